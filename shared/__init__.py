@@ -1,0 +1,1 @@
+"""What the web process and the daemon must agree on: events, wire, outboxes, reports."""

@@ -1,0 +1,501 @@
+"""The client: hands events to the daemon for the price of a memory write and one system call.
+
+    client = Client("DIR/logd.sock")
+    client.emit("quiz_submitted", user="7", props={"quiz": 3, "score": 0.8})
+
+The road of an event, in `Client._accept`: guard, pack, write the record to the outbox, store its
+sequence in the outbox's header (from then on it is accepted), send the same bytes once. Whatever
+the send says, nothing is sent again: the daemon reads from the outbox what it missed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import enum
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+
+from shared.outbox import (
+    REFUSED_CLOSED,
+    REFUSED_ERROR,
+    REFUSED_FULL,
+    REFUSED_MALFORMED,
+    REFUSED_REENTERED,
+    REFUSED_UNDELIVERED,
+)
+from shared.outbox_file import OutboxFile
+from shared.paths import check_socket_path
+from shared.rendezvous import NoOutbox
+from shared.schema import Malformed, check_event_type, check_props, check_ts_ns, check_user
+from shared.wire import (
+    datagram_head,
+    encode_farewell,
+    encode_record,
+    pack_payload,
+    producer_seed,
+)
+
+OUTBOX_BYTES = 8 * 1024 * 1024
+RECONNECT_INTERVAL_S = 0.1
+LOG_INTERVAL_S = 10.0
+POLL_INTERVAL_MIN_S = 0.0002
+POLL_INTERVAL_MAX_S = 0.005
+UNSETTLED_MAX = 1000
+KNOWN_TYPES_MAX = 1000
+
+_log = logging.getLogger("logd.client")
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+class Outcome(enum.Enum):
+    """What is known of a durable event. Only STORED is true."""
+
+    STORED = "stored"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+    def __bool__(self) -> bool:
+        return self is Outcome.STORED
+
+
+class _Producer:
+    """One process's numbered stream of events: its id, its outbox (or none), its socket."""
+
+    def __init__(self, socket_path: str, directory: str | None, outbox_bytes: int) -> None:
+        self.pid = os.getpid()
+        self.id = secrets.randbits(64)
+        self.seed = producer_seed(self.id)
+        self.head = datagram_head(self.id)
+        self.packer = msgpack.Packer()
+        self.sequence_sent = 0  # without an outbox: the last the kernel took
+        self.no_outbox_reason: str | None = None
+        self.outbox: OutboxFile | None = None
+        self.socket: socket.socket | None = None
+        self._socket_path = socket_path
+        self._connect_after_s = 0.0
+        try:
+            self.outbox = OutboxFile(
+                socket_path, directory, self.id, outbox_bytes, now_ns=time.time_ns()
+            )
+        except NoOutbox as reason:
+            self.no_outbox_reason = str(reason)
+
+    @property
+    def written(self) -> int:
+        """The sequence of the last accepted event."""
+        return self.outbox.writer.written if self.outbox else self.sequence_sent
+
+    @property
+    def confirmed(self) -> int:
+        """The last sequence known to be on disk; without an outbox none ever is."""
+        return self.outbox.writer.confirmed if self.outbox else 0
+
+    def send(self, datagram: bytes) -> bool:
+        """One send that never waits. False when the kernel did not take it."""
+        try:
+            # A socket is there unless the daemon was away at the last try.
+            (self.socket or self._connect()).send(datagram)
+        except BlockingIOError:
+            return False  # the daemon's queue is full; it will read the outbox
+        except OSError:
+            # Refused once, a connected socket stays so for ever, even after a new bind.
+            self._disconnect()
+            return False
+        return True
+
+    def _connect(self) -> socket.socket:
+        now_s = time.monotonic()
+        if now_s < self._connect_after_s:
+            raise ConnectionRefusedError
+        self._connect_after_s = now_s + RECONNECT_INTERVAL_S
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(self._socket_path)
+        except OSError:
+            sock.close()
+            raise
+        self.socket = sock
+        return sock
+
+    def _disconnect(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+    def close(self) -> None:
+        """Closes what this process holds of it; the outbox's file stays for the daemon."""
+        self._disconnect()
+        if self.outbox is not None:
+            self.outbox.close()
+
+
+class Client:
+    """Emits events to the daemon at `socket_path`. Safe to share by threads; a fork is noticed.
+
+    `outbox_bytes` is the room for events that are not yet on the daemon's disk, in bytes of memory.
+    `outbox_directory` overrides where the daemon says outboxes are. With `strict`, a malformed
+    event raises instead of being counted: for tests and development.
+
+    Raises PathTooLong for a socket path of over 107 bytes. Nothing else: the outbox is made at the
+    first event, and without the daemon events wait in it.
+    """
+
+    def __init__(
+        self,
+        socket_path: str | os.PathLike[str],
+        *,
+        outbox_bytes: int = OUTBOX_BYTES,
+        outbox_directory: str | None = None,
+        strict: bool = False,
+    ) -> None:
+        check_socket_path(socket_path)
+        self._socket_path = os.fspath(socket_path)
+        self._outbox_bytes = outbox_bytes
+        self._outbox_directory = outbox_directory
+        self._strict = strict
+        self._start()
+        _clients.add(self)
+
+    def _start(self) -> None:
+        # Reentrant, so that a signal handler that emits gets in and is refused by `_inside`,
+        # where a plain lock would stand still for ever.
+        self._guard = threading.RLock()
+        self._inside = False
+        self._closed = False
+        self._producer: _Producer | None = None
+        self._known_types: set[str] = set()
+        self._refused: dict[str, int] = {}
+        self._logged_at_s: dict[str, float] = {}
+        self._unsettled: list[tuple[int, str]] = []
+        self._rate_mark = (time.monotonic(), 0)
+        self._has_outbox = False
+        self._last_sequence = 0
+        self._last_confirmed = 0
+
+    # -- emitting --------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        event_type: str,
+        *,
+        user: str | int | None = None,
+        props: Mapping[str, Any] | None = None,
+        ts_ns: int | None = None,
+        durable: bool = False,
+        timeout_s: float = 5.0,
+    ) -> bool:
+        """Logs one event; True when it is accepted, and then it is not dropped.
+
+        Never blocks and never raises (with `strict`: Malformed for an event that breaks the
+        schema). `ts_ns` is nanoseconds since 1970 UTC, now if not given. With `durable` it waits up
+        to `timeout_s` seconds for the disk and is True only when the event is there;
+        `emit_durable` tells refused from unknown.
+        """
+        if durable:
+            return bool(
+                self.emit_durable(
+                    event_type, user=user, props=props, ts_ns=ts_ns, timeout_s=timeout_s
+                )
+            )
+        return self._emit(event_type, user, props, ts_ns) > 0
+
+    def emit_durable(
+        self,
+        event_type: str,
+        *,
+        user: str | int | None = None,
+        props: Mapping[str, Any] | None = None,
+        ts_ns: int | None = None,
+        timeout_s: float = 5.0,
+    ) -> Outcome:
+        """Logs one event and waits up to `timeout_s` seconds until it is on the daemon's disk.
+
+        UNKNOWN after the timeout: it is accepted and will be stored, but nobody can say when. A
+        later event `durable_settled` then names its sequence, once it is known to be stored.
+        """
+        sequence = self._emit(event_type, user, props, ts_ns)
+        if sequence == 0:
+            return Outcome.REFUSED
+        producer = self._producer
+        if producer is not None and self._wait(producer, sequence, timeout_s):
+            return Outcome.STORED
+        with self._guard:
+            # Bounded: with the daemon away for long, the oldest question is forgotten first.
+            del self._unsettled[: len(self._unsettled) - UNSETTLED_MAX + 1]
+            self._unsettled.append((sequence, event_type))
+        return Outcome.UNKNOWN
+
+    def _emit(
+        self,
+        event_type: str,
+        user: str | int | None,
+        props: Mapping[str, Any] | None,
+        ts_ns: int | None,
+    ) -> int:
+        """The accepted event's sequence, or 0 when it is refused."""
+        refused: str | None = None
+        detail: object = ""
+        with self._guard:
+            if self._inside:
+                # A signal handler or __del__ of this very thread, in the middle of an emit.
+                self._count_refusal(REFUSED_REENTERED)
+                return 0
+            self._inside = True
+            try:
+                if self._unsettled:
+                    self._settle()
+                sequence = self._accept(event_type, user, props, ts_ns)
+                if sequence:
+                    return sequence
+                refused, detail = self._why_not_accepted()
+            except Malformed as error:
+                refused, detail = REFUSED_MALFORMED, error
+                if self._strict:
+                    raise
+            except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
+                # A signal handler may have raised after the event was accepted: then it is.
+                accepted = self._accepted_after(self._last_sequence)
+                if accepted:
+                    return accepted
+                refused, detail = REFUSED_ERROR, repr(error)
+            finally:
+                if refused:
+                    self._count_refusal(refused)
+                self._inside = False
+        self._log_refusal(refused, detail)
+        return 0
+
+    def _accept(
+        self,
+        event_type: str,
+        user: str | int | None,
+        props: Mapping[str, Any] | None,
+        ts_ns: int | None,
+    ) -> int:
+        producer = self._producer
+        if producer is None:
+            if self._closed:
+                return 0
+            producer = self._new_producer()
+        if type(event_type) is not str or event_type not in self._known_types:
+            self._remember_type(check_event_type(event_type))
+        if props is not None:
+            check_props(props)
+        payload = pack_payload(
+            producer.packer,
+            event_type,
+            time.time_ns() if ts_ns is None else check_ts_ns(ts_ns),
+            None if user is None else check_user(user),
+            props,
+        )
+        if producer.outbox is None:
+            return self._send_only(producer, payload)
+        writer = producer.outbox.writer
+        record = writer.append(payload)
+        if record is None:
+            return 0
+        producer.send(producer.head + record)
+        self._last_sequence = sequence = writer.written
+        return sequence
+
+    def _send_only(self, producer: _Producer, payload: bytes) -> int:
+        """Fire and forget: accepted is what the kernel took, and only that uses up a sequence."""
+        sequence = producer.sequence_sent + 1
+        if not producer.send(producer.head + encode_record(producer.seed, sequence, payload)):
+            return 0
+        self._last_sequence = producer.sequence_sent = sequence
+        return sequence
+
+    def _accepted_after(self, sequence: int) -> int:
+        """The last accepted sequence if it is past `sequence`, else 0."""
+        written = 0
+        with contextlib.suppress(ValueError):  # in a forked child the outbox is let go
+            written = self._producer.written if self._producer else 0
+        self._last_sequence = max(written, sequence)
+        return written if written > sequence else 0
+
+    def _new_producer(self) -> _Producer:
+        producer = _Producer(self._socket_path, self._outbox_directory, self._outbox_bytes)
+        if producer.no_outbox_reason:
+            _log.warning(
+                "no outbox, so events are not kept while logd is away: %s",
+                producer.no_outbox_reason,
+            )
+        self._producer = producer
+        self._has_outbox = producer.outbox is not None
+        for cause, count in self._refused.items():
+            self._tell_refusals(cause, count)
+        return producer
+
+    def _remember_type(self, event_type: str) -> None:
+        if len(self._known_types) < KNOWN_TYPES_MAX:
+            self._known_types.add(event_type)
+
+    def _settle(self) -> None:
+        """Says of events whose durability was unknown that they are stored, once they are."""
+        producer = self._producer
+        if producer is None:
+            return
+        confirmed = producer.confirmed
+        while self._unsettled and self._unsettled[0][0] <= confirmed:
+            sequence, event_type = self._unsettled[0]
+            props = {"sequence": sequence, "type": event_type, "outcome": Outcome.STORED.value}
+            if not self._accept("durable_settled", None, props, None):
+                self._count_refusal(self._why_not_accepted()[0])
+                return
+            del self._unsettled[0]
+
+    # -- refusals --------------------------------------------------------------------------------
+
+    def _why_not_accepted(self) -> tuple[str, str]:
+        producer = self._producer
+        if producer is None:
+            return REFUSED_CLOSED, "the client is closed"
+        if producer.outbox is None:
+            return REFUSED_UNDELIVERED, "logd is away or its queue full, and there is no outbox"
+        return REFUSED_FULL, "logd is away or behind, and the outbox has no room"
+
+    def _count_refusal(self, cause: str) -> None:
+        count = self._refused.get(cause, 0) + 1
+        self._refused[cause] = count
+        self._tell_refusals(cause, count)
+
+    def _tell_refusals(self, cause: str, count: int) -> None:
+        if self._producer is not None and self._producer.outbox is not None:
+            with contextlib.suppress(ValueError):  # in a forked child it is already let go
+                self._producer.outbox.writer.refused(cause, count)
+
+    def _log_refusal(self, cause: str, detail: object) -> None:
+        # Outside the guard: a logging handler may itself emit.
+        now_s = time.monotonic()
+        last_s = self._logged_at_s.get(cause)
+        if last_s is None or now_s - last_s >= LOG_INTERVAL_S:
+            self._logged_at_s[cause] = now_s
+            _log.warning("event refused (%s, %d so far): %s", cause, self._refused[cause], detail)
+
+    # -- waiting and counting --------------------------------------------------------------------
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Waits up to `timeout_s` seconds; True when all accepted so far is on the daemon's disk.
+
+        False without an outbox, unless nothing was emitted: nobody tells what became of it then.
+        """
+        producer = self._producer
+        return producer is None or self._wait(producer, producer.written, timeout_s)
+
+    def _wait(self, producer: _Producer, sequence: int, timeout_s: float) -> bool:
+        if producer.outbox is None:
+            return sequence == 0
+        deadline_s = time.monotonic() + timeout_s
+        interval_s = POLL_INTERVAL_MIN_S
+        try:
+            while producer.confirmed < sequence:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    return False
+                time.sleep(min(interval_s, left_s))
+                interval_s = min(interval_s * 1.5, POLL_INTERVAL_MAX_S)
+        except ValueError:  # closed by another thread meanwhile
+            return False
+        return True
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of this process: attempted = accepted + refused, and what waits for the disk.
+
+        Times in seconds, sizes in bytes. `room_s` is how long the outbox takes events at the rate
+        seen since the last call, if nothing were confirmed any more; None without events.
+        """
+        with self._guard:
+            producer = self._producer
+            refused = sum(self._refused.values())
+            accepted = producer.written if producer else self._last_sequence
+            mark_s, mark_accepted = self._rate_mark
+            now_s = time.monotonic()
+            self._rate_mark = (now_s, accepted)
+            outbox: dict[str, Any] = {"reason": producer.no_outbox_reason if producer else None}
+            if producer is not None and producer.outbox is not None:
+                writer = producer.outbox.writer
+                rate = (accepted - mark_accepted) / max(now_s - mark_s, 1e-9)
+                event_bytes = writer.bytes_written / accepted if accepted else 0.0
+                outbox |= {
+                    "used_bytes": writer.used_bytes,
+                    "room_bytes": writer.room_bytes,
+                    "room_s": writer.room_bytes / event_bytes / rate if rate > 0 else None,
+                }
+            confirmed = producer.confirmed if producer else self._last_confirmed
+            return {
+                "producer": f"{producer.id:016x}" if producer else None,
+                "attempted": accepted + refused,
+                "accepted": accepted,
+                "refused": refused,
+                "refused_by_cause": dict(self._refused),
+                "confirmed": confirmed,
+                "pending": accepted - confirmed if self._has_outbox else 0,
+                "unsettled": len(self._unsettled),
+                "outbox": outbox,
+            }
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Says farewell and lets go. What is accepted stays in the outbox until it is stored.
+
+        Later events are refused. Does nothing in a forked child that has not emitted.
+        """
+        with self._guard:
+            producer, self._producer = self._producer, None
+            self._closed = True
+            if producer is None or producer.pid != os.getpid():
+                return
+            if producer.outbox is not None:
+                self._last_sequence = producer.written
+                self._last_confirmed = producer.confirmed
+                producer.outbox.writer.farewell()
+            elif producer.sequence_sent or self._refused:
+                producer.send(encode_farewell(producer.id, producer.sequence_sent, self._refused))
+            producer.close()
+
+    def _after_fork_in_child(self) -> None:
+        """The child is another producer: the parent's outbox, lock and socket are not its own."""
+        inherited = self._producer
+        self._start()
+        if inherited is not None:
+            inherited.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # A constructor that raised has nothing to close.
+        if getattr(self, "_producer", None) is not None:
+            with contextlib.suppress(Exception):
+                self.close()
+
+
+def _reset_clients_in_child() -> None:
+    for client in list(_clients):
+        client._after_fork_in_child()
+
+
+@atexit.register
+def _close_clients() -> None:
+    # An atexit handler registered in a parent runs in its forked children too: close() checks.
+    for client in list(_clients):
+        client.close()
+
+
+os.register_at_fork(after_in_child=_reset_clients_in_child)

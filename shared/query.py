@@ -1,0 +1,150 @@
+"""The query protocol: named reports over a Unix stream socket, and the client that asks them.
+
+A frame is a 4-byte big-endian length and that many bytes of msgpack. One request frame is answered
+by one response frame; a connection may ask any number of times. There is no SQL on this wire: a
+report has a name and parameters, and the daemon's report process decides what it reads.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from shared.paths import check_socket_path
+
+QUERY_VERSION = 1
+REQUEST_BYTES_MAX = 64 * 1024
+RESPONSE_BYTES_MAX = 8 * 1024 * 1024
+ROWS_MAX = 1000
+
+_LENGTH = struct.Struct("!I")
+
+Row = dict[str, Any]
+
+
+class QueryError(Exception):
+    """The daemon refused a report: its name, a parameter, or the peer asking. `code` says which."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Unavailable(QueryError):
+    """No answer came: the daemon is away, restarting, or slower than the timeout."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("unavailable", message)
+
+
+class FrameError(ValueError):
+    """Bytes that are no frame of this protocol: too long, cut short, or not a msgpack map."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows of one page, and the key to ask the next one with (None: this was the last)."""
+
+    rows: list[Row] = field(default_factory=list)
+    next: int | None = None
+
+
+def encode_frame(message: dict[str, Any]) -> bytes:
+    """One frame. Raises FrameError when it would be longer than a reader accepts."""
+    body: bytes = msgpack.packb(message)
+    if len(body) > RESPONSE_BYTES_MAX:
+        raise FrameError(f"a frame of {len(body)} bytes is over the limit of {RESPONSE_BYTES_MAX}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def read_frame(read: Callable[[int], bytes], bytes_max: int) -> dict[str, Any] | None:
+    """Reads one frame with `read(n) -> up to n bytes` (b"" at the end of the stream).
+
+    Returns None when the stream ends between two frames. Raises FrameError on anything that is not
+    a frame of at most `bytes_max` bytes.
+    """
+    head = _read_exactly(read, _LENGTH.size)
+    if not head:
+        return None
+    if len(head) < _LENGTH.size:
+        raise FrameError("the stream ended inside a frame's length")
+    (length,) = _LENGTH.unpack(head)
+    if length > bytes_max:
+        raise FrameError(f"a frame of {length} bytes is over the limit of {bytes_max}")
+    body = _read_exactly(read, length)
+    if len(body) < length:
+        raise FrameError(f"the stream ended after {len(body)} of {length} bytes of a frame")
+    try:
+        message = msgpack.unpackb(body, strict_map_key=True)
+    except (ValueError, TypeError, RecursionError) as error:
+        # msgpack's own errors derive from ValueError; TypeError is an unhashable key.
+        raise FrameError(f"a frame that is not msgpack: {error}") from error
+    if not isinstance(message, dict):
+        raise FrameError(f"a frame holds a map, not {type(message).__name__}")
+    return message
+
+
+def _read_exactly(read: Callable[[int], bytes], length: int) -> bytes:
+    parts: list[bytes] = []
+    missing = length
+    while missing:
+        part = read(missing)
+        if not part:
+            break
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+class QueryClient:
+    """Asks the daemon's report process. Holds no connection and no key; safe to share by threads.
+
+    `timeout_s` bounds each wait on the socket (seconds), so that a page with a chart answers even
+    while the daemon does not.
+    """
+
+    def __init__(self, socket_path: str, timeout_s: float = 2.0) -> None:
+        check_socket_path(socket_path)
+        self.socket_path = socket_path
+        self.timeout_s = timeout_s
+
+    def ask(self, report: str, *, asked_by: str | None = None, **params: Any) -> Answer:
+        """One page of one report.
+
+        `asked_by` is the person on whose behalf the report is read: a report that names persons is
+        itself an event in the trail, and carries it. Raises Unavailable when no answer came, and
+        QueryError when the report was refused.
+        """
+        request = {
+            "v": QUERY_VERSION,
+            "report": report,
+            "asked_by": asked_by,
+            "params": {name: value for name, value in params.items() if value is not None},
+        }
+        try:
+            response = self._exchange(encode_frame(request))
+        except (OSError, FrameError) as error:
+            raise Unavailable(
+                f"logd did not answer at {self.socket_path}: {error}. "
+                "Is it running? `logd status` tells."
+            ) from error
+        if response is None:
+            raise Unavailable(f"logd closed the connection at {self.socket_path} without an answer")
+        if response.get("ok") is not True:
+            raise QueryError(
+                str(response.get("error", "unknown")),
+                str(response.get("message", "refused without a reason")),
+            )
+        return Answer(rows=response.get("rows", []), next=response.get("next"))
+
+    def _exchange(self, frame: bytes) -> dict[str, Any] | None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(self.timeout_s)
+            sock.connect(self.socket_path)
+            sock.sendall(frame)
+            return read_frame(sock.recv, RESPONSE_BYTES_MAX)

@@ -1,0 +1,183 @@
+"""Where the outboxes of an instance are, found by both sides from the socket's path alone.
+
+Outboxes are plain text, so their directory lies in memory (tmpfs), not beside the socket. The
+daemon writes a small file beside its socket that names the directory and a random token; the
+directory holds the same token. A client whose /dev/shm is another one (a container) finds no
+directory of that name, or one with another token, and knows that it has no outbox.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+RENDEZVOUS_SUFFIX = ".outboxes"
+TOKEN_NAME = "token"  # noqa: S105 - a file's name
+RENDEZVOUS_BYTES_MAX = 4096
+_TOKEN = re.compile(r"[0-9a-f]{32}\Z")
+
+# Only the owner; many users: the directory is the daemon's, others may create but not list or
+# remove, and files take the daemon's group.
+MODE_PRIVATE = 0o700
+MODE_SHARED = 0o3733
+
+
+class NoOutbox(Exception):
+    """Why this process cannot have an outbox that the daemon would read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendezvous:
+    """The directory of outboxes, its token, and the boot in which the directory was made."""
+
+    directory: str
+    token: str
+    boot_id: str
+
+    def text(self) -> str:
+        """The file's content: one `name=value` a line."""
+        return f"directory={self.directory}\ntoken={self.token}\nboot_id={self.boot_id}\n"
+
+
+def rendezvous_path(socket_path: str) -> str:
+    """The path of the file that tells where the outboxes are."""
+    return socket_path + RENDEZVOUS_SUFFIX
+
+
+def current_boot_id() -> str:
+    """The kernel's random id of this boot (proc(5)); "" where there is no /proc."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def read_rendezvous(socket_path: str) -> Rendezvous:
+    """What the daemon of that socket has said. Raises NoOutbox when it has not, or not legibly."""
+    path = rendezvous_path(socket_path)
+    try:
+        text = _read_small(path)
+    except OSError as error:
+        raise NoOutbox(f"{path}: {error.strerror}. Has `logd init` made this instance?") from error
+    fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    directory, token = fields.get("directory", ""), fields.get("token", "")
+    if not directory.startswith("/") or not _TOKEN.match(token):
+        raise NoOutbox(f"{path} does not name a directory and a token")
+    return Rendezvous(directory, token, fields.get("boot_id", ""))
+
+
+def _read_small(path: str, dir_fd: int | None = None) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        return os.read(fd, RENDEZVOUS_BYTES_MAX).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
+
+
+def open_directory(socket_path: str, directory: str | None = None) -> int:
+    """A descriptor of the outboxes' directory, once it is known to be the daemon's.
+
+    `directory` overrides the path that the daemon has named, not the token. Raises NoOutbox.
+    """
+    rendezvous = read_rendezvous(socket_path)
+    owner = Path(rendezvous_path(socket_path)).stat().st_uid
+    path = directory or rendezvous.directory
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except PermissionError:
+        # Mode 3733 lets others in but not list it: a path descriptor is enough to create by.
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        # In the boot it was made in, a directory that is not there is in another mount namespace.
+        # After a reboot memory is empty: its owner's processes may be up before the daemon is.
+        if rendezvous.boot_id == current_boot_id() or owner != os.geteuid():
+            raise NoOutbox(f"{path} is not there: does this process have its own /dev/shm?") from (
+                error
+            )
+        make_directory(path, rendezvous.token, MODE_PRIVATE)
+        write_rendezvous(socket_path, Rendezvous(path, rendezvous.token, current_boot_id()))
+        return open_directory(socket_path, directory)
+    except OSError as error:
+        raise NoOutbox(f"{path}: {error.strerror}") from error
+    try:
+        if os.fstat(fd).st_uid != owner:
+            raise NoOutbox(f"{path} belongs to uid {os.fstat(fd).st_uid}, logd runs as {owner}")
+        token = _read_small(TOKEN_NAME, dir_fd=fd).strip()
+        if token != rendezvous.token:
+            raise NoOutbox(f"{path} is another daemon's: its token differs")
+    except OSError as error:
+        os.close(fd)
+        raise NoOutbox(f"{path}/{TOKEN_NAME}: {error.strerror}") from error
+    except NoOutbox:
+        os.close(fd)
+        raise
+    return fd
+
+
+def new_token() -> str:
+    """A random token: 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+def make_directory(path: str, token: str, mode: int) -> None:
+    """Makes the directory, or takes one of ours as it is, and puts the token into it.
+
+    Raises NoOutbox for a directory that is somebody else's, or no directory.
+    """
+    try:
+        Path(path).mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise NoOutbox(f"{path}: cannot be made: {error.strerror}") from error
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise NoOutbox(f"{path}: {error.strerror}") from error
+    try:
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid():
+            raise NoOutbox(
+                f"{path} belongs to uid {status.st_uid}, not to this process ({os.geteuid()})"
+            )
+        if stat.S_IMODE(status.st_mode) != mode:
+            os.fchmod(fd, mode)
+        # Under a private name first: a client never reads half a token.
+        temporary = f".{TOKEN_NAME}.{os.getpid()}"
+        token_fd = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=fd
+        )
+        try:
+            os.fchmod(token_fd, 0o644)
+            os.write(token_fd, token.encode() + b"\n")
+        finally:
+            os.close(token_fd)
+        os.rename(temporary, TOKEN_NAME, src_dir_fd=fd, dst_dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def read_token(directory: str) -> str | None:
+    """The token in a directory, or None when there is none that reads as one."""
+    try:
+        token = _read_small(f"{directory}/{TOKEN_NAME}").strip()
+    except OSError:
+        return None
+    return token if _TOKEN.match(token) else None
+
+
+def write_rendezvous(socket_path: str, rendezvous: Rendezvous) -> None:
+    """Tells clients where the outboxes are, in one step. Raises OSError."""
+    path = rendezvous_path(socket_path)
+    temporary = f"{path}.{os.getpid()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+    try:
+        os.fchmod(fd, 0o644)
+        os.write(fd, rendezvous.text().encode())
+    finally:
+        os.close(fd)
+    Path(temporary).rename(path)

@@ -1,0 +1,117 @@
+"""What an event is: its fields, their limits, and the properties that roll-ups are kept by.
+
+An event has a type, a user (or none), a wall-clock time and properties. Both sides check the same
+limits with the functions below, so what a client accepts a daemon stores.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+EVENT_TYPE_CHARS_MAX = 64
+USER_BYTES_MAX = 128
+PROPS_DEPTH_MAX = 16
+PAYLOAD_BYTES_MAX = 32 * 1024
+
+# SQLite's integers and msgpack's signed ones end here; the year 2262 for a time in nanoseconds.
+INT64_MAX = 2**63 - 1
+
+_EVENT_TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_KEYS = frozenset({str})
+
+
+class Malformed(ValueError):
+    """An event that breaks the schema. The message says which field and how."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """How a type of event is summed up per user: by which property, and with which figure."""
+
+    key: str
+    value: str | None = None
+
+
+# The types whose latest state per user is kept as a roll-up, because dashboards ask for it.
+SUBJECTS: Mapping[str, Subject] = {
+    "task_completed": Subject(key="task"),
+    "quiz_submitted": Subject(key="quiz", value="score"),
+}
+
+
+def check_event_type(event_type: object) -> str:
+    """Returns the type. Raises Malformed unless it is 1-64 characters of snake case."""
+    if not isinstance(event_type, str) or not _EVENT_TYPE.match(event_type):
+        raise Malformed(
+            f"event type {_shown(event_type)}: expected 1 to {EVENT_TYPE_CHARS_MAX} characters of "
+            "lower-case letters, digits and underscores, a letter first"
+        )
+    return event_type
+
+
+def check_user(user: object) -> str | None:
+    """Returns the user as stored: text or None; a whole number becomes its decimal text."""
+    if user is None:
+        return None
+    if isinstance(user, int) and not isinstance(user, bool):
+        user = str(user)
+    if not isinstance(user, str) or not user:
+        raise Malformed(f"user {_shown(user)}: expected a non-empty text, a whole number or None")
+    # A character takes at most four bytes: most users are decided without encoding them.
+    if len(user) * 4 > USER_BYTES_MAX:
+        try:
+            length = len(user.encode())
+        except UnicodeEncodeError as error:
+            raise Malformed(f"user {_shown(user)}: not valid Unicode: {error.reason}") from error
+        if length > USER_BYTES_MAX:
+            raise Malformed(f"user: {length} bytes of UTF-8, over the limit of {USER_BYTES_MAX}")
+    return user
+
+
+def check_ts_ns(ts_ns: object) -> int:
+    """Returns the time in nanoseconds since 1970 UTC. Raises Malformed outside 0 .. 2**63-1."""
+    if type(ts_ns) is not int or not 0 <= ts_ns <= INT64_MAX:
+        raise Malformed(
+            f"ts_ns {_shown(ts_ns)}: expected whole nanoseconds since 1970, 0 to 2**63-1"
+        )
+    return ts_ns
+
+
+def check_props(props: object) -> None:
+    """Raises Malformed unless `props` is a map with text keys, plain values, and bounded depth."""
+    if type(props) is not dict and not isinstance(props, Mapping):
+        raise Malformed(f"props: expected a map, not {type(props).__name__}")
+    # The common case, flat and plain, is decided in C: this runs in a request.
+    if _KEYS.issuperset(map(type, props)) and _SCALARS.issuperset(map(type, props.values())):
+        return
+    _check_value("props", props, PROPS_DEPTH_MAX)
+
+
+def _check_value(where: str, value: object, depth_left: int) -> None:
+    if type(value) in _SCALARS:
+        return
+    if depth_left == 0:
+        raise Malformed(f"{where}: nested deeper than {PROPS_DEPTH_MAX} levels")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if type(key) is not str:
+                raise Malformed(f"{where}: a key of type {type(key).__name__}, expected text")
+            _check_value(f"{where}.{key}", item, depth_left - 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_value(f"{where}[]", item, depth_left - 1)
+    else:
+        raise Malformed(
+            f"{where}: a value of type {type(value).__name__}; expected text, number, boolean, "
+            "None, list or map"
+        )
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: short, whatever was passed."""
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,215 @@
+"""The wire codec: events to records, records to datagrams, and back. No socket, no clock, no file.
+
+A record is the unit of both roads from a client to the daemon: it is written to the outbox and
+sent as a datagram in the same bytes. All numbers are little-endian.
+
+    record    length u32 | crc u32 | sequence u64 | payload (length bytes)
+    crc       CRC-32 (zlib) over producer id (u64), sequence (u64) and payload
+    payload   msgpack array: type, ts_ns, user or nil, props (bin: a msgpack map), further fields
+    datagram  "LGD" | version u8 | kind u8 | 3 zero bytes | producer id u64 | records
+
+The CRC covers the producer id, so a record that strays into another's outbox or a datagram whose
+head was damaged is not taken for somebody's event.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import msgpack
+
+from shared.schema import (
+    INT64_MAX,
+    PAYLOAD_BYTES_MAX,
+    Malformed,
+    check_event_type,
+    check_props,
+    check_ts_ns,
+    check_user,
+)
+
+WIRE_VERSION = 1
+MAGIC = b"LGD"
+KIND_EVENTS = 0
+KIND_FAREWELL = 1
+
+PRODUCER_ID = struct.Struct("<Q")
+DATAGRAM_HEAD = struct.Struct("<3sBB3sQ")
+RECORD_HEAD = struct.Struct("<IIQ")
+SEQUENCE = struct.Struct("<Q")
+LENGTH_CRC = struct.Struct("<II")
+
+RECORD_BYTES_MAX = RECORD_HEAD.size + PAYLOAD_BYTES_MAX
+# Below SO_SNDBUF's default of 212,992 less its overhead, past which a send fails with EMSGSIZE.
+DATAGRAM_BYTES_MAX = 128 * 1024
+# SQLite keeps a sequence as a signed 64-bit number.
+SEQUENCE_MAX = INT64_MAX
+
+_ZEROS = b"\0\0\0"
+
+
+class WireError(ValueError):
+    """Bytes that are not what this protocol puts on the wire. `reason` is short and stable."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class OtherVersion(WireError):
+    """A datagram or outbox of a version this code does not speak."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One decoded event. `props` is the packed map as it came; `unpack_props` opens it."""
+
+    type: str
+    ts_ns: int
+    user: str | None
+    props: bytes
+
+
+def producer_seed(producer_id: int) -> int:
+    """Where the CRC of this producer's records starts: the CRC of its id."""
+    return crc32(PRODUCER_ID.pack(producer_id))
+
+
+def pack_payload(
+    packer: msgpack.Packer,
+    event_type: str,
+    ts_ns: int,
+    user: str | None,
+    props: Mapping[str, Any] | None,
+) -> bytes:
+    """The payload of an event whose fields are already checked. Raises Malformed when too large.
+
+    `packer` is the caller's own, kept one: packing with it costs 0.5 us, with a new one 0.7.
+    """
+    try:
+        packed_props = packer.pack(props) if props else b"\x80"
+        payload: bytes = packer.pack((event_type, ts_ns, user, packed_props))
+    except (ValueError, TypeError, OverflowError) as error:
+        # msgpack: an integer over 64 bits, text with lone surrogates, a nesting past its own limit.
+        raise Malformed(f"props cannot be packed: {error}") from error
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise Malformed(
+            f"an event of {len(payload)} bytes is over the limit of {PAYLOAD_BYTES_MAX}"
+        )
+    return payload
+
+
+def unpack_payload(payload: bytes) -> Event:
+    """The event in a payload, every field checked. Raises Malformed with the field and why.
+
+    Fields past the fourth belong to a later minor revision and are ignored.
+    """
+    try:
+        fields = msgpack.unpackb(payload, strict_map_key=True, ext_hook=_no_extension)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Malformed(f"payload is not msgpack: {error}") from error
+    if type(fields) is not list or len(fields) < 4:
+        raise Malformed("payload is not an array of at least 4 fields")
+    event_type, ts_ns, user, props = fields[:4]
+    if type(props) is not bytes:
+        raise Malformed("props: expected bin holding a packed map")
+    if user is not None and type(user) is not str:
+        raise Malformed("user: expected text or nil")
+    check_props(unpack_props(props))
+    return Event(check_event_type(event_type), check_ts_ns(ts_ns), check_user(user), props)
+
+
+def unpack_props(props: bytes) -> Any:
+    """The map in a packed `props`. Raises Malformed when it is not msgpack."""
+    try:
+        return msgpack.unpackb(props, strict_map_key=True, ext_hook=_no_extension)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Malformed(f"props are not msgpack: {error}") from error
+
+
+def _no_extension(code: int, _data: bytes) -> None:
+    raise ValueError(f"extension type {code}")
+
+
+def encode_record(seed: int, sequence: int, payload: bytes) -> bytes:
+    """One record of the producer with that `producer_seed`."""
+    body = SEQUENCE.pack(sequence) + payload
+    return LENGTH_CRC.pack(len(payload), crc32(body, seed)) + body
+
+
+def decode_record(data: bytes, offset: int, seed: int) -> tuple[int, bytes, int]:
+    """The record at `offset`: its sequence, its payload and the offset behind it.
+
+    Raises WireError when what lies there is no whole, undamaged record of this producer.
+    """
+    body_start = offset + LENGTH_CRC.size
+    payload_start = offset + RECORD_HEAD.size
+    if payload_start > len(data):
+        raise WireError("truncated record")
+    length, crc, sequence = RECORD_HEAD.unpack_from(data, offset)
+    end = payload_start + length
+    if length > PAYLOAD_BYTES_MAX:
+        raise WireError("oversize record", f"{length} bytes, the limit is {PAYLOAD_BYTES_MAX}")
+    if end > len(data):
+        raise WireError("truncated record")
+    if crc32(data[body_start:end], seed) != crc:
+        raise WireError("damaged record", "its CRC does not match")
+    if not 1 <= sequence <= SEQUENCE_MAX:
+        raise WireError("impossible sequence", f"{sequence} is not within 1 to 2**63-1")
+    return sequence, data[payload_start:end], end
+
+
+def datagram_head(producer_id: int, kind: int = KIND_EVENTS) -> bytes:
+    """The first 16 bytes of every datagram of a producer; records follow, back to back."""
+    return DATAGRAM_HEAD.pack(MAGIC, WIRE_VERSION, kind, _ZEROS, producer_id)
+
+
+def decode_head(datagram: bytes) -> tuple[int, int]:
+    """The kind and the producer id of a datagram. Raises WireError, or OtherVersion."""
+    if len(datagram) < DATAGRAM_HEAD.size:
+        raise WireError("truncated datagram", f"{len(datagram)} bytes")
+    magic, version, kind, zeros, producer_id = DATAGRAM_HEAD.unpack_from(datagram)
+    if magic != MAGIC:
+        raise WireError("not a datagram of this protocol")
+    if version != WIRE_VERSION:
+        raise OtherVersion("other version", f"{version}, this daemon speaks {WIRE_VERSION}")
+    if kind not in (KIND_EVENTS, KIND_FAREWELL) or zeros != _ZEROS:
+        raise WireError("unknown kind of datagram", str(kind))
+    return kind, producer_id
+
+
+def encode_farewell(producer_id: int, last_sequence: int, refused: Mapping[str, int]) -> bytes:
+    """What a producer without an outbox says at its end: its last sequence, its refusals by cause.
+
+    It is a record like any other, so that it is checked like any other.
+    """
+    payload: bytes = msgpack.packb(dict(refused))
+    record = encode_record(producer_seed(producer_id), max(1, last_sequence), payload)
+    return datagram_head(producer_id, KIND_FAREWELL) + record
+
+
+def decode_farewell(datagram: bytes, seed: int) -> tuple[int, dict[str, int]]:
+    """The last sequence and the refusals by cause. Raises WireError."""
+    sequence, payload, end = decode_record(datagram, DATAGRAM_HEAD.size, seed)
+    try:
+        refused = msgpack.unpackb(payload, strict_map_key=True, ext_hook=_no_extension)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WireError("damaged farewell", str(error)) from error
+    if (
+        end != len(datagram)
+        or not isinstance(refused, dict)
+        or len(refused) > 16
+        or not all(
+            isinstance(cause, str)
+            and len(cause) <= 32
+            and type(count) is int
+            and 0 <= count <= INT64_MAX
+            for cause, count in refused.items()
+        )
+    ):
+        raise WireError("damaged farewell", "not a map of counts by cause")
+    return sequence, refused
