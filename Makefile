@@ -1,0 +1,88 @@
+# The one door for people: a bare `make` says what there is.
+
+# The first of these that is new enough; `make setup PYTHON=/path/to/python3.12` overrides.
+PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done),python3)
+PORT ?= 8000
+VAR ?= var
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+SETUP_LOG := $(VENV)/setup.log
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run test test-long bench lint format lock clean
+
+help: ## Say what there is (this)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make the environment in .venv, again only when the lock has changed
+	@:
+
+run: $(READY) ## Run the Classroom and logd (PORT=8000, VAR=var for its files); Ctrl-C stops both
+	@PORT="$(PORT)" VAR="$(VAR)" exec $(BIN)/python -m webapp.run
+
+test: $(READY) ## Run the tests (under five minutes)
+	@$(BIN)/python -m pytest -m "not long"
+
+test-long: $(READY) ## Run the tests that take minutes each
+	@echo "The long tests take about ten minutes."
+	@$(BIN)/python -m pytest -m long
+
+bench: $(READY) ## Measure what logging costs a request, beside the earlier ways
+	@$(BIN)/python -m benchmarks.request
+
+lint: $(READY) ## Check style, format and types
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { echo "make lint: \`make format\` would change files"; exit 1; }
+	@$(BIN)/mypy
+
+format: $(READY) ## Format the code, and repair what can be repaired by itself
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/ruff check --quiet --fix
+
+lock: ## Resolve the dependencies anew into requirements.txt (needs a network)
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	echo "Resolving the dependencies ..."; \
+	$(PYTHON) -m venv "$$dir/venv"; \
+	"$$dir/venv/bin/pip" install --quiet --disable-pip-version-check uv; \
+	"$$dir/venv/bin/uv" lock --quiet; \
+	"$$dir/venv/bin/uv" export --quiet --format requirements-txt --no-emit-project --no-header \
+		--all-groups --output-file "$$dir/requirements.txt" >/dev/null; \
+	if grep -nE '://|^-' "$$dir/requirements.txt"; then \
+		echo "make lock: these lines name a place to download from, so nothing was changed"; exit 1; \
+	fi; \
+	cp "$$dir/requirements.txt" requirements.txt
+
+clean: ## Remove the environment and all caches; var/ with its data stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	@find . \( -name .git -o -path ./var \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# `ready` is written last: an interrupted set-up is begun again. What goes wrong is one line; what
+# pip had to say about it stays in a file.
+$(READY): requirements.txt pyproject.toml
+	@rm -f $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		found=$$($(PYTHON) --version 2>/dev/null || echo "not there"); \
+		echo "make setup: Python 3.11 or later is needed, and $(PYTHON) is $$found;" \
+			"install one, or name it: make setup PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "make setup: $(PYTHON) cannot make environments (its venv module is missing);" \
+			"on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "Setting up the environment in $(VENV), once: this takes a minute ..."
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || { \
+		echo "make setup: $(PYTHON) could not make an environment in $(VENV)"; exit 1; }
+	@{ $(BIN)/python -m pip install --retries 2 --disable-pip-version-check --require-hashes -r requirements.txt \
+		&& $(BIN)/python -m pip install --retries 2 --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
+	} >$(SETUP_LOG) 2>&1 || { \
+		why="pip's output is in $(SETUP_LOG)"; \
+		if grep -qE 'NewConnectionError|ConnectTimeout|Temporary failure|Could not find a version' $(SETUP_LOG); then \
+			why="is there a network? $$why"; \
+		elif ! command -v cc >/dev/null && ! command -v gcc >/dev/null; then \
+			why="there is no C compiler, which a package without a ready-made wheel needs (on Debian and Ubuntu: apt-get install build-essential python3-dev); $$why"; \
+		fi; \
+		echo "make setup: the packages could not be installed; $$why"; exit 1; }
+	@touch $@
