@@ -185,10 +185,10 @@ def decode_head(datagram: bytes) -> tuple[int, int]:
 def encode_farewell(producer_id: int, last_sequence: int, refused: Mapping[str, int]) -> bytes:
     """What a producer without an outbox says at its end: its last sequence, its refusals by cause.
 
-    It is a record like any other, so that it is checked like any other.
+    It is a record like any other, checked like any other; its sequence is the one not used.
     """
     payload: bytes = msgpack.packb(dict(refused))
-    record = encode_record(producer_seed(producer_id), max(1, last_sequence), payload)
+    record = encode_record(producer_seed(producer_id), last_sequence + 1, payload)
     return datagram_head(producer_id, KIND_FAREWELL) + record
 
 
@@ -212,4 +212,4 @@ def decode_farewell(datagram: bytes, seed: int) -> tuple[int, dict[str, int]]:
         )
     ):
         raise WireError("damaged farewell", "not a map of counts by cause")
-    return sequence, refused
+    return sequence - 1, refused

@@ -1,0 +1,70 @@
+"""The hash chain over stored events: any change, removal or cut leaves a batch that does not match.
+
+    leaf    SHA-256 over the event's own salt and its fields, packed
+    batch   SHA-256 over the previous batch's hash, its own numbers, its leaves, its losses
+
+A leaf does not tell its event without the salt: erase both salt and content, keep the leaf, and
+everything else still verifies. A batch keeps its leaves' hash, so it verifies after its events are
+pruned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+
+import msgpack
+
+SALT_BYTES = 16
+GENESIS = bytes(32)
+
+_packer = msgpack.Packer()
+
+
+def new_salts(count: int) -> list[bytes]:
+    """That many random salts, asked of the kernel at once."""
+    raw = os.urandom(SALT_BYTES * count)
+    return [raw[i : i + SALT_BYTES] for i in range(0, len(raw), SALT_BYTES)]
+
+
+def leaf(
+    salt: bytes,
+    event_id: int,
+    producer: str,
+    sequence: int,
+    ts_ns: int,
+    event_type: str,
+    user: str | None,
+    props: bytes,
+) -> bytes:
+    """The hash of one event, 32 bytes."""
+    content = _packer.pack((event_id, producer, sequence, ts_ns, event_type, user, props))
+    return hashlib.sha256(salt + content).digest()
+
+
+def loss_leaf(producer: str, first: int, last: int | None, cause: str) -> bytes:
+    """The hash of one row of the loss ledger."""
+    return hashlib.sha256(_packer.pack(("loss", producer, first, last, cause))).digest()
+
+
+def combine(leaves: Iterable[bytes]) -> bytes:
+    """One hash for many, in their order."""
+    digest = hashlib.sha256()
+    for item in leaves:
+        digest.update(item)
+    return digest.digest()
+
+
+def link(
+    previous: bytes,
+    batch_id: int,
+    stored_ns: int,
+    first_event: int,
+    events: int,
+    leaves_hash: bytes,
+    losses_hash: bytes,
+) -> bytes:
+    """The hash of a batch, which the next batch builds on."""
+    numbers = _packer.pack((batch_id, stored_ns, first_event, events))
+    return hashlib.sha256(previous + numbers + leaves_hash + losses_hash).digest()

@@ -1,0 +1,84 @@
+"""The one opener of the SQLCipher file. Nothing else in this package touches that file.
+
+POSIX locks go when any descriptor of the file is closed, so opening it outside SQLite, even only
+to look, would let go of SQLite's own (sqlite.org/howtocorrupt.html, 2.2).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlcipher3
+
+from logd.errors import CannotCreate, DatabaseDamaged, KeyFileError, NotYet, StorageFailed
+
+Connection = Any
+DatabaseError = sqlcipher3.DatabaseError
+BUSY_TIMEOUT_MS = 5000
+
+_BUSY = {sqlcipher3.SQLITE_BUSY, sqlcipher3.SQLITE_LOCKED}
+
+
+def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
+    """Opens the database with its raw 256-bit key: no key is derived.
+
+    Raises KeyFileError when the key is not this database's (or the file's head is damaged: the two
+    cannot be told apart), CannotCreate when there is no such file or no right to it.
+    """
+    mode = "ro" if read_only else "rwc"
+    if read_only and not path.exists():
+        raise CannotCreate(f"{path}: no database here yet. `logd run` makes it at its first start.")
+    try:
+        connection = sqlcipher3.connect(
+            f"file:{quote(str(path))}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+            timeout=BUSY_TIMEOUT_MS / 1000,
+        )
+    except sqlcipher3.Error as error:
+        raise CannotCreate(f"{path}: cannot be opened: {error}") from error
+    try:
+        connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")  # before any other statement
+        connection.execute("PRAGMA temp_store = MEMORY")  # nothing unencrypted on a disk
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+        else:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA cache_size = -32000")
+            connection.execute("PRAGMA journal_size_limit = 67108864")
+    except sqlcipher3.Error as error:
+        connection.close()
+        raise translate(error, path) from error
+    return connection
+
+
+def translate(error: Exception, path: Path) -> Exception:
+    """SQLite's error as one of ours, by its result code."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlcipher3.SQLITE_NOTADB:
+        return KeyFileError(
+            f"{path}: cannot be decrypted: the key is not this database's, or the file is damaged. "
+            "Nothing was changed. Check key_file; if it is right, restore the file from a backup."
+        )
+    if code == sqlcipher3.SQLITE_CORRUPT:
+        return DatabaseDamaged(
+            f"{path}: the database is damaged ({error}). Nothing was changed by this; stop here, "
+            "keep the file, and restore a backup. Events wait in their outboxes meanwhile."
+        )
+    if code == sqlcipher3.SQLITE_FULL:
+        return NotYet(f"{path}: no space left on the device. Free some: events wait meanwhile.")
+    if code in _BUSY:
+        return NotYet(f"{path}: locked by another program. Events wait until it lets go.")
+    if code in (sqlcipher3.SQLITE_READONLY, sqlcipher3.SQLITE_CANTOPEN, sqlcipher3.SQLITE_PERM):
+        return CannotCreate(
+            f"{path}: cannot be written ({error}). Check the permissions of the file and its "
+            "folder, and that the file system is not read-only."
+        )
+    return StorageFailed(f"{path}: {error}. Nothing of this commit is confirmed.")

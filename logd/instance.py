@@ -1,0 +1,125 @@
+"""`logd init`: a self-contained instance in one directory; and `logd status`: how it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from logd import config as configuration
+from logd import keyfile
+from logd.config import Config
+from logd.database import Connection, connect
+from logd.errors import CannotCreate
+from logd.migrations import check_not_newer
+from logd.outboxes import Outboxes
+from logd.reports import Parameters, summary
+from shared import liveness
+from shared.wire import WireError
+
+
+def init(directory: Path) -> Config:
+    """Makes the directory, its logd.toml and logd.key. Raises CannotCreate if they are there.
+
+    The outboxes' directory is made as well, so that clients may come before the first daemon.
+    """
+    file = (directory / "logd.toml").absolute()
+    config = configuration.parse(configuration.TEMPLATE, file)  # a path too long fails here
+    for path in (file, config.key_file):
+        if os.path.lexists(path):
+            raise CannotCreate(f"{path}: is there already. An instance is made once; nothing done.")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keyfile.create(config.key_file)
+        file.write_text(configuration.TEMPLATE, encoding="utf-8")
+    except OSError as error:
+        raise CannotCreate(f"{directory}: {error.strerror}") from error
+    outboxes = Outboxes(config.outbox_directory)
+    outboxes.prepare(str(config.socket))
+    outboxes.close()
+    return config
+
+
+def running_pid(config: Config) -> int | None:
+    """The pid of the daemon that serves the instance, or None."""
+    try:
+        fd = os.open(config.lock_file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return liveness.holder(fd)
+    finally:
+        os.close(fd)
+
+
+def open_for_reading(config: Config) -> Connection:
+    """The instance's database, read-only, also while the daemon writes. Raises LogdError kinds."""
+    connection = connect(config.database, keyfile.read(config.key_file), read_only=True)
+    try:
+        check_not_newer(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def status(config: Config) -> dict[str, Any]:
+    """The sums of the instance, from its database and its outboxes; the daemon need not run.
+
+    Counts are of events, except `commits`, `producers`, and `quarantined`, which also counts
+    datagrams that were no events at all.
+    """
+    # Outboxes first: what is stored in between is then counted as stored, not as pending.
+    written = _written(config)
+    if config.database.exists():
+        connection = open_for_reading(config)
+        try:
+            connection.execute("BEGIN")
+            totals = summary(connection, Parameters({})).rows[0]
+            watermarks = {
+                (uid, int(key, 16)): watermark
+                for uid, key, watermark in connection.execute(
+                    "SELECT uid, key, watermark FROM producer"
+                )
+            }
+            refused = connection.execute("SELECT coalesce(sum(events), 0) FROM refusal").fetchone()
+            unknown = connection.execute("SELECT count(*) FROM loss WHERE last IS NULL").fetchone()
+        finally:
+            connection.close()
+    else:
+        totals = dict.fromkeys(
+            ("stored", "lost", "quarantined", "quarantined_events", "duplicates_ignored")
+            + ("commits", "producers", "batches", "schema"),
+            0,
+        ) | {"last_stored_ns": None}
+        watermarks, refused, unknown = {}, (0,), (0,)
+    return {
+        "running_pid": running_pid(config),
+        **totals,
+        "pending": sum(max(0, n - watermarks.get(key, 0)) for key, n in written.items()),
+        "refused_by_clients": refused[0],
+        "tails_unknown": unknown[0],
+        "outboxes": len(written),
+        "config": str(config.path),
+    }
+
+
+def _written(config: Config) -> dict[tuple[int, int], int]:
+    """The last sequence in each outbox, by (uid, producer id)."""
+    written = {}
+    outboxes = Outboxes(config.outbox_directory, read_only=True)
+    try:
+        outboxes.attach()
+    except OSError:
+        return {}
+    try:
+        for name, uid, producer_id in outboxes.names():
+            with contextlib.suppress(OSError, WireError):
+                outbox = outboxes.open(name, uid, producer_id)
+                if outbox is not None:
+                    written[uid, producer_id] = outbox.header.written
+                    outboxes.release(outbox)
+    finally:
+        outboxes.close()
+    return written

@@ -1,0 +1,49 @@
+"""The database's key: 256 random bits as 64 hexadecimal digits, in a file only its owner reads."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+from logd.errors import CannotCreate, KeyFileError
+
+_KEY = re.compile(r"[0-9a-fA-F]{64}")
+
+
+def create(path: Path) -> None:
+    """Makes a new key, on disk before this returns. Raises CannotCreate if the file exists."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotCreate(f"{path}: the key cannot be made: {error.strerror}") from error
+    with os.fdopen(fd, "w") as file:
+        file.write(secrets.token_hex(32) + "\n")
+        file.flush()
+        os.fsync(fd)
+
+
+def read(path: Path) -> bytes:
+    """The key's 32 bytes. Raises KeyFileError when it is missing, readable by others, or no key."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise KeyFileError(
+            f"{path}: the key cannot be read: {error.strerror}. "
+            "Without it the database cannot be opened; restore it from where you keep it."
+        ) from error
+    with os.fdopen(fd) as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileError(f"{path}: the key is not a regular file")
+        if status.st_mode & 0o077:
+            raise KeyFileError(
+                f"{path}: the key is open to others (mode {stat.S_IMODE(status.st_mode):04o}). "
+                f"Run `chmod 600 {path}`, and `logd` again; think of who may have read it."
+            )
+        text = file.read(4096).strip()
+    if not _KEY.fullmatch(text):
+        raise KeyFileError(f"{path}: expected 64 hexadecimal digits and nothing else")
+    return bytes.fromhex(text)

@@ -1,0 +1,167 @@
+"""The schema, as an ordered list that is only ever appended to.
+
+Each migration and its record are one transaction. A database with a migration that this program
+does not know is newer than the program, and is refused.
+"""
+
+from __future__ import annotations
+
+from logd.database import Connection
+from logd.errors import LogdError
+
+MIGRATIONS: list[tuple[str, str]] = [
+    (
+        "first",
+        """
+        CREATE TABLE run (
+            id INTEGER PRIMARY KEY,
+            started_ns INTEGER NOT NULL,
+            boot_id TEXT NOT NULL,
+            pid INTEGER NOT NULL,
+            program TEXT NOT NULL
+        );
+        CREATE TABLE counter (
+            name TEXT PRIMARY KEY,
+            value INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        CREATE TABLE producer (
+            id INTEGER PRIMARY KEY,
+            uid INTEGER NOT NULL,
+            key TEXT NOT NULL,              -- the client's 64-bit id, 16 hexadecimal digits
+            watermark INTEGER NOT NULL,     -- all up to here is decided: stored, refused or lost
+            has_outbox INTEGER NOT NULL,
+            ended INTEGER NOT NULL,
+            boot_id TEXT NOT NULL,
+            pid INTEGER NOT NULL,
+            first_seen_ns INTEGER NOT NULL,
+            last_seen_ns INTEGER NOT NULL,
+            UNIQUE (uid, key)
+        );
+        CREATE INDEX producer_open ON producer (boot_id) WHERE ended = 0;
+        CREATE TABLE refusal (              -- what clients refused, by their own word
+            producer INTEGER NOT NULL REFERENCES producer (id),
+            cause TEXT NOT NULL,
+            events INTEGER NOT NULL,
+            PRIMARY KEY (producer, cause)
+        ) WITHOUT ROWID;
+        CREATE TABLE event_type (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE
+        );
+        CREATE TABLE event (
+            id INTEGER PRIMARY KEY,         -- the order of storing; of a producer, its sequence's
+            producer INTEGER NOT NULL REFERENCES producer (id),
+            sequence INTEGER NOT NULL,
+            ts_ns INTEGER NOT NULL,         -- the client's clock
+            type INTEGER NOT NULL REFERENCES event_type (id),
+            user TEXT,
+            props BLOB NOT NULL,            -- msgpack map, as it came
+            salt BLOB NOT NULL
+        );
+        CREATE INDEX event_user ON event (user, id) WHERE user IS NOT NULL;
+        CREATE INDEX event_type_id ON event (type, id);
+        CREATE TABLE batch (
+            id INTEGER PRIMARY KEY,
+            stored_ns INTEGER NOT NULL,     -- the daemon's clock, for all events of the batch
+            first_event INTEGER NOT NULL,
+            events INTEGER NOT NULL,
+            leaves_hash BLOB NOT NULL,
+            hash BLOB NOT NULL
+        );
+        CREATE INDEX batch_first_event ON batch (first_event);
+        CREATE TABLE loss (
+            id INTEGER PRIMARY KEY,
+            batch INTEGER NOT NULL REFERENCES batch (id),
+            producer INTEGER NOT NULL REFERENCES producer (id),
+            first INTEGER NOT NULL,
+            last INTEGER,                   -- NULL: the numbers do not tell
+            cause TEXT NOT NULL,
+            detected_ns INTEGER NOT NULL
+        );
+        CREATE INDEX loss_batch ON loss (batch);
+        CREATE TABLE quarantine (
+            id INTEGER PRIMARY KEY,
+            detected_ns INTEGER NOT NULL,
+            uid INTEGER NOT NULL,           -- by the kernel's word
+            pid INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            producer INTEGER REFERENCES producer (id),
+            sequence INTEGER,               -- of a refused event inside a good stream
+            bytes INTEGER NOT NULL,
+            excerpt BLOB NOT NULL
+        );
+        CREATE TABLE rollup_day (
+            type INTEGER NOT NULL REFERENCES event_type (id),
+            day INTEGER NOT NULL,           -- days since 1970, UTC, by ts_ns
+            user TEXT NOT NULL,             -- '' for none
+            events INTEGER NOT NULL,
+            PRIMARY KEY (type, day, user)
+        ) WITHOUT ROWID;
+        CREATE TABLE rollup_subject (
+            type INTEGER NOT NULL REFERENCES event_type (id),
+            subject TEXT NOT NULL,          -- which task, which quiz
+            user TEXT NOT NULL,
+            events INTEGER NOT NULL,
+            first_ts_ns INTEGER NOT NULL,   -- of the first stored and of the last stored
+            last_ts_ns INTEGER NOT NULL,
+            last_value REAL,
+            best_value REAL,
+            PRIMARY KEY (type, subject, user)
+        ) WITHOUT ROWID;
+        """,
+    ),
+]
+
+
+class NewerSchema(LogdError):
+    """The database was written by a newer program."""
+
+    exit_code = 65
+
+
+def schema_version(connection: Connection) -> int:
+    """How many migrations the database has seen; 0 for an empty one."""
+    exists = connection.execute(
+        "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migration'"
+    ).fetchone()
+    if not exists:
+        return 0
+    return int(connection.execute("SELECT coalesce(max(version), 0) FROM migration").fetchone()[0])
+
+
+def check_not_newer(connection: Connection) -> int:
+    """The schema's version. Raises NewerSchema for one past this program's."""
+    version = schema_version(connection)
+    if version > len(MIGRATIONS):
+        raise NewerSchema(
+            f"the database has schema {version}, this program knows up to {len(MIGRATIONS)}. "
+            "Nothing was changed. Install the newer logd again, or restore an older backup."
+        )
+    return version
+
+
+def migrate(connection: Connection, now_ns: int) -> int:
+    """Brings the schema up to date; returns its version. Raises NewerSchema."""
+    version = check_not_newer(connection)
+    for number, (name, script) in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if number == 1:
+                connection.execute(
+                    "CREATE TABLE migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"
+                    " applied_ns INTEGER NOT NULL)"
+                )
+            for statement in split(script):
+                connection.execute(statement)
+            connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (number, name, now_ns))
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    return len(MIGRATIONS)
+
+
+def split(script: str) -> list[str]:
+    """The statements of a script without string literals; executescript would commit by itself."""
+    lines = (line.split("--", 1)[0] for line in script.splitlines())
+    return [part.strip() for part in "\n".join(lines).split(";") if part.strip()]

@@ -1,0 +1,240 @@
+"""The outboxes' directory as the daemon sees it: found, checked, read, confirmed, removed.
+
+Every file in it is a stranger's input. It is never mapped (a file cut short under a mapping kills
+the reader), never locked, and opened without following or waiting for anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from logd.errors import CannotCreate
+from shared import liveness
+from shared.outbox import (
+    CONFIRMED_OFFSET,
+    HEADER_BYTES,
+    WORD_FAREWELL,
+    WORD_WRITTEN,
+    Header,
+    OutboxError,
+    parse_header,
+)
+from shared.outbox_file import TEMPORARY_PREFIX, parse_name
+from shared.rendezvous import (
+    MODE_PRIVATE,
+    MODE_SHARED,
+    NoOutbox,
+    Rendezvous,
+    current_boot_id,
+    make_directory,
+    new_token,
+    read_token,
+    write_rendezvous,
+)
+from shared.wire import WireError
+
+TEMPORARY_AGE_MAX_S = 60.0
+_OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
+
+
+class Foreign(WireError):
+    """A file in the directory that is no outbox of the producer it is named after."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenOutbox:
+    """An outbox that has passed every check, held open."""
+
+    name: str
+    uid: int
+    producer_id: int
+    fd: int
+    header: Header
+    # How often damage is searched past before the outbox is given up: a search reads all of it.
+    scans_left: int = 3
+    confirmed: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.confirmed = self.header.confirmed_sequence
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Bytes of the file. Short when the file was cut: the caller's checks find that."""
+        return os.pread(self.fd, length, offset)
+
+    def refresh(self) -> Header:
+        """Reads the header again. Raises WireError when it has become impossible."""
+        page = os.pread(self.fd, HEADER_BYTES, 0)
+        self.header = parse_header(page, os.fstat(self.fd).st_size)
+        if self.header.producer_id != self.producer_id:
+            raise OutboxError("another producer's outbox")
+        return self.header
+
+    def written(self) -> int:
+        """The one word that grows while the producer lives: 8 bytes, read alone."""
+        return int.from_bytes(os.pread(self.fd, 8, WORD_WRITTEN * 8), sys.byteorder)
+
+    def farewell(self) -> bool:
+        """Whether the producer has said that nothing will follow."""
+        return os.pread(self.fd, 8, WORD_FAREWELL * 8) != bytes(8)
+
+    def alive(self) -> bool:
+        """Whether the producer's process still holds its lock."""
+        return liveness.holder(self.fd) is not None
+
+    def confirm(self, sequence: int, position: int) -> None:
+        """Tells the producer what is on disk; only ever called after a commit. Never goes back."""
+        if sequence <= self.confirmed:
+            return
+        words = sequence.to_bytes(8, sys.byteorder) + position.to_bytes(8, sys.byteorder)
+        os.pwrite(self.fd, words, CONFIRMED_OFFSET)
+        self.confirmed = sequence
+
+
+class Outboxes:
+    """The directory: `prepare` makes it ours, `attach` only opens it; then names in it are taken.
+
+    With `read_only` outboxes can be looked at, not confirmed, and nothing is removed.
+    """
+
+    def __init__(
+        self, directory: Path, *, many_users: bool = False, read_only: bool = False
+    ) -> None:
+        self.directory = directory
+        self._access = os.O_RDONLY if read_only else os.O_RDWR
+        self._mode = MODE_SHARED if many_users else MODE_PRIVATE
+        self._fd = -1
+        # Files that were refused: not looked at again until they change, or our own closing of
+        # them would wake us for ever.
+        self._refused: dict[str, tuple[int, int]] = {}
+
+    def prepare(self, socket_path: str) -> None:
+        """Makes the directory, keeps its token if it has one, and tells clients about it.
+
+        Raises CannotCreate when it is somebody else's, or would put plain text on a disk.
+        """
+        kind = filesystem_type(self.directory.parent)
+        if kind not in ("tmpfs", "ramfs"):
+            raise CannotCreate(
+                f"{self.directory}: outboxes hold plain text and must lie in memory, but this is "
+                f"on {kind or 'an unknown file system'}. Set outbox_directory to a path on a tmpfs."
+            )
+        token = read_token(str(self.directory)) or new_token()
+        try:
+            make_directory(str(self.directory), token, self._mode)
+            write_rendezvous(socket_path, Rendezvous(str(self.directory), token, current_boot_id()))
+        except NoOutbox as error:
+            raise CannotCreate(f"outboxes: {error}") from error
+        except OSError as error:
+            raise CannotCreate(f"{socket_path}: {error.strerror}") from error
+        self.attach()
+
+    def attach(self) -> None:
+        """Opens the directory as it is. Raises OSError."""
+        self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def names(self) -> list[tuple[str, int, int]]:
+        """(name, uid, producer id) of every file that is named like an outbox."""
+        found = []
+        for name in os.listdir(self._fd):  # noqa: PTH208 - by descriptor
+            parsed = parse_name(name)
+            if parsed is not None:
+                found.append((name, *parsed))
+            elif name.startswith(TEMPORARY_PREFIX) and self._access == os.O_RDWR:
+                self._remove_stale(name)
+        return found
+
+    def _remove_stale(self, name: str) -> None:
+        """A producer that was killed while it created its outbox had accepted nothing yet."""
+        with contextlib.suppress(OSError):
+            age_s = time.time() - os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mtime
+            if age_s > TEMPORARY_AGE_MAX_S:
+                os.unlink(name, dir_fd=self._fd)
+
+    def open(self, name: str, uid: int, producer_id: int) -> OpenOutbox | None:
+        """The outbox of that name; None when there is none, or one refused before.
+
+        Raises Foreign with what is wrong with it, OtherVersion for a newer one, and OSError when
+        this process is out of something (descriptors, memory) and may try again.
+        """
+        try:
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            self._refused.pop(name, None)
+            return None
+        identity = (status.st_ino, status.st_ctime_ns)
+        if self._refused.get(name) == identity:
+            return None
+        try:
+            return self._open(name, uid, producer_id)
+        except WireError:
+            self._refused[name] = identity
+            raise
+
+    def _open(self, name: str, uid: int, producer_id: int) -> OpenOutbox:
+        flags = self._access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(name, flags, dir_fd=self._fd)
+        except (PermissionError, IsADirectoryError) as error:
+            raise Foreign("not readable by logd", name) from error
+        except OSError as error:
+            if error.errno in _OUT_OF_SOMETHING:
+                raise
+            raise Foreign("not a regular file", name) from error
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise Foreign("not a regular file", name)
+            if status.st_nlink != 1:
+                raise Foreign("has other links", name)
+            if status.st_uid != uid:
+                raise Foreign("not its owner's", f"{name} belongs to uid {status.st_uid}")
+            header = parse_header(os.pread(fd, HEADER_BYTES, 0), status.st_size)
+            if header.producer_id != producer_id:
+                raise Foreign("another producer's outbox", name)
+        except BaseException:
+            os.close(fd)
+            raise
+        return OpenOutbox(name, uid, producer_id, fd, header)
+
+    def remove(self, outbox: OpenOutbox) -> None:
+        """Removes the file of a dead producer, once all of it is stored."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(outbox.name, dir_fd=self._fd)
+        os.close(outbox.fd)
+
+    def refuse(self, outbox: OpenOutbox) -> None:
+        """Closes an outbox that turned out unreadable; it is not opened again as it is now."""
+        status = os.fstat(outbox.fd)
+        self._refused[outbox.name] = (status.st_ino, status.st_ctime_ns)
+        os.close(outbox.fd)
+
+    def release(self, outbox: OpenOutbox) -> None:
+        """Closes an outbox and leaves it for the next daemon."""
+        os.close(outbox.fd)
+
+    def close(self) -> None:
+        """Closes the directory."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def filesystem_type(path: Path) -> str | None:
+    """The type of the file system that holds `path`, from /proc/self/mountinfo (proc(5))."""
+    try:
+        device = path.stat().st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            fields = line.split()
+            if fields[2] == wanted:
+                return fields[fields.index("-") + 1]
+    except (OSError, ValueError, IndexError):
+        pass
+    return None

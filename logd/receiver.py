@@ -1,0 +1,109 @@
+"""The datagram socket: bound here or handed over by systemd, drained into one kept buffer."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from logd.errors import CannotCreate, ConfigError
+
+# The largest datagram a sender with the default SO_SNDBUF can send, and more.
+BUFFER_BYTES = 256 * 1024
+LISTEN_FDS_START = 3  # sd_listen_fds(3)
+
+_UCRED = struct.Struct("iII")  # pid, uid, gid: struct ucred, unix(7)
+# Room for the credentials and not one byte more: descriptors sent along are dropped by the kernel.
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size)
+_UNKNOWN = (0, 65534)
+
+
+def inherited_sockets() -> dict[str, socket.socket]:
+    """Sockets handed over by the service manager, by their FileDescriptorName."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    found: dict[str, socket.socket] = {}
+    for index in range(int(os.environ.get("LISTEN_FDS", "0"))):
+        sock = socket.socket(fileno=LISTEN_FDS_START + index)
+        sock.set_inheritable(False)
+        name = names[index] if index < len(names) else ""
+        if sock.family != socket.AF_UNIX:
+            raise ConfigError("the service manager handed over a socket that is no Unix socket")
+        found[name if name not in found else f"{name}{index}"] = sock
+    return found
+
+
+def pick(sockets: dict[str, socket.socket], kind: socket.SocketKind) -> socket.socket | None:
+    """The inherited socket of that kind: datagrams for events, stream for reports."""
+    return next((sock for sock in sockets.values() if sock.type == kind), None)
+
+
+def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
+    """A socket of our own at `path`, in place of a dead one. Raises CannotCreate.
+
+    The caller holds the instance's lock: no living daemon of this instance has that socket.
+    """
+    sock = socket.socket(socket.AF_UNIX, kind)
+    try:
+        if kind == socket.SOCK_DGRAM:
+            ask_for_credentials(sock)  # before bind: what is queued earlier comes from nobody
+        if os.path.lexists(path):
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise CannotCreate(f"{path}: there is a file that is no socket. Move it away.")
+            path.unlink()
+        # Nobody may connect between bind and chmod.
+        before = os.umask(0o177)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(before)
+        path.chmod(mode)
+    except OSError as error:
+        sock.close()
+        raise CannotCreate(f"{path}: the socket cannot be made: {error.strerror}") from error
+    except CannotCreate:
+        sock.close()
+        raise
+    return sock
+
+
+def ask_for_credentials(sock: socket.socket) -> None:
+    """Has the kernel say with each datagram who sent it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+
+class Receiver:
+    """Drains a datagram socket. Uses one buffer for all: a new one for each costs up to 19 us."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        sock.setblocking(False)
+        ask_for_credentials(sock)
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._into = [self._buffer]
+
+    def datagrams(self) -> Iterator[tuple[bytes, int, int, bool]]:
+        """What is queued, until nothing is: data, the sender's uid and pid, and whether it was cut.
+
+        Raises OSError for what only a broken socket gives.
+        """
+        receive, view, into = self.socket.recvmsg_into, self._view, self._into
+        while True:
+            try:
+                length, ancillary, flags, _address = receive(into, _ANCILLARY_BYTES)
+            except BlockingIOError:
+                return
+            uid, pid = _UNKNOWN[1], _UNKNOWN[0]
+            for level, kind, data in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                    pid, uid, _gid = _UCRED.unpack(data)
+            yield bytes(view[:length]), uid, pid, bool(flags & socket.MSG_TRUNC)
+
+    def close(self) -> None:
+        """Closes the socket; what a service manager holds of it stays open."""
+        self.socket.close()

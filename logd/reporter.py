@@ -1,0 +1,151 @@
+"""The report process: answers named reports on a Unix stream socket, and reads only.
+
+A process of its own, so that a heavy report takes nothing from receiving and committing. It ends
+when its standard input does: the daemon holds the other end, and the kernel closes it whatever
+happens to the daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import struct
+import sys
+import threading
+from typing import Any
+
+from logd.config import Config
+from logd.database import DatabaseError, connect, translate
+from logd.errors import LogdError
+from logd.keyfile import read as read_key
+from logd.migrations import check_not_newer
+from logd.reports import REPORTS, Parameters
+from shared.client import Client
+from shared.query import (
+    QUERY_VERSION,
+    REQUEST_BYTES_MAX,
+    FrameError,
+    QueryError,
+    encode_frame,
+    read_frame,
+)
+from shared.schema import Malformed, check_user
+
+CONNECTIONS_MAX = 32
+PEER_TIMEOUT_S = 5.0
+_UCRED = struct.Struct("iII")
+
+_log = logging.getLogger("logd.reports")
+
+
+class Reporter:
+    """Serves connections, each in a thread with a database connection of its own."""
+
+    def __init__(self, config: Config, key: bytes) -> None:
+        self._config = config
+        self._key = key
+        self._allowed_uids = {os.geteuid(), 0, *config.query_uids}
+        self._seats = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        # Small: it keeps who read what, and only while the daemon is busy.
+        self._client = Client(str(config.socket), outbox_bytes=1024 * 1024)
+
+    def serve(self, listener: socket.socket, lifeline_fd: int) -> None:
+        """Accepts until the lifeline ends."""
+        listener.setblocking(True)
+        while True:
+            readable, _, _ = select.select([listener.fileno(), lifeline_fd], [], [])
+            if lifeline_fd in readable and not os.read(lifeline_fd, 1):
+                return
+            if listener.fileno() in readable:
+                self._seats.acquire()
+                peer, _address = listener.accept()
+                threading.Thread(target=self._converse, args=(peer,), daemon=True).start()
+
+    def _converse(self, peer: socket.socket) -> None:
+        try:
+            with peer, contextlib.suppress(OSError):
+                peer.settimeout(PEER_TIMEOUT_S)
+                credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+                pid, uid, _gid = _UCRED.unpack(credentials)
+                while True:
+                    try:
+                        request = read_frame(peer.recv, REQUEST_BYTES_MAX)
+                    except FrameError as error:
+                        peer.sendall(_refusal("bad_request", str(error)))
+                        return
+                    if request is None:
+                        return
+                    peer.sendall(self.answer(request, uid, pid))
+        finally:
+            self._seats.release()
+
+    def answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
+        """The response frame to one request of the peer that the kernel names."""
+        try:
+            return self._answer(request, uid, pid)
+        except QueryError as error:
+            return _refusal(error.code, str(error))
+        except FrameError as error:
+            return _refusal("too_large", f"{error}: ask for fewer rows")
+        except DatabaseError as error:
+            problem = translate(error, self._config.database)
+            _log.warning("report %r: %s", request.get("report"), problem)
+            return _refusal("database", str(problem))
+        except LogdError as error:
+            return _refusal("database", str(error))
+
+    def _answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
+        if uid not in self._allowed_uids:
+            raise QueryError(
+                "forbidden",
+                f"user id {uid} may not read reports; logd.toml's query_uids lists who may",
+            )
+        if request.get("v") != QUERY_VERSION:
+            raise QueryError("other_version", f"this daemon speaks query version {QUERY_VERSION}")
+        name, params = request.get("report"), request.get("params", {})
+        report = REPORTS.get(name) if isinstance(name, str) else None
+        if report is None:
+            raise QueryError("unknown_report", f"reports are: {', '.join(sorted(REPORTS))}")
+        if not isinstance(params, dict):
+            raise QueryError("bad_parameter", "params: expected a map")
+        try:
+            asked_by = check_user(request.get("asked_by"))
+        except Malformed as error:
+            raise QueryError("bad_parameter", f"asked_by: {error}") from error
+        connection = connect(self._config.database, self._key, read_only=True)
+        try:
+            answer = report.run(connection, Parameters(params))
+        finally:
+            connection.close()  # and with it the transaction, before the answer is on its way
+        if report.names_persons:
+            self._client.emit(
+                "report_read",
+                user=asked_by,
+                props={"report": name, "params": _short(params), "peer_uid": uid, "peer_pid": pid},
+            )
+        return encode_frame({"ok": True, "rows": answer.rows, "next": answer.next})
+
+
+def _short(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters for the trail: long lists by their length."""
+    return {
+        name: f"{len(value)} of them" if isinstance(value, list) and len(value) > 5 else value
+        for name, value in params.items()
+    }
+
+
+def _refusal(code: str, message: str) -> bytes:
+    return encode_frame({"ok": False, "error": code, "message": message})
+
+
+def main(config: Config, listener_fd: int) -> None:
+    """Runs in the child process. The listener is inherited, the lifeline is standard input."""
+    key = read_key(config.key_file)
+    connection = connect(config.database, key, read_only=True)
+    check_not_newer(connection)
+    connection.close()
+    listener = socket.socket(fileno=listener_fd)
+    Reporter(config, key).serve(listener, sys.stdin.fileno())

@@ -1,0 +1,307 @@
+"""The named reports: parameters checked, one bounded page each, no cursor left open.
+
+A report is a function of a connection and its parameters. Nobody outside sends SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from logd.database import Connection
+from logd.store import COUNTERS
+from shared.query import ROWS_MAX, Answer, QueryError, Row
+from shared.schema import SUBJECTS
+from shared.wire import unpack_props
+
+PAGE_ROWS_MAX = 200
+USERS_MAX = 1000
+DAYS_MAX = 3700
+BUCKETS_MAX = 100
+
+
+class BadParameter(QueryError):
+    """A parameter that the report does not take, or not with that value."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("bad_parameter", message)
+
+
+class Parameters:
+    """A report's parameters, each taken once by its type; what is left over is refused."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def whole(self, name: str, default: int | None = None, *, low: int = 0, high: int) -> int:
+        """A whole number within low..high. Required when `default` is None."""
+        value = self._values.pop(name, default)
+        if type(value) is not int or not low <= value <= high:
+            raise BadParameter(f"{name}: expected a whole number from {low} to {high}")
+        return value
+
+    def maybe_whole(self, name: str, *, low: int = 0, high: int = 2**63 - 1) -> int | None:
+        """A whole number within low..high, or None when not given."""
+        return None if name not in self._values else self.whole(name, low=low, high=high)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A text. Required when `default` is None."""
+        value = self._values.pop(name, default)
+        if not isinstance(value, str):
+            raise BadParameter(f"{name}: expected text")
+        return value
+
+    def maybe_text(self, name: str) -> str | None:
+        """A text, or None when not given."""
+        return None if name not in self._values else self.text(name)
+
+    def maybe_texts(self, name: str) -> list[str] | None:
+        """A list of at most 1000 texts, or None when not given."""
+        value = self._values.pop(name, None)
+        if value is None:
+            return None
+        if (
+            not isinstance(value, list)
+            or len(value) > USERS_MAX
+            or not all(isinstance(item, str) for item in value)
+        ):
+            raise BadParameter(f"{name}: expected a list of at most {USERS_MAX} texts")
+        return value
+
+    def done(self) -> None:
+        """Raises BadParameter for whatever was not taken."""
+        if self._values:
+            raise BadParameter(f"unknown parameter: {', '.join(sorted(map(str, self._values)))}")
+
+
+def _among(column: str, values: list[str] | None) -> tuple[str, list[str]]:
+    """A condition that a column is one of the values; always true for None."""
+    if values is None:
+        return "1", []
+    return f"{column} IN ({', '.join('?' * len(values))})", values
+
+
+def _rows(connection: Connection, sql: str, values: list[Any]) -> list[Row]:
+    cursor = connection.execute(sql, values)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def summary(connection: Connection, parameters: Parameters) -> Answer:
+    """Totals of the whole trail: one row."""
+    parameters.done()
+    counters = dict(connection.execute("SELECT name, value FROM counter").fetchall())
+    producers, schema = connection.execute(
+        "SELECT (SELECT count(*) FROM producer), (SELECT max(version) FROM migration)"
+    ).fetchone()
+    last = connection.execute(
+        "SELECT id, stored_ns FROM batch ORDER BY id DESC LIMIT 1"
+    ).fetchone() or (0, None)
+    row: Row = {name: counters.get(name, 0) for name in COUNTERS}
+    row |= {"producers": producers, "batches": last[0], "last_stored_ns": last[1], "schema": schema}
+    return Answer([row])
+
+
+def daily_activity(connection: Connection, parameters: Parameters) -> Answer:
+    """Events and different users per day (days since 1970, UTC) of one type."""
+    since = parameters.whole("since_day", high=10**6)
+    until = parameters.whole("until_day", high=10**6)
+    event_type = parameters.text("type", "page_view")
+    among, users = _among("user", parameters.maybe_texts("users"))
+    parameters.done()
+    if until - since >= DAYS_MAX:
+        raise BadParameter(f"until_day: at most {DAYS_MAX} days after since_day")
+    return Answer(
+        _rows(
+            connection,
+            "SELECT day, sum(events) AS events, sum(user <> '') AS users FROM rollup_day"  # noqa: S608 - question marks only
+            f" WHERE type = (SELECT id FROM event_type WHERE name = ?)"
+            f" AND day BETWEEN ? AND ? AND {among} GROUP BY day ORDER BY day",
+            [event_type, since, until, *users],
+        )
+    )
+
+
+def completions(connection: Connection, parameters: Parameters) -> Answer:
+    """Each user's state in each subject: attempts, first and last time, last and best value."""
+    event_type = parameters.text("type", "task_completed")
+    users_sql, users = _among("user", parameters.maybe_texts("users"))
+    subjects_sql, subjects = _among("subject", parameters.maybe_texts("subjects"))
+    after = parameters.whole("after", 0, high=10**9)
+    parameters.done()
+    _check_subject_type(event_type)
+    rows = _rows(
+        connection,
+        "SELECT user, subject, events, first_ts_ns, last_ts_ns, last_value, best_value"  # noqa: S608 - question marks only
+        " FROM rollup_subject WHERE type = (SELECT id FROM event_type WHERE name = ?)"
+        f" AND {users_sql} AND {subjects_sql} ORDER BY subject, user LIMIT ? OFFSET ?",
+        [event_type, *users, *subjects, ROWS_MAX + 1, after],
+    )
+    more = len(rows) > ROWS_MAX
+    return Answer(rows[:ROWS_MAX], after + ROWS_MAX if more else None)
+
+
+def score_distribution(connection: Connection, parameters: Parameters) -> Answer:
+    """How many users' latest value (0 to 1) falls into each of `buckets` equal parts."""
+    event_type = parameters.text("type", "quiz_submitted")
+    subject = parameters.maybe_text("subject")
+    among, users = _among("user", parameters.maybe_texts("users"))
+    buckets = parameters.whole("buckets", 10, low=1, high=BUCKETS_MAX)
+    parameters.done()
+    _check_subject_type(event_type)
+    return Answer(
+        _rows(
+            connection,
+            "SELECT subject, max(0, min(CAST(last_value * ? AS INTEGER), ? - 1)) AS bucket,"  # noqa: S608 - question marks only
+            " count(*) AS users FROM rollup_subject"
+            " WHERE type = (SELECT id FROM event_type WHERE name = ?)"
+            f" AND last_value IS NOT NULL AND (? IS NULL OR subject = ?) AND {among}"
+            " GROUP BY subject, bucket ORDER BY subject, bucket LIMIT ?",
+            [buckets, buckets, event_type, subject, subject, *users, ROWS_MAX],
+        )
+    )
+
+
+def _check_subject_type(event_type: str) -> None:
+    if event_type not in SUBJECTS:
+        raise BadParameter(f"type: expected one of {', '.join(SUBJECTS)}")
+
+
+def timeline(connection: Connection, parameters: Parameters) -> Answer:
+    """One user's events, newest first."""
+    user = parameters.text("user")
+    before, limit = _page(parameters)
+    parameters.done()
+    return event_page(connection, user=user, before_id=before, limit=limit)
+
+
+def events(connection: Connection, parameters: Parameters) -> Answer:
+    """Events by type, user and the client's time, newest first."""
+    event_type, user = parameters.maybe_text("type"), parameters.maybe_text("user")
+    since, until = parameters.maybe_whole("since_ns"), parameters.maybe_whole("until_ns")
+    before, limit = _page(parameters)
+    parameters.done()
+    return event_page(
+        connection,
+        event_type=event_type,
+        user=user,
+        since_ns=since,
+        until_ns=until,
+        before_id=before,
+        limit=limit,
+    )
+
+
+def _page(parameters: Parameters) -> tuple[int | None, int]:
+    return (
+        parameters.maybe_whole("before_id"),
+        parameters.whole("limit", 50, low=1, high=PAGE_ROWS_MAX),
+    )
+
+
+def event_page(
+    connection: Connection,
+    *,
+    event_type: str | None = None,
+    user: str | None = None,
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+    before_id: int | None = None,
+    after_id: int | None = None,
+    limit: int,
+) -> Answer:
+    """A page of events, newest first, or oldest first with `after_id`; `next` continues it.
+
+    `since_ns` is inclusive, `until_ns` is not.
+    """
+    conditions: list[tuple[str, Any]] = [
+        ("e.type = (SELECT id FROM event_type WHERE name = ?)", event_type),
+        ("e.user = ?", user),
+        ("e.ts_ns >= ?", since_ns),
+        ("e.ts_ns < ?", until_ns),
+        ("e.id < ?", before_id),
+        ("e.id > ?", after_id),
+    ]
+    asked = [(sql, value) for sql, value in conditions if value is not None]
+    where = " AND ".join(sql for sql, _ in asked) or "1"
+    rows = _rows(
+        connection,
+        "SELECT e.id, e.ts_ns, (SELECT stored_ns FROM batch WHERE first_event <= e.id"  # noqa: S608 - question marks only
+        " ORDER BY first_event DESC, batch.id DESC LIMIT 1) AS stored_ns, t.name AS type, e.user,"
+        " p.uid || '-' || p.key AS producer, e.sequence, e.props"
+        " FROM event e JOIN event_type t ON t.id = e.type JOIN producer p ON p.id = e.producer"
+        f" WHERE {where} ORDER BY e.id {'DESC' if after_id is None else ''} LIMIT ?",
+        [*(value for _, value in asked), limit + 1],
+    )
+    more = len(rows) > limit
+    rows = rows[:limit]
+    for row in rows:
+        row["props"] = unpack_props(row["props"])
+    return Answer(rows, rows[-1]["id"] if more else None)
+
+
+def event_types(connection: Connection, parameters: Parameters) -> Answer:
+    """Every type there is, with its number of events."""
+    parameters.done()
+    return Answer(
+        _rows(
+            connection,
+            "SELECT t.name AS type, sum(d.events) AS events FROM rollup_day d"
+            " JOIN event_type t ON t.id = d.type GROUP BY t.id ORDER BY t.name LIMIT ?",
+            [ROWS_MAX],
+        )
+    )
+
+
+def losses(connection: Connection, parameters: Parameters) -> Answer:
+    """The loss ledger, newest first."""
+    before, limit = _page(parameters)
+    parameters.done()
+    rows = _rows(
+        connection,
+        "SELECT l.id, p.uid || '-' || p.key AS producer, l.first, l.last,"
+        " l.last - l.first + 1 AS events, l.cause, l.detected_ns"
+        " FROM loss l JOIN producer p ON p.id = l.producer"
+        " WHERE ? IS NULL OR l.id < ? ORDER BY l.id DESC LIMIT ?",
+        [before, before, limit + 1],
+    )
+    more = len(rows) > limit
+    return Answer(rows[:limit], rows[limit - 1]["id"] if more else None)
+
+
+def quarantine(connection: Connection, parameters: Parameters) -> Answer:
+    """What was refused, newest first; excerpts in hexadecimal."""
+    before, limit = _page(parameters)
+    parameters.done()
+    rows = _rows(
+        connection,
+        "SELECT q.id, q.detected_ns, q.uid, q.pid, q.reason, p.uid || '-' || p.key AS producer,"
+        " q.sequence, q.bytes, lower(hex(q.excerpt)) AS excerpt"
+        " FROM quarantine q LEFT JOIN producer p ON p.id = q.producer"
+        " WHERE ? IS NULL OR q.id < ? ORDER BY q.id DESC LIMIT ?",
+        [before, before, limit + 1],
+    )
+    more = len(rows) > limit
+    return Answer(rows[:limit], rows[limit - 1]["id"] if more else None)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report, and whether it names persons: reading such a one is itself an event."""
+
+    run: Callable[[Connection, Parameters], Answer]
+    names_persons: bool = False
+
+
+REPORTS: Mapping[str, Report] = {
+    "summary": Report(summary),
+    "daily_activity": Report(daily_activity),
+    "completions": Report(completions, names_persons=True),
+    "score_distribution": Report(score_distribution),
+    "timeline": Report(timeline, names_persons=True),
+    "events": Report(events, names_persons=True),
+    "event_types": Report(event_types),
+    "losses": Report(losses),
+    "quarantine": Report(quarantine),
+}

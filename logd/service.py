@@ -1,0 +1,176 @@
+"""`logd run`: everything around the daemon's turns. Lock, key, sockets, report process, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from logd import keyfile
+from logd.config import Config
+from logd.daemon import Daemon
+from logd.errors import AlreadyRunning, CannotCreate
+from logd.outboxes import Outboxes
+from logd.receiver import Receiver, bind, inherited_sockets, pick
+from logd.store import Store
+
+REPORTER_RESTART_INTERVAL_S = 5.0
+REPORTER_STOP_TIMEOUT_S = 2.0
+QUERY_BACKLOG = 64
+
+_log = logging.getLogger("logd")
+
+
+@contextlib.contextmanager
+def instance_lock(path: Path) -> Iterator[None]:
+    """Only one daemon an instance. Raises AlreadyRunning, naming the other's pid."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotCreate(f"{path}: the lock cannot be made: {error.strerror}") from error
+    try:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise AlreadyRunning(
+                f"{path}: another logd (pid {pid}) serves this instance. Stop it first."
+            ) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def run(config: Config) -> None:
+    """Serves the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
+    os.umask(0o077)  # the database and its log are nobody else's
+    with instance_lock(config.lock_file):
+        key = keyfile.read(config.key_file)
+        inherited = inherited_sockets()
+        store = Store(config.database, key, time.time_ns(), config.quarantine_rows_max)
+        outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
+        outboxes.prepare(str(config.socket))
+        receiver = Receiver(
+            pick(inherited, socket.SOCK_DGRAM)
+            or bind(config.socket, socket.SOCK_DGRAM, config.socket_mode)
+        )
+        listener = pick(inherited, socket.SOCK_STREAM)
+        if listener is None:
+            listener = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
+            listener.listen(QUERY_BACKLOG)
+        daemon = Daemon(config, store, receiver, outboxes)
+        reporter = ReporterProcess(config, listener)
+        with _signals() as signals:
+            daemon.wake_on(signals.fd)
+            daemon.start()
+            reporter.start()
+            where = "systemd's socket" if inherited else config.socket
+            _log.warning("ready, pid %d, events at %s", os.getpid(), where)
+            notify("READY=1")
+            while signals.received is None:
+                daemon.turn()
+                reporter.keep_running()
+            deadline_s = time.monotonic() + config.stop_timeout_s
+            notify("STOPPING=1")
+            _log.warning("%s: storing what has arrived, then stopping", signals.received)
+            reporter.stop()
+            daemon.stop(deadline_s)
+            daemon.close()
+        if not inherited:
+            for path in (config.socket, config.query_socket):
+                path.unlink(missing_ok=True)
+        _log.warning("stopped")
+
+
+class ReporterProcess:
+    """The child that answers reports, restarted when it dies, at a bounded rate."""
+
+    def __init__(self, config: Config, listener: socket.socket) -> None:
+        self._config = config
+        self._listener = listener
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
+
+    def start(self) -> None:
+        """Starts it with the listening socket, and its standard input as the lifeline."""
+        fd = self._listener.fileno()
+        command = [sys.executable, "-m", "logd", "reporter", "--listener-fd", str(fd)]
+        self._started_s = time.monotonic()
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+            [*command, "--config", str(self._config.path)],
+            stdin=subprocess.PIPE,
+            pass_fds=(fd,),
+            # The terminal's Ctrl-C is the daemon's to act on.
+            start_new_session=True,
+        )
+
+    def keep_running(self) -> None:
+        """Starts it again if it has died."""
+        if self._process is None or self._process.poll() is None:
+            return
+        if time.monotonic() - self._started_s >= REPORTER_RESTART_INTERVAL_S:
+            _log.warning("the report process ended (%s): starting it again", self._process.poll())
+            self.start()
+
+    def stop(self) -> None:
+        """Closes the lifeline; what does not end by itself is killed."""
+        if self._process is None:
+            return
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(REPORTER_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class _Signals:
+    """Handlers that only note the signal; a pipe wakes the loop, which acts."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.received: str | None = None
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Signals]:
+    read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signals = _Signals(read_fd)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    for number in before:
+        signal.signal(number, signals.note)
+    try:
+        yield signals
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(read_fd)
+        os.close(write_fd)
+
+
+def notify(state: str) -> None:
+    """Tells the service manager, where there is one (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(state.encode(), address)

@@ -1,0 +1,319 @@
+"""The store: one writer, one transaction a batch, everything that must agree inside it.
+
+Events, watermarks, losses, quarantine, roll-ups, counters and the hash chain move together or not
+at all. What a failed commit would have changed in memory is changed only after the commit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from logd import __version__, chain, rollups
+from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, Batch, Producer
+from logd.database import Connection, DatabaseError, connect, translate
+from logd.errors import NotYet, StorageFailed
+from logd.migrations import migrate
+from shared.rendezvous import current_boot_id
+from shared.wire import producer_seed
+
+# A statement of many rows runs without the GIL and binds all at once; these sizes stay prepared.
+_ROWS_PER_STATEMENT = (2000, 200, 20, 1)
+_CHECKPOINT_TRIES = 5
+
+COUNTERS = ("stored", "lost", "quarantined", "quarantined_events", "duplicates_ignored", "commits")
+
+
+class Store:
+    """The open database. Raises LogdError kinds; after anything but NotYet, stop using it."""
+
+    def __init__(self, path: Path, key: bytes, now_ns: int, quarantine_rows_max: int) -> None:
+        self._path = path
+        self._quarantine_rows_max = quarantine_rows_max
+        self._boot_id = current_boot_id()
+        self._connection: Connection = connect(path, key)
+        try:
+            self.schema = migrate(self._connection, now_ns)
+            self._make_durable(now_ns)
+            self._load()
+        except DatabaseError as error:
+            self._connection.close()
+            raise translate(error, path) from error
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _make_durable(self, now_ns: int) -> None:
+        """What a killed predecessor left in the WAL is visible, but perhaps not on the disk.
+
+        A complete checkpoint flushes it, and a commit of our own proves that commits work; before
+        both are done nothing may be confirmed to anybody.
+        """
+        for _ in range(_CHECKPOINT_TRIES):
+            busy, _pages, _done = self._connection.execute(
+                "PRAGMA wal_checkpoint(TRUNCATE)"
+            ).fetchone()
+            if not busy:
+                break
+        else:
+            raise NotYet(
+                f"{self._path}: another program keeps reading it, so what is in its log cannot be "
+                "made durable. Stop that program (fuser tells which), then start again."
+            )
+        self._connection.execute(
+            "INSERT INTO run (started_ns, boot_id, pid, program) VALUES (?, ?, ?, ?)",
+            (now_ns, self._boot_id, os.getpid(), __version__),
+        )
+
+    def _load(self) -> None:
+        query = self._connection.execute
+        last = query(
+            "SELECT id, first_event + events, hash FROM batch ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        self._batch_id: int
+        self._event_id: int
+        self._head: bytes
+        self._batch_id, self._event_id, self._head = last or (0, 1, chain.GENESIS)
+        self._types: dict[str, int] = dict(query("SELECT name, id FROM event_type").fetchall())
+        self._producer_row = query("SELECT coalesce(max(id), 0) FROM producer").fetchone()[0]
+        self._quarantine_row = query("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()[0]
+
+    # -- producers -------------------------------------------------------------------------------
+
+    def producer(self, uid: int, producer_id: int) -> Producer:
+        """What is on disk of that producer; a new one when nothing is."""
+        row = self._connection.execute(
+            "SELECT id, watermark, ended, pid FROM producer WHERE uid = ? AND key = ?",
+            (uid, f"{producer_id:016x}"),
+        ).fetchone()
+        producer = Producer(uid=uid, id=producer_id, seed=producer_seed(producer_id))
+        if row is not None:
+            producer.row, producer.stored, ended, producer.pid = row
+            producer.taken = producer.stored
+            producer.ended = bool(ended)
+        return producer
+
+    def unfinished(self, batch: Batch, present: set[tuple[int, int]]) -> None:
+        """Books producers that can say no more: of an earlier boot, or with their outbox gone.
+
+        `present` are the (uid, id) whose outboxes are there. Nobody knows how far these producers
+        had got, so their rows in the ledger have no end.
+        """
+        boot_id = self._boot_id
+        rows = self._connection.execute(
+            "SELECT uid, key, boot_id, has_outbox FROM producer WHERE ended = 0"
+        ).fetchall()
+        for uid, key, seen_boot_id, has_outbox in rows:
+            if (uid, int(key, 16)) in present:
+                continue
+            same_boot = seen_boot_id == boot_id
+            if same_boot and not has_outbox:
+                continue  # it may live, and has no file to look at
+            producer = self.producer(uid, int(key, 16))
+            producer.has_outbox = bool(has_outbox)
+            producer.ended = True
+            cause = LOST_OUTBOX_GONE if same_boot else LOST_TAIL_UNKNOWN
+            batch.lose(producer, producer.stored + 1, None, cause)
+
+    # -- commit ----------------------------------------------------------------------------------
+
+    def commit(self, batch: Batch, now_ns: int) -> None:
+        """Stores the batch; on disk when it returns. Then the watermarks in memory follow.
+
+        Raises NotYet when the disk is full or the file locked: nothing has changed, the batch can
+        be tried again. Raises StorageFailed when a flush failed: the process must end.
+        """
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            changed = self._write(batch, now_ns)
+            self._connection.execute("COMMIT")
+        except DatabaseError as error:
+            problem = translate(error, self._path)
+            self._roll_back(problem)
+            raise problem from error
+        self._producer_row, self._event_id, self._batch_id, self._head = changed.heads
+        self._quarantine_row = changed.quarantine_row
+        self._types.update(changed.types)
+        for producer, row in changed.rows.items():
+            producer.row = row
+        for producer in batch.producers:
+            producer.stored = producer.taken
+
+    def _roll_back(self, problem: Exception) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except DatabaseError as error:
+            raise StorageFailed(f"{self._path}: cannot roll back: {error}") from problem
+
+    def _write(self, batch: Batch, now_ns: int) -> _Changed:
+        changed = _Changed()
+        producer_row = self._write_producers(batch, now_ns, changed)
+        first_event = self._event_id
+        rows, leaves = self._event_rows(batch, changed)
+        self._insert("event", rows, columns=8)
+        batch_id, head = self._batch_id, self._head
+        if rows or batch.losses:
+            batch_id += 1
+            head = self._write_batch(batch, batch_id, now_ns, first_event, leaves, changed)
+        self._write_quarantine(batch, now_ns, changed)
+        rollups.update(self._connection, batch.events, {**self._types, **changed.types})
+        self._count(batch, commits=1 if rows or batch.losses else 0)
+        changed.heads = (producer_row, first_event + len(rows), batch_id, head)
+        return changed
+
+    def _write_producers(self, batch: Batch, now_ns: int, changed: _Changed) -> int:
+        row = int(self._producer_row)
+        boot_id = self._boot_id
+        new, old, refusals = [], [], []
+        for producer in batch.producers:
+            if producer.row is None:
+                row += 1
+                changed.rows[producer] = row
+                new.append(
+                    (row, producer.uid, f"{producer.id:016x}", producer.taken, producer.has_outbox)
+                    + (producer.ended, boot_id, producer.pid, now_ns, now_ns)
+                )
+            else:
+                changed.rows[producer] = producer.row
+                old.append(
+                    (producer.taken, producer.ended, producer.has_outbox, boot_id, producer.pid)
+                    + (now_ns, producer.row)
+                )
+            refusals += [
+                (changed.rows[producer], cause, count) for cause, count in producer.refused.items()
+            ]
+        write = self._connection.executemany
+        write("INSERT INTO producer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
+        write(
+            "UPDATE producer SET watermark = ?, ended = ?, has_outbox = ?, boot_id = ?, pid = ?,"
+            " last_seen_ns = ? WHERE id = ?",
+            old,
+        )
+        write(
+            "INSERT INTO refusal VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET events = max(events, excluded.events)",
+            refusals,
+        )
+        return row
+
+    def _event_rows(
+        self, batch: Batch, changed: _Changed
+    ) -> tuple[list[tuple[Any, ...]], list[bytes]]:
+        types = dict(self._types)
+        for _, _, event in batch.events:
+            if event.type not in types:
+                types[event.type] = changed.types[event.type] = len(types) + 1
+        self._connection.executemany(
+            "INSERT INTO event_type (name, id) VALUES (?, ?)", list(changed.types.items())
+        )
+        rows, leaves = [], []
+        event_id = int(self._event_id)
+        labels = {producer: producer.label for producer in batch.producers}
+        salts = chain.new_salts(len(batch.events))
+        leaf = chain.leaf
+        for (producer, sequence, event), salt in zip(batch.events, salts, strict=True):
+            kind, ts_ns, user, props = event.type, event.ts_ns, event.user, event.props
+            leaves.append(
+                leaf(salt, event_id, labels[producer], sequence, ts_ns, kind, user, props)
+            )
+            row = changed.rows[producer]
+            rows.append((event_id, row, sequence, ts_ns, types[kind], user, props, salt))
+            event_id += 1
+        return rows, leaves
+
+    def _write_batch(
+        self,
+        batch: Batch,
+        batch_id: int,
+        now_ns: int,
+        first_event: int,
+        leaves: list[bytes],
+        changed: _Changed,
+    ) -> bytes:
+        leaves_hash = chain.combine(leaves)
+        losses_hash = chain.combine(
+            chain.loss_leaf(loss.producer.label, loss.first, loss.last, loss.cause)
+            for loss in batch.losses
+        )
+        head = chain.link(
+            self._head, batch_id, now_ns, first_event, len(leaves), leaves_hash, losses_hash
+        )
+        self._connection.execute(
+            "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)",
+            (batch_id, now_ns, first_event, len(leaves), leaves_hash, head),
+        )
+        self._connection.executemany(
+            "INSERT INTO loss (batch, producer, first, last, cause, detected_ns)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (batch_id, changed.rows[loss.producer], loss.first, loss.last, loss.cause, now_ns)
+                for loss in batch.losses
+            ],
+        )
+        return head
+
+    def _write_quarantine(self, batch: Batch, now_ns: int, changed: _Changed) -> None:
+        changed.quarantine_row = int(self._quarantine_row) + len(batch.refusals)
+        if not batch.refusals:
+            return
+        first = int(self._quarantine_row) + 1
+        # Bounded: the newest rows stay, the counters know of all.
+        keep_from = changed.quarantine_row - self._quarantine_rows_max
+        rows = [
+            (number, now_ns, refusal.uid, refusal.pid, refusal.reason)
+            + (changed.rows[refusal.producer] if refusal.producer else None,)
+            + (refusal.sequence, refusal.bytes, refusal.excerpt)
+            for number, refusal in enumerate(batch.refusals, start=first)
+            if number > keep_from
+        ]
+        self._connection.execute("DELETE FROM quarantine WHERE id <= ?", (keep_from,))
+        self._insert("quarantine", rows, columns=9)
+
+    def _count(self, batch: Batch, commits: int) -> None:
+        changes = {
+            "stored": len(batch.events),
+            "lost": sum(loss.events or 0 for loss in batch.losses),
+            "quarantined": len(batch.refusals),
+            "quarantined_events": sum(r.sequence is not None for r in batch.refusals),
+            "duplicates_ignored": batch.duplicates,
+            "commits": commits,
+        }
+        self._connection.executemany(
+            "INSERT INTO counter VALUES (?, ?)"
+            " ON CONFLICT DO UPDATE SET value = value + excluded.value",
+            [(name, change) for name, change in changes.items() if change],
+        )
+
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], columns: int) -> None:
+        """Inserts in statements of many rows: `executemany` takes the GIL back for each row."""
+        row_marks = f"({', '.join('?' * columns)})"
+        start = 0
+        for size in _ROWS_PER_STATEMENT:
+            statement = f"INSERT INTO {table} VALUES {', '.join([row_marks] * size)}"  # noqa: S608 - no data in it
+            while len(rows) - start >= size:
+                values = [value for row in rows[start : start + size] for value in row]
+                self._connection.execute(statement, values)
+                start += size
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Moves the log into the database and closes it. Raises StorageFailed."""
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.close()
+        except DatabaseError as error:
+            raise translate(error, self._path) from error
+
+
+class _Changed:
+    """What a transaction will have changed in memory, once it is committed."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Producer, int] = {}
+        self.types: dict[str, int] = {}
+        self.quarantine_row = 0
+        self.heads: tuple[int, int, int, bytes] = (0, 1, 0, chain.GENESIS)

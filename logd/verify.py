@@ -1,0 +1,213 @@
+"""`logd verify`: recomputes chain, sums and roll-ups from what is stored, and says what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from logd import chain
+from logd.database import Connection
+from logd.rollups import Rollups, SubjectRow
+from shared.schema import Malformed
+
+BATCHES_PER_READ = 500
+FINDINGS_MAX = 100
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Verdict:
+    """What was looked at and everything found wrong; whole when nothing was."""
+
+    batches: int = 0
+    events: int = 0
+    head: str = ""
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        return not self.findings
+
+    def found(self, text: str) -> None:
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append(text)
+        elif len(self.findings) == FINDINGS_MAX:
+            self.findings.append("and more, not listed")
+
+
+def verify(connection: Connection, progress: Progress = lambda _events: None) -> Verdict:
+    """Reads everything as of one moment. `progress` is told of events as they are checked."""
+    verdict = Verdict()
+    connection.execute("BEGIN")  # one moment: the daemon goes on writing behind it
+    try:
+        _check_pages(connection, verdict)
+        rollups = Rollups()
+        _check_chain(connection, verdict, rollups, progress)
+        _check_sums(connection, verdict)
+        _check_rollups(connection, verdict, rollups)
+    finally:
+        connection.execute("ROLLBACK")
+    return verdict
+
+
+def _check_pages(connection: Connection, verdict: Verdict) -> None:
+    """SQLCipher's own check: every page against the keyed hash stored with it."""
+    for (problem,) in connection.execute("PRAGMA cipher_integrity_check"):
+        verdict.found(f"file: {problem}")
+
+
+@dataclass(frozen=True)
+class _Batch:
+    id: int
+    stored_ns: int
+    first_event: int
+    events: int
+    leaves_hash: bytes
+    hash: bytes
+
+    def __str__(self) -> str:
+        when = datetime.fromtimestamp(self.stored_ns / 1e9, UTC).isoformat(timespec="seconds")
+        last = self.first_event + self.events - 1
+        return f"batch {self.id} (events {self.first_event} to {last}, stored {when})"
+
+
+def _batches(connection: Connection) -> Iterator[_Batch]:
+    last = 0
+    while True:
+        rows = connection.execute(
+            "SELECT id, stored_ns, first_event, events, leaves_hash, hash FROM batch"
+            " WHERE id > ? ORDER BY id LIMIT ?",
+            (last, BATCHES_PER_READ),
+        ).fetchall()
+        if not rows:
+            return
+        for row in rows:
+            yield _Batch(*row)
+        last = rows[-1][0]
+
+
+def _check_chain(
+    connection: Connection, verdict: Verdict, rollups: Rollups, progress: Progress
+) -> None:
+    head, next_batch, next_event = chain.GENESIS, 1, 1
+    for batch in _batches(connection):
+        if batch.id != next_batch:
+            verdict.found(f"batch {next_batch} to {batch.id - 1}: removed")
+        if batch.first_event != next_event:
+            verdict.found(f"{batch}: does not follow event {next_event - 1}")
+        leaves = list(_leaves(connection, batch, verdict, rollups))
+        if len(leaves) != batch.events:
+            verdict.found(
+                f"{batch}: {len(leaves)} events are there, {batch.events} were stored:"
+                " some were removed or added"
+            )
+        elif chain.combine(leaves) != batch.leaves_hash:
+            verdict.found(f"{batch}: an event was changed")
+        losses = connection.execute(
+            "SELECT p.uid || '-' || p.key, l.first, l.last, l.cause FROM loss l"
+            " JOIN producer p ON p.id = l.producer WHERE l.batch = ? ORDER BY l.id",
+            (batch.id,),
+        ).fetchall()
+        expected = chain.link(
+            head,
+            batch.id,
+            batch.stored_ns,
+            batch.first_event,
+            batch.events,
+            batch.leaves_hash,
+            chain.combine(chain.loss_leaf(*loss) for loss in losses),
+        )
+        if expected != batch.hash:
+            verdict.found(f"{batch}: its hash does not follow from the batch before it")
+        head = batch.hash
+        next_batch, next_event = batch.id + 1, batch.first_event + batch.events
+        verdict.batches += 1
+        verdict.events += len(leaves)
+        progress(len(leaves))
+    verdict.head = head.hex()
+    stray = connection.execute(
+        "SELECT count(*) FROM event WHERE id >= ? OR id < 1", (next_event,)
+    ).fetchone()[0]
+    if stray:
+        verdict.found(f"{stray} events belong to no batch")
+
+
+def _leaves(
+    connection: Connection, batch: _Batch, verdict: Verdict, rollups: Rollups
+) -> Iterator[bytes]:
+    cursor = connection.execute(
+        "SELECT e.salt, e.id, p.uid || '-' || p.key, e.sequence, e.ts_ns, t.name, e.user, e.props"
+        " FROM event e JOIN producer p ON p.id = e.producer JOIN event_type t ON t.id = e.type"
+        " WHERE e.id >= ? AND e.id < ? ORDER BY e.id",
+        (batch.first_event, batch.first_event + batch.events),
+    )
+    for salt, event_id, producer, sequence, ts_ns, kind, user, props in cursor:
+        try:
+            rollups.add(kind, ts_ns, user, props)
+            yield chain.leaf(salt, event_id, producer, sequence, ts_ns, kind, user, props)
+        except (Malformed, TypeError, ValueError, AttributeError) as error:
+            # Values that the daemon never writes: of another type, or no longer msgpack.
+            verdict.found(f"{batch}: event {event_id} was changed and cannot be read: {error}")
+            yield b""
+
+
+def _check_sums(connection: Connection, verdict: Verdict) -> None:
+    counters = dict(connection.execute("SELECT name, value FROM counter").fetchall())
+    for name, sql in (
+        ("stored", "SELECT count(*) FROM event"),
+        ("lost", "SELECT coalesce(sum(last - first + 1), 0) FROM loss"),
+        ("commits", "SELECT count(*) FROM batch"),
+    ):
+        counted = connection.execute(sql).fetchone()[0]
+        if counted != counters.get(name, 0):
+            verdict.found(f"counter {name}: {counters.get(name, 0)}, counted {counted}")
+    twice = connection.execute(
+        "SELECT p.uid || '-' || p.key, count(*) - count(DISTINCT e.sequence) AS more,"
+        " max(e.sequence) > p.watermark FROM event e JOIN producer p ON p.id = e.producer"
+        " GROUP BY e.producer HAVING more OR max(e.sequence) > p.watermark"
+    ).fetchall()
+    for producer, more, past in twice:
+        if more:
+            verdict.found(f"producer {producer}: {more} sequences are stored twice")
+        if past:
+            verdict.found(f"producer {producer}: events are stored past its watermark")
+    disorder = connection.execute(
+        "SELECT count(*) FROM (SELECT sequence < lag(sequence) OVER"
+        " (PARTITION BY producer ORDER BY id) AS back FROM event) WHERE back"
+    ).fetchone()[0]
+    if disorder:
+        verdict.found(f"{disorder} events are out of their producer's order")
+
+
+def _check_rollups(connection: Connection, verdict: Verdict, rollups: Rollups) -> None:
+    days = {
+        (kind, day, user): events
+        for kind, day, user, events in connection.execute(
+            "SELECT t.name, r.day, r.user, r.events FROM rollup_day r"
+            " JOIN event_type t ON t.id = r.type"
+        )
+    }
+    _compare("rollup_day", days, dict(rollups.days), verdict)
+    subjects = {
+        (kind, subject, user): SubjectRow(*values)
+        for kind, subject, user, *values in connection.execute(
+            "SELECT t.name, r.subject, r.user, r.events, r.first_ts_ns, r.last_ts_ns,"
+            " r.last_value, r.best_value FROM rollup_subject r JOIN event_type t ON t.id = r.type"
+        )
+    }
+    _compare("rollup_subject", subjects, rollups.subjects, verdict)
+
+
+def _compare(
+    table: str, stored: Mapping[Any, object], counted: Mapping[Any, object], verdict: Verdict
+) -> None:
+    if stored == counted:
+        return
+    for key in sorted(stored.keys() | counted.keys(), key=str):
+        if stored.get(key) != counted.get(key):
+            verdict.found(
+                f"{table} {key}: {stored.get(key)} stored, {counted.get(key)} by the events"
+            )
