@@ -303,6 +303,14 @@ def test_a_history_that_cannot_be_played_ends_the_run(run: Run) -> None:
     assert run.diary[-1] == "logd stopped"
 
 
+def test_a_site_that_has_only_errors_ends_the_run(run: Run) -> None:
+    broken = SITE.replace("200", "500")
+    run.plan = replace(run.plan, site=other(run.plan.site, broken))
+    assert run.run_to_the_end() == os.EX_SOFTWARE
+    assert "the site answers its login page with an error (500). Its last lines:" in run.text
+    assert "    a warning of the site" in run.text
+
+
 def test_a_site_that_dies_ends_the_run_and_logd_is_still_stopped_cleanly(run: Run) -> None:
     run.start()
     run.until_open()
@@ -370,6 +378,14 @@ def make_half(plan: Plan) -> None:
     plan.config.touch()
     (plan.classroom / "seeding").touch()
     (plan.classroom / "half.db").touch()
+
+
+def test_a_key_that_nothing_was_written_with_is_half_made_too(run: Run) -> None:
+    run.plan.logd.mkdir()
+    (run.plan.logd / "logd.key").touch()
+    assert run.plan.half_made
+    (run.plan.logd / "activity.db").touch()
+    assert not run.plan.half_made
 
 
 def test_what_a_killed_player_of_history_left_in_memory_goes_too(run: Run, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ class Supervisor:
         self._logd: Child | None = None
         self._logd_is_ready = False
         self._site: Child | None = None
+        self._site_is_open = False
         self._seed: Child | None = None
         self._may_restart = False
         self._restarts_s: list[float] = []
@@ -85,8 +86,12 @@ class Supervisor:
             self._wait(lambda: self._logd_is_ready, LOGD_READY_TIMEOUT_S, logd)
             self._may_restart = True
             self._play_history()
-            self._start_site()
+            site = self._start_site()
+            self._wait(self._site_answers, SITE_READY_TIMEOUT_S, site)
+            self._site_is_open = True
             self._say(ready_text(self._plan, self._accounts()))
+            for line in site.last_lines:
+                self._say_of(site, line)
             while True:
                 self._next_event()
         except Stopped:
@@ -102,7 +107,7 @@ class Supervisor:
 
     def _make_instance(self) -> None:
         if self._plan.half_made:
-            self._say("The first run was cut short while it played its history; beginning again.")
+            self._say("An earlier first run was cut short; removing what it made, to begin again.")
             remove_half_made(self._plan)
         if not self._plan.config.exists():
             self._command("logd init", self._plan.logd_init)
@@ -161,20 +166,29 @@ class Supervisor:
                     )
                 return
 
-    def _start_site(self) -> None:
+    def _start_site(self) -> Child:
         env = self._plan.site_environment(os.environ)
         self._site = self._start("site", self._plan.site, env)
-        self._wait(self._site_answers, SITE_READY_TIMEOUT_S, self._site)
+        return self._site
 
     def _site_answers(self) -> bool:
+        """Whether the login page does. Raises Refusal when all it has is an error."""
         connection = http.client.HTTPConnection(HOST, self._plan.port, timeout=HTTP_TIMEOUT_S)
         try:
             connection.request("GET", "/login")
-            return connection.getresponse().status < http.HTTPStatus.INTERNAL_SERVER_ERROR
+            status = connection.getresponse().status
         except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            assert self._site is not None
+            raise Refusal(
+                f"the site answers its login page with an error ({status})."
+                + _last_lines(self._site),
+                os.EX_SOFTWARE,
+            )
+        return True
 
     def _wait(self, holds: Callable[[], bool], timeout_s: float, child: Child) -> None:
         """Handles events until the condition holds. Raises Refusal after the timeout."""
@@ -207,7 +221,7 @@ class Supervisor:
                 if self._restarts_s:
                     self._say("logd is back.")
             case Line(child, text) if self._is_up(child):
-                self._say(f"{child.name} | {text}")
+                self._say_of(child, text)
             case Exited(child, code) if child is self._site:
                 self._site = None
                 raise Refusal(
@@ -219,9 +233,15 @@ class Supervisor:
                 self._logd_ended(child, code)
         return event
 
+    def _say_of(self, child: Child, line: str) -> None:
+        named = line.startswith(f"{child.name}: ")  # logd says who it is
+        self._say(line if named else f"{child.name} | {line}")
+
     def _is_up(self, child: Child) -> bool:
         # Before that, the last lines are told by whoever waits, if it comes to that.
-        return child is self._site or (child is self._logd and self._logd_is_ready)
+        return (child is self._site and self._site_is_open) or (
+            child is self._logd and self._logd_is_ready
+        )
 
     def _logd_ended(self, child: Child, code: int) -> None:
         if not self._may_restart or code in _LASTING_EXIT_CODES:

@@ -70,8 +70,17 @@ class Plan:
 
     @property
     def half_made(self) -> bool:
-        """Whether an earlier run was cut short while it played the history."""
-        return (self.classroom / "seeding").exists() and not self.has_history
+        """Whether an earlier first run was cut short, before the end of its history."""
+        if self.has_history:
+            return False
+        # A key alone: `logd init` came no further, and nothing was ever written with it.
+        key_only = (
+            (self.logd / "logd.key").exists()
+            and not self.config.exists()
+            and not (self.logd / "activity.db").exists()
+            and not self.classroom.exists()
+        )
+        return key_only or (self.classroom / "seeding").exists()
 
     def site_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The environment of the site's processes."""
