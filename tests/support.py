@@ -1,0 +1,242 @@
+"""What tests of real processes share: an instance, its daemon, emitters, and the sums."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from logd import config as configuration
+from logd.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+DEADLINE_S = 60.0
+
+
+def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Waits for a condition, and fails by name when it does not come."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {deadline_s:.0f} s: {what}"
+        time.sleep(0.002)
+
+
+def short_directory() -> Path:
+    """A new directory whose path leaves room for a socket's name."""
+    return Path(tempfile.mkdtemp(prefix="logd-", dir="/tmp"))
+
+
+class Process:
+    """A child whose stderr is kept line by line."""
+
+    def __init__(self, *command: str, env: dict[str, str] | None = None, **options: Any) -> None:
+        self.lines: list[str] = []
+        self.popen = subprocess.Popen(
+            [sys.executable, *command],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            **options,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        for line in self.popen.stderr:
+            self.lines.append(line.rstrip("\n"))
+
+    def says(self, text: str) -> bool:
+        """Whether a line with that text has come; fails when the process has ended without."""
+        if any(text in line for line in self.lines):
+            return True
+        if self.popen.poll() is not None:
+            self._reader.join(5)
+            if any(text in line for line in self.lines):
+                return True
+            raise AssertionError(
+                f"ended with {self.popen.returncode} before saying {text!r}: {self.lines}"
+            )
+        return False
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """Sends the signal and waits."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+        code = self.popen.wait(DEADLINE_S)
+        self._reader.join(5)
+        return code
+
+    def close(self) -> None:
+        """Whatever its state: gone, and its pipes closed."""
+        self.end()
+        for pipe in (self.popen.stdout, self.popen.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+class Instance:
+    """An instance of logd in a directory of its own, with at most one daemon at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.cli("init", str(directory), config=False)
+        self.daemon: Process | None = None
+
+    @property
+    def config(self) -> Config:
+        return configuration.load(self.directory / "logd.toml")
+
+    @property
+    def socket(self) -> str:
+        return str(self.directory / "logd.sock")
+
+    def configure(self, **settings: Any) -> None:
+        """Adds settings to the instance's logd.toml."""
+        with open(self.directory / "logd.toml", "a") as file:
+            for name, value in settings.items():
+                file.write(f"{name} = {json.dumps(value)}\n")
+
+    def start(self, env: dict[str, str] | None = None, **options: Any) -> Process:
+        """Starts the daemon and waits until it is ready."""
+        self.daemon = Process(
+            "-m", "logd", "run", "--config", str(self.config.path), env=env, **options
+        )
+        daemon = self.daemon
+        until(lambda: daemon.says("logd: ready"), "logd is ready")
+        return daemon
+
+    def kill(self) -> None:
+        """SIGKILL to the daemon."""
+        assert self.daemon is not None
+        self.daemon.close()
+
+    def stop(self) -> int:
+        """SIGTERM to the daemon; its exit code."""
+        assert self.daemon is not None
+        code = self.daemon.end(signal.SIGTERM)
+        self.daemon.close()
+        return code
+
+    def cli(self, *arguments: str, config: bool = True, code: int = 0) -> str:
+        """Runs a command of logd's; its output. Fails on another exit code."""
+        command = [sys.executable, "-m", "logd", *arguments]
+        if config:
+            command += ["--config", str(self.config.path)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, timeout=DEADLINE_S, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + (done.stderr if code else "")
+
+    def status(self) -> dict[str, Any]:
+        """`logd status --json`."""
+        state: dict[str, Any] = json.loads(self.cli("status", "--json"))
+        return state
+
+    def events(self, *filters: str) -> list[dict[str, Any]]:
+        """Events by `logd query`, oldest first."""
+        lines = self.cli("query", "--format", "jsonl", *filters).splitlines()
+        return [json.loads(line) for line in lines]
+
+    def settle(self) -> dict[str, Any]:
+        """The status once nothing is pending any more."""
+        state: dict[str, Any] = {}
+
+        def settled() -> bool:
+            nonlocal state
+            state = self.status()
+            return bool(state["pending"] == 0)
+
+        until(settled, "nothing is pending")
+        return state
+
+    def close(self) -> None:
+        """The daemon gone, and nothing of the instance left in memory."""
+        if self.daemon is not None:
+            self.daemon.close()
+        outboxes = self.config.outbox_directory
+        with contextlib.suppress(OSError):
+            for path in outboxes.iterdir():
+                path.unlink()
+            outboxes.rmdir()
+
+
+def check_sums(
+    status: dict[str, Any], *, attempted: int, accepted: int, refused: int = 0, killed: int = 0
+) -> None:
+    """Every number adds up. A call cut short by a kill may be stored without having returned."""
+    assert attempted == accepted + refused
+    accounted = (
+        status["stored"] + status["quarantined_events"] + status["pending"] + status["lost"]
+    )
+    assert accepted <= accounted <= accepted + killed, status
+
+
+def check_streams(events: list[dict[str, Any]]) -> dict[str, int]:
+    """No producer's event twice, all in order, none left out; how many of each producer."""
+    last: dict[str, int] = {}
+    for event in events:
+        before = last.get(event["producer"], 0)
+        assert event["sequence"] == before + 1, event
+        last[event["producer"]] = event["sequence"]
+    return last
+
+
+class Emitter:
+    """A process that emits, and counts what was accepted where its death does not matter."""
+
+    def __init__(self, instance: Instance, events: int, name: str = "e") -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="logd-count-")  # noqa: SIM115 - kept open
+        self._file.truncate(mmap.PAGESIZE)
+        self._map = mmap.mmap(self._file.fileno(), mmap.PAGESIZE)
+        self._words = memoryview(self._map).cast("Q")
+        self.process = Process(
+            "-m", "tests.emitter", instance.socket, str(events), self._file.name, name
+        )
+
+    @property
+    def accepted(self) -> int:
+        """Events of which emit returned True."""
+        return int(self._words[0])
+
+    @property
+    def refused(self) -> int:
+        """Events of which emit returned False (they are tried again, as further attempts)."""
+        return int(self._words[1])
+
+    def finish(self) -> None:
+        """Waits for its own end."""
+        code = self.process.popen.wait(DEADLINE_S)
+        assert code == 0, self.process.lines
+
+    def close(self) -> None:
+        self.process.close()
+        self._words.release()
+        self._map.close()
+        self._file.close()
+
+
+@contextlib.contextmanager
+def emitters(instance: Instance, count: int, events: int) -> Iterator[list[Emitter]]:
+    """So many emitters at once; all gone at the end."""
+    running: list[Emitter] = []
+    try:
+        running += [Emitter(instance, events, f"e{n}") for n in range(count)]
+        yield running
+    finally:
+        for emitter in running:
+            emitter.close()
