@@ -15,14 +15,15 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from shared.rendezvous import Rendezvous, make_directory, write_rendezvous
+from tests.ports import free_port
+from tests.support import until
 from webapp.process import Events, Signalled
 from webapp.run import RESTARTS_MAX, Supervisor
 from webapp.run_plan import (
@@ -102,22 +103,6 @@ server.serve_forever()
 """
 )
 FAILS = "import sys; print('the reason, in one line', file=sys.stderr); sys.exit(int(sys.argv[2]))"
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    """Waits for a condition. Fails after the deadline, saying what never came."""
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < deadline_s, f"never came: {what}"
-        time.sleep(0.01)
 
 
 @dataclass

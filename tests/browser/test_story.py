@@ -1,0 +1,257 @@
+"""The main road, in a real browser: a click becomes an encrypted row and comes back in a chart."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from shared.rendezvous import NoOutbox, read_rendezvous
+from tests.ports import free_port
+from tests.support import short_directory, until
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+FIRST_RUN_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 40.0
+STORED_TIMEOUT_S = 10.0
+PAGE_TIMEOUT_MS = 20_000
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed"),
+]
+
+
+@dataclass
+class Classroom:
+    """`make run` on files of its own, and the command line beside it."""
+
+    var: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def screen(self) -> str:
+        """All that the present run has printed."""
+        return (self.var / "screen").read_text()
+
+    def start(self, timeout_s: float) -> str:
+        """Runs until the site is open; its address."""
+        port = free_port()
+        with (self.var / "screen").open("wb") as screen:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "webapp.run"],
+                env={**os.environ, "PORT": str(port), "VAR": str(self.var)},
+                stdin=subprocess.DEVNULL,
+                stdout=screen,
+                stderr=screen,
+                start_new_session=True,
+            )
+        process = self.process
+        until(
+            lambda: "Ctrl-C" in self.screen or process.poll() is not None,
+            "an open site",
+            timeout_s,
+        )
+        assert process.poll() is None, self.screen
+        address = f"http://127.0.0.1:{port}"
+        assert address in self.screen
+        return address
+
+    def account(self, role: str) -> tuple[str, str]:
+        """User name and password, as the screen tells them."""
+        found = re.search(rf"^    {role} +(\S+) +(\S+)$", self.screen, re.MULTILINE)
+        assert found, self.screen
+        return found[1], found[2]
+
+    def ctrl_c(self) -> dict[str, int]:
+        """Presses Ctrl-C and waits for the end; the sums that the run ends with."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGINT)
+        assert self.process.wait(STOP_TIMEOUT_S) == 0, self.screen
+        last = self.screen.splitlines()[-1]
+        assert re.fullmatch(r"stored \d+, pending \d+, lost \d+", last), self.screen
+        assert "Traceback" not in self.screen
+        return {name: int(count) for name, count in (part.split() for part in last.split(", "))}
+
+    def query(self, *arguments: str) -> list[dict[str, Any]]:
+        """`logd query ... --format jsonl`."""
+        done = subprocess.run(
+            [
+                Path(sys.executable).with_name("logd"),
+                *("query", "--config", self.var / "logd" / "logd.toml", "--format", "jsonl"),
+                *arguments,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=STORED_TIMEOUT_S,
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def end(self) -> None:
+        """Leaves no process and no file behind, whatever has failed."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()  # the kernel then tells its children
+                self.process.wait()
+        try:
+            outboxes = read_rendezvous(str(self.var / "logd" / "logd.sock")).directory
+        except NoOutbox:
+            pass
+        else:
+            shutil.rmtree(outboxes, ignore_errors=True)
+        shutil.rmtree(self.var, ignore_errors=True)
+
+
+@pytest.fixture
+def classroom() -> Iterator[Classroom]:
+    # Not pytest's own directory: with a long test name its path may not fit a socket's.
+    classroom = Classroom(short_directory())
+    yield classroom
+    classroom.end()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS, headless=True
+        )
+        yield browser
+        browser.close()
+
+
+def log_in(browser: Browser, address: str, account: tuple[str, str]) -> Page:
+    """A window of its own, with the start page of that account. Any script error fails the test."""
+    page = browser.new_context(base_url=address).new_page()
+    page.set_default_timeout(PAGE_TIMEOUT_MS)
+    answer = page.goto("/login")
+    assert answer is not None
+    assert answer.status == 200
+    login, password = account
+    page.locator("input[name=login]").fill(login)
+    page.locator("input[name=password]").fill(password)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    return page
+
+
+def open_task(page: Page) -> tuple[str, str]:
+    """Opens a task that this student has not done yet; the titles of its course and of itself."""
+    page.get_by_role("link", name="Courses").first.click()
+    for course in page.locator("main h2 a").all_inner_texts():
+        page.get_by_role("link", name=course, exact=True).click()
+        to_do = page.locator("li").filter(has=page.get_by_text("to do", exact=True))
+        if to_do.count():
+            link = to_do.first.get_by_role("link")
+            title = link.inner_text()
+            link.click()
+            return course, title
+        page.go_back()
+    raise AssertionError("the demo student has nothing left to do")
+
+
+def matrix_cell(page: Page, student: str, task: str) -> Locator:
+    """Where a student's row and a task's column meet."""
+    table = page.locator("table.matrix")
+    column = table.locator("thead th").all_inner_texts().index(task)
+    row = table.locator("tbody tr").filter(has=page.get_by_role("link", name=student, exact=True))
+    return row.locator("th, td").nth(column)
+
+
+def test_a_click_of_a_student_comes_back_in_the_teacher_s_matrix(
+    classroom: Classroom, browser: Browser
+) -> None:
+    address = classroom.start(FIRST_RUN_TIMEOUT_S)
+    assert "First run" in classroom.screen
+
+    # The teacher sees charts filled from history.
+    teacher = log_in(browser, address, classroom.account("teacher"))
+    charts = teacher.locator("figure.chart")
+    expect(charts.first).to_be_visible()
+    assert charts.count() >= 2
+    for chart in charts.all():
+        drawn = chart.locator("img").evaluate("image => image.complete && image.naturalWidth")
+        assert drawn > 0
+        figures = chart.locator("tbody td").all_text_contents()
+        assert any(int(figure.replace(",", "")) > 0 for figure in figures)
+
+    # A student finishes a task.
+    student = log_in(browser, address, classroom.account("student"))
+    name = student.locator(".who").evaluate("who => who.firstChild.textContent.trim()")
+    course, task = open_task(student)
+    teacher.get_by_role("link", name=course, exact=True).click()
+    expect(matrix_cell(teacher, name, task)).to_contain_text("not yet")
+    task_id = student.url.rsplit("/", 1)[-1]
+    student.get_by_role("button", name="I have done this task").click()
+    entry = student.locator("li").filter(has=student.get_by_role("link", name=task, exact=True))
+    expect(entry).to_contain_text("done")
+
+    # The click is a row in the encrypted database.
+    teacher.goto("/")
+    link = teacher.get_by_role("link", name=name, exact=True).get_attribute("href")
+    assert link is not None
+    user = link.rsplit("/", 1)[-1]
+
+    def done() -> list[dict[str, Any]]:
+        events = classroom.query("--type", "task_completed", "--user", user)
+        return [event for event in events if event["props"].get("task") == task_id]
+
+    until(done, "the task's event in `logd query`", STORED_TIMEOUT_S)
+    (event,) = done()
+    assert event["user"] == user
+    (page_view,) = (
+        view
+        for view in classroom.query("--type", "page_view", "--user", user, "--limit", "20")
+        if view["props"]["request_id"] == event["props"]["request_id"]
+    )
+    assert page_view["props"]["method"] == "POST"
+
+    # The teacher reloads, and sees it.
+    teacher.get_by_role("link", name=course, exact=True).click()
+    teacher.reload()
+    expect(matrix_cell(teacher, name, task)).to_contain_text("✓")
+
+    # Ctrl-C ends with the sums, and nothing is lost.
+    sums = classroom.ctrl_c()
+    assert sums["stored"] > 40_000
+    assert (sums["pending"], sums["lost"]) == (0, 0)
+
+    # A second run keeps everything, plays nothing, and starts quickly.
+    started_s = time.monotonic()
+    address = classroom.start(timeout_s=30)
+    assert time.monotonic() - started_s < 10
+    assert "First run" not in classroom.screen
+    assert done() == [event]
+    teacher = log_in(browser, address, classroom.account("teacher"))
+    teacher.get_by_role("link", name=course, exact=True).click()
+    expect(matrix_cell(teacher, name, task)).to_contain_text("✓")
+    again = classroom.ctrl_c()
+    assert again["stored"] > sums["stored"]
+    assert (again["pending"], again["lost"]) == (0, 0)
