@@ -1,0 +1,12 @@
+"""The Flask extensions, made once and bound to each app by the factory."""
+
+from __future__ import annotations
+
+from flask_login import LoginManager
+from flask_wtf import CSRFProtect
+
+from webapp.activity import ActivityLog
+
+login_manager = LoginManager()
+csrf = CSRFProtect()
+activity = ActivityLog()
