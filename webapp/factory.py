@@ -1,0 +1,81 @@
+"""Puts the site together. The order of the steps matters where a comment says so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import Flask, redirect, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from shared.paths import PathTooLong, check_socket_path
+from webapp import access, auditor, auth, courses, errors, present, quizzes, security, teacher
+from webapp.accounts import Role
+from webapp.config import settings
+from webapp.db import Database
+from webapp.extensions import activity, csrf, login_manager
+from webapp.instance import Instance, read_secret
+from webapp.seed import COMMANDS
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """The site, ready to serve. `config` overrides what the environment says.
+
+    Raises a ClickException with one plain sentence when the instance directory cannot be used.
+    """
+    app = Flask("webapp")
+    app.config.from_mapping(settings(os.environ, config or {}))
+    _check_sockets(app)
+
+    instance = Instance(Path(app.config["CLASSROOM_DIR"]).absolute())
+    instance.prepare()
+    app.config["SECRET_KEY"] = app.config["SECRET_KEY"] or read_secret(instance.secret_key)
+    db = Database(instance)
+    db.migrate()
+    # A server may load the app and then fork its workers: leave no connection open behind us.
+    db.close()
+    db.init_app(app)
+
+    if proxies := app.config["CLASSROOM_PROXIES"]:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
+    security.init_app(app)
+    csrf.init_app(app)
+    login_manager.init_app(app)
+    login_manager.login_view = "auth.login"
+    login_manager.login_message = "Log in to see this page."
+    login_manager.session_protection = "strong"
+    # After Flask-Login: a page view belongs to the user that it found.
+    activity.init_app(app)
+    errors.init_app(app)
+    present.init_app(app)
+    app.context_processor(_for_every_page)
+
+    for module in (auth, courses, quizzes, teacher, auditor):
+        app.register_blueprint(module.blueprint)
+    app.add_url_rule("/", "home", _home)
+    for command in COMMANDS:
+        app.cli.add_command(command)
+    return app
+
+
+def _home() -> ResponseReturnValue:
+    if not current_user.is_authenticated:
+        return redirect(url_for("auth.login"))
+    return redirect(access.home_of(access.reader()))
+
+
+def _for_every_page() -> dict[str, Any]:
+    return {"Role": Role}
+
+
+def _check_sockets(app: Flask) -> None:
+    for name in ("ACTIVITY_LOG_SOCKET", "ACTIVITY_QUERY_SOCKET"):
+        try:
+            check_socket_path(app.config[name])
+        except PathTooLong as error:
+            raise click.ClickException(f"{name}: {error}") from error
