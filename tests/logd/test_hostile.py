@@ -1,0 +1,268 @@
+"""Strangers on the socket and in the outboxes' directory: counted, named, and harmless."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from shared.outbox_file import outbox_name
+from shared.wire import (
+    DATAGRAM_HEAD,
+    datagram_head,
+    encode_farewell,
+    encode_record,
+    pack_payload,
+    producer_seed,
+)
+from tests.support import ROOT, Instance, check_streams, check_sums, emitters, until
+
+PRODUCER = 0x1122334455667788
+
+
+def datagram(sequence: int, producer_id: int = PRODUCER, props: object = None) -> bytes:
+    """One event as a client without an outbox sends it."""
+    payload = pack_payload(msgpack.Packer(), "page_view", 10**18 + sequence % 10**6, "7", props)  # type: ignore[arg-type] # some tests pass nonsense
+    record = encode_record(producer_seed(producer_id), sequence, payload)
+    return datagram_head(producer_id) + record
+
+
+def sender(instance: Instance) -> socket.socket:
+    """A socket that waits for room instead of being refused."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.connect(instance.socket)
+    return sock
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """Something that is no longer `data`, nor anything a client sends."""
+    kind = rng.randrange(5)
+    if kind == 0:
+        return rng.randbytes(rng.randrange(1, 600))
+    if kind == 1:
+        return data[: rng.randrange(1, len(data))]
+    if kind == 2:
+        return data + rng.randbytes(rng.randrange(1, 40))
+    changed = bytearray(data)
+    for _ in range(1 if kind == 3 else rng.randrange(2, 20)):
+        changed[rng.randrange(len(changed))] ^= rng.randrange(1, 256)
+    return bytes(changed) if bytes(changed) != data else data[:-1]
+
+
+def test_10000_random_and_mutated_datagrams_cost_no_good_one(instance: Instance) -> None:
+    instance.start()
+    rng = random.Random(20261124)
+    bad = 0
+    with sender(instance) as sock:
+        for sequence in range(1, 2001):
+            good = datagram(sequence)
+            sock.send(good)
+            for _ in range(5):
+                sock.send(mutate(good, rng))
+                bad += 1
+    assert bad == 10_000
+    until(lambda: instance.status()["quarantined"] >= bad, "all bad ones are counted")
+    status = instance.status()
+    assert status["quarantined"] == bad
+    check_sums(status, attempted=2000, accepted=2000)
+    assert (status["stored"], status["lost"]) == (2000, 0)
+    assert check_streams(instance.events()) == {f"{os.getuid()}-{PRODUCER:016x}": 2000}
+    assert instance.stop() == 0  # it was alive
+    instance.cli("verify")
+
+
+def test_a_refused_event_inside_a_good_stream_uses_up_its_sequence(instance: Instance) -> None:
+    instance.start()
+    broken = encode_record(producer_seed(PRODUCER), 2, msgpack.packb(["Not A Type", 1, None, b""]))
+    with sender(instance) as sock:
+        for data in (datagram(1), datagram_head(PRODUCER) + broken, datagram(3)):
+            sock.send(data)
+    until(lambda: instance.status()["stored"] == 2, "the good ones are stored")
+    status = instance.status()
+    check_sums(status, attempted=3, accepted=3)
+    assert status["quarantined_events"] == 1
+    assert [event["sequence"] for event in instance.events()] == [1, 3]
+
+
+@pytest.mark.parametrize("sequence", [2**63 - 1, 2**63, 2**64 - 1])
+def test_a_sequence_out_of_this_world_moves_no_watermark(instance: Instance, sequence: int) -> None:
+    instance.start()
+    with sender(instance) as sock:
+        sock.send(datagram(1))
+        sock.send(datagram(sequence))
+        sock.send(datagram(2))
+    until(lambda: instance.status()["stored"] == 2, "the good ones are stored")
+    status = instance.status()
+    check_sums(status, attempted=2, accepted=2)
+    assert (status["quarantined"], status["lost"]) == (1, 0)
+
+
+def test_a_claimed_loss_is_booked_as_claimed_and_bounded(instance: Instance) -> None:
+    instance.configure(gap_events_max=100)
+    instance.start()
+    with sender(instance) as sock:
+        sock.send(datagram(11))  # claims ten before it
+        sock.send(datagram(500))  # claims too many: refused
+        sock.send(encode_farewell(PRODUCER, 20, {"outbox_full": 3}))  # claims nine behind it
+    until(lambda: instance.status()["refused_by_clients"] == 3, "the farewell is stored")
+    status = instance.status()
+    check_sums(status, attempted=20, accepted=20)
+    assert (status["stored"], status["lost"], status["quarantined"]) == (1, 19, 1)
+    instance.cli("verify")
+
+
+def test_descriptors_sent_along_are_not_taken(instance: Instance) -> None:
+    daemon = instance.start()
+    before = len(os.listdir(f"/proc/{daemon.popen.pid}/fd"))
+    with sender(instance) as sock, open(os.devnull) as file:
+        for sequence in range(1, 101):
+            socket.send_fds(sock, [datagram(sequence)], [file.fileno()] * 3)
+    until(lambda: instance.status()["stored"] == 100, "the events are stored")
+    assert len(os.listdir(f"/proc/{daemon.popen.pid}/fd")) == before
+
+
+def test_the_largest_datagram_and_deep_msgpack_are_quarantined(instance: Instance) -> None:
+    instance.start()
+    deep = b"\x81\xa1a" * 5000 + b"\x80"
+    payload = msgpack.packb(["page_view", 1, None, deep])
+    with sender(instance) as sock:
+        sock.send(datagram_head(PRODUCER) + b"\xff" * 200_000)
+        sock.send(datagram_head(PRODUCER) + encode_record(producer_seed(PRODUCER), 1, payload))
+        sock.send(b"")
+        sock.send(datagram(2))
+    until(lambda: instance.status()["stored"] == 1, "the good one is stored")
+    status = instance.status()
+    assert (status["quarantined"], status["quarantined_events"]) == (3, 1)
+    check_sums(status, attempted=2, accepted=2)
+
+
+def _plant(directory: Path, kind: str, name: str) -> None:
+    path = directory / name
+    if kind == "symbolic link":
+        path.symlink_to("/etc/hostname")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "hard link":
+        (directory / ".other").write_bytes(bytes(8192))
+        os.link(directory / ".other", path)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "zeros":
+        path.write_bytes(bytes(4096 + 65536))
+    elif kind == "noise":
+        path.write_bytes(random.Random(1).randbytes(4096 + 65536))
+
+
+@pytest.mark.parametrize(
+    "kind", ["symbolic link", "fifo", "directory", "hard link", "empty", "zeros", "noise"]
+)
+def test_a_forged_outbox_is_refused_once_and_harms_nobody(instance: Instance, kind: str) -> None:
+    directory = instance.config.outbox_directory
+    name = outbox_name(os.getuid(), 77)
+    _plant(directory, kind, name)
+    daemon = instance.start()
+    with emitters(instance, count=1, events=500) as (emitter,):
+        emitter.finish()
+    until(lambda: instance.status()["stored"] == 500, "its neighbour is stored")
+    status = instance.status()
+    check_sums(status, attempted=500 + emitter.refused, accepted=500, refused=emitter.refused)
+    assert status["quarantined"] == 1
+    assert sum(name in line for line in daemon.lines) == 1
+    assert instance.stop() == 0
+    path = directory / name
+    if kind == "directory":
+        path.rmdir()
+
+
+def test_an_outbox_cut_short_under_the_daemon_does_not_take_it_down(instance: Instance) -> None:
+    """It is read with pread: a mapping would have ended in SIGBUS."""
+    instance.start()
+    with emitters(instance, count=1, events=200) as (emitter,):
+        emitter.finish()
+    until(lambda: instance.status()["stored"] == 200, "stored")
+    code = (
+        "import os, sys\nfrom shared.client import Client\nc = Client(sys.argv[1])\n"
+        "c.emit('page_view'); assert c.flush(10)\n"
+        "os.truncate(c._producer.outbox._fd, 100)\nos.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, instance.socket], cwd=ROOT, check=False)
+    until(lambda: instance.status()["quarantined"] == 1, "the outbox is given up")
+    status = instance.status()
+    check_sums(status, attempted=201, accepted=201)
+    assert status["stored"] == 201
+    assert instance.stop() == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+def test_another_user_cannot_continue_a_producers_numbers(instance: Instance) -> None:
+    """Producer = (the kernel's uid, id): a stolen id is another producer, or quarantined."""
+    instance.configure(socket_mode="0666", many_users=True)
+    os.chmod(instance.directory.parent, 0o711)
+    os.chmod(instance.directory, 0o711)
+    instance.start()
+    with sender(instance) as sock:
+        sock.send(datagram(1))
+    until(lambda: instance.status()["stored"] == 1, "stored")
+    code = (
+        "import os, socket, sys\nos.setgid(65534); os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect(sys.argv[1])\n"
+        "s.send(bytes.fromhex(sys.argv[2]))\n"
+    )
+    forged = datagram(2).hex()
+    subprocess.run([sys.executable, "-c", code, instance.socket, forged], check=True, cwd="/")
+    until(lambda: instance.status()["stored"] == 2, "stored as another producer's")
+    producers = {event["producer"] for event in instance.events()}
+    assert producers == {f"0-{PRODUCER:016x}", f"65534-{PRODUCER:016x}"}
+    status = instance.status()
+    assert status["lost"] == 1  # its own number 1, which it never sent
+    check_sums(status, attempted=3, accepted=3)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+def test_another_users_outbox_is_read_and_its_id_cannot_be_forged(instance: Instance) -> None:
+    instance.configure(socket_mode="0666", many_users=True)
+    os.chmod(instance.directory.parent, 0o711)
+    os.chmod(instance.directory, 0o711)
+    instance.start()
+    code = (
+        "import os, sys\nfrom shared.client import Client\n"
+        "os.setgid(65534); os.setuid(65534); os.umask(0o077)\nc = Client(sys.argv[1])\n"
+        "assert all(c.emit('page_view', user='other') for _ in range(50))\n"
+        "assert c.flush(20), c.stats()\n"
+        "print(c.stats()['producer'], flush=True); sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, instance.socket],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        producer_id = int(process.stdout.readline(), 16)
+        with sender(instance) as sock:
+            sock.send(datagram(51, producer_id))  # as root, under the other's id
+        until(lambda: instance.status()["quarantined"] == 1, "the forged one is refused")
+    finally:
+        process.communicate(timeout=30)
+    status = instance.settle()
+    check_sums(status, attempted=50, accepted=50)
+    assert status["stored"] == 50
+    until(lambda: instance.status()["outboxes"] == 0, "its outbox is removed by the daemon")
+
+
+def test_a_datagram_of_another_version_is_refused_by_name(instance: Instance) -> None:
+    instance.start()
+    data = bytearray(datagram(1))
+    data[3] = 2
+    assert DATAGRAM_HEAD.unpack_from(data)[1] == 2
+    with sender(instance) as sock:
+        sock.send(bytes(data))
+    until(lambda: instance.status()["quarantined"] == 1, "it is refused")
+    assert instance.status()["stored"] == 0
