@@ -16,10 +16,10 @@ from pygal.style import Style
 
 from webapp.analytics import BUCKETS, Day
 
-# In units of the picture; the page scales it to the room there is. The histograms stand side by
-# side, so they are drawn narrower, or their letters would shrink with them.
+# In units of the picture, about one pixel each: the page scales it to the room there is, and the
+# letters with it, so a picture that has less room is drawn smaller from the start.
 WIDE = (760, 300)
-NARROW = (520, 280)
+NARROW = (420, 340)
 # How many lines with a figure a chart has at its side, at most.
 STEPS_MAX = 5
 # Above so many bars the figures printed on them would run into each other.
@@ -69,6 +69,7 @@ class Chart:
     sentence: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    wide: bool = False
 
 
 def active_students(days: Sequence[Day]) -> Chart:
@@ -92,13 +93,7 @@ def score_histogram(title: str, counts: Sequence[int]) -> Chart:
     )
     return Chart(
         title,
-        _bars(
-            title,
-            [label.removesuffix(" %") for label in labels],
-            counts,
-            size=NARROW,
-            below="Score in %",
-        ),
+        _bars(title, labels, counts, size=NARROW, shape=pygal.HorizontalBar),
         sentence,
         ("Score", "Students"),
         tuple((label, str(count)) for label, count in zip(labels, counts, strict=True)),
@@ -112,8 +107,8 @@ def _daily(title: str, what: str, days: Sequence[Day], figures: Sequence[int]) -
     if lively:
         mean = sum(lively) / len(lively)
         sentence = (
-            f"{title} from {first:%-d %B} to {last:%-d %B %Y}: {mean:,.0f} {what} on an average day"
-            f" with any; the most on {days[top].date:%-d %B} with {figures[top]:,};"
+            f"{title} from {first:%-d %B} to {last:%-d %B %Y}: an average of {mean:,.0f} {what}"
+            f" on days with any; the most on {days[top].date:%-d %B} with {figures[top]:,};"
             f" {figures[-1]:,} so far on the last day."
         )
     else:
@@ -125,6 +120,7 @@ def _daily(title: str, what: str, days: Sequence[Day], figures: Sequence[int]) -
         sentence,
         ("Day", what.capitalize()),
         tuple((f"{day.date:%a %-d %b %Y}", f"{n:,}") for day, n in zip(days, figures, strict=True)),
+        wide=True,
     )
 
 
@@ -134,18 +130,17 @@ def _bars(
     figures: Sequence[int],
     *,
     size: tuple[int, int],
+    shape: type[Any] = pygal.Bar,
     labels_every: int = 1,
-    below: str | None = None,
 ) -> str:
     """A bar chart as a data URI. Labels are counted back from the last bar, so that it has one."""
     steps = _steps(max(figures, default=0))
-    chart = pygal.Bar(
+    chart = shape(
         style=_STYLE,
         css=["file://style.css", "file://graph.css", "file://base.css", _DARK],
         js=[],
         width=size[0],
         height=size[1],
-        x_title=below,
         explicit_size=True,
         no_prefix=True,
         disable_xml_declaration=True,
@@ -154,16 +149,16 @@ def _bars(
         spacing=12,
         range=(0, steps[-1]),
         include_x_axis=True,
-        show_minor_x_labels=False,
+        show_minor_x_labels=labels_every == 1,
         x_labels_major=list(labels[::-1][::labels_every]),
         truncate_label=-1,
         rounded_bars=2,
         print_values=len(figures) <= BARS_WITH_VALUES_MAX,
         print_values_position="top",
-        formatter=lambda value: "" if value is None else f"{value:,.0f}",
+        formatter=_beside if shape is pygal.HorizontalBar else _plain,
     )
     chart.x_labels = list(labels)
-    chart.y_labels = steps
+    chart.y_labels = [{"label": f"{step:,}", "value": step} for step in steps]
     chart.add(title, list(figures))
     chart.add_xml_filter(_without_scripts)
     svg = cast(str, chart.render(is_unicode=True))
@@ -177,6 +172,16 @@ def _steps(top: int) -> list[int]:
         # 1, 2, 5, 10, 20, 50, ...
         step = step * 5 // 2 if str(step).startswith("2") else step * 2
     return list(range(0, max(top, 4) + step, step))
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _beside(value: float) -> str:
+    """A figure at the end of a lying bar. pygal centres it there, so it is padded off the bar."""
+    figure = _plain(value)
+    return "\N{NO-BREAK SPACE}" * len(figure) + figure
 
 
 def _without_scripts(root: Any) -> Any:

@@ -32,6 +32,7 @@ def init_app(app: Flask) -> None:
     app.add_template_filter(percent)
     app.add_template_filter(readable)
     app.add_template_filter(duration)
+    app.add_template_filter(own_first)
     app.add_template_filter(markdown.render, "markdown")
     app.add_template_filter(markdown.render_inline, "markdown_inline")
     app.add_template_test(lambda value: isinstance(value, Away), "away")
@@ -71,6 +72,11 @@ def readable(value: Any) -> str:
     else:
         text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= VALUE_CHARS_MAX else text[: VALUE_CHARS_MAX - 1] + "…"
+
+
+def own_first(props: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Properties as stored, but what every event of a request has comes after what is its own."""
+    return sorted(props.items(), key=lambda item: item[0] == "request_id")
 
 
 def told(event: Event, titles: Mapping[str, str]) -> str:
