@@ -74,7 +74,7 @@ class Supervisor:
         self._site: Child | None = None
         self._site_is_open = False
         self._seed: Child | None = None
-        self._may_restart = False
+        self._logd_was_ready = False
         self._restarts_s: list[float] = []
 
     def run(self) -> int:
@@ -84,7 +84,7 @@ class Supervisor:
             self._make_instance()
             logd = self._start_logd()
             self._wait(lambda: self._logd_is_ready, LOGD_READY_TIMEOUT_S, logd)
-            self._may_restart = True
+            self._logd_was_ready = True
             self._play_history()
             site = self._start_site()
             self._wait(self._site_answers, SITE_READY_TIMEOUT_S, site)
@@ -244,7 +244,7 @@ class Supervisor:
         )
 
     def _logd_ended(self, child: Child, code: int) -> None:
-        if not self._may_restart or code in _LASTING_EXIT_CODES:
+        if not self._logd_was_ready or code in _LASTING_EXIT_CODES:
             raise Refusal(
                 f"logd did not stay up ({describe_exit(code)})." + _last_lines(child),
                 code if code > 0 else os.EX_UNAVAILABLE,
@@ -282,7 +282,7 @@ class Supervisor:
                 self._say(
                     f"logd did not stop cleanly ({describe_exit(code)})." + _last_lines(self._logd)
                 )
-        if self._plan.config.exists():
+        if self._logd_was_ready:
             self._say_sums()
 
     def _say_sums(self) -> None:

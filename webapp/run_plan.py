@@ -119,7 +119,7 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
         seed=(python, "-m", "flask", "--app", "webapp", "seed", "--demo"),
         site=(
             *(python, "-m", "gunicorn", "--config", "python:webapp.gunicorn_conf"),
-            *("--bind", f"{HOST}:{port}", "webapp:create_app()"),
+            *("--bind", f"{HOST}:{port}", "webapp.wsgi:application()"),
         ),
     )
 
