@@ -1,0 +1,84 @@
+"""The extension with the real client and the real daemon: what it logs is stored."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from flask import Flask
+
+from tests.support import Instance
+from webapp.activity import ActivityLog
+
+
+def make_app(instance: Instance) -> tuple[Flask, ActivityLog]:
+    app = Flask(__name__)
+    app.config.update(ACTIVITY_LOG_SOCKET=instance.socket, ACTIVITY_LOG_USER=lambda: 7)
+    activity = ActivityLog(app)
+
+    @app.get("/tasks/<int:task>")
+    def finish(task: int) -> str:
+        return str(activity.log("task_completed", task=task))
+
+    @app.get("/durable")
+    def durable() -> str:
+        return str(activity.log("exam_handed_in", durable=True, timeout_s=20))
+
+    @app.get("/malformed")
+    def malformed() -> str:
+        return str(activity.log("Not A Type", thing=object()))
+
+    return app, activity
+
+
+def test_page_views_and_events_are_stored_in_order_even_if_logd_comes_later(
+    instance: Instance,
+) -> None:
+    app, activity = make_app(instance)
+    for task in range(3):
+        assert app.test_client().get(f"/tasks/{task}").text == "True"
+    instance.start()
+    with app.app_context():
+        assert activity.client().flush(20)
+        stats = activity.stats()
+    assert (stats["attempted"], stats["refused"], stats["pending"]) == (6, 0, 0)
+    events = instance.events("--user", "7")
+    assert [event["type"] for event in events] == ["task_completed", "page_view"] * 3
+    for done, view in zip(events[::2], events[1::2], strict=True):
+        assert done["props"]["request_id"] == view["props"]["request_id"]
+        assert view["props"]["route"] == "/tasks/<int:task>"
+        assert view["props"]["status"] == 200
+    activity.client(app).close()
+
+
+def test_a_durable_event_is_on_disk_when_the_page_says_so(instance: Instance) -> None:
+    app, activity = make_app(instance)
+    instance.start()
+    assert app.test_client().get("/durable").text == "True"
+    assert len(instance.events("--type", "exam_handed_in")) == 1
+    activity.client(app).close()
+
+
+def test_a_malformed_event_is_refused_and_counted_and_the_page_works(instance: Instance) -> None:
+    app, activity = make_app(instance)
+    assert app.test_client().get("/malformed").text == "False"
+    with app.app_context():
+        stats = activity.stats()
+    assert (stats["accepted"], stats["refused_by_cause"]) == (1, {"malformed": 1})
+    activity.client(app).close()
+
+
+def test_a_forked_worker_logs_as_a_producer_of_its_own(instance: Instance) -> None:
+    app, activity = make_app(instance)
+    app.test_client().get("/tasks/1")
+    child = os.fork()
+    if child == 0:
+        app.test_client().get("/tasks/2")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    instance.start()
+    instance.settle()
+    events = instance.events("--type", "task_completed")
+    assert {event["props"]["task"] for event in events} == {1, 2}
+    assert len({event["producer"] for event in events}) == 2, json.dumps(events)
+    activity.client(app).close()
