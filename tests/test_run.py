@@ -25,7 +25,6 @@ from shared.rendezvous import Rendezvous, make_directory, write_rendezvous
 from tests.ports import free_port
 from tests.support import until
 from webapp.process import Events, Signalled
-from webapp.run import RESTARTS_MAX, Supervisor
 from webapp.run_plan import (
     Plan,
     Refusal,
@@ -36,6 +35,7 @@ from webapp.run_plan import (
     sums_text,
     take_directory,
 )
+from webapp.supervisor import RESTARTS_MAX, Supervisor
 
 DEADLINE_S = 20.0
 ACCOUNTS = [("teacher", "frida", "chalk"), ("student", "kim", "pencil")]
