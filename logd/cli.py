@@ -40,7 +40,8 @@ class _Group(click.Group):
         except PathTooLong as error:
             _fail(str(error), EXIT_CONFIG)
         except DatabaseError as error:
-            problem = translate(error, Path("database"))
+            config = context.obj
+            problem = translate(error, config.database if config else Path("database"))
             _fail(str(problem), getattr(problem, "exit_code", 70))
         except BrokenPipeError:
             # The reader of our output has seen enough (`logd query | head`).
@@ -53,8 +54,9 @@ def _fail(message: str, exit_code: int) -> None:
     sys.exit(exit_code)
 
 
-def _load(_context: click.Context, _parameter: click.Parameter, value: str) -> Config:
-    return configuration.load(value)
+def _load(context: click.Context, _parameter: click.Parameter, value: str) -> Config:
+    config = context.find_root().obj = configuration.load(value)
+    return config
 
 
 config_option = click.option(

@@ -43,6 +43,7 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
         raise CannotCreate(f"{path}: cannot be opened: {error}") from error
     try:
         connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")  # before any other statement
+        connection.execute("PRAGMA cipher_log_level = NONE")  # its errors come to us as exceptions
         connection.execute("PRAGMA temp_store = MEMORY")  # nothing unencrypted on a disk
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from logd import chain
-from logd.database import Connection
+from logd.database import Connection, DatabaseError
 from logd.rollups import Rollups, SubjectRow
 from shared.schema import Malformed
 
@@ -43,11 +44,17 @@ def verify(connection: Connection, progress: Progress = lambda _events: None) ->
     verdict = Verdict()
     connection.execute("BEGIN")  # one moment: the daemon goes on writing behind it
     try:
-        _check_pages(connection, verdict)
         rollups = Rollups()
-        _check_chain(connection, verdict, rollups, progress)
-        _check_sums(connection, verdict)
-        _check_rollups(connection, verdict, rollups)
+        for check in (
+            partial(_check_pages, connection, verdict),
+            partial(_check_chain, connection, verdict, rollups, progress),
+            partial(_check_sums, connection, verdict),
+            partial(_check_rollups, connection, verdict, rollups),
+        ):
+            try:
+                check()
+            except DatabaseError as error:
+                verdict.found(f"file: cannot be read on: {error}")
     finally:
         connection.execute("ROLLBACK")
     return verdict
@@ -98,7 +105,11 @@ def _check_chain(
             verdict.found(f"batch {next_batch} to {batch.id - 1}: removed")
         if batch.first_event != next_event:
             verdict.found(f"{batch}: does not follow event {next_event - 1}")
-        leaves = list(_leaves(connection, batch, verdict, rollups))
+        try:
+            leaves = list(_leaves(connection, batch, verdict, rollups))
+        except DatabaseError as error:
+            verdict.found(f"{batch}: an event was changed and cannot be read: {error}")
+            leaves = [b""] * batch.events
         if len(leaves) != batch.events:
             verdict.found(
                 f"{batch}: {len(leaves)} events are there, {batch.events} were stored:"

@@ -1,0 +1,275 @@
+"""The database when things go wrong: nothing is confirmed that is not on disk, and logd says so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import sqlcipher3
+
+from logd import keyfile
+from logd.batch import Batch, Producer
+from logd.database import connect
+from logd.errors import StorageFailed
+from logd.store import Store
+from shared.wire import Event, producer_seed
+from tests.support import Instance, Process, check_sums, emitters, until
+
+FAILING_FLUSH = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <unistd.h>
+/* Once the file named by FAIL_FLUSH exists, every flush fails as a broken disk's does. */
+#include <stdlib.h>
+static int broken(void) { const char *f = getenv("FAIL_FLUSH"); return f && access(f, F_OK) == 0; }
+int fsync(int fd) {
+    if (broken()) { errno = EIO; return -1; }
+    return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
+}
+int fdatasync(int fd) {
+    if (broken()) { errno = EIO; return -1; }
+    return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
+}
+"""
+
+compiler = shutil.which("cc") or shutil.which("gcc")
+needs_compiler = pytest.mark.skipif(
+    compiler is None, reason="the shim that makes flushes fail needs a C compiler"
+)
+
+
+@pytest.fixture
+def failing_flush(directory: Path) -> Path:
+    """A library that, preloaded, makes flushes fail on demand."""
+    source, library = directory / "flush.c", directory / "flush.so"
+    source.write_text(FAILING_FLUSH)
+    subprocess.run(
+        [str(compiler), "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True
+    )
+    return library
+
+
+@needs_compiler
+def test_rule_7_a_failed_flush_ends_the_daemon_and_confirms_nothing(
+    instance: Instance, failing_flush: Path
+) -> None:
+    broken = failing_flush.parent / "broken"
+    daemon = instance.start(env={"LD_PRELOAD": str(failing_flush), "FAIL_FLUSH": str(broken)})
+    with emitters(instance, count=1, events=50) as (emitter,):
+        emitter.finish()
+    until(lambda: instance.status()["stored"] == 50, "stored")
+    broken.touch()
+    with emitters(instance, count=1, events=100) as (emitter,):
+        until(lambda: daemon.popen.poll() is not None, "the daemon ends")
+        assert daemon.popen.returncode == 74
+        assert any("Nothing of this commit is confirmed" in line for line in daemon.lines)
+        assert not any("Traceback" in line for line in daemon.lines)
+        emitter.finish()
+    instance.start()  # the disk is well again
+    status = instance.settle()
+    check_sums(status, attempted=150 + emitter.refused, accepted=150, refused=emitter.refused)
+    assert status["stored"] == 150
+    instance.cli("verify")
+
+
+@needs_compiler
+def test_rule_7_a_start_that_cannot_flush_confirms_nothing(
+    instance: Instance, failing_flush: Path
+) -> None:
+    """What a killed predecessor left in its log is visible, and perhaps not on the disk."""
+    instance.start()
+    with emitters(instance, count=1, events=50) as (emitter,):
+        emitter.finish()
+    instance.kill()
+    broken = failing_flush.parent / "broken"
+    broken.touch()
+    daemon = Process(
+        "-m", "logd", "run", "--config", str(instance.config.path),
+        env={"LD_PRELOAD": str(failing_flush), "FAIL_FLUSH": str(broken)},
+    )  # fmt: skip
+    try:
+        assert daemon.popen.wait(30) == 74
+        daemon.end()
+        assert not any("ready" in line or "Traceback" in line for line in daemon.lines)
+    finally:
+        daemon.close()
+    instance.start()
+    status = instance.settle()
+    check_sums(status, attempted=50 + emitter.refused, accepted=50, refused=emitter.refused)
+
+
+def _producer() -> Producer:
+    return Producer(uid=1, id=2, seed=producer_seed(2))
+
+
+def _batch(producer: Producer, count: int) -> Batch:
+    batch = Batch(1000, 10**6)
+    for _ in range(count):
+        producer.taken += 1
+        batch.add(producer, producer.taken, Event("page_view", 5, "7", b"\x80"), 10)
+    return batch
+
+
+class _Failing:
+    """A connection whose COMMIT fails once, as when the disk is full or broken."""
+
+    def __init__(self, connection: sqlcipher3.Connection, code: int) -> None:
+        self._connection, self._code = connection, code
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def execute(self, sql: str, *arguments: object) -> object:
+        if sql == "COMMIT" and self._code:
+            error = sqlcipher3.OperationalError("injected")
+            error.sqlite_errorcode, self._code = self._code, 0
+            raise error
+        return self._connection.execute(sql, *arguments)
+
+
+@pytest.mark.parametrize("code", [sqlcipher3.SQLITE_FULL, sqlcipher3.SQLITE_IOERR])
+def test_rule_7_a_failed_commit_advances_no_watermark_and_can_be_repeated(
+    directory: Path, code: int
+) -> None:
+    key = os.urandom(32)
+    store = Store(directory / "a.db", key, 1, 10)
+    producer = _producer()
+    batch = _batch(producer, 3)
+    healthy = store._connection
+    store._connection = _Failing(healthy, code)
+    with pytest.raises(Exception, match=r"no space|injected"):
+        store.commit(batch, 2)
+    assert (producer.stored, producer.row) == (0, None)
+    store.commit(batch, 3)
+    assert producer.stored == 3
+    store.commit(_batch(producer, 2), 4)
+    rows = healthy.execute("SELECT id, sequence FROM event ORDER BY id").fetchall()
+    assert rows == [(n, n) for n in range(1, 6)]
+    store.close()
+
+
+def test_a_full_disk_is_said_and_what_waits_is_stored_when_there_is_room(
+    instance: Instance,
+) -> None:
+    """The page limit stands for the disk: SQLite gives the same result code, SQLITE_FULL."""
+    store = Store(instance.config.database, keyfile.read(instance.config.key_file), 1, 10)
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    producer = _producer()
+    batch = _batch(producer, 500)
+    with pytest.raises(Exception, match="no space left on the device") as caught:
+        store.commit(batch, 2)
+    assert not isinstance(caught.value, StorageFailed)
+    assert producer.stored == 0
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    store.commit(batch, 3)
+    assert producer.stored == 500
+    store.close()
+
+
+def test_a_wrong_key_is_told_and_changes_nothing(instance: Instance) -> None:
+    instance.start()
+    instance.stop()
+    before = instance.config.database.read_bytes()
+    instance.config.key_file.write_text("ab" * 32 + "\n")
+    for command in ("run", "status", "query", "tail", "verify"):
+        assert "the key is not this database's" in instance.cli(command, code=77)
+    assert instance.config.database.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "cannot be read: No such file"),
+        (lambda path: path.chmod(0o644), "open to others (mode 0644)"),
+        (lambda path: path.write_text("secret\n"), "64 hexadecimal digits"),
+    ],
+)
+def test_an_unusable_key_file_is_told_by_name(
+    instance: Instance, damage: object, message: str
+) -> None:
+    damage(instance.config.key_file)  # type: ignore[operator] # a function of the path
+    said = instance.cli("run", code=77)
+    assert message in said
+    assert "logd.key" in said
+
+
+def test_a_damaged_database_is_told_and_confirms_nothing(instance: Instance) -> None:
+    instance.start()
+    with emitters(instance, count=1, events=2000) as (emitter,):
+        emitter.finish()
+    instance.settle()
+    instance.stop()
+    database = instance.config.database
+    data = bytearray(database.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 8192] = os.urandom(8192)
+    database.write_bytes(data)
+    said = instance.cli("verify", code=1)
+    assert "page" in said and "not whole" in said
+
+
+def test_an_empty_or_foreign_file_is_no_database(instance: Instance) -> None:
+    instance.config.database.write_bytes(b"not a database, certainly not" * 500)
+    assert "damaged" in instance.cli("run", code=77)
+    assert "damaged" in instance.cli("status", code=77)
+
+
+def test_a_newer_schema_is_refused_and_left_alone(instance: Instance) -> None:
+    instance.start()
+    instance.stop()
+    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
+    connection.execute("INSERT INTO migration VALUES (99, 'from the future', 1)")
+    connection.close()
+    for command in ("run", "status", "query"):
+        assert "Install the newer logd" in instance.cli(command, code=65)
+
+
+def test_a_migration_and_its_record_are_one_transaction(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from logd import migrations
+
+    key = os.urandom(32)
+    Store(directory / "a.db", key, 1, 10).close()
+    broken = [*migrations.MIGRATIONS, ("broken", "CREATE TABLE half (a); CREATE TABLE half (a)")]
+    monkeypatch.setattr(migrations, "MIGRATIONS", broken)
+    with pytest.raises(Exception, match="half"):
+        Store(directory / "a.db", key, 1, 10)
+    connection = connect(directory / "a.db", key)
+    assert connection.execute("SELECT max(version) FROM migration").fetchone() == (1,)
+    assert not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'half'").fetchall()
+    connection.close()
+    monkeypatch.setattr(migrations, "MIGRATIONS", [*broken[:-1], ("good", "CREATE TABLE half (a)")])
+    store = Store(directory / "a.db", key, 1, 10)
+    assert store.schema == 2
+    store.close()
+
+
+def test_after_a_new_boot_producers_without_a_farewell_have_a_row_tail_unknown(
+    instance: Instance,
+) -> None:
+    instance.start()
+    with emitters(instance, count=1, events=10) as (emitter,):
+        emitter.finish()
+    instance.settle()
+    until(lambda: instance.status()["outboxes"] == 0, "its end is stored")
+    instance.stop()
+    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
+    connection.execute("UPDATE producer SET boot_id = 'an earlier boot'")
+    connection.execute(
+        "INSERT INTO producer VALUES (99, 0, '00000000000000ff', 7, 1, 0, 'an earlier boot',"
+        " 1, 1, 1)"
+    )
+    connection.close()
+    instance.start()
+    status = instance.settle()
+    assert (status["tails_unknown"], status["lost"], status["stored"]) == (1, 0, 10)
+    instance.stop()
+    instance.start()
+    assert instance.status()["tails_unknown"] == 1  # booked once
+    instance.cli("verify")

@@ -1,0 +1,123 @@
+"""The trail shows what was done to it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from logd import keyfile
+from logd.database import Connection, connect
+from tests.support import Instance, check_sums, emitters, short_directory, until
+
+
+@pytest.fixture(scope="module")
+def original() -> Iterator[Path]:
+    """The files of an instance with some hundred events in several batches, not running."""
+    directory = short_directory()
+    instance = Instance(directory / "i")
+    try:
+        instance.start()
+        for round_ in range(1, 4):
+            with emitters(instance, count=1, events=100) as (emitter,):
+                emitter.finish()
+            until(lambda n=round_: instance.status()["stored"] == 100 * n, "stored")  # type: ignore[misc] # a lambda's default
+        check_sums(instance.settle(), attempted=300, accepted=300)
+        instance.stop()
+        yield instance.directory
+    finally:
+        instance.close()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def stored(original: Path, instance: Instance) -> Instance:
+    """A copy of it."""
+    shutil.copytree(original, instance.directory, dirs_exist_ok=True)
+    return instance
+
+
+def tamper(instance: Instance, change: Callable[[Connection], object]) -> str:
+    """Changes the database with its key, as a curious admin may; what verify says."""
+    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
+    connection.execute("PRAGMA foreign_keys = OFF")
+    change(connection)
+    connection.close()
+    return instance.cli("verify", code=1)
+
+
+def batch_of(instance: Instance, event: int) -> str:
+    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
+    (number,) = connection.execute(
+        "SELECT max(id) FROM batch WHERE first_event <= ?", (event,)
+    ).fetchone()
+    connection.close()
+    return f"batch {number} "
+
+
+def test_a_whole_trail_verifies(stored: Instance) -> None:
+    assert "whole: 300 events" in stored.cli("verify")
+
+
+def test_one_byte_of_one_event_changed_names_its_batch(stored: Instance) -> None:
+    batch = batch_of(stored, 150)
+    said = tamper(
+        stored,
+        lambda c: c.execute(
+            "UPDATE event SET props = CAST(substr(props, 1, length(props) - 1) || x'01' AS BLOB)"
+            " WHERE id = 150"
+        ),
+    )
+    assert batch in said and "an event was changed" in said
+    assert said.count("batch ") == 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("UPDATE event SET user = 'mallory' WHERE id = 150", "an event was changed"),
+        ("UPDATE event SET ts_ns = ts_ns + 1 WHERE id = 150", "an event was changed"),
+        ("UPDATE event SET type = 2 WHERE id = 150", "some were removed or added"),
+        ("UPDATE event SET sequence = 1000 WHERE id = 150", "an event was changed"),
+        ("UPDATE event SET salt = zeroblob(16) WHERE id = 150", "an event was changed"),
+        ("UPDATE event SET props = x'c1' WHERE id = 150", "was changed"),
+        ("UPDATE event SET props = CAST(x'ff' AS TEXT) WHERE id = 150", "was changed"),
+        ("UPDATE event SET props = 5 WHERE id = 150", "was changed"),
+        ("DELETE FROM event WHERE id = 150", "some were removed or added"),
+        ("DELETE FROM event WHERE id >= 200", "some were removed or added"),
+        ("UPDATE producer SET key = 'ffffffffffffffff' WHERE id = 1", "an event was changed"),
+        ("UPDATE batch SET stored_ns = stored_ns + 1 WHERE id = 2", "does not follow"),
+        ("UPDATE batch SET leaves_hash = zeroblob(32) WHERE id = 2", "was changed"),
+        ("DELETE FROM batch WHERE id = 2", "removed"),
+        ("INSERT INTO loss SELECT 1, 2, 1, 5, 6, 'made up', 1", "does not follow"),
+        ("UPDATE counter SET value = value + 1 WHERE name = 'stored'", "counter stored"),
+        ("UPDATE rollup_day SET events = events + 1", "rollup_day"),
+        ("DELETE FROM rollup_day", "rollup_day"),
+        (
+            "INSERT INTO event SELECT id + 1000, producer, 1, ts_ns, type, user, props, salt"
+            " FROM event WHERE id = 1",
+            "stored twice",
+        ),
+        ("UPDATE producer SET watermark = 5 WHERE id = 1", "past its watermark"),
+    ],
+)
+def test_what_was_tampered_with_is_said(stored: Instance, sql: str, expected: str) -> None:
+    assert expected in tamper(stored, lambda c: c.execute(sql))
+
+
+def test_the_last_batch_cut_off_is_found_by_the_sums(stored: Instance) -> None:
+    """Chain and events agree after a cut; the counters in the same file still tell.
+
+    Who has the key may change those too: only a head kept elsewhere shows that.
+    """
+
+    def cut(connection: Connection) -> None:
+        (first,) = connection.execute(
+            "SELECT first_event FROM batch ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        connection.execute("DELETE FROM event WHERE id >= ?", (first,))
+        connection.execute("DELETE FROM batch WHERE first_event = ?", (first,))
+
+    assert "counter stored" in tamper(stored, cut)
