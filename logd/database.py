@@ -12,7 +12,14 @@ from urllib.parse import quote
 
 import sqlcipher3
 
-from logd.errors import CannotCreate, DatabaseDamaged, KeyFileError, NotYet, StorageFailed
+from logd.errors import (
+    CannotCreate,
+    DatabaseDamaged,
+    KeyFileError,
+    NoDatabase,
+    NotYet,
+    StorageFailed,
+)
 
 Connection = Any
 DatabaseError = sqlcipher3.DatabaseError
@@ -25,11 +32,11 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
     """Opens the database with its raw 256-bit key: no key is derived.
 
     Raises KeyFileError when the key is not this database's (or the file's head is damaged: the two
-    cannot be told apart), CannotCreate when there is no such file or no right to it.
+    cannot be told apart), NoDatabase or CannotCreate when there is no such file or no right to it.
     """
     mode = "ro" if read_only else "rwc"
     if read_only and not path.exists():
-        raise CannotCreate(f"{path}: no database here yet. `logd run` makes it at its first start.")
+        raise NoDatabase(f"{path}: no database here yet. `logd run` makes it at its first start.")
     try:
         connection = sqlcipher3.connect(
             f"file:{quote(str(path))}?mode={mode}",

@@ -46,6 +46,10 @@ class CannotCreate(LogdError):
     exit_code = EXIT_CANNOT_CREATE
 
 
+class NoDatabase(CannotCreate):
+    """There is no database yet."""
+
+
 class StorageFailed(LogdError):
     """A write or flush failed. Nothing of it is confirmed; the process ends (fsync(2))."""
 

@@ -11,10 +11,11 @@ from logd import config as configuration
 from logd import keyfile
 from logd.config import Config
 from logd.database import Connection, connect
-from logd.errors import CannotCreate
+from logd.errors import CannotCreate, NoDatabase
 from logd.migrations import check_not_newer
 from logd.outboxes import Outboxes
 from logd.reports import Parameters, summary
+from logd.store import COUNTERS
 from shared import liveness
 from shared.wire import WireError
 
@@ -57,7 +58,8 @@ def open_for_reading(config: Config) -> Connection:
     """The instance's database, read-only, also while the daemon writes. Raises LogdError kinds."""
     connection = connect(config.database, keyfile.read(config.key_file), read_only=True)
     try:
-        check_not_newer(connection)
+        if check_not_newer(connection) == 0:
+            raise NoDatabase(f"{config.database}: nothing is stored yet; the first start is on.")
     except BaseException:
         connection.close()
         raise
@@ -70,10 +72,16 @@ def status(config: Config) -> dict[str, Any]:
     Counts are of events, except `commits`, `producers`, and `quarantined`, which also counts
     datagrams that were no events at all.
     """
+    totals: dict[str, Any]
     # Outboxes first: what is stored in between is then counted as stored, not as pending.
     written = _written(config)
-    if config.database.exists():
+    try:
         connection = open_for_reading(config)
+    except NoDatabase:
+        totals = dict.fromkeys((*COUNTERS, "producers", "batches", "schema"), 0)
+        totals |= {"last_stored_ns": None}
+        watermarks, refused, unknown = {}, 0, 0
+    else:
         try:
             connection.execute("BEGIN")
             totals = summary(connection, Parameters({})).rows[0]
@@ -83,23 +91,18 @@ def status(config: Config) -> dict[str, Any]:
                     "SELECT uid, key, watermark FROM producer"
                 )
             }
-            refused = connection.execute("SELECT coalesce(sum(events), 0) FROM refusal").fetchone()
-            unknown = connection.execute("SELECT count(*) FROM loss WHERE last IS NULL").fetchone()
+            refused, unknown = connection.execute(
+                "SELECT (SELECT coalesce(sum(events), 0) FROM refusal),"
+                " (SELECT count(*) FROM loss WHERE last IS NULL)"
+            ).fetchone()
         finally:
             connection.close()
-    else:
-        totals = dict.fromkeys(
-            ("stored", "lost", "quarantined", "quarantined_events", "duplicates_ignored")
-            + ("commits", "producers", "batches", "schema"),
-            0,
-        ) | {"last_stored_ns": None}
-        watermarks, refused, unknown = {}, (0,), (0,)
     return {
         "running_pid": running_pid(config),
         **totals,
         "pending": sum(max(0, n - watermarks.get(key, 0)) for key, n in written.items()),
-        "refused_by_clients": refused[0],
-        "tails_unknown": unknown[0],
+        "refused_by_clients": refused,
+        "tails_unknown": unknown,
         "outboxes": len(written),
         "config": str(config.path),
     }

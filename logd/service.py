@@ -23,7 +23,7 @@ from logd.outboxes import Outboxes
 from logd.receiver import Receiver, bind, inherited_sockets, pick
 from logd.store import Store
 
-REPORTER_RESTART_INTERVAL_S = 5.0
+REPORTER_RESTART_INTERVAL_S = 1.0
 REPORTER_STOP_TIMEOUT_S = 2.0
 QUERY_BACKLOG = 64
 

@@ -1,0 +1,97 @@
+"""A configuration with a mistake is refused whole, naming file, line, and the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logd.config import TEMPLATE, parse
+from logd.errors import ConfigError
+from tests.support import Instance
+
+FILE = Path("/srv/logd/logd.toml")
+
+
+def test_paths_are_relative_to_the_file() -> None:
+    config = parse(TEMPLATE, FILE)
+    assert config.database == Path("/srv/logd/activity.db")
+    assert config.socket == Path("/srv/logd/logd.sock")
+    assert parse('database = "/var/lib/x.db"', FILE).database == Path("/var/lib/x.db")
+
+
+def test_every_setting_of_the_template_is_known_also_those_commented_out() -> None:
+    lines = [line.removeprefix("# ") for line in TEMPLATE.splitlines()]
+    settings = [line for line in lines if " = " in line and line[0].islower()]
+    assert len(settings) == 15
+    parse("\n".join(settings), FILE)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('database = "a.db"\nsokket = "x"', "line 2: unknown name 'sokket'; did you mean 'socket'"),
+        ("\n\nwhatever = 1", "line 3: unknown name 'whatever'; known are batch_bytes_max"),
+        ("[daemon]\nx = 1", "line 1: unknown name 'daemon'"),
+        ("batch_events_max = 0", "line 1: batch_events_max = 0: expected a whole number from 1"),
+        ('batch_events_max = "1"', "expected a whole number"),
+        ("batch_events_max = true", "expected a whole number"),
+        ('socket_mode = "rw"', "expected permissions as octal digits"),
+        ("many_users = 1", "expected true or false"),
+        ("query_uids = [1, -2]", "expected a list of user ids"),
+        ("database = 5", "expected a path in quotes"),
+        ("database =", "not valid TOML: Invalid value (at"),
+        (f'socket = "{"x" * 200}"', "line 1: the socket path"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, FILE)
+    assert message in str(caught.value)
+    assert "/srv/logd/logd.toml" in str(caught.value)
+
+
+@given(st.text(max_size=200))
+def test_no_text_makes_anything_but_a_config_or_a_config_error(text: str) -> None:
+    try:
+        parse(text, FILE)
+    except ConfigError as error:
+        message = str(error)
+    else:
+        message = str(FILE)
+    assert str(FILE) in message
+
+
+def test_the_daemon_refuses_a_mistake_with_exit_code_78(instance: Instance) -> None:
+    instance_file = instance.config.path
+    instance_file.write_text(instance_file.read_text() + "\ncommit_every = 5\n")
+    said = instance_file  # the path is in the message
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "logd", "run", "--config", str(instance_file)],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 78
+    assert f"{said}, line" in done.stderr and "commit_every" in done.stderr
+    assert "Traceback" not in done.stderr
+    instance_file.write_text(TEMPLATE)
+
+
+def test_an_instance_is_made_once_and_never_over_another(instance: Instance) -> None:
+    key = instance.config.key_file.read_text()
+    said = instance.cli("init", str(instance.directory), config=False, code=73)
+    assert "is there already" in said
+    assert instance.config.key_file.read_text() == key
+
+
+def test_a_directory_too_long_for_a_socket_is_refused_before_anything_is_made(
+    directory: Path, instance: Instance
+) -> None:
+    long = directory / ("d" * 100)
+    said = instance.cli("init", str(long), config=False, code=78)
+    assert "at most 107" in said
+    assert not long.exists()

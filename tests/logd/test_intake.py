@@ -1,0 +1,353 @@
+"""Order and repair without sockets, files or clocks: what becomes of each record."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logd.batch import LOST_DAMAGED, LOST_NOT_RECEIVED, LOST_RESTORED, Batch, Producer
+from logd.intake import Intake
+from logd.repair import align, read_on, resynchronise
+from shared.outbox import (
+    HEADER_BYTES,
+    WORD_CONFIRMED_POSITION,
+    WORD_CONFIRMED_SEQUENCE,
+    WORD_WRITTEN,
+    Header,
+    OutboxError,
+    OutboxWriter,
+    aligned,
+    outbox_bytes,
+    parse_header,
+)
+from shared.wire import (
+    RECORD_HEAD,
+    datagram_head,
+    encode_farewell,
+    encode_record,
+    pack_payload,
+    producer_seed,
+)
+
+RING = 64 * 1024
+ID = 7
+UID = 1000
+
+
+def payload(number: int) -> bytes:
+    return pack_payload(msgpack.Packer(), "page_view", number, None, {"n": number})
+
+
+def new_producer(taken: int = 0) -> Producer:
+    return Producer(uid=UID, id=ID, seed=producer_seed(ID), stored=taken, taken=taken)
+
+
+def new_intake(producer: Producer, gap_events_max: int = 1000) -> Intake:
+    def introduce(_uid: int, _id: int) -> Producer:
+        return producer
+
+    return Intake(introduce, gap_events_max)
+
+
+def sequences(batch: Batch) -> list[int]:
+    return [sequence for _, sequence, _ in batch.events]
+
+
+def losses(batch: Batch) -> list[tuple[int, int | None, str]]:
+    return [(loss.first, loss.last, loss.cause) for loss in batch.losses]
+
+
+class Shared:
+    """An outbox in memory, as both sides see it."""
+
+    def __init__(self, ring_bytes: int = RING) -> None:
+        self.buffer = bytearray(outbox_bytes(ring_bytes))
+        self.words = memoryview(self.buffer)[:HEADER_BYTES].cast("Q")
+        self.writer = OutboxWriter(memoryview(self.buffer), ID, pid=1, now_ns=1)
+
+    def write(self, count: int) -> None:
+        for _ in range(count):
+            assert self.writer.append(payload(self.writer.written + 1)) is not None
+
+    def confirm(self, sequence: int) -> None:
+        """As the daemon does after a commit of everything up to `sequence`."""
+        position = sum(aligned(RECORD_HEAD.size + len(payload(n))) for n in range(1, sequence + 1))
+        self.words[WORD_CONFIRMED_SEQUENCE] = sequence
+        self.words[WORD_CONFIRMED_POSITION] = position
+
+    def header(self) -> Header:
+        return parse_header(bytes(self.buffer[:HEADER_BYTES]), len(self.buffer))
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return bytes(self.buffer[offset : offset + length])
+
+    def damage(self, sequence: int) -> None:
+        """Turns over a byte in the middle of a record."""
+        self.buffer[HEADER_BYTES + sum(
+            aligned(RECORD_HEAD.size + len(payload(n))) for n in range(1, sequence)
+        ) + RECORD_HEAD.size] ^= 0xFF  # fmt: skip
+
+
+def batch_of(events_max: int = 100_000) -> Batch:
+    return Batch(events_max, 10**8)
+
+
+# -- datagrams -----------------------------------------------------------------------------------
+
+
+def datagram(sequence: int) -> bytes:
+    return datagram_head(ID) + encode_record(producer_seed(ID), sequence, payload(sequence))
+
+
+def test_the_next_is_taken_an_old_one_ignored_and_many_in_one_datagram_are_many() -> None:
+    producer, batch = new_producer(), batch_of()
+    intake = new_intake(producer)
+    intake.datagram(datagram(1), UID, 5, batch)
+    intake.datagram(datagram(1), UID, 5, batch)
+    several = datagram(2) + datagram(3)[16:] + datagram(4)[16:]
+    intake.datagram(several, UID, 5, batch)
+    assert sequences(batch) == [1, 2, 3, 4]
+    assert (batch.duplicates, producer.pid) == (1, 5)
+
+
+def test_a_gap_without_an_outbox_is_a_loss_by_number() -> None:
+    producer, batch = new_producer(), batch_of()
+    intake = new_intake(producer)
+    for sequence in (1, 4, 9):
+        intake.datagram(datagram(sequence), UID, 5, batch)
+    assert sequences(batch) == [1, 4, 9]
+    assert losses(batch) == [(2, 3, LOST_NOT_RECEIVED), (5, 8, LOST_NOT_RECEIVED)]
+
+
+def test_a_gap_with_an_outbox_is_read_from_it_and_nothing_is_lost() -> None:
+    shared, producer, batch = Shared(), new_producer(), batch_of()
+    producer.has_outbox = True
+    intake = new_intake(producer)
+    shared.write(5)
+    for sequence in (1, 4, 5):
+        intake.datagram(datagram(sequence), UID, 5, batch)
+    assert sequences(batch) == [1] and producer.behind
+    assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
+    assert sequences(batch) == [1, 2, 3, 4, 5]
+    assert losses(batch) == []
+
+
+def test_a_farewell_books_what_never_came_and_only_once() -> None:
+    producer, batch = new_producer(), batch_of()
+    intake = new_intake(producer)
+    intake.datagram(datagram(1), UID, 5, batch)
+    for _ in range(2):
+        intake.datagram(encode_farewell(ID, 3, {"malformed": 2}), UID, 5, batch)
+    assert losses(batch) == [(2, 3, LOST_NOT_RECEIVED)]
+    assert producer.ended and producer.refused == {"malformed": 2}
+
+
+def test_a_sender_that_the_kernel_does_not_name_is_quarantined() -> None:
+    """Queued before credentials were asked for: the same event comes again from its outbox."""
+    producer, batch = new_producer(), batch_of()
+    new_intake(producer).datagram(datagram(1), 65534, 0, batch)
+    assert sequences(batch) == []
+    assert [refusal.reason for refusal in batch.refusals] == ["sender unknown"]
+
+
+def test_producers_invented_without_end_stay_bounded() -> None:
+    intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
+    for number in range(25_000):
+        record = encode_record(producer_seed(number), 1, payload(1))
+        batch = batch_of()
+        intake.datagram(datagram_head(number) + record, UID, 5, batch)
+        for producer in batch.producers:
+            producer.stored = producer.taken
+    assert len(intake.producers) <= 10_000
+
+
+@given(st.lists(st.integers(1, 30), max_size=60), st.integers(0, 5))
+def test_whatever_arrives_in_whatever_order_no_number_is_taken_twice(
+    arrivals: list[int], taken: int
+) -> None:
+    producer, batch = new_producer(taken), batch_of()
+    intake = new_intake(producer)
+    for sequence in arrivals:
+        intake.datagram(datagram(sequence), UID, 5, batch)
+    got = sequences(batch)
+    lost = [n for first, last, _ in losses(batch) for n in range(first, (last or first) + 1)]
+    assert got == sorted(set(got))
+    assert sorted(got + lost) == list(range(taken + 1, producer.taken + 1))
+    assert len(got) + batch.duplicates == len(arrivals)
+
+
+# -- an outbox found at start: the three places of a watermark -----------------------------------
+
+
+@pytest.mark.parametrize(
+    ("watermark", "confirmed", "taken", "lost"),
+    [
+        (40, 40, range(41, 101), []),  # equal: the common case
+        (60, 40, range(61, 101), []),  # ahead: killed between commit and confirmation
+        (100, 40, range(0), []),  # ahead, with everything committed
+        (0, 0, range(1, 101), []),  # never seen before
+        (10, 40, range(11, 101), []),  # behind: restored, and the ring still has it
+        (0, 100, range(1, 101), []),
+    ],
+)
+def test_an_outbox_is_read_on_from_where_the_database_stands(
+    watermark: int, confirmed: int, taken: range, lost: list[tuple[int, int, str]]
+) -> None:
+    shared, producer, batch = Shared(), new_producer(watermark), batch_of()
+    producer.has_outbox = True
+    shared.write(100)
+    shared.confirm(confirmed)
+    align(producer, shared.header(), shared.read_at, batch)
+    damage = read_on(producer, shared.header(), shared.read_at, batch, new_intake(producer))
+    assert damage is None
+    assert sequences(batch) == list(taken)
+    assert losses(batch) == lost
+    assert producer.taken == 100
+
+
+def test_a_restored_database_lacks_what_the_ring_has_written_over() -> None:
+    shared, producer, batch = Shared(), new_producer(3), batch_of()
+    position = 0
+    for number in range(1, 5001):
+        if shared.writer.append(payload(number)) is None:
+            shared.words[WORD_CONFIRMED_SEQUENCE] = number - 1
+            shared.words[WORD_CONFIRMED_POSITION] = shared.writer.bytes_written
+            position = shared.writer.bytes_written
+            assert shared.writer.append(payload(number)) is not None
+    assert position > RING
+    align(producer, shared.header(), shared.read_at, batch)
+    read_on(producer, shared.header(), shared.read_at, batch, new_intake(producer))
+    ((first, last, cause),) = losses(batch)
+    assert (first, cause) == (4, LOST_RESTORED) and last is not None
+    assert sequences(batch) == list(range(last + 1, 5001))
+
+
+@pytest.mark.parametrize(
+    ("written", "confirmed", "watermark"),
+    [(5, 9, 0), (5, 0, 6), (2**63, 0, 0), (10**9, 0, 0)],
+    ids=["confirmed past written", "written behind watermark", "too large", "more than it holds"],
+)
+def test_impossible_numbers_are_refused(written: int, confirmed: int, watermark: int) -> None:
+    shared, producer = Shared(), new_producer(watermark)
+    shared.words[WORD_WRITTEN] = written
+    shared.words[WORD_CONFIRMED_SEQUENCE] = confirmed
+    with pytest.raises(OutboxError):
+        align(producer, shared.header(), shared.read_at, batch_of())
+
+
+def test_a_damaged_record_is_booked_and_what_follows_is_read() -> None:
+    shared, producer, batch = Shared(), new_producer(), batch_of()
+    producer.has_outbox = True
+    intake = new_intake(producer)
+    shared.write(50)
+    shared.damage(20)
+    align(producer, shared.header(), shared.read_at, batch)
+    assert "CRC" in str(read_on(producer, shared.header(), shared.read_at, batch, intake))
+    assert resynchronise(producer, shared.header(), shared.read_at, 50, batch)
+    assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
+    assert losses(batch) == [(20, 20, LOST_DAMAGED)]
+    assert sequences(batch) == [*range(1, 20), *range(21, 51)]
+
+
+def test_damage_to_the_end_books_the_rest_and_gives_up() -> None:
+    shared, producer, batch = Shared(), new_producer(), batch_of()
+    intake = new_intake(producer)
+    shared.write(3)
+    shared.damage(3)
+    assert read_on(producer, shared.header(), shared.read_at, batch, intake)
+    assert not resynchronise(producer, shared.header(), shared.read_at, 3, batch)
+    assert losses(batch) == [(3, 3, LOST_DAMAGED)]
+    assert producer.taken == 3
+
+
+def test_a_torn_read_of_a_live_ring_is_repeated_before_it_is_believed() -> None:
+    shared, producer, batch = Shared(), new_producer(), batch_of()
+    shared.write(10)
+    reads = 0
+
+    def torn_once(offset: int, length: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        data = bytearray(shared.read_at(offset, length))
+        if reads == 1:
+            data[300] ^= 1
+        return bytes(data)
+
+    assert read_on(producer, shared.header(), torn_once, batch, new_intake(producer)) is None
+    assert sequences(batch) == list(range(1, 11))
+
+
+def test_reading_stops_when_the_batch_is_full_and_goes_on_with_the_next() -> None:
+    shared, producer = Shared(), new_producer()
+    intake = new_intake(producer)
+    shared.write(100)
+    first = Batch(100_000, bytes_max=len(payload(1)) * 10)
+    read_on(producer, shared.header(), shared.read_at, first, intake)
+    assert 0 < len(first.events) < 100
+    second = batch_of()
+    read_on(producer, shared.header(), shared.read_at, second, intake)
+    assert sequences(first) + sequences(second) == list(range(1, 101))
+
+
+# -- both roads at once, with a seed -------------------------------------------------------------
+
+
+Step = Callable[[], None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32))
+def test_both_roads_together_store_each_event_once_and_in_order(seed: int) -> None:
+    """Emits, drops, delays, commits, failed commits and restarts in a random order."""
+    rng = random.Random(seed)
+    shared = Shared()
+    disk: list[int] = []
+    queue: list[bytes] = []
+    accepted = 0
+    producer, batch = new_producer(), batch_of()
+    producer.has_outbox = True
+    intake = new_intake(producer)
+
+    def commit() -> None:
+        nonlocal batch
+        disk.extend(sequences(batch))
+        producer.stored = producer.taken
+        if rng.random() < 0.8:  # else killed before the confirmation
+            shared.words[WORD_CONFIRMED_SEQUENCE] = producer.stored
+            shared.words[WORD_CONFIRMED_POSITION] = producer.position
+        batch = batch_of()
+
+    def restart() -> None:
+        nonlocal producer, batch, intake
+        producer, batch = new_producer(disk[-1] if disk else 0), batch_of()
+        producer.has_outbox = True
+        intake = new_intake(producer)
+        if rng.random() < 0.5:
+            queue.clear()  # no parent held the socket
+        align(producer, shared.header(), shared.read_at, batch)
+
+    for _ in range(rng.randrange(200)):
+        action = rng.random()
+        if action < 0.5:
+            record = shared.writer.append(payload(accepted + 1))
+            if record is not None:
+                accepted += 1
+                if len(queue) < 5:
+                    queue.append(datagram_head(ID) + record)
+        elif action < 0.75 and queue:
+            intake.datagram(queue.pop(0), UID, 5, batch)
+        elif action < 0.85:
+            read_on(producer, shared.header(), shared.read_at, batch, intake)
+        elif action < 0.95:
+            commit()
+        else:
+            restart()
+    restart()
+    assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
+    commit()
+    assert disk == list(range(1, accepted + 1))

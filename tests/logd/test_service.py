@@ -1,0 +1,212 @@
+"""The daemon as a process: ready, stopped, restarted, supervised."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.query import QueryClient, QueryError, Unavailable
+from tests.support import ROOT, Instance, Process, check_streams, check_sums, emitters, until
+
+
+def test_sigterm_stores_and_confirms_what_has_arrived_then_closes(instance: Instance) -> None:
+    instance.start()
+    with emitters(instance, count=2, events=5000) as running:
+        until(lambda: all(e.accepted >= 1000 for e in running), "events")
+        assert instance.stop() == 0
+        assert not Path(str(instance.config.database) + "-wal").exists()
+        assert not Path(instance.socket).exists()
+        for emitter in running:
+            emitter.finish()
+        refused = sum(e.refused for e in running)
+    status = instance.status()
+    check_sums(status, attempted=10_000 + refused, accepted=10_000, refused=refused)
+    assert status["running_pid"] is None
+    instance.start()
+    status = instance.settle()
+    assert (status["stored"], status["lost"]) == (10_000, 0)
+    check_streams(instance.events())
+
+
+def test_ctrl_c_stops_like_sigterm(instance: Instance) -> None:
+    daemon = instance.start()
+    assert daemon.end(signal.SIGINT) == 0
+    assert daemon.lines[-1] == "logd: stopped"
+
+
+def test_systemd_is_told_when_it_is_ready_and_when_it_stops(instance: Instance) -> None:
+    path = instance.directory / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(10)
+        instance.start(env={"NOTIFY_SOCKET": str(path)})
+        assert manager.recv(100) == b"READY=1"
+        instance.stop()
+        assert manager.recv(100) == b"STOPPING=1"
+
+
+_PARENT = """
+import os, signal, socket, subprocess, sys
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+sock.bind(sys.argv[1])
+os.dup2(sock.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="events")
+while True:
+    print("go", flush=True)
+    if not sys.stdin.readline():
+        break
+    pid = os.fork()
+    if pid == 0:
+        os.environ["LISTEN_PID"] = str(os.getpid())
+        os.execv(sys.executable, [sys.executable, "-m", "logd", "run", "--config", sys.argv[2]])
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+"""
+
+
+def test_with_a_socket_held_by_systemd_datagrams_outlive_the_daemon(instance: Instance) -> None:
+    """A sender without an outbox: what the kernel took waits for the next daemon."""
+    from tests.logd.test_hostile import datagram, sender
+
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT, instance.socket, str(instance.config.path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        text=True,
+    )  # fmt: skip
+    assert parent.stdin is not None and parent.stdout is not None
+    try:
+        assert parent.stdout.readline() == "go\n"
+        with sender(instance) as sock:
+            sequence = 0
+            for _ in range(2):
+                for _ in range(5):
+                    sequence += 1
+                    sock.send(datagram(sequence))
+                parent.stdin.write("start\n")
+                parent.stdin.flush()
+                pid = int(parent.stdout.readline())
+                until(lambda n=sequence: instance.status()["stored"] == n, "stored")  # type: ignore[misc] # a lambda's default
+                os.kill(pid, signal.SIGKILL)
+                assert parent.stdout.readline() == "go\n"
+        assert Path(instance.socket).exists()
+    finally:
+        parent.communicate(timeout=30)
+    check_sums(instance.status(), attempted=10, accepted=10)
+    check_streams(instance.events())
+
+
+def test_the_report_process_is_started_again_when_it_dies(instance: Instance) -> None:
+    daemon = instance.start()
+    client = QueryClient(str(instance.config.query_socket), timeout_s=20)
+    children = Path(f"/proc/{daemon.popen.pid}/task/{daemon.popen.pid}/children")
+    first = children.read_text().split()
+    assert client.ask("summary").rows[0]["stored"] == 0
+    os.kill(int(first[0]), signal.SIGKILL)
+    until(lambda: children.read_text().split() not in ([], first), "another one")
+    assert client.ask("summary").rows[0]["stored"] == 0
+
+
+def test_a_report_that_names_persons_is_itself_an_event(instance: Instance) -> None:
+    instance.start()
+    client = QueryClient(str(instance.config.query_socket), timeout_s=20)
+    client.ask("summary")
+    client.ask("timeline", user="7", asked_by="42")
+    until(lambda: instance.status()["stored"] == 1, "stored")
+    (event,) = instance.events()
+    assert (event["type"], event["user"]) == ("report_read", "42")
+    assert event["props"]["report"] == "timeline"
+    assert event["props"]["params"] == {"user": "7"}
+    assert event["props"]["peer_uid"] == os.getuid()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+def test_a_peer_that_may_not_read_is_refused_by_its_uid(instance: Instance) -> None:
+    instance.configure(query_socket_mode="0666")
+    instance.directory.chmod(0o711)
+    instance.directory.parent.chmod(0o711)
+    instance.start()
+    code = (
+        "import os, sys\nfrom shared.query import QueryClient, QueryError\nos.setuid(65534)\n"
+        "try: QueryClient(sys.argv[1]).ask('summary')\n"
+        "except QueryError as error: print(error.code, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(instance.config.query_socket)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "forbidden" in done.stdout and "65534" in done.stdout
+
+
+def test_reports_are_refused_with_a_reason(instance: Instance) -> None:
+    instance.start()
+    client = QueryClient(str(instance.config.query_socket), timeout_s=20)
+    for report, params, message in (
+        ("drop table event", {}, "reports are: "),
+        ("events", {"limit": 10_000}, "limit: expected a whole number from 1 to 200"),
+        ("events", {"user": 7}, "user: expected text"),
+        ("events", {"sql": "1=1"}, "unknown parameter: sql"),
+        ("daily_activity", {}, "since_day"),
+        ("completions", {"type": "page_view"}, "expected one of task_completed"),
+    ):
+        with pytest.raises(QueryError, match=message) as caught:
+            client.ask(report, **params)
+        assert not isinstance(caught.value, Unavailable)
+
+
+def test_garbage_on_the_query_socket_ends_that_connection_only(instance: Instance) -> None:
+    instance.start()
+    path = str(instance.config.query_socket)
+    for garbage in (b"\xff" * 100, b"\x00\x00\x00\x03abc", b"GET / HTTP/1.0\r\n\r\n", b""):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(20)
+            sock.connect(path)
+            sock.sendall(garbage)
+            sock.shutdown(socket.SHUT_WR)
+            assert b"Traceback" not in sock.recv(10_000)
+    assert QueryClient(path, timeout_s=20).ask("summary").rows
+
+
+def test_a_socket_path_occupied_by_a_file_is_left_alone(instance: Instance) -> None:
+    Path(instance.socket).write_text("precious")
+    assert "is no socket" in instance.cli("run", code=73)
+    assert Path(instance.socket).read_text() == "precious"
+
+
+def test_an_outbox_of_a_newer_version_waits_for_a_daemon_that_can_read_it(
+    instance: Instance,
+) -> None:
+    code = (
+        "import sys\nfrom shared import outbox\noutbox.OUTBOX_VERSION = 2\n"
+        "from shared.client import Client\nassert Client(sys.argv[1]).emit('page_view')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, instance.socket], cwd=ROOT, check=True)
+    daemon = instance.start()
+    assert any("left for a daemon that can read it" in line for line in daemon.lines)
+    (file,) = (p for p in instance.config.outbox_directory.iterdir() if p.name != "token")
+    instance.stop()
+    assert file.exists()
+    assert instance.status()["stored"] == 0
+    data = bytearray(file.read_bytes())
+    data[8] = 1  # a daemon that can read it, played by an outbox of this version
+    file.write_bytes(data)
+    instance.start()
+    check_sums(instance.settle(), attempted=1, accepted=1)
+    assert instance.status()["stored"] == 1
+
+
+def test_starting_in_a_directory_without_an_instance_says_what_to_do(directory: Path) -> None:
+    daemon = Process("-m", "logd", "run", "--config", str(directory / "logd.toml"))
+    try:
+        assert daemon.popen.wait(20) == 78
+        daemon.end()
+        assert any("`logd init DIR` makes an instance" in line for line in daemon.lines)
+    finally:
+        daemon.close()
