@@ -168,6 +168,12 @@ def parse_time(text: str, now_ns: int) -> int:
     return int(whole.timestamp()) * 10**9 + moment.microsecond * 1000
 
 
+def _put(line: str) -> None:
+    """A line of data as it is: click.echo would take what looks like colours out of it."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 @main.command()
 @config_option
 @click.option("--type", "event_type", metavar="T", help="Only events of this type.")
@@ -192,7 +198,7 @@ def query(
         asked |= {"since_ns": since, "until_ns": until}
         rows = _newest(connection, limit, **asked) if limit else _all(connection, **asked)
         for line in render.FORMATS[form](rows):
-            click.echo(line)
+            _put(line)
     finally:
         connection.close()
 
@@ -235,12 +241,12 @@ def tail(
     last = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
     try:
         for row in _newest(connection, lines, **asked) if lines > 0 else ():
-            click.echo(render.line(row))
+            _put(render.line(row))
             last = max(last, row["id"])
         while follow:
             time.sleep(TAIL_INTERVAL_S)
             for row in _all(connection, after_id=last, **asked):
-                click.echo(render.line(row))
+                _put(render.line(row))
                 last = row["id"]
     except KeyboardInterrupt:
         click.echo()
