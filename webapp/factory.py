@@ -33,12 +33,12 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     _check_sockets(app)
 
     instance = Instance(Path(app.config["CLASSROOM_DIR"]).absolute())
-    instance.prepare()
-    app.config["SECRET_KEY"] = app.config["SECRET_KEY"] or read_secret(instance.secret_key)
-    db = Database(instance)
-    db.migrate()
-    # A server may load the app and then fork its workers: leave no connection open behind us.
-    db.close()
+    with instance.prepared():
+        app.config["SECRET_KEY"] = app.config["SECRET_KEY"] or read_secret(instance.secret_key)
+        db = Database(instance)
+        db.migrate()
+        # A server may load the app and then fork its workers: leave no connection open behind us.
+        db.close()
     db.init_app(app)
 
     if proxies := app.config["CLASSROOM_PROXIES"]:

@@ -6,10 +6,13 @@ beside a database that was written with another, which would hide the loss until
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,20 +60,42 @@ class Instance:
         """Lies there once a demo history has been played to its end."""
         return self.directory / "seeded"
 
-    def prepare(self) -> None:
-        """Makes the directory and whichever secrets a fresh instance still lacks."""
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Makes the directory and the secrets that a fresh instance lacks, and holds a lock on it.
+
+        Workers that start together come in one after the other: SQLite does not wait for its turn
+        when two processes want to switch a new file to write-ahead logging.
+        """
+        with self._lock():
+            # With a database, a missing key is for the operator to restore. A lost session secret
+            # costs no data, only a new login, so that one may always be made anew.
             if not self.database.exists():
                 _make_secret(self.database_key, DATABASE_KEY_BYTES)
-            # A lost session secret costs no data, only a new login, so it may always be made anew.
             _make_secret(self.secret_key, SECRET_KEY_BYTES)
+            yield
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise InstanceError(
-                f"The site's directory {self.directory} cannot be used: {error.strerror}. "
-                "Check that it is a directory and that this user may write to it, or name another "
-                "one in CLASSROOM_DIR."
-            ) from error
+            raise self._unusable(error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        except PermissionError as error:
+            raise self._unusable(error) from error
+        finally:
+            os.close(descriptor)
+
+    def _unusable(self, error: OSError) -> InstanceError:
+        return InstanceError(
+            f"The site's directory {self.directory} cannot be used: {error.strerror}. Check that it"
+            " is a directory and that this user may write to it, or name another one in"
+            " CLASSROOM_DIR."
+        )
 
     def read_database_key(self) -> str:
         """The raw key of the site's database, as 64 hex digits."""
@@ -113,21 +138,14 @@ def read_secret(path: Path) -> str:
 
 
 def _make_secret(path: Path, length_bytes: int) -> None:
-    """Writes a new random secret, unless there is one. Two workers may start at the same moment."""
+    """Writes a new random secret, unless there is one. Whoever finds the file finds it complete."""
     if path.exists():
         return
-    # Written aside and linked into place: whoever finds the file finds it complete, and the loser
-    # of a race keeps the winner's key.
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(length_bytes) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(aside, path)
-        except FileExistsError:
-            return
-    finally:
-        aside.unlink()
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(length_bytes) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(path)
