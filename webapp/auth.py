@@ -77,7 +77,8 @@ def login() -> ResponseReturnValue:
     # Whatever a stranger planted in the session before the login must not live on in it.
     session.clear()
     login_user(user)
-    session.permanent = True
+    # Not a permanent session: Flask-Login's strong protection leaves those alone. The cookie goes
+    # with the browser window, and its signature ends after PERMANENT_SESSION_LIFETIME regardless.
     activity.log("login", user=user.key)
     return redirect(safe_next(request.args.get("next")) or home_of(user))
 
