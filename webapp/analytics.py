@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
@@ -35,6 +35,21 @@ class Away:
     """Why a panel has no figures, in one sentence for its reader."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The state of the whole log."""
+
+    stored: int
+    lost: int
+    quarantined: int
+    duplicates_ignored: int
+    commits: int
+    producers: int
+    batches: int
+    schema: int
+    last_stored_ns: int | None
 
 
 @dataclass(frozen=True)
@@ -118,7 +133,7 @@ def _or_away(
         except QueryError as error:
             current_app.logger.warning("analytics: report refused (%s): %s", error.code, error)
             return Away(f"logd refused this report: {error}.")
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             # Another version of the daemon, most likely. The page still has other things to show.
             current_app.logger.warning("analytics: answer not understood: %r", error)
             return Away("logd answered in a way this version of the site does not understand.")
@@ -139,8 +154,10 @@ class Analytics:
         self.away: Away | None = None
 
     @_or_away
-    def summary(self) -> Row:
-        return self._client.ask("summary", asked_by=self._asked_by).rows[0]
+    def summary(self) -> Summary:
+        row = self._client.ask("summary", asked_by=self._asked_by).rows[0]
+        # By name, and no others: a newer logd may tell more than this page shows.
+        return Summary(**{field.name: row[field.name] for field in fields(Summary)})
 
     @_or_away
     def daily(self, days: int, users: Sequence[str], today: date | None = None) -> list[Day]:
