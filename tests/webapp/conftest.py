@@ -1,0 +1,176 @@
+"""A small site with a few people, and what it talks to replaced by stand-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from tests.webapp.browser import PASSWORD, Browser
+from tests.webapp.fake_reports import FakeReports
+from webapp import create_app
+from webapp.accounts import Role, add_user, hash_password
+from webapp.content import read_courses, store_courses
+from webapp.db import Database
+from webapp.extensions import activity
+
+# One round of hashing: the tests are about what follows a login, not about slow hashes.
+CHEAP = "pbkdf2:sha256:1"
+
+STUDENT, OTHER_STUDENT, TEACHER, AUDITOR = 11, 12, 21, 31
+
+
+@dataclass
+class Sent:
+    """One event as it was handed to the client."""
+
+    type: str
+    user: str | None
+    props: dict[str, Any]
+
+
+@dataclass
+class FakeActivityClient:
+    """Takes every event and keeps it."""
+
+    socket_path: str
+    events: list[Sent] = field(default_factory=list)
+
+    def emit(
+        self,
+        event_type: str,
+        *,
+        user: str | None = None,
+        props: Mapping[str, Any] | None = None,
+        ts_ns: int | None = None,
+        durable: bool = False,
+        timeout_s: float = 5.0,
+    ) -> bool:
+        self.events.append(Sent(event_type, user, dict(props or {})))
+        return True
+
+    def flush(self, timeout_s: float) -> bool:
+        return True
+
+    def stats(self) -> dict[str, Any]:
+        return {"attempted": len(self.events), "accepted": len(self.events), "refused": 0}
+
+    def close(self) -> None:
+        pass
+
+
+class Trail:
+    """All events of all apps of a test, by the socket they went to."""
+
+    def __init__(self) -> None:
+        self.clients: dict[str, FakeActivityClient] = {}
+
+    def client(self, socket_path: str, **_options: Any) -> FakeActivityClient:
+        return self.clients.setdefault(socket_path, FakeActivityClient(socket_path))
+
+    @property
+    def events(self) -> list[Sent]:
+        return [event for client in self.clients.values() for event in client.events]
+
+    def of(self, event_type: str) -> list[Sent]:
+        return [event for event in self.events if event.type == event_type]
+
+
+MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture
+def trail(monkeypatch: pytest.MonkeyPatch) -> Trail:
+    """What was logged. No socket is opened."""
+    trail = Trail()
+    monkeypatch.setattr(activity, "_client_factory", trail.client)
+    return trail
+
+
+@pytest.fixture
+def make_app(directory: Path, trail: Trail) -> MakeApp:
+    """Makes a site in a directory of its own below the test's."""
+
+    def make(name: str = "site", **config: Any) -> Flask:
+        return create_app(
+            {
+                "TESTING": True,
+                "CLASSROOM_DIR": str(directory / name),
+                "ACTIVITY_LOG_SOCKET": str(directory / f"{name}-log.sock"),
+                "ACTIVITY_QUERY_SOCKET": str(directory / f"{name}-query.sock"),
+                "PASSWORD_METHOD": CHEAP,
+                **config,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    """A site with courses, two students, a teacher and an auditor. logd is away."""
+    app = make_app()
+    fill(app)
+    return app
+
+
+@pytest.fixture
+def browser(app: Flask) -> Browser:
+    return Browser(app)
+
+
+@pytest.fixture
+def student(browser: Browser) -> Browser:
+    browser.log_in("student")
+    return browser
+
+
+@pytest.fixture
+def teacher(browser: Browser) -> Browser:
+    browser.log_in("teacher")
+    return browser
+
+
+@pytest.fixture
+def auditor(browser: Browser) -> Browser:
+    browser.log_in("auditor")
+    return browser
+
+
+@pytest.fixture
+def reports(app: Flask) -> Iterator[FakeReports]:
+    """logd is there and answers what the test tells it to."""
+    fake = FakeReports(Path(app.config["ACTIVITY_QUERY_SOCKET"]))
+    yield fake
+    fake.close()
+
+
+def database(app: Flask) -> Database:
+    found = app.extensions["classroom_database"]
+    assert isinstance(found, Database)
+    return found
+
+
+def fill(app: Flask) -> None:
+    """Courses and people."""
+    password_hash = hash_password(PASSWORD, CHEAP)
+    with database(app).transaction() as connection:
+        store_courses(connection, read_courses())
+        for user_id, login, name, role in (
+            (STUDENT, "student", "Noor Haddad", Role.STUDENT),
+            (OTHER_STUDENT, "emil", "Emil Sørensen", Role.STUDENT),
+            (TEACHER, "teacher", "Ada Brandt", Role.TEACHER),
+            (AUDITOR, "auditor", "Ruth Keller", Role.AUDITOR),
+        ):
+            add_user(
+                connection,
+                user_id=user_id,
+                login=login,
+                name=name,
+                role=role,
+                password_hash=password_hash,
+            )

@@ -1,0 +1,186 @@
+"""The auditor's pages: the trail with its filters, the loss ledger, the state of the log."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.webapp.browser import Browser
+from tests.webapp.conftest import AUDITOR, STUDENT
+from tests.webapp.fake_reports import FakeReports
+
+NS = 1_000_000_000
+SUMMARY = {
+    "stored": 48_211,
+    "lost": 0,
+    "quarantined": 3,
+    "duplicates_ignored": 17,
+    "commits": 900,
+    "producers": 4,
+    "batches": 900,
+    "last_stored_ns": 1_762_178_700 * NS,
+    "schema": 1,
+    "unheard_of": "a newer logd tells more",
+}
+
+
+def event_row(at: int, user: str | None = str(STUDENT), **props: Any) -> dict[str, Any]:
+    return {
+        "id": at,
+        "ts_ns": 1_762_178_700_123 * 1_000_000,
+        "stored_ns": 1_762_178_701 * NS,
+        "type": "page_view",
+        "user": user,
+        "producer": "00ff",
+        "sequence": at,
+        "props": props,
+    }
+
+
+def test_the_overview_shows_the_state_of_the_log(auditor: Browser, reports: FakeReports) -> None:
+    reports.rows("summary", SUMMARY)
+    reports.rows("event_types", {"type": "page_view", "events": 44_000})
+    text = auditor.get("/audit/").text
+    assert "48,211" in text
+    assert "No event is known to be lost." in text
+    assert '<a href="/audit/events?type=page_view">' in text
+
+
+def test_an_empty_ledger_is_shown_as_zero(auditor: Browser, reports: FakeReports) -> None:
+    reports.rows("summary", SUMMARY)
+    text = auditor.get("/audit/losses").text
+    assert re.search(r"<dt>Known lost</dt><dd>0</dd>", text)
+    assert "The ledger is empty: 0 entries." in text
+
+
+def test_the_ledger_names_range_and_cause_and_admits_what_is_unknown(
+    auditor: Browser, reports: FakeReports
+) -> None:
+    reports.rows("summary", SUMMARY | {"lost": 5})
+    reports.rows(
+        "losses",
+        {"id": 2, "producer": "00ff", "first": None, "last": None, "events": None}
+        | {"cause": "tail unknown", "detected_ns": NS},
+        {"id": 1, "producer": "00ff", "first": 10, "last": 14, "events": 5}
+        | {"cause": "no outbox", "detected_ns": NS},
+        following=1,
+    )
+    text = auditor.get("/audit/losses").text
+    assert text.count("unknown</td>") == 4
+    assert "no outbox" in text
+    assert 'href="/audit/losses?before=1"' in text
+    assert "5 events are known to be lost" in auditor.get("/audit/").text
+
+
+def test_an_event_is_shown_with_its_person_and_readable_properties(
+    auditor: Browser, reports: FakeReports
+) -> None:
+    reports.rows(
+        "events",
+        event_row(3, route="/courses/", duration_ms=12.34567, ok=True, tags=["a"], note="<b>"),
+        event_row(2, user=None),
+        event_row(1, user="999"),
+    )
+    text = auditor.get("/audit/events").text
+    assert "Noor Haddad" in text
+    assert f"#{STUDENT}" in text
+    assert "nobody" in text
+    assert "no such account" in text
+    assert "<dd>12.35</dd>" in text
+    assert "<dd>yes</dd>" in text
+    assert "&lt;b&gt;" in text
+    assert "2025-11-03 14:05:00.123" in text
+    assert {message["asked_by"] for message in reports.requests} == {str(AUDITOR)}
+
+
+def test_the_filters_become_parameters_of_the_report(
+    auditor: Browser, reports: FakeReports
+) -> None:
+    auditor.get(
+        "/audit/events?type=login&user=Student&since=2026-11-01T08:30&until=2026-11-02&before=50"
+    )
+    (asked,) = reports.asked("events")
+    assert asked == {
+        "type": "login",
+        "user": str(STUDENT),
+        "since_ns": int(datetime(2026, 11, 1, 8, 30, tzinfo=UTC).timestamp()) * NS,
+        "until_ns": int(datetime(2026, 11, 2, tzinfo=UTC).timestamp()) * NS,
+        "before_id": 50,
+        "limit": 50,
+    }
+
+
+def test_the_number_of_a_removed_account_can_still_be_looked_up(
+    auditor: Browser, reports: FakeReports
+) -> None:
+    auditor.get("/audit/events?user=999")
+    assert reports.asked("events")[0]["user"] == "999"
+
+
+def test_paging_keeps_the_filters(auditor: Browser, reports: FakeReports) -> None:
+    reports.rows("events", event_row(7), following=7)
+    text = auditor.get("/audit/events?type=page_view&user=student&before=9").text
+    assert 'href="/audit/events?before=7&amp;type=page_view&amp;user=student"' in text
+    assert 'href="/audit/events?type=page_view&amp;user=student"' in text
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("type=Not+A+Type!", "small letters"),
+        ("user=somebody", "No account has the login"),
+        ("since=yesterday", "Not a valid"),
+        ("since=2026-11-02&until=2026-11-01", "has to come after"),
+        ("since=0001-01-01", "Choose a year"),
+        ("until=9999-12-31T23:59", "Choose a year"),
+        ("type=" + "x" * 500, "longer than"),
+    ],
+)
+def test_a_bad_filter_is_explained_beside_its_field_and_asks_nothing(
+    auditor: Browser, reports: FakeReports, query: str, words: str
+) -> None:
+    response = auditor.get(f"/audit/events?{query}")
+    assert response.status_code == 200
+    assert words in response.text
+    assert "please correct the filter" in response.text
+    assert not reports.asked("events")
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    query=st.dictionaries(
+        st.sampled_from(["type", "user", "since", "until", "before"]), st.text(max_size=30)
+    )
+)
+def test_no_input_whatever_breaks_the_explorer(
+    auditor: Browser, reports: FakeReports, query: dict[str, str]
+) -> None:
+    response = auditor.client.get(
+        "/audit/events", query_string=query, base_url="https://classroom.example"
+    )
+    assert response.status_code in {200, 400}
+
+
+@pytest.mark.parametrize("path", ["/audit/", "/audit/events", "/audit/losses"])
+def test_without_logd_the_pages_say_so(auditor: Browser, path: str) -> None:
+    response = auditor.get(path)
+    assert response.status_code == 200
+    assert "Analytics are away" in response.text
+
+
+def test_a_summary_that_is_not_understood_leaves_the_page_standing(
+    auditor: Browser, reports: FakeReports
+) -> None:
+    reports.rows("summary", {"stored": 1})
+    response = auditor.get("/audit/")
+    assert response.status_code == 200
+    assert "does not understand" in response.text

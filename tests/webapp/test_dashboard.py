@@ -1,0 +1,214 @@
+"""The teacher's pages: with logd's figures, and without logd."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from shared.query import QueryClient, Unavailable
+from tests.webapp.browser import Browser
+from tests.webapp.conftest import OTHER_STUDENT, STUDENT, TEACHER
+from tests.webapp.fake_reports import FakeReports
+
+NS = 1_000_000_000
+AT_NS = int(datetime(2026, 11, 3, 14, 5, tzinfo=UTC).timestamp()) * NS
+TODAY = int(time.time()) // 86_400
+AWAY = "Analytics are away"
+
+
+def event_row(at: int, event_type: str, **props: object) -> dict[str, object]:
+    return {
+        "id": at,
+        "ts_ns": AT_NS,
+        "stored_ns": AT_NS,
+        "type": event_type,
+        "user": str(STUDENT),
+        "producer": "00ff",
+        "sequence": at,
+        "props": props,
+    }
+
+
+def test_the_charts_say_in_words_and_in_a_table_what_they_show(
+    teacher: Browser, reports: FakeReports
+) -> None:
+    reports.rows(
+        "daily_activity",
+        {"day": TODAY - 1, "events": 1200, "users": 2},
+        {"day": TODAY, "events": 30, "users": 1},
+    )
+    text = teacher.get("/teacher/?days=7").text
+    assert text.count('src="data:image/svg+xml;base64,') == 2
+    assert "615 page views on days with any" in text
+    assert "<td>1,200</td>" in text
+    assert text.count('<th scope="row">') == 2 * 7
+
+
+@pytest.mark.parametrize(
+    ("query", "days"), [("", 60), ("?days=7", 7), ("?days=30", 30), ("?days=9999", 60)]
+)
+def test_the_range_of_the_charts_can_be_chosen(
+    teacher: Browser, reports: FakeReports, query: str, days: int
+) -> None:
+    teacher.get(f"/teacher/{query}")
+    (asked,) = reports.asked("daily_activity")
+    assert asked["until_day"] - asked["since_day"] + 1 == days
+    assert asked["users"] == sorted([str(STUDENT), str(OTHER_STUDENT)], reverse=True)
+
+
+def test_reports_are_asked_on_behalf_of_their_reader(
+    teacher: Browser, reports: FakeReports
+) -> None:
+    teacher.get("/teacher/courses/data")
+    assert {message["asked_by"] for message in reports.requests} == {str(TEACHER)}
+
+
+def test_the_matrix_shows_what_logd_has_stored(teacher: Browser, reports: FakeReports) -> None:
+    reports.rows(
+        "completions",
+        {
+            "user": str(STUDENT),
+            "subject": "data-dice",
+            "events": 1,
+            "first_ts_ns": AT_NS,
+            "last_ts_ns": AT_NS,
+            "last_value": None,
+            "best_value": None,
+        },
+    )
+    text = teacher.get("/teacher/courses/data").text
+    rows = re.findall(r"<tr>(.*?)</tr>", text, re.S)
+    noor = next(row for row in rows if "Noor Haddad" in row)
+    assert noor.count("✓") == 1
+    assert "done Tue 3 Nov 2026, 14:05" in noor
+    assert "1 of 5" in noor
+    emil = next(row for row in rows if "Emil" in row)
+    assert emil.count("not yet") == 5
+
+
+def test_a_report_of_several_pages_is_read_to_its_end(
+    teacher: Browser, reports: FakeReports
+) -> None:
+    row = {"events": 1, "first_ts_ns": AT_NS, "last_ts_ns": AT_NS, "user": str(STUDENT)}
+
+    def answer(params: dict[str, object]) -> dict[str, object]:
+        if params.get("after") is None:
+            return {"ok": True, "rows": [row | {"subject": "data-dice"}], "next": 7}
+        return {"ok": True, "rows": [row | {"subject": "data-income"}], "next": None}
+
+    reports.reports["completions"] = answer
+    assert "2 of 5" in teacher.get("/teacher/courses/data").text
+    assert [params.get("after") for params in reports.asked("completions")] == [None, 7]
+
+
+def test_quiz_scores_are_shown_as_a_distribution(teacher: Browser, reports: FakeReports) -> None:
+    reports.rows(
+        "score_distribution",
+        {"subject": "data-chance-quiz", "bucket": 9, "users": 3},
+        {"subject": "data-chance-quiz", "bucket": 2, "users": 1},
+    )
+    text = teacher.get("/teacher/courses/data").text
+    assert "latest scores of 4 students; 3 of them reached half of the points or more" in text
+    assert text.count("nobody has handed it in yet") == 2 * 2
+
+
+def test_a_timeline_tells_events_as_sentences(teacher: Browser, reports: FakeReports) -> None:
+    reports.rows(
+        "timeline",
+        event_row(9, "task_completed", task="data-dice", course="data"),
+        event_row(8, "page_view", endpoint="courses.complete", route="/x", method="POST"),
+        event_row(7, "quiz_submitted", quiz="data-chance-quiz", score=0.5),
+        event_row(6, "page_view", endpoint="courses.lesson", method="GET"),
+        event_row(5, "page_view", route="/<script>", method="GET"),
+        event_row(4, "quiz_submitted", quiz=[1], score="high"),
+        event_row(3, "something_new_happened"),
+        following=3,
+    )
+    text = teacher.get(f"/teacher/students/{STUDENT}").text
+    told = [
+        re.sub("<[^>]+>", "", found)
+        for found in re.findall(r"</time>\s*<span>(.*?)</span>", text, re.S)
+    ]
+    assert told == [
+        "Completed the task “A hundred dice”",
+        "Handed in the quiz “Chance”: 50\N{NO-BREAK SPACE}%",
+        "Read a lesson",
+        "Opened /&lt;script&gt;",
+        "Handed in the quiz “[1]”: an unknown score",
+        "Something new happened",
+    ]
+    assert f'href="/teacher/students/{STUDENT}?before=3"' in text
+    assert "Newest" not in text
+
+
+def test_a_timeline_is_paged_by_key(teacher: Browser, reports: FakeReports) -> None:
+    reports.rows("timeline", event_row(2, "login"))
+    text = teacher.get(f"/teacher/students/{STUDENT}?before=3").text
+    assert reports.asked("timeline")[0]["before_id"] == 3
+    assert "Newest" in text
+    assert "Older" not in text
+
+
+@pytest.mark.parametrize("key", ["x", "-1", "9" * 40, str(2**63), "1.5", "²"])
+def test_a_key_that_is_none_is_refused(teacher: Browser, key: str) -> None:
+    assert teacher.get(f"/teacher/students/{STUDENT}?before={key}").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "still_there"),
+    [
+        ("/teacher/", "Emil Sørensen"),
+        ("/teacher/courses/data", "Reading data with care"),
+        (f"/teacher/students/{STUDENT}", "Noor Haddad"),
+    ],
+)
+def test_without_logd_a_page_says_so_and_shows_the_rest(
+    teacher: Browser, path: str, still_there: str
+) -> None:
+    response = teacher.get(path)
+    assert response.status_code == 200
+    assert AWAY in response.text
+    assert "tell whoever runs the site" in response.text
+    assert still_there in response.text
+
+
+def test_a_refused_report_is_told_in_its_own_words(teacher: Browser, reports: FakeReports) -> None:
+    reports.refuse("daily_activity", "bad_parameter", "users: too many")
+    text = teacher.get("/teacher/").text
+    assert AWAY in text
+    assert "users: too many" in text
+
+
+@pytest.mark.parametrize("row", [{}, {"day": "x"}, {"day": None, "events": 1}])
+def test_an_answer_of_another_version_does_not_break_the_page(
+    teacher: Browser, reports: FakeReports, row: dict[str, object]
+) -> None:
+    reports.rows("daily_activity", row)
+    reports.rows("completions", row)
+    for path in ("/teacher/", "/teacher/courses/data"):
+        assert teacher.get(path).status_code == 200
+
+
+def test_a_report_without_end_is_given_up(teacher: Browser, reports: FakeReports) -> None:
+    reports.reports["completions"] = lambda _params: {"ok": True, "rows": [], "next": 1}
+    response = teacher.get("/teacher/courses/data")
+    assert response.status_code == 200
+    assert AWAY in response.text
+
+
+def test_an_absent_logd_is_asked_once_for_a_page(
+    teacher: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page waits for one timeout, not for one per panel."""
+    asked: list[str] = []
+
+    def ask(_self: QueryClient, report: str, **_params: object) -> None:
+        asked.append(report)
+        raise Unavailable("timed out")
+
+    monkeypatch.setattr(QueryClient, "ask", ask)
+    teacher.get("/teacher/courses/data")
+    assert asked == ["completions"]

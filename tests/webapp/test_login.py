@@ -1,0 +1,210 @@
+"""Logging in and out: who gets in, what is remembered, and what the trail says of it."""
+
+from __future__ import annotations
+
+import time
+from unittest import mock
+
+import pytest
+from flask import Flask, request
+from itsdangerous import TimestampSigner
+from werkzeug.security import check_password_hash
+
+from tests.webapp.browser import ORIGIN, PASSWORD, Browser
+from tests.webapp.conftest import AUDITOR, STUDENT, MakeApp, Trail, database, fill
+from webapp.access import safe_next
+
+
+@pytest.mark.parametrize(
+    ("login", "home"),
+    [("student", "/courses/"), ("teacher", "/teacher/"), ("auditor", "/audit/")],
+)
+def test_each_role_starts_on_its_own_page(browser: Browser, login: str, home: str) -> None:
+    assert browser.log_in(login).location == home
+
+
+def test_a_login_name_is_found_whatever_its_case(browser: Browser) -> None:
+    assert browser.log_in("Student").status_code == 302
+
+
+def test_a_login_is_an_event_of_the_account(browser: Browser, trail: Trail) -> None:
+    browser.log_in("auditor")
+    assert [event.user for event in trail.of("login")] == [str(AUDITOR)]
+
+
+def test_a_wrong_password_and_an_unknown_login_read_the_same(browser: Browser) -> None:
+    wrong = browser.log_in("student", "not the password").text
+    unknown = browser.log_in("somebody", "not the password").text
+    assert "do not belong together" in wrong
+    assert wrong.replace("student", "somebody").count("do not belong together") == unknown.count(
+        "do not belong together"
+    )
+
+
+def test_an_unknown_login_costs_a_password_check_as_well(browser: Browser) -> None:
+    """Otherwise the time of the answer would tell which logins exist."""
+    with mock.patch("webapp.accounts.check_password_hash", wraps=check_password_hash) as check:
+        browser.log_in("somebody", "not the password")
+    assert check.call_count == 1
+
+
+def test_a_failed_login_names_the_account_but_never_what_was_typed(
+    browser: Browser, trail: Trail
+) -> None:
+    browser.log_in("student", "secret-typed-1")
+    browser.log_in("secret-typed-2", "secret-typed-3")
+    failed = trail.of("login_failed")
+    assert [event.user for event in failed] == [str(STUDENT), None]
+    assert "secret-typed" not in repr(trail.events)
+
+
+def test_a_password_of_absurd_length_is_refused_before_it_is_hashed(browser: Browser) -> None:
+    response = browser.log_in("student", "x" * 1000)
+    assert response.status_code == 200
+    assert "Field cannot be longer" in response.text
+
+
+def test_what_was_in_the_session_before_the_login_is_gone(browser: Browser) -> None:
+    browser.get("/login")
+    with browser.client.session_transaction(base_url=ORIGIN) as session:
+        session["planted"] = "by a stranger"
+    browser.log_in("student")
+    with browser.client.session_transaction(base_url=ORIGIN) as session:
+        assert "planted" not in session
+
+
+def test_the_session_cookie_is_guarded_and_goes_with_the_browser_window(browser: Browser) -> None:
+    cookie = browser.log_in("student").headers["Set-Cookie"]
+    assert {"Secure", "HttpOnly", "SameSite=Lax"} <= set(cookie.split("; "))
+    assert "Expires=" not in cookie
+
+
+def test_a_session_ends_after_a_school_day_whatever_the_browser_keeps(
+    student: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = int(time.time())
+    for hours, status in ((7, 200), (9, 302)):
+        later_s = now_s + hours * 3600
+        monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _self, at=later_s: at)
+        assert student.get("/courses/").status_code == status
+
+
+def test_plain_http_is_only_possible_by_a_deliberate_word(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make_app("a").config["SESSION_COOKIE_SECURE"] is True
+    monkeypatch.setenv("CLASSROOM_INSECURE_HTTP", "1")
+    assert make_app("b").config["SESSION_COOKIE_SECURE"] is False
+
+
+def test_logging_out_ends_the_session_and_is_an_event(student: Browser, trail: Trail) -> None:
+    assert student.post("/logout").location == "/login"
+    assert [event.user for event in trail.of("logout")] == [str(STUDENT)]
+    assert student.get("/courses/").status_code == 302
+
+
+def test_a_link_cannot_log_anybody_out(student: Browser) -> None:
+    assert student.get("/logout").status_code == 405
+    assert student.get("/courses/").status_code == 200
+
+
+def test_a_session_taken_to_another_browser_does_not_work_there(student: Browser) -> None:
+    """Strong protection: the session belongs to the browser and the address it began with."""
+    elsewhere = student.client.get(
+        "/courses/", base_url=ORIGIN, headers={"User-Agent": "another browser"}
+    )
+    assert elsewhere.status_code == 302
+
+
+def test_after_the_login_one_is_where_one_wanted_to_be(browser: Browser) -> None:
+    asked = browser.get("/courses/data")
+    assert asked.location == "/login?next=%2Fcourses%2Fdata"
+    assert browser.log_in("student", query="?next=/courses/data").location == "/courses/data"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://evil.example/",
+        "//evil.example/",
+        "/\\evil.example/",
+        "\\\\evil.example",
+        "/\t/evil.example",
+        "javascript:alert(1)",
+        "courses/",
+        "",
+        None,
+    ],
+)
+def test_the_login_never_leads_to_another_site(target: str | None) -> None:
+    assert safe_next(target) is None
+
+
+def test_a_foreign_target_is_replaced_by_the_own_start_page(browser: Browser) -> None:
+    response = browser.log_in("student", query="?next=//evil.example/")
+    assert response.location == "/courses/"
+
+
+def test_too_many_failures_pause_the_account_and_say_for_how_long(
+    browser: Browser, trail: Trail
+) -> None:
+    for _ in range(5):
+        assert browser.log_in("student", "wrong").status_code == 200
+    response = browser.log_in("student", PASSWORD)
+    assert response.status_code == 429
+    assert 0 < int(response.headers["Retry-After"]) <= 300
+    assert "5 minutes" in response.text
+    assert not trail.of("login")
+
+
+def test_a_pause_outlives_a_restart_and_holds_in_every_worker(
+    browser: Browser, make_app: MakeApp
+) -> None:
+    for _ in range(5):
+        browser.log_in("student", "wrong")
+    another_worker = Browser(make_app())
+    assert another_worker.log_in("student").status_code == 429
+
+
+def test_a_pause_of_one_account_leaves_the_others_alone(browser: Browser) -> None:
+    for _ in range(6):
+        browser.log_in("student", "wrong")
+    assert browser.log_in("emil").status_code == 302
+
+
+def test_one_password_tried_on_many_accounts_pauses_the_address(make_app: MakeApp) -> None:
+    app = make_app(LOGIN_LIMIT_ADDRESS="8 per 15 minutes")
+    fill(app)
+    guesser = Browser(app)
+    for number in range(8):
+        guesser.log_in(f"login-{number}", "123456")
+    assert guesser.log_in("emil").status_code == 429
+
+
+def test_a_school_behind_one_address_may_log_in_all_at_once(make_app: MakeApp) -> None:
+    app = make_app(LOGIN_LIMIT_ADDRESS="3 per 15 minutes")
+    fill(app)
+    for _ in range(5):
+        assert Browser(app).log_in("student").status_code == 302
+
+
+def test_the_address_behind_a_proxy_counts_only_if_the_proxy_is_declared(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    with_proxy = make_app("proxied", CLASSROOM_PROXIES=1)
+    for site, seen in ((app, "127.0.0.1"), (with_proxy, "192.0.2.7")):
+        addresses: list[str | None] = []
+        site.before_request(_remember_address(addresses))
+        site.test_client().get("/login", headers={"X-Forwarded-For": "192.0.2.7"})
+        assert addresses == [seen]
+
+
+def _remember_address(addresses: list[str | None]) -> mock.Mock:
+    return mock.Mock(side_effect=lambda: addresses.append(request.remote_addr), return_value=None)
+
+
+def test_an_account_that_is_removed_is_out_at_once(app: Flask, student: Browser) -> None:
+    with database(app).transaction() as connection:
+        connection.execute("DELETE FROM users WHERE id = ?", (STUDENT,))
+    assert student.get("/courses/").status_code == 302

@@ -1,0 +1,65 @@
+"""Who may open which page."""
+
+from __future__ import annotations
+
+import pytest
+from flask import Flask
+
+from tests.webapp.browser import Browser
+from tests.webapp.conftest import OTHER_STUDENT, TEACHER, Trail, database
+from webapp import work
+from webapp.accounts import find_login
+from webapp.catalogue import list_quizzes
+
+OPEN, CLOSED, LOGIN = 200, 403, 302
+
+RULES = {
+    #                                            nobody  student teacher auditor
+    "/courses/": (LOGIN, OPEN, OPEN, OPEN),
+    "/courses/data": (LOGIN, OPEN, OPEN, OPEN),
+    "/courses/data/quizzes/data-chance-quiz": (LOGIN, OPEN, OPEN, OPEN),
+    "/results": (LOGIN, OPEN, CLOSED, CLOSED),
+    "/teacher/": (LOGIN, CLOSED, OPEN, CLOSED),
+    "/teacher/courses/data": (LOGIN, CLOSED, OPEN, CLOSED),
+    "/teacher/students/11": (LOGIN, CLOSED, OPEN, CLOSED),
+    "/audit/": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/events": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/losses": (LOGIN, CLOSED, CLOSED, OPEN),
+}
+READERS = (None, "student", "teacher", "auditor")
+
+
+@pytest.mark.parametrize("path", RULES)
+@pytest.mark.parametrize("reader", READERS)
+def test_a_page_opens_for_its_readers_only(browser: Browser, path: str, reader: str | None) -> None:
+    if reader:
+        browser.log_in(reader)
+    assert browser.get(path).status_code == RULES[path][READERS.index(reader)]
+
+
+@pytest.mark.parametrize("reader", ["teacher", "auditor"])
+@pytest.mark.parametrize(
+    "path", ["/courses/data/tasks/data-dice/complete", "/courses/data/quizzes/data-chance-quiz"]
+)
+def test_only_students_hand_in_work(browser: Browser, trail: Trail, reader: str, path: str) -> None:
+    browser.log_in(reader)
+    assert browser.post(path, {"number": "1"}).status_code == CLOSED
+    assert not trail.of("task_completed") + trail.of("quiz_submitted")
+
+
+def test_a_student_cannot_read_the_results_of_another(app: Flask, student: Browser) -> None:
+    """The address of a result does not even say whose it is."""
+    db = database(app)
+    emil = find_login(db, "emil")
+    assert emil is not None
+    quiz = next(q for q in list_quizzes(db, "data") if q.id == "data-chance-quiz")
+    assert work.add_attempt(db, emil, quiz.id, 1, quiz.questions, {}, 1) is not None
+    path = "/courses/data/quizzes/data-chance-quiz/attempts/1"
+    assert student.get(path).status_code == 404
+    assert "Chance" not in student.get("/results").text
+
+
+def test_a_timeline_is_of_a_student_and_of_nobody_else(teacher: Browser) -> None:
+    assert teacher.get(f"/teacher/students/{OTHER_STUDENT}").status_code == 200
+    for other in (TEACHER, 999, 2**70):
+        assert teacher.get(f"/teacher/students/{other}").status_code == 404

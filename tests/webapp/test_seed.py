@@ -1,0 +1,184 @@
+"""The commands that fill a site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from tests.webapp.browser import Browser
+from tests.webapp.conftest import MakeApp, database
+from webapp import seed
+from webapp.school import DEMO_ACCOUNTS
+from webapp.visits import Event
+
+
+class PlayedTo:
+    """Stands in for the client: takes events, refuses when told to."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.refuse_next = 0
+        self.refused = 0
+        self.stored = True
+        self.closed = False
+
+    def emit(
+        self,
+        event_type: str,
+        *,
+        user: str | None = None,
+        props: Mapping[str, Any] | None = None,
+        ts_ns: int | None = None,
+    ) -> bool:
+        if self.refuse_next:
+            self.refuse_next -= 1
+            self.refused += 1
+            return False
+        assert ts_ns is not None
+        self.events.append((event_type, user, ts_ns, dict(props or {})))
+        return True
+
+    def flush(self, timeout_s: float) -> bool:
+        return self.stored
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "accepted": len(self.events),
+            "refused": self.refused,
+            "refused_by_cause": {"outbox_full": self.refused} if self.refused else {},
+            "pending": 0 if self.stored else len(self.events),
+        }
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> PlayedTo:
+    client = PlayedTo()
+    monkeypatch.setattr(seed, "open_client", lambda _path: client)
+    monkeypatch.setattr(seed, "RETRY_INTERVAL_S", 0.0)
+    return client
+
+
+@pytest.fixture
+def empty(make_app: MakeApp) -> Flask:
+    return make_app()
+
+
+def run(app: Flask, *args: str, text: str = "") -> tuple[int, str]:
+    result = app.test_cli_runner().invoke(args=args, input=text)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def test_seed_puts_the_courses_in_place(empty: Flask) -> None:
+    assert run(empty, "seed") == (0, "3 courses are in place.\n")
+
+
+def test_the_demo_school_can_be_logged_in_to_and_is_told_how(
+    empty: Flask, played: PlayedTo
+) -> None:
+    code, output = run(empty, "seed", "--demo")
+    assert code == 0
+    for account in DEMO_ACCOUNTS:
+        assert account.password in output
+        assert Browser(empty).log_in(account.username, account.password).status_code == 302
+    assert played.closed
+    assert f"{len(played.events):,} events accepted, 0 of them not yet on disk" in output
+
+
+def test_the_demo_student_has_work_and_results(empty: Flask, played: PlayedTo) -> None:
+    run(empty, "seed", "--demo")
+    student = Browser(empty)
+    student.log_in("student", "demo-student")
+    assert "/attempts/1" in student.get("/results").text
+    assert "tasks done" in student.get("/courses/").text
+
+
+def test_events_refused_for_want_of_room_are_played_again(empty: Flask, played: PlayedTo) -> None:
+    played.refuse_next = 25
+    code, output = run(empty, "seed", "--demo")
+    assert code == 0
+    assert "25 tries refused and repeated (outbox_full: 25)" in output
+    assert [event[2] for event in played.events] == sorted(event[2] for event in played.events)
+
+
+def test_a_history_that_waits_in_the_outbox_is_said_to_wait(empty: Flask, played: PlayedTo) -> None:
+    played.stored = False
+    code, output = run(empty, "seed", "--demo")
+    assert code == 0
+    assert "waits in the outbox; logd stores it as soon as it runs" in output
+
+
+def test_when_nothing_moves_the_run_ends_and_is_known_as_half_finished(
+    empty: Flask, played: PlayedTo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seed, "STALLED_AFTER_S", 0.0)
+    played.refuse_next = 10**9
+    code, output = run(empty, "seed", "--demo")
+    assert code == 1
+    assert "logd has taken no event" in output
+    instance = database(empty).instance
+    assert instance.seeding_marker.exists()
+    assert not instance.seeded_marker.exists()
+    assert "was cut short" in run(empty, "seed", "--demo")[1]
+
+
+def test_a_finished_run_is_known_as_such_and_not_repeated(empty: Flask, played: PlayedTo) -> None:
+    run(empty, "seed", "--demo")
+    instance = database(empty).instance
+    assert instance.seeded_marker.exists()
+    assert not instance.seeding_marker.exists()
+    code, output = run(empty, "seed", "--demo")
+    assert code == 1
+    assert "already" in output
+
+
+def test_a_real_school_is_never_mixed_with_the_demo(app: Flask, played: PlayedTo) -> None:
+    code, output = run(app, "seed", "--demo")
+    assert code == 1
+    assert "already has accounts" in output
+    assert not played.events
+
+
+def test_where_logd_was_never_set_up_the_demo_says_so_and_leaves_nothing(empty: Flask) -> None:
+    code, output = run(empty, "seed", "--demo")
+    assert code == 1
+    assert "logd init" in output
+    assert not database(empty).instance.seeding_marker.exists()
+
+
+def test_an_account_made_by_command_can_log_in(empty: Flask) -> None:
+    code, output = run(
+        empty,
+        *("create-user", "ruth", "--name", "Ruth", "--role", "auditor"),
+        text="a long password\na long password\n",
+    )
+    assert code == 0
+    assert "Added auditor ruth" in output
+    assert "a long password" not in output
+    assert Browser(empty).log_in("ruth", "a long password").location == "/audit/"
+
+
+@pytest.mark.parametrize(
+    ("login", "password", "words"),
+    [
+        ("ruth", "short", "a password has 10 to"),
+        ("123", "a long password", "not a mere number"),
+        ("x" * 65, "a long password", "1 to 64 characters"),
+        ("STUDENT", "a long password", "There already is an account"),
+    ],
+)
+def test_an_account_that_cannot_be_is_explained(
+    app: Flask, login: str, password: str, words: str
+) -> None:
+    code, output = run(
+        app,
+        *("create-user", login, "--name", "R", "--role", "student", "--password", password),
+    )
+    assert code != 0
+    assert words in output

@@ -1,0 +1,149 @@
+"""What every page promises: headers, tokens in forms, and error pages that give nothing away."""
+
+from __future__ import annotations
+
+import logging
+import re
+from unittest import mock
+
+import pytest
+from flask import Flask
+
+from tests.webapp.browser import ORIGIN, Browser
+from tests.webapp.conftest import MakeApp, Trail, fill
+from tests.webapp.fake_reports import FakeReports
+
+PAGES = {
+    None: ["/login", "/nowhere"],
+    "student": [
+        "/courses/",
+        "/courses/data",
+        "/courses/data/lessons/chance",
+        "/courses/data/tasks/data-dice",
+        "/courses/data/quizzes/data-chance-quiz",
+        "/results",
+        "/teacher/",
+    ],
+    "teacher": ["/teacher/", "/teacher/courses/data", "/teacher/students/11"],
+    "auditor": ["/audit/", "/audit/events", "/audit/losses"],
+}
+ALL_PAGES = [(login, page) for login, pages in PAGES.items() for page in pages]
+
+
+@pytest.mark.parametrize(("login", "page"), ALL_PAGES)
+def test_no_page_carries_anything_the_policy_forbids(
+    browser: Browser, reports: FakeReports, login: str | None, page: str
+) -> None:
+    if login:
+        browser.log_in(login)
+    response = browser.get(page)
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert not re.search(r"<script|<style|\sstyle=|\son\w+=", response.text)
+    # Nothing from elsewhere: each address is on this site, in this page, or a chart.
+    for address in re.findall(r'(?:src|href|action)="([^"]*)"', response.text):
+        assert re.match(r"/(?!/)|#|data:image/svg\+xml;base64,", address), address
+
+
+def test_the_style_sheet_may_be_kept_by_the_browser(browser: Browser) -> None:
+    response = browser.get("/static/classroom.css")
+    assert response.headers["Cache-Control"] != "no-store"
+
+
+@pytest.mark.parametrize("path", ["/logout", "/courses/data/tasks/data-dice/complete"])
+def test_a_form_without_its_token_changes_nothing_and_says_so_kindly(
+    student: Browser, trail: Trail, path: str
+) -> None:
+    student.token = ""
+    response = student.post(path)
+    assert response.status_code == 400
+    assert "open for too long" in response.text
+    assert not trail.of("task_completed")
+    assert student.get("/courses/").status_code == 200
+
+
+def test_a_token_of_another_session_does_not_count(app: Flask, student: Browser) -> None:
+    stranger = Browser(app)
+    stranger.get("/login")
+    student.token = stranger.token
+    assert student.post("/logout").status_code == 400
+
+
+def test_a_form_sent_from_another_site_does_not_count(student: Browser) -> None:
+    response = student.client.post(
+        "/logout",
+        data={"csrf_token": student.token},
+        base_url=ORIGIN,
+        headers={"Referer": "https://evil.example/"},
+    )
+    assert response.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/nowhere", 404, "There is no such page"),
+        ("/courses/nothing", 404, "There is no such page"),
+        ("/courses/data/lessons/nothing", 404, "There is no such page"),
+        ("/logout", 405, "That is not possible here"),
+        ("/teacher/", 403, "not for your account"),
+    ],
+)
+def test_errors_are_pages_of_the_site(student: Browser, path: str, status: int, words: str) -> None:
+    response = student.get(path)
+    assert response.status_code == status
+    assert words in response.text
+    assert "Noor Haddad" in response.text
+
+
+def test_a_form_of_absurd_size_is_refused(student: Browser) -> None:
+    response = student.post("/courses/data/quizzes/data-chance-quiz", {"q0": "x" * 100_000})
+    assert response.status_code == 413
+    assert "too much at once" in response.text
+
+
+def test_a_failure_of_ours_shows_no_traceback(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False)
+
+    @app.get("/broken")
+    def broken() -> str:
+        raise RuntimeError("an inner detail")
+
+    with caplog.at_level(logging.CRITICAL):
+        response = Browser(app).get("/broken")
+    assert response.status_code == 500
+    assert "Something went wrong on our side" in response.text
+    assert "an inner detail" not in response.text
+    assert "Traceback" not in response.text
+
+
+def test_the_page_for_a_failure_works_while_the_database_does_not(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False)
+    fill(app)
+    browser = Browser(app)
+    browser.log_in("student")
+    with caplog.at_level(logging.CRITICAL), mock.patch("webapp.access.find_user") as find_user:
+        find_user.side_effect = RuntimeError("the disk is gone")
+        response = browser.get("/courses/")
+    assert response.status_code == 500
+    assert "Something went wrong on our side" in response.text
+    assert "the disk is gone" not in response.text
+
+
+def test_every_picture_has_a_text_and_every_field_a_label(
+    teacher: Browser, reports: FakeReports
+) -> None:
+    text = teacher.get("/teacher/courses/data").text
+    pictures = re.findall(r"<img [^>]*>", text)
+    assert pictures
+    assert all(re.search(r'alt="[^"]{20,}"', picture) for picture in pictures)
+    form = teacher.get("/courses/data/quizzes/data-chance-quiz").text
+    for field in re.findall(r'<input id="([^"]+)"', form):
+        assert f'<label for="{field}">' in form

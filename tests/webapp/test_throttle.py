@@ -1,0 +1,102 @@
+"""The counting behind the login: windows that move, and no hit counted twice or forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from webapp.db import Database
+from webapp.instance import Instance
+from webapp.throttle import LoginThrottle
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def db(directory: Path) -> Database:
+    instance = Instance(directory / "site")
+    with instance.prepared():
+        db = Database(instance)
+        db.migrate()
+    return db
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make(db: Database, clock: Clock) -> Callable[[], LoginThrottle]:
+    return lambda: LoginThrottle.build(db, "3 per 1 minute", "5 per 1 minute", clock)
+
+
+def test_the_wait_shrinks_and_ends_as_the_window_moves_on(
+    make: Callable[[], LoginThrottle], clock: Clock
+) -> None:
+    for _ in range(3):
+        assert make().take("noor", "192.0.2.1") == 0
+        clock.now_s += 10
+    assert make().take("noor", "192.0.2.1") == 30
+    clock.now_s += 29
+    assert make().take("noor", "192.0.2.1") == 1
+    clock.now_s += 2
+    assert make().take("noor", "192.0.2.1") == 0
+
+
+def test_waiting_is_not_prolonged_by_trying(
+    make: Callable[[], LoginThrottle], clock: Clock
+) -> None:
+    for _ in range(3):
+        make().take("noor", "192.0.2.1")
+    first = make().take("noor", "192.0.2.1")
+    assert make().take("noor", "192.0.2.1") == first
+
+
+def test_another_address_may_still_log_in_to_the_account(
+    make: Callable[[], LoginThrottle],
+) -> None:
+    """Or a stranger could lock its owner out."""
+    for _ in range(4):
+        make().take("noor", "192.0.2.1")
+    assert make().take("noor", "192.0.2.2") == 0
+
+
+def test_a_success_forgets_the_slips_before_it(make: Callable[[], LoginThrottle]) -> None:
+    for _ in range(3):
+        make().take("noor", "192.0.2.1")
+    make().succeeded("noor", "192.0.2.1")
+    assert make().take("noor", "192.0.2.1") == 0
+
+
+def test_failures_of_an_address_add_up_over_accounts(
+    make: Callable[[], LoginThrottle], clock: Clock
+) -> None:
+    for number in range(5):
+        assert make().take(f"login-{number}", "192.0.2.1") == 0
+        make().failed("192.0.2.1")
+    assert make().take("one more", "192.0.2.1") == 60
+
+
+def test_nothing_typed_is_kept_as_text(make: Callable[[], LoginThrottle], db: Database) -> None:
+    make().take("perhaps a password", "192.0.2.1")
+    keys = [key for (key,) in db.connection().execute("SELECT key FROM login_hits")]
+    assert keys
+    assert not any("perhaps" in key for key in keys)
+
+
+def test_expired_hits_are_removed(
+    make: Callable[[], LoginThrottle], clock: Clock, db: Database
+) -> None:
+    make().take("noor", "192.0.2.1")
+    clock.now_s += 61
+    make().take("emil", "192.0.2.1")
+    assert db.connection().execute("SELECT count(*) FROM login_hits").fetchone()[0] == 1
