@@ -1,0 +1,349 @@
+"""The client in a request: it never blocks, never raises, and says honestly what it accepted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.client import Client, Outcome
+from shared.paths import PathTooLong
+from shared.rendezvous import RENDEZVOUS_SUFFIX
+from shared.schema import Malformed
+from tests.support import ROOT, Instance, check_streams, check_sums, until
+
+
+def check_stats(client: Client, **expected: Any) -> dict[str, Any]:
+    """The client's own sum, and the figures expected of it."""
+    stats = client.stats()
+    assert stats["attempted"] == stats["accepted"] + stats["refused"]
+    assert stats["refused"] == sum(stats["refused_by_cause"].values())
+    assert {name: stats[name] for name in expected} == expected
+    return stats
+
+
+def without_outbox(instance: Instance) -> Instance:
+    Path(instance.socket + RENDEZVOUS_SUFFIX).unlink()
+    return instance
+
+
+def run_child(code: str, instance: Instance) -> Any:
+    """Runs code with a client `c`; what it prints, from JSON."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import json, os, sys\nfrom shared.client import Client\n"
+            f"c = Client(sys.argv[1])\n{code}",
+            instance.socket,
+        ],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+# -- refusing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event_type": "Not Snake"},
+        {"event_type": ""},
+        {"event_type": None},
+        {"event_type": ["list"]},
+        {"event_type": "x", "user": ""},
+        {"event_type": "x", "user": "u" * 129},
+        {"event_type": "x", "user": "\ud800"},
+        {"event_type": "x", "user": 1.5},
+        {"event_type": "x", "props": [1]},
+        {"event_type": "x", "props": {1: 2}},
+        {"event_type": "x", "props": {"a": object()}},
+        {"event_type": "x", "props": {"a": b"bytes"}},
+        {"event_type": "x", "props": {"a": 2**70}},
+        {"event_type": "x", "props": {"a": "\ud800"}},
+        {"event_type": "x", "props": {"a": "x" * 40_000}},
+        {"event_type": "x", "ts_ns": -1},
+        {"event_type": "x", "ts_ns": 1.5},
+        {"event_type": "x", "ts_ns": 2**63},
+    ],
+    ids=lambda event: str(event)[:60],
+)
+def test_what_breaks_the_schema_is_refused_counted_and_never_raised(
+    instance: Instance, event: dict[str, Any]
+) -> None:
+    with Client(instance.socket) as client:
+        assert client.emit(**event) is False
+        assert client.emit("page_view") is True
+        check_stats(client, accepted=1, refused_by_cause={"malformed": 1})
+    with Client(instance.socket, strict=True) as client:
+        with pytest.raises(Malformed):
+            client.emit(**event)
+        check_stats(client, accepted=0, refused_by_cause={"malformed": 1})
+
+
+def test_recursive_props_are_refused(instance: Instance) -> None:
+    loop: dict[str, Any] = {}
+    loop["self"] = loop
+    with Client(instance.socket) as client:
+        assert client.emit("x", props=loop) is False
+        check_stats(client, refused_by_cause={"malformed": 1})
+
+
+def test_a_full_outbox_refuses_and_takes_again_when_there_is_room(instance: Instance) -> None:
+    with Client(instance.socket, outbox_bytes=65536) as client:
+        accepted = 0
+        while client.emit("page_view", props={"text": "x" * 1000}):
+            accepted += 1
+        stats = check_stats(client, accepted=accepted, refused_by_cause={"outbox_full": 1})
+        assert accepted == pytest.approx(62, abs=4)
+        assert stats["outbox"]["room_bytes"] < 1100
+        assert client.flush(0.01) is False
+        # The daemon is another process, so that this one's lock shows.
+        instance.start()
+        assert client.flush(20) is True
+        assert client.emit("page_view") is True
+        assert client.flush(20) is True
+        stats = check_stats(client, accepted=accepted + 1, pending=0)
+    status = instance.settle()
+    check_sums(
+        status, attempted=stats["attempted"], accepted=stats["accepted"], refused=stats["refused"]
+    )
+
+
+def test_refusals_are_logged_at_a_bounded_rate_by_cause(
+    instance: Instance, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Client(instance.socket) as client, caplog.at_level(logging.WARNING):
+        for _ in range(100):
+            client.emit("Bad Type")
+        check_stats(client, refused=100)
+    assert len([r for r in caplog.records if "malformed" in r.getMessage()]) == 1
+
+
+def test_a_closed_client_refuses_and_keeps_its_counts(instance: Instance) -> None:
+    client = Client(instance.socket)
+    assert client.emit("page_view")
+    client.close()
+    client.close()
+    assert client.emit("page_view") is False
+    check_stats(client, accepted=1, refused_by_cause={"closed": 1}, pending=1)
+
+
+def test_a_socket_path_too_long_is_told_with_its_length() -> None:
+    with pytest.raises(PathTooLong, match="has 200 bytes"):
+        Client("/" + "x" * 199)
+
+
+# -- the daemon away -----------------------------------------------------------------------------
+
+
+def test_a_client_outlives_its_daemon_and_finds_the_next_one(instance: Instance) -> None:
+    """A refused socket stays refused for ever; the client takes another."""
+    with Client(instance.socket) as client:
+        for _ in range(3):
+            instance.start()
+            assert client.emit("page_view")
+            assert client.flush(20)
+            instance.kill()
+            assert client.emit("page_view")
+        instance.start()
+        assert client.flush(20)
+        check_stats(client, accepted=6, refused=0, pending=0)
+    check_sums(instance.settle(), attempted=6, accepted=6)
+    check_streams(instance.events())
+
+
+def test_without_an_outbox_only_what_the_kernel_took_is_accepted(instance: Instance) -> None:
+    without_outbox(instance)
+    with Client(instance.socket) as client:
+        assert client.emit("page_view") is False  # nobody there
+        check_stats(client, accepted=0, refused_by_cause={"undelivered": 1})
+        assert "logd.sock.outboxes" in client.stats()["outbox"]["reason"]
+        assert client.flush(0.01) is True  # nothing is accepted, so nothing is missing
+    instance.start()
+    without_outbox(instance)
+    with Client(instance.socket) as client:
+        for _ in range(5):
+            until(lambda: client.emit("page_view"), "a place in the queue")
+        stats = check_stats(client, accepted=5)
+        assert client.flush(0.01) is False  # nobody tells what became of it
+    until(lambda: instance.status()["stored"] == 5, "stored")
+    check_sums(
+        instance.status(), attempted=stats["attempted"], accepted=5, refused=stats["refused"]
+    )
+
+
+def test_one_system_call_sends_and_nothing_is_sent_again(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is full: every event is accepted all the same, each sent exactly once."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(instance.socket)
+        with Client(instance.socket) as client:
+            client.emit("page_view")
+            producer = client._producer
+            assert producer is not None and producer.socket is not None
+            sends: list[bytes] = []
+
+            class Counting:
+                def send(self, data: bytes) -> int:
+                    sends.append(data)
+                    raise BlockingIOError
+
+                def close(self) -> None:
+                    pass
+
+            producer.socket.close()
+            monkeypatch.setattr(producer, "socket", Counting())
+            assert all(client.emit("page_view") for _ in range(50))
+            assert len(sends) == len(set(sends)) == 50
+            check_stats(client, accepted=51, refused=0)
+
+
+# -- durable -------------------------------------------------------------------------------------
+
+
+def test_durable_is_true_when_it_is_on_the_disk(instance: Instance) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        assert client.emit("quiz_submitted", durable=True, timeout_s=20) is True
+        instance.kill()
+        assert instance.status()["stored"] == 1
+        assert client.emit_durable("Bad Type") is Outcome.REFUSED
+        assert client.emit("quiz_submitted", durable=True, timeout_s=0.01) is False
+
+
+def test_an_unknown_outcome_is_settled_by_a_later_event(instance: Instance) -> None:
+    with Client(instance.socket) as client:
+        assert client.emit_durable("quiz_submitted", user=7, timeout_s=0) is Outcome.UNKNOWN
+        assert client.stats()["unsettled"] == 1
+        instance.start()
+        assert client.flush(20)
+        assert client.emit("page_view")
+        assert client.flush(20)
+        stats = check_stats(client, accepted=3, unsettled=0)
+    check_sums(instance.settle(), attempted=stats["attempted"], accepted=3)
+    assert [event["type"] for event in instance.events()] == [
+        "quiz_submitted", "durable_settled", "page_view",
+    ]  # fmt: skip
+    assert instance.events()[1]["props"] == {
+        "sequence": 1, "type": "quiz_submitted", "outcome": "stored",
+    }  # fmt: skip
+
+
+def test_without_an_outbox_durability_stays_unknown(instance: Instance) -> None:
+    instance.start()
+    without_outbox(instance)
+    with Client(instance.socket) as client:
+        assert client.emit_durable("page_view", timeout_s=0.01) is Outcome.UNKNOWN
+
+
+# -- threads and forks ---------------------------------------------------------------------------
+
+
+def test_threads_share_a_client_and_every_event_has_its_own_number(instance: Instance) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        results: list[int] = []
+
+        def work(name: str) -> None:
+            results.append(sum(client.emit("page_view", user=name) for _ in range(2000)))
+
+        threads = [threading.Thread(target=work, args=(f"t{n}",)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert client.flush(30)
+        stats = check_stats(client, accepted=sum(results), pending=0)
+    status = instance.settle()
+    check_sums(status, attempted=16_000, accepted=stats["accepted"], refused=stats["refused"])
+    assert sum(check_streams(instance.events()).values()) == 16_000
+
+
+def test_a_fork_in_the_middle_of_an_emit_splits_into_two_clean_producers(
+    instance: Instance,
+) -> None:
+    """A signal handler forks while the main thread is anywhere inside emit, a hundred times."""
+    instance.start()
+    accepted = run_child(
+        "import signal\nchildren = []\n"
+        "def handler(*_):\n"
+        "    pid = os.fork()\n"
+        "    if pid: children.append(pid)\n"
+        "    else: globals()['in_child'] = True\n"
+        "in_child = False\nsignal.signal(signal.SIGALRM, handler)\n"
+        "total = 0\n"
+        "while len(children) < 100 and not in_child:\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0.0002)\n"
+        "    for _ in range(100):\n"
+        "        total += c.emit('page_view', user='parent')\n"
+        "        if in_child: break\n"
+        "if in_child:\n"
+        "    assert c.emit('page_view', user='child')\n"
+        "    assert c.stats()['accepted'] <= 2, c.stats()\n"
+        "    os._exit(0)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "codes = [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in children]\n"
+        "assert codes == [0] * len(codes), codes\n"
+        "assert c.flush(30)\nprint(json.dumps([total, c.stats()['accepted'], len(children)]))\n",
+        instance,
+    )
+    total, by_stats, children = accepted
+    assert total == by_stats
+    status = instance.settle()
+    streams = check_streams(instance.events())
+    assert status["lost"] == 0
+    assert max(streams.values()) == total
+    assert status["stored"] == sum(streams.values())
+    # A child that was forked inside an emit may have that one refused, and emits one of its own.
+    assert all(1 <= n <= 2 for n in streams.values() if n != total)
+    assert len(streams) == children + 1
+
+
+def test_a_child_that_never_emits_touches_nothing(instance: Instance) -> None:
+    files = run_child(
+        "c.emit('page_view')\npid = os.fork()\n"
+        "if pid == 0: sys.exit(0)\n"
+        "os.waitpid(pid, 0)\nassert c.emit('page_view')\n"
+        f"print(json.dumps(os.listdir({str(instance.config.outbox_directory)!r})))\n",
+        instance,
+    )
+    assert len(files) == 2  # the token, and one outbox
+    assert instance.status()["pending"] == 2
+
+
+def test_an_emit_from_a_finaliser_inside_an_emit_is_refused(instance: Instance) -> None:
+    """Garbage collection may run anywhere, with anybody's __del__."""
+
+    class Emitting(dict):  # type: ignore[type-arg] # a mapping whose iteration emits
+        def __init__(self, client: Client) -> None:
+            super().__init__(a=1)
+            self.client = client
+
+        def values(self) -> Any:
+            assert self.client.emit("login") is False
+            return super().values()
+
+    with Client(instance.socket) as client:
+        assert client.emit("page_view", props=Emitting(client)) is True
+        check_stats(client, accepted=1, refused_by_cause={"reentered": 1})
+
+
+def test_room_is_told_in_seconds_at_the_present_rate(instance: Instance) -> None:
+    with Client(instance.socket) as client:
+        assert client.stats()["outbox"] == {"reason": None}
+        for _ in range(100):
+            client.emit("page_view")
+        outbox = client.stats()["outbox"]
+        assert outbox["used_bytes"] + outbox["room_bytes"] == 8 * 1024 * 1024
+        assert outbox["room_s"] > 0
+        assert client.stats()["outbox"]["room_s"] is None  # none since the last call

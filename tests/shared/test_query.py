@@ -1,0 +1,188 @@
+"""The query protocol: frames with limits, and a client that says why there is no answer."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from shared.paths import SOCKET_PATH_BYTES_MAX, PathTooLong
+from shared.query import (
+    REQUEST_BYTES_MAX,
+    RESPONSE_BYTES_MAX,
+    Answer,
+    FrameError,
+    QueryClient,
+    QueryError,
+    Unavailable,
+    encode_frame,
+    read_frame,
+)
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+messages = st.dictionaries(st.text(max_size=10), plain, max_size=5)
+
+
+class Stream:
+    """A stream that gives at most so many bytes at once, and counts what was asked for."""
+
+    def __init__(self, data: bytes, at_once: int = 10**9) -> None:
+        self.data = data
+        self.at_once = at_once
+        self.most_asked = 0
+
+    def read(self, length: int) -> bytes:
+        self.most_asked = max(self.most_asked, length)
+        length = min(length, self.at_once)
+        part, self.data = self.data[:length], self.data[length:]
+        return part
+
+
+# -- frames --------------------------------------------------------------------------------------
+
+
+@given(st.lists(messages, max_size=4), st.integers(1, 7))
+def test_frames_come_out_of_a_stream_as_they_went_in_however_it_is_cut(
+    given_messages: list[dict[str, Any]], at_once: int
+) -> None:
+    stream = Stream(b"".join(map(encode_frame, given_messages)), at_once)
+    found = []
+    while (message := read_frame(stream.read, REQUEST_BYTES_MAX)) is not None:
+        found.append(message)
+    assert found == given_messages
+
+
+@given(st.binary(max_size=100), st.booleans())
+@example(b"\xdd\xff\xff\xff\xff", True)
+@example(b"\x91" * 90, True)
+def test_arbitrary_bytes_are_a_map_or_no_frame(data: bytes, with_length: bool) -> None:
+    stream = Stream(struct.pack("!I", len(data)) + data if with_length else data)
+    with contextlib.suppress(FrameError):
+        assert isinstance(read_frame(stream.read, REQUEST_BYTES_MAX), dict | None)
+
+
+def test_a_frame_over_the_limit_is_refused_before_any_of_it_is_read() -> None:
+    stream = Stream(struct.pack("!I", REQUEST_BYTES_MAX + 1) + bytes(100))
+    with pytest.raises(FrameError, match="over the limit of 65536"):
+        read_frame(stream.read, REQUEST_BYTES_MAX)
+    assert stream.most_asked == 4
+
+
+def test_a_frame_of_exactly_the_limit_is_read() -> None:
+    overhead = len(msgpack.packb({"a": "x" * 60_000})) - 60_000
+    message = {"a": "x" * (REQUEST_BYTES_MAX - overhead)}
+    frame = encode_frame(message)
+    assert len(frame) == 4 + REQUEST_BYTES_MAX
+    assert read_frame(Stream(frame).read, REQUEST_BYTES_MAX) == message
+
+
+def test_an_answer_over_the_limit_is_refused_by_who_would_send_it() -> None:
+    with pytest.raises(FrameError, match="over the limit"):
+        encode_frame({"rows": "x" * RESPONSE_BYTES_MAX})
+
+
+def test_a_stream_that_ends_between_frames_has_just_ended() -> None:
+    assert read_frame(Stream(b"").read, REQUEST_BYTES_MAX) is None
+
+
+# -- the client ----------------------------------------------------------------------------------
+
+
+class Server:
+    """A report process that answers with given bytes, and keeps what it was asked."""
+
+    def __init__(self, path: Path, answer: bytes | None) -> None:
+        self.path = str(path)
+        self.asked: list[dict[str, Any] | None] = []
+        self._answer = answer
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(self.path)
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        peer, _ = self._listener.accept()
+        with peer:
+            self.asked.append(read_frame(peer.recv, REQUEST_BYTES_MAX))
+            if self._answer is not None:
+                peer.sendall(self._answer)
+            else:
+                peer.recv(1)  # until the client has given up
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # if nobody has asked, let accept end
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).connect(self.path)
+        self._listener.close()
+        self._thread.join()
+
+
+@pytest.fixture
+def serve(directory: Path) -> Iterator[Any]:
+    servers: list[Server] = []
+
+    def start(answer: bytes | None) -> Server:
+        servers.append(Server(directory / "q.sock", answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def test_a_question_carries_its_version_its_asker_and_only_given_parameters(serve: Any) -> None:
+    server = serve(encode_frame({"ok": True, "rows": [{"a": 1}], "next": 7}))
+    answer = QueryClient(server.path).ask("timeline", asked_by="2", user="7", before_id=None)
+    assert answer == Answer([{"a": 1}], 7)
+    assert server.asked == [
+        {"v": 1, "report": "timeline", "asked_by": "2", "params": {"user": "7"}}
+    ]
+
+
+def test_a_refusal_is_raised_with_its_code(serve: Any) -> None:
+    server = serve(encode_frame({"ok": False, "error": "forbidden", "message": "not you"}))
+    with pytest.raises(QueryError, match="not you") as refused:
+        QueryClient(server.path).ask("summary")
+    assert refused.value.code == "forbidden"
+    assert not isinstance(refused.value, Unavailable)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\0\0", struct.pack("!I", RESPONSE_BYTES_MAX + 1), b"\0\0\0\1\xc1", b"\0\0\0\1\x90"],
+    ids=["closed", "cut", "too long", "no msgpack", "no map"],
+)
+def test_what_is_no_answer_makes_the_report_unavailable(serve: Any, answer: bytes) -> None:
+    server = serve(answer)
+    with pytest.raises(Unavailable):
+        QueryClient(server.path).ask("summary")
+
+
+def test_a_daemon_that_does_not_answer_is_unavailable_after_the_timeout(serve: Any) -> None:
+    server = serve(None)
+    with pytest.raises(Unavailable, match="timed out"):
+        QueryClient(server.path, timeout_s=0.02).ask("summary")
+
+
+def test_a_daemon_that_is_away_is_unavailable_at_once(directory: Path) -> None:
+    with pytest.raises(Unavailable, match="Is it running"):
+        QueryClient(str(directory / "q.sock")).ask("summary")
+
+
+def test_a_path_too_long_for_a_socket_is_a_clear_error() -> None:
+    QueryClient("/" + "x" * (SOCKET_PATH_BYTES_MAX - 1))
+    with pytest.raises(PathTooLong, match="108 bytes; a Unix socket's path has at most 107"):
+        QueryClient("/" + "x" * SOCKET_PATH_BYTES_MAX)
