@@ -1,0 +1,111 @@
+"""Ways of receiving while a commit waits for the disk, as exchangeable daemons.
+
+The daemon that people run is the first; the others are experiments that share all of its parts.
+`python -m benchmarks.ways WAY --config FILE` is `logd run` with that daemon in it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+from benchmarks.two_threads import TwoThreads
+from logd import config as configuration
+from logd import service
+from logd.batch import Producer
+from logd.daemon import QUEUE_DEPTH_MIN, Daemon
+from logd.outboxes import OpenOutbox
+
+COUNTS_MARK = "counts: "
+# One turn's read that is called a load, and how long the socket may be left alone under it:
+# senders without an outbox have only the socket.
+LOAD_EVENTS_MIN = 500
+SOCKET_LEFT_ALONE_MAX_S = 0.05
+# From one commit to the next at least so long; the first after a pause does not wait.
+PACE_S = 0.005
+
+
+class Counting(Daemon):
+    """Mixed in before a daemon: counts what came from outboxes, and says so at the end."""
+
+    from_outboxes = 0
+
+    def _read(self, producer: Producer, outbox: OpenOutbox, alive: bool) -> None:
+        before = producer.taken
+        super()._read(producer, outbox, alive)
+        self.from_outboxes += producer.taken - before
+
+    def close(self) -> None:
+        super().close()
+        print(COUNTS_MARK + json.dumps({"from_outboxes": self.from_outboxes}), file=sys.stderr)
+
+
+class OneThread(Counting, Daemon):
+    """The daemon as it is: drains, reads outboxes, commits, one after the other."""
+
+
+class TwoThreadsCounting(Counting, TwoThreads):
+    """One thread receives and orders while another one commits."""
+
+
+class OutboxesUnderLoad(Counting, Daemon):
+    """One thread that leaves the socket alone while the outboxes give it enough to do."""
+
+    _socket_read_s = 0.0
+    _loaded = False
+
+    def _drain(self) -> int:
+        now_s = time.monotonic()
+        if self._loaded and now_s - self._socket_read_s < SOCKET_LEFT_ALONE_MAX_S:
+            self._more = False
+            return QUEUE_DEPTH_MIN  # as if it had been full: has the outboxes read
+        self._socket_read_s = now_s
+        return super()._drain()
+
+    def _look(self, *, due: bool, all_of_them: bool) -> None:
+        before = self.from_outboxes
+        super()._look(due=due, all_of_them=all_of_them)
+        self._loaded = self.from_outboxes - before >= LOAD_EVENTS_MIN
+
+
+class Paced(Counting, Daemon):
+    """One thread that sleeps between commits, not in the socket: nobody pays for waking it."""
+
+    _committed_s = 0.0
+
+    def _wait(self, timeout_s: float | None) -> None:
+        left_s = self._committed_s + PACE_S - time.monotonic()
+        if left_s > 0 and not self._more and timeout_s is None:
+            self._wait_for_wake(left_s)
+        super()._wait(timeout_s)
+
+    def _commit(self) -> None:
+        super()._commit()
+        self._committed_s = time.monotonic()
+
+
+WAYS: dict[str, type[Daemon]] = {
+    "one": OneThread,
+    "two": TwoThreadsCounting,
+    "outboxes": OutboxesUnderLoad,
+    "paced": Paced,
+}
+LABELS = {
+    "one": "one thread",
+    "two": "two threads",
+    "outboxes": "one thread, outboxes first",
+    "paced": f"one thread, commits {PACE_S * 1000:.0f} ms apart",
+}
+
+
+def main(way: str, config: str) -> None:
+    """`logd run` with another daemon."""
+    logging.basicConfig(format="logd: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    setattr(service, "Daemon", WAYS[way])  # noqa: B010 - not its type to mypy
+    service.run(configuration.load(config))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
