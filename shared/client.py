@@ -25,6 +25,8 @@ from typing import Any
 
 import msgpack
 
+from shared import forks
+from shared.forks import Forked
 from shared.outbox import (
     REFUSED_CLOSED,
     REFUSED_ERROR,
@@ -72,7 +74,7 @@ class _Producer:
     """One process's numbered stream of events: its id, its outbox (or none), its socket."""
 
     def __init__(self, socket_path: str, directory: str | None, outbox_bytes: int) -> None:
-        self.pid = os.getpid()
+        self.forks = forks.count
         self.id = secrets.randbits(64)
         self.seed = producer_seed(self.id)
         self.head = datagram_head(self.id)
@@ -246,6 +248,8 @@ class Client:
         """The accepted event's sequence, or 0 when it is refused."""
         refused: str | None = None
         detail: object = ""
+        again = False
+        forked_at = forks.count
         with self._guard:
             if self._inside:
                 # A signal handler or __del__ of this very thread, in the middle of an emit.
@@ -263,17 +267,26 @@ class Client:
                 refused, detail = REFUSED_MALFORMED, error
                 if self._strict:
                     raise
+            except Forked:
+                again = True
             except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
-                # A signal handler may have raised after the event was accepted: then it is.
-                accepted = self._accepted_after(self._last_sequence)
-                if accepted:
-                    return accepted
-                refused, detail = REFUSED_ERROR, repr(error)
+                if forked_at != forks.count:
+                    again = True
+                else:
+                    # A signal handler may have raised after the event was accepted: then it is.
+                    accepted = self._accepted_after(self._last_sequence)
+                    if accepted:
+                        return accepted
+                    refused, detail = REFUSED_ERROR, repr(error)
             finally:
                 if refused:
                     self._count_refusal(refused)
                 self._inside = False
-        self._log_refusal(refused, detail)
+        if again:
+            # A signal handler forked in the middle: this is the child, and another producer.
+            return self._emit(event_type, user, props, ts_ns)
+        if refused:
+            self._log_refusal(refused, detail)
         return 0
 
     def _accept(
@@ -327,13 +340,15 @@ class Client:
 
     def _new_producer(self) -> _Producer:
         producer = _Producer(self._socket_path, self._outbox_directory, self._outbox_bytes)
+        if producer.forks != forks.count:
+            raise Forked
+        self._producer = producer
+        self._has_outbox = producer.outbox is not None
         if producer.no_outbox_reason:
             _log.warning(
                 "no outbox, so events are not kept while logd is away: %s",
                 producer.no_outbox_reason,
             )
-        self._producer = producer
-        self._has_outbox = producer.outbox is not None
         for cause, count in self._refused.items():
             self._tell_refusals(cause, count)
         return producer
@@ -382,7 +397,8 @@ class Client:
         last_s = self._logged_at_s.get(cause)
         if last_s is None or now_s - last_s >= LOG_INTERVAL_S:
             self._logged_at_s[cause] = now_s
-            _log.warning("event refused (%s, %d so far): %s", cause, self._refused[cause], detail)
+            count = self._refused.get(cause, 0)
+            _log.warning("event refused (%s, %d so far): %s", cause, count, detail)
 
     # -- waiting and counting --------------------------------------------------------------------
 
@@ -456,7 +472,7 @@ class Client:
         with self._guard:
             producer, self._producer = self._producer, None
             self._closed = True
-            if producer is None or producer.pid != os.getpid():
+            if producer is None or producer.forks != forks.count:
                 return
             if producer.outbox is not None:
                 self._last_sequence = producer.written
