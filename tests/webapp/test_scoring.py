@@ -87,6 +87,13 @@ def test_a_wrong_tick_never_helps_and_a_right_one_never_harms(
         assert after <= before
 
 
+def test_a_wrong_tick_takes_a_right_one_back() -> None:
+    question = Question(Kind.SEVERAL, "?", "!", options=("a", "b", "c", "d"), correct=(0, 1))
+    assert mark(question, ["0", "1"]).points == 1.0
+    assert mark(question, ["0", "1", "2"]).points == 0.5
+    assert mark(question, ["0", "1", "2", "3"]).points == 0.0
+
+
 @given(choices(Kind.SINGLE))
 def test_a_single_choice_is_right_or_worth_nothing(question: Question) -> None:
     for number in range(len(question.options)):
@@ -107,8 +114,8 @@ def test_a_number_well_outside_the_tolerance_is_not(question: Question) -> None:
 
 
 def test_a_tolerance_holds_for_numbers_that_binary_cannot_write() -> None:
-    question = Question(Kind.NUMBER, "?", "!", value=0.2, tolerance=0.1)
-    assert mark(question, ["0.3"]).right
+    question = Question(Kind.NUMBER, "?", "!", value=0.3, tolerance=0.1)
+    assert mark(question, ["0.4"]).right  # 0.4 - 0.3 is 0.10000000000000003
 
 
 @pytest.mark.parametrize(

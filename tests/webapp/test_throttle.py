@@ -61,6 +61,14 @@ def test_waiting_is_not_prolonged_by_trying(
     assert make().take("noor", "192.0.2.1") == first
 
 
+def test_another_spelling_of_the_login_is_the_same_account(
+    make: Callable[[], LoginThrottle],
+) -> None:
+    for login in ("noor", "Noor", "NOOR"):
+        make().take(login, "192.0.2.1")
+    assert make().take("nOOr", "192.0.2.1") > 0
+
+
 def test_another_address_may_still_log_in_to_the_account(
     make: Callable[[], LoginThrottle],
 ) -> None:
