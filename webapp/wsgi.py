@@ -1,7 +1,8 @@
-"""For WSGI servers: `gunicorn "webapp.wsgi:application()"`.
+"""For WSGI servers: `gunicorn --preload "webapp.wsgi:application()"`.
 
-The same app as create_app's, but what keeps it from starting is said in one sentence. gunicorn
-would print the traceback of the exception, once for each worker.
+The same app as create_app's, but what keeps it from starting is said in one sentence, where the
+server would print a traceback. Preloaded, it is said once and not by each worker; the app may be
+forked, since it opens its database and its log only in the process that uses them.
 """
 
 from __future__ import annotations
