@@ -71,14 +71,17 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            # On a full disk SQLite has rolled back by itself, and a second time is an error that
+            # would hide the first.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
     def migrate(self) -> None:
         """Brings the file to the newest schema. Refuses one that is newer than this code."""
-        with _said_plainly(self.instance), self.transaction() as connection:
+        with said_plainly(self.instance), self.transaction() as connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS migrations"
                 " (number INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT"
@@ -92,7 +95,7 @@ class Database:
                 f"{len(MIGRATIONS)} this version of the site knows. Run the newer version."
             )
         for number, (name, script) in enumerate(MIGRATIONS[done:], start=done + 1):
-            with _said_plainly(self.instance), self.transaction() as connection:
+            with said_plainly(self.instance), self.transaction() as connection:
                 # Another worker may have come first while this one waited for the lock.
                 row = connection.execute(
                     "SELECT 1 FROM migrations WHERE number = ?", (number,)
@@ -103,7 +106,7 @@ class Database:
                     connection.execute("INSERT INTO migrations VALUES (?, ?)", (number, name))
 
     def _open(self) -> Connection:
-        with _said_plainly(self.instance):
+        with said_plainly(self.instance):
             connection = cast(
                 Connection,
                 sqlcipher.connect(
@@ -134,7 +137,7 @@ def get_db() -> Database:
 
 
 @contextmanager
-def _said_plainly(instance: Instance) -> Iterator[None]:
+def said_plainly(instance: Instance) -> Iterator[None]:
     """Turns SQLCipher's words for a file it cannot use into what the operator can do about it."""
     try:
         yield

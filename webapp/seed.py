@@ -21,8 +21,8 @@ from webapp.accounts import (
     hash_password,
     list_users,
 )
-from webapp.content import Course, read_courses, store_courses
-from webapp.db import Connection, Database, get_db
+from webapp.content import BadContent, Course, read_courses, store_courses
+from webapp.db import Connection, Database, get_db, said_plainly
 from webapp.history import History, generate
 from webapp.school import DEMO_ACCOUNTS, PEOPLE
 from webapp.scoring import dump_questions
@@ -44,9 +44,12 @@ FLUSH_TIMEOUT_S = 5.0
 def seed(demo: bool) -> None:
     """Put the courses into the database, and a demo school if asked for."""
     db = get_db()
-    courses = read_courses()
+    try:
+        courses = read_courses()
+    except BadContent as error:
+        raise click.ClickException(f"The courses cannot be read: {error}") from error
     if not demo:
-        with db.transaction() as connection:
+        with said_plainly(db.instance), db.transaction() as connection:
             store_courses(connection, courses)
         click.echo(f"{len(courses)} courses are in place.")
         return
@@ -87,8 +90,9 @@ def create_user(login: str, name: str, role: str, password: str) -> None:
             f"a password has {PASSWORD_CHARS_MIN} to {PASSWORD_CHARS_MAX} characters",
             param_hint="--password",
         )
+    db = get_db()
     try:
-        with get_db().transaction() as connection:
+        with said_plainly(db.instance), db.transaction() as connection:
             user_id = add_user(
                 connection,
                 login=login,
@@ -122,7 +126,7 @@ def _refuse_second_demo(db: Database) -> None:
 
 def _store_school(db: Database, courses: tuple[Course, ...], history: History) -> None:
     """Accounts, courses and the students' work, all or nothing."""
-    with db.transaction() as connection:
+    with said_plainly(db.instance), db.transaction() as connection:
         store_courses(connection, courses)
         _store_people(connection)
         connection.executemany(

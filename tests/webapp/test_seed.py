@@ -152,6 +152,20 @@ def test_where_logd_was_never_set_up_the_demo_says_so_and_leaves_nothing(empty: 
     assert not database(empty).instance.seeding_marker.exists()
 
 
+@pytest.mark.parametrize("demo", [(), ("--demo",)])
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_done(
+    empty: Flask, played: PlayedTo, demo: tuple[str, ...]
+) -> None:
+    connection = database(empty).connection()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    code, output = run(empty, "seed", *demo)
+    assert code == 1
+    assert "database or disk is full. Check the free space" in output
+    assert connection.execute("SELECT count(*) FROM courses").fetchone()[0] == 0
+    assert not played.events
+
+
 def test_an_account_made_by_command_can_log_in(empty: Flask) -> None:
     code, output = run(
         empty,
