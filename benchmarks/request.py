@@ -227,8 +227,8 @@ def finish(rows: Sequence[Measured]) -> int:
 
 
 @click.command()
-@click.option("--requests", default=1200, show_default=True, type=click.IntRange(1))
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--requests", default=1500, show_default=True, type=click.IntRange(1))
+@click.option("--rounds", default=2, show_default=True, type=click.IntRange(1))
 @click.option("--only", multiple=True, type=click.Choice([way.name for way in WAYS]))
 @click.option("--flush-ms", default=0, show_default=True, help="How much longer each flush takes.")
 @click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For databases.")
