@@ -15,15 +15,11 @@ import contextlib
 import enum
 import logging
 import os
-import secrets
-import socket
 import threading
 import time
 import weakref
 from collections.abc import Mapping
 from typing import Any
-
-import msgpack
 
 from shared import forks
 from shared.forks import Forked
@@ -35,20 +31,12 @@ from shared.outbox import (
     REFUSED_REENTERED,
     REFUSED_UNDELIVERED,
 )
-from shared.outbox_file import OutboxFile
 from shared.paths import check_socket_path
-from shared.rendezvous import NoOutbox
+from shared.producer import Producer
 from shared.schema import Malformed, check_event_type, check_props, check_ts_ns, check_user
-from shared.wire import (
-    datagram_head,
-    encode_farewell,
-    encode_record,
-    pack_payload,
-    producer_seed,
-)
+from shared.wire import encode_farewell, encode_record, pack_payload
 
 OUTBOX_BYTES = 8 * 1024 * 1024
-RECONNECT_INTERVAL_S = 0.1
 LOG_INTERVAL_S = 10.0
 POLL_INTERVAL_MIN_S = 0.0002
 POLL_INTERVAL_MAX_S = 0.005
@@ -68,78 +56,6 @@ class Outcome(enum.Enum):
 
     def __bool__(self) -> bool:
         return self is Outcome.STORED
-
-
-class _Producer:
-    """One process's numbered stream of events: its id, its outbox (or none), its socket."""
-
-    def __init__(self, socket_path: str, directory: str | None, outbox_bytes: int) -> None:
-        self.forks = forks.count
-        self.id = secrets.randbits(64)
-        self.seed = producer_seed(self.id)
-        self.head = datagram_head(self.id)
-        self.packer = msgpack.Packer()
-        self.sequence_sent = 0  # without an outbox: the last the kernel took
-        self.no_outbox_reason: str | None = None
-        self.outbox: OutboxFile | None = None
-        self.socket: socket.socket | None = None
-        self._socket_path = socket_path
-        self._connect_after_s = 0.0
-        try:
-            self.outbox = OutboxFile(
-                socket_path, directory, self.id, outbox_bytes, now_ns=time.time_ns()
-            )
-        except NoOutbox as reason:
-            self.no_outbox_reason = str(reason)
-
-    @property
-    def written(self) -> int:
-        """The sequence of the last accepted event."""
-        return self.outbox.writer.written if self.outbox else self.sequence_sent
-
-    @property
-    def confirmed(self) -> int:
-        """The last sequence known to be on disk; without an outbox none ever is."""
-        return self.outbox.writer.confirmed if self.outbox else 0
-
-    def send(self, datagram: bytes) -> bool:
-        """One send that never waits. False when the kernel did not take it."""
-        try:
-            # A socket is there unless the daemon was away at the last try.
-            (self.socket or self._connect()).send(datagram)
-        except BlockingIOError:
-            return False  # the daemon's queue is full; it will read the outbox
-        except OSError:
-            # Refused once, a connected socket stays so for ever, even after a new bind.
-            self._disconnect()
-            return False
-        return True
-
-    def _connect(self) -> socket.socket:
-        now_s = time.monotonic()
-        if now_s < self._connect_after_s:
-            raise ConnectionRefusedError
-        self._connect_after_s = now_s + RECONNECT_INTERVAL_S
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            sock.setblocking(False)
-            sock.connect(self._socket_path)
-        except OSError:
-            sock.close()
-            raise
-        self.socket = sock
-        return sock
-
-    def _disconnect(self) -> None:
-        if self.socket is not None:
-            self.socket.close()
-            self.socket = None
-
-    def close(self) -> None:
-        """Closes what this process holds of it; the outbox's file stays for the daemon."""
-        self._disconnect()
-        if self.outbox is not None:
-            self.outbox.close()
 
 
 class Client:
@@ -175,7 +91,7 @@ class Client:
         self._guard = threading.RLock()
         self._inside = False
         self._closed = False
-        self._producer: _Producer | None = None
+        self._producer: Producer | None = None
         self._known_types: set[str] = set()
         self._refused: dict[str, int] = {}
         self._logged_at_s: dict[str, float] = {}
@@ -322,7 +238,7 @@ class Client:
         self._last_sequence = sequence = writer.written
         return sequence
 
-    def _send_only(self, producer: _Producer, payload: bytes) -> int:
+    def _send_only(self, producer: Producer, payload: bytes) -> int:
         """Fire and forget: accepted is what the kernel took, and only that uses up a sequence."""
         sequence = producer.sequence_sent + 1
         if not producer.send(producer.head + encode_record(producer.seed, sequence, payload)):
@@ -338,8 +254,8 @@ class Client:
         self._last_sequence = max(written, sequence)
         return written if written > sequence else 0
 
-    def _new_producer(self) -> _Producer:
-        producer = _Producer(self._socket_path, self._outbox_directory, self._outbox_bytes)
+    def _new_producer(self) -> Producer:
+        producer = Producer(self._socket_path, self._outbox_directory, self._outbox_bytes)
         if producer.forks != forks.count:
             raise Forked
         self._producer = producer
@@ -410,7 +326,7 @@ class Client:
         producer = self._producer
         return producer is None or self._wait(producer, producer.written, timeout_s)
 
-    def _wait(self, producer: _Producer, sequence: int, timeout_s: float) -> bool:
+    def _wait(self, producer: Producer, sequence: int, timeout_s: float) -> bool:
         if producer.outbox is None:
             return sequence == 0
         deadline_s = time.monotonic() + timeout_s
