@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import queue
-import statistics
 import threading
 import time
 from collections.abc import Sequence
@@ -147,27 +146,30 @@ class Synchronous(_Counted):
         super().__init__()
         self._directory = directory
         self._journal = journal
-        self._opening_ns: list[int] = []
+        self._opening_ns = self._taken_ns = 0
         prepare_earlier(directory, journal)
         self._elsewhere = open_earlier(directory, journal) if open_elsewhere else None
 
     def log(self) -> bool:
-        start_ns = time.perf_counter_ns()
+        start_ns = opened_ns = time.perf_counter_ns()
         try:
             connection = open_earlier(self._directory, self._journal)
+            opened_ns = time.perf_counter_ns()
             try:
-                self._opening_ns.append(time.perf_counter_ns() - start_ns)
                 _store(connection, [_row()])
             finally:
                 connection.close()
         except sqlcipher3.DatabaseError:
             return self.count(False)
+        finally:
+            self._opening_ns += opened_ns - start_ns
+            self._taken_ns += time.perf_counter_ns() - start_ns
         return self.count(True)
 
     def finish(self) -> dict[str, Any]:
         if self._elsewhere is not None:
             self._elsewhere.close()
-        return {**self.counts(), "opening_ns": statistics.median(self._opening_ns or [0])}
+        return {**self.counts(), "opening_share": self._opening_ns / max(1, self._taken_ns)}
 
 
 class InProcessQueue(_Counted):

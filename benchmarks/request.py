@@ -104,7 +104,7 @@ def measure(
             counts |= {key: state[key] for key in ("stored", "quarantined", "pending", "lost")}
         else:
             counts["stored"] = count_earlier(directory) if way.logs else 0
-        notes = {key: counts.pop(key) for key in list(counts) if key == "opening_ns"}
+        notes = {key: counts.pop(key) for key in list(counts) if key == "opening_share"}
         sums = Sums(**counts)
         problems = sums.problems()
         if sums.attempted != (made if way.logs else 0):
