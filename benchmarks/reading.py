@@ -51,12 +51,10 @@ def _synchronous(rows: Mapping[str, Figures]) -> list[str]:
             " connection keeps the file open, so that closing this one flushes nothing"
         )
         names.append("sync-wal-open")
-    shares = ", ".join(
-        f"{rows[name].notes['opening_ns'] / rows[name].call(0.5):.0%}" for name in names
-    )
+    shares = ", ".join(f"{rows[name].notes['opening_share']:.0%}" for name in names)
     said.append(
-        f"of these calls {shares} pass before the INSERT, while the connection is opened and the"
-        " passphrase becomes a key"
+        f"of the time of these calls {shares} passes before the INSERT, while the connection is"
+        " opened and the passphrase becomes a key"
     )
     return ["; ".join(said) + "."]
 

@@ -23,7 +23,7 @@ OFF = Sums(attempted=4, accepted=4, refused=0, stored=3)
 
 
 def measured(name: str = "logd", sums: Sums = RIGHT) -> Measured:
-    notes = {"opening_ns": 900.0}
+    notes = {"opening_share": 0.9}
     return Measured(name, name, [1000, 3000], [5000, 7000], sums, sums.problems(), notes)
 
 
@@ -117,7 +117,7 @@ def test_rounds_are_pooled_and_no_problem_is_forgotten() -> None:
     assert pooled.calls_ns == [1000, 3000, 1000, 3000]
     assert pooled.sums == Sums(attempted=8, accepted=8, refused=0, stored=7)
     assert pooled.problems == OFF.problems()
-    assert pooled.notes == {"opening_ns": 900.0}
+    assert pooled.notes == {"opening_share": 0.9}
 
 
 def test_an_unknown_way_is_named() -> None:
