@@ -22,6 +22,7 @@ from shared.client import Client
 REFUSED_WAIT_S = 0.001
 EMIT_TIMEOUT_S = 120.0
 FLUSH_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 5.0
 PROPS: dict[str, Any] = {"route": "/lesson/<int:lesson>", "method": "GET", "status": 200}
 
 
@@ -97,10 +98,11 @@ def emitters(socket: Path, load: Load) -> Iterator[tuple[Barrier, Queue[Emitted]
         for process in processes:
             process.start()
         yield start, results
+        for process in processes:
+            process.join(END_TIMEOUT_S)
     finally:
         for process in processes:
             if process.pid is not None:
-                process.join(1.0)
                 process.kill()
                 process.join()
 
