@@ -1,0 +1,154 @@
+"""The map in the README is the code: who imports whom, and nothing imports upwards."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+from tests.test_trust_page import all_test_names
+
+README = (ROOT / "README.md").read_text()
+PACKAGES = ("shared", "logd", "webapp")
+MAY_IMPORT = {"shared": {"shared"}, "logd": {"logd", "shared"}, "webapp": {"webapp", "shared"}}
+STDLIB_AND_MSGPACK = {*sys.stdlib_module_names, "msgpack"}
+
+
+def modules(package: str) -> Iterator[Path]:
+    return (ROOT / package).rglob("*.py")
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of everything a module imports, also inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_what_they_may(package: str) -> None:
+    for path in modules(package):
+        ours = {name.split(".")[0] for name in imports(path)} & {*PACKAGES, "tests", "benchmarks"}
+        assert ours <= MAY_IMPORT[package], path
+
+
+def test_shared_needs_the_standard_library_and_msgpack_only() -> None:
+    for path in modules("shared"):
+        outside = {name.split(".")[0] for name in imports(path)} - STDLIB_AND_MSGPACK - {"shared"}
+        assert outside == set(), path
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_imports_one_that_imports_it(package: str) -> None:
+    names = {dotted(path): path for path in modules(package)}
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        targets = set()
+        for imported in imports(path):
+            while imported and imported not in names:
+                imported = imported.rpartition(".")[0]
+            if imported and imported != name:
+                targets.add(imported)
+        graph[name] = targets
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above, name))
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*above, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+PURE = {
+    "shared.schema", "shared.wire", "shared.outbox", "logd.batch", "logd.intake", "logd.repair",
+    "logd.render",
+}  # fmt: skip
+IMPURE = {"socket", "time", "sqlcipher3", "mmap", "select", "selectors", "subprocess", "threading"}
+
+
+def test_the_codec_ordering_and_batching_touch_no_socket_clock_or_database() -> None:
+    for package in PACKAGES:
+        for path in modules(package):
+            if dotted(path) in PURE:
+                assert {name.split(".")[0] for name in imports(path)} & IMPURE == set(), path
+
+
+def test_the_map_in_the_readme_names_every_module_of_the_core_once() -> None:
+    section = README.split("## Who may call whom")[1].split("\n## ")[0]
+    named = re.findall(r"`(\w+\.py)`", section)
+    for package in ("shared", "logd"):
+        there = {path.name for path in modules(package)} - {"__init__.py", "__main__.py"}
+        assert there - set(named) == set(), package
+
+
+def test_every_test_that_the_readme_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", README))
+    assert len(named) > 25
+    assert named - all_test_names() == set()
+
+
+def test_every_dependency_is_named_in_the_readme_with_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    section = README.split("## What it stands on")[1]
+    for dependency in project["dependencies"]:
+        name = re.split(r"[<>=]", dependency)[0]
+        assert re.search(rf"^\| .*{re.escape(name)}.* \| .+ \|$", section, re.MULTILINE), name
+
+
+def test_the_lock_is_hashed_and_names_no_host() -> None:
+    lock = (ROOT / "requirements.txt").read_text()
+    assert "://" not in lock
+    requirements = re.findall(r"^[a-z0-9-]+==.*?(?=^[a-z]|\Z)", lock, re.MULTILINE | re.DOTALL)
+    assert len(requirements) > 20
+    assert all("--hash=sha256:" in requirement for requirement in requirements)
+
+
+def test_shared_words_are_never_written_with_pack_into() -> None:
+    """Rule 1: struct.pack_into writes zeros first; a reader saw them."""
+    for path in (ROOT / "shared").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        assert "pack_into" not in {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+
+
+def test_only_one_module_opens_the_database() -> None:
+    """Rule 8: any other descriptor of the file, once closed, would drop SQLite's locks."""
+    users = {
+        path.name
+        for path in modules("logd")
+        if {"sqlcipher3"} & {n.split(".")[0] for n in imports(path)}
+    }
+    assert users == {"database.py"}
+
+
+def test_no_path_of_a_machine_is_in_the_tree() -> None:
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not files:
+        pytest.skip("not a git checkout: which files belong to the tree is not known")
+    homes = re.compile(r"/(?:home|Users|root)/\w+")
+    for name in files:
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".txt", ".html", ".css", ""} and path.is_file():
+            assert not homes.search(path.read_text(errors="replace")), name
