@@ -388,7 +388,7 @@ class Client:
         with self._guard:
             producer, self._producer = self._producer, None
             self._closed = True
-            if producer is None or producer.forks != forks.count:
+            if producer is None or producer.pid != os.getpid():
                 return
             if producer.outbox is not None:
                 self._last_sequence = producer.written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import time
@@ -25,6 +26,7 @@ class Producer:
 
     def __init__(self, socket_path: str, directory: str | None, outbox_bytes: int) -> None:
         self.forks = forks.count
+        self.pid = os.getpid()
         self.id = secrets.randbits(64)
         self.seed = producer_seed(self.id)
         self.head = datagram_head(self.id)

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
+from shared.outbox import RING_BYTES_MIN, OutboxWriter, outbox_bytes
 from shared.outbox_file import outbox_name
 from shared.wire import (
     DATAGRAM_HEAD,
@@ -142,31 +143,63 @@ def test_the_largest_datagram_and_deep_msgpack_are_quarantined(instance: Instanc
     check_sums(status, attempted=2, accepted=2)
 
 
+FORGED = 77
+
+
+def _genuine() -> bytes:
+    """A whole, undamaged outbox of producer 77 with three events in it."""
+    buffer = bytearray(outbox_bytes(RING_BYTES_MIN))
+    writer = OutboxWriter(memoryview(buffer), FORGED, pid=1, now_ns=1)
+    for number in range(3):
+        writer.append(pack_payload(msgpack.Packer(), "forged", number, None, None))
+    return bytes(buffer)
+
+
 def _plant(directory: Path, kind: str, name: str) -> None:
-    path = directory / name
+    path, other = directory / name, directory / ".other"
     if kind == "symbolic link":
-        path.symlink_to("/etc/hostname")
+        other.write_bytes(_genuine())
+        path.symlink_to(other)
     elif kind == "fifo":
         os.mkfifo(path)
     elif kind == "directory":
         path.mkdir()
     elif kind == "hard link":
-        (directory / ".other").write_bytes(bytes(8192))
-        os.link(directory / ".other", path)
+        other.write_bytes(_genuine())
+        os.link(other, path)
+    elif kind == "another producer's":
+        (directory / outbox_name(os.getuid(), FORGED + 1)).write_bytes(_genuine())
+    elif kind == "another user's":
+        path.write_bytes(_genuine())
+        os.chown(path, 65534, 65534)
+    elif kind == "too large for its ring":
+        path.write_bytes(_genuine() + b"x")
     elif kind == "empty":
         path.touch()
-    elif kind == "zeros":
-        path.write_bytes(bytes(4096 + 65536))
     elif kind == "noise":
         path.write_bytes(random.Random(1).randbytes(4096 + 65536))
 
 
 @pytest.mark.parametrize(
-    "kind", ["symbolic link", "fifo", "directory", "hard link", "empty", "zeros", "noise"]
+    "kind",
+    [
+        "symbolic link",
+        "fifo",
+        "directory",
+        "hard link",
+        "another producer's",
+        pytest.param(
+            "another user's",
+            marks=pytest.mark.skipif(os.getuid() != 0, reason="giving a file away needs root"),
+        ),
+        "too large for its ring",
+        "empty",
+        "noise",
+    ],
 )
 def test_a_forged_outbox_is_refused_once_and_harms_nobody(instance: Instance, kind: str) -> None:
     directory = instance.config.outbox_directory
-    name = outbox_name(os.getuid(), 77)
+    name = outbox_name(os.getuid(), FORGED)
     _plant(directory, kind, name)
     daemon = instance.start()
     with emitters(instance, count=1, events=500) as (emitter,):
@@ -175,7 +208,8 @@ def test_a_forged_outbox_is_refused_once_and_harms_nobody(instance: Instance, ki
     status = instance.status()
     check_sums(status, attempted=500 + emitter.refused, accepted=500, refused=emitter.refused)
     assert status["quarantined"] == 1
-    assert sum(name in line for line in daemon.lines) == 1
+    assert sum("refused as an outbox" in line for line in daemon.lines) == 1
+    assert instance.events("--type", "forged") == []
     assert instance.stop() == 0
     path = directory / name
     if kind == "directory":

@@ -321,6 +321,23 @@ def test_a_child_that_never_emits_touches_nothing(instance: Instance) -> None:
     assert instance.status()["pending"] == 2
 
 
+def test_a_child_that_python_did_not_fork_says_no_farewell_for_its_parent(
+    instance: Instance,
+) -> None:
+    """A C library may fork past Python's hooks; its child still runs what Python runs at exit."""
+    farewells = run_child(
+        "import ctypes, shared.client\nfrom shared.outbox import WORD_FAREWELL\n"
+        "c.emit('page_view')\npid = ctypes.CDLL(None).fork()\n"
+        "if pid == 0:\n    shared.client._close_clients()\n    os._exit(0)\n"
+        "os.waitpid(pid, 0)\nwords = c._producer.outbox.writer._words\n"
+        "before = words[WORD_FAREWELL]\nassert c.emit('page_view')\n"
+        "print(json.dumps(before))\n",
+        instance,
+    )
+    assert farewells == 0
+    assert instance.status()["pending"] == 2
+
+
 def test_an_emit_from_a_finaliser_inside_an_emit_is_refused(instance: Instance) -> None:
     """Garbage collection may run anywhere, with anybody's __del__."""
 
