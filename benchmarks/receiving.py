@@ -207,8 +207,8 @@ def main(
             here = machine.look(place)
             plan = _plan(loads, ways or tuple(WAYS), place)
             with click.progressbar(length=len(plan) * repeat, file=sys.stderr) as bar:
-                for _ in range(repeat):
-                    for flush_ms, load, way in plan:
+                for turn in range(repeat):
+                    for flush_ms, load, way in _rotated(plan, turn):
                         bar.label = f"{way:<8} {load}"
                         number = sum(map(len, done.values()))
                         run = measure(way, load, flush_ms, place / str(number))
@@ -229,7 +229,10 @@ def main(
     sys.exit(finish(runs))
 
 
-def _plan(loads: Sequence[Load], ways: Sequence[str], place: Path) -> list[tuple[int, Load, str]]:
+Cell = tuple[int, Load, str]
+
+
+def _plan(loads: Sequence[Load], ways: Sequence[str], place: Path) -> list[Cell]:
     disks = [0, SLOW_FLUSH_MS]
     try:
         slow_flush.environment(place, SLOW_FLUSH_MS)
@@ -237,6 +240,18 @@ def _plan(loads: Sequence[Load], ways: Sequence[str], place: Path) -> list[tuple
         click.echo(f"no slow disk in this run: {reason}", err=True)
         disks = [0]
     return [(flush_ms, load, way) for flush_ms in disks for load in loads for way in ways]
+
+
+def _rotated(plan: Sequence[Cell], turn: int) -> list[Cell]:
+    """The plan with each cell's ways begun one further every turn: none is always the first."""
+    by_cell: dict[tuple[int, Load], list[Cell]] = {}
+    for cell in plan:
+        by_cell.setdefault(cell[:2], []).append(cell)
+    return [
+        cells[(turn + number) % len(cells)]
+        for cells in by_cell.values()
+        for number in range(len(cells))
+    ]
 
 
 if __name__ == "__main__":
