@@ -14,6 +14,7 @@ LOST_DAMAGED = "outbox damaged"
 LOST_RESTORED = "restored"  # confirmed once, missing since the database came from a backup
 LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
 LOST_OUTBOX_GONE = "outbox gone"
+LOST_BEGINNING_UNKNOWN = "beginning unknown"  # first heard of at a high number
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +46,7 @@ class Producer:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A row of the loss ledger. `events` is None where the numbers do not tell how many."""
+    """A row of the loss ledger. Without `last` the numbers do not tell how many events it is."""
 
     producer: Producer
     first: int
@@ -113,11 +114,18 @@ class Batch:
         self.producers.add(producer)
 
     @property
+    def room_events(self) -> int:
+        """How many more events it takes."""
+        return max(0, self._events_max - len(self.events) - len(self.refusals))
+
+    @property
     def room_bytes(self) -> int:
-        """How much more it takes; 0 when full."""
-        if len(self.events) + len(self.refusals) >= self._events_max:
-            return 0
+        """How many more bytes of them it takes."""
         return max(0, self._bytes_max - self.bytes)
+
+    @property
+    def full(self) -> bool:
+        return not (self.room_bytes and self.room_events)
 
     def __bool__(self) -> bool:
         return bool(self.events or self.losses or self.refusals or self.producers)

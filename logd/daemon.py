@@ -13,7 +13,7 @@ import selectors
 import time
 from collections.abc import Callable
 
-from logd.batch import Batch, Producer
+from logd.batch import LOST_DAMAGED, Batch, Producer
 from logd.config import Config
 from logd.errors import NotYet
 from logd.inotify import Inotify
@@ -80,10 +80,16 @@ class Daemon:
         for name, uid, producer_id in self._outboxes.names():
             present.add((uid, producer_id))
             self._discover(name, uid, producer_id)
-        self._store.unfinished(self._batch, present)
+        for uid, producer_id, cause in self._store.unfinished():
+            if (uid, producer_id) not in present:
+                self._book_end(self._intake.producer(uid, producer_id), cause)
         for producer in list(self._open):
             self._confirm(producer)  # committed by a predecessor that did not get to say so
         self.turn(timeout_s=0)
+
+    def _book_end(self, producer: Producer, cause: str) -> None:
+        self._batch.lose(producer, producer.taken + 1, None, cause)
+        producer.ended = True
 
     def turn(self, timeout_s: float | None = None) -> None:
         """Waits for something to do, at most until the next look is due, and does all of it.
@@ -133,7 +139,7 @@ class Daemon:
                 batch.refuse(uid, pid, "oversize datagram", data)
             else:
                 datagram(data, uid, pid, batch)
-            if not batch.room_bytes or drained == DRAIN_DATAGRAMS_MAX:
+            if batch.full or drained == DRAIN_DATAGRAMS_MAX:
                 self._more = True
                 break
         return drained
@@ -168,6 +174,7 @@ class Daemon:
                 return
             align(producer, outbox.header, outbox.read_at, self._batch)
         except OtherVersion as error:
+            producer.has_outbox = True  # what is missing lies there, so a gap is no loss
             self._say("%s: %s: left for a daemon that can read it", name, error)
         except WireError as error:
             if outbox is not None:
@@ -189,7 +196,7 @@ class Daemon:
         for producer, outbox in list(self._open.items()):
             if not (all_of_them or producer.behind):
                 continue
-            if not self._batch.room_bytes:
+            if self._batch.full:
                 self._more = True
                 return
             # Whether it lives is asked before what it has written is read: what a producer
@@ -212,22 +219,24 @@ class Daemon:
         if damage is not None:
             _log.warning("%s: %s", outbox.name, damage)
             outbox.scans_left -= 1
-            found = resynchronise(producer, header, outbox.read_at, header.written, self._batch)
-            if not found or outbox.scans_left < 0:
+            if outbox.scans_left >= 0:
+                resynchronise(producer, header, outbox.read_at, header.written, self._batch)
+            else:
                 self._give_up(producer, outbox, damage)
                 return
         producer.behind = producer.taken < header.written
         if producer.behind:
             self._more = True
-        elif not alive and not producer.ended:
+        elif not alive:
             producer.ended = True
             self._batch.note(producer)
-        elif not alive:
-            self._batch.note(producer)  # a predecessor booked its end and did not remove the file
 
     def _give_up(self, producer: Producer, outbox: OpenOutbox, reason: str) -> None:
         """The rest of this outbox cannot be read; its producer goes on without one."""
         _log.warning("%s: given up: %s", outbox.name, reason)
+        if outbox.header.written > producer.taken:
+            self._batch.lose(producer, producer.taken + 1, outbox.header.written, LOST_DAMAGED)
+            producer.taken = outbox.header.written
         self._batch.refuse(
             producer.uid, producer.pid, f"outbox: {reason}", outbox.name.encode(), producer
         )
@@ -255,6 +264,7 @@ class Daemon:
             self._confirm(producer)
             if producer.ended:
                 self._dismiss(producer)
+        self._intake.trim()
 
     def _confirm(self, producer: Producer) -> None:
         outbox = self._open.get(producer)

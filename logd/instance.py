@@ -102,7 +102,7 @@ def status(config: Config) -> dict[str, Any]:
         **totals,
         "pending": sum(max(0, n - watermarks.get(key, 0)) for key, n in written.items()),
         "refused_by_clients": refused,
-        "tails_unknown": unknown,
+        "unknown_extent": unknown,
         "outboxes": len(written),
         "config": str(config.path),
     }

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from logd.batch import LOST_NOT_RECEIVED, Batch, Producer
+from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
 from shared.outbox import aligned
 from shared.schema import Malformed
 from shared.wire import (
+    DATAGRAM_BYTES_MAX,
     DATAGRAM_HEAD,
     KIND_FAREWELL,
     RECORD_HEAD,
@@ -41,8 +42,6 @@ class Intake:
         key = (uid, producer_id)
         known = self.producers.get(key)
         if known is None:
-            if len(self.producers) >= PRODUCERS_MAX:
-                self._forget_some()
             known = self.producers[key] = self._introduce(uid, producer_id)
             if known.has_outbox:
                 self._uid_of_outbox[producer_id] = uid
@@ -53,8 +52,13 @@ class Intake:
         self.producers.pop((producer.uid, producer.id), None)
         self._uid_of_outbox.pop(producer.id, None)
 
-    def _forget_some(self) -> None:
-        # Strangers may invent producers without end; what is on disk can be introduced again.
+    def trim(self) -> None:
+        """Forgets idle producers past a bound; for when the batch at hand is empty.
+
+        Strangers may invent producers without end; what is on disk can be introduced again.
+        """
+        if len(self.producers) < PRODUCERS_MAX:
+            return
         idle = [p for p in self.producers.values() if not p.has_outbox and p.taken == p.stored]
         for producer in idle[: PRODUCERS_MAX // 2]:
             self.forget(producer)
@@ -62,6 +66,8 @@ class Intake:
     def datagram(self, data: bytes, uid: int, pid: int, batch: Batch) -> None:
         """One datagram from the process `pid` of user `uid`, both by the kernel's word."""
         try:
+            if len(data) > DATAGRAM_BYTES_MAX:
+                raise WireError("oversize datagram", f"{len(data)} bytes")
             kind, producer_id = decode_head(data)
             if pid == 0:
                 # Queued before credentials were asked for: whose it is, nobody can say.
@@ -97,7 +103,8 @@ class Intake:
                 # All of it lies in the outbox, this record too, and is read from there in order.
                 producer.behind = True
                 return
-            if sequence - taken - 1 > self._gap_events_max:
+            far = sequence - taken - 1 > self._gap_events_max
+            if far and taken:
                 batch.refuse(
                     producer.uid,
                     producer.pid,
@@ -105,7 +112,12 @@ class Intake:
                     payload,
                 )
                 return
-            batch.lose(producer, taken + 1, sequence - 1, LOST_NOT_RECEIVED)
+            if far:
+                # Never heard of: an old client of a new database. How much of this is missing
+                # here was perhaps stored in the former one.
+                batch.lose(producer, 1, None, LOST_BEGINNING_UNKNOWN)
+            else:
+                batch.lose(producer, taken + 1, sequence - 1, LOST_NOT_RECEIVED)
         self._take(producer, sequence, payload, batch)
 
     def records(self, producer: Producer, payloads: Iterable[bytes], batch: Batch) -> None:

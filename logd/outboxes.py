@@ -20,7 +20,6 @@ from shared import liveness
 from shared.outbox import (
     CONFIRMED_OFFSET,
     HEADER_BYTES,
-    WORD_FAREWELL,
     WORD_WRITTEN,
     Header,
     OutboxError,
@@ -80,10 +79,6 @@ class OpenOutbox:
         """The one word that grows while the producer lives: 8 bytes, read alone."""
         return int.from_bytes(os.pread(self.fd, 8, WORD_WRITTEN * 8), sys.byteorder)
 
-    def farewell(self) -> bool:
-        """Whether the producer has said that nothing will follow."""
-        return os.pread(self.fd, 8, WORD_FAREWELL * 8) != bytes(8)
-
     def alive(self) -> bool:
         """Whether the producer's process still holds its lock."""
         return liveness.holder(self.fd) is not None
@@ -142,7 +137,10 @@ class Outboxes:
     def names(self) -> list[tuple[str, int, int]]:
         """(name, uid, producer id) of every file that is named like an outbox."""
         found = []
-        for name in os.listdir(self._fd):  # noqa: PTH208 - by descriptor
+        listed = os.listdir(self._fd)  # noqa: PTH208 - by descriptor
+        if self._refused:
+            self._refused = {name: self._refused[name] for name in listed if name in self._refused}
+        for name in listed:
             parsed = parse_name(name)
             if parsed is not None:
                 found.append((name, *parsed))

@@ -13,10 +13,11 @@ from shared.outbox import (
     Header,
     OutboxError,
     ReadAt,
+    aligned,
     find_record,
     read_records,
 )
-from shared.wire import RECORD_HEAD
+from shared.wire import RECORD_BYTES_MAX, RECORD_HEAD
 
 
 def check_numbers(header: Header, taken: int) -> None:
@@ -25,6 +26,9 @@ def check_numbers(header: Header, taken: int) -> None:
         raise OutboxError("impossible sequence", "more is confirmed than written")
     if taken > header.written:
         raise OutboxError("numbers behind its watermark", f"{header.written}, taken {taken}")
+    position_max = header.confirmed_sequence * aligned(RECORD_BYTES_MAX)
+    if header.confirmed_position > position_max or header.confirmed_position % 8:
+        raise OutboxError("impossible position", f"{header.confirmed_position}")
     waiting = header.written - max(taken, header.confirmed_sequence)
     if waiting > header.ring_bytes // RECORD_HEAD.size:
         raise OutboxError("impossible sequence", f"{waiting} events in {header.ring_bytes} bytes")
@@ -50,9 +54,7 @@ def align(producer: Producer, header: Header, read_at: ReadAt, batch: Batch) -> 
             written=producer.taken,
             bytes_max=header.ring_bytes,
         )
-        producer.position = page.position
-        if page.damage is not None:
-            resynchronise(producer, header, read_at, producer.taken, batch)
+        producer.position = page.position  # before any damage, which reading on will find
         return
     lost_from = producer.taken + 1
     found = find_record(read_at, header.ring_bytes, producer.seed, lost_from, header.written)
@@ -76,8 +78,7 @@ def read_on(
     check_numbers(header, producer.taken)
     damage: str | None = None
     for _ in range(2):
-        room_bytes = batch.room_bytes
-        if producer.taken >= header.written or not room_bytes:
+        if producer.taken >= header.written or batch.full:
             return None
         page = read_records(
             read_at,
@@ -86,7 +87,8 @@ def read_on(
             producer.position,
             after=producer.taken,
             written=header.written,
-            bytes_max=room_bytes,
+            bytes_max=batch.room_bytes,
+            records_max=batch.room_events,
         )
         intake.records(producer, page.payloads, batch)
         producer.position = page.position
@@ -118,4 +120,7 @@ def _position(found: tuple[int, int], header: Header) -> int:
     anchor, ring_bytes = header.confirmed_position, header.ring_bytes
     if sequence > header.confirmed_sequence:
         return anchor + (offset - anchor) % ring_bytes
-    return anchor - ((anchor - offset) % ring_bytes or ring_bytes)
+    position = anchor - ((anchor - offset) % ring_bytes or ring_bytes)
+    if position < 0:
+        raise OutboxError("impossible position", f"{position}")
+    return position

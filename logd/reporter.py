@@ -36,6 +36,7 @@ from shared.schema import Malformed, check_user
 
 CONNECTIONS_MAX = 32
 PEER_TIMEOUT_S = 5.0
+PARAMETER_CHARS_MAX = 200
 _UCRED = struct.Struct("iII")
 
 _log = logging.getLogger("logd.reports")
@@ -121,20 +122,26 @@ class Reporter:
         finally:
             connection.close()  # and with it the transaction, before the answer is on its way
         if report.names_persons:
-            self._client.emit(
+            written = self._client.emit(
                 "report_read",
                 user=asked_by,
                 props={"report": name, "params": _short(params), "peer_uid": uid, "peer_pid": pid},
             )
+            if not written:
+                # Who reads about persons is in the trail, or does not read.
+                raise QueryError("unavailable", "the trail cannot take this reading just now")
         return encode_frame({"ok": True, "rows": answer.rows, "next": answer.next})
 
 
 def _short(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters for the trail: long lists by their length."""
-    return {
-        name: f"{len(value)} of them" if isinstance(value, list) and len(value) > 5 else value
-        for name, value in params.items()
-    }
+    """The parameters for the trail: long lists by their length, long texts by their beginning."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, list):
+            return [short(item) for item in value] if len(value) <= 5 else f"{len(value)} of them"
+        return value[:PARAMETER_CHARS_MAX] if isinstance(value, str) else value
+
+    return {name: short(value) for name, value in params.items()}
 
 
 def _refusal(code: str, message: str) -> bytes:

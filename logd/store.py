@@ -7,7 +7,7 @@ at all. What a failed commit would have changed in memory is changed only after 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,27 +95,20 @@ class Store:
             producer.ended = bool(ended)
         return producer
 
-    def unfinished(self, batch: Batch, present: set[tuple[int, int]]) -> None:
-        """Books producers that can say no more: of an earlier boot, or with their outbox gone.
+    def unfinished(self) -> Iterator[tuple[int, int, str]]:
+        """Producers (uid, id, cause) that can say no more, unless their outbox is there.
 
-        `present` are the (uid, id) whose outboxes are there. Nobody knows how far these producers
-        had got, so their rows in the ledger have no end.
+        They are of an earlier boot, or had an outbox. Nobody knows how far they had got.
         """
         boot_id = self._boot_id
         rows = self._connection.execute(
             "SELECT uid, key, boot_id, has_outbox FROM producer WHERE ended = 0"
         ).fetchall()
         for uid, key, seen_boot_id, has_outbox in rows:
-            if (uid, int(key, 16)) in present:
-                continue
-            same_boot = seen_boot_id == boot_id
-            if same_boot and not has_outbox:
-                continue  # it may live, and has no file to look at
-            producer = self.producer(uid, int(key, 16))
-            producer.has_outbox = bool(has_outbox)
-            producer.ended = True
-            cause = LOST_OUTBOX_GONE if same_boot else LOST_TAIL_UNKNOWN
-            batch.lose(producer, producer.stored + 1, None, cause)
+            if seen_boot_id != boot_id:
+                yield uid, int(key, 16), LOST_TAIL_UNKNOWN
+            elif has_outbox:
+                yield uid, int(key, 16), LOST_OUTBOX_GONE
 
     # -- commit ----------------------------------------------------------------------------------
 
@@ -188,8 +181,8 @@ class Store:
         write = self._connection.executemany
         write("INSERT INTO producer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
         write(
-            "UPDATE producer SET watermark = ?, ended = ?, has_outbox = ?, boot_id = ?, pid = ?,"
-            " last_seen_ns = ? WHERE id = ?",
+            "UPDATE producer SET watermark = max(watermark, ?), ended = ?, has_outbox = ?,"
+            " boot_id = ?, pid = ?, last_seen_ns = ? WHERE id = ?",
             old,
         )
         write(

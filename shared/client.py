@@ -220,6 +220,8 @@ class Client:
         if type(event_type) is not str or event_type not in self._known_types:
             self._remember_type(check_event_type(event_type))
         if props is not None:
+            if not isinstance(props, dict) and isinstance(props, Mapping):
+                props = dict(props)
             check_props(props)
         payload = pack_payload(
             producer.packer,
@@ -240,10 +242,13 @@ class Client:
 
     def _send_only(self, producer: Producer, payload: bytes) -> int:
         """Fire and forget: accepted is what the kernel took, and only that uses up a sequence."""
-        sequence = producer.sequence_sent + 1
+        # Used up before the send: should a signal handler raise behind it, the number must not
+        # come twice, or the second event of it would be taken for a repetition.
+        producer.sequence_sent = sequence = producer.sequence_sent + 1
         if not producer.send(producer.head + encode_record(producer.seed, sequence, payload)):
+            producer.sequence_sent = sequence - 1
             return 0
-        self._last_sequence = producer.sequence_sent = sequence
+        self._last_sequence = sequence
         return sequence
 
     def _accepted_after(self, sequence: int) -> int:

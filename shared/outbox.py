@@ -283,8 +283,10 @@ def read_records(
     after: int,
     written: int,
     bytes_max: int,
+    records_max: int = SEQUENCE_MAX,
 ) -> Page:
-    """The records `after`+1 .. `written` from `position` on, at most about `bytes_max` of payload.
+    """The records `after`+1 .. `written` from `position` on: until they exceed `bytes_max`, or are
+    `records_max`.
 
     `position` is where record `after`+1 lies, or an earlier record: those at or below `after` are
     passed over. `written` must have been read from the header before this call, so that all these
@@ -292,6 +294,7 @@ def read_records(
     """
     page = Page([], position)
     taken_bytes = 0
+    written = min(written, after + records_max)
     piece_bytes = READ_BYTES_FIRST
     while after < written and taken_bytes < bytes_max:
         data = read_ring(read_at, ring_bytes, page.position, min(piece_bytes, ring_bytes))
@@ -313,7 +316,7 @@ def read_records(
             offset = aligned(end)
             if sequence == after + 1:
                 page.payloads.append(payload)
-                taken_bytes += len(payload)
+                taken_bytes += RECORD_HEAD.size + len(payload)
                 after = sequence
         piece_bytes = READ_BYTES_MAX
     return page
@@ -329,6 +332,8 @@ def find_record(
     offset in the ring): a position modulo `ring_bytes`.
     """
     ring = read_at(HEADER_BYTES, ring_bytes)
+    if len(ring) < ring_bytes:
+        raise OutboxError("truncated outbox", f"{len(ring)} bytes of a ring of {ring_bytes}")
     ring += ring[:RECORD_BYTES_MAX]  # a record that goes on at the start
     best: tuple[int, int] | None = None
     unpack = RECORD_HEAD.unpack_from

@@ -13,6 +13,7 @@ from shared.rendezvous import NoOutbox, open_directory
 
 SUFFIX = ".outbox"
 TEMPORARY_PREFIX = ".new-"
+UID_MAX = 2**32 - 1
 
 
 def outbox_name(uid: int, producer_id: int) -> str:
@@ -30,7 +31,7 @@ def parse_name(name: str) -> tuple[int, int] | None:
         parsed = int(uid), int(producer, 16)
     except ValueError:
         return None
-    return parsed if outbox_name(*parsed) == name else None
+    return parsed if parsed[0] <= UID_MAX and outbox_name(*parsed) == name else None
 
 
 class OutboxFile:

@@ -83,6 +83,13 @@ def open_directory(socket_path: str, directory: str | None = None) -> int:
 
     `directory` overrides the path that the daemon has named, not the token. Raises NoOutbox.
     """
+    try:
+        return _open_directory(socket_path, directory)
+    except OSError as error:
+        raise NoOutbox(f"{error.filename or socket_path}: {error.strerror}") from error
+
+
+def _open_directory(socket_path: str, directory: str | None) -> int:
     rendezvous = read_rendezvous(socket_path)
     owner = Path(rendezvous_path(socket_path)).stat().st_uid
     path = directory or rendezvous.directory
@@ -100,9 +107,7 @@ def open_directory(socket_path: str, directory: str | None = None) -> int:
             )
         make_directory(path, rendezvous.token, MODE_PRIVATE)
         write_rendezvous(socket_path, Rendezvous(path, rendezvous.token, current_boot_id()))
-        return open_directory(socket_path, directory)
-    except OSError as error:
-        raise NoOutbox(f"{path}: {error.strerror}") from error
+        return _open_directory(socket_path, directory)
     try:
         if os.fstat(fd).st_uid != owner:
             raise NoOutbox(f"{path} belongs to uid {os.fstat(fd).st_uid}, logd runs as {owner}")

@@ -57,7 +57,7 @@ def check_user(user: object) -> str | None:
     """Returns the user as stored: text or None; a whole number becomes its decimal text."""
     if user is None:
         return None
-    if isinstance(user, int) and not isinstance(user, bool):
+    if isinstance(user, int) and not isinstance(user, bool) and abs(user) <= INT64_MAX:
         user = str(user)
     if not isinstance(user, str) or not user:
         raise Malformed(f"user {_shown(user)}: expected a non-empty text, a whole number or None")
@@ -82,8 +82,8 @@ def check_ts_ns(ts_ns: object) -> int:
 
 
 def check_props(props: object) -> None:
-    """Raises Malformed unless `props` is a map with text keys, plain values, and bounded depth."""
-    if type(props) is not dict and not isinstance(props, Mapping):
+    """Raises Malformed unless `props` is a dict with text keys, plain values, and bounded depth."""
+    if not isinstance(props, dict):
         raise Malformed(f"props: expected a map, not {type(props).__name__}")
     # The common case, flat and plain, is decided in C: this runs in a request.
     if _KEYS.issuperset(map(type, props)) and _SCALARS.issuperset(map(type, props.values())):
@@ -96,7 +96,7 @@ def _check_value(where: str, value: object, depth_left: int) -> None:
         return
     if depth_left == 0:
         raise Malformed(f"{where}: nested deeper than {PROPS_DEPTH_MAX} levels")
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         for key, item in value.items():
             if type(key) is not str:
                 raise Malformed(f"{where}: a key of type {type(key).__name__}, expected text")
@@ -113,5 +113,8 @@ def _check_value(where: str, value: object, depth_left: int) -> None:
 
 def _shown(value: Any) -> str:
     """A value for a message: short, whatever was passed."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except Exception:  # noqa: BLE001 - a number of too many digits, or anybody's __repr__
+        return f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -95,7 +95,7 @@ def pack_payload(
         payload: bytes = packer.pack((event_type, ts_ns, user, packed_props))
     except (ValueError, TypeError, OverflowError) as error:
         # msgpack: an integer over 64 bits, text with lone surrogates, a nesting past its own limit.
-        raise Malformed(f"props cannot be packed: {error}") from error
+        raise Malformed(f"the event cannot be packed: {error}") from error
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise Malformed(
             f"an event of {len(payload)} bytes is over the limit of {PAYLOAD_BYTES_MAX}"

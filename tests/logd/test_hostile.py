@@ -14,6 +14,7 @@ import pytest
 
 from shared.outbox import RING_BYTES_MIN, OutboxWriter, outbox_bytes
 from shared.outbox_file import outbox_name
+from shared.query import QueryClient
 from shared.wire import (
     DATAGRAM_HEAD,
     datagram_head,
@@ -214,6 +215,26 @@ def test_a_forged_outbox_is_refused_once_and_harms_nobody(instance: Instance, ki
     path = directory / name
     if kind == "directory":
         path.rmdir()
+
+
+@pytest.mark.parametrize("uid", ["99999999999999999999", "4294967296", "-1", "0x0"])
+def test_a_file_named_after_no_user_is_no_outbox(instance: Instance, uid: str) -> None:
+    """A name that no number of the database can hold must not end the daemon at each start."""
+    path = instance.config.outbox_directory / f"{uid}-{FORGED:016x}.outbox"
+    path.write_bytes(_genuine())
+    instance.start()
+    assert instance.status()["stored"] == 0
+    assert instance.stop() == 0
+
+
+def test_a_report_whose_reading_cannot_be_written_down_is_cut_to_size(instance: Instance) -> None:
+    """Parameters as long as a request allows: the reading is in the trail all the same."""
+    instance.start()
+    client = QueryClient(str(instance.config.query_socket), timeout_s=20)
+    client.ask("completions", subjects=["x" * 15_000 for _ in range(4)], asked_by="42")
+    until(lambda: instance.status()["stored"] == 1, "the reading is stored")
+    (event,) = instance.events("--type", "report_read")
+    assert event["user"] == "42"
 
 
 def test_an_outbox_cut_short_under_the_daemon_does_not_take_it_down(instance: Instance) -> None:

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logd.batch import LOST_DAMAGED, LOST_NOT_RECEIVED, LOST_RESTORED, Batch, Producer
+from logd.batch import (
+    LOST_BEGINNING_UNKNOWN,
+    LOST_DAMAGED,
+    LOST_NOT_RECEIVED,
+    LOST_RESTORED,
+    Batch,
+    Producer,
+)
 from logd.intake import Intake
 from logd.repair import align, read_on, resynchronise
 from shared.outbox import (
@@ -147,6 +154,17 @@ def test_a_farewell_books_what_never_came_and_only_once() -> None:
     assert producer.ended and producer.refused == {"malformed": 2}
 
 
+def test_an_old_client_of_a_new_database_goes_on_with_its_beginning_unknown() -> None:
+    """Its first number is past every bound; were it refused, so would be all that follow."""
+    producer, batch = new_producer(), batch_of()
+    intake = new_intake(producer, gap_events_max=100)
+    for sequence in (5000, 5001, 9000, 5002):
+        intake.datagram(datagram(sequence), UID, 5, batch)
+    assert sequences(batch) == [5000, 5001, 5002]
+    assert losses(batch) == [(1, None, LOST_BEGINNING_UNKNOWN)]
+    assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps from 5001 to 9000"]
+
+
 def test_a_sender_that_the_kernel_does_not_name_is_quarantined() -> None:
     """Queued before credentials were asked for: the same event comes again from its outbox."""
     producer, batch = new_producer(), batch_of()
@@ -163,6 +181,7 @@ def test_producers_invented_without_end_stay_bounded() -> None:
         intake.datagram(datagram_head(number) + record, UID, 5, batch)
         for producer in batch.producers:
             producer.stored = producer.taken
+        intake.trim()  # as after a commit
     assert len(intake.producers) <= 10_000
 
 
@@ -240,6 +259,32 @@ def test_impossible_numbers_are_refused(written: int, confirmed: int, watermark:
         align(producer, shared.header(), shared.read_at, batch_of())
 
 
+@pytest.mark.parametrize(
+    ("sequence", "position"), [(1, 2**64 - 8), (1, 2**40), (2, 12), (3, 0), (3, 8)]
+)
+def test_an_impossible_position_is_refused_or_found_again(sequence: int, position: int) -> None:
+    """Word 17 is a stranger's too: no arithmetic on it may leave what a word can hold."""
+    shared, producer, batch = Shared(), new_producer(), batch_of()
+    shared.write(3)
+    shared.words[WORD_CONFIRMED_SEQUENCE] = sequence
+    shared.words[WORD_CONFIRMED_POSITION] = position
+    try:
+        align(producer, shared.header(), shared.read_at, batch)
+    except OutboxError:
+        return
+    assert 0 <= producer.position < 2**63
+
+
+def test_a_ring_cut_short_is_refused_by_a_search_too() -> None:
+    shared, producer = Shared(), new_producer()
+    shared.write(3)
+    shared.confirm(3)
+    header = shared.header()
+    del shared.words, shared.writer
+    with pytest.raises(OutboxError, match="truncated"):
+        align(producer, header, lambda *_: b"\0" * 100, batch_of())
+
+
 def test_a_damaged_record_is_booked_and_what_follows_is_read() -> None:
     shared, producer, batch = Shared(), new_producer(), batch_of()
     producer.has_outbox = True
@@ -289,9 +334,12 @@ def test_reading_stops_when_the_batch_is_full_and_goes_on_with_the_next() -> Non
     first = Batch(100_000, bytes_max=len(payload(1)) * 10)
     read_on(producer, shared.header(), shared.read_at, first, intake)
     assert 0 < len(first.events) < 100
-    second = batch_of()
+    second = batch_of(events_max=30)
     read_on(producer, shared.header(), shared.read_at, second, intake)
-    assert sequences(first) + sequences(second) == list(range(1, 101))
+    assert len(second.events) == 30
+    third = batch_of()
+    read_on(producer, shared.header(), shared.read_at, third, intake)
+    assert sequences(first) + sequences(second) + sequences(third) == list(range(1, 101))
 
 
 # -- both roads at once, with a seed -------------------------------------------------------------

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from shared.client import Client
+from shared.outbox import HEADER_BYTES, parse_header
 from shared.rendezvous import RENDEZVOUS_SUFFIX, read_rendezvous
 from tests.support import ROOT, Instance, check_streams, check_sums, emitters, until
 
@@ -167,6 +168,9 @@ def test_rule_4_an_outbox_is_removed_only_after_its_rows_are_committed(instance:
         until(lambda: daemon.says("locked by another program"), "it says what is the matter")
         assert instance.status()["outboxes"] == 1
         assert instance.status()["pending"] == 1
+        (outbox,) = (p for p in instance.config.outbox_directory.iterdir() if p.name != "token")
+        header = parse_header(outbox.read_bytes()[:HEADER_BYTES], outbox.stat().st_size)
+        assert (header.written, header.confirmed_sequence) == (1, 0)
     finally:
         locker.communicate(timeout=30)
     status = instance.settle()

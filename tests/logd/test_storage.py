@@ -268,8 +268,8 @@ def test_after_a_new_boot_producers_without_a_farewell_have_a_row_tail_unknown(
     connection.close()
     instance.start()
     status = instance.settle()
-    assert (status["tails_unknown"], status["lost"], status["stored"]) == (1, 0, 10)
+    assert (status["unknown_extent"], status["lost"], status["stored"]) == (1, 0, 10)
     instance.stop()
     instance.start()
-    assert instance.status()["tails_unknown"] == 1  # booked once
+    assert instance.status()["unknown_extent"] == 1  # booked once
     instance.cli("verify")

@@ -177,7 +177,8 @@ def test_a_reader_takes_no_more_than_it_has_room_for_and_goes_on_there() -> None
         box.writer.append(payload(number))
     found: list[bytes] = []
     pages = 0
-    while part := box.read(bytes_max=1000):
+    record_bytes = RECORD_HEAD.size + len(payload(0))
+    while part := box.read(bytes_max=10 * record_bytes):
         assert len(part) == 10
         found += part
         pages += 1
