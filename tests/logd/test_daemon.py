@@ -1,0 +1,183 @@
+"""The daemon's turns, one at a time, in this process: the order of what it asks, reads and says."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from logd import keyfile
+from logd.daemon import Daemon
+from logd.errors import NotYet
+from logd.outboxes import OpenOutbox, Outboxes
+from logd.receiver import Receiver, bind
+from logd.store import Store
+from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, OutboxWriter, outbox_bytes, parse_header
+from shared.outbox_file import outbox_name
+from shared.wire import pack_payload
+from tests.support import Instance, check_sums, until
+
+PRODUCER = 5
+
+
+class Written:
+    """An outbox file as a producer of another process leaves it; nobody holds its lock."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / outbox_name(os.getuid(), PRODUCER)
+        self._buffer = bytearray(outbox_bytes(RING_BYTES_MIN))
+        self._writer = OutboxWriter(memoryview(self._buffer), PRODUCER, pid=1, now_ns=1)
+        self._packer = msgpack.Packer()
+
+    def write(self, count: int) -> None:
+        for _ in range(count):
+            assert self._writer.append(pack_payload(self._packer, "page_view", 1, None, None))
+        with open(self.path, "r+b" if self.path.exists() else "wb") as file:
+            file.write(self._buffer)
+
+    @property
+    def confirmed(self) -> int:
+        data = self.path.read_bytes()
+        return parse_header(data[:HEADER_BYTES], len(data)).confirmed_sequence
+
+
+@pytest.fixture
+def outbox(instance: Instance) -> Written:
+    return Written(instance.config.outbox_directory)
+
+
+@pytest.fixture
+def daemon(instance: Instance) -> Iterator[Daemon]:
+    """A daemon that only turns when told to."""
+    config = instance.config
+    store = Store(config.database, keyfile.read(config.key_file), 1, config.quarantine_rows_max)
+    outboxes = Outboxes(config.outbox_directory)
+    outboxes.prepare(str(config.socket))
+    receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
+    made = Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7)
+    yield made
+    made.close()
+
+
+def look(daemon: Daemon) -> None:
+    """One turn in which the look is due."""
+    daemon._look_due_s = 0.0
+    daemon.turn(timeout_s=0)
+
+
+def test_rule_4_whether_it_lives_is_asked_before_its_last_event_is_read(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes once more and dies between the two questions, in whichever order they come."""
+    outbox.write(3)
+    questions: list[str] = []
+
+    def asked(name: str) -> None:
+        questions.append(name)
+        if len(questions) == 1:
+            outbox.write(1)
+
+    refresh = OpenOutbox.refresh
+
+    def watched_alive(_: OpenOutbox) -> bool:
+        alive = len(questions) == 0
+        asked("alive")
+        return alive
+
+    def watched_refresh(self: OpenOutbox) -> Any:
+        header = refresh(self)
+        asked("refresh")
+        return header
+
+    monkeypatch.setattr(OpenOutbox, "alive", watched_alive)
+    monkeypatch.setattr(OpenOutbox, "refresh", watched_refresh)
+    daemon.start()
+    for _ in range(3):
+        look(daemon)
+    assert not outbox.path.exists(), "its producer is dead and all of it is stored"
+    check_sums(instance.status(), attempted=4, accepted=4)
+    assert instance.status()["stored"] == 4
+
+
+def test_nothing_is_confirmed_until_it_is_committed(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    outbox.write(3)
+
+    def full(*_: object) -> None:
+        raise NotYet("full")
+
+    with monkeypatch.context() as context:
+        context.setattr(Store, "commit", full)
+        daemon.start()
+        for _ in range(3):
+            daemon.turn(timeout_s=0)
+        assert (outbox.confirmed, instance.status()["stored"]) == (0, 0)
+        assert instance.status()["pending"] == 3
+    daemon.turn(timeout_s=0)
+    assert (outbox.confirmed, instance.status()["stored"]) == (3, 3)
+    check_sums(instance.status(), attempted=3, accepted=3)
+
+
+def test_while_nothing_can_be_stored_nothing_more_is_read(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past what it has in hand it stops reading: the outboxes keep, memory stays bounded."""
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    outbox.write(3)
+    batches: list[int] = []
+
+    def full(_: Store, batch: Any, now_ns: int) -> None:
+        batches.append(len(batch.events))
+        raise NotYet("full")
+
+    with monkeypatch.context() as context:
+        context.setattr(Store, "commit", full)
+        daemon.start()
+        outbox.write(100)
+        for _ in range(5):
+            look(daemon)
+    assert set(batches) == {3}
+    for _ in range(3):
+        look(daemon)
+    assert instance.status()["stored"] == 103
+    assert instance.status()["pending"] == 0
+
+
+def test_a_backlog_larger_than_a_batch_is_stored_in_several(
+    instance: Instance, outbox: Written
+) -> None:
+    instance.configure(batch_events_max=50)
+    outbox.write(420)
+    instance.start()
+    status = instance.settle()
+    check_sums(status, attempted=420, accepted=420)
+    assert (status["stored"], status["commits"]) == (420, 9)
+    until(lambda: not outbox.path.exists(), "the file is removed behind the last commit")
+
+
+def test_two_sights_of_a_producer_at_start_are_one_producer(
+    instance: Instance, daemon: Daemon
+) -> None:
+    """Booked as ended for want of its outbox, and heard of in the same turn."""
+    from tests.logd.test_hostile import datagram, sender
+
+    with sender(instance) as sock:
+        sock.send(datagram(1))
+        daemon.turn(timeout_s=0)
+        daemon._store._connection.execute("UPDATE producer SET has_outbox = 1")
+        for key in list(daemon._intake.producers):
+            del daemon._intake.producers[key]
+        for sequence in (2, 3, 4):
+            sock.send(datagram(sequence))
+        daemon.start()
+    (watermark,) = daemon._store._connection.execute("SELECT watermark FROM producer").fetchone()
+    assert watermark == 4
+    assert [event["sequence"] for event in instance.events()] == [1, 2, 3, 4]
+    instance.cli("verify")
