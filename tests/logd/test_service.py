@@ -79,7 +79,7 @@ def test_with_a_socket_held_by_systemd_datagrams_outlive_the_daemon(instance: In
     parent = subprocess.Popen(
         [sys.executable, "-c", _PARENT, instance.socket, str(instance.config.path)],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        text=True,
+        text=True, start_new_session=True,
     )  # fmt: skip
     assert parent.stdin is not None and parent.stdout is not None
     try:
@@ -98,6 +98,7 @@ def test_with_a_socket_held_by_systemd_datagrams_outlive_the_daemon(instance: In
                 assert parent.stdout.readline() == "go\n"
         assert Path(instance.socket).exists()
     finally:
+        os.killpg(parent.pid, signal.SIGKILL)  # with whatever daemon it has at the moment
         parent.communicate(timeout=30)
     check_sums(instance.status(), attempted=10, accepted=10)
     check_streams(instance.events())
