@@ -24,8 +24,7 @@ import pytest
 from shared.rendezvous import Rendezvous, make_directory, write_rendezvous
 from tests.ports import free_port
 from tests.support import until
-from webapp.process import Events, Signalled
-from webapp.run_plan import (
+from webapp.run.plan import (
     Plan,
     Refusal,
     check_port,
@@ -35,7 +34,8 @@ from webapp.run_plan import (
     sums_text,
     take_directory,
 )
-from webapp.supervisor import RESTARTS_MAX, Supervisor
+from webapp.run.process import Events, Signalled
+from webapp.run.supervisor import RESTARTS_MAX, Supervisor
 
 DEADLINE_S = 20.0
 ACCOUNTS = [("teacher", "frida", "chalk"), ("student", "kim", "pencil")]
@@ -326,7 +326,7 @@ def test_sums_that_cannot_be_had_are_no_traceback(run: Run) -> None:
 
 def test_a_supervisor_killed_with_9_takes_its_children_along(run: Run, tmp_path: Path) -> None:
     code = (
-        "import queue; from webapp.process import Child; import sys, os\n"
+        "import queue; from webapp.run.process import Child; import sys, os\n"
         "Child('logd', sys.argv[1:], queue.SimpleQueue(), dict(os.environ))\n"
         "import signal; signal.pause()\n"
     )

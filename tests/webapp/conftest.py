@@ -13,10 +13,10 @@ from flask import Flask
 from tests.webapp.browser import PASSWORD, Browser
 from tests.webapp.fake_reports import FakeReports
 from webapp import create_app
-from webapp.accounts import Role, add_user, hash_password
-from webapp.content import read_courses, store_courses
-from webapp.db import Database
-from webapp.extensions import activity
+from webapp.classroom.accounts import Role, add_user, hash_password
+from webapp.classroom.content import read_courses, store_courses
+from webapp.classroom.db import Database
+from webapp.classroom.extensions import activity
 
 # One round of hashing: the tests are about what follows a login, not about slow hashes.
 CHEAP = "pbkdf2:sha256:1"

@@ -31,7 +31,8 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import ServiceUnavailable
 
 from shared.schema import Malformed
-from webapp.activity import ActivityLog, ConfigError, _Failures
+from webapp.activity import ActivityLog, ConfigError
+from webapp.activity.extension import _Failures
 
 
 @dataclass

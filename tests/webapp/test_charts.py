@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from webapp.analytics import Day
-from webapp.charts import active_students, page_views, score_histogram
+from webapp.classroom.analytics import Day
+from webapp.classroom.charts import active_students, page_views, score_histogram
 
 
 def days(count: int) -> list[Day]:

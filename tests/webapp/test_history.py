@@ -10,11 +10,11 @@ from flask import Flask
 
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import Trail
-from webapp.content import read_courses
-from webapp.history import DAYS, History, generate, is_holiday
-from webapp.school import AUDITOR, STUDENTS
-from webapp.scoring import score
-from webapp.visits import PAGES
+from webapp.classroom.content import read_courses
+from webapp.classroom.scoring import score
+from webapp.demo.history import DAYS, History, generate, is_holiday
+from webapp.demo.school import AUDITOR, STUDENTS
+from webapp.demo.visits import PAGES
 
 NOW = datetime(2026, 11, 24, 15, 30, tzinfo=UTC)
 NOW_NS = int(NOW.timestamp()) * 1_000_000_000

@@ -10,9 +10,9 @@ from flask import Flask
 
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import MakeApp, database
-from webapp import seed
-from webapp.school import DEMO_ACCOUNTS
-from webapp.visits import Event
+from webapp.demo import seed
+from webapp.demo.school import DEMO_ACCOUNTS
+from webapp.demo.visits import Event
 
 
 class PlayedTo:

@@ -129,7 +129,10 @@ def test_the_page_for_a_failure_works_while_the_database_does_not(
     fill(app)
     browser = Browser(app)
     browser.log_in("student")
-    with caplog.at_level(logging.CRITICAL), mock.patch("webapp.access.find_user") as find_user:
+    with (
+        caplog.at_level(logging.CRITICAL),
+        mock.patch("webapp.classroom.access.find_user") as find_user,
+    ):
         find_user.side_effect = RuntimeError("the disk is gone")
         response = browser.get("/courses/")
     assert response.status_code == 500

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from webapp.db import Database
-from webapp.instance import Instance
-from webapp.throttle import LoginThrottle
+from webapp.classroom.db import Database
+from webapp.classroom.instance import Instance
+from webapp.classroom.throttle import LoginThrottle
 
 
 class Clock:

@@ -14,11 +14,11 @@ from wtforms import StringField
 from wtforms.fields import DateTimeLocalField
 from wtforms.validators import Length, Optional, Regexp, ValidationError
 
-from webapp.access import reader, roles_allowed
-from webapp.accounts import LOGIN_CHARS_MAX, Role, User, find_login, list_users
-from webapp.analytics import EventFilter, analytics_for
-from webapp.db import get_db
-from webapp.paging import key_argument
+from webapp.classroom.access import reader, roles_allowed
+from webapp.classroom.accounts import LOGIN_CHARS_MAX, Role, User, find_login, list_users
+from webapp.classroom.analytics import EventFilter, analytics_for
+from webapp.classroom.db import get_db
+from webapp.classroom.paging import key_argument
 
 blueprint = Blueprint("auditor", __name__, url_prefix="/audit")
 

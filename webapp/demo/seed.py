@@ -10,7 +10,7 @@ from flask.cli import with_appcontext
 
 from shared.client import Client
 from shared.rendezvous import NoOutbox, read_rendezvous
-from webapp.accounts import (
+from webapp.classroom.accounts import (
     LOGIN_CHARS_MAX,
     NAME_CHARS_MAX,
     PASSWORD_CHARS_MAX,
@@ -21,13 +21,13 @@ from webapp.accounts import (
     hash_password,
     list_users,
 )
-from webapp.content import BadContent, Course, read_courses, store_courses
-from webapp.db import Connection, Database, get_db, said_plainly
-from webapp.history import History, generate
-from webapp.school import DEMO_ACCOUNTS, PEOPLE
-from webapp.scoring import dump_questions
-from webapp.visits import Event
-from webapp.work import insert_attempt
+from webapp.classroom.content import BadContent, Course, read_courses, store_courses
+from webapp.classroom.db import Connection, Database, get_db, said_plainly
+from webapp.classroom.scoring import dump_questions
+from webapp.classroom.work import insert_attempt
+from webapp.demo.history import History, generate
+from webapp.demo.school import DEMO_ACCOUNTS, PEOPLE
+from webapp.demo.visits import Event
 
 __all__ = ["COMMANDS", "DEMO_ACCOUNTS"]
 

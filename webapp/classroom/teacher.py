@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from flask import Blueprint, abort, render_template, request
 
-from webapp import catalogue, charts
-from webapp.access import reader, roles_allowed
-from webapp.accounts import Role, find_user, list_users
-from webapp.analytics import BUCKETS, Away, Event, analytics_for
-from webapp.courses import course_or_404, or_404
-from webapp.db import get_db
-from webapp.paging import key_argument
+from webapp.classroom import catalogue, charts
+from webapp.classroom.access import reader, roles_allowed
+from webapp.classroom.accounts import Role, find_user, list_users
+from webapp.classroom.analytics import BUCKETS, Away, Event, analytics_for
+from webapp.classroom.courses import course_or_404, or_404
+from webapp.classroom.db import get_db
+from webapp.classroom.paging import key_argument
 
 blueprint = Blueprint("teacher", __name__, url_prefix="/teacher")
 

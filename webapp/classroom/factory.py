@@ -14,13 +14,23 @@ from flask_login import current_user
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from shared.paths import PathTooLong, check_socket_path
-from webapp import access, auditor, auth, courses, errors, present, quizzes, security, teacher
-from webapp.accounts import Role
-from webapp.config import settings
-from webapp.db import Database
-from webapp.extensions import activity, csrf, login_manager
-from webapp.instance import Instance, read_secret
-from webapp.seed import COMMANDS
+from webapp.classroom import (
+    access,
+    auditor,
+    auth,
+    courses,
+    errors,
+    present,
+    quizzes,
+    security,
+    teacher,
+)
+from webapp.classroom.accounts import Role
+from webapp.classroom.config import settings
+from webapp.classroom.db import Database
+from webapp.classroom.extensions import activity, csrf, login_manager
+from webapp.classroom.instance import Instance, read_secret
+from webapp.demo.seed import COMMANDS
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -28,7 +38,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
     Raises a ClickException with one plain sentence when the instance directory cannot be used.
     """
-    app = Flask("webapp")
+    app = Flask("webapp.classroom")
     app.config.from_mapping(settings(os.environ, config or {}))
     _check_sockets(app)
 

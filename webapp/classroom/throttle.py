@@ -19,7 +19,7 @@ from limits.storage import MovingWindowSupport, Storage
 from limits.strategies import MovingWindowRateLimiter
 from sqlcipher3 import dbapi2 as sqlcipher
 
-from webapp.db import Database
+from webapp.classroom.db import Database
 
 Clock = Callable[[], float]
 

@@ -11,7 +11,7 @@ from flask_login import UserMixin
 from sqlcipher3 import dbapi2 as sqlcipher
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from webapp.db import Connection, Database
+from webapp.classroom.db import Connection, Database
 
 LOGIN_CHARS_MAX = 64
 NAME_CHARS_MAX = 100

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from webapp.accounts import User
-from webapp.db import Connection, Database
-from webapp.scoring import Answers, Question, dump_questions, load_questions, score
+from webapp.classroom.accounts import User
+from webapp.classroom.db import Connection, Database
+from webapp.classroom.scoring import Answers, Question, dump_questions, load_questions, score
 
 
 @dataclass(frozen=True)

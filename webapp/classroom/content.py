@@ -12,8 +12,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from webapp.db import Connection
-from webapp.scoring import BadQuestion, Kind, Question, dump_questions
+from webapp.classroom.db import Connection
+from webapp.classroom.scoring import BadQuestion, Kind, Question, dump_questions
 
 
 class BadContent(ValueError):
@@ -58,7 +58,7 @@ class Course:
 
 def read_courses(root: Traversable | None = None) -> tuple[Course, ...]:
     """All courses below `root`, by default the ones in this package, in their stated order."""
-    directory = files("webapp").joinpath("content") if root is None else root
+    directory = files("webapp.classroom").joinpath("content") if root is None else root
     found = sorted(_positioned(directory), key=lambda pair: pair[0])
     courses = tuple(course for _, course in found)
     for kind, ids in (

@@ -6,7 +6,7 @@ import random
 from datetime import datetime
 from typing import Any
 
-from webapp.school import Person
+from webapp.demo.school import Person
 
 NS = 1_000_000_000
 

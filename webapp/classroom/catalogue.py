@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from webapp.content import Lesson, Quiz, Task
-from webapp.db import Database
-from webapp.scoring import load_questions
+from webapp.classroom.content import Lesson, Quiz, Task
+from webapp.classroom.db import Database
+from webapp.classroom.scoring import load_questions
 
 
 @dataclass(frozen=True)

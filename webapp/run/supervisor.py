@@ -14,8 +14,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 
-from webapp.process import Child, Event, Events, Exited, Line, Signalled, describe_exit
-from webapp.run_plan import HOST, Plan, Refusal, ready_text, remove_half_made, sums_text
+from webapp.run.plan import HOST, Plan, Refusal, ready_text, remove_half_made, sums_text
+from webapp.run.process import Child, Event, Events, Exited, Line, Signalled, describe_exit
 
 LOGD_READY_TIMEOUT_S = 60.0
 SITE_READY_TIMEOUT_S = 60.0

@@ -9,8 +9,8 @@ from typing import Any
 
 from flask import Flask
 
-from webapp import markdown
-from webapp.analytics import Away, Event
+from webapp.classroom import markdown
+from webapp.classroom.analytics import Away, Event
 
 VALUE_CHARS_MAX = 200
 

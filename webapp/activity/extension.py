@@ -51,7 +51,7 @@ from flask import (
 from flask.globals import request_ctx
 
 from shared.client import Client
-from webapp.activity_config import ConfigError, Settings, read_settings
+from webapp.activity.settings import ConfigError, Settings, read_settings
 
 try:
     import flask_login

@@ -17,8 +17,8 @@ from typing import Any, cast
 from flask import Flask, current_app
 from sqlcipher3 import dbapi2 as sqlcipher
 
-from webapp.instance import Instance, InstanceError
-from webapp.schema import MIGRATIONS
+from webapp.classroom.instance import Instance, InstanceError
+from webapp.classroom.schema import MIGRATIONS
 
 # sqlcipher3 is the standard module compiled against another library, without types of its own.
 Connection = sqlite3.Connection

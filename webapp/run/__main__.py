@@ -13,13 +13,15 @@ import queue
 import signal
 import sys
 
-from webapp.process import Events, Signalled
-from webapp.run_plan import Refusal, check_port, make_plan, take_directory
-from webapp.supervisor import Supervisor
+from webapp.run.plan import Refusal, check_port, make_plan, take_directory
+from webapp.run.process import Events, Signalled
+from webapp.run.supervisor import Supervisor
 
 
 def _demo_accounts() -> list[tuple[str, str, str]]:
-    from webapp.seed import DEMO_ACCOUNTS  # not before the site is up: it takes a while to import
+    from webapp.demo.seed import (
+        DEMO_ACCOUNTS,
+    )  # not before the site is up: it takes a while to import
 
     return [(account.role, account.username, account.password) for account in DEMO_ACCOUNTS]
 

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from flask import current_app
 
 from shared.query import QueryClient, QueryError, Row, Unavailable
-from webapp.accounts import User
+from webapp.classroom.accounts import User
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,4 +1,4 @@
-"""For WSGI servers: `gunicorn --preload "webapp.wsgi:application()"`.
+"""For WSGI servers: `gunicorn --preload "webapp.classroom.wsgi:application()"`.
 
 The same app as create_app's, but what keeps it from starting is said in one sentence, where the
 server would print a traceback. Preloaded, it is said once and not by each worker; the app may be
@@ -12,7 +12,7 @@ import sys
 import click
 from flask import Flask
 
-from webapp.factory import create_app
+from webapp.classroom.factory import create_app
 
 # gunicorn's own word for "the app cannot be loaded": it stops instead of starting workers for ever.
 EXIT_APP_NOT_LOADED = 4

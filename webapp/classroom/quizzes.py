@@ -8,14 +8,14 @@ from flask import Blueprint, abort, flash, redirect, render_template, request, u
 from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
-from webapp import catalogue, work
-from webapp.access import reader, roles_allowed
-from webapp.accounts import Role
-from webapp.content import Quiz
-from webapp.courses import course_or_404, or_404
-from webapp.db import get_db
-from webapp.extensions import activity
-from webapp.scoring import BadAnswer, Question, mark
+from webapp.classroom import catalogue, work
+from webapp.classroom.access import reader, roles_allowed
+from webapp.classroom.accounts import Role
+from webapp.classroom.content import Quiz
+from webapp.classroom.courses import course_or_404, or_404
+from webapp.classroom.db import get_db
+from webapp.classroom.extensions import activity
+from webapp.classroom.scoring import BadAnswer, Question, mark
 
 blueprint = Blueprint("quizzes", __name__)
 

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from flask import abort, url_for
 from flask_login import current_user
 
-from webapp.accounts import Role, User, find_user
-from webapp.db import get_db
-from webapp.extensions import login_manager
+from webapp.classroom.accounts import Role, User, find_user
+from webapp.classroom.db import get_db
+from webapp.classroom.extensions import login_manager
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -118,8 +118,8 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
         logd_status=(logd, "status", *config, "--json"),
         seed=(python, "-m", "flask", "--app", "webapp", "seed", "--demo"),
         site=(
-            *(python, "-m", "gunicorn", "--config", "python:webapp.gunicorn_conf"),
-            *("--bind", f"{HOST}:{port}", "webapp.wsgi:application()"),
+            *(python, "-m", "gunicorn", "--config", "python:webapp.run.gunicorn_conf"),
+            *("--bind", f"{HOST}:{port}", "webapp.classroom.wsgi:application()"),
         ),
     )
 

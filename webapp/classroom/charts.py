@@ -14,7 +14,7 @@ from typing import Any, cast
 import pygal
 from pygal.style import Style
 
-from webapp.analytics import BUCKETS, Day
+from webapp.classroom.analytics import BUCKETS, Day
 
 # In units of the picture, about one pixel each: the page scales it to the room there is, and the
 # letters with it, so a picture that has less room is drawn smaller from the start.

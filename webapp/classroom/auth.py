@@ -22,11 +22,16 @@ from flask_wtf import FlaskForm
 from wtforms import PasswordField, StringField
 from wtforms.validators import InputRequired, Length
 
-from webapp.access import home_of, reader, safe_next
-from webapp.accounts import LOGIN_CHARS_MAX, PASSWORD_CHARS_MAX, check_password, find_login
-from webapp.db import get_db
-from webapp.extensions import activity
-from webapp.throttle import LoginThrottle
+from webapp.classroom.access import home_of, reader, safe_next
+from webapp.classroom.accounts import (
+    LOGIN_CHARS_MAX,
+    PASSWORD_CHARS_MAX,
+    check_password,
+    find_login,
+)
+from webapp.classroom.db import get_db
+from webapp.classroom.extensions import activity
+from webapp.classroom.throttle import LoginThrottle
 
 blueprint = Blueprint("auth", __name__)
 

@@ -9,12 +9,12 @@ from flask import Blueprint, abort, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
-from webapp import catalogue, work
-from webapp.access import reader, roles_allowed
-from webapp.accounts import Role
-from webapp.catalogue import CourseCard
-from webapp.db import get_db
-from webapp.extensions import activity
+from webapp.classroom import catalogue, work
+from webapp.classroom.access import reader, roles_allowed
+from webapp.classroom.accounts import Role
+from webapp.classroom.catalogue import CourseCard
+from webapp.classroom.db import get_db
+from webapp.classroom.extensions import activity
 
 blueprint = Blueprint("courses", __name__, url_prefix="/courses")
 

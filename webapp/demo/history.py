@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from webapp.content import Course, Quiz
-from webapp.school import AUDITOR, COLLEAGUE, STUDENTS, TEACHER, Person
-from webapp.scoring import Kind, Question, score
-from webapp.visits import NS, PAGES, Event, Over, Visit, failed_login
+from webapp.classroom.content import Course, Quiz
+from webapp.classroom.scoring import Kind, Question, score
+from webapp.demo.school import AUDITOR, COLLEAGUE, STUDENTS, TEACHER, Person
+from webapp.demo.visits import NS, PAGES, Event, Over, Visit, failed_login
 
 SEED = 20_260
 DAYS = 60

@@ -1,0 +1,1 @@
+"""The Classroom: a Flask site for courses."""
