@@ -91,6 +91,16 @@ def test_the_demo_school_can_be_logged_in_to_and_is_told_how(
     assert f"{len(played.events):,} events accepted, 0 of them not yet on disk" in output
 
 
+def test_who_tells_the_accounts_itself_can_have_them_left_out(
+    empty: Flask, played: PlayedTo
+) -> None:
+    code, output = run(empty, "seed", "--demo", "--no-accounts")
+    assert code == 0
+    assert "events accepted" in output
+    for account in DEMO_ACCOUNTS:
+        assert account.password not in output
+
+
 def test_the_demo_student_has_work_and_results(empty: Flask, played: PlayedTo) -> None:
     run(empty, "seed", "--demo")
     student = Browser(empty)

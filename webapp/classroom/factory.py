@@ -30,7 +30,6 @@ from webapp.classroom.config import settings
 from webapp.classroom.db import Database
 from webapp.classroom.extensions import activity, csrf, login_manager
 from webapp.classroom.instance import Instance, read_secret
-from webapp.demo.seed import COMMANDS
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -68,8 +67,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     for module in (auth, courses, quizzes, teacher, auditor):
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/", "home", _home)
-    for command in COMMANDS:
-        app.cli.add_command(command)
     return app
 
 

@@ -1,4 +1,4 @@
-"""The commands that fill a site: `seed` (courses, and a demo school if asked), `create-user`."""
+"""Puts the demo school into a site: its people and their work, and its history through logd."""
 
 from __future__ import annotations
 
@@ -6,30 +6,17 @@ import time
 
 import click
 from flask import current_app
-from flask.cli import with_appcontext
 
 from shared.client import Client
 from shared.rendezvous import NoOutbox, read_rendezvous
-from webapp.classroom.accounts import (
-    LOGIN_CHARS_MAX,
-    NAME_CHARS_MAX,
-    PASSWORD_CHARS_MAX,
-    PASSWORD_CHARS_MIN,
-    LoginTaken,
-    Role,
-    add_user,
-    hash_password,
-    list_users,
-)
-from webapp.classroom.content import BadContent, Course, read_courses, store_courses
-from webapp.classroom.db import Connection, Database, get_db, said_plainly
+from webapp.classroom.accounts import add_user, hash_password, list_users
+from webapp.classroom.content import Course, store_courses
+from webapp.classroom.db import Connection, Database, said_plainly
 from webapp.classroom.scoring import dump_questions
 from webapp.classroom.work import insert_attempt
 from webapp.demo.history import History, generate
 from webapp.demo.school import DEMO_ACCOUNTS, PEOPLE
 from webapp.demo.visits import Event
-
-__all__ = ["COMMANDS", "DEMO_ACCOUNTS"]
 
 # Room for a whole history, so that nothing has to wait for a logd that is not running.
 OUTBOX_BYTES = 32 * 1024 * 1024
@@ -38,21 +25,11 @@ STALLED_AFTER_S = 30.0
 FLUSH_TIMEOUT_S = 5.0
 
 
-@click.command("seed")
-@click.option("--demo", is_flag=True, help="Also add a demo school with 60 days of history.")
-@with_appcontext
-def seed(demo: bool) -> None:
-    """Put the courses into the database, and a demo school if asked for."""
-    db = get_db()
-    try:
-        courses = read_courses()
-    except BadContent as error:
-        raise click.ClickException(f"The courses cannot be read: {error}") from error
-    if not demo:
-        with said_plainly(db.instance), db.transaction() as connection:
-            store_courses(connection, courses)
-        click.echo(f"{len(courses)} courses are in place.")
-        return
+def add_demo_school(db: Database, courses: tuple[Course, ...]) -> None:
+    """Adds the school to a fresh site, and plays its history to logd, for as long as that takes.
+
+    Raises a ClickException when the site is not fresh, or logd cannot be reached.
+    """
     _refuse_second_demo(db)
     client = open_client(current_app.config["ACTIVITY_LOG_SOCKET"])
     now_ns = time.time_ns()
@@ -62,50 +39,6 @@ def seed(demo: bool) -> None:
     _play(history.events, client)
     db.instance.seeded_marker.write_text(f"{now_ns}\n", encoding="ascii")
     db.instance.seeding_marker.unlink()
-    click.echo("The demo school is ready. Log in as:")
-    for account in DEMO_ACCOUNTS:
-        click.echo(f"  {account.role:8} {account.username:8} {account.password}")
-
-
-@click.command("create-user")
-@click.argument("login")
-@click.option("--name", prompt=True, help="The name that others see.")
-@click.option("--role", type=click.Choice([str(role) for role in Role]), prompt=True)
-@click.password_option(help="Asked for if not given, which keeps it out of the shell's history.")
-@with_appcontext
-def create_user(login: str, name: str, role: str, password: str) -> None:
-    """Add an account."""
-    login, name = login.strip(), name.strip()
-    if not login or len(login) > LOGIN_CHARS_MAX or login.isdigit():
-        raise click.BadParameter(
-            f"a login has 1 to {LOGIN_CHARS_MAX} characters and is not a mere number",
-            param_hint="LOGIN",
-        )
-    if not name or len(name) > NAME_CHARS_MAX:
-        raise click.BadParameter(
-            f"a name has 1 to {NAME_CHARS_MAX} characters", param_hint="--name"
-        )
-    if not PASSWORD_CHARS_MIN <= len(password) <= PASSWORD_CHARS_MAX:
-        raise click.BadParameter(
-            f"a password has {PASSWORD_CHARS_MIN} to {PASSWORD_CHARS_MAX} characters",
-            param_hint="--password",
-        )
-    db = get_db()
-    try:
-        with said_plainly(db.instance), db.transaction() as connection:
-            user_id = add_user(
-                connection,
-                login=login,
-                name=name,
-                role=Role(role),
-                password_hash=hash_password(password, current_app.config["PASSWORD_METHOD"]),
-            )
-    except LoginTaken as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"Added {role} {login} as number {user_id}.")
-
-
-COMMANDS = (seed, create_user)
 
 
 def _refuse_second_demo(db: Database) -> None:

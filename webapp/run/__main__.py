@@ -19,9 +19,8 @@ from webapp.run.supervisor import Supervisor
 
 
 def _demo_accounts() -> list[tuple[str, str, str]]:
-    from webapp.demo.seed import (
-        DEMO_ACCOUNTS,
-    )  # not before the site is up: it takes a while to import
+    # Not before the site is up: it takes a while to import.
+    from webapp.demo.school import DEMO_ACCOUNTS
 
     return [(account.role, account.username, account.password) for account in DEMO_ACCOUNTS]
 

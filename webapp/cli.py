@@ -1,0 +1,102 @@
+"""`flask --app webapp`: the site, with the commands that fill it, `seed` and `create-user`.
+
+It stands above the site and the demo: what a server loads, `webapp.classroom.wsgi`, needs neither
+the commands nor a made-up school.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from flask import Flask, current_app
+from flask.cli import with_appcontext
+
+from webapp.classroom import factory
+from webapp.classroom.accounts import (
+    LOGIN_CHARS_MAX,
+    NAME_CHARS_MAX,
+    PASSWORD_CHARS_MAX,
+    PASSWORD_CHARS_MIN,
+    LoginTaken,
+    Role,
+    add_user,
+    hash_password,
+)
+from webapp.classroom.content import BadContent, read_courses, store_courses
+from webapp.classroom.db import get_db, said_plainly
+from webapp.demo.school import DEMO_ACCOUNTS
+from webapp.demo.seed import add_demo_school
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """The site, ready to serve, and its commands. `config` overrides what the environment says.
+
+    Raises a ClickException with one plain sentence when the instance directory cannot be used.
+    """
+    app = factory.create_app(config)
+    for command in (seed, create_user):
+        app.cli.add_command(command)
+    return app
+
+
+@click.command("seed")
+@click.option("--demo", is_flag=True, help="Also add a demo school with 60 days of history.")
+@click.option("--no-accounts", is_flag=True, help="Do not say how to log in to the demo school.")
+@with_appcontext
+def seed(demo: bool, no_accounts: bool) -> None:
+    """Put the courses into the database, and a demo school if asked for."""
+    db = get_db()
+    try:
+        courses = read_courses()
+    except BadContent as error:
+        raise click.ClickException(f"The courses cannot be read: {error}") from error
+    if not demo:
+        with said_plainly(db.instance), db.transaction() as connection:
+            store_courses(connection, courses)
+        click.echo(f"{len(courses)} courses are in place.")
+        return
+    add_demo_school(db, courses)
+    if not no_accounts:
+        click.echo("The demo school is ready. Log in as:")
+        for account in DEMO_ACCOUNTS:
+            click.echo(f"  {account.role:8} {account.username:8} {account.password}")
+
+
+@click.command("create-user")
+@click.argument("login")
+@click.option("--name", prompt=True, help="The name that others see.")
+@click.option("--role", type=click.Choice([str(role) for role in Role]), prompt=True)
+@click.password_option(help="Asked for if not given, which keeps it out of the shell's history.")
+@with_appcontext
+def create_user(login: str, name: str, role: str, password: str) -> None:
+    """Add an account."""
+    login, name = login.strip(), name.strip()
+    if not login or len(login) > LOGIN_CHARS_MAX or login.isdigit():
+        raise click.BadParameter(
+            f"a login has 1 to {LOGIN_CHARS_MAX} characters and is not a mere number",
+            param_hint="LOGIN",
+        )
+    if not name or len(name) > NAME_CHARS_MAX:
+        raise click.BadParameter(
+            f"a name has 1 to {NAME_CHARS_MAX} characters", param_hint="--name"
+        )
+    if not PASSWORD_CHARS_MIN <= len(password) <= PASSWORD_CHARS_MAX:
+        raise click.BadParameter(
+            f"a password has {PASSWORD_CHARS_MIN} to {PASSWORD_CHARS_MAX} characters",
+            param_hint="--password",
+        )
+    db = get_db()
+    try:
+        with said_plainly(db.instance), db.transaction() as connection:
+            user_id = add_user(
+                connection,
+                login=login,
+                name=name,
+                role=Role(role),
+                password_hash=hash_password(password, current_app.config["PASSWORD_METHOD"]),
+            )
+    except LoginTaken as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Added {role} {login} as number {user_id}.")
