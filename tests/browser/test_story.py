@@ -190,6 +190,7 @@ def test_a_click_of_a_student_comes_back_in_the_teacher_s_matrix(
 ) -> None:
     address = classroom.start(FIRST_RUN_TIMEOUT_S)
     assert "First run" in classroom.screen
+    assert classroom.screen.count(classroom.account("student")[1]) == 1
 
     # The teacher sees charts filled from history.
     teacher = log_in(browser, address, classroom.account("teacher"))

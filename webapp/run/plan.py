@@ -116,7 +116,8 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
         logd_init=(logd, "init", str(var / "logd")),
         logd_run=(logd, "run", *config),
         logd_status=(logd, "status", *config, "--json"),
-        seed=(python, "-m", "flask", "--app", "webapp", "seed", "--demo"),
+        # How to log in is said once, when the site answers.
+        seed=(python, "-m", "flask", "--app", "webapp", "seed", "--demo", "--no-accounts"),
         site=(
             *(python, "-m", "gunicorn", "--config", "python:webapp.run.gunicorn_conf"),
             *("--bind", f"{HOST}:{port}", "webapp.classroom.wsgi:application()"),
