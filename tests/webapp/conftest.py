@@ -16,7 +16,6 @@ from webapp import create_app
 from webapp.classroom.accounts import Role, add_user, hash_password
 from webapp.classroom.content import read_courses, store_courses
 from webapp.classroom.db import Database
-from webapp.classroom.extensions import activity
 
 # One round of hashing: the tests are about what follows a login, not about slow hashes.
 CHEAP = "pbkdf2:sha256:1"
@@ -84,11 +83,9 @@ MakeApp = Callable[..., Flask]
 
 
 @pytest.fixture
-def trail(monkeypatch: pytest.MonkeyPatch) -> Trail:
+def trail() -> Trail:
     """What was logged. No socket is opened."""
-    trail = Trail()
-    monkeypatch.setattr(activity, "_client_factory", trail.client)
-    return trail
+    return Trail()
 
 
 @pytest.fixture
@@ -100,6 +97,7 @@ def make_app(directory: Path, trail: Trail) -> MakeApp:
             {
                 "TESTING": True,
                 "CLASSROOM_DIR": str(directory / name),
+                "ACTIVITY_LOG_CLIENT": trail.client,
                 "ACTIVITY_LOG_SOCKET": str(directory / f"{name}-log.sock"),
                 "ACTIVITY_QUERY_SOCKET": str(directory / f"{name}-query.sock"),
                 "PASSWORD_METHOD": CHEAP,

@@ -31,8 +31,8 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import ServiceUnavailable
 
 from shared.schema import Malformed
-from webapp.activity import ActivityLog, ConfigError
-from webapp.activity.extension import _Failures
+from webapp.activity import ActivityLog, ClientFactory, ConfigError
+from webapp.activity.failures import Failures
 
 
 @dataclass
@@ -176,6 +176,12 @@ def make_app(**config: Any) -> Flask:
     return app
 
 
+def logging_to(clients: ClientFactory, app: Flask) -> ActivityLog:
+    """The extension, with stand-ins for the client to the daemon."""
+    app.config["ACTIVITY_LOG_CLIENT"] = clients
+    return ActivityLog(app)
+
+
 def with_flask_login(app: Flask) -> Flask:
     manager = flask_login.LoginManager(app)
     manager.user_loader(Account)
@@ -218,7 +224,7 @@ def clients() -> Clients:
 @pytest.fixture(params=[with_flask_login, with_own_login])
 def app(request: pytest.FixtureRequest, clients: Clients) -> Flask:
     made: Flask = request.param(make_app())
-    ActivityLog(made, client_factory=clients)
+    logging_to(clients, made)
     return made
 
 
@@ -401,7 +407,7 @@ def test_a_stream_is_not_read_before_its_time(app: Flask, clients: Clients) -> N
 
 def test_a_user_set_by_a_before_request_hook_is_found(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: g.user_id)
-    ActivityLog(app, client_factory=clients)
+    logging_to(clients, app)
 
     @app.before_request
     def load() -> None:
@@ -423,7 +429,7 @@ def app_with_blueprints(clients: Clients, **config: Any) -> FlaskClient:
     admin.register_blueprint(nested)
     app.register_blueprint(admin, url_prefix="/admin")
     app.add_url_rule("/administrate", "administrate", lambda: "not of the blueprint")
-    ActivityLog(app, client_factory=clients)
+    logging_to(clients, app)
     return app.test_client()
 
 
@@ -525,7 +531,7 @@ def test_no_byte_of_any_response_is_changed(
 ) -> None:
     plain = way_to_log_in(make_app())
     logged = way_to_log_in(make_app())
-    ActivityLog(logged, client_factory=Clients(broken=broken))
+    logging_to(Clients(broken=broken), logged)
     # Signed cookies hold the time: it stands still, so that they may be compared.
     with (
         mock.patch("itsdangerous.timed.TimestampSigner.get_timestamp", return_value=1_700_000_000),
@@ -537,7 +543,7 @@ def test_no_byte_of_any_response_is_changed(
 
 def test_an_app_that_leaves_its_session_alone_is_not_told_to_vary_by_cookie() -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: session.get("account"))
-    activity = ActivityLog(app, client_factory=Clients())
+    activity = logging_to(Clients(), app)
 
     @app.get("/logs")
     def logs() -> str:
@@ -554,7 +560,7 @@ def test_an_app_that_leaves_its_session_alone_is_not_told_to_vary_by_cookie() ->
 
 def test_a_broken_client_harms_no_request_and_is_counted() -> None:
     app = with_flask_login(make_app())
-    activity = ActivityLog(app, client_factory=Clients(broken=OSError("secret of an event")))
+    activity = logging_to(Clients(broken=OSError("secret of an event")), app)
     browser = app.test_client()
     assert browser.get("/login/7").status_code == 200
     assert browser.get("/text").get_data(as_text=True) == "text"
@@ -568,13 +574,13 @@ def test_a_client_that_cannot_even_be_made_harms_no_request() -> None:
         raise MemoryError
 
     app = with_flask_login(make_app())
-    ActivityLog(app, client_factory=fails)
+    logging_to(fails, app)
     assert app.test_client().get("/login/7").status_code == 200
 
 
 def test_a_user_callable_that_fails_harms_no_request(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: 1 // 0)
-    activity = ActivityLog(app, client_factory=clients)
+    activity = logging_to(clients, app)
     assert app.test_client().get("/text").status_code == 200
     with app.app_context():
         assert activity.stats()["hook_failures"] == 1
@@ -585,7 +591,7 @@ def test_failures_are_told_at_a_bounded_rate_and_without_the_event(
 ) -> None:
     app = make_app()
     now_s = 1000.0
-    failures = _Failures(clock=lambda: now_s)
+    failures = Failures(clock=lambda: now_s)
 
     def fail() -> None:
         try:
@@ -611,7 +617,7 @@ def test_failures_are_told_at_a_bounded_rate_and_without_the_event(
 def test_while_testing_or_debugging_a_failure_is_seen(mode: str) -> None:
     clients = Clients(broken=Malformed("props nest too deep"))
     app = with_flask_login(make_app())
-    activity = ActivityLog(app, client_factory=clients)
+    activity = logging_to(clients, app)
     app.config[mode] = True  # after init_app, as tests do
     app.config["PROPAGATE_EXCEPTIONS"] = True
     with pytest.raises(Malformed):
@@ -625,7 +631,7 @@ def test_in_testing_a_failure_never_hides_the_handler_s_own() -> None:
     clients = Clients()
     app = with_flask_login(make_app(TESTING=True))
     app.config["PROPAGATE_EXCEPTIONS"] = True
-    ActivityLog(app, client_factory=clients)
+    logging_to(clients, app)
     browser = app.test_client()
     browser.get("/login/7")
     clients.made[0].broken = RuntimeError("ours")
@@ -638,7 +644,7 @@ def test_in_testing_a_failure_never_hides_the_handler_s_own() -> None:
 
 def test_log_takes_the_request_s_user_and_id(clients: Clients) -> None:
     app = with_flask_login(make_app())
-    activity = ActivityLog(app, client_factory=clients)
+    activity = logging_to(clients, app)
 
     @app.get("/task")
     def task() -> str:
@@ -661,7 +667,7 @@ def test_log_takes_the_request_s_user_and_id(clients: Clients) -> None:
 
 def test_log_after_the_logout_still_knows_who_left(clients: Clients) -> None:
     app = with_flask_login(make_app())
-    activity = ActivityLog(app, client_factory=clients)
+    activity = logging_to(clients, app)
 
     @app.get("/leave")
     def leave() -> str:
@@ -680,7 +686,7 @@ def test_log_after_the_logout_still_knows_who_left(clients: Clients) -> None:
 
 def test_log_outside_a_request_has_neither_user_nor_request_id(clients: Clients) -> None:
     app = with_flask_login(make_app())
-    activity = ActivityLog(app, client_factory=clients)
+    activity = logging_to(clients, app)
     with app.app_context():
         assert activity.log("term_started", term="2026-1")
         assert activity.request_id is None
@@ -707,7 +713,7 @@ def test_any_other_request_id_is_replaced(
 
 def test_each_request_has_an_id_of_its_own_even_in_one_app_context(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: 7)
-    ActivityLog(app, client_factory=clients)
+    logging_to(clients, app)
     with app.app_context():
         app.test_client().get("/text")
         app.test_client().get("/text")
@@ -717,7 +723,7 @@ def test_each_request_has_an_id_of_its_own_even_in_one_app_context(clients: Clie
 
 def test_the_header_of_the_request_id_can_be_chosen(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: 7, ACTIVITY_LOG_REQUEST_ID_HEADER="X-Trace")
-    ActivityLog(app, client_factory=clients)
+    logging_to(clients, app)
     app.test_client().get("/text", headers={"X-Trace": "t1", "X-Request-ID": "r1"})
     assert clients.events[0].props["request_id"] == "t1"
 
@@ -727,9 +733,11 @@ def test_the_header_of_the_request_id_can_be_chosen(clients: Clients) -> None:
 
 def test_one_extension_serves_two_apps_with_a_client_each() -> None:
     clients = Clients()
-    activity = ActivityLog(client_factory=clients)
+    activity = ActivityLog()
     school = make_app(ACTIVITY_LOG_SOCKET="/school/logd.sock", ACTIVITY_LOG_USER=lambda: "s")
     library = make_app(ACTIVITY_LOG_SOCKET="/library/logd.sock", ACTIVITY_LOG_USER=lambda: "l")
+    for app in (school, library):
+        app.config["ACTIVITY_LOG_CLIENT"] = clients
     activity.init_app(school)
     activity.init_app(library)
 
@@ -747,7 +755,7 @@ def test_one_extension_serves_two_apps_with_a_client_each() -> None:
 def test_an_app_mounted_as_a_handler_of_another_is_logged_by_both(clients: Clients) -> None:
     outer, inner = make_app(ACTIVITY_LOG_USER=lambda: "o"), make_app(ACTIVITY_LOG_USER=lambda: "i")
     for each in (outer, inner):
-        ActivityLog(each, client_factory=clients)
+        logging_to(clients, each)
     outer.add_url_rule("/<path:rest>", "mounted", lambda rest: inner.wsgi_app)  # noqa: ARG005
     assert outer.test_client().get("/courses/python/").status_code == 404
     assert sorted(view[0] or "" for view in clients.page_views) == ["i", "o"]
@@ -755,7 +763,7 @@ def test_an_app_mounted_as_a_handler_of_another_is_logged_by_both(clients: Clien
 
 def test_settings_reach_the_client(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_OUTBOX_BYTES=4096, ACTIVITY_LOG_OUTBOX_DIRECTORY="/dev/shm/x")
-    activity = ActivityLog(app, client_factory=clients)
+    activity = logging_to(clients, app)
     assert activity.client(app) is clients.made[0]
     assert clients.made[0] == FakeClient(
         "/nowhere/logd.sock", False, {"outbox_bytes": 4096, "outbox_directory": "/dev/shm/x"}
@@ -781,6 +789,7 @@ def test_an_unknown_setting_is_named_with_the_nearest_known_one() -> None:
         ("ACTIVITY_LOG_OUTBOX_BYTES", 0),
         ("ACTIVITY_LOG_OUTBOX_DIRECTORY", 7),
         ("ACTIVITY_LOG_USER", "7"),
+        ("ACTIVITY_LOG_CLIENT", None),
         ("ACTIVITY_LOG_REQUEST_ID_HEADER", None),
     ],
 )
@@ -791,7 +800,7 @@ def test_a_bad_setting_is_refused_by_name(key: str, value: Any) -> None:
 
 def test_an_app_gets_the_extension_once() -> None:
     app = make_app()
-    activity = ActivityLog(app, client_factory=Clients())
+    activity = logging_to(Clients(), app)
     with pytest.raises(RuntimeError, match="already"):
         activity.init_app(app)
 

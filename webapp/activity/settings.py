@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shared.client import Client
 from shared.paths import PathTooLong, check_socket_path
+from webapp.activity.client import ClientFactory
 
 UserCallable = Callable[[], "str | int | None"]
 
 _PREFIX = "ACTIVITY_LOG_"
 _DEFAULTS: dict[str, Any] = {
+    "ACTIVITY_LOG_CLIENT": Client,
     "ACTIVITY_LOG_SOCKET": None,
     "ACTIVITY_LOG_ENABLED": True,
     "ACTIVITY_LOG_EXCLUDE": ("static", "*.static"),
@@ -37,6 +40,7 @@ class Settings:
     exclude: tuple[str, ...]
     user: UserCallable | None
     request_id_header: str
+    client_factory: ClientFactory
     client_options: dict[str, Any]
 
 
@@ -67,6 +71,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         exclude=tuple(read("ACTIVITY_LOG_EXCLUDE", _is_names, "a list of endpoints or blueprints")),
         user=read("ACTIVITY_LOG_USER", lambda v: v is None or callable(v), "a callable"),
         request_id_header=read("ACTIVITY_LOG_REQUEST_ID_HEADER", _is_name, "the name of a header"),
+        client_factory=read("ACTIVITY_LOG_CLIENT", callable, "a callable"),
         client_options=options,
     )
 
