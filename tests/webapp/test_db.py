@@ -199,9 +199,31 @@ def test_two_sites_in_one_process_share_nothing(make_app: MakeApp, trail: Trail)
     assert {event.type for event in logged["two-log.sock"]} == {"login_failed"}
 
 
+def test_a_site_that_is_loaded_and_not_yet_asked_holds_nothing_that_a_fork_would_share(
+    make_app: MakeApp, trail: Trail
+) -> None:
+    """gunicorn loads it once and forks: neither the database nor a socket may be open by then."""
+    before = descriptors()
+    app = make_app()
+    assert descriptors() == before
+    assert trail.clients == {}
+    fill(app)
+    Browser(app).log_in("student")
+    assert str(database(app).instance.database) in descriptors() - before
+    assert trail.clients != {}
+
+
+def descriptors() -> set[str]:
+    """What this process has open."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the listing's own
+            found.add(os.readlink(entry))
+    return found
+
+
 def test_a_server_that_cannot_load_the_site_gets_a_sentence_and_an_exit_code(
     site: Instance,
-    trail: Trail,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -1,8 +1,8 @@
 """For WSGI servers: `gunicorn --preload "webapp.classroom.wsgi:application()"`.
 
-The same app as create_app's, but what keeps it from starting is said in one sentence, where the
+The same site as create_app's, but what keeps it from starting is said in one sentence, where the
 server would print a traceback. Preloaded, it is said once and not by each worker; the app may be
-forked, since it opens its database and its log only in the process that uses them.
+forked, since before its first request it holds neither its database nor its log open.
 """
 
 from __future__ import annotations
