@@ -20,6 +20,7 @@ case "$*" in
     --version) echo "Python 3.11.0" ;;
     "-c import pip") test -e "$here/pip-calls" ;;
     -c*) exit 0 ;;
+    "-m pytest "*) exit "${PYTEST_EXITS:-0}" ;;
     "-m venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python && : > .venv/bin/pip-calls ;;
     "-m pip "*)
         echo "$*" >> "$here/pip-calls"
@@ -159,6 +160,15 @@ def test_a_missing_compiler_is_named(clone: Path, tmp_path: Path) -> None:
     (line,) = said(done)
     assert "there is no C compiler" in line
     assert "build-essential" in line
+
+
+@pytest.mark.parametrize(("exits", "works"), [(0, True), (1, False), (2, False), (5, True)])
+def test_no_long_tests_at_all_are_no_failure_and_a_failing_one_is(
+    clone: Path, exits: int, works: bool
+) -> None:
+    done = make(clone, "test-long", python=GOOD_PYTHON, PYTEST_EXITS=str(exits))
+    assert (done.returncode == 0) == works
+    assert ("No test is marked long yet." in said(done)) == (exits == 5)
 
 
 def test_clean_removes_the_environment_and_caches_but_no_data(clone: Path) -> None:
