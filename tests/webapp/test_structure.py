@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
 
 import pytest
 
+import webapp.classroom
 from tests.support import ROOT
 from tests.test_architecture import dotted, imports, modules
 
@@ -44,13 +46,7 @@ def test_a_server_loads_no_demo() -> None:
 def test_the_package_has_create_app_and_says_what_it_lacks() -> None:
     assert loaded("from webapp import create_app", HEAVY) == set(HEAVY)
     with pytest.raises(AttributeError, match="'webapp' has no attribute 'app'"):
-        import_of_nothing()
-
-
-def import_of_nothing() -> object:
-    import webapp
-
-    return webapp.app
+        webapp.app  # noqa: B018
 
 
 @pytest.mark.parametrize("part", MAY_IMPORT)
@@ -66,3 +62,19 @@ def test_every_package_of_webapp_is_installed() -> None:
     installed = set(project["tool"]["setuptools"]["packages"])
     there = {dotted(path) for path in modules("webapp") if path.name == "__init__.py"}
     assert there == {name for name in installed if name.split(".")[0] == "webapp"}
+
+
+def test_the_map_of_the_classroom_names_every_module_and_none_uses_a_row_above_its_own() -> None:
+    text = webapp.classroom.__doc__ or ""
+    rows = [line for line in text.splitlines() if line.startswith("    ")]
+    row_of = {
+        name: at
+        for at, row in enumerate(rows)
+        for name in re.split(r" {2,}", row.strip())[1].split(", ")
+    }
+    site = ROOT / "webapp" / "classroom"
+    assert set(row_of) == {path.stem for path in site.glob("*.py")} - {"__init__"}
+    for name, row in row_of.items():
+        for imported in imports(site / f"{name}.py"):
+            if imported.startswith("webapp.classroom."):
+                assert row_of[imported.split(".")[2]] >= row, (name, imported)
