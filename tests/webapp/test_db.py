@@ -73,10 +73,13 @@ def message(make_app: MakeApp) -> str:
     return caught.value.format_message()
 
 
-def test_another_key_is_told_as_such(app: Flask, site: Instance, make_app: MakeApp) -> None:
+def test_another_key_is_told_as_such_and_once(
+    app: Flask, site: Instance, make_app: MakeApp, capfd: pytest.CaptureFixture[str]
+) -> None:
     database(app).close()
     site.database_key.write_text("0" * 64)
     text = message(make_app)
+    assert capfd.readouterr() == ("", "")
     assert str(site.database) in text
     assert "the key is another one, or the file is damaged" in text
 

@@ -119,6 +119,8 @@ class Database:
             try:
                 # The key comes before any other pragma; the quotes-in-quotes form says "raw".
                 connection.execute(f"PRAGMA key = \"x'{self._key}'\"")
+                # Its errors come to us as exceptions; on stderr it would say them a second time.
+                connection.execute("PRAGMA cipher_log_level = NONE")
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA temp_store = MEMORY")
