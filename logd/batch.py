@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from shared.schema import INT64_MAX
 from shared.wire import Event
 
 EXCERPT_BYTES_MAX = 256
+LOSS_EVENTS_MAX = 1_000_000
 
 # Causes in the loss ledger.
 LOST_NOT_RECEIVED = "not received"  # no outbox to read it from
@@ -74,9 +76,12 @@ class Refusal:
 class Batch:
     """Collects what one commit takes, and says when it is full."""
 
-    def __init__(self, events_max: int, bytes_max: int) -> None:
+    def __init__(
+        self, events_max: int, bytes_max: int, loss_events_max: int = LOSS_EVENTS_MAX
+    ) -> None:
         self._events_max = events_max
         self._bytes_max = bytes_max
+        self._loss_events_max = loss_events_max
         self.events: list[tuple[Producer, int, Event]] = []
         self.losses: list[Loss] = []
         self.refusals: list[Refusal] = []
@@ -105,6 +110,10 @@ class Batch:
         self.bytes += len(excerpt) + 64
 
     def lose(self, producer: Producer, first: int, last: int | None, cause: str) -> None:
+        """A claim of more than the bound is booked as claimed, without a number to believe."""
+        first = min(first, INT64_MAX)
+        if last is not None and last - first >= self._loss_events_max:
+            last = None
         self.losses.append(Loss(producer, first, last, cause))
         self.producers.add(producer)
         self.bytes += 64

@@ -120,6 +120,7 @@ def status(config: Config, as_json: bool) -> None:
         "daemon": "not running" if pid is None else f"running, pid {pid}",
         "stored": f"{state['stored']:,} events in {state['commits']:,} commits",
         "pending": f"{state['pending']:,} events in {state['outboxes']:,} outboxes",
+        "unreadable": f"{state['outboxes_unreadable']:,} outboxes, in no sum",
         "lost": f"{state['lost']:,} events; losses of unknown extent: {state['unknown_extent']:,}",
         "quarantined": f"{state['quarantined']:,}, of them events: {state['quarantined_events']:,}",
         "refused": f"{state['refused_by_clients']:,} events, by their clients",

@@ -8,7 +8,10 @@ fit. That is the whole of group commit here: the batch is what arrived during th
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
+import resource
 import selectors
 import time
 from collections.abc import Callable
@@ -23,13 +26,15 @@ from logd.receiver import Receiver
 from logd.repair import align, read_on, resynchronise
 from logd.store import Store
 from shared.outbox_file import outbox_name
-from shared.wire import OtherVersion, WireError
+from shared.wire import RECORD_HEAD, OtherVersion, WireError
 
 # After so many datagrams at once the kernel's queue may have been full (its depth is 10 by
 # default, plus one), and senders may have been turned away: then the outboxes are looked at.
 QUEUE_DEPTH_MIN = 10
 DRAIN_DATAGRAMS_MAX = 4096
 RETRY_INTERVAL_S = 1.0
+# For sockets, the database, reports: outboxes past this wait until others are done with.
+DESCRIPTORS_RESERVED = 32
 LOG_INTERVAL_S = 30.0
 
 _log = logging.getLogger("logd")
@@ -53,12 +58,15 @@ class Daemon:
         self._clock_ns = clock_ns
         self._intake = Intake(self._introduce, config.gap_events_max)
         self._open: dict[Producer, OpenOutbox] = {}
+        self._open_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_RESERVED
         self._batch = self._new_batch()
         self._look_interval_s = config.look_interval_ms / 1000
         self._look_due_s = 0.0
         self._more = False  # something was left unread for want of room in the batch
         self._stalled: NotYet | None = None
         self._logged_at_s = 0.0
+        self._wake_fd: int | None = None
+        self._wake_selector = selectors.DefaultSelector()
         self._selector = selectors.DefaultSelector()
         self._selector.register(receiver.socket, selectors.EVENT_READ)
         self._inotify: Inotify | None = None
@@ -70,7 +78,9 @@ class Daemon:
 
     def wake_on(self, fd: int) -> None:
         """Has `turn` come back early when `fd` becomes readable (a signal arrived)."""
-        self._selector.register(fd, selectors.EVENT_READ, data=fd)
+        self._selector.register(fd, selectors.EVENT_READ)
+        self._wake_selector.register(fd, selectors.EVENT_READ)
+        self._wake_fd = fd
 
     # -- one turn --------------------------------------------------------------------------------
 
@@ -121,13 +131,17 @@ class Daemon:
         elif timeout_s is None:
             timeout_s = max(0.0, self._look_due_s - time.monotonic())
         self._selector.select(timeout_s)
+        self._woken()
 
     def _wait_for_wake(self, timeout_s: float) -> None:
-        with selectors.DefaultSelector() as only_signals:
-            for key in self._selector.get_map().values():
-                if key.data is not None:
-                    only_signals.register(key.fd, selectors.EVENT_READ)
-            only_signals.select(timeout_s)
+        """Waits for a signal only: while nothing can be stored, what arrives is not looked at."""
+        self._wake_selector.select(timeout_s)
+        self._woken()
+
+    def _woken(self) -> None:
+        if self._wake_fd is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_fd, 4096)
 
     def _drain(self) -> int:
         drained = 0
@@ -147,7 +161,12 @@ class Daemon:
     # -- outboxes --------------------------------------------------------------------------------
 
     def _discover_new(self, names: set[str] | None = None) -> None:
-        for name, uid, producer_id in self._outboxes.names():
+        try:
+            listed = self._outboxes.names()
+        except OSError as error:
+            self._say("%s: cannot be listed now: %s", self._outboxes.directory, error.strerror)
+            return
+        for name, uid, producer_id in listed:
             if names is None or name in names:
                 self._discover(name, uid, producer_id)
 
@@ -169,6 +188,8 @@ class Daemon:
         """Opens the producer's outbox, if it has one, and finds its place in it."""
         outbox = None
         try:
+            if len(self._open) >= self._open_max:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             outbox = self._outboxes.open(name, producer.uid, producer.id)
             if outbox is None:
                 return
@@ -234,15 +255,19 @@ class Daemon:
     def _give_up(self, producer: Producer, outbox: OpenOutbox, reason: str) -> None:
         """The rest of this outbox cannot be read; its producer goes on without one."""
         _log.warning("%s: given up: %s", outbox.name, reason)
-        if outbox.header.written > producer.taken:
-            self._batch.lose(producer, producer.taken + 1, outbox.header.written, LOST_DAMAGED)
-            producer.taken = outbox.header.written
+        header = outbox.header
+        if header.written > producer.taken:
+            waiting = header.written - producer.taken
+            plausible = waiting <= header.ring_bytes // RECORD_HEAD.size
+            last = header.written if plausible else None
+            self._batch.lose(producer, producer.taken + 1, last, LOST_DAMAGED)
+            producer.taken = last or producer.taken
         self._batch.refuse(
             producer.uid, producer.pid, f"outbox: {reason}", outbox.name.encode(), producer
         )
         producer.has_outbox = producer.behind = False
         del self._open[producer]
-        self._outboxes.refuse(outbox)
+        self._outboxes.remove(outbox)  # which is how a living producer finds out
 
     # -- commit ----------------------------------------------------------------------------------
 
@@ -279,7 +304,8 @@ class Daemon:
         self._intake.forget(producer)
 
     def _new_batch(self) -> Batch:
-        return Batch(self._config.batch_events_max, self._config.batch_bytes_max)
+        config = self._config
+        return Batch(config.batch_events_max, config.batch_bytes_max, config.gap_events_max)
 
     def _say(self, message: str, *args: object) -> None:
         """Logs at a bounded rate: what goes on being wrong is not said a thousand times."""
@@ -299,7 +325,8 @@ class Daemon:
             self._look_due_s = 0.0
             self.turn(timeout_s=0)
             while (self._more or self._stalled) and time.monotonic() < deadline_s:
-                self.turn(timeout_s=0 if self._more else None)
+                left_s = max(0.0, deadline_s - time.monotonic())
+                self.turn(timeout_s=min(RETRY_INTERVAL_S, left_s) if self._stalled else 0)
 
     def close(self) -> None:
         """Closes everything; the store's log goes into the database."""
@@ -310,6 +337,7 @@ class Daemon:
         if self._inotify is not None:
             self._inotify.close()
         self._selector.close()
+        self._wake_selector.close()
         with contextlib.suppress(OSError):
             self._receiver.close()
         self._store.close()

@@ -67,6 +67,11 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
     return connection
 
 
+def is_interrupt(error: Exception) -> bool:
+    """Whether SQLite stopped because its progress handler said so."""
+    return bool(getattr(error, "sqlite_errorcode", 0) == sqlcipher3.SQLITE_INTERRUPT)
+
+
 def translate(error: Exception, path: Path) -> Exception:
     """SQLite's error as one of ours, by its result code."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF

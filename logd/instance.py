@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def status(config: Config) -> dict[str, Any]:
     """
     totals: dict[str, Any]
     # Outboxes first: what is stored in between is then counted as stored, not as pending.
-    written = _written(config)
+    written, unreadable = _written(config)
     try:
         connection = open_for_reading(config)
     except NoDatabase:
@@ -104,25 +103,31 @@ def status(config: Config) -> dict[str, Any]:
         "refused_by_clients": refused,
         "unknown_extent": unknown,
         "outboxes": len(written),
+        "outboxes_unreadable": unreadable,
         "config": str(config.path),
     }
 
 
-def _written(config: Config) -> dict[tuple[int, int], int]:
-    """The last sequence in each outbox, by (uid, producer id)."""
-    written = {}
+def _written(config: Config) -> tuple[dict[tuple[int, int], int], int]:
+    """The last sequence in each outbox, by (uid, producer id), and how many cannot be read.
+
+    Those are foreign, or of a newer version: what waits in them is in no sum.
+    """
+    written, unreadable = {}, 0
     outboxes = Outboxes(config.outbox_directory, read_only=True)
     try:
         outboxes.attach()
     except OSError:
-        return {}
+        return {}, 0
     try:
         for name, uid, producer_id in outboxes.names():
-            with contextlib.suppress(OSError, WireError):
+            try:
                 outbox = outboxes.open(name, uid, producer_id)
                 if outbox is not None:
                     written[uid, producer_id] = outbox.header.written
                     outboxes.release(outbox)
+            except (OSError, WireError):
+                unreadable += 1
     finally:
         outboxes.close()
-    return written
+    return written, unreadable

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
-from shared.outbox import aligned
+from shared.outbox import REFUSAL_CAUSES, REFUSALS_MAX, aligned
 from shared.schema import Malformed
 from shared.wire import (
     DATAGRAM_BYTES_MAX,
@@ -150,6 +150,8 @@ class Intake:
         if missing > 0:
             batch.lose(producer, producer.taken + 1, last, LOST_NOT_RECEIVED)
             producer.taken = last
-        producer.refused = refused
+        producer.refused = {
+            cause: min(refused[cause], REFUSALS_MAX) for cause in REFUSAL_CAUSES if cause in refused
+        }
         producer.ended = True
         batch.note(producer)

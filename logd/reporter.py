@@ -15,10 +15,12 @@ import socket
 import struct
 import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 from logd.config import Config
-from logd.database import DatabaseError, connect, translate
+from logd.database import DatabaseError, connect, is_interrupt, translate
 from logd.errors import LogdError
 from logd.keyfile import read as read_key
 from logd.migrations import check_not_newer
@@ -36,7 +38,11 @@ from shared.schema import Malformed, check_user
 
 CONNECTIONS_MAX = 32
 PEER_TIMEOUT_S = 5.0
+FORBIDDEN_TIMEOUT_S = 0.5
 PARAMETER_CHARS_MAX = 200
+# A page of the site waits no longer than this either.
+REPORT_TIMEOUT_S = 2.0
+PROGRESS_STEPS = 10_000
 _UCRED = struct.Struct("iII")
 
 _log = logging.getLogger("logd.reports")
@@ -61,9 +67,11 @@ class Reporter:
             if lifeline_fd in readable and not os.read(lifeline_fd, 1):
                 return
             if listener.fileno() in readable:
-                self._seats.acquire()
                 peer, _address = listener.accept()
-                threading.Thread(target=self._converse, args=(peer,), daemon=True).start()
+                if self._seats.acquire(blocking=False):
+                    threading.Thread(target=self._converse, args=(peer,), daemon=True).start()
+                else:
+                    _send_off(peer, "busy", f"{CONNECTIONS_MAX} others are being answered")
 
     def _converse(self, peer: socket.socket) -> None:
         try:
@@ -71,9 +79,18 @@ class Reporter:
                 peer.settimeout(PEER_TIMEOUT_S)
                 credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
                 pid, uid, _gid = _UCRED.unpack(credentials)
+                if uid not in self._allowed_uids:
+                    peer.settimeout(FORBIDDEN_TIMEOUT_S)
+                    peer.recv(REQUEST_BYTES_MAX)  # so that it is there to hear the answer
+                    _send_off(
+                        peer,
+                        "forbidden",
+                        f"user id {uid} may not read reports; logd.toml's query_uids lists who may",
+                    )
+                    return
                 while True:
                     try:
-                        request = read_frame(peer.recv, REQUEST_BYTES_MAX)
+                        request = read_frame(_until(peer, PEER_TIMEOUT_S), REQUEST_BYTES_MAX)
                     except FrameError as error:
                         peer.sendall(_refusal("bad_request", str(error)))
                         return
@@ -92,6 +109,10 @@ class Reporter:
         except FrameError as error:
             return _refusal("too_large", f"{error}: ask for fewer rows")
         except DatabaseError as error:
+            if is_interrupt(error):
+                return _refusal(
+                    "too_slow", f"stopped after {REPORT_TIMEOUT_S:.0f} s: narrow the question"
+                )
             problem = translate(error, self._config.database)
             _log.warning("report %r: %s", request.get("report"), problem)
             return _refusal("database", str(problem))
@@ -99,11 +120,6 @@ class Reporter:
             return _refusal("database", str(error))
 
     def _answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
-        if uid not in self._allowed_uids:
-            raise QueryError(
-                "forbidden",
-                f"user id {uid} may not read reports; logd.toml's query_uids lists who may",
-            )
         if request.get("v") != QUERY_VERSION:
             raise QueryError("other_version", f"this daemon speaks query version {QUERY_VERSION}")
         name, params = request.get("report"), request.get("params", {})
@@ -117,6 +133,8 @@ class Reporter:
         except Malformed as error:
             raise QueryError("bad_parameter", f"asked_by: {error}") from error
         connection = connect(self._config.database, self._key, read_only=True)
+        deadline_s = time.monotonic() + REPORT_TIMEOUT_S
+        connection.set_progress_handler(lambda: time.monotonic() > deadline_s, PROGRESS_STEPS)
         try:
             answer = report.run(connection, Parameters(params))
         finally:
@@ -142,6 +160,23 @@ def _short(params: dict[str, Any]) -> dict[str, Any]:
         return value[:PARAMETER_CHARS_MAX] if isinstance(value, str) else value
 
     return {name: short(value) for name, value in params.items()}
+
+
+def _until(peer: socket.socket, timeout_s: float) -> Callable[[int], bytes]:
+    """`recv` with one deadline for everything read by it, however slowly it trickles in."""
+    deadline_s = time.monotonic() + timeout_s
+
+    def read(length: int) -> bytes:
+        peer.settimeout(max(0.001, deadline_s - time.monotonic()))
+        return peer.recv(length)
+
+    return read
+
+
+def _send_off(peer: socket.socket, code: str, message: str) -> None:
+    with peer, contextlib.suppress(OSError):
+        peer.settimeout(0.1)
+        peer.sendall(_refusal(code, message))
 
 
 def _refusal(code: str, message: str) -> bytes:

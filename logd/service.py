@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -55,6 +56,8 @@ def instance_lock(path: Path) -> Iterator[None]:
 def run(config: Config) -> None:
     """Serves the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
     os.umask(0o077)  # the database and its log are nobody else's
+    _, descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors_max, descriptors_max))
     with instance_lock(config.lock_file):
         key = keyfile.read(config.key_file)
         inherited = inherited_sockets()
@@ -107,20 +110,24 @@ class ReporterProcess:
         fd = self._listener.fileno()
         command = [sys.executable, "-m", "logd", "reporter", "--listener-fd", str(fd)]
         self._started_s = time.monotonic()
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-            [*command, "--config", str(self._config.path)],
-            stdin=subprocess.PIPE,
-            pass_fds=(fd,),
-            # The terminal's Ctrl-C is the daemon's to act on.
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+                [*command, "--config", str(self._config.path)],
+                stdin=subprocess.PIPE,
+                pass_fds=(fd,),
+                # The terminal's Ctrl-C is the daemon's to act on.
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._process = None
+            _log.warning("no report process now: %s", error.strerror)
 
     def keep_running(self) -> None:
-        """Starts it again if it has died."""
-        if self._process is None or self._process.poll() is None:
+        """Starts it again if it has died, or could not be started."""
+        if self._process is not None and self._process.poll() is None:
             return
         if time.monotonic() - self._started_s >= REPORTER_RESTART_INTERVAL_S:
-            _log.warning("the report process ended (%s): starting it again", self._process.poll())
+            _log.warning("the report process has ended: starting it again")
             self.start()
 
     def stop(self) -> None:

@@ -98,6 +98,8 @@ class Client:
         self._unsettled: list[tuple[int, str]] = []
         self._rate_mark = (time.monotonic(), 0)
         self._has_outbox = False
+        self._accepted_before = 0  # by producers that had to be given up
+        self._confirmed_before = 0
         self._last_sequence = 0
         self._last_confirmed = 0
 
@@ -195,9 +197,12 @@ class Client:
                         return accepted
                     refused, detail = REFUSED_ERROR, repr(error)
             finally:
-                if refused:
-                    self._count_refusal(refused)
-                self._inside = False
+                # A signal handler may raise at any call: the way in must be open again whatever.
+                try:
+                    if refused:
+                        self._count_refusal(refused)
+                finally:
+                    self._inside = False
         if again:
             # A signal handler forked in the middle: this is the child, and another producer.
             return self._emit(event_type, user, props, ts_ns)
@@ -230,12 +235,18 @@ class Client:
             None if user is None else check_user(user),
             props,
         )
+        if producer.outbox is None and time.monotonic() >= producer.heal_after_s:
+            producer = self._heal(producer)
         if producer.outbox is None:
             return self._send_only(producer, payload)
         writer = producer.outbox.writer
         record = writer.append(payload)
         if record is None:
-            return 0
+            if not producer.outbox.removed():
+                return 0
+            # Without a name nobody reads it any more, and it will never have room again.
+            self._succeed(producer, self._new_producer())
+            return self._accept(event_type, user, props, ts_ns)
         producer.send(producer.head + record)
         self._last_sequence = sequence = writer.written
         return sequence
@@ -273,6 +284,31 @@ class Client:
         for cause, count in self._refused.items():
             self._tell_refusals(cause, count)
         return producer
+
+    def _heal(self, producer: Producer) -> Producer:
+        """Asks again for an outbox, now and then: the daemon may have come up since."""
+        successor = Producer(self._socket_path, self._outbox_directory, self._outbox_bytes)
+        if successor.forks != forks.count:
+            raise Forked
+        if successor.outbox is None:
+            successor.close()
+            producer.heal_after_s = successor.heal_after_s
+            return producer
+        producer.send(encode_farewell(producer.id, producer.sequence_sent, {}))
+        return self._succeed(producer, successor)
+
+    def _succeed(self, producer: Producer, successor: Producer) -> Producer:
+        """The producer's numbers end; its counts stay this client's."""
+        self._accepted_before += producer.written
+        self._confirmed_before += producer.confirmed
+        self._producer = successor
+        self._has_outbox = successor.outbox is not None
+        self._last_sequence = 0
+        self._unsettled.clear()  # by the former numbers
+        producer.close()
+        for cause, count in self._refused.items():
+            self._tell_refusals(cause, count)
+        return successor
 
     def _remember_type(self, event_type: str) -> None:
         if len(self._known_types) < KNOWN_TYPES_MAX:
@@ -329,14 +365,19 @@ class Client:
         False without an outbox, unless nothing was emitted: nobody tells what became of it then.
         """
         producer = self._producer
-        return producer is None or self._wait(producer, producer.written, timeout_s)
+        if producer is None:
+            return self._last_sequence == self._last_confirmed
+        return self._wait(producer, None, timeout_s)
 
-    def _wait(self, producer: Producer, sequence: int, timeout_s: float) -> bool:
-        if producer.outbox is None:
-            return sequence == 0
+    def _wait(self, producer: Producer, sequence: int | None, timeout_s: float) -> bool:
+        """Until `sequence` is confirmed, or all written so far."""
         deadline_s = time.monotonic() + timeout_s
         interval_s = POLL_INTERVAL_MIN_S
         try:
+            if sequence is None:
+                sequence = producer.written
+            if producer.outbox is None:
+                return sequence == 0
             while producer.confirmed < sequence:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
@@ -357,6 +398,7 @@ class Client:
             producer = self._producer
             refused = sum(self._refused.values())
             accepted = producer.written if producer else self._last_sequence
+            accepted += self._accepted_before
             mark_s, mark_accepted = self._rate_mark
             now_s = time.monotonic()
             self._rate_mark = (now_s, accepted)
@@ -371,14 +413,15 @@ class Client:
                     "room_s": writer.room_bytes / event_bytes / rate if rate > 0 else None,
                 }
             confirmed = producer.confirmed if producer else self._last_confirmed
+            written = producer.written if producer else self._last_sequence
             return {
                 "producer": f"{producer.id:016x}" if producer else None,
                 "attempted": accepted + refused,
                 "accepted": accepted,
                 "refused": refused,
                 "refused_by_cause": dict(self._refused),
-                "confirmed": confirmed,
-                "pending": accepted - confirmed if self._has_outbox else 0,
+                "confirmed": confirmed + self._confirmed_before,
+                "pending": written - confirmed if self._has_outbox else 0,
                 "unsettled": len(self._unsettled),
                 "outbox": outbox,
             }

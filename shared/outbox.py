@@ -30,7 +30,7 @@ OUTBOX_VERSION = 1
 MAGIC_WORD = int.from_bytes(b"LGDOUTBX", "little")
 HEADER_BYTES = 4096
 RING_BYTES_MIN = 64 * 1024
-RING_BYTES_MAX = 1024 * 1024 * 1024
+RING_BYTES_MAX = 64 * 1024 * 1024
 
 # Indices of the header's 8-byte words. The producer writes those below CONFIRMED_SEQUENCE and the
 # refusals; the daemon writes the two CONFIRMED ones. Apart by cache lines, as they change apart.
@@ -63,6 +63,12 @@ REFUSAL_CAUSES = (
     REFUSED_CLOSED,
     REFUSED_ERROR,
 )
+
+# More refusals than a client can count, and few enough that sums of them stay in 64 bits.
+REFUSALS_MAX = 2**40
+# Nor can a ring have been written to this often; sums with a ring's size stay in 64 bits.
+POSITION_MAX = 2**62
+PID_MAX = 2**31 - 1
 
 # The daemon reads a ring in pieces of at most this; the first piece is small, for one late event.
 READ_BYTES_FIRST = 16 * 1024
@@ -230,19 +236,21 @@ def parse_header(page: bytes, file_bytes: int) -> Header:
     if file_bytes != outbox_bytes(ring_bytes):
         raise OutboxError("impossible ring", f"a file of {file_bytes} bytes, ring {ring_bytes}")
     written = words[WORD_WRITTEN]
+    if words[WORD_CONFIRMED_POSITION] > POSITION_MAX:
+        raise OutboxError("impossible position", f"{words[WORD_CONFIRMED_POSITION]}")
     if written > SEQUENCE_MAX:
         raise OutboxError("impossible sequence", f"{written} written")
     return Header(
         producer_id=words[WORD_PRODUCER],
         ring_bytes=ring_bytes,
-        pid=words[WORD_PID],
+        pid=min(words[WORD_PID], PID_MAX),
         created_ns=words[WORD_CREATED_NS],
         written=written,
         farewell=words[WORD_FAREWELL] == 1,
         confirmed_sequence=words[WORD_CONFIRMED_SEQUENCE],
         confirmed_position=words[WORD_CONFIRMED_POSITION],
         refused={
-            cause: min(words[WORD_REFUSED + index], SEQUENCE_MAX)
+            cause: min(words[WORD_REFUSED + index], REFUSALS_MAX)
             for index, cause in enumerate(REFUSAL_CAUSES)
             if words[WORD_REFUSED + index]
         },
@@ -330,12 +338,15 @@ def find_record(
     Looks at every multiple of eight, for a database restored from an older backup or a ring with a
     damaged record: the position that the header confirms is of no use then. Returns (sequence,
     offset in the ring): a position modulo `ring_bytes`.
+
+    A ring made to look like records everywhere costs at most four times its size in CRCs.
     """
     ring = read_at(HEADER_BYTES, ring_bytes)
     if len(ring) < ring_bytes:
         raise OutboxError("truncated outbox", f"{len(ring)} bytes of a ring of {ring_bytes}")
     ring += ring[:RECORD_BYTES_MAX]  # a record that goes on at the start
     best: tuple[int, int] | None = None
+    checked_bytes_max = 4 * ring_bytes
     unpack = RECORD_HEAD.unpack_from
     for offset in range(0, ring_bytes, 8):
         length, _crc, sequence = unpack(ring, offset)
@@ -343,6 +354,9 @@ def find_record(
             continue
         if best is not None and sequence >= best[0]:
             continue
+        checked_bytes_max -= length
+        if checked_bytes_max < 0:
+            break
         try:
             decode_record(ring, offset, seed)
         except WireError:

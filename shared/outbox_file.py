@@ -105,6 +105,10 @@ class OutboxFile:
                 os.unlink(self._temporary, dir_fd=directory_fd)
         self.close()
 
+    def removed(self) -> bool:
+        """Whether the file has no name any more."""
+        return os.fstat(self._fd).st_nlink == 0
+
     def close(self) -> None:
         """Unmaps and closes; only closing lets go of the lock, so nothing may be written after.
 

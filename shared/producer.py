@@ -15,6 +15,7 @@ from shared.rendezvous import NoOutbox
 from shared.wire import datagram_head, producer_seed
 
 RECONNECT_INTERVAL_S = 0.1
+HEAL_INTERVAL_S = 5.0
 
 
 class Producer:
@@ -37,6 +38,7 @@ class Producer:
         self.socket: socket.socket | None = None
         self._socket_path = socket_path
         self._connect_after_s = 0.0
+        self.heal_after_s = time.monotonic() + HEAL_INTERVAL_S
         try:
             self.outbox = OutboxFile(
                 socket_path, directory, self.id, outbox_bytes, now_ns=time.time_ns()

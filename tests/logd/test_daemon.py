@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from logd import keyfile
 from logd.daemon import Daemon
 from logd.errors import NotYet
+from logd.instance import status
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver, bind
 from logd.store import Store
-from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, OutboxWriter, outbox_bytes, parse_header
+from logd.verify import verify
+from shared.outbox import (
+    HEADER_BYTES,
+    RING_BYTES_MIN,
+    WORD_CONFIRMED_POSITION,
+    WORD_CONFIRMED_SEQUENCE,
+    WORD_CREATED_NS,
+    WORD_FAREWELL,
+    WORD_PID,
+    WORD_REFUSED,
+    WORD_WRITTEN,
+    OutboxWriter,
+    outbox_bytes,
+    parse_header,
+)
 from shared.outbox_file import outbox_name
 from shared.wire import pack_payload
 from tests.support import Instance, check_sums, until
@@ -181,3 +200,77 @@ def test_two_sights_of_a_producer_at_start_are_one_producer(
     assert watermark == 4
     assert [event["sequence"] for event in instance.events()] == [1, 2, 3, 4]
     instance.cli("verify")
+
+
+_numbers = st.one_of(
+    st.integers(0, 5),
+    st.sampled_from([2**31, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 8, 2**64 - 1]),
+    st.integers(0, 2**64 - 1),
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [WORD_PID, WORD_CREATED_NS, WORD_WRITTEN, WORD_FAREWELL, WORD_CONFIRMED_SEQUENCE]
+            + [WORD_CONFIRMED_POSITION, WORD_REFUSED, WORD_REFUSED + 1]
+        ),
+        _numbers,
+        max_size=5,
+    ),
+    st.integers(0, 5),
+)
+def test_no_words_in_a_strangers_header_end_the_daemon_at_this_start_or_the_next(
+    instance: Instance, words: dict[int, int], records: int
+) -> None:
+    """Nor do they break the sums that `status` and `verify` show."""
+    config = instance.config
+    outbox = Written(config.outbox_directory)
+    outbox.write(records)
+    with open(outbox.path, "r+b") as file:
+        for index, value in words.items():
+            file.seek(index * 8)
+            file.write(value.to_bytes(8, sys.byteorder))
+    for start in (1, 2):
+        store = Store(config.database, keyfile.read(config.key_file), start, 10)
+        store._connection.execute("UPDATE producer SET boot_id = 'earlier' WHERE ended = 0")
+        outboxes = Outboxes(config.outbox_directory)
+        outboxes.prepare(str(config.socket))
+        receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
+        daemon = Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7)
+        try:
+            daemon.start()
+            for _ in range(6):
+                look(daemon)
+            assert verify(store._connection).findings == []
+            assert status(config)["lost"] < 2**40
+        finally:
+            daemon.close()
+        outbox.path.unlink(missing_ok=True)
+
+
+def test_out_of_descriptors_outboxes_wait_and_nothing_is_lost(instance: Instance) -> None:
+    """Sixty producers, and a daemon that may open forty files."""
+    import subprocess
+
+    from tests.support import ROOT
+
+    code = (
+        "import sys\nfrom shared.client import Client\n"
+        "clients = [Client(sys.argv[1], outbox_bytes=65536) for _ in range(60)]\n"
+        "assert all(c.emit('page_view') for c in clients for _ in range(3))\n"
+    )
+    subprocess.run([sys.executable, "-c", code, instance.socket], cwd=ROOT, check=True)
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+
+    instance.start(preexec_fn=few)
+    status_ = instance.settle()
+    check_sums(status_, attempted=180, accepted=180)
+    assert (status_["stored"], status_["lost"]) == (180, 0)
+    until(lambda: instance.status()["outboxes"] == 0, "all are removed")
+    assert instance.stop() == 0

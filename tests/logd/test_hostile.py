@@ -12,12 +12,15 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from shared.outbox import RING_BYTES_MIN, OutboxWriter, outbox_bytes
+from logd import keyfile
+from logd.database import connect
+from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, OutboxWriter, find_record, outbox_bytes
 from shared.outbox_file import outbox_name
 from shared.query import QueryClient
 from shared.wire import (
     DATAGRAM_HEAD,
     datagram_head,
+    decode_record,
     encode_farewell,
     encode_record,
     pack_payload,
@@ -117,6 +120,52 @@ def test_a_claimed_loss_is_booked_as_claimed_and_bounded(instance: Instance) -> 
     check_sums(status, attempted=20, accepted=20)
     assert (status["stored"], status["lost"], status["quarantined"]) == (1, 19, 1)
     instance.cli("verify")
+
+
+def test_claims_beyond_all_sense_break_no_sum(instance: Instance) -> None:
+    """Farewells that count to the end of 64 bits: `status` and `verify` still add up."""
+    instance.start()
+    with sender(instance) as sock:
+        for producer_id in (1, 2, 3):
+            sock.send(encode_farewell(producer_id, 0, {"malformed": 2**63 - 1, "invented": 5}))
+        sock.send(datagram(2**63 - 1, producer_id=4))
+    until(lambda: instance.status()["stored"] == 1, "stored")
+    status = instance.status()
+    assert status["refused_by_clients"] == 3 * 2**40
+    assert (status["lost"], status["unknown_extent"]) == (0, 1)
+    instance.stop()
+    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
+    connection.execute("UPDATE producer SET boot_id = 'an earlier boot'")
+    connection.close()
+    instance.start()  # books the end of producer 4, past its last possible number
+    instance.cli("verify")
+
+
+def test_a_ring_made_to_look_like_records_everywhere_holds_nobody_up(
+    instance: Instance,
+) -> None:
+    """Every multiple of eight in it looks like a large record: the search is cut short."""
+    ring_bytes = 256 * 1024
+    buffer = bytearray(outbox_bytes(ring_bytes))
+    OutboxWriter(memoryview(buffer), FORGED, pid=1, now_ns=1)
+    words = memoryview(buffer).cast("Q")
+    words[8] = 5
+    for index in range(HEADER_BYTES // 8, len(buffer) // 8):
+        words[index] = 32768
+    checked = 0
+
+    def read_at(offset: int, length: int) -> bytes:
+        return bytes(buffer[offset : offset + length])
+
+    def counting(data: bytes, offset: int, seed: int) -> tuple[int, bytes, int]:
+        nonlocal checked
+        checked += 32768
+        return decode_record(data, offset, seed)
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr("shared.outbox.decode_record", counting)
+        assert find_record(read_at, ring_bytes, producer_seed(FORGED), 1, 2**62) is None
+    assert 0 < checked <= 4 * ring_bytes
 
 
 def test_descriptors_sent_along_are_not_taken(instance: Instance) -> None:

@@ -162,6 +162,53 @@ def test_reports_are_refused_with_a_reason(instance: Instance) -> None:
         assert not isinstance(caught.value, Unavailable)
 
 
+def test_connections_that_say_nothing_keep_nobody_from_a_report(instance: Instance) -> None:
+    """Their seats are taken back when one frame takes too long, however it trickles in."""
+    daemon = instance.start()
+    path = str(instance.config.query_socket)
+    idle = []
+    try:
+        for _ in range(40):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.connect(path)
+            idle.append(sock)
+        client = QueryClient(path, timeout_s=5)
+
+        def answered() -> bool:
+            try:
+                return bool(client.ask("summary").rows)
+            except QueryError:
+                return False
+
+        until(answered, "a seat is free again")
+        children = Path(f"/proc/{daemon.popen.pid}/task/{daemon.popen.pid}/children")
+        (reporter,) = children.read_text().split()
+        instance.kill()
+        until(lambda: not Path(f"/proc/{reporter}/cmdline").exists(), "it ends with its daemon")
+    finally:
+        for sock in idle:
+            sock.close()
+
+
+def test_a_report_that_takes_too_long_is_stopped_and_says_so(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import msgpack
+
+    from logd import keyfile, reporter
+
+    instance.start()
+    key = keyfile.read(instance.config.key_file)
+    monkeypatch.setattr(reporter, "REPORT_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(reporter, "PROGRESS_STEPS", 1)
+    frame = reporter.Reporter(instance.config, key).answer(
+        {"v": 1, "report": "summary", "params": {}}, os.getuid(), os.getpid()
+    )
+    answer = msgpack.unpackb(frame[4:])
+    assert (answer["ok"], answer["error"]) == (False, "too_slow")
+    assert "narrow the question" in answer["message"]
+
+
 def test_garbage_on_the_query_socket_ends_that_connection_only(instance: Instance) -> None:
     instance.start()
     path = str(instance.config.query_socket)
@@ -194,7 +241,8 @@ def test_an_outbox_of_a_newer_version_waits_for_a_daemon_that_can_read_it(
     (file,) = (p for p in instance.config.outbox_directory.iterdir() if p.name != "token")
     instance.stop()
     assert file.exists()
-    assert instance.status()["stored"] == 0
+    status = instance.status()
+    assert (status["stored"], status["outboxes_unreadable"]) == (0, 1)
     data = bytearray(file.read_bytes())
     data[8] = 1  # a daemon that can read it, played by an outbox of this version
     file.write_bytes(data)

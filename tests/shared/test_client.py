@@ -134,6 +134,65 @@ def test_refusals_are_logged_at_a_bounded_rate_by_cause(
     assert len([r for r in caplog.records if "malformed" in r.getMessage()]) == 1
 
 
+def test_a_handler_that_raises_while_a_refusal_is_counted_leaves_the_way_in_open(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Abort(BaseException):
+        pass
+
+    def interrupted(_cause: str) -> None:
+        raise Abort
+
+    with Client(instance.socket) as client:
+        with monkeypatch.context() as context:
+            context.setattr(client, "_count_refusal", interrupted)
+            with pytest.raises(Abort):
+                client.emit("Bad Type")
+        assert client.emit("page_view") is True
+
+
+def test_a_closed_client_does_not_claim_that_all_is_on_the_disk(instance: Instance) -> None:
+    client = Client(instance.socket)
+    client.emit("page_view")
+    client.close()
+    assert client.flush(0.01) is False
+
+
+def test_a_client_that_found_no_outbox_asks_again_and_keeps_its_counts(instance: Instance) -> None:
+    """The daemon may come up after its clients; from then on nothing is lost any more."""
+    hidden = Path(instance.socket + RENDEZVOUS_SUFFIX).rename(instance.directory / "hidden")
+    with Client(instance.socket) as client:
+        assert client.emit("page_view") is False
+        hidden.rename(instance.socket + RENDEZVOUS_SUFFIX)
+        instance.start()
+        until(lambda: client.emit("page_view"), "the daemon is there")
+        assert client.stats()["outbox"]["reason"] is not None
+        assert client._producer is not None
+        client._producer.heal_after_s = 0.0
+        assert client.emit("page_view")
+        assert client.stats()["outbox"]["reason"] is None
+        instance.kill()
+        assert client.emit("page_view"), "kept, with nobody there"
+        stats = check_stats(client, accepted=3, pending=2)
+    instance.start()
+    status = instance.settle()
+    check_sums(status, attempted=stats["attempted"], accepted=3, refused=stats["refused"])
+    assert (status["stored"], status["lost"]) == (3, 0)
+
+
+def test_a_client_whose_outbox_was_removed_goes_on_with_another(instance: Instance) -> None:
+    """It never has room again, and nobody would read it."""
+    with Client(instance.socket, outbox_bytes=65536) as client:
+        assert client.emit("page_view")
+        for path in instance.config.outbox_directory.glob("*.outbox"):
+            path.unlink()
+        for _ in range(2000):
+            assert client.emit("page_view")
+        instance.start()
+        assert client.flush(20)
+        assert len(list(instance.config.outbox_directory.glob("*.outbox"))) == 1
+
+
 def test_a_closed_client_refuses_and_keeps_its_counts(instance: Instance) -> None:
     client = Client(instance.socket)
     assert client.emit("page_view")

@@ -183,7 +183,9 @@ def test_every_cause_in_the_ledger_is_in_the_table_and_no_other() -> None:
 def test_every_code_of_a_refused_query_is_in_the_table_and_no_other() -> None:
     _, _, codes = tables("## Queries")
     source = source_of(reporter) + source_of(reports)
-    in_code = re.findall(r'(?:QueryError|_refusal|__init__)\(\s*"(\w+)"', source)
+    in_code = re.findall(
+        r'(?:QueryError|_refusal|_send_off|__init__)\(\s*(?:peer,\s*)?"(\w+)"', source
+    )
     assert {plain(row["code"]) for row in codes} == set(in_code)
 
 
