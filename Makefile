@@ -14,10 +14,10 @@ SETUP_LOG := $(VENV)/setup.log
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-long bench lint format lock clean
+.PHONY: help setup run test test-long bench bench-receiving lint format lock clean
 
 help: ## Say what there is (this)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the environment in .venv, again only when the lock has changed
 	@:
@@ -34,6 +34,9 @@ test-long: $(READY) ## Run the tests that take minutes each
 
 bench: $(READY) ## Measure what logging costs a request, beside the earlier ways
 	@$(BIN)/python -m benchmarks.request
+
+bench-receiving: $(READY) ## Measure ways to go on receiving while a commit waits for the disk
+	@$(BIN)/python -m benchmarks.receiving
 
 lint: $(READY) ## Check style, format and types
 	@$(BIN)/ruff check --quiet

@@ -89,7 +89,7 @@ def _commit() -> str:
         ).stdout.strip()
         changed = subprocess.run(
             [*git, "status", "--porcelain", "--untracked-files=no", "--", "shared", "logd"]
-            + ["webapp/activity.py", "benchmarks/*.py"],
+            + ["webapp/activity", "benchmarks/*.py"],
             capture_output=True,
             text=True,
             check=True,

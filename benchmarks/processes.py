@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.machine import PROJECT
 from logd import config as configuration
-from webapp.process import Child, Events, Exited, Line, describe_exit
+from webapp.run.process import Child, Events, Exited, Line, describe_exit
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0

@@ -86,6 +86,24 @@ class Classroom:
         assert found, self.screen
         return found[1], found[2]
 
+    def opened_by_the_site(self) -> list[str]:
+        """Every file that any process of the web server has open or mapped, from /proc."""
+        assert self.process is not None
+        opened: list[str] = []
+        servers = 0
+        waiting = [self.process.pid]
+        while waiting:
+            here = Path("/proc") / str(waiting.pop())
+            waiting += [
+                int(pid) for pid in (here / f"task/{here.name}/children").read_text().split()
+            ]
+            if b"gunicorn" in (here / "cmdline").read_bytes():
+                servers += 1
+                opened += [os.readlink(fd) for fd in (here / "fd").iterdir()]
+                opened += (here / "maps").read_text().splitlines()
+        assert servers == 3, "a master and two workers"
+        return opened
+
     def ctrl_c(self) -> dict[str, int]:
         """Presses Ctrl-C and waits for the end; the sums that the run ends with."""
         assert self.process is not None
@@ -238,6 +256,14 @@ def test_a_click_of_a_student_comes_back_in_the_teacher_s_matrix(
     teacher.get_by_role("link", name=course, exact=True).click()
     teacher.reload()
     expect(matrix_cell(teacher, name, task)).to_contain_text("✓")
+
+    # The web processes have their own database open, and an outbox, but nothing of logd's.
+    opened = classroom.opened_by_the_site()
+    assert any("classroom.db" in name for name in opened)
+    assert any(".outbox" in name for name in opened)
+    logd_s = {str(path) for path in (classroom.var / "logd").iterdir()}
+    assert {"activity.db", "logd.key"} <= {Path(name).name for name in logd_s}
+    assert [name for name in opened if any(path in name for path in logd_s)] == []
 
     # Ctrl-C ends with the sums, and nothing is lost.
     sums = classroom.ctrl_c()
