@@ -166,6 +166,7 @@ def test_a_client_that_found_no_outbox_asks_again_and_keeps_its_counts(instance:
         hidden.rename(instance.socket + RENDEZVOUS_SUFFIX)
         instance.start()
         until(lambda: client.emit("page_view"), "the daemon is there")
+        until(lambda: instance.status()["stored"] == 1, "stored")  # nothing else keeps it
         assert client.stats()["outbox"]["reason"] is not None
         assert client._producer is not None
         client._producer.heal_after_s = 0.0

@@ -99,7 +99,7 @@ class PageViews:
                 "endpoint": request.endpoint,
                 "method": request.method,
                 "status": status,
-                "duration_ms": duration_ms,
+                "duration_ms": round(duration_ms, 3),
                 "request_id": visit.request_id,
             },
         )
