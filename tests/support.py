@@ -6,6 +6,7 @@ import contextlib
 import json
 import mmap
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,7 @@ class Instance:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.cli("init", str(directory), config=False)
+        self._outboxes = self.config.outbox_directory  # a test may configure another
         self.daemon: Process | None = None
 
     @property
@@ -171,11 +173,7 @@ class Instance:
         """The daemon gone, and nothing of the instance left in memory."""
         if self.daemon is not None:
             self.daemon.close()
-        outboxes = self.config.outbox_directory
-        with contextlib.suppress(OSError):
-            for path in outboxes.iterdir():
-                path.unlink()
-            outboxes.rmdir()
+        shutil.rmtree(self._outboxes, ignore_errors=True)
 
 
 def check_sums(
