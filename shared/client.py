@@ -196,6 +196,10 @@ class Client:
                     if accepted:
                         return accepted
                     refused, detail = REFUSED_ERROR, repr(error)
+            except BaseException:
+                # Not ours to hold back. What was accepted by then is not the next call's doing.
+                self._accepted_after(self._last_sequence)
+                raise
             finally:
                 # A signal handler may raise at any call: the way in must be open again whatever.
                 try:

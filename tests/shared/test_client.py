@@ -151,6 +151,27 @@ def test_a_handler_that_raises_while_a_refusal_is_counted_leaves_the_way_in_open
         assert client.emit("page_view") is True
 
 
+def test_an_event_cut_short_after_it_was_accepted_does_not_vouch_for_the_next(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_datagram: bytes) -> bool:
+        raise KeyboardInterrupt
+
+    def broken(*_: object) -> bytes:
+        raise RuntimeError("a bug of ours")
+
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        with monkeypatch.context() as context:
+            context.setattr(client._producer, "send", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                client.emit("page_view")
+        with monkeypatch.context() as context:
+            context.setattr("shared.client.pack_payload", broken)
+            assert client.emit("page_view") is False
+        check_stats(client, accepted=2, refused_by_cause={"internal_error": 1})
+
+
 def test_a_closed_client_does_not_claim_that_all_is_on_the_disk(instance: Instance) -> None:
     client = Client(instance.socket)
     client.emit("page_view")
