@@ -58,6 +58,7 @@ class Daemon:
         self._clock_ns = clock_ns
         self._intake = Intake(self._introduce, config.gap_events_max)
         self._open: dict[Producer, OpenOutbox] = {}
+        self._given_up: list[OpenOutbox] = []  # removed behind the commit that books their loss
         self._open_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_RESERVED
         self._batch = self._new_batch()
         self._look_interval_s = config.look_interval_ms / 1000
@@ -188,7 +189,7 @@ class Daemon:
         """Opens the producer's outbox, if it has one, and finds its place in it."""
         outbox = None
         try:
-            if len(self._open) >= self._open_max:
+            if len(self._open) >= self._open_max and self._outboxes.has(name):
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             outbox = self._outboxes.open(name, producer.uid, producer.id)
             if outbox is None:
@@ -266,8 +267,7 @@ class Daemon:
             producer.uid, producer.pid, f"outbox: {reason}", outbox.name.encode(), producer
         )
         producer.has_outbox = producer.behind = False
-        del self._open[producer]
-        self._outboxes.remove(outbox)  # which is how a living producer finds out
+        self._given_up.append(self._open.pop(producer))
 
     # -- commit ----------------------------------------------------------------------------------
 
@@ -289,6 +289,9 @@ class Daemon:
             self._confirm(producer)
             if producer.ended:
                 self._dismiss(producer)
+        for outbox in self._given_up:
+            self._outboxes.remove(outbox)  # which is how a living producer finds out
+        self._given_up.clear()
         self._intake.trim()
 
     def _confirm(self, producer: Producer) -> None:
@@ -330,7 +333,7 @@ class Daemon:
 
     def close(self) -> None:
         """Closes everything; the store's log goes into the database."""
-        for outbox in self._open.values():
+        for outbox in (*self._open.values(), *self._given_up):
             self._outboxes.release(outbox)
         self._open.clear()
         self._outboxes.close()

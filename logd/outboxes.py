@@ -155,6 +155,14 @@ class Outboxes:
             if age_s > TEMPORARY_AGE_MAX_S:
                 os.unlink(name, dir_fd=self._fd)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name; takes no descriptor to find out."""
+        try:
+            os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
     def open(self, name: str, uid: int, producer_id: int) -> OpenOutbox | None:
         """The outbox of that name; None when there is none, or one refused before.
 

@@ -274,3 +274,48 @@ def test_out_of_descriptors_outboxes_wait_and_nothing_is_lost(instance: Instance
     assert (status_["stored"], status_["lost"]) == (180, 0)
     until(lambda: instance.status()["outboxes"] == 0, "all are removed")
     assert instance.stop() == 0
+
+
+def test_a_client_without_an_outbox_is_heard_also_when_no_more_can_be_opened(
+    instance: Instance, daemon: Daemon
+) -> None:
+    """Its gaps are losses as ever: nothing of it waits in a file that could not be opened."""
+    from tests.logd.test_hostile import datagram, sender
+
+    daemon.start()
+    daemon._open_max = 0
+    with sender(instance) as sock:
+        sock.send(datagram(1))
+        sock.send(datagram(4))
+    daemon.turn(timeout_s=0)
+    state = instance.status()
+    check_sums(state, attempted=4, accepted=4)
+    assert (state["stored"], state["lost"]) == (2, 2)
+
+
+def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    outbox.write(3)
+    with open(outbox.path, "r+b") as file:
+        file.truncate(HEADER_BYTES)
+        file.truncate(outbox_bytes(RING_BYTES_MIN))  # its records are zeros now
+
+    def full(*_: object) -> None:
+        raise NotYet("full")
+
+    daemon._discover_new()
+    for opened in daemon._open.values():
+        opened.scans_left = 0
+    with monkeypatch.context() as context:
+        context.setattr(Store, "commit", full)
+        for _ in range(5):
+            look(daemon)
+        assert daemon._open == {}, "it is given up"
+        assert outbox.path.exists()
+    look(daemon)
+    assert not outbox.path.exists()
+    state = instance.status()
+    check_sums(state, attempted=3, accepted=3)
+    assert (state["stored"], state["lost"], state["pending"]) == (0, 3, 0)
