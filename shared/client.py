@@ -33,11 +33,11 @@ from shared.outbox import (
 )
 from shared.paths import check_socket_path
 from shared.producer import Producer
+from shared.refusals import Refusals
 from shared.schema import Malformed, check_event_type, check_props, check_ts_ns, check_user
 from shared.wire import encode_farewell, encode_record, pack_payload
 
 OUTBOX_BYTES = 8 * 1024 * 1024
-LOG_INTERVAL_S = 10.0
 POLL_INTERVAL_MIN_S = 0.0002
 POLL_INTERVAL_MAX_S = 0.005
 UNSETTLED_MAX = 1000
@@ -93,8 +93,7 @@ class Client:
         self._closed = False
         self._producer: Producer | None = None
         self._known_types: set[str] = set()
-        self._refused: dict[str, int] = {}
-        self._logged_at_s: dict[str, float] = {}
+        self._refusals = Refusals()
         self._unsettled: list[tuple[int, str]] = []
         self._rate_mark = (time.monotonic(), 0)
         self._has_outbox = False
@@ -171,7 +170,7 @@ class Client:
         with self._guard:
             if self._inside:
                 # A signal handler or __del__ of this very thread, in the middle of an emit.
-                self._count_refusal(REFUSED_REENTERED)
+                self._refusals.count(REFUSED_REENTERED, self._producer)
                 return 0
             self._inside = True
             try:
@@ -204,14 +203,14 @@ class Client:
                 # A signal handler may raise at any call: the way in must be open again whatever.
                 try:
                     if refused:
-                        self._count_refusal(refused)
+                        self._refusals.count(refused, self._producer)
                 finally:
                     self._inside = False
         if again:
             # A signal handler forked in the middle: this is the child, and another producer.
             return self._emit(event_type, user, props, ts_ns)
         if refused:
-            self._log_refusal(refused, detail)
+            self._refusals.log(refused, detail)
         return 0
 
     def _accept(
@@ -285,8 +284,7 @@ class Client:
                 "no outbox, so events are not kept while logd is away: %s",
                 producer.no_outbox_reason,
             )
-        for cause, count in self._refused.items():
-            self._tell_refusals(cause, count)
+        self._refusals.tell_all(producer)
         return producer
 
     def _heal(self, producer: Producer) -> Producer:
@@ -310,8 +308,7 @@ class Client:
         self._last_sequence = 0
         self._unsettled.clear()  # by the former numbers
         producer.close()
-        for cause, count in self._refused.items():
-            self._tell_refusals(cause, count)
+        self._refusals.tell_all(successor)
         return successor
 
     def _remember_type(self, event_type: str) -> None:
@@ -328,7 +325,7 @@ class Client:
             sequence, event_type = self._unsettled[0]
             props = {"sequence": sequence, "type": event_type, "outcome": Outcome.STORED.value}
             if not self._accept("durable_settled", None, props, None):
-                self._count_refusal(self._why_not_accepted()[0])
+                self._refusals.count(self._why_not_accepted()[0], producer)
                 return
             del self._unsettled[0]
 
@@ -341,25 +338,6 @@ class Client:
         if producer.outbox is None:
             return REFUSED_UNDELIVERED, "logd is away or its queue full, and there is no outbox"
         return REFUSED_FULL, "logd is away or behind, and the outbox has no room"
-
-    def _count_refusal(self, cause: str) -> None:
-        count = self._refused.get(cause, 0) + 1
-        self._refused[cause] = count
-        self._tell_refusals(cause, count)
-
-    def _tell_refusals(self, cause: str, count: int) -> None:
-        if self._producer is not None and self._producer.outbox is not None:
-            with contextlib.suppress(ValueError):  # in a forked child it is already let go
-                self._producer.outbox.writer.refused(cause, count)
-
-    def _log_refusal(self, cause: str, detail: object) -> None:
-        # Outside the guard: a logging handler may itself emit.
-        now_s = time.monotonic()
-        last_s = self._logged_at_s.get(cause)
-        if last_s is None or now_s - last_s >= LOG_INTERVAL_S:
-            self._logged_at_s[cause] = now_s
-            count = self._refused.get(cause, 0)
-            _log.warning("event refused (%s, %d so far): %s", cause, count, detail)
 
     # -- waiting and counting --------------------------------------------------------------------
 
@@ -400,7 +378,7 @@ class Client:
         """
         with self._guard:
             producer = self._producer
-            refused = sum(self._refused.values())
+            refused = self._refusals.total
             accepted = producer.written if producer else self._last_sequence
             accepted += self._accepted_before
             mark_s, mark_accepted = self._rate_mark
@@ -423,7 +401,7 @@ class Client:
                 "attempted": accepted + refused,
                 "accepted": accepted,
                 "refused": refused,
-                "refused_by_cause": dict(self._refused),
+                "refused_by_cause": dict(self._refusals.by_cause),
                 "confirmed": confirmed + self._confirmed_before,
                 "pending": written - confirmed if self._has_outbox else 0,
                 "unsettled": len(self._unsettled),
@@ -446,8 +424,9 @@ class Client:
                 self._last_sequence = producer.written
                 self._last_confirmed = producer.confirmed
                 producer.outbox.writer.farewell()
-            elif producer.sequence_sent or self._refused:
-                producer.send(encode_farewell(producer.id, producer.sequence_sent, self._refused))
+            elif producer.sequence_sent or self._refusals.total:
+                refused = self._refusals.by_cause
+                producer.send(encode_farewell(producer.id, producer.sequence_sent, refused))
             producer.close()
 
     def _after_fork_in_child(self) -> None:

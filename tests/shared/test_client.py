@@ -140,12 +140,12 @@ def test_a_handler_that_raises_while_a_refusal_is_counted_leaves_the_way_in_open
     class Abort(BaseException):
         pass
 
-    def interrupted(_cause: str) -> None:
+    def interrupted(*_: object) -> None:
         raise Abort
 
     with Client(instance.socket) as client:
         with monkeypatch.context() as context:
-            context.setattr(client, "_count_refusal", interrupted)
+            context.setattr(client._refusals, "count", interrupted)
             with pytest.raises(Abort):
                 client.emit("Bad Type")
         assert client.emit("page_view") is True

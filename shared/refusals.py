@@ -1,0 +1,52 @@
+"""What a client refuses: counted by cause, told to the daemon, logged at a bounded rate."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+
+from shared.producer import Producer
+
+LOG_INTERVAL_S = 10.0
+
+_log = logging.getLogger("logd.client")
+
+
+class Refusals:
+    """The counts of one process; they go on when its producer is followed by another."""
+
+    def __init__(self) -> None:
+        self.by_cause: dict[str, int] = {}
+        self._logged_at_s: dict[str, float] = {}
+
+    @property
+    def total(self) -> int:
+        """Events refused, for whatever cause."""
+        return sum(self.by_cause.values())
+
+    def count(self, cause: str, producer: Producer | None) -> None:
+        """One more, told to the daemon in the producer's outbox, if it has one."""
+        self.by_cause[cause] = self.by_cause.get(cause, 0) + 1
+        self._tell(cause, producer)
+
+    def tell_all(self, producer: Producer) -> None:
+        """Tells a new producer's outbox all that was counted before it."""
+        for cause in self.by_cause:
+            self._tell(cause, producer)
+
+    def _tell(self, cause: str, producer: Producer | None) -> None:
+        if producer is not None and producer.outbox is not None:
+            with contextlib.suppress(ValueError):  # in a forked child it is already let go
+                producer.outbox.writer.refused(cause, self.by_cause[cause])
+
+    def log(self, cause: str, detail: object) -> None:
+        """At most one line in ten seconds for a cause. Not from inside an emit: a logging handler
+        may itself emit.
+        """
+        now_s = time.monotonic()
+        last_s = self._logged_at_s.get(cause)
+        if last_s is None or now_s - last_s >= LOG_INTERVAL_S:
+            self._logged_at_s[cause] = now_s
+            count = self.by_cause.get(cause, 0)
+            _log.warning("event refused (%s, %d so far): %s", cause, count, detail)
