@@ -10,6 +10,8 @@ import pytest
 
 from tests.support import Instance, short_directory
 
+pytest_plugins = ["tests.tally"]
+
 
 @pytest.fixture
 def directory() -> Iterator[Path]:

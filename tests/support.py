@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import logd.instance
 from logd import config as configuration
 from logd.config import Config
+from logd.render import to_json
+from logd.reports import event_page
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 60.0
@@ -93,7 +96,7 @@ class Instance:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.cli("init", str(directory), config=False)
+        logd.instance.init(directory)  # as the command does, without a process of its own
         self._outboxes = self.config.outbox_directory  # a test may configure another
         self.daemon: Process | None = None
 
@@ -148,14 +151,25 @@ class Instance:
         return done.stdout + (done.stderr if code else "")
 
     def status(self) -> dict[str, Any]:
-        """`logd status --json`."""
-        state: dict[str, Any] = json.loads(self.cli("status", "--json"))
-        return state
+        """What `logd status --json` shows, without a process of its own."""
+        return logd.instance.status(self.config)
 
     def events(self, *filters: str) -> list[dict[str, Any]]:
-        """Events by `logd query`, oldest first."""
-        lines = self.cli("query", "--format", "jsonl", *filters).splitlines()
-        return [json.loads(line) for line in lines]
+        """Events as `logd query` gives them, oldest first."""
+        if filters:
+            lines = self.cli("query", "--format", "jsonl", *filters).splitlines()
+            return [json.loads(line) for line in lines]
+        connection = logd.instance.open_for_reading(self.config)
+        try:
+            rows: list[dict[str, Any]] = []
+            page = None
+            while page is None or page.next is not None:
+                after_id = page.next if page else 0
+                page = event_page(connection, after_id=after_id, limit=10_000)
+                rows += [json.loads(to_json(row)) for row in page.rows]
+        finally:
+            connection.close()
+        return rows
 
     def settle(self) -> dict[str, Any]:
         """The status once nothing is pending any more."""
