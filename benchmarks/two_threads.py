@@ -42,6 +42,7 @@ class Writer(threading.Thread):
         while (batch := self._batches.get()) is not None:
             try:
                 self._store.commit(batch, self._clock_ns())
+                batch.settle()
             except BaseException as error:  # noqa: BLE001 - raised again by the receiver
                 self.error = error
             os.eventfd_write(self.done_fd, 1)

@@ -10,12 +10,14 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterable
 
 from benchmarks.two_threads import TwoThreads
 from logd import config as configuration
 from logd import service
 from logd.batch import Producer
-from logd.daemon import QUEUE_DEPTH_MIN, Daemon
+from logd.daemon import Daemon
+from logd.delivery import QUEUE_DEPTH_MIN, Datagram
 from logd.outboxes import OpenOutbox
 
 COUNTS_MARK = "counts: "
@@ -56,13 +58,13 @@ class OutboxesUnderLoad(Counting, Daemon):
     _socket_read_s = 0.0
     _loaded = False
 
-    def _drain(self) -> int:
+    def _drain(self, datagrams: Iterable[Datagram]) -> int:
         now_s = time.monotonic()
         if self._loaded and now_s - self._socket_read_s < SOCKET_LEFT_ALONE_MAX_S:
             self._more = False
             return QUEUE_DEPTH_MIN  # as if it had been full: has the outboxes read
         self._socket_read_s = now_s
-        return super()._drain()
+        return super()._drain(datagrams)
 
     def _look(self, *, due: bool, all_of_them: bool) -> None:
         before = self.from_outboxes

@@ -122,6 +122,11 @@ class Batch:
         """The producer's own row has changed, without an event."""
         self.producers.add(producer)
 
+    def settle(self) -> None:
+        """It is committed: the watermarks in memory follow, and never before."""
+        for producer in self.producers:
+            producer.stored = producer.taken
+
     @property
     def room_events(self) -> int:
         """How many more events it takes."""

@@ -113,7 +113,7 @@ class Store:
     # -- commit ----------------------------------------------------------------------------------
 
     def commit(self, batch: Batch, now_ns: int) -> None:
-        """Stores the batch; on disk when it returns. Then the watermarks in memory follow.
+        """Stores the batch; on disk when it returns, and the caller may settle it.
 
         Raises NotYet when the disk is full or the file locked: nothing has changed, the batch can
         be tried again. Raises StorageFailed when a flush failed: the process must end.
@@ -131,8 +131,6 @@ class Store:
         self._types.update(changed.types)
         for producer, row in changed.rows.items():
             producer.row = row
-        for producer in batch.producers:
-            producer.stored = producer.taken
 
     def _roll_back(self, problem: Exception) -> None:
         try:

@@ -69,6 +69,9 @@ class Client:
     first event, and without the daemon events wait in it.
     """
 
+    _time_ns = staticmethod(time.time_ns)
+    _monotonic_s = staticmethod(time.monotonic)
+
     def __init__(
         self,
         socket_path: str | os.PathLike[str],
@@ -234,11 +237,11 @@ class Client:
         payload = pack_payload(
             producer.packer,
             event_type,
-            time.time_ns() if ts_ns is None else check_ts_ns(ts_ns),
+            self._time_ns() if ts_ns is None else check_ts_ns(ts_ns),
             None if user is None else check_user(user),
             props,
         )
-        if producer.outbox is None and time.monotonic() >= producer.heal_after_s:
+        if producer.outbox is None and self._monotonic_s() >= producer.heal_after_s:
             producer = self._heal(producer)
         if producer.outbox is None:
             return self._send_only(producer, payload)
@@ -273,8 +276,12 @@ class Client:
         self._last_sequence = max(written, sequence)
         return written if written > sequence else 0
 
+    def _make_producer(self) -> Producer:
+        # The one place that reaches files and sockets, so that a simulation can be without.
+        return Producer(self._socket_path, self._outbox_directory, self._outbox_bytes)
+
     def _new_producer(self) -> Producer:
-        producer = Producer(self._socket_path, self._outbox_directory, self._outbox_bytes)
+        producer = self._make_producer()
         if producer.forks != forks.count:
             raise Forked
         self._producer = producer
@@ -289,7 +296,7 @@ class Client:
 
     def _heal(self, producer: Producer) -> Producer:
         """Asks again for an outbox, now and then: the daemon may have come up since."""
-        successor = Producer(self._socket_path, self._outbox_directory, self._outbox_bytes)
+        successor = self._make_producer()
         if successor.forks != forks.count:
             raise Forked
         if successor.outbox is None:

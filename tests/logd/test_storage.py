@@ -143,9 +143,9 @@ def test_rule_7_a_failed_commit_advances_no_watermark_and_can_be_repeated(
     store._connection = _Failing(healthy, code)
     with pytest.raises(Exception, match=r"no space|injected"):
         store.commit(batch, 2)
-    assert (producer.stored, producer.row) == (0, None)
+    assert (store.producer(producer.uid, producer.id).stored, producer.row) == (0, None)
     store.commit(batch, 3)
-    assert producer.stored == 3
+    assert store.producer(producer.uid, producer.id).stored == 3
     store.commit(_batch(producer, 2), 4)
     rows = healthy.execute("SELECT id, sequence FROM event ORDER BY id").fetchall()
     assert rows == [(n, n) for n in range(1, 6)]
@@ -164,10 +164,10 @@ def test_a_full_disk_is_said_and_what_waits_is_stored_when_there_is_room(
     with pytest.raises(Exception, match="no space left on the device") as caught:
         store.commit(batch, 2)
     assert not isinstance(caught.value, StorageFailed)
-    assert producer.stored == 0
+    assert store.producer(producer.uid, producer.id).stored == 0
     store._connection.execute("PRAGMA max_page_count = 1000000")
     store.commit(batch, 3)
-    assert producer.stored == 500
+    assert store.producer(producer.uid, producer.id).stored == 500
     store.close()
 
 

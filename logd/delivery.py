@@ -1,0 +1,320 @@
+"""The delivery core: what has arrived becomes a batch, a commit, and only then a confirmation.
+
+No socket, clock, file or database of its own: it is handed datagrams, the names of closed files and
+the time, and reaches the trail and the outboxes through the protocols below. `logd.daemon` drives
+it from a socket; the simulation in the tests drives the very same code from a seed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from logd.batch import LOST_DAMAGED, Batch, Producer
+from logd.config import Config
+from logd.errors import NotYet
+from logd.intake import Intake
+from logd.repair import align, read_on, resynchronise
+from shared.outbox import Header
+from shared.outbox_file import outbox_name
+from shared.wire import RECORD_HEAD, OtherVersion, WireError
+
+# After so many datagrams at once the kernel's queue may have been full (its depth is 10 by
+# default, plus one), and senders may have been turned away: then the outboxes are looked at.
+QUEUE_DEPTH_MIN = 10
+DRAIN_DATAGRAMS_MAX = 4096
+LOG_INTERVAL_S = 30.0
+
+_log = logging.getLogger("logd")
+
+# Data, the sender's uid and pid by the kernel's word, and whether the data was cut.
+Datagram = tuple[bytes, int, int, bool]
+
+
+class Trail(Protocol):
+    """What the core needs of `logd.store.Store`."""
+
+    def producer(self, uid: int, producer_id: int) -> Producer:
+        """What is on disk of that producer; a new one when nothing is."""
+
+    def unfinished(self) -> Iterator[tuple[int, int, str]]:
+        """(uid, producer id, cause of loss) of who can say no more but by an outbox."""
+
+    def commit(self, batch: Batch, now_ns: int) -> None:
+        """Stores the batch; on disk when it returns. NotYet: nothing has changed."""
+
+
+class Outbox(Protocol):
+    """What the core needs of `logd.outboxes.OpenOutbox`."""
+
+    name: str
+    header: Header
+    scans_left: int
+
+    def read_at(self, offset: int, length: int) -> bytes: ...
+    def refresh(self) -> Header: ...
+    def written(self) -> int: ...
+    def alive(self) -> bool: ...
+    def confirm(self, sequence: int, position: int) -> None: ...
+
+
+AnOutbox = TypeVar("AnOutbox", bound=Outbox)
+
+
+class Directory(Protocol[AnOutbox]):
+    """What the core needs of `logd.outboxes.Outboxes`; raises and means what that does."""
+
+    def names(self) -> list[tuple[str, int, int]]: ...
+    def has(self, name: str) -> bool: ...
+    def open(self, name: str, uid: int, producer_id: int) -> AnOutbox | None: ...
+    def refuse(self, outbox: AnOutbox) -> None: ...
+    def remove(self, outbox: AnOutbox) -> None: ...
+
+
+class Delivery(Generic[AnOutbox]):
+    """One instance's producers, their outboxes and the batch at hand.
+
+    `clock_ns` is the wall clock, for the record only: nothing is ordered by it. At most `open_max`
+    outboxes are held open at a time.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Trail,
+        outboxes: Directory[AnOutbox],
+        clock_ns: Callable[[], int],
+        open_max: int,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._outboxes = outboxes
+        self._clock_ns = clock_ns
+        self._intake = Intake(self._introduce, config.gap_events_max)
+        self._open: dict[Producer, AnOutbox] = {}
+        self._given_up: list[AnOutbox] = []  # removed behind the commit that books their loss
+        self._open_max = open_max
+        self._batch = self._new_batch()
+        self._look_interval_s = config.look_interval_ms / 1000
+        self._look_due_s = 0.0
+        self._more = False  # something was left unread for want of room in the batch
+        self._stalled: NotYet | None = None
+        self._now_s = 0.0
+        self._logged_at_s = -LOG_INTERVAL_S
+
+    # -- one turn --------------------------------------------------------------------------------
+
+    def begin(self, now_s: float) -> None:
+        """Before the first turn: finds every outbox, and books what can never come."""
+        self._now_s = now_s
+        present = set()
+        for name, uid, producer_id in self._outboxes.names():
+            present.add((uid, producer_id))
+            self._discover(name, uid, producer_id)
+        for uid, producer_id, cause in self._store.unfinished():
+            if (uid, producer_id) not in present:
+                self._book_end(self._intake.producer(uid, producer_id), cause)
+        for producer in list(self._open):
+            self._confirm(producer)  # committed by a predecessor that did not get to say so
+
+    def _book_end(self, producer: Producer, cause: str) -> None:
+        self._batch.lose(producer, producer.taken + 1, None, cause)
+        producer.ended = True
+
+    def step(self, datagrams: Iterable[Datagram], closed: set[str], now_s: float) -> None:
+        """Takes what has arrived, reads what is missing, commits, confirms: all that there is.
+
+        `closed` names the files that were let go since the last step, `now_s` is monotonic. Raises
+        LogdError kinds for what ends the process. NotYet does not: the batch is kept and tried
+        again at the next step, and nothing more is read until it is stored.
+        """
+        self._now_s = now_s
+        if self._stalled is not None:
+            self._commit()
+            return
+        drained = self._drain(datagrams)
+        due = now_s >= self._look_due_s
+        if due:
+            self._look_due_s = now_s + self._look_interval_s
+            self._discover_new()
+        elif closed:
+            self._discover_new(closed)
+        self._look(due=due, all_of_them=due or bool(closed) or drained >= QUEUE_DEPTH_MIN)
+        if self._batch or (due and self._batch.duplicates):
+            self._commit()
+
+    def _drain(self, datagrams: Iterable[Datagram]) -> int:
+        drained = 0
+        self._more = False
+        batch, datagram = self._batch, self._intake.datagram
+        for data, uid, pid, cut in datagrams:
+            drained += 1
+            if cut:
+                batch.refuse(uid, pid, "oversize datagram", data)
+            else:
+                datagram(data, uid, pid, batch)
+            if batch.full or drained == DRAIN_DATAGRAMS_MAX:
+                self._more = True
+                break
+        return drained
+
+    # -- outboxes --------------------------------------------------------------------------------
+
+    def _discover_new(self, names: set[str] | None = None) -> None:
+        try:
+            listed = self._outboxes.names()
+        except OSError as error:
+            self._say("the outboxes cannot be listed now: %s", error.strerror)
+            return
+        for name, uid, producer_id in listed:
+            if names is None or name in names:
+                self._discover(name, uid, producer_id)
+
+    def _discover(self, name: str, uid: int, producer_id: int) -> None:
+        producer = self._intake.producers.get((uid, producer_id))
+        if producer is None:
+            producer = self._intake.producer(uid, producer_id)  # introduces it, with its outbox
+            if not producer.has_outbox:
+                self._intake.forget(producer)
+        elif producer not in self._open:
+            self._attach(producer, name)
+
+    def _introduce(self, uid: int, producer_id: int) -> Producer:
+        producer = self._store.producer(uid, producer_id)
+        self._attach(producer, outbox_name(uid, producer_id))
+        return producer
+
+    def _attach(self, producer: Producer, name: str) -> None:
+        """Opens the producer's outbox, if it has one, and finds its place in it."""
+        if len(self._open) >= self._open_max and self._outboxes.has(name):
+            producer.has_outbox = producer.behind = True
+            self._say("%s: waits, since %d outboxes are open already", name, self._open_max)
+            return
+        outbox = None
+        try:
+            outbox = self._outboxes.open(name, producer.uid, producer.id)
+            if outbox is None:
+                return
+            align(producer, outbox.header, outbox.read_at, self._batch)
+        except OtherVersion as error:
+            producer.has_outbox = True  # what is missing lies there, so a gap is no loss
+            self._say("%s: %s: left for a daemon that can read it", name, error)
+        except WireError as error:
+            if outbox is not None:
+                self._outboxes.refuse(outbox)
+            self._batch.refuse(producer.uid, producer.pid, f"outbox: {error}", name.encode())
+            _log.warning("%s: refused as an outbox: %s", name, error)
+        except OSError as error:
+            # Out of descriptors, say. It is there, so a gap is no loss: tried again at each look.
+            producer.has_outbox = producer.behind = True
+            self._say("%s: cannot be opened now: %s", name, error.strerror)
+        else:
+            producer.has_outbox = producer.behind = True
+            if producer.pid == 0:
+                producer.pid = outbox.header.pid
+            self._open[producer] = outbox
+
+    def _look(self, *, due: bool, all_of_them: bool) -> None:
+        """Reads on in the outboxes that are ahead of the batch; `due`: also asks who lives."""
+        for producer, outbox in list(self._open.items()):
+            if not (all_of_them or producer.behind):
+                continue
+            if self._batch.full:
+                self._more = True
+                return
+            # Whether it lives is asked before what it has written is read: what a producer
+            # writes last must be seen by the read after it is known to be dead.
+            alive = outbox.alive() if all_of_them else True
+            if alive and not due and outbox.written() == producer.taken:
+                producer.behind = False
+                continue
+            try:
+                self._read(producer, outbox, alive)
+            except WireError as error:
+                self._give_up(producer, outbox, str(error))
+
+    def _read(self, producer: Producer, outbox: AnOutbox, alive: bool) -> None:
+        header = outbox.refresh()
+        if header.refused != producer.refused:
+            producer.refused = header.refused
+            self._batch.note(producer)
+        damage = read_on(producer, header, outbox.read_at, self._batch, self._intake)
+        if damage is not None:
+            _log.warning("%s: %s", outbox.name, damage)
+            outbox.scans_left -= 1
+            if outbox.scans_left >= 0:
+                resynchronise(producer, header, outbox.read_at, header.written, self._batch)
+            else:
+                self._give_up(producer, outbox, damage)
+                return
+        producer.behind = producer.taken < header.written
+        if producer.behind:
+            self._more = True
+        elif not alive:
+            producer.ended = True
+            self._batch.note(producer)
+
+    def _give_up(self, producer: Producer, outbox: AnOutbox, reason: str) -> None:
+        """The rest of this outbox cannot be read; its producer goes on without one."""
+        _log.warning("%s: given up: %s", outbox.name, reason)
+        header = outbox.header
+        if header.written > producer.taken:
+            waiting = header.written - producer.taken
+            plausible = waiting <= header.ring_bytes // RECORD_HEAD.size
+            last = header.written if plausible else None
+            self._batch.lose(producer, producer.taken + 1, last, LOST_DAMAGED)
+            producer.taken = last or producer.taken
+        self._batch.refuse(
+            producer.uid, producer.pid, f"outbox: {reason}", outbox.name.encode(), producer
+        )
+        producer.has_outbox = producer.behind = False
+        self._given_up.append(self._open.pop(producer))
+
+    # -- commit ----------------------------------------------------------------------------------
+
+    def _commit(self) -> None:
+        batch = self._batch
+        try:
+            self._store.commit(batch, self._clock_ns())
+        except NotYet as problem:
+            if self._stalled is None:
+                self._logged_at_s = -LOG_INTERVAL_S
+            self._stalled = problem
+            self._say("%s Trying again every second.", problem)
+            return
+        if self._stalled is not None:
+            _log.warning("stored again after: %s", self._stalled)
+            self._stalled = None
+        batch.settle()
+        self._batch = self._new_batch()
+        for producer in batch.producers:
+            self._confirm(producer)
+            if producer.ended:
+                self._dismiss(producer)
+        for outbox in self._given_up:
+            self._outboxes.remove(outbox)  # which is how a living producer finds out
+        self._given_up.clear()
+        self._intake.trim()
+
+    def _confirm(self, producer: Producer) -> None:
+        outbox = self._open.get(producer)
+        if outbox is not None:
+            outbox.confirm(producer.stored, producer.position)
+
+    def _dismiss(self, producer: Producer) -> None:
+        """Its end is on disk: the outbox can go."""
+        outbox = self._open.pop(producer, None)
+        if outbox is not None:
+            self._outboxes.remove(outbox)
+        self._intake.forget(producer)
+
+    def _new_batch(self) -> Batch:
+        config = self._config
+        return Batch(config.batch_events_max, config.batch_bytes_max, config.gap_events_max)
+
+    def _say(self, message: str, *args: object) -> None:
+        """Logs at a bounded rate: what goes on being wrong is not said a thousand times."""
+        if self._now_s - self._logged_at_s >= LOG_INTERVAL_S:
+            self._logged_at_s = self._now_s
+            _log.warning(message, *args)
