@@ -17,6 +17,7 @@ import click
 
 from logd import __version__, instance, render, reporter, service
 from logd import config as configuration
+from logd import status as status_text
 from logd import verify as verification
 from logd.config import Config
 from logd.database import Connection, DatabaseError, translate
@@ -115,21 +116,8 @@ def status(config: Config, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(state))
         return
-    pid = state["running_pid"]
-    for name, value in {
-        "daemon": "not running" if pid is None else f"running, pid {pid}",
-        "stored": f"{state['stored']:,} events in {state['commits']:,} commits",
-        "pending": f"{state['pending']:,} events in {state['outboxes']:,} outboxes",
-        "unreadable": f"{state['outboxes_unreadable']:,} outboxes, in no sum",
-        "lost": f"{state['lost']:,} events; losses of unknown extent: {state['unknown_extent']:,}",
-        "quarantined": f"{state['quarantined']:,}, of them events: {state['quarantined_events']:,}",
-        "refused": f"{state['refused_by_clients']:,} events, by their clients",
-        "duplicates": f"{state['duplicates_ignored']:,} datagrams ignored",
-        "producers": f"{state['producers']:,}",
-        "last stored": render.when(state["last_stored_ns"]),
-        "schema": state["schema"],
-    }.items():
-        click.echo(f"{name:<12} {value}")
+    for line in status_text.lines(state):
+        click.echo(line)
 
 
 class _Time(click.ParamType[int]):
