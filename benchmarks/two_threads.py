@@ -117,7 +117,7 @@ class TwoThreads(Daemon):
         copies = {producer: replace(producer) for producer in batch.producers}
         self._in_flight = copies
         closed = self._new_batch()
-        closed.producers = set(copies.values())
+        closed.producers = dict.fromkeys(copies.values())
         closed.events = [(copies[p], sequence, event) for p, sequence, event in batch.events]
         closed.losses = [replace(loss, producer=copies[loss.producer]) for loss in batch.losses]
         closed.refusals = [

@@ -85,13 +85,14 @@ class Batch:
         self.events: list[tuple[Producer, int, Event]] = []
         self.losses: list[Loss] = []
         self.refusals: list[Refusal] = []
-        self.producers: set[Producer] = set()
+        # A set in the order of arrival, so that a run from a seed can be repeated.
+        self.producers: dict[Producer, None] = {}
         self.duplicates = 0
         self.bytes = 0
 
     def add(self, producer: Producer, sequence: int, event: Event, size: int) -> None:
         self.events.append((producer, sequence, event))
-        self.producers.add(producer)
+        self.producers[producer] = None
         self.bytes += size
 
     def refuse(
@@ -106,7 +107,7 @@ class Batch:
         excerpt = data[:EXCERPT_BYTES_MAX]
         self.refusals.append(Refusal(uid, pid, reason, excerpt, len(data), producer, sequence))
         if producer is not None:
-            self.producers.add(producer)
+            self.producers[producer] = None
         self.bytes += len(excerpt) + 64
 
     def lose(self, producer: Producer, first: int, last: int | None, cause: str) -> None:
@@ -115,12 +116,12 @@ class Batch:
         if last is not None and last - first >= self._loss_events_max:
             last = None
         self.losses.append(Loss(producer, first, last, cause))
-        self.producers.add(producer)
+        self.producers[producer] = None
         self.bytes += 64
 
     def note(self, producer: Producer) -> None:
         """The producer's own row has changed, without an event."""
-        self.producers.add(producer)
+        self.producers[producer] = None
 
     def settle(self) -> None:
         """It is committed: the watermarks in memory follow, and never before."""

@@ -106,10 +106,18 @@ class Delivery(Generic[AnOutbox]):
     # -- one turn --------------------------------------------------------------------------------
 
     def begin(self, now_s: float) -> None:
-        """Before the first turn: finds every outbox, and books what can never come."""
+        """Before the first step: finds every outbox, and books what can never come.
+
+        Raises NotYet when it cannot tell which outboxes there are.
+        """
         self._now_s = now_s
         present = set()
-        for name, uid, producer_id in self._outboxes.names():
+        try:
+            listed = self._outboxes.names()
+        except OSError as error:
+            # Taken for an empty directory, it would book every open producer's end as lost.
+            raise NotYet(f"the outboxes cannot be listed: {error.strerror}.") from error
+        for name, uid, producer_id in listed:
             present.add((uid, producer_id))
             self._discover(name, uid, producer_id)
         for uid, producer_id, cause in self._store.unfinished():
@@ -211,6 +219,8 @@ class Delivery(Generic[AnOutbox]):
             self._say("%s: cannot be opened now: %s", name, error.strerror)
         else:
             producer.has_outbox = producer.behind = True
+            # Whatever was booked while the file was not to be seen: its lock decides again.
+            producer.ended = False
             if producer.pid == 0:
                 producer.pid = outbox.header.pid
             self._open[producer] = outbox

@@ -69,15 +69,14 @@ class OpenOutbox:
 
     def refresh(self) -> Header:
         """Reads the header again. Raises WireError when it has become impossible."""
-        page = os.pread(self.fd, HEADER_BYTES, 0)
-        self.header = parse_header(page, os.fstat(self.fd).st_size)
+        self.header = parse_header(self.read_at(0, HEADER_BYTES), self._size())
         if self.header.producer_id != self.producer_id:
             raise OutboxError("another producer's outbox")
         return self.header
 
     def written(self) -> int:
         """The one word that grows while the producer lives: 8 bytes, read alone."""
-        return int.from_bytes(os.pread(self.fd, 8, WORD_WRITTEN * 8), sys.byteorder)
+        return int.from_bytes(self.read_at(WORD_WRITTEN * 8, 8), sys.byteorder)
 
     def alive(self) -> bool:
         """Whether the producer's process still holds its lock."""
@@ -88,8 +87,14 @@ class OpenOutbox:
         if sequence <= self.confirmed:
             return
         words = sequence.to_bytes(8, sys.byteorder) + position.to_bytes(8, sys.byteorder)
-        os.pwrite(self.fd, words, CONFIRMED_OFFSET)
+        self._write_at(CONFIRMED_OFFSET, words)
         self.confirmed = sequence
+
+    def _size(self) -> int:
+        return os.fstat(self.fd).st_size
+
+    def _write_at(self, offset: int, data: bytes) -> None:
+        os.pwrite(self.fd, data, offset)
 
 
 class Outboxes:

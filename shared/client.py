@@ -395,11 +395,14 @@ class Client:
             if producer is not None and producer.outbox is not None:
                 writer = producer.outbox.writer
                 rate = (accepted - mark_accepted) / max(now_s - mark_s, 1e-9)
-                event_bytes = writer.bytes_written / accepted if accepted else 0.0
+                # Of this outbox: another one may have been given up, with all that was in it.
+                event_bytes = writer.bytes_written / max(writer.written, 1)
                 outbox |= {
                     "used_bytes": writer.used_bytes,
                     "room_bytes": writer.room_bytes,
-                    "room_s": writer.room_bytes / event_bytes / rate if rate > 0 else None,
+                    "room_s": writer.room_bytes / event_bytes / rate
+                    if rate and event_bytes
+                    else None,
                 }
             confirmed = producer.confirmed if producer else self._last_confirmed
             written = producer.written if producer else self._last_sequence

@@ -319,3 +319,41 @@ def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
     state = instance.status()
     check_sums(state, attempted=3, accepted=3)
     assert (state["stored"], state["lost"], state["pending"]) == (0, 3, 0)
+
+
+def test_an_outbox_that_could_not_be_seen_for_a_while_is_its_living_producers_again(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start with another directory booked it as gone. Back in its place, it must not be removed
+    from under its producer as if that had ended.
+    """
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    outbox.write(3)
+    daemon.start()
+    aside = outbox.path.with_suffix(".aside")
+    outbox.path.rename(aside)
+    for opened in list(daemon._open):
+        daemon._outboxes.release(daemon._open.pop(opened))
+        daemon._intake.forget(opened)
+    daemon.start()
+    assert instance.status()["unknown_extent"] == 1, "it is booked as gone"
+    aside.rename(outbox.path)
+    outbox.write(2)
+    for _ in range(3):
+        look(daemon)
+    assert outbox.path.exists()
+    assert outbox.confirmed == 5
+    state = instance.status()
+    check_sums(state, attempted=5, accepted=5)
+    assert (state["stored"], state["pending"]) == (5, 0)
+
+
+def test_outboxes_that_cannot_be_listed_at_the_start_are_not_taken_for_none(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptor(_: Outboxes) -> list[tuple[str, int, int]]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Outboxes, "names", no_descriptor)
+    with pytest.raises(NotYet, match="Too many open files"):
+        daemon.start()

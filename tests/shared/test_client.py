@@ -215,6 +215,18 @@ def test_a_client_whose_outbox_was_removed_goes_on_with_another(instance: Instan
         assert len(list(instance.config.outbox_directory.glob("*.outbox"))) == 1
 
 
+def test_stats_can_be_asked_of_an_outbox_that_nothing_is_written_to_yet(
+    instance: Instance,
+) -> None:
+    """Its producer followed another, so events were accepted, but none in this one."""
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        assert client._producer is not None
+        client._succeed(client._producer, client._make_producer())
+        assert client.stats()["outbox"]["room_s"] is None
+        check_stats(client, accepted=1, refused_by_cause={}, pending=0)
+
+
 def test_a_closed_client_refuses_and_keeps_its_counts(instance: Instance) -> None:
     client = Client(instance.socket)
     assert client.emit("page_view")

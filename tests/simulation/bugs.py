@@ -1,0 +1,102 @@
+"""Five bugs that systems like this one have had, to be planted: does the simulation find them?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from logd.delivery import Delivery
+from shared.outbox import WORD_WRITTEN, OutboxWriter
+from tests.simulation.machine import SimOutbox
+from tests.simulation.table import WatchedDelivery
+
+
+class ConfirmedBeforeCommitted(WatchedDelivery):
+    """Tells clients that it is on the disk while it is on its way there."""
+
+    def _commit(self) -> None:
+        for producer in self._batch.producers:
+            if producer in self._open:
+                self._open[producer].confirm(producer.taken, producer.position)
+        super()._commit()
+
+
+class RemovedBeforeCommitted(WatchedDelivery):
+    """Removes a dead producer's outbox as soon as all of it is read."""
+
+    def _commit(self) -> None:
+        for producer in self._batch.producers:
+            if producer.ended and producer in self._open:
+                self._outboxes.remove(self._open.pop(producer))
+        super()._commit()
+
+
+class WatermarkAdvancedByAFailedCommit(WatchedDelivery):
+    """Goes on behind the events of a commit that has failed."""
+
+    def _commit(self) -> None:
+        batch = self._batch
+        super()._commit()
+        if self._stalled is not None:
+            batch.settle()
+            self._batch = self._new_batch()
+            self._stalled = None
+
+
+class LivenessAskedAfterTheLastRead(WatchedDelivery):
+    """Who writes and dies between the read and the question leaves something behind."""
+
+    def _read(self, producer, outbox, alive):  # type: ignore[no-untyped-def]
+        super()._read(producer, outbox, True)
+        if not producer.behind and not outbox.alive():
+            producer.ended = True
+            self._batch.note(producer)
+
+
+class SequenceAdvancedBeforeTheRecord(OutboxWriter):
+    """Counts the event, then writes it."""
+
+    def append(self, payload: bytes) -> bytes | None:
+        words = self._words
+        before = words[WORD_WRITTEN]
+        sequence, _position = self._tail
+        if before == sequence and self.room_bytes > len(payload) + 32:
+            words[WORD_WRITTEN] = sequence + 1
+            self._words = _WithoutItsCount(words)  # type: ignore[assignment]
+            try:
+                return super().append(payload)
+            finally:
+                self._words = words
+        return super().append(payload)
+
+
+class _WithoutItsCount:
+    """The words, as if the next event were not counted yet; counting it has no effect any more."""
+
+    def __init__(self, words: memoryview) -> None:
+        self._real = words
+
+    def __getitem__(self, index: int) -> int:
+        return self._real[index] - (index == WORD_WRITTEN)
+
+    def __setitem__(self, index: int, value: int) -> None:
+        if index != WORD_WRITTEN:
+            self._real[index] = value
+
+
+@dataclass(frozen=True)
+class Bug:
+    """What is exchanged to plant it, and the kind of run that should find it."""
+
+    name: str
+    profile: str
+    delivery: type[Delivery[SimOutbox]] = WatchedDelivery
+    writer: type[OutboxWriter] = OutboxWriter
+
+
+BUGS = [
+    Bug("confirmed before committed", "crashes", delivery=ConfirmedBeforeCommitted),
+    Bug("outbox removed before its rows are committed", "crashes", delivery=RemovedBeforeCommitted),
+    Bug("watermark advanced by a failed commit", "crashes", WatermarkAdvancedByAFailedCommit),
+    Bug("liveness asked after the last read", "crashes", delivery=LivenessAskedAfterTheLastRead),
+    Bug("sequence advanced before the record", "crashes", writer=SequenceAdvancedBeforeTheRecord),
+]

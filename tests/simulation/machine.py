@@ -1,0 +1,190 @@
+"""The simulated daemon: the real delivery core over directory, database and queue in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from logd.config import Config
+from logd.delivery import Datagram, Delivery
+from logd.errors import AlreadyRunning, LogdError
+from logd.outboxes import Foreign, OpenOutbox
+from shared.outbox import HEADER_BYTES, parse_header
+from shared.outbox_file import parse_name
+from shared.wire import OtherVersion
+from tests.simulation.disk import SimTrail
+from tests.simulation.truth import Key, Violation, label
+from tests.simulation.world import File, Process, World
+
+OPEN_MAX = 6
+CONFIG = Config(
+    path=Path("logd.toml"),
+    database=Path("activity.db"),
+    key_file=Path("logd.key"),
+    socket=Path("logd.sock"),
+    query_socket=Path("query.sock"),
+    outbox_directory=Path("outboxes"),
+    batch_events_max=24,
+    batch_bytes_max=64 * 1024,
+    gap_events_max=1000,
+    look_interval_ms=100,
+)
+
+
+class SimOutbox(OpenOutbox):
+    """The real one but for what it reads, writes and asks."""
+
+    def __init__(self, process: Process, file: File) -> None:
+        header = parse_header(bytes(file.data[:HEADER_BYTES]), len(file.data))
+        super().__init__(file.name, *file.key, -1, header)
+        self.process = process
+        self.file = file
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        half = offset + length // 2
+        self.process.step("read outbox")
+        data = bytes(self.file.data[offset:half])
+        if length > 8:  # one word is read at once
+            self.process.step("half of it read")
+        return data + bytes(self.file.data[half : offset + length])
+
+    def alive(self) -> bool:
+        self.process.step("ask who lives")
+        return self.file.lock is not None
+
+    def _size(self) -> int:
+        return len(self.file.data)
+
+    def _write_at(self, offset: int, data: bytes) -> None:
+        world, key = self.process.world, self.file.key
+        confirmed = int.from_bytes(data[:8], "little")
+        on_disk = world.disk.durable_watermark(key)
+        if confirmed > on_disk:
+            raise Violation(f"{label(key)}: confirmed {confirmed}, but only {on_disk} is on disk")
+        # Two words in one call of the kernel's: which of them others see first is the processor's
+        # choice, but no signal comes in between.
+        first = world.rng.choice((0, 8))
+        self.process.step("confirm")
+        for at in (first, 8 - first):
+            self.file.data[offset + at : offset + at + 8] = data[at : at + 8]
+            if at == first:
+                world.let_others_run(self.process)
+        self.process.step("confirmed")
+
+
+class SimDirectory:
+    """`logd.outboxes.Outboxes` as the core knows it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.world: World = process.world
+        self._refused: dict[str, int] = {}
+
+    def names(self) -> list[tuple[str, int, int]]:
+        self._process.step("list outboxes")
+        if self.world.open_faults and self.world.rng.random() < 0.2:
+            raise OSError(24, "Too many open files")
+        found = [(name, parse_name(name)) for name in self.world.files]
+        return [(name, *parsed) for name, parsed in found if parsed is not None]
+
+    def has(self, name: str) -> bool:
+        return name in self.world.files
+
+    def open(self, name: str, uid: int, producer_id: int) -> SimOutbox | None:
+        self._process.step("open outbox")
+        file = self.world.files.get(name)
+        if file is None:
+            self._refused.pop(name, None)
+            return None
+        if self._refused.get(name) == file.identity:
+            return None
+        if self.world.open_faults:
+            raise OSError(24, "Too many open files")
+        if file.kind == "ok":
+            return SimOutbox(self._process, file)
+        self._refused[name] = file.identity
+        if file.kind == "newer":
+            raise OtherVersion("other version", "outbox version 2")
+        raise Foreign("has other links", name)
+
+    def refuse(self, outbox: SimOutbox) -> None:
+        self._refused[outbox.name] = outbox.file.identity
+
+    def remove(self, outbox: SimOutbox) -> None:
+        """Raises Violation when not all of it is decided on the disk."""
+        file, world = outbox.file, self.world
+        written = outbox.file.word(8)
+        on_disk = world.disk.durable_watermark(file.key)
+        if written > on_disk:
+            raise Violation(
+                f"{outbox.name} removed with {written} written and {on_disk} on the disk"
+            )
+        self._process.step("remove outbox")
+        if world.files.get(outbox.name) is file:
+            del world.files[outbox.name]
+        self._process.step("outbox removed")
+
+
+@dataclass(eq=False)
+class Machine(Process):
+    """A process that runs the daemon: `start`, then `turn` again and again."""
+
+    delivery_type: type[Delivery[SimOutbox]] = Delivery
+    delivery: Delivery[SimOutbox] = field(init=False)
+
+    def start(self) -> None:
+        """Raises AlreadyRunning when another one serves the instance."""
+        world = self.world
+        self.step("take the lock")
+        if world.daemon is not None:
+            raise AlreadyRunning("another logd serves this instance")
+        world.daemon = self
+        trail = SimTrail(world.disk, self, world.boots)
+        directory = SimDirectory(self)
+        self.delivery = self.delivery_type(CONFIG, trail, directory, world.time_ns, OPEN_MAX)
+        self.delivery.begin(world.now_s)
+
+    def turn(self) -> None:
+        """One step of the core, with what the kernel has for it. Raises LogdError to end."""
+        world = self.world
+        closed: set[str] = set()
+        if self.delivery._stalled is None:
+            closed, world.closed = world.closed, set()
+        self.delivery.step(self._datagrams(), closed, world.now_s)
+        self._check_bounds()
+
+    def _datagrams(self) -> Iterator[Datagram]:
+        while self.world.queue:
+            self.step("receive")
+            if self.world.queue:
+                yield self.world.queue.popleft()
+
+    def _check_bounds(self) -> None:
+        batch = self.delivery._batch
+        # A datagram may hold several records, of which the last may come when there is no room.
+        if len(batch.events) + len(batch.refusals) > CONFIG.batch_events_max + 8:
+            raise Violation(f"a batch of {len(batch.events)} events")
+        if len(self.delivery._open) > OPEN_MAX:
+            raise Violation(f"{len(self.delivery._open)} outboxes are open")
+
+
+def run_daemon(machine: Machine, *, start: bool) -> None:
+    """Starts it, or lets it turn once; an error of logd's own ends the process, as the service."""
+    try:
+        if start:
+            machine.start()
+        else:
+            machine.turn()
+    except AlreadyRunning:
+        machine.world.end(machine)
+        raise
+    except LogdError:
+        if not machine.dead:
+            machine.world.end(machine)
+
+
+def watermark(world: World, key: Key) -> int:
+    """What readers of the database see."""
+    row = world.disk.view.rows.get(key)
+    return row.watermark if row else 0

@@ -1,0 +1,450 @@
+"""One run from a seed: what happens, in which order, with which faults; then the checks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from logd.delivery import Delivery
+from logd.errors import AlreadyRunning
+from shared.client import Outcome
+from shared.outbox import HEADER_BYTES, WORD_WRITTEN, OutboxWriter
+from shared.outbox_file import outbox_name
+from shared.wire import datagram_head, encode_farewell, encode_record, producer_seed
+from tests.simulation.disk import Disk
+from tests.simulation.machine import Machine, SimOutbox, run_daemon, watermark
+from tests.simulation.table import WatchedDelivery
+from tests.simulation.truth import Sums, Truth, Violation, check_end, records_of
+from tests.simulation.web import SimClient, Web
+from tests.simulation.world import Cell, File, Interrupted, Killed, Odds, Process, World
+
+# Kinds of runs. In the first, nothing that was accepted may be missing at the end.
+PROFILES = {
+    "crashes": Odds(kill=0.003, preempt=0.05),
+    "power": Odds(kill=0.001, power_cut=0.0015, without_outbox=0.1),
+    "restores": Odds(kill=0.002, restore=True),
+    "strangers": Odds(kill=0.0015, strangers=True, without_outbox=0.4, damage=True),
+    "containers": Odds(kill=0.001, strangers=True, without_outbox=0.95),
+    "everything": Odds(
+        power_cut=0.0005, restore=True, strangers=True, without_outbox=0.2, damage=True
+    ),
+}
+ACTIONS_MIN, ACTIONS_MAX = 60, 200
+WEBS_MAX = 5
+QUIET_TURNS_MAX = 400
+UIDS = (1000, 1001, 1002)
+STRANGER = 4444
+
+
+@dataclass
+class Run:
+    """A run's end in numbers. `attempted` = accepted + refused; for `sums` see there."""
+
+    profile: str
+    seed: int
+    kills: int
+    power_cuts: int
+    steps: int
+    attempted: int
+    accepted: int
+    refused: int
+    unheard: int
+    sums: Sums
+    visits: Counter[Cell] = field(default_factory=Counter)
+
+
+class Broken(AssertionError):
+    """A run in which a promise was broken, with what is needed to see it again."""
+
+    def __init__(
+        self, profile: str, seed: int, why: BaseException, trace: Iterable[tuple[str, str]]
+    ) -> None:
+        super().__init__(
+            f"{why}\nseen again with: python -m tests.simulation {profile} {seed}\n"
+            + "\n".join(f"{who}: {what}" for who, what in trace)
+        )
+        self.why = str(why)
+
+
+def run(
+    profile: str,
+    seed: int,
+    *,
+    delivery: type[Delivery[SimOutbox]] = WatchedDelivery,
+    writer: type[OutboxWriter] = OutboxWriter,
+) -> Run:
+    """Raises Broken. `delivery` and `writer` are exchanged to plant bugs."""
+    schedule = Schedule(profile, seed, delivery, writer)
+    with _quiet():
+        try:
+            return schedule.run()
+        except Exception as error:
+            raise Broken(profile, seed, error, schedule.world.trace) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+class Schedule:
+    """The actions of one run, chosen by its seed."""
+
+    def __init__(
+        self,
+        profile: str,
+        seed: int,
+        delivery: type[Delivery[SimOutbox]],
+        writer: type[OutboxWriter],
+    ) -> None:
+        self._profile, self._seed = profile, seed
+        self._delivery, self._writer = delivery, writer
+        self._rng = rng = random.Random(f"{profile} {seed}")
+        self.odds = PROFILES[profile]
+        self.world = World(rng, self.odds, Truth(), Disk(), act=self._act)
+        self.world.queue_depth = rng.choice((1, 4, 11, 513))
+        self.world.socket_held = rng.random() < 0.5
+        self._big = rng.random() < 0.25  # rings fill up, and records go around their ends
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    def run(self) -> Run:
+        for _ in range(self._rng.randint(ACTIONS_MIN, ACTIONS_MAX)):
+            self._one()
+        self._calm_down()
+        sums = check_end(self.world)
+        world, truth = self.world, self.world.truth
+        accepted = truth.accepted_total
+        unheard = accepted + truth.of_reused - truth.true
+        if unheard < 0:
+            raise Violation(f"{truth.true} calls were true, {accepted} were accepted")
+        return Run(
+            profile=self._profile,
+            seed=self._seed,
+            kills=world.kills,
+            power_cuts=world.power_cuts,
+            steps=world.steps,
+            attempted=accepted + truth.false,
+            accepted=accepted,
+            refused=truth.false,
+            unheard=unheard,
+            sums=sums,
+            visits=world.visits,
+        )
+
+    def _one(self) -> None:
+        """One action of somebody, or of the world."""
+        rng, world = self._rng, self.world
+        idle = [p for p in world.processes if not p.dead]
+        roll = rng.random()
+        if world.daemon is None and roll < 0.12:
+            self._start_daemon()
+        elif len(idle) < WEBS_MAX and roll < 0.2:
+            self._new_web()
+        elif roll < 0.3:
+            self._happen()
+        elif idle:
+            self._act(rng.choice(idle))
+
+    def _act(self, process: Process) -> None:
+        """Lets a process do one thing; it may die of it."""
+        process.busy = True
+        try:
+            if isinstance(process, Machine):
+                run_daemon(process, start=False)
+            elif isinstance(process, Web):
+                self._web(process)
+        except Killed:
+            pass
+        except Interrupted:
+            pass  # the process caught it and lives on
+        finally:
+            process.busy = False
+
+    def _start_daemon(self) -> None:
+        machine = self.world.process("logd", 0, Machine)
+        machine.delivery_type = self._delivery
+        machine.busy = True
+        try:
+            run_daemon(machine, start=True)
+        except Killed:
+            pass
+        finally:
+            machine.busy = False
+
+    def _start_second_daemon(self) -> None:
+        first = self.world.daemon
+        if first is None:
+            return
+        try:
+            self._start_daemon()
+        except AlreadyRunning:
+            if self.world.daemon is not first and not first.dead:
+                raise Violation("a second daemon took the place of the first") from None
+
+    # -- what web processes do -------------------------------------------------------------------
+
+    def _new_web(self) -> Web:
+        rng = self._rng
+        web = self.world.process("web", rng.choice(UIDS), Web)
+        web.has_memory = rng.random() >= self.odds.without_outbox
+        self._ready(web)
+        web.client = SimClient(web)
+        return web
+
+    def _ready(self, web: Web) -> None:
+        web.writer_type = self._writer
+
+        def on_signal() -> None:
+            if self._rng.random() < 0.5:
+                if web.client.emit("from_a_handler"):
+                    raise Violation("an emit in the middle of an emit was accepted")
+            else:
+                raise Interrupted
+
+        web.on_signal = on_signal
+
+    def _web(self, web: Web) -> None:
+        rng = self._rng
+        roll = rng.random()
+        client = web.client
+        if roll < 0.70:
+            for _ in range(rng.choice((1, 1, 1, 2, 5, 20))):
+                self._emit(web)
+        elif roll < 0.78:
+            web.call(
+                lambda: client.emit_durable("quiz_submitted", timeout_s=0) is not Outcome.REFUSED
+            )
+        elif roll < 0.82:
+            web.call(lambda: client.emit("Not A Type"))
+        elif roll < 0.88:
+            web.check_stats()
+        elif roll < 0.93:
+            self._fork(web)
+        elif roll < 0.95 and self.odds.strangers:
+            self._emit_malformed(web)
+        elif roll < 0.98:
+            client.close()
+            self.world.end(web)
+
+    def _emit(self, web: Web) -> None:
+        rng = self._rng
+        props = {"n": self.world.truth.calls}
+        if self._big:
+            props |= {"text": "x" * rng.choice((10, 2000, 9000, 20000))}  # type: ignore[dict-item]
+        web.call(lambda: web.client.emit("page_view", user="u", props=props))
+
+    def _fork(self, parent: Web) -> None:
+        if len(self.world.processes) >= WEBS_MAX + 1:
+            return
+        child = self.world.process("web", parent.uid, Web)
+        child.has_memory = parent.has_memory
+        self._ready(child)
+        child.client = parent.client.forked(child)
+
+    def _emit_malformed(self, web: Web) -> None:
+        """A client in another language that checks less, in a good stream."""
+        producer = web.client._producer
+        if producer is not None and producer.outbox is not None:
+            on_signal, web.on_signal = web.on_signal, None  # this call is none of the client's
+            producer.outbox.writer.append(b"\xc1 no msgpack")
+            web.on_signal = on_signal
+
+    # -- what happens to them --------------------------------------------------------------------
+
+    def _happen(self) -> None:
+        rng, disk = self._rng, self.world.disk
+        happenings = [
+            self._kill_one, self._kill_one, self._kill_daemon, self._kill_all,
+            self._start_second_daemon, self._time_passes, self._time_passes, self._clock_jumps,
+            self._memory_fills, self._descriptors_run_out,
+        ]  # fmt: skip
+        if self.odds.disk_faults:
+            happenings += [self._disk_fault] * 3
+        if self.odds.restore:
+            happenings += [disk.back_up, self._restore, self._restore]
+        if self.odds.strangers:
+            happenings += [self._stranger] * 6 + [self._outbox_changes] * 2 + [self._plant] * 4
+        if self.odds.damage:
+            happenings.append(self._damage)
+        rng.choice(happenings)()
+
+    def _kill_one(self) -> None:
+        webs = [p for p in self.world.processes if isinstance(p, Web)]
+        if webs:
+            self.world.kill(self._rng.choice(webs))
+
+    def _kill_daemon(self) -> None:
+        if self.world.daemon is not None:
+            self.world.kill(self.world.daemon)
+
+    def _kill_all(self) -> None:
+        for process in list(self.world.processes):
+            self.world.kill(process)
+
+    def _time_passes(self) -> None:
+        self.world.now_s += self._rng.choice((0.05, 0.2, 6.0))
+
+    def _clock_jumps(self) -> None:
+        self.world.wall_offset_s += self._rng.uniform(-1e6, 1e6)
+
+    def _memory_fills(self) -> None:
+        self.world.memory_full = self._rng.random() < 0.3 and self.odds.without_outbox > 0
+
+    def _descriptors_run_out(self) -> None:
+        self.world.open_faults = not self.world.open_faults
+
+    def _disk_fault(self) -> None:
+        rng, disk = self._rng, self.world.disk
+        disk.full, disk.fails_midway = rng.random() < 0.25, rng.random() < 0.25
+        disk.flush_fails = rng.random() < 0.2
+
+    def _restore(self) -> None:
+        world = self.world
+        if world.disk.backups:
+            self._kill_daemon()
+            world.trace.append(("world", "OLDER DATABASE RESTORED"))
+            before = world.disk.view
+            world.disk.restore(self._rng)
+            world.truth.replaced(before, world.disk.view)
+
+    def _damage(self) -> None:
+        """Memory goes bad, or another process of the same user writes where it should not."""
+        rng, world = self._rng, self.world
+        files = [file for file in world.files.values() if file.kind == "ok"]
+        if files:
+            file = rng.choice(files)
+            world.trace.append(("world", f"{file.name} DAMAGED"))
+            world.truth.unreadable.add(file.key)
+            for _ in range(rng.choice((1, 5))):
+                used = max(8, file.word(WORD_WRITTEN) * 40)
+                at = HEADER_BYTES + rng.randrange(min(used, len(file.data) - HEADER_BYTES))
+                file.data[at] ^= 1 << rng.randrange(8)
+
+    def _outbox_changes(self) -> None:
+        """A link to it is made, or a newer program writes it; later that is mended again."""
+        rng, world = self._rng, self.world
+        files = [file for file in world.files.values() if len(file.data) > HEADER_BYTES]
+        if files:
+            file = rng.choice(files)
+            self._change(file, rng.choice(("ok", "foreign", "newer")))
+
+    def _change(self, file: File, kind: str) -> None:
+        world = self.world
+        daemon = world.daemon
+        if isinstance(daemon, Machine) and any(
+            outbox.file is file for outbox in daemon.delivery._open.values()
+        ):
+            return  # an open outbox is not looked at anew
+        if kind == "foreign":
+            # From now on it is as a client without an outbox.
+            world.truth.unreadable.add(file.key)
+        file.kind = kind
+        world.identities += 1
+        file.identity = world.identities
+
+    def _plant(self) -> None:
+        """A file that is no outbox, under the name of somebody who has none."""
+        world = self.world
+        keys = [key for key in sorted(world.truth.without_outbox) if world.file_of(key) is None]
+        if keys:
+            key = self._rng.choice(keys)
+            world.publish(File(outbox_name(*key), key, bytearray(8), lock=None, kind="foreign"))
+
+    def _stranger(self) -> None:
+        rng, world = self._rng, self.world
+        roll = rng.random()
+        stranger_id = rng.choice((7, 8, rng.getrandbits(64)))
+        if roll < 0.2:
+            data = rng.randbytes(rng.choice((0, 10, 200)))
+        elif roll < 0.4 and world.truth.accepted:
+            # Another's id, under a uid of one's own.
+            key = rng.choice(list(world.truth.accepted))
+            data = one_event(key[1], rng.choice((1, 2, 5, 2**62)))
+        elif roll < 0.55:
+            sequence = rng.choice((1, 2, 3, 30, 10**6, 2**63 - 1))
+            data = one_event(stranger_id, sequence)
+        elif roll < 0.65:
+            data = encode_farewell(stranger_id, rng.choice((0, 3, 40, 10**7)), {"malformed": 3})
+        else:
+            self._replay()
+            return
+        world.send(data, STRANGER, 9)
+
+    def _replay(self) -> None:
+        """What was sent before arrives once more, or an early farewell, under its own user's id."""
+        rng, world = self._rng, self.world
+        heard = [(d, uid, pid) for d, uid, pid in world.heard if uid != STRANGER]
+        if heard and rng.random() < 0.6:
+            data, uid, pid = rng.choice(heard)
+            # Nobody can be protected from his own user: what comes twice may come first.
+            world.truth.unreadable |= {key for key, _, _ in records_of(data, uid)}
+            world.send(data, uid, pid)
+        elif world.truth.without_outbox:
+            keys = sorted(world.truth.without_outbox)
+            planted = [key for key in keys if world.file_of(key) is not None]
+            key = rng.choice(planted if planted and rng.random() < 0.6 else keys)
+            world.truth.unreadable.add(key)
+            told = max(world.truth.accepted.get(key, ()), default=0)
+            last = rng.choice((told, told, max(0, watermark(world, key) - rng.randint(0, 2))))
+            world.send(encode_farewell(key[1], last, {}), key[0], 9)
+
+    # -- quiet -----------------------------------------------------------------------------------
+
+    def _calm_down(self) -> None:
+        """Faults stop, a newer daemon comes, web processes end: all must be stored by then."""
+        rng, world = self._rng, self.world
+        world.calm = True
+        disk = world.disk
+        disk.full = disk.fails_midway = disk.flush_fails = False
+        world.open_faults = world.memory_full = False
+        for file in world.files.values():
+            if file.kind == "newer" and rng.random() < 0.7:
+                self._change(file, "ok")
+        if world.daemon is None:
+            self._start_daemon()
+        self._until_all_is_confirmed()
+        for process in list(world.processes):
+            if isinstance(process, Web):
+                process.check_stats()
+                if rng.random() < 0.5:
+                    process.client.close()
+                world.end(process)
+        self._until_all_is_confirmed()
+        left = [file.name for file in self._readable()]
+        if left:
+            raise Violation(f"dead producers' outboxes are still there: {left}")
+
+    def _until_all_is_confirmed(self) -> None:
+        world = self.world
+        quiet = 0
+        for _ in range(QUIET_TURNS_MAX):
+            assert world.daemon is not None, "the daemon ended without a fault"
+            self._act(world.daemon)
+            world.now_s += 0.2
+            waiting = any(
+                world.pending(file.key, watermark(world, file.key)) for file in self._readable()
+            )
+            quiet = 0 if waiting or world.queue else quiet + 1
+            if quiet == 4:
+                return
+        raise Violation(f"faults have stopped, and after {QUIET_TURNS_MAX} turns events still wait")
+
+    def _readable(self) -> list[File]:
+        reused = self.world.truth.reused
+        return [f for f in self.world.files.values() if f.kind == "ok" and f.key not in reused]
+
+
+def one_event(producer_id: int, sequence: int) -> bytes:
+    """A good datagram by who says it is that producer."""
+    record = encode_record(producer_seed(producer_id), sequence, b"\x94\xa1x\x01\xc0\xc4\x01\x80")
+    return datagram_head(producer_id) + record

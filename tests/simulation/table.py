@@ -1,0 +1,126 @@
+"""The state table of shared/PROTOCOL.md, watched: where the daemon comes, and what it does there.
+
+The cell is judged by what the world holds, not by what the daemon believes; what the table says the
+daemon does there is checked where it can be seen at once.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from logd.batch import LOST_NOT_RECEIVED, Batch, Producer
+from logd.delivery import Delivery
+from logd.intake import Intake
+from shared.outbox import WORD_CONFIRMED_SEQUENCE, WORD_WRITTEN
+from tests.simulation.machine import SimDirectory, SimOutbox
+from tests.simulation.truth import Violation
+from tests.simulation.world import Cell, File, World
+
+PRODUCERS = ("live", "dead", "unreachable")
+OUTBOXES = ("file", "none", "foreign")
+WATERMARKS = ("behind", "equal", "ahead")
+CELLS: list[Cell] = list(product(PRODUCERS, OUTBOXES, WATERMARKS))
+# Who says nothing gives no number that a watermark could be ahead of.
+CANNOT_OCCUR = {("unreachable", "none", "ahead"), ("unreachable", "foreign", "ahead")}
+
+
+def compare(watermark: int, number: int) -> str:
+    """Where a watermark stands to the number that it is held against."""
+    return "behind" if watermark < number else "ahead" if watermark > number else "equal"
+
+
+class WatchedIntake(Intake):
+    """Sees each record and farewell of a producer whose outbox is of no use."""
+
+    world: World
+
+    def offer(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> None:
+        key = (producer.uid, producer.id)
+        file = self.world.file_of(key)
+        taken, losses, duplicates = producer.taken, len(batch.losses), batch.duplicates
+        where = compare(taken, sequence - 1)
+        cell: Cell | None = None
+        if file is not None and producer.has_outbox and self.world.open_faults:
+            cell = ("unreachable", "file", compare(taken, file.word(WORD_CONFIRMED_SEQUENCE)))
+        elif not producer.has_outbox or (file is not None and file.kind == "newer"):
+            cell = ("live", "none" if file is None else "foreign", where)
+        super().offer(producer, sequence, payload, batch)
+        if cell is None:
+            return
+        self.world.visits[cell] += 1
+        if where == "ahead":
+            done = producer.taken == taken and batch.duplicates == duplicates + 1
+        elif where == "equal":
+            done = producer.taken == sequence and len(batch.losses) == losses
+        elif producer.has_outbox:
+            done = producer.taken == taken and producer.behind and len(batch.losses) == losses
+        elif sequence - 1 - taken > self._gap_events_max:
+            done = len(batch.losses) <= losses + 1
+        else:
+            loss = batch.losses[-1]
+            done = producer.taken == sequence and loss.cause == LOST_NOT_RECEIVED
+            done = done and (loss.first, loss.last) == (taken + 1, sequence - 1)
+        if not done:
+            raise Violation(f"{producer.label}: {sequence} at {cell} is not done as the table says")
+
+    def _farewell(
+        self, producer: Producer, last: int, refused: dict[str, int], batch: Batch
+    ) -> None:
+        file = self.world.file_of((producer.uid, producer.id))
+        taken = producer.taken
+        super()._farewell(producer, last, refused, batch)
+        if producer.has_outbox:
+            return
+        self.world.visits["dead", "none" if file is None else "foreign", compare(taken, last)] += 1
+        if producer.taken != max(taken, last) and last - taken <= self._gap_events_max:
+            raise Violation(f"{producer.label}: a farewell at {last} moved {taken} elsewhere")
+
+
+class WatchedDelivery(Delivery[SimOutbox]):
+    """The real core, with a note of every cell that it comes upon."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        directory = self._outboxes
+        assert isinstance(directory, SimDirectory)
+        self._world = directory.world
+        self._intake = WatchedIntake(self._introduce, self._config.gap_events_max)
+        self._intake.world = self._world
+
+    def begin(self, now_s: float) -> None:
+        self._watch_silent()
+        super().begin(now_s)
+
+    def _watch_silent(self) -> None:
+        """At a start: who has not ended, has no usable outbox and will not speak again."""
+        world = self._world
+        for key, row in world.disk.view.rows.items():
+            file = world.file_of(key)
+            if row.ended or (file is not None and file.kind == "ok"):
+                continue
+            owner = world.owners.get(key)
+            if owner is None or not owner.dead:
+                continue
+            told = max(world.truth.accepted.get(key, ()), default=0)
+            if told < row.watermark:
+                continue  # somebody else has spoken under its id
+            outbox = "none" if file is None else "foreign"
+            world.visits["unreachable", outbox, compare(row.watermark, told)] += 1
+
+    def _attach(self, producer: Producer, name: str) -> None:
+        file = self._world.files.get(name)
+        if file is not None and file.kind == "ok" and file.word(WORD_WRITTEN) >= producer.taken:
+            self._visit(producer, file)
+        super()._attach(producer, name)
+
+    def _read(self, producer: Producer, outbox: SimOutbox, alive: bool) -> None:
+        self._visit(producer, outbox.file)
+        super()._read(producer, outbox, alive)
+
+    def _visit(self, producer: Producer, file: File) -> None:
+        who = "live" if file.lock is not None else "dead"
+        if self._world.open_faults and producer not in self._open:
+            who = "unreachable"
+        where = compare(producer.stored, file.word(WORD_CONFIRMED_SEQUENCE))
+        self._world.visits[who, "file", where] += 1

@@ -1,0 +1,112 @@
+"""The delivery core and the client under every fault, from seeds. See tests/README.md.
+
+A seed that fails is printed; `python -m tests.simulation PROFILE SEED` runs it again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from tests.progress import Progress
+from tests.simulation.bugs import BUGS, Bug
+from tests.simulation.schedule import PROFILES, Broken, Run, run
+from tests.simulation.table import CANNOT_OCCUR, CELLS
+from tests.simulation.world import Cell
+from tests.tally import Tally
+
+SEEDS = 90  # of each profile
+SEEDS_LONG = 100_000  # of all profiles together
+SEEDS_AT_ONCE = 50
+SEEDS_FOR_BUGS = 200
+SHOWN = ("seeds", "kills", "accepted", "stored", "lost")
+
+
+def simulate(profile: str, seeds: Iterable[int]) -> list[Run]:
+    """Runs the seeds; the sums hold in each of them."""
+    runs = [run(profile, seed) for seed in seeds]
+    for made in runs:
+        sums = made.sums
+        assert made.attempted == made.accepted + made.refused
+        assert sums.accepted == sums.stored + sums.quarantined + sums.pending + sums.lost
+        if profile == "crashes":
+            assert (sums.lost, sums.pending) == (0, 0), f"crashes {made.seed}: {sums}"
+    return runs
+
+
+def count(tally: Tally, visits: Counter[Cell], runs: Iterable[Run]) -> None:
+    """Adds up what they show, and the cells of the state table that they visit."""
+    for made in runs:
+        visits.update(made.visits)
+        sums = made.sums
+        tally.add(
+            seeds=1,
+            kills=made.kills + made.power_cuts,
+            attempted=made.attempted,
+            accepted=made.accepted,
+            refused=made.refused,
+            stored=sums.stored,
+            quarantined=sums.quarantined,
+            pending=sums.pending,
+            lost=sums.lost,
+        )
+        tally.counts["unheard"] += made.unheard
+
+
+def check_table(tally: Tally, visits: Counter[Cell]) -> None:
+    """Every cell that can occur was visited, and those that cannot were not."""
+    assert not set(visits) & CANNOT_OCCUR
+    missed = [cell for cell in CELLS if cell not in CANNOT_OCCUR and not visits[cell]]
+    assert not missed, f"cells of the state table that no seed has visited: {missed}"
+    rarest, times = min(visits.items(), key=lambda item: item[1])
+    tally.say(
+        f"simulation: {len(visits)} of the state table's {len(CELLS)} cells visited, the rarest "
+        f"({', '.join(rarest)}) {times:,} times; {len(CANNOT_OCCUR)} cannot occur"
+    )
+
+
+def test_no_seed_breaks_a_promise_and_every_cell_of_the_state_table_is_visited(
+    tally: Tally,
+) -> None:
+    """Kills, power cuts, older databases, strangers, and all of them together."""
+    visits: Counter[Cell] = Counter()
+    for profile in PROFILES:
+        count(tally, visits, simulate(profile, range(SEEDS)))
+    check_table(tally, visits)
+
+
+@pytest.mark.long(minutes=40)
+def test_no_seed_of_many_breaks_a_promise(tally: Tally, progress: Progress) -> None:
+    """Seeds that the standard run does not try, on all processors."""
+    visits: Counter[Cell] = Counter()
+    firsts = range(SEEDS, SEEDS + SEEDS_LONG // len(PROFILES), SEEDS_AT_ONCE)
+    profiles = [profile for profile in PROFILES for _ in firsts]
+    parts = [range(first, first + SEEDS_AT_ONCE) for _ in PROFILES for first in firsts]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        made = pool.map(simulate, profiles, parts)
+        for _ in progress(parts, f"simulation, parts of {SEEDS_AT_ONCE} seeds"):
+            count(tally, visits, next(made))
+            progress.note = ", ".join(f"{tally.counts[n]:,} {n}" for n in SHOWN)
+    check_table(tally, visits)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "_"))
+def test_a_planted_bug_is_found_and_its_seed_finds_it_again(tally: Tally, bug: Bug) -> None:
+    """Without the bug the same seed breaks nothing, so it is the bug that is found."""
+    for seed in range(SEEDS_FOR_BUGS):
+        try:
+            run(bug.profile, seed, delivery=bug.delivery, writer=bug.writer)
+        except Broken as broken:
+            found = broken
+            break
+    else:
+        pytest.fail(f"{bug.name}: no seed of {SEEDS_FOR_BUGS} finds it")
+    with pytest.raises(Broken) as again:
+        run(bug.profile, seed, delivery=bug.delivery, writer=bug.writer)
+    assert str(again.value) == str(found), "the same interleaving, step by step"
+    run(bug.profile, seed)
+    tally.say(f"planted bug: {bug.name}: found by {bug.profile} {seed}: {found.why}")

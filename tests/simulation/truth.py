@@ -1,0 +1,217 @@
+"""What really happened in a run, kept beside it, and the invariants that are checked against it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from shared.schema import Malformed
+from shared.wire import (
+    DATAGRAM_HEAD,
+    KIND_EVENTS,
+    WireError,
+    decode_head,
+    decode_record,
+    producer_seed,
+    unpack_payload,
+)
+
+if TYPE_CHECKING:
+    from tests.simulation.disk import Disk, View
+    from tests.simulation.world import World
+
+Key = tuple[int, int]  # uid and producer id
+
+
+class Violation(AssertionError):
+    """A promise is broken."""
+
+
+def label(key: Key) -> str:
+    """A producer as people see it."""
+    return f"{key[0]}-{key[1]:016x}"
+
+
+@dataclass
+class Truth:
+    """`accepted` holds every accepted event's payload by sequence. `excused` are those that a fault
+    of this run may have cost: not flushed when the power went, in a purged queue, in a database
+    that an older one replaced. Nothing else may be missing.
+    """
+
+    accepted: dict[Key, dict[int, bytes]] = field(default_factory=lambda: defaultdict(dict))
+    excused: set[tuple[Key, int]] = field(default_factory=set)
+    without_outbox: set[Key] = field(default_factory=set)
+    # Its outbox failed a check or was damaged, or somebody said farewell for it: fire and forget.
+    unreadable: set[Key] = field(default_factory=set)
+    # An id that was there before: of whose events these are, no number tells. Only that nothing is
+    # stored twice and no other producer is harmed is asked of them.
+    reused: set[Key] = field(default_factory=set)
+    of_reused: int = 0
+    tails: set[Key] = field(default_factory=set)  # cut off by the power, without a farewell
+    calls: int = 0
+    true: int = 0
+    false: int = 0
+    cut: int = 0  # calls that a kill or a signal handler ended: their caller never heard
+
+    def accept(self, key: Key, sequence: int, payload: bytes) -> None:
+        """From this moment on the event is accepted. Raises Violation for a number out of turn."""
+        if key in self.reused:
+            self.of_reused += 1
+            return
+        events = self.accepted[key]
+        if sequence in events:
+            raise Violation(f"{label(key)}: {sequence} accepted twice")
+        if key not in self.without_outbox and sequence != len(events) + 1:
+            raise Violation(f"{label(key)}: {sequence} accepted behind {len(events)}")
+        events[sequence] = payload
+
+    def daemon_ended(self, view: View, queued: Iterable[tuple[bytes, int]]) -> None:
+        """What it had received and not stored is gone, where no outbox has it as well."""
+        waiting = {
+            (key, sequence) for data, uid in queued for key, sequence, _ in records_of(data, uid)
+        }
+        for key in self.without_outbox:
+            numbers = {(key, sequence) for sequence in self.accepted.get(key, ())}
+            self.excused |= numbers - view.events.keys() - waiting
+
+    def excuse_past(self, key: Key, watermark: int) -> None:
+        """Whatever of that producer is not decided yet may be lost."""
+        numbers = self.accepted.get(key, ())
+        self.excused |= {(key, sequence) for sequence in numbers if sequence > watermark}
+
+    def forgotten(self, disk: Disk) -> None:
+        """The power went: what the disk does not have is gone with the memory."""
+        for key in list(self.accepted):
+            self.excuse_past(key, disk.durable_watermark(key))
+        self.tails |= {key for key, row in disk.view.rows.items() if not row.ended}
+
+    def replaced(self, before: View, after: View) -> None:
+        """An older database took the place of the newer one."""
+        for key, row in before.rows.items():
+            kept = after.rows[key].watermark if key in after.rows else 0
+            self.excused |= {
+                (key, sequence)
+                for sequence in self.accepted.get(key, ())
+                if kept < sequence <= row.watermark
+            }
+        self.tails &= {key for key, row in after.rows.items() if not row.ended}
+
+    def reuse(self, key: Key) -> None:
+        """A second producer has that id."""
+        self.of_reused += len(self.accepted.pop(key, {}))
+        self.reused.add(key)
+
+    @property
+    def accepted_total(self) -> int:
+        """Events accepted in the whole run."""
+        return sum(len(events) for events in self.accepted.values())
+
+
+def records_of(data: bytes, uid: int) -> Iterable[tuple[Key, int, bytes]]:
+    """(producer, sequence, payload) of each whole record in a datagram of events."""
+    try:
+        kind, producer_id = decode_head(data)
+        offset = DATAGRAM_HEAD.size
+        while kind == KIND_EVENTS and offset < len(data):
+            sequence, payload, offset = decode_record(data, offset, producer_seed(producer_id))
+            yield (uid, producer_id), sequence, payload
+    except WireError:
+        return
+
+
+@dataclass
+class Sums:
+    """The end of a run in numbers: accepted = stored + quarantined + pending + lost."""
+
+    accepted: int = 0
+    stored: int = 0
+    quarantined: int = 0
+    pending: int = 0
+    lost: int = 0
+
+
+def check_end(world: World) -> Sums:
+    """Every promise that can be checked once faults have stopped and all is quiet."""
+    truth, view = world.truth, world.disk.view
+    stored: dict[Key, set[int]] = defaultdict(set)
+    refused: dict[Key, set[int]] = defaultdict(set)
+    for key, sequence in view.events:
+        stored[key].add(sequence)
+    for owner, number in view.refused:
+        if owner is not None and number is not None:
+            refused[owner].add(number)
+    sums = Sums(accepted=truth.accepted_total)
+    for key, events in truth.accepted.items():
+        row = view.rows.get(key)
+        watermark = row.watermark if row else 0
+        lost = _check_cover(key, watermark, stored[key], refused[key], view)
+        _check_contents(key, events, stored[key], refused[key], view)
+        waiting = {sequence for sequence in events if sequence > watermark}
+        file = world.file_of(key)
+        if file is not None and file.kind != "ok":
+            sums.pending += len(waiting)
+            waiting = set()
+        missing = (lost & events.keys()) | waiting
+        for sequence in sorted(missing):
+            if (key, sequence) not in truth.excused and key not in truth.unreadable:
+                raise Violation(
+                    f"{label(key)}: {sequence} was accepted and is missing, without a fault that "
+                    "may do that"
+                )
+        sums.lost += len(missing)
+        sums.stored += len(stored[key])
+        sums.quarantined += len(refused[key])
+    if sums.accepted != sums.stored + sums.quarantined + sums.pending + sums.lost:
+        raise Violation(f"the sum is off: {sums}")
+    _check_tails(world)
+    return sums
+
+
+def _check_cover(
+    key: Key, watermark: int, stored: set[int], refused: set[int], view: View
+) -> set[int]:
+    """Every number up to the watermark is decided exactly once; which of them are lost."""
+    lost: set[int] = set()
+    count = 0
+    for loss in view.losses:
+        if loss.key == key and loss.last is not None:
+            numbers = set(range(loss.first, loss.last + 1))
+            lost |= numbers
+            count += len(numbers)
+    decided = stored | refused | lost
+    if len(decided) != len(stored) + len(refused) + count:
+        raise Violation(f"{label(key)}: a number is decided twice")
+    if decided != set(range(1, watermark + 1)):
+        odd = sorted(decided ^ set(range(1, watermark + 1)))
+        raise Violation(f"{label(key)}: {odd} in no table, with a watermark of {watermark}")
+    return lost
+
+
+def _check_contents(
+    key: Key, events: dict[int, bytes], stored: set[int], refused: set[int], view: View
+) -> None:
+    for sequence in stored:
+        if sequence not in events:
+            raise Violation(f"{label(key)}: {sequence} is stored and was never accepted")
+        if view.events[key, sequence] != unpack_payload(events[sequence]):
+            raise Violation(f"{label(key)}: {sequence} is stored with another's content")
+    for sequence in refused & events.keys():
+        try:
+            unpack_payload(events[sequence])
+        except Malformed:
+            continue
+        raise Violation(f"{label(key)}: {sequence} is in quarantine and was a good event")
+
+
+def _check_tails(world: World) -> None:
+    """A producer that went with the power, without a farewell, has a row of unknown extent. Unless
+    somebody has put a file under its name: that may be read one day.
+    """
+    truth = world.truth
+    told = {loss.key for loss in world.disk.view.losses if loss.last is None}
+    for key in truth.tails - truth.reused:
+        if key not in told and world.file_of(key) is None:
+            raise Violation(f"{label(key)}: its end is unknown, and the ledger has no row for it")

@@ -1,0 +1,283 @@
+"""Simulated web processes: the real client and ring, over memory where stores can be cut short."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from shared import forks
+from shared.client import Client
+from shared.client import _clients as clients
+from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, WORD_WRITTEN, OutboxWriter, outbox_bytes
+from shared.outbox_file import outbox_name
+from shared.producer import HEAL_INTERVAL_S, Producer
+from shared.rendezvous import NoOutbox
+from shared.wire import datagram_head, producer_seed
+from tests.simulation.truth import Key, Violation, records_of
+from tests.simulation.world import File, Process
+
+
+@dataclass(eq=False)
+class Web(Process):
+    """A web process with one client."""
+
+    has_memory: bool = True  # else it has no outbox, as a container with its own /dev/shm
+    went_without: bool = False
+    appending: bytes = b""  # the payload that the next store counts
+    writer_type: type[OutboxWriter] = OutboxWriter
+    client: SimClient = field(init=False)
+    accepted: int = 0
+    true: int = 0
+    false: int = 0
+    cut: int = 0
+
+    def call(self, emit: Callable[[], bool]) -> bool:
+        """One call of the client's, counted; a kill or a signal handler may cut it short."""
+        truth = self.world.truth
+        truth.calls += 1
+        self.cut += 1
+        truth.cut += 1
+        accepted = emit()
+        self.cut -= 1
+        truth.cut -= 1
+        if accepted:
+            self.true += 1
+            truth.true += 1
+        else:
+            self.false += 1
+            truth.false += 1
+        return accepted
+
+    def check_stats(self) -> None:
+        """The client's own counts agree with what it has told, and with what happened."""
+        stats = self.client.stats()
+        # Without an outbox a number is used up before the kernel takes it; a call that is cut short
+        # in between is a loss by number.
+        unsent = self.cut if self.went_without else 0
+        if not self.accepted <= stats["accepted"] <= self.accepted + unsent:
+            raise Violation(f"{self.name}: {self.accepted} were accepted, stats say {stats}")
+        if stats["attempted"] != stats["accepted"] + stats["refused"]:
+            raise Violation(f"{self.name}: attempted is not accepted + refused: {stats}")
+        if stats["accepted"] < self.true or stats["refused"] < self.false:
+            raise Violation(f"{self.name}: true {self.true}, false {self.false}, stats {stats}")
+
+
+class _Words:
+    """A header's words as the writer sees them: each store is seen by others at once, or never."""
+
+    def __init__(self, process: Web, file: File) -> None:
+        self._process = process
+        self._file = file
+        self.released = False
+
+    def cast(self, _: str) -> _Words:
+        return self
+
+    def __getitem__(self, index: int) -> int:
+        if self.released:
+            raise ValueError("released")
+        return self._file.word(index)
+
+    def __setitem__(self, index: int, value: int) -> None:
+        if self.released:
+            raise ValueError("released")
+        process = self._process
+        process.step(f"store word {index}")
+        self._file.store(index, value)
+        if index == WORD_WRITTEN:
+            process.world.truth.accept(self._file.key, value, process.appending)
+            process.accepted += 1
+        process.step(f"word {index} is {value}")
+
+    def release(self) -> None:
+        self.released = True
+
+
+class _Ring:
+    """The ring as the writer sees it: what it copies may be seen, or cut short, half way."""
+
+    def __init__(self, process: Web, file: File) -> None:
+        self._process = process
+        self._file = file
+        self.released = False
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(len(self._file.data) - HEADER_BYTES)
+        return bytes(self._file.data[HEADER_BYTES + start : HEADER_BYTES + stop])
+
+    def __setitem__(self, part: slice, data: bytes) -> None:
+        if self.released:
+            raise ValueError("released")
+        start, stop, _ = part.indices(len(self._file.data) - HEADER_BYTES)
+        start, stop, half = HEADER_BYTES + start, HEADER_BYTES + stop, len(data) // 2
+        self._process.step("copy record")
+        self._file.data[start : start + half] = data[:half]
+        self._process.step("half a record copied")
+        self._file.data[start + half : stop] = data[half:]
+
+    def release(self) -> None:
+        self.released = True
+
+
+class _Memory:
+    """What `OutboxWriter` takes for the mapping."""
+
+    def __init__(self, process: Web, file: File) -> None:
+        self._process = process
+        self._file = file
+
+    def __len__(self) -> int:
+        return len(self._file.data)
+
+    def __getitem__(self, part: slice) -> _Words | _Ring:
+        kind = _Words if part.start is None else _Ring
+        return kind(self._process, self._file)
+
+
+class _OutboxFile:
+    """`shared.outbox_file.OutboxFile`, its steps one by one."""
+
+    def __init__(self, process: Web, producer_id: int) -> None:
+        world = process.world
+        if not process.has_memory:
+            raise NoOutbox("another /dev/shm")
+        if world.memory_full:
+            raise NoOutbox("no space")
+        self.process = process
+        key: Key = (process.uid, producer_id)
+        data = bytearray(outbox_bytes(RING_BYTES_MIN))
+        self.file = File(outbox_name(*key), key, data, lock=process)
+        process.step("outbox created and locked")
+        memory: Any = _Memory(process, self.file)
+        writer = process.writer_type(memory, producer_id, process.pid, world.time_ns())
+        self.writer = _noting(writer, process)
+        process.step("outbox filled in")
+        world.publish(self.file)
+        try:
+            process.step("outbox has its name")
+        except BaseException:
+            if not process.dead:
+                world.unlock(self.file)
+            raise
+
+    def inherited_by(self, child: Web) -> _OutboxFile:
+        """A forked child's own descriptor and mapping: not the lock."""
+        made = copy.copy(self)
+        made.process = child
+        made.writer = copy.copy(self.writer)
+        made.writer._words = _Words(child, self.file)  # type: ignore[assignment]
+        made.writer._ring = _Ring(child, self.file)  # type: ignore[assignment]
+        return made
+
+    def removed(self) -> bool:
+        return self.process.world.files.get(self.file.name) is not self.file
+
+    def close(self) -> None:
+        self.writer.release()
+        if self.file.lock is self.process:
+            self.process.world.unlock(self.file)
+
+
+def _noting(writer: OutboxWriter, process: Web) -> OutboxWriter:
+    """Has the process know which payload is being appended."""
+    append = writer.append
+
+    def noted(payload: bytes) -> bytes | None:
+        process.appending = payload
+        return append(payload)
+
+    writer.append = noted  # type: ignore[method-assign]
+    return writer
+
+
+def _new_id(process: Web) -> int:
+    """Random, from the run's seed; seldom one that another producer of that user has had."""
+    world = process.world
+    if world.odds.strangers and world.rng.random() < 0.03:
+        gone = [
+            key
+            for key, owner in world.owners.items()
+            if key[0] == process.uid and owner.dead and world.file_of(key) is None
+        ]
+        if gone:
+            key = world.rng.choice(gone)
+            world.truth.reuse(key)
+            return key[1]
+    return world.rng.getrandbits(64)
+
+
+class SimProducer(Producer):
+    """A producer without files and sockets."""
+
+    def __init__(self, process: Web) -> None:
+        world = process.world
+        self.process = process
+        self.forks = forks.count
+        self.pid = os.getpid()  # what `Client.close` compares it with
+        self.id = _new_id(process)
+        world.owners[process.uid, self.id] = process
+        self.seed = producer_seed(self.id)
+        self.head = datagram_head(self.id)
+        self.packer = msgpack.Packer()
+        self.sequence_sent = 0
+        self.no_outbox_reason = None
+        self.outbox = None
+        self.socket = None
+        self.heal_after_s = world.now_s + HEAL_INTERVAL_S
+        try:
+            self.outbox = _OutboxFile(process, self.id)  # type: ignore[assignment]
+        except NoOutbox as reason:
+            self.no_outbox_reason = str(reason)
+            process.went_without = True
+            world.truth.without_outbox.add((process.uid, self.id))
+
+    def send(self, datagram: bytes) -> bool:
+        process, world = self.process, self.process.world
+        process.step("send")
+        taken = world.send(datagram, process.uid, process.pid)
+        if taken and self.outbox is None:
+            for key, sequence, payload in records_of(datagram, process.uid):
+                world.truth.accept(key, sequence, payload)
+                process.accepted += 1
+        process.step("sent" if taken else "not sent")
+        return taken
+
+    def inherited_by(self, child: Web) -> SimProducer:
+        """What a forked child finds of its parent's."""
+        made = copy.copy(self)
+        made.process = child
+        if self.outbox is not None:
+            made.outbox = self.outbox.inherited_by(child)  # type: ignore[attr-defined] # _OutboxFile
+        return made
+
+
+class SimClient(Client):
+    """The real client on simulated clocks."""
+
+    def __init__(self, process: Web) -> None:
+        self.process = process
+        self._time_ns = process.world.time_ns
+        self._monotonic_s = process.world.monotonic_s
+        super().__init__("/nowhere")
+        clients.discard(self)  # at the end of the test run nobody says farewell for it
+
+    def __del__(self) -> None:
+        """A process that was killed does nothing any more."""
+
+    def _make_producer(self) -> SimProducer:
+        return SimProducer(self.process)
+
+    def forked(self, child: Web) -> SimClient:
+        """The child's client, as the hooks after a fork leave it."""
+        made = copy.copy(self)
+        made.process = child
+        if self._producer is not None:
+            assert isinstance(self._producer, SimProducer)
+            made._producer = self._producer.inherited_by(child)
+        made._after_fork_in_child()
+        return made
