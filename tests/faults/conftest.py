@@ -1,0 +1,40 @@
+"""Fixtures for tests under faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.scene import HeldInstance, MakeScene, Scene
+from tests.support import Instance
+
+
+@pytest.fixture
+def held(directory: Path) -> Iterator[HeldInstance]:
+    """An instance whose socket outlives its daemon."""
+    made = HeldInstance(directory / "held")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make_scene(directory: Path) -> Iterator[MakeScene]:
+    """Makes scenes, each with an instance of its own; all gone at the end."""
+    made: list[Scene] = []
+
+    def make(
+        seed: int,
+        kinds: tuple[str, ...],
+        *,
+        held: bool = False,
+        env: dict[str, str] | None = None,
+    ) -> Scene:
+        place = directory / f"i{len(made)}"
+        made.append(Scene(HeldInstance(place) if held else Instance(place), seed, kinds, env))
+        return made[-1]
+
+    yield make
+    for scene in made:
+        scene.close()

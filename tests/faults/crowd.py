@@ -1,0 +1,206 @@
+"""Emitters that come and go: who is killed stays counted, and another takes its place."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import random
+import signal
+import tempfile
+from typing import Any
+
+from tests.faults.counters import (
+    ACCEPTED,
+    ACCEPTED_BY_STATS,
+    ATTEMPTED,
+    DONE,
+    HANDLER_SLOT,
+    REFUSED,
+    SLOT_WORDS,
+    STOP_WORD,
+)
+from tests.support import DEADLINE_S, Instance, Process, until
+
+
+class Emitter:
+    """A process of tests/faults/emitter.py, and its counts, which outlive it."""
+
+    def __init__(self, instance: Instance, name: str, kind: str, seed: int) -> None:
+        self.name, self.kind = name, kind
+        self.killed = False
+        self._file = tempfile.NamedTemporaryFile(prefix="logd-count-")  # noqa: SIM115 - kept open
+        self._file.truncate(mmap.PAGESIZE)
+        self.process = Process(
+            *("-m", "tests.faults.emitter", instance.socket, self._file.name, name),
+            *(str(seed), kind),
+            start_new_session=True,  # with its forked children it is one group to kill
+        )
+
+    def _slots(self, word: int) -> list[int]:
+        page = memoryview(os.pread(self._file.fileno(), mmap.PAGESIZE, 0)).cast("Q")
+        return page[word : STOP_WORD - SLOT_WORDS + 1 : SLOT_WORDS].tolist()
+
+    def _sum(self, word: int) -> int:
+        return sum(self._slots(word))
+
+    @property
+    def attempted(self) -> int:
+        """Calls that began."""
+        return self._sum(ATTEMPTED)
+
+    @property
+    def accepted(self) -> int:
+        """Calls that returned True."""
+        return self._sum(ACCEPTED)
+
+    @property
+    def refused(self) -> int:
+        """Calls that returned False."""
+        return self._sum(REFUSED)
+
+    @property
+    def cut_short(self) -> int:
+        """Calls whose outcome nobody heard: cut short by a kill, a raise, or split by a fork."""
+        return self.attempted - self.accepted - self.refused
+
+    @property
+    def refused_in_handlers(self) -> int:
+        """Calls by its signal handler that found an emit under way."""
+        return self._slots(REFUSED)[HANDLER_SLOT]
+
+    @property
+    def children(self) -> int:
+        """Forked children that have emitted."""
+        return sum(n > 0 for n in self._slots(ATTEMPTED)[1:HANDLER_SLOT])
+
+    @property
+    def accepted_at_least(self) -> int:
+        """By the client's own count, where the process has ended by itself."""
+        return self.accepted if self.killed else self._sum(ACCEPTED_BY_STATS)
+
+    @property
+    def accepted_at_most(self) -> int:
+        """The same, or what was in the middle of a call when the process was killed."""
+        return self.accepted + self.cut_short if self.killed else self._sum(ACCEPTED_BY_STATS)
+
+    def send(self, number: signal.Signals) -> None:
+        """The signal to the process, its forked children too."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.popen.pid, number)
+
+    def kill_unwaited(self) -> None:
+        """SIGKILL."""
+        self.killed = True
+        self.send(signal.SIGKILL)
+
+    def kill(self) -> None:
+        """SIGKILL; gone when this returns."""
+        self.kill_unwaited()
+        self.process.popen.wait(DEADLINE_S)
+
+    def finish(self) -> None:
+        """Has it end by itself, and say how much its client counted."""
+        os.pwrite(self._file.fileno(), b"\1", STOP_WORD * 8)
+        assert self.process.popen.wait(DEADLINE_S) == 0, (self.name, self.kind, self.process.lines)
+        assert self._sum(DONE) >= 1
+        # What callers heard is what the client counted, but for calls cut short inside it.
+        heard = self.accepted
+        assert heard <= self.accepted_at_least <= heard + self.cut_short, (self.name, self.kind)
+
+    def close(self) -> None:
+        """Gone, with its children; the counts can still be read."""
+        self.send(signal.SIGCONT)
+        self.send(signal.SIGKILL)
+        self.process.close()
+
+
+class Crowd:
+    """So many emitters at any time, of the kinds given."""
+
+    def __init__(self, instance: Instance, rng: random.Random, kinds: tuple[str, ...]) -> None:
+        self._instance = instance
+        self._rng = rng
+        self.running: list[Emitter] = []
+        self.gone: list[Emitter] = []
+        for kind in kinds:
+            self.add(kind)
+
+    def add(self, kind: str) -> None:
+        """One more."""
+        name = f"e{len(self.running) + len(self.gone)}"
+        seed = self._rng.randrange(2**32)
+        self.running.append(Emitter(self._instance, name, kind, seed))
+
+    @property
+    def everybody(self) -> list[Emitter]:
+        """The living and the dead."""
+        return self.running + self.gone
+
+    @property
+    def attempted(self) -> int:
+        """Calls that began, so far."""
+        return sum(emitter.attempted for emitter in self.everybody)
+
+    @property
+    def accepted(self) -> int:
+        """What callers were told is accepted, so far."""
+        return sum(emitter.accepted for emitter in self.everybody)
+
+    @property
+    def accepted_at_most(self) -> int:
+        """That, and what was in the middle of a call."""
+        return sum(emitter.attempted - emitter.refused for emitter in self.everybody)
+
+    def choose(self) -> Emitter:
+        """One of those whose death the numbers of its outbox survive, that has begun."""
+        eligible = [e for e in self.running if e.kind != "bare"]
+        emitter = self._rng.choice(eligible)
+        until(lambda: emitter.attempted > 0, f"{emitter.name} has begun")
+        return emitter
+
+    def bury(self, *dead: Emitter) -> None:
+        """Those were killed: each is followed by another of its kind."""
+        for emitter in dead:
+            self.running.remove(emitter)
+            self.gone.append(emitter)
+            emitter.process.popen.wait(DEADLINE_S)
+            self.add(emitter.kind)
+
+    def finish(self) -> None:
+        """All end by themselves. Those without an outbox last, when the queue is theirs."""
+        for emitter in sorted(self.running, key=lambda e: e.kind == "bare"):
+            emitter.finish()
+            self.gone.append(emitter)
+        self.running.clear()
+
+    def close(self) -> None:
+        """All gone."""
+        for emitter in self.everybody:
+            emitter.close()
+
+    def check(self, events: list[dict[str, Any]]) -> dict[str, int]:
+        """Each one's events: all that it heard are accepted, and no more than it attempted.
+
+        Returns what of those without an outbox is not stored, by name.
+        """
+        stored: dict[str, int] = dict.fromkeys((e.name for e in self.everybody), 0)
+        number: dict[tuple[str, str], int] = {}
+        for event in events:
+            stored[event["user"]] += 1
+            if "number" in event["props"]:
+                key = (event["user"], event["producer"])
+                before, number[key] = number.get(key, 0), event["props"]["number"]
+                assert before <= number[key], event
+        missing: dict[str, int] = {}
+        for emitter in self.everybody:
+            kept = stored[emitter.name]
+            if emitter.kind == "bare":
+                missing[emitter.name] = emitter.accepted_at_most - kept
+                assert missing[emitter.name] >= 0
+            else:
+                assert emitter.accepted_at_least <= kept <= emitter.accepted_at_most, (
+                    f"{emitter.name} ({emitter.kind}, killed: {emitter.killed}): {kept} stored,"
+                    f" {emitter.accepted_at_least} to {emitter.accepted_at_most} accepted"
+                )
+        return missing

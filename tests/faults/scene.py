@@ -1,0 +1,294 @@
+"""A daemon, a crowd of emitters, and what is done to them: by a seed, with the sums after each."""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import logd.instance
+from logd.outboxes import Outboxes
+from shared.wire import WireError
+from tests.faults.crowd import Crowd
+from tests.support import DEADLINE_S, Instance, Process, until
+from tests.tally import Tally
+
+# What systemd does: the socket is the manager's, the daemon inherits it as descriptor 3.
+_HAND_OVER = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); "
+    "os.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES='events', LISTEN_PID=str(os.getpid())); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+)
+
+
+class HeldInstance(Instance):
+    """An instance whose datagram socket the test holds, as systemd does for `logd.socket`."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.held.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # PassCredentials=yes
+        self.held.bind(self.socket)
+
+    def spawn(self, env: dict[str, str] | None = None) -> Process:
+        """Starts the daemon with the socket, and waits for nothing."""
+        fd = self.held.fileno()
+        command = ("-m", "logd", "run", "--config", str(self.config.path))
+        return Process("-S", "-E", "-c", _HAND_OVER, str(fd), *command, env=env, pass_fds=(fd,))
+
+    def start(self, env: dict[str, str] | None = None, **_: Any) -> Process:
+        self.daemon = daemon = self.spawn(env)
+        until(lambda: daemon.says("logd: ready"), "logd is ready")
+        return daemon
+
+    def close(self) -> None:
+        super().close()
+        self.held.close()
+
+
+def check_confirmed(instance: Instance) -> None:
+    """With the daemon dead: no outbox confirms what the database does not hold."""
+    connection = logd.instance.open_for_reading(instance.config)
+    try:
+        rows = connection.execute("SELECT uid, key, watermark FROM producer").fetchall()
+    finally:
+        connection.close()
+    watermarks = {(uid, int(key, 16)): watermark for uid, key, watermark in rows}
+    outboxes = Outboxes(instance.config.outbox_directory, read_only=True)
+    outboxes.attach()
+    try:
+        for name, uid, producer_id in outboxes.names():
+            try:
+                outbox = outboxes.open(name, uid, producer_id)
+            except WireError as error:
+                raise AssertionError(f"{name}: {error}") from error
+            assert outbox is not None
+            confirmed = outbox.header.confirmed_sequence
+            outboxes.release(outbox)
+            assert confirmed <= watermarks.get((uid, producer_id), 0), name
+    finally:
+        outboxes.close()
+
+
+class Scene:
+    """One instance under faults. Each fault is a method; `seed` decides where it hits."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        seed: int,
+        kinds: tuple[str, ...],
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self.instance = instance
+        self.seed = seed
+        self.kinds = kinds
+        self.rng = random.Random(seed)
+        self.env = env
+        self.kills: collections.Counter[str] = collections.Counter()
+        self._dead: list[Process] = []
+        instance.start(env)
+        self.crowd = Crowd(instance, self.rng, kinds)
+
+    @property
+    def daemon(self) -> Process:
+        """The daemon at this time."""
+        assert self.instance.daemon is not None
+        return self.instance.daemon
+
+    def go_on(self, events_max: int = 1500) -> None:
+        """Until so many events more are attempted, from one to `events_max`."""
+        goal = self.crowd.attempted + self.rng.randint(1, events_max)
+        until(lambda: self.crowd.attempted >= goal, f"events (seed {self.seed})")
+
+    def check_sums_meanwhile(self) -> None:
+        """While all go on: what is accounted for lies between two counts of the accepted.
+
+        Not for a crowd with emitters that have no outbox: what they miss is not known yet.
+        """
+        if any(emitter.kind == "bare" for emitter in self.crowd.everybody):
+            return
+        at_least = self.crowd.accepted
+        status = self.instance.status()
+        at_most = self.crowd.accepted_at_most
+        accounted = status["stored"] + status["quarantined_events"] + status["pending"]
+        assert status["lost"] == status["quarantined"] == 0, (self.seed, status)
+        assert at_least <= accounted <= at_most, (self.seed, at_least, at_most, status)
+
+    # -- faults ----------------------------------------------------------------------------------
+
+    def _kill_daemon(self) -> None:
+        self.daemon.popen.send_signal(signal.SIGKILL)
+        self.daemon.popen.wait(DEADLINE_S)
+        check_confirmed(self.instance)
+
+    def restart(self) -> None:
+        """The next daemon; what is left of the one before is put away behind it."""
+        self._dead.append(self.daemon)
+        self.instance.start(self.env)
+        while self._dead:
+            self._dead.pop().close()
+
+    def daemon_killed(self) -> None:
+        self._kill_daemon()
+        self.kills["daemon"] += 1
+        if self.rng.random() < 0.5:
+            self.go_on(300)  # they have nobody to send to
+        self.restart()
+
+    def emitter_killed(self) -> None:
+        emitter = self.crowd.choose()
+        emitter.kill()
+        self.kills["emitter"] += 1
+        self.crowd.bury(emitter)
+
+    def both_killed(self) -> None:
+        """In the same instant; those who follow may be there before the daemon is."""
+        eligible = [e for e in self.crowd.running if e.kind != "bare" and e.attempted]
+        dead = self.rng.sample(eligible, self.rng.randint(min(1, len(eligible)), len(eligible)))
+        signals: list[Callable[[], None]] = [
+            lambda: self.daemon.popen.send_signal(signal.SIGKILL),
+            *(emitter.kill_unwaited for emitter in dead),
+        ]
+        self.rng.shuffle(signals)
+        for send in signals:
+            send()
+        self.daemon.popen.wait(DEADLINE_S)
+        for emitter in dead:
+            emitter.kill()
+        check_confirmed(self.instance)
+        self.kills["daemon and emitters"] += 1
+        if self.rng.random() < 0.5:
+            self.crowd.bury(*dead)
+            self.restart()
+        else:
+            self.restart()
+            self.crowd.bury(*dead)
+
+    def daemon_killed_while_starting(self) -> None:
+        """Killed, and its successor too at a random point of its start."""
+        self._kill_daemon()
+        self._dead.append(self.daemon)
+        spawn = getattr(self.instance, "spawn", None)
+        config = str(self.instance.config.path)
+        started = spawn(self.env) if spawn else Process("-m", "logd", "run", "--config", config)
+        self.instance.daemon = started
+        # A start takes about half a second; it may have ended its start by then as well.
+        time.sleep(self.rng.random() * 0.6)
+        self._kill_daemon()
+        self.kills["daemon, twice"] += 2
+        self.restart()
+
+    def daemon_stopped(self) -> None:
+        """SIGSTOP for a while; the queue fills, the outboxes go on."""
+        self.daemon.popen.send_signal(signal.SIGSTOP)
+        self.go_on()
+        if self.rng.random() < 0.5:
+            self._kill_daemon()
+            self.kills["daemon while stopped"] += 1
+            self.restart()
+        else:
+            self.daemon.popen.send_signal(signal.SIGCONT)
+
+    def emitter_stopped(self) -> None:
+        """SIGSTOP at any point, perhaps between a record and the store that counts it."""
+        emitter = self.crowd.choose()
+        emitter.send(signal.SIGSTOP)
+        if len(self.crowd.running) > 1:
+            self.go_on()
+        if self.rng.random() < 0.5:
+            emitter.kill()
+            self.kills["emitter while stopped"] += 1
+            self.crowd.bury(emitter)
+        else:
+            emitter.send(signal.SIGCONT)
+
+    def daemon_terminated(self) -> None:
+        """SIGTERM: it stores what has arrived, and ends with 0. Or it is killed meanwhile."""
+        self.daemon.popen.send_signal(signal.SIGTERM)
+        if self.rng.random() < 0.5:
+            time.sleep(self.rng.random() * 0.1)  # anywhere in its stopping
+            if self.daemon.popen.poll() is None:
+                self.kills["daemon while stopping"] += 1
+            self._kill_daemon()
+        else:
+            assert self.daemon.popen.wait(DEADLINE_S) == 0, (self.seed, self.daemon.lines)
+            check_confirmed(self.instance)
+        self.restart()
+
+    FAULTS = (
+        *(daemon_killed, daemon_killed, emitter_killed, emitter_killed, both_killed, both_killed),
+        *(daemon_killed_while_starting, daemon_stopped, emitter_stopped, daemon_terminated),
+    )
+
+    def fault(self) -> None:
+        """One of them, by the seed, somewhere among the events."""
+        self.go_on()
+        self.rng.choice(self.FAULTS)(self)
+        self.check_sums_meanwhile()
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def finish(self, tally: Tally) -> None:
+        """All end in order; then everything adds up exactly, and the trail is whole."""
+        crowd = self.crowd
+        crowd.finish()
+        bare = [emitter for emitter in crowd.everybody if emitter.kind == "bare"]
+        expected = sum(emitter.accepted_at_least for emitter in crowd.everybody)
+        at_most = sum(emitter.accepted_at_most for emitter in crowd.everybody)
+
+        def accounted() -> bool:
+            status = self.instance.status()
+            kept = status["stored"] + status["lost"] + status["quarantined_events"]
+            return bool(status["pending"] == 0 and kept >= expected)
+
+        until(accounted, f"all that was accepted is accounted for (seed {self.seed})")
+        assert self.instance.stop() == 0
+        status, events = self.instance.status(), self.instance.events()
+        attempted = sum(emitter.attempted for emitter in crowd.everybody)
+        refused = attempted - at_most
+        tally.account(
+            status,
+            events,
+            attempted=expected + refused,
+            accepted=expected,
+            refused=refused,
+            killed=at_most - expected,
+            kills=self.kills.total(),
+            seeds=1,
+        )
+        missing = crowd.check(events)
+        assert status["lost"] == sum(missing.values()), (self.seed, status, missing)
+        assert status["quarantined"] == 0, (self.seed, status)
+        assert bare or status["lost"] == 0
+        assert status["outboxes"] == 0, (
+            self.seed,
+            os.listdir(self.instance.config.outbox_directory),
+        )
+        self.instance.cli("verify")
+
+    def close(self) -> None:
+        """Everybody gone."""
+        self.crowd.close()
+        for process in self._dead:
+            process.close()
+        self.instance.close()
+
+
+class MakeScene(Protocol):
+    """The fixture `make_scene`."""
+
+    def __call__(
+        self,
+        seed: int,
+        kinds: tuple[str, ...],
+        *,
+        held: bool = False,
+        env: dict[str, str] | None = None,
+    ) -> Scene: ...
