@@ -35,7 +35,7 @@ from shared.paths import check_socket_path
 from shared.producer import Producer
 from shared.refusals import Refusals
 from shared.schema import Malformed, check_event_type, check_props, check_ts_ns, check_user
-from shared.wire import encode_farewell, encode_record, pack_payload
+from shared.wire import encode_record, pack_payload
 
 OUTBOX_BYTES = 8 * 1024 * 1024
 POLL_INTERVAL_MIN_S = 0.0002
@@ -303,7 +303,7 @@ class Client:
             successor.close()
             producer.heal_after_s = successor.heal_after_s
             return producer
-        producer.send(encode_farewell(producer.id, producer.sequence_sent, {}))
+        producer.say_farewell({})
         return self._succeed(producer, successor)
 
     def _succeed(self, producer: Producer, successor: Producer) -> Producer:
@@ -435,8 +435,7 @@ class Client:
                 self._last_confirmed = producer.confirmed
                 producer.outbox.writer.farewell()
             elif producer.sequence_sent or self._refusals.total:
-                refused = self._refusals.by_cause
-                producer.send(encode_farewell(producer.id, producer.sequence_sent, refused))
+                producer.say_farewell(self._refusals.by_cause)
             producer.close()
 
     def _after_fork_in_child(self) -> None:

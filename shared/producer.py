@@ -6,13 +6,14 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 
 import msgpack
 
 from shared import forks
 from shared.outbox_file import OutboxFile
 from shared.rendezvous import NoOutbox
-from shared.wire import datagram_head, producer_seed
+from shared.wire import datagram_head, encode_farewell, producer_seed
 
 RECONNECT_INTERVAL_S = 0.1
 HEAL_INTERVAL_S = 5.0
@@ -68,6 +69,17 @@ class Producer:
             self._disconnect()
             return False
         return True
+
+    def say_farewell(self, refused: Mapping[str, int]) -> None:
+        """Without an outbox, last: the numbers used, so that what is missing at the end is known.
+
+        A daemon that was killed with the last events queued leaves its socket dead; that is found
+        out only now, and the next daemon's is at the same path. So it gets a second try there.
+        """
+        datagram = encode_farewell(self.id, self.sequence_sent, refused)
+        if not self.send(datagram) and self.socket is None:
+            self._connect_after_s = 0.0
+            self.send(datagram)
 
     def _connect(self) -> socket.socket:
         now_s = time.monotonic()
