@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scene import HeldInstance, MakeScene, Scene
+from tests.faults.site import Serving
+from tests.faults.web_scene import MakeWebScene, WebScene
 from tests.support import Instance
 
 
@@ -33,6 +35,20 @@ def make_scene(directory: Path) -> Iterator[MakeScene]:
     ) -> Scene:
         place = directory / f"i{len(made)}"
         made.append(Scene(HeldInstance(place) if held else Instance(place), seed, kinds, env))
+        return made[-1]
+
+    yield make
+    for scene in made:
+        scene.close()
+
+
+@pytest.fixture
+def make_web_scene(directory: Path) -> Iterator[MakeWebScene]:
+    """Makes scenes with a site; all gone at the end."""
+    made: list[WebScene] = []
+
+    def make(seed: int, kinds: tuple[str, ...], serving: Serving) -> WebScene:
+        made.append(WebScene(Instance(directory / f"w{len(made)}"), seed, kinds, serving=serving))
         return made[-1]
 
     yield make

@@ -187,6 +187,8 @@ class Crowd:
         stored: dict[str, int] = dict.fromkeys((e.name for e in self.everybody), 0)
         number: dict[tuple[str, str], int] = {}
         for event in events:
+            if event["user"] not in stored:
+                continue  # somebody else's
             stored[event["user"]] += 1
             if "number" in event["props"]:
                 key = (event["user"], event["producer"])

@@ -9,8 +9,9 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import logd.instance
 from logd.outboxes import Outboxes
@@ -76,6 +77,22 @@ def check_confirmed(instance: Instance) -> None:
         outboxes.close()
 
 
+@dataclass(frozen=True)
+class Heard:
+    """Events accepted as far as anybody heard: no less than told, no more than begun."""
+
+    at_least: int
+    at_most: int
+    refused: int
+
+    def __add__(self, other: Heard) -> Heard:
+        return Heard(
+            self.at_least + other.at_least,
+            self.at_most + other.at_most,
+            self.refused + other.refused,
+        )
+
+
 class Scene:
     """One instance under faults. Each fault is a method; `seed` decides where it hits."""
 
@@ -104,8 +121,13 @@ class Scene:
 
     def go_on(self, events_max: int = 1500) -> None:
         """Until so many events more are attempted, from one to `events_max`."""
-        goal = self.crowd.attempted + self.rng.randint(1, events_max)
-        until(lambda: self.crowd.attempted >= goal, f"events (seed {self.seed})")
+        goal = self.steps + self.rng.randint(1, events_max)
+        until(lambda: self.steps >= goal, f"events (seed {self.seed})")
+
+    @property
+    def steps(self) -> int:
+        """How far all have got."""
+        return self.crowd.attempted
 
     def check_sums_meanwhile(self) -> None:
         """While all go on: what is accounted for lies between two counts of the accepted.
@@ -123,7 +145,8 @@ class Scene:
 
     # -- faults ----------------------------------------------------------------------------------
 
-    def _kill_daemon(self) -> None:
+    def kill_daemon(self) -> None:
+        """SIGKILL, and a look at what it had confirmed; counted by the caller."""
         self.daemon.popen.send_signal(signal.SIGKILL)
         self.daemon.popen.wait(DEADLINE_S)
         check_confirmed(self.instance)
@@ -136,7 +159,7 @@ class Scene:
             self._dead.pop().close()
 
     def daemon_killed(self) -> None:
-        self._kill_daemon()
+        self.kill_daemon()
         self.kills["daemon"] += 1
         if self.rng.random() < 0.5:
             self.go_on(300)  # they have nobody to send to
@@ -173,7 +196,7 @@ class Scene:
 
     def daemon_killed_while_starting(self) -> None:
         """Killed, and its successor too at a random point of its start."""
-        self._kill_daemon()
+        self.kill_daemon()
         self._dead.append(self.daemon)
         spawn = getattr(self.instance, "spawn", None)
         config = str(self.instance.config.path)
@@ -181,7 +204,7 @@ class Scene:
         self.instance.daemon = started
         # A start takes about half a second; it may have ended its start by then as well.
         time.sleep(self.rng.random() * 0.6)
-        self._kill_daemon()
+        self.kill_daemon()
         self.kills["daemon, twice"] += 2
         self.restart()
 
@@ -190,7 +213,7 @@ class Scene:
         self.daemon.popen.send_signal(signal.SIGSTOP)
         self.go_on()
         if self.rng.random() < 0.5:
-            self._kill_daemon()
+            self.kill_daemon()
             self.kills["daemon while stopped"] += 1
             self.restart()
         else:
@@ -216,13 +239,13 @@ class Scene:
             time.sleep(self.rng.random() * 0.1)  # anywhere in its stopping
             if self.daemon.popen.poll() is None:
                 self.kills["daemon while stopping"] += 1
-            self._kill_daemon()
+            self.kill_daemon()
         else:
             assert self.daemon.popen.wait(DEADLINE_S) == 0, (self.seed, self.daemon.lines)
             check_confirmed(self.instance)
         self.restart()
 
-    FAULTS = (
+    FAULTS: ClassVar[tuple[Callable[[Any], None], ...]] = (
         *(daemon_killed, daemon_killed, emitter_killed, emitter_killed, both_killed, both_killed),
         *(daemon_killed_while_starting, daemon_stopped, emitter_stopped, daemon_terminated),
     )
@@ -237,41 +260,51 @@ class Scene:
 
     def finish(self, tally: Tally) -> None:
         """All end in order; then everything adds up exactly, and the trail is whole."""
-        crowd = self.crowd
-        crowd.finish()
-        bare = [emitter for emitter in crowd.everybody if emitter.kind == "bare"]
-        expected = sum(emitter.accepted_at_least for emitter in crowd.everybody)
-        at_most = sum(emitter.accepted_at_most for emitter in crowd.everybody)
+        self.end()
+        heard = self.heard()
 
         def accounted() -> bool:
             status = self.instance.status()
             kept = status["stored"] + status["lost"] + status["quarantined_events"]
-            return bool(status["pending"] == 0 and kept >= expected)
+            return bool(status["pending"] == 0 and kept >= heard.at_least)
 
         until(accounted, f"all that was accepted is accounted for (seed {self.seed})")
         assert self.instance.stop() == 0
         status, events = self.instance.status(), self.instance.events()
-        attempted = sum(emitter.attempted for emitter in crowd.everybody)
-        refused = attempted - at_most
         tally.account(
             status,
             events,
-            attempted=expected + refused,
-            accepted=expected,
-            refused=refused,
-            killed=at_most - expected,
+            attempted=heard.at_least + heard.refused,
+            accepted=heard.at_least,
+            refused=heard.refused,
+            killed=heard.at_most - heard.at_least,
             kills=self.kills.total(),
             seeds=1,
         )
-        missing = crowd.check(events)
+        self.check(status, events)
+        self.instance.cli("verify")
+
+    def end(self) -> None:
+        """All who emit end by themselves."""
+        self.crowd.finish()
+
+    def heard(self) -> Heard:
+        """What callers heard, in all."""
+        everybody = self.crowd.everybody
+        at_most = sum(emitter.accepted_at_most for emitter in everybody)
+        return Heard(
+            at_least=sum(emitter.accepted_at_least for emitter in everybody),
+            at_most=at_most,
+            refused=sum(emitter.refused for emitter in everybody),
+        )
+
+    def check(self, status: dict[str, Any], events: list[dict[str, Any]]) -> None:
+        """What the sums alone do not tell: each emitter's own; whose loss it is; what is left."""
+        missing = self.crowd.check(events)
         assert status["lost"] == sum(missing.values()), (self.seed, status, missing)
         assert status["quarantined"] == 0, (self.seed, status)
-        assert bare or status["lost"] == 0
-        assert status["outboxes"] == 0, (
-            self.seed,
-            os.listdir(self.instance.config.outbox_directory),
-        )
-        self.instance.cli("verify")
+        left = os.listdir(self.instance.config.outbox_directory)
+        assert status["outboxes"] == 0, (self.seed, left)
 
     def close(self) -> None:
         """Everybody gone."""

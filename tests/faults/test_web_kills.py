@@ -1,0 +1,31 @@
+"""gunicorn's workers and masters come, go and are killed: what an answer said is stored."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.site import Serving
+from tests.faults.web_scene import MakeWebScene
+from tests.tally import Tally
+
+SERVINGS = {
+    "sync": Serving(),
+    "gthread": Serving(worker_class="gthread", threads=4),
+    "sync, preload": Serving(preload=True),
+    "gthread, preload": Serving(preload=True, worker_class="gthread", threads=4),
+}
+
+
+@pytest.mark.parametrize("name", ["sync", "gthread, preload"])
+def test_what_an_answer_said_is_accepted_is_stored_whoever_is_killed(
+    make_web_scene: MakeWebScene, tally: Tally, name: str
+) -> None:
+    """Workers also end by themselves after some requests, by the dozen."""
+    scene = make_web_scene(20 + list(SERVINGS).index(name), (), SERVINGS[name])
+    while scene.kills.total() < 3:
+        scene.fault()
+    scene.finish(tally)
+    tally.say(
+        f"gunicorn, {name}: {len(scene.load.answered):,} answers, "
+        f"{len(scene.load.unanswered)} requests never answered, {scene.site.boots()[0]} app starts"
+    )

@@ -1,0 +1,132 @@
+"""A scene with a site: gunicorn's workers and masters are killed too, while requests come."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+from tests.faults.scene import Heard, Scene
+from tests.faults.site import Load, Serving, Site
+from tests.support import Instance
+
+LOAD_THREADS = 4
+
+
+class WebScene(Scene):
+    """`kinds` may be empty: then the site is the only one to emit."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        seed: int,
+        kinds: tuple[str, ...],
+        env: dict[str, str] | None = None,
+        *,
+        serving: Serving,
+    ) -> None:
+        super().__init__(instance, seed, kinds, env)
+        self.site = Site(instance, serving)
+        self.load = Load(self.site.path, LOAD_THREADS)
+
+    @property
+    def steps(self) -> int:
+        return super().steps + self.load.asked
+
+    def go_on(self, events_max: int = 80) -> None:
+        super().go_on(events_max)
+
+    def heard(self) -> Heard:
+        begun, accepted, refused = self.site.boots()
+        return super().heard() + Heard(
+            at_least=self.load.accepted + accepted,
+            at_most=self.load.accepted + self.load.unheard_at_most + begun - refused,
+            refused=self.load.refused + refused,
+        )
+
+    def check_sums_meanwhile(self) -> None:
+        """Left to the end: requests under way are in no count yet."""
+        assert self.load.failures == [], (self.seed, self.load.failures)
+
+    # -- faults ----------------------------------------------------------------------------------
+
+    def worker_killed(self) -> None:
+        self.site.send_worker(self.rng, signal.SIGKILL)
+        self.kills["web worker"] += 1
+
+    def worker_aborted(self) -> None:
+        """gunicorn's handler for SIGABRT raises SystemExit wherever the worker is."""
+        self.site.send_worker(self.rng, signal.SIGABRT)
+
+    def worker_stopped(self) -> None:
+        pid = self.site.send_worker(self.rng, signal.SIGSTOP)
+        if pid:
+            self.go_on(10)
+            self.site.send(pid, signal.SIGCONT)
+
+    def worker_and_daemon_killed(self) -> None:
+        """In the same instant, in either order."""
+        if self.rng.random() < 0.5:
+            self.site.send_worker(self.rng, signal.SIGKILL)
+            self.kill_daemon()
+        else:
+            self.daemon.popen.send_signal(signal.SIGKILL)
+            self.site.send_worker(self.rng, signal.SIGKILL)
+            self.kill_daemon()
+        self.kills["daemon and web worker"] += 1
+        self.restart()
+
+    def master_killed(self) -> None:
+        """Its workers find themselves orphans and end; the next master's come meanwhile."""
+        self.site.master.popen.send_signal(signal.SIGKILL)
+        self.kills["web master"] += 1
+        self.site.again()
+
+    def site_and_daemon_killed(self) -> None:
+        """Master, workers and daemon in the same instant."""
+        self.site.send_all(signal.SIGKILL)
+        self.kill_daemon()
+        self.kills["daemon and whole site"] += 1
+        if self.rng.random() < 0.5:
+            self.site.again()  # the daemon is still away
+            self.restart()
+        else:
+            self.restart()
+            self.site.again()
+
+    def site_restarted(self) -> None:
+        """SIGTERM to the master, as a deployment does."""
+        self.site.stop()
+        self.site.again()
+
+    FAULTS: ClassVar[tuple[Callable[[Any], None], ...]] = (
+        *(worker_killed, worker_killed, worker_killed, worker_aborted, worker_stopped),
+        *(worker_and_daemon_killed, worker_and_daemon_killed, master_killed),
+        *(site_and_daemon_killed, site_restarted, Scene.daemon_killed, Scene.daemon_stopped),
+    )
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        self.load.stop()
+        self.site.stop()
+        self.site.wait_for_orphans()
+        super().end()
+
+    def check(self, status: dict[str, Any], events: list[dict[str, Any]]) -> None:
+        super().check(status, events)
+        self.load.check([event for event in events if event["user"] == "web"])
+        boots = sum(event["user"] == "boot" for event in events)
+        begun, accepted, refused = self.site.boots()
+        assert accepted <= boots <= begun - refused, self.seed
+
+    def close(self) -> None:
+        self.load.stop()
+        self.site.close()
+        super().close()
+
+
+class MakeWebScene(Protocol):
+    """The fixture `make_web_scene`."""
+
+    def __call__(self, seed: int, kinds: tuple[str, ...], serving: Serving) -> WebScene: ...
