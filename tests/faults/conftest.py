@@ -21,6 +21,11 @@ def held(directory: Path) -> Iterator[HeldInstance]:
     made.close()
 
 
+def instance_at(place: Path, held: bool) -> Instance:
+    """One whose socket the test holds, or the daemon alone."""
+    return HeldInstance(place) if held else Instance(place)
+
+
 @pytest.fixture
 def make_scene(directory: Path) -> Iterator[MakeScene]:
     """Makes scenes, each with an instance of its own; all gone at the end."""
@@ -33,8 +38,7 @@ def make_scene(directory: Path) -> Iterator[MakeScene]:
         held: bool = False,
         env: dict[str, str] | None = None,
     ) -> Scene:
-        place = directory / f"i{len(made)}"
-        made.append(Scene(HeldInstance(place) if held else Instance(place), seed, kinds, env))
+        made.append(Scene(instance_at(directory / f"i{len(made)}", held), seed, kinds, env))
         return made[-1]
 
     yield make
@@ -47,8 +51,16 @@ def make_web_scene(directory: Path) -> Iterator[MakeWebScene]:
     """Makes scenes with a site; all gone at the end."""
     made: list[WebScene] = []
 
-    def make(seed: int, kinds: tuple[str, ...], serving: Serving) -> WebScene:
-        made.append(WebScene(Instance(directory / f"w{len(made)}"), seed, kinds, serving=serving))
+    def make(
+        seed: int,
+        kinds: tuple[str, ...],
+        serving: Serving,
+        *,
+        held: bool = False,
+        env: dict[str, str] | None = None,
+    ) -> WebScene:
+        instance = instance_at(directory / f"w{len(made)}", held)
+        made.append(WebScene(instance, seed, kinds, env, serving=serving))
         return made[-1]
 
     yield make

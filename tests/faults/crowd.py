@@ -29,6 +29,7 @@ class Emitter:
     def __init__(self, instance: Instance, name: str, kind: str, seed: int) -> None:
         self.name, self.kind = name, kind
         self.killed = False
+        self._last_page = b""  # once it is gone
         self._file = tempfile.NamedTemporaryFile(prefix="logd-count-")  # noqa: SIM115 - kept open
         self._file.truncate(mmap.PAGESIZE)
         self.process = Process(
@@ -38,7 +39,8 @@ class Emitter:
         )
 
     def _slots(self, word: int) -> list[int]:
-        page = memoryview(os.pread(self._file.fileno(), mmap.PAGESIZE, 0)).cast("Q")
+        data = self._last_page or os.pread(self._file.fileno(), mmap.PAGESIZE, 0)
+        page = memoryview(data).cast("Q")
         return page[word : STOP_WORD - SLOT_WORDS + 1 : SLOT_WORDS].tolist()
 
     def _sum(self, word: int) -> int:
@@ -86,6 +88,8 @@ class Emitter:
 
     def send(self, number: signal.Signals) -> None:
         """The signal to the process, its forked children too."""
+        if self.process.popen.poll() is not None:
+            return  # its group has ended with it, and the number may be another's by now
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.popen.pid, number)
 
@@ -113,6 +117,9 @@ class Emitter:
         self.send(signal.SIGCONT)
         self.send(signal.SIGKILL)
         self.process.close()
+        if not self._last_page:
+            self._last_page = os.pread(self._file.fileno(), mmap.PAGESIZE, 0)
+            self._file.close()
 
 
 class Crowd:
@@ -164,13 +171,14 @@ class Crowd:
         for emitter in dead:
             self.running.remove(emitter)
             self.gone.append(emitter)
-            emitter.process.popen.wait(DEADLINE_S)
+            emitter.close()
             self.add(emitter.kind)
 
     def finish(self) -> None:
         """All end by themselves. Those without an outbox last, when the queue is theirs."""
         for emitter in sorted(self.running, key=lambda e: e.kind == "bare"):
             emitter.finish()
+            emitter.close()
             self.gone.append(emitter)
         self.running.clear()
 

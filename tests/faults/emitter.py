@@ -74,7 +74,7 @@ class Emitter:
     def burst(self) -> None:
         for _ in range(self.rng.randint(1, 60)):
             self.emit()
-        time.sleep(self.rng.random() * 0.008)
+        time.sleep(self.rng.random() * 0.03)
 
     @property
     def stopped(self) -> bool:
@@ -148,7 +148,7 @@ def forks(emitter: Emitter) -> None:
     signal.signal(signal.SIGALRM, handler)
     while not emitter.stopped:
         signal.setitimer(signal.ITIMER_REAL, emitter.rng.uniform(0.5, 1.5) * FORKS_EVERY_S)
-        for _ in range(50):
+        for _ in range(30):
             padding = "x" * emitter.rng.choice((0, 100, 1000))
             emitter.count(ATTEMPTED)
             accepted = emitter.client.emit("page_view", user=emitter.name, props={"p": padding})
@@ -157,7 +157,7 @@ def forks(emitter: Emitter) -> None:
             emitter.count(ACCEPTED if accepted else REFUSED)
             if not accepted:
                 time.sleep(0.001)
-        time.sleep(0.002)
+        time.sleep(0.01)
     signal.setitimer(signal.ITIMER_REAL, 0)
     with contextlib.suppress(ChildProcessError):
         os.wait()  # for all: they are not waited for one by one

@@ -108,7 +108,8 @@ class Scene:
         self.kinds = kinds
         self.rng = random.Random(seed)
         self.env = env
-        self.kills: collections.Counter[str] = collections.Counter()
+        self.kills: collections.Counter[str] = collections.Counter()  # processes, by what they were
+        self.together = 0  # times that a daemon died in the same instant as others
         self._dead: list[Process] = []
         instance.start(env)
         self.crowd = Crowd(instance, self.rng, kinds)
@@ -119,9 +120,9 @@ class Scene:
         assert self.instance.daemon is not None
         return self.instance.daemon
 
-    def go_on(self, events_max: int = 1500) -> None:
-        """Until so many events more are attempted, from one to `events_max`."""
-        goal = self.steps + self.rng.randint(1, events_max)
+    def go_on(self, steps_max: int = 600) -> None:
+        """Until they are so many steps further, from one to `steps_max`."""
+        goal = self.steps + self.rng.randint(1, steps_max)
         until(lambda: self.steps >= goal, f"events (seed {self.seed})")
 
     @property
@@ -186,7 +187,8 @@ class Scene:
         for emitter in dead:
             emitter.kill()
         check_confirmed(self.instance)
-        self.kills["daemon and emitters"] += 1
+        self.kills.update(daemon=1, emitter=len(dead))
+        self.together += 1
         if self.rng.random() < 0.5:
             self.crowd.bury(*dead)
             self.restart()
@@ -205,7 +207,7 @@ class Scene:
         # A start takes about half a second; it may have ended its start by then as well.
         time.sleep(self.rng.random() * 0.6)
         self.kill_daemon()
-        self.kills["daemon, twice"] += 2
+        self.kills["daemon"] += 2
         self.restart()
 
     def daemon_stopped(self) -> None:
@@ -214,7 +216,7 @@ class Scene:
         self.go_on()
         if self.rng.random() < 0.5:
             self.kill_daemon()
-            self.kills["daemon while stopped"] += 1
+            self.kills["daemon"] += 1
             self.restart()
         else:
             self.daemon.popen.send_signal(signal.SIGCONT)
@@ -227,7 +229,7 @@ class Scene:
             self.go_on()
         if self.rng.random() < 0.5:
             emitter.kill()
-            self.kills["emitter while stopped"] += 1
+            self.kills["emitter"] += 1
             self.crowd.bury(emitter)
         else:
             emitter.send(signal.SIGCONT)
@@ -238,7 +240,7 @@ class Scene:
         if self.rng.random() < 0.5:
             time.sleep(self.rng.random() * 0.1)  # anywhere in its stopping
             if self.daemon.popen.poll() is None:
-                self.kills["daemon while stopping"] += 1
+                self.kills["daemon"] += 1
             self.kill_daemon()
         else:
             assert self.daemon.popen.wait(DEADLINE_S) == 0, (self.seed, self.daemon.lines)
@@ -253,8 +255,12 @@ class Scene:
     def fault(self) -> None:
         """One of them, by the seed, somewhere among the events."""
         self.go_on()
-        self.rng.choice(self.FAULTS)(self)
+        self.choose_fault()(self)
         self.check_sums_meanwhile()
+
+    def choose_fault(self) -> Callable[[Any], None]:
+        """The next one."""
+        return self.rng.choice(self.FAULTS)
 
     # -- the end ---------------------------------------------------------------------------------
 

@@ -32,6 +32,14 @@ class Serving:
     max_requests: int = 25
 
 
+SERVINGS = {
+    "sync": Serving(),
+    "gthread": Serving(worker_class="gthread", threads=4),
+    "sync, preload": Serving(preload=True),
+    "gthread, preload": Serving(preload=True, worker_class="gthread", threads=4),
+}
+
+
 class Site:
     """One gunicorn at a time, at one path."""
 
@@ -82,6 +90,8 @@ class Site:
         """Workers whose master was killed end when they notice."""
         for master in self._gone:
             until(lambda pid=master.popen.pid: not _group_lives(pid), "orphans have ended")  # type: ignore[misc] # a lambda's default
+            master.close()
+        self._gone.clear()
 
     def send_all(self, number: signal.Signals) -> None:
         """The signal to the master and all workers, orphans of a former master not among them."""
@@ -109,6 +119,7 @@ class Site:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(master.popen.pid, signal.SIGKILL)
             master.close()
+        self._gone.clear()
 
 
 def _group_lives(pid: int) -> bool:

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
-from tests.faults.scene import MakeScene
+from benchmarks import slow_flush
+from tests.faults.scene import MakeScene, Scene
+from tests.faults.site import SERVINGS
+from tests.faults.web_scene import MakeWebScene
+from tests.progress import Progress
 from tests.tally import Tally
+
+CROWDS = (
+    ("outbox", "outbox", "outbox"),
+    ("outbox", "outbox", "bare", "bare"),
+    ("outbox", "handler_emits", "handler_raises"),
+    ("outbox", "forks", "forks"),
+)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -31,3 +47,61 @@ def test_handlers_that_emit_raise_or_fork_in_an_emit_change_nothing_of_it(
     assert any(e.refused_in_handlers for e in of_kind["handler_emits"]), "none came in an emit"
     assert any(e.cut_short for e in of_kind["handler_raises"]), "none was cut short"
     assert any(e.children for e in of_kind["forks"]), "none has forked"
+
+
+SEGMENT_KILLS = 50
+LONG_KILLS = 1000
+
+
+@pytest.mark.long(minutes=25)
+def test_1000_kills_lose_nothing_store_nothing_twice_and_keep_every_order(
+    make_scene: MakeScene,
+    make_web_scene: MakeWebScene,
+    directory: Path,
+    tally: Tally,
+    progress: Progress,
+) -> None:
+    """In scenes of 50 kills, each with another crowd, disk, or site; checked to the last event at
+    the end of each. Only a client without an outbox loses anything, and the ledger has all of it.
+    """
+    kills: Counter[str] = Counter()
+    stored = together = 0
+    scene: Scene | None = None
+    for number in progress(range(LONG_KILLS), "kills"):
+        if scene is None:
+            scene = make_long_scene(1000 + number, make_scene, make_web_scene, directory)
+        while kills.total() + scene.kills.total() <= number:
+            scene.fault()
+        if scene.kills.total() >= SEGMENT_KILLS or number == LONG_KILLS - 1:
+            scene.finish(tally)
+            scene.close()
+            kills += scene.kills
+            together += scene.together
+            stored += scene.instance.status()["stored"]
+            shutil.rmtree(scene.instance.directory)
+            scene = None
+        progress.note = f"{stored:,} events stored and checked"
+    tally.say(
+        "killed: "
+        + ", ".join(f"{count} times a {who}" for who, count in kills.most_common())
+        + f"; {together} times a daemon in the same instant as others"
+    )
+    assert kills.total() >= LONG_KILLS
+
+
+def make_long_scene(
+    seed: int, make_scene: MakeScene, make_web_scene: MakeWebScene, directory: Path
+) -> Scene:
+    """One of eight kinds of scene, by the seed."""
+    rng = random.Random(seed)
+    flush_ms = rng.choice((0, 0, 20, 80))
+    try:
+        env = slow_flush.environment(directory, flush_ms)
+    except slow_flush.NoCompiler:
+        env = {}
+    crowd = rng.choice(CROWDS)
+    held = rng.random() < 0.5
+    if rng.random() < 0.5:
+        serving = rng.choice(list(SERVINGS.values()))
+        return make_web_scene(seed, ("outbox",), serving, held=held, env=env)
+    return make_scene(seed, crowd, held=held, env=env)

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.site import Serving
+from tests.faults.site import SERVINGS
 from tests.faults.web_scene import MakeWebScene
 from tests.tally import Tally
-
-SERVINGS = {
-    "sync": Serving(),
-    "gthread": Serving(worker_class="gthread", threads=4),
-    "sync, preload": Serving(preload=True),
-    "gthread, preload": Serving(preload=True, worker_class="gthread", threads=4),
-}
 
 
 @pytest.mark.parametrize("name", ["sync", "gthread, preload"])

@@ -31,10 +31,10 @@ class WebScene(Scene):
 
     @property
     def steps(self) -> int:
-        return super().steps + self.load.asked
+        return self.load.asked
 
-    def go_on(self, events_max: int = 80) -> None:
-        super().go_on(events_max)
+    def go_on(self, steps_max: int = 60) -> None:
+        super().go_on(min(steps_max, 60))  # a request is slower than an emit
 
     def heard(self) -> Heard:
         begun, accepted, refused = self.site.boots()
@@ -73,7 +73,8 @@ class WebScene(Scene):
             self.daemon.popen.send_signal(signal.SIGKILL)
             self.site.send_worker(self.rng, signal.SIGKILL)
             self.kill_daemon()
-        self.kills["daemon and web worker"] += 1
+        self.kills.update({"daemon": 1, "web worker": 1})
+        self.together += 1
         self.restart()
 
     def master_killed(self) -> None:
@@ -84,9 +85,11 @@ class WebScene(Scene):
 
     def site_and_daemon_killed(self) -> None:
         """Master, workers and daemon in the same instant."""
+        workers = len(self.site.workers())
         self.site.send_all(signal.SIGKILL)
         self.kill_daemon()
-        self.kills["daemon and whole site"] += 1
+        self.kills.update({"daemon": 1, "web master": 1, "web worker": workers})
+        self.together += 1
         if self.rng.random() < 0.5:
             self.site.again()  # the daemon is still away
             self.restart()
@@ -99,11 +102,15 @@ class WebScene(Scene):
         self.site.stop()
         self.site.again()
 
-    FAULTS: ClassVar[tuple[Callable[[Any], None], ...]] = (
+    WEB_FAULTS: ClassVar[tuple[Callable[[Any], None], ...]] = (
         *(worker_killed, worker_killed, worker_killed, worker_aborted, worker_stopped),
         *(worker_and_daemon_killed, worker_and_daemon_killed, master_killed),
         *(site_and_daemon_killed, site_restarted, Scene.daemon_killed, Scene.daemon_stopped),
     )
+
+    def choose_fault(self) -> Callable[[Any], None]:
+        faults = self.WEB_FAULTS + (self.FAULTS if self.kinds else ())
+        return self.rng.choice(faults)
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -129,4 +136,12 @@ class WebScene(Scene):
 class MakeWebScene(Protocol):
     """The fixture `make_web_scene`."""
 
-    def __call__(self, seed: int, kinds: tuple[str, ...], serving: Serving) -> WebScene: ...
+    def __call__(
+        self,
+        seed: int,
+        kinds: tuple[str, ...],
+        serving: Serving,
+        *,
+        held: bool = False,
+        env: dict[str, str] | None = None,
+    ) -> WebScene: ...
