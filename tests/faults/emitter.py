@@ -74,7 +74,7 @@ class Emitter:
     def burst(self) -> None:
         for _ in range(self.rng.randint(1, 60)):
             self.emit()
-        time.sleep(self.rng.random() * 0.03)
+        time.sleep(self.rng.random() * 0.05)
 
     @property
     def stopped(self) -> bool:

@@ -248,8 +248,9 @@ class Scene:
         self.restart()
 
     FAULTS: ClassVar[tuple[Callable[[Any], None], ...]] = (
-        *(daemon_killed, daemon_killed, emitter_killed, emitter_killed, both_killed, both_killed),
-        *(daemon_killed_while_starting, daemon_stopped, emitter_stopped, daemon_terminated),
+        *(daemon_killed, daemon_killed, daemon_killed_while_starting, daemon_terminated),
+        *(emitter_killed, emitter_killed, emitter_killed, both_killed, both_killed, both_killed),
+        *(daemon_stopped, emitter_stopped),
     )
 
     def fault(self) -> None:

@@ -17,10 +17,10 @@ from tests.progress import Progress
 from tests.tally import Tally
 
 CROWDS = (
-    ("outbox", "outbox", "outbox"),
-    ("outbox", "outbox", "bare", "bare"),
-    ("outbox", "handler_emits", "handler_raises"),
-    ("outbox", "forks", "forks"),
+    ("outbox",) * 5,
+    ("outbox", "outbox", "outbox", "bare", "bare"),
+    ("outbox", "outbox", "handler_emits", "handler_raises"),
+    ("outbox", "outbox", "forks", "forks"),
 )
 
 

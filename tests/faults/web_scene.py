@@ -58,6 +58,10 @@ class WebScene(Scene):
         """gunicorn's handler for SIGABRT raises SystemExit wherever the worker is."""
         self.site.send_worker(self.rng, signal.SIGABRT)
 
+    def worker_terminated(self) -> None:
+        """It finishes the request at hand; the master starts another."""
+        self.site.send_worker(self.rng, signal.SIGTERM)
+
     def worker_stopped(self) -> None:
         pid = self.site.send_worker(self.rng, signal.SIGSTOP)
         if pid:
@@ -103,9 +107,10 @@ class WebScene(Scene):
         self.site.again()
 
     WEB_FAULTS: ClassVar[tuple[Callable[[Any], None], ...]] = (
-        *(worker_killed, worker_killed, worker_killed, worker_aborted, worker_stopped),
-        *(worker_and_daemon_killed, worker_and_daemon_killed, master_killed),
-        *(site_and_daemon_killed, site_restarted, Scene.daemon_killed, Scene.daemon_stopped),
+        *(worker_killed, worker_killed, worker_killed, worker_killed, worker_aborted),
+        *(worker_terminated, worker_stopped, master_killed, site_restarted),
+        *(worker_and_daemon_killed, worker_and_daemon_killed, site_and_daemon_killed),
+        *(Scene.daemon_killed, Scene.daemon_stopped),
     )
 
     def choose_fault(self) -> Callable[[Any], None]:
