@@ -29,7 +29,7 @@ class Serving:
     worker_class: str = "sync"
     threads: int = 1
     workers: int = 2
-    max_requests: int = 25
+    max_requests: int = 15
 
 
 SERVINGS = {
@@ -56,7 +56,7 @@ class Site:
             *("--graceful-timeout", "10", *(["--preload"] if serving.preload else [])),
             "tests.faults.site_app:create_app()",
         ]
-        self.seen: set[int] = set()
+        self._said: list[list[str]] = []  # each master's lines
         self._gone: list[Process] = []
         self.master: Process
         self.start()
@@ -64,14 +64,18 @@ class Site:
     def start(self) -> None:
         """The next master; the one before must be dead."""
         self.master = Process(*self._command, env=self._env, start_new_session=True)
+        self._said.append(self.master.lines)
         until(lambda: self.master.says("Booting worker"), "gunicorn has a worker")
 
     def workers(self) -> list[int]:
         """The pids of the master's children at this moment."""
         pid = self.master.popen.pid
-        found = [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        self.seen.update(found)
-        return found
+        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    @property
+    def recycled(self) -> int:
+        """How many workers have ended by themselves, having served their number of requests."""
+        return sum("Autorestarting worker" in line for lines in self._said for line in list(lines))
 
     def send_worker(self, rng: random.Random, number: signal.Signals) -> int:
         """The signal to one of the workers, once there is one; its pid."""

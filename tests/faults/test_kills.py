@@ -24,12 +24,12 @@ CROWDS = (
 )
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_whatever_is_killed_wherever_all_that_was_accepted_is_stored_once_in_order(
     make_scene: MakeScene, tally: Tally, seed: int
 ) -> None:
     scene = make_scene(seed, ("outbox",) * 3)
-    while scene.kills.total() < 6:
+    while scene.kills.total() < 8:
         scene.fault()
     scene.finish(tally)
 
@@ -40,7 +40,7 @@ def test_handlers_that_emit_raise_or_fork_in_an_emit_change_nothing_of_it(
 ) -> None:
     """Signal handlers that come in the middle of an emit, again and again, under the same kills."""
     scene = make_scene(seed, ("handler_emits", "handler_raises", "forks"))
-    while scene.kills.total() < 5:
+    while scene.kills.total() < 4:
         scene.fault()
     scene.finish(tally)
     of_kind = {kind: [e for e in scene.crowd.everybody if e.kind == kind] for kind in scene.kinds}
