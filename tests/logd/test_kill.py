@@ -14,9 +14,12 @@ from tests.support import (
     emitters,
     until,
 )
+from tests.tally import Tally
 
 
-def test_three_kills_of_the_daemon_lose_none_of_80000_events(instance: Instance) -> None:
+def test_three_kills_of_the_daemon_lose_none_of_80000_events(
+    instance: Instance, tally: Tally
+) -> None:
     instance.start()
     with emitters(instance, count=4, events=20_000) as running:
         for accepted in (12_000, 32_000, 52_000):
@@ -29,9 +32,11 @@ def test_three_kills_of_the_daemon_lose_none_of_80000_events(instance: Instance)
         accepted = sum(e.accepted for e in running)
     status = instance.settle()
     assert accepted == 80_000
-    check_sums(status, attempted=80_000 + refused, accepted=80_000, refused=refused)
-    assert (status["stored"], status["lost"], status["quarantined"]) == (80_000, 0, 0)
     events = instance.events()
+    tally.account(
+        status, events, attempted=80_000 + refused, accepted=80_000, refused=refused, kills=3
+    )
+    assert (status["stored"], status["lost"], status["quarantined"]) == (80_000, 0, 0)
     streams = check_streams(events)
     assert sorted(streams.values()) == [20_000] * 4
     for name in ("e0", "e1", "e2", "e3"):
@@ -41,21 +46,24 @@ def test_three_kills_of_the_daemon_lose_none_of_80000_events(instance: Instance)
     instance.cli("verify")
 
 
-def test_what_a_killed_emitter_got_accepted_is_stored(instance: Instance) -> None:
+def test_what_a_killed_emitter_got_accepted_is_stored(instance: Instance, tally: Tally) -> None:
     instance.start()
     with emitters(instance, count=1, events=10**9) as (emitter,):
         until(lambda: emitter.accepted >= 5_000, "events")
         emitter.process.end(signal.SIGKILL)
         accepted, refused = emitter.accepted, emitter.refused
-    status = instance.settle()
-    check_sums(status, attempted=accepted + refused, accepted=accepted, refused=refused, killed=1)
-    assert sum(check_streams(instance.events()).values()) == status["stored"]
+    status, events = instance.settle(), instance.events()
+    tally.account(
+        status, events, attempted=accepted + refused, accepted=accepted, refused=refused,
+        killed=1, kills=1,
+    )  # fmt: skip
+    assert sum(check_streams(events).values()) == status["stored"]
     assert status["lost"] == 0
     until(lambda: instance.status()["outboxes"] == 0, "the dead producer's outbox is removed")
 
 
 def test_emitters_and_daemon_killed_together_lose_nothing_that_was_accepted(
-    instance: Instance,
+    instance: Instance, tally: Tally
 ) -> None:
     instance.start()
     with emitters(instance, count=3, events=10**9) as running:
@@ -71,15 +79,20 @@ def test_emitters_and_daemon_killed_together_lose_nothing_that_was_accepted(
     check_sums(before, attempted=accepted + refused, accepted=accepted, refused=refused, killed=3)
     instance.kill()
     instance.start()  # with no emitter running
-    status = instance.settle()
-    check_sums(status, attempted=accepted + refused, accepted=accepted, refused=refused, killed=3)
+    status, events = instance.settle(), instance.events()
+    tally.account(
+        status, events, attempted=accepted + refused, accepted=accepted, refused=refused,
+        killed=3, kills=4,
+    )  # fmt: skip
     assert status["lost"] == status["quarantined"] == 0
-    check_streams(instance.events())
+    check_streams(events)
     assert instance.stop() == 0
     instance.cli("verify")
 
 
-def test_events_emitted_before_the_first_daemon_ever_ran_are_stored(instance: Instance) -> None:
+def test_events_emitted_before_the_first_daemon_ever_ran_are_stored(
+    instance: Instance, tally: Tally
+) -> None:
     subprocess.run(
         [
             sys.executable,
@@ -93,14 +106,14 @@ def test_events_emitted_before_the_first_daemon_ever_ran_are_stored(instance: In
     )
     assert instance.status()["pending"] == 1000
     instance.start()
-    status = instance.settle()
-    check_sums(status, attempted=1000, accepted=1000)
+    status, events = instance.settle(), instance.events()
+    tally.account(status, events, attempted=1000, accepted=1000)
     assert (status["stored"], status["lost"]) == (1000, 0)
-    assert check_streams(instance.events()) and instance.stop() == 0
+    assert check_streams(events) and instance.stop() == 0
 
 
 def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
-    instance: Instance,
+    instance: Instance, tally: Tally
 ) -> None:
     """Ten kills at whatever point they hit, each followed by a start that goes on where it was."""
     instance.start()
@@ -112,7 +125,9 @@ def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
         for emitter in running:
             emitter.finish()
         refused = sum(e.refused for e in running)
-    status = instance.settle()
-    check_sums(status, attempted=60_000 + refused, accepted=60_000, refused=refused)
-    assert sorted(check_streams(instance.events()).values()) == [30_000, 30_000]
+    status, events = instance.settle(), instance.events()
+    tally.account(
+        status, events, attempted=60_000 + refused, accepted=60_000, refused=refused, kills=10
+    )
+    assert sorted(check_streams(events).values()) == [30_000, 30_000]
     instance.cli("verify")
