@@ -117,12 +117,16 @@ class Instance:
             lines.append(f"{name} = {json.dumps(value)}")
         file.write_text("\n".join(lines) + "\n")
 
-    def start(self, env: dict[str, str] | None = None, **options: Any) -> Process:
-        """Starts the daemon and waits until it is ready."""
+    def spawn(self, env: dict[str, str] | None = None, **options: Any) -> Process:
+        """Starts the daemon and waits for nothing."""
         self.daemon = Process(
             "-m", "logd", "run", "--config", str(self.config.path), env=env, **options
         )
-        daemon = self.daemon
+        return self.daemon
+
+    def start(self, env: dict[str, str] | None = None, **options: Any) -> Process:
+        """Starts the daemon and waits until it is ready."""
+        daemon = self.spawn(env, **options)
         until(lambda: daemon.says("logd: ready"), "logd is ready")
         return daemon
 

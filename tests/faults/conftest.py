@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.faults.scene import HeldInstance, MakeScene, Scene
 from tests.faults.site import Serving
-from tests.faults.web_scene import MakeWebScene, WebScene
+from tests.faults.web_scene import WebScene
 from tests.support import Instance
 
 
@@ -21,48 +22,29 @@ def held(directory: Path) -> Iterator[HeldInstance]:
     made.close()
 
 
-def instance_at(place: Path, held: bool) -> Instance:
-    """One whose socket the test holds, or the daemon alone."""
-    return HeldInstance(place) if held else Instance(place)
-
-
 @pytest.fixture
 def make_scene(directory: Path) -> Iterator[MakeScene]:
-    """Makes scenes, each with an instance of its own; all gone at the end."""
-    made: list[Scene] = []
+    """Makes scenes, each with an instance of its own, and a site if it is told how to serve one;
+    all gone at the end.
+    """
+    with contextlib.ExitStack() as stack:
 
-    def make(
-        seed: int,
-        kinds: tuple[str, ...],
-        *,
-        held: bool = False,
-        env: dict[str, str] | None = None,
-    ) -> Scene:
-        made.append(Scene(instance_at(directory / f"i{len(made)}", held), seed, kinds, env))
-        return made[-1]
+        def make(
+            seed: int,
+            kinds: tuple[str, ...],
+            *,
+            held: bool = False,
+            env: dict[str, str] | None = None,
+            serving: Serving | None = None,
+        ) -> Scene:
+            place = directory / f"i{seed}"
+            instance = HeldInstance(place) if held else Instance(place)
+            stack.callback(instance.close)
+            if serving is None:
+                scene = Scene(instance, seed, kinds, env)
+            else:
+                scene = WebScene(instance, seed, kinds, env, serving=serving)
+            stack.callback(scene.close)
+            return scene
 
-    yield make
-    for scene in made:
-        scene.close()
-
-
-@pytest.fixture
-def make_web_scene(directory: Path) -> Iterator[MakeWebScene]:
-    """Makes scenes with a site; all gone at the end."""
-    made: list[WebScene] = []
-
-    def make(
-        seed: int,
-        kinds: tuple[str, ...],
-        serving: Serving,
-        *,
-        held: bool = False,
-        env: dict[str, str] | None = None,
-    ) -> WebScene:
-        instance = instance_at(directory / f"w{len(made)}", held)
-        made.append(WebScene(instance, seed, kinds, env, serving=serving))
-        return made[-1]
-
-    yield make
-    for scene in made:
-        scene.close()
+        yield make

@@ -17,6 +17,7 @@ import logd.instance
 from logd.outboxes import Outboxes
 from shared.wire import WireError
 from tests.faults.crowd import Crowd
+from tests.faults.site import Serving
 from tests.support import DEADLINE_S, Instance, Process, until
 from tests.tally import Tally
 
@@ -37,16 +38,13 @@ class HeldInstance(Instance):
         self.held.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # PassCredentials=yes
         self.held.bind(self.socket)
 
-    def spawn(self, env: dict[str, str] | None = None) -> Process:
-        """Starts the daemon with the socket, and waits for nothing."""
+    def spawn(self, env: dict[str, str] | None = None, **_: Any) -> Process:
         fd = self.held.fileno()
         command = ("-m", "logd", "run", "--config", str(self.config.path))
-        return Process("-S", "-E", "-c", _HAND_OVER, str(fd), *command, env=env, pass_fds=(fd,))
-
-    def start(self, env: dict[str, str] | None = None, **_: Any) -> Process:
-        self.daemon = daemon = self.spawn(env)
-        until(lambda: daemon.says("logd: ready"), "logd is ready")
-        return daemon
+        self.daemon = Process(
+            "-S", "-E", "-c", _HAND_OVER, str(fd), *command, env=env, pass_fds=(fd,)
+        )
+        return self.daemon
 
     def close(self) -> None:
         super().close()
@@ -200,10 +198,7 @@ class Scene:
         """Killed, and its successor too at a random point of its start."""
         self.kill_daemon()
         self._dead.append(self.daemon)
-        spawn = getattr(self.instance, "spawn", None)
-        config = str(self.instance.config.path)
-        started = spawn(self.env) if spawn else Process("-m", "logd", "run", "--config", config)
-        self.instance.daemon = started
+        self.instance.spawn(self.env)
         # A start takes about half a second; it may have ended its start by then as well.
         time.sleep(self.rng.random() * 0.6)
         self.kill_daemon()
@@ -331,4 +326,5 @@ class MakeScene(Protocol):
         *,
         held: bool = False,
         env: dict[str, str] | None = None,
+        serving: Serving | None = None,
     ) -> Scene: ...

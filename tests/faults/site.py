@@ -65,7 +65,11 @@ class Site:
         """The next master; the one before must be dead."""
         self.master = Process(*self._command, env=self._env, start_new_session=True)
         self._said.append(self.master.lines)
-        until(lambda: self.master.says("Booting worker"), "gunicorn has a worker")
+        try:
+            until(lambda: self.master.says("Booting worker"), "gunicorn has a worker")
+        except BaseException:
+            self.close()
+            raise
 
     def workers(self) -> list[int]:
         """The pids of the master's children at this moment."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from tests.faults.scene import MakeScene
 from tests.faults.site import SERVINGS
-from tests.faults.web_scene import MakeWebScene
+from tests.faults.web_scene import WebScene
 from tests.support import until
 from tests.tally import Tally
 
 
 @pytest.mark.parametrize("name", ["sync", "gthread, preload"])
 def test_what_an_answer_said_is_accepted_is_stored_whoever_is_killed(
-    make_web_scene: MakeWebScene, tally: Tally, name: str
+    make_scene: MakeScene, tally: Tally, name: str
 ) -> None:
     """Workers also end by themselves after some requests, by the dozen."""
-    scene = make_web_scene(20 + list(SERVINGS).index(name), (), SERVINGS[name])
+    scene = make_scene(20 + list(SERVINGS).index(name), (), serving=SERVINGS[name])
+    assert isinstance(scene, WebScene)
     while scene.kills.total() < 3:
         scene.fault()
     until(lambda: scene.site.recycled >= 3, "workers have ended by themselves")

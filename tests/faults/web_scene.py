@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from tests.faults.scene import Heard, Scene
 from tests.faults.site import Load, Serving, Site
@@ -136,17 +136,3 @@ class WebScene(Scene):
         self.load.stop()
         self.site.close()
         super().close()
-
-
-class MakeWebScene(Protocol):
-    """The fixture `make_web_scene`."""
-
-    def __call__(
-        self,
-        seed: int,
-        kinds: tuple[str, ...],
-        serving: Serving,
-        *,
-        held: bool = False,
-        env: dict[str, str] | None = None,
-    ) -> WebScene: ...
