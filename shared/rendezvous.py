@@ -8,6 +8,7 @@ directory of that name, or one with another token, and knows that it has no outb
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -73,7 +74,12 @@ def read_rendezvous(socket_path: str) -> Rendezvous:
 def _read_small(path: str, dir_fd: int | None = None) -> str:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        return os.read(fd, RENDEZVOUS_BYTES_MAX).decode("utf-8", "replace")
+        # At an offset of its own: a child forked in the middle of this shares the descriptor's.
+        return os.pread(fd, RENDEZVOUS_BYTES_MAX, 0).decode("utf-8", "replace")
+    except OSError as error:
+        if error.errno == errno.ESPIPE:  # a pipe in its place: nothing is waited for
+            return ""
+        raise
     finally:
         os.close(fd)
 

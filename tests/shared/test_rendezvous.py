@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -230,3 +231,25 @@ def test_a_boot_has_an_id() -> None:
     with contextlib.suppress(FileNotFoundError):
         text = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         assert current_boot_id() == text
+
+
+def test_a_child_forked_while_it_is_read_takes_nothing_away(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on in the same call with the same open file, whose offset both share."""
+    expected = read_rendezvous(place.socket_path)
+    real_open = os.open
+
+    def open_and_fork(*arguments: Any, **options: Any) -> int:
+        fd = real_open(*arguments, **options)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            child = os.fork()
+            if child == 0:
+                os.read(fd, 4096)
+                os._exit(0)
+            os.waitpid(child, 0)
+        return fd
+
+    monkeypatch.setattr(os, "open", open_and_fork)
+    assert read_rendezvous(place.socket_path) == expected
+    assert place.opened() == identity(place.directory)
