@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import enum
 import logging
 import os
 import threading
@@ -22,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared import forks
+from shared.durable import UNKNOWN_TYPE, Outcome, Ticket, Unsettled
 from shared.forks import Forked
 from shared.outbox import (
     REFUSED_CLOSED,
@@ -35,27 +35,16 @@ from shared.paths import check_socket_path
 from shared.producer import Producer
 from shared.refusals import Refusals
 from shared.schema import Malformed, check_event_type, check_props, check_ts_ns, check_user
+from shared.waiting import Waits
 from shared.wire import encode_record, pack_payload
 
+__all__ = ["Client", "Outcome"]
+
 OUTBOX_BYTES = 8 * 1024 * 1024
-POLL_INTERVAL_MIN_S = 0.0002
-POLL_INTERVAL_MAX_S = 0.005
-UNSETTLED_MAX = 1000
 KNOWN_TYPES_MAX = 1000
 
 _log = logging.getLogger("logd.client")
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-class Outcome(enum.Enum):
-    """What is known of a durable event. Only STORED is true."""
-
-    STORED = "stored"
-    REFUSED = "refused"
-    UNKNOWN = "unknown"
-
-    def __bool__(self) -> bool:
-        return self is Outcome.STORED
 
 
 class Client:
@@ -97,7 +86,10 @@ class Client:
         self._producer: Producer | None = None
         self._known_types: set[str] = set()
         self._refusals = Refusals()
-        self._unsettled: list[tuple[int, str]] = []
+        self._waits: Waits | None = None
+        self._waiting: dict[Ticket, None] = {}
+        self._unsettled = Unsettled()
+        self._unknown = 0
         self._rate_mark = (time.monotonic(), 0)
         self._has_outbox = False
         self._accepted_before = 0  # by producers that had to be given up
@@ -140,23 +132,46 @@ class Client:
         props: Mapping[str, Any] | None = None,
         ts_ns: int | None = None,
         timeout_s: float = 5.0,
+        tell_user: bool = False,
     ) -> Outcome:
         """Logs one event and waits up to `timeout_s` seconds until it is on the daemon's disk.
 
-        UNKNOWN after the timeout: it is accepted and will be stored, but nobody can say when. A
-        later event `durable_settled` then names its sequence, once it is known to be stored.
+        UNKNOWN after the timeout, at once without an outbox: it is accepted, but nobody can say
+        when it will be stored. An event `durable_unknown` then stands behind it in the trail, with
+        `user_told` if `tell_user` says that the user will hear of it; and a later event
+        `durable_settled` names it, once more is known.
         """
-        sequence = self._emit(event_type, user, props, ts_ns)
-        if sequence == 0:
-            return Outcome.REFUSED
-        producer = self._producer
-        if producer is not None and self._wait(producer, sequence, timeout_s):
-            return Outcome.STORED
-        with self._guard:
-            # Bounded: with the daemon away for long, the oldest question is forgotten first.
-            del self._unsettled[: len(self._unsettled) - UNSETTLED_MAX + 1]
-            self._unsettled.append((sequence, event_type))
+        deadline_s = time.monotonic() + timeout_s
+        ticket = Ticket(event_type, user, tell_user)
+        try:
+            if not self._emit(event_type, user, props, ts_ns, ticket):
+                return Outcome.REFUSED
+            if ticket.wait(deadline_s):
+                return Outcome.STORED
+            with self._guard:
+                return self._unknown_outcome(ticket)
+        finally:
+            with self._guard:
+                self._waiting.pop(ticket, None)
+                ticket.let_go_of_room()
+
+    def _unknown_outcome(self, ticket: Ticket) -> Outcome:
+        """Has the trail say that it is unknown, before the caller hears of it."""
+        if not ticket.said:
+            self._leave_removed_outbox()
+        if ticket.is_stored:
+            return Outcome.STORED  # while this thread came in
+        self._unknown += 1
+        if not ticket.said:
+            self._say_unknown(ticket)
+        if not (ticket.is_the_parents or self._closed):
+            self._unsettled.add(ticket)
         return Outcome.UNKNOWN
+
+    def _say_unknown(self, ticket: Ticket) -> None:
+        ticket.let_go_of_room()
+        props = ticket.unknown_props()
+        ticket.said = self._emit(UNKNOWN_TYPE, ticket.user, props, None) > 0
 
     def _emit(
         self,
@@ -164,8 +179,9 @@ class Client:
         user: str | int | None,
         props: Mapping[str, Any] | None,
         ts_ns: int | None,
+        ticket: Ticket | None = None,
     ) -> int:
-        """The accepted event's sequence, or 0 when it is refused."""
+        """The accepted event's sequence, or 0 when it is refused. A durable one has a ticket."""
         refused: str | None = None
         detail: object = ""
         again = False
@@ -177,10 +193,14 @@ class Client:
                 return 0
             self._inside = True
             try:
-                if self._unsettled:
+                if self._unsettled.tickets:
                     self._settle()
+                if ticket is not None:
+                    ticket.keep_room(self._producer)
                 sequence = self._accept(event_type, user, props, ts_ns)
                 if sequence:
+                    if ticket is not None:
+                        self._hand_out(ticket, sequence)
                     return sequence
                 refused, detail = self._why_not_accepted()
             except Malformed as error:
@@ -196,6 +216,8 @@ class Client:
                     # A signal handler may have raised after the event was accepted: then it is.
                     accepted = self._accepted_after(self._last_sequence)
                     if accepted:
+                        if ticket is not None:
+                            self._hand_out(ticket, accepted)
                         return accepted
                     refused, detail = REFUSED_ERROR, repr(error)
             except BaseException:
@@ -211,7 +233,7 @@ class Client:
                     self._inside = False
         if again:
             # A signal handler forked in the middle: this is the child, and another producer.
-            return self._emit(event_type, user, props, ts_ns)
+            return self._emit(event_type, user, props, ts_ns, ticket)
         if refused:
             self._refusals.log(refused, detail)
         return 0
@@ -313,8 +335,7 @@ class Client:
         self._producer = successor
         self._has_outbox = successor.outbox is not None
         self._last_sequence = 0
-        self._unsettled.clear()  # by the former numbers
-        producer.close()
+        self._end(producer, followed=True)
         self._refusals.tell_all(successor)
         return successor
 
@@ -322,19 +343,49 @@ class Client:
         if len(self._known_types) < KNOWN_TYPES_MAX:
             self._known_types.add(event_type)
 
+    # -- durable ---------------------------------------------------------------------------------
+
+    def _hand_out(self, ticket: Ticket, sequence: int) -> None:
+        assert self._producer is not None
+        ticket.accepted(self._waits_for(self._producer), sequence)
+        self._waiting[ticket] = None
+
+    def _waits_for(self, producer: Producer) -> Waits:
+        waits = self._waits
+        if waits is None or waits.producer is not producer:
+            waits = self._waits = Waits(producer)
+        return waits
+
     def _settle(self) -> None:
-        """Says of events whose durability was unknown that they are stored, once they are."""
-        producer = self._producer
-        if producer is None:
-            return
-        confirmed = producer.confirmed
-        while self._unsettled and self._unsettled[0][0] <= confirmed:
-            sequence, event_type = self._unsettled[0]
-            props = {"sequence": sequence, "type": event_type, "outcome": Outcome.STORED.value}
-            if not self._accept("durable_settled", None, props, None):
-                self._refusals.count(self._why_not_accepted()[0], producer)
+        """Says of events whose durability was unknown what is known of them now."""
+        while self._producer is not None:
+            due = self._unsettled.next()
+            if due is None:
                 return
-            del self._unsettled[0]
+            ticket, event_type, props = due
+            if not self._accept(event_type, ticket.user, props, None):
+                return  # not refused: tried again at the next event
+            self._unsettled.said(ticket)
+
+    def _leave_removed_outbox(self) -> None:
+        """Goes on with another producer if nobody reads this one's outbox any more."""
+        if self._inside:
+            return
+        self._inside = True
+        try:
+            producer = self._producer
+            if producer is not None and producer.outbox is not None and producer.outbox.removed():
+                self._succeed(producer, self._new_producer())
+        except (Exception, Forked) as error:  # noqa: BLE001 - as in `_emit`; goes on as it was
+            _log.warning("the outbox is removed, and no other could be made: %r", error)
+        finally:
+            self._inside = False
+
+    def _end(self, producer: Producer, *, followed: bool) -> None:
+        """Closes it: what it has confirmed by now is all that will be known of its events."""
+        if self._waits is not None and self._waits.producer is producer:
+            self._waits.end(followed=followed)
+        producer.close()
 
     # -- refusals --------------------------------------------------------------------------------
 
@@ -353,29 +404,13 @@ class Client:
 
         False without an outbox, unless nothing was emitted: nobody tells what became of it then.
         """
-        producer = self._producer
-        if producer is None:
-            return self._last_sequence == self._last_confirmed
-        return self._wait(producer, None, timeout_s)
-
-    def _wait(self, producer: Producer, sequence: int | None, timeout_s: float) -> bool:
-        """Until `sequence` is confirmed, or all written so far."""
         deadline_s = time.monotonic() + timeout_s
-        interval_s = POLL_INTERVAL_MIN_S
-        try:
-            if sequence is None:
-                sequence = producer.written
-            if producer.outbox is None:
-                return sequence == 0
-            while producer.confirmed < sequence:
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0:
-                    return False
-                time.sleep(min(interval_s, left_s))
-                interval_s = min(interval_s * 1.5, POLL_INTERVAL_MAX_S)
-        except ValueError:  # closed by another thread meanwhile
-            return False
-        return True
+        with self._guard:
+            producer = self._producer
+            if producer is None:
+                return self._last_sequence == self._last_confirmed
+            waits, sequence = self._waits_for(producer), producer.written
+        return waits.wait(sequence, deadline_s)
 
     def stats(self) -> dict[str, Any]:
         """Counts of this process: attempted = accepted + refused, and what waits for the disk.
@@ -414,7 +449,8 @@ class Client:
                 "refused_by_cause": dict(self._refusals.by_cause),
                 "confirmed": confirmed + self._confirmed_before,
                 "pending": written - confirmed if self._has_outbox else 0,
-                "unsettled": len(self._unsettled),
+                "durable_unknown": self._unknown,
+                "unsettled": len(self._unsettled.tickets),
                 "outbox": outbox,
             }
 
@@ -426,9 +462,12 @@ class Client:
         Later events are refused. Does nothing in a forked child that has not emitted.
         """
         with self._guard:
+            ours = self._producer is not None and self._producer.pid == os.getpid()
+            if ours and not self._inside:
+                self._last_words()
             producer, self._producer = self._producer, None
             self._closed = True
-            if producer is None or producer.pid != os.getpid():
+            if producer is None or not ours:
                 return
             if producer.outbox is not None:
                 self._last_sequence = producer.written
@@ -436,7 +475,22 @@ class Client:
                 producer.outbox.writer.farewell()
             elif producer.sequence_sent or self._refusals.total:
                 producer.say_farewell(self._refusals.by_cause)
-            producer.close()
+            self._end(producer, followed=False)
+
+    def _last_words(self) -> None:
+        """What is known by now, and what the threads that wait will be told."""
+        self._inside = True
+        try:
+            self._settle()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the farewell comes
+            _log.warning("not all could be settled at the end: %r", error)
+        finally:
+            self._inside = False
+        if self._waits is not None:
+            self._waits.end()  # so that they are told what is said here
+        for ticket in list(self._waiting):
+            if not (ticket.said or ticket.is_stored):
+                self._say_unknown(ticket)
 
     def _after_fork_in_child(self) -> None:
         """The child is another producer: the parent's outbox, lock and socket are not its own."""

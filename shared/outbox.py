@@ -113,6 +113,7 @@ class OutboxWriter:
         self._seed = producer_seed(producer_id)
         # One tuple, so that sequence and position cannot come apart between two assignments.
         self._tail = (0, 0)
+        self._reserved_bytes = 0
         self._position_max = ring_bytes
         initialise(self._words, producer_id, ring_bytes, pid, now_ns)
 
@@ -145,11 +146,16 @@ class OutboxWriter:
         self._tail = (sequence, position_next)
         return record
 
+    def reserve(self, change_bytes: int) -> None:
+        """Keeps so many bytes more from `append`, or fewer: room for what must be said later."""
+        self._reserved_bytes += change_bytes
+        self._position_max -= change_bytes
+
     def _reclaim(self, position: int, position_next: int) -> bool:
         confirmed = self._words[WORD_CONFIRMED_POSITION]
         # Another process wrote it: a confirmation of what was never written frees nothing.
         if confirmed <= position:
-            self._position_max = confirmed + self._ring_bytes
+            self._position_max = confirmed + self._ring_bytes - self._reserved_bytes
         return position_next <= self._position_max
 
     def _tail_from_ring(self, sequence: int, position: int) -> tuple[int, int]:
@@ -177,7 +183,7 @@ class OutboxWriter:
     @property
     def room_bytes(self) -> int:
         """Bytes that can be written before the ring is full."""
-        return self._ring_bytes - self.used_bytes
+        return max(0, self._ring_bytes - self.used_bytes - self._reserved_bytes)
 
     @property
     def bytes_written(self) -> int:

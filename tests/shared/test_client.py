@@ -354,13 +354,16 @@ def test_an_unknown_outcome_is_settled_by_a_later_event(instance: Instance) -> N
         assert client.flush(20)
         assert client.emit("page_view")
         assert client.flush(20)
-        stats = check_stats(client, accepted=3, unsettled=0)
-    check_sums(instance.settle(), attempted=stats["attempted"], accepted=3)
-    assert [event["type"] for event in instance.events()] == [
-        "quiz_submitted", "durable_settled", "page_view",
+        stats = check_stats(client, accepted=4, unsettled=0)
+    check_sums(instance.settle(), attempted=stats["attempted"], accepted=4)
+    events = instance.events()
+    assert [event["type"] for event in events] == [
+        "quiz_submitted", "durable_unknown", "durable_settled", "page_view",
     ]  # fmt: skip
-    assert instance.events()[1]["props"] == {
-        "sequence": 1, "type": "quiz_submitted", "outcome": "stored",
+    assert events[2]["user"] == "7"
+    assert events[2]["props"] == {
+        "producer": events[0]["producer"], "sequence": 1, "type": "quiz_submitted",
+        "outcome": "stored",
     }  # fmt: skip
 
 

@@ -1,0 +1,151 @@
+"""Durable events: what their callers were told, and what the trail says of it.
+
+A durable event whose outcome was not known in time is followed, in the same outbox and before its
+caller hears of it, by an event `durable_unknown` that names it; and by `durable_settled` once that
+is known. So the trail itself carries what somebody was told, whatever becomes of the process. In
+order that there is room to say so when the outbox is full, the room is kept before the event is
+accepted.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from shared import forks
+from shared.outbox import OutboxWriter
+from shared.producer import Producer
+from shared.waiting import Waits
+
+UNKNOWN_TYPE = "durable_unknown"
+SETTLED_TYPE = "durable_settled"
+# At least the largest record of a `durable_unknown`, with the longest type and user.
+NOTE_BYTES_MAX = 320
+UNSETTLED_MAX = 1000
+
+
+class Outcome(enum.Enum):
+    """What is known of a durable event. Only STORED is true."""
+
+    STORED = "stored"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+    def __bool__(self) -> bool:
+        return self is Outcome.STORED
+
+
+class Ticket:
+    """A durable event, from before it is accepted until the last word about it.
+
+    `said`: its `durable_unknown` is in the outbox.
+    """
+
+    def __init__(self, event_type: str, user: str | int | None, tell_user: bool) -> None:
+        self.type = event_type
+        self.user = user
+        self.said = False
+        self._tell_user = tell_user
+        self._sequence = 0
+        self._waits: Waits | None = None
+        self._label = ""
+        self._forks = 0
+        self._room: OutboxWriter | None = None
+
+    def keep_room(self, producer: Producer | None) -> None:
+        """Before the event: it is accepted only with room behind it for its `durable_unknown`."""
+        self.let_go_of_room()
+        if producer is not None and producer.outbox is not None:
+            writer = producer.outbox.writer
+            writer.reserve(NOTE_BYTES_MAX)
+            self._room = writer
+
+    def accepted(self, waits: Waits, sequence: int) -> None:
+        """The event is that producer's: not always the one there was before the call."""
+        producer = waits.producer
+        self._waits, self._sequence = waits, sequence
+        self._label = f"{os.getuid()}-{producer.id:016x}"
+        self._forks = forks.count
+        if producer.outbox is not None and producer.outbox.writer is not self._room:
+            self.keep_room(producer)
+
+    def let_go_of_room(self) -> None:
+        """There is nothing more to keep it for, or it is used now."""
+        writer, self._room = self._room, None
+        if writer is not None:
+            writer.reserve(-NOTE_BYTES_MAX)
+
+    def wait(self, deadline_s: float) -> bool:
+        """Whether it is on the disk by then."""
+        return self._waits is not None and self._waits.wait(self._sequence, deadline_s)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is on the disk, as far as anybody can say."""
+        return self._waits is not None and self._waits.confirmed() >= self._sequence
+
+    @property
+    def is_the_parents(self) -> bool:
+        """Whether this is a child, forked since: the event is settled by the parent, if at all."""
+        return self._forks != forks.count
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What is known of it for good; None while that may still change."""
+        if self.is_stored:
+            return Outcome.STORED
+        return Outcome.UNKNOWN if self._waits is None or self._waits.followed else None
+
+    def unknown_props(self) -> dict[str, Any]:
+        """The properties of its `durable_unknown`."""
+        return {**self._name(), **({"user_told": True} if self._tell_user else {})}
+
+    def settled_props(self, outcome: Outcome) -> dict[str, Any]:
+        """The properties of its `durable_settled`."""
+        return {**self._name(), "outcome": outcome.value}
+
+    def _name(self) -> dict[str, Any]:
+        # With its producer: that may have been followed by another before this is said.
+        return {"producer": self._label, "sequence": self._sequence, "type": self.type}
+
+
+class Unsettled:
+    """The tickets of which somebody was told that their outcome is unknown; oldest first.
+
+    Bounded: with the daemon away for long the oldest is forgotten first. What the trail says of it
+    stays true, and enough: its `durable_unknown` stands behind the event.
+    """
+
+    def __init__(self) -> None:
+        self.tickets: list[Ticket] = []
+        # Those whose `durable_unknown` the kernel did not take at the time, for want of an outbox.
+        self._unsaid: list[Ticket] = []
+
+    def add(self, ticket: Ticket) -> None:
+        """One more."""
+        self.tickets.append(ticket)
+        if not ticket.said:
+            self._unsaid.append(ticket)
+        for tickets in (self.tickets, self._unsaid):
+            if len(tickets) > UNSETTLED_MAX:
+                del tickets[0]
+
+    def next(self) -> tuple[Ticket, str, Mapping[str, Any]] | None:
+        """What is to be said next: of which ticket, as which event, with which properties."""
+        if self._unsaid:
+            ticket = self._unsaid[0]
+            return ticket, UNKNOWN_TYPE, ticket.unknown_props()
+        outcome = self.tickets[0].outcome if self.tickets else None
+        if outcome is None:
+            return None
+        return self.tickets[0], SETTLED_TYPE, self.tickets[0].settled_props(outcome)
+
+    def said(self, ticket: Ticket) -> None:
+        """What `next` gave is accepted."""
+        if self._unsaid:
+            self._unsaid.remove(ticket)
+            ticket.said = True
+        else:
+            self.tickets.remove(ticket)

@@ -1,0 +1,197 @@
+"""However many threads wait for the disk, one looks, and every one of them hears of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+
+from shared import waiting
+from shared.producer import Producer
+from shared.waiting import LOOK_INTERVAL_MAX_S, Waits
+from tests.support import until
+
+LONG_S = 60.0
+THREADS = 200
+
+
+class FakeProducer:
+    """What is confirmed is what the test says; it counts who asks."""
+
+    outbox: object = object()
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.looks = 0
+        self.closed = False
+
+    @property
+    def confirmed(self) -> int:
+        self.looks += 1
+        if self.closed:
+            raise ValueError("operation forbidden on released memoryview object")
+        return self.number
+
+
+class Waiting:
+    """Threads that wait for the numbers from 1 on; what each heard."""
+
+    def __init__(self, waits: Waits, threads: int, timeout_s: float) -> None:
+        self.heard: dict[int, bool] = {}
+        self._waits = waits
+        self._deadline_s = time.monotonic() + timeout_s
+        self._threads = [
+            threading.Thread(target=self._wait, args=(n,), daemon=True)
+            for n in range(1, threads + 1)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _wait(self, number: int) -> None:
+        self.heard[number] = self._waits.wait(number, self._deadline_s)
+
+    def join(self) -> dict[int, bool]:
+        for thread in self._threads:
+            thread.join(2 * LONG_S)
+            assert not thread.is_alive(), "a thread still waits"
+        return self.heard
+
+
+@pytest.fixture
+def producer() -> FakeProducer:
+    return FakeProducer()
+
+
+@pytest.fixture
+def waits(producer: FakeProducer) -> Waits:
+    return Waits(cast(Producer, producer))
+
+
+def all_wait(waits: Waits, threads: int) -> None:
+    until(lambda: len(waits._waiting) == threads, "all of them wait")
+
+
+@contextmanager
+def without_help_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No lease runs out: only who is woken sees anything."""
+    with monkeypatch.context() as patched:
+        patched.setattr(waiting, "LEASE_S", 10 * LONG_S)
+        yield
+
+
+def test_200_threads_look_hardly_more_often_than_one(waits: Waits, producer: FakeProducer) -> None:
+    """Each for itself would look every five milliseconds: 40,000 times in the second they wait."""
+    seconds = 1.0
+    started_s = time.monotonic()
+    heard = Waiting(waits, THREADS, seconds).join()
+    took_s = time.monotonic() - started_s
+    assert heard == dict.fromkeys(range(1, THREADS + 1), False)
+    each_for_itself = THREADS * took_s / LOOK_INTERVAL_MAX_S
+    assert producer.looks < each_for_itself / 5
+
+
+def test_each_hears_of_its_own_number_when_that_is_reached(
+    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with without_help_from_the_clock(monkeypatch):
+        group = Waiting(waits, THREADS, LONG_S)
+        all_wait(waits, THREADS)
+        for number in (50, 51, 150):
+            producer.number = number
+            until(lambda n=number: len(group.heard) == n, "those who can know")  # type: ignore[misc] # a lambda's default
+            assert group.heard == dict.fromkeys(range(1, number + 1), True)
+        producer.number = THREADS
+        assert group.join() == dict.fromkeys(range(1, THREADS + 1), True)
+
+
+def test_when_the_one_that_looks_leaves_another_takes_over(
+    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with without_help_from_the_clock(monkeypatch):
+        looker = Waiting(waits, 1, 0.2)
+        until(lambda: waits._looker is not None, "it looks")
+        first = waits._looker
+        others = Waiting(waits, 5, LONG_S)
+        all_wait(waits, 6)
+        assert looker.join() == {1: False}
+        until(lambda: waits._looker not in (None, first), "another looks")
+        producer.number = 5
+        assert others.join() == dict.fromkeys(range(1, 6), True)
+
+
+def test_a_looker_that_is_held_up_is_followed_when_its_lease_runs_out(
+    waits: Waits, producer: FakeProducer
+) -> None:
+    """As when its thread stands still in a signal handler."""
+    held_up = waiting._Waiter(99)
+    held_up.thread = -1
+    waits._waiting[held_up] = None
+    waits._looker, waits._lease_until_s = held_up, time.monotonic() + waiting.LEASE_S
+    group = Waiting(waits, 5, LONG_S)
+    producer.number = 5
+    assert group.join() == dict.fromkeys(range(1, 6), True)
+
+
+def test_a_handler_that_waits_in_the_thread_that_looks_does_so_by_itself(
+    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The looker is a frame below it, so it must not wait to be woken by that."""
+    inner: list[bool] = []
+    real_sleep = time.sleep
+
+    def interrupted(seconds: float) -> None:
+        if not inner:
+            inner.append(False)
+            producer.number = 1
+            inner[0] = waits.wait(1, time.monotonic() + LONG_S / 4)
+            inner.append(waits.wait(2, time.monotonic() + 0.01))
+            producer.number = 3
+        real_sleep(seconds)
+
+    with without_help_from_the_clock(monkeypatch):
+        monkeypatch.setattr(time, "sleep", interrupted)
+        assert waits.wait(3, time.monotonic() + LONG_S / 4) is True
+    assert inner == [True, False]
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan")])
+def test_who_has_no_time_looks_once(waits: Waits, producer: FakeProducer, timeout_s: float) -> None:
+    assert waits.wait(1, time.monotonic() + timeout_s) is False
+    producer.number = 1
+    assert waits.wait(1, time.monotonic() + timeout_s) is True
+    assert producer.looks == 2
+
+
+def test_at_the_end_everybody_hears_what_is_known_by_then(
+    waits: Waits, producer: FakeProducer
+) -> None:
+    group = Waiting(waits, 10, LONG_S)
+    all_wait(waits, 10)
+    producer.looks, producer.number = 0, 4
+    waits.end()
+    producer.closed = True
+    started_s = time.monotonic()
+    assert group.join() == {n: n <= 4 for n in range(1, 11)}
+    assert time.monotonic() - started_s < LONG_S / 2
+    assert waits.wait(4, 0) is True
+    assert waits.wait(5, time.monotonic() + LONG_S) is False
+
+
+def test_of_a_producer_closed_without_a_word_nothing_is_known(
+    waits: Waits, producer: FakeProducer
+) -> None:
+    """The parent's, in a forked child."""
+    producer.number = 5
+    producer.closed = True
+    assert waits.wait(1, time.monotonic() + LONG_S) is False
+    assert waits.confirmed() == 0
+
+
+def test_without_an_outbox_nobody_waits(waits: Waits, producer: FakeProducer) -> None:
+    cast(Any, producer).outbox = None
+    assert waits.wait(1, time.monotonic() + LONG_S) is False
+    assert producer.looks == 1
