@@ -255,7 +255,7 @@ class Logd:
         self._durable = durable
 
     def log(self) -> bool:
-        return self._activity.log(EVENT_TYPE, user=USER, durable=self._durable, **PROPS)
+        return bool(self._activity.log(EVENT_TYPE, user=USER, durable=self._durable, **PROPS))
 
     def finish(self) -> dict[str, Any]:
         client = self._activity.client()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from shared.client import Outcome
 from tests.webapp.browser import PASSWORD, Browser
 from tests.webapp.fake_reports import FakeReports
 from webapp import create_app
@@ -30,6 +31,7 @@ class Sent:
     type: str
     user: str | None
     props: dict[str, Any]
+    tell_user: bool = False
 
 
 @dataclass
@@ -38,6 +40,7 @@ class FakeActivityClient:
 
     socket_path: str
     events: list[Sent] = field(default_factory=list)
+    outcome: Outcome = Outcome.STORED
 
     def emit(
         self,
@@ -51,6 +54,18 @@ class FakeActivityClient:
     ) -> bool:
         self.events.append(Sent(event_type, user, dict(props or {})))
         return True
+
+    def emit_durable(
+        self,
+        event_type: str,
+        *,
+        user: str | None = None,
+        props: Mapping[str, Any] | None = None,
+        timeout_s: float = 5.0,
+        tell_user: bool = False,
+    ) -> Outcome:
+        self.events.append(Sent(event_type, user, dict(props or {}), tell_user))
+        return self.outcome
 
     def flush(self, timeout_s: float) -> bool:
         return True
@@ -67,9 +82,11 @@ class Trail:
 
     def __init__(self) -> None:
         self.clients: dict[str, FakeActivityClient] = {}
+        self.outcome = Outcome.STORED  # of the durable ones
 
     def client(self, socket_path: str, **_options: Any) -> FakeActivityClient:
-        return self.clients.setdefault(socket_path, FakeActivityClient(socket_path))
+        made = FakeActivityClient(socket_path, outcome=self.outcome)
+        return self.clients.setdefault(socket_path, made)
 
     @property
     def events(self) -> list[Sent]:

@@ -7,7 +7,9 @@ from typing import Any
 
 from flask import Flask, current_app, has_request_context
 
+from shared.client import Outcome
 from webapp.activity.client import ActivityClient, Disabled
+from webapp.activity.durable import OutcomeCounts
 from webapp.activity.failures import Failures, is_developing
 from webapp.activity.settings import Settings
 from webapp.activity.visits import UnreadSession, current_visit, user_of
@@ -19,6 +21,7 @@ class AppLog:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.failures = Failures()
+        self.outcomes = OutcomeCounts()
         self._client: ActivityClient | None = None if settings.enabled else Disabled()
         self._client_lock = threading.Lock()
 
@@ -39,12 +42,15 @@ class AppLog:
         self,
         event_type: str,
         user: str | int | None,
-        durable: bool,
-        timeout_s: float,
+        durable: bool | None,
+        timeout_s: float | None,
         props: dict[str, Any],
-    ) -> bool:
+    ) -> bool | Outcome:
         """`ActivityLog.log`, for the current app."""
         app = current_app
+        policy = self.settings.durable
+        if durable is None:
+            durable = isinstance(event_type, str) and event_type in policy.types
         with self.failures.harmless(app):
             if has_request_context():
                 visit = current_visit(self.settings)
@@ -52,11 +58,26 @@ class AppLog:
                 if user is None:
                     with UnreadSession():
                         user = user_of(visit, self.settings)
-            return self.client(app).emit(
-                event_type,
-                user=None if user is None else str(user),
-                props=props,
-                durable=durable,
-                timeout_s=timeout_s,
-            )
-        return False
+            owner = None if user is None else str(user)
+            if durable:
+                timeout_s = policy.timeout_s if timeout_s is None else timeout_s
+                return self._log_durable(app, event_type, owner, timeout_s, props)
+            return self.client(app).emit(event_type, user=owner, props=props)
+        return self._counted(Outcome.REFUSED) if durable else False
+
+    def _log_durable(
+        self, app: Flask, event_type: str, user: str | None, timeout_s: float, props: dict[str, Any]
+    ) -> Outcome:
+        # Outside a request there is nobody to tell, and the trail must not say that there was.
+        tell_user = self.settings.durable.tell_user and has_request_context()
+        outcome = self.client(app).emit_durable(
+            event_type, user=user, props=props, timeout_s=timeout_s, tell_user=tell_user
+        )
+        if outcome is Outcome.UNKNOWN and tell_user:
+            with self.failures.harmless(app):  # whatever becomes of it, the outcome is this
+                self.settings.durable.tell()
+        return self._counted(outcome)
+
+    def _counted(self, outcome: Outcome) -> Outcome:
+        self.outcomes.add(outcome)
+        return outcome

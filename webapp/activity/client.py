@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from shared.client import Outcome
+
 
 class ActivityClient(Protocol):
-    """What the extension needs of `shared.client.Client`; a test may bring its own."""
+    """What the extension needs of `shared.client.Client`; a test may bring its own.
+
+    `emit_durable` is called for durable events, `emit` for all others.
+    """
 
     def emit(
         self,
@@ -19,6 +24,16 @@ class ActivityClient(Protocol):
         durable: bool = False,
         timeout_s: float = 5.0,
     ) -> bool: ...
+
+    def emit_durable(
+        self,
+        event_type: str,
+        *,
+        user: str | None = None,
+        props: Mapping[str, Any] | None = None,
+        timeout_s: float = 5.0,
+        tell_user: bool = False,
+    ) -> Outcome: ...
 
     def flush(self, timeout_s: float) -> bool: ...
 
@@ -41,6 +56,10 @@ class Disabled:
     def emit(self, *_: Any, **__: Any) -> bool:
         self._attempted += 1
         return False
+
+    def emit_durable(self, *_: Any, **__: Any) -> Outcome:
+        self._attempted += 1
+        return Outcome.REFUSED
 
     def flush(self, *_: Any, **__: Any) -> bool:
         return True

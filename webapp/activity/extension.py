@@ -6,6 +6,7 @@ from typing import Any
 
 from flask import Flask, current_app, has_request_context
 
+from shared.client import Outcome
 from webapp.activity.app_log import AppLog
 from webapp.activity.client import ActivityClient
 from webapp.activity.page_views import PageViews
@@ -42,18 +43,24 @@ class ActivityLog:
         /,
         *,
         user: str | int | None = None,
-        durable: bool = False,
-        timeout_s: float = 5.0,
+        durable: bool | None = None,
+        timeout_s: float | None = None,
         **props: Any,
-    ) -> bool:
+    ) -> bool | Outcome:
         """Logs one event of the current app; True when it was accepted and so will be stored.
 
-        `user` is by default the request's. `durable=True` waits up to `timeout_s` seconds until
-        the event is on disk, and is True only then. In a request, `request_id` is added to `props`.
+        `user` is by default the request's. In a request, `request_id` is added to `props`.
 
-        Never raises in production: what goes wrong is counted (`stats()`) and gives False. While
-        the app is testing or debugging, a malformed event and any other failure raise. Without an
-        app context, or with an app that lacks the extension, it raises RuntimeError.
+        An event is durable if `durable` says so, by default if its type is in the setting
+        ACTIVITY_LOG_DURABLE. Then this waits up to `timeout_s` seconds (by default
+        ACTIVITY_LOG_DURABLE_TIMEOUT_S) until the event is on disk, and returns an `Outcome`:
+        STORED, which alone is true, REFUSED, or UNKNOWN. What a page does with an unknown one is
+        for its view to say, or for the setting ACTIVITY_LOG_DURABLE_UNKNOWN.
+
+        Never raises in production: what goes wrong is counted (`stats()`) and gives False, or
+        REFUSED. While the app is testing or debugging, a malformed event and any other failure
+        raise. Without an app context, or with an app that lacks the extension, it raises
+        RuntimeError.
         """
         return _log_of(None).log(event_type, user, durable, timeout_s, props)
 
@@ -62,10 +69,15 @@ class ActivityLog:
         return _log_of(app).client(app or current_app)
 
     def stats(self) -> dict[str, Any]:
-        """The client's counters for the current app in this process, and `hook_failures`: how often
-        the extension itself failed. RuntimeError as for `log`."""
+        """The client's counters for the current app in this process; `durable`: how many durable
+        events were stored, refused, unknown in time; and `hook_failures`: how often the extension
+        itself failed. RuntimeError as for `log`."""
         log = _log_of(None)
-        return {**log.client(current_app).stats(), "hook_failures": log.failures.count}
+        return {
+            **log.client(current_app).stats(),
+            "durable": log.outcomes.by_name(),
+            "hook_failures": log.failures.count,
+        }
 
     @property
     def request_id(self) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import Any
 
 from shared.client import Client
 from shared.paths import PathTooLong, check_socket_path
+from shared.schema import Malformed, check_event_type
 from webapp.activity.client import ClientFactory
+from webapp.activity.durable import CARRY_ON, MESSAGE, TELL_USER, DurablePolicy
 
 UserCallable = Callable[[], "str | int | None"]
 
@@ -24,6 +27,10 @@ _DEFAULTS: dict[str, Any] = {
     "ACTIVITY_LOG_OUTBOX_DIRECTORY": None,
     "ACTIVITY_LOG_USER": None,
     "ACTIVITY_LOG_REQUEST_ID_HEADER": "X-Request-ID",
+    "ACTIVITY_LOG_DURABLE": (),
+    "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 5.0,
+    "ACTIVITY_LOG_DURABLE_UNKNOWN": CARRY_ON,
+    "ACTIVITY_LOG_DURABLE_MESSAGE": MESSAGE,
 }
 
 
@@ -42,6 +49,7 @@ class Settings:
     request_id_header: str
     client_factory: ClientFactory
     client_options: dict[str, Any]
+    durable: DurablePolicy
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
@@ -73,6 +81,19 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         request_id_header=read("ACTIVITY_LOG_REQUEST_ID_HEADER", _is_name, "the name of a header"),
         client_factory=read("ACTIVITY_LOG_CLIENT", callable, "a callable"),
         client_options=options,
+        durable=DurablePolicy(
+            types=frozenset(
+                read("ACTIVITY_LOG_DURABLE", _are_types, "a list of event types, but not page_view")
+            ),
+            timeout_s=read("ACTIVITY_LOG_DURABLE_TIMEOUT_S", _is_duration, "seconds, 0 or more"),
+            tell_user=read(
+                "ACTIVITY_LOG_DURABLE_UNKNOWN",
+                lambda v: v in (CARRY_ON, TELL_USER),
+                f"{CARRY_ON!r} or {TELL_USER!r}",
+            )
+            == TELL_USER,
+            message=read("ACTIVITY_LOG_DURABLE_MESSAGE", _is_name, "a text for the user"),
+        ),
     )
 
 
@@ -106,3 +127,18 @@ def _is_path_or_none(value: Any) -> bool:
 
 def _is_size_or_none(value: Any) -> bool:
     return value is None or (type(value) is int and value > 0)
+
+
+def _are_types(value: Any) -> bool:
+    if not _is_names(value):
+        return False
+    try:
+        # A page view is written when the page is done: there is nobody left to wait for it.
+        return all(check_event_type(name) != "page_view" for name in value)
+    except Malformed:
+        return False
+
+
+def _is_duration(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0

@@ -20,6 +20,11 @@ SESSION_HOURS = 8
 # A quiz form is a few hundred bytes; nothing is uploaded.
 REQUEST_BYTES_MAX = 64 * 1024
 
+QUIZ_UNCONFIRMED = (
+    "Your result is kept. Its entry in the school's record is not"
+    " confirmed yet, which can happen when the record is busy. There is nothing you need to do."
+)
+
 
 def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of one app: defaults, then the environment, then what the caller overrides."""
@@ -28,6 +33,11 @@ def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[s
         "CLASSROOM_DIR": environ.get("CLASSROOM_DIR", INSTANCE_DIRECTORY),
         "CLASSROOM_PROXIES": proxies_in_front(environ.get("CLASSROOM_PROXIES", "0")),
         "ACTIVITY_LOG_SOCKET": environ.get("ACTIVITY_LOG_SOCKET", str(logd / "logd.sock")),
+        # A quiz counts: its page waits until it is in the record, or says that it may not be yet.
+        "ACTIVITY_LOG_DURABLE": ("quiz_submitted",),
+        "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 2.0,
+        "ACTIVITY_LOG_DURABLE_UNKNOWN": "tell_user",
+        "ACTIVITY_LOG_DURABLE_MESSAGE": QUIZ_UNCONFIRMED,
         "ACTIVITY_QUERY_SOCKET": environ.get("ACTIVITY_QUERY_SOCKET", str(logd / "query.sock")),
         "ACTIVITY_QUERY_TIMEOUT_S": 2.0,
         # A cookie that travels over plain HTTP is a session given away, so leaving that open takes

@@ -103,8 +103,22 @@ def told(event: Event, titles: Mapping[str, str]) -> str:
             score = props.get("score")
             result = percent(score) if isinstance(score, int | float) else "an unknown score"
             return f"Handed in the quiz “{title('quiz')}”: {result}"
+        case "durable_unknown":
+            what = _name_of_type(props.get("type"))
+            if props.get("user_told"):
+                return f"Was told that an entry is not confirmed yet: {what}"
+            return f"An entry was not confirmed in time: {what}"
+        case "durable_settled":
+            what = _name_of_type(props.get("type"))
+            if props.get("outcome") == "stored":
+                return f"The entry is confirmed: {what}"
+            return f"Whether the entry is stored will not be confirmed any more: {what}"
         case other:
-            return other.replace("_", " ").capitalize()
+            return _name_of_type(other)
+
+
+def _name_of_type(event_type: Any) -> str:
+    return readable(event_type).replace("_", " ").capitalize()
 
 
 def _datetime(ts_ns: int) -> datetime:

@@ -8,6 +8,7 @@ from flask import Blueprint, abort, flash, redirect, render_template, request, u
 from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
+from webapp.activity import Outcome
 from webapp.classroom import catalogue, work
 from webapp.classroom.access import reader, roles_allowed
 from webapp.classroom.accounts import Role
@@ -22,6 +23,11 @@ blueprint = Blueprint("quizzes", __name__)
 # HTTP's word for a form that was understood but cannot be accepted as filled in.
 UNPROCESSABLE = 422
 ATTEMPT_NUMBER_DIGITS_MAX = 6
+
+NOT_IN_THE_RECORD = (
+    "Your result is kept, but it could not be entered in the school's"
+    " record. Please tell your teacher."
+)
 
 
 @blueprint.get("/courses/<slug>/quizzes/<quiz_id>")
@@ -48,9 +54,11 @@ def submit(slug: str, quiz_id: str) -> ResponseReturnValue:
             abort(400)
         flash("This attempt was already handed in. Here is its result.")
     else:
-        activity.log(
+        outcome = activity.log(
             "quiz_submitted", quiz=found.id, course=slug, score=attempt.score, attempt=number
         )
+        if outcome is Outcome.REFUSED:  # of an unknown one the extension tells
+            flash(NOT_IN_THE_RECORD, "warning")
     return redirect(url_for("quizzes.result", slug=slug, quiz_id=quiz_id, number=number))
 
 

@@ -1,0 +1,170 @@
+"""A quiz counts: its page waits until it is in the record, and says kindly if that is not sure."""
+
+from __future__ import annotations
+
+import html
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from shared.client import Client, Outcome
+from tests.support import Instance, until
+from tests.tally import Tally
+from tests.webapp.browser import Browser
+from tests.webapp.conftest import STUDENT, MakeApp, Trail, fill
+from webapp.classroom.config import QUIZ_UNCONFIRMED
+from webapp.classroom.quizzes import NOT_IN_THE_RECORD
+
+QUIZ = "/courses/data/quizzes/data-chance-quiz"
+
+
+def hand_in(browser: Browser, number: int = 1) -> str:
+    """Hands in an empty quiz; the page that follows, as it reads."""
+    answer = browser.post(QUIZ, {"number": str(number)})
+    assert answer.status_code == 302
+    return html.unescape(browser.get(answer.location).text)
+
+
+# -- whatever the client says --------------------------------------------------------------------
+
+
+def test_a_quiz_in_the_record_is_no_more_to_say_about(student: Browser, trail: Trail) -> None:
+    page = hand_in(student)
+    assert "Your result: 0" in page
+    assert 'class="notice' not in page
+    assert len(trail.of("quiz_submitted")) == 1
+
+
+def test_a_quiz_not_yet_confirmed_is_kept_and_the_page_says_both(
+    student: Browser, trail: Trail
+) -> None:
+    (client,) = trail.clients.values()
+    client.outcome = Outcome.UNKNOWN
+    page = hand_in(student)
+    assert "Your result: 0" in page
+    assert page.count(QUIZ_UNCONFIRMED) == 1
+    assert "kept" in QUIZ_UNCONFIRMED and "not confirmed yet" in QUIZ_UNCONFIRMED
+    assert [event.tell_user for event in trail.of("quiz_submitted")] == [True]
+    assert QUIZ_UNCONFIRMED not in html.unescape(student.get("/results").text), "said once"
+
+
+def test_a_quiz_refused_by_the_record_is_kept_and_the_page_says_both(
+    student: Browser, trail: Trail
+) -> None:
+    (client,) = trail.clients.values()
+    client.outcome = Outcome.REFUSED
+    page = hand_in(student)
+    assert "Your result: 0" in page
+    assert page.count(NOT_IN_THE_RECORD) == 1
+
+
+def test_only_quizzes_wait(student: Browser, trail: Trail) -> None:
+    (client,) = trail.clients.values()
+    client.outcome = Outcome.UNKNOWN
+    student.post("/courses/data/tasks/data-dice/complete")
+    assert len(trail.of("task_completed")) == 1
+    assert QUIZ_UNCONFIRMED not in html.unescape(student.get("/courses/data").text)
+
+
+# -- with a real logd ----------------------------------------------------------------------------
+
+
+@dataclass
+class Site:
+    """The site with the real client, on an instance of logd."""
+
+    app: Flask
+    instance: Instance
+    student: Browser
+
+    @property
+    def client(self) -> Client:
+        client = self.app.extensions["activity_log"].client(self.app)
+        assert isinstance(client, Client)
+        return client
+
+    def account(self, tally: Tally) -> list[dict[str, Any]]:
+        """Closes the client: both sums, the trail."""
+        self.client.close()
+        stats = self.client.stats()
+        status = self.instance.settle()
+        events = self.instance.events()
+        counts = {name: stats[name] for name in ("attempted", "accepted", "refused")}
+        tally.account(status, events, **counts)
+        return events
+
+
+@pytest.fixture
+def site(instance: Instance, make_app: MakeApp, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A quiz waits for a minute, or for as long as the test says."""
+    app = make_app(
+        ACTIVITY_LOG_CLIENT=Client,
+        ACTIVITY_LOG_SOCKET=instance.socket,
+        ACTIVITY_LOG_DURABLE_TIMEOUT_S=getattr(request, "param", 60.0),
+    )
+    fill(app)
+    student = Browser(app)
+    instance.start()
+    student.log_in("student")
+    made = Site(app, instance, student)
+    yield made
+    made.client.close()
+
+
+def test_a_quiz_is_on_the_disk_when_its_page_comes(site: Site, tally: Tally) -> None:
+    page = hand_in(site.student)
+    assert QUIZ_UNCONFIRMED not in page
+    (event,) = site.instance.events("--type", "quiz_submitted")
+    assert (event["user"], event["props"]["quiz"]) == (str(STUDENT), "data-chance-quiz")
+    assert "durable_unknown" not in {event["type"] for event in site.account(tally)}
+
+
+impatient = pytest.mark.parametrize("site", [0.1], indirect=True)
+
+
+@impatient
+def test_while_logd_stands_still_the_page_says_so_the_trail_too_and_later_it_is_settled(
+    site: Site, tally: Tally
+) -> None:
+    assert site.instance.daemon is not None
+    site.instance.daemon.popen.send_signal(signal.SIGSTOP)
+    page = hand_in(site.student)
+    assert "Your result: 0" in page
+    assert page.count(QUIZ_UNCONFIRMED) == 1
+    site.instance.daemon.popen.send_signal(signal.SIGCONT)
+    assert site.client.flush(60)
+    # The next event of any page settles it.
+    assert site.student.get("/results").status_code == 200
+    until(lambda: site.client.stats()["unsettled"] == 0, "it is settled")
+    events = site.account(tally)
+    (at,) = (n for n, event in enumerate(events) if event["type"] == "quiz_submitted")
+    quiz, unknown, page_view = events[at : at + 3]
+    assert (unknown["type"], page_view["type"]) == ("durable_unknown", "page_view")
+    assert unknown["props"] == {
+        "producer": quiz["producer"],
+        "sequence": quiz["sequence"],
+        "type": "quiz_submitted",
+        "user_told": True,
+    }
+    (settled,) = (event for event in events if event["type"] == "durable_settled")
+    assert settled["props"]["sequence"] == quiz["sequence"]
+    assert settled["props"]["outcome"] == "stored"
+    assert {event["user"] for event in (quiz, unknown, settled)} == {str(STUDENT)}
+
+
+@impatient
+def test_without_logd_a_quiz_can_be_handed_in_and_is_in_the_record_once_logd_is_back(
+    site: Site, tally: Tally
+) -> None:
+    site.instance.kill()
+    for number in (1, 2):
+        assert QUIZ_UNCONFIRMED in hand_in(site.student, number)
+    site.instance.start()
+    events = site.account(tally)
+    attempts = [e["props"]["attempt"] for e in events if e["type"] == "quiz_submitted"]
+    assert attempts == [1, 2]
+    assert len([event for event in events if event["type"] == "durable_unknown"]) == 2
