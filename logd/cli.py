@@ -22,7 +22,7 @@ from logd import verify as verification
 from logd.config import Config
 from logd.database import Connection, DatabaseError, translate
 from logd.errors import EXIT_CONFIG, EXIT_NOT_WHOLE, EXIT_UNAVAILABLE, LogdError
-from logd.reports import PAGE_ROWS_MAX, event_page
+from logd.reports import PAGE_ROWS_MAX, event_page, loss_page
 from shared.paths import PathTooLong
 from shared.query import Row
 
@@ -241,6 +241,27 @@ def tail(
         click.echo()
     finally:
         connection.close()
+
+
+@main.command()
+@config_option
+@click.option("--format", "form", type=click.Choice(["table", "jsonl"]), default="table")
+def losses(config: Config, form: str) -> None:
+    """Print the loss ledger, newest first: when, whose, from which sequence to which, and why."""
+    connection = instance.open_for_reading(config)
+    entries, before = 0, None
+    try:
+        while True:
+            page = loss_page(connection, before, PAGE_ROWS_MAX)
+            for row in page.rows:
+                _put(status_text.loss_line(row) if form == "table" else render.to_json(row))
+            entries, before = entries + len(page.rows), page.next
+            if before is None:
+                break
+    finally:
+        connection.close()
+    if not entries and form == "table":
+        _put("0 entries: no event is known to be lost")
 
 
 @main.command()

@@ -13,10 +13,14 @@ from logd.database import Connection, connect
 from logd.errors import CannotCreate, NoDatabase
 from logd.migrations import check_not_newer
 from logd.outboxes import Outboxes
-from logd.reports import Parameters, summary
+from logd.reports import CAUSES, Parameters, loss_page, losses_by_cause, summary
 from logd.store import COUNTERS
 from shared import liveness
 from shared.wire import WireError
+
+_BY_CAUSE = ("entries", "events", "unknown_extent")
+# Of the loss ledger, so many entries are in the status; `logd losses` has all of them.
+STATUS_LOSSES_MAX = 10
 
 
 def init(directory: Path) -> Config:
@@ -69,7 +73,7 @@ def status(config: Config) -> dict[str, Any]:
     """The sums of the instance, from its database and its outboxes; the daemon need not run.
 
     Counts are of events, except `commits`, `producers`, and `quarantined`, which also counts
-    datagrams that were no events at all.
+    datagrams that were no events at all. `losses` are the newest entries of the ledger.
     """
     totals: dict[str, Any]
     # Outboxes first: what is stored in between is then counted as stored, not as pending.
@@ -79,7 +83,9 @@ def status(config: Config) -> dict[str, Any]:
     except NoDatabase:
         totals = dict.fromkeys((*COUNTERS, "producers", "batches", "schema"), 0)
         totals |= {"last_stored_ns": None}
-        watermarks, refused, unknown = {}, 0, 0
+        watermarks, refused = {}, 0
+        by_cause: dict[str, Any] = {cause: dict.fromkeys(_BY_CAUSE, 0) for cause in CAUSES}
+        newest: list[Any] = []
     else:
         try:
             connection.execute("BEGIN")
@@ -90,10 +96,14 @@ def status(config: Config) -> dict[str, Any]:
                     "SELECT uid, key, watermark FROM producer"
                 )
             }
-            refused, unknown = connection.execute(
-                "SELECT (SELECT coalesce(sum(events), 0) FROM refusal),"
-                " (SELECT count(*) FROM loss WHERE last IS NULL)"
+            (refused,) = connection.execute(
+                "SELECT coalesce(sum(events), 0) FROM refusal"
             ).fetchone()
+            by_cause = {
+                row["cause"]: {name: row[name] for name in _BY_CAUSE}
+                for row in losses_by_cause(connection, Parameters({})).rows
+            }
+            newest = loss_page(connection, None, STATUS_LOSSES_MAX).rows
         finally:
             connection.close()
     return {
@@ -101,7 +111,10 @@ def status(config: Config) -> dict[str, Any]:
         **totals,
         "pending": sum(max(0, n - watermarks.get(key, 0)) for key, n in written.items()),
         "refused_by_clients": refused,
-        "unknown_extent": unknown,
+        "unknown_extent": sum(totals["unknown_extent"] for totals in by_cause.values()),
+        "losses": newest,
+        "losses_entries": sum(totals["entries"] for totals in by_cause.values()),
+        "losses_by_cause": by_cause,
         "outboxes": len(written),
         "outboxes_unreadable": unreadable,
         "config": str(config.path),

@@ -9,6 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from logd.batch import (
+    LOST_BEGINNING_UNKNOWN,
+    LOST_DAMAGED,
+    LOST_NOT_RECEIVED,
+    LOST_OUTBOX_GONE,
+    LOST_RESTORED,
+    LOST_TAIL_UNKNOWN,
+)
 from logd.database import Connection
 from logd.store import COUNTERS
 from shared.query import ROWS_MAX, Answer, QueryError, Row
@@ -19,6 +27,14 @@ PAGE_ROWS_MAX = 200
 USERS_MAX = 1000
 DAYS_MAX = 3700
 BUCKETS_MAX = 100
+CAUSES = (
+    LOST_NOT_RECEIVED,
+    LOST_DAMAGED,
+    LOST_RESTORED,
+    LOST_TAIL_UNKNOWN,
+    LOST_OUTBOX_GONE,
+    LOST_BEGINNING_UNKNOWN,
+)
 
 
 class BadParameter(QueryError):
@@ -258,6 +274,11 @@ def losses(connection: Connection, parameters: Parameters) -> Answer:
     """The loss ledger, newest first."""
     before, limit = _page(parameters)
     parameters.done()
+    return loss_page(connection, before, limit)
+
+
+def loss_page(connection: Connection, before: int | None, limit: int) -> Answer:
+    """A page of the ledger, newest first, from below entry `before`; `next` continues it."""
     rows = _rows(
         connection,
         "SELECT l.id, p.uid || '-' || p.key AS producer, l.first, l.last,"
@@ -268,6 +289,22 @@ def losses(connection: Connection, parameters: Parameters) -> Answer:
     )
     more = len(rows) > limit
     return Answer(rows[:limit], rows[limit - 1]["id"] if more else None)
+
+
+def losses_by_cause(connection: Connection, parameters: Parameters) -> Answer:
+    """The ledger's totals for each cause; one that never was has zeros, and is not left out."""
+    parameters.done()
+    rows = _rows(
+        connection,
+        "SELECT cause, count(*) AS entries, coalesce(sum(last - first + 1), 0) AS events,"
+        " sum(last IS NULL) AS unknown_extent, max(detected_ns) AS last_detected_ns"
+        " FROM loss GROUP BY cause ORDER BY cause LIMIT ?",
+        [ROWS_MAX - len(CAUSES)],
+    )
+    there = {row["cause"]: row for row in rows}
+    zeros = {"entries": 0, "events": 0, "unknown_extent": 0, "last_detected_ns": None}
+    known = [there.pop(cause, {"cause": cause, **zeros}) for cause in CAUSES]
+    return Answer([*known, *there.values()])
 
 
 def quarantine(connection: Connection, parameters: Parameters) -> Answer:
@@ -303,5 +340,6 @@ REPORTS: Mapping[str, Report] = {
     "events": Report(events, names_persons=True),
     "event_types": Report(event_types),
     "losses": Report(losses),
+    "losses_by_cause": Report(losses_by_cause),
     "quarantine": Report(quarantine),
 }

@@ -1,4 +1,7 @@
-"""What `logd status` shows people: the dict that programs get as JSON, as lines (pure)."""
+"""What `logd status` shows people: the dict that programs get as JSON, as lines (pure).
+
+Losses are shown by cause, producer, range and time; that there is none is shown too.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from logd import render
+from shared.query import Row
 
 NAME_CHARS = 12
 
@@ -13,7 +17,51 @@ NAME_CHARS = 12
 def lines(state: Mapping[str, Any]) -> Iterator[str]:
     """The state that `instance.status` found, a line for each figure."""
     for name, value in _figures(state).items():
-        yield f"{name:<{NAME_CHARS}} {value}"
+        yield _line(name, value)
+    yield from _by_cause(state)
+    yield from _ledger(state)
+
+
+def loss_line(loss: Row) -> str:
+    """An entry of the loss ledger on one line: time, producer, range, how many, cause."""
+    last = "?" if loss["last"] is None else f"{loss['last']:,}"
+    sequences = f"{loss['first']:,} to {last}"
+    producer = render.printable(loss["producer"])
+    return (
+        f"{render.when(loss['detected_ns'])}  {producer:<22}  {sequences:<21}"
+        f"  {_how_many(loss['events']):<16}  {render.printable(loss['cause'])}"
+    )
+
+
+def _line(name: str, value: object) -> str:
+    return f"{name:<{NAME_CHARS}} {value}"
+
+
+def _by_cause(state: Mapping[str, Any]) -> Iterator[str]:
+    name = "by cause"
+    for cause, totals in state["losses_by_cause"].items():
+        if not totals["entries"]:
+            continue  # the zero is in "lost", once
+        unknown = totals["unknown_extent"]
+        plural = "" if unknown == 1 else "es"
+        more = f", and {unknown:,} loss{plural} of unknown extent" if unknown else ""
+        yield _line(name, f"{render.printable(cause)}: {_how_many(totals['events'])}{more}")
+        name = ""
+
+
+def _ledger(state: Mapping[str, Any]) -> Iterator[str]:
+    entries, shown = state["losses_entries"], state["losses"]
+    yield _line("ledger", f"{entries:,} entries" + (", the newest first:" if shown else ""))
+    for loss in shown:
+        yield _line("", loss_line(loss))
+    if entries > len(shown):
+        yield _line(
+            "", f"and {entries - len(shown):,} more: logd losses --config {state['config']}"
+        )
+
+
+def _how_many(events: int | None) -> str:
+    return "unknown" if events is None else f"{events:,} event{'' if events == 1 else 's'}"
 
 
 def _figures(state: Mapping[str, Any]) -> dict[str, object]:

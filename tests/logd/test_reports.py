@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from logd import batch as batch_module
 from logd.batch import Batch, Producer
-from logd.reports import REPORTS, Parameters
+from logd.reports import CAUSES, REPORTS, Parameters
 from logd.rollups import DAY_NS
 from logd.store import Store
 from logd.verify import verify
@@ -154,6 +155,29 @@ def test_losses_are_listed_with_range_cause_and_time(trail: Trail) -> None:
     ]
     (summary,) = trail.ask("summary").rows
     assert (summary["lost"], summary["stored"], summary["commits"]) == (4, 0, 1)
+
+
+def test_losses_are_summed_by_cause_and_a_cause_that_never_was_is_zero(trail: Trail) -> None:
+    assert trail.rows("losses_by_cause") == [(cause, 0, 0, 0, None) for cause in CAUSES]
+    for now_ns, first in ((77, 1), (88, 10)):
+        batch = Batch(10, 1000)
+        batch.lose(trail.producer, first, first + 3, "not received")
+        trail.producer.taken = first + 3
+        batch.lose(trail.producer, first + 4, None, "tail unknown")
+        batch.lose(trail.producer, first + 4, first + 4, "a cause of a newer version")
+        trail.store.commit(batch, now_ns)
+    rows = trail.rows("losses_by_cause")
+    assert [row for row in rows if row[1]] == [
+        ("not received", 2, 8, 0, 88),
+        ("tail unknown", 2, 0, 2, 88),
+        ("a cause of a newer version", 2, 2, 0, 88),
+    ]
+    assert len(rows) == len(CAUSES) + 1
+
+
+def test_every_cause_that_the_daemon_books_is_in_the_totals() -> None:
+    booked = {value for name, value in vars(batch_module).items() if name.startswith("LOST_")}
+    assert booked == set(CAUSES)
 
 
 def test_quarantine_keeps_the_newest_rows_and_counts_all(trail: Trail) -> None:
