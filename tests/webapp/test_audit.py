@@ -10,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from logd.reports import CAUSES
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import AUDITOR, STUDENT
 from tests.webapp.fake_reports import FakeReports
+from webapp.classroom.auditor import MEANINGS
 
 NS = 1_000_000_000
 SUMMARY = {
@@ -27,6 +29,23 @@ SUMMARY = {
     "schema": 1,
     "unheard_of": "a newer logd tells more",
 }
+
+
+def cause(name: str, entries: int = 0, events: int = 0, unknown_extent: int = 0) -> dict[str, Any]:
+    return {
+        "cause": name,
+        "entries": entries,
+        "events": events,
+        "unknown_extent": unknown_extent,
+        "last_detected_ns": 1_762_178_700 * NS if entries else None,
+    }
+
+
+def cells(text: str, row: str) -> list[str]:
+    """The figures in the row of a table that begins with that heading."""
+    found = re.search(rf'<th scope="row">{row}</th>(.*?)</tr>', text, re.DOTALL)
+    assert found, row
+    return re.findall(r'<td class="figure">(.*?)</td>', found[1])
 
 
 def event_row(at: int, user: str | None = str(STUDENT), **props: Any) -> dict[str, Any]:
@@ -51,30 +70,74 @@ def test_the_overview_shows_the_state_of_the_log(auditor: Browser, reports: Fake
     assert '<a href="/audit/events?type=page_view">' in text
 
 
-def test_an_empty_ledger_is_shown_as_zero(auditor: Browser, reports: FakeReports) -> None:
-    reports.rows("summary", SUMMARY)
+def test_an_empty_ledger_is_shown_as_zero_and_as_good_news(
+    auditor: Browser, reports: FakeReports
+) -> None:
+    reports.rows("losses_by_cause", cause("not received"), cause("tail unknown"))
     text = auditor.get("/audit/losses").text
-    assert re.search(r"<dt>Known lost</dt><dd>0</dd>", text)
+    for name in ("Known lost events", "Losses of unknown extent", "Entries in the ledger"):
+        assert f"<dt>{name}</dt><dd>0</dd>" in text
+    assert "Nothing is missing." in text
+    for row in ("not received", "tail unknown", "All causes"):
+        assert cells(text, row) == ["0", "0", "0"]
     assert "The ledger is empty: 0 entries." in text
 
 
-def test_the_ledger_names_range_and_cause_and_admits_what_is_unknown(
+def test_the_ledger_names_producer_range_cause_and_time_and_admits_what_is_unknown(
     auditor: Browser, reports: FakeReports
 ) -> None:
     reports.rows("summary", SUMMARY | {"lost": 5})
     reports.rows(
+        "losses_by_cause",
+        cause("not received", entries=1, events=5),
+        cause("tail unknown", entries=2, unknown_extent=2),
+        cause("restored"),
+        cause("<b>of a newer logd", entries=1_000, events=2_000),
+    )
+    reports.rows(
         "losses",
         {"id": 2, "producer": "00ff", "first": None, "last": None, "events": None}
         | {"cause": "tail unknown", "detected_ns": NS},
-        {"id": 1, "producer": "00ff", "first": 10, "last": 14, "events": 5}
-        | {"cause": "no outbox", "detected_ns": NS},
+        {"id": 1, "producer": "1000-00ab", "first": 1_010, "last": 1_014, "events": 5}
+        | {"cause": "not received", "detected_ns": 1_762_178_700 * NS},
         following=1,
     )
     text = auditor.get("/audit/losses").text
-    assert text.count("unknown</td>") == 4
-    assert "no outbox" in text
+    assert "Nothing is missing." not in text
+    assert text.count("unknown</td>") == 4  # first, last and how many; and a cause of that name
+    assert "<code>1000-00ab</code>" in text
+    assert "1,010" in text and "1,014" in text
+    assert "Mon 3 Nov 2025, 14:05" in text
+    assert cells(text, "not received") == ["5", "0", "1"]
+    assert cells(text, "tail unknown") == ["0", "2", "2"]
+    assert cells(text, "restored") == ["0", "0", "0"]
+    assert cells(text, "&lt;b&gt;of a newer logd") == ["2,000", "0", "1,000"]
+    assert cells(text, "All causes") == ["2,005", "2", "1,003"]
     assert 'href="/audit/losses?before=1"' in text
-    assert "5 events are known to be lost" in auditor.get("/audit/").text
+
+
+@pytest.mark.parametrize(
+    ("lost", "unknown", "sentence"),
+    [
+        (0, 0, "No event is known to be lost."),
+        (5, 0, "5 events are known to be lost;"),
+        (1, 1, "1 event is known to be lost, and 1 loss is of unknown extent;"),
+        (0, 2, "0 events are known to be lost, and 2 losses are of unknown extent;"),
+    ],
+)
+def test_the_overview_does_not_call_whole_what_has_a_loss_of_unknown_extent(
+    auditor: Browser, reports: FakeReports, lost: int, unknown: int, sentence: str
+) -> None:
+    reports.rows("summary", SUMMARY | {"lost": lost})
+    total = cause("tail unknown", entries=lost + unknown, events=lost, unknown_extent=unknown)
+    reports.rows("losses_by_cause", total)
+    text = auditor.get("/audit/").text
+    assert f"<strong>{sentence}</strong>" in text
+    assert f"<dt>Losses of unknown extent</dt><dd>{unknown}</dd>" in text
+
+
+def test_every_cause_of_logd_s_has_its_meaning_on_the_page() -> None:
+    assert set(MEANINGS) == set(CAUSES)
 
 
 def test_an_event_is_shown_with_its_person_and_readable_properties(

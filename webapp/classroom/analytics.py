@@ -94,6 +94,36 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class CauseTotal:
+    """What the ledger holds for one cause of losses."""
+
+    cause: str
+    entries: int
+    events: int
+    unknown_extent: int
+    last_detected_ns: int | None
+
+
+@dataclass(frozen=True)
+class LossTotals:
+    """The ledger's sums. Nothing is lost only if there is no entry, of known extent or not."""
+
+    by_cause: list[CauseTotal]
+
+    @property
+    def entries(self) -> int:
+        return sum(total.entries for total in self.by_cause)
+
+    @property
+    def events(self) -> int:
+        return sum(total.events for total in self.by_cause)
+
+    @property
+    def unknown_extent(self) -> int:
+        return sum(total.unknown_extent for total in self.by_cause)
+
+
+@dataclass(frozen=True)
 class Page(Generic[T]):
     """One page of a list, and the key of the next (older) one."""
 
@@ -254,6 +284,23 @@ class Analytics:
             for row in answer.rows
         ]
         return Page(losses, answer.next)
+
+    @_or_away
+    def loss_totals(self) -> LossTotals:
+        """The ledger's totals by cause, causes that never were included."""
+        answer = self._client.ask("losses_by_cause", asked_by=self._asked_by)
+        return LossTotals(
+            [
+                CauseTotal(
+                    str(row["cause"]),
+                    row["entries"],
+                    row["events"],
+                    row["unknown_extent"],
+                    row["last_detected_ns"],
+                )
+                for row in answer.rows
+            ]
+        )
 
     def _rows(self, report: str, **params: Any) -> Iterator[Row]:
         """All rows of a report that pages by `after`."""

@@ -22,6 +22,16 @@ from webapp.classroom.paging import key_argument
 
 blueprint = Blueprint("auditor", __name__, url_prefix="/audit")
 
+# What a cause in the ledger means, for somebody who has to judge it.
+MEANINGS = {
+    "not received": "Sent by a program that keeps no copy, and never arrived here.",
+    "outbox damaged": "Kept by its program in memory, where it was overwritten before it was read.",
+    "restored": "Confirmed once; the log was then restored from a backup made earlier.",
+    "tail unknown": "The machine went down while the program ran: how much came last is unknown.",
+    "outbox gone": "A program's kept copy was removed before all of it was read.",
+    "beginning unknown": "First heard of in the middle: what came before, if anything, is unknown.",
+}
+
 _NANOSECONDS = 1_000_000_000
 _FORMATS = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
 _YEARS = range(1970, 2262)  # what a count of nanoseconds in 63 bits can hold
@@ -88,7 +98,12 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
 @roles_allowed(Role.AUDITOR)
 def overview() -> str:
     analytics = analytics_for(reader())
-    return render_template("audit.html", summary=analytics.summary(), types=analytics.event_types())
+    return render_template(
+        "audit.html",
+        summary=analytics.summary(),
+        losses=analytics.loss_totals(),
+        types=analytics.event_types(),
+    )
 
 
 @blueprint.get("/events")
@@ -117,7 +132,8 @@ def losses() -> str:
     return render_template(
         "losses.html",
         page=analytics.losses(before_id),
-        summary=analytics.summary(),
+        totals=analytics.loss_totals(),
+        meanings=MEANINGS,
         before_id=before_id,
     )
 
