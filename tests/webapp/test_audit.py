@@ -77,7 +77,7 @@ def test_an_empty_ledger_is_shown_as_zero_and_as_good_news(
     text = auditor.get("/audit/losses").text
     for name in ("Known lost events", "Losses of unknown extent", "Entries in the ledger"):
         assert f"<dt>{name}</dt><dd>0</dd>" in text
-    assert "Nothing is missing." in text
+    assert "Nothing is known to be missing." in text
     for row in ("not received", "tail unknown", "All causes"):
         assert cells(text, row) == ["0", "0", "0"]
     assert "The ledger is empty: 0 entries." in text
@@ -103,7 +103,7 @@ def test_the_ledger_names_producer_range_cause_and_time_and_admits_what_is_unkno
         following=1,
     )
     text = auditor.get("/audit/losses").text
-    assert "Nothing is missing." not in text
+    assert "Nothing is known to be missing." not in text
     assert text.count("unknown</td>") == 4  # first, last and how many; and a cause of that name
     assert "<code>1000-00ab</code>" in text
     assert "1,010" in text and "1,014" in text
@@ -133,7 +133,7 @@ def test_the_overview_does_not_call_whole_what_has_a_loss_of_unknown_extent(
     reports.rows("losses_by_cause", total)
     text = auditor.get("/audit/").text
     assert f"<strong>{sentence}</strong>" in text
-    assert f"<dt>Losses of unknown extent</dt><dd>{unknown}</dd>" in text
+    assert f"<dt>Of unknown extent</dt><dd>{unknown}</dd>" in text
 
 
 def test_every_cause_of_logd_s_has_its_meaning_on_the_page() -> None:
