@@ -13,6 +13,22 @@ class NoCompiler(Exception):
     """The shim cannot be built here; the text says why."""
 
 
+def build(source: Path, directory: Path) -> Path:
+    """A library that can be preloaded, built into `directory`. Raises NoCompiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise NoCompiler("no C compiler (on Debian and Ubuntu: apt-get install build-essential)")
+    library = directory / source.with_suffix(".so").name
+    built = subprocess.run(
+        [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"],
+        capture_output=True,
+        text=True,
+    )
+    if built.returncode != 0:
+        raise NoCompiler(f"{compiler} failed: {built.stderr.strip()}")
+    return library
+
+
 def environment(directory: Path, flush_ms: int) -> dict[str, str]:
     """What a process needs in its environment for flushes that take `flush_ms` longer.
 
@@ -20,15 +36,4 @@ def environment(directory: Path, flush_ms: int) -> dict[str, str]:
     """
     if flush_ms == 0:
         return {}
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        raise NoCompiler("no C compiler (on Debian and Ubuntu: apt-get install build-essential)")
-    library = directory / "slow_flush.so"
-    built = subprocess.run(
-        [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl"],
-        capture_output=True,
-        text=True,
-    )
-    if built.returncode != 0:
-        raise NoCompiler(f"{compiler} failed: {built.stderr.strip()}")
-    return {"LD_PRELOAD": str(library), "SLOW_FLUSH_MS": str(flush_ms)}
+    return {"LD_PRELOAD": str(build(_SOURCE, directory)), "SLOW_FLUSH_MS": str(flush_ms)}

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from logd.config import Config
 from logd.delivery import Delivery
+from logd.errors import NotYet
 from logd.inotify import Inotify
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver
@@ -42,10 +43,12 @@ class Daemon(Delivery[OpenOutbox]):
         receiver: Receiver,
         outboxes: Outboxes,
         clock_ns: Callable[[], int] = time.time_ns,
+        tell: Callable[[str | None], None] = lambda _trouble: None,
     ) -> None:
         open_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_RESERVED
         super().__init__(config, store, outboxes, clock_ns, open_max)
         self._receiver = receiver
+        self._tell = tell  # what nothing can be stored for; None once that is over
         self._wake_fd: int | None = None
         self._wake_selector = selectors.DefaultSelector()
         self._selector = selectors.DefaultSelector()
@@ -77,10 +80,16 @@ class Daemon(Delivery[OpenOutbox]):
             # For a signal only: while nothing can be stored, what arrives is not looked at.
             self._wait_for_wake(RETRY_INTERVAL_S if timeout_s is None else timeout_s)
             self.step((), set(), time.monotonic())
-            return
-        self._wait(timeout_s)
-        closed = self._inotify.names() if self._inotify else set()
-        self.step(self._receiver.datagrams(), closed, time.monotonic())
+        else:
+            self._wait(timeout_s)
+            closed = self._inotify.names() if self._inotify else set()
+            self.step(self._receiver.datagrams(), closed, time.monotonic())
+        self._tell(None if self._stalled is None else str(self._stalled))
+
+    @property
+    def stalled(self) -> NotYet | None:
+        """What nothing can be stored for at the moment."""
+        return self._stalled
 
     def _wait(self, timeout_s: float | None) -> None:
         if self._more:
@@ -108,6 +117,8 @@ class Daemon(Delivery[OpenOutbox]):
         What arrives meanwhile stays in the outboxes for the next start.
         """
         for _ in range(2):
+            if self._stalled and time.monotonic() >= deadline_s:
+                return
             self._look_due_s = 0.0
             self.turn(timeout_s=0)
             while (self._more or self._stalled) and time.monotonic() < deadline_s:

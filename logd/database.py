@@ -6,6 +6,9 @@ to look, would let go of SQLite's own (sqlite.org/howtocorrupt.html, 2.2).
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +28,8 @@ Connection = Any
 DatabaseError = sqlcipher3.DatabaseError
 BUSY_TIMEOUT_MS = 5000
 
+PAGE_BYTES_MAX = 65536
+
 _BUSY = {sqlcipher3.SQLITE_BUSY, sqlcipher3.SQLITE_LOCKED}
 
 
@@ -34,7 +39,7 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
     Raises KeyFileError when the key is not this database's (or the file's head is damaged: the two
     cannot be told apart), NoDatabase or CannotCreate when there is no such file or no right to it.
     """
-    mode = "ro" if read_only else "rwc"
+    mode = "rwc" if not read_only else "ro&immutable=1" if _never_changes(path) else "ro"
     if read_only and not path.exists():
         raise NoDatabase(f"{path}: no database here yet. `logd run` makes it at its first start.")
     try:
@@ -59,11 +64,15 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
         else:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")  # the store does it, and hears
             connection.execute("PRAGMA cache_size = -32000")
             connection.execute("PRAGMA journal_size_limit = 67108864")
     except sqlcipher3.Error as error:
         connection.close()
-        raise translate(error, path) from error
+        problem = translate(error, path)
+        if isinstance(problem, StorageFailed) and _has_no_space(path):
+            problem = _full(path)  # not even its -shm file could be made; nothing was written yet
+        raise problem from error
     return connection
 
 
@@ -86,7 +95,7 @@ def translate(error: Exception, path: Path) -> Exception:
             "keep the file, and restore a backup. Events wait in their outboxes meanwhile."
         )
     if code == sqlcipher3.SQLITE_FULL:
-        return NotYet(f"{path}: no space left on the device. Free some: events wait meanwhile.")
+        return _full(path)
     if code in _BUSY:
         return NotYet(f"{path}: locked by another program. Events wait until it lets go.")
     if code in (sqlcipher3.SQLITE_READONLY, sqlcipher3.SQLITE_CANTOPEN, sqlcipher3.SQLITE_PERM):
@@ -94,4 +103,52 @@ def translate(error: Exception, path: Path) -> Exception:
             f"{path}: cannot be written ({error}). Check the permissions of the file and its "
             "folder, and that the file system is not read-only."
         )
-    return StorageFailed(f"{path}: {error}. Nothing of this commit is confirmed.")
+    return StorageFailed(
+        f"{path}: {error}{_reason(path)}. Nothing of this commit is confirmed; events wait in "
+        "their outboxes. Look at the disk (`dmesg`, `df`, quotas), then start again."
+    )
+
+
+def _full(path: Path) -> NotYet:
+    return NotYet(f"{path}: no space left on the device. Free some: events wait meanwhile.")
+
+
+def _reason(path: Path) -> str:
+    """Why an I/O error may have come; SQLite keeps errno, and what failed, to itself.
+
+    For people only: as long as it may have been a flush, it is never tried again.
+    """
+    with contextlib.suppress(OSError):
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        log = path.with_name(path.name + "-wal")
+        length = max(file.stat().st_size for file in (path, log) if file.exists())
+        if limit != resource.RLIM_INFINITY and length + PAGE_BYTES_MAX > limit:
+            return f": no file may be over {limit} bytes here (RLIMIT_FSIZE)"
+    probe = path.with_name(path.name + ".probe")
+    try:
+        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, bytes(PAGE_BYTES_MAX))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+            probe.unlink()
+    except OSError as error:
+        return f": {os.strerror(error.errno or 0)}"
+    return ""
+
+
+def _has_no_space(path: Path) -> bool:
+    try:
+        return os.statvfs(path.parent).f_bavail == 0
+    except OSError:
+        return False
+
+
+def _never_changes(path: Path) -> bool:
+    """Whether nobody can write there: SQLite would have to make a -wal file even to read it."""
+    try:
+        read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+    except OSError:
+        return False
+    return bool(read_only) and not path.with_name(path.name + "-wal").exists()

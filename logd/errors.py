@@ -5,10 +5,14 @@ The numbers are sysexits.h's where one fits. Restarting helps with TEMPORARY and
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 EXIT_OK = 0
 EXIT_NOT_WHOLE = 1
 EXIT_DAMAGED = 65
 EXIT_UNAVAILABLE = 69
+EXIT_SYSTEM = 71
 EXIT_CANNOT_CREATE = 73
 EXIT_INPUT_OUTPUT = 74
 EXIT_TEMPORARY = 75
@@ -66,3 +70,18 @@ class NotYet(LogdError):
     """The database takes no commit at the moment: full, or locked. What was tried is kept."""
 
     exit_code = EXIT_TEMPORARY
+
+
+class SystemRefused(LogdError):
+    """The operating system gave this process less than it needs: descriptors, memory."""
+
+    exit_code = EXIT_SYSTEM
+
+
+def cannot_write(path: Path | str, error: OSError) -> LogdError:
+    """What a failed write to a file of ours means, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NotYet(f"{path}: {error.strerror}. Free some, then start again: events wait.")
+    if error.errno == errno.EIO:
+        return StorageFailed(f"{path}: {error.strerror}. Look at the disk before a new start.")
+    return CannotCreate(f"{path}: cannot be written: {error.strerror}.")

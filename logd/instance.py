@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from logd import config as configuration
-from logd import keyfile
+from logd import keyfile, lock
 from logd.config import Config
 from logd.database import Connection, connect
-from logd.errors import CannotCreate, NoDatabase
+from logd.errors import CannotCreate, DatabaseDamaged, NoDatabase
 from logd.migrations import check_not_newer
 from logd.outboxes import Outboxes
 from logd.reports import CAUSES, Parameters, loss_page, losses_by_cause, summary
 from logd.store import COUNTERS
-from shared import liveness
 from shared.wire import WireError
 
 _BY_CAUSE = ("entries", "events", "unknown_extent")
@@ -45,20 +44,23 @@ def init(directory: Path) -> Config:
     return config
 
 
-def running_pid(config: Config) -> int | None:
-    """The pid of the daemon that serves the instance, or None."""
+def check_database(config: Config, made: bool) -> None:
+    """Raises DatabaseDamaged where there was a database and is none: no new trail by accident."""
     try:
-        fd = os.open(config.lock_file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        length = config.database.stat().st_size
     except OSError:
-        return None
-    try:
-        return liveness.holder(fd)
-    finally:
-        os.close(fd)
+        length = 0
+    if made and length == 0:
+        raise DatabaseDamaged(
+            f"{config.database}: is empty or gone, but this instance has stored events in it. "
+            "Restore a backup. To begin a new trail, knowingly: remove "
+            f"{config.lock_file} and what is left of the database, then start."
+        )
 
 
 def open_for_reading(config: Config) -> Connection:
     """The instance's database, read-only, also while the daemon writes. Raises LogdError kinds."""
+    check_database(config, lock.look(config.lock_file)[1].made)
     connection = connect(config.database, keyfile.read(config.key_file), read_only=True)
     try:
         if check_not_newer(connection) == 0:
@@ -73,7 +75,8 @@ def status(config: Config) -> dict[str, Any]:
     """The sums of the instance, from its database and its outboxes; the daemon need not run.
 
     Counts are of events, except `commits`, `producers`, and `quarantined`, which also counts
-    datagrams that were no events at all. `losses` are the newest entries of the ledger.
+    datagrams that were no events at all. `losses` are the newest entries of the ledger. `trouble`
+    is what nothing can be stored for just now, or, with no daemon running, what ended the last one.
     """
     totals: dict[str, Any]
     # Outboxes first: what is stored in between is then counted as stored, not as pending.
@@ -106,8 +109,10 @@ def status(config: Config) -> dict[str, Any]:
             newest = loss_page(connection, None, STATUS_LOSSES_MAX).rows
         finally:
             connection.close()
+    pid, page = lock.look(config.lock_file)
     return {
-        "running_pid": running_pid(config),
+        "running_pid": pid,
+        "trouble": page.trouble and {"what": page.trouble, "since_ns": page.since_ns},
         **totals,
         "pending": sum(max(0, n - watermarks.get(key, 0)) for key, n in written.items()),
         "refused_by_clients": refused,

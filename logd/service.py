@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import resource
@@ -13,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 
 from logd import keyfile
 from logd.config import Config
 from logd.daemon import Daemon
-from logd.errors import AlreadyRunning, CannotCreate
+from logd.errors import LogdError, SystemRefused
+from logd.instance import check_database
+from logd.lock import InstanceLock, instance_lock
 from logd.outboxes import Outboxes
 from logd.receiver import Receiver, bind, inherited_sockets, pick
 from logd.store import Store
@@ -27,73 +27,77 @@ from logd.store import Store
 REPORTER_RESTART_INTERVAL_S = 1.0
 REPORTER_STOP_TIMEOUT_S = 2.0
 QUERY_BACKLOG = 64
+DESCRIPTORS_MIN = 64
 
 _log = logging.getLogger("logd")
-
-
-@contextlib.contextmanager
-def instance_lock(path: Path) -> Iterator[None]:
-    """Only one daemon an instance. Raises AlreadyRunning, naming the other's pid."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise CannotCreate(f"{path}: the lock cannot be made: {error.strerror}") from error
-    try:
-        try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise AlreadyRunning(
-                f"{path}: another logd (pid {pid}) serves this instance. Stop it first."
-            ) from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(fd)
 
 
 def run(config: Config) -> None:
     """Serves the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
     os.umask(0o077)  # the database and its log are nobody else's
     _, descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors_max, descriptors_max))
-    with instance_lock(config.lock_file):
-        key = keyfile.read(config.key_file)
-        inherited = inherited_sockets()
-        store = Store(config.database, key, time.time_ns(), config.quarantine_rows_max)
-        outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
-        outboxes.prepare(str(config.socket))
-        receiver = Receiver(
-            pick(inherited, socket.SOCK_DGRAM)
-            or bind(config.socket, socket.SOCK_DGRAM, config.socket_mode)
+    if descriptors_max < DESCRIPTORS_MIN:
+        # It would run, confirm nothing to anybody, and let the outboxes fill up.
+        raise SystemRefused(
+            f"only {descriptors_max} open files are allowed, which leaves none for outboxes. Allow "
+            f"{DESCRIPTORS_MIN} and one for each process that logs (ulimit -Hn, LimitNOFILE=)."
         )
-        listener = pick(inherited, socket.SOCK_STREAM)
-        if listener is None:
-            listener = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
-            listener.listen(QUERY_BACKLOG)
-        daemon = Daemon(config, store, receiver, outboxes)
-        reporter = ReporterProcess(config, listener)
-        with _signals() as signals:
-            daemon.wake_on(signals.fd)
-            daemon.start()
-            reporter.start()
-            where = "systemd's socket" if inherited else config.socket
-            _log.warning("ready, pid %d, events at %s", os.getpid(), where)
-            notify("READY=1")
-            while signals.received is None:
-                daemon.turn()
-                reporter.keep_running()
-            deadline_s = time.monotonic() + config.stop_timeout_s
-            notify("STOPPING=1")
-            _log.warning("%s: storing what has arrived, then stopping", signals.received)
-            reporter.stop()
-            daemon.stop(deadline_s)
-            daemon.close()
-        if not inherited:
-            for path in (config.socket, config.query_socket):
-                path.unlink(missing_ok=True)
-        _log.warning("stopped")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors_max, descriptors_max))
+    with instance_lock(config.lock_file) as lock:
+        try:
+            _serve(config, lock)
+        except LogdError as error:
+            lock.tell(str(error))  # `status` shows why it ended, until the next start
+            raise
+        except OSError as error:
+            problem = SystemRefused(
+                f"the operating system refused what logd needs: {error.strerror}"
+                f"{f' ({error.filename})' if error.filename else ''}. Nothing of it is confirmed."
+            )
+            lock.tell(str(problem))
+            raise problem from error
+
+
+def _serve(config: Config, lock: InstanceLock) -> None:
+    key = keyfile.read(config.key_file)
+    inherited = inherited_sockets()
+    check_database(config, lock.database_made)
+    store = Store(config.database, key, time.time_ns(), config.quarantine_rows_max)
+    lock.note_database()
+    outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
+    outboxes.prepare(str(config.socket))
+    receiver = Receiver(
+        pick(inherited, socket.SOCK_DGRAM)
+        or bind(config.socket, socket.SOCK_DGRAM, config.socket_mode)
+    )
+    listener = pick(inherited, socket.SOCK_STREAM)
+    if listener is None:
+        listener = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
+        listener.listen(QUERY_BACKLOG)
+    daemon = Daemon(config, store, receiver, outboxes, tell=lock.tell)
+    reporter = ReporterProcess(config, listener)
+    with _signals() as signals:
+        daemon.wake_on(signals.fd)
+        daemon.start()
+        reporter.start()
+        where = "systemd's socket" if inherited else config.socket
+        _log.warning("ready, pid %d, events at %s", os.getpid(), where)
+        notify("READY=1")
+        while signals.received is None:
+            daemon.turn()
+            reporter.keep_running()
+        deadline_s = time.monotonic() + config.stop_timeout_s
+        notify("STOPPING=1")
+        _log.warning("%s: storing what has arrived, then stopping", signals.received)
+        reporter.stop()
+        daemon.stop(deadline_s)
+        daemon.close()
+    if not inherited:
+        for path in (config.socket, config.query_socket):
+            path.unlink(missing_ok=True)
+    if daemon.stalled is not None:
+        raise daemon.stalled  # stopped as asked, but what has arrived waits for the next start
+    _log.warning("stopped")
 
 
 class ReporterProcess:

@@ -65,8 +65,12 @@ def _how_many(events: int | None) -> str:
 
 
 def _figures(state: Mapping[str, Any]) -> dict[str, object]:
-    pid = state["running_pid"]
-    return {
+    pid, trouble = state["running_pid"], state["trouble"]
+    figures = {}
+    if trouble:  # first, so that nobody overlooks it
+        began = render.when(trouble["since_ns"])
+        figures["trouble"] = f"{'since' if pid else 'ended'} {began}: {trouble['what']}"
+    return figures | {
         "daemon": "not running" if pid is None else f"running, pid {pid}",
         "stored": f"{state['stored']:,} events in {state['commits']:,} commits",
         "pending": f"{state['pending']:,} events in {state['outboxes']:,} outboxes",

@@ -6,6 +6,7 @@ at all. What a failed commit would have changed in memory is changed only after 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,11 @@ from shared.wire import producer_seed
 
 # A statement of many rows runs without the GIL and binds all at once; these sizes stay prepared.
 _ROWS_PER_STATEMENT = (2000, 200, 20, 1)
-_CHECKPOINT_TRIES = 5
+_CHECKPOINT_TRIES = 2
+_CHECKPOINT_PAGES = 1000
+BUSY_TIMEOUT_RUNNING_MS = 500
+
+_log = logging.getLogger("logd")
 
 COUNTERS = ("stored", "lost", "quarantined", "quarantined_events", "duplicates_ignored", "commits")
 
@@ -51,15 +56,17 @@ class Store:
         A complete checkpoint flushes it, and a commit of our own proves that commits work; before
         both are done nothing may be confirmed to anybody.
         """
-        for _ in range(_CHECKPOINT_TRIES):
+        for tried in range(_CHECKPOINT_TRIES):
             busy, _pages, _done = self._connection.execute(
                 "PRAGMA wal_checkpoint(TRUNCATE)"
             ).fetchone()
             if not busy:
                 break
+            if tried == 0:
+                _log.warning("%s: another program reads or locks it: waiting", self._path)
         else:
             raise NotYet(
-                f"{self._path}: another program keeps reading it, so what is in its log cannot be "
+                f"{self._path}: another program reads or locks it, so what is in its log cannot be "
                 "made durable. Stop that program (fuser tells which), then start again."
             )
         self._connection.execute(
@@ -79,6 +86,8 @@ class Store:
         self._types: dict[str, int] = dict(query("SELECT name, id FROM event_type").fetchall())
         self._producer_row = query("SELECT coalesce(max(id), 0) FROM producer").fetchone()[0]
         self._quarantine_row = query("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()[0]
+        # From here on who finds it locked tries again by itself, and meanwhile has to hear signals.
+        query(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_RUNNING_MS}")
 
     # -- producers -------------------------------------------------------------------------------
 
@@ -131,6 +140,24 @@ class Store:
         self._types.update(changed.types)
         for producer, row in changed.rows.items():
             producer.row = row
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Moves a long log into the database.
+
+        SQLite does it by itself after a commit, but keeps an error in it to itself: a database
+        whose flushes fail would be noticed by nobody. Raises StorageFailed then. What was
+        committed is in the log, so that want of room is no failure here.
+        """
+        query = self._connection.execute
+        try:
+            _busy, pages, _done = query("PRAGMA wal_checkpoint(NOOP)").fetchone()
+            if pages >= _CHECKPOINT_PAGES:
+                query("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except DatabaseError as error:
+            problem = translate(error, self._path)
+            if not isinstance(problem, NotYet):
+                raise problem from error
 
     def _roll_back(self, problem: Exception) -> None:
         try:

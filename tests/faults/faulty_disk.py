@@ -1,0 +1,90 @@
+"""A disk that fails on demand, and a wall clock that jumps, for one process: see faulty_disk.c.
+
+disk = FaultyDisk(directory)
+instance.start(env=disk.env)
+disk.fail_flushes(errno.EIO, after=3)
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+from pathlib import Path
+
+from benchmarks.slow_flush import NoCompiler, build
+
+__all__ = ["EVERY", "FaultyDisk", "NoCompiler"]
+
+EVERY = -1
+_SOURCE = Path(__file__).with_name("faulty_disk.c")
+_NAMES_AT = 512
+(
+    _FLUSH_DELAY_MS, _FLUSH_ERRNO, _FLUSH_SKIP, _FLUSH_TIMES, _FLUSHES, _FLUSHES_FAILED,
+    _WRITE_ERRNO, _WRITE_SKIP, _WRITE_TIMES, _WRITES, _WRITES_FAILED, _CLOCK_OFFSET_S,
+) = range(12)  # fmt: skip
+
+
+class FaultyDisk:
+    """Controls processes started with `env`, while they run. Raises NoCompiler.
+
+    Concerned are the files whose paths end in one of `names`.
+    """
+
+    def __init__(self, directory: Path, *names: str) -> None:
+        library = build(_SOURCE, directory)
+        control = directory / "faulty_disk.control"
+        control.write_bytes(bytes(mmap.PAGESIZE))
+        with open(control, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+        self._words = memoryview(self._map).cast("q")
+        self.env = {"LD_PRELOAD": str(library), "FAULTY_DISK": str(control)}
+        self.concern(*(names or ("/activity.db", "/activity.db-wal")))
+
+    def concern(self, *names: str) -> None:
+        """From now on the faults are of files whose paths end so."""
+        text = "\n".join(names).encode()
+        self._map[_NAMES_AT:] = text.ljust(mmap.PAGESIZE - _NAMES_AT, b"\0")
+
+    def slow_flushes(self, delay_ms: int) -> None:
+        """Each flush takes so much longer; 0 ends it."""
+        self._words[_FLUSH_DELAY_MS] = delay_ms
+
+    def fail_flushes(self, error: int = errno.EIO, *, after: int = 0, times: int = EVERY) -> None:
+        """Flushes fail: after so many that do not, so many times."""
+        self._fail(_FLUSH_ERRNO, error, after, times)
+
+    def fail_writes(self, error: int = errno.EIO, *, after: int = 0, times: int = EVERY) -> None:
+        """Writes fail: after so many that do not, so many times."""
+        self._fail(_WRITE_ERRNO, error, after, times)
+
+    def _fail(self, at: int, error: int, after: int, times: int) -> None:
+        self._words[at] = 0
+        self._words[at + 1], self._words[at + 2], self._words[at] = after, times, error
+
+    def heal(self) -> None:
+        """All faults end; the clock stays."""
+        self._words[_FLUSH_ERRNO] = self._words[_WRITE_ERRNO] = self._words[_FLUSH_DELAY_MS] = 0
+
+    def move_clock(self, offset_s: int) -> None:
+        """The wall clock stands so many seconds off the machine's."""
+        self._words[_CLOCK_OFFSET_S] = offset_s
+
+    @property
+    def flushes(self) -> int:
+        """Flushes asked for so far."""
+        return self._words[_FLUSHES]
+
+    @property
+    def flushes_failed(self) -> int:
+        """Flushes that failed so far."""
+        return self._words[_FLUSHES_FAILED]
+
+    @property
+    def writes_failed(self) -> int:
+        """Writes that failed so far."""
+        return self._words[_WRITES_FAILED]
+
+    def close(self) -> None:
+        """Unmaps the control page."""
+        self._words.release()
+        self._map.close()
