@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from logd.errors import CannotCreate
+from logd.errors import CannotCreate, cannot_write
 from shared import liveness
 from shared.outbox import (
     CONFIRMED_OFFSET,
@@ -35,6 +35,7 @@ from shared.rendezvous import (
     make_directory,
     new_token,
     read_token,
+    rendezvous_path,
     write_rendezvous,
 )
 from shared.wire import WireError
@@ -122,8 +123,9 @@ class Outboxes:
         kind = filesystem_type(self.directory.parent)
         if kind not in ("tmpfs", "ramfs"):
             raise CannotCreate(
-                f"{self.directory}: outboxes hold plain text and must lie in memory, but this is "
-                f"on {kind or 'an unknown file system'}. Set outbox_directory to a path on a tmpfs."
+                f"{self.directory}: outboxes hold plain text and must lie in memory, but "
+                f"{self.directory.parent} is {f'on {kind}' if kind else 'not there'}. "
+                "Set outbox_directory to a path on a tmpfs."
             )
         token = read_token(str(self.directory)) or new_token()
         try:
@@ -132,7 +134,7 @@ class Outboxes:
         except NoOutbox as error:
             raise CannotCreate(f"outboxes: {error}") from error
         except OSError as error:
-            raise CannotCreate(f"{socket_path}: {error.strerror}") from error
+            raise cannot_write(rendezvous_path(socket_path), error) from error
         self.attach()
 
     def attach(self) -> None:

@@ -27,7 +27,7 @@ from logd.store import Store
 REPORTER_RESTART_INTERVAL_S = 1.0
 REPORTER_STOP_TIMEOUT_S = 2.0
 QUERY_BACKLOG = 64
-DESCRIPTORS_MIN = 64
+DESCRIPTORS_MIN = 40
 
 _log = logging.getLogger("logd")
 

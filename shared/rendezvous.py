@@ -8,6 +8,7 @@ directory of that name, or one with another token, and knows that it has no outb
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -157,19 +158,44 @@ def make_directory(path: str, token: str, mode: int) -> None:
             )
         if stat.S_IMODE(status.st_mode) != mode:
             os.fchmod(fd, mode)
-        # Under a private name first: a client never reads half a token.
-        temporary = f".{TOKEN_NAME}.{os.getpid()}"
-        token_fd = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=fd
-        )
-        try:
-            os.fchmod(token_fd, 0o644)
-            os.write(token_fd, token.encode() + b"\n")
-        finally:
-            os.close(token_fd)
-        os.rename(temporary, TOKEN_NAME, src_dir_fd=fd, dst_dir_fd=fd)
+        _put(TOKEN_NAME, token + "\n", dir_fd=fd)
+    except OSError as error:
+        raise NoOutbox(f"{path}/{TOKEN_NAME}: cannot be written: {error.strerror}") from error
     finally:
         os.close(fd)
+
+
+def _put(name: str, text: str, dir_fd: int | None = None) -> None:
+    """Has the file say this, in one step: a client never reads half of it. Raises OSError.
+
+    What says so already is left as it is: a memory or disk that clients have filled does not keep
+    away the daemon that will empty them.
+    """
+    if _says(name, text, dir_fd):
+        return
+    temporary = f".{name}.{os.getpid()}" if dir_fd is not None else f"{name}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o644, dir_fd=dir_fd)
+    try:
+        try:
+            os.fchmod(fd, 0o644)
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+        os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=dir_fd)
+        raise
+
+
+def _says(name: str, text: str, dir_fd: int | None) -> bool:
+    try:
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        ours = (stat.S_IFREG | 0o644, os.geteuid())
+        return (status.st_mode, status.st_uid) == ours and _read_small(name, dir_fd) == text
+    except OSError:
+        return False
 
 
 def read_token(directory: str) -> str | None:
@@ -183,12 +209,4 @@ def read_token(directory: str) -> str | None:
 
 def write_rendezvous(socket_path: str, rendezvous: Rendezvous) -> None:
     """Tells clients where the outboxes are, in one step. Raises OSError."""
-    path = rendezvous_path(socket_path)
-    temporary = f"{path}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
-    try:
-        os.fchmod(fd, 0o644)
-        os.write(fd, rendezvous.text().encode())
-    finally:
-        os.close(fd)
-    Path(temporary).rename(path)
+    _put(rendezvous_path(socket_path), rendezvous.text())

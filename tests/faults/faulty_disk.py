@@ -7,13 +7,15 @@ disk.fail_flushes(errno.EIO, after=3)
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.slow_flush import NoCompiler, build
+import pytest
 
-__all__ = ["EVERY", "FaultyDisk", "NoCompiler"]
+from benchmarks.slow_flush import NoCompiler, build
 
 EVERY = -1
 _SOURCE = Path(__file__).with_name("faulty_disk.c")
@@ -22,6 +24,19 @@ _NAMES_AT = 512
     _FLUSH_DELAY_MS, _FLUSH_ERRNO, _FLUSH_SKIP, _FLUSH_TIMES, _FLUSHES, _FLUSHES_FAILED,
     _WRITE_ERRNO, _WRITE_SKIP, _WRITE_TIMES, _WRITES, _WRITES_FAILED, _CLOCK_OFFSET_S,
 ) = range(12)  # fmt: skip
+
+
+@contextlib.contextmanager
+def faulty_disk(directory: Path, *names: str) -> Iterator[FaultyDisk]:
+    """One for the length of a `with`; skips the test where there is no compiler."""
+    try:
+        disk = FaultyDisk(directory, *names)
+    except NoCompiler as reason:
+        pytest.skip(f"the shim that makes a disk fail cannot be built: {reason}")
+    try:
+        yield disk
+    finally:
+        disk.close()
 
 
 class FaultyDisk:

@@ -1,0 +1,162 @@
+"""A client in a process of its own whose events are numbered, so that each can be found again.
+
+In the process of the test it could not be: a test that looks at `status` opens and closes the
+outboxes, and a process that closes any descriptor of a file lets go of its own lock on it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from logd import verify as verification
+from logd.instance import open_for_reading
+from shared.client import Client
+from tests.support import DEADLINE_S, ROOT, Instance, check_streams
+from tests.tally import Tally
+
+
+class Steady:
+    """Emits when told to, each event tried once. Its outbox lives as long as this.
+
+    `options` are the Client's; `prefix` is a command to run it under.
+    """
+
+    def __init__(self, instance: Instance, *, prefix: Sequence[str] = (), **options: Any) -> None:
+        self.instance = instance
+        command = [sys.executable, "-m", "tests.faults.steady", instance.socket]
+        self._process = subprocess.Popen(
+            [*prefix, *command, json.dumps(options)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        self.stats: dict[str, Any] = {"accepted": 0, "refused": 0, "attempted": 0, "confirmed": 0}
+
+    def _ask(self, what: str, **arguments: Any) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps([what, arguments]) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, f"the client has ended with {self._process.wait(DEADLINE_S)}"
+        answer, self.stats = json.loads(line)
+        return answer
+
+    def emit(self, count: int, **fields: Any) -> int:
+        """So many events; how many were accepted. `text` is a prop, `ts_ns` their time."""
+        accepted: int = self._ask("emit", count=count, **fields)
+        return accepted
+
+    def emit_stored(self, count: int, **fields: Any) -> None:
+        """So many events, and waits until they are on the disk."""
+        self.emit(count, **fields)
+        assert self.flush(30), self.instance.daemon and self.instance.daemon.lines
+
+    def emit_durable(self, timeout_s: float) -> str:
+        """One event; what became of it."""
+        outcome: str = self._ask("durable", timeout_s=timeout_s)
+        return outcome
+
+    def flush(self, timeout_s: float) -> bool:
+        """Whether all of it is on the disk within that time."""
+        return bool(self._ask("flush", timeout_s=timeout_s))
+
+    @property
+    def accepted(self) -> int:
+        """Events of which emit returned True."""
+        return int(self.stats["accepted"])
+
+    @property
+    def confirmed(self) -> int:
+        """What the daemon says is on its disk, asked for now."""
+        self._ask("emit", count=0)
+        return int(self.stats["confirmed"])
+
+    def account(self, tally: Tally, *, kills: int = 0, seeds: int = 0) -> None:
+        """Once the fault is over: what was accepted is stored once, in order, and nothing lost."""
+        status = self.instance.settle()
+        events = self.instance.events()
+        tally.account(
+            status,
+            events,
+            attempted=self.stats["attempted"],
+            accepted=self.accepted,
+            refused=self.stats["refused"],
+            kills=kills,
+            seeds=seeds,
+        )
+        assert (status["lost"], status["quarantined"], status["unknown_extent"]) == (0, 0, 0)
+        assert [event["props"]["number"] for event in events] == [*range(1, self.accepted + 1)]
+        check_streams(events)
+        check_whole(self.instance)
+
+    def close(self) -> None:
+        """Says farewell, and is gone."""
+        self._process.communicate()
+
+    def __enter__(self) -> Steady:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def check_whole(instance: Instance) -> None:
+    """What `logd verify` does, without a process of its own."""
+    connection = open_for_reading(instance.config)
+    try:
+        verdict = verification.verify(connection)
+    finally:
+        connection.close()
+    assert verdict.whole, verdict.findings
+
+
+def one_line(said: str) -> str:
+    """The only line of an answer that is one; fails on a second one."""
+    lines = said.strip().splitlines()
+    assert len(lines) == 1, said
+    assert lines[0].startswith("logd: "), said
+    return lines[0]
+
+
+def status_json(instance: Instance) -> dict[str, Any]:
+    """What `logd status --json` prints."""
+    state: dict[str, Any] = json.loads(instance.cli("status", "--json"))
+    return state
+
+
+def main(socket: str, options: dict[str, Any]) -> None:
+    """The process: a request a line, answered by its result and the client's counts."""
+    number = 0
+
+    def emit(count: int, text: str = "", ts_ns: int | None = None) -> int:
+        nonlocal number
+        before = number
+        for _ in range(count):
+            props = {"number": number + 1, "text": text}
+            number += client.emit("page_view", user="7", props=props, ts_ns=ts_ns)
+        return number - before
+
+    def durable(timeout_s: float) -> str:
+        nonlocal number
+        number += 1
+        props = {"number": number}
+        return client.emit_durable("page_view", props=props, timeout_s=timeout_s).value
+
+    with Client(socket, **options) as client:
+        known: dict[str, Callable[..., Any]] = {}
+        known |= {"emit": emit, "durable": durable, "flush": client.flush}
+        for line in sys.stdin:
+            what, arguments = json.loads(line)
+            print(json.dumps([known[what](**arguments), client.stats()]), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))

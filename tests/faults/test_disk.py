@@ -1,0 +1,401 @@
+"""The disk is full, broken, read-only or slow: it is said, shown, and nothing accepted is lost."""
+
+from __future__ import annotations
+
+import errno
+import random
+import resource
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from logd import keyfile
+from logd.database import connect
+from tests.faults.faulty_disk import faulty_disk
+from tests.faults.places import (
+    break_disk,
+    breakable_disk,
+    fill,
+    instance_at,
+    mount,
+    mounted,
+    needs_root,
+    small_disk,
+    unmount,
+    wait_until_full,
+)
+from tests.faults.steady import Steady, check_whole, one_line, status_json
+from tests.support import Instance, Process, until
+from tests.tally import Tally
+
+
+def ended(daemon: Process) -> tuple[int, str]:
+    """The exit code of a daemon that ends by itself, and its last line."""
+    until(lambda: daemon.popen.poll() is not None, "the daemon ends")
+    code = daemon.end()
+    assert not any("Traceback" in line for line in daemon.lines), daemon.lines
+    return code, daemon.lines[-1]
+
+
+# -- full ----------------------------------------------------------------------------------------
+
+
+@needs_root
+def test_a_full_disk_is_said_and_shown_and_all_of_it_stored_when_there_is_room(
+    directory: Path, tally: Tally
+) -> None:
+    with (
+        small_disk(directory / "disk", kib=3072) as disk,
+        instance_at(disk / "i") as instance,
+        Steady(instance) as steady,
+    ):
+        daemon = instance.start()
+        steady.emit_stored(500)
+        filler = fill(disk)
+        before_ns = time.time_ns()
+        steady.emit(5000)
+        wait_until_full(instance)
+        assert any("activity.db: no space left on the device. Free some" in x for x in daemon.lines)
+        state = status_json(instance)
+        assert before_ns < state["trouble"]["since_ns"] < time.time_ns()
+        assert (state["stored"], state["pending"]) == (500, 5000)
+        first = instance.cli("status").splitlines()[0]
+        assert first.startswith("trouble ") and "since" in first and "Free some" in first
+        assert steady.confirmed == 500
+        check_whole(instance)
+        filler.unlink()
+        steady.account(tally)
+        assert instance.status()["trouble"] is None
+        assert any(line.startswith("logd: stored again after") for line in daemon.lines)
+        assert instance.stop() == 0
+
+
+@needs_root
+def test_stopped_and_started_on_a_full_disk_it_says_so_with_its_own_code(
+    directory: Path, tally: Tally
+) -> None:
+    with (
+        small_disk(directory / "disk", kib=3072) as disk,
+        instance_at(disk / "i") as instance,
+        Steady(instance) as steady,
+    ):
+        instance.configure(stop_timeout_s=1)
+        daemon = instance.start()
+        steady.emit_stored(500)
+        filler = fill(disk)
+        steady.emit(5000)
+        wait_until_full(instance)
+        assert instance.stop() == 75  # what had arrived is not stored
+        assert "no space left on the device" in daemon.lines[-1]
+        state = instance.status()
+        assert state["running_pid"] is None and "no space left" in state["trouble"]["what"]
+        for _ in range(1):
+            assert "no space left on the device" in one_line(instance.cli("run", code=75))
+        assert instance.status()["pending"] == 5000
+        filler.unlink()
+        instance.start()
+        steady.account(tally)
+        assert instance.status()["trouble"] is None
+
+
+@needs_root
+def test_killed_on_a_full_disk_it_loses_nothing(directory: Path, tally: Tally) -> None:
+    with (
+        small_disk(directory / "disk", kib=3072) as disk,
+        instance_at(disk / "i") as instance,
+        Steady(instance) as steady,
+    ):
+        instance.start()
+        steady.emit_stored(500)
+        filler = fill(disk)
+        steady.emit(5000)
+        wait_until_full(instance)
+        instance.kill()
+        assert "no space left" in instance.status()["trouble"]["what"]  # what it ended in
+        assert "no space left on the device" in one_line(instance.cli("run", code=75))
+        filler.unlink()
+        instance.start()
+        steady.account(tally, kills=1)
+
+
+def test_a_limit_on_a_files_size_ends_it_with_the_limits_name(
+    instance: Instance, tally: Tally
+) -> None:
+    """Any user can meet this one. The signal that comes with it (SIGXFSZ) kills nobody."""
+    instance.start()
+    instance.stop()
+    limit = instance.config.database.stat().st_size + 300_000
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    with Steady(instance) as steady:
+        daemon = instance.start(preexec_fn=limited)
+        steady.emit(5000)
+        code, line = ended(daemon)
+        assert code == 74
+        assert f"no file may be over {limit} bytes here (RLIMIT_FSIZE)" in line
+        state = instance.status()
+        assert "RLIMIT_FSIZE" in state["trouble"]["what"]
+        assert state["stored"] + state["pending"] == 5000 and state["pending"] > 0
+        assert steady.confirmed <= state["stored"]
+        instance.start()
+        steady.account(tally)
+
+
+def test_no_space_for_a_while_ends_nobody(
+    instance: Instance, directory: Path, tally: Tally
+) -> None:
+    """At whichever write it comes: the transaction is tried again from its beginning."""
+    with faulty_disk(directory) as disk, Steady(instance) as steady:
+        instance.start(env=disk.env)
+        for after in (0, 7):
+            steady.emit_stored(50)
+            disk.fail_writes(errno.ENOSPC, after=after)
+            steady.emit(300, text="x" * 200)
+            wait_until_full(instance)
+            disk.heal()
+            steady.emit_stored(1)
+        steady.account(tally)
+        assert instance.stop() == 0
+
+
+# -- broken --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_write_that_fails_ends_it_and_nothing_of_it_is_confirmed(
+    instance: Instance, directory: Path, tally: Tally, seed: int
+) -> None:
+    after = random.Random(seed).randrange(30)
+    with faulty_disk(directory) as disk, Steady(instance) as steady:
+        daemon = instance.start(env=disk.env)
+        steady.emit_stored(100)
+        disk.fail_writes(errno.EIO, after=after)
+        confirmed = steady.confirmed
+        while daemon.popen.poll() is None and steady.accepted < 20_000:
+            steady.emit(20)
+            time.sleep(0.002)
+            confirmed = max(confirmed, steady.confirmed)
+        code, line = ended(daemon)
+        assert code == 74, f"seed {seed}"
+        assert "disk I/O error" in line and "Look at the disk" in line
+        assert "disk I/O error" in instance.status()["trouble"]["what"]
+        assert disk.writes_failed >= 1
+        assert steady.confirmed == confirmed <= instance.status()["stored"], f"seed {seed}"
+        disk.heal()
+        instance.start(env=disk.env)
+        steady.account(tally, seeds=1)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_flush_that_failed_is_never_trusted_when_tried_again(
+    instance: Instance, directory: Path, tally: Tally, seed: int
+) -> None:
+    """It fails once and would work the second time: nobody may ask it."""
+    after = random.Random(seed).randrange(6)
+    with faulty_disk(directory) as disk, Steady(instance) as steady:
+        daemon = instance.start(env=disk.env)
+        steady.emit_stored(100)
+        for _ in range(after):
+            steady.emit_stored(10)
+        disk.fail_flushes(errno.EIO, times=1)
+        confirmed = steady.confirmed
+        assert steady.emit_durable(timeout_s=0.5) == "unknown"
+        code, line = ended(daemon)
+        assert code == 74, f"seed {seed}"
+        assert "disk I/O error" in line and "Nothing of this commit is confirmed" in line
+        assert disk.flushes_failed == 1
+        assert steady.confirmed == confirmed, f"seed {seed}"
+        assert instance.status()["trouble"] is not None
+        instance.start(env=disk.env)
+        steady.account(tally, seeds=1)
+
+
+def test_a_flush_of_the_database_that_fails_behind_a_commit_ends_it_too(
+    instance: Instance, directory: Path, tally: Tally
+) -> None:
+    """The log goes into the database now and then: SQLite by itself tells nobody how it went."""
+    with faulty_disk(directory, "/activity.db") as disk, Steady(instance) as steady:
+        daemon = instance.start(env=disk.env)
+        steady.emit_stored(100)
+        disk.fail_flushes(errno.EIO, times=1)
+        while daemon.popen.poll() is None and steady.accepted < 200_000:
+            steady.emit(500, text="x" * 200)
+            steady.flush(0.05)
+        code, line = ended(daemon)
+        assert code == 74 and "disk I/O error" in line
+        assert disk.flushes_failed == 1
+        instance.start(env=disk.env)
+        steady.account(tally)
+
+
+def test_a_flush_that_fails_at_the_stop_is_said_and_nothing_of_it_is_missing(
+    instance: Instance, directory: Path, tally: Tally
+) -> None:
+    with faulty_disk(directory, "/activity.db") as disk, Steady(instance) as steady:
+        daemon = instance.start(env=disk.env)
+        steady.emit_stored(100)
+        disk.fail_flushes(errno.EIO)
+        assert instance.stop() == 74
+        assert "disk I/O error" in daemon.lines[-1]
+        disk.heal()
+        instance.start(env=disk.env)
+        steady.account(tally)
+
+
+# -- read-only -----------------------------------------------------------------------------------
+
+
+@needs_root
+def test_a_disk_that_turns_read_only_ends_it_and_what_waited_is_stored_once_it_is_mended(
+    directory: Path, tally: Tally
+) -> None:
+    """As the kernel does to an ext4 with an error: `mount -o remount,ro` refuses while it runs."""
+    place = directory / "disk"
+    with breakable_disk(place), instance_at(place / "i") as instance, Steady(instance) as steady:
+        daemon = instance.start()
+        steady.emit_stored(200)
+        break_disk(place)
+        steady.emit(300)
+        code, line = ended(daemon)
+        assert code == 74
+        assert "Read-only file system" in line and "Look at the disk" in line
+        state = instance.status()  # a read-only database can be read
+        assert (state["stored"], state["pending"], state["running_pid"]) == (200, 300, None)
+        assert "Read-only file system" in one_line(instance.cli("run", code=73))
+        assert steady.confirmed == 200
+        check_whole(instance)
+        unmount(place)
+        with mounted(place, "-o", "loop", str(place.with_suffix(".image"))):
+            instance.start()
+            steady.account(tally)
+            assert instance.stop() == 0
+
+
+@needs_root
+def test_on_a_read_only_disk_it_does_not_start_and_everything_can_still_be_read(
+    directory: Path, tally: Tally
+) -> None:
+    with (
+        small_disk(directory / "disk", kib=16_384) as disk,
+        instance_at(disk / "i") as instance,
+        Steady(instance) as steady,
+    ):
+        for stop in (instance.stop, instance.kill):  # with the log in the database, and beside it
+            instance.start()
+            steady.emit_stored(100)
+            stop()
+            steady.emit(100)
+            mount("-o", "remount,ro", str(disk))
+            line = one_line(instance.cli("run", code=73))
+            assert "Read-only file system" in line and "how its file system is mounted" in line
+            state = instance.status()
+            assert (state["stored"], state["pending"]) == (steady.accepted - 100, 100)
+            assert len(instance.events()) == steady.accepted - 100
+            check_whole(instance)
+            mount("-o", "remount,rw", str(disk))
+        instance.start()
+        steady.account(tally, kills=1)
+
+
+# -- slow ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flush_ms", [80, 2000])
+def test_a_slow_disk_makes_larger_batches_and_no_request_notices(
+    instance: Instance, directory: Path, tally: Tally, flush_ms: int
+) -> None:
+    with faulty_disk(directory) as disk, Steady(instance) as steady:
+        daemon = instance.start(env=disk.env)
+        disk.slow_flushes(flush_ms)
+        flushes = disk.flushes
+        begin_s = time.monotonic()
+        assert steady.emit(4000) == 4000
+        took_s = time.monotonic() - begin_s
+        # While it emitted, the disk had not the time for a flush every other event.
+        assert disk.flushes - flushes <= took_s * 1000 / flush_ms + 1
+        until(lambda: disk.flushes > flushes, "the first flush")
+        steady.emit(1000)
+        begin_s = time.monotonic()
+        assert instance.stop() == 0
+        assert time.monotonic() - begin_s < instance.config.stop_timeout_s + 2
+        assert daemon.lines[-1] == "logd: stopped"
+        state = instance.status()
+        assert state["stored"] + state["pending"] == 5000
+        assert state["stored"] / state["commits"] > 100
+        instance.start()
+        steady.account(tally)
+
+
+# -- locked --------------------------------------------------------------------------------------
+
+
+def test_a_database_locked_by_another_program_is_said_shown_and_waited_for(
+    instance: Instance, tally: Tally
+) -> None:
+    with Steady(instance) as steady:
+        daemon = instance.start()
+        steady.emit_stored(100)
+        other = connect(instance.config.database, keyfile.read(instance.config.key_file))
+        try:
+            other.execute("BEGIN EXCLUSIVE")
+            steady.emit(200)
+            until(lambda: instance.status()["trouble"], "status shows it")
+            assert any("activity.db: locked by another program" in line for line in daemon.lines)
+            state = instance.status()
+            assert "locked by another program" in state["trouble"]["what"]
+            assert (state["stored"], state["pending"], state["lost"]) == (100, 200, 0)
+            assert steady.confirmed == 100
+        finally:
+            other.close()
+        steady.account(tally)
+        assert instance.status()["trouble"] is None
+        assert instance.stop() == 0
+
+
+def test_stopped_while_it_is_locked_it_keeps_to_its_time_and_says_what_waits(
+    instance: Instance, tally: Tally
+) -> None:
+    instance.configure(stop_timeout_s=2)
+    with Steady(instance) as steady:
+        daemon = instance.start()
+        steady.emit_stored(100)
+        other = connect(instance.config.database, keyfile.read(instance.config.key_file))
+        try:
+            other.execute("BEGIN EXCLUSIVE")
+            steady.emit(200)
+            until(lambda: instance.status()["trouble"], "status shows it")
+            begin_s = time.monotonic()
+            assert instance.stop() == 75
+            assert time.monotonic() - begin_s < 2 + 4
+            assert "locked by another program" in daemon.lines[-1]
+            assert "locked by another program" in instance.status()["trouble"]["what"]
+        finally:
+            other.close()
+        instance.start()
+        steady.account(tally)
+
+
+def test_locked_at_the_start_it_says_so_at_once_and_ends_with_its_own_code(
+    instance: Instance, tally: Tally
+) -> None:
+    with Steady(instance) as steady:
+        instance.start()
+        steady.emit_stored(100)
+        assert instance.stop() == 0
+        steady.emit(50)
+        other = connect(instance.config.database, keyfile.read(instance.config.key_file))
+        try:
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+            with ThreadPoolExecutor() as at_once:  # each waits a while for the lock to go
+                said = at_once.map(lambda name: instance.cli(name, code=75), ("run", "status"))
+                for line in said:
+                    assert "locked by another program" in one_line(line)
+        finally:
+            other.close()
+        instance.start()
+        steady.account(tally)
