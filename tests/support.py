@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,18 @@ def short_directory() -> Path:
 
 
 class Process:
-    """A child whose stderr is kept line by line."""
+    """A child whose stderr is kept line by line. `prefix` is a command to run it under."""
 
-    def __init__(self, *command: str, env: dict[str, str] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *command: str,
+        env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
         self.lines: list[str] = []
         self.popen = subprocess.Popen(
-            [sys.executable, *command],
+            [*prefix, sys.executable, *command],
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

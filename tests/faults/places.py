@@ -103,3 +103,13 @@ def wait_until_full(instance: Instance) -> None:
         lambda: "no space left" in str(instance.status()["trouble"]),
         "status shows that the disk is full",
     )
+
+
+def _unshares() -> bool:
+    command = [*in_own_mounts("mount -t tmpfs tmpfs /mnt"), "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+unshare_works = pytest.mark.skipif(
+    os.geteuid() == 0 and not _unshares(), reason="no mount namespaces here (unshare --mount)"
+)
