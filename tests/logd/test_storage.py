@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,87 +14,49 @@ from logd.database import connect
 from logd.errors import StorageFailed
 from logd.store import Store
 from shared.wire import Event, producer_seed
+from tests.faults.faulty_disk import faulty_disk
 from tests.support import Instance, Process, check_sums, emitters, until
 
-FAILING_FLUSH = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <unistd.h>
-/* Once the file named by FAIL_FLUSH exists, every flush fails as a broken disk's does. */
-#include <stdlib.h>
-static int broken(void) { const char *f = getenv("FAIL_FLUSH"); return f && access(f, F_OK) == 0; }
-int fsync(int fd) {
-    if (broken()) { errno = EIO; return -1; }
-    return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
-}
-int fdatasync(int fd) {
-    if (broken()) { errno = EIO; return -1; }
-    return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
-}
-"""
 
-compiler = shutil.which("cc") or shutil.which("gcc")
-needs_compiler = pytest.mark.skipif(
-    compiler is None, reason="the shim that makes flushes fail needs a C compiler"
-)
-
-
-@pytest.fixture
-def failing_flush(directory: Path) -> Path:
-    """A library that, preloaded, makes flushes fail on demand."""
-    source, library = directory / "flush.c", directory / "flush.so"
-    source.write_text(FAILING_FLUSH)
-    subprocess.run(
-        [str(compiler), "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True
-    )
-    return library
-
-
-@needs_compiler
 def test_rule_7_a_failed_flush_ends_the_daemon_and_confirms_nothing(
-    instance: Instance, failing_flush: Path
+    instance: Instance, directory: Path
 ) -> None:
-    broken = failing_flush.parent / "broken"
-    daemon = instance.start(env={"LD_PRELOAD": str(failing_flush), "FAIL_FLUSH": str(broken)})
-    with emitters(instance, count=1, events=50) as (emitter,):
-        emitter.finish()
-    until(lambda: instance.status()["stored"] == 50, "stored")
-    broken.touch()
-    with emitters(instance, count=1, events=100) as (emitter,):
-        until(lambda: daemon.popen.poll() is not None, "the daemon ends")
-        assert daemon.popen.returncode == 74
-        assert any("Nothing of this commit is confirmed" in line for line in daemon.lines)
-        assert not any("Traceback" in line for line in daemon.lines)
-        emitter.finish()
-    instance.start()  # the disk is well again
-    status = instance.settle()
+    with faulty_disk(directory) as disk:
+        daemon = instance.start(env=disk.env)
+        with emitters(instance, count=1, events=50) as (emitter,):
+            emitter.finish()
+        until(lambda: instance.status()["stored"] == 50, "stored")
+        disk.fail_flushes()
+        with emitters(instance, count=1, events=100) as (emitter,):
+            until(lambda: daemon.popen.poll() is not None, "the daemon ends")
+            assert daemon.popen.returncode == 74
+            assert any("Nothing of this commit is confirmed" in line for line in daemon.lines)
+            assert not any("Traceback" in line for line in daemon.lines)
+            emitter.finish()
+        instance.start()  # the disk is well again
+        status = instance.settle()
     check_sums(status, attempted=150 + emitter.refused, accepted=150, refused=emitter.refused)
     assert status["stored"] == 150
     instance.cli("verify")
 
 
-@needs_compiler
 def test_rule_7_a_start_that_cannot_flush_confirms_nothing(
-    instance: Instance, failing_flush: Path
+    instance: Instance, directory: Path
 ) -> None:
     """What a killed predecessor left in its log is visible, and perhaps not on the disk."""
     instance.start()
     with emitters(instance, count=1, events=50) as (emitter,):
         emitter.finish()
     instance.kill()
-    broken = failing_flush.parent / "broken"
-    broken.touch()
-    daemon = Process(
-        "-m", "logd", "run", "--config", str(instance.config.path),
-        env={"LD_PRELOAD": str(failing_flush), "FAIL_FLUSH": str(broken)},
-    )  # fmt: skip
-    try:
-        assert daemon.popen.wait(30) == 74
-        daemon.end()
-        assert not any("ready" in line or "Traceback" in line for line in daemon.lines)
-    finally:
-        daemon.close()
+    with faulty_disk(directory) as disk:
+        disk.fail_flushes()
+        daemon = Process("-m", "logd", "run", "--config", str(instance.config.path), env=disk.env)
+        try:
+            assert daemon.popen.wait(30) == 74
+            daemon.end()
+            assert not any("ready" in line or "Traceback" in line for line in daemon.lines)
+        finally:
+            daemon.close()
     instance.start()
     status = instance.settle()
     check_sums(status, attempted=50 + emitter.refused, accepted=50, refused=emitter.refused)

@@ -1,0 +1,103 @@
+"""The lock file: one daemon, and a page that says what troubles it while nothing can be stored."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from logd.errors import AlreadyRunning
+from logd.lock import PAGE_BYTES, TROUBLE_CHARS_MAX, Page, instance_lock, look
+from tests.support import ROOT
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "activity.db.lock"
+
+
+def said(path: Path) -> Page:
+    """As another process reads it: one that closes the file would let go of its own lock."""
+    code = (
+        "import sys\nfrom dataclasses import astuple\nfrom pathlib import Path\n"
+        "from logd.lock import look\nprint(repr(astuple(look(Path(sys.argv[1]))[1])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return Page(*eval(done.stdout))
+
+
+def test_a_trouble_is_known_by_its_beginning_until_it_is_over(path: Path) -> None:
+    clock = iter((100, 200, 300))
+    with instance_lock(path, lambda: next(clock)) as lock:
+        assert said(path) == Page(os.getpid())
+        lock.tell("full")
+        assert said(path) == Page(os.getpid(), False, "full", 100)
+        lock.tell("locked")  # another reason, and still nothing is stored
+        assert said(path) == Page(os.getpid(), False, "locked", 100)
+        lock.tell(None)
+        assert said(path) == Page(os.getpid())
+        lock.tell("full")
+        assert said(path).since_ns == 200
+
+
+def test_saying_it_takes_no_block_that_is_not_there_yet(path: Path) -> None:
+    with instance_lock(path) as lock:
+        before = path.stat()
+        for trouble in ("x", "é\N{GRINNING FACE}\n" * 1000, "y" * 10_000, None):
+            lock.tell(trouble)
+            after = path.stat()
+            assert (after.st_size, after.st_blocks) == (before.st_size, before.st_blocks)
+            assert after.st_size == PAGE_BYTES
+            assert said(path).trouble == (trouble and trouble[:TROUBLE_CHARS_MAX])
+
+
+@pytest.mark.parametrize("at", [0, 1, 30, 60])
+def test_a_torn_page_says_nothing_and_keeps_nobody_from_starting(path: Path, at: int) -> None:
+    with instance_lock(path) as lock:
+        lock.tell("full")
+    page = bytearray(path.read_bytes())
+    page[at] ^= 1
+    path.write_bytes(page)
+    assert look(path) == (None, Page())
+    with instance_lock(path):
+        assert said(path) == Page(os.getpid())
+
+
+def test_a_database_once_made_is_remembered_by_later_daemons(path: Path) -> None:
+    with instance_lock(path) as lock:
+        assert not lock.database_made
+        lock.note_database()
+    with instance_lock(path) as lock:
+        assert lock.database_made
+        lock.tell("full")
+    assert look(path) == (None, Page(os.getpid(), True, "full", look(path)[1].since_ns))
+
+
+def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom logd.lock import instance_lock\n"
+        "with instance_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert look(path)[0] == holder.pid
+        with pytest.raises(AlreadyRunning, match=f"pid {holder.pid}"), instance_lock(path):
+            pass
+        assert look(path)[0] == holder.pid  # and the page is the first one's still
+        assert look(path)[1].pid == holder.pid
+        holder.communicate()
+    assert look(path)[0] is None
+
+
+def test_without_a_file_nobody_runs_and_nothing_is_said(path: Path) -> None:
+    assert look(path) == (None, Page())
