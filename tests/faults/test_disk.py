@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from logd import keyfile
+from logd import database, keyfile
 from logd.database import connect
-from tests.faults.faulty_disk import faulty_disk
+from logd.errors import NotYet
+from logd.store import Store
+from tests.faults.faulty_disk import FaultyDisk, faulty_disk
 from tests.faults.places import (
     break_disk,
     breakable_disk,
@@ -27,6 +29,7 @@ from tests.faults.places import (
     wait_until_full,
 )
 from tests.faults.steady import Steady, check_whole, one_line, status_json
+from tests.progress import Progress
 from tests.support import Instance, Process, until
 from tests.tally import Tally
 
@@ -165,28 +168,57 @@ def test_no_space_for_a_while_ends_nobody(
 # -- broken --------------------------------------------------------------------------------------
 
 
+def broken_write(instance: Instance, disk: FaultyDisk, steady: Steady, seed: int) -> None:
+    """The daemon meets a write that fails, ends, and begins again on a disk that is well."""
+    daemon = instance.start(env=disk.env)
+    steady.emit_stored(100)
+    disk.fail_writes(errno.EIO, after=random.Random(seed).randrange(30))
+    confirmed = steady.confirmed
+    for _ in range(1000):
+        if daemon.popen.poll() is not None:
+            break
+        steady.emit(20)
+        time.sleep(0.002)
+        confirmed = max(confirmed, steady.confirmed)
+    code, line = ended(daemon)
+    assert code == 74, f"seed {seed}"
+    assert "disk I/O error" in line and "Look at the disk" in line, f"seed {seed}"
+    state = instance.status()
+    assert "disk I/O error" in state["trouble"]["what"], f"seed {seed}"
+    assert disk.writes_failed >= 1
+    assert steady.confirmed == confirmed <= state["stored"], f"seed {seed}"
+    disk.heal()
+    instance.start(env=disk.env)
+    instance.settle()
+
+
+def broken_flush(instance: Instance, disk: FaultyDisk, steady: Steady, seed: int) -> None:
+    """A flush fails once and would work the second time: nobody may ask it."""
+    daemon = instance.start(env=disk.env)
+    steady.emit_stored(100)
+    for _ in range(random.Random(seed).randrange(6)):
+        steady.emit_stored(10)
+    failed_before = disk.flushes_failed
+    disk.fail_flushes(errno.EIO, times=1)
+    confirmed = steady.confirmed
+    steady.emit(1)
+    assert steady.flush(0.5) is False, f"seed {seed}"
+    code, line = ended(daemon)
+    assert code == 74, f"seed {seed}"
+    assert "disk I/O error" in line and "Nothing of this commit is confirmed" in line
+    assert disk.flushes_failed == failed_before + 1
+    assert steady.confirmed == confirmed, f"seed {seed}"
+    assert instance.status()["trouble"] is not None
+    instance.start(env=disk.env)
+    instance.settle()
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_a_write_that_fails_ends_it_and_nothing_of_it_is_confirmed(
     instance: Instance, directory: Path, tally: Tally, seed: int
 ) -> None:
-    after = random.Random(seed).randrange(30)
     with faulty_disk(directory) as disk, Steady(instance) as steady:
-        daemon = instance.start(env=disk.env)
-        steady.emit_stored(100)
-        disk.fail_writes(errno.EIO, after=after)
-        confirmed = steady.confirmed
-        while daemon.popen.poll() is None and steady.accepted < 20_000:
-            steady.emit(20)
-            time.sleep(0.002)
-            confirmed = max(confirmed, steady.confirmed)
-        code, line = ended(daemon)
-        assert code == 74, f"seed {seed}"
-        assert "disk I/O error" in line and "Look at the disk" in line
-        assert "disk I/O error" in instance.status()["trouble"]["what"]
-        assert disk.writes_failed >= 1
-        assert steady.confirmed == confirmed <= instance.status()["stored"], f"seed {seed}"
-        disk.heal()
-        instance.start(env=disk.env)
+        broken_write(instance, disk, steady, seed)
         steady.account(tally, seeds=1)
 
 
@@ -194,24 +226,36 @@ def test_a_write_that_fails_ends_it_and_nothing_of_it_is_confirmed(
 def test_a_flush_that_failed_is_never_trusted_when_tried_again(
     instance: Instance, directory: Path, tally: Tally, seed: int
 ) -> None:
-    """It fails once and would work the second time: nobody may ask it."""
-    after = random.Random(seed).randrange(6)
+    with faulty_disk(directory) as disk, Steady(instance) as steady:
+        broken_flush(instance, disk, steady, seed)
+        steady.account(tally, seeds=1)
+
+
+def test_a_durable_event_whose_flush_failed_is_not_said_to_be_stored(
+    instance: Instance, directory: Path, tally: Tally
+) -> None:
     with faulty_disk(directory) as disk, Steady(instance) as steady:
         daemon = instance.start(env=disk.env)
-        steady.emit_stored(100)
-        for _ in range(after):
-            steady.emit_stored(10)
+        assert steady.emit_durable(timeout_s=30) == "stored"
         disk.fail_flushes(errno.EIO, times=1)
-        confirmed = steady.confirmed
         assert steady.emit_durable(timeout_s=0.5) == "unknown"
-        code, line = ended(daemon)
-        assert code == 74, f"seed {seed}"
-        assert "disk I/O error" in line and "Nothing of this commit is confirmed" in line
-        assert disk.flushes_failed == 1
-        assert steady.confirmed == confirmed, f"seed {seed}"
-        assert instance.status()["trouble"] is not None
+        assert ended(daemon)[0] == 74
         instance.start(env=disk.env)
-        steady.account(tally, seeds=1)
+        steady.account(tally)
+
+
+@pytest.mark.long(minutes=3)
+def test_fifty_writes_and_fifty_flushes_that_fail_one_after_the_other(
+    instance: Instance, directory: Path, tally: Tally, progress: Progress
+) -> None:
+    with faulty_disk(directory) as disk, Steady(instance) as steady:
+        for seed in progress(range(100, 150), "seeds"):
+            broken_write(instance, disk, steady, seed)
+            instance.kill()
+            broken_flush(instance, disk, steady, seed)
+            instance.kill()
+        instance.start()
+        steady.account(tally, seeds=50, kills=100)
 
 
 def test_a_flush_of_the_database_that_fails_behind_a_commit_ends_it_too(
@@ -222,7 +266,7 @@ def test_a_flush_of_the_database_that_fails_behind_a_commit_ends_it_too(
         daemon = instance.start(env=disk.env)
         steady.emit_stored(100)
         disk.fail_flushes(errno.EIO, times=1)
-        while daemon.popen.poll() is None and steady.accepted < 200_000:
+        while daemon.popen.poll() is None and steady.accepted < 20_000:
             steady.emit(500, text="x" * 200)
             steady.flush(0.05)
         code, line = ended(daemon)
@@ -399,3 +443,25 @@ def test_locked_at_the_start_it_says_so_at_once_and_ends_with_its_own_code(
             other.close()
         instance.start()
         steady.account(tally)
+
+
+def test_what_a_killed_predecessor_left_is_not_confirmed_while_another_program_holds_it(
+    instance: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the log it is visible, and perhaps not on the disk: that must be flushed first."""
+    with Steady(instance) as steady:
+        instance.start()
+        steady.emit_stored(100)
+        instance.kill()
+        key = keyfile.read(instance.config.key_file)
+        other = connect(instance.config.database, key)
+        try:
+            other.execute("BEGIN EXCLUSIVE")
+            monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
+            with pytest.raises(NotYet, match="another program reads or locks it"):
+                Store(instance.config.database, key, 1, 10)
+        finally:
+            other.close()
+        assert NotYet.exit_code == 75
+        instance.start()
+        steady.account(tally, kills=1)

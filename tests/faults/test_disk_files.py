@@ -11,6 +11,7 @@ from logd.errors import DatabaseDamaged, LogdError
 from logd.instance import open_for_reading
 from tests.faults.steady import Steady, one_line
 from tests.faults.torn import Killed, tear
+from tests.progress import Progress
 from tests.support import Instance, until
 from tests.tally import Tally
 
@@ -203,8 +204,8 @@ def test_whatever_byte_a_log_is_torn_at_each_event_is_stored_or_in_the_ledger_on
 
 
 @pytest.mark.long(minutes=2)
-def test_a_log_torn_at_800_other_places(killed: Killed, tally: Tally) -> None:
-    for seed in range(1000, 1800):
+def test_a_log_torn_at_800_other_places(killed: Killed, tally: Tally, progress: Progress) -> None:
+    for seed in progress(range(1000, 1800), "tears"):
         killed.check(tear(killed.log, seed), tally, seed)
 
 
