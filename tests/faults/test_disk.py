@@ -60,7 +60,7 @@ def test_a_full_disk_is_said_and_shown_and_all_of_it_stored_when_there_is_room(
         before_ns = time.time_ns()
         steady.emit(5000)
         wait_until_full(instance)
-        assert any("activity.db: no space left on the device. Free some" in x for x in daemon.lines)
+        until(lambda: daemon.says("activity.db: no space left on the device. Free some"), "a line")
         state = status_json(instance)
         assert before_ns < state["trouble"]["since_ns"] < time.time_ns()
         assert (state["stored"], state["pending"]) == (500, 5000)
@@ -71,7 +71,7 @@ def test_a_full_disk_is_said_and_shown_and_all_of_it_stored_when_there_is_room(
         filler.unlink()
         steady.account(tally)
         assert instance.status()["trouble"] is None
-        assert any(line.startswith("logd: stored again after") for line in daemon.lines)
+        until(lambda: daemon.says("logd: stored again after"), "a line")
         assert instance.stop() == 0
 
 
@@ -127,9 +127,7 @@ def test_a_limit_on_a_files_size_ends_it_with_the_limits_name(
     instance: Instance, tally: Tally
 ) -> None:
     """Any user can meet this one. The signal that comes with it (SIGXFSZ) kills nobody."""
-    instance.start()
-    instance.stop()
-    limit = instance.config.database.stat().st_size + 300_000
+    limit = 500_000
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -213,7 +211,7 @@ def broken_flush(instance: Instance, disk: FaultyDisk, steady: Steady, seed: int
     instance.settle()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_a_write_that_fails_ends_it_and_nothing_of_it_is_confirmed(
     instance: Instance, directory: Path, tally: Tally, seed: int
 ) -> None:
@@ -388,7 +386,7 @@ def test_a_database_locked_by_another_program_is_said_shown_and_waited_for(
             other.execute("BEGIN EXCLUSIVE")
             steady.emit(200)
             until(lambda: instance.status()["trouble"], "status shows it")
-            assert any("activity.db: locked by another program" in line for line in daemon.lines)
+            until(lambda: daemon.says("activity.db: locked by another program"), "a line")
             state = instance.status()
             assert "locked by another program" in state["trouble"]["what"]
             assert (state["stored"], state["pending"], state["lost"]) == (100, 200, 0)
