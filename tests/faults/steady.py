@@ -45,7 +45,7 @@ class Steady:
         return answer
 
     def emit(self, count: int, **fields: Any) -> int:
-        """So many events; how many were accepted. `text` is a prop, `ts_ns` their time."""
+        """So many events; how many were accepted. `text` is a prop; `ts_ns` goes back for each."""
         accepted: int = self._ask("emit", count=count, **fields)
         return accepted
 
@@ -139,9 +139,10 @@ def main(socket: str, options: dict[str, Any]) -> None:
     def emit(count: int, text: str = "", ts_ns: int | None = None) -> int:
         nonlocal number
         before = number
-        for _ in range(count):
+        for back_ns in range(count):
             props = {"number": number + 1, "text": text}
-            number += client.emit("page_view", user="7", props=props, ts_ns=ts_ns)
+            at_ns = None if ts_ns is None else ts_ns - back_ns
+            number += client.emit("page_view", user="7", props=props, ts_ns=at_ns)
         return number - before
 
     def durable(timeout_s: float) -> str:
