@@ -41,7 +41,7 @@ def test_a_slow_disk_makes_larger_batches_and_no_request_notices(
         assert daemon.lines[-1] == "logd: stopped"
         state = instance.status()
         assert state["stored"] + state["pending"] == 5000
-        assert state["stored"] / state["commits"] > 100
+        assert state["stored"] / state["commits"] > 50
         instance.start()
         steady.account(tally)
 
