@@ -10,6 +10,7 @@ from __future__ import annotations
 from logd.batch import LOST_DAMAGED, LOST_RESTORED, Batch, Producer
 from logd.intake import Intake
 from shared.outbox import (
+    READ_BYTES_MAX,
     Header,
     OutboxError,
     ReadAt,
@@ -45,16 +46,20 @@ def align(producer: Producer, header: Header, read_at: ReadAt, batch: Batch) -> 
     if producer.taken == confirmed:
         return
     if producer.taken > confirmed:
-        page = read_records(
-            read_at,
-            header.ring_bytes,
-            producer.seed,
-            header.confirmed_position,
-            after=confirmed,
-            written=producer.taken,
-            bytes_max=header.ring_bytes,
-        )
-        producer.position = page.position  # before any damage, which reading on will find
+        while confirmed < producer.taken:
+            page = read_records(
+                read_at,
+                header.ring_bytes,
+                producer.seed,
+                producer.position,
+                after=confirmed,
+                written=producer.taken,
+                bytes_max=READ_BYTES_MAX,
+            )
+            producer.position = page.position
+            confirmed += len(page.payloads)
+            if page.damage is not None:
+                break  # before it, where reading on will find it
         return
     lost_from = producer.taken + 1
     found = find_record(read_at, header.ring_bytes, producer.seed, lost_from, header.written)

@@ -10,6 +10,9 @@ that the next begins at a multiple of eight.
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -73,6 +76,8 @@ PID_MAX = 2**31 - 1
 # The daemon reads a ring in pieces of at most this; the first piece is small, for one late event.
 READ_BYTES_FIRST = 16 * 1024
 READ_BYTES_MAX = 1024 * 1024
+# What looking at a possible record costs at least, as bytes of CRC.
+CHECK_BYTES_MIN = 1024
 
 
 class OutboxError(WireError):
@@ -345,27 +350,31 @@ def find_record(
     damaged record: the position that the header confirms is of no use then. Returns (sequence,
     offset in the ring): a position modulo `ring_bytes`.
 
-    A ring made to look like records everywhere costs at most four times its size in CRCs.
+    A ring made to look like records everywhere costs at most four times its size in CRCs. It is
+    read in pieces: whoever made it does not decide how much memory this takes.
     """
-    ring = read_at(HEADER_BYTES, ring_bytes)
-    if len(ring) < ring_bytes:
-        raise OutboxError("truncated outbox", f"{len(ring)} bytes of a ring of {ring_bytes}")
-    ring += ring[:RECORD_BYTES_MAX]  # a record that goes on at the start
-    best: tuple[int, int] | None = None
     checked_bytes_max = 4 * ring_bytes
-    unpack = RECORD_HEAD.unpack_from
-    for offset in range(0, ring_bytes, 8):
-        length, _crc, sequence = unpack(ring, offset)
-        if length > PAYLOAD_BYTES_MAX or not sequence_min <= sequence <= written:
-            continue
-        if best is not None and sequence >= best[0]:
-            continue
-        checked_bytes_max -= length
-        if checked_bytes_max < 0:
-            break
-        try:
-            decode_record(ring, offset, seed)
-        except WireError:
-            continue
-        best = (sequence, offset)
+    best: tuple[int, int] | None = None
+    highest = written
+    for start in range(0, ring_bytes, READ_BYTES_MAX):
+        length = min(READ_BYTES_MAX, ring_bytes - start)
+        # With a whole record behind it, which at the ring's end goes on at its start.
+        piece = read_ring(read_at, ring_bytes, start, length + aligned(RECORD_BYTES_MAX))
+        if len(piece) < length + aligned(RECORD_BYTES_MAX):
+            raise OutboxError("truncated outbox", f"less than a ring of {ring_bytes} bytes")
+        words = array("Q", piece)  # a record's sequence is one of them
+        if sys.byteorder == "big":
+            words.byteswap()
+        for index, sequence in enumerate(words[1 : 1 + length // 8]):
+            if not sequence_min <= sequence <= highest:
+                continue
+            payload_bytes = LENGTH_CRC.unpack_from(piece, index * 8)[0]
+            if payload_bytes > PAYLOAD_BYTES_MAX:
+                continue
+            checked_bytes_max -= max(payload_bytes, CHECK_BYTES_MIN)
+            if checked_bytes_max < 0:
+                return best
+            with contextlib.suppress(WireError):
+                decode_record(piece, index * 8, seed)
+                best, highest = (sequence, start + index * 8), sequence - 1
     return best

@@ -16,6 +16,7 @@ from typing import Any
 import msgpack
 
 from shared.paths import check_socket_path
+from shared.wire import check_whole
 
 QUERY_VERSION = 1
 REQUEST_BYTES_MAX = 64 * 1024
@@ -80,6 +81,7 @@ def read_frame(read: Callable[[int], bytes], bytes_max: int) -> dict[str, Any] |
     if len(body) < length:
         raise FrameError(f"the stream ended after {len(body)} of {length} bytes of a frame")
     try:
+        check_whole(body)
         message = msgpack.unpackb(body, strict_map_key=True)
     except (ValueError, TypeError, RecursionError) as error:
         # msgpack's own errors derive from ValueError; TypeError is an unhashable key.

@@ -49,6 +49,9 @@ DATAGRAM_BYTES_MAX = 128 * 1024
 # SQLite keeps a sequence as a signed 64-bit number.
 SEQUENCE_MAX = INT64_MAX
 
+# Packed values up to this size are unpacked as they are: what they can claim is small as well.
+UNCHECKED_BYTES_MAX = 512
+
 _ZEROS = b"\0\0\0"
 
 
@@ -109,6 +112,7 @@ def unpack_payload(payload: bytes) -> Event:
     Fields past the fourth belong to a later minor revision and are ignored.
     """
     try:
+        check_whole(payload)
         fields = msgpack.unpackb(payload, strict_map_key=True, ext_hook=_no_extension)
     except (ValueError, TypeError, RecursionError) as error:
         raise Malformed(f"payload is not msgpack: {error}") from error
@@ -126,9 +130,27 @@ def unpack_payload(payload: bytes) -> Event:
 def unpack_props(props: bytes) -> Any:
     """The map in a packed `props`. Raises Malformed when it is not msgpack."""
     try:
+        check_whole(props)
         return msgpack.unpackb(props, strict_map_key=True, ext_hook=_no_extension)
     except (ValueError, TypeError, RecursionError) as error:
         raise Malformed(f"props are not msgpack: {error}") from error
+
+
+def check_whole(packed: bytes) -> None:
+    """Raises ValueError for msgpack whose arrays claim more items than there are.
+
+    To be called before anything of a stranger is unpacked: msgpack makes room for as many items as
+    an array claims, each time one begins. 32 KiB of nothing but beginnings took 68 MiB and 0.1 s;
+    passing over them without making anything finds that in 0.4 ms.
+    """
+    if len(packed) <= UNCHECKED_BYTES_MAX:
+        return
+    walker = msgpack.Unpacker(max_buffer_size=len(packed))
+    walker.feed(packed)
+    try:
+        walker.skip()
+    except msgpack.OutOfData as error:
+        raise ValueError("incomplete input") from error
 
 
 def _no_extension(code: int, _data: bytes) -> None:
@@ -196,6 +218,7 @@ def decode_farewell(datagram: bytes, seed: int) -> tuple[int, dict[str, int]]:
     """The last sequence and the refusals by cause. Raises WireError."""
     sequence, payload, end = decode_record(datagram, DATAGRAM_HEAD.size, seed)
     try:
+        check_whole(payload)
         refused = msgpack.unpackb(payload, strict_map_key=True, ext_hook=_no_extension)
     except (ValueError, TypeError, RecursionError) as error:
         raise WireError("damaged farewell", str(error)) from error
