@@ -8,6 +8,7 @@ from shared.schema import INT64_MAX
 from shared.wire import Event
 
 EXCERPT_BYTES_MAX = 256
+REASON_CHARS_MAX = 200
 LOSS_EVENTS_MAX = 1_000_000
 
 # Causes in the loss ledger.
@@ -17,6 +18,21 @@ LOST_RESTORED = "restored"  # confirmed once, missing since the database came fr
 LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
 LOST_OUTBOX_GONE = "outbox gone"
 LOST_BEGINNING_UNKNOWN = "beginning unknown"  # first heard of at a high number
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much more may be taken: in events, and in bytes of them."""
+
+    events: int
+    bytes: int
+
+    def part(self, count: int) -> Room:
+        """One of so many equal parts, and something in any case."""
+        return Room(max(1, self.events // count), max(1, self.bytes // count))
+
+    def __bool__(self) -> bool:
+        return self.events > 0 and self.bytes > 0
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +53,7 @@ class Producer:
     pid: int = 0
     has_outbox: bool = False
     behind: bool = False
+    passed_over: int = 0  # turns in which there was no room for it
     ended: bool = False
     refused: dict[str, int] = field(default_factory=dict)
 
@@ -105,6 +122,7 @@ class Batch:
         sequence: int | None = None,
     ) -> None:
         excerpt = data[:EXCERPT_BYTES_MAX]
+        reason = reason[:REASON_CHARS_MAX]  # it may quote what a stranger wrote
         self.refusals.append(Refusal(uid, pid, reason, excerpt, len(data), producer, sequence))
         if producer is not None:
             self.producers[producer] = None
@@ -129,18 +147,25 @@ class Batch:
             producer.stored = producer.taken
 
     @property
-    def room_events(self) -> int:
-        """How many more events it takes."""
-        return max(0, self._events_max - len(self.events) - len(self.refusals))
+    def entries(self) -> int:
+        """How many rows it will make, watermarks aside."""
+        return len(self.events) + len(self.refusals) + len(self.losses)
 
-    @property
-    def room_bytes(self) -> int:
-        """How many more bytes of them it takes."""
-        return max(0, self._bytes_max - self.bytes)
+    def room(self, at_least: int | None = None) -> Room:
+        """How much more it takes; with `at_least`, at least one such part of all it takes."""
+        events, size = self._events_max - self.entries, self._bytes_max - self.bytes
+        if at_least is not None:
+            events = max(events, self._events_max // at_least, 1)
+            size = max(size, self._bytes_max // at_least)
+        return Room(max(0, events), max(0, size))
+
+    def filled(self, part: int) -> bool:
+        """Whether one of so many equal parts of it is taken."""
+        return self.entries * part >= self._events_max or self.bytes * part >= self._bytes_max
 
     @property
     def full(self) -> bool:
-        return not (self.room_bytes and self.room_events)
+        return self.filled(1)
 
     def __bool__(self) -> bool:
         return bool(self.events or self.losses or self.refusals or self.producers)

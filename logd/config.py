@@ -40,7 +40,30 @@ query_socket_mode = "0600"
 # stop_timeout_s = 10             # the time a clean stop may take
 # gap_events_max = 1000000        # a jump in a producer's numbers past this is refused
 # quarantine_rows_max = 10000     # older rows give way; the counts stay
+
+# Outboxes: how many are held open at once, of all users and of one; further ones wait. What they
+# take of memory is not logd's and not in its bound: past this, status and a line in the log say so.
+# outboxes_max = 4000
+# outboxes_per_user_max = 2000
+# outboxes_bytes_max = 2147483648
+
+# The bound of logd's own memory, resident. A start with batch_events_max, batch_bytes_max,
+# outboxes_max and cache_bytes_max that cannot fit is refused. Reports have a process of their own.
+# cache_bytes_max = 16777216      # pages of the database
+# memory_bytes_max = 134217728
 """
+
+
+SHOWN_CHARS_MAX = 80
+MIB = 1024 * 1024
+
+# What the parts of the daemon take of memory at most, in bytes; tests/faults/test_memory.py holds
+# the sum against what the kernel counts. An event in a batch is Python objects, a row, a hash and
+# roll-ups, whatever its size; its bytes are there as read, as kept and as bound to a statement.
+PROGRAM_BYTES = 44 * MIB
+EVENT_BYTES = 1536
+EVENT_COPIES = 3
+OUTBOX_BYTES = 2048
 
 
 @dataclass(frozen=True)
@@ -63,6 +86,11 @@ class Config:
     stop_timeout_s: int = 10
     gap_events_max: int = 1_000_000
     quarantine_rows_max: int = 10_000
+    outboxes_max: int = 4000
+    outboxes_per_user_max: int = 2000
+    outboxes_bytes_max: int = 2 * 1024 * MIB
+    cache_bytes_max: int = 16 * MIB
+    memory_bytes_max: int = 128 * MIB
 
     @property
     def lock_file(self) -> Path:
@@ -88,18 +116,20 @@ def parse(text: str, file: Path) -> Config:
     """Validates the text of a configuration that stands, or will stand, at `file`."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{file}: not valid TOML: nested too deep") from error
+    except ValueError as error:  # also of a number with thousands of digits
+        raise ConfigError(f"{file}: not valid TOML: {_short(str(error))}") from error
     values: dict[str, Any] = {}
     for name, value in table.items():
         check = _CHECKS.get(name)
         where = f"{file}, line {_line_of(text, name)}"
         if check is None:
-            raise ConfigError(f"{where}: unknown name {name!r}{_nearest(name)}")
+            raise ConfigError(f"{where}: unknown name {_shown(name)}{_nearest(name)}")
         try:
             values[name] = check(value)
         except ValueError as error:
-            raise ConfigError(f"{where}: {name} = {value!r}: {error}") from error
+            raise ConfigError(f"{where}: {name} = {_shown(value)}: {error}") from error
     folder = file.parent
     for name, default in _PATHS.items():
         values[name] = Path(os.path.normpath(folder / values.get(name, default)))
@@ -112,7 +142,31 @@ def parse(text: str, file: Path) -> Config:
         values["outbox_directory"] = Path(os.path.normpath(folder / values["outbox_directory"]))
     else:
         values["outbox_directory"] = default_outbox_directory(values["socket"])
-    return Config(path=file, **values)
+    config = Config(path=file, **values)
+    _check_memory(config)
+    return config
+
+
+def memory_parts(config: Config) -> dict[str, int]:
+    """What each setting may make the daemon take of memory, in bytes."""
+    return {
+        "the program": PROGRAM_BYTES,
+        "batch_events_max": config.batch_events_max * EVENT_BYTES,
+        "batch_bytes_max": config.batch_bytes_max * EVENT_COPIES,
+        "outboxes_max": config.outboxes_max * OUTBOX_BYTES,
+        "cache_bytes_max": config.cache_bytes_max,
+    }
+
+
+def _check_memory(config: Config) -> None:
+    parts = memory_parts(config)
+    needed = sum(parts.values())
+    if needed > config.memory_bytes_max:
+        shown = ", ".join(f"{name} {-(-size // MIB)}" for name, size in parts.items())
+        raise ConfigError(
+            f"{config.path}: memory_bytes_max = {config.memory_bytes_max} is too little: up to "
+            f"{needed} bytes may be needed. In MiB: {shown}. Raise it, or lower one of these."
+        )
 
 
 def default_outbox_directory(socket: Path) -> Path:
@@ -130,8 +184,19 @@ def _line_of(text: str, name: str) -> int | str:
     return "?"
 
 
+def _shown(value: object) -> str:
+    try:
+        return _short(repr(value))
+    except (ValueError, RecursionError):  # a number of thousands of digits; a deep table
+        return f"a value of type {type(value).__name__}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS_MAX else text[: SHOWN_CHARS_MAX - 3] + "..."
+
+
 def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name, _CHECKS, n=1)
+    near = difflib.get_close_matches(name[:SHOWN_CHARS_MAX], _CHECKS, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(_CHECKS))}"
 
 
@@ -189,5 +254,10 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "stop_timeout_s": _whole(1, 600),
     "gap_events_max": _whole(0, 10**12),
     "quarantine_rows_max": _whole(0, 10_000_000),
+    "outboxes_max": _whole(1, 1_000_000),
+    "outboxes_per_user_max": _whole(1, 1_000_000),
+    "outboxes_bytes_max": _whole(MIB, 2**60),
+    "cache_bytes_max": _whole(MIB, 64 * 1024 * MIB),
+    "memory_bytes_max": _whole(16 * MIB, 2**60),
 }
 assert {field.name for field in fields(Config)} == {"path", *_CHECKS}

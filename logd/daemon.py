@@ -84,12 +84,25 @@ class Daemon(Delivery[OpenOutbox]):
             self._wait(timeout_s)
             closed = self._inotify.names() if self._inotify else set()
             self.step(self._receiver.datagrams(), closed, time.monotonic())
+            self._say_usage()
         self._tell(None if self._stalled is None else str(self._stalled))
 
     @property
     def stalled(self) -> NotYet | None:
         """What nothing can be stored for at the moment."""
         return self._stalled
+
+    def _say_usage(self) -> None:
+        """Outboxes are not in our own memory, but in the machine's: counted and said apart."""
+        usage = self._outboxes.usage
+        total = sum(size for _, size in usage.values())
+        if total > self._config.outboxes_bytes_max:
+            uid, (files, size) = max(usage.items(), key=lambda item: item[1][1])
+            self._say(
+                "outboxes take %d bytes of memory, outboxes_bytes_max is %d; most of it, %d bytes "
+                "in %d files, is of user %d",
+                total, self._config.outboxes_bytes_max, size, files, uid,
+            )  # fmt: skip
 
     def _wait(self, timeout_s: float | None) -> None:
         if self._more:

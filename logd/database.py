@@ -65,7 +65,6 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")  # the store does it, and hears
-            connection.execute("PRAGMA cache_size = -32000")
             connection.execute("PRAGMA journal_size_limit = 67108864")
     except sqlcipher3.Error as error:
         connection.close()

@@ -11,19 +11,26 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from logd.batch import LOST_DAMAGED, Batch, Producer
+from logd.batch import LOST_DAMAGED, Batch, Producer, Room
 from logd.config import Config
 from logd.errors import NotYet
+from logd.fairness import Files, Waiting, in_turn
 from logd.intake import Intake
 from logd.repair import align, read_on, resynchronise
 from shared.outbox import Header
-from shared.outbox_file import outbox_name
+from shared.outbox_file import outbox_name, parse_name
 from shared.wire import RECORD_HEAD, OtherVersion, WireError
 
 # After so many datagrams at once the kernel's queue may have been full (its depth is 10 by
 # default, plus one), and senders may have been turned away: then the outboxes are looked at.
 QUEUE_DEPTH_MIN = 10
 DRAIN_DATAGRAMS_MAX = 4096
+# Datagrams take one such part of a batch, and so many at once, at most: under a flood of them the
+# outboxes are read all the same.
+DATAGRAMS_PART = 4
+# So many names of a listing are looked at in a turn, and so much of damaged rings is searched.
+DISCOVER_FILES_MAX = 1000
+SEARCH_BYTES_MAX = 8 * 1024 * 1024
 LOG_INTERVAL_S = 30.0
 
 _log = logging.getLogger("logd")
@@ -65,7 +72,7 @@ AnOutbox = TypeVar("AnOutbox", bound=Outbox)
 class Directory(Protocol[AnOutbox]):
     """What the core needs of `logd.outboxes.Outboxes`; raises and means what that does."""
 
-    def names(self) -> list[tuple[str, int, int]]: ...
+    def names(self) -> Iterable[tuple[str, int, int]]: ...
     def has(self, name: str) -> bool: ...
     def open(self, name: str, uid: int, producer_id: int) -> AnOutbox | None: ...
     def refuse(self, outbox: AnOutbox) -> None: ...
@@ -94,14 +101,21 @@ class Delivery(Generic[AnOutbox]):
         self._intake = Intake(self._introduce, config.gap_events_max)
         self._open: dict[Producer, AnOutbox] = {}
         self._given_up: list[AnOutbox] = []  # removed behind the commit that books their loss
-        self._open_max = open_max
+        self._files = Files(
+            min(open_max, config.outboxes_max),
+            config.outboxes_per_user_max,
+            shared=config.many_users,
+        )
+        self._listing: Iterator[tuple[str, int, int]] | None = None
+        self._unfinished: Iterator[tuple[int, int, str]] = iter(())
+        self._search_bytes_left = SEARCH_BYTES_MAX
         self._batch = self._new_batch()
         self._look_interval_s = config.look_interval_ms / 1000
         self._look_due_s = 0.0
         self._more = False  # something was left unread for want of room in the batch
         self._stalled: NotYet | None = None
         self._now_s = 0.0
-        self._logged_at_s = -LOG_INTERVAL_S
+        self._logged_at_s: dict[str, float] = {}
 
     # -- one turn --------------------------------------------------------------------------------
 
@@ -111,24 +125,30 @@ class Delivery(Generic[AnOutbox]):
         Raises NotYet when it cannot tell which outboxes there are.
         """
         self._now_s = now_s
-        present = set()
         try:
-            listed = self._outboxes.names()
+            for name, uid, producer_id in self._outboxes.names():
+                self._search_bytes_left = SEARCH_BYTES_MAX
+                self._discover(name, uid, producer_id)
         except OSError as error:
             # Taken for an empty directory, it would book every open producer's end as lost.
             raise NotYet(f"the outboxes cannot be listed: {error.strerror}.") from error
-        for name, uid, producer_id in listed:
-            present.add((uid, producer_id))
-            self._discover(name, uid, producer_id)
-        for uid, producer_id, cause in self._store.unfinished():
-            if (uid, producer_id) not in present:
-                self._book_end(self._intake.producer(uid, producer_id), cause)
+        self._unfinished = iter(self._store.unfinished())
+        self._book_ends()
         for producer in list(self._open):
             self._confirm(producer)  # committed by a predecessor that did not get to say so
 
-    def _book_end(self, producer: Producer, cause: str) -> None:
-        self._batch.lose(producer, producer.taken + 1, None, cause)
-        producer.ended = True
+    def _book_ends(self) -> None:
+        """Producers that can say no more: any number of them, so as many as a batch takes."""
+        while not self._batch.full:
+            end = next(self._unfinished, None)
+            if end is None:
+                return
+            uid, producer_id, cause = end
+            producer = self._intake.producer(uid, producer_id)
+            if not producer.ended and not producer.has_outbox:
+                self._batch.lose(producer, producer.taken + 1, None, cause)
+                producer.ended = True
+        self._more = True
 
     def step(self, datagrams: Iterable[Datagram], closed: set[str], now_s: float) -> None:
         """Takes what has arrived, reads what is missing, commits, confirms: all that there is.
@@ -141,13 +161,17 @@ class Delivery(Generic[AnOutbox]):
         if self._stalled is not None:
             self._commit()
             return
+        self._search_bytes_left = SEARCH_BYTES_MAX
         drained = self._drain(datagrams)
+        self._book_ends()
         due = now_s >= self._look_due_s
         if due:
             self._look_due_s = now_s + self._look_interval_s
-            self._discover_new()
-        elif closed:
-            self._discover_new(closed)
+        self._discover_new(due=due)
+        for name in closed:
+            parsed = parse_name(name)
+            if parsed is not None:
+                self._discover(name, *parsed)
         self._look(due=due, all_of_them=due or bool(closed) or drained >= QUEUE_DEPTH_MIN)
         if self._batch or (due and self._batch.duplicates):
             self._commit()
@@ -162,48 +186,70 @@ class Delivery(Generic[AnOutbox]):
                 batch.refuse(uid, pid, "oversize datagram", data)
             else:
                 datagram(data, uid, pid, batch)
-            if batch.full or drained == DRAIN_DATAGRAMS_MAX:
+            if batch.filled(DATAGRAMS_PART) or drained == DRAIN_DATAGRAMS_MAX:
                 self._more = True
                 break
         return drained
 
     # -- outboxes --------------------------------------------------------------------------------
 
-    def _discover_new(self, names: set[str] | None = None) -> None:
+    def _discover_new(self, *, due: bool = True) -> None:
+        """Goes on in the listing, or begins one: any number of files may be there."""
         try:
-            listed = self._outboxes.names()
+            if due and self._listing is None:
+                self._listing = iter(self._outboxes.names())
+            for _ in range(DISCOVER_FILES_MAX if self._listing is not None else 0):
+                found = next(self._listing, None)  # type: ignore[arg-type] # it is there
+                if found is None:
+                    self._listing = None
+                    return
+                self._discover(*found)
+            self._more = self._more or self._listing is not None
         except OSError as error:
+            self._listing = None
             self._say("the outboxes cannot be listed now: %s", error.strerror)
-            return
-        for name, uid, producer_id in listed:
-            if names is None or name in names:
-                self._discover(name, uid, producer_id)
 
     def _discover(self, name: str, uid: int, producer_id: int) -> None:
         producer = self._intake.producers.get((uid, producer_id))
-        if producer is None:
+        if producer is not None:
+            if producer not in self._open:
+                self._attach(producer, name)
+        elif not self._outboxes.has(name):
+            pass  # gone, or refused before
+        elif not self._files.room_for(uid):
+            self._wait_for_room(name, uid)
+        else:
             producer = self._intake.producer(uid, producer_id)  # introduces it, with its outbox
-            if not producer.has_outbox:
-                self._intake.forget(producer)
-        elif producer not in self._open:
-            self._attach(producer, name)
+            if producer not in self._open and producer.taken == producer.stored:
+                self._intake.forget(producer)  # what waits is found again by its name
+
+    def _wait_for_room(self, name: str, uid: int) -> None:
+        self._say(
+            "%s: waits, since %d outboxes of user %d are open already",
+            name, self._files.held(uid), uid,
+        )  # fmt: skip
 
     def _introduce(self, uid: int, producer_id: int) -> Producer:
         producer = self._store.producer(uid, producer_id)
-        self._attach(producer, outbox_name(uid, producer_id))
+        if not producer.ended:
+            self._attach(producer, outbox_name(uid, producer_id))
         return producer
 
     def _attach(self, producer: Producer, name: str) -> None:
         """Opens the producer's outbox, if it has one, and finds its place in it."""
-        if len(self._open) >= self._open_max and self._outboxes.has(name):
-            producer.has_outbox = producer.behind = True
-            self._say("%s: waits, since %d outboxes are open already", name, self._open_max)
+        room = self._files.room_for(producer.uid)
+        if not (room and self._search_bytes_left > 0) and self._outboxes.has(name):
+            producer.has_outbox = producer.behind = True  # what is missing lies there: no loss
+            if not room:
+                self._wait_for_room(name, producer.uid)
             return
         outbox = None
         try:
             outbox = self._outboxes.open(name, producer.uid, producer.id)
             if outbox is None:
                 return
+            if outbox.header.confirmed_sequence != producer.taken:
+                self._search_bytes_left -= outbox.header.ring_bytes
             align(producer, outbox.header, outbox.read_at, self._batch)
         except OtherVersion as error:
             producer.has_outbox = True  # what is missing lies there, so a gap is no loss
@@ -212,7 +258,7 @@ class Delivery(Generic[AnOutbox]):
             if outbox is not None:
                 self._outboxes.refuse(outbox)
             self._batch.refuse(producer.uid, producer.pid, f"outbox: {error}", name.encode())
-            _log.warning("%s: refused as an outbox: %s", name, error)
+            self._say("%s: refused as an outbox: %s", name, error)
         except OSError as error:
             # Out of descriptors, say. It is there, so a gap is no loss: tried again at each look.
             producer.has_outbox = producer.behind = True
@@ -224,33 +270,45 @@ class Delivery(Generic[AnOutbox]):
             if producer.pid == 0:
                 producer.pid = outbox.header.pid
             self._open[producer] = outbox
+            self._files.add(producer.uid)
+
+    def _let_go(self, producer: Producer) -> AnOutbox | None:
+        outbox = self._open.pop(producer, None)
+        if outbox is not None:
+            self._files.drop(producer.uid)
+        return outbox
 
     def _look(self, *, due: bool, all_of_them: bool) -> None:
         """Reads on in the outboxes that are ahead of the batch; `due`: also asks who lives."""
-        for producer, outbox in list(self._open.items()):
+        waiting = []
+        for producer, outbox in self._open.items():
             if not (all_of_them or producer.behind):
                 continue
-            if self._batch.full:
-                self._more = True
-                return
             # Whether it lives is asked before what it has written is read: what a producer
             # writes last must be seen by the read after it is known to be dead.
             alive = outbox.alive() if all_of_them else True
-            if alive and not due and outbox.written() == producer.taken:
+            written = outbox.written()
+            if alive and not due and written == producer.taken:
                 producer.behind = False
                 continue
+            waiting.append(Waiting(producer, outbox, alive, max(0, written - producer.taken)))
+        for one, room in in_turn(waiting, self._batch):
+            if room is None:
+                one.producer.behind = self._more = True
+                continue
             try:
-                self._read(producer, outbox, alive)
+                self._read(one.producer, one.outbox, one.alive, room)
             except WireError as error:
-                self._give_up(producer, outbox, str(error))
+                self._give_up(one.producer, one.outbox, str(error))
 
-    def _read(self, producer: Producer, outbox: AnOutbox, alive: bool) -> None:
+    def _read(self, producer: Producer, outbox: AnOutbox, alive: bool, room: Room) -> None:
         header = outbox.refresh()
         if header.refused != producer.refused:
             producer.refused = header.refused
             self._batch.note(producer)
-        damage = read_on(producer, header, outbox.read_at, self._batch, self._intake)
-        if damage is not None:
+        damage = read_on(producer, header, outbox.read_at, self._batch, self._intake, room)
+        if damage is not None and self._search_bytes_left > 0:
+            self._search_bytes_left -= header.ring_bytes
             _log.warning("%s: %s", outbox.name, damage)
             outbox.scans_left -= 1
             if outbox.scans_left >= 0:
@@ -279,7 +337,8 @@ class Delivery(Generic[AnOutbox]):
             producer.uid, producer.pid, f"outbox: {reason}", outbox.name.encode(), producer
         )
         producer.has_outbox = producer.behind = False
-        self._given_up.append(self._open.pop(producer))
+        self._let_go(producer)
+        self._given_up.append(outbox)
 
     # -- commit ----------------------------------------------------------------------------------
 
@@ -289,7 +348,7 @@ class Delivery(Generic[AnOutbox]):
             self._store.commit(batch, self._clock_ns())
         except NotYet as problem:
             if self._stalled is None:
-                self._logged_at_s = -LOG_INTERVAL_S
+                self._logged_at_s.clear()
             self._stalled = problem
             self._say("%s Trying again every second.", problem)
             return
@@ -305,7 +364,7 @@ class Delivery(Generic[AnOutbox]):
         for outbox in self._given_up:
             self._outboxes.remove(outbox)  # which is how a living producer finds out
         self._given_up.clear()
-        self._intake.trim()
+        self._intake.trim(keep=self._open)
 
     def _confirm(self, producer: Producer) -> None:
         outbox = self._open.get(producer)
@@ -314,7 +373,7 @@ class Delivery(Generic[AnOutbox]):
 
     def _dismiss(self, producer: Producer) -> None:
         """Its end is on disk: the outbox can go."""
-        outbox = self._open.pop(producer, None)
+        outbox = self._let_go(producer)
         if outbox is not None:
             self._outboxes.remove(outbox)
         self._intake.forget(producer)
@@ -325,6 +384,6 @@ class Delivery(Generic[AnOutbox]):
 
     def _say(self, message: str, *args: object) -> None:
         """Logs at a bounded rate: what goes on being wrong is not said a thousand times."""
-        if self._now_s - self._logged_at_s >= LOG_INTERVAL_S:
-            self._logged_at_s = self._now_s
+        if self._now_s - self._logged_at_s.get(message, -LOG_INTERVAL_S) >= LOG_INTERVAL_S:
+            self._logged_at_s[message] = self._now_s
             _log.warning(message, *args)

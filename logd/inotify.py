@@ -34,19 +34,23 @@ class Inotify:
             raise OSError(error, "inotify_add_watch")
 
     def names(self) -> set[str]:
-        """The files something happened to since the last call; never waits."""
-        found: set[str] = set()
-        while True:
-            try:
-                data = os.read(self.fd, 64 * 1024)
-            except BlockingIOError:
-                return found
-            offset = 0
-            while offset < len(data):
-                _watch, _mask, _cookie, length = _EVENT.unpack_from(data, offset)
-                offset += _EVENT.size
-                found.add(os.fsdecode(data[offset : offset + length].rstrip(b"\0")))
-                offset += length
+        """The files something happened to since the last call; never waits.
+
+        Not more than one read gives, a thousand or so: who makes them happen as fast as we read
+        must not keep us here. The rest comes with the next call.
+        """
+        try:
+            data = os.read(self.fd, 64 * 1024)
+        except BlockingIOError:
+            return set()
+        found = set()
+        offset = 0
+        while offset < len(data):
+            _watch, _mask, _cookie, length = _EVENT.unpack_from(data, offset)
+            offset += _EVENT.size
+            found.add(os.fsdecode(data[offset : offset + length].rstrip(b"\0")))
+            offset += length
+        return found
 
     def close(self) -> None:
         """Ends the watch."""

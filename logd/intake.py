@@ -5,7 +5,7 @@ Pure: bytes in, batch out. `introduce` brings in what is known of a producer at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
 from shared.outbox import REFUSAL_CAUSES, REFUSALS_MAX, aligned
@@ -50,16 +50,18 @@ class Intake:
     def forget(self, producer: Producer) -> None:
         """Drops a producer that has ended; its watermark stays in the database."""
         self.producers.pop((producer.uid, producer.id), None)
-        self._uid_of_outbox.pop(producer.id, None)
+        if self._uid_of_outbox.get(producer.id) == producer.uid:
+            del self._uid_of_outbox[producer.id]
 
-    def trim(self) -> None:
+    def trim(self, keep: Container[Producer] = ()) -> None:
         """Forgets idle producers past a bound; for when the batch at hand is empty.
 
-        Strangers may invent producers without end; what is on disk can be introduced again.
+        Strangers may invent producers without end; what is on disk can be introduced again. Those
+        to `keep` are the ones whose outbox is held open.
         """
         if len(self.producers) < PRODUCERS_MAX:
             return
-        idle = [p for p in self.producers.values() if not p.has_outbox and p.taken == p.stored]
+        idle = [p for p in self.producers.values() if p.taken == p.stored and p not in keep]
         for producer in idle[: PRODUCERS_MAX // 2]:
             self.forget(producer)
 
@@ -72,10 +74,11 @@ class Intake:
             if pid == 0:
                 # Queued before credentials were asked for: whose it is, nobody can say.
                 raise WireError("sender unknown")
-            owner = self._uid_of_outbox.get(producer_id, uid)
-            if owner != uid:
-                raise WireError("another user's producer id", f"it has an outbox of uid {owner}")
             known = self.producers.get((uid, producer_id))
+            owner = self._uid_of_outbox.get(producer_id, uid)
+            # Who was heard of before stays heard, whatever file somebody names after its id.
+            if owner != uid and known is None:
+                raise WireError("another user's producer id", f"it has an outbox of uid {owner}")
             seed = known.seed if known is not None else producer_seed(producer_id)
             if kind == KIND_FAREWELL:
                 last, refused = decode_farewell(data, seed)
@@ -93,7 +96,10 @@ class Intake:
             batch.refuse(uid, pid, str(error), data)
 
     def offer(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> None:
-        """A record that arrived by itself: taken if it is the next, else judged by its number."""
+        """A record that arrived by itself: taken if it is the next, else judged by its number.
+
+        Raises WireError when its number is beyond all sense: the rest of its datagram is as well.
+        """
         taken = producer.taken
         if sequence <= taken:
             batch.duplicates += 1
@@ -105,13 +111,7 @@ class Intake:
                 return
             far = sequence - taken - 1 > self._gap_events_max
             if far and taken:
-                batch.refuse(
-                    producer.uid,
-                    producer.pid,
-                    f"sequence jumps from {taken} to {sequence}",
-                    payload,
-                )
-                return
+                raise WireError(f"sequence jumps from {taken} to {sequence}")
             if far:
                 # Never heard of: an old client of a new database. How much of this is missing
                 # here was perhaps stored in the former one.

@@ -12,6 +12,8 @@ import os
 import stat
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +43,8 @@ from shared.rendezvous import (
 from shared.wire import WireError
 
 TEMPORARY_AGE_MAX_S = 60.0
+# Files of one user that are no outboxes; further ones are not looked into.
+REFUSED_PER_USER_MAX = 1000
 _OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 
 
@@ -98,6 +102,19 @@ class OpenOutbox:
         os.pwrite(self.fd, data, offset)
 
 
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """A file as it was when it was refused, and whose it is."""
+
+    inode: int
+    ctime_ns: int
+    uid: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> _Identity:
+        return cls(status.st_ino, status.st_ctime_ns, status.st_uid)
+
+
 class Outboxes:
     """The directory: `prepare` makes it ours, `attach` only opens it; then names in it are taken.
 
@@ -113,7 +130,10 @@ class Outboxes:
         self._fd = -1
         # Files that were refused: not looked at again until they change, or our own closing of
         # them would wake us for ever.
-        self._refused: dict[str, tuple[int, int]] = {}
+        self._refused: dict[str, _Identity] = {}
+        self._refused_of: Counter[int] = Counter()
+        # Files and bytes of each user in the directory, as of the last whole listing.
+        self.usage: dict[int, tuple[int, int]] = {}
 
     def prepare(self, socket_path: str) -> None:
         """Makes the directory, keeps its token if it has one, and tells clients about it.
@@ -141,19 +161,23 @@ class Outboxes:
         """Opens the directory as it is. Raises OSError."""
         self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def names(self) -> list[tuple[str, int, int]]:
-        """(name, uid, producer id) of every file that is named like an outbox."""
-        found = []
-        listed = os.listdir(self._fd)  # noqa: PTH208 - by descriptor
-        if self._refused:
-            self._refused = {name: self._refused[name] for name in listed if name in self._refused}
-        for name in listed:
-            parsed = parse_name(name)
-            if parsed is not None:
-                found.append((name, *parsed))
-            elif name.startswith(TEMPORARY_PREFIX) and self._access == os.O_RDWR:
-                self._remove_stale(name)
-        return found
+    def names(self) -> Iterator[tuple[str, int, int]]:
+        """(name, uid, producer id) of every file that is named like an outbox, one at a time."""
+        gone = set(self._refused)
+        usage: dict[int, tuple[int, int]] = {}
+        with os.scandir(self._fd) as listed:
+            for entry in listed:
+                name = entry.name
+                parsed = parse_name(name)
+                if parsed is not None:
+                    gone.discard(name)
+                    _count(entry, usage)
+                    yield (name, *parsed)
+                elif name.startswith(TEMPORARY_PREFIX) and self._access == os.O_RDWR:
+                    self._remove_stale(name)
+        for name in gone:
+            self._forget_refused(name)
+        self.usage = usage
 
     def _remove_stale(self, name: str) -> None:
         """A producer that was killed while it created its outbox had accepted nothing yet."""
@@ -163,32 +187,48 @@ class Outboxes:
                 os.unlink(name, dir_fd=self._fd)
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of that name; takes no descriptor to find out."""
+        """Whether there is a file of that name, not refused before; opens nothing to find out."""
         try:
-            os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return True
+        return self._refused.get(name) != _Identity.of(status)
 
     def open(self, name: str, uid: int, producer_id: int) -> OpenOutbox | None:
         """The outbox of that name; None when there is none, or one refused before.
 
         Raises Foreign with what is wrong with it, OtherVersion for a newer one, and OSError when
-        this process is out of something (descriptors, memory) and may try again.
+        this process is out of something (descriptors, memory) and may try again, as it may when
+        the file's user has too many there that are none.
         """
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
-            self._refused.pop(name, None)
+            self._forget_refused(name)
             return None
-        identity = (status.st_ino, status.st_ctime_ns)
+        identity = _Identity.of(status)
         if self._refused.get(name) == identity:
             return None
+        if self._refused_of[identity.uid] >= REFUSED_PER_USER_MAX and name not in self._refused:
+            raise OSError(
+                errno.EDQUOT,
+                f"user {identity.uid} has {REFUSED_PER_USER_MAX} files there that are no outboxes",
+            )
         try:
             return self._open(name, uid, producer_id)
         except WireError:
-            self._refused[name] = identity
+            self._remember_refused(name, identity)
             raise
+
+    def _remember_refused(self, name: str, identity: _Identity) -> None:
+        self._forget_refused(name)
+        self._refused[name] = identity
+        self._refused_of[identity.uid] += 1
+
+    def _forget_refused(self, name: str) -> None:
+        identity = self._refused.pop(name, None)
+        if identity is not None:
+            self._refused_of[identity.uid] -= 1
 
     def _open(self, name: str, uid: int, producer_id: int) -> OpenOutbox:
         flags = self._access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -217,15 +257,19 @@ class Outboxes:
         return OpenOutbox(name, uid, producer_id, fd, header)
 
     def remove(self, outbox: OpenOutbox) -> None:
-        """Removes the file of a dead producer, once all of it is stored."""
+        """Removes the file of a dead producer, once all of it is stored.
+
+        Another file that has been put under its name since is not what was read, and stays.
+        """
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(outbox.name, dir_fd=self._fd)
+            there = os.stat(outbox.name, dir_fd=self._fd, follow_symlinks=False)
+            if os.path.samestat(there, os.fstat(outbox.fd)):
+                os.unlink(outbox.name, dir_fd=self._fd)
         os.close(outbox.fd)
 
     def refuse(self, outbox: OpenOutbox) -> None:
         """Closes an outbox that turned out unreadable; it is not opened again as it is now."""
-        status = os.fstat(outbox.fd)
-        self._refused[outbox.name] = (status.st_ino, status.st_ctime_ns)
+        self._remember_refused(outbox.name, _Identity.of(os.fstat(outbox.fd)))
         os.close(outbox.fd)
 
     def release(self, outbox: OpenOutbox) -> None:
@@ -237,6 +281,14 @@ class Outboxes:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _count(entry: os.DirEntry[str], usage: dict[int, tuple[int, int]]) -> None:
+    with contextlib.suppress(OSError):
+        status = entry.stat(follow_symlinks=False)
+        files, size = usage.get(status.st_uid, (0, 0))
+        # What it takes, not how long it says it is: a sparse file takes nothing.
+        usage[status.st_uid] = (files + 1, size + status.st_blocks * 512)
 
 
 def filesystem_type(path: Path) -> str | None:

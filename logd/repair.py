@@ -7,7 +7,7 @@ restored from an older backup).
 
 from __future__ import annotations
 
-from logd.batch import LOST_DAMAGED, LOST_RESTORED, Batch, Producer
+from logd.batch import LOST_DAMAGED, LOST_RESTORED, Batch, Producer, Room
 from logd.intake import Intake
 from shared.outbox import (
     READ_BYTES_MAX,
@@ -73,17 +73,23 @@ def align(producer: Producer, header: Header, read_at: ReadAt, batch: Batch) -> 
 
 
 def read_on(
-    producer: Producer, header: Header, read_at: ReadAt, batch: Batch, intake: Intake
+    producer: Producer,
+    header: Header,
+    read_at: ReadAt,
+    batch: Batch,
+    intake: Intake,
+    room: Room | None = None,
 ) -> str | None:
-    """Takes what the outbox holds past `taken`, as far as the batch has room.
+    """Takes what the outbox holds past `taken`, as far as there is room: by default, in the batch.
 
     `header` must have been read after the producer was last asked whether it lives. Returns what
     is damaged at the next record, or None; a torn read of a live ring is repeated first.
     """
     check_numbers(header, producer.taken)
     damage: str | None = None
+    room = room or batch.room()
     for _ in range(2):
-        if producer.taken >= header.written or batch.full:
+        if producer.taken >= header.written or not room:
             return None
         page = read_records(
             read_at,
@@ -92,9 +98,10 @@ def read_on(
             producer.position,
             after=producer.taken,
             written=header.written,
-            bytes_max=batch.room_bytes,
-            records_max=batch.room_events,
+            bytes_max=room.bytes,
+            records_max=room.events,
         )
+        room = Room(room.events - len(page.payloads), room.bytes - sum(map(len, page.payloads)))
         intake.records(producer, page.payloads, batch)
         producer.position = page.position
         damage = page.damage

@@ -62,7 +62,13 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     key = keyfile.read(config.key_file)
     inherited = inherited_sockets()
     check_database(config, lock.database_made)
-    store = Store(config.database, key, time.time_ns(), config.quarantine_rows_max)
+    store = Store(
+        config.database,
+        key,
+        time.time_ns(),
+        config.quarantine_rows_max,
+        config.cache_bytes_max,
+    )
     lock.note_database()
     outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
     outboxes.prepare(str(config.socket))

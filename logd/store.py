@@ -24,6 +24,7 @@ from shared.wire import producer_seed
 _ROWS_PER_STATEMENT = (2000, 200, 20, 1)
 _CHECKPOINT_TRIES = 2
 _CHECKPOINT_PAGES = 1000
+_UNFINISHED_PAGE_ROWS = 1000
 BUSY_TIMEOUT_RUNNING_MS = 500
 
 _log = logging.getLogger("logd")
@@ -34,12 +35,20 @@ COUNTERS = ("stored", "lost", "quarantined", "quarantined_events", "duplicates_i
 class Store:
     """The open database. Raises LogdError kinds; after anything but NotYet, stop using it."""
 
-    def __init__(self, path: Path, key: bytes, now_ns: int, quarantine_rows_max: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        key: bytes,
+        now_ns: int,
+        quarantine_rows_max: int,
+        cache_bytes_max: int = 16 * 1024 * 1024,
+    ) -> None:
         self._path = path
         self._quarantine_rows_max = quarantine_rows_max
         self._boot_id = current_boot_id()
         self._connection: Connection = connect(path, key)
         try:
+            self._connection.execute(f"PRAGMA cache_size = -{cache_bytes_max // 1024}")
             self.schema = migrate(self._connection, now_ns)
             self._make_durable(now_ns)
             self._load()
@@ -109,15 +118,18 @@ class Store:
 
         They are of an earlier boot, or had an outbox. Nobody knows how far they had got.
         """
-        boot_id = self._boot_id
-        rows = self._connection.execute(
-            "SELECT uid, key, boot_id, has_outbox FROM producer WHERE ended = 0"
-        ).fetchall()
-        for uid, key, seen_boot_id, has_outbox in rows:
-            if seen_boot_id != boot_id:
-                yield uid, int(key, 16), LOST_TAIL_UNKNOWN
-            elif has_outbox:
-                yield uid, int(key, 16), LOST_OUTBOX_GONE
+        boot_id, last = self._boot_id, 0
+        # In pages, since there may be any number of them, and commits between two.
+        while rows := self._connection.execute(
+            "SELECT id, uid, key, boot_id, has_outbox FROM producer"
+            " WHERE ended = 0 AND id > ? ORDER BY id LIMIT ?",
+            (last, _UNFINISHED_PAGE_ROWS),
+        ).fetchall():
+            for last, uid, key, seen_boot_id, has_outbox in rows:  # noqa: B007 - of the last row
+                if seen_boot_id != boot_id:
+                    yield uid, int(key, 16), LOST_TAIL_UNKNOWN
+                elif has_outbox:
+                    yield uid, int(key, 16), LOST_OUTBOX_GONE
 
     # -- commit ----------------------------------------------------------------------------------
 

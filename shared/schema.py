@@ -15,6 +15,7 @@ EVENT_TYPE_CHARS_MAX = 64
 USER_BYTES_MAX = 128
 PROPS_DEPTH_MAX = 16
 PAYLOAD_BYTES_MAX = 32 * 1024
+KEY_CHARS_SHOWN = 40
 
 # SQLite's integers and msgpack's signed ones end here; the year 2262 for a time in nanoseconds.
 INT64_MAX = 2**63 - 1
@@ -100,7 +101,8 @@ def _check_value(where: str, value: object, depth_left: int) -> None:
         for key, item in value.items():
             if type(key) is not str:
                 raise Malformed(f"{where}: a key of type {type(key).__name__}, expected text")
-            _check_value(f"{where}.{key}", item, depth_left - 1)
+            # Cut: each value's place is spelled out, and a key may be as long as an event.
+            _check_value(f"{where}.{key[:KEY_CHARS_SHOWN]}", item, depth_left - 1)
     elif isinstance(value, list | tuple):
         for item in value:
             _check_value(f"{where}[]", item, depth_left - 1)

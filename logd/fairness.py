@@ -1,0 +1,109 @@
+"""Whose turn it is: no user, and no producer of a user, keeps the others from being read. Pure.
+
+What a batch takes is shared among the users that have something waiting, a user's part among the
+user's producers: whoever wants less than its share leaves the rest to the others, and whom a turn
+had no room for comes first in the next. Files held open are shared among users likewise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from logd.batch import Batch, Producer, Room
+
+# What outboxes may always add to a batch, whatever datagrams have taken of it.
+OUTBOXES_PART = 4
+
+T = TypeVar("T")
+
+
+class Waiting(Generic[T]):
+    """An outbox with `events` to read, and its producer."""
+
+    __slots__ = ("alive", "events", "outbox", "producer")
+
+    def __init__(self, producer: Producer, outbox: T, alive: bool, events: int) -> None:
+        self.producer = producer
+        self.outbox = outbox
+        self.alive = alive
+        self.events = events
+
+
+def in_turn(waiting: list[Waiting[T]], batch: Batch) -> Iterator[tuple[Waiting[T], Room | None]]:
+    """The outboxes in the order to read them, each with the room it has; None: not this time.
+
+    The caller reads into `batch` before it asks for the next: what one leaves is the others'.
+    """
+    users: dict[int, list[Waiting[T]]] = {}
+    for one in waiting:
+        users.setdefault(one.producer.uid, []).append(one)
+    left = _Budget(batch, batch.room(at_least=OUTBOXES_PART))
+    for count, own in zip(range(len(users), 0, -1), _ordered(users), strict=True):
+        share = _Budget(batch, left.room.part(count))
+        own.sort(key=lambda one: (-one.producer.passed_over, one.events))
+        for producers, one in zip(range(len(own), 0, -1), own, strict=True):
+            room = share.room.part(producers) if share.room and left.room else None
+            one.producer.passed_over = 0 if room else one.producer.passed_over + 1
+            yield one, room
+
+
+def _ordered(users: dict[int, list[Waiting[T]]]) -> list[list[Waiting[T]]]:
+    return sorted(
+        users.values(),
+        key=lambda own: (
+            -max(one.producer.passed_over for one in own),
+            sum(one.events for one in own),
+        ),
+    )
+
+
+class _Budget:
+    """Room that gets less as the batch gets more."""
+
+    def __init__(self, batch: Batch, room: Room) -> None:
+        self._batch = batch
+        self._events_end = batch.entries + room.events
+        self._bytes_end = batch.bytes + room.bytes
+
+    @property
+    def room(self) -> Room:
+        batch = self._batch
+        return Room(max(0, self._events_end - batch.entries), max(0, self._bytes_end - batch.bytes))
+
+
+class Files:
+    """How many outboxes are held open, and whether a user may have one more.
+
+    With `shared`, a user may have half of what the others leave: so there is always some left for
+    a user who comes later.
+    """
+
+    def __init__(self, files_max: int, per_user_max: int, *, shared: bool) -> None:
+        self.files_max = files_max
+        self._per_user_max = per_user_max
+        self._shared = shared
+        self._held: Counter[int] = Counter()
+
+    def room_for(self, uid: int) -> bool:
+        """Whether one more of this user may be opened."""
+        own = self._held[uid]
+        free = self.files_max - self._held.total() + own
+        if self._shared:
+            free = (free + 1) // 2
+        return own < min(free, self._per_user_max)
+
+    def held(self, uid: int) -> int:
+        """How many this user has."""
+        return self._held[uid]
+
+    def add(self, uid: int) -> None:
+        """One more is open."""
+        self._held[uid] += 1
+
+    def drop(self, uid: int) -> None:
+        """One less."""
+        self._held[uid] -= 1
+        if not self._held[uid]:
+            del self._held[uid]

@@ -1,0 +1,347 @@
+"""What a stranger can hand to each parser, and what must hold whatever it is.
+
+Each target takes bytes; anything but the parser's documented exceptions comes out of it as a
+failure, and so does a broken invariant. `test_fuzz.py` feeds them from hypothesis and from the kept
+inputs; as a program this module is a coverage-guided fuzzer, where the package `atheris` is there:
+
+    python -m tests.faults.fuzzing TARGET CORPUS_DIRECTORY -max_total_time=60
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from logd import config
+from logd.batch import EXCERPT_BYTES_MAX, REASON_CHARS_MAX, Batch, Producer
+from logd.errors import ConfigError
+from logd.intake import Intake
+from logd.repair import align, read_on, resynchronise
+from logd.reporter import Reporter
+from logd.store import Store
+from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, OutboxWriter, outbox_bytes, parse_header
+from shared.query import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, FrameError, read_frame
+from shared.schema import INT64_MAX, Malformed, check_props
+from shared.wire import (
+    RECORD_HEAD,
+    WireError,
+    datagram_head,
+    decode_farewell,
+    decode_record,
+    encode_farewell,
+    encode_record,
+    pack_payload,
+    producer_seed,
+    unpack_payload,
+    unpack_props,
+)
+
+PRODUCER = 7
+SEED = producer_seed(PRODUCER)
+UID = 1001
+GAP_EVENTS_MAX = 1000
+
+
+def _intake() -> tuple[Intake, Batch]:
+    def introduce(uid: int, producer_id: int) -> Producer:
+        return Producer(uid, producer_id, producer_seed(producer_id))
+
+    return Intake(introduce, GAP_EVENTS_MAX), Batch(100, 1 << 20, GAP_EVENTS_MAX)
+
+
+def check_batch(batch: Batch) -> None:
+    """All of it can be stored, and none of it is larger than it counts for."""
+    for producer, sequence, event in batch.events:
+        assert 1 <= sequence <= producer.taken <= INT64_MAX
+        assert 0 <= event.ts_ns <= INT64_MAX
+        event.type.encode()
+        (event.user or "").encode()
+    for refusal in batch.refusals:
+        assert len(refusal.reason) <= REASON_CHARS_MAX, "a reason is short"
+        assert len(refusal.excerpt) <= EXCERPT_BYTES_MAX
+        refusal.reason.encode()
+    for loss in batch.losses:
+        assert 1 <= loss.first <= INT64_MAX
+        assert loss.last is None or loss.first <= loss.last <= INT64_MAX
+        assert loss.events is None or loss.events <= GAP_EVENTS_MAX
+
+
+def payload(data: bytes) -> None:
+    """What is taken for an event is one, and packs to the same event again."""
+    try:
+        event = unpack_payload(data)
+    except Malformed:
+        return
+    props = unpack_props(event.props)
+    check_props(props)
+    again = unpack_payload(
+        pack_payload(msgpack.Packer(), event.type, event.ts_ns, event.user, props)
+    )
+    assert (again.type, again.ts_ns, again.user) == (event.type, event.ts_ns, event.user)
+    assert repr(unpack_props(again.props)) == repr(props)  # as text: nan is not equal to itself
+
+
+def record(data: bytes) -> None:
+    """What is taken for a record is the very bytes that this record is encoded to."""
+    try:
+        sequence, body, end = decode_record(data, 0, SEED)
+    except WireError:
+        return
+    assert encode_record(SEED, sequence, body) == data[:end]
+
+
+def datagram(data: bytes) -> None:
+    """One datagram costs at most one refusal beside those of its events, and moves no neighbour."""
+    intake, batch = _intake()
+    neighbour = intake.producer(UID + 1, PRODUCER)
+    intake.datagram(data, UID, 5, batch)
+    check_batch(batch)
+    numbered = [r for r in batch.refusals if r.sequence is not None]
+    assert len(batch.refusals) <= len(numbered) + 1
+    assert (len(batch.events) + len(numbered)) * RECORD_HEAD.size <= len(data)
+    assert (neighbour.taken, neighbour.ended) == (0, False)
+
+
+def sealed(data: bytes) -> None:
+    """As `datagram`, with every CRC right: a fuzzer finds no CRC by itself."""
+    datagram(datagram_head(PRODUCER) + b"".join(_sealed_records(data)))
+
+
+def _sealed_records(data: bytes) -> Iterator[bytes]:
+    offset = 0
+    while offset + 10 <= len(data):
+        length, sequence = struct.unpack_from("<HQ", data, offset)
+        offset += 10
+        yield encode_record(SEED, sequence, data[offset : offset + length])
+        offset += length
+
+
+def farewell(data: bytes) -> None:
+    """The counts of a farewell are counts, and it says the same when it is said again."""
+    packed = datagram_head(PRODUCER, 1) + encode_record(SEED, 5, data)
+    intake, batch = _intake()
+    intake.datagram(packed, UID, 5, batch)
+    check_batch(batch)
+    try:
+        last, refused = decode_farewell(packed, SEED)
+    except WireError:
+        return
+    assert last == 4
+    assert decode_farewell(encode_farewell(PRODUCER, last, refused), SEED) == (last, refused)
+
+
+@cache
+def genuine_outbox() -> bytes:
+    """A ring that has gone around once, with events waiting in it."""
+    buffer = bytearray(outbox_bytes(RING_BYTES_MIN))
+    writer = OutboxWriter(memoryview(buffer), PRODUCER, pid=1, now_ns=1)
+    words = memoryview(buffer).cast("Q")
+    packed = pack_payload(msgpack.Packer(), "page_view", 1, "7", {"text": "x" * 500})
+    for number in range(150):
+        assert writer.append(packed)
+        if number < 100:
+            words[16], words[17] = writer.written, writer.bytes_written
+    return bytes(buffer)
+
+
+def outbox(data: bytes) -> None:
+    """A genuine outbox written over here and there: read within bounds, and its numbers make sense.
+
+    Input: one byte for the watermark, then patches: a 3-byte offset, a length byte, bytes.
+    """
+    file = bytearray(genuine_outbox())
+    watermark = data[0] if data else 0
+    offset = 1
+    while offset + 4 <= len(data):
+        at = int.from_bytes(data[offset : offset + 3], "little") % len(file)
+        patch = data[offset + 4 : offset + 4 + data[offset + 3] % 64]
+        file[at : at + len(patch)] = patch[: len(file) - at]
+        offset += 4 + len(patch)
+    bytes_read = 0
+
+    def read_at(start: int, length: int) -> bytes:
+        nonlocal bytes_read
+        bytes_read += length
+        return bytes(file[start : start + length])
+
+    intake, batch = _intake()
+    producer = intake.producer(UID, PRODUCER)
+    producer.taken = producer.stored = watermark
+    before = watermark
+    with contextlib.suppress(WireError):
+        header = parse_header(bytes(file[:HEADER_BYTES]), len(file))
+        align(producer, header, read_at, batch)
+        for _ in range(4):
+            if read_on(producer, header, read_at, batch, intake) is not None:
+                resynchronise(producer, header, read_at, header.written, batch)
+        assert before <= producer.taken <= header.written
+        assert producer.position >= 0
+    assert before <= producer.taken
+    check_batch(batch)
+    # align, and four times two readings and a search.
+    assert bytes_read <= 16 * 2 * len(file)
+
+
+class _Taken:
+    """In place of the report process's client: takes what a client would take."""
+
+    def emit(self, event_type: str, *, user: str | None, props: dict[str, Any]) -> bool:
+        try:
+            check_props(props)
+            pack_payload(msgpack.Packer(), event_type, 1, user, props)
+        except Malformed:
+            return False
+        return True
+
+
+@cache
+def _reporter() -> Reporter:
+    directory = Path(tempfile.mkdtemp(prefix="logd-fuzz-"))
+    # Stays for the life of the process, as the cached reporter does; removed by its owner's tests.
+    made = Reporter.__new__(Reporter)
+    text = 'database = "activity.db"\n'
+    made._config = config.parse(text, directory / "logd.toml")
+    made._key = bytes(32)
+    made._client = _Taken()  # type: ignore[assignment] # stands in for it
+    store = Store(made._config.database, made._key, 1, 100)
+    intake, batch = _intake()
+    for number, kind in enumerate(("page_view", "task_completed", "quiz_submitted"), start=1):
+        props = {"task": 1, "quiz": 2, "score": 0.5}
+        packed = pack_payload(msgpack.Packer(), kind, 10**18, "7", props)
+        intake.offer(intake.producer(UID, PRODUCER), number, packed, batch)
+    store.commit(batch, 1)
+    batch.settle()
+    store.close()
+    return made
+
+
+def reporter_directory() -> Path:
+    """Where the database lies that queries are asked of."""
+    return _reporter()._config.path.parent
+
+
+def frame(data: bytes) -> None:
+    """A stream of bytes is frames, the end, or a FrameError; a map is answered by one frame."""
+    position = 0
+
+    def read(length: int) -> bytes:
+        nonlocal position
+        part = data[position : position + min(length, 7 + length // 2)]
+        position += len(part)
+        return part
+
+    try:
+        while (message := read_frame(read, REQUEST_BYTES_MAX)) is not None:
+            _answered(message)
+    except FrameError:
+        pass
+    assert position <= len(data)
+
+
+def request(data: bytes) -> None:
+    """As `frame`, with the frame's length right."""
+    try:
+        message = msgpack.unpackb(data, strict_map_key=True) if len(data) < 2000 else None
+    except (ValueError, TypeError):
+        return
+    if isinstance(message, dict):
+        _answered({"v": 1, **message})
+
+
+def _answered(message: dict[Any, Any]) -> None:
+    answer = _reporter().answer(message, UID, 5)
+    position = 0
+
+    def read(length: int) -> bytes:
+        nonlocal position
+        position += length
+        return answer[position - length : position]
+
+    decoded = read_frame(read, RESPONSE_BYTES_MAX)
+    assert decoded is not None
+    assert set(decoded) in ({"ok", "rows", "next"}, {"ok", "error", "message"})
+    assert decoded["ok"] is True or decoded["error"] != "database", decoded
+
+
+def configuration(data: bytes) -> None:
+    """A configuration is refused with ConfigError, or every one of its values can be used."""
+    text = data.decode("utf-8", "replace")
+    try:
+        parsed = config.parse(text, Path("/srv/logd/logd.toml"))
+    except ConfigError as error:
+        said = str(error)
+    else:
+        _usable(parsed)
+        return
+    assert said.startswith("/srv/logd/logd.toml")
+    assert len(said) < 1000, "a message for people"
+
+
+def _usable(parsed: config.Config) -> None:
+    for path in (parsed.database, parsed.key_file, parsed.socket, parsed.outbox_directory):
+        assert path.is_absolute()
+        assert b"\0" not in os.fsencode(path)
+    assert sum(config.memory_parts(parsed).values()) <= parsed.memory_bytes_max
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "payload": payload,
+    "record": record,
+    "datagram": datagram,
+    "sealed": sealed,
+    "farewell": farewell,
+    "outbox": outbox,
+    "frame": frame,
+    "request": request,
+    "configuration": configuration,
+}
+
+
+def begin_with(target: str) -> list[bytes]:
+    """Inputs that get a fuzzer past the first checks."""
+    packed = pack_payload(msgpack.Packer(), "page_view", 1, "7", {"a": [1, {"b": None}]})
+    whole = datagram_head(PRODUCER) + encode_record(SEED, 1, packed)
+    asked = {"v": 1, "report": "events", "params": {"limit": 5, "user": "7"}, "asked_by": "9"}
+    reports = ("summary", "completions", "timeline", "losses", "score_distribution")
+    body = msgpack.packb(asked)
+    return {
+        "payload": [packed],
+        "record": [encode_record(SEED, 1, packed)],
+        "datagram": [whole, encode_farewell(PRODUCER, 3, {"outbox_full": 2})],
+        "sealed": [struct.pack("<HQ", len(packed), 1) + packed],
+        "farewell": [msgpack.packb({"outbox_full": 2})],
+        "outbox": [b"\0", b"\x65" + bytes([64, 0, 0, 8]) + (200).to_bytes(8, "little")],
+        "frame": [len(body).to_bytes(4, "big") + body],
+        "request": [body, *(msgpack.packb({**asked, "report": name}) for name in reports)],
+        "configuration": [config.TEMPLATE.replace("# ", "").encode(), config.TEMPLATE.encode()],
+    }[target]
+
+
+def main() -> None:
+    import atheris  # type: ignore[import-not-found, unused-ignore] # not a dependency
+
+    target = sys.argv.pop(1)
+    logging.disable()
+    for number, data in enumerate(begin_with(target)):
+        (Path(sys.argv[1]) / f"begin-{number}").write_bytes(data)
+    modules = ("logd", "shared", "tomllib")
+    for module in [sys.modules[n] for n in sorted(sys.modules) if n.split(".")[0] in modules]:
+        for name, value in list(vars(module).items()):
+            if getattr(value, "__module__", None) == module.__name__ and hasattr(value, "__code__"):
+                setattr(module, name, atheris.instrument_func(value))
+    atheris.Setup(sys.argv, TARGETS[target])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

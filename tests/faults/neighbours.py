@@ -1,0 +1,249 @@
+"""Neighbours of the daemon, good and hostile, as processes under users of their own.
+
+    python -m tests.faults.neighbours KIND UID SOCKET COUNTS SEED EVENTS
+
+Each kind but `good` goes on until it is killed. What the kernel took of its events is counted in
+the file COUNTS, in memory that outlives the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+import random
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgpack
+
+from shared.client import Client
+from shared.outbox import OutboxWriter, outbox_bytes
+from shared.outbox_file import outbox_name
+from shared.wire import (
+    datagram_head,
+    encode_farewell,
+    encode_record,
+    pack_payload,
+    producer_seed,
+)
+from tests.support import DEADLINE_S, Instance, Process
+
+HOSTILE_UID = 65534
+GOOD_UID = 1001
+# What a sender with the default SO_SNDBUF can send at most.
+LARGEST_BYTES = 212_992 - 32
+
+Datagram = tuple[bytes, int]  # with the number of events in it that logd has to account for
+
+
+def datagram(producer_id: int, sequence: int, payload: bytes | None = None) -> bytes:
+    """One event as a client without an outbox sends it."""
+    payload = payload or pack_payload(msgpack.Packer(), "page_view", 1, "7", None)
+    record = encode_record(producer_seed(producer_id), sequence, payload)
+    return datagram_head(producer_id) + record
+
+
+def garbage(rng: random.Random, _events: int) -> Iterator[Datagram]:
+    """Noise of all lengths, most of it with a head that looks right."""
+    while True:
+        head = datagram_head(rng.getrandbits(64)) if rng.random() < 0.8 else b""
+        yield head + rng.randbytes(rng.randrange(1, 2000)), 0
+
+
+def largest(rng: random.Random, _events: int) -> Iterator[Datagram]:
+    """As much as one datagram holds, of noise, and of records too large for a datagram."""
+    noise = datagram_head(1) + rng.randbytes(LARGEST_BYTES - 16)
+    while True:
+        yield noise, 0
+
+
+def valid(rng: random.Random, events: int) -> Iterator[Datagram]:
+    """Good events, a hundred in a datagram; past `events`, the same ones over and over."""
+    producer_id = rng.getrandbits(64)
+    head, seed = datagram_head(producer_id), producer_seed(producer_id)
+    payload = pack_payload(msgpack.Packer(), "page_view", 1, "flood", {"text": "x" * 200})
+    for n in itertools.count():
+        first = n * 100 % events + 1
+        records = (encode_record(seed, first + number, payload) for number in range(100))
+        yield head + b"".join(records), 100 if n * 100 < events else 0
+
+
+def producers(rng: random.Random, events: int) -> Iterator[Datagram]:
+    """A new producer with each datagram; past `events`, ones that were there."""
+    first = rng.getrandbits(62)
+    for n in itertools.count():
+        yield datagram(first + n % events, 1), int(n < events)
+
+
+def malformed(rng: random.Random, events: int) -> Iterator[Datagram]:
+    """Records that are whole, of deep, huge and lying msgpack, each in its turn."""
+    deep = b"\x81\xa1a" * 5000 + b"\x80"
+    payloads = [
+        msgpack.packb(["page_view", 1, None, deep]),
+        b"\x91" * 32_000,
+        b"\xdc\x7f\xff" * 10_000,  # arrays in arrays, each of which claims 32,767 items
+        msgpack.packb(["page_view", 1, None, msgpack.packb({"k" * 20_000: {"l" * 9000: b"x"}})]),
+    ]
+    producer_id = rng.getrandbits(64)
+    for n in itertools.count():
+        sequence, payload = n % events + 1, payloads[n % len(payloads)]
+        yield datagram(producer_id, sequence, payload), int(n < events)
+
+
+def numbers(rng: random.Random, _events: int) -> Iterator[Datagram]:
+    """Sequences at the ends of 63 and 64 bits, of events and of farewells."""
+    producer_id = rng.getrandbits(64)
+    yield datagram(producer_id, 1), 1
+    while True:
+        for sequence in (2**63 - 1, 2**63, 2**64 - 1):
+            yield datagram(producer_id, sequence), 0
+            yield encode_farewell(producer_id, sequence - 1, {"outbox_full": 2**63 - 1}), 0
+
+
+KINDS: dict[str, Callable[[random.Random, int], Iterator[Datagram]]] = {
+    "garbage": garbage,
+    "largest": largest,
+    "valid": valid,
+    "producers": producers,
+    "malformed": malformed,
+    "numbers": numbers,
+}
+
+
+def flood(kind: str, path: str, words: memoryview, rng: random.Random, events: int) -> None:
+    """As fast as the daemon takes it. Descriptors go along with each tenth datagram."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.connect(path)
+    with open(os.devnull) as file:
+        for n, (data, count) in enumerate(KINDS[kind](rng, events)):
+            if n % 10 == 0 and len(data) < 100_000:
+                socket.send_fds(sock, [data], [file.fileno()] * 3)
+            else:
+                sock.send(data)
+            words[0] += count
+            words[1] = n + 1
+
+
+def good(path: str, words: memoryview, events: int) -> None:
+    """Some hundred events a second; then how long it takes until all of it is on the disk."""
+    client = Client(path, outbox_bytes=4 * 1024 * 1024)
+    for number in range(1, events + 1):
+        while not client.emit("page_view", user="good", props={"number": number}):
+            words[1] += 1
+            time.sleep(0.001)
+        words[0] = number
+        time.sleep(0.001)
+    start_s = time.monotonic()
+    assert client.flush(DEADLINE_S), client.stats()
+    words[2] = int((time.monotonic() - start_s) * 1000)
+    assert client.stats()["outbox"]["reason"] is None, client.stats()
+
+
+def main(kind: str, uid: int, path: str, counts: str, seed: int, events: int) -> None:
+    with open(counts, "r+b") as file:
+        words = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("Q")
+    if uid != os.getuid():
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+    if kind == "good":
+        good(path, words, events)
+    else:
+        with contextlib.suppress(OSError):  # the daemon has gone
+            flood(kind, path, words, random.Random(seed), events)
+
+
+class Neighbour:
+    """One of them, from outside."""
+
+    def __init__(
+        self, instance: Instance, kind: str, uid: int, *, seed: int = 1, events: int = 1000
+    ) -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="logd-count-")  # noqa: SIM115 - kept open
+        self._file.truncate(mmap.PAGESIZE)
+        self.process = Process(
+            "-m", "tests.faults.neighbours", kind, str(uid), instance.socket,
+            self._file.name, str(seed), str(events),
+        )  # fmt: skip
+        self.pid = self.process.popen.pid
+
+    def count(self, index: int) -> int:
+        """0: events accepted; 1: refused, or datagrams of a flood; 2: milliseconds of the flush."""
+        return int.from_bytes(os.pread(self._file.fileno(), 8, index * 8), sys.byteorder)
+
+    def finish(self) -> None:
+        """Waits for its own end."""
+        code = self.process.popen.wait(DEADLINE_S)
+        self.process.close()
+        assert code == 0, self.process.lines
+
+    def close(self) -> None:
+        """Ends it; its counts can still be read."""
+        self.process.close()
+
+
+@contextlib.contextmanager
+def neighbours(
+    instance: Instance, kind: str, count: int, uid: int, **options: int
+) -> Iterator[list[Neighbour]]:
+    """So many of a kind at once; all gone at the end."""
+    running: list[Neighbour] = []
+    try:
+        for seed in range(count):
+            running.append(Neighbour(instance, kind, uid, seed=seed, **options))
+        yield running
+    finally:
+        for one in running:
+            one.close()
+
+
+def for_many_users(instance: Instance, **settings: object) -> None:
+    """Lets processes of any user reach the instance."""
+    instance.configure(socket_mode="0666", many_users=True, **settings)
+    os.chmod(instance.directory.parent, 0o711)
+    os.chmod(instance.directory, 0o711)
+
+
+def plant(
+    directory: Path,
+    producer_id: int,
+    events: int,
+    *,
+    uid: int | None = None,
+    ring_bytes: int = 64 * 1024,
+    text_bytes: int = 0,
+) -> Path:
+    """An outbox as a producer leaves it that has died since, with so many events waiting."""
+    owner = os.getuid() if uid is None else uid
+    buffer = bytearray(outbox_bytes(ring_bytes))
+    writer = OutboxWriter(memoryview(buffer), producer_id, pid=1, now_ns=1)
+    props = {"text": "x" * text_bytes} if text_bytes else None
+    payload = pack_payload(msgpack.Packer(), "page_view", 1, "7", props)
+    for _ in range(events):
+        assert writer.append(payload), "the ring has room"
+    path = directory / outbox_name(owner, producer_id)
+    temporary = directory / f".{path.name}"
+    temporary.write_bytes(buffer)
+    if owner != os.getuid():
+        os.chown(temporary, owner, owner)
+    temporary.rename(path)
+    return path
+
+
+def memory_bytes(pid: int, name: str) -> int:
+    """A figure of /proc/PID/status: VmRSS is resident now, VmHWM was at most."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"no {name} of process {pid}")
+
+
+if __name__ == "__main__":
+    _kind, _uid, _path, _counts, _seed, _events = sys.argv[1:]
+    main(_kind, int(_uid), _path, _counts, int(_seed), int(_events))
