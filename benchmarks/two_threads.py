@@ -100,7 +100,7 @@ class TwoThreads(Daemon):
     def turn(self, timeout_s: float | None = None) -> None:
         """As the one thread's, but its commit is a hand-over, and a full batch waits for it."""
         self._collect()
-        if self._in_flight is not None and not self._batch.room_bytes:
+        if self._in_flight is not None and not self._batch.room():
             self._wait_for_wake(1.0 if timeout_s is None else timeout_s)
             self._commit()
             return

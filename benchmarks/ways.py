@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from benchmarks.two_threads import TwoThreads
 from logd import config as configuration
 from logd import service
-from logd.batch import Producer
+from logd.batch import Producer, Room
 from logd.daemon import Daemon
 from logd.delivery import QUEUE_DEPTH_MIN, Datagram
 from logd.outboxes import OpenOutbox
@@ -34,9 +34,9 @@ class Counting(Daemon):
 
     from_outboxes = 0
 
-    def _read(self, producer: Producer, outbox: OpenOutbox, alive: bool) -> None:
+    def _read(self, producer: Producer, outbox: OpenOutbox, alive: bool, room: Room) -> None:
         before = producer.taken
-        super()._read(producer, outbox, alive)
+        super()._read(producer, outbox, alive, room)
         self.from_outboxes += producer.taken - before
 
     def close(self) -> None:

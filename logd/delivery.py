@@ -231,8 +231,7 @@ class Delivery(Generic[AnOutbox]):
 
     def _introduce(self, uid: int, producer_id: int) -> Producer:
         producer = self._store.producer(uid, producer_id)
-        if not producer.ended:
-            self._attach(producer, outbox_name(uid, producer_id))
+        self._attach(producer, outbox_name(uid, producer_id))
         return producer
 
     def _attach(self, producer: Producer, name: str) -> None:

@@ -20,6 +20,8 @@ from shared.wire import WireError
 _BY_CAUSE = ("entries", "events", "unknown_extent")
 # Of the loss ledger, so many entries are in the status; `logd losses` has all of them.
 STATUS_LOSSES_MAX = 10
+# Users and senders shown, those with the most first.
+LISTED_MAX = 10
 
 
 def init(directory: Path) -> Config:
@@ -80,7 +82,8 @@ def status(config: Config) -> dict[str, Any]:
     """
     totals: dict[str, Any]
     # Outboxes first: what is stored in between is then counted as stored, not as pending.
-    written, unreadable = _written(config)
+    written, unreadable, usage = _written(config)
+    senders: list[dict[str, Any]] = []
     try:
         connection = open_for_reading(config)
     except NoDatabase:
@@ -107,6 +110,7 @@ def status(config: Config) -> dict[str, Any]:
                 for row in losses_by_cause(connection, Parameters({})).rows
             }
             newest = loss_page(connection, None, STATUS_LOSSES_MAX).rows
+            senders = _senders(connection)
         finally:
             connection.close()
     pid, page = lock.look(config.lock_file)
@@ -122,21 +126,50 @@ def status(config: Config) -> dict[str, Any]:
         "losses_by_cause": by_cause,
         "outboxes": len(written),
         "outboxes_unreadable": unreadable,
+        "outboxes_bytes": sum(size for _, size in usage.values()),
+        "outboxes_by_user": [
+            {"uid": uid, "files": files, "bytes": size, "surplus": files > _files_max(config)}
+            for uid, (files, size) in sorted(usage.items(), key=lambda user: -user[1][1])
+        ][:LISTED_MAX],
+        "quarantine_senders": senders,
         "config": str(config.path),
     }
 
 
-def _written(config: Config) -> tuple[dict[tuple[int, int], int], int]:
-    """The last sequence in each outbox, by (uid, producer id), and how many cannot be read.
+def _files_max(config: Config) -> int:
+    """How many outboxes of one user are open at once at most; further ones wait."""
+    share = config.outboxes_max // 2 if config.many_users else config.outboxes_max
+    return min(share, config.outboxes_per_user_max)
 
-    Those are foreign, or of a newer version: what waits in them is in no sum.
+
+def _senders(connection: Connection) -> list[dict[str, Any]]:
+    """Whose the rows in quarantine are, most rows first; the oldest rows have given way."""
+    rows = connection.execute(
+        # SQLite takes the bare column from the row that max() chose.
+        "SELECT uid, pid, count(*), max(id), reason FROM quarantine"
+        " GROUP BY uid, pid ORDER BY count(*) DESC, max(id) DESC LIMIT ?",
+        (LISTED_MAX,),
+    ).fetchall()
+    return [
+        {"uid": uid, "pid": pid, "rows": count, "newest_reason": reason}
+        for uid, pid, count, _newest, reason in rows
+    ]
+
+
+def _written(
+    config: Config,
+) -> tuple[dict[tuple[int, int], int], int, dict[int, tuple[int, int]]]:
+    """The last sequence in each outbox, by (uid, producer id), how many cannot be read, and how
+    many files and bytes each user has.
+
+    Unreadable are foreign ones, and those of a newer version: what waits in them is in no sum.
     """
     written, unreadable = {}, 0
     outboxes = Outboxes(config.outbox_directory, read_only=True)
     try:
         outboxes.attach()
     except OSError:
-        return {}, 0
+        return {}, 0, {}
     try:
         for name, uid, producer_id in outboxes.names():
             try:
@@ -148,4 +181,4 @@ def _written(config: Config) -> tuple[dict[tuple[int, int], int], int]:
                 unreadable += 1
     finally:
         outboxes.close()
-    return written, unreadable
+    return written, unreadable, outboxes.usage

@@ -20,6 +20,7 @@ def lines(state: Mapping[str, Any]) -> Iterator[str]:
         yield _line(name, value)
     yield from _by_cause(state)
     yield from _ledger(state)
+    yield from _others(state)
 
 
 def loss_line(loss: Row) -> str:
@@ -64,6 +65,23 @@ def _how_many(events: int | None) -> str:
     return "unknown" if events is None else f"{events:,} event{'' if events == 1 else 's'}"
 
 
+def _others(state: Mapping[str, Any]) -> Iterator[str]:
+    """Who has more outboxes than are read at once, and who sent what is in quarantine."""
+    for user in state["outboxes_by_user"]:
+        if user["surplus"]:
+            yield _line(
+                "outboxes",
+                f"user {user['uid']} has {user['files']:,}, {user['bytes']:,} bytes:"
+                " more than are open at once; the others wait",
+            )
+    for sender in state["quarantine_senders"]:
+        yield _line(
+            "quarantined",
+            f"of user {sender['uid']}, pid {sender['pid']}: {sender['rows']:,},"
+            f" the newest: {render.printable(sender['newest_reason'])}",
+        )
+
+
 def _figures(state: Mapping[str, Any]) -> dict[str, object]:
     pid, trouble = state["running_pid"], state["trouble"]
     figures = {}
@@ -74,6 +92,8 @@ def _figures(state: Mapping[str, Any]) -> dict[str, object]:
         "daemon": "not running" if pid is None else f"running, pid {pid}",
         "stored": f"{state['stored']:,} events in {state['commits']:,} commits",
         "pending": f"{state['pending']:,} events in {state['outboxes']:,} outboxes",
+        "outboxes": f"{state['outboxes_bytes']:,} bytes of memory,"
+        f" of {len(state['outboxes_by_user'])} users",
         "unreadable": f"{state['outboxes_unreadable']:,} outboxes, in no sum",
         "lost": f"{state['lost']:,} events; losses of unknown extent: {state['unknown_extent']:,}",
         "quarantined": f"{state['quarantined']:,}, of them events: {state['quarantined_events']:,}",

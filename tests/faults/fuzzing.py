@@ -10,6 +10,7 @@ inputs; as a program this module is a coverage-guided fuzzer, where the package 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import struct
@@ -328,8 +329,7 @@ def begin_with(target: str) -> list[bytes]:
 
 
 def main() -> None:
-    import atheris  # type: ignore[import-not-found, unused-ignore] # not a dependency
-
+    atheris = importlib.import_module("atheris")  # not a dependency
     target = sys.argv.pop(1)
     logging.disable()
     for number, data in enumerate(begin_with(target)):

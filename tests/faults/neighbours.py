@@ -190,13 +190,13 @@ class Neighbour:
 
 @contextlib.contextmanager
 def neighbours(
-    instance: Instance, kind: str, count: int, uid: int, **options: int
+    instance: Instance, kind: str, count: int, uid: int, *, seed: int = 0, events: int = 1000
 ) -> Iterator[list[Neighbour]]:
     """So many of a kind at once; all gone at the end."""
     running: list[Neighbour] = []
     try:
-        for seed in range(count):
-            running.append(Neighbour(instance, kind, uid, seed=seed, **options))
+        for number in range(seed, seed + count):
+            running.append(Neighbour(instance, kind, uid, seed=number, events=events))
         yield running
     finally:
         for one in running:

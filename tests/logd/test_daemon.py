@@ -283,7 +283,7 @@ def test_a_client_without_an_outbox_is_heard_also_when_no_more_can_be_opened(
     from tests.logd.test_hostile import datagram, sender
 
     daemon.start()
-    daemon._open_max = 0
+    daemon._files.files_max = 0
     with sender(instance) as sock:
         sock.send(datagram(1))
         sock.send(datagram(4))

@@ -1,0 +1,113 @@
+"""A hostile local process that may write to the socket and have outboxes, beside good ones.
+
+Good producers lose nothing, are read while the flood goes on, and `logd status` names the sender.
+Under users of their own, as root; what one user's processes can do to each other is not promised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.neighbours import (
+    GOOD_UID,
+    HOSTILE_UID,
+    for_many_users,
+    memory_bytes,
+    neighbours,
+)
+from tests.support import Instance, Process, until
+from tests.tally import Tally
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="becoming other users needs root")
+
+LOOK_INTERVAL_MS = 200
+# A look may come late on a busy machine; without its part of each batch an outbox is never read.
+INTERVALS_MAX = 50
+
+
+def descriptors(daemon: Process) -> set[str]:
+    """What the daemon has open, outboxes aside."""
+    found = set()
+    for fd in Path(f"/proc/{daemon.popen.pid}/fd").iterdir():
+        try:
+            target = os.readlink(fd)
+        except FileNotFoundError:
+            continue
+        if ".outbox" not in target:
+            found.add(f"{fd.name} {target}")
+    return found
+
+
+@pytest.fixture
+def daemon(instance: Instance) -> Process:
+    for_many_users(instance, look_interval_ms=LOOK_INTERVAL_MS)
+    return instance.start()
+
+
+def accounted(status: dict[str, Any]) -> int:
+    names = ("stored", "quarantined_events", "pending", "lost")
+    return int(sum(status[name] for name in names))
+
+
+FLOODS = {
+    "garbage": ["garbage"],
+    "largest datagrams": ["largest"],
+    "valid events": ["valid"],
+    "producers and numbers": ["producers", "numbers"],
+    "malformed events": ["malformed"],
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_under_a_flood_good_neighbours_are_read_and_the_sender_is_named(
+    instance: Instance, daemon: Process, tally: Tally, flood: str
+) -> None:
+    """Two processes flood under one user, two good ones emit under another."""
+    before = descriptors(daemon)
+    kinds = (FLOODS[flood] * 2)[:2]
+    with contextlib.ExitStack() as stack:
+        hostile = [
+            stack.enter_context(
+                neighbours(instance, kind, 1, HOSTILE_UID, seed=number, events=5000)
+            )[0]
+            for number, kind in enumerate(kinds)
+        ]
+        until(lambda: all(one.count(1) > 50 for one in hostile), "the flood is on")
+        with neighbours(instance, "good", 2, GOOD_UID, events=400) as good:
+            for one in good:
+                one.finish()  # all of it is on the disk, while the flood goes on
+            assert all(one.process.popen.poll() is None for one in hostile), "it still does"
+            flush_ms = max(one.count(2) for one in good)
+        assert flush_ms <= INTERVALS_MAX * LOOK_INTERVAL_MS
+        assert not {fd for fd in descriptors(daemon) - before if "/dev/null" in fd}
+        assert memory_bytes(daemon.popen.pid, "VmHWM") <= instance.config.memory_bytes_max
+    accepted = sum(one.count(0) for one in (*good, *hostile))
+    until(lambda: accounted(instance.status()) >= accepted, "what was queued is read")
+    status = instance.settle()
+    refused = sum(one.count(1) for one in good)
+    events = instance.events()
+    tally.account(
+        status, events, attempted=accepted + refused, accepted=accepted, refused=refused,
+        killed=200,
+    )  # fmt: skip
+    assert sum(event["user"] == "good" for event in events) == 800
+    assert status["lost"] == 0
+    if flood == "valid events":
+        assert status["quarantine_senders"] == []
+    else:
+        named = {(s["uid"], s["pid"]) for s in status["quarantine_senders"]}
+        assert named <= {(HOSTILE_UID, one.pid) for one in hostile}
+        assert named
+        said = instance.cli("status")
+        assert f"user {HOSTILE_UID}, pid {hostile[-1].pid}: " in said
+    sent = sum(one.count(1) for one in hostile)
+    tally.say(
+        f"{flood}: {sent:,} datagrams against 800 good events, flushed {flush_ms} ms after the "
+        f"last, at most {memory_bytes(daemon.popen.pid, 'VmHWM') >> 20} MiB resident"
+    )
+    assert instance.stop() == 0

@@ -1,0 +1,354 @@
+"""What a turn takes is shared: floods, greedy outboxes and many files hold up nobody else's.
+
+The daemon's turns one at a time, in this process; who is a hostile neighbour is another user where
+the test may give files away.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from logd import keyfile
+from logd.batch import Batch, Producer
+from logd.daemon import Daemon
+from logd.fairness import Files, Waiting, in_turn
+from logd.outboxes import REFUSED_PER_USER_MAX, OpenOutbox, Outboxes
+from logd.receiver import Receiver, bind
+from logd.store import Store
+from shared.outbox import HEADER_BYTES, find_record
+from shared.outbox_file import outbox_name
+from shared.wire import Event
+from tests.faults import neighbours
+from tests.faults.neighbours import GOOD_UID, HOSTILE_UID, datagram, plant
+from tests.support import Instance, check_streams
+from tests.tally import Tally
+
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="giving files away needs root")
+
+Start = Callable[..., Daemon]
+
+
+@pytest.fixture
+def start(instance: Instance) -> Iterator[Start]:
+    """Makes a daemon, with settings, that only turns when told to."""
+    made: list[Daemon] = []
+
+    def starting(**settings: object) -> Daemon:
+        instance.configure(**settings)
+        config = instance.config
+        store = Store(config.database, keyfile.read(config.key_file), 1, 100)
+        outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
+        outboxes.prepare(str(config.socket))
+        receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
+        made.append(Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7))
+        return made[-1]
+
+    yield starting
+    for daemon in made:
+        daemon.close()
+
+
+def look(daemon: Daemon) -> None:
+    """One turn in which the look is due."""
+    daemon._look_due_s = 0.0
+    daemon.turn(timeout_s=0)
+
+
+class Filler:
+    """Fills the kernel's queue, and goes on with what it did not take the last time."""
+
+    def __init__(self, sock: socket.socket, flood: Iterator[neighbours.Datagram]) -> None:
+        self._sock = sock
+        self._flood = flood
+        self._next = next(flood)
+        self.events = 0  # that the kernel has taken
+
+    def fill(self) -> None:
+        while True:
+            try:
+                self._sock.send(self._next[0])
+            except BlockingIOError:
+                return
+            self.events += self._next[1]
+            self._next = next(self._flood)
+
+
+def account(instance: Instance, tally: Tally, accepted: int) -> dict[str, int]:
+    status = instance.status()
+    tally.account(status, instance.events(), attempted=accepted, accepted=accepted)
+    return status
+
+
+@pytest.mark.parametrize("kind", ["garbage", "valid", "largest", "producers"])
+def test_a_flood_that_fills_every_batch_leaves_the_outboxes_their_part(
+    instance: Instance, start: Start, tally: Tally, kind: str
+) -> None:
+    """The queue is full again at each turn, and holds more than a batch takes."""
+    daemon = start(batch_events_max=10)
+    path = plant(instance.config.outbox_directory, 5, 12)
+    flood = neighbours.KINDS[kind](random.Random(1), 10**6)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(instance.socket)
+        sock.setblocking(False)
+        filler = Filler(sock, flood)
+        for _ in range(8):
+            filler.fill()
+            look(daemon)
+        assert not path.exists(), "all of it is stored, and its file removed, during the flood"
+        stored = [e for e in instance.events() if e["producer"] == f"{os.getuid()}-{5:016x}"]
+        assert len(stored) == 12
+        for _ in range(100):
+            look(daemon)  # what is still queued
+    account(instance, tally, 12 + filler.events)
+
+
+def test_greedy_outboxes_do_not_keep_a_later_one_waiting(
+    instance: Instance, start: Start, tally: Tally
+) -> None:
+    daemon = start(batch_events_max=20)
+    directory = instance.config.outbox_directory
+    for producer_id in (1, 2, 3):
+        plant(directory, producer_id, 500)
+        daemon._discover(outbox_name(os.getuid(), producer_id), os.getuid(), producer_id)
+    last = plant(directory, 9, 5)
+    for _ in range(2):
+        look(daemon)
+    assert not last.exists(), "the last one is read in the first two turns"
+    assert instance.status()["pending"] > 1400, "the others have not been"
+    for _ in range(120):
+        look(daemon)
+    assert account(instance, tally, 1505)["pending"] == 0
+
+
+@as_root
+def test_a_user_with_many_outboxes_gets_no_more_than_one_with_few(
+    instance: Instance, start: Start, tally: Tally
+) -> None:
+    daemon = start(batch_events_max=100, many_users=True)
+    directory = instance.config.outbox_directory
+    for producer_id in range(1, 31):
+        plant(directory, producer_id, 100, uid=HOSTILE_UID)
+    path = plant(directory, 99, 400, uid=GOOD_UID)
+    turns = 0
+    while path.exists():
+        look(daemon)
+        turns += 1
+        assert turns <= 9, "half of each batch is the good user's"
+    for _ in range(60):
+        look(daemon)
+    assert account(instance, tally, 3400)["lost"] == 0
+
+
+def test_none_waits_long_whatever_the_others_ask() -> None:
+    """Room for few, asked for by many that never have enough: everybody gets a turn in time."""
+    for seed in range(30):
+        rng = random.Random(seed)
+        producers = [
+            Producer(uid, number, 0) for uid in range(5) for number in range(rng.randrange(1, 12))
+        ]
+        greedy = {producer: rng.choice((1, 5, 1000)) for producer in producers}
+        since = dict.fromkeys(producers, 0)
+        room = rng.randrange(5, 15)
+        for _turn in range(60):
+            batch = Batch(room, 10**6)
+            waiting = [Waiting(producer, None, True, greedy[producer]) for producer in producers]
+            rng.shuffle(waiting)
+            for one, share in in_turn(waiting, batch):
+                since[one.producer] += 1
+                if share is not None:
+                    since[one.producer] = 0
+                    for number in range(min(share.events, one.events)):
+                        batch.add(one.producer, number, Event("page_view", 1, None, b""), 1)
+            assert batch.entries <= room + 5, f"seed {seed}: one more a user at most"
+            # Each of five users gets at least one of its own read in each turn.
+            assert max(since.values()) <= 12, f"seed {seed}: {sorted(since.values())}"
+
+
+def test_what_one_does_not_want_the_others_get() -> None:
+    greedy, modest = Producer(1, 1, 0), Producer(2, 2, 0)
+    batch = Batch(100, 10**6)
+    waiting = [Waiting(greedy, None, True, 1000), Waiting(modest, None, True, 3)]
+    got = {}
+    for one, share in in_turn(waiting, batch):
+        assert share is not None
+        got[one.producer.uid] = count = min(share.events, one.events)
+        for number in range(count):
+            batch.add(one.producer, number, Event("page_view", 1, None, b""), 1)
+    assert got == {1: 97, 2: 3}
+
+
+def test_files_are_left_for_a_user_who_comes_later() -> None:
+    files = Files(40, 1000, shared=True)
+    for uid in (1, 2, 3):
+        while files.room_for(uid):
+            files.add(uid)
+    assert [files.held(uid) for uid in (1, 2, 3)] == [20, 10, 5]
+    assert files.room_for(4)
+    alone = Files(40, 1000, shared=False)
+    while alone.room_for(1):
+        alone.add(1)
+    assert alone.held(1) == 40, "nothing is set aside where there is only one user"
+
+
+@as_root
+def test_a_user_who_holds_all_the_files_it_may_keeps_no_other_from_being_read(
+    instance: Instance,
+    start: Start,
+    tally: Tally,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Past its share its outboxes wait: pending, said, neither lost nor given up."""
+    alive = True
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: alive)
+    daemon = start(many_users=True, outboxes_max=8)
+    directory = instance.config.outbox_directory
+    for producer_id in range(1, 21):
+        plant(directory, producer_id, 3, uid=HOSTILE_UID)
+    look(daemon)
+    plant(directory, 99, 5, uid=GOOD_UID)
+    look(daemon)
+    stored = [event["producer"] for event in instance.events()]
+    assert stored.count(f"{GOOD_UID}-{99:016x}") == 5
+    assert len(stored) == 5 + 4 * 3
+    assert account(instance, tally, 65)["pending"] == 16 * 3
+    said = [r.message for r in caplog.records if "waits" in r.message]
+    assert len(said) == 1, "once, not for each file"
+    assert f"4 outboxes of user {HOSTILE_UID} are open already" in said[0]
+    alive = False
+    for _ in range(8):
+        look(daemon)
+    status = instance.status()
+    assert (status["stored"], status["pending"], status["lost"]) == (65, 0, 0)
+    check_streams(instance.events())
+
+
+@as_root
+def test_a_file_named_after_a_strangers_producer_does_not_silence_it(
+    instance: Instance, start: Start, tally: Tally
+) -> None:
+    """A client without an outbox goes on, though another user has put one there under its id."""
+    daemon = start(many_users=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(instance.socket)
+        sock.send(datagram(77, 1))
+        look(daemon)
+        plant(instance.config.outbox_directory, 77, 2, uid=HOSTILE_UID)
+        look(daemon)
+        sock.send(datagram(77, 2))
+        look(daemon)
+    status = account(instance, tally, 4)
+    assert (status["stored"], status["quarantined"]) == (4, 0)
+
+
+@pytest.mark.parametrize("again", [5, 2])
+def test_a_file_put_in_place_of_an_outbox_in_use_is_looked_at_for_itself(
+    instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch, again: int
+) -> None:
+    """Three events are read of the first file; the other, of the same name, has `again`.
+
+    It is never removed unread: it goes on where the first one ended, or it is no outbox of it.
+    """
+    alive = True
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: alive)
+    daemon = start()
+    plant(instance.config.outbox_directory, 5, 3)
+    look(daemon)
+    path = plant(instance.config.outbox_directory, 5, again)
+    look(daemon)
+    alive = False
+    look(daemon)
+    assert path.exists(), "it has not been read"
+    for _ in range(3):
+        look(daemon)
+    status = account(instance, tally, max(3, again))
+    assert status["stored"] == max(3, again)
+    assert path.exists() == (again == 2), "a file behind the watermark is foreign, and stays"
+
+
+def test_producers_without_end_are_booked_in_batches(
+    instance: Instance, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood of invented producers, then a new boot: each is a row "tail unknown"."""
+    daemon = start(batch_events_max=100)
+    batches: list[int] = []
+    commit = Store.commit
+
+    def watched(store: Store, batch: Batch, now_ns: int) -> None:
+        batches.append(batch.entries)
+        commit(store, batch, now_ns)
+
+    monkeypatch.setattr(Store, "commit", watched)
+    daemon._store._connection.execute("BEGIN")
+    daemon._store._connection.executemany(
+        "INSERT INTO producer VALUES (?, 7, ?, 0, 0, 0, 'an earlier boot', 1, 1, 1)",
+        [(row, f"{row:016x}") for row in range(1, 2501)],
+    )
+    daemon._store._connection.execute("COMMIT")
+    daemon._store._producer_row = 2500
+    daemon.start()
+    for _ in range(40):
+        daemon.turn(timeout_s=0)
+    assert instance.status()["unknown_extent"] == 2500
+    assert max(batches) <= 100
+    instance.cli("verify")
+
+
+def test_files_that_are_no_outboxes_are_looked_into_up_to_a_bound(
+    instance: Instance, start: Start, tally: Tally, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = instance.config.outbox_directory
+    daemon = start()
+    for number in range(REFUSED_PER_USER_MAX + 500):
+        (directory / outbox_name(os.getuid(), 10_000 + number)).touch()
+    for _ in range(4):
+        look(daemon)
+    status = instance.status()
+    assert status["quarantined"] == REFUSED_PER_USER_MAX
+    assert len(daemon._intake.producers) == 0, "nothing is kept of those that wait"
+    assert sum("refused as an outbox" in r.message for r in caplog.records) == 1
+    assert any("that are no outboxes" in r.message for r in caplog.records)
+    for path in directory.glob("*.outbox"):
+        path.unlink()
+    path = plant(directory, 5, 3)
+    for _ in range(3):
+        look(daemon)
+    assert not path.exists(), "once they are gone, outboxes are read again"
+    account(instance, tally, 3)
+
+
+def test_damaged_rings_are_searched_one_after_the_other_and_hold_up_nobody(
+    instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches = 0
+    find = find_record
+
+    def counted(*arguments: object) -> object:
+        nonlocal searches
+        searches += 1
+        return find(*arguments)  # type: ignore[arg-type] # as they came
+
+    monkeypatch.setattr("logd.repair.find_record", counted)
+    daemon = start()
+    directory = instance.config.outbox_directory
+    for producer_id in range(1, 5):
+        path = plant(directory, producer_id, 3, ring_bytes=16 * 1024 * 1024)
+        with open(path, "r+b") as file:
+            file.seek(HEADER_BYTES)
+            file.write(b"\xff" * 64)
+    sound = plant(directory, 9, 3)
+    look(daemon)
+    assert searches == 1
+    assert not sound.exists(), "in the same turn the sound one is read to its end"
+    for _ in range(8):
+        look(daemon)
+    status = account(instance, tally, 15)
+    # A record is about fifty bytes: two of each are damaged, the third is found again.
+    assert (status["stored"], status["lost"]) == (3 + 4, 8)
+    assert Path(sound).parent == directory
