@@ -256,7 +256,9 @@ class Delivery(Generic[AnOutbox]):
         except WireError as error:
             if outbox is not None:
                 self._outboxes.refuse(outbox)
-            self._batch.refuse(producer.uid, producer.pid, f"outbox: {error}", name.encode())
+            uid = producer.uid if error.uid is None else error.uid  # not of the name, which may lie
+            pid = producer.pid if uid == producer.uid else 0
+            self._batch.refuse(uid, pid, f"outbox: {error}", name.encode())
             self._say("%s: refused as an outbox: %s", name, error)
         except OSError as error:
             # Out of descriptors, say. It is there, so a gap is no loss: tried again at each look.

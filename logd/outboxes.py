@@ -43,7 +43,7 @@ from shared.rendezvous import (
 from shared.wire import WireError
 
 TEMPORARY_AGE_MAX_S = 60.0
-# Files of one user that are no outboxes; further ones are not looked into.
+# So many files of one user that are no outboxes are put into quarantine, and remembered.
 REFUSED_PER_USER_MAX = 1000
 _OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 
@@ -198,8 +198,7 @@ class Outboxes:
         """The outbox of that name; None when there is none, or one refused before.
 
         Raises Foreign with what is wrong with it, OtherVersion for a newer one, and OSError when
-        this process is out of something (descriptors, memory) and may try again, as it may when
-        the file's user has too many there that are none.
+        this process is out of something (descriptors, memory) and may try again.
         """
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
@@ -209,14 +208,16 @@ class Outboxes:
         identity = _Identity.of(status)
         if self._refused.get(name) == identity:
             return None
-        if self._refused_of[identity.uid] >= REFUSED_PER_USER_MAX and name not in self._refused:
-            raise OSError(
-                errno.EDQUOT,
-                f"user {identity.uid} has {REFUSED_PER_USER_MAX} files there that are no outboxes",
-            )
         try:
-            return self._open(name, uid, producer_id)
-        except WireError:
+            if self._refused_of[identity.uid] >= REFUSED_PER_USER_MAX and name not in self._refused:
+                # Looked into without a right to write, or our own closing would wake us for ever.
+                try:
+                    os.close(self._open(name, uid, producer_id, os.O_RDONLY).fd)
+                except WireError:
+                    return None
+            return self._open(name, uid, producer_id, self._access)
+        except WireError as error:
+            error.uid = identity.uid
             self._remember_refused(name, identity)
             raise
 
@@ -230,8 +231,8 @@ class Outboxes:
         if identity is not None:
             self._refused_of[identity.uid] -= 1
 
-    def _open(self, name: str, uid: int, producer_id: int) -> OpenOutbox:
-        flags = self._access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    def _open(self, name: str, uid: int, producer_id: int, access: int) -> OpenOutbox:
+        flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             fd = os.open(name, flags, dir_fd=self._fd)
         except (PermissionError, IsADirectoryError) as error:

@@ -56,7 +56,12 @@ _ZEROS = b"\0\0\0"
 
 
 class WireError(ValueError):
-    """Bytes that are not what this protocol puts on the wire. `reason` is short and stable."""
+    """Bytes that are not what this protocol puts on the wire. `reason` is short and stable.
+
+    `uid` is whose they are by the kernel's word, where that is known and not who they say.
+    """
+
+    uid: int | None = None
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)

@@ -300,7 +300,7 @@ def test_producers_without_end_are_booked_in_batches(
     instance.cli("verify")
 
 
-def test_files_that_are_no_outboxes_are_looked_into_up_to_a_bound(
+def test_files_that_are_no_outboxes_are_booked_up_to_a_bound_and_hide_none(
     instance: Instance, start: Start, tally: Tally, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = instance.config.outbox_directory
@@ -309,18 +309,30 @@ def test_files_that_are_no_outboxes_are_looked_into_up_to_a_bound(
         (directory / outbox_name(os.getuid(), 10_000 + number)).touch()
     for _ in range(4):
         look(daemon)
-    status = instance.status()
-    assert status["quarantined"] == REFUSED_PER_USER_MAX
-    assert len(daemon._intake.producers) == 0, "nothing is kept of those that wait"
-    assert sum("refused as an outbox" in r.message for r in caplog.records) == 1
-    assert any("that are no outboxes" in r.message for r in caplog.records)
-    for path in directory.glob("*.outbox"):
-        path.unlink()
     path = plant(directory, 5, 3)
-    for _ in range(3):
+    for _ in range(4):
         look(daemon)
-    assert not path.exists(), "once they are gone, outboxes are read again"
-    account(instance, tally, 3)
+    assert not path.exists(), "an outbox among them is read"
+    status = account(instance, tally, 3)
+    assert status["quarantined"] == REFUSED_PER_USER_MAX
+    assert len(daemon._intake.producers) == 0, "nothing is kept of the rest"
+    assert sum("refused as an outbox" in r.message for r in caplog.records) == 1
+    before = daemon._more
+    daemon.turn(timeout_s=0)
+    assert (before, daemon._more) == (False, False), "nor does looking into them go on for ever"
+
+
+@as_root
+def test_a_forged_file_is_its_owners_whatever_user_its_name_claims(
+    instance: Instance, start: Start
+) -> None:
+    daemon = start(many_users=True)
+    path = plant(instance.config.outbox_directory, 5, 3, uid=GOOD_UID)
+    os.chown(path, HOSTILE_UID, HOSTILE_UID)
+    look(daemon)
+    (sender,) = instance.status()["quarantine_senders"]
+    assert (sender["uid"], sender["pid"], sender["rows"]) == (HOSTILE_UID, 0, 1)
+    assert "not its owner's" in sender["newest_reason"]
 
 
 def test_damaged_rings_are_searched_one_after_the_other_and_hold_up_nobody(
