@@ -13,8 +13,10 @@ from logd.database import Connection, connect
 from logd.errors import CannotCreate, DatabaseDamaged, NoDatabase
 from logd.migrations import check_not_newer
 from logd.outboxes import Outboxes
+from logd.repair import check_numbers
 from logd.reports import CAUSES, Parameters, loss_page, losses_by_cause, summary
 from logd.store import COUNTERS
+from shared.outbox import Header
 from shared.wire import WireError
 
 _BY_CAUSE = ("entries", "events", "unknown_extent")
@@ -82,7 +84,7 @@ def status(config: Config) -> dict[str, Any]:
     """
     totals: dict[str, Any]
     # Outboxes first: what is stored in between is then counted as stored, not as pending.
-    written, unreadable, usage = _written(config)
+    headers, unreadable, usage = _headers(config)
     senders: list[dict[str, Any]] = []
     try:
         connection = open_for_reading(config)
@@ -113,18 +115,27 @@ def status(config: Config) -> dict[str, Any]:
             senders = _senders(connection)
         finally:
             connection.close()
+    pending = 0
+    for key, header in headers.items():
+        watermark = min(watermarks.get(key, 0), header.written)
+        try:
+            check_numbers(header, watermark)
+        except WireError:
+            unreadable += 1  # as the daemon sees it: it claims what it cannot hold
+        else:
+            pending += header.written - watermark
     pid, page = lock.look(config.lock_file)
     return {
         "running_pid": pid,
         "trouble": page.trouble and {"what": page.trouble, "since_ns": page.since_ns},
         **totals,
-        "pending": sum(max(0, n - watermarks.get(key, 0)) for key, n in written.items()),
+        "pending": pending,
         "refused_by_clients": refused,
         "unknown_extent": sum(totals["unknown_extent"] for totals in by_cause.values()),
         "losses": newest,
         "losses_entries": sum(totals["entries"] for totals in by_cause.values()),
         "losses_by_cause": by_cause,
-        "outboxes": len(written),
+        "outboxes": len(headers),
         "outboxes_unreadable": unreadable,
         "outboxes_bytes": sum(size for _, size in usage.values()),
         "outboxes_by_user": [
@@ -156,15 +167,15 @@ def _senders(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def _written(
+def _headers(
     config: Config,
-) -> tuple[dict[tuple[int, int], int], int, dict[int, tuple[int, int]]]:
-    """The last sequence in each outbox, by (uid, producer id), how many cannot be read, and how
-    many files and bytes each user has.
+) -> tuple[dict[tuple[int, int], Header], int, dict[int, tuple[int, int]]]:
+    """The header of each outbox, by (uid, producer id), how many cannot be read, and how many files
+    and bytes each user has.
 
     Unreadable are foreign ones, and those of a newer version: what waits in them is in no sum.
     """
-    written, unreadable = {}, 0
+    headers, unreadable = {}, 0
     outboxes = Outboxes(config.outbox_directory, read_only=True)
     try:
         outboxes.attach()
@@ -175,10 +186,10 @@ def _written(
             try:
                 outbox = outboxes.open(name, uid, producer_id)
                 if outbox is not None:
-                    written[uid, producer_id] = outbox.header.written
+                    headers[uid, producer_id] = outbox.header
                     outboxes.release(outbox)
             except (OSError, WireError):
                 unreadable += 1
     finally:
         outboxes.close()
-    return written, unreadable, outboxes.usage
+    return headers, unreadable, outboxes.usage

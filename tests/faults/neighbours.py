@@ -18,13 +18,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgpack
 
 from shared.client import Client
-from shared.outbox import OutboxWriter, outbox_bytes
+from shared.outbox import WORD_WRITTEN, OutboxWriter, outbox_bytes
 from shared.outbox_file import outbox_name
+from shared.rendezvous import read_rendezvous
 from shared.wire import (
     datagram_head,
     encode_farewell,
@@ -130,6 +132,58 @@ def flood(kind: str, path: str, words: memoryview, rng: random.Random, events: i
             words[1] = n + 1
 
 
+def greedy(path: str, words: memoryview, _rng: random.Random, _events: int) -> None:
+    """A client that is honest, and never has enough."""
+    client = Client(path, outbox_bytes=4 * 1024 * 1024)
+    while True:
+        if client.emit("page_view", user="greedy", props={"text": "x" * 5000}):
+            words[0] += 1
+        else:
+            words[1] += 1
+            time.sleep(0.001)
+
+
+def endless(path: str, words: memoryview, rng: random.Random, _events: int) -> None:
+    """Outboxes that count ever more events than are in them; given up, the next one is made."""
+    while True:
+        with contextlib.closing(Client(path, outbox_bytes=65536)) as client:
+            client.emit("page_view", user="endless")
+            outbox = client._producer.outbox if client._producer else None
+            assert outbox is not None, client.stats()
+            while not outbox.removed():
+                outbox.writer._words[WORD_WRITTEN] += rng.choice((1, 3, 1000))
+                words[1] += 1
+                time.sleep(0.001)
+
+
+def storm(path: str, words: memoryview, rng: random.Random, _events: int) -> None:
+    """Files that are no outboxes, of every kind, put there, swapped and taken away again."""
+    directory = Path(read_rendezvous(path).directory)
+    whole = bytearray(outbox_bytes(65536))
+    OutboxWriter(memoryview(whole), 1, pid=1, now_ns=1)
+    while True:
+        names = [directory / outbox_name(os.getuid(), rng.getrandbits(64)) for _ in range(8)]
+        other = directory / f".other-{os.getpid()}"
+        other.write_bytes(whole)
+        names[0].symlink_to(other)
+        os.mkfifo(names[1])
+        names[2].mkdir()
+        os.link(other, names[3])
+        names[4].write_bytes(whole[:100])
+        names[5].write_bytes(whole)  # of another producer
+        names[6].write_bytes(rng.randbytes(5000))
+        os.replace(names[6], names[4])
+        names[7].write_bytes(whole)
+        os.truncate(names[7], 200)
+        words[1] += 8
+        names[2].rmdir()
+        for name in (*names, other):
+            name.unlink(missing_ok=True)
+
+
+LIVING = {"greedy": greedy, "endless": endless, "storm": storm}
+
+
 def good(path: str, words: memoryview, events: int) -> None:
     """Some hundred events a second; then how long it takes until all of it is on the disk."""
     client = Client(path, outbox_bytes=4 * 1024 * 1024)
@@ -156,7 +210,7 @@ def main(kind: str, uid: int, path: str, counts: str, seed: int, events: int) ->
         good(path, words, events)
     else:
         with contextlib.suppress(OSError):  # the daemon has gone
-            flood(kind, path, words, random.Random(seed), events)
+            LIVING.get(kind, partial(flood, kind))(path, words, random.Random(seed), events)
 
 
 class Neighbour:

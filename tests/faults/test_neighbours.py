@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from logd import reports
+from logd.instance import open_for_reading
 from tests.faults.neighbours import (
     GOOD_UID,
     HOSTILE_UID,
@@ -20,14 +22,14 @@ from tests.faults.neighbours import (
     memory_bytes,
     neighbours,
 )
-from tests.support import Instance, Process, until
-from tests.tally import Tally
+from tests.support import Instance, Process, check_sums, until
+from tests.tally import Tally, disorder
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="becoming other users needs root")
 
 LOOK_INTERVAL_MS = 200
 # A look may come late on a busy machine; without its part of each batch an outbox is never read.
-INTERVALS_MAX = 50
+INTERVALS_MAX = 150
 
 
 def descriptors(daemon: Process) -> set[str]:
@@ -45,7 +47,7 @@ def descriptors(daemon: Process) -> set[str]:
 
 @pytest.fixture
 def daemon(instance: Instance) -> Process:
-    for_many_users(instance, look_interval_ms=LOOK_INTERVAL_MS)
+    for_many_users(instance, look_interval_ms=LOOK_INTERVAL_MS, batch_events_max=2000)
     return instance.start()
 
 
@@ -111,3 +113,55 @@ def test_under_a_flood_good_neighbours_are_read_and_the_sender_is_named(
         f"last, at most {memory_bytes(daemon.popen.pid, 'VmHWM') >> 20} MiB resident"
     )
     assert instance.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["greedy", "endless", "storm"])
+def test_beside_hostile_outboxes_good_neighbours_are_read(
+    instance: Instance, daemon: Process, tally: Tally, kind: str
+) -> None:
+    """Full ones, ones that claim events without end, and files of every kind in their place."""
+    with neighbours(instance, kind, 2, HOSTILE_UID) as hostile:
+        until(lambda: all(one.count(1) > 50 for one in hostile), "they are at it")
+        with neighbours(instance, "good", 2, GOOD_UID, events=400) as good:
+            for one in good:
+                one.finish()
+            assert all(one.process.popen.poll() is None for one in hostile)
+            flush_ms = max(one.count(2) for one in good)
+    most = memory_bytes(daemon.popen.pid, "VmHWM")
+    assert flush_ms <= INTERVALS_MAX * LOOK_INTERVAL_MS
+    assert most <= instance.config.memory_bytes_max
+    tally.say(
+        f"{kind}: good events flushed {flush_ms} ms after the last, {most >> 20} MiB resident"
+    )
+    status = instance.settle()
+    events = instance.events()
+    assert sum(event["user"] == "good" for event in events) == 800
+    hostile_uid = f"{HOSTILE_UID}-"
+    lost = [row["producer"] for row in losses(instance)]
+    assert all(producer.startswith(hostile_uid) for producer in lost)
+    # What was never written is lost as it was claimed; of honest ones nothing is.
+    claimed = status["lost"] + sum(event["user"] == "endless" for event in events)
+    honest = sum(one.count(0) for one in (*good, *hostile))
+    refused = sum(one.count(1) for one in (good + hostile if kind == "greedy" else good))
+    sums = {
+        "attempted": honest + claimed + refused, "accepted": honest + claimed, "refused": refused,
+    }  # fmt: skip
+    if kind == "endless":  # in no table: nothing was lost that ever was
+        check_sums(status, **sums, killed=2)
+        assert disorder(events) == (0, 0)
+    else:
+        tally.account(status, events, **sums, killed=2)
+    assert (claimed > 0) == (kind == "endless")
+    if kind != "greedy":
+        senders = status["quarantine_senders"]
+        assert senders
+        assert {sender["uid"] for sender in senders} == {HOSTILE_UID}
+    assert instance.stop() == 0
+
+
+def losses(instance: Instance) -> list[dict[str, Any]]:
+    connection = open_for_reading(instance.config)
+    try:
+        return reports.losses(connection, reports.Parameters({"limit": 200})).rows
+    finally:
+        connection.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from logd.fairness import Files, Waiting, in_turn
 from logd.outboxes import REFUSED_PER_USER_MAX, OpenOutbox, Outboxes
 from logd.receiver import Receiver, bind
 from logd.store import Store
-from shared.outbox import HEADER_BYTES, find_record
+from shared.outbox import HEADER_BYTES, WORD_WRITTEN, find_record
 from shared.outbox_file import outbox_name
 from shared.wire import Event
 from tests.faults import neighbours
@@ -87,7 +88,7 @@ def account(instance: Instance, tally: Tally, accepted: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", ["garbage", "valid", "largest", "producers"])
 def test_a_flood_that_fills_every_batch_leaves_the_outboxes_their_part(
-    instance: Instance, start: Start, tally: Tally, kind: str
+    instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """The queue is full again at each turn, and holds more than a batch takes."""
     daemon = start(batch_events_max=10)
@@ -97,10 +98,20 @@ def test_a_flood_that_fills_every_batch_leaves_the_outboxes_their_part(
         sock.connect(instance.socket)
         sock.setblocking(False)
         filler = Filler(sock, flood)
+        entries: list[int] = []
+        commit = Store.commit
+
+        def watched(store: Store, batch: Batch, now_ns: int) -> None:
+            entries.append(batch.entries)
+            commit(store, batch, now_ns)
+
+        monkeypatch.setattr(Store, "commit", watched)
         for _ in range(8):
             filler.fill()
             look(daemon)
         assert not path.exists(), "all of it is stored, and its file removed, during the flood"
+        if kind != "valid":  # of which a single datagram is more than a batch
+            assert max(entries) <= 10, "nor is there more in a batch for it"
         stored = [e for e in instance.events() if e["producer"] == f"{os.getuid()}-{5:016x}"]
         assert len(stored) == 12
         for _ in range(100):
@@ -229,11 +240,36 @@ def test_a_user_who_holds_all_the_files_it_may_keeps_no_other_from_being_read(
     check_streams(instance.events())
 
 
+def test_what_waits_in_a_file_that_may_not_be_opened_yet_is_no_loss(
+    instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A datagram tells that something is missing: it lies in the outbox that waits."""
+    alive = True
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: alive)
+    daemon = start(outboxes_max=2)
+    for producer_id in (1, 2):
+        plant(instance.config.outbox_directory, producer_id, 3)
+    look(daemon)
+    plant(instance.config.outbox_directory, 50, 5)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(instance.socket)
+        for sequence in (1, 5):
+            sock.send(datagram(50, sequence))
+            look(daemon)
+    status = account(instance, tally, 11)
+    assert (status["stored"], status["pending"], status["lost"]) == (7, 4, 0)
+    alive = False
+    for _ in range(3):
+        look(daemon)
+    assert instance.status()["stored"] == 11
+
+
 @as_root
 def test_a_file_named_after_a_strangers_producer_does_not_silence_it(
-    instance: Instance, start: Start, tally: Tally
+    instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client without an outbox goes on, though another user has put one there under its id."""
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     daemon = start(many_users=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.connect(instance.socket)
@@ -333,6 +369,20 @@ def test_a_forged_file_is_its_owners_whatever_user_its_name_claims(
     (sender,) = instance.status()["quarantine_senders"]
     assert (sender["uid"], sender["pid"], sender["rows"]) == (HOSTILE_UID, 0, 1)
     assert "not its owner's" in sender["newest_reason"]
+
+
+def test_a_file_that_claims_what_it_cannot_hold_is_unreadable_and_not_pending(
+    instance: Instance, start: Start, tally: Tally
+) -> None:
+    daemon = start()
+    path = plant(instance.config.outbox_directory, 5, 3)
+    with open(path, "r+b") as file:
+        file.seek(WORD_WRITTEN * 8)
+        file.write((2**62).to_bytes(8, sys.byteorder))
+    for _ in range(2):
+        look(daemon)
+    status = account(instance, tally, 0)
+    assert (status["pending"], status["outboxes_unreadable"]) == (0, 1)
 
 
 def test_damaged_rings_are_searched_one_after_the_other_and_hold_up_nobody(
