@@ -144,11 +144,19 @@ class Delivery(Generic[AnOutbox]):
             if end is None:
                 return
             uid, producer_id, cause = end
+            if self._may_be_there(outbox_name(uid, producer_id)):
+                continue  # readable or not, nothing is lost while it is
             producer = self._intake.producer(uid, producer_id)
-            if not producer.ended and not producer.has_outbox:
+            if not producer.ended:  # by now: these were looked up a page at a time
                 self._batch.lose(producer, producer.taken + 1, None, cause)
                 producer.ended = True
         self._more = True
+
+    def _may_be_there(self, name: str) -> bool:
+        try:
+            return self._outboxes.has(name)
+        except OSError:
+            return True
 
     def step(self, datagrams: Iterable[Datagram], closed: set[str], now_s: float) -> None:
         """Takes what has arrived, reads what is missing, commits, confirms: all that there is.
@@ -215,7 +223,7 @@ class Delivery(Generic[AnOutbox]):
             if producer not in self._open:
                 self._attach(producer, name)
         elif not self._outboxes.has(name):
-            pass  # gone, or refused before
+            pass  # gone
         elif not self._files.room_for(uid):
             self._wait_for_room(name, uid)
         else:

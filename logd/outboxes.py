@@ -40,7 +40,7 @@ from shared.rendezvous import (
     rendezvous_path,
     write_rendezvous,
 )
-from shared.wire import WireError
+from shared.wire import OtherVersion, WireError
 
 TEMPORARY_AGE_MAX_S = 60.0
 # So many files of one user that are no outboxes are put into quarantine, and remembered.
@@ -132,6 +132,7 @@ class Outboxes:
         # them would wake us for ever.
         self._refused: dict[str, _Identity] = {}
         self._refused_of: Counter[int] = Counter()
+        self._newer: set[str] = set()  # those of them that another daemon can read
         # Files and bytes of each user in the directory, as of the last whole listing.
         self.usage: dict[int, tuple[int, int]] = {}
 
@@ -162,7 +163,10 @@ class Outboxes:
         self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def names(self) -> Iterator[tuple[str, int, int]]:
-        """(name, uid, producer id) of every file that is named like an outbox, one at a time."""
+        """(name, uid, producer id) of the files that are named like outboxes, one at a time.
+
+        Those that were refused, and are as they were, are passed over.
+        """
         gone = set(self._refused)
         usage: dict[int, tuple[int, int]] = {}
         with os.scandir(self._fd) as listed:
@@ -171,8 +175,9 @@ class Outboxes:
                 parsed = parse_name(name)
                 if parsed is not None:
                     gone.discard(name)
-                    _count(entry, usage)
-                    yield (name, *parsed)
+                    identity = _count(entry, usage)
+                    if identity is None or self._refused.get(name) != identity:
+                        yield (name, *parsed)
                 elif name.startswith(TEMPORARY_PREFIX) and self._access == os.O_RDWR:
                     self._remove_stale(name)
         for name in gone:
@@ -187,15 +192,16 @@ class Outboxes:
                 os.unlink(name, dir_fd=self._fd)
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of that name, not refused before; opens nothing to find out."""
+        """Whether there is a file of that name; opens nothing to find out."""
         try:
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return self._refused.get(name) != _Identity.of(status)
+        return True
 
     def open(self, name: str, uid: int, producer_id: int) -> OpenOutbox | None:
-        """The outbox of that name; None when there is none, or one refused before.
+        """The outbox of that name; None when there is none, or one refused before: one of a newer
+        version is there all the same, and raises again.
 
         Raises Foreign with what is wrong with it, OtherVersion for a newer one, and OSError when
         this process is out of something (descriptors, memory) and may try again.
@@ -207,6 +213,8 @@ class Outboxes:
             return None
         identity = _Identity.of(status)
         if self._refused.get(name) == identity:
+            if name in self._newer:
+                raise OtherVersion("other version", name)
             return None
         try:
             if self._refused_of[identity.uid] >= REFUSED_PER_USER_MAX and name not in self._refused:
@@ -219,6 +227,8 @@ class Outboxes:
         except WireError as error:
             error.uid = identity.uid
             self._remember_refused(name, identity)
+            if isinstance(error, OtherVersion):
+                self._newer.add(name)
             raise
 
     def _remember_refused(self, name: str, identity: _Identity) -> None:
@@ -230,6 +240,7 @@ class Outboxes:
         identity = self._refused.pop(name, None)
         if identity is not None:
             self._refused_of[identity.uid] -= 1
+            self._newer.discard(name)
 
     def _open(self, name: str, uid: int, producer_id: int, access: int) -> OpenOutbox:
         flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -284,12 +295,15 @@ class Outboxes:
             self._fd = -1
 
 
-def _count(entry: os.DirEntry[str], usage: dict[int, tuple[int, int]]) -> None:
-    with contextlib.suppress(OSError):
+def _count(entry: os.DirEntry[str], usage: dict[int, tuple[int, int]]) -> _Identity | None:
+    try:
         status = entry.stat(follow_symlinks=False)
-        files, size = usage.get(status.st_uid, (0, 0))
-        # What it takes, not how long it says it is: a sparse file takes nothing.
-        usage[status.st_uid] = (files + 1, size + status.st_blocks * 512)
+    except OSError:
+        return None
+    files, size = usage.get(status.st_uid, (0, 0))
+    # What it takes, not how long it says it is: a sparse file takes nothing.
+    usage[status.st_uid] = (files + 1, size + status.st_blocks * 512)
+    return _Identity.of(status)
 
 
 def filesystem_type(path: Path) -> str | None:

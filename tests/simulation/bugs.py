@@ -26,7 +26,8 @@ class RemovedBeforeCommitted(WatchedDelivery):
     def _commit(self) -> None:
         for producer in self._batch.producers:
             if producer.ended and producer in self._open:
-                self._outboxes.remove(self._open.pop(producer))
+                self._outboxes.remove(self._open[producer])
+                self._let_go(producer)
         super()._commit()
 
 
@@ -45,8 +46,8 @@ class WatermarkAdvancedByAFailedCommit(WatchedDelivery):
 class LivenessAskedAfterTheLastRead(WatchedDelivery):
     """Who writes and dies between the read and the question leaves something behind."""
 
-    def _read(self, producer, outbox, alive):  # type: ignore[no-untyped-def]
-        super()._read(producer, outbox, True)
+    def _read(self, producer, outbox, alive, room):  # type: ignore[no-untyped-def]
+        super()._read(producer, outbox, True, room)
         if not producer.behind and not outbox.alive():
             producer.ended = True
             self._batch.note(producer)

@@ -98,6 +98,8 @@ class SimDirectory:
             self._refused.pop(name, None)
             return None
         if self._refused.get(name) == file.identity:
+            if file.kind == "newer":
+                raise OtherVersion("other version", "outbox version 2")
             return None
         if self.world.open_faults:
             raise OSError(24, "Too many open files")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from logd.batch import LOST_NOT_RECEIVED, Batch, Producer
+from logd.batch import LOST_NOT_RECEIVED, Batch, Producer, Room
 from logd.delivery import Delivery
 from logd.intake import Intake
 from shared.outbox import WORD_CONFIRMED_SEQUENCE, WORD_WRITTEN
@@ -114,9 +114,9 @@ class WatchedDelivery(Delivery[SimOutbox]):
             self._visit(producer, file)
         super()._attach(producer, name)
 
-    def _read(self, producer: Producer, outbox: SimOutbox, alive: bool) -> None:
+    def _read(self, producer: Producer, outbox: SimOutbox, alive: bool, room: Room) -> None:
         self._visit(producer, outbox.file)
-        super()._read(producer, outbox, alive)
+        super()._read(producer, outbox, alive, room)
 
     def _visit(self, producer: Producer, file: File) -> None:
         who = "live" if file.lock is not None else "dead"
