@@ -18,6 +18,7 @@ from tests.simulation.truth import Key, Violation, label
 from tests.simulation.world import File, Process, World
 
 OPEN_MAX = 6
+OWNER_RUNS = 0.1
 CONFIG = Config(
     path=Path("logd.toml"),
     database=Path("activity.db"),
@@ -51,6 +52,11 @@ class SimOutbox(OpenOutbox):
 
     def alive(self) -> bool:
         self.process.step("ask who lives")
+        world = self.process.world
+        if world.rng.random() < OWNER_RUNS:
+            # Just now it does something, perhaps its last: the moment that the question is about.
+            world.let_others_run(self.process, chosen=self.file.lock)
+            self.process.step("asked")
         return self.file.lock is not None
 
     def _size(self) -> int:

@@ -395,7 +395,7 @@ class Schedule:
             key = rng.choice(planted if planted and rng.random() < 0.6 else keys)
             world.truth.unreadable.add(key)
             told = max(world.truth.accepted.get(key, ()), default=0)
-            last = rng.choice((told, told, max(0, watermark(world, key) - rng.randint(0, 2))))
+            last = rng.choice((told, told + 2, max(0, watermark(world, key) - rng.randint(0, 2))))
             world.send(encode_farewell(key[1], last, {}), key[0], 9)
 
     # -- quiet -----------------------------------------------------------------------------------

@@ -161,13 +161,13 @@ class World:
         if process.dead:
             raise Killed(what)
 
-    def let_others_run(self, process: Process) -> None:
-        """Another process does one thing before this one goes on."""
+    def let_others_run(self, process: Process, chosen: Process | None = None) -> None:
+        """Another process, or the one chosen, does one thing before this one goes on."""
         others = [p for p in self.processes if not (p.busy or p.dead or p is process)]
         if others and self.depth < NESTING_MAX and not self.calm:
             self.depth += 1
             try:
-                other = self.rng.choice(others)
+                other = chosen if chosen in others else self.rng.choice(others)
                 self.act(other)
                 # What somebody does last, in a moment that nobody expects, is what is missed.
                 if other is not self.daemon and self.rng.random() < LAST_ACT:
