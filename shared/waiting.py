@@ -78,7 +78,8 @@ class Waits:
             return self._wait(me, deadline_s)
         finally:
             self._waiting.pop(me, None)
-            if self._looker is me:
+            # Or nobody looks: this one was to take over, and has found its own number reached.
+            if self._looker is me or self._looker is None:
                 self._hand_over()
 
     def _wait(self, me: _Waiter, deadline_s: float) -> bool:
@@ -114,7 +115,8 @@ class Waits:
         self._looker = None
         self._lease_until_s = 0.0
         confirmed = self.confirmed()
-        self._wake(confirmed)
+        if confirmed > self._woken_for:
+            self._wake(confirmed)
         for waiter in list(self._waiting):
             if waiter.sequence > confirmed:
                 waiter.wake()

@@ -38,15 +38,15 @@ class FakeProducer:
 
 
 class Waiting:
-    """Threads that wait for the numbers from 1 on; what each heard."""
+    """Threads that wait for the numbers from `first` on; what each heard."""
 
-    def __init__(self, waits: Waits, threads: int, timeout_s: float) -> None:
+    def __init__(self, waits: Waits, threads: int, timeout_s: float, first: int = 1) -> None:
         self.heard: dict[int, bool] = {}
         self._waits = waits
         self._deadline_s = time.monotonic() + timeout_s
         self._threads = [
             threading.Thread(target=self._wait, args=(n,), daemon=True)
-            for n in range(1, threads + 1)
+            for n in range(first, first + threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -121,6 +121,30 @@ def test_when_the_one_that_looks_leaves_another_takes_over(
         until(lambda: waits._looker not in (None, first), "another looks")
         producer.number = 5
         assert others.join() == dict.fromkeys(range(1, 6), True)
+
+
+def test_who_is_to_take_over_and_is_done_by_then_has_the_next_one_look(
+    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number goes on between the last look of the one that leaves and the first of the next."""
+    real_wake = waiting._Waiter.wake
+
+    def wake(waiter: waiting._Waiter) -> None:
+        if waiter.sequence == 2 and producer.number == 1:
+            producer.number = 2
+        real_wake(waiter)
+
+    monkeypatch.setattr(waiting._Waiter, "wake", wake)
+    with without_help_from_the_clock(monkeypatch):
+        looker = Waiting(waits, 1, LONG_S)
+        until(lambda: waits._looker is not None, "the first looks")
+        others = Waiting(waits, 2, LONG_S, first=2)
+        all_wait(waits, 3)
+        producer.number = 1
+        assert looker.join() == {1: True}
+        until(lambda: others.heard == {2: True}, "the second is done")
+        producer.number = 3
+        until(lambda: others.heard == {2: True, 3: True}, "the third hears of it", LONG_S / 4)
 
 
 def test_a_looker_that_is_held_up_is_followed_when_its_lease_runs_out(
