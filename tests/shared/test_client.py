@@ -167,7 +167,7 @@ def test_an_event_cut_short_after_it_was_accepted_does_not_vouch_for_the_next(
             with pytest.raises(KeyboardInterrupt):
                 client.emit("page_view")
         with monkeypatch.context() as context:
-            context.setattr("shared.client.pack_payload", broken)
+            context.setattr("shared.road.pack_payload", broken)
             assert client.emit("page_view") is False
         check_stats(client, accepted=2, refused_by_cause={"internal_error": 1})
 
