@@ -234,7 +234,11 @@ def test_a_durable_event_whose_flush_failed_is_not_said_to_be_stored(
         assert steady.emit_durable(timeout_s=0.5) == "unknown"
         assert ended(daemon)[0] == 74
         instance.start(env=disk.env)
+        assert steady.flush(30)
+        until(lambda: steady.emit(1) and steady.stats["unsettled"] == 0, "the unknown is settled")
         steady.account(tally)
+        types = [event["type"] for event in instance.events()]
+        assert types.count("durable_unknown") == types.count("durable_settled") == 1
 
 
 @pytest.mark.long(minutes=3)

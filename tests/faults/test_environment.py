@@ -114,7 +114,7 @@ def test_more_outboxes_than_descriptors_wait_for_their_turn(
         assert stdout.readline() == "emitted\n", clients.lines
         daemon = instance.start(preexec_fn=few)
         until(lambda: instance.status()["pending"] == 400, "ten of fourteen outboxes are read")
-        until(lambda: daemon.says("since 10 outboxes are open already"), "it says why")
+        until(lambda: daemon.says("since 10 outboxes of user"), "it says why")
         stdin.write("\n")
         stdin.flush()
         assert stdout.readline() == "once more\n"  # a datagram past what waits is no gap
