@@ -47,7 +47,8 @@ def descriptors(daemon: Process) -> set[str]:
 
 @pytest.fixture
 def daemon(instance: Instance) -> Process:
-    for_many_users(instance, look_interval_ms=LOOK_INTERVAL_MS, batch_events_max=2000)
+    # A batch that one turn's datagrams would fill: whoever lets them, reads no outbox meanwhile.
+    for_many_users(instance, look_interval_ms=LOOK_INTERVAL_MS, batch_events_max=10)
     return instance.start()
 
 
