@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from logd import keyfile
 from logd.batch import Batch, Producer
@@ -79,8 +80,9 @@ class TwoThreads(Daemon):
         receiver: Receiver,
         outboxes: Outboxes,
         clock_ns: Callable[[], int] = time.time_ns,
+        **options: Any,
     ) -> None:
-        super().__init__(config, store, receiver, outboxes, clock_ns)
+        super().__init__(config, store, receiver, outboxes, clock_ns, **options)
         self._writer = Writer(store, clock_ns)
         self._in_flight: dict[Producer, Producer] | None = None  # originals and their copies
         # Producers are looked up by the receiver while the writer is inside its transaction: on

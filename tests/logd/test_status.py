@@ -19,16 +19,19 @@ NS = 10**9
 ZEROS = {"entries": 0, "events": 0, "unknown_extent": 0}
 EMPTY: dict[str, Any] = {
     "running_pid": None,
+    "trouble": None,
     **dict.fromkeys(
         (
             "stored", "commits", "pending", "outboxes", "outboxes_unreadable", "lost",
             "unknown_extent", "quarantined", "quarantined_events", "refused_by_clients",
-            "duplicates_ignored", "producers", "schema", "losses_entries",
+            "duplicates_ignored", "producers", "schema", "losses_entries", "outboxes_bytes",
         ),
         0,
     ),
     "last_stored_ns": None,
     "losses": [],
+    "outboxes_by_user": [],
+    "quarantine_senders": [],
     "losses_by_cause": {cause: dict(ZEROS) for cause in CAUSES},
     "config": "/srv/logd/logd.toml",
 }  # fmt: skip
@@ -50,6 +53,23 @@ def test_that_nothing_is_lost_is_said_and_not_left_out() -> None:
     assert "lost         0 events; losses of unknown extent: 0" in lines
     assert "ledger       0 entries" in lines
     assert not any("by cause" in line for line in lines)
+
+
+def test_senders_of_quarantined_datagrams_and_users_with_too_many_outboxes_are_named() -> None:
+    lines = shown(
+        quarantine_senders=[
+            {"uid": 65534, "pid": 4711, "rows": 2000, "newest_reason": "truncated \x1b record"}
+        ],
+        outboxes_by_user=[
+            {"uid": 1001, "files": 2, "bytes": 140_000, "surplus": False},
+            {"uid": 65534, "files": 3000, "bytes": 210_000_000, "surplus": True},
+        ],
+    )
+    (sender,) = [line for line in lines if "pid 4711" in line]
+    assert "of user 65534, pid 4711: 2,000, the newest: truncated \\x1b record" in sender
+    (user,) = [line for line in lines if "3,000" in line]
+    assert "user 65534 has 3,000, 210,000,000 bytes: more than are open at once" in user
+    assert not any("user 1001" in line for line in lines)
 
 
 def test_a_loss_is_shown_with_producer_range_cause_and_time() -> None:
