@@ -102,10 +102,19 @@ def test_the_map_in_the_readme_names_every_module_of_the_core_once() -> None:
         assert there - set(named) == set(), package
 
 
-def test_every_test_that_the_readme_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", README))
+@pytest.mark.parametrize("page", ["README.md", "tests/README.md"])
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / page).read_text()))
     assert len(named) > 25
     assert named - all_test_names() == set()
+
+
+def test_every_test_under_faults_has_its_row_in_the_table() -> None:
+    table = (ROOT / "tests/README.md").read_text()
+    for path in sorted((ROOT / "tests/faults").glob("test_*.py")):
+        if path.name not in table:  # fuzzing has one row for the whole file
+            names = set(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))
+            assert {name for name in names if f"`{name}`" not in table} == set(), path
 
 
 def test_every_dependency_is_named_in_the_readme_with_its_reason() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 
 from logd.config import TEMPLATE, parse
 from logd.errors import ConfigError
-from tests.support import Instance
+from tests.support import ROOT, Instance
 
 FILE = Path("/srv/logd/logd.toml")
+README = (ROOT / "README.md").read_text()
 
 
 def test_paths_are_relative_to_the_file() -> None:
@@ -95,3 +97,12 @@ def test_a_directory_too_long_for_a_socket_is_refused_before_anything_is_made(
     said = instance.cli("init", str(long), config=False, code=78)
     assert "at most 107" in said
     assert not long.exists()
+
+
+def test_the_defaults_that_the_readme_names_are_the_ones_there_are() -> None:
+    config = parse(TEMPLATE, FILE)
+    unit = {"": 1, "MiB": 2**20, "GiB": 2**30}
+    rows = re.findall(r"^\| `(\w+_max)` \| ([\d,]+) ?(\w*) \|", README, re.MULTILINE)
+    assert len(rows) >= 7
+    for name, number, size in rows:
+        assert getattr(config, name) == int(number.replace(",", "")) * unit[size], name
