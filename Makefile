@@ -26,7 +26,7 @@ run: $(READY) ## Run the Classroom and logd (PORT=8000, VAR=var for its files); 
 	@PORT="$(PORT)" VAR="$(VAR)" exec $(BIN)/python -m webapp.run
 
 test: $(READY) ## Run the tests (under five minutes)
-	@$(BIN)/python -m pytest -m "not long" -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not long" -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY) ## Run the tests that take minutes each; says how long, shows progress
 	@$(BIN)/python -m pytest -m long

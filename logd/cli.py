@@ -15,13 +15,13 @@ from typing import Any
 
 import click
 
-from logd import __version__, instance, render, reporter, service
+from logd import __version__, instance, render, service
 from logd import config as configuration
 from logd import status as status_text
 from logd import verify as verification
 from logd.config import Config
 from logd.database import Connection, DatabaseError, translate
-from logd.errors import EXIT_CONFIG, EXIT_NOT_WHOLE, EXIT_UNAVAILABLE, LogdError
+from logd.errors import EXIT_CONFIG, EXIT_NOT_WHOLE, LogdError
 from logd.reports import PAGE_ROWS_MAX, event_page, loss_page
 from shared.paths import PathTooLong
 from shared.query import Row
@@ -283,15 +283,3 @@ def verify(config: Config) -> None:
         _fail("the trail is not whole", EXIT_NOT_WHOLE)
     click.echo(f"whole: {verdict.events:,} events in {verdict.batches:,} batches")
     click.echo(f"chain head: {verdict.head}")
-
-
-@main.command(name="reporter", hidden=True)
-@config_option
-@click.option("--listener-fd", type=int, required=True)
-def run_reporter(config: Config, listener_fd: int) -> None:
-    """The report process; `logd run` starts it."""
-    logging.basicConfig(format="logd: reports: %(message)s", level=logging.WARNING)
-    try:
-        reporter.main(config, listener_fd)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_UNAVAILABLE)

@@ -38,15 +38,16 @@ def printable(text: object) -> str:
 
 
 def to_json(value: object) -> str:
-    """Valid JSON for any stored value: bytes as base64, not-a-number and infinities as text."""
-    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+    """Valid JSON for any stored value; see `plain`."""
+    return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value in what JSON has: bytes as base64, not-a-number and infinities as text."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, float) and not math.isfinite(value):

@@ -118,11 +118,11 @@ class ReporterProcess:
     def start(self) -> None:
         """Starts it with the listening socket, and its standard input as the lifeline."""
         fd = self._listener.fileno()
-        command = [sys.executable, "-m", "logd", "reporter", "--listener-fd", str(fd)]
+        command = [sys.executable, "-m", "logd.reporter", str(fd), str(self._config.path)]
         self._started_s = time.monotonic()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-                [*command, "--config", str(self._config.path)],
+                command,
                 stdin=subprocess.PIPE,
                 pass_fds=(fd,),
                 # The terminal's Ctrl-C is the daemon's to act on.

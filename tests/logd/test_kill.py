@@ -115,10 +115,10 @@ def test_events_emitted_before_the_first_daemon_ever_ran_are_stored(
 def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
     instance: Instance, tally: Tally
 ) -> None:
-    """Ten kills at whatever point they hit, each followed by a start that goes on where it was."""
+    """Five kills at whatever point they hit, each followed by a start that goes on where it was."""
     instance.start()
-    with emitters(instance, count=2, events=30_000) as running:
-        for kill in range(1, 11):
+    with emitters(instance, count=2, events=15_000) as running:
+        for kill in range(1, 6):
             until(lambda n=kill: sum(e.accepted for e in running) >= 5_000 * n, "events")  # type: ignore[misc] # a lambda's default
             instance.kill()
             instance.start()
@@ -127,7 +127,7 @@ def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
         refused = sum(e.refused for e in running)
     status, events = instance.settle(), instance.events()
     tally.account(
-        status, events, attempted=60_000 + refused, accepted=60_000, refused=refused, kills=10
+        status, events, attempted=30_000 + refused, accepted=30_000, refused=refused, kills=5
     )
-    assert sorted(check_streams(events).values()) == [30_000, 30_000]
+    assert sorted(check_streams(events).values()) == [15_000, 15_000]
     instance.cli("verify")
