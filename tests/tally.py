@@ -20,8 +20,8 @@ COLUMNS = (
 
 
 class Tally:
-    """The counts of one test. `accepted` is what callers heard of: a kill in the middle of a call
-    may store an event more, which `unheard` counts.
+    """The counts of one test. `accepted` is what callers heard of: a call that is cut short may
+    store an event more, which `unheard` counts.
     """
 
     def __init__(self) -> None:
@@ -127,8 +127,8 @@ class _Table:
         out.write_line(f"{'all':{width}}" + "".join(f"{total[c]:>13,}" for c in COLUMNS))
         if total["unheard"]:
             out.write_line(
-                f"{total['unheard']:,} more were accepted in calls that a kill cut short, so that "
-                "nobody heard of it: they are among the stored."
+                f"{total['unheard']:,} more were accepted in calls that a kill or a raise cut "
+                "short, so that nobody heard of it: they are among the stored."
             )
         for line in self.lines:
             out.write_line(line)

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from logd.delivery import Delivery
 from logd.errors import AlreadyRunning
 from shared.client import Outcome
-from shared.outbox import HEADER_BYTES, WORD_WRITTEN, OutboxWriter
-from shared.outbox_file import outbox_name
-from shared.wire import datagram_head, encode_farewell, encode_record, producer_seed
+from shared.outbox import OutboxWriter
 from tests.simulation.disk import Disk
+from tests.simulation.happenings import Happenings
 from tests.simulation.machine import Machine, SimOutbox, run_daemon, watermark
 from tests.simulation.table import WatchedDelivery
-from tests.simulation.truth import Sums, Truth, Violation, check_end, records_of
+from tests.simulation.truth import Sums, Truth, Violation, check_end
 from tests.simulation.web import SimClient, Web
 from tests.simulation.world import Cell, File, Interrupted, Killed, Odds, Process, World
 
@@ -37,7 +36,6 @@ ACTIONS_MIN, ACTIONS_MAX = 60, 200
 WEBS_MAX = 5
 QUIET_TURNS_MAX = 400
 UIDS = (1000, 1001, 1002)
-STRANGER = 4444
 
 
 @dataclass
@@ -113,6 +111,7 @@ class Schedule:
         self.world = World(rng, self.odds, Truth(), Disk(), act=self._act)
         self.world.queue_depth = rng.choice((1, 4, 11, 513))
         self.world.socket_held = rng.random() < 0.5
+        self._happenings = Happenings(self.world, self._start_second_daemon)
         self._big = rng.random() < 0.25  # rings fill up, and records go around their ends
 
     # -- the run ---------------------------------------------------------------------------------
@@ -151,7 +150,7 @@ class Schedule:
         elif len(idle) < WEBS_MAX and roll < 0.2:
             self._new_web()
         elif roll < 0.3:
-            self._happen()
+            self._happenings.happen()
         elif idle:
             self._act(rng.choice(idle))
 
@@ -259,145 +258,6 @@ class Schedule:
             producer.outbox.writer.append(b"\xc1 no msgpack")
             web.on_signal = on_signal
 
-    # -- what happens to them --------------------------------------------------------------------
-
-    def _happen(self) -> None:
-        rng, disk = self._rng, self.world.disk
-        happenings = [
-            self._kill_one, self._kill_one, self._kill_daemon, self._kill_all,
-            self._start_second_daemon, self._time_passes, self._time_passes, self._clock_jumps,
-            self._memory_fills, self._descriptors_run_out,
-        ]  # fmt: skip
-        if self.odds.disk_faults:
-            happenings += [self._disk_fault] * 3
-        if self.odds.restore:
-            happenings += [disk.back_up, self._restore, self._restore]
-        if self.odds.strangers:
-            happenings += [self._stranger] * 6 + [self._outbox_changes] * 2 + [self._plant] * 4
-        if self.odds.damage:
-            happenings.append(self._damage)
-        rng.choice(happenings)()
-
-    def _kill_one(self) -> None:
-        webs = [p for p in self.world.processes if isinstance(p, Web)]
-        if webs:
-            self.world.kill(self._rng.choice(webs))
-
-    def _kill_daemon(self) -> None:
-        if self.world.daemon is not None:
-            self.world.kill(self.world.daemon)
-
-    def _kill_all(self) -> None:
-        for process in list(self.world.processes):
-            self.world.kill(process)
-
-    def _time_passes(self) -> None:
-        self.world.now_s += self._rng.choice((0.05, 0.2, 6.0))
-
-    def _clock_jumps(self) -> None:
-        self.world.wall_offset_s += self._rng.uniform(-1e6, 1e6)
-
-    def _memory_fills(self) -> None:
-        self.world.memory_full = self._rng.random() < 0.3 and self.odds.without_outbox > 0
-
-    def _descriptors_run_out(self) -> None:
-        self.world.open_faults = not self.world.open_faults
-
-    def _disk_fault(self) -> None:
-        rng, disk = self._rng, self.world.disk
-        disk.full, disk.fails_midway = rng.random() < 0.25, rng.random() < 0.25
-        disk.flush_fails = rng.random() < 0.2
-
-    def _restore(self) -> None:
-        world = self.world
-        if world.disk.backups:
-            self._kill_daemon()
-            world.trace.append(("world", "OLDER DATABASE RESTORED"))
-            before = world.disk.view
-            world.disk.restore(self._rng)
-            world.truth.replaced(before, world.disk.view)
-
-    def _damage(self) -> None:
-        """Memory goes bad, or another process of the same user writes where it should not."""
-        rng, world = self._rng, self.world
-        files = [file for file in world.files.values() if file.kind == "ok"]
-        if files:
-            file = rng.choice(files)
-            world.trace.append(("world", f"{file.name} DAMAGED"))
-            world.truth.unreadable.add(file.key)
-            for _ in range(rng.choice((1, 5))):
-                used = max(8, file.word(WORD_WRITTEN) * 40)
-                at = HEADER_BYTES + rng.randrange(min(used, len(file.data) - HEADER_BYTES))
-                file.data[at] ^= 1 << rng.randrange(8)
-
-    def _outbox_changes(self) -> None:
-        """A link to it is made, or a newer program writes it; later that is mended again."""
-        rng, world = self._rng, self.world
-        files = [file for file in world.files.values() if len(file.data) > HEADER_BYTES]
-        if files:
-            file = rng.choice(files)
-            self._change(file, rng.choice(("ok", "foreign", "newer")))
-
-    def _change(self, file: File, kind: str) -> None:
-        world = self.world
-        daemon = world.daemon
-        if isinstance(daemon, Machine) and any(
-            outbox.file is file for outbox in daemon.delivery._open.values()
-        ):
-            return  # an open outbox is not looked at anew
-        if kind == "foreign":
-            # From now on it is as a client without an outbox.
-            world.truth.unreadable.add(file.key)
-        file.kind = kind
-        world.identities += 1
-        file.identity = world.identities
-
-    def _plant(self) -> None:
-        """A file that is no outbox, under the name of somebody who has none."""
-        world = self.world
-        keys = [key for key in sorted(world.truth.without_outbox) if world.file_of(key) is None]
-        if keys:
-            key = self._rng.choice(keys)
-            world.publish(File(outbox_name(*key), key, bytearray(8), lock=None, kind="foreign"))
-
-    def _stranger(self) -> None:
-        rng, world = self._rng, self.world
-        roll = rng.random()
-        stranger_id = rng.choice((7, 8, rng.getrandbits(64)))
-        if roll < 0.2:
-            data = rng.randbytes(rng.choice((0, 10, 200)))
-        elif roll < 0.4 and world.truth.accepted:
-            # Another's id, under a uid of one's own.
-            key = rng.choice(list(world.truth.accepted))
-            data = one_event(key[1], rng.choice((1, 2, 5, 2**62)))
-        elif roll < 0.55:
-            sequence = rng.choice((1, 2, 3, 30, 10**6, 2**63 - 1))
-            data = one_event(stranger_id, sequence)
-        elif roll < 0.65:
-            data = encode_farewell(stranger_id, rng.choice((0, 3, 40, 10**7)), {"malformed": 3})
-        else:
-            self._replay()
-            return
-        world.send(data, STRANGER, 9)
-
-    def _replay(self) -> None:
-        """What was sent before arrives once more, or an early farewell, under its own user's id."""
-        rng, world = self._rng, self.world
-        heard = [(d, uid, pid) for d, uid, pid in world.heard if uid != STRANGER]
-        if heard and rng.random() < 0.6:
-            data, uid, pid = rng.choice(heard)
-            # Nobody can be protected from his own user: what comes twice may come first.
-            world.truth.unreadable |= {key for key, _, _ in records_of(data, uid)}
-            world.send(data, uid, pid)
-        elif world.truth.without_outbox:
-            keys = sorted(world.truth.without_outbox)
-            planted = [key for key in keys if world.file_of(key) is not None]
-            key = rng.choice(planted if planted and rng.random() < 0.6 else keys)
-            world.truth.unreadable.add(key)
-            told = max(world.truth.accepted.get(key, ()), default=0)
-            last = rng.choice((told, told + 2, max(0, watermark(world, key) - rng.randint(0, 2))))
-            world.send(encode_farewell(key[1], last, {}), key[0], 9)
-
     # -- quiet -----------------------------------------------------------------------------------
 
     def _calm_down(self) -> None:
@@ -409,7 +269,7 @@ class Schedule:
         world.open_faults = world.memory_full = False
         for file in world.files.values():
             if file.kind == "newer" and rng.random() < 0.7:
-                self._change(file, "ok")
+                self._happenings.change(file, "ok")
         if world.daemon is None:
             self._start_daemon()
         self._until_all_is_confirmed()
@@ -442,9 +302,3 @@ class Schedule:
     def _readable(self) -> list[File]:
         reused = self.world.truth.reused
         return [f for f in self.world.files.values() if f.kind == "ok" and f.key not in reused]
-
-
-def one_event(producer_id: int, sequence: int) -> bytes:
-    """A good datagram by who says it is that producer."""
-    record = encode_record(producer_seed(producer_id), sequence, b"\x94\xa1x\x01\xc0\xc4\x01\x80")
-    return datagram_head(producer_id) + record
