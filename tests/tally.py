@@ -19,13 +19,17 @@ COLUMNS = (
 )  # fmt: skip
 
 
+# Said below the table: accepted in calls that were cut short; lost by clients without an outbox.
+EXTRAS = ("unheard", "lost without outbox")
+
+
 class Tally:
     """The counts of one test. `accepted` is what callers heard of: a call that is cut short may
     store an event more, which `unheard` counts.
     """
 
     def __init__(self) -> None:
-        self.counts: dict[str, int] = dict.fromkeys((*COLUMNS, "unheard"), 0)
+        self.counts: dict[str, int] = dict.fromkeys((*COLUMNS, *EXTRAS), 0)
         self.lines: list[str] = []
 
     def add(self, **counts: int) -> None:
@@ -119,7 +123,7 @@ class _Table:
         out.section("under faults")
         width = max(len(name) for name in self.rows)
         out.write_line(" " * width + "".join(f"{column:>13}" for column in COLUMNS))
-        total = dict.fromkeys((*COLUMNS, "unheard"), 0)
+        total = dict.fromkeys((*COLUMNS, *EXTRAS), 0)
         for name, row in sorted(self.rows.items()):
             out.write_line(f"{name:{width}}" + "".join(f"{row[column]:>13,}" for column in COLUMNS))
             for column, count in row.items():
@@ -129,6 +133,12 @@ class _Table:
             out.write_line(
                 f"{total['unheard']:,} more were accepted in calls that a kill or a raise cut "
                 "short, so that nobody heard of it: they are among the stored."
+            )
+        if total["lost without outbox"]:
+            out.write_line(
+                f"of the lost, {total['lost without outbox']:,} were sent by clients without an "
+                "outbox in scenes of kills; the ledger has each of them. "
+                "Clients with an outbox lost none there."
             )
         for line in self.lines:
             out.write_line(line)

@@ -283,7 +283,7 @@ class Scene:
             kills=self.kills.total(),
             seeds=1,
         )
-        self.check(status, events)
+        tally.counts["lost without outbox"] += self.check(status, events)
         self.instance.cli("verify")
 
     def end(self) -> None:
@@ -300,13 +300,17 @@ class Scene:
             refused=sum(emitter.refused for emitter in everybody),
         )
 
-    def check(self, status: dict[str, Any], events: list[dict[str, Any]]) -> None:
-        """What the sums alone do not tell: each emitter's own; whose loss it is; what is left."""
+    def check(self, status: dict[str, Any], events: list[dict[str, Any]]) -> int:
+        """What the sums alone do not tell: each emitter's own; whose loss it is; what is left.
+
+        Returns how many events were lost, all of them of clients without an outbox.
+        """
         missing = self.crowd.check(events)
         assert status["lost"] == sum(missing.values()), (self.seed, status, missing)
         assert status["quarantined"] == 0, (self.seed, status)
         left = os.listdir(self.instance.config.outbox_directory)
         assert status["outboxes"] == 0, (self.seed, left)
+        return sum(missing.values())
 
     def close(self) -> None:
         """Everybody gone."""

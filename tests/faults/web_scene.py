@@ -125,12 +125,13 @@ class WebScene(Scene):
         self.site.wait_for_orphans()
         super().end()
 
-    def check(self, status: dict[str, Any], events: list[dict[str, Any]]) -> None:
-        super().check(status, events)
+    def check(self, status: dict[str, Any], events: list[dict[str, Any]]) -> int:
+        lost = super().check(status, events)
         self.load.check([event for event in events if event["user"] == "web"])
         boots = sum(event["user"] == "boot" for event in events)
         begun, accepted, refused = self.site.boots()
         assert accepted <= boots <= begun - refused, self.seed
+        return lost
 
     def close(self) -> None:
         self.load.stop()

@@ -38,11 +38,12 @@ def simulate(profile: str, seeds: Iterable[int]) -> list[Run]:
     return runs
 
 
-def count(tally: Tally, visits: Counter[Cell], runs: Iterable[Run]) -> None:
+def count(tally: Tally, visits: Counter[Cell], lost: Counter[str], runs: Iterable[Run]) -> None:
     """Adds up what they show, and the cells of the state table that they visit."""
     for made in runs:
         visits.update(made.visits)
         sums = made.sums
+        lost[made.profile] += sums.lost
         tally.add(
             seeds=1,
             kills=made.kills + made.power_cuts,
@@ -55,6 +56,12 @@ def count(tally: Tally, visits: Counter[Cell], runs: Iterable[Run]) -> None:
             lost=sums.lost,
         )
         tally.counts["unheard"] += made.unheard
+
+
+def say_lost(tally: Tally, lost: Counter[str]) -> None:
+    """Whose loss it was: kills alone cost nothing."""
+    by_kind = ", ".join(f"{profile} {lost[profile]:,}" for profile in PROFILES)
+    tally.say(f"simulation: lost by kind of run: {by_kind}")
 
 
 def check_table(tally: Tally, visits: Counter[Cell]) -> None:
@@ -74,24 +81,28 @@ def test_no_seed_breaks_a_promise_and_every_cell_of_the_state_table_is_visited(
 ) -> None:
     """Kills, power cuts, older databases, strangers, and all of them together."""
     visits: Counter[Cell] = Counter()
+    lost: Counter[str] = Counter()
     for profile in PROFILES:
-        count(tally, visits, simulate(profile, range(SEEDS)))
+        count(tally, visits, lost, simulate(profile, range(SEEDS)))
     check_table(tally, visits)
+    say_lost(tally, lost)
 
 
 @pytest.mark.long(minutes=40)
 def test_no_seed_of_many_breaks_a_promise(tally: Tally, progress: Progress) -> None:
     """Seeds that the standard run does not try, on all processors."""
     visits: Counter[Cell] = Counter()
+    lost: Counter[str] = Counter()
     firsts = range(SEEDS, SEEDS + SEEDS_LONG // len(PROFILES), SEEDS_AT_ONCE)
     profiles = [profile for profile in PROFILES for _ in firsts]
     parts = [range(first, first + SEEDS_AT_ONCE) for _ in PROFILES for first in firsts]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         made = pool.map(simulate, profiles, parts)
         for _ in progress(parts, f"simulation, parts of {SEEDS_AT_ONCE} seeds"):
-            count(tally, visits, next(made))
+            count(tally, visits, lost, next(made))
             progress.note = ", ".join(f"{tally.counts[n]:,} {n}" for n in SHOWN)
     check_table(tally, visits)
+    say_lost(tally, lost)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "_"))
