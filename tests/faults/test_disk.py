@@ -241,7 +241,7 @@ def test_a_durable_event_whose_flush_failed_is_not_said_to_be_stored(
         assert types.count("durable_unknown") == types.count("durable_settled") == 1
 
 
-@pytest.mark.long(minutes=3)
+@pytest.mark.long(minutes=2)
 def test_fifty_writes_and_fifty_flushes_that_fail_one_after_the_other(
     instance: Instance, directory: Path, tally: Tally, progress: Progress
 ) -> None:

@@ -52,7 +52,7 @@ SEGMENT_KILLS = 50
 LONG_KILLS = 1000
 
 
-@pytest.mark.long(minutes=21)  # measured beside other runs; 17.5 of them of the processor
+@pytest.mark.long(minutes=21)
 def test_1000_kills_lose_nothing_store_nothing_twice_and_keep_every_order(
     make_scene: MakeScene, directory: Path, tally: Tally, progress: Progress
 ) -> None:

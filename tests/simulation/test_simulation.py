@@ -88,7 +88,7 @@ def test_no_seed_breaks_a_promise_and_every_cell_of_the_state_table_is_visited(
     say_lost(tally, lost)
 
 
-@pytest.mark.long(minutes=40)
+@pytest.mark.long(minutes=45)
 def test_no_seed_of_many_breaks_a_promise(tally: Tally, progress: Progress) -> None:
     """Seeds that the standard run does not try, on all processors."""
     visits: Counter[Cell] = Counter()
