@@ -39,7 +39,7 @@ from shared.outbox import (
 )
 from shared.outbox_file import outbox_name
 from shared.wire import pack_payload
-from tests.support import Instance, check_sums, until
+from tests.support import Instance, check_sums, emitters, until
 
 PRODUCER = 5
 
@@ -357,3 +357,20 @@ def test_outboxes_that_cannot_be_listed_at_the_start_are_not_taken_for_none(
     monkeypatch.setattr(Outboxes, "names", no_descriptor)
     with pytest.raises(NotYet, match="Too many open files"):
         daemon.start()
+
+
+def test_outboxes_that_take_more_memory_than_their_bound_are_said_with_their_user(
+    instance: Instance,
+) -> None:
+    """They are not in the daemon's own memory: it says so, and reads them as ever."""
+    instance.configure(outboxes_bytes_max=1024 * 1024)
+    daemon = instance.start()
+    with emitters(instance, count=1, events=10**9) as (emitter,):
+        until(lambda: daemon.says("outboxes_bytes_max is 1048576"), "the surplus is said")
+        (line,) = [line for line in daemon.lines if "outboxes_bytes_max" in line]
+        assert line.endswith(f"in 1 files, is of user {os.getuid()}")
+        emitter.close()
+        accepted, refused = emitter.accepted, emitter.refused
+    status_ = instance.settle()
+    check_sums(status_, attempted=accepted + refused, accepted=accepted, refused=refused, killed=1)
+    assert status_["lost"] == 0
