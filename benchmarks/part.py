@@ -62,14 +62,12 @@ class Run(Protocol):
 def progress(steps: int) -> Iterator[Tell]:
     """A bar on stderr with what is measured now beside it."""
     with click.progressbar(
-        length=steps,
-        file=sys.stderr,
-        bar_template="  [%(bar)s] %(info)s",
-        item_show_func=lambda item: None if item is None else str(item),
+        range(steps), file=sys.stderr, bar_template="  [%(bar)s] %(info)s  %(label)s"
     ) as bar:
 
         def tell(now: str, done: int) -> None:
-            bar.update(done, now)
+            bar.label = f"{now:<24}"
+            bar.update(done)
 
         yield tell
 
