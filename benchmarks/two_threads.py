@@ -139,7 +139,7 @@ class TwoThreads(Daemon):
             producer.stored = copy.stored
             outbox = self._open.get(producer)
             if outbox is not None:
-                outbox.confirm(copy.stored, copy.position)
+                outbox.confirm(copy.stored, copy.position, 0)
             if copy.ended:
                 self._dismiss(producer)
 

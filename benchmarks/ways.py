@@ -66,9 +66,9 @@ class OutboxesUnderLoad(Counting, Daemon):
         self._socket_read_s = now_s
         return super()._drain(datagrams)
 
-    def _look(self, *, due: bool, all_of_them: bool) -> None:
+    def _look(self, *, due: bool, all_of_them: bool, watched: bool) -> None:
         before = self.from_outboxes
-        super()._look(due=due, all_of_them=all_of_them)
+        super()._look(due=due, all_of_them=all_of_them, watched=watched)
         self._loaded = self.from_outboxes - before >= LOAD_EVENTS_MIN
 
 

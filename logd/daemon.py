@@ -46,7 +46,7 @@ class Daemon(Delivery[OpenOutbox]):
         tell: Callable[[str | None], None] = lambda _trouble: None,
     ) -> None:
         open_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_RESERVED
-        super().__init__(config, store, outboxes, clock_ns, open_max)
+        super().__init__(config, store, outboxes, clock_ns, open_max, time.monotonic)
         self._receiver = receiver
         self._tell = tell  # what nothing can be stored for; None once that is over
         self._wake_fd: int | None = None
@@ -108,7 +108,7 @@ class Daemon(Delivery[OpenOutbox]):
         if self._more:
             timeout_s = 0.0
         elif timeout_s is None:
-            timeout_s = max(0.0, self._look_due_s - time.monotonic())
+            timeout_s = max(0.0, self._wake_due_s() - time.monotonic())
         self._selector.select(timeout_s)
         self._woken()
 
@@ -132,7 +132,7 @@ class Daemon(Delivery[OpenOutbox]):
         for _ in range(2):
             if self._stalled and time.monotonic() >= deadline_s:
                 return
-            self._look_due_s = 0.0
+            self._look_due_s = self._commit_due_s = 0.0
             self.turn(timeout_s=0)
             while (self._more or self._stalled) and time.monotonic() < deadline_s:
                 left_s = max(0.0, deadline_s - time.monotonic())

@@ -17,6 +17,7 @@ from logd.errors import NotYet
 from logd.fairness import Files, Waiting, in_turn
 from logd.intake import Intake
 from logd.repair import align, read_on, resynchronise
+from logd.watch import Watch
 from shared.outbox import Header
 from shared.outbox_file import outbox_name, parse_name
 from shared.wire import RECORD_HEAD, OtherVersion, WireError
@@ -63,7 +64,8 @@ class Outbox(Protocol):
     def refresh(self) -> Header: ...
     def written(self) -> int: ...
     def alive(self) -> bool: ...
-    def confirm(self, sequence: int, position: int) -> None: ...
+    def confirm(self, sequence: int, position: int, watched_until_ns: int) -> None: ...
+    def unwatch(self) -> None: ...
 
 
 AnOutbox = TypeVar("AnOutbox", bound=Outbox)
@@ -82,8 +84,8 @@ class Directory(Protocol[AnOutbox]):
 class Delivery(Generic[AnOutbox]):
     """One instance's producers, their outboxes and the batch at hand.
 
-    `clock_ns` is the wall clock, for the record only: nothing is ordered by it. At most `open_max`
-    outboxes are held open at a time.
+    `clock_ns` is the wall clock, for the record only: nothing is ordered by it. `monotonic_s` is
+    the clock that producers read as well. At most `open_max` outboxes are held open at a time.
     """
 
     def __init__(
@@ -93,11 +95,13 @@ class Delivery(Generic[AnOutbox]):
         outboxes: Directory[AnOutbox],
         clock_ns: Callable[[], int],
         open_max: int,
+        monotonic_s: Callable[[], float],
     ) -> None:
         self._config = config
         self._store = store
         self._outboxes = outboxes
         self._clock_ns = clock_ns
+        self._monotonic_s = monotonic_s
         self._intake = Intake(self._introduce, config.gap_events_max)
         self._open: dict[Producer, AnOutbox] = {}
         self._given_up: list[AnOutbox] = []  # removed behind the commit that books their loss
@@ -112,6 +116,9 @@ class Delivery(Generic[AnOutbox]):
         self._batch = self._new_batch()
         self._look_interval_s = config.look_interval_ms / 1000
         self._look_due_s = 0.0
+        self._commit_interval_s = config.commit_interval_ms / 1000
+        self._commit_due_s = 0.0
+        self._watch = Watch(self._commit_interval_s)
         self._more = False  # something was left unread for want of room in the batch
         self._stalled: NotYet | None = None
         self._now_s = 0.0
@@ -180,9 +187,21 @@ class Delivery(Generic[AnOutbox]):
             parsed = parse_name(name)
             if parsed is not None:
                 self._discover(name, *parsed)
-        self._look(due=due, all_of_them=due or bool(closed) or drained >= QUEUE_DEPTH_MIN)
-        if self._batch or (due and self._batch.duplicates):
+        paced = now_s >= self._commit_due_s
+        all_of_them = due or bool(closed) or drained >= QUEUE_DEPTH_MIN
+        self._look(due=due, all_of_them=all_of_them, watched=paced)
+        batch = self._batch
+        if (batch and (paced or self._more or batch.awaited)) or (due and batch.duplicates):
             self._commit()
+            paced = True
+        if paced:
+            self._commit_due_s = self._monotonic_s() + self._commit_interval_s
+
+    def _wake_due_s(self) -> float:
+        """When there is something to do though nothing has arrived, on the monotonic clock."""
+        if self._batch or self._watch:
+            return min(self._look_due_s, self._commit_due_s)
+        return self._look_due_s
 
     def _drain(self, datagrams: Iterable[Datagram]) -> int:
         drained = 0
@@ -279,19 +298,24 @@ class Delivery(Generic[AnOutbox]):
             if producer.pid == 0:
                 producer.pid = outbox.header.pid
             self._open[producer] = outbox
+            self._watch.inherit(producer, outbox.header.watched_until_ns, self._monotonic_s())
             self._files.add(producer.uid)
 
     def _let_go(self, producer: Producer) -> AnOutbox | None:
         outbox = self._open.pop(producer, None)
         if outbox is not None:
+            self._watch.end(producer)
+            outbox.unwatch()  # who lives, and is taken for dead, sends again
             self._files.drop(producer.uid)
         return outbox
 
-    def _look(self, *, due: bool, all_of_them: bool) -> None:
+    def _look(self, *, due: bool, all_of_them: bool, watched: bool) -> None:
         """Reads on in the outboxes that are ahead of the batch; `due`: also asks who lives."""
+        looked_s = self._monotonic_s()
+        watch = self._watch if watched else ()
         waiting = []
         for producer, outbox in self._open.items():
-            if not (all_of_them or producer.behind):
+            if not (all_of_them or producer.behind or producer in watch):
                 continue
             # Whether it lives is asked before what it has written is read: what a producer
             # writes last must be seen by the read after it is known to be dead.
@@ -299,6 +323,7 @@ class Delivery(Generic[AnOutbox]):
             written = outbox.written()
             if alive and not due and written == producer.taken:
                 producer.behind = False
+                self._watch.nothing_new(producer, looked_s)
                 continue
             waiting.append(Waiting(producer, outbox, alive, max(0, written - producer.taken)))
         for one, room in in_turn(waiting, self._batch):
@@ -378,7 +403,9 @@ class Delivery(Generic[AnOutbox]):
     def _confirm(self, producer: Producer) -> None:
         outbox = self._open.get(producer)
         if outbox is not None:
-            outbox.confirm(producer.stored, producer.position)
+            now_s = self._monotonic_s()
+            until_ns = self._watch.promise(producer, now_s, now_s - self._now_s)
+            outbox.confirm(producer.stored, producer.position, until_ns)
 
     def _dismiss(self, producer: Producer) -> None:
         """Its end is on disk: the outbox can go."""

@@ -13,6 +13,7 @@ from shared.schema import Malformed
 from shared.wire import (
     DATAGRAM_BYTES_MAX,
     DATAGRAM_HEAD,
+    KIND_AWAITED,
     KIND_FAREWELL,
     RECORD_HEAD,
     WireError,
@@ -84,6 +85,8 @@ class Intake:
                 last, refused = decode_farewell(data, seed)
                 self._farewell(self.producer(uid, producer_id), last, refused, batch)
                 return
+            if kind == KIND_AWAITED:
+                batch.awaited = True
             offset = DATAGRAM_HEAD.size
             if offset == len(data):
                 raise WireError("datagram without a record")

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+import struct
 import sys
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from shared import liveness
 from shared.outbox import (
     CONFIRMED_OFFSET,
     HEADER_BYTES,
+    WORD_WATCHED_UNTIL_NS,
     WORD_WRITTEN,
     Header,
     OutboxError,
@@ -45,6 +47,7 @@ from shared.wire import OtherVersion, WireError
 TEMPORARY_AGE_MAX_S = 60.0
 # So many files of one user that are no outboxes are put into quarantine, and remembered.
 REFUSED_PER_USER_MAX = 1000
+_WORDS = struct.Struct("=QQQ")  # confirmed sequence and position, watched until
 _OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 
 
@@ -87,13 +90,19 @@ class OpenOutbox:
         """Whether the producer's process still holds its lock."""
         return liveness.holder(self.fd) is not None
 
-    def confirm(self, sequence: int, position: int) -> None:
-        """Tells the producer what is on disk; only ever called after a commit. Never goes back."""
+    def confirm(self, sequence: int, position: int, watched_until_ns: int) -> None:
+        """Tells the producer what is on disk; only ever called after a commit. Never goes back.
+
+        `watched_until_ns` promises to look here by ourselves until then (see `logd.watch`).
+        """
         if sequence <= self.confirmed:
             return
-        words = sequence.to_bytes(8, sys.byteorder) + position.to_bytes(8, sys.byteorder)
-        self._write_at(CONFIRMED_OFFSET, words)
+        self._write_at(CONFIRMED_OFFSET, _WORDS.pack(sequence, position, watched_until_ns))
         self.confirmed = sequence
+
+    def unwatch(self) -> None:
+        """Takes back any promise to look here."""
+        self._write_at(WORD_WATCHED_UNTIL_NS * 8, bytes(8))
 
     def _size(self) -> int:
         return os.fstat(self.fd).st_size

@@ -1,4 +1,4 @@
-"""The client: hands events to the daemon for the price of a memory write and one system call.
+"""The client: hands events to the daemon for the price of a memory write, and at times a datagram.
 
     client = Client("DIR/logd.sock")
     client.emit("quiz_submitted", user="7", props={"quiz": 3, "score": 0.8})

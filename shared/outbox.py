@@ -36,7 +36,8 @@ RING_BYTES_MIN = 64 * 1024
 RING_BYTES_MAX = 64 * 1024 * 1024
 
 # Indices of the header's 8-byte words. The producer writes those below CONFIRMED_SEQUENCE and the
-# refusals; the daemon writes the two CONFIRMED ones. Apart by cache lines, as they change apart.
+# refusals; the daemon writes the two CONFIRMED ones and WATCHED. Apart by cache lines, as they
+# change apart.
 WORD_MAGIC = 0
 WORD_VERSION = 1
 WORD_PRODUCER = 2
@@ -47,9 +48,14 @@ WORD_WRITTEN = 8
 WORD_FAREWELL = 9
 WORD_CONFIRMED_SEQUENCE = 16
 WORD_CONFIRMED_POSITION = 17
+WORD_WATCHED_UNTIL_NS = 18
 WORD_REFUSED = 24
 
 CONFIRMED_OFFSET = WORD_CONFIRMED_SEQUENCE * 8
+
+# A promise to look at an outbox is never for longer than this. What says more is of another clock
+# (a time namespace) or of a forger, and not believed.
+WATCHED_NS_MAX = 10**9
 
 # Why a client refuses an event, in the order of their words from WORD_REFUSED on.
 REFUSED_MALFORMED = "malformed"
@@ -200,6 +206,20 @@ class OutboxWriter:
         """Bytes that wait for the daemon's confirmation."""
         return max(0, int(self._tail[1] - self._words[WORD_CONFIRMED_POSITION]))
 
+    def watched(self, now_ns: int) -> bool:
+        """Whether the daemon looks here by itself, after `now_ns` on the monotonic clock.
+
+        True only of what was appended before the clock was read: the daemon's last look comes
+        after the moment it has named.
+        """
+        until_ns = self._words[WORD_WATCHED_UNTIL_NS]
+        return bool(now_ns < until_ns <= now_ns + WATCHED_NS_MAX)
+
+    @property
+    def daemon_watches(self) -> bool:
+        """Whether the daemon ever promised to look here: then it knows of awaited events too."""
+        return bool(self._words[WORD_WATCHED_UNTIL_NS])
+
     def refused(self, cause: str, count: int) -> None:
         """Tells the daemon how many events this producer has refused for that cause."""
         self._words[WORD_REFUSED + REFUSAL_CAUSES.index(cause)] = count
@@ -226,6 +246,7 @@ class Header:
     farewell: bool
     confirmed_sequence: int
     confirmed_position: int
+    watched_until_ns: int
     refused: dict[str, int]
 
 
@@ -260,6 +281,7 @@ def parse_header(page: bytes, file_bytes: int) -> Header:
         farewell=words[WORD_FAREWELL] == 1,
         confirmed_sequence=words[WORD_CONFIRMED_SEQUENCE],
         confirmed_position=words[WORD_CONFIRMED_POSITION],
+        watched_until_ns=words[WORD_WATCHED_UNTIL_NS],
         refused={
             cause: min(words[WORD_REFUSED + index], REFUSALS_MAX)
             for index, cause in enumerate(REFUSAL_CAUSES)

@@ -13,7 +13,7 @@ import msgpack
 from shared import forks
 from shared.outbox_file import OutboxFile
 from shared.rendezvous import NoOutbox
-from shared.wire import datagram_head, encode_farewell, producer_seed
+from shared.wire import KIND_AWAITED, datagram_head, encode_farewell, producer_seed
 
 RECONNECT_INTERVAL_S = 0.1
 HEAL_INTERVAL_S = 5.0
@@ -32,6 +32,7 @@ class Producer:
         self.id = secrets.randbits(64)
         self.seed = producer_seed(self.id)
         self.head = datagram_head(self.id)
+        self.head_awaited = datagram_head(self.id, KIND_AWAITED)
         self.packer = msgpack.Packer()
         self.sequence_sent = 0  # without an outbox: the last the kernel took
         self.no_outbox_reason: str | None = None

@@ -1,8 +1,9 @@
 """The road of an event from a call into the outbox and to the daemon: what `Client` is built on.
 
 Guard, pack, write the record to the outbox, store its sequence in the outbox's header (from then on
-it is accepted), send the same bytes once. Whatever the send says, nothing is sent again: the daemon
-reads from the outbox what it missed.
+it is accepted), send the same bytes once, unless the daemon has said that it is awake and will look
+by itself. Whatever the send says, nothing is sent again: the daemon reads from the outbox what it
+missed.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Road:
 
     _time_ns = staticmethod(time.time_ns)
     _monotonic_s = staticmethod(time.monotonic)
+    _monotonic_ns = staticmethod(time.monotonic_ns)
 
     def __init__(
         self,
@@ -105,7 +107,7 @@ class Road:
                     self._settle()
                 if ticket is not None:
                     ticket.keep_room(self._producer)
-                sequence = self._accept(event_type, user, props, ts_ns)
+                sequence = self._accept(event_type, user, props, ts_ns, ticket is not None)
                 if sequence:
                     if ticket is not None:
                         self._hand_out(ticket, sequence)
@@ -152,6 +154,7 @@ class Road:
         user: str | int | None,
         props: Mapping[str, Any] | None,
         ts_ns: int | None,
+        awaited: bool = False,
     ) -> int:
         producer = self._producer
         if producer is None:
@@ -182,8 +185,11 @@ class Road:
                 return 0
             # Without a name nobody reads it any more, and it will never have room again.
             self._succeed(producer, self._new_producer())
-            return self._accept(event_type, user, props, ts_ns)
-        producer.send(producer.head + record)
+            return self._accept(event_type, user, props, ts_ns, awaited)
+        if awaited and writer.daemon_watches:
+            producer.send(producer.head_awaited + record)
+        elif not writer.watched(self._monotonic_ns()):
+            producer.send(producer.head + record)
         self._last_sequence = sequence = writer.written
         return sequence
 

@@ -36,6 +36,7 @@ WIRE_VERSION = 1
 MAGIC = b"LGD"
 KIND_EVENTS = 0
 KIND_FAREWELL = 1
+KIND_AWAITED = 2
 
 PRODUCER_ID = struct.Struct("<Q")
 DATAGRAM_HEAD = struct.Struct("<3sBB3sQ")
@@ -53,6 +54,7 @@ SEQUENCE_MAX = INT64_MAX
 UNCHECKED_BYTES_MAX = 512
 
 _ZEROS = b"\0\0\0"
+_KINDS = frozenset({KIND_EVENTS, KIND_FAREWELL, KIND_AWAITED})
 
 
 class WireError(ValueError):
@@ -204,7 +206,7 @@ def decode_head(datagram: bytes) -> tuple[int, int]:
         raise WireError("not a datagram of this protocol")
     if version != WIRE_VERSION:
         raise OtherVersion("other version", f"{version}, this daemon speaks {WIRE_VERSION}")
-    if kind not in (KIND_EVENTS, KIND_FAREWELL) or zeros != _ZEROS:
+    if kind not in _KINDS or zeros != _ZEROS:
         raise WireError("unknown kind of datagram", str(kind))
     return kind, producer_id
 

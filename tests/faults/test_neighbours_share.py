@@ -39,7 +39,7 @@ def start(instance: Instance) -> Iterator[Start]:
     made: list[Daemon] = []
 
     def starting(**settings: object) -> Daemon:
-        instance.configure(**settings)
+        instance.configure(**{"commit_interval_ms": 0, **settings})  # each turn commits
         config = instance.config
         store = Store(config.database, keyfile.read(config.key_file), 1, 100)
         outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)

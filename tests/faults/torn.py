@@ -77,7 +77,7 @@ class Killed:
             for _ in range(100):
                 if not self.instance.status()["outboxes"]:
                     break
-                daemon._look_due_s = 0.0
+                daemon._look_due_s = daemon._commit_due_s = 0.0
                 daemon.turn(timeout_s=0)
         finally:
             daemon.close()

@@ -27,7 +27,7 @@ def test_paths_are_relative_to_the_file() -> None:
 def test_every_setting_of_the_template_is_known_also_those_commented_out() -> None:
     lines = [line.removeprefix("# ") for line in TEMPLATE.splitlines()]
     settings = [line for line in lines if " = " in line and line[0].islower()]
-    assert len(settings) == 20
+    assert len(settings) == 21
     parse("\n".join(settings), FILE)
 
 

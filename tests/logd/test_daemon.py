@@ -7,6 +7,7 @@ import resource
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def outbox(instance: Instance) -> Written:
 @pytest.fixture
 def daemon(instance: Instance) -> Iterator[Daemon]:
     """A daemon that only turns when told to."""
-    config = instance.config
+    config = replace(instance.config, commit_interval_ms=0)  # each turn commits
     store = Store(config.database, keyfile.read(config.key_file), 1, config.quarantine_rows_max)
     outboxes = Outboxes(config.outbox_directory)
     outboxes.prepare(str(config.socket))
@@ -227,7 +228,7 @@ def test_no_words_in_a_strangers_header_end_the_daemon_at_this_start_or_the_next
     instance: Instance, words: dict[int, int], records: int
 ) -> None:
     """Nor do they break the sums that `status` and `verify` show."""
-    config = instance.config
+    config = replace(instance.config, commit_interval_ms=0)
     outbox = Written(config.outbox_directory)
     outbox.write(records)
     with open(outbox.path, "r+b") as file:

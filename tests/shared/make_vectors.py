@@ -252,6 +252,11 @@ def datagrams() -> Document:
             "data": head() + one + two + three,
         },
         {
+            "name": "an event that somebody waits for",
+            "events": events(QUIZ),
+            "data": head(kind=2) + record(1, payload(QUIZ)),
+        },
+        {
             "name": "an event with a field past the fourth",
             "events": events(PAGE_VIEW),
             "data": head() + record(1, payload(PAGE_VIEW, {"later": True})),
@@ -287,7 +292,7 @@ def datagrams() -> Document:
         ("version 2", "other version", head(version=2) + one),
         ("version 0", "other version", head(version=0) + one),
         ("version 2 with a body nobody knows", "other version", head(version=2) + b"\xff" * 9),
-        ("an unknown kind", "unknown kind of datagram", head(kind=2) + one),
+        ("an unknown kind", "unknown kind of datagram", head(kind=3) + one),
         ("a reserved byte set", "unknown kind of datagram", head(zeros=b"\0\0\1") + one),
         ("a damaged CRC", "damaged record", head() + one[:4] + bytes([one[4] ^ 1]) + one[5:]),
         ("a damaged payload", "damaged record", head() + one[:-1] + bytes([one[-1] ^ 1])),

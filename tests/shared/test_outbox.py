@@ -101,7 +101,7 @@ def record_bytes(length: int) -> int:
 
 def test_a_new_outbox_says_whose_it_is_and_holds_nothing() -> None:
     box = Outbox()
-    assert box.header() == Header(PRODUCER, RING, 1, 2, 0, False, 0, 0, {})
+    assert box.header() == Header(PRODUCER, RING, 1, 2, 0, False, 0, 0, 0, {})
     assert box.read() == []
     assert box.writer.room_bytes == RING
 

@@ -93,8 +93,9 @@ def test_a_datagram_lies_as_its_table_says() -> None:
         "producer": bytes.fromhex("8877665544332211"),
     }
     assert at["records"].start == wire.DATAGRAM_HEAD.size == len(head)
-    assert "0: events, 1: farewell" in {row["value"] for row in table}
-    assert (wire.KIND_EVENTS, wire.KIND_FAREWELL) == (0, 1)
+    kinds = "0: events, 1: farewell, 2: events that somebody waits for"
+    assert kinds in {row["value"] for row in table}
+    assert (wire.KIND_EVENTS, wire.KIND_FAREWELL, wire.KIND_AWAITED) == (0, 1, 2)
 
 
 def test_a_record_lies_as_its_table_says() -> None:
@@ -128,15 +129,15 @@ def test_every_word_has_one_writer_and_it_is_the_one_in_the_table() -> None:
     by_daemon = {
         plain(row["name"]) for row in tables("## Outbox")[0] if row["written by"] == "daemon"
     }
-    assert by_daemon == {"confirmed_sequence", "confirmed_position"}
+    assert by_daemon == {"confirmed_sequence", "confirmed_position", "watched_until_ns"}
     file = bytearray(outbox.outbox_bytes(outbox.RING_BYTES_MIN))
     writer = outbox.OutboxWriter(memoryview(file), 1, 2, 3)
-    mark = b"\xaa" * 16
-    file[outbox.CONFIRMED_OFFSET : outbox.CONFIRMED_OFFSET + 16] = mark
+    words = slice(outbox.CONFIRMED_OFFSET, outbox.CONFIRMED_OFFSET + 24)
+    file[words] = mark = b"\xaa" * 24
     writer.append(b"x")
     writer.refused(REFUSAL_CAUSES[-1], 1)
     writer.farewell()
-    assert file[outbox.CONFIRMED_OFFSET : outbox.CONFIRMED_OFFSET + 16] == mark
+    assert file[words] == mark
 
 
 @pytest.mark.parametrize("row", tables("## Limits")[0], ids=lambda row: row["in the code"])

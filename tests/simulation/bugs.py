@@ -1,4 +1,4 @@
-"""Five bugs that systems like this one have had, to be planted: does the simulation find them?"""
+"""Six bugs that systems like this one have had, to be planted: does the simulation find them?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ConfirmedBeforeCommitted(WatchedDelivery):
     def _commit(self) -> None:
         for producer in self._batch.producers:
             if producer in self._open:
-                self._open[producer].confirm(producer.taken, producer.position)
+                self._open[producer].confirm(producer.taken, producer.position, 0)
         super()._commit()
 
 
@@ -51,6 +51,15 @@ class LivenessAskedAfterTheLastRead(WatchedDelivery):
         if not producer.behind and not outbox.alive():
             producer.ended = True
             self._batch.note(producer)
+
+
+class PromiseForgotten(WatchedDelivery):
+    """Tells producers that it will look by itself, looks once before that is over, and sleeps."""
+
+    def _look(self, *, due, all_of_them, watched):  # type: ignore[no-untyped-def]
+        super()._look(due=due, all_of_them=all_of_them, watched=watched)
+        for producer in list(self._open):
+            self._watch.end(producer)
 
 
 class SequenceAdvancedBeforeTheRecord(OutboxWriter):
@@ -99,5 +108,6 @@ BUGS = [
     Bug("outbox removed before its rows are committed", "crashes", delivery=RemovedBeforeCommitted),
     Bug("watermark advanced by a failed commit", "crashes", WatermarkAdvancedByAFailedCommit),
     Bug("liveness asked after the last read", "crashes", delivery=LivenessAskedAfterTheLastRead),
+    Bug("a promise to look forgotten", "crashes", delivery=PromiseForgotten),
     Bug("sequence advanced before the record", "crashes", writer=SequenceAdvancedBeforeTheRecord),
 ]

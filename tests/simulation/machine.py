@@ -10,7 +10,7 @@ from logd.config import Config
 from logd.delivery import Datagram, Delivery
 from logd.errors import AlreadyRunning, LogdError
 from logd.outboxes import Foreign, OpenOutbox
-from shared.outbox import HEADER_BYTES, parse_header
+from shared.outbox import HEADER_BYTES, WORD_WATCHED_UNTIL_NS, WORD_WRITTEN, parse_header
 from shared.outbox_file import parse_name
 from shared.wire import OtherVersion
 from tests.simulation.disk import SimTrail
@@ -30,6 +30,7 @@ CONFIG = Config(
     batch_bytes_max=64 * 1024,
     gap_events_max=1000,
     look_interval_ms=100,
+    commit_interval_ms=4,
 )
 
 
@@ -62,19 +63,23 @@ class SimOutbox(OpenOutbox):
     def _size(self) -> int:
         return len(self.file.data)
 
+    def unwatch(self) -> None:
+        self.file.store(WORD_WATCHED_UNTIL_NS, 0)
+        self.process.step("not watched any more")
+
     def _write_at(self, offset: int, data: bytes) -> None:
         world, key = self.process.world, self.file.key
         confirmed = int.from_bytes(data[:8], "little")
         on_disk = world.disk.durable_watermark(key)
         if confirmed > on_disk:
             raise Violation(f"{label(key)}: confirmed {confirmed}, but only {on_disk} is on disk")
-        # Two words in one call of the kernel's: which of them others see first is the processor's
+        # Three words in one call of the kernel's: which of them others see first is the processor's
         # choice, but no signal comes in between.
-        first = world.rng.choice((0, 8))
+        order = world.rng.sample((0, 8, 16), 3)
         self.process.step("confirm")
-        for at in (first, 8 - first):
+        for at in order:
             self.file.data[offset + at : offset + at + 8] = data[at : at + 8]
-            if at == first:
+            if at == order[0]:
                 world.let_others_run(self.process)
         self.process.step("confirmed")
 
@@ -150,7 +155,9 @@ class Machine(Process):
         world.daemon = self
         trail = SimTrail(world.disk, self, world.boots)
         directory = SimDirectory(self)
-        self.delivery = self.delivery_type(CONFIG, trail, directory, world.time_ns, OPEN_MAX)
+        self.delivery = self.delivery_type(
+            CONFIG, trail, directory, world.time_ns, OPEN_MAX, world.monotonic_s
+        )
         self.delivery.begin(world.now_s)
 
     def turn(self) -> None:
@@ -190,6 +197,21 @@ def run_daemon(machine: Machine, *, start: bool) -> None:
     except LogdError:
         if not machine.dead:
             machine.world.end(machine)
+
+
+def check_is_seen(world: World, key: Key) -> None:
+    """Of an event whose producer sent nothing: the daemon will look, and soon, by itself."""
+    machine, file = world.daemon, world.file_of(key)
+    if not isinstance(machine, Machine) or machine.busy or file is None:
+        return
+    core = machine.delivery
+    producer = core._intake.producers.get(key)
+    if core._stalled is not None or producer is None or producer not in core._open:
+        return
+    if file.word(WORD_WRITTEN) > producer.taken and not core._more:
+        until_s = file.word(WORD_WATCHED_UNTIL_NS) / 1e9 + CONFIG.commit_interval_ms / 1000
+        if producer not in core._watch or core._wake_due_s() > max(until_s, world.now_s):
+            raise Violation(f"{label(key)}: was told to send nothing, and nobody looks")
 
 
 def watermark(world: World, key: Key) -> int:

@@ -15,7 +15,7 @@ from shared.client import Outcome
 from shared.outbox import OutboxWriter
 from tests.simulation.disk import Disk
 from tests.simulation.happenings import Happenings
-from tests.simulation.machine import Machine, SimOutbox, run_daemon, watermark
+from tests.simulation.machine import Machine, SimOutbox, check_is_seen, run_daemon, watermark
 from tests.simulation.table import WatchedDelivery
 from tests.simulation.truth import Sums, Truth, Violation, check_end
 from tests.simulation.web import SimClient, Web
@@ -50,6 +50,7 @@ class Run:
     attempted: int
     accepted: int
     refused: int
+    silent: int
     unheard: int
     sums: Sums
     visits: Counter[Cell] = field(default_factory=Counter)
@@ -112,6 +113,7 @@ class Schedule:
         self.world.queue_depth = rng.choice((1, 4, 11, 513))
         self.world.socket_held = rng.random() < 0.5
         self._happenings = Happenings(self.world, self._start_second_daemon)
+        self.silent = 0  # events that were accepted and not sent, since the daemon watches
         self._big = rng.random() < 0.25  # rings fill up, and records go around their ends
 
     # -- the run ---------------------------------------------------------------------------------
@@ -135,6 +137,7 @@ class Schedule:
             attempted=accepted + truth.false,
             accepted=accepted,
             refused=truth.false,
+            silent=self.silent,
             unheard=unheard,
             sums=sums,
             visits=world.visits,
@@ -240,7 +243,12 @@ class Schedule:
         props = {"n": self.world.truth.calls}
         if self._big:
             props |= {"text": "x" * rng.choice((10, 2000, 9000, 20000))}  # type: ignore[dict-item]
-        web.call(lambda: web.client.emit("page_view", user="u", props=props))
+        sends = web.sends
+        accepted = web.call(lambda: web.client.emit("page_view", user="u", props=props))
+        producer = web.client._producer
+        if accepted and web.sends == sends and producer is not None:
+            self.silent += 1
+            check_is_seen(self.world, (web.uid, producer.id))
 
     def _fork(self, parent: Web) -> None:
         if len(self.world.processes) >= WEBS_MAX + 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from shared.schema import Malformed
 from shared.wire import (
     DATAGRAM_HEAD,
-    KIND_EVENTS,
+    KIND_FAREWELL,
     WireError,
     decode_head,
     decode_record,
@@ -115,7 +115,7 @@ def records_of(data: bytes, uid: int) -> Iterable[tuple[Key, int, bytes]]:
     try:
         kind, producer_id = decode_head(data)
         offset = DATAGRAM_HEAD.size
-        while kind == KIND_EVENTS and offset < len(data):
+        while kind != KIND_FAREWELL and offset < len(data):
             sequence, payload, offset = decode_record(data, offset, producer_seed(producer_id))
             yield (uid, producer_id), sequence, payload
     except WireError:

@@ -17,7 +17,7 @@ from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, WORD_WRITTEN, OutboxWrit
 from shared.outbox_file import outbox_name
 from shared.producer import HEAL_INTERVAL_S, Producer
 from shared.rendezvous import NoOutbox
-from shared.wire import datagram_head, producer_seed
+from shared.wire import KIND_AWAITED, datagram_head, producer_seed
 from tests.simulation.truth import Key, Violation, records_of
 from tests.simulation.world import File, Process
 
@@ -35,6 +35,7 @@ class Web(Process):
     true: int = 0
     false: int = 0
     cut: int = 0
+    sends: int = 0
 
     def call(self, emit: Callable[[], bool]) -> bool:
         """One call of the client's, counted; a kill or a signal handler may cut it short."""
@@ -223,6 +224,7 @@ class SimProducer(Producer):
         world.owners[process.uid, self.id] = process
         self.seed = producer_seed(self.id)
         self.head = datagram_head(self.id)
+        self.head_awaited = datagram_head(self.id, KIND_AWAITED)
         self.packer = msgpack.Packer()
         self.sequence_sent = 0
         self.no_outbox_reason = None
@@ -238,6 +240,7 @@ class SimProducer(Producer):
 
     def send(self, datagram: bytes) -> bool:
         process, world = self.process, self.process.world
+        process.sends += 1
         process.step("send")
         taken = world.send(datagram, process.uid, process.pid)
         if taken and self.outbox is None:
@@ -263,6 +266,7 @@ class SimClient(Client):
         self.process = process
         self._time_ns = process.world.time_ns
         self._monotonic_s = process.world.monotonic_s
+        self._monotonic_ns = process.world.monotonic_ns
         super().__init__("/nowhere")
         clients.discard(self)  # at the end of the test run nobody says farewell for it
 

@@ -227,6 +227,10 @@ class World:
         """The clock that does not."""
         return self.now_s
 
+    def monotonic_ns(self) -> int:
+        """The same in nanoseconds."""
+        return int(self.now_s * 1e9)
+
     # -- memory and the socket -------------------------------------------------------------------
 
     def publish(self, file: File) -> None:

@@ -1,0 +1,224 @@
+"""Promises to look by ourselves: who is told that it need not wake us is read all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logd.batch import Producer
+from logd.watch import Watch
+from shared.client import Client
+from shared.outbox import (
+    RING_BYTES_MIN,
+    WATCHED_NS_MAX,
+    WORD_WATCHED_UNTIL_NS,
+    OutboxWriter,
+    outbox_bytes,
+)
+from tests.support import Instance, until
+from tests.tally import Tally
+
+INTERVAL_S = 0.01
+S = 10**9
+
+
+def producer() -> Producer:
+    return Producer(uid=1, id=2, seed=3)
+
+
+def writer() -> tuple[OutboxWriter, memoryview]:
+    buffer = memoryview(bytearray(outbox_bytes(RING_BYTES_MIN)))
+    return OutboxWriter(buffer, 1, pid=2, now_ns=3), buffer[:4096].cast("Q")
+
+
+def test_a_producer_is_watched_until_the_moment_that_it_was_told_and_not_after() -> None:
+    box, words = writer()
+    assert not box.watched(5 * S)
+    words[WORD_WATCHED_UNTIL_NS] = 5 * S
+    assert box.watched(5 * S - 1)
+    assert not box.watched(5 * S)
+
+
+def test_a_promise_for_longer_than_any_daemon_makes_is_not_believed() -> None:
+    """It is of another clock, or of a forger: both would keep events unseen."""
+    box, words = writer()
+    words[WORD_WATCHED_UNTIL_NS] = 5 * S
+    assert not box.watched(5 * S - WATCHED_NS_MAX - 1)
+    assert box.watched(5 * S - WATCHED_NS_MAX)
+    words[WORD_WATCHED_UNTIL_NS] = 2**64 - 1
+    assert not box.watched(5 * S)
+
+
+def test_the_last_look_comes_after_the_end_of_the_promise() -> None:
+    watch, one = Watch(INTERVAL_S), producer()
+    until_s = watch.promise(one, 100.0, turn_s=0.0) / S
+    watch.nothing_new(one, looked_s=until_s - 0.001)
+    watch.nothing_new(one, looked_s=until_s)
+    assert one in watch, "what came just before the end may not be seen yet"
+    watch.nothing_new(one, looked_s=until_s + 0.002)
+    assert one not in watch
+    assert not watch
+
+
+def test_a_promise_outlasts_the_next_look_also_when_turns_take_long() -> None:
+    watch = Watch(INTERVAL_S)
+    for turn_s in (0.0, 0.08, 0.3):
+        next_look_s = 100.0 + INTERVAL_S + turn_s
+        assert watch.promise(producer(), 100.0, turn_s) > next_look_s * S
+    assert watch.promise(producer(), 100.0, turn_s=60.0) <= 101 * S
+
+
+def test_without_an_interval_nothing_is_promised() -> None:
+    watch, one = Watch(0.0), producer()
+    assert watch.promise(one, 100.0, turn_s=1.0) == 0
+    assert one not in watch
+
+
+def test_what_a_killed_predecessor_promised_is_kept() -> None:
+    watch, one = Watch(INTERVAL_S), producer()
+    watch.inherit(one, until_ns=100 * S + 5, now_s=99.5)
+    watch.nothing_new(one, looked_s=99.9)
+    assert one in watch
+    watch.nothing_new(one, looked_s=100.1)
+    assert one not in watch
+
+
+@pytest.mark.parametrize("until_ns", [0, 99 * S, 200 * S, 2**64 - 1])
+def test_what_is_over_or_no_daemons_promise_is_not_inherited(until_ns: int) -> None:
+    watch, one = Watch(INTERVAL_S), producer()
+    watch.inherit(one, until_ns, now_s=100.0)
+    assert one not in watch
+
+
+@given(st.floats(1.0, 1e8), st.floats(0.0, 2.0), st.floats(0.0, 2.5))
+@settings(max_examples=300)
+def test_whoever_is_still_watched_by_its_own_clock_is_watched_by_the_daemon(
+    now_s: float, turn_s: float, later_s: float
+) -> None:
+    """The client's judgement from the header's word against the daemon's, at any moment."""
+    watch, one = Watch(INTERVAL_S), producer()
+    box, words = writer()
+    words[WORD_WATCHED_UNTIL_NS] = watch.promise(one, now_s, turn_s)
+    looked_s = now_s + later_s
+    watch.nothing_new(one, looked_s)
+    if box.watched(int(looked_s * S)):
+        assert one in watch
+
+
+@pytest.fixture
+def paced(instance: Instance) -> Instance:
+    """A daemon that looks by itself only because it has promised to."""
+    instance.configure(commit_interval_ms=200, look_interval_ms=60_000)
+    instance.start()
+    return instance
+
+
+def account(tally: Tally, instance: Instance, stats: dict[str, Any]) -> None:
+    """Both sums, and each event once and in order."""
+    counts = {name: stats[name] for name in ("attempted", "accepted", "refused")}
+    tally.account(instance.settle(), instance.events(), **counts)
+
+
+def sends(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The datagrams that this client sends from here on."""
+    sent: list[bytes] = []
+    made = client._producer
+    assert made is not None
+    send = made.send
+
+    def noted(datagram: bytes) -> bool:
+        sent.append(datagram)
+        return send(datagram)
+
+    monkeypatch.setattr(made, "send", noted)
+    return sent
+
+
+def test_a_watched_client_sends_nothing_and_all_of_it_is_stored_soon(
+    paced: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(paced.socket) as client:
+        assert client.emit("page_view")
+        assert client.flush(10)
+        sent = sends(client, monkeypatch)
+        assert all(client.emit("page_view", user=1) for _ in range(50))
+        assert sent == []
+        assert client.flush(10), "nothing but the promise has brought the daemon to look"
+        stats = client.stats()
+    status = paced.settle()
+    assert status["commits"] < 10
+    account(tally, paced, stats)
+
+
+def test_a_client_whose_promise_has_run_out_sends_again(
+    paced: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(paced.socket) as client:
+        assert client.emit("page_view")
+        assert client.flush(10)
+        sent = sends(client, monkeypatch)
+        monkeypatch.setattr(client, "_monotonic_ns", lambda: 2**63)
+        assert client.emit("page_view", user=1)
+        assert len(sent) == 1
+        monkeypatch.undo()
+        assert client.flush(10)
+        stats = client.stats()
+    account(tally, paced, stats)
+
+
+def test_a_durable_event_does_not_wait_for_the_interval(
+    instance: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a commit that was just made, with a whole second to the next."""
+    instance.configure(commit_interval_ms=1000, look_interval_ms=60_000)
+    instance.start()
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        assert client.flush(10)
+        sent = sends(client, monkeypatch)
+        assert client.emit("page_view"), "watched: it waits in the outbox"
+        before = instance.status()["commits"]
+        assert client.emit("quiz_submitted", durable=True, timeout_s=10)
+        assert [datagram[4] for datagram in sent] == [2]
+        assert instance.status()["commits"] == before + 1, "one commit took both"
+        stats = client.stats()
+    assert stats["accepted"] == 3
+    account(tally, instance, stats)
+
+
+def test_events_of_a_watched_client_outlive_the_daemon_that_promised(
+    paced: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(paced.socket) as client:
+        assert client.emit("page_view")
+        assert client.flush(10)
+        sent = sends(client, monkeypatch)
+        assert client.emit("page_view", user=1)
+        paced.kill()
+        assert client.emit("page_view", user=2)
+        accepted_silently = not sent
+        paced.start()
+        assert client.flush(10)
+        stats = client.stats()
+    assert accepted_silently
+    account(tally, paced, stats)
+
+
+def test_an_outbox_that_is_removed_is_not_watched_any_more(instance: Instance) -> None:
+    """Its producer lives but was taken for dead: from now on what it sends is all there is."""
+    instance.configure(commit_interval_ms=1000)
+    instance.start()
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        assert client.flush(10)
+        made = client._producer
+        assert made is not None
+        assert made.outbox is not None
+        path = next(Path(instance.config.outbox_directory).glob("*.outbox"))
+        path.open("rb").close()  # closing any descriptor lets go of the lock
+        until(lambda: not path.exists(), "the outbox is removed")
+        assert not made.outbox.writer.daemon_watches
