@@ -113,6 +113,15 @@ class Batch:
         self.producers[producer] = None
         self.bytes += size
 
+    def extend(
+        self, producer: Producer, events: list[tuple[Producer, int, Event]], size: int
+    ) -> None:
+        """Several of one producer, of `size` bytes together."""
+        if events:
+            self.events += events
+            self.producers[producer] = None
+            self.bytes += size
+
     def refuse(
         self,
         uid: int,

@@ -16,6 +16,7 @@ from shared.wire import (
     KIND_AWAITED,
     KIND_FAREWELL,
     RECORD_HEAD,
+    Event,
     WireError,
     decode_farewell,
     decode_head,
@@ -124,21 +125,37 @@ class Intake:
         self._take(producer, sequence, payload, batch)
 
     def records(self, producer: Producer, payloads: Iterable[bytes], batch: Batch) -> None:
-        """Records read from the producer's outbox: `taken`+1 and those that follow it."""
+        """Records read from the producer's outbox: `taken`+1 and those that follow it.
+
+        Where the next one lies is for the caller to say.
+        """
+        sequence, size = producer.taken, 0
+        events: list[tuple[Producer, int, Event]] = []
+        take, unpack = events.append, unpack_payload
         for payload in payloads:
-            self._take(producer, producer.taken + 1, payload, batch)
+            sequence += 1
+            try:
+                take((producer, sequence, unpack(payload)))
+                size += len(payload)
+            except Malformed as error:
+                self._refuse(producer, sequence, payload, batch, error)
+        producer.taken = sequence
+        batch.extend(producer, events, size)
 
     def _take(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> None:
         try:
             event = unpack_payload(payload)
         except Malformed as error:
-            batch.refuse(
-                producer.uid, producer.pid, f"malformed: {error}", payload, producer, sequence
-            )
+            self._refuse(producer, sequence, payload, batch, error)
         else:
             batch.add(producer, sequence, event, len(payload))
         producer.taken = sequence
         producer.position += aligned(RECORD_HEAD.size + len(payload))
+
+    def _refuse(
+        self, producer: Producer, sequence: int, payload: bytes, batch: Batch, error: Malformed
+    ) -> None:
+        batch.refuse(producer.uid, producer.pid, f"malformed: {error}", payload, producer, sequence)
 
     def _farewell(
         self, producer: Producer, last: int, refused: dict[str, int], batch: Batch

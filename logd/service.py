@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -28,6 +29,7 @@ REPORTER_RESTART_INTERVAL_S = 1.0
 REPORTER_STOP_TIMEOUT_S = 2.0
 QUERY_BACKLOG = 64
 DESCRIPTORS_MIN = 40
+GC_THRESHOLD = 200_000  # more objects than a batch of the default size holds
 
 _log = logging.getLogger("logd")
 
@@ -88,6 +90,10 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         reporter.start()
         where = "systemd's socket" if inherited else config.socket
         _log.warning("ready, pid %d, events at %s", os.getpid(), where)
+        # Whatever is here stays, and nothing that a batch makes and drops has cycles: looking
+        # for them took 7 % of the time.
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
         notify("READY=1")
         while signals.received is None:
             daemon.turn()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,16 +182,15 @@ class Store:
         changed = _Changed()
         producer_row = self._write_producers(batch, now_ns, changed)
         first_event = self._event_id
-        rows, leaves = self._event_rows(batch, changed)
-        self._insert("event", rows, columns=8)
+        leaves = self._write_events(batch, changed)
         batch_id, head = self._batch_id, self._head
-        if rows or batch.losses:
+        if leaves or batch.losses:
             batch_id += 1
             head = self._write_batch(batch, batch_id, now_ns, first_event, leaves, changed)
         self._write_quarantine(batch, now_ns, changed)
         rollups.update(self._connection, batch.events, {**self._types, **changed.types})
-        self._count(batch, commits=1 if rows or batch.losses else 0)
-        changed.heads = (producer_row, first_event + len(rows), batch_id, head)
+        self._count(batch, commits=1 if leaves or batch.losses else 0)
+        changed.heads = (producer_row, first_event + len(leaves), batch_id, head)
         return changed
 
     def _write_producers(self, batch: Batch, now_ns: int, changed: _Changed) -> int:
@@ -229,9 +228,8 @@ class Store:
         )
         return row
 
-    def _event_rows(
-        self, batch: Batch, changed: _Changed
-    ) -> tuple[list[tuple[Any, ...]], list[bytes]]:
+    def _write_events(self, batch: Batch, changed: _Changed) -> list[bytes]:
+        """Inserts the events; their leaves of the chain."""
         types = dict(self._types)
         for _, _, event in batch.events:
             if event.type not in types:
@@ -239,20 +237,21 @@ class Store:
         self._connection.executemany(
             "INSERT INTO event_type (name, id) VALUES (?, ?)", list(changed.types.items())
         )
-        rows, leaves = [], []
+        values: list[Any] = []
+        leaves: list[bytes] = []
         event_id = int(self._event_id)
-        labels = {producer: producer.label for producer in batch.producers}
+        of = {p: (p.label, changed.rows[p]) for p in batch.producers}
         salts = chain.new_salts(len(batch.events))
-        leaf = chain.leaf
+        leaf, bind = chain.leaf, bytearray
         for (producer, sequence, event), salt in zip(batch.events, salts, strict=True):
-            kind, ts_ns, user, props = event.type, event.ts_ns, event.user, event.props
-            leaves.append(
-                leaf(salt, event_id, labels[producer], sequence, ts_ns, kind, user, props)
-            )
-            row = changed.rows[producer]
-            rows.append((event_id, row, sequence, ts_ns, types[kind], user, props, salt))
+            kind, ts_ns, user, props = event
+            label, row = of[producer]
+            leaves.append(leaf(salt, event_id, label, sequence, ts_ns, kind, user, props))
+            # bytearray: sqlcipher3 asks for adapters of bytes, at twice the price of the insert.
+            values += (event_id, row, sequence, ts_ns, types[kind], user, bind(props), bind(salt))
             event_id += 1
-        return rows, leaves
+        self._insert("event", values, columns=8)
+        return leaves
 
     def _write_batch(
         self,
@@ -292,15 +291,14 @@ class Store:
         first = int(self._quarantine_row) + 1
         # Bounded: the newest rows stay, the counters know of all.
         keep_from = changed.quarantine_row - self._quarantine_rows_max
-        rows = [
-            (number, now_ns, refusal.uid, refusal.pid, refusal.reason)
-            + (changed.rows[refusal.producer] if refusal.producer else None,)
-            + (refusal.sequence, refusal.bytes, refusal.excerpt)
-            for number, refusal in enumerate(batch.refusals, start=first)
-            if number > keep_from
-        ]
+        values: list[Any] = []
+        for number, refusal in enumerate(batch.refusals, start=first):
+            if number > keep_from:
+                values += (number, now_ns, refusal.uid, refusal.pid, refusal.reason)
+                values.append(changed.rows[refusal.producer] if refusal.producer else None)
+                values += (refusal.sequence, refusal.bytes, refusal.excerpt)
         self._connection.execute("DELETE FROM quarantine WHERE id <= ?", (keep_from,))
-        self._insert("quarantine", rows, columns=9)
+        self._insert("quarantine", values, columns=9)
 
     def _count(self, batch: Batch, commits: int) -> None:
         changes = {
@@ -317,16 +315,19 @@ class Store:
             [(name, change) for name, change in changes.items() if change],
         )
 
-    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], columns: int) -> None:
-        """Inserts in statements of many rows: `executemany` takes the GIL back for each row."""
+    def _insert(self, table: str, values: list[Any], columns: int) -> None:
+        """Inserts rows, one behind the other in `values`, in statements of many.
+
+        `executemany` takes the GIL back for each row.
+        """
         row_marks = f"({', '.join('?' * columns)})"
         start = 0
         for size in _ROWS_PER_STATEMENT:
             statement = f"INSERT INTO {table} VALUES {', '.join([row_marks] * size)}"  # noqa: S608 - no data in it
-            while len(rows) - start >= size:
-                values = [value for row in rows[start : start + size] for value in row]
-                self._connection.execute(statement, values)
-                start += size
+            length = size * columns
+            while len(values) - start >= length:
+                self._connection.execute(statement, values[start : start + length])
+                start += length
 
     # -- the end ---------------------------------------------------------------------------------
 
