@@ -26,6 +26,7 @@ class Machine:
     """What a figure must be read with."""
 
     cores: int
+    cpu: str
     load: float  # of the last minute, before the run: what else ran here
     kernel: str
     python: str
@@ -41,8 +42,9 @@ class Machine:
 
     def __str__(self) -> str:
         return (
-            f"{self.cores} cores (load {self.load:.2f} at the start), Linux {self.kernel},"
-            f" databases on {self.file_system}, max_dgram_qlen {self.max_dgram_qlen}\n"
+            f"{self.cores} cores, {self.cpu} (load {self.load:.2f} at the start),"
+            f" Linux {self.kernel}, databases on {self.file_system},"
+            f" max_dgram_qlen {self.max_dgram_qlen}\n"
             f"Python {self.python}, SQLCipher {self.sqlcipher}, SQLite {self.sqlite},"
             f" sqlcipher3 {self.sqlcipher3}, Flask {self.flask}, gunicorn {self.gunicorn}\n"
             f"commit {self.commit}, {self.started}"
@@ -58,6 +60,7 @@ def look(directory: Path) -> Machine:
         connection.close()
     return Machine(
         cores=len(os.sched_getaffinity(0)),
+        cpu=_cpu(),
         load=os.getloadavg()[0],
         kernel=platform.release(),
         python=platform.python_version(),
@@ -71,6 +74,13 @@ def look(directory: Path) -> Machine:
         commit=_commit(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _cpu() -> str:
+    for line in _read("/proc/cpuinfo").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def _read(path: str) -> str:
