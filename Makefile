@@ -14,7 +14,7 @@ SETUP_LOG := $(VENV)/setup.log
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-long bench bench-receiving lint format lock clean
+.PHONY: help setup run test test-long bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery bench-receiving lint format lock clean
 
 help: ## Say what there is (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,8 +31,29 @@ test: $(READY) ## Run the tests (under five minutes)
 test-long: $(READY) ## Run the tests that take minutes each; says how long, shows progress
 	@$(BIN)/python -m pytest -m long
 
-bench: $(READY) ## Measure what logging costs a request, beside the earlier ways
-	@$(BIN)/python -m benchmarks.request
+bench: $(READY) ## Measure everything, against the targets and the baseline (under five minutes)
+	@$(BIN)/python -m benchmarks
+
+bench-long: $(READY) ## The same with 10,000,000 events stored: takes long, shows progress
+	@$(BIN)/python -m benchmarks --long
+
+bench-request: $(READY) ## Measure what logging costs a page, in every way there is
+	@$(BIN)/python -m benchmarks --only request
+
+bench-cause: $(READY) ## Measure whether the disk is slow or a key is derived at every open
+	@$(BIN)/python -m benchmarks --only cause
+
+bench-client: $(READY) ## Measure one emit against what one would use instead
+	@$(BIN)/python -m benchmarks --only client
+
+bench-ingest: $(READY) ## Measure events stored a second against a bare bulk insert
+	@$(BIN)/python -m benchmarks --only ingest
+
+bench-query: $(READY) ## Measure reports as the trail grows
+	@$(BIN)/python -m benchmarks --only query
+
+bench-recovery: $(READY) ## Measure from kill -9 to the first commit
+	@$(BIN)/python -m benchmarks --only recovery
 
 bench-receiving: $(READY) ## Measure ways to go on receiving while a commit waits for the disk
 	@$(BIN)/python -m benchmarks.receiving

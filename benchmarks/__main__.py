@@ -1,0 +1,173 @@
+"""`make bench`: every part in a row, the targets, the baseline, and one page with the pictures.
+
+python -m benchmarks                    # under five minutes
+python -m benchmarks --long             # with the parts at 10^7 events
+python -m benchmarks --only client      # one part
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from benchmarks import baseline, machine, overview, targets
+from benchmarks.machine import Machine
+from benchmarks.part import Part, progress, write
+from benchmarks.processes import Failed, end_on_sigterm, temporary_directory
+from benchmarks.slow_flush import NoCompiler
+from benchmarks.targets import Outcome
+
+# In this order; each is a module of this package with `steps` and `run` (benchmarks.part).
+PARTS = {
+    "request": "what logging costs a page",
+    "cause": "a slow disk, or a key derived at every open",
+    "client": "one emit, against what one would use instead",
+    "ingest": "events stored and flushed, against a bare bulk insert",
+    "query": "reports and ingest as the trail grows",
+    "recovery": "from kill -9 to the first commit",
+}
+
+
+@dataclass
+class Run:
+    """What came of the parts so far."""
+
+    parts: list[Part] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    written: list[Path] = field(default_factory=list)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures of all parts."""
+        return {name: value for part in self.parts for name, value in part.figures.items()}
+
+    @property
+    def problems(self) -> list[str]:
+        """Every sum that is off, and whose it is."""
+        return [f"{part.name}: {text}" for part in self.parts for text in part.problems]
+
+
+def measure(names: Sequence[str], place: Path, results: Path, here: Machine, *, long: bool) -> Run:
+    """Runs the parts, prints and writes each as it comes. What fails is said; the others go on."""
+    run = Run()
+    for number, name in enumerate(names, start=1):
+        click.echo(f"{number} of {len(names)}  {name}: {PARTS[name]}", err=True)
+        started_s = time.monotonic()
+        try:
+            module = importlib.import_module(f"benchmarks.{name}")
+            (place / name).mkdir()
+            with progress(module.steps(long)) as tell:
+                part: Part = module.run(place / name, long, tell)
+        except (Failed, NoCompiler, OSError, click.ClickException) as error:
+            run.failed[name] = _words(error)
+        except Exception as error:  # noqa: BLE001 - the other parts are worth having all the same
+            run.failed[name] = repr(error)
+            traceback.print_exc()
+        else:
+            run.parts.append(part)
+            run.written += write(results, part, here)
+            took_s = time.monotonic() - started_s
+            click.echo(f"\n{name}: {PARTS[name]} ({took_s:.0f} s)\n\n{part.text}\n")
+        if name in run.failed:
+            click.echo(f"{name}: failed: {run.failed[name]}", err=True)
+    return run
+
+
+def _words(error: Exception) -> str:
+    text = error.message if isinstance(error, click.ClickException) else str(error)
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def conclude(run: Run, names: Sequence[str], here: Machine) -> list[Outcome]:
+    """Prints the targets, the baseline and what is missing."""
+    outcomes = targets.judge(run.figures, names)
+    if outcomes:
+        click.echo(f"Targets\n\n{targets.show(outcomes)}\n")
+    try:
+        text = baseline.compare(baseline.load(baseline.PATH), run.parts, here)
+    except baseline.Unreadable as error:
+        text = f"Not compared: {error}"
+    click.echo(f"Against the committed baseline\n\n{text}\n")
+    for text in dict.fromkeys(text for part in run.parts for text in part.missing):
+        click.echo(f"not measured: {text}")
+    return outcomes
+
+
+def write_overview(
+    run: Run, outcomes: Sequence[Outcome], here: Machine, results: Path, *, long: bool
+) -> None:
+    """Writes targets.json, targets.svg and index.html."""
+    body = {
+        "long": long,
+        "targets": [targets.summary(one) for one in outcomes],
+        "problems": run.problems,
+        "failed": run.failed,
+        "missing": [text for part in run.parts for text in part.missing],
+    }
+    run.written.append(machine.write_results(results, "targets", here, body))
+    plots = [plot for plot in [overview.targets_plot(outcomes)] if plot is not None]
+    for plot in plots:
+        run.written.append(results / f"{plot.name}.svg")
+        run.written[-1].write_bytes(plot.svg)
+    page = results / "index.html"
+    page.write_text(overview.page(here, run.parts, targets.show(outcomes), plots))
+    run.written.append(page)
+
+
+def finish(run: Run, started_s: float) -> int:
+    """Says where everything is, what is wrong, and how long it took; the exit code."""
+    names = ", ".join(path.name for path in run.written[:-1])
+    page = run.written[-1]
+    click.echo(f"written to {machine.shown(page.parent)}: {names}")
+    click.echo(f"all pictures and tables on one page: {machine.shown(page)}")
+    for text in run.problems:
+        click.echo(f"sum off: {text}", err=True)
+    for name, text in run.failed.items():
+        click.echo(f"failed: {name}: {text}", err=True)
+    sums = "every sum is right" if not run.problems else f"{len(run.problems)} sums are off"
+    click.echo(f"{time.monotonic() - started_s:.0f} s in all; {sums}")
+    return 1 if run.problems or run.failed else 0
+
+
+@click.command()
+@click.option("--long", is_flag=True, help="Also what takes many minutes: 10^7 events.")
+@click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Only these parts.")
+@click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For databases.")
+@click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
+@click.option("--save-baseline", is_flag=True, help="Make these figures the committed ones.")
+def main(
+    long: bool, only: tuple[str, ...], directory: Path | None, results: Path, save_baseline: bool
+) -> None:
+    """Measure everything, and hold it against the targets and the committed baseline.
+
+    Exits with 1 when a sum is off or a part fails, never for a speed.
+    """
+    end_on_sigterm()
+    started_s = time.monotonic()
+    names = [name for name in PARTS if not only or name in only]
+    try:
+        with temporary_directory(directory) as place:
+            here = machine.look(place)
+            click.echo(f"{here}\n")
+            run = measure(names, place, results, here, long=long)
+        outcomes = conclude(run, names, here)
+        write_overview(run, outcomes, here, results, long=long)
+        if save_baseline:
+            baseline.save(baseline.PATH, run.parts, here, long=long)
+            click.echo(f"baseline written: {machine.shown(baseline.PATH)}")
+    except (OSError, baseline.Unreadable) as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.Abort from None
+    sys.exit(finish(run, started_s))
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")
