@@ -42,6 +42,7 @@ class Run:
     parts: list[Part] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
+    took_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -71,10 +72,10 @@ def measure(names: Sequence[str], place: Path, results: Path, here: Machine, *, 
             run.failed[name] = repr(error)
             traceback.print_exc()
         else:
+            run.took_s[name] = time.monotonic() - started_s
+            click.echo(f"\n{name}: {PARTS[name]} ({run.took_s[name]:.0f} s)\n\n{part.text}\n")
             run.parts.append(part)
             run.written += write(results, part, here)
-            took_s = time.monotonic() - started_s
-            click.echo(f"\n{name}: {PARTS[name]} ({took_s:.0f} s)\n\n{part.text}\n")
         if name in run.failed:
             click.echo(f"{name}: failed: {run.failed[name]}", err=True)
     return run
@@ -85,13 +86,13 @@ def _words(error: Exception) -> str:
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def conclude(run: Run, names: Sequence[str], here: Machine) -> list[Outcome]:
+def conclude(run: Run, names: Sequence[str], here: Machine, *, long: bool) -> list[Outcome]:
     """Prints the targets, the baseline and what is missing."""
-    outcomes = targets.judge(run.figures, names)
+    outcomes = targets.judge(run.figures, names, long=long)
     if outcomes:
         click.echo(f"Targets\n\n{targets.show(outcomes)}\n")
     try:
-        text = baseline.compare(baseline.load(baseline.PATH), run.parts, here)
+        text = baseline.compare(baseline.load(baseline.PATH), run.parts, here, long=long)
     except baseline.Unreadable as error:
         text = f"Not compared: {error}"
     click.echo(f"Against the committed baseline\n\n{text}\n")
@@ -109,6 +110,7 @@ def write_overview(
         "targets": [targets.summary(one) for one in outcomes],
         "problems": run.problems,
         "failed": run.failed,
+        "took_s": run.took_s,
         "missing": [text for part in run.parts for text in part.missing],
     }
     run.written.append(machine.write_results(results, "targets", here, body))
@@ -153,11 +155,15 @@ def main(
     started_s = time.monotonic()
     names = [name for name in PARTS if not only or name in only]
     try:
+        # What cannot be written is better known now than in five minutes.
+        results.mkdir(parents=True, exist_ok=True)
+        if save_baseline:
+            baseline.load(baseline.PATH)
         with temporary_directory(directory) as place:
             here = machine.look(place)
             click.echo(f"{here}\n")
             run = measure(names, place, results, here, long=long)
-        outcomes = conclude(run, names, here)
+        outcomes = conclude(run, names, here, long=long)
         write_overview(run, outcomes, here, results, long=long)
         if save_baseline:
             baseline.save(baseline.PATH, run.parts, here, long=long)

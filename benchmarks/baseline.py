@@ -1,7 +1,7 @@
 """The committed figures, and how those of this run stand to them.
 
-A baseline keeps for each part the machine and the commit that its figures come from, since the long
-parts are not measured as often as the others.
+A baseline keeps for each part the machine and the commit that its figures come from, and those of a
+long run apart: the same name stands for more events there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _UNITS = ("_ns", "_us", "_ms", "_s", "_bytes", "_mib")
 # What makes two machines different ones here, as far as a program can tell.
 _SAME = ("cores", "cpu", "kernel", "file_system", "python", "sqlcipher")
 
-Baseline = dict[str, dict[str, Any]]
+Baseline = dict[str, dict[str, Any]]  # by part, "-long" behind those of a long run
 
 
 class Unreadable(Exception):
@@ -47,36 +47,40 @@ def save(path: Path, parts: Sequence[Part], here: Machine, *, long: bool) -> Non
     """Puts these parts' figures into the baseline; the other parts stay. Raises Unreadable."""
     baseline = load(path)
     for part in parts:
-        baseline[part.name] = {"long": long, "machine": asdict(here), "figures": part.figures}
+        baseline[_key(part, long)] = {"machine": asdict(here), "figures": part.figures}
     path.write_text(json.dumps(baseline, indent=1, sort_keys=True) + "\n")
+
+
+def _key(part: Part, long: bool) -> str:
+    return f"{part.name}-long" if long else part.name
 
 
 def is_ratio(figure: str) -> bool:
     """Whether a figure is one of two things measured in the same run, by its name."""
-    _, _, name = figure.partition(".")
+    name = figure.partition(".")[2].partition("_at_")[0]
     return "over_" in name or not name.endswith(_UNITS)
 
 
-def compare(baseline: Baseline, parts: Sequence[Part], here: Machine) -> str:
-    """The tables of ratios and of absolute figures, with whose they are and what compares."""
-    known = [part for part in parts if part.name in baseline]
+def compare(baseline: Baseline, parts: Sequence[Part], here: Machine, *, long: bool) -> str:
+    """The figures beside the baseline's, ratios first, with whose they are and what compares."""
+    entries = {part.name: baseline.get(_key(part, long)) for part in parts}
+    known = {name: entry for name, entry in entries.items() if entry is not None}
     if not known:
-        return "No baseline for these parts."
-    whose = [_whose(baseline[part.name], part.name) for part in known]
-    figures = {name: value for part in known for name, value in part.figures.items()}
-    before = {
-        name: float(value)
-        for part in known
-        for name, value in baseline[part.name]["figures"].items()
+        return f"No baseline of {'a long run of ' if long else ''}these parts."
+    figures = {
+        name: value for part in parts if part.name in known for name, value in part.figures.items()
     }
+    before = {name: value for entry in known.values() for name, value in entry["figures"].items()}
     rows = [
         [name, _shown(before.get(name)), _shown(figures.get(name)), _ratio(before, figures, name)]
         for name in sorted({*figures, *before}, key=lambda name: (not is_ratio(name), name))
     ]
-    differs = sorted({what for part in known for what in _differs(baseline[part.name], here)})
+    differs = sorted({what for entry in known.values() for what in _differs(entry, here)})
+    without = [name for name, entry in entries.items() if entry is None]
     return "\n".join(
         [
-            *dict.fromkeys(whose),
+            *_whose(known),
+            *([f"no baseline of {', '.join(without)}"] if without else []),
             f"now: commit {here.commit}, {here.started}, {_machine(asdict(here))}",
             "",
             table.render(("figure", "baseline", "now", "now / baseline"), rows),
@@ -102,13 +106,14 @@ def _comparable(differs: Sequence[str]) -> str:
     )
 
 
-def _whose(entry: Mapping[str, Any], part: str) -> str:
-    machine = entry["machine"]
-    how = ", long run" if entry.get("long") else ""
-    return (
-        f"baseline of {part}: commit {machine.get('commit')}, {machine.get('started')}{how},"
-        f" {_machine(machine)}"
-    )
+def _whose(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each run that figures come from, with its parts."""
+    parts: dict[str, list[str]] = {}
+    for name, entry in entries.items():
+        machine = entry["machine"]
+        run = f"commit {machine.get('commit')}, {machine.get('started')}, {_machine(machine)}"
+        parts.setdefault(run, []).append(name)
+    return [f"baseline of {', '.join(names)}: {run}" for run, names in parts.items()]
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

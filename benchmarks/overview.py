@@ -36,7 +36,7 @@ img {{ max-width: 100%; height: auto; border-radius: 4px; }}
 
 def targets_plot(outcomes: Sequence[Outcome]) -> Plot | None:
     """How much of each target's limit is used; None when nothing was measured."""
-    shown = [one for one in outcomes if one.measured is not None]
+    shown = [one for one in outcomes if one.decides]
     if not shown:
         return None
     svg = plot.lying(

@@ -11,12 +11,16 @@ from typing import Any
 
 from benchmarks import table
 
-MET, MISSED, NOT_MEASURED = "met", "missed", "not measured"
+MET, MISSED = "met", "missed"
+NOT_MEASURED, TOO_FEW = "not measured", "fewer events"
 
 
 @dataclass(frozen=True)
 class Target:
-    """One limit for one figure. `sign` is `<=`, `<` or `>=`; `long` needs the 10^7 parts."""
+    """One limit for one figure. `sign` is `<=`, `<` or `>=`.
+
+    A `long` one is about 10^7 events: what a shorter run measures under its name decides nothing.
+    """
 
     figure: str
     what: str
@@ -97,23 +101,30 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """A target, what was measured of it (None: nothing), and what that means."""
+    """A target, what was measured of it (None: nothing) in a long run or not, and what it means."""
 
     target: Target
     measured: float | None
+    long: bool
+
+    @property
+    def decides(self) -> bool:
+        """Whether it was measured, and at the size that the target is about."""
+        return self.measured is not None and (self.long or not self.target.long)
 
     @property
     def verdict(self) -> str:
+        """In a word or two."""
         if self.measured is None:
             return NOT_MEASURED
+        if not self.decides:
+            return TOO_FEW
         return MET if self.target.met(self.measured) else MISSED
 
 
-def judge(
-    figures: Mapping[str, float], parts: Sequence[str], targets: Sequence[Target] = TARGETS
-) -> list[Outcome]:
-    """The targets of these parts against what was measured."""
-    return [Outcome(one, figures.get(one.figure)) for one in targets if one.part in parts]
+def judge(figures: Mapping[str, float], parts: Sequence[str], *, long: bool) -> list[Outcome]:
+    """The targets of these parts against what was measured, in a long run or not."""
+    return [Outcome(one, figures.get(one.figure), long) for one in TARGETS if one.part in parts]
 
 
 def show(outcomes: Sequence[Outcome]) -> str:
@@ -123,16 +134,14 @@ def show(outcomes: Sequence[Outcome]) -> str:
             outcome.target.what,
             f"{outcome.target.sign} {outcome.target.shown(outcome.target.limit)}",
             "-" if outcome.measured is None else outcome.target.shown(outcome.measured),
-            outcome.verdict
-            if outcome.measured is not None
-            else f"{NOT_MEASURED}: {outcome.target.command}",
+            outcome.verdict if outcome.decides else f"{outcome.verdict}: {outcome.target.command}",
         ]
         for outcome in outcomes
     ]
-    measured = [one for one in outcomes if one.measured is not None]
-    met = sum(one.verdict == MET for one in measured)
-    counted = f"{met} of {len(measured)} measured targets met"
-    left = len(outcomes) - len(measured)
+    decided = [one for one in outcomes if one.decides]
+    met = sum(one.verdict == MET for one in decided)
+    counted = f"{met} of {len(decided)} measured targets met"
+    left = len(outcomes) - len(decided)
     said = f"{counted}; {left} not measured here." if left else f"{counted}."
     head = ("what", "target", "measured", "")
     text = table.render(head, [[r[0], r[1].rjust(10), r[2].rjust(9), r[3]] for r in rows], left=4)

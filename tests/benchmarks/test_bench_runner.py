@@ -131,6 +131,17 @@ def test_a_target_that_was_not_measured_names_the_command_that_measures_it(
     assert {target.command.removeprefix("make ") for target in TARGETS} <= set(offered)
 
 
+def test_a_target_about_ten_million_events_is_not_decided_by_fewer(
+    tmp_path: Path, stubs: dict[str, Run]
+) -> None:
+    gives(stubs, "recovery", figures={"recovery.ready_s": 0.2})
+    result = bench(tmp_path, "--only", "recovery")
+    assert re.search(r"0.20 s +fewer events: make bench-long", result.stdout)
+    assert "0 of 0 measured targets met; 1 not measured here" in result.stdout
+    assert not (tmp_path / "results/targets.svg").exists()
+    assert re.search(r"0.20 s +met", bench(tmp_path, "--only", "recovery", "--long").stdout)
+
+
 def test_a_wrong_sum_fails_the_run(tmp_path: Path, stubs: dict[str, Run]) -> None:
     gives(stubs, "client", problems=["accepted 4 != stored 3"])
     result = bench(tmp_path)
@@ -193,6 +204,32 @@ def test_a_saved_baseline_is_compared_with_and_the_other_parts_stay(
     assert baseline.load(baseline.PATH)["ingest"]["figures"]["ingest.events_s"] == 90_000.0
 
 
+def test_a_long_run_is_compared_with_a_long_run_only(tmp_path: Path, stubs: dict[str, Run]) -> None:
+    gives(stubs, "query", figures={"query.open_ms": 1.0})
+    bench(tmp_path, "--only", "query", "--save-baseline")
+    gives(stubs, "query", figures={"query.open_ms": 4.0})
+    long = ("--only", "query", "--long")
+    assert "No baseline of a long run" in bench(tmp_path, *long, "--save-baseline").stdout
+    assert re.search(r"query.open_ms +4 +4 +1.00", bench(tmp_path, *long).stdout)
+    assert re.search(r"query.open_ms +1 +4 +4.00", bench(tmp_path, "--only", "query").stdout)
+
+
+def test_what_has_no_baseline_is_said(tmp_path: Path, stubs: dict[str, Run]) -> None:
+    bench(tmp_path, "--only", "query", "--save-baseline")
+    result = bench(tmp_path, "--only", "query", "--only", "client")
+    assert re.search(r"^no baseline of client$", result.stdout, re.MULTILINE)
+
+
+def test_results_that_cannot_be_written_are_said_before_anything_is_measured(
+    tmp_path: Path, stubs: dict[str, Run]
+) -> None:
+    (tmp_path / "results").write_text("a file")
+    result = bench(tmp_path)
+    assert result.exit_code == 1
+    assert "the table" not in result.stdout
+    assert re.fullmatch(r"Error: .*results'?\n", result.stderr)
+
+
 def test_absolute_figures_of_another_machine_are_said_not_to_compare(
     tmp_path: Path, stubs: dict[str, Run]
 ) -> None:
@@ -225,7 +262,8 @@ def test_a_limit_is_met_on_its_right_side(sign: str, met: float, missed: float) 
 def test_a_figure_is_a_ratio_by_its_name() -> None:
     ratios = {name for name in _figures() if baseline.is_ratio(name)}
     assert ratios == {name for name in _figures() if "over_" in name}
-    assert {"recovery.ready_s", "ingest.resident_mib"}.isdisjoint(ratios)
+    assert not baseline.is_ratio("recovery.ready_s_at_1e5")
+    assert baseline.is_ratio("query.ingest_full_over_empty")
 
 
 def _figures() -> list[str]:
