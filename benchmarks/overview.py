@@ -23,7 +23,7 @@ _PAGE = """<!doctype html>
 <title>logd, measured</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
 pre {{ font-size: 0.8rem; line-height: 1.35; overflow-x: auto; }}
 img {{ max-width: 100%; height: auto; border-radius: 4px; }}
 </style>
@@ -44,7 +44,7 @@ def targets_plot(outcomes: Sequence[Outcome]) -> Plot | None:
         [one.target.what for one in shown],
         [plot.Series("used", [_bar(one) for one in shown])],
         top=_USED_MAX * 1.9,  # with room for the texts
-        ticks=(0, 0.5, 1, 1.5, _USED_MAX),
+        ticks=(0, 0.5, 1, _USED_MAX),
         tick_text=lambda tick: f"{tick:.0%}" + ("+" if tick == _USED_MAX else ""),
     )
     return Plot("targets", svg)
