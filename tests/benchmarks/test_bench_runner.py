@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -163,6 +164,25 @@ def test_a_part_that_fails_is_one_line_and_the_others_go_on(
     assert re.search(r"^failed: cause: .*said why$", result.stderr, re.MULTILINE)
     assert "Traceback" not in result.stderr
     assert "the table of recovery" in result.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_of_it_and_leaves_no_files(
+    tmp_path: Path, stubs: dict[str, Run], number: signal.Signals, code: int
+) -> None:
+    seen: list[Path] = []
+
+    def run(place: Path, long: bool, tell: Tell) -> Part:
+        seen.append(place)
+        signal.raise_signal(number)
+        return part("request")
+
+    stubs["request"] = run
+    result = bench(tmp_path)
+    assert result.exit_code == code
+    assert "Traceback" not in result.output
+    assert not seen[0].exists()
+    assert "the table" not in result.stdout
 
 
 def test_what_a_part_could_not_measure_is_said_with_what_brings_it(
