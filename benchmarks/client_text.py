@@ -168,8 +168,8 @@ def _after_a_sleep(results: Results, found: dict[str, float]) -> list[str]:
     if not said:
         return []
     bound = (
-        " The last is what any code pays for having slept (cold caches, a core that idled), so"
-        " no client can come below it here."
+        " The last does less than an emit and pays for nothing but having slept (cold caches, a"
+        " core that idled): it bounds what an emit can reach here."
         if "client.noop_1000_over_flat_out" in found
         else ""
     )

@@ -171,7 +171,8 @@ def rsyslog(place: Path) -> Iterator[Receiving]:
 
 def cpu_ns(pid: int) -> int:
     """Processor time of a process so far, all its threads, without its children."""
-    # The clock's number as clock_getcpuclockid(3) makes it: exact, where /proc counts ticks.
+    # The clock's number as clock_getcpuclockid(3) makes it: exact, where /proc counts ticks. Of a
+    # process that runs right now it is of the last tick: one that polls may seem to take nothing.
     return time.clock_gettime_ns(~pid << 3 | 2)
 
 
