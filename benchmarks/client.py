@@ -124,7 +124,9 @@ def _send(
             receiving["logd"] = Receiving(daemon.pid, str(instance.socket), "")
         orders_file.write_text(Orders(groups, receiving, str(place), _cores()).to_json())
         arguments = ["-m", "benchmarks.client_sender", str(orders_file), str(results_file)]
-        sender = stack.enter_context(running("sender", arguments))
+        # What was found installed here must be found there, wherever it lies.
+        modules = {"PYTHONPATH": os.pathsep.join([str(machine.PROJECT), *filter(None, sys.path)])}
+        sender = stack.enter_context(running("sender", arguments, modules))
         while (now := sender.wait_for_line(STEP, STEP_TIMEOUT_S).removeprefix(STEP)) != DONE:
             tell(now, 1)
         daemon.stop()

@@ -55,7 +55,7 @@ class Size:
     every_cell: bool = False
 
 
-QUICK = Size(rounds=8, events=10_000, peer_events=1_500, fast_events=1_200, slow_events=14)
+QUICK = Size(rounds=8, events=10_000, peer_events=1_500, fast_events=1_000, slow_events=12)
 LONG = Size(10, 20_000, 10_000, 1_500, 30, every_cell=True)
 
 # The groups that figures are taken from; the others only make rows.
