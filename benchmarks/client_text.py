@@ -168,8 +168,8 @@ def _after_a_sleep(results: Results, found: dict[str, float]) -> list[str]:
     if not said:
         return []
     bound = (
-        " The last does less than an emit and pays for nothing but having slept (cold caches, a"
-        " core that idled): it bounds what an emit can reach here."
+        " The last does less than any emit, and what it takes longer is the price of having slept"
+        " (cold caches, a core that idled): no emit can be below that here."
         if "client.noop_1000_over_flat_out" in found
         else ""
     )
