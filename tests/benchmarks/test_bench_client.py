@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +31,9 @@ from benchmarks.client_plan import (
     plan,
 )
 from benchmarks.client_results import Measured, Results, figures, problems, ratio, row
-from benchmarks.client_sender import Orders, calls
+from benchmarks.client_sender import Orders, Seen, calls
 from benchmarks.client_text import plot, reading, show
-from benchmarks.peers import KINDS, datagram
+from benchmarks.peers import KINDS, Peer, datagram
 from benchmarks.processes import Failed, temporary_directory
 from benchmarks.receivers import NUDGE, Control, Receiving, cpu_ns, pin, receiver, rsyslog
 from benchmarks.sums import Sums
@@ -243,6 +244,16 @@ def test_a_refused_call_is_made_again_and_not_timed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(client_sender, "CALLS_TIMEOUT_S", -1.0)
     with pytest.raises(TimeoutError, match="only 0 of 1 events"):
         calls(lambda: False, 1, 0.0, time.monotonic(), lambda: 0)
+
+
+def test_a_round_counts_what_was_refused_and_what_has_arrived() -> None:
+    answers, arrived = iter([True, False, True] * 2), iter([10, 12, 12, 20, 21, 21])
+    peer = Peer("syslog", lambda: next(answers), lambda: next(arrived, 21))
+    seen = Seen(array("Q"), [])
+    for _ in range(2):
+        client_sender.measure(Cell("syslog", 2), peer, seen)
+    assert (seen.accepted, seen.refused, seen.delivered) == (4, 2, 3)
+    assert (len(seen.calls_ns), len(seen.rounds_p50_ns)) == (4, 2)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
