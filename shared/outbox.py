@@ -22,11 +22,11 @@ from shared.wire import (
     LENGTH_CRC,
     RECORD_BYTES_MAX,
     RECORD_HEAD,
-    SEQUENCE,
     SEQUENCE_MAX,
     OtherVersion,
     WireError,
     decode_record,
+    encode_record,
     producer_seed,
 )
 
@@ -87,9 +87,6 @@ READ_BYTES_MAX = 1024 * 1024
 CHECK_BYTES_MIN = 1024
 
 
-pack_sequence, pack_length_crc = SEQUENCE.pack, LENGTH_CRC.pack
-
-
 class OutboxError(WireError):
     """A header that no producer of this protocol writes."""
 
@@ -144,9 +141,7 @@ class OutboxWriter:
             # A signal handler raised after the store below and before the tail followed it.
             sequence, position = self._tail = self._tail_from_ring(sequence, position)
         sequence += 1
-        # `encode_record`, in place: this runs in a request.
-        body = pack_sequence(sequence) + payload
-        record = pack_length_crc(len(payload), crc32(body, self._seed)) + body
+        record = encode_record(self._seed, sequence, payload)
         length = len(record)
         position_next = position + ((length + 7) & -8)
         if position_next > self._position_max and not self._reclaim(position, position_next):
