@@ -185,7 +185,7 @@ class OutboxWriter:
     @property
     def written(self) -> int:
         """The sequence of the last accepted event; 0 before the first."""
-        return int(self._words[WORD_WRITTEN])
+        return self._words[WORD_WRITTEN]
 
     @property
     def confirmed(self) -> int:
@@ -214,7 +214,7 @@ class OutboxWriter:
         after the moment it has named.
         """
         until_ns = self._words[WORD_WATCHED_UNTIL_NS]
-        return bool(now_ns < until_ns <= now_ns + WATCHED_NS_MAX)
+        return now_ns < until_ns <= now_ns + WATCHED_NS_MAX
 
     @property
     def daemon_watches(self) -> bool:

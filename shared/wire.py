@@ -42,6 +42,7 @@ DATAGRAM_HEAD = struct.Struct("<3sBB3sQ")
 RECORD_HEAD = struct.Struct("<IIQ")
 SEQUENCE = struct.Struct("<Q")
 LENGTH_CRC = struct.Struct("<II")
+_pack_sequence, _pack_record_head = SEQUENCE.pack, RECORD_HEAD.pack
 
 RECORD_BYTES_MAX = RECORD_HEAD.size + PAYLOAD_BYTES_MAX
 # Below SO_SNDBUF's default of 212,992 less its overhead, past which a send fails with EMSGSIZE.
@@ -166,8 +167,8 @@ def _no_extension(code: int, _data: bytes) -> None:
 
 def encode_record(seed: int, sequence: int, payload: bytes) -> bytes:
     """One record of the producer with that `producer_seed`."""
-    body = SEQUENCE.pack(sequence) + payload
-    return LENGTH_CRC.pack(len(payload), crc32(body, seed)) + body
+    crc = crc32(payload, crc32(_pack_sequence(sequence), seed))
+    return _pack_record_head(len(payload), crc, sequence) + payload
 
 
 def decode_record(data: bytes, offset: int, seed: int) -> tuple[int, bytes, int]:
