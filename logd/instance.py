@@ -11,7 +11,7 @@ from logd import keyfile, lock
 from logd.config import Config
 from logd.database import Connection, connect
 from logd.errors import CannotCreate, DatabaseDamaged, NoDatabase
-from logd.migrations import check_not_newer
+from logd.migrations import check_not_newer, check_not_older
 from logd.outboxes import Outboxes
 from logd.repair import check_numbers
 from logd.reports import CAUSES, Parameters, loss_page, losses_by_cause, summary
@@ -69,6 +69,17 @@ def open_for_reading(config: Config) -> Connection:
     try:
         if check_not_newer(connection) == 0:
             raise NoDatabase(f"{config.database}: nothing is stored yet; the first start is on.")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_for_events(config: Config) -> Connection:
+    """The same for pages of events, which need the schema of today. Raises LogdError kinds."""
+    connection = open_for_reading(config)
+    try:
+        check_not_older(connection)
     except BaseException:
         connection.close()
         raise

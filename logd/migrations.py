@@ -6,8 +6,18 @@ does not know is newer than the program, and is refused.
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from logd.database import Connection
-from logd.errors import LogdError
+from logd.errors import EXIT_TEMPORARY, LogdError
+
+PROGRESS_INTERVAL_S = 10.0
+PROGRESS_STEPS = 1_000_000
+
+_log = logging.getLogger("logd")
 
 MIGRATIONS: list[tuple[str, str]] = [
     (
@@ -110,6 +120,30 @@ MIGRATIONS: list[tuple[str, str]] = [
         ) WITHOUT ROWID;
         """,
     ),
+    (
+        "blocks of events",
+        """
+        CREATE TABLE event_block (          -- 16,384 events: what a question about a time reads
+            block INTEGER PRIMARY KEY,      -- id >> 14
+            first_ts_ns INTEGER NOT NULL,   -- the earliest and the latest
+            last_ts_ns INTEGER NOT NULL
+        );
+        WITH RECURSIVE block (block) AS (
+            SELECT min(id) >> 14 FROM event
+            UNION ALL SELECT block + 1 FROM block WHERE block < (SELECT max(id) >> 14 FROM event)
+        )
+        INSERT INTO event_block SELECT block,
+            (SELECT min(ts_ns) FROM event WHERE id BETWEEN block << 14 AND (block << 14) + 16383),
+            (SELECT max(ts_ns) FROM event WHERE id BETWEEN block << 14 AND (block << 14) + 16383)
+        FROM block WHERE EXISTS
+            (SELECT 1 FROM event WHERE id BETWEEN block << 14 AND (block << 14) + 16383);
+        DROP INDEX event_user;
+        CREATE INDEX event_user ON event (id >> 14, user, type) WHERE user IS NOT NULL;
+        ALTER TABLE event_type ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
+        UPDATE event_type SET events =
+            (SELECT coalesce(sum(events), 0) FROM rollup_day WHERE type = event_type.id);
+        """,
+    ),
 ]
 
 
@@ -117,6 +151,12 @@ class NewerSchema(LogdError):
     """The database was written by a newer program."""
 
     exit_code = 65
+
+
+class OlderSchema(LogdError):
+    """The database has not been brought up to date yet, and this reader needs it to be."""
+
+    exit_code = EXIT_TEMPORARY
 
 
 def schema_version(connection: Connection) -> int:
@@ -140,9 +180,21 @@ def check_not_newer(connection: Connection) -> int:
     return version
 
 
+def check_not_older(connection: Connection) -> None:
+    """Raises OlderSchema for one that this program's daemon has not opened yet."""
+    version = schema_version(connection)
+    if version < len(MIGRATIONS):
+        raise OlderSchema(
+            f"the database has schema {version}, this program reads events of {len(MIGRATIONS)}. "
+            "Nothing was changed. `logd run` brings it up to date at its start."
+        )
+
+
 def migrate(connection: Connection, now_ns: int) -> int:
     """Brings the schema up to date; returns its version. Raises NewerSchema."""
     version = check_not_newer(connection)
+    if 0 < version < len(MIGRATIONS):
+        _log.warning("bringing the database from schema %d to %d", version, len(MIGRATIONS))
     for number, (name, script) in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -151,14 +203,38 @@ def migrate(connection: Connection, now_ns: int) -> int:
                     "CREATE TABLE migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"
                     " applied_ns INTEGER NOT NULL)"
                 )
-            for statement in split(script):
-                connection.execute(statement)
+            statements = split(script)
+            for position, statement in enumerate(statements, start=1):
+                with _progress(connection, f"schema {number}: {position} of {len(statements)}"):
+                    connection.execute(statement)
             connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (number, name, now_ns))
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
             raise
     return len(MIGRATIONS)
+
+
+@contextmanager
+def _progress(connection: Connection, what: str) -> Iterator[None]:
+    """Says at intervals that a statement over all events still runs, and for how long."""
+    started_s = said_s = time.monotonic()
+
+    def say() -> int:
+        nonlocal said_s
+        now_s = time.monotonic()
+        if now_s - said_s >= PROGRESS_INTERVAL_S:
+            said_s = now_s
+            _log.warning(
+                "%s, %.0f s so far; events wait in their outboxes", what, now_s - started_s
+            )
+        return 0  # go on
+
+    connection.set_progress_handler(say, PROGRESS_STEPS)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 def split(script: str) -> list[str]:

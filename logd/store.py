@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from logd import __version__, chain, rollups
+from logd import __version__, blocks, chain, rollups
 from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, Batch, Producer
 from logd.database import Connection, DatabaseError, connect, translate
 from logd.errors import NotYet, StorageFailed
@@ -189,6 +189,7 @@ class Store:
             head = self._write_batch(batch, batch_id, now_ns, first_event, leaves, changed)
         self._write_quarantine(batch, now_ns, changed)
         rollups.update(self._connection, batch.events, {**self._types, **changed.types})
+        blocks.update(self._connection, first_event)
         self._count(batch, commits=1 if leaves or batch.losses else 0)
         changed.heads = (producer_row, first_event + len(leaves), batch_id, head)
         return changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,7 +10,9 @@ from functools import partial
 from typing import Any
 
 from logd import chain
+from logd.blocks import Blocks
 from logd.database import Connection, DatabaseError
+from logd.migrations import schema_version
 from logd.rollups import Rollups, SubjectRow
 from shared.schema import Malformed
 
@@ -44,12 +47,13 @@ def verify(connection: Connection, progress: Progress = lambda _events: None) ->
     verdict = Verdict()
     connection.execute("BEGIN")  # one moment: the daemon goes on writing behind it
     try:
-        rollups = Rollups()
+        rollups, blocks = Rollups(), Blocks()
         for check in (
             partial(_check_pages, connection, verdict),
-            partial(_check_chain, connection, verdict, rollups, progress),
+            partial(_check_chain, connection, verdict, rollups, blocks, progress),
             partial(_check_sums, connection, verdict),
             partial(_check_rollups, connection, verdict, rollups),
+            partial(_check_blocks, connection, verdict, rollups, blocks),
         ):
             try:
                 check()
@@ -97,7 +101,7 @@ def _batches(connection: Connection) -> Iterator[_Batch]:
 
 
 def _check_chain(
-    connection: Connection, verdict: Verdict, rollups: Rollups, progress: Progress
+    connection: Connection, verdict: Verdict, rollups: Rollups, blocks: Blocks, progress: Progress
 ) -> None:
     head, next_batch, next_event = chain.GENESIS, 1, 1
     for batch in _batches(connection):
@@ -106,7 +110,7 @@ def _check_chain(
         if batch.first_event != next_event:
             verdict.found(f"{batch}: does not follow event {next_event - 1}")
         try:
-            leaves = list(_leaves(connection, batch, verdict, rollups))
+            leaves = list(_leaves(connection, batch, verdict, rollups, blocks))
         except DatabaseError as error:
             verdict.found(f"{batch}: an event was changed and cannot be read: {error}")
             leaves = [b""] * batch.events
@@ -147,7 +151,7 @@ def _check_chain(
 
 
 def _leaves(
-    connection: Connection, batch: _Batch, verdict: Verdict, rollups: Rollups
+    connection: Connection, batch: _Batch, verdict: Verdict, rollups: Rollups, blocks: Blocks
 ) -> Iterator[bytes]:
     cursor = connection.execute(
         "SELECT e.salt, e.id, p.uid || '-' || p.key, e.sequence, e.ts_ns, t.name, e.user, e.props"
@@ -158,6 +162,7 @@ def _leaves(
     for salt, event_id, producer, sequence, ts_ns, kind, user, props in cursor:
         try:
             rollups.add(kind, ts_ns, user, props)
+            blocks.add(event_id, ts_ns)
             yield chain.leaf(salt, event_id, producer, sequence, ts_ns, kind, user, props)
         except (Malformed, TypeError, ValueError, AttributeError) as error:
             # Values that the daemon never writes: of another type, or no longer msgpack.
@@ -210,6 +215,23 @@ def _check_rollups(connection: Connection, verdict: Verdict, rollups: Rollups) -
         )
     }
     _compare("rollup_subject", subjects, rollups.subjects, verdict)
+
+
+def _check_blocks(
+    connection: Connection, verdict: Verdict, rollups: Rollups, blocks: Blocks
+) -> None:
+    if schema_version(connection) < 2:
+        return  # of a daemon from before there were any
+    times = {
+        block: (first_ts_ns, last_ts_ns)
+        for block, first_ts_ns, last_ts_ns in connection.execute("SELECT * FROM event_block")
+    }
+    _compare("event_block", times, blocks.times, verdict)
+    types: Counter[str] = Counter()
+    for (kind, _day, _user), events in rollups.days.items():
+        types[kind] += events
+    stored = dict(connection.execute("SELECT name, events FROM event_type").fetchall())
+    _compare("event_type", stored, dict(types), verdict)
 
 
 def _compare(

@@ -95,6 +95,11 @@ def test_one_byte_of_one_event_changed_names_its_batch(stored: Instance) -> None
         ("UPDATE counter SET value = value + 1 WHERE name = 'stored'", "counter stored"),
         ("UPDATE rollup_day SET events = events + 1", "rollup_day"),
         ("DELETE FROM rollup_day", "rollup_day"),
+        ("UPDATE event_block SET first_ts_ns = first_ts_ns + 1", "event_block 0"),
+        ("UPDATE event_block SET last_ts_ns = last_ts_ns + 1", "event_block 0"),
+        ("DELETE FROM event_block", "event_block 0"),
+        ("INSERT INTO event_block VALUES (7, 1, 2)", "event_block 7"),
+        ("UPDATE event_type SET events = events + 1", "event_type"),
         (
             "INSERT INTO event SELECT id + 1000, producer, 1, ts_ns, type, user, props, salt"
             " FROM event WHERE id = 1",

@@ -1,0 +1,287 @@
+"""Blocks of events: questions about a time or a user read what they need, and miss nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logd import blocks, keyfile, migrations
+from logd.batch import Batch, Producer
+from logd.blocks import BLOCK_EVENTS
+from logd.database import Connection, connect
+from logd.reports import REPORTS, Parameters, event_page
+from logd.store import Store
+from logd.verify import verify
+from shared.wire import Event, producer_seed
+from tests.support import Instance, short_directory
+
+EVENTS = 2 * BLOCK_EVENTS + 1000
+SECOND_NS = 10**9
+TYPES = ("page_view",) * 20 + ("login", "logout")
+USERS = ("1", "2", "3", None)
+
+
+def made_up(seed: int = 1) -> Iterator[Event]:
+    """Events a second apart, nearly in order; one in a thousand is of another year."""
+    rng = random.Random(seed)
+    for second in count(10**6):
+        ts_ns = (second + rng.randrange(-5, 5)) * SECOND_NS
+        if rng.randrange(1000) == 0:
+            ts_ns = rng.randrange(10**15)
+        yield Event(rng.choice(TYPES), ts_ns, rng.choice(USERS), b"\x80")
+
+
+def put(store: Store, producer: Producer, events: list[Event]) -> None:
+    batch = Batch(10**6, 10**9)
+    for event in events:
+        producer.taken += 1
+        batch.add(producer, producer.taken, event, 1)
+    store.commit(batch, 5)
+
+
+def fill(store: Store, events: list[Event], events_per_batch: int = 3000) -> None:
+    producer = Producer(uid=1000, id=9, seed=producer_seed(9))
+    remaining = iter(events)
+    while part := list(islice(remaining, events_per_batch)):
+        put(store, producer, part)
+
+
+@pytest.fixture(scope="module")
+def events() -> list[Event]:
+    made = list(islice(made_up(), EVENTS - 1))
+    return [*made, Event("rare", 10**6 * SECOND_NS, "4", b"\x80")]
+
+
+@pytest.fixture(scope="module")
+def connection(events: list[Event]) -> Iterator[Connection]:
+    directory = short_directory()
+    store = Store(directory / "a.db", os.urandom(32), 1, 10)
+    fill(store, events)
+    yield store._connection
+    assert verify(store._connection).findings == []
+    store.close()
+
+
+def ids(events: list[Event], **asked: Any) -> list[int]:
+    """What `event_page` must find, the slow way; oldest first."""
+    since, until = asked.get("since_ns", 0), asked.get("until_ns", 2**63)
+    return [
+        number
+        for number, event in enumerate(events, start=1)
+        if since <= event.ts_ns < until
+        and event.type == asked.get("event_type", event.type)
+        and ("user" not in asked or event.user == asked["user"])
+        and asked.get("after_id", 0) < number < asked.get("before_id", 2**63)
+    ]
+
+
+def test_every_combination_of_filters_finds_what_reading_all_events_finds(
+    connection: Connection, events: list[Event]
+) -> None:
+    rng = random.Random(7)
+    for _ in range(120):
+        since = (10**6 + rng.randrange(-1000, EVENTS)) * SECOND_NS
+        asked: dict[str, Any] = {
+            "event_type": rng.choice(("page_view", "login", "rare", "never_seen")),
+            "user": rng.choice(("1", "2", "4", "nobody")),
+            "since_ns": since,
+            "until_ns": since + rng.choice((60, 3600, 10**6)) * SECOND_NS,
+            "before_id": rng.randrange(EVENTS + 2),
+        }
+        asked = {name: asked[name] for name in asked if rng.randrange(2)}
+        page = event_page(connection, limit=20, **asked)
+        assert [row["id"] for row in page.rows] == ids(events, **asked)[::-1][:20], asked
+        after = {"after_id": rng.randrange(EVENTS), **asked}
+        page = event_page(connection, limit=20, **after)
+        assert [row["id"] for row in page.rows] == ids(events, **after)[:20], after
+
+
+def test_the_events_at_the_edges_of_blocks_are_found_by_their_own_moment(
+    connection: Connection, events: list[Event]
+) -> None:
+    edges = (BLOCK_EVENTS - 1, BLOCK_EVENTS, 2 * BLOCK_EVENTS - 1, 2 * BLOCK_EVENTS, EVENTS)
+    for number in (1, *edges):
+        since = events[number - 1].ts_ns
+        page = event_page(connection, since_ns=since, until_ns=since + 1, limit=200)
+        assert number in [row["id"] for row in page.rows]
+
+
+def test_a_range_begins_with_its_first_moment_and_ends_before_its_last(directory: Path) -> None:
+    store = Store(directory / "a.db", os.urandom(32), 1, 10)
+    fill(store, [Event("login", ts_ns, "1", b"\x80") for ts_ns in (200, 100, 300)])
+
+    def found(**asked: int) -> list[int]:
+        return [row["ts_ns"] for row in event_page(store._connection, limit=9, **asked).rows]
+
+    assert (found(until_ns=100), found(until_ns=101)) == ([], [100])
+    assert (found(since_ns=301), found(since_ns=300)) == ([], [300])
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"user": "1"}, {"since_ns": 10**15 // 2, "until_ns": 10**15}, {"user": "2", "since_ns": 1}],
+)
+@pytest.mark.parametrize("limit", [7, 200])
+def test_pages_in_both_directions_put_together_are_all_of_it_once(
+    connection: Connection, events: list[Event], asked: dict[str, Any], limit: int
+) -> None:
+    expected = ids(events, **asked)[: 30 * limit]
+    pages: list[int] = []
+    place: dict[str, Any] = {"after_id": 0}
+    while len(pages) < len(expected):
+        page = event_page(connection, limit=limit, **asked, **place)
+        pages += [row["id"] for row in page.rows]
+        if page.next is None:
+            break
+        place = {"after_id": page.next}
+    assert pages == expected
+    newest = expected[-1] + 1
+    back: list[int] = []
+    while len(back) < len(expected):
+        page = event_page(connection, limit=limit, **asked, before_id=newest)
+        back += [row["id"] for row in page.rows]
+        if page.next is None:
+            break
+        newest = page.next
+    assert back == expected[::-1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "most"),
+    [
+        ({"until_ns": 1}, 0.01),
+        ({"since_ns": 10**16}, 0.01),
+        ({"since_ns": 10**16, "event_type": "page_view"}, 0.01),
+        ({"user": "nobody"}, 0.01),
+        ({"user": "1", "event_type": "rare"}, 0.01),
+        ({"user": "4", "event_type": "page_view", "since_ns": 1}, 0.01),
+        ({"user": "1", "event_type": "login"}, 0.5),
+    ],
+)
+def test_what_no_event_can_answer_is_not_looked_for_in_every_event(
+    connection: Connection, asked: dict[str, Any], most: float
+) -> None:
+    """Counted in steps of SQLite's machine, against one for each event."""
+    steps = 0
+
+    def count_steps() -> int:
+        nonlocal steps
+        steps += 50
+        return 0
+
+    connection.set_progress_handler(count_steps, 50)
+    try:
+        event_page(connection, limit=50, **asked)
+    finally:
+        connection.set_progress_handler(None, 0)
+    assert steps <= most * EVENTS
+
+
+def test_event_types_are_counted_over_all_batches(
+    connection: Connection, events: list[Event]
+) -> None:
+    rows = REPORTS["event_types"].run(connection, Parameters({})).rows
+    assert {row["type"]: row["events"] for row in rows} == {
+        kind: len(ids(events, event_type=kind)) for kind in {event.type for event in events}
+    }
+    assert [row["type"] for row in rows] == sorted(row["type"] for row in rows)
+
+
+def test_a_commit_without_events_changes_no_block(directory: Path) -> None:
+    store = Store(directory / "a.db", os.urandom(32), 1, 10)
+    producer = Producer(uid=1000, id=9, seed=producer_seed(9))
+    batch = Batch(10, 1000)
+    batch.lose(producer, 1, 4, "not received")
+    store.commit(batch, 5)
+    query = store._connection.execute
+    assert query("SELECT count(*) FROM event_block").fetchone() == (0,)
+    store.close()
+
+
+# -- from a trail of before there were blocks
+
+
+def of_schema_1(path: Path, key: bytes, events: list[Event], patch: pytest.MonkeyPatch) -> None:
+    """A database as the program of schema 1 left it."""
+    with patch.context() as older:
+        older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
+        older.setattr(blocks, "update", lambda *_: None)
+        store = Store(path, key, 1, 10)
+        assert store.schema == 1
+        fill(store, events)
+        assert verify(store._connection).findings == []
+        store.close()
+
+
+def contents(connection: Connection) -> list[list[Any]]:
+    return [
+        connection.execute(sql).fetchall()
+        for sql in (
+            "SELECT * FROM event_block",
+            "SELECT name, events FROM event_type",
+            "SELECT type, name, tbl_name FROM sqlite_schema ORDER BY 1, 2, 3",
+        )
+    ]
+
+
+@pytest.mark.parametrize("size", [0, 1, EVENTS])
+def test_an_older_trail_is_brought_to_what_a_new_one_would_hold(
+    directory: Path, events: list[Event], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    key = os.urandom(32)
+    of_schema_1(directory / "old.db", key, events[:size], monkeypatch)
+    new = Store(directory / "new.db", key, 1, 10)
+    fill(new, events[:size])
+    old = Store(directory / "old.db", key, 2, 10)
+    assert old.schema == len(migrations.MIGRATIONS)
+    assert contents(old._connection) == contents(new._connection)
+    put(old, Producer(uid=1000, id=10, seed=producer_seed(10)), events[:10])
+    assert verify(old._connection).findings == []
+    new.close()
+    old.close()
+
+
+def test_bringing_an_older_trail_up_to_date_says_how_far_it_is(
+    directory: Path,
+    events: list[Event],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    key = os.urandom(32)
+    of_schema_1(directory / "a.db", key, events[:5000], monkeypatch)
+    assert caplog.messages == []
+    monkeypatch.setattr(migrations, "PROGRESS_INTERVAL_S", 0)
+    monkeypatch.setattr(migrations, "PROGRESS_STEPS", 1000)
+    Store(directory / "a.db", key, 2, 10).close()
+    assert caplog.messages[0] == "bringing the database from schema 1 to 2"
+    assert any(said.startswith("schema 2: 2 of ") for said in caplog.messages)
+    caplog.clear()
+    Store(directory / "a.db", key, 3, 10).close()
+    assert caplog.messages == []
+
+
+def test_before_the_daemon_has_opened_it_an_older_trail_is_verified_and_its_events_wait(
+    instance: Instance, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance.start()
+    instance.stop()
+    config = instance.config
+    config.database.unlink()
+    of_schema_1(config.database, keyfile.read(config.key_file), events[:20], monkeypatch)
+    assert "whole: 20 events" in instance.cli("verify")
+    assert "stored" in instance.cli("status")
+    for command in ("query", "tail"):
+        assert "`logd run` brings it up to date" in instance.cli(command, code=75)
+    instance.start()
+    instance.stop()
+    assert len(instance.cli("query", "--format", "jsonl").splitlines()) == 20
+    connection = connect(config.database, keyfile.read(config.key_file))
+    assert verify(connection).findings == []
+    connection.close()
