@@ -116,7 +116,7 @@ def test_a_range_begins_with_its_first_moment_and_ends_before_its_last(directory
     store = Store(directory / "a.db", os.urandom(32), 1, 10)
     fill(store, [Event("login", ts_ns, "1", b"\x80") for ts_ns in (200, 100, 300)])
 
-    def found(**asked: int) -> list[int]:
+    def found(**asked: Any) -> list[int]:
         return [row["ts_ns"] for row in event_page(store._connection, limit=9, **asked).rows]
 
     assert (found(until_ns=100), found(until_ns=101)) == ([], [100])
