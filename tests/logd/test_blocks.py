@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,17 @@ def ids(events: list[Event], **asked: Any) -> list[int]:
         and ("user" not in asked or event.user == asked["user"])
         and asked.get("after_id", 0) < number < asked.get("before_id", 2**63)
     ]
+
+
+@contextmanager
+def steps(connection: Connection) -> Iterator[Callable[[], int]]:
+    """Counts steps of SQLite's machine: what it reads and does, whatever the machine's speed."""
+    fifties = count()
+    connection.set_progress_handler(lambda: next(fifties) < 0, 50)
+    try:
+        yield lambda: 50 * next(fifties)
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 def test_every_combination_of_filters_finds_what_reading_all_events_finds(
@@ -169,19 +181,9 @@ def test_what_no_event_can_answer_is_not_looked_for_in_every_event(
     connection: Connection, asked: dict[str, Any], most: float
 ) -> None:
     """Counted in steps of SQLite's machine, against one for each event."""
-    steps = 0
-
-    def count_steps() -> int:
-        nonlocal steps
-        steps += 50
-        return 0
-
-    connection.set_progress_handler(count_steps, 50)
-    try:
+    with steps(connection) as count_of:
         event_page(connection, limit=50, **asked)
-    finally:
-        connection.set_progress_handler(None, 0)
-    assert steps <= most * EVENTS
+    assert count_of() <= most * EVENTS
 
 
 def test_event_types_are_counted_over_all_batches(
@@ -192,6 +194,17 @@ def test_event_types_are_counted_over_all_batches(
         kind: len(ids(events, event_type=kind)) for kind in {event.type for event in events}
     }
     assert [row["type"] for row in rows] == sorted(row["type"] for row in rows)
+
+
+def test_a_commit_of_one_event_reads_no_other(directory: Path, events: list[Event]) -> None:
+    store = Store(directory / "a.db", os.urandom(32), 1, 10)
+    fill(store, events[:5000])
+    producer = Producer(uid=1000, id=10, seed=producer_seed(10))
+    put(store, producer, events[:1])
+    with steps(store._connection) as count_of:
+        put(store, producer, events[:1])
+    assert count_of() < 5000
+    store.close()
 
 
 def test_a_commit_without_events_changes_no_block(directory: Path) -> None:
