@@ -7,7 +7,12 @@ the block, so that a commit writes to the newest block's pages only, however man
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from logd.batch import Producer
 from logd.database import Connection
+from shared.wire import Event
 
 BLOCK_BITS = 14  # the schema has it too, in the index event_user: it cannot be changed here alone
 BLOCK_EVENTS = 1 << BLOCK_BITS
@@ -28,22 +33,32 @@ class Blocks:
         self.times[block] = min(first, ts_ns), max(last, ts_ns)
 
 
-def update(connection: Connection, first_event: int) -> None:
-    """Adds events from `first_event` on to blocks and types, inside the caller's transaction.
-
-    In SQL over the rows just written: without the GIL, and nothing for each event in Python. Not
-    indexed: for the groups' sake SQLite would read a whole index, in every commit.
-    """
-    connection.execute(
-        f"INSERT INTO event_block SELECT id >> {BLOCK_BITS}, min(ts_ns), max(ts_ns)"  # noqa: S608 - a constant
-        " FROM event NOT INDEXED WHERE id >= ? GROUP BY 1 ON CONFLICT DO UPDATE SET"
+def update(
+    connection: Connection,
+    events: Iterable[tuple[Producer, int, Event]],
+    types: Mapping[str, int],
+    first_event: int,
+) -> None:
+    """Adds the events, the first with that id, to blocks and types; in the caller's transaction."""
+    batch = [event for _, _, event in events]
+    connection.executemany(
+        "INSERT INTO event_block VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
         " first_ts_ns = min(first_ts_ns, excluded.first_ts_ns),"
         " last_ts_ns = max(last_ts_ns, excluded.last_ts_ns)",
-        (first_event,),
+        list(_times(first_event, [event.ts_ns for event in batch])),
     )
-    connection.execute(
-        "UPDATE event_type SET events = events + new.number FROM"
-        " (SELECT type, count(*) AS number FROM event NOT INDEXED WHERE id >= ?"
-        " GROUP BY type) AS new WHERE event_type.id = new.type",
-        (first_event,),
+    connection.executemany(
+        "UPDATE event_type SET events = events + ? WHERE id = ?",
+        [(number, types[kind]) for kind, number in Counter(e.type for e in batch).items()],
     )
+
+
+def _times(first_event: int, ts_ns: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Block, earliest, latest, of events with consecutive ids."""
+    start = 0
+    while start < len(ts_ns):
+        block = (first_event + start) >> BLOCK_BITS
+        end = ((block + 1) << BLOCK_BITS) - first_event
+        part = ts_ns[start:end]
+        yield block, min(part), max(part)
+        start = end

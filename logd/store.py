@@ -188,8 +188,9 @@ class Store:
             batch_id += 1
             head = self._write_batch(batch, batch_id, now_ns, first_event, leaves, changed)
         self._write_quarantine(batch, now_ns, changed)
-        rollups.update(self._connection, batch.events, {**self._types, **changed.types})
-        blocks.update(self._connection, first_event)
+        types = {**self._types, **changed.types}
+        rollups.update(self._connection, batch.events, types)
+        blocks.update(self._connection, batch.events, types, first_event)
         self._count(batch, commits=1 if leaves or batch.losses else 0)
         changed.heads = (producer_row, first_event + len(leaves), batch_id, head)
         return changed

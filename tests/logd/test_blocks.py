@@ -196,6 +196,15 @@ def test_event_types_are_counted_over_all_batches(
     assert [row["type"] for row in rows] == sorted(row["type"] for row in rows)
 
 
+def test_a_batch_over_the_edge_of_a_block_is_parted_there(directory: Path) -> None:
+    store = Store(directory / "a.db", os.urandom(32), 1, 10)
+    fill(store, [Event("login", ts_ns, "1", b"\x80") for ts_ns in range(BLOCK_EVENTS + 9)], 10**6)
+    blocks_there = store._connection.execute("SELECT * FROM event_block").fetchall()
+    edge = BLOCK_EVENTS - 1  # ids begin at 1
+    assert blocks_there == [(0, 0, edge - 1), (1, edge, BLOCK_EVENTS + 8)]
+    store.close()
+
+
 def test_a_commit_of_one_event_reads_no_other(directory: Path, events: list[Event]) -> None:
     store = Store(directory / "a.db", os.urandom(32), 1, 10)
     fill(store, events[:5000])
