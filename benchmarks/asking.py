@@ -29,6 +29,7 @@ READER = User(3, "auditor", "an auditor", Role.AUDITOR)
 DAYS = 60  # that a dashboard shows, unless told otherwise
 EXPORT_ROWS = 200
 STUDENTS_MAX = 1000  # that a report takes
+CASES = 28
 
 Ask = Callable[[Analytics], object]
 
@@ -108,9 +109,7 @@ class Site:
         today = _date(self._history.now_ns)
         tasks = [task.id for task in self._history.courses[0].tasks]
         yield Case("daily_activity", who, lambda site: site.daily(DAYS, keys, today))
-        yield Case(
-            "completions", who, lambda site: site.completions("task_completed", keys, tasks)
-        )
+        yield Case("completions", who, lambda site: site.completions("task_completed", keys, tasks))
         yield Case("score_distribution", who, lambda site: site.score_distribution(keys))
 
     def _explorer(self) -> Iterator[Case]:

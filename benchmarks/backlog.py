@@ -95,23 +95,45 @@ def settled(instance: Instance) -> dict[str, int]:
     return state
 
 
+@dataclass(frozen=True)
+class Pair:
+    """The same backlog, stored by both."""
+
+    empty: Taken
+    full: Taken
+
+    @property
+    def problems(self) -> list[str]:
+        """What is off in either."""
+        named = (("empty", self.empty), ("full", self.full))
+        return [f"ingest, {name} trail: {text}" for name, taken in named for text in taken.problems]
+
+
 def against_empty(
-    full: tuple[Instance, Running], directory: Path, events: Sequence[Event]
-) -> tuple[Taken, Taken]:
-    """The same backlog for a new trail, made in `directory`, and for the full one."""
+    full: tuple[Instance, Running],
+    directory: Path,
+    events: Sequence[Event],
+    *,
+    empty_first: bool = True,
+) -> Pair:
+    """The same backlog for a new trail, made in `directory`, and for the full one. Raises Failed.
+
+    Which is first should change from round to round.
+    """
     directory.mkdir()
     with Instance(directory) as empty, running("logd", empty.run_arguments()) as daemon:
         daemon.wait_for_line("logd: ready")
-        first = take(empty, daemon, events)
+        both = [(empty, daemon), full]
+        first, second = (take(*one, events) for one in (both if empty_first else both[::-1]))
         daemon.stop()
-    return first, take(*full, events)
+    return Pair(first, second) if empty_first else Pair(second, first)
 
 
-def ratio(pairs: Sequence[tuple[Taken, Taken]]) -> float:
+def ratio(pairs: Sequence[Pair]) -> float:
     """What a full trail takes a second over what an empty one does: the median of the rounds."""
-    return median(full.stored_per_s / empty.stored_per_s for empty, full in pairs)
+    return median(pair.full.stored_per_s / pair.empty.stored_per_s for pair in pairs)
 
 
-def cpu_ratio(pairs: Sequence[tuple[Taken, Taken]]) -> float:
+def cpu_ratio(pairs: Sequence[Pair]) -> float:
     """The same of the daemon's processor time for an event."""
-    return median(full.cpu_s_per_100k / empty.cpu_s_per_100k for empty, full in pairs)
+    return median(pair.full.cpu_s_per_100k / pair.empty.cpu_s_per_100k for pair in pairs)

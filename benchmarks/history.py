@@ -9,16 +9,23 @@ right: `logd verify` finds such a trail whole.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 
 import msgpack
 
+from benchmarks.part import Tell
+from benchmarks.processes import Failed, Instance
+from logd import config as configuration
 from logd import keyfile
 from logd.batch import Batch, Producer
 from logd.config import Config
+from logd.errors import LogdError
 from logd.store import Store
 from shared.wire import Event, producer_seed
 from webapp.classroom.content import Course, read_courses
@@ -37,6 +44,10 @@ WORKERS = 4
 EVENTS_PER_WORKER = 50_000
 REQUEST_ID_BYTES = 16
 UID = 1000
+
+SIZES = (10**5,)
+SIZES_LONG = (10**5, 10**6, 10**7)
+EVENTS_PER_STEP = 50_000  # of the bar, while a trail is built
 
 Told = Callable[[int], None]
 
@@ -153,6 +164,82 @@ def build(
             tell(len(part))
     finally:
         store.close()
+
+
+@dataclass(frozen=True)
+class Trail:
+    """An instance with a history in it. What is measured on it adds to what is stored."""
+
+    instance: Instance
+    history: History
+
+    @property
+    def size(self) -> str:
+        """How the tables name it: 10^5 events."""
+        return power(self.history.size)
+
+    @property
+    def config(self) -> Config:
+        """The instance's configuration."""
+        return configuration.load(self.instance.config)
+
+
+_built: dict[int, Trail] = {}
+
+
+def building_steps(sizes: tuple[int, ...]) -> int:
+    """Steps of the bar that building them takes."""
+    return sum(size // EVENTS_PER_STEP for size in sizes)
+
+
+@contextmanager
+def trail(place: Path, size: int, tell: Tell) -> Iterator[Trail]:
+    """A trail of that size for the length of a `with`; built in `place` once in this process.
+
+    A later part of the same run gets the one that is there, with what was added to it meanwhile.
+    Raises Failed.
+    """
+    steps = size // EVENTS_PER_STEP
+    found = _built.get(size)
+    if found is not None and found.instance.config.exists():
+        tell(f"{power(size)} events, built", steps)
+    else:
+        directory = place / f"trail-{size}"
+        made = Trail(Instance(directory), History(size, time.time_ns()))
+        made.instance.command("init", str(directory))
+        _build_and_tell(made, tell)
+        found = _built[size] = made
+    try:
+        yield found
+    finally:
+        found.instance.__exit__()  # its outboxes; the next daemon makes their directory again
+
+
+def _build_and_tell(made: Trail, tell: Tell) -> None:
+    done = 0
+
+    def count(events: int) -> None:
+        nonlocal done
+        before = done // EVENTS_PER_STEP
+        done += events
+        steps = done // EVENTS_PER_STEP - before
+        tell(f"building {made.size}", steps)
+
+    try:
+        build(made.config, made.history, count)
+    except LogdError as error:
+        raise Failed(f"a trail of {made.size} events cannot be built: {error}") from error
+
+
+def power(size: int) -> str:
+    """A size as people say it: 10^5, or 200,000."""
+    zeros = len(str(size)) - 1
+    return f"10^{zeros}" if size == 10**zeros else f"{size:,}"
+
+
+def suffix(size: int) -> str:
+    """A size as the names of figures have it: 1e5."""
+    return f"{size:.0e}".replace("e+0", "e").replace("e+", "e")
 
 
 class _Workers:
