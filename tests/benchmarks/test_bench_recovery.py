@@ -1,0 +1,73 @@
+"""`recovery`: a daemon ends under load, the next one stores what waited, and all sums hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import history, recovery, recovery_text
+from benchmarks.emitter import Load
+from benchmarks.part import Part
+from benchmarks.processes import temporary_directory
+from benchmarks.recovery_text import Measured
+from benchmarks.restarting import FLAT_OUT, KILL, STEADY, STOP, End
+from benchmarks.sums import Sums
+
+RIGHT = Sums(attempted=8, accepted=8, refused=0, stored=8)
+END = End(KILL, str(STEADY), 100, 0.01, 5, 0.3, 0.2, RIGHT, [])
+ENDS = [
+    END,
+    replace(END, ready_s=0.5, first_commit_s=0.4),
+    replace(END, ready_s=0.9),
+    replace(END, load=str(FLAT_OUT), ready_s=2.0),
+    replace(END, how=STOP, ended_s=0.7, ready_s=0.25),
+]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Part:
+    load = Load(emitters=1, events=600, rate=1000)
+    with pytest.MonkeyPatch.context() as patch, temporary_directory(None) as place:
+        patch.setattr(history, "_built", {})
+        patch.setattr(recovery, "SIZES", (1000,))
+        patch.setattr(recovery, "PLAN", ((KILL, load), (STOP, load)))
+        patch.setattr(recovery_text, "STEADY", load)
+        patch.setattr(recovery_text, "FLAT_OUT", load)
+        return recovery.run(place, False, lambda _now, _steps: None)
+
+
+def test_what_was_accepted_before_between_and_after_is_stored_once(tiny: Part) -> None:
+    assert tiny.problems == []
+    assert [row["how"] for row in tiny.rows] == [KILL, STOP]
+    for row in tiny.rows:
+        # The load, its login, and the two events of the probe.
+        assert row["attempted"] == row["accepted"] == row["stored"] == 603
+        assert row["pending"] == row["lost"] == row["quarantined"] == 0
+
+
+def test_times_count_from_the_start_of_the_next_daemon(tiny: Part) -> None:
+    for row in tiny.rows:
+        assert 0 < row["first_commit_s"] < 60
+        assert 0 < row["ready_s"] < 60
+    assert tiny.rows[1]["stored_before"] == tiny.rows[0]["stored_before"] + 603
+    assert b"<script" not in tiny.plots[0].svg
+
+
+def test_figures_are_medians_of_their_kind_at_the_largest_size() -> None:
+    sizes = [Measured(10**5, [replace(one, ready_s=9.0) for one in ENDS]), Measured(10**6, ENDS)]
+    figures = recovery.figures(sizes)
+    assert figures["recovery.ready_s"] == 0.5
+    assert figures["recovery.ready_s_at_1e5"] == 9.0
+    assert figures["recovery.ready_flat_out_s"] == 2.0
+    assert figures["recovery.first_commit_s"] == 0.2
+    assert figures["recovery.stop_s"] == 0.7
+
+
+def test_the_text_says_the_medians_and_which_sum_is_off() -> None:
+    one = Measured(10**5, [*ENDS[:-1], replace(ENDS[-1], problems=["2 lost"])])
+    text = " ".join(recovery_text.text([one]).split())
+    assert "at 10^5 events ready 500 ms after kill -9 (2.00 s flat out)" in text
+    assert "and 250 ms after a clean stop" in text
+    assert text.count("WRONG") == 1
+    assert one.problems == [f"{STOP}, {STEADY}, 10^5 events: 2 lost"]
