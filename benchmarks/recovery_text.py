@@ -10,6 +10,7 @@ from benchmarks import plot, table
 from benchmarks.emitter import Load
 from benchmarks.history import power
 from benchmarks.part import Plot
+from benchmarks.query_text import ROOM_FOR_TEXT
 from benchmarks.restarting import FLAT_OUT, KILL, STEADY, STOP, End
 
 _S = 1e9  # nanoseconds
@@ -136,8 +137,10 @@ def plots(measured: Sequence[Measured]) -> list[Plot]:
         )
         for one in measured
     ]
-    title = "From one daemon to the next, by the size of the trail"
-    return [Plot("recovery", plot.lying(title, labels, series, axis="seconds"))]
+    sizes = ", ".join(power(one.size) for one in measured)
+    title = f"From one daemon to the next, at {sizes} events"
+    top = max(max(_plotted(one)) for one in measured) * ROOM_FOR_TEXT
+    return [Plot("recovery", plot.lying(title, labels, series, axis="seconds", top=top))]
 
 
 def _plotted(one: Measured) -> tuple[float, ...]:

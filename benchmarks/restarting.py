@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
+from multiprocessing.synchronize import Barrier
 
 from benchmarks import emitter
 from benchmarks.backlog import settled
@@ -23,6 +24,7 @@ KILL, STOP = "kill -9", "clean stop"
 STEADY = Load(emitters=2, events=20_000, rate=10_000)
 FLAT_OUT = Load(emitters=2, events=80_000)
 LOAD_S = 0.3  # from the first event to the end of the daemon
+START_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 60.0
 PROBE_EVENTS = 2
 SUMMED = ("stored", "quarantined", "pending", "lost")
@@ -56,7 +58,7 @@ def measure(trail: Trail, how: str, load: Load) -> End:
         if not probe.flush(PROBE_TIMEOUT_S):
             raise Failed("the daemon does not store an event")
         with emitters(instance.socket, load) as (start, results):
-            start.wait(timeout=60)
+            _together(start)
             time.sleep(LOAD_S)
             ended_s = _end(daemon, how)
             waiting = _waiting(trail, probe)
@@ -86,6 +88,13 @@ def measure(trail: Trail, how: str, load: Load) -> End:
         sums=sums,
         problems=problems,
     )
+
+
+def _together(start: Barrier) -> None:
+    try:
+        start.wait(timeout=START_TIMEOUT_S)
+    except threading.BrokenBarrierError:
+        raise Failed(f"the emitters did not start in {START_TIMEOUT_S:.0f} s") from None
 
 
 def _emit(probe: Client, event_type: str) -> None:
