@@ -21,8 +21,8 @@ from logd.outboxes import Outboxes
 from shared.client import Client
 
 KILL, STOP = "kill -9", "clean stop"
-STEADY = Load(emitters=2, events=20_000, rate=10_000)
-FLAT_OUT = Load(emitters=2, events=80_000)
+STEADY = Load(emitters=2, events=12_000, rate=10_000)
+FLAT_OUT = Load(emitters=2, events=60_000)
 LOAD_S = 0.3  # from the first event to the end of the daemon
 START_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 60.0
