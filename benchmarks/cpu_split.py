@@ -1,0 +1,118 @@
+"""Where a daemon's processor time goes: `logd run` that says at its end what each step took.
+
+`python -m benchmarks.cpu_split --config FILE` is the daemon as people run it, with a timer: every
+few milliseconds of processor time a signal comes, and what has been used since the last one is
+put down to the function that is running. A call into C (SQLite's, above all) is never interrupted,
+and is put down whole to the function that made it. Only the main thread is seen; the daemon has no
+other.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import logging
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+MARK = "split: "
+INTERVAL_S = 0.002
+OTHER = "other"
+
+# The innermost frame that is listed decides. A function by itself, or the whole of its module.
+STEPS = {
+    "receive": (
+        "logd.receiver",
+        "logd.outboxes",
+        "logd.watch",
+        "logd.daemon:_wait",
+        "shared.outbox",
+        "shared.wire:decode_record",
+        "shared.wire:decode_head",
+    ),
+    "decode": ("shared.wire", "shared.schema"),
+    "order": ("logd.delivery", "logd.intake", "logd.repair", "logd.fairness", "logd.batch"),
+    "hash": ("logd.chain",),
+    "roll-ups": ("logd.rollups",),
+    "commit": ("logd.store:commit", "logd.store:_checkpoint", "logd.store:close"),
+    "insert": ("logd.store",),
+}
+_STEP_OF = {name: step for step, names in STEPS.items() for name in names}
+
+
+def gone(names: Iterable[str] = tuple(_STEP_OF)) -> list[str]:
+    """Which of the names above the daemon's code does not have any more."""
+    return [name for name in names if not _exists(*name.partition(":")[::2])]
+
+
+def _exists(module: str, function: str) -> bool:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return False
+    nodes = ast.walk(ast.parse(Path(spec.origin).read_text()))
+    return not function or any(
+        isinstance(node, ast.FunctionDef) and node.name == function for node in nodes
+    )
+
+
+def step_of(frames: Iterator[tuple[str, str]]) -> str:
+    """The step that a stack belongs to, from (module, function) of its frames, innermost first."""
+    for module, function in frames:
+        step = _STEP_OF.get(f"{module}:{function}") or _STEP_OF.get(module)
+        if step is not None:
+            return step
+    return OTHER
+
+
+def _walk(frame: FrameType | None) -> Iterator[tuple[str, str]]:
+    while frame is not None:
+        yield frame.f_globals.get("__name__", ""), frame.f_code.co_name
+        frame = frame.f_back
+
+
+class Sampler:
+    """Counts processor time by step, in ns."""
+
+    def __init__(self) -> None:
+        self.by_step: Counter[str] = Counter()
+        self._last_ns = time.thread_time_ns()
+
+    def sample(self, _number: int, frame: FrameType | None) -> None:
+        now_ns = time.thread_time_ns()
+        took_ns, self._last_ns = now_ns - self._last_ns, now_ns
+        self.by_step[step_of(_walk(frame))] += took_ns
+
+
+@contextmanager
+def sampling() -> Iterator[Sampler]:
+    """Samples this thread, which must be the main one."""
+    sampler = Sampler()
+    before = signal.signal(signal.SIGPROF, sampler.sample)
+    signal.setitimer(signal.ITIMER_PROF, INTERVAL_S, INTERVAL_S)
+    try:
+        yield sampler
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def main(config: str) -> None:
+    """`logd run`, sampled."""
+    from logd import config as configuration
+    from logd import service
+
+    logging.basicConfig(format="logd: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    with sampling() as sampler:
+        service.run(configuration.load(config))
+    print(MARK + json.dumps(sampler.by_step), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(sys.argv[-1])
