@@ -22,13 +22,13 @@ from zlib import crc32
 
 import msgpack
 
-from benchmarks.emitter import PROPS
 from benchmarks.receivers import NUDGE, Control, Receiving, cpu_ns
 from shared.client import Client
 from shared.wire import datagram_head, encode_record, pack_payload, producer_seed
 
 EVENT_TYPE = "page_view"
 USER = "7"
+PROPS: dict[str, Any] = {"route": "/lesson/<int:lesson>", "method": "GET", "status": 200}
 FLUSH_TIMEOUT_S = 60.0
 # A receiver that has taken nothing for so long has all that will come.
 STILL_S = 0.2
