@@ -1,12 +1,18 @@
-"""A disk with slow flushes, for one process: a shim that sleeps after fsync and fdatasync."""
+"""A disk with slow flushes, for one process: a shim that sleeps after fsync and fdatasync.
+
+The same shim counts them, and a process may exchange its own disk (`set_ms`) while it runs.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 _SOURCE = Path(__file__).with_name("slow_flush.c")
+_MS = "SLOW_FLUSH_MS"
 
 
 class NoCompiler(Exception):
@@ -34,6 +40,22 @@ def environment(directory: Path, flush_ms: int) -> dict[str, str]:
 
     Builds the shim into `directory`. Nothing for 0. Raises NoCompiler.
     """
-    if flush_ms == 0:
-        return {}
-    return {"LD_PRELOAD": str(build(_SOURCE, directory)), "SLOW_FLUSH_MS": str(flush_ms)}
+    return counting(directory, flush_ms) if flush_ms else {}
+
+
+def counting(directory: Path, flush_ms: int = 0) -> dict[str, str]:
+    """The same with the shim in any case, for a process that counts. Raises NoCompiler."""
+    return {"LD_PRELOAD": str(build(_SOURCE, directory)), _MS: str(flush_ms)}
+
+
+def count() -> int | None:
+    """How many flushes this process has made; None without the shim in it."""
+    try:
+        return int(ctypes.CDLL(None).flush_count())
+    except AttributeError:
+        return None
+
+
+def set_ms(flush_ms: int) -> None:
+    """From now on this process's flushes take so much longer. Nothing without the shim."""
+    os.environ[_MS] = str(flush_ms)
