@@ -29,6 +29,13 @@ class Failed(Exception):
     """A process did not do its part; the text holds what it said."""
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time of a process so far, without its children's."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    fields = stat.rpartition(")")[2].split()  # proc_pid_stat(5): the name may hold anything
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Running:
     """A started process of this project, by its command's arguments for the same interpreter."""
 
@@ -57,9 +64,7 @@ class Running:
 
     def cpu_s(self) -> float:
         """Processor time of this process so far, without its children's."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text()
-        fields = stat.rpartition(")")[2].split()  # proc_pid_stat(5): the name may hold anything
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.pid)
 
     def stop(self) -> list[str]:
         """SIGTERM, and its last lines. Raises Failed when it did not end well."""

@@ -1,278 +1,237 @@
-"""`make bench`: what one call of logging costs a request, all ways in one table from one run.
+"""What logging costs a page: every way in one table, on the disk as it is and on a slow one.
 
-python -m benchmarks.request            # under two minutes
+python -m benchmarks.request            # about 80 seconds
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
-import re
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from math import log10
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
 
-from benchmarks import machine, slow_flush, table
-from benchmarks.modes import count_earlier
-from benchmarks.processes import (
-    Failed,
-    Instance,
-    Running,
-    end_on_sigterm,
-    running,
-    temporary_directory,
-)
-from benchmarks.reading import reading
-from benchmarks.site import CALL_HEADER, FINISH, PAGE
-from benchmarks.sums import Sums
+from benchmarks import access_log, machine, slow_flush, table, throughput
+from benchmarks.load import loading
+from benchmarks.modes import WAYS, Way
+from benchmarks.one_way import Measured, Tools, measure, pool
+from benchmarks.part import Part, Plot, Tell, progress, report
+from benchmarks.plot import Bar, Series, lying
+from benchmarks.processes import Failed, end_on_sigterm, temporary_directory
+from benchmarks.reading import DISKS, SLOW_FLUSH_MS, Rows, reading
+from benchmarks.server import serving
+from benchmarks.throughput import Throughput
 
-HTTP_TIMEOUT_S = 120.0
-WARM_UP_MAX = 50
-
-
-@dataclass(frozen=True)
-class Way:
-    """A row of the table. `cost` divides the number of its requests: some take 0.1 s."""
-
-    name: str
-    label: str
-    cost: int = 1
-    logs: bool = True
-
-    @property
-    def has_daemon(self) -> bool:
-        return self.name.startswith("logd")
+ROUNDS_LONG = 3
+# Of the Classroom, which a target is about; the page with nothing in it gets half of them.
+THROUGHPUT_ROUNDS = 16
+THROUGHPUT_ROUNDS_LONG = 60
+# The picture's scale, in powers of ten of a nanosecond: 100 ns to 10 s, with room for figures.
+PLOT_POWERS = range(2, 11)
 
 
-WAYS = (
-    Way("none", "no logging", logs=False),
-    Way("sync-delete", "in the request, DELETE + FULL", cost=50),
-    Way("sync-wal", "in the request, WAL + NORMAL", cost=50),
-    Way("sync-wal-open", "the same, file also open elsewhere", cost=50),
-    Way("queue", "queue in the process, new connections"),
-    Way("queue-kept", "queue in the process, connection kept"),
-    Way("logd", "logd"),
-    Way("logd-durable", "logd, durable=True"),
-)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One way, measured: durations of the timed requests, and the sums of all of them."""
-
-    name: str
-    label: str
-    calls_ns: list[int]
-    requests_ns: list[int]
-    sums: Sums
-    problems: list[str]
-    notes: dict[str, float] = field(default_factory=dict)
-
-    def call(self, share: float) -> int:
-        """A quantile of the call."""
-        return table.quantile(self.calls_ns, share)
-
-    def request(self, share: float) -> int:
-        """A quantile of the whole request."""
-        return table.quantile(self.requests_ns, share)
-
-
-def measure(
-    way: Way, directory: Path, requests: int, env: dict[str, str], tell: Callable[[int], None]
-) -> Measured:
-    """Runs one way in a fresh `directory`. `tell` hears of each request done. Raises Failed."""
-    directory.mkdir()
+@contextlib.contextmanager
+def _tools(place: Path, environments: Mapping[int, Mapping[str, str]]) -> Iterator[Tools]:
     with contextlib.ExitStack() as stack:
-        instance = None
-        if way.has_daemon:
-            instance = stack.enter_context(Instance(directory))
-            daemon = stack.enter_context(running("logd", instance.run_arguments(), env))
-            daemon.wait_for_line("logd: ready")
-        site = stack.enter_context(running("site", _site_arguments(way, directory), env))
-        calls_ns, requests_ns, counts, made = _ask(site, requests, tell)
-        site.stop()
-        if instance is not None:
-            state = instance.status()
-            daemon.stop()
-            counts |= {key: state[key] for key in ("stored", "quarantined", "pending", "lost")}
-        else:
-            counts["stored"] = count_earlier(directory) if way.logs else 0
-        notes = {key: counts.pop(key) for key in list(counts) if key == "opening_share"}
-        sums = Sums(**counts)
-        problems = sums.problems()
-        if sums.attempted != (made if way.logs else 0):
-            problems.append(f"{made:,} requests, but {sums.attempted:,} attempts to log")
-    return Measured(way.name, way.label, calls_ns, requests_ns, sums, problems, notes)
+        servers = {
+            flush_ms: stack.enter_context(serving(place, f"server{flush_ms}", env))
+            for flush_ms, env in environments.items()
+        }
+        yield Tools(stack.enter_context(loading()), servers)
 
 
-def _site_arguments(way: Way, directory: Path) -> list[str]:
-    # One thread: requests one after the other, as in a sync worker, but over one connection.
-    return (
-        ["-m", "gunicorn", "--workers", "1", "--worker-class", "gthread", "--threads", "1"]
-        + ["--keep-alive", "60", "--graceful-timeout", "5", "--no-control-socket"]
-        + ["--bind", "127.0.0.1:0", f"benchmarks.site:create_app({way.name!r}, {str(directory)!r})"]
-    )
-
-
-def _ask(
-    site: Running, requests: int, tell: Callable[[int], None]
-) -> tuple[list[int], list[int], dict[str, Any], int]:
-    """Requests the page over one connection, then the counts: durations, counts, pages."""
-    line = site.wait_for_line("Listening at")
-    found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-    if found is None:
-        raise Failed(f"the site does not say where it listens: {line}")
-    connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=HTTP_TIMEOUT_S)
-    calls_ns: list[int] = []
-    requests_ns: list[int] = []
-    warm_up = min(WARM_UP_MAX, requests // 10)
+def _disks(place: Path, missing: list[str]) -> dict[int, Mapping[str, str]]:
+    """The environments that make them. Without a compiler the slow one is among `missing`."""
+    disks: dict[int, Mapping[str, str]] = {0: {}}
     try:
-        for number in range(-warm_up, requests):
-            start_ns = time.perf_counter_ns()
-            connection.request("GET", PAGE)
-            response = connection.getresponse()
-            response.read()
-            took_ns = time.perf_counter_ns() - start_ns
-            if response.status != http.HTTPStatus.OK:
-                raise Failed(f"the site answers {response.status}")
-            if number >= 0:
-                requests_ns.append(took_ns)
-                calls_ns.append(int(response.headers[CALL_HEADER]))
-                tell(1)
-        connection.request("POST", FINISH)
-        response = connection.getresponse()
-        body = response.read()
-        if response.status != http.HTTPStatus.OK:
-            raise Failed(f"the site cannot tell its sums: {response.status}")
-    except (OSError, http.client.HTTPException) as error:
-        raise Failed(f"the site does not answer: {error!r}") from error
-    finally:
-        connection.close()
-    return calls_ns, requests_ns, json.loads(body), warm_up + requests
+        disks[SLOW_FLUSH_MS] = slow_flush.environment(place, SLOW_FLUSH_MS)
+    except slow_flush.NoCompiler as reason:
+        missing.append(f"the disk with {SLOW_FLUSH_MS} ms a flush: {reason}")
+    return disks
 
 
-def pool(rounds: Sequence[Measured]) -> Measured:
-    """The rounds of one way as one: all durations, sums of the sums, every problem."""
-    sums = [asdict(one.sums) for one in rounds]
-    return Measured(
-        name=rounds[0].name,
-        label=rounds[0].label,
-        calls_ns=[ns for one in rounds for ns in one.calls_ns],
-        requests_ns=[ns for one in rounds for ns in one.requests_ns],
-        sums=Sums(**{key: sum(one[key] for one in sums) for key in sums[0]}),
-        problems=[problem for one in rounds for problem in one.problems],
-        notes={key: median(one.notes[key] for one in rounds) for key in rounds[0].notes},
+def _ways(missing: list[str]) -> list[Way]:
+    if access_log.program() is not None:
+        return list(WAYS.values())
+    missing.append(access_log.MISSING)
+    return [way for way in WAYS.values() if not way.is_behind_nginx]
+
+
+def steps(long: bool) -> int:
+    """How many `run` tells of at most: each way on each disk, and two comparisons."""
+    return len(WAYS) * len(DISKS) * (ROUNDS_LONG if long else 1) + 2
+
+
+def run(place: Path, long: bool, tell: Tell) -> Part:
+    """Measures all of it. Raises Failed."""
+    missing: list[str] = []
+    disks, ways = _disks(place, missing), _ways(missing)
+    rounds = ROUNDS_LONG if long else 1
+    done: dict[tuple[int, str], list[Measured]] = {}
+    with _tools(place, disks) as tools:
+        compared = _compare(place, tools, long, tell)
+        # Way by way, the two disks one right after the other.
+        plan = [(way, flush_ms) for _ in range(rounds) for way in ways for flush_ms in disks]
+        for number, (way, flush_ms) in enumerate(plan):
+            tell(f"{way.name} {flush_ms or ''}".strip(), 0)
+            row = measure(way, flush_ms, disks[flush_ms], place / str(number), tools)
+            done.setdefault((flush_ms, way.name), []).append(row)
+            tell("", 1)
+    tell("", steps(long) - len(plan) - len(compared))  # what is missing here
+    return _part([pool(rows) for rows in done.values()], compared, missing)
+
+
+def _compare(place: Path, tools: Tools, long: bool, tell: Tell) -> list[Throughput]:
+    rounds = THROUGHPUT_ROUNDS_LONG if long else THROUGHPUT_ROUNDS
+    found = []
+    for name, of, turns in (
+        ("classroom", throughput.measure_classroom, rounds),
+        ("bare", throughput.measure_bare, rounds // 2),
+    ):
+        tell(f"requests/s, {name}", 0)
+        found.append(of(place / name, tools.servers[0], tools.loader, turns))
+        tell("", 1)
+    return found
+
+
+def _part(rows: Sequence[Measured], compared: Sequence[Throughput], missing: list[str]) -> Part:
+    by_disk = {f: {r.name: r for r in rows if r.flush_ms == f} for f in DISKS}
+    text = "\n\n".join([show(by_disk), *map(table.paragraph, reading(by_disk, compared))])
+    wrong = [f"{r.label}, disk {DISKS[r.flush_ms]}: {p}" for r in rows for p in r.problems]
+    wrong += [f"{one.label}: {problem}" for one in compared for problem in one.problems]
+    return Part(
+        name="request",
+        text=text,
+        rows=[*map(summary, rows), *(one.summary() for one in compared)],
+        figures=figures(by_disk, compared),
+        problems=wrong,
+        missing=missing,
+        plots=[plot(by_disk)],
     )
 
 
-HEAD = (
-    "logging",
-    "requests",
-    "call\np50",
-    "call\np99",
-    "request\np50",
-    "request\np99",
-    "events",
-    "refused",
-    "stored",
-    "pending,\nlost",
-    "sum",
-)
+def show(by_disk: Mapping[int, Rows]) -> str:
+    """The table: each way in a row, the disks beside each other."""
+    disks = [flush_ms for flush_ms, rows in by_disk.items() if rows]
+    head = ["logging"]
+    for flush_ms in disks:
+        first = f"{DISKS[flush_ms]}:\ncall p50"
+        head += [first, "call\np99", "requests\nper s", "survived\nkill -9"]
+    head += ["events", "refused", "sum"]
+    names = [name for name in WAYS if any(name in rows for rows in by_disk.values())]
+    return table.render(head, [_cells(name, [by_disk[f] for f in disks]) for name in names])
 
 
-def show(rows: Sequence[Measured]) -> str:
-    """The table."""
-    return table.render(HEAD, [_cells(row) for row in rows])
+def _cells(name: str, disks: Sequence[Rows]) -> list[str]:
+    rows = [rows[name] for rows in disks]
+    cells = [rows[0].label]
+    for row in rows:
+        cells += [table.duration(row.call(0.5)), table.duration(row.call(0.99))]
+        cells += [table.digits(row.per_s), _share(row.survived)]
+    cells += [f"{sum(row.sums.attempted for row in rows):,}"]
+    cells += [f"{sum(row.sums.refused for row in rows):,}"]
+    return [*cells, "WRONG" if any(row.problems for row in rows) else "right"]
 
 
-def _cells(row: Measured) -> list[str]:
-    sums = row.sums
-    return [
-        row.label,
-        f"{len(row.requests_ns):,}",
-        *(table.duration(row.call(share)) for share in (0.5, 0.99)),
-        *(table.duration(row.request(share)) for share in (0.5, 0.99)),
-        f"{sums.attempted:,}",
-        f"{sums.refused:,}",
-        f"{sums.stored:,}",
-        f"{sums.pending + sums.lost + sums.quarantined:,}",
-        "WRONG" if row.problems else "right",
-    ]
+def _share(survived: float | None) -> str:
+    """All is said only of all."""
+    if survived is None:
+        return "-"
+    return "all" if survived == 1 else f"{min(survived, 0.9999):.2%}"
+
+
+def plot(by_disk: Mapping[int, Rows]) -> Plot:
+    """The call of every way, on a logarithmic scale."""
+    lowest = PLOT_POWERS[0]
+    names = [name for name in WAYS if any(name in rows for rows in by_disk.values())]
+
+    def bar(row: Measured) -> Bar:
+        ns = row.call(0.5)
+        return Bar(max(0.0, log10(ns) - lowest), table.duration(ns))
+
+    svg = lying(
+        "What the call costs a page (p50, logarithmic)",
+        [WAYS[name].label for name in names],
+        [
+            Series(DISKS[flush_ms], [bar(rows[name]) if name in rows else None for name in names])
+            for flush_ms, rows in by_disk.items()
+            if rows
+        ],
+        top=PLOT_POWERS[-1] - lowest,
+        ticks=[power - lowest for power in PLOT_POWERS],
+        tick_text=lambda tick: table.duration(10 ** (tick + lowest)),
+    )
+    return Plot("request", svg)
 
 
 def summary(row: Measured) -> dict[str, Any]:
     """A row for programs: quantiles in nanoseconds, sums, and what is wrong with them."""
-    quantiles = {
-        f"{what}_p{int(share * 100)}_ns": of(share)
-        for what, of in (("call", row.call), ("request", row.request))
-        for share in (0.5, 0.9, 0.99)
+    return {
+        "name": row.name,
+        "label": row.label,
+        "flush_ms": row.flush_ms,
+        "calls": len(row.calls_ns),
+        **{f"call_p{int(s * 100)}_ns": row.call(s) for s in (0.5, 0.9, 0.99)},
+        "requests_per_s": row.per_s,
+        "survived_kill": row.survived,
+        "cut": row.cut,
+        **asdict(row.sums),
+        "problems": row.problems,
     }
-    head = {"name": row.name, "label": row.label, "requests": len(row.requests_ns)}
-    return {**head, **quantiles, **row.notes, **asdict(row.sums), "problems": row.problems}
 
 
-def finish(rows: Sequence[Measured]) -> int:
-    """Says which sums are off, and gives the exit code: 1 if any is."""
-    wrong = [f"{row.label}: {problem}" for row in rows for problem in row.problems]
-    for text in wrong:
-        click.echo(f"sum off: {text}", err=True)
-    return 1 if wrong else 0
+# What the baseline keeps: the figure's name, the way, the disk.
+_FIGURES = (
+    ("none", "none", 0),
+    ("sync_passphrase_delete", "sync-new-passphrase-delete", 0),
+    ("sync_raw_delete", "sync-new-raw-delete", 0),
+    ("sync_raw_delete_slow_disk", "sync-new-raw-delete", SLOW_FLUSH_MS),
+    ("queue", "queue-kept", 0),
+    ("process", "process", 0),
+    ("jsonl", "jsonl", 0),
+    ("logd", "logd", 0),
+    ("logd_slow_disk", "logd", SLOW_FLUSH_MS),
+    ("logd_durable", "logd-durable", 0),
+    ("logd_durable_slow_disk", "logd-durable", SLOW_FLUSH_MS),
+)
+
+
+def figures(by_disk: Mapping[int, Rows], compared: Sequence[Throughput]) -> dict[str, float]:
+    """The few numbers that are compared with targets and with the baseline."""
+    found: dict[str, float] = {}
+    for one, name in zip(compared, ("throughput", "bare_throughput"), strict=True):
+        found[f"request.{name}_over_none"] = one.ratio
+        found[f"request.{name.replace('throughput', 'cpu')}_over_none"] = one.cpu_ratio
+    for figure, name, flush_ms in _FIGURES:
+        if name in by_disk[flush_ms]:
+            found[f"request.{figure}_call_p50_ns"] = by_disk[flush_ms][name].call(0.5)
+    for figure, name in (("logd", "logd"), ("queue", "queue-kept")):
+        shares = [rows[name].survived for rows in by_disk.values() if name in rows]
+        found[f"request.{figure}_survived_kill"] = min(s for s in shares if s is not None)
+    return found
 
 
 @click.command()
-@click.option("--requests", default=1500, show_default=True, type=click.IntRange(1))
-@click.option("--rounds", default=2, show_default=True, type=click.IntRange(1))
-@click.option("--only", multiple=True, type=click.Choice([way.name for way in WAYS]))
-@click.option("--flush-ms", default=0, show_default=True, help="How much longer each flush takes.")
+@click.option("--long", is_flag=True, help="More rounds: about five minutes.")
 @click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For databases.")
 @click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
-def main(
-    requests: int,
-    rounds: int,
-    only: tuple[str, ...],
-    flush_ms: int,
-    directory: Path | None,
-    results: Path,
-) -> None:
-    """Measure what one call of logging costs a request.
-
-    Every way gets so many requests in each round; those that write in the request a fiftieth. The
-    rounds go through all ways, so that what else the machine does meets all of them.
-    """
+def main(long: bool, directory: Path | None, results: Path) -> None:
+    """Measure what logging costs a page, and what a killed web process takes with it."""
     end_on_sigterm()
-    ways = [way for way in WAYS if not only or way.name in only]
-    plan = [(way, max(1, requests // way.cost)) for way in ways] * rounds
-    done: dict[str, list[Measured]] = {way.name: [] for way in ways}
     try:
         with temporary_directory(directory) as place:
             here = machine.look(place)
-            env = slow_flush.environment(place, flush_ms)
-            with click.progressbar(length=sum(n for _, n in plan), file=sys.stderr) as bar:
-                for number, (way, count) in enumerate(plan):
-                    bar.label = f"{way.name:<13}"
-                    row = measure(way, place / str(number), count, env, bar.update)
-                    done[way.name].append(row)
-    except (Failed, slow_flush.NoCompiler) as error:
+            with progress(steps(long)) as tell:
+                part = run(place, long, tell)
+    except Failed as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         raise click.Abort from None
-    rows = {name: pool(measured) for name, measured in done.items()}
-    click.echo(f"\n{here}\n{rounds} rounds through all ways")
-    click.echo(f"each flush takes {flush_ms} ms longer\n" if flush_ms else "")
-    click.echo(show(list(rows.values())))
-    click.echo(f"\n{table.paragraph(reading(rows))}")
-    name = f"request-flush{flush_ms}" if flush_ms else "request"
-    body = {"flush_ms": flush_ms, "rounds": rounds, "rows": [*map(summary, rows.values())]}
-    path = machine.write_results(results, name, here, body)
-    click.echo(f"\nwritten: {machine.shown(path)}")
-    sys.exit(finish(list(rows.values())))
+    sys.exit(report(part, here, results))
 
 
 if __name__ == "__main__":

@@ -5,65 +5,44 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, request
 
-from benchmarks import modes
+from benchmarks.ledger import Ledger
+from benchmarks.modes import QUIZ_EVERY, WAYS
 
 CALL_HEADER = "X-Call-Ns"
+EVENT_HEADER = "X-Event"
 PAGE = "/lesson/12"
-FINISH = "/finish"
-
-NAMES = (
-    "none",
-    "sync-delete",
-    "sync-wal",
-    "sync-wal-open",
-    "queue",
-    "queue-kept",
-    "logd",
-    "logd-durable",
-)
-
-
-def make_mode(app: Flask, name: str, directory: Path) -> modes.Mode:
-    """The way of logging called `name`, with its files in `directory`."""
-    match name:
-        case "none":
-            return modes.Nothing()
-        case "sync-delete":
-            return modes.Synchronous(directory, modes.DELETE_FULL)
-        case "sync-wal":
-            return modes.Synchronous(directory, modes.WAL_NORMAL)
-        case "sync-wal-open":
-            return modes.Synchronous(directory, modes.WAL_NORMAL, open_elsewhere=True)
-        case "queue":
-            return modes.InProcessQueue(directory, keep_connection=False)
-        case "queue-kept":
-            return modes.InProcessQueue(directory, keep_connection=True)
-        case "logd":
-            return modes.Logd(app, directory / "logd.sock", durable=False)
-        case "logd-durable":
-            return modes.Logd(app, directory / "logd.sock", durable=True)
-    raise ValueError(f"{name!r} is no way of logging; there are {', '.join(NAMES)}")
 
 
 def create_app(name: str, directory: str) -> Flask:
-    """The site, as gunicorn makes it: in the worker, after the fork."""
+    """The site, made in each web process after the fork. The way `name` logs in `directory`.
+
+    Raises ValueError for an unknown way.
+    """
+    if name not in WAYS:
+        raise ValueError(f"{name!r} is no way of logging; there are {', '.join(WAYS)}")
     app = Flask("benchmark")
-    mode = make_mode(app, name, Path(directory))
+    mode = WAYS[name].make(app, Path(directory))
+    ledger = Ledger(Path(directory))
     log, clock_ns = mode.log, time.perf_counter_ns
 
     @app.get("/lesson/<int:lesson>")
     def page(lesson: int) -> Response:
+        event = request.headers[EVENT_HEADER]
+        quiz = is_quiz(event)
+        at = ledger.ask(event)
         start_ns = clock_ns()
-        log()
+        accepted = log(event, quiz)
         took_ns = clock_ns() - start_ns
+        ledger.answer(at, accepted)
         response = Response(f"<!doctype html><title>Lesson {lesson}</title><p>Read this.")
         response.headers[CALL_HEADER] = str(took_ns)
         return response
 
-    @app.post(FINISH)
-    def finish() -> Response:
-        return jsonify(mode.finish())
-
     return app
+
+
+def is_quiz(event: str) -> bool:
+    """Whether the page of this event stands for a quiz: the last of so many of a connection."""
+    return int(event.rpartition("-")[2]) % QUIZ_EVERY == QUIZ_EVERY - 1

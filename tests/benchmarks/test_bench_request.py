@@ -1,135 +1,248 @@
-"""`make bench`: the sums of every way of logging hold, and a row whose sum is off fails the run."""
+"""The request part: what a killed web process took; a row whose sum is off fails the run."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from flask import Flask
 
-from benchmarks import modes, request
-from benchmarks.processes import Failed
-from benchmarks.reading import reading
-from benchmarks.request import WAYS, Measured, Way
-from benchmarks.site import CALL_HEADER, FINISH, NAMES, PAGE, create_app
+from benchmarks import access_log, one_way, request, slow_flush, throughput
+from benchmarks.ledger import Heard, Ledger
+from benchmarks.load import Task, loading
+from benchmarks.modes import WAYS, Way
+from benchmarks.one_way import Measured, Tools, judge, measure, pool
+from benchmarks.processes import Failed, temporary_directory
+from benchmarks.reading import SLOW_FLUSH_MS, reading
+from benchmarks.server import Order, serving
+from benchmarks.slow_flush import NoCompiler
 from benchmarks.sums import Sums
+from benchmarks.throughput import Throughput
 
 RIGHT = Sums(attempted=4, accepted=4, refused=0, stored=4)
-OFF = Sums(attempted=4, accepted=4, refused=0, stored=3)
+COMPARED = Throughput(
+    "classroom", "a lesson", [90.0, 99.0], [100.0, 100.0], 3e6, 2e6, 1e5, RIGHT, []
+)
+HEARD = Heard(frozenset({"1-0", "1-1"}), frozenset({"1-2"}), frozenset({"1-3"}))
+STATE = {"stored": 2, "quarantined": 0, "pending": 0, "lost": 0}
 
 
-def measured(name: str = "logd", sums: Sums = RIGHT) -> Measured:
-    notes = {"opening_share": 0.9}
-    return Measured(name, name, [1000, 3000], [5000, 7000], sums, sums.problems(), notes)
+def measured(name: str, flush_ms: int = 0, sums: Sums = RIGHT) -> Measured:
+    return Measured(name, WAYS[name].label, flush_ms, [1000, 3000], 100.0, sums, 1, sums.problems())
 
 
-def test_every_way_is_one_that_the_site_knows() -> None:
-    assert tuple(way.name for way in WAYS) == NAMES
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with temporary_directory(None) as place:
+        yield place
 
 
-def test_a_run_of_few_requests_ends_with_every_sum_right(tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        request.main, ["--requests", "20", "--rounds", "1", "--results", str(tmp_path)]
-    )
-    assert result.exit_code == 0, result.output
-    rows = json.loads((tmp_path / "request.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == [way.name for way in WAYS]
-    for row in rows[1:]:
-        assert row["attempted"] == row["accepted"] + row["refused"] >= row["requests"]
-        assert row["stored"] == row["accepted"], row
-        assert row["problems"] == []
-    assert len(re.findall(r"\bright$", result.stdout, re.MULTILINE)) == len(WAYS)
-    assert "SQLCipher" in result.stdout
-    assert "commit" in result.stdout
+@pytest.fixture(scope="module")
+def tools(place: Path) -> Iterator[Tools]:
+    with serving(place, "server", {}) as server, loading() as loader:
+        yield Tools(loader, {0: server})
+
+
+# What a kill cannot take, and what it may.
+@pytest.mark.parametrize("name", ["sync-new-raw-wal", "queue-kept", "process", "jsonl", "logd"])
+def test_a_way_under_load_is_killed_and_its_sum_is_right(
+    name: str, place: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_way, "QUIET_S", 0.05)
+    row = measure(replace(WAYS[name], load_s=0.1), 0, {}, place / name, tools)
+    assert row.problems == []
+    assert row.sums.accepted > 0
+    assert row.per_s > 0
+    if WAYS[name].lost_max == 0:
+        assert row.survived == 1.0
+
+
+@pytest.mark.skipif(access_log.program() is None, reason=access_log.MISSING)
+def test_an_access_log_outlives_the_web_processes(
+    place: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_way, "QUIET_S", 0.05)
+    row = measure(replace(WAYS["nginx"], load_s=0.1), 0, {}, place / "nginx", tools)
+    assert row.problems == []
+    assert row.sums.stored > 0
+
+
+def test_the_kill_comes_under_load_and_ends_all_of_the_site(place: Path, tools: Tools) -> None:
+    (place / "end").mkdir()
+    way = WAYS["sync-new-passphrase-wal"]  # no page is answered at once
+    way.prepare(place / "end")
+    with tools.servers[0].site(Order(way.name, str(place / "end"))) as site:
+        task = Task(site.port, connections=4, least_s=0.05, kill=site.group)
+        answers = tools.loader.run(task)
+        assert answers.problems == []
+        assert answers.in_time >= 1
+        assert Ledger(place / "end").heard().cut
+        # Its socket may be there for a moment more, but nobody who answers.
+        with contextlib.suppress(Failed):
+            assert tools.loader.run(Task(site.port, 1, least_s=0.0)).answered == []
+
+
+def test_the_classroom_stores_every_page_that_was_answered(
+    place: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throughput, "TURN_S", 0.05)
+    monkeypatch.setattr(throughput, "WARM_UP_S", 0.05)
+    found = throughput.measure_classroom(place / "classroom", tools.servers[0], tools.loader, 2)
+    assert found.problems == []
+    assert found.sums.stored > 0
+    assert len(found.ratios) == 2
+
+
+def test_a_site_that_cannot_start_ends_the_run_with_its_words(place: Path) -> None:
+    with (
+        pytest.raises(Failed, match="no way of logging"),
+        serving(place, "bad", {}) as server,
+        loading() as loader,
+        server.site(Order("telepathy", str(place))) as site,
+    ):
+        loader.run(Task(site.port, connections=1, least_s=0.0, requests_max=1))
+
+
+@pytest.mark.parametrize(
+    ("stored", "problem"),
+    [
+        (["1-0", "1-1"], None),
+        (["1-0", "1-1", "1-3"], None),  # the call that was cut off had stored its event
+        (["1-0"], "1 accepted events are not stored; at most 0 may be"),
+        (["1-0", "1-1", "1-1"], "1 events are stored twice"),
+        (["1-0", "1-1", "1-2"], "1 events are stored that were refused or never attempted"),
+        (["1-0", "1-1", "9-9"], "1 events are stored that were refused or never attempted"),
+    ],
+)
+def test_what_is_stored_is_held_against_what_callers_heard(
+    stored: list[str], problem: str | None
+) -> None:
+    sums, problems = judge(WAYS["logd"], HEARD, stored, STATE)
+    assert problems == ([] if problem is None else [problem])
+    assert (sums.attempted, sums.accepted, sums.refused) == (3, 2, 1)
+    assert sums.lost == 2 - sums.stored
+
+
+def test_a_queue_may_lose_what_it_held_and_no_more() -> None:
+    few = frozenset(f"1-{n}" for n in range(2 * (1000 + 10)))  # two queues, and the batches in hand
+    sums, problems = judge(WAYS["queue-kept"], replace(HEARD, accepted=few), [], {})
+    assert (sums.lost, problems) == (len(few), [])
+    more = few | {"2-0"}
+    assert judge(WAYS["queue-kept"], replace(HEARD, accepted=more), [], {})[1]
+
+
+def test_a_row_in_the_loss_ledger_is_a_problem() -> None:
+    _, problems = judge(WAYS["logd"], HEARD, ["1-0", "1-1"], {**STATE, "lost": 3})
+    assert problems == ["logd has 3 events in its loss ledger"]
+
+
+def test_rounds_are_pooled_and_no_problem_is_forgotten() -> None:
+    off = replace(measured("logd"), per_s=300.0, problems=["one too many"])
+    pooled = pool([measured("logd"), off])
+    assert pooled.calls_ns == [1000, 3000, 1000, 3000]
+    assert pooled.sums == Sums(attempted=8, accepted=8, refused=0, stored=8)
+    assert (pooled.per_s, pooled.cut, pooled.problems) == (200.0, 2, ["one too many"])
+
+
+def test_the_ratio_is_the_median_of_the_rounds_in_turns() -> None:
+    assert COMPARED.ratio == pytest.approx(0.945)
+    assert COMPARED.ratios == [0.9, 0.99]
+    assert COMPARED.cpu_ratio == pytest.approx(3.1 / 2)
+
+
+def test_all_is_said_only_of_all() -> None:
+    nearly = Sums(attempted=100_000, accepted=100_000, refused=0, stored=99_999, lost=1)
+    text = request.show({0: {"queue-kept": measured("queue-kept", sums=nearly)}})
+    assert "99.99%" in text
+    assert "all" in request.show({0: {"logd": measured("logd")}}).splitlines()[-1]
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, off: str = "") -> None:
+    """Everything but the processes."""
+
+    def stands_in(way: Way, flush_ms: int, *_: object) -> Measured:
+        row = measured(way.name, flush_ms)
+        return replace(row, problems=["3 lost"]) if way.name == off else row
+
+    monkeypatch.setattr(request, "measure", stands_in)
+    monkeypatch.setattr(request, "_tools", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(request, "_compare", lambda *_: [COMPARED, COMPARED])
 
 
 def test_a_row_whose_sum_is_off_fails_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(
-        way: Way, _directory: Path, _n: int, _env: dict[str, str], tell: Callable[[int], None]
-    ) -> Measured:
-        tell(1)
-        return measured(way.name, OFF if way.name == "logd" else RIGHT)
-
-    monkeypatch.setattr(request, "measure", measure)
+    fake(monkeypatch, off="jsonl")
     result = CliRunner().invoke(request.main, ["--results", str(tmp_path)])
     assert result.exit_code == 1
-    assert "sum off: logd: accepted 4 != stored 3" in result.stderr
+    assert "sum off: JSON lines, imported later, disk as it is: 3 lost" in result.stderr
     assert "WRONG" in result.stdout
 
 
-def test_a_process_that_fails_ends_the_run_with_its_words(
+def test_what_is_not_here_is_named_with_what_brings_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(*_: object) -> Measured:
-        raise Failed("site: exit code 3\nit said why")
+    def no_compiler(*_: object) -> dict[str, str]:
+        raise NoCompiler("no C compiler")
 
-    monkeypatch.setattr(request, "measure", measure)
-    result = CliRunner().invoke(request.main, ["--results", str(tmp_path)])
-    assert result.exit_code == 1
-    assert "it said why" in result.stderr
-    assert not list(tmp_path.iterdir())
+    fake(monkeypatch)
+    monkeypatch.setattr(access_log, "program", lambda: None)
+    monkeypatch.setattr(slow_flush, "environment", no_compiler)
+    told: list[int] = []
+    part = request.run(tmp_path, False, lambda _now, done: told.append(done))
+    assert "the package `nginx` brings it" in part.missing[1]
+    assert "no C compiler" in part.missing[0]
+    assert {row["flush_ms"] for row in part.rows if "flush_ms" in row} == {0}
+    assert not any("nginx" in row["name"] for row in part.rows)
+    assert sum(told) == request.steps(False) - 2  # the comparisons tell by themselves
+
+
+def test_figures_rows_and_picture_hold_every_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(monkeypatch)
+    monkeypatch.setattr(access_log, "program", lambda: "nginx")
+    part = request.run(tmp_path, False, lambda *_: None)
+    names = {row["name"] for row in part.rows}
+    assert names == {*WAYS, "classroom"}
+    assert part.figures["request.throughput_over_none"] == pytest.approx(0.945)
+    assert part.figures["request.logd_survived_kill"] == 1.0
+    svg = part.plots[0].svg.decode()
+    assert all(way.label in svg for way in WAYS.values())
+    assert not re.search(r"<script|(href|src)=.(https?:)?//", svg)
+    assert all(way.label in part.text for way in WAYS.values())
 
 
 def test_the_reading_speaks_only_of_what_was_measured() -> None:
-    rows = {way.name: measured(way.name) for way in WAYS}
-    everything = reading(rows)
+    rows = {name: measured(name) for name in WAYS}
+    everything = "\n".join(reading({0: rows, SLOW_FLUSH_MS: rows}, [COMPARED]))
     assert "WAL + NORMAL" in everything
-    assert "durable" in everything
-    some = reading({"logd": measured()})
+    assert "The kill took no accepted event." in everything
+    some = "\n".join(reading({0: {"logd": measured("logd")}, SLOW_FLUSH_MS: {}}, []))
     assert "logd takes 1 us a call." in some
     assert "WAL" not in some
 
 
-def test_the_site_tells_what_the_call_took_and_what_became_of_it(tmp_path: Path) -> None:
-    client = create_app("queue-kept", str(tmp_path)).test_client()
-    response = client.get(PAGE)
-    assert int(response.headers[CALL_HEADER]) > 0
-    assert client.post(FINISH).get_json() == {
-        "attempted": 1,
-        "accepted": 1,
-        "refused": 0,
-        "pending": 0,
-        "lost": 0,
-    }
-    assert modes.count_earlier(tmp_path) == 1
+def test_the_reading_names_what_an_access_log_cannot_know() -> None:
+    rows = {name: measured(name) for name in ("nginx-none", "nginx", "jsonl", "logd")}
+    known, unknown = "\n".join(reading({0: rows}, [])).split("It cannot know ")
+    assert all(field in known for field in access_log.KNOWN)
+    assert all(field in unknown for field in access_log.UNKNOWN)
 
 
-def test_a_full_queue_refuses_and_says_how_many(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(modes, "QUEUE_EVENTS_MAX", 3)
-    monkeypatch.setattr(modes.InProcessQueue, "_work", lambda _self: None)
-    monkeypatch.setattr(modes, "QUEUE_STOP_TIMEOUT_S", 0.0)
-    mode = modes.InProcessQueue(tmp_path, keep_connection=True)
-    assert [mode.log() for _ in range(5)] == [True, True, True, False, False]
-    counts = mode.finish()
-    assert (counts["accepted"], counts["refused"], counts["pending"]) == (3, 2, 3)
+def test_the_reading_says_whom_the_kill_robbed() -> None:
+    robbed = measured("queue-kept", sums=replace(RIGHT, stored=1, lost=3))
+    text = "\n".join(reading({0: {"queue-kept": robbed, "logd": measured("logd")}}, []))
+    assert 'no others: 3 of 4 of "queue to a thread, connection kept".' in text
 
 
-def test_rounds_are_pooled_and_no_problem_is_forgotten() -> None:
-    pooled = request.pool([measured(), measured(sums=OFF)])
-    assert pooled.calls_ns == [1000, 3000, 1000, 3000]
-    assert pooled.sums == Sums(attempted=8, accepted=8, refused=0, stored=7)
-    assert pooled.problems == OFF.problems()
-    assert pooled.notes == {"opening_share": 0.9}
-
-
-def test_an_unknown_way_is_named() -> None:
-    with pytest.raises(ValueError, match="no way of logging"):
-        create_app("telepathy", "nowhere")
-
-
-def test_the_events_of_all_ways_are_the_same(tmp_path: Path) -> None:
-    app = Flask("bare")
-    socket = tmp_path / "nobody-listens.sock"
-    with app.app_context():
-        mode = modes.Logd(app, socket, durable=False)
-        mode.log()
-        counts = mode.finish()
-    assert counts["attempted"] == 1
+def test_nothing_is_left_in_shared_memory(place: Path, tools: Tools) -> None:
+    """After all of the above; their outboxes' directories are named after their sockets."""
+    del tools
+    left = [name for name in os.listdir("/dev/shm") if place.name in name]
+    assert left == []
