@@ -50,13 +50,14 @@ class ProcessQueue:
     def __init__(self, database: Database) -> None:
         context = multiprocessing.get_context("fork")
         self._queue: Any = context.Queue(QUEUE_EVENTS_MAX)
-        ready = context.Event()
+        # A pipe: an Event's `set` waits for whoever waits for it, for ever if that one was killed.
+        ready, opened = context.Pipe(duplex=False)
         child = context.Process(
-            target=_write_in_child, args=(self._queue, database, ready), daemon=True
+            target=_write_in_child, args=(self._queue, database, opened), daemon=True
         )
         child.start()
-        ready.wait(READY_TIMEOUT_S)
-        (database.directory / f"{_WRITER}{child.pid}").touch()
+        opened.close()
+        ready.poll(READY_TIMEOUT_S)
 
     def log(self, event: str, _quiz: bool) -> bool:
         return _offered(self._queue.put_nowait, event)
@@ -100,6 +101,8 @@ def _open_patiently(database: Database) -> Any:
         try:
             return database.open()
         except sqlcipher3.OperationalError:
+            if not database.directory.is_dir():  # the benchmark was ended, and took it away
+                raise
             continue
 
 
@@ -114,11 +117,14 @@ def _store_patiently(database: Database, kept: Any, rows: list[Row]) -> None:
                 if connection is not kept:
                     connection.close()
         except sqlcipher3.OperationalError:
+            if not database.directory.is_dir():  # the benchmark was ended, and took it away
+                raise
             continue
         return
 
 
-def _write_in_child(source: Any, database: Database, ready: Any) -> None:
+def _write_in_child(source: Any, database: Database, opened: Any) -> None:
+    (database.directory / f"{_WRITER}{os.getpid()}").touch()
     # Not in the web process's group, and without the server's handling of signals.
     os.setpgid(0, 0)
     signal.set_wakeup_fd(-1)
@@ -127,7 +133,7 @@ def _write_in_child(source: Any, database: Database, ready: Any) -> None:
     # The queue's writing end came over the fork; while it is open here, the end never comes.
     source._writer.close()
     kept = _open_patiently(database)
-    ready.set()
+    opened.close()
     write(source, database, kept)
 
 

@@ -184,6 +184,17 @@ def test_a_row_whose_sum_is_off_fails_the_run(
     assert "WRONG" in result.stdout
 
 
+def test_a_comparison_whose_sum_is_off_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(monkeypatch)
+    off = replace(COMPARED, problems=["5 lost"])
+    monkeypatch.setattr(request, "_compare", lambda *_: [COMPARED, off])
+    result = CliRunner().invoke(request.main, ["--results", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "sum off: a lesson: 5 lost" in result.stderr
+
+
 def test_what_is_not_here_is_named_with_what_brings_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import queue
 import signal
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,36 @@ def test_a_transaction_that_fails_is_undone(tmp_path: Path) -> None:
         store(connection, [make_row("0-0"), bad])
     assert not connection.in_transaction
     assert database.stored() == []
+
+
+def _start_and_be_killed(directory: Path) -> None:
+    def open_without_parent(database: Database) -> Any:
+        os.kill(os.getppid(), signal.SIGKILL)  # which waits for this
+        return database.open()
+
+    queues._open_patiently = open_without_parent
+    ProcessQueue(Database(directory, "raw"))
+
+
+def test_the_child_process_ends_when_its_parent_is_killed_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "DRAIN_TIMEOUT_S", 5.0)
+    Database(tmp_path, "raw").prepare()
+    context = multiprocessing.get_context("fork")
+    parent = context.Process(target=_start_and_be_killed, args=(tmp_path,))
+    parent.start()
+    parent.join()
+    assert parent.exitcode == -signal.SIGKILL
+    assert len(queues.writers(tmp_path)) == 1
+    assert wait_for_writers(tmp_path)
+
+
+def test_a_writer_ends_when_its_directory_is_gone(tmp_path: Path) -> None:
+    rows: queue.Queue[Any] = queue.Queue()
+    rows.put(make_row("0-0"))
+    with pytest.raises(sqlcipher3.OperationalError):
+        queues.write(rows, Database(tmp_path / "gone", "raw"), None)
 
 
 def test_lines_of_a_file_are_imported_and_a_torn_one_is_left(tmp_path: Path) -> None:
