@@ -7,6 +7,7 @@ NORMAL a kept connection does not flush at a commit at all, so only FULL stores 
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -16,10 +17,14 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
+from benchmarks import queues
+from benchmarks.earlier import Database, store
+
 MARK = "queue: "
 # A full queue is tried again after so long: a busy loop would take the interpreter from its thread.
 FULL_WAIT_S = 0.001
 END_TIMEOUT_S = 30.0
+JOURNALS = {"NORMAL": "wal", "FULL": "walfull"}
 
 
 @dataclass(frozen=True)
@@ -64,14 +69,14 @@ def earlier(
     directory: Path, keep: bool, synchronous: str
 ) -> tuple[Callable[[], bool], Queue[Any], Commits, Callable[[], int]]:
     """The one place that knows its code: how to log, its queue, its commits, what is stored."""
-    from benchmarks import modes
-
-    # The thread takes both from the module when it needs them.
-    setattr(modes, "WAL_NORMAL", ("WAL", synchronous))  # noqa: B010 - a constant to mypy
-    commits = Commits(modes._store)
-    setattr(modes, "_store", commits)  # noqa: B010
-    made = modes.InProcessQueue(directory, keep_connection=keep)
-    return made.log, made._queue, commits, lambda: modes.count_earlier(directory)
+    commits = Commits(store)
+    setattr(queues, "store", commits)  # noqa: B010 - a function to mypy; the thread takes it there
+    database = Database(directory, "passphrase", JOURNALS[synchronous])
+    database.prepare()
+    made = queues.ThreadQueue(database, keep_connection=keep)
+    numbers = itertools.count()
+    log = lambda: made.log(str(next(numbers)), False)  # noqa: E731 - what it is called with
+    return log, made._queue, commits, lambda: len(database.stored())
 
 
 def measure(directory: Path, seconds: float, keep: bool, synchronous: str) -> Queued:
