@@ -25,8 +25,6 @@ COUNTS_MARK = "counts: "
 # senders without an outbox have only the socket.
 LOAD_EVENTS_MIN = 500
 SOCKET_LEFT_ALONE_MAX_S = 0.05
-# From one commit to the next at least so long; the first after a pause does not wait.
-PACE_S = 0.005
 
 
 class Counting(Daemon):
@@ -72,33 +70,15 @@ class OutboxesUnderLoad(Counting, Daemon):
         self._loaded = self.from_outboxes - before >= LOAD_EVENTS_MIN
 
 
-class Paced(Counting, Daemon):
-    """One thread that sleeps between commits, not in the socket: nobody pays for waking it."""
-
-    _committed_s = 0.0
-
-    def _wait(self, timeout_s: float | None) -> None:
-        left_s = self._committed_s + PACE_S - time.monotonic()
-        if left_s > 0 and not self._more and timeout_s is None:
-            self._wait_for_wake(left_s)
-        super()._wait(timeout_s)
-
-    def _commit(self) -> None:
-        super()._commit()
-        self._committed_s = time.monotonic()
-
-
 WAYS: dict[str, type[Daemon]] = {
     "one": OneThread,
     "two": TwoThreadsCounting,
     "outboxes": OutboxesUnderLoad,
-    "paced": Paced,
 }
 LABELS = {
     "one": "one thread",
     "two": "two threads",
     "outboxes": "one thread, outboxes first",
-    "paced": f"one thread, commits {PACE_S * 1000:.0f} ms apart",
 }
 
 
