@@ -145,20 +145,26 @@ class Site:
 def measure(site: Site, case: Case, database: Path, times: int) -> Asked:
     """Asks once with the file out of memory, then `times` times.
 
-    What is refused is not asked as often: it takes its time-out each time.
+    What is refused out of memory is not asked again: it takes its time-out each time.
     """
     forget(database)
-    rows, refused = 0, ""
-    took_ns: list[int] = []
-    while len(took_ns) < (2 if refused else 1 + times):
-        start_ns = time.perf_counter_ns()
-        try:
-            came, ns = site.ask(case)
-            rows = max(rows, came)
-        except Refused as error:
-            ns, refused = time.perf_counter_ns() - start_ns, str(error)
-        took_ns.append(ns)
-    return Asked(case.label, rows, took_ns[0], took_ns[1:], refused)
+    rows, _, cold_ns = _timed(site, case)
+    refused, warm_ns = "", []
+    while len(warm_ns) < times and not refused:
+        came, refused, took_ns = _timed(site, case)
+        rows = max(rows, came)
+        warm_ns.append(took_ns)
+    return Asked(case.label, rows, cold_ns, warm_ns, refused)
+
+
+def _timed(site: Site, case: Case) -> tuple[int, str, int]:
+    """Rows, why none came, and the nanoseconds until then."""
+    start_ns = time.perf_counter_ns()
+    try:
+        rows, took_ns = site.ask(case)
+    except Refused as error:
+        return 0, str(error), time.perf_counter_ns() - start_ns
+    return rows, "", took_ns
 
 
 def forget(path: Path) -> None:
