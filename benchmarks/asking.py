@@ -149,7 +149,8 @@ def measure(site: Site, case: Case, database: Path, times: int) -> Asked:
     """
     forget(database)
     rows, _, cold_ns = _timed(site, case)
-    refused, warm_ns = "", []
+    refused = ""
+    warm_ns: list[int] = []
     while len(warm_ns) < times and not refused:
         came, refused, took_ns = _timed(site, case)
         rows = max(rows, came)
