@@ -80,11 +80,14 @@ def earlier(
 
 
 def measure(directory: Path, seconds: float, keep: bool, synchronous: str) -> Queued:
-    """Offers events for so long, then takes back what still waits and counts all of it."""
+    """Offers events for so long after its first commit, then takes back what still waits and counts all of it."""
     log, waiting, commits, count = earlier(directory, keep, synchronous)
     accepted = refused = 0
-    deadline_s = time.monotonic() + seconds
+    # The clock runs from the first commit on: before it the thread derives a key and opens a file.
+    deadline_s, counting = time.monotonic() + END_TIMEOUT_S, False
     while time.monotonic() < deadline_s:
+        if commits.count and not counting:
+            deadline_s, counting = time.monotonic() + seconds, True
         if log():
             accepted += 1
         else:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import bulk, cpu_split, earlier_queue, raw_datagrams, table
 from benchmarks.bulk import Inserted
 from benchmarks.earlier_queue import Queued
-from benchmarks.emitter import REFUSED_WAIT_S, Emitted, Load, collect, emitters, sums
+from benchmarks.emitter import Emitted, Load, collect, emitters, sums
 from benchmarks.processes import Failed, Instance, Running, running
 from benchmarks.raw_datagrams import Raw
 from benchmarks.sums import Sums
@@ -28,8 +28,10 @@ TOLD_TIMEOUT_S = 300.0
 # The outboxes of all together, some batches: full soon, and then the emitters can be no faster
 # than the daemon, however many they are.
 OUTBOXES_BYTES = 8 * MIB
-# With more emitters each waits the longer for room, or the machine does little but wake them.
-_WAITING_AT_ONCE = 4
+# Who is refused tries again after so long: soon enough that the daemon never waits for it, and
+# seldom enough that trying is no part of what an event costs. With more emitters each waits longer.
+HELD_UP_WAIT_S = 0.005
+_WAITING_AT_ONCE = 16
 BATCHES_MIN = 4
 # What the emitters did in a window.
 HELD_UP, EMITTING, ALL = "held up", "emitting", "all of it"
@@ -41,7 +43,7 @@ def flat_out(producers: int, events: int) -> Load:
         producers,
         events,
         outbox_bytes=OUTBOXES_BYTES // producers,
-        refused_wait_s=REFUSED_WAIT_S * max(1, producers / _WAITING_AT_ONCE),
+        refused_wait_s=HELD_UP_WAIT_S * max(1, producers / _WAITING_AT_ONCE),
     )
 
 
@@ -160,24 +162,27 @@ def batches(instance: Instance) -> list[Batch]:
 def window_of(trail: Sequence[Batch], emitted: Sequence[Emitted]) -> Window:
     """The batches while full outboxes held the emitters up and half of them had more to emit.
 
-    While they emitted at all, where there were too few of those; or else all. Raises Failed for too
-    few. A batch's time is that at which its commit began, so from the first to the last all but the
-    last are stored.
+    While they emitted at all, where there were too few of those; or else all, until the last was
+    confirmed. Raises Failed where there are none. A batch's time is that at which its commit began,
+    so from one to another all but the other are stored.
     """
     started_ns = max(one.started_ns for one in emitted)
     full_ns = min((one.full_ns for one in emitted if one.full_ns), default=None)
     until_ns = table.quantile([one.emitted_ns for one in emitted], 0.5)
-    last_ns = trail[-1][1] if trail else 0
-    spans = [(EMITTING, started_ns, until_ns, BATCHES_MIN), (ALL, started_ns, last_ns, 2)]
-    if full_ns is not None:
-        spans.insert(0, (HELD_UP, full_ns, until_ns, BATCHES_MIN))
-    for when, since_ns, end_ns, batches_min in spans:
-        seen = [batch for batch in trail if since_ns <= batch[1] <= end_ns]
-        if len(seen) >= batches_min and seen[-1][1] > seen[0][1]:
-            events = sum(events for _, _, events in seen[:-1])
-            seconds = (seen[-1][1] - seen[0][1]) / 1e9
-            return Window(when, seen[0][0], seen[-2][0], events, seconds)
-    raise Failed(f"only {len(trail)} batches: more events are needed")
+    held_up = [] if full_ns is None else [(HELD_UP, full_ns)]
+    for when, since_ns in [*held_up, (EMITTING, started_ns)]:
+        seen = [batch for batch in trail if since_ns <= batch[1] <= until_ns]
+        if len(seen) >= BATCHES_MIN and seen[-1][1] > seen[0][1]:
+            return _window(when, seen[:-1], (seen[-1][1] - seen[0][1]) / 1e9)
+    seen = [batch for batch in trail if batch[1] >= started_ns]
+    if not seen:
+        raise Failed("no batch at all while the emitters were at it")
+    took_s = max(one.confirmed_s for one in emitted) - min(one.started_s for one in emitted)
+    return _window(ALL, seen, took_s)
+
+
+def _window(when: str, seen: Sequence[Batch], seconds: float) -> Window:
+    return Window(when, seen[0][0], seen[-1][0], sum(events for _, _, events in seen), seconds)
 
 
 def insert(ingested: Ingested, env: Mapping[str, str]) -> Inserted:

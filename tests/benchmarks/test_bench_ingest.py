@@ -180,7 +180,7 @@ def emitter(full_s: float | None, emitted_s: float, started_s: float = 0.0) -> E
         accepted=1,
         refused=0,
         started_s=0.0,
-        confirmed_s=0.0,
+        confirmed_s=25.0,
         flushed=True,
         cpu_s=0.0,
         started_ns=int(started_s * SECOND_NS),
@@ -204,9 +204,10 @@ def test_where_no_outbox_was_full_for_long_it_is_while_they_emitted_or_all_of_it
     assert window_of(TRAIL, [emitter(None, 13.0, started_s=3.0)]) == Window(
         EMITTING, 3, 12, 1000, 10.0
     )
-    assert window_of(TRAIL, [emitter(None, 1.5)]) == Window(ALL, 1, 19, 1900, 19.0)
-    with pytest.raises(Failed, match="more events are needed"):
-        window_of(TRAIL[:1], [emitter(None, 1.5)])
+    assert window_of(TRAIL, [emitter(None, 1.5)]) == Window(ALL, 1, 20, 2000, 25.0)
+    assert window_of(TRAIL[:1], [emitter(None, 1.5)]) == Window(ALL, 1, 1, 100, 25.0)
+    with pytest.raises(Failed, match="no batch at all"):
+        window_of(TRAIL, [emitter(None, 99.0, started_s=98.0)])
 
 
 # -- the bare insert -----------------------------------------------------------------------------
