@@ -80,7 +80,7 @@ def earlier(
 
 
 def measure(directory: Path, seconds: float, keep: bool, synchronous: str) -> Queued:
-    """Offers events for so long after its first commit, then takes back what still waits and counts all of it."""
+    """Offers events for so long after its first commit; then takes back and counts what waits."""
     log, waiting, commits, count = earlier(directory, keep, synchronous)
     accepted = refused = 0
     # The clock runs from the first commit on: before it the thread derives a key and opens a file.
