@@ -73,6 +73,7 @@ class Ingested:
     commits: int
     emitter_cpu_us: float  # an event
     daemon_cpu_us: float
+    core_share: float  # processor time that the daemon had, over the time that it took
     call_p50_ns: int
     peak_bytes: int
     split: Mapping[str, int] = field(default_factory=dict)
@@ -125,6 +126,7 @@ def ingest(
         commits=state["commits"],
         emitter_cpu_us=sum(one.cpu_s for one in emitted) / stored * 1e6,
         daemon_cpu_us=cpu_s / stored * 1e6,
+        core_share=cpu_s / took_s(emitted),
         call_p50_ns=table.quantile([ns for one in emitted for ns in one.calls_ns], 0.5),
         peak_bytes=peak_bytes,
         split=split,
@@ -177,8 +179,12 @@ def window_of(trail: Sequence[Batch], emitted: Sequence[Emitted]) -> Window:
     seen = [batch for batch in trail if batch[1] >= started_ns]
     if not seen:
         raise Failed("no batch at all while the emitters were at it")
-    took_s = max(one.confirmed_s for one in emitted) - min(one.started_s for one in emitted)
-    return _window(ALL, seen, took_s)
+    return _window(ALL, seen, took_s(emitted))
+
+
+def took_s(emitted: Sequence[Emitted]) -> float:
+    """From the first event to the last confirmation."""
+    return max(one.confirmed_s for one in emitted) - min(one.started_s for one in emitted)
 
 
 def _window(when: str, seen: Sequence[Batch], seconds: float) -> Window:

@@ -53,6 +53,7 @@ DAEMON = Ingested(
     commits=10,
     emitter_cpu_us=5.0,
     daemon_cpu_us=10.0,
+    core_share=0.9,
     call_p50_ns=4000,
     peak_bytes=64 * 1024 * 1024 + 1,
 )
@@ -390,6 +391,13 @@ def test_runs_whose_outboxes_were_not_full_are_said() -> None:
         ingest_text.part(measured(pairs=[(emitting, BARE), (DAEMON, BARE)])).text.split()
     )
     assert "not so in 1 of 2 runs" in text
+
+
+def test_a_daemon_that_waited_for_a_processor_is_said() -> None:
+    assert "of a core only" not in ingest_text.part(measured()).text
+    starved = replace(DAEMON, core_share=0.4)
+    text = " ".join(ingest_text.part(measured(pairs=[(starved, BARE)])).text.split())
+    assert "logd had 40% of a core only" in text
 
 
 def test_the_pictures_hold_their_figures() -> None:
