@@ -25,6 +25,8 @@ from shared.schema import SUBJECTS
 from shared.wire import unpack_props
 
 PAGE_ROWS_MAX = 200
+# Small rows, of a whole school: each further page is asked, opened and walked to anew.
+COMPLETIONS_MAX = 5000
 USERS_MAX = 1000
 DAYS_MAX = 3700
 BUCKETS_MAX = 100
@@ -153,10 +155,10 @@ def completions(connection: Connection, parameters: Parameters) -> Answer:
         "SELECT user, subject, events, first_ts_ns, last_ts_ns, last_value, best_value"  # noqa: S608 - question marks only
         " FROM rollup_subject WHERE type = (SELECT id FROM event_type WHERE name = ?)"
         f" AND {users_sql} AND {subjects_sql} ORDER BY subject, user LIMIT ? OFFSET ?",
-        [event_type, *users, *subjects, ROWS_MAX + 1, after],
+        [event_type, *users, *subjects, COMPLETIONS_MAX + 1, after],
     )
-    more = len(rows) > ROWS_MAX
-    return Answer(rows[:ROWS_MAX], after + ROWS_MAX if more else None)
+    more = len(rows) > COMPLETIONS_MAX
+    return Answer(rows[:COMPLETIONS_MAX], after + COMPLETIONS_MAX if more else None)
 
 
 def score_distribution(connection: Connection, parameters: Parameters) -> Answer:

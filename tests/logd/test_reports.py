@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from logd import batch as batch_module
 from logd.batch import Batch, Producer
-from logd.reports import CAUSES, REPORTS, Parameters
+from logd.reports import CAUSES, COMPLETIONS_MAX, REPORTS, Parameters
 from logd.rollups import DAY_NS
 from logd.store import Store
 from logd.verify import verify
-from shared.query import ROWS_MAX, Answer
+from shared.query import Answer
 from shared.wire import Event, producer_seed
 
 
@@ -87,10 +87,10 @@ def test_completions_keep_first_last_and_best_of_each_user_and_subject(trail: Tr
 
 
 def test_completions_come_in_pages(trail: Trail) -> None:
-    count = ROWS_MAX + 5
+    count = COMPLETIONS_MAX + 5
     trail.put(*(("task_completed", f"{n:05}", 1, {"task": "t"}) for n in range(count)))
     first = trail.ask("completions")
-    assert first.next is not None
+    assert len(first.rows) == COMPLETIONS_MAX and first.next is not None
     second = trail.ask("completions", after=first.next)
     users = [row["user"] for row in first.rows + second.rows]
     assert users == [f"{n:05}" for n in range(count)] and second.next is None
