@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import multiprocessing
+import signal
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -69,6 +70,7 @@ class Emitted:
 
 def emit(socket: str, load: Load, seed: int, start: Barrier, results: Queue[Emitted]) -> None:
     """One emitter's life: waits for the others, emits, waits until all of it is stored."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: who started it ends it
     logging.getLogger("logd.client").setLevel(logging.ERROR)  # what is refused is counted here
     own_s = rehearsed_s(load, seed)
     with Client(socket, outbox_bytes=load.outbox_bytes) as client:
