@@ -242,13 +242,13 @@ def _events_plot(results: Results) -> bytes:
 
 def _cpu_plot(times: Cpu) -> bytes:
     way = dict(times.way)
-    way["order"] = way.get("order", 0.0) + way.pop(OTHER, 0.0)  # both thin, one colour less
+    way["order"] = way.get("order", 0.0) + way.pop(OTHER, 0.0)  # both thin: one colour for them
     return plot.lying(
         "Processor time of an event in us (less is better)",
         ["logd, all of it", "raw send, raw receive, bare insert"],
         [
             plot.Series(
-                "order, rest" if step == "order" else step,
+                "rest" if step == "order" else step,
                 [_bar(way[step]), _bar(times.parts.get(step, 0.0))],
             )
             for step in WAY

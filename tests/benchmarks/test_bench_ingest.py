@@ -404,5 +404,5 @@ def test_the_pictures_hold_their_figures() -> None:
     pictures = {one.name: one.svg.decode() for one in ingest_text.part(measured()).plots}
     assert set(pictures) == {"ingest-events", "ingest-cpu"}
     assert "80,000" in pictures["ingest-events"]
-    for name in ("send", "insert", "decode", "order, rest"):
+    for name in ("send", "insert", "decode", "rest"):
         assert name in pictures["ingest-cpu"]
