@@ -23,7 +23,8 @@ from shared.wire import producer_seed
 # A statement of many rows runs without the GIL and binds all at once; these sizes stay prepared.
 _ROWS_PER_STATEMENT = (2000, 200, 20, 1)
 _CHECKPOINT_TRIES = 2
-_CHECKPOINT_PAGES = 1000
+# A full batch takes well over SQLite's usual 1,000 pages: each commit would flush three times.
+_CHECKPOINT_PAGES = 4000
 _UNFINISHED_PAGE_ROWS = 1000
 BUSY_TIMEOUT_RUNNING_MS = 500
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import resource
+import shutil
 import time
 from pathlib import Path
 
@@ -310,7 +311,9 @@ def test_a_disk_that_turns_read_only_ends_it_and_what_waited_is_stored_once_it_i
         assert steady.confirmed == 200
         check_whole(instance)
         unmount(place)
-        with mounted(place, "-o", "loop", str(place.with_suffix(".image"))):
+        # A copy: a mount namespace of somebody else may still hold the old one, read-only.
+        image = shutil.copy(place.with_suffix(".image"), place.with_suffix(".mended"))
+        with mounted(place, "-o", "loop", str(image)):
             instance.start()
             steady.account(tally)
             assert instance.stop() == 0
