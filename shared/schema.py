@@ -95,7 +95,7 @@ def check_props(props: object) -> None:
         raise Malformed(f"props: expected a map, not {type(props).__name__}")
     # The common case is flat and plain, and decided here: this runs in a request.
     for key, value in props.items():
-        if type(key) is not str or type(value) not in _SCALARS:
+        if key.__class__ is not str or value.__class__ not in _SCALARS:  # as type(), and quicker
             _check_value("props", props, PROPS_DEPTH_MAX)
             return
 

@@ -264,8 +264,8 @@ def test_a_flush_of_the_database_that_fails_behind_a_commit_ends_it_too(
         daemon = instance.start(env=disk.env)
         steady.emit_stored(100)
         disk.fail_flushes(errno.EIO, times=1)
-        while daemon.popen.poll() is None and steady.accepted < 20_000:
-            steady.emit(500, text="x" * 200)
+        while daemon.popen.poll() is None and steady.accepted < 80_000:
+            steady.emit(500, text="x" * 1000)
             steady.flush(0.05)
         code, line = ended(daemon)
         assert code == 74 and "disk I/O error" in line
