@@ -70,14 +70,14 @@ def measure(
     config, times = built.config, TIMES_LONG if long else TIMES
     events = built.history.more()
     count = BACKLOG_EVENTS_LONG if long else BACKLOG_EVENTS
-    asked, pairs = [], []
+    pairs = []
     with running("logd", built.instance.run_arguments()) as daemon:
         daemon.wait_for_line("logd: ready")
         site = asking.Site(config.query_socket, built.history)
         site.ask(site.cases()[0])  # the report process has started when it answers
-        for case in site.cases():
-            tell(f"{built.size}: {case.report}", 1)
-            asked.append(asking.measure(site, case, config.database, times))
+        asked = asking.measure(
+            site, config.database, times, lambda case: tell(f"{built.size}: {case.report}", 1)
+        )
         for number in range(rounds):
             tell(f"ingest at {built.size}", 1)
             part = list(islice(events, count))

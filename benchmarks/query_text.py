@@ -74,8 +74,8 @@ def said_of_reports(measured: Sequence[Measured]) -> str:
     times = min(len(one.warm_ns) for one in measured[-1].asked if not one.refused)
     said = [
         "Asked by the site's own code over the query socket; a report that comes in pages counts as"
-        " a whole, and rows are those at the largest size. cold: the first time, with the file out"
-        f" of the kernel's memory; p50 and p95: {times} times after that."
+        " a whole, and rows are those at the largest size. cold: once, with the file out of the"
+        f" kernel's memory; p50 and p95: {times} times with all of it there."
     ]
     for one in measured:
         worst = one.slowest

@@ -130,7 +130,9 @@ def test_bytes_with_one_event_to_a_commit_are_said() -> None:
     assert "an event takes 300 bytes, 0.75 of its JSON line and 1.20 of a lean one" in said
 
 
-def test_what_logd_refuses_is_asked_no_more_than_twice(tmp_path: Path) -> None:
+def test_what_logd_refuses_is_asked_no_more_than_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = asking.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
     file = tmp_path / "a.db"
     file.write_bytes(b"x")
@@ -140,8 +142,22 @@ def test_what_logd_refuses_is_asked_no_more_than_twice(tmp_path: Path) -> None:
         calls.append(1)
         return Away("not now.")
 
-    one = asking.measure(site, asking.Case("events", "never", refuse), file, 20)
+    monkeypatch.setattr(site, "cases", lambda: [asking.Case("events", "never", refuse)])
+    (one,) = asking.measure(site, file, 20, lambda _case: None)
     assert (len(calls), one.refused, one.rows) == (2, "not now.", 0)
+
+
+def test_what_only_the_cold_disk_holds_up_is_asked_as_often_as_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = asking.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
+    file = tmp_path / "a.db"
+    file.write_bytes(b"x")
+    answers = iter([Away("too slow."), *([[1, 2]] * 20)])
+    case = asking.Case("events", "at first", lambda _analytics: next(answers))
+    monkeypatch.setattr(site, "cases", lambda: [case])
+    (one,) = asking.measure(site, file, 20, lambda _case: None)
+    assert (len(one.warm_ns), one.refused, one.rows) == (20, "", 2)
 
 
 def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
