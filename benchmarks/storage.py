@@ -50,12 +50,12 @@ class Storage:
 
 
 def measure(trail: Trail) -> Storage:
-    """Measures a trail whose log is in its database, with no daemon running. Raises Failed."""
+    """Measures a trail that no daemon serves. Raises Failed."""
     config, events = trail.config, trail.instance.status()["stored"]
-    stored_bytes = _bytes_on_disk(config) / events
     try:
-        whole, lean, sampled = _json_bytes(config, events)
         open_ns = quantile([_open_ns(config) for _ in range(OPENINGS)], 0.5)
+        stored_bytes = _bytes_on_disk(config) / events  # whatever was in a log is in it now
+        whole, lean, sampled = _json_bytes(config, events)
     except LogdError as error:
         raise Failed(f"the trail of {trail.size} events cannot be read: {error}") from error
     return Storage(events, stored_bytes, whole / sampled, lean / sampled, sampled, open_ns)
