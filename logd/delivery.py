@@ -1,7 +1,7 @@
 """The delivery core: what has arrived becomes a batch, a commit, and only then a confirmation.
 
 No socket, clock, file or database of its own: it is handed datagrams, the names of closed files and
-the time, and reaches the trail and the outboxes through the protocols below. `logd.daemon` drives
+the time, and reaches the trail and the outboxes through `logd.ports`. `logd.daemon` drives
 it from a socket; the simulation in the tests drives the very same code from a seed.
 """
 
@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
 from logd.batch import LOST_DAMAGED, Batch, Producer, Room
 from logd.config import Config
 from logd.errors import NotYet
 from logd.fairness import Files, Waiting, in_turn
 from logd.intake import Intake
+from logd.ports import AnOutbox, Directory, Trail
 from logd.repair import align, read_on, resynchronise
 from logd.watch import Watch
-from shared.outbox import Header
 from shared.outbox_file import outbox_name, parse_name
 from shared.wire import RECORD_HEAD, OtherVersion, WireError
 
@@ -38,47 +38,6 @@ _log = logging.getLogger("logd")
 
 # Data, the sender's uid and pid by the kernel's word, and whether the data was cut.
 Datagram = tuple[bytes, int, int, bool]
-
-
-class Trail(Protocol):
-    """What the core needs of `logd.store.Store`."""
-
-    def producer(self, uid: int, producer_id: int) -> Producer:
-        """What is on disk of that producer; a new one when nothing is."""
-
-    def unfinished(self) -> Iterator[tuple[int, int, str]]:
-        """(uid, producer id, cause of loss) of who can say no more but by an outbox."""
-
-    def commit(self, batch: Batch, now_ns: int) -> None:
-        """Stores the batch; on disk when it returns. NotYet: nothing has changed."""
-
-
-class Outbox(Protocol):
-    """What the core needs of `logd.outboxes.OpenOutbox`."""
-
-    name: str
-    header: Header
-    scans_left: int
-
-    def read_at(self, offset: int, length: int) -> bytes: ...
-    def refresh(self) -> Header: ...
-    def written(self) -> int: ...
-    def alive(self) -> bool: ...
-    def confirm(self, sequence: int, position: int, watched_until_ns: int) -> None: ...
-    def unwatch(self) -> None: ...
-
-
-AnOutbox = TypeVar("AnOutbox", bound=Outbox)
-
-
-class Directory(Protocol[AnOutbox]):
-    """What the core needs of `logd.outboxes.Outboxes`; raises and means what that does."""
-
-    def names(self) -> Iterable[tuple[str, int, int]]: ...
-    def has(self, name: str) -> bool: ...
-    def open(self, name: str, uid: int, producer_id: int) -> AnOutbox | None: ...
-    def refuse(self, outbox: AnOutbox) -> None: ...
-    def remove(self, outbox: AnOutbox) -> None: ...
 
 
 class Delivery(Generic[AnOutbox]):

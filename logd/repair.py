@@ -9,15 +9,8 @@ from __future__ import annotations
 
 from logd.batch import LOST_DAMAGED, LOST_RESTORED, Batch, Producer, Room
 from logd.intake import Intake
-from shared.outbox import (
-    READ_BYTES_MAX,
-    Header,
-    OutboxError,
-    ReadAt,
-    aligned,
-    find_record,
-    read_records,
-)
+from shared.outbox import Header, OutboxError, ReadAt, aligned
+from shared.ring import READ_BYTES_MAX, find_record, read_records
 from shared.wire import RECORD_BYTES_MAX, RECORD_HEAD
 
 

@@ -1,4 +1,4 @@
-"""The outbox: a ring of records in shared memory. Layout, writer and reader; no file, no clock.
+"""The outbox: a ring of records in shared memory. Layout and writer; no file, no clock.
 
 The writer is the producer's, the reader the daemon's. They share nothing but these bytes: a header
 page of 8-byte words in the machine's own byte order, then the ring. Every word has one writer.
@@ -10,22 +10,15 @@ that the next begins at a multiple of eight.
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-from zlib import crc32
 
-from shared.schema import PAYLOAD_BYTES_MAX
 from shared.wire import (
     LENGTH_CRC,
-    RECORD_BYTES_MAX,
     RECORD_HEAD,
     SEQUENCE_MAX,
     OtherVersion,
     WireError,
-    decode_record,
     encode_record,
     producer_seed,
 )
@@ -79,12 +72,6 @@ REFUSALS_MAX = 2**40
 # Nor can a ring have been written to this often; sums with a ring's size stay in 64 bits.
 POSITION_MAX = 2**62
 PID_MAX = 2**31 - 1
-
-# The daemon reads a ring in pieces of at most this; the first piece is small, for one late event.
-READ_BYTES_FIRST = 16 * 1024
-READ_BYTES_MAX = 1024 * 1024
-# What looking at a possible record costs at least, as bytes of CRC.
-CHECK_BYTES_MIN = 1024
 
 
 class OutboxError(WireError):
@@ -303,116 +290,3 @@ def read_ring(read_at: ReadAt, ring_bytes: int, position: int, length: int) -> b
     if first < length:
         data += read_at(HEADER_BYTES, length - first)
     return data
-
-
-@dataclass(slots=True)
-class Page:
-    """Records read from a ring, in sequence, and where the next one lies.
-
-    `damage` is why reading ended before `written`, or None.
-    """
-
-    payloads: list[bytes]
-    position: int
-    damage: str | None = None
-
-
-def read_records(
-    read_at: ReadAt,
-    ring_bytes: int,
-    seed: int,
-    position: int,
-    after: int,
-    written: int,
-    bytes_max: int,
-    records_max: int = SEQUENCE_MAX,
-) -> Page:
-    """The records `after`+1 .. `written` from `position` on: until they exceed `bytes_max`, or are
-    `records_max`.
-
-    `position` is where record `after`+1 lies, or an earlier record: those at or below `after` are
-    passed over. `written` must have been read from the header before this call, so that all these
-    records were complete by then.
-    """
-    page = Page([], position)
-    take, head, head_bytes = page.payloads.append, RECORD_HEAD.unpack_from, RECORD_HEAD.size
-    crc_start = LENGTH_CRC.size
-    taken_bytes = 0
-    written = min(written, after + records_max)
-    piece_bytes = READ_BYTES_FIRST
-    while after < written and taken_bytes < bytes_max:
-        data = read_ring(read_at, ring_bytes, page.position, min(piece_bytes, ring_bytes))
-        offset, size = 0, len(data)
-        while after < written and taken_bytes < bytes_max:
-            # The next record, whole: as `decode_record` reads it, in place, since nothing of the
-            # daemon runs more often. Whatever is not so goes the long way below.
-            if offset + head_bytes <= size:
-                length, crc, sequence = head(data, offset)
-                end = offset + head_bytes + length
-                if (
-                    sequence == after + 1
-                    and length <= PAYLOAD_BYTES_MAX
-                    and end <= size
-                    and crc32(data[offset + crc_start : end], seed) == crc
-                ):
-                    take(data[offset + head_bytes : end])
-                    page.position += ((end + 7) & -8) - offset
-                    offset = (end + 7) & -8
-                    taken_bytes += head_bytes + length
-                    after = sequence
-                    continue
-            try:
-                sequence, _, end = decode_record(data, offset, seed)
-            except WireError as error:
-                if offset and error.reason == "truncated record":
-                    break  # it goes on in the next piece
-                if piece_bytes <= RECORD_BYTES_MAX and error.reason == "truncated record":
-                    break  # larger than the first, small piece
-                page.damage = str(error)
-                return page
-            if sequence > after:
-                page.damage = f"record {after + 1} expected, {sequence} found"
-                return page
-            page.position += aligned(end) - offset
-            offset = aligned(end)
-        piece_bytes = READ_BYTES_MAX
-    return page
-
-
-def find_record(
-    read_at: ReadAt, ring_bytes: int, seed: int, sequence_min: int, written: int
-) -> tuple[int, int] | None:
-    """The lowest record with `sequence_min` <= sequence <= `written` still in the ring.
-
-    Looks at every multiple of eight, for a database restored from an older backup or a ring with a
-    damaged record: the position that the header confirms is of no use then. Returns (sequence,
-    offset in the ring): a position modulo `ring_bytes`.
-
-    A ring made to look like records everywhere costs at most four times its size in CRCs. It is
-    read in pieces: whoever made it does not decide how much memory this takes.
-    """
-    checked_bytes_max = 4 * ring_bytes
-    best: tuple[int, int] | None = None
-    highest = written
-    for start in range(0, ring_bytes, READ_BYTES_MAX):
-        length = min(READ_BYTES_MAX, ring_bytes - start)
-        # With a whole record behind it, which at the ring's end goes on at its start.
-        piece = read_ring(read_at, ring_bytes, start, length + aligned(RECORD_BYTES_MAX))
-        if len(piece) < length + aligned(RECORD_BYTES_MAX):
-            raise OutboxError("truncated outbox", f"less than a ring of {ring_bytes} bytes")
-        words = array("Q", piece)  # a record's sequence is one of them
-        if sys.byteorder == "big":
-            words.byteswap()
-        for index, sequence in enumerate(words[1 : 1 + length // 8]):
-            if not sequence_min <= sequence <= highest:
-                continue
-            payload_bytes = LENGTH_CRC.unpack_from(piece, index * 8)[0]
-            if payload_bytes > PAYLOAD_BYTES_MAX:
-                continue
-            checked_bytes_max -= max(payload_bytes, CHECK_BYTES_MIN)
-            if checked_bytes_max < 0:
-                return best
-            with contextlib.suppress(WireError):
-                decode_record(piece, index * 8, seed)
-                best, highest = (sequence, start + index * 8), sequence - 1
-    return best

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import asking, history, query, query_text, storage
 from benchmarks.asking import Asked
-from benchmarks.backlog import Pair, Taken, cpu_ratio, ratio
+from benchmarks.backlog import Pair, Taken, cpu_ratio, per_100k, ratio
 from benchmarks.part import Part
 from benchmarks.processes import temporary_directory
 from benchmarks.query_text import Measured
@@ -106,6 +106,12 @@ def test_ingest_is_the_median_of_ratios_of_one_round_each() -> None:
         "0.90 x the events/s (the median of 3 rounds; 0.80 to 2.00)"
         in query_text.said_of_ingest(10**7, pairs)
     )
+
+
+def test_a_backlog_that_took_no_whole_tick_of_the_processor_makes_a_ratio_all_the_same() -> None:
+    none = replace(TAKEN, cpu_s_per_100k=per_100k(0.0, 300))
+    assert cpu_ratio([Pair(none, none)]) == 1.0
+    assert per_100k(2.0, 50_000) == 4.0
 
 
 def test_a_sum_that_is_off_is_said_with_its_trail() -> None:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from logd import config
 from logd.reports import REPORTS
-from shared.outbox import find_record
+from shared.ring import find_record
 from shared.schema import PAYLOAD_BYTES_MAX
 from shared.wire import check_whole, decode_record, encode_record
 from tests.faults import fuzzing
@@ -247,7 +247,7 @@ def test_a_search_looks_at_a_bounded_part_of_a_ring_full_of_heads(
         checks += 1
         return decode_record(data, offset, seed)
 
-    monkeypatch.setattr("shared.outbox.decode_record", counted)
+    monkeypatch.setattr("shared.ring.decode_record", counted)
     head = (5).to_bytes(8, "little")
     assert find_record(lambda _, length: head * (length // 8), RING_BYTES, SEED, 1, 100) is None
     assert 0 < checks <= 4 * RING_BYTES // 1024

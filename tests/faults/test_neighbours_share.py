@@ -21,8 +21,9 @@ from logd.daemon import Daemon
 from logd.outboxes import REFUSED_PER_USER_MAX, OpenOutbox, Outboxes
 from logd.receiver import Receiver, bind
 from logd.store import Store
-from shared.outbox import HEADER_BYTES, WORD_WRITTEN, find_record
+from shared.outbox import HEADER_BYTES, WORD_WRITTEN
 from shared.outbox_file import outbox_name
+from shared.ring import find_record
 from tests.faults import neighbours
 from tests.faults.neighbours import GOOD_UID, HOSTILE_UID, datagram, plant
 from tests.support import Instance, check_streams

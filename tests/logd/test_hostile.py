@@ -14,9 +14,10 @@ import pytest
 
 from logd import keyfile
 from logd.database import connect
-from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, OutboxWriter, find_record, outbox_bytes
+from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, OutboxWriter, outbox_bytes
 from shared.outbox_file import outbox_name
 from shared.query import QueryClient
+from shared.ring import find_record
 from shared.wire import (
     DATAGRAM_HEAD,
     datagram_head,
@@ -163,7 +164,7 @@ def test_a_ring_made_to_look_like_records_everywhere_holds_nobody_up(
         return decode_record(data, offset, seed)
 
     with pytest.MonkeyPatch.context() as context:
-        context.setattr("shared.outbox.decode_record", counting)
+        context.setattr("shared.ring.decode_record", counting)
         assert find_record(read_at, ring_bytes, producer_seed(FORGED), 1, 2**62) is None
     assert 0 < checked <= 4 * ring_bytes
 

@@ -17,7 +17,6 @@ from shared import outbox
 from shared.outbox import (
     CONFIRMED_OFFSET,
     HEADER_BYTES,
-    READ_BYTES_FIRST,
     REFUSAL_CAUSES,
     RING_BYTES_MIN,
     WORD_CONFIRMED_SEQUENCE,
@@ -26,14 +25,12 @@ from shared.outbox import (
     Header,
     OutboxError,
     OutboxWriter,
-    Page,
     aligned,
-    find_record,
     outbox_bytes,
     parse_header,
-    read_records,
     read_ring,
 )
+from shared.ring import READ_BYTES_FIRST, Page, find_record, read_records
 from shared.schema import PAYLOAD_BYTES_MAX
 from shared.wire import RECORD_HEAD, OtherVersion, WireError, producer_seed
 

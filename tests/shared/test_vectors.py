@@ -14,7 +14,7 @@ import pytest
 
 from logd.batch import Batch, Producer
 from logd.intake import Intake
-from shared import outbox, query, rendezvous, schema, wire
+from shared import outbox, query, rendezvous, ring, schema, wire
 from shared.outbox_file import parse_name
 from tests.shared import make_vectors
 
@@ -222,7 +222,7 @@ def test_an_outbox_is_written_byte_by_byte_as_given(vector: Vector) -> None:
 def test_an_outbox_as_given_is_read_to_its_last_record(vector: Vector) -> None:
     file = expected_file(vector)
     header = outbox.parse_header(file[: outbox.HEADER_BYTES], len(file))
-    page = outbox.read_records(
+    page = ring.read_records(
         lambda offset, length: file[offset : offset + length],
         header.ring_bytes,
         wire.producer_seed(header.producer_id),
