@@ -36,7 +36,7 @@ query_socket_mode = "0600"
 # A commit takes at most this much at once; what arrives meanwhile makes the next one.
 # batch_events_max = 20000
 # batch_bytes_max = 8388608
-# commit_interval_ms = 10         # from one commit to the next, unless somebody waits for it
+# commit_interval_ms = 50         # from one commit to the next, unless somebody waits for it
 # look_interval_ms = 1000         # how often outboxes are looked at without being asked
 # stop_timeout_s = 10             # the time a clean stop may take
 # gap_events_max = 1000000        # a jump in a producer's numbers past this is refused
@@ -83,7 +83,7 @@ class Config:
     many_users: bool = False
     batch_events_max: int = 20_000
     batch_bytes_max: int = 8 * 1024 * 1024
-    commit_interval_ms: int = 10
+    commit_interval_ms: int = 50
     look_interval_ms: int = 1000
     stop_timeout_s: int = 10
     gap_events_max: int = 1_000_000
