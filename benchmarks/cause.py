@@ -15,14 +15,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import click
-
 from benchmarks import machine, slow_flush, table
 from benchmarks.earlier import CIPHER_LABELS, JOURNAL_LABELS
-from benchmarks.part import Part, Plot, Tell, progress, report
+from benchmarks.part import Part, Plot, Tell, command
 from benchmarks.phases import Cell, cells
 from benchmarks.plot import Bar, Series, lying
-from benchmarks.processes import Failed, end_on_sigterm, temporary_directory
+from benchmarks.processes import Failed
 from benchmarks.sums import Sums
 from benchmarks.verdict import SLOW_FLUSH_MS, verdict
 
@@ -223,23 +221,12 @@ def figures(rows: Mapping[Cell, Measured]) -> dict[str, float]:
     return found
 
 
-@click.command()
-@click.option("--long", is_flag=True, help="More rounds: about three minutes.")
-@click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For databases.")
-@click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
-def main(long: bool, directory: Path | None, results: Path) -> None:
-    """Tell a slow disk from a key that is derived at every open."""
-    end_on_sigterm()
-    try:
-        with temporary_directory(directory) as place:
-            here = machine.look(place)
-            with progress(steps(long)) as tell:
-                part = run(place, long, tell)
-    except Failed as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        raise click.Abort from None
-    sys.exit(report(part, here, results))
+main = command(
+    steps,
+    run,
+    "Tell a slow disk from a key that is derived at every open.",
+    "More rounds: about three minutes.",
+)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
-from benchmarks import ingest_run, ingest_text, machine, slow_flush
+from benchmarks import ingest_run, ingest_text, slow_flush
 from benchmarks.ingest_results import Results
 from benchmarks.ingest_run import flat_out
-from benchmarks.part import Part, Tell, progress, report
-from benchmarks.processes import Failed, end_on_sigterm, temporary_directory
+from benchmarks.part import Part, Tell, command
 
 # The figures are those of so many; the others are beside it.
 PRODUCERS = 4
@@ -112,23 +109,12 @@ def _slow(results: Results, directory: Path, size: Size, tell: Tell) -> None:
         tell("", 1)
 
 
-@click.command()
-@click.option("--long", is_flag=True, help="More events, and every cell three times.")
-@click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For databases.")
-@click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
-def main(long: bool, directory: Path | None, results: Path) -> None:
-    """Measure events stored a second against a bare bulk insert of the same rows."""
-    end_on_sigterm()
-    try:
-        with temporary_directory(directory) as place:
-            here = machine.look(place)
-            with progress(steps(long)) as tell:
-                part = run(place, long, tell)
-        raise SystemExit(report(part, here, results))
-    except (Failed, OSError) as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        raise click.Abort from None
+main = command(
+    steps,
+    run,
+    "Measure events stored a second against a bare bulk insert of the same rows.",
+    "More events, and every cell three times.",
+)
 
 
 if __name__ == "__main__":

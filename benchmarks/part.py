@@ -17,6 +17,7 @@ import click
 
 from benchmarks import machine
 from benchmarks.machine import Machine
+from benchmarks.processes import Failed, end_on_sigterm, temporary_directory
 
 Tell = Callable[[str, int], None]
 
@@ -95,3 +96,28 @@ def report(part: Part, here: Machine, directory: Path) -> int:
     for problem in part.problems:
         click.echo(f"sum off: {problem}", err=True)
     return 1 if part.problems else 0
+
+
+def command(steps: Callable[[bool], int], run: Run, what: str, long_help: str) -> click.Command:
+    """The command line of a part: measures it alone, in a directory of its own, and reports."""
+
+    @click.command(help=what)
+    @click.option("--long", is_flag=True, help=long_help)
+    @click.option(
+        "--directory", type=click.Path(path_type=Path, exists=True), help="For databases."
+    )
+    @click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
+    def main(long: bool, directory: Path | None, results: Path) -> None:
+        end_on_sigterm()
+        try:
+            with temporary_directory(directory) as place:
+                here = machine.look(place)
+                with progress(steps(long)) as tell:
+                    part = run(place, long, tell)
+            sys.exit(report(part, here, results))
+        except (Failed, OSError) as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            raise click.Abort from None
+
+    return main

@@ -6,20 +6,17 @@ python -m benchmarks.query --long       # 10^5, 10^6 and 10^7: many minutes
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import click
-
-from benchmarks import asking, backlog, machine, query_text, storage
+from benchmarks import asking, backlog, query_text, storage
 from benchmarks.backlog import Pair
 from benchmarks.history import SIZES, SIZES_LONG, Trail, building_steps, suffix, trail
-from benchmarks.part import Part, Tell, progress, report
-from benchmarks.processes import Failed, end_on_sigterm, running, temporary_directory
+from benchmarks.part import Part, Tell, command
+from benchmarks.processes import Failed, running
 from benchmarks.query_text import Measured
 
 TIMES, TIMES_LONG = 20, 40
@@ -146,23 +143,12 @@ def _rows(measured: Sequence[Measured], pairs: Sequence[Pair]) -> list[dict[str,
     return rows
 
 
-@click.command()
-@click.option("--long", is_flag=True, help="Also at 10^6 and 10^7 events.")
-@click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For databases.")
-@click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
-def main(long: bool, directory: Path | None, results: Path) -> None:
-    """Measure what a trail costs as it grows: reports, ingest, bytes, opening."""
-    end_on_sigterm()
-    try:
-        with temporary_directory(directory) as place:
-            here = machine.look(place)
-            with progress(steps(long)) as tell:
-                part = run(place, long, tell)
-    except Failed as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        raise click.Abort from None
-    sys.exit(report(part, here, results))
+main = command(
+    steps,
+    run,
+    "Measure what a trail costs as it grows: reports, ingest, bytes, opening.",
+    "Also at 10^6 and 10^7 events.",
+)
 
 
 if __name__ == "__main__":

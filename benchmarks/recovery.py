@@ -6,18 +6,14 @@ python -m benchmarks.recovery --long    # 10^5, 10^6 and 10^7
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import click
-
-from benchmarks import machine, recovery_text, restarting
+from benchmarks import recovery_text, restarting
 from benchmarks.history import SIZES, SIZES_LONG, Trail, building_steps, suffix, trail
-from benchmarks.part import Part, Tell, progress, report
-from benchmarks.processes import Failed, end_on_sigterm, temporary_directory
+from benchmarks.part import Part, Tell, command
 from benchmarks.recovery_text import Measured
 from benchmarks.restarting import FLAT_OUT, KILL, STEADY, STOP
 
@@ -83,23 +79,12 @@ def _rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     return rows
 
 
-@click.command()
-@click.option("--long", is_flag=True, help="Also at 10^6 and 10^7 events.")
-@click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For databases.")
-@click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
-def main(long: bool, directory: Path | None, results: Path) -> None:
-    """Measure the way back after `kill -9`, and a clean stop, both under load."""
-    end_on_sigterm()
-    try:
-        with temporary_directory(directory) as place:
-            here = machine.look(place)
-            with progress(steps(long)) as tell:
-                part = run(place, long, tell)
-    except Failed as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        raise click.Abort from None
-    sys.exit(report(part, here, results))
+main = command(
+    steps,
+    run,
+    "Measure the way back after `kill -9`, and a clean stop, both under load.",
+    "Also at 10^6 and 10^7 events.",
+)
 
 
 if __name__ == "__main__":

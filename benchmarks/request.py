@@ -6,22 +6,18 @@ python -m benchmarks.request            # about 80 seconds
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from math import log10
 from pathlib import Path
 from typing import Any
 
-import click
-
-from benchmarks import access_log, machine, slow_flush, table, throughput
+from benchmarks import access_log, slow_flush, table, throughput
 from benchmarks.load import loading
 from benchmarks.modes import WAYS, Way
 from benchmarks.one_way import Measured, Tools, measure, pool
-from benchmarks.part import Part, Plot, Tell, progress, report
+from benchmarks.part import Part, Plot, Tell, command
 from benchmarks.plot import Bar, Series, lying
-from benchmarks.processes import Failed, end_on_sigterm, temporary_directory
 from benchmarks.reading import DISKS, SLOW_FLUSH_MS, Rows, reading
 from benchmarks.server import serving
 from benchmarks.throughput import Throughput
@@ -215,23 +211,12 @@ def figures(by_disk: Mapping[int, Rows], compared: Sequence[Throughput]) -> dict
     return found
 
 
-@click.command()
-@click.option("--long", is_flag=True, help="More rounds: about five minutes.")
-@click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For databases.")
-@click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
-def main(long: bool, directory: Path | None, results: Path) -> None:
-    """Measure what logging costs a page, and what a killed web process takes with it."""
-    end_on_sigterm()
-    try:
-        with temporary_directory(directory) as place:
-            here = machine.look(place)
-            with progress(steps(long)) as tell:
-                part = run(place, long, tell)
-    except Failed as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        raise click.Abort from None
-    sys.exit(report(part, here, results))
+main = command(
+    steps,
+    run,
+    "Measure what logging costs a page, and what a killed web process takes with it.",
+    "More rounds: about five minutes.",
+)
 
 
 if __name__ == "__main__":

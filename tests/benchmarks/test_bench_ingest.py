@@ -32,6 +32,7 @@ from benchmarks.ingest_run import (
     window_of,
     wrong,
 )
+from benchmarks.part import Part, Tell, command
 from benchmarks.processes import Failed, Instance, temporary_directory
 from benchmarks.raw_datagrams import Raw
 from benchmarks.sums import Sums
@@ -116,12 +117,11 @@ def test_without_a_compiler_the_slow_disk_is_missing_and_said(
     assert part.missing == results.missing
 
 
-def test_a_failure_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+def test_a_failure_is_one_line() -> None:
+    def fail(place: Path, long: bool, tell: Tell) -> Part:
         raise Failed("logd: exit code 3")
 
-    monkeypatch.setattr(ingest, "run", fail)
-    result = CliRunner().invoke(ingest.main, [])
+    result = CliRunner().invoke(command(lambda _long: 1, fail, "A part.", "More of it."), [])
     assert result.exit_code == 1
     assert "Error: logd: exit code 3" in result.output
     assert "Traceback" not in result.output
