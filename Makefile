@@ -67,18 +67,19 @@ format: $(READY) ## Format the code, and repair what can be repaired by itself
 	@$(BIN)/ruff format --quiet
 	@$(BIN)/ruff check --quiet --fix
 
-lock: ## Resolve the dependencies anew into requirements.txt (needs a network)
+lock: ## Resolve the dependencies anew into requirements.txt and requirements-install.txt (needs a network)
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	echo "Resolving the dependencies ..."; \
 	$(PYTHON) -m venv "$$dir/venv"; \
 	"$$dir/venv/bin/pip" install --quiet --disable-pip-version-check uv; \
 	"$$dir/venv/bin/uv" lock --quiet; \
-	"$$dir/venv/bin/uv" export --quiet --format requirements-txt --no-emit-project --no-header \
-		--all-groups --output-file "$$dir/requirements.txt" >/dev/null; \
-	if grep -nE '://|^-' "$$dir/requirements.txt"; then \
+	export="$$dir/venv/bin/uv export --quiet --format requirements-txt --no-emit-project --no-header"; \
+	$$export --all-groups --output-file "$$dir/requirements.txt" >/dev/null; \
+	$$export --no-default-groups --group build --output-file "$$dir/requirements-install.txt" >/dev/null; \
+	if grep -nE '://|^-' "$$dir"/requirements*.txt; then \
 		echo "make lock: these lines name a place to download from, so nothing was changed"; exit 1; \
 	fi; \
-	cp "$$dir/requirements.txt" requirements.txt
+	cp "$$dir/requirements.txt" "$$dir/requirements-install.txt" .
 
 clean: ## Remove the environment and all caches; var/ with its data stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -1,4 +1,8 @@
-"""The database's key: 256 random bits as 64 hexadecimal digits, in a file only its owner reads."""
+"""The database's key: 256 random bits as 64 hexadecimal digits, in a file only its owner reads.
+
+A service manager may hand it over instead, as a credential of the file's name (systemd.exec(5),
+LoadCredential=): then the file itself need not be there, nor be readable to the service's user.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,12 @@ def create(path: Path) -> None:
 
 
 def read(path: Path) -> bytes:
-    """The key's 32 bytes. Raises KeyFileError when it is missing, readable by others, or no key."""
+    """The key's 32 bytes, of a credential of that name if there is one.
+
+    Raises KeyFileError when it is missing, readable by others, or no key.
+    """
+    handed = credential(path.name)
+    path = handed or path
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -38,7 +47,8 @@ def read(path: Path) -> bytes:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError(f"{path}: the key is not a regular file")
-        if status.st_mode & 0o077:
+        # Who may read a credential is the service manager's to say, by means that a mode shows not.
+        if handed is None and status.st_mode & 0o077:
             raise KeyFileError(
                 f"{path}: the key is open to others (mode {stat.S_IMODE(status.st_mode):04o}). "
                 f"Run `chmod 600 {path}`, and `logd` again; think of who may have read it."
@@ -47,3 +57,10 @@ def read(path: Path) -> bytes:
     if not _KEY.fullmatch(text):
         raise KeyFileError(f"{path}: expected 64 hexadecimal digits and nothing else")
     return bytes.fromhex(text)
+
+
+def credential(name: str) -> Path | None:
+    """The credential of that name that the service manager has handed over, or None."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(directory, name) if directory else None
+    return path if path is not None and path.is_file() else None

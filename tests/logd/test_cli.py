@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from logd.cli import parse_time
+from logd.commands.options import parse_time
 from logd.render import line, printable, to_json
 from tests.support import ROOT, Instance, Process, check_sums
 

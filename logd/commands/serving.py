@@ -1,0 +1,51 @@
+"""`logd init`, `run`, `status`: an instance is made, served, looked at."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from logd import instance, service
+from logd import status as status_text
+from logd.commands.options import config_option
+from logd.config import Config
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def init(directory: Path) -> None:
+    """Make an instance in DIRECTORY: logd.toml, and a new key in logd.key.
+
+    Keep a copy of the key somewhere else: without it nobody reads the database.
+    """
+    config = instance.init(directory)
+    click.echo(f"made {config.path} and {config.key_file}")
+    click.echo(f"start it: logd run --config {config.path}")
+
+
+@click.command()
+@config_option
+def run(config: Config) -> None:
+    """Take in events until SIGTERM or SIGINT.
+
+    Says "logd: ready" on stderr, and to systemd, when events are taken.
+    """
+    logging.basicConfig(format="logd: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    service.run(config)
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+def status(config: Config, as_json: bool) -> None:
+    """Show the sums: stored, pending, lost. Works with the daemon stopped, too."""
+    state = instance.status(config)
+    if as_json:
+        click.echo(json.dumps(state))
+        return
+    for line in status_text.lines(state):
+        click.echo(line)
