@@ -19,6 +19,14 @@ LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
 LOST_OUTBOX_GONE = "outbox gone"
 LOST_BEGINNING_UNKNOWN = "beginning unknown"  # first heard of at a high number
 
+# What logd writes into the trail of its own acts. These events are kept for ever.
+EVENTS_PRUNED = "events_pruned"
+PERSON_ERASED = "person_erased"
+OWN_TYPES = frozenset(
+    {EVENTS_PRUNED, PERSON_ERASED}
+    | {"trail_backed_up", "trail_exported", "trail_rekeyed", "trail_restored"}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -150,6 +158,13 @@ class Batch:
     def note(self, producer: Producer) -> None:
         """The producer's own row has changed, without an event."""
         self.producers[producer] = None
+
+    def copy(self, events: list[tuple[Producer, int, Event]]) -> Batch:
+        """The same with other events."""
+        made = Batch(self._events_max, self._bytes_max, self._loss_events_max)
+        made.events, made.losses, made.refusals = events, self.losses, self.refusals
+        made.producers, made.duplicates = dict(self.producers), self.duplicates
+        return made
 
     def settle(self) -> None:
         """It is committed: the watermarks in memory follow, and never before."""

@@ -4,8 +4,9 @@
     batch   SHA-256 over the previous batch's hash, its own numbers, its leaves, its losses
 
 A leaf does not tell its event without the salt: erase both salt and content, keep the leaf, and
-everything else still verifies. A batch keeps its leaves' hash, so it verifies after its events are
-pruned.
+everything else still verifies. A batch keeps its leaves' hash, so it verifies by that alone once
+all its events are gone. What was taken out, and by which step, is hashed too: that hash stands in
+an event of logd's own, which is a leaf like every other.
 """
 
 from __future__ import annotations
@@ -65,3 +66,28 @@ def link(
     """The hash of a batch, which the next batch builds on."""
     numbers = _packer.pack((batch_id, stored_ns, first_event, events))
     return hashlib.sha256(previous + numbers + leaves_hash + losses_hash).digest()
+
+
+class Removal:
+    """The hash of what one step took out: runs of event ids and new leaves of redacted events.
+
+    Both are added in the order of ids; the one does not depend on when the other is.
+    """
+
+    def __init__(self) -> None:
+        self._runs, self._redactions = hashlib.sha256(), hashlib.sha256()
+        self.events = 0
+
+    def add_run(self, first: int, last: int) -> None:
+        """Events from `first` to `last`, both included."""
+        self._runs.update(_packer.pack((first, last)))
+        self.events += last - first + 1
+
+    def add_redaction(self, event_id: int, new_leaf: bytes) -> None:
+        """An event that stays and says less."""
+        self._redactions.update(_packer.pack((event_id, new_leaf)))
+
+    def hash(self, removal_id: int, kind: str) -> bytes:
+        """32 bytes over all that was added."""
+        head = _packer.pack(("removal", removal_id, kind))
+        return hashlib.sha256(head + self._runs.digest() + self._redactions.digest()).digest()

@@ -144,6 +144,59 @@ MIGRATIONS: list[tuple[str, str]] = [
             (SELECT coalesce(sum(events), 0) FROM rollup_day WHERE type = event_type.id);
         """,
     ),
+    (
+        "removed events, jobs, forgotten persons",
+        """
+        CREATE TABLE removal (              -- one for each step of a prune or a forget
+            id INTEGER PRIMARY KEY,
+            event INTEGER NOT NULL,         -- logd's own event that says so, with the hash
+            kind TEXT NOT NULL,             -- pruned: past its time; erased: of a forgotten person
+            events INTEGER NOT NULL,        -- taken out; those redacted are not among them
+            hash BLOB NOT NULL              -- over its runs and its redactions
+        );
+        CREATE TABLE removed (              -- runs of event ids
+            first INTEGER PRIMARY KEY,
+            last INTEGER NOT NULL,
+            removal INTEGER NOT NULL REFERENCES removal (id)
+        );
+        CREATE TABLE leaf (                 -- of events removed or redacted, as first stored, while
+            event INTEGER PRIMARY KEY,      -- another event of their batch is there
+            hash BLOB NOT NULL
+        );
+        CREATE TABLE redacted (             -- the leaf of what an event says since
+            event INTEGER NOT NULL,
+            removal INTEGER NOT NULL REFERENCES removal (id),
+            hash BLOB NOT NULL,
+            PRIMARY KEY (event, removal)
+        ) WITHOUT ROWID;
+        CREATE TABLE job (                  -- what the daemon does in steps between its turns
+            id INTEGER PRIMARY KEY,
+            kind TEXT NOT NULL,
+            params BLOB,                    -- a msgpack map; gone once they are not needed
+            asked_ns INTEGER NOT NULL,
+            phase TEXT NOT NULL,
+            position INTEGER NOT NULL,      -- where in its phase it goes on after a kill
+            done INTEGER NOT NULL,          -- of total, for people who wait
+            total INTEGER NOT NULL,
+            outcome BLOB NOT NULL,          -- a msgpack map of counts
+            trouble TEXT,                   -- what it waits for
+            finished_ns INTEGER
+        );
+        CREATE INDEX job_open ON job (id) WHERE finished_ns IS NULL;
+        CREATE TABLE secret (
+            name TEXT PRIMARY KEY,
+            value BLOB NOT NULL
+        ) WITHOUT ROWID;
+        -- The same again when a backup from before this migration is restored: then the list of
+        -- forgotten persons still fits.
+        INSERT INTO secret SELECT 'pepper', coalesce(
+            (SELECT leaves_hash FROM batch WHERE events > 0 ORDER BY id LIMIT 1), randomblob(32));
+        CREATE TABLE forgotten (
+            token BLOB PRIMARY KEY,         -- of a person: HMAC-SHA256(pepper, user)
+            until_ns INTEGER NOT NULL       -- what is of an earlier time is erased when it arrives
+        ) WITHOUT ROWID;
+        """,
+    ),
 ]
 
 

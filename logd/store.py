@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from logd import __version__, blocks, chain, rollups
-from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, Batch, Producer
+import msgpack
+
+from logd import __version__, blocks, chain, forgotten, mentions, removed, rollups
+from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, PERSON_ERASED, Batch, Producer
 from logd.database import Connection, DatabaseError, connect, translate
 from logd.errors import NotYet, StorageFailed
 from logd.migrations import migrate
 from shared.rendezvous import current_boot_id
-from shared.wire import producer_seed
+from shared.wire import Event, producer_seed
 
 # A statement of many rows runs without the GIL and binds all at once; these sizes stay prepared.
 _ROWS_PER_STATEMENT = (2000, 200, 20, 1)
@@ -30,7 +33,14 @@ BUSY_TIMEOUT_RUNNING_MS = 500
 
 _log = logging.getLogger("logd")
 
-COUNTERS = ("stored", "lost", "quarantined", "quarantined_events", "duplicates_ignored", "commits")
+# `stored` is of all time, and `own`, logd's own events, a part of it; so are those that are gone.
+COUNTERS = (
+    *("stored", "lost", "quarantined", "quarantined_events", "duplicates_ignored", "commits"),
+    *("own", removed.PRUNED, removed.ERASED),
+)
+
+# What an administrative act does in its transaction: to the tables, and to the batch of own events.
+Work = Callable[[Connection, Batch], None]
 
 
 class Store:
@@ -98,6 +108,10 @@ class Store:
         self._quarantine_row = query("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()[0]
         # From here on who finds it locked tries again by itself, and meanwhile has to hear signals.
         query(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_RUNNING_MS}")
+        self.forgotten = forgotten.load(self._connection)
+        # Of this process only: it says no more once the process has ended.
+        self._own = Producer(uid=os.geteuid(), id=secrets.randbits(64), seed=0, ended=True)
+        self._own.pid = os.getpid()
 
     # -- producers -------------------------------------------------------------------------------
 
@@ -140,11 +154,56 @@ class Store:
         Raises NotYet when the disk is full or the file locked: nothing has changed, the batch can
         be tried again. Raises StorageFailed when a flush failed: the process must end.
         """
+        self._transact(batch, now_ns)
+
+    def act(self, work: Work, now_ns: int, *, flush: bool = True) -> None:
+        """Does `work` in a transaction, and stores the own events that it adds to its batch.
+
+        Without `flush` it is on disk with the next commit that is, and no later commit without it.
+        Raises what `commit` raises; then nothing of it was done.
+        """
+        connection = self._connection
+        if not flush:
+            connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            self._transact(Batch(1, 1), now_ns, work)
+        finally:
+            if not flush:
+                connection.execute("PRAGMA synchronous = FULL")
+
+    def add_own(self, batch: Batch, event_type: str, props: Mapping[str, Any], now_ns: int) -> None:
+        """Adds an event of logd's own to the batch of an `act`; `now_ns` is its time."""
+        own = self._own
+        own.taken += 1
+        event = Event(event_type, now_ns, None, msgpack.packb(props))
+        batch.add(own, own.taken, event, len(event.props))
+
+    def record(self, event_type: str, props: Mapping[str, Any], now_ns: int) -> None:
+        """Stores an event of logd's own: something was done to the trail. Raises as `commit`."""
+        self.act(lambda _, batch: self.add_own(batch, event_type, props, now_ns), now_ns)
+
+    @property
+    def next_event(self) -> int:
+        """The id that the next event will have."""
+        return int(self._event_id)
+
+    @property
+    def connection(self) -> Connection:
+        """For reading between commits, and for the work of an `act`."""
+        return self._connection
+
+    def _transact(self, batch: Batch, now_ns: int, work: Work | None = None) -> None:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            if work is not None:
+                work(self._connection, batch)
             changed = self._write(batch, now_ns)
             self._connection.execute("COMMIT")
-        except DatabaseError as error:
+        except BaseException as error:
+            self._own.taken = self._own.stored
+            if not isinstance(error, DatabaseError):
+                self._roll_back(error)
+                raise
             problem = translate(error, self._path)
             self._roll_back(problem)
             raise problem from error
@@ -153,6 +212,7 @@ class Store:
         self._types.update(changed.types)
         for producer, row in changed.rows.items():
             producer.row = row
+        self._own.stored = self._own.taken
         self._checkpoint()
 
     def _checkpoint(self) -> None:
@@ -172,7 +232,7 @@ class Store:
             if not isinstance(problem, NotYet):
                 raise problem from error
 
-    def _roll_back(self, problem: Exception) -> None:
+    def _roll_back(self, problem: BaseException) -> None:
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -181,20 +241,55 @@ class Store:
 
     def _write(self, batch: Batch, now_ns: int) -> _Changed:
         changed = _Changed()
-        producer_row = self._write_producers(batch, now_ns, changed)
         first_event = self._event_id
-        leaves = self._write_events(batch, changed)
+        late: frozenset[int] = frozenset()
+        if self.forgotten.newest_ns >= 0:
+            batch, late = self._forget(batch, now_ns)
+        producer_row = self._write_producers(batch, now_ns, changed)
+        leaves = self._write_events(batch, changed, late)
         batch_id, head = self._batch_id, self._head
         if leaves or batch.losses:
             batch_id += 1
             head = self._write_batch(batch, batch_id, now_ns, first_event, leaves, changed)
         self._write_quarantine(batch, now_ns, changed)
         types = {**self._types, **changed.types}
-        rollups.update(self._connection, batch.events, types)
-        blocks.update(self._connection, batch.events, types, first_event)
-        self._count(batch, commits=1 if leaves or batch.losses else 0)
+        kept = [(first_event, batch.events)] if not late else _kept(first_event, batch, late)
+        for first, events in kept:
+            rollups.update(self._connection, events, types)
+            blocks.update(self._connection, events, types, first)
+        if late:
+            removed.keep_leaves(self._connection, {first_event + n: leaves[n] for n in late})
+        self._count(batch, late, commits=1 if leaves or batch.losses else 0)
         changed.heads = (producer_row, first_event + len(leaves), batch_id, head)
         return changed
+
+    def _forget(self, batch: Batch, now_ns: int) -> tuple[Batch, frozenset[int]]:
+        """Of forgotten persons, what comes late: the places of their events, which use up an id and
+        are not stored, behind them an own event that says so; and no mention of them elsewhere.
+        """
+        covers, newest_ns = self.forgotten.covers, self.forgotten.newest_ns
+        events, late = batch.events, []
+        for place, (producer, sequence, event) in enumerate(batch.events):
+            kind, ts_ns, user, props = event
+            if ts_ns > newest_ns:
+                continue
+            if user is not None and covers(user, ts_ns):
+                late.append(place)
+                continue
+            less = mentions.redact(props, lambda name, at=ts_ns: covers(name, at))  # type: ignore[misc] # a lambda's default
+            if less is not None:
+                if events is batch.events:
+                    events = list(events)
+                events[place] = producer, sequence, Event(kind, ts_ns, user, less)
+        if not late and events is batch.events:
+            return batch, frozenset()
+        batch = batch.copy(list(events))
+        if late:
+            first = int(self._event_id)
+            ids = [first + place for place in late]
+            said = removed.record(self._connection, removed.ERASED, first + len(events), ids, {})
+            self.add_own(batch, PERSON_ERASED, {**said, "late": True}, now_ns)
+        return batch, frozenset(late)
 
     def _write_producers(self, batch: Batch, now_ns: int, changed: _Changed) -> int:
         row = int(self._producer_row)
@@ -231,8 +326,8 @@ class Store:
         )
         return row
 
-    def _write_events(self, batch: Batch, changed: _Changed) -> list[bytes]:
-        """Inserts the events; their leaves of the chain."""
+    def _write_events(self, batch: Batch, changed: _Changed, late: frozenset[int]) -> list[bytes]:
+        """Inserts the events, but for those at the places in `late`; all their leaves."""
         types = dict(self._types)
         for _, _, event in batch.events:
             if event.type not in types:
@@ -250,6 +345,9 @@ class Store:
             kind, ts_ns, user, props = event
             label, row = of[producer]
             leaves.append(leaf(salt, event_id, label, sequence, ts_ns, kind, user, props))
+            if late and event_id - self._event_id in late:
+                event_id += 1
+                continue
             # bytearray: sqlcipher3 asks for adapters of bytes, at twice the price of the insert.
             values += (event_id, row, sequence, ts_ns, types[kind], user, bind(props), bind(salt))
             event_id += 1
@@ -303,9 +401,12 @@ class Store:
         self._connection.execute("DELETE FROM quarantine WHERE id <= ?", (keep_from,))
         self._insert("quarantine", values, columns=9)
 
-    def _count(self, batch: Batch, commits: int) -> None:
+    def _count(self, batch: Batch, late: frozenset[int], commits: int) -> None:
+        own = self._own
         changes = {
             "stored": len(batch.events),
+            "own": own.taken - own.stored,
+            removed.ERASED: len(late),
             "lost": sum(loss.events or 0 for loss in batch.losses),
             "quarantined": len(batch.refusals),
             "quarantined_events": sum(r.sequence is not None for r in batch.refusals),
@@ -341,6 +442,17 @@ class Store:
             self._connection.close()
         except DatabaseError as error:
             raise translate(error, self._path) from error
+
+
+def _kept(
+    first_event: int, batch: Batch, late: frozenset[int]
+) -> Iterator[tuple[int, list[tuple[Producer, int, Event]]]]:
+    """What is stored of the batch: runs of events, each with the id of its first."""
+    start = 0
+    for place in (*sorted(late), len(batch.events)):
+        if place > start:
+            yield first_event + start, batch.events[start:place]
+        start = place + 1
 
 
 class _Changed:

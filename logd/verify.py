@@ -10,11 +10,14 @@ from functools import partial
 from typing import Any
 
 from logd import chain
+from logd.batch import OWN_TYPES
 from logd.blocks import Blocks
 from logd.database import Connection, DatabaseError
 from logd.migrations import schema_version
+from logd.removed import ERASED, PRUNED
 from logd.rollups import Rollups, SubjectRow
 from shared.schema import Malformed
+from shared.wire import unpack_props
 
 BATCHES_PER_READ = 500
 FINDINGS_MAX = 100
@@ -28,6 +31,7 @@ class Verdict:
 
     batches: int = 0
     events: int = 0
+    removed: int = 0  # events that are gone, each by a removal that the chain covers
     head: str = ""
     findings: list[str] = field(default_factory=list)
 
@@ -100,27 +104,119 @@ def _batches(connection: Connection) -> Iterator[_Batch]:
         last = rows[-1][0]
 
 
+class _Ahead:
+    """Rows in the order of event ids, the first column, read beside the batches."""
+
+    def __init__(self, connection: Connection, sql: str) -> None:
+        self._rows = iter(connection.execute(sql))
+        self.row = next(self._rows, None)
+
+    def advance(self) -> None:
+        self.row = next(self._rows, None)
+
+    def below(self, event_id: int) -> Iterator[Any]:
+        while self.row is not None and self.row[0] < event_id:
+            yield self.row
+            self.advance()
+
+
+class _Removals:
+    """What is noted of events that are gone or say less, batch by batch."""
+
+    def __init__(self, connection: Connection, verdict: Verdict) -> None:
+        self._connection = connection
+        self._verdict = verdict
+        self._hashes: dict[int, chain.Removal] = {}
+        self.there = schema_version(connection) >= 3
+        if self.there:
+            self._runs = _Ahead(
+                connection, "SELECT first, last, removal FROM removed ORDER BY first"
+            )
+            self._leaves = _Ahead(connection, "SELECT event, hash FROM leaf ORDER BY event")
+            self._redacted = _Ahead(
+                connection, "SELECT event, removal, hash FROM redacted ORDER BY event, removal"
+            )
+
+    def of(self, batch: _Batch, present: dict[int, bytes]) -> tuple[set[int], bool]:
+        """Puts the leaves that the batch was stored with among those `present`; the ids of events
+        that are gone, and whether no leaf is left to compare.
+        """
+        if not self.there:
+            return set(), False
+        end = batch.first_event + batch.events
+        gone = self._gone(batch.first_event, end)
+        again = gone & present.keys()
+        for event_id in sorted(again):
+            self._verdict.found(f"{batch}: event {event_id} is there, though it was removed")
+        said: dict[int, bytes] = {}
+        for event_id, removal, leaf in self._redacted.below(end):
+            self._hash(removal).add_redaction(event_id, leaf)
+            said[event_id] = leaf  # the latest counts
+        for event_id, leaf in said.items():
+            if event_id in present and present[event_id] != leaf:
+                self._verdict.found(f"{batch}: event {event_id} was changed after its redaction")
+        kept = dict(self._leaves.below(end))
+        for event_id in said.keys() | gone:
+            present[event_id] = kept.get(event_id, b"")
+        return gone, 0 < len(gone) == batch.events and not again
+
+    def _gone(self, first: int, end: int) -> set[int]:
+        runs, gone = self._runs, set[int]()
+        while runs.row is not None and runs.row[0] < end:
+            run_first, run_last, removal = runs.row
+            gone.update(range(max(first, run_first), min(end - 1, run_last) + 1))
+            if run_last >= end:
+                break  # the next batch has the rest of it
+            self._hash(removal).add_run(run_first, run_last)
+            runs.advance()
+        return gone
+
+    def _hash(self, removal: int) -> chain.Removal:
+        return self._hashes.setdefault(removal, chain.Removal())
+
+    def check(self) -> None:
+        """Behind the last batch: whether each removal is the one that the chain tells of."""
+        if not self.there:
+            return
+        if self._runs.row is not None:
+            self._verdict.found(f"removal of event {self._runs.row[0]}: no batch has it")
+        for removal, event_id, kind, events, stored in self._connection.execute(
+            "SELECT id, event, kind, events, hash FROM removal ORDER BY id"
+        ):
+            hashed = self._hashes.pop(removal, chain.Removal())
+            self._verdict.removed += hashed.events
+            if hashed.events != events or hashed.hash(removal, kind) != stored:
+                self._verdict.found(f"removal {removal}: what it took out was changed")
+            elif not self._is_said(removal, event_id, stored):
+                self._verdict.found(f"removal {removal}: event {event_id} does not say so")
+        for removal in self._hashes:
+            self._verdict.found(f"removal {removal}: is not there, though events are gone by it")
+
+    def _is_said(self, removal: int, event_id: int, digest: bytes) -> bool:
+        row = self._connection.execute(
+            "SELECT t.name, e.props FROM event e JOIN event_type t ON t.id = e.type WHERE e.id = ?",
+            (event_id,),
+        ).fetchone()
+        if row is None or row[0] not in OWN_TYPES:
+            return False
+        try:
+            said = unpack_props(row[1])
+        except Malformed:
+            return False
+        return bool(said.get("removal") == removal and said.get("hash") == digest.hex())
+
+
 def _check_chain(
     connection: Connection, verdict: Verdict, rollups: Rollups, blocks: Blocks, progress: Progress
 ) -> None:
     head, next_batch, next_event = chain.GENESIS, 1, 1
+    removals = _Removals(connection, verdict)
     for batch in _batches(connection):
         if batch.id != next_batch:
             verdict.found(f"batch {next_batch} to {batch.id - 1}: removed")
         if batch.first_event != next_event:
             verdict.found(f"{batch}: does not follow event {next_event - 1}")
-        try:
-            leaves = list(_leaves(connection, batch, verdict, rollups, blocks))
-        except DatabaseError as error:
-            verdict.found(f"{batch}: an event was changed and cannot be read: {error}")
-            leaves = [b""] * batch.events
-        if len(leaves) != batch.events:
-            verdict.found(
-                f"{batch}: {len(leaves)} events are there, {batch.events} were stored:"
-                " some were removed or added"
-            )
-        elif chain.combine(leaves) != batch.leaves_hash:
-            verdict.found(f"{batch}: an event was changed")
+        _check_events(connection, batch, verdict, rollups, blocks, removals, progress)
         losses = connection.execute(
             "SELECT p.uid || '-' || p.key, l.first, l.last, l.cause FROM loss l"
             " JOIN producer p ON p.id = l.producer WHERE l.batch = ? ORDER BY l.id",
@@ -140,9 +236,8 @@ def _check_chain(
         head = batch.hash
         next_batch, next_event = batch.id + 1, batch.first_event + batch.events
         verdict.batches += 1
-        verdict.events += len(leaves)
-        progress(len(leaves))
     verdict.head = head.hex()
+    removals.check()
     stray = connection.execute(
         "SELECT count(*) FROM event WHERE id >= ? OR id < 1", (next_event,)
     ).fetchone()[0]
@@ -150,9 +245,39 @@ def _check_chain(
         verdict.found(f"{stray} events belong to no batch")
 
 
+def _check_events(
+    connection: Connection,
+    batch: _Batch,
+    verdict: Verdict,
+    rollups: Rollups,
+    blocks: Blocks,
+    removals: _Removals,
+    progress: Progress,
+) -> None:
+    try:
+        leaves = dict(_leaves(connection, batch, verdict, rollups, blocks))
+    except DatabaseError as error:
+        verdict.found(f"{batch}: an event was changed and cannot be read: {error}")
+        removals.of(batch, {})
+        return
+    there = len(leaves)
+    gone, none_left = removals.of(batch, leaves)
+    verdict.events += there
+    progress(batch.events)
+    if none_left:
+        return  # its leaves' hash alone goes into the chain
+    if len(leaves) != batch.events:
+        verdict.found(
+            f"{batch}: {there} events are there, {batch.events - len(gone)} should be:"
+            " some were removed or added"
+        )
+    elif chain.combine(leaves[event_id] for event_id in sorted(leaves)) != batch.leaves_hash:
+        verdict.found(f"{batch}: an event was changed")
+
+
 def _leaves(
     connection: Connection, batch: _Batch, verdict: Verdict, rollups: Rollups, blocks: Blocks
-) -> Iterator[bytes]:
+) -> Iterator[tuple[int, bytes]]:
     cursor = connection.execute(
         "SELECT e.salt, e.id, p.uid || '-' || p.key, e.sequence, e.ts_ns, t.name, e.user, e.props"
         " FROM event e JOIN producer p ON p.id = e.producer JOIN event_type t ON t.id = e.type"
@@ -163,21 +288,29 @@ def _leaves(
         try:
             rollups.add(kind, ts_ns, user, props)
             blocks.add(event_id, ts_ns)
-            yield chain.leaf(salt, event_id, producer, sequence, ts_ns, kind, user, props)
+            yield (
+                event_id,
+                chain.leaf(salt, event_id, producer, sequence, ts_ns, kind, user, props),
+            )
         except (Malformed, TypeError, ValueError, AttributeError) as error:
             # Values that the daemon never writes: of another type, or no longer msgpack.
             verdict.found(f"{batch}: event {event_id} was changed and cannot be read: {error}")
-            yield b""
+            yield event_id, b""
 
 
 def _check_sums(connection: Connection, verdict: Verdict) -> None:
     counters = dict(connection.execute("SELECT name, value FROM counter").fetchall())
-    for name, sql in (
-        ("stored", "SELECT count(*) FROM event"),
-        ("lost", "SELECT coalesce(sum(last - first + 1), 0) FROM loss"),
-        ("commits", "SELECT count(*) FROM batch"),
-    ):
-        counted = connection.execute(sql).fetchone()[0]
+    gone = counters.get(PRUNED, 0) + counters.get(ERASED, 0)
+    checks: list[tuple[str, str, int]] = [
+        ("stored", "SELECT count(*) FROM event", gone),
+        ("lost", "SELECT coalesce(sum(last - first + 1), 0) FROM loss", 0),
+        ("commits", "SELECT count(*) FROM batch", 0),
+    ]
+    if schema_version(connection) >= 3:
+        by_kind = "SELECT coalesce(sum(events), 0) FROM removal WHERE kind = "
+        checks += [(kind, f"{by_kind}'{kind}'", 0) for kind in (PRUNED, ERASED)]
+    for name, sql, more in checks:
+        counted = connection.execute(sql).fetchone()[0] + more
         if counted != counters.get(name, 0):
             verdict.found(f"counter {name}: {counters.get(name, 0)}, counted {counted}")
     twice = connection.execute(
@@ -230,7 +363,8 @@ def _check_blocks(
     types: Counter[str] = Counter()
     for (kind, _day, _user), events in rollups.days.items():
         types[kind] += events
-    stored = dict(connection.execute("SELECT name, events FROM event_type").fetchall())
+    # One whose events are all gone keeps its number, and is not there by the events.
+    stored = dict(connection.execute("SELECT name, events FROM event_type WHERE events <> 0"))
     _compare("event_type", stored, dict(types), verdict)
 
 

@@ -72,7 +72,7 @@ class Tally:
         )
         check_sums(status, attempted=attempted, accepted=accepted, refused=refused, killed=killed)
         accounted = ("stored", "quarantined_events", "pending", "lost")
-        self.counts["unheard"] += sum(status[name] for name in accounted) - accepted
+        self.counts["unheard"] += sum(status[name] for name in accounted) - accepted - status["own"]
         assert (twice, out_of_order) == (0, 0)
 
 
