@@ -1,12 +1,14 @@
-"""Persons named in the properties of others' events: found, and taken out (pure).
+"""Mentions: where an event's properties name a person other than as the event's own user (pure).
 
-A value names a person under a key that says so, at any depth: a report that was read about user 7
-has `{"report": "timeline", "params": {"user": "7"}}`.
+One definition, for who reads about a person and for who takes a person out: a value below one of
+`KEYS`, at any depth, that is the person's id. A report that was read about user 7 has
+`{"report": "timeline", "params": {"user": "7"}}`. An id is compared as the trail keeps users: a
+whole number is its decimal text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
@@ -21,28 +23,39 @@ MARKS = (b"user", b"login")
 IsPerson = Callable[[str], bool]
 
 
-def redact(props: bytes, is_person: IsPerson) -> bytes | None:
-    """The packed properties with `(erased)` for such a person; None when there is none in them.
+def mentions(props: Mapping[str, Any], user: str) -> bool:
+    """Whether the properties name that user."""
+    return without(props, lambda name: name == user) is not props
+
+
+def redact(packed: bytes, is_person: IsPerson) -> bytes | None:
+    """Packed properties with ERASED for each such person; None when there is none in them.
 
     Raises Malformed for what is no msgpack.
     """
-    if not any(mark in props for mark in MARKS):
+    if not any(mark in packed for mark in MARKS):
         return None
-    before = unpack_props(props)
-    after = _redacted(before, is_person, named=False)
+    before = unpack_props(packed)
+    after = without(before, is_person)
     return None if after is before else bytes(msgpack.packb(after))
 
 
-def _redacted(value: Any, is_person: IsPerson, *, named: bool) -> Any:
-    """The value itself where nothing is to be taken out of it. `named`: below one of the keys."""
+def without(props: Mapping[str, Any], is_person: IsPerson) -> Mapping[str, Any]:
+    """The properties with ERASED for each such person; the very same where there is none."""
+    made: Mapping[str, Any] = _without(props, is_person, named=False)
+    return made
+
+
+def _without(value: Any, is_person: IsPerson, *, named: bool) -> Any:
+    """`named`: below one of the keys."""
     if isinstance(value, dict):
         made: Any = {
-            key: _redacted(item, is_person, named=named or key in KEYS)
+            key: _without(item, is_person, named=named or key in KEYS)
             for key, item in value.items()
         }
         return made if any(made[key] is not value[key] for key in value) else value
-    if isinstance(value, list):
-        made = [_redacted(item, is_person, named=named) for item in value]
+    if isinstance(value, list | tuple):
+        made = [_without(item, is_person, named=named) for item in value]
         return made if any(a is not b for a, b in zip(made, value, strict=True)) else value
     if named and _may_name(value) and is_person(str(value)):
         return ERASED

@@ -1,0 +1,73 @@
+"""Who is mentioned in an event: one definition, for reading about a person and for erasing one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+
+from logd.mentions import ERASED, KEYS, mentions, redact, without
+from shared.wire import unpack_props
+
+MENTIONS: list[dict[str, Any]] = [
+    {"user": "7"},
+    {"user": 7},
+    {"users": ["3", "7"]},
+    {"users": [3, 7]},
+    {"user_id": "7", "other": 1},
+    {"login": "7"},
+    {"report": "timeline", "params": {"user": "7", "limit": 50}},
+    {"a": [{"b": {"users": [["7"]]}}]},
+    {"users": [{"user": 7}]},
+    {"users": ("7",)},
+]
+NO_MENTIONS: list[dict[str, Any]] = [
+    {},
+    {"task": 7},
+    {"user": "77"},
+    {"user": "a7"},
+    {"user": 7.0},
+    {"user": None},
+    {"users": "12 of them"},
+    {"users": {"7": 1}},
+    {"names": ["7"]},
+    {"User": "7"},
+]
+
+
+@pytest.mark.parametrize("props", MENTIONS)
+def test_a_person_named_under_one_of_the_keys_is_mentioned_and_can_be_taken_out(
+    props: dict[str, Any],
+) -> None:
+    assert mentions(props, "7")
+    taken_out = redact(msgpack.packb(props), {"7"}.__contains__)
+    assert taken_out is not None
+    assert not mentions(unpack_props(taken_out), "7")
+    assert ERASED in str(unpack_props(taken_out))
+    assert redact(taken_out, {"7"}.__contains__) is None
+
+
+@pytest.mark.parametrize("props", NO_MENTIONS)
+def test_what_only_looks_like_a_person_is_no_mention_and_stays(props: dict[str, Any]) -> None:
+    assert not mentions(props, "7")
+    assert redact(msgpack.packb(props), {"7"}.__contains__) is None
+
+
+def test_only_the_mention_itself_is_replaced_and_the_original_stays() -> None:
+    props = {"user": "7", "n": [1, {"users": ["3", "7", 7], "task": 7}], "f": True}
+    assert without(props, {"7"}.__contains__) == {
+        "user": ERASED, "n": [1, {"users": ["3", ERASED, ERASED], "task": 7}], "f": True,
+    }  # fmt: skip
+    assert props["user"] == "7"
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_boolean_is_nobody(value: bool) -> None:
+    assert not mentions({"user": value}, "1")
+    assert not mentions({"user": value}, "True")
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_an_id_is_any_text(key: str) -> None:
+    assert mentions({key: "anna o'hara\n"}, "anna o'hara\n")
