@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -37,9 +38,18 @@ def printable(text: object) -> str:
     )
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+# JSON lets these stand as they are; but they command terminals, and end lines for some readers.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
+
+
 def to_json(value: object) -> str:
-    """Valid JSON for any stored value; see `plain`."""
-    return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"))
+    """Valid JSON for any stored value, on one line and without control characters; see `plain`."""
+    try:
+        text = _encode(value)
+    except (ValueError, TypeError):  # what JSON has no form for; rare, and looked for only then
+        text = _encode(plain(value))
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(value: Any) -> Any:
@@ -61,15 +71,19 @@ def jsonl(rows: Iterable[Row]) -> Iterator[str]:
         yield to_json(row)
 
 
+_CSV_END = "\r\n"
+
+
 def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
     """RFC 4180 lines with a head; `props` as JSON."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="")
+    # Only what is in its line's end does the writer put in quotes: a user may have a line's end.
+    writer = csv.writer(buffer, lineterminator=_CSV_END)
     for values in _csv_values(rows):
         buffer.seek(0)
         buffer.truncate()
         writer.writerow(values)
-        yield buffer.getvalue()
+        yield buffer.getvalue().removesuffix(_CSV_END)
 
 
 def _csv_values(rows: Iterable[Row]) -> Iterator[list[Any]]:

@@ -9,11 +9,12 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from logd.commands.options import parse_time
-from logd.render import line, printable, to_json
+from logd.render import csv_lines, line, printable, to_json
 from tests.support import ROOT, Instance, Process, check_sums
 
 EMIT = """
@@ -145,3 +146,29 @@ def test_a_line_is_one_line() -> None:
     row = {"id": 1, "ts_ns": 2**62, "type": "x", "user": None, "props": {"a\n": "b\r\u2028"}}
     assert len(line(row).splitlines()) == 1
     assert printable("\x9b\x07é") == r"\x9b\x07é"
+
+
+HOSTILE = 'a\nb\rc\r\nd,"e";\x00\x1b[2J\x7f\x9b\x85\u2028\u2029é\U0001f600'
+
+
+def event_row(user: str | None, props: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": 1, "ts_ns": 2**62, "stored_ns": 2**63 - 1, "type": "x", "user": user,
+        "producer": "0-1", "sequence": 3, "props": props,
+    }  # fmt: skip
+
+
+def test_csv_keeps_hostile_text_of_a_user_as_it_is() -> None:
+    text = "\n".join(csv_lines([event_row(HOSTILE, {"t": HOSTILE}), event_row(None, {})])) + "\n"
+    first, second = csv.DictReader(io.StringIO(text, newline=""))
+    assert (first["user"], second["user"]) == (HOSTILE, "")
+    assert json.loads(first["props"]) == {"t": HOSTILE}
+
+
+def test_a_json_line_is_one_line_for_every_reader_and_commands_no_terminal() -> None:
+    text = to_json(event_row(HOSTILE, {HOSTILE: [HOSTILE, 2**64 - 1, -(2**63), 0.1, b"\x9b"]}))
+    assert len(text.splitlines()) == 1
+    assert all(char.isprintable() for char in text)
+    assert json.loads(text) == event_row(
+        HOSTILE, {HOSTILE: [HOSTILE, 2**64 - 1, -(2**63), 0.1, "mw=="]}
+    )
