@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from logd import __version__
-from logd.commands import reading, serving, verifying
+from logd.commands import exporting, reading, serving, verifying
 from logd.commands.options import fail
 from logd.database import DatabaseError, translate
 from logd.errors import EXIT_CONFIG, LogdError
@@ -53,6 +53,6 @@ def main() -> None:
 for command in (
     *(serving.init, serving.run, serving.status),
     *(reading.query, reading.tail, reading.losses),
-    verifying.verify,
+    *(exporting.export, verifying.verify),
 ):
     main.add_command(command)

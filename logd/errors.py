@@ -72,6 +72,12 @@ class NotYet(LogdError):
     exit_code = EXIT_TEMPORARY
 
 
+class NotInstalled(LogdError):
+    """What was asked for needs a package that is not installed."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
 class SystemRefused(LogdError):
     """The operating system gave this process less than it needs: descriptors, memory."""
 

@@ -38,7 +38,10 @@ def printable(text: object) -> str:
     )
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+# Nothing stored is circular: not to look for that saves a third.
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
 # JSON lets these stand as they are; but they command terminals, and end lines for some readers.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
 
@@ -49,6 +52,8 @@ def to_json(value: object) -> str:
         text = _encode(value)
     except (ValueError, TypeError):  # what JSON has no form for; rare, and looked for only then
         text = _encode(plain(value))
+    if text.isascii() and "\x7f" not in text:
+        return text
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -5,7 +5,7 @@ A report is a function of a connection and its parameters. Nobody outside sends 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,8 +222,8 @@ def _page(parameters: Parameters) -> tuple[int | None, int]:
 def event_page(
     connection: Connection,
     *,
-    event_type: str | None = None,
-    user: str | None = None,
+    event_type: str | Sequence[str] | None = None,
+    user: str | Sequence[str] | None = None,
     since_ns: int | None = None,
     until_ns: int | None = None,
     before_id: int | None = None,
@@ -232,27 +232,34 @@ def event_page(
 ) -> Answer:
     """A page of events, newest first, or oldest first with `after_id`; `next` continues it.
 
+    Of several types, of several users: those of any of them; of an empty list, of any at all.
     `since_ns` is inclusive, `until_ns` is not.
     """
+    types, users = _several(event_type), _several(user)
     direction = "DESC" if after_id is None else "ASC"
     conditions: list[tuple[str, Any]] = [
-        ("e.type = (SELECT id FROM event_type WHERE name = ?)", event_type),
-        ("e.user = ?", user),
         ("e.ts_ns >= ?", since_ns),
         ("e.ts_ns < ?", until_ns),
         ("e.id < ?", before_id),
         ("e.id > ?", after_id),
     ]
+    if len(types) == 1:
+        conditions += [("e.type = (SELECT id FROM event_type WHERE name = ?)", types[0])]
     source, order = "event e", f"e.id {direction}"
-    if user is not None or since_ns is not None or until_ns is not None:
-        source, order = _by_block(event_type, user), f"b.block {direction}, e.id {direction}"
+    if users or len(types) > 1 or since_ns is not None or until_ns is not None:
+        source, order = _by_block(types, users), f"b.block {direction}, e.id {direction}"
         conditions += [
             ("b.last_ts_ns >= ?", since_ns),
             ("b.first_ts_ns < ?", until_ns),
             (f"b.block <= ? >> {BLOCK_BITS}", before_id),
             (f"b.block >= ? >> {BLOCK_BITS}", after_id),
         ]
-    asked = [(sql, value) for sql, value in conditions if value is not None]
+    asked = [(sql, [value]) for sql, value in conditions if value is not None]
+    if users:
+        asked.append(_among("e.user", users))
+    if len(types) > 1:
+        among, names = _among("name", types)
+        asked.append((f"e.type IN (SELECT id FROM event_type WHERE {among})", names))  # noqa: S608 - question marks only
     where = " AND ".join(sql for sql, _ in asked) or "1"
     # First the ids alone: of what is sorted within a block no row is read but those of the page.
     ids = f"SELECT e.id FROM {source} WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - question marks only
@@ -264,7 +271,7 @@ def event_page(
         " FROM event e CROSS JOIN event_type t ON t.id = e.type"
         " CROSS JOIN producer p ON p.id = e.producer"
         f" WHERE e.id IN ({ids}) ORDER BY e.id {direction}",
-        [*(value for _, value in asked), limit + 1],
+        [*(value for _, values in asked for value in values), limit + 1],
     )
     more = len(rows) > limit
     rows = rows[:limit]
@@ -273,14 +280,18 @@ def event_page(
     return Answer(rows, rows[-1]["id"] if more else None)
 
 
-def _by_block(event_type: str | None, user: str | None) -> str:
+def _several(value: str | Sequence[str] | None) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def _by_block(types: list[str], users: list[str]) -> str:
     """Events, block by block, by the index that finds those asked for within one."""
-    if user is not None:
+    if users:
         # The plus takes away the column's affinity, with which the expression's index is not used.
         here = f"(e.id >> {BLOCK_BITS}) = +b.block"
         return f"event_block b CROSS JOIN event e INDEXED BY event_user ON {here}"
     first = f"b.block << {BLOCK_BITS}"
-    index = "NOT INDEXED" if event_type is None else "INDEXED BY event_type_id"
+    index = "NOT INDEXED" if not types else "INDEXED BY event_type_id"
     here = f"e.id BETWEEN {first} AND ({first}) + {BLOCK_EVENTS - 1}"
     return f"event_block b CROSS JOIN event e {index} ON {here}"
 

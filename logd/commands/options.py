@@ -59,7 +59,23 @@ class Time(click.ParamType[int]):
             )
 
 
-_AGO = re.compile(r"(\d+)([smhd])\Z")
+class Duration(click.ParamType[int]):
+    """A length of time, in nanoseconds: 90m, 12h, 30d."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        found = _AGO.match(str(value))
+        if not found:
+            self.fail(f"{value!r} is no length of time. Write 90m, 12h or 30d.", param, context)
+        return int(found[1]) * _AGO_S[found[2]] * 10**9
+
+
+_AGO = re.compile(r"(\d{1,8})([smhd])\Z")
 _AGO_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
 
 from logd import instance, render
 from logd import status as status_text
-from logd.commands.options import Time, config_option, put
+from logd.commands.choosing import selection_options
+from logd.commands.options import config_option, put
 from logd.config import Config
 from logd.database import Connection
 from logd.reports import PAGE_ROWS_MAX, event_page, loss_page
+from logd.selection import Selection, newest, newest_id, pages
 from shared.query import Row
 
 TAIL_INTERVAL_S = 0.25
@@ -21,27 +23,20 @@ TAIL_INTERVAL_S = 0.25
 
 @click.command()
 @config_option
-@click.option("--type", "event_type", metavar="T", help="Only events of this type.")
-@click.option("--user", metavar="U", help="Only events of this user.")
-@click.option("--since", type=Time(), help="From this time on: 2026-03-01, 12h (ago), ...")
-@click.option("--until", type=Time(), help="Before this time.")
+@selection_options
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many, the newest.")
 @click.option("--format", "form", type=click.Choice(list(render.FORMATS)), default="table")
-def query(
-    config: Config,
-    event_type: str | None,
-    user: str | None,
-    since: int | None,
-    until: int | None,
-    limit: int | None,
-    form: str,
-) -> None:
+def query(config: Config, selection: Selection, limit: int | None, form: str) -> None:
     """Print events, oldest first."""
     connection = instance.open_for_events(config)
     try:
-        asked: dict[str, Any] = {"event_type": event_type, "user": user}
-        asked |= {"since_ns": since, "until_ns": until}
-        rows = _newest(connection, limit, **asked) if limit else _all(connection, **asked)
+        rows: Iterable[Row]
+        if limit:
+            top = newest_id(connection)
+            rows = newest(connection, selection, limit, up_to_id=top, rows_max=PAGE_ROWS_MAX)
+        else:
+            found = pages(connection, selection, rows_max=PAGE_ROWS_MAX)
+            rows = (row for _, page in found for row in page)
         for line in render.FORMATS[form](rows):
             put(line)
     finally:

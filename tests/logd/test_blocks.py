@@ -70,6 +70,10 @@ def connection(events: list[Event]) -> Iterator[Connection]:
     store.close()
 
 
+def several(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else value or []
+
+
 def ids(events: list[Event], **asked: Any) -> list[int]:
     """What `event_page` must find, the slow way; oldest first."""
     since, until = asked.get("since_ns", 0), asked.get("until_ns", 2**63)
@@ -77,8 +81,8 @@ def ids(events: list[Event], **asked: Any) -> list[int]:
         number
         for number, event in enumerate(events, start=1)
         if since <= event.ts_ns < until
-        and event.type == asked.get("event_type", event.type)
-        and ("user" not in asked or event.user == asked["user"])
+        and event.type in (several(asked.get("event_type")) or [event.type])
+        and (not asked.get("user") or event.user in several(asked["user"]))
         and asked.get("after_id", 0) < number < asked.get("before_id", 2**63)
     ]
 
@@ -101,8 +105,10 @@ def test_every_combination_of_filters_finds_what_reading_all_events_finds(
     for _ in range(120):
         since = (10**6 + rng.randrange(-1000, EVENTS)) * SECOND_NS
         asked: dict[str, Any] = {
-            "event_type": rng.choice(("page_view", "login", "rare", "never_seen")),
-            "user": rng.choice(("1", "2", "4", "nobody")),
+            "event_type": rng.sample(
+                ("page_view", "login", "logout", "rare", "never_seen"), rng.randrange(4)
+            ),
+            "user": rng.sample(("1", "2", "4", "nobody"), rng.randrange(4)),
             "since_ns": since,
             "until_ns": since + rng.choice((60, 3600, 10**6)) * SECOND_NS,
             "before_id": rng.randrange(EVENTS + 2),
@@ -175,6 +181,8 @@ def test_pages_in_both_directions_put_together_are_all_of_it_once(
         ({"user": "nobody"}, 0.01),
         ({"user": "1", "event_type": "rare"}, 0.01),
         ({"user": "4", "event_type": "page_view", "since_ns": 1}, 0.01),
+        ({"user": ["nobody", "4"], "until_ns": 1}, 0.01),
+        ({"event_type": ["rare", "never_seen"]}, 0.01),
         ({"user": "1", "event_type": "login"}, 0.5),
     ],
 )

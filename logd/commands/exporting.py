@@ -1,0 +1,86 @@
+"""`logd export`: events for other programs, in a file or on the way to one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from logd import instance
+from logd.commands.choosing import selection_options
+from logd.commands.options import Duration, config_option
+from logd.config import Config
+from logd.exporting import FORMS, Copy, Export, Tell, record_copy
+from logd.partial import cannot_be_written, whole_file
+from logd.selection import Selection
+
+STANDARD_OUTPUT = "standard output"
+
+
+@click.command()
+@config_option
+@selection_options
+@click.option(
+    "--format", "form", type=click.Choice(list(FORMS)), default="jsonl", show_default=True
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file to write, mode 0600; without it, standard output.",
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option(
+    "--expires",
+    type=Duration(),
+    default="30d",
+    show_default=True,
+    help="When you will have removed this copy, from now.",
+)
+def export(
+    config: Config,
+    selection: Selection,
+    form: str,
+    output: Path | None,
+    force: bool,
+    expires: int,
+) -> None:
+    """Copy events into a file that other programs read, whatever their number."""
+    if output is None and form == "parquet" and sys.stdout.isatty():
+        raise click.UsageError("parquet is no text: name a file with --output.")
+    made_ns = time.time_ns()
+    connection = instance.open_for_events(config)
+    work = Export(connection, selection)
+    complete = False
+    try:
+        with click.progressbar(
+            length=work.top, label="exporting", file=sys.stderr, hidden=not sys.stderr.isatty()
+        ) as bar:
+            if output is None:
+                _to_standard_output(work, form, bar.update)
+            else:
+                with whole_file(output, force=force) as file:
+                    work.write(form, file, bar.update)
+        complete = True
+    finally:
+        connection.close()
+        # A file that was not completed is gone; what went to a reader who then left is not.
+        if complete or (output is None and work.events):
+            place = STANDARD_OUTPUT if output is None else str(output.absolute())
+            expires_ns = made_ns + expires
+            record_copy(
+                config,
+                Copy(form, place, made_ns, expires_ns, work.events, complete, selection.filters),
+            )
+    click.echo(f"exported {work.events:,} events to {output or STANDARD_OUTPUT}", err=True)
+
+
+def _to_standard_output(work: Export, form: str, tell: Tell) -> None:
+    try:
+        work.write(form, sys.stdout.buffer, tell)
+    except BrokenPipeError:
+        raise  # who read it has seen enough
+    except OSError as error:
+        raise cannot_be_written(STANDARD_OUTPUT, error) from error

@@ -1,0 +1,121 @@
+"""Exports: events in a form that other programs read, at any size, in memory that does not grow.
+
+The three forms hold the same rows and the same columns (`render.COLUMNS`). Times are whole
+nanoseconds in all of them. Properties are JSON, as text where a column holds text. What JSON has no
+form for is the same text in all of them: bytes are base64, not-a-number and infinities are "nan",
+"inf", "-inf". An event without a user has null there, in CSV an empty field: no user is empty.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from logd import lock, parquet, render
+from logd.config import Config
+from logd.database import Connection
+from logd.selection import Selection, newest_id, pages
+from shared.client import Client
+from shared.query import Row
+
+# An event is at most 32 KiB: a page is at most 16 MiB, of the usual ones 0.2.
+PAGE_ROWS = 500
+STORED_TIMEOUT_S = 5.0
+
+_log = logging.getLogger("logd")
+
+Tell = Callable[[int], None]
+
+
+def _text(lines: Callable[[Iterable[Row]], Iterator[str]]) -> Callable[..., None]:
+    def write(rows: Iterable[Row], out: BinaryIO) -> None:
+        for line in lines(rows):
+            out.write(line.encode() + b"\n")
+
+    return write
+
+
+FORMS: dict[str, Callable[[Iterable[Row], BinaryIO], None]] = {
+    "jsonl": _text(render.jsonl),
+    "csv": _text(render.csv_lines),
+    "parquet": parquet.write,
+}
+
+
+class Export:
+    """One export. What is stored after it was made is not in it, so that it ends.
+
+    `events` is how many have been handed on so far, `top` the id of the last that may be in it.
+    """
+
+    def __init__(self, connection: Connection, selection: Selection) -> None:
+        self.events = 0
+        self.top = newest_id(connection)
+        self._connection = connection
+        self._selection = selection
+
+    def write(self, form: str, out: BinaryIO, tell: Tell = lambda _ids: None) -> None:
+        """Writes it, whole. `tell` hears how many further ids have been looked at.
+
+        Raises OSError from `out`, NotInstalled for a form that needs more than is there.
+        """
+        FORMS[form](self._rows(tell), out)
+        out.flush()
+
+    def _rows(self, tell: Tell) -> Iterator[Row]:
+        seen = 0
+        found = pages(self._connection, self._selection, up_to_id=self.top, rows_max=PAGE_ROWS)
+        for position, rows in found:
+            self.events += len(rows)
+            yield from rows
+            position = self.top if position is None else position
+            tell(position - seen)
+            seen = position
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of events outside the trail: where it lies, and when who made it means to remove it.
+
+    `complete` is false for one whose reader went away before its end. Times in nanoseconds.
+    """
+
+    form: str
+    place: str
+    made_ns: int
+    expires_ns: int
+    events: int
+    complete: bool
+    filters: dict[str, Any]
+
+
+def record_copy(config: Config, copy: Copy) -> bool:
+    """Notes in the trail that the copy was made; whether that will be there for certain.
+
+    It names no person. With no daemon running it waits in an outbox for the next one.
+    """
+    client = Client(config.socket)
+    try:
+        noted = client.emit(
+            "trail_exported",
+            ts_ns=copy.made_ns,
+            props={
+                "format": copy.form,
+                "filters": copy.filters,
+                "events": copy.events,
+                "complete": copy.complete,
+                "expires_ns": copy.expires_ns,
+            },
+        )
+        running, _page = lock.look(config.lock_file)
+        if noted and running is not None:
+            client.flush(STORED_TIMEOUT_S)
+    finally:
+        client.close()
+    if not noted:
+        _log.warning(
+            "the trail could not take the note of this export: is %s there?", config.socket
+        )
+    return noted

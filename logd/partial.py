@@ -1,0 +1,87 @@
+"""A file that is there whole or not at all: written beside its place, on the disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from logd.errors import CannotCreate, LogdError, NotYet, StorageFailed
+
+FILE_MODE = 0o600
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
+    """Opens PATH.partial for writing; at the end of the `with` it is flushed and renamed to PATH.
+
+    An error in between leaves nothing behind, and what was at PATH as it was. Raises CannotCreate
+    where a file is in the way (`force` replaces a regular one) or none can be made, NotYet on a
+    full disk, StorageFailed on a broken one.
+    """
+    partial = path.with_name(path.name + ".partial")
+    _check_free(path, partial, force)
+    try:
+        if force:
+            partial.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(partial, flags, FILE_MODE)
+    except OSError as error:
+        raise cannot_be_written(path, error) from error
+    try:
+        with open(fd, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(fd)
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise cannot_be_written(path, error) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _check_free(path: Path, partial: Path, force: bool) -> None:
+    try:
+        there = path.lstat()
+    except OSError:
+        there = None
+    if there is not None and not stat.S_ISREG(there.st_mode):
+        raise CannotCreate(
+            f"{path}: is there and no regular file, so it is not replaced. Name another file."
+        )
+    if force:
+        return
+    if there is not None:
+        raise CannotCreate(f"{path}: is there already. Name another file, or replace it: --force")
+    if os.path.lexists(partial):
+        raise CannotCreate(
+            f"{partial}: is there already: it is being written just now, or was left by a kill. "
+            "If nobody writes it, remove it, or replace it: --force"
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def cannot_be_written(place: Path | str, error: OSError) -> LogdError:
+    """What a failed write of a copy means, and what to do."""
+    why = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return NotYet(
+            f"{place}: {why}. It is not complete; make room there, or name another place."
+        )
+    if error.errno == errno.EIO:
+        return StorageFailed(f"{place}: {why}. It is not complete; look at that disk.")
+    return CannotCreate(f"{place}: cannot be written: {why}.")

@@ -1,0 +1,396 @@
+"""Exports: what another program reads back is what is stored, in memory that does not grow."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from benchmarks.history import History, build
+from logd import instance as instances
+from logd import keyfile
+from logd.batch import Batch
+from logd.exporting import FORMS, PAGE_ROWS, Export
+from logd.selection import Selection
+from logd.store import Store
+from shared.wire import Event
+from tests.support import ROOT, Instance, Process, check_sums, until
+
+HOSTILE = 'a\nb\rc\r\nd,"e";\'\x00\x1b[2J\x7f\x9b\x85\u2028\u2029\ufeffé\U0001f600=1+1'
+PROPS: list[dict[str, Any]] = [
+    {},
+    {HOSTILE: HOSTILE, "": ""},
+    {"most": 2**64 - 1, "least": -(2**63), "past_a_double": 2**53 + 1, "f": 0.1, "t": [True, None]},
+    {"nan": float("nan"), "inf": [float("inf"), {"deep": float("-inf")}], "n": -0.0},
+    {"bytes": b"\x00\xff\x1b", "deep": [{"b": b""}]},
+    {"large": "x" * 30_000},
+]
+USERS = [None, HOSTILE, "7", "-", " ", "null"]
+
+# Each is a program of its own that knows nothing of logd: rows as JSON lines.
+READERS = {
+    "jsonl": """
+import json, sys
+for line in open(sys.argv[1], encoding="utf-8", newline="\\n"):
+    print(json.dumps(json.loads(line)))
+""",
+    "csv": """
+import csv, json, sys
+csv.field_size_limit(2**24)
+for row in csv.DictReader(open(sys.argv[1], encoding="utf-8", newline="")):
+    row |= {name: int(row[name]) for name in ("id", "ts_ns", "stored_ns", "sequence")}
+    row["user"] = row["user"] or None
+    print(json.dumps(row | {"props": json.loads(row["props"])}))
+""",
+    "parquet": """
+import json, sys
+import pyarrow.parquet
+for group in pyarrow.parquet.ParquetFile(sys.argv[1]).iter_batches():
+    for row in group.to_pylist():
+        print(json.dumps(row | {"props": json.loads(row["props"])}))
+""",
+}
+# logd, and how much memory it had at most. (ru_maxrss of a child carries over its parent's.)
+MEASURED = """
+import re, sys
+from logd.cli import main
+try:
+    main(sys.argv[1:], prog_name="logd")
+finally:
+    peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())
+    print("peak", peak[1], file=sys.stderr)
+"""
+
+
+def fill(instance: Instance, repeats: int = 1) -> None:
+    """Stores the hostile events, so many times, without a daemon."""
+    config = instance.config
+    store = Store(config.database, keyfile.read(config.key_file), 1, 10)
+    producer = store.producer(1000, 2**64 - 1)
+    producer.ended = True
+    for _ in range(repeats):
+        batch = Batch(10**6, 10**9)
+        for user in USERS:
+            for props in PROPS:
+                producer.taken += 1
+                packed = msgpack.packb(props)
+                event = Event("page_view", 2**63 - 1 - producer.taken, user, packed)
+                batch.add(producer, producer.taken, event, 1)
+        store.commit(batch, 2**62)
+        batch.settle()
+    store.close()
+
+
+def read_back(form: str, path: Path) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-c", READERS[form], str(path)],
+        capture_output=True, text=True, check=True, cwd="/",
+    )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
+
+
+def export(instance: Instance, form: str, *options: str, code: int = 0) -> tuple[Path, str]:
+    """Exports into a file; the file, and what was said on stderr."""
+    output = instance.directory / f"out.{form}"
+    arguments = ("export", "--format", form, "-o", str(output), *options)
+    done = subprocess.run(
+        [sys.executable, "-m", "logd", *arguments, "--config", str(instance.config.path)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return output, done.stderr
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_another_program_reads_back_what_is_stored_hostile_text_and_all(
+    instance: Instance, form: str
+) -> None:
+    fill(instance)
+    output, said = export(instance, form)
+    rows = read_back(form, output)
+    assert rows == instance.events()
+    assert [row["user"] for row in rows] == [user for user in USERS for _ in PROPS]
+    assert rows[2]["props"] == PROPS[2]
+    assert rows[3]["props"] == {"nan": "nan", "inf": ["inf", {"deep": "-inf"}], "n": 0.0}
+    assert rows[4]["props"] == {"bytes": "AP8b", "deep": [{"b": ""}]}
+    assert rows[0]["stored_ns"] == 2**62
+    assert "exported 36 events" in said
+    assert output.stat().st_mode & 0o777 == 0o600
+    assert not output.with_name(output.name + ".partial").exists()
+
+
+def test_all_forms_hold_the_same_rows_over_many_pages_and_row_groups(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row groups are small here, so that there are several, the last one not full."""
+    monkeypatch.setattr("logd.parquet.GROUP_ROWS_MAX", 2 * PAGE_ROWS)
+    monkeypatch.setattr("logd.parquet.GROUP_BYTES_MAX", 2**21)
+    fill(instance, repeats=2 * PAGE_ROWS // 12)
+    connection = instances.open_for_events(instance.config)
+    found = {}
+    for form in FORMS:
+        path = instance.directory / form
+        with path.open("wb") as file:
+            work = Export(connection, Selection())
+            work.write(form, file)
+        found[form] = read_back(form, path)
+        assert work.events == len(found[form]) == 36 * (2 * PAGE_ROWS // 12)
+    connection.close()
+    assert found["csv"] == found["jsonl"] == found["parquet"]
+    assert [row["id"] for row in found["csv"]] == list(range(1, work.events + 1))
+
+
+def test_parquet_columns_are_of_the_types_that_are_promised(instance: Instance) -> None:
+    from pyarrow import parquet
+
+    fill(instance)
+    output, _said = export(instance, "parquet")
+    schema = parquet.read_schema(output)
+    assert {name: str(schema.field(name).type) for name in schema.names} == {
+        "id": "int64", "ts_ns": "int64", "stored_ns": "int64", "sequence": "int64",
+        "type": "string", "user": "string", "producer": "string", "props": "string",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_an_export_of_nothing_is_a_file_of_no_rows(instance: Instance, form: str) -> None:
+    fill(instance)
+    output, said = export(instance, form, "--type", "nonsense")
+    assert read_back(form, output) == []
+    assert "exported 0 events" in said
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_standard_output_gets_the_same_bytes(instance: Instance, form: str) -> None:
+    fill(instance)
+    output, _said = export(instance, form)
+    command = [sys.executable, "-m", "logd", "export", "--format", form, "--config"]
+    done = subprocess.run(
+        [*command, str(instance.config.path)], capture_output=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == output.read_bytes()
+    assert b"exported 36 events to standard output" in done.stderr
+
+
+def test_what_is_stored_while_an_export_runs_is_not_in_it(instance: Instance) -> None:
+    """So that it ends, however much arrives. No transaction is open between two pages."""
+    fill(instance, repeats=2 * PAGE_ROWS // 36 + 1)
+    connection = instances.open_for_events(instance.config)
+    work = Export(connection, Selection())
+    before = work.top
+    with (instance.directory / "out").open("wb") as file:
+        more = iter([True])
+
+        def arrives(_ids: int) -> None:
+            assert not connection.in_transaction
+            if next(more, False):
+                fill(instance)
+
+        work.write("jsonl", file, arrives)
+    connection.close()
+    assert (work.events, len(instance.events())) == (before, before + 36)
+
+
+def test_filters_choose_what_is_exported(instance: Instance) -> None:
+    fill(instance)
+    output, _said = export(instance, "jsonl", "--user", "7", "--user", HOSTILE.replace("\0", ""))
+    assert [row["user"] for row in read_back("jsonl", output)] == ["7"] * len(PROPS)
+    output, _said = export(instance, "jsonl", "--force", "--where", "f=0.1", "--user", "-")
+    (row,) = read_back("jsonl", output)
+    assert row["props"] == PROPS[2]
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_there_is_replaced_only_by_force(instance: Instance) -> None:
+    fill(instance)
+    output, _said = export(instance, "jsonl")
+    output.chmod(0o644)
+    before = output.read_bytes()
+    _, said = export(instance, "jsonl", "--type", "nonsense", code=73)
+    assert "--force" in said
+    assert output.read_bytes() == before
+    export(instance, "jsonl", "--type", "nonsense", "--force")
+    assert output.read_bytes() == b""
+    assert output.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_another_export_is_writing_is_left_alone(instance: Instance) -> None:
+    fill(instance)
+    partial = instance.directory / "out.jsonl.partial"
+    partial.write_text("another's")
+    _, said = export(instance, "jsonl", code=73)
+    assert "out.jsonl.partial" in said and "--force" in said
+    assert partial.read_text() == "another's"
+    output, _said = export(instance, "jsonl", "--force")
+    assert len(read_back("jsonl", output)) == 36
+    assert not partial.exists()
+
+
+def test_a_device_or_a_link_is_not_replaced_even_by_force(instance: Instance) -> None:
+    fill(instance)
+    output = instance.directory / "out.jsonl"
+    output.symlink_to("/dev/null")
+    _, said = export(instance, "jsonl", "--force", code=73)
+    assert "no regular file" in said
+    assert output.is_symlink()
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left_behind(
+    instance: Instance, form: str
+) -> None:
+    fill(instance, repeats=3)
+    instance.start()  # it has made the -shm file, so that only the export's own file is too large
+    output = instance.directory / "out"
+    code = (
+        "import resource, signal, sys\nfrom logd.cli import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, (500, {resource.RLIM_INFINITY}))\n"
+        "main(sys.argv[1:], prog_name='logd')\n"
+    )
+    options = ["export", "--format", form, "-o", str(output)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options, "--config", str(instance.config.path)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 75, done.stderr
+    assert f"logd: {output}: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path for path in instance.directory.iterdir() if path.name.startswith("out")] == []
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_a_full_standard_output_is_told(instance: Instance, form: str) -> None:
+    fill(instance)
+    command = [sys.executable, "-m", "logd", "export", "--format", form, "--config"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*command, str(instance.config.path)], stdout=full, stderr=subprocess.PIPE, cwd=ROOT,
+            text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.startswith("logd: standard output: No space left on device")
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_without_pyarrow_it_says_what_to_install(instance: Instance) -> None:
+    fill(instance)
+    code = "import sys\nsys.modules['pyarrow'] = None\nfrom logd.cli import main\nmain()"
+    options = ["export", "--format", "parquet", "-o", str(instance.directory / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options, "--config", str(instance.config.path)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 69
+    assert "logd[parquet]" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (instance.directory / "out.partial").exists()
+
+
+# -- the trail of it -------------------------------------------------------------------------------
+
+
+def test_an_export_is_itself_an_event_that_names_nobody(instance: Instance) -> None:
+    fill(instance)
+    instance.start()
+    began_ns = time.time_ns()
+    export(instance, "csv", "--user", "7", "--type", "page_view", "--expires", "7d")
+    (event,) = instance.events("--type", "trail_exported")
+    assert event["user"] is None
+    expires_ns = event["props"].pop("expires_ns")
+    assert 0 <= expires_ns - began_ns - 7 * 86_400 * 10**9 < 60 * 10**9
+    assert event["props"] == {
+        "format": "csv", "events": len(PROPS), "complete": True,
+        "filters": {"types": ["page_view"], "by_user": True},
+    }  # fmt: skip
+    check_sums(instance.settle(), attempted=37, accepted=37)
+
+
+def test_an_export_without_a_daemon_is_noted_by_the_next(instance: Instance) -> None:
+    fill(instance)
+    export(instance, "jsonl")
+    instance.start()
+    until(lambda: instance.events("--type", "trail_exported"), "the note is stored")
+    check_sums(instance.settle(), attempted=37, accepted=37)
+
+
+def test_what_a_reader_got_before_it_left_is_in_the_trail_too(instance: Instance) -> None:
+    fill(instance, repeats=30)
+    instance.start()
+    command = ["-m", "logd", "export", "--config", str(instance.config.path)]
+    process = Process(*command)
+    assert process.popen.stdout is not None
+    process.popen.stdout.readline()
+    process.popen.stdout.close()
+    assert process.popen.wait(60) == 0
+    process.close()
+    (event,) = instance.events("--type", "trail_exported")
+    assert event["props"]["complete"] is False
+    assert 0 < event["props"]["events"] <= 1080
+    check_sums(instance.settle(), attempted=1081, accepted=1081)
+
+
+def test_an_export_that_failed_left_no_copy_and_so_no_event(instance: Instance) -> None:
+    fill(instance)
+    instance.start()
+    (instance.directory / "out.jsonl").touch()
+    export(instance, "jsonl", code=73)
+    assert instance.events("--type", "trail_exported") == []
+    check_sums(instance.settle(), attempted=36, accepted=36)
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+MIB = 1024 * 1024
+# What ten times as many events may add to the peak of a process that exports them.
+GROWTH_BYTES_MAX = {"jsonl": 4 * MIB, "csv": 4 * MIB, "parquet": 32 * MIB}
+
+
+def peak_bytes(instance: Instance, form: str) -> int:
+    options = ["export", "--format", form, "--config", str(instance.config.path)]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *options],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    found = re.search(r"^peak (\d+)$", done.stderr, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def trail_of(directory: Path, events: int) -> Instance:
+    made = Instance(directory)
+    build(made.config, History(events, time.time_ns()))
+    return made
+
+
+def check_growth(directory: Path, few: int, many: int) -> None:
+    small, large = trail_of(directory / "few", few), trail_of(directory / "many", many)
+    try:
+        for form, most in GROWTH_BYTES_MAX.items():
+            before, after = peak_bytes(small, form), peak_bytes(large, form)
+            print(f"{form}: {before // 1024:,} KiB at {few:,}, {after // 1024:,} KiB at {many:,}")
+            assert after - before <= most, (form, before, after)
+    finally:
+        small.close()
+        large.close()
+
+
+def test_ten_times_as_many_events_take_no_more_memory(directory: Path) -> None:
+    """The quick version: the larger trail is 40 pages, and more than a row group."""
+    check_growth(directory, 2_000, 20_000)
+
+
+@pytest.mark.long(4)
+def test_a_million_events_take_no_more_memory_than_a_hundred_thousand(directory: Path) -> None:
+    check_growth(directory, 10**5, 10**6)
