@@ -19,13 +19,10 @@ LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
 LOST_OUTBOX_GONE = "outbox gone"
 LOST_BEGINNING_UNKNOWN = "beginning unknown"  # first heard of at a high number
 
-# What logd writes into the trail of its own acts. These events are kept for ever.
+# What logd writes into the trail of its own acts (shared.schema has all of them). These events are
+# kept for ever.
 EVENTS_PRUNED = "events_pruned"
 PERSON_ERASED = "person_erased"
-OWN_TYPES = frozenset(
-    {EVENTS_PRUNED, PERSON_ERASED}
-    | {"trail_backed_up", "trail_exported", "trail_rekeyed", "trail_restored"}
-)
 
 
 @dataclass(frozen=True, slots=True)

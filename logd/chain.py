@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import msgpack
 
@@ -21,6 +22,15 @@ SALT_BYTES = 16
 GENESIS = bytes(32)
 
 _packer = msgpack.Packer()
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a chain ends: its last batch, the last event's number, the hash over all of it."""
+
+    batch: int
+    events: int
+    hash: bytes
 
 
 def new_salts(count: int) -> list[bytes]:

@@ -49,6 +49,7 @@ class Daemon(Delivery[OpenOutbox]):
         super().__init__(config, store, outboxes, clock_ns, open_max, time.monotonic)
         self._receiver = receiver
         self._tell = tell  # what nothing can be stored for; None once that is over
+        self._announced_due_s = 0.0
         self._wake_fd: int | None = None
         self._wake_selector = selectors.DefaultSelector()
         self._selector = selectors.DefaultSelector()
@@ -85,6 +86,7 @@ class Daemon(Delivery[OpenOutbox]):
             closed = self._inotify.names() if self._inotify else set()
             self.step(self._receiver.datagrams(), closed, time.monotonic())
             self._say_usage()
+            self._store_announced()
         self._tell(None if self._stalled is None else str(self._stalled))
 
     @property
@@ -103,6 +105,17 @@ class Daemon(Delivery[OpenOutbox]):
                 "in %d files, is of user %d",
                 total, self._config.outboxes_bytes_max, size, files, uid,
             )  # fmt: skip
+
+    def _store_announced(self) -> None:
+        """What commands did to the trail meanwhile becomes events of it, once a look interval."""
+        now_s = time.monotonic()
+        if now_s < self._announced_due_s:
+            return
+        self._announced_due_s = now_s + self._look_interval_s
+        try:
+            self._store.record_announced(self._clock_ns())
+        except NotYet as problem:
+            self._say("%s Events of commands wait.", problem)
 
     def _wait(self, timeout_s: float | None) -> None:
         if self._more:

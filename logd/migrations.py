@@ -197,6 +197,23 @@ MIGRATIONS: list[tuple[str, str]] = [
         ) WITHOUT ROWID;
         """,
     ),
+    (
+        "copies of the trail, and events of logd's own",
+        """
+        CREATE TABLE copy (                 -- backups and exports: where else events may be read
+            id INTEGER PRIMARY KEY,
+            kind TEXT NOT NULL,
+            made_ns INTEGER NOT NULL,
+            expires_ns INTEGER,             -- NULL: nobody has said
+            place TEXT NOT NULL
+        );
+        CREATE TABLE announced (            -- by commands, for the daemon to store as events
+            id INTEGER PRIMARY KEY,
+            type TEXT NOT NULL,
+            props BLOB NOT NULL
+        );
+        """,
+    ),
 ]
 
 

@@ -10,13 +10,12 @@ from functools import partial
 from typing import Any
 
 from logd import chain
-from logd.batch import OWN_TYPES
 from logd.blocks import Blocks
 from logd.database import Connection, DatabaseError
 from logd.migrations import schema_version
 from logd.removed import ERASED, PRUNED
 from logd.rollups import Rollups, SubjectRow
-from shared.schema import Malformed
+from shared.schema import OWN_TYPES, Malformed
 from shared.wire import unpack_props
 
 BATCHES_PER_READ = 500

@@ -20,6 +20,18 @@ KEY_CHARS_SHOWN = 40
 # SQLite's integers and msgpack's signed ones end here; the year 2262 for a time in nanoseconds.
 INT64_MAX = 2**63 - 1
 
+# What logd writes of itself when somebody does something to the trail; a client may not say it.
+OWN_TYPES = frozenset(
+    {
+        "events_pruned",
+        "person_erased",
+        "trail_backed_up",
+        "trail_exported",
+        "trail_rekeyed",
+        "trail_restored",
+    }
+)
+
 _EVENT_TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 # A character takes at most four bytes: most users are decided without encoding them.
 _USER_CHARS_SURE = USER_BYTES_MAX // 4
@@ -49,7 +61,9 @@ SUBJECTS: Mapping[str, Subject] = {
 
 
 def check_event_type(event_type: object) -> str:
-    """Returns the type. Raises Malformed unless it is 1-64 characters of snake case."""
+    """Returns the type. Raises Malformed unless it is 1-64 characters of snake case, and for one
+    of OWN_TYPES.
+    """
     if type(event_type) is str and event_type in _known_types:
         return event_type
     if not isinstance(event_type, str) or not _EVENT_TYPE.match(event_type):
@@ -57,6 +71,8 @@ def check_event_type(event_type: object) -> str:
             f"event type {_shown(event_type)}: expected 1 to {EVENT_TYPE_CHARS_MAX} characters of "
             "lower-case letters, digits and underscores, a letter first"
         )
+    if event_type in OWN_TYPES:
+        raise Malformed(f"event type {event_type}: only logd itself says that")
     if len(_known_types) < _KNOWN_TYPES_MAX:
         _known_types.add(event_type)
     return event_type

@@ -32,9 +32,14 @@ from tests.support import ROOT, Instance, check_streams, check_sums, emitters, u
 PRODUCER = 0x1122334455667788
 
 
-def datagram(sequence: int, producer_id: int = PRODUCER, props: object = None) -> bytes:
+def datagram(
+    sequence: int,
+    producer_id: int = PRODUCER,
+    props: object = None,
+    event_type: str = "page_view",
+) -> bytes:
     """One event as a client without an outbox sends it."""
-    payload = pack_payload(msgpack.Packer(), "page_view", 10**18 + sequence % 10**6, "7", props)  # type: ignore[arg-type] # some tests pass nonsense
+    payload = pack_payload(msgpack.Packer(), event_type, 10**18 + sequence % 10**6, "7", props)  # type: ignore[arg-type] # some tests pass nonsense
     record = encode_record(producer_seed(producer_id), sequence, payload)
     return datagram_head(producer_id) + record
 

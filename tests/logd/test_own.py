@@ -1,0 +1,115 @@
+"""Events of logd's own: what was done to the trail stands in it, and nobody else may say it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from logd import keyfile, own
+from logd.batch import Batch, Producer
+from logd.database import connect
+from logd.errors import NotYet
+from logd.store import Store
+from logd.verify import verify
+from shared.client import Client
+from shared.schema import OWN_TYPES
+from shared.wire import Event, producer_seed
+from tests.support import Instance, check_streams, check_sums, until
+
+
+def test_an_event_of_logds_own_is_chained_like_every_other(directory: Path) -> None:
+    store = Store(directory / "a.db", os.urandom(32), 1, 10)
+    store.record("trail_backed_up", {"events": 0}, 7)
+    producer = Producer(uid=1000, id=9, seed=producer_seed(9), taken=1)
+    batch = Batch(10, 1000)
+    batch.add(producer, 1, Event("login", 5, "7", b"\x80"), 1)
+    store.commit(batch, 8)
+    for _ in range(2):
+        own.announce(store.connection, "trail_exported", {"events": 2})
+    store.record_announced(9)
+    rows = store._connection.execute(
+        "SELECT t.name, e.user, e.ts_ns, e.sequence FROM event e JOIN event_type t ON t.id = e.type"
+    ).fetchall()
+    assert rows == [
+        ("trail_backed_up", None, 7, 1),
+        ("login", "7", 5, 1),
+        ("trail_exported", None, 9, 2),
+        ("trail_exported", None, 9, 3),
+    ]
+    verdict = verify(store._connection)
+    assert (verdict.findings, verdict.head) == ([], store.head.hash.hex())
+    assert (store.head.batch, store.head.events) == (3, 4)
+    counters = dict(store._connection.execute("SELECT name, value FROM counter").fetchall())
+    assert (counters["stored"], counters["own"]) == (4, 3)
+    assert list(store.unfinished()) == [], "its producer has ended: nothing of it can be lost"
+    store.close()
+
+
+def test_what_a_command_announces_the_daemon_stores_once_and_the_sums_add_up(
+    instance: Instance,
+) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        assert client.emit("login", user="7", durable=True)
+        connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
+        for number in range(3):
+            own.announce(connection, "trail_exported", {"events": number})
+        connection.close()
+        until(lambda: instance.status()["own"] == 3, "they are stored")
+        assert client.emit("login", user="8", durable=True)
+    status = instance.settle()
+    check_sums(status, attempted=2, accepted=2)
+    assert status["stored"] == 5
+    events = instance.events()
+    check_streams(events)
+    assert [e["props"] for e in events if e["type"] == "trail_exported"] == [
+        {"events": 0}, {"events": 1}, {"events": 2},
+    ]  # fmt: skip
+    instance.kill()
+    instance.start()
+    assert instance.status()["own"] == 3, "not again by the next daemon"
+    instance.cli("verify")
+
+
+def test_what_cannot_be_stored_now_stays_announced(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(directory / "a.db", os.urandom(32), 1, 10)
+    own.announce(store.connection, "trail_exported", {})
+
+    def full(*_: object) -> None:
+        raise NotYet("full")
+
+    monkeypatch.setattr(store, "_transact", full)
+    with pytest.raises(NotYet):
+        store.record_announced(5)
+    monkeypatch.undo()
+    store.record_announced(6)
+    store.record_announced(7)
+    rows = store._connection.execute("SELECT sequence, ts_ns FROM event").fetchall()
+    assert rows == [(1, 6)]
+    store.close()
+
+
+@pytest.mark.parametrize("event_type", sorted(OWN_TYPES))
+def test_a_client_cannot_say_that_logd_did_something(instance: Instance, event_type: str) -> None:
+    with Client(instance.socket) as client:
+        assert client.emit(event_type) is False
+        assert client.stats()["refused_by_cause"] == {"malformed": 1}
+
+
+def test_who_speaks_the_protocol_cannot_say_it_either(instance: Instance) -> None:
+    from tests.logd.test_hostile import datagram, sender
+
+    instance.start()
+    with sender(instance) as sock:
+        good = datagram(1)
+        sock.send(good)
+        forged = datagram(2, event_type="trail_restored")
+        sock.send(forged)
+    until(lambda: instance.status()["quarantined"] == 1, "it is in quarantine")
+    status = instance.status()
+    check_sums(status, attempted=2, accepted=2)
+    assert (status["stored"], status["own"]) == (1, 0)
