@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from logd import __version__
-from logd.commands import exporting, reading, serving, verifying
+from logd.commands import copies, exporting, reading, serving, verifying
 from logd.commands.options import fail
 from logd.database import DatabaseError, translate
 from logd.errors import EXIT_CONFIG, LogdError
@@ -47,12 +47,13 @@ def main() -> None:
     logd run --config var/logd/logd.toml         serve it
     logd tail --follow --config ...              watch events arrive
     logd verify --config ...                     show that nothing was changed
+    logd backup --config ...                     copy it, while it runs
     """
 
 
 for command in (
     *(serving.init, serving.run, serving.status),
     *(reading.query, reading.tail, reading.losses),
-    *(exporting.export, verifying.verify),
+    *(exporting.export, copies.backup, verifying.verify),
 ):
     main.add_command(command)

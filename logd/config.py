@@ -52,6 +52,11 @@ query_socket_mode = "0600"
 # outboxes_max and cache_bytes_max that cannot fit is refused. Reports have a process of their own.
 # cache_bytes_max = 16777216      # pages of the database
 # memory_bytes_max = 134217728
+
+# `logd backup` writes here, into files only their owner reads, and removes those of its own that
+# are older. A directory for this instance alone; on another disk, if there is one.
+# backup_directory = "backups"
+# backup_keep_days = 30           # 0: for ever
 """
 
 
@@ -77,6 +82,7 @@ class Config:
     socket: Path
     query_socket: Path
     outbox_directory: Path
+    backup_directory: Path
     socket_mode: int = 0o600
     query_socket_mode: int = 0o600
     query_uids: tuple[int, ...] = ()
@@ -93,6 +99,7 @@ class Config:
     outboxes_bytes_max: int = 2 * 1024 * MIB
     cache_bytes_max: int = 16 * MIB
     memory_bytes_max: int = 128 * MIB
+    backup_keep_days: int = 30
 
     @property
     def lock_file(self) -> Path:
@@ -242,6 +249,7 @@ _PATHS = {
     "key_file": "logd.key",
     "socket": "logd.sock",
     "query_socket": "query.sock",
+    "backup_directory": "backups",
 }
 _CHECKS: dict[str, Callable[[object], Any]] = {
     **dict.fromkeys(_PATHS, _text),
@@ -262,5 +270,6 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "outboxes_bytes_max": _whole(MIB, 2**60),
     "cache_bytes_max": _whole(MIB, 64 * 1024 * MIB),
     "memory_bytes_max": _whole(16 * MIB, 2**60),
+    "backup_keep_days": _whole(0, 36_500),
 }
 assert {field.name for field in fields(Config)} == {"path", *_CHECKS}

@@ -75,6 +75,20 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
     return connection
 
 
+def copy_into(connection: Connection, target: Path) -> None:
+    """Writes all of the database, as of one moment, into a new or empty file, with the same key.
+
+    Raises DatabaseError. Writers go on meanwhile; their log grows until this is done.
+    """
+    # It forbids this too, though nothing of this database is written.
+    (query_only,) = connection.execute("PRAGMA query_only").fetchone()
+    connection.execute("PRAGMA query_only = OFF")
+    try:
+        connection.execute("VACUUM INTO ?", (str(target),))
+    finally:
+        connection.execute(f"PRAGMA query_only = {query_only}")
+
+
 def is_interrupt(error: Exception) -> bool:
     """Whether SQLite stopped because its progress handler said so."""
     return bool(getattr(error, "sqlite_errorcode", 0) == sqlcipher3.SQLITE_INTERRUPT)

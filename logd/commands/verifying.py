@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from logd import instance
 from logd import verify as verification
-from logd.commands.options import config_option, fail
+from logd.commands.options import bar, config_option, fail
 from logd.config import Config
 from logd.errors import EXIT_NOT_WHOLE
 
@@ -21,10 +19,8 @@ def verify(config: Config) -> None:
     try:
         # Not counted: that reads a whole index, and a damaged page of it would be all that is said.
         total = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
-        with click.progressbar(
-            length=total, label="verifying", file=sys.stderr, hidden=not sys.stderr.isatty()
-        ) as bar:
-            verdict = verification.verify(connection, bar.update)
+        with bar("verifying", total) as step:
+            verdict = verification.verify(connection, step)
     finally:
         connection.close()
     for finding in verdict.findings:

@@ -26,6 +26,7 @@ CONFIG = Config(
     socket=Path("logd.sock"),
     query_socket=Path("query.sock"),
     outbox_directory=Path("outboxes"),
+    backup_directory=Path("backups"),
     batch_events_max=24,
     batch_bytes_max=64 * 1024,
     gap_events_max=1000,

@@ -1,0 +1,230 @@
+"""`logd backup`: a copy of the running database, whole and encrypted, under a name with its time.
+
+Files of an earlier time give way by their own naming pattern only, and only once a newer one is
+verified and on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from logd import copying, instance, keyfile, own
+from logd.chain import Head
+from logd.config import Config
+from logd.copying import Bar, Stop
+from logd.database import Connection, DatabaseError, connect, translate
+from logd.errors import CannotCreate, LogdError, NotYet, cannot_write
+from logd.migrations import check_not_older
+
+DAY_NS = 86_400 * 10**9
+KIND = "backup"
+_TIME = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which backups of a directory stay: so many, or so many days; with neither, all of them."""
+
+    count: int | None = None
+    days: int | None = None
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup that is verified and on the disk. `unrecorded` says why the trail does not know."""
+
+    path: Path
+    head: Head
+    bytes: int
+    seconds: float
+    made_ns: int
+    expires_ns: int | None
+    removed: tuple[str, ...]
+    unrecorded: str | None
+
+
+def backup(
+    config: Config,
+    destination: Path | None,
+    keep: Keep | None,
+    now_ns: int,
+    stop: Stop,
+    bar: Bar,
+) -> Backup:
+    """Makes a backup: in `destination`, a directory or a new file, or where the configuration says.
+
+    Without `keep` the configuration's days count, in the configuration's directory only. Raises
+    LogdError kinds, and has left nothing behind then.
+    """
+    began_s = time.monotonic()
+    connection = instance.open_for_reading(config)
+    try:
+        directory, name = _place(config, destination, now_ns)
+        with _directory(config, directory, name) as unfinished:
+            _check_room(connection, directory)
+            copying.copy(connection, config.database, unfinished, stop, bar)
+            checked = copying.check(unfinished, keyfile.read(config.key_file), stop, bar)
+            copying.give_to_owner_of(config.database, unfinished)
+            copying.flush(unfinished)
+            unfinished.rename(directory / name)
+            copying.flush(directory)
+    finally:
+        connection.close()
+    if keep is None:
+        keep = Keep(days=config.backup_keep_days or None) if destination is None else Keep()
+    removed = _expire(directory, config.database, name, keep, now_ns)
+    expires_ns = None if keep.days is None else now_ns + keep.days * DAY_NS
+    made = Backup(
+        path=directory / name,
+        head=checked.head,
+        bytes=checked.bytes,
+        seconds=time.monotonic() - began_s,
+        made_ns=now_ns,
+        expires_ns=expires_ns,
+        removed=tuple(removed),
+        unrecorded=None,
+    )
+    try:
+        _record(config, made)
+    except LogdError as problem:
+        # It is a good backup all the same, which is what was asked for.
+        return Backup(**{**vars(made), "unrecorded": str(problem)})
+    return made
+
+
+# -- places and names ----------------------------------------------------------------------------
+
+
+def backup_name(database: Path, now_ns: int) -> str:
+    """The name of a backup of that moment, in UTC."""
+    return f"{database.stem}-{datetime.fromtimestamp(now_ns // 10**9, UTC):{_TIME}}.db"
+
+
+def expired(
+    names: Iterable[str], database: Path, newest: str, keep: Keep, now_ns: int
+) -> list[str]:
+    """Of these names the backups that are to go, oldest first; `newest` never is one (pure)."""
+    pattern = re.compile(rf"{re.escape(database.stem)}-\d{{8}}T\d{{6}}Z\.db")
+    ours = sorted(name for name in names if pattern.fullmatch(name) and name != newest)
+    if keep.count is not None:
+        return ours[: max(0, len(ours) - (keep.count - 1))]
+    if keep.days is not None:
+        return [name for name in ours if name < backup_name(database, now_ns - keep.days * DAY_NS)]
+    return []
+
+
+def _place(config: Config, destination: Path | None, now_ns: int) -> tuple[Path, str]:
+    name = backup_name(config.database, now_ns)
+    if destination is None:
+        directory = config.backup_directory
+        try:
+            directory.mkdir(mode=0o700, parents=True)
+            copying.give_to_owner_of(config.database, directory)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise cannot_write(directory, error) from error
+    elif destination.is_dir():
+        directory = destination.absolute()
+    else:
+        directory, name = destination.absolute().parent, destination.name
+    if os.path.lexists(directory / name):
+        raise CannotCreate(f"{directory / name}: is there already, and is not overwritten.")
+    return directory, name
+
+
+@contextlib.contextmanager
+def _directory(config: Config, directory: Path, name: str) -> Iterator[Path]:
+    """Has the directory for itself; gives a name for what is unfinished, and removes that."""
+    unfinished = directory / f".{name}.partial"
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CannotCreate(f"{directory}: cannot be opened: {error.strerror}.") from error
+    try:
+        if _alone(fd, directory):
+            for path in directory.glob(f".{config.database.stem}-*.db.partial"):
+                copying.remove(path)  # of one that was killed
+        try:
+            yield unfinished
+        finally:
+            copying.remove(unfinished)
+    except OSError as error:
+        raise cannot_write(directory, error) from error
+    finally:
+        os.close(fd)
+
+
+def _alone(fd: int, directory: Path) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise NotYet(
+                f"{directory}: another backup is being written there. Wait for its end."
+            ) from error
+        return False  # a file system that cannot lock a directory
+    return True
+
+
+def _check_room(connection: Connection, directory: Path) -> None:
+    needed, free = copying.bytes_of(connection), shutil.disk_usage(directory).free
+    if needed > free:
+        raise NotYet(
+            f"{directory}: the backup takes up to {needed:,} bytes, {free:,} are free. "
+            "Free some, or name another directory."
+        )
+
+
+def _expire(directory: Path, database: Path, newest: str, keep: Keep, now_ns: int) -> list[str]:
+    removed = []
+    names = [path.name for path in directory.iterdir()]
+    for name in expired(names, database, newest, keep, now_ns):
+        path = directory / name
+        with contextlib.suppress(OSError):  # tried again by the next one
+            if stat.S_ISREG(path.lstat().st_mode):
+                path.unlink()
+                removed.append(name)
+    return removed
+
+
+# -- what the trail knows of it ------------------------------------------------------------------
+
+
+def _record(config: Config, made: Backup) -> None:
+    """Leaves the row that says where a copy is, and the event. Raises LogdError kinds."""
+    said = {
+        "place": str(made.path),
+        "batch": made.head.batch,
+        "events": made.head.events,
+        "head": made.head.hash.hex(),
+        "bytes": made.bytes,
+        "expires_ns": made.expires_ns,
+    }
+    gone = [(KIND, str(made.path.parent / name)) for name in made.removed]
+    connection = connect(config.database, keyfile.read(config.key_file))
+    try:
+        check_not_older(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("DELETE FROM copy WHERE kind = ? AND place = ?", gone)
+        connection.execute(
+            "INSERT INTO copy (kind, made_ns, expires_ns, place) VALUES (?, ?, ?, ?)",
+            (KIND, made.made_ns, made.expires_ns, str(made.path)),
+        )
+        own.announce(connection, "trail_backed_up", said)
+        connection.execute("COMMIT")
+    except DatabaseError as error:
+        raise translate(error, config.database) from error
+    finally:
+        connection.close()
