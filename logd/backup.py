@@ -19,16 +19,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from logd import copying, instance, keyfile, own
+from logd import copying, instance, keyfile
 from logd.chain import Head
 from logd.config import Config
 from logd.copying import Bar, Stop
-from logd.database import Connection, DatabaseError, connect, translate
+from logd.database import Connection
+from logd.elsewhere import BACKUP, Copy, note
 from logd.errors import CannotCreate, LogdError, NotYet, cannot_write
-from logd.migrations import check_not_older
 
 DAY_NS = 86_400 * 10**9
-KIND = "backup"
 _TIME = "%Y%m%dT%H%M%SZ"
 
 
@@ -212,19 +211,5 @@ def _record(config: Config, made: Backup) -> None:
         "bytes": made.bytes,
         "expires_ns": made.expires_ns,
     }
-    gone = [(KIND, str(made.path.parent / name)) for name in made.removed]
-    connection = connect(config.database, keyfile.read(config.key_file))
-    try:
-        check_not_older(connection)
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany("DELETE FROM copy WHERE kind = ? AND place = ?", gone)
-        connection.execute(
-            "INSERT INTO copy (kind, made_ns, expires_ns, place) VALUES (?, ?, ?, ?)",
-            (KIND, made.made_ns, made.expires_ns, str(made.path)),
-        )
-        own.announce(connection, "trail_backed_up", said)
-        connection.execute("COMMIT")
-    except DatabaseError as error:
-        raise translate(error, config.database) from error
-    finally:
-        connection.close()
+    copy = Copy(BACKUP, str(made.path), made.made_ns, made.expires_ns)
+    note(config, copy, said, [str(made.path.parent / name) for name in made.removed])

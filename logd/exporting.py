@@ -8,23 +8,18 @@ form for is the same text in all of them: bytes are base64, not-a-number and inf
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-from logd import lock, parquet, render
+from logd import parquet, render
 from logd.config import Config
 from logd.database import Connection
+from logd.elsewhere import Copy, note
 from logd.selection import Selection, newest_id, pages
-from shared.client import Client
 from shared.query import Row
 
 # An event is at most 32 KiB: a page is at most 16 MiB, of the usual ones 0.2.
 PAGE_ROWS = 500
-STORED_TIMEOUT_S = 5.0
-
-_log = logging.getLogger("logd")
 
 Tell = Callable[[int], None]
 
@@ -75,47 +70,18 @@ class Export:
             seen = position
 
 
-@dataclass(frozen=True)
-class Copy:
-    """A copy of events outside the trail: where it lies, and when who made it means to remove it.
+def note_export(
+    config: Config,
+    export: Export,
+    form: str,
+    copy: Copy,
+    filters: Mapping[str, Any],
+    *,
+    complete: bool,
+) -> None:
+    """Notes in the trail that the copy was made; it names no person. Raises LogdError kinds.
 
-    `complete` is false for one whose reader went away before its end. Times in nanoseconds.
+    `complete` is false for one whose reader went away before its end.
     """
-
-    form: str
-    place: str
-    made_ns: int
-    expires_ns: int
-    events: int
-    complete: bool
-    filters: dict[str, Any]
-
-
-def record_copy(config: Config, copy: Copy) -> bool:
-    """Notes in the trail that the copy was made; whether that will be there for certain.
-
-    It names no person. With no daemon running it waits in an outbox for the next one.
-    """
-    client = Client(config.socket)
-    try:
-        noted = client.emit(
-            "trail_exported",
-            ts_ns=copy.made_ns,
-            props={
-                "format": copy.form,
-                "filters": copy.filters,
-                "events": copy.events,
-                "complete": copy.complete,
-                "expires_ns": copy.expires_ns,
-            },
-        )
-        running, _page = lock.look(config.lock_file)
-        if noted and running is not None:
-            client.flush(STORED_TIMEOUT_S)
-    finally:
-        client.close()
-    if not noted:
-        _log.warning(
-            "the trail could not take the note of this export: is %s there?", config.socket
-        )
-    return noted
+    said = {"format": form, "filters": filters, "events": export.events, "complete": complete}
+    note(config, copy, {**said, "expires_ns": copy.expires_ns})

@@ -12,7 +12,9 @@ from logd import instance
 from logd.commands.choosing import selection_options
 from logd.commands.options import Duration, config_option
 from logd.config import Config
-from logd.exporting import FORMS, Copy, Export, Tell, record_copy
+from logd.elsewhere import EXPORT, Copy
+from logd.errors import LogdError
+from logd.exporting import FORMS, Export, Tell, note_export
 from logd.partial import cannot_be_written, whole_file
 from logd.selection import Selection
 
@@ -68,12 +70,7 @@ def export(
         connection.close()
         # A file that was not completed is gone; what went to a reader who then left is not.
         if complete or (output is None and work.events):
-            place = STANDARD_OUTPUT if output is None else str(output.absolute())
-            expires_ns = made_ns + expires
-            record_copy(
-                config,
-                Copy(form, place, made_ns, expires_ns, work.events, complete, selection.filters),
-            )
+            _note(config, work, form, output, made_ns, expires, selection, complete=complete)
     click.echo(f"exported {work.events:,} events to {output or STANDARD_OUTPUT}", err=True)
 
 
@@ -84,3 +81,23 @@ def _to_standard_output(work: Export, form: str, tell: Tell) -> None:
         raise  # who read it has seen enough
     except OSError as error:
         raise cannot_be_written(STANDARD_OUTPUT, error) from error
+
+
+def _note(
+    config: Config,
+    work: Export,
+    form: str,
+    output: Path | None,
+    made_ns: int,
+    expires: int,
+    selection: Selection,
+    *,
+    complete: bool,
+) -> None:
+    place = STANDARD_OUTPUT if output is None else str(output.absolute())
+    copy = Copy(EXPORT, place, made_ns, made_ns + expires)
+    try:
+        note_export(config, work, form, copy, selection.filters, complete=complete)
+    except LogdError as problem:
+        # The export itself is as asked for; who reads stderr hears what the trail does not know.
+        click.echo(f"logd: this export is not noted in the trail: {problem}", err=True)
