@@ -18,10 +18,12 @@ from collections.abc import Callable
 from logd.config import Config
 from logd.delivery import Delivery
 from logd.errors import NotYet
+from logd.figures import Figures
 from logd.inotify import Inotify
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver
 from logd.store import Store
+from shared.wire import RECORD_HEAD
 
 RETRY_INTERVAL_S = 1.0
 # For sockets, the database, reports: outboxes past this wait until others are done with.
@@ -50,6 +52,8 @@ class Daemon(Delivery[OpenOutbox]):
         self._receiver = receiver
         self._tell = tell  # what nothing can be stored for; None once that is over
         self._announced_due_s = 0.0
+        self._started_ns = clock_ns()
+        self._wait_max_s = float("inf")
         self._wake_fd: int | None = None
         self._wake_selector = selectors.DefaultSelector()
         self._selector = selectors.DefaultSelector()
@@ -67,6 +71,10 @@ class Daemon(Delivery[OpenOutbox]):
         self._wake_selector.register(fd, selectors.EVENT_READ)
         self._wake_fd = fd
 
+    def turn_every(self, seconds: float) -> None:
+        """Has `turn` come back after so long at the latest, whatever its look interval is."""
+        self._wait_max_s = seconds
+
     def start(self) -> None:
         """Finds every outbox, books what can never come, and takes the first turn."""
         self.begin(time.monotonic())
@@ -79,7 +87,8 @@ class Daemon(Delivery[OpenOutbox]):
         """
         if self._stalled is not None:
             # For a signal only: while nothing can be stored, what arrives is not looked at.
-            self._wait_for_wake(RETRY_INTERVAL_S if timeout_s is None else timeout_s)
+            retry_s = min(RETRY_INTERVAL_S, self._wait_max_s)
+            self._wait_for_wake(retry_s if timeout_s is None else timeout_s)
             self.step((), set(), time.monotonic())
         else:
             self._wait(timeout_s)
@@ -93,6 +102,23 @@ class Daemon(Delivery[OpenOutbox]):
     def stalled(self) -> NotYet | None:
         """What nothing can be stored for at the moment."""
         return self._stalled
+
+    def figures(self) -> Figures | None:
+        """How it goes, once a second; None between."""
+        now_s = self._monotonic_s()
+        if not self._meter.due(now_s):
+            return None
+        return self._meter.sample(
+            now_s, at_ns=self._clock_ns(), started_ns=self._started_ns, backlog=self._backlog()
+        )
+
+    def _backlog(self) -> int:
+        """Events that wait in open outboxes; a claim of more than a ring can hold is bounded."""
+        backlog = 0
+        for producer, outbox in self._open.items():
+            waiting = outbox.written() - producer.stored
+            backlog += max(0, min(waiting, outbox.header.ring_bytes // RECORD_HEAD.size))
+        return backlog
 
     def _say_usage(self) -> None:
         """Outboxes are not in our own memory, but in the machine's: counted and said apart."""
@@ -122,6 +148,7 @@ class Daemon(Delivery[OpenOutbox]):
             timeout_s = 0.0
         elif timeout_s is None:
             timeout_s = max(0.0, self._wake_due_s() - time.monotonic())
+        timeout_s = min(timeout_s, self._wait_max_s)
         self._selector.select(timeout_s)
         self._woken()
 

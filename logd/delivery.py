@@ -15,6 +15,7 @@ from logd.batch import LOST_DAMAGED, Batch, Producer, Room
 from logd.config import Config
 from logd.errors import NotYet
 from logd.fairness import Files, Waiting, in_turn
+from logd.figures import Meter
 from logd.intake import Intake
 from logd.ports import AnOutbox, Directory, Trail
 from logd.repair import align, read_on, resynchronise
@@ -61,6 +62,7 @@ class Delivery(Generic[AnOutbox]):
         self._outboxes = outboxes
         self._clock_ns = clock_ns
         self._monotonic_s = monotonic_s
+        self._meter = Meter()
         self._intake = Intake(self._introduce, config.gap_events_max)
         self._open: dict[Producer, AnOutbox] = {}
         self._given_up: list[AnOutbox] = []  # removed behind the commit that books their loss
@@ -348,6 +350,7 @@ class Delivery(Generic[AnOutbox]):
         if self._stalled is not None:
             _log.warning("stored again after: %s", self._stalled)
             self._stalled = None
+        self._meter.committed(len(batch.events), sum(loss.events or 0 for loss in batch.losses))
         batch.settle()
         self._batch = self._new_batch()
         for producer in batch.producers:

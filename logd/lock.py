@@ -64,6 +64,11 @@ class InstanceLock:
         os.fsync(fd)
 
     @property
+    def page(self) -> Page:
+        """What the page says now."""
+        return self._page
+
+    @property
     def database_made(self) -> bool:
         """Whether an earlier daemon made this instance's database."""
         return self._page.made

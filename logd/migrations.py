@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from logd import notify
 from logd.database import Connection
 from logd.errors import EXIT_TEMPORARY, LogdError
 
 PROGRESS_INTERVAL_S = 10.0
+EXTEND_INTERVAL_S = 5.0
 PROGRESS_STEPS = 1_000_000
 
 _log = logging.getLogger("logd")
@@ -264,7 +266,8 @@ def migrate(connection: Connection, now_ns: int) -> int:
     """Brings the schema up to date; returns its version. Raises NewerSchema."""
     version = check_not_newer(connection)
     if 0 < version < len(MIGRATIONS):
-        _log.warning("bringing the database from schema %d to %d", version, len(MIGRATIONS))
+        _log.info("bringing the database from schema %d to %d", version, len(MIGRATIONS))
+    progress = _Progress()
     for number, (name, script) in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -275,7 +278,7 @@ def migrate(connection: Connection, now_ns: int) -> int:
                 )
             statements = split(script)
             for position, statement in enumerate(statements, start=1):
-                with _progress(connection, f"schema {number}: {position} of {len(statements)}"):
+                with progress.of(connection, f"schema {number}: {position} of {len(statements)}"):
                     connection.execute(statement)
             connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (number, name, now_ns))
             connection.execute("COMMIT")
@@ -285,26 +288,39 @@ def migrate(connection: Connection, now_ns: int) -> int:
     return len(MIGRATIONS)
 
 
-@contextmanager
-def _progress(connection: Connection, what: str) -> Iterator[None]:
-    """Says at intervals that a statement over all events still runs, and for how long."""
-    started_s = said_s = time.monotonic()
+class _Progress:
+    """Says at intervals that a statement over all events still runs, and for how long.
 
-    def say() -> int:
-        nonlocal said_s
-        now_s = time.monotonic()
-        if now_s - said_s >= PROGRESS_INTERVAL_S:
-            said_s = now_s
-            _log.warning(
-                "%s, %.0f s so far; events wait in their outboxes", what, now_s - started_s
+    The service manager, which would take a start that lasts for one that hangs, is asked for time.
+    """
+
+    def __init__(self) -> None:
+        self._started_s = self._said_s = self._extended_s = time.monotonic()
+
+    @contextmanager
+    def of(self, connection: Connection, what: str) -> Iterator[None]:
+        """While `what` runs on that connection."""
+
+        def say() -> int:
+            self._say(what, time.monotonic())
+            return 0  # go on
+
+        connection.set_progress_handler(say, PROGRESS_STEPS)
+        try:
+            yield
+        finally:
+            connection.set_progress_handler(None, 0)
+
+    def _say(self, what: str, now_s: float) -> None:
+        if now_s - self._extended_s >= EXTEND_INTERVAL_S:
+            self._extended_s = now_s
+            notify.extend_timeout()
+            notify.send(f"STATUS=bringing the database up to date: {what}")
+        if now_s - self._said_s >= PROGRESS_INTERVAL_S:
+            self._said_s = now_s
+            _log.info(
+                "%s, %.0f s so far; events wait in their outboxes", what, now_s - self._started_s
             )
-        return 0  # go on
-
-    connection.set_progress_handler(say, PROGRESS_STEPS)
-    try:
-        yield
-    finally:
-        connection.set_progress_handler(None, 0)
 
 
 def split(script: str) -> list[str]:

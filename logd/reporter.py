@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from logd import config as configuration
+from logd import journal
 from logd.config import Config
 from logd.database import DatabaseError, connect, is_interrupt, translate
 from logd.errors import EXIT_UNAVAILABLE, LogdError
@@ -195,7 +196,7 @@ def main(config: Config, listener_fd: int) -> None:
 
 
 def _run(listener_fd: str, config_file: str) -> None:
-    logging.basicConfig(format="logd: reports: %(message)s", level=logging.WARNING)
+    journal.log_to_stderr("reports: ")
     try:
         main(configuration.load(config_file), int(listener_fd))
     except LogdError as error:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from logd import keyfile
+from logd import keyfile, notify, status
 from logd.config import Config
 from logd.daemon import Daemon
 from logd.errors import LogdError, SystemRefused
@@ -29,6 +29,8 @@ REPORTER_RESTART_INTERVAL_S = 1.0
 REPORTER_STOP_TIMEOUT_S = 2.0
 QUERY_BACKLOG = 64
 DESCRIPTORS_MIN = 40
+# Past stop_timeout_s: the report process ends, the log goes into the database.
+STOP_MARGIN_S = 60
 GC_THRESHOLD = 200_000  # more objects than a batch of the default size holds
 
 _log = logging.getLogger("logd")
@@ -84,23 +86,26 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         listener.listen(QUERY_BACKLOG)
     daemon = Daemon(config, store, receiver, outboxes, tell=lock.tell)
     reporter = ReporterProcess(config, listener)
+    teller = _Teller(daemon, lock)
     with _signals() as signals:
         daemon.wake_on(signals.fd)
         daemon.start()
         reporter.start()
         where = "systemd's socket" if inherited else config.socket
-        _log.warning("ready, pid %d, events at %s", os.getpid(), where)
+        _log.info("ready, pid %d, events at %s", os.getpid(), where)
         # Whatever is here stays, and nothing that a batch makes and drops has cycles: looking
         # for them took 7 % of the time.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        notify("READY=1")
+        notify.send("READY=1", wait=True)
         while signals.received is None:
             daemon.turn()
             reporter.keep_running()
+            teller.turned()
         deadline_s = time.monotonic() + config.stop_timeout_s
-        notify("STOPPING=1")
-        _log.warning("%s: storing what has arrived, then stopping", signals.received)
+        notify.send("STOPPING=1\nSTATUS=storing what has arrived, then stopping", wait=True)
+        notify.extend_timeout(config.stop_timeout_s + STOP_MARGIN_S)
+        _log.info("%s: storing what has arrived, then stopping", signals.received)
         reporter.stop()
         daemon.stop(deadline_s)
         daemon.close()
@@ -109,7 +114,27 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             path.unlink(missing_ok=True)
     if daemon.stalled is not None:
         raise daemon.stalled  # stopped as asked, but what has arrived waits for the next start
-    _log.warning("stopped")
+    _log.info("stopped")
+
+
+class _Teller:
+    """Says once a turn that the daemon is alive, and once a second how it goes."""
+
+    def __init__(self, daemon: Daemon, lock: InstanceLock) -> None:
+        self._daemon = daemon
+        self._lock = lock
+        self._notifier = notify.Notifier()
+        if self._notifier.interval_s is not None:
+            daemon.turn_every(self._notifier.interval_s)
+
+    def turned(self) -> None:
+        now_s = time.monotonic()
+        self._notifier.turned(now_s)
+        figures = self._daemon.figures()
+        if figures is not None:
+            page = self._lock.page
+            text = status.in_short(figures, page.trouble, page.since_ns)
+            self._notifier.status(text, now_s)
 
 
 class ReporterProcess:
@@ -186,14 +211,3 @@ def _signals() -> Iterator[_Signals]:
             signal.signal(number, handler)
         os.close(read_fd)
         os.close(write_fd)
-
-
-def notify(state: str) -> None:
-    """Tells the service manager, where there is one (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(state.encode(), address)

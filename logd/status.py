@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from logd import render
+from logd.figures import Figures
 from shared.query import Row
 
 NAME_CHARS = 12
@@ -21,6 +22,22 @@ def lines(state: Mapping[str, Any]) -> Iterator[str]:
     yield from _by_cause(state)
     yield from _ledger(state)
     yield from _others(state)
+
+
+def in_short(figures: Figures, trouble: str | None, since_ns: int) -> str:
+    """The state of a running daemon on one line, for the service manager's own status."""
+    waiting = f"{_how_many(figures.backlog)} waiting"
+    if trouble is not None:
+        return f"nothing can be stored since {render.when(since_ns)}: {trouble} ({waiting})"
+    return (
+        f"{rate(figures.events_per_s_1m)} events/s, {waiting},"
+        f" {_how_many(figures.lost)} lost since the start"
+    )
+
+
+def rate(per_s: float) -> str:
+    """Events a second, with as many digits as tell something."""
+    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.1f}" if per_s >= 0.05 else "0"
 
 
 def loss_line(loss: Row) -> str:

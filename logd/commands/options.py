@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from logd import config as configuration
+from logd import journal
 from logd.config import Config
 
 DEFAULT_CONFIG = "/etc/logd/logd.toml"
@@ -20,7 +22,7 @@ DEFAULT_CONFIG = "/etc/logd/logd.toml"
 
 def fail(message: str, exit_code: int) -> NoReturn:
     """Ends the program with one line on stderr."""
-    click.echo(f"logd: {message}", err=True)
+    click.echo(journal.line(logging.ERROR, message, journal=journal.reads_stderr()), err=True)
     sys.exit(exit_code)
 
 

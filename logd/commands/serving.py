@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from pathlib import Path
 
 import click
 
-from logd import instance, service
+from logd import instance, journal, service
 from logd import status as status_text
 from logd.commands.options import config_option
 from logd.config import Config
@@ -34,7 +32,7 @@ def run(config: Config) -> None:
 
     Says "logd: ready" on stderr, and to systemd, when events are taken.
     """
-    logging.basicConfig(format="logd: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    journal.log_to_stderr()
     service.run(config)
 
 

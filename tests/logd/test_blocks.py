@@ -289,6 +289,7 @@ def test_bringing_an_older_trail_up_to_date_says_how_far_it_is(
     key = os.urandom(32)
     of_schema_1(directory / "a.db", key, events[:5000], monkeypatch)
     assert caplog.messages == []
+    caplog.set_level("INFO", "logd")
     monkeypatch.setattr(migrations, "PROGRESS_INTERVAL_S", 0)
     monkeypatch.setattr(migrations, "PROGRESS_STEPS", 1000)
     Store(directory / "a.db", key, 2, 10).close()

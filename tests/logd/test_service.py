@@ -40,17 +40,6 @@ def test_ctrl_c_stops_like_sigterm(instance: Instance) -> None:
     assert daemon.lines[-1] == "logd: stopped"
 
 
-def test_systemd_is_told_when_it_is_ready_and_when_it_stops(instance: Instance) -> None:
-    path = instance.directory / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(path))
-        manager.settimeout(10)
-        instance.start(env={"NOTIFY_SOCKET": str(path)})
-        assert manager.recv(100) == b"READY=1"
-        instance.stop()
-        assert manager.recv(100) == b"STOPPING=1"
-
-
 _PARENT = """
 import os, signal, socket, subprocess, sys
 sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
