@@ -14,11 +14,13 @@ import resource
 import selectors
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from logd.config import Config
+from logd.database import file_bytes, wal_path
 from logd.delivery import Delivery
 from logd.errors import NotYet
-from logd.figures import Figures
+from logd.figures import Figures, Pace, Survey
 from logd.inotify import Inotify
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver
@@ -108,17 +110,28 @@ class Daemon(Delivery[OpenOutbox]):
         now_s = self._monotonic_s()
         if not self._meter.due(now_s):
             return None
-        return self._meter.sample(
-            now_s, at_ns=self._clock_ns(), started_ns=self._started_ns, backlog=self._backlog()
+        survey = self._survey(now_s)
+        return replace(
+            self._meter.sample(now_s, self._clock_ns()),
+            started_ns=self._started_ns,
+            backlog=survey.backlog,
+            room_s=survey.room_s,
+            outboxes=len(self._open),
+            outboxes_bytes=sum(size for _, size in self._outboxes.usage.values()),
+            wal_bytes=file_bytes(wal_path(self._config.database)),
+            queue_datagrams=self._receiver.queue_datagrams,
         )
 
-    def _backlog(self) -> int:
-        """Events that wait in open outboxes; a claim of more than a ring can hold is bounded."""
-        backlog = 0
+    def _survey(self, now_s: float) -> Survey:
+        survey = Survey()
         for producer, outbox in self._open.items():
-            waiting = outbox.written() - producer.stored
-            backlog += max(0, min(waiting, outbox.header.ring_bytes // RECORD_HEAD.size))
-        return backlog
+            written, ring_bytes = outbox.written(), outbox.header.ring_bytes
+            # A claim of more than a ring can hold is bounded.
+            waiting = max(0, min(written - producer.stored, ring_bytes // RECORD_HEAD.size))
+            outbox.pace = outbox.pace or Pace(now_s, written)
+            event_bytes = producer.position / producer.stored if producer.stored else 0.0
+            survey.add(waiting, ring_bytes, event_bytes, outbox.pace.per_s(now_s, written))
+        return survey
 
     def _say_usage(self) -> None:
         """Outboxes are not in our own memory, but in the machine's: counted and said apart."""

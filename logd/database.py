@@ -89,6 +89,19 @@ def copy_into(connection: Connection, target: Path) -> None:
         connection.execute(f"PRAGMA query_only = {query_only}")
 
 
+def wal_path(path: Path) -> Path:
+    """Where SQLite keeps the log of that database."""
+    return path.with_name(path.name + "-wal")
+
+
+def file_bytes(path: Path) -> int:
+    """The size of a file; 0 where there is none. Never opens it."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def is_interrupt(error: Exception) -> bool:
     """Whether SQLite stopped because its progress handler said so."""
     return bool(getattr(error, "sqlite_errorcode", 0) == sqlcipher3.SQLITE_INTERRUPT)
@@ -133,7 +146,7 @@ def _reason(path: Path) -> str:
     """
     with contextlib.suppress(OSError):
         limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-        log = path.with_name(path.name + "-wal")
+        log = wal_path(path)
         length = max(file.stat().st_size for file in (path, log) if file.exists())
         if limit != resource.RLIM_INFINITY and length + PAGE_BYTES_MAX > limit:
             return f": no file may be over {limit} bytes here (RLIMIT_FSIZE)"
@@ -164,4 +177,4 @@ def _never_changes(path: Path) -> bool:
         read_only = os.statvfs(path).f_flag & os.ST_RDONLY
     except OSError:
         return False
-    return bool(read_only) and not path.with_name(path.name + "-wal").exists()
+    return bool(read_only) and not wal_path(path).exists()

@@ -338,7 +338,7 @@ class Delivery(Generic[AnOutbox]):
     # -- commit ----------------------------------------------------------------------------------
 
     def _commit(self) -> None:
-        batch = self._batch
+        batch, began_s = self._batch, self._monotonic_s()
         try:
             self._store.commit(batch, self._clock_ns())
         except NotYet as problem:
@@ -350,7 +350,8 @@ class Delivery(Generic[AnOutbox]):
         if self._stalled is not None:
             _log.warning("stored again after: %s", self._stalled)
             self._stalled = None
-        self._meter.committed(len(batch.events), sum(loss.events or 0 for loss in batch.losses))
+        lost = sum(loss.events or 0 for loss in batch.losses)
+        self._meter.committed(len(batch.events), lost, self._monotonic_s() - began_s)
         batch.settle()
         self._batch = self._new_batch()
         for producer in batch.producers:

@@ -1,8 +1,9 @@
-"""The instance's lock file: one daemon at a time, and a page in which it says what troubles it.
+"""The instance's lock file: one daemon at a time, a page in which it says what troubles it, and a
+second one with figures of how it goes.
 
-`status` reads the page while the disk is full or the database locked, so writing it must need
-neither: the page is written whole and flushed when the lock is taken, and later only overwritten in
-place, which takes no new block (one that copies on write may refuse; then the page keeps what it
+`status` reads the pages while the disk is full or the database locked, so writing them must need
+neither: they are written whole and flushed when the lock is taken, and later only overwritten in
+place, which takes no new block (one that copies on write may refuse; then a page keeps what it
 said, and the line on stderr is all there is). A page that a crash tore fails its check sum and says
 nothing; one that a killed daemon left is told from a running one's by the lock.
 """
@@ -17,11 +18,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from logd.errors import AlreadyRunning, CannotCreate, cannot_write
+from logd.figures import Figures
 from shared import liveness
 
 PAGE_BYTES = 4096
+FILE_BYTES = 2 * PAGE_BYTES
 TROUBLE_CHARS_MAX = 300  # of up to 12 bytes each in JSON: the page holds them
 _READ_TRIES = 3
 
@@ -36,18 +40,40 @@ class Page:
     since_ns: int = 0
 
     def encode(self) -> bytes:
-        """One line of JSON, its check sum, and blanks up to the page's end."""
-        text = json.dumps(asdict(self))
-        return f"{text}\n{zlib.crc32(text.encode()):08x}\n".encode().ljust(PAGE_BYTES)
+        """The page's bytes."""
+        return _encode(asdict(self))
+
+
+def _encode(fields: dict[str, Any]) -> bytes:
+    """One line of JSON, its check sum, and blanks up to the page's end."""
+    text = json.dumps(fields)
+    return f"{text}\n{zlib.crc32(text.encode()):08x}\n".encode().ljust(PAGE_BYTES)
+
+
+def _fields(page: bytes) -> dict[str, Any]:
+    """What a page says. Raises ValueError when it is torn, or none."""
+    text, check = page.decode("ascii").split("\n")[:2]
+    if int(check, 16) != zlib.crc32(text.encode()):
+        raise ValueError("torn")
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError("not a page")
+    return fields
 
 
 def _decode(page: bytes) -> Page | None:
     try:
-        text, check = page.decode("ascii").split("\n")[:2]
-        if int(check, 16) != zlib.crc32(text.encode()):
-            return None
-        return Page(**json.loads(text))
+        return Page(**_fields(page))
     except (ValueError, TypeError):
+        return None
+
+
+def _decode_figures(page: bytes) -> Figures | None:
+    try:
+        fields = _fields(page)
+        fields["commit_counts"] = tuple(fields["commit_counts"])
+        return Figures(**fields)
+    except (ValueError, TypeError, KeyError):  # torn, or another version's
         return None
 
 
@@ -59,8 +85,9 @@ class InstanceLock:
         self._now_ns = now_ns
         before = _decode(os.pread(fd, PAGE_BYTES, 0))
         self._page = Page(os.getpid(), made=before is not None and before.made)
-        os.ftruncate(fd, PAGE_BYTES)
-        os.pwrite(fd, self._page.encode(), 0)
+        figures = os.pread(fd, PAGE_BYTES, PAGE_BYTES)  # the last daemon's, until ours are there
+        os.pwrite(fd, self._page.encode() + figures.ljust(PAGE_BYTES), 0)
+        os.ftruncate(fd, FILE_BYTES)
         os.fsync(fd)
 
     @property
@@ -88,6 +115,11 @@ class InstanceLock:
             return
         since_ns = 0 if trouble is None else self._page.since_ns if said else self._now_ns()
         self._write(Page(self._page.pid, self._page.made, trouble, since_ns))
+
+    def publish(self, figures: Figures) -> None:
+        """Says how it goes."""
+        with contextlib.suppress(OSError):
+            os.pwrite(self._fd, _encode(asdict(figures)), PAGE_BYTES)
 
     def _write(self, page: Page) -> None:
         self._page = page
@@ -126,14 +158,36 @@ def look(path: Path) -> tuple[int | None, Page]:
 
     Without that file, or with a damaged one, an empty page.
     """
+    with _opened(path) as fd:
+        if fd is None:
+            return None, Page()
+        return liveness.holder(fd), _try(_decode, fd, 0) or Page()
+
+
+def figures(path: Path) -> Figures | None:
+    """How it goes by the word of the running daemon, or of the last one; None: it never said."""
+    with _opened(path) as fd:
+        return None if fd is None else _try(_decode_figures, fd, PAGE_BYTES)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int | None]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return None, Page()
+        yield None
+        return
     try:
-        page = None
-        for _ in range(_READ_TRIES):  # it may be overwritten just now
-            page = page or _decode(os.pread(fd, PAGE_BYTES, 0))
-        return liveness.holder(fd), page or Page()
+        yield fd
     finally:
         os.close(fd)
+
+
+T = TypeVar("T")
+
+
+def _try(decode: Callable[[bytes], T | None], fd: int, offset: int) -> T | None:
+    found = None
+    for _ in range(_READ_TRIES):  # it may be overwritten just now
+        found = found or decode(os.pread(fd, PAGE_BYTES, offset))
+    return found

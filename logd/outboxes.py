@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from logd.errors import CannotCreate, cannot_write
+from logd.figures import Pace
 from shared import liveness
 from shared.outbox import (
     CONFIRMED_OFFSET,
@@ -67,6 +68,7 @@ class OpenOutbox:
     # How often damage is searched past before the outbox is given up: a search reads all of it.
     scans_left: int = 3
     confirmed: int = field(init=False)
+    pace: Pace | None = None  # of its producer, once the daemon has looked for it
 
     def __post_init__(self) -> None:
         self.confirmed = self.header.confirmed_sequence

@@ -71,6 +71,17 @@ def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
     return sock
 
 
+def queue_length() -> int | None:
+    """Datagrams that a socket made now, in this network namespace, will hold for its reader.
+
+    It keeps that for life. The kernel takes one more than the setting says.
+    """
+    try:
+        return int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1
+    except (OSError, ValueError):
+        return None
+
+
 def ask_for_credentials(sock: socket.socket) -> None:
     """Has the kernel say with each datagram who sent it."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -79,8 +90,9 @@ def ask_for_credentials(sock: socket.socket) -> None:
 class Receiver:
     """Drains a datagram socket. Uses one buffer for all: a new one for each costs up to 19 us."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, queue_datagrams: int | None = None) -> None:
         self.socket = sock
+        self.queue_datagrams = queue_datagrams  # where it is known; see `queue_length`
         sock.setblocking(False)
         ask_for_credentials(sock)
         self._buffer = bytearray(BUFFER_BYTES)

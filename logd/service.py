@@ -22,7 +22,7 @@ from logd.errors import LogdError, SystemRefused
 from logd.instance import check_database
 from logd.lock import InstanceLock, instance_lock
 from logd.outboxes import Outboxes
-from logd.receiver import Receiver, bind, inherited_sockets, pick
+from logd.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.store import Store
 
 REPORTER_RESTART_INTERVAL_S = 1.0
@@ -76,10 +76,12 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     lock.note_database()
     outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
     outboxes.prepare(str(config.socket))
-    receiver = Receiver(
-        pick(inherited, socket.SOCK_DGRAM)
-        or bind(config.socket, socket.SOCK_DGRAM, config.socket_mode)
-    )
+    events = pick(inherited, socket.SOCK_DGRAM)
+    if events is not None:
+        receiver = Receiver(events)
+    else:
+        made = bind(config.socket, socket.SOCK_DGRAM, config.socket_mode)
+        receiver = Receiver(made, queue_length())
     listener = pick(inherited, socket.SOCK_STREAM)
     if listener is None:
         listener = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
@@ -132,6 +134,7 @@ class _Teller:
         self._notifier.turned(now_s)
         figures = self._daemon.figures()
         if figures is not None:
+            self._lock.publish(figures)
             page = self._lock.page
             text = status.in_short(figures, page.trouble, page.since_ns)
             self._notifier.status(text, now_s)

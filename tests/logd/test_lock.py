@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 
 from logd.errors import AlreadyRunning
-from logd.lock import PAGE_BYTES, TROUBLE_CHARS_MAX, Page, instance_lock, look
+from logd.figures import COMMIT_BOUNDS_S, Figures
+from logd.lock import FILE_BYTES, PAGE_BYTES, TROUBLE_CHARS_MAX, Page, figures, instance_lock, look
 from tests.support import ROOT
+
+HUGE = Figures(
+    *(2**63,) * 4, 1e300, 1 / 3, 2**63, *(1 / 3,) * 3, (2**63,) * (len(COMMIT_BOUNDS_S) + 1),
+    2**63, 1 / 3, *(2**63,) * 4,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -49,11 +55,12 @@ def test_a_trouble_is_known_by_its_beginning_until_it_is_over(path: Path) -> Non
 def test_saying_it_takes_no_block_that_is_not_there_yet(path: Path) -> None:
     with instance_lock(path) as lock:
         before = path.stat()
+        lock.publish(HUGE)
         for trouble in ("x", "é\N{GRINNING FACE}\n" * 1000, "y" * 10_000, None):
             lock.tell(trouble)
             after = path.stat()
             assert (after.st_size, after.st_blocks) == (before.st_size, before.st_blocks)
-            assert after.st_size == PAGE_BYTES
+            assert after.st_size == FILE_BYTES
             assert said(path).trouble == (trouble and trouble[:TROUBLE_CHARS_MAX])
 
 
@@ -101,3 +108,35 @@ def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path) -> None:
 
 def test_without_a_file_nobody_runs_and_nothing_is_said(path: Path) -> None:
     assert look(path) == (None, Page())
+
+
+def test_figures_are_there_for_others_while_it_runs_and_when_it_is_gone(path: Path) -> None:
+    assert figures(path) is None
+    with instance_lock(path) as lock:
+        lock.publish(HUGE)
+        lock.tell("full")
+        lock.publish(Figures(events=7, room_s=2.5))
+    assert figures(path) == Figures(events=7, room_s=2.5)
+    with instance_lock(path):
+        pass  # ended before it had any
+    assert figures(path) == Figures(events=7, room_s=2.5)
+    assert look(path)[1].trouble is None
+
+
+def test_the_largest_figures_fit_into_their_page(path: Path) -> None:
+    with instance_lock(path) as lock:
+        lock.publish(HUGE)
+    assert path.stat().st_size == FILE_BYTES
+    assert figures(path) == HUGE
+
+
+@pytest.mark.parametrize("page", [b"", b"{}", b"[]\n", b"\xff" * 100, b'{"from": "tomorrow"}'])
+def test_figures_that_are_torn_or_of_another_version_say_nothing(path: Path, page: bytes) -> None:
+    from logd.lock import _encode
+
+    with instance_lock(path) as lock:
+        lock.publish(Figures(events=7))
+    with path.open("r+b") as file:
+        file.seek(PAGE_BYTES)
+        file.write(_encode({"from": "tomorrow"}) if b"tomorrow" in page else page.ljust(PAGE_BYTES))
+    assert figures(path) is None

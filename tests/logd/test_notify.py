@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from logd import journal, keyfile, migrations, notify, status
+from logd import journal, keyfile, migrations, notify
 from logd.database import connect
-from logd.figures import FIVE_MINUTES_S, Figures, Meter
 from shared.outbox_file import outbox_name
 from tests.faults.faulty_disk import faulty_disk
 from tests.support import ROOT, Instance, check_sums, emitters, until
@@ -207,31 +206,6 @@ def test_a_long_migration_asks_for_more_time(
         assert manager.hear(0) == "STATUS=bringing the database up to date: schema 1: 1 of 16"
     finally:
         connection.close()
-
-
-# -- figures -------------------------------------------------------------------------------------
-
-
-def test_rates_are_of_the_last_minute_and_of_five_and_of_less_after_a_start() -> None:
-    meter = Meter()
-    figures = Figures()
-    for second in range(int(FIVE_MINUTES_S) + 61):
-        if second and second <= 300:
-            meter.committed(events=60, lost=1)
-        assert meter.due(float(second))
-        figures = meter.sample(float(second), at_ns=second, started_ns=0, backlog=second)
-        assert not meter.due(second + 0.9)
-        if second == 30:
-            assert (figures.events_per_s_1m, figures.events_per_s_5m) == (60, 60)
-    assert figures.events_per_s_1m == 0  # of the last minute nothing
-    assert figures.events_per_s_5m == pytest.approx(60 * 240 / 300)
-    assert (figures.events, figures.lost, figures.backlog) == (18_000, 300, 360)
-
-
-def test_a_rate_has_as_many_digits_as_tell_something() -> None:
-    assert [status.rate(value) for value in (0, 0.04, 0.25, 9.96, 10.4, 12_345.6)] == [
-        "0", "0", "0.2", "10.0", "10", "12,346",
-    ]  # fmt: skip
 
 
 # -- the journal ---------------------------------------------------------------------------------
