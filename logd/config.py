@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import grp
 import hashlib
 import os
 import re
@@ -27,6 +28,7 @@ socket_mode = "0600"              # who may write: file permissions of the socke
 query_socket = "query.sock"       # reports are asked here
 query_socket_mode = "0600"
 # query_uids = [33]               # further users who may ask for reports
+# query_group = "logd-read"       # and the members of a group
 
 # Outboxes are plain text and belong in memory. By default in /dev/shm, under a name made from the
 # socket's path. many_users lets processes of other users have outboxes there (mode 3733).
@@ -86,6 +88,7 @@ class Config:
     socket_mode: int = 0o600
     query_socket_mode: int = 0o600
     query_uids: tuple[int, ...] = ()
+    query_group: str | None = None
     many_users: bool = False
     batch_events_max: int = 20_000
     batch_bytes_max: int = 8 * 1024 * 1024
@@ -154,6 +157,19 @@ def parse(text: str, file: Path) -> Config:
     config = Config(path=file, **values)
     _check_memory(config)
     return config
+
+
+def query_gid(config: Config) -> int | None:
+    """The id of the group `query_group`, None without one. Raises ConfigError: no such group."""
+    if config.query_group is None:
+        return None
+    try:
+        return grp.getgrnam(config.query_group).gr_gid
+    except KeyError as error:
+        raise ConfigError(
+            f"{config.path}: query_group = {config.query_group!r}: there is no such group here. "
+            f"Make it (`groupadd --system {config.query_group}`), or take the line out."
+        ) from error
 
 
 def memory_parts(config: Config) -> dict[str, int]:
@@ -235,6 +251,12 @@ def _uids(value: object) -> tuple[int, ...]:
     return tuple(value)
 
 
+def _group(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value):
+        raise ValueError('expected the name of a group in quotes, such as "logd-read"')
+    return value
+
+
 def _whole(low: int, high: int) -> Callable[[object], int]:
     def check(value: object) -> int:
         if type(value) is not int or not low <= value <= high:
@@ -257,6 +279,7 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "socket_mode": _mode,
     "query_socket_mode": _mode,
     "query_uids": _uids,
+    "query_group": _group,
     "many_users": _truth,
     "batch_events_max": _whole(1, 1_000_000),
     "batch_bytes_max": _whole(64 * 1024, 1024 * 1024 * 1024),

@@ -45,6 +45,8 @@ PARAMETER_CHARS_MAX = 200
 # A page of the site waits no longer than this either.
 REPORT_TIMEOUT_S = 2.0
 PROGRESS_STEPS = 10_000
+SO_PEERGROUPS = 59  # not in Python's socket module; the same on every common architecture
+GROUPS_BYTES_MAX = 1024  # as much as Python reads of an option: 256 groups
 _UCRED = struct.Struct("iII")
 
 _log = logging.getLogger("logd.reports")
@@ -57,6 +59,7 @@ class Reporter:
         self._config = config
         self._key = key
         self._allowed_uids = {os.geteuid(), 0, *config.query_uids}
+        self._allowed_gid = configuration.query_gid(config)
         self._seats = threading.BoundedSemaphore(CONNECTIONS_MAX)
         # Small: it keeps who read what, and only while the daemon is busy.
         self._client = Client(str(config.socket), outbox_bytes=1024 * 1024)
@@ -80,14 +83,17 @@ class Reporter:
             with peer, contextlib.suppress(OSError):
                 peer.settimeout(PEER_TIMEOUT_S)
                 credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-                pid, uid, _gid = _UCRED.unpack(credentials)
-                if uid not in self._allowed_uids:
+                pid, uid, gid = _UCRED.unpack(credentials)
+                if uid not in self._allowed_uids and (
+                    self._allowed_gid not in {gid, *_supplementary_groups(peer)}
+                ):
                     peer.settimeout(FORBIDDEN_TIMEOUT_S)
                     peer.recv(REQUEST_BYTES_MAX)  # so that it is there to hear the answer
                     _send_off(
                         peer,
                         "forbidden",
-                        f"user id {uid} may not read reports; logd.toml's query_uids lists who may",
+                        f"user id {uid} may not read reports: who may is in logd.toml's "
+                        "query_uids and query_group",
                     )
                     return
                 while True:
@@ -151,6 +157,15 @@ class Reporter:
                 # Who reads about persons is in the trail, or does not read.
                 raise QueryError("unavailable", "the trail cannot take this reading just now")
         return encode_frame({"ok": True, "rows": answer.rows, "next": answer.next})
+
+
+def _supplementary_groups(peer: socket.socket) -> tuple[int, ...]:
+    """Group ids that the peer had, beside its own, when it connected: the kernel's word."""
+    try:
+        packed = peer.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, GROUPS_BYTES_MAX)
+    except OSError:  # more groups than that: none of them counts
+        return ()
+    return struct.unpack(f"{len(packed) // 4}I", packed)
 
 
 def _short(params: dict[str, Any]) -> dict[str, Any]:

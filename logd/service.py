@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from logd import keyfile, notify, status
-from logd.config import Config
+from logd.config import Config, query_gid
 from logd.daemon import Daemon
 from logd.errors import LogdError, SystemRefused
 from logd.instance import check_database
@@ -64,6 +64,7 @@ def run(config: Config) -> None:
 
 def _serve(config: Config, lock: InstanceLock) -> None:
     key = keyfile.read(config.key_file)
+    query_gid(config)  # a group that is not there is said now, not by the report process
     inherited = inherited_sockets()
     check_database(config, lock.database_made)
     store = Store(

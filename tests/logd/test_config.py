@@ -46,6 +46,7 @@ def test_every_setting_of_the_template_is_known_also_those_commented_out() -> No
         ('socket_mode = "rw"', "expected permissions as octal digits"),
         ("many_users = 1", "expected true or false"),
         ("query_uids = [1, -2]", "expected a list of user ids"),
+        ("query_group = 33", "expected the name of a group in quotes"),
         ("database = 5", "expected a path in quotes"),
         ("database =", "not valid TOML: Invalid value (at"),
         (f'socket = "{"x" * 200}"', "line 1: the socket path"),

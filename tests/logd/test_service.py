@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import signal
 import socket
@@ -133,6 +134,41 @@ def test_a_peer_that_may_not_read_is_refused_by_its_uid(instance: Instance) -> N
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "forbidden" in done.stdout and "65534" in done.stdout
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+@pytest.mark.parametrize(
+    ("become", "heard"),
+    [
+        ("os.setgid(65534); os.setgroups([13, 12]); os.setuid(65534)", "answered"),
+        ("os.setgroups([]); os.setgid(12); os.setuid(65534)", "answered"),
+        ("os.setgid(65534); os.setgroups([13]); os.setuid(65534)", "forbidden"),
+    ],
+)
+def test_a_peer_may_read_whose_groups_include_the_configured_one(
+    instance: Instance, become: str, heard: str
+) -> None:
+    instance.configure(query_socket_mode="0666", query_group=grp.getgrgid(12).gr_name)
+    for path in (instance.directory, instance.directory.parent):
+        path.chmod(0o711)
+    instance.start()
+    code = (
+        f"import os, sys\nfrom shared.query import QueryClient, QueryError\n{become}\n"
+        "try: QueryClient(sys.argv[1], timeout_s=20).ask('summary'); print('answered')\n"
+        "except QueryError as error: print(error.code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(instance.config.query_socket)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == heard
+
+
+def test_a_group_that_is_not_there_stops_the_start(instance: Instance) -> None:
+    instance.configure(query_group="no-such-group")
+    assert "no such group here. Make it (`groupadd --system no-such-group`)" in instance.cli(
+        "run", code=78
+    )
 
 
 def test_reports_are_refused_with_a_reason(instance: Instance) -> None:
