@@ -52,7 +52,7 @@ def main() -> None:
 
 
 for command in (
-    *(serving.init, serving.run, serving.status),
+    *(serving.init, serving.genkey, serving.run, serving.status),
     *(reading.query, reading.tail, reading.losses),
     *(exporting.export, copies.backup, verifying.verify),
 ):

@@ -17,6 +17,11 @@ from logd.errors import CannotCreate, KeyFileError
 _KEY = re.compile(r"[0-9a-fA-F]{64}")
 
 
+def new() -> str:
+    """A new key, as it stands in a file."""
+    return secrets.token_hex(32)
+
+
 def create(path: Path) -> None:
     """Makes a new key, on disk before this returns. Raises CannotCreate if the file exists."""
     try:
@@ -24,7 +29,7 @@ def create(path: Path) -> None:
     except OSError as error:
         raise CannotCreate(f"{path}: the key cannot be made: {error.strerror}") from error
     with os.fdopen(fd, "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
+        file.write(new() + "\n")
         file.flush()
         os.fsync(fd)
 

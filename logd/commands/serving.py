@@ -1,4 +1,4 @@
-"""`logd init`, `run`, `status`: an instance is made, served, looked at."""
+"""`logd init`, `genkey`, `run`, `status`: an instance is made, served, looked at."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from logd import instance, journal, service
+from logd import instance, journal, keyfile, service
 from logd import status as status_text
 from logd.commands.options import config_option
 from logd.config import Config
@@ -23,6 +23,27 @@ def init(directory: Path) -> None:
     config = instance.init(directory)
     click.echo(f"made {config.path} and {config.key_file}")
     click.echo(f"start it: logd run --config {config.path}")
+
+
+@click.command()
+@config_option
+@click.option("--stdout", is_flag=True, help="Print a new key instead, and write no file.")
+def genkey(config: Config, stdout: bool) -> None:
+    """Make the key of an installed logd, once: the file that the configuration names as key_file.
+
+    A key that is there is never replaced (exit code 73). Keep a copy somewhere else: without it
+    nobody reads the database. `logd init` has made a key already; this is for logd as a service,
+    whose configuration was installed.
+
+    \b
+    logd genkey
+    logd genkey --stdout | systemd-creds encrypt --name=logd.key - /etc/logd/logd.key.cred
+    """
+    if stdout:
+        click.echo(keyfile.new())
+        return
+    keyfile.create(config.key_file)
+    click.echo(f"made {config.key_file}: keep a copy of it somewhere else")
 
 
 @click.command()

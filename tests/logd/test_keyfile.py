@@ -8,6 +8,7 @@ import pytest
 
 from logd import keyfile
 from logd.errors import KeyFileError
+from tests.support import Instance
 
 
 def test_a_credential_of_the_files_name_is_read_in_its_place(
@@ -32,3 +33,22 @@ def test_with_other_credentials_only_the_file_is_read_and_its_mode_counts(
     key.chmod(0o440)
     with pytest.raises(KeyFileError, match="open to others"):
         keyfile.read(key)
+
+
+def test_a_key_that_is_there_is_never_replaced(instance: Instance) -> None:
+    before = instance.config.key_file.read_text()
+    assert "logd.key: the key cannot be made: File exists" in instance.cli("genkey", code=73)
+    assert instance.config.key_file.read_text() == before
+
+
+def test_genkey_makes_the_key_that_the_configuration_names(instance: Instance) -> None:
+    instance.config.key_file.unlink()
+    instance.cli("genkey")
+    assert instance.config.key_file.stat().st_mode & 0o777 == 0o600
+    assert len(keyfile.read(instance.config.key_file)) == 32
+
+
+def test_genkey_prints_a_new_key_for_systemd_creds(instance: Instance) -> None:
+    printed = instance.cli("genkey", "--stdout").strip()
+    assert len(bytes.fromhex(printed)) == 32
+    assert printed != instance.config.key_file.read_text().strip()

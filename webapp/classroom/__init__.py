@@ -2,7 +2,7 @@
 
 A row may use its own modules and those of the rows below it:
 
-    served          wsgi, factory
+    served          wsgi, gunicorn_conf, factory
     pages           auth, courses, quizzes, teacher, auditor
     for all pages   access, extensions, errors, security, paging
     how it looks    present, charts, markdown

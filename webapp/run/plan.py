@@ -119,7 +119,7 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
         # How to log in is said once, when the site answers.
         seed=(python, "-m", "flask", "--app", "webapp", "seed", "--demo", "--no-accounts"),
         site=(
-            *(python, "-m", "gunicorn", "--config", "python:webapp.run.gunicorn_conf"),
+            *(python, "-m", "gunicorn", "--config", "python:webapp.classroom.gunicorn_conf"),
             *("--bind", f"{HOST}:{port}", "webapp.classroom.wsgi:application()"),
         ),
     )

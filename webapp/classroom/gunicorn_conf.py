@@ -1,8 +1,10 @@
-"""gunicorn's settings for `make run`: a site on loopback, quiet, and with no log of requests."""
+"""gunicorn's settings for the site, in `make run` and as a service: quiet, no log of requests."""
+
+import os
 
 # Loaded once, before the workers are forked: a bad key is said in one sentence, by one process.
 preload_app = True
-workers = 2
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 # Browsers hold idle connections open; a worker of one thread would be held by the first of them.
 worker_class = "gthread"
 threads = 4
@@ -13,5 +15,7 @@ loglevel = "warning"
 
 timeout = 60
 graceful_timeout = 5
-# Nobody steers this instance but the supervisor, by signals.
+# Workers show here that they live: in memory, for a disk may be slow.
+worker_tmp_dir = "/dev/shm"  # noqa: S108 - made without a name
+# Nobody steers it but who started it, by signals.
 control_socket_disable = True
