@@ -6,6 +6,10 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; d
 	&& echo $$python && break; done),python3)
 PORT ?= 8000
 VAR ?= var
+# `make install`: where the program goes, and a root directory to build a package in.
+PREFIX ?= /usr/local
+DESTDIR ?=
+SYSTEM_PYTHON ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +18,7 @@ SETUP_LOG := $(VENV)/setup.log
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-long bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery bench-receiving lint format lock clean
+.PHONY: help setup run test test-long test-systemd install uninstall deb bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery bench-receiving lint format lock clean
 
 help: ## Say what there is (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,10 +30,22 @@ run: $(READY) ## Run the Classroom and logd (PORT=8000, VAR=var for its files); 
 	@PORT="$(PORT)" VAR="$(VAR)" exec $(BIN)/python -m webapp.run
 
 test: $(READY) ## Run the tests (under five minutes)
-	@$(BIN)/python -m pytest -m "not long" -q -n 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not long and not booted" -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY) ## Run the tests that take minutes each; says how long, shows progress
 	@$(BIN)/python -m pytest -m long
+
+test-systemd: $(READY) ## Run the tests that boot a systemd of their own and install into it (needs root)
+	@$(BIN)/python -m pytest -m booted -q tests/systemd
+
+install: ## Install logd and the site as services (PREFIX=/usr/local, DESTDIR=, SYSTEM_PYTHON=)
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" PYTHON="$(SYSTEM_PYTHON)" systemd/install install
+
+uninstall: ## Remove what `make install` installed; configuration, key and data stay
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" systemd/install uninstall
+
+deb: ## Build a Debian package of it in dist/ (needs dpkg-deb)
+	@PYTHON="$(SYSTEM_PYTHON)" systemd/build-deb
 
 bench: $(READY) ## Measure everything, against the targets and the baseline (under five minutes)
 	@$(BIN)/python -m benchmarks
