@@ -15,11 +15,9 @@ from logd import parquet, render
 from logd.config import Config
 from logd.database import Connection
 from logd.elsewhere import Copy, note
+from logd.reports import PAGE_ROWS_MAX
 from logd.selection import Selection, newest_id, pages
 from shared.query import Row
-
-# An event is at most 32 KiB: a page is at most 16 MiB, of the usual ones 0.2.
-PAGE_ROWS = 500
 
 Tell = Callable[[int], None]
 
@@ -61,7 +59,7 @@ class Export:
 
     def _rows(self, tell: Tell) -> Iterator[Row]:
         seen = 0
-        found = pages(self._connection, self._selection, up_to_id=self.top, rows_max=PAGE_ROWS)
+        found = pages(self._connection, self._selection, up_to_id=self.top, rows_max=PAGE_ROWS_MAX)
         for position, rows in found:
             self.events += len(rows)
             yield from rows

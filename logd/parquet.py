@@ -18,7 +18,7 @@ from shared.query import Row
 
 INT64_COLUMNS = {"id", "ts_ns", "stored_ns", "sequence"}
 # Rows are packed into columns so many at a time; a row group is written when it is this large.
-ROWS_PER_STEP = 500
+ROWS_PER_STEP = 512
 GROUP_ROWS_MAX = 16_384
 GROUP_BYTES_MAX = 32 * 1024 * 1024
 

@@ -110,3 +110,8 @@ def bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
         length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()
     ) as shown:
         yield shown.update
+
+
+def say(message: str) -> None:
+    """A word to people, beside the data."""
+    click.echo(f"logd: {message}", err=True)

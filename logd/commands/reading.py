@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import click
 
-from logd import instance, render
+from logd import following, instance, render
 from logd import status as status_text
 from logd.commands.choosing import selection_options
-from logd.commands.options import config_option, put
+from logd.commands.options import config_option, put, say
 from logd.config import Config
-from logd.database import Connection
-from logd.reports import PAGE_ROWS_MAX, event_page, loss_page
+from logd.reports import PAGE_ROWS_MAX, loss_page
 from logd.selection import Selection, newest, newest_id, pages
 from shared.query import Row
-
-TAIL_INTERVAL_S = 0.25
 
 
 @click.command()
@@ -43,55 +38,30 @@ def query(config: Config, selection: Selection, limit: int | None, form: str) ->
         connection.close()
 
 
-def _all(connection: Connection, after_id: int = 0, **asked: Any) -> Iterator[Row]:
-    """Every event asked for, a page at a time: no transaction is held while it is printed."""
-    while True:
-        page = event_page(connection, after_id=after_id, limit=PAGE_ROWS_MAX, **asked)
-        yield from page.rows
-        if page.next is None:
-            return
-        after_id = page.next
-
-
-def _newest(connection: Connection, limit: int, **asked: Any) -> Iterator[Row]:
-    rows: list[Row] = []
-    before: int | None = None
-    while len(rows) < limit:
-        size = min(PAGE_ROWS_MAX, limit - len(rows))
-        page = event_page(connection, before_id=before, limit=size, **asked)
-        rows += page.rows
-        before = page.next
-        if before is None:
-            break
-    return reversed(rows)
-
-
 @click.command()
 @config_option
-@click.option("-n", "--lines", default=10, show_default=True, help="How many to begin with.")
+@selection_options
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="How many to begin with.",
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what arrives, until Ctrl-C.")
-@click.option("--type", "event_type", metavar="T", help="Only events of this type.")
-@click.option("--user", metavar="U", help="Only events of this user.")
+@click.option("--format", "form", type=click.Choice(["table", "jsonl"]), default="table")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 def tail(
-    config: Config, lines: int, follow: bool, event_type: str | None, user: str | None
+    config: Config, selection: Selection, lines: int, follow: bool, form: str, as_json: bool
 ) -> None:
     """Print the newest events, one a line; with --follow also those to come."""
-    connection = instance.open_for_events(config)
-    asked: dict[str, Any] = {"event_type": event_type, "user": user}
-    last = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
+    show = render.to_json if as_json or form == "jsonl" else render.line
     try:
-        for row in _newest(connection, lines, **asked) if lines > 0 else ():
-            put(render.line(row))
-            last = max(last, row["id"])
-        while follow:
-            time.sleep(TAIL_INTERVAL_S)
-            for row in _all(connection, after_id=last, **asked):
-                put(render.line(row))
-                last = row["id"]
+        for row in following.events(config, selection, lines, follow, say):
+            put(show(row))
     except KeyboardInterrupt:
-        click.echo()
-    finally:
-        connection.close()
+        click.echo(err=True)
 
 
 @click.command()

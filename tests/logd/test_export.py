@@ -18,7 +18,9 @@ from benchmarks.history import History, build
 from logd import instance as instances
 from logd import keyfile
 from logd.batch import Batch
-from logd.exporting import FORMS, PAGE_ROWS, Export
+from logd.exporting import FORMS, Export
+from logd.parquet import ROWS_PER_STEP
+from logd.reports import PAGE_ROWS_MAX
 from logd.selection import Selection
 from logd.store import Store
 from shared.wire import Event
@@ -34,6 +36,8 @@ PROPS: list[dict[str, Any]] = [
     {"large": "x" * 30_000},
 ]
 USERS = [None, HOSTILE, "7", "-", " ", "null"]
+
+REPEATS = 2 * ROWS_PER_STEP // 12  # three row groups of two steps, the last not full
 
 # Each is a program of its own that knows nothing of logd: rows as JSON lines.
 READERS = {
@@ -133,9 +137,9 @@ def test_all_forms_hold_the_same_rows_over_many_pages_and_row_groups(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row groups are small here, so that there are several, the last one not full."""
-    monkeypatch.setattr("logd.parquet.GROUP_ROWS_MAX", 2 * PAGE_ROWS)
+    monkeypatch.setattr("logd.parquet.GROUP_ROWS_MAX", 2 * ROWS_PER_STEP)
     monkeypatch.setattr("logd.parquet.GROUP_BYTES_MAX", 2**21)
-    fill(instance, repeats=2 * PAGE_ROWS // 12)
+    fill(instance, repeats=REPEATS)
     connection = instances.open_for_events(instance.config)
     found = {}
     for form in FORMS:
@@ -144,7 +148,7 @@ def test_all_forms_hold_the_same_rows_over_many_pages_and_row_groups(
             work = Export(connection, Selection())
             work.write(form, file)
         found[form] = read_back(form, path)
-        assert work.events == len(found[form]) == 36 * (2 * PAGE_ROWS // 12)
+        assert work.events == len(found[form]) == 36 * (REPEATS)
     connection.close()
     assert found["csv"] == found["jsonl"] == found["parquet"]
     assert [row["id"] for row in found["csv"]] == list(range(1, work.events + 1))
@@ -184,7 +188,7 @@ def test_standard_output_gets_the_same_bytes(instance: Instance, form: str) -> N
 
 def test_what_is_stored_while_an_export_runs_is_not_in_it(instance: Instance) -> None:
     """So that it ends, however much arrives. No transaction is open between two pages."""
-    fill(instance, repeats=2 * PAGE_ROWS // 36 + 1)
+    fill(instance, repeats=2 * PAGE_ROWS_MAX // 36 + 1)
     connection = instances.open_for_events(instance.config)
     work = Export(connection, Selection())
     before = work.top
@@ -394,7 +398,7 @@ def check_growth(directory: Path, few: int, many: int) -> None:
 
 
 def test_ten_times_as_many_events_take_no_more_memory(directory: Path) -> None:
-    """The quick version: the larger trail is 40 pages, and more than a row group."""
+    """The quick version: the larger trail is 100 pages, and more than a row group."""
     check_growth(directory, 2_000, 20_000)
 
 
