@@ -53,7 +53,7 @@ def main() -> None:
 
 for command in (
     *(serving.init, serving.genkey, serving.run, serving.status),
-    *(reading.query, reading.tail, reading.losses),
+    *(reading.query, reading.tail, reading.losses, reading.quarantine),
     *(exporting.export, copies.backup, verifying.verify),
 ):
     main.add_command(command)

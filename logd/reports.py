@@ -349,6 +349,11 @@ def quarantine(connection: Connection, parameters: Parameters) -> Answer:
     """What was refused, newest first; excerpts in hexadecimal."""
     before, limit = _page(parameters)
     parameters.done()
+    return quarantine_page(connection, before, limit)
+
+
+def quarantine_page(connection: Connection, before: int | None, limit: int) -> Answer:
+    """A page of quarantine, newest first, from below row `before`; `next` continues it."""
     rows = _rows(
         connection,
         "SELECT q.id, q.detected_ns, q.uid, q.pid, q.reason, p.uid || '-' || p.key AS producer,"

@@ -107,7 +107,7 @@ class Process:
 
 
 # What these do can be done in this process, which saves the start of another.
-READING = {"status", "query", "losses", "verify", "backup"}
+READING = {"status", "query", "losses", "verify", "quarantine", "person", "backup"}
 
 
 def _is_alone() -> bool:

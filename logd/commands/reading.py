@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import click
 
 from logd import following, instance, render
+from logd import quarantine as refusals
 from logd import status as status_text
 from logd.commands.choosing import selection_options
 from logd.commands.options import config_option, put, say
@@ -83,3 +84,32 @@ def losses(config: Config, form: str) -> None:
         connection.close()
     if not entries and form == "table":
         put("0 entries: no event is known to be lost")
+
+
+@click.command()
+@config_option
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many, the newest.")
+@click.option("--format", "form", type=click.Choice(["table", "jsonl"]), default="table")
+@click.option("--summary", is_flag=True, help="By reason and user: how many, and the last.")
+def quarantine(config: Config, limit: int | None, form: str, summary: bool) -> None:
+    """Print what was refused, newest first: when, from whom, why, and how it begins."""
+    connection = instance.open_for_reading(config)
+    try:
+        rows: Iterable[Row]
+        if summary:
+            rows, head, line = (
+                refusals.summary(connection, limit),
+                refusals.SUMMARY_HEAD,
+                refusals.summary_line,
+            )
+        else:
+            rows, head, line = refusals.rows(connection, limit), refusals.HEAD, refusals.line
+        if form == "table":
+            put(head)
+        for row in rows:
+            put(line(row) if form == "table" else render.to_json(row))
+        if form == "table":
+            ever, kept = refusals.totals(connection)
+            put(f"{ever:,} refused, of them kept: {kept:,}")
+    finally:
+        connection.close()
