@@ -47,12 +47,10 @@ class Rollups:
 
     def add_subject(self, event_type: str, ts_ns: int, user: str, props: Mapping[str, Any]) -> None:
         """Counts one event of a type that is summed up by subject."""
-        definition = SUBJECTS[event_type]
-        subject = props.get(definition.key)
-        if not isinstance(subject, str | int):
+        subject, value = subject_of(event_type, props)
+        if subject is None:
             return
-        value = _number(props.get(definition.value)) if definition.value else None
-        key = (event_type, str(subject), user)
+        key = (event_type, subject, user)
         row = self.subjects.get(key)
         if row is None:
             self.subjects[key] = SubjectRow(1, ts_ns, ts_ns, value, value)
@@ -61,6 +59,15 @@ class Rollups:
         row.last_ts_ns = ts_ns
         row.last_value = value
         row.best_value = max((v for v in (row.best_value, value) if v is not None), default=None)
+
+
+def subject_of(event_type: str, props: Mapping[str, Any]) -> tuple[str | None, float | None]:
+    """Which subject an event of such a type is of, or None; and its value."""
+    definition = SUBJECTS[event_type]
+    subject = props.get(definition.key)
+    if not isinstance(subject, str | int):
+        return None, None
+    return str(subject), _number(props.get(definition.value)) if definition.value else None
 
 
 def _number(value: object) -> float | None:

@@ -18,7 +18,7 @@ import msgpack
 from logd import __version__, blocks, chain, forgotten, mentions, own, removed, rollups
 from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, PERSON_ERASED, Batch, Producer
 from logd.chain import Head
-from logd.database import Connection, DatabaseError, connect, translate
+from logd.database import Connection, DatabaseError, connect, is_interrupt, translate
 from logd.errors import NotYet, StorageFailed
 from logd.migrations import migrate
 from shared.rendezvous import current_boot_id
@@ -29,8 +29,12 @@ _ROWS_PER_STATEMENT = (2000, 200, 20, 1)
 _CHECKPOINT_TRIES = 2
 # A full batch takes well over SQLite's usual 1,000 pages: each commit would flush three times.
 _CHECKPOINT_PAGES = 4000
+# An act is to be short: so many pages are moved in the time that its own work takes.
+_CHECKPOINT_PAGES_ACT = 500
 _UNFINISHED_PAGE_ROWS = 1000
 BUSY_TIMEOUT_RUNNING_MS = 500
+_REWRITE_COPIES = 2  # in a scratch file, and in the log
+_REWRITE_STEPS = 100_000
 
 _log = logging.getLogger("logd")
 
@@ -236,9 +240,9 @@ class Store:
         for producer, row in changed.rows.items():
             producer.row = row
         self._own.stored = self._own.taken
-        self._checkpoint()
+        self._checkpoint(_CHECKPOINT_PAGES if work is None else _CHECKPOINT_PAGES_ACT)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, pages_max: int) -> None:
         """Moves a long log into the database.
 
         SQLite does it by itself after a commit, but keeps an error in it to itself: a database
@@ -248,7 +252,7 @@ class Store:
         query = self._connection.execute
         try:
             _busy, pages, _done = query("PRAGMA wal_checkpoint(NOOP)").fetchone()
-            if pages >= _CHECKPOINT_PAGES:
+            if pages >= pages_max:
                 query("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except DatabaseError as error:
             problem = translate(error, self._path)
@@ -455,6 +459,56 @@ class Store:
             while len(values) - start >= length:
                 self._connection.execute(statement, values[start : start + length])
                 start += length
+
+    # -- nothing left behind ---------------------------------------------------------------------
+
+    def rewrite(self, meanwhile: Callable[[], bool]) -> bool:
+        """Writes the whole database anew: no page holds remains of what was deleted.
+
+        SQLite overwrites what it deletes, but not the copies that moving rows from page to page
+        leaves. Nothing can be committed meanwhile. `meanwhile` is asked now and then; on its False
+        all is as it was, and so is this. Raises what `commit` raises.
+        """
+        query = self._connection.execute
+        folder = os.statvfs(self._path.parent)
+        free = folder.f_bavail * folder.f_frsize
+        ((pages,), (size,)) = (query(f"PRAGMA page_{n}").fetchone() for n in ("count", "size"))
+        needed = _REWRITE_COPIES * pages * size
+        if free < needed:
+            raise NotYet(
+                f"{self._path}: to write it anew takes {needed} bytes for a while, "
+                f"{free} are free. Free some: it is tried again."
+            )
+        # Its scratch file is encrypted as the database is; in memory it would be as large.
+        query("PRAGMA temp_store = FILE")
+        place = str(self._path.parent).replace("'", "''")
+        query(f"PRAGMA temp_store_directory = '{place}'")
+        self._connection.set_progress_handler(lambda: not meanwhile(), _REWRITE_STEPS)
+        try:
+            query("VACUUM")
+        except DatabaseError as error:
+            if is_interrupt(error):
+                return False
+            raise translate(error, self._path) from error
+        finally:
+            self._connection.set_progress_handler(None, 0)
+            query("PRAGMA temp_store = MEMORY")
+        return True
+
+    def empty_log(self) -> bool:
+        """Moves all of the log into the database and cuts it; False while somebody reads it."""
+        query = self._connection.execute
+        query("PRAGMA busy_timeout = 0")
+        try:
+            busy, _pages, _done = query("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except DatabaseError as error:
+            problem = translate(error, self._path)
+            if not isinstance(problem, NotYet):
+                raise problem from error
+            return False
+        finally:
+            query(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_RUNNING_MS}")
+        return not busy
 
     # -- the end ---------------------------------------------------------------------------------
 

@@ -1,0 +1,234 @@
+"""The job `forget`: a person's events go, roll-ups with them, and so do mentions of that person.
+
+First it is written down who is forgotten, as a token, so that what arrives from then on is erased
+when it comes. Last the file is written anew (`clean`): SQLite overwrites what it deletes, but where
+it moves rows from page to page it leaves copies behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from logd import forgotten, jobs, mentions
+from logd.batch import PERSON_ERASED
+from logd.blocks import BLOCK_BITS
+from logd.database import Connection
+from logd.jobs import Job
+from logd.removal import STEP_TARGET_S, Steps
+from logd.removed import ERASED
+from logd.store import Store
+from logd.subjects import Leaving
+from shared.schema import SUBJECTS, Malformed
+
+PROGRESS_INTERVAL_S = 0.5
+CLEAN_AGAIN_S = 0.2
+_READ_ROWS = 1000
+_NAMES_ROWS = 5000
+_QUARANTINE_ROWS = 500
+_WINDOW_MIN, _WINDOW_MAX = 500, 20_000
+
+
+def known_again(connection: Connection, entries: forgotten.Entries, now_ns: int) -> int:
+    """Asks for the persons behind tokens, whose names nobody has kept, to be forgotten once more:
+    in a database that was restored.
+    """
+    return jobs.ask(connection, jobs.FORGET, {"users": [], "tokens": list(entries)}, now_ns)
+
+
+def forget(job: Job, store: Store, steps: Steps, list_file: Path) -> Iterator[None]:
+    """A bounded step at each `next`, each phase from where a killed one stopped."""
+    names = list(_PHASES)
+    start = 0 if job.phase == jobs.ASKED else names.index(job.phase)
+    for name in names[start:]:
+        if job.phase != name:
+            job.phase, job.position = name, 0
+            store.act(lambda connection, _batch: job.save(connection), steps.now_ns())
+        yield from _PHASES[name](job, store, steps, list_file)
+    _say_done(job, store, steps.now_ns())
+
+
+def _write_down(job: Job, store: Store, _steps: Steps, list_file: Path) -> Iterator[None]:
+    """From here on late events are erased; what has an id below `bound` is stored already."""
+    until_ns = job.asked_ns
+    tokens = {store.forgotten.token(user): until_ns for user in job.params["users"]}
+    job.params["bound"] = store.next_event
+    job.params["tokens"] = [*job.params.get("tokens", ()), *tokens]
+    job.total = 2 * store.next_event
+
+    def act(connection: Connection, _batch: object) -> None:
+        forgotten.save(connection, tokens)
+        job.save(connection)
+
+    store.act(act, until_ns)
+    store.forgotten.add(tokens)
+    forgotten.merge_file(list_file, store.forgotten.entries)
+    yield
+
+
+def _find_names(job: Job, store: Store, _steps: Steps, _file: Path) -> Iterator[None]:
+    """Of tokens from a list, who in this database they are."""
+    wanted = set(job.params["tokens"]) - {store.forgotten.token(u) for u in job.params["users"]}
+    users: dict[str, None] = {}
+    place: tuple[Any, ...] = (-1, 0, "")
+    while wanted and (
+        rows := store.connection.execute(
+            "SELECT type, day, user FROM rollup_day WHERE (type, day, user) > (?, ?, ?)"
+            " ORDER BY type, day, user LIMIT ?",
+            (*place, _NAMES_ROWS),
+        ).fetchall()
+    ):
+        users |= dict.fromkeys(user for _, _, user in rows)
+        place = rows[-1]
+        yield
+    job.params["users"] += [user for user in users if store.forgotten.token(user) in wanted]
+
+
+def _events(job: Job, store: Store, steps: Steps, _file: Path) -> Iterator[None]:
+    connection, bound = store.connection, job.params["bound"]
+    types = dict(connection.execute("SELECT name, id FROM event_type").fetchall())
+    by_subject = {name: types[name] for name in SUBJECTS if name in types}
+    for user in job.params["users"]:
+        for name, type_id in by_subject.items():
+            more = True
+            while more:
+                leaving = Leaving(name, type_id, user, lambda event_id, _: event_id < bound)
+                while not leaving.read(connection, _READ_ROWS):
+                    yield
+                more = bool(leaving.ids)
+                while gone := leaving.ids[: steps.events_max]:
+                    job.add("events", len(gone))
+                    steps.take_out(ERASED, (), {leaving: gone}, job.save, job=job.id)
+                    yield
+        yield from _plain_events(job, user, list(by_subject.values()), store, steps)
+
+
+def _plain_events(
+    job: Job, user: str, but_types: list[int], store: Store, steps: Steps
+) -> Iterator[None]:
+    block = 0
+    but = ", ".join("?" * len(but_types))
+    while ids := [
+        event_id
+        for (event_id,) in store.connection.execute(
+            "SELECT e.id FROM event_block b CROSS JOIN event e INDEXED BY event_user"  # noqa: S608 - question marks only
+            f" ON (e.id >> {BLOCK_BITS}) = +b.block WHERE b.block >= ? AND e.user = ?"
+            f" AND e.type NOT IN ({but}) AND e.id < ? ORDER BY b.block LIMIT ?",
+            (block, user, *but_types, job.params["bound"], steps.events_max),
+        )
+    ]:
+        job.add("events", len(ids))
+        job.done = max(ids)
+        block = job.done >> BLOCK_BITS
+        steps.take_out(ERASED, ids, {}, job.save, job=job.id)
+        yield
+
+
+def _mentions(job: Job, store: Store, steps: Steps, _file: Path) -> Iterator[None]:
+    """Reads the properties of all events; no index can know who is named in them."""
+    connection, bound = store.connection, job.params["bound"]
+    tokens = frozenset(job.params["tokens"])
+
+    @lru_cache(10_000)
+    def is_person(name: str) -> bool:
+        return store.forgotten.token(name) in tokens
+
+    window, saved_s = _WINDOW_MIN, time.monotonic()
+    marks = " OR ".join("instr(props, ?)" for _ in mentions.MARKS)
+    while job.position < bound:
+        started_s, end = time.monotonic(), min(bound, job.position + window)
+        rows = connection.execute(
+            f"SELECT id, props FROM event WHERE id > ? AND id <= ? AND ({marks}) ORDER BY id",  # noqa: S608 - question marks only
+            (job.position, end, *mentions.MARKS),
+        ).fetchall()
+        contents = dict(_less(rows, is_person))
+        taken_s = time.monotonic() - started_s
+        job.position, job.done = end, bound + end
+        if contents:
+            job.add("redacted", len(contents))
+            steps.redact(contents, job.save)
+        elif time.monotonic() - saved_s > PROGRESS_INTERVAL_S:
+            store.act(lambda connection, _: job.save(connection), steps.now_ns(), flush=False)
+            saved_s = time.monotonic()
+        scale = 2 if taken_s < STEP_TARGET_S / 2 else 0.5 if taken_s > STEP_TARGET_S else 1
+        window = int(min(_WINDOW_MAX, max(_WINDOW_MIN, window * scale)))
+        yield
+
+
+def _less(
+    rows: list[tuple[int, bytes]], is_person: Callable[[str], bool]
+) -> Iterator[tuple[int, bytes]]:
+    for event_id, props in rows:
+        try:
+            less = mentions.redact(props, is_person)
+        except Malformed:
+            continue  # nobody reads a name in it either; `verify` says that it was changed
+        if less is not None:
+            yield event_id, less
+
+
+def _quarantine(job: Job, store: Store, steps: Steps, _file: Path) -> Iterator[None]:
+    """Whose bytes they are nobody can say: all excerpts go, and what reasons quote."""
+    (last,) = store.connection.execute("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()
+    while job.position < last:
+        first, job.position = job.position, min(last, job.position + _QUARANTINE_ROWS)
+
+        def act(connection: Connection, _batch: object, first: int = first) -> None:
+            changed = connection.execute(
+                "UPDATE quarantine SET excerpt = x'',"
+                " reason = substr(reason, 1, instr(reason || ':', ':') - 1)"
+                " WHERE id > ? AND id <= ? AND (excerpt <> x'' OR instr(reason, ':'))",
+                (first, job.position),
+            )
+            job.add("quarantine", changed.rowcount)
+            job.save(connection)
+
+        store.act(act, steps.now_ns(), flush=False)
+        yield
+
+
+_PHASES = {
+    "write down": _write_down,
+    "find names": _find_names,
+    "events": _events,
+    "mentions": _mentions,
+    "quarantine": _quarantine,
+}
+
+
+def _say_done(job: Job, store: Store, now_ns: int) -> None:
+    """The name goes, and the trail says that it was done. What is left is to clean the file."""
+    job.phase, job.params = jobs.CLEAN, {}
+
+    def act(connection: Connection, batch: Any) -> None:
+        said = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
+        store.add_own(batch, PERSON_ERASED, {"job": job.id, "done": True, **said}, now_ns)
+        job.save(connection)
+
+    store.act(act, now_ns)
+
+
+def clean(store: Store, meanwhile: Callable[[], bool]) -> Iterator[float]:
+    """Writes the file anew and empties its log; where it has to wait, for so many seconds."""
+    while not store.rewrite(meanwhile):
+        yield CLEAN_AGAIN_S
+    while not store.empty_log():
+        yield CLEAN_AGAIN_S
+
+
+def not_reached(connection: Connection, now_ns: int) -> list[Mapping[str, Any]]:
+    """Copies that may hold the person still: what is known of backups and exports, as rows with
+    `kind`, `place`, `made_ns` and `expires_ns` (None: never).
+    """
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'copy'").fetchone():
+        return []
+    cursor = connection.execute(
+        "SELECT kind, place, made_ns, expires_ns FROM copy"
+        " WHERE expires_ns IS NULL OR expires_ns > ? ORDER BY made_ns",
+        (now_ns,),
+    )
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

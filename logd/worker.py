@@ -1,0 +1,163 @@
+"""Works at the jobs in the database, one bounded step at a time.
+
+The daemon calls `step` between its turns; a command calls it while there is no daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from logd import forgotten, jobs
+from logd.database import DatabaseError
+from logd.errors import NotYet
+from logd.forgetting import clean, forget, known_again
+from logd.jobs import Job
+from logd.pruning import prune
+from logd.removal import Steps
+from logd.store import Store
+
+# What one call of `step` takes at most, but for a single statement that is slow.
+STEP_S = 0.02
+RETRY_S = 5.0
+_NEVER_S = float("inf")
+# What values that the daemon never writes make of reading them.
+_CHANGED = (TypeError, ValueError, AttributeError, LookupError)
+
+_log = logging.getLogger("logd")
+
+
+class Worker:
+    """The jobs of one open store. `meanwhile` is asked now and then during what takes long and
+    cannot be parted; on its False that is given up, to be done at another time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        list_file: Path,
+        clock_ns: Callable[[], int] = time.time_ns,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        meanwhile: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._store = store
+        self._list_file = list_file
+        self._clock_ns = clock_ns
+        self._monotonic_s = monotonic_s
+        self._meanwhile = meanwhile
+        self._steps = Steps(store, clock_ns)
+        self._job: Job | None = None
+        self._work: Iterator[float | None] | None = None
+        self.due_s = _NEVER_S  # on the monotonic clock; never while there is nothing to do
+        self._apply_list()
+        self.look()
+
+    def _apply_list(self) -> None:
+        """The list beside the database knows whom a database from a backup has to forget again."""
+        store, known = self._store, self._store.forgotten.entries
+        listed = forgotten.read_file(self._list_file)
+        missing = {token: at for token, at in listed.items() if known.get(token, -1) < at}
+        if missing:
+            now_ns = self._clock_ns()
+
+            def act(connection: Any, _batch: object) -> None:
+                forgotten.save(connection, missing)
+                known_again(connection, missing, now_ns)
+
+            store.act(act, now_ns)
+            store.forgotten.add(missing)
+        if known:
+            forgotten.merge_file(self._list_file, known)
+
+    def look(self) -> None:
+        """Whether there is something to do. What is only to be recorded waits for no other job."""
+        with contextlib.suppress(NotYet):
+            job = jobs.next_open(self._store.connection)
+            while job is not None and job.kind == jobs.RECORD:
+                self._finish(job, record=job.params)
+                job = jobs.next_open(self._store.connection)
+            if self._job is None:
+                self._job = job
+                self.due_s = _NEVER_S if job is None else self._monotonic_s()
+
+    def step(self) -> None:
+        """Works for STEP_S at most, then rests for as long as it took.
+
+        Raises LogdError kinds for what ends the process. What may pass is tried again.
+        """
+        started_s = now_s = self._monotonic_s()
+        wait_s: float | None = None
+        try:
+            while self._job is not None and wait_s is None and now_s - started_s < STEP_S / 4:
+                wait_s = self._step(self._job)
+                now_s = self._monotonic_s()
+        except (NotYet, DatabaseError) as problem:
+            self._wait_for(problem)
+            wait_s = RETRY_S
+        except _CHANGED as problem:
+            self._give_up(problem)
+        if self._job is None:
+            self.look()
+        if self._job is not None:
+            self.due_s = now_s + (now_s - started_s if wait_s is None else wait_s)
+
+    def _step(self, job: Job) -> float | None:
+        if self._work is None:
+            _log.warning("job %d, %s: %s", job.id, job.kind, job.phase)
+            self._work = self._begin(job)
+        try:
+            return next(self._work)
+        except StopIteration:
+            self._work = self._job = None
+            return None
+
+    def _begin(self, job: Job) -> Iterator[float | None]:
+        store = self._store
+        if job.kind == jobs.FORGET and job.phase == jobs.CLEAN:
+            yield from clean(store, self._meanwhile)
+            store.act(
+                lambda connection, _: jobs.finish_cleaned(connection, self._clock_ns()),
+                self._clock_ns(),
+            )
+        elif job.kind == jobs.FORGET:
+            yield from forget(job, store, self._steps, self._list_file)
+        else:
+            yield from prune(job, store, self._steps)
+            self._finish(job)
+
+    def _finish(
+        self, job: Job, record: Mapping[str, Any] | None = None, trouble: str | None = None
+    ) -> None:
+        now_ns = self._clock_ns()
+        job.finished_ns, job.params, job.trouble = now_ns, {}, trouble
+
+        def act(connection: Any, batch: Any) -> None:
+            if record is not None:
+                self._store.add_own(batch, record["type"], record["props"], now_ns)
+            job.save(connection)
+
+        self._store.act(act, now_ns)
+
+    def _wait_for(self, problem: Exception) -> None:
+        """What has got done is in the database: it goes on from there."""
+        assert self._job is not None
+        job = jobs.read(self._store.connection, self._job.id)
+        self._job, self._work = job, None
+        if job is not None and job.trouble != str(problem):
+            _log.warning("job %d, %s: waits: %s", job.id, job.kind, problem)
+            job.trouble = str(problem)
+            with contextlib.suppress(NotYet):  # as long as that is what it waits for
+                self._store.act(lambda connection, _: job.save(connection), self._clock_ns())
+
+    def _give_up(self, problem: Exception) -> None:
+        """Somebody has changed what is stored: no daemon will get over it."""
+        assert self._job is not None
+        _log.warning("job %d, %s: given up: %s", self._job.id, self._job.kind, problem)
+        job, self._job, self._work = self._job, None, None
+        self._finish(
+            job, trouble=f"given up, something stored was changed ({problem}): see `logd verify`"
+        )

@@ -1,0 +1,333 @@
+"""Events go, in steps: what is left sums up, and the chain still tells of every change."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from logd import jobs, mentions, removal, subjects
+from logd.batch import OWN_TYPES, Batch, Producer
+from logd.database import Connection
+from logd.jobs import FORGET, PRUNE, Job
+from logd.store import Store
+from logd.verify import verify
+from logd.worker import Worker
+from shared.schema import SUBJECTS
+from shared.wire import Event, producer_seed, unpack_props
+
+KEY = bytes(range(32))
+DAY_NS = 86_400 * 10**9
+TYPES = ("page_view", "login", "task_completed", "quiz_submitted")
+USERS = (*map(str, range(6)), None)
+
+
+class Trail:
+    """A store with made-up events, and what must be in it."""
+
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        self.path = directory / "a.db"
+        self.list_file = directory / "forgotten"
+        self.rng = rng
+        self.producers = [Producer(uid=1, id=n, seed=producer_seed(n)) for n in (1, 2)]
+        self.stored: dict[int, Event] = {}
+        self.open()
+
+    def open(self) -> None:
+        self.store = Store(self.path, KEY, 1, 100)
+        self.worker = self.new_worker()
+
+    def new_worker(self) -> Worker:
+        return Worker(self.store, self.list_file, clock_ns=lambda: 50 * DAY_NS)
+
+    def event(self) -> Event:
+        rng = self.rng
+        props: dict[str, Any] = {
+            "task": rng.randrange(4),
+            "quiz": rng.choice(("a", "b", None)),
+            "score": rng.choice((0.1, 0.5, 1, None)),
+            "n": rng.random(),
+        }
+        if rng.random() < 0.2:
+            props["params"] = {"user": rng.choice(USERS)}
+        ts_ns = rng.randrange(30) * DAY_NS + rng.randrange(5)
+        return Event(rng.choice(TYPES), ts_ns, rng.choice(USERS), msgpack.packb(props))
+
+    def commit(self, events: list[Event]) -> None:
+        batch = Batch(10**6, 10**9)
+        first = self.store.next_event
+        for event in events:
+            producer = self.rng.choice(self.producers)
+            producer.taken += 1
+            batch.add(producer, producer.taken, event, 1)
+        self.store.commit(batch, 40 * DAY_NS)
+        batch.settle()
+        self.stored |= dict(enumerate(events, start=first))
+
+    def fill(self, events: int, per_batch: int = 30) -> None:
+        while events > 0:
+            count = min(events, self.rng.randrange(1, per_batch))
+            self.commit([self.event() for _ in range(count)])
+            events -= count
+
+    def ask(self, kind: str, **params: Any) -> int:
+        job_id = jobs.ask(self.store.connection, kind, params, 45 * DAY_NS)
+        self.worker.look()
+        return job_id
+
+    def job(self, job_id: int) -> Job:
+        job = jobs.read(self.store.connection, job_id)
+        assert job is not None
+        return job
+
+    def finish(self, job_id: int, between: Callable[[], None] = lambda: None) -> Job:
+        for _ in range(100_000):
+            if self.job(job_id).finished_ns is not None:
+                return self.job(job_id)
+            self.worker.step()
+            between()
+        raise AssertionError("the job comes to no end")
+
+    def rows(self) -> dict[int, Event]:
+        """What is stored, without logd's own events."""
+        return {
+            event_id: Event(*values)
+            for event_id, *values in self.store.connection.execute(
+                "SELECT e.id, t.name, e.ts_ns, e.user, e.props"
+                " FROM event e JOIN event_type t ON t.id = e.type"
+            )
+            if values[0] not in OWN_TYPES
+        }
+
+    def counters(self) -> dict[str, int]:
+        return dict(self.store.connection.execute("SELECT name, value FROM counter").fetchall())
+
+    def findings(self) -> list[str]:
+        return verify(self.store.connection).findings
+
+
+@pytest.fixture
+def trail(directory: Path, request: pytest.FixtureRequest) -> Iterator[Trail]:
+    made = Trail(directory, random.Random(getattr(request, "param", 1)))
+    yield made
+    made.store.close()
+
+
+def kept(events: dict[int, Event], before: dict[str, int]) -> dict[int, Event]:
+    return {
+        event_id: event
+        for event_id, event in events.items()
+        if event.ts_ns >= before.get(event.type, 0)
+    }
+
+
+def test_a_prune_takes_the_old_events_of_its_types_and_nothing_else(trail: Trail) -> None:
+    trail.fill(600)
+    before = {"page_view": 20 * DAY_NS, "quiz_submitted": 10 * DAY_NS}
+    job = trail.finish(trail.ask(PRUNE, before=before))
+    assert trail.rows() == kept(trail.stored, before)
+    gone = 600 - len(trail.rows())
+    assert gone > 100
+    assert job.outcome == {"events": gone}
+    assert trail.counters()["pruned"] == gone
+    assert trail.findings() == []
+
+
+def test_a_forget_takes_a_persons_events_and_every_mention(trail: Trail) -> None:
+    trail.fill(600)
+    job = trail.finish(trail.ask(FORGET, users=["3"]))
+    left = trail.rows()
+    assert set(left) == {n for n, event in trail.stored.items() if event.user != "3"}
+    assert job.outcome["events"] == trail.counters()["erased"] == 600 - len(left)
+    redacted = [n for n, event in left.items() if event.props != trail.stored[n].props]
+    assert job.outcome["redacted"] == len(redacted) > 10
+    for event_id, event in left.items():
+        before, after = unpack_props(trail.stored[event_id].props), unpack_props(event.props)
+        if before.get("params") == {"user": "3"}:
+            assert after == {**before, "params": {"user": "(erased)"}}
+        else:
+            assert after == before
+    assert trail.findings() == []
+    assert trail.job(job.id).params == {}
+
+
+@pytest.mark.parametrize("trail", range(12), indirect=True)
+def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_rest_gives(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events arrive between the steps, and the worker is killed and begins again."""
+    rng = trail.rng
+    monkeypatch.setattr(removal, "STEP_EVENTS_MAX", rng.choice((3, 30, 4000)))
+    monkeypatch.setattr(subjects, "LEAVING_MAX", rng.choice((2, 20, 20_000)))
+    trail.fill(rng.randrange(1, 400), per_batch=rng.choice((2, 40)))
+    before: dict[str, int] = {}
+    forgotten: set[str] = set()
+
+    def disturb() -> None:
+        if rng.random() < 0.1:
+            trail.commit([trail.event() for _ in range(rng.randrange(1, 5))])
+        if rng.random() < 0.05:
+            trail.worker = trail.new_worker()
+            assert trail.findings() == []
+
+    for _ in range(rng.randrange(2, 5)):
+        if rng.random() < 0.5:
+            kinds = rng.sample(TYPES, rng.randrange(1, 4))
+            before = {kind: rng.randrange(32) * DAY_NS for kind in kinds}
+            events = dict(trail.stored)
+            trail.finish(trail.ask(PRUNE, before=before), disturb)
+            gone = events.keys() - kept(events, before).keys()
+        else:
+            user = rng.choice(USERS[:-1])
+            assert user is not None
+            trail.finish(trail.ask(FORGET, users=[user]), disturb)
+            forgotten.add(user)
+            gone = {n for n, event in trail.stored.items() if event.user in forgotten}
+        left = trail.rows()
+        assert not gone & left.keys()
+        assert left.keys() <= trail.stored.keys()
+        for event in left.values():
+            params = unpack_props(event.props).get("params", {})
+            assert params.get("user") not in forgotten
+        assert trail.findings() == []
+    counters = trail.counters()
+    assert counters["stored"] == len(trail.stored) + counters["own"]
+    there = counters["stored"] - counters.get("pruned", 0) - counters.get("erased", 0)
+    assert len(trail.rows()) + counters["own"] == there
+
+
+def test_a_batch_all_of_whose_events_are_gone_keeps_no_leaves(trail: Trail) -> None:
+    old = Event("page_view", 1, "1", b"\x80")
+    trail.commit([old] * 5)
+    trail.commit([old, Event("page_view", 9, "1", b"\x80")])
+    trail.finish(trail.ask(PRUNE, before={"page_view": 5}))
+    assert trail.store.connection.execute("SELECT event FROM leaf").fetchall() == [(6,)]
+    assert trail.findings() == []
+
+
+def test_an_event_redacted_twice_and_then_pruned_still_verifies(trail: Trail) -> None:
+    props = {"users": ["1", "2", "5"]}
+    trail.commit([Event("report_read", 3, "4", msgpack.packb(props)), trail.event()])
+    for user in ("1", "2"):
+        trail.finish(trail.ask(FORGET, users=[user]))
+        assert trail.findings() == []
+    assert unpack_props(trail.rows()[1].props) == {"users": ["(erased)", "(erased)", "5"]}
+    trail.finish(trail.ask(PRUNE, before={"report_read": 5}))
+    assert 1 not in trail.rows()
+    assert trail.findings() == []
+
+
+def test_quarantine_loses_its_excerpts_and_what_its_reasons_quote(trail: Trail) -> None:
+    batch = Batch(100, 10**6)
+    batch.refuse(1, 2, "malformed: user 'anna': too long", b"anna")
+    batch.refuse(1, 2, "oversize datagram", b"anna")
+    trail.store.commit(batch, 1)
+    job = trail.finish(trail.ask(FORGET, users=["anna"]))
+    rows = trail.store.connection.execute("SELECT reason, excerpt, bytes FROM quarantine")
+    assert rows.fetchall() == [("malformed", b"", 4), ("oversize datagram", b"", 4)]
+    assert job.outcome["quarantine"] == 2
+
+
+def test_the_chained_record_of_an_erasure_does_not_name_the_person(trail: Trail) -> None:
+    trail.fill(100)
+    trail.commit([Event("login", 5, "anna-example", b"\x80")])
+    trail.finish(trail.ask(FORGET, users=["anna-example"]))
+    own = trail.store.connection.execute(
+        "SELECT t.name, e.user, e.props FROM event e JOIN event_type t ON t.id = e.type"
+        " WHERE t.name = 'person_erased' ORDER BY e.id"
+    ).fetchall()
+    assert [(kind, user) for kind, user, _ in own] == [("person_erased", None)] * 2
+    assert all(b"anna" not in props for _, _, props in own)
+    assert unpack_props(own[-1][2]) == {
+        "job": 1, "done": True, "events": 1, "redacted": 0, "quarantine": 0,
+    }  # fmt: skip
+
+
+def test_a_person_is_forgotten_again_in_a_database_from_before(trail: Trail) -> None:
+    trail.fill(300)
+    backup = trail.path.with_name("backup")
+    trail.store.connection.execute(f"VACUUM INTO '{backup}'")
+    trail.finish(trail.ask(FORGET, users=["3"]))
+    trail.store.close()
+    for name in ("a.db-wal", "a.db-shm"):
+        trail.path.with_name(name).unlink(missing_ok=True)
+    backup.rename(trail.path)
+    trail.open()
+    trail.finish(1)
+    left = trail.rows()
+    assert set(left) == {n for n, event in trail.stored.items() if event.user != "3"}
+    assert not any(unpack_props(e.props).get("params") == {"user": "3"} for e in left.values())
+    assert trail.findings() == []
+    trail.worker = trail.new_worker()
+    assert jobs.next_open(trail.store.connection) is None  # once
+
+
+def test_a_person_only_mentioned_is_forgotten_again_too(trail: Trail) -> None:
+    trail.commit([Event("report_read", 3, "4", msgpack.packb({"user": "anna"}))])
+    backup = trail.path.with_name("backup")
+    trail.store.connection.execute(f"VACUUM INTO '{backup}'")
+    trail.finish(trail.ask(FORGET, users=["anna"]))
+    trail.store.close()
+    backup.rename(trail.path)
+    trail.open()
+    trail.finish(1)
+    assert unpack_props(trail.rows()[1].props) == {"user": "(erased)"}
+
+
+def test_no_subject_is_kept_by_a_property_that_names_persons() -> None:
+    """Redaction may leave the roll-ups alone."""
+    kept_by = {name for one in SUBJECTS.values() for name in (one.key, one.value)}
+    assert not kept_by & mentions.KEYS
+
+
+# -- tampering
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("DELETE FROM event WHERE id = {kept}", "some were removed or added"),
+        ("UPDATE removed SET last = last + 1 WHERE first = {gone}", "was"),
+        ("DELETE FROM removed WHERE first = {gone}", "some were removed or added"),
+        ("DELETE FROM removal WHERE id = 1", "removal 1: is not there"),
+        ("UPDATE removal SET hash = zeroblob(32) WHERE id = 1", "removal 1: what it took out"),
+        ("UPDATE removal SET events = events + 1 WHERE id = 1", "removal 1: what it took out"),
+        ("UPDATE removal SET event = event + 1 WHERE id = 1", "does not say so"),
+        ("UPDATE leaf SET hash = zeroblob(32) WHERE event = {gone}", "an event was changed"),
+        ("DELETE FROM leaf WHERE event = {gone}", "an event was changed"),
+        ("UPDATE counter SET value = value + 1 WHERE name = 'erased'", "counter erased"),
+        ("UPDATE counter SET value = value + 1 WHERE name = 'pruned'", "counter pruned"),
+        ("UPDATE event SET props = x'80' WHERE id = {redacted}", "changed after its redaction"),
+        ("UPDATE redacted SET hash = zeroblob(32)", "what it took out was changed"),
+        (
+            "INSERT INTO event SELECT {gone}, producer, sequence, ts_ns, type, user, props, salt"
+            " FROM event WHERE id = {kept}",
+            "is there, though it was removed",
+        ),
+    ],
+)
+def test_what_was_tampered_with_after_a_removal_is_said(
+    trail: Trail, sql: str, expected: str
+) -> None:
+    def one(which: str) -> int:
+        (event_id,) = trail.store.connection.execute(which).fetchone()
+        return int(event_id)
+
+    trail.fill(200, per_batch=50)
+    trail.finish(trail.ask(PRUNE, before={"login": 15 * DAY_NS}))
+    trail.finish(trail.ask(FORGET, users=["3"]))
+    assert trail.findings() == []
+    connection: Connection = trail.store.connection
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute(
+        sql.format(
+            gone=one("SELECT r.first FROM removed r JOIN leaf l ON l.event = r.first LIMIT 1"),
+            kept=one("SELECT id FROM event LIMIT 1"),
+            redacted=one("SELECT event FROM redacted LIMIT 1"),
+        )
+    )
+    assert any(expected in finding for finding in trail.findings()), trail.findings()
