@@ -25,11 +25,14 @@ from logd.inotify import Inotify
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver
 from logd.store import Store
+from logd.worker import STEP_S, Worker
 from shared.wire import RECORD_HEAD
 
 RETRY_INTERVAL_S = 1.0
 # For sockets, the database, reports: outboxes past this wait until others are done with.
 DESCRIPTORS_RESERVED = 32
+# However busy it is, a step of a job is taken so often.
+WORK_INTERVAL_MAX_S = 0.5
 
 _log = logging.getLogger("logd")
 
@@ -48,10 +51,13 @@ class Daemon(Delivery[OpenOutbox]):
         outboxes: Outboxes,
         clock_ns: Callable[[], int] = time.time_ns,
         tell: Callable[[str | None], None] = lambda _trouble: None,
+        worker: Worker | None = None,
     ) -> None:
         open_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_RESERVED
         super().__init__(config, store, outboxes, clock_ns, open_max, time.monotonic)
         self._receiver = receiver
+        self._worker = worker
+        self._work_look_due_s = self._worked_s = 0.0
         self._tell = tell  # what nothing can be stored for; None once that is over
         self._announced_due_s = 0.0
         self._started_ns = clock_ns()
@@ -98,6 +104,7 @@ class Daemon(Delivery[OpenOutbox]):
             self.step(self._receiver.datagrams(), closed, time.monotonic())
             self._say_usage()
             self._store_announced()
+            self._work()
         self._tell(None if self._stalled is None else str(self._stalled))
 
     @property
@@ -156,11 +163,31 @@ class Daemon(Delivery[OpenOutbox]):
         except NotYet as problem:
             self._say("%s Events of commands wait.", problem)
 
+    def _work(self) -> None:
+        """A step at stored events, when nothing waits for a commit."""
+        worker, now_s = self._worker, time.monotonic()
+        if worker is None:
+            return
+        if now_s >= self._work_look_due_s:
+            self._work_look_due_s = now_s + self._look_interval_s
+            worker.look()
+        if now_s >= worker.due_s and (
+            not self._commit_is_near(now_s) or now_s >= self._worked_s + WORK_INTERVAL_MAX_S
+        ):
+            worker.step()
+            self._worked_s = time.monotonic()
+
+    def _commit_is_near(self, now_s: float) -> bool:
+        return self._more or (bool(self._batch) and self._commit_due_s < now_s + STEP_S)
+
     def _wait(self, timeout_s: float | None) -> None:
         if self._more:
             timeout_s = 0.0
         elif timeout_s is None:
-            timeout_s = max(0.0, self._wake_due_s() - time.monotonic())
+            now_s, due_s = time.monotonic(), self._wake_due_s()
+            if self._worker is not None and not self._commit_is_near(now_s):
+                due_s = min(due_s, self._worker.due_s)
+            timeout_s = max(0.0, due_s - now_s)
         timeout_s = min(timeout_s, self._wait_max_s)
         self._selector.select(timeout_s)
         self._woken()

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from logd import keyfile, notify, status
+from logd import forgotten, keyfile, notify, status
 from logd.config import Config, query_gid
 from logd.daemon import Daemon
 from logd.errors import LogdError, SystemRefused
@@ -24,6 +24,7 @@ from logd.lock import InstanceLock, instance_lock
 from logd.outboxes import Outboxes
 from logd.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.store import Store
+from logd.worker import Worker
 
 REPORTER_RESTART_INTERVAL_S = 1.0
 REPORTER_STOP_TIMEOUT_S = 2.0
@@ -87,10 +88,15 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     if listener is None:
         listener = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
         listener.listen(QUERY_BACKLOG)
-    daemon = Daemon(config, store, receiver, outboxes, tell=lock.tell)
     reporter = ReporterProcess(config, listener)
-    teller = _Teller(daemon, lock)
     with _signals() as signals:
+        worker = Worker(
+            store,
+            forgotten.file_beside(config.database),
+            meanwhile=lambda: signals.received is None,
+        )
+        daemon = Daemon(config, store, receiver, outboxes, tell=lock.tell, worker=worker)
+        teller = _Teller(daemon, lock)
         daemon.wake_on(signals.fd)
         daemon.start()
         reporter.start()

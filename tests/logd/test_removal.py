@@ -11,13 +11,13 @@ import msgpack
 import pytest
 
 from logd import jobs, mentions, removal, subjects
-from logd.batch import OWN_TYPES, Batch, Producer
+from logd.batch import Batch, Producer
 from logd.database import Connection
 from logd.jobs import FORGET, PRUNE, Job
 from logd.store import Store
 from logd.verify import verify
 from logd.worker import Worker
-from shared.schema import SUBJECTS
+from shared.schema import OWN_TYPES, SUBJECTS
 from shared.wire import Event, producer_seed, unpack_props
 
 KEY = bytes(range(32))
