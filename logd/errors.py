@@ -10,6 +10,7 @@ from pathlib import Path
 
 EXIT_OK = 0
 EXIT_NOT_WHOLE = 1
+EXIT_NOT_RUNNING = 3  # as systemctl's
 EXIT_DAMAGED = 65
 EXIT_UNAVAILABLE = 69
 EXIT_SYSTEM = 71

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from logd import config as configuration
-from logd import keyfile, lock
+from logd import disk, integrity, keyfile, lock
 from logd.config import Config
 from logd.database import Connection, connect
 from logd.errors import CannotCreate, DatabaseDamaged, NoDatabase
+from logd.figures import PACE_MIN_S, Figures, Survey
 from logd.migrations import check_not_newer, check_not_older
 from logd.outboxes import Outboxes
 from logd.repair import check_numbers
@@ -92,7 +95,10 @@ def status(config: Config) -> dict[str, Any]:
     Counts are of events, except `commits`, `producers`, and `quarantined`, which also counts
     datagrams that were no events at all. `losses` are the newest entries of the ledger. `trouble`
     is what nothing can be stored for just now, or, with no daemon running, what ended the last one.
+    `figures` are the daemon's own, or the last one's; `room_s` is how long the first outbox to be
+    full has room from now on, if nothing is stored any more, at the pace of its producer.
     """
+    now_ns = time.time_ns()
     totals: dict[str, Any]
     # Outboxes first: what is stored in between is then counted as stored, not as pending.
     headers, unreadable, usage = _headers(config)
@@ -105,6 +111,7 @@ def status(config: Config) -> dict[str, Any]:
         watermarks, refused = {}, 0
         by_cause: dict[str, Any] = {cause: dict.fromkeys(_BY_CAUSE, 0) for cause in CAUSES}
         newest: list[Any] = []
+        space = disk.look(config)
     else:
         try:
             connection.execute("BEGIN")
@@ -124,23 +131,29 @@ def status(config: Config) -> dict[str, Any]:
             }
             newest = loss_page(connection, None, STATUS_LOSSES_MAX).rows
             senders = _senders(connection)
+            rows = totals["stored"] - totals.get("pruned", 0) - totals.get("erased", 0)
+            space = disk.look(config, connection, rows, now_ns)
         finally:
             connection.close()
-    pending = 0
-    for key, header in headers.items():
+    pid, page = lock.look(config.lock_file)
+    figures = lock.figures(config.lock_file)
+    quiet_s = _quiet_s(now_ns, pid, page, figures)
+    survey = Survey()
+    for key, (header, alive) in headers.items():
         watermark = min(watermarks.get(key, 0), header.written)
         try:
             check_numbers(header, watermark)
         except WireError:
             unreadable += 1  # as the daemon sees it: it claims what it cannot hold
         else:
-            pending += header.written - watermark
-    pid, page = lock.look(config.lock_file)
+            _add(survey, header, header.written - watermark, quiet_s if alive else 0.0)
+    verified = integrity.last(config)
     return {
+        "at_ns": now_ns,
         "running_pid": pid,
         "trouble": page.trouble and {"what": page.trouble, "since_ns": page.since_ns},
         **totals,
-        "pending": pending,
+        "pending": survey.backlog,
         "refused_by_clients": refused,
         "unknown_extent": sum(totals["unknown_extent"] for totals in by_cause.values()),
         "losses": newest,
@@ -148,14 +161,34 @@ def status(config: Config) -> dict[str, Any]:
         "losses_by_cause": by_cause,
         "outboxes": len(headers),
         "outboxes_unreadable": unreadable,
+        "room_s": survey.room_s if quiet_s else figures and figures.room_s,
         "outboxes_bytes": sum(size for _, size in usage.values()),
         "outboxes_by_user": [
             {"uid": uid, "files": files, "bytes": size, "surplus": files > _files_max(config)}
             for uid, (files, size) in sorted(usage.items(), key=lambda user: -user[1][1])
         ][:LISTED_MAX],
         "quarantine_senders": senders,
+        "figures": figures and asdict(figures),
+        "disk": asdict(space),
+        "integrity": verified and asdict(verified),
         "config": str(config.path),
     }
+
+
+def _quiet_s(now_ns: int, pid: int | None, page: lock.Page, figures: Figures | None) -> float:
+    """For how long nothing has been stored that producers could tell of; 0: it is being stored."""
+    if pid is not None and page.trouble is None:
+        return 0.0
+    since_ns = page.since_ns if pid is not None else figures.at_ns if figures else now_ns
+    return max(0.0, (now_ns - since_ns) / 1e9)
+
+
+def _add(survey: Survey, header: Header, waiting: int, quiet_s: float) -> None:
+    """An outbox; all that waits in it came while nothing was stored, which tells its pace."""
+    known = header.confirmed_sequence
+    event_bytes = header.confirmed_position / known if known else 0.0
+    per_s = waiting / quiet_s if quiet_s >= PACE_MIN_S else 0.0
+    survey.add(waiting, header.ring_bytes, event_bytes, per_s)
 
 
 def _files_max(config: Config) -> int:
@@ -180,9 +213,9 @@ def _senders(connection: Connection) -> list[dict[str, Any]]:
 
 def _headers(
     config: Config,
-) -> tuple[dict[tuple[int, int], Header], int, dict[int, tuple[int, int]]]:
-    """The header of each outbox, by (uid, producer id), how many cannot be read, and how many files
-    and bytes each user has.
+) -> tuple[dict[tuple[int, int], tuple[Header, bool]], int, dict[int, tuple[int, int]]]:
+    """The header of each outbox and whether its producer lives, by (uid, producer id), how many
+    cannot be read, and how many files and bytes each user has.
 
     Unreadable are foreign ones, and those of a newer version: what waits in them is in no sum.
     """
@@ -197,7 +230,7 @@ def _headers(
             try:
                 outbox = outboxes.open(name, uid, producer_id)
                 if outbox is not None:
-                    headers[uid, producer_id] = outbox.header
+                    headers[uid, producer_id] = outbox.header, outbox.alive()
                     outboxes.release(outbox)
             except (OSError, WireError):
                 unreadable += 1

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from logd import render
-from logd.figures import Figures
+from logd.figures import COMMIT_BOUNDS_S, Figures, within_s
 from shared.query import Row
 
 NAME_CHARS = 12
+# A daemon says something once a second, or at each look where those are further apart.
+SILENT_S = 90.0
 
 
 def lines(state: Mapping[str, Any]) -> Iterator[str]:
@@ -82,6 +84,10 @@ def _how_many(events: int | None) -> str:
     return "unknown" if events is None else f"{events:,} event{'' if events == 1 else 's'}"
 
 
+def _of(count: int, what: str, plural: str = "s") -> str:
+    return f"{count:,} {what}{'' if count == 1 else plural}"
+
+
 def _others(state: Mapping[str, Any]) -> Iterator[str]:
     """Who has more outboxes than are read at once, and who sent what is in quarantine."""
     for user in state["outboxes_by_user"]:
@@ -101,22 +107,137 @@ def _others(state: Mapping[str, Any]) -> Iterator[str]:
 
 def _figures(state: Mapping[str, Any]) -> dict[str, object]:
     pid, trouble = state["running_pid"], state["trouble"]
-    figures = {}
+    figures: dict[str, object] = {}
     if trouble:  # first, so that nobody overlooks it
         began = render.when(trouble["since_ns"])
         figures["trouble"] = f"{'since' if pid else 'ended'} {began}: {trouble['what']}"
+    figures["daemon"] = _daemon(state)
+    if pid is not None and state["figures"]:
+        figures["rate"] = _rates(state["figures"])
+        figures["commits"] = _commits(state["figures"])
     return figures | {
-        "daemon": "not running" if pid is None else f"running, pid {pid}",
         "stored": f"{state['stored']:,} events in {state['commits']:,} commits",
-        "pending": f"{state['pending']:,} events in {state['outboxes']:,} outboxes",
-        "outboxes": f"{state['outboxes_bytes']:,} bytes of memory,"
-        f" of {len(state['outboxes_by_user'])} users",
-        "unreadable": f"{state['outboxes_unreadable']:,} outboxes, in no sum",
+        "last stored": _moment(state["last_stored_ns"], state["at_ns"]),
+        "pending": f"{_how_many(state['pending'])} in {_of(state['outboxes'], 'outbox', 'es')}",
+        "outboxes": f"{size(state['outboxes_bytes'])} of memory,"
+        f" of {_of(len(state['outboxes_by_user']), 'user')}{_room(state)}",
+        "unreadable": f"{_of(state['outboxes_unreadable'], 'outbox', 'es')}, in no sum",
         "lost": f"{state['lost']:,} events; losses of unknown extent: {state['unknown_extent']:,}",
         "quarantined": f"{state['quarantined']:,}, of them events: {state['quarantined_events']:,}",
         "refused": f"{state['refused_by_clients']:,} events, by their clients",
         "duplicates": f"{state['duplicates_ignored']:,} datagrams ignored",
         "producers": f"{state['producers']:,}",
-        "last stored": render.when(state["last_stored_ns"]),
+        "disk": _disk(state["disk"]),
+        "growth": _growth(state["disk"]),
+        "integrity": _integrity(state["integrity"], state["at_ns"]),
         "schema": state["schema"],
     }
+
+
+def _daemon(state: Mapping[str, Any]) -> str:
+    pid, figures, now_ns = state["running_pid"], state["figures"], state["at_ns"]
+    if pid is None:
+        last = f", last seen {_moment(figures['at_ns'], now_ns)}" if figures else ""
+        return f"not running{last}"
+    if not figures or figures["started_ns"] > now_ns:
+        return f"running, pid {pid}"
+    silent_s = (now_ns - figures["at_ns"]) / 1e9
+    if silent_s > SILENT_S:
+        return f"running, pid {pid}, but silent for {span(silent_s)}: does its disk answer?"
+    return f"running, pid {pid}, for {span((now_ns - figures['started_ns']) / 1e9)}"
+
+
+def _rates(figures: Mapping[str, Any]) -> str:
+    return (
+        f"{rate(figures['events_per_s_1m'])} events/s over 1 minute,"
+        f" {rate(figures['events_per_s_5m'])} over 5"
+    )
+
+
+def _commits(figures: Mapping[str, Any]) -> str:
+    if not figures["commits"]:
+        return "none since the start"
+    half, most = (within_s(figures["commit_counts"], part) for part in (0.5, 0.99))
+    return (
+        f"half {_within(half)}, 99 % {_within(most)}; last {_ms(figures['commit_last_s'])},"
+        f" longest {_ms(figures['commit_longest_s'])}"
+    )
+
+
+def _within(bound_s: float | None) -> str:
+    if bound_s is None or bound_s == float("inf"):
+        return f"over {_ms(COMMIT_BOUNDS_S[-1])}"
+    return f"within {_ms(bound_s)}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:,.3g} ms" if seconds < 1 else f"{seconds:,.1f} s"
+
+
+def _room(state: Mapping[str, Any]) -> str:
+    if state["room_s"] is None:
+        return ""
+    when = "if it stops now" if state["running_pid"] and not state["trouble"] else "from now"
+    return f"; at the present rate the first is full in {span(state['room_s'])} {when}"
+
+
+def _disk(disk: Mapping[str, Any]) -> str:
+    free = (
+        "free space unknown" if disk["free_bytes"] is None else f"{size(disk['free_bytes'])} free"
+    )
+    return f"database {size(disk['database_bytes'])}, its log {size(disk['wal_bytes'])}; {free}"
+
+
+def _growth(disk: Mapping[str, Any]) -> str:
+    per_day = disk["growth_bytes_per_day"]
+    if per_day is None:
+        return "not known before a day of events"
+    text = f"{size(per_day)} a day over the last {disk['growth_days']:.0f} days"
+    left = disk["days_left"]
+    if left is None:
+        return text
+    return f"{text}: room for {left:,.0f} days" if left >= 1 else f"{text}: FULL WITHIN A DAY"
+
+
+def _integrity(integrity: Mapping[str, Any] | None, now_ns: int) -> str:
+    if integrity is None:
+        return "never verified here: logd verify"
+    when = f"{_moment(integrity['at_ns'], now_ns)}, {_how_many(integrity['events'])}"
+    if integrity["whole"]:
+        return f"whole when verified {when}"
+    return f"NOT WHOLE when verified {when}: logd verify says what is wrong"
+
+
+def _moment(at_ns: int | None, now_ns: int) -> str:
+    if at_ns is None:
+        return "-"
+    ago_s = (now_ns - at_ns) / 1e9
+    return f"{render.when(at_ns)}{f' ({span(ago_s)} ago)' if ago_s >= 0 else ''}"
+
+
+def size(count: float) -> str:
+    """Bytes as people read them, in powers of 1024."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
+
+
+def span(seconds: float) -> str:
+    """A time as people say it: its largest unit, and the next where that tells something."""
+    if seconds < 1:
+        return "less than a second"
+    for unit, of_s, next_unit, of_next_s in _SPANS:
+        if seconds >= of_s:
+            whole, rest = divmod(int(seconds), of_s)
+            more = rest // of_next_s
+            return f"{whole:,} {unit}{f' {more} {next_unit}' if more and whole < 10 else ''}"
+    return f"{int(seconds)} s"
+
+
+_SPANS = (
+    ("d", 86_400, "h", 3600),
+    ("h", 3600, "min", 60),
+    ("min", 60, "s", 1),
+)

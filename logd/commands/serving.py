@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from logd import instance, journal, keyfile, service
 from logd import status as status_text
 from logd.commands.options import config_option
 from logd.config import Config
+from logd.errors import EXIT_NOT_RUNNING, EXIT_TEMPORARY
 
 
 @click.command()
@@ -60,11 +62,30 @@ def run(config: Config) -> None:
 @click.command()
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
-def status(config: Config, as_json: bool) -> None:
-    """Show the sums: stored, pending, lost. Works with the daemon stopped, too."""
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help="End with 3 where no daemon runs, with 75 where one runs and can store nothing just now.",
+)
+def status(config: Config, as_json: bool, exit_code: bool) -> None:
+    """Show how it stands: sums, rates, commits, losses, disk, integrity.
+
+    Works with the daemon stopped, too, and ends with 0 then: the sums could be read. Where they
+    cannot, a line says why: 65 damaged, 73 or 77 not allowed, 75 locked. A script that asks whether
+    the daemon is there takes --exit-code.
+
+    \b
+    logd status                                  for people
+    logd status --json | jq .pending             for programs
+    logd status --exit-code >/dev/null || ...    is it running, and storing?
+    """
     state = instance.status(config)
     if as_json:
         click.echo(json.dumps(state))
-        return
-    for line in status_text.lines(state):
-        click.echo(line)
+    else:
+        for line in status_text.lines(state):
+            click.echo(line)
+    if exit_code and state["running_pid"] is None:
+        sys.exit(EXIT_NOT_RUNNING)
+    if exit_code and state["trouble"]:
+        sys.exit(EXIT_TEMPORARY)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import socket
+import time
+from dataclasses import asdict, replace
 from typing import Any
 
-from logd import status
+import pytest
+
+from logd import integrity, keyfile, lock, status
+from logd.database import connect
+from logd.disk import DAY_S, Disk, grown, look
+from logd.figures import Figures
 from logd.instance import STATUS_LOSSES_MAX
 from logd.reports import CAUSES
 from shared.wire import datagram_head, encode_record, producer_seed
-from tests.support import Instance, until
+from tests.faults.steady import Steady
+from tests.support import Instance, check_sums, emitters, until
 from tests.tally import Tally
 
 NS = 10**9
@@ -34,6 +43,11 @@ EMPTY: dict[str, Any] = {
     "quarantine_senders": [],
     "losses_by_cause": {cause: dict(ZEROS) for cause in CAUSES},
     "config": "/srv/logd/logd.toml",
+    "at_ns": 1_762_178_700 * NS,
+    "figures": None,
+    "room_s": None,
+    "disk": asdict(Disk(0, 0, None, None)),
+    "integrity": None,
 }  # fmt: skip
 
 
@@ -156,3 +170,176 @@ def test_the_ledger_of_a_daemon_is_in_its_status_for_people_and_for_programs(
     assert [row["first"] for row in rows] == [2 * n for n in range(gaps, 0, -1)]
     sent = 2 * gaps + 1
     tally.account(instance.status(), instance.events(), attempted=sent, accepted=sent)
+
+
+# -- how it stands -------------------------------------------------------------------------------
+
+
+def figures(**changed: Any) -> dict[str, Any]:
+    counts = [0] * 14
+    counts[3], counts[6] = 98, 2
+    made = Figures(
+        at_ns=EMPTY["at_ns"] - NS, started_ns=EMPTY["at_ns"] - 3 * 3600 * NS,
+        events_per_s_1m=312.4, events_per_s_5m=0.25, commits=100, commit_last_s=0.0071,
+        commit_longest_s=1.25, commit_counts=tuple(counts),
+    )  # fmt: skip
+    return asdict(replace(made, **changed))
+
+
+def test_a_running_daemon_is_shown_with_its_rates_and_commit_times() -> None:
+    lines = shown(running_pid=7, figures=figures(), room_s=7260.0)
+    assert "daemon       running, pid 7, for 3 h" in lines
+    assert "rate         312 events/s over 1 minute, 0.2 over 5" in lines
+    assert "commits      half within 10 ms, 99 % within 100 ms; last 7.1 ms, longest 1.2 s" in lines
+    (line,) = [line for line in lines if line.startswith("outboxes")]
+    assert line.endswith("; at the present rate the first is full in 2 h 1 min if it stops now")
+    lines = shown(running_pid=7, figures=figures(at_ns=EMPTY["at_ns"] - 100 * NS))
+    assert "daemon       running, pid 7, but silent for 1 min 40 s: does its disk answer?" in lines
+
+
+def test_without_a_daemon_it_is_said_when_it_was_seen_last_and_no_rate_is_shown() -> None:
+    lines = shown(figures=figures(), room_s=0.5)
+    assert "daemon       not running, last seen 2025-11-03 14:04:59.000Z (1 s ago)" in lines
+    assert not any(line.startswith(("rate", "commits")) for line in lines)
+    assert any("the first is full in less than a second from now" in line for line in lines)
+    assert "daemon       not running" in shown()
+
+
+def test_the_disk_is_shown_with_the_days_it_has_left() -> None:
+    disk = {
+        "database_bytes": 3 * 2**30, "wal_bytes": 2**22, "free_bytes": 2**35,
+        "growth_days": 7.0, "growth_bytes_per_day": 2**27, "days_left": 256.0,
+    }  # fmt: skip
+    lines = shown(disk=disk)
+    assert "disk         database 3.0 GiB, its log 4.0 MiB; 32.0 GiB free" in lines
+    assert "growth       128.0 MiB a day over the last 7 days: room for 256 days" in lines
+    assert any("FULL WITHIN A DAY" in line for line in shown(disk=disk | {"days_left": 0.5}))
+    assert "growth       not known before a day of events" in shown()
+
+
+def test_when_it_was_verified_is_shown_and_how_that_ended() -> None:
+    verified = {"at_ns": EMPTY["at_ns"] - 7200 * NS, "whole": True, "events": 1000}
+    (line,) = [line for line in shown(integrity=verified) if line.startswith("integrity")]
+    assert (
+        line == "integrity    whole when verified 2025-11-03 12:05:00.000Z (2 h ago), 1,000 events"
+    )
+    lines = shown(integrity=verified | {"whole": False})
+    assert any("NOT WHOLE when verified 2025-11-03" in line for line in lines)
+    assert "integrity    never verified here: logd verify" in shown()
+
+
+def test_times_are_said_by_their_largest_units() -> None:
+    assert [status.span(s) for s in (0, 1, 59, 60, 61, 3600, 8000, 40_000, 90_000, 10**6)] == [
+        "less than a second", "1 s", "59 s", "1 min", "1 min 1 s", "1 h", "2 h 13 min", "11 h",
+        "1 d 1 h", "11 d",
+    ]  # fmt: skip
+
+
+def test_growth_is_said_from_a_day_of_events_on_and_never_guessed() -> None:
+    disk = Disk(database_bytes=10_000_000, wal_bytes=0, free_bytes=5_000_000, total_bytes=None)
+    assert grown(disk, 0, rows=999, events=999, window_s=2 * DAY_S) == disk
+    assert grown(disk, 0, rows=10_000, events=10_000, window_s=DAY_S - 1) == disk
+    two_days = grown(disk, 0, rows=10_000, events=4000, window_s=2 * DAY_S)
+    assert two_days.growth_bytes_per_day == 2_000_000
+    assert two_days.days_left == pytest.approx(2.5)
+    # What was pruned is filled first, and is no part of what an event takes.
+    pruned = grown(disk, 5_000_000, rows=10_000, events=4000, window_s=2 * DAY_S)
+    assert pruned.growth_bytes_per_day == 1_000_000
+    assert pruned.days_left == pytest.approx(10)
+    quiet = grown(disk, 0, rows=10_000, events=0, window_s=2 * DAY_S)
+    assert (quiet.growth_bytes_per_day, quiet.days_left) == (0, None)
+
+
+@pytest.mark.parametrize("days", [3, 30])
+def test_the_growth_of_a_trail_is_of_its_last_seven_days(instance: Instance, days: int) -> None:
+    instance.start()
+    with emitters(instance, count=1, events=2000) as (emitter,):
+        emitter.finish()
+    instance.settle()
+    instance.stop()
+    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
+    batches, events = connection.execute("SELECT count(*), sum(events) FROM batch").fetchone()
+    assert batches > 1
+    now_ns = 100 * DAY_S * NS
+    first, last = now_ns - days * DAY_S * NS, now_ns - 2 * DAY_S * NS
+    connection.execute("UPDATE batch SET stored_ns = ?", (first,))
+    connection.execute("UPDATE batch SET stored_ns = ? WHERE id = ?", (last, batches))
+    (newest,) = connection.execute("SELECT events FROM batch WHERE id = ?", (batches,)).fetchone()
+    found = look(instance.config, connection, 2000, now_ns)
+    connection.close()
+    lately, over = (events, 3) if days == 3 else (newest, 2)
+    assert found.growth_days == pytest.approx(over)
+    assert found.growth_bytes_per_day == pytest.approx(
+        found.database_bytes / 2000 * lately / over, rel=0.02
+    )
+
+
+def test_status_ends_with_0_whatever_the_daemon_does_and_says_it_when_asked(
+    instance: Instance,
+) -> None:
+    for code, options in ((0, ()), (3, ("--exit-code",)), (3, ("--exit-code", "--json"))):
+        instance.cli("status", *options, code=code)
+    instance.start()
+    instance.cli("status", "--exit-code")
+    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
+    connection.execute("BEGIN IMMEDIATE")
+    with emitters(instance, count=1, events=5) as (emitter,):
+        emitter.finish()
+        until(lambda: instance.status()["trouble"], "it has trouble")
+        instance.cli("status", "--exit-code", code=75)
+        assert "since" in instance.cli("status")
+    connection.close()
+    check_sums(instance.settle(), attempted=5, accepted=5)
+
+
+def test_how_long_the_outboxes_of_a_dead_daemon_have_room_is_told_by_what_waits(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance.start()
+    with Steady(instance, outbox_bytes=64 * 1024) as client:
+        client.emit_stored(100)
+        until(lambda: lock.figures(instance.config.lock_file), "figures")
+        instance.kill()
+        assert instance.status()["room_s"] is None  # nobody has emitted since
+        client.emit(100)
+        found = lock.figures(instance.config.lock_file)
+        assert found is not None
+        later_ns = found.at_ns + 100 * NS
+        monkeypatch.setattr(time, "time_ns", lambda: later_ns)
+        state = instance.status()
+        assert state["pending"] == 100
+        # One a second, and room for many more of them.
+        assert 100 < state["room_s"] < 2000
+    monkeypatch.undo()
+    instance.start()
+    check_sums(instance.settle(), attempted=200, accepted=200)
+
+
+def test_what_verify_found_is_kept_for_the_status(instance: Instance) -> None:
+    instance.start()
+    with emitters(instance, count=1, events=5) as (emitter,):
+        emitter.finish()
+    instance.settle()
+    assert instance.status()["integrity"] is None
+    instance.cli("verify")
+    found = instance.status()["integrity"]
+    assert (found["whole"], found["events"], found["findings"]) == (True, 5, 0)
+    assert "whole when verified" in instance.cli("status")
+    assert integrity.path_of(instance.config).stat().st_mode & 0o777 == 0o600
+    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
+    connection.execute("UPDATE event SET user = 'x' WHERE id = 3")
+    connection.close()
+    instance.cli("verify", code=1)
+    assert "NOT WHOLE when verified" in instance.cli("status")
+    for torn in ("", "{", "[]", '{"from": "tomorrow"}'):
+        integrity.path_of(instance.config).write_text(torn)
+        assert instance.status()["integrity"] is None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+def test_what_root_verified_is_the_databases_owners_to_read(instance: Instance) -> None:
+    instance.start()
+    instance.stop()
+    os.chown(instance.config.database, 65534, 65534)
+    instance.cli("verify")
+    assert integrity.path_of(instance.config).stat().st_uid == 65534
