@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from logd import __version__
-from logd.commands import copies, exporting, reading, serving, verifying
+from logd.commands import copies, exporting, persons, reading, serving, verifying
 from logd.commands.options import fail
 from logd.database import DatabaseError, translate
 from logd.errors import EXIT_CONFIG, LogdError
@@ -54,6 +54,6 @@ def main() -> None:
 for command in (
     *(serving.init, serving.genkey, serving.run, serving.status),
     *(reading.query, reading.tail, reading.losses, reading.quarantine),
-    *(exporting.export, copies.backup, verifying.verify),
+    *(persons.person, exporting.export, copies.backup, verifying.verify),
 ):
     main.add_command(command)

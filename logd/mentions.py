@@ -17,6 +17,7 @@ from shared.wire import unpack_props
 
 KEYS = frozenset({"user", "users", "user_id", "login"})
 ERASED = "(erased)"
+ANOTHER = "(another)"
 # Any of these is in packed properties that name somebody: most are passed over by this alone.
 MARKS = (b"user", b"login")
 
@@ -40,26 +41,35 @@ def redact(packed: bytes, is_person: IsPerson) -> bytes | None:
     return None if after is before else bytes(msgpack.packb(after))
 
 
-def without(props: Mapping[str, Any], is_person: IsPerson) -> Mapping[str, Any]:
-    """The properties with ERASED for each such person; the very same where there is none."""
-    made: Mapping[str, Any] = _without(props, is_person, named=False)
+def without(
+    props: Mapping[str, Any], is_person: IsPerson, with_: str = ERASED
+) -> Mapping[str, Any]:
+    """The properties with `with_` for each such person; the very same where there is none."""
+    made: Mapping[str, Any] = _without(props, is_person, with_, named=False)
     return made
 
 
-def _without(value: Any, is_person: IsPerson, *, named: bool) -> Any:
+def without_others(props: Mapping[str, Any], user: str) -> Mapping[str, Any]:
+    """The properties in which only that user is named, and ANOTHER for whoever else is.
+
+    So that what is held about one person can be handed over without telling of another.
+    """
+    return without(props, lambda name: name != user, ANOTHER)
+
+
+def _without(value: Any, is_person: IsPerson, with_: str, *, named: bool) -> Any:
     """`named`: below one of the keys."""
+    made: Any
     if isinstance(value, dict):
-        made: Any = {
-            key: _without(item, is_person, named=named or key in KEYS)
+        made = {
+            key: _without(item, is_person, with_, named=named or key in KEYS)
             for key, item in value.items()
         }
         return made if any(made[key] is not value[key] for key in value) else value
     if isinstance(value, list | tuple):
-        made = [_without(item, is_person, named=named) for item in value]
+        made = [_without(item, is_person, with_, named=named) for item in value]
         return made if any(a is not b for a, b in zip(made, value, strict=True)) else value
-    if named and _may_name(value) and is_person(str(value)):
-        return ERASED
-    return value
+    return with_ if named and _may_name(value) and is_person(str(value)) else value
 
 
 def _may_name(value: Any) -> bool:

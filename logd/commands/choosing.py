@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from logd.commands.options import Time
+from logd.commands.options import Text, Time
 from logd.selection import Selection
 
 
@@ -52,6 +52,7 @@ _SELECTION_OPTIONS = (
     click.option(
         "--type",
         "types",
+        type=Text(),
         multiple=True,
         metavar="T",
         help="Of this type; repeated: of any of them.",
@@ -59,6 +60,7 @@ _SELECTION_OPTIONS = (
     click.option(
         "--user",
         "users",
+        type=Text(),
         multiple=True,
         metavar="U",
         help="Of this user; repeated: of any of them.",

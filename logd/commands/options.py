@@ -63,6 +63,21 @@ class Time(click.ParamType[int]):
             )
 
 
+class Text(click.ParamType[str]):
+    """Text as the trail has it: what is no Unicode cannot be in it."""
+
+    name = "text"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> str:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!a}: is not valid text (UTF-8).", param, context)
+        return str(value)
+
+
 class Duration(click.ParamType[int]):
     """A length of time, in nanoseconds: 90m, 12h, 30d."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd.mentions import ERASED, KEYS, mentions, redact, without
+from logd.mentions import ERASED, KEYS, mentions, redact, without, without_others
 from shared.wire import unpack_props
 
 MENTIONS: list[dict[str, Any]] = [
@@ -71,3 +71,15 @@ def test_a_boolean_is_nobody(value: bool) -> None:
 @pytest.mark.parametrize("key", sorted(KEYS))
 def test_an_id_is_any_text(key: str) -> None:
     assert mentions({key: "anna o'hara\n"}, "anna o'hara\n")
+
+
+def test_what_is_handed_to_one_person_names_no_other() -> None:
+    props = {
+        "user": "9", "params": {"users": ["7", 8, ["9"]], "task": 9, "login": None},
+        "user_id": 7, "n": ["9"],
+    }  # fmt: skip
+    assert without_others(props, "7") == {
+        "user": "(another)",
+        "params": {"users": ["7", "(another)", ["(another)"]], "task": 9, "login": None},
+        "user_id": 7, "n": ["9"],
+    }  # fmt: skip

@@ -1,0 +1,143 @@
+"""`logd person`: all that is held about one person, and nothing of another."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgpack
+import pytest
+
+from logd import keyfile
+from logd.batch import Batch
+from logd.blocks import BLOCK_EVENTS
+from logd.database import connect
+from logd.rollups import DAY_NS
+from logd.store import Store
+from shared.wire import Event
+from tests.support import Instance
+
+PERSON = "anna\x1b[2J"
+EVENTS: list[tuple[str, str | None, dict[str, Any]]] = [
+    ("page_view", PERSON, {"route": "/"}),
+    ("page_view", "secret-bob", {"route": "/"}),
+    ("task_completed", PERSON, {"task": 3}),
+    ("quiz_submitted", PERSON, {"quiz": "q", "score": 0.5}),
+    ("quiz_submitted", PERSON, {"quiz": "q", "score": 0.25}),
+    ("report_read", "secret-bob", {"report": "timeline", "params": {"user": PERSON}}),
+    ("report_read", None, {"params": {"users": [PERSON, "secret-carl"]}}),
+    ("report_read", PERSON, {"params": {"user": "secret-dora"}}),
+    ("report_read", "secret-bob", {"params": {"user": "secret-carl"}, "route": PERSON}),
+]
+
+
+def fill(instance: Instance, events: list[tuple[str, str | None, dict[str, Any]]]) -> None:
+    config = instance.config
+    store = Store(config.database, keyfile.read(config.key_file), 1, 10)
+    producer = store.producer(1000, 7)
+    producer.ended = True
+    batch = Batch(10**6, 10**9)
+    for kind, user, props in events:
+        producer.taken += 1
+        event = Event(kind, DAY_NS + producer.taken, user, msgpack.packb(props))
+        batch.add(producer, producer.taken, event, 1)
+    batch.refuse(33, 20, "malformed", b"whose?")
+    store.commit(batch, 5 * DAY_NS)
+    store.close()
+
+
+@pytest.fixture
+def stored(instance: Instance) -> Instance:
+    fill(instance, EVENTS)
+    return instance
+
+
+def items(instance: Instance, user: str) -> list[dict[str, Any]]:
+    return [
+        json.loads(line) for line in instance.cli("person", user, "--format", "jsonl").splitlines()
+    ]
+
+
+def of_kind(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [item for item in found if item["kind"] == kind]
+
+
+def test_events_mentions_and_sums_of_a_person_are_found(stored: Instance) -> None:
+    found = items(stored, PERSON)
+    assert found[0]["kind"] == "person" and found[0]["user"] == PERSON
+    assert [item["id"] for item in of_kind(found, "event")] == [1, 3, 4, 5, 8]
+    assert [item["id"] for item in of_kind(found, "mention")] == [6, 7]
+    assert [(day["type"], day["day"], day["events"]) for day in of_kind(found, "day")] == [
+        ("page_view", 1, 1), ("quiz_submitted", 1, 2), ("report_read", 1, 1),
+        ("task_completed", 1, 1),
+    ]  # fmt: skip
+    quiz, task = of_kind(found, "subject")
+    assert (quiz["subject"], quiz["last_value"], quiz["best_value"]) == ("q", 0.25, 0.5)
+    assert (task["subject"], task["events"]) == ("3", 1)
+    assert found[-1] == {
+        "kind": "end", "event": 5, "mention": 2, "day": 4, "subject": 2, "copy": 0,
+    }  # fmt: skip
+
+
+def test_what_is_handed_over_names_nobody_else(stored: Instance) -> None:
+    for form in ("table", "jsonl"):
+        assert "secret" not in stored.cli("person", PERSON, "--format", form)
+    mention, of_nobody = of_kind(items(stored, PERSON), "mention")
+    assert mention["user"] == "(another)"
+    assert mention["props"] == {"report": "timeline", "params": {"user": PERSON}}
+    assert of_nobody["user"] is None
+    assert of_nobody["props"] == {"params": {"users": [PERSON, "(another)"]}}
+
+
+def test_what_cannot_be_attributed_and_what_is_elsewhere_is_said(stored: Instance) -> None:
+    notes = {item["about"]: item["text"] for item in of_kind(items(stored, PERSON), "note")}
+    assert set(notes) == {"quarantine", "outboxes", "copies", "site"}
+    assert "1 refused pieces" in notes["quarantine"]
+    assert "0 events" in notes["outboxes"]
+
+
+def test_people_get_headings_and_no_control_characters(stored: Instance) -> None:
+    text = stored.cli("person", PERSON)
+    assert all(line.isprintable() for line in text.splitlines())
+    assert "5 events, 2 mentions, 6 sums, 0 copies known" in text
+    for heading in ("Held about", "Events\n", "Events of others", "Kept sums", "Notes", "In all"):
+        assert heading in text
+
+
+def test_of_somebody_unknown_nothing_is_held(stored: Instance) -> None:
+    found = items(stored, "nobody")
+    assert {item["kind"] for item in found} == {"person", "note", "end"}
+    assert found[-1]["event"] == 0
+
+
+def test_copies_are_listed_where_the_trail_knows_of_them(stored: Instance) -> None:
+    config = stored.config
+    connection = connect(config.database, keyfile.read(config.key_file))
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS copy (id INTEGER PRIMARY KEY, kind TEXT NOT NULL,"
+        " made_ns INTEGER NOT NULL, expires_ns INTEGER, place TEXT NOT NULL)"
+    )
+    connection.execute("INSERT INTO copy VALUES (1, 'backup', 1, NULL, '/b/1')")
+    connection.execute("INSERT INTO copy VALUES (2, 'export', 2, 3, '/e/2')")
+    connection.close()
+    assert of_kind(items(stored, PERSON), "copy") == [
+        {"kind": "copy", "copy": "backup", "made_ns": 1, "expires_ns": None, "place": "/b/1"},
+        {"kind": "copy", "copy": "export", "made_ns": 2, "expires_ns": 3, "place": "/e/2"},
+    ]
+    assert "/e/2" in stored.cli("person", PERSON)
+
+
+def test_mentions_are_found_in_every_block_of_events(instance: Instance) -> None:
+    """Also at its first and its last event; a whole number is a user's decimal text."""
+    view: tuple[str, str | None, dict[str, Any]] = ("page_view", "x", {"route": "/"})
+    many = [view] * (2 * BLOCK_EVENTS + 10)
+    places = [1, BLOCK_EVENTS, BLOCK_EVENTS + 1, 2 * BLOCK_EVENTS, len(many)]
+    for place in places:
+        many[place - 1] = ("page_view", "x", {"deep": [{"login": 7}]})
+    fill(instance, many)
+    assert [item["id"] for item in of_kind(items(instance, "7"), "mention")] == places
+
+
+def test_a_name_that_is_no_text_is_refused(stored: Instance) -> None:
+    assert "not valid text" in stored.cli("query", "--user", "\udcff", code=2)
+    assert "not valid text" in stored.cli("person", "\udcff", code=2)
