@@ -12,12 +12,13 @@ import click
 from logd import __version__
 from logd.commands import copies, exporting, persons, reading, serving, verifying
 from logd.commands.options import fail
+from logd.commands.teaching import Group
 from logd.database import DatabaseError, translate
-from logd.errors import EXIT_CONFIG, LogdError
+from logd.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_SOFTWARE, LogdError
 from shared.paths import PathTooLong
 
 
-class _Group(click.Group):
+class _Group(Group):
     """Turns our errors into a line and an exit code: no traceback reaches a person."""
 
     def invoke(self, context: click.Context) -> Any:
@@ -30,7 +31,9 @@ class _Group(click.Group):
         except DatabaseError as error:
             config = context.obj
             problem = translate(error, config.database if config else Path("database"))
-            fail(str(problem), getattr(problem, "exit_code", 70))
+            fail(str(problem), getattr(problem, "exit_code", EXIT_SOFTWARE))
+        except KeyboardInterrupt:
+            fail("interrupted", EXIT_INTERRUPTED)
         except BrokenPipeError:
             # The reader of our output has seen enough (`logd query | head`).
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -42,18 +45,25 @@ class _Group(click.Group):
 def main() -> None:
     """An encrypted activity log that loses nothing.
 
+    A site hands each event to memory and forgets it; `logd run` stores what arrives in an encrypted
+    database, confirms it, and keeps a hash chain over it. Every other command asks or looks after
+    one such instance, which is named by its logd.toml: --config, or LOGD_CONFIG in the environment.
+
     \b
     logd init var/logd                           make an instance
     logd run --config var/logd/logd.toml         serve it
+    logd status --config var/logd/logd.toml      what is stored, waits, or is lost
     logd tail --follow --config ...              watch events arrive
     logd verify --config ...                     show that nothing was changed
-    logd backup --config ...                     copy it, while it runs
+
+    `logd COMMAND --help` says when to use a command, with examples and exit codes.
     """
 
 
-for command in (
-    *(serving.init, serving.genkey, serving.run, serving.status),
-    *(reading.query, reading.tail, reading.losses, reading.quarantine),
-    *(persons.person, exporting.export, copies.backup, verifying.verify),
-):
-    main.add_command(command)
+SECTIONS = {
+    "Serve": (serving.init, serving.genkey, serving.run),
+    "Read": (reading.query, reading.tail, persons.person),
+    "Keep": (copies.backup, exporting.export),
+    "Check": (serving.status, verifying.verify, reading.losses, reading.quarantine),
+}
+main.add(SECTIONS)

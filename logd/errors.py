@@ -6,25 +6,75 @@ The numbers are sysexits.h's where one fits. Restarting helps with TEMPORARY and
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 EXIT_OK = 0
 EXIT_NOT_WHOLE = 1
+EXIT_USAGE = 2
 EXIT_NOT_RUNNING = 3  # as systemctl's
 EXIT_DAMAGED = 65
 EXIT_UNAVAILABLE = 69
+EXIT_SOFTWARE = 70
 EXIT_SYSTEM = 71
 EXIT_CANNOT_CREATE = 73
 EXIT_INPUT_OUTPUT = 74
 EXIT_TEMPORARY = 75
 EXIT_KEY = 77
 EXIT_CONFIG = 78
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Exit:
+    """What a code means, and whether to start again helps."""
+
+    meaning: str
+    restart: str = "no"
+
+
+# The help of a command, the man pages and the README's table say this, and nothing else.
+EXITS: Mapping[int, Exit] = {
+    EXIT_OK: Exit("done; of `run`: stopped, and everything that had arrived is stored", "-"),
+    EXIT_NOT_WHOLE: Exit("the trail is not whole: what is wrong, and where, was printed", "-"),
+    EXIT_USAGE: Exit("the command line was not understood"),
+    EXIT_NOT_RUNNING: Exit("no daemon runs (only where it was asked: `status --exit-code`)", "-"),
+    EXIT_DAMAGED: Exit(
+        "the database is damaged, cut short, empty or gone, or newer than this program",
+        "no: restore a backup, or install the newer program",
+    ),
+    EXIT_UNAVAILABLE: Exit("a package that this needs is not installed", "no: install it"),
+    EXIT_SOFTWARE: Exit("an error of logd's own: please report it"),
+    EXIT_SYSTEM: Exit(
+        "the system allows less than is needed (open files, memory)",
+        "no: raise the limit it names",
+    ),
+    EXIT_CANNOT_CREATE: Exit(
+        "a file, directory or socket cannot be made, is in the way, or is somebody else's; there is"
+        " no database yet; the disk is read-only"
+    ),
+    EXIT_INPUT_OUTPUT: Exit(
+        "a write or flush failed; nothing of it is confirmed", "perhaps: look at the disk first"
+    ),
+    EXIT_TEMPORARY: Exit(
+        "not now: another daemon serves this instance, a disk is full, the database is locked, or"
+        " it is of an older logd and no daemon has brought it up to date yet",
+        "later",
+    ),
+    EXIT_KEY: Exit(
+        "the key is missing, open to others, malformed, or not this database's (or its first page"
+        " is damaged: the two look the same)"
+    ),
+    EXIT_CONFIG: Exit("the configuration has a mistake, named with its line"),
+    EXIT_INTERRUPTED: Exit("ended by Ctrl-C; what was begun is not complete", "-"),
+}
 
 
 class LogdError(Exception):
     """A message that says what happened, to what, and what to do; and the exit code."""
 
-    exit_code = 70
+    exit_code = EXIT_SOFTWARE
 
 
 class ConfigError(LogdError):

@@ -12,11 +12,32 @@ from logd import backup as backups
 from logd import render
 from logd.backup import Keep
 from logd.commands.options import bar, config_option
+from logd.commands.teaching import Command
 from logd.config import Config
 from logd.copying import stoppable
+from logd.errors import (
+    EXIT_CANNOT_CREATE,
+    EXIT_CONFIG,
+    EXIT_DAMAGED,
+    EXIT_INPUT_OUTPUT,
+    EXIT_KEY,
+    EXIT_NOT_WHOLE,
+    EXIT_OK,
+    EXIT_TEMPORARY,
+)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd backup", "into backup_directory, beside the running daemon"),
+        ("logd backup /mnt/elsewhere --keep 8 --json", "somewhere else, the newest eight"),
+    ],
+    exits=[
+        *(EXIT_OK, EXIT_NOT_WHOLE, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT),
+        *(EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG),
+    ],
+)
 @config_option
 @click.argument("destination", type=click.Path(path_type=Path), required=False)
 @click.option(
@@ -42,13 +63,8 @@ def backup(
     this command names them, and never the new one. In a directory that you name, only with --keep
     or --keep-days.
 
-    \b
-    logd backup --config /etc/logd/logd.toml
-    logd backup /mnt/elsewhere --keep 8 --json
-    logd verify --config ...          if it says that the trail is not whole
-
-    Exit codes: 0 the backup is good, also when the trail could not be told of it; 1 the copy is not
-    whole; 75 no room, another backup is at work, or interrupted: nothing is left behind.
+    What ends with another code than 0 has left nothing behind. A good backup of which the trail
+    could not be told ends with 0, and says so.
     """
     if keep is not None and keep_days is not None:
         raise click.UsageError("--keep or --keep-days: one of the two.")

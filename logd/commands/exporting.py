@@ -11,9 +11,21 @@ import click
 from logd import instance
 from logd.commands.choosing import selection_options
 from logd.commands.options import Duration, config_option
+from logd.commands.teaching import Command
 from logd.config import Config
 from logd.elsewhere import EXPORT, Copy
-from logd.errors import LogdError
+from logd.errors import (
+    EXIT_CANNOT_CREATE,
+    EXIT_CONFIG,
+    EXIT_DAMAGED,
+    EXIT_INPUT_OUTPUT,
+    EXIT_INTERRUPTED,
+    EXIT_KEY,
+    EXIT_OK,
+    EXIT_TEMPORARY,
+    EXIT_UNAVAILABLE,
+    LogdError,
+)
 from logd.exporting import FORMS, Export, Tell, note_export
 from logd.partial import cannot_be_written, whole_file
 from logd.selection import Selection
@@ -21,11 +33,27 @@ from logd.selection import Selection
 STANDARD_OUTPUT = "standard output"
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd export --format parquet -o events.parquet", "everything, for pandas or DuckDB"),
+        ("logd export --type quiz_submitted --since 90d -o quizzes.jsonl", "a part of it"),
+        ("logd export --format csv | zstd > events.csv.zst", "through another program"),
+    ],
+    exits=[
+        *(EXIT_OK, EXIT_DAMAGED, EXIT_UNAVAILABLE, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT),
+        *(EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG, EXIT_INTERRUPTED),
+    ],
+)
 @config_option
 @selection_options
 @click.option(
-    "--format", "form", type=click.Choice(list(FORMS)), default="jsonl", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(list(FORMS)),
+    default="jsonl",
+    show_default=True,
+    help="JSON lines, CSV, or Parquet (which needs `pip install 'logd[parquet]'`).",
 )
 @click.option(
     "-o",
@@ -49,7 +77,19 @@ def export(
     force: bool,
     expires: int,
 ) -> None:
-    """Copy events into a file that other programs read, whatever their number."""
+    """Copy events into a file that other programs read, whatever their number.
+
+    For an analysis, or for an archive. It ends with the newest event there was at its start, takes
+    the same little memory for any number, and holds up no commit. A file is written as
+    FILE.partial and is there whole, or not at all.
+
+    All forms hold the same rows: id, ts_ns, stored_ns, type, user, producer, sequence, props. Times
+    are whole nanoseconds since 1970 (int64 in Parquet), props are JSON. What JSON lacks is text:
+    bytes as base64, not-a-number and infinities as "nan", "inf", "-inf".
+
+    The copy is not encrypted, and `logd forget` does not reach it. So an export is itself an event,
+    `trail_exported`, which names nobody; keep the file safe, and remove it when it --expires.
+    """
     if output is None and form == "parquet" and sys.stdout.isatty():
         raise click.UsageError("parquet is no text: name a file with --output.")
     made_ns = time.time_ns()

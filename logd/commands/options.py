@@ -16,6 +16,14 @@ import click
 from logd import config as configuration
 from logd import journal
 from logd.config import Config
+from logd.errors import (
+    EXIT_CANNOT_CREATE,
+    EXIT_CONFIG,
+    EXIT_DAMAGED,
+    EXIT_KEY,
+    EXIT_OK,
+    EXIT_TEMPORARY,
+)
 
 DEFAULT_CONFIG = "/etc/logd/logd.toml"
 
@@ -39,6 +47,21 @@ config_option = click.option(
     show_default=True,
     metavar="FILE",
     help="The instance's logd.toml; LOGD_CONFIG in the environment does the same.",
+)
+
+
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="For people: table; for programs: jsonl (a JSON object a line).",
+)
+
+# What commands that read the database end with, beside bad usage.
+EXITS_OF_READING = (
+    *(EXIT_OK, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG),
 )
 
 

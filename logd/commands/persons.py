@@ -9,19 +9,34 @@ import click
 
 from logd import instance, render
 from logd import person as persons
-from logd.commands.options import Text, config_option, put
+from logd.commands.options import EXITS_OF_READING, Text, config_option, format_option, put
+from logd.commands.teaching import Command
 from logd.config import Config
 from logd.selection import newest_id
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd person 17", "look through it"),
+        ("logd person 17 --format jsonl > person-17.jsonl", "a file to hand over"),
+    ],
+    exits=EXITS_OF_READING,
+)
 @config_option
 @click.argument("user", type=Text())
-@click.option(
-    "--format", "form", type=click.Choice(["table", "jsonl"]), default="table", show_default=True
-)
+@format_option
 def person(config: Config, user: str, form: str) -> None:
-    """Print everything that the trail holds about one person."""
+    """Print everything that the trail holds about one person.
+
+    For an access request. USER is the id under which the site logs: events carry no names. Printed
+    are the person's events, others' events that mention the person (under "user", "users",
+    "user_id" or "login"), the sums kept of them, and what is elsewhere: copies of the trail, the
+    site's own database. It can be handed over as it is: whoever else is named is "(another)".
+
+    What is in quarantine cannot be attributed to anybody. Every event is looked at, a few seconds
+    for a million. Reading this way is not itself an event: who has the key may read.
+    """
     pending = instance.status(config)["pending"]
     connection = instance.open_for_events(config)
     try:

@@ -10,20 +10,44 @@ from logd import following, instance, render
 from logd import quarantine as refusals
 from logd import status as status_text
 from logd.commands.choosing import selection_options
-from logd.commands.options import config_option, put, say
+from logd.commands.options import EXITS_OF_READING, config_option, format_option, put, say
+from logd.commands.teaching import Command
 from logd.config import Config
 from logd.reports import PAGE_ROWS_MAX, loss_page
 from logd.selection import Selection, newest, newest_id, pages
 from shared.query import Row
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd query --type login --type login_failed --since 7d", "who logged in this week"),
+        ("logd query --user 17 --where task=12 --limit 5", "the last five about one task"),
+        (
+            "logd query --since 2026-03-01 --until 2026-04-01 --format csv",
+            "a month, for a spreadsheet",
+        ),
+    ],
+    exits=EXITS_OF_READING,
+)
 @config_option
 @selection_options
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many, the newest.")
-@click.option("--format", "form", type=click.Choice(list(render.FORMATS)), default="table")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(render.FORMATS)),
+    default="table",
+    show_default=True,
+    help="For people: table; for programs: jsonl (a JSON object a line) or csv.",
+)
 def query(config: Config, selection: Selection, limit: int | None, form: str) -> None:
-    """Print events, oldest first."""
+    """Print events, oldest first.
+
+    To look something up, or for a script. Different options narrow it down together; without any it
+    prints the whole trail. Times are those of the clients' clocks, the order is that of storing.
+    For a file of many events `logd export` is made; reading this way is not itself an event.
+    """
     connection = instance.open_for_events(config)
     try:
         rows: Iterable[Row]
@@ -39,7 +63,14 @@ def query(config: Config, selection: Selection, limit: int | None, form: str) ->
         connection.close()
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd tail --follow --type login_failed", "watch failing logins"),
+        ("logd tail -n 0 -f --json | your-program", "hand on what arrives from now on"),
+    ],
+    exits=EXITS_OF_READING,
+)
 @config_option
 @selection_options
 @click.option(
@@ -51,12 +82,17 @@ def query(config: Config, selection: Selection, limit: int | None, form: str) ->
     help="How many to begin with.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with what arrives, until Ctrl-C.")
-@click.option("--format", "form", type=click.Choice(["table", "jsonl"]), default="table")
+@format_option
 @click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 def tail(
     config: Config, selection: Selection, lines: int, follow: bool, form: str, as_json: bool
 ) -> None:
-    """Print the newest events, one a line; with --follow also those to come."""
+    """Print the newest events, one a line; with --follow also those to come.
+
+    To see whether events arrive, and which. Following goes on when the daemon restarts, when an
+    update changes the schema, and when a restored backup or a trail with a new key takes the
+    database's place; what it waits for it says on stderr. Ctrl-C ends it, with exit code 0.
+    """
     show = render.to_json if as_json or form == "jsonl" else render.line
     try:
         for row in following.events(config, selection, lines, follow, say):
@@ -65,11 +101,22 @@ def tail(
         click.echo(err=True)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd losses", "all of it"),
+        ("logd losses --format jsonl | jq .cause", "the causes, for a script"),
+    ],
+    exits=EXITS_OF_READING,
+)
 @config_option
-@click.option("--format", "form", type=click.Choice(["table", "jsonl"]), default="table")
+@format_option
 def losses(config: Config, form: str) -> None:
-    """Print the loss ledger, newest first: when, whose, from which sequence to which, and why."""
+    """Print the loss ledger, newest first: when, whose, from which sequence to which, and why.
+
+    When `logd status` says that something is lost: every event that the numbers show to be missing
+    is in a row here. "?" is an end that nobody knows, as after a power cut.
+    """
     connection = instance.open_for_reading(config)
     entries, before = 0, None
     try:
@@ -86,13 +133,26 @@ def losses(config: Config, form: str) -> None:
         put("0 entries: no event is known to be lost")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd quarantine --summary", "what comes from whom, and how often"),
+        ("logd quarantine --limit 1 --format jsonl", "the last one, with all of its excerpt"),
+    ],
+    exits=EXITS_OF_READING,
+)
 @config_option
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many, the newest.")
-@click.option("--format", "form", type=click.Choice(["table", "jsonl"]), default="table")
+@format_option
 @click.option("--summary", is_flag=True, help="By reason and user: how many, and the last.")
 def quarantine(config: Config, limit: int | None, form: str, summary: bool) -> None:
-    """Print what was refused, newest first: when, from whom, why, and how it begins."""
+    """Print what was refused, newest first: when, from whom, why, and how it begins.
+
+    When `logd status` counts something as quarantined: garbage, forgeries, events that break the
+    schema, other versions. User and pid are the kernel's word. An excerpt is the first bytes of
+    what came, and may hold data of persons. The oldest rows give way at quarantine_rows_max; the
+    count of all stays.
+    """
     connection = instance.open_for_reading(config)
     try:
         rows: Iterable[Row]

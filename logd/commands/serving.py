@@ -11,14 +11,33 @@ import click
 from logd import instance, journal, keyfile, service
 from logd import status as status_text
 from logd.commands.options import config_option
+from logd.commands.teaching import Command
 from logd.config import Config
-from logd.errors import EXIT_NOT_RUNNING, EXIT_TEMPORARY
+from logd.errors import (
+    EXIT_CANNOT_CREATE,
+    EXIT_CONFIG,
+    EXIT_DAMAGED,
+    EXIT_INPUT_OUTPUT,
+    EXIT_KEY,
+    EXIT_NOT_RUNNING,
+    EXIT_OK,
+    EXIT_SYSTEM,
+    EXIT_TEMPORARY,
+)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[("logd init /srv/logd", "an instance with everything in one directory")],
+    exits=[EXIT_OK, EXIT_CANNOT_CREATE, EXIT_CONFIG],
+)
 @click.argument("directory", type=click.Path(path_type=Path))
 def init(directory: Path) -> None:
     """Make an instance in DIRECTORY: logd.toml, and a new key in logd.key.
+
+    Once for each trail, before its first `logd run`. An instance is a database with its key and two
+    sockets, in DIRECTORY unless its logd.toml says otherwise; every setting is in that file, with
+    its default beside it. What is there already is not touched.
 
     Keep a copy of the key somewhere else: without it nobody reads the database.
     """
@@ -27,7 +46,17 @@ def init(directory: Path) -> None:
     click.echo(f"start it: logd run --config {config.path}")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd genkey", "the key that /etc/logd/logd.toml names"),
+        (
+            "logd genkey --stdout | systemd-creds encrypt --name=logd.key - logd.key.cred",
+            "a key that is on the disk encrypted only",
+        ),
+    ],
+    exits=[EXIT_OK, EXIT_CANNOT_CREATE, EXIT_CONFIG],
+)
 @config_option
 @click.option("--stdout", is_flag=True, help="Print a new key instead, and write no file.")
 def genkey(config: Config, stdout: bool) -> None:
@@ -36,10 +65,6 @@ def genkey(config: Config, stdout: bool) -> None:
     A key that is there is never replaced (exit code 73). Keep a copy somewhere else: without it
     nobody reads the database. `logd init` has made a key already; this is for logd as a service,
     whose configuration was installed.
-
-    \b
-    logd genkey
-    logd genkey --stdout | systemd-creds encrypt --name=logd.key - /etc/logd/logd.key.cred
     """
     if stdout:
         click.echo(keyfile.new())
@@ -48,18 +73,41 @@ def genkey(config: Config, stdout: bool) -> None:
     click.echo(f"made {config.key_file}: keep a copy of it somewhere else")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[("logd run --config /srv/logd/logd.toml", "in the foreground, until Ctrl-C")],
+    exits=[
+        *(EXIT_OK, EXIT_DAMAGED, EXIT_SYSTEM, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT),
+        *(EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG),
+    ],
+)
 @config_option
 def run(config: Config) -> None:
     """Take in events until SIGTERM or SIGINT.
 
-    Says "logd: ready" on stderr, and to systemd, when events are taken.
+    The daemon: usually a service manager starts it, and hands it its sockets. It says "logd: ready"
+    on stderr, and to systemd, when events are taken; what goes wrong, in one line on stderr. At the
+    first start it makes the database, and after an update it brings an older one up to date.
+
+    Events that come while it is away wait in the outboxes of those who send them. SIGTERM stores
+    and confirms what has arrived, within stop_timeout_s; a kill loses nothing that was accepted.
     """
     journal.log_to_stderr()
     service.run(config)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd status", "how the instance of /etc/logd stands"),
+        ("logd status --json | jq .lost", "one figure, for a script"),
+        ("logd status --exit-code >/dev/null", "is it running, and storing?"),
+    ],
+    exits=[
+        *(EXIT_OK, EXIT_NOT_RUNNING, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_TEMPORARY),
+        *(EXIT_KEY, EXIT_CONFIG),
+    ],
+)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 @click.option(
@@ -70,14 +118,13 @@ def run(config: Config) -> None:
 def status(config: Config, as_json: bool, exit_code: bool) -> None:
     """Show how it stands: sums, rates, commits, losses, disk, integrity.
 
-    Works with the daemon stopped, too, and ends with 0 then: the sums could be read. Where they
-    cannot, a line says why: 65 damaged, 73 or 77 not allowed, 75 locked. A script that asks whether
-    the daemon is there takes --exit-code.
+    The first thing to look at. What is accepted is stored, quarantined, pending or lost; "trouble"
+    stands first where nothing can be stored just now, with what and since when, or says what ended
+    the last daemon. Losses and quarantine are shown in brief: `logd losses` and `logd quarantine`
+    have all of them.
 
-    \b
-    logd status                                  for people
-    logd status --json | jq .pending             for programs
-    logd status --exit-code >/dev/null || ...    is it running, and storing?
+    Works with the daemon stopped, too, and ends with 0 then: the sums could be read. A script that
+    asks whether the daemon is there takes --exit-code.
     """
     state = instance.status(config)
     if as_json:

@@ -9,15 +9,37 @@ import click
 from logd import instance, integrity
 from logd import verify as verification
 from logd.commands.options import bar, config_option, fail
+from logd.commands.teaching import Command
 from logd.config import Config
-from logd.errors import EXIT_NOT_WHOLE, LogdError
+from logd.errors import (
+    EXIT_CANNOT_CREATE,
+    EXIT_CONFIG,
+    EXIT_DAMAGED,
+    EXIT_KEY,
+    EXIT_NOT_WHOLE,
+    EXIT_OK,
+    EXIT_TEMPORARY,
+    LogdError,
+)
 from logd.integrity import Integrity
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[("logd verify && echo whole", "check the instance of /etc/logd")],
+    exits=[
+        *(EXIT_OK, EXIT_NOT_WHOLE, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_TEMPORARY),
+        *(EXIT_KEY, EXIT_CONFIG),
+    ],
+)
 @config_option
 def verify(config: Config) -> None:
-    """Recompute hashes, sums and roll-ups. Exit 0: whole. Exit 1: says what is wrong, and where.
+    """Recompute hashes, sums and roll-ups: whether the trail is whole.
+
+    From time to time, after a restore, and whenever somebody may have had his hands in the
+    database. Reads every event, beside a running daemon too, and prints what is wrong and in which
+    batch, or that it is whole, with the head of the chain. Keep that head somewhere else: whoever
+    has the key can compute a new chain, but not one with your head in it.
 
     How it ended is kept beside the database, for `logd status` and the metrics.
     """
