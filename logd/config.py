@@ -194,6 +194,26 @@ def _check_memory(config: Config) -> None:
         )
 
 
+def names() -> tuple[str, ...]:
+    """Every setting there is."""
+    return tuple(_CHECKS)
+
+
+def expected(name: str) -> str:
+    """What a setting takes, in the words of the error about any other value."""
+    try:
+        _CHECKS[name](object())
+    except ValueError as error:
+        return str(error)
+    raise AssertionError(f"{name} takes anything")
+
+
+def is_default(name: str, value: object) -> bool:
+    """Whether a setting has that value when it is not set."""
+    defaults = {field.name: field.default for field in fields(Config)} | _PATHS
+    return bool(_CHECKS[name](value) == defaults[name])
+
+
 def default_outbox_directory(socket: Path) -> Path:
     """In memory, one for each user and instance."""
     digest = hashlib.sha256(os.fsencode(os.path.realpath(socket))).hexdigest()[:16]
