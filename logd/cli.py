@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from logd import __version__
-from logd.commands import copies, exporting, persons, reading, serving, verifying
+from logd.commands import copies, exporting, keeping, persons, reading, serving, verifying
 from logd.commands.options import fail
 from logd.commands.teaching import Group
 from logd.database import DatabaseError, translate
@@ -63,7 +63,7 @@ def main() -> None:
 SECTIONS = {
     "Serve": (serving.init, serving.genkey, serving.run),
     "Read": (reading.query, reading.tail, persons.person),
-    "Keep": (copies.backup, exporting.export),
+    "Keep": (copies.backup, exporting.export, keeping.prune, keeping.forget),
     "Check": (serving.status, verifying.verify, reading.losses, reading.quarantine),
 }
 main.add(SECTIONS)

@@ -8,12 +8,13 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from logd.errors import ConfigError
+from logd.retention import check_type, parse_period
 from shared.paths import PathTooLong, check_socket_path
 
 TEMPLATE = """\
@@ -59,6 +60,10 @@ query_socket_mode = "0600"
 # are older. A directory for this instance alone; on another disk, if there is one.
 # backup_directory = "backups"
 # backup_keep_days = 30           # 0: for ever
+
+# How long events of a type are kept, by their own time: h, d, w or y. `logd prune` removes what is
+# older; a type that is not named is kept for ever. (A table [retention] at the end does the same.)
+# retention.page_view = "90d"
 """
 
 
@@ -103,6 +108,7 @@ class Config:
     cache_bytes_max: int = 16 * MIB
     memory_bytes_max: int = 128 * MIB
     backup_keep_days: int = 30
+    retention: Mapping[str, int] = field(default_factory=dict)  # by type, in nanoseconds
 
     @property
     def lock_file(self) -> Path:
@@ -140,6 +146,9 @@ def parse(text: str, file: Path) -> Config:
             raise ConfigError(f"{where}: unknown name {_shown(name)}{_nearest(name)}")
         try:
             values[name] = check(value)
+        except _InTable as error:
+            line = _line_in_table(text, name, error.key)
+            raise ConfigError(f"{file}, line {line}: {error}") from error
         except ValueError as error:
             raise ConfigError(f"{where}: {name} = {_shown(value)}: {error}") from error
     folder = file.parent
@@ -229,6 +238,18 @@ def _line_of(text: str, name: str) -> int | str:
     return "?"
 
 
+def _line_in_table(text: str, table: str, key: str) -> int | str:
+    """Of a key below the table's head, or of the table where it is written in another way."""
+    lines = text.splitlines()
+    head = re.compile(rf"\s*\[\s*{table}\s*\]")
+    start = next((number for number, line in enumerate(lines) if head.match(line)), None)
+    line = "?" if start is None else _line_of("\n".join(lines[start + 1 :]), key)
+    if start is None or isinstance(line, str):
+        dotted = _line_of(text, f"{table}.{key}")
+        return dotted if isinstance(dotted, int) else _line_of(text, table)
+    return start + 1 + line
+
+
 def _shown(value: object) -> str:
     try:
         return _short(repr(value))
@@ -277,6 +298,30 @@ def _group(value: object) -> str:
     return value
 
 
+class _InTable(ValueError):
+    """What is wrong with an entry of a table."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def _retention(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise ValueError('expected a period for each type: retention.page_view = "90d"')
+    periods = {}
+    for event_type, period in value.items():
+        try:
+            check_type(event_type)
+            periods[event_type] = parse_period(period)
+        except ValueError as error:
+            misplaced = event_type in _CHECKS and not isinstance(period, str)
+            hint = "; a setting of logd's stands above [retention]" if misplaced else ""
+            shown = f"retention of {_shown(event_type)} = {_shown(period)}"
+            raise _InTable(event_type, f"{shown}: {error}{hint}") from error
+    return periods
+
+
 def _whole(low: int, high: int) -> Callable[[object], int]:
     def check(value: object) -> int:
         if type(value) is not int or not low <= value <= high:
@@ -314,5 +359,6 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "cache_bytes_max": _whole(MIB, 64 * 1024 * MIB),
     "memory_bytes_max": _whole(16 * MIB, 2**60),
     "backup_keep_days": _whole(0, 36_500),
+    "retention": _retention,
 }
 assert {field.name for field in fields(Config)} == {"path", *_CHECKS}

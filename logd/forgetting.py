@@ -7,8 +7,9 @@ it moves rows from page to page it leaves copies behind.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from logd.removed import ERASED
 from logd.store import Store
 from logd.subjects import Leaving
 from shared.schema import SUBJECTS, Malformed
+
+_log = logging.getLogger("logd")
 
 PROGRESS_INTERVAL_S = 0.5
 CLEAN_AGAIN_S = 0.2
@@ -159,7 +162,7 @@ def _mentions(job: Job, store: Store, steps: Steps, _file: Path) -> Iterator[Non
 
 
 def _less(
-    rows: list[tuple[int, bytes]], is_person: Callable[[str], bool]
+    rows: Iterable[tuple[int, bytes]], is_person: Callable[[str], bool]
 ) -> Iterator[tuple[int, bytes]]:
     for event_id, props in rows:
         try:
@@ -213,10 +216,28 @@ def _say_done(job: Job, store: Store, now_ns: int) -> None:
 
 def clean(store: Store, meanwhile: Callable[[], bool]) -> Iterator[float]:
     """Writes the file anew and empties its log; where it has to wait, for so many seconds."""
+    _log.warning("writing the database anew, so that nothing of it is left over: events wait")
     while not store.rewrite(meanwhile):
         yield CLEAN_AGAIN_S
     while not store.empty_log():
         yield CLEAN_AGAIN_S
+
+
+def preview(connection: Connection, user: str) -> dict[str, int]:
+    """What would go: `events`, `redacted` events of others, and excerpts in `quarantine`."""
+    marks = " OR ".join("instr(props, ?)" for _ in mentions.MARKS)
+    (events,) = connection.execute(
+        "SELECT coalesce(sum(events), 0) FROM rollup_day WHERE user = ?", (user,)
+    ).fetchone()
+    rows = connection.execute(
+        f"SELECT id, props FROM event WHERE user IS NOT ? AND ({marks})",  # noqa: S608 - question marks only
+        (user, *mentions.MARKS),
+    )
+    redacted = sum(1 for _ in _less(rows, user.__eq__))
+    (excerpts,) = connection.execute(
+        "SELECT count(*) FROM quarantine WHERE excerpt <> x'' OR instr(reason, ':')"
+    ).fetchone()
+    return {"events": events, "redacted": redacted, "quarantine": excerpts}
 
 
 def not_reached(connection: Connection, now_ns: int) -> list[Mapping[str, Any]]:

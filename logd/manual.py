@@ -20,7 +20,7 @@ from logd.commands.options import DEFAULT_CONFIG
 from logd.commands.teaching import Command
 from logd.errors import EXITS
 
-_SETTING = re.compile(r"(?:# )?(\w+) = (.+?)(?:\s+# (.*))?\Z")
+_SETTING = re.compile(r"(?:# )?((\w+)(?:\.\w+)? = .+?)(?:\s+# (.*))?\Z")
 _ESCAPES = {"\\": r"\e", "'": r"\(aq", "^": r"\(ha", "~": r"\(ti", "`": r"\(ga"}
 
 
@@ -98,7 +98,7 @@ def _config_page() -> Iterator[str]:
         prose: list[str] = []
         for line in block.splitlines():
             found = _SETTING.match(line)
-            if not found or found[1] not in config.names():
+            if not found or found[2] not in config.names():
                 prose.append(line)
                 continue
             if prose:
@@ -110,10 +110,11 @@ def _config_page() -> Iterator[str]:
     yield from _see_also(["logd(1)"])
 
 
-def _setting(name: str, value: str, comment: str | None) -> Iterator[str]:
-    is_default = config.is_default(name, tomllib.loads(f"x = {value}")["x"])
+def _setting(line: str, name: str, comment: str | None) -> Iterator[str]:
+    is_default = config.is_default(name, tomllib.loads(line)[name])
+    example = line if "." in line.split(" = ")[0] else line.split(" = ")[1]
     said = [comment] if comment else []
-    said += [config.expected(name), f"{'default' if is_default else 'for example'}: {value}"]
+    said += [config.expected(name), f"{'default' if is_default else 'for example'}: {example}"]
     yield from _item(_bold(name), " ".join(f"{_capital(part)}." for part in said))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from logd.blocks import BLOCK_BITS, BLOCK_EVENTS
@@ -51,6 +51,20 @@ def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
         yield
 
 
+def count(connection: Connection, before: Mapping[str, int]) -> dict[str, int]:
+    """How many events of each type would go."""
+    return {
+        name: connection.execute(
+            "SELECT count(*) FROM event_block b CROSS JOIN event e INDEXED BY event_type_id"  # noqa: S608 - no data in it
+            f" ON e.id BETWEEN b.block << {BLOCK_BITS}"
+            f" AND (b.block << {BLOCK_BITS}) + {BLOCK_EVENTS - 1} WHERE b.first_ts_ns < ?"
+            " AND e.type = (SELECT id FROM event_type WHERE name = ?) AND e.ts_ns < ?",
+            (before_ns, name, before_ns),
+        ).fetchone()[0]
+        for name, before_ns in before.items()
+    }
+
+
 class _Type:
     def __init__(self, name: str, type_id: int, before_ns: int) -> None:
         self.name, self.id, self.before_ns = name, type_id, before_ns
@@ -93,7 +107,7 @@ def _prune_plain(
 ) -> Iterator[None]:
     within = _ids(block)
     while ids := one.find(connection, "id", within, steps.events_max, but_ts_ns):
-        job.add("events", len(ids))
+        job.add(one.name, len(ids))
         job.done = ids[-1]
         within = range(job.done + 1, within.stop)
         steps.take_out(PRUNED, ids, {}, job.save, **one.said)
@@ -120,7 +134,7 @@ def _prune_users(
             if room <= len(user_leaves.ids):
                 break
         while any(leaving.values()):
-            job.add("events", sum(map(len, leaving.values())))
+            job.add(one.name, sum(map(len, leaving.values())))
             steps.take_out(PRUNED, (), leaving, job.save, **one.said)
             yield
             leaving = {last: last.ids[: steps.events_max] for last in leaving if last.ids}

@@ -472,7 +472,7 @@ class Store:
         query = self._connection.execute
         folder = os.statvfs(self._path.parent)
         free = folder.f_bavail * folder.f_frsize
-        ((pages,), (size,)) = (query(f"PRAGMA page_{n}").fetchone() for n in ("count", "size"))
+        pages, size = (int(query(f"PRAGMA page_{n}").fetchone()[0]) for n in ("count", "size"))
         needed = _REWRITE_COPIES * pages * size
         if free < needed:
             raise NotYet(

@@ -68,4 +68,6 @@ def verify(config: Config) -> None:
     if not verdict.whole:
         fail("the trail is not whole", EXIT_NOT_WHOLE)
     click.echo(f"whole: {verdict.events:,} events in {verdict.batches:,} batches")
+    if verdict.removed:
+        click.echo(f"removed since: {verdict.removed:,} events, each covered by the chain")
     click.echo(f"chain head: {verdict.head}")

@@ -28,7 +28,7 @@ def test_paths_are_relative_to_the_file() -> None:
 def test_every_setting_of_the_template_is_known_also_those_commented_out() -> None:
     lines = [line.removeprefix("# ") for line in TEMPLATE.splitlines()]
     settings = [line for line in lines if " = " in line and line[0].islower()]
-    assert {line.split(" = ")[0] for line in settings} == {
+    assert {re.split(" = |\\.", line)[0] for line in settings} == {
         field.name for field in fields(Config)
     } - {"path"}
     parse("\n".join(settings), FILE)
@@ -50,6 +50,15 @@ def test_every_setting_of_the_template_is_known_also_those_commented_out() -> No
         ("database = 5", "expected a path in quotes"),
         ("database =", "not valid TOML: Invalid value (at"),
         (f'socket = "{"x" * 200}"', "line 1: the socket path"),
+        ("retention = 5", "line 1: retention = 5: expected a period for each type"),
+        ('[retention]\n\nlogin = "9m"', "line 3: retention of 'login' = '9m': unknown unit 'm'"),
+        ('many_users = true\n[ retention ]\n"login" = 90', "line 3: retention of 'login' = 90"),
+        ('retention.login = "90"', "line 1: retention of 'login' = '90': expected a period"),
+        ('\nretention = { login = "0d" }', "line 2: retention of 'login' = '0d'"),
+        ('retention.login = "999y"', "expected at most 200 years"),
+        ('retention.Login = "9d"', "lower-case letters"),
+        ('retention.person_erased = "9d"', "is kept for ever"),
+        ("[retention]\nmany_users = true", "a setting of logd's stands above [retention]"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(text: str, message: str) -> None:
@@ -57,6 +66,14 @@ def test_a_mistake_is_named_with_its_line(text: str, message: str) -> None:
         parse(text, FILE)
     assert message in str(caught.value)
     assert "/srv/logd/logd.toml" in str(caught.value)
+
+
+def test_a_retention_is_a_period_for_each_type() -> None:
+    day_ns = 86_400 * 10**9
+    for text in ('[retention]\nlogin = "36h"\npage_view = "2w"', 'retention.login = "36h"\n'):
+        assert parse(text, FILE).retention["login"] == 1.5 * day_ns
+    assert parse('retention = { page_view = "1y" }', FILE).retention == {"page_view": 365 * day_ns}
+    assert parse("", FILE).retention == {}
 
 
 @given(st.text(max_size=200))

@@ -1,0 +1,197 @@
+"""`logd prune`, `logd forget`: what is kept, and what not any longer."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from logd import asking, forgetting, instance, jobs, pruning, render, retention
+from logd.commands.options import config_option, fail
+from logd.commands.teaching import Command
+from logd.config import Config
+from logd.errors import (
+    EXIT_CANNOT_CREATE,
+    EXIT_CONFIG,
+    EXIT_DAMAGED,
+    EXIT_INPUT_OUTPUT,
+    EXIT_KEY,
+    EXIT_OK,
+    EXIT_TEMPORARY,
+    EXIT_USAGE,
+)
+from logd.jobs import Job
+from shared.schema import Malformed, check_user
+
+_PROGRESS_STEPS = 1000
+
+_EXITS = [
+    *(EXIT_OK, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT, EXIT_TEMPORARY),
+    *(EXIT_KEY, EXIT_CONFIG),
+]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+
+# What no command of ours can reach, said each time.
+NOT_REACHED = (
+    "outboxes in memory: running processes keep what they sent last until it is overwritten",
+    "copies made by other means than `logd backup` and `logd export`",
+    "the site's own database",
+)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd prune --dry-run", "what would go"),
+        ("logd prune", "remove it"),
+    ],
+    exits=_EXITS,
+)
+@config_option
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@json_option
+def prune(config: Config, dry_run: bool, as_json: bool) -> None:
+    """Remove events that are older than their type is kept.
+
+    How long each type is kept stands in logd.toml (retention.page_view = "90d"); a type that is not
+    named there is kept for ever. An event's age is by its own time. Roll-ups follow, the chain
+    still verifies, and an event `events_pruned` says what went.
+
+    With the daemon running it does the work, a few milliseconds at a time between its commits, and
+    this command waits for it; without, this command does. Killed in the middle, it goes on at the
+    daemon's next start. The file does not shrink: its room is used again. logd-prune.timer runs
+    this once a day.
+    """
+    before = retention.before(config.retention, time.time_ns())
+    if dry_run or not before:
+        counts = _count(config, before) if before else {}
+    else:
+        with _progress("pruning") as tell:
+            job = asking.carry_out(config, jobs.PRUNE, {"before": before}, tell)
+        counts = {name: job.outcome.get(name, 0) for name in before}
+    if as_json:
+        shown = {"dry_run": dry_run, "removed": sum(counts.values()), "by_type": counts}
+        click.echo(json.dumps(shown | {"before_ns": before}))
+        return
+    for name, number in counts.items():
+        kept_from = render.when(before[name])
+        click.echo(f"{name:<24} {number:>12,} events from before {kept_from}")
+    if not before:
+        click.echo(f"{config.path} names no retention: every event is kept for ever")
+        return
+    click.echo(f"{'would remove' if dry_run else 'removed'} {sum(counts.values()):,} events")
+
+
+def _count(config: Config, before: dict[str, int]) -> dict[str, int]:
+    connection = instance.open_for_events(config)
+    try:
+        return pruning.count(connection, before)
+    finally:
+        connection.close()
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd forget 7 --dry-run", "what would go"),
+        ("logd forget 7", "asks, then erases"),
+    ],
+    exits=[EXIT_OK, EXIT_USAGE, *_EXITS[1:]],
+)
+@config_option
+@click.argument("user")
+@click.option("--dry-run", is_flag=True, help="Say what would be erased, and erase nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask whether it is meant.")
+@json_option
+def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Erase a person: every event of USER, and every mention of USER in others' events.
+
+    Goes: events with their roll-ups, the name where others' events have it under the keys user,
+    users, user_id or login ("(erased)" takes its place), all excerpts in quarantine (nobody can say
+    whose they are). Events from before this moment that arrive later are erased as they come, and
+    so is the person in a backup that is restored: a list of tokens, in the database and in the file
+    `forgotten` beside it, knows the person again without the name. The chain still verifies, and
+    events `person_erased` say that it was done, not to whom.
+
+    At the end the database is written anew, so that no page of the file holds anything left over:
+    about 6 s for a million events, and room for two more copies of it on the disk. Meanwhile events
+    wait in their outboxes. Killed in the middle, it goes on at the daemon's next start.
+
+    What it cannot reach it names at its end: backups and exports with their expiry, and more.
+    """
+    try:
+        person = check_user(user) or ""
+    except Malformed as error:
+        raise click.BadParameter(str(error), param_hint="USER") from error
+    connection = instance.open_for_events(config)
+    try:
+        expected = forgetting.preview(connection, person) if dry_run or not yes else {}
+        copies = forgetting.not_reached(connection, time.time_ns())
+    finally:
+        connection.close()
+    outcome = expected
+    if not dry_run:
+        if not yes:
+            _ask(person, expected)
+        with _progress("erasing") as tell:
+            job = asking.carry_out(config, jobs.FORGET, {"users": [person]}, tell)
+        outcome = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
+    if as_json:
+        shown = {"dry_run": dry_run, **outcome, "copies": copies, "not_reached": NOT_REACHED}
+        click.echo(json.dumps(shown))
+        return
+    click.echo(
+        f"{'would erase' if dry_run else 'erased'}: {outcome['events']:,} events,"
+        f" {outcome['redacted']:,} mentions in events of others,"
+        f" {outcome['quarantine']:,} excerpts in quarantine"
+    )
+    for line in _not_reached(copies):
+        click.echo(line)
+
+
+def _ask(person: str, expected: dict[str, int]) -> None:
+    if not sys.stdin.isatty():
+        fail("this cannot be undone: say --yes, or run it where it can ask", EXIT_USAGE)
+    click.confirm(
+        f"Erase {render.printable(person)!r} for good: {expected['events']:,} events,"
+        f" {expected['redacted']:,} mentions?",
+        abort=True,
+        err=True,
+    )
+
+
+def _not_reached(copies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield "not reached:"
+    if not copies:
+        yield "  no backup or export is noted in this trail that has not expired"
+    for copy in copies:
+        expiry = copy["expires_ns"]
+        until = "never expires" if expiry is None else f"expires {render.when(expiry)}"
+        place = render.printable(copy["place"])
+        yield f"  {copy['kind']} {place}, made {render.when(copy['made_ns'])}, {until}"
+    for what in NOT_REACHED:
+        yield f"  {what}"
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[asking.Tell]:
+    """A bar for people who wait; what the job waits for is said in any case, once."""
+    hidden = not sys.stderr.isatty()
+    said: set[str] = set()
+    with click.progressbar(
+        length=_PROGRESS_STEPS, label=label, file=sys.stderr, hidden=hidden
+    ) as bar:
+
+        def tell(job: Job) -> None:
+            bar.update(max(0, _PROGRESS_STEPS * job.done // max(1, job.total) - bar.pos))
+            if job.trouble is not None and job.finished_ns is None and job.trouble not in said:
+                said.add(job.trouble)
+                click.echo(f"logd: waits: {job.trouble}", err=True)
+
+        yield tell
