@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,7 +38,6 @@ def carry_out(
 
     Who stops waiting stops nothing: the daemon goes on with it, now or at its next start.
     """
-    os.umask(0o077)
     if not config.database.exists():
         check_database(config, look(config.lock_file)[1].made)
         raise NoDatabase(f"{config.database}: no database here yet, so there is nothing to do.")
@@ -55,6 +53,13 @@ def carry_out(
             job = _wait(config, job_id, tell)
             if job is not None:
                 return job
+
+
+def record(config: Config, event_type: str, props: Mapping[str, Any]) -> None:
+    """Has an event of logd's own written: that a command did something to the trail. On the disk
+    when this returns. Raises LogdError kinds.
+    """
+    carry_out(config, jobs.RECORD, {"type": event_type, "props": dict(props)})
 
 
 def _alone(

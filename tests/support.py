@@ -107,7 +107,8 @@ class Process:
 
 
 # What these do can be done in this process, which saves the start of another.
-READING = {"status", "query", "losses", "verify", "quarantine", "person", "backup"}
+IN_THIS_PROCESS = {"status", "query", "losses", "verify", "quarantine", "person"}
+IN_THIS_PROCESS |= {"backup", "prune", "forget"}
 
 
 def _is_alone() -> bool:
@@ -187,7 +188,7 @@ class Instance:
         """Runs a command of logd's; its output. Fails on another exit code."""
         if config:
             arguments = (*arguments, "--config", str(self.config.path))
-        run = _in_this_process if arguments[0] in READING and _is_alone() else _in_a_process
+        run = _in_this_process if arguments[0] in IN_THIS_PROCESS and _is_alone() else _in_a_process
         exit_code, out, err = run(arguments)
         assert exit_code == code, out + err
         assert "Traceback" not in err
