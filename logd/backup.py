@@ -16,7 +16,6 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from logd import copying, instance, keyfile
@@ -28,7 +27,6 @@ from logd.elsewhere import BACKUP, Copy, note
 from logd.errors import CannotCreate, LogdError, NotYet, cannot_write
 
 DAY_NS = 86_400 * 10**9
-_TIME = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def backup(
 
 def backup_name(database: Path, now_ns: int) -> str:
     """The name of a backup of that moment, in UTC."""
-    return f"{database.stem}-{datetime.fromtimestamp(now_ns // 10**9, UTC):{_TIME}}.db"
+    return f"{database.stem}-{copying.time_name(now_ns)}.db"
 
 
 def expired(

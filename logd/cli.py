@@ -63,7 +63,10 @@ def main() -> None:
 SECTIONS = {
     "Serve": (serving.init, serving.genkey, serving.run),
     "Read": (reading.query, reading.tail, persons.person),
-    "Keep": (copies.backup, exporting.export, keeping.prune, keeping.forget),
+    "Keep": (
+        *(copies.backup, copies.rekey, exporting.export),
+        *(keeping.prune, keeping.forget),
+    ),
     "Check": (serving.status, verifying.verify, reading.losses, reading.quarantine),
 }
 main.add(SECTIONS)

@@ -115,6 +115,11 @@ class Config:
         """The private file whose lock says that a daemon serves this instance."""
         return self.database.with_name(self.database.name + ".lock")
 
+    @property
+    def rekeyed_file(self) -> Path:
+        """The database under its next key, whole, until that is the key."""
+        return self.database.with_name(self.database.name + ".rekeyed")
+
 
 def load(path: str | os.PathLike[str]) -> Config:
     """Reads and validates the file. Raises ConfigError with file, line, and what to do."""

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
@@ -190,5 +191,16 @@ def give_to_owner_of(model: Path, path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Removes a database that nobody uses, with what SQLite may have put beside it."""
-    for suffix in ("", *SIDE_FILES):
+    remove_side_files(path)
+    path.unlink(missing_ok=True)
+
+
+def remove_side_files(path: Path) -> None:
+    """Removes what SQLite may have put beside a database that nobody uses."""
+    for suffix in SIDE_FILES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def time_name(now_ns: int) -> str:
+    """A moment in UTC, as names of files have it."""
+    return f"{datetime.fromtimestamp(now_ns // 10**9, UTC):%Y%m%dT%H%M%SZ}"

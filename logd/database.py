@@ -102,6 +102,20 @@ def file_bytes(path: Path) -> int:
         return 0
 
 
+def change_key(path: Path, old: bytes, new: bytes) -> None:
+    """Encrypts every page anew. Raises what `connect` raises, and DatabaseError.
+
+    For a file that nobody else has open and that nobody misses: killed in the midst of it, it is
+    of no use.
+    """
+    connection = connect(path, old)
+    try:
+        connection.execute(f"PRAGMA rekey = \"x'{new.hex()}'\"").fetchall()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.close()
+
+
 def is_interrupt(error: Exception) -> bool:
     """Whether SQLite stopped because its progress handler said so."""
     return bool(getattr(error, "sqlite_errorcode", 0) == sqlcipher3.SQLITE_INTERRUPT)

@@ -12,7 +12,7 @@ from logd import config as configuration
 from logd import disk, integrity, keyfile, lock
 from logd.config import Config
 from logd.database import Connection, connect
-from logd.errors import CannotCreate, DatabaseDamaged, NoDatabase
+from logd.errors import CannotCreate, DatabaseDamaged, KeyFileError, NoDatabase
 from logd.figures import PACE_MIN_S, Figures, Survey
 from logd.migrations import check_not_newer, check_not_older
 from logd.outboxes import Outboxes
@@ -68,7 +68,15 @@ def check_database(config: Config, made: bool) -> None:
 def open_for_reading(config: Config) -> Connection:
     """The instance's database, read-only, also while the daemon writes. Raises LogdError kinds."""
     check_database(config, lock.look(config.lock_file)[1].made)
-    connection = connect(config.database, keyfile.read(config.key_file), read_only=True)
+    try:
+        connection = connect(config.database, keyfile.read(config.key_file), read_only=True)
+    except KeyFileError as error:
+        if config.rekeyed_file.exists():
+            raise KeyFileError(
+                f"{config.database}: a change of its key was interrupted at its last step. "
+                "Start logd: it completes it. Nothing is lost."
+            ) from error
+        raise
     try:
         if check_not_newer(connection) == 0:
             raise NoDatabase(f"{config.database}: nothing is stored yet; the first start is on.")

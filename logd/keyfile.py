@@ -14,6 +14,7 @@ from pathlib import Path
 
 from logd.errors import CannotCreate, KeyFileError
 
+KEY_BYTES = 32
 _KEY = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -22,14 +23,17 @@ def new() -> str:
     return secrets.token_hex(32)
 
 
-def create(path: Path) -> None:
-    """Makes a new key, on disk before this returns. Raises CannotCreate if the file exists."""
+def create(path: Path, key: bytes | None = None) -> None:
+    """Writes a key, a new one by default; on disk before this returns.
+
+    Raises CannotCreate if the file exists.
+    """
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CannotCreate(f"{path}: the key cannot be made: {error.strerror}") from error
     with os.fdopen(fd, "w") as file:
-        file.write(new() + "\n")
+        file.write((new() if key is None else key.hex()) + "\n")
         file.flush()
         os.fsync(fd)
 
@@ -40,7 +44,15 @@ def read(path: Path) -> bytes:
     Raises KeyFileError when it is missing, readable by others, or no key.
     """
     handed = credential(path.name)
-    path = handed or path
+    # Who may read a credential is the service manager's to say, by means that a mode shows not.
+    return read_file(handed or path, private=handed is None)
+
+
+def read_file(path: Path, *, private: bool = True) -> bytes:
+    """The 32 bytes of the key in that very file. `private`: nobody else may be able to read it.
+
+    Raises KeyFileError when it is missing, readable by others, or no key.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -52,8 +64,7 @@ def read(path: Path) -> bytes:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError(f"{path}: the key is not a regular file")
-        # Who may read a credential is the service manager's to say, by means that a mode shows not.
-        if handed is None and status.st_mode & 0o077:
+        if private and status.st_mode & 0o077:
             raise KeyFileError(
                 f"{path}: the key is open to others (mode {stat.S_IMODE(status.st_mode):04o}). "
                 f"Run `chmod 600 {path}`, and `logd` again; think of who may have read it."

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from logd import forgotten, keyfile, notify, status
+from logd import forgotten, keyfile, notify, rekeying, status
 from logd.config import Config, query_gid
 from logd.daemon import Daemon
 from logd.errors import LogdError, SystemRefused
@@ -67,6 +67,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     key = keyfile.read(config.key_file)
     query_gid(config)  # a group that is not there is said now, not by the report process
     inherited = inherited_sockets()
+    rekeying.finish(config, key)
     check_database(config, lock.database_made)
     store = Store(
         config.database,

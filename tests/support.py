@@ -108,7 +108,7 @@ class Process:
 
 # What these do can be done in this process, which saves the start of another.
 IN_THIS_PROCESS = {"status", "query", "losses", "verify", "quarantine", "person"}
-IN_THIS_PROCESS |= {"backup", "prune", "forget"}
+IN_THIS_PROCESS |= {"backup", "restore", "rekey", "prune", "forget"}
 
 
 def _is_alone() -> bool:

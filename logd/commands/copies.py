@@ -1,4 +1,4 @@
-"""`logd backup`: the trail as a whole, somewhere else."""
+"""`logd backup`, `rekey`: the trail as a whole, somewhere else, or anew."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from logd import backup as backups
-from logd import render
+from logd import offline, rekeying, render
 from logd.backup import Keep
+from logd.chain import Head
 from logd.commands.options import bar, config_option
 from logd.commands.teaching import Command
 from logd.config import Config
@@ -26,6 +27,11 @@ from logd.errors import (
     EXIT_TEMPORARY,
 )
 
+_EXITS = [
+    *(EXIT_OK, EXIT_NOT_WHOLE, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT),
+    *(EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG),
+]
+
 
 @click.command(
     cls=Command,
@@ -33,10 +39,7 @@ from logd.errors import (
         ("logd backup", "into backup_directory, beside the running daemon"),
         ("logd backup /mnt/elsewhere --keep 8 --json", "somewhere else, the newest eight"),
     ],
-    exits=[
-        *(EXIT_OK, EXIT_NOT_WHOLE, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT),
-        *(EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG),
-    ],
+    exits=_EXITS,
 )
 @config_option
 @click.argument("destination", type=click.Path(path_type=Path), required=False)
@@ -100,3 +103,53 @@ def backup(
     if made.unrecorded is not None:
         click.echo(f"the backup is good, but the trail was not told of it: {made.unrecorded}")
     click.echo(f"restore it: {restore}")
+
+
+def _what(head: Head, stored_ns: int | None) -> str:
+    stored = f", the last stored {render.when(stored_ns)}" if stored_ns is not None else ""
+    return f"{head.events:,} events in {head.batch:,} batches{stored}"
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("logd rekey", "with the daemon running: how long the stop will be"),
+        ("systemctl stop logd.socket logd.service", "events wait in their outboxes"),
+        ("logd rekey", "the new key"),
+        ("systemctl start logd.socket logd.service", "what waited is stored"),
+    ],
+    exits=_EXITS,
+)
+@config_option
+@click.option(
+    "--new-key-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Take the new key from here (64 hexadecimal digits, mode 0600) instead of making one.",
+)
+def rekey(config: Config, new_key_file: Path | None) -> None:
+    """Encrypt the database with a new key, in a short stop of the daemon.
+
+    With the daemon running it says how long the stop will be, and changes nothing. Events wait in
+    their outboxes meanwhile, and none is lost. The key changes in the key file; as a service, logd
+    gets it by LoadCredential= from there, so run this as root.
+
+    The old database is gone only once the new one verifies. The old key stays beside the new one
+    as logd.key.old-TIME, because backups made so far need it (logd restore --key-file): remove it
+    when the last of them is gone, or at once, with them, if others may have the key.
+
+    Killed at whatever moment, the next start of logd, or this command again, sets it right.
+    """
+    size = rekeying.announced_stop(config)
+    with offline.stopped(config, f" {size}"), stoppable() as stop:
+        click.echo(size, err=True)
+        done = rekeying.rekey(config, new_key_file, time.time_ns(), stop, bar)
+    click.echo(f"{config.database} has a new key: verified, in {done.seconds:.1f} s")
+    click.echo(f"events: {_what(done.made.head, None)}")
+    click.echo(f"chain head: {done.made.head.hash.hex()}")
+    click.echo(f"keep a copy of {config.key_file} elsewhere; then start logd")
+    if done.old_key is not None:
+        click.echo(
+            f"backups made so far need {done.old_key} (logd restore --key-file); remove it when the"
+            " last of them is gone"
+        )

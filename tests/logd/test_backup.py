@@ -23,6 +23,7 @@ from logd.copying import Interrupted, Stop
 from logd.database import Connection, connect
 from logd.verify import verify
 from shared.client import Client
+from tests.logd.trails import silent
 from tests.support import Instance, check_sums, emitters, until
 
 
@@ -35,11 +36,6 @@ def emit(instance: Instance, count: int, mark: str = "7") -> None:
     with Client(instance.socket) as client:
         assert all(client.emit("page_view", user=mark, props={mark: n}) for n in range(count))
         assert client.flush(20)
-
-
-@contextmanager
-def silent(_label: str, _length: int) -> Iterator[Callable[[int], None]]:
-    yield lambda _step: None
 
 
 def make(instance: Instance, *arguments: str) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""Kills a piece of work at each of its steps at files, one after the other, and looks what is left.
+
+A step is a call that names, renames, removes or flushes a file, or progress that is told of a long
+copy or verification. The work runs in a fork, which
+kills itself with SIGKILL right before the step, so that nothing of it is cleaned up.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from logd.copying import Bar
+
+STEPS = ("link", "rename", "unlink", "fsync")
+STEPS_MAX = 100
+
+Work = Callable[[Bar], object]
+
+
+def killed_at_each_step(directory: Path, work: Work) -> Iterator[int]:
+    """Gives the number of the step that was not reached any more, with the files as they are then;
+    the files are put back before the next. Ends after a run that no kill ended, which comes too.
+    """
+    original = directory.with_name(directory.name + ".original")
+    shutil.copytree(directory, original)
+    for step in range(STEPS_MAX):
+        shutil.rmtree(directory)
+        shutil.copytree(original, directory)
+        if _run(step, work) == 0:
+            yield step
+            return
+        yield step
+    raise AssertionError(f"more than {STEPS_MAX} steps")
+
+
+def _run(step: int, work: Work) -> int:
+    pid = os.fork()
+    if pid == 0:
+        gc.disable()  # what it would collect are the parent's files
+        try:
+            work(_die_before(step))
+        except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the work failed by itself"
+    return status
+
+
+def _die_before(step: int) -> Bar:
+    left = step
+
+    def come_nearer() -> None:
+        nonlocal left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+
+    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            come_nearer()
+            return call(*arguments, **named)
+
+        return wrapped
+
+    @contextmanager
+    def bar(_label: str, _length: int) -> Iterator[Callable[[int], None]]:
+        come_nearer()
+        yield lambda _step: None
+        come_nearer()
+
+    for name in STEPS:
+        setattr(os, name, dying(getattr(os, name)))
+    return bar

@@ -1,0 +1,226 @@
+"""A new key: no event lost, and at no moment a database that no key opens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logd import keyfile, offline, rekeying
+from logd.copying import Bar, Stop
+from logd.database import connect
+from shared.client import Client
+from tests.logd.killing import killed_at_each_step
+from tests.logd.trails import emit, silent, users
+from tests.support import Instance, check_streams, check_sums, emitters, short_directory, until
+
+
+@pytest.fixture(scope="module")
+def original() -> Iterator[Path]:
+    """The files of an instance with 100 events, 20 of them in the log only; not running."""
+    directory = short_directory()
+    instance = Instance(directory / "i")
+    try:
+        instance.start()
+        emit(instance, "7", 80)
+        instance.stop()
+        instance.start()
+        emit(instance, "8", 20)
+        instance.kill()
+        for path in instance.directory.glob("*.sock"):
+            path.unlink()
+        yield instance.directory
+    finally:
+        instance.close()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def stored(original: Path, instance: Instance) -> Instance:
+    """A copy of it."""
+    shutil.copytree(original, instance.directory, dirs_exist_ok=True)
+    return instance
+
+
+def opens(path: Path, key: bytes) -> bool:
+    try:
+        connect(path, key, read_only=True).close()
+    except Exception:  # noqa: BLE001 - whatever it says
+        return False
+    return True
+
+
+def test_the_database_has_a_new_key_and_all_of_its_events(stored: Instance) -> None:
+    old = keyfile.read(stored.config.key_file)
+    said = stored.cli("rekey")
+    new = keyfile.read(stored.config.key_file)
+    assert new != old
+    assert not opens(stored.config.database, old)
+    assert users(stored) == {"7": 80, "8": 20}
+    (old_file,) = stored.directory.glob("logd.key.old-*")
+    assert keyfile.read_file(old_file) == old
+    assert str(old_file) in said and "keep a copy of" in said
+    assert {path.stat().st_mode & 0o777 for path in stored.directory.glob("logd.key*")} == {0o600}
+    assert sorted(path.name for path in stored.directory.glob("activity.db*")) == [
+        "activity.db", "activity.db-shm", "activity.db-wal", "activity.db.lock",
+    ], "nothing of the old one is left; the log is of the reading just now"  # fmt: skip
+    assert Path(f"{stored.config.database}-wal").stat().st_size == 0
+
+
+def test_the_trail_says_so_and_shows_no_key(stored: Instance) -> None:
+    keys = [keyfile.read(stored.config.key_file)]
+    stored.cli("rekey")
+    keys.append(keyfile.read(stored.config.key_file))
+    (event,) = stored.events("--type", "trail_rekeyed")
+    assert (event["user"], event["props"]) == (None, {})
+    stored.start()
+    status = stored.settle()
+    check_sums(status, attempted=100, accepted=100)
+    assert status["own"] == 1
+
+
+def test_a_new_key_may_be_brought_along(stored: Instance, directory: Path) -> None:
+    keyfile.create(directory / "brought.key")
+    stored.cli("rekey", "--new-key-file", str(directory / "brought.key"))
+    assert keyfile.read(stored.config.key_file) == keyfile.read(directory / "brought.key")
+    assert users(stored) == {"7": 80, "8": 20}
+    again = stored.cli("rekey", "--new-key-file", str(directory / "brought.key"), code=77)
+    assert "is the key already" in again
+    (directory / "brought.key").chmod(0o644)
+    said = stored.cli("rekey", "--new-key-file", str(directory / "brought.key"), code=77)
+    assert "open to others" in said
+
+
+def test_with_the_daemon_running_it_says_how_long_the_stop_will_be(stored: Instance) -> None:
+    stored.start()
+    key = keyfile.read(stored.config.key_file)
+    said = stored.cli("rekey", code=75)
+    assert "It will take about 1 s (100 events" in said
+    assert "systemctl stop logd.socket logd.service" in said
+    assert keyfile.read(stored.config.key_file) == key
+    assert stored.stop() == 0
+    assert users(stored) == {"7": 80, "8": 20}
+
+
+def test_events_that_come_meanwhile_are_stored_after_it(instance: Instance) -> None:
+    instance.start()
+    with emitters(instance, count=2, events=4000) as running:
+        until(lambda: all(e.accepted >= 500 for e in running), "events")
+        instance.stop()
+        with offline.stopped(instance.config):
+            rekeying.rekey(instance.config, None, time.time_ns(), Stop(), silent)
+        instance.start()
+        for emitter in running:
+            emitter.finish()
+        refused = sum(e.refused for e in running)
+    status = instance.settle()
+    check_sums(status, attempted=8000 + refused, accepted=8000, refused=refused)
+    assert (status["stored"], status["own"], status["lost"]) == (8001, 1, 0)
+    check_streams(instance.events())
+    instance.cli("verify")
+
+
+def test_a_database_that_is_not_whole_keeps_its_key(stored: Instance) -> None:
+    key = keyfile.read(stored.config.key_file)
+    connection = connect(stored.config.database, key)
+    connection.execute("UPDATE event SET user = 'mallory' WHERE id = 30")
+    connection.close()
+    assert "an event was changed" in stored.cli("rekey", code=1)
+    assert keyfile.read(stored.config.key_file) == key
+    assert opens(stored.config.database, key)
+    assert [path.name for path in stored.directory.glob("logd.key*")] == ["logd.key"]
+
+
+def test_killed_at_any_step_the_next_start_sets_it_right(stored: Instance) -> None:
+    old = keyfile.read(stored.config.key_file)
+    config = stored.config
+
+    def work(bar: Bar) -> None:
+        with offline.stopped(config):
+            rekeying.rekey(config, None, time.time_ns(), Stop(), bar)
+
+    stages = []
+    for _ in killed_at_each_step(stored.directory, work):
+        key = keyfile.read(config.key_file)
+        stages.append((key != old, opens(config.database, key)))
+        with offline.stopped(config):  # as a start does
+            rekeying.finish(config, key)
+        assert users(stored) == {"7": 80, "8": 20}
+        assert not config.rekeyed_file.exists()
+    order = [(False, True), (True, False), (True, True)]
+    assert list(dict.fromkeys(stages)) == order, "before, between key and database, behind it"
+    assert len(stages) > 20
+
+
+def test_killed_between_key_and_database_a_start_completes_it_and_others_say_so(
+    stored: Instance,
+) -> None:
+    _interrupt(stored)
+    said = stored.cli("status", code=77)
+    assert "a change of its key was interrupted" in said and "Start logd" in said
+    daemon = stored.start()
+    assert any("an interrupted change is complete" in line for line in daemon.lines)
+    assert users(stored) == {"7": 80, "8": 20}
+
+
+def test_killed_between_key_and_database_the_same_command_completes_it(stored: Instance) -> None:
+    _interrupt(stored)
+    stored.cli("rekey")
+    assert users(stored) == {"7": 80, "8": 20}
+    assert not stored.config.rekeyed_file.exists()
+
+
+def test_a_service_that_may_write_only_beside_its_database_completes_it(
+    stored: Instance, directory: Path
+) -> None:
+    """It has its key as a credential, and sees no other file of it."""
+    _interrupt(stored)
+    credentials = directory / "credentials"
+    credentials.mkdir()
+    for path in stored.directory.glob("logd.key*"):
+        path.rename(credentials / path.name)
+    stored.start(env={"CREDENTIALS_DIRECTORY": str(credentials)})
+    stored.stop()
+    assert "cannot be read" in stored.cli("run", code=77), "without it there is no key"
+    (credentials / "logd.key").rename(stored.config.key_file)
+    assert users(stored) == {"7": 80, "8": 20}
+
+
+def _interrupt(instance: Instance) -> None:
+    """The new key is the key, and the database is still the old one."""
+    config = instance.config
+    old = shutil.copy(config.database, instance.directory / "old.db")
+    log = Path(f"{config.database}-wal").read_bytes()
+    with offline.stopped(config):
+        rekeying.rekey(config, None, time.time_ns() - 10**10, Stop(), silent)
+    config.database.rename(config.rekeyed_file)
+    Path(old).rename(config.database)
+    Path(f"{config.database}-wal").write_bytes(log)
+
+
+def test_what_came_after_an_interrupted_change_is_not_lost_by_completing_it(
+    stored: Instance,
+) -> None:
+    """Killed before the key changed: the daemon goes on with the old database."""
+    config = stored.config
+    shutil.copy(config.database, config.rekeyed_file)
+    daemon = stored.start()
+    assert any("not completed: removed" in line for line in daemon.lines)
+    with Client(stored.socket) as client:
+        assert client.emit("page_view", user="9", durable=True)
+    stored.stop()
+    stored.cli("rekey")
+    assert users(stored) == {"7": 80, "8": 20, "9": 1}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+def test_what_root_encrypts_anew_belongs_to_who_had_it(stored: Instance) -> None:
+    os.chown(stored.directory, 65534, 65534)
+    os.chown(stored.config.database, 65534, 65534)
+    stored.cli("rekey")
+    assert stored.config.database.stat().st_uid == 65534
+    assert stored.config.key_file.stat().st_uid == 0

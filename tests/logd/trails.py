@@ -1,0 +1,42 @@
+"""What tests of copies of a trail share: to fill one, to look into one, and a bar nobody sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from logd import keyfile
+from logd.database import connect
+from logd.verify import verify
+from shared.client import Client
+from tests.support import Instance
+
+
+def emit(instance: Instance, user: str, count: int) -> None:
+    """So many events, on the disk when this returns."""
+    with Client(instance.socket) as client:
+        assert all(client.emit("page_view", user=user, props={"n": n}) for n in range(count))
+        assert client.flush(20)
+
+
+@contextmanager
+def opened(path: Path, key_file: Path) -> Iterator[Any]:
+    connection = connect(path, keyfile.read_file(key_file), read_only=True)
+    yield connection
+    connection.close()
+
+
+def users(instance: Instance, path: Path | None = None) -> dict[str, int]:
+    """Events of each user in a database that is whole."""
+    with opened(path or instance.config.database, instance.config.key_file) as connection:
+        assert verify(connection).findings == []
+        return dict(
+            connection.execute("SELECT user, count(*) FROM event WHERE user <> '' GROUP BY user")
+        )
+
+
+@contextmanager
+def silent(_label: str, _length: int) -> Iterator[Callable[[int], None]]:
+    yield lambda _step: None
