@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from logd import __version__
-from logd.commands import copies, exporting, keeping, persons, reading, serving, verifying
+from logd.commands import checking, copies, exporting, keeping, persons, reading, serving, verifying
 from logd.commands.options import fail
 from logd.commands.teaching import Group
 from logd.database import DatabaseError, translate
@@ -67,6 +67,9 @@ SECTIONS = {
         *(copies.backup, copies.rekey, exporting.export),
         *(keeping.prune, keeping.forget),
     ),
-    "Check": (serving.status, verifying.verify, reading.losses, reading.quarantine),
+    "Check": (
+        *(serving.status, checking.check, verifying.verify),
+        *(reading.losses, reading.quarantine),
+    ),
 }
 main.add(SECTIONS)

@@ -37,7 +37,9 @@ class Exit:
 # The help of a command, the man pages and the README's table say this, and nothing else.
 EXITS: Mapping[int, Exit] = {
     EXIT_OK: Exit("done; of `run`: stopped, and everything that had arrived is stored", "-"),
-    EXIT_NOT_WHOLE: Exit("the trail is not whole: what is wrong, and where, was printed", "-"),
+    EXIT_NOT_WHOLE: Exit(
+        "the trail is not whole, or a check fails: what, and where, was printed", "-"
+    ),
     EXIT_USAGE: Exit("the command line was not understood"),
     EXIT_NOT_RUNNING: Exit("no daemon runs (only where it was asked: `status --exit-code`)", "-"),
     EXIT_DAMAGED: Exit(

@@ -1,0 +1,103 @@
+"""What a machine does with its memory and its clock: swap, hibernation, logind, NTP.
+
+Files are looked for below a root, so that tests can make up a machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_STATUS_UNSYNC = 0x40  # adjtimex(2), STA_UNSYNC
+_TIMEX_BYTES, _TIMEX_STATUS_AT = 256, 40
+_LOGIND = ("usr/lib/systemd", "run/systemd", "etc/systemd")  # the last one wins
+
+
+@dataclass(frozen=True)
+class Swap:
+    """A swap area. `encrypted` None: not to be found out; `memory`: compressed memory, no disk."""
+
+    name: str
+    encrypted: bool | None
+    memory: bool = False
+
+
+def synchronised() -> bool | None:
+    """Whether somebody keeps the clock right, by the kernel's word."""
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: only asks
+    try:
+        if ctypes.CDLL(None).adjtimex(timex) < 0:
+            return None
+    except (OSError, AttributeError):
+        return None
+    status = int.from_bytes(timex.raw[_TIMEX_STATUS_AT : _TIMEX_STATUS_AT + 4], "little")
+    return not status & _STATUS_UNSYNC
+
+
+def remove_ipc(root: Path) -> bool:
+    """Whether logind removes what users leave in /dev/shm (logind.conf(5)): yes unless told not."""
+    value = "yes"
+    for place in _LOGIND:
+        file = root / place / "logind.conf"
+        for path in (file, *sorted(file.with_name("logind.conf.d").glob("*.conf"))):
+            try:
+                lines = path.read_text(errors="replace").splitlines()
+            except OSError:
+                continue
+            for line in lines:
+                name, _, given = line.partition("=")
+                if name.strip() == "RemoveIPC":
+                    value = given.strip().lower() or "yes"
+    return value in ("yes", "true", "1", "on")
+
+
+def swaps(root: Path) -> Iterator[Swap]:
+    """The swap areas in use, and whether what is written there is encrypted."""
+    try:
+        lines = (root / "proc/swaps").read_text().splitlines()[1:]
+    except OSError:
+        return
+    for line in lines:
+        name = line.split()[0]
+        path = Path(os.path.realpath(root / name.lstrip("/")))
+        if path.name.startswith("zram"):
+            yield Swap(name, encrypted=True, memory=True)
+        elif "/dev/" in str(path):
+            yield Swap(name, _encrypted(root, root / "sys/class/block" / path.name))
+        else:
+            yield Swap(name, _encrypted_below(root, path))
+
+
+def _encrypted_below(root: Path, file: Path) -> bool | None:
+    """Of a swap file: whether the device of its file system is."""
+    try:
+        device = file.stat().st_dev
+    except OSError:
+        return None
+    return _encrypted(root, root / f"sys/dev/block/{os.major(device)}:{os.minor(device)}")
+
+
+def _encrypted(root: Path, block: Path) -> bool | None:
+    """Whether a block device, or all it is made of, is dm-crypt's."""
+    if not block.exists():
+        return None
+    try:
+        if (block / "dm/uuid").read_text().startswith("CRYPT-"):
+            return True
+    except OSError:
+        pass
+    below = [root / "sys/class/block" / path.name for path in (block / "slaves").glob("*")]
+    return bool(below) and all(_encrypted(root, path) for path in below)
+
+
+def hibernation(root: Path) -> bool:
+    """Whether this machine can write all its memory to a disk."""
+    try:
+        state = (root / "sys/power/state").read_text().split()
+        disk = (root / "sys/power/disk").read_text()
+    except OSError:
+        return False
+    return "disk" in state and "[disabled]" not in disk

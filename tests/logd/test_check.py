@@ -1,0 +1,354 @@
+"""`logd check`: what is not as it should be is found, with what to do; facts are handed to it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logd import check, config, facts, machine
+from logd.disk import Disk
+from logd.facts import Facts, File
+from logd.findings import FAIL, OK, WARN, Finding, lines, worst
+from logd.machine import Swap
+from tests.support import ROOT, Instance, check_sums, emitters
+
+NS = 10**9
+NOW_NS = 1_762_178_700 * NS
+DISK = Disk(10**9, 10**6, free_bytes=10**11, total_bytes=10**12, days_left=300.0)
+STATE: dict[str, Any] = {
+    "trouble": None, "schema": 2, "room_s": 7200.0, "last_stored_ns": NOW_NS - NS,
+    "disk": asdict(DISK),
+}  # fmt: skip
+
+
+def file(path: str, kind: str | None, mode: int, group: str = "logd") -> File:
+    return File(path, kind, mode, 990, "logd", group)
+
+
+GOOD = Facts(
+    user="root",
+    uid=0,
+    now_ns=NOW_NS,
+    config=File("/etc/logd/logd.toml", "file", 0o644, 0, "root", "root"),
+    key=File("/etc/logd/logd.key", "file", 0o600, 0, "root", "root"),
+    key_problem=None,
+    key_handed_over=False,
+    folder=file("/var/lib/logd", "directory", 0o700),
+    socket=file("/run/logd/logd.sock", "socket", 0o660, "logd-write"),
+    query_socket=file("/run/logd/query.sock", "socket", 0o660, "logd-read"),
+    outboxes=file("/run/logd/outboxes", "directory", 0o3733),
+    socket_mode=0o660,
+    many_users=True,
+    outboxes_max=4000,
+    state=STATE,
+    state_problem=None,
+    running_pid=4711,
+    inherited=True,
+    queue_datagrams=None,
+    queue_datagrams_now=513,
+    open_files=8192,
+    core_bytes=0,
+    synchronised=True,
+    outbox_kind="tmpfs",
+    outbox_options=("rw", "noswap"),
+    outbox_free_bytes=2**31,
+    remove_ipc=True,
+    outbox_users=(),
+    swaps=(),
+    hibernation=False,
+)
+
+
+def state(**changed: Any) -> Facts:
+    return replace(GOOD, state=STATE | changed)
+
+
+def disk(**changed: Any) -> Facts:
+    return state(disk=asdict(replace(DISK, **changed)))
+
+
+def found(of: Facts, name: str) -> list[Finding]:
+    return [finding for finding in check.judge(of) if finding.name == name]
+
+
+def test_a_machine_as_it_should_be_has_nothing_to_do() -> None:
+    findings = check.judge(GOOD)
+    assert [finding for finding in findings if finding.verdict != OK or finding.do] == []
+    assert worst(findings) == OK
+    names = {finding.name for finding in findings}
+    assert names == {
+        "config", "key", "folder", "daemon", "socket", "reports", "outboxes", "room", "removeipc",
+        "disk", "queue", "open files", "core dumps", "clock", "swap", "hibernation",
+    }  # fmt: skip
+
+
+PLAIN = Swap("/dev/sda2", encrypted=False)
+IN_SHM = replace(GOOD, outboxes=file("/dev/shm/logd-990-ab", "directory", 0o700))
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "verdict", "says", "do"),
+    [
+        ("config", replace(GOOD, config=replace(GOOD.config, mode=0o664)), FAIL,
+         "others than root may change it (mode 0664)", "chmod go-w /etc/logd/logd.toml"),
+        ("key", replace(GOOD, key_problem="/etc/logd/logd.key: the key is open to others"), FAIL,
+         "open to others", "restore"),
+        ("key", replace(GOOD, key_problem="x: cannot be read: Permission denied", user="ann"), WARN,
+         "ann may not read it", "as root"),
+        ("key", replace(GOOD, key_handed_over=True), OK,
+         "handed over by the service manager; it opens the database", ""),
+        ("folder", replace(GOOD, folder=replace(GOOD.folder, mode=0o770)), FAIL,
+         "may replace the database", "chmod 0700 /var/lib/logd"),
+        ("folder", replace(GOOD, folder=replace(GOOD.folder, kind=None)), FAIL,
+         "no such directory", "install -d -m 0700"),
+        ("folder", replace(GOOD, folder=replace(GOOD.folder, kind="?"), user="ann"), WARN,
+         "ann may not look there", "as root"),
+        ("daemon", replace(GOOD, running_pid=None), WARN, "not running", "systemctl start"),
+        ("daemon", state(trouble={"what": "disk full", "since_ns": 1}), FAIL,
+         "pid 4711 can store nothing: disk full", "what it says"),
+        ("socket", replace(GOOD, socket=replace(GOOD.socket, kind=None)), FAIL,
+         "not there", "start"),
+        ("socket", replace(GOOD, socket=replace(GOOD.socket, kind=None), running_pid=None), WARN,
+         "not there", "start"),
+        ("socket", replace(GOOD, socket=replace(GOOD.socket, kind="file")), FAIL,
+         "is no socket", "move"),
+        ("socket", replace(GOOD, socket=replace(GOOD.socket, mode=0o666)), WARN,
+         "every user of this machine may log", "socket_mode"),
+        ("reports", replace(GOOD, query_socket=replace(GOOD.query_socket, kind="?")), WARN,
+         "may not look", "root"),
+        ("outboxes", replace(GOOD, outbox_kind="ext4"), FAIL, "is on ext4, not in memory", "tmpfs"),
+        ("outboxes", replace(GOOD, outbox_kind=None), FAIL, "on nothing", "tmpfs"),
+        ("outboxes", replace(GOOD, outboxes=replace(GOOD.outboxes, kind="file")), FAIL,
+         "no directory", "move"),
+        ("outboxes", replace(GOOD, outboxes=replace(GOOD.outboxes, uid=1, owner="daemon")), FAIL,
+         "daemon's, the database logd's", "chown logd"),
+        ("outboxes", replace(GOOD, outbox_free_bytes=1000), FAIL,
+         "no room for one more", "remount"),
+        ("room", state(room_s=1800.0), WARN, "full in 30 min (0.5 h)", "outbox_bytes"),
+        ("room", state(room_s=0.0), FAIL, "full in less than a second", "OUTBOX_BYTES"),
+        ("room", state(room_s=None), OK, "no outbox fills up", ""),
+        ("removeipc", replace(IN_SHM, outbox_users=("ann",)), WARN,
+         "when ann log out, logind removes", "loginctl enable-linger ann"),
+        ("removeipc", replace(IN_SHM, outbox_users=("ann",), remove_ipc=False), OK, "", ""),
+        ("removeipc", IN_SHM, OK, "no unit of theirs may have RemoveIPC=", ""),
+        ("disk", disk(free_bytes=10**6), FAIL, "976.6 KiB free", "free some now"),
+        ("disk", disk(free_bytes=10**9), WARN, "953.7 MiB free", "logd prune"),
+        ("disk", disk(days_left=13.0), WARN, "enough for 13 days", "logd prune"),
+        ("disk", disk(free_bytes=None), WARN, "not known", "df"),
+        ("disk", replace(GOOD, state=None, state_problem="no right"), WARN, "no right", "above"),
+        ("queue", replace(GOOD, queue_datagrams_now=11), WARN,
+         "11 events of one datagram each, as net.unix.max_dgram_qlen is now",
+         "sysctl -w net.unix.max_dgram_qlen=512"),
+        ("queue", replace(GOOD, queue_datagrams=11, inherited=False), WARN,
+         "11 events of one datagram each, the socket's", "systemctl restart logd"),
+        ("queue", replace(GOOD, queue_datagrams_now=None), WARN, "not known", "on the host"),
+        ("open files", replace(GOOD, open_files=1024), WARN,
+         "1,024 of the daemon, which is less than outboxes_max = 4,000 needs", "LimitNOFILE="),
+        ("open files", replace(GOOD, open_files=30, running_pid=None), FAIL,
+         "30 of this shell", "LimitNOFILE="),
+        ("open files", replace(GOOD, open_files=-1), OK, "no limit", ""),
+        ("core dumps", replace(GOOD, core_bytes=-1), WARN, "to a disk", "LimitCORE=0"),
+        ("clock", replace(GOOD, synchronised=False), WARN, "nobody keeps it right", "set-ntp"),
+        ("clock", replace(GOOD, synchronised=None), WARN, "not known", "timedatectl"),
+        ("clock", state(last_stored_ns=NOW_NS + 90 * NS), WARN,
+         "the newest event was stored 1 min 30 s from now", "timedatectl"),
+        ("swap", replace(GOOD, swaps=(PLAIN,), outbox_options=("rw",)), WARN,
+         "/dev/sda2: not encrypted as far as can be seen; events", "noswap"),
+        ("swap", replace(GOOD, swaps=(PLAIN,)), WARN, "the outboxes stay out of it", "encrypt it"),
+        ("swap", replace(GOOD, swaps=(Swap("/swap", encrypted=None),), outbox_options=()), WARN,
+         "/swap: not encrypted as far as", "noswap"),
+        ("swap", replace(GOOD, swaps=(Swap("/dev/zram0", encrypted=True, memory=True),)), OK,
+         "encrypted, or in memory", ""),
+        ("hibernation", replace(GOOD, swaps=(PLAIN,), hibernation=True), WARN,
+         "would write all memory to /dev/sda2 in plain text", "systemctl mask hibernate.target"),
+        ("hibernation", replace(GOOD, hibernation=True), OK, "no swap to write memory to", ""),
+        ("hibernation", replace(GOOD, swaps=(Swap("/dev/dm-1", encrypted=True),), hibernation=True),
+         OK, "to encrypted swap", ""),
+    ],
+)  # fmt: skip
+def test_what_is_not_as_it_should_be_is_found_with_what_to_do(
+    name: str, of: Facts, verdict: str, says: str, do: str
+) -> None:
+    finding = next(
+        (finding for finding in found(of, name) if finding.verdict != OK), found(of, name)[0]
+    )
+    assert finding.verdict == verdict, finding
+    assert says in finding.says
+    assert (do in finding.do) if do else finding.do == ""
+    others = [f for f in check.judge(of) if f.name != name and f.verdict == FAIL]
+    assert others == []
+
+
+def test_who_may_send_but_has_no_outbox_is_a_warning() -> None:
+    findings = found(replace(GOOD, many_users=False), "outboxes")
+    assert [finding.verdict for finding in findings] == [OK, WARN]
+    assert "have no outbox" in findings[1].says
+    assert "many_users = true" in findings[1].do
+
+
+def test_a_queue_that_was_raised_after_the_socket_was_made_is_told_apart() -> None:
+    findings = found(replace(GOOD, queue_datagrams=11, inherited=False), "queue")
+    assert "raised since, to 512" in findings[-1].says
+    (inherited,) = found(GOOD, "queue")
+    assert "a socket keeps what that was when systemd made it" in inherited.says
+
+
+def test_the_verdict_of_all_is_the_worst_and_each_line_says_what_to_do() -> None:
+    findings = [
+        Finding("a", OK, "fine"),
+        Finding("b", WARN, "odd", "this"),
+        Finding("c", FAIL, "bad"),
+    ]
+    assert [worst(findings[:n]) for n in (1, 2, 3)] == [OK, WARN, FAIL]
+    assert list(lines(findings)) == [
+        "ok    a            fine", "warn  b            odd", "                   -> this",
+        "fail  c            bad", "1 ok, 1 warn, 1 fail",
+    ]  # fmt: skip
+
+
+# -- a machine, made up --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "sys/power").mkdir(parents=True)
+    return tmp_path
+
+
+def put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_swap_is_encrypted_when_its_device_or_all_below_it_are(root: Path) -> None:
+    names = ("sda2", "dm-0", "dm-1", "dm-2", "zram0", "gone")
+    put(root / "proc/swaps", "Filename Type Size Used Priority\n" + "".join(
+        f"/dev/{name} partition 1 0 -2\n" for name in names
+    ))  # fmt: skip
+    block = root / "sys/class/block"
+    (block / "sda2").mkdir(parents=True)
+    put(block / "dm-0/dm/uuid", "CRYPT-LUKS2-abc\n")
+    put(block / "dm-1/dm/uuid", "LVM-abc\n")  # a volume on the encrypted one
+    (block / "dm-1/slaves/dm-0").mkdir(parents=True)
+    put(block / "dm-2/dm/uuid", "LVM-abc\n")  # one that also lies on a plain one
+    for name in ("dm-0", "sda2"):
+        (block / "dm-2/slaves" / name).mkdir(parents=True)
+    assert {swap.name: (swap.encrypted, swap.memory) for swap in machine.swaps(root)} == {
+        "/dev/sda2": (False, False), "/dev/dm-0": (True, False), "/dev/dm-1": (True, False),
+        "/dev/dm-2": (False, False), "/dev/zram0": (True, True), "/dev/gone": (None, False),
+    }  # fmt: skip
+
+
+def test_a_swap_file_is_as_encrypted_as_what_it_lies_on(root: Path) -> None:
+    put(root / "swap", "")
+    put(root / "proc/swaps", "Filename\n/swap file 1 0 -2\n")
+    assert [swap.encrypted for swap in machine.swaps(root)] == [None]
+    device = (root / "swap").stat().st_dev
+    put(root / f"sys/dev/block/{os.major(device)}:{os.minor(device)}/dm/uuid", "CRYPT-x")
+    assert [swap.encrypted for swap in machine.swaps(root)] == [True]
+    assert list(machine.swaps(root / "nowhere")) == []
+
+
+def test_hibernation_needs_the_kernels_word(root: Path) -> None:
+    assert not machine.hibernation(root)
+    put(root / "sys/power/state", "freeze mem disk\n")
+    put(root / "sys/power/disk", "[disabled]\n")
+    assert not machine.hibernation(root)
+    put(root / "sys/power/disk", "[platform] shutdown reboot\n")
+    assert machine.hibernation(root)
+    put(root / "sys/power/state", "freeze mem\n")
+    assert not machine.hibernation(root)
+
+
+def test_logind_removes_ipc_unless_the_last_word_is_no(root: Path) -> None:
+    assert machine.remove_ipc(root)
+    put(root / "usr/lib/systemd/logind.conf", "[Login]\n#RemoveIPC=yes\nRemoveIPC=no\n")
+    assert not machine.remove_ipc(root)
+    put(root / "etc/systemd/logind.conf.d/50-local.conf", "[Login]\nRemoveIPC = yes\n")
+    assert machine.remove_ipc(root)
+
+
+@pytest.mark.parametrize(
+    ("status", "returned", "right"), [(0x40, 5, False), (0x2001, 0, True), (0, -1, None)]
+)
+def test_a_clock_is_kept_right_by_the_kernels_word(
+    monkeypatch: pytest.MonkeyPatch, status: int, returned: int, right: bool | None
+) -> None:
+    class Library:
+        def adjtimex(self, timex: Any) -> int:
+            timex[40:44] = status.to_bytes(4, "little")
+            return returned
+
+    assert machine.synchronised() in (True, False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: Library())
+    assert machine.synchronised() is right
+
+
+# -- really --------------------------------------------------------------------------------------
+
+
+def checks(instance: Instance, code: int = 0) -> dict[str, dict[str, str]]:
+    said = json.loads(instance.cli("check", "--json", code=code).splitlines()[0])
+    return {finding["name"]: finding for finding in said["checks"]}
+
+
+def test_it_works_with_the_daemon_down_and_up_and_changes_nothing(instance: Instance) -> None:
+    before = {path.name for path in instance.directory.iterdir()}
+    down = checks(instance)
+    assert down["daemon"]["says"] == "not running"
+    assert {path.name for path in instance.directory.iterdir()} == before
+    daemon = instance.start()
+    with emitters(instance, count=1, events=10) as (emitter,):
+        emitter.finish()
+    check_sums(instance.settle(), attempted=10, accepted=10)
+    up = checks(instance)
+    assert up["daemon"]["says"] == f"running, pid {daemon.popen.pid}"
+    assert "it opens the database" in up["key"]["says"]
+    assert (up["outboxes"]["verdict"], up["socket"]["verdict"]) == ("ok", "ok")
+    assert "the socket's" in up["queue"]["says"]
+    assert "of the daemon" in up["open files"]["says"]
+    text = instance.cli("check")
+    assert text.splitlines()[0].startswith("ok    config")
+    assert text.splitlines()[-1].endswith(" 0 fail")
+
+
+def test_something_that_fails_ends_it_with_1(instance: Instance) -> None:
+    instance.config.key_file.chmod(0o644)
+    failed = checks(instance, code=1)["key"]
+    assert failed["verdict"] == "fail"
+    assert "chmod 600" in failed["says"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+def test_a_user_without_rights_is_told_what_it_may_not_see(instance: Instance) -> None:
+    instance.start()
+    for path in (instance.directory, instance.directory.parent):
+        path.chmod(0o711)
+    code = (
+        "import os, sys\nfrom logd.cli import main\nos.setgid(65534); os.setuid(65534)\n"
+        "main(['check', '--config', sys.argv[1]])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(instance.config.path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "may not read it: not looked into" in done.stdout
+
+
+def test_facts_of_an_instance_that_is_nowhere_are_facts(directory: Path) -> None:
+    made = config.parse('outbox_directory = "/nowhere/x"', directory / "none" / "logd.toml")
+    nothing = facts.gather(made)
+    assert (nothing.folder.kind, nothing.socket.kind) == (None, None)
+    assert nothing.running_pid is None
+    assert nothing.key_problem is not None and "the key cannot be read" in nothing.key_problem
+    assert worst(check.judge(nothing)) == FAIL
