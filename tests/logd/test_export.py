@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgpack
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.history import History, build
 from logd import instance as instances
 from logd import keyfile
 from logd.batch import Batch
+from logd.cli import main
 from logd.exporting import FORMS, Export
 from logd.parquet import ROWS_PER_STEP
 from logd.reports import PAGE_ROWS_MAX
@@ -275,6 +277,25 @@ def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left_behind(
     assert [path for path in instance.directory.iterdir() if path.name.startswith("out")] == []
 
 
+def test_ctrl_c_leaves_nothing_behind_and_what_was_there_as_it_was(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(instance)
+    output, _said = export(instance, "csv")
+    before = output.read_bytes()
+
+    def interrupted(_rows: object, out: BinaryIO) -> None:
+        out.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(FORMS, "csv", interrupted)
+    options = ["export", "--format", "csv", "-o", str(output), "--force"]
+    done = CliRunner().invoke(main, [*options, "--config", str(instance.config.path)])
+    assert (done.exit_code, done.stderr) == (130, "logd: interrupted\n")
+    assert output.read_bytes() == before
+    assert not output.with_name(output.name + ".partial").exists()
+
+
 @pytest.mark.parametrize("form", list(FORMS))
 def test_a_full_standard_output_is_told(instance: Instance, form: str) -> None:
     fill(instance)
@@ -402,6 +423,6 @@ def test_ten_times_as_many_events_take_no_more_memory(directory: Path) -> None:
     check_growth(directory, 2_000, 20_000)
 
 
-@pytest.mark.long(4)
+@pytest.mark.long(minutes=4)
 def test_a_million_events_take_no_more_memory_than_a_hundred_thousand(directory: Path) -> None:
     check_growth(directory, 10**5, 10**6)
