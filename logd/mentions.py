@@ -1,9 +1,8 @@
-"""Mentions: where an event's properties name a person other than as the event's own user (pure).
+"""Persons named in the properties of events, other than as an event's own user (pure).
 
-One definition, for who reads about a person and for who takes a person out: a value below one of
-`KEYS`, at any depth, that is the person's id. A report that was read about user 7 has
-`{"report": "timeline", "params": {"user": "7"}}`. An id is compared as the trail keeps users: a
-whole number is its decimal text.
+A value names a person under a key that says so, at any depth: a report that was read about user 7
+has `{"report": "timeline", "params": {"user": "7"}}`. This is the one definition for those who read
+about a person and for those who take a person out.
 """
 
 from __future__ import annotations
@@ -22,54 +21,50 @@ ANOTHER = "(another)"
 MARKS = (b"user", b"login")
 
 IsPerson = Callable[[str], bool]
+Change = Callable[[str | int], str | int]
 
 
 def mentions(props: Mapping[str, Any], user: str) -> bool:
     """Whether the properties name that user."""
-    return without(props, lambda name: name == user) is not props
+    changed = _changed(props, lambda value: ERASED if str(value) == user else value, named=False)
+    return changed is not props
 
 
-def redact(packed: bytes, is_person: IsPerson) -> bytes | None:
-    """Packed properties with ERASED for each such person; None when there is none in them.
+def redact(props: bytes, is_person: IsPerson) -> bytes | None:
+    """The packed properties with `(erased)` for such a person; None when there is none in them.
 
     Raises Malformed for what is no msgpack.
     """
-    if not any(mark in packed for mark in MARKS):
+    if not any(mark in props for mark in MARKS):
         return None
-    before = unpack_props(packed)
-    after = without(before, is_person)
+    before = unpack_props(props)
+    after = _changed(before, lambda v: ERASED if is_person(str(v)) else v, named=False)
     return None if after is before else bytes(msgpack.packb(after))
 
 
-def without(
-    props: Mapping[str, Any], is_person: IsPerson, with_: str = ERASED
-) -> Mapping[str, Any]:
-    """The properties with `with_` for each such person; the very same where there is none."""
-    made: Mapping[str, Any] = _without(props, is_person, with_, named=False)
-    return made
-
-
-def without_others(props: Mapping[str, Any], user: str) -> Mapping[str, Any]:
-    """The properties in which only that user is named, and ANOTHER for whoever else is.
+def without_others(props: Mapping[str, Any], user: str) -> dict[str, Any]:
+    """The properties with `(another)` for whoever is named and not that user.
 
     So that what is held about one person can be handed over without telling of another.
     """
-    return without(props, lambda name: name != user, ANOTHER)
+
+    def change(value: str | int) -> str | int:
+        return value if str(value) in (user, ERASED) else ANOTHER
+
+    return dict(_changed(props, change, named=False))
 
 
-def _without(value: Any, is_person: IsPerson, with_: str, *, named: bool) -> Any:
-    """`named`: below one of the keys."""
-    made: Any
-    if isinstance(value, dict):
-        made = {
-            key: _without(item, is_person, with_, named=named or key in KEYS)
-            for key, item in value.items()
+def _changed(value: Any, change: Change, *, named: bool) -> Any:
+    """The value itself where nothing in it changes. `named`: below one of the keys."""
+    if isinstance(value, Mapping):
+        made: Any = {
+            key: _changed(item, change, named=named or key in KEYS) for key, item in value.items()
         }
         return made if any(made[key] is not value[key] for key in value) else value
-    if isinstance(value, list | tuple):
-        made = [_without(item, is_person, with_, named=named) for item in value]
+    if isinstance(value, list):
+        made = [_changed(item, change, named=named) for item in value]
         return made if any(a is not b for a, b in zip(made, value, strict=True)) else value
-    return with_ if named and _may_name(value) and is_person(str(value)) else value
+    return change(value) if named and _may_name(value) else value
 
 
 def _may_name(value: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from logd.blocks import BLOCK_EVENTS
 from logd.database import Connection
-from logd.mentions import ANOTHER, KEYS, mentions, without_others
+from logd.mentions import ANOTHER, MARKS, mentions, without_others
 from logd.render import line, printable, when
 from logd.reports import PAGE_ROWS_MAX, event_page
 from logd.rollups import DAY_NS
@@ -23,9 +23,6 @@ from shared.query import Row
 from shared.wire import unpack_props
 
 Tell = Callable[[int], None]
-
-# The shortest texts that every one of KEYS contains one of: a byte search passes over most events.
-_SOUGHT = sorted(key for key in KEYS if not any(other in key for other in KEYS - {key}))
 
 TITLES = {
     "person": "Held about",
@@ -72,13 +69,13 @@ def _items(connection: Connection, user: str, top: int, pending: int, tell: Tell
 
 def _mentions(connection: Connection, user: str, top: int, tell: Tell) -> Iterator[Row]:
     """Events of others, or of nobody, that name the person."""
-    may_name = " OR ".join(["instr(props, ?)"] * len(_SOUGHT))
+    may_name = " OR ".join(["instr(props, ?)"] * len(MARKS))  # a byte search, over most events
     for after in range(0, top, BLOCK_EVENTS):
         up_to = min(after + BLOCK_EVENTS, top)
         candidates = connection.execute(
             "SELECT id, props FROM event WHERE id > ? AND id <= ?"  # noqa: S608 - question marks only
             f" AND user IS NOT ? AND ({may_name}) ORDER BY id",
-            (after, up_to, user, *(text.encode() for text in _SOUGHT)),
+            (after, up_to, user, *MARKS),
         ).fetchall()
         found = [number for number, props in candidates if mentions(unpack_props(props), user)]
         for number in found:
