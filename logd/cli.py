@@ -64,7 +64,7 @@ SECTIONS = {
     "Serve": (serving.init, serving.genkey, serving.run),
     "Read": (reading.query, reading.tail, persons.person),
     "Keep": (
-        *(copies.backup, copies.rekey, exporting.export),
+        *(copies.backup, copies.restore, copies.rekey, exporting.export),
         *(keeping.prune, keeping.forget),
     ),
     "Check": (

@@ -1,18 +1,19 @@
-"""`logd backup`, `rekey`: the trail as a whole, somewhere else, or anew."""
+"""`logd backup`, `restore`, `rekey`: the trail as a whole, somewhere else, or anew."""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 
 import click
 
 from logd import backup as backups
-from logd import offline, rekeying, render
+from logd import offline, rekeying, render, restoring
 from logd.backup import Keep
 from logd.chain import Head
-from logd.commands.options import bar, config_option
+from logd.commands.options import bar, config_option, fail
 from logd.commands.teaching import Command
 from logd.config import Config
 from logd.copying import stoppable
@@ -105,9 +106,74 @@ def backup(
     click.echo(f"restore it: {restore}")
 
 
+@click.command(
+    cls=Command,
+    examples=[
+        ("systemctl stop logd.socket logd.service", "events wait in their outboxes"),
+        ("logd restore /var/backups/logd/activity-20260301T020000Z.db", "says what, and asks"),
+        ("systemctl start logd.socket logd.service", "what waited is stored"),
+    ],
+    exits=_EXITS,
+)
+@config_option
+@click.argument("backup", type=click.Path(path_type=Path))
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The key that the backup was made with, if it has been changed since.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def restore(config: Config, backup: Path, key_file: Path | None, yes: bool) -> None:
+    """Put BACKUP in the place of the database, with the daemon stopped.
+
+    The backup is verified first, and what is made of it again, before anything is replaced. An
+    older schema is brought up to date, an older key (--key-file) changed to the present one, and
+    who was forgotten since is forgotten in it too, at the latest at the next start. The database
+    that it replaces stays beside it as activity.db.before-TIME. The trail says that it was
+    restored, so that `logd verify --anchor` can tell it from a replaced database.
+
+    Killed at whatever moment, it leaves the old database or the new one, whole; run it again.
+    """
+    with offline.stopped(config) as lock:
+        with stoppable() as stop:
+            plan = restoring.plan(config, backup, key_file, stop, bar)
+        click.echo(f"the backup is whole: {_what(plan.found.head, plan.found.stored_ns)}")
+        click.echo(_replaced(config, plan))
+        if not yes and not _agreed():
+            fail("nothing was changed", EXIT_NOT_WHOLE)
+        with stoppable() as stop:
+            done = restoring.restore(config, plan, time.time_ns(), stop, bar)
+        lock.note_database()
+    click.echo(f"restored {config.database}: verified, in {done.seconds:.1f} s")
+    click.echo(f"chain head: {done.made.head.hash.hex()}")
+    if done.kept is not None:
+        click.echo(f"what it replaced is {done.kept}: remove it once you are sure")
+    click.echo(
+        "next, start logd. What outboxes still hold is stored again; what is nowhere any more is in"
+        ' the loss ledger, as "restored" or, without its outbox, "outbox gone" (logd losses).'
+    )
+
+
 def _what(head: Head, stored_ns: int | None) -> str:
     stored = f", the last stored {render.when(stored_ns)}" if stored_ns is not None else ""
     return f"{head.events:,} events in {head.batch:,} batches{stored}"
+
+
+def _replaced(config: Config, plan: restoring.Plan) -> str:
+    replaced = plan.replaced
+    if not replaced.there:
+        return f"{config.database}: there is none yet, so nothing is replaced"
+    if replaced.head is None:
+        return f"{config.database}: cannot be read with this key; it is replaced, and kept as it is"
+    more = replaced.head.events - plan.found.head.events
+    return f"it replaces {_what(replaced.head, None)}: {max(0, more):,} events more"
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody is there to be asked: say --yes.")
+    return click.confirm("Replace the database?")
 
 
 @click.command(

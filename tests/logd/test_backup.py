@@ -7,10 +7,7 @@ import json
 import os
 import re
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ from logd.copying import Interrupted, Stop
 from logd.database import Connection, connect
 from logd.verify import verify
 from shared.client import Client
-from tests.logd.trails import silent
+from tests.logd.trails import interrupting, silent
 from tests.support import Instance, check_sums, emitters, until
 
 
@@ -177,15 +174,8 @@ def test_interrupted_it_leaves_nothing_behind(instance: Instance, at: str) -> No
     emit(instance, 3000)
     instance.stop()
     stop = Stop()
-
-    @contextmanager
-    def interrupting(label: str, _length: int) -> Iterator[Callable[[int], None]]:
-        if label == at:
-            stop.note(signal.SIGTERM)
-        yield lambda _step: None
-
     with pytest.raises(Interrupted, match="SIGTERM"):
-        backups.backup(instance.config, None, None, time.time_ns(), stop, interrupting)
+        backups.backup(instance.config, None, None, time.time_ns(), stop, interrupting(stop, at))
     assert list(instance.config.backup_directory.iterdir()) == []
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from logd import keyfile, offline, rekeying
-from logd.copying import Bar, Stop
+from logd.copying import Bar, Interrupted, Stop
 from logd.database import connect
 from shared.client import Client
 from tests.logd.killing import killed_at_each_step
-from tests.logd.trails import emit, silent, users
+from tests.logd.trails import emit, interrupting, silent, users
 from tests.support import Instance, check_streams, check_sums, emitters, short_directory, until
 
 
@@ -133,6 +133,18 @@ def test_a_database_that_is_not_whole_keeps_its_key(stored: Instance) -> None:
     assert keyfile.read(stored.config.key_file) == key
     assert opens(stored.config.database, key)
     assert [path.name for path in stored.directory.glob("logd.key*")] == ["logd.key"]
+
+
+@pytest.mark.parametrize("at", ["copying", "verifying"])
+def test_interrupted_it_keeps_key_and_database(stored: Instance, at: str) -> None:
+    key = keyfile.read(stored.config.key_file)
+    stop = Stop()
+    with offline.stopped(stored.config), pytest.raises(Interrupted, match="SIGTERM"):
+        rekeying.rekey(stored.config, None, time.time_ns(), stop, interrupting(stop, at))
+    assert keyfile.read(stored.config.key_file) == key
+    assert users(stored) == {"7": 80, "8": 20}
+    assert [path.name for path in stored.directory.glob("logd.key*")] == ["logd.key"]
+    assert not list(stored.directory.glob("*.making*")) + list(stored.directory.glob("*.rekeyed*"))
 
 
 def test_killed_at_any_step_the_next_start_sets_it_right(stored: Instance) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from logd import keyfile
+from logd.copying import Bar, Stop
 from logd.database import connect
 from logd.verify import verify
 from shared.client import Client
@@ -40,3 +42,15 @@ def users(instance: Instance, path: Path | None = None) -> dict[str, int]:
 @contextmanager
 def silent(_label: str, _length: int) -> Iterator[Callable[[int], None]]:
     yield lambda _step: None
+
+
+def interrupting(stop: Stop, at: str) -> Bar:
+    """A bar that has a signal come when that begins."""
+
+    @contextmanager
+    def bar(label: str, _length: int) -> Iterator[Callable[[int], None]]:
+        if label == at:
+            stop.note(signal.SIGTERM)
+        yield lambda _step: None
+
+    return bar

@@ -1,0 +1,196 @@
+"""`logd restore`: a backup takes the database's place, and the trail says so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from logd import anchors, copying, forgotten, keyfile, offline, rekeying
+from logd.batch import Batch
+from logd.chain import Head
+from logd.config import Config
+from logd.copying import Bar, Checked, Stop
+from logd.database import Connection, DatabaseError, change_key, connect, translate
+from logd.errors import CannotCreate, NoDatabase
+from logd.migrations import check_not_newer, schema_version
+from logd.store import Store
+
+KIND = "replaced"
+
+CopyRow = tuple[str, int, int | None, str]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """What stands in the database's place before; `head` is None where it cannot be read."""
+
+    there: bool
+    head: Head | None = None
+    restores: tuple[anchors.Restore, ...] = ()
+    forgotten: dict[bytes, int] = field(default_factory=dict)
+    copies: tuple[CopyRow, ...] = ()
+
+    def batch_max(self, kept: int) -> int | None:
+        """The highest batch there ever was that goes, if all past `kept` does; None: unknown."""
+        if self.head is None:
+            return None
+        highest = [self.head.batch]
+        for restore in self.restores:
+            if restore.batch > kept:
+                if restore.upto is None:
+                    return None
+                highest.append(restore.upto)
+        return max(highest)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A backup that is whole, and what it would replace."""
+
+    backup: Path
+    backup_key: bytes
+    key: bytes
+    found: Checked
+    replaced: Replaced
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came of it: the new database, and where the old one is (None: there was none)."""
+
+    made: Checked
+    kept: Path | None
+    seconds: float
+
+
+def plan(config: Config, backup: Path, key_file: Path | None, stop: Stop, bar: Bar) -> Plan:
+    """Looks through the backup, and at what is there; changes nothing. Raises LogdError kinds.
+
+    With the instance's lock held, as `restore` is.
+    """
+    key = keyfile.read(config.key_file)
+    rekeying.finish(config, key)
+    offline.tidy(config)
+    if not backup.is_file():
+        raise NoDatabase(f"{backup}: no such file to restore.")
+    if config.database.exists() and backup.samefile(config.database):
+        raise CannotCreate(f"{backup}: is the database itself. Name a backup of it.")
+    backup_key = key if key_file is None else keyfile.read_file(key_file)
+    with _open(backup, backup_key) as connection:
+        check_not_newer(connection)
+        if schema_version(connection) == 0:
+            raise NoDatabase(f"{backup}: there is no trail in it.")
+    found = copying.check(backup, backup_key, stop, bar)
+    return Plan(backup, backup_key, key, found, _look(config, key))
+
+
+def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) -> Restored:
+    """Makes a new database of the backup and puts it in place. Raises LogdError kinds: then the
+    database is as it was.
+    """
+    began_s = time.monotonic()
+    database, key = config.database, planned.key
+    owner = offline.owner(config)
+    kept = None
+    if planned.replaced.there:
+        kept = database.with_name(f"{database.name}.before-{copying.time_name(now_ns)}")
+    # First of all: whoever was forgotten since the backup is not to come back with it.
+    listed = forgotten.read_file(forgotten.file_beside(planned.backup))
+    for entries in (listed, planned.replaced.forgotten):
+        forgotten.merge_file(forgotten.file_beside(database), entries)
+    new = offline.new_file(config)
+    try:
+        with _open(planned.backup, planned.backup_key) as connection:
+            copying.copy(connection, planned.backup, new, stop, bar)
+        if planned.backup_key != key:
+            _change_key(new, planned.backup_key, key)
+        store = Store(new, key, now_ns, config.quarantine_rows_max, config.cache_bytes_max)
+        try:
+            _say(store, planned, kept, now_ns)
+        finally:
+            store.close()
+        made = copying.check(new, key, stop, bar)
+        copying.give_to_owner_of(owner, new)
+        copying.flush(new)
+        offline.take_its_place(config, new, kept)
+    finally:
+        copying.remove(new)
+    return Restored(made, kept, time.monotonic() - began_s)
+
+
+@contextmanager
+def _open(path: Path, key: bytes) -> Iterator[Connection]:
+    connection = connect(path, key, read_only=True)
+    try:
+        yield connection
+    except DatabaseError as error:
+        raise translate(error, path) from error
+    finally:
+        connection.close()
+
+
+def _change_key(path: Path, old: bytes, new: bytes) -> None:
+    try:
+        change_key(path, old, new)
+    except DatabaseError as error:
+        raise translate(error, path) from error
+
+
+def _look(config: Config, key: bytes) -> Replaced:
+    """What is in the database's place, its log moved into it."""
+    there = config.database.exists()
+    connection = offline.merge_log(config.database, key)
+    if connection is None:
+        return Replaced(there)
+    try:
+        head, _ = copying.head_of(connection)
+        tables = {
+            name
+            for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        }
+        persons: dict[bytes, int] = {}
+        copies: list[CopyRow] = []
+        if "forgotten" in tables:
+            persons = dict(forgotten.load(connection).entries)
+        if "copy" in tables:
+            copies = connection.execute(
+                "SELECT kind, made_ns, expires_ns, place FROM copy ORDER BY id"
+            ).fetchall()
+        return Replaced(there, head, tuple(anchors.restores(connection)), persons, tuple(copies))
+    except DatabaseError:
+        return Replaced(there)  # damaged: what it held goes with it
+    finally:
+        connection.close()
+
+
+def _say(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
+    """The event, and what is known of copies since the backup was made."""
+    found, replaced = planned.found, planned.replaced
+    said: dict[str, Any] = {
+        "backup_batch": found.head.batch,
+        "backup_events": found.head.events,
+        "backup_head": found.head.hash.hex(),
+        "backup_stored_ns": found.stored_ns,
+        "replaced_batch": replaced.head and replaced.head.batch,
+        "replaced_events": replaced.head and replaced.head.events,
+        "replaced_head": replaced.head and replaced.head.hash.hex(),
+        "replaced_batch_max": replaced.batch_max(found.head.batch),
+        "kept": kept and kept.name,
+    }
+    copies = [*replaced.copies]
+    if kept is not None:
+        copies.append((KIND, now_ns, None, str(kept)))
+
+    def work(connection: Connection, batch: Batch) -> None:
+        connection.executemany(
+            "INSERT INTO copy (kind, made_ns, expires_ns, place) SELECT ?1, ?2, ?3, ?4"
+            " WHERE NOT EXISTS (SELECT 1 FROM copy WHERE kind = ?1 AND place = ?4)",
+            copies,
+        )
+        store.add_own(batch, "trail_restored", said, now_ns)
+
+    store.act(work, now_ns)

@@ -1,0 +1,305 @@
+"""A backup takes the database's place: whole, said in the trail, and at no moment half."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logd import backup as backups
+from logd import forgotten, keyfile, offline, restoring
+from logd.copying import Bar, Interrupted, Stop
+from logd.database import connect
+from logd.migrations import MIGRATIONS
+from logd.verify import verify
+from shared.client import Client
+from tests.logd.killing import killed_at_each_step
+from tests.logd.trails import emit, interrupting, opened, silent, users
+from tests.support import Instance, check_sums, short_directory, until
+
+
+def back_up(instance: Instance) -> Path:
+    made = json.loads(instance.cli("backup", "--json"))
+    until(lambda: instance.status()["own"] >= 1, "the trail says so")
+    return Path(made["backup"])
+
+
+@pytest.fixture(scope="module")
+def original() -> Iterator[Path]:
+    """The files of an instance with 100 events, a backup of them, and 50 more; not running."""
+    directory = short_directory()
+    instance = Instance(directory / "i")
+    try:
+        instance.start()
+        emit(instance, "before", 100)
+        back_up(instance)
+        emit(instance, "after", 50)
+        instance.stop()
+        yield instance.directory
+    finally:
+        instance.close()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def backed_up(original: Path, instance: Instance) -> tuple[Instance, Path]:
+    """A copy of it, and its backup."""
+    shutil.copytree(original, instance.directory, dirs_exist_ok=True)
+    (backup,) = instance.config.backup_directory.glob("*.db")
+    return instance, backup
+
+
+def restore(instance: Instance, backup: Path, *arguments: str, code: int = 0) -> str:
+    return instance.cli("restore", str(backup), "--yes", *arguments, code=code)
+
+
+def test_the_backup_is_the_database_and_what_it_replaced_is_kept(
+    backed_up: tuple[Instance, Path],
+) -> None:
+    instance, backup = backed_up
+    said = restore(instance, backup)
+    assert "the backup is whole: 100 events in" in said
+    assert "51 events more" in said
+    assert "start logd" in said and "logd losses" in said
+    assert users(instance) == {"before": 100}
+    (kept,) = instance.directory.glob("activity.db.before-*Z")
+    assert str(kept) in said
+    assert users(instance, kept) == {"before": 100, "after": 50}
+    assert not list(instance.directory.glob("*.making*"))
+    assert instance.config.database.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_trail_says_from_where_to_where_it_went_back(backed_up: tuple[Instance, Path]) -> None:
+    instance, backup = backed_up
+    with opened(instance.config.database, instance.config.key_file) as connection:
+        rows = connection.execute("SELECT id, hash FROM batch ORDER BY id").fetchall()
+    before = instance.status()
+    restore(instance, backup)
+    (event,) = instance.events("--type", "trail_restored")
+    props = event["props"]
+    assert (props["replaced_batch"], props["replaced_head"]) == (rows[-1][0], rows[-1][1].hex())
+    at = props["backup_batch"]
+    assert props["backup_head"] == dict(rows)[at].hex()
+    assert (props["backup_events"], props["replaced_events"]) == (100, before["stored"])
+    assert props["kept"] == next(instance.directory.glob("activity.db.before-*Z")).name
+    assert event["user"] is None
+    instance.start()
+    status = instance.settle()
+    assert (status["stored"], status["own"]) == (101, 1)
+    assert status["losses_by_cause"]["outbox gone"]["unknown_extent"] == 1, "of the 50"
+
+
+def test_what_outboxes_hold_is_stored_again_and_the_rest_is_in_the_ledger(
+    instance: Instance,
+) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        for n in range(100):
+            assert client.emit("page_view", user="long-lived", props={"n": n})
+        assert client.flush(20)
+        backup = back_up(instance)
+        for n in range(50):
+            assert client.emit("page_view", user="long-lived", props={"n": n})
+        assert client.flush(20)
+        instance.stop()
+        restore(instance, backup)
+        instance.start()
+        assert client.emit("page_view", user="long-lived", durable=True)
+    status = instance.settle()
+    check_sums(status, attempted=151, accepted=151)
+    assert status["stored"] - status["own"] + status["lost"] == 151
+    instance.cli("verify")
+
+
+def test_what_is_in_no_file_yet_but_in_its_log_is_kept_too(
+    backed_up: tuple[Instance, Path],
+) -> None:
+    instance, backup = backed_up
+    instance.start()
+    emit(instance, "in the log", 30)
+    instance.kill()
+    assert Path(f"{instance.config.database}-wal").stat().st_size > 0
+    restore(instance, backup)
+    (kept,) = instance.directory.glob("activity.db.before-*Z")
+    assert users(instance, kept)["in the log"] == 30
+    assert not Path(f"{instance.config.database}-wal").exists()
+    assert users(instance) == {"before": 100}
+
+
+def test_a_running_daemon_is_not_disturbed_and_one_hears_how_to_stop_it(
+    backed_up: tuple[Instance, Path],
+) -> None:
+    instance, backup = backed_up
+    daemon = instance.start()
+    said = restore(instance, backup, code=75)
+    assert "systemctl stop logd.socket logd.service" in said
+    assert f"pid {daemon.popen.pid}" in said
+    assert instance.stop() == 0
+    assert users(instance) == {"before": 100, "after": 50}
+
+
+def test_without_a_yes_nothing_happens(backed_up: tuple[Instance, Path]) -> None:
+    instance, backup = backed_up
+    assert "say --yes" in instance.cli("restore", str(backup), code=2)
+    assert users(instance) == {"before": 100, "after": 50}
+
+
+def test_a_backup_that_is_not_whole_replaces_nothing(backed_up: tuple[Instance, Path]) -> None:
+    instance, backup = backed_up
+    connection = connect(backup, keyfile.read(instance.config.key_file))
+    connection.execute("UPDATE event SET user = 'mallory' WHERE id = 30")
+    connection.close()
+    said = restore(instance, backup, code=1)
+    assert "not whole" in said and "an event was changed" in said
+    assert users(instance) == {"before": 100, "after": 50}
+    assert not list(instance.directory.glob("activity.db.before-*Z"))
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [("nothing.db", 73, "no such file"), ("activity.db", 73, "is the database itself")],
+)
+def test_what_is_no_backup_is_refused(
+    backed_up: tuple[Instance, Path], name: str, code: int, message: str
+) -> None:
+    instance, _ = backed_up
+    assert message in restore(instance, instance.directory / name, code=code)
+
+
+def test_a_backup_with_another_key_asks_for_that_key(backed_up: tuple[Instance, Path]) -> None:
+    instance, backup = backed_up
+    instance.cli("rekey")
+    assert "the key is not this database's" in restore(instance, backup, code=77)
+    (old_key,) = instance.directory.glob("logd.key.old-*")
+    restore(instance, backup, "--key-file", str(old_key))
+    assert users(instance) == {"before": 100}, "and is now encrypted with the present key"
+    with pytest.raises(Exception, match="the key is not this database's"):
+        connect(instance.config.database, keyfile.read_file(old_key), read_only=True)
+
+
+def test_a_backup_of_an_older_schema_is_brought_up_to_date(
+    instance: Instance, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.logd.test_blocks import made_up, of_schema_1
+
+    key = keyfile.read(instance.config.key_file)
+    events = [next(made_up(seed)) for seed in range(200)]
+    of_schema_1(directory / "old.db", key, events, monkeypatch)
+    restore(instance, directory / "old.db")
+    with opened(instance.config.database, instance.config.key_file) as connection:
+        verdict = verify(connection)
+        (schema,) = connection.execute("SELECT max(version) FROM migration").fetchone()
+    assert (verdict.findings, verdict.events, schema) == ([], 201, len(MIGRATIONS))
+    assert not list(instance.directory.glob("activity.db.before-*Z")), "there was none"
+    instance.start()
+    assert instance.settle()["stored"] == 201
+
+
+def test_a_database_that_cannot_be_read_is_kept_as_it_is(backed_up: tuple[Instance, Path]) -> None:
+    instance, backup = backed_up
+    instance.start()
+    emit(instance, "in the log", 30)
+    instance.kill()
+    database = instance.config.database
+    with open(database, "r+b") as file:
+        file.write(os.urandom(4096))
+    damaged, log = database.read_bytes(), Path(f"{database}-wal").read_bytes()
+    assert "cannot be read with this key" in restore(instance, backup)
+    (kept,) = instance.directory.glob("activity.db.before-*Z")
+    assert kept.read_bytes() == damaged
+    assert Path(f"{kept}-wal").read_bytes() == log
+    assert users(instance) == {"before": 100}
+
+
+def test_an_emptied_instance_is_whole_again(backed_up: tuple[Instance, Path]) -> None:
+    """The daemon takes a missing database for no new trail; a restore is what it asks for."""
+    instance, backup = backed_up
+    instance.config.database.unlink()
+    assert "Restore a backup" in instance.cli("run", code=65)
+    assert "nothing is replaced" in restore(instance, backup)
+    instance.start()
+    assert users(instance) == {"before": 100}
+
+
+def test_copies_that_were_made_since_the_backup_are_still_known(
+    backed_up: tuple[Instance, Path],
+) -> None:
+    instance, backup = backed_up
+    later = backups.backup(instance.config, None, None, time.time_ns() + 10**10, Stop(), silent)
+    restore(instance, backup)
+    with opened(instance.config.database, instance.config.key_file) as connection:
+        rows = connection.execute("SELECT place, kind FROM copy").fetchall()
+    (kept,) = instance.directory.glob("activity.db.before-*Z")
+    assert {Path(place).name: kind for place, kind in rows} == {
+        backup.name: "backup", later.path.name: "backup", kept.name: "replaced",
+    }  # fmt: skip
+
+
+def test_who_was_forgotten_since_does_not_come_back(backed_up: tuple[Instance, Path]) -> None:
+    """By the database that is replaced, and by the list beside the backup."""
+    instance, backup = backed_up
+    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
+    forgotten.save(connection, {b"d" * 32: 7})
+    connection.close()
+    forgotten.merge_file(forgotten.file_beside(backup), {b"b" * 32: 8})
+    restore(instance, backup)
+    listed = forgotten.read_file(forgotten.file_beside(instance.config.database))
+    assert listed == {b"d" * 32: 7, b"b" * 32: 8}
+
+
+@pytest.mark.parametrize("at", ["copying", "verifying"])
+def test_interrupted_it_replaces_nothing(backed_up: tuple[Instance, Path], at: str) -> None:
+    instance, backup = backed_up
+    stop = Stop()
+    with offline.stopped(instance.config):
+        plan = restoring.plan(instance.config, backup, None, Stop(), silent)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            restoring.restore(instance.config, plan, time.time_ns(), stop, interrupting(stop, at))
+    assert users(instance) == {"before": 100, "after": 50}
+    assert not list(instance.directory.glob("*.making*"))
+    assert not list(instance.directory.glob("*.before-*"))
+
+
+def test_killed_at_any_step_it_leaves_the_old_database_or_the_new_one_whole(
+    backed_up: tuple[Instance, Path],
+) -> None:
+    instance, backup = backed_up
+    shutil.copy(backup, instance.directory / "backup.db")
+    old, new = {"before": 100, "after": 50}, {"before": 100}
+    seen = []
+
+    def work(bar: Bar) -> None:
+        with offline.stopped(instance.config):
+            plan = restoring.plan(
+                instance.config, instance.directory / "backup.db", None, Stop(), bar
+            )
+            restoring.restore(instance.config, plan, time.time_ns(), Stop(), bar)
+
+    for _ in killed_at_each_step(instance.directory, work):
+        found = users(instance)
+        assert found in (old, new)
+        seen.append(found == new)
+        for path in instance.directory.glob("activity.db.before-*Z"):
+            assert users(instance, path) == old
+        with offline.stopped(instance.config):
+            offline.tidy(instance.config)
+        kept = list(instance.directory.glob("activity.db.before-*Z"))
+        assert len(kept) == (found == new), "one other name for the database is no copy of it"
+    assert seen == sorted(seen) and not seen[0] and seen[-1]
+    assert len(seen) > 20
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+def test_what_root_restores_belongs_to_who_had_it(backed_up: tuple[Instance, Path]) -> None:
+    instance, backup = backed_up
+    for path in (instance.directory, instance.config.database):
+        os.chown(path, 65534, 65534)
+    restore(instance, backup)
+    for path in (instance.config.database, instance.config.lock_file):
+        assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534), path
+    assert not list(instance.directory.glob("*-wal"))
