@@ -1,0 +1,91 @@
+"""Load in the booted machine: a process of a user who may log events, and its sums."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tests.support import DEADLINE_S, check_streams, check_sums, until
+from tests.systemd.box import PYTHON, SOURCE, Box
+
+SOCKET = "/run/logd/logd.sock"
+_numbers = itertools.count(1)
+
+
+class Load:
+    """A process of the user `app` that emits until it is told to end; see emitter.py."""
+
+    def __init__(self, box: Box) -> None:
+        self.name = f"load{next(_numbers)}"
+        counters = f"/run/test/{self.name}"
+        self._counters = box.path(counters)
+        self._counters.write_bytes(bytes(4096))
+        self._counters.chmod(0o666)
+        emit = f"{PYTHON} {SOURCE}/tests/systemd/emitter.py {SOCKET} {counters} {self.name}"
+        self._process = box.popen(f"exec runuser -u app -- {emit}")
+
+    @property
+    def accepted(self) -> int:
+        """Events of which emit returned True."""
+        return self._count(0)
+
+    @property
+    def refused(self) -> int:
+        """Events of which emit returned False (they are tried again, as further attempts)."""
+        return self._count(1)
+
+    def _count(self, index: int) -> int:
+        return int.from_bytes(self._counters.read_bytes()[index * 8 :][:8], sys.byteorder)
+
+    def go_on(self, events: int = 3000) -> None:
+        """Waits until so many more events have been accepted."""
+        goal = self.accepted + events
+
+        def reached() -> bool:
+            assert self._process.poll() is None, self._process.communicate()
+            return self.accepted >= goal
+
+        until(reached, f"{events} more events are accepted")
+
+    def end(self) -> None:
+        """Tells it to end, and waits for that."""
+        with open(self._counters, "r+b") as file:
+            file.seek(16)
+            file.write((1).to_bytes(8, sys.byteorder))
+        _, err = self._process.communicate(timeout=DEADLINE_S)
+        assert self._process.returncode == 0, err
+
+
+def difference(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """The status with what had been counted before taken off."""
+    return {
+        name: value - before[name] if type(value) is int and type(before[name]) is int else value
+        for name, value in after.items()
+    }
+
+
+@contextlib.contextmanager
+def load(box: Box) -> Iterator[Load]:
+    """Emits while the block does something to logd; then all of it is stored, in order, once."""
+    before = box.settle()
+    running = Load(box)
+    try:
+        running.go_on()
+        yield running
+        running.go_on()
+    finally:
+        running.end()
+    status = difference(box.settle(), before)
+    check_sums(
+        status,
+        attempted=running.accepted + running.refused,
+        accepted=running.accepted,
+        refused=running.refused,
+    )
+    assert status["lost"] == status["quarantined"] == 0, status
+    stored = box.events(f"--user {running.name}")
+    assert len(stored) == running.accepted
+    check_streams(stored)

@@ -1,0 +1,263 @@
+"""logd and the site as services of a booted systemd: used, restarted, killed, stopped, broken."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support import until
+from tests.systemd.box import PYTHON, SOURCE, Box
+from tests.systemd.conftest import PASSWORD
+from tests.systemd.load import SOCKET, difference, load
+
+pytestmark = pytest.mark.booted
+UNITS = ("logd.target", "logd.socket", "logd-query.socket", "logd.service", "classroom.socket",
+         "classroom.service", "run-logd-writers-outboxes.mount")  # fmt: skip
+
+
+def drop_in(box: Box, unit: str, text: str) -> None:
+    """Changes a unit until `revert`."""
+    file = box.path(f"/run/systemd/system/{unit}.d/test.conf")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    box.run("systemctl daemon-reload")
+
+
+def revert(box: Box, unit: str) -> None:
+    box.path(f"/run/systemd/system/{unit}.d/test.conf").unlink(missing_ok=True)
+    box.run("systemctl daemon-reload")
+
+
+def emit(box: Box, count: int, user: str = "app", options: str = "") -> dict[str, Any]:
+    """A client of that user emits, and ends; its `stats()`."""
+    code = (
+        "import json; from shared.client import Client; "
+        f"c = Client('{SOCKET}'{options}); "
+        f"[c.emit('page_view', user='{user}', props={{'n': n}}) for n in range({count})]; "
+        "print(json.dumps(c.stats()))"
+    )
+    stats: dict[str, Any] = json.loads(box.run(f'runuser -u {user} -- {PYTHON} -c "{code}"'))
+    return stats
+
+
+def visit(box: Box, *accounts: list[Any]) -> list[list[str]]:
+    """Clicks through the site; the titles of the pages seen."""
+    box.path("/run/test/accounts").write_text(json.dumps(accounts))
+    said = box.run(
+        f"{PYTHON} {SOURCE}/tests/systemd/visitor.py http://127.0.0.1:8000 "
+        '"$(cat /run/test/accounts)"'
+    )
+    return [[t.removesuffix(" · Classroom") for t in titles] for titles in json.loads(said)]
+
+
+def watchdog_fed(box: Box) -> str:
+    """When the daemon has last said that it lives."""
+    return box.show("logd", "WatchdogTimestampMonotonic")
+
+
+def until_restarted(box: Box, restarts: int) -> None:
+    """Waits until systemd has started the daemon again for so many times."""
+    until(
+        lambda: (
+            (box.show("logd", "NRestarts"), box.show("logd", "ActiveState"))
+            == (str(restarts), "active")
+        ),
+        "it is running again",
+    )
+
+
+def test_after_the_five_commands_everything_runs_and_will_at_the_next_boot(box: Box) -> None:
+    assert box.run(f"systemctl is-active {' '.join(UNITS)}").split() == ["active"] * len(UNITS)
+    assert box.run("systemctl --failed --quiet --no-legend") == ""
+    boot = box.run("systemctl list-dependencies --plain multi-user.target")
+    for unit in ("logd.target", "logd.service", "logd-backup.timer", "classroom.service"):
+        assert unit in boot.split()
+
+
+def test_a_click_comes_back_as_an_event_and_in_a_report(box: Box) -> None:
+    box.run(
+        'classroom create-user sam --role student --name "Sam"',
+        text=f"{PASSWORD}\n{PASSWORD}\n",
+    )
+    seen = visit(
+        box,
+        ["sam", PASSWORD, ["/courses/python", "!/courses/python/tasks/python-greeting"]],
+        ["ada", PASSWORD, ["/teacher/"]],
+    )
+    assert seen[0][0] == "Courses"
+    assert seen[0][1] == seen[0][-1]
+    assert seen[1] == ["Dashboard", "Dashboard"]
+    until(lambda: len(box.events("--type task_completed")) == 1, "the task is in the trail")
+    (done,) = box.events("--type task_completed")
+    assert done["props"]["task"] == "python-greeting"
+    assert {"login", "page_view"} <= {event["type"] for event in box.events()}
+    box.settle()
+    assert "whole" in box.run("logd verify")
+
+
+def test_restarted_under_load_nothing_is_lost(box: Box) -> None:
+    with load(box) as running:
+        for _ in range(3):
+            box.run("systemctl restart logd")
+            running.go_on()
+
+
+def test_killed_under_load_it_is_back_at_once_and_nothing_is_lost(box: Box) -> None:
+    restarts = int(box.show("logd", "NRestarts"))
+    with load(box) as running:
+        for number in range(1, 4):
+            box.run("systemctl kill -s KILL logd")
+            until_restarted(box, restarts + number)
+            running.go_on()
+    assert box.show("logd.socket", "ActiveState") == "active"
+
+
+def test_hung_it_is_killed_by_the_watchdog_and_nothing_is_lost(box: Box) -> None:
+    drop_in(box, "logd.service", "[Service]\nWatchdogSec=1s\nTimeoutAbortSec=1s\n")
+    box.run("systemctl restart logd")
+    restarts = int(box.show("logd", "NRestarts"))
+    try:
+        with load(box):
+            box.run("systemctl kill -s STOP --kill-who=main logd")
+            until_restarted(box, restarts + 1)
+    finally:
+        revert(box, "logd.service")
+        box.run("systemctl restart logd")
+    assert "Watchdog timeout" in box.run("journalctl -u logd -o cat")
+
+
+def test_an_idle_daemon_is_not_taken_for_hung(box: Box) -> None:
+    drop_in(box, "logd.service", "[Service]\nWatchdogSec=500ms\n")
+    box.run("systemctl restart logd")
+    try:
+        fed = watchdog_fed(box)
+        for _ in range(10):  # so often it has said that it lives, with nothing else to do
+            until(lambda last=fed: watchdog_fed(box) != last, "fed again")  # type: ignore[misc]
+            fed = watchdog_fed(box)
+        assert box.show("logd", "NRestarts") == "0"
+    finally:
+        revert(box, "logd.service")
+        box.run("systemctl restart logd")
+
+
+def test_stopped_it_stays_stopped_and_what_comes_meanwhile_is_stored_at_the_start(
+    box: Box,
+) -> None:
+    before = box.settle()
+    box.run("systemctl stop logd.target")
+    try:
+        with_outbox = emit(box, 500)
+        # No outbox: these are in the socket, and nowhere else.
+        without = emit(box, 100, options=", outbox_directory='/nowhere'")
+        assert with_outbox["accepted"] == 500
+        assert without["accepted"] == 100
+        assert without["outbox"]["reason"]
+        assert box.run("systemctl is-active logd", code=3).strip() == "inactive"
+        assert box.run("systemctl is-active logd.socket logd-query.socket").split() == [
+            "active", "active",
+        ]  # fmt: skip
+    finally:
+        box.run("systemctl start logd.target")
+    status = difference(box.settle(), before)
+    assert status["stored"] == 600
+    assert status["lost"] == status["quarantined"] == 0
+
+
+def test_stopped_in_the_middle_of_a_load_and_started_again_nothing_is_lost(box: Box) -> None:
+    with load(box) as running:
+        box.run("systemctl stop logd")
+        running.go_on()
+        assert box.status()["pending"] > 0
+        box.run("systemctl start logd")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "mend", "code", "said"),
+    [
+        pytest.param(
+            "echo 'sokket = 1' >> /etc/logd/logd.toml", "sed -i /sokket/d /etc/logd/logd.toml",
+            "78", "unknown name 'sokket'", id="configuration",
+        ),
+        pytest.param(
+            "mv /etc/logd/logd.key /etc/logd/away", "mv /etc/logd/away /etc/logd/logd.key",
+            "243", "Failed to set up credentials", id="key",
+        ),
+        pytest.param(
+            "mv /var/lib/logd/activity.db /var/lib/logd/away",
+            "mv /var/lib/logd/away /var/lib/logd/activity.db",
+            "65", "is empty or gone", id="database",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_restart_does_not_mend_ends_it_once_and_leaves_the_sockets(
+    box: Box, spoil: str, mend: str, code: str, said: str
+) -> None:
+    before = box.settle()
+    box.run("systemctl stop logd")
+    box.run("journalctl --rotate --vacuum-time=1s --quiet")
+    box.run(spoil)
+    try:
+        box.run("systemctl start logd", code=1)
+        # Each of these would start it again, were it what the socket starts.
+        emit(box, 50, options=", outbox_directory='/nowhere'")
+        assert emit(box, 50)["accepted"] == 50
+        assert box.show("logd", "ActiveState") == "failed"
+        assert box.show("logd", "ExecMainStatus") == code
+        assert box.show("logd", "NRestarts") == "0"
+        assert said in box.run("journalctl -u logd -o cat")
+        assert box.run("systemctl is-active logd.socket logd-query.socket").split() == [
+            "active", "active",
+        ]  # fmt: skip
+    finally:
+        box.run(mend)
+        box.run("systemctl start logd")
+    status = difference(box.settle(), before)
+    assert status["stored"] == 100
+    assert status["lost"] == status["quarantined"] == 0
+
+
+def test_what_mends_itself_is_waited_for(box: Box) -> None:
+    """Another program has the database for itself when logd starts."""
+    hold = (
+        "import os, sys, time\n"
+        "from logd import config, keyfile\nfrom logd.lock import instance_lock\n"
+        "with instance_lock(config.load('/etc/logd/logd.toml').lock_file):\n"
+        "    print('held', flush=True); sys.stdin.readline()\n"
+    )
+    box.run("systemctl stop logd")
+    box.path("/run/test/hold.py").write_text(hold)
+    holder = box.popen(f"exec {PYTHON} /run/test/hold.py")
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        box.run("systemctl start logd", code=1)
+        assert box.show("logd", "ExecMainStatus") == "75"
+        assert box.show("logd", "ActiveState") == "activating"
+    finally:
+        holder.communicate("\n")
+    until(lambda: box.show("logd", "ActiveState") == "active", "started by itself")
+
+
+def test_the_report_process_may_die_and_is_back(box: Box) -> None:
+    restarts = box.show("logd", "NRestarts")
+    pid = box.run("pgrep -f logd.reporter").strip()
+    box.run(f"kill -KILL {pid}")
+    until(lambda: box.try_to("pgrep -f logd.reporter").stdout.strip() not in ("", pid), "another")
+    assert box.show("logd", "NRestarts") == restarts
+
+
+def test_a_site_that_cannot_be_loaded_comes_back_by_itself_once_it_can(box: Box) -> None:
+    box.run("mv /etc/classroom/classroom.env /etc/classroom/away")
+    box.run("echo CLASSROOM_PROXIES=many > /etc/classroom/classroom.env")
+    try:
+        box.run("systemctl restart classroom", code=1)
+        assert "CLASSROOM_PROXIES" in box.run("journalctl -u classroom -o cat")
+        visitor = box.popen("curl --silent --max-time 60 http://127.0.0.1:8000/login")
+        until(lambda: box.show("classroom", "ActiveState") == "activating", "tried for a visitor")
+    finally:
+        box.run("mv /etc/classroom/away /etc/classroom/classroom.env")
+    out, _ = visitor.communicate()
+    assert "<title>Log in" in out
+    assert box.show("classroom.socket", "ActiveState") == "active"
