@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logd import keyfile
-from logd.daemon import Daemon
+from logd.batch import Producer
+from logd.daemon import WORK_INTERVAL_MAX_S, Daemon
 from logd.errors import NotYet
 from logd.instance import status
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver, bind
 from logd.store import Store
 from logd.verify import verify
+from logd.worker import STEP_S
 from shared.outbox import (
     HEADER_BYTES,
     RING_BYTES_MIN,
@@ -375,3 +378,55 @@ def test_outboxes_that_take_more_memory_than_their_bound_are_said_with_their_use
     status_ = instance.settle()
     check_sums(status_, attempted=accepted + refused, accepted=accepted, refused=refused, killed=1)
     assert status_["lost"] == 0
+
+
+# -- jobs between the turns
+
+
+class Worked:
+    """Stands for the worker: counts its steps."""
+
+    due_s = 0.0
+    steps = looks = 0
+
+    def look(self) -> None:
+        self.looks += 1
+
+    def step(self) -> None:
+        self.steps += 1
+
+
+def test_a_step_at_stored_events_is_taken_between_commits_and_holds_none_up(
+    daemon: Daemon,
+) -> None:
+    worked = Worked()
+    daemon._worker = worked  # type: ignore[assignment] # what the daemon calls of it
+    now_s = time.monotonic()
+    daemon._worked_s, daemon._commit_due_s = now_s + 60, now_s + 60
+    daemon._work()
+    assert (worked.steps, worked.looks) == (1, 1)  # nothing waits
+    daemon._worked_s = now_s + 60
+    daemon._batch.note(Producer(uid=1, id=1, seed=1))
+    daemon._work()
+    assert worked.steps == 2  # its commit is far enough away
+    daemon._worked_s, daemon._commit_due_s = now_s + 60, time.monotonic() + STEP_S / 2
+    daemon._work()
+    assert worked.steps == 2
+    daemon._more = True
+    daemon._work()
+    assert worked.steps == 2
+    daemon._worked_s = time.monotonic() - 2 * WORK_INTERVAL_MAX_S  # busy for so long
+    daemon._work()
+    assert worked.steps == 3
+
+
+def test_while_nothing_can_be_stored_no_step_is_taken(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked = Worked()
+    daemon._worker = worked  # type: ignore[assignment] # what the daemon calls of it
+    daemon._stalled = NotYet("full")
+    monkeypatch.setattr(daemon, "_commit", lambda: None)
+    daemon.turn(timeout_s=0)
+    assert worked.steps == 0
+    daemon._stalled = None

@@ -10,9 +10,10 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import jobs, mentions, removal, subjects
+from logd import forgetting, forgotten, jobs, mentions, pruning, removal, subjects, worker
 from logd.batch import Batch, Producer
 from logd.database import Connection
+from logd.errors import NotYet
 from logd.jobs import FORGET, PRUNE, Job
 from logd.store import Store
 from logd.verify import verify
@@ -165,6 +166,9 @@ def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_re
     rng = trail.rng
     monkeypatch.setattr(removal, "STEP_EVENTS_MAX", rng.choice((3, 30, 4000)))
     monkeypatch.setattr(subjects, "LEAVING_MAX", rng.choice((2, 20, 20_000)))
+    monkeypatch.setattr(worker, "STEP_S", rng.choice((1e-9, 0.02)))  # one step at a time, or many
+    for reader in (pruning, forgetting):
+        monkeypatch.setattr(reader, "_READ_ROWS", rng.choice((3, 1000)))
     trail.fill(rng.randrange(1, 400), per_batch=rng.choice((2, 40)))
     before: dict[str, int] = {}
     forgotten: set[str] = set()
@@ -202,7 +206,13 @@ def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_re
     assert len(trail.rows()) + counters["own"] == there
 
 
-def test_a_batch_all_of_whose_events_are_gone_keeps_no_leaves(trail: Trail) -> None:
+@pytest.mark.parametrize("events_max", [2, 100])
+def test_a_batch_all_of_whose_events_are_gone_keeps_no_leaves(
+    trail: Trail, events_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "STEP_EVENTS_MAX", events_max)
+    trail.worker = trail.new_worker()
+    trail.worker._steps.events_max = events_max
     old = Event("page_view", 1, "1", b"\x80")
     trail.commit([old] * 5)
     trail.commit([old, Event("page_view", 9, "1", b"\x80")])
@@ -220,6 +230,68 @@ def test_an_event_redacted_twice_and_then_pruned_still_verifies(trail: Trail) ->
     assert unpack_props(trail.rows()[1].props) == {"users": ["(erased)", "(erased)", "5"]}
     trail.finish(trail.ask(PRUNE, before={"report_read": 5}))
     assert 1 not in trail.rows()
+    assert trail.findings() == []
+
+
+def test_a_redacted_event_has_another_salt_so_that_its_old_leaf_tells_nothing(
+    trail: Trail,
+) -> None:
+    trail.commit([Event("report_read", 3, "4", msgpack.packb({"user": "1"}))])
+    salt = trail.store.connection.execute("SELECT salt FROM event WHERE id = 1").fetchone()
+    trail.finish(trail.ask(FORGET, users=["1"]))
+    assert trail.store.connection.execute("SELECT salt FROM event WHERE id = 1").fetchone() != salt
+
+
+def test_writing_the_file_anew_can_be_given_up_and_changes_nothing_then(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logd.store._REWRITE_STEPS", 1)
+    trail.fill(200)
+    before = trail.rows()
+    assert not trail.store.rewrite(lambda: False)
+    assert trail.rows() == before
+    assert trail.store.rewrite(lambda: True)
+    assert trail.rows() == before
+    assert trail.findings() == []
+    assert [path.name for path in trail.path.parent.glob("etilqs*")] == []
+
+
+def test_too_little_room_is_found_before_the_file_is_written_anew(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logd.store._REWRITE_COPIES", 10**12)
+    with pytest.raises(NotYet, match="Free some"):
+        trail.store.rewrite(lambda: True)
+
+
+def test_the_worker_rests_as_long_as_it_worked(trail: Trail) -> None:
+    trail.fill(2000, per_batch=200)
+    now_s = iter(range(10**6))
+    made = Worker(trail.store, trail.list_file, monotonic_s=lambda: next(now_s))
+    assert made.due_s == float("inf")
+    jobs.ask(trail.store.connection, PRUNE, {"before": dict.fromkeys(TYPES, 20 * DAY_NS)}, 1)
+    made.look()
+    started_s = made.due_s
+    made.step()  # it looks at the clock as it begins, and behind its one step
+    assert made.due_s == started_s + 2 + 1
+
+
+def test_the_list_beside_the_database_is_made_again_when_it_is_gone(trail: Trail) -> None:
+    trail.finish(trail.ask(FORGET, users=["3"]))
+    listed = forgotten.read_file(trail.list_file)
+    assert len(listed) == 1
+    trail.list_file.unlink()
+    trail.new_worker()
+    assert forgotten.read_file(trail.list_file) == listed
+
+
+def test_what_is_to_be_recorded_waits_for_no_other_job(trail: Trail) -> None:
+    trail.fill(300)
+    trail.ask(FORGET, users=["3"])
+    trail.worker.step()
+    trail.ask(jobs.RECORD, type="trail_exported", props={"user": "3"})
+    exported = "SELECT count(*) FROM event WHERE type = (SELECT id FROM event_type WHERE name = ?)"
+    assert trail.store.connection.execute(exported, ("trail_exported",)).fetchone() == (1,)
     assert trail.findings() == []
 
 
