@@ -108,6 +108,7 @@ class Store:
         self._event_id: int
         self._head: bytes
         self._batch_id, self._event_id, self._head = last or (0, 1, chain.GENESIS)
+        self._head_on_disk = Head(self._batch_id, self._event_id - 1, self._head)
         self._types: dict[str, int] = dict(query("SELECT name, id FROM event_type").fetchall())
         self._producer_row = query("SELECT coalesce(max(id), 0) FROM producer").fetchone()[0]
         self._quarantine_row = query("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()[0]
@@ -171,7 +172,7 @@ class Store:
         if not flush:
             connection.execute("PRAGMA synchronous = NORMAL")
         try:
-            self._transact(Batch(1, 1), now_ns, work)
+            self._transact(Batch(1, 1), now_ns, work, flush=flush)
         finally:
             if not flush:
                 connection.execute("PRAGMA synchronous = FULL")
@@ -206,8 +207,8 @@ class Store:
 
     @property
     def head(self) -> Head:
-        """Where the chain ends."""
-        return Head(self._batch_id, self._event_id - 1, self._head)
+        """Where the chain ends on the disk: what is told outside must not go with the power."""
+        return self._head_on_disk
 
     @property
     def next_event(self) -> int:
@@ -219,7 +220,9 @@ class Store:
         """For reading between commits, and for the work of an `act`."""
         return self._connection
 
-    def _transact(self, batch: Batch, now_ns: int, work: Work | None = None) -> None:
+    def _transact(
+        self, batch: Batch, now_ns: int, work: Work | None = None, *, flush: bool = True
+    ) -> None:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             if work is not None:
@@ -240,6 +243,8 @@ class Store:
         for producer, row in changed.rows.items():
             producer.row = row
         self._own.stored = self._own.taken
+        if flush:
+            self._head_on_disk = Head(self._batch_id, self._event_id - 1, self._head)
         self._checkpoint(_CHECKPOINT_PAGES if work is None else _CHECKPOINT_PAGES_ACT)
 
     def _checkpoint(self, pages_max: int) -> None:

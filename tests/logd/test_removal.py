@@ -276,6 +276,16 @@ def test_the_worker_rests_as_long_as_it_worked(trail: Trail) -> None:
     assert made.due_s == started_s + 2 + 1
 
 
+def test_the_head_that_is_told_is_on_the_disk(trail: Trail) -> None:
+    """A step waits for no flush: what goes with the power must not have been told to anybody."""
+    trail.commit([Event("login", 1, "1", b"\x80"), Event("login", 9, "1", b"\x80")])
+    told = trail.store.head
+    trail.worker._steps.take_out("pruned", [1], {}, lambda _: None)
+    assert trail.store.head == told
+    trail.commit([Event("login", 9, "1", b"\x80")])
+    assert (trail.store.head.batch, trail.store.head.events) == (told.batch + 2, told.events + 2)
+
+
 def test_the_list_beside_the_database_is_made_again_when_it_is_gone(trail: Trail) -> None:
     trail.finish(trail.ask(FORGET, users=["3"]))
     listed = forgotten.read_file(trail.list_file)
