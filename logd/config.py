@@ -61,6 +61,9 @@ query_socket_mode = "0600"
 # backup_directory = "backups"
 # backup_keep_days = 30           # 0: for ever
 
+# How often the log says where the hash chain ends, for `logd verify --anchor`; 0: never.
+# anchor_interval_s = 60
+
 # How long events of a type are kept, by their own time: h, d, w or y. `logd prune` removes what is
 # older; a type that is not named is kept for ever. (A table [retention] at the end does the same.)
 # retention.page_view = "90d"
@@ -108,6 +111,7 @@ class Config:
     cache_bytes_max: int = 16 * MIB
     memory_bytes_max: int = 128 * MIB
     backup_keep_days: int = 30
+    anchor_interval_s: int = 60
     retention: Mapping[str, int] = field(default_factory=dict)  # by type, in nanoseconds
 
     @property
@@ -364,6 +368,7 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "cache_bytes_max": _whole(MIB, 64 * 1024 * MIB),
     "memory_bytes_max": _whole(16 * MIB, 2**60),
     "backup_keep_days": _whole(0, 36_500),
+    "anchor_interval_s": _whole(0, 86_400),
     "retention": _retention,
 }
 assert {field.name for field in fields(Config)} == {"path", *_CHECKS}

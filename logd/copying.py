@@ -204,3 +204,10 @@ def remove_side_files(path: Path) -> None:
 def time_name(now_ns: int) -> str:
     """A moment in UTC, as names of files have it."""
     return f"{datetime.fromtimestamp(now_ns // 10**9, UTC):%Y%m%dT%H%M%SZ}"
+
+
+def dated(path: Path, word: str, now_ns: int) -> Path:
+    """A name for what stood at `path` before that moment; nothing is there yet."""
+    name = f"{path.name}.{word}-{time_name(now_ns)}"
+    names = (path.with_name(name), *(path.with_name(f"{name}-{n}") for n in range(2, 100)))
+    return next((free for free in names if not os.path.lexists(free)), names[0])

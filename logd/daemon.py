@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from logd import anchors
 from logd.config import Config
 from logd.database import file_bytes, wal_path
 from logd.delivery import Delivery
@@ -62,6 +63,7 @@ class Daemon(Delivery[OpenOutbox]):
         self._announced_due_s = 0.0
         self._started_ns = clock_ns()
         self._wait_max_s = float("inf")
+        self._anchors = anchors.Pace(config.anchor_interval_s)
         self._wake_fd: int | None = None
         self._wake_selector = selectors.DefaultSelector()
         self._selector = selectors.DefaultSelector()
@@ -105,6 +107,7 @@ class Daemon(Delivery[OpenOutbox]):
             self._say_usage()
             self._store_announced()
             self._work()
+            self._say_anchor()
         self._tell(None if self._stalled is None else str(self._stalled))
 
     @property
@@ -180,6 +183,12 @@ class Daemon(Delivery[OpenOutbox]):
     def _commit_is_near(self, now_s: float) -> bool:
         return self._more or (bool(self._batch) and self._commit_due_s < now_s + STEP_S)
 
+    def _say_anchor(self, *, now: bool = False) -> None:
+        """Where the chain ends, for who keeps our log: the key of the database changes it not."""
+        head = self._anchors.next(self._store.head, time.monotonic(), now=now)
+        if head is not None:
+            _log.info(anchors.line(head))
+
     def _wait(self, timeout_s: float | None) -> None:
         if self._more:
             timeout_s = 0.0
@@ -220,6 +229,7 @@ class Daemon(Delivery[OpenOutbox]):
 
     def close(self) -> None:
         """Closes everything; the store's log goes into the database."""
+        self._say_anchor(now=True)
         for outbox in (*self._open.values(), *self._given_up):
             self._outboxes.release(outbox)
         self._open.clear()

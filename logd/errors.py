@@ -46,7 +46,9 @@ EXITS: Mapping[int, Exit] = {
         "the database is damaged, cut short, empty or gone, or newer than this program",
         "no: restore a backup, or install the newer program",
     ),
-    EXIT_UNAVAILABLE: Exit("a package that this needs is not installed", "no: install it"),
+    EXIT_UNAVAILABLE: Exit(
+        "what this needs is not there: a package, the journal", "no: install it"
+    ),
     EXIT_SOFTWARE: Exit("an error of logd's own: please report it"),
     EXIT_SYSTEM: Exit(
         "the system allows less than is needed (open files, memory)",

@@ -77,8 +77,8 @@ def rekey(config: Config, new_key_file: Path | None, now_ns: int, stop: Stop, ba
     if new_key_file is not None and keyfile.read_file(new_key_file) == key:
         raise KeyFileError(f"{new_key_file}: is the key already. Nothing was changed.")
     next_key = key_file.with_name(key_file.name + ".next")
-    old_key = key_file.with_name(f"{key_file.name}.old-{copying.time_name(now_ns)}")
     _tidy_keys(key_file, next_key)
+    old_key = copying.dated(key_file, "old", now_ns)
     try:
         keyfile.create(next_key, None if new_key_file is None else keyfile.read_file(new_key_file))
         if key_file.exists():

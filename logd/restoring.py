@@ -97,7 +97,7 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
     owner = offline.owner(config)
     kept = None
     if planned.replaced.there:
-        kept = database.with_name(f"{database.name}.before-{copying.time_name(now_ns)}")
+        kept = copying.dated(database, "before", now_ns)
     # First of all: whoever was forgotten since the backup is not to come back with it.
     listed = forgotten.read_file(forgotten.file_beside(planned.backup))
     for entries in (listed, planned.replaced.forgotten):

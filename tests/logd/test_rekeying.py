@@ -208,7 +208,7 @@ def _interrupt(instance: Instance) -> None:
     old = shutil.copy(config.database, instance.directory / "old.db")
     log = Path(f"{config.database}-wal").read_bytes()
     with offline.stopped(config):
-        rekeying.rekey(config, None, time.time_ns() - 10**10, Stop(), silent)
+        rekeying.rekey(config, None, time.time_ns(), Stop(), silent)
     config.database.rename(config.rekeyed_file)
     Path(old).rename(config.database)
     Path(f"{config.database}-wal").write_bytes(log)

@@ -1,0 +1,101 @@
+"""What somebody with the database's key can do: make whatever is stored a whole trail again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+from typing import Any
+
+from logd import chain
+from logd.blocks import Blocks
+from logd.database import Connection
+from logd.migrations import schema_version
+from logd.rollups import Rollups
+
+_EVENTS = (
+    "SELECT e.salt, e.id, p.uid || '-' || p.key, e.sequence, e.ts_ns, t.name, e.user, e.props"
+    " FROM event e JOIN producer p ON p.id = e.producer JOIN event_type t ON t.id = e.type"
+    " WHERE e.id >= ? AND e.id < ? ORDER BY e.id"
+)
+
+
+def cut_off(connection: Connection, first_batch: int) -> None:
+    """Removes that batch and all behind it, with its events and losses."""
+    (first_event,) = connection.execute(
+        "SELECT first_event FROM batch WHERE id = ?", (first_batch,)
+    ).fetchone()
+    connection.execute("DELETE FROM loss WHERE batch >= ?", (first_batch,))
+    connection.execute("DELETE FROM event WHERE id >= ?", (first_event,))
+    connection.execute("DELETE FROM batch WHERE id >= ?", (first_batch,))
+
+
+def cut_and_rebuild(connection: Connection, first_batch: int) -> None:
+    """The same, and what is left is whole again."""
+    cut_off(connection, first_batch)
+    rebuild(connection)
+
+
+def rebuild(connection: Connection) -> None:
+    """Computes chain, counters, roll-ups and blocks of the events that are there."""
+    connection.execute("BEGIN")
+    head, rollups, blocks = chain.GENESIS, Rollups(), Blocks()
+    batches = connection.execute("SELECT id, stored_ns, first_event, events FROM batch ORDER BY id")
+    for number, stored_ns, first, events in batches.fetchall():
+        leaves = []
+        for row in connection.execute(_EVENTS, (first, first + events)):
+            _, event_id, _, _, ts_ns, kind, user, props = row
+            leaves.append(chain.leaf(*row))
+            rollups.add(kind, ts_ns, user, props)
+            blocks.add(event_id, ts_ns)
+        assert len(leaves) == events
+        losses = connection.execute(
+            "SELECT p.uid || '-' || p.key, l.first, l.last, l.cause FROM loss l"
+            " JOIN producer p ON p.id = l.producer WHERE l.batch = ? ORDER BY l.id",
+            (number,),
+        ).fetchall()
+        leaves_hash = chain.combine(leaves)
+        losses_hash = chain.combine(chain.loss_leaf(*loss) for loss in losses)
+        head = chain.link(head, number, stored_ns, first, events, leaves_hash, losses_hash)
+        connection.execute(
+            "UPDATE batch SET leaves_hash = ?, hash = ? WHERE id = ?", (leaves_hash, head, number)
+        )
+    _count(connection)
+    _sum_up(connection, rollups, blocks)
+    connection.execute("COMMIT")
+
+
+def _count(connection: Connection) -> None:
+    for name, sql in (
+        ("stored", "SELECT count(*) FROM event"),
+        ("commits", "SELECT count(*) FROM batch"),
+        ("lost", "SELECT coalesce(sum(last - first + 1), 0) FROM loss"),
+    ):
+        connection.execute(f"INSERT OR REPLACE INTO counter VALUES ('{name}', ({sql}))")
+
+
+def _sum_up(connection: Connection, rollups: Rollups, blocks: Blocks) -> None:
+    types: dict[str, int] = dict(connection.execute("SELECT name, id FROM event_type").fetchall())
+    days = [(types[kind], day, user, n) for (kind, day, user), n in rollups.days.items()]
+    subjects: list[Any] = [
+        (types[kind], subject, user, row.events, row.first_ts_ns, row.last_ts_ns)
+        + (row.last_value, row.best_value)
+        for (kind, subject, user), row in rollups.subjects.items()
+    ]
+    connection.execute("DELETE FROM rollup_day")
+    connection.executemany("INSERT INTO rollup_day VALUES (?, ?, ?, ?)", days)
+    connection.execute("DELETE FROM rollup_subject")
+    connection.executemany(f"INSERT INTO rollup_subject VALUES ({', '.join('?' * 8)})", subjects)
+    if schema_version(connection) < 2:
+        return
+    connection.execute("DELETE FROM event_block")
+    connection.executemany(
+        "INSERT INTO event_block VALUES (?, ?, ?)",
+        [(block, *times) for block, times in blocks.times.items()],
+    )
+    totals: Counter[int] = Counter()
+    for type_id, same in groupby(sorted(days), key=lambda row: row[0]):
+        totals[type_id] += sum(row[3] for row in same)
+    connection.executemany(
+        "UPDATE event_type SET events = ? WHERE id = ?",
+        [(totals[type_id], type_id) for type_id in types.values()],
+    )

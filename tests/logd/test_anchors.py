@@ -1,0 +1,416 @@
+"""Anchors: what was said of the chain's end shows what somebody with the key did to the trail."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from logd import anchors, keyfile
+from logd.anchors import Anchor, Pace, parse
+from logd.chain import Head
+from logd.database import Connection, connect
+from shared.client import Client
+from tests.logd.rebuilding import cut_and_rebuild, cut_off, rebuild
+from tests.logd.trails import emit
+from tests.support import Instance, check_sums, short_directory, until
+
+DAYS = 3
+HEADS = [Head(n, 10 * n, bytes([n]) * 32) for n in range(5)]
+
+
+def anchors_in(lines: list[str]) -> list[str]:
+    return [line for line in lines if "anchor batch=" in line]
+
+
+@pytest.fixture(scope="module")
+def original() -> Iterator[Path]:
+    """An instance of three days, each a start, some events and a stop; what the daemons said is in
+    anchors.log, and a backup of after the first day is there.
+    """
+    directory = short_directory()
+    instance = Instance(directory / "i")
+    try:
+        said: list[str] = []
+        for day in range(1, DAYS + 1):
+            daemon = instance.start()
+            for user in "abc":
+                emit(instance, f"{user}{day}", 20)
+            instance.stop()
+            said += daemon.lines
+            if day == 1:
+                instance.cli("backup", str(instance.directory / "day1.db"))
+        check_sums(instance.status(), attempted=60 * DAYS, accepted=60 * DAYS)
+        (instance.directory / "anchors.log").write_text("\n".join(said) + "\n")
+        yield instance.directory
+    finally:
+        instance.close()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def stored(original: Path, instance: Instance) -> Instance:
+    """A copy of it."""
+    shutil.copytree(original, instance.directory, dirs_exist_ok=True)
+    return instance
+
+
+@pytest.fixture(params=["file", "journal"])
+def look(
+    request: pytest.FixtureRequest, stored: Instance, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], str]:
+    """What verify says with the anchors: as lines of a file, and as the journal has them."""
+    log = stored.directory / "anchors.log"
+    if request.param == "file":
+        return lambda code: stored.cli("verify", "--anchors", str(log), code=code)
+    journal(stored, monkeypatch, entries(log.read_text().splitlines(), "logd.service"))
+    return lambda code: stored.cli("verify", "--anchor", code=code)
+
+
+def entries(lines: list[str], unit: str) -> list[str]:
+    """Lines as the journal gives them."""
+    return [
+        json.dumps(
+            {
+                "MESSAGE": line,
+                "_SYSTEMD_UNIT": unit,
+                "__REALTIME_TIMESTAMP": str(1_700_000_000_000_000 + n),
+            }
+        )
+        for n, line in enumerate(lines)
+    ]
+
+
+def journal(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch, lines: list[str], end: str = "exit 0"
+) -> Path:
+    """Has `journalctl` be a program that gives these lines, whatever it is asked for."""
+    programs = instance.directory / "programs"
+    programs.mkdir(exist_ok=True)
+    (programs / "lines").write_text("".join(f"{line}\n" for line in lines))
+    program = programs / "journalctl"
+    program.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" >{programs}/asked\ncat {programs}/lines\n{end}\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    return programs / "asked"
+
+
+def change(instance: Instance, work: Callable[[Connection], object]) -> None:
+    """Changes the database with its key."""
+    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
+    connection.execute("PRAGMA foreign_keys = OFF")
+    work(connection)
+    connection.close()
+
+
+def last_batch(instance: Instance) -> int:
+    found = []
+    change(instance, lambda c: found.append(c.execute("SELECT max(id) FROM batch").fetchone()[0]))
+    return int(found[0])
+
+
+def said_of(instance: Instance) -> list[Anchor]:
+    """What the daemons said of the chain's end: at each start and each stop."""
+    said = map(parse, (instance.directory / "anchors.log").read_text().splitlines())
+    return [anchor for anchor in said if anchor is not None]
+
+
+def first_of_day_3(instance: Instance) -> int:
+    """The batch that the anchor at the start of the third day does not have yet."""
+    return said_of(instance)[-2].head.batch + 1
+
+
+# -- what the daemon says
+
+
+def test_the_chains_end_is_said_at_the_start_and_at_the_stop(stored: Instance) -> None:
+    daemon = stored.start()
+    emit(stored, "d", 5)
+    stored.stop()
+    said = [parse(line) for line in anchors_in(daemon.lines)]
+    assert len(said) == 2 and said[0] is not None and said[1] is not None
+    assert said[1].head.events == said[0].head.events + 5
+    assert said[1].head.hash.hex() in stored.cli("verify")
+    again = stored.start()
+    stored.stop()
+    assert len(anchors_in(again.lines)) == 1, "it has not moved"
+
+
+def test_it_is_said_at_intervals_as_long_as_it_moves(stored: Instance) -> None:
+    stored.configure(anchor_interval_s=1)
+    daemon = stored.start()
+    with Client(stored.socket) as client:
+        for count in (2, 3):
+            assert client.emit("page_view", user="d", durable=True)
+            until(lambda n=count: len(anchors_in(daemon.lines)) >= n, "another")  # type: ignore[misc] # a lambda's default
+    stored.stop()
+
+
+def test_with_an_interval_of_0_nothing_is_said(stored: Instance) -> None:
+    stored.configure(anchor_interval_s=0)
+    daemon = stored.start()
+    stored.stop()
+    assert anchors_in(daemon.lines) == []
+
+
+def test_what_has_not_moved_or_is_not_due_is_not_said_again() -> None:
+    pace = Pace(60)
+    assert pace.next(HEADS[0], 5.0) == HEADS[0], "at the start"
+    assert pace.next(HEADS[1], 64.9) is None
+    assert pace.next(HEADS[1], 65.0) == HEADS[1]
+    assert pace.next(HEADS[1], 500.0) is None, "nothing new"
+    assert pace.next(HEADS[2], 500.0) == HEADS[2]
+    assert pace.next(HEADS[3], 501.0, now=True) == HEADS[3], "at the stop"
+    assert pace.next(HEADS[3], 501.0, now=True) is None
+
+
+@pytest.mark.parametrize("before", ["", "logd: ", "<6>", "Mar  1 12:00:00 host logd[7]: logd: "])
+def test_a_line_is_read_back_whatever_a_log_put_before_it(before: str) -> None:
+    assert parse(before + anchors.line(HEADS[3])) == Anchor(HEADS[3])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "anchor", anchors.line(HEADS[3])[:-1], anchors.line(HEADS[3]) + "0",
+        anchors.line(HEADS[3]) + " and more", "x" + anchors.line(HEADS[3]),
+        anchors.line(HEADS[3]).replace("=3", "=-3"),
+        anchors.line(HEADS[3]).replace("=3", "=" + "3" * 30),
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_an_anchor_is_none(text: str) -> None:
+    assert parse(text) is None
+
+
+# -- what they show
+
+
+def test_a_trail_that_nobody_touched_fits_them(
+    stored: Instance, look: Callable[[int], str]
+) -> None:
+    said = look(0)
+    assert "whole: 181 events" in said
+    assert f"anchors: {2 * DAYS} compared, up to batch {last_batch(stored)} " in said
+    assert "0 batches are newer" in said
+
+
+def batch_of(instance: Instance, event: int) -> int:
+    found: list[int] = []
+    change(
+        instance,
+        lambda c: found.append(
+            c.execute("SELECT max(id) FROM batch WHERE first_event <= ?", (event,)).fetchone()[0]
+        ),
+    )
+    return found[0]
+
+
+def test_one_byte_is_found(stored: Instance, look: Callable[[int], str]) -> None:
+    change(
+        stored,
+        lambda c: c.execute(
+            "UPDATE event SET props = CAST(substr(props, 1, length(props) - 1) || x'01' AS BLOB)"
+            " WHERE id = 90"
+        ),
+    )
+    assert f"batch {batch_of(stored, 90)} (" in look(1)
+
+
+def test_one_byte_with_the_chain_rebuilt_behind_it_is_found(
+    stored: Instance, look: Callable[[int], str]
+) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute("UPDATE event SET user = 'mallory' WHERE id = 150")
+        rebuild(connection)
+
+    change(stored, work)
+    assert "whole" in stored.cli("verify"), "by itself it is"
+    said = look(1)
+    assert f"batch {last_batch(stored)} (" in said and "the chain was rebuilt" in said
+    assert f"as it was said up to batch {first_of_day_3(stored) - 1}" in said
+
+
+def test_one_event_removed_is_found(stored: Instance, look: Callable[[int], str]) -> None:
+    change(stored, lambda c: c.execute("DELETE FROM event WHERE id = 90"))
+    said = look(1)
+    assert f"batch {batch_of(stored, 90)} (" in said and "removed or added" in said
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_the_last_batch_cut_off_is_found(
+    stored: Instance, look: Callable[[int], str], rebuilt: bool
+) -> None:
+    last = last_batch(stored)
+
+    change(stored, lambda c: (cut_and_rebuild if rebuilt else cut_off)(c, last))
+    stored.cli("verify", code=0 if rebuilt else 1)
+    said = look(1)
+    assert f"batch {last} (" in said and f"the trail ends with batch {last - 1}" in said
+    assert "its end was cut off" in said
+
+
+def test_the_last_day_cut_off_and_the_chain_rebuilt_is_found(
+    stored: Instance, look: Callable[[int], str]
+) -> None:
+    last, first = last_batch(stored), first_of_day_3(stored)
+
+    change(stored, lambda c: cut_and_rebuild(c, first))
+    assert "whole" in stored.cli("verify"), "by itself it is"
+    said = look(1)
+    assert f"batch {last} (" in said and f"the trail ends with batch {first - 1}" in said
+    assert "not the trail that the anchors speak of" in said
+
+
+def test_a_day_changed_and_the_chain_rebuilt_from_there_is_found_in_every_later_anchor(
+    stored: Instance, look: Callable[[int], str]
+) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute("UPDATE event SET ts_ns = ts_ns + 1 WHERE id = 1")
+        rebuild(connection)
+
+    change(stored, work)
+    said = look(1)
+    assert "is there with another hash" in said and "anchors do not fit" in said
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_an_older_backup_in_the_databases_place_is_found(
+    stored: Instance, look: Callable[[int], str], goes_on: bool
+) -> None:
+    last, lost = last_batch(stored), said_of(stored)[2].head.batch
+    shutil.copy(stored.directory / "day1.db", stored.config.database)
+    if goes_on:
+        stored.start()
+        for n in range(last):
+            emit(stored, f"later{n}", 1)
+        stored.stop()
+    assert "whole" in stored.cli("verify"), "by itself it is"
+    said = look(1)
+    assert f"batch {lost} (" in said
+    assert ("an older copy was put" if not goes_on else "another database was put") in said
+
+
+def test_another_trail_in_the_databases_place_is_found(
+    stored: Instance, look: Callable[[int], str]
+) -> None:
+    change(stored, lambda c: cut_and_rebuild(c, 1))
+    assert "the trail ends with batch 0" in look(1)
+
+
+# -- restores that are declared
+
+
+def restore(instance: Instance) -> None:
+    instance.cli("restore", str(instance.directory / "day1.db"), "--yes")
+
+
+def said_by_a_day(instance: Instance, user: str) -> None:
+    """A start, an event, a stop; what the daemon says goes to the other anchors."""
+    daemon = instance.start()
+    emit(instance, user, 1)
+    instance.stop()
+    with open(instance.directory / "anchors.log", "a") as log:
+        log.write("\n".join(daemon.lines) + "\n")
+
+
+def look_in_file(instance: Instance, code: int) -> str:
+    return instance.cli("verify", "--anchors", str(instance.directory / "anchors.log"), code=code)
+
+
+def test_a_declared_restore_is_told_and_no_error(
+    stored: Instance, look: Callable[[int], str]
+) -> None:
+    last = last_batch(stored)
+    restore(stored)
+    said = look(0)
+    assert "restored 20" in said and f"from batch {last};" in said
+    assert "4 anchors are of batches that went" in said, "start and stop of two days"
+
+
+def test_a_cut_behind_a_declared_restore_is_found(stored: Instance) -> None:
+    """Once the restored chain was anchored, the restore accounts for nothing any more."""
+    restore(stored)
+    said_by_a_day(stored, "d")
+    assert "restored 20" in look_in_file(stored, 0)
+    last = last_batch(stored)
+
+    change(stored, lambda c: cut_and_rebuild(c, last))
+    said = look_in_file(stored, 1)
+    assert f"batch {last} (" in said
+
+
+def test_a_restore_accounts_for_no_more_than_was_there(stored: Instance) -> None:
+    """Cut off first, and restored to hide it: the last day was of neither."""
+    last = last_batch(stored)
+    first = first_of_day_3(stored)
+    change(stored, lambda c: cut_and_rebuild(c, first))
+    restore(stored)
+    said = look_in_file(stored, 1)
+    assert f"batch {last} (" in said
+
+
+def test_a_restore_to_before_a_restore_accounts_for_both(stored: Instance) -> None:
+    last = last_batch(stored)
+    restore(stored)
+    said_by_a_day(stored, "d")
+    assert last_batch(stored) < last
+    restore(stored)
+    said_by_a_day(stored, "e")
+    said = look_in_file(stored, 0)
+    assert f"from batch {last};" in said
+
+
+# -- where they are kept
+
+
+def test_without_any_anchor_nothing_is_proved(
+    stored: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal(stored, monkeypatch, entries(["logd: ready"], "logd.service"))
+    assert "no anchors were found" in stored.cli("verify", "--anchor", code=1)
+    (stored.directory / "empty").touch()
+    said = stored.cli("verify", "--anchors", str(stored.directory / "empty"), code=1)
+    assert "no anchors were found" in said
+
+
+def test_only_what_the_journal_itself_says_is_of_the_unit_counts(
+    stored: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forged = [f"logd: {anchors.line(Head(1, 1, bytes(32)))}"]
+    good = (stored.directory / "anchors.log").read_text().splitlines()
+    lines = entries(good, "logd.service") + entries(forged, "user@1000.service")
+    lines += ["{", '{"MESSAGE": [97, 110], "x": "anchor batch="}']
+    asked = journal(stored, monkeypatch, lines)
+    assert "whole" in stored.cli("verify", "--anchor")
+    assert "_SYSTEMD_UNIT=logd.service" in asked.read_text().splitlines()
+    assert "no anchors" in stored.cli("verify", "--anchor", "--unit", "other.service", code=1)
+    assert "_SYSTEMD_UNIT=other.service" in asked.read_text().splitlines()
+
+
+def test_a_journal_that_begins_later_is_told(stored: Instance) -> None:
+    log = stored.directory / "anchors.log"
+    said = anchors_in(log.read_text().splitlines())
+    log.write_text("\n".join(said[3:]) + "\n")
+    told = look_in_file(stored, 0)
+    assert "the anchors begin with batch" in told and "do not show" in told
+
+
+def test_batches_that_are_newer_than_the_last_anchor_are_told(stored: Instance) -> None:
+    stored.start()
+    emit(stored, "d", 1)
+    stored.stop()
+    assert "batches are newer than the last" in look_in_file(stored, 0)
+
+
+def test_a_journal_that_cannot_be_read_is_an_error_of_its_own(
+    stored: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal(stored, monkeypatch, [], end="echo no rights >&2; exit 1")
+    assert "journalctl ended with 1: no rights" in stored.cli("verify", "--anchor", code=69)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "--anchors FILE" in stored.cli("verify", "--anchor", code=69)
