@@ -59,6 +59,7 @@ class Daemon(Delivery[OpenOutbox]):
         self._receiver = receiver
         self._worker = worker
         self._work_look_due_s = self._worked_s = 0.0
+        self._at_work = False  # between start and stop: neither is to wait for a job
         self._tell = tell  # what nothing can be stored for; None once that is over
         self._announced_due_s = 0.0
         self._started_ns = clock_ns()
@@ -89,6 +90,7 @@ class Daemon(Delivery[OpenOutbox]):
         """Finds every outbox, books what can never come, and takes the first turn."""
         self.begin(time.monotonic())
         self.turn(timeout_s=0)
+        self._at_work = True
 
     def turn(self, timeout_s: float | None = None) -> None:
         """Waits for something to do, at most until the next look is due, and does all of it.
@@ -106,7 +108,8 @@ class Daemon(Delivery[OpenOutbox]):
             self.step(self._receiver.datagrams(), closed, time.monotonic())
             self._say_usage()
             self._store_announced()
-            self._work()
+            if self._at_work:
+                self._work()
             self._say_anchor()
         self._tell(None if self._stalled is None else str(self._stalled))
 
@@ -194,7 +197,7 @@ class Daemon(Delivery[OpenOutbox]):
             timeout_s = 0.0
         elif timeout_s is None:
             now_s, due_s = time.monotonic(), self._wake_due_s()
-            if self._worker is not None and not self._commit_is_near(now_s):
+            if self._at_work and self._worker and not self._commit_is_near(now_s):
                 due_s = min(due_s, self._worker.due_s)
             timeout_s = max(0.0, due_s - now_s)
         timeout_s = min(timeout_s, self._wait_max_s)
@@ -218,6 +221,7 @@ class Daemon(Delivery[OpenOutbox]):
 
         What arrives meanwhile stays in the outboxes for the next start.
         """
+        self._at_work = False
         for _ in range(2):
             if self._stalled and time.monotonic() >= deadline_s:
                 return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ from shared.schema import SUBJECTS, Malformed
 _log = logging.getLogger("logd")
 
 PROGRESS_INTERVAL_S = 0.5
-CLEAN_AGAIN_S = 0.2
+CLEAN_AGAIN_S = 0.5
+# How slow a disk may be before writing the file anew is taken for a hang.
+CLEAN_S_MIN, CLEAN_BYTES_PER_S_MIN = 120.0, 2_000_000
 _READ_ROWS = 1000
 _NAMES_ROWS = 5000
 _QUARANTINE_ROWS = 500
@@ -214,12 +217,25 @@ def _say_done(job: Job, store: Store, now_ns: int) -> None:
     store.act(act, now_ns)
 
 
-def clean(store: Store, meanwhile: Callable[[], bool]) -> Iterator[float]:
+def clean(
+    store: Store,
+    meanwhile: Callable[[], bool],
+    may_take: Callable[[float], AbstractContextManager[None]],
+) -> Iterator[float]:
     """Writes the file anew and empties its log; where it has to wait, for so many seconds."""
-    _log.warning("writing the database anew, so that nothing of it is left over: events wait")
-    while not store.rewrite(meanwhile):
-        yield CLEAN_AGAIN_S
-    while not store.empty_log():
+    seconds = CLEAN_S_MIN + store.size_bytes / CLEAN_BYTES_PER_S_MIN
+    _log.info("writing the database anew, so that nothing of it is left over: events wait")
+    written = False
+    while not written:
+        with may_take(seconds):
+            written = store.rewrite(meanwhile)
+        if not written:
+            yield CLEAN_AGAIN_S
+    while True:
+        with may_take(seconds):
+            emptied = store.empty_log()
+        if emptied:
+            return
         yield CLEAN_AGAIN_S
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 # A message is for one moment; a service manager that does not read must not hold up a commit.
 SEND_TIMEOUT_S = 5.0
@@ -49,6 +49,23 @@ def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None
     except ValueError:
         return None
     return timeout_s / FEEDS_PER_TIMEOUT if timeout_s > 0 else None
+
+
+@contextlib.contextmanager
+def may_take(seconds: float) -> Iterator[None]:
+    """Has the watchdog wait for so long within a `with`: for what is long and is no hang.
+
+    Where it already waits longer nothing changes.
+    """
+    interval_s = watchdog_interval_s()
+    if interval_s is None or interval_s * FEEDS_PER_TIMEOUT >= seconds:
+        yield
+        return
+    send(f"WATCHDOG_USEC={int(seconds * 1e6)}\nWATCHDOG=1", wait=True)
+    try:
+        yield
+    finally:
+        send(f"WATCHDOG_USEC={os.environ['WATCHDOG_USEC']}\nWATCHDOG=1", wait=True)
 
 
 class Notifier:

@@ -95,6 +95,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             store,
             forgotten.file_beside(config.database),
             meanwhile=lambda: signals.received is None,
+            may_take=notify.may_take,
         )
         daemon = Daemon(config, store, receiver, outboxes, tell=lock.tell, worker=worker)
         teller = _Teller(daemon, lock)

@@ -210,6 +210,17 @@ class Store:
         """Where the chain ends on the disk: what is told outside must not go with the power."""
         return self._head_on_disk
 
+    def problem(self, error: Exception) -> Exception:
+        """What an error in reading by `connection` means."""
+        return translate(error, self._path)
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the database is, without its log."""
+        query = self._connection.execute
+        pages, size = (int(query(f"PRAGMA page_{n}").fetchone()[0]) for n in ("count", "size"))
+        return pages * size
+
     @property
     def next_event(self) -> int:
         """The id that the next event will have."""
@@ -477,8 +488,7 @@ class Store:
         query = self._connection.execute
         folder = os.statvfs(self._path.parent)
         free = folder.f_bavail * folder.f_frsize
-        pages, size = (int(query(f"PRAGMA page_{n}").fetchone()[0]) for n in ("count", "size"))
-        needed = _REWRITE_COPIES * pages * size
+        needed = _REWRITE_COPIES * self.size_bytes
         if free < needed:
             raise NotYet(
                 f"{self._path}: to write it anew takes {needed} bytes for a while, "

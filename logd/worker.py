@@ -31,9 +31,15 @@ _CHANGED = (TypeError, ValueError, AttributeError, LookupError)
 _log = logging.getLogger("logd")
 
 
+# Told that what comes takes so many seconds at most, and cannot be parted.
+MayTake = Callable[[float], contextlib.AbstractContextManager[None]]
+
+
 class Worker:
-    """The jobs of one open store. `meanwhile` is asked now and then during what takes long and
-    cannot be parted; on its False that is given up, to be done at another time.
+    """The jobs of one open store.
+
+    What takes long and cannot be parted is done within `may_take`. `meanwhile` is asked now and
+    then during it; on its False it is given up, to be done at another time.
     """
 
     def __init__(
@@ -43,12 +49,14 @@ class Worker:
         clock_ns: Callable[[], int] = time.time_ns,
         monotonic_s: Callable[[], float] = time.monotonic,
         meanwhile: Callable[[], bool] = lambda: True,
+        may_take: MayTake = lambda _seconds: contextlib.nullcontext(),
     ) -> None:
         self._store = store
         self._list_file = list_file
         self._clock_ns = clock_ns
         self._monotonic_s = monotonic_s
         self._meanwhile = meanwhile
+        self._may_take = may_take
         self._steps = Steps(store, clock_ns)
         self._job: Job | None = None
         self._work: Iterator[float | None] | None = None
@@ -75,14 +83,18 @@ class Worker:
 
     def look(self) -> None:
         """Whether there is something to do. What is only to be recorded waits for no other job."""
-        with contextlib.suppress(NotYet):
+        try:
             job = jobs.next_open(self._store.connection)
             while job is not None and job.kind == jobs.RECORD:
                 self._finish(job, record=job.params)
                 job = jobs.next_open(self._store.connection)
-            if self._job is None:
-                self._job = job
-                self.due_s = _NEVER_S if job is None else self._monotonic_s()
+        except NotYet:
+            return  # at the next look, then
+        except DatabaseError as error:
+            raise self._store.problem(error) from error
+        if self._job is None:
+            self._job = job
+            self.due_s = _NEVER_S if job is None else self._monotonic_s()
 
     def step(self) -> None:
         """Works for STEP_S at most, then rests for as long as it took.
@@ -107,7 +119,8 @@ class Worker:
 
     def _step(self, job: Job) -> float | None:
         if self._work is None:
-            _log.warning("job %d, %s: %s", job.id, job.kind, job.phase)
+            _log.info("job %d, %s: %s", job.id, job.kind, job.phase)
+            job.trouble = None
             self._work = self._begin(job)
         try:
             return next(self._work)
@@ -118,7 +131,7 @@ class Worker:
     def _begin(self, job: Job) -> Iterator[float | None]:
         store = self._store
         if job.kind == jobs.FORGET and job.phase == jobs.CLEAN:
-            yield from clean(store, self._meanwhile)
+            yield from clean(store, self._meanwhile, self._may_take)
             store.act(
                 lambda connection, _: jobs.finish_cleaned(connection, self._clock_ns()),
                 self._clock_ns(),
@@ -142,22 +155,29 @@ class Worker:
 
         self._store.act(act, now_ns)
 
-    def _wait_for(self, problem: Exception) -> None:
+    def _wait_for(self, error: Exception) -> None:
         """What has got done is in the database: it goes on from there."""
         assert self._job is not None
-        job = jobs.read(self._store.connection, self._job.id)
-        self._job, self._work = job, None
-        if job is not None and job.trouble != str(problem):
-            _log.warning("job %d, %s: waits: %s", job.id, job.kind, problem)
-            job.trouble = str(problem)
+        problem = error if isinstance(error, NotYet) else self._store.problem(error)
+        said, self._work = self._job.trouble, None
+        try:
+            self._job = jobs.read(self._store.connection, self._job.id)
+        except DatabaseError as other:
+            raise self._store.problem(other) from other
+        if self._job is not None and said != str(problem):
+            _log.warning("job %d, %s: waits: %s", self._job.id, self._job.kind, problem)
+            self._job.trouble = str(problem)
             with contextlib.suppress(NotYet):  # as long as that is what it waits for
-                self._store.act(lambda connection, _: job.save(connection), self._clock_ns())
+                self._store.act(lambda connection, _: self._save(connection), self._clock_ns())
+
+    def _save(self, connection: Any) -> None:
+        assert self._job is not None
+        self._job.save(connection)
 
     def _give_up(self, problem: Exception) -> None:
         """Somebody has changed what is stored: no daemon will get over it."""
         assert self._job is not None
-        _log.warning("job %d, %s: given up: %s", self._job.id, self._job.kind, problem)
         job, self._job, self._work = self._job, None, None
-        self._finish(
-            job, trouble=f"given up, something stored was changed ({problem}): see `logd verify`"
-        )
+        what = f"given up: something stored was changed ({type(problem).__name__}); see logd verify"
+        _log.error("job %d, %s: %s", job.id, job.kind, what)
+        self._finish(job, trouble=what)

@@ -181,6 +181,17 @@ def test_what_is_said_again_and_again_is_said_at_a_bounded_rate(
     assert len(manager.heard) == 10
 
 
+def test_writing_the_file_anew_is_no_hang_and_the_watchdog_is_told_so(
+    instance: Instance, manager: Manager
+) -> None:
+    instance.start(env=manager.env | {"WATCHDOG_USEC": WATCHDOG_USEC})
+    instance.cli("forget", "7", "--yes")
+    said = manager.hears("WATCHDOG_USEC=")
+    assert int(said.split("\n")[0].split("=")[1]) >= 120 * 10**6
+    assert said.endswith("\nWATCHDOG=1")
+    assert manager.hears("WATCHDOG_USEC=") == f"WATCHDOG_USEC={WATCHDOG_USEC}\nWATCHDOG=1"
+
+
 def test_without_a_manager_nothing_is_said_and_nothing_breaks(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

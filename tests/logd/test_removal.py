@@ -415,3 +415,19 @@ def test_what_was_tampered_with_after_a_removal_is_said(
         )
     )
     assert any(expected in finding for finding in trail.findings()), trail.findings()
+
+
+def test_a_job_that_meets_what_was_tampered_with_ends_says_so_and_keeps_no_name(
+    trail: Trail,
+) -> None:
+    """Batches are gone: nobody can tell which leaves to keep. The next job is worked at."""
+    trail.fill(50)
+    trail.store.connection.execute("PRAGMA foreign_keys = OFF")
+    trail.store.connection.execute("DELETE FROM batch WHERE id < 5")
+    job_id = trail.ask(FORGET, users=["3"])
+    while (job := trail.job(job_id)).finished_ns is None:
+        trail.worker.step()
+    assert job.trouble is not None
+    assert "see logd verify" in job.trouble
+    assert job.params == {}
+    trail.finish(trail.ask(PRUNE, before={}))
