@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from logd import forgotten, jobs, keyfile
+from logd import forgotten, jobs, keyfile, rekeying
 from logd.config import Config
 from logd.database import Connection, DatabaseError, connect, translate
 from logd.errors import AlreadyRunning, LogdError, NoDatabase
@@ -55,20 +55,15 @@ def carry_out(
                 return job
 
 
-def record(config: Config, event_type: str, props: Mapping[str, Any]) -> None:
-    """Has an event of logd's own written: that a command did something to the trail. On the disk
-    when this returns. Raises LogdError kinds.
-    """
-    carry_out(config, jobs.RECORD, {"type": event_type, "props": dict(props)})
-
-
 def _alone(
     config: Config, kind: str, params: Mapping[str, Any], job_id: int | None, tell: Tell
 ) -> Job:
     """With the instance's lock: the daemon's steps, without the daemon."""
+    key = keyfile.read(config.key_file)
+    rekeying.finish(config, key)
     store = Store(
         config.database,
-        keyfile.read(config.key_file),
+        key,
         time.time_ns(),
         config.quarantine_rows_max,
         config.cache_bytes_max,

@@ -61,7 +61,6 @@ class Daemon(Delivery[OpenOutbox]):
         self._work_look_due_s = self._worked_s = 0.0
         self._at_work = False  # between start and stop: neither is to wait for a job
         self._tell = tell  # what nothing can be stored for; None once that is over
-        self._announced_due_s = 0.0
         self._started_ns = clock_ns()
         self._wait_max_s = float("inf")
         self._anchors = anchors.Pace(config.anchor_interval_s)
@@ -107,7 +106,6 @@ class Daemon(Delivery[OpenOutbox]):
             closed = self._inotify.names() if self._inotify else set()
             self.step(self._receiver.datagrams(), closed, time.monotonic())
             self._say_usage()
-            self._store_announced()
             if self._at_work:
                 self._work()
             self._say_anchor()
@@ -157,17 +155,6 @@ class Daemon(Delivery[OpenOutbox]):
                 "in %d files, is of user %d",
                 total, self._config.outboxes_bytes_max, size, files, uid,
             )  # fmt: skip
-
-    def _store_announced(self) -> None:
-        """What commands did to the trail meanwhile becomes events of it, once a look interval."""
-        now_s = time.monotonic()
-        if now_s < self._announced_due_s:
-            return
-        self._announced_due_s = now_s + self._look_interval_s
-        try:
-            self._store.record_announced(self._clock_ns())
-        except NotYet as problem:
-            self._say("%s Events of commands wait.", problem)
 
     def _work(self) -> None:
         """A step at stored events, when nothing waits for a commit."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from logd import keyfile, own
+from logd import jobs, keyfile
 from logd.config import Config
 from logd.database import Connection, DatabaseError, connect, translate
 from logd.migrations import check_not_older
@@ -46,7 +46,8 @@ def note(config: Config, copy: Copy, said: Mapping[str, Any], gone: Iterable[str
             "INSERT INTO copy (kind, made_ns, expires_ns, place) VALUES (?, ?, ?, ?)",
             (copy.kind, copy.made_ns, copy.expires_ns, copy.place),
         )
-        own.announce(connection, _EVENT_TYPES[copy.kind], said)
+        record = {"type": _EVENT_TYPES[copy.kind], "props": dict(said)}
+        jobs.ask(connection, jobs.RECORD, record, copy.made_ns)  # the daemon stores it
         connection.execute("COMMIT")
     except DatabaseError as error:
         raise translate(error, config.database) from error

@@ -200,7 +200,7 @@ MIGRATIONS: list[tuple[str, str]] = [
         """,
     ),
     (
-        "copies of the trail, and events of logd's own",
+        "copies of the trail",
         """
         CREATE TABLE copy (                 -- backups and exports: where else events may be read
             id INTEGER PRIMARY KEY,
@@ -208,11 +208,6 @@ MIGRATIONS: list[tuple[str, str]] = [
             made_ns INTEGER NOT NULL,
             expires_ns INTEGER,             -- NULL: nobody has said
             place TEXT NOT NULL
-        );
-        CREATE TABLE announced (            -- by commands, for the daemon to store as events
-            id INTEGER PRIMARY KEY,
-            type TEXT NOT NULL,
-            props BLOB NOT NULL
         );
         """,
     ),

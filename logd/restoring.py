@@ -18,6 +18,7 @@ from logd.database import Connection, DatabaseError, change_key, connect, transl
 from logd.errors import CannotCreate, NoDatabase
 from logd.migrations import check_not_newer, schema_version
 from logd.store import Store
+from logd.worker import Worker
 
 KIND = "replaced"
 
@@ -111,6 +112,7 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
         store = Store(new, key, now_ns, config.quarantine_rows_max, config.cache_bytes_max)
         try:
             _say(store, planned, kept, now_ns)
+            _forget_again(store, forgotten.file_beside(database), stop)
         finally:
             store.close()
         made = copying.check(new, key, stop, bar)
@@ -194,3 +196,12 @@ def _say(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
         store.add_own(batch, "trail_restored", said, now_ns)
 
     store.act(work, now_ns)
+
+
+def _forget_again(store: Store, list_file: Path, stop: Stop) -> None:
+    """Erases who was forgotten since the backup, and does what else the daemon had left to do."""
+    worker = Worker(store, list_file, meanwhile=lambda: stop.asked is None)
+    while worker.due_s < float("inf"):
+        stop.check()
+        time.sleep(max(0.0, worker.due_s - time.monotonic()))
+        worker.step()

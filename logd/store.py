@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 
-from logd import __version__, blocks, chain, forgotten, mentions, own, removed, rollups
+from logd import __version__, blocks, chain, forgotten, mentions, removed, rollups
 from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, PERSON_ERASED, Batch, Producer
 from logd.chain import Head
 from logd.database import Connection, DatabaseError, connect, is_interrupt, translate
@@ -187,23 +187,6 @@ class Store:
     def record(self, event_type: str, props: Mapping[str, Any], now_ns: int) -> None:
         """Stores an event of logd's own: something was done to the trail. Raises as `commit`."""
         self.act(lambda _, batch: self.add_own(batch, event_type, props, now_ns), now_ns)
-
-    def record_announced(self, now_ns: int) -> None:
-        """Stores what commands have announced, if there is anything; raises as `commit` does."""
-        try:
-            waiting = own.announced(self._connection)
-        except DatabaseError as error:
-            raise translate(error, self._path) from error
-        if not waiting:
-            return
-
-        def work(connection: Connection, batch: Batch) -> None:
-            # In the same transaction, so that each becomes an event once.
-            own.forget_announced(connection, waiting[-1].row)
-            for event in waiting:
-                self.add_own(batch, event.type, event.props, now_ns)
-
-        self.act(work, now_ns)
 
     @property
     def head(self) -> Head:

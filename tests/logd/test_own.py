@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from logd import keyfile, own
+from logd import jobs, keyfile
 from logd.batch import Batch, Producer
 from logd.database import connect
-from logd.errors import NotYet
 from logd.store import Store
 from logd.verify import verify
 from shared.client import Client
@@ -26,9 +25,7 @@ def test_an_event_of_logds_own_is_chained_like_every_other(directory: Path) -> N
     batch = Batch(10, 1000)
     batch.add(producer, 1, Event("login", 5, "7", b"\x80"), 1)
     store.commit(batch, 8)
-    for _ in range(2):
-        own.announce(store.connection, "trail_exported", {"events": 2})
-    store.record_announced(9)
+    store.record("trail_exported", {"events": 2}, 9)
     rows = store._connection.execute(
         "SELECT t.name, e.user, e.ts_ns, e.sequence FROM event e JOIN event_type t ON t.id = e.type"
     ).fetchall()
@@ -36,18 +33,17 @@ def test_an_event_of_logds_own_is_chained_like_every_other(directory: Path) -> N
         ("trail_backed_up", None, 7, 1),
         ("login", "7", 5, 1),
         ("trail_exported", None, 9, 2),
-        ("trail_exported", None, 9, 3),
     ]
     verdict = verify(store._connection)
     assert (verdict.findings, verdict.head) == ([], store.head.hash.hex())
-    assert (store.head.batch, store.head.events) == (3, 4)
+    assert (store.head.batch, store.head.events) == (3, 3)
     counters = dict(store._connection.execute("SELECT name, value FROM counter").fetchall())
-    assert (counters["stored"], counters["own"]) == (4, 3)
+    assert (counters["stored"], counters["own"]) == (3, 2)
     assert list(store.unfinished()) == [], "its producer has ended: nothing of it can be lost"
     store.close()
 
 
-def test_what_a_command_announces_the_daemon_stores_once_and_the_sums_add_up(
+def test_what_a_command_says_beside_the_daemon_is_stored_once_and_the_sums_add_up(
     instance: Instance,
 ) -> None:
     instance.start()
@@ -55,7 +51,8 @@ def test_what_a_command_announces_the_daemon_stores_once_and_the_sums_add_up(
         assert client.emit("login", user="7", durable=True)
         connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
         for number in range(3):
-            own.announce(connection, "trail_exported", {"events": number})
+            said = {"type": "trail_exported", "props": {"events": number}}
+            jobs.ask(connection, jobs.RECORD, said, 1)
         connection.close()
         until(lambda: instance.status()["own"] == 3, "they are stored")
         assert client.emit("login", user="8", durable=True)
@@ -71,26 +68,6 @@ def test_what_a_command_announces_the_daemon_stores_once_and_the_sums_add_up(
     instance.start()
     assert instance.status()["own"] == 3, "not again by the next daemon"
     instance.cli("verify")
-
-
-def test_what_cannot_be_stored_now_stays_announced(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(directory / "a.db", os.urandom(32), 1, 10)
-    own.announce(store.connection, "trail_exported", {})
-
-    def full(*_: object) -> None:
-        raise NotYet("full")
-
-    monkeypatch.setattr(store, "_transact", full)
-    with pytest.raises(NotYet):
-        store.record_announced(5)
-    monkeypatch.undo()
-    store.record_announced(6)
-    store.record_announced(7)
-    rows = store._connection.execute("SELECT sequence, ts_ns FROM event").fetchall()
-    assert rows == [(1, 6)]
-    store.close()
 
 
 @pytest.mark.parametrize("event_type", sorted(OWN_TYPES))
