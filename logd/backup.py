@@ -18,15 +18,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from logd import copying, instance, keyfile
+from logd import copying, forgotten, instance, keyfile
 from logd.chain import Head
 from logd.config import Config
 from logd.copying import Bar, Stop
 from logd.database import Connection
 from logd.elsewhere import BACKUP, Copy, note
 from logd.errors import CannotCreate, LogdError, NotYet, cannot_write
+from logd.migrations import schema_version
 
 DAY_NS = 86_400 * 10**9
+FORGOTTEN_SCHEMA = 3  # has a list of forgotten persons
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def backup(
             checked = copying.check(unfinished, keyfile.read(config.key_file), stop, bar)
             copying.give_to_owner_of(config.database, unfinished)
             copying.flush(unfinished)
+            _list_forgotten(connection, directory / name)
             unfinished.rename(directory / name)
             copying.flush(directory)
     finally:
@@ -173,6 +176,14 @@ def _alone(fd: int, directory: Path) -> bool:
             ) from error
         return False  # a file system that cannot lock a directory
     return True
+
+
+def _list_forgotten(connection: Connection, path: Path) -> None:
+    """Beside it lies who was forgotten: older backups there are restored without them, then, also
+    when the database is gone.
+    """
+    if schema_version(connection) >= FORGOTTEN_SCHEMA:
+        forgotten.merge_file(forgotten.file_beside(path), forgotten.load(connection).entries)
 
 
 def _check_room(connection: Connection, directory: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from logd import backup as backups
-from logd import database, keyfile
+from logd import database, forgotten, keyfile
 from logd.backup import DAY_NS, Backup, Keep, expired
 from logd.copying import Interrupted, Stop
 from logd.database import Connection, connect
@@ -121,6 +121,28 @@ def test_with_the_daemon_stopped_the_trail_is_told_at_its_next_start(instance: I
     instance.start()
     until(lambda: instance.status()["own"] == 1, "the event is stored")
     check_sums(instance.settle(), attempted=10, accepted=10)
+    instance.cli("verify")
+
+
+def test_who_was_forgotten_is_listed_beside_it_for_the_older_ones_there(
+    instance: Instance,
+) -> None:
+    """By a token, so that the list names nobody."""
+    instance.start()
+    emit(instance, 5, mark="somebody")
+    old = make_at(instance, time.time_ns() - DAY_NS)
+    instance.cli("forget", "somebody", "--yes")
+    made = Path(make(instance)["backup"])
+    instance.stop()
+    listed = forgotten.read_file(forgotten.file_beside(made))
+    copy = opened(instance, made)
+    assert set(listed) == {forgotten.load(copy).token("somebody")}
+    copy.close()
+    assert b"somebody" not in forgotten.file_beside(made).read_bytes()
+    for path in (instance.config.database, forgotten.file_beside(instance.config.database)):
+        path.unlink()  # the disk with the database is gone
+    instance.cli("restore", "--yes", str(old.path))
+    assert instance.events("--user", "somebody") == []
     instance.cli("verify")
 
 

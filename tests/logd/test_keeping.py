@@ -236,7 +236,8 @@ def test_a_command_can_have_an_event_of_logds_own_written(served: Instance) -> N
     for place in ("without a daemon", "by the daemon"):
         if served.daemon is None and place == "by the daemon":
             served.start()
-        asking.record(served.config, "trail_exported", {"place": place})
+        record = {"type": "trail_exported", "props": {"place": place}}
+        asking.carry_out(served.config, jobs.RECORD, record)
     own = [event for event in served.events() if event["type"] == "trail_exported"]
     assert [event["props"]["place"] for event in own] == ["without a daemon", "by the daemon"]
     assert served.status()["own"] == 2
