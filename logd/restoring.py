@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from logd import anchors, copying, forgotten, keyfile, offline, rekeying
-from logd.batch import Batch
+from logd.batch import LOST_RESTORED, Batch
 from logd.chain import Head
 from logd.config import Config
 from logd.copying import Bar, Checked, Stop
@@ -19,10 +19,22 @@ from logd.errors import CannotCreate, NoDatabase
 from logd.migrations import check_not_newer, schema_version
 from logd.store import Store
 from logd.worker import Worker
+from shared.schema import INT64_MAX, OWN_TYPES
 
 KIND = "replaced"
 
 CopyRow = tuple[str, int, int | None, str]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A producer that has got further than the backup knows, or has ended since."""
+
+    uid: int
+    id: int
+    watermark: int
+    has_outbox: bool  # it may be there yet, and hold some of it
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,7 @@ class Replaced:
     restores: tuple[anchors.Restore, ...] = ()
     forgotten: dict[bytes, int] = field(default_factory=dict)
     copies: tuple[CopyRow, ...] = ()
+    ahead: tuple[Stream, ...] = ()
 
     def batch_max(self, kept: int) -> int | None:
         """The highest batch there ever was that goes, if all past `kept` does; None: unknown."""
@@ -85,8 +98,8 @@ def plan(config: Config, backup: Path, key_file: Path | None, stop: Stop, bar: B
         check_not_newer(connection)
         if schema_version(connection) == 0:
             raise NoDatabase(f"{backup}: there is no trail in it.")
-    found = copying.check(backup, backup_key, stop, bar)
-    return Plan(backup, backup_key, key, found, _look(config, key))
+        found = copying.check(backup, backup_key, stop, bar)
+        return Plan(backup, backup_key, key, found, _look(config, key, connection))
 
 
 def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) -> Restored:
@@ -142,7 +155,7 @@ def _change_key(path: Path, old: bytes, new: bytes) -> None:
         raise translate(error, path) from error
 
 
-def _look(config: Config, key: bytes) -> Replaced:
+def _look(config: Config, key: bytes, backup: Connection) -> Replaced:
     """What is in the database's place, its log moved into it."""
     there = config.database.exists()
     connection = offline.merge_log(config.database, key)
@@ -162,15 +175,55 @@ def _look(config: Config, key: bytes) -> Replaced:
             copies = connection.execute(
                 "SELECT kind, made_ns, expires_ns, place FROM copy ORDER BY id"
             ).fetchall()
-        return Replaced(there, head, tuple(anchors.restores(connection)), persons, tuple(copies))
+        return Replaced(
+            there,
+            head,
+            tuple(anchors.restores(connection)),
+            persons,
+            tuple(copies),
+            tuple(_ahead(connection, backup)),
+        )
     except DatabaseError:
         return Replaced(there)  # damaged: what it held goes with it
     finally:
         connection.close()
 
 
+def _ahead(connection: Connection, backup: Connection) -> Iterator[Stream]:
+    """Who has gone on since the backup; logd's own events aside, which nobody emitted."""
+    own = {
+        row
+        for (row,) in connection.execute(
+            "SELECT DISTINCT producer FROM event WHERE type IN"  # noqa: S608 - question marks only
+            f" (SELECT id FROM event_type WHERE name IN ({', '.join('?' * len(OWN_TYPES))}))",
+            list(OWN_TYPES),
+        )
+    }
+    for row, uid, key, watermark, has_outbox, ended, pid in connection.execute(
+        "SELECT id, uid, key, watermark, has_outbox, ended, pid FROM producer"
+    ):
+        known = backup.execute(
+            "SELECT watermark, ended FROM producer WHERE uid = ? AND key = ?", (uid, key)
+        ).fetchone() or (0, 0)
+        if row not in own and (watermark, ended) > known:
+            yield Stream(uid, int(key, 16), watermark, bool(has_outbox and not ended), pid)
+
+
+def _book(store: Store, batch: Batch, stream: Stream) -> None:
+    """What is nowhere any more is lost, by its numbers; where an outbox may hold some of it, the
+    daemon will tell.
+    """
+    producer = store.producer(stream.uid, stream.id)
+    producer.pid, producer.has_outbox = stream.pid, stream.has_outbox
+    producer.ended = not stream.has_outbox
+    batch.note(producer)
+    if producer.ended and stream.watermark > producer.taken:
+        batch.lose(producer, producer.taken + 1, stream.watermark, LOST_RESTORED)
+        producer.taken = stream.watermark
+
+
 def _say(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
-    """The event, and what is known of copies since the backup was made."""
+    """The event, and what the replaced database knows since: of copies, and of what is lost now."""
     found, replaced = planned.found, planned.replaced
     said: dict[str, Any] = {
         "backup_batch": found.head.batch,
@@ -193,6 +246,11 @@ def _say(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
             " WHERE NOT EXISTS (SELECT 1 FROM copy WHERE kind = ?1 AND place = ?4)",
             copies,
         )
+        losses = Batch(0, 0, loss_events_max=INT64_MAX)  # it is the database's own word
+        for stream in replaced.ahead:
+            _book(store, losses, stream)
+        batch.losses += losses.losses
+        batch.producers |= losses.producers
         store.add_own(batch, "trail_restored", said, now_ns)
 
     store.act(work, now_ns)

@@ -151,7 +151,7 @@ def restore(config: Config, backup: Path, key_file: Path | None, yes: bool) -> N
         click.echo(f"what it replaced is {done.kept}: remove it once you are sure")
     click.echo(
         "next, start logd. What outboxes still hold is stored again; what is nowhere any more is in"
-        ' the loss ledger, as "restored" or, without its outbox, "outbox gone" (logd losses).'
+        ' the loss ledger as "restored" (logd losses).'
     )
 
 
