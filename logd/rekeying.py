@@ -26,6 +26,7 @@ from logd.errors import (
     NoDatabase,
     cannot_write,
 )
+from logd.migrations import check_not_newer
 from logd.store import Store
 
 # What a modest machine does in a second; a stop is announced by these.
@@ -114,6 +115,7 @@ def _make(config: Config, key: bytes, new_key: bytes, now_ns: int, stop: Stop, b
     try:
         connection = connect(database, key, read_only=True)
         try:
+            check_not_newer(connection)
             copying.copy(connection, database, new, stop, bar)
         finally:
             connection.close()

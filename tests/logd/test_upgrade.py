@@ -1,0 +1,173 @@
+"""A newer program over an older trail, and the other way round."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from logd import cli, keyfile, migrations
+from logd.database import connect
+from logd.migrations import MIGRATIONS, schema_version
+from logd.store import Store
+from logd.verify import verify
+from tests.logd.older import older
+from tests.logd.test_blocks import made_up
+from tests.progress import Progress
+from tests.support import Instance, check_streams, check_sums, emitters, until
+
+EVENTS = 20_000
+NEWEST = len(MIGRATIONS)
+OLDER = range(1, NEWEST)
+
+
+def upgrade(instance: Instance, schema: int, events: int, emitted: int) -> float:
+    """Starts the daemon on an older trail while two emitters emit; how many seconds until it was
+    ready. Every sum is checked.
+    """
+    older(
+        instance.config.database,
+        keyfile.read(instance.config.key_file),
+        schema,
+        islice(made_up(), events),
+    )
+    assert f"whole: {events:,} events" in instance.cli("verify"), "before, too"
+    with emitters(instance, count=2, events=emitted) as running:
+        until(lambda: all(e.accepted for e in running), "events")
+        began_s = time.monotonic()
+        daemon = instance.start()
+        took_s = time.monotonic() - began_s
+        for emitter in running:
+            emitter.finish()
+        refused = sum(e.refused for e in running)
+    said = f"bringing the database from schema {schema} to {NEWEST}"
+    assert any(said in line for line in daemon.lines)
+    status = instance.settle()
+    accepted = events + 2 * emitted
+    check_sums(status, attempted=accepted + refused, accepted=accepted, refused=refused)
+    assert (status["stored"], status["lost"], status["schema"]) == (accepted, 0, NEWEST)
+    assert f"whole: {accepted:,} events" in instance.cli("verify")
+    return took_s
+
+
+@pytest.mark.parametrize("schema", OLDER)
+def test_an_older_trail_is_brought_up_to_date_and_what_comes_meanwhile_is_stored(
+    instance: Instance, schema: int
+) -> None:
+    upgrade(instance, schema, EVENTS, 2000)
+    events = instance.events()
+    assert sorted(check_streams(events).values()) == [2000, 2000, EVENTS]
+    instance.stop()
+    again = instance.start()
+    assert not any("bringing" in line for line in again.lines), "once"
+
+
+@pytest.mark.long(minutes=3)
+def test_1000000_events_of_each_older_schema_are_brought_up_to_date(
+    instance: Instance, progress: Progress
+) -> None:
+    for schema in progress(OLDER, "schemas"):
+        took_s = upgrade(instance, schema, 1_000_000, 20_000)
+        progress.note = f"from schema {schema} in {took_s:.1f} s"
+        instance.stop()
+        for path in instance.directory.glob("activity.db*"):
+            path.unlink()
+
+
+def killed_while_it_says(path: Path, key: bytes, number: int) -> bool:
+    """Opens the database as a start does, in a fork that kills itself when it says so for the
+    `number`th time how far it is; whether it came to that.
+    """
+    pid = os.fork()
+    if pid == 0:
+
+        class Dying(logging.Handler):
+            said = 0
+
+            def emit(self, record: logging.LogRecord) -> None:
+                self.said += 1
+                if self.said == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        logging.getLogger("logd").addHandler(Dying())
+        migrations.PROGRESS_INTERVAL_S = 0.0
+        migrations.PROGRESS_STEPS = 5000
+        try:
+            Store(path, key, 2, 10)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
+@pytest.fixture(scope="module")
+def key() -> bytes:
+    return os.urandom(32)
+
+
+@pytest.fixture(scope="module")
+def of_schema_1(key: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trail of schema 1."""
+    path = tmp_path_factory.mktemp("older") / "a.db"
+    older(path, key, 1, islice(made_up(), EVENTS))
+    return path
+
+
+def test_killed_in_the_middle_of_it_the_next_start_brings_it_up_to_date(
+    of_schema_1: Path, key: bytes, directory: Path
+) -> None:
+    """At a later and later moment, until it is done before that."""
+    path, kills, number = directory / "a.db", 0, 1
+    shutil.copy(of_schema_1, path)
+    while killed_while_it_says(path, key, number):
+        kills += 1
+        number *= 2
+        connection = connect(path, key, read_only=True)
+        assert 1 <= schema_version(connection) <= NEWEST
+        verdict = verify(connection)
+        assert (verdict.findings, verdict.events) == ([], EVENTS)
+        connection.close()
+    assert kills > 4
+    store = Store(path, key, 3, 10)
+    assert store.schema == NEWEST
+    assert verify(store.connection).findings == []
+    store.close()
+
+
+ARGUMENTS = {
+    "forget": ("7", "--yes"),
+    "restore": ("{newer}", "--yes"),
+    "tail": ("-n", "1"),
+}
+
+
+@pytest.mark.parametrize("command", sorted(set(cli.main.commands) - {"init"}))
+def test_an_older_program_refuses_a_newer_trail_whatever_it_is_asked(
+    instance: Instance, command: str
+) -> None:
+    with open(instance.config.path, "a") as file:
+        file.write('retention.page_view = "1d"\n')
+    database = instance.config.database
+    Store(database, keyfile.read(instance.config.key_file), 1, 10).close()
+    connection = connect(database, keyfile.read(instance.config.key_file))
+    connection.execute("INSERT INTO migration VALUES (99, 'from the future', 1)")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    newer = shutil.copy(database, instance.directory / "newer.db")
+    before = database.read_bytes()
+    arguments = [argument.format(newer=newer) for argument in ARGUMENTS.get(command, ())]
+    said = instance.cli(command, *arguments, code=65)
+    assert "schema 99" in said and "Install the newer logd" in said
+    assert "Nothing was changed" in said
+    assert database.read_bytes() == before
+    names = {path.name for path in instance.directory.iterdir()}
+    assert names <= {
+        *("logd.toml", "logd.key", "logd.sock.outboxes", "newer.db", "newer.db-wal"),
+        *("activity.db", "activity.db-wal", "activity.db-shm", "activity.db.lock", "newer.db-shm"),
+    }, "and nothing was left"
