@@ -10,7 +10,17 @@ from typing import Any
 import click
 
 from logd import __version__
-from logd.commands import checking, copies, exporting, keeping, persons, reading, serving, verifying
+from logd.commands import (
+    checking,
+    copies,
+    exporting,
+    keeping,
+    persons,
+    reading,
+    serving,
+    verifying,
+    watching,
+)
 from logd.commands.options import fail
 from logd.commands.teaching import Group
 from logd.database import DatabaseError, translate
@@ -68,7 +78,7 @@ SECTIONS = {
         *(keeping.prune, keeping.forget),
     ),
     "Check": (
-        *(serving.status, checking.check, verifying.verify),
+        *(serving.status, watching.metrics, checking.check, verifying.verify),
         *(reading.losses, reading.quarantine),
     ),
 }

@@ -30,6 +30,8 @@ query_socket = "query.sock"       # reports are asked here
 query_socket_mode = "0600"
 # query_uids = [33]               # further users who may ask for reports
 # query_group = "logd-read"       # and the members of a group
+# metrics = "metrics.sock"        # Prometheus reads here: a socket, or "127.0.0.1:9464"; off
+# metrics_socket_mode = "0600"
 
 # Outboxes are plain text and belong in memory. By default in /dev/shm, under a name made from the
 # socket's path. many_users lets processes of other users have outboxes there (mode 3733).
@@ -97,6 +99,8 @@ class Config:
     query_socket_mode: int = 0o600
     query_uids: tuple[int, ...] = ()
     query_group: str | None = None
+    metrics: Path | tuple[str, int] | None = None
+    metrics_socket_mode: int = 0o600
     many_users: bool = False
     batch_events_max: int = 20_000
     batch_bytes_max: int = 8 * 1024 * 1024
@@ -164,10 +168,10 @@ def parse(text: str, file: Path) -> Config:
     for name, default in _PATHS.items():
         values[name] = Path(os.path.normpath(folder / values.get(name, default)))
         if name.endswith("socket"):
-            try:
-                check_socket_path(values[name])
-            except PathTooLong as error:
-                raise ConfigError(f"{file}, line {_line_of(text, name)}: {error}") from error
+            _check_socket(values[name], file, _line_of(text, name))
+    if isinstance(values.get("metrics"), str):
+        values["metrics"] = Path(os.path.normpath(folder / values["metrics"]))
+        _check_socket(values["metrics"], file, _line_of(text, "metrics"))
     if "outbox_directory" in values:
         values["outbox_directory"] = Path(os.path.normpath(folder / values["outbox_directory"]))
     else:
@@ -188,6 +192,13 @@ def query_gid(config: Config) -> int | None:
             f"{config.path}: query_group = {config.query_group!r}: there is no such group here. "
             f"Make it (`groupadd --system {config.query_group}`), or take the line out."
         ) from error
+
+
+def _check_socket(path: Path, file: Path, line: int | str) -> None:
+    try:
+        check_socket_path(path)
+    except PathTooLong as error:
+        raise ConfigError(f"{file}, line {line}: {error}") from error
 
 
 def memory_parts(config: Config) -> dict[str, int]:
@@ -281,6 +292,20 @@ def _text(value: object) -> str:
     return value
 
 
+_ADDRESS = re.compile(r"(?P<host>localhost|127(?:\.\d{1,3}){3}|\[::1\]):(?P<port>\d{1,5})")
+
+
+def _metrics(value: object) -> str | tuple[str, int]:
+    """A path, or an address of this machine only: metrics have no password."""
+    text = _text(value)
+    address = _ADDRESS.fullmatch(text)
+    if address and 0 < int(address["port"]) < 65536:
+        return address["host"].strip("[]"), int(address["port"])
+    if address or re.search(r":\d*$", text):
+        raise ValueError('expected a path, or an address such as "127.0.0.1:9464" or "[::1]:9464"')
+    return text
+
+
 def _mode(value: object) -> int:
     if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
         raise ValueError('expected permissions as octal digits in quotes, such as "0660"')
@@ -354,6 +379,8 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "query_socket_mode": _mode,
     "query_uids": _uids,
     "query_group": _group,
+    "metrics": _metrics,
+    "metrics_socket_mode": _mode,
     "many_users": _truth,
     "batch_events_max": _whole(1, 1_000_000),
     "batch_bytes_max": _whole(64 * 1024, 1024 * 1024 * 1024),

@@ -97,7 +97,7 @@ def open_for_events(config: Config) -> Connection:
     return connection
 
 
-def status(config: Config) -> dict[str, Any]:
+def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
     """The sums of the instance, from its database and its outboxes; the daemon need not run.
 
     Counts are of events, except `commits`, `producers`, and `quarantined`, which also counts
@@ -105,11 +105,14 @@ def status(config: Config) -> dict[str, Any]:
     is what nothing can be stored for just now, or, with no daemon running, what ended the last one.
     `figures` are the daemon's own, or the last one's; `room_s` is how long the first outbox to be
     full has room from now on, if nothing is stored any more, at the pace of its producer.
+
+    With `from_figures` the outboxes are not looked into, only what the daemon says of them: for a
+    process that has an outbox itself, and would drop its lock by opening and closing the file.
     """
     now_ns = time.time_ns()
     totals: dict[str, Any]
     # Outboxes first: what is stored in between is then counted as stored, not as pending.
-    headers, unreadable, usage = _headers(config)
+    headers, unreadable, usage = ({}, 0, {}) if from_figures else _headers(config)
     senders: list[dict[str, Any]] = []
     try:
         connection = open_for_reading(config)
@@ -156,7 +159,7 @@ def status(config: Config) -> dict[str, Any]:
         else:
             _add(survey, header, header.written - watermark, quiet_s if alive else 0.0)
     verified = integrity.last(config)
-    return {
+    state = {
         "at_ns": now_ns,
         "running_pid": pid,
         "trouble": page.trouble and {"what": page.trouble, "since_ns": page.since_ns},
@@ -181,6 +184,11 @@ def status(config: Config) -> dict[str, Any]:
         "integrity": verified and asdict(verified),
         "config": str(config.path),
     }
+    if from_figures:
+        said = figures or Figures()
+        state |= {"pending": said.backlog, "room_s": said.room_s}
+        state |= {"outboxes": said.outboxes, "outboxes_bytes": said.outboxes_bytes}
+    return state
 
 
 def _quiet_s(now_ns: int, pid: int | None, page: lock.Page, figures: Figures | None) -> float:

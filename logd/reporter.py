@@ -207,7 +207,12 @@ def main(config: Config, listener_fd: int) -> None:
     check_not_newer(connection)
     connection.close()
     listener = socket.socket(fileno=listener_fd)
-    Reporter(config, key).serve(listener, sys.stdin.fileno())
+    with contextlib.ExitStack() as stack:
+        if config.metrics is not None:
+            from logd import exporter  # its library, and memory for it, only where it is asked for
+
+            stack.enter_context(exporter.serving(config))
+        Reporter(config, key).serve(listener, sys.stdin.fileno())
 
 
 def _run(listener_fd: str, config_file: str) -> None:

@@ -25,6 +25,13 @@ def test_paths_are_relative_to_the_file() -> None:
     assert parse('database = "/var/lib/x.db"', FILE).database == Path("/var/lib/x.db")
 
 
+def test_metrics_are_off_or_on_a_socket_or_on_this_machine_only() -> None:
+    assert parse(TEMPLATE, FILE).metrics is None
+    assert parse('metrics = "metrics.sock"', FILE).metrics == Path("/srv/logd/metrics.sock")
+    assert parse('metrics = "127.0.0.1:9464"', FILE).metrics == ("127.0.0.1", 9464)
+    assert parse('metrics = "[::1]:1"', FILE).metrics == ("::1", 1)
+
+
 def test_every_setting_of_the_template_is_known_also_those_commented_out() -> None:
     lines = [line.removeprefix("# ") for line in TEMPLATE.splitlines()]
     settings = [line for line in lines if " = " in line and line[0].islower()]
@@ -49,6 +56,9 @@ def test_every_setting_of_the_template_is_known_also_those_commented_out() -> No
         ("query_group = 33", "expected the name of a group in quotes"),
         ("database = 5", "expected a path in quotes"),
         ("database =", "not valid TOML: Invalid value (at"),
+        ('metrics = "0.0.0.0:9464"', 'such as "127.0.0.1:9464" or'),
+        ('metrics = "127.0.0.1:99999"', 'such as "127.0.0.1:9464" or'),
+        (f'metrics = "{"x" * 200}"', "line 1: the socket path"),
         (f'socket = "{"x" * 200}"', "line 1: the socket path"),
         ("retention = 5", "line 1: retention = 5: expected a period for each type"),
         ('[retention]\n\nlogin = "9m"', "line 3: retention of 'login' = '9m': unknown unit 'm'"),
