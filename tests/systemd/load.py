@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +41,7 @@ class Load:
     def _count(self, index: int) -> int:
         return int.from_bytes(self._counters.read_bytes()[index * 8 :][:8], sys.byteorder)
 
-    def go_on(self, events: int = 3000) -> None:
+    def go_on(self, events: int = 1000) -> None:
         """Waits until so many more events have been accepted."""
         goal = self.accepted + events
 
@@ -57,6 +58,18 @@ class Load:
             file.write((1).to_bytes(8, sys.byteorder))
         _, err = self._process.communicate(timeout=DEADLINE_S)
         assert self._process.returncode == 0, err
+
+
+def emit(box: Box, count: int, user: str = "app", options: str = "") -> dict[str, Any]:
+    """A client of that user emits, and ends; its `stats()`."""
+    code = (
+        "import json; from shared.client import Client; "
+        f"c = Client('{SOCKET}'{options}); "
+        f"[c.emit('page_view', user='{user}', props={{'n': n}}) for n in range({count})]; "
+        "print(json.dumps(c.stats()))"
+    )
+    stats: dict[str, Any] = json.loads(box.run(f'runuser -u {user} -- {PYTHON} -c "{code}"'))
+    return stats
 
 
 def difference(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""Every command of systemd/README.md is run, section by section, and does what the page says."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import until
+from tests.systemd.box import SOURCE, Box
+from tests.systemd.load import emit, load
+from tests.systemd.page import commands_by_section
+
+pytestmark = pytest.mark.booted
+PAGE = commands_by_section()
+
+
+def follow(box: Box, heading: str) -> list[str]:
+    """Runs the commands of a section in turn; what each printed."""
+    return [box.run(f"cd {SOURCE} && {command}") for command in PAGE[heading]]
+
+
+def test_what_one_looks_at_first_says_that_it_runs(box: Box) -> None:
+    service, status = follow(box, "Look")
+    assert "active (running)" in service
+    assert "daemon       running" in status
+
+
+def test_an_application_of_ones_own_may_log_once_it_is_in_the_group(box: Box) -> None:
+    assert emit(box, 5, user="www-data")["accepted"] == 0
+    follow(box, "An application of your own")
+    assert emit(box, 5, user="www-data")["accepted"] == 5
+
+
+def test_the_day_two_tasks_lose_nothing_under_load(box: Box) -> None:
+    with load(box):
+        follow(box, "Day-two tasks")
+    assert box.run("systemctl is-active logd classroom").split() == ["active", "active"]
+    assert "whole" in box.run("logd verify")
+
+
+def test_a_day_s_size_is_seen(box: Box) -> None:
+    size, status = follow(box, "Sizing")
+    assert "/var/lib/logd" in size
+    assert "stored" in status
+
+
+def test_with_the_key_encrypted_nothing_of_it_lies_in_the_clear(box: Box) -> None:
+    key = box.path("/etc/logd/logd.key").read_text()
+    before = box.settle()
+    try:
+        said = follow(box, "The key")
+        assert "whole" in said[-1]
+        assert not box.path("/etc/logd/logd.key").exists()
+        assert emit(box, 10)["accepted"] == 10
+    finally:
+        box.run("mv /root/logd.key /etc/logd/logd.key")
+        box.run("rm -r /etc/systemd/system/logd*.service.d && systemctl daemon-reload")
+        box.run("systemctl restart logd")
+    assert box.path("/etc/logd/logd.key").read_text() == key
+    assert box.settle()["stored"] == before["stored"] + 10
+
+
+def test_removed_it_leaves_all_data_and_installed_again_it_goes_on(box: Box) -> None:
+    before = box.settle()
+    follow(box, "Remove it")
+    assert "not-found" in box.run("systemctl show --property=LoadState logd.service")
+    for gone in ("/usr/local/lib/logd", "/usr/local/bin/logd", "/run/logd/writers/outboxes/token"):
+        assert not box.path(gone).exists()
+    for kept in ("/etc/logd/logd.toml", "/etc/logd/logd.key", "/var/lib/logd/activity.db",
+                 "/var/lib/classroom/classroom.db"):  # fmt: skip
+        assert box.path(kept).exists()
+    box.run(f"make -C {SOURCE} install && systemctl enable --now logd.target classroom")
+    until(lambda: box.show("logd", "ActiveState") == "active", "logd runs again")
+    assert box.settle()["stored"] >= before["stored"]
+    assert "whole" in box.run("logd verify")

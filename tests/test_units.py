@@ -1,0 +1,133 @@
+"""The unit files, before anything is booted: what systemd says of them, and what stands in them.
+
+That they work is tests/systemd, which boots one.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from logd.config import TEMPLATE, parse
+from tests.support import ROOT
+from tests.systemd.page import PAGE, commands_by_section, lines
+
+FOLDER = ROOT / "systemd"
+KINDS = ("service", "socket", "timer", "target", "mount")
+UNITS = sorted(path for kind in KINDS for path in FOLDER.glob(f"*.{kind}"))
+SERVICES = [path for path in UNITS if path.suffix == ".service"]
+# In tenths: an exposure of 1.0. systemd-journald has 4.3.
+EXPOSURE_MAX = 10
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here"
+)
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """The units as installed, with a program that is there."""
+    for unit in UNITS:
+        text = unit.read_text().replace("/usr/local/lib/logd/bin/python", sys.executable)
+        (tmp_path / unit.name).write_text(text)
+    return tmp_path
+
+
+def analyze(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", "--no-pager", *arguments],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+@needs_systemd
+def test_systemd_has_nothing_to_say_about_the_units(units: Path) -> None:
+    """It exits with 0 on an unknown key: what counts is that it prints nothing."""
+    done = analyze("verify", *(f"./{unit.name}" for unit in UNITS), folder=units)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+@needs_systemd
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
+def test_every_service_is_exposed_as_little_as_this(units: Path, service: Path) -> None:
+    done = analyze(
+        "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", f"./{service.name}",
+        folder=units,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"Overall exposure level for .*: 0\.\d SAFE", done.stdout)
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
+def test_a_sandbox_is_what_the_score_does_not_see_too(service: Path) -> None:
+    """No core file, no IPC cleaned up under outboxes, and a /run that is read-only in truth."""
+    text = service.read_text()
+    for line in ("LimitCORE=0", "ReadOnlyPaths=/run", "ProtectSystem=strict"):
+        assert f"\n{line}\n" in text
+    assert "\nRemoveIPC=no\n" in text or "\nDynamicUser=yes\n" in text
+    assert ("\nDynamicUser=yes\n" in text) == (service.stem == "logd-hold")
+    if "LoadCredential=" in text:
+        assert "\n#LoadCredentialEncrypted=logd.key:" in text
+
+
+def test_the_installed_configuration_has_every_setting_of_the_template_but_modes() -> None:
+    """Sockets and their modes are systemd's there."""
+
+    def settings(text: str) -> dict[str, object]:
+        table: dict[str, object] = {}
+        for line in text.splitlines():
+            if re.match(r"(# )?[a-z_]+ = ", line):
+                table |= tomllib.loads(line.removeprefix("# "))
+        return table
+
+    text = (FOLDER / "logd.toml").read_text()
+    modes = {"socket_mode", "query_socket_mode"}
+    assert settings(text).keys() == settings(TEMPLATE).keys() - modes
+    config = parse(text, Path("/etc/logd/logd.toml"))
+    assert str(config.key_file) == "/etc/logd/logd.key"
+    assert config.many_users
+
+
+def test_what_is_installed_for_a_wrong_prefix_or_by_nobody_is_refused(tmp_path: Path) -> None:
+    """One line each, and nothing written."""
+    home = tmp_path / "home"
+    done = subprocess.run(
+        [FOLDER / "install", "install"],
+        env={"PATH": "/usr/bin:/bin", "DESTDIR": str(home), "PYTHON": "/nowhere/python3"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Python 3.11 or later is needed" in done.stderr
+    assert not home.exists()
+
+
+def test_every_section_with_commands_is_run_by_a_test() -> None:
+    """tests/systemd/test_page.py runs them, section by section, in a booted systemd."""
+    tests = (ROOT / "tests/systemd/test_page.py").read_text()
+    tests += (ROOT / "tests/systemd/conftest.py").read_text()
+    sections = commands_by_section()
+    assert len(sections) >= 5
+    for heading in sections:
+        assert f'"{heading}"' in tests, heading
+
+
+def test_every_command_in_the_text_is_in_a_block_that_is_run() -> None:
+    run = {command for commands in commands_by_section().values() for command in commands}
+    text = re.sub(r"^```.*?^```$", "", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for span in re.findall(r"`((?:systemctl|logd|journalctl|classroom) [^`]+)`", text):
+        command = " ".join(span.split())
+        assert any(line.startswith(command) for line in run) or command in PROSE, command
+
+
+# Said of an instance in a directory, or named as what prints or takes something.
+PROSE = {"logd init DIR", "logd query"}
+
+
+def test_commands_are_taken_from_a_block_as_a_shell_would() -> None:
+    block = "a b  # why\n# only words\nc \\\n    --long   d\n\n"
+    assert lines(block) == ["a b", "c --long d"]
