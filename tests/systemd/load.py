@@ -19,13 +19,13 @@ _numbers = itertools.count(1)
 class Load:
     """A process of the user `app` that emits until it is told to end; see emitter.py."""
 
-    def __init__(self, box: Box) -> None:
+    def __init__(self, box: Box, program: str = PYTHON) -> None:
         self.name = f"load{next(_numbers)}"
         counters = f"/run/test/{self.name}"
         self._counters = box.path(counters)
         self._counters.write_bytes(bytes(4096))
         self._counters.chmod(0o666)
-        emit = f"{PYTHON} {SOURCE}/tests/systemd/emitter.py {SOCKET} {counters} {self.name}"
+        emit = f"{program} {SOURCE}/tests/systemd/emitter.py {SOCKET} {counters} {self.name}"
         self._process = box.popen(f"exec runuser -u app -- {emit}")
 
     @property
@@ -60,7 +60,9 @@ class Load:
         assert self._process.returncode == 0, err
 
 
-def emit(box: Box, count: int, user: str = "app", options: str = "") -> dict[str, Any]:
+def emit(
+    box: Box, count: int, user: str = "app", options: str = "", program: str = PYTHON
+) -> dict[str, Any]:
     """A client of that user emits, and ends; its `stats()`."""
     code = (
         "import json; from shared.client import Client; "
@@ -68,7 +70,7 @@ def emit(box: Box, count: int, user: str = "app", options: str = "") -> dict[str
         f"[c.emit('page_view', user='{user}', props={{'n': n}}) for n in range({count})]; "
         "print(json.dumps(c.stats()))"
     )
-    stats: dict[str, Any] = json.loads(box.run(f'runuser -u {user} -- {PYTHON} -c "{code}"'))
+    stats: dict[str, Any] = json.loads(box.run(f'runuser -u {user} -- {program} -c "{code}"'))
     return stats
 
 
@@ -81,10 +83,10 @@ def difference(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def load(box: Box) -> Iterator[Load]:
+def load(box: Box, program: str = PYTHON) -> Iterator[Load]:
     """Emits while the block does something to logd; then all of it is stored, in order, once."""
     before = box.settle()
-    running = Load(box)
+    running = Load(box, program)
     try:
         running.go_on()
         yield running
