@@ -1,0 +1,90 @@
+"""What the journal was told of the chain's end finds what was done to the trail with its key."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from tests.systemd.box import SOURCE, Box
+from tests.systemd.load import emit
+
+pytestmark = pytest.mark.booted
+
+ANCHORED = "logd verify --anchor"
+# As root, who has key and database: the database is changed where it lies, and made whole again.
+TAMPER = """
+from pathlib import Path
+from logd import keyfile
+from logd.database import connect
+from tests.logd.rebuilding import cut_and_rebuild, cut_off, rebuild
+key = keyfile.read(Path("/etc/logd/logd.key"))
+connection = connect(Path("/var/lib/logd/activity.db"), key)
+connection.execute("PRAGMA foreign_keys = OFF")
+last = connection.execute("SELECT max(id) FROM batch").fetchone()[0]
+middle = connection.execute("SELECT id FROM event WHERE user IS NOT NULL ORDER BY id").fetchone()[0]
+"""
+BYTE = "connection.execute('UPDATE event SET ts_ns = ts_ns + 1 WHERE id = ?', (middle,))"
+REMOVED = "connection.execute('DELETE FROM event WHERE id = ?', (middle,))"
+
+
+@pytest.fixture
+def stopped(box: Box) -> Iterator[Box]:
+    """The machine with some events and a backup of before the last of them, logd stopped; put back
+    as it was, and started again, behind the test.
+    """
+    box.run("rm -rf /var/tmp/older && install -d /var/tmp/older")
+    assert emit(box, 50)["accepted"] == 50
+    box.settle()
+    box.run("logd backup /var/tmp/older")
+    for _ in range(3):
+        assert emit(box, 50)["accepted"] == 50
+        box.settle()
+    box.run("systemctl stop logd && cp -a /var/lib/logd /var/tmp/whole")
+    yield box
+    box.run("rm -rf /var/lib/logd/* && cp -a /var/tmp/whole/. /var/lib/logd/")
+    box.run("rm -rf /var/tmp/whole /var/tmp/older")
+    assert "whole" in box.run(ANCHORED)
+    box.run("systemctl start logd")
+
+
+def tamper(box: Box, work: str) -> None:
+    script = shlex.quote(f"{TAMPER}{work}\nconnection.close()")
+    box.run(f"PYTHONPATH={SOURCE} /usr/local/lib/logd/bin/python -c {script}")
+
+
+def test_a_trail_that_nobody_touched_fits_what_the_journal_has(stopped: Box) -> None:
+    said = stopped.run(ANCHORED)
+    assert "whole" in said and "0 batches are newer" in said
+
+
+@pytest.mark.parametrize(
+    ("work", "by_itself", "found"),
+    [
+        (BYTE, 1, "an event was changed"),
+        (f"{BYTE}\nrebuild(connection)", 0, "the chain was rebuilt"),
+        (REMOVED, 1, "removed or added"),
+        ("cut_off(connection, last)", 1, "its end was cut off"),
+        ("cut_and_rebuild(connection, last)", 0, "its end was cut off"),
+        ("cut_and_rebuild(connection, last // 2)", 0, "the trail ends with batch"),
+    ],
+    ids=["byte", "byte-rebuilt", "event", "last-batch", "last-batch-rebuilt", "half-rebuilt"],
+)
+def test_what_was_done_with_the_key_is_found(
+    stopped: Box, work: str, by_itself: int, found: str
+) -> None:
+    tamper(stopped, work)
+    stopped.run("logd verify", code=by_itself)
+    assert found in stopped.run(ANCHORED, code=1)
+
+
+def test_an_older_backup_in_the_databases_place_is_found(stopped: Box) -> None:
+    stopped.run("cp /var/tmp/older/*.db /var/lib/logd/activity.db")
+    stopped.run("logd verify")
+    assert "an older copy was put" in stopped.run(ANCHORED, code=1)
+
+
+def test_a_restore_that_the_trail_declares_is_told_and_no_error(stopped: Box) -> None:
+    stopped.run("logd restore --yes /var/tmp/older/*.db")
+    assert "restored" in stopped.run(ANCHORED)
