@@ -253,9 +253,10 @@ def test_growth_is_said_from_a_day_of_events_on_and_never_guessed() -> None:
 @pytest.mark.parametrize("days", [3, 30])
 def test_the_growth_of_a_trail_is_of_its_last_seven_days(instance: Instance, days: int) -> None:
     instance.start()
-    with emitters(instance, count=1, events=2000) as (emitter,):
-        emitter.finish()
-    instance.settle()
+    with Steady(instance) as client:
+        client.emit_stored(1900)
+        client.emit_stored(100)
+    check_sums(instance.settle(), attempted=2000, accepted=2000)
     instance.stop()
     connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
     batches, events = connection.execute("SELECT count(*), sum(events) FROM batch").fetchone()
