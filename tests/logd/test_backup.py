@@ -20,7 +20,7 @@ from logd.copying import Interrupted, Stop
 from logd.database import Connection, connect
 from logd.verify import verify
 from shared.client import Client
-from tests.logd.trails import interrupting, silent
+from tests.logd.trails import interrupting, noted, silent
 from tests.support import Instance, check_sums, emitters, until
 
 
@@ -185,6 +185,16 @@ def test_a_place_may_be_a_directory_or_a_new_file(instance: Instance, directory:
     assert re.fullmatch(r"activity-\d{8}T\d{6}Z\.db", in_directory.name)
     assert "cannot be opened" in instance.cli("backup", str(directory / "none" / "x.db"), code=73)
     assert "no directory" in instance.cli("backup", "--keep", "2", str(directory / "y.db"), code=2)
+
+
+def test_it_has_its_name_once_it_is_on_the_disk_and_the_name_is_too(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance.start()
+    emit(instance, 5)
+    with noted(monkeypatch) as happened:
+        name = make_at(instance, time.time_ns()).path.name
+    assert happened[-3:] == [f"flush .{name}.partial", f"name {name}", "flush backups"]
 
 
 # -- when it cannot be finished

@@ -15,7 +15,7 @@ from logd.copying import Bar, Interrupted, Stop
 from logd.database import connect
 from shared.client import Client
 from tests.logd.killing import killed_at_each_step
-from tests.logd.trails import emit, interrupting, silent, users
+from tests.logd.trails import emit, interrupting, noted, silent, users
 from tests.support import Instance, check_streams, check_sums, emitters, short_directory, until
 
 
@@ -133,6 +133,19 @@ def test_a_database_that_is_not_whole_keeps_its_key(stored: Instance) -> None:
     assert keyfile.read(stored.config.key_file) == key
     assert opens(stored.config.database, key)
     assert [path.name for path in stored.directory.glob("logd.key*")] == ["logd.key"]
+
+
+def test_the_key_changes_once_the_database_under_it_is_on_the_disk(
+    stored: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with noted(monkeypatch) as happened:
+        stored.cli("rekey")
+    steps = [one for one in happened if not one.startswith("flush i")]
+    assert steps == [
+        "flush activity.db.lock", "flush logd.key.next", "flush activity.db.making",
+        "name activity.db.rekeyed", "name logd.key", "name activity.db",
+    ]  # fmt: skip
+    assert all(happened[n + 1] == "flush i" for n, one in enumerate(happened) if "name" in one)
 
 
 @pytest.mark.parametrize("at", ["copying", "verifying"])

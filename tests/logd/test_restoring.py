@@ -19,7 +19,7 @@ from logd.migrations import MIGRATIONS
 from logd.verify import verify
 from shared.client import Client
 from tests.logd.killing import killed_at_each_step
-from tests.logd.trails import emit, interrupting, opened, silent, users
+from tests.logd.trails import emit, interrupting, noted, opened, silent, users
 from tests.support import Instance, check_sums, emitters, short_directory, until
 
 
@@ -270,6 +270,17 @@ def test_who_was_forgotten_since_does_not_come_back(backed_up: tuple[Instance, P
     restore(instance, backup)
     listed = forgotten.read_file(forgotten.file_beside(instance.config.database))
     assert listed == {b"d" * 32: 7, b"b" * 32: 8}
+
+
+def test_it_takes_the_place_once_it_is_on_the_disk(
+    backed_up: tuple[Instance, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance, backup = backed_up
+    with noted(monkeypatch) as happened:
+        restore(instance, backup)
+    place = happened.index("name activity.db")
+    assert happened[:place].count("flush activity.db.making") == 1
+    assert happened[place - 1 : place + 2] == ["flush i", "name activity.db", "flush i"]
 
 
 @pytest.mark.parametrize("at", ["copying", "verifying"])

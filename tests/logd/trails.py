@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from logd import keyfile
 from logd.copying import Bar, Stop
@@ -54,3 +57,23 @@ def interrupting(stop: Stop, at: str) -> Bar:
         yield lambda _step: None
 
     return bar
+
+
+@contextmanager
+def noted(patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Collects what is flushed and what is renamed, by name, in that order."""
+    happened: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def flush(fd: int) -> None:
+        happened.append(f"flush {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
+        fsync(fd)
+
+    def name(old: Path, new: Path) -> None:
+        happened.append(f"name {Path(new).name}")
+        rename(old, new)
+
+    with patch.context() as patched:
+        patched.setattr(os, "fsync", flush)
+        patched.setattr(os, "rename", name)
+        yield happened
