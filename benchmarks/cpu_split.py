@@ -12,7 +12,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-import logging
 import signal
 import sys
 import time
@@ -107,9 +106,9 @@ def sampling() -> Iterator[Sampler]:
 def main(config: str) -> None:
     """`logd run`, sampled."""
     from logd import config as configuration
-    from logd import service
+    from logd import journal, service
 
-    logging.basicConfig(format="logd: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    journal.log_to_stderr()
     with sampling() as sampler:
         service.run(configuration.load(config))
     print(MARK + json.dumps(sampler.by_step), file=sys.stderr)

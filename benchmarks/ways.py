@@ -7,14 +7,13 @@ The daemon that people run is the first; the others are experiments that share a
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
 from collections.abc import Iterable
 
 from benchmarks.two_threads import TwoThreads
 from logd import config as configuration
-from logd import service
+from logd import journal, service
 from logd.batch import Producer, Room
 from logd.daemon import Daemon
 from logd.delivery import QUEUE_DEPTH_MIN, Datagram
@@ -84,7 +83,7 @@ LABELS = {
 
 def main(way: str, config: str) -> None:
     """`logd run` with another daemon."""
-    logging.basicConfig(format="logd: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    journal.log_to_stderr()
     setattr(service, "Daemon", WAYS[way])  # noqa: B010 - not its type to mypy
     service.run(configuration.load(config))
 

@@ -38,6 +38,7 @@ _LASTING_EXIT_CODES = {
     os.EX_CONFIG,
 }
 _READY_MARK = "logd: ready"
+_ANCHOR_MARK = "logd: anchor "  # where its chain ends, each minute: for a log, not for a terminal
 
 Say = Callable[[str], None]
 Accounts = Callable[[], Iterable[tuple[str, str, str]]]
@@ -206,6 +207,8 @@ class Supervisor:
                 self._logd_is_ready = True
                 if self._restarts_s:
                     self._say("logd is back.")
+            case Line(child, text) if child is self._logd and text.startswith(_ANCHOR_MARK):
+                pass
             case Line(child, text) if self._is_up(child):
                 self._say_of(child, text)
             case Exited(child, code) if child is self._site:
