@@ -24,7 +24,7 @@ from logd.errors import (
 from logd.lock import InstanceLock, instance_lock
 
 STOP_HINT = (
-    "Stop it first: `systemctl stop logd.socket logd.service`, or Ctrl-C where it runs by hand; "
+    "Stop it first: `systemctl stop logd`, or Ctrl-C where it runs by hand; "
     "events wait in their outboxes meanwhile."
 )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from logd.config import TEMPLATE, parse
+from logd.errors import EXIT_SOFTWARE, EXITS
 from tests.support import ROOT
 from tests.systemd.page import PAGE, commands_by_section, lines
 
@@ -73,6 +74,15 @@ def test_a_sandbox_is_what_the_score_does_not_see_too(service: Path) -> None:
     assert ("\nDynamicUser=yes\n" in text) == (service.stem == "logd-hold")
     if "LoadCredential=" in text:
         assert "\n#LoadCredentialEncrypted=logd.key:" in text
+
+
+def test_a_restart_is_tried_where_it_may_help_and_nowhere_else() -> None:
+    text = (FOLDER / "logd.service").read_text()
+    prevented = re.search(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)
+    assert prevented is not None
+    in_vain = {code for code, end in EXITS.items() if end.restart.startswith("no")}
+    # 70 is a mistake of logd's own, which may have been the moment's; 243 is systemd's: no key.
+    assert {int(code) for code in prevented[1].split()} == in_vain - {EXIT_SOFTWARE} | {243}
 
 
 def test_the_installed_configuration_has_every_setting_of_the_template_but_modes() -> None:

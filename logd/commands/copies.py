@@ -109,9 +109,9 @@ def backup(
 @click.command(
     cls=Command,
     examples=[
-        ("systemctl stop logd.socket logd.service", "events wait in their outboxes"),
+        ("systemctl stop logd", "events wait in their outboxes"),
         ("logd restore /var/backups/logd/activity-20260301T020000Z.db", "says what, and asks"),
-        ("systemctl start logd.socket logd.service", "what waited is stored"),
+        ("systemctl start logd", "what waited is stored"),
     ],
     exits=_EXITS,
 )
@@ -180,9 +180,9 @@ def _agreed() -> bool:
     cls=Command,
     examples=[
         ("logd rekey", "with the daemon running: how long the stop will be"),
-        ("systemctl stop logd.socket logd.service", "events wait in their outboxes"),
+        ("systemctl stop logd", "events wait in their outboxes"),
         ("logd rekey", "the new key"),
-        ("systemctl start logd.socket logd.service", "what waited is stored"),
+        ("systemctl start logd", "what waited is stored"),
     ],
     exits=_EXITS,
 )

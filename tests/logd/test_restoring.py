@@ -157,7 +157,7 @@ def test_a_running_daemon_is_not_disturbed_and_one_hears_how_to_stop_it(
     instance, backup = backed_up
     daemon = instance.start()
     said = restore(instance, backup, code=75)
-    assert "systemctl stop logd.socket logd.service" in said
+    assert "systemctl stop logd" in said
     assert f"pid {daemon.popen.pid}" in said
     assert instance.stop() == 0
     assert users(instance) == {"before": 100, "after": 50}

@@ -59,7 +59,7 @@ TRIES: dict[str, Callable[[], object]] = {
     "list the backups": lambda: os.listdir("/var/backups/logd"),
     "read /etc/shadow": reads("/etc/shadow"),
     "list /root": lambda: os.listdir("/root"),
-    "list /home": lambda: Path("/home/somebody/file").read_text(),
+    "list /home": lambda: Path("/home", "of-all").read_text(),
     "write /var/lib/logd": writes("/var/lib/logd"),
     "write /var/lib/classroom": writes("/var/lib/classroom"),
     "write /var/backups/logd": writes("/var/backups/logd"),

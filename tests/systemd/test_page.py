@@ -37,6 +37,20 @@ def test_the_day_two_tasks_lose_nothing_under_load(box: Box) -> None:
     assert "whole" in box.run("logd verify")
 
 
+def test_a_backup_is_restored_and_the_key_changed_and_the_trail_says_so(box: Box) -> None:
+    emit(box, 20)
+    before = box.settle()
+    key = box.path("/etc/logd/logd.key").read_text()
+    follow(box, "Backups, and a new key")
+    assert box.path("/etc/logd/logd.key").read_text() != key
+    assert "whole" in box.run("logd verify --anchor")
+    after = box.settle()
+    assert after["lost"] == before["lost"]
+    assert after["stored"] > before["stored"]
+    said = {event["type"] for event in box.events("--since 1h")}
+    assert {"trail_restored", "trail_rekeyed"} <= said
+
+
 def test_a_day_s_size_is_seen(box: Box) -> None:
     size, status = follow(box, "Sizing")
     assert "/var/lib/logd" in size
@@ -52,7 +66,7 @@ def test_with_the_key_encrypted_nothing_of_it_lies_in_the_clear(box: Box) -> Non
         assert not box.path("/etc/logd/logd.key").exists()
         assert emit(box, 10)["accepted"] == 10
     finally:
-        box.run("mv /root/logd.key /etc/logd/logd.key")
+        box.run("mv ~/logd.key /etc/logd/logd.key")
         box.run("rm -r /etc/systemd/system/logd*.service.d && systemctl daemon-reload")
         box.run("systemctl restart logd")
     assert box.path("/etc/logd/logd.key").read_text() == key

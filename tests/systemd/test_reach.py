@@ -47,8 +47,8 @@ def probe(box: Box, service: str) -> set[str]:
 @pytest.fixture(scope="module")
 def open_box(box: Box) -> Box:
     """With files of others that only a sandbox keeps from being read or written."""
-    box.run("install -d -m 0755 /home/somebody && echo x > /home/somebody/file")
-    box.run("echo x > /var/tmp/of-all && chmod 0666 /var/tmp/of-all")
+    for folder in ("/home", "/var/tmp"):
+        box.run(f"cd {folder} && echo x > of-all && chmod 0666 of-all")
     return box
 
 
