@@ -27,6 +27,9 @@ from logd.figures import COMMIT_BOUNDS_S, Figures
 # What the trail counts for ever, restarts or not: the name in the status, the metric, its help.
 _COUNTERS = (
     ("stored", "logd_events_stored", "Events stored"),
+    ("own", "logd_own_events", "Events that logd wrote of its own acts, among those stored"),
+    ("pruned", "logd_pruned_events", "Events removed since, past the time that their type is kept"),
+    ("erased", "logd_erased_events", "Events of forgotten persons, erased since"),
     ("quarantined", "logd_quarantined", "Datagrams, outboxes and events put into quarantine"),
     ("refused_by_clients", "logd_refused_events", "Events that clients refused, by their own word"),
     ("duplicates_ignored", "logd_duplicates_ignored", "Datagrams that were stored already"),

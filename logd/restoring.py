@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from logd import anchors, copying, forgotten, keyfile, offline, rekeying
+from logd import anchors, copying, forgotten, integrity, keyfile, offline, rekeying
 from logd.batch import LOST_RESTORED, Batch
 from logd.chain import Head
 from logd.config import Config
@@ -132,6 +132,7 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
         copying.give_to_owner_of(owner, new)
         copying.flush(new)
         offline.take_its_place(config, new, kept)
+        integrity.path_of(config).unlink(missing_ok=True)  # it speaks of what was replaced
     finally:
         copying.remove(new)
     return Restored(made, kept, time.monotonic() - began_s)

@@ -117,6 +117,7 @@ def _figures(state: Mapping[str, Any]) -> dict[str, object]:
         figures["commits"] = _commits(state["figures"])
     return figures | {
         "stored": f"{state['stored']:,} events in {state['commits']:,} commits",
+        "removed": f"{state['pruned']:,} pruned, {state['erased']:,} erased, of those stored",
         "last stored": _moment(state["last_stored_ns"], state["at_ns"]),
         "pending": f"{_how_many(state['pending'])} in {_of(state['outboxes'], 'outbox', 'es')}",
         "outboxes": f"{size(state['outboxes_bytes'])} of memory,"

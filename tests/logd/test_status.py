@@ -33,7 +33,8 @@ EMPTY: dict[str, Any] = {
         (
             "stored", "commits", "pending", "outboxes", "outboxes_unreadable", "lost",
             "unknown_extent", "quarantined", "quarantined_events", "refused_by_clients",
-            "duplicates_ignored", "producers", "schema", "losses_entries", "outboxes_bytes",
+            "duplicates_ignored", "own", "pruned", "erased", "producers", "schema",
+            "losses_entries", "outboxes_bytes",
         ),
         0,
     ),
