@@ -291,6 +291,13 @@ def test_each_alert_asks_for_metrics_that_are_there_and_says_what_to_do() -> Non
         assert re.fullmatch(r"\d+[smh]", alert.get("for", "0s"))
 
 
+def test_each_alert_has_its_place_on_the_page_for_who_gets_it() -> None:
+    page = (ROOT / "systemd" / "README.md").read_text()
+    section = page.split("\n## Alerts\n")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `(Logd\w+)` \|", section, re.MULTILINE)
+    assert named == [rule["alert"] for rule in rules()]
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
 def test_prometheus_own_tool_takes_the_rules_and_the_metrics(instance: Instance) -> None:
     subprocess.run(["promtool", "check", "rules", RULES], check=True, capture_output=True)

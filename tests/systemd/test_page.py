@@ -51,6 +51,15 @@ def test_a_backup_is_restored_and_the_key_changed_and_the_trail_says_so(box: Box
     assert {"trail_restored", "trail_rekeyed"} <= said
 
 
+def test_whatever_the_alert_is_there_is_something_to_look_at(box: Box) -> None:
+    metrics, status, _journal, _check, *_, verified, timers = follow(box, "Alerts")
+    assert "logd_up 1.0" in metrics
+    assert "daemon       running" in status
+    assert "anchors: " in verified and "logd-verify.timer" in timers
+    for name in ("logd.rules.yml", "logd-dashboard.json"):
+        assert box.path(f"/usr/local/share/doc/logd/{name}").stat().st_size > 1000
+
+
 def test_a_day_s_size_is_seen(box: Box) -> None:
     size, status = follow(box, "Sizing")
     assert "/var/lib/logd" in size
