@@ -15,7 +15,7 @@ from logd.chain import Head
 from logd.config import Config
 from logd.copying import Bar, Checked, Stop
 from logd.database import Connection, DatabaseError, change_key, connect, translate
-from logd.errors import CannotCreate, NoDatabase
+from logd.errors import CannotCreate, KeyFileError, NoDatabase
 from logd.migrations import check_not_newer, schema_version
 from logd.store import Store
 from logd.worker import Worker
@@ -140,7 +140,13 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
 
 @contextmanager
 def _open(path: Path, key: bytes) -> Iterator[Connection]:
-    connection = connect(path, key, read_only=True)
+    try:
+        connection = connect(path, key, read_only=True)
+    except KeyFileError as error:
+        raise KeyFileError(
+            f"{error} A backup of before a change of the key needs the key of then: --key-file "
+            "FILE (`logd rekey` keeps it beside the present one)."
+        ) from error
     try:
         yield connection
     except DatabaseError as error:
