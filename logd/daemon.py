@@ -26,7 +26,7 @@ from logd.inotify import Inotify
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver
 from logd.store import Store
-from logd.worker import STEP_S, Worker
+from logd.upkeep.worker import STEP_S, Worker
 from shared.wire import RECORD_HEAD
 
 RETRY_INTERVAL_S = 1.0

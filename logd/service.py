@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from logd import forgotten, keyfile, notify, rekeying, status
+from logd import forgotten, keyfile, notify, status
 from logd.config import Config, query_gid
 from logd.daemon import Daemon
 from logd.errors import LogdError, SystemRefused
@@ -24,7 +24,8 @@ from logd.lock import InstanceLock, instance_lock
 from logd.outboxes import Outboxes
 from logd.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.store import Store
-from logd.worker import Worker
+from logd.upkeep import rekeying
+from logd.upkeep.worker import Worker
 
 REPORTER_RESTART_INTERVAL_S = 1.0
 REPORTER_STOP_TIMEOUT_S = 2.0

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 import click
 
-from logd import check as checks
-from logd import findings
+from logd.checks import check as checks
+from logd.checks import findings
 from logd.commands.options import config_option
 from logd.commands.teaching import Command
 from logd.config import Config

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from logd.commands.options import Text, Time
-from logd.selection import Selection
+from logd.reading.selection import Selection
 
 
 class Property(click.ParamType[tuple[str, str]]):

@@ -9,14 +9,11 @@ from pathlib import Path
 
 import click
 
-from logd import backup as backups
-from logd import offline, rekeying, render, restoring
-from logd.backup import Keep
+from logd import render
 from logd.chain import Head
 from logd.commands.options import bar, config_option, fail
 from logd.commands.teaching import Command
 from logd.config import Config
-from logd.copying import stoppable
 from logd.errors import (
     EXIT_CANNOT_CREATE,
     EXIT_CONFIG,
@@ -27,6 +24,10 @@ from logd.errors import (
     EXIT_OK,
     EXIT_TEMPORARY,
 )
+from logd.upkeep import backup as backups
+from logd.upkeep import offline, rekeying, restoring
+from logd.upkeep.backup import Keep
+from logd.upkeep.copying import stoppable
 
 _EXITS = [
     *(EXIT_OK, EXIT_NOT_WHOLE, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT),

@@ -13,7 +13,6 @@ from logd.commands.choosing import selection_options
 from logd.commands.options import Duration, config_option
 from logd.commands.teaching import Command
 from logd.config import Config
-from logd.elsewhere import EXPORT, Copy
 from logd.errors import (
     EXIT_CANNOT_CREATE,
     EXIT_CONFIG,
@@ -26,9 +25,10 @@ from logd.errors import (
     EXIT_UNAVAILABLE,
     LogdError,
 )
-from logd.exporting import FORMS, Export, Tell, note_export
-from logd.partial import cannot_be_written, whole_file
-from logd.selection import Selection
+from logd.reading.exporting import FORMS, Export, Tell, note_export
+from logd.reading.partial import cannot_be_written, whole_file
+from logd.reading.selection import Selection
+from logd.upkeep.elsewhere import EXPORT, Copy
 
 STANDARD_OUTPUT = "standard output"
 

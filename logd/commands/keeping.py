@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict
 
 import click
 
-from logd import asking, forgetting, instance, jobs, pruning, render, retention
+from logd import instance, render, retention
 from logd.commands.options import config_option, fail
 from logd.commands.teaching import Command
 from logd.config import Config
@@ -25,7 +25,9 @@ from logd.errors import (
     EXIT_TEMPORARY,
     EXIT_USAGE,
 )
-from logd.jobs import Job
+from logd.upkeep import asking, elsewhere, forgetting, jobs, pruning
+from logd.upkeep.elsewhere import Copy
+from logd.upkeep.jobs import Job
 from shared.schema import Malformed, check_user
 
 _PROGRESS_STEPS = 1000
@@ -132,7 +134,7 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
     connection = instance.open_for_events(config)
     try:
         expected = forgetting.preview(connection, person) if dry_run or not yes else {}
-        copies = forgetting.not_reached(connection, time.time_ns())
+        copies = elsewhere.unexpired(connection, time.time_ns())
     finally:
         connection.close()
     outcome = expected
@@ -143,7 +145,12 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
             job = asking.carry_out(config, jobs.FORGET, {"users": [person]}, tell)
         outcome = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
     if as_json:
-        shown = {"dry_run": dry_run, **outcome, "copies": copies, "not_reached": NOT_REACHED}
+        shown = {
+            "dry_run": dry_run,
+            **outcome,
+            "copies": [asdict(copy) for copy in copies],
+            "not_reached": NOT_REACHED,
+        }
         click.echo(json.dumps(shown))
         return
     click.echo(
@@ -166,15 +173,15 @@ def _ask(person: str, expected: dict[str, int]) -> None:
     )
 
 
-def _not_reached(copies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _not_reached(copies: Sequence[Copy]) -> Iterator[str]:
     yield "not reached:"
     if not copies:
         yield "  no backup or export is noted in this trail that has not expired"
     for copy in copies:
-        expiry = copy["expires_ns"]
+        expiry = copy.expires_ns
         until = "never expires" if expiry is None else f"expires {render.when(expiry)}"
-        place = render.printable(copy["place"])
-        yield f"  {copy['kind']} {place}, made {render.when(copy['made_ns'])}, {until}"
+        place = render.printable(copy.place)
+        yield f"  {copy.kind} {place}, made {render.when(copy.made_ns)}, {until}"
     for what in NOT_REACHED:
         yield f"  {what}"
 

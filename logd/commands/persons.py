@@ -8,11 +8,11 @@ import time
 import click
 
 from logd import instance, render
-from logd import person as persons
 from logd.commands.options import EXITS_OF_READING, Text, config_option, format_option, put
 from logd.commands.teaching import Command
 from logd.config import Config
-from logd.selection import newest_id
+from logd.reading import person as persons
+from logd.reading.selection import newest_id
 
 
 @click.command(

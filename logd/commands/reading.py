@@ -6,15 +6,16 @@ from collections.abc import Iterable
 
 import click
 
-from logd import following, instance, render
-from logd import quarantine as refusals
+from logd import instance, render
 from logd import status as status_text
 from logd.commands.choosing import selection_options
 from logd.commands.options import EXITS_OF_READING, config_option, format_option, put, say
 from logd.commands.teaching import Command
 from logd.config import Config
+from logd.reading import following
+from logd.reading import quarantine as refusals
+from logd.reading.selection import Selection, newest, newest_id, pages
 from logd.reports import PAGE_ROWS_MAX, loss_page
-from logd.selection import Selection, newest, newest_id, pages
 from shared.query import Row
 
 

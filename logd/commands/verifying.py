@@ -7,7 +7,7 @@ from typing import IO
 
 import click
 
-from logd import anchors, copying, instance, integrity, journalctl
+from logd import anchors, instance, integrity, journalctl
 from logd import verify as verification
 from logd.commands.options import bar, config_option, fail
 from logd.commands.teaching import Command
@@ -25,6 +25,7 @@ from logd.errors import (
     LogdError,
 )
 from logd.integrity import Integrity
+from logd.upkeep import copying
 
 UNIT = "logd.service"
 

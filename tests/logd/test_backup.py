@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from logd import backup as backups
 from logd import database, forgotten, keyfile
-from logd.backup import DAY_NS, Backup, Keep, expired
-from logd.copying import Interrupted, Stop
 from logd.database import Connection, connect
+from logd.upkeep import backup as backups
+from logd.upkeep.backup import DAY_NS, Backup, Keep, expired
+from logd.upkeep.copying import Interrupted, Stop
 from logd.verify import verify
 from shared.client import Client
 from tests.logd.trails import interrupting, noted, silent

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from logd import check, config, facts, machine
+from logd import config
+from logd.checks import check, facts, machine
+from logd.checks.facts import Facts, File
+from logd.checks.findings import FAIL, OK, WARN, Finding, lines, worst
+from logd.checks.machine import Swap
 from logd.disk import Disk
-from logd.facts import Facts, File
-from logd.findings import FAIL, OK, WARN, Finding, lines, worst
-from logd.machine import Swap
 from tests.support import ROOT, Instance, check_sums, emitters
 
 NS = 10**9

@@ -25,8 +25,8 @@ from logd.instance import status
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver, bind
 from logd.store import Store
+from logd.upkeep.worker import STEP_S
 from logd.verify import verify
-from logd.worker import STEP_S
 from shared.outbox import (
     HEADER_BYTES,
     RING_BYTES_MIN,

@@ -20,10 +20,10 @@ from logd import instance as instances
 from logd import keyfile
 from logd.batch import Batch
 from logd.cli import main
-from logd.exporting import FORMS, Export
-from logd.parquet import ROWS_PER_STEP
+from logd.reading.exporting import FORMS, Export
+from logd.reading.parquet import ROWS_PER_STEP
+from logd.reading.selection import Selection
 from logd.reports import PAGE_ROWS_MAX
-from logd.selection import Selection
 from logd.store import Store
 from shared.wire import Event
 from tests.support import ROOT, Instance, Process, check_sums, until
@@ -139,8 +139,8 @@ def test_all_forms_hold_the_same_rows_over_many_pages_and_row_groups(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row groups are small here, so that there are several, the last one not full."""
-    monkeypatch.setattr("logd.parquet.GROUP_ROWS_MAX", 2 * ROWS_PER_STEP)
-    monkeypatch.setattr("logd.parquet.GROUP_BYTES_MAX", 2**20)
+    monkeypatch.setattr("logd.reading.parquet.GROUP_ROWS_MAX", 2 * ROWS_PER_STEP)
+    monkeypatch.setattr("logd.reading.parquet.GROUP_BYTES_MAX", 2**20)
     fill(instance, repeats=REPEATS)
     connection = instances.open_for_events(instance.config)
     found = {}

@@ -11,11 +11,12 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import asking, forgotten, jobs, keyfile
+from logd import forgotten, keyfile
 from logd import instance as instances
 from logd.batch import Batch, Producer
 from logd.errors import NotYet
 from logd.store import Store
+from logd.upkeep import asking, jobs
 from shared.wire import Event, producer_seed
 from tests import pages
 from tests.support import Instance, Process, check_sums, emitters, until
@@ -290,7 +291,7 @@ def test_too_little_room_to_write_the_file_anew_is_waited_for_and_said(
     instance: Instance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(instance, 100)
-    monkeypatch.setattr("logd.worker.RETRY_S", 0.01)
+    monkeypatch.setattr("logd.upkeep.worker.RETRY_S", 0.01)
     real, tries = Store.rewrite, []
 
     def rewrite(self: Store, meanwhile: Any) -> bool:

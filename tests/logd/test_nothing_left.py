@@ -9,9 +9,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import forgetting, jobs
 from logd.batch import Batch
 from logd.store import Store
+from logd.upkeep import forgetting, jobs
 from shared.wire import Event
 from tests import pages
 from tests.logd.test_removal import DAY_NS, KEY, TYPES, Trail

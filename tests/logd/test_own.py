@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from logd import jobs, keyfile
+from logd import keyfile
 from logd.batch import Batch, Producer
 from logd.database import connect
 from logd.store import Store
+from logd.upkeep import jobs
 from logd.verify import verify
 from shared.client import Client
 from shared.schema import OWN_TYPES

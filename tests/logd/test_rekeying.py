@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from logd import keyfile, offline, rekeying
-from logd.copying import Bar, Interrupted, Stop
+from logd import keyfile
 from logd.database import connect
+from logd.upkeep import offline, rekeying
+from logd.upkeep.copying import Bar, Interrupted, Stop
 from shared.client import Client
 from tests.logd.killing import killed_at_each_step
 from tests.logd.trails import emit, interrupting, noted, silent, users

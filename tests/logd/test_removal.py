@@ -10,14 +10,15 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import forgetting, forgotten, jobs, mentions, pruning, removal, subjects, worker
+from logd import forgotten, mentions
 from logd.batch import Batch, Producer
 from logd.database import Connection
 from logd.errors import NotYet
-from logd.jobs import FORGET, PRUNE, Job
 from logd.store import Store
+from logd.upkeep import forgetting, jobs, pruning, removal, subjects, worker
+from logd.upkeep.jobs import FORGET, PRUNE, Job
+from logd.upkeep.worker import Worker
 from logd.verify import verify
-from logd.worker import Worker
 from shared.schema import OWN_TYPES, SUBJECTS
 from shared.wire import Event, producer_seed, unpack_props
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from logd import backup as backups
-from logd import forgotten, keyfile, offline, restoring
-from logd.copying import Bar, Interrupted, Stop
+from logd import forgotten, keyfile
 from logd.database import connect
 from logd.migrations import MIGRATIONS
+from logd.upkeep import backup as backups
+from logd.upkeep import offline, restoring
+from logd.upkeep.copying import Bar, Interrupted, Stop
 from logd.verify import verify
 from shared.client import Client
 from tests.logd.killing import killed_at_each_step

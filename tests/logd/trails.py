@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from logd import keyfile
-from logd.copying import Bar, Stop
 from logd.database import connect
+from logd.upkeep.copying import Bar, Stop
 from logd.verify import verify
 from shared.client import Client
 from tests.support import Instance

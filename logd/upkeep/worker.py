@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from logd import forgotten, jobs
+from logd import forgotten
 from logd.database import DatabaseError
 from logd.errors import NotYet
-from logd.forgetting import clean, forget, known_again
-from logd.jobs import Job
-from logd.pruning import prune
-from logd.removal import Steps
 from logd.store import Store
+from logd.upkeep import jobs
+from logd.upkeep.forgetting import clean, forget, known_again
+from logd.upkeep.jobs import Job
+from logd.upkeep.pruning import prune
+from logd.upkeep.removal import Steps
 
 # What one call of `step` takes at most, but for a single statement that is slow.
 STEP_S = 0.02

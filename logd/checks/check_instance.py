@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from logd.facts import Facts, File
-from logd.findings import FAIL, OK, WARN, Finding
+from logd.checks.facts import Facts, File
+from logd.checks.findings import FAIL, OK, WARN, Finding
 from logd.status import size, span
 
 DISK_BYTES_MIN = 64 * 1024 * 1024

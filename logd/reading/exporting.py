@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-from logd import parquet, render
+from logd import render
 from logd.config import Config
 from logd.database import Connection
-from logd.elsewhere import Copy, note
+from logd.reading import parquet
+from logd.reading.selection import Selection, newest_id, pages
 from logd.reports import PAGE_ROWS_MAX
-from logd.selection import Selection, newest_id, pages
+from logd.upkeep.elsewhere import Copy, note
 from shared.query import Row
 
 Tell = Callable[[int], None]

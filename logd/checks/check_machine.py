@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from logd.facts import Facts
-from logd.findings import FAIL, OK, WARN, Finding
+from logd.checks.facts import Facts
+from logd.checks.findings import FAIL, OK, WARN, Finding
 from logd.status import span
 
 QUEUE_DATAGRAMS_MIN = 512

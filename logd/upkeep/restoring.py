@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from logd import anchors, copying, forgotten, integrity, keyfile, offline, rekeying
+from logd import anchors, forgotten, integrity, keyfile
 from logd.batch import LOST_RESTORED, Batch
 from logd.chain import Head
 from logd.config import Config
-from logd.copying import Bar, Checked, Stop
 from logd.database import Connection, DatabaseError, change_key, connect, translate
 from logd.errors import CannotCreate, KeyFileError, NoDatabase
 from logd.migrations import check_not_newer, schema_version
 from logd.store import Store
-from logd.worker import Worker
+from logd.upkeep import copying, offline, rekeying
+from logd.upkeep.copying import Bar, Checked, Stop
+from logd.upkeep.worker import Worker
 from shared.schema import INT64_MAX, OWN_TYPES
 
 KIND = "replaced"

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from logd import copying
 from logd.config import Config
 from logd.database import Connection, connect
 from logd.errors import (
@@ -22,6 +21,7 @@ from logd.errors import (
     cannot_write,
 )
 from logd.lock import InstanceLock, instance_lock
+from logd.upkeep import copying
 
 STOP_HINT = (
     "Stop it first: `systemctl stop logd`, or Ctrl-C where it runs by hand; "

@@ -17,7 +17,7 @@ from logd.blocks import BLOCK_BITS, BLOCK_EVENTS
 from logd.database import Connection
 from logd.rollups import DAY_NS
 from logd.store import Store
-from logd.subjects import Leaving
+from logd.upkeep.subjects import Leaving
 
 # A step is sized by the processor time that the last ones took: what arrives meanwhile waits so
 # long. Not by the clock: on a busy machine each step takes longer, and smaller ones help nobody.
@@ -126,7 +126,7 @@ class _Names:
 def _take_out(connection: Connection, ids: Sequence[int], names: _Names) -> None:
     """Takes out events, ids ascending, inside the caller's transaction.
 
-    Roll-ups by subject are the caller's (`logd.subjects`).
+    Roll-ups by subject are the caller's (`logd.upkeep.subjects`).
     """
     rows = _rows(connection, ids)
     whole, partly = _batches(connection, ids)

@@ -7,11 +7,11 @@ from typing import Any
 
 from logd.blocks import BLOCK_BITS, BLOCK_EVENTS
 from logd.database import Connection
-from logd.jobs import Job
-from logd.removal import Steps
 from logd.removed import PRUNED
 from logd.store import Store
-from logd.subjects import Leaving
+from logd.upkeep.jobs import Job
+from logd.upkeep.removal import Steps
+from logd.upkeep.subjects import Leaving
 from shared.schema import SUBJECTS
 
 _READ_ROWS = 1000

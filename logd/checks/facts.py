@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from logd import instance, keyfile, lock
+from logd.checks.machine import Swap, hibernation, remove_ipc, swaps, synchronised
 from logd.config import Config
 from logd.errors import LogdError, NoDatabase
-from logd.machine import Swap, hibernation, remove_ipc, swaps, synchronised
 from logd.outboxes import filesystem_type
 from logd.receiver import queue_length
 

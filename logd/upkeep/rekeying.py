@@ -15,9 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from logd import copying, instance, keyfile, offline
+from logd import instance, keyfile
 from logd.config import Config
-from logd.copying import Bar, Checked, Stop
 from logd.database import DatabaseError, change_key, connect, translate
 from logd.errors import (
     DatabaseDamaged,
@@ -28,6 +27,8 @@ from logd.errors import (
 )
 from logd.migrations import check_not_newer
 from logd.store import Store
+from logd.upkeep import copying, offline
+from logd.upkeep.copying import Bar, Checked, Stop
 
 # What a modest machine does in a second; a stop is announced by these.
 _BYTES_PER_S = 10_000_000

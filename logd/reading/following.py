@@ -16,8 +16,8 @@ from logd.config import Config
 from logd.database import Connection, DatabaseError, translate
 from logd.errors import LogdError, NoDatabase, NotYet
 from logd.migrations import NewerSchema, OlderSchema
+from logd.reading.selection import Selection, newest, newest_id, pages
 from logd.reports import PAGE_ROWS_MAX
-from logd.selection import Selection, newest, newest_id, pages
 from shared.query import Row
 
 INTERVAL_S = 0.25

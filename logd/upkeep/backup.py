@@ -18,14 +18,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from logd import copying, forgotten, instance, keyfile
+from logd import forgotten, instance, keyfile
 from logd.chain import Head
 from logd.config import Config
-from logd.copying import Bar, Stop
 from logd.database import Connection
-from logd.elsewhere import BACKUP, Copy, note
 from logd.errors import CannotCreate, LogdError, NotYet, cannot_write
 from logd.migrations import schema_version
+from logd.upkeep import copying
+from logd.upkeep.copying import Bar, Stop
+from logd.upkeep.elsewhere import BACKUP, Copy, note
 
 DAY_NS = 86_400 * 10**9
 FORGOTTEN_SCHEMA = 3  # has a list of forgotten persons

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from logd.blocks import BLOCK_EVENTS
 from logd.database import Connection
 from logd.mentions import ANOTHER, MARKS, mentions, without_others
+from logd.reading.selection import Selection, newest_id, pages
 from logd.render import line, printable, when
 from logd.reports import PAGE_ROWS_MAX, event_page
 from logd.rollups import DAY_NS
-from logd.selection import Selection, newest_id, pages
+from logd.upkeep import elsewhere
 from shared.query import Row
 from shared.wire import unpack_props
 
@@ -105,22 +107,9 @@ def _rollups(connection: Connection, user: str) -> Iterator[Row]:
 
 
 def _copies(connection: Connection) -> Iterator[Row]:
-    there = connection.execute(
-        "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'copy'"
-    ).fetchone()
-    if not there:
-        return
-    copies = connection.execute(
-        "SELECT kind, made_ns, expires_ns, place FROM copy ORDER BY made_ns, id"
-    ).fetchall()
-    for kind, made_ns, expires_ns, place in copies:
-        yield {
-            "kind": "copy",
-            "copy": kind,
-            "made_ns": made_ns,
-            "expires_ns": expires_ns,
-            "place": place,
-        }
+    for copy in elsewhere.known(connection):
+        row = asdict(copy)
+        yield {"kind": "copy", "copy": row.pop("kind"), **row}
 
 
 def _notes(connection: Connection, pending: int) -> Iterator[Row]:

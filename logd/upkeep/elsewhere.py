@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from logd import jobs, keyfile
+from logd import keyfile
 from logd.config import Config
 from logd.database import Connection, DatabaseError, connect, translate
 from logd.migrations import check_not_older
+from logd.upkeep import jobs
 
 BACKUP = "backup"
 EXPORT = "export"
@@ -55,11 +56,15 @@ def note(config: Config, copy: Copy, said: Mapping[str, Any], gone: Iterable[str
         connection.close()
 
 
+def known(connection: Connection) -> list[Copy]:
+    """Every copy that was noted and not taken back, the oldest first."""
+    rows = connection.execute(
+        "SELECT kind, place, made_ns, expires_ns FROM copy ORDER BY made_ns, id"
+    )
+    return [Copy(*row) for row in rows.fetchall()]
+
+
 def unexpired(connection: Connection, now_ns: int) -> list[Copy]:
     """Copies that may still be there, the oldest first."""
-    rows = connection.execute(
-        "SELECT kind, place, made_ns, expires_ns FROM copy"
-        " WHERE expires_ns IS NULL OR expires_ns > ? ORDER BY made_ns, id",
-        (now_ns,),
-    )
-    return [Copy(*row) for row in rows]
+    copies = known(connection)
+    return [copy for copy in copies if copy.expires_ns is None or copy.expires_ns > now_ns]

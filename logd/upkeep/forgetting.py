@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from logd import forgotten, jobs, mentions
+from logd import forgotten, mentions
 from logd.batch import PERSON_ERASED
 from logd.blocks import BLOCK_BITS
 from logd.database import Connection
-from logd.jobs import Job
-from logd.removal import STEP_TARGET_S, Steps
 from logd.removed import ERASED
 from logd.store import Store
-from logd.subjects import Leaving
+from logd.upkeep import jobs
+from logd.upkeep.jobs import Job
+from logd.upkeep.removal import STEP_TARGET_S, Steps
+from logd.upkeep.subjects import Leaving
 from shared.schema import SUBJECTS, Malformed
 
 _log = logging.getLogger("logd")
@@ -254,18 +255,3 @@ def preview(connection: Connection, user: str) -> dict[str, int]:
         "SELECT count(*) FROM quarantine WHERE excerpt <> x'' OR instr(reason, ':')"
     ).fetchone()
     return {"events": events, "redacted": redacted, "quarantine": excerpts}
-
-
-def not_reached(connection: Connection, now_ns: int) -> list[Mapping[str, Any]]:
-    """Copies that may hold the person still: what is known of backups and exports, as rows with
-    `kind`, `place`, `made_ns` and `expires_ns` (None: never).
-    """
-    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'copy'").fetchone():
-        return []
-    cursor = connection.execute(
-        "SELECT kind, place, made_ns, expires_ns FROM copy"
-        " WHERE expires_ns IS NULL OR expires_ns > ? ORDER BY made_ns",
-        (now_ns,),
-    )
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

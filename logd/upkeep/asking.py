@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from logd import forgotten, jobs, keyfile, rekeying
+from logd import forgotten, keyfile
 from logd.config import Config
 from logd.database import Connection, DatabaseError, connect, translate
 from logd.errors import AlreadyRunning, LogdError, NoDatabase
 from logd.instance import check_database, open_for_events
-from logd.jobs import Job
 from logd.lock import instance_lock, look
 from logd.migrations import check_not_newer, check_not_older
 from logd.store import Store
-from logd.worker import Worker
+from logd.upkeep import jobs, rekeying
+from logd.upkeep.jobs import Job
+from logd.upkeep.worker import Worker
 
 LOOK_INTERVAL_S = 0.1
 # A daemon that was killed is started again by its manager: it is not to find the lock taken.

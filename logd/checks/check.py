@@ -6,10 +6,10 @@ what may. Each says what to do.
 
 from __future__ import annotations
 
-from logd import check_instance, check_machine, facts
+from logd.checks import check_instance, check_machine, facts
+from logd.checks.facts import Facts
+from logd.checks.findings import Finding
 from logd.config import Config
-from logd.facts import Facts
-from logd.findings import Finding
 
 
 def judge(found: Facts) -> list[Finding]:

@@ -1,0 +1,1 @@
+"""`logd check`: facts are gathered in one place, judged in another, and told with what to do."""
