@@ -262,15 +262,31 @@ def test_copies_that_were_made_since_the_backup_are_still_known(
 
 
 def test_who_was_forgotten_since_does_not_come_back(backed_up: tuple[Instance, Path]) -> None:
-    """By the database that is replaced, and by the list beside the backup."""
+    """By the list in the database that is replaced; with no daemon in between."""
     instance, backup = backed_up
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    forgotten.save(connection, {b"d" * 32: 7})
-    connection.close()
-    forgotten.merge_file(forgotten.file_beside(backup), {b"b" * 32: 8})
+    instance.cli("forget", "before", "--yes")
+    assert users(instance) == {"after": 50}
     restore(instance, backup)
+    assert users(instance) == {}
+    instance.start()
+    status = instance.settle()
+    assert (status["erased"], status["stored"] - status["own"]) == (100, 100)
+
+
+def test_lists_of_forgotten_persons_beside_backup_and_database_are_put_together(
+    backed_up: tuple[Instance, Path],
+) -> None:
+    """Also where the database that knows of them is gone."""
+    instance, backup = backed_up
+    with opened(instance.config.database, instance.config.key_file) as connection:
+        token = forgotten.load(connection).token("before")
+    forgotten.merge_file(forgotten.file_beside(backup), {token: 2**62})
+    forgotten.merge_file(forgotten.file_beside(instance.config.database), {b"d" * 32: 7})
+    instance.config.database.unlink()
+    restore(instance, backup)
+    assert users(instance) == {}
     listed = forgotten.read_file(forgotten.file_beside(instance.config.database))
-    assert listed == {b"d" * 32: 7, b"b" * 32: 8}
+    assert listed == {token: 2**62, b"d" * 32: 7}
 
 
 def test_it_takes_the_place_once_it_is_on_the_disk(
