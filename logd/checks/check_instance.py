@@ -169,7 +169,9 @@ def _remove_ipc(facts: Facts) -> Iterator[Finding]:
 
 def _disk(facts: Facts) -> Iterator[Finding]:
     if facts.state is None:
-        yield Finding("disk", WARN, f"not known: {facts.state_problem}", "see above")
+        if not facts.key_problem:  # which is said already
+            todo = "nothing is stored before that is mended"
+            yield Finding("database", FAIL, str(facts.state_problem), todo)
         return
     disk = facts.state["disk"]
     free, days = disk["free_bytes"], disk["days_left"]

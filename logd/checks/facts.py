@@ -19,6 +19,7 @@ from logd import instance, keyfile, lock
 from logd.checks.machine import Swap, hibernation, remove_ipc, swaps, synchronised
 from logd.config import Config
 from logd.errors import LogdError, NoDatabase
+from logd.migrations import NewerSchema
 from logd.outboxes import filesystem_type
 from logd.receiver import queue_length
 
@@ -161,8 +162,8 @@ def _key_problem(config: Config) -> str | None:
     try:
         keyfile.read(config.key_file)
         instance.open_for_reading(config).close()
-    except NoDatabase:
-        return None
+    except (NoDatabase, NewerSchema):
+        return None  # the key is not what is wrong; the state says what is
     except LogdError as error:
         return str(error)
     return None

@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
 from logd import instance, render, retention
-from logd.commands.options import config_option, fail
+from logd.commands.options import config_option, fail, say
 from logd.commands.teaching import Command
 from logd.config import Config
 from logd.errors import (
@@ -24,8 +25,10 @@ from logd.errors import (
     EXIT_OK,
     EXIT_TEMPORARY,
     EXIT_USAGE,
+    LogdError,
 )
 from logd.upkeep import asking, elsewhere, forgetting, jobs, pruning
+from logd.upkeep.backup import list_forgotten
 from logd.upkeep.elsewhere import Copy
 from logd.upkeep.jobs import Job
 from shared.schema import Malformed, check_user
@@ -118,8 +121,8 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
     users, user_id or login ("(erased)" takes its place), all excerpts in quarantine (nobody can say
     whose they are). Events from before this moment that arrive later are erased as they come, and
     so is the person in a backup that is restored: a list of tokens, in the database and in the file
-    `forgotten` beside it, knows the person again without the name. The chain still verifies, and
-    events `person_erased` say that it was done, not to whom.
+    `forgotten` beside it and beside each backup, knows the person again without the name. The chain
+    still verifies, and events `person_erased` say that it was done, not to whom.
 
     At the end the database is written anew, so that no page of the file holds anything left over:
     about 6 s for a million events, and room for two more copies of it on the disk. Meanwhile events
@@ -144,6 +147,7 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
         with _progress("erasing") as tell:
             job = asking.carry_out(config, jobs.FORGET, {"users": [person]}, tell)
         outcome = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
+        _list_beside_backups(config, copies)
     if as_json:
         shown = {
             "dry_run": dry_run,
@@ -160,6 +164,20 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
     )
     for line in _not_reached(copies):
         click.echo(line)
+
+
+def _list_beside_backups(config: Config, copies: Sequence[Copy]) -> None:
+    """So that none of them brings the person back, whatever becomes of the database."""
+    connection = instance.open_for_events(config)
+    try:
+        places = {Path(copy.place) for copy in copies if copy.kind == elsewhere.BACKUP}
+        for place in sorted(place for place in places if place.is_file()):
+            try:
+                list_forgotten(connection, place)
+            except LogdError as problem:
+                say(f"not listed beside {place}, but by the next backup there: {problem}")
+    finally:
+        connection.close()
 
 
 def _ask(person: str, expected: dict[str, int]) -> None:

@@ -77,7 +77,7 @@ def backup(
             checked = copying.check(unfinished, keyfile.read(config.key_file), stop, bar)
             copying.give_to_owner_of(config.database, unfinished)
             copying.flush(unfinished)
-            _list_forgotten(connection, directory / name)
+            list_forgotten(connection, directory / name)
             unfinished.rename(directory / name)
             copying.flush(directory)
     finally:
@@ -179,9 +179,9 @@ def _alone(fd: int, directory: Path) -> bool:
     return True
 
 
-def _list_forgotten(connection: Connection, path: Path) -> None:
-    """Beside it lies who was forgotten: older backups there are restored without them, then, also
-    when the database is gone.
+def list_forgotten(connection: Connection, path: Path) -> None:
+    """Beside a backup lies who was forgotten: it is restored without them, then, also when the
+    database is gone. Raises LogdError kinds.
     """
     if schema_version(connection) >= FORGOTTEN_SCHEMA:
         forgotten.merge_file(forgotten.file_beside(path), forgotten.load(connection).entries)

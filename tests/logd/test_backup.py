@@ -132,9 +132,11 @@ def test_who_was_forgotten_is_listed_beside_it_for_the_older_ones_there(
     emit(instance, 5, mark="somebody")
     old = make_at(instance, time.time_ns() - DAY_NS)
     instance.cli("forget", "somebody", "--yes")
+    listed = forgotten.read_file(forgotten.file_beside(Path(old.path)))
+    assert listed, "at once, not only by the next backup"
     made = Path(make(instance)["backup"])
     instance.stop()
-    listed = forgotten.read_file(forgotten.file_beside(made))
+    assert forgotten.read_file(forgotten.file_beside(made)) == listed
     copy = opened(instance, made)
     assert set(listed) == {forgotten.load(copy).token("somebody")}
     copy.close()
