@@ -89,7 +89,7 @@ def test_the_environment_is_made_from_the_hashed_lock_once(clone: Path) -> None:
     ]
     locked, project = (clone / ".venv/bin/pip-calls").read_text().splitlines()
     assert locked.endswith("--require-hashes -r requirements.txt")
-    assert project.endswith("--no-deps --no-build-isolation -e .")
+    assert "--no-deps --no-build-isolation" in project and project.endswith(" -e .")
     again = make(clone, "setup", python=GOOD_PYTHON)
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
 

@@ -77,6 +77,7 @@ def measured(**changes: Any) -> Results:
     return Results(**{**body, **changes})
 
 
+@pytest.mark.long(minutes=1)
 def test_a_tiny_run_measures_every_cell_and_its_sums_are_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

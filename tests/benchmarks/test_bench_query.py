@@ -45,6 +45,7 @@ def tiny() -> tuple[Part, int]:
         return part, sum(done) - query.steps(False)
 
 
+@pytest.mark.long(minutes=1)
 def test_every_report_answers_and_every_sum_is_right(tiny: tuple[Part, int]) -> None:
     part, steps_off = tiny
     assert (part.problems, steps_off) == ([], 0)
@@ -59,6 +60,7 @@ def test_every_report_answers_and_every_sum_is_right(tiny: tuple[Part, int]) -> 
     assert rows["completions: a class"] == rows["completions: all students"]
 
 
+@pytest.mark.long(minutes=1)
 def test_both_trails_store_the_same_backlog(tiny: tuple[Part, int]) -> None:
     rows = [row for row in tiny[0].rows if row["what"] == "ingest"]
     assert [row["trail"] for row in rows] == ["empty", "full"] * 2
@@ -68,6 +70,7 @@ def test_both_trails_store_the_same_backlog(tiny: tuple[Part, int]) -> None:
         assert (row["stored_before"] == 0) == (row["trail"] == "empty")
 
 
+@pytest.mark.long(minutes=1)
 def test_the_figures_that_targets_need_are_there(tiny: tuple[Part, int]) -> None:
     part = tiny[0]
     assert {

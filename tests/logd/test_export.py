@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -406,23 +407,23 @@ def trail_of(directory: Path, events: int) -> Instance:
     return made
 
 
-def check_growth(directory: Path, few: int, many: int) -> None:
+def check_growth(directory: Path, few: int, many: int, forms: Sequence[str]) -> None:
     small, large = trail_of(directory / "few", few), trail_of(directory / "many", many)
     try:
-        for form, most in GROWTH_BYTES_MAX.items():
+        for form in forms:
             before, after = peak_bytes(small, form), peak_bytes(large, form)
             print(f"{form}: {before // 1024:,} KiB at {few:,}, {after // 1024:,} KiB at {many:,}")
-            assert after - before <= most, (form, before, after)
+            assert after - before <= GROWTH_BYTES_MAX[form], (form, before, after)
     finally:
         small.close()
         large.close()
 
 
 def test_ten_times_as_many_events_take_no_more_memory(directory: Path) -> None:
-    """The quick version: the larger trail is 100 pages, and more than a row group."""
-    check_growth(directory, 2_000, 20_000)
+    """The quick version: the larger trail is 100 pages, and more than a row group. Text is text."""
+    check_growth(directory, 2_000, 20_000, ["jsonl", "parquet"])
 
 
 @pytest.mark.long(minutes=4)
 def test_a_million_events_take_no_more_memory_than_a_hundred_thousand(directory: Path) -> None:
-    check_growth(directory, 10**5, 10**6)
+    check_growth(directory, 10**5, 10**6, list(GROWTH_BYTES_MAX))

@@ -453,7 +453,7 @@ def test_another_producer_s_numbers_vouch_for_nothing(instance: Instance, tally:
         assert client.emit("page_view") and client.emit("page_view")
 
         def hand_in(_: int) -> None:
-            outcomes.append(client.emit_durable("quiz_submitted", timeout_s=LONG_S))
+            outcomes.append(client.emit_durable("quiz_submitted", timeout_s=5.0))
 
         with in_threads(1, hand_in):
             until(lambda: client.stats()["accepted"] == 3, "the event is accepted")
