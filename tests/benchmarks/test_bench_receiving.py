@@ -31,6 +31,7 @@ RUN = Run(
 )
 
 
+@pytest.mark.long(minutes=1)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_way_of_receiving_stores_every_event_once(way: str) -> None:
     with temporary_directory(None) as place:
@@ -39,6 +40,7 @@ def test_a_way_of_receiving_stores_every_event_once(way: str) -> None:
     assert run.stored == 4002  # and one login of each emitter
 
 
+@pytest.mark.long(minutes=1)
 def test_a_slow_flush_is_felt() -> None:
     with temporary_directory(None) as place:
         try:

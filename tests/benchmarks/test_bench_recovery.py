@@ -37,6 +37,7 @@ def tiny() -> Part:
         return recovery.run(place, False, lambda _now, _steps: None)
 
 
+@pytest.mark.long(minutes=1)
 def test_what_was_accepted_before_between_and_after_is_stored_once(tiny: Part) -> None:
     assert tiny.problems == []
     assert [row["how"] for row in tiny.rows] == [KILL, STOP]
@@ -46,6 +47,7 @@ def test_what_was_accepted_before_between_and_after_is_stored_once(tiny: Part) -
         assert row["pending"] == row["lost"] == row["quarantined"] == 0
 
 
+@pytest.mark.long(minutes=1)
 def test_times_count_from_the_start_of_the_next_daemon(tiny: Part) -> None:
     for row in tiny.rows:
         assert 0 < row["first_commit_s"] < 60

@@ -48,6 +48,7 @@ def tools(place: Path) -> Iterator[Tools]:
         yield Tools(loader, {0: server})
 
 
+@pytest.mark.long(minutes=1)
 # What a kill cannot take, and what it may.
 @pytest.mark.parametrize("name", ["sync-new-raw-wal", "queue-kept", "process", "jsonl", "logd"])
 def test_a_way_under_load_is_killed_and_its_sum_is_right(
@@ -87,6 +88,7 @@ def test_the_kill_comes_under_load_and_ends_all_of_the_site(place: Path, tools: 
             assert tools.loader.run(Task(site.port, 1, least_s=0.0)).answered == []
 
 
+@pytest.mark.long(minutes=1)
 def test_the_classroom_stores_every_page_that_was_answered(
     place: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_an_hours_backlog_is_read_within_the_bound(instance: Instance, tally: Ta
     tally.account(status, numbers(instance), attempted=HOUR_EVENTS, accepted=HOUR_EVENTS)
 
 
+@pytest.mark.long(minutes=1)
 def test_a_flood_and_a_thousand_producers_stay_within_the_bound(
     instance: Instance, tally: Tally
 ) -> None:
