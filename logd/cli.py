@@ -10,17 +10,6 @@ from typing import Any
 import click
 
 from logd import __version__
-from logd.commands import (
-    checking,
-    copies,
-    exporting,
-    keeping,
-    persons,
-    reading,
-    serving,
-    verifying,
-    watching,
-)
 from logd.commands.options import fail
 from logd.commands.teaching import Group
 from logd.database import DatabaseError, translate
@@ -70,16 +59,18 @@ def main() -> None:
     """
 
 
+# Each command, and its module in `logd.commands`.
 SECTIONS = {
-    "Serve": (serving.init, serving.genkey, serving.run),
-    "Read": (reading.query, reading.tail, persons.person),
-    "Keep": (
-        *(copies.backup, copies.restore, copies.rekey, exporting.export),
-        *(keeping.prune, keeping.forget),
-    ),
-    "Check": (
-        *(serving.status, watching.metrics, checking.check, verifying.verify),
-        *(reading.losses, reading.quarantine),
-    ),
+    "Serve": {"init": "serving", "genkey": "serving", "run": "serving"},
+    "Read": {"query": "reading", "tail": "reading", "person": "persons"},
+    "Keep": {
+        **dict.fromkeys(("backup", "restore", "rekey"), "copies"),
+        "export": "exporting",
+        **dict.fromkeys(("prune", "forget"), "keeping"),
+    },
+    "Check": {
+        **{"status": "serving", "metrics": "watching", "check": "checking", "verify": "verifying"},
+        **dict.fromkeys(("losses", "quarantine"), "reading"),
+    },
 }
-main.add(SECTIONS)
+main.sections = SECTIONS

@@ -26,7 +26,7 @@ _ESCAPES = {"\\": r"\e", "'": r"\(aq", "^": r"\(ha", "~": r"\(ti", "`": r"\(ga"}
 
 def pages() -> dict[str, str]:
     """Every page by its file's name, in roff."""
-    commands = [command for group in SECTIONS.values() for command in group]
+    commands = [main.named(name) for part in SECTIONS.values() for name in part]
     made = {f"logd-{command.name}.1": "\n".join(_command_page(command)) for command in commands}
     made["logd.1"] = "\n".join(_main_page())
     made["logd.toml.5"] = "\n".join(_config_page())
@@ -53,10 +53,11 @@ def _main_page() -> Iterator[str]:
     yield from _head("logd", 1, main.get_short_help_str(200))
     yield from _section("SYNOPSIS", [r"\fBlogd\fR \fICOMMAND\fR [\fIOPTIONS\fR] [\fIARGS\fR]"])
     yield from _section("DESCRIPTION", _help(main))
-    for title, commands in SECTIONS.items():
+    for title, part in SECTIONS.items():
         yield ".SH " + f"COMMANDS: {title}".upper()
-        for command in commands:
-            yield from _item(_bold(f"logd-{command.name}") + "(1)", command.get_short_help_str(200))
+        for name in part:
+            what = main.named(name).get_short_help_str(200)
+            yield from _item(_bold(f"logd-{name}") + "(1)", what)
     yield from _options(main, context)
     yield ".SH EXIT STATUS"
     for code, end in EXITS.items():
@@ -66,7 +67,7 @@ def _main_page() -> Iterator[str]:
     yield from _item(_bold("LOGD_CONFIG"), "The instance's logd.toml, where no --config names it.")
     yield ".SH FILES"
     yield from _item(_bold(DEFAULT_CONFIG), "The configuration where nothing else names one.")
-    names = [f"logd-{command.name}(1)" for group in SECTIONS.values() for command in group]
+    names = [f"logd-{name}(1)" for part in SECTIONS.values() for name in part]
     yield from _see_also([*names, "logd.toml(5)"])
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import click
@@ -41,25 +42,34 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """Shows its commands by what one does with them."""
+    """Shows its commands by what one does with them; the module of one is imported when it is asked
+    for, since all of them together take as long as the daemon to start.
+    """
 
-    sections: Mapping[str, Sequence[click.Command]] = {}
+    sections: Mapping[str, Mapping[str, str]] = {}
 
-    def add(self, sections: Mapping[str, Sequence[click.Command]]) -> None:
-        """Adds the commands under their headings."""
-        self.sections = sections
-        for commands in sections.values():
-            for command in commands:
-                self.add_command(command)
+    def named(self, name: str) -> click.Command:
+        """The command of that name. Raises KeyError."""
+        module = {name: module for part in self.sections.values() for name, module in part.items()}
+        command: click.Command = getattr(import_module(f"logd.commands.{module[name]}"), name)
+        return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Called by click: every name, by section."""
+        return [name for part in self.sections.values() for name in part]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Called by click."""
-        width = max(len(name) for name in self.commands)
-        for title, commands in self.sections.items():
+        return self.named(cmd_name) if cmd_name in self.list_commands(ctx) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Called by click."""
+        width = max(len(name) for name in self.list_commands(ctx))
+        for title, part in self.sections.items():
             with formatter.section(title):
                 formatter.write_dl(
                     [
-                        (str(command.name).ljust(width), command.get_short_help_str(limit=200))
-                        for command in commands
+                        (name.ljust(width), self.named(name).get_short_help_str(limit=200))
+                        for name in part
                     ]
                 )

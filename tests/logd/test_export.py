@@ -419,6 +419,7 @@ def check_growth(directory: Path, few: int, many: int, forms: Sequence[str]) -> 
         large.close()
 
 
+@pytest.mark.long(minutes=1)
 def test_ten_times_as_many_events_take_no_more_memory(directory: Path) -> None:
     """The quick version: the larger trail is 100 pages, and more than a row group. Text is text."""
     check_growth(directory, 2_000, 20_000, ["jsonl", "parquet"])

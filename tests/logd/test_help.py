@@ -15,17 +15,17 @@ from logd.errors import EXITS
 from tests.support import ROOT
 
 README = (ROOT / "README.md").read_text()
-COMMANDS = sorted(main.commands)
+COMMANDS = sorted(name for part in SECTIONS.values() for name in part)
 
 
 def help_of(name: str) -> str:
-    command = main.commands[name]
+    command = main.named(name)
     return command.get_help(click.Context(command, info_name=f"logd {name}"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_says_what_when_an_example_and_exit_codes(name: str) -> None:
-    command = main.commands[name]
+    command = main.named(name)
     assert command.help is not None
     what, *when = command.help.split("\n\n")
     assert what.count("\n") == 0 and when
@@ -41,14 +41,14 @@ def test_the_help_of_a_command_says_what_when_an_example_and_exit_codes(name: st
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_its_help(name: str) -> None:
-    for parameter in main.commands[name].params:
+    for parameter in main.named(name).params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_name_only_options_that_there_are(name: str) -> None:
-    command = main.commands[name]
+    command = main.named(name)
     assert isinstance(command, Command)
     for line, _purpose in command.examples:
         words = shlex.split(re.split(r" [|>&]", line)[0])
@@ -61,7 +61,7 @@ def test_examples_name_only_options_that_there_are(name: str) -> None:
 
 def test_commands_are_listed_by_what_one_does_with_them() -> None:
     text = main.get_help(click.Context(main, info_name="logd"))
-    listed = [str(command.name) for commands in SECTIONS.values() for command in commands]
+    listed = [name for part in SECTIONS.values() for name in part]
     assert sorted(listed) == COMMANDS
     positions = [text.index(f"\n  {name} ") for name in listed]
     assert positions == sorted(positions)
@@ -72,7 +72,7 @@ def test_commands_are_listed_by_what_one_does_with_them() -> None:
 def test_the_readme_lists_every_command_in_the_same_order() -> None:
     section = README.split("## The daemon")[1].split("```")[1]
     named = re.findall(r"^logd (\w+)", section, re.MULTILINE)
-    assert named == [str(command.name) for group in SECTIONS.values() for command in group]
+    assert named == [name for part in SECTIONS.values() for name in part]
 
 
 def test_the_readmes_exit_codes_are_those_of_the_code() -> None:

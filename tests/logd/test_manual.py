@@ -13,13 +13,13 @@ import click
 import pytest
 
 from logd import config
-from logd.cli import main
+from logd.cli import SECTIONS, main
 from logd.commands.teaching import Command
 from logd.errors import EXITS
 from logd.manual import pages
 from tests.support import ROOT
 
-COMMANDS = sorted(main.commands)
+COMMANDS = sorted(name for part in SECTIONS.values() for name in part)
 PAGES = sorted(pages())
 FORMATTERS = {
     "groff": ["-man", "-ww", "-z"],
@@ -52,7 +52,7 @@ def test_every_command_and_the_configuration_have_their_page() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_example_and_exit_code_is_in_the_page(name: str) -> None:
-    command, text = main.commands[name], read(f"logd-{name}.1")
+    command, text = main.named(name), read(f"logd-{name}.1")
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert all(option in text for option in parameter.opts)

@@ -19,7 +19,7 @@ from tests.simulation.table import CANNOT_OCCUR, CELLS
 from tests.simulation.world import Cell
 from tests.tally import Tally
 
-SEEDS = 90  # of each profile
+SEEDS = 60  # of each profile
 SEEDS_LONG = 100_000  # of all profiles together
 SEEDS_AT_ONCE = 50
 SEEDS_FOR_BUGS = 200
