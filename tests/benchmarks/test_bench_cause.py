@@ -62,12 +62,14 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
+@pytest.mark.long(minutes=1)
 def test_every_cell_writes_an_event_a_round_and_stores_it(events: list[dict[str, Any]]) -> None:
     number = len(cells((0, 20)))
     assert sorted(event["cell"] for event in events[:-1]) == list(range(number))
     assert events[-1] == {"attempted": 2, "stored": [2] * number}
 
 
+@pytest.mark.long(minutes=1)
 def test_wal_flushes_as_often_as_delete_unless_the_file_is_open_elsewhere(
     events: list[dict[str, Any]],
 ) -> None:
@@ -76,6 +78,7 @@ def test_wal_flushes_as_often_as_delete_unless_the_file_is_open_elsewhere(
         assert flushes == 0 if cell.elsewhere else flushes >= 2, cell
 
 
+@pytest.mark.long(minutes=1)
 def test_a_slow_flush_is_in_commit_and_close_and_not_in_opening(
     events: list[dict[str, Any]],
 ) -> None:
@@ -86,6 +89,7 @@ def test_a_slow_flush_is_in_commit_and_close_and_not_in_opening(
             assert event["open_cpu_ns"] < 10e6  # nothing is derived, and nothing waits
 
 
+@pytest.mark.long(minutes=1)
 def test_a_passphrase_is_in_opening_on_either_disk(events: list[dict[str, Any]]) -> None:
     by_cell = dict(zip(cells((0, 20)), events, strict=False))
     for cell, event in by_cell.items():

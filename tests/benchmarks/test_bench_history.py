@@ -31,6 +31,7 @@ def _nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EVENTS_PER_STEP", 500)
 
 
+@pytest.mark.long(minutes=1)
 def test_a_history_has_its_size_ends_now_and_is_the_same_again(small: History) -> None:
     events = list(small.events())
     assert len(events) == small.size
@@ -81,6 +82,7 @@ def test_a_trail_built_of_it_is_whole_and_no_producer_is_missed(
     assert open_producers == (0,)
 
 
+@pytest.mark.long(minutes=1)
 def test_a_trail_is_built_once_and_its_outboxes_are_removed() -> None:
     steps: list[int] = []
 
