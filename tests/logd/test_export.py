@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import resource
@@ -423,6 +424,34 @@ def check_growth(directory: Path, few: int, many: int, forms: Sequence[str]) -> 
 def test_ten_times_as_many_events_take_no_more_memory(directory: Path) -> None:
     """The quick version: the larger trail is 100 pages, and more than a row group. Text is text."""
     check_growth(directory, 2_000, 20_000, ["jsonl", "parquet"])
+
+
+def digest(*command: str) -> tuple[int, str]:
+    """How many rows a program prints as JSON lines, and a hash over all of them in their order."""
+    hashed, rows = hashlib.sha256(), 0
+    with subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            hashed.update(json.dumps(json.loads(line), sort_keys=True).encode())
+            rows += 1
+    assert process.returncode == 0
+    return rows, hashed.hexdigest()
+
+
+@pytest.mark.long(minutes=4)
+def test_a_million_events_are_read_back_equal_from_each_form(directory: Path) -> None:
+    made = trail_of(directory / "many", 10**6)
+    stored = digest(
+        "-m", "logd", "query", "--format", "jsonl", "--config", str(made.config.path)
+    )  # fmt: skip
+    assert stored[0] == 10**6
+    for form in FORMS:
+        output, _said = export(made, form)
+        assert digest("-c", READERS[form], str(output)) == stored, form
+        output.unlink()
+    made.close()
 
 
 @pytest.mark.long(minutes=4)

@@ -66,8 +66,15 @@ def test_the_overview_shows_the_state_of_the_log(auditor: Browser, reports: Fake
     reports.rows("event_types", {"type": "page_view", "events": 44_000})
     text = auditor.get("/audit/").text
     assert "48,211" in text
+    assert "0 past their time, 0 of forgotten persons" in text
     assert "No event is known to be lost." in text
     assert '<a href="/audit/events?type=page_view">' in text
+
+
+def test_what_was_taken_out_of_the_log_is_shown(auditor: Browser, reports: FakeReports) -> None:
+    reports.rows("summary", SUMMARY | {"pruned": 1200, "erased": 34})
+    text = auditor.get("/audit/").text
+    assert "1,200 past their time, 34 of forgotten persons" in text
 
 
 def test_an_empty_ledger_is_shown_as_zero_and_as_good_news(

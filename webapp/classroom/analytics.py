@@ -50,6 +50,8 @@ class Summary:
     batches: int
     schema: int
     last_stored_ns: int | None
+    pruned: int = 0  # of those stored, and so with the next: an older logd does not know them
+    erased: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ class Analytics:
     def summary(self) -> Summary:
         row = self._client.ask("summary", asked_by=self._asked_by).rows[0]
         # By name, and no others: a newer logd may tell more than this page shows.
-        return Summary(**{field.name: row[field.name] for field in fields(Summary)})
+        names = {field.name for field in fields(Summary)}
+        return Summary(**{name: value for name, value in row.items() if name in names})
 
     @_or_away
     def daily(self, days: int, users: Sequence[str], today: date | None = None) -> list[Day]:
