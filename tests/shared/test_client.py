@@ -398,6 +398,7 @@ def test_threads_share_a_client_and_every_event_has_its_own_number(instance: Ins
     assert sum(check_streams(instance.events()).values()) == 16_000
 
 
+# Not tried: a fork while the first emit makes its outbox, which may leave the parent with none.
 def test_a_fork_in_the_middle_of_an_emit_splits_into_two_clean_producers(
     instance: Instance,
 ) -> None:
@@ -411,7 +412,7 @@ def test_a_fork_in_the_middle_of_an_emit_splits_into_two_clean_producers(
         "    if pid: children.append(pid)\n"
         "    else: globals()['in_child'] = True\n"
         "in_child = False\nsignal.signal(signal.SIGALRM, handler)\n"
-        "total = 0\n"
+        "total = int(c.emit('page_view', user='parent'))\n"
         "while len(children) < 100 and not in_child:\n"
         "    signal.setitimer(signal.ITIMER_REAL, 0.0002)\n"
         "    for _ in range(100):\n"
