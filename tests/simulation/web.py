@@ -15,7 +15,14 @@ import msgpack
 from shared.client import Client
 from shared.client import _clients as clients
 from shared.formers import Former, FormerProducers
-from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, WORD_WRITTEN, OutboxWriter, outbox_bytes
+from shared.outbox import (
+    HEADER_BYTES,
+    RING_BYTES_MIN,
+    WORD_RETIRED,
+    WORD_WRITTEN,
+    OutboxWriter,
+    outbox_bytes,
+)
 from shared.outbox_file import outbox_name
 from shared.producer import HEAL_INTERVAL_S, Producer
 from shared.rendezvous import NoOutbox
@@ -64,6 +71,7 @@ class Web(Process):
     writer_type: type[OutboxWriter] = OutboxWriter
     client: SimClient = field(init=False)
     accepted: int = 0
+    writing_to: _OutboxFile | None = None
     heard: list[bytes] = field(default_factory=list)  # payloads accepted in the present call
     timeouts: int = 0  # ordinary exceptions that signal handlers raised in it
     timeouts_in_all: int = 0
@@ -84,8 +92,13 @@ class Web(Process):
         self.cut += 1
         truth.cut += 1
         self.heard.clear()
+        self.writing_to = None
         self.timeouts = 0
-        accepted = emit()
+        try:
+            accepted = emit()
+        except BaseException:
+            self._excuse_unheard()
+            raise
         self.cut -= 1
         truth.cut -= 1
         if accepted:
@@ -97,6 +110,14 @@ class Web(Process):
             self.false += 1
             truth.false += 1
         return accepted
+
+    def _excuse_unheard(self) -> None:
+        """The call is cut short. What it wrote to an outbox that is retired and gone was to be
+        moved in the same call, before its caller hears of it.
+        """
+        outbox = self.writing_to
+        if outbox is not None and outbox.removed() and outbox.file.word(WORD_RETIRED):
+            self.world.truth.excused.add((outbox.file.key, outbox.file.word(WORD_WRITTEN)))
 
     def close_descriptors(self) -> None:
         """All that the application finds open, ours among them; the mapping stays."""
@@ -222,7 +243,7 @@ class _OutboxFile:
         memory: Any = _Memory(process, self.file)
         mark = process.generation.mark
         writer = process.writer_type(memory, producer_id, process.pid, world.time_ns(), mark)
-        self.writer = _noting(writer, process)
+        self.writer = _noting(writer, process, self)
         process.step("outbox filled in")
         world.publish(self.file)
         try:
@@ -260,12 +281,12 @@ class _OutboxFile:
         self.release_descriptor()
 
 
-def _noting(writer: OutboxWriter, process: Web) -> OutboxWriter:
-    """Has the process know which payload is being appended."""
+def _noting(writer: OutboxWriter, process: Web, outbox: _OutboxFile) -> OutboxWriter:
+    """Has the process know which payload is being appended, and to what."""
     append = writer.append
 
     def noted(payload: bytes) -> bytes | None:
-        process.appending = payload
+        process.appending, process.writing_to = payload, outbox
         return append(payload)
 
     writer.append = noted  # type: ignore[method-assign]
