@@ -371,9 +371,15 @@ class Delivery(Generic[AnOutbox]):
             outbox.confirm(producer.stored, producer.position, until_ns)
 
     def _dismiss(self, producer: Producer) -> None:
-        """Its end is on disk: the outbox can go."""
-        outbox = self._let_go(producer)
+        """Retires a producer whose end is committed, and removes its outbox."""
+        outbox = self._open.get(producer)
         if outbox is not None:
+            outbox.unwatch()  # from here on it sends what it writes
+            if not outbox.retire():
+                producer.ended = False  # it lives, without its lock
+                producer.behind = self._more = True
+                return
+            self._let_go(producer)
             self._outboxes.remove(outbox)
         self._intake.forget(producer)
 

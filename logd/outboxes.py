@@ -24,6 +24,7 @@ from shared import liveness
 from shared.outbox import (
     CONFIRMED_OFFSET,
     HEADER_BYTES,
+    WORD_RETIRED,
     WORD_WATCHED_UNTIL_NS,
     WORD_WRITTEN,
     Header,
@@ -36,7 +37,6 @@ from shared.rendezvous import (
     MODE_SHARED,
     NoOutbox,
     Rendezvous,
-    current_boot_id,
     make_directory,
     new_token,
     read_token,
@@ -49,6 +49,7 @@ TEMPORARY_AGE_MAX_S = 60.0
 # So many files of one user that are no outboxes are put into quarantine, and remembered.
 REFUSED_PER_USER_MAX = 1000
 _WORDS = struct.Struct("=QQQ")  # confirmed sequence and position, watched until
+_WORD = struct.Struct("=Q")
 _OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 
 
@@ -101,6 +102,18 @@ class OpenOutbox:
             return
         self._write_at(CONFIRMED_OFFSET, _WORDS.pack(sequence, position, watched_until_ns))
         self.confirmed = sequence
+
+    def retire(self) -> bool:
+        """Declares that no more is read here; False, and it is not, when there is more to read.
+
+        A process whose lock went with a closed descriptor still writes: it sees this, or we see
+        what it wrote.
+        """
+        self._write_at(WORD_RETIRED * 8, _WORD.pack(1))
+        if self.written() <= self.confirmed:
+            return True
+        self._write_at(WORD_RETIRED * 8, bytes(8))
+        return False
 
     def unwatch(self) -> None:
         """Takes back any promise to look here."""
@@ -162,7 +175,7 @@ class Outboxes:
         token = read_token(str(self.directory)) or new_token()
         try:
             make_directory(str(self.directory), token, self._mode)
-            write_rendezvous(socket_path, Rendezvous(str(self.directory), token, current_boot_id()))
+            write_rendezvous(socket_path, Rendezvous.of_this_process(str(self.directory), token))
         except NoOutbox as error:
             raise CannotCreate(f"outboxes: {error}") from error
         except OSError as error:

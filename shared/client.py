@@ -19,6 +19,7 @@ from typing import Any
 
 from shared.durable import UNKNOWN_TYPE, Outcome, Ticket
 from shared.forks import Forked
+from shared.formers import REMOVED_WAIT_S
 from shared.road import OUTBOX_BYTES, Road
 
 __all__ = ["OUTBOX_BYTES", "Client", "Outcome"]
@@ -100,11 +101,11 @@ class Client(Road):
                 return Outcome.REFUSED
             if ticket.wait(deadline_s):
                 return Outcome.STORED
-            with self._guard:
+            with self._own_guard():
                 return self._unknown_outcome(ticket)
         finally:
-            with self._guard:
-                self._waiting.pop(ticket, None)
+            with self._own_guard():
+                self._waiting.discard(ticket)
                 ticket.let_go_of_room()
 
     def _unknown_outcome(self, ticket: Ticket) -> Outcome:
@@ -132,8 +133,8 @@ class Client(Road):
         self._inside = True
         try:
             producer = self._producer
-            if producer is not None and producer.outbox is not None and producer.outbox.removed():
-                self._succeed(producer, self._new_producer())
+            if producer is not None and not producer.intact:
+                self._replace(producer)
         except (Exception, Forked) as error:  # noqa: BLE001 - as in `_emit`; goes on as it was
             _log.warning("the outbox is removed, and no other could be made: %r", error)
         finally:
@@ -144,27 +145,41 @@ class Client(Road):
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Waits up to `timeout_s` seconds; True when all accepted so far is on the daemon's disk.
 
-        False without an outbox, unless nothing was emitted: nobody tells what became of it then.
+        All of it: also what went into an outbox that this client had before. False without an
+        outbox, unless nothing was emitted: nothing tells what became of it then.
         """
         deadline_s = time.monotonic() + timeout_s
-        with self._guard:
+        with self._own_guard():
+            self._formers.look(time.monotonic())
+            waited = [
+                (self._waits_for(former.producer), former.accepted, former.left_s + REMOVED_WAIT_S)
+                for former in self._formers
+            ]
             producer = self._producer
-            if producer is None:
-                return self._last_sequence == self._last_confirmed
-            waits, sequence = self._waits_for(producer), producer.written
-        return waits.wait(sequence, deadline_s)
+            if producer is not None:
+                waited.append((self._waits_for(producer), producer.written, deadline_s))
+            formers = self._formers
+        for waits, sequence, known_by_s in waited:
+            outbox = waits.producer.outbox
+            hopeless = outbox is not None and waits.producer is not producer and outbox.removed()
+            until_s = min(deadline_s, known_by_s) if hopeless else deadline_s
+            if not waits.wait(sequence, until_s):
+                return False
+        with self._own_guard():
+            return formers.unconfirmed == 0
 
     def stats(self) -> dict[str, Any]:
-        """Counts of this process: attempted = accepted + refused, and what waits for the disk.
+        """Counts of this process: attempted = accepted + refused, accepted = confirmed + pending +
+        unconfirmable (what no outbox held).
 
         Times in seconds, sizes in bytes. `room_s` is how long the outbox takes events at the rate
         seen since the last call, if nothing were confirmed any more; None without events.
         """
-        with self._guard:
+        with self._own_guard():
+            self._formers.look(time.monotonic())
             producer = self._producer
             refused = self._refusals.total
-            accepted = producer.written if producer else self._last_sequence
-            accepted += self._accepted_before
+            accepted, confirmed, unconfirmable = self._formers.counts(producer)
             mark_s, mark_accepted = self._rate_mark
             now_s = time.monotonic()
             self._rate_mark = (now_s, accepted)
@@ -181,16 +196,15 @@ class Client(Road):
                     if rate and event_bytes
                     else None,
                 }
-            confirmed = producer.confirmed if producer else self._last_confirmed
-            written = producer.written if producer else self._last_sequence
             return {
                 "producer": f"{producer.id:016x}" if producer else None,
                 "attempted": accepted + refused,
                 "accepted": accepted,
                 "refused": refused,
                 "refused_by_cause": dict(self._refusals.by_cause),
-                "confirmed": confirmed + self._confirmed_before,
-                "pending": written - confirmed if self._has_outbox else 0,
+                "confirmed": confirmed,
+                "pending": accepted - confirmed - unconfirmable,
+                "unconfirmable": unconfirmable,
                 "durable_unknown": self._unknown,
                 "unsettled": len(self._unsettled.tickets),
                 "outbox": outbox,
@@ -203,21 +217,20 @@ class Client(Road):
 
         Later events are refused. Does nothing in a forked child that has not emitted.
         """
-        with self._guard:
-            ours = self._producer is not None and self._producer.pid == os.getpid()
-            if ours and not self._inside:
+        with self._own_guard():
+            if self._producer is not None and not self._inside:
                 self._last_words()
-            producer, self._producer = self._producer, None
+            producer = self._producer
             self._closed = True
-            if producer is None or not ours:
-                return
-            if producer.outbox is not None:
-                self._last_sequence = producer.written
-                self._last_confirmed = producer.confirmed
-                producer.outbox.writer.farewell()
-            elif producer.sequence_sent or self._refusals.total:
-                producer.say_farewell(self._refusals.by_cause)
-            self._end(producer, followed=False)
+            now_s = time.monotonic()
+            if producer is not None:
+                self._formers.add(producer, now_s)
+                self._producer = None
+                if producer.outbox is not None:
+                    producer.outbox.writer.farewell()
+                elif producer.sequence_sent or self._refusals.total:
+                    producer.say_farewell(self._refusals.by_cause)
+            self._formers.close_all(now_s)
 
     def _last_words(self) -> None:
         """What is known by now, and what the threads that wait will be told."""
@@ -228,18 +241,11 @@ class Client(Road):
             _log.warning("not all could be settled at the end: %r", error)
         finally:
             self._inside = False
-        if self._waits is not None:
-            self._waits.end()  # so that they are told what is said here
-        for ticket in list(self._waiting):
+        for waits in self._waits.values():
+            waits.end()  # so that they are told what is said here
+        for ticket in sorted(self._waiting, key=lambda ticket: ticket.sequence):
             if not (ticket.said or ticket.is_stored):
                 self._say_unknown(ticket)
-
-    def _after_fork_in_child(self) -> None:
-        """The child is another producer: the parent's outbox, lock and socket are not its own."""
-        inherited = self._producer
-        self._start()
-        if inherited is not None:
-            inherited.close()
 
     def __enter__(self) -> Client:
         return self
@@ -249,14 +255,17 @@ class Client(Road):
 
     def __del__(self) -> None:
         # A constructor that raised has nothing to close.
-        if getattr(self, "_producer", None) is not None:
+        if getattr(self, "_producer", None) is not None or getattr(
+            getattr(self, "_formers", None), "any", False
+        ):
             with contextlib.suppress(Exception):
                 self.close()
 
 
 def _reset_clients_in_child() -> None:
+    """At once where Python forks; a child that it is not told of does so at its first call."""
     for client in list(_clients):
-        client._after_fork_in_child()
+        client._renew()
 
 
 @atexit.register

@@ -10,19 +10,16 @@ accepted.
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from shared import forks
+from shared.forks import Mark
 from shared.outbox import OutboxWriter
 from shared.producer import Producer
 from shared.waiting import Waits
 
 UNKNOWN_TYPE = "durable_unknown"
 SETTLED_TYPE = "durable_settled"
-# At least the largest record of a `durable_unknown`, with the longest type and user.
-NOTE_BYTES_MAX = 320
 UNSETTLED_MAX = 1000
 
 
@@ -51,35 +48,43 @@ class Ticket:
         self._sequence = 0
         self._waits: Waits | None = None
         self._label = ""
-        self._forks = 0
+        self._mark: Mark | None = None
         self._room: OutboxWriter | None = None
 
     def keep_room(self, producer: Producer | None) -> None:
         """Before the event: it is accepted only with room behind it for its `durable_unknown`."""
         self.let_go_of_room()
         if producer is not None and producer.outbox is not None:
-            writer = producer.outbox.writer
-            writer.reserve(NOTE_BYTES_MAX)
-            self._room = writer
+            # Known here before it is reserved there: an interrupted call can give it back.
+            self._room = producer.outbox.writer
+            self._room.reserve(self)
 
-    def accepted(self, waits: Waits, sequence: int) -> None:
-        """The event is that producer's: not always the one there was before the call."""
+    def accepted(self, waits: Waits, sequence: int, current: Producer) -> None:
+        """The event is that producer's: not always the one there was before the call.
+
+        What is to be said of it later goes to the client's `current` one.
+        """
         producer = waits.producer
         self._waits, self._sequence = waits, sequence
-        self._label = f"{os.getuid()}-{producer.id:016x}"
-        self._forks = forks.count
-        if producer.outbox is not None and producer.outbox.writer is not self._room:
-            self.keep_room(producer)
+        self._label = producer.label
+        self._mark = producer.mark
+        if current.outbox is not None and current.outbox.writer is not self._room:
+            self.keep_room(current)
 
     def let_go_of_room(self) -> None:
         """There is nothing more to keep it for, or it is used now."""
         writer, self._room = self._room, None
         if writer is not None:
-            writer.reserve(-NOTE_BYTES_MAX)
+            writer.release_reservation(self)
 
     def wait(self, deadline_s: float) -> bool:
         """Whether it is on the disk by then."""
         return self._waits is not None and self._waits.wait(self._sequence, deadline_s)
+
+    @property
+    def sequence(self) -> int:
+        """The event's number; 0 before it is accepted."""
+        return self._sequence
 
     @property
     def is_stored(self) -> bool:
@@ -89,7 +94,7 @@ class Ticket:
     @property
     def is_the_parents(self) -> bool:
         """Whether this is a child, forked since: the event is settled by the parent, if at all."""
-        return self._forks != forks.count
+        return self._mark is not None and not self._mark[0]
 
     @property
     def outcome(self) -> Outcome | None:
@@ -142,10 +147,10 @@ class Unsettled:
             return None
         return self.tickets[0], SETTLED_TYPE, self.tickets[0].settled_props(outcome)
 
-    def said(self, ticket: Ticket) -> None:
-        """What `next` gave is accepted."""
-        if self._unsaid:
-            self._unsaid.remove(ticket)
+    def said(self, ticket: Ticket, event_type: str) -> None:
+        """What `next` gave is accepted. The same again changes nothing."""
+        tickets = self._unsaid if event_type == UNKNOWN_TYPE else self.tickets
+        if event_type == UNKNOWN_TYPE:
             ticket.said = True
-        else:
-            self.tickets.remove(ticket)
+        if ticket in tickets:
+            tickets.remove(ticket)

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
 
+from shared.forks import Forked, Mark
 from shared.wire import (
     LENGTH_CRC,
     RECORD_HEAD,
@@ -30,8 +33,8 @@ RING_BYTES_MIN = 64 * 1024
 RING_BYTES_MAX = 64 * 1024 * 1024
 
 # Indices of the header's 8-byte words. The producer writes those below CONFIRMED_SEQUENCE and the
-# refusals; the daemon writes the two CONFIRMED ones and WATCHED. Apart by cache lines, as they
-# change apart.
+# refusals; the daemon writes the two CONFIRMED ones, WATCHED and RETIRED. Apart by cache lines, as
+# they change apart.
 WORD_MAGIC = 0
 WORD_VERSION = 1
 WORD_PRODUCER = 2
@@ -43,9 +46,14 @@ WORD_FAREWELL = 9
 WORD_CONFIRMED_SEQUENCE = 16
 WORD_CONFIRMED_POSITION = 17
 WORD_WATCHED_UNTIL_NS = 18
+WORD_RETIRED = 19
 WORD_REFUSED = 24
 
 CONFIRMED_OFFSET = WORD_CONFIRMED_SEQUENCE * 8
+
+# At least the largest record of a `durable_unknown`, with the longest type and user: what is kept
+# free behind each durable event whose outcome is not known yet.
+NOTE_BYTES_MAX = 320
 
 # A promise to look at an outbox is never for longer than this. What says more is of another clock
 # (a time namespace) or of a forger, and not believed.
@@ -101,10 +109,12 @@ def initialise(words: memoryview, producer_id: int, ring_bytes: int, pid: int, n
 class OutboxWriter:
     """Appends records to a new outbox over `buffer`: its header page and ring, all zeros.
 
-    Not locked: its caller lets one thread in at a time.
+    Not locked: its caller lets one thread in at a time. `mark` is of the process whose ring it is.
     """
 
-    def __init__(self, buffer: memoryview, producer_id: int, pid: int, now_ns: int) -> None:
+    def __init__(
+        self, buffer: memoryview, producer_id: int, pid: int, now_ns: int, mark: Mark = (1,)
+    ) -> None:
         ring_bytes = len(buffer) - HEADER_BYTES
         self._words = buffer[:HEADER_BYTES].cast("Q")
         self._ring = buffer[HEADER_BYTES:]
@@ -112,15 +122,22 @@ class OutboxWriter:
         self._seed = producer_seed(producer_id)
         # One tuple, so that sequence and position cannot come apart between two assignments.
         self._tail = (0, 0)
-        self._reserved_bytes = 0
+        self._mark = mark
+        # Weak, so that a reservation goes with its holder, however its holder's call ends.
+        self._reservations: WeakSet[Any] = WeakSet()
+        # The sequence that `append` was last about to write: for who sets it to 0 before, and is
+        # interrupted, `attempted` tells with `written` whether that event is accepted.
+        self.attempted = 0
         self._position_max = ring_bytes
+        self._confirmed_position = 0
         initialise(self._words, producer_id, ring_bytes, pid, now_ns)
 
     def append(self, payload: bytes) -> bytes | None:
         """Writes the next record and returns its bytes; None when the ring has no room for it.
 
         When it returns, or is interrupted at any point, the event is either wholly accepted or
-        was never there: the record is complete before the one store that counts it.
+        was never there: the record is complete before the one store that counts it. Raises Forked
+        in a child of the process whose ring it is, before anything is written.
         """
         words = self._words
         sequence, position = self._tail
@@ -135,6 +152,9 @@ class OutboxWriter:
             return None
         offset = position % self._ring_bytes
         end = offset + length
+        if not self._mark[0]:  # behind the last call: from here on no signal handler can fork
+            raise Forked
+        self.attempted = sequence
         if end <= self._ring_bytes:
             self._ring[offset:end] = record
         else:
@@ -145,16 +165,29 @@ class OutboxWriter:
         self._tail = (sequence, position_next)
         return record
 
-    def reserve(self, change_bytes: int) -> None:
-        """Keeps so many bytes more from `append`, or fewer: room for what must be said later."""
-        self._reserved_bytes += change_bytes
-        self._position_max -= change_bytes
+    def reserve(self, holder: object) -> None:
+        """Keeps NOTE_BYTES_MAX bytes from `append`, until they are released or the holder is gone.
+
+        Interrupted at any point, it has reserved them for that holder or not at all.
+        """
+        self._position_max = 0  # so that the next `append` counts the reservations
+        self._reservations.add(holder)
+
+    def release_reservation(self, holder: object) -> None:
+        """Gives back what `reserve` kept for that holder, if anything."""
+        self._reservations.discard(holder)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Bytes kept from `append`."""
+        return len(self._reservations) * NOTE_BYTES_MAX
 
     def _reclaim(self, position: int, position_next: int) -> bool:
         confirmed = self._words[WORD_CONFIRMED_POSITION]
         # Another process wrote it: a confirmation of what was never written frees nothing.
         if confirmed <= position:
-            self._position_max = confirmed + self._ring_bytes - self._reserved_bytes
+            self._confirmed_position = confirmed
+        self._position_max = self._confirmed_position + self._ring_bytes - self.reserved_bytes
         return position_next <= self._position_max
 
     def _tail_from_ring(self, sequence: int, position: int) -> tuple[int, int]:
@@ -182,7 +215,7 @@ class OutboxWriter:
     @property
     def room_bytes(self) -> int:
         """Bytes that can be written before the ring is full."""
-        return max(0, self._ring_bytes - self.used_bytes - self._reserved_bytes)
+        return max(0, self._ring_bytes - self.used_bytes - self.reserved_bytes)
 
     @property
     def bytes_written(self) -> int:
@@ -207,6 +240,25 @@ class OutboxWriter:
     def daemon_watches(self) -> bool:
         """Whether the daemon ever promised to look here: then it knows of awaited events too."""
         return bool(self._words[WORD_WATCHED_UNTIL_NS])
+
+    def only_unconfirmed(self) -> bytes | None:
+        """The payload of the last event, if it is the only one that is not confirmed."""
+        words = self._words
+        confirmed, position = words[WORD_CONFIRMED_SEQUENCE], words[WORD_CONFIRMED_POSITION]
+        if confirmed + 1 != words[WORD_WRITTEN] or position > self._tail[1]:
+            return None
+        head = read_ring(self._read_own, self._ring_bytes, position, RECORD_HEAD.size)
+        length = LENGTH_CRC.unpack_from(head)[0]
+        if position + aligned(RECORD_HEAD.size + length) != self._tail[1]:
+            return None  # not where the daemon said
+        return read_ring(self._read_own, self._ring_bytes, position + RECORD_HEAD.size, length)
+
+    @property
+    def retired(self) -> bool:
+        """Whether the daemon has taken this producer for ended: it reads nothing past `confirmed`
+        any more once the file is removed as well.
+        """
+        return bool(self._words[WORD_RETIRED])
 
     def refused(self, cause: str, count: int) -> None:
         """Tells the daemon how many events this producer has refused for that cause."""

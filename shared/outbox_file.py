@@ -5,15 +5,22 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import sys
 
-from shared import forks, liveness
-from shared.forks import Forked
+if sys.version_info < (3, 13):
+    # Not at the first event: by then the process may have given up the right to read it.
+    import ctypes
+
+from shared import liveness
+from shared.descriptors import Identity
+from shared.forks import Forked, Mark
 from shared.outbox import RING_BYTES_MAX, RING_BYTES_MIN, OutboxWriter, outbox_bytes
 from shared.rendezvous import NoOutbox, open_directory
 
 SUFFIX = ".outbox"
 TEMPORARY_PREFIX = ".new-"
 UID_MAX = 2**32 - 1
+_MAP_FIXED = 0x10  # <linux/mman.h>
 
 
 def outbox_name(uid: int, producer_id: int) -> str:
@@ -37,8 +44,10 @@ def parse_name(name: str) -> tuple[int, int] | None:
 class OutboxFile:
     """This process's outbox for one producer. Raises NoOutbox when there can be none.
 
-    The file stays when the process goes: the daemon removes it once all of it is stored. Raises
-    Forked in a child that is forked in the middle of this; the parent's file is not touched then.
+    The file stays when the process goes: the daemon removes it once all of it is stored. `uid` is
+    the producer's user id as the daemon sees it. Raises FileExistsError when another producer has
+    this id, and Forked in a child of the process that `mark` belongs to; the parent's file is not
+    touched then.
     """
 
     def __init__(
@@ -48,19 +57,25 @@ class OutboxFile:
         producer_id: int,
         ring_bytes: int,
         now_ns: int,
+        mark: Mark,
     ) -> None:
         if os.getuid() != os.geteuid():
             # The kernel names datagrams by the real uid and files by the effective one.
             raise NoOutbox("this process has different real and effective user ids")
-        self._forks = forks.count
+        self._mark = mark
         self._fd = -1
+        self._identity: Identity | None = None
         self._map: mmap.mmap | None = None
         self._view: memoryview | None = None
         self._temporary = ""
         ring_bytes = min(max(ring_bytes, RING_BYTES_MIN), RING_BYTES_MAX) & -8
-        directory_fd = open_directory(socket_path, directory)
+        directory_fd, path, self.uid = open_directory(socket_path, directory)
+        self._path = f"{path}/{outbox_name(self.uid, producer_id)}"
         try:
             self._create(directory_fd, producer_id, outbox_bytes(ring_bytes), now_ns)
+        except FileExistsError:
+            self._discard(directory_fd)
+            raise
         except OSError as error:
             self._discard(directory_fd)
             raise NoOutbox(f"an outbox of {ring_bytes} bytes: {error.strerror or error}") from error
@@ -71,43 +86,68 @@ class OutboxFile:
             os.close(directory_fd)
 
     def _create(self, directory_fd: int, producer_id: int, length: int, now_ns: int) -> None:
-        name = outbox_name(os.geteuid(), producer_id)
+        name = outbox_name(self.uid, producer_id)
         temporary = TEMPORARY_PREFIX + name
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        pid = os.getpid()
+        pid, mark = os.getpid(), self._mark
         # Every step that a forked child must not take is checked right before it.
-        if self._forks != forks.count:
+        if not mark[0]:
             raise Forked
         self._fd = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
         self._temporary = temporary
-        if self._forks != forks.count:
+        if not mark[0]:
             raise Forked
+        # While the temporary name is ours, nobody of this id gets as far as its rename: either it
+        # is done already, and ours would take the other's file away, or it fails.
+        if _exists(name, directory_fd):
+            raise FileExistsError
         if not liveness.hold(self._fd):
-            if self._forks != forks.count:
+            if not mark[0]:
                 raise Forked  # the parent holds it
-            raise NoOutbox("somebody else has locked a file that was just created")
+            raise NoOutbox("another process has locked a file that was just created")
         # Allocated, not truncated: a full tmpfs says ENOSPC here instead of SIGBUS later.
         os.posix_fallocate(self._fd, 0, length)
         os.fchmod(self._fd, 0o660)
-        self._map = mmap.mmap(self._fd, length)
+        self._identity = Identity.of(self._fd)
+        self._map = _map_shared(self._fd, length)
         self._view = memoryview(self._map)
-        self.writer = OutboxWriter(self._view, producer_id, pid, now_ns)
-        if self._forks != forks.count:
+        self.writer = OutboxWriter(self._view, producer_id, pid, now_ns, mark)
+        if not mark[0]:
             raise Forked
         os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
         self._temporary = ""
-        if self._forks != forks.count:
+        if not mark[0]:
             raise Forked
 
     def _discard(self, directory_fd: int) -> None:
-        if self._temporary and self._forks == forks.count:
+        if self._temporary and self._mark[0]:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary, dir_fd=directory_fd)
         self.close()
 
+    def intact(self) -> bool:
+        """Whether our descriptor still names the file that was made, and the file has its name.
+
+        False once the application has closed it (the lock is gone with it then) or put another in
+        its place, and when the file was removed or linked to.
+        """
+        return self._identity is not None and self._identity.matches(self._fd)
+
     def removed(self) -> bool:
-        """Whether the file has no name any more."""
-        return os.fstat(self._fd).st_nlink == 0
+        """Whether the file has lost its name: only a daemon that has it open still reads it."""
+        if self._identity is None:
+            return False
+        return not self._identity.matches_path(self._path)
+
+    def release_descriptor(self) -> None:
+        """Closes the descriptor, and with it the lock: to the daemon the producer has ended.
+
+        What was written stays readable here, confirmations included. A number that the application
+        has closed or reused meanwhile is left alone.
+        """
+        fd, self._fd = self._fd, -1
+        if fd >= 0 and self._identity is not None and self._identity.same_file(fd):
+            os.close(fd)
 
     def close(self) -> None:
         """Unmaps and closes; only closing lets go of the lock, so nothing may be written after.
@@ -120,6 +160,39 @@ class OutboxFile:
                 self.writer.release()
             self._view.release()
             self._map.close()
-        if self._fd >= 0:
-            os.close(self._fd)
+        if self._identity is None and self._fd >= 0:
+            os.close(self._fd)  # its making was cut short: nobody had time to reuse the number
             self._fd = -1
+        self.release_descriptor()
+
+
+def _exists(name: str, directory_fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _map_shared(fd: int, length: int) -> mmap.mmap:
+    """Maps the file without the second descriptor of it that `mmap.mmap` keeps.
+
+    An application may close that one and reuse its number, and unmapping would then close the
+    application's descriptor. From Python 3.13 on it can be declined.
+    """
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, length, trackfd=False)
+    mapped = mmap.mmap(-1, length)  # reserves the addresses, and unmaps them at its end
+    view = ctypes.c_char.from_buffer(mapped)
+    address = ctypes.addressof(view)
+    del view
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t) + (ctypes.c_int,) * 3 + (ctypes.c_long,)
+    flags = mmap.MAP_SHARED | _MAP_FIXED
+    got = libc.mmap(address, length, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
+    if got != address:
+        error = ctypes.get_errno()
+        mapped.close()
+        raise OSError(error, os.strerror(error))
+    return mapped

@@ -11,42 +11,69 @@ from collections.abc import Mapping
 import msgpack
 
 from shared import forks
+from shared.descriptors import Identity
 from shared.outbox_file import OutboxFile
-from shared.rendezvous import NoOutbox
+from shared.rendezvous import NoOutbox, maps_ids_to_themselves
 from shared.wire import KIND_AWAITED, datagram_head, encode_farewell, producer_seed
 
 RECONNECT_INTERVAL_S = 0.1
 HEAL_INTERVAL_S = 5.0
+_ID_TRIES = 3
 
 
 class Producer:
     """Made at a process's first event; a forked child makes its own.
 
-    `sequence_sent` counts what the kernel took, for a producer without an outbox; `forks` tells
-    whose it is. Raises Forked in a child that is forked in the middle of this.
+    `mark` tells whose it is (`shared.forks`), `uid` is its user id as the daemon sees it, None
+    where that is not known; `sequence_sent` counts what the kernel took, for a producer without an
+    outbox. Raises Forked in a child that is forked in the middle of this.
     """
 
     def __init__(self, socket_path: str, directory: str | None, outbox_bytes: int) -> None:
-        self.forks = forks.count
-        self.pid = os.getpid()
+        self.mark = forks.current().mark
+        self.no_outbox_reason: str | None = None
+        self.outbox: OutboxFile | None = None
+        self.socket: socket.socket | None = None
+        self._socket_identity: Identity | None = None
+        self._socket_path = socket_path
+        self._connect_after_s = 0.0
+        self.compare_due_s = 0.0  # see `Road._is_intact`
+        self.heal_after_s = time.monotonic() + HEAL_INTERVAL_S
+        # The user that files are named and datagrams are sent by: it may give up its rights later.
+        self._uid_here = os.getuid()
+        for _ in range(_ID_TRIES):
+            self._draw_id()
+            try:
+                self.outbox = OutboxFile(
+                    socket_path, directory, self.id, outbox_bytes, time.time_ns(), self.mark
+                )
+                self.no_outbox_reason = None
+            except NoOutbox as reason:
+                self.no_outbox_reason = str(reason)
+            except FileExistsError:
+                # A child forked by a signal handler right behind the drawing has the same.
+                self.no_outbox_reason = "an outbox of its id exists already"
+                continue
+            break
+
+    def _draw_id(self) -> None:
         self.id = secrets.randbits(64)
         self.seed = producer_seed(self.id)
         self.head = datagram_head(self.id)
         self.head_awaited = datagram_head(self.id, KIND_AWAITED)
         self.packer = msgpack.Packer()
         self.sequence_sent = 0  # without an outbox: the last the kernel took
-        self.no_outbox_reason: str | None = None
-        self.outbox: OutboxFile | None = None
-        self.socket: socket.socket | None = None
-        self._socket_path = socket_path
-        self._connect_after_s = 0.0
-        self.heal_after_s = time.monotonic() + HEAL_INTERVAL_S
-        try:
-            self.outbox = OutboxFile(
-                socket_path, directory, self.id, outbox_bytes, now_ns=time.time_ns()
-            )
-        except NoOutbox as reason:
-            self.no_outbox_reason = str(reason)
+        self.attempted = 0  # as `OutboxWriter.attempted`
+        # Whether the last event was sent: then the next one probably is, and is checked for first.
+        self.sends = False
+
+    @property
+    def label(self) -> str:
+        """The producer as the trail names it: uid and id."""
+        if self.outbox is not None:
+            return f"{self.outbox.uid}-{self.id:016x}"
+        # Inside a user namespace the daemon's number for this user is not known.
+        return f"{self._uid_here if maps_ids_to_themselves() else '?'}-{self.id:016x}"
 
     @property
     def written(self) -> int:
@@ -58,11 +85,22 @@ class Producer:
         """The last sequence known to be on disk; without an outbox none ever is."""
         return self.outbox.writer.confirmed if self.outbox else 0
 
+    @property
+    def intact(self) -> bool:
+        """Whether this is still the process, user and file that the producer began with.
+
+        A false answer ends its numbers: the client continues with another producer.
+        """
+        return os.getuid() == self._uid_here and (self.outbox is None or self.outbox.intact())
+
     def send(self, datagram: bytes) -> bool:
         """One send that never waits. False when the kernel did not take it."""
         try:
             # A socket is there unless the daemon was away at the last try.
-            (self.socket or self._connect()).send(datagram)
+            sock = self._checked_socket() or self._connect()
+            if not self.mark[0]:
+                return False  # in a child: the numbers are the parent's
+            sock.send(datagram, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False  # the daemon's queue is full; it will read the outbox
         except OSError:
@@ -71,16 +109,30 @@ class Producer:
             return False
         return True
 
-    def say_farewell(self, refused: Mapping[str, int]) -> None:
-        """Without an outbox, last: the numbers used, so that what is missing at the end is known.
+    def _checked_socket(self) -> socket.socket | None:
+        """The socket, unless its descriptor's number names something else by now."""
+        sock, identity = self.socket, self._socket_identity
+        if sock is None or (identity is not None and identity.matches(sock.fileno())):
+            return sock
+        self._disconnect()
+        self._connect_after_s = 0.0  # it is not the daemon that is away
+        return None
+
+    def say_farewell(self, refused: Mapping[str, int]) -> bool:
+        """Sends the last number used, so that what is missing at the end is known; whether it went.
+
+        For a producer without an outbox, or one whose outbox is lost.
 
         A daemon that was killed with the last events queued leaves its socket dead; that is found
         out only now, and the next daemon's is at the same path. So it gets a second try there.
         """
-        datagram = encode_farewell(self.id, self.sequence_sent, refused)
-        if not self.send(datagram) and self.socket is None:
-            self._connect_after_s = 0.0
-            self.send(datagram)
+        datagram = encode_farewell(self.id, self.written, refused)
+        if self.send(datagram):
+            return True
+        if self.socket is not None:
+            return False
+        self._connect_after_s = 0.0
+        return self.send(datagram)
 
     def _connect(self) -> socket.socket:
         now_s = time.monotonic()
@@ -91,6 +143,7 @@ class Producer:
         try:
             sock.setblocking(False)
             sock.connect(self._socket_path)
+            self._socket_identity = Identity.of(sock.fileno())
         except OSError:
             sock.close()
             raise
@@ -98,9 +151,23 @@ class Producer:
         return sock
 
     def _disconnect(self) -> None:
-        if self.socket is not None:
-            self.socket.close()
-            self.socket = None
+        sock, identity = self.socket, self._socket_identity
+        self.socket = self._socket_identity = None
+        if sock is None:
+            return
+        if identity is not None and identity.matches(sock.fileno()):
+            sock.close()
+        else:
+            sock.detach()  # the number is the application's: closing it would close something else
+
+    def leave(self) -> None:
+        """Ends this producer's numbers. What it has in its outbox stays to be read and confirmed.
+
+        To the daemon it has ended: the lock goes with the descriptor.
+        """
+        self._disconnect()
+        if self.outbox is not None:
+            self.outbox.release_descriptor()
 
     def close(self) -> None:
         """Closes what this process holds of it; the outbox's file stays for the daemon."""

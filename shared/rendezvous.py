@@ -16,10 +16,13 @@ import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 RENDEZVOUS_SUFFIX = ".outboxes"
 TOKEN_NAME = "token"  # noqa: S105 - a file's name
 RENDEZVOUS_BYTES_MAX = 4096
+_UIDS = 2**32 - 1  # as many user ids as there are
+_OVERFLOW_UID = 65534
 _TOKEN = re.compile(r"[0-9a-f]{32}\Z")
 
 # Only the owner; many users: the directory is the daemon's, others may create but not list or
@@ -34,15 +37,29 @@ class NoOutbox(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rendezvous:
-    """The directory of outboxes, its token, and the boot in which the directory was made."""
+    """The directory of outboxes, its token, and the boot in which the directory was made.
+
+    `uid` is the daemon's user id, in decimal, in its own user namespace `user_namespace`; both are
+    empty where a daemon does not write them.
+    """
 
     directory: str
     token: str
     boot_id: str
+    uid: str = ""
+    user_namespace: str = ""
+
+    @classmethod
+    def of_this_process(cls, directory: str, token: str) -> Rendezvous:
+        """What the owner of that directory writes, in this boot."""
+        return cls(directory, token, current_boot_id(), str(os.geteuid()), current_user_namespace())
 
     def text(self) -> str:
         """The file's content: one `name=value` a line."""
-        return f"directory={self.directory}\ntoken={self.token}\nboot_id={self.boot_id}\n"
+        lines = f"directory={self.directory}\ntoken={self.token}\nboot_id={self.boot_id}\n"
+        if self.user_namespace:
+            lines += f"uid={self.uid}\nuser_namespace={self.user_namespace}\n"
+        return lines
 
 
 def rendezvous_path(socket_path: str) -> str:
@@ -58,6 +75,54 @@ def current_boot_id() -> str:
         return ""
 
 
+def current_user_namespace() -> str:
+    """This process's user namespace as the kernel names it, "user:[4026531837]" for the initial
+    one (namespaces(7)); "" where there is no /proc.
+    """
+    try:
+        return str(Path("/proc/self/ns/user").readlink())
+    except OSError:
+        return ""
+
+
+def maps_ids_to_themselves() -> bool:
+    """Whether user ids in this user namespace are those of its parent (user_namespaces(7))."""
+    try:
+        lines = Path("/proc/self/uid_map").read_text().splitlines()
+    except OSError:
+        return True  # no /proc, or a kernel without user namespaces
+    return [line.split() for line in lines] == [["0", "0", str(_UIDS)]]
+
+
+def _overflow_uid() -> int:
+    """The user id that all those without a name in this user namespace are shown as."""
+    try:
+        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):
+        return _OVERFLOW_UID
+
+
+def uid_for_daemon(rendezvous: Rendezvous, owner: int) -> int:
+    """This process's effective user id as the daemon sees it; `owner` is the daemon's, seen here.
+
+    In a user namespace of its own (a rootless container) a process has another id than outside.
+    Raises NoOutbox where the outer one is not certain: a file named after the wrong id is refused.
+    """
+    euid = os.geteuid()
+    namespace = current_user_namespace()
+    if rendezvous.user_namespace == namespace:
+        return euid
+    if not rendezvous.user_namespace and maps_ids_to_themselves():
+        return euid
+    # Who owns what the daemon owns is the daemon's user, unless that is nobody's name in here.
+    if euid == owner != _overflow_uid() and rendezvous.uid.isascii() and rendezvous.uid.isdigit():
+        return int(rendezvous.uid)
+    raise NoOutbox(
+        f"user id {euid} in this process's user namespace is another one outside, and which is not "
+        "certain: run it as the user that logd runs as, or in logd's user namespace"
+    )
+
+
 def read_rendezvous(socket_path: str) -> Rendezvous:
     """What the daemon of that socket has said. Raises NoOutbox when it has not, or not legibly."""
     path = rendezvous_path(socket_path)
@@ -69,7 +134,13 @@ def read_rendezvous(socket_path: str) -> Rendezvous:
     directory, token = fields.get("directory", ""), fields.get("token", "")
     if not directory.startswith("/") or not _TOKEN.match(token):
         raise NoOutbox(f"{path} does not name a directory and a token")
-    return Rendezvous(directory, token, fields.get("boot_id", ""))
+    return Rendezvous(
+        directory,
+        token,
+        fields.get("boot_id", ""),
+        fields.get("uid", ""),
+        fields.get("user_namespace", ""),
+    )
 
 
 def _read_small(path: str, dir_fd: int | None = None) -> str:
@@ -85,8 +156,16 @@ def _read_small(path: str, dir_fd: int | None = None) -> str:
         os.close(fd)
 
 
-def open_directory(socket_path: str, directory: str | None = None) -> int:
-    """A descriptor of the outboxes' directory, once it is known to be the daemon's.
+class OpenDirectory(NamedTuple):
+    """The outboxes' directory: an open descriptor, its path, and our user id for the daemon."""
+
+    fd: int
+    path: str
+    uid: int
+
+
+def open_directory(socket_path: str, directory: str | None = None) -> OpenDirectory:
+    """Opens the outboxes' directory, once it is known to be the daemon's.
 
     `directory` overrides the path that the daemon has named, not the token. Raises NoOutbox.
     """
@@ -96,9 +175,10 @@ def open_directory(socket_path: str, directory: str | None = None) -> int:
         raise NoOutbox(f"{error.filename or socket_path}: {error.strerror}") from error
 
 
-def _open_directory(socket_path: str, directory: str | None) -> int:
+def _open_directory(socket_path: str, directory: str | None) -> OpenDirectory:
     rendezvous = read_rendezvous(socket_path)
     owner = Path(rendezvous_path(socket_path)).stat().st_uid
+    uid = uid_for_daemon(rendezvous, owner)
     path = directory or rendezvous.directory
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -108,12 +188,13 @@ def _open_directory(socket_path: str, directory: str | None) -> int:
     except FileNotFoundError as error:
         # In the boot it was made in, a directory that is not there is in another mount namespace.
         # After a reboot memory is empty: its owner's processes may be up before the daemon is.
-        if rendezvous.boot_id == current_boot_id() or owner != os.geteuid():
+        made_now = rendezvous.boot_id == current_boot_id()
+        if made_now or owner != os.geteuid() or uid != os.geteuid():
             raise NoOutbox(f"{path} is not there: does this process have its own /dev/shm?") from (
                 error
             )
         make_directory(path, rendezvous.token, MODE_PRIVATE)
-        write_rendezvous(socket_path, Rendezvous(path, rendezvous.token, current_boot_id()))
+        write_rendezvous(socket_path, Rendezvous.of_this_process(path, rendezvous.token))
         return _open_directory(socket_path, directory)
     try:
         if os.fstat(fd).st_uid != owner:
@@ -127,7 +208,7 @@ def _open_directory(socket_path: str, directory: str | None) -> int:
     except NoOutbox:
         os.close(fd)
         raise
-    return fd
+    return OpenDirectory(fd, path, uid)
 
 
 def new_token() -> str:

@@ -8,17 +8,19 @@ missed.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from shared import forks
 from shared.durable import Ticket, Unsettled
-from shared.forks import Forked
+from shared.forks import Forked, Generation
+from shared.formers import FormerProducers
 from shared.outbox import (
     REFUSED_CLOSED,
     REFUSED_ERROR,
@@ -26,6 +28,7 @@ from shared.outbox import (
     REFUSED_MALFORMED,
     REFUSED_REENTERED,
     REFUSED_UNDELIVERED,
+    OutboxWriter,
 )
 from shared.paths import check_socket_path
 from shared.producer import Producer
@@ -36,6 +39,8 @@ from shared.wire import encode_record, pack_payload
 
 OUTBOX_BYTES = 8 * 1024 * 1024
 KNOWN_TYPES_MAX = 1000
+# How often descriptors, names and user are compared while events are sent: two system calls.
+COMPARE_INTERVAL_S = 0.005
 
 _log = logging.getLogger("logd.client")
 
@@ -46,6 +51,7 @@ class Road:
     _time_ns = staticmethod(time.time_ns)
     _monotonic_s = staticmethod(time.monotonic)
     _monotonic_ns = staticmethod(time.monotonic_ns)
+    _current_generation = staticmethod(forks.current)
 
     def __init__(
         self,
@@ -59,27 +65,60 @@ class Road:
         self._outbox_bytes = outbox_bytes
         self._outbox_directory = outbox_directory
         self._strict = strict
-        self._start()
+        self._renewing = False
+        self._start(self._current_generation())
 
-    def _start(self) -> None:
+    def _start(self, generation: Generation) -> None:
+        self._refusals = Refusals()
         # Reentrant, so that a signal handler that emits gets in and is refused by `_inside`,
         # where a plain lock would stand still for ever.
         self._guard = threading.RLock()
         self._inside = False
         self._closed = False
         self._producer: Producer | None = None
+        self._formers = self._new_formers()
         self._known_types: set[str] = set()
-        self._refusals = Refusals()
-        self._waits: Waits | None = None
-        self._waiting: dict[Ticket, None] = {}
+        self._waits: dict[Producer, Waits] = {}
+        # Weak, so that a call cut short by a signal handler leaves nothing behind.
+        self._waiting: WeakSet[Ticket] = WeakSet()
         self._unsettled = Unsettled()
         self._unknown = 0
         self._rate_mark = (time.monotonic(), 0)
-        self._has_outbox = False
-        self._accepted_before = 0  # by producers that had to be given up
-        self._confirmed_before = 0
-        self._last_sequence = 0
-        self._last_confirmed = 0
+        # Where the caller's own event, or a note about an earlier one, is being written.
+        self._attempt: OutboxWriter | Producer | None = None
+        self._due: Callable[[], None] | None = None  # what follows once a note is written
+        # Last: until then this is still the parent's client, and begun again.
+        self._generation = generation
+        self._mark = generation.mark
+
+    def _renew(self) -> bool:
+        """In a fork of the process that this client was used in: begins as a client of its own.
+
+        False inside itself: a signal handler that emits in the middle of it.
+        """
+        generation = self._current_generation()
+        with generation.lock:
+            if self._generation is generation:
+                return True
+            if self._renewing:
+                return False
+            self._renewing = True
+            try:
+                # The parent's outboxes, lock and socket are not this process's own.
+                if self._producer is not None:
+                    self._producer.close()
+                for former in self._formers:
+                    former.producer.close()
+                self._start(generation)
+            finally:
+                self._renewing = False
+        return True
+
+    def _own_guard(self) -> threading.RLock:
+        """The guard of this process: a thread that is not in the child may hold the parent's."""
+        if not self._mark[0]:
+            self._renew()
+        return self._guard
 
     # -- one event -------------------------------------------------------------------------------
 
@@ -94,8 +133,11 @@ class Road:
         """The accepted event's sequence, or 0 when it is refused. A durable one has a ticket."""
         refused: str | None = None
         detail: object = ""
-        again = False
-        forked_at = forks.count
+        again = own = False
+        if not self._mark[0] and not self._renew():
+            self._refusals.count(REFUSED_REENTERED, None)
+            return 0
+        mark = self._mark
         with self._guard:
             if self._inside:
                 # A signal handler or __del__ of this very thread, in the middle of an emit.
@@ -103,8 +145,11 @@ class Road:
                 return 0
             self._inside = True
             try:
-                if self._unsettled.tickets:
+                if self._unsettled.tickets or self._formers.any:
                     self._settle()
+                # From here on what is accepted is the caller's event, and no note.
+                self._attempt = None
+                own = True
                 if ticket is not None:
                     ticket.keep_room(self._producer)
                 sequence = self._accept(event_type, user, props, ts_ns, ticket is not None)
@@ -120,20 +165,16 @@ class Road:
             except Forked:
                 again = True
             except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
-                if forked_at != forks.count:
+                if not mark[0]:
                     again = True
                 else:
                     # A signal handler may have raised after the event was accepted: then it is.
-                    accepted = self._accepted_after(self._last_sequence)
+                    accepted = self._attempt_accepted() if own else 0
                     if accepted:
                         if ticket is not None:
                             self._hand_out(ticket, accepted)
                         return accepted
                     refused, detail = REFUSED_ERROR, repr(error)
-            except BaseException:
-                # Not ours to hold back. What was accepted by then is not the next call's doing.
-                self._accepted_after(self._last_sequence)
-                raise
             finally:
                 # A signal handler may raise at any call: the way in must be open again whatever.
                 try:
@@ -174,24 +215,65 @@ class Road:
             None if user is None else check_user(user),
             props,
         )
+        return self._write(producer, payload, awaited)
+
+    def _write(self, producer: Producer, payload: bytes, awaited: bool) -> int:
+        """Writes and sends a packed event; its sequence, or 0 when there is no room for it."""
+        if producer.sends and not self._is_intact(producer):
+            producer = self._replace(producer)
         if producer.outbox is None and self._monotonic_s() >= producer.heal_after_s:
             producer = self._heal(producer)
         if producer.outbox is None:
             return self._send_only(producer, payload)
         writer = producer.outbox.writer
+        writer.attempted = 0
+        self._attempt = writer
         record = writer.append(payload)
         if record is None:
-            if not producer.outbox.removed():
+            if producer.intact:
                 return 0
             # Without a name nobody reads it any more, and it will never have room again.
-            self._succeed(producer, self._new_producer())
-            return self._accept(event_type, user, props, ts_ns, awaited)
+            return self._write(self._replace(producer), payload, awaited)
+        sequence = writer.attempted
+        head = producer.head
         if awaited and writer.daemon_watches:
-            producer.send(producer.head_awaited + record)
-        elif not writer.watched(self._monotonic_ns()):
-            producer.send(producer.head + record)
-        self._last_sequence = sequence = writer.written
+            head = producer.head_awaited
+        elif writer.watched(self._monotonic_ns()):
+            producer.sends = False
+            return sequence
+        if not producer.sends:
+            # It was not looked at while the daemon watched: that may have been long ago.
+            producer.sends = True
+            lost = not self._is_intact(producer)
+        else:
+            lost = writer.retired  # since it was looked at
+        if lost:
+            # Not sent: the daemon reads this event in the outbox, or has retired it unread and it
+            # is moved. A datagram of it could come behind that, and be stored as well.
+            successor = self._replace(producer)
+            former = self._formers.last
+            if former is None or former.unread() is None:
+                return sequence
+            self._attempt = None
+            former.move()
+            return self._write(successor, payload, awaited)
+        producer.send(head + record)
         return sequence
+
+    def _is_intact(self, producer: Producer) -> bool:
+        """Whether the producer can go on: by a look at its outbox, and seldom by the system's word.
+
+        Its descriptor tells nothing that the daemon does not act on: it retires whoever's lock is
+        gone, and reads all that was written until then.
+        """
+        outbox = producer.outbox
+        if outbox is not None and outbox.writer.retired:
+            return False
+        now_s = self._monotonic_s()
+        if now_s < producer.compare_due_s:
+            return True
+        producer.compare_due_s = now_s + COMPARE_INTERVAL_S
+        return producer.intact
 
     def _remember_type(self, event_type: str) -> None:
         if len(self._known_types) < KNOWN_TYPES_MAX:
@@ -201,20 +283,28 @@ class Road:
         """Fire and forget: accepted is what the kernel took, and only that uses up a sequence."""
         # Used up before the send: should a signal handler raise behind it, the number must not
         # come twice, or the second event of it would be taken for a repetition.
-        producer.sequence_sent = sequence = producer.sequence_sent + 1
+        producer.attempted = 0
+        self._attempt = producer
+        producer.sends = True
+        producer.sequence_sent = producer.attempted = sequence = producer.sequence_sent + 1
         if not producer.send(producer.head + encode_record(producer.seed, sequence, payload)):
             producer.sequence_sent = sequence - 1
             return 0
-        self._last_sequence = sequence
         return sequence
 
-    def _accepted_after(self, sequence: int) -> int:
-        """The last accepted sequence if it is past `sequence`, else 0."""
-        written = 0
-        with contextlib.suppress(ValueError):  # in a forked child the outbox is let go
-            written = self._producer.written if self._producer else 0
-        self._last_sequence = max(written, sequence)
-        return written if written > sequence else 0
+    def _attempt_accepted(self) -> int:
+        """The sequence of the event that was being written, if it is accepted; else 0.
+
+        Only that event's: another that was accepted in the same call, as a note about an earlier
+        one or in another outbox, says nothing of it.
+        """
+        attempt = self._attempt
+        try:
+            if attempt is not None and 0 < attempt.attempted <= attempt.written:
+                return attempt.attempted
+        except ValueError:
+            pass  # in a forked child the outbox is let go
+        return 0
 
     def _why_not_accepted(self) -> tuple[str, str]:
         producer = self._producer
@@ -232,23 +322,23 @@ class Road:
 
     def _new_producer(self) -> Producer:
         producer = self._make_producer()
-        if producer.forks != forks.count:
+        if not producer.mark[0]:
             raise Forked
         self._producer = producer
-        self._has_outbox = producer.outbox is not None
+        self._begin(producer)
+        return producer
+
+    def _begin(self, producer: Producer) -> None:
         if producer.no_outbox_reason:
             _log.warning(
                 "no outbox, so events are not kept while logd is away: %s",
                 producer.no_outbox_reason,
             )
         self._refusals.tell_all(producer)
-        return producer
 
     def _heal(self, producer: Producer) -> Producer:
         """Asks again for an outbox, now and then: the daemon may have come up since."""
         successor = self._make_producer()
-        if successor.forks != forks.count:
-            raise Forked
         if successor.outbox is None:
             successor.close()
             producer.heal_after_s = successor.heal_after_s
@@ -256,43 +346,89 @@ class Road:
         producer.say_farewell({})
         return self._succeed(producer, successor)
 
+    def _replace(self, producer: Producer) -> Producer:
+        """Continues with another producer: this one's outbox, descriptor or user is lost."""
+        if not producer.mark[0]:
+            raise Forked  # it is the parent's, and only looks lost
+        successor = self._make_producer()
+        if producer.outbox is None:
+            producer.say_farewell({})
+        return self._succeed(producer, successor)
+
     def _succeed(self, producer: Producer, successor: Producer) -> Producer:
         """The producer's numbers end; its counts stay this client's."""
-        self._accepted_before += producer.written
-        self._confirmed_before += producer.confirmed
+        now_s = self._monotonic_s()
+        if not (producer.mark[0] and successor.mark[0]):
+            raise Forked
+        # In this order: counted once, wherever a signal handler raises.
+        self._formers.add(producer, now_s)
         self._producer = successor
-        self._has_outbox = successor.outbox is not None
-        self._last_sequence = 0
-        self._end(producer, followed=True)
-        self._refusals.tell_all(successor)
+        producer.leave()
+        self._formers.look(now_s)
+        self._begin(successor)
         return successor
 
-    def _end(self, producer: Producer, *, followed: bool) -> None:
+    def _new_formers(self) -> FormerProducers:
+        return FormerProducers(self._end_former)
+
+    def _end_former(self, producer: Producer) -> None:
         """Closes it: what it has confirmed by now is all that will be known of its events."""
-        if self._waits is not None and self._waits.producer is producer:
-            self._waits.end(followed=followed)
+        waits = self._waits.pop(producer, None)
+        if waits is not None:
+            waits.end(followed=not self._closed)
         producer.close()
 
     # -- durable ---------------------------------------------------------------------------------
 
     def _hand_out(self, ticket: Ticket, sequence: int) -> None:
-        assert self._producer is not None
-        ticket.accepted(self._waits_for(self._producer), sequence)
-        self._waiting[ticket] = None
+        """The ticket's event has that sequence, of the producer that it was last written to."""
+        current = self._producer
+        assert current is not None
+        producer = current
+        for former in self._formers:
+            if self._attempt in (former.producer, getattr(former.producer.outbox, "writer", None)):
+                producer = former.producer
+        ticket.accepted(self._waits_for(producer), sequence, current)
+        self._waiting.add(ticket)
 
     def _waits_for(self, producer: Producer) -> Waits:
-        waits = self._waits
-        if waits is None or waits.producer is not producer:
-            waits = self._waits = Waits(producer)
+        waits = self._waits.get(producer)
+        if waits is None:
+            waits = self._waits[producer] = Waits(producer)
         return waits
 
     def _settle(self) -> None:
-        """Says of events whose durability was unknown what is known of them now."""
+        """Writes what is due of earlier events: the outcomes of durable ones, known by now, and
+        what a former outbox still held when the daemon retired it.
+        """
+        if self._due is not None and self._attempt_accepted():
+            self._due()  # the call that wrote it was cut short right behind that
+        self._due = None
+        if self._formers.any:
+            self._formers.look(self._monotonic_s())
+            for former in self._formers:
+                payload = former.unread()
+                if payload is not None and self._producer is not None:
+                    self._begin_due(former.move)
+                    if not self._write(self._producer, payload, awaited=False):
+                        break
+                    self._finish_due()
         while self._producer is not None:
             due = self._unsettled.next()
             if due is None:
-                return
+                break
             ticket, event_type, props = due
+            self._begin_due(partial(self._unsettled.said, ticket, event_type))
             if not self._accept(event_type, ticket.user, props, None):
-                return  # not refused: tried again at the next event
-            self._unsettled.said(ticket)
+                break  # not refused: tried again at the next event
+            self._finish_due()
+        self._due = None
+
+    def _begin_due(self, then: Callable[[], None]) -> None:
+        self._attempt = None
+        self._due = then
+
+    def _finish_due(self) -> None:
+        if self._due is not None:
+            self._due()
+        self._due = None

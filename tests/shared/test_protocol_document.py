@@ -129,11 +129,16 @@ def test_every_word_has_one_writer_and_it_is_the_one_in_the_table() -> None:
     by_daemon = {
         plain(row["name"]) for row in tables("## Outbox")[0] if row["written by"] == "daemon"
     }
-    assert by_daemon == {"confirmed_sequence", "confirmed_position", "watched_until_ns"}
+    assert by_daemon == {
+        "confirmed_sequence",
+        "confirmed_position",
+        "watched_until_ns",
+        "retired",
+    }
     file = bytearray(outbox.outbox_bytes(outbox.RING_BYTES_MIN))
     writer = outbox.OutboxWriter(memoryview(file), 1, 2, 3)
-    words = slice(outbox.CONFIRMED_OFFSET, outbox.CONFIRMED_OFFSET + 24)
-    file[words] = mark = b"\xaa" * 24
+    words = slice(outbox.CONFIRMED_OFFSET, outbox.CONFIRMED_OFFSET + 32)
+    file[words] = mark = b"\xaa" * 32
     writer.append(b"x")
     writer.refused(REFUSAL_CAUSES[-1], 1)
     writer.farewell()

@@ -49,7 +49,7 @@ class Place:
 
     def opened(self, directory: str | None = None) -> tuple[int, int]:
         """Which directory a client opens: its device and inode."""
-        fd = open_directory(self.socket_path, directory)
+        fd, _, _ = open_directory(self.socket_path, directory)
         try:
             status = os.fstat(fd)
             return status.st_dev, status.st_ino

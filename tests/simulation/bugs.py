@@ -1,13 +1,15 @@
-"""Six bugs that systems like this one have had, to be planted: does the simulation find them?"""
+"""Bugs that systems like this one have had, to be planted: does the simulation find them?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from logd.delivery import Delivery
 from shared.outbox import WORD_WRITTEN, OutboxWriter
 from tests.simulation.machine import SimOutbox
 from tests.simulation.table import WatchedDelivery
+from tests.simulation.web import SimClient, SimProducer, Web
 
 
 class ConfirmedBeforeCommitted(WatchedDelivery):
@@ -41,16 +43,6 @@ class WatermarkAdvancedByAFailedCommit(WatchedDelivery):
             batch.settle()
             self._batch = self._new_batch()
             self._stalled = None
-
-
-class LivenessAskedAfterTheLastRead(WatchedDelivery):
-    """Who writes and dies between the read and the question leaves something behind."""
-
-    def _read(self, producer, outbox, alive, room):  # type: ignore[no-untyped-def]
-        super()._read(producer, outbox, True, room)
-        if not producer.behind and not outbox.alive():
-            producer.ended = True
-            self._batch.note(producer)
 
 
 class PromiseForgotten(WatchedDelivery):
@@ -93,6 +85,62 @@ class _WithoutItsCount:
             self._real[index] = value
 
 
+class RetiredWithoutASecondLook(WatchedDelivery):
+    """Removes a dead producer's outbox without asking whether something was written since."""
+
+    def _dismiss(self, producer):  # type: ignore[no-untyped-def]
+        outbox = self._let_go(producer)
+        if outbox is not None:
+            self._outboxes.remove(outbox)
+        self._intake.forget(producer)
+
+
+class LivenessAskedAfterTheLastRead(RetiredWithoutASecondLook):
+    """What is written between the read and the question stays behind. (The second look before an
+    outbox is removed would find it.)
+    """
+
+    def _read(self, producer, outbox, alive, room):  # type: ignore[no-untyped-def]
+        super()._read(producer, outbox, True, room)
+        if not producer.behind and not outbox.alive():
+            producer.ended = True
+            self._batch.note(producer)
+
+
+class ForkNotNoticed(SimClient):
+    """A child of a fork without hooks continues in its parent's outbox."""
+
+    def forked(self, child: Web, *, hooks: bool) -> SimClient:
+        made = super().forked(child, hooks=hooks)
+        if not hooks:
+            made._mark = self._mark
+            if made._producer is not None and self._producer is not None:
+                made._producer.mark = self._producer.mark
+                if made._producer.outbox is not None and self._producer.outbox is not None:
+                    made._producer.outbox.writer._mark = self._producer.outbox.writer._mark
+        return made
+
+
+class DescriptorsNotCompared(SimClient):
+    """Writes to an outbox whose lock went with its descriptor, or that has no name any more."""
+
+    def _make_producer(self) -> SimProducer:
+        return _Trusting(self.process)
+
+
+class _Trusting(SimProducer):
+    @property
+    def intact(self) -> bool:
+        return True
+
+
+class AnyEventTakenForTheCallers(SimClient):
+    """Calls an event accepted when anything was, such as the note about an earlier one."""
+
+    def _attempt_accepted(self) -> int:
+        return self._producer.written if self._producer is not None else 0
+
+
 @dataclass(frozen=True)
 class Bug:
     """What is exchanged to plant it, and the kind of run that should find it."""
@@ -101,6 +149,12 @@ class Bug:
     profile: str
     delivery: type[Delivery[SimOutbox]] = WatchedDelivery
     writer: type[OutboxWriter] = OutboxWriter
+    client: type[SimClient] = SimClient
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What `schedule.run` takes in place of the real parts."""
+        return {"delivery": self.delivery, "writer": self.writer, "client": self.client}
 
 
 BUGS = [
@@ -110,4 +164,8 @@ BUGS = [
     Bug("liveness asked after the last read", "crashes", delivery=LivenessAskedAfterTheLastRead),
     Bug("a promise to look forgotten", "crashes", delivery=PromiseForgotten),
     Bug("sequence advanced before the record", "crashes", writer=SequenceAdvancedBeforeTheRecord),
+    Bug("an ended producer not looked at again", "crashes", delivery=RetiredWithoutASecondLook),
+    Bug("a fork not noticed", "crashes", client=ForkNotNoticed),
+    Bug("descriptors not compared", "crashes", client=DescriptorsNotCompared),
+    Bug("any event taken for the caller's", "crashes", client=AnyEventTakenForTheCallers),
 ]

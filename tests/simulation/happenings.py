@@ -31,12 +31,14 @@ class Happenings:
         happenings = [
             self._kill_one, self._kill_one, self._kill_daemon, self._kill_all,
             self._start_second_daemon, self._time_passes, self._time_passes, self._clock_jumps,
-            self._memory_fills, self._descriptors_run_out,
+            self._memory_fills, self._descriptors_run_out, self._descriptors_close,
         ]  # fmt: skip
         if self.odds.disk_faults:
             happenings += [self._disk_fault] * 3
         if self.odds.restore:
             happenings += [disk.back_up, self._restore, self._restore]
+        if self.odds.cleaners:
+            happenings.append(self._clean)
         if self.odds.strangers:
             happenings += [self._stranger] * 6 + [self._outbox_changes] * 2 + [self._plant] * 4
         if self.odds.damage:
@@ -67,6 +69,22 @@ class Happenings:
 
     def _descriptors_run_out(self) -> None:
         self.world.open_faults = not self.world.open_faults
+
+    def _descriptors_close(self) -> None:
+        """An application closes all descriptors, as daemonizers do: the lock goes with them."""
+        webs = [p for p in self.world.processes if isinstance(p, Web)]
+        if webs:
+            self._rng.choice(webs).close_descriptors()
+
+    def _clean(self) -> None:
+        """An outbox loses its name: what a daemon does not have open is lost."""
+        world = self.world
+        files = [file for file in world.files.values() if file.lock is not None]
+        if files:
+            file = self._rng.choice(files)
+            world.trace.append(("world", f"{file.name} REMOVED"))
+            world.truth.unreadable.add(file.key)
+            del world.files[file.name]
 
     def _disk_fault(self) -> None:
         rng, disk = self._rng, self.world.disk

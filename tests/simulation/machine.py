@@ -10,7 +10,13 @@ from logd.config import Config
 from logd.delivery import Datagram, Delivery
 from logd.errors import AlreadyRunning, LogdError
 from logd.outboxes import Foreign, OpenOutbox
-from shared.outbox import HEADER_BYTES, WORD_WATCHED_UNTIL_NS, WORD_WRITTEN, parse_header
+from shared.outbox import (
+    HEADER_BYTES,
+    WORD_RETIRED,
+    WORD_WATCHED_UNTIL_NS,
+    WORD_WRITTEN,
+    parse_header,
+)
 from shared.outbox_file import parse_name
 from shared.wire import OtherVersion
 from tests.simulation.disk import SimTrail
@@ -63,6 +69,15 @@ class SimOutbox(OpenOutbox):
 
     def _size(self) -> int:
         return len(self.file.data)
+
+    def retire(self) -> bool:
+        self.file.store(WORD_RETIRED, 1)
+        self.process.step("retired")
+        if self.written() <= self.confirmed:
+            return True
+        self.file.store(WORD_RETIRED, 0)
+        self.process.step("not retired")
+        return False
 
     def unwatch(self) -> None:
         self.file.store(WORD_WATCHED_UNTIL_NS, 0)

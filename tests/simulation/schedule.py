@@ -28,8 +28,14 @@ PROFILES = {
     "restores": Odds(kill=0.002, restore=True),
     "strangers": Odds(kill=0.0015, strangers=True, without_outbox=0.4, damage=True),
     "containers": Odds(kill=0.001, strangers=True, without_outbox=0.95),
+    "cleaners": Odds(kill=0.001, cleaners=True),
     "everything": Odds(
-        power_cut=0.0005, restore=True, strangers=True, without_outbox=0.2, damage=True
+        power_cut=0.0005,
+        restore=True,
+        strangers=True,
+        without_outbox=0.2,
+        damage=True,
+        cleaners=True,
     ),
 }
 ACTIONS_MIN, ACTIONS_MAX = 60, 200
@@ -75,9 +81,10 @@ def run(
     *,
     delivery: type[Delivery[SimOutbox]] = WatchedDelivery,
     writer: type[OutboxWriter] = OutboxWriter,
+    client: type[SimClient] = SimClient,
 ) -> Run:
-    """Raises Broken. `delivery` and `writer` are exchanged to plant bugs."""
-    schedule = Schedule(profile, seed, delivery, writer)
+    """Raises Broken. `delivery`, `writer` and `client` are exchanged to plant bugs."""
+    schedule = Schedule(profile, seed, delivery, writer, client)
     with _quiet():
         try:
             return schedule.run()
@@ -104,9 +111,10 @@ class Schedule:
         seed: int,
         delivery: type[Delivery[SimOutbox]],
         writer: type[OutboxWriter],
+        client: type[SimClient],
     ) -> None:
         self._profile, self._seed = profile, seed
-        self._delivery, self._writer = delivery, writer
+        self._delivery, self._writer, self._client = delivery, writer, client
         self._rng = rng = random.Random(f"{profile} {seed}")
         self.odds = PROFILES[profile]
         self.world = World(rng, self.odds, Truth(), Disk(), act=self._act)
@@ -126,7 +134,7 @@ class Schedule:
         world, truth = self.world, self.world.truth
         accepted = truth.accepted_total
         unheard = accepted + truth.of_reused - truth.true
-        if unheard < 0:
+        if unheard + truth.perhaps_unsent < 0:
             raise Violation(f"{truth.true} calls were true, {accepted} were accepted")
         return Run(
             profile=self._profile,
@@ -167,7 +175,7 @@ class Schedule:
                 self._web(process)
         except Killed:
             pass
-        except Interrupted:
+        except (Interrupted, TimeoutError):
             pass  # the process caught it and lives on
         finally:
             process.busy = False
@@ -200,7 +208,7 @@ class Schedule:
         web = self.world.process("web", rng.choice(UIDS), Web)
         web.has_memory = rng.random() >= self.odds.without_outbox
         self._ready(web)
-        web.client = SimClient(web)
+        web.client = self._client(web)
         return web
 
     def _ready(self, web: Web) -> None:
@@ -210,8 +218,12 @@ class Schedule:
             if self._rng.random() < 0.5:
                 if web.client.emit("from_a_handler"):
                     raise Violation("an emit in the middle of an emit was accepted")
-            else:
+            elif self._rng.random() < 0.5:
                 raise Interrupted
+            else:
+                web.timeouts += 1
+                web.timeouts_in_all += 1
+                raise TimeoutError("as a handler that ends a request raises")
 
         web.on_signal = on_signal
 
@@ -223,9 +235,7 @@ class Schedule:
             for _ in range(rng.choice((1, 1, 1, 2, 5, 20))):
                 self._emit(web)
         elif roll < 0.78:
-            web.call(
-                lambda: client.emit_durable("quiz_submitted", timeout_s=0) is not Outcome.REFUSED
-            )
+            self._call_durable(web)
         elif roll < 0.82:
             web.call(lambda: client.emit("Not A Type"))
         elif roll < 0.88:
@@ -244,11 +254,27 @@ class Schedule:
         if self._big:
             props |= {"text": "x" * rng.choice((10, 2000, 9000, 20000))}  # type: ignore[dict-item]
         sends = web.sends
+        number = self.world.truth.calls
         accepted = web.call(lambda: web.client.emit("page_view", user="u", props=props))
+        if accepted:
+            web.check_claim(number, "accepted")
         producer = web.client._producer
-        if accepted and web.sends == sends and producer is not None:
+        # Cut short before its send, it waits for the daemon's next look at all outboxes.
+        if accepted and web.sends == sends and producer is not None and not web.timeouts:
             self.silent += 1
             check_is_seen(self.world, (web.uid, producer.id))
+
+    def _call_durable(self, web: Web) -> None:
+        number = self.world.truth.calls
+        outcome = Outcome.REFUSED
+
+        def call() -> bool:
+            nonlocal outcome
+            outcome = web.client.emit_durable("quiz_submitted", props={"n": number}, timeout_s=0)
+            return outcome is not Outcome.REFUSED
+
+        if web.call(call):
+            web.check_claim(number, outcome.value)
 
     def _fork(self, parent: Web) -> None:
         if len(self.world.processes) >= WEBS_MAX + 1:
@@ -256,7 +282,8 @@ class Schedule:
         child = self.world.process("web", parent.uid, Web)
         child.has_memory = parent.has_memory
         self._ready(child)
-        child.client = parent.client.forked(child)
+        # A fork that C code makes runs no hooks of Python's.
+        child.client = parent.client.forked(child, hooks=self._rng.random() < 0.5)
 
     def _emit_malformed(self, web: Web) -> None:
         """A client in another language that checks less, in a good stream."""

@@ -115,14 +115,14 @@ def test_a_planted_bug_is_found_and_its_seed_finds_it_again(tally: Tally, bug: B
     """Without the bug the same seed breaks nothing, so it is the bug that is found."""
     for seed in range(SEEDS_FOR_BUGS):
         try:
-            run(bug.profile, seed, delivery=bug.delivery, writer=bug.writer)
+            run(bug.profile, seed, **bug.parts)
         except Broken as broken:
             found = broken
             break
     else:
         pytest.fail(f"{bug.name}: no seed of {SEEDS_FOR_BUGS} finds it")
     with pytest.raises(Broken) as again:
-        run(bug.profile, seed, delivery=bug.delivery, writer=bug.writer)
+        run(bug.profile, seed, **bug.parts)
     assert str(again.value) == str(found), "the same interleaving, step by step"
     run(bug.profile, seed)
     tally.say(f"planted bug: {bug.name}: found by {bug.profile} {seed}: {found.why}")

@@ -53,6 +53,7 @@ class Truth:
     tails: set[Key] = field(default_factory=set)  # cut off by the power, without a farewell
     calls: int = 0
     true: int = 0
+    perhaps_unsent: int = 0  # of those, without an outbox and cut short by a handler's exception
     false: int = 0
     cut: int = 0  # calls that a kill or a signal handler ended: their caller never heard
 
@@ -67,6 +68,10 @@ class Truth:
         if key not in self.without_outbox and sequence != len(events) + 1:
             raise Violation(f"{label(key)}: {sequence} accepted behind {len(events)}")
         events[sequence] = payload
+
+    def move(self, key: Key, sequence: int) -> bool:
+        """That event was never read where it was written, and is another producer's now."""
+        return self.accepted.get(key, {}).pop(sequence, None) is not None
 
     def daemon_ended(self, view: View, queued: Iterable[tuple[bytes, int]]) -> None:
         """What it had received and not stored is gone, where no outbox has it as well."""

@@ -3,23 +3,62 @@
 from __future__ import annotations
 
 import copy
-import os
+import dataclasses
+import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
 
-from shared import forks
 from shared.client import Client
 from shared.client import _clients as clients
-from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, WORD_WRITTEN, OutboxWriter, outbox_bytes
+from shared.formers import Former, FormerProducers
+from shared.outbox import (
+    HEADER_BYTES,
+    RING_BYTES_MIN,
+    WORD_RETIRED,
+    WORD_WRITTEN,
+    OutboxWriter,
+    outbox_bytes,
+)
 from shared.outbox_file import outbox_name
 from shared.producer import HEAL_INTERVAL_S, Producer
 from shared.rendezvous import NoOutbox
-from shared.wire import KIND_AWAITED, datagram_head, producer_seed
+from shared.schema import Malformed
+from shared.wire import (
+    KIND_AWAITED,
+    datagram_head,
+    producer_seed,
+    unpack_payload,
+    unpack_props,
+)
 from tests.simulation.truth import Key, Violation, records_of
 from tests.simulation.world import File, Process
+
+
+class SimMark:
+    """A page that the kernel wipes in a child: true for the process that made it alone."""
+
+    def __init__(self, owner: Web, asker: Web) -> None:
+        self._owner = owner
+        self._asker = asker
+
+    def __getitem__(self, _index: int) -> int:
+        return int(self._owner is self._asker)
+
+    def inherited_by(self, child: Web) -> SimMark:
+        """The same page as that child sees it."""
+        return SimMark(self._owner, child)
+
+
+class SimGeneration:
+    """`shared.forks.Generation` of a simulated process."""
+
+    def __init__(self, process: Web) -> None:
+        self.mark = SimMark(process, process)
+        self.lock = threading.RLock()
 
 
 @dataclass(eq=False)
@@ -32,10 +71,19 @@ class Web(Process):
     writer_type: type[OutboxWriter] = OutboxWriter
     client: SimClient = field(init=False)
     accepted: int = 0
+    writing_to: _OutboxFile | None = None
+    heard: list[bytes] = field(default_factory=list)  # payloads accepted in the present call
+    timeouts: int = 0  # ordinary exceptions that signal handlers raised in it
+    timeouts_in_all: int = 0
     true: int = 0
     false: int = 0
     cut: int = 0
     sends: int = 0
+
+    @functools.cached_property
+    def generation(self) -> SimGeneration:
+        """What tells this process from its parent."""
+        return SimGeneration(self)
 
     def call(self, emit: Callable[[], bool]) -> bool:
         """One call of the client's, counted; a kill or a signal handler may cut it short."""
@@ -43,10 +91,19 @@ class Web(Process):
         truth.calls += 1
         self.cut += 1
         truth.cut += 1
-        accepted = emit()
+        self.heard.clear()
+        self.writing_to = None
+        self.timeouts = 0
+        try:
+            accepted = emit()
+        except BaseException:
+            self._excuse_unheard()
+            raise
         self.cut -= 1
         truth.cut -= 1
         if accepted:
+            if self.went_without and self.timeouts:
+                truth.perhaps_unsent += 1
             self.true += 1
             truth.true += 1
         else:
@@ -54,12 +111,38 @@ class Web(Process):
             truth.false += 1
         return accepted
 
+    def _excuse_unheard(self) -> None:
+        """The call is cut short. What it wrote to an outbox that is retired and gone was to be
+        moved in the same call, before its caller hears of it.
+        """
+        outbox = self.writing_to
+        if outbox is not None and outbox.removed() and outbox.file.word(WORD_RETIRED):
+            self.world.truth.excused.add((outbox.file.key, outbox.file.word(WORD_WRITTEN)))
+
+    def close_descriptors(self) -> None:
+        """All that the application finds open, ours among them; the mapping stays."""
+        self.world.trace.append((self.name, "DESCRIPTORS CLOSED"))
+        producer = self.client._producer
+        outbox: Any = producer.outbox if producer is not None else None
+        if outbox is not None:
+            outbox.closed = True
+            outbox.release_descriptor()
+
+    def check_claim(self, number: int, claim: str) -> None:
+        """The event of that number, which the caller was told is accepted, really was.
+
+        Without an outbox its number may be used up and the send cut short: then it is lost by
+        number, and counts as accepted all the same.
+        """
+        if number not in map(_number, self.heard) and not (self.went_without and self.timeouts):
+            raise Violation(f"{self.name}: event {number} was called {claim} and never was")
+
     def check_stats(self) -> None:
         """The client's own counts agree with what it has told, and with what happened."""
         stats = self.client.stats()
         # Without an outbox a number is used up before the kernel takes it; a call that is cut short
         # in between is a loss by number.
-        unsent = self.cut if self.went_without else 0
+        unsent = self.cut + self.timeouts_in_all if self.went_without else 0
         if not self.accepted <= stats["accepted"] <= self.accepted + unsent:
             raise Violation(f"{self.name}: {self.accepted} were accepted, stats say {stats}")
         if stats["attempted"] != stats["accepted"] + stats["refused"]:
@@ -93,6 +176,7 @@ class _Words:
         if index == WORD_WRITTEN:
             process.world.truth.accept(self._file.key, value, process.appending)
             process.accepted += 1
+            process.heard.append(process.appending)
         process.step(f"word {index} is {value}")
 
     def release(self) -> None:
@@ -150,13 +234,16 @@ class _OutboxFile:
         if world.memory_full:
             raise NoOutbox("no space")
         self.process = process
+        self.uid = process.uid
+        self.closed = False  # by the application, which does not know whose descriptor it is
         key: Key = (process.uid, producer_id)
         data = bytearray(outbox_bytes(RING_BYTES_MIN))
         self.file = File(outbox_name(*key), key, data, lock=process)
         process.step("outbox created and locked")
         memory: Any = _Memory(process, self.file)
-        writer = process.writer_type(memory, producer_id, process.pid, world.time_ns())
-        self.writer = _noting(writer, process)
+        mark = process.generation.mark
+        writer = process.writer_type(memory, producer_id, process.pid, world.time_ns(), mark)
+        self.writer = _noting(writer, process, self)
         process.step("outbox filled in")
         world.publish(self.file)
         try:
@@ -173,23 +260,33 @@ class _OutboxFile:
         made.writer = copy.copy(self.writer)
         made.writer._words = _Words(child, self.file)  # type: ignore[assignment]
         made.writer._ring = _Ring(child, self.file)  # type: ignore[assignment]
+        mark = self.writer._mark
+        assert isinstance(mark, SimMark)
+        made.writer._mark = mark.inherited_by(child)
         return made
+
+    def intact(self) -> bool:
+        self.process.step("compare descriptors")
+        return not self.closed and not self.removed()
 
     def removed(self) -> bool:
         return self.process.world.files.get(self.file.name) is not self.file
 
-    def close(self) -> None:
-        self.writer.release()
+    def release_descriptor(self) -> None:
         if self.file.lock is self.process:
             self.process.world.unlock(self.file)
 
+    def close(self) -> None:
+        self.writer.release()
+        self.release_descriptor()
 
-def _noting(writer: OutboxWriter, process: Web) -> OutboxWriter:
-    """Has the process know which payload is being appended."""
+
+def _noting(writer: OutboxWriter, process: Web, outbox: _OutboxFile) -> OutboxWriter:
+    """Has the process know which payload is being appended, and to what."""
     append = writer.append
 
     def noted(payload: bytes) -> bytes | None:
-        process.appending = payload
+        process.appending, process.writing_to = payload, outbox
         return append(payload)
 
     writer.append = noted  # type: ignore[method-assign]
@@ -218,8 +315,11 @@ class SimProducer(Producer):
     def __init__(self, process: Web) -> None:
         world = process.world
         self.process = process
-        self.forks = forks.count
-        self.pid = os.getpid()  # what `Client.close` compares it with
+        self.mark = process.generation.mark
+        self._uid_here = process.uid
+        self.attempted = 0
+        self.compare_due_s = 0.0
+        self.sends = False
         self.id = _new_id(process)
         world.owners[process.uid, self.id] = process
         self.seed = producer_seed(self.id)
@@ -238,6 +338,18 @@ class SimProducer(Producer):
             process.went_without = True
             world.truth.without_outbox.add((process.uid, self.id))
 
+    @property
+    def intact(self) -> bool:
+        return self.outbox is None or self.outbox.intact()
+
+    def leave(self) -> None:
+        if self.outbox is not None:
+            self.outbox.release_descriptor()
+
+    def close(self) -> None:
+        if self.outbox is not None:
+            self.outbox.close()
+
     def send(self, datagram: bytes) -> bool:
         process, world = self.process, self.process.world
         process.sends += 1
@@ -247,6 +359,7 @@ class SimProducer(Producer):
             for key, sequence, payload in records_of(datagram, process.uid):
                 world.truth.accept(key, sequence, payload)
                 process.accepted += 1
+                process.heard.append(payload)
         process.step("sent" if taken else "not sent")
         return taken
 
@@ -254,9 +367,25 @@ class SimProducer(Producer):
         """What a forked child finds of its parent's."""
         made = copy.copy(self)
         made.process = child
+        assert isinstance(self.mark, SimMark)
+        made.mark = self.mark.inherited_by(child)
         if self.outbox is not None:
             made.outbox = self.outbox.inherited_by(child)  # type: ignore[attr-defined] # _OutboxFile
         return made
+
+
+class SimFormer(Former):
+    """The real one; the truth follows an event that counts elsewhere now."""
+
+    def move(self) -> None:
+        producer = self.producer
+        assert isinstance(producer, SimProducer)
+        process = producer.process
+        if not self.moved and process.world.truth.move(
+            (process.uid, producer.id), self.producer.written
+        ):
+            process.accepted -= 1
+        super().move()
 
 
 class SimClient(Client):
@@ -273,15 +402,45 @@ class SimClient(Client):
     def __del__(self) -> None:
         """A process that was killed does nothing any more."""
 
+    def _new_formers(self) -> FormerProducers:
+        return FormerProducers(self._end_former, SimFormer)
+
     def _make_producer(self) -> SimProducer:
         return SimProducer(self.process)
 
-    def forked(self, child: Web) -> SimClient:
-        """The child's client, as the hooks after a fork leave it."""
+    def _current_generation(self) -> Any:
+        return self.process.generation
+
+    def forked(self, child: Web, *, hooks: bool) -> SimClient:
+        """The child's client: begun again by the hooks after a fork, or as the parent's was."""
         made = copy.copy(self)
         made.process = child
+        assert isinstance(self._mark, SimMark)
+        made._mark = self._mark.inherited_by(child)
+        made._formers = copy.copy(self._formers)
+        closed, kept = self._formers._state
+        made._formers._state = (
+            closed,
+            tuple(
+                dataclasses.replace(former, producer=_inherited(former.producer, child))
+                for former in kept
+            ),
+        )
         if self._producer is not None:
-            assert isinstance(self._producer, SimProducer)
-            made._producer = self._producer.inherited_by(child)
-        made._after_fork_in_child()
+            made._producer = _inherited(self._producer, child)
+        if hooks:
+            made._renew()
         return made
+
+
+def _inherited(producer: Producer, child: Web) -> SimProducer:
+    assert isinstance(producer, SimProducer)
+    return producer.inherited_by(child)
+
+
+def _number(payload: bytes) -> object:
+    """The number that the run gave an event."""
+    try:
+        return unpack_props(unpack_payload(payload).props).get("n")
+    except Malformed:
+        return None

@@ -47,6 +47,7 @@ class Odds:
     disk_faults: bool = True
     strangers: bool = False
     without_outbox: float = 0.0
+    cleaners: bool = False
     damage: bool = False
 
 

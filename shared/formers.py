@@ -1,0 +1,174 @@
+"""The producers that a client had before its present one, and what became of their events.
+
+A client changes its producer when the outbox is removed, its descriptor closed, or an outbox comes
+where there was none. What the former one had accepted stays this client's: it is counted, and
+`flush` waits for it, until all of it is confirmed or nothing more can be learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from shared.producer import Producer
+
+FORMERS_MAX = 8
+# A daemon that still has the removed file open confirms what it reads from it within this.
+REMOVED_WAIT_S = 5.0
+LOOK_INTERVAL_S = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class Former:
+    """A producer that was left at `left_s`, on the monotonic clock.
+
+    `moved`: its last event was written to the successor as well, since the daemon does not read it
+    here; it counts there.
+    """
+
+    producer: Producer
+    left_s: float
+    moved: bool = False
+    farewell_sent: bool = False
+
+    @property
+    def accepted(self) -> int:
+        """Events that count as this producer's."""
+        return self.producer.written - self.moved
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether all of them are on disk."""
+        return self.producer.outbox is not None and self.producer.confirmed >= self.accepted
+
+    def unread(self) -> bytes | None:
+        """The event that the daemon did not see when it retired this producer, if there is one.
+
+        It retires whoever has lost the lock, and then reads no more; the client finds that out with
+        the next event that it sends, so that one is there at most.
+        """
+        outbox = self.producer.outbox
+        if outbox is None or self.is_confirmed or not (outbox.writer.retired and outbox.removed()):
+            return None
+        return outbox.writer.only_unconfirmed()
+
+    def move(self) -> None:
+        """Its unread event counts where it is written instead."""
+        self.moved = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """Sums over producers that are closed: events, of which those that nothing can confirm."""
+
+    accepted: int = 0
+    confirmed: int = 0
+    unconfirmable: int = 0
+
+
+class FormerProducers:
+    """Keeps former producers until they are done with, and their counts for good.
+
+    `end` is called with each producer that is to be closed. Not locked: the caller lets one thread
+    in at a time.
+    """
+
+    def __init__(self, end: Callable[[Producer], None], former_type: type[Former] = Former) -> None:
+        self._end = end
+        self._former_type = former_type
+        # One assignment changes both, so that a signal handler that raises counts nothing twice.
+        self._state: tuple[_Closed, tuple[Former, ...]] = (_Closed(), ())
+        self._look_due_s = 0.0
+        self.any = False  # whether there are any; looked at by each emit
+
+    def __iter__(self) -> Iterator[Former]:
+        return iter(self._state[1])
+
+    def counts(self, current: Producer | None) -> tuple[int, int, int]:
+        """Events of all producers, `current` included: accepted, confirmed, and those that no
+        outbox held, which nothing can confirm.
+        """
+        closed, kept = self._state
+        accepted, confirmed, unconfirmable = (
+            closed.accepted, closed.confirmed, closed.unconfirmable,
+        )  # fmt: skip
+        for former in kept:
+            if former.producer is not current:
+                accepted += former.accepted
+                confirmed += min(former.producer.confirmed, former.accepted)
+        if current is not None:
+            accepted += current.written
+            confirmed += current.confirmed
+            if current.outbox is None:
+                unconfirmable += current.written
+        return accepted, confirmed, unconfirmable
+
+    @property
+    def unconfirmed(self) -> int:
+        """Events of closed producers of which no confirmation can come any more."""
+        closed = self._state[0]
+        return closed.accepted - closed.confirmed
+
+    def add(self, producer: Producer, now_s: float) -> None:
+        """The client has left this producer. Does nothing if it is here already."""
+        closed, kept = self._state
+        self.any = True
+        if all(former.producer is not producer for former in kept):
+            self._state = (closed, (*kept, self._former_type(producer, now_s)))
+        self._look_due_s = 0.0
+
+    @property
+    def last(self) -> Former | None:
+        """The one that was left last."""
+        kept = self._state[1]
+        return kept[-1] if kept else None
+
+    def look(self, now_s: float) -> None:
+        """Closes those that are done with, a few times a second at most."""
+        if now_s < self._look_due_s:
+            return
+        self._look_due_s = now_s + LOOK_INTERVAL_S
+        self.any = bool(self._state[1])
+        _, kept = self._state
+        for position, former in enumerate(kept):
+            if len(kept) - position > FORMERS_MAX or self._is_final(former, now_s):
+                self.close(former)
+
+    def _is_final(self, former: Former, now_s: float) -> bool:
+        outbox = former.producer.outbox
+        if outbox is None or former.is_confirmed:
+            return True
+        if not outbox.removed():
+            return False  # a daemon will read it
+        if outbox.writer.retired:
+            return former.unread() is None
+        # In a file without a name, that a daemon may have open or nobody: if nobody, the numbers
+        # of what is lost are all that can be told.
+        if not former.farewell_sent:
+            former.farewell_sent = former.producer.say_farewell({})
+        return former.farewell_sent and now_s >= former.left_s + REMOVED_WAIT_S
+
+    def close(self, former: Former) -> None:
+        """Closes a former producer; what it has confirmed by now is all that will be known."""
+        closed, kept = self._state
+        if former in kept:
+            self._state = (
+                _plus(closed, former.producer, former.accepted),
+                tuple(other for other in kept if other is not former),
+            )
+        self._end(former.producer)
+
+    def close_all(self, now_s: float) -> None:
+        """Closes all of them, at the client's end."""
+        self._look_due_s = 0.0
+        self.look(now_s)
+        for former in self:
+            self.close(former)
+
+
+def _plus(closed: _Closed, producer: Producer, accepted: int) -> _Closed:
+    return _Closed(
+        closed.accepted + accepted,
+        closed.confirmed + min(producer.confirmed, accepted),
+        closed.unconfirmable + (accepted if producer.outbox is None else 0),
+    )

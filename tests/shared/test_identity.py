@@ -1,0 +1,444 @@
+"""Who a client is, checked and not inferred: its process, user, descriptors and numbers."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import forks, rendezvous
+from shared.client import Client, Outcome
+from shared.durable import Ticket
+from shared.outbox import OutboxWriter
+from shared.outbox_file import outbox_name, parse_name
+from shared.rendezvous import NoOutbox, Rendezvous, rendezvous_path, uid_for_daemon
+from tests.support import ROOT, Instance, check_streams, check_sums, until
+
+INITIAL = "user:[4026531837]"
+
+
+class Timeout(Exception):
+    """What a handler of SIGALRM raises to end a request that takes too long."""
+
+
+def run_child(code: str, instance: Instance, *args: str, env: dict[str, str] | None = None) -> Any:
+    """Runs code with a client `c` in a process of its own; what it prints, from JSON."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import ctypes, json, os, socket, sys, threading\nfrom shared.client import Client\n"
+            f"c = Client(sys.argv[1])\nlibc = ctypes.PyDLL(None)\n{code}",
+            instance.socket,
+            *args,
+        ],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, **(env or {})},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# -- the process ---------------------------------------------------------------------------------
+
+
+def test_a_mark_is_true_in_its_own_process_and_false_in_each_child() -> None:
+    mark, seen = forks.current().mark, os.pipe()
+    if os.fork() == 0:
+        grandchild = forks.current().mark
+        first = (mark[0], grandchild[0])
+        if (pid := os.fork()) == 0:
+            os.write(seen[1], json.dumps([first, mark[0], grandchild[0]]).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os._exit(0)
+    os.wait()
+    text = os.read(seen[0], 100)
+    for fd in seen:
+        os.close(fd)
+    assert json.loads(text) == [[0, 1], 0, 0]
+    assert mark[0] == 1
+    assert forks.current() is forks.current()
+
+
+def test_threads_of_a_child_agree_on_its_generation_also_one_fork_further() -> None:
+    """A child forked in the middle of finding out is not taken for its parent."""
+    parent = forks.Generation()
+    parent.mark = [0]  # as it reads in a child
+    child = parent.child()
+    assert parent.child() is child
+    child.mark = [0]  # and in a grandchild
+    before, forks._current = forks._current, parent
+    try:
+        found = forks.current()
+    finally:
+        forks._current = before
+    assert found not in (parent, child)
+    assert found.mark[0] == 1
+
+
+def test_where_the_kernel_wipes_no_page_the_process_id_tells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forks, "_MADV_WIPEONFORK", 99_999)
+    mark, (read, write) = forks._new_mark(), os.pipe()
+    if os.fork() == 0:
+        os.write(write, bytes([mark[0]]))
+        os._exit(0)
+    os.wait()
+    assert (mark[0], os.read(read, 1)) == (1, b"\0")
+    os.close(read)
+    os.close(write)
+
+
+def test_processes_that_c_code_forks_are_producers_of_their_own(instance: Instance) -> None:
+    """uWSGI forks its workers behind Python's back, after the application has logged an event."""
+    instance.start()
+    results = run_child(
+        "assert c.emit('app_started') and c.flush(30)\n"
+        "read, write = os.pipe()\n"
+        "kids = []\n"
+        "for number in range(3):\n"
+        "    pid = libc.fork()\n"
+        "    if pid == 0:\n"
+        "        assert c.stats()['accepted'] == 0 and c.flush(0)\n"
+        "        n = sum(c.emit('page_view', user=str(number)) for _ in range(500))\n"
+        "        line = [n, c.stats()['accepted'], c.flush(30)]\n"
+        "        os.write(write, (json.dumps(line) + '\\n').encode())\n"
+        "        os._exit(0)\n"
+        "    kids.append(pid)\n"
+        "mine = sum(c.emit('page_view', user='master') for _ in range(500))\n"
+        "for pid in kids: assert os.waitpid(pid, 0)[1] == 0\n"
+        "os.close(write)\n"
+        "lines = [json.loads(line) for line in os.fdopen(read)]\n"
+        "print(json.dumps([mine, c.stats()['accepted'], c.flush(30), lines]))\n",
+        instance,
+    )
+    assert results == [500, 501, True, [[500, 500, True]] * 3]
+    status = instance.settle()
+    assert sorted(check_streams(instance.events()).values()) == [500, 500, 500, 501]
+    check_sums(status, attempted=2001, accepted=2001)
+    assert status["lost"] == 0
+
+
+def test_a_guard_that_a_parent_s_thread_holds_does_not_stop_a_child(instance: Instance) -> None:
+    """The thread that would let go of it is not in the child."""
+    results = run_child(
+        "assert c.emit('app_started')\n"
+        "held, done = threading.Event(), threading.Event()\n"
+        "def hold():\n"
+        "    with c._guard: held.set(); done.wait()\n"
+        "threading.Thread(target=hold, daemon=True).start(); held.wait()\n"
+        "pid = libc.fork()\n"
+        "if pid == 0:\n"
+        "    os._exit(0 if c.emit('page_view') and c.stats()['accepted'] == 1 else 1)\n"
+        "code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]); done.set()\n"
+        "print(json.dumps(code))\n",
+        instance,
+    )
+    assert results == 0
+    assert instance.status()["pending"] == 2
+
+
+def test_a_wait_that_c_code_forks_in_claims_nothing_in_the_child(instance: Instance) -> None:
+    results = run_child(
+        "import signal\n"
+        "child = code = None\n"
+        "def fork(*_):\n"
+        "    global child, code\n"
+        "    child = libc.fork()\n"
+        "    if child: code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "signal.signal(signal.SIGALRM, fork)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.05)\n"
+        "outcome = c.emit_durable('quiz_submitted', timeout_s=0.5)\n"
+        "if child == 0:\n"
+        "    ok = outcome.value == 'unknown' and c.stats()['unsettled'] == 0\n"
+        "    c.close(); os._exit(0 if ok else 1)\n"
+        "print(json.dumps([outcome.value, code, c.stats()['accepted']]))\n",
+        instance,
+    )
+    assert results == ["unknown", 0, 2]
+    instance.start()
+    assert instance.settle()["stored"] == 3  # the event, and that it is unknown, by each of the two
+    producers = [e["props"].get("producer") for e in instance.events() if e["props"]]
+    assert len(set(producers)) == 1
+
+
+def test_an_outbox_s_name_that_is_taken_has_another_id_drawn(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child forked by a signal handler right behind the drawing may have made it first."""
+    ids = iter([5, 5, 6, 7])
+    with Client(instance.socket) as first, Client(instance.socket) as second:
+        monkeypatch.setattr(secrets, "randbits", lambda _: next(ids))
+        assert first.emit("page_view") and second.emit("page_view")
+        reasons = [client.stats()["outbox"]["reason"] for client in (first, second)]
+        assert (reasons, next(ids)) == ([None, None], 7)
+
+
+# -- the descriptors -----------------------------------------------------------------------------
+
+CLOSING = """
+assert c.emit('page_view', user='before') and c.flush(30)
+os.closerange(3, 256)
+own = []
+if sys.argv[2] == 'reused':
+    # They get the very numbers that the client has: stream and datagram sockets, pipes, files.
+    for _ in range(4):
+        own += [s.detach() for s in socket.socketpair()]
+        own += [s.detach() for s in socket.socketpair(type=socket.SOCK_DGRAM)]
+        own += os.pipe()
+        own.append(os.open(os.devnull, os.O_RDWR))
+before = [os.fstat(fd)[:3] for fd in own]
+accepted = sum(c.emit('page_view', props={'n': n, 'text': 's3cret'}) for n in range(1000))
+flushed = c.flush(30)
+c.close()
+assert [os.fstat(fd)[:3] for fd in own] == before, 'a descriptor of the application is gone'
+found = b''
+for fd in own:
+    os.set_blocking(fd, False)
+    try: found += os.read(fd, 65536)
+    except OSError: pass
+print(json.dumps([accepted, c.stats()['accepted'], c.stats()['refused'], flushed, len(found)]))
+"""
+
+
+@pytest.mark.parametrize("then", ["closed", "reused"])
+def test_descriptors_that_the_application_closes_cost_no_event_and_none_of_its_own(
+    instance: Instance, then: str
+) -> None:
+    """python-daemon and others close all descriptors, the client's among them."""
+    instance.start()
+    assert run_child(CLOSING, instance, then) == [1000, 1001, 0, True, 0]
+    status = instance.settle()
+    assert (status["stored"], status["lost"]) == (1001, 0)
+    check_sums(status, attempted=1001, accepted=1001)
+    assert sum(check_streams(instance.events()).values()) == 1001
+
+
+def test_an_event_that_a_retired_outbox_holds_unread_is_written_to_the_next_one(
+    instance: Instance,
+) -> None:
+    """It was written after the daemon had looked for the last time: it is accepted all the same."""
+    with Client(instance.socket) as client:
+        assert client.emit("page_view", user="1")
+        producer = client._producer
+        assert producer is not None and producer.outbox is not None
+        producer.sends = False  # it is watched, so descriptors are not compared before
+        (path,) = instance.config.outbox_directory.glob("*.outbox")
+        words = producer.outbox.writer._words
+        words[16], words[17], words[19] = 1, producer.outbox.writer.bytes_written, 1
+        path.unlink()
+        assert client.emit("page_view", user="2")
+        stats = client.stats()
+        assert (stats["accepted"], stats["confirmed"], stats["pending"]) == (2, 1, 1)
+    instance.start()
+    assert instance.settle()["stored"] == 1  # the first was confirmed, says the header
+    assert [event["user"] for event in instance.events()] == ["2"]
+
+
+def test_an_outbox_that_another_name_is_given_is_not_gone_on_with(instance: Instance) -> None:
+    """The daemon would take it for nobody's: it reads files of one link."""
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        (path,) = instance.config.outbox_directory.glob("*.outbox")
+        os.link(path, path.with_name("another"))
+        assert client._producer is not None
+        client._producer.compare_due_s = 0.0
+        assert client.emit("page_view")
+        assert len(list(instance.config.outbox_directory.glob("*.outbox"))) == 2
+        path.with_name("another").unlink()
+    instance.start()
+    assert instance.settle()["stored"] == 2
+
+
+# -- the user ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_a_process_that_gives_up_its_rights_is_another_producer(instance: Instance) -> None:
+    """Its outbox is named after the one user, and its datagrams come from the other."""
+    instance.configure(socket_mode="0666", many_users=True)
+    instance.directory.parent.chmod(0o711)
+    instance.directory.chmod(0o711)
+    instance.start()
+    names = run_child(
+        "assert c.emit('app_started') and c.flush(30)\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "c._producer.compare_due_s = 0.0\n"
+        "assert all(c.emit('page_view') for _ in range(50)) and c.flush(30)\n"
+        "print(json.dumps([c.stats()['accepted'], c.stats()['outbox']['reason']]))\n",
+        instance,
+    )
+    assert names == [51, None]
+    status = instance.settle()
+    check_sums(status, attempted=51, accepted=51)
+    assert (status["stored"], status["quarantined"]) == (51, 0)
+    assert {event["producer"].split("-")[0] for event in instance.events()} == {"0", "65534"}
+
+
+@pytest.fixture
+def namespace(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A user namespace as this process is to find it."""
+    made: dict[str, Any] = {"name": "user:[17]", "identity": False, "overflow": 65534}
+    monkeypatch.setattr(rendezvous, "current_user_namespace", lambda: made["name"])
+    monkeypatch.setattr(rendezvous, "maps_ids_to_themselves", lambda: made["identity"])
+    monkeypatch.setattr(rendezvous, "_overflow_uid", lambda: made["overflow"])
+    return made
+
+
+def told(uid: str = "", user_namespace: str = "") -> Rendezvous:
+    return Rendezvous("/dev/shm/x", "0" * 32, "boot", uid, user_namespace)
+
+
+def test_the_daemon_s_number_of_a_user_is_the_own_one_in_the_daemon_s_namespace(
+    namespace: dict[str, Any],
+) -> None:
+    euid = os.geteuid()
+    assert uid_for_daemon(told("7", "user:[17]"), owner=7) == euid
+    namespace["identity"] = True
+    assert uid_for_daemon(told(), owner=7) == euid, "a daemon that names none"
+
+
+def test_the_daemon_s_own_user_is_known_from_outside_by_what_it_owns(
+    namespace: dict[str, Any],
+) -> None:
+    assert uid_for_daemon(told("1000", INITIAL), owner=os.geteuid()) == 1000
+
+
+@pytest.mark.parametrize(
+    ("what", "owner", "overflow"),
+    [
+        (told("1000", INITIAL), os.geteuid() + 1, 65534),  # another user's daemon
+        (told("1000", INITIAL), os.geteuid(), os.geteuid()),  # everybody outside is nobody here
+        (told("", ""), os.geteuid(), 65534),  # a daemon that names none
+        (told("\u0661", INITIAL), os.geteuid(), 65534),
+    ],
+)
+def test_a_number_that_is_not_certain_makes_no_outbox(
+    namespace: dict[str, Any], what: Rendezvous, owner: int, overflow: int
+) -> None:
+    namespace["overflow"] = overflow
+    with pytest.raises(NoOutbox, match="user namespace"):
+        uid_for_daemon(what, owner)
+
+
+def test_an_outbox_made_in_a_namespace_has_the_outer_number_in_its_name(
+    instance: Instance, namespace: dict[str, Any]
+) -> None:
+    path = Path(rendezvous_path(instance.socket))
+    lines = [line for line in path.read_text().splitlines() if "=" in line]
+    kept = [line for line in lines if line.split("=")[0] not in ("uid", "user_namespace")]
+    path.write_text("\n".join([*kept, "uid=4321", f"user_namespace={INITIAL}"]) + "\n")
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        producer = client._producer
+        assert producer is not None and producer.label == f"4321-{producer.id:016x}"
+        (found,) = instance.config.outbox_directory.glob("*.outbox")
+        assert parse_name(found.name) == (4321, producer.id)
+        assert found.name == outbox_name(4321, producer.id)
+    found.unlink()
+
+
+# -- the numbers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_an_event_is_not_accepted_because_a_note_about_another_was(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    """A handler raises while `durable_settled` is written, before the caller's own event is."""
+    with Client(instance.socket) as client:
+        assert client.emit_durable("quiz_submitted", user=7, timeout_s=0) is Outcome.UNKNOWN
+        instance.start()
+        assert client.flush(30)
+        shots = [1]
+
+        def interrupted() -> int:
+            if shots:
+                shots.pop()
+                raise Timeout
+            return 0
+
+        monkeypatch.setattr(client, "_monotonic_ns", interrupted)  # called behind the store
+        if durable:
+            assert client.emit_durable("exam_handed_in", timeout_s=5) is Outcome.REFUSED
+        else:
+            assert client.emit("exam_handed_in") is False
+        assert not shots
+        assert client.emit("page_view")
+    stats = client.stats()
+    status = instance.settle()
+    types = [event["type"] for event in instance.events()]
+    assert types == ["quiz_submitted", "durable_unknown", "durable_settled", "page_view"]
+    check_sums(
+        status, attempted=stats["attempted"], accepted=stats["accepted"], refused=stats["refused"]
+    )
+
+
+def test_a_call_cut_short_behind_its_own_record_says_accepted(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> int:
+        raise Timeout
+
+    with Client(instance.socket) as client:
+        with monkeypatch.context() as context:
+            context.setattr(client, "_monotonic_ns", interrupted)
+            assert client.emit("page_view") is True
+        assert client.stats()["accepted"] == 1
+
+
+@pytest.mark.parametrize("cut", ["reserving", "giving back"])
+def test_a_reservation_that_is_interrupted_keeps_no_room(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    reserve = OutboxWriter.reserve
+
+    def interrupted(*args: Any) -> None:
+        if cut == "reserving":
+            reserve(*args)
+        raise Timeout
+
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        with monkeypatch.context() as context:
+            if cut == "reserving":
+                context.setattr(OutboxWriter, "reserve", interrupted)
+                assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.REFUSED
+            else:
+                context.setattr(Ticket, "let_go_of_room", interrupted)
+                with pytest.raises(Timeout):
+                    client.emit_durable("quiz_submitted", timeout_s=0)
+        gc.collect()
+        producer = client._producer
+        assert producer is not None and producer.outbox is not None
+        assert producer.outbox.writer.reserved_bytes == 0
+        assert len(client._waiting) == 0
+
+
+def test_a_client_without_an_outbox_never_says_that_all_is_on_the_disk_once_it_has_one(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went by datagram alone is confirmed by nothing."""
+    monkeypatch.setattr("shared.producer.HEAL_INTERVAL_S", 0.0)
+    instance.start()
+    path = Path(rendezvous_path(instance.socket))
+    kept = path.read_bytes()
+    path.unlink()
+    with Client(instance.socket) as client:
+        until(lambda: client.emit("page_view"), "the kernel takes it")
+        path.write_bytes(kept)
+        assert client.emit("page_view")
+        until(lambda: client.stats()["confirmed"] == 1, "the second is stored")
+        assert client.flush(0.1) is False
+        stats = client.stats()
+        assert stats["unconfirmable"] == stats["accepted"] - 1
+        assert stats["pending"] == 0
