@@ -14,11 +14,11 @@ import msgpack
 
 from shared.wire import unpack_props
 
-KEYS = frozenset({"user", "users", "user_id", "login"})
+KEYS = frozenset({"user", "users", "user_id", "login", "actor", "switched_to"})
 ERASED = "(erased)"
 ANOTHER = "(another)"
 # Any of these is in packed properties that name somebody: most are passed over by this alone.
-MARKS = (b"user", b"login")
+MARKS = (b"user", b"login", b"actor", b"switched_to")
 
 IsPerson = Callable[[str], bool]
 Change = Callable[[str | int], str | int]

@@ -16,6 +16,7 @@ from typing import Any
 import msgpack
 
 from shared.paths import check_socket_path
+from shared.schema import check_user
 from shared.wire import check_whole
 
 QUERY_VERSION = 1
@@ -120,8 +121,13 @@ class QueryClient:
 
         `asked_by` is the person on whose behalf the report is read: a report that names persons is
         itself an event in the trail, and carries it. Raises Unavailable when no answer came, and
-        QueryError when the report was refused.
+        QueryError when the report was refused, as it is where `asked_by` is no user.
         """
+        try:
+            asked_by = check_user(asked_by)
+            (asked_by or "").encode()
+        except ValueError as error:  # Malformed, or not valid Unicode
+            raise QueryError("bad_parameter", f"asked_by: {error}") from error
         request = {
             "v": QUERY_VERSION,
             "report": report,

@@ -82,18 +82,30 @@ def check_user(user: object) -> str | None:
     """Returns the user as stored: text or None; a whole number becomes its decimal text."""
     if user is None or (type(user) is str and 0 < len(user) <= _USER_CHARS_SURE):
         return user
-    if isinstance(user, int) and not isinstance(user, bool) and abs(user) <= INT64_MAX:
-        user = str(user)
-    if not isinstance(user, str) or not user:
-        raise Malformed(f"user {_shown(user)}: expected a non-empty text, a whole number or None")
-    if len(user) > _USER_CHARS_SURE:
+    # By the type itself, and without its own methods: an object may claim any `__class__`, and the
+    # text of an enumeration's member is its name.
+    kind = type(user)
+    if issubclass(kind, int) and kind is not bool:
+        number = int.__int__(user)  # type: ignore[arg-type] # not narrowed by issubclass
+        if abs(number) > INT64_MAX:
+            raise Malformed("user: a number beyond 64 bits")
+        return str(number)
+    if not issubclass(kind, str):
+        raise Malformed(
+            f"user: a value of type {kind.__name__}; expected a non-empty text, a whole number or "
+            "None"
+        )
+    text = str.__str__(user)
+    if not text:
+        raise Malformed("user: an empty text; expected a non-empty one, a whole number or None")
+    if len(text) > _USER_CHARS_SURE:
         try:
-            length = len(user.encode())
+            length = len(text.encode())
         except UnicodeEncodeError as error:
-            raise Malformed(f"user {_shown(user)}: not valid Unicode: {error.reason}") from error
+            raise Malformed(f"user {_shown(text)}: not valid Unicode: {error.reason}") from error
         if length > USER_BYTES_MAX:
             raise Malformed(f"user: {length} bytes of UTF-8, over the limit of {USER_BYTES_MAX}")
-    return user
+    return text
 
 
 def check_ts_ns(ts_ns: object) -> int:

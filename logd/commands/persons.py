@@ -31,8 +31,9 @@ def person(config: Config, user: str, form: str) -> None:
 
     For an access request. USER is the id under which the site logs: events carry no names. Printed
     are the person's events, others' events that mention the person (under "user", "users",
-    "user_id" or "login"), the sums kept of them, and what is elsewhere: copies of the trail, the
-    site's own database. It can be handed over as it is: whoever else is named is "(another)".
+    "user_id", "login", "actor" or "switched_to"), the sums kept of them, and what is elsewhere:
+    copies of the trail, the site's own database. It can be handed over as it is: whoever else is
+    named is "(another)".
 
     What is in quarantine cannot be attributed to anybody. Every event is looked at, a few seconds
     for a million. Reading this way is not itself an event: who has the key may read.

@@ -20,6 +20,8 @@ MENTIONS: list[dict[str, Any]] = [
     {"a": [{"b": {"users": [["7"]]}}]},
     {"users": [{"user": 7}]},
     {"user": {"id": "7"}},
+    {"actor": "7", "switched_to": "8"},
+    {"actor": "8", "switched_to": "7"},
 ]
 NO_MENTIONS: list[dict[str, Any]] = [
     {},

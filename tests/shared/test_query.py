@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import socket
 import struct
 import threading
@@ -102,6 +103,12 @@ def test_a_stream_that_ends_between_frames_has_just_ended() -> None:
 # -- the client ----------------------------------------------------------------------------------
 
 
+class Asker(int, enum.Enum):
+    """A number whose text is not its decimal digits."""
+
+    TWO = 2
+
+
 class Server:
     """A report process that answers with given bytes, and keeps what it was asked."""
 
@@ -151,6 +158,24 @@ def test_a_question_carries_its_version_its_asker_and_only_given_parameters(serv
     assert server.asked == [
         {"v": 1, "report": "timeline", "asked_by": "2", "params": {"user": "7"}}
     ]
+
+
+@pytest.mark.parametrize(("asked_by", "named"), [("2", "2"), (2, "2"), (Asker.TWO, "2")])
+def test_who_asks_is_named_as_users_of_events_are(serve: Any, asked_by: Any, named: str) -> None:
+    server = serve(encode_frame({"ok": True, "rows": []}))
+    QueryClient(server.path).ask("summary", asked_by=asked_by)
+    assert server.asked[0]["asked_by"] == named
+
+
+@pytest.mark.parametrize(
+    "asked_by", [object(), b"2", 2.0, True, "", 2**63, "\ud800"], ids=lambda value: repr(value)[:9]
+)
+def test_an_asker_that_is_no_user_is_refused_before_anything_is_asked(
+    directory: Path, asked_by: Any
+) -> None:
+    with pytest.raises(QueryError, match="asked_by") as refused:
+        QueryClient(str(directory / "q.sock")).ask("summary", asked_by=asked_by)
+    assert refused.value.code == "bad_parameter"
 
 
 def test_a_refusal_is_raised_with_its_code(serve: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import enum
 from typing import Any
 
 import msgpack
@@ -109,13 +110,54 @@ def test_a_user_is_text_or_a_whole_number_or_nobody() -> None:
     assert [check_user(user) for user in ("7", 7, -1, None)] == ["7", "7", "-1", None]
 
 
+class Number(int, enum.Enum):
+    SEVEN = 7
+
+
+class Name(str, enum.Enum):  # noqa: UP042 - its text is "Name.SEVEN", which is the point
+    SEVEN = "7"
+
+
+class Described(str):
+    """A text that describes itself as another."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "a user"
+
+
+class Counted(int):
+    def __abs__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return "a user"
+
+
+@pytest.mark.parametrize("user", [Number.SEVEN, Name.SEVEN, Described("7"), Counted(7)])
+def test_a_user_is_what_a_text_or_number_is_and_not_how_it_describes_itself(user: object) -> None:
+    stored = check_user(user)
+    assert (stored, type(stored)) == ("7", str)
+
+
 def test_a_user_has_at_most_128_bytes_of_utf_8() -> None:
     assert check_user("é" * 64) == "é" * 64
     with pytest.raises(Malformed, match=f"over the limit of {USER_BYTES_MAX}"):
         check_user("é" * 64 + "u")
 
 
-@pytest.mark.parametrize("user", ["", True, 1.0, b"7", ["7"], "x" * 100 + "\ud800"])
+class Claims:
+    """Says that it is a text, as a mock with a specification does."""
+
+    __class__ = str  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "user",
+    ["", True, 1.0, b"7", ["7"], "x" * 100 + "\ud800", object(), Claims(), 2**63, Counted(2**63)],
+    ids=lambda user: type(user).__name__,
+)
 def test_anything_else_is_no_user(user: object) -> None:
     with pytest.raises(Malformed, match="user"):
         check_user(user)

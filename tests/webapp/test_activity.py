@@ -130,6 +130,11 @@ class Account(flask_login.UserMixin):  # type: ignore[misc]
         self.id = account_id
 
 
+def who(event: Event) -> dict[str, Any]:
+    """What an event says of who acts for whom."""
+    return {key: event.props[key] for key in ("actor", "switched_to") if key in event.props}
+
+
 class DatabaseClosed(Exception):
     """What a handler of the test app dies of."""
 
@@ -330,10 +335,20 @@ def test_a_logout_belongs_to_who_was_in_at_its_start(
     assert clients.page_views == [("7", "POST", "/logout", 200)]
 
 
-def test_a_change_of_user_belongs_to_the_new_one(student: FlaskClient, clients: Clients) -> None:
+def test_a_switch_of_user_belongs_to_who_began_it_and_names_the_other(
+    student: FlaskClient, clients: Clients
+) -> None:
     student.post("/login/8")
     student.get("/text")
-    assert [view[0] for view in clients.page_views] == ["8", "8"]
+    assert [(event.user, who(event)) for event in clients.events] == [
+        ("7", {"actor": "7", "switched_to": "8"}),
+        ("8", {}),
+    ]
+
+
+def test_a_log_in_as_the_same_user_is_no_switch(student: FlaskClient, clients: Clients) -> None:
+    student.post("/login/7")
+    assert [(event.user, who(event)) for event in clients.events] == [("7", {})]
 
 
 def test_an_exception_that_goes_on_to_the_server_is_logged_as_500(
@@ -939,6 +954,7 @@ def test_an_unknown_setting_is_named_with_the_nearest_known_one() -> None:
         ("ACTIVITY_LOG_OUTBOX_BYTES", 0),
         ("ACTIVITY_LOG_OUTBOX_DIRECTORY", 7),
         ("ACTIVITY_LOG_USER", "7"),
+        ("ACTIVITY_LOG_ACTOR", "7"),
         ("ACTIVITY_LOG_CLIENT", None),
         ("ACTIVITY_LOG_REQUEST_ID_HEADER", None),
         ("ACTIVITY_LOG_DURABLE", "quiz_submitted"),

@@ -11,7 +11,7 @@ from itsdangerous import TimestampSigner
 from werkzeug.security import check_password_hash
 
 from tests.webapp.browser import ORIGIN, PASSWORD, Browser
-from tests.webapp.conftest import AUDITOR, STUDENT, MakeApp, Trail, database, fill
+from tests.webapp.conftest import AUDITOR, STUDENT, TEACHER, MakeApp, Trail, database, fill
 from webapp.classroom.access import safe_next
 
 
@@ -103,6 +103,33 @@ def test_logging_out_ends_the_session_and_is_an_event(student: Browser, trail: T
     assert student.post("/logout").location == "/login"
     assert [event.user for event in trail.of("logout")] == [str(STUDENT)]
     assert student.get("/courses/").status_code == 302
+
+
+def test_accounts_that_follow_one_another_in_a_browser_keep_their_own_page_views(
+    browser: Browser, trail: Trail
+) -> None:
+    """No log-in and no log-out of the site is a switch from one account to another."""
+    for login in ("student", "teacher", "auditor"):
+        browser.log_in(login)
+        browser.post("/logout")
+    views = [event for event in trail.of("page_view") if event.props["endpoint"] != "courses.index"]
+    of_account = [(event.user, event.props["endpoint"]) for event in views]
+    assert of_account == [
+        (str(account), endpoint)
+        for account in (STUDENT, TEACHER, AUDITOR)
+        for endpoint in ("auth.login", "auth.logout")
+    ]
+    assert not any({"actor", "switched_to"} & event.props.keys() for event in trail.events)
+
+
+def test_a_log_in_in_the_session_of_a_removed_account_belongs_to_who_logs_in(
+    student: Browser, app: Flask, trail: Trail
+) -> None:
+    with app.app_context(), database(app).transaction() as connection:
+        connection.execute("DELETE FROM users WHERE id = ?", (STUDENT,))
+    student.log_in("auditor")
+    view = [event for event in trail.of("page_view") if event.props["endpoint"] == "auth.login"][-1]
+    assert (view.user, view.props.get("switched_to")) == (str(AUDITOR), None)
 
 
 def test_a_link_cannot_log_anybody_out(student: Browser) -> None:

@@ -19,7 +19,8 @@ Settings, read once by `init_app` (an unknown `ACTIVITY_LOG_*` key is an error t
 | `ACTIVITY_LOG_SOCKET` | required | path of logd's datagram socket, at most 107 bytes |
 | `ACTIVITY_LOG_ENABLED` | `True` | `False`: nothing is logged, and no socket is needed |
 | `ACTIVITY_LOG_EXCLUDE` | `("static", "*.static")` | endpoints, blueprints, patterns: not logged |
-| `ACTIVITY_LOG_USER` | Flask-Login | callable: the id of the request's user, or None |
+| `ACTIVITY_LOG_USER` | Flask-Login | callable: the request's user, or None while there is none |
+| `ACTIVITY_LOG_ACTOR` | `None` | callable: the user who really acts, or None: see below |
 | `ACTIVITY_LOG_REQUEST_ID_HEADER` | `"X-Request-ID"` | taken over when it looks like an id |
 | `ACTIVITY_LOG_OUTBOX_BYTES` | the client's | room for events not yet on the daemon's disk |
 | `ACTIVITY_LOG_OUTBOX_DIRECTORY` | found from the socket | where the outbox lies |
@@ -28,6 +29,27 @@ Settings, read once by `init_app` (an unknown `ACTIVITY_LOG_*` key is an error t
 | `ACTIVITY_LOG_DURABLE_UNKNOWN` | `"carry_on"` | or `"tell_user"`: when the time is over |
 | `ACTIVITY_LOG_DURABLE_MESSAGE` | a sentence | what the user is told then |
 | `ACTIVITY_LOG_CLIENT` | `shared.client.Client` | callable that makes the app's client; for tests |
+
+**Whose an event is.** A user is text, a whole number, or an object whose `get_id()` returns one of
+them (Flask-Login's protocol; also behind a proxy such as `current_user`), wherever one is given: to
+`activity.log(user=...)` and by both callables. Any other object is refused and counted as
+`malformed` (raised while testing or debugging); turn a UUID into text yourself. A request belongs
+to the user whom it began with: a log-out to the user who left, a request that switches from one
+user to another to the first. A log-in begins with none, and belongs to the user who logged in.
+`ACTIVITY_LOG_USER` is called as the request begins (an error counts as None then) and for each
+event.
+
+Properties of the event say who acts for whom:
+
+| property | when | |
+|---|---|---|
+| `switched_to` | the request has switched users | the user who is logged in now |
+| `actor` | the same | the user it began with, or as below |
+| `actor` | `ACTIVITY_LOG_ACTOR` returns another user than the event's | that one |
+
+So an application whose administrators can look at it as someone else keeps in the session who they
+are, and has `ACTIVITY_LOG_ACTOR` return that: every event of that session then names both. Without
+it only the switching request does. A property `actor` of the application's own takes precedence.
 
 **Durable events.** `activity.log` of a durable type returns an `Outcome`, of which only `STORED` is
 true. `UNKNOWN` means that the event is accepted, and the disk did not answer in time. With

@@ -11,8 +11,9 @@ from shared.client import Outcome
 from webapp.activity.client import ActivityClient, Disabled
 from webapp.activity.durable import OutcomeCounts
 from webapp.activity.failures import Failures, is_developing
+from webapp.activity.identity import Unidentified, identity
 from webapp.activity.settings import Settings
-from webapp.activity.visits import UnreadSession, current_visit, user_of
+from webapp.activity.visits import Visit, attribution, current_visit
 
 
 class AppLog:
@@ -41,7 +42,7 @@ class AppLog:
     def log(
         self,
         event_type: str,
-        user: str | int | None,
+        user: object,
         durable: bool | None,
         timeout_s: float | None,
         props: dict[str, Any],
@@ -52,21 +53,35 @@ class AppLog:
         if durable is None:
             durable = isinstance(event_type, str) and event_type in policy.types
         with self.failures.harmless(app):
-            if has_request_context():
-                visit = current_visit(self.settings)
-                props = {"request_id": visit.request_id, **props}
-                if user is None:
-                    with UnreadSession():
-                        user = user_of(visit, self.settings)
-            owner = None if user is None else str(user)
+            visit = current_visit(self.settings) if has_request_context() else None
+            owner, who = self.attribution(app, visit, user)
+            if visit is not None:
+                props = {"request_id": visit.request_id, **who, **props}
             if durable:
                 timeout_s = policy.timeout_s if timeout_s is None else timeout_s
                 return self._log_durable(app, event_type, owner, timeout_s, props)
             return self.client(app).emit(event_type, user=owner, props=props)
         return self._counted(Outcome.REFUSED) if durable else False
 
+    def attribution(
+        self, app: Flask, visit: Visit | None, named: object = None
+    ) -> tuple[Any, dict[str, str | None]]:
+        """Whose an event is, and what its properties say of it; see `visits.attribution`.
+
+        What identifies nobody is handed on as it is, for the client to refuse, count and report as
+        malformed. It raises while the app is testing or debugging.
+        """
+        try:
+            if visit is None:
+                return identity(named), {}
+            return attribution(visit, self.settings, named)
+        except Unidentified as error:
+            if is_developing(app):
+                raise
+            return error.given, {}
+
     def _log_durable(
-        self, app: Flask, event_type: str, user: str | None, timeout_s: float, props: dict[str, Any]
+        self, app: Flask, event_type: str, user: Any, timeout_s: float, props: dict[str, Any]
     ) -> Outcome:
         # Outside a request there is nobody to tell, and the trail must not say that there was.
         tell_user = self.settings.durable.tell_user and has_request_context()

@@ -42,14 +42,16 @@ class ActivityLog:
         event_type: str,
         /,
         *,
-        user: str | int | None = None,
+        user: object = None,
         durable: bool | None = None,
         timeout_s: float | None = None,
         **props: Any,
     ) -> bool | Outcome:
         """Logs one event of the current app; True when it was accepted and so will be stored.
 
-        `user` is by default the request's. In a request, `request_id` is added to `props`.
+        `user` is by default the request's; otherwise text, a whole number, or an object with
+        Flask-Login's `get_id()`, such as `current_user`. Anything else is refused as malformed. In
+        a request, `request_id` is added to `props`, and `actor` where another one acts for `user`.
 
         An event is durable if `durable` says so, by default if its type is in the setting
         ACTIVITY_LOG_DURABLE. Then this waits up to `timeout_s` seconds (by default

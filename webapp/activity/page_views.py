@@ -22,7 +22,8 @@ from flask import (
 )
 
 from webapp.activity.app_log import AppLog
-from webapp.activity.visits import current_visit, user_of, user_told_early
+from webapp.activity.identity import identity
+from webapp.activity.visits import current_visit, logged_in, look_early, session_refused
 
 try:
     import flask_login
@@ -50,19 +51,35 @@ class PageViews:
         got_request_exception.connect(self._on_exception, app)
         request_tearing_down.connect(self._on_tearing_down, app)
         if flask_login is not None:
-            flask_login.user_logged_out.connect(self._on_logged_out, app)
+            flask_login.user_logged_out.connect(self._on_user_known, app)
+            if self._settings.user is None:  # else another's ids would be compared with these
+                flask_login.user_loaded_from_cookie.connect(self._on_user_known, app)
+                flask_login.user_loaded_from_request.connect(self._on_user_known, app)
+                flask_login.user_logged_in.connect(self._on_logged_in, app)
+                flask_login.session_protected.connect(self._on_session_protected, app)
 
     def _on_started(self, app: Flask, **_: Any) -> None:
         with self._harmless(app):
             visit = current_visit(self._settings)
-            ask = self._settings.user
-            if ask is not None and not self._is_excluded(request.endpoint):
-                visit.user_at_start = user_told_early(ask)
+            if not self._is_excluded(request.endpoint):
+                look_early(visit, self._settings)
 
-    def _on_logged_out(self, app: Flask, user: Any = None, **_: Any) -> None:
+    def _on_logged_in(self, app: Flask, user: Any = None, **_: Any) -> None:
+        with self._harmless(app):
+            if has_request_context() and user is not None:
+                logged_in(current_visit(self._settings), user)
+
+    def _on_session_protected(self, app: Flask, **_: Any) -> None:
+        with self._harmless(app):
+            if has_request_context():
+                session_refused(current_visit(self._settings))
+
+    def _on_user_known(self, app: Flask, user: Any = None, **_: Any) -> None:
+        """Someone logs out, or was loaded by other means than the session."""
         with self._harmless(app):
             if has_request_context() and user is not None and user.is_authenticated:
-                current_visit(self._settings).user_who_left = str(user.get_id())
+                visit = current_visit(self._settings)
+                visit.began = visit.began or identity(user)
 
     def _on_finished(self, app: Flask, response: Response, **_: Any) -> None:
         with self._harmless(app):
@@ -88,7 +105,7 @@ class PageViews:
             return
         visit.logged = True
         duration_ms = (time.perf_counter() - visit.started_s) * 1e3
-        user = user_of(visit, self._settings)
+        user, who = self._log.attribution(app, visit)
         if user is None:
             return
         self._log.client(app).emit(
@@ -101,6 +118,7 @@ class PageViews:
                 "status": status,
                 "duration_ms": round(duration_ms, 3),
                 "request_id": visit.request_id,
+                **who,
             },
         )
 

@@ -15,7 +15,7 @@ from shared.schema import Malformed, check_event_type
 from webapp.activity.client import ClientFactory
 from webapp.activity.durable import CARRY_ON, MESSAGE, TELL_USER, DurablePolicy
 
-UserCallable = Callable[[], "str | int | None"]
+UserCallable = Callable[[], object]  # what `identity` takes, or None
 
 _PREFIX = "ACTIVITY_LOG_"
 _DEFAULTS: dict[str, Any] = {
@@ -26,6 +26,7 @@ _DEFAULTS: dict[str, Any] = {
     "ACTIVITY_LOG_OUTBOX_BYTES": None,
     "ACTIVITY_LOG_OUTBOX_DIRECTORY": None,
     "ACTIVITY_LOG_USER": None,
+    "ACTIVITY_LOG_ACTOR": None,
     "ACTIVITY_LOG_REQUEST_ID_HEADER": "X-Request-ID",
     "ACTIVITY_LOG_DURABLE": (),
     "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 5.0,
@@ -46,6 +47,7 @@ class Settings:
     enabled: bool
     exclude: tuple[str, ...]
     user: UserCallable | None
+    actor: UserCallable | None
     request_id_header: str
     client_factory: ClientFactory
     client_options: dict[str, Any]
@@ -78,6 +80,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         enabled=enabled,
         exclude=tuple(read("ACTIVITY_LOG_EXCLUDE", _is_names, "a list of endpoints or blueprints")),
         user=read("ACTIVITY_LOG_USER", lambda v: v is None or callable(v), "a callable"),
+        actor=read("ACTIVITY_LOG_ACTOR", lambda v: v is None or callable(v), "a callable"),
         request_id_header=read("ACTIVITY_LOG_REQUEST_ID_HEADER", _is_name, "the name of a header"),
         client_factory=read("ACTIVITY_LOG_CLIENT", callable, "a callable"),
         client_options=options,
