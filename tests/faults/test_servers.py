@@ -31,8 +31,6 @@ EVENTS = [
     pytest.param(500, id="500"),
     pytest.param(20_000, id="20000", marks=pytest.mark.long(minutes=0.25)),
 ]
-# To be removed with the change that makes the client notice.
-unnoticed = pytest.mark.xfail(strict=True, reason="the client does not notice this yet")
 # Of one process: how many events it has tried, and the numbers of those that were refused.
 Said = tuple[int, list[int]]
 
@@ -69,12 +67,8 @@ def check_each_is_stored_once_or_refused(
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(uwsgi, id="uWSGI", marks=[needs_uwsgi, unnoticed]),
-        pytest.param(
-            lambda path: uwsgi(path, "--master"),
-            id="uWSGI --master",
-            marks=[needs_uwsgi, unnoticed],
-        ),
+        pytest.param(uwsgi, id="uWSGI", marks=needs_uwsgi),
+        pytest.param(lambda path: uwsgi(path, "--master"), id="uWSGI --master", marks=needs_uwsgi),
         pytest.param(lambda path: gunicorn(path, "--preload"), id="gunicorn --preload"),
     ],
 )
@@ -160,7 +154,6 @@ def said_by(left: dict[str, dict[str, Any]]) -> dict[str, Said]:
     return {name: (one["tried"], one["refused"]) for name, one in left.items()}
 
 
-@unnoticed
 @pytest.mark.parametrize("count", EVENTS)
 def test_a_fork_that_python_is_not_told_of_makes_another_producer(
     instance: Instance, tally: Tally, count: int
@@ -174,7 +167,6 @@ def test_a_fork_that_python_is_not_told_of_makes_another_producer(
     assert len({one["stats"]["producer"] for one in left.values()}) == CHILDREN + 1
 
 
-@unnoticed
 @pytest.mark.parametrize("count", EVENTS)
 @pytest.mark.parametrize("kind", ["mapped", "unmapped"])
 def test_in_a_user_namespace_what_is_accepted_is_stored(
@@ -193,7 +185,6 @@ def test_in_a_user_namespace_what_is_accepted_is_stored(
         assert stats["confirmed"] == stats["accepted"]
 
 
-@unnoticed
 @pytest.mark.parametrize("count", EVENTS)
 def test_descriptors_that_are_closed_under_a_client_cost_no_event_and_are_not_touched(
     instance: Instance, tally: Tally, count: int
