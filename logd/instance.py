@@ -179,6 +179,7 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
             for uid, (files, size) in sorted(usage.items(), key=lambda user: -user[1][1])
         ][:LISTED_MAX],
         "quarantine_senders": senders,
+        "readers": lock.readers(config.lock_file),
         "figures": figures and asdict(figures),
         "disk": asdict(space),
         "integrity": verified and asdict(verified),

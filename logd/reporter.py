@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from logd import config as configuration
-from logd import journal
+from logd import journal, lock
 from logd.config import Config
 from logd.database import DatabaseError, connect, is_interrupt, translate
 from logd.errors import EXIT_UNAVAILABLE, LogdError
@@ -64,7 +64,11 @@ class Reporter:
     def serve(self, listener: socket.socket, lifeline_fd: int) -> None:
         """Answers whoever connects, until the lifeline ends."""
         server = RequestServer(
-            listener, _Queries(self), seats_max=SEATS_MAX, running_max=RUNNING_MAX
+            listener,
+            _Queries(self),
+            seats_max=SEATS_MAX,
+            running_max=RUNNING_MAX,
+            publish=lambda readers: lock.publish_readers(self._config.lock_file, readers),
         )
         server.serve(lifeline_fd)
 

@@ -12,6 +12,7 @@ import collections
 import contextlib
 import enum
 import errno
+import logging
 import os
 import select
 import socket
@@ -20,13 +21,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from logd.admission import Admission
+from logd.usage import Usage, UserUsage
 
 REQUEST_TIMEOUT_S = 1.0  # from the connection, or the last answer, to a whole request
 WAIT_TIMEOUT_S = 5.0  # for a running place
 ANSWER_TIMEOUT_S = 5.0  # for the peer to take all of its answer
+PUBLISH_INTERVAL_S = 1.0
+MISTAKE_INTERVAL_S = 60.0
 ACCEPTED_AT_ONCE = 64
 ACCEPT_PAUSE_S = 0.1  # while no further descriptor can be had
 RECEIVED_BYTES = 64 * 1024
@@ -34,6 +38,7 @@ SO_PEERGROUPS = 59  # not in Python's socket module; the same on every common ar
 GROUPS_BYTES_MAX = 1024  # as much as Python reads of an option: 256 groups
 UID_UNKNOWN = -1  # of a peer over TCP
 
+_log = logging.getLogger("logd.reports")
 _UCRED = struct.Struct("iII")
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -88,6 +93,7 @@ class _Peer:
         self.ended = False  # it will send no more
         self.request = b""
         self.unsent = memoryview(b"")
+        self.started_s = 0.0
         self.stays = True
 
 
@@ -101,12 +107,18 @@ class RequestServer:
         *,
         seats_max: int,
         running_max: int,
+        publish: Callable[[list[dict[str, Any]]], None] | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         listener.setblocking(False)
         self._listener = listener
         self._service = service
         self._clock_s = clock_s
+        self._publish = publish
+        self._publish_due_s = clock_s()
+        self._usage = Usage()
+        self._used = False  # since it was published
+        self._log_again_s = clock_s()
         self._admission: Admission[_Peer] = Admission(seats_max, running_max)
         self._peers: dict[int, _Peer] = {}
         self._poll = select.poll()
@@ -128,6 +140,7 @@ class RequestServer:
 
     def run_once(self, timeout_s: float | None) -> bool:
         """Waits for what happens next, and does all of it; False: the lifeline has ended."""
+        connected = False
         for fd, events in self._poll.poll(self._poll_ms(timeout_s)):
             if fd == self._lifeline_fd:
                 if not os.read(fd, 1):
@@ -135,14 +148,19 @@ class RequestServer:
             elif fd == self._woken.fileno():
                 self._woken.recv(RECEIVED_BYTES)
             elif fd == self._listener.fileno():
-                self._accept()
+                connected = True
             else:
-                self._advance(self._peers.get(fd), events)
+                self._advance(self._peers[fd], events)
+        if connected:
+            # Last: a new connection may get the descriptor of one that has just gone, and what
+            # was reported of that is not its own.
+            self._accept()
         while self._answered:
             self._send(*self._answered.popleft())
         self._expire()
         while (peer := self._admission.start_next()) is not None:
             self._run(peer)
+        self._publish_usage()
         return True
 
     def close(self) -> None:
@@ -173,8 +191,10 @@ class RequestServer:
         uid = credentials.uid
         idle = self._admission.make_room(uid)
         if idle is not None:
+            self._use(idle.uid).let_go += 1
             self._dismiss(idle, f"{_user(uid)} has no seat left but this one, which was idle")
         if not self._admission.has_room(uid):
+            self._use(uid).put_off += 1
             message = f"{_user(uid)} has as many questions open as it may have"
             _send_off(sock, self._service.problem("busy", _ask_again(message)))
             return
@@ -184,9 +204,7 @@ class RequestServer:
         self._poll.register(sock, peer.state.value)
         self._receive(peer)  # an honest peer's request has mostly come with it
 
-    def _advance(self, peer: _Peer | None, events: int) -> None:
-        if peer is None:
-            return  # dismissed since
+    def _advance(self, peer: _Peer, events: int) -> None:
         if peer.state is _State.READING:
             self._receive(peer)
         elif events & _GONE:
@@ -223,26 +241,42 @@ class RequestServer:
     def _run(self, peer: _Peer) -> None:
         self._poll.unregister(peer.sock)
         peer.state = _State.RUNNING
+        peer.started_s = self._clock_s()
         thread = threading.Thread(target=self._answer, args=(peer, peer.request), daemon=True)
         peer.request = b""
         try:
             thread.start()
         except RuntimeError:  # no further thread can be had
-            self._answered.append((peer, None, False))
+            self._finish(peer, None, False)
 
     def _answer(self, peer: _Peer, request: bytes) -> None:
         """In a thread of its own."""
         answer, stays = None, False
         try:
             answer, stays = self._service.answer(request, peer.credentials)
+        except Exception:  # noqa: BLE001 - a mistake costs that answer only
+            self._log_mistake()
         finally:
-            self._answered.append((peer, answer, stays))
-            with contextlib.suppress(OSError):  # woken already, or closed
-                self._waker.send(b"\0")
+            self._finish(peer, answer, stays)
+
+    def _log_mistake(self) -> None:
+        # A stranger's question may be what makes it, again and again.
+        if self._clock_s() >= self._log_again_s:
+            self._log_again_s = self._clock_s() + MISTAKE_INTERVAL_S
+            _log.exception("an answer could not be made; others like it are not logged for a while")
+
+    def _finish(self, peer: _Peer, answer: bytes | None, stays: bool) -> None:
+        """From any thread: the answer is there to be sent."""
+        self._answered.append((peer, answer, stays))
+        with contextlib.suppress(OSError):  # woken already, or closed
+            self._waker.send(b"\0")
 
     def _send(self, peer: _Peer, answer: bytes | None, stays: bool) -> None:
         if answer is None:  # a mistake of ours, whose traceback was logged, or no thread
             answer = self._service.problem("busy", "no answer could be made now: ask again later")
+        usage = self._use(peer.uid)
+        usage.questions += 1
+        usage.running_s += self._clock_s() - peer.started_s
         peer.unsent, peer.stays = memoryview(answer), stays
         self._poll.register(peer.sock, 0)
         self._enter(peer, _State.WRITING, ANSWER_TIMEOUT_S)
@@ -272,14 +306,33 @@ class RequestServer:
             self._accept_again_s = None
             self._poll.register(self._listener, select.POLLIN)
         for peer in [peer for peer in self._peers.values() if peer.deadline_s <= now_s]:
+            if peer.state is _State.RUNNING:
+                continue
+            usage = self._use(peer.uid)
             if peer.state is _State.WAITING:
+                usage.put_off += 1
                 message = f"the reports that run leave no place for {_user(peer.uid)}"
                 self._dismiss(peer, _ask_again(message))
-            elif peer.state is _State.READING and peer.received:
+                continue
+            usage.let_go += 1
+            if peer.state is _State.READING and peer.received:
                 late = f"no whole request within {REQUEST_TIMEOUT_S:.0f} s"
                 self._dismiss(peer, self._service.problem("bad_request", late))
-            elif peer.state is not _State.RUNNING:
+            else:
                 self._close(peer)
+
+    # -- who asks --------------------------------------------------------------------------------
+
+    def _use(self, uid: int) -> UserUsage:
+        self._used = True
+        return self._usage.of(uid)
+
+    def _publish_usage(self) -> None:
+        now_s = self._clock_s()
+        if self._publish is not None and self._used and now_s >= self._publish_due_s:
+            self._publish_due_s = now_s + PUBLISH_INTERVAL_S
+            self._used = False
+            self._publish(self._usage.rows())
 
     # -- states ----------------------------------------------------------------------------------
 
@@ -309,6 +362,8 @@ class RequestServer:
             due = [p.deadline_s for p in self._peers.values() if p.state is not _State.RUNNING]
             if self._accept_again_s is not None:
                 due.append(self._accept_again_s)
+            if self._publish is not None and self._used:
+                due.append(self._publish_due_s)
             if not due:
                 return None
             timeout_s = max(0.0, min(due) - self._clock_s())

@@ -13,6 +13,7 @@ from logd.figures import COMMIT_BOUNDS_S, Figures, within_s
 from shared.query import Row
 
 NAME_CHARS = 12
+READERS_SHOWN_MAX = 5
 # A daemon says something once a second, or at each look where those are further apart.
 SILENT_S = 90.0
 
@@ -89,7 +90,9 @@ def _of(count: int, what: str, plural: str = "s") -> str:
 
 
 def _others(state: Mapping[str, Any]) -> Iterator[str]:
-    """Who has more outboxes than are read at once, and who sent what is in quarantine."""
+    """Who has more outboxes than are read at once, who asks for reports, and who sent what is in
+    quarantine.
+    """
     for user in state["outboxes_by_user"]:
         if user["surplus"]:
             yield _line(
@@ -97,6 +100,13 @@ def _others(state: Mapping[str, Any]) -> Iterator[str]:
                 f"user {user['uid']} has {user['files']:,}, {user['bytes']:,} bytes:"
                 " more than are open at once; the others wait",
             )
+    for reader in state["readers"][:READERS_SHOWN_MAX]:
+        yield _line(
+            "reports",
+            f"user {reader['uid']} asked {_of(reader['questions'], 'question')}, which ran"
+            f" {reader['running_s']:,.1f} s; put off {reader['put_off']:,}; let go"
+            f" {_of(reader['let_go'], 'connection')} that asked nothing, or read no answer",
+        )
     for sender in state["quarantine_senders"]:
         yield _line(
             "quarantined",

@@ -11,8 +11,10 @@ import itertools
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,8 @@ from logd import request_server
 from logd.request_server import (
     ACCEPT_PAUSE_S,
     ANSWER_TIMEOUT_S,
+    MISTAKE_INTERVAL_S,
+    PUBLISH_INTERVAL_S,
     REQUEST_TIMEOUT_S,
     WAIT_TIMEOUT_S,
     Credentials,
@@ -69,6 +73,7 @@ class Served:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.service = Lines()
         self.now_s = 1000.0
+        self.published: list[list[dict[str, Any]]] = []
         self.uid = GOOD
         self._path = str(directory / "s.sock")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -80,7 +85,7 @@ class Served:
         )
         self.server = RequestServer(
             self._listener, self.service, seats_max=SEATS_MAX, running_max=RUNNING_MAX,
-            clock_s=lambda: self.now_s,
+            publish=self.published.append, clock_s=lambda: self.now_s,
         )  # fmt: skip
 
     def connect(self, uid: int, data: bytes = b"") -> socket.socket:
@@ -323,15 +328,59 @@ def test_without_a_free_thread_the_answer_is_busy(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fails)
-        assert served.ask(GOOD, b"one\n").startswith(b"busy: no answer could be made now")
+        sock = served.connect(GOOD, b"one\n")
+        start_s = time.monotonic()
+        served.server.run_once(20)
+        assert time.monotonic() - start_s < 20, "woken for it, with nothing else to happen"
+        assert served.answer(sock).startswith(b"busy: no answer could be made now")
     assert served.ask(GOOD, b"two\n") == b"TWO\n"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_mistake_in_an_answer_costs_that_answer(served: Served) -> None:
-    assert served.ask(GOOD, b"mistake\n").startswith(b"busy: no answer could be made now")
+def test_who_asks_and_who_holds_connections_is_published_once_a_second(served: Served) -> None:
+    for _ in range(SEATS_MAX // 2 + 2):  # two of them are displaced
+        served.connect(ATTACKER)
+    assert served.ask(GOOD, b"one\n") == b"ONE\n"
+    served.after(PUBLISH_INTERVAL_S)
+    heavy = [served.connect(ATTACKER, b"wait\n") for _ in range(SEATS_MAX // 2)]
+    served.connect(ATTACKER, b"late\n")
+    served.now_s += 3
+    served.service.go_on.set()
+    for sock in heavy:
+        served.answer(sock)
+    before = len(served.published)
+    served.after(PUBLISH_INTERVAL_S)
+    assert len(served.published) == before + 1
+    attacker, good = served.published[-1]
+    assert (attacker["uid"], attacker["questions"], attacker["put_off"]) == (ATTACKER, 4, 1)
+    assert attacker["let_go"] == SEATS_MAX + 2, "and who has not asked again after its answer"
+    assert attacker["running_s"] >= 3
+    assert (good["uid"], good["questions"], good["running_s"]) == (GOOD, 1, 0)
+    served.after(PUBLISH_INTERVAL_S)
+    assert len(served.published) == before + 1, "nothing has happened since"
+
+
+def test_a_mistake_in_an_answer_costs_that_answer_and_is_logged_once_a_minute(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     for _ in range(RUNNING_MAX + 1):
-        assert served.ask(GOOD, b"two\n") == b"TWO\n"
+        assert served.ask(GOOD, b"mistake\n").startswith(b"busy: no answer could be made now")
+    assert served.ask(GOOD, b"two\n") == b"TWO\n"
+    assert len(caplog.records) == 1
+    assert "a mistake, made by a test" in caplog.text
+    served.after(MISTAKE_INTERVAL_S)
+    served.ask(GOOD, b"mistake\n")
+    assert len(caplog.records) == 2
+
+
+def test_what_happened_to_a_connection_is_not_taken_for_the_next_one_of_its_number(
+    served: Served,
+) -> None:
+    """A new connection takes the descriptor of one that has just gone."""
+    served.service.go_on.set()
+    first, *_ = [served.connect(ATTACKER) for _ in range(SEATS_MAX // 2)]
+    first.close()
+    served.connect_unnoticed()
+    assert served.ask(ATTACKER, b"wait\n") == b"WAIT\n"
 
 
 def test_it_ends_with_its_lifeline_whatever_is_under_way(served: Served) -> None:

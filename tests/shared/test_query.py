@@ -221,6 +221,8 @@ def test_a_full_queue_of_connections_is_waited_for_in_order(directory: Path) -> 
             target=lambda: answers.append(QueryClient(path, timeout_s=20).ask("summary"))
         )
         asking.start()
+        asking.join(0.1)
+        assert asking.is_alive(), "it waits, and is not refused"
         listener.accept()[0].close()  # the silent one
         peer, _ = listener.accept()
         with peer:
