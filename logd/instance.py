@@ -179,11 +179,11 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
             for uid, (files, size) in sorted(usage.items(), key=lambda user: -user[1][1])
         ][:LISTED_MAX],
         "quarantine_senders": senders,
-        "readers": lock.readers(config.lock_file),
         "figures": figures and asdict(figures),
         "disk": asdict(space),
         "integrity": verified and asdict(verified),
         "config": str(config.path),
+        "readers": lock.readers(config.lock_file),
     }
     if from_figures:
         said = figures or Figures()

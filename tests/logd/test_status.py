@@ -42,7 +42,6 @@ EMPTY: dict[str, Any] = {
     "losses": [],
     "outboxes_by_user": [],
     "quarantine_senders": [],
-    "readers": [],
     "losses_by_cause": {cause: dict(ZEROS) for cause in CAUSES},
     "config": "/srv/logd/logd.toml",
     "at_ns": 1_762_178_700 * NS,
@@ -50,6 +49,7 @@ EMPTY: dict[str, Any] = {
     "room_s": None,
     "disk": asdict(Disk(0, 0, None, None)),
     "integrity": None,
+    "readers": [],
 }  # fmt: skip
 
 
