@@ -25,6 +25,7 @@ def lines(state: Mapping[str, Any]) -> Iterator[str]:
     yield from _by_cause(state)
     yield from _ledger(state)
     yield from _others(state)
+    yield from _readers(state)
 
 
 def in_short(figures: Figures, trouble: str | None, since_ns: int) -> str:
@@ -56,6 +57,17 @@ def loss_line(loss: Row) -> str:
 
 def _line(name: str, value: object) -> str:
     return f"{name:<{NAME_CHARS}} {value}"
+
+
+def _readers(state: Mapping[str, Any]) -> Iterator[str]:
+    """The users whose reports took most of the report process."""
+    for reader in state["readers"][:READERS_SHOWN_MAX]:
+        yield _line(
+            "reports",
+            f"user {reader['uid']} asked {_of(reader['questions'], 'question')}, which ran"
+            f" {reader['running_s']:,.1f} s; put off {reader['put_off']:,}; let go"
+            f" {_of(reader['let_go'], 'connection')} that asked nothing, or read no answer",
+        )
 
 
 def _by_cause(state: Mapping[str, Any]) -> Iterator[str]:
@@ -90,9 +102,7 @@ def _of(count: int, what: str, plural: str = "s") -> str:
 
 
 def _others(state: Mapping[str, Any]) -> Iterator[str]:
-    """Who has more outboxes than are read at once, who asks for reports, and who sent what is in
-    quarantine.
-    """
+    """Who has more outboxes than are read at once, and who sent what is in quarantine."""
     for user in state["outboxes_by_user"]:
         if user["surplus"]:
             yield _line(
@@ -100,13 +110,6 @@ def _others(state: Mapping[str, Any]) -> Iterator[str]:
                 f"user {user['uid']} has {user['files']:,}, {user['bytes']:,} bytes:"
                 " more than are open at once; the others wait",
             )
-    for reader in state["readers"][:READERS_SHOWN_MAX]:
-        yield _line(
-            "reports",
-            f"user {reader['uid']} asked {_of(reader['questions'], 'question')}, which ran"
-            f" {reader['running_s']:,.1f} s; put off {reader['put_off']:,}; let go"
-            f" {_of(reader['let_go'], 'connection')} that asked nothing, or read no answer",
-        )
     for sender in state["quarantine_senders"]:
         yield _line(
             "quarantined",
