@@ -171,7 +171,7 @@ class RequestServer:
     # -- what happens ----------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        # As many as a full backlog, and then what else has happened.
+        # Some of a long backlog, and then what else has happened.
         for _ in range(ACCEPTED_AT_ONCE):
             try:
                 sock, _address = self._listener.accept()
@@ -192,7 +192,8 @@ class RequestServer:
         idle = self._admission.make_room(uid)
         if idle is not None:
             self._use(idle.uid).let_go += 1
-            self._dismiss(idle, f"{_user(uid)} has no seat left but this one, which was idle")
+            message = f"{_user(idle.uid)} has other connections, and this one was idle"
+            self._dismiss(idle, f"{message}: ask at once when you have connected")
         if not self._admission.has_room(uid):
             self._use(uid).put_off += 1
             message = f"{_user(uid)} has as many questions open as it may have"
