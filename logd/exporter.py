@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import http
+import io
 import logging
+import os
 import socket
-import socketserver
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -18,58 +20,74 @@ from logd.config import Config
 from logd.errors import LogdError
 from logd.metrics import registry
 from logd.receiver import bind
+from logd.request_server import Credentials, RequestServer
 
-CONNECTIONS_MAX = 8
-PEER_TIMEOUT_S = 5.0
-BACKLOG = 16
+SEATS_MAX = 128
+RUNNING_MAX = 2
+BACKLOG = socket.SOMAXCONN  # a full one refuses at once who does not wait
+HEAD_BYTES_MAX = 16 * 1024
 
 _log = logging.getLogger("logd.reports")
 
 
-class Exporter(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Answers GET /metrics on a socket that is bound already."""
+class MetricsService:
+    """HTTP over a `RequestServer`: answers GET /metrics, and closes."""
 
-    daemon_threads = True
+    def __init__(self, metrics: CollectorRegistry) -> None:
+        self._metrics = metrics
 
-    def __init__(self, sock: socket.socket, metrics: CollectorRegistry) -> None:
-        super().__init__(sock.getsockname(), _Handler, bind_and_activate=False)
-        self.socket.close()  # the one of its own
-        self.socket = sock
-        self.metrics = metrics
-        self._seats = threading.BoundedSemaphore(CONNECTIONS_MAX)
+    def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
+        """A request is its head: what follows it is not read."""
+        whole = any(end in received for end in (b"\r\n\r\n", b"\n\n"))
+        if not received or not (whole or ended or len(received) > HEAD_BYTES_MAX):
+            return None
+        head = bytes(received)
+        received.clear()
+        return head
 
-    def process_request(
-        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
-    ) -> None:
-        """In a thread, while there are few: who connects and says nothing holds up nobody else."""
-        if self._seats.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+    def refusal(self, _credentials: Credentials) -> bytes | None:
+        """Whoever the socket lets in may ask."""
+        return None
 
-    def process_request_thread(
-        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
-    ) -> None:
-        """Answers, whatever comes of it."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._seats.release()
+    def answer(self, request: bytes, _credentials: Credentials) -> tuple[bytes, bool]:
+        """The response, and that the connection ends with it."""
+        return _Handler(_Buffers(request), self._metrics).response, False
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A peer that goes away is no trouble."""
+    def problem(self, code: str, message: str) -> bytes:
+        """A response without metrics."""
+        status = http.HTTPStatus.REQUEST_TIMEOUT
+        if code == "busy":
+            status = http.HTTPStatus.SERVICE_UNAVAILABLE
+        head = f"HTTP/1.0 {status.value} {status.phrase}\r\nContent-Type: text/plain\r\n\r\n"
+        return f"{head}{message}\n".encode()
+
+
+class _Buffers:
+    """In place of a socket, for a handler that reads and writes memory only."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+        self.written = b""
+
+    def makefile(self, *_mode: object) -> io.BytesIO:
+        return io.BytesIO(self._request)
+
+    def sendall(self, data: bytes) -> None:
+        self.written += data
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = PEER_TIMEOUT_S
-    server: Exporter
+    def __init__(self, buffers: _Buffers, metrics: CollectorRegistry) -> None:
+        self._metrics = metrics
+        super().__init__(buffers, ("", 0), None)  # type: ignore[arg-type] # needs no server
+        self.response = buffers.written
 
     def do_GET(self) -> None:
         if self.path.split("?")[0] not in ("/metrics", "/"):
             self.send_error(404)
             return
         encoder, content_type = choose_encoder(self.headers.get("Accept", ""))
-        body = encoder(self.server.metrics)
+        body = encoder(self._metrics)
         self.send_response(200)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -84,17 +102,24 @@ class _Handler(BaseHTTPRequestHandler):
 def serving(config: Config) -> Iterator[None]:
     """Serves while inside. Where it cannot, a line says so: reports go on without metrics."""
     try:
-        exporter = Exporter(_listen(config), registry(config, from_figures=True))
+        listener = _listen(config)
     except (LogdError, OSError) as error:
         _log.warning("no metrics at %s: %s", config.metrics, error)
         yield
         return
-    threading.Thread(target=exporter.serve_forever, daemon=True).start()
+    service = MetricsService(registry(config, from_figures=True))
+    server = RequestServer(listener, service, seats_max=SEATS_MAX, running_max=RUNNING_MAX)
+    lifeline_fd, end_fd = os.pipe2(os.O_CLOEXEC)
+    thread = threading.Thread(target=server.serve, args=(lifeline_fd,), daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        exporter.shutdown()
-        exporter.server_close()
+        os.close(end_fd)
+        thread.join()
+        os.close(lifeline_fd)
+        server.close()
+        listener.close()
         if isinstance(config.metrics, Path):
             config.metrics.unlink(missing_ok=True)
 

@@ -183,6 +183,7 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
         "disk": asdict(space),
         "integrity": verified and asdict(verified),
         "config": str(config.path),
+        "readers": lock.readers(config.lock_file),
     }
     if from_figures:
         said = figures or Figures()

@@ -1,5 +1,5 @@
-"""The instance's lock file: one daemon at a time, a page in which it says what troubles it, and a
-second one with figures of how it goes.
+"""The instance's lock file: one daemon at a time, a page in which it says what troubles it, a
+second one with figures of how it goes, and a third in which the report process says who asks.
 
 `status` reads the pages while the disk is full or the database locked, so writing them must need
 neither: they are written whole and flushed when the lock is taken, and later only overwritten in
@@ -25,7 +25,8 @@ from logd.figures import Figures
 from shared import liveness
 
 PAGE_BYTES = 4096
-FILE_BYTES = 2 * PAGE_BYTES
+FILE_BYTES = 3 * PAGE_BYTES
+_READERS_OFFSET = 2 * PAGE_BYTES
 TROUBLE_CHARS_MAX = 300  # of up to 12 bytes each in JSON: the page holds them
 _READ_TRIES = 3
 
@@ -77,6 +78,14 @@ def _decode_figures(page: bytes) -> Figures | None:
         return None
 
 
+def _decode_readers(page: bytes) -> list[dict[str, Any]] | None:
+    try:
+        readers = _fields(page)["readers"]
+        return readers if isinstance(readers, list) else None
+    except (ValueError, KeyError):  # torn, or nothing said yet
+        return None
+
+
 class InstanceLock:
     """The lock while it is held: what its holder says of itself."""
 
@@ -86,7 +95,7 @@ class InstanceLock:
         before = _decode(os.pread(fd, PAGE_BYTES, 0))
         self._page = Page(os.getpid(), made=before is not None and before.made)
         figures = os.pread(fd, PAGE_BYTES, PAGE_BYTES)  # the last daemon's, until ours are there
-        os.pwrite(fd, self._page.encode() + figures.ljust(PAGE_BYTES), 0)
+        os.pwrite(fd, self._page.encode() + figures.ljust(PAGE_BYTES) + b" " * PAGE_BYTES, 0)
         os.ftruncate(fd, FILE_BYTES)
         os.fsync(fd)
 
@@ -168,6 +177,22 @@ def figures(path: Path) -> Figures | None:
     """How it goes by the word of the running daemon, or of the last one; None: it never said."""
     with _opened(path) as fd:
         return None if fd is None else _try(_decode_figures, fd, PAGE_BYTES)
+
+
+def publish_readers(path: Path, readers: list[dict[str, Any]]) -> None:
+    """Says who asks for reports. For the report process, which holds no lock that this drops."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, _encode({"readers": readers}), _READERS_OFFSET)
+        finally:
+            os.close(fd)
+
+
+def readers(path: Path) -> list[dict[str, Any]]:
+    """Who has asked for reports since the report process started, whoever took most first."""
+    with _opened(path) as fd:
+        return [] if fd is None else _try(_decode_readers, fd, _READERS_OFFSET) or []
 
 
 @contextlib.contextmanager

@@ -8,25 +8,23 @@ happens to the daemon.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
-import select
 import socket
-import struct
 import sys
-import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from logd import config as configuration
-from logd import journal
+from logd import journal, lock
 from logd.config import Config
 from logd.database import DatabaseError, connect, is_interrupt, translate
 from logd.errors import EXIT_UNAVAILABLE, LogdError
 from logd.keyfile import read as read_key
 from logd.migrations import check_not_newer
 from logd.reports import REPORTS, Parameters
+from logd.request_server import Credentials, RequestServer
 from shared.client import Client
 from shared.query import (
     QUERY_VERSION,
@@ -34,79 +32,55 @@ from shared.query import (
     FrameError,
     QueryError,
     encode_frame,
+    frame_end,
     read_frame,
 )
 from shared.schema import Malformed, check_user
 
-CONNECTIONS_MAX = 32
-PEER_TIMEOUT_S = 5.0
-FORBIDDEN_TIMEOUT_S = 0.5
+SEATS_MAX = 128
+# One user's reports: two at a time, while no other asks. Each may hold an answer of 8 MiB.
+RUNNING_MAX = 4
+# To the daemon, nice 10 is a tenth of its weight. The disk follows by itself (ioprio_set(2)).
+NICENESS = 10
 PARAMETER_CHARS_MAX = 200
 # A page of the site waits no longer than this either.
 REPORT_TIMEOUT_S = 2.0
 PROGRESS_STEPS = 10_000
-SO_PEERGROUPS = 59  # not in Python's socket module; the same on every common architecture
-GROUPS_BYTES_MAX = 1024  # as much as Python reads of an option: 256 groups
-_UCRED = struct.Struct("iII")
 
 _log = logging.getLogger("logd.reports")
 
 
 class Reporter:
-    """Serves connections, each in a thread with a database connection of its own."""
+    """Answers named reports, each with a database connection of its own."""
 
     def __init__(self, config: Config, key: bytes) -> None:
         self._config = config
         self._key = key
         self._allowed_uids = {os.geteuid(), 0, *config.query_uids}
         self._allowed_gid = configuration.query_gid(config)
-        self._seats = threading.BoundedSemaphore(CONNECTIONS_MAX)
         # Small: it keeps who read what, and only while the daemon is busy.
         self._client = Client(str(config.socket), outbox_bytes=1024 * 1024)
 
     def serve(self, listener: socket.socket, lifeline_fd: int) -> None:
-        """Accepts until the lifeline ends."""
-        listener.setblocking(True)
-        while True:
-            readable, _, _ = select.select([listener.fileno(), lifeline_fd], [], [])
-            if lifeline_fd in readable and not os.read(lifeline_fd, 1):
-                return
-            if listener.fileno() in readable:
-                peer, _address = listener.accept()
-                if self._seats.acquire(blocking=False):
-                    threading.Thread(target=self._converse, args=(peer,), daemon=True).start()
-                else:
-                    _send_off(peer, "busy", f"{CONNECTIONS_MAX} others are being answered")
+        """Answers whoever connects, until the lifeline ends."""
+        server = RequestServer(
+            listener,
+            _Queries(self),
+            seats_max=SEATS_MAX,
+            running_max=RUNNING_MAX,
+            publish=lambda readers: lock.publish_readers(self._config.lock_file, readers),
+        )
+        server.serve(lifeline_fd)
 
-    def _converse(self, peer: socket.socket) -> None:
-        try:
-            with peer, contextlib.suppress(OSError):
-                peer.settimeout(PEER_TIMEOUT_S)
-                credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-                pid, uid, gid = _UCRED.unpack(credentials)
-                if uid not in self._allowed_uids and (
-                    self._allowed_gid not in {gid, *_supplementary_groups(peer)}
-                ):
-                    peer.settimeout(FORBIDDEN_TIMEOUT_S)
-                    peer.recv(REQUEST_BYTES_MAX)  # so that it is there to hear the answer
-                    _send_off(
-                        peer,
-                        "forbidden",
-                        f"user id {uid} may not read reports: who may is in logd.toml's "
-                        "query_uids and query_group",
-                    )
-                    return
-                while True:
-                    try:
-                        request = read_frame(_until(peer, PEER_TIMEOUT_S), REQUEST_BYTES_MAX)
-                    except FrameError as error:
-                        peer.sendall(_refusal("bad_request", str(error)))
-                        return
-                    if request is None:
-                        return
-                    peer.sendall(self.answer(request, uid, pid))
-        finally:
-            self._seats.release()
+    def refusal(self, peer: Credentials) -> bytes | None:
+        """The response frame to a peer that may not read reports; None: it may."""
+        if peer.uid in self._allowed_uids or self._allowed_gid in peer.gids:
+            return None
+        return _refusal(
+            "forbidden",
+            f"user id {peer.uid} may not read reports: who may is in logd.toml's query_uids and "
+            "query_group",
+        )
 
     def answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
         """The response frame to one request of the peer that the kernel names."""
@@ -159,13 +133,33 @@ class Reporter:
         return encode_frame({"ok": True, "rows": answer.rows, "next": answer.next})
 
 
-def _supplementary_groups(peer: socket.socket) -> tuple[int, ...]:
-    """Group ids that the peer had, beside its own, when it connected: the kernel's word."""
-    try:
-        packed = peer.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, GROUPS_BYTES_MAX)
-    except OSError:  # more groups than that: none of them counts
-        return ()
-    return struct.unpack(f"{len(packed) // 4}I", packed)
+class _Queries:
+    """The query protocol over a `RequestServer`: a request is a frame."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.refusal = reporter.refusal
+        self._reporter = reporter
+
+    def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
+        end = frame_end(received, REQUEST_BYTES_MAX)
+        if end is None:
+            if not ended or not received:
+                return None
+            end = len(received)
+        frame = bytes(received[:end])
+        del received[:end]
+        return frame
+
+    def answer(self, request: bytes, credentials: Credentials) -> tuple[bytes, bool]:
+        try:
+            message = read_frame(io.BytesIO(request).read, REQUEST_BYTES_MAX)
+        except FrameError as error:
+            return _refusal("bad_request", str(error)), False
+        assert message is not None
+        return self._reporter.answer(message, credentials.uid, credentials.pid), True
+
+    def problem(self, code: str, message: str) -> bytes:
+        return _refusal(code, message)
 
 
 def _short(params: dict[str, Any]) -> dict[str, Any]:
@@ -179,29 +173,21 @@ def _short(params: dict[str, Any]) -> dict[str, Any]:
     return {name: short(value) for name, value in params.items()}
 
 
-def _until(peer: socket.socket, timeout_s: float) -> Callable[[int], bytes]:
-    """`recv` with one deadline for everything read by it, however slowly it trickles in."""
-    deadline_s = time.monotonic() + timeout_s
-
-    def read(length: int) -> bytes:
-        peer.settimeout(max(0.001, deadline_s - time.monotonic()))
-        return peer.recv(length)
-
-    return read
-
-
-def _send_off(peer: socket.socket, code: str, message: str) -> None:
-    with peer, contextlib.suppress(OSError):
-        peer.settimeout(0.1)
-        peer.sendall(_refusal(code, message))
-
-
 def _refusal(code: str, message: str) -> bytes:
     return encode_frame({"ok": False, "error": code, "message": message})
 
 
+def _lower_priority() -> None:
+    """Gives the daemon precedence on the processor, which a report uses in C, without the GIL."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+    except OSError as error:
+        _log.warning("reports run at the daemon's own priority: setpriority: %s", error.strerror)
+
+
 def main(config: Config, listener_fd: int) -> None:
     """Runs in the child process. The listener is inherited, the lifeline is standard input."""
+    _lower_priority()
     key = read_key(config.key_file)
     connection = connect(config.database, key, read_only=True)
     check_not_newer(connection)

@@ -29,7 +29,7 @@ from logd.upkeep.worker import Worker
 
 REPORTER_RESTART_INTERVAL_S = 1.0
 REPORTER_STOP_TIMEOUT_S = 2.0
-QUERY_BACKLOG = 64
+QUERY_BACKLOG = socket.SOMAXCONN  # a full one refuses at once who does not wait
 DESCRIPTORS_MIN = 40
 # Past stop_timeout_s: the report process ends, the log goes into the database.
 STOP_MARGIN_S = 60
@@ -169,8 +169,9 @@ class ReporterProcess:
                 command,
                 stdin=subprocess.PIPE,
                 pass_fds=(fd,),
-                # The terminal's Ctrl-C is the daemon's to act on.
-                start_new_session=True,
+                # The terminal's Ctrl-C is the daemon's to act on. Not a session of its own: where
+                # the kernel groups processes by session, niceness counts only within one.
+                process_group=0,
             )
         except OSError as error:
             self._process = None

@@ -13,6 +13,7 @@ from logd.figures import COMMIT_BOUNDS_S, Figures, within_s
 from shared.query import Row
 
 NAME_CHARS = 12
+READERS_SHOWN_MAX = 5
 # A daemon says something once a second, or at each look where those are further apart.
 SILENT_S = 90.0
 
@@ -24,6 +25,7 @@ def lines(state: Mapping[str, Any]) -> Iterator[str]:
     yield from _by_cause(state)
     yield from _ledger(state)
     yield from _others(state)
+    yield from _readers(state)
 
 
 def in_short(figures: Figures, trouble: str | None, since_ns: int) -> str:
@@ -55,6 +57,17 @@ def loss_line(loss: Row) -> str:
 
 def _line(name: str, value: object) -> str:
     return f"{name:<{NAME_CHARS}} {value}"
+
+
+def _readers(state: Mapping[str, Any]) -> Iterator[str]:
+    """The users whose reports took most of the report process."""
+    for reader in state["readers"][:READERS_SHOWN_MAX]:
+        yield _line(
+            "reports",
+            f"user {reader['uid']} asked {_of(reader['questions'], 'question')}, which ran"
+            f" {reader['running_s']:,.1f} s; put off {reader['put_off']:,}; let go"
+            f" {_of(reader['let_go'], 'connection')} that asked nothing, or read no answer",
+        )
 
 
 def _by_cause(state: Mapping[str, Any]) -> Iterator[str]:

@@ -7,8 +7,10 @@ report has a name and parameters, and the daemon's report process decides what i
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +27,7 @@ RESPONSE_BYTES_MAX = 8 * 1024 * 1024
 ROWS_MAX = 1000
 
 _LENGTH = struct.Struct("!I")
+_TIMEVAL = struct.Struct("@ll")
 
 Row = dict[str, Any]
 
@@ -62,6 +65,20 @@ def encode_frame(message: dict[str, Any]) -> bytes:
     if len(body) > RESPONSE_BYTES_MAX:
         raise FrameError(f"a frame of {len(body)} bytes is over the limit of {RESPONSE_BYTES_MAX}")
     return _LENGTH.pack(len(body)) + body
+
+
+def frame_end(received: bytes | bytearray, bytes_max: int) -> int | None:
+    """Where the first frame of the bytes ends; None: further bytes are needed.
+
+    Of a frame over the limit that is the end of its length: `read_frame` refuses it by that.
+    """
+    if len(received) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack_from(received)
+    if length > bytes_max:
+        return _LENGTH.size
+    end = _LENGTH.size + int(length)
+    return end if len(received) >= end else None
 
 
 def read_frame(read: Callable[[int], bytes], bytes_max: int) -> dict[str, Any] | None:
@@ -107,8 +124,8 @@ def _read_exactly(read: Callable[[int], bytes], length: int) -> bytes:
 class QueryClient:
     """Asks the daemon's report process. Holds no connection and no key; safe to share by threads.
 
-    `timeout_s` bounds each wait on the socket (seconds), so that a page with a chart answers even
-    while the daemon does not.
+    `timeout_s` (seconds) bounds a question and its answer in all, however slowly either goes, so
+    that a page with a chart answers even while the daemon does not.
     """
 
     def __init__(self, socket_path: str, timeout_s: float = 2.0) -> None:
@@ -151,8 +168,35 @@ class QueryClient:
         return Answer(rows=response.get("rows", []), next=response.get("next"))
 
     def _exchange(self, frame: bytes) -> dict[str, Any] | None:
+        deadline_s = time.monotonic() + self.timeout_s
+
+        def receive(length: int) -> bytes:
+            sock.settimeout(_left(deadline_s))
+            return sock.recv(length)
+
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(self.timeout_s)
-            sock.connect(self.socket_path)
-            sock.sendall(frame)
-            return read_frame(sock.recv, RESPONSE_BYTES_MAX)
+            _connect(sock, self.socket_path, self.timeout_s)
+            sock.settimeout(_left(deadline_s))
+            with contextlib.suppress(BrokenPipeError):  # refused already: the answer says why
+                sock.sendall(frame)
+            return read_frame(receive, RESPONSE_BYTES_MAX)
+
+
+def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
+    """Waits for a place in the listener's queue, in order; with Python's own timeout a full queue
+    would be an error at once.
+    """
+    seconds, fraction = divmod(timeout_s, 1)
+    wait = _TIMEVAL.pack(int(seconds), int(fraction * 1e6) + 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
+    try:
+        sock.connect(path)
+    except BlockingIOError as error:
+        raise TimeoutError("timed out, with too many others in front") from error
+
+
+def _left(deadline_s: float) -> float:
+    left_s = deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError("timed out")
+    return left_s

@@ -24,6 +24,7 @@ import pytest
 from shared.rendezvous import Rendezvous, make_directory, write_rendezvous
 from tests.ports import free_port
 from tests.support import until
+from webapp.run import supervisor
 from webapp.run.plan import (
     Plan,
     Refusal,
@@ -100,6 +101,26 @@ server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), Page)
 note("site started")
 print("a warning of the site", flush=True)
 server.serve_forever()
+"""
+)
+SITE_THAT_TRICKLES = (
+    DIARY
+    + """
+import socket
+def stop(*_):
+    note("site stopped")
+    os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+with socket.create_server(("127.0.0.1", int(sys.argv[2]))) as server:
+    while True:
+        peer, _ = server.accept()
+        note("asked")
+        try:
+            while True:
+                peer.send(b"x")
+                time.sleep(0.01)
+        except OSError:
+            peer.close()
 """
 )
 FAILS = "import sys; print('the reason, in one line', file=sys.stderr); sys.exit(int(sys.argv[2]))"
@@ -294,6 +315,18 @@ def test_a_site_that_has_only_errors_ends_the_run(run: Run) -> None:
     assert run.run_to_the_end() == os.EX_SOFTWARE
     assert "the site answers its login page with an error (500). Its last lines:" in run.text
     assert "    a warning of the site" in run.text
+
+
+def test_an_answer_that_trickles_in_without_end_does_not_hold_up_ctrl_c(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "HTTP_TIMEOUT_S", 0.2)
+    run.plan = replace(run.plan, site=other(run.plan.site, SITE_THAT_TRICKLES))
+    run.start()
+    until(lambda: "asked" in run.diary, "the site is asked")
+    run.ctrl_c()
+    assert run.end() == 0
+    assert run.diary[-2:] == ["site stopped", "logd stopped"]
 
 
 def test_a_site_that_dies_ends_the_run_and_logd_is_still_stopped_cleanly(run: Run) -> None:

@@ -34,6 +34,7 @@ from shared.wire import (
     pack_payload,
     producer_seed,
 )
+from tests.faults.strangers import become_user
 from tests.support import DEADLINE_S, Instance, Process
 
 HOSTILE_UID = 65534
@@ -203,9 +204,7 @@ def main(kind: str, uid: int, path: str, counts: str, seed: int, events: int) ->
     with open(counts, "r+b") as file:
         words = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("Q")
     if uid != os.getuid():
-        os.setgroups([])
-        os.setgid(uid)
-        os.setuid(uid)
+        become_user(uid)
     if kind == "good":
         good(path, words, events)
     else:

@@ -9,28 +9,54 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from logd import verify as verification
 from logd.instance import open_for_reading
 from shared.client import Client
+from tests.faults.strangers import become_user
 from tests.support import DEADLINE_S, ROOT, Instance, check_streams
 from tests.tally import Tally
+
+DURABLE_TIMEOUT_S = 10.0
+PAUSE_S = 0.005
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Of durable events: how long each took, in milliseconds, and how many were not stored then."""
+
+    took_ms: list[float]
+    not_stored: int
+
+    @property
+    def p95_ms(self) -> float:
+        """Of a hundred, ninety-five took less."""
+        return sorted(self.took_ms)[len(self.took_ms) * 95 // 100]
 
 
 class Steady:
     """Emits when told to, each event tried once. Its outbox lives as long as this.
 
-    `options` are the Client's; `prefix` is a command to run it under.
+    `options` are the Client's; `prefix` is a command to run it under, `uid` a user to run it as.
     """
 
-    def __init__(self, instance: Instance, *, prefix: Sequence[str] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        *,
+        prefix: Sequence[str] = (),
+        uid: int | None = None,
+        **options: Any,
+    ) -> None:
         self.instance = instance
         command = [sys.executable, "-m", "tests.faults.steady", instance.socket]
         self._process = subprocess.Popen(
-            [*prefix, *command, json.dumps(options)],
+            [*prefix, *command, json.dumps(options), json.dumps(uid)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
         self.numbered = 0
@@ -59,6 +85,10 @@ class Steady:
         """One event; what became of it."""
         outcome: str = self._ask("durable", timeout_s=timeout_s)
         return outcome
+
+    def emit_for(self, seconds: float, plain: int) -> Latencies:
+        """For that long, a durable event again and again, with so many others before it."""
+        return Latencies(*self._ask("emit_for", seconds=seconds, plain=plain))
 
     def flush(self, timeout_s: float) -> bool:
         """Whether all of it is on the disk within that time."""
@@ -134,9 +164,11 @@ def status_json(instance: Instance) -> dict[str, Any]:
     return state
 
 
-def main(socket: str, options: dict[str, Any]) -> None:
+def main(socket: str, options: dict[str, Any], uid: int | None) -> None:
     """The process: a request a line, answered by its result and the client's counts."""
     number = 0
+    if uid is not None:
+        become_user(uid)
 
     def emit(count: int, text: str = "", ts_ns: int | None = None) -> int:
         nonlocal number
@@ -153,13 +185,26 @@ def main(socket: str, options: dict[str, Any]) -> None:
         props = {"number": number}
         return client.emit_durable("page_view", props=props, timeout_s=timeout_s).value
 
+    def emit_for(seconds: float, plain: int) -> tuple[list[float], int]:
+        took_ms: list[float] = []
+        not_stored = 0
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            emit(plain)
+            start_s = time.monotonic()
+            not_stored += durable(DURABLE_TIMEOUT_S) != "stored"
+            took_ms.append((time.monotonic() - start_s) * 1000)
+            time.sleep(PAUSE_S)
+        return took_ms, not_stored
+
     with Client(socket, **options) as client:
         known: dict[str, Callable[..., Any]] = {}
         known |= {"emit": emit, "durable": durable, "flush": client.flush}
+        known |= {"emit_for": emit_for}
         for line in sys.stdin:
             what, arguments = json.loads(line)
             print(json.dumps([known[what](**arguments), number, client.stats()]), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]))
+    main(sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3]))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from logd import lock, usage
 from logd.errors import AlreadyRunning
 from logd.figures import COMMIT_BOUNDS_S, Figures
 from logd.lock import FILE_BYTES, PAGE_BYTES, TROUBLE_CHARS_MAX, Page, figures, instance_lock, look
@@ -140,3 +141,32 @@ def test_figures_that_are_torn_or_of_another_version_say_nothing(path: Path, pag
         file.seek(PAGE_BYTES)
         file.write(_encode({"from": "tomorrow"}) if b"tomorrow" in page else page.ljust(PAGE_BYTES))
     assert figures(path) is None
+
+
+def test_who_asks_for_reports_is_on_a_page_of_its_own_that_holds_all_of_a_full_table(
+    path: Path,
+) -> None:
+    table = usage.Usage()
+    for uid in range(2**32 - usage.USERS_MAX, 2**32):
+        user = table.of(uid)
+        user.questions = user.let_go = user.put_off = 2**63
+        user.running_s = 1e12 / 3
+    with instance_lock(path):
+        pass
+    assert lock.readers(path) == [], "nobody yet"
+    size = path.stat().st_size
+    lock.publish_readers(path, table.rows())
+    assert (len(lock.readers(path)), path.stat().st_size) == (usage.USERS_MAX, size)
+    assert lock.readers(path) == table.rows()
+    with instance_lock(path):
+        pass
+    assert lock.readers(path) == [], "of an earlier daemon's report process nothing is said"
+
+
+def test_the_table_of_users_who_ask_is_bounded_and_keeps_whoever_took_most() -> None:
+    table = usage.Usage()
+    table.of(1).running_s = 5
+    for uid in range(2, 1000):
+        table.of(uid).questions = 1
+    assert len(table.rows()) == usage.USERS_MAX
+    assert table.rows()[0]["uid"] == 1

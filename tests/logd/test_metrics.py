@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from logd import keyfile, lock
 from logd.database import connect
+from logd.exporter import HEAD_BYTES_MAX, SEATS_MAX, MetricsService
 from logd.figures import COMMIT_BOUNDS_S, Figures
 from logd.metrics import LogdCollector, Standing
+from logd.request_server import Credentials
 from shared.query import QueryClient
 from tests.logd.test_hostile import datagram, sender
 from tests.logd.test_status import EMPTY, NS
@@ -49,8 +54,6 @@ def samples(text: str) -> dict[tuple[str, str], float]:
 
 
 def of(standing: Standing) -> dict[tuple[str, str], float]:
-    from prometheus_client import CollectorRegistry, generate_latest
-
     registry = CollectorRegistry()
     registry.register(LogdCollector(lambda: standing))
     return samples(generate_latest(registry).decode())
@@ -158,6 +161,83 @@ def test_a_socket_gives_them_to_whom_its_mode_lets_in(instance: Instance) -> Non
     assert not any("Traceback" in line for line in daemon.lines)
     instance.stop()
     assert not path.exists()
+
+
+def service() -> MetricsService:
+    return MetricsService(CollectorRegistry())
+
+
+ANYBODY = Credentials(0, -1, frozenset())
+
+
+def test_a_request_is_whole_with_its_head_at_its_end_or_past_its_bound() -> None:
+    head = bytearray(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r")
+    assert service().take_request(head, ended=False) is None
+    head += b"\nmore"
+    assert service().take_request(head, ended=False) is not None
+    assert head == b""
+    assert service().take_request(head, ended=True) is None
+    assert service().take_request(bytearray(b"GET /met"), ended=True) == b"GET /met"
+    endless = bytearray(b"GET /metrics HTTP/1.1\r\nX: " + b"y" * HEAD_BYTES_MAX)
+    assert service().take_request(endless, ended=False) is not None
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"GET /metrics?x=1 HTTP/1.1\r\n\r\n", 200),
+        (b"GET /../etc/passwd HTTP/1.1\r\n\r\n", 404),
+        (b"POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 501),
+        (b"GET /metrics HTTP/9.9\r\n\r\n", 505),
+        (b"nonsense without an end\r\n\r\n", 400),
+        (b"GET /" + b"x" * HEAD_BYTES_MAX, 404),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nX: cut", 200),
+    ],
+)
+def test_whatever_is_asked_one_response_ends_the_connection(
+    request_head: bytes, status: int
+) -> None:
+    response, stays = service().answer(request_head, ANYBODY)
+    assert not stays
+    assert f" {status} ".encode() in response.splitlines()[0] or response.startswith(b"<"), response
+
+
+def test_who_is_too_slow_or_one_too_many_hears_so_in_http() -> None:
+    for code, status in (("busy", b"503 Service Unavailable"), ("bad_request", b"408 Request Tim")):
+        response = service().problem(code, "why")
+        assert response.startswith(b"HTTP/1.0 " + status)
+        assert response.endswith(b"\r\n\r\nwhy\n")
+
+
+def test_slow_scrapers_keep_no_other_from_the_metrics(instance: Instance) -> None:
+    """More than there are seats; the second that each has is for all of its request."""
+    instance.configure(metrics="metrics.sock")
+    instance.start()
+    path = instance.directory / "metrics.sock"
+    until(path.exists, "the socket is there")
+    slow = [_OnSocket(path) for _ in range(2 * SEATS_MAX)]
+    for one in slow:
+        one.connect()
+        one.sock.send(b"GET /metrics HTTP/1.1\r\nX: ")
+    assert ask(_OnSocket(path))[0] == 200
+    over = threading.Event()
+
+    def trickle() -> None:
+        with contextlib.suppress(OSError):  # let go
+            while not over.is_set():
+                slow[-1].sock.send(b"y")
+                over.wait(0.05)
+
+    trickling = threading.Thread(target=trickle)
+    trickling.start()
+    try:
+        assert b" 408 " in slow[-1].sock.recv(4096), "though it never stops sending"
+    finally:
+        over.set()
+        trickling.join()
+        for one in slow:
+            one.close()
 
 
 def test_an_address_of_this_machine_gives_them_too(instance: Instance) -> None:

@@ -49,6 +49,7 @@ EMPTY: dict[str, Any] = {
     "room_s": None,
     "disk": asdict(Disk(0, 0, None, None)),
     "integrity": None,
+    "readers": [],
 }  # fmt: skip
 
 
@@ -68,6 +69,16 @@ def test_that_nothing_is_lost_is_said_and_not_left_out() -> None:
     assert "lost         0 events; losses of unknown extent: 0" in lines
     assert "ledger       0 entries" in lines
     assert not any("by cause" in line for line in lines)
+
+
+def test_whoever_asks_most_reports_is_named() -> None:
+    user = {"uid": 12345, "questions": 1057, "running_s": 30.25, "let_go": 37_427, "put_off": 12}
+    lines = shown(readers=[{**user, "uid": uid} for uid in range(12345, 12361)])
+    assert (
+        "reports      user 12345 asked 1,057 questions, which ran 30.2 s; put off 12; let go"
+        " 37,427 connections that asked nothing, or read no answer"
+    ) in lines
+    assert sum(line.startswith("reports ") for line in lines) == 5
 
 
 def test_senders_of_quarantined_datagrams_and_users_with_too_many_outboxes_are_named() -> None:

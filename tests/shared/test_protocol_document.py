@@ -15,7 +15,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import batch, intake, reporter, reports
+from logd import batch, intake, reporter, reports, request_server
 from logd.database import connect
 from logd.migrations import migrate
 from shared import outbox, query, rendezvous, wire
@@ -188,10 +188,8 @@ def test_every_cause_in_the_ledger_is_in_the_table_and_no_other() -> None:
 
 def test_every_code_of_a_refused_query_is_in_the_table_and_no_other() -> None:
     _, _, codes = tables("## Queries")
-    source = source_of(reporter) + source_of(reports)
-    in_code = re.findall(
-        r'(?:QueryError|_refusal|_send_off|__init__)\(\s*(?:peer,\s*)?"(\w+)"', source
-    )
+    source = source_of(reporter) + source_of(request_server) + source_of(reports)
+    in_code = re.findall(r'(?:QueryError|_refusal|problem|__init__)\(\s*"(\w+)"', source)
     assert {plain(row["code"]) for row in codes} == set(in_code)
 
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from shared import query
 from shared.paths import SOCKET_PATH_BYTES_MAX, PathTooLong
 from shared.query import (
     REQUEST_BYTES_MAX,
@@ -203,6 +204,79 @@ def test_a_daemon_that_does_not_answer_is_unavailable_after_the_timeout(serve: A
     with pytest.raises(Unavailable, match="timed out"):
         QueryClient(server.path, timeout_s=0.02).ask("summary")
     assert time.monotonic() - before_s < 1
+
+
+def test_an_answer_that_trickles_in_is_unavailable_after_the_timeout(directory: Path) -> None:
+    """One timeout for all of it: each byte comes well within it."""
+    gone = threading.Event()
+    frame = encode_frame({"ok": True, "rows": [{"text": "x" * 300}], "next": None})
+
+    def trickle(peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
+            for byte in frame:
+                peer.send(bytes([byte]))
+                gone.wait(0.01)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(directory / "q.sock"))
+        listener.listen()
+        serving = threading.Thread(target=lambda: trickle(listener.accept()[0]))
+        serving.start()
+        try:
+            with pytest.raises(Unavailable, match="timed out"):
+                QueryClient(str(directory / "q.sock"), timeout_s=0.1).ask("summary")
+        finally:
+            gone.set()
+            serving.join()
+
+
+def test_a_full_queue_of_connections_is_waited_for_in_order(directory: Path) -> None:
+    """The kernel refuses at once whoever does not wait: silent peers would keep all others out."""
+    path = str(directory / "q.sock")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listener.bind(path)
+        listener.listen(0)
+        silent = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        silent.connect(path)
+        with pytest.raises(Unavailable, match="too many others in front"):
+            QueryClient(path, timeout_s=0.05).ask("summary")
+        answers: list[Answer] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(QueryClient(path, timeout_s=20).ask("summary"))
+        )
+        asking.start()
+        asking.join(0.1)
+        assert asking.is_alive(), "it waits, and is not refused"
+        listener.accept()[0].close()  # the silent one
+        peer, _ = listener.accept()
+        with peer:
+            read_frame(peer.recv, REQUEST_BYTES_MAX)
+            peer.sendall(encode_frame({"ok": True, "rows": [], "next": None}))
+        asking.join()
+        assert answers == [Answer()]
+
+
+def test_a_refusal_before_the_question_is_heard_all_the_same(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`busy` to one that has not asked yet: its question then has nowhere to go."""
+    path = str(directory / "q.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen()
+        connect = query._connect
+
+        def connect_and_be_refused(sock: socket.socket, path: str, timeout_s: float) -> None:
+            connect(sock, path, timeout_s)
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(encode_frame({"ok": False, "error": "busy", "message": "later"}))
+
+        monkeypatch.setattr(query, "_connect", connect_and_be_refused)
+        with pytest.raises(QueryError, match="later") as refused:
+            QueryClient(path).ask("summary")
+        assert refused.value.code == "busy"
 
 
 def test_a_daemon_that_is_away_is_unavailable_at_once(directory: Path) -> None:

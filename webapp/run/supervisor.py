@@ -6,10 +6,13 @@ an event always asks for; the rest of it reads as the order of things.
 
 from __future__ import annotations
 
-import http.client
+import contextlib
+import http
 import json
 import os
 import queue
+import re
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -23,6 +26,7 @@ SITE_STOP_TIMEOUT_S = 10.0
 LOGD_STOP_TIMEOUT_S = 20.0
 COMMAND_TIMEOUT_S = 60.0
 HTTP_TIMEOUT_S = 2.0
+STATUS_BYTES = len("HTTP/1.1 200")
 LOOK_INTERVAL_S = 0.05
 RESTARTS_MAX = 3
 RESTARTS_WINDOW_S = 60.0
@@ -160,14 +164,9 @@ class Supervisor:
 
     def _site_answers(self) -> bool:
         """Whether the login page does. Raises Refusal when all it has is an error."""
-        connection = http.client.HTTPConnection(HOST, self._plan.port, timeout=HTTP_TIMEOUT_S)
-        try:
-            connection.request("GET", "/login")
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException):
+        status = _status_of(self._plan.port, "/login")
+        if status is None:
             return False
-        finally:
-            connection.close()
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
             assert self._site is not None
             raise Refusal(
@@ -281,6 +280,29 @@ class Supervisor:
             self._say(f"The sums are not known: {error}")
             return
         self._say(sums_text(status))
+
+
+def _status_of(port: int, path: str) -> int | None:
+    """The HTTP status of a page; None without one within HTTP_TIMEOUT_S, however slowly it comes.
+
+    Not by http.client, whose timeout is for each read: what else listens on that port could hold
+    up Ctrl-C for hours.
+    """
+    deadline_s = time.monotonic() + HTTP_TIMEOUT_S
+    answer = b""
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection((HOST, port), timeout=HTTP_TIMEOUT_S) as sock,
+    ):
+        sock.sendall(f"GET {path} HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
+        while len(answer) < STATUS_BYTES and (left_s := deadline_s - time.monotonic()) > 0:
+            sock.settimeout(left_s)
+            part = sock.recv(STATUS_BYTES - len(answer))
+            if not part:
+                break
+            answer += part
+    found = re.fullmatch(rb"HTTP/1\.[01] (\d{3})", answer)
+    return int(found[1]) if found else None
 
 
 def _last_lines(child: Child) -> str:
