@@ -305,6 +305,23 @@ def test_the_new_one_stays_whatever_the_clock_says() -> None:
         assert NAMES[0] not in expired(NAMES, Path("activity.db"), NAMES[0], keep, 10**19)
 
 
+@pytest.mark.parametrize(
+    ("keep", "gone"),
+    [
+        (Keep(days=1), NAMES[:4]),
+        (Keep(days=1, least=4), NAMES[:2]),
+        (Keep(days=1, least=6), []),
+        (Keep(count=2), NAMES[:4]),
+    ],
+)
+def test_one_named_after_a_time_to_come_takes_no_others_place_and_stays(
+    keep: Keep, gone: list[str]
+) -> None:
+    """Made with a clock that was ahead, it would be the newest for years."""
+    names = [*NAMES, "activity-20280101T000000Z.db", "activity-20290101T000000Z.db"]
+    assert expired(names, Path("activity.db"), NAMES[5], keep, JAN_6_NS) == gone
+
+
 def test_old_ones_end_by_the_configuration_and_the_trail_knows(instance: Instance) -> None:
     instance.configure(backup_keep_days=2)
     instance.start()

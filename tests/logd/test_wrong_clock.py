@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import keyfile, trail_clock
+from logd import forgotten, keyfile, trail_clock
 from logd.batch import Batch, Producer
 from logd.clock_check import DAY_NS, HOUR_NS, Reading
 from logd.store import Store
@@ -232,6 +232,20 @@ def test_a_prune_asked_for_with_a_later_clock_than_the_daemons_is_refused(kept: 
     assert kept.status()["pruned"] == 0
 
 
+def test_a_job_left_over_is_not_done_by_a_daemon_whose_clock_is_wrong(kept: Instance) -> None:
+    store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
+    right = trail_clock.read()
+    trail_clock.save(store.connection, right)
+    params = {"before": {"page_view": right.wall_ns - 90 * DAY_NS}}
+    job_id = jobs.ask(store.connection, jobs.PRUNE, params, right.wall_ns)
+    wrong = Reading(right.wall_ns + YEARS_2_NS, "after a kill", 0)
+    worker = Worker(store, kept.directory / "forgotten", TrailClock(store, lambda: wrong))
+    worker.step()
+    job = jobs.read(store.connection, job_id)
+    store.close()
+    assert job is not None and (job.phase, job.outcome) == (jobs.STOPPED, {})
+
+
 # -- copies --------------------------------------------------------------------------------------
 
 
@@ -247,6 +261,18 @@ def test_a_copy_has_expired_only_by_a_clock_that_is_believed(kept: Instance) -> 
 
     assert [len(known(days)) for days in (0, 2, 700)] == [1, 0, 1]
     store.close()
+
+
+def test_who_is_forgotten_is_listed_beside_a_backup_that_is_there_though_past_its_time(
+    kept: Instance,
+) -> None:
+    """Or it would bring the person back, when it is all that is left."""
+    made = Path(json.loads(kept.cli("backup", "--json"))["backup"])
+    store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
+    store.connection.execute("UPDATE copy SET expires_ns = 1")
+    store.close()
+    kept.cli("forget", "7", "--yes")
+    assert len(forgotten.read_file(forgotten.file_beside(made))) == 1
 
 
 def test_a_restored_trail_knows_the_time_that_the_replaced_one_had_seen(

@@ -256,7 +256,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "timeline": {"user": "7"},
 }
 # What no column of the database is, but found out from them.
-ADDED = dict.fromkeys(("events", "timeline"), ["time_in_doubt"])
+ADDED = {name: ["time_in_doubt"] for name in ("events", "timeline")}
 
 
 def documented_reports() -> set[str]:
