@@ -10,10 +10,11 @@ import ctypes
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from logd import clock_check, keyfile
-from logd.clock_check import EARLIEST_NS, HOUR_NS, Reading
+from logd.clock_check import EARLIEST_NS, HOUR_NS, STEP_MAX_NS, Reading
 from logd.config import Config
 from logd.database import Connection, DatabaseError, connect, translate
 from logd.errors import ClockRefused
@@ -71,10 +72,12 @@ def load(connection: Connection) -> Reading | None:
     return Reading(last[0], "", 0) if last and last[0] >= EARLIEST_NS else None
 
 
-def save(connection: Connection, reading: Reading) -> None:
-    """Keeps a reading as the last believed one, in the caller's transaction or one by itself."""
+def save(connection: Connection, reading: Reading, how: str = "REPLACE") -> None:
+    """Keeps a reading as the last believed one, in the caller's transaction or one by itself; with
+    `how` IGNORE only where there is none.
+    """
     connection.execute(
-        "INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?, ?)",
+        f"INSERT OR {how} INTO clock VALUES (1, ?, ?, ?, ?)",  # noqa: S608 - one of two words
         (reading.wall_ns, reading.boot_id, reading.boottime_ns, reading.synchronised),
     )
 
@@ -126,12 +129,12 @@ class TrailClock:
         self._clock_ns = clock_ns
         self._seen = load(store.connection)
         self._kept: Reading | None = None
-        self._why: str | None = None
+        self._warned = False
 
     def now_ns(self) -> int:
         """The time to record: the wall clock's, unless it is far behind what the trail has seen."""
         wall_ns, seen = self._clock_ns(), self._seen
-        if seen is None or wall_ns >= seen.wall_ns:
+        if seen is None or wall_ns >= seen.wall_ns - STEP_MAX_NS:
             return wall_ns  # without a look at the other clocks: it is asked at each commit
         return clock_check.stamp_ns(seen, self._read())
 
@@ -141,24 +144,28 @@ class TrailClock:
         if self._kept is not None and now.boottime_ns < self._kept.boottime_ns + KEPT_EVERY_NS:
             return
         self._kept = now
-        why = self._judge(now)
-        # Without a row yet, what was gone by is kept in any case: batches stored from here on have
-        # the wrong time.
-        keep = now if why is None else self._seen
-        if keep is not None:
-            self._store.act(lambda connection, _: save(connection, keep), now.wall_ns, flush=False)
-        if why is None:
-            self._seen = now
-            if self._why is not None:
-                _log.info("the clock can be believed again")
-        elif self._why is None:
+        refused = self._judge(now) is not None
+        seen = self._seen if refused else now
+        if seen is not None:
+            # A refused one replaces none. But where none is kept yet, that is what it was compared
+            # with: what is stored from here on has the wrong time.
+            how = "IGNORE" if refused else "REPLACE"
+            self._store.act(
+                lambda connection, _: save(connection, seen, how), now.wall_ns, flush=False
+            )
+        self._seen = seen
+        self._warn(clock_check.implausible(seen, replace(now, synchronised=None)))
+
+    def _warn(self, why: str | None) -> None:
+        """Once, and not of a clock that is about to be synchronised, as after each boot."""
+        if why is not None and not self._warned:
             _log.warning(
                 "%s: until it is set, or believed by `logd prune --yes`, no event is pruned and no"
                 " old backup removed", why,
             )  # fmt: skip
-        else:
-            return
-        self._why = why
+        elif why is None and self._warned:
+            _log.info("the clock can be believed again")
+        self._warned = why is not None
 
     def check(self, what: str) -> Reading:
         """The reading now. Raises ClockRefused if it is not believed, with what was not done."""

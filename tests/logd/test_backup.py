@@ -329,11 +329,12 @@ def test_old_ones_end_by_the_configuration_and_the_trail_knows(instance: Instanc
     place = instance.config.backup_directory
     old, newer = [make_at(instance, time.time_ns() - days * DAY_NS) for days in (5, 4)]
     (place / "notes.txt").write_text("mine")
-    (place / "activity-20200101T000000Z.db").mkdir()  # named so, and no backup
+    directory = backups.backup_name(instance.config.database, time.time_ns() - 3 * DAY_NS)
+    (place / directory).mkdir()  # named so, and no backup: it takes no place among the newest
     made = make(instance)
     assert made["removed"] == [old.path.name], "the newest two stay, however old"
     assert sorted(path.name for path in place.iterdir()) == sorted(
-        [Path(made["backup"]).name, newer.path.name, "notes.txt", "activity-20200101T000000Z.db"]
+        [Path(made["backup"]).name, newer.path.name, "notes.txt", directory]
     )
     connection = opened(instance, instance.config.database)
     rows = connection.execute("SELECT place FROM copy ORDER BY id").fetchall()

@@ -214,8 +214,8 @@ def test_a_broken_client_clock_takes_no_event_early_and_keeps_none_for_ever(
 
 @pytest.mark.parametrize(
     ("wrong_ns", "kind", "user"),
-    [(0, "page_view", None), (NOW_NS + YEARS_2, "task_completed", "7")],
-    ids=["1970", "two years ahead"],
+    [(0, "page_view", None), (0, "task_completed", "7"), (NOW_NS + YEARS_2, "page_view", "7")],
+    ids=["1970", "1970, by user", "two years ahead"],
 )
 def test_what_a_daemon_with_a_wrong_clock_stored_is_kept_as_long_as_all_else(
     trail: Trail, wrong_ns: int, kind: str, user: str | None

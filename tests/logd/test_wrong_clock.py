@@ -279,6 +279,7 @@ def test_a_restored_trail_knows_the_time_that_the_replaced_one_had_seen(
     kept: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backup of weeks ago is put back: that is no long pause."""
+    kept.cli("prune")
     made = json.loads(kept.cli("backup", "--json"))["backup"]
     with clock(monkeypatch, lambda now_ns: now_ns + 56 * DAY_NS):
         kept.cli("prune", "--yes")
@@ -302,3 +303,25 @@ def test_the_reading_is_kept_from_time_to_time_and_not_at_each_look(directory: P
     store.close()
     assert len(set(kept_at)) == 6
     assert kept_at == sorted(kept_at)
+
+
+def test_a_clock_that_is_not_synchronised_yet_is_neither_kept_nor_warned_of(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each boot begins so. One that is two years ahead is warned of, once."""
+    store = Store(directory / "a.db", bytes(32), 1, 100)
+    seen = Reading(time.time_ns(), "a boot before", HOUR_NS, synchronised=True)
+    trail_clock.save(store.connection, seen)
+    now = [Reading(seen.wall_ns + HOUR_NS, "this boot", 10**9, synchronised=False)]
+    own = TrailClock(store, lambda: now[0])
+    own.look()
+    assert (trail_clock.load(store.connection), caplog.messages) == (seen, [])
+    for hours in (1, 2):
+        now[0] = Reading(seen.wall_ns + YEARS_2_NS, "this boot", hours * HOUR_NS, synchronised=None)
+        own.look()
+        assert trail_clock.load(store.connection) == seen
+    assert len(caplog.messages) == 1 and "2.0 years ahead" in caplog.messages[0]
+    now[0] = Reading(seen.wall_ns + 3 * HOUR_NS, "this boot", 3 * HOUR_NS, synchronised=True)
+    own.look()
+    assert trail_clock.load(store.connection) == now[0]
+    store.close()
