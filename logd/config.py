@@ -62,12 +62,15 @@ query_socket_mode = "0600"
 # are older. A directory for this instance alone; on another disk, if there is one.
 # backup_directory = "backups"
 # backup_keep_days = 30           # 0: for ever
+# backup_keep_min = 2             # so many of the newest stay, however old they are
 
 # How often the log says where the hash chain ends, for `logd verify --anchor`; 0: never.
 # anchor_interval_s = 60
 
-# How long events of a type are kept, by their own time: h, d, w or y. `logd prune` removes what is
-# older; a type that is not named is kept for ever. (A table [retention] at the end does the same.)
+# How long events of a type are kept: h, d, w or y. `logd prune` removes what is older; a type that
+# is not named is kept for ever. An event ages by its own time; or by that of its storing, if its
+# own is later, or over 7 days earlier: a wrong clock, or imported history, which is kept from its
+# import on. (A table [retention] at the end does the same.)
 # retention.page_view = "90d"
 """
 
@@ -115,6 +118,7 @@ class Config:
     cache_bytes_max: int = 16 * MIB
     memory_bytes_max: int = 128 * MIB
     backup_keep_days: int = 30
+    backup_keep_min: int = 2
     anchor_interval_s: int = 60
     retention: Mapping[str, int] = field(default_factory=dict)  # by type, in nanoseconds
 
@@ -395,6 +399,7 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "cache_bytes_max": _whole(MIB, 64 * 1024 * MIB),
     "memory_bytes_max": _whole(16 * MIB, 2**60),
     "backup_keep_days": _whole(0, 36_500),
+    "backup_keep_min": _whole(2, 1_000_000),
     "anchor_interval_s": _whole(0, 86_400),
     "retention": _retention,
 }

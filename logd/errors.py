@@ -62,8 +62,9 @@ EXITS: Mapping[int, Exit] = {
         "a write or flush failed; nothing of it is confirmed", "perhaps: look at the disk first"
     ),
     EXIT_TEMPORARY: Exit(
-        "not now: another daemon serves this instance, a disk is full, the database is locked, or"
-        " it is of an older logd and no daemon has brought it up to date yet",
+        "not now: another daemon serves this instance, a disk is full, the database is locked, it"
+        " is of an older logd and no daemon has brought it up to date yet, or the clock cannot be"
+        " believed",
         "later",
     ),
     EXIT_KEY: Exit(
@@ -123,6 +124,12 @@ class AlreadyRunning(LogdError):
 
 class NotYet(LogdError):
     """The database takes no commit at the moment: full, or locked. What was tried is kept."""
+
+    exit_code = EXIT_TEMPORARY
+
+
+class ClockRefused(LogdError):
+    """The clock cannot be believed, and what was asked for cannot be undone: it was not done."""
 
     exit_code = EXIT_TEMPORARY
 

@@ -211,6 +211,18 @@ MIGRATIONS: list[tuple[str, str]] = [
         );
         """,
     ),
+    (
+        "the clock",
+        """
+        CREATE TABLE clock (                -- one row: the last reading that could be believed
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            wall_ns INTEGER NOT NULL,
+            boot_id TEXT NOT NULL,
+            boottime_ns INTEGER NOT NULL,   -- CLOCK_BOOTTIME at that moment
+            synchronised INTEGER            -- NULL: not known
+        );
+        """,
+    ),
 ]
 
 

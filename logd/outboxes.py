@@ -14,7 +14,7 @@ import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,8 @@ from shared.rendezvous import (
 from shared.wire import OtherVersion, WireError
 
 TEMPORARY_AGE_MAX_S = 60.0
+# Of the files under a temporary name so many are waited for at once; the others come after them.
+TEMPORARY_MAX = 1000
 # So many files of one user that are no outboxes are put into quarantine, and remembered.
 REFUSED_PER_USER_MAX = 1000
 _WORDS = struct.Struct("=QQQ")  # confirmed sequence and position, watched until
@@ -146,8 +148,14 @@ class Outboxes:
     """
 
     def __init__(
-        self, directory: Path, *, many_users: bool = False, read_only: bool = False
+        self,
+        directory: Path,
+        *,
+        many_users: bool = False,
+        read_only: bool = False,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic_s = monotonic_s
         self.directory = directory
         self._access = os.O_RDONLY if read_only else os.O_RDWR
         self._mode = MODE_SHARED if many_users else MODE_PRIVATE
@@ -157,6 +165,9 @@ class Outboxes:
         self._refused: dict[str, _Identity] = {}
         self._refused_of: Counter[int] = Counter()
         self._newer: set[str] = set()  # those of them that another daemon can read
+        # Files under a temporary name, each with the moment of the monotonic clock from which on
+        # it was seen: their own times are the wall clock's, which may just have been set.
+        self._temporary: dict[str, float] = {}
         # Files and bytes of each user in the directory, as of the last whole listing.
         self.usage: dict[int, tuple[int, int]] = {}
 
@@ -193,6 +204,7 @@ class Outboxes:
         """
         gone = set(self._refused)
         usage: dict[int, tuple[int, int]] = {}
+        temporary: dict[str, float] = {}
         with os.scandir(self._fd) as listed:
             for entry in listed:
                 name = entry.name
@@ -202,17 +214,18 @@ class Outboxes:
                     identity = _count(entry, usage)
                     if identity is None or self._refused.get(name) != identity:
                         yield (name, *parsed)
-                elif name.startswith(TEMPORARY_PREFIX) and self._access == os.O_RDWR:
-                    self._remove_stale(name)
+                elif name.startswith(TEMPORARY_PREFIX) and len(temporary) < TEMPORARY_MAX:
+                    now_s = self._monotonic_s()
+                    temporary[name] = self._temporary.get(name, now_s)
+                    self._remove_stale(name, now_s - temporary[name])
         for name in gone:
             self._forget_refused(name)
-        self.usage = usage
+        self.usage, self._temporary = usage, temporary
 
-    def _remove_stale(self, name: str) -> None:
+    def _remove_stale(self, name: str, age_s: float) -> None:
         """A producer that was killed while it created its outbox had accepted nothing yet."""
-        with contextlib.suppress(OSError):
-            age_s = time.time() - os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mtime
-            if age_s > TEMPORARY_AGE_MAX_S:
+        if self._access == os.O_RDWR and age_s > TEMPORARY_AGE_MAX_S:
+            with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=self._fd)
 
     def has(self, name: str) -> bool:

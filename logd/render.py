@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from logd.event_age import is_plausible
 from shared.query import Row
 
 COLUMNS = ("id", "ts_ns", "stored_ns", "type", "user", "producer", "sequence", "props")
@@ -105,10 +106,18 @@ def table(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def line(row: Row) -> str:
-    """One event on one line."""
+    """One event on one line. If its own time and that of its storing cannot both be right, the one
+    is marked, and the other shown.
+
+    The mark is in a column of its own, where no property of an event can forge it.
+    """
+    stored_ns = row.get("stored_ns")
+    doubtful = not is_plausible(row["ts_ns"], stored_ns)
+    at = f"{when(row['ts_ns'])}{'!' if doubtful else ''}"
+    stored = f"[stored {when(stored_ns)}] " if doubtful else ""
     user = printable(row["user"]) if row["user"] is not None else "-"
     props = printable(" ".join(f"{k}={_brief(v)}" for k, v in row["props"].items()))
-    return f"{row['id']:>8}  {when(row['ts_ns']):24}  {row['type']:20}  {user:12}  {props}"
+    return f"{row['id']:>8}  {at:25} {row['type']:20}  {user:12}  {stored}{props}"
 
 
 def _brief(value: object) -> str:

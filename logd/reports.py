@@ -19,6 +19,7 @@ from logd.batch import (
 )
 from logd.blocks import BLOCK_BITS, BLOCK_EVENTS
 from logd.database import Connection
+from logd.event_age import is_plausible
 from logd.store import COUNTERS
 from shared.query import ROWS_MAX, Answer, QueryError, Row
 from shared.schema import SUBJECTS
@@ -192,7 +193,7 @@ def timeline(connection: Connection, parameters: Parameters) -> Answer:
     user = parameters.text("user")
     before, limit = _page(parameters)
     parameters.done()
-    return event_page(connection, user=user, before_id=before, limit=limit)
+    return _marked(event_page(connection, user=user, before_id=before, limit=limit))
 
 
 def events(connection: Connection, parameters: Parameters) -> Answer:
@@ -201,15 +202,24 @@ def events(connection: Connection, parameters: Parameters) -> Answer:
     since, until = parameters.maybe_whole("since_ns"), parameters.maybe_whole("until_ns")
     before, limit = _page(parameters)
     parameters.done()
-    return event_page(
-        connection,
-        event_type=event_type,
-        user=user,
-        since_ns=since,
-        until_ns=until,
-        before_id=before,
-        limit=limit,
+    return _marked(
+        event_page(
+            connection,
+            event_type=event_type,
+            user=user,
+            since_ns=since,
+            until_ns=until,
+            before_id=before,
+            limit=limit,
+        )
     )
+
+
+def _marked(answer: Answer) -> Answer:
+    """Adds whether an event's own time, which its client claims, fits that of its storing."""
+    for row in answer.rows:
+        row["time_in_doubt"] = not is_plausible(row["ts_ns"], row["stored_ns"])
+    return answer
 
 
 def _page(parameters: Parameters) -> tuple[int | None, int]:

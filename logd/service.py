@@ -24,6 +24,7 @@ from logd.lock import InstanceLock, instance_lock
 from logd.outboxes import Outboxes
 from logd.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.store import Store
+from logd.trail_clock import TrailClock
 from logd.upkeep import rekeying
 from logd.upkeep.worker import Worker
 
@@ -91,14 +92,18 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         listener = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
         listener.listen(QUERY_BACKLOG)
     reporter = ReporterProcess(config, listener)
+    clock = TrailClock(store)
     with _signals() as signals:
         worker = Worker(
             store,
             forgotten.file_beside(config.database),
+            clock,
             meanwhile=lambda: signals.received is None,
             may_take=notify.may_take,
         )
-        daemon = Daemon(config, store, receiver, outboxes, tell=lock.tell, worker=worker)
+        daemon = Daemon(
+            config, store, receiver, outboxes, clock.now_ns, tell=lock.tell, worker=worker
+        )
         teller = _Teller(daemon, lock)
         daemon.wake_on(signals.fd)
         daemon.start()

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zoneinfo
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,58 @@ def test_a_restart_is_tried_where_it_may_help_and_nowhere_else() -> None:
     in_vain = {code for code, end in EXITS.items() if end.restart.startswith("no")}
     # 70 is a mistake of logd's own, which may have been the moment's; 243 is systemd's: no key.
     assert {int(code) for code in prevented[1].split()} == in_vain - {EXIT_SOFTWARE} | {243}
+
+
+TIMERS = [path for path in UNITS if path.suffix == ".timer"]
+# Where and when clocks are put forward: from two, one, midnight, and by half an hour and two hours.
+FORWARD = {
+    "Europe/Berlin": "2027-03-28",
+    "Europe/London": "2027-03-28",
+    "America/New_York": "2027-03-14",
+    "America/Havana": "2027-03-14",
+    "Asia/Beirut": "2027-03-28",
+    "Australia/Lord_Howe": "2026-10-04",
+    "Antarctica/Troll": "2027-03-28",
+}
+
+
+def runs(zone: zoneinfo.ZoneInfo, day: date, at: time) -> int:
+    """How often that time comes in that night: not when clocks go forward, twice when back."""
+    local = datetime.combine(day, at)
+    both = {local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
+    return sum(moment.astimezone(zone).replace(tzinfo=None) == local for moment in both)
+
+
+def test_each_timers_time_comes_once_in_every_night() -> None:
+    zones = zoneinfo.available_timezones()
+    if not zones >= FORWARD.keys():
+        pytest.skip("this machine does not have the time zones")
+    texts = [timer.read_text() for timer in TIMERS]
+    times = [
+        time.fromisoformat(re.findall(r"^OnCalendar=\*-\*-\* (\d\d:\d\d)$", text, re.MULTILINE)[0])
+        for text in texts
+    ]
+    nights = [(zoneinfo.ZoneInfo(name), date.fromisoformat(day)) for name, day in FORWARD.items()]
+    for zone, day in nights:
+        tried = {
+            runs(zone, day, time(minutes // 60, minutes % 60)) for minutes in range(0, 240, 10)
+        }
+        assert 0 in tried, f"{zone}: no time is missing on {day}"
+    for zone in map(zoneinfo.ZoneInfo, zones):
+        days = [date(2027, 1, 1) + timedelta(days=number) for number in range(365)]
+        noons = [datetime.combine(day, time(12), zone).utcoffset() for day in days]
+        nights += [(zone, days[n]) for n in range(1, 365) if noons[n] != noons[n - 1]]
+    assert len(nights) > 200
+    assert {runs(zone, day, at) for zone, day in nights for at in times} == {1}
+
+
+@pytest.mark.parametrize("timer", TIMERS, ids=lambda path: path.stem)
+def test_what_runs_at_night_is_ordered_after_a_synchronised_clock(timer: Path) -> None:
+    for unit in (timer, timer.with_suffix(".service")):
+        after = re.findall(r"^After=(.*)$", unit.read_text(), re.MULTILINE)
+        assert "time-sync.target" in " ".join(after).split(), unit.name
+        # A passive target: systemd.special(7) says who pulls it in, and that is the provider.
+        assert not re.search(r"^(Wants|Requires)=.*time-sync", unit.read_text(), re.MULTILINE)
 
 
 def test_the_installed_configuration_has_every_setting_of_the_template_but_modes() -> None:

@@ -68,7 +68,12 @@ def _core(facts: Facts) -> Iterator[Finding]:
 def _clock(facts: Facts) -> Iterator[Finding]:
     last_ns = facts.state and facts.state["last_stored_ns"]
     ahead_s = (last_ns - facts.now_ns) / 1e9 if last_ns else 0.0
-    if ahead_s > CLOCK_BACK_S_MAX:
+    if facts.clock_problem is not None:
+        yield Finding(
+            "clock", FAIL, f"{facts.clock_problem}: nothing is pruned, no old backup removed",
+            "timedatectl; if the clock is right, logd prune --yes or logd backup --yes",
+        )  # fmt: skip
+    elif ahead_s > CLOCK_BACK_S_MAX:
         yield Finding(
             "clock", WARN, f"has gone back: the newest event was stored {span(ahead_s)} from now",
             "look at timedatectl; order is kept all the same, times are as the clock was",

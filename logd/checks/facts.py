@@ -11,13 +11,15 @@ import pwd
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from logd import instance, keyfile, lock
-from logd.checks.machine import Swap, hibernation, remove_ipc, swaps, synchronised
+from logd import instance, keyfile, lock, trail_clock
+from logd.checks.machine import Swap, hibernation, remove_ipc, swaps
+from logd.clock_check import implausible
 from logd.config import Config
+from logd.database import DatabaseError
 from logd.errors import LogdError, NoDatabase
 from logd.migrations import NewerSchema
 from logd.outboxes import filesystem_type
@@ -69,6 +71,7 @@ class Facts:
     open_files: int | None  # of the running daemon, or of this shell
     core_bytes: int | None  # of the running daemon; -1: no limit
     synchronised: bool | None
+    clock_problem: str | None  # why the trail does not believe it
     outbox_kind: str | None
     outbox_options: tuple[str, ...]
     outbox_free_bytes: int | None
@@ -114,7 +117,8 @@ def gather(config: Config) -> Facts:
         queue_datagrams_now=queue_length(),
         open_files=limits.get("Max open files", resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
         core_bytes=limits.get("Max core file size"),
-        synchronised=synchronised(),
+        synchronised=trail_clock.synchronised(),
+        clock_problem=_clock_problem(config),
         outbox_kind=filesystem_type(mounted),
         outbox_options=_mount_options(mounted),
         outbox_free_bytes=_free(mounted),
@@ -123,6 +127,21 @@ def gather(config: Config) -> Facts:
         swaps=tuple(swaps(Path("/"))),
         hibernation=hibernation(Path("/")),
     )
+
+
+def _clock_problem(config: Config) -> str | None:
+    try:
+        connection = instance.open_for_reading(config)
+    except LogdError:
+        return None  # said by other checks
+    try:
+        # That it is not synchronised is a check of its own.
+        now = replace(trail_clock.read(), synchronised=None)
+        return implausible(trail_clock.load(connection), now)
+    except DatabaseError:
+        return None
+    finally:
+        connection.close()
 
 
 def _user(uid: int) -> str:

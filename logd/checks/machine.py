@@ -1,18 +1,15 @@
-"""What a machine does with its memory and its clock: swap, hibernation, logind, NTP.
+"""What a machine does with its memory: swap, hibernation, logind.
 
 Files are looked for below a root, so that tests can make up a machine.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_STATUS_UNSYNC = 0x40  # adjtimex(2), STA_UNSYNC
-_TIMEX_BYTES, _TIMEX_STATUS_AT = 256, 40
 _LOGIND = ("usr/lib/systemd", "run/systemd", "etc/systemd")  # the last one wins
 
 
@@ -23,18 +20,6 @@ class Swap:
     name: str
     encrypted: bool | None
     memory: bool = False
-
-
-def synchronised() -> bool | None:
-    """Whether somebody keeps the clock right, by the kernel's word."""
-    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: only asks
-    try:
-        if ctypes.CDLL(None).adjtimex(timex) < 0:
-            return None
-    except (OSError, AttributeError):
-        return None
-    status = int.from_bytes(timex.raw[_TIMEX_STATUS_AT : _TIMEX_STATUS_AT + 4], "little")
-    return not status & _STATUS_UNSYNC
 
 
 def remove_ipc(root: Path) -> bool:

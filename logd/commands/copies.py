@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from logd import render
+from logd import render, trail_clock
 from logd.chain import Head
 from logd.commands.options import bar, config_option, fail
 from logd.commands.teaching import Command
@@ -54,9 +54,15 @@ _EXITS = [
     metavar="D",
     help="Remove those of more than D days ago; backup_keep_days in logd.toml by default.",
 )
+@click.option("--yes", is_flag=True, help="The clock is right: believe it, also later.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def backup(
-    config: Config, destination: Path | None, keep: int | None, keep_days: int | None, as_json: bool
+    config: Config,
+    destination: Path | None,
+    keep: int | None,
+    keep_days: int | None,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Copy the database while the daemon runs, verify the copy, and name it when it is on the disk.
 
@@ -66,18 +72,21 @@ def backup(
 
     Older backups in that directory are removed once the new one is verified: only files named as
     this command names them, and never the new one. In a directory that you name, only with --keep
-    or --keep-days.
+    or --keep-days. By days the newest two stay however old they are (backup_keep_min in logd.toml),
+    and none is removed if the clock cannot be believed: if it is far from what the trail has seen.
+    Then the backup is made, and the exit code is 75. Set the clock, or say --yes.
 
-    What ends with another code than 0 has left nothing behind. A good backup of which the trail
-    could not be told ends with 0, and says so.
+    What ends with another code than 0 has left nothing behind, but for that. A good backup of which
+    the trail could not be told ends with 0, and says so.
     """
     if keep is not None and keep_days is not None:
         raise click.UsageError("--keep or --keep-days: one of the two.")
-    asked = Keep(keep, keep_days) if keep or keep_days else None
+    asked = Keep(keep, keep_days, config.backup_keep_min) if keep or keep_days else None
     if asked and destination is not None and not destination.is_dir():
         raise click.UsageError(f"{destination} is no directory to keep some backups in.")
+    now = trail_clock.read()
     with stoppable() as stop:
-        made = backups.backup(config, destination, asked, time.time_ns(), stop, bar)
+        made = backups.backup(config, destination, asked, now, stop, bar, yes=yes)
     restore = f"logd restore --config {config.path} {made.path}"
     if as_json:
         shown = {
@@ -90,11 +99,18 @@ def backup(
             "made_ns": made.made_ns,
             "expires_ns": made.expires_ns,
             "removed": list(made.removed),
+            "kept_all": made.kept_all,
             "unrecorded": made.unrecorded,
             "restore": restore,
         }
         click.echo(json.dumps(shown))
-        return
+    else:
+        _say_made(made, restore)
+    if made.kept_all is not None:
+        fail(f"{made.path.name} is a good backup, but {made.kept_all}", EXIT_TEMPORARY)
+
+
+def _say_made(made: backups.Backup, restore: str) -> None:
     click.echo(f"made {made.path}: verified, {made.bytes:,} bytes, in {made.seconds:.1f} s")
     click.echo(f"events: {made.head.events:,} in {made.head.batch:,} batches")
     click.echo(f"chain head: {made.head.hash.hex()}")

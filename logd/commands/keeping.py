@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import click
 
-from logd import instance, render, retention
+from logd import clock_check, instance, render, retention, trail_clock
+from logd.clock_check import Reading
 from logd.commands.options import config_option, fail, say
 from logd.commands.teaching import Command
 from logd.config import Config
@@ -60,23 +60,31 @@ NOT_REACHED = (
 )
 @config_option
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@click.option("--yes", is_flag=True, help="The clock is right: believe it, also later.")
 @json_option
-def prune(config: Config, dry_run: bool, as_json: bool) -> None:
+def prune(config: Config, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Remove events that are older than their type is kept.
 
     How long each type is kept stands in logd.toml (retention.page_view = "90d"); a type that is not
-    named there is kept for ever. An event's age is by its own time. Roll-ups follow, the chain
-    still verifies, and an event `events_pruned` says what went.
+    named there is kept for ever. An event ages by its own time; by that of its storing if its own
+    is later, or over seven days earlier: so history that was imported is kept from its import on.
+    Roll-ups follow, the chain still verifies, and an event `events_pruned` says what went.
+
+    Nothing is removed if the clock cannot be believed (75): if it is behind what the trail has
+    seen, or more than a week ahead of it, or is set meanwhile. Set it; or, if it is right and
+    nothing ran here for so long, say --yes once.
 
     With the daemon running it does the work, a few milliseconds at a time between its commits, and
     this command waits for it; without, this command does. Killed in the middle, it goes on at the
     daemon's next start. The file does not shrink: its room is used again. logd-prune.timer runs
     this once a day.
     """
-    before = retention.before(config.retention, time.time_ns())
+    now = trail_clock.read()
+    before = retention.before(config.retention, now.wall_ns)
     if dry_run or not before:
-        counts = _count(config, before) if before else {}
+        counts = _count(config, before, now) if before else {}
     else:
+        _check_clock(config, now, yes=yes)
         with _progress("pruning") as tell:
             job = asking.carry_out(config, jobs.PRUNE, {"before": before}, tell)
         counts = {name: job.outcome.get(name, 0) for name in before}
@@ -93,10 +101,21 @@ def prune(config: Config, dry_run: bool, as_json: bool) -> None:
     click.echo(f"{'would remove' if dry_run else 'removed'} {sum(counts.values()):,} events")
 
 
-def _count(config: Config, before: dict[str, int]) -> dict[str, int]:
+def _check_clock(config: Config, now: Reading, *, yes: bool) -> None:
+    connection = instance.open_for_reading(config)
+    try:
+        trail_clock.check(config, connection, now, "no event was pruned", yes=yes)
+    finally:
+        connection.close()
+
+
+def _count(config: Config, before: dict[str, int], now: Reading) -> dict[str, int]:
     connection = instance.open_for_events(config)
     try:
-        return pruning.count(connection, before)
+        why = clock_check.implausible(trail_clock.load(connection), now)
+        if why is not None:
+            say(f"the count is by a clock that cannot be believed, without --yes: {why}")
+        return pruning.count(connection, before, now.wall_ns)
     finally:
         connection.close()
 
@@ -137,7 +156,7 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
     connection = instance.open_for_events(config)
     try:
         expected = forgetting.preview(connection, person) if dry_run or not yes else {}
-        copies = elsewhere.unexpired(connection, time.time_ns())
+        copies = elsewhere.unexpired(connection, trail_clock.read())
     finally:
         connection.close()
     outcome = expected
@@ -147,7 +166,7 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
         with _progress("erasing") as tell:
             job = asking.carry_out(config, jobs.FORGET, {"users": [person]}, tell)
         outcome = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
-        _list_beside_backups(config, copies)
+        _list_beside_backups(config)
     if as_json:
         shown = {
             "dry_run": dry_run,
@@ -166,10 +185,11 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
         click.echo(line)
 
 
-def _list_beside_backups(config: Config, copies: Sequence[Copy]) -> None:
+def _list_beside_backups(config: Config) -> None:
     """So that none of them brings the person back, whatever becomes of the database."""
     connection = instance.open_for_events(config)
     try:
+        copies = elsewhere.known(connection)  # a file that is there may be past its time
         places = {Path(copy.place) for copy in copies if copy.kind == elsewhere.BACKUP}
         for place in sorted(place for place in places if place.is_file()):
             try:

@@ -46,7 +46,8 @@ def query(config: Config, selection: Selection, limit: int | None, form: str) ->
     """Print events, oldest first.
 
     To look something up, or for a script. Different options narrow it down together; without any it
-    prints the whole trail. Times are those of the clients' clocks, the order is that of storing.
+    prints the whole trail. Times are those of the clients' clocks, the order is that of storing. A
+    time that does not fit that of storing has a "!" behind it, and the other one is shown too.
     For a file of many events `logd export` is made; reading this way is not itself an event.
     """
     connection = instance.open_for_events(config)

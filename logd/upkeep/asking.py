@@ -9,7 +9,7 @@ from typing import Any
 from logd import forgotten, keyfile
 from logd.config import Config
 from logd.database import Connection, DatabaseError, connect, translate
-from logd.errors import AlreadyRunning, LogdError, NoDatabase
+from logd.errors import AlreadyRunning, ClockRefused, LogdError, NoDatabase
 from logd.instance import check_database, open_for_events
 from logd.lock import instance_lock, look
 from logd.migrations import check_not_newer, check_not_older
@@ -117,6 +117,8 @@ def _look(connection: Connection, job_id: int, tell: Tell) -> Job:
     if job is None:
         raise GivenUp(f"job {job_id} is not there any more: was another database put in place?")
     tell(job)
+    if job.phase == jobs.STOPPED:
+        raise ClockRefused(job.trouble)
     if job.finished_ns is not None and job.trouble is not None:
         raise GivenUp(f"job {job_id} was {job.trouble}")
     return job

@@ -12,17 +12,17 @@ import fcntl
 import os
 import re
 import shutil
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from logd import forgotten, instance, keyfile
+from logd import clock_check, forgotten, instance, keyfile, trail_clock
 from logd.chain import Head
+from logd.clock_check import Reading
 from logd.config import Config
 from logd.database import Connection
-from logd.errors import CannotCreate, LogdError, NotYet, cannot_write
+from logd.errors import CannotCreate, ClockRefused, LogdError, NotYet, cannot_write
 from logd.migrations import schema_version
 from logd.upkeep import copying
 from logd.upkeep.copying import Bar, Stop
@@ -34,15 +34,21 @@ FORGOTTEN_SCHEMA = 3  # has a list of forgotten persons
 
 @dataclass(frozen=True)
 class Keep:
-    """Which backups of a directory stay: so many, or so many days; with neither, all of them."""
+    """Which backups of a directory stay: so many, or so many days; with neither, all of them.
+
+    By days the newest `least` stay, however old they are.
+    """
 
     count: int | None = None
     days: int | None = None
+    least: int = 2
 
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup that is verified and on the disk. `unrecorded` says why the trail does not know."""
+    """A backup that is verified and on the disk. `unrecorded` says why the trail does not know,
+    `kept_all` why no older backup was removed.
+    """
 
     path: Path
     head: Head
@@ -51,6 +57,7 @@ class Backup:
     made_ns: int
     expires_ns: int | None
     removed: tuple[str, ...]
+    kept_all: str | None
     unrecorded: str | None
 
 
@@ -58,18 +65,22 @@ def backup(
     config: Config,
     destination: Path | None,
     keep: Keep | None,
-    now_ns: int,
+    now: Reading,
     stop: Stop,
     bar: Bar,
+    *,
+    yes: bool = False,
 ) -> Backup:
     """Makes a backup: in `destination`, a directory or a new file, or where the configuration says.
 
-    Without `keep` the configuration's days count, in the configuration's directory only. Raises
-    LogdError kinds, and has left nothing behind then.
+    Without `keep` the configuration's days count, in the configuration's directory only. By days
+    none is removed if the clock cannot be believed, without `yes`. Raises LogdError kinds, and has
+    left nothing behind then.
     """
     began_s = time.monotonic()
     connection = instance.open_for_reading(config)
     try:
+        now_ns = clock_check.stamp_ns(trail_clock.load(connection), now)
         directory, name = _place(config, destination, now_ns)
         with _directory(config, directory, name) as unfinished:
             _check_room(connection, directory)
@@ -80,11 +91,18 @@ def backup(
             list_forgotten(connection, directory / name)
             unfinished.rename(directory / name)
             copying.flush(directory)
+        if keep is None:
+            days = None if destination is not None else config.backup_keep_days or None
+            keep = Keep(days=days, least=config.backup_keep_min)
+        kept_all = None
+        if keep.days is not None:
+            try:
+                trail_clock.check(config, connection, now, "no older backup was removed", yes=yes)
+            except ClockRefused as problem:
+                kept_all = str(problem)
     finally:
         connection.close()
-    if keep is None:
-        keep = Keep(days=config.backup_keep_days or None) if destination is None else Keep()
-    removed = _expire(directory, config.database, name, keep, now_ns)
+    removed = [] if kept_all else _expire(directory, config.database, name, keep, now_ns)
     expires_ns = None if keep.days is None else now_ns + keep.days * DAY_NS
     made = Backup(
         path=directory / name,
@@ -94,6 +112,7 @@ def backup(
         made_ns=now_ns,
         expires_ns=expires_ns,
         removed=tuple(removed),
+        kept_all=kept_all,
         unrecorded=None,
     )
     try:
@@ -115,13 +134,19 @@ def backup_name(database: Path, now_ns: int) -> str:
 def expired(
     names: Iterable[str], database: Path, newest: str, keep: Keep, now_ns: int
 ) -> list[str]:
-    """Of these names the backups that are to go, oldest first; `newest` never is one (pure)."""
+    """Of these names the backups that are to go, oldest first; `newest` never is one (pure).
+
+    One named after a time to come was made with a wrong clock: it takes no other's place among the
+    newest, and stays.
+    """
     pattern = re.compile(rf"{re.escape(database.stem)}-\d{{8}}T\d{{6}}Z\.db")
-    ours = sorted(name for name in names if pattern.fullmatch(name) and name != newest)
+    now_name = max(newest, backup_name(database, now_ns))
+    ours = sorted(n for n in names if pattern.fullmatch(n) and n != newest and n <= now_name)
     if keep.count is not None:
         return ours[: max(0, len(ours) - (keep.count - 1))]
     if keep.days is not None:
-        return [name for name in ours if name < backup_name(database, now_ns - keep.days * DAY_NS)]
+        oldest = backup_name(database, now_ns - keep.days * DAY_NS)
+        return [n for n in ours[: max(0, len(ours) - (keep.least - 1))] if n < oldest]
     return []
 
 
@@ -198,13 +223,12 @@ def _check_room(connection: Connection, directory: Path) -> None:
 
 def _expire(directory: Path, database: Path, newest: str, keep: Keep, now_ns: int) -> list[str]:
     removed = []
-    names = [path.name for path in directory.iterdir()]
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     for name in expired(names, database, newest, keep, now_ns):
-        path = directory / name
         with contextlib.suppress(OSError):  # tried again by the next one
-            if stat.S_ISREG(path.lstat().st_mode):
-                path.unlink()
-                removed.append(name)
+            (directory / name).unlink()
+            removed.append(name)
     return removed
 
 

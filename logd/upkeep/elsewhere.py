@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from logd import keyfile
+from logd import clock_check, keyfile, trail_clock
+from logd.clock_check import Reading
 from logd.config import Config
 from logd.database import Connection, DatabaseError, connect, translate
 from logd.migrations import check_not_older
@@ -64,7 +65,9 @@ def known(connection: Connection) -> list[Copy]:
     return [Copy(*row) for row in rows.fetchall()]
 
 
-def unexpired(connection: Connection, now_ns: int) -> list[Copy]:
-    """Copies that may still be there, the oldest first."""
+def unexpired(connection: Connection, now: Reading) -> list[Copy]:
+    """Copies that may still be there, the oldest first; all, if the clock cannot be believed."""
     copies = known(connection)
-    return [copy for copy in copies if copy.expires_ns is None or copy.expires_ns > now_ns]
+    if clock_check.implausible(trail_clock.load(connection), now) is not None:
+        return copies
+    return [copy for copy in copies if copy.expires_ns is None or copy.expires_ns > now.wall_ns]

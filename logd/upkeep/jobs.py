@@ -20,6 +20,7 @@ RECORD = "record"  # an event of logd's own, for a command while the daemon runs
 
 ASKED = "asked"
 CLEAN = "clean"  # all is erased, and the remains of it in the file are not yet
+STOPPED = "stopped"  # the clock could not be believed; `trouble` says why, and what to do
 
 
 @dataclass

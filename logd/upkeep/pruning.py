@@ -1,16 +1,22 @@
-"""The job `prune`: events past the time that their type is kept go, block by block."""
+"""The job `prune`: events past the time that their type is kept go, block by block.
+
+By which time an event ages is in `logd.event_age`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from logd.blocks import BLOCK_BITS, BLOCK_EVENTS
+from logd import event_age
+from logd.blocks import BLOCK_BITS
 from logd.database import Connection
+from logd.event_age import ALL, LATE_MAX_NS, NONE
 from logd.removed import PRUNED
 from logd.store import Store
 from logd.upkeep.jobs import Job
 from logd.upkeep.removal import Steps
+from logd.upkeep.stored_times import StoredTimes, ids_of
 from logd.upkeep.subjects import Leaving
 from shared.schema import SUBJECTS
 
@@ -20,93 +26,149 @@ _USERS_PER_STEP = 200
 
 def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
     """A bounded step at each `next`. `params["before"]`: for each type, the time in nanoseconds
-    before which an event's own time is past.
+    before which an event is past its time.
 
     A killed one begins anew: of what has gone nothing is looked at twice.
     """
     connection = store.connection
-    before: dict[str, int] = job.params["before"]
     job.total = store.next_event - 1
-    types = [
-        _Type(name, type_id, before[name])
-        for name, type_id in connection.execute("SELECT name, id FROM event_type").fetchall()
-        if name in before
-    ]
-    newest_ns = max((one.before_ns for one in types), default=0)
-    block = -1
-    while row := connection.execute(
-        "SELECT block, first_ts_ns, last_ts_ns FROM event_block WHERE block > ?"
-        " AND first_ts_ns < ? ORDER BY block LIMIT 1",
-        (block, newest_ns),
-    ).fetchone():
-        block, *edges = row
+    stored = StoredTimes(connection, steps.now_ns())
+    yield from stored.survey()
+    types = _types(connection, job.params["before"], stored)
+    for block in _blocks(connection):
         for one in types:
+            if one.past(block) == NONE:
+                continue
             if one.name in SUBJECTS:
                 yield from _prune_users(job, one, block, connection, steps)
             # Who goes last are those whose time is the block's first or last: only then the others
             # are looked through for another.
-            yield from _prune_plain(job, one, block, edges, connection, steps)
-            yield from _prune_plain(job, one, block, (), connection, steps)
+            edges = connection.execute(
+                "SELECT first_ts_ns, last_ts_ns FROM event_block WHERE block = ?", (block,)
+            ).fetchone()
+            yield from _prune_plain(job, one, block, edges or (), steps)
+            yield from _prune_plain(job, one, block, (), steps)
         job.done = min(job.total, (block + 1) << BLOCK_BITS)
         yield
 
 
-def count(connection: Connection, before: Mapping[str, int]) -> dict[str, int]:
+def count(connection: Connection, before: Mapping[str, int], now_ns: int) -> dict[str, int]:
     """How many events of each type would go."""
-    return {
-        name: connection.execute(
-            "SELECT count(*) FROM event_block b CROSS JOIN event e INDEXED BY event_type_id"  # noqa: S608 - no data in it
-            f" ON e.id BETWEEN b.block << {BLOCK_BITS}"
-            f" AND (b.block << {BLOCK_BITS}) + {BLOCK_EVENTS - 1} WHERE b.first_ts_ns < ?"
-            " AND e.type = (SELECT id FROM event_type WHERE name = ?) AND e.ts_ns < ?",
-            (before_ns, name, before_ns),
-        ).fetchone()[0]
-        for name, before_ns in before.items()
-    }
+    stored = StoredTimes(connection, now_ns)
+    counts = dict.fromkeys(before, 0)
+    types = _types(connection, before, stored)
+    for block in _blocks(connection):
+        for one in types:
+            if one.past(block) != NONE:
+                counts[one.name] += one.count(ids_of(block))
+    return counts
+
+
+def _types(connection: Connection, before: Mapping[str, int], stored: StoredTimes) -> list[_Type]:
+    return [
+        _Type(connection, name, type_id, before[name], stored)
+        for name, type_id in connection.execute("SELECT name, id FROM event_type").fetchall()
+        if name in before
+    ]
+
+
+def _blocks(connection: Connection) -> Iterator[int]:
+    block = -1
+    while row := connection.execute(
+        "SELECT block FROM event_block WHERE block > ? ORDER BY block LIMIT 1", (block,)
+    ).fetchone():
+        (block,) = row
+        yield block
 
 
 class _Type:
-    def __init__(self, name: str, type_id: int, before_ns: int) -> None:
-        self.name, self.id, self.before_ns = name, type_id, before_ns
-        self.said = {"type": name, "before_ns": before_ns}
+    """A type of event with the time before which its events go."""
 
-    def goes(self, _event_id: int, ts_ns: int) -> bool:
-        return ts_ns < self.before_ns
-
-    def find(
+    def __init__(
         self,
         connection: Connection,
-        column: str,
-        ids: range,
-        limit: int,
-        but_ts_ns: Sequence[int] = (),
-    ) -> list[Any]:
-        """A column of those that go, in the order of ids. Of a type with roll-ups by subject the
-        ids are those of nobody's events only: the others go by user.
+        name: str,
+        type_id: int,
+        before_ns: int,
+        stored: StoredTimes,
+    ) -> None:
+        self._connection, self._stored = connection, stored
+        self.name, self.id, self.before_ns = name, type_id, before_ns
+        self.said = {"type": name, "before_ns": before_ns}
+        self._past: dict[int, str] = {}
+
+    def past(self, block: int) -> str:
+        """What of the block goes; decided once, so that all that asks goes by the same."""
+        if block not in self._past:
+            row = self._connection.execute(
+                "SELECT first_ts_ns FROM event_block WHERE block = ?", (block,)
+            ).fetchone()
+            self._past[block] = NONE
+            if row is not None:
+                bounds = self._stored.bounds(block)
+                self._past[block] = event_age.past(self.before_ns, row[0], *bounds)
+        return self._past[block]
+
+    def goes(self, event_id: int, ts_ns: int) -> bool:
+        """Whether that event goes."""
+        past = self.past(event_id >> BLOCK_BITS)
+        if past in (ALL, NONE):
+            return past == ALL
+        return event_age.age_ns(ts_ns, self._stored.of(event_id)) < self.before_ns
+
+    def find(self, column: str, ids: range, limit: int, but_ts_ns: Sequence[int] = ()) -> list[Any]:
+        """A column of those that go, in the order of ids, all of one block. Of a type with roll-ups
+        by subject the ids are those of nobody's events only: the others go by user.
         """
-        by_user = "user IS NOT NULL" if column == "user" else "user IS NULL"
-        which = by_user if self.name in SUBJECTS else "1"
+        which = "1"
+        if self.name in SUBJECTS:
+            which = "e.user IS NOT NULL" if column == "user" else "e.user IS NULL"
+        if but_ts_ns:
+            which += f" AND e.ts_ns NOT IN ({', '.join(map(str, but_ts_ns))})"
+        source, values = self._among(ids)
         return [
             value
-            for (value,) in connection.execute(
-                f"SELECT {column} FROM event INDEXED BY event_type_id"  # noqa: S608 - no data in it
-                f" WHERE type = ? AND id >= ? AND id < ? AND ts_ns < ? AND {which}"
-                f" AND ts_ns NOT IN ({', '.join('?' * len(but_ts_ns))}) ORDER BY id LIMIT ?",
-                (self.id, ids.start, ids.stop, self.before_ns, *but_ts_ns, limit),
+            for (value,) in self._connection.execute(
+                f"SELECT e.{column} {source} AND {which} ORDER BY e.id LIMIT :limit",
+                {**values, "limit": limit},
             )
         ]
 
+    def count(self, ids: range) -> int:
+        """How many of these go, all of one block."""
+        source, values = self._among(ids)
+        return int(self._connection.execute(f"SELECT count(*) {source}", values).fetchone()[0])
+
+    def _among(self, ids: range) -> tuple[str, dict[str, int]]:
+        """FROM and WHERE of those that go: what `goes` says of each, said to the database."""
+        block = ids.start >> BLOCK_BITS
+        values = {"type": self.id, "first": ids.start, "end": ids.stop, "before": self.before_ns}
+        if self.past(block) == ALL:
+            return (
+                "FROM event e INDEXED BY event_type_id"
+                " WHERE e.type = :type AND e.id >= :first AND e.id < :end",
+                values,
+            )
+        sound_ns = self._stored.sound_ns
+        values |= {"sound": sound_ns[0], "sound_to": sound_ns[1], "late": LATE_MAX_NS}
+        values["to"] = self._stored.bounds(block)[1]
+        stored = "min(iif(b.stored_ns BETWEEN :sound AND :sound_to, b.stored_ns, :to), :to)"
+        return (
+            "FROM batch b INDEXED BY batch_first_event CROSS JOIN event e INDEXED BY event_type_id"  # noqa: S608 - no data in it
+            " ON e.type = :type AND e.id >= max(b.first_event, :first)"
+            " AND e.id < min(b.first_event + b.events, :end)"
+            " WHERE b.first_event < :end AND b.first_event >= (SELECT coalesce(max(first_event), 0)"
+            f" FROM batch WHERE first_event <= :first) AND ({stored} < :before OR"
+            f" ({stored} < :before + :late AND e.ts_ns < :before AND e.ts_ns >= {stored} - :late))",
+            values,
+        )
+
 
 def _prune_plain(
-    job: Job,
-    one: _Type,
-    block: int,
-    but_ts_ns: Sequence[int],
-    connection: Connection,
-    steps: Steps,
+    job: Job, one: _Type, block: int, but_ts_ns: Sequence[int], steps: Steps
 ) -> Iterator[None]:
-    within = _ids(block)
-    while ids := one.find(connection, "id", within, steps.events_max, but_ts_ns):
+    within = ids_of(block)
+    while ids := one.find("id", within, steps.events_max, but_ts_ns):
         job.add(one.name, len(ids))
         job.done = ids[-1]
         within = range(job.done + 1, within.stop)
@@ -114,15 +176,11 @@ def _prune_plain(
         yield
 
 
-def _ids(block: int) -> range:
-    return range(block << BLOCK_BITS, (block << BLOCK_BITS) + BLOCK_EVENTS)
-
-
 def _prune_users(
     job: Job, one: _Type, block: int, connection: Connection, steps: Steps
 ) -> Iterator[None]:
     """Of those who have such events in the block, all such events, also in later blocks."""
-    while users := dict.fromkeys(one.find(connection, "user", _ids(block), _USERS_PER_STEP)):
+    while users := dict.fromkeys(one.find("user", ids_of(block), _USERS_PER_STEP)):
         leaving: dict[Leaving, list[int]] = {}
         for user in users:
             user_leaves = Leaving(one.name, one.id, user, one.goes)

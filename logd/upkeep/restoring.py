@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from logd import anchors, forgotten, integrity, keyfile
+from logd import anchors, forgotten, integrity, keyfile, trail_clock
 from logd.batch import LOST_RESTORED, Batch
 from logd.chain import Head
+from logd.clock_check import Reading
 from logd.config import Config
 from logd.database import Connection, DatabaseError, change_key, connect, translate
 from logd.errors import CannotCreate, KeyFileError, NoDatabase
@@ -48,6 +49,7 @@ class Replaced:
     forgotten: dict[bytes, int] = field(default_factory=dict)
     copies: tuple[CopyRow, ...] = ()
     ahead: tuple[Stream, ...] = ()
+    clock: Reading | None = None  # the last reading of the clock that it believed
 
     def batch_max(self, kept: int) -> int | None:
         """The highest batch there ever was that goes, if all past `kept` does; None: unknown."""
@@ -190,6 +192,7 @@ def _look(config: Config, key: bytes, backup: Connection) -> Replaced:
             persons,
             tuple(copies),
             tuple(_ahead(connection, backup)),
+            trail_clock.load(connection),
         )
     except DatabaseError:
         return Replaced(there)  # damaged: what it held goes with it
@@ -254,6 +257,8 @@ def _say(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
             " WHERE NOT EXISTS (SELECT 1 FROM copy WHERE kind = ?1 AND place = ?4)",
             copies,
         )
+        if replaced.clock is not None:
+            trail_clock.save(connection, replaced.clock)
         losses = Batch(0, 0, loss_events_max=INT64_MAX)  # it is the database's own word
         for stream in replaced.ahead:
             _book(store, losses, stream)

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from logd import forgotten
+from logd.clock_check import JUMP_MIN_NS
 from logd.database import DatabaseError
-from logd.errors import NotYet
+from logd.errors import ClockRefused, NotYet
 from logd.store import Store
+from logd.trail_clock import TrailClock, refused
 from logd.upkeep import jobs
 from logd.upkeep.forgetting import clean, forget, known_again
 from logd.upkeep.jobs import Job
@@ -26,6 +28,7 @@ from logd.upkeep.removal import Steps
 STEP_S = 0.02
 RETRY_S = 5.0
 _NEVER_S = float("inf")
+_NO_MORE_PRUNED = "no event was pruned, or no more of them"
 # What values that the daemon never writes make of reading them.
 _CHANGED = (TypeError, ValueError, AttributeError, LookupError)
 
@@ -47,18 +50,19 @@ class Worker:
         self,
         store: Store,
         list_file: Path,
-        clock_ns: Callable[[], int] = time.time_ns,
+        clock: TrailClock | None = None,
         monotonic_s: Callable[[], float] = time.monotonic,
         meanwhile: Callable[[], bool] = lambda: True,
         may_take: MayTake = lambda _seconds: contextlib.nullcontext(),
     ) -> None:
         self._store = store
         self._list_file = list_file
-        self._clock_ns = clock_ns
+        self._clock = clock or TrailClock(store)
+        self._clock_ns = self._clock.now_ns
         self._monotonic_s = monotonic_s
         self._meanwhile = meanwhile
         self._may_take = may_take
-        self._steps = Steps(store, clock_ns)
+        self._steps = Steps(store, self._clock_ns)
         self._job: Job | None = None
         self._work: Iterator[float | None] | None = None
         self.due_s = _NEVER_S  # on the monotonic clock; never while there is nothing to do
@@ -85,6 +89,7 @@ class Worker:
     def look(self) -> None:
         """Whether there is something to do. What is only to be recorded waits for no other job."""
         try:
+            self._clock.look()
             job = jobs.next_open(self._store.connection)
             while job is not None and job.kind == jobs.RECORD:
                 self._finish(job, record=job.params)
@@ -111,6 +116,8 @@ class Worker:
         except (NotYet, DatabaseError) as problem:
             self._wait_for(problem)
             wait_s = RETRY_S
+        except ClockRefused as problem:
+            self._stop(problem)
         except _CHANGED as problem:
             self._give_up(problem)
         if self._job is None:
@@ -140,7 +147,12 @@ class Worker:
         elif job.kind == jobs.FORGET:
             yield from forget(job, store, self._steps, self._list_file)
         else:
-            yield from prune(job, store, self._steps)
+            start = self._clock.check(_NO_MORE_PRUNED)
+            if job.asked_ns > start.wall_ns + JUMP_MIN_NS:
+                raise refused(_NO_MORE_PRUNED, "the clock has gone back since this was asked for")
+            for _ in prune(job, store, self._steps):
+                yield None
+                self._clock.check_from(start, _NO_MORE_PRUNED)
             self._finish(job)
 
     def _finish(
@@ -174,6 +186,14 @@ class Worker:
     def _save(self, connection: Any) -> None:
         assert self._job is not None
         self._job.save(connection)
+
+    def _stop(self, problem: ClockRefused) -> None:
+        """What was done so far stays done; the next prune does the rest."""
+        assert self._job is not None
+        job, self._job, self._work = self._job, None, None
+        job.phase = jobs.STOPPED
+        _log.error("job %d, %s: stopped: %s", job.id, job.kind, problem)
+        self._finish(job, trouble=str(problem))
 
     def _give_up(self, problem: Exception) -> None:
         """Somebody has changed what is stored: no daemon will get over it."""

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from logd import database, forgotten, keyfile
+from logd.clock_check import Reading
 from logd.database import Connection, connect
+from logd.trail_clock import read
 from logd.upkeep import backup as backups
 from logd.upkeep.backup import DAY_NS, Backup, Keep, expired
 from logd.upkeep.copying import Interrupted, Stop
@@ -41,7 +43,7 @@ def make(instance: Instance, *arguments: str) -> dict[str, Any]:
 
 
 def make_at(instance: Instance, now_ns: int, directory: Path | None = None) -> Backup:
-    return backups.backup(instance.config, directory, None, now_ns, Stop(), silent)
+    return backups.backup(instance.config, directory, None, Reading(now_ns, "", 0), Stop(), silent)
 
 
 def test_a_backup_taken_under_load_is_whole_and_holds_all_that_was_on_the_disk(
@@ -209,7 +211,7 @@ def test_interrupted_it_leaves_nothing_behind(instance: Instance, at: str) -> No
     instance.stop()
     stop = Stop()
     with pytest.raises(Interrupted, match="SIGTERM"):
-        backups.backup(instance.config, None, None, time.time_ns(), stop, interrupting(stop, at))
+        backups.backup(instance.config, None, None, read(), stop, interrupting(stop, at))
     assert list(instance.config.backup_directory.iterdir()) == []
 
 
@@ -303,23 +305,41 @@ def test_the_new_one_stays_whatever_the_clock_says() -> None:
         assert NAMES[0] not in expired(NAMES, Path("activity.db"), NAMES[0], keep, 10**19)
 
 
+@pytest.mark.parametrize(
+    ("keep", "gone"),
+    [
+        (Keep(days=1), NAMES[:4]),
+        (Keep(days=1, least=4), NAMES[:2]),
+        (Keep(days=1, least=6), []),
+        (Keep(count=2), NAMES[:4]),
+    ],
+)
+def test_one_named_after_a_time_to_come_takes_no_others_place_and_stays(
+    keep: Keep, gone: list[str]
+) -> None:
+    """Made with a clock that was ahead, it would be the newest for years."""
+    names = [*NAMES, "activity-20280101T000000Z.db", "activity-20290101T000000Z.db"]
+    assert expired(names, Path("activity.db"), NAMES[5], keep, JAN_6_NS) == gone
+
+
 def test_old_ones_end_by_the_configuration_and_the_trail_knows(instance: Instance) -> None:
     instance.configure(backup_keep_days=2)
     instance.start()
     emit(instance, 5)
     place = instance.config.backup_directory
-    old = make_at(instance, time.time_ns() - 4 * DAY_NS)
+    old, newer = [make_at(instance, time.time_ns() - days * DAY_NS) for days in (5, 4)]
     (place / "notes.txt").write_text("mine")
-    (place / "activity-20200101T000000Z.db").mkdir()  # named so, and no backup
+    directory = backups.backup_name(instance.config.database, time.time_ns() - 3 * DAY_NS)
+    (place / directory).mkdir()  # named so, and no backup: it takes no place among the newest
     made = make(instance)
-    assert made["removed"] == [old.path.name]
+    assert made["removed"] == [old.path.name], "the newest two stay, however old"
     assert sorted(path.name for path in place.iterdir()) == sorted(
-        [Path(made["backup"]).name, "notes.txt", "activity-20200101T000000Z.db"]
+        [Path(made["backup"]).name, newer.path.name, "notes.txt", directory]
     )
     connection = opened(instance, instance.config.database)
-    rows = connection.execute("SELECT place FROM copy").fetchall()
+    rows = connection.execute("SELECT place FROM copy ORDER BY id").fetchall()
     connection.close()
-    assert rows == [(made["backup"],)]
+    assert rows == [(str(newer.path),), (made["backup"],)]
 
 
 def test_in_a_directory_one_names_nothing_is_removed_unless_asked(

@@ -19,6 +19,7 @@ from logd.checks.facts import Facts, File
 from logd.checks.findings import FAIL, OK, WARN, Finding, lines, worst
 from logd.checks.machine import Swap
 from logd.disk import Disk
+from logd.trail_clock import synchronised
 from tests.support import ROOT, Instance, check_sums, emitters
 
 NS = 10**9
@@ -58,6 +59,7 @@ GOOD = Facts(
     open_files=8192,
     core_bytes=0,
     synchronised=True,
+    clock_problem=None,
     outbox_kind="tmpfs",
     outbox_options=("rw", "noswap"),
     outbox_free_bytes=2**31,
@@ -158,6 +160,8 @@ IN_SHM = replace(GOOD, outboxes=file("/dev/shm/logd-990-ab", "directory", 0o700)
          "30 of this shell", "LimitNOFILE="),
         ("open files", replace(GOOD, open_files=-1), OK, "no limit", ""),
         ("core dumps", replace(GOOD, core_bytes=-1), WARN, "to a disk", "LimitCORE=0"),
+        ("clock", replace(GOOD, clock_problem="it says 2028"), FAIL, "2028: nothing is pruned",
+         "--yes"),
         ("clock", replace(GOOD, synchronised=False), WARN, "nobody keeps it right", "set-ntp"),
         ("clock", replace(GOOD, synchronised=None), WARN, "not known", "timedatectl"),
         ("clock", state(last_stored_ns=NOW_NS + 90 * NS), WARN,
@@ -290,9 +294,25 @@ def test_a_clock_is_kept_right_by_the_kernels_word(
             timex[40:44] = status.to_bytes(4, "little")
             return returned
 
-    assert machine.synchronised() in (True, False)
+    assert synchronised() in (True, False)
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: Library())
-    assert machine.synchronised() is right
+    assert synchronised(Path("/nowhere")) is right
+
+
+def test_where_a_sandbox_hides_the_kernels_word_timesyncds_file_tells(
+    monkeypatch: pytest.MonkeyPatch, directory: Path
+) -> None:
+    class Library:
+        def adjtimex(self, _timex: Any) -> int:
+            return -1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: Library())
+    timesync = directory / "timesync"
+    assert synchronised(timesync) is None, "another NTP daemon, or none"
+    timesync.mkdir()
+    assert synchronised(timesync) is False
+    (timesync / "synchronized").touch()
+    assert synchronised(timesync) is True
 
 
 # -- really --------------------------------------------------------------------------------------

@@ -148,6 +148,22 @@ def test_a_line_is_one_line() -> None:
     assert printable("\x9b\x07é") == r"\x9b\x07é"
 
 
+def test_a_time_that_does_not_fit_that_of_storing_is_marked_and_shown_with_it() -> None:
+    stored_ns = 1_800_000_000 * 10**9
+    forged = "(stored 2027-01-01) !"
+    row = {"id": 1, "stored_ns": stored_ns, "type": "x", "user": "7", "props": {"a": forged}}
+    claimed = {
+        stored_ns: False, stored_ns - 6 * 86_400 * 10**9: False,
+        stored_ns - 8 * 86_400 * 10**9: True, stored_ns + 2 * 86_400 * 10**9: True,
+        0: True, 2**63 - 1: True,
+    }  # fmt: skip
+    lines = {ts_ns: line({**row, "ts_ns": ts_ns}) for ts_ns in claimed}
+    for ts_ns, marked in claimed.items():
+        assert ("Z! x " in lines[ts_ns]) == marked
+        assert ("7             [stored 2027-01-15 08:00:00.000Z] a=" in lines[ts_ns]) == marked
+    assert len({text.index(" x ") for text in lines.values()}) == 1, "columns stay columns"
+
+
 HOSTILE = 'a\nb\rc\r\nd,"e";\x00\x1b[2J\x7f\x9b\x85\u2028\u2029é\U0001f600'
 
 

@@ -22,7 +22,7 @@ from logd.batch import Producer
 from logd.daemon import WORK_INTERVAL_MAX_S, Daemon
 from logd.errors import NotYet
 from logd.instance import status
-from logd.outboxes import OpenOutbox, Outboxes
+from logd.outboxes import TEMPORARY_AGE_MAX_S, OpenOutbox, Outboxes
 from logd.receiver import Receiver, bind
 from logd.store import Store
 from logd.upkeep.worker import STEP_S
@@ -41,7 +41,7 @@ from shared.outbox import (
     outbox_bytes,
     parse_header,
 )
-from shared.outbox_file import outbox_name
+from shared.outbox_file import TEMPORARY_PREFIX, outbox_name
 from shared.wire import pack_payload
 from tests.support import Instance, check_sums, emitters, until
 
@@ -254,6 +254,54 @@ def test_no_words_in_a_strangers_header_end_the_daemon_at_this_start_or_the_next
         finally:
             daemon.close()
         outbox.path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("age_s", [0, 10**8, -(10**8)], ids=["now", "3 years ahead", "1970"])
+def test_an_unfinished_outbox_is_removed_by_the_time_that_it_was_seen_and_no_clock(
+    directory: Path, age_s: int
+) -> None:
+    """Its time is the wall clock's, which may have been set since it was made."""
+    now_s = [0.0]
+    outboxes = Outboxes(directory, monotonic_s=lambda: now_s[0])
+    outboxes.attach()
+    file = directory / f"{TEMPORARY_PREFIX}just-begun"
+    file.touch()
+    moment_s = time.time() - age_s
+    os.utime(file, (moment_s, moment_s))
+    for now_s[0] in (0.0, 1.0, TEMPORARY_AGE_MAX_S):
+        assert list(outboxes.names()) == []
+        assert file.exists()
+    file.unlink()
+    now_s[0] += 1
+    list(outboxes.names())
+    file.touch()  # another of that name
+    for later_s in (1, TEMPORARY_AGE_MAX_S):
+        now_s[0] += later_s
+        list(outboxes.names())
+        assert file.exists()
+    now_s[0] += 1
+    list(outboxes.names())
+    assert not file.exists()
+    outboxes.close()
+
+
+def test_unfinished_outboxes_are_remembered_up_to_a_bound(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logd.outboxes.TEMPORARY_MAX", 3)
+    now_s = [0.0]
+    outboxes = Outboxes(directory, monotonic_s=lambda: now_s[0])
+    outboxes.attach()
+    for number in range(8):
+        (directory / f"{TEMPORARY_PREFIX}{number}").touch()
+    rounds = 0
+    while any(directory.iterdir()):
+        list(outboxes.names())
+        assert len(outboxes._temporary) <= 3
+        now_s[0] += TEMPORARY_AGE_MAX_S + 1
+        rounds += 1
+    assert rounds <= 8
+    outboxes.close()
 
 
 def test_out_of_descriptors_outboxes_wait_and_nothing_is_lost(instance: Instance) -> None:

@@ -27,14 +27,19 @@ TYPES = ("page_view", "page_view", "page_view", "login", "task_completed")
 
 
 def fill(instance: Instance, events: int, per_batch: int = 500) -> dict[str, int]:
-    """A hundred days of history, in a database without a daemon; how many events of each kind."""
+    """A hundred days of events, each stored as it was made, in a database without a daemon; how
+    many of each kind.
+    """
     key = keyfile.read(instance.config.key_file)
     store = Store(instance.config.database, key, 1, 100)
     producer = Producer(uid=4000, id=9, seed=producer_seed(9), ended=True)
     now_ns = time.time_ns()
     counts = dict.fromkeys(("old views", "anna", "mentions"), 0)
+    per_batch = max(1, min(per_batch, events // 20))  # the last is of this week
     for first in range(0, events, per_batch):
         batch = Batch(per_batch, 10**9)
+        age_days = 100 - 100 * min(events, first + per_batch) // events
+        made_ns = now_ns - age_days * DAY_NS - DAY_NS // 2
         for number in range(first, min(events, first + per_batch)):
             user = NAME if number % 10 == 3 else f"user-{number % 97}"
             props: dict[str, Any] = {"task": number % 7, "number": number}
@@ -43,16 +48,13 @@ def fill(instance: Instance, events: int, per_batch: int = 500) -> dict[str, int
             elif number % 50 == 7:
                 props["params"] = {"user": NAME}
             kind = TYPES[number % len(TYPES)]
-            age_days = 100 - 100 * number // events
             counts["old views"] += kind == "page_view" and age_days >= 50
             counts["anna"] += user == NAME
             counts["mentions"] += "params" in props
             producer.taken += 1
-            event = Event(
-                kind, now_ns - age_days * DAY_NS - DAY_NS // 2, user, msgpack.packb(props)
-            )
+            event = Event(kind, made_ns, user, msgpack.packb(props))
             batch.add(producer, producer.taken, event, 1)
-        store.commit(batch, now_ns)
+        store.commit(batch, made_ns)
         batch.settle()
     store.close()
     return counts

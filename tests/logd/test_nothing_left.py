@@ -16,6 +16,8 @@ from shared.wire import Event
 from tests import pages
 from tests.logd.test_removal import DAY_NS, KEY, TYPES, Trail
 
+pytestmark = pytest.mark.usefixtures("clocks_from_1970")
+
 NAME, VALUE = "anna-example-4711", "value-of-anna-0815"
 VALUES = [NAME.encode(), VALUE.encode()]
 

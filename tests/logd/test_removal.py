@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,20 @@ import pytest
 
 from logd import forgotten, mentions
 from logd.batch import Batch, Producer
+from logd.clock_check import Reading
 from logd.database import Connection
 from logd.errors import NotYet
+from logd.event_age import age_ns
 from logd.store import Store
+from logd.trail_clock import TrailClock
 from logd.upkeep import forgetting, jobs, pruning, removal, subjects, worker
 from logd.upkeep.jobs import FORGET, PRUNE, Job
 from logd.upkeep.worker import Worker
 from logd.verify import verify
 from shared.schema import OWN_TYPES, SUBJECTS
 from shared.wire import Event, producer_seed, unpack_props
+
+pytestmark = pytest.mark.usefixtures("clocks_from_1970")
 
 KEY = bytes(range(32))
 DAY_NS = 86_400 * 10**9
@@ -37,14 +43,17 @@ class Trail:
         self.rng = rng
         self.producers = [Producer(uid=1, id=n, seed=producer_seed(n)) for n in (1, 2)]
         self.stored: dict[int, Event] = {}
+        self.stored_ns: dict[int, int] = {}
         self.open()
 
     def open(self) -> None:
         self.store = Store(self.path, KEY, 1, 100)
         self.worker = self.new_worker()
 
-    def new_worker(self) -> Worker:
-        return Worker(self.store, self.list_file, clock_ns=lambda: 50 * DAY_NS)
+    def new_worker(self, monotonic_s: Callable[[], float] = time.monotonic) -> Worker:
+        reading = Reading(50 * DAY_NS, "this boot", 0)
+        clock = TrailClock(self.store, lambda: reading, lambda: reading.wall_ns)
+        return Worker(self.store, self.list_file, clock, monotonic_s)
 
     def event(self) -> Event:
         rng = self.rng
@@ -59,21 +68,28 @@ class Trail:
         ts_ns = rng.randrange(30) * DAY_NS + rng.randrange(5)
         return Event(rng.choice(TYPES), ts_ns, rng.choice(USERS), msgpack.packb(props))
 
-    def commit(self, events: list[Event]) -> None:
+    def commit(self, events: list[Event], stored_ns: int | None = None) -> None:
+        """Stores them at the time of the latest of them, or as said."""
+        if stored_ns is None:
+            stored_ns = max(event.ts_ns for event in events)
         batch = Batch(10**6, 10**9)
         first = self.store.next_event
         for event in events:
             producer = self.rng.choice(self.producers)
             producer.taken += 1
             batch.add(producer, producer.taken, event, 1)
-        self.store.commit(batch, 40 * DAY_NS)
+        self.store.commit(batch, stored_ns)
         batch.settle()
         self.stored |= dict(enumerate(events, start=first))
+        self.stored_ns |= dict.fromkeys(range(first, first + len(events)), stored_ns)
 
     def fill(self, events: int, per_batch: int = 30) -> None:
         while events > 0:
             count = min(events, self.rng.randrange(1, per_batch))
-            self.commit([self.event() for _ in range(count)])
+            stored_ns = self.rng.choice((None, self.rng.randrange(30) * DAY_NS))
+            if self.store.next_event == 1:
+                stored_ns = 0  # a block whose first was stored late is left for later
+            self.commit([self.event() for _ in range(count)], stored_ns)
             events -= count
 
     def ask(self, kind: str, **params: Any) -> int:
@@ -120,11 +136,12 @@ def trail(directory: Path, request: pytest.FixtureRequest) -> Iterator[Trail]:
     made.store.close()
 
 
-def kept(events: dict[int, Event], before: dict[str, int]) -> dict[int, Event]:
+def kept(trail: Trail, before: dict[str, int]) -> dict[int, Event]:
+    """What is to stay, of all that was stored so far."""
     return {
         event_id: event
-        for event_id, event in events.items()
-        if event.ts_ns >= before.get(event.type, 0)
+        for event_id, event in trail.stored.items()
+        if age_ns(event.ts_ns, trail.stored_ns[event_id]) >= before.get(event.type, 0)
     }
 
 
@@ -132,7 +149,7 @@ def test_a_prune_takes_the_old_events_of_its_types_and_nothing_else(trail: Trail
     trail.fill(600)
     before = {"page_view": 20 * DAY_NS, "quiz_submitted": 10 * DAY_NS}
     job = trail.finish(trail.ask(PRUNE, before=before))
-    assert trail.rows() == kept(trail.stored, before)
+    assert trail.rows() == kept(trail, before)
     gone = 600 - len(trail.rows())
     assert gone > 100
     assert sum(job.outcome.values()) == gone
@@ -185,9 +202,8 @@ def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_re
         if rng.random() < 0.5:
             kinds = rng.sample(TYPES, rng.randrange(1, 4))
             before = {kind: rng.randrange(32) * DAY_NS for kind in kinds}
-            events = dict(trail.stored)
+            gone = trail.stored.keys() - kept(trail, before).keys()
             trail.finish(trail.ask(PRUNE, before=before), disturb)
-            gone = events.keys() - kept(events, before).keys()
         else:
             user = rng.choice(USERS[:-1])
             assert user is not None
@@ -224,7 +240,7 @@ def test_a_batch_all_of_whose_events_are_gone_keeps_no_leaves(
 
 def test_an_event_redacted_twice_and_then_pruned_still_verifies(trail: Trail) -> None:
     props = {"users": ["1", "2", "5"]}
-    trail.commit([Event("report_read", 3, "4", msgpack.packb(props)), trail.event()])
+    trail.commit([Event("report_read", 3, "4", msgpack.packb(props)), trail.event()], 4)
     for user in ("1", "2"):
         trail.finish(trail.ask(FORGET, users=[user]))
         assert trail.findings() == []
@@ -268,7 +284,7 @@ def test_too_little_room_is_found_before_the_file_is_written_anew(
 def test_the_worker_rests_as_long_as_it_worked(trail: Trail) -> None:
     trail.fill(2000, per_batch=200)
     now_s = iter(range(10**6))
-    made = Worker(trail.store, trail.list_file, monotonic_s=lambda: next(now_s))
+    made = trail.new_worker(monotonic_s=lambda: next(now_s))
     assert made.due_s == float("inf")
     jobs.ask(trail.store.connection, PRUNE, {"before": dict.fromkeys(TYPES, 20 * DAY_NS)}, 1)
     made.look()

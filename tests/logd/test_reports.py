@@ -142,6 +142,22 @@ def test_each_event_carries_the_time_of_its_own_batch(trail: Trail) -> None:
     assert [row["stored_ns"] for row in rows] == [300, 300, 200, 200, 100, 100]
 
 
+@pytest.mark.parametrize("report", ["timeline", "events"])
+def test_an_event_whose_time_does_not_fit_that_of_its_storing_is_marked(
+    trail: Trail, report: str
+) -> None:
+    stored_ns = 100 * DAY_NS
+    batch = Batch(10, 1000)
+    for ts_ns in (0, 92 * DAY_NS, 93 * DAY_NS, stored_ns, 101 * DAY_NS, 102 * DAY_NS, 2**63 - 1):
+        trail.producer.taken += 1
+        event = Event("login", ts_ns, "1", b"\x80")
+        batch.add(trail.producer, trail.producer.taken, event, 1)
+    trail.store.commit(batch, stored_ns)
+    rows = trail.ask(report, user="1").rows
+    marks = [row["time_in_doubt"] for row in reversed(rows)]
+    assert marks == [True, True, False, False, False, True, True]
+
+
 def test_losses_are_listed_with_range_cause_and_time(trail: Trail) -> None:
     assert trail.ask("losses").rows == []
     batch = Batch(10, 1000)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from logd import forgotten, keyfile
+from logd.clock_check import Reading
 from logd.database import connect
 from logd.migrations import MIGRATIONS
 from logd.upkeep import backup as backups
@@ -251,7 +252,8 @@ def test_copies_that_were_made_since_the_backup_are_still_known(
     backed_up: tuple[Instance, Path],
 ) -> None:
     instance, backup = backed_up
-    later = backups.backup(instance.config, None, None, time.time_ns() + 10**10, Stop(), silent)
+    now = Reading(time.time_ns() + 10**10, "", 0)
+    later = backups.backup(instance.config, None, None, now, Stop(), silent)
     restore(instance, backup)
     with opened(instance.config.database, instance.config.key_file) as connection:
         rows = connection.execute("SELECT place, kind FROM copy").fetchall()

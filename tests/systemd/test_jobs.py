@@ -38,3 +38,49 @@ def test_a_stopped_target_stops_the_timers_too(box: Box) -> None:
             assert box.show(f"{job}.timer", "ActiveState") == "inactive"
     finally:
         box.run("systemctl start logd.target")
+
+
+# Nothing in the box can set its clock: the trail is told of another time instead, which to the
+# jobs is the same.
+SEEN = """
+import sys, time
+from logd import config, keyfile, trail_clock
+from logd.clock_check import Reading
+from logd.database import connect
+loaded = config.load("/etc/logd/logd.toml")
+connection = connect(loaded.database, keyfile.read_file(loaded.key_file))
+seen_ns = time.time_ns() + int(sys.argv[1]) * 86_400 * 10**9
+trail_clock.save(connection, Reading(seen_ns, "a boot before", 0))
+connection.close()
+"""
+
+
+@pytest.mark.parametrize("ahead_days", [730, -3650], ids=["two years ahead", "ten years behind"])
+def test_a_night_with_a_wrong_clock_removes_nothing_and_says_what_to_do(
+    box: Box, ahead_days: int
+) -> None:
+    toml = box.path("/etc/logd/logd.toml")
+    before = toml.read_text()
+    toml.write_text(before.replace("# retention.page_view", "retention.page_view"))
+    box.path("/run/test/seen.py").write_text(SEEN)
+    assert emit(box, 10)["accepted"] == 10
+    box.settle()
+    old = [f"/var/backups/logd/activity-2020010{day}T000000Z.db" for day in (1, 2, 3)]
+    try:
+        box.run(f"touch {' '.join(old)} && systemctl restart logd")
+        python = "/usr/local/lib/logd/bin/python"
+        box.run(f"{python} -I /run/test/seen.py {-ahead_days}")
+        for job, act in (("logd-backup", "older backup was removed"), ("logd-prune", "event was")):
+            assert box.try_to(f"systemctl start {job}").returncode != 0
+            assert box.show(job, "ExecMainStatus") == "75"
+            said = box.run(f"journalctl -u {job} -o cat -n 20")
+            assert f"no {act}" in said and "run this again with --yes" in said
+        box.run(f"ls {' '.join(old)}")
+        box.run("systemctl start logd-verify")
+        box.run("logd prune --yes")
+        for job in TIMERS:
+            box.run(f"systemctl start {job}")
+            assert box.show(job, "Result") == "success"
+    finally:
+        toml.write_text(before)
+        box.run(f"rm -f {' '.join(old)} && logd backup --yes && systemctl restart logd")

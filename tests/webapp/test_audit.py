@@ -61,6 +61,19 @@ def event_row(at: int, user: str | None = str(STUDENT), **props: Any) -> dict[st
     }
 
 
+def test_a_time_in_doubt_is_shown_with_that_of_storing(
+    auditor: Browser, reports: FakeReports
+) -> None:
+    doubtful = event_row(8) | {"ts_ns": 0, "time_in_doubt": True}
+    reports.rows("events", event_row(9) | {"time_in_doubt": False}, doubtful, event_row(7))
+    text = auditor.get("/audit/events").text
+    assert text.count("by the sender's clock; stored") == 1
+    assert "1970-01-01 00:00:00.000</time>" in text
+    assert (
+        text.count('<time datetime="2025-11-03T14:05:01.000Z">2025-11-03 14:05:01.000</time>') == 1
+    )
+
+
 def test_the_overview_shows_the_state_of_the_log(auditor: Browser, reports: FakeReports) -> None:
     reports.rows("summary", SUMMARY)
     reports.rows("event_types", {"type": "page_view", "events": 44_000})

@@ -144,6 +144,16 @@ def test_a_timeline_tells_events_as_sentences(teacher: Browser, reports: FakeRep
     assert "Newest" not in text
 
 
+def test_a_time_in_doubt_is_shown_with_that_of_storing(
+    teacher: Browser, reports: FakeReports
+) -> None:
+    doubtful = event_row(8, "login") | {"ts_ns": 0, "time_in_doubt": True}
+    reports.rows("timeline", event_row(9, "login"), doubtful)
+    text = teacher.get(f"/teacher/students/{STUDENT}").text
+    (shown,) = re.findall(r"<small>time by the sender's clock; stored (.*?)</small>", text)
+    assert "2026" in shown and "Thu 1 Jan 1970" in text
+
+
 def test_a_timeline_is_paged_by_key(teacher: Browser, reports: FakeReports) -> None:
     reports.rows("timeline", event_row(2, "login"))
     text = teacher.get(f"/teacher/students/{STUDENT}?before=3").text

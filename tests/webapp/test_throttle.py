@@ -108,3 +108,20 @@ def test_expired_hits_are_removed(
     clock.now_s += 61
     make().take("emil", "192.0.2.1")
     assert db.connection().execute("SELECT count(*) FROM login_hits").fetchone()[0] == 1
+
+
+@pytest.mark.parametrize("ahead_s", [2 * 365 * 86_400, 61])
+def test_attempts_booked_by_a_clock_that_was_ahead_lock_nobody_out(
+    make: Callable[[], LoginThrottle], clock: Clock, ahead_s: int
+) -> None:
+    """Nor the whole school's address, until that time has come."""
+    clock.now_s += ahead_s
+    for _ in range(3):
+        make().take("noor", "192.0.2.1")
+    for _ in range(5):
+        make().failed("192.0.2.1")
+    assert make().take("noor", "192.0.2.1") > 0
+    clock.now_s -= ahead_s
+    for _ in range(3):
+        assert make().take("noor", "192.0.2.1") == 0
+    assert 0 < make().take("noor", "192.0.2.1") <= 60

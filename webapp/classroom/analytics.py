@@ -82,6 +82,7 @@ class Event:
     producer: str
     sequence: int
     props: dict[str, Any]
+    time_in_doubt: bool = False  # its own time does not fit that of its storing
 
 
 @dataclass(frozen=True)
@@ -334,4 +335,5 @@ def _event(row: Row) -> Event:
         str(row["producer"]),
         row["sequence"],
         dict(row["props"]),
+        bool(row.get("time_in_doubt")),
     )

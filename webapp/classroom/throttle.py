@@ -23,6 +23,14 @@ from webapp.classroom.db import Database
 
 Clock = Callable[[], float]
 
+# A hit from further ahead was booked while the clock was wrong: it would lock its account, or a
+# whole school's address, until that time.
+_IN_WINDOW = "FROM login_hits WHERE key = ? AND at_s > ? AND at_s <= ?"
+
+
+def _window(key: str, now: float, expiry: int) -> tuple[str, float, float]:
+    return key, now - expiry, now + expiry
+
 
 class DatabaseStorage(Storage, MovingWindowSupport):
     """What `limits` counts with, as rows: one per hit, dropped once it has expired."""
@@ -82,7 +90,7 @@ class DatabaseStorage(Storage, MovingWindowSupport):
         with self._db.transaction() as connection:
             connection.execute("DELETE FROM login_hits WHERE expires_s <= ?", (now,))
             (hits,) = connection.execute(
-                "SELECT count(*) FROM login_hits WHERE key = ? AND at_s > ?", (key, now - expiry)
+                f"SELECT count(*) {_IN_WINDOW}", _window(key, now, expiry)
             ).fetchone()
             if hits + amount > limit:
                 return False
@@ -100,10 +108,7 @@ class DatabaseStorage(Storage, MovingWindowSupport):
         now = self._clock()
         oldest, hits = (
             self._db.connection()
-            .execute(
-                "SELECT min(at_s), count(*) FROM login_hits WHERE key = ? AND at_s > ?",
-                (key, now - expiry),
-            )
+            .execute(f"SELECT min(at_s), count(*) {_IN_WINDOW}", _window(key, now, expiry))
             .fetchone()
         )
         return (now if oldest is None else float(oldest)), int(hits)

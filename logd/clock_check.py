@@ -1,0 +1,111 @@
+"""Whether a reading of the wall clock may be believed, by what the trail has seen before (pure).
+
+A clock can be wrong by years after one boot: a dead battery, a virtual machine resumed from a
+snapshot, a bad time server. Whatever cannot be undone therefore asks here first. The trail keeps
+its last believed reading with the boot and the boot time (CLOCK_BOOTTIME, which nobody can set) at
+that moment; the next reading is believed if it is no further from that than a pause explains.
+
+A clock that is wrong by less than `STEP_MAX_NS` cannot be told from a machine that was off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+SECOND_NS = 10**9
+HOUR_NS = 3600 * SECOND_NS
+DAY_NS = 24 * HOUR_NS
+
+# How far ahead of the last reading a clock may be, beyond the time that is known to have passed:
+# a weekend, a week of maintenance. A longer pause is confirmed by a person, once, with --yes.
+STEP_MAX_NS = 7 * DAY_NS
+# How far behind it: a correction, or a hardware clock in local time.
+BACK_MAX_NS = DAY_NS
+# A running clock is not moved that much by keeping it right, only by setting it.
+JUMP_MIN_NS = HOUR_NS // 6
+# How long after a boot a clock that used to be synchronised is waited for. Bounded, because the
+# synchronisation may be gone for good, and no machine is to be refused for ever.
+SYNCHRONISED_AFTER_NS = HOUR_NS
+# 2025-01-01. This program is younger, so an earlier reading is wrong whatever the trail says.
+EARLIEST_NS = 1_735_689_600 * SECOND_NS
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The clocks at one moment. `synchronised` is None where that cannot be seen."""
+
+    wall_ns: int
+    boot_id: str
+    boottime_ns: int
+    synchronised: bool | None = None
+
+
+def earliest_now_ns(seen: Reading, now: Reading) -> int:
+    """The earliest moment that it can be, if `seen` was right: boot time is not set by anybody."""
+    if seen.boot_id != now.boot_id:
+        return seen.wall_ns + now.boottime_ns
+    return seen.wall_ns + max(0, now.boottime_ns - seen.boottime_ns)
+
+
+def implausible(seen: Reading | None, now: Reading) -> str | None:
+    """Why the wall clock cannot be believed; None if it can. `seen` is the last believed reading.
+
+    Not being synchronised is a reason only in the first hour after a boot, and only where the last
+    reading was synchronised. Elsewhere nothing follows from it: many containers, virtual machines
+    and closed networks never are, and a service's sandbox may hide it.
+    """
+    says = f"the clock says {_when(now.wall_ns)}"
+    if now.wall_ns < EARLIEST_NS:
+        return f"{says}, which is before this program was written"
+    if seen is None:
+        return None
+    last = f"the last time that the trail has seen, {_when(seen.wall_ns)}"
+    # Of another boot it is not known whether this machine is the same: its boot time tells nothing.
+    base_ns = earliest_now_ns(seen, now) if seen.boot_id == now.boot_id else seen.wall_ns
+    if now.wall_ns > base_ns + STEP_MAX_NS:
+        return f"{says}, {_span(now.wall_ns - base_ns)} ahead of {last}"
+    if now.wall_ns < seen.wall_ns - BACK_MAX_NS:
+        return f"{says}, {_span(seen.wall_ns - now.wall_ns)} behind {last}"
+    if (
+        now.synchronised is False
+        and seen.synchronised
+        and seen.boot_id != now.boot_id
+        and now.boottime_ns < SYNCHRONISED_AFTER_NS
+    ):
+        return f"{says}, and is not synchronised yet, as it was before this boot"
+    return None
+
+
+def stamp_ns(seen: Reading | None, now: Reading) -> int:
+    """The time to record: the wall clock's, or the earliest possible one if it is far behind that.
+
+    What is recorded with a time long past would be removed long before its time.
+    """
+    if seen is None or now.wall_ns >= seen.wall_ns - STEP_MAX_NS:
+        return now.wall_ns
+    return earliest_now_ns(seen, now)
+
+
+def jumped(start: Reading, now: Reading) -> str | None:
+    """How the wall clock was set between two readings of one boot; None if it was not."""
+    moved_ns = (now.wall_ns - start.wall_ns) - (now.boottime_ns - start.boottime_ns)
+    if abs(moved_ns) < JUMP_MIN_NS:
+        return None
+    way = "ahead" if moved_ns > 0 else "back"
+    return f"the clock was set {way} by {_span(abs(moved_ns))}, to {_when(now.wall_ns)}, meanwhile"
+
+
+def _when(ns: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(ns // SECOND_NS, UTC):%Y-%m-%d %H:%M}Z"
+    except (OverflowError, ValueError, OSError):
+        return f"{ns} ns since 1970"
+
+
+def _span(ns: int) -> str:
+    if ns >= 2 * 365 * DAY_NS:
+        return f"{ns / (365 * DAY_NS):,.1f} years"
+    if ns >= 2 * DAY_NS:
+        return f"{ns / DAY_NS:,.1f} days"
+    return f"{ns / HOUR_NS:,.1f} hours"
