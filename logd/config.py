@@ -46,6 +46,8 @@ query_socket_mode = "0600"
 # stop_timeout_s = 10             # the time a clean stop may take
 # gap_events_max = 1000000        # a jump in a producer's numbers past this is refused
 # quarantine_rows_max = 10000     # older rows give way; the counts stay
+# event_types_per_user_max = 500  # types that one user may introduce; further ones are refused
+# event_types_max = 5000          # the same for all users; known types stay open to everyone
 
 # Outboxes: how many are held open at once, of all users and of one; further ones wait. What they
 # take of memory is not logd's and not in its bound: past this, status and a line in the log say so.
@@ -54,7 +56,8 @@ query_socket_mode = "0600"
 # outboxes_bytes_max = 2147483648
 
 # The bound of logd's own memory, resident. A start with batch_events_max, batch_bytes_max,
-# outboxes_max and cache_bytes_max that cannot fit is refused. Reports have a process of their own.
+# outboxes_max, event_types_max and cache_bytes_max that cannot fit is refused. Reports have a
+# process of their own.
 # cache_bytes_max = 16777216      # pages of the database
 # memory_bytes_max = 134217728
 
@@ -82,6 +85,7 @@ PROGRAM_BYTES = 44 * MIB
 EVENT_BYTES = 1536
 EVENT_COPIES = 3
 OUTBOX_BYTES = 2048
+TYPE_BYTES = 320
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ class Config:
     stop_timeout_s: int = 10
     gap_events_max: int = 1_000_000
     quarantine_rows_max: int = 10_000
+    event_types_per_user_max: int = 500
+    event_types_max: int = 5000
     outboxes_max: int = 4000
     outboxes_per_user_max: int = 2000
     outboxes_bytes_max: int = 2 * 1024 * MIB
@@ -208,6 +214,7 @@ def memory_parts(config: Config) -> dict[str, int]:
         "batch_events_max": config.batch_events_max * EVENT_BYTES,
         "batch_bytes_max": config.batch_bytes_max * EVENT_COPIES,
         "outboxes_max": config.outboxes_max * OUTBOX_BYTES,
+        "event_types_max": config.event_types_max * TYPE_BYTES,
         "cache_bytes_max": config.cache_bytes_max,
     }
 
@@ -389,6 +396,8 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "stop_timeout_s": _whole(1, 600),
     "gap_events_max": _whole(0, 10**12),
     "quarantine_rows_max": _whole(0, 10_000_000),
+    "event_types_per_user_max": _whole(1, 1_000_000),
+    "event_types_max": _whole(1, 1_000_000),
     "outboxes_max": _whole(1, 1_000_000),
     "outboxes_per_user_max": _whole(1, 1_000_000),
     "outboxes_bytes_max": _whole(MIB, 2**60),

@@ -19,6 +19,7 @@ from logd import forgotten, keyfile, notify, status
 from logd.config import Config, query_gid
 from logd.daemon import Daemon
 from logd.errors import LogdError, SystemRefused
+from logd.event_types import TypeLimits
 from logd.instance import check_database
 from logd.lock import InstanceLock, instance_lock
 from logd.outboxes import Outboxes
@@ -76,6 +77,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         time.time_ns(),
         config.quarantine_rows_max,
         config.cache_bytes_max,
+        TypeLimits(config.event_types_max, config.event_types_per_user_max),
     )
     lock.note_database()
     outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)

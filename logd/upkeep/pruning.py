@@ -29,8 +29,8 @@ def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
     job.total = store.next_event - 1
     types = [
         _Type(name, type_id, before[name])
-        for name, type_id in connection.execute("SELECT name, id FROM event_type").fetchall()
-        if name in before
+        for name in before
+        for (type_id,) in connection.execute("SELECT id FROM event_type WHERE name = ?", (name,))
     ]
     newest_ns = max((one.before_ns for one in types), default=0)
     block = -1
