@@ -68,6 +68,7 @@ query_socket_mode = "0600"
 
 # How often the log says where the hash chain ends, for `logd verify --anchor`; 0: never.
 # anchor_interval_s = 60
+# anchor_file = "anchors"         # a file that each of these lines is added to as well; off
 
 # How long events of a type are kept, by their own time: h, d, w or y. `logd prune` removes what is
 # older; a type that is not named is kept for ever. (A table [retention] at the end does the same.)
@@ -122,6 +123,7 @@ class Config:
     memory_bytes_max: int = 128 * MIB
     backup_keep_days: int = 30
     anchor_interval_s: int = 60
+    anchor_file: Path | None = None
     retention: Mapping[str, int] = field(default_factory=dict)  # by type, in nanoseconds
 
     @property
@@ -178,6 +180,8 @@ def parse(text: str, file: Path) -> Config:
     if isinstance(values.get("metrics"), str):
         values["metrics"] = Path(os.path.normpath(folder / values["metrics"]))
         _check_socket(values["metrics"], file, _line_of(text, "metrics"))
+    if "anchor_file" in values:
+        values["anchor_file"] = Path(os.path.normpath(folder / values["anchor_file"]))
     if "outbox_directory" in values:
         values["outbox_directory"] = Path(os.path.normpath(folder / values["outbox_directory"]))
     else:
@@ -405,6 +409,7 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "memory_bytes_max": _whole(16 * MIB, 2**60),
     "backup_keep_days": _whole(0, 36_500),
     "anchor_interval_s": _whole(0, 86_400),
+    "anchor_file": _text,
     "retention": _retention,
 }
 assert {field.name for field in fields(Config)} == {"path", *_CHECKS}

@@ -16,6 +16,7 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from logd.config import Config
 from logd.database import DatabaseError, connect, is_interrupt, translate
 from logd.errors import EXIT_UNAVAILABLE, LogdError
 from logd.keyfile import read as read_key
+from logd.log_limit import LimitedLog
 from logd.migrations import check_not_newer
 from logd.reports import REPORTS, Parameters
 from shared.client import Client
@@ -61,6 +63,7 @@ class Reporter:
         self._allowed_uids = {os.geteuid(), 0, *config.query_uids}
         self._allowed_gid = configuration.query_gid(config)
         self._seats = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        self._limited_log, self._log_lock = LimitedLog(_log), threading.Lock()
         # Small: it keeps who read what, and only while the daemon is busy.
         self._client = Client(str(config.socket), outbox_bytes=1024 * 1024)
 
@@ -122,10 +125,19 @@ class Reporter:
                     "too_slow", f"stopped after {REPORT_TIMEOUT_S:.0f} s: narrow the question"
                 )
             problem = translate(error, self._config.database)
-            _log.warning("report %r: %s", request.get("report"), problem)
+            self._warn("report %r: %s", request.get("report"), problem, user=uid)
             return _refusal("database", str(problem))
         except LogdError as error:
             return _refusal("database", str(error))
+
+    def _warn(self, message: str, *args: object, user: int | None = None) -> None:
+        with self._log_lock:
+            self._limited_log.warning(time.monotonic(), message, *args, user=user)
+
+    def log_mistake(self, mistake: threading.ExceptHookArgs) -> None:
+        """What a request has made of a thread, in place of a traceback for each."""
+        trace = traceback.format_exception(mistake.exc_value) if mistake.exc_value else ()
+        self._warn("a mistake in logd itself ended an answer: %s", "".join(trace))
 
     def _answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
         if request.get("v") != QUERY_VERSION:
@@ -212,7 +224,9 @@ def main(config: Config, listener_fd: int) -> None:
             from logd import exporter  # its library, and memory for it, only where it is asked for
 
             stack.enter_context(exporter.serving(config))
-        Reporter(config, key).serve(listener, sys.stdin.fileno())
+        reporter = Reporter(config, key)
+        threading.excepthook = reporter.log_mistake
+        reporter.serve(listener, sys.stdin.fileno())
 
 
 def _run(listener_fd: str, config_file: str) -> None:

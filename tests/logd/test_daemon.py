@@ -38,11 +38,12 @@ from shared.outbox import (
     WORD_REFUSED,
     WORD_WRITTEN,
     OutboxWriter,
+    aligned,
     outbox_bytes,
     parse_header,
 )
 from shared.outbox_file import outbox_name
-from shared.wire import pack_payload
+from shared.wire import RECORD_HEAD, pack_payload
 from tests.support import Instance, check_sums, emitters, until
 
 PRODUCER = 5
@@ -51,17 +52,24 @@ PRODUCER = 5
 class Written:
     """An outbox file as a producer of another process leaves it; nobody holds its lock."""
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / outbox_name(os.getuid(), PRODUCER)
+    def __init__(self, directory: Path, producer_id: int = PRODUCER) -> None:
+        self.path = directory / outbox_name(os.getuid(), producer_id)
         self._buffer = bytearray(outbox_bytes(RING_BYTES_MIN))
-        self._writer = OutboxWriter(memoryview(self._buffer), PRODUCER, pid=1, now_ns=1)
-        self._packer = msgpack.Packer()
+        self._writer = OutboxWriter(memoryview(self._buffer), producer_id, pid=1, now_ns=1)
+        self._payload = pack_payload(msgpack.Packer(), "page_view", 1, None, None)
 
     def write(self, count: int) -> None:
         for _ in range(count):
-            assert self._writer.append(pack_payload(self._packer, "page_view", 1, None, None))
+            assert self._writer.append(self._payload)
         with open(self.path, "r+b" if self.path.exists() else "wb") as file:
             file.write(self._buffer)
+
+    def spoil(self, number: int) -> None:
+        """Changes a byte of that record, counted from 0; all are of the same size."""
+        size = aligned(RECORD_HEAD.size + len(self._payload))
+        with open(self.path, "r+b") as file:
+            file.seek(HEADER_BYTES + number * size + size - 8)
+            file.write(b"?" * 8)
 
     @property
     def confirmed(self) -> int:
@@ -323,6 +331,26 @@ def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
     state = instance.status()
     check_sums(state, attempted=3, accepted=3)
     assert (state["stored"], state["lost"], state["pending"]) == (0, 3, 0)
+
+
+def test_any_number_of_damaged_outboxes_makes_few_lines(
+    instance: Instance, daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is searched past, three times, and given up: a line for each would be 200."""
+    for producer_id in range(50):
+        outbox = Written(instance.config.outbox_directory, producer_id)
+        outbox.write(9)
+        for number in range(1, 9, 2):
+            outbox.spoil(number)
+    daemon.start()
+    for _ in range(20):
+        look(daemon)
+    state = instance.status()
+    check_sums(state, attempted=450, accepted=450)
+    assert state["lost"] > 0
+    assert state["quarantined"] == 50
+    lines = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert 1 <= len(lines) <= 5
 
 
 def test_an_outbox_that_could_not_be_seen_for_a_while_is_its_living_producers_again(
