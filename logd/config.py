@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import grp
-import hashlib
 import os
 import re
 import tomllib
@@ -16,6 +15,7 @@ from typing import Any
 from logd.errors import ConfigError
 from logd.retention import check_type, parse_period
 from shared.paths import PathTooLong, check_socket_path
+from shared.rendezvous import default_directory_in_use
 
 TEMPLATE = """\
 # logd: where things are, who may reach them, and how much is kept in hand.
@@ -185,7 +185,7 @@ def parse(text: str, file: Path) -> Config:
     if "outbox_directory" in values:
         values["outbox_directory"] = Path(os.path.normpath(folder / values["outbox_directory"]))
     else:
-        values["outbox_directory"] = default_outbox_directory(values["socket"])
+        values["outbox_directory"] = Path(default_directory_in_use(str(values["socket"])))
     config = Config(path=file, **values)
     _check_memory(config)
     return config
@@ -252,12 +252,6 @@ def is_default(name: str, value: object) -> bool:
     """Whether a setting has that value when it is not set."""
     defaults = {field.name: field.default for field in fields(Config)} | _PATHS
     return bool(_CHECKS[name](value) == defaults[name])
-
-
-def default_outbox_directory(socket: Path) -> Path:
-    """In memory, one for each user and instance."""
-    digest = hashlib.sha256(os.fsencode(os.path.realpath(socket))).hexdigest()[:16]
-    return Path(f"/dev/shm/logd-{os.geteuid()}-{digest}")  # noqa: S108 - memory is the point
 
 
 def _line_of(text: str, name: str) -> int | str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 import struct
@@ -35,11 +36,13 @@ from shared.rendezvous import (
     MODE_PRIVATE,
     MODE_SHARED,
     NoOutbox,
+    NotOurs,
     Rendezvous,
     current_boot_id,
+    default_directory,
+    default_directory_in_use,
     make_directory,
-    new_token,
-    read_token,
+    other_directory,
     rendezvous_path,
     write_rendezvous,
 )
@@ -49,6 +52,7 @@ TEMPORARY_AGE_MAX_S = 60.0
 # So many files of one user that are no outboxes are put into quarantine, and remembered.
 REFUSED_PER_USER_MAX = 1000
 _WORDS = struct.Struct("=QQQ")  # confirmed sequence and position, watched until
+_log = logging.getLogger("logd")
 _OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 
 
@@ -150,7 +154,9 @@ class Outboxes:
     def prepare(self, socket_path: str) -> None:
         """Makes the directory, keeps its token if it has one, and tells clients about it.
 
-        Raises CannotCreate when it is somebody else's, or would put plain text on a disk.
+        Where the name that follows from the socket's path is another user's, another one is taken.
+        Raises CannotCreate when a directory that was configured is another user's, or when it would
+        put plain text on a disk.
         """
         kind = filesystem_type(self.directory.parent)
         if kind not in ("tmpfs", "ramfs"):
@@ -159,15 +165,33 @@ class Outboxes:
                 f"{self.directory.parent} is {f'on {kind}' if kind else 'not there'}. "
                 "Set outbox_directory to a path on a tmpfs."
             )
-        token = read_token(str(self.directory)) or new_token()
         try:
-            make_directory(str(self.directory), token, self._mode)
+            token = self._make(socket_path)
             write_rendezvous(socket_path, Rendezvous(str(self.directory), token, current_boot_id()))
         except NoOutbox as error:
             raise CannotCreate(f"outboxes: {error}") from error
         except OSError as error:
             raise cannot_write(rendezvous_path(socket_path), error) from error
         self.attach()
+
+    def _make(self, socket_path: str) -> str:
+        """Makes the directory, under the first name that is free or ours; its token."""
+        names = [str(self.directory)]
+        if names[0] == default_directory_in_use(socket_path):
+            names += [default_directory(socket_path), other_directory(socket_path)]
+        problem: NotOurs | None = None
+        for name in dict.fromkeys(names):
+            try:
+                token = make_directory(name, None, self._mode)
+            except NotOurs as error:
+                problem = problem or error
+                continue
+            if problem is not None:
+                _log.warning("outboxes: %s. They are in %s instead, as clients know", problem, name)
+            self.directory = Path(name)
+            return token
+        assert problem is not None
+        raise problem
 
     def attach(self) -> None:
         """Opens the directory as it is. Raises OSError."""

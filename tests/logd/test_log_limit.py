@@ -18,6 +18,7 @@ LEFT_OUT = re.compile(r"\((\d+) more like this were not logged\)$")
 NOT_BY_INPUT = {
     "daemon": {"no inotify (%s): closed outboxes are found by looking"},
     "store": {"%s: another program reads or locks it: waiting"},
+    "outboxes": {"outboxes: %s. They are in %s instead, as clients know"},
     "reporter": {"%s"},
     "exporter": {"no metrics at %s: %s"},
     "rekeying": {
