@@ -139,6 +139,7 @@ class Delivery(Generic[AnOutbox]):
             return
         self._search_bytes_left = SEARCH_BYTES_MAX
         drained = self._drain(datagrams)
+        self._intake.trim(self._batch, keep=self._open)  # most of it may have made no batch
         self._book_ends()
         due = now_s >= self._look_due_s
         if due:
@@ -360,7 +361,6 @@ class Delivery(Generic[AnOutbox]):
         for outbox in self._given_up:
             self._outboxes.remove(outbox)  # which is how a living producer finds out
         self._given_up.clear()
-        self._intake.trim(keep=self._open)
 
     def _confirm(self, producer: Producer) -> None:
         outbox = self._open.get(producer)

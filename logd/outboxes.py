@@ -49,8 +49,12 @@ from shared.rendezvous import (
 from shared.wire import OtherVersion, WireError
 
 TEMPORARY_AGE_MAX_S = 60.0
-# So many files of one user that are no outboxes are put into quarantine, and remembered.
+# So many files of one user that are no outboxes are put into quarantine, and remembered. Past that
+# a file is only looked into, and past twice as many, or so many of all users, one that looks right
+# waits: whether it is would have to be remembered.
 REFUSED_PER_USER_MAX = 1000
+REFUSED_MAX = 10_000
+REFUSED_OF_ANY_USER = 16
 _WORDS = struct.Struct("=QQQ")  # confirmed sequence and position, watched until
 _log = logging.getLogger("logd")
 _OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
@@ -252,12 +256,18 @@ class Outboxes:
                 raise OtherVersion("other version", name)
             return None
         try:
-            if self._refused_of[identity.uid] >= REFUSED_PER_USER_MAX and name not in self._refused:
+            if name not in self._refused and (
+                self._refused_of[identity.uid] >= REFUSED_PER_USER_MAX
+                or not self._may_remember(identity.uid)
+            ):
                 # Looked into without a right to write, or our own closing would wake us for ever.
                 try:
                     os.close(self._open(name, uid, producer_id, os.O_RDONLY).fd)
                 except WireError:
                     return None
+                if not self._may_remember(identity.uid):
+                    problem = f"user {identity.uid} has too many files that are no outboxes"
+                    raise OSError(errno.EDQUOT, problem)
             return self._open(name, uid, producer_id, self._access)
         except WireError as error:
             error.uid = identity.uid
@@ -265,6 +275,11 @@ class Outboxes:
             if isinstance(error, OtherVersion):
                 self._newer.add(name)
             raise
+
+    def _may_remember(self, uid: int) -> bool:
+        own = self._refused_of[uid]
+        few = own < REFUSED_OF_ANY_USER or len(self._refused) < REFUSED_MAX
+        return few and own < 2 * REFUSED_PER_USER_MAX
 
     def _remember_refused(self, name: str, identity: _Identity) -> None:
         self._forget_refused(name)
@@ -275,6 +290,8 @@ class Outboxes:
         identity = self._refused.pop(name, None)
         if identity is not None:
             self._refused_of[identity.uid] -= 1
+            if not self._refused_of[identity.uid]:
+                del self._refused_of[identity.uid]
             self._newer.discard(name)
 
     def _open(self, name: str, uid: int, producer_id: int, access: int) -> OpenOutbox:

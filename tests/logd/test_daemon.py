@@ -7,6 +7,7 @@ import resource
 import socket
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,9 +59,10 @@ class Written:
         self._writer = OutboxWriter(memoryview(self._buffer), producer_id, pid=1, now_ns=1)
         self._payload = pack_payload(msgpack.Packer(), "page_view", 1, None, None)
 
-    def write(self, count: int) -> None:
+    def write(self, count: int, confirmed_position: int = 0) -> None:
         for _ in range(count):
             assert self._writer.append(self._payload)
+        self._writer._words[WORD_CONFIRMED_POSITION] |= confirmed_position
         with open(self.path, "r+b" if self.path.exists() else "wb") as file:
             file.write(self._buffer)
 
@@ -351,6 +353,60 @@ def test_any_number_of_damaged_outboxes_makes_few_lines(
     assert state["quarantined"] == 50
     lines = [record for record in caplog.records if record.levelname == "WARNING"]
     assert 1 <= len(lines) <= 5
+
+
+@pytest.mark.parametrize(
+    ("per_user", "in_all", "any_user", "most"), [(10, 1000, 16, 20), (1000, 30, 16, 30)]
+)
+def test_refused_outboxes_are_remembered_up_to_a_bound_and_the_others_wait(
+    instance: Instance,
+    daemon: Daemon,
+    monkeypatch: pytest.MonkeyPatch,
+    per_user: int,
+    in_all: int,
+    any_user: int,
+    most: int,
+) -> None:
+    """Their headers look right, so that only reading them shows what they are."""
+    monkeypatch.setattr("logd.outboxes.REFUSED_PER_USER_MAX", per_user)
+    monkeypatch.setattr("logd.outboxes.REFUSED_MAX", in_all)
+    monkeypatch.setattr("logd.outboxes.REFUSED_OF_ANY_USER", any_user)
+    spoiled = [Written(instance.config.outbox_directory, n) for n in range(100, 160)]
+    for outbox in spoiled:
+        outbox.write(1, confirmed_position=8)
+    good = Written(instance.config.outbox_directory, 7)
+    daemon.start()
+    good.write(3)
+    for _ in range(4):
+        look(daemon)
+    assert len(daemon._outboxes._refused) <= most
+    assert instance.status()["quarantined"] <= most
+    for outbox in spoiled:
+        outbox.path.unlink()
+    for _ in range(3):
+        look(daemon)
+    state = instance.status()
+    assert (state["stored"], state["lost"], state["pending"]) == (3, 0, 0)
+    assert not daemon._outboxes._refused
+    assert not daemon._outboxes._refused_of
+
+
+def test_the_status_reads_the_watermarks_of_outboxes_only(
+    instance: Instance, daemon: Daemon
+) -> None:
+    """Of all the producers that there ever were, it would take any amount of memory."""
+    daemon.start()
+    daemon._store.connection.execute(
+        "WITH RECURSIVE n (n) AS (SELECT 1000 UNION ALL SELECT n + 1 FROM n WHERE n < 51000)"
+        " INSERT INTO producer SELECT n, 5, printf('%016x', n), 1, 0, 1, '', 1, 1, 1 FROM n"
+    )
+    tracemalloc.start()
+    try:
+        status(instance.config)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1024 * 1024
 
 
 def test_an_outbox_that_could_not_be_seen_for_a_while_is_its_living_producers_again(
