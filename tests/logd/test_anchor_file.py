@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import stat
 from collections.abc import Iterator
@@ -68,10 +69,11 @@ def test_a_full_disk_is_an_error_and_the_next_anchor_is_whole(
     assert anchors_in(path) == [HEADS[2]]
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "directory", "socket", "device", "nowhere"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory", "socket", "terminal", "nowhere"])
 def test_what_is_no_file_is_refused_and_holds_nobody_up(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "anchors"
     (tmp_path / "precious").write_text("precious")
+    terminal = os.openpty() if kind == "terminal" else ()
     if kind == "link":
         path.symlink_to(tmp_path / "precious")
     elif kind == "pipe":
@@ -82,9 +84,12 @@ def test_what_is_no_file_is_refused_and_holds_nobody_up(tmp_path: Path, kind: st
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(str(path))
     else:
-        path = Path("/dev/null") if kind == "device" else tmp_path / "none" / "anchors"
+        path = Path(os.ttyname(terminal[1])) if terminal else tmp_path / "none" / "anchors"
     with pytest.raises(OSError, match=r"."):
         anchor_file.append(path, HEADS[1], NOW_NS)
+    assert not terminal or not select.select(terminal[:1], [], [], 0)[0]
+    for fd in terminal:
+        os.close(fd)
     assert (tmp_path / "precious").read_text() == "precious"
 
 
@@ -125,6 +130,9 @@ def test_an_anchor_that_cannot_be_added_is_logged_and_ends_nothing(
     def fail(_fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
+    daemon._store.record("trail_backed_up", {}, NOW_NS)
+    daemon._say_anchor(now=True)  # makes the file
+    daemon._store.record("trail_backed_up", {}, NOW_NS)
     with monkeypatch.context() as broken:
         broken.setattr(anchor_file.os, "fsync", fail)  # type: ignore[attr-defined] # os, as it has it
         daemon._say_anchor(now=True)
@@ -132,7 +140,7 @@ def test_an_anchor_that_cannot_be_added_is_logged_and_ends_nothing(
     assert line == f"{instance.directory / 'anchors'}: no anchor could be added: Input/output error"
     daemon._store.record("trail_backed_up", {}, NOW_NS)
     daemon._say_anchor(now=True)
-    assert anchors_in(instance.directory / "anchors")[-1].batch == 1
+    assert anchors_in(instance.directory / "anchors")[-1].batch == 3
 
 
 def test_the_setting_is_a_path_beside_the_configuration() -> None:

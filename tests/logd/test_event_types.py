@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlcipher3
 
-from logd.batch import Batch, Producer
+from logd.batch import PERSON_ERASED, Batch, Producer
 from logd.errors import NotYet
 from logd.event_types import NEVER_REFUSED, TypeLimits
 from logd.reports import REPORTS, Parameters
@@ -115,6 +115,19 @@ def test_all_users_together_have_a_limit_and_the_products_own_types_none(directo
     store = open_store(directory)  # what is never refused is not counted either
     put(store, producer_of(10), ["page_view", "t0_0"])
     assert stored(store)[-2:] == ["page_view", "t0_0"]
+    assert verify(store.connection).findings == []
+    store.close()
+
+
+def test_a_type_of_logds_own_that_is_known_is_not_made_twice(directory: Path) -> None:
+    """Late events of a forgotten person bring it into a batch that has a new type as well."""
+    store, producer = open_store(directory), producer_of(1000)
+    store.forgotten.add({store.forgotten.token("7"): 10})
+    put(store, producer, ["a", "b"])
+    put(store, producer, ["a", "c"])
+    rows = store.connection.execute("SELECT id, name FROM event_type ORDER BY id").fetchall()
+    assert rows == [(1, "a"), (2, "b"), (3, PERSON_ERASED), (4, "c")]
+    assert stored(store) == [PERSON_ERASED] * 2
     assert verify(store.connection).findings == []
     store.close()
 

@@ -201,10 +201,11 @@ def test_a_producer_in_the_batch_at_hand_is_not_forgotten() -> None:
     """Introduced again, it would be stored as two."""
     intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
     batch, other = batch_of(), batch_of()
-    farewell = encode_farewell(1, 0, {"malformed": 1})
-    intake.datagram(farewell, UID, 5, batch)
+    for number in range(10, 7000):
+        intake.producer(UID, number)
+    intake.datagram(encode_farewell(1, 0, {"malformed": 1}), UID, 5, batch)
     (first,) = batch.producers
-    for number in range(10, 25_010):
+    for number in range(7000, 25_000):
         intake.producer(UID, number)
         intake.trim(batch)
     assert intake.producer(UID, 1) is first

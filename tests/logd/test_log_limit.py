@@ -58,12 +58,13 @@ def test_any_number_of_users_makes_few_lines_and_every_one_is_counted(
     calls = 0
     for turn in range(3):
         for user in range(5000):
-            log.warning(turn * INTERVAL_S, "damaged", user=user)
-            calls += 1
+            for _ in range(1 + (user < USERS_MAX)):
+                log.warning(turn * INTERVAL_S, "damaged", user=turn * 10_000 + user)
+                calls += 1
         assert len(caplog.messages) <= (turn + 1) * (USERS_MAX + 1)
         assert sum(map(len, log._kinds.values())) <= USERS_MAX + 1
     for user in range(USERS_MAX + 1):  # whoever has a place, and the shared one
-        log.warning(4 * INTERVAL_S, "damaged", user=10_000 + user)
+        log.warning(4 * INTERVAL_S, "damaged", user=100_000 + user)
         calls += 1
     left_out = sum(int(found[1]) for found in map(LEFT_OUT.search, caplog.messages) if found)
     assert len(caplog.messages) + left_out == calls
