@@ -187,6 +187,7 @@ def parse(text: str, file: Path) -> Config:
     else:
         values["outbox_directory"] = Path(default_directory_in_use(str(values["socket"])))
     config = Config(path=file, **values)
+    _check_anchor_file(config, text)
     _check_memory(config)
     return config
 
@@ -232,6 +233,17 @@ def _check_memory(config: Config) -> None:
             f"{config.path}: memory_bytes_max = {config.memory_bytes_max} is too little: up to "
             f"{needed} bytes may be needed. In MiB: {shown}. Raise it, or lower one of these."
         )
+
+
+def _check_anchor_file(config: Config, text: str) -> None:
+    """What is added to it must not end up in a file of another use."""
+    path, database = config.anchor_file, config.database
+    others = {config.path, config.key_file, config.socket, config.query_socket, config.metrics}
+    # The database's own files begin with its name.
+    beside = path and path.parent == database.parent and path.name.startswith(database.name)
+    if path is not None and (path in others or beside):
+        where = f"{config.path}, line {_line_of(text, 'anchor_file')}"
+        raise ConfigError(f"{where}: anchor_file = {_shown(str(path))}: is a file of another use")
 
 
 def names() -> tuple[str, ...]:

@@ -136,8 +136,9 @@ class Reporter:
 
     def log_mistake(self, mistake: threading.ExceptHookArgs) -> None:
         """What a request has made of a thread, in place of a traceback for each."""
-        trace = traceback.format_exception(mistake.exc_value) if mistake.exc_value else ()
-        self._warn("a mistake in logd itself ended an answer: %s", "".join(trace))
+        if mistake.exc_value is not None:
+            trace = "".join(traceback.format_exception(mistake.exc_value))
+            self._warn("a mistake in logd itself ended an answer: %s", trace)
 
     def _answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
         if request.get("v") != QUERY_VERSION:

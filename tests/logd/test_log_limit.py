@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import logging
 import re
+import threading
 
 import pytest
 
 from logd.log_limit import INTERVAL_S, KINDS_MAX, USERS_MAX, LimitedLog
-from tests.support import ROOT
+from logd.reporter import Reporter
+from tests.support import ROOT, Instance
 
 LEFT_OUT = re.compile(r"\((\d+) more like this were not logged\)$")
 
@@ -74,6 +76,19 @@ def test_any_number_of_kinds_takes_bounded_memory(log: LimitedLog) -> None:
     for n in range(1000):
         log.warning(0.0, f"kind {n}")
     assert len(log._kinds) <= KINDS_MAX + 1
+
+
+def test_a_mistake_in_an_answer_is_logged_at_the_same_rate(
+    instance: Instance, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever may ask for reports can ask for the one that fails over and over."""
+    reporter = Reporter(instance.config, bytes(32))
+    error = ValueError("injected")
+    for _ in range(5):
+        reporter.log_mistake(threading.ExceptHookArgs((ValueError, error, None, None)))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "ValueError: injected" in caplog.messages[0]
+    reporter._client.close()
 
 
 def test_whatever_input_can_cause_goes_through_the_limit() -> None:
