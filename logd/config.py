@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import grp
-import hashlib
 import os
 import re
 import tomllib
@@ -16,6 +15,7 @@ from typing import Any
 from logd.errors import ConfigError
 from logd.retention import check_type, parse_period
 from shared.paths import PathTooLong, check_socket_path
+from shared.rendezvous import default_directory_in_use
 
 TEMPLATE = """\
 # logd: where things are, who may reach them, and how much is kept in hand.
@@ -46,6 +46,8 @@ query_socket_mode = "0600"
 # stop_timeout_s = 10             # the time a clean stop may take
 # gap_events_max = 1000000        # a jump in a producer's numbers past this is refused
 # quarantine_rows_max = 10000     # older rows give way; the counts stay
+# event_types_per_user_max = 500  # types that one user may introduce; further ones are refused
+# event_types_max = 5000          # the same for all users; known types stay open to everyone
 
 # Outboxes: how many are held open at once, of all users and of one; further ones wait. What they
 # take of memory is not logd's and not in its bound: past this, status and a line in the log say so.
@@ -54,7 +56,8 @@ query_socket_mode = "0600"
 # outboxes_bytes_max = 2147483648
 
 # The bound of logd's own memory, resident. A start with batch_events_max, batch_bytes_max,
-# outboxes_max and cache_bytes_max that cannot fit is refused. Reports have a process of their own.
+# outboxes_max, event_types_max and cache_bytes_max that cannot fit is refused. Reports have a
+# process of their own.
 # cache_bytes_max = 16777216      # pages of the database
 # memory_bytes_max = 134217728
 
@@ -66,6 +69,7 @@ query_socket_mode = "0600"
 
 # How often the log says where the hash chain ends, for `logd verify --anchor`; 0: never.
 # anchor_interval_s = 60
+# anchor_file = "anchors"         # a file that each of these lines is added to as well; off
 
 # How long events of a type are kept: h, d, w or y. `logd prune` removes what is older; a type that
 # is not named is kept for ever. An event ages by its own time; or by that of its storing, if its
@@ -85,6 +89,7 @@ PROGRAM_BYTES = 44 * MIB
 EVENT_BYTES = 1536
 EVENT_COPIES = 3
 OUTBOX_BYTES = 2048
+TYPE_BYTES = 320
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ class Config:
     stop_timeout_s: int = 10
     gap_events_max: int = 1_000_000
     quarantine_rows_max: int = 10_000
+    event_types_per_user_max: int = 500
+    event_types_max: int = 5000
     outboxes_max: int = 4000
     outboxes_per_user_max: int = 2000
     outboxes_bytes_max: int = 2 * 1024 * MIB
@@ -120,6 +127,7 @@ class Config:
     backup_keep_days: int = 30
     backup_keep_min: int = 2
     anchor_interval_s: int = 60
+    anchor_file: Path | None = None
     retention: Mapping[str, int] = field(default_factory=dict)  # by type, in nanoseconds
 
     @property
@@ -176,11 +184,14 @@ def parse(text: str, file: Path) -> Config:
     if isinstance(values.get("metrics"), str):
         values["metrics"] = Path(os.path.normpath(folder / values["metrics"]))
         _check_socket(values["metrics"], file, _line_of(text, "metrics"))
+    if "anchor_file" in values:
+        values["anchor_file"] = Path(os.path.normpath(folder / values["anchor_file"]))
     if "outbox_directory" in values:
         values["outbox_directory"] = Path(os.path.normpath(folder / values["outbox_directory"]))
     else:
-        values["outbox_directory"] = default_outbox_directory(values["socket"])
+        values["outbox_directory"] = Path(default_directory_in_use(str(values["socket"])))
     config = Config(path=file, **values)
+    _check_anchor_file(config, text)
     _check_memory(config)
     return config
 
@@ -212,6 +223,7 @@ def memory_parts(config: Config) -> dict[str, int]:
         "batch_events_max": config.batch_events_max * EVENT_BYTES,
         "batch_bytes_max": config.batch_bytes_max * EVENT_COPIES,
         "outboxes_max": config.outboxes_max * OUTBOX_BYTES,
+        "event_types_max": config.event_types_max * TYPE_BYTES,
         "cache_bytes_max": config.cache_bytes_max,
     }
 
@@ -225,6 +237,17 @@ def _check_memory(config: Config) -> None:
             f"{config.path}: memory_bytes_max = {config.memory_bytes_max} is too little: up to "
             f"{needed} bytes may be needed. In MiB: {shown}. Raise it, or lower one of these."
         )
+
+
+def _check_anchor_file(config: Config, text: str) -> None:
+    """What is added to it must not end up in a file of another use."""
+    path, database = config.anchor_file, config.database
+    others = {config.path, config.key_file, config.socket, config.query_socket, config.metrics}
+    # The database's own files begin with its name.
+    beside = path and path.parent == database.parent and path.name.startswith(database.name)
+    if path is not None and (path in others or beside):
+        where = f"{config.path}, line {_line_of(text, 'anchor_file')}"
+        raise ConfigError(f"{where}: anchor_file = {_shown(str(path))}: is a file of another use")
 
 
 def names() -> tuple[str, ...]:
@@ -245,12 +268,6 @@ def is_default(name: str, value: object) -> bool:
     """Whether a setting has that value when it is not set."""
     defaults = {field.name: field.default for field in fields(Config)} | _PATHS
     return bool(_CHECKS[name](value) == defaults[name])
-
-
-def default_outbox_directory(socket: Path) -> Path:
-    """In memory, one for each user and instance."""
-    digest = hashlib.sha256(os.fsencode(os.path.realpath(socket))).hexdigest()[:16]
-    return Path(f"/dev/shm/logd-{os.geteuid()}-{digest}")  # noqa: S108 - memory is the point
 
 
 def _line_of(text: str, name: str) -> int | str:
@@ -393,6 +410,8 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "stop_timeout_s": _whole(1, 600),
     "gap_events_max": _whole(0, 10**12),
     "quarantine_rows_max": _whole(0, 10_000_000),
+    "event_types_per_user_max": _whole(1, 1_000_000),
+    "event_types_max": _whole(1, 1_000_000),
     "outboxes_max": _whole(1, 1_000_000),
     "outboxes_per_user_max": _whole(1, 1_000_000),
     "outboxes_bytes_max": _whole(MIB, 2**60),
@@ -401,6 +420,7 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "backup_keep_days": _whole(0, 36_500),
     "backup_keep_min": _whole(2, 1_000_000),
     "anchor_interval_s": _whole(0, 86_400),
+    "anchor_file": _text,
     "retention": _retention,
 }
 assert {field.name for field in fields(Config)} == {"path", *_CHECKS}

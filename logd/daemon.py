@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from logd import anchors
+from logd import anchor_file, anchors
 from logd.config import Config
 from logd.database import file_bytes, wal_path
 from logd.delivery import Delivery
@@ -153,7 +153,7 @@ class Daemon(Delivery[OpenOutbox]):
             self._say(
                 "outboxes take %d bytes of memory, outboxes_bytes_max is %d; most of it, %d bytes "
                 "in %d files, is of user %d",
-                total, self._config.outboxes_bytes_max, size, files, uid,
+                total, self._config.outboxes_bytes_max, size, files, uid, user=uid,
             )  # fmt: skip
 
     def _work(self) -> None:
@@ -176,8 +176,15 @@ class Daemon(Delivery[OpenOutbox]):
     def _say_anchor(self, *, now: bool = False) -> None:
         """Where the chain ends, for who keeps our log: the key of the database changes it not."""
         head = self._anchors.next(self._store.head, time.monotonic(), now=now)
-        if head is not None:
-            _log.info(anchors.line(head))
+        if head is None:
+            return
+        _log.info(anchors.line(head))
+        path = self._config.anchor_file
+        if path is not None:
+            try:
+                anchor_file.append(path, head, self._clock_ns())
+            except OSError as error:
+                self._say("%s: no anchor could be added: %s", path, error.strerror)
 
     def _wait(self, timeout_s: float | None) -> None:
         if self._more:

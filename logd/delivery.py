@@ -17,6 +17,7 @@ from logd.errors import NotYet
 from logd.fairness import Files, Waiting, in_turn
 from logd.figures import Meter
 from logd.intake import Intake
+from logd.log_limit import LimitedLog
 from logd.ports import AnOutbox, Directory, Trail
 from logd.repair import align, read_on, resynchronise
 from logd.watch import Watch
@@ -33,7 +34,6 @@ DATAGRAMS_PART = 4
 # So many names of a listing are looked at in a turn, and so much of damaged rings is searched.
 DISCOVER_FILES_MAX = 1000
 SEARCH_BYTES_MAX = 8 * 1024 * 1024
-LOG_INTERVAL_S = 30.0
 
 _log = logging.getLogger("logd")
 
@@ -83,7 +83,7 @@ class Delivery(Generic[AnOutbox]):
         self._more = False  # something was left unread for want of room in the batch
         self._stalled: NotYet | None = None
         self._now_s = 0.0
-        self._logged_at_s: dict[str, float] = {}
+        self._limited_log = LimitedLog(_log)
 
     # -- one turn --------------------------------------------------------------------------------
 
@@ -139,6 +139,7 @@ class Delivery(Generic[AnOutbox]):
             return
         self._search_bytes_left = SEARCH_BYTES_MAX
         drained = self._drain(datagrams)
+        self._intake.trim(self._batch, keep=self._open)  # most of it may have made no batch
         self._book_ends()
         due = now_s >= self._look_due_s
         if due:
@@ -214,7 +215,7 @@ class Delivery(Generic[AnOutbox]):
     def _wait_for_room(self, name: str, uid: int) -> None:
         self._say(
             "%s: waits, since %d outboxes of user %d are open already",
-            name, self._files.held(uid), uid,
+            name, self._files.held(uid), uid, user=uid,
         )  # fmt: skip
 
     def _introduce(self, uid: int, producer_id: int) -> Producer:
@@ -240,18 +241,19 @@ class Delivery(Generic[AnOutbox]):
             align(producer, outbox.header, outbox.read_at, self._batch)
         except OtherVersion as error:
             producer.has_outbox = True  # what is missing lies there, so a gap is no loss
-            self._say("%s: %s: left for a daemon that can read it", name, error)
+            uid = producer.uid if error.uid is None else error.uid
+            self._say("%s: %s: left for a daemon that can read it", name, error, user=uid)
         except WireError as error:
             if outbox is not None:
                 self._outboxes.refuse(outbox)
             uid = producer.uid if error.uid is None else error.uid  # not of the name, which may lie
             pid = producer.pid if uid == producer.uid else 0
             self._batch.refuse(uid, pid, f"outbox: {error}", name.encode())
-            self._say("%s: refused as an outbox: %s", name, error)
+            self._say("%s: refused as an outbox: %s", name, error, user=uid)
         except OSError as error:
             # Out of descriptors, say. It is there, so a gap is no loss: tried again at each look.
             producer.has_outbox = producer.behind = True
-            self._say("%s: cannot be opened now: %s", name, error.strerror)
+            self._say("%s: cannot be opened now: %s", name, error.strerror, user=producer.uid)
         else:
             producer.has_outbox = producer.behind = True
             # Whatever was booked while the file was not to be seen: its lock decides again.
@@ -304,7 +306,7 @@ class Delivery(Generic[AnOutbox]):
         damage = read_on(producer, header, outbox.read_at, self._batch, self._intake, room)
         if damage is not None and self._search_bytes_left > 0:
             self._search_bytes_left -= header.ring_bytes
-            _log.warning("%s: %s", outbox.name, damage)
+            self._say("%s: %s", outbox.name, damage, user=producer.uid)
             outbox.scans_left -= 1
             if outbox.scans_left >= 0:
                 resynchronise(producer, header, outbox.read_at, header.written, self._batch)
@@ -320,7 +322,7 @@ class Delivery(Generic[AnOutbox]):
 
     def _give_up(self, producer: Producer, outbox: AnOutbox, reason: str) -> None:
         """The rest of this outbox cannot be read; its producer goes on without one."""
-        _log.warning("%s: given up: %s", outbox.name, reason)
+        self._say("%s: given up: %s", outbox.name, reason, user=producer.uid)
         header = outbox.header
         if header.written > producer.taken:
             waiting = header.written - producer.taken
@@ -342,13 +344,11 @@ class Delivery(Generic[AnOutbox]):
         try:
             self._store.commit(batch, self._clock_ns())
         except NotYet as problem:
-            if self._stalled is None:
-                self._logged_at_s.clear()
             self._stalled = problem
             self._say("%s Trying again every second.", problem)
             return
         if self._stalled is not None:
-            _log.warning("stored again after: %s", self._stalled)
+            self._say("stored again after: %s", self._stalled)
             self._stalled = None
         lost = sum(loss.events or 0 for loss in batch.losses)
         self._meter.committed(len(batch.events), lost, self._monotonic_s() - began_s)
@@ -361,7 +361,6 @@ class Delivery(Generic[AnOutbox]):
         for outbox in self._given_up:
             self._outboxes.remove(outbox)  # which is how a living producer finds out
         self._given_up.clear()
-        self._intake.trim(keep=self._open)
 
     def _confirm(self, producer: Producer) -> None:
         outbox = self._open.get(producer)
@@ -387,8 +386,6 @@ class Delivery(Generic[AnOutbox]):
         config = self._config
         return Batch(config.batch_events_max, config.batch_bytes_max, config.gap_events_max)
 
-    def _say(self, message: str, *args: object) -> None:
-        """Logs at a bounded rate: what goes on being wrong is not said a thousand times."""
-        if self._now_s - self._logged_at_s.get(message, -LOG_INTERVAL_S) >= LOG_INTERVAL_S:
-            self._logged_at_s[message] = self._now_s
-            _log.warning(message, *args)
+    def _say(self, message: str, *args: object, user: int | None = None) -> None:
+        """Logs at a bounded rate for each message, and for each user who can cause it."""
+        self._limited_log.warning(self._now_s, message, *args, user=user)

@@ -127,10 +127,13 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
         try:
             connection.execute("BEGIN")
             totals = summary(connection, Parameters({})).rows[0]
+            # Of the outboxes that are there: clients may have made any number of producers.
             watermarks = {
-                (uid, int(key, 16)): watermark
-                for uid, key, watermark in connection.execute(
-                    "SELECT uid, key, watermark FROM producer"
+                (uid, producer_id): watermark
+                for uid, producer_id in headers
+                for (watermark,) in connection.execute(
+                    "SELECT watermark FROM producer WHERE uid = ? AND key = ?",
+                    (uid, f"{producer_id:016x}"),
                 )
             }
             (refused,) = connection.execute(

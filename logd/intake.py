@@ -5,7 +5,7 @@ Pure: bytes in, batch out. `introduce` brings in what is known of a producer at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
 from shared.outbox import REFUSAL_CAUSES, REFUSALS_MAX, aligned
@@ -55,16 +55,21 @@ class Intake:
         if self._uid_of_outbox.get(producer.id) == producer.uid:
             del self._uid_of_outbox[producer.id]
 
-    def trim(self, keep: Container[Producer] = ()) -> None:
-        """Forgets idle producers past a bound; for when the batch at hand is empty.
+    def trim(self, batch: Batch, keep: Collection[Producer] = ()) -> None:
+        """Forgets idle producers past a bound, but those in the batch at hand.
 
-        Strangers may invent producers without end; what is on disk can be introduced again. Those
-        to `keep` are the ones whose outbox is held open.
+        Strangers may invent producers without end, or repeat what ended ones have sent; what is on
+        disk can be introduced again. Those to `keep` are the ones whose outbox is held open.
         """
-        if len(self.producers) < PRODUCERS_MAX:
+        if len(self.producers) < PRODUCERS_MAX + len(keep):
             return
-        idle = [p for p in self.producers.values() if p.taken == p.stored and p not in keep]
-        for producer in idle[: PRODUCERS_MAX // 2]:
+        busy = batch.producers
+        idle = [
+            p
+            for p in self.producers.values()
+            if p.taken == p.stored and p not in busy and p not in keep
+        ]
+        for producer in idle[PRODUCERS_MAX // 2 :]:
             self.forget(producer)
 
     def datagram(self, data: bytes, uid: int, pid: int, batch: Batch) -> None:
@@ -166,6 +171,10 @@ class Intake:
         missing = last - producer.taken
         if missing > self._gap_events_max:
             batch.refuse(producer.uid, producer.pid, f"farewell claims {missing} events", b"")
+            return
+        if not (last or refused or producer.row or producer in batch.producers):
+            producer.ended = True
+            self.forget(producer)  # nothing came of it: not even a row
             return
         if missing > 0:
             batch.lose(producer, producer.taken + 1, last, LOST_NOT_RECEIVED)

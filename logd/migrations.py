@@ -223,6 +223,15 @@ MIGRATIONS: list[tuple[str, str]] = [
         );
         """,
     ),
+    (
+        "who introduced a type",
+        """
+        ALTER TABLE event_type ADD COLUMN uid INTEGER;  -- NULL: its events were gone by then
+        UPDATE event_type SET uid =
+            (SELECT p.uid FROM event e JOIN producer p ON p.id = e.producer
+             WHERE e.type = event_type.id ORDER BY e.id LIMIT 1);
+        """,
+    ),
 ]
 
 

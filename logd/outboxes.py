@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 import struct
@@ -36,10 +37,12 @@ from shared.rendezvous import (
     MODE_PRIVATE,
     MODE_SHARED,
     NoOutbox,
+    NotOurs,
     Rendezvous,
+    default_directory,
+    default_directory_in_use,
     make_directory,
-    new_token,
-    read_token,
+    other_directory,
     rendezvous_path,
     write_rendezvous,
 )
@@ -48,10 +51,15 @@ from shared.wire import OtherVersion, WireError
 TEMPORARY_AGE_MAX_S = 60.0
 # Of the files under a temporary name so many are waited for at once; the others come after them.
 TEMPORARY_MAX = 1000
-# So many files of one user that are no outboxes are put into quarantine, and remembered.
+# So many files of one user that are no outboxes are put into quarantine, and remembered. Past that
+# a file is only looked into, and past twice as many, or so many of all users, one that looks right
+# waits: whether it is would have to be remembered.
 REFUSED_PER_USER_MAX = 1000
+REFUSED_MAX = 10_000
+REFUSED_OF_ANY_USER = 16
 _WORDS = struct.Struct("=QQQ")  # confirmed sequence and position, watched until
 _WORD = struct.Struct("=Q")
+_log = logging.getLogger("logd")
 _OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 
 
@@ -174,7 +182,9 @@ class Outboxes:
     def prepare(self, socket_path: str) -> None:
         """Makes the directory, keeps its token if it has one, and tells clients about it.
 
-        Raises CannotCreate when it is somebody else's, or would put plain text on a disk.
+        Where the name that follows from the socket's path is another user's, another one is taken.
+        Raises CannotCreate when a directory that was configured is another user's, or when it would
+        put plain text on a disk.
         """
         kind = filesystem_type(self.directory.parent)
         if kind not in ("tmpfs", "ramfs"):
@@ -183,15 +193,33 @@ class Outboxes:
                 f"{self.directory.parent} is {f'on {kind}' if kind else 'not there'}. "
                 "Set outbox_directory to a path on a tmpfs."
             )
-        token = read_token(str(self.directory)) or new_token()
         try:
-            make_directory(str(self.directory), token, self._mode)
+            token = self._make(socket_path)
             write_rendezvous(socket_path, Rendezvous.of_this_process(str(self.directory), token))
         except NoOutbox as error:
             raise CannotCreate(f"outboxes: {error}") from error
         except OSError as error:
             raise cannot_write(rendezvous_path(socket_path), error) from error
         self.attach()
+
+    def _make(self, socket_path: str) -> str:
+        """Makes the directory, under the first name that is free or ours; its token."""
+        names = [str(self.directory)]
+        if names[0] == default_directory_in_use(socket_path):
+            names += [default_directory(socket_path), other_directory(socket_path)]
+        problem: NotOurs | None = None
+        for name in dict.fromkeys(names):
+            try:
+                token = make_directory(name, None, self._mode)
+            except NotOurs as error:
+                problem = problem or error
+                continue
+            if problem is not None:
+                _log.warning("outboxes: %s. They are in %s instead, as clients know", problem, name)
+            self.directory = Path(name)
+            return token
+        assert problem is not None
+        raise problem
 
     def attach(self) -> None:
         """Opens the directory as it is. Raises OSError."""
@@ -254,12 +282,18 @@ class Outboxes:
                 raise OtherVersion("other version", name)
             return None
         try:
-            if self._refused_of[identity.uid] >= REFUSED_PER_USER_MAX and name not in self._refused:
+            if name not in self._refused and (
+                self._refused_of[identity.uid] >= REFUSED_PER_USER_MAX
+                or not self._may_remember(identity.uid)
+            ):
                 # Looked into without a right to write, or our own closing would wake us for ever.
                 try:
                     os.close(self._open(name, uid, producer_id, os.O_RDONLY).fd)
                 except WireError:
                     return None
+                if not self._may_remember(identity.uid):
+                    problem = f"user {identity.uid} has too many files that are no outboxes"
+                    raise OSError(errno.EDQUOT, problem)
             return self._open(name, uid, producer_id, self._access)
         except WireError as error:
             error.uid = identity.uid
@@ -267,6 +301,11 @@ class Outboxes:
             if isinstance(error, OtherVersion):
                 self._newer.add(name)
             raise
+
+    def _may_remember(self, uid: int) -> bool:
+        own = self._refused_of[uid]
+        few = own < REFUSED_OF_ANY_USER or len(self._refused) < REFUSED_MAX
+        return few and own < 2 * REFUSED_PER_USER_MAX
 
     def _remember_refused(self, name: str, identity: _Identity) -> None:
         self._forget_refused(name)
@@ -277,6 +316,8 @@ class Outboxes:
         identity = self._refused.pop(name, None)
         if identity is not None:
             self._refused_of[identity.uid] -= 1
+            if not self._refused_of[identity.uid]:
+                del self._refused_of[identity.uid]
             self._newer.discard(name)
 
     def _open(self, name: str, uid: int, producer_id: int, access: int) -> OpenOutbox:

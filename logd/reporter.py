@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from typing import Any
 
@@ -22,6 +23,7 @@ from logd.config import Config
 from logd.database import DatabaseError, connect, is_interrupt, translate
 from logd.errors import EXIT_UNAVAILABLE, LogdError
 from logd.keyfile import read as read_key
+from logd.log_limit import LimitedLog
 from logd.migrations import check_not_newer
 from logd.reports import REPORTS, Parameters
 from logd.request_server import Credentials, RequestServer
@@ -58,6 +60,7 @@ class Reporter:
         self._key = key
         self._allowed_uids = {os.geteuid(), 0, *config.query_uids}
         self._allowed_gid = configuration.query_gid(config)
+        self._limited_log, self._log_lock = LimitedLog(_log), threading.Lock()
         # Small: it keeps who read what, and only while the daemon is busy.
         self._client = Client(str(config.socket), outbox_bytes=1024 * 1024)
 
@@ -96,10 +99,14 @@ class Reporter:
                     "too_slow", f"stopped after {REPORT_TIMEOUT_S:.0f} s: narrow the question"
                 )
             problem = translate(error, self._config.database)
-            _log.warning("report %r: %s", request.get("report"), problem)
+            self._warn("report %r: %s", request.get("report"), problem, user=uid)
             return _refusal("database", str(problem))
         except LogdError as error:
             return _refusal("database", str(error))
+
+    def _warn(self, message: str, *args: object, user: int | None = None) -> None:
+        with self._log_lock:
+            self._limited_log.warning(time.monotonic(), message, *args, user=user)
 
     def _answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
         if request.get("v") != QUERY_VERSION:

@@ -307,12 +307,12 @@ def _by_block(types: list[str], users: list[str]) -> str:
 
 
 def event_types(connection: Connection, parameters: Parameters) -> Answer:
-    """Every type there is, with its number of events."""
+    """The types, with their number of events: those with the most first, as far as a page goes."""
     parameters.done()
     return Answer(
         _rows(
             connection,
-            "SELECT name AS type, events FROM event_type ORDER BY name LIMIT ?",
+            "SELECT name AS type, events FROM event_type ORDER BY events DESC, name LIMIT ?",
             [ROWS_MAX],
         )
     )

@@ -19,8 +19,10 @@ from logd import forgotten, keyfile, notify, status
 from logd.config import Config, query_gid
 from logd.daemon import Daemon
 from logd.errors import LogdError, SystemRefused
+from logd.event_types import TypeLimits
 from logd.instance import check_database
 from logd.lock import InstanceLock, instance_lock
+from logd.log_limit import LimitedLog
 from logd.outboxes import Outboxes
 from logd.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.store import Store
@@ -77,6 +79,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         time.time_ns(),
         config.quarantine_rows_max,
         config.cache_bytes_max,
+        TypeLimits(config.event_types_max, config.event_types_per_user_max),
     )
     lock.note_database()
     outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
@@ -163,6 +166,7 @@ class ReporterProcess:
         self._listener = listener
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
+        self._limited_log = LimitedLog(_log)
 
     def start(self) -> None:
         """Starts it with the listening socket, and its standard input as the lifeline."""
@@ -180,14 +184,15 @@ class ReporterProcess:
             )
         except OSError as error:
             self._process = None
-            _log.warning("no report process now: %s", error.strerror)
+            self._limited_log.warning(self._started_s, "no report process now: %s", error.strerror)
 
     def keep_running(self) -> None:
         """Starts it again if it has died, or could not be started."""
         if self._process is not None and self._process.poll() is None:
             return
-        if time.monotonic() - self._started_s >= REPORTER_RESTART_INTERVAL_S:
-            _log.warning("the report process has ended: starting it again")
+        now_s = time.monotonic()
+        if now_s - self._started_s >= REPORTER_RESTART_INTERVAL_S:
+            self._limited_log.warning(now_s, "the report process has ended: starting it again")
             self.start()
 
     def stop(self) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 
 import msgpack
 
-from logd import __version__, blocks, chain, forgotten, mentions, removed, rollups
+from logd import __version__, blocks, chain, event_types, forgotten, mentions, removed, rollups
 from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, PERSON_ERASED, Batch, Producer
 from logd.chain import Head
 from logd.database import Connection, DatabaseError, connect, is_interrupt, translate
 from logd.errors import NotYet, StorageFailed
+from logd.event_types import BatchTypes, EventTypes, TypeLimits
 from logd.migrations import migrate
 from shared.rendezvous import current_boot_id
 from shared.wire import Event, producer_seed
@@ -58,6 +59,7 @@ class Store:
         now_ns: int,
         quarantine_rows_max: int,
         cache_bytes_max: int = 16 * 1024 * 1024,
+        type_limits: TypeLimits = TypeLimits(),  # noqa: B008 - frozen
     ) -> None:
         self._path = path
         self._quarantine_rows_max = quarantine_rows_max
@@ -67,6 +69,7 @@ class Store:
             self._connection.execute(f"PRAGMA cache_size = -{cache_bytes_max // 1024}")
             self.schema = migrate(self._connection, now_ns)
             self._make_durable(now_ns)
+            self._types = EventTypes(self._connection, type_limits)
             self._load()
         except DatabaseError as error:
             self._connection.close()
@@ -109,7 +112,6 @@ class Store:
         self._head: bytes
         self._batch_id, self._event_id, self._head = last or (0, 1, chain.GENESIS)
         self._head_on_disk = Head(self._batch_id, self._event_id - 1, self._head)
-        self._types: dict[str, int] = dict(query("SELECT name, id FROM event_type").fetchall())
         self._producer_row = query("SELECT coalesce(max(id), 0) FROM producer").fetchone()[0]
         self._quarantine_row = query("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()[0]
         # From here on who finds it locked tries again by itself, and meanwhile has to hear signals.
@@ -233,7 +235,7 @@ class Store:
             raise problem from error
         self._producer_row, self._event_id, self._batch_id, self._head = changed.heads
         self._quarantine_row = changed.quarantine_row
-        self._types.update(changed.types)
+        self._types.settle(changed.types)
         for producer, row in changed.rows.items():
             producer.row = row
         self._own.stored = self._own.taken
@@ -266,11 +268,14 @@ class Store:
             raise StorageFailed(f"{self._path}: cannot roll back: {error}") from problem
 
     def _write(self, batch: Batch, now_ns: int) -> _Changed:
-        changed = _Changed()
+        batch, types = self._types.admit(batch)
+        changed = _Changed(types)
         first_event = self._event_id
         late: frozenset[int] = frozenset()
         if self.forgotten.newest_ns >= 0:
             batch, late = self._forget(batch, now_ns)
+        if late:
+            self._types.require(types, PERSON_ERASED, self._own.uid)
         producer_row = self._write_producers(batch, now_ns, changed)
         leaves = self._write_events(batch, changed, late)
         batch_id, head = self._batch_id, self._head
@@ -278,11 +283,10 @@ class Store:
             batch_id += 1
             head = self._write_batch(batch, batch_id, now_ns, first_event, leaves, changed)
         self._write_quarantine(batch, now_ns, changed)
-        types = {**self._types, **changed.types}
         kept = [(first_event, batch.events)] if not late else _kept(first_event, batch, late)
         for first, events in kept:
-            rollups.update(self._connection, events, types)
-            blocks.update(self._connection, events, types, first)
+            rollups.update(self._connection, events, types.ids)
+            blocks.update(self._connection, events, types.ids, first)
         if late:
             removed.keep_leaves(self._connection, {first_event + n: leaves[n] for n in late})
         self._count(batch, late, commits=1 if leaves or batch.losses else 0)
@@ -354,13 +358,8 @@ class Store:
 
     def _write_events(self, batch: Batch, changed: _Changed, late: frozenset[int]) -> list[bytes]:
         """Inserts the events, but for those at the places in `late`; all their leaves."""
-        types = dict(self._types)
-        for _, _, event in batch.events:
-            if event.type not in types:
-                types[event.type] = changed.types[event.type] = len(types) + 1
-        self._connection.executemany(
-            "INSERT INTO event_type (name, id) VALUES (?, ?)", list(changed.types.items())
-        )
+        types = changed.types.ids
+        event_types.insert(self._connection, changed.types)
         values: list[Any] = []
         leaves: list[bytes] = []
         event_id = int(self._event_id)
@@ -533,8 +532,8 @@ def _kept(
 class _Changed:
     """What a transaction will have changed in memory, once it is committed."""
 
-    def __init__(self) -> None:
+    def __init__(self, types: BatchTypes) -> None:
         self.rows: dict[Producer, int] = {}
-        self.types: dict[str, int] = {}
+        self.types = types
         self.quarantine_row = 0
         self.heads: tuple[int, int, int, bytes] = (0, 1, 0, chain.GENESIS)

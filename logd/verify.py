@@ -4,45 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from logd import chain
+from logd import chain, row_checks
 from logd.blocks import Blocks
 from logd.database import Connection, DatabaseError
 from logd.migrations import schema_version
 from logd.removed import ERASED, PRUNED
 from logd.rollups import Rollups, SubjectRow
+from logd.verify_rows import Ahead, BatchRow, Verdict, batches, in_order
 from shared.schema import OWN_TYPES, Malformed
 from shared.wire import unpack_props
 
-BATCHES_PER_READ = 500
-FINDINGS_MAX = 100
-
 Progress = Callable[[int], None]
-
-
-@dataclass
-class Verdict:
-    """What was looked at and everything found wrong; whole when nothing was."""
-
-    batches: int = 0
-    events: int = 0
-    removed: int = 0  # events that are gone, each by a removal that the chain covers
-    head: str = ""
-    findings: list[str] = field(default_factory=list)
-
-    @property
-    def whole(self) -> bool:
-        return not self.findings
-
-    def found(self, text: str) -> None:
-        if len(self.findings) < FINDINGS_MAX:
-            self.findings.append(text)
-        elif len(self.findings) == FINDINGS_MAX:
-            self.findings.append("and more, not listed")
 
 
 def verify(connection: Connection, progress: Progress = lambda _events: None) -> Verdict:
@@ -73,52 +48,6 @@ def _check_pages(connection: Connection, verdict: Verdict) -> None:
         verdict.found(f"file: {problem}")
 
 
-@dataclass(frozen=True)
-class _Batch:
-    id: int
-    stored_ns: int
-    first_event: int
-    events: int
-    leaves_hash: bytes
-    hash: bytes
-
-    def __str__(self) -> str:
-        when = datetime.fromtimestamp(self.stored_ns / 1e9, UTC).isoformat(timespec="seconds")
-        last = self.first_event + self.events - 1
-        return f"batch {self.id} (events {self.first_event} to {last}, stored {when})"
-
-
-def _batches(connection: Connection) -> Iterator[_Batch]:
-    last = 0
-    while True:
-        rows = connection.execute(
-            "SELECT id, stored_ns, first_event, events, leaves_hash, hash FROM batch"
-            " WHERE id > ? ORDER BY id LIMIT ?",
-            (last, BATCHES_PER_READ),
-        ).fetchall()
-        if not rows:
-            return
-        for row in rows:
-            yield _Batch(*row)
-        last = rows[-1][0]
-
-
-class _Ahead:
-    """Rows in the order of event ids, the first column, read beside the batches."""
-
-    def __init__(self, connection: Connection, sql: str) -> None:
-        self._rows = iter(connection.execute(sql))
-        self.row = next(self._rows, None)
-
-    def advance(self) -> None:
-        self.row = next(self._rows, None)
-
-    def below(self, event_id: int) -> Iterator[Any]:
-        while self.row is not None and self.row[0] < event_id:
-            yield self.row
-            self.advance()
-
-
 class _Removals:
     """What is noted of events that are gone or say less, batch by batch."""
 
@@ -128,15 +57,23 @@ class _Removals:
         self._hashes: dict[int, chain.Removal] = {}
         self.there = schema_version(connection) >= 3
         if self.there:
-            self._runs = _Ahead(
-                connection, "SELECT first, last, removal FROM removed ORDER BY first"
+            self._runs = Ahead(
+                connection,
+                "SELECT first, last, removal FROM removed ORDER BY first",
+                *(verdict, row_checks.REMOVED, "removal of event"),
             )
-            self._leaves = _Ahead(connection, "SELECT event, hash FROM leaf ORDER BY event")
-            self._redacted = _Ahead(
-                connection, "SELECT event, removal, hash FROM redacted ORDER BY event, removal"
+            self._leaves = Ahead(
+                connection,
+                "SELECT event, hash FROM leaf ORDER BY event",
+                *(verdict, row_checks.LEAF, "leaf of event"),
+            )
+            self._redacted = Ahead(
+                connection,
+                "SELECT event, removal, hash FROM redacted ORDER BY event, removal",
+                *(verdict, row_checks.REDACTED, "redaction of event"),
             )
 
-    def of(self, batch: _Batch, present: dict[int, bytes]) -> tuple[set[int], bool]:
+    def of(self, batch: BatchRow, present: dict[int, bytes]) -> tuple[set[int], bool]:
         """Puts the leaves that the batch was stored with among those `present`; the ids of events
         that are gone, and whether no leaf is left to compare.
         """
@@ -179,11 +116,14 @@ class _Removals:
             return
         if self._runs.row is not None:
             self._verdict.found(f"removal of event {self._runs.row[0]}: no batch has it")
-        for removal, event_id, kind, events, stored in self._connection.execute(
+        for row in self._connection.execute(
             "SELECT id, event, kind, events, hash FROM removal ORDER BY id"
         ):
+            removal, event_id, kind, events, stored = row
             hashed = self._hashes.pop(removal, chain.Removal())
             self._verdict.removed += hashed.events
+            if not in_order(row, row_checks.REMOVAL, f"removal {removal}", self._verdict):
+                continue
             if hashed.events != events or hashed.hash(removal, kind) != stored:
                 self._verdict.found(f"removal {removal}: what it took out was changed")
             elif not self._is_said(removal, event_id, stored):
@@ -202,25 +142,32 @@ class _Removals:
             said = unpack_props(row[1])
         except Malformed:
             return False
-        return bool(said.get("removal") == removal and said.get("hash") == digest.hex())
+        return (
+            isinstance(said, dict)
+            and said.get("removal") == removal
+            and said.get("hash") == digest.hex()
+        )
 
 
 def _check_chain(
     connection: Connection, verdict: Verdict, rollups: Rollups, blocks: Blocks, progress: Progress
 ) -> None:
     head, next_batch, next_event = chain.GENESIS, 1, 1
+    losses_hashed, follows = 0, True
     removals = _Removals(connection, verdict)
-    for batch in _batches(connection):
-        if batch.id != next_batch:
-            verdict.found(f"batch {next_batch} to {batch.id - 1}: removed")
-        if batch.first_event != next_event:
+    for number, batch in batches(connection, verdict):
+        if number != next_batch:
+            verdict.found(f"batch {next_batch} to {number - 1}: removed")
+        next_batch = number + 1
+        verdict.batches += 1
+        if batch is None:
+            follows = False
+            continue
+        if follows and batch.first_event != next_event:
             verdict.found(f"{batch}: does not follow event {next_event - 1}")
         _check_events(connection, batch, verdict, rollups, blocks, removals, progress)
-        losses = connection.execute(
-            "SELECT p.uid || '-' || p.key, l.first, l.last, l.cause FROM loss l"
-            " JOIN producer p ON p.id = l.producer WHERE l.batch = ? ORDER BY l.id",
-            (batch.id,),
-        ).fetchall()
+        losses = _losses(connection, batch, verdict)
+        losses_hashed += len(losses)
         expected = chain.link(
             head,
             batch.id,
@@ -228,13 +175,12 @@ def _check_chain(
             batch.first_event,
             batch.events,
             batch.leaves_hash,
-            chain.combine(chain.loss_leaf(*loss) for loss in losses),
+            chain.combine(losses),
         )
-        if expected != batch.hash:
+        if follows and expected != batch.hash:
             verdict.found(f"{batch}: its hash does not follow from the batch before it")
         head = batch.hash
-        next_batch, next_event = batch.id + 1, batch.first_event + batch.events
-        verdict.batches += 1
+        next_event, follows = batch.first_event + batch.events, True
     verdict.head = head.hex()
     removals.check()
     stray = connection.execute(
@@ -242,11 +188,33 @@ def _check_chain(
     ).fetchone()[0]
     if stray:
         verdict.found(f"{stray} events belong to no batch")
+    below, losses_there = connection.execute(
+        "SELECT (SELECT count(*) FROM batch WHERE id < 1), (SELECT count(*) FROM loss)"
+    ).fetchone()
+    if below:
+        verdict.found(f"{below} batches have numbers below 1")
+    if losses_there != losses_hashed:
+        verdict.found(f"loss ledger: {losses_there} entries, {losses_hashed} belong to batches")
+
+
+def _losses(connection: Connection, batch: BatchRow, verdict: Verdict) -> list[bytes]:
+    """The leaves of the batch's entries in the loss ledger."""
+    rows = connection.execute(
+        "SELECT p.uid, p.key, l.first, l.last, l.cause FROM loss l"
+        " LEFT JOIN producer p ON p.id = l.producer WHERE l.batch = ? ORDER BY l.id",
+        (batch.id,),
+    ).fetchall()
+    return [
+        chain.loss_leaf(f"{uid}-{key}", *rest)
+        if in_order((uid, key, *rest), row_checks.LOSS, f"{batch}: a loss", verdict)
+        else b""
+        for uid, key, *rest in rows
+    ]
 
 
 def _check_events(
     connection: Connection,
-    batch: _Batch,
+    batch: BatchRow,
     verdict: Verdict,
     rollups: Rollups,
     blocks: Blocks,
@@ -275,21 +243,28 @@ def _check_events(
 
 
 def _leaves(
-    connection: Connection, batch: _Batch, verdict: Verdict, rollups: Rollups, blocks: Blocks
+    connection: Connection, batch: BatchRow, verdict: Verdict, rollups: Rollups, blocks: Blocks
 ) -> Iterator[tuple[int, bytes]]:
     cursor = connection.execute(
-        "SELECT e.salt, e.id, p.uid || '-' || p.key, e.sequence, e.ts_ns, t.name, e.user, e.props"
-        " FROM event e JOIN producer p ON p.id = e.producer JOIN event_type t ON t.id = e.type"
+        "SELECT e.salt, e.id, p.uid, p.key, e.sequence, e.ts_ns, t.name, e.user, e.props"
+        " FROM event e LEFT JOIN producer p ON p.id = e.producer"
+        " LEFT JOIN event_type t ON t.id = e.type"
         " WHERE e.id >= ? AND e.id < ? ORDER BY e.id",
         (batch.first_event, batch.first_event + batch.events),
     )
-    for salt, event_id, producer, sequence, ts_ns, kind, user, props in cursor:
+    for row in cursor:
+        salt, event_id, uid, key, sequence, ts_ns, kind, user, props = row
+        problem = row_checks.event_problem(row)
+        if problem is not None:
+            verdict.found(f"{batch}: event {event_id} was changed: {problem}")
+            yield event_id, b""
+            continue
         try:
             rollups.add(kind, ts_ns, user, props)
             blocks.add(event_id, ts_ns)
             yield (
                 event_id,
-                chain.leaf(salt, event_id, producer, sequence, ts_ns, kind, user, props),
+                chain.leaf(salt, event_id, f"{uid}-{key}", sequence, ts_ns, kind, user, props),
             )
         except (Malformed, TypeError, ValueError, AttributeError) as error:
             # Values that the daemon never writes: of another type, or no longer msgpack.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -23,6 +24,7 @@ TOKEN_NAME = "token"  # noqa: S105 - a file's name
 RENDEZVOUS_BYTES_MAX = 4096
 _UIDS = 2**32 - 1  # as many user ids as there are
 _OVERFLOW_UID = 65534
+_IN_MEMORY = "/dev/shm"  # noqa: S108 - memory is the point
 _TOKEN = re.compile(r"[0-9a-f]{32}\Z")
 
 # Only the owner; many users: the directory is the daemon's, others may create but not list or
@@ -33,6 +35,10 @@ MODE_SHARED = 0o3733
 
 class NoOutbox(Exception):
     """Why this process cannot have an outbox that the daemon would read."""
+
+
+class NotOurs(NoOutbox):
+    """What stands at the directory's path is another user's, or no directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +222,11 @@ def new_token() -> str:
     return secrets.token_hex(16)
 
 
-def make_directory(path: str, token: str, mode: int) -> None:
+def make_directory(path: str, token: str | None, mode: int) -> str:
     """Makes the directory, or takes one of ours as it is, and puts the token into it.
 
-    Raises NoOutbox for a directory that is somebody else's, or no directory.
+    Without a token it keeps its own, or gets a new one; returns which. Raises NotOurs for a
+    directory of another user, or no directory, and NoOutbox.
     """
     try:
         Path(path).mkdir(mode=0o700)
@@ -227,23 +234,75 @@ def make_directory(path: str, token: str, mode: int) -> None:
         pass
     except OSError as error:
         raise NoOutbox(f"{path}: cannot be made: {error.strerror}") from error
+    fd = _open_ours(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise NoOutbox(f"{path}: {error.strerror}") from error
-    try:
-        status = os.fstat(fd)
-        if status.st_uid != os.geteuid():
-            raise NoOutbox(
-                f"{path} belongs to uid {status.st_uid}, not to this process ({os.geteuid()})"
-            )
-        if stat.S_IMODE(status.st_mode) != mode:
-            os.fchmod(fd, mode)
+        token = token or _read_token(TOKEN_NAME, dir_fd=fd) or new_token()
+        # The token first: once others may make files in it, they could take its name.
         _put(TOKEN_NAME, token + "\n", dir_fd=fd)
+        if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
+            os.fchmod(fd, mode)
     except OSError as error:
         raise NoOutbox(f"{path}/{TOKEN_NAME}: cannot be written: {error.strerror}") from error
     finally:
         os.close(fd)
+    return token
+
+
+def _open_ours(path: str) -> int:
+    """A descriptor of a directory that is ours, in which we may do what we like."""
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        # By its path alone at first: with the wrong mode, we could not even open it.
+        found = os.open(path, os.O_PATH | flags)
+    except OSError as error:
+        raise _not_ours(path, error) from error
+    try:
+        try:
+            status = os.fstat(found)
+        except OSError as error:  # another user has mounted something there
+            raise _not_ours(path, error) from error
+        if status.st_uid != os.geteuid():
+            raise NotOurs(
+                f"{path} belongs to uid {status.st_uid}, not to this process ({os.geteuid()})"
+            )
+        if status.st_mode & 0o700 != 0o700:
+            Path(f"/proc/self/fd/{found}").chmod(0o700)
+        return os.open(".", os.O_RDONLY | flags, dir_fd=found)
+    except OSError as error:
+        raise NoOutbox(f"{path}: {error.strerror}") from error
+    finally:
+        os.close(found)
+
+
+def _not_ours(path: str, error: OSError) -> NoOutbox:
+    """Whoever owns a directory can look at it, unless the system is out of something just now."""
+    passing = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
+    return (NoOutbox if error.errno in passing else NotOurs)(f"{path}: {error.strerror}")
+
+
+def default_directory(socket_path: str) -> str:
+    """Where the outboxes are unless a setting says otherwise: in memory, for user and instance."""
+    return f"{_IN_MEMORY}/logd-{os.geteuid()}-{_digest(socket_path)}"
+
+
+def default_directory_in_use(socket_path: str) -> str:
+    """The same, or the one that the daemon took since its name was not free."""
+    pattern = rf"{_IN_MEMORY}/logd-\d+-{_digest(socket_path)}(-[0-9a-f]{{16}})?"
+    with contextlib.suppress(NoOutbox):
+        named = read_rendezvous(socket_path).directory
+        # Beside a copied instance lies the file of the original: not this socket's.
+        if re.fullmatch(pattern, named):
+            return named
+    return default_directory(socket_path)
+
+
+def other_directory(socket_path: str) -> str:
+    """A name for it that nobody can have taken beforehand."""
+    return f"{default_directory(socket_path)}-{secrets.token_hex(8)}"
+
+
+def _digest(socket_path: str) -> str:
+    return hashlib.sha256(os.fsencode(os.path.realpath(socket_path))).hexdigest()[:16]
 
 
 def _put(name: str, text: str, dir_fd: int | None = None) -> None:
@@ -254,8 +313,9 @@ def _put(name: str, text: str, dir_fd: int | None = None) -> None:
     """
     if _says(name, text, dir_fd):
         return
-    temporary = f".{name}.{os.getpid()}" if dir_fd is not None else f"{name}.{os.getpid()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    # A name that others, who may make files there, cannot have taken.
+    temporary = f"{'' if dir_fd is None else '.'}{name}.{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o644, dir_fd=dir_fd)
     try:
         try:
@@ -281,8 +341,12 @@ def _says(name: str, text: str, dir_fd: int | None) -> bool:
 
 def read_token(directory: str) -> str | None:
     """The token in a directory, or None when there is none that reads as one."""
+    return _read_token(f"{directory}/{TOKEN_NAME}")
+
+
+def _read_token(path: str, dir_fd: int | None = None) -> str | None:
     try:
-        token = _read_small(f"{directory}/{TOKEN_NAME}").strip()
+        token = _read_small(path, dir_fd).strip()
     except OSError:
         return None
     return token if _TOKEN.match(token) else None

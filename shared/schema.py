@@ -73,8 +73,9 @@ def check_event_type(event_type: object) -> str:
         )
     if event_type in OWN_TYPES:
         raise Malformed(f"event type {event_type}: only logd itself says that")
-    if len(_known_types) < _KNOWN_TYPES_MAX:
-        _known_types.add(event_type)
+    if len(_known_types) >= _KNOWN_TYPES_MAX:
+        _known_types.clear()  # who invented them all must not keep the real ones out for ever
+    _known_types.add(event_type)
     return event_type
 
 

@@ -36,6 +36,7 @@ UNIT = "logd.service"
         ("logd verify && echo whole", "check the instance of /etc/logd"),
         ("logd verify --anchor", "as root, or in the group systemd-journal"),
         ("logd verify --anchors /mnt/loghost/logd.log", "lines that were kept elsewhere"),
+        ("logd verify --anchors /var/lib/logd/anchors", "the file that anchor_file names"),
     ],
     exits=[
         *(EXIT_OK, EXIT_NOT_WHOLE, EXIT_DAMAGED, EXIT_UNAVAILABLE, EXIT_CANNOT_CREATE),

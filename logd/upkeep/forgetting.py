@@ -88,16 +88,22 @@ def _find_names(job: Job, store: Store, _steps: Steps, _file: Path) -> Iterator[
             (*place, _NAMES_ROWS),
         ).fetchall()
     ):
-        users |= dict.fromkeys(user for _, _, user in rows)
+        # Whoever sends events may have invented any number of users: only those wanted are kept.
+        for user in dict.fromkeys(user for _, _, user in rows):
+            if store.forgotten.token(user) in wanted:
+                users[user] = None
         place = rows[-1]
         yield
-    job.params["users"] += [user for user in users if store.forgotten.token(user) in wanted]
+    job.params["users"] += users
 
 
 def _events(job: Job, store: Store, steps: Steps, _file: Path) -> Iterator[None]:
     connection, bound = store.connection, job.params["bound"]
-    types = dict(connection.execute("SELECT name, id FROM event_type").fetchall())
-    by_subject = {name: types[name] for name in SUBJECTS if name in types}
+    by_subject = {
+        name: type_id
+        for name in SUBJECTS
+        for (type_id,) in connection.execute("SELECT id FROM event_type WHERE name = ?", (name,))
+    }
     for user in job.params["users"]:
         for name, type_id in by_subject.items():
             more = True

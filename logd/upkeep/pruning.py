@@ -67,8 +67,8 @@ def count(connection: Connection, before: Mapping[str, int], now_ns: int) -> dic
 def _types(connection: Connection, before: Mapping[str, int], stored: StoredTimes) -> list[_Type]:
     return [
         _Type(connection, name, type_id, before[name], stored)
-        for name, type_id in connection.execute("SELECT name, id FROM event_type").fetchall()
-        if name in before
+        for name in before
+        for (type_id,) in connection.execute("SELECT id FROM event_type WHERE name = ?", (name,))
     ]
 
 

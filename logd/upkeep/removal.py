@@ -25,6 +25,7 @@ STEP_TARGET_S = 0.008
 STEP_EVENTS_MIN = 100
 STEP_EVENTS_MAX = 2000
 _ROWS_PER_STATEMENT = 500
+_NAMES_MAX = 10_000
 
 _SAID_IN = {removed.PRUNED: EVENTS_PRUNED, removed.ERASED: PERSON_ERASED}
 
@@ -100,7 +101,7 @@ class Steps:
 
 
 class _Names:
-    """What producers and types are called, each looked up once: neither changes."""
+    """What producers and types are called, each looked up seldom: neither changes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -119,6 +120,8 @@ class _Names:
         return chain.leaf(salt, event_id, label, sequence, ts_ns, kind, user, props)
 
     def _look(self, into: dict[int, str], row_id: int, sql: str) -> str:
+        if len(into) >= _NAMES_MAX:
+            into.clear()  # clients may have invented any number of producers
         (into[row_id],) = self._connection.execute(sql, (row_id,)).fetchone()
         return into[row_id]
 

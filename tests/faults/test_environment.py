@@ -240,20 +240,21 @@ def test_a_directory_of_outboxes_of_another_owner_is_not_the_daemons(
 ) -> None:
     outboxes = instance.config.outbox_directory
     os.chown(outboxes, 65534, 65534)
-    try:
-        line = one_line(instance.cli("run", code=73))
-        assert f"{outboxes} belongs to uid 65534" in line
-        assert instance.status()["running_pid"] is None
-        with Steady(instance) as steady:
-            assert steady.emit(1) == 0
-            assert "belongs to uid 65534, logd runs as 0" in steady.stats["outbox"]["reason"]
-            assert steady.stats["refused_by_cause"] == {"undelivered": 1}
-    finally:
-        os.chown(outboxes, 0, 0)
-    instance.start()
     with Steady(instance) as steady:
-        steady.emit(100)
-        steady.account(tally)
+        assert steady.emit(1) == 0
+        assert "belongs to uid 65534, logd runs as 0" in steady.stats["outbox"]["reason"]
+        assert steady.stats["refused_by_cause"] == {"undelivered": 1}
+    assert instance.start().says(f"{outboxes} belongs to uid 65534")
+    other = instance.config.outbox_directory
+    try:
+        assert other != outboxes
+        with Steady(instance) as steady:
+            steady.emit(100)
+            steady.account(tally)
+        assert [path.name for path in outboxes.iterdir()] == ["token"]
+    finally:
+        instance.kill()
+        shutil.rmtree(other)
 
 
 # -- mount namespaces ----------------------------------------------------------------------------

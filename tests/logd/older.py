@@ -7,12 +7,30 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
+import pytest
+
+from logd import event_types
 from logd.database import connect
 from logd.migrations import MIGRATIONS, split
 from shared.wire import Event
 from tests.logd.rebuilding import rebuild
 
 EVENTS_PER_BATCH = 5000
+
+
+def types_as_earlier(patch: pytest.MonkeyPatch) -> None:
+    """Has today's store write types as before the schema had their counts and introducers."""
+    sql = "SELECT name, id FROM event_type"
+    patch.setattr(event_types, "load", lambda c, _: dict(c.execute(sql).fetchall()))
+    patch.setattr(event_types, "introduced_by", lambda _: {})
+    patch.setattr(
+        event_types,
+        "insert",
+        lambda c, types: c.executemany(
+            "INSERT INTO event_type (name, id) VALUES (?, ?)",
+            [(name, number) for name, (number, _) in types.new.items()],
+        ),
+    )
 
 
 def older(path: Path, key: bytes, schema: int, events: Iterable[Event]) -> None:

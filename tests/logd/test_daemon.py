@@ -7,6 +7,7 @@ import resource
 import socket
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +39,12 @@ from shared.outbox import (
     WORD_REFUSED,
     WORD_WRITTEN,
     OutboxWriter,
+    aligned,
     outbox_bytes,
     parse_header,
 )
 from shared.outbox_file import TEMPORARY_PREFIX, outbox_name
-from shared.wire import pack_payload
+from shared.wire import RECORD_HEAD, pack_payload
 from tests.support import Instance, check_sums, emitters, until
 
 PRODUCER = 5
@@ -51,17 +53,25 @@ PRODUCER = 5
 class Written:
     """An outbox file as a producer of another process leaves it; nobody holds its lock."""
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / outbox_name(os.getuid(), PRODUCER)
+    def __init__(self, directory: Path, producer_id: int = PRODUCER) -> None:
+        self.path = directory / outbox_name(os.getuid(), producer_id)
         self._buffer = bytearray(outbox_bytes(RING_BYTES_MIN))
-        self._writer = OutboxWriter(memoryview(self._buffer), PRODUCER, pid=1, now_ns=1)
-        self._packer = msgpack.Packer()
+        self._writer = OutboxWriter(memoryview(self._buffer), producer_id, pid=1, now_ns=1)
+        self._payload = pack_payload(msgpack.Packer(), "page_view", 1, None, None)
 
-    def write(self, count: int) -> None:
+    def write(self, count: int, confirmed_position: int = 0) -> None:
         for _ in range(count):
-            assert self._writer.append(pack_payload(self._packer, "page_view", 1, None, None))
+            assert self._writer.append(self._payload)
+        self._writer._words[WORD_CONFIRMED_POSITION] |= confirmed_position
         with open(self.path, "r+b" if self.path.exists() else "wb") as file:
             file.write(self._buffer)
+
+    def spoil(self, number: int) -> None:
+        """Changes a byte of that record, counted from 0; all are of the same size."""
+        size = aligned(RECORD_HEAD.size + len(self._payload))
+        with open(self.path, "r+b") as file:
+            file.seek(HEADER_BYTES + number * size + size - 8)
+            file.write(b"?" * 8)
 
     @property
     def confirmed(self) -> int:
@@ -371,6 +381,80 @@ def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
     state = instance.status()
     check_sums(state, attempted=3, accepted=3)
     assert (state["stored"], state["lost"], state["pending"]) == (0, 3, 0)
+
+
+def test_any_number_of_damaged_outboxes_makes_few_lines(
+    instance: Instance, daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is searched past, three times, and given up: a line for each would be 200."""
+    for producer_id in range(50):
+        outbox = Written(instance.config.outbox_directory, producer_id)
+        outbox.write(9)
+        for number in range(1, 9, 2):
+            outbox.spoil(number)
+    daemon.start()
+    for _ in range(20):
+        look(daemon)
+    state = instance.status()
+    check_sums(state, attempted=450, accepted=450)
+    assert state["lost"] > 0
+    assert state["quarantined"] == 50
+    lines = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert 1 <= len(lines) <= 5
+
+
+@pytest.mark.parametrize(
+    ("per_user", "in_all", "any_user", "most"), [(10, 1000, 16, 20), (1000, 30, 16, 30)]
+)
+def test_refused_outboxes_are_remembered_up_to_a_bound_and_the_others_wait(
+    instance: Instance,
+    daemon: Daemon,
+    monkeypatch: pytest.MonkeyPatch,
+    per_user: int,
+    in_all: int,
+    any_user: int,
+    most: int,
+) -> None:
+    """Their headers look right, so that only reading them shows what they are."""
+    monkeypatch.setattr("logd.outboxes.REFUSED_PER_USER_MAX", per_user)
+    monkeypatch.setattr("logd.outboxes.REFUSED_MAX", in_all)
+    monkeypatch.setattr("logd.outboxes.REFUSED_OF_ANY_USER", any_user)
+    spoiled = [Written(instance.config.outbox_directory, n) for n in range(100, 160)]
+    for outbox in spoiled:
+        outbox.write(1, confirmed_position=8)
+    good = Written(instance.config.outbox_directory, 7)
+    daemon.start()
+    good.write(3)
+    for _ in range(4):
+        look(daemon)
+    assert len(daemon._outboxes._refused) <= most
+    assert instance.status()["quarantined"] <= most
+    for outbox in spoiled:
+        outbox.path.unlink()
+    for _ in range(3):
+        look(daemon)
+    state = instance.status()
+    assert (state["stored"], state["lost"], state["pending"]) == (3, 0, 0)
+    assert not daemon._outboxes._refused
+    assert not daemon._outboxes._refused_of
+
+
+def test_the_status_reads_the_watermarks_of_outboxes_only(
+    instance: Instance, daemon: Daemon
+) -> None:
+    """Of all the producers that there ever were, it would take any amount of memory."""
+    daemon.start()
+    daemon._store.connection.execute(
+        "WITH RECURSIVE n (n) AS (SELECT 1000 UNION ALL SELECT n + 1 FROM n WHERE n < 51000)"
+        " INSERT INTO producer SELECT n, 5, printf('%016x', n), 1, 0, 1, '', 1, 1, 1 FROM n"
+    )
+    tracemalloc.start()
+    try:
+        status(instance.config)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1024 * 1024
 
 
 def test_an_outbox_that_could_not_be_seen_for_a_while_is_its_living_producers_again(

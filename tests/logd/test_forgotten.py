@@ -18,6 +18,7 @@ from logd.forgotten import Forgotten
 from logd.store import Store
 from logd.verify import verify
 from shared.wire import Event, producer_seed, unpack_props
+from tests.logd.older import types_as_earlier
 
 TOKEN, OTHER = b"t" * 32, b"o" * 32
 
@@ -231,6 +232,7 @@ def test_the_pepper_of_a_trail_from_before_is_the_same_at_every_migration(
     with monkeypatch.context() as older:
         older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:2])
         older.setattr(forgotten, "load", lambda _: Forgotten(b"", {}))
+        types_as_earlier(older)
         store = Store(directory / "a.db", key, 1, 10)
         store.commit(batch_of(producer, ("8", 1, {})), 2)
         store.close()

@@ -181,8 +181,49 @@ def test_producers_invented_without_end_stay_bounded() -> None:
         intake.datagram(datagram_head(number) + record, UID, 5, batch)
         for producer in batch.producers:
             producer.stored = producer.taken
-        intake.trim()  # as after a commit
+        intake.trim(batch_of())  # as in the next turn
     assert len(intake.producers) <= 10_000
+
+
+def test_producers_that_only_repeat_what_is_stored_stay_bounded_too() -> None:
+    """Ended ones, introduced again from the database: they make no batch, so none is committed."""
+    intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n), 1, stored=1, taken=1), 10)
+    batch = batch_of()
+    for number in range(25_000):
+        record = encode_record(producer_seed(number), 1, payload(1))
+        intake.datagram(datagram_head(number) + record, UID, 5, batch)
+        intake.trim(batch)
+    assert (batch.duplicates, bool(batch)) == (25_000, False)
+    assert len(intake.producers) <= 10_000
+
+
+def test_a_producer_in_the_batch_at_hand_is_not_forgotten() -> None:
+    """Introduced again, it would be stored as two."""
+    intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
+    batch, other = batch_of(), batch_of()
+    for number in range(10, 7000):
+        intake.producer(UID, number)
+    intake.datagram(encode_farewell(1, 0, {"malformed": 1}), UID, 5, batch)
+    (first,) = batch.producers
+    for number in range(7000, 25_000):
+        intake.producer(UID, number)
+        intake.trim(batch)
+    assert intake.producer(UID, 1) is first
+    intake.trim(other)
+    assert len(intake.producers) <= 10_000
+
+
+def test_a_farewell_of_one_that_said_nothing_leaves_nothing() -> None:
+    """Else a datagram of 36 bytes would make a row for ever."""
+    intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
+    batch = batch_of()
+    for number in range(100):
+        intake.datagram(encode_farewell(number, 0, {}), UID, 5, batch)
+    assert not batch
+    assert intake.producers == {}
+    intake.datagram(encode_farewell(7, 0, {"malformed": 2}), UID, 5, batch)
+    (producer,) = batch.producers
+    assert producer.ended and producer.refused == {"malformed": 2}
 
 
 @given(st.lists(st.integers(1, 30), max_size=60), st.integers(0, 5))

@@ -13,12 +13,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from logd.outboxes import Outboxes
 from shared.client import Client
 from shared.outbox import HEADER_BYTES, parse_header
 from shared.rendezvous import RENDEZVOUS_SUFFIX, read_rendezvous
@@ -247,13 +249,19 @@ def test_rule_5_after_a_reboot_the_owners_processes_make_the_directory_again(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="giving a directory away needs root")
-def test_rule_5_a_directory_of_the_wrong_owner_is_refused_by_both_sides(instance: Instance) -> None:
-    os.chown(instance.config.outbox_directory, 65534, 65534)
-    with Client(instance.socket) as client:
-        client.emit("page_view")
-        assert "belongs to uid 65534" in client.stats()["outbox"]["reason"]
-    said = instance.cli("run", code=73)
-    assert "belongs to uid 65534" in said
+def test_rule_5_a_directory_of_the_wrong_owner_is_refused_by_both_sides(
+    instance: Instance,
+) -> None:
+    """One that was configured; where its name is our own to choose, another one is taken."""
+    with tempfile.TemporaryDirectory(prefix="logd-test-", dir="/dev/shm") as memory:
+        instance.configure(outbox_directory=memory)
+        Outboxes(Path(memory)).prepare(instance.socket)
+        os.chown(memory, 65534, 65534)
+        with Client(instance.socket) as client:
+            client.emit("page_view")
+            assert "belongs to uid 65534" in client.stats()["outbox"]["reason"]
+        said = instance.cli("run", code=73)
+        assert "belongs to uid 65534" in said
 
 
 # -- rule 6: plain text stays in memory ----------------------------------------------------------

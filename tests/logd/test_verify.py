@@ -79,7 +79,7 @@ def test_one_byte_of_one_event_changed_names_its_batch(stored: Instance) -> None
     [
         ("UPDATE event SET user = 'mallory' WHERE id = 150", "an event was changed"),
         ("UPDATE event SET ts_ns = ts_ns + 1 WHERE id = 150", "an event was changed"),
-        ("UPDATE event SET type = 2 WHERE id = 150", "some were removed or added"),
+        ("UPDATE event SET type = 2 WHERE id = 150", "type is missing"),
         ("UPDATE event SET sequence = 1000 WHERE id = 150", "an event was changed"),
         ("UPDATE event SET salt = zeroblob(16) WHERE id = 150", "an event was changed"),
         ("UPDATE event SET props = x'c1' WHERE id = 150", "was changed"),

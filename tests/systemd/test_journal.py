@@ -88,3 +88,25 @@ def test_an_older_backup_in_the_databases_place_is_found(stopped: Box) -> None:
 def test_a_restore_that_the_trail_declares_is_told_and_no_error(stopped: Box) -> None:
     stopped.run("logd restore --yes /var/tmp/older/*.db")
     assert "restored" in stopped.run(ANCHORED)
+
+
+def test_anchors_are_added_to_a_file_that_logd_itself_cannot_cut(box: Box) -> None:
+    """The trust page has the commands: the state directory, and append-only by root."""
+    file = "/var/lib/logd/anchors"
+    box.run("cp -p /etc/logd/logd.toml /var/tmp/logd.toml")
+    box.run("sed -i 's/^# anchor_file/anchor_file/' /etc/logd/logd.toml && systemctl restart logd")
+    try:
+        assert box.run(f"stat -c '%U %a' {file}").split() == ["logd", "640"]
+        before = int(box.run(f"wc -l < {file}"))
+        only_grows = box.try_to(f"chattr +a {file}").returncode == 0
+        assert emit(box, 50)["accepted"] == 50
+        box.settle()
+        box.run("systemctl restart logd")
+        assert int(box.run(f"wc -l < {file}")) > before
+        assert "whole" in box.run(f"logd verify --anchors {file}")
+        if only_grows:  # not every file system can
+            assert box.try_to(f"runuser -u logd -- truncate -s 0 {file}").returncode != 0
+            assert box.try_to(f"runuser -u logd -- rm -f {file}").returncode != 0
+    finally:
+        box.try_to(f"chattr -a {file}")
+        box.run(f"rm -f {file} && cp -p /var/tmp/logd.toml /etc/logd && systemctl restart logd")

@@ -1,0 +1,221 @@
+"""Event types: how many a user may introduce, and what becomes of one too many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import sqlcipher3
+
+from logd.batch import PERSON_ERASED, Batch, Producer
+from logd.errors import NotYet
+from logd.event_types import NEVER_REFUSED, TypeLimits
+from logd.reports import REPORTS, Parameters
+from logd.store import Store
+from logd.verify import verify
+from shared.client import Client
+from shared.durable import SETTLED_TYPE, UNKNOWN_TYPE
+from shared.wire import Event, producer_seed
+from tests.logd.older import older
+from tests.support import Instance, check_sums
+
+KEY = os.urandom(32)
+LIMITS = TypeLimits(all_users=8, per_user=3)
+
+
+def open_store(directory: Path, limits: TypeLimits = LIMITS) -> Store:
+    return Store(directory / "a.db", KEY, 1, 100, type_limits=limits)
+
+
+def producer_of(uid: int, store: Store | None = None) -> Producer:
+    if store is not None:
+        return store.producer(uid, uid)
+    return Producer(uid=uid, id=uid, seed=producer_seed(uid))
+
+
+def batch_of(producer: Producer, types: Iterable[str], batch: Batch | None = None) -> Batch:
+    batch = batch or Batch(100_000, 10**9)
+    for name in types:
+        producer.taken += 1
+        batch.add(producer, producer.taken, Event(name, 5, "7", b"\x80"), 10)
+    return batch
+
+
+def put(store: Store, producer: Producer, types: Iterable[str]) -> None:
+    batch = batch_of(producer, types)
+    store.commit(batch, 2)
+    batch.settle()
+
+
+def stored(store: Store) -> list[str]:
+    rows = store.connection.execute(
+        "SELECT t.name FROM event e JOIN event_type t ON t.id = e.type ORDER BY e.id"
+    )
+    return [name for (name,) in rows]
+
+
+def refused(store: Store) -> list[tuple[int, int, str]]:
+    rows = store.connection.execute("SELECT uid, sequence, excerpt FROM quarantine ORDER BY id")
+    return [(uid, sequence, excerpt.decode()) for uid, sequence, excerpt in rows]
+
+
+def counts(store: Store) -> dict[str, int]:
+    return dict(store.connection.execute("SELECT name, value FROM counter").fetchall())
+
+
+def test_one_type_too_many_goes_to_quarantine_and_uses_up_its_sequence(directory: Path) -> None:
+    store, hostile, good = open_store(directory), producer_of(1000), producer_of(1001)
+    batch = batch_of(hostile, ["a", "b", "c", "d", "a", "e"])
+    batch_of(good, ["f", "d", "a"], batch)
+    batch_of(hostile, ["d"], batch)  # known by now
+    store.commit(batch, 2)
+    batch.settle()
+    assert stored(store) == ["a", "b", "c", "a", "f", "d", "a", "d"]
+    assert refused(store) == [(1000, 4, "d"), (1000, 6, "e")]
+    (reason,) = store.connection.execute("SELECT DISTINCT reason FROM quarantine").fetchone()
+    assert reason == "too many event types: user 1000 has introduced 3 (event_types_per_user_max)"
+    assert store.producer(1000, 1000).stored == 7
+    sums = counts(store)
+    assert sums["stored"] + sums["quarantined_events"] == 10
+    assert verify(store.connection).findings == []
+    store.close()
+
+
+def test_the_limit_of_a_user_holds_over_batches_and_restarts(directory: Path) -> None:
+    store, hostile = open_store(directory), producer_of(1000)
+    put(store, hostile, ["a", "b"])
+    put(store, hostile, ["c"])
+    put(store, hostile, ["d"])
+    assert stored(store) == ["a", "b", "c"]
+    store.close()
+    store = open_store(directory)
+    put(store, producer_of(1000, store), ["e", "a"])
+    put(store, producer_of(1001, store), ["e"])
+    assert stored(store) == ["a", "b", "c", "a", "e"]
+    assert [sequence for _, sequence, _ in refused(store)] == [4, 5]
+    store.close()
+
+
+def test_all_users_together_have_a_limit_and_the_products_own_types_none(directory: Path) -> None:
+    store = open_store(directory)
+    for uid in range(5):
+        put(store, producer_of(uid), [f"t{uid}_{n}" for n in range(3)])
+    assert len(set(stored(store))) == 8
+    (reason,) = store.connection.execute(
+        "SELECT reason FROM quarantine ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    assert reason == "too many event types: all users have introduced 8 (event_types_max)"
+    put(store, producer_of(9), sorted(NEVER_REFUSED))
+    assert set(stored(store)) >= NEVER_REFUSED
+    store.record("trail_backed_up", {}, 3)
+    assert len(refused(store)) == 15 - 8
+    store.close()
+    store = open_store(directory)  # what is never refused is not counted either
+    put(store, producer_of(10), ["page_view", "t0_0"])
+    assert stored(store)[-2:] == ["page_view", "t0_0"]
+    assert verify(store.connection).findings == []
+    store.close()
+
+
+def test_a_type_of_logds_own_that_is_known_is_not_made_twice(directory: Path) -> None:
+    """Late events of a forgotten person bring it into a batch that has a new type as well."""
+    store, producer = open_store(directory), producer_of(1000)
+    store.forgotten.add({store.forgotten.token("7"): 10})
+    put(store, producer, ["a", "b"])
+    put(store, producer, ["a", "c"])
+    rows = store.connection.execute("SELECT id, name FROM event_type ORDER BY id").fetchall()
+    assert rows == [(1, "a"), (2, "b"), (3, PERSON_ERASED), (4, "c")]
+    assert stored(store) == [PERSON_ERASED] * 2
+    assert verify(store.connection).findings == []
+    store.close()
+
+
+def test_what_client_and_daemon_log_by_themselves_is_never_refused() -> None:
+    assert {UNKNOWN_TYPE, SETTLED_TYPE, "report_read"} <= NEVER_REFUSED
+
+
+def test_a_commit_that_failed_has_introduced_nothing(directory: Path) -> None:
+    store, hostile = open_store(directory), producer_of(1000)
+    batch = batch_of(hostile, ["a", "b", "c", "d"])
+    healthy = store._connection
+
+    class Full:
+        def __getattr__(self, name: str) -> object:
+            return getattr(healthy, name)
+
+        def execute(self, sql: str, *arguments: object) -> object:
+            if sql == "COMMIT":
+                error = sqlcipher3.OperationalError("injected")
+                error.sqlite_errorcode = sqlcipher3.SQLITE_FULL
+                raise error
+            return healthy.execute(sql, *arguments)
+
+    store._connection = Full()
+    for _ in range(2):
+        with pytest.raises(NotYet):
+            store.commit(batch, 2)
+    store._connection = healthy
+    store.commit(batch, 2)
+    assert stored(store) == ["a", "b", "c"]
+    assert refused(store) == [(1000, 4, "d")]
+    assert counts(store)["quarantined_events"] == 1
+    store.close()
+
+
+def test_known_types_are_not_copied_for_a_commit(directory: Path) -> None:
+    store, producer = open_store(directory), producer_of(1000)
+    put(store, producer, ["a", "b"])
+    assert store._types.admit(batch_of(producer, ["a", "b"]))[1].ids is store._types._known
+    store.close()
+
+
+def test_a_database_from_before_there_was_a_limit_takes_bounded_memory(directory: Path) -> None:
+    """All its types stay known, who introduced them is found, and others may introduce some."""
+    invented = [f"t{n}" for n in range(50)]
+    events = [Event(name, 5, None, b"\x80") for name in [*invented, "t40", "t41"]]
+    older(directory / "a.db", KEY, 4, events)
+    store = open_store(directory)
+    known = store._types._known
+    assert len(known) == LIMITS.all_users
+    assert {"t40", "t41"} <= known.keys()  # those with the most events first
+    put(store, producer_of(1001), [*invented, "of_another"])
+    hostile = producer_of(1000)
+    put(store, hostile, ["t30", "one_more"])
+    assert refused(store) == [(1000, 2, "one_more")]
+    assert len(known) == LIMITS.all_users
+    store.close()
+    store = open_store(directory)
+    put(store, producer_of(1001, store), ["of_another", "t7"])
+    ids = store.connection.execute("SELECT count(*), count(DISTINCT name), max(id) FROM event_type")
+    assert ids.fetchone() == (51, 51, 51)
+    assert len(refused(store)) == 1
+    store.close()
+
+
+def test_the_types_with_the_most_events_come_first(directory: Path) -> None:
+    store, producer = open_store(directory, TypeLimits(5000, 5000)), producer_of(1000)
+    put(store, producer, [f"aaaa{n:04}" for n in range(1500)])
+    put(store, producer, ["quiz_submitted"] * 2 + ["task_completed"] * 3)
+    rows = REPORTS["event_types"].run(store.connection, Parameters({})).rows
+    assert [row["type"] for row in rows[:3]] == ["task_completed", "quiz_submitted", "aaaa0000"]
+    assert len(rows) == 1000
+    store.close()
+
+
+def test_a_daemon_refuses_what_is_one_too_many_and_names_the_user(instance: Instance) -> None:
+    instance.configure(event_types_per_user_max=5)
+    instance.start()
+    with Client(instance.socket) as client:
+        for n in range(20):
+            assert client.emit(f"invented_{n}")
+            assert client.emit("page_view", user="7")
+        assert client.flush(10)
+    status = instance.settle()
+    check_sums(status, attempted=40, accepted=40)
+    assert (status["stored"], status["quarantined_events"], status["lost"]) == (25, 15, 0)
+    (sender,) = status["quarantine_senders"]
+    assert (sender["uid"], sender["rows"]) == (os.geteuid(), 15)
+    assert "event_types_per_user_max" in sender["newest_reason"]
+    instance.cli("verify")

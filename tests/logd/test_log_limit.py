@@ -1,0 +1,95 @@
+"""Log lines that input can cause come at a bounded rate, and say how many were left out."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import re
+
+import pytest
+
+from logd.log_limit import INTERVAL_S, KINDS_MAX, USERS_MAX, LimitedLog
+from tests.support import ROOT
+
+LEFT_OUT = re.compile(r"\((\d+) more like this were not logged\)$")
+
+# What is logged without a limit: once a start, once a step of the clock, or because an
+# administrator did something. Whoever adds one here has asked who can cause it.
+NOT_BY_INPUT = {
+    "daemon": {"no inotify (%s): closed outboxes are found by looking"},
+    "store": {"%s: another program reads or locks it: waiting"},
+    "outboxes": {"outboxes: %s. They are in %s instead, as clients know"},
+    "reporter": {"%s"},
+    "exporter": {"no metrics at %s: %s"},
+    "rekeying": {
+        "%s: of a change of the key that was not completed: removed",
+        "%s: has its new key: an interrupted change is complete",
+    },
+    "worker": {"job %d, %s: waits: %s", "job %d, %s: %s"},
+    "trail_clock": {
+        "%s: until it is set, or believed by `logd prune --yes`, no event is pruned and no old "
+        "backup removed"
+    },
+    "journal": {"a mistake in logd itself ended it"},
+}
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> LimitedLog:
+    caplog.set_level("INFO", "logd.test")
+    return LimitedLog(logging.getLogger("logd.test"))
+
+
+def test_one_line_for_a_kind_and_user_in_an_interval(
+    log: LimitedLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(1000):
+        log.warning(n / 1000, "%s: damaged", n, user=1000)
+        log.warning(n / 1000, "%s: damaged", n, user=1001)
+        log.warning(n / 1000, "%s: given up", n, user=1000)
+    assert caplog.messages == ["0: damaged", "0: damaged", "0: given up"]
+    caplog.clear()
+    log.warning(INTERVAL_S, "%s: damaged", "x", user=1000)
+    assert caplog.messages == ["x: damaged (999 more like this were not logged)"]
+    caplog.clear()
+    log.warning(2 * INTERVAL_S, "%s: damaged", "y", user=1000)
+    assert caplog.messages == ["y: damaged"]
+
+
+def test_any_number_of_users_makes_few_lines_and_every_one_is_counted(
+    log: LimitedLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+    for turn in range(3):
+        for user in range(5000):
+            for _ in range(1 + (user < USERS_MAX)):
+                log.warning(turn * INTERVAL_S, "damaged", user=turn * 10_000 + user)
+                calls += 1
+        assert len(caplog.messages) <= (turn + 1) * (USERS_MAX + 1)
+        assert sum(map(len, log._kinds.values())) <= USERS_MAX + 1
+    for user in range(USERS_MAX + 1):  # whoever has a place, and the shared one
+        log.warning(4 * INTERVAL_S, "damaged", user=100_000 + user)
+        calls += 1
+    left_out = sum(int(found[1]) for found in map(LEFT_OUT.search, caplog.messages) if found)
+    assert len(caplog.messages) + left_out == calls
+
+
+def test_any_number_of_kinds_takes_bounded_memory(log: LimitedLog) -> None:
+    for n in range(1000):
+        log.warning(0.0, f"kind {n}")
+    assert len(log._kinds) <= KINDS_MAX + 1
+
+
+def test_whatever_input_can_cause_goes_through_the_limit() -> None:
+    for path in (ROOT / "logd").rglob("*.py"):
+        direct = {
+            node.args[0].value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+            and node.func.value.id == "_log"
+            and node.func.attr in {"warning", "error", "critical", "exception"}
+            and isinstance(node.args[0], ast.Constant)
+        }
+        assert direct <= NOT_BY_INPUT.get(path.stem, set()), path
