@@ -167,6 +167,10 @@ def check_end(world: World) -> Sums:
     if sums.accepted != sums.stored + sums.quarantined + sums.pending + sums.lost:
         raise Violation(f"the sum is off: {sums}")
     _check_tails(world)
+    odds = world.odds
+    harmless = not (odds.power_cut or odds.restore or odds.strangers or odds.damage)
+    if harmless and not (odds.without_outbox or odds.io_errors) and view.losses:
+        raise Violation(f"{view.losses[0]}: a loss is booked, and no fault may lose anything")
     return sums
 
 
