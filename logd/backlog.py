@@ -1,14 +1,14 @@
-"""Work that users' files cause, shared among the users and done a little in each turn. Pure.
+"""Tasks caused by users' files, done round robin by user within a time budget. Pure.
 
-Whoever makes a thousand files, or one whose ring has to be searched for long, makes the others wait
-for one task of its own at a time, and never for all of them.
+A user who makes a thousand files, or one whose ring takes long to search, delays other users by one
+task at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-# Does a part of what there is to do; True once that is all of it.
+# Does a part of the work; True when nothing is left of it.
 Task = Callable[[], bool]
 
 
@@ -27,7 +27,7 @@ class Backlog:
         return len(self._users.get(uid, ()))
 
     def work(self, clock_s: Callable[[], float], seconds: float) -> None:
-        """Does a part of one task of each user in turn until the time is up, and at least one."""
+        """Runs one task of each user in turn until the time is up, and at least one."""
         end_s = clock_s() + seconds
         while self._users:
             uid = next(iter(self._users))

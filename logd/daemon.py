@@ -216,6 +216,8 @@ class Daemon(Delivery[OpenOutbox]):
         for _ in range(2):
             if self._stalled and time.monotonic() >= deadline_s:
                 return
+            if not self._stalled:
+                self._backlog.work(time.monotonic, self.start_work_s)  # files closed just now
             self._look_due_s = self._commit_due_s = 0.0
             self.turn(timeout_s=0)
             while (self._more or self._stalled) and time.monotonic() < deadline_s:

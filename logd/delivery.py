@@ -223,7 +223,7 @@ class Delivery(Generic[AnOutbox]):
         self._more = True
 
     def _find(self, name: str, uid: int, producer_id: int) -> None:
-        """Has a file opened that is not open yet, when it is its owner's turn."""
+        """Queues a file that is not open yet, to be opened when it is its owner's turn."""
         producer = self._intake.producers.get((uid, producer_id))
         if producer is not None and producer in self._open:
             return
@@ -301,7 +301,7 @@ class Delivery(Generic[AnOutbox]):
     def _refuse(
         self, producer: Producer, outbox: AnOutbox | None, name: str, why: object, uid: int | None
     ) -> None:
-        """Leaves a file alone that is no outbox of this producer; quarantine names its owner."""
+        """Quarantines a file that is not this producer's outbox, under its owner's uid."""
         if outbox is not None:
             self._guarded(self._outboxes.refuse, outbox)
         uid = producer.uid if uid is None else uid  # not of the name, which may lie
@@ -310,11 +310,11 @@ class Delivery(Generic[AnOutbox]):
         self._say("%s: refused as an outbox: %s", name, why)
 
     def _guarded(self, act: Callable[[AnOutbox], None], outbox: AnOutbox) -> None:
-        """Does what nothing depends on: one user's file ends nothing for the others."""
+        """Closes, refuses or removes one outbox; an error in that is logged and ends nothing."""
         try:
             act(outbox)
         except OSError as error:
-            self._say("%s: cannot be let go of as it should be: %s", outbox.name, error.strerror)
+            self._say("%s: cannot be closed or removed: %s", outbox.name, error.strerror)
 
     def _let_go(self, producer: Producer) -> AnOutbox | None:
         outbox = self._open.pop(producer, None)
@@ -329,7 +329,7 @@ class Delivery(Generic[AnOutbox]):
     # -- searches --------------------------------------------------------------------------------
 
     def _search(self, producer: Producer, search: Placement | Resynchronisation) -> None:
-        """Has the producer's place in its ring found, a slice in each of the user's turns."""
+        """Queues the search for the producer's place in its ring, one slice for each task."""
         self._searches[producer] = search
         self._backlog.add(producer.uid, producer, partial(self._search_on, producer))
 
@@ -421,7 +421,7 @@ class Delivery(Generic[AnOutbox]):
             self._batch.note(producer)
 
     def _failed(self, producer: Producer, outbox: AnOutbox, error: OSError) -> None:
-        """After an error in I/O on one outbox: what is short now is tried again at each look."""
+        """Handles an OSError on one outbox: gives it up, or for a shortage tries again later."""
         if is_shortage(error):
             producer.behind = True
             self._say("%s: cannot be used now: %s", outbox.name, error.strerror)
@@ -451,8 +451,9 @@ class Delivery(Generic[AnOutbox]):
         self._given_up[producer] = outbox
 
     def _remove_given_up(self, producer: Producer, outbox: AnOutbox) -> None:
-        """Its loss is on disk. A living producer finds out by the removal, and may have written
-        more until then: that is booked first, and at most what its ring held beside.
+        """Removes a given-up outbox whose loss is committed; its living producer notices by that.
+
+        What the producer has written since is booked first, up to what its ring can hold.
         """
         try:
             written = outbox.written()
