@@ -278,6 +278,8 @@ def _headers(
             finally:
                 if outbox is not None:
                     outboxes.release(outbox)
+    except OSError:
+        unreadable += 1  # the listing itself: at least one is not looked at
     finally:
         outboxes.close()
     return headers, unreadable, outboxes.usage
