@@ -14,7 +14,8 @@ LOSS_EVENTS_MAX = 1_000_000
 # Causes in the loss ledger.
 LOST_NOT_RECEIVED = "not received"  # no outbox to read it from
 LOST_DAMAGED = "outbox damaged"
-LOST_RESTORED = "restored"  # confirmed once, missing since the database came from a backup
+LOST_RESTORED = "restored"  # stored once, by the word of the database that a backup replaced
+LOST_CLAIMED = "claimed"  # confirmed once by the outbox's word alone: counted apart
 LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
 LOST_OUTBOX_GONE = "outbox gone"
 LOST_BEGINNING_UNKNOWN = "beginning unknown"  # first heard of at a high number
@@ -55,6 +56,7 @@ class Producer:
     stored: int = 0
     taken: int = 0
     position: int = 0
+    replaced: int = 0  # the watermark of the database that `logd restore` replaced
     pid: int = 0
     has_outbox: bool = False
     behind: bool = False
@@ -80,6 +82,10 @@ class Loss:
     @property
     def events(self) -> int | None:
         return None if self.last is None else self.last - self.first + 1
+
+    @property
+    def claimed(self) -> bool:
+        return self.cause == LOST_CLAIMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +157,10 @@ class Batch:
         self.losses.append(Loss(producer, first, last, cause))
         self.producers[producer] = None
         self.bytes += 64
+
+    def lost(self, *, claimed: bool) -> int:
+        """Events lost by number: those that an outbox merely claims, or all others."""
+        return sum(loss.events or 0 for loss in self.losses if loss.claimed == claimed)
 
     def note(self, producer: Producer) -> None:
         """The producer's own row has changed, without an event."""

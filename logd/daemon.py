@@ -25,9 +25,9 @@ from logd.figures import Figures, Pace, Survey
 from logd.inotify import Inotify
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver
+from logd.repair import capacity
 from logd.store import Store
 from logd.upkeep.worker import STEP_S, Worker
-from shared.wire import RECORD_HEAD
 
 RETRY_INTERVAL_S = 1.0
 # For sockets, the database, reports: outboxes past this wait until others are done with.
@@ -136,9 +136,13 @@ class Daemon(Delivery[OpenOutbox]):
     def _survey(self, now_s: float) -> Survey:
         survey = Survey()
         for producer, outbox in self._open.items():
-            written, ring_bytes = outbox.written(), outbox.header.ring_bytes
+            try:
+                written = outbox.written()
+            except OSError:
+                continue  # the next look meets it too, and acts on it
+            ring_bytes = outbox.header.ring_bytes
             # A claim of more than a ring can hold is bounded.
-            waiting = max(0, min(written - producer.stored, ring_bytes // RECORD_HEAD.size))
+            waiting = max(0, min(written - producer.stored, capacity(outbox.header)))
             outbox.pace = outbox.pace or Pace(now_s, written)
             event_bytes = producer.position / producer.stored if producer.stored else 0.0
             survey.add(waiting, ring_bytes, event_bytes, outbox.pace.per_s(now_s, written))
@@ -219,6 +223,8 @@ class Daemon(Delivery[OpenOutbox]):
         for _ in range(2):
             if self._stalled and time.monotonic() >= deadline_s:
                 return
+            if not self._stalled:
+                self._backlog.work(time.monotonic, self.start_work_s)  # files closed just now
             self._look_due_s = self._commit_due_s = 0.0
             self.turn(timeout_s=0)
             while (self._more or self._stalled) and time.monotonic() < deadline_s:
@@ -228,7 +234,7 @@ class Daemon(Delivery[OpenOutbox]):
     def close(self) -> None:
         """Closes everything; the store's log goes into the database."""
         self._say_anchor(now=True)
-        for outbox in (*self._open.values(), *self._given_up):
+        for outbox in (*self._open.values(), *self._given_up.values()):
             self._outboxes.release(outbox)
         self._open.clear()
         self._outboxes.close()

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Generic
 
-from logd.batch import LOST_DAMAGED, Batch, Producer, Room
+from logd.backlog import Backlog
+from logd.batch import LOST_CLAIMED, LOST_DAMAGED, Batch, Producer, Room
 from logd.config import Config
-from logd.errors import NotYet
+from logd.errors import NotYet, is_shortage
 from logd.fairness import Files, Waiting, in_turn
 from logd.figures import Meter
 from logd.intake import Intake
 from logd.log_limit import LimitedLog
 from logd.ports import AnOutbox, Directory, Trail
-from logd.repair import align, read_on, resynchronise
+from logd.repair import Placement, Resynchronisation, capacity, read_on
 from logd.watch import Watch
 from shared.outbox_file import outbox_name, parse_name
-from shared.wire import RECORD_HEAD, OtherVersion, WireError
+from shared.wire import OtherVersion, WireError
 
 # After so many datagrams at once the kernel's queue may have been full (its depth is 10 by
 # default, plus one), and senders may have been turned away: then the outboxes are looked at.
@@ -31,9 +34,11 @@ DRAIN_DATAGRAMS_MAX = 4096
 # Datagrams take one such part of a batch, and so many at once, at most: under a flood of them the
 # outboxes are read all the same.
 DATAGRAMS_PART = 4
-# So many names of a listing are looked at in a turn, and so much of damaged rings is searched.
-DISCOVER_FILES_MAX = 1000
-SEARCH_BYTES_MAX = 8 * 1024 * 1024
+# Names of a listing that are looked at in a turn, and how many files of a user may wait to be
+# opened: further ones are found by the next listing.
+DISCOVER_FILES_MAX = 500
+DISCOVER_QUEUE_MAX = 1000
+BOOK_ENDS_MAX = 1000
 
 _log = logging.getLogger("logd")
 
@@ -47,6 +52,12 @@ class Delivery(Generic[AnOutbox]):
     `clock_ns` is the wall clock, for the record only: nothing is ordered by it. `monotonic_s` is
     the clock that producers read as well. At most `open_max` outboxes are held open at a time.
     """
+
+    # How long a turn opens files and searches rings, how long the start does before it is ready,
+    # and what one slice of a search looks through: that takes about a millisecond.
+    work_s = 0.005
+    start_work_s = 0.25
+    slice_bytes = 64 * 1024
 
     def __init__(
         self,
@@ -65,15 +76,18 @@ class Delivery(Generic[AnOutbox]):
         self._meter = Meter()
         self._intake = Intake(self._introduce, config.gap_events_max)
         self._open: dict[Producer, AnOutbox] = {}
-        self._given_up: list[AnOutbox] = []  # removed behind the commit that books their loss
+        # Removed behind the commit that books their loss.
+        self._given_up: dict[Producer, AnOutbox] = {}
         self._files = Files(
             min(open_max, config.outboxes_max),
             config.outboxes_per_user_max,
             shared=config.many_users,
         )
         self._listing: Iterator[tuple[str, int, int]] | None = None
-        self._unfinished: Iterator[tuple[int, int, str]] = iter(())
-        self._search_bytes_left = SEARCH_BYTES_MAX
+        self._backlog = Backlog()
+        # Outboxes in which the next record's place is not known yet: not read, nor confirmed.
+        self._searches: dict[Producer, Placement | Resynchronisation] = {}
+        self._unfinished: Iterator[tuple[int, int, str] | None] = iter(())
         self._batch = self._new_batch()
         self._look_interval_s = config.look_interval_ms / 1000
         self._look_due_s = 0.0
@@ -88,29 +102,32 @@ class Delivery(Generic[AnOutbox]):
     # -- one turn --------------------------------------------------------------------------------
 
     def begin(self, now_s: float) -> None:
-        """Before the first step: finds every outbox, and books what can never come.
+        """Before the first step: finds outboxes, and books what can never come.
 
-        Raises NotYet when it cannot tell which outboxes there are.
+        Whatever strangers have put there, this takes `start_work_s` or so: the rest is done in
+        later steps. Raises NotYet when it cannot tell which outboxes there are.
         """
         self._now_s = now_s
         try:
-            for name, uid, producer_id in self._outboxes.names():
-                self._search_bytes_left = SEARCH_BYTES_MAX
-                self._discover(name, uid, producer_id)
+            self._list(due=True)
         except OSError as error:
             # Taken for an empty directory, it would book every open producer's end as lost.
             raise NotYet(f"the outboxes cannot be listed: {error.strerror}.") from error
-        self._unfinished = iter(self._store.unfinished())
+        self._unfinished = self._store.unfinished()
         self._book_ends()
-        for producer in list(self._open):
-            self._confirm(producer)  # committed by a predecessor that did not get to say so
+        self._backlog.work(self._monotonic_s, self.start_work_s)
 
     def _book_ends(self) -> None:
-        """Producers that can say no more: any number of them, so as many as a batch takes."""
-        while not self._batch.full:
-            end = next(self._unfinished, None)
-            if end is None:
+        """Producers that can say no more: any number of them, so some in each turn."""
+        for _ in range(BOOK_ENDS_MAX):
+            if self._batch.full:
+                break
+            try:
+                end = next(self._unfinished)
+            except StopIteration:
                 return
+            if end is None:
+                break  # enough of the database was read
             uid, producer_id, cause = end
             if self._may_be_there(outbox_name(uid, producer_id)):
                 continue  # readable or not, nothing is lost while it is
@@ -137,7 +154,6 @@ class Delivery(Generic[AnOutbox]):
         if self._stalled is not None:
             self._commit()
             return
-        self._search_bytes_left = SEARCH_BYTES_MAX
         drained = self._drain(datagrams)
         self._intake.trim(self._batch, keep=self._open)  # most of it may have made no batch
         self._book_ends()
@@ -148,7 +164,9 @@ class Delivery(Generic[AnOutbox]):
         for name in closed:
             parsed = parse_name(name)
             if parsed is not None:
-                self._discover(name, *parsed)
+                self._find(name, *parsed)
+        # Whoever waits for the disk does not wait for this.
+        self._backlog.work(self._monotonic_s, 0.0 if self._batch.awaited else self.work_s)
         paced = now_s >= self._commit_due_s
         all_of_them = due or bool(closed) or drained >= QUEUE_DEPTH_MIN
         self._look(due=due, all_of_them=all_of_them, watched=paced)
@@ -161,6 +179,8 @@ class Delivery(Generic[AnOutbox]):
 
     def _wake_due_s(self) -> float:
         """When there is something to do though nothing has arrived, on the monotonic clock."""
+        if self._backlog:
+            return self._now_s
         if self._batch or self._watch:
             return min(self._look_due_s, self._commit_due_s)
         return self._look_due_s
@@ -185,32 +205,48 @@ class Delivery(Generic[AnOutbox]):
     def _discover_new(self, *, due: bool = True) -> None:
         """Goes on in the listing, or begins one: any number of files may be there."""
         try:
-            if due and self._listing is None:
-                self._listing = iter(self._outboxes.names())
-            for _ in range(DISCOVER_FILES_MAX if self._listing is not None else 0):
-                found = next(self._listing, None)  # type: ignore[arg-type] # it is there
-                if found is None:
-                    self._listing = None
-                    return
-                self._discover(*found)
-            self._more = self._more or self._listing is not None
+            self._list(due=due)
         except OSError as error:
             self._listing = None
             self._say("the outboxes cannot be listed now: %s", error.strerror)
 
-    def _discover(self, name: str, uid: int, producer_id: int) -> None:
+    def _list(self, *, due: bool) -> None:
+        if due and self._listing is None:
+            self._listing = iter(self._outboxes.names())
+        if self._listing is None:
+            return
+        for _ in range(DISCOVER_FILES_MAX):
+            found = next(self._listing, None)
+            if found is None:
+                self._listing = None
+                return
+            self._find(*found)
+        self._more = True
+
+    def _find(self, name: str, uid: int, producer_id: int) -> None:
+        """Queues a file that is not open yet, to be opened when it is its owner's turn."""
+        producer = self._intake.producers.get((uid, producer_id))
+        if producer is not None and producer in self._open:
+            return
+        try:
+            owner = self._outboxes.owner(name)
+        except OSError:
+            return  # found again by the next listing
+        if owner is not None and self._backlog.held(owner) < DISCOVER_QUEUE_MAX:
+            self._backlog.add(owner, name, partial(self._discover, name, uid, producer_id))
+
+    def _discover(self, name: str, uid: int, producer_id: int) -> bool:
         producer = self._intake.producers.get((uid, producer_id))
         if producer is not None:
-            if producer not in self._open:
+            if producer not in self._open and producer not in self._given_up:
                 self._attach(producer, name)
-        elif not self._outboxes.has(name):
-            pass  # gone
         elif not self._files.room_for(uid):
             self._wait_for_room(name, uid)
         else:
             producer = self._intake.producer(uid, producer_id)  # introduces it, with its outbox
             if producer not in self._open and producer.taken == producer.stored:
                 self._intake.forget(producer)  # what waits is found again by its name
+        return True
 
     def _wait_for_room(self, name: str, uid: int) -> None:
         self._say(
@@ -224,33 +260,30 @@ class Delivery(Generic[AnOutbox]):
         return producer
 
     def _attach(self, producer: Producer, name: str) -> None:
-        """Opens the producer's outbox, if it has one, and finds its place in it."""
-        room = self._files.room_for(producer.uid)
-        if not (room and self._search_bytes_left > 0) and self._outboxes.has(name):
+        """Opens the producer's outbox, if it has one, and begins to find its place in it."""
+        if not self._files.room_for(producer.uid) and self._may_be_there(name):
             producer.has_outbox = producer.behind = True  # what is missing lies there: no loss
-            if not room:
-                self._wait_for_room(name, producer.uid)
+            self._wait_for_room(name, producer.uid)
             return
         outbox = None
         try:
             outbox = self._outboxes.open(name, producer.uid, producer.id)
             if outbox is None:
                 return
-            if outbox.header.confirmed_sequence != producer.taken:
-                self._search_bytes_left -= outbox.header.ring_bytes
-            align(producer, outbox.header, outbox.read_at, self._batch)
+            placement = Placement(producer, outbox.header, outbox.read_at)
+            placed = placement.step(self._batch, self.slice_bytes)
         except OtherVersion as error:
             producer.has_outbox = True  # what is missing lies there, so a gap is no loss
             uid = producer.uid if error.uid is None else error.uid
             self._say("%s: %s: left for a daemon that can read it", name, error, user=uid)
         except WireError as error:
-            if outbox is not None:
-                self._outboxes.refuse(outbox)
-            uid = producer.uid if error.uid is None else error.uid  # not of the name, which may lie
-            pid = producer.pid if uid == producer.uid else 0
-            self._batch.refuse(uid, pid, f"outbox: {error}", name.encode())
-            self._say("%s: refused as an outbox: %s", name, error, user=uid)
+            self._refuse(producer, outbox, name, error, error.uid)
         except OSError as error:
+            if outbox is not None and not is_shortage(error):
+                self._refuse(producer, outbox, name, error.strerror, None)
+                return
+            if outbox is not None:
+                self._outboxes.release(outbox)
             # Out of descriptors, say. It is there, so a gap is no loss: tried again at each look.
             producer.has_outbox = producer.behind = True
             self._say("%s: cannot be opened now: %s", name, error.strerror, user=producer.uid)
@@ -263,32 +296,96 @@ class Delivery(Generic[AnOutbox]):
             self._open[producer] = outbox
             self._watch.inherit(producer, outbox.header.watched_until_ns, self._monotonic_s())
             self._files.add(producer.uid)
+            self._search(producer, placement)
+            if placed:
+                self._placed(producer)
+
+    def _refuse(
+        self, producer: Producer, outbox: AnOutbox | None, name: str, why: object, uid: int | None
+    ) -> None:
+        """Quarantines a file that is not this producer's outbox, under its owner's uid."""
+        if outbox is not None:
+            self._guarded(self._outboxes.refuse, outbox)
+        uid = producer.uid if uid is None else uid  # not of the name, which may lie
+        pid = producer.pid if uid == producer.uid else 0
+        self._batch.refuse(uid, pid, f"outbox: {why}", name.encode())
+        self._say("%s: refused as an outbox: %s", name, why)
+
+    def _guarded(self, act: Callable[[AnOutbox], None], outbox: AnOutbox) -> None:
+        """Closes, refuses or removes one outbox; an error in that is logged and ends nothing."""
+        try:
+            act(outbox)
+        except OSError as error:
+            self._say("%s: cannot be closed or removed: %s", outbox.name, error.strerror)
 
     def _let_go(self, producer: Producer) -> AnOutbox | None:
         outbox = self._open.pop(producer, None)
+        self._searches.pop(producer, None)
         if outbox is not None:
             self._watch.end(producer)
-            outbox.unwatch()  # who lives, and is taken for dead, sends again
+            # Who lives, and is taken for dead, sends again.
+            self._guarded(lambda one: one.unwatch(), outbox)
             self._files.drop(producer.uid)
         return outbox
+
+    # -- searches --------------------------------------------------------------------------------
+
+    def _search(self, producer: Producer, search: Placement | Resynchronisation) -> None:
+        """Queues the search for the producer's place in its ring, one slice for each task."""
+        self._searches[producer] = search
+        self._backlog.add(producer.uid, producer, partial(self._search_on, producer))
+
+    def _search_on(self, producer: Producer) -> bool:
+        search, outbox = self._searches.get(producer), self._open.get(producer)
+        if search is None or outbox is None:
+            return True
+        try:
+            done = search.step(self._batch, self.slice_bytes)
+        except WireError as error:
+            self._give_up(producer, outbox, str(error))
+            return True
+        except OSError as error:
+            self._failed(producer, outbox, error)
+            return True  # if it is not given up, the next look has it go on
+        if done:
+            self._placed(producer)
+        return done
+
+    def _placed(self, producer: Producer) -> None:
+        del self._searches[producer]
+        producer.behind = True
+        if producer.taken == producer.stored:
+            self._confirm(producer)  # committed by a predecessor that did not get to say so
+
+    # -- reading ---------------------------------------------------------------------------------
 
     def _look(self, *, due: bool, all_of_them: bool, watched: bool) -> None:
         """Reads on in the outboxes that are ahead of the batch; `due`: also asks who lives."""
         looked_s = self._monotonic_s()
         watch = self._watch if watched else ()
-        waiting = []
+        waiting, failed = [], []
         for producer, outbox in self._open.items():
+            if producer in self._searches:
+                if due:
+                    self._backlog.add(producer.uid, producer, partial(self._search_on, producer))
+                continue
             if not (all_of_them or producer.behind or producer in watch):
                 continue
             # Whether it lives is asked before what it has written is read: what a producer
             # writes last must be seen by the read after it is known to be dead.
-            alive = outbox.alive() if all_of_them else True
-            written = outbox.written()
+            try:
+                alive = outbox.alive() if all_of_them else True
+                written = outbox.written()
+            except OSError as error:
+                failed.append((producer, outbox, error))
+                continue
             if alive and not due and written == producer.taken:
                 producer.behind = False
                 self._watch.nothing_new(producer, looked_s)
                 continue
             waiting.append(Waiting(producer, outbox, alive, max(0, written - producer.taken)))
+        for producer, outbox, problem in failed:
+            self._failed(producer, outbox, problem)
         for one, room in in_turn(waiting, self._batch):
             if room is None:
                 one.producer.behind = self._more = True
@@ -297,22 +394,27 @@ class Delivery(Generic[AnOutbox]):
                 self._read(one.producer, one.outbox, one.alive, room)
             except WireError as error:
                 self._give_up(one.producer, one.outbox, str(error))
+            except OSError as error:
+                self._failed(one.producer, one.outbox, error)
 
     def _read(self, producer: Producer, outbox: AnOutbox, alive: bool, room: Room) -> None:
         header = outbox.refresh()
+        if outbox.confirmed < producer.stored == producer.taken:
+            self._confirm(producer)  # for which something was short when it was committed
+            if producer not in self._open:
+                return
         if header.refused != producer.refused:
             producer.refused = header.refused
             self._batch.note(producer)
         damage = read_on(producer, header, outbox.read_at, self._batch, self._intake, room)
-        if damage is not None and self._search_bytes_left > 0:
-            self._search_bytes_left -= header.ring_bytes
+        if damage is not None:
             self._say("%s: %s", outbox.name, damage, user=producer.uid)
             outbox.scans_left -= 1
             if outbox.scans_left >= 0:
-                resynchronise(producer, header, outbox.read_at, header.written, self._batch)
+                self._search(producer, Resynchronisation(producer, header, outbox.read_at))
             else:
                 self._give_up(producer, outbox, damage)
-                return
+            return
         producer.behind = producer.taken < header.written
         if producer.behind:
             self._more = True
@@ -320,22 +422,56 @@ class Delivery(Generic[AnOutbox]):
             producer.ended = True
             self._batch.note(producer)
 
+    def _failed(self, producer: Producer, outbox: AnOutbox, error: OSError) -> None:
+        """Handles an OSError on one outbox: gives it up, or for a shortage tries again later."""
+        if is_shortage(error):
+            producer.behind = True
+            self._say("%s: cannot be used now: %s", outbox.name, error.strerror)
+            return
+        if producer not in self._searches:
+            with suppress(OSError, WireError):  # what can be read of it is not lost
+                read_on(producer, outbox.refresh(), outbox.read_at, self._batch, self._intake)
+        self._give_up(producer, outbox, error.strerror or "input or output failed")
+
     def _give_up(self, producer: Producer, outbox: AnOutbox, reason: str) -> None:
         """The rest of this outbox cannot be read; its producer goes on without one."""
         self._say("%s: given up: %s", outbox.name, reason, user=producer.uid)
         header = outbox.header
         if header.written > producer.taken:
-            waiting = header.written - producer.taken
-            plausible = waiting <= header.ring_bytes // RECORD_HEAD.size
+            plausible = header.written - producer.taken <= capacity(header)
             last = header.written if plausible else None
-            self._batch.lose(producer, producer.taken + 1, last, LOST_DAMAGED)
+            # Before its place was found, nothing but the header speaks of any event.
+            placing = isinstance(self._searches.get(producer), Placement)
+            cause = LOST_CLAIMED if placing else LOST_DAMAGED
+            self._batch.lose(producer, producer.taken + 1, last, cause)
             producer.taken = last or producer.taken
         self._batch.refuse(
             producer.uid, producer.pid, f"outbox: {reason}", outbox.name.encode(), producer
         )
         producer.has_outbox = producer.behind = False
         self._let_go(producer)
-        self._given_up.append(outbox)
+        self._given_up[producer] = outbox
+
+    def _remove_given_up(self, producer: Producer, outbox: AnOutbox) -> None:
+        """Removes a given-up outbox whose loss is committed; its living producer notices by that.
+
+        What the producer has written since is booked first, up to what its ring can hold.
+        """
+        try:
+            written = outbox.written()
+        except OSError as error:
+            if is_shortage(error):
+                self._batch.note(producer)
+                self._given_up[producer] = outbox
+                return
+            written = producer.taken
+            self._batch.lose(producer, producer.taken + 1, None, LOST_DAMAGED)
+        if producer.taken < written <= outbox.header.written + capacity(outbox.header):
+            self._batch.lose(producer, producer.taken + 1, written, LOST_DAMAGED)
+            producer.taken = written
+            self._given_up[producer] = outbox
+        else:
+            self._guarded(self._outboxes.remove, outbox)
 
     # -- commit ----------------------------------------------------------------------------------
 
@@ -350,37 +486,48 @@ class Delivery(Generic[AnOutbox]):
         if self._stalled is not None:
             self._say("stored again after: %s", self._stalled)
             self._stalled = None
-        lost = sum(loss.events or 0 for loss in batch.losses)
+        lost = batch.lost(claimed=False)
         self._meter.committed(len(batch.events), lost, self._monotonic_s() - began_s)
         batch.settle()
         self._batch = self._new_batch()
+        given_up, self._given_up = self._given_up, {}
         for producer in batch.producers:
             self._confirm(producer)
             if producer.ended:
                 self._dismiss(producer)
-        for outbox in self._given_up:
-            self._outboxes.remove(outbox)  # which is how a living producer finds out
-        self._given_up.clear()
+        for producer, outbox in given_up.items():
+            self._remove_given_up(producer, outbox)
 
     def _confirm(self, producer: Producer) -> None:
         outbox = self._open.get(producer)
-        if outbox is not None:
-            now_s = self._monotonic_s()
-            until_ns = self._watch.promise(producer, now_s, now_s - self._now_s)
+        if outbox is None or producer in self._searches:
+            return
+        now_s = self._monotonic_s()
+        until_ns = self._watch.promise(producer, now_s, now_s - self._now_s)
+        try:
             outbox.confirm(producer.stored, producer.position, until_ns)
+        except OSError as error:
+            if not producer.ended:  # else it goes at once, and nobody asks
+                self._failed(producer, outbox, error)
 
     def _dismiss(self, producer: Producer) -> None:
         """Retires a producer whose end is committed, and removes its outbox."""
         outbox = self._open.get(producer)
         if outbox is not None:
-            outbox.unwatch()  # from here on it sends what it writes
-            if not outbox.retire():
-                producer.ended = False  # it lives, without its lock
-                producer.behind = self._more = True
+            if not self._retire(outbox):
+                producer.ended, producer.behind = False, True
                 return
             self._let_go(producer)
-            self._outboxes.remove(outbox)
+            self._guarded(self._outboxes.remove, outbox)
         self._intake.forget(producer)
+
+    def _retire(self, outbox: AnOutbox) -> bool:
+        """Whether nothing more comes from this outbox. Its process may live, without its lock."""
+        try:
+            outbox.unwatch()  # from here on it sends what it writes
+            return outbox.retire()
+        except OSError as error:
+            return not is_shortage(error)  # what cannot be written to is removed all the same
 
     def _new_batch(self) -> Batch:
         config = self._config

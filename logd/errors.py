@@ -146,6 +146,15 @@ class SystemRefused(LogdError):
     exit_code = EXIT_SYSTEM
 
 
+# What a process or machine is short of for a while.
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR}
+
+
+def is_shortage(error: OSError) -> bool:
+    """Whether the operation may succeed later: nothing is wrong with the file that it was for."""
+    return error.errno in _SHORTAGES
+
+
 def cannot_write(path: Path | str, error: OSError) -> LogdError:
     """What a failed write to a file of ours means, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from logd import config as configuration
 from logd import disk, integrity, keyfile, lock
+from logd.batch import LOST_CLAIMED
 from logd.config import Config
 from logd.database import Connection, connect
 from logd.errors import CannotCreate, DatabaseDamaged, KeyFileError, NoDatabase
 from logd.figures import PACE_MIN_S, Figures, Survey
 from logd.migrations import check_not_newer, check_not_older
 from logd.outboxes import Outboxes
-from logd.repair import check_numbers
-from logd.reports import CAUSES, Parameters, loss_page, losses_by_cause, summary
+from logd.repair import capacity, check_numbers
+from logd.reports import (
+    CAUSES,
+    Parameters,
+    loss_page,
+    losses_by_cause,
+    losses_by_user,
+    summary,
+)
 from logd.store import COUNTERS
 from shared.outbox import Header
 from shared.wire import WireError
@@ -101,7 +111,8 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
     """The sums of the instance, from its database and its outboxes; the daemon need not run.
 
     Counts are of events, except `commits`, `producers`, and `quarantined`, which also counts
-    datagrams that were no events at all. `losses` are the newest entries of the ledger. `trouble`
+    datagrams that were no events at all. `losses` are the newest entries of the ledger; what only
+    an outbox's own word says was lost is in `lost_claimed`, and in none of these. `trouble`
     is what nothing can be stored for just now, or, with no daemon running, what ended the last one.
     `figures` are the daemon's own, or the last one's; `room_s` is how long the first outbox to be
     full has room from now on, if nothing is stored any more, at the pace of its producer.
@@ -114,6 +125,7 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
     # Outboxes first: what is stored in between is then counted as stored, not as pending.
     headers, unreadable, usage = ({}, 0, {}) if from_figures else _headers(config)
     senders: list[dict[str, Any]] = []
+    by_user: list[Any] = []
     try:
         connection = open_for_reading(config)
     except NoDatabase:
@@ -143,7 +155,8 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
                 row["cause"]: {name: row[name] for name in _BY_CAUSE}
                 for row in losses_by_cause(connection, Parameters({})).rows
             }
-            newest = loss_page(connection, None, STATUS_LOSSES_MAX).rows
+            newest = loss_page(connection, None, STATUS_LOSSES_MAX, claimed=False).rows
+            by_user = losses_by_user(connection, LISTED_MAX)
             senders = _senders(connection)
             rows = totals["stored"] - totals.get("pruned", 0) - totals.get("erased", 0)
             space = disk.look(config, connection, rows, now_ns)
@@ -153,6 +166,7 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
     figures = lock.figures(config.lock_file)
     quiet_s = _quiet_s(now_ns, pid, page, figures)
     survey = Survey()
+    pending_of: Counter[int] = Counter()
     for key, (header, alive) in headers.items():
         watermark = min(watermarks.get(key, 0), header.written)
         try:
@@ -160,7 +174,9 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
         except WireError:
             unreadable += 1  # as the daemon sees it: it claims what it cannot hold
         else:
-            _add(survey, header, header.written - watermark, quiet_s if alive else 0.0)
+            waiting = min(header.written - watermark, capacity(header))
+            pending_of[key[0]] += waiting
+            _add(survey, header, waiting, quiet_s if alive else 0.0)
     verified = integrity.last(config)
     state = {
         "at_ns": now_ns,
@@ -169,16 +185,23 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
         **totals,
         "pending": survey.backlog,
         "refused_by_clients": refused,
-        "unknown_extent": sum(totals["unknown_extent"] for totals in by_cause.values()),
+        "unknown_extent": sum(
+            totals["unknown_extent"] for cause, totals in by_cause.items() if cause != LOST_CLAIMED
+        ),
+        "unknown_extent_claimed": by_cause[LOST_CLAIMED]["unknown_extent"],
         "losses": newest,
         "losses_entries": sum(totals["entries"] for totals in by_cause.values()),
         "losses_by_cause": by_cause,
+        "losses_by_user": by_user,
         "outboxes": len(headers),
         "outboxes_unreadable": unreadable,
         "room_s": survey.room_s if quiet_s else figures and figures.room_s,
         "outboxes_bytes": sum(size for _, size in usage.values()),
         "outboxes_by_user": [
-            {"uid": uid, "files": files, "bytes": size, "surplus": files > _files_max(config)}
+            {
+                **{"uid": uid, "files": files, "bytes": size, "pending": pending_of[uid]},
+                "surplus": files > _files_max(config),
+            }
             for uid, (files, size) in sorted(usage.items(), key=lambda user: -user[1][1])
         ][:LISTED_MAX],
         "quarantine_senders": senders,
@@ -247,13 +270,20 @@ def _headers(
         return {}, 0, {}
     try:
         for name, uid, producer_id in outboxes.names():
+            outbox = None
             try:
                 outbox = outboxes.open(name, uid, producer_id)
                 if outbox is not None:
-                    headers[uid, producer_id] = outbox.header, outbox.alive()
-                    outboxes.release(outbox)
+                    headers[uid, producer_id] = outbox.header, False
+                    with suppress(OSError):
+                        headers[uid, producer_id] = outbox.header, outbox.alive()
             except (OSError, WireError):
                 unreadable += 1
+            finally:
+                if outbox is not None:
+                    outboxes.release(outbox)
+    except OSError:
+        unreadable += 1  # the listing itself: at least one is not looked at
     finally:
         outboxes.close()
     return headers, unreadable, outboxes.usage

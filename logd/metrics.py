@@ -20,6 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from logd import instance, lock
+from logd.batch import LOST_CLAIMED
 from logd.config import Config
 from logd.errors import LogdError
 from logd.figures import COMMIT_BOUNDS_S, Figures
@@ -30,6 +31,11 @@ _COUNTERS = (
     ("own", "logd_own_events", "Events that logd wrote of its own acts, among those stored"),
     ("pruned", "logd_pruned_events", "Events removed since, past the time that their type is kept"),
     ("erased", "logd_erased_events", "Events of forgotten persons, erased since"),
+    ("lost_claimed", "logd_events_lost_claimed", "Events lost by an outbox's own word alone"),
+    (
+        *("unknown_extent_claimed", "logd_losses_claimed_of_unknown_extent"),
+        "Such claims whose number of events nobody knows",
+    ),
     ("quarantined", "logd_quarantined", "Datagrams, outboxes and events put into quarantine"),
     ("refused_by_clients", "logd_refused_events", "Events that clients refused, by their own word"),
     ("duplicates_ignored", "logd_duplicates_ignored", "Datagrams that were stored already"),
@@ -138,6 +144,8 @@ def _of_the_trail(state: dict[str, Any]) -> Iterator[Metric]:
         labels=["cause"],
     )  # fmt: skip
     for cause, totals in state["losses_by_cause"].items():
+        if cause == LOST_CLAIMED:
+            continue  # metrics of their own: anybody who may log can raise them
         lost.add_metric([cause], totals["events"])
         unknown.add_metric([cause], totals["unknown_extent"])
     yield from (lost, unknown)

@@ -232,6 +232,17 @@ MIGRATIONS: list[tuple[str, str]] = [
              WHERE e.type = event_type.id ORDER BY e.id LIMIT 1);
         """,
     ),
+    (
+        "what a replaced database had",
+        """
+        CREATE TABLE replaced (             -- `logd restore`: how far who has an outbox had got
+            uid INTEGER NOT NULL,
+            key TEXT NOT NULL,
+            watermark INTEGER NOT NULL,     -- without what was only claimed
+            PRIMARY KEY (uid, key)
+        ) WITHOUT ROWID;
+        """,
+    ),
 ]
 
 

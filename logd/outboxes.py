@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from logd.errors import CannotCreate, cannot_write
+from logd.errors import CannotCreate, cannot_write, is_shortage
 from logd.figures import Pace
 from shared import liveness
 from shared.outbox import (
@@ -60,7 +60,6 @@ REFUSED_OF_ANY_USER = 16
 _WORDS = struct.Struct("=QQQ")  # confirmed sequence and position, watched until
 _WORD = struct.Struct("=Q")
 _log = logging.getLogger("logd")
-_OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 
 
 class Foreign(WireError):
@@ -130,10 +129,22 @@ class OpenOutbox:
         self._write_at(WORD_WATCHED_UNTIL_NS * 8, bytes(8))
 
     def _size(self) -> int:
-        return os.fstat(self.fd).st_size
+        status = os.fstat(self.fd)
+        _check_no_holes(status)
+        return status.st_size
 
     def _write_at(self, offset: int, data: bytes) -> None:
         os.pwrite(self.fd, data, offset)
+
+
+def _check_no_holes(status: os.stat_result) -> None:
+    """Raises OutboxError for a file that takes less memory than it is long.
+
+    No producer makes one (shared/PROTOCOL.md): it would let its maker claim, and have searched,
+    what it does not pay for, and a write of ours into a hole may fail.
+    """
+    if status.st_blocks * 512 < status.st_size:
+        raise OutboxError("sparse file", f"{status.st_blocks * 512} of {status.st_size} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +269,14 @@ class Outboxes:
 
     def has(self, name: str) -> bool:
         """Whether there is a file of that name; opens nothing to find out."""
+        return self.owner(name) is not None
+
+    def owner(self, name: str) -> int | None:
+        """The uid that the file of that name belongs to; None when there is none."""
         try:
-            os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_uid
         except FileNotFoundError:
-            return False
-        return True
+            return None
 
     def open(self, name: str, uid: int, producer_id: int) -> OpenOutbox | None:
         """The outbox of that name; None when there is none, or one refused before: one of a newer
@@ -327,7 +341,7 @@ class Outboxes:
         except (PermissionError, IsADirectoryError) as error:
             raise Foreign("not readable by logd", name) from error
         except OSError as error:
-            if error.errno in _OUT_OF_SOMETHING:
+            if is_shortage(error):
                 raise
             raise Foreign("not a regular file", name) from error
         try:
@@ -341,30 +355,43 @@ class Outboxes:
             header = parse_header(os.pread(fd, HEADER_BYTES, 0), status.st_size)
             if header.producer_id != producer_id:
                 raise Foreign("another producer's outbox", name)
-        except BaseException:
+            _check_no_holes(status)
+        except BaseException as error:
             os.close(fd)
+            if isinstance(error, OSError) and not is_shortage(error):
+                raise Foreign("not readable by logd", error.strerror or "") from error
             raise
         return OpenOutbox(name, uid, producer_id, fd, header)
 
     def remove(self, outbox: OpenOutbox) -> None:
-        """Removes the file of a dead producer, once all of it is stored.
+        """Removes the file of a dead producer, once all of it is stored, and closes it.
 
-        Another file that has been put under its name since is not what was read, and stays.
+        Another file that has been put under its name since is not what was read, and stays. Raises
+        OSError when the file cannot be removed: it is not opened again as it is now.
         """
-        with contextlib.suppress(FileNotFoundError):
-            there = os.stat(outbox.name, dir_fd=self._fd, follow_symlinks=False)
-            if os.path.samestat(there, os.fstat(outbox.fd)):
-                os.unlink(outbox.name, dir_fd=self._fd)
-        os.close(outbox.fd)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                there = os.stat(outbox.name, dir_fd=self._fd, follow_symlinks=False)
+                if os.path.samestat(there, os.fstat(outbox.fd)):
+                    try:
+                        os.unlink(outbox.name, dir_fd=self._fd)
+                    except OSError:
+                        self._remember_refused(outbox.name, _Identity.of(there))
+                        raise
+        finally:
+            self.release(outbox)
 
     def refuse(self, outbox: OpenOutbox) -> None:
         """Closes an outbox that turned out unreadable; it is not opened again as it is now."""
-        self._remember_refused(outbox.name, _Identity.of(os.fstat(outbox.fd)))
-        os.close(outbox.fd)
+        try:
+            self._remember_refused(outbox.name, _Identity.of(os.fstat(outbox.fd)))
+        finally:
+            self.release(outbox)
 
     def release(self, outbox: OpenOutbox) -> None:
         """Closes an outbox and leaves it for the next daemon."""
-        os.close(outbox.fd)
+        with contextlib.suppress(OSError):  # it is closed all the same (close(2))
+            os.close(outbox.fd)
 
     def close(self) -> None:
         """Closes the directory."""

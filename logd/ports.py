@@ -18,18 +18,22 @@ class Trail(Protocol):
     def producer(self, uid: int, producer_id: int) -> Producer:
         """What is on disk of that producer; a new one when nothing is."""
 
-    def unfinished(self) -> Iterator[tuple[int, int, str]]:
-        """(uid, producer id, cause of loss) of who can say no more but by an outbox."""
+    def unfinished(self) -> Iterator[tuple[int, int, str] | None]:
+        """(uid, producer id, cause of loss) of who can say no more but by an outbox.
+
+        None: it has looked at many; going on may wait for the next turn.
+        """
 
     def commit(self, batch: Batch, now_ns: int) -> None:
         """Stores the batch; on disk when it returns. NotYet: nothing has changed."""
 
 
 class Outbox(Protocol):
-    """What the core needs of `logd.outboxes.OpenOutbox`."""
+    """What the core needs of `logd.outboxes.OpenOutbox`. Each method may raise OSError."""
 
     name: str
     header: Header
+    confirmed: int
     scans_left: int
 
     def read_at(self, offset: int, length: int) -> bytes: ...
@@ -49,6 +53,8 @@ class Directory(Protocol[AnOutbox]):
 
     def names(self) -> Iterable[tuple[str, int, int]]: ...
     def has(self, name: str) -> bool: ...
+    def owner(self, name: str) -> int | None: ...
     def open(self, name: str, uid: int, producer_id: int) -> AnOutbox | None: ...
     def refuse(self, outbox: AnOutbox) -> None: ...
+    def release(self, outbox: AnOutbox) -> None: ...
     def remove(self, outbox: AnOutbox) -> None: ...

@@ -2,16 +2,21 @@
 
 The three places a watermark can stand at (shared/PROTOCOL.md, "The state table"): with the outbox's
 confirmation, past it (killed between commit and confirmation), or before it (the database was
-restored from an older backup).
+restored from an older backup, or the header claims what never was).
 """
 
 from __future__ import annotations
 
-from logd.batch import LOST_DAMAGED, LOST_RESTORED, Batch, Producer, Room
+from logd.batch import LOST_CLAIMED, LOST_DAMAGED, LOST_RESTORED, Batch, Producer, Room
 from logd.intake import Intake
 from shared.outbox import Header, OutboxError, ReadAt, aligned
-from shared.ring import READ_BYTES_MAX, find_record, read_records
+from shared.ring import RecordSearch, read_records
 from shared.wire import RECORD_BYTES_MAX, RECORD_HEAD
+
+
+def capacity(header: Header) -> int:
+    """More events than this no ring of that size can hold, whatever its header says."""
+    return header.ring_bytes // RECORD_HEAD.size
 
 
 def check_numbers(header: Header, taken: int) -> None:
@@ -24,45 +29,86 @@ def check_numbers(header: Header, taken: int) -> None:
     if header.confirmed_position > position_max or header.confirmed_position % 8:
         raise OutboxError("impossible position", f"{header.confirmed_position}")
     waiting = header.written - max(taken, header.confirmed_sequence)
-    if waiting > header.ring_bytes // RECORD_HEAD.size:
+    if waiting > capacity(header):
         raise OutboxError("impossible sequence", f"{waiting} events in {header.ring_bytes} bytes")
 
 
-def align(producer: Producer, header: Header, read_at: ReadAt, batch: Batch) -> None:
-    """Finds where record `taken`+1 lies, when an outbox is first seen by this process.
+class Placement:
+    """Finds where record `taken`+1 lies in an outbox that this process opens, slice by slice.
 
-    Raises OutboxError when the outbox cannot be this producer's continuation.
+    Raises OutboxError, also from `step`, when the outbox cannot be this producer's continuation.
     """
-    check_numbers(header, producer.taken)
-    confirmed = header.confirmed_sequence
-    producer.position = header.confirmed_position
-    if producer.taken == confirmed:
-        return
-    if producer.taken > confirmed:
-        while confirmed < producer.taken:
-            page = read_records(
-                read_at,
-                header.ring_bytes,
-                producer.seed,
-                producer.position,
-                after=confirmed,
-                written=producer.taken,
-                bytes_max=READ_BYTES_MAX,
+
+    def __init__(self, producer: Producer, header: Header, read_at: ReadAt) -> None:
+        check_numbers(header, producer.taken)
+        self._producer, self._header, self._read_at = producer, header, read_at
+        # Up to this sequence the place is known: the next record lies at that position.
+        self._after, self._position = header.confirmed_sequence, header.confirmed_position
+        self._search: RecordSearch | None = None
+        self._search_from = 0
+
+    def step(self, batch: Batch, bytes_max: int) -> bool:
+        """Goes about `bytes_max` further in the ring; True once the producer's position is set.
+
+        Between two steps datagrams may move `taken` on.
+        """
+        if self._producer.taken > self._after:
+            return self._pass_over(bytes_max)
+        if self._producer.taken < self._after:
+            self._look_behind(batch, bytes_max)
+        if self._producer.taken == self._after:
+            self._producer.position = self._position
+        return self._producer.taken == self._after
+
+    def _pass_over(self, bytes_max: int) -> bool:
+        """Reads records that are stored already: killed between commit and confirmation."""
+        page = read_records(
+            self._read_at,
+            self._header.ring_bytes,
+            self._producer.seed,
+            self._position,
+            after=self._after,
+            written=self._producer.taken,
+            bytes_max=bytes_max,
+        )
+        self._after += len(page.payloads)
+        self._producer.position = self._position = page.position
+        # Before damage, where reading on will find it.
+        return page.damage is not None or self._after == self._producer.taken
+
+    def _look_behind(self, batch: Batch, bytes_max: int) -> None:
+        """Searches for what the header confirms and the database lacks, and books what is gone."""
+        producer, header = self._producer, self._header
+        first = producer.taken + 1
+        if self._search is None or self._search_from != first:
+            self._search_from = first
+            self._search = RecordSearch(
+                self._read_at, header.ring_bytes, producer.seed, first, header.written
             )
-            producer.position = page.position
-            confirmed += len(page.payloads)
-            if page.damage is not None:
-                break  # before it, where reading on will find it
-        return
-    lost_from = producer.taken + 1
-    found = find_record(read_at, header.ring_bytes, producer.seed, lost_from, header.written)
-    if found is not None and found[0] <= confirmed:
-        producer.taken = found[0] - 1
-        producer.position = _position(found, header)
-    else:
-        producer.taken = confirmed
-    if producer.taken >= lost_from:
-        batch.lose(producer, lost_from, producer.taken, LOST_RESTORED)
+        if not self._search.step(bytes_max):
+            return
+        found, self._search = self._search.found, None
+        if found is not None and found[0] <= self._after:
+            position = _position(found, header)
+            if not self._is_there(found[0], position):
+                return  # written over meanwhile: searched again
+            self._after, self._position = found[0] - 1, position
+        producer.taken = self._after
+        if producer.taken < first:
+            return
+        # A header is its writer's to write: what no database of ours ever had is but claimed.
+        known = min(max(producer.replaced, first - 1), producer.taken)
+        if known >= first:
+            batch.lose(producer, first, known, LOST_RESTORED)
+        if producer.taken > known:
+            batch.lose(producer, known + 1, producer.taken, LOST_CLAIMED)
+
+    def _is_there(self, sequence: int, position: int) -> bool:
+        page = read_records(
+            self._read_at, self._header.ring_bytes, self._producer.seed, position,
+            after=sequence - 1, written=sequence, bytes_max=1,
+        )  # fmt: skip
+        return page.damage is None
 
 
 def read_on(
@@ -103,20 +149,32 @@ def read_on(
     return damage
 
 
-def resynchronise(
-    producer: Producer, header: Header, read_at: ReadAt, written: int, batch: Batch
-) -> bool:
-    """Goes on behind damaged records, booked as lost. False when nothing readable follows."""
-    lost_from = producer.taken + 1
-    found = find_record(read_at, header.ring_bytes, producer.seed, lost_from, written)
-    if found is None:
-        producer.taken = max(producer.taken, written)
-    else:
-        producer.taken = found[0] - 1
-        producer.position = _position(found, header)
-    if producer.taken >= lost_from:
-        batch.lose(producer, lost_from, producer.taken, LOST_DAMAGED)
-    return found is not None
+class Resynchronisation:
+    """Finds the record behind damaged ones, which are booked as lost, slice by slice."""
+
+    def __init__(self, producer: Producer, header: Header, read_at: ReadAt) -> None:
+        self._producer, self._header = producer, header
+        self._first = producer.taken + 1
+        self._search = RecordSearch(
+            read_at, header.ring_bytes, producer.seed, self._first, header.written
+        )
+
+    def step(self, batch: Batch, bytes_max: int) -> bool:
+        """Searches about `bytes_max` further; True once the producer can be read on."""
+        producer, header = self._producer, self._header
+        if producer.taken + 1 != self._first:
+            return True  # the damaged record came as a datagram, and its place is passed
+        if not self._search.step(bytes_max):
+            return False
+        found = self._search.found
+        if found is None:
+            producer.taken = max(producer.taken, header.written)
+        else:
+            producer.position = _position(found, header)
+            producer.taken = found[0] - 1
+        if producer.taken >= self._first:
+            batch.lose(producer, self._first, producer.taken, LOST_DAMAGED)
+        return True
 
 
 def _position(found: tuple[int, int], header: Header) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from logd.batch import (
     LOST_BEGINNING_UNKNOWN,
+    LOST_CLAIMED,
     LOST_DAMAGED,
     LOST_NOT_RECEIVED,
     LOST_OUTBOX_GONE,
@@ -38,6 +39,7 @@ CAUSES = (
     LOST_TAIL_UNKNOWN,
     LOST_OUTBOX_GONE,
     LOST_BEGINNING_UNKNOWN,
+    LOST_CLAIMED,
 )
 
 
@@ -325,18 +327,38 @@ def losses(connection: Connection, parameters: Parameters) -> Answer:
     return loss_page(connection, before, limit)
 
 
-def loss_page(connection: Connection, before: int | None, limit: int) -> Answer:
-    """A page of the ledger, newest first, from below entry `before`; `next` continues it."""
+def loss_page(
+    connection: Connection, before: int | None, limit: int, *, claimed: bool = True
+) -> Answer:
+    """A page of the ledger, newest first, from below entry `before`; `next` continues it.
+
+    Without `claimed`, only what is more than an outbox's own word.
+    """
     rows = _rows(
         connection,
         "SELECT l.id, p.uid || '-' || p.key AS producer, l.first, l.last,"
         " l.last - l.first + 1 AS events, l.cause, l.detected_ns"
         " FROM loss l JOIN producer p ON p.id = l.producer"
-        " WHERE ? IS NULL OR l.id < ? ORDER BY l.id DESC LIMIT ?",
-        [before, before, limit + 1],
+        " WHERE (? IS NULL OR l.id < ?) AND (? OR l.cause <> ?) ORDER BY l.id DESC LIMIT ?",
+        [before, before, claimed, LOST_CLAIMED, limit + 1],
     )
     more = len(rows) > limit
     return Answer(rows[:limit], rows[limit - 1]["id"] if more else None)
+
+
+def losses_by_user(connection: Connection, limit: int) -> list[Row]:
+    """Whose the losses are, with what is claimed apart; who has lost most first."""
+    return _rows(
+        connection,
+        "SELECT p.uid, count(*) AS entries,"
+        " coalesce(sum((l.last - l.first + 1) * (l.cause <> ?1)), 0) AS events,"
+        " sum(l.last IS NULL AND l.cause <> ?1) AS unknown_extent,"
+        " coalesce(sum((l.last - l.first + 1) * (l.cause = ?1)), 0) AS claimed,"
+        " sum(l.last IS NULL AND l.cause = ?1) AS claimed_unknown_extent"
+        " FROM loss l JOIN producer p ON p.id = l.producer GROUP BY p.uid"
+        " ORDER BY events DESC, unknown_extent DESC, entries DESC LIMIT ?2",
+        [LOST_CLAIMED, limit],
+    )
 
 
 def losses_by_cause(connection: Connection, parameters: Parameters) -> Answer:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from logd import render
+from logd.batch import LOST_CLAIMED
 from logd.figures import COMMIT_BOUNDS_S, Figures, within_s
 from shared.query import Row
 
@@ -73,8 +74,8 @@ def _readers(state: Mapping[str, Any]) -> Iterator[str]:
 def _by_cause(state: Mapping[str, Any]) -> Iterator[str]:
     name = "by cause"
     for cause, totals in state["losses_by_cause"].items():
-        if not totals["entries"]:
-            continue  # the zero is in "lost", once
+        if not totals["entries"] or cause == LOST_CLAIMED:
+            continue  # the zero is in "lost", once; claims are shown by user
         unknown = totals["unknown_extent"]
         plural = "" if unknown == 1 else "es"
         more = f", and {unknown:,} loss{plural} of unknown extent" if unknown else ""
@@ -110,6 +111,16 @@ def _others(state: Mapping[str, Any]) -> Iterator[str]:
                 f"user {user['uid']} has {user['files']:,}, {user['bytes']:,} bytes:"
                 " more than are open at once; the others wait",
             )
+    waiting = [user for user in state["outboxes_by_user"] if user["pending"]]
+    for user in waiting if len(waiting) > 1 else ():
+        yield _line("pending", f"of user {user['uid']}: {_how_many(user['pending'])}")
+    for user in state["losses_by_user"]:
+        if user["claimed"] or user["claimed_unknown_extent"]:
+            yield _line(
+                "claimed",
+                f"of user {user['uid']}: {_how_many(user['claimed'])}; of unknown extent:"
+                f" {user['claimed_unknown_extent']:,}",
+            )
     for sender in state["quarantine_senders"]:
         yield _line(
             "quarantined",
@@ -137,6 +148,8 @@ def _figures(state: Mapping[str, Any]) -> dict[str, object]:
         f" of {_of(len(state['outboxes_by_user']), 'user')}{_room(state)}",
         "unreadable": f"{_of(state['outboxes_unreadable'], 'outbox', 'es')}, in no sum",
         "lost": f"{state['lost']:,} events; losses of unknown extent: {state['unknown_extent']:,}",
+        "claimed": f"{state['lost_claimed']:,} events more, by outboxes' own word alone; of unknown"
+        f" extent: {state['unknown_extent_claimed']:,}",
         "quarantined": f"{state['quarantined']:,}, of them events: {state['quarantined_events']:,}",
         "refused": f"{state['refused_by_clients']:,} events, by their clients",
         "duplicates": f"{state['duplicates_ignored']:,} datagrams ignored",

@@ -42,7 +42,7 @@ _log = logging.getLogger("logd")
 # `stored` is of all time, and `own`, logd's own events, a part of it; so are those that are gone.
 COUNTERS = (
     *("stored", "lost", "quarantined", "quarantined_events", "duplicates_ignored", "commits"),
-    *("own", removed.PRUNED, removed.ERASED),
+    *("lost_claimed", "own", removed.PRUNED, removed.ERASED),
 )
 
 # What an administrative act does in its transaction: to the tables, and to the batch of own events.
@@ -126,20 +126,23 @@ class Store:
     def producer(self, uid: int, producer_id: int) -> Producer:
         """What is on disk of that producer; a new one when nothing is."""
         row = self._connection.execute(
-            "SELECT id, watermark, ended, pid FROM producer WHERE uid = ? AND key = ?",
+            "SELECT id, p.watermark, ended, pid, coalesce(r.watermark, 0) FROM producer p"
+            " LEFT JOIN replaced r ON r.uid = p.uid AND r.key = p.key"
+            " WHERE p.uid = ? AND p.key = ?",
             (uid, f"{producer_id:016x}"),
         ).fetchone()
         producer = Producer(uid=uid, id=producer_id, seed=producer_seed(producer_id))
         if row is not None:
-            producer.row, producer.stored, ended, producer.pid = row
+            producer.row, producer.stored, ended, producer.pid, producer.replaced = row
             producer.taken = producer.stored
             producer.ended = bool(ended)
         return producer
 
-    def unfinished(self) -> Iterator[tuple[int, int, str]]:
+    def unfinished(self) -> Iterator[tuple[int, int, str] | None]:
         """Producers (uid, id, cause) that can say no more, unless their outbox is there.
 
-        They are of an earlier boot, or had an outbox. Nobody knows how far they had got.
+        They are of an earlier boot, or had an outbox. Nobody knows how far they had got. None after
+        each page of rows, of which there may be any number.
         """
         boot_id, last = self._boot_id, 0
         # In pages, since there may be any number of them, and commits between two.
@@ -153,6 +156,7 @@ class Store:
                     yield uid, int(key, 16), LOST_TAIL_UNKNOWN
                 elif has_outbox:
                     yield uid, int(key, 16), LOST_OUTBOX_GONE
+            yield None
 
     # -- commit ----------------------------------------------------------------------------------
 
@@ -432,7 +436,8 @@ class Store:
             "stored": len(batch.events),
             "own": own.taken - own.stored,
             removed.ERASED: len(late),
-            "lost": sum(loss.events or 0 for loss in batch.losses),
+            "lost": batch.lost(claimed=False),
+            "lost_claimed": batch.lost(claimed=True),
             "quarantined": len(batch.refusals),
             "quarantined_events": sum(r.sequence is not None for r in batch.refusals),
             "duplicates_ignored": batch.duplicates,

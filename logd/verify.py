@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from logd import chain, row_checks
+from logd.batch import LOST_CLAIMED
 from logd.blocks import Blocks
 from logd.database import Connection, DatabaseError
 from logd.migrations import schema_version
@@ -275,9 +276,11 @@ def _leaves(
 def _check_sums(connection: Connection, verdict: Verdict) -> None:
     counters = dict(connection.execute("SELECT name, value FROM counter").fetchall())
     gone = counters.get(PRUNED, 0) + counters.get(ERASED, 0)
+    lost = "SELECT coalesce(sum(last - first + 1), 0) FROM loss WHERE cause"
     checks: list[tuple[str, str, int]] = [
         ("stored", "SELECT count(*) FROM event", gone),
-        ("lost", "SELECT coalesce(sum(last - first + 1), 0) FROM loss", 0),
+        ("lost", f"{lost} <> '{LOST_CLAIMED}'", 0),
+        ("lost_claimed", f"{lost} = '{LOST_CLAIMED}'", 0),
         ("commits", "SELECT count(*) FROM batch", 0),
     ]
     if schema_version(connection) >= 3:

@@ -1,4 +1,4 @@
-"""Reading an outbox's ring: its records in sequence, or the lowest that is still there. Pure."""
+"""Reading an outbox's ring: its records in sequence, or the lowest still there. Pure."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from shared.wire import (
 # The daemon reads a ring in pieces of at most this; the first piece is small, for one late event.
 READ_BYTES_FIRST = 16 * 1024
 READ_BYTES_MAX = 1024 * 1024
-# What looking at a possible record costs at least, as bytes of CRC.
+# What looking at a possible record costs at least, as bytes of CRC; and the same as bytes searched.
 CHECK_BYTES_MIN = 1024
+CHECK_COST_BYTES = 128
 
 
 @dataclass(slots=True)
@@ -51,9 +52,8 @@ def read_records(
     """The records `after`+1 .. `written` from `position` on: until they exceed `bytes_max`, or are
     `records_max`.
 
-    `position` is where record `after`+1 lies, or an earlier record: those at or below `after` are
-    passed over. `written` must have been read from the header before this call, so that all these
-    records were complete by then.
+    `position` is where record `after`+1 lies; any other record there is damage. `written` must have
+    been read from the header before this call, so that all these records were complete by then.
     """
     page = Page([], position)
     take, head, head_bytes = page.payloads.append, RECORD_HEAD.unpack_from, RECORD_HEAD.size
@@ -83,7 +83,7 @@ def read_records(
                     after = sequence
                     continue
             try:
-                sequence, _, end = decode_record(data, offset, seed)
+                sequence = decode_record(data, offset, seed)[0]
             except WireError as error:
                 if offset and error.reason == "truncated record":
                     break  # it goes on in the next piece
@@ -91,49 +91,77 @@ def read_records(
                     break  # larger than the first, small piece
                 page.damage = str(error)
                 return page
-            if sequence > after:
-                page.damage = f"record {after + 1} expected, {sequence} found"
-                return page
-            page.position += aligned(end) - offset
-            offset = aligned(end)
+            # Not passed over, be it an earlier one: a ring full of those would have no end.
+            page.damage = f"record {after + 1} expected, {sequence} found"
+            return page
         piece_bytes = READ_BYTES_MAX
     return page
 
 
-def find_record(
-    read_at: ReadAt, ring_bytes: int, seed: int, sequence_min: int, written: int
-) -> tuple[int, int] | None:
-    """The lowest record with `sequence_min` <= sequence <= `written` still in the ring.
+class RecordSearch:
+    """Finds the lowest record with `sequence_min` <= sequence <= `written` still in the ring.
 
     Looks at every multiple of eight, for a database restored from an older backup or a ring with a
-    damaged record: the position that the header confirms is of no use then. Returns (sequence,
-    offset in the ring): a position modulo `ring_bytes`.
+    damaged record: the position that the header confirms is of no use then. `found` is (sequence,
+    offset in the ring), once `step` has returned True: a position modulo `ring_bytes`.
 
     A ring made to look like records everywhere costs at most four times its size in CRCs. It is
-    read in pieces: whoever made it does not decide how much memory this takes.
+    read in slices: whoever made it does not decide how much time or memory one of them takes.
     """
-    checked_bytes_max = 4 * ring_bytes
-    best: tuple[int, int] | None = None
-    highest = written
-    for start in range(0, ring_bytes, READ_BYTES_MAX):
-        length = min(READ_BYTES_MAX, ring_bytes - start)
+
+    def __init__(
+        self, read_at: ReadAt, ring_bytes: int, seed: int, sequence_min: int, written: int
+    ) -> None:
+        self.found: tuple[int, int] | None = None
+        self._read_at, self._ring_bytes, self._seed = read_at, ring_bytes, seed
+        self._sequence_min, self._highest = sequence_min, written
+        self._offset = 0
+        self._checked_bytes_left = 4 * ring_bytes
+
+    def step(self, bytes_max: int) -> bool:
+        """Searches on, through about `bytes_max` bytes; True once all of the ring is searched.
+
+        Raises OutboxError where the file is shorter than its ring.
+        """
+        start = self._offset
+        length = aligned(min(bytes_max, READ_BYTES_MAX, self._ring_bytes - start))
         # With a whole record behind it, which at the ring's end goes on at its start.
-        piece = read_ring(read_at, ring_bytes, start, length + aligned(RECORD_BYTES_MAX))
-        if len(piece) < length + aligned(RECORD_BYTES_MAX):
-            raise OutboxError("truncated outbox", f"less than a ring of {ring_bytes} bytes")
+        with_record = length + aligned(RECORD_BYTES_MAX)
+        piece = read_ring(self._read_at, self._ring_bytes, start, with_record)
+        if len(piece) < with_record:
+            raise OutboxError("truncated outbox", f"less than a ring of {self._ring_bytes} bytes")
         words = array("Q", piece)  # a record's sequence is one of them
         if sys.byteorder == "big":
             words.byteswap()
+        sequence_min, highest = self._sequence_min, self._highest
+        checks_left = length // CHECK_COST_BYTES
         for index, sequence in enumerate(words[1 : 1 + length // 8]):
             if not sequence_min <= sequence <= highest:
                 continue
             payload_bytes = LENGTH_CRC.unpack_from(piece, index * 8)[0]
             if payload_bytes > PAYLOAD_BYTES_MAX:
                 continue
-            checked_bytes_max -= max(payload_bytes, CHECK_BYTES_MIN)
-            if checked_bytes_max < 0:
-                return best
+            checked_bytes = max(payload_bytes, CHECK_BYTES_MIN)
+            self._checked_bytes_left -= checked_bytes
+            if self._checked_bytes_left < 0:
+                return True
             with contextlib.suppress(WireError):
-                decode_record(piece, index * 8, seed)
-                best, highest = (sequence, start + index * 8), sequence - 1
-    return best
+                decode_record(piece, index * 8, self._seed)
+                self.found = (sequence, start + index * 8)
+                highest = self._highest = sequence - 1
+            checks_left -= checked_bytes // CHECK_BYTES_MIN
+            if checks_left <= 0:
+                self._offset = start + (index + 1) * 8
+                return self._offset >= self._ring_bytes
+        self._offset = start + length
+        return self._offset >= self._ring_bytes
+
+
+def find_record(
+    read_at: ReadAt, ring_bytes: int, seed: int, sequence_min: int, written: int
+) -> tuple[int, int] | None:
+    """What a `RecordSearch` finds, in one go: for who may take the time."""
+    search = RecordSearch(read_at, ring_bytes, seed, sequence_min, written)
+    while not search.step(READ_BYTES_MAX):
+        pass
+    return search.found

@@ -245,8 +245,8 @@ def check_sums(
     What logd wrote of its own acts is stored, and nobody emitted it.
     """
     assert attempted == accepted + refused
-    accounted = status["stored"] + status["quarantined_events"] + status["pending"] + status["lost"]
-    accounted -= status["own"]
+    names = ("stored", "quarantined_events", "pending", "lost", "lost_claimed")
+    accounted = sum(status[name] for name in names) - status["own"]
     assert accepted <= accounted <= accepted + killed, status
 
 

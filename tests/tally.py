@@ -66,12 +66,12 @@ class Tally:
             stored=status["stored"],
             quarantined=status["quarantined_events"],
             pending=status["pending"],
-            lost=status["lost"],
+            lost=status["lost"] + status["lost_claimed"],
             twice=twice,
             out_of_order=out_of_order,
         )
         check_sums(status, attempted=attempted, accepted=accepted, refused=refused, killed=killed)
-        accounted = ("stored", "quarantined_events", "pending", "lost")
+        accounted = ("stored", "quarantined_events", "pending", "lost", "lost_claimed")
         self.counts["unheard"] += sum(status[name] for name in accounted) - accepted - status["own"]
         assert (twice, out_of_order) == (0, 0)
 

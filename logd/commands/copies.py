@@ -168,7 +168,8 @@ def restore(config: Config, backup: Path, key_file: Path | None, yes: bool) -> N
         click.echo(f"what it replaced is {done.kept}: remove it once you are sure")
     click.echo(
         "next, start logd. What outboxes still hold is stored again; what is nowhere any more is in"
-        ' the loss ledger as "restored" (logd losses).'
+        ' the loss ledger (logd losses) as "restored", and as "claimed" where nothing but an outbox'
+        " says that it was stored."
     )
 
 

@@ -120,8 +120,8 @@ def status(config: Config, as_json: bool, exit_code: bool) -> None:
 
     The first thing to look at. What is accepted is stored, quarantined, pending or lost; "trouble"
     stands first where nothing can be stored just now, with what and since when, or says what ended
-    the last daemon. Losses and quarantine are shown in brief: `logd losses` and `logd quarantine`
-    have all of them.
+    the last daemon. "claimed" are losses that nothing shows but an outbox's own word. Losses and
+    quarantine are shown in brief: `logd losses` and `logd quarantine` have all of them.
 
     Works with the daemon stopped, too, and ends with 0 then: the sums could be read. A script that
     asks whether the daemon is there takes --exit-code.

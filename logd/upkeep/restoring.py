@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from logd import anchors, forgotten, integrity, keyfile, trail_clock
-from logd.batch import LOST_RESTORED, Batch
+from logd.batch import LOST_CLAIMED, LOST_RESTORED, Batch
 from logd.chain import Head
 from logd.clock_check import Reading
 from logd.config import Config
@@ -35,6 +35,7 @@ class Stream:
     uid: int
     id: int
     watermark: int
+    known: int  # the watermark without what its outbox only claimed
     has_outbox: bool  # it may be there yet, and hold some of it
     pid: int
 
@@ -210,14 +211,27 @@ def _ahead(connection: Connection, backup: Connection) -> Iterator[Stream]:
             list(OWN_TYPES),
         )
     }
+    claimed = dict(
+        connection.execute(
+            "SELECT producer, min(first) FROM loss WHERE cause = ? GROUP BY producer",
+            (LOST_CLAIMED,),
+        )
+    )
+    earlier: dict[tuple[int, str], int] = {}  # of a restore before, and not met again since
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'replaced'").fetchone():
+        rows = connection.execute("SELECT uid, key, watermark FROM replaced")
+        earlier = {(uid, key): watermark for uid, key, watermark in rows}
     for row, uid, key, watermark, has_outbox, ended, pid in connection.execute(
         "SELECT id, uid, key, watermark, has_outbox, ended, pid FROM producer"
     ):
         known = backup.execute(
             "SELECT watermark, ended FROM producer WHERE uid = ? AND key = ?", (uid, key)
         ).fetchone() or (0, 0)
-        if row not in own and (watermark, ended) > known:
-            yield Stream(uid, int(key, 16), watermark, bool(has_outbox and not ended), pid)
+        before = earlier.get((uid, key), 0)
+        if row not in own and max((watermark, ended), (before, 0)) > known:
+            before = max(before, min(watermark, claimed.get(row, watermark + 1) - 1))
+            outbox = bool(has_outbox and not ended)
+            yield Stream(uid, int(key, 16), watermark, before, outbox, pid)
 
 
 def _book(store: Store, batch: Batch, stream: Stream) -> None:
@@ -228,9 +242,12 @@ def _book(store: Store, batch: Batch, stream: Stream) -> None:
     producer.pid, producer.has_outbox = stream.pid, stream.has_outbox
     producer.ended = not stream.has_outbox
     batch.note(producer)
-    if producer.ended and stream.watermark > producer.taken:
-        batch.lose(producer, producer.taken + 1, stream.watermark, LOST_RESTORED)
-        producer.taken = stream.watermark
+    if not producer.ended:
+        return
+    for upto, cause in ((stream.known, LOST_RESTORED), (stream.watermark, LOST_CLAIMED)):
+        if upto > producer.taken:
+            batch.lose(producer, producer.taken + 1, upto, cause)
+            producer.taken = upto
 
 
 def _say(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
@@ -259,6 +276,15 @@ def _say(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
         )
         if replaced.clock is not None:
             trail_clock.save(connection, replaced.clock)
+        connection.executemany(
+            "INSERT INTO replaced VALUES (?1, ?2, ?3)"
+            " ON CONFLICT DO UPDATE SET watermark = max(watermark, excluded.watermark)",
+            [
+                (stream.uid, f"{stream.id:016x}", stream.known)
+                for stream in replaced.ahead
+                if stream.has_outbox
+            ],
+        )
         losses = Batch(0, 0, loss_events_max=INT64_MAX)  # it is the database's own word
         for stream in replaced.ahead:
             _book(store, losses, stream)

@@ -195,7 +195,7 @@ def killed(instance: Instance, directory: Path) -> Killed:
 def test_whatever_byte_a_log_is_torn_at_each_event_is_stored_or_in_the_ledger_once(
     killed: Killed, tally: Tally
 ) -> None:
-    """What outboxes confirm and the log lost is read from the ring, or booked as restored."""
+    """What outboxes confirm and the log lost is read from the ring, or booked as claimed."""
     assert killed.check(killed.log, tally, seed=-1) == (killed.accepted, 0)  # an undamaged one
     kept, lost = killed.check(b"", tally, seed=-2)
     # The rings hold what waits and a good deal of what was confirmed, but not all of it.

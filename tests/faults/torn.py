@@ -103,7 +103,7 @@ class Killed:
             finally:
                 connection.close()
             for label, first, last, cause in ledger:
-                assert cause == "restored" and last is not None, (label, first, last, cause)
+                assert cause == "claimed" and last is not None, (label, first, last, cause)
                 found.setdefault(label, []).extend(range(first, last + 1))
             assert len(found) == 3
             for sequences in found.values():
@@ -111,7 +111,7 @@ class Killed:
             check_whole(self.instance)
         except AssertionError as error:
             raise AssertionError(message) from error
-        return status["stored"], status["lost"]
+        return status["stored"], status["lost_claimed"]
 
 
 def tear(log: bytes, seed: int) -> bytes:

@@ -65,10 +65,12 @@ def rebuild(connection: Connection) -> None:
 
 
 def _count(connection: Connection) -> None:
+    lost = "SELECT coalesce(sum(last - first + 1), 0) FROM loss WHERE cause"
     for name, sql in (
         ("stored", "SELECT count(*) FROM event"),
         ("commits", "SELECT count(*) FROM batch"),
-        ("lost", "SELECT coalesce(sum(last - first + 1), 0) FROM loss"),
+        ("lost", f"{lost} <> 'claimed'"),
+        ("lost_claimed", f"{lost} = 'claimed'"),
     ):
         connection.execute(f"INSERT OR REPLACE INTO counter VALUES ('{name}', ({sql}))")
 

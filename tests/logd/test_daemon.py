@@ -98,9 +98,11 @@ def daemon(instance: Instance) -> Iterator[Daemon]:
 
 
 def look(daemon: Daemon) -> None:
-    """One turn in which the look is due."""
+    """One turn in which the look is due, and those that it takes to open and search all files."""
     daemon._look_due_s = 0.0
     daemon.turn(timeout_s=0)
+    while daemon._backlog or daemon._listing:
+        daemon.turn(timeout_s=0)
 
 
 def test_rule_4_whether_it_lives_is_asked_before_its_last_event_is_read(
@@ -361,13 +363,13 @@ def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     outbox.write(3)
     with open(outbox.path, "r+b") as file:
-        file.truncate(HEADER_BYTES)
-        file.truncate(outbox_bytes(RING_BYTES_MIN))  # its records are zeros now
+        file.seek(HEADER_BYTES)
+        file.write(bytes(RING_BYTES_MIN))  # its records are zeros now
 
     def full(*_: object) -> None:
         raise NotYet("full")
 
-    daemon._discover_new()
+    daemon._discover(outbox.path.name, os.getuid(), PRODUCER)
     for opened in daemon._open.values():
         opened.scans_left = 0
     with monkeypatch.context() as context:

@@ -232,6 +232,9 @@ def _plant(directory: Path, kind: str, name: str) -> None:
         path.write_bytes(_genuine() + b"x")
     elif kind == "empty":
         path.touch()
+    elif kind == "sparse":
+        path.write_bytes(_genuine()[:HEADER_BYTES])
+        os.truncate(path, outbox_bytes(RING_BYTES_MIN))
     elif kind == "noise":
         path.write_bytes(random.Random(1).randbytes(4096 + 65536))
 
@@ -250,6 +253,7 @@ def _plant(directory: Path, kind: str, name: str) -> None:
         ),
         "too large for its ring",
         "empty",
+        "sparse",
         "noise",
     ],
 )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from logd.batch import (
     LOST_BEGINNING_UNKNOWN,
+    LOST_CLAIMED,
     LOST_DAMAGED,
     LOST_NOT_RECEIVED,
     LOST_RESTORED,
@@ -19,7 +20,7 @@ from logd.batch import (
     Producer,
 )
 from logd.intake import Intake
-from logd.repair import align, read_on, resynchronise
+from logd.repair import Placement, Resynchronisation, read_on
 from shared.outbox import (
     HEADER_BYTES,
     WORD_CONFIRMED_POSITION,
@@ -28,6 +29,7 @@ from shared.outbox import (
     Header,
     OutboxError,
     OutboxWriter,
+    ReadAt,
     aligned,
     outbox_bytes,
     parse_header,
@@ -98,6 +100,20 @@ class Shared:
         self.buffer[HEADER_BYTES + sum(
             aligned(RECORD_HEAD.size + len(payload(n))) for n in range(1, sequence)
         ) + RECORD_HEAD.size] ^= 0xFF  # fmt: skip
+
+
+def align(producer: Producer, header: Header, read_at: ReadAt, batch: Batch) -> None:
+    """Finds the producer's place, in slices."""
+    placement = Placement(producer, header, read_at)
+    while not placement.step(batch, 8192):
+        pass
+
+
+def resynchronise(producer: Producer, header: Header, read_at: ReadAt, batch: Batch) -> None:
+    """Finds what is behind damage, in slices."""
+    search = Resynchronisation(producer, header, read_at)
+    while not search.step(batch, 8192):
+        pass
 
 
 def batch_of(events_max: int = 100_000) -> Batch:
@@ -283,8 +299,95 @@ def test_a_restored_database_lacks_what_the_ring_has_written_over() -> None:
     align(producer, shared.header(), shared.read_at, batch)
     read_on(producer, shared.header(), shared.read_at, batch, new_intake(producer))
     ((first, last, cause),) = losses(batch)
-    assert (first, cause) == (4, LOST_RESTORED) and last is not None
+    assert (first, cause) == (4, LOST_CLAIMED) and last is not None
     assert sequences(batch) == list(range(last + 1, 5001))
+
+
+@pytest.mark.parametrize(
+    ("known", "booked"),
+    [
+        (0, [(4, 5000, LOST_CLAIMED)]),
+        (3, [(4, 5000, LOST_CLAIMED)]),
+        (100, [(4, 100, LOST_RESTORED), (101, 5000, LOST_CLAIMED)]),
+        (5000, [(4, 5000, LOST_RESTORED)]),
+        (9000, [(4, 5000, LOST_RESTORED)]),
+    ],
+)
+def test_what_no_database_of_ours_had_is_claimed_and_the_rest_restored(
+    known: int, booked: list[tuple[int, int, str]]
+) -> None:
+    """A header is its writer's own: that it says 5,000 were stored shows nothing."""
+    shared, producer, batch = Shared(), new_producer(3), batch_of()
+    producer.replaced = known
+    shared.words[WORD_WRITTEN] = shared.words[WORD_CONFIRMED_SEQUENCE] = 5000
+    align(producer, shared.header(), shared.read_at, batch)
+    assert losses(batch) == booked
+    assert (batch.lost(claimed=False), batch.lost(claimed=True)) == (
+        sum(last - first + 1 for first, last, cause in booked if cause == LOST_RESTORED),
+        sum(last - first + 1 for first, last, cause in booked if cause == LOST_CLAIMED),
+    )
+    assert (producer.taken, producer.position) == (5000, 0)
+
+
+def test_a_claim_beyond_the_bound_is_one_of_unknown_extent() -> None:
+    shared, producer, batch = Shared(), new_producer(), batch_of()
+    shared.words[WORD_WRITTEN] = shared.words[WORD_CONFIRMED_SEQUENCE] = 2**62
+    align(producer, shared.header(), shared.read_at, batch)
+    assert losses(batch) == [(1, None, LOST_CLAIMED)]
+
+
+@pytest.mark.parametrize(("watermark", "confirmed"), [(0, 400), (300, 40), (0, 0)])
+@pytest.mark.parametrize("arrives_after", [0, 1, 2, 9])
+def test_datagrams_that_arrive_while_a_place_is_looked_for_change_nothing_of_the_end(
+    watermark: int, confirmed: int, arrives_after: int
+) -> None:
+    """They continue the sequence: what is then looked for is another record."""
+    shared, producer, batch = Shared(), new_producer(watermark), batch_of()
+    producer.has_outbox = True
+    intake = new_intake(producer)
+    shared.write(500)
+    shared.confirm(confirmed)
+    placement = Placement(producer, shared.header(), shared.read_at)
+    steps = 0
+    while not placement.step(batch, 2048):
+        if steps == arrives_after:
+            for number in range(watermark + 1, watermark + 6):
+                intake.datagram(datagram(number), UID, 5, batch)
+        steps += 1
+    assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
+    assert sequences(batch) == list(range(watermark + 1, 501))
+    assert losses(batch) == []
+
+
+def test_a_damaged_record_that_comes_as_a_datagram_ends_the_search_for_it() -> None:
+    shared, producer, batch = Shared(), new_producer(), batch_of()
+    producer.has_outbox = True
+    intake = new_intake(producer)
+    shared.write(500)
+    shared.damage(20)
+    align(producer, shared.header(), shared.read_at, batch)
+    assert read_on(producer, shared.header(), shared.read_at, batch, intake)
+    search = Resynchronisation(producer, shared.header(), shared.read_at)
+    assert not search.step(batch, 1024)
+    intake.datagram(datagram(20), UID, 5, batch)
+    assert search.step(batch, 1024)
+    assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
+    assert sequences(batch) == list(range(1, 501)) and losses(batch) == []
+
+
+def test_what_is_written_over_while_it_is_looked_for_is_looked_for_again() -> None:
+    shared, producer, batch = Shared(), new_producer(), batch_of()
+    shared.write(500)
+    shared.confirm(500)
+    header = shared.header()
+    placement = Placement(producer, header, shared.read_at)
+    while not placement.step(batch, 4096):
+        if shared.buffer[HEADER_BYTES]:
+            shared.buffer[HEADER_BYTES : HEADER_BYTES + 64] = bytes(64)  # the lowest is gone
+    read_on(producer, header, shared.read_at, batch, new_intake(producer))
+    ((first, last, cause),) = losses(batch)
+    assert (first, cause) == (1, LOST_CLAIMED) and last is not None and last <= 2
+    assert sequences(batch) == list(range(last + 1, 501))
 
 
 @pytest.mark.parametrize(
@@ -334,7 +437,7 @@ def test_a_damaged_record_is_booked_and_what_follows_is_read() -> None:
     shared.damage(20)
     align(producer, shared.header(), shared.read_at, batch)
     assert "CRC" in str(read_on(producer, shared.header(), shared.read_at, batch, intake))
-    assert resynchronise(producer, shared.header(), shared.read_at, 50, batch)
+    resynchronise(producer, shared.header(), shared.read_at, batch)
     assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
     assert losses(batch) == [(20, 20, LOST_DAMAGED)]
     assert sequences(batch) == [*range(1, 20), *range(21, 51)]
@@ -346,7 +449,7 @@ def test_damage_to_the_end_books_the_rest_and_gives_up() -> None:
     shared.write(3)
     shared.damage(3)
     assert read_on(producer, shared.header(), shared.read_at, batch, intake)
-    assert not resynchronise(producer, shared.header(), shared.read_at, 3, batch)
+    resynchronise(producer, shared.header(), shared.read_at, batch)
     assert losses(batch) == [(3, 3, LOST_DAMAGED)]
     assert producer.taken == 3
 

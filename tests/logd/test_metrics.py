@@ -69,6 +69,8 @@ def test_metrics_say_how_it_stands() -> None:
     assert EVERYTHING["logd_disk_room_seconds", ""] == 30 * 86_400
     assert EVERYTHING["logd_last_turn_timestamp_seconds", ""] == 3
     assert EVERYTHING["logd_lost_events_total", "tail unknown"] == 0
+    assert EVERYTHING["logd_events_lost_claimed_total", ""] == 0
+    assert ("logd_lost_events_total", "claimed") not in EVERYTHING
 
 
 def test_commits_are_a_histogram_whose_buckets_hold_all_below_them() -> None:

@@ -32,7 +32,8 @@ EMPTY: dict[str, Any] = {
     **dict.fromkeys(
         (
             "stored", "commits", "pending", "outboxes", "outboxes_unreadable", "lost",
-            "unknown_extent", "quarantined", "quarantined_events", "refused_by_clients",
+            "lost_claimed", "unknown_extent", "unknown_extent_claimed", "quarantined",
+            "quarantined_events", "refused_by_clients",
             "duplicates_ignored", "own", "pruned", "erased", "producers", "schema",
             "losses_entries", "outboxes_bytes",
         ),
@@ -40,6 +41,7 @@ EMPTY: dict[str, Any] = {
     ),
     "last_stored_ns": None,
     "losses": [],
+    "losses_by_user": [],
     "outboxes_by_user": [],
     "quarantine_senders": [],
     "losses_by_cause": {cause: dict(ZEROS) for cause in CAUSES},
@@ -87,8 +89,8 @@ def test_senders_of_quarantined_datagrams_and_users_with_too_many_outboxes_are_n
             {"uid": 65534, "pid": 4711, "rows": 2000, "newest_reason": "truncated \x1b record"}
         ],
         outboxes_by_user=[
-            {"uid": 1001, "files": 2, "bytes": 140_000, "surplus": False},
-            {"uid": 65534, "files": 3000, "bytes": 210_000_000, "surplus": True},
+            {"uid": 1001, "files": 2, "bytes": 140_000, "pending": 0, "surplus": False},
+            {"uid": 65534, "files": 3000, "bytes": 210_000_000, "pending": 9, "surplus": True},
         ],
     )
     (sender,) = [line for line in lines if "pid 4711" in line]
@@ -96,6 +98,34 @@ def test_senders_of_quarantined_datagrams_and_users_with_too_many_outboxes_are_n
     (user,) = [line for line in lines if "3,000" in line]
     assert "user 65534 has 3,000, 210,000,000 bytes: more than are open at once" in user
     assert not any("user 1001" in line for line in lines)
+
+
+def test_what_is_only_claimed_is_shown_by_user_and_beside_what_is_lost() -> None:
+    nothing = {"entries": 0, "events": 0, "unknown_extent": 0, "claimed_unknown_extent": 0}
+    lines = shown(
+        lost=5,
+        lost_claimed=40_000_000,
+        unknown_extent_claimed=2,
+        losses_by_cause=EMPTY["losses_by_cause"]
+        | {"claimed": {"entries": 42, "events": 40_000_000, "unknown_extent": 2}},
+        losses_by_user=[
+            nothing | {"uid": 1000, "events": 5, "claimed": 0},
+            nothing | {"uid": 12345, "claimed": 40_000_000, "claimed_unknown_extent": 2},
+        ],
+        outboxes_by_user=[
+            {"uid": 1000, "files": 2, "bytes": 140_000, "pending": 3, "surplus": False},
+            {"uid": 12345, "files": 1, "bytes": 70_000, "pending": 4096, "surplus": False},
+        ],
+    )
+    assert "lost         5 events; losses of unknown extent: 0" in lines
+    assert (
+        "claimed      40,000,000 events more, by outboxes' own word alone; of unknown extent: 2"
+        in lines
+    )
+    assert "claimed      of user 12345: 40,000,000 events; of unknown extent: 2" in lines
+    assert "pending      of user 1000: 3 events" in lines
+    assert "pending      of user 12345: 4,096 events" in lines
+    assert not any("user 1000: 0" in line or "by cause" in line for line in lines)
 
 
 def test_a_loss_is_shown_with_producer_range_cause_and_time() -> None:

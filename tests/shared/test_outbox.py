@@ -30,9 +30,16 @@ from shared.outbox import (
     parse_header,
     read_ring,
 )
-from shared.ring import READ_BYTES_FIRST, Page, find_record, read_records
+from shared.ring import READ_BYTES_FIRST, Page, RecordSearch, find_record, read_records
 from shared.schema import PAYLOAD_BYTES_MAX
-from shared.wire import RECORD_HEAD, OtherVersion, WireError, producer_seed
+from shared.wire import (
+    RECORD_HEAD,
+    OtherVersion,
+    WireError,
+    decode_record,
+    encode_record,
+    producer_seed,
+)
 
 PRODUCER = 0xFEDCBA9876543210
 SEED = producer_seed(PRODUCER)
@@ -200,12 +207,14 @@ def test_one_late_event_is_read_with_one_small_read() -> None:
     assert box.reads == [READ_BYTES_FIRST]
 
 
-def test_records_at_or_below_the_watermark_are_passed_over() -> None:
+def test_records_below_the_one_expected_are_damage_and_not_passed_over() -> None:
+    """A ring full of them has no end: whoever passed them over would read it for ever."""
     box = Outbox()
-    for number in range(5):
-        box.writer.append(payload(number))
-    box.taken = 3  # committed by a daemon that was killed before it said so
-    assert box.read() == [payload(3), payload(4)]
+    whole = encode_record(SEED, 1, payload(0, 1008))
+    assert RING % len(whole) == 0
+    box.file[HEADER_BYTES:] = whole * (RING // len(whole))
+    page = read_records(box.read_at, RING, SEED, 0, after=1, written=2, bytes_max=10**6)
+    assert page.payloads == [] and page.damage == "record 2 expected, 1 found"
 
 
 def test_what_is_written_after_the_header_was_read_is_left_for_the_next_time() -> None:
@@ -273,6 +282,44 @@ def test_the_lowest_readable_record_is_found_behind_damage() -> None:
     assert find_record(box.read_at, RING, SEED, 1, 5) == (2, record_bytes(100))
     assert find_record(box.read_at, RING, SEED, 4, 5) == (4, 3 * record_bytes(100))
     assert find_record(box.read_at, RING, SEED, 6, 6) is None
+
+
+@pytest.mark.parametrize("slice_bytes", [8, 24, 4096, 64 * 1024])
+def test_a_search_in_slices_finds_what_one_in_one_go_finds(slice_bytes: int) -> None:
+    box = Outbox()
+    for number in range(1100):
+        box.writer.append(payload(number, 100 + number % 400))
+        box.read()
+        box.confirm()
+    for damaged in (0, 1000, 20_000):
+        box.damage(box.position + damaged)
+    written = box.writer.written
+    for sequence_min in (1, written - 30, written, written + 1):
+        search = RecordSearch(box.read_at, RING, SEED, sequence_min, written)
+        steps = 1
+        while not search.step(slice_bytes):
+            steps += 1
+        assert search.found == find_record(box.read_at, RING, SEED, sequence_min, written)
+        assert steps >= RING // slice_bytes
+
+
+def test_a_slice_is_short_whatever_the_ring_is_made_to_look_like() -> None:
+    """Each multiple of eight looks like the head of a large record."""
+    box = Outbox(1024 * 1024)
+    box.file[HEADER_BYTES:] = (32_768).to_bytes(8, "little") * (1024 * 1024 // 8)
+    search = RecordSearch(box.read_at, 1024 * 1024, SEED, 1, 2**62)
+    checked = 0
+
+    def counting(data: bytes, offset: int, seed: int) -> tuple[int, bytes, int]:
+        nonlocal checked
+        checked += 32_768
+        return decode_record(data, offset, seed)
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr("shared.ring.decode_record", counting)
+        assert not search.step(64 * 1024)
+    # A byte of CRC costs an eighth of what one that is searched costs.
+    assert 0 < checked <= 64 * 1024 * 8 + 32_768
 
 
 def test_a_record_around_the_rings_end_is_found() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from logd.batch import Producer
 from logd.delivery import Delivery
 from shared.outbox import WORD_WRITTEN, OutboxWriter
 from tests.simulation.machine import SimOutbox
@@ -52,6 +53,36 @@ class PromiseForgotten(WatchedDelivery):
         super()._look(due=due, all_of_them=all_of_them, watched=watched)
         for producer in list(self._open):
             self._watch.end(producer)
+
+
+class ConfirmUnguarded(WatchedDelivery):
+    """Ends where a confirmation cannot be written, as into a hole on a full tmpfs."""
+
+    def _confirm(self, producer: Producer) -> None:
+        outbox = self._open.get(producer)
+        if outbox is not None and producer not in self._searches:
+            outbox.confirm(producer.stored, producer.position, 0)
+
+
+class RemovalUnguarded(WatchedDelivery):
+    """Ends where a file cannot be let go of or removed."""
+
+    def _guarded(self, act, outbox):  # type: ignore[no-untyped-def]
+        act(outbox)
+
+
+class ShortageTakenForTheFilesFault(WatchedDelivery):
+    """Gives up a good outbox, since this process was out of memory or descriptors."""
+
+    def _failed(self, producer, outbox, error):  # type: ignore[no-untyped-def]
+        self._give_up(producer, outbox, str(error))
+
+
+class NotLookedAtTakenForGone(WatchedDelivery):
+    """Books as gone what a start has not come to yet."""
+
+    def _may_be_there(self, name: str) -> bool:
+        return any(outbox.name == name for outbox in self._open.values())
 
 
 class SequenceAdvancedBeforeTheRecord(OutboxWriter):
@@ -163,6 +194,10 @@ BUGS = [
     Bug("watermark advanced by a failed commit", "crashes", WatermarkAdvancedByAFailedCommit),
     Bug("liveness asked after the last read", "crashes", delivery=LivenessAskedAfterTheLastRead),
     Bug("a promise to look forgotten", "crashes", delivery=PromiseForgotten),
+    Bug("confirm unguarded", "broken outboxes", delivery=ConfirmUnguarded),
+    Bug("removal unguarded", "broken outboxes", delivery=RemovalUnguarded),
+    Bug("a shortage given up for", "broken outboxes", delivery=ShortageTakenForTheFilesFault),
+    Bug("not looked at taken for gone", "crashes", delivery=NotLookedAtTakenForGone),
     Bug("sequence advanced before the record", "crashes", writer=SequenceAdvancedBeforeTheRecord),
     Bug("an ended producer not looked at again", "crashes", delivery=RetiredWithoutASecondLook),
     Bug("a fork not noticed", "crashes", client=ForkNotNoticed),

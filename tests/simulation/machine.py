@@ -50,9 +50,13 @@ class SimOutbox(OpenOutbox):
         self.process = process
         self.file = file
 
+    def _maybe_fail(self, what: str) -> None:
+        self.process.world.maybe_fail(f"{what} {self.name}", self.file)
+
     def read_at(self, offset: int, length: int) -> bytes:
         half = offset + length // 2
         self.process.step("read outbox")
+        self._maybe_fail("read")
         data = bytes(self.file.data[offset:half])
         if length > 8:  # one word is read at once
             self.process.step("half of it read")
@@ -60,6 +64,7 @@ class SimOutbox(OpenOutbox):
 
     def alive(self) -> bool:
         self.process.step("ask who lives")
+        self._maybe_fail("ask who lives")
         world = self.process.world
         if world.rng.random() < OWNER_RUNS:
             # Just now it does something, perhaps its last: the moment that the question is about.
@@ -71,6 +76,7 @@ class SimOutbox(OpenOutbox):
         return len(self.file.data)
 
     def retire(self) -> bool:
+        self._maybe_fail("retire")
         self.file.store(WORD_RETIRED, 1)
         self.process.step("retired")
         if self.written() <= self.confirmed:
@@ -80,6 +86,7 @@ class SimOutbox(OpenOutbox):
         return False
 
     def unwatch(self) -> None:
+        self._maybe_fail("unwatch")
         self.file.store(WORD_WATCHED_UNTIL_NS, 0)
         self.process.step("not watched any more")
 
@@ -93,6 +100,7 @@ class SimOutbox(OpenOutbox):
         # choice, but no signal comes in between.
         order = world.rng.sample((0, 8, 16), 3)
         self.process.step("confirm")
+        self._maybe_fail("confirm")
         for at in order:
             self.file.data[offset + at : offset + at + 8] = data[at : at + 8]
             if at == order[0]:
@@ -112,11 +120,17 @@ class SimDirectory:
         self._process.step("list outboxes")
         if self.world.open_faults and self.world.rng.random() < 0.2:
             raise OSError(24, "Too many open files")
+        self.world.maybe_fail("list", None)
         found = [(name, parse_name(name)) for name in self.world.files]
         return [(name, *parsed) for name, parsed in found if parsed is not None]
 
     def has(self, name: str) -> bool:
-        return name in self.world.files
+        return self.owner(name) is not None
+
+    def owner(self, name: str) -> int | None:
+        file = self.world.files.get(name)
+        self.world.maybe_fail("find", file)
+        return None if file is None else file.key[0]
 
     def open(self, name: str, uid: int, producer_id: int) -> SimOutbox | None:
         self._process.step("open outbox")
@@ -130,6 +144,7 @@ class SimDirectory:
             return None
         if self.world.open_faults:
             raise OSError(24, "Too many open files")
+        self.world.maybe_fail("open", file)
         if file.kind == "ok":
             return SimOutbox(self._process, file)
         self._refused[name] = file.identity
@@ -138,18 +153,25 @@ class SimDirectory:
         raise Foreign("has other links", name)
 
     def refuse(self, outbox: SimOutbox) -> None:
+        self.world.maybe_fail("refuse", outbox.file)
         self._refused[outbox.name] = outbox.file.identity
 
+    def release(self, outbox: SimOutbox) -> None:
+        self._process.step("close outbox")
+
     def remove(self, outbox: SimOutbox) -> None:
-        """Raises Violation when not all of it is decided on the disk."""
+        """Raises Violation when not all of it is decided on the disk, and this is not said."""
         file, world = outbox.file, self.world
         written = outbox.file.word(8)
         on_disk = world.disk.durable_watermark(file.key)
-        if written > on_disk:
+        losses = self._process.delivery._batch.losses if isinstance(self._process, Machine) else []
+        unknown = any((p.uid, p.id) == file.key for p in (x.producer for x in losses if not x.last))
+        if written > on_disk and not unknown:
             raise Violation(
                 f"{outbox.name} removed with {written} written and {on_disk} on the disk"
             )
         self._process.step("remove outbox")
+        self.world.maybe_fail("remove", file)
         if world.files.get(outbox.name) is file:
             del world.files[outbox.name]
         self._process.step("outbox removed")

@@ -27,6 +27,7 @@ PROFILES = {
     "power": Odds(kill=0.001, power_cut=0.0015, without_outbox=0.1),
     "restores": Odds(kill=0.002, restore=True),
     "strangers": Odds(kill=0.0015, strangers=True, without_outbox=0.4, damage=True),
+    "broken outboxes": Odds(kill=0.0015, io_errors=0.01),
     "containers": Odds(kill=0.001, strangers=True, without_outbox=0.95),
     "cleaners": Odds(kill=0.001, cleaners=True),
     "everything": Odds(
@@ -324,6 +325,8 @@ class Schedule:
         quiet = 0
         for _ in range(QUIET_TURNS_MAX):
             assert world.daemon is not None, "the daemon ended without a fault"
+            assert isinstance(world.daemon, Machine)
+            world.daemon.delivery.work_s = 1.0  # no more turns than it takes to see all files
             self._act(world.daemon)
             world.now_s += 0.2
             waiting = any(

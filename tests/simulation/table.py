@@ -78,7 +78,13 @@ class WatchedIntake(Intake):
 
 
 class WatchedDelivery(Delivery[SimOutbox]):
-    """The real core, with a note of every cell that it comes upon."""
+    """The real core, with a note of every cell that it comes upon. A turn takes short steps, so
+    that what is not done yet meets everything else that happens.
+    """
+
+    work_s = 0.004
+    start_work_s = 0.008
+    slice_bytes = 2048
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)

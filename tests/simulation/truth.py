@@ -172,6 +172,11 @@ def check_end(world: World) -> Sums:
     if sums.accepted != sums.stored + sums.quarantined + sums.pending + sums.lost:
         raise Violation(f"the sum is off: {sums}")
     _check_tails(world)
+    odds = world.odds
+    harmless = not (odds.power_cut or odds.restore or odds.strangers or odds.damage)
+    kept = not (odds.without_outbox or odds.io_errors or odds.cleaners)
+    if harmless and kept and view.losses:
+        raise Violation(f"{view.losses[0]}: a loss is booked, and no fault may lose anything")
     return sums
 
 

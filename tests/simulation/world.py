@@ -7,6 +7,8 @@ process runs first. So a seed is one interleaving of everything, and repeats it.
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import sys
 from collections import Counter, deque
@@ -25,6 +27,10 @@ NESTING_MAX = 3
 LAST_ACT = 0.3  # how often a process that was let in between is killed right behind
 TRACE_STEPS = 400
 TICK_S = 0.0005
+# Errors of the outboxes' file system: what this process is short of at the moment, and what says
+# that a file is of no use.
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
+FAILURES = (errno.EIO, errno.ENOSPC, errno.ESTALE, errno.EACCES, errno.EBUSY)
 
 
 class Killed(BaseException):
@@ -49,6 +55,7 @@ class Odds:
     without_outbox: float = 0.0
     cleaners: bool = False
     damage: bool = False
+    io_errors: float = 0.0  # of each operation on an outbox
 
 
 @dataclass(eq=False)
@@ -121,6 +128,7 @@ class World:
     steps: int = 0
     kills: int = 0
     power_cuts: int = 0
+    io_errors: int = 0
     depth: int = 0
     calm: bool = False
     thresholds: tuple[float, float, float, float] = field(init=False)
@@ -199,6 +207,17 @@ class World:
                 queued = []
                 self.queue.clear()
             self.truth.daemon_ended(self.disk.view, queued)
+
+    def maybe_fail(self, what: str, file: File | None) -> None:
+        """Raises OSError where an operation on an outbox fails in this run."""
+        if self.calm or not self.odds.io_errors or self.rng.random() >= self.odds.io_errors:
+            return
+        number = self.rng.choice(SHORTAGES if self.rng.random() < 0.5 else FAILURES)
+        self.trace.append(("world", f"{what}: {errno.errorcode[number]}"))
+        self.io_errors += 1
+        if file is not None and number in FAILURES:
+            self.truth.unreadable.add(file.key)
+        raise OSError(number, os.strerror(number))
 
     def unlock(self, file: File) -> None:
         """Its owner has closed it, which inotify tells."""

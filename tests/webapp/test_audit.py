@@ -136,6 +136,19 @@ def test_the_ledger_names_producer_range_cause_and_time_and_admits_what_is_unkno
     assert 'href="/audit/losses?before=1"' in text
 
 
+def test_what_is_only_claimed_is_shown_apart(auditor: Browser, reports: FakeReports) -> None:
+    reports.rows("summary", SUMMARY)
+    reports.rows("losses_by_cause", cause("claimed", entries=40, events=10**6, unknown_extent=2))
+    text = auditor.get("/audit/losses").text
+    assert "<dt>Known lost events</dt><dd>0</dd>" in text
+    assert "<dt>Losses of unknown extent</dt><dd>0</dd>" in text
+    assert "<dt>Entries that are only claimed</dt><dd>40</dd>" in text
+    assert cells(text, "claimed") == ["1,000,000", "2", "40"] == cells(text, "All causes")
+    text = auditor.get("/audit/").text
+    assert "No event is known to be lost." in text
+    assert "40 more entries are only claimed" in text
+
+
 @pytest.mark.parametrize(
     ("lost", "unknown", "sentence"),
     [

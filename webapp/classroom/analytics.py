@@ -23,6 +23,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 PAGE_EVENTS = 50
+CLAIMED = "claimed"  # the cause of a loss that nothing shows but its own program's file
 BUCKETS = 10
 # Pages of one report that a dashboard asks for at most: a bound, not a goal.
 REPORT_PAGES_MAX = 50
@@ -109,9 +110,16 @@ class CauseTotal:
 
 @dataclass(frozen=True)
 class LossTotals:
-    """The ledger's sums. Nothing is lost only if there is no entry, of known extent or not."""
+    """The ledger's sums. Nothing is lost only if there is no entry, of known extent or not.
+
+    What is only claimed to be lost is in `claimed`, and not in `events` and `unknown_extent`.
+    """
 
     by_cause: list[CauseTotal]
+
+    @property
+    def claimed(self) -> int:
+        return sum(total.entries for total in self.by_cause if total.cause == CLAIMED)
 
     @property
     def entries(self) -> int:
@@ -119,11 +127,11 @@ class LossTotals:
 
     @property
     def events(self) -> int:
-        return sum(total.events for total in self.by_cause)
+        return sum(total.events for total in self.by_cause if total.cause != CLAIMED)
 
     @property
     def unknown_extent(self) -> int:
-        return sum(total.unknown_extent for total in self.by_cause)
+        return sum(total.unknown_extent for total in self.by_cause if total.cause != CLAIMED)
 
 
 @dataclass(frozen=True)

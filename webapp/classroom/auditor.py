@@ -26,7 +26,8 @@ blueprint = Blueprint("auditor", __name__, url_prefix="/audit")
 MEANINGS = {
     "not received": "Sent by a program that keeps no copy, and never arrived here.",
     "outbox damaged": "Kept by its program in memory, where it was overwritten before it was read.",
-    "restored": "Confirmed once; the log was then restored from a backup made earlier.",
+    "restored": "Stored once; the log was then restored from a backup made earlier.",
+    "claimed": "Said to be stored once by its program's own file; nothing else shows that it was.",
     "tail unknown": "The machine went down while the program ran: how much came last is unknown.",
     "outbox gone": "A program's kept copy was removed before all of it was read.",
     "beginning unknown": "First heard of in the middle: what came before, if anything, is unknown.",

@@ -1,0 +1,45 @@
+"""Tasks caused by users' files, done round robin by user within a time budget. Pure.
+
+A user who makes a thousand files, or one whose ring takes long to search, delays other users by one
+task at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+# Does a part of the work; True when nothing is left of it.
+Task = Callable[[], bool]
+
+
+class Backlog:
+    """Tasks by user and key; a task that is there already is not added twice."""
+
+    def __init__(self) -> None:
+        self._users: dict[int, dict[Hashable, Task]] = {}  # the one whose turn it is first
+
+    def add(self, uid: int, key: Hashable, task: Task) -> None:
+        """One more task of this user, behind the user's others."""
+        self._users.setdefault(uid, {}).setdefault(key, task)
+
+    def held(self, uid: int) -> int:
+        """How many tasks of this user wait."""
+        return len(self._users.get(uid, ()))
+
+    def work(self, clock_s: Callable[[], float], seconds: float) -> None:
+        """Runs one task of each user in turn until the time is up, and at least one."""
+        end_s = clock_s() + seconds
+        while self._users:
+            uid = next(iter(self._users))
+            own = self._users.pop(uid)
+            key = next(iter(own))
+            task = own.pop(key)
+            if own:
+                self._users[uid] = own
+            if not task():
+                self.add(uid, key, task)
+            if clock_s() >= end_s:
+                return
+
+    def __bool__(self) -> bool:
+        return bool(self._users)
