@@ -1,4 +1,4 @@
-"""Six bugs that systems like this one have had, to be planted: does the simulation find them?"""
+"""Nine bugs that systems like this one have had, to be planted: does the simulation find them?"""
 
 from __future__ import annotations
 
@@ -56,10 +56,40 @@ class LivenessAskedAfterTheLastRead(WatchedDelivery):
 class PromiseForgotten(WatchedDelivery):
     """Tells producers that it will look by itself, looks once before that is over, and sleeps."""
 
-    def _look(self, *, due, all_of_them, watched):  # type: ignore[no-untyped-def]
-        super()._look(due=due, all_of_them=all_of_them, watched=watched)
+    def _look(self, *, due, closed, watched):  # type: ignore[no-untyped-def]
+        super()._look(due=due, closed=closed, watched=watched)
         for producer in list(self._open):
             self._watch.end(producer)
+
+
+class _Everything:
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+class DroppedWithoutAnOutbox(WatchedDelivery):
+    """Under a flood drops the datagrams of producers that have nothing else."""
+
+    def _drain(self, datagrams):  # type: ignore[no-untyped-def]
+        drained = self._arrivals.take(datagrams, self._intake, self._batch, _Everything())
+        self._more = self._arrivals.more
+        return drained
+
+
+class HeldForgotten(WatchedDelivery):
+    """Forgets what a turn has received and not got round to."""
+
+    def _drain(self, datagrams):  # type: ignore[no-untyped-def]
+        self._arrivals.held = None
+        return super()._drain(datagrams)
+
+
+class OnlyWhatIsStoredCounts(WatchedDelivery):
+    """Bounds a turn by what it takes into the batch."""
+
+    def begin(self, now_s: float) -> None:
+        self._arrivals._budget.charge = lambda *_: None  # type: ignore[method-assign]
+        super().begin(now_s)
 
 
 class SequenceAdvancedBeforeTheRecord(OutboxWriter):
@@ -109,5 +139,8 @@ BUGS = [
     Bug("watermark advanced by a failed commit", "crashes", WatermarkAdvancedByAFailedCommit),
     Bug("liveness asked after the last read", "crashes", delivery=LivenessAskedAfterTheLastRead),
     Bug("a promise to look forgotten", "crashes", delivery=PromiseForgotten),
+    Bug("dropped though there is no outbox", "containers", delivery=DroppedWithoutAnOutbox),
+    Bug("received, and forgotten", "containers", delivery=HeldForgotten),
+    Bug("only what is stored counts", "strangers", delivery=OnlyWhatIsStoredCounts),
     Bug("sequence advanced before the record", "crashes", writer=SequenceAdvancedBeforeTheRecord),
 ]

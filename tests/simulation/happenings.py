@@ -7,7 +7,15 @@ from collections.abc import Callable
 
 from shared.outbox import HEADER_BYTES, WORD_WRITTEN
 from shared.outbox_file import outbox_name
-from shared.wire import datagram_head, encode_farewell, encode_record, producer_seed
+from shared.wire import (
+    DATAGRAM_HEAD,
+    KIND_AWAITED,
+    KIND_EVENTS,
+    datagram_head,
+    encode_farewell,
+    encode_record,
+    producer_seed,
+)
 from tests.simulation.machine import Machine, watermark
 from tests.simulation.truth import records_of
 from tests.simulation.web import Web
@@ -39,6 +47,7 @@ class Happenings:
             happenings += [disk.back_up, self._restore, self._restore]
         if self.odds.strangers:
             happenings += [self._stranger] * 6 + [self._outbox_changes] * 2 + [self._plant] * 4
+            happenings += [self._flood] * 2
         if self.odds.damage:
             happenings.append(self._damage)
         rng.choice(happenings)()
@@ -145,6 +154,19 @@ class Happenings:
             self._replay()
             return
         world.send(data, STRANGER, 9)
+
+    def _flood(self) -> None:
+        """As much as the queue takes of what stores nothing, or of events that are awaited."""
+        rng, world = self._rng, self.world
+        stranger_id = rng.choice((7, 8))
+        head = datagram_head(stranger_id, rng.choice((KIND_EVENTS, KIND_AWAITED)))
+        again = one_event(stranger_id, 1)[DATAGRAM_HEAD.size :]
+        records = again * rng.choice((1, 40, 900))
+        for number in range(1, 100):
+            if rng.random() < 0.1:
+                records = one_event(stranger_id, number)[DATAGRAM_HEAD.size :]
+            if not world.send(head + records, STRANGER, 9):
+                return
 
     def _replay(self) -> None:
         """What was sent before arrives once more, or an early farewell, under its own user's id."""
