@@ -321,7 +321,7 @@ class Delivery(Generic[AnOutbox]):
                 continue
             # Whether it lives is asked before what it has written is read: what a producer
             # writes last must be seen by the read after it is known to be dead.
-            alive = outbox.alive() if ask else True
+            alive = outbox.alive() if ask or producer.behind else True
             written = outbox.written()
             if alive and producer not in in_round and written == producer.taken:
                 producer.behind = False

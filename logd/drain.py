@@ -53,27 +53,27 @@ class Drain:
             datagrams, self.held = chain((first,), datagrams), None
         self.more = False
         budget.begin()
-        drained = size = 0
+        over, drained = budget.over, 0
         judged = batch.entries + intake.ignored.total
         for datagram in datagrams:
             data, uid, pid, cut = datagram
             drained += 1
             while True:
                 began = offset
-                if cut:
-                    batch.refuse(uid, pid, "oversize datagram", data)
-                elif uid not in budget.over:
-                    offset = intake.datagram(data, uid, pid, batch, offset)
-                elif intake.skip(data, uid, pid, readable):
+                if over and uid in over:
+                    if not intake.skip(data, uid, pid, readable):
+                        self.held, self.more = (datagram, offset), True
+                        return drained
                     offset = 0
+                elif cut:
+                    batch.refuse(uid, pid, "oversize datagram", data)
                 else:
-                    self.held, self.more = (datagram, offset), True
-                    return drained
-                size += (offset or len(data)) - began
-                if offset or len(data) >= CHARGE_BYTES_MIN or not drained % every:
+                    offset = intake.datagram(data, uid, pid, batch, offset)
+                large = len(data) >= CHARGE_BYTES_MIN
+                if large or not drained % every:
                     before, judged = judged, batch.entries + intake.ignored.total
+                    size = (offset or len(data)) - began if large else every * len(data)
                     budget.charge(uid, judged - before, size)
-                    size = 0
                 if batch.filled(DATAGRAMS_PART) or budget.exhausted:
                     self.held = (datagram, offset) if offset else None
                     self.more = True

@@ -19,7 +19,7 @@ OUTBOXES_PART = 4
 # 10 ms; a batch of 20,000 events takes 150 ms, and an event that comes meanwhile waits for its end.
 SHARED_EVENTS_MAX = 1000
 SHARED_BYTES_MAX = 1024 * 1024
-# Reading from one more outbox, and confirming to it, takes as long as so many events.
+# Reading one more outbox, and confirming to it or removing it, takes as long as so many events.
 OUTBOX_EVENTS = 10
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ def in_turn(
             room = share.room.part(producers) if share.room and left.room else None
             one.producer.passed_over = 0 if room else one.producer.passed_over + 1
             yield one, room
-            if room:
+            if room and (one.events or not one.alive):
                 share.spend(price)
                 left.spend(price)
 

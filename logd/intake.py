@@ -31,6 +31,7 @@ PRODUCERS_MAX = 10_000
 # A large datagram is taken in slices, between which the caller looks at what it has cost: one of
 # the largest holds 5,000 records.
 SLICE_BYTES = 16 * 1024
+_HEAD_BYTES = DATAGRAM_HEAD.size
 
 Introduce = Callable[[int, int], Producer]
 
@@ -102,18 +103,16 @@ class Intake:
                 else:
                     self._farewell(producer, last, refused, batch)
                 return 0
-            offset = offset or DATAGRAM_HEAD.size
+            offset = offset or _HEAD_BYTES
             if offset == size:
                 raise WireError("datagram without a record")
-            end = offset + self.slice_bytes
-            if end > size:
-                end = size
+            end = size if size <= self.slice_bytes else min(size, offset + self.slice_bytes)
             while offset < end:
                 sequence, payload, offset = decode_record(data, offset, seed)
                 if producer is None:
                     producer = self.producer(uid, producer_id)
                 producer.pid = pid
-                if not self.offer(producer, sequence, payload, batch):
+                if not self.offer(producer, sequence, payload, batch) and offset < end:
                     offset = self._pass_over(data, offset, end, producer, batch)
                 if kind == KIND_AWAITED and (producer.taken > producer.stored or producer.behind):
                     batch.awaited.add(uid)  # what is on the disk already is waited for by nobody

@@ -149,6 +149,24 @@ def test_a_due_look_goes_through_all_outboxes_in_parts(
     assert set(watched.asked.values()) == {1}
 
 
+def test_the_dead_for_whom_a_turn_had_no_room_are_not_taken_for_living(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They end in the next turns, not at the next look."""
+    monkeypatch.setattr("logd.fairness.SHARED_EVENTS_MAX", 20)
+    files = [watched.outbox() for _ in range(12)]
+    watched.outbox(OTHER)
+    machine = watched.start()
+    idle(machine)
+    for file in files:
+        watched.world.unlock(file)
+    for _ in range(8):
+        machine.turn()
+    machine.delivery._commit_due_s = 0.0
+    machine.turn()
+    assert len(watched.world.files) == 1
+
+
 def test_after_a_full_queue_all_are_looked_at_and_nobody_is_asked_whether_it_lives(
     watched: Watched,
 ) -> None:
