@@ -19,8 +19,8 @@ OUTBOXES_PART = 4
 # 10 ms; a batch of 20,000 events takes 150 ms, and an event that comes meanwhile waits for its end.
 SHARED_EVENTS_MAX = 1000
 SHARED_BYTES_MAX = 1024 * 1024
-# Reading one more outbox, and confirming to it or removing it, takes as long as so many events.
-OUTBOX_EVENTS = 10
+# Reading one, and confirming to it or removing it, takes as long as ten events.
+SHARED_OUTBOXES_MAX = 100
 
 T = TypeVar("T")
 
@@ -45,7 +45,6 @@ def in_turn(
     The caller reads into `batch` before it asks for the next: what one leaves is the others'.
     With `shared` a turn reads less than a batch takes: other users wait for its end.
     """
-    price = OUTBOX_EVENTS if shared else 0
     users: dict[int, list[Waiting[T]]] = {}
     for one in waiting:
         users.setdefault(one.producer.uid, []).append(one)
@@ -53,16 +52,18 @@ def in_turn(
     if shared:
         in_all = Room(min(in_all.events, SHARED_EVENTS_MAX), min(in_all.bytes, SHARED_BYTES_MAX))
     left = _Budget(batch, in_all)
+    outboxes = SHARED_OUTBOXES_MAX if shared else len(waiting)
     for count, own in zip(range(len(users), 0, -1), _ordered(users), strict=True):
-        share = _Budget(batch, left.room.part(count))
+        share, own_outboxes = _Budget(batch, left.room.part(count)), max(1, outboxes // count)
         own.sort(key=lambda one: (-one.producer.passed_over, one.events))
         for producers, one in zip(range(len(own), 0, -1), own, strict=True):
-            room = share.room.part(producers) if share.room and left.room else None
+            may = own_outboxes and share.room and left.room
+            room = share.room.part(producers) if may else None
             one.producer.passed_over = 0 if room else one.producer.passed_over + 1
             yield one, room
             if room and (one.events or not one.alive):
-                share.spend(price)
-                left.spend(price)
+                own_outboxes -= 1
+                outboxes -= 1
 
 
 def _ordered(users: dict[int, list[Waiting[T]]]) -> list[list[Waiting[T]]]:
@@ -82,10 +83,6 @@ class _Budget:
         self._batch = batch
         self._events_end = batch.entries + room.events
         self._bytes_end = batch.bytes + room.bytes
-
-    def spend(self, events: int) -> None:
-        """Takes away room for events that are not in the batch."""
-        self._events_end -= events
 
     @property
     def room(self) -> Room:

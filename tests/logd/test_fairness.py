@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from logd.batch import Batch, Producer
-from logd.fairness import SHARED_EVENTS_MAX, Files, Waiting, in_turn
+from logd.fairness import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
 from shared.wire import Event
 
 
@@ -64,7 +64,7 @@ def test_where_several_users_have_outboxes_a_turn_reads_less_and_each_gets_a_par
                         batch.add(one.producer, number, Event("page_view", 1, None, b""), 1)
             assert good in read
             assert batch.entries <= SHARED_EVENTS_MAX
-            assert len(read) <= SHARED_EVENTS_MAX // 10
+            assert len(read) <= SHARED_OUTBOXES_MAX
 
 
 def test_where_only_one_user_has_outboxes_a_turn_reads_a_whole_batch() -> None:

@@ -153,7 +153,7 @@ def test_the_dead_for_whom_a_turn_had_no_room_are_not_taken_for_living(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They end in the next turns, not at the next look."""
-    monkeypatch.setattr("logd.fairness.SHARED_EVENTS_MAX", 20)
+    monkeypatch.setattr("logd.fairness.SHARED_OUTBOXES_MAX", 2)
     files = [watched.outbox() for _ in range(12)]
     watched.outbox(OTHER)
     machine = watched.start()
