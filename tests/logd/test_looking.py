@@ -128,6 +128,18 @@ def test_names_of_closed_files_take_a_bounded_time_of_a_turn(
     assert len(machine.delivery._open) == 40, "the listing finds the rest"
 
 
+def test_a_listing_takes_a_bounded_time_of_a_turn(watched: Watched) -> None:
+    machine = watched.start()
+    for _ in range(40):
+        watched.outbox()
+    watched.world.closed.clear()
+    idle(machine)
+    machine.delivery._look_due_s = 0.0
+    machine.turn()
+    assert 0 < len(machine.delivery._open) <= delivery.DISCOVER_S_MAX / 0.0005 + 1
+    assert machine.delivery._more, "it goes on in the next turn"
+
+
 def test_a_due_look_goes_through_all_outboxes_in_parts(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,10 +257,8 @@ def test_where_nobody_else_has_an_outbox_each_awaited_event_is_stored_at_once(
         assert not machine.delivery._batch
 
 
-def test_what_was_received_and_not_taken_is_stored_before_a_stop(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A full disk in between: it is kept in hand, as the batch is."""
+def test_what_was_received_and_not_taken_is_kept_over_a_full_disk(watched: Watched) -> None:
+    """It is no longer in the kernel's queue, and perhaps in no outbox."""
     machine = watched.start()
     core = machine.delivery
     seed = producer_seed(5)
