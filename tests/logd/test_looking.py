@@ -121,7 +121,7 @@ def test_names_of_closed_files_take_a_bounded_time_of_a_turn(
         watched.outbox()
     machine.turn()  # each one opened takes half a millisecond of this world's time
     opened = len(machine.delivery._open)
-    assert 0 < opened <= delivery.CLOSED_S_MAX / 0.0005
+    assert 0 < opened < 10
     machine.delivery._look_due_s = 0.0
     while machine.delivery._more or len(machine.delivery._open) == opened:
         machine.turn()
@@ -136,7 +136,7 @@ def test_a_listing_takes_a_bounded_time_of_a_turn(watched: Watched) -> None:
     idle(machine)
     machine.delivery._look_due_s = 0.0
     machine.turn()
-    assert 0 < len(machine.delivery._open) <= delivery.DISCOVER_S_MAX / 0.0005 + 1
+    assert 0 < len(machine.delivery._open) < 20
     assert machine.delivery._more, "it goes on in the next turn"
 
 
@@ -186,21 +186,39 @@ def test_after_a_full_queue_all_are_looked_at_and_nobody_is_asked_whether_it_liv
     for _ in range(6):
         watched.outbox()
     machine = watched.start()
+    core = machine.delivery
+    again = awaited(1, OTHER)
+    watched.world.queue.append(again)
+    machine.turn()
     idle(machine)
-    garbage = (b"noise", OTHER, 9, False)
-    watched.world.queue.extend([garbage] * delivery.QUEUE_DEPTH_MIN)
+    watched.world.queue.extend([again] * delivery.QUEUE_DEPTH_MIN)
     machine.turn()
     assert watched.looked.total() == 6
     assert not watched.asked
-    core = machine.delivery
-    core._turned_away_due_s = watched.world.now_s + 0.1
-    watched.world.queue.extend([garbage] * delivery.QUEUE_DEPTH_MIN)
+    due_s = core._turned_away_due_s = watched.world.now_s + 0.1
+    watched.world.queue.extend([again] * delivery.QUEUE_DEPTH_MIN)
     machine.turn()
     assert watched.looked.total() == 6
-    assert core._wake_due_s() <= core._turned_away_due_s, "it is not forgotten"
-    watched.world.now_s += 0.1
+    assert core._wake_due_s() == due_s, "it is not forgotten"
+    watched.world.now_s = due_s
     machine.turn()
     assert watched.looked.total() == 12
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_turn_reads_less_than_a_batch_where_several_users_have_outboxes(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    monkeypatch.setattr("logd.fairness.SHARED_EVENTS_MAX", 5)
+    file = watched.outbox(GOOD)
+    watched.outbox(OTHER if others else GOOD)
+    machine = watched.start()
+    writer = OutboxWriter(memoryview(file.data), file.key[1], pid=1, now_ns=1)
+    for _ in range(20):
+        assert writer.append(PAYLOAD)
+    machine.delivery._look_due_s = machine.delivery._commit_due_s = 0.0
+    machine.turn()
+    assert len(watched.world.disk.view.events) == (5 if others else 20)
 
 
 def awaited(sequence: int, uid: int) -> tuple[bytes, int, int, bool]:
