@@ -52,7 +52,7 @@ class Ignored:
     def __init__(self) -> None:
         self.duplicates = Tally()  # records at or below the watermark
         self.early = Tally()  # records past a gap that is read from the outbox, with them
-        self.farewells = Tally()  # of producers that have an outbox
+        self.farewells = Tally()  # of producers that have an outbox, or have ended
         self.skipped = Tally()  # datagrams not decoded, since the outbox has what is in them
 
     @property

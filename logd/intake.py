@@ -97,10 +97,10 @@ class Intake:
             if kind == KIND_FAREWELL:
                 last, refused = decode_farewell(data, seed)
                 producer = self.producer(uid, producer_id)
-                if producer.has_outbox:
-                    # Its outbox says so itself, and cannot be forged by another user.
+                if producer.has_outbox or (producer.ended and last <= producer.taken):
                     self.ignored.farewells.add(uid, pid)
-                else:
+                # An outbox says so itself, and cannot be forged by another user.
+                if not producer.has_outbox:
                     self._farewell(producer, last, refused, batch)
                 return 0
             offset = offset or _HEAD_BYTES

@@ -194,6 +194,15 @@ def test_a_farewell_that_means_nothing_is_counted_by_its_sender() -> None:
     assert intake.ignored.farewells.counts == {(UID, 5): 1}
 
 
+def test_a_farewell_that_comes_again_is_counted_by_its_sender() -> None:
+    producer, batch = new_producer(taken=3), batch_of()
+    intake = new_intake(producer)
+    for last in (3, 3, 2):
+        intake.datagram(encode_farewell(ID, last, {"malformed": 2}), UID, 5, batch)
+    assert producer.ended and producer.refused == {"malformed": 2} and losses(batch) == []
+    assert intake.ignored.farewells.counts == {(UID, 5): 2}
+
+
 def test_only_what_is_not_on_the_disk_yet_is_waited_for() -> None:
     """Records that were stored long ago, sent as awaited, hurry no commit of others' events."""
     producer, batch = new_producer(taken=3), batch_of()

@@ -90,6 +90,8 @@ class Happenings:
             before = world.disk.view
             world.disk.restore(self._rng)
             world.truth.replaced(before, world.disk.view)
+            # What the older one lacks may lie in files that cannot be opened at first.
+            world.open_faults = world.open_faults or self._rng.random() < 0.3
 
     def _damage(self) -> None:
         """Memory goes bad, or another process of the same user writes where it should not."""
@@ -183,7 +185,7 @@ class Happenings:
             key = rng.choice(planted if planted and rng.random() < 0.6 else keys)
             world.truth.unreadable.add(key)
             told = max(world.truth.accepted.get(key, ()), default=0)
-            last = rng.choice((told, told + 2, max(0, watermark(world, key) - rng.randint(0, 2))))
+            last = rng.choice((told, told + 2, max(0, watermark(world, key) - rng.randint(1, 2))))
             world.send(encode_farewell(key[1], last, {}), key[0], 9)
 
 
