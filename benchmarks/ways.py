@@ -16,7 +16,8 @@ from logd import config as configuration
 from logd import journal, service
 from logd.batch import Producer, Room
 from logd.daemon import Daemon
-from logd.delivery import QUEUE_DEPTH_MIN, Datagram
+from logd.delivery import QUEUE_DEPTH_MIN
+from logd.drain import Datagram
 from logd.outboxes import OpenOutbox
 
 COUNTS_MARK = "counts: "
@@ -63,9 +64,9 @@ class OutboxesUnderLoad(Counting, Daemon):
         self._socket_read_s = now_s
         return super()._drain(datagrams)
 
-    def _look(self, *, due: bool, all_of_them: bool, watched: bool) -> None:
+    def _look(self, *, due: bool, closed: set[Producer], watched: bool) -> None:
         before = self.from_outboxes
-        super()._look(due=due, all_of_them=all_of_them, watched=watched)
+        super()._look(due=due, closed=closed, watched=watched)
         self._loaded = self.from_outboxes - before >= LOAD_EVENTS_MIN
 
 

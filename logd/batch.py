@@ -116,7 +116,7 @@ class Batch:
         # A set in the order of arrival, so that a run from a seed can be repeated.
         self.producers: dict[Producer, None] = {}
         self.duplicates = 0
-        self.awaited = False  # somebody waits for the disk
+        self.awaited: set[int] = set()  # users with a caller that waits for the disk
         self.bytes = 0
 
     def add(self, producer: Producer, sequence: int, event: Event, size: int) -> None:

@@ -21,7 +21,7 @@ from logd.config import Config
 from logd.database import file_bytes, wal_path
 from logd.delivery import Delivery
 from logd.errors import NotYet
-from logd.figures import Figures, Pace, Survey
+from logd.figures import IGNORED_SENDERS_MAX, Figures, Pace, Survey
 from logd.inotify import Inotify
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver
@@ -32,6 +32,8 @@ from logd.upkeep.worker import STEP_S, Worker
 RETRY_INTERVAL_S = 1.0
 # For sockets, the database, reports: outboxes past this wait until others are done with.
 DESCRIPTORS_RESERVED = 32
+# Closing files wakes the daemon so often at most, whoever closes them, and whatever they are.
+CLOSED_INTERVAL_S = 0.05
 # However busy it is, a step of a job is taken so often.
 WORK_INTERVAL_MAX_S = 0.5
 
@@ -69,9 +71,10 @@ class Daemon(Delivery[OpenOutbox]):
         self._selector = selectors.DefaultSelector()
         self._selector.register(receiver.socket, selectors.EVENT_READ)
         self._inotify: Inotify | None = None
+        self._inotify_due_s = 0.0  # closed files do not wake the daemon before
+        self._inotify_on = False  # whether they do now
         try:
             self._inotify = Inotify(outboxes.directory)
-            self._selector.register(self._inotify.fd, selectors.EVENT_READ)
         except OSError as error:
             _log.warning("no inotify (%s): closed outboxes are found by looking", error.strerror)
 
@@ -100,10 +103,10 @@ class Daemon(Delivery[OpenOutbox]):
             # For a signal only: while nothing can be stored, what arrives is not looked at.
             retry_s = min(RETRY_INTERVAL_S, self._wait_max_s)
             self._wait_for_wake(retry_s if timeout_s is None else timeout_s)
-            self.step((), set(), time.monotonic())
+            self.step((), (), time.monotonic())
         else:
-            self._wait(timeout_s)
-            closed = self._inotify.names() if self._inotify else set()
+            ready = self._wait(timeout_s)
+            closed = self._closed_names(ready)
             self.step(self._receiver.datagrams(), closed, time.monotonic())
             self._say_usage()
             if self._at_work:
@@ -131,6 +134,7 @@ class Daemon(Delivery[OpenOutbox]):
             outboxes_bytes=sum(size for _, size in self._outboxes.usage.values()),
             wal_bytes=file_bytes(wal_path(self._config.database)),
             queue_datagrams=self._receiver.queue_datagrams,
+            ignored=tuple(self._intake.ignored.senders(IGNORED_SENDERS_MAX)),
         )
 
     def _survey(self, now_s: float) -> Survey:
@@ -190,17 +194,42 @@ class Daemon(Delivery[OpenOutbox]):
             except OSError as error:
                 self._say("%s: no anchor could be added: %s", path, error.strerror)
 
-    def _wait(self, timeout_s: float | None) -> None:
+    def _wait(self, timeout_s: float | None) -> set[int]:
+        """Waits for something to do; the descriptors that are readable."""
+        now_s = time.monotonic()
         if self._more:
             timeout_s = 0.0
         elif timeout_s is None:
-            now_s, due_s = time.monotonic(), self._wake_due_s()
+            due_s = self._wake_due_s()
             if self._at_work and self._worker and not self._commit_is_near(now_s):
                 due_s = min(due_s, self._worker.due_s)
             timeout_s = max(0.0, due_s - now_s)
-        timeout_s = min(timeout_s, self._wait_max_s)
-        self._selector.select(timeout_s)
+        end_s = now_s + min(timeout_s, self._wait_max_s)
+        while True:
+            wake_s = end_s
+            if self._inotify is not None and not self._inotify_on:
+                if now_s >= self._inotify_due_s:
+                    self._selector.register(self._inotify.fd, selectors.EVENT_READ)
+                    self._inotify_on = True
+                else:
+                    wake_s = min(end_s, self._inotify_due_s)
+            ready = {key.fd for key, _ in self._selector.select(max(0.0, wake_s - now_s))}
+            now_s = time.monotonic()
+            if ready or now_s >= end_s:
+                break
         self._woken()
+        return ready
+
+    def _closed_names(self, ready: set[int]) -> list[str]:
+        """Outboxes that were closed. To close files again and again costs the daemon nothing more:
+        they wake it every CLOSED_INTERVAL_S at most.
+        """
+        if self._inotify is None or self._inotify.fd not in ready:
+            return []
+        self._selector.unregister(self._inotify.fd)
+        self._inotify_on = False
+        self._inotify_due_s = time.monotonic() + CLOSED_INTERVAL_S
+        return self._inotify.names()
 
     def _wait_for_wake(self, timeout_s: float) -> None:
         """Waits for a signal only."""
@@ -230,6 +259,9 @@ class Daemon(Delivery[OpenOutbox]):
             while (self._more or self._stalled) and time.monotonic() < deadline_s:
                 left_s = max(0.0, deadline_s - time.monotonic())
                 self.turn(timeout_s=min(RETRY_INTERVAL_S, left_s) if self._stalled else 0)
+        while self._arrivals.held is not None and self._stalled is None:
+            self._commit_due_s = 0.0
+            self.step((), (), time.monotonic())  # no longer in the kernel's queue
 
     def close(self) -> None:
         """Closes everything; the store's log goes into the database."""

@@ -11,11 +11,13 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import Generic
 
 from logd.backlog import Backlog
 from logd.batch import LOST_CLAIMED, LOST_DAMAGED, Batch, Producer, Room
 from logd.config import Config
+from logd.drain import Datagram, Drain
 from logd.errors import NotYet, is_shortage
 from logd.fairness import Files, Waiting, in_turn
 from logd.figures import Meter
@@ -23,6 +25,7 @@ from logd.intake import Intake
 from logd.log_limit import LimitedLog
 from logd.ports import AnOutbox, Directory, Trail
 from logd.repair import Placement, Resynchronisation, capacity, read_on
+from logd.turn_budget import ForcedCommits
 from logd.watch import Watch
 from shared.outbox_file import outbox_name, parse_name
 from shared.wire import OtherVersion, WireError
@@ -30,20 +33,18 @@ from shared.wire import OtherVersion, WireError
 # After so many datagrams at once the kernel's queue may have been full (its depth is 10 by
 # default, plus one), and senders may have been turned away: then the outboxes are looked at.
 QUEUE_DEPTH_MIN = 10
-DRAIN_DATAGRAMS_MAX = 4096
-# Datagrams take one such part of a batch, and so many at once, at most: under a flood of them the
-# outboxes are read all the same.
-DATAGRAMS_PART = 4
-# Names of a listing that are looked at in a turn, and how many files of a user may wait to be
-# opened: further ones are found by the next listing.
+# Names of a listing that are looked at in a turn, and for how long; how many files of a user may
+# wait to be opened. Further ones are found by the next listing.
 DISCOVER_FILES_MAX = 500
+DISCOVER_S_MAX = 0.005
 DISCOVER_QUEUE_MAX = 1000
 BOOK_ENDS_MAX = 1000
+# How long in a turn for names of closed files. What is left is found by the listing.
+CLOSED_S_MAX = 0.002
+# A due look goes through so many outboxes in a turn.
+LOOK_FILES_MAX = 500
 
 _log = logging.getLogger("logd")
-
-# Data, the sender's uid and pid by the kernel's word, and whether the data was cut.
-Datagram = tuple[bytes, int, int, bool]
 
 
 class Delivery(Generic[AnOutbox]):
@@ -91,6 +92,12 @@ class Delivery(Generic[AnOutbox]):
         self._batch = self._new_batch()
         self._look_interval_s = config.look_interval_ms / 1000
         self._look_due_s = 0.0
+        self._round: Iterator[Producer] | None = None  # the rest of a due look
+        # Senders may have been turned away: all outboxes are to be looked at, from a moment on.
+        self._turned_away = False
+        self._turned_away_due_s = 0.0
+        self._arrivals = Drain(monotonic_s)
+        self._forced = ForcedCommits()
         self._commit_interval_s = config.commit_interval_ms / 1000
         self._commit_due_s = 0.0
         self._watch = Watch(self._commit_interval_s)
@@ -143,7 +150,7 @@ class Delivery(Generic[AnOutbox]):
         except OSError:
             return True
 
-    def step(self, datagrams: Iterable[Datagram], closed: set[str], now_s: float) -> None:
+    def step(self, datagrams: Iterable[Datagram], closed: Iterable[str], now_s: float) -> None:
         """Takes what has arrived, reads what is missing, commits, confirms: all that there is.
 
         `closed` names the files that were let go since the last step, `now_s` is monotonic. Raises
@@ -160,19 +167,21 @@ class Delivery(Generic[AnOutbox]):
         due = now_s >= self._look_due_s
         if due:
             self._look_due_s = now_s + self._look_interval_s
+        self._turned_away = self._turned_away or self._more or drained >= QUEUE_DEPTH_MIN
         self._discover_new(due=due)
-        for name in closed:
-            parsed = parse_name(name)
-            if parsed is not None:
-                self._find(name, *parsed)
+        found = self._find_closed(closed)
         # Whoever waits for the disk does not wait for this.
         self._backlog.work(self._monotonic_s, 0.0 if self._batch.awaited else self.work_s)
         paced = now_s >= self._commit_due_s
-        all_of_them = due or bool(closed) or drained >= QUEUE_DEPTH_MIN
-        self._look(due=due, all_of_them=all_of_them, watched=paced)
+        self._look(due=due, closed=found, watched=paced)
         batch = self._batch
-        if (batch and (paced or self._more or batch.awaited)) or (due and batch.duplicates):
+        at_once = paced or self._more
+        forced = bool(batch) and not at_once and now_s >= self._forced_due_s()
+        if (batch and (at_once or forced)) or (due and batch.duplicates):
+            began_s = self._monotonic_s()
             self._commit()
+            if forced:
+                self._forced.committed(batch.awaited, began_s, self._monotonic_s())
             paced = True
         if paced:
             self._commit_due_s = self._monotonic_s() + self._commit_interval_s
@@ -181,23 +190,25 @@ class Delivery(Generic[AnOutbox]):
         """When there is something to do though nothing has arrived, on the monotonic clock."""
         if self._backlog:
             return self._now_s
+        due_s = self._look_due_s
         if self._batch or self._watch:
-            return min(self._look_due_s, self._commit_due_s)
-        return self._look_due_s
+            due_s = min(due_s, self._commit_due_s)
+        if self._batch:
+            due_s = min(due_s, self._forced_due_s())
+        if self._turned_away:
+            due_s = min(due_s, self._turned_away_due_s)
+        return due_s
+
+    def _forced_due_s(self) -> float:
+        """When the batch is to be stored for a caller that waits for the disk."""
+        awaited = self._batch.awaited
+        if not all(map(self._files.others_than, awaited)):
+            return 0.0  # nobody else's disk
+        return self._forced.due_s(awaited)
 
     def _drain(self, datagrams: Iterable[Datagram]) -> int:
-        drained = 0
-        self._more = False
-        batch, datagram = self._batch, self._intake.datagram
-        for data, uid, pid, cut in datagrams:
-            drained += 1
-            if cut:
-                batch.refuse(uid, pid, "oversize datagram", data)
-            else:
-                datagram(data, uid, pid, batch)
-            if batch.filled(DATAGRAMS_PART) or drained == DRAIN_DATAGRAMS_MAX:
-                self._more = True
-                break
+        drained = self._arrivals.take(datagrams, self._intake, self._batch, self._open)
+        self._more = self._arrivals.more
         return drained
 
     # -- outboxes --------------------------------------------------------------------------------
@@ -215,12 +226,15 @@ class Delivery(Generic[AnOutbox]):
             self._listing = iter(self._outboxes.names())
         if self._listing is None:
             return
+        end_s = self._monotonic_s() + DISCOVER_S_MAX
         for _ in range(DISCOVER_FILES_MAX):
             found = next(self._listing, None)
             if found is None:
                 self._listing = None
                 return
             self._find(*found)
+            if self._monotonic_s() >= end_s:
+                break
         self._more = True
 
     def _find(self, name: str, uid: int, producer_id: int) -> None:
@@ -234,6 +248,25 @@ class Delivery(Generic[AnOutbox]):
             return  # found again by the next listing
         if owner is not None and self._backlog.held(owner) < DISCOVER_QUEUE_MAX:
             self._backlog.add(owner, name, partial(self._discover, name, uid, producer_id))
+
+    def _find_closed(self, names: Iterable[str]) -> set[Producer]:
+        """Queues what is new among the files that were closed; returns the known producers of them.
+
+        What there is no time for is found by the listing and the next due look.
+        """
+        found = set()
+        end_s = self._monotonic_s() + CLOSED_S_MAX
+        for name in names:
+            parsed = parse_name(name)
+            if parsed is None:
+                continue
+            self._find(name, *parsed)
+            producer = self._intake.producers.get(parsed)
+            if producer is not None:
+                found.add(producer)
+            if self._monotonic_s() >= end_s:
+                break
+        return found
 
     def _discover(self, name: str, uid: int, producer_id: int) -> bool:
         producer = self._intake.producers.get((uid, producer_id))
@@ -359,34 +392,46 @@ class Delivery(Generic[AnOutbox]):
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def _look(self, *, due: bool, all_of_them: bool, watched: bool) -> None:
-        """Reads on in the outboxes that are ahead of the batch; `due`: also asks who lives."""
+    def _look(self, *, due: bool, closed: set[Producer], watched: bool) -> None:
+        """Reads on in the outboxes that are ahead of the batch.
+
+        `due` begins a round through all of them, which asks who lives; of those that were `closed`
+        that is asked at once.
+        """
         looked_s = self._monotonic_s()
+        in_round = self._next_of_round(due=due)
+        asked = in_round | closed
         watch = self._watch if watched else ()
+        all_of_them = self._turned_away and looked_s >= self._turned_away_due_s
         waiting, failed = [], []
         for producer, outbox in self._open.items():
             if producer in self._searches:
-                if due:
+                if producer in in_round:
                     self._backlog.add(producer.uid, producer, partial(self._search_on, producer))
                 continue
-            if not (all_of_them or producer.behind or producer in watch):
+            ask = producer in asked
+            if not (ask or all_of_them or producer.behind or producer in watch):
                 continue
             # Whether it lives is asked before what it has written is read: what a producer
             # writes last must be seen by the read after it is known to be dead.
             try:
-                alive = outbox.alive() if all_of_them else True
+                alive = outbox.alive() if ask or producer.behind else True
                 written = outbox.written()
             except OSError as error:
                 failed.append((producer, outbox, error))
                 continue
-            if alive and not due and written == producer.taken:
+            if alive and producer not in in_round and written == producer.taken:
                 producer.behind = False
                 self._watch.nothing_new(producer, looked_s)
                 continue
             waiting.append(Waiting(producer, outbox, alive, max(0, written - producer.taken)))
         for producer, outbox, problem in failed:
             self._failed(producer, outbox, problem)
-        for one, room in in_turn(waiting, self._batch):
+        if all_of_them:
+            # Half of the time at most: ten small datagrams cost less than looking at all outboxes.
+            ended_s = self._monotonic_s()
+            self._turned_away, self._turned_away_due_s = False, ended_s + (ended_s - looked_s)
+        for one, room in in_turn(waiting, self._batch, shared=self._files.several_users):
             if room is None:
                 one.producer.behind = self._more = True
                 continue
@@ -396,6 +441,17 @@ class Delivery(Generic[AnOutbox]):
                 self._give_up(one.producer, one.outbox, str(error))
             except OSError as error:
                 self._failed(one.producer, one.outbox, error)
+
+    def _next_of_round(self, *, due: bool) -> set[Producer]:
+        """The next part of the round through all outboxes, if one is due or under way."""
+        if due and self._round is None:
+            self._round = iter(list(self._open))
+        part = set(islice(self._round or (), LOOK_FILES_MAX))
+        if len(part) < LOOK_FILES_MAX:
+            self._round = None
+        else:
+            self._more = True
+        return part
 
     def _read(self, producer: Producer, outbox: AnOutbox, alive: bool, room: Room) -> None:
         header = outbox.refresh()

@@ -15,6 +15,12 @@ from logd.batch import Batch, Producer, Room
 
 # What outboxes may always add to a batch, whatever datagrams have taken of it.
 OUTBOXES_PART = 4
+# What a turn reads from outboxes where several users have some. To decode and store it takes some
+# 10 ms; a batch of 20,000 events takes 150 ms, and an event that comes meanwhile waits for its end.
+SHARED_EVENTS_MAX = 1000
+SHARED_BYTES_MAX = 1024 * 1024
+# Reading one, and confirming to it or removing it, takes as long as ten events.
+SHARED_OUTBOXES_MAX = 100
 
 T = TypeVar("T")
 
@@ -31,22 +37,33 @@ class Waiting(Generic[T]):
         self.events = events
 
 
-def in_turn(waiting: list[Waiting[T]], batch: Batch) -> Iterator[tuple[Waiting[T], Room | None]]:
+def in_turn(
+    waiting: list[Waiting[T]], batch: Batch, *, shared: bool = False
+) -> Iterator[tuple[Waiting[T], Room | None]]:
     """The outboxes in the order to read them, each with the room it has; None: not this time.
 
     The caller reads into `batch` before it asks for the next: what one leaves is the others'.
+    With `shared` a turn reads less than a batch takes: other users wait for its end.
     """
     users: dict[int, list[Waiting[T]]] = {}
     for one in waiting:
         users.setdefault(one.producer.uid, []).append(one)
-    left = _Budget(batch, batch.room(at_least=OUTBOXES_PART))
+    in_all = batch.room(at_least=OUTBOXES_PART)
+    if shared:
+        in_all = Room(min(in_all.events, SHARED_EVENTS_MAX), min(in_all.bytes, SHARED_BYTES_MAX))
+    left = _Budget(batch, in_all)
+    outboxes = SHARED_OUTBOXES_MAX if shared else len(waiting)
     for count, own in zip(range(len(users), 0, -1), _ordered(users), strict=True):
-        share = _Budget(batch, left.room.part(count))
+        share, own_outboxes = _Budget(batch, left.room.part(count)), max(1, outboxes // count)
         own.sort(key=lambda one: (-one.producer.passed_over, one.events))
         for producers, one in zip(range(len(own), 0, -1), own, strict=True):
-            room = share.room.part(producers) if share.room and left.room else None
+            may = own_outboxes and share.room and left.room
+            room = share.room.part(producers) if may else None
             one.producer.passed_over = 0 if room else one.producer.passed_over + 1
             yield one, room
+            if room and (one.events or not one.alive):
+                own_outboxes -= 1
+                outboxes -= 1
 
 
 def _ordered(users: dict[int, list[Waiting[T]]]) -> list[list[Waiting[T]]]:
@@ -93,6 +110,15 @@ class Files:
         if self._shared:
             free = (free + 1) // 2
         return own < min(free, self._per_user_max)
+
+    def others_than(self, uid: int) -> bool:
+        """Whether other users than this one have an outbox open."""
+        return len(self._held) > (uid in self._held)
+
+    @property
+    def several_users(self) -> bool:
+        """Whether more than one user has an outbox open."""
+        return len(self._held) > 1
 
     def held(self, uid: int) -> int:
         """How many this user has."""

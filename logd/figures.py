@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 SAMPLE_INTERVAL_S = 1.0
 MINUTE_S = 60.0
@@ -18,6 +19,8 @@ FIVE_MINUTES_S = 300.0
 COMMIT_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # A rate over less than this says nothing of how long an outbox will have room.
 PACE_MIN_S = 10.0
+# Rows of `ignored`: the page that they are published in has room for these and the rest.
+IGNORED_SENDERS_MAX = 10
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Figures:
     outboxes_bytes: int = 0
     wal_bytes: int = 0
     queue_datagrams: int | None = None  # the socket's queue; None: a service manager made it
+    ignored: tuple[dict[str, Any], ...] = ()  # see logd.ignored.Ignored.senders
 
 
 class Pace:

@@ -6,6 +6,8 @@ import ctypes
 import os
 import struct
 
+from shared.outbox_file import SUFFIX
+
 IN_CLOSE_WRITE = 0x08
 IN_MOVED_TO = 0x80
 IN_NONBLOCK = os.O_NONBLOCK
@@ -14,7 +16,7 @@ _EVENT = struct.Struct("iIII")
 
 
 class Inotify:
-    """Names of files in one directory that were closed after writing, or moved in.
+    """Names of outboxes in one directory that were closed after writing, or moved in.
 
     A process that is killed closes its files too, its mappings included. Raises OSError when the
     kernel has no watch left to give; the caller does without, on its clock.
@@ -33,24 +35,28 @@ class Inotify:
             os.close(self.fd)
             raise OSError(error, "inotify_add_watch")
 
-    def names(self) -> set[str]:
-        """The files something happened to since the last call; never waits.
+    def names(self) -> list[str]:
+        """The outboxes something happened to since the last call, each once; never waits.
 
         Not more than one read gives, a thousand or so: who makes them happen as fast as we read
-        must not keep us here. The rest comes with the next call.
+        must not keep us here. The rest comes with the next call. Where the kernel's queue was full
+        (IN_Q_OVERFLOW, an event without a name) some are missing: the caller looks by the clock
+        too.
         """
         try:
             data = os.read(self.fd, 64 * 1024)
         except BlockingIOError:
-            return set()
-        found = set()
-        offset = 0
+            return []
+        found: dict[str, None] = {}
+        offset, suffix = 0, SUFFIX.encode()
         while offset < len(data):
             _watch, _mask, _cookie, length = _EVENT.unpack_from(data, offset)
             offset += _EVENT.size
-            found.add(os.fsdecode(data[offset : offset + length].rstrip(b"\0")))
+            name = data[offset : offset + length].rstrip(b"\0")
+            if name.endswith(suffix):
+                found[os.fsdecode(name)] = None
             offset += length
-        return found
+        return list(found)
 
     def close(self) -> None:
         """Ends the watch."""

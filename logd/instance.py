@@ -205,7 +205,8 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
             for uid, (files, size) in sorted(usage.items(), key=lambda user: -user[1][1])
         ][:LISTED_MAX],
         "quarantine_senders": senders,
-        "figures": figures and asdict(figures),
+        "duplicate_senders": list(figures.ignored) if figures else [],
+        "figures": figures and {k: v for k, v in asdict(figures).items() if k != "ignored"},
         "disk": asdict(space),
         "integrity": verified and asdict(verified),
         "config": str(config.path),

@@ -5,17 +5,19 @@ Pure: bytes in, batch out. `introduce` brings in what is known of a producer at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
+from logd.ignored import Ignored
 from shared.outbox import REFUSAL_CAUSES, REFUSALS_MAX, aligned
-from shared.schema import Malformed
+from shared.schema import PAYLOAD_BYTES_MAX, Malformed
 from shared.wire import (
     DATAGRAM_BYTES_MAX,
     DATAGRAM_HEAD,
     KIND_AWAITED,
     KIND_FAREWELL,
     RECORD_HEAD,
+    SEQUENCE_MAX,
     Event,
     WireError,
     decode_farewell,
@@ -26,6 +28,10 @@ from shared.wire import (
 )
 
 PRODUCERS_MAX = 10_000
+# A large datagram is taken in slices, between which the caller looks at what it has cost: one of
+# the largest holds 5,000 records.
+SLICE_BYTES = 16 * 1024
+_HEAD_BYTES = DATAGRAM_HEAD.size
 
 Introduce = Callable[[int, int], Producer]
 
@@ -33,11 +39,14 @@ Introduce = Callable[[int, int], Producer]
 class Intake:
     """Takes datagrams and outbox records into the batch at hand, each sequence at most once."""
 
+    slice_bytes = SLICE_BYTES
+
     def __init__(self, introduce: Introduce, gap_events_max: int) -> None:
         self._introduce = introduce
         self._gap_events_max = gap_events_max
         self.producers: dict[tuple[int, int], Producer] = {}
         self._uid_of_outbox: dict[int, int] = {}
+        self.ignored = Ignored()
 
     def producer(self, uid: int, producer_id: int) -> Producer:
         """The one record of this producer, introduced at first sight."""
@@ -72,52 +81,81 @@ class Intake:
         for producer in idle[PRODUCERS_MAX // 2 :]:
             self.forget(producer)
 
-    def datagram(self, data: bytes, uid: int, pid: int, batch: Batch) -> None:
-        """One datagram from the process `pid` of user `uid`, both by the kernel's word."""
+    def datagram(self, data: bytes, uid: int, pid: int, batch: Batch, offset: int = 0) -> int:
+        """Takes a datagram, or the next slice of it, from the process `pid` of user `uid`, both as
+        the kernel names them. Returns the offset of the next slice, 0 when there is none.
+        """
         try:
-            if len(data) > DATAGRAM_BYTES_MAX:
-                raise WireError("oversize datagram", f"{len(data)} bytes")
+            size = len(data)
+            if size > DATAGRAM_BYTES_MAX:
+                raise WireError("oversize datagram", f"{size} bytes")
             kind, producer_id = decode_head(data)
             if pid == 0:
                 # Queued before credentials were asked for: whose it is, nobody can say.
                 raise WireError("sender unknown")
-            known = self.producers.get((uid, producer_id))
+            producer = self.producers.get((uid, producer_id))
             owner = self._uid_of_outbox.get(producer_id, uid)
             # Who was heard of before stays heard, whatever file somebody names after its id.
-            if owner != uid and known is None:
+            if owner != uid and producer is None:
                 raise WireError("another user's producer id", f"it has an outbox of uid {owner}")
-            seed = known.seed if known is not None else producer_seed(producer_id)
+            seed = producer.seed if producer is not None else producer_seed(producer_id)
             if kind == KIND_FAREWELL:
                 last, refused = decode_farewell(data, seed)
-                self._farewell(self.producer(uid, producer_id), last, refused, batch)
-                return
-            if kind == KIND_AWAITED:
-                batch.awaited = True
-            offset = DATAGRAM_HEAD.size
-            if offset == len(data):
-                raise WireError("datagram without a record")
-            while offset < len(data):
-                sequence, payload, offset = decode_record(data, offset, seed)
                 producer = self.producer(uid, producer_id)
+                if producer.has_outbox or (producer.ended and last <= producer.taken):
+                    self.ignored.farewells.add(uid, pid)
+                # An outbox says so itself, and cannot be forged by another user.
+                if not producer.has_outbox:
+                    self._farewell(producer, last, refused, batch)
+                return 0
+            offset = offset or _HEAD_BYTES
+            if offset == size:
+                raise WireError("datagram without a record")
+            end = size if size <= self.slice_bytes else min(size, offset + self.slice_bytes)
+            while offset < end:
+                sequence, payload, offset = decode_record(data, offset, seed)
+                if producer is None:
+                    producer = self.producer(uid, producer_id)
                 producer.pid = pid
-                self.offer(producer, sequence, payload, batch)
+                if not self.offer(producer, sequence, payload, batch) and offset < end:
+                    offset = self._pass_over(data, offset, end, producer, batch)
+                if kind == KIND_AWAITED and (producer.taken > producer.stored or producer.behind):
+                    batch.awaited.add(uid)  # what is on the disk already is waited for by nobody
+            return offset if offset < size else 0
         except WireError as error:
             batch.refuse(uid, pid, str(error), data)
+            return 0
 
-    def offer(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> None:
+    def skip(self, data: bytes, uid: int, pid: int, readable: Container[Producer]) -> bool:
+        """Passes over a datagram undecoded if its producer's outbox can be read instead."""
+        try:
+            _, producer_id = decode_head(data)
+        except WireError:
+            return False
+        producer = self.producers.get((uid, producer_id))
+        if producer is None or producer not in readable:
+            return False
+        producer.behind = True
+        self.ignored.skipped.add(uid, pid)
+        return True
+
+    def offer(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> bool:
         """A record that arrived by itself: taken if it is the next, else judged by its number.
+        Returns whether it counts for anything.
 
         Raises WireError when its number is beyond all sense: the rest of its datagram is as well.
         """
         taken = producer.taken
         if sequence <= taken:
             batch.duplicates += 1
-            return
+            self.ignored.duplicates.add(producer.uid, producer.pid)
+            return False
         if sequence > taken + 1:
             if producer.has_outbox:
                 # All of it lies in the outbox, this record too, and is read from there in order.
                 producer.behind = True
-                return
+                self.ignored.early.add(producer.uid, producer.pid)
+                return False
             far = sequence - taken - 1 > self._gap_events_max
             if far and taken:
                 raise WireError(f"sequence jumps from {taken} to {sequence}")
@@ -128,6 +166,39 @@ class Intake:
             else:
                 batch.lose(producer, taken + 1, sequence - 1, LOST_NOT_RECEIVED)
         self._take(producer, sequence, payload, batch)
+        return True
+
+    def _pass_over(
+        self, data: bytes, offset: int, end: int, producer: Producer, batch: Batch
+    ) -> int:
+        """Passes over further records to be ignored, by their heads: a fifth of the price. Returns
+        the offset of the first other one.
+
+        Their CRC is not checked. What a false head hides is the sender's own.
+        """
+        head, head_bytes, size = RECORD_HEAD.unpack_from, RECORD_HEAD.size, len(data)
+        taken = producer.taken
+        early_from = taken + 2 if producer.has_outbox else SEQUENCE_MAX + 1
+        duplicates = early = 0
+        while offset < end and offset + head_bytes <= size:
+            length, _crc, sequence = head(data, offset)
+            behind = offset + head_bytes + length
+            if length > PAYLOAD_BYTES_MAX or behind > size:
+                break
+            if 0 < sequence <= taken:
+                duplicates += 1
+            elif early_from <= sequence <= SEQUENCE_MAX:
+                early += 1
+            else:
+                break
+            offset = behind
+        if duplicates:
+            batch.duplicates += duplicates
+            self.ignored.duplicates.add(producer.uid, producer.pid, duplicates)
+        if early:
+            producer.behind = True
+            self.ignored.early.add(producer.uid, producer.pid, early)
+        return offset
 
     def records(self, producer: Producer, payloads: Iterable[bytes], batch: Batch) -> None:
         """Records read from the producer's outbox: `taken`+1 and those that follow it.
@@ -166,8 +237,6 @@ class Intake:
         self, producer: Producer, last: int, refused: dict[str, int], batch: Batch
     ) -> None:
         """The end of a producer without an outbox: what is missing now will never come."""
-        if producer.has_outbox:
-            return  # its outbox says so itself, and cannot be forged by another user
         missing = last - producer.taken
         if missing > self._gap_events_max:
             batch.refuse(producer.uid, producer.pid, f"farewell claims {missing} events", b"")

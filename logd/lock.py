@@ -73,6 +73,7 @@ def _decode_figures(page: bytes) -> Figures | None:
     try:
         fields = _fields(page)
         fields["commit_counts"] = tuple(fields["commit_counts"])
+        fields["ignored"] = tuple(fields.get("ignored", ()))
         return Figures(**fields)
     except (ValueError, TypeError, KeyError):  # torn, or another version's
         return None

@@ -127,6 +127,19 @@ def _others(state: Mapping[str, Any]) -> Iterator[str]:
             f"of user {sender['uid']}, pid {sender['pid']}: {sender['rows']:,},"
             f" the newest: {render.printable(sender['newest_reason'])}",
         )
+    for sender in state["duplicate_senders"]:
+        pid = "several pids" if sender["pid"] is None else f"pid {sender['pid']}"
+        yield _line("ignored", f"of user {sender['uid']}, {pid}: {_ignored(sender)}")
+
+
+def _ignored(sender: Mapping[str, Any]) -> str:
+    counts = (
+        (sender["duplicates"], "duplicate"),
+        (sender["early"], "early record"),
+        (sender["farewells"], "farewell"),
+        (sender["skipped"], "skipped datagram"),
+    )
+    return ", ".join(_of(count, what) for count, what in counts if count)
 
 
 def _figures(state: Mapping[str, Any]) -> dict[str, object]:

@@ -28,6 +28,9 @@ from shared.outbox import WORD_WRITTEN, OutboxWriter, outbox_bytes
 from shared.outbox_file import outbox_name
 from shared.rendezvous import read_rendezvous
 from shared.wire import (
+    DATAGRAM_BYTES_MAX,
+    DATAGRAM_HEAD,
+    KIND_AWAITED,
     datagram_head,
     encode_farewell,
     encode_record,
@@ -84,6 +87,25 @@ def producers(rng: random.Random, events: int) -> Iterator[Datagram]:
         yield datagram(first + n % events, 1), int(n < events)
 
 
+def duplicates(rng: random.Random, _events: int) -> Iterator[Datagram]:
+    """One good event, and then as often as a datagram holds it."""
+    producer_id = rng.getrandbits(64)
+    once = datagram(producer_id, 1)
+    yield once, 1
+    head, record = once[: DATAGRAM_HEAD.size], once[DATAGRAM_HEAD.size :]
+    again = head + record * ((DATAGRAM_BYTES_MAX - len(head)) // len(record))
+    while True:
+        yield again, 0
+
+
+def awaited(rng: random.Random, events: int) -> Iterator[Datagram]:
+    """Good events that are waited for, each a commit; past `events`, the same ones again."""
+    producer_id = rng.getrandbits(64)
+    head = datagram_head(producer_id, KIND_AWAITED)
+    for n in itertools.count():
+        yield head + datagram(producer_id, n % events + 1)[len(head) :], int(n < events)
+
+
 def malformed(rng: random.Random, events: int) -> Iterator[Datagram]:
     """Records that are whole, of deep, huge and lying msgpack, each in its turn."""
     deep = b"\x81\xa1a" * 5000 + b"\x80"
@@ -114,6 +136,8 @@ KINDS: dict[str, Callable[[random.Random, int], Iterator[Datagram]]] = {
     "largest": largest,
     "valid": valid,
     "producers": producers,
+    "duplicates": duplicates,
+    "awaited": awaited,
     "malformed": malformed,
     "numbers": numbers,
 }

@@ -61,6 +61,7 @@ FLOODS = {
     "garbage, and the largest datagrams": ["garbage", "largest"],
     "valid events, and malformed ones": ["valid", "malformed"],
     "a thousand producers, and numbers": ["producers", "numbers"],
+    "duplicates, and awaited events": ["duplicates", "awaited"],
 }
 
 
@@ -98,13 +99,17 @@ def test_under_a_flood_good_neighbours_are_read_and_the_sender_is_named(
     assert sum(event["user"] == "good" for event in events) == 800
     assert status["lost"] == 0
     # Valid events and invented producers are nobody's fault: the others are in quarantine, by name.
-    harmless = {"valid", "producers"}
-    refused_of = [
-        one for one, kind in zip(hostile, FLOODS[flood], strict=True) if kind not in harmless
-    ]
+    harmless = {"valid", "producers", "duplicates", "awaited"}
+    kinds = dict(zip(FLOODS[flood], hostile, strict=True))
+    refused_of = {one.pid for kind, one in kinds.items() if kind not in harmless}
     named = {(sender["uid"], sender["pid"]) for sender in status["quarantine_senders"]}
-    assert named == {(HOSTILE_UID, one.pid) for one in refused_of}
-    assert f"user {HOSTILE_UID}, pid {refused_of[-1].pid}: " in instance.cli("status")
+    assert named == {(HOSTILE_UID, pid) for pid in refused_of}
+    if "duplicates" in kinds:
+        first = status["duplicate_senders"][0]
+        assert (first["uid"], first["pid"]) == (HOSTILE_UID, kinds["duplicates"].pid)
+        refused_of = {first["pid"]}
+    shown = instance.cli("status")
+    assert all(f"user {HOSTILE_UID}, pid {pid}: " in shown for pid in refused_of)
     sent = sum(one.count(1) for one in hostile)
     tally.say(
         f"{flood}: {sent:,} datagrams against 800 good events, flushed {flush_ms} ms after the "

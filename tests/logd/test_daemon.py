@@ -218,6 +218,25 @@ def test_two_sights_of_a_producer_at_start_are_one_producer(
     instance.cli("verify")
 
 
+def test_a_stop_past_its_deadline_stores_what_is_no_longer_in_the_queue(
+    instance: Instance, daemon: Daemon
+) -> None:
+    """A turn takes a part of a large datagram; the rest of it is in no outbox."""
+    from tests.logd.test_hostile import datagram, sender
+
+    daemon.start()
+    count = 3000
+    records = b"".join(datagram(sequence)[16:] for sequence in range(1, count + 1))
+    with sender(instance) as sock:
+        sock.send(datagram(1)[:16] + records)
+    budget = daemon._arrivals._budget
+    budget.charge = lambda uid, *_: budget.over.add(uid)  # type: ignore[method-assign]
+    daemon.stop(deadline_s=time.monotonic() - 1)
+    state = instance.status()
+    check_sums(state, attempted=count, accepted=count)
+    assert state["stored"] == count
+
+
 _numbers = st.one_of(
     st.integers(0, 5),
     st.sampled_from([2**31, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 8, 2**64 - 1]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from logd.batch import Batch, Producer
-from logd.fairness import Files, Waiting, in_turn
+from logd.fairness import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
 from shared.wire import Event
 
 
@@ -45,6 +45,38 @@ def test_what_one_does_not_want_the_others_get() -> None:
         for number in range(count):
             batch.add(one.producer, number, Event("page_view", 1, None, b""), 1)
     assert got == {1: 97, 2: 3}
+
+
+def test_where_several_users_have_outboxes_a_turn_reads_less_and_each_gets_a_part() -> None:
+    """Events, and outboxes: a user has a thousand of them, with one event or many in each."""
+    for asked in (1, 1000):
+        crowd = [Producer(1, number, 0) for number in range(1000)]
+        good = Producer(2, 1, 0)
+        for _turn in range(5):
+            batch = Batch(20_000, 10**8)
+            waiting = [Waiting(producer, None, True, asked) for producer in crowd]
+            waiting.append(Waiting(good, None, True, 1))
+            read = set()
+            for one, share in in_turn(waiting, batch, shared=True):
+                if share is not None:
+                    read.add(one.producer)
+                    for number in range(min(share.events, one.events)):
+                        batch.add(one.producer, number, Event("page_view", 1, None, b""), 1)
+            assert good in read
+            assert batch.entries <= SHARED_EVENTS_MAX
+            assert len(read) <= SHARED_OUTBOXES_MAX
+
+
+def test_where_only_one_user_has_outboxes_a_turn_reads_a_whole_batch() -> None:
+    batch = Batch(20_000, 10**8)
+    ((_, share),) = in_turn([Waiting(Producer(1, 1, 0), None, True, 10**6)], batch)
+    assert share is not None and share.events == 20_000
+    files = Files(40, 1000, shared=True)
+    files.add(1)
+    files.add(1)
+    assert (files.several_users, files.others_than(1), files.others_than(2)) == (False, False, True)
+    files.add(2)
+    assert (files.several_users, files.others_than(1)) == (True, True)
 
 
 def test_files_are_left_for_a_user_who_comes_later() -> None:

@@ -35,8 +35,10 @@ from shared.outbox import (
     parse_header,
 )
 from shared.wire import (
+    KIND_AWAITED,
     RECORD_HEAD,
     datagram_head,
+    decode_record,
     encode_farewell,
     encode_record,
     pack_payload,
@@ -136,6 +138,99 @@ def test_the_next_is_taken_an_old_one_ignored_and_many_in_one_datagram_are_many(
     intake.datagram(several, UID, 5, batch)
     assert sequences(batch) == [1, 2, 3, 4]
     assert (batch.duplicates, producer.pid) == (1, 5)
+
+
+def whole(data: bytes, intake: Intake, batch: Batch, uid: int = UID, pid: int = 5) -> int:
+    """All of a datagram; in how many slices."""
+    slices, offset = 1, intake.datagram(data, uid, pid, batch)
+    while offset:
+        slices, offset = slices + 1, intake.datagram(data, uid, pid, batch, offset)
+    return slices
+
+
+def test_thousands_of_old_records_in_a_datagram_are_told_from_their_heads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the first of each slice is decoded; what follows them is taken."""
+    decoded = 0
+
+    def counting(data: bytes, offset: int, seed: int) -> tuple[int, bytes, int]:
+        nonlocal decoded
+        decoded += 1
+        return decode_record(data, offset, seed)
+
+    producer, batch = new_producer(taken=3), batch_of()
+    intake = new_intake(producer)
+    monkeypatch.setattr("logd.intake.decode_record", counting)
+    old = (datagram(1)[16:] + datagram(3)[16:]) * 1000
+    slices = whole(datagram_head(ID) + old + datagram(4)[16:] + datagram(5)[16:], intake, batch)
+    assert sequences(batch) == [4, 5]
+    assert batch.duplicates == 2000
+    assert intake.ignored.duplicates.counts == {(UID, 5): 2000}
+    assert decoded == slices + 2
+
+
+def test_early_records_of_a_producer_with_an_outbox_are_told_from_their_heads() -> None:
+    """Behind the first one, a broken one is as early as a whole one."""
+    producer, batch = new_producer(taken=3), batch_of()
+    producer.has_outbox = True
+    intake = new_intake(producer)
+    broken = datagram(6)[16:-1] + b"x"
+    early = datagram(6)[16:] + broken * 199
+    assert whole(datagram_head(ID) + early + datagram(4)[16:], intake, batch) == 1
+    assert sequences(batch) == [4] and producer.behind and losses(batch) == []
+    assert intake.ignored.early.counts == {(UID, 5): 200}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        RECORD_HEAD.pack(8, 0, 0),  # no sequence is 0
+        RECORD_HEAD.pack(8, 0, 2**63),  # nor so high
+        RECORD_HEAD.pack(8, 0, 4),  # the next one, and damaged
+        RECORD_HEAD.pack(40_000, 0, 1),  # longer than any
+        RECORD_HEAD.pack(100, 0, 1),  # longer than what there is
+        RECORD_HEAD.pack(0, 0, 1)[:10],  # not whole
+    ],
+)
+def test_behind_old_records_what_is_wrong_is_refused_as_ever(head: bytes) -> None:
+    producer, batch = new_producer(taken=3), batch_of()
+    producer.has_outbox = True
+    intake = new_intake(producer)
+    whole(datagram_head(ID) + datagram(1)[16:] * 3 + head + b"x" * 8, intake, batch)
+    assert (batch.duplicates, len(batch.refusals), producer.taken) == (3, 1, 3)
+
+
+def test_a_farewell_that_means_nothing_is_counted_by_its_sender() -> None:
+    producer, batch = new_producer(taken=3), batch_of()
+    producer.has_outbox = True
+    intake = new_intake(producer)
+    intake.datagram(encode_farewell(ID, 9, {}), UID, 5, batch)
+    assert not batch and not producer.ended
+    assert intake.ignored.farewells.counts == {(UID, 5): 1}
+
+
+def test_a_farewell_that_comes_again_is_counted_by_its_sender() -> None:
+    producer, batch = new_producer(taken=3), batch_of()
+    intake = new_intake(producer)
+    for last in (3, 3, 2):
+        intake.datagram(encode_farewell(ID, last, {"malformed": 2}), UID, 5, batch)
+    assert producer.ended and producer.refused == {"malformed": 2} and losses(batch) == []
+    assert intake.ignored.farewells.counts == {(UID, 5): 2}
+
+
+def test_only_what_is_not_on_the_disk_yet_is_waited_for() -> None:
+    """Records that were stored long ago, sent as awaited, hurry no commit of others' events."""
+    producer, batch = new_producer(taken=3), batch_of()
+    intake = new_intake(producer)
+    awaited = datagram_head(ID, KIND_AWAITED)
+    intake.datagram(awaited + datagram(3)[16:], UID, 5, batch)
+    assert batch.awaited == set()
+    intake.datagram(awaited + datagram(4)[16:], UID, 5, batch)
+    assert batch.awaited == {UID}
+    batch.awaited.clear()
+    intake.datagram(awaited + datagram(4)[16:], UID, 5, batch)
+    assert batch.awaited == {UID}, "read from the outbox meanwhile, it is in this batch"
 
 
 def test_a_gap_without_an_outbox_is_a_loss_by_number() -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from logd import lock, usage
 from logd.errors import AlreadyRunning
-from logd.figures import COMMIT_BOUNDS_S, Figures
+from logd.figures import COMMIT_BOUNDS_S, IGNORED_SENDERS_MAX, Figures
 from logd.lock import FILE_BYTES, PAGE_BYTES, TROUBLE_CHARS_MAX, Page, figures, instance_lock, look
 from tests.support import ROOT
 
+KINDS = ("duplicates", "early", "farewells", "skipped")
+SENDER = {"uid": 2**32 - 1, "pid": 2**31 - 1, **dict.fromkeys(KINDS, 2**63)}
 HUGE = Figures(
     *(2**63,) * 4, 1e300, 1 / 3, 2**63, *(1 / 3,) * 3, (2**63,) * (len(COMMIT_BOUNDS_S) + 1),
-    2**63, 1 / 3, *(2**63,) * 4,
+    2**63, 1 / 3, *(2**63,) * 4, (SENDER,) * IGNORED_SENDERS_MAX,
 )  # fmt: skip
 
 
@@ -129,6 +132,20 @@ def test_the_largest_figures_fit_into_their_page(path: Path) -> None:
         lock.publish(HUGE)
     assert path.stat().st_size == FILE_BYTES
     assert figures(path) == HUGE
+
+
+def test_figures_of_a_daemon_that_counted_no_senders_are_read(path: Path) -> None:
+    """An upgrade: the last daemon wrote its page before there were any."""
+    from logd.lock import _encode
+
+    fields = asdict(Figures(events=7))
+    del fields["ignored"]
+    with instance_lock(path) as lock:
+        lock.publish(Figures())
+    with path.open("r+b") as file:
+        file.seek(PAGE_BYTES)
+        file.write(_encode(fields))
+    assert figures(path) == Figures(events=7)
 
 
 @pytest.mark.parametrize("page", [b"", b"{}", b"[]\n", b"\xff" * 100, b'{"from": "tomorrow"}'])

@@ -44,6 +44,7 @@ EMPTY: dict[str, Any] = {
     "losses_by_user": [],
     "outboxes_by_user": [],
     "quarantine_senders": [],
+    "duplicate_senders": [],
     "losses_by_cause": {cause: dict(ZEROS) for cause in CAUSES},
     "config": "/srv/logd/logd.toml",
     "at_ns": 1_762_178_700 * NS,
@@ -126,6 +127,46 @@ def test_what_is_only_claimed_is_shown_by_user_and_beside_what_is_lost() -> None
     assert "pending      of user 1000: 3 events" in lines
     assert "pending      of user 12345: 4,096 events" in lines
     assert not any("user 1000: 0" in line or "by cause" in line for line in lines)
+
+
+def test_senders_of_what_was_ignored_are_named_with_each_kind_of_it() -> None:
+    kinds = {"duplicates": 0, "early": 0, "farewells": 0, "skipped": 0}
+    lines = shown(
+        duplicate_senders=[
+            {"uid": 65534, "pid": 4711, **kinds, "duplicates": 37_000_000, "skipped": 1},
+            {"uid": 1001, "pid": None, **kinds, "early": 2, "farewells": 1},
+        ]
+    )
+    assert (
+        "ignored      of user 65534, pid 4711: 37,000,000 duplicates, 1 skipped datagram" in lines
+    )
+    assert "ignored      of user 1001, several pids: 2 early records, 1 farewell" in lines
+
+
+def test_who_sends_what_is_stored_already_is_in_the_status_for_people_and_for_programs(
+    instance: Instance,
+) -> None:
+    """Also once the daemon is gone: the last one's word."""
+    assert json.loads(instance.cli("status", "--json"))["duplicate_senders"] == []
+    instance.start()
+    head = datagram_head(5)
+    record = encode_record(producer_seed(5), 1, b"\x94\xa1x\x01\xc0\xc4\x01\x80")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(instance.socket)
+        sock.send(head + record)
+        sock.send(head + record * 100)
+    expected = {
+        "uid": os.getuid(), "pid": os.getpid(),
+        "duplicates": 100, "early": 0, "farewells": 0, "skipped": 0,
+    }  # fmt: skip
+    until(lambda: instance.status()["duplicate_senders"] == [expected], "the sender is named")
+    until(lambda: instance.status()["duplicates_ignored"] == 100, "it is committed")
+    state = json.loads(instance.cli("status", "--json"))
+    check_sums(state, attempted=1, accepted=1)
+    assert (state["duplicate_senders"], state["duplicates_ignored"]) == ([expected], 100)
+    assert instance.stop() == 0
+    line = f"of user {os.getuid()}, pid {os.getpid()}: 100 duplicates"
+    assert line in instance.cli("status")
 
 
 def test_a_loss_is_shown_with_producer_range_cause_and_time() -> None:

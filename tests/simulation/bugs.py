@@ -8,9 +8,10 @@ from typing import Any
 from logd.batch import Producer
 from logd.delivery import Delivery
 from shared.outbox import WORD_WRITTEN, OutboxWriter
+from shared.producer import Producer as ClientProducer
 from tests.simulation.machine import SimOutbox
 from tests.simulation.table import WatchedDelivery
-from tests.simulation.web import SimClient, SimProducer, Web
+from tests.simulation.web import SimClient, Web
 
 
 class ConfirmedBeforeCommitted(WatchedDelivery):
@@ -49,8 +50,8 @@ class WatermarkAdvancedByAFailedCommit(WatchedDelivery):
 class PromiseForgotten(WatchedDelivery):
     """Tells producers that it will look by itself, looks once before that is over, and sleeps."""
 
-    def _look(self, *, due, all_of_them, watched):  # type: ignore[no-untyped-def]
-        super()._look(due=due, all_of_them=all_of_them, watched=watched)
+    def _look(self, *, due, closed, watched):  # type: ignore[no-untyped-def]
+        super()._look(due=due, closed=closed, watched=watched)
         for producer in list(self._open):
             self._watch.end(producer)
 
@@ -83,6 +84,36 @@ class NotLookedAtTakenForGone(WatchedDelivery):
 
     def _may_be_there(self, name: str) -> bool:
         return any(outbox.name == name for outbox in self._open.values())
+
+
+class _Everything:
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+class DroppedWithoutAnOutbox(WatchedDelivery):
+    """Under a flood drops the datagrams of producers that have nothing else."""
+
+    def _drain(self, datagrams):  # type: ignore[no-untyped-def]
+        drained = self._arrivals.take(datagrams, self._intake, self._batch, _Everything())
+        self._more = self._arrivals.more
+        return drained
+
+
+class HeldForgotten(WatchedDelivery):
+    """Forgets what a turn has received and not got round to."""
+
+    def _drain(self, datagrams):  # type: ignore[no-untyped-def]
+        self._arrivals.held = None
+        return super()._drain(datagrams)
+
+
+class OnlyWhatIsStoredCounts(WatchedDelivery):
+    """Bounds a turn by what it takes into the batch."""
+
+    def begin(self, now_s: float) -> None:
+        self._arrivals._budget.charge = lambda *_: None  # type: ignore[method-assign]
+        super().begin(now_s)
 
 
 class SequenceAdvancedBeforeTheRecord(OutboxWriter):
@@ -152,16 +183,18 @@ class ForkNotNoticed(SimClient):
         return made
 
 
-class DescriptorsNotCompared(SimClient):
+class RetiredNotNoticed(OutboxWriter):
+    """Does not see that the daemon has taken this producer for ended."""
+
+    @property
+    def retired(self) -> bool:
+        return False
+
+
+class LostLockNotNoticed(SimClient):
     """Writes to an outbox whose lock went with its descriptor, or that has no name any more."""
 
-    def _make_producer(self) -> SimProducer:
-        return _Trusting(self.process)
-
-
-class _Trusting(SimProducer):
-    @property
-    def intact(self) -> bool:
+    def _is_intact(self, producer: ClientProducer) -> bool:
         return True
 
 
@@ -198,9 +231,17 @@ BUGS = [
     Bug("removal unguarded", "broken outboxes", delivery=RemovalUnguarded),
     Bug("a shortage given up for", "broken outboxes", delivery=ShortageTakenForTheFilesFault),
     Bug("not looked at taken for gone", "crashes", delivery=NotLookedAtTakenForGone),
+    Bug("dropped though there is no outbox", "containers", delivery=DroppedWithoutAnOutbox),
+    Bug("received, and forgotten", "containers", delivery=HeldForgotten),
+    Bug("only what is stored counts", "strangers", delivery=OnlyWhatIsStoredCounts),
     Bug("sequence advanced before the record", "crashes", writer=SequenceAdvancedBeforeTheRecord),
     Bug("an ended producer not looked at again", "crashes", delivery=RetiredWithoutASecondLook),
     Bug("a fork not noticed", "crashes", client=ForkNotNoticed),
-    Bug("descriptors not compared", "crashes", client=DescriptorsNotCompared),
+    Bug(
+        "a lost lock not noticed",
+        "crashes",
+        writer=RetiredNotNoticed,
+        client=LostLockNotNoticed,
+    ),
     Bug("any event taken for the caller's", "crashes", client=AnyEventTakenForTheCallers),
 ]

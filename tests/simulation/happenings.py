@@ -7,7 +7,15 @@ from collections.abc import Callable
 
 from shared.outbox import HEADER_BYTES, WORD_WRITTEN
 from shared.outbox_file import outbox_name
-from shared.wire import datagram_head, encode_farewell, encode_record, producer_seed
+from shared.wire import (
+    DATAGRAM_HEAD,
+    KIND_AWAITED,
+    KIND_EVENTS,
+    datagram_head,
+    encode_farewell,
+    encode_record,
+    producer_seed,
+)
 from tests.simulation.machine import Machine, watermark
 from tests.simulation.truth import records_of
 from tests.simulation.web import Web
@@ -41,6 +49,7 @@ class Happenings:
             happenings.append(self._clean)
         if self.odds.strangers:
             happenings += [self._stranger] * 6 + [self._outbox_changes] * 2 + [self._plant] * 4
+            happenings += [self._flood] * 2
         if self.odds.damage:
             happenings.append(self._damage)
         rng.choice(happenings)()
@@ -99,6 +108,8 @@ class Happenings:
             before = world.disk.view
             world.disk.restore(self._rng)
             world.truth.replaced(before, world.disk.view)
+            # What the older one lacks may lie in files that cannot be opened at first.
+            world.open_faults = world.open_faults or self._rng.random() < 0.3
 
     def _damage(self) -> None:
         """Memory goes bad, or another process of the same user writes where it should not."""
@@ -164,6 +175,19 @@ class Happenings:
             return
         world.send(data, STRANGER, 9)
 
+    def _flood(self) -> None:
+        """As much as the queue takes of what stores nothing, or of events that are awaited."""
+        rng, world = self._rng, self.world
+        stranger_id = rng.choice((7, 8))
+        head = datagram_head(stranger_id, rng.choice((KIND_EVENTS, KIND_AWAITED)))
+        again = one_event(stranger_id, 1)[DATAGRAM_HEAD.size :]
+        records = again * rng.choice((1, 40, 900))
+        for number in range(1, 100):
+            if rng.random() < 0.1:
+                records = one_event(stranger_id, number)[DATAGRAM_HEAD.size :]
+            if not world.send(head + records, STRANGER, 9):
+                return
+
     def _replay(self) -> None:
         """What was sent before arrives once more, or an early farewell, under its own user's id."""
         rng, world = self._rng, self.world
@@ -179,7 +203,7 @@ class Happenings:
             key = rng.choice(planted if planted and rng.random() < 0.6 else keys)
             world.truth.unreadable.add(key)
             told = max(world.truth.accepted.get(key, ()), default=0)
-            last = rng.choice((told, told + 2, max(0, watermark(world, key) - rng.randint(0, 2))))
+            last = rng.choice((told, told + 2, max(0, watermark(world, key) - rng.randint(1, 2))))
             world.send(encode_farewell(key[1], last, {}), key[0], 9)
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from logd.config import Config
-from logd.delivery import Datagram, Delivery
+from logd.delivery import Delivery
+from logd.drain import Datagram
 from logd.errors import AlreadyRunning, LogdError
 from logd.outboxes import Foreign, OpenOutbox
+from logd.turn_budget import TURN_RECORDS_MAX
 from shared.outbox import (
     HEADER_BYTES,
     WORD_RETIRED,
@@ -204,8 +206,11 @@ class Machine(Process):
         closed: set[str] = set()
         if self.delivery._stalled is None:
             closed, world.closed = world.closed, set()
-        self.delivery.step(self._datagrams(), closed, world.now_s)
+        ignored = self.delivery._intake.ignored.total
+        self.delivery.step(self._datagrams(), sorted(closed), world.now_s)
         self._check_bounds()
+        if self.delivery._intake.ignored.total - ignored > TURN_RECORDS_MAX:
+            raise Violation("a turn goes on and on with records that store nothing")
 
     def _datagrams(self) -> Iterator[Datagram]:
         while self.world.queue:

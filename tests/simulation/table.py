@@ -34,8 +34,9 @@ class WatchedIntake(Intake):
     """Sees each record and farewell of a producer whose outbox is of no use."""
 
     world: World
+    slice_bytes = 100  # three events or so: the batches are as small
 
-    def offer(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> None:
+    def offer(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> bool:
         key = (producer.uid, producer.id)
         file = self.world.file_of(key)
         taken, losses, duplicates = producer.taken, len(batch.losses), batch.duplicates
@@ -45,9 +46,9 @@ class WatchedIntake(Intake):
             cell = ("unreachable", "file", compare(taken, file.word(WORD_CONFIRMED_SEQUENCE)))
         elif not producer.has_outbox or (file is not None and file.kind == "newer"):
             cell = ("live", "none" if file is None else "foreign", where)
-        super().offer(producer, sequence, payload, batch)
+        counts = super().offer(producer, sequence, payload, batch)
         if cell is None:
-            return
+            return counts
         self.world.visits[cell] += 1
         if where == "ahead":
             done = producer.taken == taken and batch.duplicates == duplicates + 1
@@ -63,6 +64,7 @@ class WatchedIntake(Intake):
             done = done and (loss.first, loss.last) == (taken + 1, sequence - 1)
         if not done:
             raise Violation(f"{producer.label}: {sequence} at {cell} is not done as the table says")
+        return counts
 
     def _farewell(
         self, producer: Producer, last: int, refused: dict[str, int], batch: Batch
@@ -70,8 +72,6 @@ class WatchedIntake(Intake):
         file = self.world.file_of((producer.uid, producer.id))
         taken = producer.taken
         super()._farewell(producer, last, refused, batch)
-        if producer.has_outbox:
-            return
         self.world.visits["dead", "none" if file is None else "foreign", compare(taken, last)] += 1
         if producer.taken != max(taken, last) and last - taken <= self._gap_events_max:
             raise Violation(f"{producer.label}: a farewell at {last} moved {taken} elsewhere")
@@ -93,6 +93,7 @@ class WatchedDelivery(Delivery[SimOutbox]):
         self._world = directory.world
         self._intake = WatchedIntake(self._introduce, self._config.gap_events_max)
         self._intake.world = self._world
+        self._arrivals.charge_datagrams = 1
 
     def begin(self, now_s: float) -> None:
         self._watch_silent()

@@ -1,0 +1,77 @@
+"""Counts what is received and ignored, by sender. Pure.
+
+A duplicate, a farewell that means nothing or a record that is read from an outbox instead leaves no
+row anywhere. Counted here, a flood of them still has a name in `logd status`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+# Senders counted apart of each kind; the memory that strangers can fill.
+SENDERS_MAX = 100
+
+Sender = tuple[int, int | None]  # uid and pid; None: several processes of that user
+
+
+class Tally:
+    """Counts by (uid, pid), for at most SENDERS_MAX of them."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Sender, int] = {}
+        self.total = 0
+
+    def add(self, uid: int, pid: int, count: int = 1) -> None:
+        """Counts for this sender."""
+        self.total += count
+        sender = (uid, pid)
+        try:
+            self.counts[sender] += count
+        except KeyError:
+            if len(self.counts) >= SENDERS_MAX:
+                self._make_room()
+            self.counts[sender] = count
+
+    def _make_room(self) -> None:
+        """Merges the processes of the user with the most of them: no user pushes out another."""
+        counts = self.counts
+        users = Counter(uid for uid, _ in counts)
+        uid, processes = users.most_common(1)[0]
+        if processes == 1:
+            del counts[min(counts, key=counts.__getitem__)]
+            return
+        own = sorted((s for s in counts if s[0] == uid and s[1] is not None), key=counts.get)  # type: ignore[arg-type] # each is there
+        merged = sum(counts.pop(sender) for sender in own[: len(own) // 2 + 1])
+        counts[uid, None] = counts.get((uid, None), 0) + merged
+
+
+class Ignored:
+    """What was ignored since the start, by kind and sender."""
+
+    def __init__(self) -> None:
+        self.duplicates = Tally()  # records at or below the watermark
+        self.early = Tally()  # records past a gap that is read from the outbox, with them
+        self.farewells = Tally()  # of producers that have an outbox, or have ended
+        self.skipped = Tally()  # datagrams not decoded, since the outbox has what is in them
+
+    @property
+    def total(self) -> int:
+        """How many were ignored in all."""
+        return self.duplicates.total + self.early.total + self.farewells.total + self.skipped.total
+
+    def senders(self, rows_max: int) -> list[dict[str, Any]]:
+        """The senders with the most ignored, one row each."""
+        rows: dict[Sender, dict[str, Any]] = {}
+        totals: Counter[Sender] = Counter()
+        for name in ("duplicates", "early", "farewells", "skipped"):
+            for sender, count in getattr(self, name).counts.items():
+                row = rows.setdefault(sender, _row(sender))
+                row[name] = count
+                totals[sender] += count
+        return [rows[sender] for sender, _ in totals.most_common(rows_max)]
+
+
+def _row(sender: Sender) -> dict[str, Any]:
+    uid, pid = sender
+    return {"uid": uid, "pid": pid, "duplicates": 0, "early": 0, "farewells": 0, "skipped": 0}

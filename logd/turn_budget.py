@@ -1,0 +1,86 @@
+"""Limits what one user's input may cost in a turn, and how often it may force a commit. Pure.
+
+Datagrams come from one kernel queue in order, and most of the work that they cause stores nothing
+(duplicates, farewells, garbage): so what counts is what was decoded, not what was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+# What the datagrams of one turn may cost in all, and which part of it one user may use.
+TURN_RECORDS_MAX = 4000
+TURN_BYTES_MAX = 4 * 1024 * 1024
+TURN_S_MAX = 0.010
+USER_PART = 2
+
+
+class TurnBudget:
+    """Records, bytes and time that the datagrams of a turn have cost, in all and by user."""
+
+    def __init__(self, monotonic_s: Callable[[], float]) -> None:
+        self._monotonic_s = monotonic_s
+        self._charged_s = 0.0
+        self._in_all = _Spent()
+        self._by_user: dict[int, _Spent] = {}
+        self.exhausted = False
+        self.over: set[int] = set()  # users who have used their part of this turn
+
+    def begin(self) -> None:
+        """Starts a turn with the whole budget."""
+        self._charged_s = self._monotonic_s()
+        self._in_all = _Spent()
+        self._by_user.clear()
+        self.over.clear()
+        self.exhausted = False
+
+    def charge(self, uid: int, records: int, size: int) -> None:
+        """Charges a user for records and bytes, and for the time since the last charge."""
+        now_s = self._monotonic_s()
+        spent_s, self._charged_s = now_s - self._charged_s, now_s
+        own = self._by_user.get(uid)
+        if own is None:
+            own = self._by_user[uid] = _Spent()
+        if own.add(records, size, spent_s) * USER_PART >= 1:
+            self.over.add(uid)
+        self.exhausted = self._in_all.add(records, size, spent_s) >= 1
+
+
+class _Spent:
+    __slots__ = ("_bytes", "_records", "_s")
+
+    def __init__(self) -> None:
+        self._records = self._bytes = 0
+        self._s = 0.0
+
+    def add(self, records: int, size: int, seconds: float) -> float:
+        """Adds a cost; returns which part of a turn's budget is spent now."""
+        self._records += records
+        self._bytes += size
+        self._s += seconds
+        return max(
+            self._records / TURN_RECORDS_MAX, self._bytes / TURN_BYTES_MAX, self._s / TURN_S_MAX
+        )
+
+
+class ForcedCommits:
+    """Limits each user to half of the time for commits that its awaited events force.
+
+    After such a commit the user's next awaited event waits as long as the commit took, or for the
+    commit interval. Without the limit one user decides how often the disk flushes for all others.
+    """
+
+    def __init__(self) -> None:
+        self._rest_until_s: dict[int, float] = {}
+
+    def due_s(self, uids: Iterable[int]) -> float:
+        """The moment from which the first of these users may force a commit."""
+        return min((self._rest_until_s.get(uid, 0.0) for uid in uids), default=float("inf"))
+
+    def committed(self, uids: Iterable[int], began_s: float, ended_s: float) -> None:
+        """Records a commit that these users have forced."""
+        # Only users at rest are kept: whoever forces commits under ever new ids fills nothing.
+        resting = self._rest_until_s.items()
+        self._rest_until_s = {uid: until_s for uid, until_s in resting if until_s > ended_s}
+        rest_until_s = ended_s + (ended_s - began_s)
+        self._rest_until_s.update(dict.fromkeys(uids, rest_until_s))

@@ -1,0 +1,104 @@
+"""Closed files wake the daemon at a bounded rate, whoever closes them and whatever they are."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from logd.daemon import CLOSED_INTERVAL_S, Daemon
+from logd.inotify import Inotify
+from shared.outbox_file import outbox_name
+from tests.logd.test_daemon import daemon  # noqa: F401 - a fixture
+from tests.support import Instance
+
+OUTBOX = outbox_name(1000, 7)
+IN_CLOSE_WRITE, IN_Q_OVERFLOW = 0x08, 0x4000
+
+
+def close(path: Path) -> None:
+    """Opens the file for writing and closes it."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def event(mask: int, name: bytes, watch: int = 1) -> bytes:
+    padded = name + bytes(-len(name) % 16) if name else b""
+    return struct.pack("iIII", watch, mask, 0, len(padded)) + padded
+
+
+def test_only_outboxes_are_told_of_each_once_in_the_order_they_were_closed(tmp_path: Path) -> None:
+    inotify = Inotify(tmp_path)
+    second = outbox_name(3, 1)
+    for name in ("x", second, ".new-" + OUTBOX[:9], OUTBOX, second, OUTBOX + "x"):
+        close(tmp_path / name)
+    assert inotify.names() == [second, OUTBOX]
+    assert inotify.names() == []
+    inotify.close()
+
+
+def test_where_the_kernels_queue_was_full_what_is_known_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The overflow has no name: the look by the clock finds what is missing."""
+    inotify = Inotify(tmp_path)
+    data = event(IN_CLOSE_WRITE, OUTBOX.encode()) + event(IN_Q_OVERFLOW, b"", watch=-1)
+    with monkeypatch.context() as context:
+        context.setattr(os, "read", lambda _fd, _size: data)
+        assert inotify.names() == [OUTBOX]
+    inotify.close()
+
+
+@pytest.mark.parametrize("name", ["x", OUTBOX])
+def test_a_file_closed_again_and_again_wakes_the_daemon_once_an_interval(
+    instance: Instance,
+    daemon: Daemon,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    directory = instance.config.outbox_directory
+    now_s = 1000.0
+    monkeypatch.setattr("logd.daemon.time.monotonic", lambda: now_s)
+    inotify = daemon._inotify
+    assert inotify is not None
+
+    def wakes() -> bool:
+        close(directory / name)
+        ready = daemon._wait(0)
+        told = daemon._closed_names(ready)
+        assert told in ([], [name])
+        return inotify.fd in ready
+
+    assert wakes()
+    assert [wakes() for _ in range(20)] == [False] * 20
+    now_s += CLOSED_INTERVAL_S
+    assert wakes()
+    assert not wakes()
+
+
+def test_a_wait_ends_no_earlier_for_closed_files_than_they_may_wake_the_daemon(
+    instance: Instance,
+    daemon: Daemon,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits on for what was closed meanwhile, and hears of it once the interval is over."""
+    directory = instance.config.outbox_directory
+    now_s = 1000.0
+    monkeypatch.setattr("logd.daemon.time.monotonic", lambda: now_s)
+    close(directory / OUTBOX)
+    daemon._closed_names(daemon._wait(0))
+    close(directory / OUTBOX)
+    waits = []
+    select = daemon._selector.select
+
+    def waiting(timeout_s: float) -> object:
+        nonlocal now_s
+        waits.append(timeout_s)
+        now_s += timeout_s
+        return select(0)
+
+    monkeypatch.setattr(daemon._selector, "select", waiting)
+    ready = daemon._wait(0.5)
+    assert daemon._closed_names(ready) == [OUTBOX]
+    assert waits == pytest.approx([CLOSED_INTERVAL_S, 0.5 - waits[0]])

@@ -1,0 +1,295 @@
+"""What the daemon looks at when a file was closed, a look is due, or the queue was full: no more.
+
+The real core over a directory and a database in memory, as in the simulation, without its faults.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from logd import delivery
+from logd.errors import NotYet
+from shared.outbox import RING_BYTES_MIN, OutboxWriter, outbox_bytes
+from shared.outbox_file import outbox_name
+from shared.wire import KIND_AWAITED, datagram_head, encode_record, producer_seed
+from tests.simulation.disk import Disk, SimTrail
+from tests.simulation.machine import Machine, SimOutbox
+from tests.simulation.truth import Truth
+from tests.simulation.world import File, Odds, Process, World
+
+PAYLOAD = b"\x94\xa1x\x01\xc0\xc4\x01\x80"
+GOOD, OTHER = 1000, 1001
+
+
+class Watched:
+    """A machine with a daemon, and counts of what the daemon asks of each outbox."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.world = World(random.Random(1), Odds(), Truth(), Disk(), act=lambda _: None)
+        self.world.calm = True
+        self.asked: Counter[str] = Counter()
+        self.looked: Counter[str] = Counter()
+        alive, written = SimOutbox.alive, SimOutbox.written
+
+        def counted_alive(outbox: SimOutbox) -> bool:
+            self.asked[outbox.name] += 1
+            return alive(outbox)
+
+        def counted_written(outbox: SimOutbox) -> int:
+            self.looked[outbox.name] += 1
+            return written(outbox)
+
+        monkeypatch.setattr(SimOutbox, "alive", counted_alive)
+        monkeypatch.setattr(SimOutbox, "written", counted_written)
+        self.files: list[File] = []
+
+    def outbox(self, uid: int = GOOD) -> File:
+        """An outbox of a living producer, empty."""
+        key = (uid, len(self.files) + 1)
+        data = bytearray(outbox_bytes(RING_BYTES_MIN))
+        OutboxWriter(memoryview(data), key[1], pid=1, now_ns=1)
+        owner = self.world.process("web", uid, Process)
+        file = File(outbox_name(*key), key, data, lock=owner)
+        self.world.publish(file)
+        self.files.append(file)
+        return file
+
+    def start(self) -> Machine:
+        machine = self.world.process("logd", 0, Machine)
+        machine.start()
+        machine.turn()
+        self.world.closed.clear()
+        self.forget()
+        return machine
+
+    def forget(self) -> None:
+        self.asked.clear()
+        self.looked.clear()
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    # More than OPEN_MAX of the simulation: what is looked at is to be seen.
+    monkeypatch.setattr("tests.simulation.machine.OPEN_MAX", 50)
+    return Watched(monkeypatch)
+
+
+def idle(machine: Machine) -> None:
+    """Puts off everything that the clock brings."""
+    core = machine.delivery
+    core._look_due_s = core._commit_due_s = machine.world.now_s + 1000
+
+
+def test_a_file_that_was_closed_has_its_own_outbox_looked_at_and_no_other(
+    watched: Watched,
+) -> None:
+    files = [watched.outbox() for _ in range(6)]
+    machine = watched.start()
+    idle(machine)
+    watched.world.closed = {files[2].name, "1000-00000000000000ff.outbox", "x", ""}
+    machine.turn()
+    assert watched.asked == {files[2].name: 1}
+    assert watched.looked == {files[2].name: 1}
+    watched.world.unlock(files[4])
+    machine.turn()
+    machine.delivery._commit_due_s = 0.0
+    machine.turn()
+    assert files[4].name not in watched.world.files, "a death is noticed at once"
+    assert all(file.name in watched.world.files for file in files if file is not files[4])
+
+
+def test_a_death_that_inotify_did_not_tell_is_found_by_the_next_look(watched: Watched) -> None:
+    """Its queue was full of others' files."""
+    files = [watched.outbox() for _ in range(3)]
+    machine = watched.start()
+    watched.world.unlock(files[0])
+    watched.world.closed.clear()
+    machine.delivery._look_due_s = machine.delivery._commit_due_s = 0.0
+    machine.turn()
+    assert files[0].name not in watched.world.files
+
+
+def test_names_of_closed_files_take_a_bounded_time_of_a_turn(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = watched.start()
+    idle(machine)
+    for _ in range(40):
+        watched.outbox()
+    machine.turn()  # each one opened takes half a millisecond of this world's time
+    opened = len(machine.delivery._open)
+    assert 0 < opened < 20
+    while machine.delivery._backlog:
+        machine.turn()
+    assert len(machine.delivery._open) == 40, "the next turns open the rest"
+
+
+def test_a_listing_takes_a_bounded_time_of_a_turn(watched: Watched) -> None:
+    machine = watched.start()
+    for _ in range(40):
+        watched.outbox()
+    watched.world.closed.clear()
+    idle(machine)
+    machine.delivery._look_due_s = 0.0
+    machine.turn()
+    assert 0 < len(machine.delivery._open) < 20
+    assert machine.delivery._backlog, "it goes on in the next turn"
+
+
+def test_a_due_look_goes_through_all_outboxes_in_parts(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "LOOK_FILES_MAX", 4)
+    for _ in range(10):
+        watched.outbox()
+    machine = watched.start()
+    while machine.delivery._more:
+        machine.turn()
+    idle(machine)
+    watched.forget()
+    machine.delivery._look_due_s = 0.0
+    per_turn: list[int] = []
+    while machine.delivery._more or not per_turn:
+        before = watched.asked.total()
+        machine.turn()
+        per_turn.append(watched.asked.total() - before)
+    assert per_turn == [4, 4, 2]
+    assert set(watched.asked.values()) == {1}
+
+
+def test_the_dead_for_whom_a_turn_had_no_room_are_not_taken_for_living(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They end in the next turns, not at the next look."""
+    monkeypatch.setattr("logd.fairness.SHARED_OUTBOXES_MAX", 2)
+    files = [watched.outbox() for _ in range(12)]
+    watched.outbox(OTHER)
+    machine = watched.start()
+    idle(machine)
+    for file in files:
+        watched.world.unlock(file)
+    for _ in range(8):
+        machine.turn()
+    machine.delivery._commit_due_s = 0.0
+    machine.turn()
+    assert len(watched.world.files) == 1
+
+
+def test_after_a_full_queue_all_are_looked_at_and_nobody_is_asked_whether_it_lives(
+    watched: Watched,
+) -> None:
+    """And not again before as much time has passed as that has taken."""
+    for _ in range(6):
+        watched.outbox()
+    machine = watched.start()
+    core = machine.delivery
+    again = awaited(1, OTHER)
+    watched.world.queue.append(again)
+    machine.turn()
+    idle(machine)
+    watched.world.queue.extend([again] * delivery.QUEUE_DEPTH_MIN)
+    machine.turn()
+    assert watched.looked.total() == 6
+    assert not watched.asked
+    due_s = core._turned_away_due_s = watched.world.now_s + 0.1
+    watched.world.queue.extend([again] * delivery.QUEUE_DEPTH_MIN)
+    machine.turn()
+    assert watched.looked.total() == 6
+    assert core._wake_due_s() == due_s, "it is not forgotten"
+    watched.world.now_s = due_s
+    machine.turn()
+    assert watched.looked.total() == 12
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_turn_reads_less_than_a_batch_where_several_users_have_outboxes(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    monkeypatch.setattr("logd.fairness.SHARED_EVENTS_MAX", 5)
+    file = watched.outbox(GOOD)
+    watched.outbox(OTHER if others else GOOD)
+    machine = watched.start()
+    writer = OutboxWriter(memoryview(file.data), file.key[1], pid=1, now_ns=1)
+    for _ in range(20):
+        assert writer.append(PAYLOAD)
+    machine.delivery._look_due_s = machine.delivery._commit_due_s = 0.0
+    machine.turn()
+    assert len(watched.world.disk.view.events) == (5 if others else 20)
+
+
+def awaited(sequence: int, uid: int) -> tuple[bytes, int, int, bool]:
+    record = encode_record(producer_seed(70 + uid), sequence, PAYLOAD)
+    return datagram_head(70 + uid, KIND_AWAITED) + record, uid, 9, False
+
+
+def test_a_user_whose_events_are_awaited_without_end_does_not_set_the_pace_of_commits(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A neighbour's awaited event is stored at once, whatever the flooder has used up."""
+    watched.outbox(GOOD)
+    machine = watched.start()
+    commits: list[set[int]] = []
+    commit = SimTrail.commit
+
+    def slow(trail: SimTrail, batch, now_ns: int) -> None:  # type: ignore[no-untyped-def]
+        commits.append({producer.uid for producer in batch.producers})
+        commit(trail, batch, now_ns)
+        watched.world.now_s += 0.1
+
+    monkeypatch.setattr(SimTrail, "commit", slow)
+    idle(machine)
+    watched.world.queue.append(awaited(1, OTHER))
+    machine.turn()
+    assert commits == [{OTHER}], "the first one is stored at once"
+    idle(machine)
+    watched.world.queue.append(awaited(2, OTHER))
+    machine.turn()
+    assert len(commits) == 1, "the next waits as long as that took"
+    rest_until_s = machine.delivery._wake_due_s()
+    assert 0.05 < rest_until_s - watched.world.now_s <= 0.11
+    watched.world.queue.append(awaited(1, GOOD))
+    machine.turn()
+    assert commits[1:] == [{OTHER, GOOD}]
+    idle(machine)
+    watched.world.queue.append(awaited(3, OTHER))
+    machine.turn()
+    assert len(commits) == 2
+    watched.world.now_s += 0.15
+    machine.turn()
+    assert len(commits) == 3
+
+
+def test_where_nobody_else_has_an_outbox_each_awaited_event_is_stored_at_once(
+    watched: Watched,
+) -> None:
+    watched.outbox(GOOD)
+    machine = watched.start()
+    for sequence in range(1, 6):
+        idle(machine)
+        watched.world.queue.append(awaited(sequence, GOOD))
+        machine.turn()
+        assert not machine.delivery._batch
+
+
+def test_what_was_received_and_not_taken_is_kept_over_a_full_disk(watched: Watched) -> None:
+    """It is no longer in the kernel's queue, and perhaps in no outbox."""
+    machine = watched.start()
+    core = machine.delivery
+    seed = producer_seed(5)
+    numbers = range(1, 4001)
+    records = b"".join(encode_record(seed, number, PAYLOAD) for number in numbers)
+    watched.world.queue.append((datagram_head(5) + records, OTHER, 9, False))
+    machine._check_bounds = lambda: None  # type: ignore[method-assign] # its batches are smaller
+    watched.world.disk.full = True
+    machine.turn()
+    assert core._arrivals.held is not None
+    for _ in range(3):
+        machine.turn()
+    watched.world.disk.full = False
+    while core._more or isinstance(core._stalled, NotYet):
+        machine.turn()
+    stored = [sequence for _, sequence in watched.world.disk.view.events]
+    assert stored == list(numbers)
