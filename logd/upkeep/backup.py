@@ -151,7 +151,10 @@ def expired(
 
 
 def _place(config: Config, destination: Path | None, now_ns: int) -> tuple[Path, str]:
-    name = backup_name(config.database, now_ns)
+    """Where it goes. In a directory another of the same second makes the name a later one: under a
+    wrong clock the time is the earliest possible, which may be that of the one before.
+    """
+    name, free = backup_name(config.database, now_ns), True
     if destination is None:
         directory = config.backup_directory
         try:
@@ -165,6 +168,10 @@ def _place(config: Config, destination: Path | None, now_ns: int) -> tuple[Path,
         directory = destination.absolute()
     else:
         directory, name = destination.absolute().parent, destination.name
+        free = False
+    while free and os.path.lexists(directory / name):
+        now_ns += 10**9
+        name = backup_name(config.database, now_ns)
     if os.path.lexists(directory / name):
         raise CannotCreate(f"{directory / name}: is there already, and is not overwritten.")
     return directory, name

@@ -342,6 +342,15 @@ def test_old_ones_end_by_the_configuration_and_the_trail_knows(instance: Instanc
     assert rows == [(str(newer.path),), (made["backup"],)]
 
 
+def test_backups_of_one_second_by_a_clock_of_1970_are_all_made(instance: Instance) -> None:
+    instance.start()
+    emit(instance, 5)
+    made = [make_at(instance, 0) for _ in range(3)]
+    assert [one.path.is_file() for one in made] == [True] * 3
+    today = backups.backup_name(instance.config.database, time.time_ns() - 3600 * 10**9)
+    assert all(one.path.name > today for one in made), "and named after the time that it is"
+
+
 def test_in_a_directory_one_names_nothing_is_removed_unless_asked(
     instance: Instance, directory: Path
 ) -> None:

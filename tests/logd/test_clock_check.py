@@ -225,11 +225,12 @@ def test_what_a_daemon_with_a_wrong_clock_stored_is_kept_as_long_as_all_else(
     def put(stored_ns: int, *ts_ns: int) -> range:
         return trail.put(stored_ns, *ts_ns, kind=kind, user=user)
 
-    there = {*put(NOW_NS, NOW_NS)}
+    old = put(NOW_NS - 5 * DAY_NS, NOW_NS - 5 * DAY_NS)
+    there = {*put(NOW_NS, NOW_NS), *put(wrong_ns, wrong_ns)}
     for _ in range(2):
         trail.put(wrong_ns, *[wrong_ns] * BLOCK_EVENTS, kind="login")
         there |= {*put(wrong_ns, wrong_ns)}
-    assert trail.prune(NOW_NS + DAY_NS, kind) == there
+    assert trail.prune(NOW_NS + DAY_NS, kind) == {*old, *there}
     there |= {*put(NOW_NS + DAY_NS, NOW_NS + DAY_NS)}
     assert trail.prune(NOW_NS + 90 * DAY_NS, kind) == there
     trail.put(NOW_NS + DAY_NS, *[NOW_NS] * BLOCK_EVENTS, kind="login")
