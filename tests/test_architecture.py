@@ -83,7 +83,7 @@ def test_no_module_imports_one_that_imports_it(package: str) -> None:
 PURE = {
     "shared.schema", "shared.wire", "shared.outbox", "logd.batch", "logd.intake", "logd.repair",
     "logd.delivery", "logd.fairness", "logd.figures", "logd.mentions", "logd.render",
-    "logd.retention", "logd.status",
+    "logd.retention", "logd.status", "logd.times", "logd.durations",
 }  # fmt: skip
 IMPURE = {"socket", "time", "sqlcipher3", "mmap", "select", "selectors", "subprocess", "threading"}
 
