@@ -32,6 +32,8 @@ from shared.wire import RECORD_HEAD
 RETRY_INTERVAL_S = 1.0
 # For sockets, the database, reports: outboxes past this wait until others are done with.
 DESCRIPTORS_RESERVED = 32
+# More than a kernel is set to keep for a socket, where that is not known.
+QUEUE_DATAGRAMS_MAX = 65_536
 # However busy it is, a step of a job is taken so often.
 WORK_INTERVAL_MAX_S = 0.5
 
@@ -58,6 +60,8 @@ class Daemon(Delivery[OpenOutbox]):
         super().__init__(config, store, outboxes, clock_ns, open_max, time.monotonic)
         self._receiver = receiver
         self._worker = worker
+        if worker is not None:
+            worker.serve(lambda: self.arrivals(receiver.queue_datagrams or QUEUE_DATAGRAMS_MAX))
         self._work_look_due_s = self._worked_s = 0.0
         self._at_work = False  # between start and stop: neither is to wait for a job
         self._tell = tell  # what nothing can be stored for; None once that is over

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Generic
 
 from logd.batch import LOST_DAMAGED, Batch, Producer, Room
@@ -39,6 +40,14 @@ _log = logging.getLogger("logd")
 
 # Data, the sender's uid and pid by the kernel's word, and whether the data was cut.
 Datagram = tuple[bytes, int, int, bool]
+
+
+@dataclass(eq=False)
+class _Arrivals:
+    """What was in the kernel's queue at some moment: how many datagrams of it may be left."""
+
+    left: int
+    committed: bool = False
 
 
 class Delivery(Generic[AnOutbox]):
@@ -81,6 +90,7 @@ class Delivery(Generic[AnOutbox]):
         self._commit_due_s = 0.0
         self._watch = Watch(self._commit_interval_s)
         self._more = False  # something was left unread for want of room in the batch
+        self._arrivals: list[_Arrivals] = []
         self._stalled: NotYet | None = None
         self._now_s = 0.0
         self._logged_at_s: dict[str, float] = {}
@@ -157,6 +167,23 @@ class Delivery(Generic[AnOutbox]):
             paced = True
         if paced:
             self._commit_due_s = self._monotonic_s() + self._commit_interval_s
+        if self._arrivals:
+            self._pass_arrivals()
+
+    def arrivals(self, queue_max: int) -> Callable[[], bool]:
+        """A check that is true once all that is in the kernel's queue now is committed.
+
+        The queue is in order and holds `queue_max` datagrams at most: when it was empty once, or as
+        many have been taken, those of now are.
+        """
+        arrivals = _Arrivals(queue_max)
+        self._arrivals.append(arrivals)
+        return lambda: arrivals.committed
+
+    def _pass_arrivals(self) -> None:
+        for arrivals in self._arrivals:
+            arrivals.committed = arrivals.left <= 0 and not self._batch
+        self._arrivals = [arrivals for arrivals in self._arrivals if not arrivals.committed]
 
     def _wake_due_s(self) -> float:
         """When there is something to do though nothing has arrived, on the monotonic clock."""
@@ -177,6 +204,8 @@ class Delivery(Generic[AnOutbox]):
             if batch.filled(DATAGRAMS_PART) or drained == DRAIN_DATAGRAMS_MAX:
                 self._more = True
                 break
+        for arrivals in self._arrivals:
+            arrivals.left = arrivals.left - drained if self._more else 0
         return drained
 
     # -- outboxes --------------------------------------------------------------------------------

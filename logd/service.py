@@ -25,6 +25,7 @@ from logd.outboxes import Outboxes
 from logd.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.store import Store
 from logd.upkeep import rekeying
+from logd.upkeep.outbox_survey import directory_identity
 from logd.upkeep.worker import Worker
 
 REPORTER_RESTART_INTERVAL_S = 1.0
@@ -80,6 +81,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     lock.note_database()
     outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
     outboxes.prepare(str(config.socket))
+    store.forgotten.boundaries.outboxes = directory_identity(config.outbox_directory)
     events = pick(inherited, socket.SOCK_DGRAM)
     if events is not None:
         receiver = Receiver(events)
@@ -97,6 +99,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             forgotten.file_beside(config.database),
             meanwhile=lambda: signals.received is None,
             may_take=notify.may_take,
+            outboxes=config.outbox_directory,
         )
         daemon = Daemon(config, store, receiver, outboxes, tell=lock.tell, worker=worker)
         teller = _Teller(daemon, lock)
