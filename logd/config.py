@@ -71,15 +71,17 @@ query_socket_mode = "0600"
 # anchor_interval_s = 60
 # anchor_file = "anchors"         # a file that each of these lines is added to as well; off
 
-# How long events of a type are kept: h, d, w or y. `logd prune` removes what is older; a type that
-# is not named is kept for ever. An event ages by its own time; or by that of its storing, if its
-# own is later, or over 7 days earlier: a wrong clock, or imported history, which is kept from its
-# import on. (A table [retention] at the end does the same.)
+# How long events of a type are kept: a whole number and s, m, h, d, w or y (365 days), as options
+# of commands take it. `logd prune` removes what is older; a type that is not named is kept for
+# ever. An event ages by its own time; or by that of its storing, if its own is later, or over 7
+# days earlier: a wrong clock, or imported history, which is kept from its import on. (A table
+# [retention] at the end does the same.)
 # retention.page_view = "90d"
 """
 
 
 SHOWN_CHARS_MAX = 80
+KEEP_DAYS_MAX = 36_500
 MIB = 1024 * 1024
 
 # What the parts of the daemon take of memory at most, in bytes; tests/faults/test_memory.py holds
@@ -313,7 +315,9 @@ def _text(value: object) -> str:
     return value
 
 
-_ADDRESS = re.compile(r"(?P<host>localhost|127(?:\.\d{1,3}){3}|\[::1\]):(?P<port>\d{1,5})")
+_ADDRESS = re.compile(
+    r"(?P<host>localhost|127(?:\.\d{1,3}){3}|\[::1\]):(?P<port>\d{1,5})", re.ASCII
+)
 
 
 def _metrics(value: object) -> str | tuple[str, int]:
@@ -417,7 +421,7 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "outboxes_bytes_max": _whole(MIB, 2**60),
     "cache_bytes_max": _whole(MIB, 64 * 1024 * MIB),
     "memory_bytes_max": _whole(16 * MIB, 2**60),
-    "backup_keep_days": _whole(0, 36_500),
+    "backup_keep_days": _whole(0, KEEP_DAYS_MAX),
     "backup_keep_min": _whole(2, 1_000_000),
     "anchor_interval_s": _whole(0, 86_400),
     "anchor_file": _text,

@@ -34,6 +34,8 @@ RETRY_INTERVAL_S = 1.0
 DESCRIPTORS_RESERVED = 32
 # Closing files wakes the daemon so often at most, whoever closes them, and whatever they are.
 CLOSED_INTERVAL_S = 0.05
+# More than a kernel is set to keep for a socket, where that is not known.
+QUEUE_DATAGRAMS_MAX = 65_536
 # However busy it is, a step of a job is taken so often.
 WORK_INTERVAL_MAX_S = 0.5
 
@@ -60,6 +62,8 @@ class Daemon(Delivery[OpenOutbox]):
         super().__init__(config, store, outboxes, clock_ns, open_max, time.monotonic)
         self._receiver = receiver
         self._worker = worker
+        if worker is not None:
+            worker.serve(lambda: self.arrivals(receiver.queue_datagrams or QUEUE_DATAGRAMS_MAX))
         self._work_look_due_s = self._worked_s = 0.0
         self._at_work = False  # between start and stop: neither is to wait for a job
         self._tell = tell  # what nothing can be stored for; None once that is over

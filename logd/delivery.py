@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Generic
@@ -45,6 +46,14 @@ CLOSED_S_MAX = 0.002
 LOOK_FILES_MAX = 500
 
 _log = logging.getLogger("logd")
+
+
+@dataclass(eq=False)
+class _QueueMark:
+    """What was in the kernel's queue at some moment: how many datagrams of it may be left."""
+
+    left: int
+    committed: bool = False
 
 
 class Delivery(Generic[AnOutbox]):
@@ -102,6 +111,7 @@ class Delivery(Generic[AnOutbox]):
         self._commit_due_s = 0.0
         self._watch = Watch(self._commit_interval_s)
         self._more = False  # something was left unread for want of room in the batch
+        self._marks: list[_QueueMark] = []
         self._stalled: NotYet | None = None
         self._now_s = 0.0
         self._limited_log = LimitedLog(_log)
@@ -185,6 +195,23 @@ class Delivery(Generic[AnOutbox]):
             paced = True
         if paced:
             self._commit_due_s = self._monotonic_s() + self._commit_interval_s
+        if self._marks:
+            self._pass_marks()
+
+    def arrivals(self, queue_max: int) -> Callable[[], bool]:
+        """A check that is true once all that is in the kernel's queue now is committed.
+
+        The queue is in order and holds `queue_max` datagrams at most: when it was empty once, or as
+        many have been taken, those of now are.
+        """
+        mark = _QueueMark(queue_max)
+        self._marks.append(mark)
+        return lambda: mark.committed
+
+    def _pass_marks(self) -> None:
+        for mark in self._marks:
+            mark.committed = mark.left <= 0 and not self._batch
+        self._marks = [mark for mark in self._marks if not mark.committed]
 
     def _wake_due_s(self) -> float:
         """When there is something to do though nothing has arrived, on the monotonic clock."""
@@ -209,6 +236,9 @@ class Delivery(Generic[AnOutbox]):
     def _drain(self, datagrams: Iterable[Datagram]) -> int:
         drained = self._arrivals.take(datagrams, self._intake, self._batch, self._open)
         self._more = self._arrivals.more
+        taken = drained - (self._arrivals.held is not None)
+        for marked in self._marks:
+            marked.left = marked.left - taken if self._more else 0
         return drained
 
     # -- outboxes --------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 The token is HMAC-SHA256(pepper, user). The pepper lies in the database, so that a list of tokens
 outside it tells nobody who was forgotten. That list is a file beside the database and beside every
-backup: an older database that takes this one's place is brought up to it.
+backup: an older database that takes this one's place is brought up to it. It has no more than a
+time for each; in the database `logd.boundaries` tells before from after by sequence.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from logd import boundaries
+from logd.batch import Producer
+from logd.boundaries import Boundaries
 from logd.database import Connection
 from logd.errors import DatabaseDamaged, cannot_write
+from shared.schema import INT64_MAX
 
 FILE_NAME = "forgotten"
 TOKEN_BYTES = 32
@@ -25,40 +30,79 @@ Entries = Mapping[bytes, int]
 
 
 class Forgotten:
-    """Who was forgotten, as the database has it."""
+    """Who was forgotten, as the database has it, and how far producers had got then."""
 
-    def __init__(self, pepper: bytes, entries: Entries) -> None:
+    def __init__(
+        self,
+        pepper: bytes,
+        entries: Entries,
+        numbers: Mapping[bytes, int] | None = None,
+        boundaries: Boundaries | None = None,
+    ) -> None:
         self._pepper = pepper
+        self._numbers = dict(numbers or {})  # of the forget of each; none of one from a list
+        self.boundaries = boundaries or Boundaries({}, {})
         self.entries: dict[bytes, int] = {}
-        self.newest_ns = -1  # of all entries: who is later is nobody's concern here
-        self.add(entries)
+        self._newest_ns = self._newest_listed_ns = -1
+        _merge(self.entries, entries)
+        self._look()
 
     def add(self, entries: Entries) -> None:
-        """Takes further entries; of two of the same person the later counts."""
-        _merge(self.entries, entries)
-        self.newest_ns = max(self.entries.values(), default=-1)
+        """Takes further entries of a list; of two of the same person the later counts."""
+        for token, until_ns in entries.items():
+            if until_ns > self.entries.get(token, -1):
+                self.entries[token] = until_ns
+                self._numbers.pop(token, None)  # how far who had got then, no list says
+        self._look()
+
+    def _look(self) -> None:
+        listed = [at for token, at in self.entries.items() if not self._numbers.get(token)]
+        self._newest_ns = max(self.entries.values(), default=-1)
+        self._newest_listed_ns = max(listed, default=-1)
 
     def token(self, user: str) -> bytes:
         """What stands for that person."""
         return hmac.digest(self._pepper, user.encode(), "sha256")
 
-    def covers(self, user: str, ts_ns: int) -> bool:
-        """Whether what that person did at that time is to be erased."""
-        return ts_ns <= self.newest_ns and ts_ns <= self.entries.get(self.token(user), -1)
+    def covers(self, user: str, producer: Producer, sequence: int, ts_ns: int) -> bool:
+        """Whether what that person did, or what names that person, is to be erased."""
+        token = self.token(user)
+        until_ns = self.entries.get(token)
+        if until_ns is None:
+            return False
+        before = self.boundaries.is_before(producer, sequence, self._numbers.get(token, 0))
+        return ts_ns <= until_ns if before is None else before
+
+    def looked_at_until_ns(self, producer: Producer) -> int:
+        """Up to which claimed time an event of that producer may be one to erase; -1: none is."""
+        past_all = self.boundaries.is_past_all(producer)
+        if past_all is None:
+            return self._newest_ns
+        return self._newest_listed_ns if past_all else INT64_MAX
 
 
 def load(connection: Connection) -> Forgotten:
     """The list in the database."""
     (pepper,) = connection.execute("SELECT value FROM secret WHERE name = 'pepper'").fetchone()
-    return Forgotten(pepper, dict(connection.execute("SELECT token, until_ns FROM forgotten")))
+    numbers = dict(connection.execute("SELECT token, forget FROM forgotten WHERE forget > 0"))
+    return Forgotten(pepper, entries(connection), numbers, boundaries.load(connection))
 
 
-def save(connection: Connection, entries: Entries) -> None:
-    """Adds to the list in the database, inside the caller's transaction."""
+def entries(connection: Connection) -> dict[bytes, int]:
+    """The tokens and times of the list, also in a database of an earlier schema."""
+    return dict(connection.execute("SELECT token, until_ns FROM forgotten"))
+
+
+def save(connection: Connection, entries: Entries, number: int = 0) -> None:
+    """Adds to the list in the database, inside the caller's transaction.
+
+    `number` is the forget's (`logd.boundaries`); 0 for entries of a list.
+    """
     connection.executemany(
-        "INSERT INTO forgotten VALUES (?, ?)"
-        " ON CONFLICT DO UPDATE SET until_ns = max(until_ns, excluded.until_ns)",
-        list(entries.items()),
+        "INSERT INTO forgotten (token, until_ns, forget) VALUES (?1, ?2, ?3)"
+        " ON CONFLICT DO UPDATE SET until_ns = max(until_ns, ?2),"
+        " forget = iif(?3 > 0, ?3, iif(?2 > until_ns, 0, forget))",
+        [(token, until_ns, number) for token, until_ns in entries.items()],
     )
 
 

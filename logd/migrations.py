@@ -243,6 +243,26 @@ MIGRATIONS: list[tuple[str, str]] = [
         ) WITHOUT ROWID;
         """,
     ),
+    (
+        "boundaries of forgets",
+        """
+        CREATE TABLE forget (               -- see logd/boundaries.py
+            id INTEGER PRIMARY KEY,         -- their order
+            producers INTEGER,              -- known then, up to this id; NULL: not settled yet
+            outboxes TEXT NOT NULL,         -- which directory was listed
+            surplus TEXT NOT NULL           -- users with more files than were listed, as JSON
+        );
+        CREATE TABLE forget_boundary (      -- only while it is needed
+            uid INTEGER NOT NULL,
+            key TEXT NOT NULL,
+            forget INTEGER NOT NULL REFERENCES forget (id),
+            sequence INTEGER,               -- the highest there was then; NULL: could not be read
+            PRIMARY KEY (uid, key, forget)
+        ) WITHOUT ROWID;
+        -- The forget of that person; 0: known from a list, which has no more than a time.
+        ALTER TABLE forgotten ADD COLUMN forget INTEGER NOT NULL DEFAULT 0;
+        """,
+    ),
 ]
 
 

@@ -32,6 +32,7 @@ COMPLETIONS_MAX = 5000
 USERS_MAX = 1000
 DAYS_MAX = 3700
 BUCKETS_MAX = 100
+SHOWN_CHARS_MAX = 60
 CAUSES = (
     LOST_NOT_RECEIVED,
     LOST_DAMAGED,
@@ -60,7 +61,9 @@ class Parameters:
         """A whole number within low..high. Required when `default` is None."""
         value = self._values.pop(name, default)
         if type(value) is not int or not low <= value <= high:
-            raise BadParameter(f"{name}: expected a whole number from {low} to {high}")
+            raise BadParameter(
+                f"{name}: expected a whole number from {low} to {high}, not {_shown(value)}"
+            )
         return value
 
     def maybe_whole(self, name: str, *, low: int = 0, high: int = 2**63 - 1) -> int | None:
@@ -71,7 +74,7 @@ class Parameters:
         """A text. Required when `default` is None."""
         value = self._values.pop(name, default)
         if not isinstance(value, str):
-            raise BadParameter(f"{name}: expected text")
+            raise BadParameter(f"{name}: expected text, not {_shown(value)}")
         return value
 
     def maybe_text(self, name: str) -> str | None:
@@ -95,6 +98,12 @@ class Parameters:
         """Raises BadParameter for whatever was not taken."""
         if self._values:
             raise BadParameter(f"unknown parameter: {', '.join(sorted(map(str, self._values)))}")
+
+
+def _shown(value: object) -> str:
+    """A parameter for a message: short, whatever was sent."""
+    text = ascii(value)
+    return text if len(text) <= SHOWN_CHARS_MAX else f"{text[: SHOWN_CHARS_MAX - 3]}..."
 
 
 def _among(column: str, values: list[str] | None) -> tuple[str, list[str]]:

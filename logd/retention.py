@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
+from logd import durations
 from shared.schema import OWN_TYPES, Malformed, check_event_type
-
-HOUR_NS = 3600 * 10**9
-UNITS_NS = {"h": HOUR_NS, "d": 24 * HOUR_NS, "w": 7 * 24 * HOUR_NS, "y": 365 * 24 * HOUR_NS}
-YEARS_MAX = 200
-
-_PERIOD = re.compile(r"([1-9]\d{0,8})([a-z]+)\Z")
 
 
 def check_type(event_type: str) -> None:
@@ -26,15 +20,11 @@ def check_type(event_type: str) -> None:
 
 def parse_period(value: object) -> int:
     """The period in nanoseconds. Raises ValueError, saying what is expected."""
-    match = _PERIOD.match(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError('expected a period in quotes, such as "90d"')
-    number, unit = match.groups()
-    if unit not in UNITS_NS:
-        raise ValueError(f"unknown unit {unit!r}; expected h(ours), d(ays), w(eeks) or y(ears)")
-    period_ns = int(number) * UNITS_NS[unit]
-    if period_ns > YEARS_MAX * UNITS_NS["y"]:
-        raise ValueError(f"expected at most {YEARS_MAX} years; a type not named is kept for ever")
+    if not isinstance(value, str):
+        raise ValueError('expected a length of time in quotes, such as "90d"')
+    period_ns = durations.parse(value)
+    if period_ns == 0:
+        raise ValueError("expected more than none; a type not named is kept for ever")
     return period_ns
 
 

@@ -28,6 +28,7 @@ from logd.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.store import Store
 from logd.trail_clock import TrailClock
 from logd.upkeep import rekeying
+from logd.upkeep.outbox_survey import directory_identity
 from logd.upkeep.worker import Worker
 
 REPORTER_RESTART_INTERVAL_S = 1.0
@@ -84,6 +85,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     lock.note_database()
     outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
     outboxes.prepare(str(config.socket))
+    store.forgotten.boundaries.outboxes = directory_identity(outboxes.directory)
     events = pick(inherited, socket.SOCK_DGRAM)
     if events is not None:
         receiver = Receiver(events)
@@ -103,6 +105,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             clock,
             meanwhile=lambda: signals.received is None,
             may_take=notify.may_take,
+            outboxes=outboxes.directory,
         )
         daemon = Daemon(
             config, store, receiver, outboxes, clock.now_ns, tell=lock.tell, worker=worker

@@ -15,7 +15,17 @@ from typing import Any
 
 import msgpack
 
-from logd import __version__, blocks, chain, event_types, forgotten, mentions, removed, rollups
+from logd import (
+    __version__,
+    blocks,
+    boundaries,
+    chain,
+    event_types,
+    forgotten,
+    late_erasure,
+    removed,
+    rollups,
+)
 from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, PERSON_ERASED, Batch, Producer
 from logd.chain import Head
 from logd.database import Connection, DatabaseError, connect, is_interrupt, translate
@@ -194,6 +204,15 @@ class Store:
         """Stores an event of logd's own: something was done to the trail. Raises as `commit`."""
         self.act(lambda _, batch: self.add_own(batch, event_type, props, now_ns), now_ns)
 
+    def load_forgotten(self) -> None:
+        """Takes the list as an `act` has left it. Raises what `commit` raises."""
+        before = self.forgotten
+        try:
+            self.forgotten = forgotten.load(self._connection)
+        except DatabaseError as error:
+            raise self.problem(error) from error
+        self.forgotten.boundaries.outboxes = before.boundaries.outboxes
+
     @property
     def head(self) -> Head:
         """Where the chain ends on the disk: what is told outside must not go with the power."""
@@ -240,6 +259,7 @@ class Store:
         self._producer_row, self._event_id, self._batch_id, self._head = changed.heads
         self._quarantine_row = changed.quarantine_row
         self._types.settle(changed.types)
+        self.forgotten.boundaries.take(changed.boundaries)
         for producer, row in changed.rows.items():
             producer.row = row
         self._own.stored = self._own.taken
@@ -276,11 +296,14 @@ class Store:
         changed = _Changed(types)
         first_event = self._event_id
         late: frozenset[int] = frozenset()
-        if self.forgotten.newest_ns >= 0:
+        if self.forgotten.entries:
             batch, late = self._forget(batch, now_ns)
         if late:
             self._types.require(types, PERSON_ERASED, self._own.uid)
         producer_row = self._write_producers(batch, now_ns, changed)
+        changed.boundaries = self.forgotten.boundaries.follow(
+            self._connection, batch.producers, changed.rows
+        )
         leaves = self._write_events(batch, changed, late)
         batch_id, head = self._batch_id, self._head
         if leaves or batch.losses:
@@ -301,20 +324,7 @@ class Store:
         """Of forgotten persons, what comes late: the places of their events, which use up an id and
         are not stored, behind them an own event that says so; and no mention of them elsewhere.
         """
-        covers, newest_ns = self.forgotten.covers, self.forgotten.newest_ns
-        events, late = batch.events, []
-        for place, (producer, sequence, event) in enumerate(batch.events):
-            kind, ts_ns, user, props = event
-            if ts_ns > newest_ns:
-                continue
-            if user is not None and covers(user, ts_ns):
-                late.append(place)
-                continue
-            less = mentions.redact(props, lambda name, at=ts_ns: covers(name, at))  # type: ignore[misc] # a lambda's default
-            if less is not None:
-                if events is batch.events:
-                    events = list(events)
-                events[place] = producer, sequence, Event(kind, ts_ns, user, less)
+        events, late = late_erasure.split(batch, self.forgotten)
         if not late and events is batch.events:
             return batch, frozenset()
         batch = batch.copy(list(events))
@@ -542,3 +552,4 @@ class _Changed:
         self.types = types
         self.quarantine_row = 0
         self.heads: tuple[int, int, int, bytes] = (0, 1, 0, chain.GENESIS)
+        self.boundaries: dict[boundaries.Key, list[boundaries.Row]] = {}

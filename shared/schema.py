@@ -110,10 +110,14 @@ def check_user(user: object) -> str | None:
 
 
 def check_ts_ns(ts_ns: object) -> int:
-    """Returns the time in nanoseconds since 1970 UTC. Raises Malformed outside 0 .. 2**63-1."""
+    """Returns the time in nanoseconds since 1970 UTC. Raises Malformed outside 0 .. 2**63-1, and
+    for a float such as time.time(). Whole seconds are a time in 1970, as of a clock that was not
+    set: they cannot be told apart, and neither is refused.
+    """
     if type(ts_ns) is not int or not 0 <= ts_ns <= INT64_MAX:
         raise Malformed(
-            f"ts_ns {_shown(ts_ns)}: expected whole nanoseconds since 1970, 0 to 2**63-1"
+            f"ts_ns {_shown(ts_ns)}: expected whole nanoseconds since 1970, 0 to 2**63-1, as"
+            " time.time_ns() gives"
         )
     return ts_ns
 

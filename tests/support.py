@@ -101,7 +101,7 @@ class Process:
     def close(self) -> None:
         """Whatever its state: gone, and its pipes closed."""
         self.end()
-        for pipe in (self.popen.stdout, self.popen.stderr):
+        for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
             if pipe is not None:
                 pipe.close()
 

@@ -66,7 +66,10 @@ _SELECTION_OPTIONS = (
         help="Of this user; repeated: of any of them.",
     ),
     click.option(
-        "--since", type=Time(), help="From this time on: 2026-03-01, 2026-03-01T12:00, 12h (ago)."
+        "--since",
+        type=Time(),
+        help="From this time on: 2026-03-01, 2026-03-01T12:00 (UTC), 12h or 2w (ago), or a count"
+        " since 1970, by its size in seconds, milliseconds, microseconds or nanoseconds.",
     ),
     click.option("--until", type=Time(), help="Before this time."),
     click.option(

@@ -11,9 +11,9 @@ import click
 
 from logd import render, trail_clock
 from logd.chain import Head
-from logd.commands.options import bar, config_option, fail
+from logd.commands.options import Count, bar, config_option, fail
 from logd.commands.teaching import Command
-from logd.config import Config
+from logd.config import KEEP_DAYS_MAX, Config
 from logd.errors import (
     EXIT_CANNOT_CREATE,
     EXIT_CONFIG,
@@ -46,11 +46,11 @@ _EXITS = [
 @config_option
 @click.argument("destination", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--keep", type=click.IntRange(min=1), metavar="N", help="Keep the newest N, remove older ones."
+    "--keep", type=Count(min=1), metavar="N", help="Keep the newest N, remove older ones."
 )
 @click.option(
     "--keep-days",
-    type=click.IntRange(min=1),
+    type=Count(min=1, max=KEEP_DAYS_MAX),
     metavar="D",
     help="Remove those of more than D days ago; backup_keep_days in logd.toml by default.",
 )

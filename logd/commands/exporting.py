@@ -29,6 +29,7 @@ from logd.reading.exporting import FORMS, Export, Tell, note_export
 from logd.reading.partial import cannot_be_written, whole_file
 from logd.reading.selection import Selection
 from logd.upkeep.elsewhere import EXPORT, Copy
+from shared.schema import INT64_MAX
 
 STANDARD_OUTPUT = "standard output"
 
@@ -67,7 +68,7 @@ STANDARD_OUTPUT = "standard output"
     type=Duration(),
     default="30d",
     show_default=True,
-    help="When you will have removed this copy, from now.",
+    help="When you will have removed this copy, from now: 12h, 30d, 2w, 1y.",
 )
 def export(
     config: Config,
@@ -135,7 +136,7 @@ def _note(
     complete: bool,
 ) -> None:
     place = STANDARD_OUTPUT if output is None else str(output.absolute())
-    copy = Copy(EXPORT, place, made_ns, made_ns + expires)
+    copy = Copy(EXPORT, place, made_ns, min(made_ns + expires, INT64_MAX))
     try:
         note_export(config, work, form, copy, selection.filters, complete=complete)
     except LogdError as problem:

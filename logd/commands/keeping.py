@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from logd import clock_check, instance, render, retention, trail_clock
+from logd.boundaries import still_to_come
 from logd.clock_check import Reading
 from logd.commands.options import config_option, fail, say
 from logd.commands.teaching import Command
@@ -46,6 +47,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 NOT_REACHED = (
     "outboxes in memory: running processes keep what they sent last until it is overwritten",
     "copies made by other means than `logd backup` and `logd export`",
+    "events that programs without an outbox keep and send later: the time that they claim decides",
     "the site's own database",
 )
 
@@ -138,10 +140,15 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
 
     Goes: events with their roll-ups, the name where others' events have it under the keys user,
     users, user_id or login ("(erased)" takes its place), all excerpts in quarantine (nobody can say
-    whose they are). Events from before this moment that arrive later are erased as they come, and
-    so is the person in a backup that is restored: a list of tokens, in the database and in the file
+    whose they are). What was made before this moment and arrives later is erased as it comes, by
+    its sequence, whatever time it claims; what is made afterwards is stored. So is the person
+    erased in a backup that is restored: a list of tokens, in the database and in the file
     `forgotten` beside it and beside each backup, knows the person again without the name. The chain
     still verifies, and events `person_erased` say that it was done, not to whom.
+
+    The claimed time decides only where no sequence can: for a program without an outbox that is
+    first heard of later, or that sent while no daemon ran; for an outbox that cannot be read now or
+    is moved here from elsewhere; after a restore.
 
     At the end the database is written anew, so that no page of the file holds anything left over:
     about 6 s for a million events, and room for two more copies of it on the disk. Meanwhile events
@@ -159,18 +166,19 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
         copies = elsewhere.unexpired(connection, trail_clock.read())
     finally:
         connection.close()
-    outcome = expected
+    outcome, coming = expected, None
     if not dry_run:
         if not yes:
             _ask(person, expected)
         with _progress("erasing") as tell:
             job = asking.carry_out(config, jobs.FORGET, {"users": [person]}, tell)
         outcome = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
-        _list_beside_backups(config)
+        coming = _list_beside_backups(config)
     if as_json:
         shown = {
             "dry_run": dry_run,
             **outcome,
+            "still_to_come": coming,
             "copies": [asdict(copy) for copy in copies],
             "not_reached": NOT_REACHED,
         }
@@ -181,12 +189,14 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
         f" {outcome['redacted']:,} mentions in events of others,"
         f" {outcome['quarantine']:,} excerpts in quarantine"
     )
-    for line in _not_reached(copies):
+    for line in (*_still_to_come(coming), *_not_reached(copies)):
         click.echo(line)
 
 
-def _list_beside_backups(config: Config) -> None:
-    """So that none of them brings the person back, whatever becomes of the database."""
+def _list_beside_backups(config: Config) -> dict[str, int]:
+    """So that none of them brings the person back, whatever becomes of the database. Returns what
+    was made before and is not stored yet.
+    """
     connection = instance.open_for_events(config)
     try:
         copies = elsewhere.known(connection)  # a file that is there may be past its time
@@ -196,6 +206,7 @@ def _list_beside_backups(config: Config) -> None:
                 list_forgotten(connection, place)
             except LogdError as problem:
                 say(f"not listed beside {place}, but by the next backup there: {problem}")
+        return still_to_come(connection)
     finally:
         connection.close()
 
@@ -209,6 +220,23 @@ def _ask(person: str, expected: dict[str, int]) -> None:
         abort=True,
         err=True,
     )
+
+
+def _still_to_come(coming: dict[str, int] | None) -> Iterator[str]:
+    if coming is None:
+        return
+    if coming["events"]:
+        yield (
+            f"still to come: up to {coming['events']:,} events of all persons wait in"
+            f" {coming['producers']:,} outboxes; this person's are erased as they arrive"
+        )
+    if coming["unreadable"]:
+        yield (
+            f"still to come: what is in {coming['unreadable']:,} outboxes that cannot be read now;"
+            " it is erased by the time that it claims"
+        )
+    if not any(coming.values()):
+        yield "still to come: nothing that was made before waits in an outbox"
 
 
 def _not_reached(copies: Sequence[Copy]) -> Iterator[str]:

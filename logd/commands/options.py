@@ -8,13 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import click
 
 from logd import config as configuration
-from logd import journal
+from logd import durations, journal, times
 from logd.config import Config
 from logd.errors import (
     EXIT_CANNOT_CREATE,
@@ -65,8 +64,14 @@ EXITS_OF_READING = (
 )
 
 
+# No limit, page or number of files is as large: past it, SQLite's integers end.
+COUNT_MAX = 10**12
+_SHOWN_CHARS_MAX = 60
+_COUNT = re.compile(r"-?[0-9]{1,30}\Z")
+
+
 class Time(click.ParamType[int]):
-    """A time, in nanoseconds since 1970; see `parse_time`."""
+    """A time, in nanoseconds since 1970; see `logd.times`."""
 
     name = "time"
 
@@ -76,14 +81,47 @@ class Time(click.ParamType[int]):
         if isinstance(value, int):
             return value
         try:
-            return parse_time(str(value), time.time_ns())
-        except ValueError:
-            self.fail(
-                f"{value!r} is no time. Write 2026-03-01, 2026-03-01T12:00:00, 90m, 12h or 7d"
-                " (ago), or nanoseconds since 1970.",
-                param,
-                context,
-            )
+            return times.parse(str(value), time.time_ns())
+        except ValueError as error:
+            self.fail(f"{_shown(value)} {error}.", param, context)
+
+
+class Duration(click.ParamType[int]):
+    """A length of time, in nanoseconds; see `logd.durations`."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return durations.parse(str(value))
+        except ValueError as error:
+            self.fail(f"{_shown(value)}: {error}.", param, context)
+
+
+class Count(click.IntRange):
+    """A whole number in ASCII digits, from `min` to `max`."""
+
+    name = "count"
+
+    def __init__(self, min: int = 0, max: int = COUNT_MAX) -> None:
+        super().__init__(min=min, max=max)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> int:
+        if isinstance(value, str) and not _COUNT.match(value):
+            expected = f"expected a whole number from {self.min} to {self.max}"
+            self.fail(f"{_shown(value)}: {expected}.", param, context)
+        return int(super().convert(value, param, context))
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return repr(text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 3] + "...")
 
 
 class Text(click.ParamType[str]):
@@ -99,40 +137,6 @@ class Text(click.ParamType[str]):
         except UnicodeEncodeError:
             self.fail(f"{value!a}: is not valid text (UTF-8).", param, context)
         return str(value)
-
-
-class Duration(click.ParamType[int]):
-    """A length of time, in nanoseconds: 90m, 12h, 30d."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> int:
-        if isinstance(value, int):
-            return value
-        found = _AGO.match(str(value))
-        if not found:
-            self.fail(f"{value!r} is no length of time. Write 90m, 12h or 30d.", param, context)
-        return int(found[1]) * _AGO_S[found[2]] * 10**9
-
-
-_AGO = re.compile(r"(\d{1,8})([smhd])\Z")
-_AGO_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_time(text: str, now_ns: int) -> int:
-    """Nanoseconds since 1970 of a time as people write it; UTC where no zone is named."""
-    ago = _AGO.match(text)
-    if ago:
-        return now_ns - int(ago[1]) * _AGO_S[ago[2]] * 10**9
-    if text.isdecimal() and len(text) > 8:
-        return int(text)
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    whole = moment.replace(microsecond=0)
-    return int(whole.timestamp()) * 10**9 + moment.microsecond * 1000
 
 
 def put(line: str) -> None:

@@ -9,7 +9,14 @@ import click
 from logd import instance, render
 from logd import status as status_text
 from logd.commands.choosing import selection_options
-from logd.commands.options import EXITS_OF_READING, config_option, format_option, put, say
+from logd.commands.options import (
+    EXITS_OF_READING,
+    Count,
+    config_option,
+    format_option,
+    put,
+    say,
+)
 from logd.commands.teaching import Command
 from logd.config import Config
 from logd.reading import following
@@ -33,7 +40,7 @@ from shared.query import Row
 )
 @config_option
 @selection_options
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many, the newest.")
+@click.option("--limit", type=Count(min=1), help="At most so many, the newest.")
 @click.option(
     "--format",
     "form",
@@ -78,7 +85,7 @@ def query(config: Config, selection: Selection, limit: int | None, form: str) ->
 @click.option(
     "-n",
     "--lines",
-    type=click.IntRange(min=0),
+    type=Count(),
     default=10,
     show_default=True,
     help="How many to begin with.",
@@ -144,7 +151,7 @@ def losses(config: Config, form: str) -> None:
     exits=EXITS_OF_READING,
 )
 @config_option
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many, the newest.")
+@click.option("--limit", type=Count(min=1), help="At most so many, the newest.")
 @format_option
 @click.option("--summary", is_flag=True, help="By reason and user: how many, and the last.")
 def quarantine(config: Config, limit: int | None, form: str, summary: bool) -> None:

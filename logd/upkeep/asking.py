@@ -73,7 +73,8 @@ def _alone(
         connection = store.connection
         if job_id is None:
             job_id = jobs.ask(connection, kind, params, time.time_ns())
-        worker = Worker(store, forgotten.file_beside(config.database))
+        list_file = forgotten.file_beside(config.database)
+        worker = Worker(store, list_file, outboxes=config.outbox_directory)
         while (job := _look(connection, job_id, tell)).finished_ns is None:
             if job.trouble is not None:
                 time.sleep(max(0.0, worker.due_s - time.monotonic()))

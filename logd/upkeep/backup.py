@@ -216,7 +216,7 @@ def list_forgotten(connection: Connection, path: Path) -> None:
     database is gone. Raises LogdError kinds.
     """
     if schema_version(connection) >= FORGOTTEN_SCHEMA:
-        forgotten.merge_file(forgotten.file_beside(path), forgotten.load(connection).entries)
+        forgotten.merge_file(forgotten.file_beside(path), forgotten.entries(connection))
 
 
 def _check_room(connection: Connection, directory: Path) -> None:

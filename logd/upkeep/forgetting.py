@@ -1,7 +1,8 @@
 """The job `forget`: a person's events go, roll-ups with them, and so do mentions of that person.
 
-First it is written down who is forgotten, as a token, so that what arrives from then on is erased
-when it comes. Last the file is written anew (`clean`): SQLite overwrites what it deletes, but where
+First it is written down who is forgotten, as a token, and how far each producer has got
+(`logd.boundaries`), so that what was made before is erased when it arrives. Last the file is
+written anew (`clean`): SQLite overwrites what it deletes, but where
 it moves rows from page to page it leaves copies behind.
 """
 
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ from typing import Any
 from logd import forgotten, mentions
 from logd.batch import PERSON_ERASED
 from logd.blocks import BLOCK_BITS
+from logd.boundaries import Seen
 from logd.database import Connection
 from logd.removed import ERASED
 from logd.store import Store
 from logd.upkeep import jobs
 from logd.upkeep.jobs import Job
+from logd.upkeep.outbox_survey import survey
 from logd.upkeep.removal import STEP_TARGET_S, Steps
 from logd.upkeep.subjects import Leaving
 from shared.schema import SUBJECTS, Malformed
@@ -30,6 +34,7 @@ from shared.schema import SUBJECTS, Malformed
 _log = logging.getLogger("logd")
 
 PROGRESS_INTERVAL_S = 0.5
+ARRIVALS_LOOK_S = 0.005
 CLEAN_AGAIN_S = 0.5
 # How slow a disk may be before writing the file anew is taken for a hang.
 CLEAN_S_MIN, CLEAN_BYTES_PER_S_MIN = 120.0, 2_000_000
@@ -38,15 +43,33 @@ _NAMES_ROWS = 5000
 _QUARANTINE_ROWS = 500
 _WINDOW_MIN, _WINDOW_MAX = 500, 20_000
 
+Arrivals = Callable[[], Callable[[], bool]]
 
-def known_again(connection: Connection, entries: forgotten.Entries, now_ns: int) -> int:
+
+def known_again(connection: Connection, entries: forgotten.Entries, bound: int, now_ns: int) -> int:
     """Asks for the persons behind tokens, whose names nobody has kept, to be forgotten once more:
-    in a database that was restored.
+    in a database that was restored, with all events of theirs below `bound`.
     """
-    return jobs.ask(connection, jobs.FORGET, {"users": [], "tokens": list(entries)}, now_ns)
+    params = {"users": [], "tokens": list(entries), "bound": bound}
+    return jobs.ask(connection, jobs.FORGET, params, now_ns)
 
 
-def forget(job: Job, store: Store, steps: Steps, list_file: Path) -> Iterator[None]:
+@dataclass(frozen=True)
+class Surroundings:
+    """What lies beside the database: the list of persons, and the outboxes, if there are any.
+
+    `arrivals` gives a check that is true once all that has reached the daemon by now is committed;
+    there is none without a daemon.
+    """
+
+    list_file: Path
+    outboxes: Path | None = None
+    arrivals: Arrivals | None = None
+
+
+def forget(
+    job: Job, store: Store, steps: Steps, surroundings: Surroundings
+) -> Iterator[float | None]:
     """A bounded step at each `next`, each phase from where a killed one stopped."""
     names = list(_PHASES)
     start = 0 if job.phase == jobs.ASKED else names.index(job.phase)
@@ -54,29 +77,58 @@ def forget(job: Job, store: Store, steps: Steps, list_file: Path) -> Iterator[No
         if job.phase != name:
             job.phase, job.position = name, 0
             store.act(lambda connection, _batch: job.save(connection), steps.now_ns())
-        yield from _PHASES[name](job, store, steps, list_file)
+        yield from _PHASES[name](job, store, steps, surroundings)
     _say_done(job, store, steps.now_ns())
 
 
-def _write_down(job: Job, store: Store, _steps: Steps, list_file: Path) -> Iterator[None]:
-    """From here on late events are erased; what has an id below `bound` is stored already."""
+def _write_down(
+    job: Job, store: Store, _steps: Steps, surroundings: Surroundings
+) -> Iterator[float | None]:
+    """From here on late events are erased; what has an id below `bound` is stored already.
+
+    What is made between the beginning of this step and its end may count as before or as after.
+    """
     until_ns = job.asked_ns
     tokens = {store.forgotten.token(user): until_ns for user in job.params["users"]}
-    job.params["bound"] = store.next_event
-    job.params["tokens"] = [*job.params.get("tokens", ()), *tokens]
-    job.total = 2 * store.next_event
+    if "bound" not in job.params:  # else a kill came between the transaction and the list's file
+        # A job in a backup that was being done when it was made, and that the list beside it knows
+        # as done: what is to be erased again was asked for with that entry (`known_again`).
+        known = store.forgotten.entries
+        known_as_done = bool(tokens) and all(known.get(token) == until_ns for token in tokens)
+        seen = None
+        if tokens and not known_as_done:
+            seen = yield from _look_around(store, surroundings)
+        job.params["tokens"] = [*job.params.get("tokens", ()), *tokens]
+        job.params["bound"] = 0 if known_as_done else store.next_event
 
-    def act(connection: Connection, _batch: object) -> None:
-        forgotten.save(connection, tokens)
-        job.save(connection)
+        def act(connection: Connection, _batch: object) -> None:
+            number = 0
+            if seen is not None:
+                settled = surroundings.arrivals is not None
+                number = store.forgotten.boundaries.note(connection, seen, settled=settled)
+            forgotten.save(connection, tokens, number)
+            job.save(connection)
 
-    store.act(act, until_ns)
-    store.forgotten.add(tokens)
-    forgotten.merge_file(list_file, store.forgotten.entries)
-    yield
+        store.act(act, until_ns)
+        store.load_forgotten()
+    job.total = 2 * job.params["bound"]
+    forgotten.merge_file(surroundings.list_file, store.forgotten.entries)
+    yield None
 
 
-def _find_names(job: Job, store: Store, _steps: Steps, _file: Path) -> Iterator[None]:
+def _look_around(store: Store, surroundings: Surroundings) -> Generator[float | None, None, Seen]:
+    """How far producers have got, once all that was on its way to the daemon is committed."""
+    arrivals = surroundings.arrivals
+    if arrivals is not None:
+        arrived = arrivals()
+        while not arrived():
+            yield ARRIVALS_LOOK_S
+    if surroundings.outboxes is None:
+        return Seen()
+    return (yield from survey(surroundings.outboxes, store.connection, known=arrivals is not None))
+
+
+def _find_names(job: Job, store: Store, _steps: Steps, _beside: Surroundings) -> Iterator[None]:
     """Of tokens from a list, who in this database they are."""
     wanted = set(job.params["tokens"]) - {store.forgotten.token(u) for u in job.params["users"]}
     users: dict[str, None] = {}
@@ -97,7 +149,7 @@ def _find_names(job: Job, store: Store, _steps: Steps, _file: Path) -> Iterator[
     job.params["users"] += users
 
 
-def _events(job: Job, store: Store, steps: Steps, _file: Path) -> Iterator[None]:
+def _events(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iterator[None]:
     connection, bound = store.connection, job.params["bound"]
     by_subject = {
         name: type_id
@@ -140,7 +192,7 @@ def _plain_events(
         yield
 
 
-def _mentions(job: Job, store: Store, steps: Steps, _file: Path) -> Iterator[None]:
+def _mentions(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iterator[None]:
     """Reads the properties of all events; no index can know who is named in them."""
     connection, bound = store.connection, job.params["bound"]
     tokens = frozenset(job.params["tokens"])
@@ -183,7 +235,7 @@ def _less(
             yield event_id, less
 
 
-def _quarantine(job: Job, store: Store, steps: Steps, _file: Path) -> Iterator[None]:
+def _quarantine(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iterator[None]:
     """Whose bytes they are nobody can say: all excerpts go, and what reasons quote."""
     (last,) = store.connection.execute("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()
     while job.position < last:

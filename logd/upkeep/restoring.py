@@ -129,7 +129,7 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
         store = Store(new, key, now_ns, config.quarantine_rows_max, config.cache_bytes_max)
         try:
             _say(store, planned, kept, now_ns)
-            _forget_again(store, forgotten.file_beside(database), stop)
+            _forget_again(store, config, stop)
         finally:
             store.close()
         made = copying.check(new, key, stop, bar)
@@ -181,7 +181,7 @@ def _look(config: Config, key: bytes, backup: Connection) -> Replaced:
         persons: dict[bytes, int] = {}
         copies: list[CopyRow] = []
         if "forgotten" in tables:
-            persons = dict(forgotten.load(connection).entries)
+            persons = forgotten.entries(connection)
         if "copy" in tables:
             copies = connection.execute(
                 "SELECT kind, made_ns, expires_ns, place FROM copy ORDER BY id"
@@ -295,9 +295,14 @@ def _say(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
     store.act(work, now_ns)
 
 
-def _forget_again(store: Store, list_file: Path, stop: Stop) -> None:
+def _forget_again(store: Store, config: Config, stop: Stop) -> None:
     """Erases who was forgotten since the backup, and does what else the daemon had left to do."""
-    worker = Worker(store, list_file, meanwhile=lambda: stop.asked is None)
+    worker = Worker(
+        store,
+        forgotten.file_beside(config.database),
+        meanwhile=lambda: stop.asked is None,
+        outboxes=config.outbox_directory,
+    )
     while worker.due_s < float("inf"):
         stop.check()
         time.sleep(max(0.0, worker.due_s - time.monotonic()))

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from logd import forgotten
+from logd.boundaries import settle
 from logd.clock_check import JUMP_MIN_NS
 from logd.database import DatabaseError
 from logd.errors import ClockRefused, NotYet
 from logd.store import Store
 from logd.trail_clock import TrailClock, refused
 from logd.upkeep import jobs
-from logd.upkeep.forgetting import clean, forget, known_again
+from logd.upkeep.forgetting import Arrivals, Surroundings, clean, forget, known_again
 from logd.upkeep.jobs import Job
 from logd.upkeep.pruning import prune
 from logd.upkeep.removal import Steps
@@ -42,7 +43,8 @@ MayTake = Callable[[float], contextlib.AbstractContextManager[None]]
 class Worker:
     """The jobs of one open store.
 
-    What takes long and cannot be parted is done within `may_take`. `meanwhile` is asked now and
+    `outboxes` is their directory, for a forget to see how far they are written. What takes long
+    and cannot be parted is done within `may_take`. `meanwhile` is asked now and
     then during it; on its False it is given up, to be done at another time.
     """
 
@@ -54,9 +56,13 @@ class Worker:
         monotonic_s: Callable[[], float] = time.monotonic,
         meanwhile: Callable[[], bool] = lambda: True,
         may_take: MayTake = lambda _seconds: contextlib.nullcontext(),
+        outboxes: Path | None = None,
     ) -> None:
         self._store = store
         self._list_file = list_file
+        self._outboxes = outboxes
+        self._arrivals: Arrivals | None = None
+        self._arrived: Callable[[], bool] | None = None
         self._clock = clock or TrailClock(store)
         self._clock_ns = self._clock.now_ns
         self._monotonic_s = monotonic_s
@@ -69,6 +75,21 @@ class Worker:
         self._apply_list()
         self.look()
 
+    def serve(self, arrivals: Arrivals) -> None:
+        """From now on a daemon's turns are in between, which commit what `arrivals` asks about."""
+        self._arrivals = arrivals
+
+    def _settle(self) -> None:
+        """What was on its way when a person was forgotten without a daemon is committed by now."""
+        if self._arrivals is None or not self._store.forgotten.boundaries.unsettled:
+            return
+        if self._arrived is None:
+            self._arrived = self._arrivals()
+        elif self._arrived():
+            self._arrived = None
+            self._store.act(lambda connection, _: settle(connection), self._clock_ns())
+            self._store.load_forgotten()
+
     def _apply_list(self) -> None:
         """The list beside the database knows whom a database from a backup has to forget again."""
         store, known = self._store, self._store.forgotten.entries
@@ -79,7 +100,7 @@ class Worker:
 
             def act(connection: Any, _batch: object) -> None:
                 forgotten.save(connection, missing)
-                known_again(connection, missing, now_ns)
+                known_again(connection, missing, store.next_event, now_ns)
 
             store.act(act, now_ns)
             store.forgotten.add(missing)
@@ -94,6 +115,7 @@ class Worker:
             while job is not None and job.kind == jobs.RECORD:
                 self._finish(job, record=job.params)
                 job = jobs.next_open(self._store.connection)
+            self._settle()
         except NotYet:
             return  # at the next look, then
         except DatabaseError as error:
@@ -145,7 +167,8 @@ class Worker:
                 self._clock_ns(),
             )
         elif job.kind == jobs.FORGET:
-            yield from forget(job, store, self._steps, self._list_file)
+            beside = Surroundings(self._list_file, self._outboxes, self._arrivals)
+            yield from forget(job, store, self._steps, beside)
         else:
             start = self._clock.check(_NO_MORE_PRUNED)
             if job.asked_ns > start.wall_ns + JUMP_MIN_NS:

@@ -97,9 +97,10 @@ def test_whom_a_list_names_is_found_without_all_users_in_memory(
     params = {"users": [], "tokens": [store.forgotten.token(wanted)]}
     job = Job(1, "forget", params, 1)
     steps = cast("removal.Steps", None)
+    beside = forgetting.Surroundings(Path(), None, None)
     tracemalloc.start()
     try:
-        for _ in forgetting._find_names(job, store, steps, Path()):
+        for _ in forgetting._find_names(job, store, steps, beside):
             pass
         _, most = tracemalloc.get_traced_memory()
     finally:

@@ -74,13 +74,15 @@ def test_a_token_does_not_tell_its_person_without_the_pepper() -> None:
     assert Forgotten(b"a" * 32, {}).token("7") != Forgotten(b"b" * 32, {}).token("7")
 
 
-def test_a_person_is_forgotten_up_to_a_time_and_may_come_back_after_it() -> None:
+def test_a_person_is_forgotten_up_to_a_time_and_may_come_back_after_it(
+    producer: Producer,
+) -> None:
     there = Forgotten(b"a" * 32, {})
-    assert not there.covers("7", 0)
+    assert not there.covers("7", producer, 1, 0)
     there.add({there.token("7"): 100})
     there.add({there.token("7"): 90})  # asked before, and carried out later
-    assert [there.covers("7", at) for at in (0, 100, 101)] == [True, True, False]
-    assert not there.covers("8", 50)
+    assert [there.covers("7", producer, 1, at) for at in (0, 100, 101)] == [True, True, False]
+    assert not there.covers("8", producer, 1, 50)
 
 
 def test_a_list_in_a_file_keeps_the_later_time_of_each_and_is_its_owners_alone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -200,25 +201,76 @@ def test_without_a_daemon_the_command_does_it_and_the_daemon_takes_up_where_it_l
     check_sums(status, attempted=2000, accepted=2000)
 
 
-def test_what_a_forgotten_person_did_before_and_arrives_after_is_erased(served: Instance) -> None:
-    """Emitted while there is no daemon; the person is forgotten; then the daemon comes."""
-    fill(served, 10)
-    emit = (
-        "import sys\nfrom shared.client import Client\nc = Client(sys.argv[1])\n"
-        "for n in range(50):\n"
-        "    assert c.emit('page_view', user=sys.argv[2] if n % 2 else 'other', props={'n': n})\n"
-    )
-    process = Process("-c", emit, served.socket, NAME)
+EMIT = """
+import sys
+from shared.client import Client
+client = Client(sys.argv[1])
+for n in range(50):
+    user, ts_ns = (sys.argv[2], int(sys.argv[3])) if n % 2 else ("other", None)
+    assert client.emit("page_view", user=user, props={"n": n}, ts_ns=ts_ns)
+"""
+
+
+def emit_at(instance: Instance, ts_ns: int) -> None:
+    """25 events of the person, at that time, and 25 of another; whoever made them has ended."""
+    process = Process("-c", EMIT, instance.socket, NAME, str(ts_ns))
     try:
         assert process.popen.wait(30) == 0, process.lines
-        served.cli("forget", NAME, "--yes")
-        served.start()
-        status = served.settle()
     finally:
         process.close()
-    check_sums(status, attempted=60, accepted=60)
-    assert status["erased"] == 1 + 25
+
+
+def test_what_a_forgotten_person_did_before_and_arrives_after_is_erased(served: Instance) -> None:
+    """Emitted while there is no daemon, by a clock that is ahead; the person is forgotten; then the
+    daemon comes.
+    """
+    fill(served, 10)
+    emit_at(served, time.time_ns() + 3600 * 10**9)
+    said = json.loads(served.cli("forget", NAME, "--yes", "--json"))
+    assert said["still_to_come"] == {"events": 50, "producers": 1, "unreadable": 0}
+    served.start()
+    check_sums(served.settle(), attempted=60, accepted=60)
+    assert served.status()["erased"] == 1 + 25
     assert found(served) == []
+
+
+def test_what_a_person_does_after_being_forgotten_is_stored_whatever_its_clock_says(
+    served: Instance,
+) -> None:
+    fill(served, 10)
+    assert "nothing that was made before waits" in served.cli("forget", NAME, "--yes")
+    emit_at(served, 1)
+    served.start()
+    check_sums(served.settle(), attempted=60, accepted=60)
+    assert served.status()["erased"] == 1
+    assert len(served.events("--user", NAME)) == 25
+
+
+def test_beside_the_daemon_a_client_goes_on_over_a_forget_and_no_clock_is_asked(
+    served: Instance,
+) -> None:
+    fill(served, 10)
+    served.start()
+    code = (
+        "import sys\nfrom shared.client import Client\nc = Client(sys.argv[1])\n"
+        "for ts_ns in (4 * 10**18, 1):\n"
+        "    assert c.emit('login', user=sys.argv[2], ts_ns=ts_ns)\n"
+        "    print('made', flush=True)\n"
+        "    sys.stdin.readline()\n"
+    )
+    client = Process("-c", code, served.socket, NAME, stdin=subprocess.PIPE)
+    try:
+        assert client.popen.stdout is not None
+        assert client.popen.stdin is not None
+        assert client.popen.stdout.readline() == "made\n"
+        served.cli("forget", NAME, "--yes")
+        client.popen.stdin.write("\n")
+        client.popen.stdin.flush()
+        assert client.popen.stdout.readline() == "made\n"
+        check_sums(served.settle(), attempted=12, accepted=12)
+    finally:
+        client.close()
+    assert [event["ts_ns"] for event in served.events("--user", NAME)] == [1]
 
 
 def test_an_older_copy_in_the_databases_place_is_brought_up_to_the_list(served: Instance) -> None:

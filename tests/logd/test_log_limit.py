@@ -19,13 +19,18 @@ NOT_BY_INPUT = {
     "daemon": {"no inotify (%s): closed outboxes are found by looking"},
     "store": {"%s: another program reads or locks it: waiting"},
     "outboxes": {"outboxes: %s. They are in %s instead, as clients know"},
-    "reporter": {"%s"},
+    "reporter": {"%s", "reports run at the daemon's own priority: setpriority: %s"},
     "exporter": {"no metrics at %s: %s"},
     "rekeying": {
         "%s: of a change of the key that was not completed: removed",
         "%s: has its new key: an interrupted change is complete",
     },
-    "worker": {"job %d, %s: waits: %s", "job %d, %s: %s"},
+    "worker": {"job %d, %s: waits: %s", "job %d, %s: %s", "job %d, %s: stopped: %s"},
+    "request_server": {"an answer could not be made; others like it are not logged for a while"},
+    "outbox_survey": {
+        "user %d has %d outboxes, more than %d: of what they hold, the time that it claims decides "
+        "what is erased"
+    },
     "trail_clock": {
         "%s: until it is set, or believed by `logd prune --yes`, no event is pruned and no old "
         "backup removed"

@@ -46,6 +46,10 @@ def _known_year(_form: Any, field: Any) -> None:
 class MomentField(DateTimeLocalField):
     """A date and time. One given in another form comes back in the form that browsers show."""
 
+    def process_formdata(self, valuelist: list[str]) -> None:
+        """Called by WTForms: strptime alone would take the digits of any script."""
+        super().process_formdata([text if text.isascii() else "" for text in valuelist])
+
     def _value(self) -> str:
         return self.data.strftime(_FORMATS[0]) if self.data else str(super()._value())  # type: ignore[misc]
 

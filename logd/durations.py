@@ -1,0 +1,41 @@
+"""Lengths of time as people write them: a whole number and a unit, 90m, 12h, 30d or 2w (pure).
+
+The one grammar of options (`--since 2w`, `--expires 30d`) and of settings (`retention.login`).
+"""
+
+from __future__ import annotations
+
+import re
+
+SECOND_NS = 10**9
+UNITS_NS = {
+    unit: seconds * SECOND_NS
+    for unit, seconds in {
+        "s": 1,
+        "m": 60,
+        "h": 3600,
+        "d": 86_400,
+        "w": 7 * 86_400,
+        "y": 365 * 86_400,
+    }.items()
+}
+YEARS_MAX = 200
+MAX_NS = YEARS_MAX * UNITS_NS["y"]  # shorter than the range of a time in nanoseconds
+UNITS = "s(econds), m(inutes), h(ours), d(ays), w(eeks) or y(ears of 365 days)"
+
+# ASCII only: int() takes any script's digits.
+_DURATION = re.compile(r"([0-9]+)([A-Za-z]+)\Z")
+_DIGITS_MAX = 18
+
+
+def parse(text: str) -> int:
+    """The length in nanoseconds, 0 to MAX_NS. Raises ValueError, which says what is expected."""
+    match = _DURATION.match(text)
+    if match is None:
+        raise ValueError("expected a whole number and a unit, such as 90m, 12h or 30d")
+    number, unit = match.groups()
+    if unit not in UNITS_NS:
+        raise ValueError(f"unknown unit {unit!r}; expected {UNITS}")
+    if len(number) > _DIGITS_MAX or int(number) * UNITS_NS[unit] > MAX_NS:
+        raise ValueError(f"expected at most {YEARS_MAX} years")
+    return int(number) * UNITS_NS[unit]
