@@ -233,7 +233,13 @@ class Daemon(Delivery[OpenOutbox]):
         self._selector.unregister(self._inotify.fd)
         self._inotify_on = False
         self._inotify_due_s = time.monotonic() + CLOSED_INTERVAL_S
-        return self._inotify.names()
+        names = self._inotify.names()
+        for other in self._inotify.others:
+            with contextlib.suppress(OSError):
+                owner = self._outboxes.owner(other)
+                if owner is not None and owner != os.geteuid():
+                    self._intake.ignored.closings.add(owner, None)
+        return names
 
     def _wait_for_wake(self, timeout_s: float) -> None:
         """Waits for a signal only."""

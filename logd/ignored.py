@@ -11,6 +11,7 @@ from typing import Any
 
 # Senders counted apart of each kind; the memory that strangers can fill.
 SENDERS_MAX = 100
+KINDS = ("duplicates", "early", "farewells", "skipped", "closings")
 
 Sender = tuple[int, int | None]  # uid and pid; None: several processes of that user
 
@@ -22,8 +23,8 @@ class Tally:
         self.counts: dict[Sender, int] = {}
         self.total = 0
 
-    def add(self, uid: int, pid: int, count: int = 1) -> None:
-        """Counts for this sender."""
+    def add(self, uid: int, pid: int | None, count: int = 1) -> None:
+        """Counts for this sender; without a pid where only the user is known."""
         self.total += count
         sender = (uid, pid)
         try:
@@ -54,17 +55,19 @@ class Ignored:
         self.early = Tally()  # records past a gap that is read from the outbox, with them
         self.farewells = Tally()  # of producers that have an outbox, or have ended
         self.skipped = Tally()  # datagrams not decoded, since the outbox has what is in them
+        # Times that closing files which are no outboxes has woken the daemon, by the files' owners.
+        self.closings = Tally()
 
     @property
     def total(self) -> int:
-        """How many were ignored in all."""
+        """How many records and datagrams were ignored in all."""
         return self.duplicates.total + self.early.total + self.farewells.total + self.skipped.total
 
     def senders(self, rows_max: int) -> list[dict[str, Any]]:
         """The senders with the most ignored, one row each."""
         rows: dict[Sender, dict[str, Any]] = {}
         totals: Counter[Sender] = Counter()
-        for name in ("duplicates", "early", "farewells", "skipped"):
+        for name in KINDS:
             for sender, count in getattr(self, name).counts.items():
                 row = rows.setdefault(sender, _row(sender))
                 row[name] = count
@@ -74,4 +77,4 @@ class Ignored:
 
 def _row(sender: Sender) -> dict[str, Any]:
     uid, pid = sender
-    return {"uid": uid, "pid": pid, "duplicates": 0, "early": 0, "farewells": 0, "skipped": 0}
+    return {"uid": uid, "pid": pid, **dict.fromkeys(KINDS, 0)}

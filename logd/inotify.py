@@ -8,6 +8,7 @@ import struct
 
 from shared.outbox_file import SUFFIX
 
+OTHERS_MAX = 8
 IN_CLOSE_WRITE = 0x08
 IN_MOVED_TO = 0x80
 IN_NONBLOCK = os.O_NONBLOCK
@@ -23,6 +24,8 @@ class Inotify:
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
+        # Of the last call: some files that are no outboxes, so that their owners can be named.
+        self.others: dict[str, None] = {}
         libc = ctypes.CDLL(None, use_errno=True)
         self.fd: int = libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
         if self.fd < 0:
@@ -43,6 +46,7 @@ class Inotify:
         (IN_Q_OVERFLOW, an event without a name) some are missing: the caller looks by the clock
         too.
         """
+        self.others.clear()
         try:
             data = os.read(self.fd, 64 * 1024)
         except BlockingIOError:
@@ -55,6 +59,8 @@ class Inotify:
             name = data[offset : offset + length].rstrip(b"\0")
             if name.endswith(suffix):
                 found[os.fsdecode(name)] = None
+            elif len(self.others) < OTHERS_MAX:
+                self.others[os.fsdecode(name)] = None
             offset += length
         return list(found)
 

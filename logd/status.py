@@ -128,8 +128,8 @@ def _others(state: Mapping[str, Any]) -> Iterator[str]:
             f" the newest: {render.printable(sender['newest_reason'])}",
         )
     for sender in state["duplicate_senders"]:
-        pid = "several pids" if sender["pid"] is None else f"pid {sender['pid']}"
-        yield _line("ignored", f"of user {sender['uid']}, {pid}: {_ignored(sender)}")
+        pid = "" if sender["pid"] is None else f", pid {sender['pid']}"
+        yield _line("ignored", f"of user {sender['uid']}{pid}: {_ignored(sender)}")
 
 
 def _ignored(sender: Mapping[str, Any]) -> str:
@@ -138,6 +138,7 @@ def _ignored(sender: Mapping[str, Any]) -> str:
         (sender["early"], "early record"),
         (sender["farewells"], "farewell"),
         (sender["skipped"], "skipped datagram"),
+        (sender["closings"], "closed file"),
     )
     return ", ".join(_of(count, what) for count, what in counts if count)
 

@@ -36,6 +36,22 @@ def test_the_senders_of_most_come_first_with_each_kind_in_its_column() -> None:
     ignored.duplicates.add(3, 30)
     assert ignored.total == 12
     assert ignored.senders(2) == [
-        {"uid": 2, "pid": 20, "duplicates": 0, "early": 2, "farewells": 3, "skipped": 1},
-        {"uid": 1, "pid": 10, "duplicates": 5, "early": 0, "farewells": 0, "skipped": 0},
+        {
+            "uid": 2,
+            "pid": 20,
+            "duplicates": 0,
+            "early": 2,
+            "farewells": 3,
+            "skipped": 1,
+            "closings": 0,
+        },
+        {
+            "uid": 1,
+            "pid": 10,
+            "duplicates": 5,
+            "early": 0,
+            "farewells": 0,
+            "skipped": 0,
+            "closings": 0,
+        },
     ]

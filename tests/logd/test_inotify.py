@@ -50,6 +50,20 @@ def test_where_the_kernels_queue_was_full_what_is_known_is_told(
     inotify.close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file to another user")
+def test_whoever_has_the_closed_files_that_are_no_outboxes_is_named(
+    instance: Instance,
+    daemon: Daemon,  # noqa: F811
+) -> None:
+    directory = instance.config.outbox_directory
+    for name, uid in (("stranger's", 65534), ("our own", 0)):
+        close(directory / name)
+        os.chown(directory / name, uid, -1)
+    assert daemon._closed_names(daemon._wait(0)) == []
+    (row,) = daemon._intake.ignored.senders(5)
+    assert (row["uid"], row["pid"], row["closings"]) == (65534, None, 1)
+
+
 @pytest.mark.parametrize("name", ["x", OUTBOX])
 def test_a_file_closed_again_and_again_wakes_the_daemon_once_an_interval(
     instance: Instance,

@@ -16,7 +16,7 @@ from logd.figures import COMMIT_BOUNDS_S, IGNORED_SENDERS_MAX, Figures
 from logd.lock import FILE_BYTES, PAGE_BYTES, TROUBLE_CHARS_MAX, Page, figures, instance_lock, look
 from tests.support import ROOT
 
-KINDS = ("duplicates", "early", "farewells", "skipped")
+KINDS = ("duplicates", "early", "farewells", "skipped", "closings")
 SENDER = {"uid": 2**32 - 1, "pid": 2**31 - 1, **dict.fromkeys(KINDS, 2**63)}
 HUGE = Figures(
     *(2**63,) * 4, 1e300, 1 / 3, 2**63, *(1 / 3,) * 3, (2**63,) * (len(COMMIT_BOUNDS_S) + 1),

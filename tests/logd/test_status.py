@@ -130,7 +130,7 @@ def test_what_is_only_claimed_is_shown_by_user_and_beside_what_is_lost() -> None
 
 
 def test_senders_of_what_was_ignored_are_named_with_each_kind_of_it() -> None:
-    kinds = {"duplicates": 0, "early": 0, "farewells": 0, "skipped": 0}
+    kinds = {"duplicates": 0, "early": 0, "farewells": 0, "skipped": 0, "closings": 0}
     lines = shown(
         duplicate_senders=[
             {"uid": 65534, "pid": 4711, **kinds, "duplicates": 37_000_000, "skipped": 1},
@@ -140,7 +140,7 @@ def test_senders_of_what_was_ignored_are_named_with_each_kind_of_it() -> None:
     assert (
         "ignored      of user 65534, pid 4711: 37,000,000 duplicates, 1 skipped datagram" in lines
     )
-    assert "ignored      of user 1001, several pids: 2 early records, 1 farewell" in lines
+    assert "ignored      of user 1001: 2 early records, 1 farewell" in lines
 
 
 def test_who_sends_what_is_stored_already_is_in_the_status_for_people_and_for_programs(
@@ -157,7 +157,7 @@ def test_who_sends_what_is_stored_already_is_in_the_status_for_people_and_for_pr
         sock.send(head + record * 100)
     expected = {
         "uid": os.getuid(), "pid": os.getpid(),
-        "duplicates": 100, "early": 0, "farewells": 0, "skipped": 0,
+        "duplicates": 100, "early": 0, "farewells": 0, "skipped": 0, "closings": 0,
     }  # fmt: skip
     until(lambda: instance.status()["duplicate_senders"] == [expected], "the sender is named")
     until(lambda: instance.status()["duplicates_ignored"] == 100, "it is committed")
