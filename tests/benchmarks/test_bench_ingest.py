@@ -239,7 +239,7 @@ def test_the_bare_insert_stores_the_very_rows_in_as_many_transactions(
     producer = (1, 0, "00", 0, 1, 0, "boot", 1, 0, 0)
     made = [(n, 1, n, n, 1, "7" if n % 2 else None, b"\x80", b"s" * 16) for n in range(count)]
     trail = bulk.Trail(
-        {"producer": [producer], "event_type": [(1, "page_view", 20)]}, [made[:10], made[10:]]
+        {"producer": [producer], "event_type": [(1, "page_view", 20, 0)]}, [made[:10], made[10:]]
     )
     with contextlib.closing(bulk.create(tmp_path / "bulk.db", 1024 * 1024)) as bare:
         inserted = bulk.measure(trail, bare)
