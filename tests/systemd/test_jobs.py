@@ -65,6 +65,7 @@ def test_a_night_with_a_wrong_clock_removes_nothing_and_says_what_to_do(
     box.path("/run/test/seen.py").write_text(SEEN)
     assert emit(box, 10)["accepted"] == 10
     box.settle()
+    made_before = set(box.run("ls /var/backups/logd").split())
     old = [f"/var/backups/logd/activity-2020010{day}T000000Z.db" for day in (1, 2, 3)]
     try:
         box.run(f"touch {' '.join(old)} && systemctl restart logd")
@@ -84,3 +85,6 @@ def test_a_night_with_a_wrong_clock_removes_nothing_and_says_what_to_do(
     finally:
         toml.write_text(before)
         box.run(f"rm -f {' '.join(old)} && logd backup --yes && systemctl restart logd")
+        # Named after a time to come, they would be taken for the newest.
+        made = set(box.run("ls /var/backups/logd").split()) - made_before
+        box.run(f"cd /var/backups/logd && rm -f {' '.join(sorted(made))}")
