@@ -93,7 +93,6 @@ class Receiver:
     def __init__(self, sock: socket.socket, queue_datagrams: int | None = None) -> None:
         self.socket = sock
         self.queue_datagrams = queue_datagrams  # where it is known; see `queue_length`
-        sock.setblocking(False)
         ask_for_credentials(sock)
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
@@ -107,7 +106,11 @@ class Receiver:
         receive, view, into = self.socket.recvmsg_into, self._view, self._into
         while True:
             try:
-                length, ancillary, flags, _address = receive(into, _ANCILLARY_BYTES)
+                # Whether the socket itself waits is not for this process to say: others have it
+                # too, and systemd changes that each time that it hands it to a service.
+                length, ancillary, flags, _address = receive(
+                    into, _ANCILLARY_BYTES, socket.MSG_DONTWAIT
+                )
             except BlockingIOError:
                 return
             uid, pid = _UNKNOWN[1], _UNKNOWN[0]

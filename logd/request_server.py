@@ -174,6 +174,9 @@ class RequestServer:
         # Some of a long backlog, and then what else has happened.
         for _ in range(ACCEPTED_AT_ONCE):
             try:
+                # Whether it waits is a flag of the socket's, not of this process's: systemd clears
+                # it each time that it hands the socket to a service, to logd-hold.service too.
+                self._listener.setblocking(False)
                 sock, _address = self._listener.accept()
             except BlockingIOError:
                 return

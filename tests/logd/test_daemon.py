@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -285,6 +286,26 @@ def test_no_words_in_a_strangers_header_end_the_daemon_at_this_start_or_the_next
         finally:
             daemon.close()
         outbox.path.unlink(missing_ok=True)
+
+
+def test_a_socket_that_another_process_has_made_waiting_is_drained_all_the_same(
+    instance: Instance,
+) -> None:
+    """systemd clears that flag of the socket whenever it hands it to a service."""
+    receiver = Receiver(bind(instance.config.socket, socket.SOCK_DGRAM, 0o600))
+    os.set_blocking(receiver.socket.fileno(), True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect(instance.socket)
+        sender.send(b"one")
+        taken: list[bytes] = []
+        draining = threading.Thread(
+            target=lambda: taken.extend(data for data, *_ in receiver.datagrams()), daemon=True
+        )
+        draining.start()
+        draining.join(10)
+        assert not draining.is_alive()
+    receiver.close()
+    assert taken == [b"one"]
 
 
 @pytest.mark.parametrize("age_s", [0, 10**8, -(10**8)], ids=["now", "3 years ahead", "1970"])

@@ -103,6 +103,10 @@ class Served:
         sock.setblocking(False)
         return sock
 
+    def listener_waits(self) -> None:
+        """Another process with the same socket has changed it."""
+        os.set_blocking(self._listener.fileno(), True)
+
     def turn(self) -> None:
         self.server.run_once(0)
 
@@ -287,6 +291,21 @@ def test_who_may_not_ask_hears_so_and_takes_no_running_place(served: Served) -> 
     assert served.answer(sock) == b"forbidden\n"
     assert served.answer(sock) == b""
     assert served.service.asked == []
+
+
+def test_a_listener_that_another_process_has_made_waiting_holds_nothing_up(served: Served) -> None:
+    """systemd clears that flag of the socket whenever it hands it to a service."""
+    served.ask(GOOD, b"one\n")
+    served.listener_waits()
+    turning = threading.Thread(target=served.turn)
+    served.connect_unnoticed(b"two\n")
+    turning.start()
+    turning.join(10)
+    waits = turning.is_alive()
+    if waits:
+        served.connect_unnoticed()  # lets it go
+        turning.join(10)
+    assert not waits
 
 
 def test_without_a_free_descriptor_it_waits_and_accepts_later(
