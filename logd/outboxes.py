@@ -124,6 +124,15 @@ class OpenOutbox:
         self._write_at(WORD_RETIRED * 8, bytes(8))
         return False
 
+    def unretire(self) -> None:
+        """Takes back what a daemon that was killed behind `retire` has declared: we read it.
+
+        Not written where it is 0 already, nor where it cannot be: then it stands as it did.
+        """
+        with contextlib.suppress(OSError):
+            if any(self.read_at(WORD_RETIRED * 8, 8)):
+                self._write_at(WORD_RETIRED * 8, bytes(8))
+
     def unwatch(self) -> None:
         """Takes back any promise to look here."""
         self._write_at(WORD_WATCHED_UNTIL_NS * 8, bytes(8))
@@ -361,7 +370,10 @@ class Outboxes:
             if isinstance(error, OSError) and not is_shortage(error):
                 raise Foreign("not readable by logd", error.strerror or "") from error
             raise
-        return OpenOutbox(name, uid, producer_id, fd, header)
+        outbox = OpenOutbox(name, uid, producer_id, fd, header)
+        if access == os.O_RDWR:
+            outbox.unretire()
+        return outbox
 
     def remove(self, outbox: OpenOutbox) -> None:
         """Removes the file of a dead producer, once all of it is stored, and closes it.

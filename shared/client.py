@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
+import math
 import os
 import time
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from shared.durable import UNKNOWN_TYPE, Outcome, Ticket
-from shared.forks import Forked
-from shared.formers import REMOVED_WAIT_S
+from shared.durable import Outcome, Ticket
+from shared.formers import REMOVED_WAIT_S, FormerProducers
+from shared.producer import Producer
 from shared.road import OUTBOX_BYTES, Road
+from shared.waiting import Waits
 
 __all__ = ["OUTBOX_BYTES", "Client", "Outcome"]
 
-_log = logging.getLogger("logd.client")
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
@@ -94,51 +95,42 @@ class Client(Road):
         `user_told` if `tell_user` says that the user will hear of it; and a later event
         `durable_settled` names it, once more is known.
         """
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + (timeout_s or 0.0)
         ticket = Ticket(event_type, user, tell_user)
         try:
             if not self._emit(event_type, user, props, ts_ns, ticket):
                 return Outcome.REFUSED
             if ticket.wait(deadline_s):
                 return Outcome.STORED
-            with self._own_guard():
-                return self._unknown_outcome(ticket)
+            return self._within(partial(self._unknown_outcome, ticket))
         finally:
-            with self._own_guard():
-                self._waiting.discard(ticket)
-                ticket.let_go_of_room()
+            self._within(partial(self._forget, ticket))
 
-    def _unknown_outcome(self, ticket: Ticket) -> Outcome:
+    def _unknown_outcome(self, ticket: Ticket, nested: bool) -> Outcome:
         """Has the trail say that it is unknown, before the caller hears of it."""
-        if not ticket.said:
+        if not (ticket.said or nested):
             self._leave_removed_outbox()
         if ticket.is_stored:
             return Outcome.STORED  # while this thread came in
-        self._unknown += 1
-        if not ticket.said:
+        if not (ticket.said or nested):
             self._say_unknown(ticket)
+        self._unknown += 1
         if not (ticket.is_the_parents or self._closed):
             self._unsettled.add(ticket)
         return Outcome.UNKNOWN
 
-    def _say_unknown(self, ticket: Ticket) -> None:
+    def _forget(self, ticket: Ticket, _nested: bool) -> None:
+        self._waiting.discard(ticket)
         ticket.let_go_of_room()
-        props = ticket.unknown_props()
-        ticket.said = self._emit(UNKNOWN_TYPE, ticket.user, props, None) > 0
 
     def _leave_removed_outbox(self) -> None:
         """Goes on with another producer if nobody reads this one's outbox any more."""
-        if self._inside:
-            return
-        self._inside = True
         try:
             producer = self._producer
             if producer is not None and not producer.intact:
                 self._replace(producer)
-        except (Exception, Forked) as error:  # noqa: BLE001 - as in `_emit`; goes on as it was
-            _log.warning("the outbox is removed, and no other could be made: %r", error)
-        finally:
-            self._inside = False
+        except Exception as error:  # noqa: BLE001 - as in `_emit`; goes on as it was
+            self._warn("the outbox is removed, and no other could be made: %r", error)
 
     # -- waiting and counting --------------------------------------------------------------------
 
@@ -148,25 +140,33 @@ class Client(Road):
         All of it: also what went into an outbox that this client had before. False without an
         outbox, unless nothing was emitted: nothing tells what became of it then.
         """
-        deadline_s = time.monotonic() + timeout_s
-        with self._own_guard():
-            self._formers.look(time.monotonic())
-            waited = [
-                (self._waits_for(former.producer), former.accepted, former.left_s + REMOVED_WAIT_S)
-                for former in self._formers
-            ]
-            producer = self._producer
-            if producer is not None:
-                waited.append((self._waits_for(producer), producer.written, deadline_s))
-            formers = self._formers
+        deadline_s = time.monotonic() + (timeout_s or 0.0)
+        formers, producer, waited = self._within(self._what_to_wait_for)
         for waits, sequence, known_by_s in waited:
             outbox = waits.producer.outbox
             hopeless = outbox is not None and waits.producer is not producer and outbox.removed()
             until_s = min(deadline_s, known_by_s) if hopeless else deadline_s
             if not waits.wait(sequence, until_s):
                 return False
-        with self._own_guard():
-            return formers.unconfirmed == 0
+        return formers.unconfirmed == 0
+
+    def _what_to_wait_for(
+        self, nested: bool
+    ) -> tuple[FormerProducers, Producer | None, list[tuple[Waits, int, float]]]:
+        """Of each producer, up to which event, and by when that is known if its file is removed."""
+        if not nested:
+            try:
+                self._move_unread()
+            except Exception as error:  # noqa: BLE001 - as in `_emit`; the next event tries again
+                self._warn("what a former outbox held could not be written again: %r", error)
+        waited = [
+            (self._waits_for(former.producer), former.accepted, former.left_s + REMOVED_WAIT_S)
+            for former in self._formers
+        ]
+        producer = self._producer
+        if producer is not None:
+            waited.append((self._waits_for(producer), producer.written, math.inf))
+        return self._formers, producer, waited
 
     def stats(self) -> dict[str, Any]:
         """Counts of this process: attempted = accepted + refused, accepted = confirmed + pending +
@@ -175,73 +175,80 @@ class Client(Road):
         Times in seconds, sizes in bytes. `room_s` is how long the outbox takes events at the rate
         seen since the last call, if nothing were confirmed any more; None without events.
         """
-        with self._own_guard():
-            self._formers.look(time.monotonic())
-            producer = self._producer
-            refused = self._refusals.total
-            accepted, confirmed, unconfirmable = self._formers.counts(producer)
-            mark_s, mark_accepted = self._rate_mark
-            now_s = time.monotonic()
-            self._rate_mark = (now_s, accepted)
-            outbox: dict[str, Any] = {"reason": producer.no_outbox_reason if producer else None}
-            if producer is not None and producer.outbox is not None:
-                writer = producer.outbox.writer
-                rate = (accepted - mark_accepted) / max(now_s - mark_s, 1e-9)
-                # Of this outbox: another one may have been given up, with all that was in it.
-                event_bytes = writer.bytes_written / max(writer.written, 1)
-                outbox |= {
-                    "used_bytes": writer.used_bytes,
-                    "room_bytes": writer.room_bytes,
-                    "room_s": writer.room_bytes / event_bytes / rate
-                    if rate and event_bytes
-                    else None,
-                }
-            return {
-                "producer": f"{producer.id:016x}" if producer else None,
-                "attempted": accepted + refused,
-                "accepted": accepted,
-                "refused": refused,
-                "refused_by_cause": dict(self._refusals.by_cause),
-                "confirmed": confirmed,
-                "pending": accepted - confirmed - unconfirmable,
-                "unconfirmable": unconfirmable,
-                "durable_unknown": self._unknown,
-                "unsettled": len(self._unsettled.tickets),
-                "outbox": outbox,
+        return self._within(self._stats)
+
+    def _stats(self, nested: bool) -> dict[str, Any]:
+        if not nested:
+            self._look_at_formers()
+        producer = self._producer
+        refused = self._refusals.total
+        accepted, confirmed, unconfirmable = self._formers.counts(producer)
+        mark_s, mark_accepted = self._rate_mark
+        now_s = time.monotonic()
+        self._rate_mark = (now_s, accepted)
+        outbox: dict[str, Any] = {"reason": producer.no_outbox_reason if producer else None}
+        if producer is not None and producer.outbox is not None:
+            writer = producer.outbox.writer
+            rate = (accepted - mark_accepted) / max(now_s - mark_s, 1e-9)
+            # Of this outbox: another one may have been given up, with all that was in it.
+            event_bytes = writer.bytes_written / max(writer.written, 1)
+            outbox |= {
+                "used_bytes": writer.used_bytes,
+                "room_bytes": writer.room_bytes,
+                "room_s": writer.room_bytes / event_bytes / rate if rate and event_bytes else None,
             }
+        return {
+            "producer": f"{producer.id:016x}" if producer else None,
+            "attempted": accepted + refused,
+            "accepted": accepted,
+            "refused": refused,
+            "refused_by_cause": dict(self._refusals.by_cause),
+            "confirmed": confirmed,
+            "pending": accepted - confirmed - unconfirmable,
+            "unconfirmable": unconfirmable,
+            "durable_unknown": self._unknown,
+            "unsettled": len(self._unsettled.tickets),
+            "outbox": outbox,
+        }
 
     # -- the end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Says farewell and lets go. What is accepted stays in the outbox until it is stored.
 
-        Later events are refused. Does nothing in a forked child that has not emitted.
+        Later events are refused. Does nothing in a forked child that has not emitted. In a signal
+        handler in the middle of another call it takes effect behind that.
         """
-        with self._own_guard():
-            if self._producer is not None and not self._inside:
+        self._within(self._close)
+
+    def _close(self, nested: bool) -> None:
+        if nested:
+            self._put_off(self.close)
+            return
+        if self._producer is not None:
+            try:
                 self._last_words()
-            producer = self._producer
-            self._closed = True
-            now_s = time.monotonic()
-            if producer is not None:
-                self._formers.add(producer, now_s)
-                self._producer = None
-                if producer.outbox is not None:
-                    producer.outbox.writer.farewell()
-                elif producer.sequence_sent or self._refusals.total:
-                    producer.say_farewell(self._refusals.by_cause)
-            self._formers.close_all(now_s)
+            finally:
+                self._closed = True
+        self._closed = True
+        self._catch_up()
+        producer, formers, now_s = self._producer, self._formers, time.monotonic()
+        if producer is not None:
+            formers.add(producer, now_s)
+            self._producer = None
+            if producer.outbox is not None:
+                producer.outbox.writer.farewell()
+            elif producer.sequence_sent or self._refusals.total:
+                producer.say_farewell(self._refusals.by_cause)
+        formers.close_all(now_s)
 
     def _last_words(self) -> None:
         """What is known by now, and what the threads that wait will be told."""
-        self._inside = True
         try:
             self._settle()
         except Exception as error:  # noqa: BLE001 - whatever it is, the farewell comes
-            _log.warning("not all could be settled at the end: %r", error)
-        finally:
-            self._inside = False
-        for waits in self._waits.values():
+            self._warn("not all could be settled at the end: %r", error)
+        for waits in list(self._waits.values()):
             waits.end()  # so that they are told what is said here
         for ticket in sorted(self._waiting, key=lambda ticket: ticket.sequence):
             if not (ticket.said or ticket.is_stored):

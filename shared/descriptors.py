@@ -7,7 +7,6 @@ get the same numbers. What is not ours any more is never written to, closed or u
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 
@@ -37,18 +36,6 @@ class Identity(NamedTuple):
             and status.st_nlink == self.links
         )
 
-    def same_file(self, fd: int) -> bool:
-        """Whether `fd` names it, with whatever number of names."""
-        try:
-            status = os.fstat(fd)
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == (self.device, self.inode)
-
-    def matches_path(self, path: str) -> bool:
-        """Whether that path names it."""
-        try:
-            status = Path(path).lstat()
-        except OSError:
-            return False
+    def names(self, status: os.stat_result) -> bool:
+        """Whether that is the status of this file, with whatever number of names."""
         return (status.st_dev, status.st_ino) == (self.device, self.inode)

@@ -45,8 +45,8 @@ class Ticket:
         self.user = user
         self.said = False
         self._tell_user = tell_user
-        self._sequence = 0
-        self._waits: Waits | None = None
+        # One assignment changes both: the thread that waits reads them outside the guard.
+        self._place: tuple[Waits, int] | None = None
         self._label = ""
         self._mark: Mark | None = None
         self._room: OutboxWriter | None = None
@@ -65,7 +65,7 @@ class Ticket:
         What is to be said of it later goes to the client's `current` one.
         """
         producer = waits.producer
-        self._waits, self._sequence = waits, sequence
+        self._place = (waits, sequence)
         self._label = producer.label
         self._mark = producer.mark
         if current.outbox is not None and current.outbox.writer is not self._room:
@@ -79,17 +79,29 @@ class Ticket:
 
     def wait(self, deadline_s: float) -> bool:
         """Whether it is on the disk by then."""
-        return self._waits is not None and self._waits.wait(self._sequence, deadline_s)
+        place = None
+        while self._place is not place:  # it is written again elsewhere, maybe
+            place = self._place
+            if place is not None and place[0].wait(place[1], deadline_s):
+                return True
+        return False
+
+    def is_of(self, producer: Producer, sequence: int) -> bool:
+        """Whether that is its event."""
+        return self._place is not None and (
+            self._place[0].producer is producer and self._place[1] == sequence
+        )
 
     @property
     def sequence(self) -> int:
         """The event's number; 0 before it is accepted."""
-        return self._sequence
+        return self._place[1] if self._place is not None else 0
 
     @property
     def is_stored(self) -> bool:
         """Whether it is on the disk, as far as anybody can say."""
-        return self._waits is not None and self._waits.confirmed() >= self._sequence
+        place = self._place
+        return place is not None and place[0].confirmed() >= place[1]
 
     @property
     def is_the_parents(self) -> bool:
@@ -101,7 +113,8 @@ class Ticket:
         """What is known of it for good; None while that may still change."""
         if self.is_stored:
             return Outcome.STORED
-        return Outcome.UNKNOWN if self._waits is None or self._waits.followed else None
+        place = self._place
+        return Outcome.UNKNOWN if place is None or place[0].followed else None
 
     def unknown_props(self) -> dict[str, Any]:
         """The properties of its `durable_unknown`."""
@@ -113,7 +126,7 @@ class Ticket:
 
     def _name(self) -> dict[str, Any]:
         # With its producer: that may have been followed by another before this is said.
-        return {"producer": self._label, "sequence": self._sequence, "type": self.type}
+        return {"producer": self._label, "sequence": self.sequence, "type": self.type}
 
 
 class Unsettled:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from typing import Protocol
+import time
+from typing import Any, Protocol
 
 _MADV_WIPEONFORK = 18  # <linux/mman.h>; since Linux 4.14
+_PAUSE_S = 0.0005
 
 
 class Forked(BaseException):
@@ -52,14 +54,29 @@ def _new_mark() -> Mark:
     return page
 
 
+def is_owned(lock: threading.RLock) -> bool:
+    """Whether this very thread holds the lock."""
+    # As `threading.Condition` asks; in the type stubs it is not.
+    owned: Any = lock
+    return bool(owned._is_owned())
+
+
 class Generation:
     """One process between two forks: its mark, and a lock that no parent's thread can hold."""
 
     def __init__(self) -> None:
         self.mark = _new_mark()
         self.lock = threading.RLock()
+        self.busy = False  # whether a thread is behind that lock
         # What a child of this process is, found by whichever of its threads asks first.
         self._child: dict[str, Generation] = {}
+
+    def must_wait(self) -> bool:
+        """Sleeps for a moment; False when the one behind the lock is this thread, or a parent's."""
+        if not self.mark[0] or is_owned(self.lock):
+            return False
+        time.sleep(_PAUSE_S)
+        return True
 
     def child(self) -> Generation:
         """The generation of the child in which this mark is wiped; the same for all threads."""

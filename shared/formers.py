@@ -48,7 +48,10 @@ class Former:
         the next event that it sends, so that one is there at most.
         """
         outbox = self.producer.outbox
-        if outbox is None or self.is_confirmed or not (outbox.writer.retired and outbox.removed()):
+        if outbox is None or self.is_confirmed or not outbox.writer.retired:
+            return None
+        # Looked at again once it is removed: another daemon that opened it before reads it.
+        if not outbox.removed() or not outbox.writer.retired:
             return None
         return outbox.writer.only_unconfirmed()
 
@@ -98,7 +101,7 @@ class FormerProducers:
                 confirmed += min(former.producer.confirmed, former.accepted)
         if current is not None:
             accepted += current.written
-            confirmed += current.confirmed
+            confirmed += min(current.confirmed, current.written)
             if current.outbox is None:
                 unconfirmable += current.written
         return accepted, confirmed, unconfirmable
@@ -117,22 +120,29 @@ class FormerProducers:
             self._state = (closed, (*kept, self._former_type(producer, now_s)))
         self._look_due_s = 0.0
 
-    @property
-    def last(self) -> Former | None:
-        """The one that was left last."""
-        kept = self._state[1]
-        return kept[-1] if kept else None
+    def of(self, producer: Producer) -> Former | None:
+        """What is kept of that producer."""
+        for former in self:
+            if former.producer is producer:
+                return former
+        return None
 
     def look(self, now_s: float) -> None:
-        """Closes those that are done with, a few times a second at most."""
+        """Closes those that are done with, a few times a second at most.
+
+        Where there are more than FORMERS_MAX for which a daemon still has something to say, the
+        oldest are closed: what they had not confirmed stays pending in the counts for good.
+        """
         if now_s < self._look_due_s:
             return
         self._look_due_s = now_s + LOOK_INTERVAL_S
         self.any = bool(self._state[1])
-        _, kept = self._state
-        for position, former in enumerate(kept):
-            if len(kept) - position > FORMERS_MAX or self._is_final(former, now_s):
+        for former in self:
+            if self._is_final(former, now_s):
                 self.close(former)
+        kept = self._state[1]
+        for former in kept[: max(0, len(kept) - FORMERS_MAX)]:
+            self.close(former)
 
     def _is_final(self, former: Former, now_s: float) -> bool:
         outbox = former.producer.outbox
@@ -150,13 +160,14 @@ class FormerProducers:
 
     def close(self, former: Former) -> None:
         """Closes a former producer; what it has confirmed by now is all that will be known."""
+        # First: interrupted in there, it is closed again. Its numbers can be read all the same.
+        self._end(former.producer)
         closed, kept = self._state
         if former in kept:
             self._state = (
                 _plus(closed, former.producer, former.accepted),
                 tuple(other for other in kept if other is not former),
             )
-        self._end(former.producer)
 
     def close_all(self, now_s: float) -> None:
         """Closes all of them, at the client's end."""

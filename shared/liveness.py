@@ -11,12 +11,19 @@ import fcntl
 import os
 import struct
 
+from shared.forks import Forked, Mark
+
 # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (fcntl(2)).
 _FLOCK = struct.Struct("hhqqi4x")
 
 
-def hold(fd: int) -> bool:
-    """Takes the lock of the whole file for this process; False when another process has it."""
+def hold(fd: int, mark: Mark = (1,)) -> bool:
+    """Takes the lock of the whole file for this process; False when another process has it.
+
+    Raises Forked in a child of the process that `mark` belongs to: it would take the parent's.
+    """
+    if not mark[0]:
+        raise Forked
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

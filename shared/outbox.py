@@ -116,7 +116,8 @@ class OutboxWriter:
         self, buffer: memoryview, producer_id: int, pid: int, now_ns: int, mark: Mark = (1,)
     ) -> None:
         ring_bytes = len(buffer) - HEADER_BYTES
-        self._words = buffer[:HEADER_BYTES].cast("Q")
+        self._mapped = buffer[:HEADER_BYTES].cast("Q")
+        self._words: memoryview[int] | list[int] = self._mapped
         self._ring = buffer[HEADER_BYTES:]
         self._ring_bytes = ring_bytes
         self._seed = producer_seed(producer_id)
@@ -130,7 +131,7 @@ class OutboxWriter:
         self.attempted = 0
         self._position_max = ring_bytes
         self._confirmed_position = 0
-        initialise(self._words, producer_id, ring_bytes, pid, now_ns)
+        initialise(self._mapped, producer_id, ring_bytes, pid, now_ns)
 
     def append(self, payload: bytes) -> bytes | None:
         """Writes the next record and returns its bytes; None when the ring has no room for it.
@@ -262,16 +263,23 @@ class OutboxWriter:
 
     def refused(self, cause: str, count: int) -> None:
         """Tells the daemon how many events this producer has refused for that cause."""
-        self._words[WORD_REFUSED + REFUSAL_CAUSES.index(cause)] = count
+        word = WORD_REFUSED + REFUSAL_CAUSES.index(cause)
+        if self._mark[0]:
+            self._words[word] = count
 
     def farewell(self) -> None:
         """Says that nothing will follow: the sequence written is the producer's last."""
-        self._words[WORD_FAREWELL] = 1
+        if self._mark[0]:  # in a child of the process whose ring it is, others follow
+            self._words[WORD_FAREWELL] = 1
 
     def release(self) -> None:
-        """Lets go of the buffer, so that its mapping can be closed."""
+        """Lets go of the buffer, so that its mapping can be closed. Its numbers stay as they are
+        now, and nothing is written to it any more.
+        """
+        if self._words is self._mapped:
+            self._words = self._mapped.tolist()
         self._ring.release()
-        self._words.release()
+        self._mapped.release()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,14 @@ import contextlib
 import mmap
 import os
 import sys
+from pathlib import Path
 
 if sys.version_info < (3, 13):
     # Not at the first event: by then the process may have given up the right to read it.
-    import ctypes
+    try:
+        import ctypes
+    except ImportError:  # a Python built without it
+        ctypes = None  # type: ignore[assignment]
 
 from shared import liveness
 from shared.descriptors import Identity
@@ -68,10 +72,14 @@ class OutboxFile:
         self._map: mmap.mmap | None = None
         self._view: memoryview | None = None
         self._temporary = ""
+        self._nameless = False
         ring_bytes = min(max(ring_bytes, RING_BYTES_MIN), RING_BYTES_MAX) & -8
         directory_fd, path, self.uid = open_directory(socket_path, directory)
-        self._path = f"{path}/{outbox_name(self.uid, producer_id)}"
         try:
+            # The process may change its directory, and its root: see `removed`.
+            self._directory = Path(path).absolute()
+            self._directory_identity = Identity.of(directory_fd)
+            self._path = self._directory / outbox_name(self.uid, producer_id)
             self._create(directory_fd, producer_id, outbox_bytes(ring_bytes), now_ns)
         except FileExistsError:
             self._discard(directory_fd)
@@ -101,7 +109,7 @@ class OutboxFile:
         # is done already, and ours would take the other's file away, or it fails.
         if _exists(name, directory_fd):
             raise FileExistsError
-        if not liveness.hold(self._fd):
+        if not liveness.hold(self._fd, mark):
             if not mark[0]:
                 raise Forked  # the parent holds it
             raise NoOutbox("another process has locked a file that was just created")
@@ -134,10 +142,26 @@ class OutboxFile:
         return self._identity is not None and self._identity.matches(self._fd)
 
     def removed(self) -> bool:
-        """Whether the file has lost its name: only a daemon that has it open still reads it."""
-        if self._identity is None:
+        """Whether the file has lost its name: only a daemon that has it open still reads it.
+
+        False where that is not known: the path may not be ours to look at any more, or lead to
+        another directory.
+        """
+        if self._identity is None or self._nameless:
+            return self._nameless
+        try:
+            there = self._identity.names(self._path.lstat())
+        except FileNotFoundError:
+            there = False
+        except OSError:
             return False
-        return not self._identity.matches_path(self._path)
+        return not there and self._leads_to_the_directory()
+
+    def _leads_to_the_directory(self) -> bool:
+        try:
+            return self._directory_identity.names(self._directory.stat())
+        except OSError:
+            return False
 
     def release_descriptor(self) -> None:
         """Closes the descriptor, and with it the lock: to the daemon the producer has ended.
@@ -145,9 +169,14 @@ class OutboxFile:
         What was written stays readable here, confirmations included. A number that the application
         has closed or reused meanwhile is left alone.
         """
-        fd, self._fd = self._fd, -1
-        if fd >= 0 and self._identity is not None and self._identity.same_file(fd):
-            os.close(fd)
+        fd, identity = self._fd, self._identity
+        if fd >= 0 and identity is not None:
+            with contextlib.suppress(OSError):
+                status = os.fstat(fd)
+                if identity.names(status):
+                    self._nameless = status.st_nlink == 0
+                    os.close(fd)
+        self._fd = -1
 
     def close(self) -> None:
         """Unmaps and closes; only closing lets go of the lock, so nothing may be written after.
@@ -164,6 +193,12 @@ class OutboxFile:
             os.close(self._fd)  # its making was cut short: nobody had time to reuse the number
             self._fd = -1
         self.release_descriptor()
+
+    def __del__(self) -> None:
+        """A call that was cut short between this and its caller keeps no descriptor and no lock."""
+        if hasattr(self, "_view"):
+            with contextlib.suppress(Exception):
+                self.close()
 
 
 def _exists(name: str, directory_fd: int) -> bool:
@@ -182,6 +217,8 @@ def _map_shared(fd: int, length: int) -> mmap.mmap:
     """
     if sys.version_info >= (3, 13):
         return mmap.mmap(fd, length, trackfd=False)
+    if ctypes is None:
+        return mmap.mmap(fd, length)
     mapped = mmap.mmap(-1, length)  # reserves the addresses, and unmaps them at its end
     view = ctypes.c_char.from_buffer(mapped)
     address = ctypes.addressof(view)

@@ -63,7 +63,7 @@ class Producer:
         self.head_awaited = datagram_head(self.id, KIND_AWAITED)
         self.packer = msgpack.Packer()
         self.sequence_sent = 0  # without an outbox: the last the kernel took
-        self.attempted = 0  # as `OutboxWriter.attempted`
+        self.sequence_tried = 0  # without an outbox: as `OutboxWriter.attempted`
         # Whether the last event was sent: then the next one probably is, and is checked for first.
         self.sends = False
 
@@ -79,6 +79,11 @@ class Producer:
     def written(self) -> int:
         """The sequence of the last accepted event."""
         return self.outbox.writer.written if self.outbox else self.sequence_sent
+
+    @property
+    def attempted(self) -> int:
+        """The sequence of the event that is being written, or was last: see `OutboxWriter`."""
+        return self.outbox.writer.attempted if self.outbox else self.sequence_tried
 
     @property
     def confirmed(self) -> int:
@@ -126,6 +131,8 @@ class Producer:
         A daemon that was killed with the last events queued leaves its socket dead; that is found
         out only now, and the next daemon's is at the same path. So it gets a second try there.
         """
+        if os.getuid() != self._uid_here:
+            return False  # the kernel would name another user: to the daemon, another producer
         datagram = encode_farewell(self.id, self.written, refused)
         if self.send(datagram):
             return True

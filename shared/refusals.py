@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 
@@ -37,8 +36,7 @@ class Refusals:
 
     def _tell(self, cause: str, producer: Producer | None) -> None:
         if producer is not None and producer.outbox is not None:
-            with contextlib.suppress(ValueError):  # in a forked child it is already let go
-                producer.outbox.writer.refused(cause, self.by_cause[cause])
+            producer.outbox.writer.refused(cause, self.by_cause[cause])
 
     def log(self, cause: str, detail: object) -> None:
         """At most one line in ten seconds for a cause. Not from inside an emit: a logging handler

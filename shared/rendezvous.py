@@ -211,7 +211,7 @@ def _open_directory(socket_path: str, directory: str | None) -> OpenDirectory:
     except OSError as error:
         os.close(fd)
         raise NoOutbox(f"{path}/{TOKEN_NAME}: {error.strerror}") from error
-    except NoOutbox:
+    except BaseException:  # a signal handler's included
         os.close(fd)
         raise
     return OpenDirectory(fd, path, uid)

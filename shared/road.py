@@ -8,19 +8,17 @@ missed.
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 from weakref import WeakSet
 
-from shared import forks
-from shared.durable import Ticket, Unsettled
+from shared.door import Door
+from shared.durable import UNKNOWN_TYPE, Ticket, Unsettled
 from shared.forks import Forked, Generation
-from shared.formers import FormerProducers
+from shared.formers import Former, FormerProducers
 from shared.outbox import (
     REFUSED_CLOSED,
     REFUSED_ERROR,
@@ -28,7 +26,6 @@ from shared.outbox import (
     REFUSED_MALFORMED,
     REFUSED_REENTERED,
     REFUSED_UNDELIVERED,
-    OutboxWriter,
 )
 from shared.paths import check_socket_path
 from shared.producer import Producer
@@ -42,16 +39,13 @@ KNOWN_TYPES_MAX = 1000
 # How often descriptors, names and user are compared while events are sent: two system calls.
 COMPARE_INTERVAL_S = 0.005
 
-_log = logging.getLogger("logd.client")
 
-
-class Road:
-    """One process's way to the daemon: its producer, and the one door that lets one thread in."""
+class Road(Door):
+    """One process's way to the daemon: its producers, and what is written to them."""
 
     _time_ns = staticmethod(time.time_ns)
     _monotonic_s = staticmethod(time.monotonic)
     _monotonic_ns = staticmethod(time.monotonic_ns)
-    _current_generation = staticmethod(forks.current)
 
     def __init__(
         self,
@@ -65,15 +59,10 @@ class Road:
         self._outbox_bytes = outbox_bytes
         self._outbox_directory = outbox_directory
         self._strict = strict
-        self._renewing = False
-        self._start(self._current_generation())
+        super().__init__()
 
     def _start(self, generation: Generation) -> None:
         self._refusals = Refusals()
-        # Reentrant, so that a signal handler that emits gets in and is refused by `_inside`,
-        # where a plain lock would stand still for ever.
-        self._guard = threading.RLock()
-        self._inside = False
         self._closed = False
         self._producer: Producer | None = None
         self._formers = self._new_formers()
@@ -84,41 +73,26 @@ class Road:
         self._unsettled = Unsettled()
         self._unknown = 0
         self._rate_mark = (time.monotonic(), 0)
-        # Where the caller's own event, or a note about an earlier one, is being written.
-        self._attempt: OutboxWriter | Producer | None = None
+        # Whose number the caller's own event, or a note about an earlier one, is being given.
+        self._attempt: Producer | None = None
         self._due: Callable[[], None] | None = None  # what follows once a note is written
-        # Last: until then this is still the parent's client, and begun again.
-        self._generation = generation
-        self._mark = generation.mark
+        super()._start(generation)
 
-    def _renew(self) -> bool:
-        """In a fork of the process that this client was used in: begins as a client of its own.
+    def _let_go_of_parents(self) -> None:
+        """The parent's outboxes, lock and socket are not this process's own."""
+        for waits in list(self._waits.values()):
+            waits.end()
+        if self._producer is not None:
+            self._producer.close()
+        for former in self._formers:
+            former.producer.close()
 
-        False inside itself: a signal handler that emits in the middle of it.
+    def _look_first(self) -> None:
+        """After a call cut short: whether its outbox is retired is seen before another event, so
+        that one at most is in there unread.
         """
-        generation = self._current_generation()
-        with generation.lock:
-            if self._generation is generation:
-                return True
-            if self._renewing:
-                return False
-            self._renewing = True
-            try:
-                # The parent's outboxes, lock and socket are not this process's own.
-                if self._producer is not None:
-                    self._producer.close()
-                for former in self._formers:
-                    former.producer.close()
-                self._start(generation)
-            finally:
-                self._renewing = False
-        return True
-
-    def _own_guard(self) -> threading.RLock:
-        """The guard of this process: a thread that is not in the child may hold the parent's."""
-        if not self._mark[0]:
-            self._renew()
-        return self._guard
+        if self._producer is not None:
+            self._producer.sends = True
 
     # -- one event -------------------------------------------------------------------------------
 
@@ -134,54 +108,64 @@ class Road:
         refused: str | None = None
         detail: object = ""
         again = own = False
+        while self._inside and self._must_wait():
+            pass
         if not self._mark[0] and not self._renew():
             self._refusals.count(REFUSED_REENTERED, None)
             return 0
         mark = self._mark
-        with self._guard:
-            if self._inside:
-                # A signal handler or __del__ of this very thread, in the middle of an emit.
-                self._refusals.count(REFUSED_REENTERED, self._producer)
-                return 0
-            self._inside = True
-            try:
-                if self._unsettled.tickets or self._formers.any:
-                    self._settle()
-                # From here on what is accepted is the caller's event, and no note.
-                self._attempt = None
-                own = True
-                if ticket is not None:
-                    ticket.keep_room(self._producer)
-                sequence = self._accept(event_type, user, props, ts_ns, ticket is not None)
-                if sequence:
-                    if ticket is not None:
-                        self._hand_out(ticket, sequence)
-                    return sequence
-                refused, detail = self._why_not_accepted()
-            except Malformed as error:
-                refused, detail = REFUSED_MALFORMED, error
-                if self._strict:
-                    raise
-            except Forked:
-                again = True
-            except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
-                if not mark[0]:
-                    again = True
-                else:
-                    # A signal handler may have raised after the event was accepted: then it is.
-                    accepted = self._attempt_accepted() if own else 0
-                    if accepted:
-                        if ticket is not None:
-                            self._hand_out(ticket, accepted)
-                        return accepted
-                    refused, detail = REFUSED_ERROR, repr(error)
-            finally:
-                # A signal handler may raise at any call: the way in must be open again whatever.
+        try:
+            with self._guard:
+                if self._inside:
+                    # A signal handler or __del__ of this very thread, in the middle of a call.
+                    self._refusals.count(REFUSED_REENTERED, self._producer)
+                    return 0
+                self._inside = True
                 try:
-                    if refused:
-                        self._refusals.count(refused, self._producer)
+                    if self._unsettled.tickets or self._formers.any:
+                        self._settle()
+                    # From here on what is accepted is the caller's event, and no note.
+                    self._attempt = None
+                    own = True
+                    if ticket is not None:
+                        ticket.keep_room(self._producer)
+                    sequence = self._accept(event_type, user, props, ts_ns, ticket is not None)
+                    if sequence:
+                        if ticket is not None:
+                            self._hand_out(ticket, sequence)
+                        return sequence
+                    refused, detail = self._why_not_accepted()
+                except Malformed as error:
+                    refused, detail = REFUSED_MALFORMED, error
+                    if self._strict:
+                        raise
+                except Forked:
+                    again = True
+                except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
+                    self._look_first()
+                    if not mark[0]:
+                        again = True
+                    else:
+                        # A signal handler may have raised after the event was accepted: then it is.
+                        accepted = self._attempt_accepted() if own else 0
+                        if accepted:
+                            if ticket is not None:
+                                self._hand_out(ticket, accepted)
+                            return accepted
+                        refused, detail = REFUSED_ERROR, repr(error)
+                except BaseException:
+                    self._look_first()
+                    raise
                 finally:
-                    self._inside = False
+                    # A signal handler may raise at any call: the way in must be open whatever.
+                    try:
+                        if refused:
+                            self._refusals.count(refused, self._producer)
+                    finally:
+                        self._inside = False
+        finally:
+            if self._later:
+                self._run_later()
         if again:
             # A signal handler forked in the middle: this is the child, and another producer.
             return self._emit(event_type, user, props, ts_ns, ticket)
@@ -196,12 +180,15 @@ class Road:
         props: Mapping[str, Any] | None,
         ts_ns: int | None,
         awaited: bool = False,
+        producer: Producer | None = None,
     ) -> int:
-        producer = self._producer
+        """Accepts an event; a note is only for the `producer` of the process that it came up in."""
         if producer is None:
-            if self._closed:
-                return 0
-            producer = self._new_producer()
+            producer = self._producer
+            if producer is None:
+                if self._closed:
+                    return 0
+                producer = self._new_producer()
         if type(event_type) is not str or event_type not in self._known_types:
             self._remember_type(check_event_type(event_type))
         if props is not None:
@@ -227,10 +214,10 @@ class Road:
             return self._send_only(producer, payload)
         writer = producer.outbox.writer
         writer.attempted = 0
-        self._attempt = writer
+        self._attempt = producer
         record = writer.append(payload)
         if record is None:
-            if producer.intact:
+            if producer.intact and not producer.outbox.removed():
                 return 0
             # Without a name nobody reads it any more, and it will never have room again.
             return self._write(self._replace(producer), payload, awaited)
@@ -251,10 +238,9 @@ class Road:
             # Not sent: the daemon reads this event in the outbox, or has retired it unread and it
             # is moved. A datagram of it could come behind that, and be stored as well.
             successor = self._replace(producer)
-            former = self._formers.last
+            former = self._formers.of(producer)
             if former is None or former.unread() is None:
                 return sequence
-            self._attempt = None
             former.move()
             return self._write(successor, payload, awaited)
         producer.send(head + record)
@@ -283,10 +269,10 @@ class Road:
         """Fire and forget: accepted is what the kernel took, and only that uses up a sequence."""
         # Used up before the send: should a signal handler raise behind it, the number must not
         # come twice, or the second event of it would be taken for a repetition.
-        producer.attempted = 0
+        producer.sequence_tried = 0
         self._attempt = producer
         producer.sends = True
-        producer.sequence_sent = producer.attempted = sequence = producer.sequence_sent + 1
+        producer.sequence_sent = producer.sequence_tried = sequence = producer.sequence_sent + 1
         if not producer.send(producer.head + encode_record(producer.seed, sequence, payload)):
             producer.sequence_sent = sequence - 1
             return 0
@@ -299,12 +285,11 @@ class Road:
         one or in another outbox, says nothing of it.
         """
         attempt = self._attempt
-        try:
-            if attempt is not None and 0 < attempt.attempted <= attempt.written:
-                return attempt.attempted
-        except ValueError:
-            pass  # in a forked child the outbox is let go
-        return 0
+        if attempt is None:
+            return 0
+        former = self._formers.of(attempt)  # which may have it moved
+        accepted = attempt.written if former is None else former.accepted
+        return attempt.attempted if attempt.attempted <= accepted else 0
 
     def _why_not_accepted(self) -> tuple[str, str]:
         producer = self._producer
@@ -330,7 +315,7 @@ class Road:
 
     def _begin(self, producer: Producer) -> None:
         if producer.no_outbox_reason:
-            _log.warning(
+            self._warn(
                 "no outbox, so events are not kept while logd is away: %s",
                 producer.no_outbox_reason,
             )
@@ -357,14 +342,15 @@ class Road:
 
     def _succeed(self, producer: Producer, successor: Producer) -> Producer:
         """The producer's numbers end; its counts stay this client's."""
-        now_s = self._monotonic_s()
         if not (producer.mark[0] and successor.mark[0]):
             raise Forked
         # In this order: counted once, wherever a signal handler raises.
-        self._formers.add(producer, now_s)
+        self._formers.add(producer, self._monotonic_s())
+        if not producer.mark[0]:
+            raise Forked
         self._producer = successor
         producer.leave()
-        self._formers.look(now_s)
+        # Formers are not looked at here: the event at hand may be in one that has ended by now.
         self._begin(successor)
         return successor
 
@@ -373,23 +359,43 @@ class Road:
 
     def _end_former(self, producer: Producer) -> None:
         """Closes it: what it has confirmed by now is all that will be known of its events."""
-        waits = self._waits.pop(producer, None)
+        waits = self._waits.get(producer)
         if waits is not None:
             waits.end(followed=not self._closed)
         producer.close()
+        self._waits.pop(producer, None)
 
     # -- durable ---------------------------------------------------------------------------------
 
     def _hand_out(self, ticket: Ticket, sequence: int) -> None:
         """The ticket's event has that sequence, of the producer that it was last written to."""
-        current = self._producer
+        producer, current = self._attempt, self._producer
+        assert producer is not None
         assert current is not None
-        producer = current
-        for former in self._formers:
-            if self._attempt in (former.producer, getattr(former.producer.outbox, "writer", None)):
-                producer = former.producer
         ticket.accepted(self._waits_for(producer), sequence, current)
         self._waiting.add(ticket)
+
+    def _say_unknown(self, ticket: Ticket) -> None:
+        """Writes its `durable_unknown`."""
+        ticket.let_go_of_room()
+        refused: str | None = None
+        detail: object = ""
+        own = False
+        try:
+            self._settle()
+            self._attempt = None
+            own = True
+            if not self._accept(UNKNOWN_TYPE, ticket.user, ticket.unknown_props(), None):
+                refused, detail = self._why_not_accepted()
+        except Exception as error:  # noqa: BLE001 - as in `_emit`
+            self._look_first()
+            if not (own and self._attempt_accepted()):
+                refused, detail = REFUSED_ERROR, repr(error)
+        if refused:
+            self._refusals.count(refused, self._producer)
+            self._put_off(partial(self._refusals.log, refused, detail))
+        else:
+            ticket.said = True
 
     def _waits_for(self, producer: Producer) -> Waits:
         waits = self._waits.get(producer)
@@ -401,28 +407,56 @@ class Road:
         """Writes what is due of earlier events: the outcomes of durable ones, known by now, and
         what a former outbox still held when the daemon retired it.
         """
-        if self._due is not None and self._attempt_accepted():
-            self._due()  # the call that wrote it was cut short right behind that
-        self._due = None
-        if self._formers.any:
-            self._formers.look(self._monotonic_s())
-            for former in self._formers:
-                payload = former.unread()
-                if payload is not None and self._producer is not None:
-                    self._begin_due(former.move)
-                    if not self._write(self._producer, payload, awaited=False):
-                        break
-                    self._finish_due()
-        while self._producer is not None:
+        self._catch_up()
+        self._move_unread()
+        while (producer := self._producer) is not None:
             due = self._unsettled.next()
             if due is None:
                 break
             ticket, event_type, props = due
             self._begin_due(partial(self._unsettled.said, ticket, event_type))
-            if not self._accept(event_type, ticket.user, props, None):
+            if not self._accept(event_type, ticket.user, props, None, producer=producer):
                 break  # not refused: tried again at the next event
             self._finish_due()
         self._due = None
+
+    def _move_unread(self) -> None:
+        """Writes again what a former outbox still held when the daemon retired it."""
+        if not self._formers.any:
+            return
+        self._look_at_formers()
+        for former in self._formers:
+            producer = self._producer
+            payload = former.unread()
+            if payload is not None and producer is not None:
+                self._begin_due(partial(self._moved, former))
+                if not self._write(producer, payload, awaited=False):
+                    break
+                self._finish_due()
+
+    def _moved(self, former: Former) -> None:
+        """The former's last event counts where it is written now, and is waited for there.
+
+        A ticket whose `durable_unknown` names it where it was keeps that name.
+        """
+        producer, current = self._attempt, self._producer
+        assert producer is not None
+        assert current is not None
+        former.move()
+        for ticket in list(self._waiting):
+            if not ticket.said and ticket.is_of(former.producer, former.producer.written):
+                ticket.accepted(self._waits_for(producer), producer.attempted, current)
+        self._waits_for(former.producer).end(followed=True)
+
+    def _catch_up(self) -> None:
+        """Does what follows a note whose call was cut short right behind the writing."""
+        if self._due is not None and self._attempt_accepted():
+            self._due()
+        self._due = None
+
+    def _look_at_formers(self) -> None:
+        self._catch_up()
+        self._formers.look(self._monotonic_s())
 
     def _begin_due(self, then: Callable[[], None]) -> None:
         self._attempt = None

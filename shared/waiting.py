@@ -55,13 +55,8 @@ class Waits:
 
     def confirmed(self) -> int:
         """The last sequence known to be on disk, also when the producer is closed."""
-        if self._confirmed_at_end is None:
-            try:
-                return self.producer.confirmed
-            except ValueError:  # closed meanwhile; in a forked child, without `end`
-                if self._confirmed_at_end is None:
-                    self._confirmed_at_end = 0
-        return self._confirmed_at_end
+        at_end = self._confirmed_at_end
+        return self.producer.confirmed if at_end is None else at_end
 
     def wait(self, sequence: int, deadline_s: float) -> bool:
         """Until `sequence` is on disk: True. False when it is not by `deadline_s`, on the monotonic

@@ -322,7 +322,11 @@ def test_the_room_kept_is_enough_for_the_longest_type_and_user(instance: Instanc
         longest = "t" * EVENT_TYPE_CHARS_MAX, "u" * USER_BYTES_MAX
         assert not client.emit_durable(longest[0], user=longest[1], timeout_s=0, tell_user=True)
         (ticket,) = client._unsettled.tickets
-        ticket._sequence, ticket._label = INT64_MAX, f"{2**32 - 1}-{2**64 - 1:016x}"
+        assert ticket._place is not None
+        ticket._place, ticket._label = (
+            (ticket._place[0], INT64_MAX),
+            f"{2**32 - 1}-{2**64 - 1:016x}",
+        )
         assert client._producer is not None and client._producer.outbox is not None
         before = client.stats()["outbox"]["used_bytes"]
         assert client.emit(UNKNOWN_TYPE, user=ticket.user, props=ticket.unknown_props())

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
+import logging
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from shared import forks, rendezvous
 from shared.client import Client, Outcome
 from shared.durable import Ticket
-from shared.outbox import OutboxWriter
-from shared.outbox_file import outbox_name, parse_name
+from shared.outbox import RING_BYTES_MIN, OutboxWriter
+from shared.outbox_file import OutboxFile, outbox_name, parse_name
+from shared.producer import Producer
 from shared.rendezvous import NoOutbox, Rendezvous, rendezvous_path, uid_for_daemon
 from tests.support import ROOT, Instance, check_streams, check_sums, until
 
@@ -442,3 +447,306 @@ def test_a_client_without_an_outbox_never_says_that_all_is_on_the_disk_once_it_h
         stats = client.stats()
         assert stats["unconfirmable"] == stats["accepted"] - 1
         assert stats["pending"] == 0
+
+
+# -- handlers, threads and lost outboxes ---------------------------------------------------------
+
+
+def outbox_of(client: Client) -> OutboxFile:
+    assert client._producer is not None
+    assert client._producer.outbox is not None
+    return client._producer.outbox
+
+
+def retire(outbox: OutboxFile, confirmed: int, position: int, *, removed: bool = True) -> None:
+    """What the daemon does at the end of a producer."""
+    words = outbox.writer._words
+    words[16], words[17], words[18], words[19] = confirmed, position, 0, 1
+    if removed:
+        outbox._path.unlink()
+
+
+def test_a_durable_event_confirmed_while_its_successor_is_made_keeps_its_number(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        outbox, make = outbox_of(client), client._make_producer
+        assert client._producer is not None
+        client._producer.sends, client._producer.compare_due_s = False, 0.0
+        os.close(outbox._fd)
+
+        def slow() -> Producer:
+            outbox.writer._words[16] = outbox.writer._words[8]
+            return make()
+
+        monkeypatch.setattr(client, "_make_producer", slow)
+        assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.STORED
+        assert client.stats()["durable_unknown"] == 0
+
+
+def test_only_the_event_of_the_producer_just_left_is_moved_with_a_call(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older one is retired at the same time; its event is moved too, and not in this one's
+    stead.
+    """
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        first = outbox_of(client)
+        assert client._producer is not None
+        client._producer.sends = False
+        retire(first, 1, first.writer.bytes_written, removed=False)
+        assert client.emit("page_view", user="in the first")
+        second = outbox_of(client)
+        client._producer.sends = False
+        os.close(second._fd)
+        client._producer.compare_due_s = 0.0
+        make = client._make_producer
+
+        def slow() -> Producer:
+            first._path.unlink()
+            words = second.writer._words
+            words[16], words[17] = words[8], second.writer.bytes_written
+            return make()
+
+        with monkeypatch.context() as context:
+            context.setattr(client, "_make_producer", slow)
+            assert client.emit("page_view", user="in the second")
+        assert client.emit("page_view", user="later")
+        ring = bytes(outbox_of(client).writer._ring)
+        found = [text in ring for text in (b"in the first", b"in the second", b"later")]
+        assert found == [True, False, True]
+        stats = client.stats()
+        assert (stats["accepted"], stats["confirmed"]) == (4, 2)
+
+
+@pytest.mark.parametrize("call", ["c.emit('page_view')", "c.flush(0.01)", "c.stats()", "c.close()"])
+@pytest.mark.parametrize("fork", ["os.fork", "libc.fork"])
+def test_a_child_forked_while_its_parent_waits_for_another_thread_does_not_wait(
+    instance: Instance, call: str, fork: str
+) -> None:
+    """A signal handler forks in the thread that waits; the other one is not in the child."""
+    results = run_child(
+        "import signal\n"
+        "from collections.abc import Mapping\n"
+        "inside, leave, children = threading.Event(), threading.Event(), []\n"
+        "class Slow(Mapping):\n"
+        "    def __getitem__(self, key): return 1\n"
+        "    def __len__(self): return 1\n"
+        "    def __iter__(self): inside.set(); leave.wait(); return iter('a')\n"
+        "def handler(*_):\n"
+        f"    children.append({fork}())\n"
+        "    leave.set()\n"
+        "    if not children[0]: signal.signal(signal.SIGALRM, signal.SIG_DFL); signal.alarm(20)\n"
+        "signal.signal(signal.SIGALRM, handler)\n"
+        "thread = threading.Thread(target=lambda: c.emit('page_view', props=Slow()))\n"
+        "thread.start(); inside.wait()\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.05)\n"
+        f"{call}\n"
+        "if children == [0]: os._exit(0)\n"
+        "thread.join()\n"
+        "print(json.dumps(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])))\n",
+        instance,
+    )
+    assert results == 0
+
+
+def test_a_child_forked_while_its_parent_is_begun_again_begins_its_own(instance: Instance) -> None:
+    results = run_child(
+        "assert c.emit('page_view')\n"
+        "if (pid := libc.fork()) == 0:\n"
+        "    closing, go_on = threading.Event(), threading.Event()\n"
+        "    close = c._producer.close\n"
+        "    c._producer.close = lambda: (closing.set(), go_on.wait(), close())\n"
+        "    thread = threading.Thread(target=lambda: c.emit('page_view'))\n"
+        "    thread.start(); closing.wait()\n"
+        "    if (other := libc.fork()) == 0:\n"
+        "        go_on.set(); os._exit(0 if c.emit('page_view') else 1)\n"
+        "    go_on.set(); thread.join()\n"
+        "    os._exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))\n"
+        "print(json.dumps(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))\n",
+        instance,
+    )
+    assert results == 0
+
+
+def test_a_log_handler_that_emits_in_another_thread_does_not_stop_this_one(tmp_path: Path) -> None:
+    """It holds the handler's lock and waits for the client; the client logs when it is left."""
+    client = Client(tmp_path / "nobody.sock")  # no outbox: which is logged
+    inside, leave = threading.Event(), threading.Event()
+
+    class Emitting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == "application":
+                inside.set()
+                leave.wait(30)
+                client.emit("logged")
+
+    def make() -> Producer:
+        leave.set()
+        return made()
+
+    made = client._make_producer
+    client._make_producer = make  # type: ignore[method-assign]
+    handler = Emitting()
+    logging.getLogger().addHandler(handler)
+    try:
+        log = logging.getLogger("application").warning
+        threads = [
+            threading.Thread(target=target, args=("page_view",), daemon=True)
+            for target in (log, client.emit)
+        ]
+        threads[0].start()
+        assert inside.wait(30)
+        threads[1].start()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+    finally:
+        logging.getLogger().removeHandler(handler)
+        client.close()
+
+
+def test_a_process_that_has_given_up_its_rights_says_no_farewell_for_the_user_it_was(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        producer = client._producer
+        assert producer is not None
+        with monkeypatch.context() as context:
+            context.setattr(os, "getuid", lambda: 12345)
+            assert producer.say_farewell({}) is False
+        assert producer.say_farewell({}) is True
+
+
+def test_a_file_is_removed_only_where_the_directory_still_is_what_it_was(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The process may change its directory or its root, or lose the right to look."""
+    directory = instance.config.outbox_directory
+    monkeypatch.chdir(directory.parent)
+    with Client(instance.socket, outbox_directory=directory.name) as client:
+        assert client.emit("page_view")
+        outbox = outbox_of(client)
+        monkeypatch.chdir(tmp_path)
+        assert not outbox.removed()
+        away = directory.with_name(directory.name + ".away")
+        directory.rename(away)
+        assert not outbox.removed(), "nothing is there"
+        directory.mkdir()
+        assert not outbox.removed(), "another directory is there"
+        directory.rmdir()
+        away.rename(directory)
+        with monkeypatch.context() as context:
+            context.setattr(Path, "lstat", refuse)
+            assert not outbox.removed()
+        outbox._path.unlink()
+        assert outbox.removed()
+
+
+def refuse(_: Path) -> Any:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_file_that_went_with_its_directory_is_removed(instance: Instance) -> None:
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        outbox, directory = outbox_of(client), instance.config.outbox_directory
+        shutil.rmtree(directory)
+        outbox.release_descriptor()
+        assert outbox.removed()
+
+
+def test_a_call_cut_short_behind_its_record_leaves_one_event_unread_at_most(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> int:
+        raise Timeout
+
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        outbox = outbox_of(client)
+        assert client._producer is not None
+        client._producer.sends = False
+        retire(outbox, 1, outbox.writer.bytes_written)
+        with monkeypatch.context() as context:
+            context.setattr(client, "_monotonic_ns", interrupted)
+            assert client.emit("page_view")
+        for _ in range(3):
+            assert client.emit("page_view")
+        assert outbox.writer.written == 2
+        assert outbox_of(client).writer.written == 4, "the one that was unread as well"
+        assert client.stats()["pending"] == 4
+
+
+def test_what_a_former_outbox_holds_unread_is_written_again_by_flush(instance: Instance) -> None:
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        outbox = outbox_of(client)
+        assert client._producer is not None
+        client._producer.sends = False
+        retire(outbox, 1, outbox.writer.bytes_written, removed=False)
+        assert client.emit("page_view")
+        outbox._path.unlink()
+        instance.start()
+        assert client.flush(30)
+        assert client.stats()["confirmed"] == 2
+
+
+def test_a_durable_event_that_is_written_again_is_waited_for_where_it_is(
+    instance: Instance,
+) -> None:
+    outcomes: list[Outcome] = []
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        outbox = outbox_of(client)
+        assert client._producer is not None
+        client._producer.sends = False
+        retire(outbox, 1, outbox.writer.bytes_written, removed=False)
+        thread = threading.Thread(
+            target=lambda: outcomes.append(client.emit_durable("quiz_submitted", timeout_s=30))
+        )
+        thread.start()
+        until(lambda: len(client._waiting) == 1, "it waits")
+        outbox._path.unlink()
+        instance.start()
+        assert client.emit("page_view")
+        thread.join()
+        assert outcomes == [Outcome.STORED]
+        assert client.flush(30)
+        assert client.stats()["durable_unknown"] == 0
+
+
+def test_confirmations_of_what_was_never_written_are_not_counted(instance: Instance) -> None:
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        outbox_of(client).writer._words[16] = 1000
+        stats = client.stats()
+        assert (stats["confirmed"], stats["pending"]) == (1, 0)
+
+
+def test_a_full_outbox_under_another_name_is_not_gone_on_with(instance: Instance) -> None:
+    with Client(instance.socket, outbox_bytes=RING_BYTES_MIN) as client:
+        while client.emit("page_view", props={"text": "x" * 1000}):
+            pass
+        outbox = outbox_of(client)
+        outbox._path.rename(outbox._path.with_name("kept"))
+        assert client.emit("page_view", props={"text": "x" * 1000})
+        assert outbox_of(client) is not outbox
+
+
+def test_a_durable_event_without_a_time_to_wait_is_not_waited_for(instance: Instance) -> None:
+    with Client(instance.socket) as client:
+        assert client.emit("page_view", durable=True, timeout_s=cast(Any, None)) is False
+        assert client.stats()["durable_unknown"] == 1
+
+
+def test_a_client_is_imported_by_a_python_without_ctypes(instance: Instance) -> None:
+    code = (
+        "import sys\nsys.modules['_ctypes'] = None\nfrom shared.client import Client\n"
+        "assert Client(sys.argv[1]).emit('page_view')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, instance.socket], cwd=ROOT, check=True, timeout=60)

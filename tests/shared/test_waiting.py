@@ -27,13 +27,10 @@ class FakeProducer:
     def __init__(self) -> None:
         self.number = 0
         self.looks = 0
-        self.closed = False
 
     @property
     def confirmed(self) -> int:
         self.looks += 1
-        if self.closed:
-            raise ValueError("operation forbidden on released memoryview object")
         return self.number
 
 
@@ -199,22 +196,11 @@ def test_at_the_end_everybody_hears_what_is_known_by_then(
     all_wait(waits, 10)
     producer.looks, producer.number = 0, 4
     waits.end()
-    producer.closed = True
     started_s = time.monotonic()
     assert group.join() == {n: n <= 4 for n in range(1, 11)}
     assert time.monotonic() - started_s < LONG_S / 2
     assert waits.wait(4, 0) is True
     assert waits.wait(5, time.monotonic() + LONG_S) is False
-
-
-def test_of_a_producer_closed_without_a_word_nothing_is_known(
-    waits: Waits, producer: FakeProducer
-) -> None:
-    """The parent's, in a forked child."""
-    producer.number = 5
-    producer.closed = True
-    assert waits.wait(1, time.monotonic() + LONG_S) is False
-    assert waits.confirmed() == 0
 
 
 def test_without_an_outbox_nobody_waits(waits: Waits, producer: FakeProducer) -> None:

@@ -136,7 +136,7 @@ class SequenceAdvancedBeforeTheRecord(OutboxWriter):
 class _WithoutItsCount:
     """The words, as if the next event were not counted yet; counting it has no effect any more."""
 
-    def __init__(self, words: memoryview) -> None:
+    def __init__(self, words: memoryview[int] | list[int]) -> None:
         self._real = words
 
     def __getitem__(self, index: int) -> int:

@@ -148,6 +148,9 @@ class SimDirectory:
             raise OSError(24, "Too many open files")
         self.world.maybe_fail("open", file)
         if file.kind == "ok":
+            if file.word(WORD_RETIRED):
+                file.store(WORD_RETIRED, 0)
+                self._process.step("not retired any more")
             return SimOutbox(self._process, file)
         self._refused[name] = file.identity
         if file.kind == "newer":

@@ -59,6 +59,7 @@ class SimGeneration:
     def __init__(self, process: Web) -> None:
         self.mark = SimMark(process, process)
         self.lock = threading.RLock()
+        self.busy = False
 
 
 @dataclass(eq=False)
@@ -140,6 +141,7 @@ class Web(Process):
     def check_stats(self) -> None:
         """The client's own counts agree with what it has told, and with what happened."""
         stats = self.client.stats()
+        del stats["outbox"]  # its times are real ones, and no two runs have the same
         # Without an outbox a number is used up before the kernel takes it; a call that is cut short
         # in between is a loss by number.
         unsent = self.cut + self.timeouts_in_all if self.went_without else 0
@@ -178,6 +180,9 @@ class _Words:
             process.accepted += 1
             process.heard.append(process.appending)
         process.step(f"word {index} is {value}")
+
+    def tolist(self) -> list[int]:
+        return [self._file.word(index) for index in range(HEADER_BYTES // 8)]
 
     def release(self) -> None:
         self.released = True
@@ -258,7 +263,7 @@ class _OutboxFile:
         made = copy.copy(self)
         made.process = child
         made.writer = copy.copy(self.writer)
-        made.writer._words = _Words(child, self.file)  # type: ignore[assignment]
+        made.writer._mapped = made.writer._words = _Words(child, self.file)  # type: ignore
         made.writer._ring = _Ring(child, self.file)  # type: ignore[assignment]
         mark = self.writer._mark
         assert isinstance(mark, SimMark)
@@ -317,7 +322,7 @@ class SimProducer(Producer):
         self.process = process
         self.mark = process.generation.mark
         self._uid_here = process.uid
-        self.attempted = 0
+        self.sequence_tried = 0
         self.compare_due_s = 0.0
         self.sends = False
         self.id = _new_id(process)
@@ -417,6 +422,7 @@ class SimClient(Client):
         made.process = child
         assert isinstance(self._mark, SimMark)
         made._mark = self._mark.inherited_by(child)
+        made._waits, made._later = {}, []
         made._formers = copy.copy(self._formers)
         closed, kept = self._formers._state
         made._formers._state = (

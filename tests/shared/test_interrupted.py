@@ -1,0 +1,266 @@
+"""What signal handlers do in the middle of a call: raise, emit, close, fork, at every point.
+
+Python runs a handler where a call begins and where one of a C function returns. So do these tests,
+at each such point inside `shared/` in turn; no daemon is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import itertools
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from shared.client import Client, Outcome
+from tests.support import ROOT, Instance
+
+SHARED = str(ROOT / "shared")
+POINTS_MAX = 400
+MARK = "this very event"
+
+
+class Timeout(Exception):
+    """What a handler of SIGALRM raises to end a request that takes too long."""
+
+
+class Case:
+    """A client, a call of its, and what is done in the middle of that call."""
+
+    def __init__(self, instance: Instance, lost: str) -> None:
+        self.client = client = Client(instance.socket, outbox_bytes=65536)
+        self.point = ""
+        self.events = 0
+        if lost == "new":
+            return
+        assert client.emit("page_view")
+        self.events = 1
+        producer = client._producer
+        assert producer is not None
+        assert producer.outbox is not None
+        words = producer.outbox.writer._words
+        if lost not in ("", "settled"):
+            os.close(producer.outbox._fd)
+            producer.compare_due_s = 0.0
+            producer.sends = lost in ("descriptor", "confirmed")
+        if lost == "settled":  # but not in the trail yet
+            assert client.emit_durable("page_view", timeout_s=0) is Outcome.UNKNOWN
+            words[16] = words[8]
+            self.events = 3
+        if lost == "confirmed":
+            words[16] = words[8]
+        if lost == "retired":
+            words[16], words[17], words[19] = 1, producer.outbox.writer.bytes_written, 1
+            producer.outbox._path.unlink()
+        if lost == "retired former":  # with an event of its own that nobody has read
+            assert client.emit("page_view")
+            self.events = 2
+            assert client._producer is not producer
+            words[16], words[17], words[19] = 1, producer.outbox.writer.bytes_written // 2, 1
+            producer.outbox._path.unlink()
+
+    def run(self, call: Callable[[Client], Any], number: int, act: Callable[[Client], Any]) -> Any:
+        """Calls it, and acts at the point of that number; what it returned or raised."""
+        left = number
+
+        def trace(frame: Any, event: str, argument: Any) -> None:
+            nonlocal left
+            file = frame.f_code.co_filename
+            if event not in ("call", "c_return") or not file.startswith(SHARED):
+                return
+            if getattr(argument, "__name__", "") == "open" or frame.f_code.co_name == "__del__":
+                return  # no code can keep what is not returned yet
+            left -= 1
+            if left < 0 and not self.point:
+                sys.setprofile(None)
+                self.point = f"{file}:{frame.f_lineno} {event}"
+                act(self.client)
+
+        sys.setprofile(trace)
+        try:
+            return call(self.client)
+        except Timeout as error:
+            return error
+        finally:
+            sys.setprofile(None)
+
+    def written(self) -> int:
+        """How often the event stands where the daemon reads it, or has read it."""
+        client = self.client
+        found = 0
+        for producer, moved in [(client._producer, False)] + [
+            (former.producer, former.moved) for former in client._formers
+        ]:
+            if producer is not None and producer.outbox is not None:
+                writer = producer.outbox.writer
+                if writer._words is not writer._mapped:
+                    continue  # closed: what counted there is known
+                found += bytes(writer._ring[: writer.bytes_written]).count(MARK.encode())
+                found -= moved and MARK.encode() in (writer.only_unconfirmed() or b"")
+        return found
+
+    def check_sums(self) -> dict[str, Any]:
+        """They hold, and nothing is negative."""
+        stats = self.client.stats()
+        assert stats["attempted"] == stats["accepted"] + stats["refused"], self.point
+        parts = [stats[name] for name in ("confirmed", "pending", "unconfirmable")]
+        assert stats["accepted"] == sum(parts), self.point
+        assert min(parts) >= 0, self.point
+        return stats
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def raise_timeout(_: Client) -> None:
+    raise Timeout
+
+
+def emit_another(client: Client) -> None:
+    client.emit("from_a_handler")
+
+
+def emit(client: Client) -> Any:
+    return client.emit("page_view", props={"text": MARK})
+
+
+def flush(client: Client) -> Any:
+    return client.flush(0)
+
+
+def emit_durable(client: Client) -> Any:
+    return client.emit_durable("page_view", props={"text": MARK}, timeout_s=0).value != "refused"
+
+
+@pytest.fixture
+def cases(instance: Instance) -> Iterator[Callable[[str], Iterator[tuple[int, Case]]]]:
+    """Cases one after the other until one has no such point; all are let go of at the end."""
+
+    def each(lost: str) -> Iterator[tuple[int, Case]]:
+        for number in itertools.count():
+            assert number < POINTS_MAX
+            before = descriptors()
+            case = Case(instance, lost)
+            yield number, case
+            assert not case.client._inside, case.point
+            case.client.close()
+            point = case.point
+            del case
+            if descriptors() > before:
+                gc.collect()
+                assert descriptors() <= before, f"descriptors are left: {point}"
+            if not point:
+                assert number > 5
+                return
+
+    logging.disable(logging.ERROR)
+    yield each
+    logging.disable(logging.NOTSET)
+
+
+def fork_into(children: list[int], fork: Callable[[], int], _: Client) -> None:
+    children.append(fork())
+
+
+Each = Callable[[str], Iterator[tuple[int, Case]]]
+
+
+@pytest.mark.parametrize("call", [emit, emit_durable])
+@pytest.mark.parametrize(
+    "lost", ["new", "", "descriptor", "confirmed", "retired", "retired former"]
+)
+def test_a_handler_that_raises_anywhere_leaves_a_client_that_has_said_the_truth(
+    cases: Each, lost: str, call: Callable[[Client], Any]
+) -> None:
+    for number, case in cases(lost):
+        result = case.run(call, number, raise_timeout)
+        assert case.client.emit("page_view"), case.point
+        case.client.flush(0)
+        case.check_sums()
+        assert case.written() == result or isinstance(result, Timeout), (case.point, result)
+        assert case.written() <= 1, case.point
+
+
+@pytest.mark.parametrize("call", [Client.close, Client.stats, flush])
+@pytest.mark.parametrize("lost", ["", "descriptor", "retired former"])
+def test_a_handler_that_raises_in_a_call_that_emits_nothing_costs_nothing(
+    cases: Each, lost: str, call: Callable[[Client], Any]
+) -> None:
+    for number, case in cases(lost):
+        case.run(call, number, raise_timeout)
+        assert case.check_sums()["accepted"] == case.events, case.point
+
+
+@pytest.mark.parametrize("call", [emit, emit_durable, Client.close, Client.stats, flush])
+@pytest.mark.parametrize("lost", ["", "descriptor", "retired former"])
+def test_a_handler_that_emits_in_the_middle_of_any_call_is_refused(
+    cases: Each, lost: str, call: Callable[[Client], Any]
+) -> None:
+    for number, case in cases(lost):
+        case.run(call, number, emit_another)
+        stats = case.check_sums()
+        emitted = call in (emit, emit_durable)
+        unknown = stats["durable_unknown"]  # which an event says
+        assert stats["attempted"] == case.events + emitted + unknown + bool(case.point), case.point
+        if emitted:
+            assert case.written() == 1, case.point
+
+
+@pytest.mark.parametrize("call", [emit, emit_durable, Client.close, Client.stats, flush])
+@pytest.mark.parametrize("lost", ["", "descriptor", "retired former"])
+def test_a_handler_that_closes_the_client_closes_it_behind_the_call(
+    cases: Each, lost: str, call: Callable[[Client], Any]
+) -> None:
+    for number, case in cases(lost):
+        result = case.run(call, number, Client.close)
+        stats = case.check_sums()
+        emitted = call in (emit, emit_durable)
+        unknown = stats["durable_unknown"]
+        assert stats["attempted"] == case.events + emitted + unknown, case.point
+        if emitted:
+            notes = unknown - stats["refused_by_cause"].get("closed", 0) + (not result)
+            assert stats["accepted"] == case.events + bool(result) + notes, case.point
+        if case.point:
+            assert case.client._producer is None, case.point
+            assert not case.client.emit("page_view"), case.point
+
+
+@pytest.mark.parametrize("hooks", [False, True])
+@pytest.mark.parametrize(
+    ("call", "lost"),
+    [
+        (emit, "descriptor"),
+        (Client.stats, "descriptor"),
+        (Client.close, "descriptor"),
+        (Client.close, "settled"),
+        (emit, "settled"),
+        (flush, "retired former"),
+    ],
+)
+def test_a_handler_that_forks_anywhere_makes_a_client_of_its_own(
+    cases: Each, call: Callable[[Client], Any], lost: str, hooks: bool
+) -> None:
+    """The child's call returns, and what it emits is another producer's; the parent's is whole."""
+    fork = os.fork if hooks else ctypes.PyDLL(None).fork
+    for number, case in cases(lost):
+        children: list[int] = []
+        result = None
+        try:
+            result = case.run(call, number, partial(fork_into, children, fork))
+        finally:
+            if children == [0]:
+                ok = result is not None or call is Client.close
+                stats = case.client.stats()
+                own = case.client._producer is None or bool(case.client._producer.mark[0])
+                os._exit(0 if ok and own and stats["accepted"] <= (call is emit) else 1)
+        for child in children:
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, case.point
+        added = (call is emit) + (lost == "settled")  # the event, and the note
+        assert case.check_sums()["accepted"] == case.events + added, case.point
