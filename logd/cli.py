@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from logd import __version__
-from logd.commands.options import fail
+from logd.commands.options import abandon_output, fail
 from logd.commands.teaching import Group
 from logd.database import DatabaseError, translate
 from logd.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_SOFTWARE, LogdError
@@ -35,7 +34,7 @@ class _Group(Group):
             fail("interrupted", EXIT_INTERRUPTED)
         except BrokenPipeError:
             # The reader of our output has seen enough (`logd query | head`).
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            abandon_output()
             sys.exit(0)
 
 

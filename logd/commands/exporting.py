@@ -10,7 +10,7 @@ import click
 
 from logd import instance
 from logd.commands.choosing import selection_options
-from logd.commands.options import Duration, config_option
+from logd.commands.options import Duration, abandon_output, config_option
 from logd.commands.teaching import Command
 from logd.config import Config
 from logd.errors import (
@@ -121,6 +121,7 @@ def _to_standard_output(work: Export, form: str, tell: Tell) -> None:
     except BrokenPipeError:
         raise  # who read it has seen enough
     except OSError as error:
+        abandon_output()
         raise cannot_be_written(STANDARD_OUTPUT, error) from error
 
 

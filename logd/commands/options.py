@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import time
@@ -157,3 +158,10 @@ def bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
 def say(message: str) -> None:
     """A word to people, beside the data."""
     click.echo(f"logd: {message}", err=True)
+
+
+def abandon_output() -> None:
+    """Drops what is left for standard output: Python tries it again at its end, and then its exit
+    code is no longer ours.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

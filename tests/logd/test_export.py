@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import resource
 import subprocess
@@ -302,10 +303,12 @@ def test_ctrl_c_leaves_nothing_behind_and_what_was_there_as_it_was(
 def test_a_full_standard_output_is_told(instance: Instance, form: str) -> None:
     fill(instance)
     command = [sys.executable, "-m", "logd", "export", "--format", form, "--config"]
+    # Unbuffered, nothing would be left to be written at the end.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [*command, str(instance.config.path)], stdout=full, stderr=subprocess.PIPE, cwd=ROOT,
-            text=True, check=False,
+            text=True, check=False, env=env,
         )  # fmt: skip
     assert done.returncode == 75, done.stderr
     assert done.stderr.startswith("logd: standard output: No space left on device")
