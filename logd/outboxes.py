@@ -127,11 +127,10 @@ class OpenOutbox:
     def unretire(self) -> None:
         """Takes back what a daemon that was killed behind `retire` has declared: we read it.
 
-        Not written where it is 0 already, nor where it cannot be: then it stands as it did.
+        Where it cannot be written it stands as it did.
         """
         with contextlib.suppress(OSError):
-            if any(self.read_at(WORD_RETIRED * 8, 8)):
-                self._write_at(WORD_RETIRED * 8, bytes(8))
+            self._write_at(WORD_RETIRED * 8, bytes(8))
 
     def unwatch(self) -> None:
         """Takes back any promise to look here."""
@@ -361,7 +360,8 @@ class Outboxes:
                 raise Foreign("has other links", name)
             if status.st_uid != uid:
                 raise Foreign("not its owner's", f"{name} belongs to uid {status.st_uid}")
-            header = parse_header(os.pread(fd, HEADER_BYTES, 0), status.st_size)
+            page = os.pread(fd, HEADER_BYTES, 0)
+            header = parse_header(page, status.st_size)
             if header.producer_id != producer_id:
                 raise Foreign("another producer's outbox", name)
             _check_no_holes(status)
@@ -371,7 +371,7 @@ class Outboxes:
                 raise Foreign("not readable by logd", error.strerror or "") from error
             raise
         outbox = OpenOutbox(name, uid, producer_id, fd, header)
-        if access == os.O_RDWR:
+        if access == os.O_RDWR and any(page[WORD_RETIRED * 8 : WORD_RETIRED * 8 + 8]):
             outbox.unretire()
         return outbox
 
