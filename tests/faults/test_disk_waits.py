@@ -20,7 +20,7 @@ from tests.tally import Tally
 # -- slow ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flush_ms", [80, 2000])
+@pytest.mark.parametrize("flush_ms", [80, pytest.param(2000, marks=pytest.mark.long(minutes=0.2))])
 def test_a_slow_disk_makes_larger_batches_and_no_request_notices(
     instance: Instance, directory: Path, tally: Tally, flush_ms: int
 ) -> None:

@@ -232,7 +232,7 @@ def test_a_handler_that_closes_the_client_closes_it_behind_the_call(
             assert not case.client.emit("page_view"), case.point
 
 
-@pytest.mark.parametrize("hooks", [False, True])
+@pytest.mark.parametrize("hooks", [False, pytest.param(True, marks=pytest.mark.long(minutes=0.1))])
 @pytest.mark.parametrize(
     ("call", "lost"),
     [
