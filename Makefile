@@ -29,7 +29,7 @@ setup: $(READY) ## Make the environment in .venv, again only when the lock has c
 run: $(READY) ## Run the Classroom and logd (PORT=8000, VAR=var for its files); Ctrl-C stops both
 	@PORT="$(PORT)" VAR="$(VAR)" exec $(BIN)/python -m webapp.run
 
-test: $(READY) ## Run the tests (under four minutes on two cores)
+test: $(READY) ## Run the tests (four to five minutes on two cores)
 	@$(BIN)/python -m pytest -m "not long and not booted" -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY) ## Run the tests that take minutes each; says how long, shows progress
