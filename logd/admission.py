@@ -68,7 +68,7 @@ class Admission(Generic[T]):
         self._waiting.setdefault(peer.uid, OrderedDict())[peer] = None
 
     def start_next(self) -> T | None:
-        """The connection to answer now; None: nobody waits who may have a running place.
+        """The connection to answer now; None: no waiting user may have a running place.
 
         Users take turns; the requests of one user are answered in the order in which they came.
         """

@@ -2,7 +2,7 @@
 
 A clock can be wrong by years after one boot: a dead battery, a virtual machine resumed from a
 snapshot, a bad time server. Whatever cannot be undone therefore asks here first. The trail keeps
-its last believed reading with the boot and the boot time (CLOCK_BOOTTIME, which nobody can set) at
+its last believed reading with the boot and the boot time (CLOCK_BOOTTIME, which cannot be set) at
 that moment; the next reading is believed if it is no further from that than a pause explains.
 
 A clock that is wrong by less than `STEP_MAX_NS` cannot be told from a machine that was off.

@@ -42,7 +42,7 @@ DISCOVER_QUEUE_MAX = 1000
 BOOK_ENDS_MAX = 1000
 # How long in a turn for names of closed files. What is left is found by the listing.
 CLOSED_S_MAX = 0.002
-# A due look goes through so many outboxes in a turn.
+# The most outboxes that a due look goes through in one turn.
 LOOK_FILES_MAX = 500
 
 _log = logging.getLogger("logd")
@@ -230,7 +230,7 @@ class Delivery(Generic[AnOutbox]):
         """When the batch is to be stored for a caller that waits for the disk."""
         awaited = self._batch.awaited
         if not all(map(self._files.others_than, awaited)):
-            return 0.0  # nobody else's disk
+            return 0.0  # no other user has outboxes open
         return self._forced.due_s(awaited)
 
     def _drain(self, datagrams: Iterable[Datagram]) -> int:
