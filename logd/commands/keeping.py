@@ -14,7 +14,7 @@ import click
 from logd import clock_check, instance, render, retention, trail_clock
 from logd.boundaries import still_to_come
 from logd.clock_check import Reading
-from logd.commands.options import config_option, fail, say
+from logd.commands.options import Text, config_option, escaped_option, fail, person_id, say
 from logd.commands.teaching import Command
 from logd.config import Config
 from logd.errors import (
@@ -32,7 +32,6 @@ from logd.upkeep import asking, elsewhere, forgetting, jobs, pruning
 from logd.upkeep.backup import list_forgotten
 from logd.upkeep.elsewhere import Copy
 from logd.upkeep.jobs import Job
-from shared.schema import Malformed, check_user
 
 _PROGRESS_STEPS = 1000
 
@@ -131,11 +130,14 @@ def _count(config: Config, before: dict[str, int], now: Reading) -> dict[str, in
     exits=[EXIT_OK, EXIT_USAGE, *_EXITS[1:]],
 )
 @config_option
-@click.argument("user")
+@click.argument("user", type=Text())
+@escaped_option
 @click.option("--dry-run", is_flag=True, help="Say what would be erased, and erase nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask whether it is meant.")
 @json_option
-def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+def forget(
+    config: Config, user: str, escaped: bool, dry_run: bool, yes: bool, as_json: bool
+) -> None:
     """Erase a person: every event of USER, and every mention of USER in others' events.
 
     Goes: events with their roll-ups, the name where others' events have it under the keys user,
@@ -156,10 +158,7 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
 
     What it cannot reach it names at its end: backups and exports with their expiry, and more.
     """
-    try:
-        person = check_user(user) or ""
-    except Malformed as error:
-        raise click.BadParameter(str(error), param_hint="USER") from error
+    person = person_id(user, escaped=escaped)
     connection = instance.open_for_events(config)
     try:
         expected = forgetting.preview(connection, person) if dry_run or not yes else {}
