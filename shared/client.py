@@ -174,6 +174,7 @@ class Client(Road):
 
         Times in seconds, sizes in bytes. `room_s` is how long the outbox takes events at the rate
         seen since the last call, if nothing were confirmed any more; None without events.
+        `send_error` is why the kernel did not take the last datagram; None where it did.
         """
         return self._within(self._stats)
 
@@ -209,6 +210,7 @@ class Client(Road):
             "durable_unknown": self._unknown,
             "unsettled": len(self._unsettled.tickets),
             "outbox": outbox,
+            "send_error": producer.send_error if producer else None,
         }
 
     # -- the end ---------------------------------------------------------------------------------

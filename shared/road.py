@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakSet
 
+from shared.causes import why_full
 from shared.door import Door
 from shared.durable import UNKNOWN_TYPE, Ticket, Unsettled
 from shared.forks import Forked, Generation
@@ -31,6 +32,7 @@ from shared.paths import check_socket_path
 from shared.producer import Producer
 from shared.refusals import Refusals
 from shared.schema import Malformed, check_event_type, check_props, check_ts_ns, check_user
+from shared.socket_path import absolute
 from shared.waiting import Waits
 from shared.wire import encode_record, pack_payload
 
@@ -55,7 +57,7 @@ class Road(Door):
         strict: bool,
     ) -> None:
         check_socket_path(socket_path)
-        self._socket_path = os.fspath(socket_path)
+        self._socket_path = absolute(os.fspath(socket_path))
         self._outbox_bytes = outbox_bytes
         self._outbox_directory = outbox_directory
         self._strict = strict
@@ -296,8 +298,10 @@ class Road(Door):
         if producer is None:
             return REFUSED_CLOSED, "the client is closed"
         if producer.outbox is None:
-            return REFUSED_UNDELIVERED, "logd is away or its queue full, and there is no outbox"
-        return REFUSED_FULL, "logd is away or behind, and the outbox has no room"
+            why = producer.send_error or "this process was forked meanwhile"
+            return REFUSED_UNDELIVERED, f"{why}; there is no outbox: {producer.no_outbox_reason}"
+        why = why_full(producer.send_errno, self._socket_path)
+        return REFUSED_FULL, f"no room in the outbox: {why}"
 
     # -- producers -------------------------------------------------------------------------------
 
