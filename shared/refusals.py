@@ -17,12 +17,25 @@ class Refusals:
 
     def __init__(self) -> None:
         self.by_cause: dict[str, int] = {}
+        self._reported: dict[str, int] = {}  # by producers that have ended
         self._logged_at_s: dict[str, float] = {}
 
     @property
     def total(self) -> int:
         """Events refused, for whatever cause."""
         return sum(self.by_cause.values())
+
+    @property
+    def unreported(self) -> dict[str, int]:
+        """The counts that no ended producer has reported."""
+        counts = {
+            cause: count - self._reported.get(cause, 0) for cause, count in self.by_cause.items()
+        }
+        return {cause: count for cause, count in counts.items() if count}
+
+    def end_report(self) -> None:
+        """A producer has ended, and reported all that is counted."""
+        self._reported = dict(self.by_cause)
 
     def count(self, cause: str, producer: Producer | None) -> None:
         """One more, told to the daemon in the producer's outbox, if it has one."""
@@ -36,7 +49,8 @@ class Refusals:
 
     def _tell(self, cause: str, producer: Producer | None) -> None:
         if producer is not None and producer.outbox is not None:
-            producer.outbox.writer.refused(cause, self.by_cause[cause])
+            count = self.by_cause[cause] - self._reported.get(cause, 0)
+            producer.outbox.writer.refused(cause, count)
 
     def log(self, cause: str, detail: object) -> None:
         """At most one line in ten seconds for a cause. Not from inside an emit: a logging handler

@@ -66,6 +66,8 @@ class Road(Door):
     def _start(self, generation: Generation) -> None:
         self._refusals = Refusals()
         self._closed = False
+        self._ending = False  # the process is at its end: reports come at once
+        self._report_due_s = 0.0
         self._producer: Producer | None = None
         self._formers = self._new_formers()
         self._known_types: set[str] = set()
@@ -88,6 +90,12 @@ class Road(Door):
             self._producer.close()
         for former in self._formers:
             former.producer.close()
+
+    def _begin_again(self) -> None:
+        closed, ending = self._closed, self._ending
+        self._let_go_of_parents()
+        self._start(self._generation)
+        self._closed, self._ending = closed, ending
 
     def _look_first(self) -> None:
         """After a call cut short: whether its outbox is retired is seen before another event, so
@@ -173,7 +181,13 @@ class Road(Door):
             return self._emit(event_type, user, props, ts_ns, ticket)
         if refused:
             self._refusals.log(refused, detail)
+            if self._closed or self._ending:
+                self._report_refusals()
         return 0
+
+    def _report_refusals(self) -> None:
+        """Of what no producer reports any more."""
+        raise NotImplementedError
 
     def _accept(
         self,
