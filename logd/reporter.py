@@ -27,6 +27,7 @@ from logd.log_limit import LimitedLog
 from logd.migrations import check_not_newer
 from logd.reports import REPORTS, Parameters
 from logd.request_server import Credentials, RequestServer
+from logd.signals import outlive_others
 from shared.client import Client
 from shared.query import (
     QUERY_VERSION,
@@ -209,6 +210,7 @@ def main(config: Config, listener_fd: int) -> None:
 
 
 def _run(listener_fd: str, config_file: str) -> None:
+    outlive_others()  # what the daemon is asked by a signal, it does for both
     journal.log_to_stderr("reports: ")
     try:
         main(configuration.load(config_file), int(listener_fd))
