@@ -246,12 +246,13 @@ class Client(Road):
 
     def _say_farewell(self, producer: Producer) -> None:
         """Ends its numbers in order, and reports what is refused."""
-        unreported = self._refusals.unreported
+        counted = dict(self._refusals.by_cause)  # a signal handler may add to it
+        unreported = self._refusals.unreported(counted)
         if producer.outbox is not None:
             producer.outbox.writer.farewell()
         elif not ((producer.sequence_sent or unreported) and producer.say_farewell(unreported)):
             return
-        self._refusals.end_report()
+        self._refusals.end_report(counted)
 
     def _end_process(self) -> None:
         """At the process's end: says farewell, and stays open, since exit handlers that were
@@ -291,7 +292,8 @@ class Client(Road):
         process's end at once, before that at a bounded rate.
         """
         producer, now_s = self._producer, self._monotonic_s()
-        if nested or not self._refusals.unreported or (producer and producer.outbox):
+        unreported = self._refusals.unreported(dict(self._refusals.by_cause))
+        if nested or not unreported or (producer and producer.outbox):
             return
         if now_s < self._report_due_s and not self._ending:
             return

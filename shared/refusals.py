@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
 from shared.producer import Producer
 
@@ -25,17 +26,14 @@ class Refusals:
         """Events refused, for whatever cause."""
         return sum(self.by_cause.values())
 
-    @property
-    def unreported(self) -> dict[str, int]:
-        """The counts that no ended producer has reported."""
-        counts = {
-            cause: count - self._reported.get(cause, 0) for cause, count in self.by_cause.items()
-        }
-        return {cause: count for cause, count in counts.items() if count}
+    def unreported(self, counted: Mapping[str, int]) -> dict[str, int]:
+        """What no ended producer has reported of the counts, which are those of one moment."""
+        left = {cause: count - self._reported.get(cause, 0) for cause, count in counted.items()}
+        return {cause: count for cause, count in left.items() if count}
 
-    def end_report(self) -> None:
-        """A producer has ended, and reported all that is counted."""
-        self._reported = dict(self.by_cause)
+    def end_report(self, counted: dict[str, int]) -> None:
+        """A producer has ended, and reported these counts."""
+        self._reported = counted
 
     def count(self, cause: str, producer: Producer | None) -> None:
         """One more, told to the daemon in the producer's outbox, if it has one."""
@@ -44,7 +42,7 @@ class Refusals:
 
     def tell_all(self, producer: Producer) -> None:
         """Tells a new producer's outbox all that was counted before it."""
-        for cause in self.by_cause:
+        for cause in tuple(self.by_cause):  # a signal handler may add to it
             self._tell(cause, producer)
 
     def _tell(self, cause: str, producer: Producer | None) -> None:

@@ -123,7 +123,7 @@ def test_a_refusal_of_a_closed_client_is_reported_while_its_process_lives(
     check(instance, last=0, refused=1)
     assert client._producer is None
     assert [client.emit("page_view") for _ in range(3)] == [False] * 3
-    assert client._refusals.unreported == {"closed": 3}
+    assert client._refusals.unreported(client._refusals.by_cause) == {"closed": 3}
     client._end_process()
     check(instance, last=0, refused=4)
 
