@@ -14,7 +14,15 @@ import click
 from logd import clock_check, instance, render, retention, trail_clock
 from logd.boundaries import still_to_come
 from logd.clock_check import Reading
-from logd.commands.options import Text, config_option, escaped_option, fail, person_id, say
+from logd.commands.options import (
+    Text,
+    config_option,
+    escaped_option,
+    fail,
+    person_id,
+    say,
+    spelling_note,
+)
 from logd.commands.teaching import Command
 from logd.config import Config
 from logd.errors import (
@@ -28,6 +36,7 @@ from logd.errors import (
     EXIT_USAGE,
     LogdError,
 )
+from logd.reading.person import other_spellings
 from logd.upkeep import asking, elsewhere, forgetting, jobs, pruning
 from logd.upkeep.backup import list_forgotten
 from logd.upkeep.elsewhere import Copy
@@ -163,6 +172,7 @@ def forget(
     try:
         expected = forgetting.preview(connection, person) if dry_run or not yes else {}
         copies = elsewhere.unexpired(connection, trail_clock.read())
+        others = other_spellings(connection, person)
     finally:
         connection.close()
     outcome, coming = expected, None
@@ -177,6 +187,7 @@ def forget(
         shown = {
             "dry_run": dry_run,
             **outcome,
+            "other_spellings": dict(others),
             "still_to_come": coming,
             "copies": [asdict(copy) for copy in copies],
             "not_reached": NOT_REACHED,
@@ -188,7 +199,8 @@ def forget(
         f" {outcome['redacted']:,} mentions in events of others,"
         f" {outcome['quarantine']:,} excerpts in quarantine"
     )
-    for line in (*_still_to_come(coming), *_not_reached(copies)):
+    spellings = [spelling_note(*other, "forget") for other in others]
+    for line in (*spellings, *_still_to_come(coming), *_not_reached(copies)):
         click.echo(line)
 
 

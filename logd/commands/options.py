@@ -163,6 +163,15 @@ def person_id(user: str, *, escaped: bool) -> str:
         raise click.BadParameter(str(error), param_hint="USER") from error
 
 
+def spelling_note(user: str, events: int, command: str) -> str:
+    """A line about an id that only looks the same, with what names it exactly."""
+    exactly = user.encode("unicode_escape").decode()
+    return (
+        f"another Unicode spelling of this id has {events:,} events; if it is the same person:"
+        f" logd {command} --escaped '{exactly}'"
+    )
+
+
 def _escaped_char(found: re.Match[str]) -> str:
     char = found["char"]
     if char is None:

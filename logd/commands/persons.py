@@ -16,6 +16,8 @@ from logd.commands.options import (
     format_option,
     person_id,
     put,
+    say,
+    spelling_note,
 )
 from logd.commands.teaching import Command
 from logd.config import Config
@@ -51,6 +53,8 @@ def person(config: Config, user: str, escaped: bool, form: str) -> None:
     pending = instance.status(config)["pending"]
     connection = instance.open_for_events(config)
     try:
+        for other, events in persons.other_spellings(connection, user):
+            say(spelling_note(other, events, "person"))
         with click.progressbar(
             length=newest_id(connection),
             label="looking",

@@ -170,3 +170,14 @@ def test_an_id_with_control_characters_is_shown_escaped_found_and_erased_by_that
 def test_a_reading_about_a_person_of_the_longest_id_is_found_as_a_mention() -> None:
     user = "u" * USER_BYTES_MAX
     assert mentions({"report": "timeline", "params": _short({"user": user})}, user)
+
+
+def test_an_id_in_another_unicode_spelling_is_named_and_left_alone(instance: Instance) -> None:
+    """It may be another account; the same text from another keyboard is more likely."""
+    composed, decomposed = "jos\u00e9@example.org", "jose\u0301@example.org"
+    fill(instance, [("login", composed, {}), ("login", decomposed, {}), ("login", "jose", {})])
+    shown = r"jose\u0301@example.org"
+    assert f"logd forget --escaped '{shown}'" in instance.cli("forget", "--yes", composed)
+    assert [event["user"] for event in instance.events("--type", "login")] == [decomposed, "jose"]
+    exactly = json.loads(instance.cli("forget", "--yes", "--json", "--escaped", shown))
+    assert (exactly["events"], exactly["other_spellings"]) == (1, {})

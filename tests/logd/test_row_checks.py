@@ -13,6 +13,7 @@ import pytest
 from logd import chain
 from logd.batch import Batch, Producer
 from logd.database import connect
+from logd.row_checks import type_name
 from logd.store import Store
 from logd.verify import verify
 from shared.wire import Event, producer_seed
@@ -144,3 +145,8 @@ def test_an_own_event_whose_properties_are_no_map_says_nothing_of_a_removal(
     digest = chain.Removal().hash(1, "pruned")
     connection.execute("INSERT INTO removal VALUES (1, 2, 'pruned', 0, ?)", (digest,))
     assert "removal 1: event 2 does not say so" in verify(connection).findings
+
+
+def test_a_type_is_stored_with_dots_and_hyphens_where_a_client_may_have_them() -> None:
+    assert [type_name(name) for name in ("login", "order.paid", "user-login")] == [None] * 3
+    assert type_name("order..paid") == "is 'order..paid', expected a type's name"
