@@ -35,11 +35,8 @@ def locate(path: str) -> str:
     """
     target = os.path.realpath(path)
     if not os.path.lexists(rendezvous_path(target)):
-        bound = _bound_to(path)
-        if os.path.lexists(rendezvous_path(path)):
-            target = path  # the daemon itself was given the link
-        elif bound is not None:
-            target = os.path.realpath(bound)
+        target = os.path.realpath(_bound_to(path) or target)
+    # As given also where the daemon itself was given the link, and the file lies beside that.
     return target if os.path.lexists(rendezvous_path(target)) else path
 
 
