@@ -285,7 +285,10 @@ class Client(Road):
             self._say_farewell(producer)
 
     def _report_refusals(self) -> None:
-        self._within(self._report)
+        try:
+            self._within(self._report)
+        except Exception as error:  # noqa: BLE001 - as in `_emit`; the next refusal tries again
+            self._warn("what a closed client refuses could not be reported: %r", error)
 
     def _report(self, nested: bool) -> None:
         """Reports refusals that no producer can any more, by one that does nothing else: at the

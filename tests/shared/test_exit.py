@@ -128,6 +128,22 @@ def test_a_refusal_of_a_closed_client_is_reported_while_its_process_lives(
     check(instance, last=0, refused=4)
 
 
+def test_a_report_that_fails_raises_nothing(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(instance.socket)
+    client.close()
+
+    def fail() -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as short:
+        short.setattr(client, "_make_producer", fail)
+        assert not client.emit("page_view")
+    client._end_process()
+    assert client._refusals.unreported(client._refusals.by_cause) == {}
+
+
 def test_a_thread_that_the_end_has_stopped_inside_keeps_no_destructor_waiting(
     instance: Instance,
 ) -> None:
