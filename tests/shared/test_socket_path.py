@@ -13,6 +13,7 @@ import pytest
 from shared.client import Client
 from shared.outbox_file import SUFFIX
 from shared.paths import SOCKET_PATH_BYTES_MAX
+from shared.producer import Producer
 from shared.rendezvous import read_rendezvous
 from shared.socket_path import absolute, locate, to_connect
 from tests.support import Instance
@@ -106,6 +107,33 @@ def test_a_socket_whose_real_path_is_too_long_is_connected_to_as_given() -> None
     given, long = "/run/link", "/" + "x" * SOCKET_PATH_BYTES_MAX
     assert to_connect(long, given) == given
     assert to_connect("/short", given) == "/short"
+
+
+def test_an_event_goes_through_a_link_to_a_socket_whose_path_is_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("x" * SOCKET_PATH_BYTES_MAX)
+    deep.mkdir()
+    (deep / "logd.sock.outboxes").touch()
+    link = tmp_path / "link"
+    link.symlink_to(deep / "logd.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        monkeypatch.chdir(deep)
+        sock.bind("logd.sock")
+        producer = Producer(str(link), None, 65536)
+        assert producer.send(b"event"), producer.send_error
+        assert sock.recv(10) == b"event"
+        producer.close()
+
+
+def test_a_client_made_with_a_relative_path_finds_its_outbox_from_anywhere(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(instance.directory)
+    with Client("logd.sock") as client:
+        monkeypatch.chdir("/")
+        assert client.emit("page_view")
+        assert client.stats()["outbox"]["reason"] is None
 
 
 def outboxes(instance: Instance) -> list[Path]:
