@@ -150,7 +150,7 @@ def _reload(
     try:
         read = configuration.load(config.path)
         query_gid(read)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         _log.error("SIGHUP: not reloaded, and nothing has changed: %s", error)
         return config
     reload = compare(config, read, Path(outboxes))

@@ -93,10 +93,8 @@ def check_user(user: object) -> str | None:
     """Returns the user as a client may log it: text without control characters, or None; a whole
     number becomes its decimal text. Raises Malformed.
     """
-    if user is None or (
-        # What is printable has no control characters; decided here for most.
-        type(user) is str and 0 < len(user) <= _USER_CHARS_SURE and user.isprintable()
-    ):
+    # What is printable has no control characters; decided here for most: this runs in a request.
+    if type(user) is str and 0 < len(user) <= _USER_CHARS_SURE and user.isprintable():
         return user
     text = check_stored_user(user)
     found = None if text is None else _CONTROL.search(text)
