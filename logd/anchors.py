@@ -61,6 +61,11 @@ class Pace:
         self._said: Head | None = None
         self._due_s = 0.0
 
+    def change(self, interval_s: float) -> None:
+        """Another interval, from now on."""
+        if interval_s != self._interval_s:
+            self._interval_s, self._due_s = interval_s, 0.0
+
     def next(self, head: Head, now_s: float, *, now: bool = False) -> Head | None:
         """The head, if it is to be said: with `now` whatever the time."""
         if self._interval_s == 0 or head == self._said or not (now or now_s >= self._due_s):

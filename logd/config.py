@@ -376,6 +376,8 @@ def _retention(value: object) -> dict[str, int]:
         except ValueError as error:
             misplaced = event_type in _CHECKS and not isinstance(period, str)
             hint = "; a setting of logd's stands above [retention]" if misplaced else ""
+            if isinstance(period, dict):  # what TOML makes of a dot
+                hint = f'; a type with dots is written in quotes: "{event_type}.paid" = "90d"'
             shown = f"retention of {_shown(event_type)} = {_shown(period)}"
             raise _InTable(event_type, f"{shown}: {error}{hint}") from error
     return periods

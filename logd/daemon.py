@@ -92,6 +92,11 @@ class Daemon(Delivery[OpenOutbox]):
         """Has `turn` come back after so long at the latest, whatever its look interval is."""
         self._wait_max_s = seconds
 
+    def use(self, config: Config) -> None:
+        """Takes over those settings of a changed configuration that are asked for at each use."""
+        self._config = config
+        self._anchors.change(config.anchor_interval_s)
+
     def start(self) -> None:
         """Finds every outbox, books what can never come, and takes the first turn."""
         self.begin(time.monotonic())

@@ -27,6 +27,7 @@ from logd.log_limit import LimitedLog
 from logd.migrations import check_not_newer
 from logd.reports import REPORTS, Parameters
 from logd.request_server import Credentials, RequestServer
+from logd.signals import outlive_others
 from shared.client import Client
 from shared.query import (
     QUERY_VERSION,
@@ -37,14 +38,14 @@ from shared.query import (
     frame_end,
     read_frame,
 )
-from shared.schema import Malformed, check_user
+from shared.schema import USER_BYTES_MAX, Malformed, check_user
 
 SEATS_MAX = 128
 # One user's reports: two at a time, while no other asks. Each may hold an answer of 8 MiB.
 RUNNING_MAX = 4
 # To the daemon, nice 10 is a tenth of its weight. The disk follows by itself (ioprio_set(2)).
 NICENESS = 10
-PARAMETER_CHARS_MAX = 200
+PARAMETER_CHARS_MAX = USER_BYTES_MAX  # a user is never cut: `logd person` finds the reading by it
 # A page of the site waits no longer than this either.
 REPORT_TIMEOUT_S = 2.0
 PROGRESS_STEPS = 10_000
@@ -209,6 +210,7 @@ def main(config: Config, listener_fd: int) -> None:
 
 
 def _run(listener_fd: str, config_file: str) -> None:
+    outlive_others()  # what the daemon is asked by a signal, it does for both
     journal.log_to_stderr("reports: ")
     try:
         main(configuration.load(config_file), int(listener_fd))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from logd.chain import SALT_BYTES
-from shared.schema import INT64_MAX, PAYLOAD_BYTES_MAX, USER_BYTES_MAX
+from shared.schema import INT64_MAX, PAYLOAD_BYTES_MAX, USER_BYTES_MAX, is_event_type
 
 HASH_BYTES = 32
 UID_MAX = 2**32 - 1
@@ -27,7 +27,6 @@ PROPS_BYTES_MAX = 16 * PAYLOAD_BYTES_MAX
 Check = Callable[[object], str | None]
 
 _KEY = re.compile(r"[0-9a-f]{16}\Z")
-_TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 
 def whole(low: int, high: int = INT64_MAX) -> Check:
@@ -88,6 +87,13 @@ def text_up_to(length: int) -> Check:
     return check
 
 
+def type_name(value: object) -> str | None:
+    """Nothing for the name of a type of event."""
+    if type(value) is not str:
+        return f"is {_kind(value)}, expected a type's name"
+    return None if is_event_type(value) else f"is {value[:80]!a}, expected a type's name"
+
+
 def nothing_or(other: Check) -> Check:
     """No value, or one that is in order."""
     return lambda value: None if value is None else other(value)
@@ -105,7 +111,6 @@ def problem(row: Sequence[object], checks: Mapping[str, Check]) -> str | None:
 _ID = whole(1)
 _UID = whole(0, UID_MAX)
 _PRODUCER_KEY = matching(_KEY, "16 hexadecimal digits")
-_TYPE_NAME = matching(_TYPE, "a type's name")
 _HASH = blob(HASH_BYTES)
 # A character takes at most four bytes: most users are decided without encoding them.
 _USER_CHARS_SURE = USER_BYTES_MAX // 4
@@ -117,7 +122,7 @@ EVENT: Mapping[str, Check] = {
     "the producer's id": _PRODUCER_KEY,
     "sequence": _ID,
     "ts_ns": whole(0),
-    "type": _TYPE_NAME,
+    "type": type_name,
     "user": nothing_or(text_up_to(USER_BYTES_MAX)),
     "props": blob_up_to(PROPS_BYTES_MAX),
 }
@@ -169,7 +174,7 @@ def event_problem(row: Sequence[object]) -> str | None:
 
 @lru_cache(maxsize=4096, typed=True)
 def _names_problem(uid: object, key: object, kind: object) -> str | None:
-    return _UID(uid) or _PRODUCER_KEY(key) or _TYPE_NAME(kind)
+    return _UID(uid) or _PRODUCER_KEY(key) or type_name(kind)
 
 
 def _kind(value: object) -> str:

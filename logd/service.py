@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import os
 import resource
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from types import FrameType
+from pathlib import Path
 
+from logd import config as configuration
 from logd import forgotten, keyfile, notify, status
 from logd.config import Config, query_gid
 from logd.daemon import Daemon
-from logd.errors import LogdError, SystemRefused
+from logd.errors import ConfigError, LogdError, SystemRefused
 from logd.event_types import TypeLimits
 from logd.instance import check_database
 from logd.lock import InstanceLock, instance_lock
 from logd.log_limit import LimitedLog
 from logd.outboxes import Outboxes
 from logd.receiver import Receiver, bind, inherited_sockets, pick, queue_length
+from logd.reload import compare
+from logd.signals import noted, outlive_others
 from logd.store import Store
 from logd.trail_clock import TrailClock
 from logd.upkeep import rekeying
@@ -44,6 +44,7 @@ _log = logging.getLogger("logd")
 
 def run(config: Config) -> None:
     """Serves the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
+    outlive_others()
     os.umask(0o077)  # the database and its log are nobody else's
     _, descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors_max < DESCRIPTORS_MIN:
@@ -98,7 +99,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         listener.listen(QUERY_BACKLOG)
     reporter = ReporterProcess(config, listener)
     clock = TrailClock(store)
-    with _signals() as signals:
+    with noted() as signals:
         worker = Worker(
             store,
             forgotten.file_beside(config.database),
@@ -125,6 +126,8 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             daemon.turn()
             reporter.keep_running()
             teller.turned()
+            if signals.take_reload():
+                config = _reload(config, daemon, reporter, outboxes.directory)
         deadline_s = time.monotonic() + config.stop_timeout_s
         notify.send("STOPPING=1\nSTATUS=storing what has arrived, then stopping", wait=True)
         notify.extend_timeout(config.stop_timeout_s + STOP_MARGIN_S)
@@ -138,6 +141,26 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     if daemon.stalled is not None:
         raise daemon.stalled  # stopped as asked, but what has arrived waits for the next start
     _log.info("stopped")
+
+
+def _reload(
+    config: Config, daemon: Daemon, reporter: ReporterProcess, outboxes: str | Path
+) -> Config:
+    """Reads logd.toml again, and returns the configuration that is in use from now on."""
+    try:
+        read = configuration.load(config.path)
+        query_gid(read)
+    except (ConfigError, OSError) as error:
+        _log.error("SIGHUP: not reloaded, and nothing has changed: %s", error)
+        return config
+    reload = compare(config, read, Path(outboxes))
+    daemon.use(reload.config)
+    if reload.reports:
+        reporter.restart(reload.config)
+    parts = list(reload.parts()) or ["nothing has changed"]
+    level = logging.WARNING if reload.restart else logging.INFO
+    _log.log(level, "SIGHUP: read %s again: %s", config.path, "; ".join(parts))
+    return reload.config
 
 
 class _Teller:
@@ -169,6 +192,7 @@ class ReporterProcess:
         self._listener = listener
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
+        self._kill_after_s: float | None = None  # it is ending, to be started again
         self._limited_log = LimitedLog(_log)
 
     def start(self) -> None:
@@ -191,12 +215,25 @@ class ReporterProcess:
 
     def keep_running(self) -> None:
         """Starts it again if it has died, or could not be started."""
-        if self._process is not None and self._process.poll() is None:
-            return
         now_s = time.monotonic()
+        if self._process is not None and self._process.poll() is None:
+            if self._kill_after_s is not None and now_s >= self._kill_after_s:
+                self._process.kill()
+            return
+        if self._kill_after_s is not None:
+            self._kill_after_s = None
+            self.start()
+            return
         if now_s - self._started_s >= REPORTER_RESTART_INTERVAL_S:
             self._limited_log.warning(now_s, "the report process has ended: starting it again")
             self.start()
+
+    def restart(self, config: Config) -> None:
+        """Has it end, and `keep_running` start it with these settings; waits for neither."""
+        self._config = config
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        self._kill_after_s = time.monotonic() + REPORTER_STOP_TIMEOUT_S
 
     def stop(self) -> None:
         """Closes the lifeline; what does not end by itself is killed."""
@@ -209,32 +246,3 @@ class ReporterProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-class _Signals:
-    """Handlers that only note the signal; a pipe wakes the loop, which acts."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.received: str | None = None
-
-    def note(self, number: int, _frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Signals]:
-    read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signals = _Signals(read_fd)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-    for number in before:
-        signal.signal(number, signals.note)
-    try:
-        yield signals
-    finally:
-        signal.set_wakeup_fd(-1)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(read_fd)
-        os.close(write_fd)

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import math
 import os
+import sys
 import time
 import weakref
 from collections.abc import Mapping
@@ -19,8 +20,10 @@ from functools import partial
 from typing import Any
 
 from shared.durable import Outcome, Ticket
+from shared.forks import Forked
 from shared.formers import REMOVED_WAIT_S, FormerProducers
 from shared.producer import Producer
+from shared.refusals import LOG_INTERVAL_S
 from shared.road import OUTBOX_BYTES, Road
 from shared.waiting import Waits
 
@@ -174,6 +177,7 @@ class Client(Road):
 
         Times in seconds, sizes in bytes. `room_s` is how long the outbox takes events at the rate
         seen since the last call, if nothing were confirmed any more; None without events.
+        `send_error` is why the kernel did not take the last datagram; None where it did.
         """
         return self._within(self._stats)
 
@@ -209,6 +213,7 @@ class Client(Road):
             "durable_unknown": self._unknown,
             "unsettled": len(self._unsettled.tickets),
             "outbox": outbox,
+            "send_error": producer.send_error if producer else None,
         }
 
     # -- the end ---------------------------------------------------------------------------------
@@ -236,11 +241,75 @@ class Client(Road):
         if producer is not None:
             formers.add(producer, now_s)
             self._producer = None
-            if producer.outbox is not None:
-                producer.outbox.writer.farewell()
-            elif producer.sequence_sent or self._refusals.total:
-                producer.say_farewell(self._refusals.by_cause)
+            self._say_farewell(producer)
         formers.close_all(now_s)
+
+    def _say_farewell(self, producer: Producer) -> None:
+        """Ends its numbers in order, and reports what is refused."""
+        counted = dict(self._refusals.by_cause)  # a signal handler may add to it
+        unreported = self._refusals.unreported(counted)
+        if producer.outbox is not None:
+            producer.outbox.writer.farewell()
+        elif not ((producer.sequence_sent or unreported) and producer.say_farewell(unreported)):
+            return
+        self._refusals.end_report(counted)
+
+    def _end_process(self) -> None:
+        """At the process's end: says farewell, and stays open, since exit handlers that were
+        registered before, destructors and threads may still emit.
+        """
+        self._within(self._end_in_order)
+
+    def _end_in_order(self, nested: bool) -> None:
+        if nested:
+            self._put_off(self._end_process)
+            return
+        self._ending = True
+        if self._closed:
+            self._put_off(self._report_refusals)
+            return
+        try:
+            self._settle()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the farewell comes
+            self._warn("not all could be settled at the end: %r", error)
+        producer = self._producer
+        if producer is None:
+            return
+        if producer.outbox is not None:
+            # Its word stays true until this process's lock is gone: see "Ending" in PROTOCOL.md.
+            producer.outbox.writer.farewell()
+        else:
+            # A farewell ends the numbers: what follows is another producer's.
+            self._formers.add(producer, time.monotonic())
+            self._producer = None
+            self._say_farewell(producer)
+
+    def _report_refusals(self) -> None:
+        try:
+            self._within(self._report)
+        except Exception as error:  # noqa: BLE001 - as in `_emit`; the next refusal tries again
+            self._warn("what a closed client refuses could not be reported: %r", error)
+
+    def _report(self, nested: bool) -> None:
+        """Reports refusals that no producer can any more, by one that does nothing else: at the
+        process's end at once, before that at a bounded rate.
+        """
+        producer, now_s = self._producer, self._monotonic_s()
+        unreported = self._refusals.unreported(dict(self._refusals.by_cause))
+        if nested or not unreported or (producer and producer.outbox):
+            return
+        if now_s < self._report_due_s and not self._ending:
+            return
+        self._report_due_s = now_s + LOG_INTERVAL_S
+        if producer is None:
+            producer = self._make_producer()
+            if not producer.mark[0]:
+                raise Forked
+            self._refusals.tell_all(producer)
+        self._formers.add(producer, now_s)
+        self._producer = None
+        self._say_farewell(producer)
+        self._formers.look(now_s)
 
     def _last_words(self) -> None:
         """What is known by now, and what the threads that wait will be told."""
@@ -266,7 +335,11 @@ class Client(Road):
             getattr(self, "_formers", None), "any", False
         ):
             with contextlib.suppress(Exception):
-                self.close()
+                # At the end all finalizers run before anything is gone: another may still emit.
+                if self._ending or sys.is_finalizing():
+                    self._end_process()
+                else:
+                    self.close()
 
 
 def _reset_clients_in_child() -> None:
@@ -276,10 +349,10 @@ def _reset_clients_in_child() -> None:
 
 
 @atexit.register
-def _close_clients() -> None:
-    # An atexit handler registered in a parent runs in its forked children too: close() checks.
+def _end_clients() -> None:
+    # An atexit handler registered in a parent runs in its forked children too: that is checked.
     for client in list(_clients):
-        client.close()
+        client._end_process()
 
 
 os.register_at_fork(after_in_child=_reset_clients_in_child)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -83,6 +84,10 @@ class Door:
                 generation.busy = busy
         return True
 
+    def _begin_again(self) -> None:
+        """In place of a client in whose middle a thread has stopped for good."""
+        raise NotImplementedError
+
     def _must_wait(self) -> bool:
         """Waits while another thread is inside; False if that is this very thread, or the parent's.
 
@@ -92,6 +97,10 @@ class Door:
         impatient_s = time.monotonic() + PATIENCE_S
         while self._inside:
             if not self._mark[0] or is_owned(self._guard):
+                return False
+            if sys.is_finalizing():
+                # No other thread runs any more: whoever is inside stopped there for good.
+                self._begin_again()
                 return False
             if time.monotonic() < impatient_s:
                 time.sleep(PAUSE_S)

@@ -53,7 +53,7 @@ CONFIRMED_OFFSET = WORD_CONFIRMED_SEQUENCE * 8
 
 # At least the largest record of a `durable_unknown`, with the longest type and user: what is kept
 # free behind each durable event whose outcome is not known yet.
-NOTE_BYTES_MAX = 320
+NOTE_BYTES_MAX = 448
 
 # A promise to look at an outbox is never for longer than this. What says more is of another clock
 # (a time namespace) or of a forger, and not believed.

@@ -16,6 +16,7 @@ if sys.version_info < (3, 13):
         ctypes = None  # type: ignore[assignment]
 
 from shared import liveness
+from shared.causes import why_no_outbox
 from shared.descriptors import Identity
 from shared.forks import Forked, Mark
 from shared.outbox import RING_BYTES_MAX, RING_BYTES_MIN, OutboxWriter, outbox_bytes
@@ -86,7 +87,7 @@ class OutboxFile:
             raise
         except OSError as error:
             self._discard(directory_fd)
-            raise NoOutbox(f"an outbox of {ring_bytes} bytes: {error.strerror or error}") from error
+            raise NoOutbox(f"an outbox of {ring_bytes} bytes: {why_no_outbox(error)}") from error
         except BaseException:
             self._discard(directory_fd)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -11,9 +12,11 @@ from collections.abc import Mapping
 import msgpack
 
 from shared import forks
+from shared.causes import why_not_sent
 from shared.descriptors import Identity
 from shared.outbox_file import OutboxFile
 from shared.rendezvous import NoOutbox, maps_ids_to_themselves
+from shared.socket_path import locate, to_connect
 from shared.wire import KIND_AWAITED, datagram_head, encode_farewell, producer_seed
 
 RECONNECT_INTERVAL_S = 0.1
@@ -29,13 +32,17 @@ class Producer:
     outbox. Raises Forked in a child that is forked in the middle of this.
     """
 
+    send_errno = 0  # the last send's error number, 0 where the kernel took the datagram
+
     def __init__(self, socket_path: str, directory: str | None, outbox_bytes: int) -> None:
         self.mark = forks.current().mark
         self.no_outbox_reason: str | None = None
         self.outbox: OutboxFile | None = None
         self.socket: socket.socket | None = None
         self._socket_identity: Identity | None = None
-        self._socket_path = socket_path
+        self._given_path = socket_path
+        # Kept: socket and outbox are one daemon's, wherever a link leads to later.
+        self._socket_path = locate(socket_path)
         self._connect_after_s = 0.0
         self.compare_due_s = 0.0  # see `Road._is_intact`
         self.heal_after_s = time.monotonic() + HEAL_INTERVAL_S
@@ -45,7 +52,7 @@ class Producer:
             self._draw_id()
             try:
                 self.outbox = OutboxFile(
-                    socket_path, directory, self.id, outbox_bytes, time.time_ns(), self.mark
+                    self._socket_path, directory, self.id, outbox_bytes, time.time_ns(), self.mark
                 )
                 self.no_outbox_reason = None
             except NoOutbox as reason:
@@ -96,7 +103,16 @@ class Producer:
 
         A false answer ends its numbers: the client continues with another producer.
         """
-        return os.getuid() == self._uid_here and (self.outbox is None or self.outbox.intact())
+        return (
+            os.getuid() == self._uid_here
+            and (self.outbox is None or self.outbox.intact())
+            and (self._given_path == self._socket_path or not self._leads_elsewhere())
+        )
+
+    def _leads_elsewhere(self) -> bool:
+        """Whether the path that was given leads to another daemon's socket by now."""
+        located = locate(self._given_path)
+        return located not in (self._socket_path, self._given_path)
 
     def send(self, datagram: bytes) -> bool:
         """One send that never waits. False when the kernel did not take it."""
@@ -107,12 +123,21 @@ class Producer:
                 return False  # in a child: the numbers are the parent's
             sock.send(datagram, socket.MSG_DONTWAIT)
         except BlockingIOError:
+            self.send_errno = errno.EAGAIN
             return False  # the daemon's queue is full; it will read the outbox
-        except OSError:
+        except OSError as error:
+            # Without a number it is not the kernel's answer: too early for another try.
+            self.send_errno = error.errno or self.send_errno
             # Refused once, a connected socket stays so for ever, even after a new bind.
             self._disconnect()
             return False
+        self.send_errno = 0
         return True
+
+    @property
+    def send_error(self) -> str | None:
+        """Why the kernel did not take the last datagram; None where it did."""
+        return why_not_sent(self.send_errno, self._given_path) if self.send_errno else None
 
     def _checked_socket(self) -> socket.socket | None:
         """The socket, unless its descriptor's number names something else by now."""
@@ -149,7 +174,7 @@ class Producer:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
-            sock.connect(self._socket_path)
+            sock.connect(to_connect(self._socket_path, self._given_path))
             self._socket_identity = Identity.of(sock.fileno())
         except OSError:
             sock.close()

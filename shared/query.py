@@ -17,6 +17,7 @@ from typing import Any
 
 import msgpack
 
+from shared.causes import why_no_answer
 from shared.paths import check_socket_path
 from shared.schema import check_user
 from shared.wire import check_whole
@@ -154,10 +155,7 @@ class QueryClient:
         try:
             response = self._exchange(encode_frame(request))
         except (OSError, FrameError) as error:
-            raise Unavailable(
-                f"logd did not answer at {self.socket_path}: {error}. "
-                "Is it running? `logd status` tells."
-            ) from error
+            raise Unavailable(why_no_answer(error, self.socket_path)) from error
         if response is None:
             raise Unavailable(f"logd closed the connection at {self.socket_path} without an answer")
         if response.get("ok") is not True:

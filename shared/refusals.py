@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
 from shared.producer import Producer
 
@@ -17,12 +18,22 @@ class Refusals:
 
     def __init__(self) -> None:
         self.by_cause: dict[str, int] = {}
+        self._reported: dict[str, int] = {}  # by producers that have ended
         self._logged_at_s: dict[str, float] = {}
 
     @property
     def total(self) -> int:
         """Events refused, for whatever cause."""
         return sum(self.by_cause.values())
+
+    def unreported(self, counted: Mapping[str, int]) -> dict[str, int]:
+        """What no ended producer has reported of the counts, which are those of one moment."""
+        left = {cause: count - self._reported.get(cause, 0) for cause, count in counted.items()}
+        return {cause: count for cause, count in left.items() if count}
+
+    def end_report(self, counted: dict[str, int]) -> None:
+        """A producer has ended, and reported these counts."""
+        self._reported = counted
 
     def count(self, cause: str, producer: Producer | None) -> None:
         """One more, told to the daemon in the producer's outbox, if it has one."""
@@ -31,12 +42,13 @@ class Refusals:
 
     def tell_all(self, producer: Producer) -> None:
         """Tells a new producer's outbox all that was counted before it."""
-        for cause in self.by_cause:
+        for cause in tuple(self.by_cause):  # a signal handler may add to it
             self._tell(cause, producer)
 
     def _tell(self, cause: str, producer: Producer | None) -> None:
         if producer is not None and producer.outbox is not None:
-            producer.outbox.writer.refused(cause, self.by_cause[cause])
+            count = self.by_cause[cause] - self._reported.get(cause, 0)
+            producer.outbox.writer.refused(cause, count)
 
     def log(self, cause: str, detail: object) -> None:
         """At most one line in ten seconds for a cause. Not from inside an emit: a logging handler

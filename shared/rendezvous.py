@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from shared.causes import why_no_outbox
+
 RENDEZVOUS_SUFFIX = ".outboxes"
 TOKEN_NAME = "token"  # noqa: S105 - a file's name
 RENDEZVOUS_BYTES_MAX = 4096
@@ -135,7 +137,12 @@ def read_rendezvous(socket_path: str) -> Rendezvous:
     try:
         text = _read_small(path)
     except OSError as error:
-        raise NoOutbox(f"{path}: {error.strerror}. Has `logd init` made this instance?") from error
+        if error.errno == errno.ENOENT:
+            raise NoOutbox(
+                f"{path}: no such file: `logd init` and each start of logd make it; or the socket "
+                "alone is mounted here, without its directory"
+            ) from error
+        raise NoOutbox(f"{path}: {why_no_outbox(error)}") from error
     fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     directory, token = fields.get("directory", ""), fields.get("token", "")
     if not directory.startswith("/") or not _TOKEN.match(token):
@@ -178,7 +185,7 @@ def open_directory(socket_path: str, directory: str | None = None) -> OpenDirect
     try:
         return _open_directory(socket_path, directory)
     except OSError as error:
-        raise NoOutbox(f"{error.filename or socket_path}: {error.strerror}") from error
+        raise NoOutbox(f"{error.filename or socket_path}: {why_no_outbox(error)}") from error
 
 
 def _open_directory(socket_path: str, directory: str | None) -> OpenDirectory:
@@ -210,7 +217,7 @@ def _open_directory(socket_path: str, directory: str | None) -> OpenDirectory:
             raise NoOutbox(f"{path} is another daemon's: its token differs")
     except OSError as error:
         os.close(fd)
-        raise NoOutbox(f"{path}/{TOKEN_NAME}: {error.strerror}") from error
+        raise NoOutbox(f"{path}/{TOKEN_NAME}: {why_no_outbox(error)}") from error
     except BaseException:  # a signal handler's included
         os.close(fd)
         raise

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakSet
 
+from shared.causes import why_full
 from shared.door import Door
 from shared.durable import UNKNOWN_TYPE, Ticket, Unsettled
 from shared.forks import Forked, Generation
@@ -31,6 +32,7 @@ from shared.paths import check_socket_path
 from shared.producer import Producer
 from shared.refusals import Refusals
 from shared.schema import Malformed, check_event_type, check_props, check_ts_ns, check_user
+from shared.socket_path import absolute
 from shared.waiting import Waits
 from shared.wire import encode_record, pack_payload
 
@@ -55,7 +57,7 @@ class Road(Door):
         strict: bool,
     ) -> None:
         check_socket_path(socket_path)
-        self._socket_path = os.fspath(socket_path)
+        self._socket_path = absolute(os.fspath(socket_path))
         self._outbox_bytes = outbox_bytes
         self._outbox_directory = outbox_directory
         self._strict = strict
@@ -64,6 +66,8 @@ class Road(Door):
     def _start(self, generation: Generation) -> None:
         self._refusals = Refusals()
         self._closed = False
+        self._ending = False  # the process is at its end: reports come at once
+        self._report_due_s = 0.0
         self._producer: Producer | None = None
         self._formers = self._new_formers()
         self._known_types: set[str] = set()
@@ -86,6 +90,12 @@ class Road(Door):
             self._producer.close()
         for former in self._formers:
             former.producer.close()
+
+    def _begin_again(self) -> None:
+        closed, ending = self._closed, self._ending
+        self._let_go_of_parents()
+        self._start(self._generation)
+        self._closed, self._ending = closed, ending
 
     def _look_first(self) -> None:
         """After a call cut short: whether its outbox is retired is seen before another event, so
@@ -171,7 +181,13 @@ class Road(Door):
             return self._emit(event_type, user, props, ts_ns, ticket)
         if refused:
             self._refusals.log(refused, detail)
+            if self._closed or self._ending:
+                self._report_refusals()
         return 0
+
+    def _report_refusals(self) -> None:
+        """Of what no producer reports any more."""
+        raise NotImplementedError
 
     def _accept(
         self,
@@ -296,8 +312,10 @@ class Road(Door):
         if producer is None:
             return REFUSED_CLOSED, "the client is closed"
         if producer.outbox is None:
-            return REFUSED_UNDELIVERED, "logd is away or its queue full, and there is no outbox"
-        return REFUSED_FULL, "logd is away or behind, and the outbox has no room"
+            why = producer.send_error or "this process was forked meanwhile"
+            return REFUSED_UNDELIVERED, f"{why}; there is no outbox: {producer.no_outbox_reason}"
+        why = why_full(producer.send_errno, self._socket_path)
+        return REFUSED_FULL, f"no room in the outbox: {why}"
 
     # -- producers -------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 EVENT_TYPE_CHARS_MAX = 64
-USER_BYTES_MAX = 128
+USER_BYTES_MAX = 255  # an OpenID `sub` has up to 255 ASCII characters, a mail address 254
 PROPS_DEPTH_MAX = 16
 PAYLOAD_BYTES_MAX = 32 * 1024
 KEY_CHARS_SHOWN = 40
@@ -32,7 +32,10 @@ OWN_TYPES = frozenset(
     }
 )
 
-_EVENT_TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+# One or more words of lower-case letters, digits and underscores, joined by single dots or hyphens.
+_EVENT_TYPE = re.compile(r"(?!.{65})[a-z][a-z0-9_]*(?:[.-][a-z0-9_]+)*\Z")
+# Unicode's category Cc: NUL, which no command line can pass; line ends; what commands a terminal.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # A character takes at most four bytes: most users are decided without encoding them.
 _USER_CHARS_SURE = USER_BYTES_MAX // 4
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -61,16 +64,18 @@ SUBJECTS: Mapping[str, Subject] = {
 
 
 def check_event_type(event_type: object) -> str:
-    """Returns the type. Raises Malformed unless it is 1-64 characters of snake case, and for one
-    of OWN_TYPES.
+    """Returns the type. Raises Malformed unless it is 1-64 characters of lower-case words joined by
+    dots or hyphens (`quiz_submitted`, `order.paid`), and for one of OWN_TYPES.
     """
     if type(event_type) is str and event_type in _known_types:
         return event_type
-    if not isinstance(event_type, str) or not _EVENT_TYPE.match(event_type):
+    if not is_event_type(event_type):
         raise Malformed(
-            f"event type {_shown(event_type)}: expected 1 to {EVENT_TYPE_CHARS_MAX} characters of "
-            "lower-case letters, digits and underscores, a letter first"
+            f"event type {_shown(event_type)}: expected 1 to {EVENT_TYPE_CHARS_MAX} characters: "
+            "lower-case letters, digits, underscores, a letter first; single dots or hyphens "
+            "between them"
         )
+    assert isinstance(event_type, str)
     if event_type in OWN_TYPES:
         raise Malformed(f"event type {event_type}: only logd itself says that")
     if len(_known_types) >= _KNOWN_TYPES_MAX:
@@ -79,8 +84,32 @@ def check_event_type(event_type: object) -> str:
     return event_type
 
 
+def is_event_type(value: object) -> bool:
+    """Whether the value has the form of a type; logd's own types have it too."""
+    return isinstance(value, str) and _EVENT_TYPE.match(value) is not None
+
+
 def check_user(user: object) -> str | None:
-    """Returns the user as stored: text or None; a whole number becomes its decimal text."""
+    """Returns the user as a client may log it: text without control characters, or None; a whole
+    number becomes its decimal text. Raises Malformed.
+    """
+    # What is printable has no control characters; decided here for most: this runs in a request.
+    if type(user) is str and 0 < len(user) <= _USER_CHARS_SURE and user.isprintable():
+        return user
+    text = check_stored_user(user)
+    found = None if text is None else _CONTROL.search(text)
+    if found is not None:
+        raise Malformed(
+            f"user {_shown(text)}: the control character U+{ord(found[0]):04X}; log an id without "
+            "control characters (a number of your own, or a hash of this one)"
+        )
+    return text
+
+
+def check_stored_user(user: object) -> str | None:
+    """The same for what the daemon stores: also with control characters, which clients accepted
+    until they were refused there. Raises Malformed.
+    """
     if user is None or (type(user) is str and 0 < len(user) <= _USER_CHARS_SURE):
         return user
     # By the type itself, and without its own methods: an object may claim any `__class__`, and the

@@ -27,8 +27,8 @@ from shared.schema import (
     Malformed,
     check_event_type,
     check_props,
+    check_stored_user,
     check_ts_ns,
-    check_user,
 )
 
 WIRE_VERSION = 1
@@ -132,7 +132,9 @@ def unpack_payload(payload: bytes) -> Event:
         raise Malformed("user: expected text or nil")
     check_props(unpack_props(props))
     # The daemon makes one for each event; the constructor itself takes three times as long.
-    return Event._make((check_event_type(event_type), check_ts_ns(ts_ns), check_user(user), props))
+    return Event._make(
+        (check_event_type(event_type), check_ts_ns(ts_ns), check_stored_user(user), props)
+    )
 
 
 def unpack_props(props: bytes) -> Any:

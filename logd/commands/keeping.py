@@ -14,7 +14,15 @@ import click
 from logd import clock_check, instance, render, retention, trail_clock
 from logd.boundaries import still_to_come
 from logd.clock_check import Reading
-from logd.commands.options import config_option, fail, say
+from logd.commands.options import (
+    Text,
+    config_option,
+    escaped_option,
+    fail,
+    person_id,
+    say,
+    spelling_note,
+)
 from logd.commands.teaching import Command
 from logd.config import Config
 from logd.errors import (
@@ -28,11 +36,11 @@ from logd.errors import (
     EXIT_USAGE,
     LogdError,
 )
+from logd.reading.person import other_spellings
 from logd.upkeep import asking, elsewhere, forgetting, jobs, pruning
 from logd.upkeep.backup import list_forgotten
 from logd.upkeep.elsewhere import Copy
 from logd.upkeep.jobs import Job
-from shared.schema import Malformed, check_user
 
 _PROGRESS_STEPS = 1000
 
@@ -131,11 +139,14 @@ def _count(config: Config, before: dict[str, int], now: Reading) -> dict[str, in
     exits=[EXIT_OK, EXIT_USAGE, *_EXITS[1:]],
 )
 @config_option
-@click.argument("user")
+@click.argument("user", type=Text())
+@escaped_option
 @click.option("--dry-run", is_flag=True, help="Say what would be erased, and erase nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask whether it is meant.")
 @json_option
-def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+def forget(
+    config: Config, user: str, escaped: bool, dry_run: bool, yes: bool, as_json: bool
+) -> None:
     """Erase a person: every event of USER, and every mention of USER in others' events.
 
     Goes: events with their roll-ups, the name where others' events have it under the keys user,
@@ -156,14 +167,12 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
 
     What it cannot reach it names at its end: backups and exports with their expiry, and more.
     """
-    try:
-        person = check_user(user) or ""
-    except Malformed as error:
-        raise click.BadParameter(str(error), param_hint="USER") from error
+    person = person_id(user, escaped=escaped)
     connection = instance.open_for_events(config)
     try:
         expected = forgetting.preview(connection, person) if dry_run or not yes else {}
         copies = elsewhere.unexpired(connection, trail_clock.read())
+        others = other_spellings(connection, person)
     finally:
         connection.close()
     outcome, coming = expected, None
@@ -178,6 +187,7 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
         shown = {
             "dry_run": dry_run,
             **outcome,
+            "other_spellings": dict(others),
             "still_to_come": coming,
             "copies": [asdict(copy) for copy in copies],
             "not_reached": NOT_REACHED,
@@ -189,7 +199,8 @@ def forget(config: Config, user: str, dry_run: bool, yes: bool, as_json: bool) -
         f" {outcome['redacted']:,} mentions in events of others,"
         f" {outcome['quarantine']:,} excerpts in quarantine"
     )
-    for line in (*_still_to_come(coming), *_not_reached(copies)):
+    spellings = [spelling_note(*other, "forget") for other in others]
+    for line in (*spellings, *_still_to_come(coming), *_not_reached(copies)):
         click.echo(line)
 
 

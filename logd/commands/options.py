@@ -24,6 +24,7 @@ from logd.errors import (
     EXIT_OK,
     EXIT_TEMPORARY,
 )
+from shared.schema import check_stored_user
 
 DEFAULT_CONFIG = "/etc/logd/logd.toml"
 
@@ -138,6 +139,46 @@ class Text(click.ParamType[str]):
         except UnicodeEncodeError:
             self.fail(f"{value!a}: is not valid text (UTF-8).", param, context)
         return str(value)
+
+
+_ESCAPE = re.compile(
+    r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|(?P<char>.?))", re.DOTALL
+)
+_CHARS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "\\": "\\", "/": "/", '"': '"'}
+
+escaped_option = click.option(
+    "--escaped",
+    is_flag=True,
+    help="USER has the escapes that tables and JSON show (a\\x00b, a\\u0000b), and \\\\ for a"
+    " backslash: for an id with control characters.",
+)
+
+
+def person_id(user: str, *, escaped: bool) -> str:
+    """The user that an argument names. Raises BadParameter."""
+    try:
+        text = _ESCAPE.sub(_escaped_char, user) if escaped else user
+        return check_stored_user(text) or ""
+    except ValueError as error:  # Malformed too
+        raise click.BadParameter(str(error), param_hint="USER") from error
+
+
+def spelling_note(user: str, events: int, command: str) -> str:
+    """A line about an id that only looks the same, with what names it exactly."""
+    exactly = user.encode("unicode_escape").decode()
+    return (
+        f"another Unicode spelling of this id has {events:,} events; if it is the same person:"
+        f" logd {command} --escaped '{exactly}'"
+    )
+
+
+def _escaped_char(found: re.Match[str]) -> str:
+    char = found["char"]
+    if char is None:
+        return chr(int(found[0][2:], 16))
+    if char not in _CHARS:
+        raise ValueError(f"{found[0]!r} is no escape; a backslash is written twice")
+    return _CHARS[char]
 
 
 def put(line: str) -> None:

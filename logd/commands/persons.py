@@ -8,7 +8,17 @@ import time
 import click
 
 from logd import instance, render
-from logd.commands.options import EXITS_OF_READING, Text, config_option, format_option, put
+from logd.commands.options import (
+    EXITS_OF_READING,
+    Text,
+    config_option,
+    escaped_option,
+    format_option,
+    person_id,
+    put,
+    say,
+    spelling_note,
+)
 from logd.commands.teaching import Command
 from logd.config import Config
 from logd.reading import person as persons
@@ -25,8 +35,9 @@ from logd.reading.selection import newest_id
 )
 @config_option
 @click.argument("user", type=Text())
+@escaped_option
 @format_option
-def person(config: Config, user: str, form: str) -> None:
+def person(config: Config, user: str, escaped: bool, form: str) -> None:
     """Print everything that the trail holds about one person.
 
     For an access request. USER is the id under which the site logs: events carry no names. Printed
@@ -38,9 +49,12 @@ def person(config: Config, user: str, form: str) -> None:
     What is in quarantine cannot be attributed to anybody. Every event is looked at, a few seconds
     for a million. Reading this way is not itself an event: who has the key may read.
     """
+    user = person_id(user, escaped=escaped)
     pending = instance.status(config)["pending"]
     connection = instance.open_for_events(config)
     try:
+        for other, events in persons.other_spellings(connection, user):
+            say(spelling_note(other, events, "person"))
         with click.progressbar(
             length=newest_id(connection),
             label="looking",

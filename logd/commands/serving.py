@@ -91,6 +91,9 @@ def run(config: Config) -> None:
 
     Events that come while it is away wait in the outboxes of those who send them. SIGTERM stores
     and confirms what has arrived, within stop_timeout_s; a kill loses nothing that was accepted.
+
+    SIGHUP reads the configuration again: a line on stderr says which of its changes are in use now
+    and which need a restart, or what is wrong with it, and then nothing changes.
     """
     journal.log_to_stderr()
     service.run(config)

@@ -8,6 +8,7 @@ notes on what is elsewhere or cannot be attributed. It can be handed over: whoev
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -53,6 +54,21 @@ def about(
         "kind": "end",
         **{name: counts[name] for name in ("event", "mention", "day", "subject", "copy")},
     }
+
+
+def other_spellings(connection: Connection, user: str) -> list[tuple[str, int]]:
+    """Users whose ids are the same text in another Unicode normalisation (NFC, NFD), as typed on
+    another system, and how many events each has. They may be other accounts: they are only named.
+    """
+    forms = {unicodedata.normalize(form, user) for form in ("NFC", "NFD")} - {user}
+    found = []
+    for form in sorted(forms):
+        (events,) = connection.execute(
+            "SELECT coalesce(sum(events), 0) FROM rollup_day WHERE user = ?", (form,)
+        ).fetchone()
+        if events:
+            found.append((form, events))
+    return found
 
 
 def _items(connection: Connection, user: str, top: int, pending: int, tell: Tell) -> Iterator[Row]:

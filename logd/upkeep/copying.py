@@ -50,7 +50,7 @@ class NotWhole(LogdError):
 
 
 class Stop:
-    """SIGINT or SIGTERM, noted: the work looks at it between two steps, and cleans up."""
+    """SIGINT, SIGTERM or SIGHUP, noted: the work looks at it between two steps, and cleans up."""
 
     def __init__(self) -> None:
         self.asked: str | None = None
@@ -69,9 +69,11 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     """Notes signals instead of dying of them; in the main thread."""
     stop = Stop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, stop.note)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup: it goes on when its terminal closes
+            signal.signal(number, stop.note)
     try:
         yield stop
     finally:

@@ -70,6 +70,11 @@ def test_every_setting_of_the_template_is_known_also_those_commented_out() -> No
         ('\nretention = { login = "0d" }', "line 2: retention of 'login' = '0d'"),
         ('retention.login = "999y"', "expected at most 200 years"),
         ('retention.Login = "9d"', "lower-case letters"),
+        (
+            '[retention]\norder.paid = "9d"',
+            "line 2: retention of 'order' = {'paid': '9d'}: expected a length of time in quotes, "
+            'such as "90d"; a type with dots is written in quotes: "order.paid" = "90d"',
+        ),
         ('retention.person_erased = "9d"', "is kept for ever"),
         ("[retention]\nmany_users = true", "a setting of logd's stands above [retention]"),
     ],

@@ -301,7 +301,7 @@ def test_a_command_can_have_an_event_of_logds_own_written(served: Instance) -> N
 def test_forget_asks_or_is_told_yes(served: Instance) -> None:
     fill(served, 100)
     assert "say --yes" in served.cli("forget", NAME, code=2)
-    assert "USER" in served.cli("forget", "x" * 200, "--yes", code=2)
+    assert "USER" in served.cli("forget", "x" * 256, "--yes", code=2)
     assert served.status()["erased"] == 0
     served.start()
 

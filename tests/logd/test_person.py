@@ -12,8 +12,11 @@ from logd import keyfile
 from logd.batch import Batch
 from logd.blocks import BLOCK_EVENTS
 from logd.database import connect
+from logd.mentions import mentions
+from logd.reporter import _short
 from logd.rollups import DAY_NS
 from logd.store import Store
+from shared.schema import USER_BYTES_MAX
 from shared.wire import Event
 from tests.support import Instance
 
@@ -141,3 +144,40 @@ def test_mentions_are_found_in_every_block_of_events(instance: Instance) -> None
 def test_a_name_that_is_no_text_is_refused(stored: Instance) -> None:
     assert "not valid text" in stored.cli("query", "--user", "\udcff", code=2)
     assert "not valid text" in stored.cli("person", "\udcff", code=2)
+
+
+def test_an_id_with_control_characters_is_shown_escaped_found_and_erased_by_that(
+    instance: Instance,
+) -> None:
+    """No command line can pass NUL; an older client has logged such users."""
+    user, shown = "a\0b\\c\x85", r"a\x00b\\c\u0085"
+    read: dict[str, Any] = {"report": "timeline", "params": {"user": user}}
+    fill(instance, [("login", user, {}), ("login", "ab", {}), ("report_read", "ab", read)])
+    listed = instance.cli("query")
+    assert r"a\x00b\c\x85" in listed
+    assert all(line.isprintable() for line in listed.splitlines())
+    found = json.loads(
+        instance.cli("person", "--escaped", shown, "--format", "jsonl").split("\n")[-2]
+    )
+    assert (found["event"], found["mention"]) == (1, 1)
+    assert "is no escape" in instance.cli("forget", "--yes", "--escaped", r"a\q", code=2)
+    erased = json.loads(instance.cli("forget", "--yes", "--json", "--escaped", shown))
+    assert (erased["events"], erased["redacted"]) == (1, 1)
+    assert instance.cli("query", "--type", "login", "--format", "jsonl").count("\n") == 1
+    instance.cli("verify")
+
+
+def test_a_reading_about_a_person_of_the_longest_id_is_found_as_a_mention() -> None:
+    user = "u" * USER_BYTES_MAX
+    assert mentions({"report": "timeline", "params": _short({"user": user})}, user)
+
+
+def test_an_id_in_another_unicode_spelling_is_named_and_left_alone(instance: Instance) -> None:
+    """It may be another account; the same text from another keyboard is more likely."""
+    composed, decomposed = "jos\u00e9@example.org", "jose\u0301@example.org"
+    fill(instance, [("login", composed, {}), ("login", decomposed, {}), ("login", "jose", {})])
+    shown = r"jose\u0301@example.org"
+    assert f"logd forget --escaped '{shown}'" in instance.cli("forget", "--yes", composed)
+    assert [event["user"] for event in instance.events("--type", "login")] == [decomposed, "jose"]
+    exactly = json.loads(instance.cli("forget", "--yes", "--json", "--escaped", shown))
+    assert (exactly["events"], exactly["other_spellings"]) == (1, {})

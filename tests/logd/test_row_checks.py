@@ -13,6 +13,7 @@ import pytest
 from logd import chain
 from logd.batch import Batch, Producer
 from logd.database import connect
+from logd.row_checks import type_name
 from logd.store import Store
 from logd.verify import verify
 from shared.wire import Event, producer_seed
@@ -91,8 +92,8 @@ def test_a_longer_salt_does_not_make_one_event_of_another(connection: Any) -> No
         ("UPDATE event SET ts_ns = -1 WHERE id = 2", "ts_ns is -1, expected 0 to"),
         ("UPDATE event SET ts_ns = 'noon' WHERE id = 2", "ts_ns is text"),
         ("UPDATE event SET user = x'37' WHERE id = 2", "user is bytes, expected text"),
-        ("UPDATE event SET user = '' WHERE id = 2", "user has 0 bytes, expected 1 to 128"),
-        ("UPDATE event SET user = printf('%.*c', 43, char(8364)) WHERE id = 2", "has 129 bytes"),
+        ("UPDATE event SET user = '' WHERE id = 2", "user has 0 bytes, expected 1 to 255"),
+        ("UPDATE event SET user = printf('%.*c', 86, char(8364)) WHERE id = 2", "has 258 bytes"),
         ("UPDATE event SET props = 'text' WHERE id = 2", "props is text, expected bytes"),
         ("UPDATE event SET props = zeroblob(600000) WHERE id = 2", "props has 600000 bytes"),
         ("UPDATE event SET producer = 9 WHERE id = 2", "the producer's uid is missing"),
@@ -144,3 +145,8 @@ def test_an_own_event_whose_properties_are_no_map_says_nothing_of_a_removal(
     digest = chain.Removal().hash(1, "pruned")
     connection.execute("INSERT INTO removal VALUES (1, 2, 'pruned', 0, ?)", (digest,))
     assert "removal 1: event 2 does not say so" in verify(connection).findings
+
+
+def test_a_type_is_stored_with_dots_and_hyphens_where_a_client_may_have_them() -> None:
+    assert [type_name(name) for name in ("login", "order.paid", "user-login")] == [None] * 3
+    assert type_name("order..paid") == "is 'order..paid', expected a type's name"

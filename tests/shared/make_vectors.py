@@ -110,7 +110,8 @@ def id_text(producer: int = PRODUCER) -> str:
 
 
 def payloads() -> Document:
-    longest = {"type": "t" + "_" * 63, "ts_ns": str(INT64_MAX), "user": "u" * 128, "props": {}}
+    longest = {"type": "t" + "_" * 63, "ts_ns": str(INT64_MAX), "user": "u" * 255, "props": {}}
+    foreign = {"type": "login", "ts_ns": "1", "user": "a\0b\n\x85", "props": {}}
     integers = {"small": 127, "minus": -33, "u8": 255, "u16": 65535, "u32": 2**32 - 1, "i16": -129}
     numbers: Document = {"type": "a", "ts_ns": "0", "user": None, "props": integers}
     good = [
@@ -119,6 +120,10 @@ def payloads() -> Document:
         ("nested properties, a float and a text beyond ASCII", QUIZ, b""),
         ("the longest type and user, the last time", longest, b""),
         ("numbers in their shortest forms", numbers, b""),
+        *(
+            (f"a type with dots or hyphens: {name}", BARE | {"type": name}, b"")
+            for name in ("order.paid", "user-login", "a.b-c_d.1", "a_.b")
+        ),
         ("a field past the fourth is ignored", PAGE_VIEW, payload(PAGE_VIEW, "of a later day")),
         ("several later fields are ignored", BARE, payload(BARE, {"a": [1]}, None, b"\0")),
         (
@@ -133,6 +138,10 @@ def payloads() -> Document:
     ]
     ts_ns, props = 5, b"\x80"
     flat = msgpack({"a": 1})
+
+    def typed(name: str) -> bytes:
+        return msgpack([name, ts_ns, None, props])
+
     deep = b"\x81\xa1a" * 17 + b"\xc0"
     bad: list[tuple[str, str, bytes]] = [
         ("no bytes at all", "payload", b""),
@@ -146,13 +155,18 @@ def payloads() -> Document:
         ("a type of 65 characters", "event type", msgpack(["a" * 65, ts_ns, None, props])),
         ("a type with a capital", "event type", msgpack(["Login", ts_ns, None, props])),
         ("a type with a line end", "event type", msgpack(["login\n", ts_ns, None, props])),
+        *(
+            (f"a type with misplaced dots or hyphens: {name}", "event type", typed(name))
+            for name in ("a.", "a-", ".a", "-a", "a..b", "a--b", "a.-b", "a.B", "a. b", "a/b")
+        ),
+        ("a type with dots of 65 characters", "event type", typed("a." * 32 + "a")),
         ("a type that is no text", "event type", msgpack([1, ts_ns, None, props])),
         ("a time before 1970", "ts_ns", msgpack(["a", -1, None, props])),
         ("a time of 2**63", "ts_ns", msgpack(["a", 2**63, None, props])),
         ("a time that is a float", "ts_ns", msgpack(["a", 1.0, None, props])),
         ("a time that is true", "ts_ns", msgpack(["a", True, None, props])),
         ("an empty user", "user", msgpack(["a", ts_ns, "", props])),
-        ("a user of 129 bytes", "user", msgpack(["a", ts_ns, "é" * 64 + "u", props])),
+        ("a user of 256 bytes", "user", msgpack(["a", ts_ns, "é" * 128, props])),
         ("a user that is a number", "user", msgpack(["a", ts_ns, 7, props])),
         ("props as a map instead of bin", "props", msgpack(["a", ts_ns, None, {"a": 1}])),
         ("props that hold no map", "props", msgpack(["a", ts_ns, None, msgpack([1])])),
@@ -167,8 +181,9 @@ def payloads() -> Document:
     ]
     return {
         "about": "Payloads. With `event`: hex decodes to it; if `canonical`, this repository's"
-        " encoder writes exactly hex. With `malformed`: refused, and the message begins with that"
-        " field. Times are decimal text, since they do not fit into a double.",
+        " encoder writes exactly hex; with `client_refuses`, a client refuses the event for that"
+        " field, and a daemon stores it. With `malformed`: refused, and the message begins with"
+        " that field. Times are decimal text, since they do not fit into a double.",
         "vectors": [
             {
                 "name": name,
@@ -177,6 +192,15 @@ def payloads() -> Document:
                 "hex": (other or payload(event)).hex(),
             }
             for name, event, other in good
+        ]
+        + [
+            {
+                "name": "a user with control characters is stored, and no client writes it",
+                "event": foreign,
+                "canonical": True,
+                "client_refuses": "user",
+                "hex": payload(foreign).hex(),
+            }
         ]
         + [{"name": name, "malformed": field, "hex": data.hex()} for name, field, data in bad],
     }

@@ -62,7 +62,7 @@ def run_child(code: str, instance: Instance) -> Any:
         {"event_type": None},
         {"event_type": ["list"]},
         {"event_type": "x", "user": ""},
-        {"event_type": "x", "user": "u" * 129},
+        {"event_type": "x", "user": "u" * 256},
         {"event_type": "x", "user": "\ud800"},
         {"event_type": "x", "user": 1.5},
         {"event_type": "x", "user": 10**5000},

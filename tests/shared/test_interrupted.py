@@ -188,7 +188,7 @@ def test_a_handler_that_raises_anywhere_leaves_a_client_that_has_said_the_truth(
         assert case.written() <= 1, case.point
 
 
-@pytest.mark.parametrize("call", [Client.close, Client.stats, flush])
+@pytest.mark.parametrize("call", [Client.close, Client._end_process, Client.stats, flush])
 @pytest.mark.parametrize("lost", ["", "descriptor", "retired former"])
 def test_a_handler_that_raises_in_a_call_that_emits_nothing_costs_nothing(
     cases: Each, lost: str, call: Callable[[Client], Any]
@@ -198,7 +198,9 @@ def test_a_handler_that_raises_in_a_call_that_emits_nothing_costs_nothing(
         assert case.check_sums()["accepted"] == case.events, case.point
 
 
-@pytest.mark.parametrize("call", [emit, emit_durable, Client.close, Client.stats, flush])
+@pytest.mark.parametrize(
+    "call", [emit, emit_durable, Client.close, Client._end_process, Client.stats, flush]
+)
 @pytest.mark.parametrize("lost", ["", "descriptor", "retired former"])
 def test_a_handler_that_emits_in_the_middle_of_any_call_is_refused(
     cases: Each, lost: str, call: Callable[[Client], Any]
@@ -213,7 +215,9 @@ def test_a_handler_that_emits_in_the_middle_of_any_call_is_refused(
             assert case.written() == 1, case.point
 
 
-@pytest.mark.parametrize("call", [emit, emit_durable, Client.close, Client.stats, flush])
+@pytest.mark.parametrize(
+    "call", [emit, emit_durable, Client.close, Client._end_process, Client.stats, flush]
+)
 @pytest.mark.parametrize("lost", ["", "descriptor", "retired former"])
 def test_a_handler_that_closes_the_client_closes_it_behind_the_call(
     cases: Each, lost: str, call: Callable[[Client], Any]

@@ -109,6 +109,13 @@ def test_a_canonical_payload_is_what_the_encoder_writes(vector: Vector) -> None:
     assert (packed == data(vector)) is vector["canonical"]
 
 
+@cases("payloads", "client_refuses")
+def test_what_a_daemon_still_stores_a_client_refuses_by_the_field(vector: Vector) -> None:
+    event, field = vector["event"], vector["client_refuses"]
+    with pytest.raises(schema.Malformed, match=f"^{field}"):
+        {"user": schema.check_user, "event type": schema.check_event_type}[field](event[field])
+
+
 @cases("payloads", "malformed")
 def test_a_malformed_payload_is_refused_by_the_field_that_is_wrong(vector: Vector) -> None:
     with pytest.raises(schema.Malformed, match=f"^{vector['malformed']}"):

@@ -39,9 +39,9 @@ PACKER = msgpack.Packer()
 
 producer_ids = st.integers(0, 2**64 - 1)
 sequences = st.integers(1, INT64_MAX)
-event_types = st.from_regex(r"[a-z][a-z0-9_]{0,63}", fullmatch=True)
+event_types = st.from_regex(r"[a-z][a-z0-9_]{0,50}([.-][a-z0-9_]{1,6})?", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-users = st.none() | texts.filter(lambda text: 0 < len(text.encode()) <= 128)
+users = st.none() | texts.filter(lambda text: 0 < len(text.encode()) <= 255)
 scalars = (
     st.none()
     | st.booleans()

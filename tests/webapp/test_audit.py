@@ -225,10 +225,21 @@ def test_paging_keeps_the_filters(auditor: Browser, reports: FakeReports) -> Non
     assert 'href="/audit/events?type=page_view&amp;user=student"' in text
 
 
+@pytest.mark.parametrize("event_type", ["order.paid", "user-login"])
+def test_a_type_with_dots_or_hyphens_is_listed_linked_and_filtered_by(
+    auditor: Browser, reports: FakeReports, event_type: str
+) -> None:
+    reports.rows("event_types", {"type": event_type, "events": 1})
+    assert f'href="/audit/events?type={event_type}"' in auditor.get("/audit/").text
+    auditor.get(f"/audit/events?type={event_type}")
+    assert reports.asked("events")[0]["type"] == event_type
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [
         ("type=Not+A+Type!", "small letters"),
+        ("type=order..paid", "small letters"),
         ("user=somebody", "No account has the login"),
         ("since=yesterday", "Not a valid"),
         ("since=2026-11-02&until=2026-11-01", "has to come after"),

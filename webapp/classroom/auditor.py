@@ -12,8 +12,9 @@ from flask import Blueprint, render_template, request
 from flask_wtf import FlaskForm
 from wtforms import StringField
 from wtforms.fields import DateTimeLocalField
-from wtforms.validators import Length, Optional, Regexp, ValidationError
+from wtforms.validators import Length, Optional, ValidationError
 
+from shared.schema import EVENT_TYPE_CHARS_MAX, is_event_type
 from webapp.classroom.access import reader, roles_allowed
 from webapp.classroom.accounts import LOGIN_CHARS_MAX, Role, User, find_login, list_users
 from webapp.classroom.analytics import EventFilter, analytics_for
@@ -43,6 +44,13 @@ def _known_year(_form: Any, field: Any) -> None:
         raise ValidationError(f"Choose a year from {_YEARS[0]} to {_YEARS[-1]}.")
 
 
+def _event_type(_form: Any, field: Any) -> None:
+    if not is_event_type(field.data):
+        raise ValidationError(
+            "A type has small letters, digits and _, and single dots or hyphens between them."
+        )
+
+
 class MomentField(DateTimeLocalField):
     """A date and time. One given in another form comes back in the form that browsers show."""
 
@@ -64,8 +72,8 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
         "Type",
         [
             Optional(),
-            Length(max=64),
-            Regexp(r"[a-z][a-z0-9_]*\Z", message="A type has small letters, digits and _ only."),
+            Length(max=EVENT_TYPE_CHARS_MAX),
+            _event_type,
         ],
         filters=[lambda text: text.strip() if text else text],
         render_kw={"list": "event-types", "autocomplete": "off"},

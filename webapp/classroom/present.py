@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -118,7 +119,7 @@ def told(event: Event, titles: Mapping[str, str]) -> str:
 
 
 def _name_of_type(event_type: Any) -> str:
-    return readable(event_type).replace("_", " ").capitalize()
+    return re.sub("[_.-]", " ", readable(event_type)).capitalize()
 
 
 def _datetime(ts_ns: int) -> datetime:

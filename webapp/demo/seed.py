@@ -9,6 +9,7 @@ from flask import current_app
 
 from shared.client import Client
 from shared.rendezvous import NoOutbox, read_rendezvous
+from shared.socket_path import locate
 from webapp.classroom.accounts import add_user, hash_password, list_users
 from webapp.classroom.content import Course, store_courses
 from webapp.classroom.db import Connection, Database, said_plainly
@@ -101,7 +102,7 @@ def _store_people(connection: Connection) -> None:
 def open_client(socket_path: str) -> Client:
     """A client with room for the whole history, so that logd may also be started afterwards."""
     try:
-        read_rendezvous(socket_path)
+        read_rendezvous(locate(socket_path))
     except NoOutbox as error:
         raise click.ClickException(
             f"There is no place to play the history to: {error} "
