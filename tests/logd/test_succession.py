@@ -284,9 +284,20 @@ def test_a_predecessor_that_lives_is_waited_for_up_to_what_it_had_written(
 
 @pytest.mark.parametrize("files_max", [1, 2, 3])
 def test_where_only_few_files_may_be_open_the_predecessor_comes_first(
-    instance: Instance, make: Make, outbox: Callable[..., Written], files_max: int
+    instance: Instance,
+    make: Make,
+    outbox: Callable[..., Written],
+    files_max: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     daemon = make(outboxes_per_user_max=files_max)
+    add = daemon._files.add
+
+    def counted(uid: int) -> None:
+        add(uid)
+        assert daemon._files.held(uid) <= files_max
+
+    monkeypatch.setattr(daemon._files, "add", counted)
     first = outbox(FIRST).write()
     second = outbox(SECOND, follows=FIRST).write()
     third = outbox(THIRD, follows=SECOND).write()
@@ -295,6 +306,25 @@ def test_where_only_few_files_may_be_open_the_predecessor_comes_first(
     look(daemon, 6)
     assert stored(instance) == all_of(first, second, third)
     assert list(instance.config.outbox_directory.glob("*.outbox")) == []
+
+
+def test_a_successor_that_is_given_up_while_it_waits_goes_on_without_an_outbox(
+    instance: Instance, make: Make, outbox: Callable[..., Written], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = make()
+    first = outbox(FIRST).write()
+    second = outbox(SECOND, follows=FIRST).write()
+    with monkeypatch.context() as context:
+        context.setattr(daemon, "_read", lambda *_: None)
+        daemon.start()
+    held = daemon._intake.producers[os.getuid(), SECOND]
+    assert held.held
+    daemon._give_up(held, daemon._open[held], "spoiled")
+    assert not held.held
+    assert not daemon._succession
+    look(daemon, 2)
+    assert stored(instance) == all_of(first)
+    assert instance.status()["lost"] == second.count
 
 
 # -- pure ----------------------------------------------------------------------------------------
