@@ -176,6 +176,25 @@ def test_a_child_begins_with_a_small_ring_whatever_its_parent_had(instance: Inst
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_a_change_that_a_signal_handler_cuts_short_leaves_the_ring_that_there_is(
+    instance: Instance,
+) -> None:
+    """It counts among the former ones already, and all of it is confirmed before the next call."""
+    with Client(instance.socket, outbox_bytes=MIB) as client:
+        assert client.emit("page_view")
+        producer = client._producer
+        assert producer is not None
+        assert producer.outbox is not None
+        client._formers.add(producer, client._monotonic_s(), outgrown=True)
+        words = producer.outbox.writer._words
+        words[16] = words[8]
+        assert client.emit("page_view")
+        assert client._producer is producer
+        assert list(client._formers) == []
+        stats = client.stats()
+        assert (stats["accepted"], stats["confirmed"], stats["pending"]) == (2, 1, 1)
+
+
 # -- memory that cannot be had -------------------------------------------------------------------
 
 
