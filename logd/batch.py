@@ -60,6 +60,7 @@ class Producer:
     pid: int = 0
     has_outbox: bool = False
     behind: bool = False
+    held: bool = False  # another outbox is read before this one (see logd.succession)
     passed_over: int = 0  # turns in which there was no room for it
     ended: bool = False
     refused: dict[str, int] = field(default_factory=dict)

@@ -153,12 +153,12 @@ class Daemon(Delivery[OpenOutbox]):
                 written = outbox.written()
             except OSError:
                 continue  # the next look meets it too, and acts on it
-            ring_bytes = outbox.header.ring_bytes
             # A claim of more than a ring can hold is bounded.
             waiting = max(0, min(written - producer.stored, capacity(outbox.header)))
             outbox.pace = outbox.pace or Pace(now_s, written)
             event_bytes = producer.position / producer.stored if producer.stored else 0.0
-            survey.add(waiting, ring_bytes, event_bytes, outbox.pace.per_s(now_s, written))
+            room_bytes = outbox.header.room_bytes
+            survey.add(waiting, room_bytes, event_bytes, outbox.pace.per_s(now_s, written))
         return survey
 
     def _say_usage(self) -> None:

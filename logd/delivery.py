@@ -26,6 +26,7 @@ from logd.intake import Intake
 from logd.log_limit import LimitedLog
 from logd.ports import AnOutbox, Directory, Trail
 from logd.repair import Placement, Resynchronisation, capacity, read_on
+from logd.succession import Succession
 from logd.turn_budget import ForcedCommits
 from logd.watch import Watch
 from shared.outbox_file import outbox_name, parse_name
@@ -40,6 +41,8 @@ DISCOVER_FILES_MAX = 500
 DISCOVER_S_MAX = 0.005
 DISCOVER_QUEUE_MAX = 1000
 BOOK_ENDS_MAX = 1000
+# An outbox that follows another is opened after it, and that after the one that it follows, ...
+PREDECESSORS_MAX = 8
 # How long in a turn for names of closed files. What is left is found by the listing.
 CLOSED_S_MAX = 0.002
 # The most outboxes that a due look goes through in one turn.
@@ -86,6 +89,8 @@ class Delivery(Generic[AnOutbox]):
         self._meter = Meter()
         self._intake = Intake(self._introduce, config.gap_events_max)
         self._open: dict[Producer, AnOutbox] = {}
+        self._succession = Succession(self._open)
+        self._attaching: list[tuple[int, int]] = []  # each one the predecessor of the one before
         # Removed behind the commit that books their loss.
         self._given_up: dict[Producer, AnOutbox] = {}
         self._files = Files(
@@ -333,6 +338,14 @@ class Delivery(Generic[AnOutbox]):
             outbox = self._outboxes.open(name, producer.uid, producer.id)
             if outbox is None:
                 return
+            if outbox.header.follows:
+                self._attach_predecessor(producer, outbox.header.follows)
+                if not self._files.room_for(producer.uid):
+                    # The predecessor took the last one there was: that is read first.
+                    self._guarded(self._outboxes.release, outbox)
+                    producer.has_outbox = producer.behind = True
+                    self._wait_for_room(name, producer.uid)
+                    return
             placement = Placement(producer, outbox.header, outbox.read_at)
             placed = placement.step(self._batch, self.slice_bytes)
         except OtherVersion as error:
@@ -362,6 +375,33 @@ class Delivery(Generic[AnOutbox]):
             self._search(producer, placement)
             if placed:
                 self._placed(producer)
+            self._hold(producer, outbox.header.follows)
+
+    def _attach_predecessor(self, producer: Producer, follows: int) -> None:
+        """Opens the outbox that this one follows, if it is there and not open yet."""
+        uid, name = producer.uid, outbox_name(producer.uid, follows)
+        known = self._intake.producers.get((uid, follows))
+        self._attaching.append((uid, producer.id))
+        try:
+            if (
+                (known is None or known not in self._open)
+                and (uid, follows) not in self._attaching
+                and len(self._attaching) <= PREDECESSORS_MAX
+                and self._files.room_for(uid)
+                and self._may_be_there(name)
+            ):
+                self._discover(name, uid, follows)
+        finally:
+            self._attaching.pop()
+
+    def _hold(self, producer: Producer, follows: int) -> None:
+        """Has it wait for the outbox that it follows, as far as that is written by now."""
+        predecessor = self._intake.producers.get((producer.uid, follows)) if follows else None
+        outbox = self._open.get(predecessor) if predecessor is not None else None
+        if predecessor is None or outbox is None:
+            return
+        with suppress(OSError):  # then the order is not kept, and what is wrong is met elsewhere
+            self._succession.hold(producer, predecessor, outbox.written())
 
     def _refuse(
         self, producer: Producer, outbox: AnOutbox | None, name: str, why: object, uid: int | None
@@ -384,6 +424,7 @@ class Delivery(Generic[AnOutbox]):
     def _let_go(self, producer: Producer) -> AnOutbox | None:
         outbox = self._open.pop(producer, None)
         self._searches.pop(producer, None)
+        self._succession.drop(producer)
         if outbox is not None:
             self._watch.end(producer)
             # Who lives, and is taken for dead, sends again.
@@ -439,6 +480,8 @@ class Delivery(Generic[AnOutbox]):
                 if producer in in_round:
                     self._backlog.add(producer.uid, producer, partial(self._search_on, producer))
                 continue
+            if producer.held:
+                continue
             ask = producer in asked
             if not (ask or all_of_them or producer.behind or producer in watch):
                 continue
@@ -471,6 +514,8 @@ class Delivery(Generic[AnOutbox]):
                 self._give_up(one.producer, one.outbox, str(error))
             except OSError as error:
                 self._failed(one.producer, one.outbox, error)
+        if self._succession and self._succession.release():
+            self._more = True
 
     def _next_of_round(self, *, due: bool) -> set[Producer]:
         """The next part of the round through all outboxes, if one is due or under way."""

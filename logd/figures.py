@@ -74,11 +74,11 @@ class Survey:
     backlog: int = 0
     room_s: float | None = None
 
-    def add(self, waiting: int, ring_bytes: int, event_bytes: float, per_s: float) -> None:
+    def add(self, waiting: int, room_bytes: int, event_bytes: float, per_s: float) -> None:
         """One outbox: events that wait, its room, the mean size of its events, its pace."""
         self.backlog += waiting
         if event_bytes > 0 and per_s > 0:
-            left_s = max(0.0, ring_bytes - waiting * event_bytes) / (event_bytes * per_s)
+            left_s = max(0.0, room_bytes - waiting * event_bytes) / (event_bytes * per_s)
             self.room_s = left_s if self.room_s is None else min(self.room_s, left_s)
 
 

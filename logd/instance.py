@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -176,7 +177,10 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
         else:
             waiting = min(header.written - watermark, capacity(header))
             pending_of[key[0]] += waiting
-            _add(survey, header, waiting, quiet_s if alive else 0.0)
+            # All that waits in it came while nothing was stored, and since it was made.
+            since_s = min(quiet_s, max(0.0, (now_ns - header.created_ns) / 1e9)) if alive else 0.0
+            per_s = waiting / since_s if since_s >= PACE_MIN_S else 0.0
+            survey.add(waiting, header.room_bytes, _event_bytes(headers, key), per_s)
     verified = integrity.last(config)
     state = {
         "at_ns": now_ns,
@@ -227,12 +231,20 @@ def _quiet_s(now_ns: int, pid: int | None, page: lock.Page, figures: Figures | N
     return max(0.0, (now_ns - since_ns) / 1e9)
 
 
-def _add(survey: Survey, header: Header, waiting: int, quiet_s: float) -> None:
-    """An outbox; all that waits in it came while nothing was stored, which tells its pace."""
-    known = header.confirmed_sequence
-    event_bytes = header.confirmed_position / known if known else 0.0
-    per_s = waiting / quiet_s if quiet_s >= PACE_MIN_S else 0.0
-    survey.add(waiting, header.ring_bytes, event_bytes, per_s)
+def _event_bytes(
+    headers: Mapping[tuple[int, int], tuple[Header, bool]], key: tuple[int, int]
+) -> float:
+    """The mean size of an outbox's events; 0 where nothing tells it.
+
+    What is confirmed tells it, else the ring that this one follows: that was full.
+    """
+    header = headers[key][0]
+    if header.confirmed_sequence:
+        return header.confirmed_position / header.confirmed_sequence
+    before = headers.get((key[0], header.follows))
+    if before is None or before[0].ring_bytes >= header.ring_bytes:
+        return 0.0  # it follows none, or one that was lost
+    return before[0].ring_bytes / max(1, before[0].written - before[0].confirmed_sequence)
 
 
 def _files_max(config: Config) -> int:

@@ -150,7 +150,7 @@ class Intake:
             batch.duplicates += 1
             self.ignored.duplicates.add(producer.uid, producer.pid)
             return False
-        if sequence > taken + 1:
+        if sequence > taken + 1 or producer.held:
             if producer.has_outbox:
                 # All of it lies in the outbox, this record too, and is read from there in order.
                 producer.behind = True

@@ -35,7 +35,8 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 class Client(Road):
     """Emits events to the daemon at `socket_path`. Safe to share by threads; a fork is noticed.
 
-    `outbox_bytes` is the room for events that are not yet on the daemon's disk, in bytes of memory.
+    `outbox_bytes` is the room for events that are not yet on the daemon's disk, in bytes of memory:
+    64 KiB of it are taken at the first event, more when that is full.
     `outbox_directory` overrides where the daemon says outboxes are. With `strict`, a malformed
     event raises instead of being counted: for tests and development.
 
@@ -175,8 +176,10 @@ class Client(Road):
         """Counts of this process: attempted = accepted + refused, accepted = confirmed + pending +
         unconfirmable (what no outbox held).
 
-        Times in seconds, sizes in bytes. `room_s` is how long the outbox takes events at the rate
-        seen since the last call, if nothing were confirmed any more; None without events.
+        Times in seconds, sizes in bytes. `used_bytes` is what waits in all rings, `room_bytes` what
+        the present one still takes and the larger ones that may follow it, unless there was no
+        memory for one at the last attempt. `room_s` is how long that takes events at the rate seen
+        since the last call, if nothing were confirmed any more; None without events.
         `send_error` is why the kernel did not take the last datagram; None where it did.
         """
         return self._within(self._stats)
@@ -196,10 +199,14 @@ class Client(Road):
             rate = (accepted - mark_accepted) / max(now_s - mark_s, 1e-9)
             # Of this outbox: another one may have been given up, with all that was in it.
             event_bytes = writer.bytes_written / max(writer.written, 1)
+            formers_bytes = self._formers.ring_bytes(producer)
+            room_bytes = writer.room_bytes + self._growth.room_bytes(
+                writer.ring_bytes, formers_bytes
+            )
             outbox |= {
-                "used_bytes": writer.used_bytes,
-                "room_bytes": writer.room_bytes,
-                "room_s": writer.room_bytes / event_bytes / rate if rate and event_bytes else None,
+                "used_bytes": writer.used_bytes + self._formers.used_bytes(producer),
+                "room_bytes": room_bytes,
+                "room_s": room_bytes / event_bytes / rate if rate and event_bytes else None,
             }
         return {
             "producer": f"{producer.id:016x}" if producer else None,

@@ -77,6 +77,11 @@ class Ticket:
         if writer is not None:
             writer.release_reservation(self)
 
+    def move_room(self, successor: Producer) -> None:
+        """What is kept is kept there from now on: that is where its note will be written."""
+        if self._room is not None:
+            self.keep_room(successor)
+
     def wait(self, deadline_s: float) -> bool:
         """Whether it is on the disk by then."""
         place = None

@@ -1,8 +1,9 @@
 """The producers that a client had before its present one, and what became of their events.
 
-A client changes its producer when the outbox is removed, its descriptor closed, or an outbox comes
-where there was none. What the former one had accepted stays this client's: it is counted, and
-`flush` waits for it, until all of it is confirmed or nothing more can be learned.
+A client changes its producer when the outbox is removed, its descriptor closed, an outbox comes
+where there was none, or a larger ring follows a full one. What the former one had accepted stays
+this client's: it is counted, and `flush` waits for it, until all of it is confirmed or nothing more
+can be learned.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ class Former:
     """A producer that was left at `left_s`, on the monotonic clock.
 
     `moved`: its last event was written to the successor as well, since the daemon does not read it
-    here; it counts there.
+    here; it counts there. `outgrown`: it was left for a larger ring, whole and locked until then,
+    so that the daemon reads all of it.
     """
 
     producer: Producer
     left_s: float
+    outgrown: bool = False
     moved: bool = False
     farewell_sent: bool = False
 
@@ -40,6 +43,12 @@ class Former:
     def is_confirmed(self) -> bool:
         """Whether all of them are on disk."""
         return self.producer.outbox is not None and self.producer.confirmed >= self.accepted
+
+    @property
+    def ring_bytes(self) -> int:
+        """Memory that its ring takes until the daemon has read it; 0 once the file is removed."""
+        outbox = self.producer.outbox
+        return 0 if outbox is None or outbox.removed() else outbox.writer.ring_bytes
 
     def unread(self) -> bytes | None:
         """The event that the daemon did not see when it retired this producer, if there is one.
@@ -82,7 +91,8 @@ class FormerProducers:
         # One assignment changes both, so that a signal handler that raises counts nothing twice.
         self._state: tuple[_Closed, tuple[Former, ...]] = (_Closed(), ())
         self._look_due_s = 0.0
-        self.any = False  # whether there are any; looked at by each emit
+        # Whether there are any, and any but outgrown ones; looked at by each emit.
+        self.any = self.urgent = False
 
     def __iter__(self) -> Iterator[Former]:
         return iter(self._state[1])
@@ -112,13 +122,34 @@ class FormerProducers:
         closed = self._state[0]
         return closed.accepted - closed.confirmed
 
-    def add(self, producer: Producer, now_s: float) -> None:
+    def ring_bytes(self, current: Producer | None) -> int:
+        """Memory that the rings of all but `current` take until they are read."""
+        return sum(former.ring_bytes for former in self if former.producer is not current)
+
+    def used_bytes(self, current: Producer | None) -> int:
+        """What of it waits for the daemon's confirmation."""
+        return sum(
+            outbox.writer.used_bytes
+            for former in self
+            if former.producer is not current
+            and (outbox := former.producer.outbox) is not None
+            and not outbox.removed()
+        )
+
+    def add(self, producer: Producer, now_s: float, *, outgrown: bool = False) -> None:
         """The client has left this producer. Does nothing if it is here already."""
         closed, kept = self._state
         self.any = True
+        self.urgent = self.urgent or not outgrown
         if all(former.producer is not producer for former in kept):
-            self._state = (closed, (*kept, self._former_type(producer, now_s)))
+            self._state = (closed, (*kept, self._former_type(producer, now_s, outgrown)))
         self._look_due_s = 0.0
+
+    def wants_look(self, now_s: float) -> bool:
+        """Whether an emit is to look at them first: of outgrown ones nothing comes but their end,
+        and that can wait.
+        """
+        return self.urgent or now_s >= self._look_due_s
 
     def of(self, producer: Producer) -> Former | None:
         """What is kept of that producer."""
@@ -127,16 +158,23 @@ class FormerProducers:
                 return former
         return None
 
-    def look(self, now_s: float) -> None:
+    def look(self, now_s: float, current: Producer | None) -> None:
         """Closes those that are done with, a few times a second at most.
 
+        One that is `current` is none: a signal handler raised before its successor took over.
         Where there are more than FORMERS_MAX for which a daemon still has something to say, the
         oldest are closed: what they had not confirmed stays pending in the counts for good.
         """
         if now_s < self._look_due_s:
             return
         self._look_due_s = now_s + LOOK_INTERVAL_S
-        self.any = bool(self._state[1])
+        closed, kept = self._state
+        former = self.of(current) if current is not None else None
+        if former is not None:
+            kept = tuple([other for other in kept if other is not former])
+            self._state = (closed, kept)
+        self.any = bool(kept)
+        self.urgent = len([former for former in kept if former.outgrown]) < len(kept)
         for former in self:
             if self._is_final(former, now_s):
                 self.close(former)
@@ -172,7 +210,7 @@ class FormerProducers:
     def close_all(self, now_s: float) -> None:
         """Closes all of them, at the client's end."""
         self._look_due_s = 0.0
-        self.look(now_s)
+        self.look(now_s, None)
         for former in self:
             self.close(former)
 

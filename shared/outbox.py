@@ -41,6 +41,8 @@ WORD_PRODUCER = 2
 WORD_RING_BYTES = 3
 WORD_PID = 4
 WORD_CREATED_NS = 5
+WORD_FOLLOWS = 6
+WORD_GROWTH_BYTES = 7
 WORD_WRITTEN = 8
 WORD_FAREWELL = 9
 WORD_CONFIRMED_SEQUENCE = 16
@@ -96,26 +98,45 @@ def outbox_bytes(ring_bytes: int) -> int:
     return HEADER_BYTES + ring_bytes
 
 
-def initialise(words: memoryview, producer_id: int, ring_bytes: int, pid: int, now_ns: int) -> None:
+def initialise(
+    words: memoryview,
+    producer_id: int,
+    ring_bytes: int,
+    pid: int,
+    now_ns: int,
+    follows: int = 0,
+    growth_bytes: int = 0,
+) -> None:
     """Fills the header of a new outbox. `words` is its first page, cast to "Q"."""
     words[WORD_VERSION] = OUTBOX_VERSION
     words[WORD_PRODUCER] = producer_id
     words[WORD_RING_BYTES] = ring_bytes
     words[WORD_PID] = pid
     words[WORD_CREATED_NS] = now_ns
+    words[WORD_FOLLOWS] = follows
+    words[WORD_GROWTH_BYTES] = growth_bytes
     words[WORD_MAGIC] = MAGIC_WORD
 
 
 class OutboxWriter:
     """Appends records to a new outbox over `buffer`: its header page and ring, all zeros.
 
-    Not locked: its caller lets one thread in at a time. `mark` is of the process whose ring it is.
+    Not locked: its caller lets one thread in at a time. `mark` is of the process whose ring it is,
+    `follows` the id of the producer that came before in it, if one did, `growth_bytes` what larger
+    rings may take that follow this one.
     """
 
     def __init__(
-        self, buffer: memoryview, producer_id: int, pid: int, now_ns: int, mark: Mark = (1,)
+        self,
+        buffer: memoryview,
+        producer_id: int,
+        pid: int,
+        now_ns: int,
+        mark: Mark = (1,),
+        follows: int = 0,
+        growth_bytes: int = 0,
     ) -> None:
-        ring_bytes = len(buffer) - HEADER_BYTES
+        self.ring_bytes = ring_bytes = len(buffer) - HEADER_BYTES
         self._mapped = buffer[:HEADER_BYTES].cast("Q")
         self._words: memoryview[int] | list[int] = self._mapped
         self._ring = buffer[HEADER_BYTES:]
@@ -131,7 +152,7 @@ class OutboxWriter:
         self.attempted = 0
         self._position_max = ring_bytes
         self._confirmed_position = 0
-        initialise(self._mapped, producer_id, ring_bytes, pid, now_ns)
+        initialise(self._mapped, producer_id, ring_bytes, pid, now_ns, follows, growth_bytes)
 
     def append(self, payload: bytes) -> bytes | None:
         """Writes the next record and returns its bytes; None when the ring has no room for it.
@@ -267,6 +288,11 @@ class OutboxWriter:
         if self._mark[0]:
             self._words[word] = count
 
+    def no_growth(self) -> None:
+        """Tells the daemon that there is no memory for a larger ring to follow this one."""
+        if self._mark[0]:
+            self._words[WORD_GROWTH_BYTES] = 0
+
     def farewell(self) -> None:
         """Says that nothing will follow: the sequence written is the producer's last."""
         if self._mark[0]:  # in a child of the process whose ring it is, others follow
@@ -296,6 +322,13 @@ class Header:
     confirmed_position: int
     watched_until_ns: int
     refused: dict[str, int]
+    follows: int = 0
+    growth_bytes: int = 0
+
+    @property
+    def room_bytes(self) -> int:
+        """What this ring takes and, by its producer's word, those that may follow it."""
+        return self.ring_bytes + self.growth_bytes
 
 
 def parse_header(page: bytes, file_bytes: int) -> Header:
@@ -335,6 +368,8 @@ def parse_header(page: bytes, file_bytes: int) -> Header:
             for index, cause in enumerate(REFUSAL_CAUSES)
             if words[WORD_REFUSED + index]
         },
+        follows=words[WORD_FOLLOWS],
+        growth_bytes=min(words[WORD_GROWTH_BYTES], RING_BYTES_MAX),
     )
 
 

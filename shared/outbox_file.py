@@ -63,6 +63,8 @@ class OutboxFile:
         ring_bytes: int,
         now_ns: int,
         mark: Mark,
+        follows: int = 0,
+        growth_bytes: int = 0,
     ) -> None:
         if os.getuid() != os.geteuid():
             # The kernel names datagrams by the real uid and files by the effective one.
@@ -81,7 +83,8 @@ class OutboxFile:
             self._directory = Path(path).absolute()
             self._directory_identity = Identity.of(directory_fd)
             self._path = self._directory / outbox_name(self.uid, producer_id)
-            self._create(directory_fd, producer_id, outbox_bytes(ring_bytes), now_ns)
+            length = outbox_bytes(ring_bytes)
+            self._create(directory_fd, producer_id, length, now_ns, (follows, growth_bytes))
         except FileExistsError:
             self._discard(directory_fd)
             raise
@@ -94,7 +97,14 @@ class OutboxFile:
         finally:
             os.close(directory_fd)
 
-    def _create(self, directory_fd: int, producer_id: int, length: int, now_ns: int) -> None:
+    def _create(
+        self,
+        directory_fd: int,
+        producer_id: int,
+        length: int,
+        now_ns: int,
+        succession: tuple[int, int],
+    ) -> None:
         name = outbox_name(self.uid, producer_id)
         temporary = TEMPORARY_PREFIX + name
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -120,7 +130,7 @@ class OutboxFile:
         self._identity = Identity.of(self._fd)
         self._map = _map_shared(self._fd, length)
         self._view = memoryview(self._map)
-        self.writer = OutboxWriter(self._view, producer_id, pid, now_ns, mark)
+        self.writer = OutboxWriter(self._view, producer_id, pid, now_ns, mark, *succession)
         if not mark[0]:
             raise Forked
         os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)

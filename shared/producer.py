@@ -27,14 +27,22 @@ _ID_TRIES = 3
 class Producer:
     """Made at a process's first event; a forked child makes its own.
 
-    `mark` tells whose it is (`shared.forks`), `uid` is its user id as the daemon sees it, None
-    where that is not known; `sequence_sent` counts what the kernel took, for a producer without an
-    outbox. Raises Forked in a child that is forked in the middle of this.
+    `mark` tells whose it is (`shared.forks`); `follows` is the id of the producer before it in
+    this process, 0 for none, and `growth_bytes` what larger rings after it may take.
+    `sequence_sent` counts what the kernel took, for a producer without an outbox. Raises Forked in
+    a child that is forked in the middle of this.
     """
 
     send_errno = 0  # the last send's error number, 0 where the kernel took the datagram
 
-    def __init__(self, socket_path: str, directory: str | None, outbox_bytes: int) -> None:
+    def __init__(
+        self,
+        socket_path: str,
+        directory: str | None,
+        ring_bytes: int,
+        follows: int = 0,
+        growth_bytes: int = 0,
+    ) -> None:
         self.mark = forks.current().mark
         self.no_outbox_reason: str | None = None
         self.outbox: OutboxFile | None = None
@@ -52,8 +60,9 @@ class Producer:
             self._draw_id()
             try:
                 self.outbox = OutboxFile(
-                    self._socket_path, directory, self.id, outbox_bytes, time.time_ns(), self.mark
-                )
+                    self._socket_path, directory, self.id, ring_bytes, time.time_ns(), self.mark,
+                    follows, growth_bytes,
+                )  # fmt: skip
                 self.no_outbox_reason = None
             except NoOutbox as reason:
                 self.no_outbox_reason = str(reason)

@@ -20,6 +20,7 @@ from shared.door import Door
 from shared.durable import UNKNOWN_TYPE, Ticket, Unsettled
 from shared.forks import Forked, Generation
 from shared.formers import Former, FormerProducers
+from shared.growth import Growth, first_ring_bytes
 from shared.outbox import (
     REFUSED_CLOSED,
     REFUSED_ERROR,
@@ -27,6 +28,7 @@ from shared.outbox import (
     REFUSED_MALFORMED,
     REFUSED_REENTERED,
     REFUSED_UNDELIVERED,
+    OutboxWriter,
 )
 from shared.paths import check_socket_path
 from shared.producer import Producer
@@ -70,6 +72,7 @@ class Road(Door):
         self._report_due_s = 0.0
         self._producer: Producer | None = None
         self._formers = self._new_formers()
+        self._growth = Growth(self._outbox_bytes)
         self._known_types: set[str] = set()
         self._waits: dict[Producer, Waits] = {}
         # Weak, so that a call cut short by a signal handler leaves nothing behind.
@@ -132,7 +135,9 @@ class Road(Door):
                     return 0
                 self._inside = True
                 try:
-                    if self._unsettled.tickets or self._formers.any:
+                    if self._unsettled.tickets or (
+                        self._formers.any and self._formers.wants_look(self._monotonic_s())
+                    ):
                         self._settle()
                     # From here on what is accepted is the caller's event, and no note.
                     self._attempt = None
@@ -233,10 +238,10 @@ class Road(Door):
         self._attempt = producer
         record = writer.append(payload)
         if record is None:
-            if producer.intact and not producer.outbox.removed():
-                return 0
             # Without a name nobody reads it any more, and it will never have room again.
-            return self._write(self._replace(producer), payload, awaited)
+            lost = not producer.intact or producer.outbox.removed()
+            successor = self._replace(producer) if lost else self._grow(producer, writer)
+            return 0 if successor is None else self._write(successor, payload, awaited)
         sequence = writer.attempted
         head = producer.head
         if awaited and writer.daemon_watches:
@@ -315,13 +320,27 @@ class Road(Door):
             why = producer.send_error or "this process was forked meanwhile"
             return REFUSED_UNDELIVERED, f"{why}; there is no outbox: {producer.no_outbox_reason}"
         why = why_full(producer.send_errno, self._socket_path)
+        if self._growth.problem:
+            why += f"; no memory for a larger one: {self._growth.problem}"
         return REFUSED_FULL, f"no room in the outbox: {why}"
 
     # -- producers -------------------------------------------------------------------------------
 
-    def _make_producer(self) -> Producer:
+    def _make_producer(self, former: Producer | None = None, ring_bytes: int = 0) -> Producer:
+        """One to follow `former`, with a ring of that size; by default as a process begins."""
+        ring_bytes = ring_bytes or first_ring_bytes(self._outbox_bytes)
+        follows = taken = 0
+        if former is not None and former.outbox is not None:
+            follows = former.id
+            taken = 0 if former.outbox.removed() else former.outbox.writer.ring_bytes
+        taken += self._formers.ring_bytes(former)
+        return self._open_producer(ring_bytes, follows, self._growth.left_bytes(ring_bytes, taken))
+
+    def _open_producer(self, ring_bytes: int, follows: int, growth_bytes: int) -> Producer:
         # The one place that reaches files and sockets, so that a simulation can be without.
-        return Producer(self._socket_path, self._outbox_directory, self._outbox_bytes)
+        return Producer(
+            self._socket_path, self._outbox_directory, ring_bytes, follows, growth_bytes
+        )
 
     def _new_producer(self) -> Producer:
         producer = self._make_producer()
@@ -353,20 +372,42 @@ class Road(Door):
         """Continues with another producer: this one's outbox, descriptor or user is lost."""
         if not producer.mark[0]:
             raise Forked  # it is the parent's, and only looks lost
-        successor = self._make_producer()
+        successor = self._make_producer(producer)
         if producer.outbox is None:
             producer.say_farewell({})
         return self._succeed(producer, successor)
 
-    def _succeed(self, producer: Producer, successor: Producer) -> Producer:
+    def _grow(self, producer: Producer, full: OutboxWriter) -> Producer | None:
+        """Continues with a larger ring, since this one is full; None if there is none to be had."""
+        now_s = self._monotonic_s()
+        formers_bytes = self._formers.ring_bytes(producer)
+        ring_bytes = self._growth.ring_bytes(full.ring_bytes, formers_bytes, now_s)
+        if not ring_bytes:
+            return None
+        if not producer.mark[0]:
+            raise Forked
+        successor = self._make_producer(producer, ring_bytes)
+        if successor.outbox is None:
+            self._growth.failed(successor.no_outbox_reason or "", now_s)
+            full.no_growth()
+            successor.close()
+            return None
+        self._growth.succeeded()
+        return self._succeed(producer, successor, outgrown=True)
+
+    def _succeed(
+        self, producer: Producer, successor: Producer, *, outgrown: bool = False
+    ) -> Producer:
         """The producer's numbers end; its counts stay this client's."""
         if not (producer.mark[0] and successor.mark[0]):
             raise Forked
         # In this order: counted once, wherever a signal handler raises.
-        self._formers.add(producer, self._monotonic_s())
+        self._formers.add(producer, self._monotonic_s(), outgrown=outgrown)
         if not producer.mark[0]:
             raise Forked
         self._producer = successor
+        for ticket in list(self._waiting):
+            ticket.move_room(successor)
         producer.leave()
         # Formers are not looked at here: the event at hand may be in one that has ended by now.
         self._begin(successor)
@@ -474,7 +515,7 @@ class Road(Door):
 
     def _look_at_formers(self) -> None:
         self._catch_up()
-        self._formers.look(self._monotonic_s())
+        self._formers.look(self._monotonic_s(), self._producer)
 
     def _begin_due(self, then: Callable[[], None]) -> None:
         self._attempt = None

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from logd.checks.facts import Facts, File
 from logd.checks.findings import FAIL, OK, WARN, Finding
 from logd.status import size, span
+from shared.outbox import RING_BYTES_MIN, outbox_bytes
 
 DISK_BYTES_MIN = 64 * 1024 * 1024
 DISK_BYTES_WARN = 1024 * 1024 * 1024
 DAYS_LEFT_MIN = 14
 ROOM_S_MIN = 3600
-OUTBOX_BYTES = 8 * 1024 * 1024  # what a client takes by default
+# What a process that logs takes at first, and by default with a full outbox at most.
+FIRST_BYTES = outbox_bytes(RING_BYTES_MIN)
+OUTBOX_BYTES = 8 * 1024 * 1024
 
 
 def _daemon(facts: Facts) -> Iterator[Finding]:
@@ -120,13 +123,18 @@ def _outboxes(facts: Facts) -> Iterator[Finding]:
             f"chown {facts.folder.owner} {file.path}",
         )  # fmt: skip
     elif facts.outbox_free_bytes is not None and facts.outbox_free_bytes < OUTBOX_BYTES:
+        none = facts.outbox_free_bytes < FIRST_BYTES
         yield Finding(
-            "outboxes", FAIL, f"{file.path}: {size(facts.outbox_free_bytes)} free: no room for one"
-            " more process that logs", "make its tmpfs larger: mount -o remount,size=... ",
+            "outboxes", FAIL if none else WARN,
+            f"{file.path}: {size(facts.outbox_free_bytes)} free: no room for one more "
+            + ("process that logs" if none else f"full outbox of {size(OUTBOX_BYTES)}"),
+            "make its tmpfs larger: mount -o remount,size=... ",
         )  # fmt: skip
     else:
-        room = "" if facts.outbox_free_bytes is None else (
-            f", room for {facts.outbox_free_bytes // OUTBOX_BYTES:,} more"
+        free = facts.outbox_free_bytes
+        room = "" if free is None else (
+            f", room for {free // FIRST_BYTES:,} more processes, or {free // OUTBOX_BYTES:,} full"
+            " outboxes"
         )  # fmt: skip
         yield Finding("outboxes", OK, f"{file.path}: in memory, {_mode(file)}{room}")
     if facts.socket_mode & 0o066 and not facts.many_users:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from logd.outboxes import filesystem_type
-from shared.outbox import RING_BYTES_MIN
 from tests.faults.faulty_disk import faulty_disk
 from tests.faults.places import (
     fill,
@@ -186,11 +185,11 @@ def test_where_memory_for_outboxes_is_full_a_client_says_so_and_lives(
     instance: Instance, directory: Path, tally: Tally
 ) -> None:
     """The kernel refuses it the room when it asks (ENOSPC), not by a signal when it writes."""
-    with outboxes_in(instance, directory / "memory", kib=1024) as memory:
+    with outboxes_in(instance, directory / "memory", kib=128) as memory:
         instance.start()
         with (
-            Steady(instance, outbox_bytes=RING_BYTES_MIN) as first,
-            Steady(instance) as second,  # its 8 MiB are not there
+            Steady(instance) as first,
+            Steady(instance) as second,  # memory for a second one of the smallest is not there
         ):
             first.emit_stored(10)
             for _ in range(10):

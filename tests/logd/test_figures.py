@@ -80,16 +80,16 @@ def test_a_pace_is_of_the_last_minute_or_two_and_waits_for_ten_seconds() -> None
 
 def test_room_is_that_of_the_first_outbox_to_be_full() -> None:
     survey = Survey()
-    survey.add(waiting=0, ring_bytes=1000, event_bytes=0, per_s=0)  # never stored anything
+    survey.add(waiting=0, room_bytes=1000, event_bytes=0, per_s=0)  # never stored anything
     assert (survey.backlog, survey.room_s) == (0, None)
-    survey.add(waiting=2, ring_bytes=1000, event_bytes=100, per_s=2)
+    survey.add(waiting=2, room_bytes=1000, event_bytes=100, per_s=2)
     assert survey.room_s == pytest.approx(4)
-    survey.add(waiting=9, ring_bytes=1000, event_bytes=100, per_s=1)
+    survey.add(waiting=9, room_bytes=1000, event_bytes=100, per_s=1)
     assert survey.backlog == 11
     assert survey.room_s == pytest.approx(1)
-    survey.add(waiting=0, ring_bytes=1000, event_bytes=100, per_s=0.1)
+    survey.add(waiting=0, room_bytes=1000, event_bytes=100, per_s=0.1)
     assert survey.room_s == pytest.approx(1)
-    survey.add(waiting=50, ring_bytes=1000, event_bytes=100, per_s=1)  # full already
+    survey.add(waiting=50, room_bytes=1000, event_bytes=100, per_s=1)  # full already
     assert survey.room_s == 0
 
 

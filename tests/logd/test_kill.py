@@ -37,8 +37,8 @@ def test_three_kills_of_the_daemon_lose_none_of_80000_events(
         status, events, attempted=80_000 + refused, accepted=80_000, refused=refused, kills=3
     )
     assert (status["stored"], status["lost"], status["quarantined"]) == (80_000, 0, 0)
-    streams = check_streams(events)
-    assert sorted(streams.values()) == [20_000] * 4
+    assert sum(check_streams(events).values()) == 80_000
+    # A process may have had several rings: its events are in order across them.
     for name in ("e0", "e1", "e2", "e3"):
         numbers = [event["props"]["number"] for event in events if event["user"] == name]
         assert numbers == list(range(1, 20_001))
@@ -129,5 +129,5 @@ def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
     tally.account(
         status, events, attempted=30_000 + refused, accepted=30_000, refused=refused, kills=5
     )
-    assert sorted(check_streams(events).values()) == [15_000, 15_000]
+    assert sum(check_streams(events).values()) == 30_000
     instance.cli("verify")

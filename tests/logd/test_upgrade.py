@@ -62,7 +62,9 @@ def test_an_older_trail_is_brought_up_to_date_and_what_comes_meanwhile_is_stored
 ) -> None:
     upgrade(instance, schema, EVENTS, 2000)
     events = instance.events()
-    assert sorted(check_streams(events).values()) == [2000, 2000, EVENTS]
+    streams = sorted(check_streams(events).values())
+    assert streams[-1] == EVENTS
+    assert sum(streams) == EVENTS + 2 * 2000, "in one ring each, or in a larger one as well"
     instance.stop()
     again = instance.start()
     assert not any("bringing" in line for line in again.lines), "once"

@@ -419,6 +419,7 @@ def test_a_fork_in_the_middle_of_an_emit_splits_into_two_clean_producers(
     """A signal handler forks while the main thread is anywhere inside emit, a hundred times."""
     instance.start()
     accepted = run_child(
+        "c = Client(sys.argv[1], outbox_bytes=3 * 65536)\n"  # of one ring, so of one producer
         "import signal\nchildren = []\n"
         "def handler(*_):\n"
         "    if in_child: return\n"  # forked just before the loop sets the timer, it sets one too

@@ -476,9 +476,9 @@ def test_a_durable_event_confirmed_while_its_successor_is_made_keeps_its_number(
         client._producer.sends, client._producer.compare_due_s = False, 0.0
         os.close(outbox._fd)
 
-        def slow() -> Producer:
+        def slow(*arguments: Any) -> Producer:
             outbox.writer._words[16] = outbox.writer._words[8]
-            return make()
+            return make(*arguments)
 
         monkeypatch.setattr(client, "_make_producer", slow)
         assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.STORED
@@ -504,11 +504,11 @@ def test_only_the_event_of_the_producer_just_left_is_moved_with_a_call(
         client._producer.compare_due_s = 0.0
         make = client._make_producer
 
-        def slow() -> Producer:
+        def slow(*arguments: Any) -> Producer:
             first._path.unlink()
             words = second.writer._words
             words[16], words[17] = words[8], second.writer.bytes_written
-            return make()
+            return make(*arguments)
 
         with monkeypatch.context() as context:
             context.setattr(client, "_make_producer", slow)
@@ -583,12 +583,12 @@ def test_a_log_handler_that_emits_in_another_thread_does_not_stop_this_one(tmp_p
                 leave.wait(30)
                 client.emit("logged")
 
-    def make() -> Producer:
+    def make(*arguments: Any) -> Producer:
         leave.set()
-        return made()
+        return made(*arguments)
 
     made = client._make_producer
-    client._make_producer = make  # type: ignore[method-assign]
+    client._make_producer = make  # type: ignore[method-assign,assignment]
     handler = Emitting()
     logging.getLogger().addHandler(handler)
     try:

@@ -24,6 +24,8 @@ from tests.support import ROOT, Instance
 SHARED = str(ROOT / "shared")
 POINTS_MAX = 400
 MARK = "this very event"
+ROOM = 4 * 65536  # of a small ring, and a larger one to follow it
+LARGE = 20_000
 
 
 class Timeout(Exception):
@@ -34,13 +36,17 @@ class Case:
     """A client, a call of its, and what is done in the middle of that call."""
 
     def __init__(self, instance: Instance, lost: str) -> None:
-        self.client = client = Client(instance.socket, outbox_bytes=65536)
+        room = ROOM if lost in ("full", "grown") else 65536
+        self.client = client = Client(instance.socket, outbox_bytes=room)
         self.point = ""
         self.events = 0
         if lost == "new":
             return
         assert client.emit("page_view")
         self.events = 1
+        if lost in ("full", "grown"):
+            self.fill(lost)
+            return
         producer = client._producer
         assert producer is not None
         assert producer.outbox is not None
@@ -64,6 +70,22 @@ class Case:
             assert client._producer is not producer
             words[16], words[17], words[19] = 1, producer.outbox.writer.bytes_written // 2, 1
             producer.outbox._path.unlink()
+
+    def fill(self, lost: str) -> None:
+        """Until the next event needs a larger ring; or until there is one, and one before it."""
+        client = self.client
+        producer = client._producer
+        assert producer is not None
+        assert producer.outbox is not None
+        while lost == "full" and producer.outbox.writer.room_bytes >= LARGE + 100:
+            assert client.emit("page_view", props={"text": "x" * LARGE})
+            self.events += 1
+        while lost == "full" and producer.outbox.writer.room_bytes >= 48:
+            assert client.emit("page_view")
+            self.events += 1
+        while lost == "grown" and client._producer is producer:
+            assert client.emit("page_view", props={"text": "x" * LARGE})
+            self.events += 1
 
     def run(self, call: Callable[[Client], Any], number: int, act: Callable[[Client], Any]) -> Any:
         """Calls it, and acts at the point of that number; what it returned or raised."""
@@ -174,7 +196,7 @@ Each = Callable[[str], Iterator[tuple[int, Case]]]
 
 @pytest.mark.parametrize("call", [emit, emit_durable])
 @pytest.mark.parametrize(
-    "lost", ["new", "", "descriptor", "confirmed", "retired", "retired former"]
+    "lost", ["new", "", "descriptor", "confirmed", "retired", "retired former", "full"]
 )
 def test_a_handler_that_raises_anywhere_leaves_a_client_that_has_said_the_truth(
     cases: Each, lost: str, call: Callable[[Client], Any]
@@ -185,11 +207,12 @@ def test_a_handler_that_raises_anywhere_leaves_a_client_that_has_said_the_truth(
         case.client.flush(0)
         case.check_sums()
         assert case.written() == result or isinstance(result, Timeout), (case.point, result)
+        assert lost != "full" or case.client._formers.any, "a larger ring has followed"
         assert case.written() <= 1, case.point
 
 
 @pytest.mark.parametrize("call", [Client.close, Client._end_process, Client.stats, flush])
-@pytest.mark.parametrize("lost", ["", "descriptor", "retired former"])
+@pytest.mark.parametrize("lost", ["", "descriptor", "retired former", "grown"])
 def test_a_handler_that_raises_in_a_call_that_emits_nothing_costs_nothing(
     cases: Each, lost: str, call: Callable[[Client], Any]
 ) -> None:
@@ -199,9 +222,14 @@ def test_a_handler_that_raises_in_a_call_that_emits_nothing_costs_nothing(
 
 
 @pytest.mark.parametrize(
-    "call", [emit, emit_durable, Client.close, Client._end_process, Client.stats, flush]
+    ("call", "lost"),
+    [
+        (call, lost)
+        for call in (emit, emit_durable, Client.close, Client._end_process, Client.stats, flush)
+        for lost in ("", "descriptor", "retired former")
+    ]
+    + [(emit, "full")],
 )
-@pytest.mark.parametrize("lost", ["", "descriptor", "retired former"])
 def test_a_handler_that_emits_in_the_middle_of_any_call_is_refused(
     cases: Each, lost: str, call: Callable[[Client], Any]
 ) -> None:
@@ -216,9 +244,14 @@ def test_a_handler_that_emits_in_the_middle_of_any_call_is_refused(
 
 
 @pytest.mark.parametrize(
-    "call", [emit, emit_durable, Client.close, Client._end_process, Client.stats, flush]
+    ("call", "lost"),
+    [
+        (call, lost)
+        for call in (emit, emit_durable, Client.close, Client._end_process, Client.stats, flush)
+        for lost in ("", "descriptor", "retired former")
+    ]
+    + [(emit, "full"), (emit_durable, "full"), (flush, "grown")],
 )
-@pytest.mark.parametrize("lost", ["", "descriptor", "retired former"])
 def test_a_handler_that_closes_the_client_closes_it_behind_the_call(
     cases: Each, lost: str, call: Callable[[Client], Any]
 ) -> None:
@@ -246,6 +279,7 @@ def test_a_handler_that_closes_the_client_closes_it_behind_the_call(
         (Client.close, "settled"),
         (emit, "settled"),
         (flush, "retired former"),
+        (emit, "full"),
     ],
 )
 def test_a_handler_that_forks_anywhere_makes_a_client_of_its_own(

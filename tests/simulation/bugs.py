@@ -205,6 +205,39 @@ class AnyEventTakenForTheCallers(SimClient):
         return self._producer.written if self._producer is not None else 0
 
 
+class FormerForgotten(SimClient):
+    """Follows a full ring with a larger one, and counts no more what the former holds."""
+
+    def _succeed(self, producer, successor, *, outgrown=False):  # type: ignore[no-untyped-def]
+        if not outgrown:
+            return super()._succeed(producer, successor)
+        self._producer = successor
+        producer.leave()
+        return successor
+
+
+class SuccessorReadFirst(WatchedDelivery):
+    """Reads an outbox without a look at the one that it follows."""
+
+    def _hold(self, producer: Producer, follows: int) -> None:
+        pass
+
+
+class SuccessorOpenedFirst(WatchedDelivery):
+    """Holds a successor only where what it follows is open already."""
+
+    def _attach_predecessor(self, producer: Producer, follows: int) -> None:
+        pass
+
+
+class SuccessorHeldForEver(WatchedDelivery):
+    """Goes on waiting when the outbox that another follows is read."""
+
+    def begin(self, now_s: float) -> None:
+        self._succession.release = lambda: False  # type: ignore[method-assign]
+        super().begin(now_s)
+
+
 @dataclass(frozen=True)
 class Bug:
     """What is exchanged to plant it, and the kind of run that should find it."""
@@ -244,4 +277,8 @@ BUGS = [
         client=LostLockNotNoticed,
     ),
     Bug("any event taken for the caller's", "crashes", client=AnyEventTakenForTheCallers),
+    Bug("a former ring forgotten", "crashes", client=FormerForgotten),
+    Bug("a successor read before its predecessor", "crashes", delivery=SuccessorReadFirst),
+    Bug("a successor opened before its predecessor", "crashes", delivery=SuccessorOpenedFirst),
+    Bug("a successor held for ever", "crashes", delivery=SuccessorHeldForEver),
 ]

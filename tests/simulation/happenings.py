@@ -75,6 +75,7 @@ class Happenings:
 
     def _memory_fills(self) -> None:
         self.world.memory_full = self._rng.random() < 0.3 and self.odds.without_outbox > 0
+        self.world.no_growth = self._rng.random() < 0.3
 
     def _descriptors_run_out(self) -> None:
         self.world.open_faults = not self.world.open_faults

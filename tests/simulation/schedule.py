@@ -43,6 +43,8 @@ ACTIONS_MIN, ACTIONS_MAX = 60, 200
 WEBS_MAX = 5
 QUIET_TURNS_MAX = 400
 UIDS = (1000, 1001, 1002)
+# What a client may have: one ring of the smallest size, or a larger one to follow it.
+OUTBOX_BYTES = (65536, 4 * 65536, 4 * 65536, 16 * 65536)
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Run:
     silent: int
     unheard: int
     sums: Sums
+    growths: int = 0
     visits: Counter[Cell] = field(default_factory=Counter)
 
 
@@ -123,7 +126,8 @@ class Schedule:
         self.world.socket_held = rng.random() < 0.5
         self._happenings = Happenings(self.world, self._start_second_daemon)
         self.silent = 0  # events that were accepted and not sent, since the daemon watches
-        self._big = rng.random() < 0.25  # rings fill up, and records go around their ends
+        # Rings fill up, and are followed by larger ones or records go around their ends.
+        self._texts = rng.choice(((10, 10, 4000), (10, 2000, 9000, 20000)))
 
     # -- the run ---------------------------------------------------------------------------------
 
@@ -149,6 +153,7 @@ class Schedule:
             silent=self.silent,
             unheard=unheard,
             sums=sums,
+            growths=world.growths,
             visits=world.visits,
         )
 
@@ -208,6 +213,7 @@ class Schedule:
         rng = self._rng
         web = self.world.process("web", rng.choice(UIDS), Web)
         web.has_memory = rng.random() >= self.odds.without_outbox
+        web.outbox_bytes = rng.choice(OUTBOX_BYTES)
         self._ready(web)
         web.client = self._client(web)
         return web
@@ -252,8 +258,7 @@ class Schedule:
     def _emit(self, web: Web) -> None:
         rng = self._rng
         props = {"n": self.world.truth.calls}
-        if self._big:
-            props |= {"text": "x" * rng.choice((10, 2000, 9000, 20000))}  # type: ignore[dict-item]
+        props |= {"text": "x" * rng.choice(self._texts)}  # type: ignore[dict-item]
         sends = web.sends
         number = self.world.truth.calls
         accepted = web.call(lambda: web.client.emit("page_view", user="u", props=props))
@@ -281,7 +286,7 @@ class Schedule:
         if len(self.world.processes) >= WEBS_MAX + 1:
             return
         child = self.world.process("web", parent.uid, Web)
-        child.has_memory = parent.has_memory
+        child.has_memory, child.outbox_bytes = parent.has_memory, parent.outbox_bytes
         self._ready(child)
         # A fork that C code makes runs no hooks of Python's.
         child.client = parent.client.forked(child, hooks=self._rng.random() < 0.5)
@@ -302,7 +307,7 @@ class Schedule:
         world.calm = True
         disk = world.disk
         disk.full = disk.fails_midway = disk.flush_fails = False
-        world.open_faults = world.memory_full = False
+        world.open_faults = world.memory_full = world.no_growth = False
         for file in world.files.values():
             if file.kind == "newer" and rng.random() < 0.7:
                 self._happenings.change(file, "ok")
@@ -338,5 +343,15 @@ class Schedule:
         raise Violation(f"faults have stopped, and after {QUIET_TURNS_MAX} turns events still wait")
 
     def _readable(self) -> list[File]:
-        reused = self.world.truth.reused
-        return [f for f in self.world.files.values() if f.kind == "ok" and f.key not in reused]
+        world = self.world
+        refused: dict[str, int] = {}
+        if isinstance(world.daemon, Machine) and self.odds.io_errors:
+            # As it was opened, reading it failed: it stays for a person to look at.
+            refused = world.daemon.delivery._outboxes._refused  # type: ignore[attr-defined]
+        return [
+            file
+            for file in world.files.values()
+            if file.kind == "ok"
+            and file.key not in world.truth.reused
+            and refused.get(file.name) != file.identity
+        ]

@@ -46,8 +46,11 @@ class WatchedIntake(Intake):
             cell = ("unreachable", "file", compare(taken, file.word(WORD_CONFIRMED_SEQUENCE)))
         elif not producer.has_outbox or (file is not None and file.kind == "newer"):
             cell = ("live", "none" if file is None else "foreign", where)
+        held = producer.held and where == "equal"  # the outbox that it follows is read first
         counts = super().offer(producer, sequence, payload, batch)
-        if cell is None:
+        if held and (counts or producer.taken != taken or not producer.behind):
+            raise Violation(f"{producer.label}: {sequence} is taken before what it follows")
+        if cell is None or held:
             return counts
         self.world.visits[cell] += 1
         if where == "ahead":
@@ -120,6 +123,9 @@ class WatchedDelivery(Delivery[SimOutbox]):
         if file is not None and file.kind == "ok" and file.word(WORD_WRITTEN) >= producer.taken:
             self._visit(producer, file)
         super()._attach(producer, name)
+        if producer not in self._open:
+            # What it follows is not known: the order is kept for outboxes that can be opened.
+            self._world.truth.unordered.add((producer.uid, producer.id))
 
     def _read(self, producer: Producer, outbox: SimOutbox, alive: bool, room: Room) -> None:
         self._visit(producer, outbox.file)

@@ -50,6 +50,9 @@ class Truth:
     # stored twice and no other producer is harmed is asked of them.
     reused: set[Key] = field(default_factory=set)
     of_reused: int = 0
+    # Which producer each outbox follows, and those whose order a fault of this run may have cost.
+    follows: dict[Key, Key] = field(default_factory=dict)
+    unordered: set[Key] = field(default_factory=set)
     tails: set[Key] = field(default_factory=set)  # cut off by the power, without a farewell
     calls: int = 0
     true: int = 0
@@ -172,6 +175,7 @@ def check_end(world: World) -> Sums:
     if sums.accepted != sums.stored + sums.quarantined + sums.pending + sums.lost:
         raise Violation(f"the sum is off: {sums}")
     _check_tails(world)
+    _check_order(world)
     odds = world.odds
     harmless = not (odds.power_cut or odds.restore or odds.strangers or odds.damage)
     kept = not (odds.without_outbox or odds.io_errors or odds.cleaners)
@@ -214,6 +218,25 @@ def _check_contents(
         except Malformed:
             continue
         raise Violation(f"{label(key)}: {sequence} is in quarantine and was a good event")
+
+
+def _check_order(world: World) -> None:
+    """What a process wrote to one outbox is stored before what it wrote to the next, in runs in
+    which nothing makes an outbox unreadable.
+    """
+    truth, odds = world.truth, world.odds
+    if odds.strangers or odds.damage or odds.io_errors or odds.cleaners:
+        return
+    first: dict[Key, int] = {}
+    last: dict[Key, int] = {}
+    for place, (key, _sequence) in enumerate(world.disk.view.events):
+        first.setdefault(key, place)
+        last[key] = place
+    for key, former in truth.follows.items():
+        if key not in first or former not in last or key in truth.unordered:
+            continue
+        if last[former] > first[key]:
+            raise Violation(f"{label(key)}: stored before the last event of {label(former)}")
 
 
 def _check_tails(world: World) -> None:

@@ -66,6 +66,7 @@ class SimGeneration:
 class Web(Process):
     """A web process with one client."""
 
+    outbox_bytes: int = RING_BYTES_MIN
     has_memory: bool = True  # else it has no outbox, as a container with its own /dev/shm
     went_without: bool = False
     appending: bytes = b""  # the payload that the next store counts
@@ -232,24 +233,30 @@ class _Memory:
 class _OutboxFile:
     """`shared.outbox_file.OutboxFile`, its steps one by one."""
 
-    def __init__(self, process: Web, producer_id: int) -> None:
+    def __init__(
+        self, process: Web, producer_id: int, ring_bytes: int, follows: int, growth_bytes: int
+    ) -> None:
         world = process.world
         if not process.has_memory:
             raise NoOutbox("another /dev/shm")
-        if world.memory_full:
+        if world.memory_full or (world.no_growth and ring_bytes > RING_BYTES_MIN):
             raise NoOutbox("no space")
         self.process = process
         self.uid = process.uid
         self.closed = False  # by the application, which does not know whose descriptor it is
         key: Key = (process.uid, producer_id)
-        data = bytearray(outbox_bytes(RING_BYTES_MIN))
+        data = bytearray(outbox_bytes(ring_bytes))
         self.file = File(outbox_name(*key), key, data, lock=process)
         process.step("outbox created and locked")
         memory: Any = _Memory(process, self.file)
         mark = process.generation.mark
-        writer = process.writer_type(memory, producer_id, process.pid, world.time_ns(), mark)
+        writer = process.writer_type(
+            memory, producer_id, process.pid, world.time_ns(), mark, follows, growth_bytes
+        )
         self.writer = _noting(writer, process, self)
         process.step("outbox filled in")
+        if follows:
+            world.truth.follows[key] = (process.uid, follows)
         world.publish(self.file)
         try:
             process.step("outbox has its name")
@@ -317,7 +324,7 @@ def _new_id(process: Web) -> int:
 class SimProducer(Producer):
     """A producer without files and sockets."""
 
-    def __init__(self, process: Web) -> None:
+    def __init__(self, process: Web, ring_bytes: int, follows: int, growth_bytes: int) -> None:
         world = process.world
         self.process = process
         self.mark = process.generation.mark
@@ -337,7 +344,9 @@ class SimProducer(Producer):
         self.socket = None
         self.heal_after_s = world.now_s + HEAL_INTERVAL_S
         try:
-            self.outbox = _OutboxFile(process, self.id)  # type: ignore[assignment]
+            self.outbox = _OutboxFile(  # type: ignore[assignment]
+                process, self.id, ring_bytes, follows, growth_bytes
+            )
         except NoOutbox as reason:
             self.no_outbox_reason = str(reason)
             process.went_without = True
@@ -401,7 +410,7 @@ class SimClient(Client):
         self._time_ns = process.world.time_ns
         self._monotonic_s = process.world.monotonic_s
         self._monotonic_ns = process.world.monotonic_ns
-        super().__init__("/nowhere")
+        super().__init__("/nowhere", outbox_bytes=process.outbox_bytes)
         clients.discard(self)  # at the end of the test run nobody says farewell for it
 
     def __del__(self) -> None:
@@ -410,8 +419,13 @@ class SimClient(Client):
     def _new_formers(self) -> FormerProducers:
         return FormerProducers(self._end_former, SimFormer)
 
-    def _make_producer(self) -> SimProducer:
-        return SimProducer(self.process)
+    def _open_producer(self, ring_bytes: int, follows: int, growth_bytes: int) -> SimProducer:
+        return SimProducer(self.process, ring_bytes, follows, growth_bytes)
+
+    def _grow(self, producer: Producer, full: OutboxWriter) -> Producer | None:
+        successor = super()._grow(producer, full)
+        self.process.world.growths += successor is not None
+        return successor
 
     def _current_generation(self) -> Any:
         return self.process.generation

@@ -118,6 +118,8 @@ class World:
     daemon: Process | None = None  # who holds the instance's lock
     open_faults: bool = False  # out of descriptors
     memory_full: bool = False
+    no_growth: bool = False  # memory for the smallest outboxes only
+    growths: int = 0  # larger rings that followed full ones
     now_s: float = 1000.0
     wall_offset_s: float = 0.0
     owners: dict[Key, Process] = field(default_factory=dict)

@@ -22,7 +22,7 @@ Settings, read once by `init_app` (an unknown `ACTIVITY_LOG_*` key is an error t
 | `ACTIVITY_LOG_USER` | Flask-Login | callable: the request's user, or None while there is none |
 | `ACTIVITY_LOG_ACTOR` | `None` | callable: the user who really acts, or None: see below |
 | `ACTIVITY_LOG_REQUEST_ID_HEADER` | `"X-Request-ID"` | taken over when it looks like an id |
-| `ACTIVITY_LOG_OUTBOX_BYTES` | the client's | room for events not yet on the daemon's disk |
+| `ACTIVITY_LOG_OUTBOX_BYTES` | the client's | room for events not yet on the disk, in bytes |
 | `ACTIVITY_LOG_OUTBOX_DIRECTORY` | found from the socket | where the outbox lies |
 | `ACTIVITY_LOG_DURABLE` | `()` | types of events that are durable: `log` waits for the disk |
 | `ACTIVITY_LOG_DURABLE_TIMEOUT_S` | `5.0` | how long at most, in seconds |
