@@ -7,7 +7,7 @@ limits with the functions below, so what a client accepts a daemon stores.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,12 @@ OWN_TYPES = frozenset(
     }
 )
 
+# A report that names persons was read. Logged by logd's report process, with a client of its own;
+# unlike the others it may be pruned.
+REPORT_READ = "report_read"
+# A client may say none of these.
+RESERVED_TYPES = OWN_TYPES | {REPORT_READ}
+
 _EVENT_TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 # A character takes at most four bytes: most users are decided without encoding them.
 _USER_CHARS_SURE = USER_BYTES_MAX // 4
@@ -43,6 +49,10 @@ _KNOWN_TYPES_MAX = 1000
 
 class Malformed(ValueError):
     """An event that breaks the schema. The message says which field and how."""
+
+
+class Reserved(Malformed):
+    """An event of a type that only logd writes."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +70,9 @@ SUBJECTS: Mapping[str, Subject] = {
 }
 
 
-def check_event_type(event_type: object) -> str:
-    """Returns the type. Raises Malformed unless it is 1-64 characters of snake case, and for one
-    of OWN_TYPES.
+def check_event_type(event_type: object, internal: Container[str] = ()) -> str:
+    """Returns the type. Raises Malformed unless it is 1-64 characters of snake case, and Reserved
+    for one of RESERVED_TYPES that is not among `internal`.
     """
     if type(event_type) is str and event_type in _known_types:
         return event_type
@@ -71,8 +81,10 @@ def check_event_type(event_type: object) -> str:
             f"event type {_shown(event_type)}: expected 1 to {EVENT_TYPE_CHARS_MAX} characters of "
             "lower-case letters, digits and underscores, a letter first"
         )
-    if event_type in OWN_TYPES:
-        raise Malformed(f"event type {event_type}: only logd itself says that")
+    if event_type in RESERVED_TYPES:
+        if event_type in internal:
+            return event_type
+        raise Reserved(f"event type {event_type}: only logd itself says that")
     if len(_known_types) >= _KNOWN_TYPES_MAX:
         _known_types.clear()  # who invented them all must not keep the real ones out for ever
     _known_types.add(event_type)
