@@ -239,7 +239,7 @@ class Client(Road):
             if producer.outbox is not None:
                 producer.outbox.writer.farewell()
             elif producer.sequence_sent or self._refusals.total:
-                producer.say_farewell(self._refusals.by_cause)
+                producer.say_farewell(self._refusals.unreported)
         formers.close_all(now_s)
 
     def _last_words(self) -> None:

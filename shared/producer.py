@@ -26,7 +26,8 @@ class Producer:
 
     `mark` tells whose it is (`shared.forks`), `uid` is its user id as the daemon sees it, None
     where that is not known; `sequence_sent` counts what the kernel took, for a producer without an
-    outbox. Raises Forked in a child that is forked in the middle of this.
+    outbox. With `outbox_bytes` 0 it has none, since logd has refused those of this process. Raises
+    Forked in a child that is forked in the middle of this.
     """
 
     def __init__(self, socket_path: str, directory: str | None, outbox_bytes: int) -> None:
@@ -43,6 +44,11 @@ class Producer:
         self._uid_here = os.getuid()
         for _ in range(_ID_TRIES):
             self._draw_id()
+            if not outbox_bytes:
+                self.no_outbox_reason = (
+                    "logd has refused this process's outboxes: `logd quarantine`"
+                )
+                break
             try:
                 self.outbox = OutboxFile(
                     socket_path, directory, self.id, outbox_bytes, time.time_ns(), self.mark

@@ -13,10 +13,15 @@ _log = logging.getLogger("logd.client")
 
 
 class Refusals:
-    """The counts of one process; they go on when its producer is followed by another."""
+    """The counts of one process; they go on when its producer is followed by another.
+
+    The daemon adds up what all producers report: each refusal is reported by one of them.
+    """
 
     def __init__(self) -> None:
         self.by_cause: dict[str, int] = {}
+        self._reported: dict[str, int] = {}  # by any outbox so far
+        self._reported_before: dict[str, int] = {}  # by those before the present one
         self._logged_at_s: dict[str, float] = {}
 
     @property
@@ -30,13 +35,22 @@ class Refusals:
         self._tell(cause, producer)
 
     def tell_all(self, producer: Producer) -> None:
-        """Tells a new producer's outbox all that was counted before it."""
-        for cause in self.by_cause:
-            self._tell(cause, producer)
+        """Begins with a new producer: its outbox reports what no former one has."""
+        self._reported_before = dict(self._reported)
+        for cause, count in self.unreported.items():
+            if count:
+                self._tell(cause, producer)
+
+    @property
+    def unreported(self) -> dict[str, int]:
+        """The counts that no former outbox has reported, by cause."""
+        before = self._reported_before
+        return {cause: count - before.get(cause, 0) for cause, count in self.by_cause.items()}
 
     def _tell(self, cause: str, producer: Producer | None) -> None:
         if producer is not None and producer.outbox is not None:
-            producer.outbox.writer.refused(cause, self.by_cause[cause])
+            count = self._reported[cause] = self.by_cause[cause]
+            producer.outbox.writer.refused(cause, count - self._reported_before.get(cause, 0))
 
     def log(self, cause: str, detail: object) -> None:
         """At most one line in ten seconds for a cause. Not from inside an emit: a logging handler
