@@ -10,12 +10,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks import machine
+from benchmarks import first_durable, machine
 from benchmarks.client_plan import LONG, QUICK, Group, Size, plan
 from benchmarks.client_results import Measured, Results, figures, problems, row
 from benchmarks.client_sender import DONE, STEP, Orders
@@ -27,6 +28,7 @@ from benchmarks.receivers import Receiving, receiver, rsyslog
 from benchmarks.sums import Sums
 
 NAME = "client"
+FIRST_DURABLE = "client.first_durable_over_later"
 STEP_TIMEOUT_S = 180.0
 ALWAYS = ("logd", "raw", "noop")
 
@@ -63,7 +65,7 @@ def _plan(names: Sequence[str], size: Size) -> list[Group]:
 
 def steps(long: bool) -> int:
     """How many steps a run has."""
-    return _steps(_plan(present(), LONG if long else QUICK))
+    return _steps(_plan(present(), LONG if long else QUICK)) + 1
 
 
 def _steps(groups: Sequence[Group]) -> int:
@@ -72,7 +74,21 @@ def _steps(groups: Sequence[Group]) -> int:
 
 def run(place: Path, long: bool, tell: Tell) -> Part:
     """Measures all that is installed. Raises Failed."""
-    return compare(place / NAME, _plan(present(), LONG if long else QUICK), tell)
+    return _run(place, _plan(present(), LONG if long else QUICK), tell)
+
+
+def _run(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
+    part = compare(place / NAME, groups, tell)
+    tell("first durable events", 0)
+    first = first_durable.measure(place / "durable")
+    tell("", 1)
+    return replace(
+        part,
+        text=f"{part.text}\n\n{first.text}",
+        rows=[*part.rows, first.row()],
+        figures={**part.figures, FIRST_DURABLE: first.ratio},
+        problems=[*part.problems, *first.sums.problems()],
+    )
 
 
 def compare(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
@@ -167,8 +183,8 @@ def main(long: bool, only: tuple[str, ...], directory: Path | None, results: Pat
     try:
         with temporary_directory(directory) as place:
             here = machine.look(place)
-            with progress(_steps(groups)) as tell:
-                part = compare(place / NAME, groups, tell)
+            with progress(_steps(groups) + 1) as tell:
+                part = _run(place, groups, tell)
     except Failed as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

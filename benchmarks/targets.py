@@ -66,6 +66,12 @@ TARGETS = (
     Target("client.emit_over_raw_send", "emit / raw send, not pinned", "<=", 2.5),
     Target("client.emit_over_best_peer", "emit / the fastest of the peers", "<", 1.0),
     Target("client.emit_1000_over_flat_out", "emit at 1,000/s / emit flat out", "<=", 1.5),
+    Target(
+        "client.first_durable_over_later",
+        "first durable event of a process / a later one",
+        "<=",
+        1.5,
+    ),
     Target("request.throughput_over_none", "requests/s with logging / without", ">=", 0.97),
     Target("ingest.over_bulk_insert", "events/s stored / by a bare bulk insert", ">=", 0.8),
     Target(

@@ -19,7 +19,7 @@ from dataclasses import replace
 from logd import anchor_file, anchors
 from logd.config import Config
 from logd.database import file_bytes, wal_path
-from logd.delivery import Delivery
+from logd.delivery import QUEUE_DATAGRAMS_MAX, Delivery
 from logd.errors import NotYet
 from logd.figures import IGNORED_SENDERS_MAX, Figures, Pace, Survey
 from logd.inotify import Inotify
@@ -34,8 +34,6 @@ RETRY_INTERVAL_S = 1.0
 DESCRIPTORS_RESERVED = 32
 # Closing files wakes the daemon so often at most, whoever closes them, and whatever they are.
 CLOSED_INTERVAL_S = 0.05
-# More than a kernel is set to keep for a socket, where that is not known.
-QUEUE_DATAGRAMS_MAX = 65_536
 # However busy it is, a step of a job is taken so often.
 WORK_INTERVAL_MAX_S = 0.5
 
@@ -59,7 +57,7 @@ class Daemon(Delivery[OpenOutbox]):
         worker: Worker | None = None,
     ) -> None:
         open_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_RESERVED
-        super().__init__(config, store, outboxes, clock_ns, open_max, time.monotonic)
+        super().__init__(config, store, outboxes, clock_ns, open_max, time.monotonic, os.geteuid())
         self._receiver = receiver
         self._worker = worker
         if worker is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Generic
@@ -26,6 +26,7 @@ from logd.intake import Intake
 from logd.log_limit import LimitedLog
 from logd.ports import AnOutbox, Directory, Trail
 from logd.repair import Placement, Resynchronisation, capacity, read_on
+from logd.salvage import begin_salvage, read_rest
 from logd.succession import Succession
 from logd.turn_budget import ForcedCommits
 from logd.watch import Watch
@@ -35,6 +36,8 @@ from shared.wire import OtherVersion, WireError
 # After so many datagrams at once the kernel's queue may have been full (its depth is 10 by
 # default, plus one), and senders may have been turned away: then the outboxes are looked at.
 QUEUE_DEPTH_MIN = 10
+# More than a kernel is set to keep for a socket, where that is not known.
+QUEUE_DATAGRAMS_MAX = 65_536
 # Names of a listing that are looked at in a turn, and for how long; how many files of a user may
 # wait to be opened. Further ones are found by the next listing.
 DISCOVER_FILES_MAX = 500
@@ -64,6 +67,7 @@ class Delivery(Generic[AnOutbox]):
 
     `clock_ns` is the wall clock, for the record only: nothing is ordered by it. `monotonic_s` is
     the clock that producers read as well. At most `open_max` outboxes are held open at a time.
+    `own_uid` is the user that logd runs as.
     """
 
     # How long a turn opens files and searches rings, how long the start does before it is ready,
@@ -80,6 +84,7 @@ class Delivery(Generic[AnOutbox]):
         clock_ns: Callable[[], int],
         open_max: int,
         monotonic_s: Callable[[], float],
+        own_uid: int | None = None,
     ) -> None:
         self._config = config
         self._store = store
@@ -87,7 +92,7 @@ class Delivery(Generic[AnOutbox]):
         self._clock_ns = clock_ns
         self._monotonic_s = monotonic_s
         self._meter = Meter()
-        self._intake = Intake(self._introduce, config.gap_events_max)
+        self._intake = Intake(self._introduce, config.gap_events_max, own_uid)
         self._open: dict[Producer, AnOutbox] = {}
         self._succession = Succession(self._open)
         self._attaching: list[tuple[int, int]] = []  # each one the predecessor of the one before
@@ -116,7 +121,8 @@ class Delivery(Generic[AnOutbox]):
         self._commit_due_s = 0.0
         self._watch = Watch(self._commit_interval_s)
         self._more = False  # something was left unread for want of room in the batch
-        self._marks: list[_QueueMark] = []
+        self._queued_before = _QueueMark(QUEUE_DATAGRAMS_MAX)  # this process's start
+        self._marks: list[_QueueMark] = [self._queued_before]
         self._stalled: NotYet | None = None
         self._now_s = 0.0
         self._limited_log = LimitedLog(_log)
@@ -124,7 +130,7 @@ class Delivery(Generic[AnOutbox]):
     # -- one turn --------------------------------------------------------------------------------
 
     def begin(self, now_s: float) -> None:
-        """Before the first step: finds outboxes, and books what can never come.
+        """Before the first step: finds outboxes, and which producers cannot say more.
 
         Whatever strangers have put there, this takes `start_work_s` or so: the rest is done in
         later steps. Raises NotYet when it cannot tell which outboxes there are.
@@ -136,11 +142,16 @@ class Delivery(Generic[AnOutbox]):
             # Taken for an empty directory, it would book every open producer's end as lost.
             raise NotYet(f"the outboxes cannot be listed: {error.strerror}.") from error
         self._unfinished = self._store.unfinished()
-        self._book_ends()
         self._backlog.work(self._monotonic_s, self.start_work_s)
 
     def _book_ends(self) -> None:
-        """Producers that can say no more: any number of them, so some in each turn."""
+        """Producers that can say no more: any number of them, so some in each turn.
+
+        Not before what the queue held at the start is taken: their farewells may be in it, and the
+        same loss would be booked twice, with numbers and without.
+        """
+        if self._queued_before.left > 0:
+            return
         for _ in range(BOOK_ENDS_MAX):
             if self._batch.full:
                 break
@@ -356,7 +367,7 @@ class Delivery(Generic[AnOutbox]):
             self._refuse(producer, outbox, name, error, error.uid)
         except OSError as error:
             if outbox is not None and not is_shortage(error):
-                self._refuse(producer, outbox, name, error.strerror, None)
+                self._refuse(producer, outbox, name, f"system error: {error.strerror}", None)
                 return
             if outbox is not None:
                 self._outboxes.release(outbox)
@@ -446,7 +457,7 @@ class Delivery(Generic[AnOutbox]):
         try:
             done = search.step(self._batch, self.slice_bytes)
         except WireError as error:
-            self._give_up(producer, outbox, str(error))
+            self._end_use(producer, outbox, str(error))
             return True
         except OSError as error:
             self._failed(producer, outbox, error)
@@ -509,9 +520,12 @@ class Delivery(Generic[AnOutbox]):
                 one.producer.behind = self._more = True
                 continue
             try:
-                self._read(one.producer, one.outbox, one.alive, room)
+                if one.outbox.unusable is not None:
+                    self._end_use(one.producer, one.outbox, one.outbox.unusable, room)
+                else:
+                    self._read(one.producer, one.outbox, one.alive, room)
             except WireError as error:
-                self._give_up(one.producer, one.outbox, str(error))
+                self._end_use(one.producer, one.outbox, str(error), room)
             except OSError as error:
                 self._failed(one.producer, one.outbox, error)
         if self._succession and self._succession.release():
@@ -544,7 +558,7 @@ class Delivery(Generic[AnOutbox]):
             if outbox.scans_left >= 0:
                 self._search(producer, Resynchronisation(producer, header, outbox.read_at))
             else:
-                self._give_up(producer, outbox, damage)
+                self._end_use(producer, outbox, damage)
             return
         producer.behind = producer.taken < header.written
         if producer.behind:
@@ -559,15 +573,27 @@ class Delivery(Generic[AnOutbox]):
             producer.behind = True
             self._say("%s: cannot be used now: %s", outbox.name, error.strerror)
             return
-        if producer not in self._searches:
-            with suppress(OSError, WireError):  # what can be read of it is not lost
-                read_on(producer, outbox.refresh(), outbox.read_at, self._batch, self._intake)
-        self._give_up(producer, outbox, error.strerror or "input or output failed")
+        self._end_use(producer, outbox, f"system error: {error.strerror}")
+
+    def _end_use(
+        self, producer: Producer, outbox: AnOutbox, reason: str, room: Room | None = None
+    ) -> None:
+        """Gives an outbox up, in this turn or a later one: what still reads is stored first."""
+        begin_salvage(producer, outbox, reason)
+        batch = self._batch
+        if producer not in self._searches and read_rest(
+            producer, outbox, batch, self._intake, room or batch.room()
+        ):
+            producer.behind = self._more = True
+        else:
+            self._give_up(producer, outbox, reason)
 
     def _give_up(self, producer: Producer, outbox: AnOutbox, reason: str) -> None:
         """The rest of this outbox cannot be read; its producer goes on without one."""
         self._say("%s: given up: %s", outbox.name, reason, user=producer.uid)
         header = outbox.header
+        # What it holds past that once it is removed is booked then, up to a ring's fill.
+        outbox.header = replace(header, written=max(header.written, producer.taken))
         if header.written > producer.taken:
             plausible = header.written - producer.taken <= capacity(header)
             last = header.written if plausible else None

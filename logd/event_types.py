@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 
 from logd.batch import Batch
 from logd.database import Connection
-from shared.schema import OWN_TYPES, SUBJECTS
+from shared.schema import RESERVED_TYPES, SUBJECTS
 
 # Of the daemon, the report process, the client and the site: whatever strangers have invented, a
 # login or a reading of reports is stored.
 NEVER_REFUSED = (
-    OWN_TYPES
+    RESERVED_TYPES
     | frozenset(SUBJECTS)
     | {"page_view", "login", "logout", "login_failed"}
-    | {"report_read", "durable_unknown", "durable_settled"}
+    | {"durable_unknown", "durable_settled"}
 )
 REFUSED = "too many event types"
 _NAMES_PER_SELECT = 500

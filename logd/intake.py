@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Container, Iterable
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
 from logd.ignored import Ignored
 from shared.outbox import REFUSAL_CAUSES, REFUSALS_MAX, aligned
-from shared.schema import PAYLOAD_BYTES_MAX, Malformed
+from shared.schema import PAYLOAD_BYTES_MAX, REPORT_READ, Malformed, Reserved
 from shared.wire import (
     DATAGRAM_BYTES_MAX,
     DATAGRAM_HEAD,
@@ -41,8 +41,11 @@ class Intake:
 
     slice_bytes = SLICE_BYTES
 
-    def __init__(self, introduce: Introduce, gap_events_max: int) -> None:
+    def __init__(
+        self, introduce: Introduce, gap_events_max: int, own_uid: int | None = None
+    ) -> None:
         self._introduce = introduce
+        self._own_uid = own_uid  # of the report process, whose client logs what only logd may
         self._gap_events_max = gap_events_max
         self.producers: dict[tuple[int, int], Producer] = {}
         self._uid_of_outbox: dict[int, int] = {}
@@ -158,7 +161,7 @@ class Intake:
                 return False
             far = sequence - taken - 1 > self._gap_events_max
             if far and taken:
-                raise WireError(f"sequence jumps from {taken} to {sequence}")
+                raise WireError("sequence jumps", f"from {taken} to {sequence}")
             if far:
                 # Never heard of: an old client of a new database. How much of this is missing
                 # here was perhaps stored in the former one.
@@ -211,27 +214,39 @@ class Intake:
         for payload in payloads:
             sequence += 1
             try:
-                take((producer, sequence, unpack(payload)))
-                size += len(payload)
+                event = unpack(payload)
             except Malformed as error:
-                self._refuse(producer, sequence, payload, batch, error)
+                judged = self._judge(producer, sequence, payload, batch, error)
+                if judged is None:
+                    continue
+                event = judged
+            take((producer, sequence, event))
+            size += len(payload)
         producer.taken = sequence
         batch.extend(producer, events, size)
 
     def _take(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> None:
+        event: Event | None
         try:
             event = unpack_payload(payload)
         except Malformed as error:
-            self._refuse(producer, sequence, payload, batch, error)
-        else:
+            event = self._judge(producer, sequence, payload, batch, error)
+        if event is not None:
             batch.add(producer, sequence, event, len(payload))
         producer.taken = sequence
         producer.position += aligned(RECORD_HEAD.size + len(payload))
 
-    def _refuse(
+    def _judge(
         self, producer: Producer, sequence: int, payload: bytes, batch: Batch, error: Malformed
-    ) -> None:
+    ) -> Event | None:
+        """Quarantines a malformed event, but for a reading that logd's own user has logged."""
+        if isinstance(error, Reserved) and producer.uid == self._own_uid:
+            try:
+                return unpack_payload(payload, (REPORT_READ,))
+            except Malformed as other:
+                error = other
         batch.refuse(producer.uid, producer.pid, f"malformed: {error}", payload, producer, sequence)
+        return None
 
     def _farewell(
         self, producer: Producer, last: int, refused: dict[str, int], batch: Batch
@@ -239,7 +254,8 @@ class Intake:
         """The end of a producer without an outbox: what is missing now will never come."""
         missing = last - producer.taken
         if missing > self._gap_events_max:
-            batch.refuse(producer.uid, producer.pid, f"farewell claims {missing} events", b"")
+            reason = f"farewell claims too much: {missing} events"
+            batch.refuse(producer.uid, producer.pid, reason, b"")
             return
         if not (last or refused or producer.row or producer in batch.producers):
             producer.ended = True

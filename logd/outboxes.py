@@ -25,11 +25,13 @@ from shared import liveness
 from shared.outbox import (
     CONFIRMED_OFFSET,
     HEADER_BYTES,
+    WORD_GIVEN_UP,
     WORD_RETIRED,
     WORD_WATCHED_UNTIL_NS,
     WORD_WRITTEN,
     Header,
     OutboxError,
+    is_outbox,
     parse_header,
 )
 from shared.outbox_file import TEMPORARY_PREFIX, parse_name
@@ -59,6 +61,8 @@ REFUSED_MAX = 10_000
 REFUSED_OF_ANY_USER = 16
 _WORDS = struct.Struct("=QQQ")  # confirmed sequence and position, watched until
 _WORD = struct.Struct("=Q")
+# The words with which the daemon says that it leaves an outbox: RETIRED and GIVEN_UP.
+_LEFT_OFFSET, _LEFT_BYTES = WORD_RETIRED * 8, 16
 _log = logging.getLogger("logd")
 
 
@@ -77,6 +81,10 @@ class OpenOutbox:
     header: Header
     # How often damage is searched past before the outbox is given up: a search reads all of it.
     scans_left: int = 3
+    # Why it is to be given up once all that can still be read of it is taken.
+    unusable: str | None = None
+    # Whether it was removed by another program: no later daemon will find it.
+    nameless: bool = False
     confirmed: int = field(init=False)
     pace: Pace | None = None  # of its producer, once the daemon has looked for it
 
@@ -89,10 +97,11 @@ class OpenOutbox:
 
     def refresh(self) -> Header:
         """Reads the header again. Raises WireError when it has become impossible."""
-        self.header = parse_header(self.read_at(0, HEADER_BYTES), self._size())
-        if self.header.producer_id != self.producer_id:
+        header = parse_header(self.read_at(0, HEADER_BYTES), self._size())
+        if header.producer_id != self.producer_id:
             raise OutboxError("another producer's outbox")
-        return self.header
+        self.header = header
+        return header
 
     def written(self) -> int:
         """The one word that grows while the producer lives: 8 bytes, read alone."""
@@ -109,6 +118,8 @@ class OpenOutbox:
         """
         if sequence <= self.confirmed:
             return
+        if self.nameless:
+            watched_until_ns = 0  # so that its producer sends, looks at its file, and follows
         self._write_at(CONFIRMED_OFFSET, _WORDS.pack(sequence, position, watched_until_ns))
         self.confirmed = sequence
 
@@ -124,13 +135,17 @@ class OpenOutbox:
         self._write_at(WORD_RETIRED * 8, bytes(8))
         return False
 
-    def unretire(self) -> None:
-        """Takes back what a daemon that was killed behind `retire` has declared: we read it.
+    def give_up(self) -> None:
+        """Tells the producer to go on with another outbox: this one is foreign, or damaged."""
+        self._write_at(WORD_GIVEN_UP * 8, _WORD.pack(1))
 
-        Where it cannot be written it stands as it did.
+    def take_back(self) -> None:
+        """Clears words 19 and 20 as a killed daemon has left them: this one reads the outbox.
+
+        Where they cannot be written they stand as they did.
         """
         with contextlib.suppress(OSError):
-            self._write_at(WORD_RETIRED * 8, bytes(8))
+            self._write_at(_LEFT_OFFSET, bytes(_LEFT_BYTES))
 
     def unwatch(self) -> None:
         """Takes back any promise to look here."""
@@ -138,11 +153,28 @@ class OpenOutbox:
 
     def _size(self) -> int:
         status = os.fstat(self.fd)
+        self.nameless = status.st_nlink == 0
         _check_no_holes(status)
         return status.st_size
 
     def _write_at(self, offset: int, data: bytes) -> None:
         os.pwrite(self.fd, data, offset)
+
+
+def _give_up_foreign(fd: int) -> None:
+    """Tells the producer of a file that is refused, where the file is certainly an outbox.
+
+    Into anything else the daemon writes nothing: a stranger may have put another file, or a link to
+    one, under an outbox's name. An error is ignored: what cannot be written stays as it is.
+    """
+    with contextlib.suppress(OSError):
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            page = os.pread(fd, HEADER_BYTES, 0)
+            if is_outbox(page, status.st_size):
+                # In the page that holds the magic: never in a hole, and never past the end.
+                os.pwrite(fd, _WORD.pack(1), WORD_GIVEN_UP * 8)
+                os.pwrite(fd, bytes(8), WORD_WATCHED_UNTIL_NS * 8)
 
 
 def _check_no_holes(status: os.stat_result) -> None:
@@ -319,10 +351,19 @@ class Outboxes:
             return self._open(name, uid, producer_id, self._access)
         except WireError as error:
             error.uid = identity.uid
-            self._remember_refused(name, identity)
+            # As it is now: giving it up has changed it, and our own closing would wake us for ever.
+            now = self._identity(name)
+            same = now is not None and now.inode == identity.inode
+            self._remember_refused(name, now if now is not None and same else identity)
             if isinstance(error, OtherVersion):
                 self._newer.add(name)
             raise
+
+    def _identity(self, name: str) -> _Identity | None:
+        try:
+            return _Identity.of(os.stat(name, dir_fd=self._fd, follow_symlinks=False))
+        except OSError:
+            return None
 
     def _may_remember(self, uid: int) -> bool:
         own = self._refused_of[uid]
@@ -366,13 +407,15 @@ class Outboxes:
                 raise Foreign("another producer's outbox", name)
             _check_no_holes(status)
         except BaseException as error:
+            if access == os.O_RDWR and isinstance(error, WireError):
+                _give_up_foreign(fd)
             os.close(fd)
             if isinstance(error, OSError) and not is_shortage(error):
                 raise Foreign("not readable by logd", error.strerror or "") from error
             raise
         outbox = OpenOutbox(name, uid, producer_id, fd, header)
-        if access == os.O_RDWR and any(page[WORD_RETIRED * 8 : WORD_RETIRED * 8 + 8]):
-            outbox.unretire()
+        if access == os.O_RDWR and any(page[_LEFT_OFFSET : _LEFT_OFFSET + _LEFT_BYTES]):
+            outbox.take_back()
         return outbox
 
     def remove(self, outbox: OpenOutbox) -> None:
@@ -395,6 +438,7 @@ class Outboxes:
 
     def refuse(self, outbox: OpenOutbox) -> None:
         """Closes an outbox that turned out unreadable; it is not opened again as it is now."""
+        _give_up_foreign(outbox.fd)
         try:
             self._remember_refused(outbox.name, _Identity.of(os.fstat(outbox.fd)))
         finally:

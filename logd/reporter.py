@@ -38,7 +38,7 @@ from shared.query import (
     frame_end,
     read_frame,
 )
-from shared.schema import USER_BYTES_MAX, Malformed, check_user
+from shared.schema import REPORT_READ, USER_BYTES_MAX, Malformed, check_user
 
 SEATS_MAX = 128
 # One user's reports: two at a time, while no other asks. Each may hold an answer of 8 MiB.
@@ -53,6 +53,12 @@ PROGRESS_STEPS = 10_000
 _log = logging.getLogger("logd.reports")
 
 
+class _ReadingsClient(Client):
+    """Logs that reports were read, which no other client may."""
+
+    _internal_types = frozenset({REPORT_READ})
+
+
 class Reporter:
     """Answers named reports, each with a database connection of its own."""
 
@@ -63,7 +69,7 @@ class Reporter:
         self._allowed_gid = configuration.query_gid(config)
         self._limited_log, self._log_lock = LimitedLog(_log), threading.Lock()
         # Small: it keeps who read what, and only while the daemon is busy.
-        self._client = Client(str(config.socket), outbox_bytes=1024 * 1024)
+        self._client = _ReadingsClient(str(config.socket), outbox_bytes=1024 * 1024)
 
     def serve(self, listener: socket.socket, lifeline_fd: int) -> None:
         """Answers whoever connects, until the lifeline ends."""
@@ -131,7 +137,7 @@ class Reporter:
             connection.close()  # and with it the transaction, before the answer is on its way
         if report.names_persons:
             written = self._client.emit(
-                "report_read",
+                REPORT_READ,
                 user=asked_by,
                 props={"report": name, "params": _short(params), "peer_uid": uid, "peer_pid": pid},
             )

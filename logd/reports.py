@@ -142,7 +142,7 @@ def daily_activity(connection: Connection, parameters: Parameters) -> Answer:
     among, users = _among("user", parameters.maybe_texts("users"))
     parameters.done()
     if until - since >= DAYS_MAX:
-        raise BadParameter(f"until_day: at most {DAYS_MAX} days after since_day")
+        raise BadParameter(f"until_day: at most {DAYS_MAX - 1} days after since_day")
     return Answer(
         _rows(
             connection,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from logd import durations
-from shared.schema import OWN_TYPES, Malformed, check_event_type
+from shared.schema import OWN_TYPES, REPORT_READ, Malformed, check_event_type
 
 
 def check_type(event_type: str) -> None:
@@ -13,7 +13,7 @@ def check_type(event_type: str) -> None:
     if event_type in OWN_TYPES:
         raise ValueError("tells what was done to the trail, and is kept for ever")
     try:
-        check_event_type(event_type)
+        check_event_type(event_type, (REPORT_READ,))
     except Malformed as error:
         raise ValueError(str(error)) from error
 

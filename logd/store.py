@@ -32,6 +32,7 @@ from logd.database import Connection, DatabaseError, connect, is_interrupt, tran
 from logd.errors import NotYet, StorageFailed
 from logd.event_types import BatchTypes, EventTypes, TypeLimits
 from logd.migrations import migrate
+from shared.liveness import is_running
 from shared.rendezvous import current_boot_id
 from shared.wire import Event, producer_seed
 
@@ -151,20 +152,21 @@ class Store:
     def unfinished(self) -> Iterator[tuple[int, int, str] | None]:
         """Producers (uid, id, cause) that can say no more, unless their outbox is there.
 
-        They are of an earlier boot, or had an outbox. Nobody knows how far they had got. None after
-        each page of rows, of which there may be any number.
+        They are of an earlier boot, or had an outbox and their process has ended: one that runs
+        follows with another producer, and its farewell has the numbers. How far they had got is
+        not known. None after each page of rows, of which there may be any number.
         """
         boot_id, last = self._boot_id, 0
         # In pages, since there may be any number of them, and commits between two.
         while rows := self._connection.execute(
-            "SELECT id, uid, key, boot_id, has_outbox FROM producer"
+            "SELECT id, uid, key, boot_id, has_outbox, pid FROM producer"
             " WHERE ended = 0 AND id > ? ORDER BY id LIMIT ?",
             (last, _UNFINISHED_PAGE_ROWS),
         ).fetchall():
-            for last, uid, key, seen_boot_id, has_outbox in rows:  # noqa: B007 - of the last row
+            for last, uid, key, seen_boot_id, has_outbox, pid in rows:  # noqa: B007 - of the last
                 if seen_boot_id != boot_id:
                     yield uid, int(key, 16), LOST_TAIL_UNKNOWN
-                elif has_outbox:
+                elif has_outbox and not is_running(pid):
                     yield uid, int(key, 16), LOST_OUTBOX_GONE
             yield None
 

@@ -316,7 +316,7 @@ class Client(Road):
         self._formers.add(producer, now_s)
         self._producer = None
         self._say_farewell(producer)
-        self._formers.look(now_s)
+        self._formers.look(now_s, None)
 
     def _last_words(self) -> None:
         """What is known by now, and what the threads that wait will be told."""

@@ -59,6 +59,8 @@ class Former:
         outbox = self.producer.outbox
         if outbox is None or self.is_confirmed or not outbox.writer.retired:
             return None
+        if outbox.writer.given_up:
+            return None  # booked as lost: written again, it would be counted twice
         # Looked at again once it is removed: another daemon that opened it before reads it.
         if not outbox.removed() or not outbox.writer.retired:
             return None
@@ -186,14 +188,15 @@ class FormerProducers:
         outbox = former.producer.outbox
         if outbox is None or former.is_confirmed:
             return True
-        if not outbox.removed():
-            return False  # a daemon will read it
-        if outbox.writer.retired:
-            return former.unread() is None
-        # In a file without a name, that a daemon may have open or nobody: if nobody, the numbers
-        # of what is lost are all that can be told.
+        if not outbox.writer.given_up:
+            if not outbox.removed():
+                return False  # a daemon will read it
+            if outbox.writer.retired:
+                return former.unread() is None
+        # In a file without a name, which a daemon may have open or not, or in one that was given
+        # up: where no daemon reads it, the numbers of what is lost are all that can be sent.
         if not former.farewell_sent:
-            former.farewell_sent = former.producer.say_farewell({})
+            former.farewell_sent = former.producer.say_farewell(outbox.writer.refusals)
         return former.farewell_sent and now_s >= former.left_s + REMOVED_WAIT_S
 
     def close(self, former: Former) -> None:

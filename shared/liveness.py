@@ -31,6 +31,17 @@ def hold(fd: int, mark: Mark = (1,)) -> bool:
     return True
 
 
+def is_running(pid: int) -> bool:
+    """Whether there is a process of that number, as far as this process can see."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return pid > 0  # 0 would ask about this process's own group
+
+
 def holder(fd: int) -> int | None:
     """The pid of the process that holds the lock, or None. Never takes it.
 

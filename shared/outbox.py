@@ -33,8 +33,8 @@ RING_BYTES_MIN = 64 * 1024
 RING_BYTES_MAX = 64 * 1024 * 1024
 
 # Indices of the header's 8-byte words. The producer writes those below CONFIRMED_SEQUENCE and the
-# refusals; the daemon writes the two CONFIRMED ones, WATCHED and RETIRED. Apart by cache lines, as
-# they change apart.
+# refusals; the daemon writes the two CONFIRMED ones, WATCHED, RETIRED and GIVEN_UP. Apart by cache
+# lines, as they change apart.
 WORD_MAGIC = 0
 WORD_VERSION = 1
 WORD_PRODUCER = 2
@@ -49,6 +49,7 @@ WORD_CONFIRMED_SEQUENCE = 16
 WORD_CONFIRMED_POSITION = 17
 WORD_WATCHED_UNTIL_NS = 18
 WORD_RETIRED = 19
+WORD_GIVEN_UP = 20
 WORD_REFUSED = 24
 
 CONFIRMED_OFFSET = WORD_CONFIRMED_SEQUENCE * 8
@@ -258,11 +259,6 @@ class OutboxWriter:
         until_ns = self._words[WORD_WATCHED_UNTIL_NS]
         return now_ns < until_ns <= now_ns + WATCHED_NS_MAX
 
-    @property
-    def daemon_watches(self) -> bool:
-        """Whether the daemon ever promised to look here: then it knows of awaited events too."""
-        return bool(self._words[WORD_WATCHED_UNTIL_NS])
-
     def only_unconfirmed(self) -> bytes | None:
         """The payload of the last event, if it is the only one that is not confirmed."""
         words = self._words
@@ -282,6 +278,17 @@ class OutboxWriter:
         """
         return bool(self._words[WORD_RETIRED])
 
+    @property
+    def given_up(self) -> bool:
+        """Whether this outbox is foreign to the daemon, or damaged: it will not be read."""
+        return bool(self._words[WORD_GIVEN_UP])
+
+    @property
+    def left_by_daemon(self) -> bool:
+        """Whether the daemon has retired this outbox, or given it up: its producer is to follow."""
+        words = self._words
+        return bool(words[WORD_RETIRED] or words[WORD_GIVEN_UP])
+
     def refused(self, cause: str, count: int) -> None:
         """Tells the daemon how many events this producer has refused for that cause."""
         word = WORD_REFUSED + REFUSAL_CAUSES.index(cause)
@@ -292,6 +299,13 @@ class OutboxWriter:
         """Tells the daemon that there is no memory for a larger ring to follow this one."""
         if self._mark[0]:
             self._words[WORD_GROWTH_BYTES] = 0
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """What this producer has reported as refused, by cause."""
+        words = self._words
+        counts = {cause: words[n] for n, cause in enumerate(REFUSAL_CAUSES, start=WORD_REFUSED)}
+        return {cause: int(count) for cause, count in counts.items() if count}
 
     def farewell(self) -> None:
         """Says that nothing will follow: the sequence written is the producer's last."""
@@ -329,6 +343,20 @@ class Header:
     def room_bytes(self) -> int:
         """What this ring takes and, by its producer's word, those that may follow it."""
         return self.ring_bytes + self.growth_bytes
+
+
+def is_outbox(page: bytes, file_bytes: int) -> bool:
+    """Whether a file with that first page is an outbox of this version and of the size it names."""
+    if len(page) < HEADER_BYTES:
+        return False
+    words = memoryview(page).cast("Q")
+    ring_bytes = words[WORD_RING_BYTES]
+    return (
+        (words[WORD_MAGIC], words[WORD_VERSION]) == (MAGIC_WORD, OUTBOX_VERSION)
+        and RING_BYTES_MIN <= ring_bytes <= RING_BYTES_MAX
+        and ring_bytes % 8 == 0
+        and file_bytes == outbox_bytes(ring_bytes)
+    )
 
 
 def parse_header(page: bytes, file_bytes: int) -> Header:

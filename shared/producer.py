@@ -28,7 +28,8 @@ class Producer:
     """Made at a process's first event; a forked child makes its own.
 
     `mark` tells whose it is (`shared.forks`); `follows` is the id of the producer before it in
-    this process, 0 for none, and `growth_bytes` what larger rings after it may take.
+    this process, 0 for none, and `growth_bytes` what larger rings after it may take. With
+    `ring_bytes` 0 it has no outbox, since logd has refused those of this process.
     `sequence_sent` counts what the kernel took, for a producer without an outbox. Raises Forked in
     a child that is forked in the middle of this.
     """
@@ -58,6 +59,11 @@ class Producer:
         self._uid_here = os.getuid()
         for _ in range(_ID_TRIES):
             self._draw_id()
+            if not ring_bytes:
+                self.no_outbox_reason = (
+                    "logd has refused this process's outboxes: `logd quarantine`"
+                )
+                break
             try:
                 self.outbox = OutboxFile(
                     self._socket_path, directory, self.id, ring_bytes, time.time_ns(), self.mark,

@@ -60,11 +60,11 @@ class Answer:
     next: int | None = None
 
 
-def encode_frame(message: dict[str, Any]) -> bytes:
+def encode_frame(message: dict[str, Any], bytes_max: int = RESPONSE_BYTES_MAX) -> bytes:
     """One frame. Raises FrameError when it would be longer than a reader accepts."""
     body: bytes = msgpack.packb(message)
-    if len(body) > RESPONSE_BYTES_MAX:
-        raise FrameError(f"a frame of {len(body)} bytes is over the limit of {RESPONSE_BYTES_MAX}")
+    if len(body) > bytes_max:
+        raise FrameError(f"a frame of {len(body)} bytes is over the limit of {bytes_max}")
     return _LENGTH.pack(len(body)) + body
 
 
@@ -153,7 +153,11 @@ class QueryClient:
             "params": {name: value for name, value in params.items() if value is not None},
         }
         try:
-            response = self._exchange(encode_frame(request))
+            frame = encode_frame(request, REQUEST_BYTES_MAX)
+        except FrameError as error:
+            raise QueryError("bad_request", f"{error}: ask with shorter lists") from error
+        try:
+            response = self._exchange(frame)
         except (OSError, FrameError) as error:
             raise Unavailable(why_no_answer(error, self.socket_path)) from error
         if response is None:

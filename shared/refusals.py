@@ -14,11 +14,15 @@ _log = logging.getLogger("logd.client")
 
 
 class Refusals:
-    """The counts of one process; they go on when its producer is followed by another."""
+    """The counts of one process; they go on when its producer is followed by another.
+
+    The daemon adds up what all producers report: each refusal is reported by one of them.
+    """
 
     def __init__(self) -> None:
         self.by_cause: dict[str, int] = {}
-        self._reported: dict[str, int] = {}  # by producers that have ended
+        self._reported: dict[str, int] = {}  # by any producer so far
+        self._reported_before: dict[str, int] = {}  # by those before the present one
         self._logged_at_s: dict[str, float] = {}
 
     @property
@@ -27,13 +31,15 @@ class Refusals:
         return sum(self.by_cause.values())
 
     def unreported(self, counted: Mapping[str, int]) -> dict[str, int]:
-        """What no ended producer has reported of the counts, which are those of one moment."""
-        left = {cause: count - self._reported.get(cause, 0) for cause, count in counted.items()}
+        """What no former producer has reported of the counts, which are those of one moment."""
+        before = self._reported_before
+        left = {cause: count - before.get(cause, 0) for cause, count in counted.items()}
         return {cause: count for cause, count in left.items() if count}
 
     def end_report(self, counted: dict[str, int]) -> None:
         """A producer has ended, and reported these counts."""
-        self._reported = counted
+        self._reported = dict(counted)
+        self._reported_before = counted
 
     def count(self, cause: str, producer: Producer | None) -> None:
         """One more, told to the daemon in the producer's outbox, if it has one."""
@@ -41,14 +47,15 @@ class Refusals:
         self._tell(cause, producer)
 
     def tell_all(self, producer: Producer) -> None:
-        """Tells a new producer's outbox all that was counted before it."""
-        for cause in tuple(self.by_cause):  # a signal handler may add to it
+        """Begins with a new producer: its outbox reports what no former one has."""
+        self._reported_before = dict(self._reported)
+        for cause in self.unreported(dict(self.by_cause)):  # a signal handler may add to it
             self._tell(cause, producer)
 
     def _tell(self, cause: str, producer: Producer | None) -> None:
         if producer is not None and producer.outbox is not None:
-            count = self.by_cause[cause] - self._reported.get(cause, 0)
-            producer.outbox.writer.refused(cause, count)
+            count = self._reported[cause] = self.by_cause[cause]
+            producer.outbox.writer.refused(cause, count - self._reported_before.get(cause, 0))
 
     def log(self, cause: str, detail: object) -> None:
         """At most one line in ten seconds for a cause. Not from inside an emit: a logging handler

@@ -92,7 +92,7 @@ def read_records(
                 page.damage = str(error)
                 return page
             # Not passed over, be it an earlier one: a ring full of those would have no end.
-            page.damage = f"record {after + 1} expected, {sequence} found"
+            page.damage = f"another record: {after + 1} expected, {sequence} found"
             return page
         piece_bytes = READ_BYTES_MAX
     return page

@@ -40,6 +40,8 @@ from shared.wire import encode_record, pack_payload
 
 OUTBOX_BYTES = 8 * 1024 * 1024
 KNOWN_TYPES_MAX = 1000
+# Of a process, before it goes on without any.
+REFUSED_OUTBOXES_MAX = 3
 # How often descriptors, names and user are compared while events are sent: two system calls.
 COMPARE_INTERVAL_S = 0.005
 
@@ -47,6 +49,7 @@ COMPARE_INTERVAL_S = 0.005
 class Road(Door):
     """One process's way to the daemon: its producers, and what is written to them."""
 
+    _internal_types: frozenset[str] = frozenset()  # that only logd writes, and this client as well
     _time_ns = staticmethod(time.time_ns)
     _monotonic_s = staticmethod(time.monotonic)
     _monotonic_ns = staticmethod(time.monotonic_ns)
@@ -79,6 +82,7 @@ class Road(Door):
         self._waiting: WeakSet[Ticket] = WeakSet()
         self._unsettled = Unsettled()
         self._unknown = 0
+        self._refused_outboxes = 0
         self._rate_mark = (time.monotonic(), 0)
         # Whose number the caller's own event, or a note about an earlier one, is being given.
         self._attempt: Producer | None = None
@@ -211,7 +215,7 @@ class Road(Door):
                     return 0
                 producer = self._new_producer()
         if type(event_type) is not str or event_type not in self._known_types:
-            self._remember_type(check_event_type(event_type))
+            self._remember_type(check_event_type(event_type, self._internal_types))
         if props is not None:
             if not isinstance(props, dict) and isinstance(props, Mapping):
                 props = dict(props)
@@ -232,7 +236,7 @@ class Road(Door):
         if producer.outbox is None and self._monotonic_s() >= producer.heal_after_s:
             producer = self._heal(producer)
         if producer.outbox is None:
-            return self._send_only(producer, payload)
+            return self._send_only(producer, payload, awaited)
         writer = producer.outbox.writer
         writer.attempted = 0
         self._attempt = producer
@@ -243,10 +247,7 @@ class Road(Door):
             successor = self._replace(producer) if lost else self._grow(producer, writer)
             return 0 if successor is None else self._write(successor, payload, awaited)
         sequence = writer.attempted
-        head = producer.head
-        if awaited and writer.daemon_watches:
-            head = producer.head_awaited
-        elif writer.watched(self._monotonic_ns()):
+        if not awaited and writer.watched(self._monotonic_ns()):
             producer.sends = False
             return sequence
         if not producer.sends:
@@ -254,7 +255,7 @@ class Road(Door):
             producer.sends = True
             lost = not self._is_intact(producer)
         else:
-            lost = writer.retired  # since it was looked at
+            lost = writer.left_by_daemon  # since it was looked at
         if lost:
             # Not sent: the daemon reads this event in the outbox, or has retired it unread and it
             # is moved. A datagram of it could come behind that, and be stored as well.
@@ -264,7 +265,7 @@ class Road(Door):
                 return sequence
             former.move()
             return self._write(successor, payload, awaited)
-        producer.send(head + record)
+        producer.send((producer.head_awaited if awaited else producer.head) + record)
         return sequence
 
     def _is_intact(self, producer: Producer) -> bool:
@@ -274,7 +275,7 @@ class Road(Door):
         gone, and reads all that was written until then.
         """
         outbox = producer.outbox
-        if outbox is not None and outbox.writer.retired:
+        if outbox is not None and outbox.writer.left_by_daemon:
             return False
         now_s = self._monotonic_s()
         if now_s < producer.compare_due_s:
@@ -286,7 +287,7 @@ class Road(Door):
         if len(self._known_types) < KNOWN_TYPES_MAX:
             self._known_types.add(event_type)
 
-    def _send_only(self, producer: Producer, payload: bytes) -> int:
+    def _send_only(self, producer: Producer, payload: bytes, awaited: bool) -> int:
         """Fire and forget: accepted is what the kernel took, and only that uses up a sequence."""
         # Used up before the send: should a signal handler raise behind it, the number must not
         # come twice, or the second event of it would be taken for a repetition.
@@ -294,7 +295,8 @@ class Road(Door):
         self._attempt = producer
         producer.sends = True
         producer.sequence_sent = producer.sequence_tried = sequence = producer.sequence_sent + 1
-        if not producer.send(producer.head + encode_record(producer.seed, sequence, payload)):
+        head = producer.head_awaited if awaited else producer.head
+        if not producer.send(head + encode_record(producer.seed, sequence, payload)):
             producer.sequence_sent = sequence - 1
             return 0
         return sequence
@@ -338,6 +340,8 @@ class Road(Door):
 
     def _open_producer(self, ring_bytes: int, follows: int, growth_bytes: int) -> Producer:
         # The one place that reaches files and sockets, so that a simulation can be without.
+        if self._refused_outboxes >= REFUSED_OUTBOXES_MAX:
+            ring_bytes = 0  # logd refuses each one: memory would fill with them
         return Producer(
             self._socket_path, self._outbox_directory, ring_bytes, follows, growth_bytes
         )
@@ -372,6 +376,9 @@ class Road(Door):
         """Continues with another producer: this one's outbox, descriptor or user is lost."""
         if not producer.mark[0]:
             raise Forked  # it is the parent's, and only looks lost
+        outbox = producer.outbox
+        if outbox is not None and outbox.writer.given_up and not outbox.writer.confirmed:
+            self._refused_outboxes += 1
         successor = self._make_producer(producer)
         if producer.outbox is None:
             producer.say_farewell({})
@@ -489,7 +496,9 @@ class Road(Door):
             payload = former.unread()
             if payload is not None and producer is not None:
                 self._begin_due(partial(self._moved, former))
-                if not self._write(producer, payload, awaited=False):
+                last = former.producer.written
+                awaited = any(ticket.is_of(former.producer, last) for ticket in self._waiting)
+                if not self._write(producer, payload, awaited):
                     break
                 self._finish_due()
 

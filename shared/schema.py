@@ -7,7 +7,7 @@ limits with the functions below, so what a client accepts a daemon stores.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,12 @@ OWN_TYPES = frozenset(
     }
 )
 
+# A report that names persons was read. Logged by logd's report process, with a client of its own;
+# unlike the others it may be pruned.
+REPORT_READ = "report_read"
+# A client may say none of these.
+RESERVED_TYPES = OWN_TYPES | {REPORT_READ}
+
 # One or more words of lower-case letters, digits and underscores, joined by single dots or hyphens.
 _EVENT_TYPE = re.compile(r"(?!.{65})[a-z][a-z0-9_]*(?:[.-][a-z0-9_]+)*\Z")
 # Unicode's category Cc: NUL, which no command line can pass; line ends; what commands a terminal.
@@ -46,6 +52,10 @@ _KNOWN_TYPES_MAX = 1000
 
 class Malformed(ValueError):
     """An event that breaks the schema. The message says which field and how."""
+
+
+class Reserved(Malformed):
+    """An event of a type that only logd writes."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +73,10 @@ SUBJECTS: Mapping[str, Subject] = {
 }
 
 
-def check_event_type(event_type: object) -> str:
+def check_event_type(event_type: object, internal: Container[str] = ()) -> str:
     """Returns the type. Raises Malformed unless it is 1-64 characters of lower-case words joined by
-    dots or hyphens (`quiz_submitted`, `order.paid`), and for one of OWN_TYPES.
+    dots or hyphens (`quiz_submitted`, `order.paid`), and Reserved for one of RESERVED_TYPES that is
+    not among `internal`.
     """
     if type(event_type) is str and event_type in _known_types:
         return event_type
@@ -76,8 +87,10 @@ def check_event_type(event_type: object) -> str:
             "between them"
         )
     assert isinstance(event_type, str)
-    if event_type in OWN_TYPES:
-        raise Malformed(f"event type {event_type}: only logd itself says that")
+    if event_type in RESERVED_TYPES:
+        if event_type in internal:
+            return event_type
+        raise Reserved(f"event type {event_type}: only logd itself says that")
     if len(_known_types) >= _KNOWN_TYPES_MAX:
         _known_types.clear()  # who invented them all must not keep the real ones out for ever
     _known_types.add(event_type)

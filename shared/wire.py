@@ -15,7 +15,7 @@ head was damaged is not taken for somebody's event.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -112,17 +112,20 @@ def pack_payload(
     return payload
 
 
-def unpack_payload(payload: bytes) -> Event:
+def unpack_payload(payload: bytes, internal: Container[str] = ()) -> Event:
     """The event in a payload, every field checked. Raises Malformed with the field and why.
 
-    Fields past the fourth belong to a later minor revision and are ignored.
+    Fields past the fourth belong to a later minor revision and are ignored, whatever they hold.
+    `internal` are types that only logd writes and that may stand here all the same.
     """
     try:
         if len(payload) > UNCHECKED_BYTES_MAX:
             check_whole(payload)
         fields = msgpack.unpackb(payload, strict_map_key=True, ext_hook=_no_extension)
     except (ValueError, TypeError, RecursionError) as error:
-        raise Malformed(f"payload is not msgpack: {error}") from error
+        fields = _leading_fields(payload)
+        if fields is None:
+            raise Malformed(f"payload is not msgpack: {error}") from error
     if type(fields) is not list or len(fields) < 4:
         raise Malformed("payload is not an array of at least 4 fields")
     event_type, ts_ns, user, props = fields if len(fields) == 4 else fields[:4]
@@ -132,9 +135,32 @@ def unpack_payload(payload: bytes) -> Event:
         raise Malformed("user: expected text or nil")
     check_props(unpack_props(props))
     # The daemon makes one for each event; the constructor itself takes three times as long.
-    return Event._make(
-        (check_event_type(event_type), check_ts_ns(ts_ns), check_stored_user(user), props)
+    event_type = check_event_type(event_type, internal)
+    return Event._make((event_type, check_ts_ns(ts_ns), check_stored_user(user), props))
+
+
+def _leading_fields(payload: bytes) -> list[Any] | None:
+    """The first four fields of a payload whose later ones cannot be unpacked; None: no payload.
+
+    Those are passed over, so they may hold extension types, or text that is not UTF-8.
+    """
+    reader = msgpack.Unpacker(
+        strict_map_key=True, ext_hook=_no_extension, max_buffer_size=max(1, len(payload))
     )
+    try:
+        reader.feed(payload)
+        reader.skip()  # all of it, in one call: a later field of each byte costs no call of its own
+        if reader.tell() != len(payload):
+            return None
+        reader = msgpack.Unpacker(
+            strict_map_key=True, ext_hook=_no_extension, max_buffer_size=len(payload)
+        )
+        reader.feed(payload)
+        if reader.read_array_header() <= 4:
+            return None
+        return [reader.unpack() for _ in range(4)]
+    except (ValueError, TypeError, RecursionError, msgpack.OutOfData):
+        return None
 
 
 def unpack_props(props: bytes) -> Any:

@@ -94,6 +94,7 @@ PURE = {
     "logd.render",
     "logd.repair",
     "logd.retention",
+    "logd.salvage",
     "logd.status",
     "logd.times",
     "logd.usage",

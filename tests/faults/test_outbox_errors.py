@@ -150,7 +150,10 @@ def test_an_outbox_whose_io_fails_is_given_up_and_nobody_else_notices(
         if not lives:
             return  # all of it was stored, and its end: it went as ever
     (row,) = instance.status()["quarantine_senders"]
-    assert (row["uid"], row["newest_reason"]) == (os.getuid(), f"outbox: {os.strerror(number)}")
+    assert (row["uid"], row["newest_reason"]) == (
+        os.getuid(),
+        f"outbox: system error: {os.strerror(number)}",
+    )
 
 
 @pytest.mark.parametrize("operation", [*USES, "unwatch", "owner"])

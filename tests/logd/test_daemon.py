@@ -21,10 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logd import keyfile
-from logd.batch import Producer
+from logd.batch import LOST_NOT_RECEIVED, LOST_OUTBOX_GONE, Batch, Producer
 from logd.daemon import WORK_INTERVAL_MAX_S, Daemon
 from logd.errors import NotYet
 from logd.instance import status
+from logd.intake import Intake
 from logd.outboxes import TEMPORARY_AGE_MAX_S, OpenOutbox, Outboxes
 from logd.receiver import Receiver, bind
 from logd.store import Store
@@ -37,6 +38,7 @@ from shared.outbox import (
     WORD_CONFIRMED_SEQUENCE,
     WORD_CREATED_NS,
     WORD_FAREWELL,
+    WORD_GIVEN_UP,
     WORD_PID,
     WORD_REFUSED,
     WORD_WRITTEN,
@@ -46,10 +48,11 @@ from shared.outbox import (
     parse_header,
 )
 from shared.outbox_file import TEMPORARY_PREFIX, outbox_name
-from shared.wire import RECORD_HEAD, pack_payload
+from shared.wire import RECORD_HEAD, encode_farewell, pack_payload
 from tests.support import Instance, check_sums, emitters, until
 
 PRODUCER = 5
+GONE_PID = 2**31 - 1  # more than a kernel gives to any process
 
 
 class Written:
@@ -58,7 +61,7 @@ class Written:
     def __init__(self, directory: Path, producer_id: int = PRODUCER) -> None:
         self.path = directory / outbox_name(os.getuid(), producer_id)
         self._buffer = bytearray(outbox_bytes(RING_BYTES_MIN))
-        self._writer = OutboxWriter(memoryview(self._buffer), producer_id, pid=1, now_ns=1)
+        self._writer = OutboxWriter(memoryview(self._buffer), producer_id, GONE_PID, now_ns=1)
         self._payload = pack_payload(msgpack.Packer(), "page_view", 1, None, None)
 
     def write(self, count: int, confirmed_position: int = 0) -> None:
@@ -606,3 +609,126 @@ def test_while_nothing_can_be_stored_no_step_is_taken(
     daemon.turn(timeout_s=0)
     assert worked.steps == 0
     daemon._stalled = None
+
+
+@pytest.mark.parametrize("batch_events", [2, 20_000])
+def test_what_can_be_read_of_an_outbox_that_is_given_up_is_stored_and_its_producer_is_told(
+    instance: Instance,
+    daemon: Daemon,
+    outbox: Written,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_events: int,
+) -> None:
+    """Its header contradicts itself: the records behind the last one that was stored are good."""
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    monkeypatch.setattr(
+        daemon, "_new_batch", lambda: Batch(batch_events, 10**6, daemon._config.gap_events_max)
+    )
+    outbox.write(3)
+    daemon.start()
+    look(daemon)
+    assert instance.status()["stored"] == 3
+    with open(outbox.path, "rb") as file:
+        outbox._writer._words[WORD_CONFIRMED_SEQUENCE] = 1000
+        outbox.write(10)
+        for _ in range(12):
+            look(daemon)
+        assert not outbox.path.exists()
+        file.seek(WORD_GIVEN_UP * 8)
+        assert int.from_bytes(file.read(8), sys.byteorder) == 1
+    state = instance.status()
+    check_sums(state, attempted=13, accepted=13)
+    assert (state["stored"], state["lost"], state["quarantined"]) == (13, 0, 1)
+
+
+def test_an_outbox_that_is_given_up_is_not_read_for_ever(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its producer goes on writing good records into it, a batch for each that is read."""
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    outbox.write(3)
+    daemon.start()
+    look(daemon)
+    monkeypatch.setattr(
+        daemon, "_new_batch", lambda: Batch(200, 10**6, daemon._config.gap_events_max)
+    )
+    daemon._batch = daemon._new_batch()
+    outbox._writer._words[WORD_CONFIRMED_SEQUENCE] = 2**40
+
+    def write(count: int) -> None:
+        outbox._writer._words[WORD_CONFIRMED_POSITION] = outbox._writer.bytes_written
+        outbox.write(count)
+
+    records = Intake.records
+
+    def and_as_many_more(self: Intake, producer: Producer, payloads: Any, batch: Batch) -> None:
+        records(self, producer, payloads, batch)
+        if outbox.path.exists():
+            write(len(payloads))
+
+    monkeypatch.setattr(Intake, "records", and_as_many_more)
+    write(400)
+    for _ in range(100):
+        look(daemon)
+    assert not outbox.path.exists(), "a ring's fill and no more"
+    accepted = outbox._writer.written
+    check_sums(instance.settle(), attempted=accepted, accepted=accepted)
+
+
+# -- an outbox that is gone when the daemon starts -----------------------------------------------
+
+
+def known(daemon: Daemon, pid: int) -> None:
+    """A producer of which 3 events are stored, and whose outbox is not there any more."""
+    daemon._store.connection.execute(
+        "INSERT INTO producer SELECT 1, ?, printf('%016x', ?), 3, 1, 0, boot_id, ?, 1, 1 FROM run",
+        (os.getuid(), PRODUCER, pid),
+    )
+    daemon._store._load()
+
+
+def ledger(daemon: Daemon) -> list[tuple[int, int | None, str]]:
+    rows = daemon._store.connection.execute("SELECT first, last, cause FROM loss").fetchall()
+    return list(rows)
+
+
+def test_a_removed_outbox_is_booked_once_where_its_process_lives_and_says_farewell(
+    instance: Instance, daemon: Daemon
+) -> None:
+    """Within the boot it can still say what is missing: a row without numbers would be another."""
+    from tests.logd.test_hostile import sender
+
+    known(daemon, os.getpid())
+    daemon.start()
+    look(daemon)
+    assert ledger(daemon) == []
+    with sender(instance) as sock:
+        sock.send(encode_farewell(PRODUCER, 8, {}))
+    look(daemon)
+    assert ledger(daemon) == [(4, 8, LOST_NOT_RECEIVED)]
+
+
+def test_a_farewell_that_waits_in_the_queue_at_the_start_is_heard_before_the_loss_is_booked(
+    instance: Instance, daemon: Daemon
+) -> None:
+    from tests.logd.test_hostile import datagram, sender
+
+    known(daemon, GONE_PID)
+    with sender(instance) as sock:
+        sock.send(datagram(1, PRODUCER + 1))
+        sock.send(encode_farewell(PRODUCER, 8, {}))
+    daemon._batch = Batch(4, 10**6)  # the first turn has room for the first of them
+    daemon.start()
+    assert ledger(daemon) == []
+    look(daemon)
+    assert ledger(daemon) == [(4, 8, LOST_NOT_RECEIVED)]
+
+
+def test_a_removed_outbox_whose_process_has_ended_is_booked_without_numbers(
+    instance: Instance, daemon: Daemon
+) -> None:
+    known(daemon, GONE_PID)
+    daemon.start()
+    look(daemon)
+    assert ledger(daemon) == [(4, None, LOST_OUTBOX_GONE)]
+    assert instance.status()["unknown_extent"] == 1

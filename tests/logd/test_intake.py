@@ -34,6 +34,7 @@ from shared.outbox import (
     outbox_bytes,
     parse_header,
 )
+from shared.schema import REPORT_READ
 from shared.wire import (
     KIND_AWAITED,
     RECORD_HEAD,
@@ -273,7 +274,7 @@ def test_an_old_client_of_a_new_database_goes_on_with_its_beginning_unknown() ->
         intake.datagram(datagram(sequence), UID, 5, batch)
     assert sequences(batch) == [5000, 5001, 5002]
     assert losses(batch) == [(1, None, LOST_BEGINNING_UNKNOWN)]
-    assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps from 5001 to 9000"]
+    assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps: from 5001 to 9000"]
 
 
 def test_a_sender_that_the_kernel_does_not_name_is_quarantined() -> None:
@@ -638,3 +639,45 @@ def test_both_roads_together_store_each_event_once_and_in_order(seed: int) -> No
     assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
     commit()
     assert disk == list(range(1, accepted + 1))
+
+
+# -- what only logd may log ----------------------------------------------------------------------
+
+
+def reading(event_type: str = REPORT_READ, user: object = "7") -> bytes:
+    return bytes(msgpack.packb([event_type, 5, user, b"\x80"]))
+
+
+@pytest.mark.parametrize("road", ["datagram", "outbox"])
+@pytest.mark.parametrize(
+    ("own_uid", "payload", "stored"),
+    [
+        (UID, reading(), True),
+        (UID + 1, reading(), False),
+        (None, reading(), False),
+        (UID, reading("trail_restored"), False),
+        (UID, reading(user=""), False),
+    ],
+)
+def test_that_a_report_was_read_is_believed_of_logds_own_user_alone(
+    road: str, own_uid: int | None, payload: bytes, stored: bool
+) -> None:
+    producer, batch = new_producer(), Batch(10, 10**6)
+    intake = Intake(lambda _uid, _id: producer, 10, own_uid)
+    if road == "datagram":
+        data = datagram_head(ID) + encode_record(producer_seed(ID), 1, payload)
+        intake.datagram(data, UID, 5, batch)
+    else:
+        intake.records(producer, [payload], batch)
+    assert producer.taken == 1, "it uses up its number"
+    assert sequences(batch) == ([1] if stored else [])
+    assert len(batch.refusals) == (not stored)
+
+
+def test_a_loss_is_booked_for_what_a_farewell_counts_and_not_twice() -> None:
+    producer, batch = new_producer(taken=3), Batch(10, 10**6)
+    intake = new_intake(producer)
+    data = encode_farewell(ID, 9, {})
+    for _ in range(2):
+        intake.datagram(data, UID, 5, batch)
+    assert losses(batch) == [(4, 9, LOST_NOT_RECEIVED)]

@@ -5,14 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from logd.outboxes import Outboxes
-from shared.outbox import RING_BYTES_MIN, WORD_RETIRED, OutboxWriter, outbox_bytes
+from shared.outbox import (
+    HEADER_BYTES,
+    RING_BYTES_MIN,
+    WORD_CONFIRMED_POSITION,
+    WORD_GIVEN_UP,
+    WORD_PRODUCER,
+    WORD_RETIRED,
+    WORD_VERSION,
+    WORD_WATCHED_UNTIL_NS,
+    WORD_WRITTEN,
+    OutboxWriter,
+    outbox_bytes,
+)
 from shared.outbox_file import outbox_name
+from shared.wire import WireError
 
 PRODUCER = 5
 
@@ -22,21 +36,22 @@ def retired(tmp_path: Path) -> Path:
     """An outbox as a daemon leaves it that is killed between word 19 and the removal."""
     data = bytearray(outbox_bytes(RING_BYTES_MIN))
     writer = OutboxWriter(memoryview(data), PRODUCER, pid=1, now_ns=1)
-    writer._words[WORD_RETIRED] = 1
+    writer._words[WORD_RETIRED] = writer._words[WORD_GIVEN_UP] = 1
     path = tmp_path / outbox_name(os.getuid(), PRODUCER)
     path.write_bytes(data)
     return path
 
 
 def opened(path: Path, *, read_only: bool = False) -> int:
-    """Word 19 once it is open."""
+    """Words 19 and 20 once it is open, which are the same."""
     outboxes = Outboxes(path.parent, read_only=read_only)
     outboxes.attach()
     outbox = outboxes.open(path.name, os.getuid(), PRODUCER)
     assert outbox is not None
     outboxes.release(outbox)
     outboxes.close()
-    return int.from_bytes(path.read_bytes()[WORD_RETIRED * 8 :][:8], sys.byteorder)
+    assert word(path, WORD_RETIRED) == word(path, WORD_GIVEN_UP)
+    return word(path, WORD_RETIRED)
 
 
 def test_an_outbox_that_is_opened_is_retired_no_longer(retired: Path) -> None:
@@ -56,3 +71,121 @@ def test_an_outbox_that_cannot_be_written_to_is_opened_all_the_same(
 
     monkeypatch.setattr(os, "pwrite", full)
     assert opened(retired) == 1
+
+
+# -- a file that is refused ----------------------------------------------------------------------
+
+
+def word(path: Path, index: int) -> int:
+    return int.from_bytes(path.read_bytes()[index * 8 :][:8], sys.byteorder)
+
+
+def store(path: Path, index: int, value: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(index * 8)
+        file.write(value.to_bytes(8, sys.byteorder))
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Path:
+    """A sound outbox that a daemon has promised to look at."""
+    data = bytearray(outbox_bytes(RING_BYTES_MIN))
+    writer = OutboxWriter(memoryview(data), PRODUCER, pid=1, now_ns=1)
+    writer._words[WORD_WATCHED_UNTIL_NS] = 2**62
+    path = tmp_path / outbox_name(os.getuid(), PRODUCER)
+    path.write_bytes(data)
+    return path
+
+
+def refuse(path: Path, producer_id: int = PRODUCER) -> str:
+    """Opens the file as the daemon does; why it is refused."""
+    outboxes = Outboxes(path.parent)
+    outboxes.attach()
+    try:
+        with pytest.raises(WireError) as refused:
+            outboxes.open(path.name, os.getuid(), producer_id)
+        assert outboxes.open(path.name, os.getuid(), producer_id) is None, "not looked at again"
+    finally:
+        outboxes.close()
+    return refused.value.reason
+
+
+TOLD: dict[str, Callable[[Path], object]] = {
+    "impossible sequence": lambda path: store(path, WORD_WRITTEN, 2**63),
+    "impossible position": lambda path: store(path, WORD_CONFIRMED_POSITION, 2**63),
+    "another producer's outbox": lambda path: store(path, WORD_PRODUCER, PRODUCER + 1),
+    "not its owner's": lambda path: os.chown(path, 65534, -1),
+    "sparse file": lambda path: punch(path),
+}
+
+
+def punch(path: Path) -> None:
+    """Makes a hole behind the header."""
+    data = path.read_bytes()
+    path.unlink()
+    with open(path, "wb") as file:
+        file.write(data[:HEADER_BYTES])
+        file.truncate(len(data))
+
+
+@pytest.mark.parametrize("reason", TOLD)
+def test_the_producer_of_a_refused_outbox_is_told_to_follow(watched: Path, reason: str) -> None:
+    if os.getuid() and reason == "not its owner's":
+        pytest.skip("only root can give a file away")
+    TOLD[reason](watched)
+    assert refuse(watched) == reason
+    assert (word(watched, WORD_GIVEN_UP), word(watched, WORD_WATCHED_UNTIL_NS)) == (1, 0)
+
+
+def write_over(path: Path) -> None:
+    path.write_bytes(b"not ours" * 10_000)
+
+
+UNTOUCHED: dict[str, Callable[[Path], object]] = {
+    "not an outbox": write_over,
+    "truncated outbox": lambda path: os.truncate(path, 4095),
+    "impossible ring": lambda path: os.truncate(path, outbox_bytes(RING_BYTES_MIN) + 8),
+    "other version": lambda path: store(path, WORD_VERSION, 2),
+    "has other links": lambda path: os.link(path, path.with_name("another")),
+}
+
+
+@pytest.mark.parametrize("reason", UNTOUCHED)
+def test_nothing_is_written_into_what_may_be_another_programs_file(
+    watched: Path, reason: str
+) -> None:
+    """A stranger may put a link to another file under an outbox's name."""
+    UNTOUCHED[reason](watched)
+    before = watched.read_bytes()
+    outboxes = Outboxes(watched.parent)
+    outboxes.attach()
+    with pytest.raises(WireError) as refused:
+        outboxes.open(watched.name, os.getuid(), PRODUCER)
+    outboxes.close()
+    assert refused.value.reason == reason
+    assert watched.read_bytes() == before
+
+
+def test_a_file_that_another_takes_the_name_of_while_it_is_refused_is_looked_at(
+    watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark changes the refused file, so it is remembered as it is afterwards: itself alone."""
+    good = watched.read_bytes()
+    store(watched, WORD_WRITTEN, 2**63)
+    pwrite = os.pwrite
+
+    def replaced_then(fd: int, data: bytes, offset: int) -> int:
+        if watched.exists():
+            watched.unlink()
+            watched.write_bytes(good)
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", replaced_then)
+    outboxes = Outboxes(watched.parent)
+    outboxes.attach()
+    with pytest.raises(WireError):
+        outboxes.open(watched.name, os.getuid(), PRODUCER)
+    opened = outboxes.open(watched.name, os.getuid(), PRODUCER)
+    assert opened is not None
+    outboxes.release(opened)
+    outboxes.close()

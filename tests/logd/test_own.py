@@ -10,11 +10,12 @@ import pytest
 from logd import keyfile
 from logd.batch import Batch, Producer
 from logd.database import connect
+from logd.retention import check_type
 from logd.store import Store
 from logd.upkeep import jobs
 from logd.verify import verify
 from shared.client import Client
-from shared.schema import OWN_TYPES
+from shared.schema import OWN_TYPES, REPORT_READ, RESERVED_TYPES
 from shared.wire import Event, producer_seed
 from tests.support import Instance, check_streams, check_sums, until
 
@@ -71,7 +72,7 @@ def test_what_a_command_says_beside_the_daemon_is_stored_once_and_the_sums_add_u
     instance.cli("verify")
 
 
-@pytest.mark.parametrize("event_type", sorted(OWN_TYPES))
+@pytest.mark.parametrize("event_type", sorted(RESERVED_TYPES))
 def test_a_client_cannot_say_that_logd_did_something(instance: Instance, event_type: str) -> None:
     with Client(instance.socket) as client:
         assert client.emit(event_type) is False
@@ -91,3 +92,11 @@ def test_who_speaks_the_protocol_cannot_say_it_either(instance: Instance) -> Non
     status = instance.status()
     check_sums(status, attempted=2, accepted=2)
     assert (status["stored"], status["own"]) == (1, 0)
+
+
+def test_readings_may_be_pruned_and_acts_may_not() -> None:
+    """Of what a client may not say, only those are for ever that a trail is verified by."""
+    check_type(REPORT_READ)
+    for event_type in OWN_TYPES:
+        with pytest.raises(ValueError, match="kept for ever"):
+            check_type(event_type)

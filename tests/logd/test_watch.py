@@ -238,4 +238,4 @@ def test_an_outbox_that_is_removed_is_not_watched_any_more(instance: Instance) -
         path = next(Path(instance.config.outbox_directory).glob("*.outbox"))
         path.open("rb").close()  # closing any descriptor lets go of the lock
         until(lambda: not path.exists(), "the outbox is removed")
-        assert not made.outbox.writer.daemon_watches
+        assert made.outbox.writer._words[WORD_WATCHED_UNTIL_NS] == 0

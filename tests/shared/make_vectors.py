@@ -106,6 +106,21 @@ def id_text(producer: int = PRODUCER) -> str:
     return f"{producer:016x}"
 
 
+# What this version cannot unpack, in a field of a later one.
+LATER = [
+    ("a later field of an extension type is ignored", b"\xd4\x05\x00"),
+    ("a later field that is text but not UTF-8 is ignored", b"\xa2\xff\xfe"),
+    ("a later map with keys of any type is ignored", b"\x82\x01\xc0\x90\xc0"),
+    ("a later map with a key twice is ignored", b"\x82\xa1a\x01\xa1a\x02"),
+    ("a later field of 512 levels is ignored", b"\x91" * 511 + b"\x90"),
+]
+
+
+def with_later(*fields: bytes) -> bytes:
+    """A payload with further fields, as bytes."""
+    return bytes([0x94 + len(fields)]) + payload(PAGE_VIEW)[1:] + b"".join(fields)
+
+
 # -- payloads ------------------------------------------------------------------------------------
 
 
@@ -126,6 +141,7 @@ def payloads() -> Document:
         ),
         ("a field past the fourth is ignored", PAGE_VIEW, payload(PAGE_VIEW, "of a later day")),
         ("several later fields are ignored", BARE, payload(BARE, {"a": [1]}, None, b"\0")),
+        *((name, PAGE_VIEW, with_later(field)) for name, field in LATER),
         (
             "numbers in longer forms than needed are read all the same",
             BARE,
@@ -150,6 +166,15 @@ def payloads() -> Document:
         ("cut short", "payload", payload(PAGE_VIEW)[:-1]),
         ("bytes after the array", "payload", payload(PAGE_VIEW) + b"\0"),
         ("a reserved MessagePack byte", "payload", b"\x94\xc1" + bytes(3)),
+        ("a later field that is cut short", "payload", with_later(b"\xd4\x05")),
+        ("a reserved byte as a later field", "payload", with_later(b"\xc1")),
+        ("bytes after a later extension type", "payload", with_later(b"\xd4\x05\x00") + b"\0"),
+        (
+            "an extension type as the user, and a later field",
+            "payload",
+            b"\x95\xa1a\x05\xd4\x05\x00\xc4\x01\x80\xc0",
+        ),
+        ("a type that only logd writes", "event type", msgpack(["report_read", 5, None, b"\x80"])),
         ("an extension type", "payload", b"\x94\xd4\x05\x00" + msgpack(5) + b"\xc0\xc4\x01\x80"),
         ("an empty type", "event type", msgpack(["", ts_ns, None, props])),
         ("a type of 65 characters", "event type", msgpack(["a" * 65, ts_ns, None, props])),

@@ -20,10 +20,11 @@ import pytest
 from shared import forks, rendezvous
 from shared.client import Client, Outcome
 from shared.durable import Ticket
-from shared.outbox import RING_BYTES_MIN, OutboxWriter
+from shared.outbox import RING_BYTES_MIN, WORD_GIVEN_UP, WORD_RETIRED, OutboxWriter
 from shared.outbox_file import OutboxFile, outbox_name, parse_name
 from shared.producer import Producer
 from shared.rendezvous import NoOutbox, Rendezvous, rendezvous_path, uid_for_daemon
+from shared.road import REFUSED_OUTBOXES_MAX
 from tests.support import ROOT, Instance, check_streams, check_sums, until
 
 INITIAL = "user:[4026531837]"
@@ -750,3 +751,87 @@ def test_a_client_is_imported_by_a_python_without_ctypes(instance: Instance) -> 
         "assert Client(sys.argv[1]).emit('page_view')\n"
     )
     subprocess.run([sys.executable, "-c", code, instance.socket], cwd=ROOT, check=True, timeout=60)
+
+
+# -- an outbox that the daemon gives up ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_an_outbox_that_is_given_up_is_followed_and_nothing_of_it_written_again(
+    instance: Instance, removed: bool
+) -> None:
+    """The daemon has booked the rest as lost: written again, an event would be counted twice."""
+    with Client(instance.socket) as client:
+        assert client.emit("page_view", user="first")
+        assert client.emit("page_view", user="unread")
+        outbox = outbox_of(client)
+        words = outbox.writer._words
+        words[16], words[17] = 1, outbox.writer.bytes_written // 2
+        words[WORD_GIVEN_UP] = 1
+        if removed:
+            words[WORD_RETIRED] = 1
+            outbox._path.unlink()
+        assert client.emit("page_view", user="next")
+        successor = outbox_of(client)
+        assert successor is not outbox
+        assert client.emit("page_view", user="last")
+        ring = bytes(successor.writer._ring)
+        assert [text in ring for text in (b"unread", b"next", b"last")] == [False, True, True]
+        stats = client.stats()
+        assert (stats["accepted"], stats["confirmed"], stats["pending"]) == (4, 1, 3)
+
+
+def test_each_refusal_is_reported_by_one_producer_of_a_client(instance: Instance) -> None:
+    """The daemon adds up what all of them report."""
+    instance.start()
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        for _ in range(3):
+            assert not client.emit("Not A Type")
+        assert client.flush()
+        os.close(outbox_of(client)._fd)
+        assert client._producer is not None
+        client._producer.sends, client._producer.compare_due_s = True, 0.0
+        assert client.emit("page_view")
+        assert not client.emit("Not A Type")
+        assert client.stats()["refused"] == 4
+    until(lambda: instance.status()["outboxes"] == 0, "both ends are stored")
+    assert instance.status()["refused_by_clients"] == 4
+
+
+def test_the_farewell_for_an_outbox_that_is_lost_has_its_refusals(instance: Instance) -> None:
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        assert not client.emit("Not A Type")
+        outbox_of(client)._path.unlink()
+        assert client._producer is not None
+        client._producer.sends, client._producer.compare_due_s = True, 0.0
+        assert client.emit("page_view")
+        instance.start()
+        assert not client.emit("Not A Type")
+        client._formers._look_due_s = 0.0
+        until(
+            lambda: client.emit("page_view") and instance_lost(instance) == 1, "its loss is booked"
+        )
+    until(lambda: instance.status()["outboxes"] == 0, "its end is stored")
+    assert instance.status()["refused_by_clients"] == 2
+
+
+def instance_lost(instance: Instance) -> int:
+    """Not by a look of this process: closing the outbox would let go of the client's lock."""
+    return int(json.loads(instance.cli("status", "--json"))["lost"])
+
+
+def test_a_client_whose_outboxes_are_refused_does_not_fill_memory_with_them(
+    instance: Instance,
+) -> None:
+    with Client(instance.socket) as client:
+        for number in range(1, 10):
+            if client.emit("page_view", user=number) and client.stats()["outbox"]["reason"] is None:
+                outbox_of(client).writer._words[WORD_GIVEN_UP] = 1
+            assert client._producer is not None
+            client._producer.heal_after_s = 0.0
+        files = list(instance.config.outbox_directory.glob("*.outbox"))
+        assert len(files) == REFUSED_OUTBOXES_MAX
+        assert "logd quarantine" in client.stats()["outbox"]["reason"]
+        assert client.stats()["refused_by_cause"] == {"undelivered": 6}

@@ -5,6 +5,7 @@ They import nothing of `shared`; what they send is stored by the real daemon.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -13,7 +14,10 @@ import socket
 import struct
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.shared.make_vectors import msgpack
 from tests.support import Instance, check_streams, check_sums, until
@@ -26,9 +30,8 @@ class Client:
         self.id = secrets.randbits(64)
         self.seed = zlib.crc32(struct.pack("<Q", self.id))
         self.sequence = 0
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.setblocking(False)
-        self.socket.connect(socket_path)
+        self.socket_path = socket_path
+        self.socket: socket.socket | None = None
 
     def head(self, kind: int = 0) -> bytes:
         return b"LGD" + bytes([1, kind, 0, 0, 0]) + struct.pack("<Q", self.id)
@@ -42,10 +45,22 @@ class Client:
 
     def send(self, datagram: bytes) -> bool:
         try:
+            if self.socket is None:
+                self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self.socket.setblocking(False)
+                self.socket.connect(self.socket_path)
             self.socket.send(datagram)
+        except BlockingIOError:
+            return False
         except OSError:
+            self.disconnect()
             return False
         return True
+
+    def disconnect(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+        self.socket = None
 
     def emit(self, *numbers: int) -> bool:
         """One datagram with all of them."""
@@ -61,7 +76,7 @@ class Client:
     def close(self, **refused: int) -> None:
         farewell = self.head(kind=1) + self.record(self.sequence + 1, msgpack(refused))
         until(lambda: self.send(farewell), "the daemon's queue has room")
-        self.socket.close()
+        self.disconnect()
 
 
 class ClientWithOutbox(Client):
@@ -74,7 +89,8 @@ class ClientWithOutbox(Client):
         directory = os.open(place["directory"], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         assert os.fstat(directory).st_uid == Path(socket_path + ".outboxes").stat().st_uid
         assert Path(place["directory"], "token").read_text().strip() == place["token"]
-        self.ring_bytes = ring_bytes
+        self.ring_bytes, self.directory = ring_bytes, Path(place["directory"])
+        self.directory_is = identity(self.directory.stat())
         name = f"{os.getuid()}-{self.id:016x}.outbox"
         self.path = Path(place["directory"], name)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -82,6 +98,7 @@ class ClientWithOutbox(Client):
         fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a record lock, by fcntl(2)
         os.posix_fallocate(self.fd, 0, 4096 + ring_bytes)
         os.fchmod(self.fd, 0o660)
+        self.file = identity(os.fstat(self.fd))
         self.map = mmap.mmap(self.fd, 4096 + ring_bytes)
         self.view = memoryview(self.map)
         self.word = self.view[:4096].cast("Q")
@@ -93,22 +110,70 @@ class ClientWithOutbox(Client):
         os.rename(f".new-{name}", name, src_dir_fd=directory, dst_dir_fd=directory)
         os.close(directory)
         self.position = 0
+        self.nameless = self.said = False
+        self.since_s = 0.0
 
     def emit(self, *numbers: int) -> bool:
         (number,) = numbers
-        record = self.record(self.sequence + 1, self.payload(number))
-        following = self.position + (len(record) + 7) // 8 * 8
-        if following - self.word[17] > self.ring_bytes or self.word[17] > self.position:
+        record = self.append(self.payload(number))
+        if record is None:
             self.word[25] += 1
             return False
+        self.send(self.head() + record)
+        return True
+
+    def append(self, payload: bytes) -> bytes | None:
+        record = self.record(self.sequence + 1, payload)
+        following = self.position + (len(record) + 7) // 8 * 8
+        if following - self.word[17] > self.ring_bytes or self.word[17] > self.position:
+            return None
         offset = self.position % self.ring_bytes
         first = min(len(record), self.ring_bytes - offset)
         self.ring[offset : offset + first] = record[:first]
         self.ring[: len(record) - first] = record[first:]
         self.word[8] = self.sequence + 1
         self.position, self.sequence = following, self.sequence + 1
-        self.send(self.head() + record)
-        return True
+        return record
+
+    def is_intact(self) -> bool:
+        if self.word[19] or self.word[20]:
+            return False
+        try:
+            status = os.fstat(self.fd)
+        except OSError:
+            return False
+        return identity(status) == self.file and status.st_nlink == 1
+
+    def leave(self) -> None:
+        with contextlib.suppress(OSError):
+            status = os.fstat(self.fd)
+            if identity(status) == self.file:
+                self.nameless = status.st_nlink == 0
+                os.close(self.fd)
+        self.since_s = time.monotonic()
+
+    def has_lost_its_name(self) -> bool:
+        if identity(self.directory.stat()) != self.directory_is:
+            return False
+        try:
+            return identity(self.path.lstat()) != self.file
+        except FileNotFoundError:
+            return True
+
+    def last_payload(self) -> bytes:
+        """With one event unconfirmed, it lies where the confirmed ones end."""
+        at = self.word[17] % self.ring_bytes
+        ring = bytes(self.ring[at:]) + bytes(self.ring[:at])
+        return ring[16 : 16 + struct.unpack_from("<I", ring)[0]]
+
+    def say_farewell(self) -> bool:
+        return self.send(self.head(kind=1) + self.record(self.word[8] + 1, msgpack({})))
+
+    def unmap(self) -> None:
+        self.disconnect()
+        for view in (self.ring, self.word, self.view):
+            view.release()
+        self.map.close()
 
     def close(self, **refused: int) -> None:
         self.word[9] = 1
@@ -116,7 +181,87 @@ class ClientWithOutbox(Client):
             view.release()
         self.map.close()
         os.close(self.fd)
-        self.socket.close()
+        self.disconnect()
+
+
+class ClientOfALongLife:
+    """ "Following": `write`, `follow` and `look_at_left` as the page has them."""
+
+    def __init__(self, socket_path: str, ring_bytes: int = 64 * 1024) -> None:
+        self.socket_path, self.ring_bytes = socket_path, ring_bytes
+        self.present = self.start()
+        self.left: list[ClientWithOutbox] = []
+        self.sent = False
+
+    def start(self) -> ClientWithOutbox:
+        return ClientWithOutbox(self.socket_path, self.ring_bytes)
+
+    def emit(self, number: int, kind: int = 0) -> bool:
+        self.look_at_left()
+        return self.write(self.present.payload(number), kind)
+
+    def write(self, payload: bytes, kind: int = 0) -> bool:
+        present = self.present
+        if self.sent and not present.is_intact():
+            self.follow()
+            return self.write(payload, kind)
+        record = present.append(payload)
+        if record is None:
+            if present.is_intact():
+                return False
+            self.follow()
+            return self.write(payload, kind)
+        now_ns = time.monotonic_ns()
+        if kind == 0 and now_ns < present.word[18] <= now_ns + 10**9:
+            self.sent = False
+            return True
+        if not present.is_intact():
+            self.follow()
+            self.look_at_left()
+            return True
+        self.sent = True
+        present.send(present.head(kind) + record)
+        return True
+
+    def follow(self) -> None:
+        old, self.present = self.present, self.start()
+        self.left.append(old)
+        old.leave()
+
+    def look_at_left(self) -> None:
+        for old in list(self.left):
+            last = old.word[8]
+            if old.word[16] >= last:
+                self.drop(old)
+            elif old.word[20]:
+                self.say_once(old)
+            elif not (old.nameless or old.has_lost_its_name()):
+                continue
+            elif old.word[19]:
+                if old.word[16] + 1 == last:
+                    self.write(old.last_payload())
+                self.drop(old)
+            else:
+                self.say_once(old)
+
+    def say_once(self, old: ClientWithOutbox) -> None:
+        old.said = old.said or old.say_farewell()
+        if old.said and time.monotonic() > old.since_s + 5:
+            self.drop(old)
+
+    def drop(self, old: ClientWithOutbox) -> None:
+        old.unmap()
+        self.left.remove(old)
+
+    def close(self) -> None:
+        self.look_at_left()
+        for old in list(self.left):
+            self.drop(old)
+        self.present.close()
+
+
+def identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def numbers_stored(instance: Instance) -> list[int]:
@@ -169,3 +314,104 @@ def test_a_client_with_an_outbox_loses_nothing_while_the_daemon_is_away(
     check_sums(instance.settle(), attempted=attempted, accepted=accepted, refused=refused)
     assert numbers_stored(instance) == list(range(accepted))
     assert list(check_streams(instance.events("--limit", "100000")).values()) == [accepted]
+
+
+def removed(client: ClientWithOutbox) -> None:
+    client.path.unlink()
+
+
+def closed(client: ClientWithOutbox) -> None:
+    os.close(client.fd)
+
+
+def reused(client: ClientWithOutbox) -> None:
+    other = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(other, client.fd)
+    os.close(other)
+
+
+def impossible(client: ClientWithOutbox) -> None:
+    """As another process of this user might: the daemon gives it up, and says so in word 20."""
+    client.word[17] = 4
+
+
+@pytest.mark.parametrize("happens", [removed, closed, reused, impossible])
+def test_a_client_that_loses_its_outbox_follows_and_loses_nothing(
+    instance: Instance, happens: Callable[[ClientWithOutbox], None]
+) -> None:
+    instance.start()
+    client = ClientOfALongLife(instance.socket)
+    number = 0
+
+    def emit_until(done: Callable[[], bool], what: str) -> None:
+        def emitted() -> bool:
+            nonlocal number
+            number += client.emit(number)
+            return done()
+
+        until(emitted, what)
+
+    emit_until(lambda: number >= 50, "fifty events")
+    first = client.present
+    until(lambda: first.word[16] == 50, "all are confirmed")
+    happens(first)
+    emit_until(lambda: client.present is not first, "another outbox")
+    second = client.present
+    emit_until(lambda: second.word[16] > 20, "its events are confirmed")
+    emit_until(lambda: all(old.said for old in client.left), "what became of the first one's")
+    client.close()
+    until(lambda: not second.path.exists(), "the outbox is removed")
+    status = instance.settle()
+    check_sums(status, attempted=number, accepted=number)
+    # Of an outbox that is given up, what was written behind the last look is in the ledger.
+    assert status["lost"] <= (happens is impossible)
+    assert status["unknown_extent"] == 0
+    assert len(numbers_stored(instance)) == number - status["lost"]
+    assert happens is impossible or sorted(numbers_stored(instance)) == list(range(number))
+
+
+def test_a_client_whose_outbox_goes_while_the_daemon_is_away_has_its_loss_in_the_ledger_once(
+    instance: Instance,
+) -> None:
+    instance.start()
+    client = ClientOfALongLife(instance.socket)
+    assert client.emit(0)
+    first = client.present
+    until(lambda: first.word[16] == 1, "it is confirmed")
+    instance.kill()
+    for number in range(1, 11):
+        client.sent = False  # as while the daemon watched: nothing is looked at
+        assert first.append(first.payload(number))
+    first.path.unlink()
+    client.sent = True
+    assert client.emit(11)
+    assert client.present is not first
+    instance.start()
+    until(lambda: client.emit(12) and not client.left, "its farewell is said")
+    client.close()
+    until(lambda: not client.present.path.exists(), "the outbox is removed")
+    status = instance.settle()
+    accepted = 11 + client.present.sequence
+    check_sums(status, attempted=accepted, accepted=accepted)
+    assert (status["lost"], status["unknown_extent"]) == (10, 0)
+
+
+def test_an_event_behind_the_daemons_last_look_is_written_again(instance: Instance) -> None:
+    """The daemon has taken it for dead: nothing past word 16 is read in the first outbox."""
+    instance.start()
+    client = ClientOfALongLife(instance.socket)
+    assert client.emit(0)
+    first = client.present
+    until(lambda: first.word[16] == 1, "it is confirmed")
+    os.close(first.fd)  # the lock is gone with it
+    until(lambda: not first.path.exists(), "it is retired and removed")
+    assert first.word[19] == 1
+    client.sent = False
+    until(lambda: time.monotonic_ns() > first.word[18], "it is not watched any more")
+    assert client.emit(1)
+    assert client.present is not first and not client.left
+    assert client.emit(2)
+    client.close()
+    until(lambda: not client.present.path.exists(), "the outbox is removed")
+    check_sums(instance.settle(), attempted=3, accepted=3)
+    assert numbers_stored(instance) == [0, 1, 2]

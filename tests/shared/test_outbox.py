@@ -214,7 +214,7 @@ def test_records_below_the_one_expected_are_damage_and_not_passed_over() -> None
     assert RING % len(whole) == 0
     box.file[HEADER_BYTES:] = whole * (RING // len(whole))
     page = read_records(box.read_at, RING, SEED, 0, after=1, written=2, bytes_max=10**6)
-    assert page.payloads == [] and page.damage == "record 2 expected, 1 found"
+    assert page.payloads == [] and page.damage == "another record: 2 expected, 1 found"
 
 
 def test_what_is_written_after_the_header_was_read_is_left_for_the_next_time() -> None:

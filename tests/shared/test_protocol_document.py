@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import json
 import re
@@ -15,10 +16,23 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import batch, intake, reporter, reports, request_server
+from logd import (
+    batch,
+    delivery,
+    drain,
+    event_types,
+    intake,
+    outboxes,
+    repair,
+    reporter,
+    reports,
+    request_server,
+)
+from logd.batch import Batch, Producer
 from logd.database import connect
 from logd.migrations import migrate
-from shared import outbox, query, rendezvous, wire
+from logd.store import Store
+from shared import outbox, query, rendezvous, ring, wire
 from shared.outbox import REFUSAL_CAUSES
 
 FOLDER = Path(wire.__file__).parent
@@ -134,21 +148,31 @@ def test_every_word_has_one_writer_and_it_is_the_one_in_the_table() -> None:
         "confirmed_position",
         "watched_until_ns",
         "retired",
+        "given_up",
     }
     file = bytearray(outbox.outbox_bytes(outbox.RING_BYTES_MIN))
     writer = outbox.OutboxWriter(memoryview(file), 1, 2, 3)
-    words = slice(outbox.CONFIRMED_OFFSET, outbox.CONFIRMED_OFFSET + 32)
-    file[words] = mark = b"\xaa" * 32
+    words = slice(outbox.CONFIRMED_OFFSET, outbox.CONFIRMED_OFFSET + 40)
+    file[words] = mark = b"\xaa" * 40
     writer.append(b"x")
     writer.refused(REFUSAL_CAUSES[-1], 1)
     writer.farewell()
     assert file[words] == mark
 
 
+def in_the_code(row: Row) -> Any:
+    module, _, name = plain(row["in the code"]).partition(".")
+    return getattr(importlib.import_module(f"shared.{module}"), name)
+
+
 @pytest.mark.parametrize("row", tables("## Limits")[0], ids=lambda row: row["in the code"])
 def test_a_limit_is_the_one_in_the_code(row: Row) -> None:
-    module, _, name = plain(row["in the code"]).partition(".")
-    assert getattr(importlib.import_module(f"shared.{module}"), name) == number(row["value"])
+    assert in_the_code(row) == number(row["value"])
+
+
+@pytest.mark.parametrize("row", tables("## Limits")[1], ids=lambda row: row["in the code"])
+def test_a_time_is_the_one_in_the_code(row: Row) -> None:
+    assert in_the_code(row) == float(row["seconds"])
 
 
 def test_the_versions_are_the_ones_in_the_code() -> None:
@@ -175,10 +199,29 @@ def test_every_reason_for_refusing_a_datagram_is_in_the_table_and_no_other() -> 
     documented = {plain(row["reason"]) for row in tables("## Datagram")[1]}
     source = source_of(wire) + source_of(intake)
     in_code = set(re.findall(r'(?:WireError|OtherVersion)\(\s*"([^"]+)"', source))
-    assert documented - in_code == {"sequence jumps"}
+    assert documented - in_code == {"farewell claims too much"}  # the farewell itself is sound
     assert in_code - documented == set()
     vectors = json.loads((FOLDER / "vectors" / "datagrams.json").read_text())["vectors"]
     assert {vector["error"] for vector in vectors if "error" in vector} <= documented
+
+
+def test_every_reason_in_quarantine_is_in_a_table_and_no_other() -> None:
+    (table,) = [rows for rows in tables("## What the daemon does") if "reason" in rows[0]]
+    documented = {name for row in table for name in re.findall(r"`([^`]+)`", row["reason"])}
+    of_files = {name.removeprefix("outbox: ") for name in documented if name.startswith("outbox: ")}
+    raised = r'(?:WireError|OutboxError|Foreign)\(\s*"([^"]+)"'
+    in_code = set(re.findall(raised, source_of(outbox) + source_of(outboxes) + source_of(repair)))
+    # Of a record in a ring, the same that it has in a datagram; and of reading one.
+    in_code |= set(re.findall(raised, inspect.getsource(wire.decode_record)))
+    in_code |= set(re.findall(r'damage = f"([^:]+): ', source_of(ring)))
+    in_code |= set(re.findall(r'f"(system error): ', source_of(delivery)))
+    in_code |= set(re.findall(raised, source_of(ring)))
+    assert of_files == in_code
+    booked = r'(?:refuse\([^"]*|reason = )f?"([^":{]+)'
+    others = set(re.findall(booked, source_of(intake) + source_of(drain) + source_of(delivery)))
+    others |= {event_types.REFUSED}
+    of_datagrams = {plain(row["reason"]) for row in tables("## Datagram")[1]}
+    assert others - of_datagrams - of_files == {name for name in documented if ":" not in name}
 
 
 def test_every_cause_in_the_ledger_is_in_the_table_and_no_other() -> None:
@@ -279,6 +322,36 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Any:
     connection.close()
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A trail with every kind of row, and every column once as nil that may be."""
+    store = Store(tmp_path_factory.mktemp("filled") / "a.db", bytes(32), 1, 10)
+    producer = Producer(uid=7, id=9, seed=0, pid=3)
+    made = Batch(100, 10**6)
+    props = msgpack.packb({"quiz": 1, "score": 0.5})
+    for user, kind, packed in (
+        ("u", "quiz_submitted", props),
+        ("u", "task_completed", msgpack.packb({"task": "t"})),
+        (None, "page_view", b"\x80"),
+    ):
+        producer.taken += 1
+        made.add(producer, producer.taken, wire.Event(kind, 10**18, user, packed), 10)
+    made.lose(producer, 4, 5, batch.LOST_NOT_RECEIVED)
+    made.lose(producer, 6, None, batch.LOST_OUTBOX_GONE)
+    made.refuse(7, 3, "malformed: it", b"x", producer, 7)
+    made.refuse(7, 3, "truncated datagram: 1 bytes", b"x")
+    store.commit(made, 10**18)
+    yield store.connection
+    store.close()
+
+
+WIDE: dict[str, dict[str, Any]] = {
+    "daily_activity": {"since_day": 11_000, "until_day": 12_000},
+    "timeline": {"user": "u"},
+}
+SEEN_AS_NIL = {"completions", "events", "losses", "losses_by_cause", "quarantine"}
+
+
 @pytest.mark.parametrize("name", sorted(reports.REPORTS))
 def test_a_report_takes_the_parameters_and_gives_the_columns_described(
     name: str, database: Any, monkeypatch: pytest.MonkeyPatch
@@ -297,14 +370,37 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
     columns += ADDED.get(name, [])
 
     text = section(f"### `{name}`")
-    table = tables(f"### `{name}`")
-    documented = {plain(row["parameter"]): row["type"] for row in table[0]} if table else {}
+    *parameters_table, rows_table = tables(f"### `{name}`")
+    documented = {
+        plain(row["parameter"]): row["type"] for table in parameters_table for row in table
+    }
     assert documented == parameters.asked
     assert ("No parameters." in text) is (documented == {})
-    row_text = re.search(r"^Row: (.*?)\.$", text, re.MULTILINE | re.DOTALL)
-    assert row_text is not None
-    assert re.findall(r"`(\w+)`", row_text[1]) == columns
+    assert [plain(row["column"]) for row in rows_table] == columns
     assert ("Names persons." in text) is reports.REPORTS[name].names_persons
+
+
+TYPES = {"int": int, "str": str, "bool": bool, "float": float, "map": dict}
+
+
+@pytest.mark.parametrize("name", sorted(reports.REPORTS))
+def test_a_column_is_of_the_type_described(name: str, filled: Any) -> None:
+    *_, rows_table = tables(f"### `{name}`")
+    documented = {
+        plain(row["column"]): (TYPES[row["type"].partition(" ")[0]], "or nil" in row["type"])
+        for row in rows_table
+    }
+    parameters = reports.Parameters(WIDE.get(name, REQUIRED.get(name, {})))
+    rows = reports.REPORTS[name].run(filled, parameters).rows
+    assert rows
+    for row in rows:
+        for column, value in row.items():
+            kind, may_be_nil = documented[column]
+            assert type(value) is kind or (value is None and may_be_nil), (column, value)
+    never_nil = {column for column, (_, may_be_nil) in documented.items() if not may_be_nil}
+    was_nil = {column for row in rows for column, value in row.items() if value is None}
+    assert was_nil.isdisjoint(never_nil)
+    assert was_nil or name not in SEEN_AS_NIL, "or the page may say less"
 
 
 def test_a_request_has_the_keys_described() -> None:

@@ -112,8 +112,9 @@ def test_a_canonical_payload_is_what_the_encoder_writes(vector: Vector) -> None:
 @cases("payloads", "client_refuses")
 def test_what_a_daemon_still_stores_a_client_refuses_by_the_field(vector: Vector) -> None:
     event, field = vector["event"], vector["client_refuses"]
+    assert field == "user"
     with pytest.raises(schema.Malformed, match=f"^{field}"):
-        {"user": schema.check_user, "event type": schema.check_event_type}[field](event[field])
+        schema.check_user(event[field])
 
 
 @cases("payloads", "malformed")

@@ -14,6 +14,7 @@ from logd.outboxes import Foreign, OpenOutbox
 from logd.turn_budget import TURN_RECORDS_MAX
 from shared.outbox import (
     HEADER_BYTES,
+    WORD_GIVEN_UP,
     WORD_RETIRED,
     WORD_WATCHED_UNTIL_NS,
     WORD_WRITTEN,
@@ -87,6 +88,11 @@ class SimOutbox(OpenOutbox):
         self.process.step("not retired")
         return False
 
+    def give_up(self) -> None:
+        self._maybe_fail("give up")
+        self.file.store(WORD_GIVEN_UP, 1)
+        self.process.step("given up")
+
     def unwatch(self) -> None:
         self._maybe_fail("unwatch")
         self.file.store(WORD_WATCHED_UNTIL_NS, 0)
@@ -148,8 +154,9 @@ class SimDirectory:
             raise OSError(24, "Too many open files")
         self.world.maybe_fail("open", file)
         if file.kind == "ok":
-            if file.word(WORD_RETIRED):
+            if file.word(WORD_RETIRED) or file.word(WORD_GIVEN_UP):
                 file.store(WORD_RETIRED, 0)
+                file.store(WORD_GIVEN_UP, 0)
                 self._process.step("not retired any more")
             return SimOutbox(self._process, file)
         self._refused[name] = file.identity
@@ -159,6 +166,7 @@ class SimDirectory:
 
     def refuse(self, outbox: SimOutbox) -> None:
         self.world.maybe_fail("refuse", outbox.file)
+        outbox.give_up()
         self._refused[outbox.name] = outbox.file.identity
 
     def release(self, outbox: SimOutbox) -> None:
