@@ -96,7 +96,7 @@ class Client(Road):
         `durable_settled` names it, once more is known.
         """
         deadline_s = time.monotonic() + (timeout_s or 0.0)
-        ticket = Ticket(event_type, user, tell_user)
+        ticket = Ticket(tell_user)
         try:
             if not self._emit(event_type, user, props, ts_ns, ticket):
                 return Outcome.REFUSED
