@@ -165,16 +165,17 @@ def _member(work: Conversion, value: Any, depth_left: int) -> Any:
 
 
 def _numpy_scalar(work: Conversion, value: Any, depth_left: int) -> Any:
-    numpy = sys.modules["numpy"]
-    if isinstance(value, numpy.datetime64 | numpy.timedelta64) and numpy.isnat(value):
+    numpy, kind = sys.modules["numpy"], type(value)
+    is_time, is_duration = issubclass(kind, numpy.datetime64), issubclass(kind, numpy.timedelta64)
+    if (is_time or is_duration) and numpy.isnat(value):
         return None
-    if isinstance(value, numpy.datetime64):
+    if is_time:
         return work.text(str(numpy.datetime_as_string(value)))
-    if isinstance(value, numpy.timedelta64):
+    if is_duration:
         value = numpy.timedelta64(value, "us")
     item = numpy.generic.item(value)
     if issubclass(type(item), numpy.generic):  # a long double's is one again
-        return work.mark(type(value))
+        return work.mark(kind)
     return work.value(item, depth_left)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack
 
-from shared.schema import PAYLOAD_BYTES_MAX, Malformed, check_event_type, check_user
+from shared.schema import PAYLOAD_BYTES_MAX, Malformed, check_event_type, check_user, type_name
 from shared.values import plain_props, plain_text
 from shared.wire import NO_PROPS, too_large
 
@@ -78,7 +78,10 @@ def event_payload(
 
 def plain_type(event_type: object) -> str:
     """Returns the event's type, checked; as plain text where it is an enumeration's member."""
-    checked = check_event_type(plain_text(event_type))
+    plain = plain_text(event_type)
+    if type(plain) is not str:  # not asked what it is: that may be code of its own
+        raise Malformed(f"event type: a value of type {type_name(type(plain))}; expected text")
+    checked = check_event_type(plain)
     if len(_known_types) < _KNOWN_TYPES_MAX:
         _known_types.add(checked)
     return checked
