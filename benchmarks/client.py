@@ -10,12 +10,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks import machine
+from benchmarks import client_values, machine
 from benchmarks.client_plan import LONG, QUICK, Group, Size, plan
 from benchmarks.client_results import Measured, Results, figures, problems, row
 from benchmarks.client_sender import DONE, STEP, Orders
@@ -72,7 +73,20 @@ def _steps(groups: Sequence[Group]) -> int:
 
 def run(place: Path, long: bool, tell: Tell) -> Part:
     """Measures all that is installed. Raises Failed."""
-    return compare(place / NAME, _plan(present(), LONG if long else QUICK), tell)
+    return with_values(
+        compare(place / NAME, _plan(present(), LONG if long else QUICK), tell), place
+    )
+
+
+def with_values(part: Part, place: Path) -> Part:
+    """Adds what a call takes whatever is logged. Raises Failed."""
+    timed, stats = client_values.measure(place / "values")
+    return replace(
+        part,
+        text=f"{part.text}\n\n{client_values.show(timed)}",
+        figures={**part.figures, **client_values.figures(timed)},
+        problems=[*part.problems, *client_values.problems(stats)],
+    )
 
 
 def compare(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
@@ -168,7 +182,7 @@ def main(long: bool, only: tuple[str, ...], directory: Path | None, results: Pat
         with temporary_directory(directory) as place:
             here = machine.look(place)
             with progress(_steps(groups)) as tell:
-                part = compare(place / NAME, groups, tell)
+                part = with_values(compare(place / NAME, groups, tell), place)
     except Failed as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
