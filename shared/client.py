@@ -68,7 +68,8 @@ class Client(Road):
 
         Never blocks and never raises (with `strict`: Malformed for an event that breaks the
         schema, or a value that has no form in an event; without, such a value is marked and the
-        event kept: PROTOCOL.md, "Other values of a program"). `ts_ns` is nanoseconds since 1970 UTC, now if not given. With `durable` it waits up
+        event kept: PROTOCOL.md, "Other values of a program"). `ts_ns` is nanoseconds since 1970
+        UTC, now if not given. With `durable` it waits up
         to `timeout_s` seconds for the disk and is True only when the event is there;
         `emit_durable` tells refused from unknown.
         """

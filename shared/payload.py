@@ -14,7 +14,7 @@ import msgpack
 
 from shared.schema import PAYLOAD_BYTES_MAX, Malformed, check_event_type, check_user, type_name
 from shared.values import plain_props, plain_text
-from shared.wire import NO_PROPS, too_large
+from shared.wire import NO_PROPS, pack_payload, too_large
 
 # Each takes two bytes at least.
 _FLAT_MAX = PAYLOAD_BYTES_MAX // 2
@@ -54,6 +54,7 @@ def event_payload(
                 break
             if type(key) is not str:
                 break
+            chars += len(key)
         else:
             is_flat = chars <= PAYLOAD_BYTES_MAX
     if not is_flat and props is not None:
@@ -69,7 +70,8 @@ def event_payload(
         if not is_flat:
             raise Malformed(f"the event cannot be packed: {error}") from error
         # Text that is not Unicode, or a number of over 64 bits.
-        return event_payload(event_type, ts_ns, user, plain_props(own, strict), strict)
+        plain = plain_props(own, strict)
+        return pack_payload(msgpack.Packer(), event_type, ts_ns, user, plain)
     _spare_pack = pack
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise too_large(len(payload))

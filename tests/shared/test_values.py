@@ -27,7 +27,7 @@ from markupsafe import Markup
 from shared import payload as payload_module
 from shared.client import Client
 from shared.payload import event_payload
-from shared.schema import PAYLOAD_BYTES_MAX, Malformed
+from shared.schema import PAYLOAD_BYTES_MAX, Malformed, check_ts_ns
 from shared.values import Conversion, TooLarge, plain_props
 from shared.wire import unpack_payload, unpack_props
 from tests.support import Instance
@@ -280,7 +280,8 @@ def test_what_is_too_large_is_refused_before_it_is_looked_through_or_packed(
 
     monkeypatch.setattr(Conversion, "value", counted)
     monkeypatch.setattr(payload_module, "_spare_pack", pack)
-    props = {"a": [HUGE[what]]} if within else {"a": HUGE[what], "b": 1}
+    value = HUGE[what]
+    props = {"a": [value]} if within else value if type(value) is dict else {"a": value, "b": 1}
     with pytest.raises(Malformed, match="too large"):
         event_payload("page_view", 1, None, props, strict=False)
     assert visited <= PAYLOAD_BYTES_MAX
@@ -360,6 +361,8 @@ def test_a_refusal_does_not_ask_a_value_what_it_is() -> None:
     for event_type, user, props in ((value, None, None), ("x", value, None), ("x", None, value)):
         with pytest.raises(Malformed):
             event_payload(event_type, 1, user, props, False)
+    with pytest.raises(Malformed):
+        check_ts_ns(value)
     assert CALLED == []
 
 
@@ -403,6 +406,21 @@ def test_props_that_another_thread_changes_are_those_of_one_moment() -> None:
     finally:
         done.set()
         thread.join()
+
+
+def test_flat_props_are_those_of_the_moment_when_they_were_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    props: dict[str, Any] = {"a": 1}
+
+    def pack(value: object) -> bytes:
+        props["a"] = b"another thread's"
+        made: bytes = msgpack.packb(value)
+        return made
+
+    monkeypatch.setattr(payload_module, "_spare_pack", pack)
+    packed = event_payload("page_view", 1, None, props, False)
+    assert unpack_props(unpack_payload(packed).props) == {"a": 1}
 
 
 # -- whatever is logged --------------------------------------------------------------------------
