@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from benchmarks import first_durable, machine
+from benchmarks import client_values, first_durable, machine
 from benchmarks.client_plan import LONG, QUICK, Group, Size, plan
 from benchmarks.client_results import Measured, Results, figures, problems, row
 from benchmarks.client_sender import DONE, STEP, Orders
@@ -79,15 +79,21 @@ def run(place: Path, long: bool, tell: Tell) -> Part:
 
 def _run(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
     part = compare(place / NAME, groups, tell)
+    tell("any value", 0)
+    timed, stats = client_values.measure(place / "values")
     tell("first durable events", 0)
     first = first_durable.measure(place / "durable")
     tell("", 1)
     return replace(
         part,
-        text=f"{part.text}\n\n{first.text}",
+        text=f"{part.text}\n\n{client_values.show(timed)}\n\n{first.text}",
         rows=[*part.rows, first.row()],
-        figures={**part.figures, FIRST_DURABLE: first.ratio},
-        problems=[*part.problems, *first.sums.problems()],
+        figures={**part.figures, **client_values.figures(timed), FIRST_DURABLE: first.ratio},
+        problems=[
+            *part.problems,
+            *client_values.problems(stats),
+            *first.sums.problems(),
+        ],
     )
 
 

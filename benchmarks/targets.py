@@ -66,6 +66,10 @@ TARGETS = (
     Target("client.emit_over_raw_send", "emit / raw send, not pinned", "<=", 2.5),
     Target("client.emit_over_best_peer", "emit / the fastest of the peers", "<", 1.0),
     Target("client.emit_1000_over_flat_out", "emit at 1,000/s / emit flat out", "<=", 1.5),
+    Target("client.any_value_p99_ms", "emit of any value, p99", "<=", 1.0, "ms"),
+    Target(
+        "client.any_value_worst_ms", "emit of any value, of 100 MB too, worst", "<=", 20.0, "ms"
+    ),
     Target(
         "client.first_durable_over_later",
         "first durable event of a process / a later one",

@@ -38,7 +38,8 @@ class Client(Road):
     `outbox_bytes` is the room for events that are not yet on the daemon's disk, in bytes of memory:
     64 KiB of it are taken at the first event, more when that is full.
     `outbox_directory` overrides where the daemon says outboxes are. With `strict`, a malformed
-    event raises instead of being counted: for tests and development.
+    event raises as well as being counted, and so does a value that would be marked: for tests and
+    development.
 
     Raises PathTooLong for a socket path of over 107 bytes. Nothing else: the outbox is made at the
     first event, and without the daemon events wait in it.
@@ -70,7 +71,9 @@ class Client(Road):
         """Logs one event; True when it is accepted, and then it is not dropped.
 
         Never blocks and never raises (with `strict`: Malformed for an event that breaks the
-        schema). `ts_ns` is nanoseconds since 1970 UTC, now if not given. With `durable` it waits up
+        schema, or a value that has no form in an event; without, such a value is marked and the
+        event kept: PROTOCOL.md, "Other values of a program"). `ts_ns` is nanoseconds since 1970
+        UTC, now if not given. With `durable` it waits up
         to `timeout_s` seconds for the disk and is True only when the event is there;
         `emit_durable` tells refused from unknown.
         """
@@ -100,7 +103,7 @@ class Client(Road):
         `durable_settled` names it, once more is known.
         """
         deadline_s = time.monotonic() + (timeout_s or 0.0)
-        ticket = Ticket(event_type, user, tell_user)
+        ticket = Ticket(tell_user)
         try:
             if not self._emit(event_type, user, props, ts_ns, ticket):
                 return Outcome.REFUSED

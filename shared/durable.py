@@ -10,7 +10,6 @@ accepted.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from typing import Any
 
 from shared.forks import Mark
@@ -40,9 +39,9 @@ class Ticket:
     `said`: its `durable_unknown` is in the outbox.
     """
 
-    def __init__(self, event_type: str, user: str | int | None, tell_user: bool) -> None:
-        self.type = event_type
-        self.user = user
+    def __init__(self, tell_user: bool) -> None:
+        self.type = ""
+        self.user: str | None = None
         self.said = False
         self._tell_user = tell_user
         # One assignment changes both: the thread that waits reads them outside the guard.
@@ -50,6 +49,11 @@ class Ticket:
         self._label = ""
         self._mark: Mark | None = None
         self._room: OutboxWriter | None = None
+
+    def names(self, event_type: str, user: str | None) -> None:
+        """Takes the event's type and user as notes about it carry them."""
+        self.type = event_type
+        self.user = user
 
     def keep_room(self, producer: Producer | None) -> None:
         """Before the event: it is accepted only with room behind it for its `durable_unknown`."""
@@ -155,7 +159,7 @@ class Unsettled:
             if len(tickets) > UNSETTLED_MAX:
                 del tickets[0]
 
-    def next(self) -> tuple[Ticket, str, Mapping[str, Any]] | None:
+    def next(self) -> tuple[Ticket, str, dict[str, Any]] | None:
         """What is to be said next: of which ticket, as which event, with which properties."""
         if self._unsaid:
             ticket = self._unsaid[0]

@@ -9,8 +9,6 @@ import socket
 import time
 from collections.abc import Mapping
 
-import msgpack
-
 from shared import forks
 from shared.causes import why_not_sent
 from shared.descriptors import Identity
@@ -83,7 +81,6 @@ class Producer:
         self.seed = producer_seed(self.id)
         self.head = datagram_head(self.id)
         self.head_awaited = datagram_head(self.id, KIND_AWAITED)
-        self.packer = msgpack.Packer()
         self.sequence_sent = 0  # without an outbox: the last the kernel took
         self.sequence_tried = 0  # without an outbox: as `OutboxWriter.attempted`
         # Whether the last event was sent: then the next one probably is, and is checked for first.

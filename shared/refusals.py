@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
 import time
 from collections.abc import Mapping
 
 from shared.producer import Producer
+from shared.schema import Malformed, type_name
 
 LOG_INTERVAL_S = 10.0
 
@@ -57,7 +59,7 @@ class Refusals:
             count = self._reported[cause] = self.by_cause[cause]
             producer.outbox.writer.refused(cause, count - self._reported_before.get(cause, 0))
 
-    def log(self, cause: str, detail: object) -> None:
+    def log(self, cause: str, detail: str) -> None:
         """At most one line in ten seconds for a cause. Not from inside an emit: a logging handler
         may itself emit.
         """
@@ -67,3 +69,17 @@ class Refusals:
             self._logged_at_s[cause] = now_s
             count = self.by_cause.get(cause, 0)
             _log.warning("event refused (%s, %d so far): %s", cause, count, detail)
+
+
+def described(detail: object) -> str:
+    """The words of a refusal. Of an error those that are this package's or the system's, else its
+    kind alone: another's `__str__` may do anything.
+    """
+    kind = type(detail)
+    if isinstance(detail, str | Malformed):
+        return str(detail)
+    name = type_name(kind)
+    if getattr(builtins, name, None) is kind and isinstance(detail, Exception):
+        plain = all(type(argument) in (str, int) for argument in detail.args)
+        return f"{name}: {detail}" if plain else name
+    return name

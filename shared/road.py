@@ -1,6 +1,6 @@
 """The road of an event from a call into the outbox and to the daemon: what `Client` is built on.
 
-Guard, pack, write the record to the outbox, store its sequence in the outbox's header (from then on
+Pack, guard, write the record to the outbox, store its sequence in the outbox's header (from then on
 it is accepted), send the same bytes once, unless the daemon has said that it is awake and will look
 by itself. Whatever the send says, nothing is sent again: the daemon reads from the outbox what it
 missed.
@@ -31,15 +31,15 @@ from shared.outbox import (
     OutboxWriter,
 )
 from shared.paths import check_socket_path
+from shared.payload import event_payload, plain_type
 from shared.producer import Producer
-from shared.refusals import Refusals
-from shared.schema import Malformed, check_event_type, check_props, check_ts_ns, check_user
+from shared.refusals import Refusals, described
+from shared.schema import Malformed, check_ts_ns, check_user
 from shared.socket_path import absolute
 from shared.waiting import Waits
-from shared.wire import encode_record, pack_payload
+from shared.wire import encode_record
 
 OUTBOX_BYTES = 8 * 1024 * 1024
-KNOWN_TYPES_MAX = 1000
 # Of a process, before it goes on without any.
 REFUSED_OUTBOXES_MAX = 3
 # How often descriptors, names and user are compared while events are sent: two system calls.
@@ -76,7 +76,6 @@ class Road(Door):
         self._producer: Producer | None = None
         self._formers = self._new_formers()
         self._growth = Growth(self._outbox_bytes)
-        self._known_types: set[str] = set()
         self._waits: dict[Producer, Waits] = {}
         # Weak, so that a call cut short by a signal handler leaves nothing behind.
         self._waiting: WeakSet[Ticket] = WeakSet()
@@ -122,8 +121,28 @@ class Road(Door):
         ticket: Ticket | None = None,
     ) -> int:
         """The accepted event's sequence, or 0 when it is refused. A durable one has a ticket."""
+        # Before the guard: to look at the caller's values may take time, and run code of theirs.
+        try:
+            payload = event_payload(
+                event_type,
+                self._time_ns() if ts_ns is None else check_ts_ns(ts_ns),
+                user,
+                props,
+                self._strict,
+                self._internal_types,
+            )
+            if ticket is not None:
+                ticket.names(plain_type(event_type, self._internal_types), check_user(user))
+        except Malformed as error:
+            self._refuse(REFUSED_MALFORMED, described(error))
+            if self._strict:
+                raise
+            return 0
+        except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
+            self._refuse(REFUSED_ERROR, described(error))
+            return 0
         refused: str | None = None
-        detail: object = ""
+        detail = ""
         again = own = False
         while self._inside and self._must_wait():
             pass
@@ -148,16 +167,16 @@ class Road(Door):
                     own = True
                     if ticket is not None:
                         ticket.keep_room(self._producer)
-                    sequence = self._accept(event_type, user, props, ts_ns, ticket is not None)
-                    if sequence:
-                        if ticket is not None:
-                            self._hand_out(ticket, sequence)
-                        return sequence
+                    producer = self._producer
+                    if producer is None and not self._closed:
+                        producer = self._new_producer()
+                    if producer is not None:
+                        sequence = self._write(producer, payload, ticket is not None)
+                        if sequence:
+                            if ticket is not None:
+                                self._hand_out(ticket, sequence)
+                            return sequence
                     refused, detail = self._why_not_accepted()
-                except Malformed as error:
-                    refused, detail = REFUSED_MALFORMED, error
-                    if self._strict:
-                        raise
                 except Forked:
                     again = True
                 except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
@@ -171,7 +190,7 @@ class Road(Door):
                             if ticket is not None:
                                 self._hand_out(ticket, accepted)
                             return accepted
-                        refused, detail = REFUSED_ERROR, repr(error)
+                        refused, detail = REFUSED_ERROR, described(error)
                 except BaseException:
                     self._look_first()
                     raise
@@ -189,45 +208,45 @@ class Road(Door):
             # A signal handler forked in the middle: this is the child, and another producer.
             return self._emit(event_type, user, props, ts_ns, ticket)
         if refused:
-            self._refusals.log(refused, detail)
-            if self._closed or self._ending:
-                self._report_refusals()
+            self._log_refusal(refused, detail)
         return 0
+
+    def _refuse(self, cause: str, detail: str) -> None:
+        """Counts and logs a refusal that is found before the guard is taken."""
+        if self._within(partial(self._count_refusal, cause)):
+            self._log_refusal(cause, detail)
+
+    def _count_refusal(self, cause: str, nested: bool) -> bool:
+        self._refusals.count(REFUSED_REENTERED if nested else cause, self._producer)
+        return not nested
+
+    def _log_refusal(self, cause: str, detail: str) -> None:
+        self._refusals.log(cause, detail)
+        if self._closed or self._ending:
+            self._report_refusals()
 
     def _report_refusals(self) -> None:
         """Of what no producer reports any more."""
         raise NotImplementedError
 
-    def _accept(
+    def _accept_note(
         self,
         event_type: str,
-        user: str | int | None,
-        props: Mapping[str, Any] | None,
-        ts_ns: int | None,
-        awaited: bool = False,
+        user: str | None,
+        props: dict[str, Any],
         producer: Producer | None = None,
     ) -> int:
-        """Accepts an event; a note is only for the `producer` of the process that it came up in."""
+        """Accepts an event of the client's own, of plain values; one about an event that is
+        settled is only for the `producer` of the process that it came up in.
+        """
         if producer is None:
             producer = self._producer
             if producer is None:
                 if self._closed:
                     return 0
                 producer = self._new_producer()
-        if type(event_type) is not str or event_type not in self._known_types:
-            self._remember_type(check_event_type(event_type, self._internal_types))
-        if props is not None:
-            if not isinstance(props, dict) and isinstance(props, Mapping):
-                props = dict(props)
-            check_props(props)
-        payload = pack_payload(
-            producer.packer,
-            event_type,
-            self._time_ns() if ts_ns is None else check_ts_ns(ts_ns),
-            None if user is None else check_user(user),
-            props,
-        )
-        return self._write(producer, payload, awaited)
+        payload = event_payload(event_type, self._time_ns(), user, props, strict=True)
+        return self._write(producer, payload, awaited=False)
 
     def _write(self, producer: Producer, payload: bytes, awaited: bool) -> int:
         """Writes and sends a packed event; its sequence, or 0 when there is no room for it."""
@@ -282,10 +301,6 @@ class Road(Door):
             return True
         producer.compare_due_s = now_s + COMPARE_INTERVAL_S
         return producer.intact
-
-    def _remember_type(self, event_type: str) -> None:
-        if len(self._known_types) < KNOWN_TYPES_MAX:
-            self._known_types.add(event_type)
 
     def _send_only(self, producer: Producer, payload: bytes, awaited: bool) -> int:
         """Fire and forget: accepted is what the kernel took, and only that uses up a sequence."""
@@ -445,18 +460,18 @@ class Road(Door):
         """Writes its `durable_unknown`."""
         ticket.let_go_of_room()
         refused: str | None = None
-        detail: object = ""
+        detail = ""
         own = False
         try:
             self._settle()
             self._attempt = None
             own = True
-            if not self._accept(UNKNOWN_TYPE, ticket.user, ticket.unknown_props(), None):
+            if not self._accept_note(UNKNOWN_TYPE, ticket.user, ticket.unknown_props()):
                 refused, detail = self._why_not_accepted()
         except Exception as error:  # noqa: BLE001 - as in `_emit`
             self._look_first()
             if not (own and self._attempt_accepted()):
-                refused, detail = REFUSED_ERROR, repr(error)
+                refused, detail = REFUSED_ERROR, described(error)
         if refused:
             self._refusals.count(refused, self._producer)
             self._put_off(partial(self._refusals.log, refused, detail))
@@ -481,7 +496,7 @@ class Road(Door):
                 break
             ticket, event_type, props = due
             self._begin_due(partial(self._unsettled.said, ticket, event_type))
-            if not self._accept(event_type, ticket.user, props, None, producer=producer):
+            if not self._accept_note(event_type, ticket.user, props, producer):
                 break  # not refused: tried again at the next event
             self._finish_due()
         self._due = None

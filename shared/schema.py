@@ -16,6 +16,7 @@ USER_BYTES_MAX = 255  # an OpenID `sub` has up to 255 ASCII characters, a mail a
 PROPS_DEPTH_MAX = 16
 PAYLOAD_BYTES_MAX = 32 * 1024
 KEY_CHARS_SHOWN = 40
+TYPE_NAME_CHARS_MAX = 100
 
 # SQLite's integers and msgpack's signed ones end here; the year 2262 for a time in nanoseconds.
 INT64_MAX = 2**63 - 1
@@ -45,6 +46,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # A character takes at most four bytes: most users are decided without encoding them.
 _USER_CHARS_SURE = USER_BYTES_MAX // 4
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+# A type's own, past what its metaclass makes of them.
+_type_module = type.__dict__["__module__"].__get__
+_type_qualname = type.__dict__["__qualname__"].__get__
 # Types that were found to be in order, so that each is looked at once; and how many at most.
 _known_types: set[str] = set()
 _KNOWN_TYPES_MAX = 1000
@@ -141,6 +145,8 @@ def check_stored_user(user: object) -> str | None:
     text = str.__str__(user)
     if not text:
         raise Malformed("user: an empty text; expected a non-empty one, a whole number or None")
+    if len(text) > USER_BYTES_MAX:  # not encoded in order to be counted: it may be of any length
+        raise Malformed(f"user: {len(text)} characters, over the limit of {USER_BYTES_MAX} bytes")
     if len(text) > _USER_CHARS_SURE:
         try:
             length = len(text.encode())
@@ -164,15 +170,19 @@ def check_ts_ns(ts_ns: object) -> int:
     return ts_ns
 
 
-def check_props(props: object) -> None:
-    """Raises Malformed unless `props` is a dict with text keys, plain values, and bounded depth."""
+def check_props(props: object) -> bool:
+    """Raises Malformed unless `props` is a dict with text keys, plain values, and bounded depth.
+
+    Returns whether there are maps or arrays among the values.
+    """
     if not isinstance(props, dict):
         raise Malformed(f"props: expected a map, not {type(props).__name__}")
-    # The common case is flat and plain, and decided here: this runs in a request.
+    # The common case is flat and plain, and decided here: this runs for each event.
     for key, value in props.items():
         if key.__class__ is not str or value.__class__ not in _SCALARS:  # as type(), and quicker
             _check_value("props", props, PROPS_DEPTH_MAX)
-            return
+            return True
+    return False
 
 
 def _check_value(where: str, value: object, depth_left: int) -> None:
@@ -196,10 +206,24 @@ def _check_value(where: str, value: object, depth_left: int) -> None:
         )
 
 
+def type_name(kind: type) -> str:
+    """The type's name with its module, whatever the type says of itself: no code of it is run."""
+    module = _type_module(kind)
+    name: str = _type_qualname(kind)
+    if type(module) is str and module != "builtins":
+        name = f"{module}.{name}"
+    return name[:TYPE_NAME_CHARS_MAX].encode("utf-8", "backslashreplace").decode()
+
+
 def _shown(value: Any) -> str:
-    """A value for a message: short, whatever was passed."""
+    """A value for a message: short, and without running its own `__repr__`, whatever was passed."""
+    kind = type(value)
+    if kind is str:
+        value = value[:80]
+    elif kind not in _SCALARS:
+        return f"a value of type {type_name(kind)}"
     try:
         text = ascii(value)
-    except Exception:  # noqa: BLE001 - a number of too many digits, or anybody's __repr__
-        return f"a value of type {type(value).__name__}"
+    except ValueError:  # a number of too many digits
+        return "a number of too many digits"
     return text if len(text) <= 80 else text[:77] + "..."

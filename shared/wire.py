@@ -53,6 +53,9 @@ SEQUENCE_MAX = INT64_MAX
 # Packed values up to this size are unpacked as they are: what they can claim is small as well.
 UNCHECKED_BYTES_MAX = 512
 
+NO_PROPS = b"\x80"
+# The first byte of a packed map: with up to 15 keys, plus their number; with more, which follows.
+_FIXMAP, _MAP16 = 0x80, 0xDE
 _ZEROS = b"\0\0\0"
 _KINDS = frozenset({KIND_EVENTS, KIND_FAREWELL, KIND_AWAITED})
 
@@ -100,16 +103,21 @@ def pack_payload(
     `packer` is the caller's own, kept one: packing with it costs 0.5 us, with a new one 0.7.
     """
     try:
-        packed_props = packer.pack(props) if props else b"\x80"
+        packed_props = packer.pack(props) if props else NO_PROPS
         payload: bytes = packer.pack((event_type, ts_ns, user, packed_props))
     except (ValueError, TypeError, OverflowError) as error:
         # msgpack: an integer over 64 bits, text with lone surrogates, a nesting past its own limit.
         raise Malformed(f"the event cannot be packed: {error}") from error
     if len(payload) > PAYLOAD_BYTES_MAX:
-        raise Malformed(
-            f"an event of {len(payload)} bytes is over the limit of {PAYLOAD_BYTES_MAX}"
-        )
+        raise too_large(len(payload))
     return payload
+
+
+def too_large(payload_bytes: int) -> Malformed:
+    """What is raised for an event of more bytes than any may have."""
+    return Malformed(
+        f"too large: an event of {payload_bytes} bytes, over the limit of {PAYLOAD_BYTES_MAX}"
+    )
 
 
 def unpack_payload(payload: bytes, internal: Container[str] = ()) -> Event:
@@ -133,7 +141,11 @@ def unpack_payload(payload: bytes, internal: Container[str] = ()) -> Event:
         raise Malformed("props: expected bin holding a packed map")
     if user is not None and type(user) is not str:
         raise Malformed("user: expected text or nil")
-    check_props(unpack_props(props))
+    opened = unpack_props(props)
+    nested = check_props(opened)
+    # A flat map whose head says as many keys as there are has none of them twice.
+    if nested or props[0] - _FIXMAP != len(opened):
+        _check_keys_differ(props, opened, nested)
     # The daemon makes one for each event; the constructor itself takes three times as long.
     event_type = check_event_type(event_type, internal)
     return Event._make((event_type, check_ts_ns(ts_ns), check_stored_user(user), props))
@@ -171,6 +183,23 @@ def unpack_props(props: bytes) -> Any:
         return msgpack.unpackb(props, strict_map_key=True, ext_hook=_no_extension)
     except (ValueError, TypeError, RecursionError) as error:
         raise Malformed(f"props are not msgpack: {error}") from error
+
+
+def _check_keys_differ(props: bytes, opened: dict[str, Any], nested: bool) -> None:
+    """Raises Malformed where a key comes twice in one of the maps: the last would hide the others.
+
+    `opened` is what `props` unpack to.
+    """
+    if not nested and props[0] == _MAP16 and int.from_bytes(props[1:3], "big") == len(opened):
+        return
+    # What packs to the same bytes again had each key once. Nearly all does, and a hook is slow.
+    if msgpack.packb(opened) != props:
+        msgpack.unpackb(props, object_pairs_hook=_checked_pairs)
+
+
+def _checked_pairs(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise Malformed("props: a key comes twice in one map")
 
 
 def check_whole(packed: bytes) -> None:

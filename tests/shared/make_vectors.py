@@ -129,8 +129,10 @@ def payloads() -> Document:
     foreign = {"type": "login", "ts_ns": "1", "user": "a\0b\n\x85", "props": {}}
     integers = {"small": 127, "minus": -33, "u8": 255, "u16": 65535, "u32": 2**32 - 1, "i16": -129}
     numbers: Document = {"type": "a", "ts_ns": "0", "user": None, "props": integers}
+    shared_keys: Document = {"a": {"a": 1}, "b": [{"a": 2}, {"a": 3}]}
     good = [
         ("an event with all fields", PAGE_VIEW, b""),
+        ("the same key in several maps", {**BARE, "props": shared_keys}, b""),
         ("an event of nobody without properties", BARE, b""),
         ("nested properties, a float and a text beyond ASCII", QUIZ, b""),
         ("the longest type and user, the last time", longest, b""),
@@ -203,6 +205,22 @@ def payloads() -> Document:
         ),
         ("props with a bin value", "props", msgpack(["a", ts_ns, None, msgpack({"a": b"b"})])),
         ("props 17 levels deep", "props", msgpack(["a", ts_ns, None, deep])),
+        *(
+            (f"props with a key twice, {where}", "props", msgpack(["a", ts_ns, None, twice]))
+            for where, twice in {
+                "beside another": b"\x83\xa1a\x01\xa1b\x02\xa1a\x03",
+                "both times with the same value": b"\x82\xa1a\x01\xa1a\x01",
+                "in a map with a longer head than needed": b"\xde\x00\x02\xa1a\x01\xa1a\x02",
+                "in different encodings": b"\x82\xa1a\x01\xd9\x01a\x02",
+                "in a map within": b"\x81\xa1a\x82\xa1b\x01\xa1b\x02",
+                "in a map within an array": b"\x81\xa1a\x92\x01\x82\xa1b\x01\xa1b\x02",
+            }.items()
+        ),
+        (
+            "props with a text that is not UTF-8",
+            "props",
+            msgpack(["a", ts_ns, None, b"\x81\xa1a\xa1\xff"]),
+        ),
     ]
     return {
         "about": "Payloads. With `event`: hex decodes to it; if `canonical`, this repository's"

@@ -271,7 +271,7 @@ def test_the_ring_there_is_takes_again_what_the_daemon_makes_room_for(
 
 def waiting(client: Client, **event: Any) -> Ticket:
     """A durable event whose caller waits."""
-    ticket = Ticket("quiz_submitted", None, False)
+    ticket = Ticket(tell_user=False)
     assert client._emit("quiz_submitted", None, event, None, ticket)
     return ticket
 

@@ -211,6 +211,12 @@ class Machine(Process):
         )
         self.delivery.begin(world.now_s)
 
+    def refuses(self, file: File) -> bool:
+        """Whether the file was taken for no outbox when it was last opened."""
+        directory = self.delivery._outboxes
+        assert isinstance(directory, SimDirectory)
+        return directory._refused.get(file.name) == file.identity
+
     def turn(self) -> None:
         """One step of the core, with what the kernel has for it. Raises LogdError to end."""
         world = self.world

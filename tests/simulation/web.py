@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
-
 from shared.client import Client
 from shared.client import _clients as clients
 from shared.formers import Former, FormerProducers
@@ -337,7 +335,6 @@ class SimProducer(Producer):
         self.seed = producer_seed(self.id)
         self.head = datagram_head(self.id)
         self.head_awaited = datagram_head(self.id, KIND_AWAITED)
-        self.packer = msgpack.Packer()
         self.sequence_sent = 0
         self.no_outbox_reason = None
         self.outbox = None

@@ -41,4 +41,6 @@ def _ask(user: object) -> object:
         return get_id() if callable(get_id) else user
     except Exception as error:
         kind = type(user).__name__
-        raise Malformed(f"user: a {kind} whose id could not be read: {error!r}") from error
+        # Without the error's own words: they may be code of the application's, or quote a person.
+        why = type(error).__name__
+        raise Malformed(f"user: a {kind} whose id could not be read: {why}") from error
