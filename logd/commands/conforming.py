@@ -11,7 +11,7 @@ from logd.commands.options import Count, say
 from logd.commands.teaching import Command
 from logd.conformance import runner, verdicts
 from logd.conformance.cases import CASES
-from logd.errors import EXIT_NOT_WHOLE, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE
+from logd.errors import EXIT_CANNOT_CREATE, EXIT_NOT_WHOLE, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE
 
 _NAMES = [case.name for case in CASES]
 _WIDTH = max(map(len, _NAMES))
@@ -33,7 +33,7 @@ def _list(context: click.Context, _parameter: click.Parameter, wanted: bool) -> 
         ("logd conformance --only full ./driver", "a single case"),
         ("logd conformance --rounds 50 ./driver", "many more kills"),
     ],
-    exits=[EXIT_OK, EXIT_NOT_WHOLE, EXIT_USAGE, EXIT_UNAVAILABLE],
+    exits=[EXIT_OK, EXIT_NOT_WHOLE, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_CANNOT_CREATE],
 )
 @click.option(
     "--only",

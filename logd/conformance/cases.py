@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from logd.conformance import byte_cases, kill_cases, life_cases, outbox_cases, sending_cases
 from logd.conformance.scene import Scene
+from logd.conformance.verdicts import FOLLOWING, FORKS
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ CASES = (
     Case("records", "Record", outbox_cases.records),
     Case("wrap", "The ring", outbox_cases.wrap),
     Case("full", "Writing an event", outbox_cases.full),
+    Case("room", "Writing an event", outbox_cases.room),
     Case("rendezvous", "Rendezvous", outbox_cases.rendezvous),
     Case("datagrams", "Writing an event", sending_cases.datagrams),
     Case("watching", "Watching", sending_cases.watching),
@@ -46,10 +48,10 @@ CASES = (
     Case("durable-unknown", "Durable events", life_cases.durable_unknown),
     Case("ending", "Ending", life_cases.ending),
     Case("killed", "The lock", life_cases.killed),
-    Case("forks", "Fork", life_cases.forks),
-    Case("lock-lost", "Losing the outbox", life_cases.lock_lost),
-    Case("removed", "Losing the outbox", life_cases.removed),
-    Case("retired", "Losing the outbox", life_cases.retired),
+    Case("forks", FORKS, life_cases.forks),
+    Case("lock-lost", FOLLOWING, life_cases.lock_lost),
+    Case("removed", FOLLOWING, life_cases.removed),
+    Case("retired", FOLLOWING, life_cases.retired),
     Case("kills", "What each side must never do", kill_cases.kills),
     Case("kills-without-outbox", "A client without an outbox", kill_cases.kills_without_outbox),
 )

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from logd.conformance.verdicts import Failed, expect
+from logd.conformance.verdicts import FOLLOWING, Failed, expect
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver, bind
+from shared import liveness
 from shared.outbox import (
     HEADER_BYTES,
     WORD_CONFIRMED_SEQUENCE,
@@ -174,7 +175,17 @@ class Box:
         self.confirm()
         self.set_word(WORD_RETIRED, 1)
         expect(self.word(WORD_WRITTEN) == len(self.records), "written to between two commands")
+        self.unlink()
+
+    def unlink(self) -> None:
+        """Removes the file, as the daemon or a cleaner does."""
+        expect(self.path.exists(), "the client removed its outbox: only the daemon does", "Ending")
         self.path.unlink()
+
+    @property
+    def holder(self) -> int | None:
+        """The process that holds the lock."""
+        return liveness.holder(self.outbox.fd)
 
     @property
     def said_farewell(self) -> bool:
@@ -238,7 +249,7 @@ class DaemonDouble:
         return until(
             lambda: self.look()[number - 1 :],
             "the client has no outbox" if number == 1 else "the client has no further outbox",
-            "Creating" if number == 1 else "Losing the outbox",
+            "Creating" if number == 1 else FOLLOWING,
         )[0]
 
     def files(self) -> list[str]:

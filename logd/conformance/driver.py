@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -108,10 +110,22 @@ class Driver:
                 f"the driver has not ended within {END_S:.0f} s of its input's end", protocol.PAGE
             ) from None
 
+    def owns(self, pid: int | None) -> bool:
+        """Whether that is a process of the driver's: itself, or one that it was started by."""
+        try:
+            return pid is not None and os.getpgid(pid) == self.pid
+        except (ProcessLookupError, OverflowError):
+            return False
+
     def kill(self) -> None:
-        """SIGKILL, and waits."""
-        self._popen.kill()
+        """SIGKILL to the driver and what it has started, and waits."""
+        self.signal_kill()
         self._popen.wait()
+
+    def signal_kill(self) -> None:
+        """SIGKILL, and does not wait."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Whatever its state: gone, and its pipes closed."""

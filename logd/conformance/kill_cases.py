@@ -51,7 +51,8 @@ class Run:
         self.scene.driver.send("\n".join(_EMIT.format(number) for number in numbers))
         heard = max(0, self.chance.randrange(-_PIPELINED // 4, _PIPELINED // 4))
         answers = [self.scene.driver.answer("emit") for _ in range(heard)]
-        for pid in (self.scene.driver.pid, *also):
+        self.scene.driver.signal_kill()
+        for pid in also:
             os.kill(pid, signal.SIGKILL)
         self.kill_client()
         answers += self.scene.driver.heard("emit")

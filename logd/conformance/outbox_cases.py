@@ -12,7 +12,6 @@ from pathlib import Path
 from logd.conformance.daemon_double import until
 from logd.conformance.scene import PAD_MIN, Scene, expect_exactly_once
 from logd.conformance.verdicts import expect
-from shared import liveness
 from shared.outbox import (
     HEADER_BYTES,
     REFUSAL_CAUSES,
@@ -30,7 +29,7 @@ _NAMED_WORDS = {0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 18, 19, *range(24, 24 + len(REFU
 
 
 def creating(scene: Scene) -> None:
-    """The outbox is named, locked, allocated, of mode 0660, and whole when its name appears."""
+    """The outbox is named, locked, allocated, of mode 0660, and its header filled."""
     box = scene.open_with_outbox()
     producer_id = box.outbox.producer_id
     files = scene.daemon.files()
@@ -45,16 +44,16 @@ def creating(scene: Scene) -> None:
         status.st_size == HEADER_BYTES + box.ring_bytes,
         f"the file has {status.st_size} bytes, its ring {box.ring_bytes}",
     )
-    holder = liveness.holder(box.outbox.fd)
+    holder = box.holder
     expect(
-        holder == scene.driver.pid,
+        scene.driver.owns(holder),
         "nobody holds a POSIX record lock (F_SETLK) on the file"
         if holder is None
         else f"process {holder} holds the lock, the driver is {scene.driver.pid}",
         "The lock",
     )
     header = box.outbox.refresh()
-    expect(header.pid == scene.driver.pid, f"word 4 says pid {header.pid}", "Outbox")
+    expect(header.pid == holder, f"word 4 says pid {header.pid}", "Outbox")
     age_ns = time.time_ns() - header.created_ns
     expect(
         abs(age_ns) < 60 * _SECOND_NS, f"word 5 (created_ns) is {age_ns} ns before now", "Outbox"
@@ -136,6 +135,25 @@ def full(scene: Scene) -> None:
     box.confirm()
     scene.must_emit(PAD_MIN, "all is confirmed, and an event was refused")
     expect_exactly_once(scene.accepted, box.numbers(), "Writing an event")
+    scene.check_counts()
+
+
+def room(scene: Scene) -> None:
+    """A client that was given 1 MiB takes half of that with no daemon, in one outbox or several."""
+    scene.open_with_outbox(1024 * 1024)
+    for _ in range(64):
+        scene.must_emit(8000, "of 1 MiB less than the half is written, and an event was refused")
+    boxes = scene.daemon.look()
+    if len(boxes) > 1:
+        scene.notes.append(f"the client continued in {len(boxes)} outboxes, one after the other")
+    found = [number for box in boxes for number in box.numbers()]
+    expect_exactly_once(scene.accepted, found, "Writing an event")
+    expect(found == scene.accepted, "events are not in the order of their calls", "Record")
+    expect(
+        [scene.driver.owns(box.holder) for box in boxes] == [False] * (len(boxes) - 1) + [True],
+        "the client holds the lock of an outbox that it has left, or not that of its last",
+        "The lock",
+    )
     scene.check_counts()
 
 

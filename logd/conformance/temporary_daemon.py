@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,12 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import logd
 from logd import instance
 from logd.conformance.daemon_double import DEADLINE_S, until
 from logd.conformance.verdicts import Failed
 from logd.reports import event_page
 
 _READY = b"logd: ready"
+_CODE = str(Path(logd.__file__ or "").parent.parent)
 _PAGE_EVENTS = 10_000
 _LOOK_INTERVAL_S = 0.02
 _ACCOUNTED = ("stored", "quarantined_events", "pending", "lost", "lost_claimed")
@@ -43,10 +46,18 @@ class TemporaryDaemon:
 
     def start(self) -> None:
         """Starts the daemon and waits until it is ready."""
-        command = [sys.executable, "-m", "logd", "run", "--config", str(self.config.path)]
+        # The very code that this is: neither another one that is installed, nor what lies in the
+        # directory that one happens to be in.
+        command = [sys.executable, "-P", "-m", "logd", "run", "--config", str(self.config.path)]
+        path = os.pathsep.join(filter(None, (_CODE, os.environ.get("PYTHONPATH"))))
         with self._log.open("wb") as log:
             self._popen = popen = subprocess.Popen(  # noqa: S603 - ourselves
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,
             )
 
         def ready() -> bool:

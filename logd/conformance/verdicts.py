@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# Parts of the page that several modules name.
+FORKS = "Fork"
+FOLLOWING = "Losing the outbox"
+
 PASSED = "passed"
 FAILED = "failed"
 NOT_TRIED = "not tried"

@@ -13,6 +13,7 @@ from zlib import crc32
 
 import shared.client
 import shared.outbox
+from logd.conformance.verdicts import FOLLOWING, FORKS
 from shared import conformance_driver, forks, liveness
 from shared.descriptors import Identity
 from shared.outbox import WORD_CONFIRMED_POSITION, OutboxWriter
@@ -166,9 +167,9 @@ FAULTS: list[tuple[Patch, str, str]] = [
     (sends_while_watched, "watching", "Watching"),
     (believes_any_promise, "watching", "Watching"),
     (sends_again_after_eagain, "queue-full", "Writing an event"),
-    (ignores_a_lost_outbox, "retired", "Losing the outbox"),
-    (ignores_a_lost_outbox, "lock-lost", "Losing the outbox"),
-    (child_continues_its_parents_producer, "forks", "Fork"),
+    (ignores_a_lost_outbox, "retired", FOLLOWING),
+    (ignores_a_lost_outbox, "lock-lost", FOLLOWING),
+    (child_continues_its_parents_producer, "forks", FORKS),
     (removes_its_outbox, "ending", "Ending"),
     (numbers_what_the_kernel_refused, "no-outbox", "A client without an outbox"),
     (unknown_without_a_note, "durable-unknown", "Durable events"),

@@ -251,7 +251,9 @@ def test_a_verdict_is_a_line_and_what_failed_stands_below() -> None:
         "      a full ring took one more",
         '      PROTOCOL.md, "Writing an event"',
     ]
-    untried = verdicts.Result("forks", NOT_TRIED, "Fork", 0, "the driver does not support `fork`")
+    untried = verdicts.Result(
+        "forks", NOT_TRIED, verdicts.FORKS, 0, "the driver does not support `fork`"
+    )
     assert verdicts.lines(untried, 5) == [
         "-     forks   0.00 s  not tried: the driver does not support `fork`"
     ]
