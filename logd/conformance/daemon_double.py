@@ -21,8 +21,10 @@ from logd.receiver import Receiver, bind
 from shared import liveness
 from shared.outbox import (
     HEADER_BYTES,
+    REFUSAL_CAUSES,
     WORD_CONFIRMED_SEQUENCE,
     WORD_FAREWELL,
+    WORD_REFUSED,
     WORD_RETIRED,
     WORD_WATCHED_UNTIL_NS,
     WORD_WRITTEN,
@@ -186,6 +188,10 @@ class Box:
     def holder(self) -> int | None:
         """The process that holds the lock."""
         return liveness.holder(self.outbox.fd)
+
+    def refused(self) -> int:
+        """What the producer counts as refused, for whatever cause."""
+        return sum(self.word(WORD_REFUSED + index) for index in range(len(REFUSAL_CAUSES)))
 
     @property
     def said_farewell(self) -> bool:

@@ -129,7 +129,9 @@ def outbox_later(scene: Scene) -> None:
     box = scene.daemon.box()
     scene.must_emit()
     by_datagram: dict[int, int] = {}
+    reported = box.refused()
     for datagram in scene.daemon.datagrams():
+        reported += sum(datagram.farewell[1].values()) if datagram.farewell else 0
         for record in datagram.records:
             if datagram.producer_id != box.outbox.producer_id:
                 by_datagram[number_of(record.payload)] = record.sequence
@@ -139,6 +141,11 @@ def outbox_later(scene: Scene) -> None:
     )
     expect(set(box.numbers()) <= set(scene.accepted), "an event that was refused is in the outbox")
     expect(scene.accepted[-1] in box.numbers(), "the last event is not in the outbox")
+    expect(
+        reported == scene.refused,
+        f"{scene.refused} events were refused; words 24 to 29 and farewells count {reported}",
+        "Outbox",
+    )
 
 
 def no_outbox(scene: Scene) -> None:

@@ -81,7 +81,7 @@ static inline void logd_look_at_former(struct logd_client *c)
     if (missing && !h->given_up && !logd_is_nameless(o))
         return; /* a daemon will read it */
     if (missing && !h->retired) {
-        logd_farewell(c, h->producer, h->written, 0); /* so that the ledger has its numbers */
+        logd_farewell_former(c, h); /* so that the ledger has its numbers */
     } else if (missing == 1 && !h->given_up && at < o->position) {
         logd_copy_out(o, at, &c->datagram.length, LOGD_HEAD);
         if (c->datagram.length <= LOGD_PAYLOAD_MAX) {
@@ -169,7 +169,7 @@ static inline void logd_close(struct logd_client *c)
         if (c->outbox.header)
             c->outbox.header->farewell = 1;
         else
-            logd_farewell(c, c->id, c->sequence, 1);
+            logd_farewell(c, c->id, c->sequence, c->reported);
     }
     logd_drop(c);
     c->closed = 1;

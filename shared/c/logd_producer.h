@@ -15,6 +15,7 @@ enum { LOGD_MALFORMED, LOGD_FULL, LOGD_REENTERED, LOGD_UNDELIVERED, LOGD_CLOSED,
 struct logd_client {
     struct sockaddr_un address;
     uint64_t asked_ring_bytes, id, sequence, accepted, refused[LOGD_CAUSES];
+    uint64_t reported[LOGD_CAUSES]; /* of these, those since this producer began */
     uint64_t last_id, last_sequence; /* of the last event, also where it was written again */
     uint64_t connect_after_ns, outbox_after_ns, look_after_ns;
     int socket, inside, closed, sent; /* sent: the last event was, and not watched */
@@ -35,8 +36,9 @@ static inline uint64_t logd_now_ns(clockid_t clock)
 static inline uint64_t logd_refuse(struct logd_client *c, int cause)
 {
     c->refused[cause]++;
+    c->reported[cause]++;
     if (c->outbox.header)
-        c->outbox.header->refused[cause] = c->refused[cause];
+        c->outbox.header->refused[cause] = c->reported[cause];
     return 0;
 }
 
@@ -85,17 +87,18 @@ static inline void logd_seal(struct logd_datagram *d, uint64_t id, int kind, uin
     d->crc = logd_crc32(logd_crc32(0, &id, 8), &d->sequence, 8 + d->length);
 }
 
-/* Names the last sequence of a producer that no daemon reads an outbox of; counts refusals. */
-static inline int logd_farewell(struct logd_client *c, uint64_t id, uint64_t last, int with_counts)
+/* Names the last sequence of a producer whose outbox no daemon reads, and counts its refusals. */
+static inline int logd_farewell(struct logd_client *c, uint64_t id, uint64_t last,
+                                const uint64_t counts[LOGD_CAUSES])
 {
     static const char *const names[] = {"malformed", "outbox_full", "reentered", "undelivered",
                                         "closed"};
     struct logd_datagram d;
     struct logd_buffer b = logd_buffer(d.payload, sizeof d.payload);
-    logd_pack_map(&b, with_counts ? LOGD_CAUSES : 0);
-    for (int cause = 0; with_counts && cause < LOGD_CAUSES; cause++) {
+    logd_pack_map(&b, counts ? LOGD_CAUSES : 0);
+    for (int cause = 0; counts && cause < LOGD_CAUSES; cause++) {
         logd_pack_str(&b, names[cause], strlen(names[cause]));
-        logd_pack_uint(&b, c->refused[cause]);
+        logd_pack_uint(&b, counts[cause]);
     }
     d.length = (uint32_t)(b.at - b.begin);
     logd_seal(&d, id, LOGD_FAREWELL, last + 1);
@@ -105,6 +108,15 @@ static inline int logd_farewell(struct logd_client *c, uint64_t id, uint64_t las
         return 1;
     c->connect_after_ns = 0; /* a daemon that was killed left the socket dead */
     return c->socket < 0 && logd_send(c, &d);
+}
+
+/* The same for a producer that was left. */
+static inline int logd_farewell_former(struct logd_client *c, struct logd_header *h)
+{
+    uint64_t counts[LOGD_CAUSES];
+    for (int cause = 0; cause < LOGD_CAUSES; cause++)
+        counts[cause] = h->refused[cause];
+    return logd_farewell(c, h->producer, h->written, counts);
 }
 
 /* -- producers --------------------------------------------------------------------------------- */
@@ -130,7 +142,7 @@ static inline void logd_begin(struct logd_client *c, uint64_t id, struct logd_ou
     c->sequence = c->look_after_ns = 0;
     c->user = getuid();
     for (int cause = 0; outbox.header && cause < LOGD_CAUSES; cause++)
-        outbox.header->refused[cause] = c->refused[cause];
+        outbox.header->refused[cause] = c->reported[cause];
 }
 
 static inline void logd_start(struct logd_client *c)
@@ -166,6 +178,7 @@ static inline void logd_renew(struct logd_client *c) /* in a child */
 {
     logd_drop(c);
     memset(c->refused, 0, sizeof c->refused);
+    memset(c->reported, 0, sizeof c->reported);
     c->accepted = 0;
     c->closed = c->inside = c->sent = 0;
     *c->mark = 1;
@@ -188,8 +201,9 @@ static inline int logd_is_intact(struct logd_client *c, int fully)
 /* Continues as another producer; what the former one has written is the daemon's to read. */
 static inline void logd_follow(struct logd_client *c)
 {
-    if (!c->outbox.header && c->sequence)
-        logd_farewell(c, c->id, c->sequence, 0);
+    if (!c->outbox.header)
+        logd_farewell(c, c->id, c->sequence, c->reported);
+    memset(c->reported, 0, sizeof c->reported);
     logd_leave_outbox(&c->former, 1);
     logd_leave_outbox(&c->outbox, 0);
     c->former = c->outbox;
@@ -205,7 +219,7 @@ static inline void logd_look_for_outbox(struct logd_client *c)
         || !logd_draw(c, &id, &fresh))
         return;
     if (c->sequence)
-        logd_farewell(c, c->id, c->sequence, 0);
+        logd_farewell(c, c->id, c->sequence, NULL); /* what was refused is in the outbox now */
     logd_begin(c, id, fresh);
 }
 #endif
