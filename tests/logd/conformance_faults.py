@@ -102,7 +102,8 @@ def sends_again_after_eagain() -> None:
 
 
 def ignores_a_lost_outbox() -> None:
-    put(OutboxWriter, "retired", property(lambda _self: False))
+    for word in ("retired", "left_by_daemon"):
+        put(OutboxWriter, word, property(lambda _self: False))
     put(Identity, "matches", lambda _self, _fd: True)
     put(OutboxFile, "removed", lambda _self: False)
 
