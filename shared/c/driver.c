@@ -10,7 +10,7 @@
 enum { LINE_BYTES = 300000, WORDS = 6 };
 
 static struct logd_client client;
-static char line[LINE_BYTES];
+static char line[LINE_BYTES], type[LINE_BYTES / 2], user[LINE_BYTES / 2];
 static unsigned char bytes[LINE_BYTES], more_bytes[LINE_BYTES];
 
 static size_t unhex(const char *word, unsigned char *into)
@@ -48,35 +48,45 @@ static struct logd_buffer props_of(const char *number, const char *pad)
     return props;
 }
 
-static const char *emit(const char *type, const char *user, const char *number, const char *pad)
+static const char *emit(const char *of_type, const char *of_user, const char *number,
+                        const char *pad)
 {
     struct logd_buffer props = props_of(number, pad);
-    return logd_emit(&client, type, *user == '-' ? NULL : user, &props) ? "accepted" : "refused";
+    return logd_emit(&client, of_type, *of_user == '-' ? NULL : of_user, &props) ? "accepted"
+                                                                                 : "refused";
+}
+
+/* TYPE, USER and PROPS as words of hexadecimal; 0 for a text with a NUL, which C has not. */
+static int given(char **word, const char *props_word, struct logd_buffer *props)
+{
+    size_t type_bytes = unhex(word[1], (unsigned char *)type);
+    size_t user_bytes = unhex(word[2], (unsigned char *)user), n = unhex(props_word, bytes);
+    *props = (struct logd_buffer){bytes, bytes + n, bytes + n, 0};
+    return strlen(type) == type_bytes && strlen(user) == user_bytes;
 }
 
 static void do_event(char **word)
 {
-    static char type[LINE_BYTES / 2], user[LINE_BYTES / 2];
-    size_t type_bytes = unhex(word[1], (unsigned char *)type);
-    size_t user_bytes = unhex(word[2], (unsigned char *)user), n = unhex(word[3], bytes);
-    struct logd_buffer props = {bytes, bytes + n, bytes + n, 0};
-    if (strlen(type) != type_bytes || strlen(user) != user_bytes)
-        printf("unsupported"); /* a NUL ends a text in C */
+    struct logd_buffer props;
+    if (!given(word, word[3], &props))
+        printf("unsupported");
+    else if (logd_emit(&client, type, *word[2] == '-' ? NULL : user, &props))
+        printf("accepted");
     else
-        printf(logd_emit(&client, type, *word[2] == '-' ? NULL : user, &props) ? "accepted"
-                                                                                : "refused");
+        printf("refused");
 }
 
 static void do_payload(char **word)
 {
-    static char type[LINE_BYTES / 2], user[LINE_BYTES / 2];
     static unsigned char payload[LOGD_PAYLOAD_MAX];
-    uint64_t ts_ns = strtoull(word[3], NULL, 10);
-    unhex(word[1], (unsigned char *)type);
-    unhex(word[2], (unsigned char *)user);
-    size_t n = unhex(word[4], bytes);
-    struct logd_buffer props = {bytes, bytes + n, bytes + n, 0};
-    n = logd_pack_payload(payload, type, ts_ns, *word[2] == '-' ? NULL : user, &props);
+    struct logd_buffer props;
+    uint32_t n;
+    if (!given(word, word[4], &props)) {
+        printf("unsupported");
+        return;
+    }
+    n = logd_pack_payload(payload, type, strtoull(word[3], NULL, 10),
+                          *word[2] == '-' ? NULL : user, &props);
     if (n)
         answer_hex(payload, n);
     else
