@@ -154,8 +154,11 @@ def refusals(scene: Scene) -> None:
 def _last_payload(scene: Scene, box: Box | None) -> bytes:
     """What the last event was written as."""
     if box is not None:
-        return box.read()[-1].payload
-    return scene.daemon.datagrams()[-1].records[-1].payload
+        found = box.read()
+    else:
+        found = [record for datagram in scene.daemon.datagrams() for record in datagram.records]
+    expect(found, "an event was accepted, and neither written nor sent", "Writing an event")
+    return found[-1].payload
 
 
 def _expect_changed(

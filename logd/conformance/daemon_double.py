@@ -7,6 +7,7 @@ confirms, watches, retires and removes where a case says so, and at no other tim
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import struct
 import time
@@ -33,6 +34,7 @@ from shared.rendezvous import default_directory, rendezvous_path
 from shared.ring import read_records
 from shared.schema import Malformed
 from shared.wire import (
+    DATAGRAM_BYTES_MAX,
     DATAGRAM_HEAD,
     KIND_FAREWELL,
     Event,
@@ -52,12 +54,14 @@ _WORDS = struct.Struct("=QQ")
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], message: str, page: str | None = None) -> T:
-    """What `look` finds, once that is true. Raises Failed with the message after DEADLINE_S."""
-    end_s = time.monotonic() + DEADLINE_S
+def until(
+    look: Callable[[], T], message: str, page: str | None = None, deadline_s: float = DEADLINE_S
+) -> T:
+    """What `look` finds, once that is true. Raises Failed with the message after the deadline."""
+    end_s = time.monotonic() + deadline_s
     while not (found := look()):
         if time.monotonic() > end_s:
-            raise Failed(f"{message}, within {DEADLINE_S:.0f} s", page)
+            raise Failed(f"{message}, within {deadline_s:.0f} s", page)
         time.sleep(_LOOK_INTERVAL_S)
     return found
 
@@ -101,6 +105,8 @@ class Datagram:
 
 def parse_datagram(data: bytes, pid: int) -> Datagram:
     """A datagram as a daemon reads it. Raises Failed where it would refuse it."""
+    length = f"a datagram of {len(data)} bytes: the limit is {DATAGRAM_BYTES_MAX}"
+    expect(len(data) <= DATAGRAM_BYTES_MAX, length, "Limits")
     try:
         kind, producer_id = decode_head(data)
         seed = producer_seed(producer_id)
@@ -194,7 +200,7 @@ class Box:
         return sum(self.word(WORD_REFUSED + index) for index in range(len(REFUSAL_CAUSES)))
 
     @property
-    def said_farewell(self) -> bool:
+    def has_farewell(self) -> bool:
         """Whether word 9 says that nothing will follow."""
         return self.word(WORD_FAREWELL) == 1
 
@@ -213,10 +219,14 @@ class DaemonDouble:
 
     def __init__(self, directory: Path) -> None:
         self.socket = str(directory / "logd.sock")
-        self.directory = Path(default_directory(self.socket))
-        self._outboxes = Outboxes(self.directory)
+        self._outboxes = Outboxes(Path(default_directory(self.socket)))
         self._receiver: Receiver | None = None
         self._boxes: dict[str, Box] = {}
+
+    @property
+    def directory(self) -> Path:
+        """Where the outboxes are."""
+        return self._outboxes.directory
 
     def make_directory(self) -> None:
         """The outboxes' directory with its token, and the file beside the socket that names it."""
@@ -239,7 +249,8 @@ class DaemonDouble:
 
     def look(self) -> list[Box]:
         """Every outbox seen so far, oldest first, be it removed by now; new ones are opened."""
-        for name, uid, producer_id in sorted(self._outboxes.names(), key=lambda item: item[0]):
+        new = []
+        for name, uid, producer_id in self._outboxes.names():
             if name in self._boxes:
                 continue
             try:
@@ -247,7 +258,9 @@ class DaemonDouble:
             except WireError as error:
                 raise Failed(f"the daemon refuses the outbox {name}: {error}", "Outbox") from None
             if opened is not None:
-                self._boxes[name] = Box(opened, self.directory / name)
+                new.append(Box(opened, self.directory / name))
+        new.sort(key=lambda box: box.outbox.header.created_ns)
+        self._boxes.update((box.path.name, box) for box in new)
         return list(self._boxes.values())
 
     def box(self, number: int = 1) -> Box:
@@ -268,8 +281,5 @@ class DaemonDouble:
         for box in self._boxes.values():
             os.close(box.outbox.fd)
         self._outboxes.close()
-        if self.directory.is_dir():
-            for entry in self.directory.iterdir():
-                entry.unlink()
-            self.directory.rmdir()
+        shutil.rmtree(self.directory, ignore_errors=True)
         Path(rendezvous_path(self.socket)).unlink(missing_ok=True)

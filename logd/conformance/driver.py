@@ -37,7 +37,7 @@ class Driver:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 umask=_UMASK,
-                start_new_session=True,  # Ctrl-C is for us, who end it
+                start_new_session=True,  # Ctrl-C reaches this process, which ends it
             )
         except OSError as error:
             raise NotInstalled(
@@ -111,7 +111,7 @@ class Driver:
             ) from None
 
     def owns(self, pid: int | None) -> bool:
-        """Whether that is a process of the driver's: itself, or one that it was started by."""
+        """Whether that is a process of the driver's: itself, or one that it has started."""
         try:
             return pid is not None and os.getpgid(pid) == self.pid
         except (ProcessLookupError, OverflowError):
@@ -138,9 +138,9 @@ class Driver:
         code = self._popen.wait()
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         self._errors.seek(0)
-        said = self._errors.read()[-2000:].decode("utf-8", "replace").strip().splitlines()[-3:]
+        output = self._errors.read()[-2000:].decode("utf-8", "replace").strip().splitlines()[-3:]
         return Failed(
             f"the driver ended {how} at `{protocol.shown(command)}`"
-            + (f"; its last lines: {' | '.join(said)}" if said else ""),
+            + (f"; its last lines: {' | '.join(output)}" if output else ""),
             protocol.PAGE,
         )

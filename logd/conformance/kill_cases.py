@@ -21,7 +21,7 @@ _EMIT = f"emit {TYPE} {USER} {{}} 20"
 
 
 class Run:
-    """The counts of a run: what was attempted, and what the driver said of it."""
+    """The counts of a run: what was attempted, and what the driver answered."""
 
     def __init__(self, scene: Scene, daemon: TemporaryDaemon) -> None:
         self.scene, self.daemon = scene, daemon
@@ -116,7 +116,7 @@ def kills(scene: Scene) -> None:
             ("daemon, then client", lambda: _daemon_then_client(run)),
             ("client, then daemon", lambda: _client_then_daemon(run)),
             ("both in the same instant", lambda: _both_at_once(run)),
-            ("daemon alone, client goes on", lambda: _daemon_alone(run)),
+            ("daemon alone, while the client lives", lambda: _daemon_alone(run)),
         )
         for number in range(scene.rounds):
             for what, step in steps:

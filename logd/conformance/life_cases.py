@@ -115,7 +115,7 @@ def ending(scene: Scene) -> None:
     box = scene.open_with_outbox()
     scene.daemon.datagrams()
     scene.driver.ask("close")
-    expect(box.said_farewell, "word 9 is not 1 after close")
+    expect(box.has_farewell, "word 9 is not 1 after close")
     expect(box.path.exists(), "the client removed its outbox: only the daemon does")
     expect(box.holder is None, "the lock is still held after close")
     expect(not scene.daemon.datagrams(), "a datagram came at close: word 9 is the farewell")
@@ -133,8 +133,8 @@ def killed(scene: Scene) -> None:
     for _ in range(20):
         scene.must_emit()
     scene.driver.kill()
-    expect(box.holder is None, "somebody still holds the lock after a kill")
-    expect(not box.said_farewell, "word 9 is 1, and the process was killed")
+    expect(box.holder is None, "the lock is still held after a kill")
+    expect(not box.has_farewell, "word 9 is 1, and the process was killed")
     expect_exactly_once(scene.accepted, box.numbers(), "The lock")
 
 
@@ -174,7 +174,7 @@ def forks(scene: Scene) -> None:
 
 def _check_parent(scene: Scene, box: Box, before: bytes, who: str) -> None:
     expect(box.path.exists(), f"{who} removed its parent's outbox")
-    expect(not box.said_farewell, f"{who} said farewell for its parent (word 9)")
+    expect(not box.has_farewell, f"{who} said farewell for its parent (word 9)")
     expect(scene.driver.owns(box.holder), f"{who} freed its parent's lock")
     expect(box.header() == before, f"{who} wrote to its parent's header")
 
@@ -191,7 +191,7 @@ def lock_lost(scene: Scene) -> None:
     successor = _follow(scene, box, box.numbers())
     expect(
         scene.driver.owns(successor.holder),
-        "nobody holds the lock of the outbox that follows",
+        "no process of the driver's holds the lock of the outbox that follows",
         "The lock",
     )
     written = decoy.read_bytes()

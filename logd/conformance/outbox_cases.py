@@ -47,7 +47,7 @@ def creating(scene: Scene) -> None:
     holder = box.holder
     expect(
         scene.driver.owns(holder),
-        "nobody holds a POSIX record lock (F_SETLK) on the file"
+        "no process holds a POSIX record lock (F_SETLK) on the file"
         if holder is None
         else f"process {holder} holds the lock, the driver is {scene.driver.pid}",
         "The lock",

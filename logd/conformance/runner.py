@@ -31,6 +31,8 @@ def _run_case(case: Case, command: Sequence[str], rounds: int, progress: Progres
             case.run(made)
     except Failed as failure:
         verdict, message, page = FAILED, str(failure), failure.page or case.page
+    except OSError as error:  # a file of the client's that is not as any client leaves it
+        verdict, message = FAILED, f"the case cannot go on: {error}"
     except NotTried as reason:
         verdict, message = NOT_TRIED, str(reason)
     return Result(case.name, verdict, page, time.monotonic() - begun_s, message, notes)

@@ -21,7 +21,7 @@ TYPE = "conformance_tried"
 USER = "7"
 # Numbers of events: packed in five bytes each, so that records of one padding have one length.
 FIRST_NUMBER = 100_000
-# Between this padding and RECORD_PAD_MAX a record's length is its padding and a constant.
+# Between these paddings a record's length is its padding and a constant.
 PAD_MIN = 300
 PAD_MAX = 30_000
 

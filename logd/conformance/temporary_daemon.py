@@ -12,10 +12,12 @@ from typing import Any
 
 import logd
 from logd import instance
-from logd.conformance.daemon_double import DEADLINE_S, until
+from logd.conformance.daemon_double import until
+from logd.conformance.driver_protocol import PAGE
 from logd.conformance.verdicts import Failed
 from logd.reports import event_page
 
+DAEMON_S = 60.0
 _READY = b"logd: ready"
 _CODE = str(Path(logd.__file__ or "").parent.parent)
 _PAGE_EVENTS = 10_000
@@ -45,7 +47,9 @@ class TemporaryDaemon:
         return self._popen.pid
 
     def start(self) -> None:
-        """Starts the daemon and waits until it is ready."""
+        """Starts the daemon, unless it runs, and waits until it is ready."""
+        if self._popen is not None and self._popen.poll() is None:
+            return
         # The very code that this is: neither another one that is installed, nor what lies in the
         # directory that one happens to be in.
         command = [sys.executable, "-P", "-m", "logd", "run", "--config", str(self.config.path)]
@@ -62,11 +66,13 @@ class TemporaryDaemon:
 
         def ready() -> bool:
             if popen.poll() is not None:
-                said = self._log.read_text(errors="replace").strip().splitlines()[-2:]
-                raise Failed(f"`logd run` ended with {popen.returncode}: {' | '.join(said)}")
+                output = self._log.read_text(errors="replace").strip().splitlines()[-2:]
+                raise Failed(
+                    f"`logd run` ended with {popen.returncode}: {' | '.join(output)}", PAGE
+                )
             return _READY in self._log.read_bytes()
 
-        until(ready, "`logd run` is not ready")
+        until(ready, "`logd run` is not ready", PAGE, DAEMON_S)
 
     def kill(self) -> None:
         """SIGKILL to the daemon, and waits."""
@@ -79,7 +85,7 @@ class TemporaryDaemon:
         """The status once nothing is pending any more, and all that was accepted is accounted for
         or can be waited for no longer.
         """
-        end_s = time.monotonic() + DEADLINE_S
+        end_s = time.monotonic() + DAEMON_S
         while True:
             status = instance.status(self.config)
             accounted = sum(status[name] for name in _ACCOUNTED) - status["own"]
