@@ -108,4 +108,4 @@ def conformance(
 
 
 def _nothing(_step: str) -> None:
-    """Progress within a case, where nobody watches."""
+    """Progress within a case, where no terminal shows it."""

@@ -18,6 +18,7 @@ from logd.conformance.verdicts import Failed
 from logd.reports import event_page
 
 DAEMON_S = 60.0
+_SYSTEMD = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS"}
 _READY = b"logd: ready"
 _CODE = str(Path(logd.__file__ or "").parent.parent)
 _PAGE_EVENTS = 10_000
@@ -53,14 +54,16 @@ class TemporaryDaemon:
         # The very code that this is: neither another one that is installed, nor what lies in the
         # directory that one happens to be in.
         command = [sys.executable, "-P", "-m", "logd", "run", "--config", str(self.config.path)]
-        path = os.pathsep.join(filter(None, (_CODE, os.environ.get("PYTHONPATH"))))
+        # Nor is it this process's service manager that it reports to.
+        kept = {name: value for name, value in os.environ.items() if name not in _SYSTEMD}
+        path = os.pathsep.join(filter(None, (_CODE, kept.get("PYTHONPATH"))))
         with self._log.open("wb") as log:
             self._popen = popen = subprocess.Popen(  # noqa: S603 - ourselves
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**kept, "PYTHONPATH": path},
                 start_new_session=True,
             )
 

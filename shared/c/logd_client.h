@@ -78,6 +78,7 @@ static inline void logd_look_at_former(struct logd_client *c)
     struct logd_header *h = o->header;
     uint64_t missing = h ? h->written - h->confirmed_sequence : 0;
     uint64_t at = h ? h->confirmed_position : 0;
+    c->former_after_ns = logd_now_ns(CLOCK_MONOTONIC) + 100000000;
     if (missing && !h->given_up && !logd_is_nameless(o))
         return; /* a daemon will read it */
     if (missing && !h->retired) {
@@ -105,7 +106,8 @@ static inline uint64_t logd_emit_kind(struct logd_client *c, const char *type, c
     if (c->closed)
         return logd_refuse(c, LOGD_CLOSED);
     c->inside = 1;
-    logd_look_at_former(c);
+    if (c->former.header && logd_now_ns(CLOCK_MONOTONIC) >= c->former_after_ns)
+        logd_look_at_former(c);
     c->datagram.length = logd_pack_payload(c->datagram.payload, type, logd_now_ns(CLOCK_REALTIME),
                                            user, props);
     sequence = c->datagram.length ? logd_write(c, kind, kept) : logd_refuse(c, LOGD_MALFORMED);

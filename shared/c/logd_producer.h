@@ -17,7 +17,7 @@ struct logd_client {
     uint64_t asked_ring_bytes, id, sequence, accepted, refused[LOGD_CAUSES];
     uint64_t reported[LOGD_CAUSES]; /* of these, those since this producer began */
     uint64_t last_id, last_sequence; /* of the last event, also where it was written again */
-    uint64_t connect_after_ns, outbox_after_ns, look_after_ns;
+    uint64_t connect_after_ns, outbox_after_ns, look_after_ns, former_after_ns;
     int socket, inside, closed, sent; /* sent: the last event was, and not watched */
     uid_t user;
     struct stat peer;
