@@ -181,6 +181,7 @@ class Box:
     def retire(self) -> None:
         """Takes the producer for ended, as a daemon does once all that is written is confirmed."""
         self.confirm()
+        self.watch(0)
         self.set_word(WORD_RETIRED, 1)
         expect(self.word(WORD_WRITTEN) == len(self.records), "written to between two commands")
         self.unlink()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 from logd.conformance.daemon_double import Box, event_of, number_of, until
 from logd.conformance.scene import TYPE, USER, Scene, expect_exactly_once
@@ -184,7 +186,9 @@ def lock_lost(scene: Scene) -> None:
     box = scene.open_with_outbox()
     decoy = scene.directory / "decoy"
     decoy.write_bytes(b"")
+    pid = box.holder
     scene.driver.ask(f"closefds {decoy}")
+    opened = _descriptors(pid, decoy)
     expect(box.holder is None, "closefds left the lock", "Conformance")
     # As a daemon: all that is written is read, then the producer is taken for ended.
     box.retire()
@@ -194,12 +198,20 @@ def lock_lost(scene: Scene) -> None:
         "no process of the driver's holds the lock of the outbox that follows",
         "The lock",
     )
+    left = _descriptors(pid, decoy)
+    expect(left == opened, f"{opened - left} descriptors of the application's were closed")
     written = decoy.read_bytes()
     expect(
         not written,
         f"{len(written)} bytes were written to a file of the application's, which has the number "
         "of a descriptor that it closed",
     )
+
+
+def _descriptors(pid: int | None, file: Path) -> int:
+    """How many descriptors of that process name the file."""
+    names = [os.path.realpath(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    return names.count(str(file))
 
 
 def removed(scene: Scene) -> None:
@@ -223,7 +235,10 @@ def retired(scene: Scene) -> None:
     """The daemon has retired and removed the outbox: an event written behind that is moved."""
     box = scene.open_with_outbox()
     read: list[int] = []
-    for _ in range(3):  # a client looks at descriptors every 5 ms: so that one is between two looks
+    # After a watched event a client does not look before it writes; a client that looks at
+    # descriptors every 5 ms is between two looks in one of the others.
+    for watched in (False, True, False):
+        box.watch(time.monotonic_ns() + 900_000_000 if watched else 0)
         scene.must_emit()
         box.retire()
         read += box.numbers()

@@ -16,6 +16,7 @@ import shared.outbox
 from logd.conformance.verdicts import FOLLOWING, FORKS
 from shared import conformance_driver, forks, liveness
 from shared.descriptors import Identity
+from shared.formers import Former
 from shared.outbox import WORD_CONFIRMED_POSITION, OutboxWriter
 from shared.outbox_file import OutboxFile
 from shared.producer import Producer
@@ -108,6 +109,10 @@ def ignores_a_lost_outbox() -> None:
     put(OutboxFile, "removed", lambda _self: False)
 
 
+def forgets_the_event_behind_the_last_look() -> None:
+    put(Former, "unread", lambda _self: None)
+
+
 def child_continues_its_parents_producer() -> None:
     class Nothing(weakref.WeakSet[Any]):
         def add(self, item: Any) -> None:
@@ -169,6 +174,7 @@ FAULTS: list[tuple[Patch, str, str]] = [
     (believes_any_promise, "watching", "Watching"),
     (sends_again_after_eagain, "queue-full", "Writing an event"),
     (ignores_a_lost_outbox, "retired", FOLLOWING),
+    (forgets_the_event_behind_the_last_look, "retired", FOLLOWING),
     (ignores_a_lost_outbox, "lock-lost", FOLLOWING),
     (child_continues_its_parents_producer, "forks", FORKS),
     (removes_its_outbox, "ending", "Ending"),
