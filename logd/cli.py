@@ -70,6 +70,7 @@ SECTIONS = {
     "Check": {
         **{"status": "serving", "metrics": "watching", "check": "checking", "verify": "verifying"},
         **dict.fromkeys(("losses", "quarantine"), "reading"),
+        "conformance": "conforming",
     },
 }
 main.sections = SECTIONS

@@ -1,0 +1,57 @@
+"""What a case is, and the list of them in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from logd.conformance import byte_cases, kill_cases, life_cases, outbox_cases, sending_cases
+from logd.conformance.scene import Scene
+from logd.conformance.verdicts import FOLLOWING, FORKS
+
+
+@dataclass(frozen=True)
+class Case:
+    """One part of a producer's life. `page` is the heading in shared/PROTOCOL.md."""
+
+    name: str
+    page: str
+    run: Callable[[Scene], None]
+
+    @property
+    def what(self) -> str:
+        """What it tries, in a line."""
+        return (self.run.__doc__ or "").strip().split("\n")[0]
+
+
+CASES = (
+    Case("payload-vectors", "Payload", byte_cases.payload_vectors),
+    Case("record-vectors", "Record", byte_cases.record_vectors),
+    Case("datagram-vectors", "Datagram", byte_cases.datagram_vectors),
+    Case("refusals", "Payload", byte_cases.refusals),
+    Case("text", "Payload", byte_cases.text),
+    Case("sizes", "Limits", byte_cases.sizes),
+    Case("creating", "Creating", outbox_cases.creating),
+    Case("ring-sizes", "Limits", outbox_cases.ring_sizes),
+    Case("records", "Record", outbox_cases.records),
+    Case("wrap", "The ring", outbox_cases.wrap),
+    Case("full", "Writing an event", outbox_cases.full),
+    Case("room", "Writing an event", outbox_cases.room),
+    Case("rendezvous", "Rendezvous", outbox_cases.rendezvous),
+    Case("datagrams", "Writing an event", sending_cases.datagrams),
+    Case("watching", "Watching", sending_cases.watching),
+    Case("queue-full", "Writing an event", sending_cases.queue_full),
+    Case("daemon-away", "A client with an outbox", sending_cases.daemon_away),
+    Case("outbox-later", "A client with an outbox", sending_cases.outbox_later),
+    Case("no-outbox", "A client without an outbox", sending_cases.no_outbox),
+    Case("durable", "What is on disk", life_cases.durable),
+    Case("durable-unknown", "Durable events", life_cases.durable_unknown),
+    Case("ending", "Ending", life_cases.ending),
+    Case("killed", "The lock", life_cases.killed),
+    Case("forks", FORKS, life_cases.forks),
+    Case("lock-lost", FOLLOWING, life_cases.lock_lost),
+    Case("removed", FOLLOWING, life_cases.removed),
+    Case("retired", FOLLOWING, life_cases.retired),
+    Case("kills", "What each side must never do", kill_cases.kills),
+    Case("kills-without-outbox", "A client without an outbox", kill_cases.kills_without_outbox),
+)

@@ -1,0 +1,240 @@
+"""Cases of the outbox: how it is made, its ring to the last byte, and when there is none."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from logd.conformance.daemon_double import until
+from logd.conformance.scene import PAD_MIN, Scene, expect_exactly_once
+from logd.conformance.verdicts import expect
+from shared.outbox import (
+    HEADER_BYTES,
+    REFUSAL_CAUSES,
+    REFUSED_FULL,
+    RING_BYTES_MAX,
+    RING_BYTES_MIN,
+    WORD_CONFIRMED_POSITION,
+    WORD_REFUSED,
+)
+from shared.outbox_file import outbox_name
+from shared.rendezvous import TOKEN_NAME, rendezvous_path
+
+_SECOND_NS = 10**9
+_NAMED_WORDS = {0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 18, 19, *range(24, 24 + len(REFUSAL_CAUSES))}
+
+
+def creating(scene: Scene) -> None:
+    """The outbox is named, locked, allocated, of mode 0660, and its header filled."""
+    box = scene.open_with_outbox()
+    producer_id = box.outbox.producer_id
+    files = scene.daemon.files()
+    expect(
+        files == [outbox_name(os.geteuid(), producer_id)],
+        f"the directory holds {files}: expected one outbox and no temporary file",
+    )
+    status = os.fstat(box.outbox.fd)
+    mode = stat.S_IMODE(status.st_mode)
+    expect(mode == 0o660, f"the file's mode is {mode:04o}, not 0660 whatever the umask")
+    expect(
+        status.st_size == HEADER_BYTES + box.ring_bytes,
+        f"the file has {status.st_size} bytes, its ring {box.ring_bytes}",
+    )
+    holder = box.holder
+    expect(
+        scene.driver.owns(holder),
+        "no process holds a POSIX record lock (F_SETLK) on the file"
+        if holder is None
+        else f"process {holder} holds the lock, the driver is {scene.driver.pid}",
+        "The lock",
+    )
+    header = box.outbox.refresh()
+    expect(header.pid == holder, f"word 4 says pid {header.pid}", "Outbox")
+    age_ns = time.time_ns() - header.created_ns
+    expect(
+        abs(age_ns) < 60 * _SECOND_NS, f"word 5 (created_ns) is {age_ns} ns before now", "Outbox"
+    )
+    words = struct.unpack("=512Q", box.header())
+    unnamed = [index for index, word in enumerate(words) if word and index not in _NAMED_WORDS]
+    expect(not unnamed, f"words {unnamed} have no name and are not zero", "Versions")
+
+
+def ring_sizes(scene: Scene) -> None:
+    """Rings of the smallest and the largest size, and of one that is no multiple of eight."""
+    for number, asked in enumerate((RING_BYTES_MIN, RING_BYTES_MAX, 100_001), start=1):
+        if asked > _free_bytes(scene):
+            scene.notes.append(f"there is no memory for a ring of {asked} bytes")
+            continue
+        if number == 1:
+            scene.open_with_outbox(asked)
+        else:
+            scene.reopen_client(asked)
+            scene.must_emit()
+        box = scene.daemon.look()[-1]
+        expect(
+            box.ring_bytes <= max(asked, RING_BYTES_MIN),
+            f"asked for a ring of {asked} bytes the client made one of {box.ring_bytes}",
+        )
+        if box.ring_bytes < asked & -8:
+            scene.notes.append(f"asked for a ring of {asked} bytes, it began with {box.ring_bytes}")
+        expect(len(box.numbers()) == 1, "the event is not in the ring")
+
+
+def _free_bytes(scene: Scene) -> int:
+    """What outboxes may still take of their file system, less a little."""
+    status = os.statvfs(scene.daemon.directory.parent)
+    return status.f_bavail * status.f_frsize - RING_BYTES_MIN
+
+
+def records(scene: Scene) -> None:
+    """What was emitted stands in the ring: in order, numbered from 1, with its CRC."""
+    box = scene.open_with_outbox()
+    for pad in (0, 1, 2, 3, 4, 5, 6, 7, 30, 31, 32, 255, 256, 1000):
+        scene.must_emit(pad)
+    expect_exactly_once(scene.accepted, box.numbers(), "Record")
+    expect(box.numbers() == scene.accepted, "events are not in the order of their calls")
+    scene.check_counts()
+
+
+def wrap(scene: Scene) -> None:
+    """Records that go around the ring's end: in the payload, in the head, at the very end."""
+    box = scene.open_with_outbox()
+    overhead = scene.record_overhead(box)
+    ring = box.ring_bytes
+    for turn, before in enumerate((8, 16, 24, PAD_MIN, 0), start=1):
+        box.confirm()
+        scene.fill_to(box, turn * ring - before, overhead)
+        box.confirm()
+        scene.must_emit(PAD_MIN + 10, f"a record that begins {before} bytes before the ring's end")
+        box.read()
+    expect_exactly_once(scene.accepted, box.numbers(), "The ring")
+
+
+def full(scene: Scene) -> None:
+    """The ring takes events to its last byte, then refuses until a confirmation frees room."""
+    box = scene.open_with_outbox()
+    overhead = scene.record_overhead(box)
+    ring, word = box.ring_bytes, WORD_REFUSED + REFUSAL_CAUSES.index(REFUSED_FULL)
+    left = 1024
+    scene.fill_to(box, ring - left, overhead)
+    accepted = scene.emit(left + 8 - overhead)
+    if scene.daemon.files() != [box.path.name]:
+        scene.notes.append("the client continues in another outbox when a ring is full")
+        return
+    expect(not accepted, f"a ring with {left} bytes of room took a record of {left + 8}")
+    scene.must_emit(left - overhead, f"a ring with {left} bytes refused a record of {left}")
+    box.read()
+    expect(not scene.emit(), "a full ring took one more event")
+    expect(box.word(word) == 2, f"2 were refused, but word {word} counts {box.word(word)}")
+    _impossible_position(scene, ring)
+    box.confirm(2)
+    free = box.records[1].end
+    expect(
+        not scene.emit(free + 8 - overhead),
+        f"{free} bytes are free, and a record of {free + 8} was accepted: it overwrites what is not"
+        " confirmed",
+    )
+    scene.must_emit(free - overhead, f"{free} bytes are free, and a record of them was refused")
+    box.read()
+    expect(not scene.emit(), "a ring that is full again took one more event")
+    box.confirm()
+    scene.must_emit(PAD_MIN, "all is confirmed, and an event was refused")
+    expect_exactly_once(scene.accepted, box.numbers(), "Writing an event")
+    scene.check_counts()
+
+
+def room(scene: Scene) -> None:
+    """A client that was given 1 MiB takes half of that with no daemon, in one outbox or several."""
+    scene.open_with_outbox(1024 * 1024)
+    for _ in range(64):
+        scene.must_emit(8000, "of 1 MiB less than the half is written, and an event was refused")
+    boxes = scene.daemon.look()
+    if len(boxes) > 1:
+        scene.notes.append(f"the client continued in {len(boxes)} outboxes, one after the other")
+    found = [number for box in boxes for number in box.numbers()]
+    expect_exactly_once(scene.accepted, found, "Writing an event")
+    expect(found == scene.accepted, "events are not in the order of their calls", "Record")
+    expect(
+        [scene.driver.owns(box.holder) for box in boxes] == [False] * (len(boxes) - 1) + [True],
+        "the client holds the lock of an outbox that it has left, or not that of its last",
+        "The lock",
+    )
+    scene.check_counts()
+
+
+def _impossible_position(scene: Scene, ring: int) -> None:
+    """A confirmed position past the end of what is written frees nothing."""
+    box = scene.daemon.box()
+    for position in (ring + 8, 2 * ring, 2**62, 2**64 - 8):
+        box.set_word(WORD_CONFIRMED_POSITION, position)
+        expect(
+            not scene.emit(),
+            f"word 17 is {position}, past all that is written ({ring}), and an event was accepted:"
+            " it overwrites what is not confirmed",
+        )
+    box.set_word(WORD_CONFIRMED_POSITION, 0)
+
+
+def rendezvous(scene: Scene) -> None:
+    """A directory that is not the daemon's is not used: no file, another token, a link, a pipe."""
+    daemon = scene.daemon
+    daemon.make_directory()
+    daemon.start()
+    scene.open_client()
+    scene.need_outbox()
+    path, token = Path(rendezvous_path(daemon.socket)), daemon.directory / TOKEN_NAME
+    good, good_token = path.read_text(), token.read_text()
+    link = scene.directory / "link"
+    link.symlink_to(daemon.directory)
+
+    def put(text: str) -> None:
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+
+    def put_pipe() -> None:
+        path.unlink()
+        os.mkfifo(path)
+
+    def put_token(text: str) -> None:
+        put(good)
+        token.unlink()
+        token.write_text(text)
+
+    def link_token() -> None:
+        token.unlink()
+        other = scene.directory / "token"
+        other.write_text(good_token)
+        token.symlink_to(other)
+
+    steps: tuple[tuple[str, Callable[[], None]], ...] = (
+        ("no file beside the socket", path.unlink),
+        ("an empty file beside the socket", lambda: put("")),
+        ("a pipe in place of the file beside the socket", put_pipe),
+        ("a token that is no token", lambda: put(good.replace("token=", "token=x"))),
+        ("a directory that is not there", lambda: put(good.replace("logd-", "logd-no-"))),
+        (
+            "a symbolic link to the directory",
+            lambda: put(good.replace(str(daemon.directory), str(link))),
+        ),
+        ("another token in the directory", lambda: put_token("0" * 32 + "\n")),
+        ("a symbolic link in place of the token", link_token),
+    )
+    for what, step in steps:
+        step()
+        before = set(daemon.files())
+        scene.reopen_client()
+        scene.emit()
+        made = set(daemon.files()) - before
+        expect(not made, f"{what}: the client made an outbox all the same ({', '.join(made)})")
+    put_token(good_token)
+    put(good + "later=1\nmore\n")
+    scene.reopen_client()
+    scene.must_emit(why="an event was refused with lines of a later day beside the socket")
+    until(
+        lambda: set(daemon.files()) - before,
+        "lines of a later day beside the socket: the client has no outbox",
+    )

@@ -1,0 +1,96 @@
+"""What passed, failed or was not tried, as lines for people and as JSON. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# Parts of the page that several modules name.
+FORKS = "Fork"
+FOLLOWING = "Losing the outbox"
+
+PASSED = "passed"
+FAILED = "failed"
+NOT_TRIED = "not tried"
+
+
+class Failed(Exception):
+    """What the client did, and which part of shared/PROTOCOL.md says how it must be.
+
+    Without a `page` it is the case's own.
+    """
+
+    def __init__(self, message: str, page: str | None = None) -> None:
+        super().__init__(message)
+        self.page = page
+
+
+class NotTried(Exception):
+    """The driver cannot do what the case needs."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one case ended. `message` is what failed, or why it was not tried."""
+
+    case: str
+    verdict: str
+    page: str
+    seconds: float
+    message: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def expect(condition: object, message: str, page: str | None = None) -> None:
+    """Raises Failed with the message unless the condition holds."""
+    if not condition:
+        raise Failed(message, page)
+
+
+def lines(result: Result, width: int) -> list[str]:
+    """One case's line, and below it what is to be known about it."""
+    mark = {PASSED: "ok", FAILED: "FAIL", NOT_TRIED: "-"}[result.verdict]
+    shown = [f"{mark:<5} {result.case:<{width}} {result.seconds:6.2f} s"]
+    if result.verdict == FAILED:
+        shown.append(f"      {result.message}")
+        shown.append(f'      PROTOCOL.md, "{result.page}"')
+    elif result.verdict == NOT_TRIED:
+        shown[0] += f"  not tried: {result.message}"
+    shown += [f"      note: {note}" for note in result.notes]
+    return shown
+
+
+def summary(results: Sequence[Result]) -> dict[str, int]:
+    """How many passed, failed and were not tried."""
+    counted = Counter(result.verdict for result in results)
+    return {
+        "passed": counted[PASSED],
+        "failed": counted[FAILED],
+        "not_tried": counted[NOT_TRIED],
+    }
+
+
+def summary_line(results: Sequence[Result]) -> str:
+    """The last line of a run."""
+    counts = summary(results)
+    seconds = sum(result.seconds for result in results)
+    shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    return f"{len(results)} cases in {seconds:.1f} s: {shown}"
+
+
+def conforms(results: Sequence[Result]) -> bool:
+    """Whether nothing failed, and anything passed at all."""
+    counts = summary(results)
+    return counts["failed"] == 0 and counts["passed"] > 0
+
+
+def as_json(driver: Sequence[str], results: Sequence[Result]) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "driver": list(driver),
+        "conforms": conforms(results),
+        **summary(results),
+        "cases": [asdict(result) for result in results],
+    }

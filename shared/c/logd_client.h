@@ -1,0 +1,179 @@
+/* A client of logd in C11 for Linux, with an outbox. shared/PROTOCOL.md says why each step is so;
+ * logd_producer.h has sending, forks and following, logd_outbox.h the file, logd_payload.h
+ * MessagePack, CRC-32 and the schema. No library but libc. Not locked: a program with several
+ * threads puts a mutex around each call.
+ *
+ *     struct logd_client client;
+ *     unsigned char bytes[256];
+ *     struct logd_buffer props = logd_buffer(bytes, sizeof bytes);
+ *     logd_open(&client, "/run/logd/logd.sock", 65536);
+ *     logd_pack_map(&props, 1);
+ *     logd_pack_str(&props, "task", 4);
+ *     logd_pack_uint(&props, 12);
+ *     if (!logd_emit(&client, "task_completed", "7", &props))
+ *         ... refused; client.refused[] counts it by cause
+ *     logd_close(&client);
+ */
+#ifndef LOGD_CLIENT_H
+#define LOGD_CLIENT_H
+#include "logd_producer.h"
+
+enum logd_outcome { LOGD_REFUSED, LOGD_STORED, LOGD_UNKNOWN };
+enum { LOGD_NOTE_BYTES = 320 }; /* kept free behind an awaited event, for its durable_unknown */
+
+static inline void logd_look_at_former(struct logd_client *c);
+
+/* Writes the packed event and sends it, unless the daemon looks by itself; its sequence, or 0. */
+static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept)
+{
+    struct logd_datagram *d = &c->datagram;
+    struct logd_outbox *o = &c->outbox;
+    uint64_t now, until, size = LOGD_HEAD + d->length;
+    if (c->sent && !logd_is_intact(c, 0))
+        logd_follow(c);
+    logd_look_for_outbox(c);
+    logd_seal(d, c->id, kind, c->sequence + 1);
+    if (!o->header) {
+        c->sent = 1;
+        if (!logd_send(c, d))
+            return logd_refuse(c, LOGD_UNDELIVERED);
+    } else {
+        uint64_t next = o->position + ((size + 7) & ~UINT64_C(7));
+        uint64_t freed = o->header->confirmed_position;
+        if (freed > o->position || next + kept - freed > o->ring_bytes) {
+            if (!logd_is_nameless(o))
+                return logd_refuse(c, LOGD_FULL);
+            logd_follow(c); /* without a name it never has room again */
+            return logd_write(c, kind, kept);
+        }
+        if (!*c->mark) /* a signal handler forked */
+            return logd_renew(c), logd_write(c, kind, kept);
+        /* Accepted with the store; the fence keeps the clock and the daemon's words behind it. */
+        logd_copy_in(o, o->position, &d->length, size);
+        atomic_store_explicit(&o->header->written, d->sequence, memory_order_release);
+        atomic_thread_fence(memory_order_seq_cst);
+        o->position = next;
+    }
+    c->sequence = c->last_sequence = d->sequence;
+    c->last_id = c->id;
+    c->accepted++;
+    if (!o->header)
+        return c->sequence;
+    now = logd_now_ns(CLOCK_MONOTONIC);
+    until = o->header->watched_until_ns;
+    if (kind != LOGD_AWAITED && now < until && until - now <= 1000000000)
+        return c->sent = 0, c->sequence;
+    if (logd_is_intact(c, !c->sent))
+        logd_send(c, d); /* once, whatever the result */
+    else
+        logd_follow(c), logd_look_at_former(c); /* not sent: it is read, or written again */
+    c->sent = 1;
+    return c->last_sequence;
+}
+
+/* What became of the former outbox: the one event that the daemon did not see is written again. */
+static inline void logd_look_at_former(struct logd_client *c)
+{
+    struct logd_outbox *o = &c->former;
+    struct logd_header *h = o->header;
+    uint64_t missing = h ? h->written - h->confirmed_sequence : 0;
+    uint64_t at = h ? h->confirmed_position : 0;
+    c->former_after_ns = logd_now_ns(CLOCK_MONOTONIC) + 100000000;
+    if (missing && !h->given_up && !logd_is_nameless(o))
+        return; /* a daemon will read it */
+    if (missing && !h->retired) {
+        logd_farewell_former(c, h); /* so that the ledger has its numbers */
+    } else if (missing == 1 && !h->given_up && at < o->position) {
+        logd_copy_out(o, at, &c->datagram.length, LOGD_HEAD);
+        if (c->datagram.length <= LOGD_PAYLOAD_MAX) {
+            logd_copy_out(o, at + LOGD_HEAD, c->datagram.payload, c->datagram.length);
+            if (!logd_write(c, LOGD_EVENTS, 0))
+                return; /* no room: at the next event */
+            c->accepted--; /* it was counted before */
+        }
+    }
+    logd_leave_outbox(o, 1);
+}
+
+static inline uint64_t logd_emit_kind(struct logd_client *c, const char *type, const char *user,
+                                      const struct logd_buffer *props, int kind, uint64_t kept)
+{
+    uint64_t sequence;
+    if (!*c->mark)
+        logd_renew(c);
+    if (c->inside)
+        return logd_refuse(c, LOGD_REENTERED);
+    if (c->closed)
+        return logd_refuse(c, LOGD_CLOSED);
+    c->inside = 1;
+    if (c->former.header && logd_now_ns(CLOCK_MONOTONIC) >= c->former_after_ns)
+        logd_look_at_former(c);
+    c->datagram.length = logd_pack_payload(c->datagram.payload, type, logd_now_ns(CLOCK_REALTIME),
+                                           user, props);
+    sequence = c->datagram.length ? logd_write(c, kind, kept) : logd_refuse(c, LOGD_MALFORMED);
+    c->inside = 0;
+    return sequence;
+}
+
+/* Logs an event: its sequence, or 0 where it is refused. Never waits. */
+static inline uint64_t logd_emit(struct logd_client *c, const char *type, const char *user,
+                                 const struct logd_buffer *props)
+{
+    return logd_emit_kind(c, type, user, props, LOGD_EVENTS, 0);
+}
+
+/* Whether the last event, and so all before it, is on the daemon's disk. */
+static inline int logd_is_stored(struct logd_client *c)
+{
+    struct logd_header *h = c->last_id == c->id ? c->outbox.header : c->former.header;
+    return h && h->producer == c->last_id && h->confirmed_sequence >= c->last_sequence;
+}
+
+static inline int logd_wait(struct logd_client *c, unsigned timeout_ms)
+{
+    uint64_t end = logd_now_ns(CLOCK_MONOTONIC) + timeout_ms * UINT64_C(1000000);
+    struct timespec pause = {0, 200000};
+    while (!logd_is_stored(c)) {
+        if (logd_now_ns(CLOCK_MONOTONIC) >= end || !c->outbox.header)
+            return 0;
+        nanosleep(&pause, NULL);
+        logd_look_at_former(c);
+    }
+    return 1;
+}
+
+/* Logs an event and waits for the disk; that it is unknown is in the trail before the caller. */
+static inline enum logd_outcome logd_durable(struct logd_client *c, const char *type,
+                                             const char *user, const struct logd_buffer *props,
+                                             unsigned timeout_ms)
+{
+    char producer[40];
+    unsigned char bytes[LOGD_NOTE_BYTES];
+    struct logd_buffer note = logd_buffer(bytes, sizeof bytes);
+    if (!logd_emit_kind(c, type, user, props, LOGD_AWAITED, LOGD_NOTE_BYTES))
+        return LOGD_REFUSED;
+    if (logd_wait(c, timeout_ms))
+        return LOGD_STORED;
+    snprintf(producer, sizeof producer, "%u-%016llx", c->outbox.uid,
+             (unsigned long long)c->last_id);
+    logd_pack_map(&note, 3);
+    logd_pack_str(&note, "producer", 8), logd_pack_str(&note, producer, strlen(producer));
+    logd_pack_str(&note, "sequence", 8), logd_pack_uint(&note, c->last_sequence);
+    logd_pack_str(&note, "type", 4), logd_pack_str(&note, type, strlen(type));
+    logd_emit(c, "durable_unknown", user, &note);
+    return LOGD_UNKNOWN;
+}
+
+static inline void logd_close(struct logd_client *c)
+{
+    if (!c->closed && *c->mark) { /* else a child that has emitted nothing: others follow */
+        logd_look_at_former(c);
+        if (c->outbox.header)
+            c->outbox.header->farewell = 1;
+        else
+            logd_farewell(c, c->id, c->sequence, c->reported);
+    }
+    logd_drop(c);
+    c->closed = 1;
+}
+#endif

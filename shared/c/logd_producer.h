@@ -1,0 +1,225 @@
+/* A producer in C: its id and outbox, its socket, and how another follows it: after a fork, and
+ * where the outbox is lost. Used by logd_client.h; shared/PROTOCOL.md has the rules.
+ */
+#ifndef LOGD_PRODUCER_H
+#define LOGD_PRODUCER_H
+#include "logd_outbox.h"
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+
+enum { LOGD_EVENTS, LOGD_FAREWELL, LOGD_AWAITED }; /* kinds of datagrams */
+enum { LOGD_MALFORMED, LOGD_FULL, LOGD_REENTERED, LOGD_UNDELIVERED, LOGD_CLOSED, LOGD_CAUSES };
+
+struct logd_client {
+    struct sockaddr_un address;
+    uint64_t asked_ring_bytes, id, sequence, accepted, refused[LOGD_CAUSES];
+    uint64_t reported[LOGD_CAUSES]; /* of these, those since this producer began */
+    uint64_t last_id, last_sequence; /* of the last event, also where it was written again */
+    uint64_t connect_after_ns, outbox_after_ns, look_after_ns, former_after_ns;
+    int socket, inside, closed, sent; /* sent: the last event was, and not watched */
+    uid_t user;
+    struct stat peer;
+    unsigned char *mark; /* reads as 0 in a child */
+    struct logd_outbox outbox, former;
+    struct logd_datagram datagram;
+};
+
+static inline uint64_t logd_now_ns(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline uint64_t logd_refuse(struct logd_client *c, int cause)
+{
+    c->refused[cause]++;
+    c->reported[cause]++;
+    if (c->outbox.header)
+        c->outbox.header->refused[cause] = c->reported[cause];
+    return 0;
+}
+
+/* -- sending ----------------------------------------------------------------------------------- */
+
+static inline void logd_disconnect(struct logd_client *c)
+{
+    if (logd_is_same(c->socket, &c->peer))
+        close(c->socket);
+    c->socket = -1;
+}
+
+/* One datagram, once, without waiting; whether the kernel took it. */
+static inline int logd_send(struct logd_client *c, const struct logd_datagram *d)
+{
+    uint64_t now = logd_now_ns(CLOCK_MONOTONIC);
+    if (c->socket >= 0 && !logd_is_same(c->socket, &c->peer))
+        c->socket = -1; /* closed by the application; the number is its own */
+    if (c->socket < 0) {
+        if (now < c->connect_after_ns)
+            return 0;
+        c->connect_after_ns = now + 100000000;
+        c->socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (c->socket < 0)
+            return 0;
+        fstat(c->socket, &c->peer);
+        if (connect(c->socket, (struct sockaddr *)&c->address, sizeof c->address))
+            return logd_disconnect(c), 0;
+    }
+    if (send(c->socket, d, 2 * LOGD_HEAD + d->length, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+        return 1;
+    if (errno != EAGAIN)
+        logd_disconnect(c); /* refused once, it stays so for ever */
+    return 0;
+}
+
+/* Completes the datagram around its payload. */
+static inline void logd_seal(struct logd_datagram *d, uint64_t id, int kind, uint64_t sequence)
+{
+    memcpy(d->magic, "LGD", 3);
+    d->version = 1;
+    d->kind = (uint8_t)kind;
+    memset(d->zeros, 0, 3);
+    d->producer = id;
+    d->sequence = sequence;
+    d->crc = logd_crc32(logd_crc32(0, &id, 8), &d->sequence, 8 + d->length);
+}
+
+/* Names the last sequence of a producer whose outbox no daemon reads, and counts its refusals. */
+static inline int logd_farewell(struct logd_client *c, uint64_t id, uint64_t last,
+                                const uint64_t counts[LOGD_CAUSES])
+{
+    static const char *const names[] = {"malformed", "outbox_full", "reentered", "undelivered",
+                                        "closed"};
+    struct logd_datagram d;
+    struct logd_buffer b = logd_buffer(d.payload, sizeof d.payload);
+    logd_pack_map(&b, counts ? LOGD_CAUSES : 0);
+    for (int cause = 0; counts && cause < LOGD_CAUSES; cause++) {
+        logd_pack_str(&b, names[cause], strlen(names[cause]));
+        logd_pack_uint(&b, counts[cause]);
+    }
+    d.length = (uint32_t)(b.at - b.begin);
+    logd_seal(&d, id, LOGD_FAREWELL, last + 1);
+    if (getuid() != c->user)
+        return 0;
+    if (logd_send(c, &d))
+        return 1;
+    c->connect_after_ns = 0; /* a daemon that was killed left the socket dead */
+    return c->socket < 0 && logd_send(c, &d);
+}
+
+/* The same for a producer that was left. */
+static inline int logd_farewell_former(struct logd_client *c, struct logd_header *h)
+{
+    uint64_t counts[LOGD_CAUSES];
+    for (int cause = 0; cause < LOGD_CAUSES; cause++)
+        counts[cause] = h->refused[cause];
+    return logd_farewell(c, h->producer, h->written, counts);
+}
+
+/* -- producers --------------------------------------------------------------------------------- */
+
+/* Draws an id and makes its outbox; 0 where there can be none just now. */
+static inline int logd_draw(struct logd_client *c, uint64_t *id, struct logd_outbox *outbox)
+{
+    int error = EEXIST;
+    for (int tries = 0; error == EEXIST && tries < 3; tries++) {
+        if (getrandom(id, 8, 0) != 8)
+            return 0;
+        error = logd_make_outbox(outbox, c->address.sun_path, *id, c->asked_ring_bytes,
+                                 logd_now_ns(CLOCK_REALTIME));
+    }
+    c->outbox_after_ns = logd_now_ns(CLOCK_MONOTONIC) + UINT64_C(5000000000);
+    return !error;
+}
+
+static inline void logd_begin(struct logd_client *c, uint64_t id, struct logd_outbox outbox)
+{
+    c->id = id;
+    c->outbox = outbox;
+    c->sequence = c->look_after_ns = 0;
+    c->user = getuid();
+    for (int cause = 0; outbox.header && cause < LOGD_CAUSES; cause++)
+        outbox.header->refused[cause] = c->reported[cause];
+}
+
+static inline void logd_start(struct logd_client *c)
+{
+    struct logd_outbox outbox = {.fd = -1};
+    uint64_t id = 0;
+    logd_draw(c, &id, &outbox);
+    logd_begin(c, id, outbox);
+}
+
+static inline void logd_open(struct logd_client *c, const char *socket_path, uint64_t ring_bytes)
+{
+    memset(c, 0, sizeof *c);
+    c->address.sun_family = AF_UNIX;
+    snprintf(c->address.sun_path, sizeof c->address.sun_path, "%s", socket_path);
+    c->asked_ring_bytes = ring_bytes;
+    c->socket = c->outbox.fd = c->former.fd = -1;
+    c->mark = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    madvise(c->mark, 4096, MADV_WIPEONFORK);
+    *c->mark = 1;
+    logd_start(c);
+}
+
+/* Closes what this process holds, and writes nothing: in a child it is the parent's. */
+static inline void logd_drop(struct logd_client *c)
+{
+    logd_disconnect(c);
+    logd_leave_outbox(&c->outbox, 1);
+    logd_leave_outbox(&c->former, 1);
+}
+
+static inline void logd_renew(struct logd_client *c) /* in a child */
+{
+    logd_drop(c);
+    memset(c->refused, 0, sizeof c->refused);
+    memset(c->reported, 0, sizeof c->reported);
+    c->accepted = 0;
+    c->closed = c->inside = c->sent = 0;
+    *c->mark = 1;
+    logd_start(c);
+}
+
+/* Whether the outbox is still the daemon's, and ours; all of it every 5 ms at most. */
+static inline int logd_is_intact(struct logd_client *c, int fully)
+{
+    uint64_t now = logd_now_ns(CLOCK_MONOTONIC);
+    struct logd_header *h = c->outbox.header;
+    if (h && (h->retired || h->given_up))
+        return 0;
+    if (!fully && now < c->look_after_ns)
+        return 1;
+    c->look_after_ns = now + 5000000;
+    return getuid() == c->user && (!h || logd_is_same(c->outbox.fd, &c->outbox.file));
+}
+
+/* Continues as another producer; what the former one has written is the daemon's to read. */
+static inline void logd_follow(struct logd_client *c)
+{
+    if (!c->outbox.header)
+        logd_farewell(c, c->id, c->sequence, c->reported);
+    memset(c->reported, 0, sizeof c->reported);
+    logd_leave_outbox(&c->former, 1);
+    logd_leave_outbox(&c->outbox, 0);
+    c->former = c->outbox;
+    logd_start(c);
+}
+
+/* Asks again for an outbox where there was none, every 5 s: the daemon may have come since. */
+static inline void logd_look_for_outbox(struct logd_client *c)
+{
+    struct logd_outbox fresh = {.fd = -1};
+    uint64_t id;
+    if (c->outbox.header || logd_now_ns(CLOCK_MONOTONIC) < c->outbox_after_ns
+        || !logd_draw(c, &id, &fresh))
+        return;
+    if (c->sequence)
+        logd_farewell(c, c->id, c->sequence, NULL); /* what was refused is in the outbox now */
+    logd_begin(c, id, fresh);
+}
+#endif

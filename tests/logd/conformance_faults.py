@@ -1,0 +1,187 @@
+"""The Python client's driver with a fault in it, named by its argument."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+from zlib import crc32
+
+import shared.client
+import shared.outbox
+from logd.conformance.verdicts import FOLLOWING, FORKS
+from shared import conformance_driver, forks, liveness
+from shared.descriptors import Identity
+from shared.formers import Former
+from shared.outbox import WORD_CONFIRMED_POSITION, OutboxWriter
+from shared.outbox_file import OutboxFile
+from shared.producer import Producer
+from shared.road import Road
+
+Patch = Callable[[], None]
+
+
+def put(owner: Any, name: str, value: Any) -> None:
+    """Puts a faulty part in the place of a good one."""
+    setattr(owner, name, value)
+
+
+def wrong_crc_seed() -> None:
+    put(shared.outbox, "producer_seed", lambda number: crc32(number.to_bytes(8, "big")))
+
+
+def lock_by_flock() -> None:
+    def hold(fd: int, mark: forks.Mark = (1,)) -> bool:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return True
+
+    put(liveness, "hold", hold)
+
+
+def lock_of_the_open_file() -> None:
+    def hold(fd: int, mark: forks.Mark = (1,)) -> bool:
+        asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        fcntl.fcntl(fd, 37, asked)  # F_OFD_SETLK, <linux/fcntl.h>
+        return True
+
+    put(liveness, "hold", hold)
+
+
+def sparse_file() -> None:
+    put(os, "posix_fallocate", lambda fd, _offset, length: os.ftruncate(fd, length))
+
+
+def mode_by_umask() -> None:
+    put(os, "fchmod", lambda _fd, _mode: None)
+
+
+def full_ring_off_by_one() -> None:
+    reclaim = OutboxWriter._reclaim
+
+    def off_by_one(self: OutboxWriter, position: int, position_next: int) -> bool:
+        return reclaim(self, position, position_next) or position_next <= self._position_max + 8
+
+    put(OutboxWriter, "_reclaim", off_by_one)
+
+
+def believes_any_position() -> None:
+    def believe(self: OutboxWriter, _position: int, position_next: int) -> bool:
+        confirmed = int(self._words[WORD_CONFIRMED_POSITION])
+        return position_next <= confirmed + self._ring_bytes
+
+    put(OutboxWriter, "_reclaim", believe)
+
+
+def sends_while_watched() -> None:
+    put(OutboxWriter, "watched", lambda _self, _now_ns: False)
+
+
+def believes_any_promise() -> None:
+    def watched(self: OutboxWriter, now_ns: int) -> bool:
+        return bool(now_ns < self._words[18])
+
+    put(OutboxWriter, "watched", watched)
+
+
+def sends_again_after_eagain() -> None:
+    send = Producer.send
+    refused: list[bytes] = []
+
+    def send_again(self: Producer, datagram: bytes) -> bool:
+        if refused and send(self, refused[0]):
+            del refused[0]
+        if send(self, datagram):
+            return True
+        refused.append(datagram)
+        return False
+
+    put(Producer, "send", send_again)
+
+
+def ignores_a_lost_outbox() -> None:
+    for word in ("retired", "left_by_daemon"):
+        put(OutboxWriter, word, property(lambda _self: False))
+    put(Identity, "matches", lambda _self, _fd: True)
+    put(OutboxFile, "removed", lambda _self: False)
+
+
+def forgets_the_event_behind_the_last_look() -> None:
+    put(Former, "unread", lambda _self: None)
+
+
+def child_continues_its_parents_producer() -> None:
+    class Nothing(weakref.WeakSet[Any]):
+        def add(self, item: Any) -> None:
+            """So that no hook of Python's finds the client."""
+
+    put(shared.client, "_clients", Nothing())
+    put(forks, "_new_mark", lambda: bytearray(b"\1"))
+    put(forks, "_current", forks.Generation())
+
+
+def removes_its_outbox() -> None:
+    close = OutboxFile.close
+
+    def close_and_remove(self: OutboxFile) -> None:
+        self._path.unlink(missing_ok=True)
+        close(self)
+
+    put(OutboxFile, "close", close_and_remove)
+
+
+def numbers_what_the_kernel_refused() -> None:
+    send = Producer.send
+
+    def use_up(self: Producer, datagram: bytes) -> bool:
+        sent = send(self, datagram)
+        if not sent and self.outbox is None:
+            self.sequence_sent += 1
+        return sent
+
+    put(Producer, "send", use_up)
+    only = Road._send_only
+
+    def send_only(self: Road, producer: Producer, payload: bytes) -> int:
+        sequence = only(self, producer, payload)
+        if not sequence:
+            producer.sequence_sent += 1
+        return sequence
+
+    put(Road, "_send_only", send_only)
+
+
+def unknown_without_a_note() -> None:
+    def nothing(_self: Road, ticket: Any) -> None:
+        ticket.said = True
+
+    put(Road, "_say_unknown", nothing)
+
+
+# Each fault, the case that finds it, and the part of the page that the case names.
+FAULTS: list[tuple[Patch, str, str]] = [
+    (wrong_crc_seed, "records", "Record"),
+    (lock_by_flock, "creating", "The lock"),
+    (lock_of_the_open_file, "creating", "The lock"),
+    (sparse_file, "creating", "Outbox"),
+    (mode_by_umask, "creating", "Creating"),
+    (full_ring_off_by_one, "full", "Writing an event"),
+    (believes_any_position, "full", "Writing an event"),
+    (sends_while_watched, "watching", "Watching"),
+    (believes_any_promise, "watching", "Watching"),
+    (sends_again_after_eagain, "queue-full", "Writing an event"),
+    (ignores_a_lost_outbox, "retired", FOLLOWING),
+    (forgets_the_event_behind_the_last_look, "retired", FOLLOWING),
+    (ignores_a_lost_outbox, "lock-lost", FOLLOWING),
+    (child_continues_its_parents_producer, "forks", FORKS),
+    (removes_its_outbox, "ending", "Ending"),
+    (numbers_what_the_kernel_refused, "no-outbox", "A client without an outbox"),
+    (unknown_without_a_note, "durable-unknown", "Durable events"),
+]
+
+if __name__ == "__main__":
+    {patch.__name__: patch for patch, _case, _page in FAULTS}[sys.argv[1]]()
+    conformance_driver.main()
