@@ -16,8 +16,8 @@ from logd.conformance.verdicts import NotTried, expect
 from shared.outbox import REFUSAL_CAUSES, REFUSED_MALFORMED, WORD_REFUSED
 from shared.schema import (
     EVENT_TYPE_CHARS_MAX,
-    OWN_TYPES,
     PAYLOAD_BYTES_MAX,
+    RESERVED_TYPES,
     USER_BYTES_MAX,
     Malformed,
     check_event_type,
@@ -178,7 +178,7 @@ def _malformed() -> list[tuple[str, bytes, bytes | None, bytes]]:
     good = TYPE.encode()
     deep = b"\x81\xa1a" * 17 + b"\xc0"
     found: list[tuple[str, bytes, bytes | None, bytes]] = [
-        ("an own type of logd's", sorted(OWN_TYPES)[0].encode(), None, b"\x80"),
+        *(("a type of logd's own", own.encode(), None, b"\x80") for own in sorted(RESERVED_TYPES)),
         ("a type that begins with a digit", b"1st", None, b"\x80"),
         (f"a type of {EVENT_TYPE_CHARS_MAX + 1} letters", b"t" * 65, None, b"\x80"),
         ("a type with a space", b"a b", None, b"\x80"),

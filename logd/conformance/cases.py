@@ -45,6 +45,7 @@ CASES = (
     Case("outbox-later", "A client with an outbox", sending_cases.outbox_later),
     Case("no-outbox", "A client without an outbox", sending_cases.no_outbox),
     Case("durable", "What is on disk", life_cases.durable),
+    Case("durable-no-outbox", "Datagram", life_cases.durable_without_outbox),
     Case("durable-unknown", "Durable events", life_cases.durable_unknown),
     Case("ending", "Ending", life_cases.ending),
     Case("killed", "The lock", life_cases.killed),
@@ -52,6 +53,7 @@ CASES = (
     Case("lock-lost", FOLLOWING, life_cases.lock_lost),
     Case("removed", FOLLOWING, life_cases.removed),
     Case("retired", FOLLOWING, life_cases.retired),
+    Case("given-up", FOLLOWING, life_cases.given_up),
     Case("kills", "What each side must never do", kill_cases.kills),
     Case("kills-without-outbox", "A client without an outbox", kill_cases.kills_without_outbox),
 )

@@ -12,6 +12,7 @@ from logd.conformance.verdicts import FOLLOWING, FORKS, NotTried, expect
 from shared.outbox import (
     REFUSAL_CAUSES,
     REFUSED_FULL,
+    WORD_GIVEN_UP,
     WORD_REFUSED,
     WORD_RETIRED,
     WORD_WRITTEN,
@@ -30,12 +31,13 @@ def _ask_durable(scene: Scene, number: int, timeout_ms: int) -> str:
 
 
 def durable(scene: Scene) -> None:
-    """An awaited event is sent with kind 2, also while watched, and stored once word 16 says so."""
+    """An awaited event is sent with kind 2 from the first on, and stored once word 16 says so."""
     box = scene.open_with_outbox()
     box.confirm()
     for watched in (False, True):
         scene.daemon.datagrams()
-        box.watch(time.monotonic_ns() + 900_000_000 if watched else 1)
+        if watched:
+            box.watch(time.monotonic_ns() + 900_000_000)
         number = scene.number()
         command = _ask_durable(scene, number, _LONG_MS)
         found = until(scene.daemon.datagrams, "an awaited event came in no datagram", "Watching")
@@ -52,6 +54,17 @@ def durable(scene: Scene) -> None:
     scene.must_emit()
     until_flushed(scene, box)
     scene.check_counts()
+
+
+def durable_without_outbox(scene: Scene) -> None:
+    """Without an outbox an awaited event is sent with kind 2, and its outcome is unknown."""
+    scene.daemon.start()
+    scene.open_client()
+    number = scene.number()
+    answer = scene.driver.ask(f"durable {TYPE} {USER} {number} {_SHORT_MS}")
+    expect(answer == "unknown", f"nothing can confirm the event, and the answer is {answer}")
+    found = scene.daemon.datagrams()
+    expect(found and found[0].kind == KIND_AWAITED, "an awaited event was not sent with kind 2")
 
 
 def until_flushed(scene: Scene, box: Box) -> None:
@@ -243,6 +256,22 @@ def retired(scene: Scene) -> None:
         box.retire()
         read += box.numbers()
         box = _follow(scene, box, read)
+
+
+def given_up(scene: Scene) -> None:
+    """The daemon has given the outbox up (word 20): the client follows at once, repeats nothing."""
+    box = scene.open_with_outbox()
+    for _ in range(3):
+        scene.must_emit()
+    box.set_word(WORD_GIVEN_UP, 1)
+    read = box.numbers()
+    for _ in range(5):
+        scene.must_emit(why="an event was refused after the outbox was given up")
+    successor = scene.daemon.look()[-1]
+    expect(successor is not box, "5 events after word 20 became 1 the client has no other outbox")
+    expect(box.numbers() == read, "an event was written to an outbox that was given up (word 20)")
+    expect_exactly_once(scene.accepted, read + successor.numbers(), FOLLOWING)
+    scene.check_counts()
 
 
 def _follow(scene: Scene, box: Box, read: list[int]) -> Box:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # Parts of the page that several modules name.
-FORKS = "Fork"
-FOLLOWING = "Losing the outbox"
+FORKS = "Forks"
+FOLLOWING = "Following"
 
 PASSED = "passed"
 FAILED = "failed"

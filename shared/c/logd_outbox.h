@@ -35,6 +35,7 @@ _Static_assert(sizeof(struct logd_header) == 4096, "the header is a page");
 _Static_assert(offsetof(struct logd_header, written) == 8 * 8, "word 8");
 _Static_assert(offsetof(struct logd_header, confirmed_sequence) == 16 * 8, "word 16");
 _Static_assert(offsetof(struct logd_header, retired) == 19 * 8, "word 19");
+_Static_assert(offsetof(struct logd_header, given_up) == 20 * 8, "word 20");
 _Static_assert(offsetof(struct logd_header, refused) == 24 * 8, "word 24");
 _Static_assert(offsetof(struct logd_datagram, length) == 16, "a head of 16 bytes");
 _Static_assert(offsetof(struct logd_datagram, payload) == 32, "a record's head of 16 bytes");
