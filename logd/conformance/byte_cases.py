@@ -182,6 +182,11 @@ def _malformed() -> list[tuple[str, bytes, bytes | None, bytes]]:
         ("a type that begins with a digit", b"1st", None, b"\x80"),
         (f"a type of {EVENT_TYPE_CHARS_MAX + 1} letters", b"t" * 65, None, b"\x80"),
         ("a type with a space", b"a b", None, b"\x80"),
+        ("a type that ends with a dot", b"order.", None, b"\x80"),
+        ("a type with two dots", b"order..paid", None, b"\x80"),
+        ("a type with a dot and a hyphen", b"order.-paid", None, b"\x80"),
+        ("a line end in the user", good, b"a\nb", b"\x80"),
+        ("a control character of two bytes in the user", good, "a\u0085b".encode(), b"\x80"),
         ("a user over the limit", good, b"u" * (USER_BYTES_MAX + 1), b"\x80"),
         ("a user of bad UTF-8", good, b"\xff\xfe", b"\x80"),
         ("a user with half a surrogate", good, b"\xed\xa0\x80", b"\x80"),
@@ -210,6 +215,7 @@ def _malformed() -> list[tuple[str, bytes, bytes | None, bytes]]:
 
 
 TEXTS = {
+    "no control character, but nearly": "\xa0",
     "two bytes": "zoë",
     "three bytes": "学生",
     "four bytes": "\U0001f600\U0001d4b3",

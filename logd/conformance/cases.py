@@ -38,6 +38,7 @@ CASES = (
     Case("full", "Writing an event", outbox_cases.full),
     Case("room", "Writing an event", outbox_cases.room),
     Case("rendezvous", "Rendezvous", outbox_cases.rendezvous),
+    Case("socket-link", "Rendezvous", outbox_cases.socket_link),
     Case("datagrams", "Writing an event", sending_cases.datagrams),
     Case("watching", "Watching", sending_cases.watching),
     Case("queue-full", "Writing an event", sending_cases.queue_full),

@@ -238,3 +238,18 @@ def rendezvous(scene: Scene) -> None:
         lambda: set(daemon.files()) - before,
         "lines of a later day beside the socket: the client has no outbox",
     )
+
+
+def socket_link(scene: Scene) -> None:
+    """A symbolic link to the socket works like the socket."""
+    scene.daemon.make_directory()
+    scene.daemon.start()
+    (scene.directory / "links").mkdir()
+    link = scene.directory / "links" / "there.sock"
+    link.symlink_to(scene.daemon.socket)
+    scene.start_driver()
+    scene.driver.ask(f"open {link} {RING_BYTES_MIN}")
+    scene.need_outbox()
+    scene.must_emit()
+    expect(scene.daemon.box().numbers() == scene.accepted, "the event is not in the ring")
+    expect(scene.daemon.datagrams(), "no datagram came through the link", "Datagram")

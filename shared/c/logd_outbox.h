@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -87,13 +88,16 @@ static inline void logd_line(const char *text, const char *name, char *value, si
 /* Opens the directory that the daemon of that socket names; -1, and `why_none`, if it cannot. */
 static inline int logd_open_directory(struct logd_outbox *o, const char *socket_path)
 {
-    char path[128], text[4097], token[64], there[4097], space[64], ours[64];
+    char path[4200], found[4097], text[4097], token[64], there[4097], space[64], ours[64];
     struct stat rendezvous, status;
     ssize_t n = readlink("/proc/self/ns/user", ours, sizeof ours - 1);
     int dir, flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
     ours[n < 0 ? 0 : n] = 0;
     o->uid = geteuid();
-    snprintf(path, sizeof path, "%s.outboxes", socket_path);
+    /* Beside what the path leads to through links, or else beside the path itself. */
+    snprintf(path, sizeof path, "%s.outboxes", realpath(socket_path, found) ? found : socket_path);
+    if (access(path, F_OK))
+        snprintf(path, sizeof path, "%s.outboxes", socket_path);
     if (!logd_read_small(AT_FDCWD, path, text, &rendezvous))
         return o->why_none = "the file beside the socket cannot be read", -1;
     logd_line(text, "directory=", o->dir_path, sizeof o->dir_path);

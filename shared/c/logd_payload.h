@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LOGD_PAYLOAD_MAX = 32768, LOGD_TYPE_MAX = 64, LOGD_USER_MAX = 128, LOGD_DEPTH_MAX = 16 };
+enum { LOGD_PAYLOAD_MAX = 32768, LOGD_TYPE_MAX = 64, LOGD_USER_MAX = 255, LOGD_DEPTH_MAX = 16 };
 
 struct logd_buffer {
     unsigned char *begin, *at, *end;
@@ -236,12 +236,32 @@ static inline int logd_is_type(const char *type)
     static const char *const own[] = {"events_pruned", "person_erased", "trail_backed_up",
                                       "trail_exported", "trail_rekeyed", "trail_restored",
                                       "report_read"};
-    size_t n = strlen(type);
+    size_t n = strlen(type), word;
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (!strcmp(type, own[i]))
             return 0; /* logd writes these itself */
-    return n >= 1 && n <= LOGD_TYPE_MAX && *type >= 'a' && *type <= 'z'
-        && strspn(type, "abcdefghijklmnopqrstuvwxyz0123456789_") == n;
+    if (n > LOGD_TYPE_MAX || *type < 'a' || *type > 'z')
+        return 0;
+    for (;;) { /* words, joined by single dots or hyphens */
+        if (!(word = strspn(type, "abcdefghijklmnopqrstuvwxyz0123456789_")))
+            return 0;
+        type += word;
+        if (!*type)
+            return 1;
+        if (*type != '.' && *type != '-')
+            return 0;
+        type++;
+    }
+}
+
+/* Whether a text of valid UTF-8 has a control character (U+0000 to U+001F, U+007F to U+009F). */
+static inline int logd_has_control(const char *text)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    for (; *s; s++)
+        if (*s < 0x20 || *s == 0x7f || (*s == 0xc2 && s[1] < 0xa0))
+            return 1;
+    return 0;
 }
 
 /* Packs an event; its length, or 0 if it breaks the schema. No user is NULL, no props are NULL. */
@@ -252,7 +272,7 @@ static inline uint32_t logd_pack_payload(unsigned char *into, const char *type, 
     size_t n = user ? strlen(user) : 1, given = props ? (size_t)(props->at - props->begin) : 0;
     if (!logd_is_type(type) || ts_ns >> 63 || n < 1 || n > LOGD_USER_MAX)
         return 0;
-    if (user && !logd_is_utf8((const unsigned char *)user, n))
+    if (user && (!logd_is_utf8((const unsigned char *)user, n) || logd_has_control(user)))
         return 0;
     if (props && (props->overflow || !logd_are_props(props->begin, given)))
         return 0;
