@@ -74,10 +74,14 @@ def test_another_interval_of_anchors_counts_at_once() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
 def test_a_copy_whose_terminal_closes_is_ended_in_order(number: signal.Signals) -> None:
-    with stoppable() as stop:
-        signal.raise_signal(number)
-        with pytest.raises(Interrupted, match=number.name):
-            stop.check()
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with stoppable() as stop:
+            signal.raise_signal(number)
+            with pytest.raises(Interrupted, match=number.name):
+                stop.check()
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_copy_under_nohup_goes_on() -> None:
