@@ -104,8 +104,8 @@ def test_sighup_reads_the_configuration_again_and_no_signal_ends_the_daemon(
 ) -> None:
     daemon = instance.start()
     pid = daemon.popen.pid
-    client = QueryClient(str(instance.config.query_socket), timeout_s=20)
-    assert client.ask("summary").rows  # by then the report process has read the file
+    reading = QueryClient(str(instance.config.query_socket), timeout_s=20)
+    assert reading.ask("summary").rows  # by then the report process has read the file
     first = children(pid)
 
     instance.configure(metrics="metrics.sock", commit_interval_ms=10, anchor_interval_s=1)
