@@ -72,8 +72,8 @@ def stoppable() -> Iterator[Stop]:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # nohup: it goes on when its terminal closes
-            signal.signal(number, stop.note)
+        if number != signal.SIGHUP or handler is not signal.SIG_IGN:
+            signal.signal(number, stop.note)  # under nohup it goes on when its terminal closes
     try:
         yield stop
     finally:

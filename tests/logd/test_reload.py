@@ -16,6 +16,7 @@ from logd.config import Config
 from logd.reload import COMMANDS, LIVE, REPORTS, compare
 from logd.upkeep.copying import Interrupted, stoppable
 from shared.client import Client
+from shared.query import QueryClient
 from tests.support import Instance, until
 
 OTHERS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPIPE)
@@ -74,10 +75,14 @@ def test_another_interval_of_anchors_counts_at_once() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
 def test_a_copy_whose_terminal_closes_is_ended_in_order(number: signal.Signals) -> None:
-    with stoppable() as stop:
-        signal.raise_signal(number)
-        with pytest.raises(Interrupted, match=number.name):
-            stop.check()
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with stoppable() as stop:
+            signal.raise_signal(number)
+            with pytest.raises(Interrupted, match=number.name):
+                stop.check()
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_copy_under_nohup_goes_on() -> None:
@@ -99,18 +104,22 @@ def test_sighup_reads_the_configuration_again_and_no_signal_ends_the_daemon(
 ) -> None:
     daemon = instance.start()
     pid = daemon.popen.pid
-    until(lambda: len(children(pid)) == 1, "the report process")
+    reading = QueryClient(str(instance.config.query_socket), timeout_s=20)
+    assert reading.ask("summary").rows  # by then the report process has read the file
+    first = children(pid)
 
-    instance.configure(metrics="metrics.sock", commit_interval_ms=10, stop_timeout_s=7)
+    instance.configure(metrics="metrics.sock", commit_interval_ms=10, anchor_interval_s=1)
+    instance.configure(anchor_file="anchors")
     daemon.popen.send_signal(signal.SIGHUP)
     until(lambda: daemon.says("SIGHUP: read"), "it has read it again")
     (line,) = [line for line in daemon.lines if "SIGHUP" in line]
     assert line.endswith(
-        "logd.toml again: in use now: stop_timeout_s; the report process is started again for"
-        " metrics; a restart is needed for commit_interval_ms"
+        "logd.toml again: in use now: anchor_interval_s, anchor_file; the report process is started"
+        " again for metrics; a restart is needed for commit_interval_ms"
     )
     until((instance.directory / "metrics.sock").exists, "the report process serves metrics")
     (reports,) = children(pid)
+    assert [reports] != first
 
     with (instance.directory / "logd.toml").open("a") as file:
         file.write("commit_interval_ms = nonsense\n")
@@ -123,6 +132,7 @@ def test_sighup_reads_the_configuration_again_and_no_signal_ends_the_daemon(
         daemon.popen.send_signal(number)
     with Client(instance.socket) as client:
         assert client.emit("page_view", durable=True)
+    until((instance.directory / "anchors").exists, "the head of the chain is in the new file")
     assert children(pid) == [reports]
     assert sum("SIGHUP" in line for line in daemon.lines) == 2
     assert not any("Traceback" in line for line in daemon.lines)

@@ -14,7 +14,9 @@ from logd.reports import CAUSES
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import AUDITOR, STUDENT
 from tests.webapp.fake_reports import FakeReports
+from webapp.classroom.analytics import Event
 from webapp.classroom.auditor import MEANINGS
+from webapp.classroom.present import told
 
 NS = 1_000_000_000
 SUMMARY = {
@@ -223,6 +225,12 @@ def test_paging_keeps_the_filters(auditor: Browser, reports: FakeReports) -> Non
     text = auditor.get("/audit/events?type=page_view&user=student&before=9").text
     assert 'href="/audit/events?before=7&amp;type=page_view&amp;user=student"' in text
     assert 'href="/audit/events?type=page_view&amp;user=student"' in text
+
+
+def test_a_type_reads_as_words_on_a_timeline() -> None:
+    names = ("order.paid", "user-login", "essay_read")
+    events = [Event(1, 1, 1, name, "7", "1-1", 1, {}) for name in names]
+    assert [told(event, {}) for event in events] == ["Order paid", "User login", "Essay read"]
 
 
 @pytest.mark.parametrize("event_type", ["order.paid", "user-login"])
