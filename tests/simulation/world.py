@@ -118,6 +118,7 @@ class World:
     daemon: Process | None = None  # who holds the instance's lock
     open_faults: bool = False  # out of descriptors
     memory_full: bool = False
+    directory_gone: bool = False  # no outbox can be made until a daemon puts it back
     now_s: float = 1000.0
     wall_offset_s: float = 0.0
     owners: dict[Key, Process] = field(default_factory=dict)
