@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import selectors
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,10 +24,12 @@ from logd.delivery import QUEUE_DATAGRAMS_MAX, Delivery
 from logd.errors import NotYet
 from logd.figures import IGNORED_SENDERS_MAX, Figures, Pace, Survey
 from logd.inotify import Inotify
+from logd.outbox_place import drop_missing
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.receiver import Receiver
 from logd.repair import capacity
 from logd.store import Store
+from logd.upkeep.outbox_survey import directory_identity
 from logd.upkeep.worker import STEP_S, Worker
 
 RETRY_INTERVAL_S = 1.0
@@ -75,10 +78,19 @@ class Daemon(Delivery[OpenOutbox]):
         self._inotify: Inotify | None = None
         self._inotify_due_s = 0.0  # closed files do not wake the daemon before
         self._inotify_on = False  # whether they do now
+        self._watch_directory()
+
+    def _watch_directory(self) -> None:
+        if self._inotify is not None:
+            if self._inotify_on:
+                self._selector.unregister(self._inotify.fd)
+                self._inotify_on = False
+            self._inotify.close()
+            self._inotify = None
         try:
-            self._inotify = Inotify(outboxes.directory)
+            self._inotify = Inotify(self._outboxes.directory)
         except OSError as error:
-            _log.warning("no inotify (%s): closed outboxes are found by looking", error.strerror)
+            self._say("no inotify (%s): closed outboxes are found by looking", error.strerror)
 
     def wake_on(self, fd: int) -> None:
         """Has `turn` come back early when `fd` becomes readable (a signal arrived)."""
@@ -88,7 +100,34 @@ class Daemon(Delivery[OpenOutbox]):
 
     def turn_every(self, seconds: float) -> None:
         """Has `turn` come back after so long at the latest, whatever its look interval is."""
-        self._wait_max_s = seconds
+        self._wait_max_s = min(self._wait_max_s, seconds)
+
+    def watch_again(self) -> None:
+        """Takes up inotify where the kernel had no watch left to give before."""
+        if self._inotify is None:
+            self._watch_directory()
+
+    @property
+    def open_names(self) -> frozenset[str]:
+        """The outboxes that are open."""
+        return frozenset(outbox.name for outbox in (*self._open.values(), *self._given_up.values()))
+
+    def follow_directory(self) -> None:
+        """The outboxes are in another directory now; what is open of the former one stays open."""
+        self._listing = None
+        self._look_due_s = 0.0
+        drop_missing(self._intake.producers.values(), self._open, self._may_be_there)
+        self._watch_directory()
+        self._store.forgotten.boundaries.outboxes = directory_identity(self._outboxes.directory)
+        if self._worker is not None:
+            self._worker.outboxes = self._outboxes.directory
+
+    def replace_socket(self, sock: socket.socket, queue_datagrams: int | None) -> None:
+        """Receives from another socket: the former one's name is gone."""
+        self._selector.unregister(self._receiver.socket)
+        self._receiver.replace(sock, queue_datagrams)
+        self._selector.register(sock, selectors.EVENT_READ)
+        self._more = True  # what the former one has queued
 
     def use(self, config: Config) -> None:
         """Takes over those settings of a changed configuration that are asked for at each use."""

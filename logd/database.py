@@ -94,6 +94,11 @@ def wal_path(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
+def shm_path(path: Path) -> Path:
+    """Where SQLite keeps the index of that log, which its users share."""
+    return path.with_name(path.name + "-shm")
+
+
 def file_bytes(path: Path) -> int:
     """The size of a file; 0 where there is none. Never opens it."""
     try:

@@ -100,6 +100,10 @@ class DatabaseDamaged(LogdError):
     exit_code = EXIT_DAMAGED
 
 
+class DatabaseGone(DatabaseDamaged):
+    """The database was removed or replaced under the daemon that has it open."""
+
+
 class CannotCreate(LogdError):
     """A file, directory or socket cannot be made."""
 

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -18,6 +19,7 @@ from prometheus_client.exposition import choose_encoder
 
 from logd.config import Config
 from logd.errors import LogdError
+from logd.log_limit import LimitedLog
 from logd.metrics import registry
 from logd.receiver import bind
 from logd.request_server import Credentials, RequestServer
@@ -26,6 +28,9 @@ SEATS_MAX = 128
 RUNNING_MAX = 2
 BACKLOG = socket.SOMAXCONN  # a full one refuses at once who does not wait
 HEAD_BYTES_MAX = 16 * 1024
+# How often it looks whether its socket is there, and tries to make one that it could not make.
+LOOK_S = 1.0
+RETRY_S = 5.0
 
 _log = logging.getLogger("logd.reports")
 
@@ -101,27 +106,69 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serving(config: Config) -> Iterator[None]:
     """Serves while inside. Where it cannot, a line says so: reports go on without metrics."""
-    try:
-        listener = _listen(config)
-    except (LogdError, OSError) as error:
-        _log.warning("no metrics at %s: %s", config.metrics, error)
-        yield
-        return
-    service = MetricsService(registry(config, from_figures=True))
-    server = RequestServer(listener, service, seats_max=SEATS_MAX, running_max=RUNNING_MAX)
-    lifeline_fd, end_fd = os.pipe2(os.O_CLOEXEC)
-    thread = threading.Thread(target=server.serve, args=(lifeline_fd,), daemon=True)
+    server = _MetricsServer(config)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
         yield
     finally:
+        server.over.set()
+        thread.join()
+
+
+class _MetricsServer:
+    """Serves the metrics until it is over; again where its socket was removed, or could not be
+    made.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.over = threading.Event()
+        self._config = config
+        self._service = MetricsService(registry(config, from_figures=True))
+        self._limited_log = LimitedLog(_log)
+
+    def run(self) -> None:
+        where = self._config.metrics
+        while not self.over.is_set():
+            try:
+                listener = _listen(self._config)
+            except (LogdError, OSError) as error:
+                self._warn("no metrics at %s: %s", where, error)
+                self.over.wait(RETRY_S)
+                continue
+            self._serve(listener)
+            if not self.over.is_set():
+                self._warn("metrics at %s: the socket was removed or replaced: made again", where)
+
+    def _warn(self, message: str, *args: object) -> None:
+        self._limited_log.warning(time.monotonic(), message, *args)
+
+    def _serve(self, listener: socket.socket) -> None:
+        """Until it is over, or nobody finds the socket any more."""
+        bound = self._identity()
+        server = RequestServer(
+            listener, self._service, seats_max=SEATS_MAX, running_max=RUNNING_MAX
+        )
+        lifeline_fd, end_fd = os.pipe2(os.O_CLOEXEC)
+        thread = threading.Thread(target=server.serve, args=(lifeline_fd,), daemon=True)
+        thread.start()
+        while thread.is_alive() and self._identity() == bound and not self.over.wait(LOOK_S):
+            pass
         os.close(end_fd)
         thread.join()
         os.close(lifeline_fd)
         server.close()
         listener.close()
-        if isinstance(config.metrics, Path):
-            config.metrics.unlink(missing_ok=True)
+        if isinstance(self._config.metrics, Path) and self._identity() == bound:
+            self._config.metrics.unlink(missing_ok=True)
+
+    def _identity(self) -> tuple[int, int] | None:
+        if not isinstance(self._config.metrics, Path):
+            return None
+        with contextlib.suppress(OSError):
+            status = self._config.metrics.lstat()
+            return status.st_dev, status.st_ino
+        return None
 
 
 def _listen(config: Config) -> socket.socket:

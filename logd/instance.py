@@ -29,6 +29,8 @@ from logd.reports import (
     losses_by_user,
     summary,
 )
+from logd.runtime_files import observed
+from logd.self_repair import look
 from logd.store import COUNTERS
 from shared.outbox import Header
 from shared.wire import WireError
@@ -117,6 +119,7 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
     is what nothing can be stored for just now, or, with no daemon running, what ended the last one.
     `figures` are the daemon's own, or the last one's; `room_s` is how long the first outbox to be
     full has room from now on, if nothing is stored any more, at the pace of its producer.
+    `runtime_files` are the files that a running daemon depends on (see `logd.runtime_files`).
 
     With `from_figures` the outboxes are not looked into, only what the daemon says of them: for a
     process that has an outbox itself, and would drop its lock by opening and closing the file.
@@ -215,6 +218,7 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
         "integrity": verified and asdict(verified),
         "config": str(config.path),
         "readers": lock.readers(config.lock_file),
+        "runtime_files": observed(lock.files(config.lock_file), look, now_ns),
     }
     if from_figures:
         said = figures or Figures()

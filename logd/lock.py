@@ -1,5 +1,6 @@
 """The instance's lock file: one daemon at a time, a page in which it says what troubles it, a
-second one with figures of how it goes, and a third in which the report process says who asks.
+second one with figures of how it goes, a third in which the report process says who asks, and two
+more with the files that the daemon depends on (`logd.runtime_files`).
 
 `status` reads the pages while the disk is full or the database locked, so writing them must need
 neither: they are written whole and flushed when the lock is taken, and later only overwritten in
@@ -25,8 +26,10 @@ from logd.figures import Figures
 from shared import liveness
 
 PAGE_BYTES = 4096
-FILE_BYTES = 3 * PAGE_BYTES
+FILES_BYTES = 2 * PAGE_BYTES
 _READERS_OFFSET = 2 * PAGE_BYTES
+_FILES_OFFSET = 3 * PAGE_BYTES
+FILE_BYTES = _FILES_OFFSET + FILES_BYTES
 TROUBLE_CHARS_MAX = 300  # of up to 12 bytes each in JSON: the page holds them
 _READ_TRIES = 3
 
@@ -45,10 +48,10 @@ class Page:
         return _encode(asdict(self))
 
 
-def _encode(fields: dict[str, Any]) -> bytes:
+def _encode(fields: dict[str, Any], length: int = PAGE_BYTES) -> bytes:
     """One line of JSON, its check sum, and blanks up to the page's end."""
     text = json.dumps(fields)
-    return f"{text}\n{zlib.crc32(text.encode()):08x}\n".encode().ljust(PAGE_BYTES)
+    return f"{text}\n{zlib.crc32(text.encode()):08x}\n".encode().ljust(length)
 
 
 def _fields(page: bytes) -> dict[str, Any]:
@@ -79,6 +82,14 @@ def _decode_figures(page: bytes) -> Figures | None:
         return None
 
 
+def _decode_files(page: bytes) -> list[dict[str, Any]] | None:
+    try:
+        files = _fields(page)["files"]
+        return files if isinstance(files, list) else None
+    except (ValueError, KeyError):
+        return None
+
+
 def _decode_readers(page: bytes) -> list[dict[str, Any]] | None:
     try:
         readers = _fields(page)["readers"]
@@ -90,15 +101,39 @@ def _decode_readers(page: bytes) -> list[dict[str, Any]] | None:
 class InstanceLock:
     """The lock while it is held: what its holder says of itself."""
 
-    def __init__(self, fd: int, now_ns: Callable[[], int]) -> None:
+    def __init__(self, path: Path, fd: int, now_ns: Callable[[], int]) -> None:
+        self.path = path
         self._fd = fd
         self._now_ns = now_ns
         before = _decode(os.pread(fd, PAGE_BYTES, 0))
         self._page = Page(os.getpid(), made=before is not None and before.made)
-        figures = os.pread(fd, PAGE_BYTES, PAGE_BYTES)  # the last daemon's, until ours are there
-        os.pwrite(fd, self._page.encode() + figures.ljust(PAGE_BYTES) + b" " * PAGE_BYTES, 0)
+        # The last daemon's, until ours are there.
+        self._lay_out(fd, os.pread(fd, PAGE_BYTES, PAGE_BYTES))
+
+    def _lay_out(self, fd: int, figures: bytes) -> None:
+        pages = self._page.encode() + figures.ljust(PAGE_BYTES)
+        os.pwrite(fd, pages.ljust(FILE_BYTES), 0)
         os.ftruncate(fd, FILE_BYTES)
         os.fsync(fd)
+
+    def put_back(self) -> None:
+        """Makes the file again, with the lock and all that it says, where its name is gone or a
+        copy's.
+
+        Raises AlreadyRunning when another daemon has it locked by now, and OSError.
+        """
+        fd = _open_locked(self.path)
+        try:
+            self._lay_out(fd, os.pread(self._fd, PAGE_BYTES, PAGE_BYTES))
+        except BaseException:
+            os.close(fd)
+            raise
+        former, self._fd = self._fd, fd
+        os.close(former)
+
+    def close(self) -> None:
+        """Lets go of the lock."""
+        os.close(self._fd)
 
     @property
     def page(self) -> Page:
@@ -131,6 +166,13 @@ class InstanceLock:
         with contextlib.suppress(OSError):
             os.pwrite(self._fd, _encode(asdict(figures)), PAGE_BYTES)
 
+    def publish_files(self, files: list[dict[str, Any]]) -> None:
+        """Reports the files that this daemon depends on: see `logd.runtime_files`."""
+        data = _encode({"files": files}, FILES_BYTES)
+        if len(data) <= FILES_BYTES:  # else paths are so long that there is no room
+            with contextlib.suppress(OSError):
+                os.pwrite(self._fd, data, _FILES_OFFSET)
+
     def _write(self, page: Page) -> None:
         self._page = page
         with contextlib.suppress(OSError):
@@ -140,6 +182,19 @@ class InstanceLock:
 @contextlib.contextmanager
 def instance_lock(path: Path, now_ns: Callable[[], int] = time.time_ns) -> Iterator[InstanceLock]:
     """Only one daemon an instance. Raises AlreadyRunning, naming the other's pid."""
+    fd = _open_locked(path)
+    try:
+        held = InstanceLock(path, fd, now_ns)
+    except OSError as error:
+        os.close(fd)
+        raise cannot_write(path, error) from error
+    try:
+        yield held
+    finally:
+        held.close()
+
+
+def _open_locked(path: Path) -> int:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -147,20 +202,14 @@ def instance_lock(path: Path, now_ns: Callable[[], int] = time.time_ns) -> Itera
             f"{path}: the lock cannot be made: {error.strerror}. logd writes beside its database: "
             "look at that folder's permissions and at how its file system is mounted."
         ) from error
-    try:
-        if not liveness.hold(fd):
-            page = _decode(os.pread(fd, PAGE_BYTES, 0))
-            raise AlreadyRunning(
-                f"{path}: another logd (pid {page.pid if page else 'unknown'}) serves this "
-                "instance. Stop it first."
-            )
-        try:
-            held = InstanceLock(fd, now_ns)
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        yield held
-    finally:
+    if not liveness.hold(fd):
+        page = _decode(os.pread(fd, PAGE_BYTES, 0))
         os.close(fd)
+        raise AlreadyRunning(
+            f"{path}: another logd (pid {page.pid if page else 'unknown'}) serves this "
+            "instance. Stop it first."
+        )
+    return fd
 
 
 def look(path: Path) -> tuple[int | None, Page]:
@@ -190,6 +239,14 @@ def publish_readers(path: Path, readers: list[dict[str, Any]]) -> None:
             os.close(fd)
 
 
+def files(path: Path) -> list[dict[str, Any]]:
+    """The files that the daemon depends on, as it has reported them; of a running daemon only."""
+    with _opened(path) as fd:
+        if fd is None or liveness.holder(fd) is None:
+            return []
+        return _try(_decode_files, fd, _FILES_OFFSET, FILES_BYTES) or []
+
+
 def readers(path: Path) -> list[dict[str, Any]]:
     """Who has asked for reports since the report process started, whoever took most first."""
     with _opened(path) as fd:
@@ -212,8 +269,10 @@ def _opened(path: Path) -> Iterator[int | None]:
 T = TypeVar("T")
 
 
-def _try(decode: Callable[[bytes], T | None], fd: int, offset: int) -> T | None:
+def _try(
+    decode: Callable[[bytes], T | None], fd: int, offset: int, length: int = PAGE_BYTES
+) -> T | None:
     found = None
     for _ in range(_READ_TRIES):  # it may be overwritten just now
-        found = found or decode(os.pread(fd, PAGE_BYTES, offset))
+        found = found or decode(os.pread(fd, length, offset))
     return found

@@ -153,6 +153,7 @@ def _of_the_trail(state: dict[str, Any]) -> Iterator[Metric]:
         yield _gauge(
             "logd_last_stored_timestamp_seconds", "The newest batch", state["last_stored_ns"] / 1e9
         )
+    yield from _of_the_files(state["runtime_files"])
     disk, verified = state["disk"], state["integrity"]
     yield _gauge("logd_database_bytes", "The database, without its log", disk["database_bytes"])
     if disk["free_bytes"] is not None:
@@ -167,6 +168,22 @@ def _of_the_trail(state: dict[str, Any]) -> Iterator[Metric]:
             "logd_verified_timestamp_seconds", "When logd verify last ran", verified["at_ns"] / 1e9
         )
         yield _gauge("logd_trail_whole", "Whether it found the trail whole", verified["whole"])
+
+
+def _of_the_files(files: list[dict[str, Any]]) -> Iterator[Metric]:
+    if not files:
+        return
+    wrong = GaugeMetricFamily(
+        "logd_file_missing", "Whether a file that the daemon depends on is gone, or not its own",
+        labels=["file"],
+    )  # fmt: skip
+    restored = CounterMetricFamily(
+        "logd_files_restored", "Such files that it has put back since its start", labels=["file"]
+    )
+    for file in files:
+        wrong.add_metric([file["name"]], float(file["problem"] is not None))
+        restored.add_metric([file["name"]], file["restored"])
+    yield from (wrong, restored)
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

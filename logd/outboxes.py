@@ -218,7 +218,8 @@ class Outboxes:
         self.directory = directory
         self._access = os.O_RDONLY if read_only else os.O_RDWR
         self._mode = MODE_SHARED if many_users else MODE_PRIVATE
-        self._fd = -1
+        self.fd = -1
+        self.token = ""
         # Files that were refused: not looked at again until they change, or our own closing of
         # them would wake us for ever.
         self._refused: dict[str, _Identity] = {}
@@ -230,8 +231,8 @@ class Outboxes:
         # Files and bytes of each user in the directory, as of the last whole listing.
         self.usage: dict[int, tuple[int, int]] = {}
 
-    def prepare(self, socket_path: str) -> None:
-        """Makes the directory, keeps its token if it has one, and tells clients about it.
+    def prepare(self, socket_path: str, token: str | None = None) -> None:
+        """Makes the directory, keeps its token unless one is given, and tells clients about it.
 
         Where the name that follows from the socket's path is another user's, another one is taken.
         Raises CannotCreate when a directory that was configured is another user's, or when it would
@@ -245,15 +246,16 @@ class Outboxes:
                 "Set outbox_directory to a path on a tmpfs."
             )
         try:
-            token = self._make(socket_path)
-            write_rendezvous(socket_path, Rendezvous.of_this_process(str(self.directory), token))
+            self.token = self._make(socket_path, token)
+            found = Rendezvous.of_this_process(str(self.directory), self.token)
+            write_rendezvous(socket_path, found)
         except NoOutbox as error:
             raise CannotCreate(f"outboxes: {error}") from error
         except OSError as error:
             raise cannot_write(rendezvous_path(socket_path), error) from error
         self.attach()
 
-    def _make(self, socket_path: str) -> str:
+    def _make(self, socket_path: str, wanted: str | None) -> str:
         """Makes the directory, under the first name that is free or ours; its token."""
         names = [str(self.directory)]
         if names[0] == default_directory_in_use(socket_path):
@@ -261,7 +263,7 @@ class Outboxes:
         problem: NotOurs | None = None
         for name in dict.fromkeys(names):
             try:
-                token = make_directory(name, None, self._mode)
+                token = make_directory(name, wanted, self._mode)
             except NotOurs as error:
                 problem = problem or error
                 continue
@@ -274,7 +276,7 @@ class Outboxes:
 
     def attach(self) -> None:
         """Opens the directory as it is. Raises OSError."""
-        self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def names(self) -> Iterator[tuple[str, int, int]]:
         """(name, uid, producer id) of the files that are named like outboxes, one at a time.
@@ -284,7 +286,7 @@ class Outboxes:
         gone = set(self._refused)
         usage: dict[int, tuple[int, int]] = {}
         temporary: dict[str, float] = {}
-        with os.scandir(self._fd) as listed:
+        with os.scandir(self.fd) as listed:
             for entry in listed:
                 name = entry.name
                 parsed = parse_name(name)
@@ -305,7 +307,7 @@ class Outboxes:
         """A producer that was killed while it created its outbox had accepted nothing yet."""
         if self._access == os.O_RDWR and age_s > TEMPORARY_AGE_MAX_S:
             with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=self._fd)
+                os.unlink(name, dir_fd=self.fd)
 
     def has(self, name: str) -> bool:
         """Whether there is a file of that name; opens nothing to find out."""
@@ -314,7 +316,7 @@ class Outboxes:
     def owner(self, name: str) -> int | None:
         """The uid that the file of that name belongs to; None when there is none."""
         try:
-            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_uid
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_uid
         except FileNotFoundError:
             return None
 
@@ -326,7 +328,7 @@ class Outboxes:
         this process is out of something (descriptors, memory) and may try again.
         """
         try:
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
             self._forget_refused(name)
             return None
@@ -361,7 +363,7 @@ class Outboxes:
 
     def _identity(self, name: str) -> _Identity | None:
         try:
-            return _Identity.of(os.stat(name, dir_fd=self._fd, follow_symlinks=False))
+            return _Identity.of(os.stat(name, dir_fd=self.fd, follow_symlinks=False))
         except OSError:
             return None
 
@@ -386,7 +388,7 @@ class Outboxes:
     def _open(self, name: str, uid: int, producer_id: int, access: int) -> OpenOutbox:
         flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(name, flags, dir_fd=self._fd)
+            fd = os.open(name, flags, dir_fd=self.fd)
         except (PermissionError, IsADirectoryError) as error:
             raise Foreign("not readable by logd", name) from error
         except OSError as error:
@@ -426,10 +428,10 @@ class Outboxes:
         """
         try:
             with contextlib.suppress(FileNotFoundError):
-                there = os.stat(outbox.name, dir_fd=self._fd, follow_symlinks=False)
+                there = os.stat(outbox.name, dir_fd=self.fd, follow_symlinks=False)
                 if os.path.samestat(there, os.fstat(outbox.fd)):
                     try:
-                        os.unlink(outbox.name, dir_fd=self._fd)
+                        os.unlink(outbox.name, dir_fd=self.fd)
                     except OSError:
                         self._remember_refused(outbox.name, _Identity.of(there))
                         raise
@@ -451,9 +453,9 @@ class Outboxes:
 
     def close(self) -> None:
         """Closes the directory."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
 
 def _count(entry: os.DirEntry[str], usage: dict[int, tuple[int, int]]) -> _Identity | None:

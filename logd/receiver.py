@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -92,18 +93,39 @@ class Receiver:
 
     def __init__(self, sock: socket.socket, queue_datagrams: int | None = None) -> None:
         self.socket = sock
+        self._former: list[socket.socket] = []
         self.queue_datagrams = queue_datagrams  # where it is known; see `queue_length`
         ask_for_credentials(sock)
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._into = [self._buffer]
 
+    def replace(self, sock: socket.socket, queue_datagrams: int | None = None) -> None:
+        """Receives from another socket from now on, after all that the former one has queued.
+
+        Whoever is connected to that one is refused by the kernel, and connects again.
+        """
+        ask_for_credentials(sock)
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RD)  # what is queued stays to be read
+        self._former.append(self.socket)
+        self.socket, self.queue_datagrams = sock, queue_datagrams
+
     def datagrams(self) -> Iterator[tuple[bytes, int, int, bool]]:
         """What is queued, until nothing is: data, the sender's uid and pid, and whether it was cut.
 
         Raises OSError for what only a broken socket gives.
         """
-        receive, view, into = self.socket.recvmsg_into, self._view, self._into
+        return self._queued_in_all() if self._former else self._queued(self.socket)
+
+    def _queued_in_all(self) -> Iterator[tuple[bytes, int, int, bool]]:
+        while self._former:
+            yield from self._queued(self._former[0])
+            self._former.pop(0).close()
+        yield from self._queued(self.socket)
+
+    def _queued(self, sock: socket.socket) -> Iterator[tuple[bytes, int, int, bool]]:
+        receive, view, into = sock.recvmsg_into, self._view, self._into
         while True:
             try:
                 # Whether the socket itself waits is not for this process to say: others have it
@@ -121,4 +143,5 @@ class Receiver:
 
     def close(self) -> None:
         """Closes the socket; what a service manager holds of it stays open."""
-        self.socket.close()
+        for sock in (*self._former, self.socket):
+            sock.close()

@@ -21,9 +21,12 @@ from logd.event_types import TypeLimits
 from logd.instance import check_database
 from logd.lock import InstanceLock, instance_lock
 from logd.log_limit import LimitedLog
+from logd.outbox_place import OutboxPlace
 from logd.outboxes import Outboxes
 from logd.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.reload import compare
+from logd.runtime_files import CHECK_INTERVAL_S
+from logd.self_repair import SelfRepair
 from logd.signals import noted, outlive_others
 from logd.store import Store
 from logd.trail_clock import TrailClock
@@ -31,12 +34,17 @@ from logd.upkeep import rekeying
 from logd.upkeep.outbox_survey import directory_identity
 from logd.upkeep.worker import Worker
 
-REPORTER_RESTART_INTERVAL_S = 1.0
+# A report process that ends within so long of its start (no key file, say) is started less and
+# less often.
+REPORTER_SETTLED_S = 10.0
+REPORTER_PAUSE_MIN_S = 1.0
+REPORTER_PAUSE_MAX_S = 60.0
 REPORTER_STOP_TIMEOUT_S = 2.0
 QUERY_BACKLOG = socket.SOMAXCONN  # a full one refuses at once who does not wait
 DESCRIPTORS_MIN = 40
 # Past stop_timeout_s: the report process ends, the log goes into the database.
 STOP_MARGIN_S = 60
+NEVER_S = float("inf")
 GC_THRESHOLD = 200_000  # more objects than a batch of the default size holds
 
 _log = logging.getLogger("logd")
@@ -93,8 +101,10 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     else:
         made = bind(config.socket, socket.SOCK_DGRAM, config.socket_mode)
         receiver = Receiver(made, queue_length())
-    listener = pick(inherited, socket.SOCK_STREAM)
-    if listener is None:
+    listening = pick(inherited, socket.SOCK_STREAM)
+    if listening is not None:
+        listener = listening
+    else:
         listener = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
         listener.listen(QUERY_BACKLOG)
     reporter = ReporterProcess(config, listener)
@@ -115,6 +125,18 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         daemon.wake_on(signals.fd)
         daemon.start()
         reporter.start()
+        place = OutboxPlace(
+            outboxes, str(config.socket), lambda: daemon.open_names, daemon.follow_directory
+        )
+        repair = SelfRepair(
+            config,
+            lock,
+            place,
+            replace_socket=None if events else daemon.replace_socket,
+            replace_listener=reporter.replace_listener if listening is None else None,
+            also=(store.check_files, daemon.watch_again),
+        )
+        daemon.turn_every(CHECK_INTERVAL_S)
         where = "systemd's socket" if inherited else config.socket
         _log.info("ready, pid %d, events at %s", os.getpid(), where)
         # Whatever is here stays, and nothing that a batch makes and drops has cycles: looking
@@ -124,10 +146,12 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         notify.send("READY=1", wait=True)
         while signals.received is None:
             daemon.turn()
+            repair.run(time.monotonic())
             reporter.keep_running()
             teller.turned()
             if signals.take_reload():
                 config = _reload(config, daemon, reporter, outboxes.directory)
+                repair.use(config)
         deadline_s = time.monotonic() + config.stop_timeout_s
         notify.send("STOPPING=1\nSTATUS=storing what has arrived, then stopping", wait=True)
         notify.extend_timeout(config.stop_timeout_s + STOP_MARGIN_S)
@@ -184,6 +208,13 @@ class _Teller:
             self._notifier.status(text, now_s)
 
 
+def restart_pause_s(pause_s: float, lived_s: float) -> float:
+    """How long after its last start a process that lived so long is started again."""
+    if lived_s >= REPORTER_SETTLED_S:
+        return REPORTER_PAUSE_MIN_S
+    return min(max(2 * pause_s, REPORTER_PAUSE_MIN_S), REPORTER_PAUSE_MAX_S)
+
+
 class ReporterProcess:
     """The child that answers reports, restarted when it dies, at a bounded rate."""
 
@@ -192,7 +223,8 @@ class ReporterProcess:
         self._listener = listener
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
-        self._kill_after_s: float | None = None  # it is ending, to be started again
+        self._pause_s = 0.0  # from one start to the next
+        self._ending_s = NEVER_S  # when it was asked to end, so that another takes its place
         self._limited_log = LimitedLog(_log)
 
     def start(self) -> None:
@@ -213,27 +245,42 @@ class ReporterProcess:
             self._process = None
             self._limited_log.warning(self._started_s, "no report process now: %s", error.strerror)
 
+    def replace_listener(self, listener: socket.socket) -> None:
+        """Has another process answer, at another socket: the present one's name is gone."""
+        self._listener.close()
+        self._listener = listener
+        self._end_present()
+
     def keep_running(self) -> None:
         """Starts it again if it has died, or could not be started."""
         now_s = time.monotonic()
         if self._process is not None and self._process.poll() is None:
-            if self._kill_after_s is not None and now_s >= self._kill_after_s:
+            if now_s - self._ending_s >= REPORTER_STOP_TIMEOUT_S:
                 self._process.kill()
             return
-        if self._kill_after_s is not None:
-            self._kill_after_s = None
+        if self._ending_s != NEVER_S:
+            self._ending_s = NEVER_S
             self.start()
             return
-        if now_s - self._started_s >= REPORTER_RESTART_INTERVAL_S:
-            self._limited_log.warning(now_s, "the report process has ended: starting it again")
+        if self._process is not None:  # it has just ended
+            self._pause_s = restart_pause_s(self._pause_s, now_s - self._started_s)
+            self._process = None
+            self._limited_log.warning(
+                now_s, "the report process has ended: starting it again in %.0f s", self._pause_s
+            )
+        if now_s - self._started_s >= max(self._pause_s, REPORTER_PAUSE_MIN_S):
             self.start()
 
     def restart(self, config: Config) -> None:
         """Has it end, and `keep_running` start it with these settings; waits for neither."""
         self._config = config
+        self._end_present()
+
+    def _end_present(self) -> None:
+        """Closes the lifeline: `keep_running` starts another when the present process has ended."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
-        self._kill_after_s = time.monotonic() + REPORTER_STOP_TIMEOUT_S
+            self._ending_s = time.monotonic()
 
     def stop(self) -> None:
         """Closes the lifeline; what does not end by itself is killed."""

@@ -21,6 +21,7 @@ SILENT_S = 90.0
 
 def lines(state: Mapping[str, Any]) -> Iterator[str]:
     """The state that `instance.status` found, a line for each figure."""
+    yield from _runtime_files(state)
     for name, value in _figures(state).items():
         yield _line(name, value)
     yield from _by_cause(state)
@@ -58,6 +59,19 @@ def loss_line(loss: Row) -> str:
 
 def _line(name: str, value: object) -> str:
     return f"{name:<{NAME_CHARS}} {value}"
+
+
+def _runtime_files(state: Mapping[str, Any]) -> Iterator[str]:
+    """Files that the running daemon depends on and that are gone or wrong, or were put back."""
+    for file in state["runtime_files"]:
+        where = f"{file['name']}, {render.printable(file['path'])}"
+        if file["problem"]:
+            since = render.when(file["since_ns"])
+            problem = render.printable(file["problem"])
+            yield _line("missing", f"since {since}: {where}: {problem}. {file['remedy']}")
+        if file["restored"]:
+            last = _moment(file["restored_ns"], state["at_ns"])
+            yield _line("put back", f"{where}: {_of(file['restored'], 'time')}, the last {last}")
 
 
 def _readers(state: Mapping[str, Any]) -> Iterator[str]:

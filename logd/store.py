@@ -29,6 +29,7 @@ from logd import (
 from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, PERSON_ERASED, Batch, Producer
 from logd.chain import Head
 from logd.database import Connection, DatabaseError, connect, is_interrupt, translate
+from logd.database_files import DatabaseFiles
 from logd.errors import NotYet, StorageFailed
 from logd.event_types import BatchTypes, EventTypes, TypeLimits
 from logd.migrations import migrate
@@ -80,6 +81,7 @@ class Store:
             self._connection.execute(f"PRAGMA cache_size = -{cache_bytes_max // 1024}")
             self.schema = migrate(self._connection, now_ns)
             self._make_durable(now_ns)
+            self._files = DatabaseFiles(path)
             self._types = EventTypes(self._connection, type_limits)
             self._load()
         except DatabaseError as error:
@@ -258,6 +260,7 @@ class Store:
             problem = translate(error, self._path)
             self._roll_back(problem)
             raise problem from error
+        self.check_files()
         self._producer_row, self._event_id, self._batch_id, self._head = changed.heads
         self._quarantine_row = changed.quarantine_row
         self._types.settle(changed.types)
@@ -268,6 +271,12 @@ class Store:
         if flush:
             self._head_on_disk = Head(self._batch_id, self._event_id - 1, self._head)
         self._checkpoint(_CHECKPOINT_PAGES if work is None else _CHECKPOINT_PAGES_ACT)
+
+    def check_files(self) -> None:
+        """Raises DatabaseGone or StorageFailed when what is written has no name any more."""
+        missing = self._files.missing()
+        if missing is not None:
+            raise self._files.ending(self._connection, missing)
 
     def _checkpoint(self, pages_max: int) -> None:
         """Moves a long log into the database.

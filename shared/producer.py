@@ -18,6 +18,9 @@ from shared.socket_path import locate, to_connect
 from shared.wire import KIND_AWAITED, datagram_head, encode_farewell, producer_seed
 
 RECONNECT_INTERVAL_S = 0.1
+# Without an outbox it is asked for again: soon at first, since a daemon puts back within a second
+# what was removed under it; then twice as long each time, up to this.
+HEAL_FIRST_S = 0.5
 HEAL_INTERVAL_S = 5.0
 _ID_TRIES = 3
 
@@ -52,7 +55,8 @@ class Producer:
         self._socket_path = locate(socket_path)
         self._connect_after_s = 0.0
         self.compare_due_s = 0.0  # see `Road._is_intact`
-        self.heal_after_s = time.monotonic() + HEAL_INTERVAL_S
+        self._heal_wait_s = min(HEAL_FIRST_S, HEAL_INTERVAL_S)
+        self.heal_after_s = time.monotonic() + self._heal_wait_s
         # The user that files are named and datagrams are sent by: it may give up its rights later.
         self._uid_here = os.getuid()
         for _ in range(_ID_TRIES):
@@ -85,6 +89,11 @@ class Producer:
         self.sequence_tried = 0  # without an outbox: as `OutboxWriter.attempted`
         # Whether the last event was sent: then the next one probably is, and is checked for first.
         self.sends = False
+
+    def heal_later(self, now_s: float) -> None:
+        """No outbox could be made this time either."""
+        self._heal_wait_s = min(2 * self._heal_wait_s, HEAL_INTERVAL_S)
+        self.heal_after_s = now_s + self._heal_wait_s
 
     @property
     def label(self) -> str:

@@ -382,7 +382,7 @@ class Road(Door):
         successor = self._make_producer()
         if successor.outbox is None:
             successor.close()
-            producer.heal_after_s = successor.heal_after_s
+            producer.heal_later(self._monotonic_s())
             return producer
         producer.say_farewell({})
         return self._succeed(producer, successor)

@@ -29,6 +29,8 @@ from shared.client import _clients
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 60.0
+# A client that looks for its outbox here has none. (A file that is removed, a daemon puts back.)
+NO_DIRECTORY = "/nowhere/outboxes"
 LOOK_INTERVAL_MIN_S = 0.001
 LOOK_INTERVAL_MAX_S = 0.02
 

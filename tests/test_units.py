@@ -78,6 +78,18 @@ def test_a_sandbox_is_what_the_score_does_not_see_too(service: Path) -> None:
         assert "\n#LoadCredentialEncrypted=logd.key:" in text
 
 
+def test_no_cleaner_and_no_stop_removes_what_is_set_up() -> None:
+    """systemd-tmpfiles cleans by age where one is given; RuntimeDirectory= goes with its unit."""
+    for line in (FOLDER / "tmpfiles.d" / "logd.conf").read_text().splitlines():
+        if line and not line.startswith("#"):
+            kind, path, _mode, _user, _group, age, *rest = line.split()
+            assert (kind, age, rest) == ("d", "-", []), path
+    for unit in UNITS:
+        assert "RuntimeDirectory=" not in re.sub("^#.*", "", unit.read_text(), flags=re.MULTILINE)
+    for socket in (FOLDER / "logd.socket", FOLDER / "logd-query.socket"):
+        assert "RemoveOnStop=" not in socket.read_text()
+
+
 def test_a_restart_is_tried_where_it_may_help_and_nowhere_else() -> None:
     text = (FOLDER / "logd.service").read_text()
     prevented = re.search(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)

@@ -13,6 +13,7 @@ DISK_BYTES_MIN = 64 * 1024 * 1024
 DISK_BYTES_WARN = 1024 * 1024 * 1024
 DAYS_LEFT_MIN = 14
 ROOM_S_MIN = 3600
+RESTORED_NS_MAX = 86_400 * 10**9
 # What a process that logs takes at first, and by default with a full outbox at most.
 FIRST_BYTES = outbox_bytes(RING_BYTES_MIN)
 OUTBOX_BYTES = 8 * 1024 * 1024
@@ -101,6 +102,29 @@ def _sockets(facts: Facts) -> Iterator[Finding]:
             yield Finding(name, OK, f"{file.path}: {file.owner}:{file.group}, {_mode(file)}")
 
 
+def _runtime_files(facts: Facts) -> Iterator[Finding]:
+    """Whether what the running daemon has set up is still there, and its own."""
+    if facts.running_pid is None or not facts.runtime_files:
+        return
+    found = False
+    for file in facts.runtime_files:
+        where = f"{file['name']}, {file['path']}"
+        restored_ns = file["restored_ns"]
+        if file["problem"]:
+            found = True
+            yield Finding("files", FAIL, f"{where}: {file['problem']}", file["remedy"])
+        elif restored_ns is not None and facts.now_ns - restored_ns < RESTORED_NS_MAX:
+            found = True
+            yield Finding(
+                "files", WARN, f"{where}: was removed or replaced, and put back by logd"
+                f" ({file['restored']} times)", "find out what removes it: systemd-tmpfiles,"
+                " RemoveIPC=, a cron job",
+            )  # fmt: skip
+    if not found:
+        count = len(facts.runtime_files)
+        yield Finding("files", OK, f"all {count} that the daemon depends on are as it made them")
+
+
 def _outboxes(facts: Facts) -> Iterator[Finding]:
     file = facts.outboxes
     if facts.outbox_kind not in ("tmpfs", "ramfs"):
@@ -113,8 +137,13 @@ def _outboxes(facts: Facts) -> Iterator[Finding]:
     if file.kind == "?":
         yield _unseen("outboxes", file, facts)
         return
-    if file.kind is None:
+    if file.kind is None and facts.running_pid is None:
         yield Finding("outboxes", OK, f"{file.path}: in memory, made at the first start")
+    elif file.kind is None:
+        yield Finding(
+            "outboxes", FAIL, f"{file.path}: not there: clients find no outbox",
+            "logd makes it again within a second; where it cannot, its log says why",
+        )  # fmt: skip
     elif file.kind != "directory":
         yield Finding("outboxes", FAIL, f"{file.path}: is no directory", "move it away")
     elif facts.folder.uid >= 0 and file.uid != facts.folder.uid:
@@ -205,4 +234,7 @@ def _unseen(name: str, file: File, facts: Facts) -> Finding:
     )
 
 
-CHECKS = (_config, _key, _folder, _daemon, _sockets, _outboxes, _room, _remove_ipc, _disk)
+CHECKS = (
+    *(_config, _key, _folder, _daemon, _sockets, _runtime_files),
+    *(_outboxes, _room, _remove_ipc, _disk),
+)

@@ -24,6 +24,8 @@ from logd.errors import LogdError, NoDatabase
 from logd.migrations import NewerSchema
 from logd.outboxes import filesystem_type
 from logd.receiver import queue_length
+from logd.runtime_files import observed
+from logd.self_repair import look
 
 _REGULAR_UID_MIN, _NOBODY_UID = 1000, 65534
 
@@ -79,6 +81,7 @@ class Facts:
     outbox_users: tuple[str, ...]  # regular users, who log out, with files among the outboxes
     swaps: tuple[Swap, ...]
     hibernation: bool
+    runtime_files: tuple[dict[str, Any], ...] = ()  # of the running daemon, as in the status
 
 
 def gather(config: Config) -> Facts:
@@ -126,6 +129,7 @@ def gather(config: Config) -> Facts:
         outbox_users=tuple(_regular_users(config.outbox_directory)),
         swaps=tuple(swaps(Path("/"))),
         hibernation=hibernation(Path("/")),
+        runtime_files=tuple(observed(lock.files(config.lock_file), look, time.time_ns())),
     )
 
 

@@ -60,7 +60,7 @@ class Worker:
     ) -> None:
         self._store = store
         self._list_file = list_file
-        self._outboxes = outboxes
+        self.outboxes = outboxes
         self._arrivals: Arrivals | None = None
         self._arrived: Callable[[], bool] | None = None
         self._clock = clock or TrailClock(store)
@@ -167,7 +167,7 @@ class Worker:
                 self._clock_ns(),
             )
         elif job.kind == jobs.FORGET:
-            beside = Surroundings(self._list_file, self._outboxes, self._arrivals)
+            beside = Surroundings(self._list_file, self.outboxes, self._arrivals)
             yield from forget(job, store, self._steps, beside)
         else:
             start = self._clock.check(_NO_MORE_PRUNED)

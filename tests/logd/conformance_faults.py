@@ -145,8 +145,8 @@ def numbers_what_the_kernel_refused() -> None:
     put(Producer, "send", use_up)
     only = Road._send_only
 
-    def send_only(self: Road, producer: Producer, payload: bytes) -> int:
-        sequence = only(self, producer, payload)
+    def send_only(self: Road, producer: Producer, payload: bytes, awaited: bool) -> int:
+        sequence = only(self, producer, payload, awaited)
         if not sequence:
             producer.sequence_sent += 1
         return sequence

@@ -93,6 +93,17 @@ def test_a_machine_as_it_should_be_has_nothing_to_do() -> None:
     }  # fmt: skip
 
 
+FILE: dict[str, Any] = {
+    "name": "token", "path": "/run/logd/outboxes/token", "problem": None, "since_ns": None,
+    "remedy": "logd puts it back", "restored": 0, "restored_ns": None,
+}  # fmt: skip
+DAY_NS = 86_400 * NS
+
+
+def files(**changed: Any) -> Facts:
+    return replace(GOOD, runtime_files=(FILE, FILE | changed))
+
+
 PLAIN = Swap("/dev/sda2", encrypted=False)
 IN_SHM = replace(GOOD, outboxes=file("/dev/shm/logd-990-ab", "directory", 0o700))
 
@@ -127,6 +138,14 @@ IN_SHM = replace(GOOD, outboxes=file("/dev/shm/logd-990-ab", "directory", 0o700)
          "every user of this machine may log", "socket_mode"),
         ("reports", replace(GOOD, query_socket=replace(GOOD.query_socket, kind="?")), WARN,
          "may not look", "root"),
+        ("files", files(), OK, "all 2 that the daemon depends on are as it made them", ""),
+        ("files", files(problem="not there"), FAIL,
+         "token, /run/logd/outboxes/token: not there", "logd puts it back"),
+        ("files", files(restored=2, restored_ns=NOW_NS - DAY_NS + NS), WARN,
+         "put back by logd (2 times)", "find out what removes it"),
+        ("files", files(restored=2, restored_ns=NOW_NS - DAY_NS), OK, "all 2", ""),
+        ("outboxes", replace(GOOD, outboxes=replace(GOOD.outboxes, kind=None)), FAIL,
+         "not there: clients find no outbox", "makes it again"),
         ("outboxes", replace(GOOD, outbox_kind="ext4"), FAIL, "is on ext4, not in memory", "tmpfs"),
         ("outboxes", replace(GOOD, outbox_kind=None), FAIL, "on nothing", "tmpfs"),
         ("outboxes", replace(GOOD, outboxes=replace(GOOD.outboxes, kind="file")), FAIL,

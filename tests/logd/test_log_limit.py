@@ -16,11 +16,10 @@ LEFT_OUT = re.compile(r"\((\d+) more like this were not logged\)$")
 # What is logged without a limit: once a start, once a step of the clock, or because an
 # administrator did something. Whoever adds one here has asked who can cause it.
 NOT_BY_INPUT = {
-    "daemon": {"no inotify (%s): closed outboxes are found by looking"},
     "store": {"%s: another program reads or locks it: waiting"},
     "outboxes": {"outboxes: %s. They are in %s instead, as clients know"},
     "reporter": {"%s", "reports run at the daemon's own priority: setpriority: %s"},
-    "exporter": {"no metrics at %s: %s"},
+    "runtime_files": {"%s: %s is there again"},
     "rekeying": {
         "%s: of a change of the key that was not completed: removed",
         "%s: has its new key: an interrupted change is complete",

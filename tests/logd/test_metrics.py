@@ -36,6 +36,10 @@ FULL: dict[str, Any] = EMPTY | {
     "stored": 100, "room_s": 7200.0, "last_stored_ns": NS,
     "disk": EMPTY["disk"] | {"free_bytes": 10**9, "days_left": 30.0},
     "integrity": {"at_ns": NS, "whole": True},
+    "runtime_files": [
+        {"name": "token", "problem": "not there", "restored": 0},
+        {"name": "socket", "problem": None, "restored": 3},
+    ],
 }  # fmt: skip
 FIGURES = Figures(
     at_ns=3 * NS, started_ns=2 * NS, commits=6, commit_s=0.5, commit_counts=(1, 2, *[0] * 11, 3),
@@ -68,6 +72,9 @@ def test_metrics_say_how_it_stands() -> None:
     assert EVERYTHING["logd_outbox_room_seconds", ""] == 7200
     assert EVERYTHING["logd_disk_room_seconds", ""] == 30 * 86_400
     assert EVERYTHING["logd_last_turn_timestamp_seconds", ""] == 3
+    assert EVERYTHING["logd_file_missing", "token"] == 1
+    assert EVERYTHING["logd_file_missing", "socket"] == 0
+    assert EVERYTHING["logd_files_restored_total", "socket"] == 3
     assert EVERYTHING["logd_lost_events_total", "tail unknown"] == 0
     assert EVERYTHING["logd_events_lost_claimed_total", ""] == 0
     assert ("logd_lost_events_total", "claimed") not in EVERYTHING
@@ -103,7 +110,7 @@ def test_names_are_by_prometheus_conventions_and_labels_name_causes_only(
         if family.type == "counter":
             assert all(sample.name.endswith("_total") for sample in family.samples)
         for sample in family.samples:
-            assert set(sample.labels) <= {"cause", "le"}, sample
+            assert set(sample.labels) <= {"cause", "file", "le"}, sample
     assert not re.search(r"_(ms|ns|minutes|days)\b", text)
 
 
@@ -160,6 +167,10 @@ def test_a_socket_gives_them_to_whom_its_mode_lets_in(instance: Instance) -> Non
     assert ask(_OnSocket(path))[0] == 200
     for one in silent:
         one.close()
+    path.unlink()  # a cleaner does
+    until(path.exists, "it is made again")
+    until(lambda: daemon.says("was removed or replaced: made again"), "the log says so")
+    assert ask(_OnSocket(path))[0] == 200
     assert not any("Traceback" in line for line in daemon.lines)
     instance.stop()
     assert not path.exists()

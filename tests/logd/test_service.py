@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from logd import reporter
+from logd.service import restart_pause_s
 from shared.query import QueryClient, QueryError, Unavailable
 from tests.support import ROOT, Instance, Process, check_streams, check_sums, emitters, until
 
@@ -104,6 +105,14 @@ def test_the_report_process_is_started_again_when_it_dies(instance: Instance) ->
     os.kill(int(first[0]), signal.SIGKILL)
     until(lambda: children.read_text().split() not in ([], first), "another one")
     assert client.ask("summary").rows[0]["stored"] == 0
+
+
+def test_a_report_process_that_ends_right_after_its_start_is_started_less_and_less_often() -> None:
+    pause_s, pauses = 0.0, []
+    for lived_s in (0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 11.0, 0.3):
+        pause_s = restart_pause_s(pause_s, lived_s)
+        pauses.append(pause_s)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 1, 2]
 
 
 def test_a_report_that_names_persons_is_itself_an_event(instance: Instance) -> None:

@@ -53,6 +53,7 @@ EMPTY: dict[str, Any] = {
     "disk": asdict(Disk(0, 0, None, None)),
     "integrity": None,
     "readers": [],
+    "runtime_files": [],
 }  # fmt: skip
 
 
@@ -65,6 +66,24 @@ def loss(**fields: Any) -> dict[str, Any]:
         "id": 1, "producer": "1000-00000000000000ff", "first": 10, "last": 14, "events": 5,
         "cause": "not received", "detected_ns": 1_762_178_700 * NS, **fields,
     }  # fmt: skip
+
+
+def test_files_that_are_missing_stand_first_with_what_to_do() -> None:
+    file = {"path": "/run/logd/logd.sock\x1b", "since_ns": 1, "remedy": "Do something"}
+    state = EMPTY | {
+        "at_ns": 61 * NS,
+        "runtime_files": [
+            file | {"name": "socket", "problem": "not there", "restored": 0, "restored_ns": None},
+            file | {"name": "token", "problem": None, "restored": 2, "restored_ns": NS},
+            file | {"name": "key", "problem": None, "restored": 0, "restored_ns": None},
+        ],
+    }
+    missing, put_back, *rest = status.lines(state)
+    assert missing.startswith("missing      since 1970-01-01")
+    assert missing.endswith("socket, /run/logd/logd.sock\\x1b: not there. Do something")
+    assert "token, /run/logd/logd.sock\\x1b: 2 times, the last 1970-" in put_back
+    assert put_back.endswith("(1 min ago)")
+    assert not any("socket" in line for line in rest)
 
 
 def test_that_nothing_is_lost_is_said_and_not_left_out() -> None:

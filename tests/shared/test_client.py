@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import socket
 import subprocess
 import sys
@@ -17,9 +18,10 @@ import pytest
 
 from shared.client import Client, Outcome
 from shared.paths import PathTooLong
+from shared.producer import HEAL_FIRST_S, Producer
 from shared.rendezvous import RENDEZVOUS_SUFFIX
 from shared.schema import Malformed
-from tests.support import ROOT, Instance, check_streams, check_sums, until
+from tests.support import NO_DIRECTORY, ROOT, Instance, check_streams, check_sums, until
 
 
 def check_stats(client: Client, **expected: Any) -> dict[str, Any]:
@@ -31,9 +33,9 @@ def check_stats(client: Client, **expected: Any) -> dict[str, Any]:
     return stats
 
 
-def without_outbox(instance: Instance) -> Instance:
+def without_outbox(instance: Instance) -> None:
+    """While no daemon runs, which would put the file back."""
     Path(instance.socket + RENDEZVOUS_SUFFIX).unlink()
-    return instance
 
 
 def run_child(code: str, instance: Instance) -> Any:
@@ -190,12 +192,13 @@ def test_a_client_that_found_no_outbox_asks_again_and_keeps_its_counts(instance:
     hidden = Path(instance.socket + RENDEZVOUS_SUFFIX).rename(instance.directory / "hidden")
     with Client(instance.socket) as client:
         assert client.emit("page_view") is False
+        assert client._producer is not None
+        client._producer.heal_after_s = math.inf
         hidden.rename(instance.socket + RENDEZVOUS_SUFFIX)
         instance.start()
         until(lambda: client.emit("page_view"), "the daemon is there")
         until(lambda: instance.status()["stored"] == 1, "stored")  # nothing else keeps it
         assert client.stats()["outbox"]["reason"] is not None
-        assert client._producer is not None
         client._producer.heal_after_s = 0.0
         assert client.emit("page_view")
         assert client.stats()["outbox"]["reason"] is None
@@ -206,6 +209,35 @@ def test_a_client_that_found_no_outbox_asks_again_and_keeps_its_counts(instance:
     status = instance.settle()
     check_sums(status, attempted=stats["attempted"], accepted=3, refused=stats["refused"])
     assert (status["stored"], status["lost"]) == (3, 0)
+
+
+def test_a_client_without_an_outbox_asks_soon_at_first_and_then_less_often(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon puts back within a second what was removed under it; asking costs system calls."""
+    with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
+        client.emit("page_view")
+        producer = client._producer
+        assert producer is not None
+        now_s = start_s = producer.heal_after_s - HEAL_FIRST_S
+        monkeypatch.setattr(client, "_monotonic_s", lambda: now_s)
+        asked = []
+        make = client._make_producer
+
+        def made() -> Producer:
+            asked.append(round(now_s - start_s, 3))
+            return make()
+
+        monkeypatch.setattr(client, "_make_producer", made)
+        for tenths in range(200):
+            now_s = start_s + tenths / 10 + 0.001
+            client.emit("page_view")
+        assert asked == [0.501, 1.501, 3.501, 7.501, 12.501, 17.501]
+        client._outbox_directory = None
+        now_s = producer.heal_after_s
+        client.emit("page_view")
+        assert client.stats()["outbox"]["reason"] is None
+        monkeypatch.undo()
 
 
 def test_a_client_whose_outbox_was_removed_continues_with_another_and_counts_both(
@@ -287,8 +319,7 @@ def test_without_an_outbox_only_what_the_kernel_took_is_accepted(instance: Insta
         assert "logd.sock.outboxes" in client.stats()["outbox"]["reason"]
         assert client.flush(0.01) is True  # nothing is accepted, so nothing is missing
     instance.start()
-    without_outbox(instance)
-    with Client(instance.socket) as client:
+    with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         for _ in range(5):
             until(lambda: client.emit("page_view"), "a place in the queue")
         stats = check_stats(client, accepted=5)
@@ -390,8 +421,7 @@ def test_an_unknown_outcome_is_settled_by_a_later_event(instance: Instance) -> N
 
 def test_without_an_outbox_durability_stays_unknown(instance: Instance) -> None:
     instance.start()
-    without_outbox(instance)
-    with Client(instance.socket) as client:
+    with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         assert client.emit_durable("page_view", timeout_s=0.01) is Outcome.UNKNOWN
 
 

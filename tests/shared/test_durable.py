@@ -22,9 +22,8 @@ from shared.client import Client, Outcome
 from shared.durable import UNKNOWN_TYPE, UNSETTLED_MAX, Ticket
 from shared.outbox import NOTE_BYTES_MAX
 from shared.outbox_file import SUFFIX
-from shared.rendezvous import RENDEZVOUS_SUFFIX
 from shared.schema import EVENT_TYPE_CHARS_MAX, INT64_MAX, USER_BYTES_MAX
-from tests.support import ROOT, Instance, Process, until
+from tests.support import NO_DIRECTORY, ROOT, Instance, Process, until
 from tests.tally import Tally
 
 FLUSH_MS = 80
@@ -339,8 +338,7 @@ def test_the_room_kept_is_enough_for_the_longest_type_and_user(instance: Instanc
 
 def test_without_an_outbox_it_is_unknown_at_once(instance: Instance, tally: Tally) -> None:
     instance.start()
-    Path(instance.socket + RENDEZVOUS_SUFFIX).unlink()
-    with Client(instance.socket) as client:
+    with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         started_s = time.monotonic()
         assert client.emit_durable("quiz_submitted", timeout_s=LONG_S) is Outcome.UNKNOWN
         assert time.monotonic() - started_s < LONG_S / 2
@@ -354,8 +352,7 @@ def test_what_the_kernel_did_not_take_is_said_with_the_next_event(
 ) -> None:
     """Without an outbox, and the daemon stopped, until its queue is full."""
     daemon = instance.start()
-    Path(instance.socket + RENDEZVOUS_SUFFIX).unlink()
-    with Client(instance.socket) as client:
+    with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         assert client.emit("page_view")
         until(lambda: instance.status()["stored"] == 1, "the daemon has its producer")
         daemon.popen.send_signal(signal.SIGSTOP)
@@ -440,13 +437,10 @@ def test_an_unknown_one_of_a_client_that_finds_an_outbox_later_is_closed(
 ) -> None:
     monkeypatch.setattr("shared.producer.HEAL_INTERVAL_S", 0.0)
     instance.start()
-    rendezvous = Path(instance.socket + RENDEZVOUS_SUFFIX)
-    kept = rendezvous.read_bytes()
-    rendezvous.unlink()
-    with Client(instance.socket) as client:
+    with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.UNKNOWN
         old = client.stats()["producer"]
-        rendezvous.write_bytes(kept)
+        client._outbox_directory = None
         assert client.emit("page_view")
         assert client.emit_durable("quiz_submitted", timeout_s=LONG_S) is Outcome.STORED
         stats = client.stats()

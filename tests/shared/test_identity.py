@@ -25,7 +25,7 @@ from shared.outbox_file import OutboxFile, outbox_name, parse_name
 from shared.producer import Producer
 from shared.rendezvous import NoOutbox, Rendezvous, rendezvous_path, uid_for_daemon
 from shared.road import REFUSED_OUTBOXES_MAX
-from tests.support import ROOT, Instance, check_streams, check_sums, until
+from tests.support import NO_DIRECTORY, ROOT, Instance, check_streams, check_sums, until
 
 INITIAL = "user:[4026531837]"
 
@@ -436,12 +436,9 @@ def test_a_client_without_an_outbox_never_says_that_all_is_on_the_disk_once_it_h
     """What went by datagram alone is confirmed by nothing."""
     monkeypatch.setattr("shared.producer.HEAL_INTERVAL_S", 0.0)
     instance.start()
-    path = Path(rendezvous_path(instance.socket))
-    kept = path.read_bytes()
-    path.unlink()
-    with Client(instance.socket) as client:
+    with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         until(lambda: client.emit("page_view"), "the kernel takes it")
-        path.write_bytes(kept)
+        client._outbox_directory = None
         assert client.emit("page_view")
         until(lambda: client.stats()["confirmed"] == 1, "the second is stored")
         assert client.flush(0.1) is False

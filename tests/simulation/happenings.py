@@ -22,6 +22,7 @@ from tests.simulation.web import Web
 from tests.simulation.world import File, World
 
 STRANGER = 4444
+DIRECTORY_GOES = 0.3  # how often a cleaner takes all of it
 
 
 class Happenings:
@@ -87,11 +88,20 @@ class Happenings:
             self._rng.choice(webs).close_descriptors()
 
     def _clean(self) -> None:
-        """An outbox loses its name: what a daemon does not have open is lost."""
+        """An outbox loses its name, or all do with their directory: what a daemon does not have
+        open is lost.
+        """
         world = self.world
         files = [file for file in world.files.values() if file.lock is not None]
-        if files:
-            file = self._rng.choice(files)
+        if not files:
+            return
+        if self._rng.random() < DIRECTORY_GOES:
+            world.trace.append(("world", "THE DIRECTORY IS REMOVED"))
+            world.directory_gone = True
+            files = list(world.files.values())
+        else:
+            files = [self._rng.choice(files)]
+        for file in files:
             world.trace.append(("world", f"{file.name} REMOVED"))
             world.truth.unreadable.add(file.key)
             del world.files[file.name]

@@ -10,6 +10,7 @@ from logd.config import Config
 from logd.delivery import Delivery
 from logd.drain import Datagram
 from logd.errors import AlreadyRunning, LogdError
+from logd.outbox_place import drop_missing
 from logd.outboxes import Foreign, OpenOutbox
 from logd.turn_budget import TURN_RECORDS_MAX
 from shared.outbox import (
@@ -28,6 +29,7 @@ from tests.simulation.world import File, Process, World
 
 OPEN_MAX = 6
 OWNER_RUNS = 0.1
+PUT_BACK = 0.3  # the turns after which the directory is looked at
 CONFIG = Config(
     path=Path("logd.toml"),
     database=Path("activity.db"),
@@ -209,6 +211,7 @@ class Machine(Process):
         self.delivery = self.delivery_type(
             CONFIG, trail, directory, world.time_ns, OPEN_MAX, world.monotonic_s
         )
+        world.directory_gone = False
         self.delivery.begin(world.now_s)
 
     def refuses(self, file: File) -> bool:
@@ -217,9 +220,19 @@ class Machine(Process):
         assert isinstance(directory, SimDirectory)
         return directory._refused.get(file.name) == file.identity
 
+    def _put_directory_back(self) -> None:
+        """As the service does between turns, once a second."""
+        self.step("put the directory back")
+        self.world.directory_gone = False
+        delivery = self.delivery
+        delivery._listing, delivery._look_due_s = None, 0.0
+        drop_missing(delivery._intake.producers.values(), delivery._open, delivery._may_be_there)
+
     def turn(self) -> None:
         """One step of the core, with what the kernel has for it. Raises LogdError to end."""
         world = self.world
+        if world.directory_gone and (world.calm or world.rng.random() < PUT_BACK):
+            self._put_directory_back()
         closed: set[str] = set()
         if self.delivery._stalled is None:
             closed, world.closed = world.closed, set()

@@ -22,7 +22,7 @@ from shared.outbox import (
     outbox_bytes,
 )
 from shared.outbox_file import outbox_name
-from shared.producer import HEAL_INTERVAL_S, Producer
+from shared.producer import HEAL_FIRST_S, Producer
 from shared.rendezvous import NoOutbox
 from shared.schema import Malformed
 from shared.wire import (
@@ -239,6 +239,8 @@ class _OutboxFile:
             raise NoOutbox("another /dev/shm")
         if world.memory_full or (world.no_growth and ring_bytes > RING_BYTES_MIN):
             raise NoOutbox("no space")
+        if world.directory_gone:
+            raise NoOutbox("the directory is not there")
         self.process = process
         self.uid = process.uid
         self.closed = False  # by the application, which does not know whose descriptor it is
@@ -339,7 +341,8 @@ class SimProducer(Producer):
         self.no_outbox_reason = None
         self.outbox = None
         self.socket = None
-        self.heal_after_s = world.now_s + HEAL_INTERVAL_S
+        self._heal_wait_s = HEAL_FIRST_S
+        self.heal_after_s = world.now_s + self._heal_wait_s
         try:
             self.outbox = _OutboxFile(  # type: ignore[assignment]
                 process, self.id, ring_bytes, follows, growth_bytes

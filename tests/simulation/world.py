@@ -120,6 +120,7 @@ class World:
     memory_full: bool = False
     no_growth: bool = False  # memory for the smallest outboxes only
     growths: int = 0  # larger rings that followed full ones
+    directory_gone: bool = False  # no outbox can be made until a daemon puts it back
     now_s: float = 1000.0
     wall_offset_s: float = 0.0
     owners: dict[Key, Process] = field(default_factory=dict)
