@@ -1,6 +1,6 @@
 """Each line of the units, tmpfiles, sysusers and sysctl files: what it protects.
 
-A line that goes or changes fails here, and so does a new one that no table below gives a reason for.
+A line that goes or changes fails here, and so does a new one that no table gives a reason for.
 That the lines have their effect is tests/systemd, which boots them.
 """
 
@@ -174,8 +174,8 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         ),
         "ExecStart": (
             [
-                "/usr/local/lib/logd/bin/python -I -m gunicorn"
-                " --config python:webapp.classroom.gunicorn_conf webapp.classroom.wsgi:application()"
+                "/usr/local/lib/logd/bin/python -I -m gunicorn --config"
+                " python:webapp.classroom.gunicorn_conf webapp.classroom.wsgi:application()"
             ],
             "isolated, and no option that writes a log of requests",
         ),

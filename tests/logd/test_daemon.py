@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -196,6 +197,110 @@ def test_a_backlog_larger_than_a_batch_is_stored_in_several(
     check_sums(status, attempted=420, accepted=420)
     assert (status["stored"], status["commits"]) == (420, 9)
     until(lambda: not outbox.path.exists(), "the file is removed behind the last commit")
+
+
+def known_before(daemon: Daemon, watermark: int) -> None:
+    """What a predecessor has stored of the producer; it did not end."""
+    connection = daemon._store.connection
+    (boot_id,) = connection.execute("SELECT boot_id FROM run").fetchone()
+    connection.execute(
+        "INSERT INTO producer VALUES (1, ?, ?, ?, 1, 0, ?, 1, 1, 1)",
+        (os.getuid(), f"{PRODUCER:016x}", watermark, boot_id),
+    )
+    daemon._store._load()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_an_outbox_that_cannot_be_looked_for_at_the_start_is_not_taken_for_gone(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:  # fmt: skip
+    """Its producer's end would be booked as lost, and all of it stored as well."""
+    outbox.write(3)
+    known_before(daemon, watermark=1)
+
+    def failing(*_: object) -> bool:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as context:
+        context.setattr(Outboxes, "has", failing)
+        daemon.start()
+        look(daemon)
+    look(daemon)
+    assert daemon._store.connection.execute("SELECT * FROM loss").fetchall() == []
+    assert [event["sequence"] for event in instance.events()] == [2, 3]
+    assert instance.status()["unknown_extent"] == 0
+
+
+def test_an_outbox_that_is_gone_at_the_start_is_a_row_without_an_end(
+    instance: Instance, daemon: Daemon
+) -> None:
+    """The other side of the test before: where it is known, it is said."""
+    known_before(daemon, watermark=1)
+    daemon.start()
+    look(daemon)
+    rows = daemon._store.connection.execute("SELECT first, last, cause FROM loss").fetchall()
+    assert rows == [(2, None, "outbox gone")]
+
+
+def test_what_a_killed_predecessor_committed_is_confirmed_at_once_to_an_idle_producer(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed between commit and confirmation, and the producer has nothing more to say:
+    no commit comes by which it would learn. Nor does the next look have to be waited for.
+    """
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    known_before(daemon, watermark=3)
+    daemon._look_interval_s = 3600.0
+    daemon.start()
+    outbox.write(3)  # the file is closed, by which it is found
+
+    def confirmed() -> bool:
+        daemon.turn(timeout_s=0.1)
+        return outbox.confirmed == 3
+
+    until(confirmed, "it is confirmed", 10)
+    assert instance.status()["stored"] == 0, "nothing was stored again"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_what_could_not_be_confirmed_when_it_was_committed_is_confirmed_by_the_next_look(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    outbox.write(3)
+
+    def failing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as context:
+        context.setattr(OpenOutbox, "confirm", failing)
+        daemon.start()
+        look(daemon)
+    assert (outbox.confirmed, instance.status()["stored"]) == (0, 3)
+    look(daemon)
+    assert (outbox.confirmed, instance.status()["stored"]) == (3, 3)
+    check_sums(instance.status(), attempted=3, accepted=3)
+
+
+def test_a_stop_stores_what_lies_in_files_that_were_closed_just_before_it(
+    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody waits for the disk, so its first round has no time for opening files."""
+    from tests.logd.test_hostile import datagram, sender
+
+    daemon.start()
+    daemon.work_s = 0.0
+    written = [Written(instance.config.outbox_directory, number) for number in range(100, 120)]
+    with sender(instance) as sock:
+        for one in written:
+            one.write(3)
+        sock.send(datagram(1))
+        daemon.stop(deadline_s=time.monotonic() + 30)
+    state = instance.status()
+    check_sums(state, attempted=61, accepted=61)
+    assert (state["stored"], state["pending"]) == (61, 0)
 
 
 def test_two_sights_of_a_producer_at_start_are_one_producer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
@@ -18,6 +19,13 @@ from shared.client import Client, Outcome
 from shared.paths import PathTooLong
 from shared.rendezvous import RENDEZVOUS_SUFFIX
 from shared.schema import Malformed
+from shared.wire import (
+    KIND_EVENTS,
+    KIND_FAREWELL,
+    decode_farewell,
+    decode_head,
+    producer_seed,
+)
 from tests.support import ROOT, Instance, check_streams, check_sums, until
 
 
@@ -126,13 +134,35 @@ def test_a_full_outbox_refuses_and_takes_again_when_there_is_room(instance: Inst
 
 
 def test_refusals_are_logged_at_a_bounded_rate_by_cause(
-    instance: Instance, caplog: pytest.LogCaptureFixture
+    instance: Instance, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(instance.socket) as client, caplog.at_level(logging.WARNING):
+    """A line for each cause, with the count so far; later ones when the interval is over."""
+
+    def lines(cause: str) -> list[str]:
+        found = [r.getMessage() for r in caplog.records if f"({cause}," in r.getMessage()]
+        caplog.clear()
+        return found
+
+    with Client(instance.socket, outbox_bytes=65536) as client, caplog.at_level(logging.WARNING):
         for _ in range(100):
             client.emit("Bad Type")
-        check_stats(client, refused=100)
-    assert len([r for r in caplog.records if "malformed" in r.getMessage()]) == 1
+        (first,) = lines("malformed")
+        assert "malformed, 1 so far" in first
+        for _ in range(2000):
+            client.emit("page_view", props={"text": "x" * 1000})
+        client.emit("Bad Type")
+        refused = check_stats(client)["refused_by_cause"]
+        assert refused["malformed"] == 101 and refused["outbox_full"] > 1900
+        assert [r.getMessage().partition(" so far")[0] for r in caplog.records] == [
+            "event refused (outbox_full, 1"
+        ]
+        caplog.clear()
+        monkeypatch.setattr("shared.refusals.LOG_INTERVAL_S", 0.0)
+        client.emit("Bad Type")
+        (later,) = lines("malformed")
+        assert "malformed, 102 so far" in later
+        stats = check_stats(client)
+        assert stats["accepted"] + stats["refused"] == 2102
 
 
 def test_a_handler_that_raises_while_a_refusal_is_counted_leaves_the_way_in_open(
@@ -201,6 +231,42 @@ def test_a_client_that_found_no_outbox_asks_again_and_keeps_its_counts(instance:
     status = instance.settle()
     check_sums(status, attempted=stats["attempted"], accepted=3, refused=stats["refused"])
     assert (status["stored"], status["lost"]) == (3, 0)
+
+
+def test_a_client_that_finds_an_outbox_says_where_the_numbers_without_one_ended(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what the kernel lost of the last of them would be in no ledger."""
+    monkeypatch.setattr("shared.producer.HEAL_INTERVAL_S", 0.0)
+    rendezvous = Path(instance.socket + RENDEZVOUS_SUFFIX)
+    kept = rendezvous.read_bytes()
+    rendezvous.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(instance.socket)
+        with Client(instance.socket) as client:
+            assert client.emit("page_view") and client.emit("page_view")
+            without = client.stats()["producer"]
+            rendezvous.write_bytes(kept)
+            assert client.emit("page_view")
+            within = client.stats()["producer"]
+            check_stats(client, attempted=3, accepted=3)
+        daemon.setblocking(False)
+        got = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                got.append(daemon.recv(65536))
+    assert without != within
+    heads = [decode_head(datagram) for datagram in got]
+    former = int(without, 16)
+    assert [kind for kind, producer in heads if producer == former][:3] == [
+        KIND_EVENTS, KIND_EVENTS, KIND_FAREWELL,
+    ]  # fmt: skip
+    (farewell,) = [
+        datagram
+        for datagram, (kind, producer) in zip(got, heads, strict=True)
+        if kind == KIND_FAREWELL and producer == former
+    ]
+    assert decode_farewell(farewell, producer_seed(former)) == (2, {})
 
 
 def test_a_client_whose_outbox_was_removed_continues_with_another_and_counts_both(

@@ -19,7 +19,7 @@ from tests.webapp.fake_reports import FakeReports
 TEMPLATES = Path(webapp.classroom.__file__).parent / "templates"
 READERS = (None, "student", "teacher", "auditor")
 # What stands for the parts of an address.
-EXAMPLES = {
+EXAMPLES: dict[str, Any] = {
     "slug": "data", "lesson_slug": "chance", "task_id": "data-dice", "user_id": STUDENT,
     "quiz_id": "data-chance-quiz", "number": 1, "filename": "classroom.css",
 }  # fmt: skip

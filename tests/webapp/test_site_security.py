@@ -7,7 +7,6 @@ import re
 from unittest import mock
 
 import pytest
-from flask import Flask
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
