@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import socket
 import sys
 import threading
@@ -12,6 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +88,19 @@ def outbox(instance: Instance) -> Written:
     return Written(instance.config.outbox_directory)
 
 
-@pytest.fixture
-def daemon(instance: Instance) -> Iterator[Daemon]:
+def new_daemon(instance: Instance) -> Daemon:
     """A daemon that only turns when told to."""
     config = replace(instance.config, commit_interval_ms=0)  # each turn commits
     store = Store(config.database, keyfile.read(config.key_file), 1, config.quarantine_rows_max)
     outboxes = Outboxes(config.outbox_directory)
     outboxes.prepare(str(config.socket))
     receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-    made = Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7)
+    return Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7)
+
+
+@pytest.fixture
+def daemon(instance: Instance) -> Iterator[Daemon]:
+    made = new_daemon(instance)
     yield made
     made.close()
 
@@ -282,6 +288,67 @@ def test_what_could_not_be_confirmed_when_it_was_committed_is_confirmed_by_the_n
     look(daemon)
     assert (outbox.confirmed, instance.status()["stored"]) == (3, 3)
     check_sums(instance.status(), attempted=3, accepted=3)
+
+
+def kill_a_daemon(instance: Instance, owner: type, point: str) -> None:
+    """In a child process: a daemon that SIGKILL hits when it gets there."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            # Where an outbox is opened, that nothing of it is stored is confirmed as well.
+            kill = partial(os.kill, os.getpid(), signal.SIGKILL)
+            setattr(owner, point, lambda _, first=None, *_rest: kill() if first != 0 else None)
+            daemon = new_daemon(instance)
+            daemon.start()
+            look(daemon)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
+
+
+@pytest.mark.parametrize(
+    ("owner", "point", "committed", "lives"),
+    [
+        (Store, "commit", 0, True),
+        (OpenOutbox, "confirm", 3, True),
+        (OpenOutbox, "confirm", 3, False),
+        (OpenOutbox, "unwatch", 3, False),
+        (Outboxes, "remove", 3, False),
+    ],
+)
+def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
+    instance: Instance, outbox: Written, monkeypatch: pytest.MonkeyPatch,
+    owner: type, point: str, committed: int, lives: bool,
+) -> None:  # fmt: skip
+    """And killed right before the commit, before the end of a dead producer's outbox is declared,
+    and before that is removed.
+    """
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: lives)
+    outbox.write(3)
+    kill_a_daemon(instance, owner, point)
+    state = instance.status()
+    check_sums(state, attempted=3, accepted=3)
+    assert (state["stored"], state["pending"]) == (committed, 3 - committed)
+    assert outbox.confirmed == (3 if point in ("unwatch", "remove") else 0)
+    daemon = new_daemon(instance)
+    try:
+        daemon.start()
+        for _ in range(3):
+            look(daemon)
+        assert [event["sequence"] for event in instance.events()] == [1, 2, 3]
+        if lives:
+            assert outbox.confirmed == 3
+            outbox.write(1)
+            look(daemon)
+            assert [event["sequence"] for event in instance.events()] == [1, 2, 3, 4]
+        assert outbox.path.exists() is lives
+        state = instance.status()
+        check_sums(state, attempted=3 + lives, accepted=3 + lives)
+        assert (state["lost"], state["unknown_extent"], state["quarantined"]) == (0, 0, 0)
+        assert verify(daemon._store.connection).findings == []
+    finally:
+        daemon.close()
 
 
 def test_a_stop_stores_what_lies_in_files_that_were_closed_just_before_it(
