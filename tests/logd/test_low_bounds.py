@@ -1,0 +1,155 @@
+"""Bounds that no other test reaches, set low: what is past them waits, is counted or is cut."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logd import inotify
+from logd.daemon import Daemon
+from logd.inotify import Inotify
+from logd.outboxes import OpenOutbox, Outboxes
+from logd.verify_rows import FINDINGS_MAX, Verdict
+from tests.logd.test_daemon import Written, look, new_daemon
+from tests.support import Instance, check_sums
+
+
+@pytest.fixture
+def daemon(instance: Instance) -> Iterator[Daemon]:
+    made = new_daemon(instance)
+    yield made
+    made.close()
+
+
+def turn(daemon: Daemon) -> None:
+    """One turn in which the look is due."""
+    daemon._look_due_s = 0.0
+    daemon.turn(timeout_s=0)
+
+
+# -- the daemon's turns --------------------------------------------------------------------------
+
+
+def test_of_many_producers_without_an_end_a_turn_books_a_few(
+    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logd.delivery.BOOK_ENDS_MAX", 3)
+    connection = daemon._store.connection
+    connection.executemany(
+        "INSERT INTO producer VALUES (?, 1, ?, 0, 0, 0, 'an earlier boot', 1, 1, 1)",
+        [(number, f"{number:016x}") for number in range(1, 11)],
+    )
+    daemon._store._load()
+    daemon.begin(0.0)
+    booked = [0]
+    while booked[-1] < 10:
+        turn(daemon)
+        booked += connection.execute("SELECT count(*) FROM loss").fetchone()
+        assert booked[-1] - booked[-2] <= 6, "those of `begin` are in the first"
+        assert booked[-1] > booked[-2]
+    assert instance.status()["unknown_extent"] == 10
+
+
+def test_of_many_files_a_turn_lists_a_few(
+    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logd.delivery.DISCOVER_FILES_MAX", 2)
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    listed = 0
+    names = Outboxes.names
+
+    def counted(self: Outboxes) -> Iterator[tuple[str, int, int]]:
+        nonlocal listed
+        for name in names(self):
+            listed += 1
+            yield name
+
+    monkeypatch.setattr(Outboxes, "names", counted)
+    for number in range(100, 107):
+        Written(instance.config.outbox_directory, number).write(1)
+    daemon.begin(0.0)
+    assert listed == 2
+    before = listed
+    while listed < 7:
+        turn(daemon)
+        assert listed - before <= 2
+        before = listed
+    look(daemon)
+    state = instance.status()
+    check_sums(state, attempted=7, accepted=7)
+    assert state["stored"] == 7
+
+
+def test_of_one_user_so_many_files_wait_to_be_opened_and_the_rest_is_listed_again(
+    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logd.delivery.DISCOVER_QUEUE_MAX", 3)
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    for number in range(100, 110):
+        Written(instance.config.outbox_directory, number).write(1)
+    daemon.work_s = daemon.start_work_s = 0.0
+    daemon.begin(0.0)
+    held = []
+    for _ in range(40):
+        held.append(daemon._backlog.held(os.getuid()))
+        turn(daemon)
+    assert max(held) == 3
+    state = instance.status()
+    check_sums(state, attempted=10, accepted=10)
+    assert state["stored"] == 10
+
+
+def test_a_due_look_goes_through_a_few_outboxes_in_a_turn_and_through_all_in_some(
+    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def alive(self: OpenOutbox) -> bool:
+        asked.append(self.name)
+        return True
+
+    monkeypatch.setattr(OpenOutbox, "alive", alive)
+    written = [Written(instance.config.outbox_directory, number) for number in range(100, 107)]
+    for one in written:
+        one.write(1)
+    daemon.start()
+    look(daemon)
+    daemon.turn(timeout_s=0)
+    daemon._look_due_s = float("inf")
+    while daemon._round is not None or daemon._more:
+        daemon.turn(timeout_s=0)
+    monkeypatch.setattr("logd.delivery.LOOK_FILES_MAX", 2)
+    asked.clear()
+    turn(daemon)
+    daemon._look_due_s = float("inf")
+    turns = [list(asked)]
+    while daemon._round is not None:
+        asked.clear()
+        daemon.turn(timeout_s=0)
+        turns.append(list(asked))
+    assert [len(one) for one in turns] == [2, 2, 2, 1]
+    assert {name for one in turns for name in one} == {one.path.name for one in written}
+
+
+def test_of_files_that_are_no_outboxes_a_few_names_are_kept(directory: Path) -> None:
+    watch = Inotify(directory)
+    for number in range(3 * inotify.OTHERS_MAX):
+        (directory / f"file-{number}").touch()
+    assert watch.names() == []
+    assert len(watch.others) == inotify.OTHERS_MAX
+    watch.close()
+
+
+# -- verification --------------------------------------------------------------------------------
+
+
+def test_of_very_many_findings_the_first_are_listed_and_that_there_are_more() -> None:
+    verdict = Verdict()
+    for number in range(3 * FINDINGS_MAX):
+        verdict.found(f"finding {number}")
+    assert verdict.findings[:-1] == [f"finding {number}" for number in range(FINDINGS_MAX)]
+    assert verdict.findings[-1] == "and more, not listed"
+    assert not verdict.whole
