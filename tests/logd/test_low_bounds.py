@@ -13,7 +13,9 @@ from logd.daemon import Daemon
 from logd.inotify import Inotify
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.verify_rows import FINDINGS_MAX, Verdict
+from shared.wire import encode_farewell
 from tests.logd.test_daemon import Written, look, new_daemon
+from tests.logd.test_hostile import sender
 from tests.support import Instance, check_sums
 
 
@@ -51,6 +53,25 @@ def test_of_many_producers_without_an_end_a_turn_books_a_few(
         assert booked[-1] - booked[-2] <= 6, "those of `begin` are in the first"
         assert booked[-1] > booked[-2]
     assert instance.status()["unknown_extent"] == 10
+
+
+def test_one_that_says_farewell_before_its_turn_comes_is_not_booked_as_unknown(
+    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has not ended was read a page at a time, and some have ended since."""
+    monkeypatch.setattr("logd.delivery.BOOK_ENDS_MAX", 1)
+    daemon._store.connection.executemany(
+        "INSERT INTO producer VALUES (?, ?, ?, 4, 0, 0, 'an earlier boot', 1, 1, 1)",
+        [(number, os.getuid(), f"{number:016x}") for number in (1, 2)],
+    )
+    daemon._store._load()
+    daemon.begin(0.0)
+    with sender(instance) as sock:
+        sock.send(encode_farewell(2, 4, {}))
+        for _ in range(4):
+            turn(daemon)
+    rows = daemon._store.connection.execute("SELECT producer, first, last FROM loss").fetchall()
+    assert rows == [(1, 5, None)]
 
 
 def test_of_many_files_a_turn_lists_a_few(
