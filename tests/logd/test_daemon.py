@@ -48,7 +48,13 @@ from shared.outbox import (
     parse_header,
 )
 from shared.outbox_file import TEMPORARY_PREFIX, outbox_name
-from shared.wire import RECORD_HEAD, pack_payload
+from shared.wire import (
+    RECORD_HEAD,
+    datagram_head,
+    encode_record,
+    pack_payload,
+    producer_seed,
+)
 from tests.support import Instance, check_sums, emitters, until
 
 PRODUCER = 5
@@ -267,6 +273,35 @@ def test_what_a_killed_predecessor_committed_is_confirmed_at_once_to_an_idle_pro
 
     until(confirmed, "it is confirmed", 10)
     assert instance.status()["stored"] == 0, "nothing was stored again"
+
+
+def test_while_its_place_is_looked_for_nothing_is_confirmed_at_another_one(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A position that is not the sequence's has the producer write over what was not read."""
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    outbox.write(60)
+    known_before(daemon, watermark=40)
+    daemon.slice_bytes, daemon.work_s, daemon.start_work_s = 64, 0.0, 0.0
+    payload = pack_payload(msgpack.Packer(), "page_view", 1, None, None)
+    size = aligned(RECORD_HEAD.size + len(payload))
+    daemon.start()
+    while_searched = 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect(instance.socket)
+        for sequence in range(41, 61):
+            record = encode_record(producer_seed(PRODUCER), sequence, payload)
+            sender.send(datagram_head(PRODUCER) + record)
+            while_searched += bool(daemon._searches)
+            daemon.turn(timeout_s=0)
+            data = outbox.path.read_bytes()
+            header = parse_header(data[:HEADER_BYTES], len(data))
+            assert header.confirmed_position == header.confirmed_sequence * size
+    assert while_searched > 5
+    look(daemon)
+    assert outbox.confirmed == 60
+    state = instance.status()
+    assert (state["stored"], state["lost"], state["pending"]) == (20, 0, 0)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
