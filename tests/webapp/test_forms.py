@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask, before_render_template
+from itsdangerous import TimestampSigner
 from jinja2 import Template
 
 import webapp.classroom
@@ -158,6 +160,17 @@ def test_a_token_from_before_the_login_does_not_count_after_it_nor_one_from_befo
     browser.log_in("student")
     for token in (planted, former):
         assert browser.post("/logout", token=token).status_code == 400
+
+
+def test_a_form_that_was_left_open_for_hours_is_still_taken(
+    student: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as its session lasts: a quiz over lunch must not be lost."""
+    path = "/courses/data/quizzes/data-chance-quiz"
+    student.get(path)
+    later_s = int(time.time()) + 6 * 3600
+    monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _self: later_s)
+    assert student.post(path, {"number": "1"}).status_code == 302
 
 
 def test_the_tokens_are_asked_for_whatever_the_site_is_configured_to_test(

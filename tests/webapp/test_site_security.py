@@ -32,6 +32,42 @@ PAGES = {
 ALL_PAGES = [(login, page) for login, pages in PAGES.items() for page in pages]
 
 
+# Of every page, and what each keeps away.
+POLICY = {
+    "default-src": "'none'",  # whatever is not named below
+    "style-src": "'self'",  # the style sheet, and nothing inline
+    "img-src": "'self' data:",  # the icon and the charts
+    "script-src": "'self'",  # no script that somebody has written into a page
+    "connect-src": "'self'",  # nothing is sent elsewhere by one
+    "form-action": "'self'",  # no form that sends a password elsewhere
+    "base-uri": "'none'",  # no page whose addresses lead elsewhere
+    "frame-ancestors": "'none'",  # no page of another site around it, to have its buttons clicked
+}
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",  # what is text is not run
+    "Referrer-Policy": "same-origin",  # which page was read is not told to other sites
+    "Cross-Origin-Opener-Policy": "same-origin",  # no other site has a hand on its window
+    "Cache-Control": "no-store",  # the Back button shows nothing after the log-out
+}
+
+
+def test_every_page_and_error_carries_every_header(
+    student: Browser, make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = make_app("broken", TESTING=False, PROPAGATE_EXCEPTIONS=False)
+    broken.add_url_rule("/broken", view_func=lambda: 1 // 0)
+    with caplog.at_level(logging.CRITICAL):
+        responses = [Browser(broken).get("/broken")]
+    responses += [student.get(path) for path in ("/courses/", "/nowhere", "/teacher/", "/logout")]
+    responses += [student.post("/logout", token=""), student.post("/logout", token=student.token)]
+    assert [response.status_code for response in responses] == [500, 200, 404, 403, 405, 400, 302]
+    for response in responses:
+        rules = [rule.partition(" ") for rule in
+                 response.headers["Content-Security-Policy"].split("; ")]  # fmt: skip
+        assert {name: value for name, _, value in rules} == POLICY
+        assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
+
+
 @pytest.mark.parametrize(("login", "page"), ALL_PAGES)
 def test_no_page_carries_anything_the_policy_forbids(
     browser: Browser, reports: FakeReports, login: str | None, page: str
