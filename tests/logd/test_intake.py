@@ -276,37 +276,6 @@ def test_an_old_client_of_a_new_database_goes_on_with_its_beginning_unknown() ->
     assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps from 5001 to 9000"]
 
 
-@pytest.mark.parametrize("taken", [0, 5], ids=["first heard of", "known"])
-def test_a_gap_is_a_loss_by_number_up_to_the_bound_and_past_it_nothing_is_believed(
-    taken: int,
-) -> None:
-    bound = 100
-    producer, batch = new_producer(taken), batch_of()
-    new_intake(producer, bound).datagram(datagram(taken + bound + 1), UID, 5, batch)
-    assert losses(batch) == [(taken + 1, taken + bound, LOST_NOT_RECEIVED)]
-    assert sequences(batch) == [taken + bound + 1]
-    producer, batch = new_producer(taken), batch_of()
-    new_intake(producer, bound).datagram(datagram(taken + bound + 2), UID, 5, batch)
-    if taken:
-        assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps from 5 to 107"]
-        assert (losses(batch), sequences(batch), producer.taken) == ([], [], taken)
-    else:
-        assert losses(batch) == [(1, None, LOST_BEGINNING_UNKNOWN)]
-        assert sequences(batch) == [bound + 2]
-
-
-def test_a_farewell_is_believed_up_to_the_bound_and_past_it_ends_nothing() -> None:
-    bound = 100
-    producer, batch = new_producer(5), batch_of()
-    new_intake(producer, bound).datagram(encode_farewell(ID, 5 + bound + 1, {}), UID, 5, batch)
-    assert [refusal.reason for refusal in batch.refusals] == ["farewell claims 101 events"]
-    assert (losses(batch), producer.taken, producer.ended) == ([], 5, False)
-    batch = batch_of()
-    new_intake(producer, bound).datagram(encode_farewell(ID, 5 + bound, {}), UID, 5, batch)
-    assert losses(batch) == [(6, 5 + bound, LOST_NOT_RECEIVED)]
-    assert (producer.taken, producer.ended, batch.refusals) == (5 + bound, True, [])
-
-
 def test_nobodys_farewell_ends_a_producer_that_has_an_outbox_whatever_it_claims() -> None:
     """Any process of its user may send one: its outbox would be taken for read to the end."""
     for last in (0, 5, 6, 50):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from logd import inotify
+from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED
 from logd.daemon import Daemon
 from logd.inotify import Inotify
 from logd.outboxes import OpenOutbox, Outboxes
@@ -16,6 +17,16 @@ from logd.verify_rows import FINDINGS_MAX, Verdict
 from shared.wire import encode_farewell
 from tests.logd.test_daemon import Written, look, new_daemon
 from tests.logd.test_hostile import sender
+from tests.logd.test_intake import (
+    ID,
+    UID,
+    batch_of,
+    datagram,
+    losses,
+    new_intake,
+    new_producer,
+    sequences,
+)
 from tests.support import Instance, check_sums
 
 
@@ -162,6 +173,40 @@ def test_of_files_that_are_no_outboxes_a_few_names_are_kept(directory: Path) -> 
     assert watch.names() == []
     assert len(watch.others) == inotify.OTHERS_MAX
     watch.close()
+
+
+# -- numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("taken", [0, 5], ids=["first heard of", "known"])
+def test_a_gap_is_a_loss_by_number_up_to_the_bound_and_past_it_nothing_is_believed(
+    taken: int,
+) -> None:
+    bound = 100
+    producer, batch = new_producer(taken), batch_of()
+    new_intake(producer, bound).datagram(datagram(taken + bound + 1), UID, 5, batch)
+    assert losses(batch) == [(taken + 1, taken + bound, LOST_NOT_RECEIVED)]
+    assert sequences(batch) == [taken + bound + 1]
+    producer, batch = new_producer(taken), batch_of()
+    new_intake(producer, bound).datagram(datagram(taken + bound + 2), UID, 5, batch)
+    if taken:
+        assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps from 5 to 107"]
+        assert (losses(batch), sequences(batch), producer.taken) == ([], [], taken)
+    else:
+        assert losses(batch) == [(1, None, LOST_BEGINNING_UNKNOWN)]
+        assert sequences(batch) == [bound + 2]
+
+
+def test_a_farewell_is_believed_up_to_the_bound_and_past_it_ends_nothing() -> None:
+    bound = 100
+    producer, batch = new_producer(5), batch_of()
+    new_intake(producer, bound).datagram(encode_farewell(ID, 5 + bound + 1, {}), UID, 5, batch)
+    assert [refusal.reason for refusal in batch.refusals] == ["farewell claims 101 events"]
+    assert (losses(batch), producer.taken, producer.ended) == ([], 5, False)
+    batch = batch_of()
+    new_intake(producer, bound).datagram(encode_farewell(ID, 5 + bound, {}), UID, 5, batch)
+    assert losses(batch) == [(6, 5 + bound, LOST_NOT_RECEIVED)]
+    assert (producer.taken, producer.ended, batch.refusals) == (5 + bound, True, [])
 
 
 # -- verification --------------------------------------------------------------------------------

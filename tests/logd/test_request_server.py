@@ -31,7 +31,6 @@ from logd.request_server import (
 )
 from tests.support import until
 
-SO_PEERGROUPS = 59
 SEATS_MAX = 8
 RUNNING_MAX = 2
 ATTACKER, GOOD, FORBIDDEN = 1001, 1002, 1003
@@ -419,35 +418,3 @@ def test_it_ends_with_its_lifeline_whatever_is_under_way(served: Served) -> None
     finally:
         with contextlib.suppress(OSError):
             os.close(read_fd)
-
-
-def test_a_peer_of_more_groups_than_can_be_asked_for_has_none_that_counts(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is refused or answered by its user; that it connects ends nothing."""
-
-    class OfManyGroups(socket.socket):
-        def getsockopt(self, level: int, option: int, *length: int) -> Any:
-            if option == SO_PEERGROUPS:
-                raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
-            return super().getsockopt(level, option, *length)
-
-    asked_by: list[Credentials] = []
-
-    class Noting(Lines):
-        def refusal(self, credentials: Credentials) -> bytes | None:
-            asked_by.append(credentials)
-            return b"forbidden\n"
-
-    monkeypatch.setattr(socket, "socket", OfManyGroups)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(directory / "s.sock"))
-        listener.listen()
-        server = RequestServer(listener, Noting(), seats_max=8, running_max=2)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-            peer.connect(str(directory / "s.sock"))
-            peer.sendall(b"a question\n")
-            server.run_once(0)
-            assert peer.recv(100) == b"forbidden\n"
-        server.close()
-    assert asked_by == [Credentials(os.getpid(), os.getuid(), frozenset({os.getgid()}))]

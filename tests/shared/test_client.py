@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import socket
@@ -19,13 +18,6 @@ from shared.client import Client, Outcome
 from shared.paths import PathTooLong
 from shared.rendezvous import RENDEZVOUS_SUFFIX
 from shared.schema import Malformed
-from shared.wire import (
-    KIND_EVENTS,
-    KIND_FAREWELL,
-    decode_farewell,
-    decode_head,
-    producer_seed,
-)
 from tests.support import ROOT, Instance, check_streams, check_sums, until
 
 
@@ -231,42 +223,6 @@ def test_a_client_that_found_no_outbox_asks_again_and_keeps_its_counts(instance:
     status = instance.settle()
     check_sums(status, attempted=stats["attempted"], accepted=3, refused=stats["refused"])
     assert (status["stored"], status["lost"]) == (3, 0)
-
-
-def test_a_client_that_finds_an_outbox_says_where_the_numbers_without_one_ended(
-    instance: Instance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else what the kernel lost of the last of them would be in no ledger."""
-    monkeypatch.setattr("shared.producer.HEAL_INTERVAL_S", 0.0)
-    rendezvous = Path(instance.socket + RENDEZVOUS_SUFFIX)
-    kept = rendezvous.read_bytes()
-    rendezvous.unlink()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
-        daemon.bind(instance.socket)
-        with Client(instance.socket) as client:
-            assert client.emit("page_view") and client.emit("page_view")
-            without = client.stats()["producer"]
-            rendezvous.write_bytes(kept)
-            assert client.emit("page_view")
-            within = client.stats()["producer"]
-            check_stats(client, attempted=3, accepted=3)
-        daemon.setblocking(False)
-        got = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                got.append(daemon.recv(65536))
-    assert without != within
-    heads = [decode_head(datagram) for datagram in got]
-    former = int(without, 16)
-    assert [kind for kind, producer in heads if producer == former][:3] == [
-        KIND_EVENTS, KIND_EVENTS, KIND_FAREWELL,
-    ]  # fmt: skip
-    (farewell,) = [
-        datagram
-        for datagram, (kind, producer) in zip(got, heads, strict=True)
-        if kind == KIND_FAREWELL and producer == former
-    ]
-    assert decode_farewell(farewell, producer_seed(former)) == (2, {})
 
 
 def test_a_client_whose_outbox_was_removed_continues_with_another_and_counts_both(

@@ -317,42 +317,6 @@ def test_however_full_the_outbox_gets_meanwhile_the_trail_can_say_that_it_is_unk
     assert sorted(unknown) == [1, 2, 3, 4, 5]
 
 
-def test_room_is_kept_in_the_outbox_that_the_event_is_in_not_in_the_one_before(
-    instance: Instance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its outbox is found removed in the very call, so the event goes to the next one."""
-    full = threading.Event()
-
-    def until_full(*_: object) -> bool:
-        assert full.wait(LONG_S)
-        return False
-
-    monkeypatch.setattr(Ticket, "wait", until_full)
-    monkeypatch.setattr("shared.road.COMPARE_INTERVAL_S", 0.0)
-    outcomes: list[Outcome] = []
-    with Client(instance.socket, outbox_bytes=65536) as client:
-        assert client.emit("page_view")
-        before = client.stats()["producer"]
-        outbox_of(instance).unlink()
-
-        def hand_in(_: int) -> None:
-            outcomes.append(client.emit_durable("quiz_submitted", user=7))
-
-        with in_threads(1, hand_in):
-            until(lambda: client.stats()["accepted"] == 2, "it is accepted")
-            assert client.stats()["producer"] != before
-            while client.emit("page_view"):
-                pass
-            accepted = client.stats()["accepted"]
-            full.set()
-        assert outcomes == [Outcome.UNKNOWN]
-        stats = client.stats()
-        # The one refusal is of what filled it; what says that it is unknown found its room.
-        assert stats["refused_by_cause"] == {"outbox_full": 1}
-        assert (stats["accepted"], stats["durable_unknown"]) == (accepted + 1, 1)
-        assert stats["attempted"] == stats["accepted"] + stats["refused"]
-
-
 def test_the_room_kept_is_enough_for_the_longest_type_and_user(instance: Instance) -> None:
     with Client(instance.socket) as client:
         longest = "t" * EVENT_TYPE_CHARS_MAX, "u" * USER_BYTES_MAX
