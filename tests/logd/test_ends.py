@@ -132,6 +132,19 @@ def test_what_was_written_into_an_outbox_that_is_given_up_is_in_the_ledger(
     assert not outbox.path.exists(), "by that its producer notices"
 
 
+def test_a_promise_to_look_into_an_outbox_that_is_given_up_is_taken_back(
+    outbox: Written, given_up: Callable[[], None]
+) -> None:
+    """Its producer lives: it sends again at once, and so finds out."""
+    with open(outbox.path, "r+b") as file:
+        file.seek(WORD_WATCHED_UNTIL_NS * 8)
+        file.write((2**62).to_bytes(8, sys.byteorder))
+        file.flush()
+        given_up()
+        assert os.pread(file.fileno(), 8, WORD_WATCHED_UNTIL_NS * 8) == bytes(8)
+    assert not outbox.path.exists()
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EINTR])
 def test_where_it_cannot_be_seen_for_a_while_how_much_that_is_it_is_looked_at_again(
     instance: Instance, outbox: Written, given_up: Callable[[], None],
