@@ -1,4 +1,4 @@
-"""The store where a step fails: what is in memory is as it was, and what is on no disk is not said."""
+"""The store where a step fails: what is in memory stays true, and nothing is said too early."""
 
 from __future__ import annotations
 

@@ -247,23 +247,6 @@ def test_a_forget_is_not_done_while_a_reader_keeps_the_log(store: Store, directo
     reader.close()
 
 
-def test_refusals_that_a_producer_reports_never_go_back(store: Store) -> None:
-    """Its outbox is a stranger's, and an older header of it may be read after a newer one."""
-
-    def report(refused: dict[str, int]) -> dict[str, int]:
-        producer = store.producer(1000, 9)
-        producer.refused = dict(refused)
-        batch = Batch(10, 10**6)
-        batch.note(producer)
-        store.commit(batch, 5)
-        return dict(store.connection.execute("SELECT cause, events FROM refusal").fetchall())
-
-    assert report({"malformed": 5, "full": 1}) == {"malformed": 5, "full": 1}
-    assert report({"malformed": 3, "full": 2}) == {"malformed": 5, "full": 2}
-    assert report({}) == {"malformed": 5, "full": 2}
-    assert report({"malformed": 6}) == {"malformed": 6, "full": 2}
-
-
 def test_a_watermark_never_goes_back(store: Store) -> None:
     first = Producer(uid=1000, id=9, seed=producer_seed(9), taken=7)
     batch = Batch(10, 10**6)
