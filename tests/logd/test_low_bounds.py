@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from logd import inotify
-from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED
+from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Producer
 from logd.daemon import Daemon
 from logd.inotify import Inotify
+from logd.intake import Intake
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.verify_rows import FINDINGS_MAX, Verdict
-from shared.wire import encode_farewell
+from shared.outbox import REFUSALS_MAX
+from shared.wire import DATAGRAM_BYTES_MAX, encode_farewell, producer_seed
 from tests.logd.test_daemon import Written, look, new_daemon
 from tests.logd.test_hostile import sender
 from tests.logd.test_intake import (
@@ -26,6 +28,7 @@ from tests.logd.test_intake import (
     new_intake,
     new_producer,
     sequences,
+    whole,
 )
 from tests.support import Instance, check_sums
 
@@ -207,6 +210,48 @@ def test_a_farewell_is_believed_up_to_the_bound_and_past_it_ends_nothing() -> No
     new_intake(producer, bound).datagram(encode_farewell(ID, 5 + bound, {}), UID, 5, batch)
     assert losses(batch) == [(6, 5 + bound, LOST_NOT_RECEIVED)]
     assert (producer.taken, producer.ended, batch.refusals) == (5 + bound, True, [])
+
+
+def test_the_largest_datagram_is_taken_and_one_byte_more_is_not() -> None:
+    producer, batch = new_producer(), batch_of()
+    intake = new_intake(producer)
+    head, size = datagram(1)[:16], len(datagram(1)) - 16
+    old = datagram(1)[16:] * ((DATAGRAM_BYTES_MAX - 16) // size)
+    # Filled up to the last byte with one longer record, which is not whole.
+    largest = (head + old).ljust(DATAGRAM_BYTES_MAX, b"\0")
+    assert len(largest) == DATAGRAM_BYTES_MAX
+    whole(largest, intake, batch)
+    assert sequences(batch) == [1]
+    assert not any("oversize" in refusal.reason for refusal in batch.refusals)
+    producer, batch = new_producer(), batch_of()
+    whole(largest + b"\0", new_intake(producer), batch)
+    assert sequences(batch) == []
+    (refusal,) = batch.refusals
+    assert refusal.reason == f"oversize datagram: {DATAGRAM_BYTES_MAX + 1} bytes"
+
+
+def test_what_a_farewell_claims_to_have_refused_is_bounded() -> None:
+    """The sums of all producers stay within what the database can hold."""
+    producer, batch = new_producer(), batch_of()
+    refused = {"malformed": 2**62, "outbox_full": REFUSALS_MAX, "undelivered": 1}
+    new_intake(producer).datagram(encode_farewell(ID, 0, refused), UID, 5, batch)
+    assert producer.refused == {
+        "malformed": REFUSALS_MAX, "outbox_full": REFUSALS_MAX, "undelivered": 1,
+    }  # fmt: skip
+
+
+def test_of_many_producers_those_with_an_open_outbox_are_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Introduced again, one would be two: one of them read, the other one confirmed."""
+    monkeypatch.setattr("logd.intake.PRODUCERS_MAX", 10)
+    intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
+    kept = {intake.producer(UID, number) for number in range(100, 115)}
+    for number in range(200, 230):
+        intake.producer(UID, number)
+    intake.trim(batch_of(), keep=kept)
+    assert kept <= set(intake.producers.values())
+    assert len(intake.producers) == len(kept) + 5
 
 
 # -- verification --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Who connects, as the kernel says it."""
+"""Who connects and who sends, as the kernel says it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from logd.batch import Producer
+from logd.intake import Intake
 from logd.request_server import Credentials, RequestServer
+from shared.wire import producer_seed
+from tests.logd.test_intake import ID, UID, batch_of, datagram, sequences
 from tests.logd.test_request_server import Lines
 
 SO_PEERGROUPS = 59
@@ -46,3 +50,30 @@ def test_a_peer_of_more_groups_than_can_be_asked_for_has_none_that_counts(
             assert peer.recv(100) == b"forbidden\n"
         server.close()
     assert asked_by == [Credentials(os.getpid(), os.getuid(), frozenset({os.getgid()}))]
+
+
+def with_outbox(uid: int, producer_id: int) -> Producer:
+    """A producer of UID has an outbox, all others none."""
+    has_outbox = uid == UID
+    return Producer(uid, producer_id, producer_seed(producer_id), has_outbox=has_outbox)
+
+
+def test_another_user_cannot_send_under_the_id_of_one_that_has_an_outbox() -> None:
+    intake, batch = Intake(with_outbox, 100), batch_of()
+    producer = intake.producer(UID, ID)
+    intake.datagram(datagram(1), UID + 1, 5, batch)
+    assert (sequences(batch), producer.taken) == ([], 0)
+    (refusal,) = batch.refusals
+    assert refusal.reason == f"another user's producer id: it has an outbox of uid {UID}"
+    assert (refusal.uid, refusal.pid) == (UID + 1, 5)
+    assert set(intake.producers) == {(UID, ID)}
+    intake.datagram(datagram(1), UID, 5, batch)
+    assert sequences(batch) == [1]
+
+
+def test_once_that_has_ended_its_id_is_free_and_nothing_is_remembered_of_it() -> None:
+    intake, batch = Intake(with_outbox, 100), batch_of()
+    intake.forget(intake.producer(UID, ID))
+    intake.datagram(datagram(1), UID + 1, 5, batch)
+    assert (sequences(batch), batch.refusals) == ([1], [])
+    assert set(intake.producers) == {(UID + 1, ID)}
