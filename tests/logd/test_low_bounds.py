@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from logd import inotify
-from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Producer
+from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
 from logd.daemon import Daemon
 from logd.inotify import Inotify
 from logd.intake import Intake
@@ -228,6 +228,14 @@ def test_the_largest_datagram_is_taken_and_one_byte_more_is_not() -> None:
     assert sequences(batch) == []
     (refusal,) = batch.refusals
     assert refusal.reason == f"oversize datagram: {DATAGRAM_BYTES_MAX + 1} bytes"
+
+
+def test_a_loss_has_a_number_up_to_the_bound_and_past_it_none_to_believe() -> None:
+    producer, batch = new_producer(), Batch(100, 10**6, loss_events_max=50)
+    for last in (50, 51):
+        batch.lose(producer, 1, last, LOST_NOT_RECEIVED)
+    assert [loss.events for loss in batch.losses] == [50, None]
+    assert batch.lost(claimed=False) == 50
 
 
 def test_what_a_farewell_claims_to_have_refused_is_bounded() -> None:

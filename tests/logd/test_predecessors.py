@@ -226,3 +226,27 @@ def test_a_stop_stores_what_lies_in_files_that_were_closed_just_before_it(
     state = instance.status()
     check_sums(state, attempted=61, accepted=61)
     assert (state["stored"], state["pending"]) == (61, 0)
+
+
+def test_what_is_unknown_of_a_producer_depends_on_the_boot_and_on_its_outbox(
+    daemon: Daemon,
+) -> None:
+    """Of this boot and without an outbox it may live: nothing is missing as far as is known."""
+    connection = daemon._store.connection
+    (boot_id,) = connection.execute("SELECT boot_id FROM run").fetchone()
+    connection.executemany(
+        "INSERT INTO producer VALUES (?, 1000, ?, 4, ?, ?, ?, 1, 1, 1)",
+        [
+            (number, f"{number:016x}", has_outbox, ended, boot)
+            for number, (has_outbox, ended, boot) in enumerate(
+                [
+                    (0, 0, "an earlier one"), (1, 0, "an earlier one"), (1, 1, "an earlier one"),
+                    (0, 0, boot_id), (1, 0, boot_id), (1, 1, boot_id),
+                ],
+                start=1,
+            )
+        ],
+    )  # fmt: skip
+    assert [row for row in daemon._store.unfinished() if row is not None] == [
+        (1000, 1, "tail unknown"), (1000, 2, "tail unknown"), (1000, 5, "outbox gone"),
+    ]  # fmt: skip

@@ -54,3 +54,19 @@ def test_what_an_idle_producer_has_refused_is_stored_by_the_look_that_finds_it(
             check_sums(state, attempted=3 + count, accepted=3, refused=count)
     finally:
         daemon.close()
+
+
+def test_what_used_up_a_number_is_an_event_of_the_sums_and_other_garbage_is_none(
+    directory: Path,
+) -> None:
+    store = Store(directory / "a.db", os.urandom(32), 1, 10)
+    producer = store.producer(1000, 9)
+    batch = Batch(10, 10**6)
+    batch.refuse(1000, 5, "not a datagram of ours", b"x")
+    producer.taken = 1
+    batch.refuse(1000, 5, "malformed", b"x", producer, producer.taken)
+    batch.refuse(1000, 5, "outbox: damaged", b"x", producer)
+    store.commit(batch, 5)
+    counters = dict(store.connection.execute("SELECT name, value FROM counter").fetchall())
+    assert (counters["quarantined"], counters["quarantined_events"]) == (3, 1)
+    store.close()
