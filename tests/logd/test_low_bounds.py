@@ -16,7 +16,7 @@ from logd.intake import Intake
 from logd.outboxes import OpenOutbox, Outboxes
 from logd.verify_rows import FINDINGS_MAX, Verdict
 from shared.outbox import REFUSALS_MAX
-from shared.wire import DATAGRAM_BYTES_MAX, encode_farewell, producer_seed
+from shared.wire import DATAGRAM_BYTES_MAX, Event, encode_farewell, producer_seed
 from tests.logd.test_daemon import Written, look, new_daemon
 from tests.logd.test_hostile import sender
 from tests.logd.test_intake import (
@@ -236,6 +236,22 @@ def test_a_loss_has_a_number_up_to_the_bound_and_past_it_none_to_believe() -> No
         batch.lose(producer, 1, last, LOST_NOT_RECEIVED)
     assert [loss.events for loss in batch.losses] == [50, None]
     assert batch.lost(claimed=False) == 50
+
+
+@pytest.mark.parametrize("kind", ["events", "losses", "quarantine"])
+def test_whatever_makes_a_row_fills_a_batch(kind: str) -> None:
+    """What strangers cause by the thousand must not make a commit without end."""
+    producer, batch = new_producer(), Batch(3, 10**6)
+    for count in range(3):
+        assert not batch.full and batch.room().events == 3 - count
+        if kind == "events":
+            batch.add(producer, count + 1, Event("page_view", 5, None, b"\x80"), 10)
+        elif kind == "losses":
+            batch.lose(producer, count + 1, None, LOST_NOT_RECEIVED)
+        else:
+            batch.refuse(UID, 5, "garbage", b"x")
+    assert batch.full and not batch.room()
+    assert batch.bytes > 0
 
 
 def test_what_a_farewell_claims_to_have_refused_is_bounded() -> None:
