@@ -247,6 +247,22 @@ def test_a_forget_is_not_done_while_a_reader_keeps_the_log(store: Store, directo
     reader.close()
 
 
+def test_a_forget_is_not_done_before_the_file_is_written_anew(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop of the daemon interrupts that; what was erased may stand in any page until then."""
+    fill(store, 10)
+    outcomes = [False, False, True]
+    monkeypatch.setattr(store, "rewrite", lambda _meanwhile: outcomes.pop(0))
+    cleaning = forgetting.clean(store, lambda: True, _NoWait)
+    for left in (2, 1):
+        assert next(cleaning) == forgetting.CLEAN_AGAIN_S
+        assert len(outcomes) == left
+    with pytest.raises(StopIteration):
+        next(cleaning)
+    assert outcomes == []
+
+
 def test_a_watermark_never_goes_back(store: Store) -> None:
     first = Producer(uid=1000, id=9, seed=producer_seed(9), taken=7)
     batch = Batch(10, 10**6)
