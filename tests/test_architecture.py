@@ -22,7 +22,7 @@ STDLIB_AND_MSGPACK = {*sys.stdlib_module_names, "msgpack"}
 
 def modules(package: str) -> list[Path]:
     found = sorted((ROOT / package).rglob("*.py"))
-    assert found, f"{package}/ has no modules: what is said of them here would hold of nothing"
+    assert found, f"{package}/ has no modules: the checks below would check nothing"
     return found
 
 

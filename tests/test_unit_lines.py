@@ -71,7 +71,7 @@ OF_LOGD: Lines = {
     "User": (["logd"], "not root"),
     "Group": (["logd"], "not root's group"),
     "StateDirectory": (["logd"], "the database's place is made, and writable, for it alone"),
-    "StateDirectoryMode": (["0700"], "nobody else lists or opens the database"),
+    "StateDirectoryMode": (["0700"], "no other user lists or opens the database"),
     "LoadCredential": (["logd.key:/etc/logd/logd.key"], "only systemd reads the key's file"),
 }
 
@@ -99,7 +99,7 @@ def timer(at: str) -> Lines:
     }
 
 
-# What a unit has besides the sandbox, or otherwise than it says; None: that line it has not.
+# Lines besides the sandbox, or that differ from it; None: the unit does not have that line.
 OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
     "logd.service": {
         **OF_LOGD,
@@ -108,7 +108,7 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         "PartOf": (["logd.target"], "stopped with the target, and the sockets are not"),
         "StartLimitIntervalSec": (["0"], "it never gives up starting"),
         "Type": (["notify"], "ready when what was accepted before is read"),
-        "NotifyAccess": (["main"], "no other process says that it lives"),
+        "NotifyAccess": (["main"], "no other process can report it alive"),
         "Sockets": (["logd.socket logd-query.socket"], "what is queued outlives it"),
         "ExecStart": (
             ["/usr/local/lib/logd/bin/python -I -m logd run"],
@@ -118,7 +118,7 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         "RestartSec": (["100ms"], "at once"),
         "RestartPreventExitStatus": (
             ["2 65 69 71 73 77 78 243"],
-            "a mistake that a restart does not mend is said once",
+            "an error that a restart does not mend is reported once",
         ),
         "ExecStopPost": (
             ["""/bin/sh -c 'case "$EXIT_STATUS" in 1|70|74|75) sleep 5 ;; esac'"""],
@@ -167,7 +167,7 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         "After": (["logd.service run-logd-writers-outboxes.mount"], "and there before it"),
         "StartLimitIntervalSec": (["0"], "it never gives up starting"),
         "Type": (["notify"], "ready when it answers"),
-        "NotifyAccess": (["main"], "no worker says that it is ready"),
+        "NotifyAccess": (["main"], "no worker can report it ready"),
         "ExecStartPre": (
             ["/usr/local/lib/logd/bin/python -I -m flask --app webapp seed"],
             "isolated: nothing of a directory or environment is imported",
@@ -197,7 +197,7 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         "EnvironmentFile": (["-/etc/classroom/classroom.env"], "settings are root's to change"),
         "Restart": (["on-failure"], "killed, it is back"),
         "RestartSec": (["1s"], "soon"),
-        "RestartPreventExitStatus": (["1 4"], "a mistake is said once"),
+        "RestartPreventExitStatus": (["1 4"], "an error is reported once"),
         "ExecStopPost": (
             ["""/bin/sh -c 'case "$EXIT_STATUS" in 1|4) sleep 5 ;; esac'"""],
             "a visitor who waits starts it now and then only",
@@ -208,7 +208,7 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         "LimitNOFILE": (["4096"], "connections are bounded"),
         "TasksMax": (["256"], "its threads are bounded"),
         "StateDirectory": (["classroom"], "its database's place"),
-        "StateDirectoryMode": (["0700"], "nobody else lists or opens the database"),
+        "StateDirectoryMode": (["0700"], "no other user lists or opens the database"),
         "ReadWritePaths": (["-/run/logd/writers/outboxes"], "its outboxes"),
         "TemporaryFileSystem": (["/dev/shm:mode=1777,size=1M"], "no memory shared with others"),
         "WantedBy": (["multi-user.target"], "started at boot"),
@@ -218,15 +218,15 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         "ListenDatagram": (["/run/logd/logd.sock"], "one datagram is one sender's"),
         "SocketUser": (["logd"], "not root's"),
         "SocketGroup": (["logd-write"], "who may log"),
-        "SocketMode": (["0660"], "nobody else"),
-        "PassCredentials": (["yes"], "the kernel says who sent what was queued before the daemon"),
+        "SocketMode": (["0660"], "no other user"),
+        "PassCredentials": (["yes"], "what is queued before the daemon starts has its sender"),
         "Service": (["logd-hold.service"], "what arrives starts nothing that can fail"),
     },
     "logd-query.socket": {
         "ListenStream": (["/run/logd/query.sock"], "the peer's user is the kernel's to say"),
         "SocketUser": (["logd"], "not root's"),
         "SocketGroup": (["logd-read"], "who may ask"),
-        "SocketMode": (["0660"], "nobody else"),
+        "SocketMode": (["0660"], "no other user"),
         "Backlog": (["64"], "connections that wait are bounded"),
         "Service": (["logd-hold.service"], "what arrives starts nothing that can fail"),
     },
@@ -331,7 +331,7 @@ def test_folders_are_their_users_alone_and_that_of_the_outboxes_the_groups() -> 
 
 
 def test_the_site_joins_the_two_groups_and_no_user_logds_own() -> None:
-    """The fifth column is a home, the sixth a shell: none, so nobody logs in as either."""
+    """The fifth column is a home, the sixth a shell: none, so neither can log in."""
     assert rows("sysusers.d/logd.conf") == [
         ["u", "logd", "-", "-", "/var/lib/logd", "-"],
         ["g", "logd-write", "-"],

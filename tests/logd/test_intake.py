@@ -276,7 +276,7 @@ def test_an_old_client_of_a_new_database_goes_on_with_its_beginning_unknown() ->
     assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps from 5001 to 9000"]
 
 
-def test_nobodys_farewell_ends_a_producer_that_has_an_outbox_whatever_it_claims() -> None:
+def test_a_farewell_datagram_never_ends_a_producer_that_has_an_outbox() -> None:
     """Any process of its user may send one: its outbox would be taken for read to the end."""
     for last in (0, 5, 6, 50):
         producer, batch = new_producer(5), batch_of()

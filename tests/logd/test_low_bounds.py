@@ -69,10 +69,10 @@ def test_of_many_producers_without_an_end_a_turn_books_a_few(
     assert instance.status()["unknown_extent"] == 10
 
 
-def test_one_that_says_farewell_before_its_turn_comes_is_not_booked_as_unknown(
+def test_a_farewell_before_its_turn_is_not_booked_as_an_unknown_end(
     instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has not ended was read a page at a time, and some have ended since."""
+    """Unfinished producers were read a page at a time; some have ended since."""
     monkeypatch.setattr("logd.delivery.BOOK_ENDS_MAX", 1)
     daemon._store.connection.executemany(
         "INSERT INTO producer VALUES (?, ?, ?, 4, 0, 0, 'an earlier boot', 1, 1, 1)",

@@ -1,4 +1,4 @@
-"""Who connects and who sends, as the kernel says it."""
+"""Peers and senders, identified by the kernel's credentials."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_an_outbox_that_cannot_be_looked_for_at_the_start_is_not_taken_for_gone(
 def test_an_outbox_that_is_gone_at_the_start_is_a_row_without_an_end(
     instance: Instance, daemon: Daemon
 ) -> None:
-    """The other side of the test before: where it is known, it is said."""
+    """The counterpart of the test before: a missing outbox is recorded."""
     known_before(daemon, watermark=1)
     daemon.start()
     look(daemon)
@@ -214,7 +214,7 @@ def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
 def test_a_stop_stores_what_lies_in_files_that_were_closed_just_before_it(
     instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody waits for the disk, so its first round has no time for opening files."""
+    """A caller waits for the disk, so the first round has no time for opening files."""
     daemon.start()
     daemon.work_s = 0.0
     written = [Written(instance.config.outbox_directory, number) for number in range(100, 120)]

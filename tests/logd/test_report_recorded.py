@@ -82,7 +82,7 @@ def test_a_report_about_persons_is_answered_only_if_its_reading_is_recorded(
     }
 
 
-def test_a_report_about_nobody_is_answered_without(recording: Recording) -> None:
+def test_a_report_without_persons_needs_no_record(recording: Recording) -> None:
     recording.accepts = False
     assert recording.ask("summary")["ok"] is True
     assert recording.recorded == []

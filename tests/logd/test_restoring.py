@@ -363,7 +363,7 @@ def test_it_takes_the_place_once_it_is_on_the_disk(
     assert happened[place - 1 : place + 2] == ["flush i", "name activity.db", "flush i"]
 
 
-def test_how_the_replaced_one_was_verified_is_not_said_of_the_restored_one(
+def test_a_restore_drops_the_verification_of_the_replaced_database(
     backed_up: tuple[Instance, Path],
 ) -> None:
     instance, backup = backed_up

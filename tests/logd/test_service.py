@@ -229,7 +229,7 @@ def test_connections_that_say_nothing_keep_nobody_from_a_report(instance: Instan
         assert 5 < max(bytes_said.values()) < 60_000
         for sock in idle:
             sock.settimeout(20)
-            with contextlib.suppress(ConnectionResetError):  # what it said last was not read
+            with contextlib.suppress(ConnectionResetError):  # its last bytes were not read
                 while sock.recv(4096):
                     pass  # let go, with or without a word
         for sock in idle:

@@ -1,4 +1,4 @@
-"""The store where a step fails: what is in memory stays true, and nothing is said too early."""
+"""The store when a step fails: memory stays consistent, nothing is confirmed too early."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_an_own_event_of_an_act_that_failed_leaves_no_gap_in_the_numbers(made: S
     assert verify(made.connection).findings == []
 
 
-def test_a_start_that_cannot_make_the_log_durable_says_who_keeps_it(
+def test_a_start_that_cannot_make_the_wal_durable_fails_and_names_the_cause(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a killed predecessor left in there is visible, and perhaps not on the disk."""

@@ -33,7 +33,7 @@ SETTINGS: dict[str, tuple[object, str]] = {
     "journal_size_limit": (64 * 1024 * 1024, "a log that grew once does not keep its size"),
     "secure_delete": (1, "what is deleted is overwritten"),
     "mmap_size": (0, "a file cut short ends no process"),
-    "cipher_use_hmac": ("1", "a changed page is found by whoever reads it"),
+    "cipher_use_hmac": ("1", "a changed page is detected when it is read"),
     "cipher_plaintext_header_size": ("0", "not even the head of the file is plain"),
     "query_only": (0, "the one writer may write"),
 }
@@ -201,7 +201,7 @@ def test_the_scratch_file_of_a_rewrite_lies_beside_the_database_and_is_encrypted
     assert not plain
 
 
-def test_a_log_that_somebody_reads_is_not_called_empty_and_the_waiting_time_is_as_before(
+def test_a_wal_with_a_reader_is_not_reported_empty_and_the_busy_timeout_is_kept(
     store: Store, directory: Path
 ) -> None:
     fill(store, 10)
@@ -247,7 +247,7 @@ def test_a_forget_is_not_done_while_a_reader_keeps_the_log(store: Store, directo
     reader.close()
 
 
-def test_a_forget_is_not_done_before_the_file_is_written_anew(
+def test_a_forget_is_not_done_before_the_vacuum_succeeds(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stop of the daemon interrupts that; what was erased may stand in any page until then."""

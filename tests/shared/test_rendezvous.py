@@ -207,7 +207,7 @@ def test_the_token_is_there_before_others_may_make_files_beside_it(
     assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == MODE_SHARED
 
 
-def test_after_a_reboot_nobody_but_its_owner_makes_the_directory(
+def test_after_a_reboot_only_the_owner_makes_the_directory(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Made by another it would be that one's, and the daemon could not use it."""

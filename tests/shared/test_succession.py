@@ -24,7 +24,7 @@ from tests.shared.test_durable import LONG_S, in_threads, outbox_of
 from tests.support import Instance, until
 
 
-def test_a_client_that_finds_an_outbox_says_where_the_numbers_without_one_ended(
+def test_a_client_that_gets_an_outbox_sends_a_farewell_for_the_producer_without_one(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else what the kernel lost of the last of them would be in no ledger."""

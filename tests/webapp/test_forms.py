@@ -115,7 +115,7 @@ def of_another_session(_browser: Browser, app: Flask) -> str:
     return other.token
 
 
-def of_nobody(_browser: Browser, app: Flask) -> str:
+def before_a_login(_browser: Browser, app: Flask) -> str:
     other = Browser(app)
     other.get("/login")
     return other.token
@@ -133,7 +133,7 @@ def test_no_form_is_taken_without_the_token_of_its_own_session(
     else:
         browser.log_in("student")
     logged_in = browser.get("/courses/").status_code
-    for take in (missing, wrong, of_another_session, of_nobody):
+    for take in (missing, wrong, of_another_session, before_a_login):
         forged = take(browser, app)
         before = done()
         response = browser.post(path, FILLED_IN[path], token=forged)

@@ -37,7 +37,7 @@ POLICY = {
     "default-src": "'none'",  # whatever is not named below
     "style-src": "'self'",  # the style sheet, and nothing inline
     "img-src": "'self' data:",  # the icon and the charts
-    "script-src": "'self'",  # no script that somebody has written into a page
+    "script-src": "'self'",  # no script injected into a page
     "connect-src": "'self'",  # nothing is sent elsewhere by one
     "form-action": "'self'",  # no form that sends a password elsewhere
     "base-uri": "'none'",  # no page whose addresses lead elsewhere
@@ -45,7 +45,7 @@ POLICY = {
 }
 HEADERS = {
     "X-Content-Type-Options": "nosniff",  # what is text is not run
-    "Referrer-Policy": "same-origin",  # which page was read is not told to other sites
+    "Referrer-Policy": "same-origin",  # other sites do not learn which page was read
     "Cross-Origin-Opener-Policy": "same-origin",  # no other site has a hand on its window
     "Cache-Control": "no-store",  # the Back button shows nothing after the log-out
 }
