@@ -190,23 +190,6 @@ def test_the_directory_gets_its_mode_whatever_the_umask(tmp_path: Path, mode: in
     assert stat.S_IMODE((tmp_path / "d" / TOKEN_NAME).stat().st_mode) == 0o644
 
 
-def test_the_token_is_there_before_others_may_make_files_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else one of them could take its name first."""
-    seen: list[int] = []
-    rename = os.rename
-
-    def watched(*arguments: Any, **options: Any) -> None:
-        seen.append(stat.S_IMODE((tmp_path / "d").stat().st_mode))
-        rename(*arguments, **options)
-
-    monkeypatch.setattr(os, "rename", watched)
-    make_directory(str(tmp_path / "d"), None, MODE_SHARED)
-    assert seen == [0o700]
-    assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == MODE_SHARED
-
-
 def test_after_a_reboot_only_the_owner_makes_the_directory(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
