@@ -8,7 +8,14 @@ import pytest
 
 from shared import rendezvous
 from shared.client import Client
-from shared.outbox import RING_BYTES_MIN
+from shared.outbox import (
+    HEADER_BYTES,
+    RING_BYTES_MIN,
+    WATCHED_NS_MAX,
+    WORD_WATCHED_UNTIL_NS,
+    OutboxWriter,
+    outbox_bytes,
+)
 from shared.outbox_file import SUFFIX
 from shared.rendezvous import NoOutbox, read_rendezvous, rendezvous_path
 from tests.support import Instance
@@ -52,3 +59,14 @@ def test_of_the_file_that_names_the_outboxes_a_page_is_read(
     path.write_text("x" * rendezvous.RENDEZVOUS_BYTES_MAX + "\n" + text)
     with pytest.raises(NoOutbox, match="does not name a directory and a token"):
         read_rendezvous(instance.socket)
+
+
+def test_a_promise_to_look_further_ahead_than_any_daemon_makes_is_not_believed() -> None:
+    """The header is shared: a forged one would keep a producer from ever sending again."""
+    buffer = bytearray(outbox_bytes(RING_BYTES_MIN))
+    words = memoryview(buffer)[:HEADER_BYTES].cast("Q")
+    writer = OutboxWriter(memoryview(buffer), 7, pid=1, now_ns=1)
+    for until_ns, watched in ((10, False), (11, True), (10 + WATCHED_NS_MAX, True),
+                              (11 + WATCHED_NS_MAX, False), (2**63, False)):  # fmt: skip
+        words[WORD_WATCHED_UNTIL_NS] = until_ns
+        assert writer.watched(10) is watched
