@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Generic
 
 from logd.backlog import Backlog
@@ -44,6 +44,8 @@ DISCOVER_FILES_MAX = 500
 DISCOVER_S_MAX = 0.005
 DISCOVER_QUEUE_MAX = 1000
 BOOK_ENDS_MAX = 1000
+# Producers that may have ended, whose file is there: further ones wait for the next start.
+UNDECIDED_ENDS_MAX = 1000
 # An outbox that follows another is opened after it, and that after the one that it follows, ...
 PREDECESSORS_MAX = 8
 # How long in a turn for names of closed files. What is left is found by the listing.
@@ -121,6 +123,7 @@ class Delivery(Generic[AnOutbox]):
         self._commit_due_s = 0.0
         self._watch = Watch(self._commit_interval_s)
         self._more = False  # something was left unread for want of room in the batch
+        self._undecided: list[tuple[int, int, str]] = []
         self._queued_before = _QueueMark(QUEUE_DATAGRAMS_MAX)  # this process's start
         self._marks: list[_QueueMark] = [self._queued_before]
         self._stalled: NotYet | None = None
@@ -152,6 +155,9 @@ class Delivery(Generic[AnOutbox]):
         """
         if self._queued_before.left > 0:
             return
+        if self._undecided and self._now_s >= self._look_due_s:
+            self._unfinished = chain(self._unfinished, self._undecided)
+            self._undecided = []
         for _ in range(BOOK_ENDS_MAX):
             if self._batch.full:
                 break
@@ -163,7 +169,10 @@ class Delivery(Generic[AnOutbox]):
                 break  # enough of the database was read
             uid, producer_id, cause = end
             if self._may_be_there(outbox_name(uid, producer_id)):
-                continue  # readable or not, nothing is lost while it is
+                # Readable or not, nothing is lost while it is: asked again at the next look.
+                if len(self._undecided) < UNDECIDED_ENDS_MAX:
+                    self._undecided.append(end)
+                continue
             producer = self._intake.producer(uid, producer_id)
             if not producer.ended:  # by now: these were looked up a page at a time
                 self._batch.lose(producer, producer.taken + 1, None, cause)

@@ -24,7 +24,7 @@ def new() -> str:
 
 
 def create(path: Path, key: bytes | None = None) -> None:
-    """Writes a key, a new one by default; on disk before this returns.
+    """Writes a key, a new one by default; it and its name are on disk before this returns.
 
     Raises CannotCreate if the file exists.
     """
@@ -36,6 +36,12 @@ def create(path: Path, key: bytes | None = None) -> None:
         file.write((new() if key is None else key.hex()) + "\n")
         file.flush()
         os.fsync(fd)
+    # A database that outlives a power cut is lost without the name of its key.
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read(path: Path) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logd.config import TEMPLATE, Config, parse
+from logd.config import TEMPLATE, Config, memory_parts, parse
 from logd.errors import ConfigError
 from tests.support import ROOT, Instance
 
@@ -145,3 +145,10 @@ def test_the_defaults_that_the_readme_names_are_the_ones_there_are() -> None:
     assert len(rows) >= 7
     for name, number, size in rows:
         assert getattr(config, name) == int(number.replace(",", "")) * unit[size], name
+
+
+def test_the_bound_of_memory_may_be_used_to_the_last_byte_and_not_past_it() -> None:
+    needed = sum(memory_parts(parse(TEMPLATE, FILE)).values())
+    assert parse(f"memory_bytes_max = {needed}", FILE).memory_bytes_max == needed
+    with pytest.raises(ConfigError, match=f"up to {needed} bytes may be needed"):
+        parse(f"memory_bytes_max = {needed - 1}", FILE)

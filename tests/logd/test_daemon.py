@@ -89,15 +89,19 @@ def outbox(instance: Instance) -> Written:
     return Written(instance.config.outbox_directory)
 
 
-@pytest.fixture
-def daemon(instance: Instance) -> Iterator[Daemon]:
+def new_daemon(instance: Instance) -> Daemon:
     """A daemon that only turns when told to."""
     config = replace(instance.config, commit_interval_ms=0)  # each turn commits
     store = Store(config.database, keyfile.read(config.key_file), 1, config.quarantine_rows_max)
     outboxes = Outboxes(config.outbox_directory)
     outboxes.prepare(str(config.socket))
     receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-    made = Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7)
+    return Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7)
+
+
+@pytest.fixture
+def daemon(instance: Instance) -> Iterator[Daemon]:
+    made = new_daemon(instance)
     yield made
     made.close()
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import msgpack
 import pytest
+from click.testing import CliRunner
 
 from logd import forgotten, keyfile
 from logd import instance as instances
 from logd.batch import Batch, Producer
+from logd.cli import main
 from logd.errors import NotYet
 from logd.store import Store
 from logd.upkeep import asking, jobs
@@ -298,11 +300,26 @@ def test_a_command_can_have_an_event_of_logds_own_written(served: Instance) -> N
     assert served.status()["own"] == 2
 
 
-def test_forget_asks_or_is_told_yes(served: Instance) -> None:
-    fill(served, 100)
+def test_forget_asks_or_is_told_yes(served: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = fill(served, 100)
     assert "say --yes" in served.cli("forget", NAME, code=2)
     assert "USER" in served.cli("forget", "x" * 256, "--yes", code=2)
-    assert served.status()["erased"] == 0
+    # At a terminal it asks, with what would go.
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
+    command = ["forget", NAME, "--config", str(served.config.path)]
+    question = f"Erase '{NAME}' for good: {counts['anna']} events, {counts['mentions']} mentions?"
+    assert counts["anna"] > 5 and counts["mentions"] > 0
+    for answer in ("n\n", "\n", ""):
+        done = CliRunner().invoke(main, command, input=answer)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert question in done.stderr and "Aborted" in done.stderr
+        assert served.status()["erased"] == 0
+    assert any(event["user"] == NAME for event in served.events())
+    done = CliRunner().invoke(main, command, input="y\n")
+    assert done.exit_code == 0, done.output
+    assert question in done.stderr
+    assert served.status()["erased"] == counts["anna"]
+    assert not any(event["user"] == NAME for event in served.events())
     served.start()
 
 

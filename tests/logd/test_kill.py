@@ -112,10 +112,12 @@ def test_events_emitted_before_the_first_daemon_ever_ran_are_stored(
     assert check_streams(events) and instance.stop() == 0
 
 
-def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
+def test_a_daemon_killed_five_times_wherever_it_is_stores_nothing_twice(
     instance: Instance, tally: Tally
 ) -> None:
-    """Five kills at whatever point they hit, each followed by a start that goes on where it was."""
+    """Each followed by a start that goes on where it was. Killed at chosen points it is in
+    test_daemon.py.
+    """
     instance.start()
     with emitters(instance, count=2, events=15_000) as running:
         for kill in range(1, 6):

@@ -147,6 +147,10 @@ def test_the_key_changes_once_the_database_under_it_is_on_the_disk(
         "name activity.db.rekeyed", "name logd.key", "name activity.db",
     ]  # fmt: skip
     assert all(happened[n + 1] == "flush i" for n, one in enumerate(happened) if "name" in one)
+    # Its own name is on the disk before it takes the old key's, or a power cut leaves neither.
+    at = happened.index("name logd.key")
+    assert happened[at - 1] == "flush i"
+    assert happened.index("name activity.db.rekeyed") < at - 2, "that flush is another"
 
 
 @pytest.mark.parametrize("at", ["copying", "verifying"])

@@ -398,6 +398,11 @@ def test_no_subject_is_kept_by_a_property_that_names_persons() -> None:
         ("UPDATE removal SET hash = zeroblob(32) WHERE id = 1", "removal 1: what it took out"),
         ("UPDATE removal SET events = events + 1 WHERE id = 1", "removal 1: what it took out"),
         ("UPDATE removal SET event = event + 1 WHERE id = 1", "does not say so"),
+        (
+            # What a client says proves nothing.
+            "UPDATE event_type SET name = 'made_up' WHERE name = 'events_pruned'",
+            "does not say so",
+        ),
         ("UPDATE leaf SET hash = zeroblob(32) WHERE event = {gone}", "an event was changed"),
         ("DELETE FROM leaf WHERE event = {gone}", "an event was changed"),
         ("UPDATE counter SET value = value + 1 WHERE name = 'erased'", "counter erased"),

@@ -363,6 +363,18 @@ def test_it_takes_the_place_once_it_is_on_the_disk(
     assert happened[place - 1 : place + 2] == ["flush i", "name activity.db", "flush i"]
 
 
+def test_a_restore_drops_the_verification_of_the_replaced_database(
+    backed_up: tuple[Instance, Path],
+) -> None:
+    instance, backup = backed_up
+    instance.cli("verify")
+    assert instance.status()["integrity"]["whole"] is True
+    restore(instance, backup)
+    assert instance.status()["integrity"] is None
+    instance.cli("verify")
+    assert instance.status()["integrity"]["whole"] is True
+
+
 @pytest.mark.parametrize("at", ["copying", "verifying"])
 def test_interrupted_it_replaces_nothing(backed_up: tuple[Instance, Path], at: str) -> None:
     instance, backup = backed_up

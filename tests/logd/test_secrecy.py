@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -72,17 +74,66 @@ def test_no_file_on_a_disk_holds_plain_text_of_an_event(marked: Instance) -> Non
     assert MARK in marked.cli("query", "--limit", "1"), "with the key it is there"
 
 
-@pytest.mark.parametrize("suffix", ["", "-wal"])
-def test_without_the_key_no_sqlite_tool_opens_the_database(marked: Instance, suffix: str) -> None:
-    database = str(marked.config.database)
-    head = Path(database + suffix).read_bytes()[:16]
-    assert not head.startswith(b"SQLite format 3")
-    marked.stop()
-    for module in (sqlite3, sqlcipher3):
-        connection = module.connect(f"file:{database}?mode=ro", uri=True)
-        with pytest.raises(module.DatabaseError, match="not a database"):
-            connection.execute("SELECT * FROM sqlite_master").fetchall()
-        connection.close()
+PAGE = 4096
+LOG_HEADER, FRAME_HEADER = 32, 24  # of SQLite's log, in plain text in any case
+
+
+def pages(database: Path) -> list[bytes]:
+    """Every page of the database's file, and of its log if there is one."""
+    data = database.read_bytes()
+    found = [data[at : at + PAGE] for at in range(0, len(data), PAGE)]
+    log = database.with_name(database.name + "-wal")
+    if log.exists():
+        frames, size = log.read_bytes()[LOG_HEADER:], FRAME_HEADER + PAGE
+        found += [frames[at + FRAME_HEADER : at + size] for at in range(0, len(frames), size)]
+    return found
+
+
+def readable(database: Path) -> int:
+    """Pages that are not random to the last byte: what is encrypted cannot be made shorter."""
+    return sum(len(zlib.compress(page)) < len(page) for page in pages(database))
+
+
+def test_without_the_key_no_sqlite_tool_opens_the_database(
+    marked: Instance, directory: Path
+) -> None:
+    """Neither a running daemon's, with all of its events in the log, nor a stopped one's."""
+    database = marked.config.database
+    for state in ("running", "killed", "stopped"):
+        if state == "killed":
+            marked.kill()
+        if state == "stopped":
+            marked.start()
+            marked.stop()
+        log = database.with_name(database.name + "-wal")
+        assert log.exists() == (state != "stopped")
+        if log.exists():
+            assert log.stat().st_size > 10 * PAGE, "the events are in there"
+        assert readable(database) == 0, state
+        copy = directory / f"{state}.db"
+        for suffix in ("", "-wal"):
+            file = database.with_name(database.name + suffix)
+            if file.exists():
+                shutil.copy(file, copy.with_name(copy.name + suffix))
+        for module in (sqlite3, sqlcipher3):
+            connection = module.connect(copy)
+            with pytest.raises(module.DatabaseError, match="not a database"):
+                connection.execute("SELECT * FROM sqlite_master").fetchall()
+            connection.close()
+
+
+def test_a_plain_database_and_a_plain_log_would_be_found_readable(directory: Path) -> None:
+    """Or the test above would prove nothing."""
+    database = directory / "plain.db"
+    connection = sqlite3.connect(database)
+    connection.execute(f"PRAGMA page_size = {PAGE}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE event (user TEXT)")
+    connection.commit()
+    in_log = readable(database)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert in_log > 0 and readable(database) > 0
+    connection.close()
 
 
 def test_a_wrong_key_opens_nothing(marked: Instance) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -204,20 +206,41 @@ def report_process(daemon: Process) -> int:
 
 
 def test_connections_that_say_nothing_keep_nobody_from_a_report(instance: Instance) -> None:
-    """More than there are seats, of the very user who asks; each is let go after a second."""
+    """More than there are seats, of the very user who asks, and half of them say a byte now and
+    then; each is let go after a second.
+    """
     daemon = instance.start()
     path = str(instance.config.query_socket)
     idle = []
+    trickling: set[socket.socket] = set()
+    bytes_said: Counter[socket.socket] = Counter()
+
+    def trickle() -> bool:
+        for sock in list(trickling):
+            try:
+                sock.send(b"x", socket.MSG_DONTWAIT)
+                bytes_said[sock] += 1
+            except OSError:
+                trickling.remove(sock)  # it was let go
+        return not trickling
+
     try:
-        for _ in range(2 * reporter.SEATS_MAX):
+        for number in range(2 * reporter.SEATS_MAX):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             idle.append(sock)
             sock.connect(path)
+            if number % 2:
+                sock.send((60_000).to_bytes(4, "big"))  # as many would be a question
+                trickling.add(sock)
+        trickle()
         assert QueryClient(path, timeout_s=20).ask("summary").rows
+        until(trickle, "each is let go, though it goes on saying something")
+        assert 5 < max(bytes_said.values()) < 60_000
         for sock in idle:
             sock.settimeout(20)
-            while sock.recv(4096):
-                pass  # let go, with or without a word
+            with contextlib.suppress(ConnectionResetError):  # its last bytes were not read
+                while sock.recv(4096):
+                    pass  # let go, with or without a word
         for sock in idle:
             sock.close()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

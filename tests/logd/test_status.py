@@ -429,6 +429,18 @@ def test_what_verify_found_is_kept_for_the_status(instance: Instance) -> None:
     assert (found["whole"], found["events"], found["findings"]) == (True, 5, 0)
     assert "whole when verified" in instance.cli("status")
     assert integrity.path_of(instance.config).stat().st_mode & 0o777 == 0o600
+    # Whole in itself, and not the trail that was anchored.
+    anchored = instance.directory / "anchored"
+    anchored.write_text(f"anchor batch=1 events=5 head={'ab' * 32}\n")
+    assert "whole: 5 events" in instance.cli("verify", "--anchors", str(anchored), code=1)
+    found = instance.status()["integrity"]
+    assert (found["whole"], found["events"], found["findings"]) == (False, 5, 1)
+    assert "NOT WHOLE when verified" in instance.cli("status")
+    anchored.write_text("")
+    instance.cli("verify", "--anchors", str(anchored), code=1)
+    assert instance.status()["integrity"]["whole"] is False, "nothing was proved"
+    instance.cli("verify")
+    assert instance.status()["integrity"]["whole"] is True
     connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
     connection.execute("UPDATE event SET user = 'x' WHERE id = 3")
     connection.close()

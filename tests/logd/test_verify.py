@@ -106,6 +106,26 @@ def test_one_byte_of_one_event_changed_names_its_batch(stored: Instance) -> None
             "stored twice",
         ),
         ("UPDATE producer SET watermark = 5 WHERE id = 1", "past its watermark"),
+        (
+            "INSERT INTO event SELECT id + 1000, producer, 5000, ts_ns, type, user, props, salt"
+            " FROM event WHERE id = 1",
+            "1 events belong to no batch",
+        ),
+        (
+            "INSERT INTO event SELECT -5, producer, 5000, ts_ns, type, user, props, salt"
+            " FROM event WHERE id = 1",
+            "1 events belong to no batch",
+        ),
+        (
+            "UPDATE event SET sequence = (SELECT sequence FROM event WHERE id = 150) - 2"
+            " WHERE id = 150",
+            "1 events are out of their producer's order",
+        ),
+        (
+            "INSERT INTO batch SELECT -1, stored_ns, first_event, events, leaves_hash, hash"
+            " FROM batch WHERE id = 1",
+            "1 batches have numbers below 1",
+        ),
     ],
 )
 def test_what_was_tampered_with_is_said(stored: Instance, sql: str, expected: str) -> None:

@@ -63,17 +63,21 @@ def interrupting(stop: Stop, at: str) -> Bar:
 def noted(patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Collects what is flushed and what is renamed, by name, in that order."""
     happened: list[str] = []
-    fsync, rename = os.fsync, os.rename
+    fsync = os.fsync
 
     def flush(fd: int) -> None:
         happened.append(f"flush {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
         fsync(fd)
 
-    def name(old: Path, new: Path) -> None:
-        happened.append(f"name {Path(new).name}")
-        rename(old, new)
+    def naming(real: Callable[..., None]) -> Callable[..., None]:
+        def name(old: Path, new: Path, **options: Any) -> None:
+            happened.append(f"name {Path(new).name}")
+            real(old, new, **options)
+
+        return name
 
     with patch.context() as patched:
         patched.setattr(os, "fsync", flush)
-        patched.setattr(os, "rename", name)
+        for call in ("rename", "replace"):
+            patched.setattr(os, call, naming(getattr(os, call)))
         yield happened

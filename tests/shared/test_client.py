@@ -133,13 +133,35 @@ def test_a_full_outbox_refuses_and_takes_again_when_there_is_room(instance: Inst
 
 
 def test_refusals_are_logged_at_a_bounded_rate_by_cause(
-    instance: Instance, caplog: pytest.LogCaptureFixture
+    instance: Instance, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(instance.socket) as client, caplog.at_level(logging.WARNING):
+    """A line for each cause, with the count so far; later ones when the interval is over."""
+
+    def lines(cause: str) -> list[str]:
+        found = [r.getMessage() for r in caplog.records if f"({cause}," in r.getMessage()]
+        caplog.clear()
+        return found
+
+    with Client(instance.socket, outbox_bytes=65536) as client, caplog.at_level(logging.WARNING):
         for _ in range(100):
             client.emit("Bad Type")
-        check_stats(client, refused=100)
-    assert len([r for r in caplog.records if "malformed" in r.getMessage()]) == 1
+        (first,) = lines("malformed")
+        assert "malformed, 1 so far" in first
+        for _ in range(2000):
+            client.emit("page_view", props={"text": "x" * 1000})
+        client.emit("Bad Type")
+        refused = check_stats(client)["refused_by_cause"]
+        assert refused["malformed"] == 101 and refused["outbox_full"] > 1900
+        assert [r.getMessage().partition(" so far")[0] for r in caplog.records] == [
+            "event refused (outbox_full, 1"
+        ]
+        caplog.clear()
+        monkeypatch.setattr("shared.refusals.LOG_INTERVAL_S", 0.0)
+        client.emit("Bad Type")
+        (later,) = lines("malformed")
+        assert "malformed, 102 so far" in later
+        stats = check_stats(client)
+        assert stats["accepted"] + stats["refused"] == 2102
 
 
 def test_a_handler_that_raises_while_a_refusal_is_counted_leaves_the_way_in_open(

@@ -167,3 +167,14 @@ def test_after_it_is_closed_nothing_can_be_written(place: Place) -> None:
     made.close()
     with pytest.raises(ValueError, match="released"):
         made.writer.append(b"late")
+
+
+def test_a_process_with_the_rights_of_another_user_gets_no_outbox_and_leaves_none(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel names its datagrams by one user and its files by the other: two producers."""
+    real = os.geteuid()
+    monkeypatch.setattr(os, "getuid", lambda: real + 1)
+    with pytest.raises(NoOutbox, match="different real and effective user ids"):
+        place.new()
+    assert place.names == []

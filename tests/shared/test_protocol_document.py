@@ -252,7 +252,9 @@ def test_the_state_table_has_all_27_cells_each_once() -> None:
 
 
 def test_every_cell_has_an_action_and_a_bound_or_says_that_it_cannot_occur() -> None:
-    for row in tables("### The state table")[0]:
+    (rows,) = tables("### The state table")
+    assert len(rows) == 3 * 3 * 3
+    for row in rows:
         assert row["action"]
         assert row["bound"]
         assert (row["bound"] == "-") is row["action"].startswith("Cannot occur"), row

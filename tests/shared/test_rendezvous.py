@@ -190,6 +190,19 @@ def test_the_directory_gets_its_mode_whatever_the_umask(tmp_path: Path, mode: in
     assert stat.S_IMODE((tmp_path / "d" / TOKEN_NAME).stat().st_mode) == 0o644
 
 
+def test_after_a_reboot_only_the_owner_makes_the_directory(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made by another it would be that one's, and the daemon could not use it."""
+    (place.directory / TOKEN_NAME).unlink()
+    place.directory.rmdir()
+    place.tell(boot_id="an-earlier-one")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(NoOutbox, match="is not there"):
+        place.opened()
+    assert not place.directory.exists()
+
+
 def test_a_directory_that_is_there_keeps_its_files_and_gets_the_token(place: Place) -> None:
     (place.directory / "an.outbox").write_bytes(b"x")
     make_directory(str(place.directory), "0" * 32, MODE_SHARED)

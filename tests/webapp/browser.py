@@ -1,10 +1,10 @@
-"""A person at a browser: follows the site's own forms, with their tokens, over HTTPS."""
+"""A person at a browser: fills in the site's own forms, each with its token, over HTTPS."""
 
 from __future__ import annotations
 
-import html
-import re
+from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import Flask
 from werkzeug.test import TestResponse
@@ -12,24 +12,68 @@ from werkzeug.test import TestResponse
 ORIGIN = "https://classroom.example"
 PASSWORD = "a password for tests"
 
-_TOKEN = re.compile(r'name="csrf_token"[^>]*value="([^"]+)"')
+
+class Forms(HTMLParser):
+    """The forms of a page that are posted: the token of each, None where it has none."""
+
+    def __init__(self, page: str, text: str) -> None:
+        super().__init__()
+        self.tokens: dict[str, str | None] = {}
+        self._page = page
+        self._action: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "form" and (given.get("method") or "get").lower() == "post":
+            self._action = given.get("action") or self._page
+            self.tokens[self._action] = None
+        elif tag == "input" and given.get("name") == "csrf_token" and self._action is not None:
+            self.tokens[self._action] = given.get("value")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self._action = None
 
 
 class Browser:
-    """Keeps cookies and the token of the page it looked at last."""
+    """Keeps cookies and the forms of the page it looked at last."""
 
     def __init__(self, app: Flask) -> None:
         self.client = app.test_client()
-        self.token = ""
+        self.forms: dict[str, str | None] = {}
+
+    @property
+    def token(self) -> str:
+        """A token of this session, for what no form of the page sends."""
+        return next(filter(None, self.forms.values()), "")
 
     def get(self, path: str, **options: Any) -> TestResponse:
         response = self.client.get(path, base_url=ORIGIN, **options)
-        if found := _TOKEN.search(response.text):
-            self.token = html.unescape(found[1])
+        if response.mimetype == "text/html":
+            # A redirect has no form: where it leads to has.
+            page = urlsplit(response.request.url)
+            self.forms = Forms(page.path, response.text).tokens
         return response
 
-    def post(self, path: str, data: dict[str, Any] | None = None, **options: Any) -> TestResponse:
-        form = {"csrf_token": self.token, **(data or {})}
+    def post(
+        self,
+        path: str,
+        data: dict[str, Any] | None = None,
+        *,
+        token: str | None = None,
+        **options: Any,
+    ) -> TestResponse:
+        """Sends the page's form for that path, opening the page if it is another; with `token`,
+        whatever the page has.
+        """
+        action = path.partition("?")[0]
+        if token is None:
+            if action not in self.forms:
+                self.get(action.removesuffix("/complete"))
+            assert action in self.forms, f"no page has a form that is sent to {action}"
+            token = self.forms[action]
+        form = {**({} if token is None else {"csrf_token": token}), **(data or {})}
         headers = {"Referer": f"{ORIGIN}{path}"}
         return self.client.post(path, data=form, base_url=ORIGIN, headers=headers, **options)
 
@@ -37,5 +81,5 @@ class Browser:
         self.get("/login")
         response = self.post(f"/login{query}", {"login": login, "password": password})
         if response.status_code == 302:
-            self.get("/courses/")  # for the token of the new session
+            self.get("/courses/")  # for the form of the new session
         return response

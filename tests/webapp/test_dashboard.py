@@ -104,6 +104,18 @@ def test_a_report_of_several_pages_is_read_to_its_end(
     assert [params.get("after") for params in reports.asked("completions")] == [None, 7]
 
 
+def test_a_report_that_goes_on_without_end_ends_its_panel_and_not_the_page(
+    teacher: Browser, reports: FakeReports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.classroom.analytics.REPORT_PAGES_MAX", 3)
+    row = {"events": 1, "first_ts_ns": AT_NS, "last_ts_ns": AT_NS, "user": str(STUDENT)}
+    reports.rows("completions", row | {"subject": "data-dice"}, following=7)
+    page = teacher.get("/teacher/courses/data")
+    assert page.status_code == 200
+    assert "1 of 5" not in page.text
+    assert len(reports.asked("completions")) == 3
+
+
 def test_quiz_scores_are_shown_as_a_distribution(teacher: Browser, reports: FakeReports) -> None:
     reports.rows(
         "score_distribution",

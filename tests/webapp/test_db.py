@@ -61,6 +61,18 @@ def test_the_key_is_used_as_it_is_and_never_derived_from(app: Flask, site: Insta
     connection.close()
 
 
+def test_the_site_s_database_sorts_in_memory_and_keeps_what_belongs_together(app: Flask) -> None:
+    """In a temporary file, names and marks would lie on the disk in plain text."""
+    with database(app).transaction() as connection:
+        found = {
+            name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("temp_store", "foreign_keys", "journal_mode", "cipher_use_hmac")
+        }
+    assert found == {
+        "temp_store": 2, "foreign_keys": 1, "journal_mode": "wal", "cipher_use_hmac": "1",
+    }  # fmt: skip
+
+
 def test_a_request_opens_no_database_after_the_first(student: Browser) -> None:
     with mock.patch.object(Database, "_open", side_effect=AssertionError("opened again")):
         for path in ("/courses/", "/courses/data", "/results"):

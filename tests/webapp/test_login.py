@@ -105,6 +105,17 @@ def test_logging_out_ends_the_session_and_is_an_event(student: Browser, trail: T
     assert student.get("/courses/").status_code == 302
 
 
+def test_nothing_of_a_session_outlives_the_logout(student: Browser) -> None:
+    """On a shared computer the next one begins with an empty session."""
+    with student.client.session_transaction(base_url=ORIGIN) as session:
+        session["kept"] = "by the one before"
+        before = set(session)
+    assert {"kept", "csrf_token", "_user_id"} <= before
+    assert student.post("/logout").status_code == 302
+    with student.client.session_transaction(base_url=ORIGIN) as session:
+        assert set(session) == {"_flashes"}, "all of it is new: that one is logged out"
+
+
 def test_accounts_that_follow_one_another_in_a_browser_keep_their_own_page_views(
     browser: Browser, trail: Trail
 ) -> None:

@@ -7,11 +7,13 @@ import re
 from unittest import mock
 
 import pytest
-from flask import Flask
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 
 from tests.webapp.browser import ORIGIN, Browser
 from tests.webapp.conftest import MakeApp, Trail, fill
 from tests.webapp.fake_reports import FakeReports
+from webapp.classroom import gunicorn_conf
 
 PAGES = {
     None: ["/login", "/nowhere"],
@@ -28,6 +30,46 @@ PAGES = {
     "auditor": ["/audit/", "/audit/events", "/audit/losses"],
 }
 ALL_PAGES = [(login, page) for login, pages in PAGES.items() for page in pages]
+
+
+# Of every page, and what each keeps away.
+POLICY = {
+    "default-src": "'none'",  # whatever is not named below
+    "style-src": "'self'",  # the style sheet, and nothing inline
+    "img-src": "'self' data:",  # the icon and the charts
+    "script-src": "'self'",  # no script injected into a page
+    "connect-src": "'self'",  # nothing is sent elsewhere by one
+    "form-action": "'self'",  # no form that sends a password elsewhere
+    "base-uri": "'none'",  # no page whose addresses lead elsewhere
+    "frame-ancestors": "'none'",  # no page of another site around it, to have its buttons clicked
+}
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",  # what is text is not run
+    "Referrer-Policy": "same-origin",  # other sites do not learn which page was read
+    "Cross-Origin-Opener-Policy": "same-origin",  # no other site has a hand on its window
+    "Cache-Control": "no-store",  # the Back button shows nothing after the log-out
+}
+
+
+def test_every_page_and_error_carries_every_header(
+    student: Browser, make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = make_app("broken", TESTING=False, PROPAGATE_EXCEPTIONS=False)
+
+    @broken.get("/broken")
+    def fail() -> str:
+        raise RuntimeError("an inner detail")
+
+    with caplog.at_level(logging.CRITICAL):
+        responses = [Browser(broken).get("/broken")]
+    responses += [student.get(path) for path in ("/courses/", "/nowhere", "/teacher/", "/logout")]
+    responses += [student.post("/logout", token=""), student.post("/logout", token=student.token)]
+    assert [response.status_code for response in responses] == [500, 200, 404, 403, 405, 400, 302]
+    for response in responses:
+        rules = [rule.partition(" ") for rule in
+                 response.headers["Content-Security-Policy"].split("; ")]  # fmt: skip
+        assert {name: value for name, _, value in rules} == POLICY
+        assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
 
 
 @pytest.mark.parametrize(("login", "page"), ALL_PAGES)
@@ -53,23 +95,15 @@ def test_the_style_sheet_may_be_kept_by_the_browser(browser: Browser) -> None:
     assert response.headers["Cache-Control"] != "no-store"
 
 
-@pytest.mark.parametrize("path", ["/logout", "/courses/data/tasks/data-dice/complete"])
 def test_a_form_without_its_token_changes_nothing_and_says_so_kindly(
-    student: Browser, trail: Trail, path: str
+    student: Browser, trail: Trail
 ) -> None:
-    student.token = ""
-    response = student.post(path)
+    """That each form of the site has one, and is refused without: tests/webapp/test_forms.py."""
+    response = student.post("/courses/data/tasks/data-dice/complete", token="")
     assert response.status_code == 400
     assert "open for too long" in response.text
     assert not trail.of("task_completed")
     assert student.get("/courses/").status_code == 200
-
-
-def test_a_token_of_another_session_does_not_count(app: Flask, student: Browser) -> None:
-    stranger = Browser(app)
-    stranger.get("/login")
-    student.token = stranger.token
-    assert student.post("/logout").status_code == 400
 
 
 def test_a_form_sent_from_another_site_does_not_count(student: Browser) -> None:
@@ -80,6 +114,19 @@ def test_a_form_sent_from_another_site_does_not_count(student: Browser) -> None:
         headers={"Referer": "https://evil.example/"},
     )
     assert response.status_code == 400
+
+
+def test_the_server_writes_no_line_about_a_request() -> None:
+    """Its address, user and answer would stand in plain text in a log; logd's are encrypted."""
+    config = Config()
+    for name, value in vars(gunicorn_conf).items():
+        if name in config.settings:
+            config.set(name, value)
+    log = Logger(config)
+    assert log.access_log.handlers == [] and not log.access_log.propagate
+    for setting in ("accesslog", "logconfig", "logconfig_dict", "logconfig_json", "statsd_host"):
+        assert not config.settings[setting].get(), f"{setting} has requests logged"
+    assert not config.settings["syslog"].get()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,167 @@
+"""The end of an outbox: what its producer writes in the last moment is stored or in the ledger.
+
+The daemon turns in this process; what happens between two of its steps is put there by the test.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from logd.daemon import Daemon
+from logd.outboxes import OpenOutbox
+from shared.outbox import WORD_WATCHED_UNTIL_NS
+from tests.logd.test_daemon import Written, look, new_daemon
+from tests.support import Instance, check_sums
+
+
+@pytest.fixture
+def daemon(instance: Instance) -> Iterator[Daemon]:
+    made = new_daemon(instance)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def outbox(instance: Instance) -> Written:
+    return Written(instance.config.outbox_directory)
+
+
+def append(outbox: Written, count: int) -> None:
+    """As the producer does: what the daemon has written in the header stays."""
+    words = bytes(outbox.path.read_bytes()[16 * 8 : 20 * 8])
+    outbox.write(count)
+    with open(outbox.path, "r+b") as file:
+        file.seek(16 * 8)
+        file.write(words)
+
+
+def once(patch: pytest.MonkeyPatch, owner: type, name: str, act: Callable[[], object]) -> None:
+    """Has something happen right before the first call of that method."""
+    real, left = getattr(owner, name), [act]
+
+    def call(*arguments: Any) -> Any:
+        while left:
+            left.pop()()
+        return real(*arguments)
+
+    patch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize("step", ["unwatch", "retire"])
+def test_what_is_written_until_the_end_is_declared_is_read_before_the_file_is_removed(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Its process lives, and has only lost its lock."""
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: False)
+    outbox.write(3)
+    once(monkeypatch, OpenOutbox, step, lambda: append(outbox, 2))
+    daemon.start()
+    for _ in range(4):
+        look(daemon)
+    state = instance.status()
+    check_sums(state, attempted=5, accepted=5)
+    assert (state["stored"], state["lost"]) == (5, 0)
+    assert not outbox.path.exists()
+
+
+def test_a_promise_to_look_is_taken_back_before_the_end_is_declared(
+    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the producer sends nothing, and finds out only when the promise has run out."""
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: False)
+    outbox.write(3)
+    steps: list[tuple[str, int]] = []
+
+    def noting(name: str) -> None:
+        real = getattr(OpenOutbox, name)
+
+        def call(self: OpenOutbox, *arguments: Any) -> Any:
+            watched = self.read_at(WORD_WATCHED_UNTIL_NS * 8, 8)
+            steps.append((name, int.from_bytes(watched, sys.byteorder)))
+            return real(self, *arguments)
+
+        monkeypatch.setattr(OpenOutbox, name, call)
+
+    for name in ("confirm", "unwatch", "retire"):
+        noting(name)
+    daemon.start()
+    look(daemon)
+    names = [name for name, _ in steps]
+    assert names.index("unwatch") < names.index("retire")
+    assert dict(steps)["retire"] == 0
+
+
+@pytest.fixture
+def given_up(
+    daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], None]:
+    """An outbox of a living producer, read up to 3, which cannot be read any further."""
+    monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
+    outbox.write(3)
+    daemon.start()
+    look(daemon)
+
+    def failing(_: OpenOutbox) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def give_up() -> None:
+        append(outbox, 1)
+        monkeypatch.setattr(OpenOutbox, "refresh", failing)
+        for _ in range(3):
+            look(daemon)
+
+    return give_up
+
+
+def test_what_was_written_into_an_outbox_that_is_given_up_is_in_the_ledger(
+    instance: Instance, outbox: Written, given_up: Callable[[], None]
+) -> None:
+    """Also what came between the commit that gives it up and its removal."""
+    assert outbox.confirmed == 3
+    given_up()
+    state = instance.status()
+    check_sums(state, attempted=4, accepted=4)
+    assert (state["stored"], state["lost"], state["unknown_extent"]) == (3, 1, 0)
+    assert state["losses_by_cause"]["outbox damaged"]["events"] == 1
+    assert not outbox.path.exists(), "by that its producer notices"
+
+
+def test_a_promise_to_look_into_an_outbox_that_is_given_up_is_taken_back(
+    outbox: Written, given_up: Callable[[], None]
+) -> None:
+    """Its producer lives: it sends again at once, and so finds out."""
+    with open(outbox.path, "r+b") as file:
+        file.seek(WORD_WATCHED_UNTIL_NS * 8)
+        file.write((2**62).to_bytes(8, sys.byteorder))
+        file.flush()
+        given_up()
+        assert os.pread(file.fileno(), 8, WORD_WATCHED_UNTIL_NS * 8) == bytes(8)
+    assert not outbox.path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EINTR])
+def test_where_it_cannot_be_seen_for_a_while_how_much_that_is_it_is_looked_at_again(
+    instance: Instance, outbox: Written, given_up: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch, number: int,
+) -> None:  # fmt: skip
+    real, calls = OpenOutbox.written, [0]
+
+    def written(self: OpenOutbox) -> int:
+        calls[0] += 1
+        if calls[0] == 2:  # the first is the look that finds it ahead
+            raise OSError(number, os.strerror(number))
+        return real(self)
+
+    monkeypatch.setattr(OpenOutbox, "written", written)
+    given_up()
+    assert calls[0] >= 3
+    state = instance.status()
+    check_sums(state, attempted=4, accepted=4)
+    assert (state["stored"], state["lost"], state["unknown_extent"]) == (3, 1, 0)
+    assert not outbox.path.exists()

@@ -1,0 +1,96 @@
+"""Whoever reads about persons is in the trail: what cannot be recorded is not answered."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from logd import keyfile, reporter
+from logd.batch import Batch
+from logd.reporter import Reporter
+from logd.reports import REPORTS
+from logd.store import Store
+from shared.client import Client
+from shared.query import QUERY_VERSION, RESPONSE_BYTES_MAX, read_frame
+from shared.wire import Event
+from tests.support import Instance
+
+
+class Recording:
+    """Reports of a database with one event; what is recorded of who reads them."""
+
+    def __init__(self, instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+        config = instance.config
+        key = keyfile.read(config.key_file)
+        store = Store(config.database, key, 1, 10)
+        batch, producer = Batch(10, 10**6), store.producer(1, 2)
+        producer.taken = 1
+        batch.add(producer, 1, Event("task_completed", 5, "7", b"\x81\xa4task\xa1a"), 10)
+        store.commit(batch, 6)
+        store.close()
+        self.accepts = True
+        self.recorded: list[dict[str, Any]] = []
+
+        def emit(_client: Client, event_type: str, **event: Any) -> bool:
+            self.recorded.append({"type": event_type, **event})
+            return self.accepts
+
+        monkeypatch.setattr(Client, "emit", emit)
+        self.reporter = Reporter(config, key)
+
+    def ask(self, report: str, **params: Any) -> dict[str, Any]:
+        request = {"v": QUERY_VERSION, "report": report, "params": params, "asked_by": "21"}
+        frame = self.reporter.answer(request, 1000, 55)
+        answer = read_frame(io.BytesIO(frame).read, RESPONSE_BYTES_MAX)
+        assert isinstance(answer, dict)
+        return answer
+
+
+@pytest.fixture
+def recording(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> Recording:
+    return Recording(instance, monkeypatch)
+
+
+# What each is asked with, at least.
+ASKED = {
+    "events": {}, "timeline": {"user": "7"}, "completions": {"type": "task_completed"},
+}  # fmt: skip
+
+
+def test_every_report_that_shows_users_is_one_about_persons() -> None:
+    assert {name for name, report in REPORTS.items() if report.names_persons} == ASKED.keys()
+
+
+@pytest.mark.parametrize("report", ASKED)
+def test_a_report_about_persons_is_answered_only_if_its_reading_is_recorded(
+    recording: Recording, report: str
+) -> None:
+    answer = recording.ask(report, **ASKED[report])
+    assert answer["ok"] is True and len(answer["rows"]) == 1
+    (read,) = recording.recorded
+    assert (read["type"], read["user"]) == ("report_read", "21")
+    assert read["props"] == {
+        "report": report, "params": ASKED[report], "peer_uid": 1000, "peer_pid": 55,
+    }  # fmt: skip
+    recording.accepts = False
+    assert recording.ask(report, **ASKED[report]) == {
+        "ok": False,
+        "error": "unavailable",
+        "message": "the trail cannot take this reading just now",
+    }
+
+
+def test_a_report_without_persons_needs_no_record(recording: Recording) -> None:
+    recording.accepts = False
+    assert recording.ask("summary")["ok"] is True
+    assert recording.recorded == []
+
+
+def test_what_was_asked_for_is_recorded_in_short(recording: Recording) -> None:
+    """A question is up to 64 KiB; the event about it has no room for as much."""
+    long = "x" * 10 * reporter.PARAMETER_CHARS_MAX
+    cut = long[: reporter.PARAMETER_CHARS_MAX]
+    short = reporter._short({"a": long, "b": [long] * 5, "c": ["x"] * 6, "d": 7, "e": None})
+    assert short == {"a": cut, "b": [cut] * 5, "c": "6 of them", "d": 7, "e": None}

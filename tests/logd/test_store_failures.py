@@ -1,0 +1,131 @@
+"""The store when a step fails: memory stays consistent, nothing is confirmed too early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlcipher3
+
+from logd import forgotten, store
+from logd.batch import Batch
+from logd.database import connect
+from logd.errors import NotYet, StorageFailed
+from logd.store import Store
+from logd.verify import verify
+from shared.wire import Event
+
+KEY = bytes(range(32))
+ERRORS = {
+    sqlcipher3.SQLITE_IOERR: StorageFailed,
+    sqlcipher3.SQLITE_IOERR | 4 << 8: StorageFailed,  # SQLITE_IOERR_FSYNC
+    sqlcipher3.SQLITE_FULL: None,  # what was committed is in the log: no failure here
+    sqlcipher3.SQLITE_BUSY: None,
+}
+
+
+@pytest.fixture
+def made(directory: Path) -> Iterator[Store]:
+    opened = Store(directory / "a.db", KEY, 1, 10)
+    yield opened
+    opened.close()
+
+
+class Failing:
+    """A connection on which a statement fails as long as `code` is set."""
+
+    def __init__(self, connection: Any, statement: str) -> None:
+        self._connection, self._statement = connection, statement
+        self.code = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, sql: str, *arguments: object) -> Any:
+        if self.code and sql.startswith(self._statement):
+            error = sqlcipher3.OperationalError("injected")
+            error.sqlite_errorcode = self.code
+            raise error
+        return self._connection.execute(sql, *arguments)
+
+
+def batch_of(store: Store, count: int, user: str = "7") -> Batch:
+    producer = store.producer(1000, 2)
+    batch = Batch(1000, 10**6)
+    for _ in range(count):
+        producer.taken += 1
+        batch.add(producer, producer.taken, Event("page_view", 5, user, b"\x80"), 10)
+    return batch
+
+
+@pytest.mark.parametrize("code", ERRORS)
+@pytest.mark.parametrize("statement", ["PRAGMA wal_checkpoint(NOOP)", "PRAGMA wal_checkpoint(P"])
+def test_a_log_that_cannot_be_moved_ends_the_process_but_for_want_of_room(
+    made: Store, monkeypatch: pytest.MonkeyPatch, code: int, statement: str
+) -> None:
+    """A flush that failed there is never heard of again: SQLite would keep it to itself."""
+    monkeypatch.setattr(store, "_CHECKPOINT_PAGES", 1)
+    healthy = made._connection
+    failing = made._connection = Failing(healthy, statement)
+    failing.code = code
+    expected = ERRORS[code]
+    if expected is None:
+        made.commit(batch_of(made, 3), 2)
+    else:
+        with pytest.raises(expected):
+            made.commit(batch_of(made, 3), 2)
+    made._connection = healthy
+    assert made.producer(1000, 2).stored == 3, "it was committed before"
+
+
+def test_an_own_event_of_an_act_that_failed_leaves_no_gap_in_the_numbers(made: Store) -> None:
+    def work(_connection: Any, batch: Batch) -> None:
+        made.add_own(batch, "events_pruned", {}, 3)
+
+    def failing(connection: Any, batch: Batch) -> None:
+        work(connection, batch)
+        raise RuntimeError("half way")
+
+    made.act(work, 3)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="half way"):
+            made.act(failing, 3)
+    made.act(work, 4)
+    rows = made.connection.execute("SELECT id, sequence FROM event ORDER BY id").fetchall()
+    assert rows == [(1, 1), (2, 2)]
+    assert verify(made.connection).findings == []
+
+
+def test_a_start_that_cannot_make_the_wal_durable_fails_and_names_the_cause(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed predecessor left in there is visible, and perhaps not on the disk."""
+    monkeypatch.setattr("logd.database.BUSY_TIMEOUT_MS", 1)
+    path = directory / "a.db"
+    killed = Store(path, KEY, 1, 10)
+    reader = connect(path, KEY, read_only=True)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM event").fetchone()
+    killed.commit(batch_of(killed, 3), 2)
+    with pytest.raises(NotYet, match="so what is in its log cannot be made durable"):
+        Store(path, KEY, 3, 10)
+    reader.execute("COMMIT")
+    reader.close()
+    Store(path, KEY, 3, 10).close()
+    killed.connection.close()
+
+
+def test_what_is_ignored_is_counted_also_in_a_batch_of_which_something_is_erased(
+    made: Store,
+) -> None:
+    entries = {made.forgotten.token("7"): 10}
+    made.act(lambda connection, _batch: forgotten.save(connection, entries), 1)
+    made.forgotten.add(entries)
+    batch = batch_of(made, 2)
+    batch.duplicates = 5
+    made.commit(batch, 20)
+    counters = dict(made.connection.execute("SELECT name, value FROM counter").fetchall())
+    assert (counters["duplicates_ignored"], counters["erased"]) == (5, 2)
+    assert made.producer(1000, 2).stored == 2

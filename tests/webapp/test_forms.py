@@ -1,0 +1,183 @@
+"""Every form of every page: it has a token of its session, and is refused without."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, before_render_template
+from itsdangerous import TimestampSigner
+from jinja2 import Template
+
+import webapp.classroom
+from tests.webapp.browser import Browser, Forms
+from tests.webapp.conftest import STUDENT, MakeApp, Trail, fill
+from tests.webapp.fake_reports import FakeReports
+
+TEMPLATES = Path(webapp.classroom.__file__).parent / "templates"
+READERS = (None, "student", "teacher", "auditor")
+# What stands for the parts of an address.
+EXAMPLES: dict[str, Any] = {
+    "slug": "data", "lesson_slug": "chance", "task_id": "data-dice", "user_id": STUDENT,
+    "quiz_id": "data-chance-quiz", "number": 1, "filename": "classroom.css",
+}  # fmt: skip
+# Where the site's forms are sent, and what is filled in.
+FILLED_IN: dict[str, dict[str, str]] = {
+    "/login": {"login": "student", "password": "not the password"},
+    "/logout": {},
+    "/courses/data/tasks/data-dice/complete": {},
+    "/courses/data/quizzes/data-chance-quiz": {"number": "1"},
+}
+# Events of what was done, not of a page that was looked at.
+DONE = {"login", "login_failed", "logout", "task_completed", "quiz_submitted"}
+
+
+def pages(app: Flask) -> list[str]:
+    """The address of each page, with an example of each part."""
+    with app.test_request_context():
+        return sorted(
+            app.url_for(rule.endpoint, **{name: EXAMPLES[name] for name in rule.arguments})
+            for rule in app.url_map.iter_rules()
+            if "GET" in (rule.methods or ())
+        )
+
+
+def walk(app: Flask, browser: Browser) -> Iterator[tuple[str, str]]:
+    """Each page that this browser may open, and its text."""
+    for page in pages(app):
+        response = browser.get(page)
+        if response.status_code == 200 and response.mimetype == "text/html":
+            yield page, response.text
+
+
+def test_each_form_that_is_posted_carries_a_token_on_every_page_it_is_on(
+    app: Flask, reports: FakeReports
+) -> None:
+    """The walk has rendered each template with such a form: none is left untried."""
+    rendered: set[str] = set()
+    sent_to: set[str] = set()
+
+    def note(_app: Flask, template: Template, **_rest: Any) -> None:
+        rendered.add(str(template.name))
+
+    with before_render_template.connected_to(note, app):
+        for reader in READERS:
+            browser = Browser(app)
+            if reader:
+                browser.log_in(reader)
+            for page, text in walk(app, browser):
+                for action, token in Forms(page, text).tokens.items():
+                    assert token, f"{page}: its form to {action} has no token"
+                    sent_to.add(action)
+                assert len(re.findall(r'<form[^>]*method="post"', text)) == len(
+                    Forms(page, text).tokens
+                ), f"{page}: two forms are sent to one place, of which this test sees one"
+    with_forms = {
+        path.name
+        for path in TEMPLATES.glob("*.html")
+        if re.search(r"<form[^>]*post", path.read_text(), re.IGNORECASE)
+    }
+    assert with_forms, "the templates are elsewhere"
+    # base.html is never rendered by itself: the others extend it.
+    assert with_forms - {"base.html"} <= rendered
+    assert sent_to == FILLED_IN.keys()
+
+
+def test_whatever_takes_more_than_a_look_is_sent_by_a_form_of_the_walk(app: Flask) -> None:
+    with app.test_request_context():
+        takes = {
+            app.url_for(rule.endpoint, **{name: EXAMPLES[name] for name in rule.arguments})
+            for rule in app.url_map.iter_rules()
+            if (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}
+        }
+    assert takes == FILLED_IN.keys()
+
+
+def missing(_browser: Browser, _app: Flask) -> str:
+    return ""
+
+
+def wrong(browser: Browser, _app: Flask) -> str:
+    """With another first character: of the last one some bits mean nothing."""
+    browser.get("/login")
+    if not browser.token:
+        browser.get("/courses/")
+    return ("J" if browser.token[0] == "I" else "I") + browser.token[1:]
+
+
+def of_another_session(_browser: Browser, app: Flask) -> str:
+    other = Browser(app)
+    other.log_in("emil")
+    return other.token
+
+
+def before_a_login(_browser: Browser, app: Flask) -> str:
+    other = Browser(app)
+    other.get("/login")
+    return other.token
+
+
+@pytest.mark.parametrize("path", FILLED_IN)
+def test_no_form_is_taken_without_the_token_of_its_own_session(
+    app: Flask, browser: Browser, trail: Trail, path: str
+) -> None:
+    def done() -> list[str]:
+        return [event.type for event in trail.events if event.type in DONE]
+
+    if path == "/login":
+        browser.get("/login")
+    else:
+        browser.log_in("student")
+    logged_in = browser.get("/courses/").status_code
+    for take in (missing, wrong, of_another_session, before_a_login):
+        forged = take(browser, app)
+        before = done()
+        response = browser.post(path, FILLED_IN[path], token=forged)
+        assert response.status_code == 400, take.__name__
+        assert "open for too long" in response.text
+        assert done() == before
+        assert browser.get("/courses/").status_code == logged_in
+    # The same with the page's own token is taken: it was the token that was wrong.
+    before = done()
+    assert browser.post(path, FILLED_IN[path]).status_code in (200, 302)
+    assert len(done()) == len(before) + 1
+
+
+def test_a_token_from_before_the_login_does_not_count_after_it_nor_one_from_before_the_logout(
+    browser: Browser,
+) -> None:
+    """Who planted a session, or sat at the computer before, has the token of that session only."""
+    browser.get("/login")
+    planted = browser.token
+    browser.log_in("student")
+    former = browser.token
+    assert browser.post("/logout", token=planted).status_code == 400
+    assert browser.post("/logout").status_code == 302
+    browser.log_in("student")
+    for token in (planted, former):
+        assert browser.post("/logout", token=token).status_code == 400
+
+
+def test_a_form_that_was_left_open_for_hours_is_still_taken(
+    student: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as its session lasts: a quiz over lunch must not be lost."""
+    path = "/courses/data/quizzes/data-chance-quiz"
+    student.get(path)
+    later_s = int(time.time()) + 6 * 3600
+    monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _self: later_s)
+    assert student.post(path, {"number": "1"}).status_code == 302
+
+
+def test_the_tokens_are_asked_for_whatever_the_site_is_configured_to_test(
+    make_app: MakeApp,
+) -> None:
+    """The tests' own setting does not turn off what they try."""
+    app = make_app(TESTING=False)
+    fill(app)
+    assert app.config.get("WTF_CSRF_ENABLED", True) is True
+    assert Browser(app).post("/login", FILLED_IN["/login"], token="").status_code == 400
