@@ -19,12 +19,12 @@ from tests.faults.places import (
     instance_at,
     mount,
     mounted,
-    needs_root,
     small_disk,
     unmount,
     wait_until_full,
 )
 from tests.faults.steady import Steady, check_whole, one_line, status_json
+from tests.namespaces import needs_root
 from tests.progress import Progress
 from tests.support import Instance, Process, until
 from tests.tally import Tally

@@ -36,7 +36,8 @@ from shared.outbox import (
 )
 from shared.outbox_file import outbox_name
 from tests.faults.neighbours import HOSTILE_UID, datagram, plant
-from tests.faults.places import needs_root, small_disk
+from tests.faults.places import small_disk
+from tests.namespaces import needs_root, needs_users
 from tests.support import Instance
 from tests.tally import Tally
 
@@ -483,7 +484,7 @@ def instance_is_untouched(path: Path) -> bool:
     return (header.confirmed_sequence, header.written) == (500, 500)
 
 
-@needs_root
+@needs_users
 def test_searches_of_one_user_make_anothers_wait_for_one_slice(
     instance: Instance, start: Start
 ) -> None:
