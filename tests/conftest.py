@@ -10,7 +10,13 @@ import pytest
 
 from tests.support import Instance, short_directory
 
-pytest_plugins = ["tests.namespaces", "tests.progress", "tests.tally", "tests.timeouts"]
+pytest_plugins = [
+    "tests.namespaces",
+    "tests.processes",
+    "tests.progress",
+    "tests.tally",
+    "tests.timeouts",
+]
 
 
 @pytest.fixture
