@@ -17,6 +17,8 @@ import pytest
 
 needs_root = pytest.mark.as_root(users=False)
 needs_users = pytest.mark.as_root(users=True)
+# Root of a namespace is another user for the daemon than root of the machine.
+needs_machine_root = pytest.mark.as_root(users=True, namespace=False)
 
 _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 _TRIED = "mount -t tmpfs tmpfs /mnt"
@@ -51,9 +53,12 @@ class InNamespace(pytest.Item):
     """A test that another pytest runs in a namespace. Its fixtures are made there."""
 
     users = False
+    possible = True
 
     def runtest(self) -> None:
         """Called by pytest."""
+        if not self.possible:
+            pytest.skip("needs root of the machine itself")
         if reason := missing(users=self.users):
             pytest.skip(reason)
         done = self._run_there()
@@ -100,5 +105,6 @@ def _in_namespace(item: pytest.Item) -> pytest.Item:
     assert item.parent is not None
     made: InNamespace = InNamespace.from_parent(item.parent, name=item.name)
     made.users = mark.kwargs["users"]
+    made.possible = mark.kwargs.get("namespace", True)
     made.own_markers[:] = item.own_markers
     return made

@@ -60,7 +60,8 @@ def test_a_user_outside_cannot_write_to_the_socket(instance: Instance) -> None:
         path.chmod(0o755)
     instance.start()
     said = as_nobody(
-        "from shared.client import Client\nos.setgid(65534); os.setuid(65534)\n"
+        "from shared.client import Client\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "c = Client(sys.argv[1])\nprint(c.emit('page_view'), c.stats()['refused'])\n",
         instance.socket,
     )
@@ -81,7 +82,7 @@ def test_a_user_outside_can_neither_read_nor_remove_an_outbox(instance: Instance
         "path = os.readlink(f'/proc/self/fd/{c._producer.outbox._fd}')\n"
         "pid = os.fork()\n"
         "if pid == 0:\n"
-        "    os.setgid(65534); os.setuid(65534)\n"
+        "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "    for attempt in (lambda: open(path, 'rb'), lambda: os.unlink(path),\n"
         "                    lambda: os.rename(path, path + 'x'),\n"
         "                    lambda: os.listdir(os.path.dirname(path))):\n"

@@ -25,7 +25,7 @@ from shared.rendezvous import (
     rendezvous_path,
     write_rendezvous,
 )
-from tests.namespaces import needs_users
+from tests.namespaces import needs_machine_root, needs_users
 
 
 class Place:
@@ -125,7 +125,7 @@ def test_after_a_reboot_a_directory_that_cannot_be_made_is_no_outbox(place: Plac
         place.opened()
 
 
-@needs_users
+@needs_machine_root
 def test_a_directory_of_another_user_than_the_daemon_is_not_taken(place: Place) -> None:
     os.chown(place.directory, 65534, -1)
     with pytest.raises(NoOutbox, match="belongs to uid 65534, logd runs as 0"):
