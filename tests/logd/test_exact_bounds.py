@@ -22,6 +22,8 @@ from logd.clock_check import (
 )
 from logd.fairness import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
 from logd.turn_budget import ForcedCommits, TurnBudget
+from logd.watch import Watch
+from shared.outbox import WATCHED_NS_MAX
 from shared.wire import Event
 
 EVENT = Event("page_view", 1, None, b"")
@@ -179,6 +181,37 @@ def test_a_task_with_work_left_stays_under_its_user_and_key_behind_the_others() 
     backlog.work(lambda: 0.0, 1.0)
     assert done == ["1a", "2a", "1b", "1a"]
     assert bool(backlog) is False
+
+
+# -- watching ------------------------------------------------------------------------------------
+
+
+def test_a_predecessors_promise_is_kept_between_now_and_the_longest_that_is_made() -> None:
+    one, now_s = Producer(1, 1, 0), 64.0
+    for until_s, kept in (
+        (now_s, False),
+        (now_s + 2**-20, True),
+        (now_s + WATCHED_NS_MAX / 1e9, True),
+        (now_s + WATCHED_NS_MAX / 1e9 + 2**-20, False),
+    ):
+        watch = Watch(0.05)
+        watch.inherit(one, int(until_s * 1e9), now_s)
+        assert (one in watch, bool(watch)) == (kept, kept), until_s
+        watch.end(one)
+        watch.end(one)  # it may have been ended before
+        assert one not in watch
+
+
+def test_a_promise_is_kept_until_a_look_that_began_past_its_end() -> None:
+    watch, one = Watch(0.05), Producer(1, 1, 0)
+    until_s = watch.promise(one, 64.0, 0.0) / 1e9
+    assert until_s == pytest.approx(64.1)
+    watch.nothing_new(one, until_s)
+    assert one in watch
+    watch.nothing_new(one, until_s + 0.002)
+    assert one not in watch
+    assert (Watch(0.0).promise(one, 64.0, 1.0), bool(Watch(0.0))) == (0, False)
+    assert watch.promise(one, 64.0, 1e6) == 64 * 10**9 + WATCHED_NS_MAX
 
 
 # -- clocks --------------------------------------------------------------------------------------

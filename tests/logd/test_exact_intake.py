@@ -86,6 +86,21 @@ def test_ignored_records_of_any_size_are_passed_over_to_the_last_byte() -> None:
     assert (intake.ignored.duplicates.total, batch.refusals) == (3, [])
 
 
+def test_what_is_read_from_an_outbox_is_counted_with_its_bytes_and_refusals() -> None:
+    producer = producer_at(5, has_outbox=True)
+    intake, batch = Intake(lambda _uid, _id: producer, GAP), Batch(100, 10**6)
+    good = pack_payload(msgpack.Packer(), "page_view", 1, None, None)
+    more = pack_payload(msgpack.Packer(), "page_view", 1, "7", {"n": 1})
+    intake.records(producer, [good, b"\xc1", more], batch)
+    assert [sequence for _, sequence, _ in batch.events] == [6, 8]
+    ((uid, pid, refused, sequence),) = (
+        (one.uid, one.pid, one.excerpt, one.sequence) for one in batch.refusals
+    )
+    assert (uid, pid, refused, sequence) == (UID, PID, b"\xc1", 7)
+    assert batch.bytes == len(good) + len(more) + 1 + 64
+    assert producer.taken == 8
+
+
 def farewell(producer: Producer, last: int, refused: dict[str, int] | None = None) -> Batch:
     intake, batch = Intake(lambda _uid, _id: producer, GAP), Batch(100, 10**6)
     intake.datagram(encode_farewell(ID, last, refused or {}), UID, PID, batch)
