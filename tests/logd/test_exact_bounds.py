@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -309,3 +310,12 @@ def test_a_time_far_behind_is_recorded_as_the_earliest_possible() -> None:
 def test_a_time_beyond_the_calendar_is_shown_as_a_number() -> None:
     found = clock_check.implausible(None, replace(SEEN, wall_ns=-(10**30)))
     assert found is not None and f"the clock says {-(10**30)} ns since 1970, which" in found
+
+
+def test_times_are_shown_in_utc_wherever_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "ELSEWHERE-5:30")
+        time.tzset()
+        found = clock_check.implausible(None, Reading(0, "boot", 1))
+    time.tzset()
+    assert found is not None and "the clock says 1970-01-01 00:00Z" in found

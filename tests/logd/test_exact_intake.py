@@ -9,10 +9,11 @@ import pytest
 
 from logd.batch import LOST_NOT_RECEIVED, Batch, Producer
 from logd.intake import Intake
-from logd.repair import _position
-from shared.outbox import Header, OutboxError
+from logd.repair import _position, capacity, check_numbers
+from shared.outbox import Header, OutboxError, aligned
 from shared.schema import PAYLOAD_BYTES_MAX
 from shared.wire import (
+    RECORD_BYTES_MAX,
     RECORD_HEAD,
     SEQUENCE_MAX,
     datagram_head,
@@ -169,3 +170,49 @@ def test_no_number_past_the_largest_is_early() -> None:
     producer = producer_at(5, has_outbox=True)
     _, batch = take(producer, record(SEQUENCE_MAX))
     assert batch.refusals == []
+
+
+MOST = capacity(HEADER)  # 1,024 bytes hold no more records than heads
+LONGEST = aligned(RECORD_BYTES_MAX)
+SOUND = replace(HEADER, written=10 + MOST, confirmed_position=10 * LONGEST)
+
+
+@pytest.mark.parametrize(
+    ("header", "taken", "problem"),
+    [
+        (SOUND, 0, None),
+        (SOUND, 10 + MOST, None),
+        (replace(SOUND, written=10), 10, None),
+        (
+            replace(SOUND, written=9),
+            0,
+            ("impossible sequence", "more is confirmed than written"),
+        ),
+        (
+            SOUND,
+            11 + MOST,
+            ("numbers behind its watermark", f"{10 + MOST}, taken {11 + MOST}"),
+        ),
+        (
+            replace(SOUND, confirmed_position=10 * LONGEST + 8),
+            0,
+            ("impossible position", f"{10 * LONGEST + 8}"),
+        ),
+        (replace(SOUND, confirmed_position=4), 0, ("impossible position", "4")),
+        (
+            replace(SOUND, written=11 + MOST),
+            10,
+            ("impossible sequence", f"{MOST + 1} events in 1024 bytes"),
+        ),
+        (replace(SOUND, written=11 + MOST), 11, None),
+    ],
+)
+def test_numbers_of_a_header_are_sound_up_to_what_its_ring_can_hold(
+    header: Header, taken: int, problem: tuple[str, str] | None
+) -> None:
+    if problem is None:
+        check_numbers(header, taken)
+        return
+    with pytest.raises(OutboxError) as refused:
+        check_numbers(header, taken)
+    assert str(refused.value) == str(OutboxError(*problem))
