@@ -8,6 +8,7 @@ import msgpack
 import pytest
 
 from logd.batch import LOST_NOT_RECEIVED, Batch, Producer
+from logd.drain import Datagram, Drain
 from logd.intake import Intake
 from logd.repair import _position, capacity, check_numbers
 from shared.outbox import Header, OutboxError, aligned
@@ -216,3 +217,29 @@ def test_numbers_of_a_header_are_sound_up_to_what_its_ring_can_hold(
     with pytest.raises(OutboxError) as refused:
         check_numbers(header, taken)
     assert str(refused.value) == str(OutboxError(*problem))
+
+
+def drained(datagrams: list[Datagram], batch: Batch) -> tuple[Drain, int]:
+    producer = producer_at(0, has_outbox=False)
+    drain = Drain(lambda: 0.0)
+    assert drain.more is False
+    intake = Intake(lambda _uid, _id: producer, GAP)
+    return drain, drain.take(datagrams, intake, batch, set())
+
+
+def test_a_turn_counts_its_datagrams_and_a_cut_one_is_refused_by_its_sender() -> None:
+    whole = datagram_head(ID) + record(1)
+    batch = Batch(100, 10**6)
+    drain, count = drained([(whole, UID, PID, False), (b"cut", UID + 1, PID, True)], batch)
+    assert (count, drain.more, drain.held) == (2, False, None)
+    assert [(one.uid, one.pid, one.reason, one.excerpt) for one in batch.refusals] == [
+        (UID + 1, PID, "oversize datagram", b"cut")
+    ]
+
+
+def test_a_turn_ends_at_its_part_of_a_batch_and_holds_nothing_that_it_has_taken() -> None:
+    batch = Batch(8, 10**6)  # datagrams may fill a fourth of it
+    queue = [(datagram_head(ID) + record(n), UID, PID, False) for n in range(1, 6)]
+    drain, count = drained(queue, batch)
+    assert (count, drain.more, drain.held) == (2, True, None)
+    assert [sequence for _, sequence, _ in batch.events] == [1, 2]
