@@ -21,9 +21,10 @@ needs_users = pytest.mark.as_root(users=True)
 needs_machine_root = pytest.mark.as_root(users=True, namespace=False)
 
 _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
-_TRIED = "mount -t tmpfs tmpfs /mnt"
+# The tests' own Python must be within reach there: a home may be closed to other users.
+_TRIED = 'mount -t tmpfs tmpfs /mnt && exec "$0" -c ""'
 # Two ids that the tests take, next to root.
-_TRIED_USERS = "exec setpriv --reuid 1000 --regid 65534 --clear-groups true"
+_TRIED_USERS = 'exec setpriv --reuid 1000 --regid 65534 --clear-groups "$0" -c ""'
 
 
 def command(*, users: bool) -> tuple[str, ...]:
@@ -37,7 +38,10 @@ def missing(*, users: bool) -> str | None:
     tried = _TRIED_USERS if users else _TRIED
     try:
         done = subprocess.run(
-            [*command(users=users), "sh", "-c", tried], capture_output=True, text=True, check=False
+            [*command(users=users), "sh", "-c", tried, sys.executable],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except OSError as error:
         return f"needs root, or a user namespace: {error}"
