@@ -18,7 +18,7 @@ SETUP_LOG := $(VENV)/setup.log
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-long test-systemd install uninstall deb bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery bench-receiving lint format lock clean
+.PHONY: help setup run test test-fast test-long test-systemd install uninstall deb bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery bench-receiving lint format lock clean
 
 help: ## Say what there is (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ run: $(READY) ## Run the Classroom and logd (PORT=8000, VAR=var for its files); 
 
 test: $(READY) ## Run the tests (four to five minutes on two cores)
 	@$(BIN)/python -m pytest -m "not long and not booted" -q -n 3 --dist loadfile --no-loadscope-reorder
+
+test-fast: $(READY) ## Run the tests that start no processes (under a minute): a quick look while writing
+	@$(BIN)/python -m pytest -m "not processes and not long" -k "not every_cell" -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY) ## Run the tests that take minutes each; says how long, shows progress
 	@$(BIN)/python -m pytest -m long
@@ -98,7 +101,7 @@ lock: ## Resolve the dependencies anew into requirements.txt and requirements-in
 	cp "$$dir/requirements.txt" "$$dir/requirements-install.txt" .
 
 clean: ## Remove the environment and all caches; var/ with its data stays
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants build dist *.egg-info
 	@find . \( -name .git -o -path ./var \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `ready` is written last: an interrupted set-up is begun again. What goes wrong is one line; what

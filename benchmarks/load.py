@@ -56,6 +56,12 @@ class Answers:
     in_time: int  # of the answers, those before the end (or the kill)
     numbers: int  # the highest number that was used, and one
     problems: list[str]
+    ended_early: int = 0  # connections that the site ended without an answer, unless it was killed
+
+    @property
+    def refused_all(self) -> bool:
+        """Whether the site ended its connections and answered nothing, not even an error."""
+        return not self.answered and 0 < self.ended_early == len(self.problems)
 
     @property
     def per_s(self) -> float:
@@ -112,6 +118,7 @@ class _Run:
         self._answered: list[str] = []
         self._calls_ns: list[int] = []
         self._problems: list[str] = []
+        self._ended = 0
         self._selector = selectors.DefaultSelector()
         self._lanes = [_Lane(task, task.first_lane + n) for n in range(task.connections)]
         self._killed = False
@@ -134,7 +141,9 @@ class _Run:
         numbers = max(lane.number for lane in self._lanes) + 1
         for lane in self._lanes:
             lane.socket.close()
-        return Answers(self._answered, self._calls_ns, took_s, in_time, numbers, self._problems)
+        return Answers(
+            self._answered, self._calls_ns, took_s, in_time, numbers, self._problems, self._ended
+        )
 
     def _is_over(self, ran_s: float) -> bool:
         task, done = self._task, len(self._answered)
@@ -167,6 +176,7 @@ class _Run:
             except (OSError, EOFError) as error:
                 self._selector.unregister(lane.socket)
                 if not self._killed:
+                    self._ended += 1
                     self._problems.append(f"a page was not answered: {error!r}")
 
     def _take(self, lane: _Lane, head: bytes) -> None:
@@ -205,6 +215,9 @@ class Loader:
         if isinstance(answers, OSError):
             raise Failed(f"the site does not take connections: {answers}")
         assert isinstance(answers, Answers)
+        if answers.refused_all:
+            # Its workers can end before or after the first connection: both are one failure.
+            raise Failed(f"the site answers no page: {answers.problems[0]}")
         return answers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,19 @@ import pytest
 
 from tests.support import Instance, short_directory
 
-pytest_plugins = ["tests.progress", "tests.tally"]
+pytest_plugins = [
+    "tests.namespaces",
+    "tests.processes",
+    "tests.progress",
+    "tests.tally",
+    "tests.timeouts",
+]
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works in what the tests start, also where a shell has put them in the background."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

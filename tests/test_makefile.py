@@ -162,7 +162,7 @@ def test_a_missing_compiler_is_named(clone: Path, tmp_path: Path) -> None:
     assert "build-essential" in line
 
 
-@pytest.mark.parametrize("target", ["test", "test-long"])
+@pytest.mark.parametrize("target", ["test", "test-fast", "test-long"])
 @pytest.mark.parametrize(("exits", "works"), [(0, True), (1, False), (2, False), (5, False)])
 def test_a_run_of_tests_that_fails_or_finds_none_is_a_failure(
     clone: Path, target: str, exits: int, works: bool

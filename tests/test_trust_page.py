@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+from tests.namespaces import needs_users
 from tests.support import ROOT, Instance, check_sums, until
 
 PAGE = ROOT / "systemd" / "README.md"
 COLUMNS = 6
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
 
 
 def all_test_names() -> set[str]:
@@ -56,14 +53,15 @@ def as_nobody(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-@needs_root
+@needs_users
 def test_a_user_outside_cannot_write_to_the_socket(instance: Instance) -> None:
     """The socket's own permissions decide, also where its directory is open."""
     for path in (instance.directory, instance.directory.parent):
         path.chmod(0o755)
     instance.start()
     said = as_nobody(
-        "from shared.client import Client\nos.setgid(65534); os.setuid(65534)\n"
+        "from shared.client import Client\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "c = Client(sys.argv[1])\nprint(c.emit('page_view'), c.stats()['refused'])\n",
         instance.socket,
     )
@@ -72,7 +70,7 @@ def test_a_user_outside_cannot_write_to_the_socket(instance: Instance) -> None:
     assert instance.status()["quarantined"] == 0
 
 
-@needs_root
+@needs_users
 def test_a_user_outside_can_neither_read_nor_remove_an_outbox(instance: Instance) -> None:
     """Also in a directory that is open to many users: it cannot even list their names."""
     instance.configure(many_users=True, socket_mode="0666")
@@ -84,7 +82,7 @@ def test_a_user_outside_can_neither_read_nor_remove_an_outbox(instance: Instance
         "path = os.readlink(f'/proc/self/fd/{c._producer.outbox._fd}')\n"
         "pid = os.fork()\n"
         "if pid == 0:\n"
-        "    os.setgid(65534); os.setuid(65534)\n"
+        "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "    for attempt in (lambda: open(path, 'rb'), lambda: os.unlink(path),\n"
         "                    lambda: os.rename(path, path + 'x'),\n"
         "                    lambda: os.listdir(os.path.dirname(path))):\n"

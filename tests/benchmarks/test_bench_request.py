@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import cast
 
 import pytest
 from click.testing import CliRunner
 
 from benchmarks import access_log, one_way, request, slow_flush, throughput
 from benchmarks.ledger import Heard, Ledger
-from benchmarks.load import Task, loading
+from benchmarks.load import Answers, Loader, Task, _Run, loading
 from benchmarks.modes import WAYS, Way
 from benchmarks.one_way import Measured, Tools, judge, measure, pool
 from benchmarks.processes import Failed, temporary_directory
@@ -108,6 +112,35 @@ def test_a_site_that_cannot_start_ends_the_run_with_its_words(place: Path) -> No
         server.site(Order("telepathy", str(place))) as site,
     ):
         loader.run(Task(site.port, connections=1, least_s=0.0, requests_max=1))
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"])
+def test_a_site_that_ends_every_connection_fails_the_load_as_one_that_takes_none(
+    answer: bytes,
+) -> None:
+    class Here:  # the load, without a process of its own
+        def send(self, task: Task) -> None:
+            self.task = task
+
+        def recv(self) -> Answers:
+            return _Run(self.task).run()
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    task = Task(int(listener.getsockname()[1]), connections=1, least_s=0.0, requests_max=1)
+    thread = threading.Thread(target=serve)
+    thread.start()
+    loader = Loader(cast("Connection", Here()))
+    if answer:  # an error is an answer: a problem of this page, not of the run
+        assert loader.run(task).problems[0] == "the site answers HTTP/1.1 500 Oh"
+    else:
+        with pytest.raises(Failed, match="the site answers no page: a page was not answered"):
+            loader.run(task)
+    thread.join()
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,6 @@ import pytest
 
 from tests.support import Instance, until
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="file systems are mounted by root only")
-
 
 def mount(*arguments: str) -> None:
     """mount(8). Skips the test where this machine lets nobody mount that."""

@@ -19,12 +19,12 @@ from tests.faults.places import (
     instance_at,
     mount,
     mounted,
-    needs_root,
     small_disk,
     unmount,
     wait_until_full,
 )
 from tests.faults.steady import Steady, check_whole, one_line, status_json
+from tests.namespaces import needs_root
 from tests.progress import Progress
 from tests.support import Instance, Process, until
 from tests.tally import Tally
@@ -333,13 +333,13 @@ def test_on_a_read_only_disk_it_does_not_start_and_everything_can_still_be_read(
             steady.emit_stored(100)
             stop()
             steady.emit(100)
-            mount("-o", "remount,ro", str(disk))
+            mount("-o", "remount,bind,ro", str(disk))
             line = one_line(instance.cli("run", code=73))
             assert "Read-only file system" in line and "how its file system is mounted" in line
             state = instance.status()
             assert (state["stored"], state["pending"]) == (steady.accepted - 100, 100)
             assert len(instance.events()) == steady.accepted - 100
             check_whole(instance)
-            mount("-o", "remount,rw", str(disk))
+            mount("-o", "remount,bind,rw", str(disk))
         instance.start()
         steady.account(tally, kills=1)

@@ -18,11 +18,11 @@ from tests.faults.faulty_disk import faulty_disk
 from tests.faults.places import (
     fill,
     in_own_mounts,
-    needs_root,
     small_disk,
     unshare_works,
 )
 from tests.faults.steady import Steady, check_whole, one_line
+from tests.namespaces import needs_root, needs_users
 from tests.support import Instance, Process, check_streams, check_sums, until
 from tests.tally import Tally
 
@@ -233,7 +233,7 @@ def test_a_first_start_in_a_full_memory_names_the_file_it_cannot_write(
 # -- owners --------------------------------------------------------------------------------------
 
 
-@needs_root
+@needs_users
 def test_a_directory_of_outboxes_of_another_owner_is_not_the_daemons(
     instance: Instance, tally: Tally
 ) -> None:

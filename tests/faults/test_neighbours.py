@@ -22,10 +22,11 @@ from tests.faults.neighbours import (
     memory_bytes,
     neighbours,
 )
+from tests.namespaces import needs_users
 from tests.support import Instance, Process, check_sums, until
 from tests.tally import Tally, disorder
 
-pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="becoming other users needs root")
+pytestmark = needs_users
 
 LOOK_INTERVAL_MS = 200
 # A look may come late on a busy machine; without its part of each batch an outbox is never read.

@@ -25,10 +25,9 @@ from shared.outbox import HEADER_BYTES, WORD_WRITTEN
 from shared.outbox_file import outbox_name
 from tests.faults import neighbours
 from tests.faults.neighbours import GOOD_UID, HOSTILE_UID, datagram, plant
+from tests.namespaces import needs_users
 from tests.support import Instance, check_streams
 from tests.tally import Tally
-
-as_root = pytest.mark.skipif(os.getuid() != 0, reason="giving files away needs root")
 
 Start = Callable[..., Daemon]
 
@@ -144,7 +143,7 @@ def test_greedy_outboxes_do_not_keep_a_later_one_waiting(
     assert account(instance, tally, 1505)["pending"] == 0
 
 
-@as_root
+@needs_users
 def test_a_user_with_many_outboxes_gets_no_more_than_one_with_few(
     instance: Instance, start: Start, tally: Tally
 ) -> None:
@@ -163,7 +162,7 @@ def test_a_user_with_many_outboxes_gets_no_more_than_one_with_few(
     assert account(instance, tally, 3400)["lost"] == 0
 
 
-@as_root
+@needs_users
 def test_a_user_who_holds_all_the_files_it_may_keeps_no_other_from_being_read(
     instance: Instance,
     start: Start,
@@ -240,7 +239,7 @@ def test_what_lies_in_an_outbox_of_a_newer_version_is_no_loss_however_often_it_i
     assert (status["pending"], status["outboxes_unreadable"]) == (0, 1)
 
 
-@as_root
+@needs_users
 def test_a_file_named_after_a_strangers_producer_does_not_silence_it(
     instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,7 +333,7 @@ def test_files_that_are_no_outboxes_are_booked_up_to_a_bound_and_hide_none(
     assert not daemon._inotify.names(), "nor does looking into them wake the daemon again"
 
 
-@as_root
+@needs_users
 def test_a_forged_file_is_its_owners_whatever_user_its_name_claims(
     instance: Instance, start: Start
 ) -> None:

@@ -36,7 +36,8 @@ from shared.outbox import (
 )
 from shared.outbox_file import outbox_name
 from tests.faults.neighbours import HOSTILE_UID, datagram, plant
-from tests.faults.places import needs_root, small_disk
+from tests.faults.places import small_disk
+from tests.namespaces import needs_users
 from tests.support import Instance
 from tests.tally import Tally
 
@@ -288,7 +289,7 @@ def test_the_outboxes_of_a_daemon_that_ends_are_closed_whatever_fails(
     os.close(outbox.fd)  # so that closing it fails
 
 
-@needs_root
+@needs_users
 @pytest.mark.parametrize("how", ["punched", "cut"])
 def test_a_hole_that_a_full_memory_cannot_fill_ends_one_outbox_and_not_the_daemon(
     instance: Instance, start: Start, tally: Tally, tmp_path: Path, how: str
@@ -486,7 +487,7 @@ def instance_is_untouched(path: Path) -> bool:
     return (header.confirmed_sequence, header.written) == (500, 500)
 
 
-@needs_root
+@needs_users
 def test_searches_of_one_user_make_anothers_wait_for_one_slice(
     instance: Instance, start: Start
 ) -> None:

@@ -25,10 +25,11 @@ from tests.faults.neighbours import GOOD_UID, for_many_users, memory_bytes
 from tests.faults.places import small_disk
 from tests.faults.steady import Steady
 from tests.faults.strangers import ATTACKS, plant_sparse, remove_files
+from tests.namespaces import needs_users
 from tests.support import Instance, Process, until
 from tests.tally import Tally, disorder
 
-pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="becoming other users needs root")
+pytestmark = needs_users
 
 ATTACKER_UID = 12345
 MEMORY_KIB = 96 * 1024  # of the file system that has the outboxes

@@ -20,6 +20,7 @@ from logd.checks.findings import FAIL, OK, WARN, Finding, lines, worst
 from logd.checks.machine import Swap
 from logd.disk import Disk
 from logd.trail_clock import synchronised
+from tests.namespaces import needs_users
 from tests.support import ROOT, Instance, check_sums, emitters
 
 NS = 10**9
@@ -374,7 +375,7 @@ def test_something_that_fails_ends_it_with_1(instance: Instance) -> None:
     assert "chmod 600" in failed["says"]
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+@needs_users
 def test_a_user_without_rights_is_told_what_it_may_not_see(instance: Instance) -> None:
     instance.start()
     for path in (instance.directory, instance.directory.parent):

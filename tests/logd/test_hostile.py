@@ -27,6 +27,7 @@ from shared.wire import (
     pack_payload,
     producer_seed,
 )
+from tests.namespaces import needs_users
 from tests.support import ROOT, Instance, check_streams, check_sums, emitters, until
 
 PRODUCER = 0x1122334455667788
@@ -249,7 +250,7 @@ def _plant(directory: Path, kind: str, name: str) -> None:
         "another producer's",
         pytest.param(
             "another user's",
-            marks=pytest.mark.skipif(os.getuid() != 0, reason="giving a file away needs root"),
+            marks=needs_users,
         ),
         "too large for its ring",
         "empty",
@@ -319,7 +320,7 @@ def test_an_outbox_cut_short_under_the_daemon_does_not_take_it_down(instance: In
     assert instance.stop() == 0
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+@needs_users
 def test_another_user_cannot_continue_a_producers_numbers(instance: Instance) -> None:
     """Producer = (the kernel's uid, id): a stolen id is another producer, or quarantined."""
     instance.configure(socket_mode="0666", many_users=True)
@@ -344,7 +345,7 @@ def test_another_user_cannot_continue_a_producers_numbers(instance: Instance) ->
     check_sums(status, attempted=3, accepted=3)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+@needs_users
 def test_another_users_outbox_is_read_and_its_id_cannot_be_forged(instance: Instance) -> None:
     instance.configure(socket_mode="0666", many_users=True)
     os.chmod(instance.directory.parent, 0o711)

@@ -55,3 +55,18 @@ def test_the_senders_of_most_come_first_with_each_kind_in_its_column() -> None:
             "closings": 0,
         },
     ]
+
+
+def test_of_a_user_with_most_processes_those_that_sent_least_are_merged_half_at_a_time() -> None:
+    tally = Tally()
+    tally.add(1, 1, count=7)
+    tally.add(2, None, count=3)
+    for pid in range(1, SENDERS_MAX - 1):
+        tally.add(99, pid, count=1000 - pid)  # the later ones sent less
+    assert len(tally.counts) == SENDERS_MAX
+    tally.add(99, 5000, count=1)
+    left = {pid: count for (uid, pid), count in tally.counts.items() if uid == 99}
+    merged = range(SENDERS_MAX - 2, 48, -1)  # 50 of 98
+    assert left.pop(None) == sum(1000 - pid for pid in merged)
+    assert left == {**{pid: 1000 - pid for pid in range(1, 49)}, 5000: 1}
+    assert (tally.counts[1, 1], tally.counts[2, None]) == (7, 3)

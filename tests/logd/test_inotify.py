@@ -12,6 +12,7 @@ from logd.daemon import CLOSED_INTERVAL_S, Daemon
 from logd.inotify import Inotify
 from shared.outbox_file import outbox_name
 from tests.logd.test_daemon import daemon  # noqa: F401 - a fixture
+from tests.namespaces import needs_users
 from tests.support import Instance
 
 OUTBOX = outbox_name(1000, 7)
@@ -50,7 +51,7 @@ def test_where_the_kernels_queue_was_full_what_is_known_is_told(
     inotify.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file to another user")
+@needs_users
 def test_whoever_has_the_closed_files_that_are_no_outboxes_is_named(
     instance: Instance,
     daemon: Daemon,  # noqa: F811

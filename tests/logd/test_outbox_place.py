@@ -29,10 +29,10 @@ from shared.rendezvous import (
     read_rendezvous,
     read_token,
 )
+from tests.namespaces import needs_users
 from tests.support import Instance, check_sums
 
 HOSTILE_UID = 65534
-only_root = pytest.mark.skipif(os.getuid() != 0, reason="being several users needs root")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def squat(path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     "kind",
     ["link", "dangling", "pipe", "socket", "file"]
-    + [pytest.param(mode, marks=only_root) for mode in ("0755", "0700", "0000", "3733")],
+    + [pytest.param(mode, marks=needs_users) for mode in ("0755", "0700", "0000", "3733")],
 )
 def test_another_name_is_taken_reported_and_followed(
     instance: Instance, place: Path, caplog: pytest.LogCaptureFixture, kind: str
@@ -181,7 +181,7 @@ def test_a_file_system_that_another_user_mounted_there_is_not_ours(
             make_directory(str(place), None, MODE_PRIVATE)
 
 
-@only_root
+@needs_users
 @pytest.mark.parametrize("mode", [0o000, 0o077, 0o100, 0o500])
 def test_a_directory_of_ours_with_the_wrong_mode_gets_the_right_one(place: Path, mode: int) -> None:
     os.seteuid(HOSTILE_UID)  # a user without rights over everything

@@ -17,6 +17,7 @@ from logd.upkeep.copying import Bar, Interrupted, Stop
 from shared.client import Client
 from tests.logd.killing import killed_at_each_step
 from tests.logd.trails import emit, interrupting, noted, silent, users
+from tests.namespaces import needs_users
 from tests.support import Instance, check_streams, check_sums, emitters, short_directory, until
 
 
@@ -247,7 +248,7 @@ def test_what_came_after_an_interrupted_change_is_not_lost_by_completing_it(
     assert users(stored) == {"7": 80, "8": 20, "9": 1}
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+@needs_users
 def test_what_root_encrypts_anew_belongs_to_who_had_it(stored: Instance) -> None:
     os.chown(stored.directory, 65534, 65534)
     os.chown(stored.config.database, 65534, 65534)

@@ -25,6 +25,7 @@ from shared.client import Client
 from shared.outbox import RING_BYTES_MIN
 from tests.logd.killing import killed_at_each_step
 from tests.logd.trails import emit, interrupting, noted, opened, silent, users
+from tests.namespaces import needs_users
 from tests.support import Instance, check_sums, emitters, short_directory, until
 
 
@@ -417,7 +418,7 @@ def test_killed_at_any_step_it_leaves_the_old_database_or_the_new_one_whole(
     assert len(seen) > 20
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+@needs_users
 def test_what_root_restores_belongs_to_who_had_it(backed_up: tuple[Instance, Path]) -> None:
     instance, backup = backed_up
     for path in (instance.directory, instance.config.database):

@@ -24,6 +24,7 @@ from logd.outboxes import Outboxes
 from shared.client import Client
 from shared.outbox import HEADER_BYTES, parse_header
 from shared.rendezvous import RENDEZVOUS_SUFFIX, read_rendezvous
+from tests.namespaces import needs_users
 from tests.support import ROOT, Instance, check_streams, check_sums, emitters, until
 
 
@@ -246,7 +247,7 @@ def test_rule_5_after_a_reboot_the_owners_processes_make_the_directory_again(
     assert len(instance.events()) == 1
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="giving a directory away needs root")
+@needs_users
 def test_rule_5_a_directory_of_the_wrong_owner_is_refused_by_both_sides(
     instance: Instance,
 ) -> None:

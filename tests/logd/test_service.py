@@ -17,6 +17,7 @@ import pytest
 from logd import reporter
 from logd.service import restart_pause_s
 from shared.query import QueryClient, QueryError, Unavailable
+from tests.namespaces import needs_users
 from tests.support import ROOT, Instance, Process, check_streams, check_sums, emitters, until
 
 
@@ -130,7 +131,7 @@ def test_a_report_that_names_persons_is_itself_an_event(instance: Instance) -> N
     assert event["props"]["peer_uid"] == os.getuid()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+@needs_users
 def test_a_peer_that_may_not_read_is_refused_by_its_uid(instance: Instance) -> None:
     instance.configure(query_socket_mode="0666")
     instance.directory.chmod(0o711)
@@ -148,7 +149,7 @@ def test_a_peer_that_may_not_read_is_refused_by_its_uid(instance: Instance) -> N
     assert "forbidden" in done.stdout and "65534" in done.stdout
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+@needs_users
 @pytest.mark.parametrize(
     ("become", "heard"),
     [

@@ -21,6 +21,7 @@ from logd.instance import STATUS_LOSSES_MAX
 from logd.reports import CAUSES
 from shared.wire import datagram_head, encode_record, producer_seed
 from tests.faults.steady import Steady
+from tests.namespaces import needs_users
 from tests.support import Instance, check_sums, emitters, until
 from tests.tally import Tally
 
@@ -451,7 +452,7 @@ def test_what_verify_found_is_kept_for_the_status(instance: Instance) -> None:
         assert instance.status()["integrity"] is None
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+@needs_users
 def test_what_root_verified_is_the_databases_owners_to_read(instance: Instance) -> None:
     instance.start()
     instance.stop()

@@ -25,6 +25,7 @@ from shared.outbox_file import OutboxFile, outbox_name, parse_name
 from shared.producer import Producer
 from shared.rendezvous import NoOutbox, Rendezvous, rendezvous_path, uid_for_daemon
 from shared.road import REFUSED_OUTBOXES_MAX
+from tests.namespaces import needs_users
 from tests.support import NO_DIRECTORY, ROOT, Instance, check_streams, check_sums, until
 
 INITIAL = "user:[4026531837]"
@@ -268,7 +269,7 @@ def test_an_outbox_that_another_name_is_given_is_not_gone_on_with(instance: Inst
 # -- the user ------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+@needs_users
 def test_a_process_that_gives_up_its_rights_is_another_producer(instance: Instance) -> None:
     """Its outbox is named after the one user, and its datagrams come from the other."""
     instance.configure(socket_mode="0666", many_users=True)

@@ -25,8 +25,7 @@ from shared.rendezvous import (
     rendezvous_path,
     write_rendezvous,
 )
-
-only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other users")
+from tests.namespaces import needs_machine_root, needs_users
 
 
 class Place:
@@ -126,14 +125,14 @@ def test_after_a_reboot_a_directory_that_cannot_be_made_is_no_outbox(place: Plac
         place.opened()
 
 
-@only_root
+@needs_machine_root
 def test_a_directory_of_another_user_than_the_daemon_is_not_taken(place: Place) -> None:
     os.chown(place.directory, 65534, -1)
     with pytest.raises(NoOutbox, match="belongs to uid 65534, logd runs as 0"):
         place.opened()
 
 
-@only_root
+@needs_users
 def test_the_daemon_does_not_take_another_users_directory_for_its_own(place: Place) -> None:
     os.chown(place.directory, 65534, -1)
     with pytest.raises(NoOutbox, match="belongs to uid 65534"):

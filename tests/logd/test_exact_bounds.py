@@ -1,0 +1,321 @@
+"""Shares of a turn, and what clocks may show, at the very values where a decision changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from logd import clock_check, turn_budget
+from logd.backlog import Backlog
+from logd.batch import Batch, Producer, Room
+from logd.clock_check import (
+    BACK_MAX_NS,
+    DAY_NS,
+    EARLIEST_NS,
+    HOUR_NS,
+    JUMP_MIN_NS,
+    STEP_MAX_NS,
+    SYNCHRONISED_AFTER_NS,
+    Reading,
+)
+from logd.fairness import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
+from logd.turn_budget import ForcedCommits, TurnBudget
+from logd.watch import Watch
+from shared.outbox import WATCHED_NS_MAX
+from shared.wire import Event
+
+EVENT = Event("page_view", 1, None, b"")
+
+
+# -- a turn's budget -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("records", "size"), [(turn_budget.TURN_RECORDS_MAX, 0), (0, turn_budget.TURN_BYTES_MAX)]
+)
+def test_a_part_is_used_up_exactly_at_its_bound(records: int, size: int) -> None:
+    budget = TurnBudget(lambda: 0.0)
+    assert budget.exhausted is False, "also before the first turn"
+    step = 1 if size else 0, 0 if size else 1  # of what is not at its bound: one
+    budget.charge(1, records // 2 - step[1], size // 2 - step[0])
+    assert budget.over == set()
+    budget.charge(1, step[1], step[0])
+    assert (budget.over, budget.exhausted) == ({1}, False)
+    budget.charge(2, records // 2 - step[1], size // 2 - step[0])
+    assert (budget.over, budget.exhausted) == ({1}, False)
+    budget.charge(3, step[1], step[0])
+    assert (budget.over, budget.exhausted) == ({1}, True)
+
+
+def test_time_is_charged_from_the_beginning_of_the_turn_and_once() -> None:
+    now_s = [5.0]
+    budget = TurnBudget(lambda: now_s[0])
+    budget.begin()
+    now_s[0] += turn_budget.TURN_S_MAX * 0.4
+    budget.charge(1, 0, 0)
+    budget.charge(1, 0, 0)
+    assert (budget.over, budget.exhausted) == (set(), False)
+
+
+def test_a_user_rests_until_the_moment_itself_and_is_forgotten_at_it() -> None:
+    forced = ForcedCommits()
+    forced.committed({1}, began_s=10.0, ended_s=11.0)
+    assert forced.due_s({1}) == 12.0
+    forced.committed({2}, began_s=11.5, ended_s=12.0)
+    assert forced.due_s({1}) == 0.0
+
+
+# -- whose turn it is ----------------------------------------------------------------------------
+
+
+def take(batch: Batch, one: Waiting[str], room: Room | None) -> int:
+    """Reads what there is room for; how many events."""
+    count = min(room.events, one.events) if room else 0
+    for _ in range(count):
+        batch.add(one.producer, 1, EVENT, 1)
+    return count
+
+
+def test_who_waited_longest_comes_first_then_who_asks_least() -> None:
+    late, modest, greedy = Producer(1, 1, 0), Producer(2, 2, 0), Producer(3, 3, 0)
+    late.passed_over = 2
+    waiting = [Waiting(one, "", True, n) for one, n in ((greedy, 9), (modest, 1), (late, 50))]
+    batch = Batch(1000, 10**6)
+    order = [one for one, _ in in_turn(waiting, batch)]
+    assert [one.producer for one in order] == [late, modest, greedy]
+    assert [(one.outbox, one.alive) for one in order] == [("", True)] * 3
+    assert [one.producer.passed_over for one in order] == [0, 0, 0]
+
+
+def test_whom_a_turn_had_no_room_for_is_counted_one_turn_more() -> None:
+    producers = [Producer(1, number, 0) for number in range(6)]
+    batch = Batch(4, 10**6)
+    for _ in range(4):
+        batch.add(producers[0], 1, EVENT, 1)
+    waiting = [Waiting(producer, "", True, 5) for producer in producers]
+    for one, room in in_turn(waiting, batch):  # a fourth of it is always the outboxes'
+        take(batch, one, room)
+    assert sorted(producer.passed_over for producer in producers) == [0, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("alive", "read"), [(True, 200), (False, SHARED_OUTBOXES_MAX)])
+def test_a_living_producer_without_events_costs_no_place_and_a_dead_one_does(
+    alive: bool, read: int
+) -> None:
+    waiting = [Waiting(Producer(1, number, 0), "", alive, 0) for number in range(200)]
+    rooms = [room for _, room in in_turn(waiting, Batch(20_000, 10**8), shared=True)]
+    assert sum(room is not None for room in rooms) == read
+
+
+def test_of_shared_places_each_user_has_a_part_and_what_one_leaves_is_the_next_ones() -> None:
+    modest = [Waiting(Producer(1, number, 0), "", True, 1) for number in range(10)]
+    greedy = [Waiting(Producer(2, number, 0), "", True, 1) for number in range(100)]
+    batch = Batch(20_000, 10**8)
+    taken = [
+        one.producer.uid
+        for one, room in in_turn([*greedy, *modest], batch, shared=True)
+        if take(batch, one, room)
+    ]
+    assert (taken.count(1), taken.count(2)) == (10, SHARED_OUTBOXES_MAX - 10)
+
+
+def test_with_more_users_than_places_each_still_has_one_in_its_turn() -> None:
+    users = SHARED_OUTBOXES_MAX * 3
+    waiting = [Waiting(Producer(uid, 1, 0), "", True, 1) for uid in range(users)]
+    waiting += [Waiting(Producer(uid, 2, 0), "", True, 1) for uid in range(users)]
+    batch = Batch(20_000, 10**8)
+    taken = [one.producer.uid for one, room in in_turn(waiting, batch, shared=True) if room]
+    assert len(taken) == len(set(taken)), "one place a user, since there are more users than places"
+
+
+def test_not_shared_all_outboxes_may_be_read() -> None:
+    waiting = [Waiting(Producer(1, number, 0), "", True, 1) for number in range(100)]
+    batch = Batch(20_000, 10**8)
+    assert sum(take(batch, one, room) for one, room in in_turn(waiting, batch)) == 100
+    ((_, room),) = in_turn(waiting[:1], Batch(20_000, 10**8), shared=True)
+    assert room is not None and room.events == SHARED_EVENTS_MAX
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_user_may_have_no_more_files_than_its_own_bound(shared: bool) -> None:
+    files = Files(40, 3, shared=shared)
+    while files.room_for(1):
+        files.add(1)
+    assert files.held(1) == 3
+    files.drop(1)
+    assert files.room_for(1)
+    files.drop(1)
+    files.drop(1)
+    assert (files.held(1), files.others_than(2)) == (0, False)
+
+
+# -- tasks of users ------------------------------------------------------------------------------
+
+
+def test_a_task_with_work_left_stays_under_its_user_and_key_behind_the_others() -> None:
+    done: list[str] = []
+
+    def task(name: str, turns: int) -> Callable[[], bool]:
+        left = [turns]
+
+        def run() -> bool:
+            done.append(name)
+            left[0] -= 1
+            return left[0] == 0
+
+        return run
+
+    backlog = Backlog()
+    assert bool(backlog) is False
+    backlog.add(1, "a", task("1a", 2))
+    backlog.add(1, "b", task("1b", 1))
+    backlog.add(2, "a", task("2a", 1))
+    backlog.add(1, "a", task("twice", 1))
+    assert (bool(backlog), backlog.held(1), backlog.held(2), backlog.held(3)) == (True, 2, 1, 0)
+    backlog.work(lambda: 0.0, 0.0)
+    assert (done, backlog.held(1)) == (["1a"], 2)
+    backlog.add(1, "a", task("twice", 1))  # it waits there still, by its key
+    assert backlog.held(1) == 2
+    backlog.work(lambda: 0.0, 1.0)
+    assert done == ["1a", "2a", "1b", "1a"]
+    assert bool(backlog) is False
+
+
+# -- watching ------------------------------------------------------------------------------------
+
+
+def test_a_predecessors_promise_is_kept_between_now_and_the_longest_that_is_made() -> None:
+    one, now_s = Producer(1, 1, 0), 64.0
+    for until_s, kept in (
+        (now_s, False),
+        (now_s + 2**-20, True),
+        (now_s + WATCHED_NS_MAX / 1e9, True),
+        (now_s + WATCHED_NS_MAX / 1e9 + 2**-20, False),
+    ):
+        watch = Watch(0.05)
+        watch.inherit(one, int(until_s * 1e9), now_s)
+        assert (one in watch, bool(watch)) == (kept, kept), until_s
+        watch.end(one)
+        watch.end(one)  # it may have been ended before
+        assert one not in watch
+
+
+def test_a_promise_is_kept_until_a_look_that_began_past_its_end() -> None:
+    watch, one = Watch(0.05), Producer(1, 1, 0)
+    until_s = watch.promise(one, 64.0, 0.0) / 1e9
+    assert until_s == pytest.approx(64.1)
+    watch.nothing_new(one, until_s)
+    assert one in watch
+    watch.nothing_new(one, until_s + 0.002)
+    assert one not in watch
+    assert (Watch(0.0).promise(one, 64.0, 1.0), bool(Watch(0.0))) == (0, False)
+    assert watch.promise(one, 64.0, 1e6) == 64 * 10**9 + WATCHED_NS_MAX
+
+
+# -- clocks --------------------------------------------------------------------------------------
+
+SEEN = Reading(EARLIEST_NS + 400 * DAY_NS, "boot", 5 * HOUR_NS, True)
+
+
+@pytest.mark.parametrize(
+    ("later_ns", "believed"),
+    [
+        (STEP_MAX_NS, True),
+        (STEP_MAX_NS + 1, False),
+        (-BACK_MAX_NS, True),
+        (-BACK_MAX_NS - 1, False),
+    ],
+)
+def test_a_clock_is_believed_exactly_up_to_its_bounds(later_ns: int, believed: bool) -> None:
+    for boot in ("boot", "other"):
+        now = replace(SEEN, wall_ns=SEEN.wall_ns + later_ns, boot_id=boot, boottime_ns=5 * HOUR_NS)
+        assert (clock_check.implausible(SEEN, now) is None) == believed
+
+
+def test_time_that_is_known_to_have_passed_may_pass_and_boot_time_never_goes_back() -> None:
+    now = Reading(SEEN.wall_ns + STEP_MAX_NS + DAY_NS, "boot", SEEN.boottime_ns + DAY_NS, True)
+    assert clock_check.implausible(SEEN, now) is None
+    assert clock_check.earliest_now_ns(SEEN, now) == SEEN.wall_ns + DAY_NS
+    assert clock_check.earliest_now_ns(SEEN, replace(now, boottime_ns=0)) == SEEN.wall_ns
+    assert clock_check.earliest_now_ns(SEEN, replace(SEEN)) == SEEN.wall_ns
+    other = replace(now, boot_id="other", boottime_ns=7)
+    assert clock_check.earliest_now_ns(SEEN, other) == SEEN.wall_ns + 7
+
+
+def test_the_first_moment_of_this_programs_time_is_believed() -> None:
+    first = Reading(EARLIEST_NS, "boot", 1)
+    assert clock_check.implausible(None, first) is None
+    found = clock_check.implausible(None, replace(first, wall_ns=EARLIEST_NS - 1))
+    assert found == "the clock says 2024-12-31 23:59Z, which is before this program was written"
+
+
+@pytest.mark.parametrize(
+    ("later_ns", "text"),
+    [
+        (-BACK_MAX_NS - HOUR_NS, "25.0 hours behind"),
+        (-2 * DAY_NS, "2.0 days behind"),
+        (-2 * DAY_NS + 1, "48.0 hours behind"),
+        (STEP_MAX_NS + DAY_NS, "8.0 days ahead of"),
+        (2 * 365 * DAY_NS - 1, "730.0 days ahead of"),
+        (2 * 365 * DAY_NS, "2.0 years ahead of"),
+        (2000 * 365 * DAY_NS, "2,000.0 years ahead of"),
+    ],
+)
+def test_how_far_it_is_off_is_reported_in_a_unit_of_its_size(later_ns: int, text: str) -> None:
+    found = clock_check.implausible(SEEN, replace(SEEN, wall_ns=SEEN.wall_ns + later_ns))
+    assert found is not None and text in found
+    assert found.endswith("the last time that the trail has seen, 2026-02-05 00:00Z")
+    if later_ns < 0:
+        return
+    jumped = clock_check.jumped(SEEN, replace(SEEN, wall_ns=SEEN.wall_ns + later_ns))
+    assert jumped is not None and text.removesuffix(" ahead of") in jumped
+
+
+def test_an_unsynchronised_clock_is_waited_for_an_hour_after_another_boot() -> None:
+    now = Reading(SEEN.wall_ns, "other", SYNCHRONISED_AFTER_NS - 1, False)
+    found = clock_check.implausible(SEEN, now)
+    assert found is not None and "is not synchronised yet" in found
+    for other in (
+        replace(now, boottime_ns=SYNCHRONISED_AFTER_NS),
+        replace(now, boot_id="boot"),
+        replace(now, synchronised=None),
+        replace(now, synchronised=True),
+    ):
+        assert clock_check.implausible(SEEN, other) is None
+    assert clock_check.implausible(replace(SEEN, synchronised=None), now) is None
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_running_clock_that_is_set_is_reported_from_ten_minutes_on(sign: int) -> None:
+    later = replace(SEEN, wall_ns=SEEN.wall_ns + HOUR_NS, boottime_ns=SEEN.boottime_ns + HOUR_NS)
+    assert clock_check.jumped(SEEN, later) is None
+    near = replace(later, wall_ns=later.wall_ns + sign * (JUMP_MIN_NS - 1))
+    assert clock_check.jumped(SEEN, near) is None
+    found = clock_check.jumped(SEEN, replace(later, wall_ns=later.wall_ns + sign * JUMP_MIN_NS))
+    way, at = ("ahead", "01:10") if sign > 0 else ("back", "00:50")
+    assert found == f"the clock was set {way} by 0.2 hours, to 2026-02-05 {at}Z, meanwhile"
+
+
+def test_a_time_far_behind_is_recorded_as_the_earliest_possible() -> None:
+    assert clock_check.stamp_ns(None, SEEN) == SEEN.wall_ns
+    edge = replace(SEEN, wall_ns=SEEN.wall_ns - STEP_MAX_NS, boottime_ns=SEEN.boottime_ns + 9)
+    assert clock_check.stamp_ns(SEEN, edge) == edge.wall_ns
+    past = replace(edge, wall_ns=edge.wall_ns - 1)
+    assert clock_check.stamp_ns(SEEN, past) == SEEN.wall_ns + 9
+
+
+def test_a_time_beyond_the_calendar_is_shown_as_a_number() -> None:
+    found = clock_check.implausible(None, replace(SEEN, wall_ns=-(10**30)))
+    assert found is not None and f"the clock says {-(10**30)} ns since 1970, which" in found
+
+
+def test_times_are_shown_in_utc_wherever_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "ELSEWHERE-5:30")
+        time.tzset()
+        found = clock_check.implausible(None, Reading(0, "boot", 1))
+    time.tzset()
+    assert found is not None and "the clock says 1970-01-01 00:00Z" in found

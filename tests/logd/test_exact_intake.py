@@ -1,0 +1,245 @@
+"""Records that are ignored, farewells and positions, at the numbers where a decision changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgpack
+import pytest
+
+from logd.batch import LOST_NOT_RECEIVED, Batch, Producer
+from logd.drain import Datagram, Drain
+from logd.intake import Intake
+from logd.repair import _position, capacity, check_numbers
+from shared.outbox import Header, OutboxError, aligned
+from shared.schema import PAYLOAD_BYTES_MAX
+from shared.wire import (
+    RECORD_BYTES_MAX,
+    RECORD_HEAD,
+    SEQUENCE_MAX,
+    datagram_head,
+    encode_farewell,
+    encode_record,
+    pack_payload,
+    producer_seed,
+)
+
+ID, UID, PID, GAP = 7, 1000, 55, 1000
+SEED = producer_seed(ID)
+
+
+def producer_at(taken: int, *, has_outbox: bool) -> Producer:
+    return Producer(UID, ID, SEED, stored=taken, taken=taken, pid=PID, has_outbox=has_outbox)
+
+
+def take(producer: Producer, *records: bytes) -> tuple[Intake, Batch]:
+    """All records in one datagram, behind one that is known already."""
+    intake, batch = Intake(lambda _uid, _id: producer, GAP), Batch(100, 10**6)
+    data = datagram_head(ID) + record(1) + b"".join(records)
+    offset = intake.datagram(data, UID, PID, batch)
+    while offset:  # a call decodes so many bytes
+        offset = intake.datagram(data, UID, PID, batch, offset)
+    return intake, batch
+
+
+def record(sequence: int, extra: int = 0) -> bytes:
+    props = {"text": "x" * extra} if extra else None
+    payload = pack_payload(msgpack.Packer(), "page_view", 1, None, props)
+    return encode_record(SEED, sequence, payload)
+
+
+def test_what_is_known_is_counted_up_to_the_watermark_and_the_next_is_taken() -> None:
+    for has_outbox in (False, True):
+        producer = producer_at(5, has_outbox=has_outbox)
+        intake, batch = take(producer, *map(record, (2, 5, 5, 6)))
+        assert [sequence for _, sequence, _ in batch.events] == [6]
+        assert (batch.duplicates, intake.ignored.duplicates.total) == (4, 4)
+        assert (intake.ignored.early.total, producer.behind) == (0, False)
+        assert intake.ignored.duplicates.counts == {(UID, PID): 4}
+
+
+def test_what_lies_past_a_gap_is_early_with_an_outbox_and_a_loss_without() -> None:
+    producer = producer_at(5, has_outbox=True)
+    intake, batch = take(producer, *map(record, (7, 7, 8)))
+    assert (intake.ignored.early.counts, producer.behind) == ({(UID, PID): 3}, True)
+    assert (batch.events, batch.losses, batch.refusals) == ([], [], [])
+    producer = producer_at(5, has_outbox=False)
+    intake, batch = take(producer, *map(record, (7, 8)))
+    assert (intake.ignored.early.total, producer.behind) == (0, False)
+    assert [sequence for _, sequence, _ in batch.events] == [7, 8]
+    assert [(loss.first, loss.last, loss.cause) for loss in batch.losses] == [
+        (6, 6, LOST_NOT_RECEIVED)
+    ]
+
+
+@pytest.mark.parametrize("has_outbox", [False, True])
+def test_a_record_that_is_cut_short_behind_ignored_ones_is_refused(has_outbox: bool) -> None:
+    for cut in (1, len(record(3)) - RECORD_HEAD.size, len(record(3)) - 1):
+        intake, batch = take(producer_at(5, has_outbox=has_outbox), record(2), record(3)[:-cut])
+        assert len(batch.refusals) == 1, cut
+        assert intake.ignored.duplicates.total == 2
+
+
+def test_ignored_records_of_any_size_are_passed_over_to_the_last_byte() -> None:
+    short = len(record(2, 300)) - RECORD_HEAD.size  # from 256 bytes on a text has the same head
+    large = PAYLOAD_BYTES_MAX - short + 300
+    assert len(record(2, large)) == RECORD_HEAD.size + PAYLOAD_BYTES_MAX
+    intake, batch = take(producer_at(5, has_outbox=True), record(2, large), record(3))
+    assert (intake.ignored.duplicates.total, batch.refusals) == (3, [])
+
+
+def test_what_is_read_from_an_outbox_is_counted_with_its_bytes_and_refusals() -> None:
+    producer = producer_at(5, has_outbox=True)
+    intake, batch = Intake(lambda _uid, _id: producer, GAP), Batch(100, 10**6)
+    good = pack_payload(msgpack.Packer(), "page_view", 1, None, None)
+    more = pack_payload(msgpack.Packer(), "page_view", 1, "7", {"n": 1})
+    intake.records(producer, [good, b"\xc1", more], batch)
+    assert [sequence for _, sequence, _ in batch.events] == [6, 8]
+    ((uid, pid, refused, sequence),) = (
+        (one.uid, one.pid, one.excerpt, one.sequence) for one in batch.refusals
+    )
+    assert (uid, pid, refused, sequence) == (UID, PID, b"\xc1", 7)
+    assert batch.bytes == len(good) + len(more) + 1 + 64
+    assert producer.taken == 8
+
+
+def farewell(producer: Producer, last: int, refused: dict[str, int] | None = None) -> Batch:
+    intake, batch = Intake(lambda _uid, _id: producer, GAP), Batch(100, 10**6)
+    intake.datagram(encode_farewell(ID, last, refused or {}), UID, PID, batch)
+    return batch
+
+
+@pytest.mark.parametrize("missing", [0, 1, GAP])
+def test_a_farewell_books_what_is_missing_by_number(missing: int) -> None:
+    producer = producer_at(5, has_outbox=False)
+    batch = farewell(producer, 5 + missing, {"malformed": 2})
+    lost = [(loss.first, loss.last, loss.cause) for loss in batch.losses]
+    assert lost == ([(6, 5 + missing, LOST_NOT_RECEIVED)] if missing else [])
+    assert (producer.taken, producer.ended) == (5 + missing, True)
+    assert producer.refused == {"malformed": 2}
+
+
+def test_a_farewell_that_claims_too_much_is_refused_with_its_claim_and_nothing_else() -> None:
+    producer = producer_at(5, has_outbox=False)
+    batch = farewell(producer, 5 + GAP + 1)
+    ((uid, pid, reason, excerpt),) = (
+        (one.uid, one.pid, one.reason, one.excerpt) for one in batch.refusals
+    )
+    assert (uid, pid, reason, excerpt) == (UID, PID, f"farewell claims {GAP + 1} events", b"")
+    assert (producer.ended, batch.losses) == (False, [])
+
+
+def test_a_farewell_of_a_producer_that_has_a_row_ends_that_row() -> None:
+    producer = producer_at(0, has_outbox=False)
+    producer.row = 3
+    assert list(farewell(producer, 0).producers) == [producer]
+    stranger = producer_at(0, has_outbox=False)
+    assert list(farewell(stranger, 0).producers) == []
+    assert stranger.ended
+
+
+HEADER = Header(ID, 1024, 1, 1, 0, False, 10, 5000, 0, {})  # confirmed: 10 at position 5,000
+
+
+@pytest.mark.parametrize(
+    ("sequence", "offset", "position"),
+    [
+        (11, 5000 % 1024, 5000),
+        (11, 5000 % 1024 + 8, 5008),
+        (11, 5000 % 1024 - 8, 5000 + 1024 - 8),
+        (10, 5000 % 1024 - 8, 4992),
+        (10, 5000 % 1024, 5000 - 1024),
+        (9, 5000 % 1024 + 8, 5000 - 1024 + 8),
+    ],
+)
+def test_a_position_is_the_one_at_that_offset_on_the_side_of_its_sequence(
+    sequence: int, offset: int, position: int
+) -> None:
+    assert _position((sequence, offset), HEADER) == position
+
+
+def test_a_position_before_the_first_byte_is_refused_and_byte_nought_is_one() -> None:
+    early = replace(HEADER, confirmed_position=16)
+    assert _position((9, 0), early) == 0
+    with pytest.raises(OutboxError) as refused:
+        _position((9, 24), early)
+    assert str(refused.value) == str(OutboxError("impossible position", f"{24 - 1024}"))
+    assert refused.value.args == OutboxError("impossible position", f"{24 - 1024}").args
+
+
+def test_no_number_past_the_largest_is_early() -> None:
+    producer = producer_at(5, has_outbox=True)
+    _, batch = take(producer, record(SEQUENCE_MAX))
+    assert batch.refusals == []
+
+
+MOST = capacity(HEADER)  # 1,024 bytes hold no more records than heads
+LONGEST = aligned(RECORD_BYTES_MAX)
+SOUND = replace(HEADER, written=10 + MOST, confirmed_position=10 * LONGEST)
+
+
+@pytest.mark.parametrize(
+    ("header", "taken", "problem"),
+    [
+        (SOUND, 0, None),
+        (SOUND, 10 + MOST, None),
+        (replace(SOUND, written=10), 10, None),
+        (
+            replace(SOUND, written=9),
+            0,
+            ("impossible sequence", "more is confirmed than written"),
+        ),
+        (
+            SOUND,
+            11 + MOST,
+            ("numbers behind its watermark", f"{10 + MOST}, taken {11 + MOST}"),
+        ),
+        (
+            replace(SOUND, confirmed_position=10 * LONGEST + 8),
+            0,
+            ("impossible position", f"{10 * LONGEST + 8}"),
+        ),
+        (replace(SOUND, confirmed_position=4), 0, ("impossible position", "4")),
+        (
+            replace(SOUND, written=11 + MOST),
+            10,
+            ("impossible sequence", f"{MOST + 1} events in 1024 bytes"),
+        ),
+        (replace(SOUND, written=11 + MOST), 11, None),
+    ],
+)
+def test_numbers_of_a_header_are_sound_up_to_what_its_ring_can_hold(
+    header: Header, taken: int, problem: tuple[str, str] | None
+) -> None:
+    if problem is None:
+        check_numbers(header, taken)
+        return
+    with pytest.raises(OutboxError) as refused:
+        check_numbers(header, taken)
+    assert str(refused.value) == str(OutboxError(*problem))
+
+
+def drained(datagrams: list[Datagram], batch: Batch) -> tuple[Drain, int]:
+    producer = producer_at(0, has_outbox=False)
+    drain = Drain(lambda: 0.0)
+    assert drain.more is False
+    intake = Intake(lambda _uid, _id: producer, GAP)
+    return drain, drain.take(datagrams, intake, batch, set())
+
+
+def test_a_turn_counts_its_datagrams_and_a_cut_one_is_refused_by_its_sender() -> None:
+    whole = datagram_head(ID) + record(1)
+    batch = Batch(100, 10**6)
+    drain, count = drained([(whole, UID, PID, False), (b"cut", UID + 1, PID, True)], batch)
+    assert (count, drain.more, drain.held) == (2, False, None)
+    assert [(one.uid, one.pid, one.reason, one.excerpt) for one in batch.refusals] == [
+        (UID + 1, PID, "oversize datagram", b"cut")
+    ]
+
+
+def test_a_turn_ends_at_its_part_of_a_batch_and_holds_nothing_that_it_has_taken() -> None:
+    batch = Batch(8, 10**6)  # datagrams may fill a fourth of it
+    queue = [(datagram_head(ID) + record(n), UID, PID, False) for n in range(1, 6)]
+    drain, count = drained(queue, batch)
+    assert (count, drain.more, drain.held) == (2, True, None)
+    assert [sequence for _, sequence, _ in batch.events] == [1, 2]

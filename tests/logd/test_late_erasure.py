@@ -1,0 +1,89 @@
+"""Late events of forgotten persons: which of a batch are looked at, erased, or name one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import msgpack
+
+from logd import late_erasure
+from logd.batch import Batch, Producer
+from logd.forgotten import Forgotten
+from logd.mentions import ERASED
+from shared.wire import Event
+
+OLD, NEW = Producer(1, 1, 0), Producer(1, 2, 0)
+
+
+@dataclass
+class Everybody:
+    """Covers user 7 up to sequence 10, whatever the time."""
+
+    until_ns: dict[Producer, int]
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+
+    def looked_at_until_ns(self, producer: Producer) -> int:
+        return self.until_ns[producer]
+
+    def covers(self, user: str, producer: Producer, sequence: int, ts_ns: int) -> bool:
+        self.asked.append((user, producer, sequence, ts_ns))
+        return user == "7" and sequence <= 10
+
+
+def split(batch: Batch, forgotten: Everybody) -> tuple[late_erasure.Events, list[int]]:
+    return late_erasure.split(batch, cast("Forgotten", forgotten))
+
+
+def batch_of(*events: tuple[Producer, int, Event]) -> Batch:
+    batch = Batch(100, 10_000)
+    for producer, sequence, event in events:
+        batch.add(producer, sequence, event, 1)
+    return batch
+
+
+def test_an_empty_batch_and_one_made_after_every_forget_are_not_looked_at() -> None:
+    forgotten = Everybody({NEW: -1})
+    for batch in (batch_of(), batch_of((NEW, 1, Event("page_view", 0, "7", b"")))):
+        events, late = split(batch, forgotten)
+        assert events is batch.events
+        assert (late, forgotten.asked) == ([], [])
+
+
+def test_events_up_to_the_last_moment_are_looked_at_and_later_ones_are_not() -> None:
+    forgotten = Everybody({OLD: 0, NEW: -1})
+    batch = batch_of(
+        (OLD, 1, Event("page_view", 1, "7", b"")),  # a moment too late
+        (NEW, 1, Event("page_view", 0, "7", b"")),
+        (OLD, 2, Event("page_view", 0, "7", b"")),
+        (OLD, 3, Event("page_view", 0, "8", b"")),
+        (OLD, 4, Event("page_view", 0, None, b"")),
+        (OLD, 11, Event("page_view", 0, "7", b"")),
+    )
+    events, late = split(batch, forgotten)
+    assert late == [2]
+    assert events is batch.events
+    assert forgotten.asked == [("7", OLD, 2, 0), ("8", OLD, 3, 0), ("7", OLD, 11, 0)]
+
+
+def test_events_that_name_a_forgotten_person_stay_and_say_less() -> None:
+    props = msgpack.packb({"actor": "7", "n": 1})
+    first, second = Event("page_view", 5, "9", props), Event("login", 6, None, props)
+    batch = batch_of((OLD, 1, first), (OLD, 12, second), (OLD, 3, second))
+    before = list(batch.events)
+    events, late = split(batch, Everybody({OLD: 6}))
+    assert late == []
+    assert batch.events == before, "the batch itself is not changed"
+    less = [msgpack.unpackb(event.props) for _, _, event in events]
+    assert less[0]["n"] == less[1]["n"] == less[2]["n"] == 1
+    assert [one["actor"] for one in less] == [ERASED, "7", ERASED]
+    assert [(producer, sequence) for producer, sequence, _ in events] == [
+        (OLD, 1),
+        (OLD, 12),
+        (OLD, 3),
+    ]
+    assert [(event.type, event.ts_ns, event.user) for _, _, event in events] == [
+        ("page_view", 5, "9"),
+        ("login", 6, None),
+        ("login", 6, None),
+    ]

@@ -1,0 +1,36 @@
+"""Who asks for reports and what that takes: kept by user, bounded, the heaviest first."""
+
+from __future__ import annotations
+
+from logd.usage import USERS_MAX, Usage
+
+
+def test_rows_are_of_each_user_and_whoever_took_most_comes_first() -> None:
+    usage = Usage()
+    usage.of(1).questions += 1
+    usage.of(2).running_s += 0.12345
+    usage.of(2).questions += 2
+    usage.of(3).put_off += 3
+    assert usage.of(2) is usage.of(2)
+    nothing = {"questions": 0, "running_s": 0.0, "let_go": 0, "put_off": 0}
+    assert usage.rows() == [
+        {**nothing, "uid": 2, "questions": 2, "running_s": 0.123},
+        {**nothing, "uid": 3, "put_off": 3},
+        {**nothing, "uid": 1, "questions": 1},
+    ]
+
+
+def test_questions_connections_and_refusals_weigh_a_thousandth_of_a_second_each() -> None:
+    usage = Usage()
+    one = usage.of(1)
+    one.running_s, one.questions, one.let_go, one.put_off = 2.0, 10, 200, 3000
+    assert one.weight == 2.0 + 3.210
+
+
+def test_a_user_more_takes_the_place_of_whoever_took_least() -> None:
+    usage = Usage()
+    for uid in range(USERS_MAX):
+        usage.of(uid).questions = 10 + (uid - 5) ** 2  # user 5 has the fewest
+    assert len(usage.rows()) == USERS_MAX
+    usage.of(999)
+    assert {row["uid"] for row in usage.rows()} == {*range(USERS_MAX), 999} - {5}

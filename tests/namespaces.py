@@ -1,0 +1,114 @@
+"""Tests that need root: an ordinary user runs them as the root of a user namespace.
+
+`needs_root` marks tests that mount file systems, which root of a user namespace may do.
+`needs_users` marks those that become other users or give files to them: a namespace has these
+where newuidmap and a range in /etc/subuid allow it. What cannot run is skipped with its reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+needs_root = pytest.mark.as_root(users=False)
+needs_users = pytest.mark.as_root(users=True)
+# Root of a namespace is another user for the daemon than root of the machine.
+needs_machine_root = pytest.mark.as_root(users=True, namespace=False)
+
+_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
+# The tests' own Python must be within reach there: a home may be closed to other users.
+_TRIED = 'mount -t tmpfs tmpfs /mnt && exec "$0" -c ""'
+# Two ids that the tests take, next to root.
+_TRIED_USERS = 'exec setpriv --reuid 1000 --regid 65534 --clear-groups "$0" -c ""'
+
+
+def command(*, users: bool) -> tuple[str, ...]:
+    """The beginning of a command that runs what follows as root of a namespace."""
+    return (*_NAMESPACE, "--map-auto") if users else _NAMESPACE
+
+
+@functools.cache
+def missing(*, users: bool) -> str | None:
+    """Why this machine gives an ordinary user no such namespace; None where it does."""
+    tried = _TRIED_USERS if users else _TRIED
+    try:
+        done = subprocess.run(
+            [*command(users=users), "sh", "-c", tried, sys.executable],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        return f"needs root, or a user namespace: {error}"
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    if users:
+        return f"needs root, or newuidmap and a range in /etc/subuid ({lines[-1]})"
+    return f"needs root, or a user namespace that may mount ({lines[-1]})"
+
+
+class InNamespace(pytest.Item):
+    """A test that another pytest runs in a namespace. Its fixtures are made there."""
+
+    users = False
+    possible = True
+
+    def runtest(self) -> None:
+        """Called by pytest."""
+        if not self.possible:
+            pytest.skip("needs root of the machine itself")
+        if reason := missing(users=self.users):
+            pytest.skip(reason)
+        done = self._run_there()
+        if skipped := _skipped(done.stdout):
+            pytest.skip(skipped)
+        if done.returncode != 0:
+            pytest.fail(f"in a user namespace:\n{done.stdout}{done.stderr}", pytrace=False)
+
+    def _run_there(self) -> subprocess.CompletedProcess[str]:
+        root = self.config.rootpath
+        pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        settings = ["-c", str(self.config.inipath), "--rootdir", str(root)]
+        return subprocess.run(
+            [*command(users=self.users), *pytest_command, *settings, self.nodeid],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Called by pytest."""
+        return self.path, None, self.name
+
+
+def _skipped(output: str) -> str | None:
+    for line in output.splitlines():
+        if line.startswith("SKIPPED [1] "):
+            return line.partition(": ")[2]
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Called by pytest."""
+    if os.geteuid() != 0:
+        items[:] = [_in_namespace(item) for item in items]
+
+
+def _in_namespace(item: pytest.Item) -> pytest.Item:
+    mark = item.get_closest_marker("as_root")
+    if mark is None:
+        return item
+    assert item.parent is not None
+    made: InNamespace = InNamespace.from_parent(item.parent, name=item.name)
+    made.users = mark.kwargs["users"]
+    made.possible = mark.kwargs.get("namespace", True)
+    made.own_markers[:] = item.own_markers
+    return made

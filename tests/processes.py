@@ -1,0 +1,54 @@
+"""Which tests start processes: `make test-fast` and the mutation lane leave these out.
+
+A test is marked `processes` when its folder is about real processes, or when its code, or a
+function of its module that it calls, uses the name of something that starts one. A test that is
+missed here only costs time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import CodeType, FunctionType, ModuleType
+
+import pytest
+
+FOLDERS = {"benchmarks", "browser", "faults", "systemd"}
+STARTERS = {
+    "Emitter", "Popen", "Process", "ProcessPoolExecutor", "emitters", "fork", "posix_spawn",
+    "subprocess", "run_in_child",
+}  # fmt: skip
+# Of an instance of logd, which by itself is only files.
+STARTERS_OF_INSTANCES = {"cli", "kill", "settle", "spawn", "start"}
+
+
+def names(code: CodeType) -> set[str]:
+    """All names that a function's code uses, also those of functions inside it."""
+    inside = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return {*code.co_names}.union(*map(names, inside))
+
+
+def all_names(function: FunctionType, module: ModuleType) -> set[str]:
+    """The same, with the names in functions of its module that it uses."""
+    seen: set[str] = set()
+    new = names(function.__code__)
+    while new:
+        seen |= new
+        used = (getattr(module, name, None) for name in new)
+        codes = [one.__code__ for one in used if isinstance(one, FunctionType)]
+        new = set().union(*map(names, codes)) - seen
+    return seen
+
+
+def starts_processes(item: pytest.Item) -> bool:
+    """Whether this test starts processes, as far as its code shows."""
+    if not isinstance(item, pytest.Function) or FOLDERS & set(item.path.parts):
+        return True
+    starters = STARTERS | (STARTERS_OF_INSTANCES if "instance" in item.fixturenames else set())
+    return not starters.isdisjoint(all_names(item.function, item.module))
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    """Called by pytest."""
+    for item in items:
+        if starts_processes(item):
+            item.add_marker(pytest.mark.processes)
