@@ -125,7 +125,12 @@ def test_a_farewell_that_claims_too_much_is_refused_with_its_claim_and_nothing_e
     ((uid, pid, reason, excerpt),) = (
         (one.uid, one.pid, one.reason, one.excerpt) for one in batch.refusals
     )
-    assert (uid, pid, reason, excerpt) == (UID, PID, f"farewell claims {GAP + 1} events", b"")
+    assert (uid, pid, reason, excerpt) == (
+        UID,
+        PID,
+        f"farewell claims too much: {GAP + 1} events",
+        b"",
+    )
     assert (producer.ended, batch.losses) == (False, [])
 
 
