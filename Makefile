@@ -32,7 +32,7 @@ run: $(READY) ## Run the Classroom and logd (PORT=8000, VAR=var for its files); 
 test: $(READY) ## Run the tests (four to five minutes on two cores)
 	@$(BIN)/python -m pytest -m "not long and not booted" -q -n 3 --dist loadfile --no-loadscope-reorder
 
-test-fast: $(READY) ## Run the tests that start no processes (under a minute): a quick look while writing
+test-fast: $(READY) ## Run the tests that start no processes (a minute and a half on two cores): a look while writing
 	@$(BIN)/python -m pytest -m "not processes and not long" -k "not every_cell" -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY) ## Run the tests that take minutes each; says how long, shows progress

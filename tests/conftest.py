@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import Instance, short_directory
+from tests.support import ROOT, Instance, short_directory
 
 pytest_plugins = [
     "tests.namespaces",
@@ -24,6 +26,17 @@ def pytest_configure() -> None:
     """Ctrl-C works in what the tests start, also where a shell has put them in the background."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    compile_once()
+
+
+def compile_once() -> None:
+    """Bytecode is kept where the environment wants none beside the sources: in pytest's cache.
+
+    Each of some thousand processes would compile all that it imports, which is half of its start.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        kept = os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".pytest_cache/bytecode"))
+        sys.dont_write_bytecode, sys.pycache_prefix = False, kept
 
 
 @pytest.fixture

@@ -173,7 +173,11 @@ def test_a_client_killed_with_a_full_queue_leaves_a_tail_that_a_new_boot_calls_u
     assert disorder(events) == (0, 0)
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["socket bound by logd", "socket held"])
+@pytest.mark.parametrize(
+    "held",
+    [False, pytest.param(True, marks=pytest.mark.long(minutes=0.1))],
+    ids=["socket bound by logd", "socket held"],
+)
 def test_clients_with_and_without_an_outbox_under_the_same_kills_add_up(
     make_scene: MakeScene, tally: Tally, held: bool
 ) -> None:

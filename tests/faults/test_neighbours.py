@@ -66,7 +66,19 @@ FLOODS = {
 }
 
 
-@pytest.mark.parametrize("flood", FLOODS)
+# Of the others' kinds, tests/logd/test_hostile.py sends some in the standard run.
+IN_THE_STANDARD_RUN = {"garbage, and the largest datagrams", "duplicates, and awaited events"}
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        pytest.param(
+            kind, marks=() if kind in IN_THE_STANDARD_RUN else pytest.mark.long(minutes=0.1)
+        )
+        for kind in FLOODS
+    ],
+)
 def test_under_a_flood_good_neighbours_are_read_and_the_sender_is_named(
     instance: Instance, daemon: Process, tally: Tally, flood: str
 ) -> None:

@@ -99,11 +99,14 @@ def steps(connection: Connection) -> Iterator[Callable[[], int]]:
         connection.set_progress_handler(None, 0)
 
 
+@pytest.mark.parametrize(
+    ("seed", "combinations"), [(7, 40), pytest.param(8, 400, marks=pytest.mark.long(minutes=0.3))]
+)
 def test_every_combination_of_filters_finds_what_reading_all_events_finds(
-    connection: Connection, events: list[Event]
+    connection: Connection, events: list[Event], seed: int, combinations: int
 ) -> None:
-    rng = random.Random(7)
-    for _ in range(120):
+    rng = random.Random(seed)
+    for _ in range(combinations):
         since = (10**6 + rng.randrange(-1000, EVENTS)) * SECOND_NS
         asked: dict[str, Any] = {
             "event_type": rng.sample(

@@ -79,7 +79,10 @@ def run(scene: Scene, actions: int) -> Counter[str]:
     return seen
 
 
-@pytest.mark.parametrize("first", range(0, 24, 8))
+@pytest.mark.parametrize(
+    "first",
+    [0, *(pytest.param(at, marks=pytest.mark.long(minutes=0.1)) for at in range(8, 400, 8))],
+)
 def test_any_order_of_events_forgets_and_kills_erases_what_was_made_before_and_nothing_else(
     scenes: list[Scene], first: int
 ) -> None:

@@ -240,10 +240,14 @@ class SuccessorHeldForEver(WatchedDelivery):
 
 @dataclass(frozen=True)
 class Bug:
-    """What is exchanged to plant it, and the kind of run that should find it."""
+    """What is exchanged to plant it, and the kind of run that should find it.
+
+    `seed` has found it before, and is tried first.
+    """
 
     name: str
     profile: str
+    seed: int
     delivery: type[Delivery[SimOutbox]] = WatchedDelivery
     writer: type[OutboxWriter] = OutboxWriter
     client: type[SimClient] = SimClient
@@ -255,30 +259,43 @@ class Bug:
 
 
 BUGS = [
-    Bug("confirmed before committed", "crashes", delivery=ConfirmedBeforeCommitted),
-    Bug("outbox removed before its rows are committed", "crashes", delivery=RemovedBeforeCommitted),
-    Bug("watermark advanced by a failed commit", "crashes", WatermarkAdvancedByAFailedCommit),
-    Bug("liveness asked after the last read", "crashes", delivery=LivenessAskedAfterTheLastRead),
-    Bug("a promise to look forgotten", "crashes", delivery=PromiseForgotten),
-    Bug("confirm unguarded", "broken outboxes", delivery=ConfirmUnguarded),
-    Bug("removal unguarded", "broken outboxes", delivery=RemovalUnguarded),
-    Bug("a shortage given up for", "broken outboxes", delivery=ShortageTakenForTheFilesFault),
-    Bug("not looked at taken for gone", "crashes", delivery=NotLookedAtTakenForGone),
-    Bug("dropped though there is no outbox", "containers", delivery=DroppedWithoutAnOutbox),
-    Bug("received, and forgotten", "containers", delivery=HeldForgotten),
-    Bug("only what is stored counts", "strangers", delivery=OnlyWhatIsStoredCounts),
-    Bug("sequence advanced before the record", "crashes", writer=SequenceAdvancedBeforeTheRecord),
-    Bug("an ended producer not looked at again", "crashes", delivery=RetiredWithoutASecondLook),
-    Bug("a fork not noticed", "crashes", client=ForkNotNoticed),
+    Bug("confirmed before committed", "crashes", 0, delivery=ConfirmedBeforeCommitted),
+    Bug(
+        "outbox removed before its rows are committed",
+        "crashes",
+        0,
+        delivery=RemovedBeforeCommitted,
+    ),
+    Bug(
+        "watermark advanced by a failed commit",
+        "crashes",
+        1,
+        delivery=WatermarkAdvancedByAFailedCommit,
+    ),
+    Bug("liveness asked after the last read", "crashes", 4, delivery=LivenessAskedAfterTheLastRead),
+    Bug("a promise to look forgotten", "crashes", 2, delivery=PromiseForgotten),
+    Bug("confirm unguarded", "broken outboxes", 3, delivery=ConfirmUnguarded),
+    Bug("removal unguarded", "broken outboxes", 6, delivery=RemovalUnguarded),
+    Bug("a shortage given up for", "broken outboxes", 9, delivery=ShortageTakenForTheFilesFault),
+    Bug("not looked at taken for gone", "crashes", 0, delivery=NotLookedAtTakenForGone),
+    Bug("dropped though there is no outbox", "containers", 61, delivery=DroppedWithoutAnOutbox),
+    Bug("received, and forgotten", "containers", 11, delivery=HeldForgotten),
+    Bug("only what is stored counts", "strangers", 12, delivery=OnlyWhatIsStoredCounts),
+    Bug(
+        "sequence advanced before the record", "crashes", 0, writer=SequenceAdvancedBeforeTheRecord
+    ),
+    Bug("an ended producer not looked at again", "crashes", 45, delivery=RetiredWithoutASecondLook),
+    Bug("a fork not noticed", "crashes", 8, client=ForkNotNoticed),
     Bug(
         "a lost lock not noticed",
         "crashes",
+        36,
         writer=RetiredNotNoticed,
         client=LostLockNotNoticed,
     ),
-    Bug("any event taken for the caller's", "crashes", client=AnyEventTakenForTheCallers),
-    Bug("a former ring forgotten", "crashes", client=FormerForgotten),
-    Bug("a successor read before its predecessor", "crashes", delivery=SuccessorReadFirst),
-    Bug("a successor opened before its predecessor", "crashes", delivery=SuccessorOpenedFirst),
-    Bug("a successor held for ever", "crashes", delivery=SuccessorHeldForEver),
+    Bug("any event taken for the caller's", "crashes", 7, client=AnyEventTakenForTheCallers),
+    Bug("a former ring forgotten", "crashes", 8, client=FormerForgotten),
+    Bug("a successor read before its predecessor", "crashes", 0, delivery=SuccessorReadFirst),
+    Bug("a successor opened before its predecessor", "crashes", 82, delivery=SuccessorOpenedFirst),
+    Bug("a successor held for ever", "crashes", 0, delivery=SuccessorHeldForEver),
 ]

@@ -20,7 +20,10 @@ from tests.simulation.world import Cell
 from tests.tally import Tally
 
 SEEDS_FIRST = 3  # of each profile
-SEEDS = 60
+SEEDS = 20
+SEEDS_MAX = 400  # for as long as a cell of the state table is not visited
+# They have visited cells that few do, and are tried first. Another program may need others.
+SEEDS_OF_RARE_CELLS = {"restores": (52, 150), "containers": (28,)}
 SEEDS_LONG = 100_000  # of all profiles together
 SEEDS_AT_ONCE = 50
 SEEDS_FOR_BUGS = 200
@@ -65,11 +68,16 @@ def say_lost(tally: Tally, lost: Counter[str]) -> None:
     tally.say(f"simulation: lost by kind of run: {by_kind}")
 
 
+def missed(visits: Counter[Cell]) -> list[Cell]:
+    """The cells of the state table that can occur and were not visited."""
+    return [cell for cell in CELLS if cell not in CANNOT_OCCUR and not visits[cell]]
+
+
 def check_table(tally: Tally, visits: Counter[Cell]) -> None:
     """Every cell that can occur was visited, and those that cannot were not."""
     assert not set(visits) & CANNOT_OCCUR
-    missed = [cell for cell in CELLS if cell not in CANNOT_OCCUR and not visits[cell]]
-    assert not missed, f"cells of the state table that no seed has visited: {missed}"
+    none = missed(visits)
+    assert not none, f"cells of the state table that no seed has visited: {none}"
     rarest, times = min(visits.items(), key=lambda item: item[1])
     tally.say(
         f"simulation: {len(visits)} of the state table's {len(CELLS)} cells visited, the rarest "
@@ -91,9 +99,12 @@ def test_no_seed_breaks_a_promise_and_every_cell_of_the_state_table_is_visited(
     lost: Counter[str] = Counter()
     silent = 0
     for profile in PROFILES:
-        runs = simulate(profile, range(SEEDS))
+        runs = simulate(profile, (*range(SEEDS), *SEEDS_OF_RARE_CELLS.get(profile, ())))
         count(tally, visits, lost, runs)
         silent += sum(made.silent for made in runs)
+    further = ((profile, seed) for seed in range(SEEDS, SEEDS_MAX) for profile in PROFILES)
+    while missed(visits) and (one := next(further, None)):
+        count(tally, visits, lost, simulate(one[0], one[1:]))
     check_table(tally, visits)
     say_lost(tally, lost)
     assert silent, "no producer was ever told that it need not wake the daemon"
@@ -120,7 +131,7 @@ def test_no_seed_of_many_breaks_a_promise(tally: Tally, progress: Progress) -> N
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "_"))
 def test_a_planted_bug_is_found_and_its_seed_finds_it_again(tally: Tally, bug: Bug) -> None:
     """Without the bug the same seed breaks nothing, so it is the bug that is found."""
-    for seed in range(SEEDS_FOR_BUGS):
+    for seed in (bug.seed, *range(SEEDS_FOR_BUGS)):
         try:
             run(bug.profile, seed, **bug.parts)
         except Broken as broken:
