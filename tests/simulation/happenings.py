@@ -118,7 +118,8 @@ class Happenings:
             world.trace.append(("world", "OLDER DATABASE RESTORED"))
             before = world.disk.view
             world.disk.restore(self._rng)
-            world.truth.replaced(before, world.disk.view)
+            outboxes = {file.key for file in world.files.values()}
+            world.truth.replaced(before, world.disk.view, outboxes)
             # What the older one lacks may lie in files that cannot be opened at first.
             world.open_faults = world.open_faults or self._rng.random() < 0.3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,8 @@ class Truth:
     # Which producer each outbox follows, and those whose order a fault of this run may have cost.
     follows: dict[Key, Key] = field(default_factory=dict)
     unordered: set[Key] = field(default_factory=set)
+    # Their outbox was gone when an older database came: what it lacks can only come from the queue.
+    queue_only: set[Key] = field(default_factory=set)
     tails: set[Key] = field(default_factory=set)  # cut off by the power, without a farewell
     ended_early: set[Key] = field(default_factory=set)  # by a farewell that its own user forged
     calls: int = 0
@@ -97,10 +99,12 @@ class Truth:
             self.excuse_past(key, disk.durable_watermark(key))
         self.tails |= {key for key, row in disk.view.rows.items() if not row.ended}
 
-    def replaced(self, before: View, after: View) -> None:
-        """An older database took the place of the newer one."""
+    def replaced(self, before: View, after: View, outboxes: Collection[Key]) -> None:
+        """An older database took the newer one's place. `outboxes` are those that are there."""
         for key, row in before.rows.items():
             kept = after.rows[key].watermark if key in after.rows else 0
+            if kept < row.watermark and key not in outboxes:
+                self.queue_only.add(key)
             self.excused |= {
                 (key, sequence)
                 for sequence in self.accepted.get(key, ())
@@ -223,7 +227,8 @@ def _check_contents(
 
 def _check_order(world: World) -> None:
     """What a process wrote to one outbox is stored before what it wrote to the next, in runs in
-    which nothing makes an outbox unreadable.
+    which nothing makes an outbox unreadable. Not so what only the queue still has: the daemon
+    stores it as it comes, and knows no outbox that another could be held for.
     """
     truth, odds = world.truth, world.odds
     if odds.strangers or odds.damage or odds.io_errors or odds.cleaners:
@@ -235,6 +240,8 @@ def _check_order(world: World) -> None:
         last[key] = place
     for key, former in truth.follows.items():
         if key not in first or former not in last or key in truth.unordered:
+            continue
+        if former in truth.queue_only:
             continue
         if last[former] > first[key]:
             raise Violation(f"{label(key)}: stored before the last event of {label(former)}")
