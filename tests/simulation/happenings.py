@@ -214,7 +214,6 @@ class Happenings:
             planted = [key for key in keys if world.file_of(key) is not None]
             key = rng.choice(planted if planted and rng.random() < 0.6 else keys)
             world.truth.unreadable.add(key)
-            world.truth.ended_early.add(key)
             told = max(world.truth.accepted.get(key, ()), default=0)
             last = rng.choice((told, told + 2, max(0, watermark(world, key) - rng.randint(1, 2))))
             world.send(encode_farewell(key[1], last, {}), key[0], 9)

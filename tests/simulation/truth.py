@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,8 @@ class Truth:
     # Their outbox was gone when an older database came: what it lacks can only come from the queue.
     queue_only: set[Key] = field(default_factory=set)
     tails: set[Key] = field(default_factory=set)  # cut off by the power, without a farewell
-    ended_early: set[Key] = field(default_factory=set)  # by a farewell that its own user forged
+    # Somebody has sent a farewell for it, and the power has not taken that since.
+    farewells: set[Key] = field(default_factory=set)
     calls: int = 0
     true: int = 0
     perhaps_unsent: int = 0  # of those, without an outbox and cut short by a handler's exception
@@ -97,7 +99,16 @@ class Truth:
         """The power went: what the disk does not have is gone with the memory."""
         for key in list(self.accepted):
             self.excuse_past(key, disk.durable_watermark(key))
-        self.tails |= {key for key, row in disk.view.rows.items() if not row.ended}
+        open_ends = {key for key, row in disk.view.rows.items() if not row.ended}
+        self.tails |= open_ends
+        self.farewells -= open_ends  # those farewells went with the queue
+
+    def sent(self, data: bytes, uid: int) -> None:
+        """The queue has taken a datagram."""
+        with suppress(WireError):
+            kind, producer_id = decode_head(data)
+            if kind == KIND_FAREWELL:
+                self.farewells.add((uid, producer_id))
 
     def replaced(self, before: View, after: View, outboxes: Collection[Key]) -> None:
         """An older database took the newer one's place. `outboxes` are those that are there."""
@@ -249,10 +260,13 @@ def _check_order(world: World) -> None:
 
 def _check_tails(world: World) -> None:
     """A producer that went with the power, without a farewell, has a row of unknown extent. Unless
-    somebody has put a file under its name: that may be read one day.
+    somebody has put a file under its name: that may be read one day; or a farewell in its name
+    came before that row, and ended it with numbers.
     """
-    truth = world.truth
-    told = {loss.key for loss in world.disk.view.losses if loss.last is None}
-    for key in truth.tails - truth.reused - truth.ended_early:
+    truth, view = world.truth, world.disk.view
+    told = {loss.key for loss in view.losses if loss.last is None}
+    for key in truth.tails - truth.reused:
+        if key in truth.farewells and view.rows[key].ended:
+            continue
         if key not in told and world.file_of(key) is None:
             raise Violation(f"{label(key)}: its end is unknown, and the ledger has no row for it")
