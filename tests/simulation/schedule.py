@@ -130,7 +130,9 @@ class Schedule:
         self.world = World(rng, self.odds, Truth(), Disk(), act=self._act)
         self.world.queue_depth = rng.choice((1, 4, 11, 513))
         self.world.socket_held = rng.random() < 0.5
-        self._happenings = Happenings(self.world, self._start_second_daemon)
+        self._happenings = Happenings(
+            self.world, self._start_second_daemon, self._start_daemon, self._new_web
+        )
         self.silent = 0  # events that were accepted and not sent, since the daemon watches
         # Rings fill up, and are followed by larger ones or records go around their ends.
         self._texts = rng.choice(((10, 10, 4000), (10, 2000, 9000, 20000)))
