@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from logd.delivery import Delivery
 from logd.errors import AlreadyRunning
 from shared.client import Outcome
+from shared.forks import Forked
 from shared.outbox import OutboxWriter
 from tests.simulation.disk import Disk
 from tests.simulation.happenings import Happenings
@@ -304,7 +305,8 @@ class Schedule:
         producer = web.client._producer
         if producer is not None and producer.outbox is not None:
             on_signal, web.on_signal = web.on_signal, None  # this call is none of the client's
-            producer.outbox.writer.append(b"\xc1 no msgpack")
+            with contextlib.suppress(Forked):  # a child without hooks still has its parent's
+                producer.outbox.writer.append(b"\xc1 no msgpack")
             web.on_signal = on_signal
 
     # -- quiet -----------------------------------------------------------------------------------

@@ -275,6 +275,8 @@ class _OutboxFile:
         mark = self.writer._mark
         assert isinstance(mark, SimMark)
         made.writer._mark = mark.inherited_by(child)
+        del made.writer.append  # which is the parent's
+        made.writer = _noting(made.writer, child, made)
         return made
 
     def intact(self) -> bool:
