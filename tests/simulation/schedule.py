@@ -306,7 +306,10 @@ class Schedule:
         if producer is not None and producer.outbox is not None:
             on_signal, web.on_signal = web.on_signal, None  # this call is none of the client's
             with contextlib.suppress(Forked):  # a child without hooks still has its parent's
-                producer.outbox.writer.append(b"\xc1 no msgpack")
+                try:
+                    producer.outbox.writer.append(b"\xc1 no msgpack")
+                finally:
+                    web.excuse_unheard()  # nor does it move what it wrote to a retired outbox
             web.on_signal = on_signal
 
     # -- quiet -----------------------------------------------------------------------------------
