@@ -260,13 +260,14 @@ def _check_order(world: World) -> None:
 
 def _check_tails(world: World) -> None:
     """A producer that went with the power, without a farewell, has a row of unknown extent. Unless
-    somebody has put a file under its name: that may be read one day; or a farewell in its name
-    came before that row, and ended it with numbers.
+    somebody has put a file under its name: that may be read one day; or has spoken in its name
+    before the daemon booked that row: then it goes on, or a farewell ended it with numbers.
     """
     truth, view = world.truth, world.disk.view
     told = {loss.key for loss in view.losses if loss.last is None}
     for key in truth.tails - truth.reused:
-        if key in truth.farewells and view.rows[key].ended:
+        row = view.rows[key]
+        if key in truth.farewells if row.ended else row.boot == world.boots:
             continue
         if key not in told and world.file_of(key) is None:
             raise Violation(f"{label(key)}: its end is unknown, and the ledger has no row for it")
