@@ -22,17 +22,27 @@ from tests.simulation.web import Web
 from tests.simulation.world import File, World
 
 STRANGER = 4444
+CONFIRMING_TURNS = 4
 DIRECTORY_GOES = 0.3  # how often a cleaner takes all of it
 
 
 class Happenings:
-    """Faults of the world. `second_daemon` starts another one beside the first."""
+    """Faults of the world. `second_daemon` starts another one beside the first, `daemon` and `web`
+    one of those each.
+    """
 
-    def __init__(self, world: World, second_daemon: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        world: World,
+        second_daemon: Callable[[], None],
+        daemon: Callable[[], None],
+        web: Callable[[], Web],
+    ) -> None:
         self.world = world
         self._rng: random.Random = world.rng
         self.odds = world.odds
         self._start_second_daemon = second_daemon
+        self._start_daemon, self._start_web = daemon, web
 
     def happen(self) -> None:
         """One of them."""
@@ -112,15 +122,33 @@ class Happenings:
         disk.flush_fails = rng.random() < 0.2
 
     def _restore(self) -> None:
-        world = self.world
-        if world.disk.backups:
-            self._kill_daemon()
-            world.trace.append(("world", "OLDER DATABASE RESTORED"))
-            before = world.disk.view
-            world.disk.restore(self._rng)
-            world.truth.replaced(before, world.disk.view)
-            # What the older one lacks may lie in files that cannot be opened at first.
-            world.open_faults = world.open_faults or self._rng.random() < 0.3
+        world, disk = self.world, self.world.disk
+        if not disk.backups:
+            disk.back_up()
+        self._confirm_more()
+        self._kill_daemon()
+        world.trace.append(("world", "OLDER DATABASE RESTORED"))
+        before = disk.view
+        disk.restore(self._rng)
+        world.truth.replaced(before, disk.view, {file.key for file in world.files.values()})
+        # What the older one lacks may lie in files that cannot be opened at first.
+        world.open_faults = self._rng.random() < 0.3
+        if self._rng.random() < 0.5:
+            self._start_daemon()  # before that process has died
+
+    def _confirm_more(self) -> None:
+        """A web process has something confirmed that no copy has, and lives on."""
+        world, disk = self.world, self.world.disk
+        world.open_faults = disk.full = disk.fails_midway = disk.flush_fails = False
+        world.calm = True
+        if world.daemon is None:
+            self._start_daemon()
+        web = self._start_web()
+        for _ in range(CONFIRMING_TURNS):
+            for process in (web, world.daemon):
+                if process is not None and not process.dead:
+                    world.act(process)
+        world.calm = False
 
     def _damage(self) -> None:
         """Memory goes bad, or another process of the same user writes where it should not."""
@@ -213,7 +241,6 @@ class Happenings:
             planted = [key for key in keys if world.file_of(key) is not None]
             key = rng.choice(planted if planted and rng.random() < 0.6 else keys)
             world.truth.unreadable.add(key)
-            world.truth.ended_early.add(key)
             told = max(world.truth.accepted.get(key, ()), default=0)
             last = rng.choice((told, told + 2, max(0, watermark(world, key) - rng.randint(1, 2))))
             world.send(encode_farewell(key[1], last, {}), key[0], 9)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from logd.delivery import Delivery
 from logd.errors import AlreadyRunning
 from shared.client import Outcome
+from shared.forks import Forked
 from shared.outbox import OutboxWriter
 from tests.simulation.disk import Disk
 from tests.simulation.happenings import Happenings
@@ -130,7 +131,9 @@ class Schedule:
         self.world = World(rng, self.odds, Truth(), Disk(), act=self._act)
         self.world.queue_depth = rng.choice((1, 4, 11, 513))
         self.world.socket_held = rng.random() < 0.5
-        self._happenings = Happenings(self.world, self._start_second_daemon)
+        self._happenings = Happenings(
+            self.world, self._start_second_daemon, self._start_daemon, self._new_web
+        )
         self.silent = 0  # events that were accepted and not sent, since the daemon watches
         # Rings fill up, and are followed by larger ones or records go around their ends.
         self._texts = rng.choice(((10, 10, 4000), (10, 2000, 9000, 20000)))
@@ -302,7 +305,11 @@ class Schedule:
         producer = web.client._producer
         if producer is not None and producer.outbox is not None:
             on_signal, web.on_signal = web.on_signal, None  # this call is none of the client's
-            producer.outbox.writer.append(b"\xc1 no msgpack")
+            with contextlib.suppress(Forked):  # a child without hooks still has its parent's
+                try:
+                    producer.outbox.writer.append(b"\xc1 no msgpack")
+                finally:
+                    web.excuse_unheard()  # nor does it move what it wrote to a retired outbox
             web.on_signal = on_signal
 
     # -- quiet -----------------------------------------------------------------------------------

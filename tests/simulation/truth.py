@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,8 +54,11 @@ class Truth:
     # Which producer each outbox follows, and those whose order a fault of this run may have cost.
     follows: dict[Key, Key] = field(default_factory=dict)
     unordered: set[Key] = field(default_factory=set)
+    # Their outbox was gone when an older database came: what it lacks can only come from the queue.
+    queue_only: set[Key] = field(default_factory=set)
     tails: set[Key] = field(default_factory=set)  # cut off by the power, without a farewell
-    ended_early: set[Key] = field(default_factory=set)  # by a farewell that its own user forged
+    # Somebody has sent a farewell for it, and the power has not taken that since.
+    farewells: set[Key] = field(default_factory=set)
     calls: int = 0
     true: int = 0
     perhaps_unsent: int = 0  # of those, without an outbox and cut short by a handler's exception
@@ -95,12 +99,23 @@ class Truth:
         """The power went: what the disk does not have is gone with the memory."""
         for key in list(self.accepted):
             self.excuse_past(key, disk.durable_watermark(key))
-        self.tails |= {key for key, row in disk.view.rows.items() if not row.ended}
+        open_ends = {key for key, row in disk.view.rows.items() if not row.ended}
+        self.tails |= open_ends
+        self.farewells -= open_ends  # those farewells went with the queue
 
-    def replaced(self, before: View, after: View) -> None:
-        """An older database took the place of the newer one."""
+    def sent(self, data: bytes, uid: int) -> None:
+        """The queue has taken a datagram."""
+        with suppress(WireError):
+            kind, producer_id = decode_head(data)
+            if kind == KIND_FAREWELL:
+                self.farewells.add((uid, producer_id))
+
+    def replaced(self, before: View, after: View, outboxes: Collection[Key]) -> None:
+        """An older database took the newer one's place. `outboxes` are those that are there."""
         for key, row in before.rows.items():
             kept = after.rows[key].watermark if key in after.rows else 0
+            if kept < row.watermark and key not in outboxes:
+                self.queue_only.add(key)
             self.excused |= {
                 (key, sequence)
                 for sequence in self.accepted.get(key, ())
@@ -223,7 +238,8 @@ def _check_contents(
 
 def _check_order(world: World) -> None:
     """What a process wrote to one outbox is stored before what it wrote to the next, in runs in
-    which nothing makes an outbox unreadable.
+    which nothing makes an outbox unreadable. Not so what only the queue still has: the daemon
+    stores it as it comes, and knows no outbox that another could be held for.
     """
     truth, odds = world.truth, world.odds
     if odds.strangers or odds.damage or odds.io_errors or odds.cleaners:
@@ -236,16 +252,22 @@ def _check_order(world: World) -> None:
     for key, former in truth.follows.items():
         if key not in first or former not in last or key in truth.unordered:
             continue
+        if former in truth.queue_only:
+            continue
         if last[former] > first[key]:
             raise Violation(f"{label(key)}: stored before the last event of {label(former)}")
 
 
 def _check_tails(world: World) -> None:
     """A producer that went with the power, without a farewell, has a row of unknown extent. Unless
-    somebody has put a file under its name: that may be read one day.
+    somebody has put a file under its name: that may be read one day; or has spoken in its name
+    before the daemon booked that row: then it goes on, or a farewell ended it with numbers.
     """
-    truth = world.truth
-    told = {loss.key for loss in world.disk.view.losses if loss.last is None}
-    for key in truth.tails - truth.reused - truth.ended_early:
+    truth, view = world.truth, world.disk.view
+    told = {loss.key for loss in view.losses if loss.last is None}
+    for key in truth.tails - truth.reused:
+        row = view.rows[key]
+        if key in truth.farewells if row.ended else row.boot == world.boots:
+            continue
         if key not in told and world.file_of(key) is None:
             raise Violation(f"{label(key)}: its end is unknown, and the ledger has no row for it")

@@ -97,7 +97,7 @@ class Web(Process):
         try:
             accepted = emit()
         except BaseException:
-            self._excuse_unheard()
+            self.excuse_unheard()
             raise
         self.cut -= 1
         truth.cut -= 1
@@ -111,7 +111,7 @@ class Web(Process):
             truth.false += 1
         return accepted
 
-    def _excuse_unheard(self) -> None:
+    def excuse_unheard(self) -> None:
         """The call is cut short. What it wrote to an outbox that is retired and gone was to be
         moved in the same call, before its caller hears of it.
         """
@@ -275,6 +275,8 @@ class _OutboxFile:
         mark = self.writer._mark
         assert isinstance(mark, SimMark)
         made.writer._mark = mark.inherited_by(child)
+        del made.writer.append  # which is the parent's
+        made.writer = _noting(made.writer, child, made)
         return made
 
     def intact(self) -> bool:

@@ -276,6 +276,7 @@ class World:
             return False
         self.queue.append((data, uid, pid, False))
         self.heard.append((data, uid, pid))
+        self.truth.sent(data, uid)
         return True
 
     def pending(self, key: Key, watermark: int) -> int:
