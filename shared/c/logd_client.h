@@ -19,11 +19,12 @@
 #include "logd_producer.h"
 
 enum logd_outcome { LOGD_REFUSED, LOGD_STORED, LOGD_UNKNOWN };
-enum { LOGD_NOTE_BYTES = 320 }; /* kept free behind an awaited event, for its durable_unknown */
+enum { LOGD_NOTE_BYTES = 448 }; /* kept free behind an awaited event, for its durable_unknown */
 
 static inline void logd_look_at_former(struct logd_client *c);
 
-/* Writes the packed event and sends it, unless the daemon looks by itself; its sequence, or 0. */
+/* Writes the packed event and sends it, unless the daemon looks by itself; its sequence, or 0 where
+ * it has no room: whether that is a refusal is its caller's to say. */
 static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept)
 {
     struct logd_datagram *d = &c->datagram;
@@ -36,13 +37,13 @@ static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept
     if (!o->header) {
         c->sent = 1;
         if (!logd_send(c, d))
-            return logd_refuse(c, LOGD_UNDELIVERED);
+            return 0;
     } else {
         uint64_t next = o->position + ((size + 7) & ~UINT64_C(7));
         uint64_t freed = o->header->confirmed_position;
         if (freed > o->position || next + kept - freed > o->ring_bytes) {
             if (!logd_is_nameless(o))
-                return logd_refuse(c, LOGD_FULL);
+                return 0;
             logd_follow(c); /* without a name it never has room again */
             return logd_write(c, kind, kept);
         }
@@ -74,7 +75,7 @@ static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept
 /* What became of the former outbox: the one event that the daemon did not see is written again. */
 static inline void logd_look_at_former(struct logd_client *c)
 {
-    struct logd_outbox *o = &c->former;
+    struct logd_outbox former = c->former, *o = &former;
     struct logd_header *h = o->header;
     uint64_t missing = h ? h->written - h->confirmed_sequence : 0;
     uint64_t at = h ? h->confirmed_position : 0;
@@ -87,12 +88,18 @@ static inline void logd_look_at_former(struct logd_client *c)
         logd_copy_out(o, at, &c->datagram.length, LOGD_HEAD);
         if (c->datagram.length <= LOGD_PAYLOAD_MAX) {
             logd_copy_out(o, at + LOGD_HEAD, c->datagram.payload, c->datagram.length);
-            if (!logd_write(c, LOGD_EVENTS, 0))
-                return; /* no room: at the next event */
+            c->former = (struct logd_outbox){.fd = -1}; /* writing may leave another one there */
+            if (!logd_write(c, LOGD_EVENTS, 0)) {
+                logd_leave_outbox(&c->former, 1);
+                c->former = former; /* no room: at the next event */
+                return;
+            }
             c->accepted--; /* it was counted before */
+            logd_leave_outbox(o, 1);
+            return;
         }
     }
-    logd_leave_outbox(o, 1);
+    logd_leave_outbox(&c->former, 1);
 }
 
 static inline uint64_t logd_emit_kind(struct logd_client *c, const char *type, const char *user,
@@ -110,7 +117,11 @@ static inline uint64_t logd_emit_kind(struct logd_client *c, const char *type, c
         logd_look_at_former(c);
     c->datagram.length = logd_pack_payload(c->datagram.payload, type, logd_now_ns(CLOCK_REALTIME),
                                            user, props);
-    sequence = c->datagram.length ? logd_write(c, kind, kept) : logd_refuse(c, LOGD_MALFORMED);
+    sequence = c->datagram.length ? logd_write(c, kind, kept) : 0;
+    if (!sequence)
+        logd_refuse(c, !c->datagram.length   ? LOGD_MALFORMED
+                       : c->outbox.header ? LOGD_FULL
+                                          : LOGD_UNDELIVERED);
     c->inside = 0;
     return sequence;
 }
@@ -170,7 +181,7 @@ static inline void logd_close(struct logd_client *c)
         logd_look_at_former(c);
         if (c->outbox.header)
             c->outbox.header->farewell = 1;
-        else
+        else if (c->sequence || logd_has_refused(c))
             logd_farewell(c, c->id, c->sequence, c->reported);
     }
     logd_drop(c);
