@@ -384,7 +384,8 @@ class Road(Door):
             successor.close()
             producer.heal_later(self._monotonic_s())
             return producer
-        producer.say_farewell({})
+        if producer.sequence_sent:
+            producer.say_farewell({})
         return self._succeed(producer, successor)
 
     def _replace(self, producer: Producer) -> Producer:
@@ -395,7 +396,7 @@ class Road(Door):
         if outbox is not None and outbox.writer.given_up and not outbox.writer.confirmed:
             self._refused_outboxes += 1
         successor = self._make_producer(producer)
-        if producer.outbox is None:
+        if producer.sequence_sent:
             producer.say_farewell({})
         return self._succeed(producer, successor)
 

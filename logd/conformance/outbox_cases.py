@@ -45,13 +45,7 @@ def creating(scene: Scene) -> None:
         f"the file has {status.st_size} bytes, its ring {box.ring_bytes}",
     )
     holder = box.holder
-    expect(
-        scene.driver.owns(holder),
-        "no process holds a POSIX record lock (F_SETLK) on the file"
-        if holder is None
-        else f"process {holder} holds the lock, the driver is {scene.driver.pid}",
-        "The lock",
-    )
+    scene.driver.expect_holder(holder, "the outbox")
     header = box.outbox.refresh()
     expect(header.pid == holder, f"word 4 says pid {header.pid}", "Outbox")
     age_ns = time.time_ns() - header.created_ns
@@ -158,11 +152,9 @@ def room(scene: Scene) -> None:
     found = [number for box in boxes for number in box.numbers()]
     expect_exactly_once(scene.accepted, found, "Writing an event")
     expect(found == scene.accepted, "events are not in the order of their calls", "Record")
-    expect(
-        [scene.driver.owns(box.holder) for box in boxes] == [False] * (len(boxes) - 1) + [True],
-        "the client holds the lock of an outbox that it has left, or not that of its last",
-        "The lock",
-    )
+    scene.driver.expect_holder(boxes[-1].holder, "the last outbox")
+    for box in boxes[:-1]:
+        expect(box.holder is None, "the lock of an outbox that was left is still held", "The lock")
     scene.check_counts()
 
 

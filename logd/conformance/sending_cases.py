@@ -66,7 +66,7 @@ def watching(scene: Scene) -> None:
         box.watch(until_ns)
         scene.must_emit()
         sent = scene.daemon.datagrams()
-        expect(len(sent) == 1, f"word 18 is {what}: {len(sent)} datagrams came for an event")
+        expect(len(sent) == 1, f"word 18 is {what}: {len(sent)} datagrams, expected 1")
     expect_exactly_once(scene.accepted, box.numbers(), "Watching")
 
 
