@@ -203,18 +203,12 @@ def _check_parent(scene: Scene, box: Box, before: bytes, who: str) -> None:
 def lock_lost(scene: Scene) -> None:
     """The application closes every descriptor: the client notices, and follows as another."""
     box = scene.open_with_outbox()
-    decoy = scene.directory / "decoy"
-    decoy.write_bytes(b"")
-    scene.driver.expect_holder(box.holder, "the outbox")
-    pid = box.holder
-    scene.driver.ask(f"closefds {decoy}")
-    opened = _descriptors(pid, decoy)
-    expect(box.holder is None, "closefds left the lock", "Conformance")
+    decoy, pid, opened = lose_descriptors(scene, box)
     # As a daemon: all that is written is read, then the producer is taken for ended.
     box.retire()
     successor = _follow(scene, box, box.numbers())
     scene.driver.expect_holder(successor.holder, "the outbox that follows")
-    left = _descriptors(pid, decoy)
+    left = descriptors(pid, decoy)
     expect(left == opened, f"{opened - left} descriptors of the application's were closed")
     written = decoy.read_bytes()
     expect(
@@ -224,7 +218,20 @@ def lock_lost(scene: Scene) -> None:
     )
 
 
-def _descriptors(pid: int | None, file: Path) -> int:
+def lose_descriptors(scene: Scene, box: Box) -> tuple[Path, int | None, int]:
+    """Closes what the client has open; the file that is there instead, in how many descriptors of
+    which process.
+    """
+    decoy = scene.directory / "decoy"
+    decoy.write_bytes(b"")
+    scene.driver.expect_holder(box.holder, "the outbox")
+    pid = box.holder
+    scene.driver.ask(f"closefds {decoy}")
+    expect(box.holder is None, "closefds left the lock", "Conformance")
+    return decoy, pid, descriptors(pid, decoy)
+
+
+def descriptors(pid: int | None, file: Path) -> int:
     """How many descriptors of that process name the file."""
     names = [os.path.realpath(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     return names.count(str(file))

@@ -82,7 +82,7 @@ static inline void logd_look_at_former(struct logd_client *c)
     c->former_after_ns = logd_now_ns(CLOCK_MONOTONIC) + 100000000;
     if (missing && !h->given_up && !logd_is_nameless(o))
         return; /* a daemon will read it */
-    if (missing && !h->retired) {
+    if (missing && (!h->retired || h->given_up)) {
         logd_farewell_former(c, h); /* so that the ledger has its numbers */
     } else if (missing == 1 && !h->given_up && at < o->position) {
         logd_copy_out(o, at, &c->datagram.length, LOGD_HEAD);
