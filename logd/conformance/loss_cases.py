@@ -104,9 +104,7 @@ def _expect_one_farewell(scene: Scene, box: Box) -> None:
         for datagram in scene.daemon.datagrams()
         if datagram.kind == KIND_FAREWELL and datagram.producer_id == box.outbox.producer_id
     ]
-    expect(
-        len(ended) == 1, f"{len(ended)} farewells came for the outbox that was lost, expected 1"
-    )
+    expect(len(ended) == 1, f"{len(ended)} farewells came for the outbox that was lost, expected 1")
     assert ended[0] is not None
     last, refused = ended[0]
     box.read()

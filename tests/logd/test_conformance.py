@@ -184,7 +184,7 @@ def pages_named() -> dict[str, str]:
             for part in ast.walk(ast.Tuple(node.args[position : position + 1])):
                 if isinstance(part, ast.Constant) and isinstance(part.value, str):
                     named[part.value] = f"{module.name}:{node.lineno}"
-    return named | {page: "verdicts.py" for page in (verdicts.FORKS, verdicts.FOLLOWING)}
+    return named | dict.fromkeys((verdicts.FORKS, verdicts.FOLLOWING), "verdicts.py")
 
 
 def test_every_part_of_the_page_that_is_named_is_a_heading_of_it() -> None:
