@@ -68,6 +68,7 @@ CASES = (
     Case("removed-unread", FOLLOWING, loss_cases.removed_unread),
     Case("retired", FOLLOWING, life_cases.retired),
     Case("retired-with-more", FOLLOWING, loss_cases.retired_with_more),
+    Case("retired-named", FOLLOWING, loss_cases.retired_with_its_name),
     Case("given-up", FOLLOWING, life_cases.given_up),
     Case("given-up-each-time", FOLLOWING, loss_cases.given_up_each_time),
     Case("kills", "What each side must never do", kill_cases.kills),

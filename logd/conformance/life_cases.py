@@ -20,6 +20,7 @@ from shared.outbox import (
 from shared.wire import KIND_AWAITED, unpack_props
 
 UNKNOWN_TYPE = "durable_unknown"
+SETTLED_TYPE = "durable_settled"
 _LONG_MS = 8000
 _SHORT_MS = 100
 
@@ -101,7 +102,25 @@ def durable_unknown(scene: Scene) -> None:
     }
     found = {name: props.get(name) for name in named}
     expect(found == named, f"`{UNKNOWN_TYPE}` names {found}, the event is {named}")
+    _expect_settled(scene, box, named)
     _no_room_for_the_note(scene, box)
+
+
+def _expect_settled(scene: Scene, box: Box, named: dict[str, object]) -> None:
+    """Once it is confirmed, that is in the outbox too, before the client's next event."""
+    box.confirm()
+    scene.must_emit()
+    note = event_of(box.read()[0].payload)
+    expect(
+        note.type == SETTLED_TYPE,
+        f"the event is confirmed, and before the next one there is no `{SETTLED_TYPE}`",
+    )
+    props = unpack_props(note.props)
+    found = {name: props.get(name) for name in (*named, "outcome")}
+    expect(
+        (note.user, found) == (USER, {**named, "outcome": "stored"}),
+        f"`{SETTLED_TYPE}` is of user {note.user!r} and says {found}, the event is {named}",
+    )
 
 
 def _no_room_for_the_note(scene: Scene, box: Box) -> None:

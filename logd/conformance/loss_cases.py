@@ -6,7 +6,7 @@ import errno
 import os
 import time
 
-from logd.conformance.daemon_double import Box, until
+from logd.conformance.daemon_double import Box, Datagram, until
 from logd.conformance.life_cases import descriptors, lose_descriptors
 from logd.conformance.scene import Scene, expect_exactly_once
 from logd.conformance.verdicts import FOLLOWING, NotTried, expect
@@ -28,11 +28,15 @@ def _until_followed(scene: Scene, box: Box, what: str) -> Box:
     return until(successor, f"{what}, and the client does not follow", FOLLOWING)[0]
 
 
-def _emit_for_some_looks(scene: Scene) -> None:
+def _emit_for_some_looks(scene: Scene) -> list[Datagram]:
+    """What came meanwhile: it is taken at once, since the kernel's queue is short."""
+    found: list[Datagram] = []
     end_s = time.monotonic() + _LOOKS_S
     while time.monotonic() < end_s:
         scene.must_emit()
+        found += scene.daemon.datagrams()
         time.sleep(0.01)
+    return found
 
 
 def descriptors_closed(scene: Scene) -> None:
@@ -87,8 +91,7 @@ def removed_unread(scene: Scene) -> None:
     scene.daemon.datagrams()
     box.unlink()
     successor = _until_followed(scene, box, "the outbox has no name any more")
-    _emit_for_some_looks(scene)
-    _expect_one_farewell(scene, box)
+    _expect_one_farewell(box, scene.daemon.datagrams() + _emit_for_some_looks(scene))
     expect_exactly_once(scene.accepted, box.numbers() + successor.numbers(), FOLLOWING)
     expect(
         successor.refused() == 0,
@@ -98,10 +101,10 @@ def removed_unread(scene: Scene) -> None:
     )
 
 
-def _expect_one_farewell(scene: Scene, box: Box) -> None:
+def _expect_one_farewell(box: Box, found: list[Datagram]) -> None:
     ended = [
         datagram.farewell
-        for datagram in scene.daemon.datagrams()
+        for datagram in found
         if datagram.kind == KIND_FAREWELL and datagram.producer_id == box.outbox.producer_id
     ]
     expect(len(ended) == 1, f"{len(ended)} farewells came for the outbox that was lost, expected 1")
@@ -133,6 +136,19 @@ def retired_with_more(scene: Scene) -> None:
     again = sorted(set(box.numbers()) & set(successor.numbers()))
     expect(not again, f"events {again} of the outbox that was left were written again")
     expect_exactly_once(scene.accepted, box.numbers() + successor.numbers(), FOLLOWING)
+
+
+def retired_with_its_name(scene: Scene) -> None:
+    """Retired, and the file has its name: a daemon will read the last event there, not the client."""
+    box = scene.open_with_outbox()
+    scene.must_emit()
+    box.confirm(1)
+    box.set_word(WORD_RETIRED, 1)
+    successor = _until_followed(scene, box, "the daemon has retired the outbox")
+    sent = _emit_for_some_looks(scene)
+    expect_exactly_once(scene.accepted, box.numbers() + successor.numbers(), FOLLOWING)
+    ended = [datagram for datagram in sent if datagram.kind == KIND_FAREWELL]
+    expect(not ended, "a farewell came for an outbox that a daemon will read")
 
 
 def given_up_each_time(scene: Scene) -> None:

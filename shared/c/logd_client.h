@@ -1,6 +1,6 @@
 /* A client of logd in C11 for Linux, with an outbox. shared/PROTOCOL.md says why each step is so;
- * logd_producer.h has sending, forks and following, logd_outbox.h the file, logd_payload.h
- * MessagePack, CRC-32 and the schema. No library but libc. Not locked: a program with several
+ * logd_durable.h has events that are waited for, logd_producer.h sending, forks and following,
+ * logd_outbox.h the file, logd_payload.h MessagePack, CRC-32 and the schema. No library but libc. Not locked: a program with several
  * threads puts a mutex around each call.
  *
  *     struct logd_client client;
@@ -18,10 +18,8 @@
 #define LOGD_CLIENT_H
 #include "logd_producer.h"
 
-enum logd_outcome { LOGD_REFUSED, LOGD_STORED, LOGD_UNKNOWN };
-enum { LOGD_NOTE_BYTES = 448 }; /* kept free behind an awaited event, for its durable_unknown */
-
 static inline void logd_look_at_former(struct logd_client *c);
+static inline void logd_settle(struct logd_client *c);
 
 /* Writes the packed event and sends it, unless the daemon looks by itself; its sequence, or 0 where
  * it has no room: whether that is a refusal is its caller's to say. */
@@ -115,6 +113,7 @@ static inline uint64_t logd_emit_kind(struct logd_client *c, const char *type, c
     c->inside = 1;
     if (c->former.header && logd_now_ns(CLOCK_MONOTONIC) >= c->former_after_ns)
         logd_look_at_former(c);
+    logd_settle(c);
     c->datagram.length = logd_pack_payload(c->datagram.payload, type, logd_now_ns(CLOCK_REALTIME),
                                            user, props);
     sequence = c->datagram.length ? logd_write(c, kind, kept) : 0;
@@ -133,48 +132,6 @@ static inline uint64_t logd_emit(struct logd_client *c, const char *type, const 
     return logd_emit_kind(c, type, user, props, LOGD_EVENTS, 0);
 }
 
-/* Whether the last event, and so all before it, is on the daemon's disk. */
-static inline int logd_is_stored(struct logd_client *c)
-{
-    struct logd_header *h = c->last_id == c->id ? c->outbox.header : c->former.header;
-    return h && h->producer == c->last_id && h->confirmed_sequence >= c->last_sequence;
-}
-
-static inline int logd_wait(struct logd_client *c, unsigned timeout_ms)
-{
-    uint64_t end = logd_now_ns(CLOCK_MONOTONIC) + timeout_ms * UINT64_C(1000000);
-    struct timespec pause = {0, 200000};
-    while (!logd_is_stored(c)) {
-        if (logd_now_ns(CLOCK_MONOTONIC) >= end || !c->outbox.header)
-            return 0;
-        nanosleep(&pause, NULL);
-        logd_look_at_former(c);
-    }
-    return 1;
-}
-
-/* Logs an event and waits for the disk; that it is unknown is in the trail before the caller. */
-static inline enum logd_outcome logd_durable(struct logd_client *c, const char *type,
-                                             const char *user, const struct logd_buffer *props,
-                                             unsigned timeout_ms)
-{
-    char producer[40];
-    unsigned char bytes[LOGD_NOTE_BYTES];
-    struct logd_buffer note = logd_buffer(bytes, sizeof bytes);
-    if (!logd_emit_kind(c, type, user, props, LOGD_AWAITED, LOGD_NOTE_BYTES))
-        return LOGD_REFUSED;
-    if (logd_wait(c, timeout_ms))
-        return LOGD_STORED;
-    snprintf(producer, sizeof producer, "%u-%016llx", c->outbox.uid,
-             (unsigned long long)c->last_id);
-    logd_pack_map(&note, 3);
-    logd_pack_str(&note, "producer", 8), logd_pack_str(&note, producer, strlen(producer));
-    logd_pack_str(&note, "sequence", 8), logd_pack_uint(&note, c->last_sequence);
-    logd_pack_str(&note, "type", 4), logd_pack_str(&note, type, strlen(type));
-    logd_emit(c, "durable_unknown", user, &note);
-    return LOGD_UNKNOWN;
-}
-
 static inline void logd_close(struct logd_client *c)
 {
     if (!c->closed && *c->mark) { /* else a child that has emitted nothing: others follow */
@@ -187,4 +144,5 @@ static inline void logd_close(struct logd_client *c)
     logd_drop(c);
     c->closed = 1;
 }
+#include "logd_durable.h"
 #endif

@@ -12,6 +12,13 @@
 enum { LOGD_EVENTS, LOGD_FAREWELL, LOGD_AWAITED }; /* kinds of datagrams */
 enum { LOGD_MALFORMED, LOGD_FULL, LOGD_REENTERED, LOGD_UNDELIVERED, LOGD_CLOSED, LOGD_CAUSES };
 
+enum { LOGD_UNSETTLED_MAX = 16 };
+
+struct logd_unsettled { /* an event of which the caller knows that its outcome is unknown */
+    uint64_t id, sequence;
+    char producer[40], type[LOGD_TYPE_MAX + 1], user[LOGD_USER_MAX + 1];
+};
+
 struct logd_client {
     struct sockaddr_un address;
     uint64_t asked_ring_bytes, id, sequence, accepted, refused[LOGD_CAUSES];
@@ -24,6 +31,8 @@ struct logd_client {
     struct stat peer;
     unsigned char *mark; /* reads as 0 in a child */
     struct logd_outbox outbox, former;
+    struct logd_unsettled unsettled[LOGD_UNSETTLED_MAX]; /* oldest first */
+    size_t unsettled_count;
     struct logd_datagram datagram;
 };
 
@@ -192,6 +201,7 @@ static inline void logd_renew(struct logd_client *c) /* in a child */
     memset(c->reported, 0, sizeof c->reported);
     c->accepted = 0;
     c->inside = c->sent = 0;
+    c->unsettled_count = 0;
     *c->mark = 1;
     if (!c->closed)
         logd_start(c);
