@@ -139,7 +139,7 @@ def retired_with_more(scene: Scene) -> None:
 
 
 def retired_with_its_name(scene: Scene) -> None:
-    """Retired, and the file has its name: a daemon will read the last event there, not the client."""
+    """Retired, and the file is there: a daemon will read it, so the client repeats nothing."""
     box = scene.open_with_outbox()
     scene.must_emit()
     box.confirm(1)

@@ -1,7 +1,7 @@
 /* A client of logd in C11 for Linux, with an outbox. shared/PROTOCOL.md says why each step is so;
  * logd_durable.h has events that are waited for, logd_producer.h sending, forks and following,
- * logd_outbox.h the file, logd_payload.h MessagePack, CRC-32 and the schema. No library but libc. Not locked: a program with several
- * threads puts a mutex around each call.
+ * logd_outbox.h the file, logd_payload.h MessagePack, CRC-32 and the schema. No library but libc.
+ * Not locked: a program with several threads puts a mutex around each call.
  *
  *     struct logd_client client;
  *     unsigned char bytes[256];
@@ -21,8 +21,8 @@
 static inline void logd_look_at_former(struct logd_client *c);
 static inline void logd_settle(struct logd_client *c);
 
-/* Writes the packed event and sends it, unless the daemon looks by itself; its sequence, or 0 where
- * it has no room: whether that is a refusal is its caller's to say. */
+/* Writes the packed event and sends it, unless the daemon looks by itself. Its sequence, or 0 where
+ * it does not fit: whether that is a refusal is its caller's to say. */
 static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept)
 {
     struct logd_datagram *d = &c->datagram;
