@@ -104,6 +104,8 @@ def conformance(
     else:
         for line in verdicts.repeated(results):
             click.echo(line)
+        if not names:
+            click.echo(verdicts.NEVER_TRIED)
         click.echo(verdicts.summary_line(results))
     if not verdicts.conforms(results):
         sys.exit(EXIT_NOT_WHOLE)
