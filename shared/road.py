@@ -384,8 +384,7 @@ class Road(Door):
             successor.close()
             producer.heal_later(self._monotonic_s())
             return producer
-        if producer.sequence_sent:
-            producer.say_farewell({})
+        producer.say_farewell({})
         return self._succeed(producer, successor)
 
     def _replace(self, producer: Producer) -> Producer:
@@ -396,7 +395,7 @@ class Road(Door):
         if outbox is not None and outbox.writer.given_up and not outbox.writer.confirmed:
             self._refused_outboxes += 1
         successor = self._make_producer(producer)
-        if producer.sequence_sent:
+        if producer.outbox is None:
             producer.say_farewell({})
         return self._succeed(producer, successor)
 
