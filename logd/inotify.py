@@ -5,15 +5,45 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Iterator
 
 from shared.outbox_file import SUFFIX
 
 OTHERS_MAX = 8
 IN_CLOSE_WRITE = 0x08
+IN_OPEN = 0x20
 IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
 IN_NONBLOCK = os.O_NONBLOCK
 IN_CLOEXEC = os.O_CLOEXEC
 _EVENT = struct.Struct("iIII")
+
+
+def watch(directory: str | os.PathLike[str], mask: int) -> int:
+    """A descriptor that gives what happens in the directory. Raises OSError for want of watches."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd: int = libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "inotify_init1")
+    if libc.inotify_add_watch(fd, os.fsencode(directory), mask) < 0:
+        error = ctypes.get_errno()
+        os.close(fd)
+        raise OSError(error, "inotify_add_watch")
+    return fd
+
+
+def read_events(fd: int) -> Iterator[tuple[int, bytes]]:
+    """What has happened since the last time, as one read gives it: mask and name. Never waits."""
+    try:
+        data = os.read(fd, 64 * 1024)
+    except BlockingIOError:
+        return
+    offset = 0
+    while offset < len(data):
+        _watch, mask, _cookie, length = _EVENT.unpack_from(data, offset)
+        offset += _EVENT.size
+        yield mask, data[offset : offset + length].rstrip(b"\0")
+        offset += length
 
 
 class Inotify:
@@ -26,17 +56,7 @@ class Inotify:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         # Of the last call: some files that are no outboxes, so that their owners can be named.
         self.others: dict[str, None] = {}
-        libc = ctypes.CDLL(None, use_errno=True)
-        self.fd: int = libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
-        if self.fd < 0:
-            raise OSError(ctypes.get_errno(), "inotify_init1")
-        if (
-            libc.inotify_add_watch(self.fd, os.fsencode(directory), IN_CLOSE_WRITE | IN_MOVED_TO)
-            < 0
-        ):
-            error = ctypes.get_errno()
-            os.close(self.fd)
-            raise OSError(error, "inotify_add_watch")
+        self.fd = watch(directory, IN_CLOSE_WRITE | IN_MOVED_TO)
 
     def names(self) -> list[str]:
         """The outboxes something happened to since the last call, each once; never waits.
@@ -47,21 +67,13 @@ class Inotify:
         too.
         """
         self.others.clear()
-        try:
-            data = os.read(self.fd, 64 * 1024)
-        except BlockingIOError:
-            return []
         found: dict[str, None] = {}
-        offset, suffix = 0, SUFFIX.encode()
-        while offset < len(data):
-            _watch, _mask, _cookie, length = _EVENT.unpack_from(data, offset)
-            offset += _EVENT.size
-            name = data[offset : offset + length].rstrip(b"\0")
+        suffix = SUFFIX.encode()
+        for _mask, name in read_events(self.fd):
             if name.endswith(suffix):
                 found[os.fsdecode(name)] = None
             elif len(self.others) < OTHERS_MAX:
                 self.others[os.fsdecode(name)] = None
-            offset += length
         return list(found)
 
     def close(self) -> None:

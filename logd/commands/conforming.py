@@ -102,6 +102,10 @@ def conformance(
     if as_json:
         click.echo(json.dumps(verdicts.as_json(driver, results)))
     else:
+        for line in verdicts.repeated(results):
+            click.echo(line)
+        if not names:
+            click.echo(verdicts.NEVER_TRIED)
         click.echo(verdicts.summary_line(results))
     if not verdicts.conforms(results):
         sys.exit(EXIT_NOT_WHOLE)

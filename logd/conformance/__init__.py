@@ -8,6 +8,7 @@
 | `outbox_cases.py` | the file, its ring to the last byte, refusals counted in it |
 | `sending_cases.py` | datagrams: one for each event, watching, a full queue, no outbox |
 | `life_cases.py` | forks, lost outboxes and locks, durable events, the end |
+| `loss_cases.py` | outboxes that are lost, and what becomes of the events in them |
 | `kill_cases.py` | kills of either side in every order, with a real daemon |
 | `scene.py` | one case's place, driver and daemon double |
 | `driver.py` | the client's driver, a process that answers one line to each command |

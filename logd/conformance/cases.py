@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from logd.conformance import byte_cases, kill_cases, life_cases, outbox_cases, sending_cases
+from logd.conformance import (
+    byte_cases,
+    kill_cases,
+    life_cases,
+    loss_cases,
+    outbox_cases,
+    sending_cases,
+)
 from logd.conformance.scene import Scene
 from logd.conformance.verdicts import FOLLOWING, FORKS
 
@@ -32,6 +39,7 @@ CASES = (
     Case("text", "Payload", byte_cases.text),
     Case("sizes", "Limits", byte_cases.sizes),
     Case("creating", "Creating", outbox_cases.creating),
+    Case("taking-its-name", "Creating", outbox_cases.taking_its_name),
     Case("ring-sizes", "Limits", outbox_cases.ring_sizes),
     Case("records", "Record", outbox_cases.records),
     Case("wrap", "The ring", outbox_cases.wrap),
@@ -44,6 +52,7 @@ CASES = (
     Case("queue-full", "Writing an event", sending_cases.queue_full),
     Case("daemon-away", "A client with an outbox", sending_cases.daemon_away),
     Case("outbox-later", "A client with an outbox", sending_cases.outbox_later),
+    Case("outbox-retries", "Rendezvous", sending_cases.outbox_retries),
     Case("no-outbox", "A client without an outbox", sending_cases.no_outbox),
     Case("durable", "What is on disk", life_cases.durable),
     Case("durable-no-outbox", "Datagram", life_cases.durable_without_outbox),
@@ -52,9 +61,16 @@ CASES = (
     Case("killed", "The lock", life_cases.killed),
     Case("forks", FORKS, life_cases.forks),
     Case("lock-lost", FOLLOWING, life_cases.lock_lost),
+    Case("descriptors-closed", FOLLOWING, loss_cases.descriptors_closed),
+    Case("linked", FOLLOWING, loss_cases.linked),
     Case("removed", FOLLOWING, life_cases.removed),
+    Case("removed-full", FOLLOWING, loss_cases.removed_full),
+    Case("removed-unread", FOLLOWING, loss_cases.removed_unread),
     Case("retired", FOLLOWING, life_cases.retired),
+    Case("retired-with-more", FOLLOWING, loss_cases.retired_with_more),
+    Case("retired-named", FOLLOWING, loss_cases.retired_with_its_name),
     Case("given-up", FOLLOWING, life_cases.given_up),
+    Case("given-up-each-time", FOLLOWING, loss_cases.given_up_each_time),
     Case("kills", "What each side must never do", kill_cases.kills),
     Case("kills-without-outbox", "A client without an outbox", kill_cases.kills_without_outbox),
 )

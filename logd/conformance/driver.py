@@ -117,6 +117,18 @@ class Driver:
         except (ProcessLookupError, OverflowError):
             return False
 
+    def expect_holder(self, holder: int | None, whose: str) -> None:
+        """Raises Failed unless a process of the driver's holds the lock of that outbox."""
+        if self.owns(holder):
+            return
+        if holder is None:
+            found = "no POSIX record lock (F_SETLK) is held: there is none, or a flock lock"
+        elif holder < 0:
+            found = "an F_OFD_SETLK lock is held, which no process owns, in place of F_SETLK's"
+        else:
+            found = f"process {holder} holds the lock, the driver is {self.pid}"
+        raise Failed(f"{whose}: {found}", "The lock")
+
     def kill(self) -> None:
         """SIGKILL to the driver and what it has started, and waits."""
         self.signal_kill()

@@ -20,6 +20,7 @@ from shared.outbox import (
 from shared.wire import KIND_AWAITED, unpack_props
 
 UNKNOWN_TYPE = "durable_unknown"
+SETTLED_TYPE = "durable_settled"
 _LONG_MS = 8000
 _SHORT_MS = 100
 
@@ -101,7 +102,25 @@ def durable_unknown(scene: Scene) -> None:
     }
     found = {name: props.get(name) for name in named}
     expect(found == named, f"`{UNKNOWN_TYPE}` names {found}, the event is {named}")
+    _expect_settled(scene, box, named)
     _no_room_for_the_note(scene, box)
+
+
+def _expect_settled(scene: Scene, box: Box, named: dict[str, object]) -> None:
+    """Once it is confirmed, that is in the outbox too, before the client's next event."""
+    box.confirm()
+    scene.must_emit()
+    note = event_of(box.read()[0].payload)
+    expect(
+        note.type == SETTLED_TYPE,
+        f"the event is confirmed, and before the next one there is no `{SETTLED_TYPE}`",
+    )
+    props = unpack_props(note.props)
+    found = {name: props.get(name) for name in (*named, "outcome")}
+    expect(
+        (note.user, found) == (USER, {**named, "outcome": "stored"}),
+        f"`{SETTLED_TYPE}` is of user {note.user!r} and says {found}, the event is {named}",
+    )
 
 
 def _no_room_for_the_note(scene: Scene, box: Box) -> None:
@@ -156,6 +175,7 @@ def killed(scene: Scene) -> None:
 def forks(scene: Scene) -> None:
     """A child is another producer; its parent's outbox, lock and numbers stay as they are."""
     box = scene.open_with_outbox()
+    scene.driver.expect_holder(box.holder, "the outbox")
     before = box.header()
     try:
         scene.driver.ask("fork 0")
@@ -168,7 +188,11 @@ def forks(scene: Scene) -> None:
         answer = scene.driver.ask(f"fork {child_number}")
         expect(answer == "accepted", "a child's first event was refused")
         _check_parent(scene, box, before, "a child that emitted")
-        child = scene.daemon.box(number)
+        child = until(
+            lambda count=number: scene.daemon.look()[count - 1 :],  # type: ignore[misc]
+            "a child's first event was accepted, and the child has no outbox of its own",
+            FORKS,
+        )[0]
         expect(
             child.numbers() == [child_number] and child.records[0].sequence == 1,
             f"the child's outbox holds {child.numbers()}, it emitted {child_number}",
@@ -190,28 +214,20 @@ def forks(scene: Scene) -> None:
 def _check_parent(scene: Scene, box: Box, before: bytes, who: str) -> None:
     expect(box.path.exists(), f"{who} removed its parent's outbox")
     expect(not box.has_farewell, f"{who} said farewell for its parent (word 9)")
-    expect(scene.driver.owns(box.holder), f"{who} freed its parent's lock")
+    expect(box.holder is not None, f"{who} freed its parent's lock", "The lock")
+    scene.driver.expect_holder(box.holder, "the parent's outbox")
     expect(box.header() == before, f"{who} wrote to its parent's header")
 
 
 def lock_lost(scene: Scene) -> None:
     """The application closes every descriptor: the client notices, and follows as another."""
     box = scene.open_with_outbox()
-    decoy = scene.directory / "decoy"
-    decoy.write_bytes(b"")
-    pid = box.holder
-    scene.driver.ask(f"closefds {decoy}")
-    opened = _descriptors(pid, decoy)
-    expect(box.holder is None, "closefds left the lock", "Conformance")
+    decoy, pid, opened = lose_descriptors(scene, box)
     # As a daemon: all that is written is read, then the producer is taken for ended.
     box.retire()
     successor = _follow(scene, box, box.numbers())
-    expect(
-        scene.driver.owns(successor.holder),
-        "no process of the driver's holds the lock of the outbox that follows",
-        "The lock",
-    )
-    left = _descriptors(pid, decoy)
+    scene.driver.expect_holder(successor.holder, "the outbox that follows")
+    left = descriptors(pid, decoy)
     expect(left == opened, f"{opened - left} descriptors of the application's were closed")
     written = decoy.read_bytes()
     expect(
@@ -221,7 +237,20 @@ def lock_lost(scene: Scene) -> None:
     )
 
 
-def _descriptors(pid: int | None, file: Path) -> int:
+def lose_descriptors(scene: Scene, box: Box) -> tuple[Path, int | None, int]:
+    """Closes what the client has open; the file that is there instead, in how many descriptors of
+    which process.
+    """
+    decoy = scene.directory / "decoy"
+    decoy.write_bytes(b"")
+    scene.driver.expect_holder(box.holder, "the outbox")
+    pid = box.holder
+    scene.driver.ask(f"closefds {decoy}")
+    expect(box.holder is None, "closefds left the lock", "Conformance")
+    return decoy, pid, descriptors(pid, decoy)
+
+
+def descriptors(pid: int | None, file: Path) -> int:
     """How many descriptors of that process name the file."""
     names = [os.path.realpath(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     return names.count(str(file))

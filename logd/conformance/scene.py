@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from logd import inotify
 from logd.conformance.daemon_double import Box, DaemonDouble
 from logd.conformance.driver import Driver
 from logd.conformance.driver_protocol import hexadecimal
@@ -94,6 +95,15 @@ class Scene:
             expect(self.emit(), "the first event was refused", "A client without an outbox")
             self.daemon.datagrams()
             return None
+
+    def watch(self, directory: Path, mask: int) -> int:
+        """A descriptor of what happens in a directory, for `logd.inotify`."""
+        try:
+            fd = inotify.watch(directory, mask)
+        except OSError as error:
+            raise NotTried(f"inotify: {error.strerror}") from None
+        self._cleanup.callback(os.close, fd)
+        return fd
 
     def need_outbox(self) -> None:
         """Raises NotTried for a client that never has an outbox."""

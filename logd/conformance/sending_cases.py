@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
+from logd import inotify
 from logd.conformance.daemon_double import Datagram, number_of, until
 from logd.conformance.scene import PAD_MIN, Scene, expect_exactly_once
 from logd.conformance.verdicts import NotTried, expect
 from logd.receiver import queue_length
 from shared.outbox import WATCHED_NS_MAX
+from shared.rendezvous import TOKEN_NAME, rendezvous_path
 from shared.wire import KIND_AWAITED, KIND_EVENTS, KIND_FAREWELL
 
 _QUEUE_MAX = 20_000
 _MILLISECOND_NS = 10**6
+_TRIES = 200
 
 
 def sequences(datagrams: list[Datagram]) -> list[int]:
@@ -66,7 +70,7 @@ def watching(scene: Scene) -> None:
         box.watch(until_ns)
         scene.must_emit()
         sent = scene.daemon.datagrams()
-        expect(len(sent) == 1, f"word 18 is {what}: {len(sent)} datagrams came for an event")
+        expect(len(sent) == 1, f"word 18 is {what}: {len(sent)} datagrams, expected 1")
     expect_exactly_once(scene.accepted, box.numbers(), "Watching")
 
 
@@ -145,6 +149,28 @@ def outbox_later(scene: Scene) -> None:
         reported == scene.refused,
         f"{scene.refused} events were refused; words 24 to 29 and farewells count {reported}",
         "Outbox",
+    )
+
+
+def outbox_retries(scene: Scene) -> None:
+    """A client without an outbox asks for one now and then, and not at each event."""
+    daemon = scene.daemon
+    daemon.make_directory()
+    daemon.start()
+    (daemon.directory / TOKEN_NAME).write_text("0" * 32 + "\n")
+    fd = scene.watch(scene.directory, inotify.IN_OPEN)
+    scene.open_client()
+    scene.need_outbox()
+    asked, name = 0, Path(rendezvous_path(daemon.socket)).name.encode()
+    for _ in range(_TRIES):
+        scene.must_emit()
+        daemon.datagrams()
+        # At each event: the kernel makes one of two that are alike and unread.
+        asked += any(found == name for _mask, found in inotify.read_events(fd))
+    expect(
+        asked < _TRIES // 4,
+        f"{asked} of {_TRIES} events without an outbox asked for one: at first that is tried again "
+        "after 0.5 s",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,15 @@ from typing import Any
 # Parts of the page that several modules name.
 FORKS = "Forks"
 FOLLOWING = "Following"
+
+# What differs in the same message of two cases: numbers, ids, and what a driver was asked.
+_VARYING = re.compile(r"`[^`]*`|\b[0-9a-f]*\d[0-9a-f]*\b")
+
+# What a client may do wrongly and still pass.
+NEVER_TRIED = (
+    'No case tries the order of stores and the full fence (PROTOCOL.md, "Writing an event" and '
+    "\"Watching\"), nor a socket of the application's under the number of the client's."
+)
 
 PASSED = "passed"
 FAILED = "failed"
@@ -70,6 +80,23 @@ def summary(results: Sequence[Result]) -> dict[str, int]:
         "failed": counted[FAILED],
         "not_tried": counted[NOT_TRIED],
     }
+
+
+def repeated(results: Sequence[Result]) -> list[str]:
+    """A line for each message that several cases failed with: one mistake, and where it shows.
+
+    Numbers and names of files differ from case to case, and are left out of the comparison.
+    """
+    alike: dict[str, list[Result]] = {}
+    for result in results:
+        if result.verdict == FAILED:
+            alike.setdefault(_VARYING.sub("#", result.message), []).append(result)
+    return [
+        f"{len(found)} cases failed alike ({', '.join(result.case for result in found)}): "
+        f"{found[0].message}"
+        for found in alike.values()
+        if len(found) > 1
+    ]
 
 
 def summary_line(results: Sequence[Result]) -> str:

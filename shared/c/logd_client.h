@@ -1,7 +1,7 @@
 /* A client of logd in C11 for Linux, with an outbox. shared/PROTOCOL.md says why each step is so;
- * logd_producer.h has sending, forks and following, logd_outbox.h the file, logd_payload.h
- * MessagePack, CRC-32 and the schema. No library but libc. Not locked: a program with several
- * threads puts a mutex around each call.
+ * logd_durable.h has events that are waited for, logd_producer.h sending, forks and following,
+ * logd_outbox.h the file, logd_payload.h MessagePack, CRC-32 and the schema. No library but libc.
+ * Not locked: a program with several threads puts a mutex around each call.
  *
  *     struct logd_client client;
  *     unsigned char bytes[256];
@@ -18,12 +18,11 @@
 #define LOGD_CLIENT_H
 #include "logd_producer.h"
 
-enum logd_outcome { LOGD_REFUSED, LOGD_STORED, LOGD_UNKNOWN };
-enum { LOGD_NOTE_BYTES = 320 }; /* kept free behind an awaited event, for its durable_unknown */
-
 static inline void logd_look_at_former(struct logd_client *c);
+static inline void logd_settle(struct logd_client *c);
 
-/* Writes the packed event and sends it, unless the daemon looks by itself; its sequence, or 0. */
+/* Writes the packed event and sends it, unless the daemon looks by itself. Its sequence, or 0 where
+ * it does not fit: whether that is a refusal is its caller's to say. */
 static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept)
 {
     struct logd_datagram *d = &c->datagram;
@@ -36,13 +35,13 @@ static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept
     if (!o->header) {
         c->sent = 1;
         if (!logd_send(c, d))
-            return logd_refuse(c, LOGD_UNDELIVERED);
+            return 0;
     } else {
         uint64_t next = o->position + ((size + 7) & ~UINT64_C(7));
         uint64_t freed = o->header->confirmed_position;
         if (freed > o->position || next + kept - freed > o->ring_bytes) {
             if (!logd_is_nameless(o))
-                return logd_refuse(c, LOGD_FULL);
+                return 0;
             logd_follow(c); /* without a name it never has room again */
             return logd_write(c, kind, kept);
         }
@@ -74,25 +73,31 @@ static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept
 /* What became of the former outbox: the one event that the daemon did not see is written again. */
 static inline void logd_look_at_former(struct logd_client *c)
 {
-    struct logd_outbox *o = &c->former;
+    struct logd_outbox former = c->former, *o = &former;
     struct logd_header *h = o->header;
     uint64_t missing = h ? h->written - h->confirmed_sequence : 0;
     uint64_t at = h ? h->confirmed_position : 0;
     c->former_after_ns = logd_now_ns(CLOCK_MONOTONIC) + 100000000;
     if (missing && !h->given_up && !logd_is_nameless(o))
         return; /* a daemon will read it */
-    if (missing && !h->retired) {
+    if (missing && (!h->retired || h->given_up)) {
         logd_farewell_former(c, h); /* so that the ledger has its numbers */
     } else if (missing == 1 && !h->given_up && at < o->position) {
         logd_copy_out(o, at, &c->datagram.length, LOGD_HEAD);
         if (c->datagram.length <= LOGD_PAYLOAD_MAX) {
             logd_copy_out(o, at + LOGD_HEAD, c->datagram.payload, c->datagram.length);
-            if (!logd_write(c, LOGD_EVENTS, 0))
-                return; /* no room: at the next event */
+            c->former = (struct logd_outbox){.fd = -1}; /* writing may leave another one there */
+            if (!logd_write(c, LOGD_EVENTS, 0)) {
+                logd_leave_outbox(&c->former, 1);
+                c->former = former; /* no room: at the next event */
+                return;
+            }
             c->accepted--; /* it was counted before */
+            logd_leave_outbox(o, 1);
+            return;
         }
     }
-    logd_leave_outbox(o, 1);
+    logd_leave_outbox(&c->former, 1);
 }
 
 static inline uint64_t logd_emit_kind(struct logd_client *c, const char *type, const char *user,
@@ -108,9 +113,14 @@ static inline uint64_t logd_emit_kind(struct logd_client *c, const char *type, c
     c->inside = 1;
     if (c->former.header && logd_now_ns(CLOCK_MONOTONIC) >= c->former_after_ns)
         logd_look_at_former(c);
+    logd_settle(c);
     c->datagram.length = logd_pack_payload(c->datagram.payload, type, logd_now_ns(CLOCK_REALTIME),
                                            user, props);
-    sequence = c->datagram.length ? logd_write(c, kind, kept) : logd_refuse(c, LOGD_MALFORMED);
+    sequence = c->datagram.length ? logd_write(c, kind, kept) : 0;
+    if (!sequence)
+        logd_refuse(c, !c->datagram.length   ? LOGD_MALFORMED
+                       : c->outbox.header ? LOGD_FULL
+                                          : LOGD_UNDELIVERED);
     c->inside = 0;
     return sequence;
 }
@@ -122,58 +132,17 @@ static inline uint64_t logd_emit(struct logd_client *c, const char *type, const 
     return logd_emit_kind(c, type, user, props, LOGD_EVENTS, 0);
 }
 
-/* Whether the last event, and so all before it, is on the daemon's disk. */
-static inline int logd_is_stored(struct logd_client *c)
-{
-    struct logd_header *h = c->last_id == c->id ? c->outbox.header : c->former.header;
-    return h && h->producer == c->last_id && h->confirmed_sequence >= c->last_sequence;
-}
-
-static inline int logd_wait(struct logd_client *c, unsigned timeout_ms)
-{
-    uint64_t end = logd_now_ns(CLOCK_MONOTONIC) + timeout_ms * UINT64_C(1000000);
-    struct timespec pause = {0, 200000};
-    while (!logd_is_stored(c)) {
-        if (logd_now_ns(CLOCK_MONOTONIC) >= end || !c->outbox.header)
-            return 0;
-        nanosleep(&pause, NULL);
-        logd_look_at_former(c);
-    }
-    return 1;
-}
-
-/* Logs an event and waits for the disk; that it is unknown is in the trail before the caller. */
-static inline enum logd_outcome logd_durable(struct logd_client *c, const char *type,
-                                             const char *user, const struct logd_buffer *props,
-                                             unsigned timeout_ms)
-{
-    char producer[40];
-    unsigned char bytes[LOGD_NOTE_BYTES];
-    struct logd_buffer note = logd_buffer(bytes, sizeof bytes);
-    if (!logd_emit_kind(c, type, user, props, LOGD_AWAITED, LOGD_NOTE_BYTES))
-        return LOGD_REFUSED;
-    if (logd_wait(c, timeout_ms))
-        return LOGD_STORED;
-    snprintf(producer, sizeof producer, "%u-%016llx", c->outbox.uid,
-             (unsigned long long)c->last_id);
-    logd_pack_map(&note, 3);
-    logd_pack_str(&note, "producer", 8), logd_pack_str(&note, producer, strlen(producer));
-    logd_pack_str(&note, "sequence", 8), logd_pack_uint(&note, c->last_sequence);
-    logd_pack_str(&note, "type", 4), logd_pack_str(&note, type, strlen(type));
-    logd_emit(c, "durable_unknown", user, &note);
-    return LOGD_UNKNOWN;
-}
-
 static inline void logd_close(struct logd_client *c)
 {
     if (!c->closed && *c->mark) { /* else a child that has emitted nothing: others follow */
         logd_look_at_former(c);
         if (c->outbox.header)
             c->outbox.header->farewell = 1;
-        else
+        else if (c->sequence || logd_has_refused(c))
             logd_farewell(c, c->id, c->sequence, c->reported);
     }
     logd_drop(c);
     c->closed = 1;
 }
+#include "logd_durable.h"
 #endif

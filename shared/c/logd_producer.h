@@ -12,17 +12,27 @@
 enum { LOGD_EVENTS, LOGD_FAREWELL, LOGD_AWAITED }; /* kinds of datagrams */
 enum { LOGD_MALFORMED, LOGD_FULL, LOGD_REENTERED, LOGD_UNDELIVERED, LOGD_CLOSED, LOGD_CAUSES };
 
+enum { LOGD_UNSETTLED_MAX = 16 };
+
+struct logd_unsettled { /* an event of which the caller knows that its outcome is unknown */
+    uint64_t id, sequence;
+    char producer[40], type[LOGD_TYPE_MAX + 1], user[LOGD_USER_MAX + 1];
+};
+
 struct logd_client {
     struct sockaddr_un address;
     uint64_t asked_ring_bytes, id, sequence, accepted, refused[LOGD_CAUSES];
     uint64_t reported[LOGD_CAUSES]; /* of these, those since this producer began */
     uint64_t last_id, last_sequence; /* of the last event, also where it was written again */
-    uint64_t connect_after_ns, outbox_after_ns, look_after_ns, former_after_ns;
+    uint64_t connect_after_ns, outbox_after_ns, outbox_wait_ns, look_after_ns, former_after_ns;
     int socket, inside, closed, sent; /* sent: the last event was, and not watched */
+    int refused_outboxes;             /* by the daemon; from the third on there is none */
     uid_t user;
     struct stat peer;
     unsigned char *mark; /* reads as 0 in a child */
     struct logd_outbox outbox, former;
+    struct logd_unsettled unsettled[LOGD_UNSETTLED_MAX]; /* oldest first */
+    size_t unsettled_count;
     struct logd_datagram datagram;
 };
 
@@ -110,6 +120,14 @@ static inline int logd_farewell(struct logd_client *c, uint64_t id, uint64_t las
     return c->socket < 0 && logd_send(c, &d);
 }
 
+static inline int logd_has_refused(const struct logd_client *c)
+{
+    uint64_t any = 0;
+    for (int cause = 0; cause < LOGD_CAUSES; cause++)
+        any |= c->reported[cause];
+    return any != 0;
+}
+
 /* The same for a producer that was left. */
 static inline int logd_farewell_former(struct logd_client *c, struct logd_header *h)
 {
@@ -124,14 +142,15 @@ static inline int logd_farewell_former(struct logd_client *c, struct logd_header
 /* Draws an id and makes its outbox; 0 where there can be none just now. */
 static inline int logd_draw(struct logd_client *c, uint64_t *id, struct logd_outbox *outbox)
 {
-    int error = EEXIST;
+    int error = c->refused_outboxes < 3 ? EEXIST : ENOENT;
     for (int tries = 0; error == EEXIST && tries < 3; tries++) {
         if (getrandom(id, 8, 0) != 8)
             return 0;
         error = logd_make_outbox(outbox, c->address.sun_path, *id, c->asked_ring_bytes,
                                  logd_now_ns(CLOCK_REALTIME));
     }
-    c->outbox_after_ns = logd_now_ns(CLOCK_MONOTONIC) + UINT64_C(5000000000);
+    c->outbox_after_ns = logd_now_ns(CLOCK_MONOTONIC) + c->outbox_wait_ns;
+    c->outbox_wait_ns = c->outbox_wait_ns < 2500000000 ? 2 * c->outbox_wait_ns : 5000000000;
     return !error;
 }
 
@@ -149,6 +168,7 @@ static inline void logd_start(struct logd_client *c)
 {
     struct logd_outbox outbox = {.fd = -1};
     uint64_t id = 0;
+    c->outbox_wait_ns = 500000000;
     logd_draw(c, &id, &outbox);
     logd_begin(c, id, outbox);
 }
@@ -180,9 +200,11 @@ static inline void logd_renew(struct logd_client *c) /* in a child */
     memset(c->refused, 0, sizeof c->refused);
     memset(c->reported, 0, sizeof c->reported);
     c->accepted = 0;
-    c->closed = c->inside = c->sent = 0;
+    c->inside = c->sent = 0;
+    c->unsettled_count = 0;
     *c->mark = 1;
-    logd_start(c);
+    if (!c->closed)
+        logd_start(c);
 }
 
 /* Whether the outbox is still the daemon's, and ours; all of it every 5 ms at most. */
@@ -201,16 +223,19 @@ static inline int logd_is_intact(struct logd_client *c, int fully)
 /* Continues as another producer; what the former one has written is the daemon's to read. */
 static inline void logd_follow(struct logd_client *c)
 {
-    if (!c->outbox.header)
-        logd_farewell(c, c->id, c->sequence, c->reported);
-    memset(c->reported, 0, sizeof c->reported);
+    struct logd_header *h = c->outbox.header;
+    c->refused_outboxes += h && h->given_up && !h->confirmed_sequence;
+    if (h)
+        memset(c->reported, 0, sizeof c->reported); /* else the next one reports them */
+    else if (c->sequence)
+        logd_farewell(c, c->id, c->sequence, NULL);
     logd_leave_outbox(&c->former, 1);
     logd_leave_outbox(&c->outbox, 0);
     c->former = c->outbox;
     logd_start(c);
 }
 
-/* Asks again for an outbox where there was none, every 5 s: the daemon may have come since. */
+/* Asks again for an outbox where there was none: the daemon may have come since. */
 static inline void logd_look_for_outbox(struct logd_client *c)
 {
     struct logd_outbox fresh = {.fd = -1};

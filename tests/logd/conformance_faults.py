@@ -6,6 +6,7 @@ import fcntl
 import os
 import struct
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +14,13 @@ from zlib import crc32
 
 import shared.client
 import shared.outbox
+import shared.outbox_file
+import shared.producer
+import shared.road
 from logd.conformance.verdicts import FOLLOWING, FORKS
 from shared import conformance_driver, forks, liveness
 from shared.descriptors import Identity
+from shared.durable import Unsettled
 from shared.formers import Former
 from shared.outbox import WORD_CONFIRMED_POSITION, OutboxWriter
 from shared.outbox_file import OutboxFile
@@ -161,6 +166,62 @@ def unknown_without_a_note() -> None:
     put(Road, "_say_unknown", nothing)
 
 
+def makes_outboxes_however_many_are_refused() -> None:
+    put(shared.road, "REFUSED_OUTBOXES_MAX", 10**9)
+
+
+def makes_it_under_another_name() -> None:
+    put(shared.outbox_file, "TEMPORARY_PREFIX", "new-")
+
+
+def asks_for_an_outbox_at_each_event() -> None:
+    put(shared.producer, "HEAL_FIRST_S", 0.0)
+
+
+def says_no_farewell_for_what_it_left() -> None:
+    put(Producer, "say_farewell", lambda _self, _refused: True)
+
+
+def writes_again_though_more_is_unread() -> None:
+    append = OutboxWriter.append
+    last: dict[OutboxWriter, bytes] = {}
+
+    def keep(self: OutboxWriter, payload: bytes) -> bytes | None:
+        last[self] = payload
+        return append(self, payload)
+
+    put(OutboxWriter, "append", keep)
+    put(OutboxWriter, "only_unconfirmed", lambda self: last.get(self))
+
+
+def ignores_other_links() -> None:
+    put(Identity, "matches", lambda self, fd: self.names(os.fstat(fd)))
+
+
+def ignores_what_a_descriptor_names() -> None:
+    put(Identity, "matches", lambda _self, fd: os.fstat(fd).st_nlink > 0)
+
+
+def never_settles() -> None:
+    put(Unsettled, "next", lambda _self: None)
+
+
+def takes_seconds_for_nanoseconds() -> None:
+    put(Road, "_time_ns", staticmethod(lambda: int(time.time())))
+
+
+def waits_for_room() -> None:
+    reclaim = OutboxWriter._reclaim
+
+    def wait(self: OutboxWriter, position: int, position_next: int) -> bool:
+        there = reclaim(self, position, position_next)
+        if not there:
+            time.sleep(0.5)
+        return there
+
+    put(OutboxWriter, "_reclaim", wait)
+
+
 # Each fault, the case that finds it, and the part of the page that the case names.
 FAULTS: list[tuple[Patch, str, str]] = [
     (wrong_crc_seed, "records", "Record"),
@@ -180,6 +241,16 @@ FAULTS: list[tuple[Patch, str, str]] = [
     (removes_its_outbox, "ending", "Ending"),
     (numbers_what_the_kernel_refused, "no-outbox", "A client without an outbox"),
     (unknown_without_a_note, "durable-unknown", "Durable events"),
+    (never_settles, "durable-unknown", "Durable events"),
+    (makes_outboxes_however_many_are_refused, "given-up-each-time", FOLLOWING),
+    (makes_it_under_another_name, "taking-its-name", "Creating"),
+    (asks_for_an_outbox_at_each_event, "outbox-retries", "Rendezvous"),
+    (says_no_farewell_for_what_it_left, "removed-unread", FOLLOWING),
+    (writes_again_though_more_is_unread, "retired-with-more", FOLLOWING),
+    (ignores_other_links, "linked", FOLLOWING),
+    (ignores_what_a_descriptor_names, "descriptors-closed", FOLLOWING),
+    (takes_seconds_for_nanoseconds, "records", "Payload"),
+    (waits_for_room, "full", "Writing an event"),
 ]
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
@@ -26,6 +27,20 @@ PAGE = (ROOT / "shared/PROTOCOL.md").read_text(encoding="utf-8")
 # These start daemons or wait out an interval of the client's.
 SLOW = {"kills", "kills-without-outbox", "outbox-later"}
 NAMES = [case.name for case in CASES]
+# Each starts the driver, which takes a quarter of a second: the others are for `make test-long`.
+SHORT = [
+    "full",
+    "watching",
+    "outbox-retries",
+    "no-outbox",
+    "durable-unknown",
+    "ending",
+    "forks",
+    "lock-lost",
+    "removed-unread",
+    "retired",
+    "given-up",
+]
 
 
 def results(command: Sequence[str], *names: str, rounds: int = 1) -> dict[str, verdicts.Result]:
@@ -50,10 +65,17 @@ def driver(tmp_path: Path, body: str) -> tuple[str, str]:
 # -- clients -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SLOW] + ["kills"])
+@pytest.mark.parametrize("name", SHORT)
 def test_the_python_client_conforms(name: str) -> None:
     found = results(PYTHON_DRIVER, name)[name]
     assert found.verdict == PASSED, found
+
+
+@pytest.mark.long(minutes=1)
+def test_the_python_client_conforms_in_every_other_case() -> None:
+    others = [name for name in NAMES if name not in SLOW | set(SHORT)]
+    for name, found in results(PYTHON_DRIVER, *others).items():
+        assert found.verdict == PASSED, (name, found)
 
 
 @pytest.mark.long(minutes=6)
@@ -62,13 +84,24 @@ def test_the_python_client_conforms_through_many_kills() -> None:
         assert found.verdict == PASSED, (name, found)
 
 
-@pytest.mark.parametrize(
-    ("fault", "case", "page"), [(patch.__name__, case, page) for patch, case, page in FAULTS]
-)
-def test_a_planted_fault_is_found_and_the_page_named(fault: str, case: str, page: str) -> None:
+def expect_found(fault: str, case: str, page: str) -> None:
     faulty = (sys.executable, str(ROOT / "tests/logd/conformance_faults.py"), fault)
     found = results(faulty, case)[case]
-    assert (found.verdict, found.page) == (FAILED, page), found
+    assert (found.verdict, found.page) == (FAILED, page), (fault, found)
+
+
+PLANTED = [(patch.__name__, case, page) for patch, case, page in FAULTS]
+
+
+@pytest.mark.parametrize(("fault", "case", "page"), PLANTED[::4])
+def test_a_planted_fault_is_found_and_the_page_named(fault: str, case: str, page: str) -> None:
+    expect_found(fault, case, page)
+
+
+@pytest.mark.long(minutes=1)
+def test_every_planted_fault_is_found_and_the_page_named() -> None:
+    for fault, case, page in PLANTED:
+        expect_found(fault, case, page)
 
 
 def test_a_client_without_outboxes_passes_what_it_has_and_the_rest_is_not_tried(
@@ -161,24 +194,59 @@ def test_every_case_is_listed_with_what_it_tries() -> None:
 # -- pure parts ----------------------------------------------------------------------------------
 
 
-def pages_named() -> set[str]:
-    """Every part of the page that a case or one of its expectations may name."""
-    named = {case.page for case in CASES} | {protocol.PAGE}
+# Which argument of a call is the part of the page.
+PAGE_ARGUMENT = {
+    "Case": 1,
+    "Failed": 1,
+    "expect": 2,
+    "expect_exactly_once": 2,
+    "until": 2,
+}
+
+
+def pages_named() -> dict[str, str]:
+    """Every part of the page that a case or one of its expectations names, and where."""
+    named: dict[str, str] = {}
+    for module in sorted((ROOT / "logd/conformance").glob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "id", "")
+            position = PAGE_ARGUMENT.get(name, len(node.args))
+            for part in ast.walk(ast.Tuple(node.args[position : position + 1])):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    named[part.value] = f"{module.name}:{node.lineno}"
+    return named | dict.fromkeys((verdicts.FORKS, verdicts.FOLLOWING), "verdicts.py")
+
+
+def test_every_part_of_the_page_that_is_named_is_a_heading_of_it() -> None:
     headings = set(re.findall(r"^##+ (.+)$", PAGE, re.MULTILINE))
-    paragraphs = set(re.findall(r"^\*\*(.+?)[.:]?\*\*", PAGE, re.MULTILINE))
-    there = headings | paragraphs | {name.rstrip(",") for name in paragraphs}
-    for module in (ROOT / "logd/conformance").glob("*.py"):
-        for text in re.findall(r'"([A-Z][A-Za-z ]+)"', module.read_text()):
-            if text in there:
-                named.add(text)
-    return named
+    named = pages_named()
+    assert len(named) > 15
+    assert {name: where for name, where in named.items() if name not in headings} == {}
+    assert {case.page for case in CASES} | {protocol.PAGE} <= headings
 
 
-def test_every_part_of_the_page_that_is_named_is_there() -> None:
-    for name in pages_named():
-        heading = re.search(rf"^##+ {re.escape(name)}$", PAGE, re.MULTILINE)
-        paragraph = re.search(rf"^\*\*{re.escape(name)}\b", PAGE, re.MULTILINE)
-        assert heading or paragraph, name
+def test_every_link_within_the_page_leads_to_a_heading() -> None:
+    headings = re.findall(r"^##+ (.+)$", PAGE, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in headings}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", PAGE)) <= anchors
+
+
+def test_a_message_of_several_cases_is_one_line_at_the_end() -> None:
+    def failed(case: str, message: str) -> verdicts.Result:
+        return verdicts.Result(case, FAILED, "Outbox", 0, message)
+
+    found = [
+        failed("sizes", "the daemon refuses the outbox 0-55568e5299c075f5.outbox: sparse file"),
+        failed("wrap", "the daemon refuses the outbox 0-d35a52acc3ad81cd.outbox: sparse file"),
+        failed("full", "a full ring took one more event"),
+        verdicts.Result("text", NOT_TRIED, "Payload", 0, "a full ring took one more event"),
+    ]
+    assert verdicts.repeated(found) == [
+        "2 cases failed alike (sizes, wrap): "
+        "the daemon refuses the outbox 0-55568e5299c075f5.outbox: sparse file"
+    ]
 
 
 def test_every_command_is_in_the_page_and_in_the_help() -> None:
