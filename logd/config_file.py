@@ -13,10 +13,13 @@ def read_text(file: Path) -> str:
     """Returns what a regular file holds. Raises OSError, and ValueError with what is wrong."""
     # Without waiting for a FIFO's writer.
     fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as opened:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise ValueError("not a regular file")
-        data = opened.read(FILE_BYTES_MAX + 1)
+        with open(fd, "rb", closefd=False) as opened:
+            data = opened.read(FILE_BYTES_MAX + 1)
+    finally:
+        os.close(fd)
     if len(data) > FILE_BYTES_MAX:
         raise ValueError(f"longer than {FILE_BYTES_MAX:,} bytes")
     return data.decode()
