@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from logd.config_file import read_text
 from logd.errors import ConfigError
 from logd.retention import check_type, parse_period
 from shared.paths import PathTooLong, check_socket_path
@@ -147,12 +148,12 @@ def load(path: str | os.PathLike[str]) -> Config:
     """Reads and validates the file. Raises ConfigError with file, line, and what to do."""
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{file}: no such file. `logd init DIR` makes an instance with DIR/logd.toml."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     return parse(text, file.absolute())
 

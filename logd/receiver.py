@@ -46,7 +46,8 @@ def pick(sockets: dict[str, socket.socket], kind: socket.SocketKind) -> socket.s
 def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
     """A socket of our own at `path`, in place of a dead one. Raises CannotCreate.
 
-    The caller holds the instance's lock: no living daemon of this instance has that socket.
+    The caller holds the instance's lock: no living daemon of this instance has that socket. One of
+    another instance may.
     """
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
@@ -55,6 +56,12 @@ def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
         if os.path.lexists(path):
             if not stat.S_ISSOCK(path.lstat().st_mode):
                 raise CannotCreate(f"{path}: there is a file that is no socket. Move it away.")
+            if kind == socket.SOCK_DGRAM and _is_in_use(path):
+                # Two daemons would take it from each other for ever.
+                raise CannotCreate(
+                    f"{path}: another process receives there, and not for this instance. Stop it, "
+                    "or give each instance a socket of its own."
+                )
             path.unlink()
         # Nobody may connect between bind and chmod.
         before = os.umask(0o177)
@@ -70,6 +77,16 @@ def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _is_in_use(path: Path) -> bool:
+    """Whether a process has the datagram socket of that name. Sends nothing."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def queue_length() -> int | None:

@@ -11,9 +11,9 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from logd.event_age import is_plausible
 from shared.query import Row
@@ -125,3 +125,20 @@ def _brief(value: object) -> str:
 
 
 FORMATS = {"table": table, "jsonl": jsonl, "csv": csv_lines}
+
+
+class _Output(Protocol):
+    def isatty(self) -> bool: ...
+
+
+def lines(form: str, out: _Output) -> Callable[[Iterable[Row]], Iterator[str]]:
+    """What makes the lines of that form for `out`.
+
+    CSV holds text as it was stored, for programs; at a terminal that might be commands to it, and
+    is escaped.
+    """
+    return _csv_at_terminal if form == "csv" and out.isatty() else FORMATS[form]
+
+
+def _csv_at_terminal(rows: Iterable[Row]) -> Iterator[str]:
+    return map(printable, csv_lines(rows))

@@ -25,7 +25,7 @@ from shared.formers import REMOVED_WAIT_S, FormerProducers
 from shared.producer import Producer
 from shared.refusals import LOG_INTERVAL_S
 from shared.road import OUTBOX_BYTES, Road
-from shared.waiting import Waits
+from shared.waiting import Waits, deadline_after
 
 __all__ = ["OUTBOX_BYTES", "Client", "Outcome"]
 
@@ -102,7 +102,7 @@ class Client(Road):
         `user_told` if `tell_user` says that the user will hear of it; and a later event
         `durable_settled` names it, once more is known.
         """
-        deadline_s = time.monotonic() + (timeout_s or 0.0)
+        deadline_s = deadline_after(timeout_s)
         ticket = Ticket(tell_user)
         try:
             if not self._emit(event_type, user, props, ts_ns, ticket):
@@ -147,7 +147,7 @@ class Client(Road):
         All of it: also what went into an outbox that this client had before. False without an
         outbox, unless nothing was emitted: nothing tells what became of it then.
         """
-        deadline_s = time.monotonic() + (timeout_s or 0.0)
+        deadline_s = deadline_after(timeout_s)
         formers, producer, waited = self._within(self._what_to_wait_for)
         for waits, sequence, known_by_s in waited:
             outbox = waits.producer.outbox

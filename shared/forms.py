@@ -173,6 +173,7 @@ def _numpy_scalar(work: Conversion, value: Any, depth_left: int) -> Any:
         return work.text(str(numpy.datetime_as_string(value)))
     if is_duration:
         value = numpy.timedelta64(value, "us")
+    work.expect(numpy.generic.nbytes.__get__(value))  # a record may be of any size
     item = numpy.generic.item(value)
     if issubclass(type(item), numpy.generic):  # a long double's is one again
         return work.mark(kind)

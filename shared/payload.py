@@ -12,7 +12,14 @@ from typing import Any
 
 import msgpack
 
-from shared.schema import PAYLOAD_BYTES_MAX, Malformed, check_event_type, check_user, type_name
+from shared.schema import (
+    EVENT_TYPE_CHARS_MAX,
+    PAYLOAD_BYTES_MAX,
+    Malformed,
+    check_event_type,
+    check_user,
+    type_name,
+)
 from shared.values import plain_props, plain_text
 from shared.wire import NO_PROPS, pack_payload, too_large
 
@@ -41,7 +48,12 @@ def event_payload(
     marked raises. `internal` are reserved types that this client may write.
     """
     global _spare_pack
-    if type(event_type) is not str or event_type not in _known_types:
+    # Its length first: to look it up reads all of it.
+    if (
+        type(event_type) is not str
+        or len(event_type) > EVENT_TYPE_CHARS_MAX
+        or event_type not in _known_types
+    ):
         event_type = plain_type(event_type, internal)
     if user is not None:
         user = check_user(user)

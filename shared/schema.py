@@ -82,7 +82,11 @@ def check_event_type(event_type: object, internal: Container[str] = ()) -> str:
     dots or hyphens (`quiz_submitted`, `order.paid`), and Reserved for one of RESERVED_TYPES that is
     not among `internal`.
     """
-    if type(event_type) is str and event_type in _known_types:
+    if (
+        type(event_type) is str
+        and len(event_type) <= EVENT_TYPE_CHARS_MAX
+        and event_type in _known_types
+    ):
         return event_type
     if not is_event_type(event_type):
         raise Malformed(

@@ -166,6 +166,8 @@ class Conversion:
         if depth_left == 0:
             return self.too_deep()
         self.charge(CONTAINER_COST + len(keys))
+        # To look it up reads all of it; a mapping's keys, unlike a dict's, were not yet.
+        self.expect(sum(len(key) for key in keys if type(key) is str))
         # A key that is text keeps its name, whatever another one becomes.
         taken = {key for key in keys if type(key) is str}
         numbers: dict[str, int] = {}

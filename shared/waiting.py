@@ -41,6 +41,18 @@ class _Waiter:
             self.gate.release()
 
 
+def deadline_after(timeout_s: float | None) -> float:
+    """Returns when a wait of so long ends, on the monotonic clock; now for what is no number.
+
+    Not an error: what asks may be a request, whose event is accepted all the same.
+    """
+    now_s = time.monotonic()
+    try:
+        return now_s + float(timeout_s or 0.0)
+    except Exception:  # noqa: BLE001 - a value of the caller's raises what it likes
+        return now_s
+
+
 class Waits:
     """The threads that wait for one producer's confirmations."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 import click
@@ -66,7 +67,7 @@ def query(config: Config, selection: Selection, limit: int | None, form: str) ->
         else:
             found = pages(connection, selection, rows_max=PAGE_ROWS_MAX)
             rows = (row for _, page in found for row in page)
-        for line in render.FORMATS[form](rows):
+        for line in render.lines(form, sys.stdout)(rows):
             put(line)
     finally:
         connection.close()

@@ -55,7 +55,10 @@ class Export:
 
         Raises OSError from `out`, NotInstalled for a form that needs more than is there.
         """
-        FORMS[form](self._rows(tell), out)
+        write = FORMS[form]
+        if form == "csv" and out.isatty():
+            write = _text(render.lines(form, out))
+        write(self._rows(tell), out)
         out.flush()
 
     def _rows(self, tell: Tell) -> Iterator[Row]:

@@ -8,11 +8,13 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from logd.render import csv_lines, line, printable, to_json
+from logd import render
+from logd.render import FORMATS, csv_lines, line, printable, to_json
 from tests.support import ROOT, Instance, Process, check_sums
 
 EMIT = """
@@ -168,6 +170,15 @@ def test_csv_keeps_hostile_text_of_a_user_as_it_is() -> None:
     first, second = csv.DictReader(io.StringIO(text, newline=""))
     assert (first["user"], second["user"]) == (HOSTILE, "")
     assert json.loads(first["props"]) == {"t": HOSTILE}
+
+
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_no_form_writes_control_characters_to_a_terminal(form: str) -> None:
+    terminal = SimpleNamespace(isatty=lambda: True)
+    rows = [event_row(HOSTILE, {HOSTILE: HOSTILE})]
+    assert all(char.isprintable() for text in render.lines(form, terminal)(rows) for char in text)
+    file = SimpleNamespace(isatty=lambda: False)
+    assert list(render.lines(form, file)(rows)) == list(FORMATS[form](rows))
 
 
 def test_a_json_line_is_one_line_for_every_reader_and_commands_no_terminal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -10,12 +11,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logd.config import TEMPLATE, Config, memory_parts, parse
+from logd.config import TEMPLATE, Config, load, memory_parts, parse
+from logd.config_file import FILE_BYTES_MAX
 from logd.errors import ConfigError
 from tests.support import ROOT, Instance
 
 FILE = Path("/srv/logd/logd.toml")
 README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("what", ["a FIFO", "a device", "too long", "not text", "a directory"])
+def test_a_file_that_is_no_configuration_is_refused_with_bounded_work(
+    tmp_path: Path, what: str
+) -> None:
+    file = tmp_path / "logd.toml"
+    if what == "a FIFO":
+        os.mkfifo(file)
+    elif what == "a device":
+        file.symlink_to("/dev/null")
+    elif what == "a directory":
+        file.mkdir()
+    else:
+        file.write_bytes(b"#" * (FILE_BYTES_MAX + 1) if what == "too long" else b"\xff")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(file)
 
 
 def test_paths_are_relative_to_the_file() -> None:

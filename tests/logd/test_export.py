@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -136,6 +137,22 @@ def test_another_program_reads_back_what_is_stored_hostile_text_and_all(
     assert "exported 36 events" in said
     assert output.stat().st_mode & 0o777 == 0o600
     assert not output.with_name(output.name + ".partial").exists()
+
+
+class _Terminal(io.BytesIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_csv_that_is_exported_to_a_terminal_commands_it_nothing(instance: Instance) -> None:
+    fill(instance)
+    connection = instances.open_for_events(instance.config)
+    terminal = _Terminal()
+    Export(connection, Selection()).write("csv", terminal)
+    connection.close()
+    lines = terminal.getvalue().decode().split("\n")
+    assert len(lines) > 36
+    assert all(char.isprintable() for line in lines for char in line)
 
 
 def test_all_forms_hold_the_same_rows_over_many_pages_and_row_groups(

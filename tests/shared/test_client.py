@@ -93,6 +93,15 @@ def test_what_breaks_the_schema_is_refused_counted_and_never_raised(
         check_stats(client, accepted=0, refused_by_cause={"malformed": 1})
 
 
+@pytest.mark.parametrize("timeout_s", ["x", [1], 10**400, -1, math.nan, None])
+def test_a_timeout_that_is_no_number_costs_no_event(instance: Instance, timeout_s: Any) -> None:
+    with Client(instance.socket) as client:
+        assert client.emit_durable("x", timeout_s=timeout_s) is Outcome.UNKNOWN
+        assert client.emit("x", durable=True, timeout_s=timeout_s) is False
+        assert client.flush(timeout_s) is False
+        check_stats(client, accepted=4)  # two are `durable_unknown`
+
+
 def test_any_mapping_will_do_for_props(instance: Instance) -> None:
     with Client(instance.socket) as client:
         assert client.emit("x", props=MappingProxyType({"a": 1})) is True

@@ -11,6 +11,7 @@ import fractions
 import math
 import pathlib
 import threading
+import tracemalloc
 import types
 import uuid
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from shared import payload as payload_module
+from shared import schema as schema_module
 from shared.client import Client
 from shared.payload import event_payload
 from shared.schema import PAYLOAD_BYTES_MAX, Malformed, check_ts_ns
@@ -286,6 +288,59 @@ def test_what_is_too_large_is_refused_before_it_is_looked_through_or_packed(
         event_payload("page_view", 1, None, props, strict=False)
     assert visited <= PAYLOAD_BYTES_MAX
     assert packed <= 2 * PAYLOAD_BYTES_MAX
+
+
+class _Looked(set[str]):
+    """A set that lists what is looked up in it: that reads all of a text that is new."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.longest = 0
+
+    def __contains__(self, text: object) -> bool:
+        self.longest = max(self.longest, len(str(text)))
+        return super().__contains__(text)
+
+
+def test_a_type_that_is_too_long_is_refused_before_it_is_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = _Looked()
+    monkeypatch.setattr(payload_module, "_known_types", known)
+    monkeypatch.setattr(schema_module, "_known_types", known)
+    event_payload("page_view", 1, None, None, strict=False)
+    with pytest.raises(Malformed, match="event type"):
+        event_payload("x" * 10**6, 1, None, None, strict=False)
+    assert known.longest == len("page_view")
+
+
+def test_keys_of_a_mapping_are_measured_before_any_is_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    converted: list[object] = []
+    visit = Conversion.value
+
+    def noted(self: Conversion, value: Any, depth_left: int) -> Any:
+        converted.append(value)
+        return visit(self, value, depth_left)
+
+    monkeypatch.setattr(Conversion, "value", noted)
+    keys = types.MappingProxyType({1: 1, "k" * (PAYLOAD_BYTES_MAX + 1): 2})
+    with pytest.raises(TooLarge):
+        plain_props(keys)
+    assert not converted
+
+
+def test_a_record_of_numpy_that_is_too_large_is_not_copied() -> None:
+    record = np.zeros(1, dtype="V10000000")[0]
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            plain_props({"a": record})
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10**6
 
 
 def test_the_largest_text_is_taken_and_a_byte_more_is_not() -> None:
