@@ -205,8 +205,9 @@ class Delivery(Generic[AnOutbox]):
         self._turned_away = self._turned_away or self._more or drained >= QUEUE_DEPTH_MIN
         self._discover_new(due=due)
         found = self._find_closed(closed)
-        # Whoever waits for the disk does not wait for this.
-        self._backlog.work(self._monotonic_s, 0.0 if self._batch.awaited else self.work_s)
+        # Whoever waits for the disk does not wait for this; unless it is this that he waits for.
+        urgent = self._batch and self._batch.awaited
+        self._backlog.work(self._monotonic_s, 0.0 if urgent else self.work_s)
         paced = now_s >= self._commit_due_s
         self._look(due=due, closed=found, watched=paced)
         batch = self._batch

@@ -18,7 +18,14 @@ from logd.outboxes import OpenOutbox, Outboxes
 from logd.store import Store
 from logd.verify import verify
 from shared.outbox import HEADER_BYTES, aligned, parse_header
-from shared.wire import RECORD_HEAD, datagram_head, encode_record, pack_payload, producer_seed
+from shared.wire import (
+    KIND_AWAITED,
+    RECORD_HEAD,
+    datagram_head,
+    encode_record,
+    pack_payload,
+    producer_seed,
+)
 from tests.logd.test_daemon import PRODUCER, Written, look, new_daemon
 from tests.logd.test_hostile import datagram, sender
 from tests.support import Instance, check_sums, until
@@ -128,6 +135,25 @@ def test_while_its_place_is_looked_for_nothing_is_confirmed_at_another_one(
     assert while_searched > 5
     look(daemon)
     assert outbox.confirmed == 60
+    state = instance.status()
+    assert (state["stored"], state["lost"], state["pending"]) == (20, 0, 0)
+
+
+def test_a_search_that_a_caller_waits_for_is_not_held_back_for_that_caller(
+    instance: Instance, daemon: Daemon, outbox: Written
+) -> None:
+    """There is nothing to commit before it is done: one slice a turn would only be slow."""
+    outbox.write(60)
+    known_before(daemon, watermark=40)
+    daemon.slice_bytes, daemon.work_s, daemon.start_work_s = 64, 0.0, 0.0
+    daemon.start()
+    assert daemon._searches
+    daemon.work_s = 60.0
+    with sender(instance) as sock:
+        sock.send(datagram_head(PRODUCER, KIND_AWAITED) + datagram(60, PRODUCER)[16:])
+        daemon.turn(timeout_s=0)
+    assert not daemon._searches
+    look(daemon)
     state = instance.status()
     assert (state["stored"], state["lost"], state["pending"]) == (20, 0, 0)
 
