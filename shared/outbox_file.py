@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -76,6 +77,7 @@ class OutboxFile:
         self._view: memoryview | None = None
         self._temporary = ""
         self._nameless = False
+        self._abandoned = False
         ring_bytes = min(max(ring_bytes, RING_BYTES_MIN), RING_BYTES_MAX) & -8
         directory_fd, path, self.uid = open_directory(socket_path, directory)
         try:
@@ -166,7 +168,32 @@ class OutboxFile:
             there = False
         except OSError:
             return False
-        return not there and self._leads_to_the_directory()
+        return not there and (self._abandoned or self._leads_to_the_directory())
+
+    def displaced(self) -> bool:
+        """Whether its path leads to another directory than the one it was made in, without it.
+
+        The directory was renamed, say: no daemon that starts now finds the file. False where that
+        is not known, and while nothing is at the path.
+        """
+        if self._identity is None:
+            return False
+        try:
+            if self._identity.names(self._path.lstat()):
+                return False
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+        try:
+            found = self._directory.stat()
+        except OSError:
+            return False
+        return stat.S_ISDIR(found.st_mode) and not self._directory_identity.names(found)
+
+    def abandon(self) -> None:
+        """The client has another outbox where this one's path leads to."""
+        self._abandoned = True
 
     def _leads_to_the_directory(self) -> bool:
         try:

@@ -55,6 +55,7 @@ class Producer:
         self._socket_path = locate(socket_path)
         self._connect_after_s = 0.0
         self.compare_due_s = 0.0  # see `Road._is_intact`
+        self.displaced_since_s: float | None = None
         self._heal_wait_s = min(HEAL_FIRST_S, HEAL_INTERVAL_S)
         self.heal_after_s = time.monotonic() + self._heal_wait_s
         # The user that files are named and datagrams are sent by: it may give up its rights later.

@@ -44,6 +44,8 @@ OUTBOX_BYTES = 8 * 1024 * 1024
 REFUSED_OUTBOXES_MAX = 3
 # How often descriptors, names and user are compared while events are sent: two system calls.
 COMPARE_INTERVAL_S = 0.005
+# How long an outbox may be elsewhere than its path leads: a daemon that runs moves it back.
+DISPLACED_S = 2.0
 
 
 class Road(Door):
@@ -300,7 +302,19 @@ class Road(Door):
         if now_s < producer.compare_due_s:
             return True
         producer.compare_due_s = now_s + COMPARE_INTERVAL_S
-        return producer.intact
+        return producer.intact and not self._is_displaced(producer, now_s)
+
+    def _is_displaced(self, producer: Producer, now_s: float) -> bool:
+        """Whether its outbox has been elsewhere than its path leads for DISPLACED_S: a daemon that
+        runs puts it back before that.
+        """
+        outbox = producer.outbox
+        if outbox is None or not outbox.displaced():
+            producer.displaced_since_s = None
+            return False
+        if producer.displaced_since_s is None:
+            producer.displaced_since_s = now_s
+        return now_s - producer.displaced_since_s >= DISPLACED_S
 
     def _send_only(self, producer: Producer, payload: bytes, awaited: bool) -> int:
         """Fire and forget: accepted is what the kernel took, and only that uses up a sequence."""
@@ -395,6 +409,14 @@ class Road(Door):
         if outbox is not None and outbox.writer.given_up and not outbox.writer.confirmed:
             self._refused_outboxes += 1
         successor = self._make_producer(producer)
+        if producer.displaced_since_s is not None and outbox is not None:
+            if successor.outbox is None and producer.intact and not outbox.writer.left_by_daemon:
+                # Its path leads into another mount namespace, say: it goes on as it was.
+                successor.close()
+                producer.displaced_since_s = None
+                producer.compare_due_s = self._monotonic_s() + DISPLACED_S
+                return producer
+            outbox.abandon()
         if producer.outbox is None:
             producer.say_farewell({})
         return self._succeed(producer, successor)

@@ -283,6 +283,12 @@ class _OutboxFile:
         self.process.step("compare descriptors")
         return not self.closed and not self.removed()
 
+    def displaced(self) -> bool:
+        return False
+
+    def abandon(self) -> None:
+        pass
+
     def removed(self) -> bool:
         return self.process.world.files.get(self.file.name) is not self.file
 
