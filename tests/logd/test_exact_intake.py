@@ -8,12 +8,14 @@ import msgpack
 import pytest
 
 from logd.batch import LOST_NOT_RECEIVED, Batch, Producer
-from logd.drain import Datagram, Drain
-from logd.intake import Intake
+from logd.drain import CHARGE_BYTES_MIN, CHARGE_DATAGRAMS, Datagram, Drain
+from logd.intake import SLICE_BYTES, Intake
 from logd.repair import _position, capacity, check_numbers
+from logd.turn_budget import TURN_BYTES_MAX, TURN_RECORDS_MAX, TURN_S_MAX
 from shared.outbox import Header, OutboxError, aligned
 from shared.schema import PAYLOAD_BYTES_MAX
 from shared.wire import (
+    DATAGRAM_BYTES_MAX,
     RECORD_BYTES_MAX,
     RECORD_HEAD,
     SEQUENCE_MAX,
@@ -125,7 +127,8 @@ def test_a_farewell_that_claims_too_much_is_refused_with_its_claim_and_nothing_e
     ((uid, pid, reason, excerpt),) = (
         (one.uid, one.pid, one.reason, one.excerpt) for one in batch.refusals
     )
-    assert (uid, pid, reason, excerpt) == (UID, PID, f"farewell claims {GAP + 1} events", b"")
+    claim = f"farewell claims too much: {GAP + 1} events"
+    assert (uid, pid, reason, excerpt) == (UID, PID, claim, b"")
     assert (producer.ended, batch.losses) == (False, [])
 
 
@@ -167,10 +170,46 @@ def test_a_position_before_the_first_byte_is_refused_and_byte_nought_is_one() ->
     assert refused.value.args == OutboxError("impossible position", f"{24 - 1024}").args
 
 
-def test_no_number_past_the_largest_is_early() -> None:
+def unchecked(sequence: int, length: int = 0) -> bytes:
+    """A record whose CRC is wrong: decoded, it is refused."""
+    return RECORD_HEAD.pack(length, 0, sequence) + b"x" * length
+
+
+@pytest.mark.parametrize("length", [0, 1, PAYLOAD_BYTES_MAX])
+@pytest.mark.parametrize(
+    ("sequence", "duplicates", "early"), [(1, 2, 0), (5, 2, 0), (7, 1, 1), (SEQUENCE_MAX, 1, 1)]
+)
+def test_what_is_passed_over_is_judged_by_its_number_alone(
+    sequence: int, duplicates: int, early: int, length: int
+) -> None:
     producer = producer_at(5, has_outbox=True)
-    _, batch = take(producer, record(SEQUENCE_MAX))
+    intake, batch = take(producer, unchecked(sequence, length))
     assert batch.refusals == []
+    assert (intake.ignored.duplicates.total, intake.ignored.early.total) == (duplicates, early)
+    assert (batch.duplicates, producer.behind) == (duplicates, early > 0)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "has_outbox"),
+    [(0, True), (6, True), (SEQUENCE_MAX + 1, True), (7, False), (SEQUENCE_MAX, False)],
+)
+def test_what_counts_for_something_is_decoded_and_not_passed_over(
+    sequence: int, has_outbox: bool
+) -> None:
+    producer = producer_at(5, has_outbox=has_outbox)
+    intake, batch = take(producer, unchecked(sequence))
+    assert len(batch.refusals) == 1
+    assert (intake.ignored.duplicates.total, intake.ignored.early.total) == (1, 0)
+
+
+def test_ignored_records_are_passed_over_up_to_the_end_of_a_slice() -> None:
+    intake, batch = Intake(lambda _uid, _id: producer_at(5, has_outbox=True), GAP), Batch(9, 999)
+    known = record(2)
+    data = datagram_head(ID) + known * 5
+    intake.slice_bytes = 3 * len(known)
+    offset = intake.datagram(data, UID, PID, batch)
+    assert (offset, batch.duplicates) == (len(data) - 2 * len(known), 3)
+    assert (intake.datagram(data, UID, PID, batch, offset), batch.duplicates) == (0, 5)
 
 
 MOST = capacity(HEADER)  # 1,024 bytes hold no more records than heads
@@ -243,3 +282,63 @@ def test_a_turn_ends_at_its_part_of_a_batch_and_holds_nothing_that_it_has_taken(
     drain, count = drained(queue, batch)
     assert (count, drain.more, drain.held) == (2, True, None)
     assert [sequence for _, sequence, _ in batch.events] == [1, 2]
+
+
+class Slowly:
+    """A clock that each look puts forward."""
+
+    def __init__(self, step_s: float) -> None:
+        self.now_s, self.step_s = 0.0, step_s
+
+    def __call__(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "charged"),
+    [
+        (CHARGE_BYTES_MIN, 1, True),
+        (CHARGE_BYTES_MIN - 1, CHARGE_DATAGRAMS - 1, False),
+        (CHARGE_BYTES_MIN - 1, CHARGE_DATAGRAMS, True),
+    ],
+)
+def test_a_large_datagram_is_charged_at_once_and_of_small_ones_each_sixteenth(
+    size: int, count: int, charged: bool
+) -> None:
+    """With a clock by which a single charge is as much as a turn may cost."""
+    drain = Drain(Slowly(TURN_S_MAX))
+    intake = Intake(lambda _uid, _id: producer_at(0, has_outbox=False), GAP)
+    queue = [(b"?" * size, UID, PID, False)] * count
+    assert drain.take(queue, intake, Batch(10**6, 10**9), set()) == count
+    assert drain.more is charged
+
+
+@pytest.mark.parametrize("size", [CHARGE_BYTES_MIN - 1, 2 * CHARGE_BYTES_MIN])
+def test_datagrams_are_charged_with_all_of_their_bytes(size: int) -> None:
+    """One sender has half of a turn, and the datagram past it is held undecoded."""
+    at_once = 1 if size >= CHARGE_BYTES_MIN else CHARGE_DATAGRAMS
+    charges = -(-TURN_BYTES_MAX // 2 // (at_once * size))
+    queue = [(b"?" * size, UID, PID, False)] * 2000
+    drain, count = drained(queue, Batch(10**6, 10**9))
+    assert count == charges * at_once + 1
+    assert (drain.more, drain.held) == (True, (queue[0], 0))
+
+
+def test_slices_of_a_datagram_are_charged_with_its_bytes_once() -> None:
+    extra = PAYLOAD_BYTES_MAX // 4
+    data = datagram_head(ID) + record(1, extra) * 7
+    assert SLICE_BYTES < len(data) <= DATAGRAM_BYTES_MAX
+    batch = Batch(10**6, 10**9)
+    drain, count = drained([(data, UID, PID, False)] * 2000, batch)
+    assert (count, drain.more) == (-(-TURN_BYTES_MAX // 2 // len(data)), True)
+    assert drain.held is not None and drain.held[1] > SLICE_BYTES, "the rest of the last one"
+
+
+def test_what_was_judged_in_former_turns_is_not_charged_again() -> None:
+    drain = Drain(lambda: 0.0)
+    intake, batch = Intake(lambda _uid, _id: producer_at(0, has_outbox=False), GAP), Batch(9, 10**6)
+    intake.ignored.duplicates.add(UID, PID, TURN_RECORDS_MAX)
+    batch.refuse(UID, PID, "", b"")
+    drain.take([(b"?" * CHARGE_BYTES_MIN, UID, PID, False)], intake, batch, set())
+    assert drain.more is False
