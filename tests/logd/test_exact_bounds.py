@@ -187,8 +187,11 @@ def test_a_task_with_work_left_stays_under_its_user_and_key_behind_the_others() 
 # -- watching ------------------------------------------------------------------------------------
 
 
-def test_a_predecessors_promise_is_kept_between_now_and_the_longest_that_is_made() -> None:
-    one, now_s = Producer(1, 1, 0), 64.0
+@pytest.mark.parametrize("now_s", [64.0, 2.0**20])
+def test_a_predecessors_promise_is_kept_between_now_and_the_longest_that_is_made(
+    now_s: float,
+) -> None:
+    one = Producer(1, 1, 0)
     for until_s, kept in (
         (now_s, False),
         (now_s + 2**-20, True),

@@ -46,6 +46,7 @@ WORD = re.compile(r"[a-z]+\Z")
         (lambda: blob_up_to(3), b"abc", None),
         (lambda: blob_up_to(3), b"abcd", "has 4 bytes, expected 3 at most"),
         (lambda: blob_up_to(3), None, "is missing, expected bytes"),
+        (lambda: blob_up_to(3), "abc", "is text, expected bytes"),
         (lambda: matching(WORD, "a word"), "abc", None),
         (lambda: matching(WORD, "a word"), "abc1", "is 'abc1', expected a word"),
         (lambda: matching(WORD, "a word"), "é" * 99, "is '" + "\\xe9" * 80 + "', expected a word"),
