@@ -110,6 +110,7 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         "Type": (["notify"], "ready when what was accepted before is read"),
         "NotifyAccess": (["main"], "no other process can report it alive"),
         "Sockets": (["logd.socket logd-query.socket"], "what is queued outlives it"),
+        "ExecReload": (["/bin/sh -c 'kill -HUP $MAINPID'"], "a reload restarts nothing"),
         "ExecStart": (
             ["/usr/local/lib/logd/bin/python -I -m logd run"],
             "isolated: nothing of a directory or environment is imported",

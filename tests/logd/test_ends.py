@@ -107,12 +107,13 @@ def given_up(
     daemon.start()
     look(daemon)
 
-    def failing(_: OpenOutbox) -> None:
+    def failing(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def give_up() -> None:
         append(outbox, 1)
         monkeypatch.setattr(OpenOutbox, "refresh", failing)
+        monkeypatch.setattr("logd.salvage.read_records", failing)
         for _ in range(3):
             look(daemon)
 

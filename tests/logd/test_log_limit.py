@@ -34,6 +34,7 @@ NOT_BY_INPUT = {
         "%s: until it is set, or believed by `logd prune --yes`, no event is pruned and no old "
         "backup removed"
     },
+    "service": {"SIGHUP: not reloaded, and nothing has changed: %s"},
     "journal": {"a mistake in logd itself ended it"},
 }
 

@@ -193,7 +193,7 @@ def test_a_gap_is_a_loss_by_number_up_to_the_bound_and_past_it_nothing_is_believ
     producer, batch = new_producer(taken), batch_of()
     new_intake(producer, bound).datagram(datagram(taken + bound + 2), UID, 5, batch)
     if taken:
-        assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps from 5 to 107"]
+        assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps: from 5 to 107"]
         assert (losses(batch), sequences(batch), producer.taken) == ([], [], taken)
     else:
         assert losses(batch) == [(1, None, LOST_BEGINNING_UNKNOWN)]
@@ -204,7 +204,9 @@ def test_a_farewell_is_believed_up_to_the_bound_and_past_it_ends_nothing() -> No
     bound = 100
     producer, batch = new_producer(5), batch_of()
     new_intake(producer, bound).datagram(encode_farewell(ID, 5 + bound + 1, {}), UID, 5, batch)
-    assert [refusal.reason for refusal in batch.refusals] == ["farewell claims 101 events"]
+    assert [refusal.reason for refusal in batch.refusals] == [
+        "farewell claims too much: 101 events"
+    ]
     assert (losses(batch), producer.taken, producer.ended) == ([], 5, False)
     batch = batch_of()
     new_intake(producer, bound).datagram(encode_farewell(ID, 5 + bound, {}), UID, 5, batch)

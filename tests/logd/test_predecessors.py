@@ -36,13 +36,16 @@ def daemon(instance: Instance) -> Iterator[Daemon]:
     made.close()
 
 
+NO_PID = 2**30  # of no process: past the kernel's highest
+
+
 def known_before(daemon: Daemon, watermark: int) -> None:
     """What a predecessor has stored of the producer; it did not end."""
     connection = daemon._store.connection
     (boot_id,) = connection.execute("SELECT boot_id FROM run").fetchone()
     connection.execute(
-        "INSERT INTO producer VALUES (1, ?, ?, ?, 1, 0, ?, 1, 1, 1)",
-        (os.getuid(), f"{PRODUCER:016x}", watermark, boot_id),
+        "INSERT INTO producer VALUES (1, ?, ?, ?, 1, 0, ?, ?, 1, 1)",
+        (os.getuid(), f"{PRODUCER:016x}", watermark, boot_id, NO_PID),
     )
     daemon._store._load()
 
@@ -235,9 +238,9 @@ def test_what_is_unknown_of_a_producer_depends_on_the_boot_and_on_its_outbox(
     connection = daemon._store.connection
     (boot_id,) = connection.execute("SELECT boot_id FROM run").fetchone()
     connection.executemany(
-        "INSERT INTO producer VALUES (?, 1000, ?, 4, ?, ?, ?, 1, 1, 1)",
+        "INSERT INTO producer VALUES (?, 1000, ?, 4, ?, ?, ?, ?, 1, 1)",
         [
-            (number, f"{number:016x}", has_outbox, ended, boot)
+            (number, f"{number:016x}", has_outbox, ended, boot, NO_PID)
             for number, (has_outbox, ended, boot) in enumerate(
                 [
                     (0, 0, "an earlier one"), (1, 0, "an earlier one"), (1, 1, "an earlier one"),

@@ -231,6 +231,7 @@ def lost(daemon: Daemon, instance: Instance) -> int:  # noqa: F811
 
 
 MORE_THAN_QUEUED = 3000  # events that are in an outbox, and not all in the socket's queue
+ONE_RING = 250 * 1024  # a client's room that holds them all, and is never followed by a larger one
 
 
 def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
@@ -238,7 +239,7 @@ def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
     daemon: Daemon,  # noqa: F811
     kept: OutboxPlace,
 ) -> None:
-    with Steady(instance) as steady:
+    with Steady(instance, outbox_bytes=ONE_RING) as steady:
         steady.emit(1)
         look_at(daemon)
         steady.emit(MORE_THAN_QUEUED)
@@ -265,7 +266,7 @@ def test_what_went_unread_with_its_directory_is_a_loss_by_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The daemon had no room to open it, so that only its producer's farewell tells how much."""
-    with Steady(instance) as steady:
+    with Steady(instance, outbox_bytes=ONE_RING) as steady:
         with monkeypatch.context() as patch:
             patch.setattr(daemon._files, "room_for", lambda _uid: False)
             steady.emit(MORE_THAN_QUEUED)

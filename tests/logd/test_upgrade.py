@@ -145,7 +145,7 @@ def test_killed_in_the_middle_of_it_the_next_start_brings_it_up_to_date(
 
 # They open no trail, or say of each thing how it stands and go on.
 COMMANDS = {name for part in cli.SECTIONS.values() for name in part}
-NEED_NONE = {"init", "genkey", "check", "metrics"}
+NEED_NONE = {"init", "genkey", "check", "metrics", "conformance"}
 ARGUMENTS = {
     "forget": ("7", "--yes"),
     "person": ("7",),

@@ -94,7 +94,7 @@ NO_USERS: list[Any] = [
     7.0,
     True,
     "",
-    "x" * 129,
+    "x" * 256,
     2**63,
     ["7"],
     object(),
