@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +24,7 @@ from logd.clock_check import (
 )
 from logd.fairness import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
 from logd.turn_budget import ForcedCommits, TurnBudget
-from logd.watch import Watch
+from logd.watch import _MARGIN_S, Watch
 from shared.outbox import WATCHED_NS_MAX
 from shared.wire import Event
 
@@ -204,6 +205,16 @@ def test_a_predecessors_promise_is_kept_between_now_and_the_longest_that_is_made
         watch.end(one)
         watch.end(one)  # it may have been ended before
         assert one not in watch
+
+
+def test_a_look_at_the_last_moment_of_the_margin_does_not_end_a_promise() -> None:
+    watch, one = Watch(0.05), Producer(1, 1, 0)
+    watch.inherit(one, 65 * 10**9, 64.9)
+    assert one in watch
+    watch.nothing_new(one, 65.0 + _MARGIN_S)
+    assert one in watch
+    watch.nothing_new(one, math.nextafter(65.0 + _MARGIN_S, 66.0))
+    assert one not in watch
 
 
 def test_a_promise_is_kept_until_a_look_that_began_past_its_end() -> None:
