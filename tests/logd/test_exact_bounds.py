@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -130,6 +131,16 @@ def test_with_more_users_than_places_each_still_has_one_in_its_turn() -> None:
     batch = Batch(20_000, 10**8)
     taken = [one.producer.uid for one, room in in_turn(waiting, batch, shared=True) if room]
     assert len(taken) == len(set(taken)), "one place a user, since there are more users than places"
+
+
+def test_shared_places_are_parted_in_whole_ones_and_the_last_user_has_the_rest() -> None:
+    waiting = [Waiting(Producer(n % 3, n, 0), "", True, 1) for n in range(300)]
+    read: Counter[int] = Counter()
+    batch = Batch(20_000, 10**8)
+    for one, room in in_turn(waiting, batch, shared=True):
+        read[one.producer.uid] += take(batch, one, room)
+    third = SHARED_OUTBOXES_MAX // 3
+    assert sorted(read.values()) == [third, third, SHARED_OUTBOXES_MAX - 2 * third]
 
 
 def test_not_shared_all_outboxes_may_be_read() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgpack
 import pytest
 
-from logd.batch import LOST_NOT_RECEIVED, Batch, Producer
+from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
 from logd.drain import CHARGE_BYTES_MIN, CHARGE_DATAGRAMS, Datagram, Drain
 from logd.intake import SLICE_BYTES, Intake
 from logd.repair import _position, capacity, check_numbers
@@ -103,6 +103,31 @@ def test_what_is_read_from_an_outbox_is_counted_with_its_bytes_and_refusals() ->
     assert (uid, pid, refused, sequence) == (UID, PID, b"\xc1", 7)
     assert batch.bytes == len(good) + len(more) + 1 + 64
     assert producer.taken == 8
+
+
+def test_a_gap_is_a_loss_up_to_the_most_events_that_may_be_missing() -> None:
+    for taken in (0, 5):
+        for missing in (1, GAP - 1, GAP):
+            producer, batch = producer_at(taken, has_outbox=False), Batch(100, 10**6)
+            data = datagram_head(ID) + record(taken + missing + 1)
+            assert offered(producer, data, batch) == taken + missing + 1
+            assert [(loss.first, loss.last, loss.cause) for loss in batch.losses] == [
+                (taken + 1, taken + missing, LOST_NOT_RECEIVED)
+            ]
+    producer, batch = producer_at(5, has_outbox=False), Batch(100, 10**6)
+    assert offered(producer, datagram_head(ID) + record(5 + GAP + 2), batch) == 5
+    assert [one.reason for one in batch.refusals] == [f"sequence jumps: from 5 to {5 + GAP + 2}"]
+    producer, batch = producer_at(0, has_outbox=False), Batch(100, 10**6)
+    assert offered(producer, datagram_head(ID) + record(GAP + 2), batch) == GAP + 2
+    assert [(loss.first, loss.last, loss.cause) for loss in batch.losses] == [
+        (1, None, LOST_BEGINNING_UNKNOWN)
+    ]
+
+
+def offered(producer: Producer, data: bytes, batch: Batch) -> int:
+    """What the producer's datagram has brought its sequence to."""
+    Intake(lambda _uid, _id: producer, GAP).datagram(data, UID, PID, batch)
+    return producer.taken
 
 
 def farewell(producer: Producer, last: int, refused: dict[str, int] | None = None) -> Batch:
