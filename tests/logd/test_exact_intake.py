@@ -124,6 +124,27 @@ def test_a_gap_is_a_loss_up_to_the_most_events_that_may_be_missing() -> None:
     ]
 
 
+def test_behind_a_record_that_is_taken_the_next_is_decoded_whatever_its_number() -> None:
+    intake, batch = take(producer_at(5, has_outbox=True), record(6), unchecked(2))
+    assert (len(batch.events), len(batch.refusals)) == (1, 1)
+    assert intake.ignored.duplicates.total == 1
+
+
+@pytest.mark.parametrize(
+    ("kept", "known", "left"), [(0, 9, 9), (0, 10, 5), (2, 11, 11), (2, 12, 7)]
+)
+def test_idle_producers_past_a_bound_are_halved_beside_those_to_keep(
+    kept: int, known: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logd.intake.PRODUCERS_MAX", 10)
+    intake = Intake(lambda uid, one: Producer(uid, one, 0), GAP)
+    producers = [intake.producer(UID, number) for number in range(known)]
+    intake.trim(Batch(1, 1), keep=set(producers[:kept]))
+    assert list(intake.producers.values()) == producers[:left]
+    intake.forget(producers[-1])
+    intake.forget(producers[-1])  # forgotten before, or never heard of
+
+
 def offered(producer: Producer, data: bytes, batch: Batch) -> int:
     """What the producer's datagram has brought its sequence to."""
     Intake(lambda _uid, _id: producer, GAP).datagram(data, UID, PID, batch)
