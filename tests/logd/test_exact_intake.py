@@ -124,6 +124,39 @@ def test_a_gap_is_a_loss_up_to_the_most_events_that_may_be_missing() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("data", "pid", "reason"),
+    [
+        (
+            b"?" * (DATAGRAM_BYTES_MAX + 1),
+            PID,
+            f"oversize datagram: {DATAGRAM_BYTES_MAX + 1} bytes",
+        ),
+        (datagram_head(ID) + record(1), 0, "sender unknown"),
+        (datagram_head(ID), PID, "datagram without a record"),
+    ],
+)
+def test_a_datagram_that_is_refused_whole_is_refused_by_its_sender_with_the_reason(
+    data: bytes, pid: int, reason: str
+) -> None:
+    batch = Batch(100, 10**6)
+    intake = Intake(lambda _uid, _id: producer_at(0, has_outbox=False), GAP)
+    assert intake.datagram(data, UID, pid, batch) == 0
+    assert [(one.uid, one.pid, one.reason, one.bytes) for one in batch.refusals] == [
+        (UID, pid, reason, len(data))
+    ]
+    assert (batch.events, intake.producers) == ([], {})
+
+
+def test_a_datagram_of_the_largest_size_is_taken() -> None:
+    large = encode_record(SEED, 1, bytes(PAYLOAD_BYTES_MAX))
+    count, rest = divmod(DATAGRAM_BYTES_MAX - len(datagram_head(ID) + record(1)), len(large))
+    assert rest >= RECORD_HEAD.size
+    last = encode_record(SEED, 1, bytes(rest - RECORD_HEAD.size))
+    intake, batch = take(producer_at(5, has_outbox=True), large * count, last)
+    assert (batch.refusals, intake.ignored.duplicates.total) == ([], count + 2)
+
+
 def test_behind_a_record_that_is_taken_the_next_is_decoded_whatever_its_number() -> None:
     intake, batch = take(producer_at(5, has_outbox=True), record(6), unchecked(2))
     assert (len(batch.events), len(batch.refusals)) == (1, 1)
