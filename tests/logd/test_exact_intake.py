@@ -148,6 +148,21 @@ def test_a_datagram_that_is_refused_whole_is_refused_by_its_sender_with_the_reas
     assert (batch.events, intake.producers) == ([], {})
 
 
+def test_another_users_producer_id_is_refused_unless_it_was_heard_of_before() -> None:
+    data, batch = datagram_head(ID) + record(1), Batch(100, 10**6)
+    owner = UID + 1
+    intake = Intake(lambda uid, one: Producer(uid, one, SEED, has_outbox=uid == owner), GAP)
+    known = intake.producer(UID, ID)
+    intake.producer(owner, ID)
+    intake.datagram(data, UID, PID, batch)
+    assert (known.taken, batch.refusals) == (1, [])
+    intake.datagram(data, UID + 2, PID, batch)
+    assert [(one.uid, one.reason) for one in batch.refusals] == [
+        (UID + 2, f"another user's producer id: it has an outbox of uid {owner}")
+    ]
+    assert (UID + 2, ID) not in intake.producers
+
+
 def test_a_datagram_of_the_largest_size_is_taken() -> None:
     large = encode_record(SEED, 1, bytes(PAYLOAD_BYTES_MAX))
     count, rest = divmod(DATAGRAM_BYTES_MAX - len(datagram_head(ID) + record(1)), len(large))
