@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -23,7 +25,7 @@ from logd.clock_check import (
 )
 from logd.fairness import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
 from logd.turn_budget import ForcedCommits, TurnBudget
-from logd.watch import Watch
+from logd.watch import _MARGIN_S, Watch
 from shared.outbox import WATCHED_NS_MAX
 from shared.wire import Event
 
@@ -131,6 +133,16 @@ def test_with_more_users_than_places_each_still_has_one_in_its_turn() -> None:
     assert len(taken) == len(set(taken)), "one place a user, since there are more users than places"
 
 
+def test_shared_places_are_parted_in_whole_ones_and_the_last_user_has_the_rest() -> None:
+    waiting = [Waiting(Producer(n % 3, n, 0), "", True, 1) for n in range(300)]
+    read: Counter[int] = Counter()
+    batch = Batch(20_000, 10**8)
+    for one, room in in_turn(waiting, batch, shared=True):
+        read[one.producer.uid] += take(batch, one, room)
+    third = SHARED_OUTBOXES_MAX // 3
+    assert sorted(read.values()) == [third, third, SHARED_OUTBOXES_MAX - 2 * third]
+
+
 def test_not_shared_all_outboxes_may_be_read() -> None:
     waiting = [Waiting(Producer(1, number, 0), "", True, 1) for number in range(100)]
     batch = Batch(20_000, 10**8)
@@ -187,8 +199,11 @@ def test_a_task_with_work_left_stays_under_its_user_and_key_behind_the_others() 
 # -- watching ------------------------------------------------------------------------------------
 
 
-def test_a_predecessors_promise_is_kept_between_now_and_the_longest_that_is_made() -> None:
-    one, now_s = Producer(1, 1, 0), 64.0
+@pytest.mark.parametrize("now_s", [64.0, 2.0**20])
+def test_a_predecessors_promise_is_kept_between_now_and_the_longest_that_is_made(
+    now_s: float,
+) -> None:
+    one = Producer(1, 1, 0)
     for until_s, kept in (
         (now_s, False),
         (now_s + 2**-20, True),
@@ -201,6 +216,16 @@ def test_a_predecessors_promise_is_kept_between_now_and_the_longest_that_is_made
         watch.end(one)
         watch.end(one)  # it may have been ended before
         assert one not in watch
+
+
+def test_a_look_at_the_last_moment_of_the_margin_does_not_end_a_promise() -> None:
+    watch, one = Watch(0.05), Producer(1, 1, 0)
+    watch.inherit(one, 65 * 10**9, 64.9)
+    assert one in watch
+    watch.nothing_new(one, 65.0 + _MARGIN_S)
+    assert one in watch
+    watch.nothing_new(one, math.nextafter(65.0 + _MARGIN_S, 66.0))
+    assert one not in watch
 
 
 def test_a_promise_is_kept_until_a_look_that_began_past_its_end() -> None:

@@ -79,6 +79,20 @@ def test_any_number_of_users_makes_few_lines_and_every_one_is_counted(
     assert len(caplog.messages) + left_out == calls
 
 
+def test_a_user_keeps_its_place_for_an_interval_and_not_longer(
+    log: LimitedLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    for user in range(USERS_MAX):
+        log.warning(0.0, "%s: damaged", user, user=user)
+    for user in range(USERS_MAX):
+        log.warning(1.0, "%s: damaged", user, user=user)
+    assert len(caplog.messages) == USERS_MAX
+    caplog.clear()
+    for user in range(USERS_MAX):  # quiet for an interval: others have their places
+        log.warning(INTERVAL_S, "%s: damaged", user, user=100 + user)
+    assert caplog.messages == [f"{user}: damaged" for user in range(USERS_MAX)]
+
+
 def test_any_number_of_kinds_takes_bounded_memory(log: LimitedLog) -> None:
     for n in range(1000):
         log.warning(0.0, f"kind {n}")

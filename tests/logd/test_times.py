@@ -67,6 +67,24 @@ def test_the_latest_time_of_an_event_is_taken_and_the_next_refused() -> None:
     assert parse("1969-12-31", 0) == 0
 
 
+def test_the_refusal_of_a_time_says_what_to_write() -> None:
+    with pytest.raises(ValueError, match="is no time") as refused:
+        parse("tomorrow", 0)
+    assert str(refused.value) == f"is no time; write {times.EXPECTED}"
+    with pytest.raises(ValueError, match="is past") as refused:
+        parse("2300-01-01", 0)
+    assert str(refused.value) == (
+        "is past 2262-04-11T23:47:16Z, the latest time that an event can have; "
+        "to set no end, leave the option out"
+    )
+
+
+def test_a_zone_is_taken_as_named_and_utc_where_none_is() -> None:
+    noon = parse("2026-03-01T12:00:00", 0)
+    assert parse("2026-03-01T12:00:00Z", 0) == noon
+    assert parse("2026-03-01T12:00:00+02:00", 0) == noon - 7200 * 10**9
+
+
 def test_a_length_of_time_counts_back_from_now_and_not_past_1970() -> None:
     now_ns = 10 * DAY_S * 10**9
     assert parse("3d", now_ns) == 7 * DAY_S * 10**9

@@ -6,6 +6,7 @@ checkout: `mutmut run`, `mutmut results`, `mutmut show NAME`.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -21,8 +22,9 @@ from tests.support import ROOT
 PROCESSES = 2
 NOT_COPIED = (".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "mutants", "var", "dist")
 _COUNT = re.compile(r"(\d+)/(\d+) ")
+_PROGRAMS = Path(sys.executable).parent
 # Not `python -m mutmut`, which imports its main module twice.
-_MUTMUT = str(Path(sys.executable).parent / "mutmut")
+_MUTMUT = str(_PROGRAMS / "mutmut")
 
 
 class Failed(Exception):
@@ -39,8 +41,10 @@ def copy_tree(directory: Path) -> Path:
 def run(tree: Path, progress: Progress) -> None:
     """Tries all mutants and shows how many are done. Raises Failed."""
     command = [_MUTMUT, "run", "--max-children", str(PROCESSES)]
+    # It calls mypy by its name, which is in this environment also where that is not activated.
+    env = {**os.environ, "PATH": f"{_PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
     with subprocess.Popen(
-        command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
     ) as process:
         try:
             assert process.stdout is not None

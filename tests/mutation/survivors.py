@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# What mutmut reports of mutants that were noticed. A hang is ended by its time limit.
-KILLED = {"killed", "timeout", "segfault", "caught by type check"}
+# What mutmut reports of mutants that a test noticed. A hang is ended by its time limit.
+KILLED = {"killed", "timeout", "segfault"}
+# And of those that make lint would refuse: no test is asked about them.
+REFUSED = "caught by type check"
 _METHOD = "ǁ"
 
 

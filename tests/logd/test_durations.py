@@ -1,0 +1,38 @@
+"""Lengths of time at the ends of their range, and what is said of others."""
+
+from __future__ import annotations
+
+import pytest
+
+from logd.durations import MAX_NS, UNITS, UNITS_NS, YEARS_MAX, parse
+
+
+@pytest.mark.parametrize("unit", UNITS_NS)
+def test_a_length_is_taken_up_to_the_longest_in_any_unit(unit: str) -> None:
+    longest = MAX_NS // UNITS_NS[unit]
+    for number in (0, 1, 90, longest):
+        assert parse(f"{number}{unit}") == number * UNITS_NS[unit]
+    for digits in (str(longest + 1), "9" * 18, "9" * 19, "9" * 5000):
+        with pytest.raises(ValueError, match="expected at most") as refused:
+            parse(digits + unit)
+        assert str(refused.value) == f"expected at most {YEARS_MAX} years"
+
+
+def test_a_number_of_eighteen_digits_is_still_read() -> None:
+    assert parse("0" * 17 + "7s") == 7 * 10**9
+    with pytest.raises(ValueError, match="expected at most"):
+        parse("0" * 18 + "7s")
+
+
+@pytest.mark.parametrize("text", ["", "5", "m", "5 m", "-5m", "5m ", "5.0m", "\u0665m", "5m5"])
+def test_what_is_no_number_with_a_unit_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a whole number") as refused:
+        parse(text)
+    assert str(refused.value) == "expected a whole number and a unit, such as 90m, 12h or 30d"
+
+
+@pytest.mark.parametrize("unit", ["ms", "M", "D", "weeks", "S"])
+def test_an_unknown_unit_is_named_with_those_there_are(unit: str) -> None:
+    with pytest.raises(ValueError, match="unknown unit") as refused:
+        parse(f"5{unit}")
+    assert str(refused.value) == f"unknown unit {unit!r}; expected {UNITS}"

@@ -1,0 +1,146 @@
+"""Outboxes that are placed, read on and resynchronised, at the numbers where a decision changes."""
+
+from __future__ import annotations
+
+from logd.batch import LOST_CLAIMED, LOST_DAMAGED, LOST_RESTORED, Batch, Room
+from logd.repair import Placement, Resynchronisation, read_on
+from shared.outbox import HEADER_BYTES, WORD_CONFIRMED_SEQUENCE, WORD_WRITTEN, ReadAt, aligned
+from shared.wire import RECORD_HEAD
+from tests.logd.test_intake import (
+    RING,
+    Shared,
+    batch_of,
+    losses,
+    new_intake,
+    new_producer,
+    payload,
+    sequences,
+)
+
+
+def position_of(sequence: int) -> int:
+    return sum(aligned(RECORD_HEAD.size + len(payload(n))) for n in range(1, sequence))
+
+
+def test_where_the_place_is_confirmed_nothing_is_read_to_find_it() -> None:
+    shared, producer, batch = Shared(), new_producer(3), batch_of()
+    shared.write(5)
+    shared.confirm(3)
+
+    def refuse(offset: int, length: int) -> bytes:
+        raise AssertionError(f"read at {offset}")
+
+    assert Placement(producer, shared.header(), refuse).step(batch, 1024) is True
+    assert (producer.position, losses(batch)) == (position_of(4), [])
+
+
+def test_a_damaged_record_ends_the_way_to_the_watermark_before_it() -> None:
+    shared, producer, batch = Shared(), new_producer(4), batch_of()
+    shared.write(5)
+    shared.confirm(1)
+    shared.damage(3)
+    assert Placement(producer, shared.header(), shared.read_at).step(batch, 1024) is True
+    assert (producer.taken, producer.position) == (4, position_of(3))
+
+
+def test_the_way_to_the_watermark_is_gone_in_steps() -> None:
+    shared, producer, batch = Shared(), new_producer(4), batch_of()
+    shared.write(5)
+    placement = Placement(producer, shared.header(), shared.read_at)
+    assert [placement.step(batch, 1) for _ in range(4)] == [False, False, False, True]
+    assert producer.position == position_of(5)
+
+
+def place(shared: Shared, taken: int, replaced: int = 0) -> tuple[int, int, Batch]:
+    """What became of a producer whose outbox confirms more than the database has."""
+    producer, batch = new_producer(taken), batch_of()
+    producer.replaced = replaced
+    placement = Placement(producer, shared.header(), shared.read_at)
+    for _ in range(RING // 1024 + 2):
+        if placement.step(batch, 1024):
+            return producer.taken, producer.position, batch
+    raise AssertionError("it has searched the ring more than once")
+
+
+def test_the_last_confirmed_record_is_taken_where_the_ring_still_has_it() -> None:
+    shared = Shared()
+    shared.write(6)
+    shared.confirm(5)
+    taken, position, batch = place(shared, 4)
+    assert (taken, position, losses(batch)) == (4, position_of(5), [])
+
+
+def test_a_single_event_that_is_gone_is_booked_and_under_its_cause() -> None:
+    for replaced, cause in ((0, LOST_CLAIMED), (4, LOST_CLAIMED), (5, LOST_RESTORED)):
+        shared = Shared()
+        shared.words[WORD_WRITTEN] = shared.words[WORD_CONFIRMED_SEQUENCE] = 5
+        taken, position, batch = place(shared, 4, replaced)
+        assert (taken, position, losses(batch)) == (5, 0, [(5, 5, cause)])
+
+
+def torn(shared: Shared, sequence: int, reads: int) -> ReadAt:
+    """Reads of the ring, of which so many show the record damaged."""
+    left = [reads]
+
+    def read_at(offset: int, length: int) -> bytes:
+        data = bytearray(shared.read_at(offset, length))
+        if left[0] > 0:
+            left[0] -= 1
+            data[HEADER_BYTES + position_of(sequence) + RECORD_HEAD.size - offset] ^= 0xFF
+        return bytes(data)
+
+    return read_at
+
+
+def test_a_torn_read_is_repeated_once_and_then_it_is_damage() -> None:
+    for reads, taken in ((0, 3), (1, 3), (2, 0)):
+        shared, producer, batch = Shared(), new_producer(), batch_of()
+        shared.write(3)
+        read_at = torn(shared, 1, reads)
+        damage = read_on(producer, shared.header(), read_at, batch, new_intake(producer))
+        assert (damage is None, producer.taken) == (taken == 3, taken)
+
+
+def test_what_was_read_before_a_torn_record_counts_against_the_room() -> None:
+    one = RECORD_HEAD.size + len(payload(1))
+    for room, taken in ((Room(2, RING), 2), (Room(RING, 2 * one), 3), (Room(RING, one), 1)):
+        shared, producer, batch = Shared(), new_producer(), batch_of()
+        shared.write(5)
+        read_at = torn(shared, 2, 1)
+        assert (
+            read_on(producer, shared.header(), read_at, batch, new_intake(producer), room) is None
+        )
+        assert (producer.taken, producer.position) == (taken, position_of(taken + 1)), room
+
+
+def test_nothing_is_read_without_room_or_without_an_event() -> None:
+    shared, producer = Shared(), new_producer()
+    shared.write(1)
+
+    def refuse(offset: int, length: int) -> bytes:
+        raise AssertionError(f"read at {offset}")
+
+    for full in (Batch(0, 100), Batch(100, 0)):
+        assert read_on(producer, shared.header(), refuse, full, new_intake(producer)) is None
+        assert sequences(full) == []
+    producer.taken = 1
+    assert read_on(producer, shared.header(), refuse, batch_of(), new_intake(producer)) is None
+
+
+def test_a_search_behind_damage_ends_once_it_has_found_what_follows() -> None:
+    for written, position in ((3, position_of(3)), (2, position_of(2))):
+        shared, producer, batch = Shared(), new_producer(1), batch_of()
+        producer.position = position_of(2)
+        shared.write(written)
+        shared.damage(2)
+        search = Resynchronisation(producer, shared.header(), shared.read_at)
+        assert search.step(batch, RING) is True
+        assert losses(batch) == [(2, 2, LOST_DAMAGED)]
+        assert (producer.taken, producer.position) == (2, position)
+
+
+def test_a_record_that_is_whole_by_now_is_not_lost() -> None:
+    shared, producer, batch = Shared(), new_producer(1), batch_of()
+    shared.write(3)
+    assert Resynchronisation(producer, shared.header(), shared.read_at).step(batch, RING) is True
+    assert (losses(batch), producer.taken, producer.position) == ([], 1, position_of(2))
