@@ -117,6 +117,16 @@ def test_names_are_by_prometheus_conventions_and_labels_name_causes_only(
 # -- served --------------------------------------------------------------------------------------
 
 
+def accepts(path: Path) -> bool:
+    """Whether it can be connected to: it has its name a moment before it listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 class _OnSocket(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=20)
@@ -149,7 +159,7 @@ def test_a_socket_gives_them_to_whom_its_mode_lets_in(instance: Instance) -> Non
     instance.configure(metrics="metrics.sock", metrics_socket_mode="0660")
     daemon = instance.start()
     path = instance.directory / "metrics.sock"
-    until(path.exists, "the socket is there")
+    until(lambda: accepts(path), "the socket is there")
     assert path.stat().st_mode & 0o777 == 0o660
     with emitters(instance, count=1, events=50) as (emitter,):
         emitter.finish()
@@ -231,7 +241,7 @@ def test_slow_scrapers_keep_no_other_from_the_metrics(instance: Instance) -> Non
     instance.configure(metrics="metrics.sock")
     instance.start()
     path = instance.directory / "metrics.sock"
-    until(path.exists, "the socket is there")
+    until(lambda: accepts(path), "the socket is there")
     slow = [_OnSocket(path) for _ in range(2 * SEATS_MAX)]
     for one in slow:
         one.connect()
