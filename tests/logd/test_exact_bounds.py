@@ -23,6 +23,7 @@ from logd.clock_check import (
     SYNCHRONISED_AFTER_NS,
     Reading,
 )
+from logd.event_age import ALL, LATE_MAX_NS, NONE, SOME, past
 from logd.fairness import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
 from logd.turn_budget import ForcedCommits, TurnBudget
 from logd.watch import _MARGIN_S, Watch
@@ -344,3 +345,22 @@ def test_times_are_shown_in_utc_wherever_the_machine_is(monkeypatch: pytest.Monk
         found = clock_check.implausible(None, Reading(0, "boot", 1))
     time.tzset()
     assert found is not None and "the clock says 1970-01-01 00:00Z" in found
+
+
+@pytest.mark.parametrize(
+    ("first_ts_ns", "stored_from_ns", "found"),
+    [
+        (100, 100, NONE),
+        (99, 100, SOME),
+        (100, 99, SOME),
+        (0, 100 + LATE_MAX_NS, NONE),
+        (0, 100 + LATE_MAX_NS - 1, SOME),
+        (100, None, SOME),
+    ],
+)
+def test_a_block_is_past_its_time_by_the_moments_of_its_first_event(
+    first_ts_ns: int, stored_from_ns: int | None, found: str
+) -> None:
+    assert past(100, first_ts_ns, stored_from_ns, 100 + 2 * LATE_MAX_NS) == found
+    assert past(100, first_ts_ns, stored_from_ns, 100) == found
+    assert past(100, first_ts_ns, stored_from_ns, 99) == ALL

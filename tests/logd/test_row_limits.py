@@ -20,6 +20,7 @@ from logd.row_checks import (
     nothing_or,
     problem,
     text_up_to,
+    type_name,
     whole,
 )
 from shared.schema import INT64_MAX, USER_BYTES_MAX
@@ -60,6 +61,9 @@ WORD = re.compile(r"[a-z]+\Z")
         (lambda: text_up_to(2), "\ud800", "has 3 bytes, expected 1 to 2"),
         (lambda: text_up_to(4), b"a", "is bytes, expected text"),
         (lambda: text_up_to(4), 0.5, "is a fraction, expected text"),
+        (lambda: type_name, "page_view", None),
+        (lambda: type_name, 7, "is a whole number, expected a type's name"),
+        (lambda: type_name, "A" * 99, "is '" + "A" * 80 + "', expected a type's name"),
         (lambda: nothing_or(whole(1)), None, None),
         (lambda: nothing_or(whole(1)), 1, None),
         (lambda: nothing_or(whole(1, 9)), 0, "is 0, expected 1 to 9"),
