@@ -144,7 +144,7 @@ class _MetricsServer:
         self._limited_log.warning(time.monotonic(), message, *args)
 
     def _serve(self, listener: socket.socket) -> None:
-        """Until it is over, or nobody finds the socket any more."""
+        """Answers scrapes until the process ends or the socket has lost its path."""
         bound = self._identity()
         server = RequestServer(
             listener, self._service, seats_max=SEATS_MAX, running_max=RUNNING_MAX

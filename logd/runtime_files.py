@@ -1,8 +1,8 @@
 """The files that a running daemon depends on: what is wrong with one, and what was done (pure).
 
 Cleaners, an administrator or a container's restart may remove any of them at any time. The daemon
-compares each with what it set up, once a second. What it can put back it puts back; the rest it
-reports until somebody does. `logd status` and `logd check` make the same comparison by themselves,
+compares each with what it set up, once a second. It puts back what it can, and reports the rest for
+as long as it is missing. `logd status` and `logd check` make the same comparison by themselves,
 with what the daemon has published, so that they are right also while the daemon stands still.
 """
 

@@ -273,7 +273,7 @@ class Store:
         self._checkpoint(_CHECKPOINT_PAGES if work is None else _CHECKPOINT_PAGES_ACT)
 
     def check_files(self) -> None:
-        """Raises DatabaseGone or StorageFailed when what is written has no name any more."""
+        """Raises DatabaseGone or StorageFailed for a removed or replaced database or WAL."""
         missing = self._files.missing()
         if missing is not None:
             raise self._files.ending(self._connection, missing)

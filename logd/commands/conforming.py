@@ -86,7 +86,7 @@ def conformance(
     datagram ID KIND SEQUENCE PAYLOAD  HEX
 
     What a driver does not know it answers with `unsupported`; what needs that is then not tried,
-    and the summary says so. The page has the meaning of each command under "Conformance", and the
+    and the summary lists it. The page has the meaning of each command under "Conformance", and the
     drivers of two clients are beside it: shared/conformance_driver.py and shared/c/driver.c.
 
     Each case has directories, sockets and, for kills, a daemon of its own, in memory; no instance

@@ -1,7 +1,7 @@
 """A daemon's side of the protocol that does nothing by itself, so that every state is exact.
 
 It makes the outboxes' directory, binds the socket and reads what comes, with logd's own code; it
-confirms, watches, retires and removes where a case says so, and at no other time.
+confirms, watches, retires and removes only when a case calls for it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def _ask_durable(scene: Scene, number: int, timeout_ms: int) -> str:
 
 
 def durable(scene: Scene) -> None:
-    """An awaited event is sent with kind 2 from the first on, and stored once word 16 says so."""
+    """Each awaited event is sent with kind 2, and is stored once word 16 reaches it."""
     box = scene.open_with_outbox()
     box.confirm()
     for watched in (False, True):

@@ -40,7 +40,7 @@ def _emit_for_some_looks(scene: Scene) -> list[Datagram]:
 
 
 def descriptors_closed(scene: Scene) -> None:
-    """The application closes every descriptor, and no daemon says so: the client notices itself."""
+    """The application closes every descriptor: the client detects it without help from a daemon."""
     box = scene.open_with_outbox()
     decoy, pid, opened = lose_descriptors(scene, box)
     successor = _until_followed(scene, box, "the outbox's descriptor names another file")

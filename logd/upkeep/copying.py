@@ -73,7 +73,7 @@ def stoppable() -> Iterator[Stop]:
     before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
         if number != signal.SIGHUP or handler is not signal.SIG_IGN:
-            signal.signal(number, stop.note)  # under nohup it goes on when its terminal closes
+            signal.signal(number, stop.note)  # under nohup SIGHUP stays ignored
     try:
         yield stop
     finally:
