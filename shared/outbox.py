@@ -27,7 +27,7 @@ from shared.wire import (
     producer_seed,
 )
 
-_pack_sequence, _pack_record_head = SEQUENCE.pack, RECORD_HEAD.pack
+_pack_sequence, _pack_length_crc = SEQUENCE.pack, LENGTH_CRC.pack
 
 OUTBOX_VERSION = 1
 MAGIC_WORD = int.from_bytes(b"LGDOUTBX", "little")
@@ -172,8 +172,8 @@ class OutboxWriter:
             sequence, position = self._tail = self._tail_from_ring(sequence, position)
         sequence += 1
         # As `encode_record`, without another call.
-        crc = crc32(payload, crc32(_pack_sequence(sequence), self._seed))
-        record = _pack_record_head(len(payload), crc, sequence) + payload
+        body = _pack_sequence(sequence) + payload
+        record = _pack_length_crc(len(payload), crc32(body, self._seed)) + body
         length = len(record)
         position_next = position + ((length + 7) & -8)
         if position_next > self._position_max and not self._reclaim(position, position_next):

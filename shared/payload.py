@@ -15,6 +15,7 @@ import msgpack
 from shared.schema import (
     EVENT_TYPE_CHARS_MAX,
     PAYLOAD_BYTES_MAX,
+    USER_CHARS_SURE,
     Malformed,
     check_event_type,
     check_user,
@@ -25,10 +26,12 @@ from shared.wire import NO_PROPS, pack_payload, too_large
 
 # Each takes two bytes at least.
 _FLAT_MAX = PAYLOAD_BYTES_MAX // 2
-_NUMBERS = frozenset({int, float, bool, type(None)})
-# Types that were found to be in order, looked up without a call; and how many at most.
+# Types and keys that were found to be in order, looked up without a call; and how many at most.
 _known_types: set[str] = set()
 _KNOWN_TYPES_MAX = 1000
+_known_keys: set[str] = set()
+_KNOWN_KEYS_MAX = 1000
+_KNOWN_KEY_CHARS_MAX = 64
 # Of a msgpack.Packer. Taken away while it is used, so that a signal handler, a finaliser or another
 # thread that packs meanwhile makes one of its own; after a failure or interruption as well.
 _spare_pack: Callable[[object], bytes] | None = None
@@ -55,23 +58,26 @@ def event_payload(
         or event_type not in _known_types
     ):
         event_type = plain_type(event_type, internal)
-    if user is not None:
+    if user is not None and not (
+        # As `check_user` decides it for most, without a call.
+        type(user) is str and 0 < len(user) <= USER_CHARS_SURE and user.isprintable()
+    ):
         user = check_user(user)
     own: dict[str, Any] | None = None
     is_flat = False
     if type(props) is dict and len(props) <= _FLAT_MAX:
         # The common case is flat and plain. A copy, since another thread may change what it is of.
         own = props.copy()
-        chars = 0
-        for key, value in own.items():
+        try:
+            chars = 0 if _known_keys.issuperset(own) else _key_chars(own)
+        except Exception:  # noqa: BLE001 - of a key's own __eq__
+            chars = PAYLOAD_BYTES_MAX + 1
+        for value in own.values():
             kind = type(value)
             if kind is str:
                 chars += len(value)
-            elif kind not in _NUMBERS:
+            elif not (kind is int or kind is float or value is None or kind is bool):
                 break
-            if type(key) is not str:
-                break
-            chars += len(key)
         else:
             is_flat = chars <= PAYLOAD_BYTES_MAX
     if not is_flat and props is not None:
@@ -93,6 +99,18 @@ def event_payload(
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise too_large(len(payload))
     return payload
+
+
+def _key_chars(props: dict[str, Any]) -> int:
+    """Returns how many characters the keys have; over the limit if one is no plain text."""
+    chars = 0
+    for key in props:
+        if type(key) is not str:
+            return PAYLOAD_BYTES_MAX + 1
+        chars += len(key)
+        if len(key) <= _KNOWN_KEY_CHARS_MAX and len(_known_keys) < _KNOWN_KEYS_MAX:
+            _known_keys.add(key)
+    return chars
 
 
 def plain_type(event_type: object, internal: Container[str] = ()) -> str:

@@ -148,10 +148,12 @@ class Road(Door):
         again = own = False
         while self._inside and self._must_wait():
             pass
-        if not self._mark[0] and not self._renew():
-            self._refusals.count(REFUSED_REENTERED, None)
-            return 0
         mark = self._mark
+        if not mark[0]:
+            if not self._renew():
+                self._refusals.count(REFUSED_REENTERED, None)
+                return 0
+            mark = self._mark
         try:
             with self._guard:
                 if self._inside:
@@ -254,17 +256,20 @@ class Road(Door):
         """Writes and sends a packed event; its sequence, or 0 when there is no room for it."""
         if producer.sends and not self._is_intact(producer):
             producer = self._replace(producer)
-        if producer.outbox is None and self._monotonic_s() >= producer.heal_after_s:
-            producer = self._heal(producer)
-        if producer.outbox is None:
-            return self._send_only(producer, payload, awaited)
-        writer = producer.outbox.writer
+        outbox = producer.outbox
+        if outbox is None:
+            if self._monotonic_s() >= producer.heal_after_s:
+                producer = self._heal(producer)
+                outbox = producer.outbox
+            if outbox is None:
+                return self._send_only(producer, payload, awaited)
+        writer = outbox.writer
         writer.attempted = 0
         self._attempt = producer
         record = writer.append(payload)
         if record is None:
             # Without a name nobody reads it any more, and it will never have room again.
-            lost = not producer.intact or producer.outbox.removed()
+            lost = not producer.intact or outbox.removed()
             successor = self._replace(producer) if lost else self._grow(producer, writer)
             return 0 if successor is None else self._write(successor, payload, awaited)
         sequence = writer.attempted

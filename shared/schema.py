@@ -44,7 +44,7 @@ _EVENT_TYPE = re.compile(r"(?!.{65})[a-z][a-z0-9_]*(?:[.-][a-z0-9_]+)*\Z")
 # Unicode's category Cc: NUL, which no command line can pass; line ends; what commands a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # A character takes at most four bytes: most users are decided without encoding them.
-_USER_CHARS_SURE = USER_BYTES_MAX // 4
+USER_CHARS_SURE = USER_BYTES_MAX // 4
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 # A type's own, past what its metaclass makes of them.
 _type_module = type.__dict__["__module__"].__get__
@@ -115,7 +115,7 @@ def check_user(user: object) -> str | None:
     number becomes its decimal text. Raises Malformed.
     """
     # What is printable has no control characters; decided here for most: this runs in a request.
-    if type(user) is str and 0 < len(user) <= _USER_CHARS_SURE and user.isprintable():
+    if type(user) is str and 0 < len(user) <= USER_CHARS_SURE and user.isprintable():
         return user
     text = check_stored_user(user)
     found = None if text is None else _CONTROL.search(text)
@@ -131,7 +131,7 @@ def check_stored_user(user: object) -> str | None:
     """The same for what the daemon stores: also with control characters, which clients accepted
     until they were refused there. Raises Malformed.
     """
-    if user is None or (type(user) is str and 0 < len(user) <= _USER_CHARS_SURE):
+    if user is None or (type(user) is str and 0 < len(user) <= USER_CHARS_SURE):
         return user
     # By the type itself, and without its own methods: an object may claim any `__class__`, and the
     # text of an enumeration's member is its name.
@@ -151,7 +151,7 @@ def check_stored_user(user: object) -> str | None:
         raise Malformed("user: an empty text; expected a non-empty one, a whole number or None")
     if len(text) > USER_BYTES_MAX:  # not encoded in order to be counted: it may be of any length
         raise Malformed(f"user: {len(text)} characters, over the limit of {USER_BYTES_MAX} bytes")
-    if len(text) > _USER_CHARS_SURE:
+    if len(text) > USER_CHARS_SURE:
         try:
             length = len(text.encode())
         except UnicodeEncodeError as error:

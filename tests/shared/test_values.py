@@ -314,6 +314,43 @@ def test_a_type_that_is_too_long_is_refused_before_it_is_looked_up(
     assert known.longest == len("page_view")
 
 
+class _Unequal(str):
+    """A key of the caller's own that cannot be compared."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("compared")
+
+
+def test_a_key_that_raises_when_it_is_looked_up_goes_as_its_text() -> None:
+    event_payload("page_view", 1, None, {"path": "/"}, strict=False)
+    payload = event_payload("page_view", 1, None, {_Unequal("path"): "/"}, strict=False)
+    assert unpack_props(unpack_payload(payload).props) == {"path": "/"}
+
+
+def test_keys_are_remembered_up_to_a_number_and_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: set[str] = set()
+    monkeypatch.setattr(payload_module, "_known_keys", known)
+    monkeypatch.setattr(payload_module, "_KNOWN_KEYS_MAX", 3)
+    props = {"x" * 65: 1, "y" * 64: 2, "a": 3, "b": 4, "c": 5}
+    for _ in range(2):
+        payload = event_payload("page_view", 1, None, props, strict=False)
+        assert unpack_props(unpack_payload(payload).props) == props
+    assert known == {"y" * 64, "a", "b"}
+
+
+@pytest.mark.parametrize("key", [1, b"path", None, Role.STUDENT])
+def test_a_key_that_is_no_plain_text_is_not_remembered(
+    key: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: set[str] = set()
+    monkeypatch.setattr(payload_module, "_known_keys", known)
+    payload = event_payload("page_view", 1, None, {key: 1}, strict=False)
+    assert all(type(name) is str for name in unpack_props(unpack_payload(payload).props))
+    assert known == set()
+
+
 def test_keys_of_a_mapping_are_measured_before_any_is_looked_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
