@@ -15,6 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 SETUP_LOG := $(VENV)/setup.log
+IMPORTS_LOG := $(VENV)/imports.log
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -75,11 +76,12 @@ bench-recovery: $(READY) ## Measure from kill -9 to the first commit
 	@$(BIN)/python -m benchmarks --only recovery
 
 bench-receiving: $(READY) ## Measure ways to go on receiving while a commit waits for the disk
-	@$(BIN)/python -m benchmarks.receiving
+	@$(BIN)/python -m benchmarks.ingest.receiving
 
-lint: $(READY) ## Check style, format and types
+lint: $(READY) ## Check style, format, types, and who imports whom
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet || { echo "make lint: \`make format\` would change files"; exit 1; }
+	@$(BIN)/lint-imports --no-logo >$(IMPORTS_LOG) 2>&1 || { cat $(IMPORTS_LOG); exit 1; }
 	@$(BIN)/mypy
 
 format: $(READY) ## Format the code, and repair what can be repaired by itself
@@ -92,7 +94,7 @@ lock: ## Resolve the dependencies anew into requirements.txt and requirements-in
 	$(PYTHON) -m venv "$$dir/venv"; \
 	"$$dir/venv/bin/pip" install --quiet --disable-pip-version-check uv; \
 	"$$dir/venv/bin/uv" lock --quiet; \
-	export="$$dir/venv/bin/uv export --quiet --format requirements-txt --no-emit-project --no-header"; \
+	export="$$dir/venv/bin/uv export --quiet --format requirements-txt --no-emit-project --no-emit-package logd-client --no-header"; \
 	$$export --all-groups --output-file "$$dir/requirements.txt" >/dev/null; \
 	$$export --no-default-groups --group build --output-file "$$dir/requirements-install.txt" >/dev/null; \
 	if grep -nE '://|^-' "$$dir"/requirements*.txt; then \
@@ -107,7 +109,7 @@ clean: ## Remove the environment and all caches; var/ with its data stays
 # `ready` is written last: an interrupted set-up is begun again. What goes wrong is one line; what
 # pip had to say about it stays in a file. An editable of the other mode imports a finder into every
 # process, at 30 ms each.
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt pyproject.toml shared/pyproject.toml
 	@rm -f $@
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		found=$$($(PYTHON) --version 2>/dev/null || echo "not there"); \
@@ -121,7 +123,7 @@ $(READY): requirements.txt pyproject.toml
 		echo "make setup: $(PYTHON) could not make an environment in $(VENV)"; exit 1; }
 	@{ $(BIN)/python -m pip install --retries 2 --disable-pip-version-check --require-hashes -r requirements.txt \
 		&& $(BIN)/python -m pip install --retries 2 --disable-pip-version-check --no-deps --no-build-isolation \
-			--config-settings editable_mode=compat -e . ; \
+			--config-settings editable_mode=compat -e ./shared -e . ; \
 	} >$(SETUP_LOG) 2>&1 || { \
 		why="pip's output is in $(SETUP_LOG)"; \
 		if grep -qE 'NewConnectionError|ConnectTimeout|Temporary failure|Could not find a version' $(SETUP_LOG); then \

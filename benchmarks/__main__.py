@@ -17,14 +17,14 @@ from pathlib import Path
 
 import click
 
-from benchmarks import baseline, machine, overview, targets
-from benchmarks.machine import Machine
-from benchmarks.part import Part, progress, write
-from benchmarks.processes import Failed, end_on_sigterm, temporary_directory
-from benchmarks.slow_flush import NoCompiler
-from benchmarks.targets import Outcome
+from benchmarks.harness import baseline, machine, overview, targets
+from benchmarks.harness.machine import Machine
+from benchmarks.harness.part import Part, progress, write
+from benchmarks.harness.processes import Failed, end_on_sigterm, temporary_directory
+from benchmarks.harness.slow_flush import NoCompiler
+from benchmarks.harness.targets import Outcome
 
-# In this order; each is a module of this package with `steps` and `run` (benchmarks.part).
+# In this order; each is a module of this package with `steps` and `run` (benchmarks.harness.part).
 PARTS = {
     "request": "what logging costs a page",
     "cause": "a slow disk, or a key derived at every open",

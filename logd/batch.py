@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from shared.schema import INT64_MAX
-from shared.wire import Event
+from logd_wire.schema import INT64_MAX
+from logd_wire.wire import Event
 
 EXCERPT_BYTES_MAX = 256
 REASON_CHARS_MAX = 200
@@ -20,8 +20,8 @@ LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
 LOST_OUTBOX_GONE = "outbox gone"
 LOST_BEGINNING_UNKNOWN = "beginning unknown"  # first heard of at a high number
 
-# What logd writes into the trail of its own acts (shared.schema has all of them). These events are
-# kept for ever.
+# What logd writes into the trail of its own acts (logd_wire.schema has all of them). These events
+# are kept for ever.
 EVENTS_PRUNED = "events_pruned"
 PERSON_ERASED = "person_erased"
 
@@ -60,7 +60,7 @@ class Producer:
     pid: int = 0
     has_outbox: bool = False
     behind: bool = False
-    held: bool = False  # another outbox is read before this one (see logd.succession)
+    held: bool = False  # another outbox is read before this one (see logd.ingest.succession)
     passed_over: int = 0  # turns in which there was no room for it
     ended: bool = False
     refused: dict[str, int] = field(default_factory=dict)

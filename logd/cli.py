@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from logd import __version__
-from logd.commands.options import abandon_output, fail
-from logd.commands.teaching import Group
-from logd.database import DatabaseError, translate
+from logd.commands._command import Group
+from logd.commands._options import abandon_output, fail
 from logd.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_SOFTWARE, LogdError
-from shared.paths import PathTooLong
+from logd.storage.database import DatabaseError, translate
+from logd_wire.paths import PathTooLong
 
 
 class _Group(Group):

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from logd.event_age import is_plausible
-from shared.query import Row
+from logd.clock.event_age import is_plausible
+from logd_wire.query import Row
 
 COLUMNS = ("id", "ts_ns", "stored_ns", "type", "user", "producer", "sequence", "props")
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, Instance, short_directory
+from tests.support.instance import ROOT, Instance, short_directory
 
 pytest_plugins = [
-    "tests.namespaces",
-    "tests.processes",
-    "tests.progress",
-    "tests.tally",
-    "tests.timeouts",
+    "tests.support.namespaces",
+    "tests.support.processes",
+    "tests.support.progress",
+    "tests.support.tally",
+    "tests.support.timeouts",
 ]
 
 

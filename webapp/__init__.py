@@ -1,7 +1,7 @@
-"""The Classroom, the Flask extension that logs what happens on it, and what runs and fills both.
+"""The Classroom, a demo school for it, and what runs both.
 
-`activity` is the extension and knows nothing of the others; `classroom` is the site; `demo` is a
-school to show; `cli` joins them for `flask --app webapp`; `run` is `make run`.
+`classroom` is the site; `demo` is a school to show; `cli` joins them for `flask --app webapp`;
+`run` is `make run`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ __all__ = ["create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    # At need, so that who imports `webapp.activity` alone does not load a site with its database.
+    # At need, so that an import of `webapp.run` does not load the site with its database.
     if name == "create_app":
         from webapp.cli import create_app
 

@@ -14,7 +14,7 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 from webapp.classroom import factory
-from webapp.classroom.accounts import (
+from webapp.classroom.model.accounts import (
     LOGIN_CHARS_MAX,
     NAME_CHARS_MAX,
     PASSWORD_CHARS_MAX,
@@ -24,8 +24,8 @@ from webapp.classroom.accounts import (
     add_user,
     hash_password,
 )
-from webapp.classroom.content import BadContent, read_courses, store_courses
-from webapp.classroom.db import get_db, said_plainly
+from webapp.classroom.model.content import BadContent, read_courses, store_courses
+from webapp.classroom.store.db import get_db, said_plainly
 from webapp.demo.school import DEMO_ACCOUNTS
 from webapp.demo.seed import add_demo_school
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import click
 
-from logd import render, trail_clock
-from logd.chain import Head
-from logd.commands.options import Count, bar, config_option, fail
-from logd.commands.teaching import Command
-from logd.config import KEEP_DAYS_MAX, Config
+from logd import render
+from logd.commands._command import Command
+from logd.commands._options import Count, bar, config_option, fail
+from logd.config.settings import KEEP_DAYS_MAX, Config
 from logd.errors import (
     EXIT_CANNOT_CREATE,
     EXIT_CONFIG,
@@ -24,10 +23,14 @@ from logd.errors import (
     EXIT_OK,
     EXIT_TEMPORARY,
 )
-from logd.upkeep import backup as backups
-from logd.upkeep import offline, rekeying, restoring
-from logd.upkeep.backup import Keep
-from logd.upkeep.copying import stoppable
+from logd.maintenance import backup as backups
+from logd.maintenance import database_swap
+from logd.maintenance import rekey as rekeying
+from logd.maintenance import restore as restoring
+from logd.maintenance.backup import Keep
+from logd.maintenance.database_copy import stoppable
+from logd.storage import trail_clock
+from logd.storage.hash_chain import Head
 
 _EXITS = [
     *(EXIT_OK, EXIT_NOT_WHOLE, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT),
@@ -152,7 +155,7 @@ def restore(config: Config, backup: Path, key_file: Path | None, yes: bool) -> N
 
     Killed at whatever moment, it leaves the old database or the new one, whole; run it again.
     """
-    with offline.stopped(config) as lock:
+    with database_swap.stopped(config) as lock:
         with stoppable() as stop:
             plan = restoring.plan(config, backup, key_file, stop, bar)
         click.echo(f"the backup is whole: {_what(plan.found.head, plan.found.stored_ns)}")
@@ -225,7 +228,7 @@ def rekey(config: Config, new_key_file: Path | None) -> None:
     Killed at whatever moment, the next start of logd, or this command again, sets it right.
     """
     size = rekeying.announced_stop(config)
-    with offline.stopped(config, f" {size}"), stoppable() as stop:
+    with database_swap.stopped(config, f" {size}"), stoppable() as stop:
         click.echo(size, err=True)
         done = rekeying.rekey(config, new_key_file, time.time_ns(), stop, bar)
     click.echo(f"{config.database} has a new key: verified, in {done.seconds:.1f} s")

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import click
 
-from logd import clock_check, instance, render, retention, trail_clock
-from logd.boundaries import still_to_come
-from logd.clock_check import Reading
-from logd.commands.options import (
+from logd import render
+from logd.clock import readings
+from logd.clock.readings import Reading
+from logd.commands._command import Command
+from logd.commands._options import (
     Text,
     config_option,
     escaped_option,
@@ -23,8 +24,8 @@ from logd.commands.options import (
     say,
     spelling_note,
 )
-from logd.commands.teaching import Command
-from logd.config import Config
+from logd.config import retention
+from logd.config.settings import Config
 from logd.errors import (
     EXIT_CANNOT_CREATE,
     EXIT_CONFIG,
@@ -36,11 +37,15 @@ from logd.errors import (
     EXIT_USAGE,
     LogdError,
 )
-from logd.reading.person import other_spellings
-from logd.upkeep import asking, elsewhere, forgetting, jobs, pruning
-from logd.upkeep.backup import list_forgotten
-from logd.upkeep.elsewhere import Copy
-from logd.upkeep.jobs import Job
+from logd.maintenance import forget as forgetting
+from logd.maintenance import job_client
+from logd.maintenance import prune as pruning
+from logd.maintenance.backup import list_forgotten
+from logd.reports.person import other_spellings
+from logd.storage import copy_registry, job_table, opening, trail_clock
+from logd.storage.boundaries import still_to_come
+from logd.storage.copy_registry import Copy
+from logd.storage.job_table import Job
 
 _PROGRESS_STEPS = 1000
 
@@ -96,7 +101,7 @@ def prune(config: Config, dry_run: bool, yes: bool, as_json: bool) -> None:
     else:
         _check_clock(config, now, yes=yes)
         with _progress("pruning") as tell:
-            job = asking.carry_out(config, jobs.PRUNE, {"before": before}, tell)
+            job = job_client.carry_out(config, job_table.PRUNE, {"before": before}, tell)
         counts = {name: job.outcome.get(name, 0) for name in before}
     if as_json:
         shown = {"dry_run": dry_run, "removed": sum(counts.values()), "by_type": counts}
@@ -112,7 +117,7 @@ def prune(config: Config, dry_run: bool, yes: bool, as_json: bool) -> None:
 
 
 def _check_clock(config: Config, now: Reading, *, yes: bool) -> None:
-    connection = instance.open_for_reading(config)
+    connection = opening.open_for_reading(config)
     try:
         trail_clock.check(config, connection, now, "no event was pruned", yes=yes)
     finally:
@@ -120,9 +125,9 @@ def _check_clock(config: Config, now: Reading, *, yes: bool) -> None:
 
 
 def _count(config: Config, before: dict[str, int], now: Reading) -> dict[str, int]:
-    connection = instance.open_for_events(config)
+    connection = opening.open_for_events(config)
     try:
-        why = clock_check.implausible(trail_clock.load(connection), now)
+        why = readings.implausible(trail_clock.load(connection), now)
         if why is not None:
             say(f"the count is by a clock that cannot be believed, without --yes: {why}")
         return pruning.count(connection, before, now.wall_ns)
@@ -168,10 +173,10 @@ def forget(
     What it cannot reach it names at its end: backups and exports with their expiry, and more.
     """
     person = person_id(user, escaped=escaped)
-    connection = instance.open_for_events(config)
+    connection = opening.open_for_events(config)
     try:
         expected = forgetting.preview(connection, person) if dry_run or not yes else {}
-        copies = elsewhere.unexpired(connection, trail_clock.read())
+        copies = copy_registry.unexpired(connection, trail_clock.read())
         others = other_spellings(connection, person)
     finally:
         connection.close()
@@ -180,7 +185,7 @@ def forget(
         if not yes:
             _ask(person, expected)
         with _progress("erasing") as tell:
-            job = asking.carry_out(config, jobs.FORGET, {"users": [person]}, tell)
+            job = job_client.carry_out(config, job_table.FORGET, {"users": [person]}, tell)
         outcome = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
         coming = _list_beside_backups(config)
     if as_json:
@@ -208,10 +213,10 @@ def _list_beside_backups(config: Config) -> dict[str, int]:
     """So that none of them brings the person back, whatever becomes of the database. Returns what
     was made before and is not stored yet.
     """
-    connection = instance.open_for_events(config)
+    connection = opening.open_for_events(config)
     try:
-        copies = elsewhere.known(connection)  # a file that is there may be past its time
-        places = {Path(copy.place) for copy in copies if copy.kind == elsewhere.BACKUP}
+        copies = copy_registry.known(connection)  # a file that is there may be past its time
+        places = {Path(copy.place) for copy in copies if copy.kind == copy_registry.BACKUP}
         for place in sorted(place for place in places if place.is_file()):
             try:
                 list_forgotten(connection, place)
@@ -264,7 +269,7 @@ def _not_reached(copies: Sequence[Copy]) -> Iterator[str]:
 
 
 @contextmanager
-def _progress(label: str) -> Iterator[asking.Tell]:
+def _progress(label: str) -> Iterator[job_client.Tell]:
     """A bar for people who wait; what the job waits for is said in any case, once."""
     hidden = not sys.stderr.isatty()
     said: set[str] = set()

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 
 import click
 
-from logd import instance, render
-from logd import status as status_text
-from logd.commands.choosing import selection_options
-from logd.commands.options import (
+from logd import render
+from logd.commands._command import Command
+from logd.commands._options import (
     EXITS_OF_READING,
     Count,
     config_option,
@@ -18,13 +17,15 @@ from logd.commands.options import (
     put,
     say,
 )
-from logd.commands.teaching import Command
-from logd.config import Config
-from logd.reading import following
-from logd.reading import quarantine as refusals
-from logd.reading.selection import Selection, newest, newest_id, pages
-from logd.reports import PAGE_ROWS_MAX, loss_page
-from shared.query import Row
+from logd.commands._selection import selection_options
+from logd.config.settings import Config
+from logd.reports import follow as following
+from logd.reports import quarantine as refusals
+from logd.reports.registry import PAGE_ROWS_MAX, loss_page
+from logd.reports.selection import Selection, newest, newest_id, pages
+from logd.status import text as status_text
+from logd.storage import opening
+from logd_wire.query import Row
 
 
 @click.command(
@@ -58,7 +59,7 @@ def query(config: Config, selection: Selection, limit: int | None, form: str) ->
     time that does not fit that of storing has a "!" behind it, and the other one is shown too.
     For a file of many events `logd export` is made; reading this way is not itself an event.
     """
-    connection = instance.open_for_events(config)
+    connection = opening.open_for_events(config)
     try:
         rows: Iterable[Row]
         if limit:
@@ -127,7 +128,7 @@ def losses(config: Config, form: str) -> None:
     When `logd status` says that something is lost: every event that the numbers show to be missing
     is in a row here. "?" is an end that nobody knows, as after a power cut.
     """
-    connection = instance.open_for_reading(config)
+    connection = opening.open_for_reading(config)
     entries, before = 0, None
     try:
         while True:
@@ -163,7 +164,7 @@ def quarantine(config: Config, limit: int | None, form: str, summary: bool) -> N
     what came, and may hold data of persons. The oldest rows give way at quarantine_rows_max; the
     count of all stays.
     """
-    connection = instance.open_for_reading(config)
+    connection = opening.open_for_reading(config)
     try:
         rows: Iterable[Row]
         if summary:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import click
 
-from logd import instance, journal, keyfile, service
-from logd import status as status_text
-from logd.commands.options import config_option
-from logd.commands.teaching import Command
-from logd.config import Config
+from logd import log_format
+from logd.commands._command import Command
+from logd.commands._options import config_option
+from logd.config.settings import Config
 from logd.errors import (
     EXIT_CANNOT_CREATE,
     EXIT_CONFIG,
@@ -24,6 +23,11 @@ from logd.errors import (
     EXIT_SYSTEM,
     EXIT_TEMPORARY,
 )
+from logd.maintenance import new_instance
+from logd.serve import run as service
+from logd.status import collect
+from logd.status import text as status_text
+from logd.storage import keyfile
 
 
 @click.command(
@@ -41,7 +45,7 @@ def init(directory: Path) -> None:
 
     Keep a copy of the key somewhere else: without it nobody reads the database.
     """
-    config = instance.init(directory)
+    config = new_instance.init(directory)
     click.echo(f"made {config.path} and {config.key_file}")
     click.echo(f"start it: logd run --config {config.path}")
 
@@ -95,7 +99,7 @@ def run(config: Config) -> None:
     SIGHUP reads the configuration again: a line on stderr says which of its changes are in use now
     and which need a restart, or what is wrong with it, and then nothing changes.
     """
-    journal.log_to_stderr()
+    log_format.log_to_stderr()
     service.run(config)
 
 
@@ -129,7 +133,7 @@ def status(config: Config, as_json: bool, exit_code: bool) -> None:
     Works with the daemon stopped, too, and ends with 0 then: the sums could be read. A script that
     asks whether the daemon is there takes --exit-code.
     """
-    state = instance.status(config)
+    state = collect.status(config)
     if as_json:
         click.echo(json.dumps(state))
     else:

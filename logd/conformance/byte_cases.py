@@ -8,13 +8,13 @@ from typing import Any
 
 import msgpack
 
-import shared
+import logd_wire
 from logd.conformance.daemon_double import Box, event_of
 from logd.conformance.driver_protocol import hexadecimal, parse_hex
 from logd.conformance.scene import PAD_MIN, TYPE, Scene
 from logd.conformance.verdicts import NotTried, expect
-from shared.outbox import REFUSAL_CAUSES, REFUSED_MALFORMED, WORD_REFUSED
-from shared.schema import (
+from logd_wire.outbox.layout import REFUSAL_CAUSES, REFUSED_MALFORMED, WORD_REFUSED
+from logd_wire.schema import (
     EVENT_TYPE_CHARS_MAX,
     PAYLOAD_BYTES_MAX,
     RESERVED_TYPES,
@@ -23,9 +23,12 @@ from shared.schema import (
     check_event_type,
     check_user,
 )
-from shared.wire import DATAGRAM_HEAD, RECORD_HEAD, unpack_props
+from logd_wire.wire import DATAGRAM_HEAD, RECORD_HEAD, unpack_props
 
-VECTORS = Path(shared.__file__ or "").parent / "vectors"
+_FORMATS = Path(logd_wire.__file__ or "").parent
+# Installed inside the package; in a source tree beside it, as `shared/vectors`.
+_PLACES = (_FORMATS / "vectors", _FORMATS.parent / "vectors")
+VECTORS = next(path for path in _PLACES if (path / "records.json").exists())
 Vector = dict[str, Any]
 
 

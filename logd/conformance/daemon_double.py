@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from logd.conformance.verdicts import FOLLOWING, Failed, expect
-from logd.outboxes import OpenOutbox, Outboxes
-from logd.receiver import Receiver, bind
-from shared import liveness
-from shared.outbox import (
+from logd.ingest.outbox_directory import OpenOutbox, Outboxes
+from logd.ingest.receiver import Receiver, bind
+from logd_wire import liveness
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     REFUSAL_CAUSES,
     WORD_CONFIRMED_SEQUENCE,
@@ -30,10 +30,10 @@ from shared.outbox import (
     WORD_WATCHED_UNTIL_NS,
     WORD_WRITTEN,
 )
-from shared.rendezvous import default_directory, rendezvous_path
-from shared.ring import read_records
-from shared.schema import Malformed
-from shared.wire import (
+from logd_wire.outbox.reader import read_records
+from logd_wire.rendezvous import default_directory, rendezvous_path
+from logd_wire.schema import Malformed
+from logd_wire.wire import (
     DATAGRAM_BYTES_MAX,
     DATAGRAM_HEAD,
     KIND_FAREWELL,

@@ -9,7 +9,7 @@ from pathlib import Path
 from logd.conformance.daemon_double import Box, event_of, number_of, until
 from logd.conformance.scene import TYPE, USER, Scene, expect_exactly_once
 from logd.conformance.verdicts import FOLLOWING, FORKS, NotTried, expect
-from shared.outbox import (
+from logd_wire.outbox.layout import (
     REFUSAL_CAUSES,
     REFUSED_FULL,
     WORD_GIVEN_UP,
@@ -17,7 +17,7 @@ from shared.outbox import (
     WORD_RETIRED,
     WORD_WRITTEN,
 )
-from shared.wire import KIND_AWAITED, unpack_props
+from logd_wire.wire import KIND_AWAITED, unpack_props
 
 UNKNOWN_TYPE = "durable_unknown"
 SETTLED_TYPE = "durable_settled"

@@ -10,8 +10,8 @@ from logd.conformance.daemon_double import Box, Datagram, until
 from logd.conformance.life_cases import descriptors, lose_descriptors
 from logd.conformance.scene import Scene, expect_exactly_once
 from logd.conformance.verdicts import FOLLOWING, NotTried, expect
-from shared.outbox import WORD_GIVEN_UP, WORD_RETIRED
-from shared.wire import KIND_FAREWELL
+from logd_wire.outbox.layout import WORD_GIVEN_UP, WORD_RETIRED
+from logd_wire.wire import KIND_FAREWELL
 
 # A client looks at what it has left ten times a second at most: within this it has done so.
 _LOOKS_S = 0.4

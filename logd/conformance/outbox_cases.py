@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from logd import inotify
 from logd.conformance.daemon_double import event_of, until
 from logd.conformance.scene import PAD_MIN, Scene, expect_exactly_once
 from logd.conformance.verdicts import expect
-from shared.outbox import (
+from logd.ingest import inotify
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     REFUSAL_CAUSES,
     REFUSED_FULL,
@@ -22,8 +22,8 @@ from shared.outbox import (
     WORD_CONFIRMED_POSITION,
     WORD_REFUSED,
 )
-from shared.outbox_file import TEMPORARY_PREFIX, outbox_name
-from shared.rendezvous import TOKEN_NAME, rendezvous_path
+from logd_wire.outbox.names import TEMPORARY_PREFIX, outbox_name
+from logd_wire.rendezvous import TOKEN_NAME, rendezvous_path
 
 _SECOND_NS = 10**9
 _REFUSALS = 3

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from logd import inotify
 from logd.conformance.daemon_double import Box, DaemonDouble
 from logd.conformance.driver import Driver
 from logd.conformance.driver_protocol import hexadecimal
 from logd.conformance.verdicts import Failed, NotTried, expect
-from shared.outbox import RING_BYTES_MIN
+from logd.ingest import inotify
+from logd_wire.outbox.layout import RING_BYTES_MIN
 
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - memory is the point
 TYPE = "conformance_tried"
@@ -97,7 +97,7 @@ class Scene:
             return None
 
     def watch(self, directory: Path, mask: int) -> int:
-        """A descriptor of what happens in a directory, for `logd.inotify`."""
+        """A descriptor of what happens in a directory, for `logd.ingest.inotify`."""
         try:
             fd = inotify.watch(directory, mask)
         except OSError as error:

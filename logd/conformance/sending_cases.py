@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from logd import inotify
 from logd.conformance.daemon_double import Datagram, number_of, until
 from logd.conformance.scene import PAD_MIN, Scene, expect_exactly_once
 from logd.conformance.verdicts import NotTried, expect
-from logd.receiver import queue_length
-from shared.outbox import WATCHED_NS_MAX
-from shared.rendezvous import TOKEN_NAME, rendezvous_path
-from shared.wire import KIND_AWAITED, KIND_EVENTS, KIND_FAREWELL
+from logd.ingest import inotify
+from logd.ingest.receiver import queue_length
+from logd_wire.outbox.layout import WATCHED_NS_MAX
+from logd_wire.rendezvous import TOKEN_NAME, rendezvous_path
+from logd_wire.wire import KIND_AWAITED, KIND_EVENTS, KIND_FAREWELL
 
 _QUEUE_MAX = 20_000
 _MILLISECOND_NS = 10**6

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import logd
-from logd import instance
+import logd_wire
 from logd.conformance.daemon_double import until
 from logd.conformance.driver_protocol import PAGE
 from logd.conformance.verdicts import Failed
-from logd.reports import event_page
+from logd.maintenance import new_instance
+from logd.reports.registry import event_page
+from logd.status import collect
+from logd.storage import opening
 
 DAEMON_S = 60.0
 _SYSTEMD = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS"}
 _READY = b"logd: ready"
-_CODE = str(Path(logd.__file__ or "").parent.parent)
+_CODE = [str(Path(package.__file__ or "").parent.parent) for package in (logd, logd_wire)]
 _PAGE_EVENTS = 10_000
 _LOOK_INTERVAL_S = 0.02
 _ACCOUNTED = ("stored", "quarantined_events", "pending", "lost", "lost_claimed")
@@ -31,7 +34,7 @@ class TemporaryDaemon:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "instance"
-        self.config = instance.init(self.directory)
+        self.config = new_instance.init(self.directory)
         self._log = self.directory / "log"
         self._popen: subprocess.Popen[bytes] | None = None
         self.kills = 0
@@ -56,7 +59,7 @@ class TemporaryDaemon:
         command = [sys.executable, "-P", "-m", "logd", "run", "--config", str(self.config.path)]
         # Nor is it this process's service manager that it reports to.
         kept = {name: value for name, value in os.environ.items() if name not in _SYSTEMD}
-        path = os.pathsep.join(filter(None, (_CODE, kept.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (*_CODE, kept.get("PYTHONPATH"))))
         with self._log.open("wb") as log:
             self._popen = popen = subprocess.Popen(  # noqa: S603 - ourselves
                 command,
@@ -90,7 +93,7 @@ class TemporaryDaemon:
         """
         end_s = time.monotonic() + DAEMON_S
         while True:
-            status = instance.status(self.config)
+            status = collect.status(self.config)
             accounted = sum(status[name] for name in _ACCOUNTED) - status["own"]
             settled = status["pending"] == 0 and not self.outboxes() and accounted >= accepted
             if settled or time.monotonic() > end_s:
@@ -103,7 +106,7 @@ class TemporaryDaemon:
 
     def events(self) -> list[dict[str, Any]]:
         """All stored events, oldest first."""
-        connection = instance.open_for_events(self.config)
+        connection = opening.open_for_events(self.config)
         try:
             rows: list[dict[str, Any]] = []
             after_id: int | None = 0

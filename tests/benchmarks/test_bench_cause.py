@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import cause, slow_flush
-from benchmarks.cause import Measured
-from benchmarks.machine import PROJECT
-from benchmarks.phases import Cell, cells
-from benchmarks.slow_flush import NoCompiler
-from benchmarks.sums import Sums
-from benchmarks.verdict import AFTER_MS, BEFORE_MS, HYPOTHESES, fits, verdict
+from benchmarks.cause import measure as cause
+from benchmarks.cause.measure import Measured
+from benchmarks.cause.phases import Cell, cells
+from benchmarks.cause.verdict import AFTER_MS, BEFORE_MS, HYPOTHESES, fits, verdict
+from benchmarks.harness import slow_flush
+from benchmarks.harness.machine import PROJECT
+from benchmarks.harness.slow_flush import NoCompiler
+from benchmarks.harness.sums import Sums
 
 DISKS = (0, 80)
 KEY_MS = 100.0
@@ -51,7 +52,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         env = slow_flush.counting(place)
     except NoCompiler as reason:
         pytest.skip(str(reason))
-    command = [sys.executable, "-m", "benchmarks.phases", str(place), "[0, 20]", "1", "30"]
+    command = [sys.executable, "-m", "benchmarks.cause.phases", str(place), "[0, 20]", "1", "30"]
     output = subprocess.run(
         command,
         env={**os.environ, "PYTHONPATH": str(PROJECT), **env},

@@ -1,4 +1,4 @@
-"""`benchmarks.client`: sums, ratios and words of a run, and receivers that count what they got."""
+"""`bench-client`: sums, ratios and words of a run, and receivers that count what they got."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ import msgpack
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import client, client_sender
-from benchmarks.client_plan import (
+from benchmarks.client import measure as client
+from benchmarks.client import sender as client_sender
+from benchmarks.client.peers import KINDS, Peer, datagram
+from benchmarks.client.plan import (
     FAST,
     LONG,
     PEERS,
@@ -30,14 +32,13 @@ from benchmarks.client_plan import (
     Size,
     plan,
 )
-from benchmarks.client_results import Measured, Results, figures, problems, ratio, row
-from benchmarks.client_sender import Orders, Seen, calls
-from benchmarks.client_text import plot, reading, show
-from benchmarks.peers import KINDS, Peer, datagram
-from benchmarks.processes import Failed, temporary_directory
-from benchmarks.receivers import NUDGE, Control, Receiving, cpu_ns, pin, receiver, rsyslog
-from benchmarks.sums import Sums
-from tests.support import until
+from benchmarks.client.receivers import NUDGE, Control, Receiving, cpu_ns, pin, receiver, rsyslog
+from benchmarks.client.results import Measured, Results, figures, problems, ratio, row
+from benchmarks.client.sender import Orders, Seen, calls
+from benchmarks.client.text import plot, reading, show
+from benchmarks.harness.processes import Failed, temporary_directory
+from benchmarks.harness.sums import Sums
+from tests.support.instance import until
 
 TINY = Size(rounds=2, events=200, peer_events=50, fast_events=16, slow_events=1)
 STDLIB = ("logd", "raw", "noop", "syslog", "queue")

@@ -1,12 +1,12 @@
-"""`benchmarks.client_values`: each value is logged, and its calls are counted and shown."""
+"""`benchmarks.client.values`: each value is logged, and its calls are counted and shown."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks import client_values
-from benchmarks.processes import temporary_directory
-from benchmarks.targets import TARGETS
+from benchmarks.client import values as client_values
+from benchmarks.harness.processes import temporary_directory
+from benchmarks.harness.targets import TARGETS
 
 
 def test_every_value_is_logged_shown_and_in_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:

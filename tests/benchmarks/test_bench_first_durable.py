@@ -1,4 +1,4 @@
-"""`benchmarks.first_durable`: its ratio, sums and words, and one process against a daemon."""
+"""`first_durable`: its ratio, sums and words, and one process against a daemon."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from benchmarks import first_durable
-from benchmarks.client import FIRST_DURABLE
-from benchmarks.first_durable import LATER_EVENTS, FirstDurable
-from benchmarks.sums import Sums
-from benchmarks.targets import TARGETS
-from tests.support import Instance, check_sums
+from benchmarks.client import first_durable
+from benchmarks.client.first_durable import LATER_EVENTS, FirstDurable
+from benchmarks.client.measure import FIRST_DURABLE
+from benchmarks.harness.sums import Sums
+from benchmarks.harness.targets import TARGETS
+from tests.support.instance import Instance, check_sums
 
 
 def test_a_process_is_compared_with_itself() -> None:

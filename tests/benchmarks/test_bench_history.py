@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import history as module
-from benchmarks.history import DAY_NS, History, build, power, suffix, trail
-from benchmarks.processes import temporary_directory
-from logd.instance import open_for_reading
-from logd.verify import verify
-from shared.wire import unpack_props
-from tests.support import Instance
+from benchmarks.growth import history as module
+from benchmarks.growth.history import DAY_NS, History, build, power, suffix, trail
+from benchmarks.harness.processes import temporary_directory
+from logd.audit.verify import verify
+from logd.storage.opening import open_for_reading
+from logd_wire.wire import unpack_props
+from tests.support.instance import Instance
 
 NOW_NS = 1_790_000_000 * 10**9
 STAFF = {"1", "2", "3"}

@@ -16,12 +16,20 @@ import msgpack
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import bulk, cpu_split, ingest, ingest_text, slow_flush
-from benchmarks.earlier_queue import Commits, Queued
-from benchmarks.emitter import Emitted, Load, drive
-from benchmarks.events import events
-from benchmarks.ingest_results import Results, cpu, figures, problems, rows
-from benchmarks.ingest_run import (
+from benchmarks.harness import slow_flush
+from benchmarks.harness.emitter import Emitted, Load, drive
+from benchmarks.harness.events import events
+from benchmarks.harness.part import Part, Tell, command
+from benchmarks.harness.processes import Failed, Instance, temporary_directory
+from benchmarks.harness.sums import Sums
+from benchmarks.harness.targets import TARGETS
+from benchmarks.ingest import bulk, cpu_split
+from benchmarks.ingest import measure as ingest
+from benchmarks.ingest import text as ingest_text
+from benchmarks.ingest.earlier_queue import Commits, Queued
+from benchmarks.ingest.raw_datagrams import Raw
+from benchmarks.ingest.results import Results, cpu, figures, problems, rows
+from benchmarks.ingest.run import (
     ALL,
     EMITTING,
     HELD_UP,
@@ -32,14 +40,9 @@ from benchmarks.ingest_run import (
     window_of,
     wrong,
 )
-from benchmarks.part import Part, Tell, command
-from benchmarks.processes import Failed, Instance, temporary_directory
-from benchmarks.raw_datagrams import Raw
-from benchmarks.sums import Sums
-from benchmarks.targets import TARGETS
-from logd import config as configuration
-from logd import keyfile, store
-from shared.schema import check_event_type, check_props, check_user
+from logd.config import settings as configuration
+from logd.storage import keyfile, store
+from logd_wire.schema import check_event_type, check_props, check_user
 
 SECOND_NS = 10**9
 TINY = ingest.Size(
@@ -281,7 +284,7 @@ def test_the_queues_rate_is_that_between_its_first_and_last_transaction(
 def test_every_function_that_the_split_names_is_there() -> None:
     gone = cpu_split.gone()
     assert not gone, f"cpu_split.STEPS names what the daemon has no more: {', '.join(gone)}"
-    names = ["logd.store:commit", "logd.store:no_such", "logd.nowhere"]
+    names = ["logd.storage.store:commit", "logd.storage.store:no_such", "logd.nowhere"]
     assert cpu_split.gone(names) == names[1:]
 
 
@@ -289,11 +292,25 @@ def test_the_innermost_function_that_is_listed_takes_the_time() -> None:
     def step(*frames: str) -> str:
         return cpu_split.step_of((module, name) for module, name in map(str.split, frames))
 
-    assert step("logd.chain leaf", "logd.store _event_rows", "logd.store commit") == "hash"
-    assert step("logd.store _insert", "logd.store commit", "logd.delivery _commit") == "insert"
-    assert step("logd.store commit", "logd.delivery _commit") == "commit"
-    assert step("shared.wire decode_record", "logd.intake datagram") == "receive"
-    assert step("shared.wire unpack_payload", "logd.intake _take") == "decode"
+    assert (
+        step(
+            "logd.storage.hash_chain leaf",
+            "logd.storage.store _event_rows",
+            "logd.storage.store commit",
+        )
+        == "hash"
+    )
+    assert (
+        step(
+            "logd.storage.store _insert",
+            "logd.storage.store commit",
+            "logd.ingest.delivery _commit",
+        )
+        == "insert"
+    )
+    assert step("logd.storage.store commit", "logd.ingest.delivery _commit") == "commit"
+    assert step("logd_wire.wire decode_record", "logd.ingest.ordering datagram") == "receive"
+    assert step("logd_wire.wire unpack_payload", "logd.ingest.ordering _take") == "decode"
     assert step("msgpack.fallback unpack", "logd.service run") == cpu_split.OTHER
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import asking, history, query, query_text, storage
-from benchmarks.asking import Asked
-from benchmarks.backlog import Pair, Taken, cpu_ratio, per_100k, ratio
-from benchmarks.part import Part
-from benchmarks.processes import temporary_directory
-from benchmarks.query_text import Measured
-from benchmarks.storage import Storage
-from benchmarks.sums import Sums
-from webapp.classroom.analytics import Away
+from benchmarks.growth import asking, history, query, query_text, storage
+from benchmarks.growth.asking import Asked
+from benchmarks.growth.backlog import Pair, Taken, cpu_ratio, per_100k, ratio
+from benchmarks.growth.query_text import Measured
+from benchmarks.growth.storage import Storage
+from benchmarks.harness.part import Part
+from benchmarks.harness.processes import temporary_directory
+from benchmarks.harness.sums import Sums
+from webapp.classroom.model.analytics import Away
 
 RIGHT = Sums(attempted=11, accepted=11, refused=0, stored=11)
 TAKEN = Taken(10, 100, 1000.0, 2.0, 1, RIGHT, [])

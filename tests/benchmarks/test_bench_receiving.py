@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.emitter import Load
-from benchmarks.processes import temporary_directory
-from benchmarks.receiving import Run, finish, measure, middle, reading, show
-from benchmarks.slow_flush import NoCompiler, environment
-from benchmarks.ways import LABELS, WAYS
+from benchmarks.harness.emitter import Load
+from benchmarks.harness.processes import temporary_directory
+from benchmarks.harness.slow_flush import NoCompiler, environment
+from benchmarks.ingest.receiving import Run, finish, measure, middle, reading, show
+from benchmarks.ingest.ways import LABELS, WAYS
 
 RUN = Run(
     way="one",

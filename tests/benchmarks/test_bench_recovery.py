@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import history, recovery, recovery_text
-from benchmarks.emitter import Load
-from benchmarks.part import Part
-from benchmarks.processes import temporary_directory
-from benchmarks.recovery_text import Measured
-from benchmarks.restarting import FLAT_OUT, KILL, STEADY, STOP, End
-from benchmarks.sums import Sums
+from benchmarks.growth import history, recovery, recovery_text
+from benchmarks.growth.recovery_text import Measured
+from benchmarks.growth.restarting import FLAT_OUT, KILL, STEADY, STOP, End
+from benchmarks.harness.emitter import Load
+from benchmarks.harness.part import Part
+from benchmarks.harness.processes import temporary_directory
+from benchmarks.harness.sums import Sums
 
 RIGHT = Sums(attempted=8, accepted=8, refused=0, stored=8)
 END = End(KILL, str(STEADY), 100, 0.01, 5, 0.3, 0.2, RIGHT, [])

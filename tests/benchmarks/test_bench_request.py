@@ -16,17 +16,19 @@ from typing import cast
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import access_log, one_way, request, slow_flush, throughput
-from benchmarks.ledger import Heard, Ledger
-from benchmarks.load import Answers, Loader, Task, _Run, loading
-from benchmarks.modes import WAYS, Way
-from benchmarks.one_way import Measured, Tools, judge, measure, pool
-from benchmarks.processes import Failed, temporary_directory
-from benchmarks.reading import SLOW_FLUSH_MS, reading
-from benchmarks.server import Order, serving
-from benchmarks.slow_flush import NoCompiler
-from benchmarks.sums import Sums
-from benchmarks.throughput import Throughput
+from benchmarks.harness import slow_flush
+from benchmarks.harness.processes import Failed, temporary_directory
+from benchmarks.harness.slow_flush import NoCompiler
+from benchmarks.harness.sums import Sums
+from benchmarks.request import access_log, one_way, throughput
+from benchmarks.request import measure as request
+from benchmarks.request.ledger import Heard, Ledger
+from benchmarks.request.load import Answers, Loader, Task, _Run, loading
+from benchmarks.request.modes import WAYS, Way
+from benchmarks.request.one_way import Measured, Tools, judge, measure, pool
+from benchmarks.request.reading import SLOW_FLUSH_MS, reading
+from benchmarks.request.server import Order, serving
+from benchmarks.request.throughput import Throughput
 
 RIGHT = Sums(attempted=4, accepted=4, refused=0, stored=4)
 COMPARED = Throughput(

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks import __main__ as runner
-from benchmarks import baseline, plot, targets
-from benchmarks.part import Part, Plot, Run, Tell
-from benchmarks.processes import Failed
-from benchmarks.targets import TARGETS, Target
+from benchmarks.harness import baseline, plot, targets
+from benchmarks.harness.part import Part, Plot, Run, Tell
+from benchmarks.harness.processes import Failed
+from benchmarks.harness.targets import TARGETS, Target
 
 MAKEFILE = Path(__file__).resolve().parents[2] / "Makefile"
 LINES = plot.lying("lines", ["one"], [plot.Series("s", [plot.Bar(1.0, "1")])])

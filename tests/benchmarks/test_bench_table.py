@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.sums import Sums
-from benchmarks.table import digits, duration, quantile, render, times
+from benchmarks.harness.sums import Sums
+from benchmarks.harness.table import digits, duration, quantile, render, times
 
 
 @pytest.mark.parametrize(

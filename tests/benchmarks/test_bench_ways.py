@@ -14,8 +14,7 @@ import pytest
 import sqlcipher3
 from flask import Flask
 
-from benchmarks import access_log, modes, queues, site
-from benchmarks.earlier import (
+from benchmarks.harness.earlier import (
     CIPHERS,
     EVENT_TYPE,
     JOURNALS,
@@ -25,11 +24,12 @@ from benchmarks.earlier import (
     make_row,
     store,
 )
-from benchmarks.files import FILE, JsonLines, import_lines
-from benchmarks.ledger import LANE_EVENTS, Ledger, name_of
-from benchmarks.processes import Instance
-from benchmarks.queues import ProcessQueue, ThreadQueue, wait_for_writers
-from webapp.activity import ActivityLog
+from benchmarks.harness.processes import Instance
+from benchmarks.request import access_log, modes, queues, site
+from benchmarks.request.files import FILE, JsonLines, import_lines
+from benchmarks.request.ledger import LANE_EVENTS, Ledger, name_of
+from benchmarks.request.queues import ProcessQueue, ThreadQueue, wait_for_writers
+from flask_logd import ActivityLog
 
 
 @pytest.mark.parametrize("keep_connection", [False, True])
@@ -59,7 +59,7 @@ def test_only_without_a_key_can_anybody_read_the_file(tmp_path: Path, cipher: st
 def test_an_event_that_the_locked_file_does_not_take_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.earlier.BUSY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("benchmarks.harness.earlier.BUSY_TIMEOUT_S", 0.0)
     database = Database(tmp_path, "raw", "wal")
     database.prepare()
     way = Synchronous(database, keep_connection=True)

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from shared.rendezvous import NoOutbox, read_rendezvous
-from tests.ports import free_port
-from tests.support import short_directory, until
+from logd_wire.rendezvous import NoOutbox, read_rendezvous
+from tests.support.instance import short_directory, until
+from tests.support.ports import free_port
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.scene import HeldInstance, MakeScene, Scene
 from tests.faults.site import Serving
 from tests.faults.web_scene import WebScene
-from tests.support import Instance
+from tests.support.instance import Instance
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.faults.counters import (
     SLOT_WORDS,
     STOP_WORD,
 )
-from tests.support import DEADLINE_S, Instance, Process, until
+from tests.support.instance import DEADLINE_S, Instance, Process, until
 
 # Those whose calls end without an outcome also while they live.
 CUT_SHORT_KINDS = ("handler_raises", "forks")

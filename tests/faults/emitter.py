@@ -24,7 +24,7 @@ import termios
 import time
 from collections.abc import Callable
 
-from shared.client import Client
+from logd_client import Client
 from tests.faults.counters import (
     ACCEPTED,
     ACCEPTED_BY_STATS,

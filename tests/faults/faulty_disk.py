@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.slow_flush import NoCompiler, build
+from benchmarks.harness.slow_flush import NoCompiler, build
 
 EVERY = -1
 _SOURCE = Path(__file__).with_name("faulty_disk.c")

@@ -23,17 +23,18 @@ from typing import Any
 
 import msgpack
 
-from logd import config
 from logd.batch import EXCERPT_BYTES_MAX, REASON_CHARS_MAX, Batch, Producer
+from logd.config import settings
 from logd.errors import ConfigError
-from logd.intake import Intake
-from logd.repair import Placement, Resynchronisation, read_on
-from logd.reporter import Reporter
-from logd.store import Store
-from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, OutboxWriter, outbox_bytes, parse_header
-from shared.query import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, FrameError, read_frame
-from shared.schema import INT64_MAX, Malformed, check_props
-from shared.wire import (
+from logd.ingest.ordering import Intake
+from logd.ingest.outbox_reader import Placement, Resynchronisation, read_on
+from logd.serve.report_server import Reporter
+from logd.storage.store import Store
+from logd_wire.outbox.layout import HEADER_BYTES, RING_BYTES_MIN, outbox_bytes, parse_header
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.query import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, FrameError, read_frame
+from logd_wire.schema import INT64_MAX, Malformed, check_props
+from logd_wire.wire import (
     RECORD_HEAD,
     WireError,
     datagram_head,
@@ -218,7 +219,7 @@ def _reporter() -> Reporter:
     # Stays for the life of the process, as the cached reporter does; removed by its owner's tests.
     made = Reporter.__new__(Reporter)
     text = 'database = "activity.db"\n'
-    made._config = config.parse(text, directory / "logd.toml")
+    made._config = settings.parse(text, directory / "logd.toml")
     made._key = bytes(32)
     made._client = _Taken()  # type: ignore[assignment] # stands in for it
     store = Store(made._config.database, made._key, 1, 100)
@@ -285,7 +286,7 @@ def configuration(data: bytes) -> None:
     """A configuration is refused with ConfigError, or every one of its values can be used."""
     text = data.decode("utf-8", "replace")
     try:
-        parsed = config.parse(text, Path("/srv/logd/logd.toml"))
+        parsed = settings.parse(text, Path("/srv/logd/logd.toml"))
     except ConfigError as error:
         said = str(error)
     else:
@@ -295,11 +296,11 @@ def configuration(data: bytes) -> None:
     assert len(said) < 1000, "a message for people"
 
 
-def _usable(parsed: config.Config) -> None:
+def _usable(parsed: settings.Config) -> None:
     for path in (parsed.database, parsed.key_file, parsed.socket, parsed.outbox_directory):
         assert path.is_absolute()
         assert b"\0" not in os.fsencode(path)
-    assert sum(config.memory_parts(parsed).values()) <= parsed.memory_bytes_max
+    assert sum(settings.memory_parts(parsed).values()) <= parsed.memory_bytes_max
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
@@ -331,7 +332,7 @@ def begin_with(target: str) -> list[bytes]:
         "outbox": [b"\0", b"\x65" + bytes([64, 0, 0, 8]) + (200).to_bytes(8, "little")],
         "frame": [len(body).to_bytes(4, "big") + body],
         "request": [body, *(msgpack.packb({**asked, "report": name}) for name in reports)],
-        "configuration": [config.TEMPLATE.replace("# ", "").encode(), config.TEMPLATE.encode()],
+        "configuration": [settings.TEMPLATE.replace("# ", "").encode(), settings.TEMPLATE.encode()],
     }[target]
 
 

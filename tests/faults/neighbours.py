@@ -23,11 +23,12 @@ from pathlib import Path
 
 import msgpack
 
-from shared.client import Client
-from shared.outbox import WORD_WRITTEN, OutboxWriter, outbox_bytes
-from shared.outbox_file import outbox_name
-from shared.rendezvous import read_rendezvous
-from shared.wire import (
+from logd_client import Client
+from logd_wire.outbox.layout import WORD_WRITTEN, outbox_bytes
+from logd_wire.outbox.names import outbox_name
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.rendezvous import read_rendezvous
+from logd_wire.wire import (
     DATAGRAM_BYTES_MAX,
     DATAGRAM_HEAD,
     KIND_AWAITED,
@@ -38,7 +39,7 @@ from shared.wire import (
     producer_seed,
 )
 from tests.faults.strangers import become_user
-from tests.support import DEADLINE_S, Instance, Process
+from tests.support.instance import DEADLINE_S, Instance, Process
 
 HOSTILE_UID = 65534
 GOOD_UID = 1001

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared.client import Client
+from logd_client import Client
 
 CHILDREN = 3
 DESCRIPTORS = 16

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Instance, until
+from tests.support.instance import Instance, until
 
 
 def mount(*arguments: str) -> None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import logd.instance
-from logd.outboxes import Outboxes
-from shared.wire import WireError
+from logd.ingest.outbox_directory import Outboxes
+from logd.storage import opening
+from logd_wire.wire import WireError
 from tests.faults.crowd import Crowd
 from tests.faults.site import Serving
-from tests.support import DEADLINE_S, Instance, Process, until
-from tests.tally import Tally
+from tests.support.instance import DEADLINE_S, Instance, Process, until
+from tests.support.tally import Tally
 
 # What systemd does: the socket is the manager's, the daemon inherits it as descriptor 3.
 _HAND_OVER = (
@@ -53,7 +53,7 @@ class HeldInstance(Instance):
 
 def check_confirmed(instance: Instance) -> None:
     """With the daemon dead: no outbox confirms what the database does not hold."""
-    connection = logd.instance.open_for_reading(instance.config)
+    connection = opening.open_for_reading(instance.config)
     try:
         rows = connection.execute("SELECT uid, key, watermark FROM producer").fetchall()
     finally:

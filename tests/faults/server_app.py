@@ -13,8 +13,8 @@ from typing import Any
 
 from flask import Flask, jsonify
 
-from tests.support import until
-from webapp.activity import ActivityLog
+from flask_logd import ActivityLog
+from tests.support.instance import until
 
 
 def create_app() -> Flask:

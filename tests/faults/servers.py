@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import DEADLINE_S, Instance, Process, until
+from tests.support.instance import DEADLINE_S, Instance, Process, until
 
 WORKERS = 4
 APP = "tests.faults.server_app:create_app()"

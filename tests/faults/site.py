@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support import DEADLINE_S, Instance, Process, until
+from tests.support.instance import DEADLINE_S, Instance, Process, until
 
 ANSWER_TIMEOUT_S = 30.0
 EVENTS_PER_REQUEST = 2  # the task, and the page view

@@ -14,8 +14,8 @@ from typing import Any
 
 from flask import Flask, request
 
-from shared.client import Client
-from webapp.activity import ActivityLog
+from flask_logd import ActivityLog
+from logd_client import Client
 
 OUTBOX_BYTES = 128 * 1024
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from logd import verify as verification
-from logd.instance import open_for_reading
-from shared.client import Client
+from logd.audit import verify as verification
+from logd.storage.opening import open_for_reading
+from logd_client import Client
 from tests.faults.strangers import become_user
-from tests.support import DEADLINE_S, ROOT, Instance, check_streams
-from tests.tally import Tally
+from tests.support.instance import DEADLINE_S, ROOT, Instance, check_streams
+from tests.support.tally import Tally
 
 DURABLE_TIMEOUT_S = 10.0
 PAUSE_S = 0.005

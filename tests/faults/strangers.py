@@ -29,18 +29,18 @@ from pathlib import Path
 
 import msgpack
 
-from shared.client import Client
-from shared.outbox import (
+from logd_client import Client
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     MAGIC_WORD,
     OUTBOX_VERSION,
     WORD_CONFIRMED_SEQUENCE,
     WORD_WRITTEN,
 )
-from shared.outbox_file import outbox_name
-from shared.query import QueryClient, QueryError
-from shared.rendezvous import read_rendezvous
-from shared.wire import datagram_head, encode_record, pack_payload, producer_seed
+from logd_wire.outbox.names import outbox_name
+from logd_wire.query import QueryClient, QueryError
+from logd_wire.rendezvous import read_rendezvous
+from logd_wire.wire import datagram_head, encode_record, pack_payload, producer_seed
 
 MIB = 1024 * 1024
 RING_BYTES = 64 * 1024

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from logd.checks import check
-from logd.checks.findings import FAIL
-from logd.database import shm_path, wal_path
-from shared.query import QueryClient
-from shared.rendezvous import rendezvous_path
+from logd.status.checks import check
+from logd.status.checks.findings import FAIL
+from logd.storage.database import shm_path, wal_path
+from logd_wire.query import QueryClient
+from logd_wire.rendezvous import rendezvous_path
 from tests.faults.steady import Steady, check_whole
-from tests.support import Instance, check_streams, until
-from tests.tally import Tally
+from tests.support.instance import Instance, check_streams, until
+from tests.support.tally import Tally
 
 EMITTERS = 4
 BACK_S = 5.0

@@ -24,10 +24,10 @@ from tests.faults.places import (
     wait_until_full,
 )
 from tests.faults.steady import Steady, check_whole, one_line, status_json
-from tests.namespaces import needs_root
-from tests.progress import Progress
-from tests.support import Instance, Process, until
-from tests.tally import Tally
+from tests.support.instance import Instance, Process, until
+from tests.support.namespaces import needs_root
+from tests.support.progress import Progress
+from tests.support.tally import Tally
 
 
 def ended(daemon: Process) -> tuple[int, str]:

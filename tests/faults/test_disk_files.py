@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from logd.errors import DatabaseDamaged, LogdError
-from logd.instance import open_for_reading
+from logd.storage.opening import open_for_reading
 from tests.faults.steady import Steady, one_line
 from tests.faults.torn import Killed, tear
-from tests.progress import Progress
-from tests.support import Instance, until
-from tests.tally import Tally
+from tests.support.instance import Instance, until
+from tests.support.progress import Progress
+from tests.support.tally import Tally
 
 PAGE = 4096
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from logd import database, keyfile
-from logd.database import connect
 from logd.errors import NotYet
-from logd.store import Store
+from logd.storage import database, keyfile
+from logd.storage.database import connect
+from logd.storage.store import Store
 from tests.faults.faulty_disk import faulty_disk
 from tests.faults.steady import Steady, one_line
-from tests.support import Instance, until
-from tests.tally import Tally
+from tests.support.instance import Instance, until
+from tests.support.tally import Tally
 
 # -- slow ----------------------------------------------------------------------------------------
 

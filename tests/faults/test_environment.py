@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from logd.outboxes import filesystem_type
+from logd.ingest.outbox_directory import filesystem_type
 from tests.faults.faulty_disk import faulty_disk
 from tests.faults.places import (
     fill,
@@ -22,9 +22,9 @@ from tests.faults.places import (
     unshare_works,
 )
 from tests.faults.steady import Steady, check_whole, one_line
-from tests.namespaces import needs_root, needs_users
-from tests.support import Instance, Process, check_streams, check_sums, until
-from tests.tally import Tally
+from tests.support.instance import Instance, Process, check_streams, check_sums, until
+from tests.support.namespaces import needs_root, needs_users
+from tests.support.tally import Tally
 
 DAY_S = 86_400
 
@@ -80,7 +80,7 @@ def test_with_too_few_descriptors_it_says_how_many_it_needs(
 
 FOURTEEN = """
 import sys, time
-from shared.client import Client
+from logd_client import Client
 clients = [Client(sys.argv[1], outbox_bytes=65536) for _ in range(14)]
 for client in clients:
     assert all(client.emit("page_view", user="7") for _ in range(100))

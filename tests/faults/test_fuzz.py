@@ -23,16 +23,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from logd import config
-from logd.reports import REPORTS
-from shared.ring import find_record
-from shared.schema import PAYLOAD_BYTES_MAX
-from shared.wire import check_whole, decode_record, encode_record
+from logd.config import settings as config
+from logd.reports.registry import REPORTS
+from logd_wire.outbox.reader import find_record
+from logd_wire.schema import PAYLOAD_BYTES_MAX
+from logd_wire.wire import check_whole, decode_record, encode_record
 from tests.faults import fuzzing
 from tests.faults.fuzzing import SEED, TARGETS, begin_with
-from tests.progress import Progress
-from tests.support import ROOT
-from tests.tally import Tally
+from tests.support.instance import ROOT
+from tests.support.progress import Progress
+from tests.support.tally import Tally
 
 CORPUS = Path(__file__).parent / "corpus"
 FUZZ_S = 120
@@ -249,7 +249,7 @@ def test_a_search_looks_at_a_bounded_part_of_a_ring_full_of_heads(
         checks += 1
         return decode_record(data, offset, seed)
 
-    monkeypatch.setattr("shared.ring.decode_record", counted)
+    monkeypatch.setattr("logd_wire.outbox.reader.decode_record", counted)
     head = (5).to_bytes(8, "little")
     assert find_record(lambda _, length: head * (length // 8), RING_BYTES, SEED, 1, 100) is None
     assert 0 < checks <= 4 * RING_BYTES // 1024

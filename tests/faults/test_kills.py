@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import slow_flush
+from benchmarks.harness import slow_flush
 from tests.faults.scene import MakeScene, Scene
 from tests.faults.site import SERVINGS
-from tests.progress import Progress
-from tests.tally import Tally
+from tests.support.progress import Progress
+from tests.support.tally import Tally
 
 CROWDS = (
     ("outbox",) * 5,

@@ -13,15 +13,14 @@ from typing import Any
 
 import pytest
 
-import logd.instance
-from logd import keyfile
-from logd.database import connect
-from logd.reports import Parameters, losses
-from shared.client import Client
+from logd.reports.registry import Parameters, losses
+from logd.storage import keyfile, opening
+from logd.storage.database import connect
+from logd_client import Client
 from tests.faults.crowd import Emitter
 from tests.faults.scene import HeldInstance, MakeScene
-from tests.support import Instance, until
-from tests.tally import Tally, disorder
+from tests.support.instance import Instance, until
+from tests.support.tally import Tally, disorder
 
 NO_OUTBOX = "/nonexistent"
 QUEUE_MAX = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1
@@ -42,7 +41,7 @@ def emit_again(client: Client) -> None:
 
 def ledger(instance: Instance) -> list[dict[str, Any]]:
     """The loss ledger, oldest row first."""
-    connection = logd.instance.open_for_reading(instance.config)
+    connection = opening.open_for_reading(instance.config)
     try:
         return list(reversed(losses(connection, Parameters({})).rows))
     finally:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from logd.config import MIB, Config, memory_parts, parse
+from logd.config.settings import MIB, Config, memory_parts, parse
 from logd.errors import ConfigError
-from logd.instance import open_for_reading
-from shared.outbox_file import outbox_name
+from logd.storage.opening import open_for_reading
+from logd_wire.outbox.names import outbox_name
 from tests.faults.neighbours import memory_bytes, neighbours, plant
-from tests.support import Instance, Process, check_streams, until
-from tests.tally import Tally
+from tests.support.instance import Instance, Process, check_streams, until
+from tests.support.tally import Tally
 
 HOUR_EVENTS = 360_000  # a hundred a second
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from logd import reports
-from logd.instance import open_for_reading
+from logd.reports import registry
+from logd.storage.opening import open_for_reading
 from tests.faults.neighbours import (
     GOOD_UID,
     HOSTILE_UID,
@@ -22,9 +22,9 @@ from tests.faults.neighbours import (
     memory_bytes,
     neighbours,
 )
-from tests.namespaces import needs_users
-from tests.support import Instance, Process, check_sums, until
-from tests.tally import Tally, disorder
+from tests.support.instance import Instance, Process, check_sums, until
+from tests.support.namespaces import needs_users
+from tests.support.tally import Tally, disorder
 
 pytestmark = needs_users
 
@@ -191,6 +191,6 @@ def test_beside_hostile_outboxes_good_neighbours_are_read(
 def losses(instance: Instance) -> list[dict[str, Any]]:
     connection = open_for_reading(instance.config)
     try:
-        return reports.losses(connection, reports.Parameters({"limit": 200})).rows
+        return registry.losses(connection, registry.Parameters({"limit": 200})).rows
     finally:
         connection.close()

@@ -15,19 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from logd import keyfile
 from logd.batch import Batch
-from logd.daemon import Daemon
-from logd.outboxes import REFUSED_PER_USER_MAX, OpenOutbox, Outboxes
-from logd.receiver import Receiver, bind
-from logd.store import Store
-from shared.outbox import HEADER_BYTES, WORD_WRITTEN
-from shared.outbox_file import outbox_name
+from logd.ingest.outbox_directory import REFUSED_PER_USER_MAX, OpenOutbox, Outboxes
+from logd.ingest.receiver import Receiver, bind
+from logd.serve.loop import Daemon
+from logd.storage import keyfile
+from logd.storage.store import Store
+from logd_wire.outbox.layout import HEADER_BYTES, WORD_WRITTEN
+from logd_wire.outbox.names import outbox_name
 from tests.faults import neighbours
 from tests.faults.neighbours import GOOD_UID, HOSTILE_UID, datagram, plant
-from tests.namespaces import needs_users
-from tests.support import Instance, check_streams
-from tests.tally import Tally
+from tests.support.instance import Instance, check_streams
+from tests.support.namespaces import needs_users
+from tests.support.tally import Tally
 
 Start = Callable[..., Daemon]
 

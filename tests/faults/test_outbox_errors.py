@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 
-from logd import keyfile
-from logd.daemon import Daemon
-from logd.outboxes import OpenOutbox, Outboxes
-from logd.receiver import Receiver, bind
-from logd.store import Store
-from logd.verify import verify
-from shared.outbox import (
+from logd.audit.verify import verify
+from logd.ingest.outbox_directory import OpenOutbox, Outboxes
+from logd.ingest.receiver import Receiver, bind
+from logd.serve.loop import Daemon
+from logd.storage import keyfile
+from logd.storage.store import Store
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     RING_BYTES_MIN,
     WORD_CONFIRMED_POSITION,
@@ -34,12 +34,12 @@ from shared.outbox import (
     WORD_WRITTEN,
     parse_header,
 )
-from shared.outbox_file import outbox_name
+from logd_wire.outbox.names import outbox_name
 from tests.faults.neighbours import HOSTILE_UID, datagram, plant
 from tests.faults.places import small_disk
-from tests.namespaces import needs_users
-from tests.support import Instance
-from tests.tally import Tally
+from tests.support.instance import Instance
+from tests.support.namespaces import needs_users
+from tests.support.tally import Tally
 
 BAD, GOOD = 5, 9
 RECORD = 40  # bytes of an event that `plant` writes

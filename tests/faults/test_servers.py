@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 
-from shared import liveness
-from shared.outbox import WORD_WATCHED_UNTIL_NS
+from logd_wire import liveness
+from logd_wire.outbox.layout import WORD_WATCHED_UNTIL_NS
 from tests.faults.neighbours import for_many_users
 from tests.faults.odd_process import CHILDREN, DESCRIPTORS, REUSES
 from tests.faults.servers import WORKERS, Server, gunicorn, needs_uwsgi, server_path, uwsgi
-from tests.support import DEADLINE_S, Instance, Process, check_streams, until
-from tests.tally import Tally
+from tests.support.instance import DEADLINE_S, Instance, Process, check_streams, until
+from tests.support.tally import Tally
 
 EVENTS = [
     pytest.param(500, id="500"),

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from shared.outbox import RING_BYTES_MIN, outbox_bytes
-from tests.support import ROOT, Instance, check_streams, check_sums
+from logd_wire.outbox.layout import RING_BYTES_MIN, outbox_bytes
+from tests.support.instance import ROOT, Instance, check_streams, check_sums
 
 MIB = 1024 * 1024
 # Forked from one process: to start Python 2,000 times would take longer than all the rest.
 PROCESSES = """
 import os, sys
-from shared.client import Client
+from logd_client import Client
 client = Client(sys.argv[1])
 for number in range(int(sys.argv[2])):
     child = os.fork()

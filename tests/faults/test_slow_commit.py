@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import slow_flush
-from shared.client import Client
+from benchmarks.harness import slow_flush
+from logd_client import Client
 from tests.faults.scene import MakeScene, check_confirmed
-from tests.support import DEADLINE_S, Instance, Process, check_streams, until
-from tests.tally import Tally
+from tests.support.instance import DEADLINE_S, Instance, Process, check_streams, until
+from tests.support.tally import Tally
 
 FLUSH_MS = 80
 

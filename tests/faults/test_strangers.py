@@ -19,15 +19,15 @@ from typing import Any
 
 import pytest
 
-from logd.instance import open_for_reading
-from shared.client import Client
+from logd.storage.opening import open_for_reading
+from logd_client import Client
 from tests.faults.neighbours import GOOD_UID, for_many_users, memory_bytes
 from tests.faults.places import small_disk
 from tests.faults.steady import Steady
 from tests.faults.strangers import ATTACKS, plant_sparse, remove_files
-from tests.namespaces import needs_users
-from tests.support import Instance, Process, until
-from tests.tally import Tally, disorder
+from tests.support.instance import Instance, Process, until
+from tests.support.namespaces import needs_users
+from tests.support.tally import Tally, disorder
 
 pytestmark = needs_users
 

@@ -7,8 +7,8 @@ import pytest
 from tests.faults.scene import MakeScene
 from tests.faults.site import SERVINGS
 from tests.faults.web_scene import WebScene
-from tests.support import until
-from tests.tally import Tally
+from tests.support.instance import until
+from tests.support.tally import Tally
 
 
 @pytest.mark.parametrize("name", ["sync", "gthread, preload"])

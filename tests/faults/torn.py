@@ -8,16 +8,16 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from logd import keyfile
-from logd.daemon import Daemon
-from logd.instance import open_for_reading
-from logd.outboxes import Outboxes
-from logd.receiver import Receiver, bind
-from logd.store import Store
-from shared.outbox import RING_BYTES_MIN
+from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.receiver import Receiver, bind
+from logd.serve.loop import Daemon
+from logd.storage import keyfile
+from logd.storage.opening import open_for_reading
+from logd.storage.store import Store
+from logd_wire.outbox.layout import RING_BYTES_MIN
 from tests.faults.steady import Steady, check_whole
-from tests.support import Instance
-from tests.tally import Tally
+from tests.support.instance import Instance
+from tests.support.tally import Tally
 
 FRAME_BYTES = 24 + 4096
 HEADER_BYTES = 32

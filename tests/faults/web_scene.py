@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tests.faults.scene import Heard, Scene
 from tests.faults.site import Load, Serving, Site
-from tests.support import Instance
+from tests.support.instance import Instance
 
 LOAD_THREADS = 4
 

@@ -12,20 +12,22 @@ from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
-import shared.client
-import shared.outbox
-import shared.outbox_file
-import shared.producer
-import shared.road
+import logd_client.client
+import logd_client.outbox_file
+import logd_client.producer
+import logd_client.session
+import logd_wire.outbox.layout
 from logd.conformance.verdicts import FOLLOWING, FORKS
-from shared import conformance_driver, forks, liveness
-from shared.descriptors import Identity
-from shared.durable import Unsettled
-from shared.formers import Former
-from shared.outbox import WORD_CONFIRMED_POSITION, OutboxWriter
-from shared.outbox_file import OutboxFile
-from shared.producer import Producer
-from shared.road import Road
+from logd_client import conformance_driver
+from logd_client.descriptors import Identity
+from logd_client.durable import Unsettled
+from logd_client.formers import Former
+from logd_client.outbox_file import OutboxFile
+from logd_client.producer import Producer
+from logd_client.session import Road
+from logd_wire import forks, liveness
+from logd_wire.outbox.layout import WORD_CONFIRMED_POSITION
+from logd_wire.outbox.writer import OutboxWriter
 
 Patch = Callable[[], None]
 
@@ -36,7 +38,7 @@ def put(owner: Any, name: str, value: Any) -> None:
 
 
 def wrong_crc_seed() -> None:
-    put(shared.outbox, "producer_seed", lambda number: crc32(number.to_bytes(8, "big")))
+    put(logd_wire.outbox.layout, "producer_seed", lambda number: crc32(number.to_bytes(8, "big")))
 
 
 def lock_by_flock() -> None:
@@ -123,7 +125,7 @@ def child_continues_its_parents_producer() -> None:
         def add(self, item: Any) -> None:
             """So that no hook of Python's finds the client."""
 
-    put(shared.client, "_clients", Nothing())
+    put(logd_client.client, "_clients", Nothing())
     put(forks, "_new_mark", lambda: bytearray(b"\1"))
     put(forks, "_current", forks.Generation())
 
@@ -167,15 +169,15 @@ def unknown_without_a_note() -> None:
 
 
 def makes_outboxes_however_many_are_refused() -> None:
-    put(shared.road, "REFUSED_OUTBOXES_MAX", 10**9)
+    put(logd_client.session, "REFUSED_OUTBOXES_MAX", 10**9)
 
 
 def makes_it_under_another_name() -> None:
-    put(shared.outbox_file, "TEMPORARY_PREFIX", "new-")
+    put(logd_client.outbox_file, "TEMPORARY_PREFIX", "new-")
 
 
 def asks_for_an_outbox_at_each_event() -> None:
-    put(shared.producer, "HEAL_FIRST_S", 0.0)
+    put(logd_client.producer, "HEAL_FIRST_S", 0.0)
 
 
 def says_no_farewell_for_what_it_left() -> None:

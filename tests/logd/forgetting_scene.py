@@ -18,25 +18,26 @@ from typing import Any
 
 import msgpack
 
+from logd.audit.verify import verify
 from logd.batch import Batch
-from logd.boundaries import still_to_come
-from logd.clock_check import Reading
-from logd.config import Config
-from logd.database import Connection
-from logd.delivery import Delivery
-from logd.drain import Datagram
-from logd.mentions import ERASED
-from logd.outboxes import OpenOutbox, Outboxes
-from logd.store import Store
-from logd.trail_clock import TrailClock
-from logd.upkeep import jobs
-from logd.upkeep.outbox_survey import directory_identity
-from logd.upkeep.worker import Worker
-from logd.verify import verify
-from shared.outbox import RING_BYTES_MIN, OutboxWriter, outbox_bytes
-from shared.outbox_file import outbox_name
-from shared.schema import INT64_MAX
-from shared.wire import datagram_head, encode_record, pack_payload, producer_seed, unpack_props
+from logd.clock.readings import Reading
+from logd.config.settings import Config
+from logd.ingest.delivery import Delivery
+from logd.ingest.drain import Datagram
+from logd.ingest.outbox_directory import OpenOutbox, Outboxes
+from logd.maintenance.outbox_survey import directory_identity
+from logd.maintenance.worker import Worker
+from logd.storage import job_table
+from logd.storage.boundaries import still_to_come
+from logd.storage.database import Connection
+from logd.storage.mentions import ERASED
+from logd.storage.store import Store
+from logd.storage.trail_clock import TrailClock
+from logd_wire.outbox.layout import RING_BYTES_MIN, outbox_bytes
+from logd_wire.outbox.names import outbox_name
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.schema import INT64_MAX
+from logd_wire.wire import datagram_head, encode_record, pack_payload, producer_seed, unpack_props
 
 ANNA = "anna"
 KEY = bytes(range(32))
@@ -291,7 +292,7 @@ class Scene:
             store = Store(self.config.database, KEY, 1, 10) if offline else self.store
             assert store is not None
             connection = store.connection
-            jobs.ask(connection, jobs.FORGET, {"users": [ANNA]}, self.wall_ns)
+            job_table.ask(connection, job_table.FORGET, {"users": [ANNA]}, self.wall_ns)
         finally:
             if offline and connection is not None:
                 connection.close()

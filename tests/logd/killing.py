@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from logd.upkeep.copying import Bar
+from logd.maintenance.database_copy import Bar
 
 STEPS = ("link", "rename", "unlink", "fsync")
 STEPS_MAX = 100

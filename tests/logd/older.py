@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from logd import event_types
-from logd.database import connect
-from logd.migrations import MIGRATIONS, split
-from shared.wire import Event
+from logd.storage import event_types
+from logd.storage.database import connect
+from logd.storage.migrations import MIGRATIONS, split
+from logd_wire.wire import Event
 from tests.logd.rebuilding import rebuild
 
 EVENTS_PER_BATCH = 5000

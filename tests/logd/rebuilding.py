@@ -6,11 +6,11 @@ from collections import Counter
 from itertools import groupby
 from typing import Any
 
-from logd import chain
-from logd.blocks import Blocks
-from logd.database import Connection
-from logd.migrations import schema_version
-from logd.rollups import Rollups
+from logd.storage import hash_chain
+from logd.storage.database import Connection
+from logd.storage.migrations import schema_version
+from logd.storage.rollups import Rollups
+from logd.storage.time_blocks import Blocks
 
 _EVENTS = (
     "SELECT e.salt, e.id, p.uid || '-' || p.key, e.sequence, e.ts_ns, t.name, e.user, e.props"
@@ -38,13 +38,13 @@ def cut_and_rebuild(connection: Connection, first_batch: int) -> None:
 def rebuild(connection: Connection) -> None:
     """Computes chain, counters, roll-ups and blocks of the events that are there."""
     connection.execute("BEGIN")
-    head, rollups, blocks = chain.GENESIS, Rollups(), Blocks()
+    head, rollups, blocks = hash_chain.GENESIS, Rollups(), Blocks()
     batches = connection.execute("SELECT id, stored_ns, first_event, events FROM batch ORDER BY id")
     for number, stored_ns, first, events in batches.fetchall():
         leaves = []
         for row in connection.execute(_EVENTS, (first, first + events)):
             _, event_id, _, _, ts_ns, kind, user, props = row
-            leaves.append(chain.leaf(*row))
+            leaves.append(hash_chain.leaf(*row))
             rollups.add(kind, ts_ns, user, props)
             blocks.add(event_id, ts_ns)
         assert len(leaves) == events
@@ -53,9 +53,9 @@ def rebuild(connection: Connection) -> None:
             " JOIN producer p ON p.id = l.producer WHERE l.batch = ? ORDER BY l.id",
             (number,),
         ).fetchall()
-        leaves_hash = chain.combine(leaves)
-        losses_hash = chain.combine(chain.loss_leaf(*loss) for loss in losses)
-        head = chain.link(head, number, stored_ns, first, events, leaves_hash, losses_hash)
+        leaves_hash = hash_chain.combine(leaves)
+        losses_hash = hash_chain.combine(hash_chain.loss_leaf(*loss) for loss in losses)
+        head = hash_chain.link(head, number, stored_ns, first, events, leaves_hash, losses_hash)
         connection.execute(
             "UPDATE batch SET leaves_hash = ?, hash = ? WHERE id = ?", (leaves_hash, head, number)
         )

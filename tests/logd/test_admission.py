@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logd.admission import Admission
+from logd.serve.admission import Admission
 
 ATTACKER, GOOD, LATER = 1001, 1002, 1003
 

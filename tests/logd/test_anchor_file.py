@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from logd import anchor_file, keyfile
-from logd.chain import Head
-from logd.config import parse
-from logd.daemon import Daemon
+from logd.audit import anchor_file
+from logd.audit.anchor_sources import from_lines
+from logd.config.settings import parse
 from logd.errors import ConfigError
-from logd.journalctl import from_lines
-from logd.outboxes import Outboxes
-from logd.receiver import Receiver, bind
-from logd.store import Store
-from tests.support import Instance
+from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.receiver import Receiver, bind
+from logd.serve.loop import Daemon
+from logd.storage import keyfile
+from logd.storage.hash_chain import Head
+from logd.storage.store import Store
+from tests.support.instance import Instance
 
 HEADS = [Head(n, 10 * n, bytes([n]) * 32) for n in range(4)]
 NOW_NS = 1_700_000_000 * 10**9

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from logd import anchors, keyfile
-from logd.anchors import Anchor, Pace, parse
-from logd.chain import Head
-from logd.database import Connection, connect
-from shared.client import Client
+from logd.audit import anchors
+from logd.audit.anchors import Anchor, Pace, parse
+from logd.storage import keyfile
+from logd.storage.database import Connection, connect
+from logd.storage.hash_chain import Head
+from logd_client import Client
 from tests.logd.rebuilding import cut_and_rebuild, cut_off, rebuild
 from tests.logd.trails import emit
-from tests.support import Instance, check_sums, short_directory, until
+from tests.support.instance import Instance, check_sums, short_directory, until
 
 DAYS = 3
 HEADS = [Head(n, 10 * n, bytes([n]) * 32) for n in range(5)]

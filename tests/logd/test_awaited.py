@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from logd import keyfile
-from logd.daemon import Daemon
-from logd.outboxes import OpenOutbox, Outboxes
-from logd.receiver import Receiver, bind
-from logd.store import Store
-from shared.client import Client
-from shared.wire import KIND_AWAITED, KIND_EVENTS, datagram_head, decode_head
+from logd.ingest.outbox_directory import OpenOutbox, Outboxes
+from logd.ingest.receiver import Receiver, bind
+from logd.serve.loop import Daemon
+from logd.storage import keyfile
+from logd.storage.store import Store
+from logd_client import Client
+from logd_wire.wire import KIND_AWAITED, KIND_EVENTS, datagram_head, decode_head
 from tests.logd.test_daemon import PRODUCER, Written
 from tests.logd.test_hostile import datagram, sender
-from tests.support import Instance, check_sums
+from tests.support.instance import Instance, check_sums
 
 LONG_MS = 3_600_000
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logd.backlog import Backlog, Task
+from logd.ingest.backlog import Backlog, Task
 
 
 class Clock:

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from logd import database, forgotten, keyfile
-from logd.clock_check import Reading
-from logd.database import Connection, connect
-from logd.trail_clock import read
-from logd.upkeep import backup as backups
-from logd.upkeep.backup import DAY_NS, Backup, Keep, expired
-from logd.upkeep.copying import Interrupted, Stop
-from logd.verify import verify
-from shared.client import Client
+from logd.audit.verify import verify
+from logd.clock.readings import Reading
+from logd.maintenance import backup as backups
+from logd.maintenance.backup import DAY_NS, Backup, Keep, expired
+from logd.maintenance.database_copy import Interrupted, Stop
+from logd.storage import database, erasure_list, keyfile
+from logd.storage.database import Connection, connect
+from logd.storage.trail_clock import read
+from logd_client import Client
 from tests.logd.trails import interrupting, noted, silent
-from tests.support import Instance, check_sums, emitters, until
+from tests.support.instance import Instance, check_sums, emitters, until
 
 
 def opened(instance: Instance, path: Path) -> Connection:
@@ -134,16 +134,16 @@ def test_who_was_forgotten_is_listed_beside_it_for_the_older_ones_there(
     emit(instance, 5, mark="somebody")
     old = make_at(instance, time.time_ns() - DAY_NS)
     instance.cli("forget", "somebody", "--yes")
-    listed = forgotten.read_file(forgotten.file_beside(Path(old.path)))
+    listed = erasure_list.read_file(erasure_list.file_beside(Path(old.path)))
     assert listed, "at once, not only by the next backup"
     made = Path(make(instance)["backup"])
     instance.stop()
-    assert forgotten.read_file(forgotten.file_beside(made)) == listed
+    assert erasure_list.read_file(erasure_list.file_beside(made)) == listed
     copy = opened(instance, made)
-    assert set(listed) == {forgotten.load(copy).token("somebody")}
+    assert set(listed) == {erasure_list.load(copy).token("somebody")}
     copy.close()
-    assert b"somebody" not in forgotten.file_beside(made).read_bytes()
-    for path in (instance.config.database, forgotten.file_beside(instance.config.database)):
+    assert b"somebody" not in erasure_list.file_beside(made).read_bytes()
+    for path in (instance.config.database, erasure_list.file_beside(instance.config.database)):
         path.unlink()  # the disk with the database is gone
     instance.cli("restore", "--yes", str(old.path))
     assert instance.events("--user", "somebody") == []
@@ -197,7 +197,7 @@ def test_it_has_its_name_once_it_is_on_the_disk_and_the_name_is_too(
     instance.start()
     emit(instance, 5)
     connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    forgotten.save(connection, {b"t" * 32: 5})
+    erasure_list.save(connection, {b"t" * 32: 5})
     connection.close()
     with noted(monkeypatch) as happened:
         name = make_at(instance, time.time_ns()).path.name

@@ -15,8 +15,8 @@ from logd.batch import (
     Refusal,
     Room,
 )
-from shared.schema import INT64_MAX
-from shared.wire import Event
+from logd_wire.schema import INT64_MAX
+from logd_wire.wire import Event
 
 EVENT = Event("page_view", 1, "7", b"")
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from logd import blocks, forgotten, keyfile, migrations
+from logd.audit.verify import verify
 from logd.batch import Batch, Producer
-from logd.blocks import BLOCK_EVENTS
-from logd.database import Connection, connect
-from logd.forgotten import Forgotten
-from logd.reports import REPORTS, Parameters, event_page
-from logd.store import Store
-from logd.verify import verify
-from shared.wire import Event, producer_seed
+from logd.reports.registry import REPORTS, Parameters, event_page
+from logd.storage import erasure_list, keyfile, migrations, time_blocks
+from logd.storage.database import Connection, connect
+from logd.storage.erasure_list import Forgotten
+from logd.storage.store import Store
+from logd.storage.time_blocks import BLOCK_EVENTS
+from logd_wire.wire import Event, producer_seed
 from tests.logd.older import types_as_earlier
-from tests.support import Instance, short_directory
+from tests.support.instance import Instance, short_directory
 
 EVENTS = 2 * BLOCK_EVENTS + 1000
 SECOND_NS = 10**9
@@ -247,9 +247,9 @@ def of_schema_1(path: Path, key: bytes, events: list[Event], patch: pytest.Monke
     """A database as the program of schema 1 left it."""
     with patch.context() as older:
         older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
-        older.setattr(blocks, "update", lambda *_: None)
+        older.setattr(time_blocks, "update", lambda *_: None)
         types_as_earlier(older)
-        older.setattr(forgotten, "load", lambda _: Forgotten(b"", {}))
+        older.setattr(erasure_list, "load", lambda _: Forgotten(b"", {}))
         store = Store(path, key, 1, 10)
         assert store.schema == 1
         fill(store, events)

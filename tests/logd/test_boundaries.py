@@ -14,17 +14,22 @@ from typing import Any
 
 import pytest
 
-from logd import forgotten
 from logd.batch import Producer
-from logd.boundaries import BOUNDARIES_MAX, Boundaries, Forget, Seen, load, settle
-from logd.drain import Datagram
-from logd.outboxes import OpenOutbox
-from logd.store import Store
-from logd.upkeep import outbox_survey
-from logd.upkeep.outbox_survey import directory_identity, survey
-from shared.outbox import HEADER_BYTES, WORD_CONFIRMED_SEQUENCE, WORD_VERSION, WORD_WRITTEN
-from shared.outbox_file import outbox_name
-from shared.wire import producer_seed
+from logd.ingest.drain import Datagram
+from logd.ingest.outbox_directory import OpenOutbox
+from logd.maintenance import outbox_survey
+from logd.maintenance.outbox_survey import directory_identity, survey
+from logd.storage import erasure_list
+from logd.storage.boundaries import BOUNDARIES_MAX, Boundaries, Forget, Seen, load, settle
+from logd.storage.store import Store
+from logd_wire.outbox.layout import (
+    HEADER_BYTES,
+    WORD_CONFIRMED_SEQUENCE,
+    WORD_VERSION,
+    WORD_WRITTEN,
+)
+from logd_wire.outbox.names import outbox_name
+from logd_wire.wire import producer_seed
 from tests.logd.forgetting_scene import ANNA, KEY, UID, Killed, Made, Scene, Source
 
 FAR = 4 * 10**18
@@ -303,7 +308,7 @@ def test_killed_before_the_list_is_written_it_goes_on_without_moving_the_boundar
         def die(*_: object) -> None:
             raise Killed
 
-        dying.setattr(forgotten, "merge_file", die)
+        dying.setattr(erasure_list, "merge_file", die)
         scene.moment += 1
         scene.work_offline()
     assert scene.store is None
@@ -312,7 +317,7 @@ def test_killed_before_the_list_is_written_it_goes_on_without_moving_the_boundar
     scene.moment += 1
     scene.settle()
     assert scene.check() == {"before": 1, "after": 1}
-    assert forgotten.read_file(scene.directory / "forgotten")
+    assert erasure_list.read_file(scene.directory / "forgotten")
 
 
 def test_another_directory_in_its_place_leaves_it_to_the_claimed_time(scene: Scene) -> None:
@@ -397,9 +402,9 @@ def test_a_job_in_a_backup_that_its_list_knows_as_done_is_not_done_as_of_today(
 def test_a_longer_time_from_a_list_takes_the_sequences_from_an_entry(store: Store) -> None:
     there = store.forgotten
     token = there.token(ANNA)
-    forgotten.save(store.connection, {token: 100}, 1)
+    erasure_list.save(store.connection, {token: 100}, 1)
     for until_ns, number in ((90, 1), (200, 0)):
-        forgotten.save(store.connection, {token: until_ns})
+        erasure_list.save(store.connection, {token: until_ns})
         assert store.connection.execute("SELECT until_ns, forget FROM forgotten").fetchone() == (
             max(100, until_ns), number,
         )  # fmt: skip
@@ -409,15 +414,15 @@ def test_the_list_of_a_database_of_an_earlier_schema_can_be_read(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that a restore over one does not bring back whom it had forgotten."""
-    from logd import migrations
+    from logd.storage import migrations
 
     with monkeypatch.context() as older:
         before = [name for name, _ in migrations.MIGRATIONS].index("boundaries of forgets")
         older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:before])
-        older.setattr(forgotten, "load", lambda _: forgotten.Forgotten(b"", {}))
+        older.setattr(erasure_list, "load", lambda _: erasure_list.Forgotten(b"", {}))
         store = Store(directory / "a.db", KEY, 1, 10)
         store.connection.execute("INSERT INTO forgotten VALUES (x'00', 5)")
-        assert forgotten.entries(store.connection) == {b"\0": 5}
+        assert erasure_list.entries(store.connection) == {b"\0": 5}
         store.close()
     store = Store(directory / "a.db", KEY, 1, 10)
     assert store.forgotten.entries == {b"\0": 5}

@@ -10,15 +10,16 @@ from typing import Any, cast
 
 import pytest
 
-from logd import forgotten
 from logd.batch import Batch, Producer
-from logd.store import Store
-from logd.upkeep import forgetting, removal
-from logd.upkeep.jobs import Job
-from shared import schema
-from shared.wire import producer_seed
-from tests.support import ROOT
-from tests.test_trust_page import all_test_names
+from logd.maintenance import event_removal
+from logd.maintenance import forget as forgetting
+from logd.storage import erasure_list
+from logd.storage.job_table import Job
+from logd.storage.store import Store
+from logd_wire import schema
+from logd_wire.wire import producer_seed
+from tests.project.test_trust_page import all_test_names
+from tests.support.instance import ROOT
 
 
 @pytest.fixture
@@ -72,13 +73,13 @@ def test_the_types_known_to_be_in_order_are_bounded_and_let_new_ones_in() -> Non
 def test_the_names_that_a_removal_has_looked_up_are_bounded(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removal, "_NAMES_MAX", 10)
+    monkeypatch.setattr(event_removal, "_NAMES_MAX", 10)
     store.connection.executemany(
         "INSERT INTO producer VALUES (?, 5, printf('%016x', ?), 1, 0, 1, '', 1, 1, 1)",
         [(n, n) for n in range(1, 101)],
     )
     store.connection.execute("INSERT INTO event_type (id, name) VALUES (1, 'page_view')")
-    names = removal._Names(store.connection)
+    names = event_removal._Names(store.connection)
     leaves = {names.leaf((1, n, 1, 5, 1, "7", b"\x80", bytes(16))) for n in range(1, 101)}
     assert (len(leaves), len(names._labels)) == (100, 10)
 
@@ -93,10 +94,10 @@ def test_whom_a_list_names_is_found_without_all_users_in_memory(
         " INSERT INTO rollup_day SELECT 1, 5, printf('invented_%0100d', n), 1 FROM n"
     )
     wanted = f"invented_{'77':0>100}"
-    store.forgotten = forgotten.Forgotten(b"p" * 32, {})
+    store.forgotten = erasure_list.Forgotten(b"p" * 32, {})
     params = {"users": [], "tokens": [store.forgotten.token(wanted)]}
     job = Job(1, "forget", params, 1)
-    steps = cast("removal.Steps", None)
+    steps = cast("event_removal.Steps", None)
     beside = forgetting.Surroundings(Path(), None, None)
     tracemalloc.start()
     try:

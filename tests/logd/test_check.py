@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from logd import config
-from logd.checks import check, facts, machine
-from logd.checks.facts import Facts, File
-from logd.checks.findings import FAIL, OK, WARN, Finding, lines, worst
-from logd.checks.machine import Swap
-from logd.disk import Disk
-from logd.trail_clock import synchronised
-from tests.namespaces import needs_users
-from tests.support import ROOT, Instance, check_sums, emitters
+from logd.config import settings
+from logd.status.checks import check, facts, machine
+from logd.status.checks.facts import Facts, File
+from logd.status.checks.findings import FAIL, OK, WARN, Finding, lines, worst
+from logd.status.checks.machine import Swap
+from logd.status.disk import Disk
+from logd.storage.trail_clock import synchronised
+from tests.support.instance import ROOT, Instance, check_sums, emitters
+from tests.support.namespaces import needs_users
 
 NS = 10**9
 NOW_NS = 1_762_178_700 * NS
@@ -394,7 +394,7 @@ def test_a_user_without_rights_is_told_what_it_may_not_see(instance: Instance) -
 
 
 def test_facts_of_an_instance_that_is_nowhere_are_facts(directory: Path) -> None:
-    made = config.parse('outbox_directory = "/nowhere/x"', directory / "none" / "logd.toml")
+    made = settings.parse('outbox_directory = "/nowhere/x"', directory / "none" / "logd.toml")
     nothing = facts.gather(made)
     assert (nothing.folder.kind, nothing.socket.kind) == (None, None)
     assert nothing.running_pid is None

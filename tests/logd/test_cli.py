@@ -15,16 +15,16 @@ import pytest
 
 from logd import render
 from logd.render import FORMATS, csv_lines, line, printable, to_json
-from tests.support import ROOT, Instance, Process, check_sums
+from tests.support.instance import ROOT, Instance, Process, check_sums
 
 EMIT = """
 import sys
-import shared.payload
-from shared.client import Client
+import logd_client.payload
+from logd_client import Client
 c = Client(sys.argv[1])
 for n in range(5):
     assert c.emit("page_view", user=str(n % 2), props={"n": n}, ts_ns=(1_700_000_000 + n) * 10**9)
-shared.payload.check_user = str  # an older client's: it took any character
+logd_client.payload.check_user = str  # an older client's: it took any character
 assert c.emit("login", user="evil\\x1b[2J", props={"text": "a\\nb", "f": float("inf")})
 assert c.flush(20)
 """

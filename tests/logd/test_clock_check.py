@@ -9,9 +9,19 @@ from typing import Any
 import msgpack
 import pytest
 
+from logd.audit.verify import verify
 from logd.batch import Batch, Producer
-from logd.blocks import BLOCK_EVENTS
-from logd.clock_check import (
+from logd.clock.event_age import (
+    AHEAD_MAX_NS,
+    ALL,
+    LATE_MAX_NS,
+    NONE,
+    SOME,
+    age_ns,
+    is_plausible,
+    past,
+)
+from logd.clock.readings import (
     BACK_MAX_NS,
     DAY_NS,
     EARLIEST_NS,
@@ -24,13 +34,12 @@ from logd.clock_check import (
     jumped,
     stamp_ns,
 )
-from logd.event_age import AHEAD_MAX_NS, ALL, LATE_MAX_NS, NONE, SOME, age_ns, is_plausible, past
-from logd.store import Store
-from logd.upkeep import pruning
-from logd.upkeep.jobs import PRUNE, Job, ask, read
-from logd.upkeep.removal import Steps
-from logd.verify import verify
-from shared.wire import Event, producer_seed
+from logd.maintenance import prune as pruning
+from logd.maintenance.event_removal import Steps
+from logd.storage.job_table import PRUNE, Job, ask, read
+from logd.storage.store import Store
+from logd.storage.time_blocks import BLOCK_EVENTS
+from logd_wire.wire import Event, producer_seed
 
 NOW_NS = EARLIEST_NS + 700 * DAY_NS
 SEEN = Reading(NOW_NS, "this boot", 5 * HOUR_NS)

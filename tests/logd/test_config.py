@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logd.config import TEMPLATE, Config, load, memory_parts, parse
-from logd.config_file import FILE_BYTES_MAX
+from logd.config.file import FILE_BYTES_MAX
+from logd.config.settings import TEMPLATE, Config, load, memory_parts, parse
 from logd.errors import ConfigError
-from tests.support import ROOT, Instance
+from tests.support.instance import ROOT, Instance
 
 FILE = Path("/srv/logd/logd.toml")
 README = (ROOT / "README.md").read_text()

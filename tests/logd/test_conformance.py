@@ -20,9 +20,9 @@ from logd.conformance.scene import missing_and_twice
 from logd.conformance.verdicts import FAILED, NOT_TRIED, PASSED, Failed
 from logd.errors import EXIT_NOT_WHOLE, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE
 from tests.logd.conformance_faults import FAULTS
-from tests.support import ROOT
+from tests.support.instance import ROOT
 
-PYTHON_DRIVER = (sys.executable, "-m", "shared.conformance_driver")
+PYTHON_DRIVER = (sys.executable, "-m", "logd_client.conformance_driver")
 PAGE = (ROOT / "shared/PROTOCOL.md").read_text(encoding="utf-8")
 # These start daemons or wait out an interval of the client's.
 SLOW = {"kills", "kills-without-outbox", "outbox-later"}
@@ -111,13 +111,13 @@ def test_a_client_without_outboxes_passes_what_it_has_and_the_rest_is_not_tried(
     small = driver(
         tmp_path,
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from shared.conformance_driver import ConformanceDriver\n"
-        "from shared.producer import Producer\n"
-        "import shared.outbox_file\n"
-        "from shared.rendezvous import NoOutbox\n"
+        "from logd_client.conformance_driver import ConformanceDriver\n"
+        "from logd_client.producer import Producer\n"
+        "import logd_client.outbox_file\n"
+        "from logd_wire.rendezvous import NoOutbox\n"
         "def none(*_):\n"
         "    raise NoOutbox('none in this language')\n"
-        "shared.outbox_file.open_directory = none\n"
+        "logd_client.outbox_file.open_directory = none\n"
         "known = ConformanceDriver()\n"
         "def answer(words):\n"
         "    if words[0] not in ('open', 'emit', 'close'):\n"

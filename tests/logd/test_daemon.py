@@ -20,18 +20,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from logd import keyfile
+from logd.audit.verify import verify
 from logd.batch import LOST_NOT_RECEIVED, LOST_OUTBOX_GONE, Batch, Producer
-from logd.daemon import WORK_INTERVAL_MAX_S, Daemon
 from logd.errors import NotYet
-from logd.instance import status
-from logd.intake import Intake
-from logd.outboxes import TEMPORARY_AGE_MAX_S, OpenOutbox, Outboxes
-from logd.receiver import Receiver, bind
-from logd.store import Store
-from logd.upkeep.worker import STEP_S
-from logd.verify import verify
-from shared.outbox import (
+from logd.ingest.ordering import Intake
+from logd.ingest.outbox_directory import TEMPORARY_AGE_MAX_S, OpenOutbox, Outboxes
+from logd.ingest.receiver import Receiver, bind
+from logd.maintenance.worker import STEP_S
+from logd.serve.loop import WORK_INTERVAL_MAX_S, Daemon
+from logd.status.collect import status
+from logd.storage import keyfile
+from logd.storage.store import Store
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     RING_BYTES_MIN,
     WORD_CONFIRMED_POSITION,
@@ -42,14 +42,14 @@ from shared.outbox import (
     WORD_PID,
     WORD_REFUSED,
     WORD_WRITTEN,
-    OutboxWriter,
     aligned,
     outbox_bytes,
     parse_header,
 )
-from shared.outbox_file import TEMPORARY_PREFIX, outbox_name
-from shared.wire import RECORD_HEAD, encode_farewell, pack_payload
-from tests.support import Instance, check_sums, emitters, until
+from logd_wire.outbox.names import TEMPORARY_PREFIX, outbox_name
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.wire import RECORD_HEAD, encode_farewell, pack_payload
+from tests.support.instance import Instance, check_sums, emitters, until
 
 PRODUCER = 5
 GONE_PID = 2**31 - 1  # more than a kernel gives to any process
@@ -348,7 +348,7 @@ def test_an_unfinished_outbox_is_removed_by_the_time_that_it_was_seen_and_no_clo
 def test_unfinished_outboxes_are_remembered_up_to_a_bound(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.outboxes.TEMPORARY_MAX", 3)
+    monkeypatch.setattr("logd.ingest.outbox_directory.TEMPORARY_MAX", 3)
     now_s = [0.0]
     outboxes = Outboxes(directory, monotonic_s=lambda: now_s[0])
     outboxes.attach()
@@ -368,10 +368,10 @@ def test_out_of_descriptors_outboxes_wait_and_nothing_is_lost(instance: Instance
     """Sixty producers, and a daemon that may open forty files."""
     import subprocess
 
-    from tests.support import ROOT
+    from tests.support.instance import ROOT
 
     code = (
-        "import sys\nfrom shared.client import Client\n"
+        "import sys\nfrom logd_client import Client\n"
         "clients = [Client(sys.argv[1], outbox_bytes=65536) for _ in range(60)]\n"
         "assert all(c.emit('page_view') for c in clients for _ in range(3))\n"
     )
@@ -466,9 +466,9 @@ def test_refused_outboxes_are_remembered_up_to_a_bound_and_the_others_wait(
     most: int,
 ) -> None:
     """Their headers look right, so that only reading them shows what they are."""
-    monkeypatch.setattr("logd.outboxes.REFUSED_PER_USER_MAX", per_user)
-    monkeypatch.setattr("logd.outboxes.REFUSED_MAX", in_all)
-    monkeypatch.setattr("logd.outboxes.REFUSED_OF_ANY_USER", any_user)
+    monkeypatch.setattr("logd.ingest.outbox_directory.REFUSED_PER_USER_MAX", per_user)
+    monkeypatch.setattr("logd.ingest.outbox_directory.REFUSED_MAX", in_all)
+    monkeypatch.setattr("logd.ingest.outbox_directory.REFUSED_OF_ANY_USER", any_user)
     spoiled = [Written(instance.config.outbox_directory, n) for n in range(100, 160)]
     for outbox in spoiled:
         outbox.write(1, confirmed_position=8)

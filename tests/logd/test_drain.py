@@ -11,10 +11,10 @@ import msgpack
 import pytest
 
 from logd.batch import Batch, Producer
-from logd.drain import Datagram, Drain
-from logd.intake import Intake
-from logd.turn_budget import TURN_BYTES_MAX, TURN_RECORDS_MAX, TURN_S_MAX
-from shared.wire import (
+from logd.ingest.drain import Datagram, Drain
+from logd.ingest.ordering import Intake
+from logd.ingest.turn_budget import TURN_BYTES_MAX, TURN_RECORDS_MAX, TURN_S_MAX
+from logd_wire.wire import (
     DATAGRAM_BYTES_MAX,
     DATAGRAM_HEAD,
     KIND_AWAITED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from logd.durations import MAX_NS, UNITS, UNITS_NS, YEARS_MAX, parse
+from logd.clock.durations import MAX_NS, UNITS, UNITS_NS, YEARS_MAX, parse
 
 
 @pytest.mark.parametrize("unit", UNITS_NS)

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from logd.daemon import Daemon
-from logd.outboxes import OpenOutbox
-from shared.outbox import WORD_WATCHED_UNTIL_NS
+from logd.ingest.outbox_directory import OpenOutbox
+from logd.serve.loop import Daemon
+from logd_wire.outbox.layout import WORD_WATCHED_UNTIL_NS
 from tests.logd.test_daemon import Written, look, new_daemon
-from tests.support import Instance, check_sums
+from tests.support.instance import Instance, check_sums
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def given_up(
     def give_up() -> None:
         append(outbox, 1)
         monkeypatch.setattr(OpenOutbox, "refresh", failing)
-        monkeypatch.setattr("logd.salvage.read_records", failing)
+        monkeypatch.setattr("logd.ingest.salvage.read_records", failing)
         for _ in range(3):
             look(daemon)
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import sqlcipher3
 
+from logd.audit.verify import verify
 from logd.batch import PERSON_ERASED, Batch, Producer
 from logd.errors import NotYet
-from logd.event_types import NEVER_REFUSED, TypeLimits
-from logd.reports import REPORTS, Parameters
-from logd.store import Store
-from logd.verify import verify
-from shared.client import Client
-from shared.durable import SETTLED_TYPE, UNKNOWN_TYPE
-from shared.wire import Event, producer_seed
+from logd.reports.registry import REPORTS, Parameters
+from logd.storage.event_types import NEVER_REFUSED, TypeLimits
+from logd.storage.store import Store
+from logd_client import Client
+from logd_client.durable import SETTLED_TYPE, UNKNOWN_TYPE
+from logd_wire.wire import Event, producer_seed
 from tests.logd.older import older
-from tests.support import Instance, check_sums
+from tests.support.instance import Instance, check_sums
 
 KEY = os.urandom(32)
 LIMITS = TypeLimits(all_users=8, per_user=3)

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from logd import clock_check, turn_budget
-from logd.backlog import Backlog
 from logd.batch import Batch, Producer, Room
-from logd.clock_check import (
+from logd.clock import readings
+from logd.clock.event_age import ALL, LATE_MAX_NS, NONE, SOME, past
+from logd.clock.readings import (
     BACK_MAX_NS,
     DAY_NS,
     EARLIEST_NS,
@@ -23,12 +23,13 @@ from logd.clock_check import (
     SYNCHRONISED_AFTER_NS,
     Reading,
 )
-from logd.event_age import ALL, LATE_MAX_NS, NONE, SOME, past
-from logd.fairness import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
-from logd.turn_budget import ForcedCommits, TurnBudget
-from logd.watch import _MARGIN_S, Watch
-from shared.outbox import WATCHED_NS_MAX
-from shared.wire import Event
+from logd.ingest import turn_budget
+from logd.ingest.backlog import Backlog
+from logd.ingest.scheduling import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
+from logd.ingest.turn_budget import ForcedCommits, TurnBudget
+from logd.ingest.wakeups import _MARGIN_S, Watch
+from logd_wire.outbox.layout import WATCHED_NS_MAX
+from logd_wire.wire import Event
 
 EVENT = Event("page_view", 1, None, b"")
 
@@ -258,23 +259,23 @@ SEEN = Reading(EARLIEST_NS + 400 * DAY_NS, "boot", 5 * HOUR_NS, True)
 def test_a_clock_is_believed_exactly_up_to_its_bounds(later_ns: int, believed: bool) -> None:
     for boot in ("boot", "other"):
         now = replace(SEEN, wall_ns=SEEN.wall_ns + later_ns, boot_id=boot, boottime_ns=5 * HOUR_NS)
-        assert (clock_check.implausible(SEEN, now) is None) == believed
+        assert (readings.implausible(SEEN, now) is None) == believed
 
 
 def test_time_that_is_known_to_have_passed_may_pass_and_boot_time_never_goes_back() -> None:
     now = Reading(SEEN.wall_ns + STEP_MAX_NS + DAY_NS, "boot", SEEN.boottime_ns + DAY_NS, True)
-    assert clock_check.implausible(SEEN, now) is None
-    assert clock_check.earliest_now_ns(SEEN, now) == SEEN.wall_ns + DAY_NS
-    assert clock_check.earliest_now_ns(SEEN, replace(now, boottime_ns=0)) == SEEN.wall_ns
-    assert clock_check.earliest_now_ns(SEEN, replace(SEEN)) == SEEN.wall_ns
+    assert readings.implausible(SEEN, now) is None
+    assert readings.earliest_now_ns(SEEN, now) == SEEN.wall_ns + DAY_NS
+    assert readings.earliest_now_ns(SEEN, replace(now, boottime_ns=0)) == SEEN.wall_ns
+    assert readings.earliest_now_ns(SEEN, replace(SEEN)) == SEEN.wall_ns
     other = replace(now, boot_id="other", boottime_ns=7)
-    assert clock_check.earliest_now_ns(SEEN, other) == SEEN.wall_ns + 7
+    assert readings.earliest_now_ns(SEEN, other) == SEEN.wall_ns + 7
 
 
 def test_the_first_moment_of_this_programs_time_is_believed() -> None:
     first = Reading(EARLIEST_NS, "boot", 1)
-    assert clock_check.implausible(None, first) is None
-    found = clock_check.implausible(None, replace(first, wall_ns=EARLIEST_NS - 1))
+    assert readings.implausible(None, first) is None
+    found = readings.implausible(None, replace(first, wall_ns=EARLIEST_NS - 1))
     assert found == "the clock says 2024-12-31 23:59Z, which is before this program was written"
 
 
@@ -291,18 +292,18 @@ def test_the_first_moment_of_this_programs_time_is_believed() -> None:
     ],
 )
 def test_how_far_it_is_off_is_reported_in_a_unit_of_its_size(later_ns: int, text: str) -> None:
-    found = clock_check.implausible(SEEN, replace(SEEN, wall_ns=SEEN.wall_ns + later_ns))
+    found = readings.implausible(SEEN, replace(SEEN, wall_ns=SEEN.wall_ns + later_ns))
     assert found is not None and text in found
     assert found.endswith("the last time that the trail has seen, 2026-02-05 00:00Z")
     if later_ns < 0:
         return
-    jumped = clock_check.jumped(SEEN, replace(SEEN, wall_ns=SEEN.wall_ns + later_ns))
+    jumped = readings.jumped(SEEN, replace(SEEN, wall_ns=SEEN.wall_ns + later_ns))
     assert jumped is not None and text.removesuffix(" ahead of") in jumped
 
 
 def test_an_unsynchronised_clock_is_waited_for_an_hour_after_another_boot() -> None:
     now = Reading(SEEN.wall_ns, "other", SYNCHRONISED_AFTER_NS - 1, False)
-    found = clock_check.implausible(SEEN, now)
+    found = readings.implausible(SEEN, now)
     assert found is not None and "is not synchronised yet" in found
     for other in (
         replace(now, boottime_ns=SYNCHRONISED_AFTER_NS),
@@ -310,31 +311,31 @@ def test_an_unsynchronised_clock_is_waited_for_an_hour_after_another_boot() -> N
         replace(now, synchronised=None),
         replace(now, synchronised=True),
     ):
-        assert clock_check.implausible(SEEN, other) is None
-    assert clock_check.implausible(replace(SEEN, synchronised=None), now) is None
+        assert readings.implausible(SEEN, other) is None
+    assert readings.implausible(replace(SEEN, synchronised=None), now) is None
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_running_clock_that_is_set_is_reported_from_ten_minutes_on(sign: int) -> None:
     later = replace(SEEN, wall_ns=SEEN.wall_ns + HOUR_NS, boottime_ns=SEEN.boottime_ns + HOUR_NS)
-    assert clock_check.jumped(SEEN, later) is None
+    assert readings.jumped(SEEN, later) is None
     near = replace(later, wall_ns=later.wall_ns + sign * (JUMP_MIN_NS - 1))
-    assert clock_check.jumped(SEEN, near) is None
-    found = clock_check.jumped(SEEN, replace(later, wall_ns=later.wall_ns + sign * JUMP_MIN_NS))
+    assert readings.jumped(SEEN, near) is None
+    found = readings.jumped(SEEN, replace(later, wall_ns=later.wall_ns + sign * JUMP_MIN_NS))
     way, at = ("ahead", "01:10") if sign > 0 else ("back", "00:50")
     assert found == f"the clock was set {way} by 0.2 hours, to 2026-02-05 {at}Z, meanwhile"
 
 
 def test_a_time_far_behind_is_recorded_as_the_earliest_possible() -> None:
-    assert clock_check.stamp_ns(None, SEEN) == SEEN.wall_ns
+    assert readings.stamp_ns(None, SEEN) == SEEN.wall_ns
     edge = replace(SEEN, wall_ns=SEEN.wall_ns - STEP_MAX_NS, boottime_ns=SEEN.boottime_ns + 9)
-    assert clock_check.stamp_ns(SEEN, edge) == edge.wall_ns
+    assert readings.stamp_ns(SEEN, edge) == edge.wall_ns
     past = replace(edge, wall_ns=edge.wall_ns - 1)
-    assert clock_check.stamp_ns(SEEN, past) == SEEN.wall_ns + 9
+    assert readings.stamp_ns(SEEN, past) == SEEN.wall_ns + 9
 
 
 def test_a_time_beyond_the_calendar_is_shown_as_a_number() -> None:
-    found = clock_check.implausible(None, replace(SEEN, wall_ns=-(10**30)))
+    found = readings.implausible(None, replace(SEEN, wall_ns=-(10**30)))
     assert found is not None and f"the clock says {-(10**30)} ns since 1970, which" in found
 
 
@@ -342,7 +343,7 @@ def test_times_are_shown_in_utc_wherever_the_machine_is(monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "ELSEWHERE-5:30")
         time.tzset()
-        found = clock_check.implausible(None, Reading(0, "boot", 1))
+        found = readings.implausible(None, Reading(0, "boot", 1))
     time.tzset()
     assert found is not None and "the clock says 1970-01-01 00:00Z" in found
 

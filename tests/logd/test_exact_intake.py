@@ -8,13 +8,13 @@ import msgpack
 import pytest
 
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
-from logd.drain import CHARGE_BYTES_MIN, CHARGE_DATAGRAMS, Datagram, Drain
-from logd.intake import SLICE_BYTES, Intake
-from logd.repair import _position, capacity, check_numbers
-from logd.turn_budget import TURN_BYTES_MAX, TURN_RECORDS_MAX, TURN_S_MAX
-from shared.outbox import Header, OutboxError, aligned
-from shared.schema import PAYLOAD_BYTES_MAX
-from shared.wire import (
+from logd.ingest.drain import CHARGE_BYTES_MIN, CHARGE_DATAGRAMS, Datagram, Drain
+from logd.ingest.ordering import SLICE_BYTES, Intake
+from logd.ingest.outbox_reader import _position, capacity, check_numbers
+from logd.ingest.turn_budget import TURN_BYTES_MAX, TURN_RECORDS_MAX, TURN_S_MAX
+from logd_wire.outbox.layout import Header, OutboxError, aligned
+from logd_wire.schema import PAYLOAD_BYTES_MAX
+from logd_wire.wire import (
     DATAGRAM_BYTES_MAX,
     RECORD_BYTES_MAX,
     RECORD_HEAD,
@@ -184,7 +184,7 @@ def test_behind_a_record_that_is_taken_the_next_is_decoded_whatever_its_number()
 def test_idle_producers_past_a_bound_are_halved_beside_those_to_keep(
     kept: int, known: int, left: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.intake.PRODUCERS_MAX", 10)
+    monkeypatch.setattr("logd.ingest.ordering.PRODUCERS_MAX", 10)
     intake = Intake(lambda uid, one: Producer(uid, one, 0), GAP)
     producers = [intake.producer(UID, number) for number in range(known)]
     intake.trim(Batch(1, 1), keep=set(producers[:kept]))

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from logd.batch import LOST_CLAIMED, LOST_DAMAGED, LOST_RESTORED, Batch, Room
-from logd.repair import Placement, Resynchronisation, read_on
-from shared.outbox import HEADER_BYTES, WORD_CONFIRMED_SEQUENCE, WORD_WRITTEN, ReadAt, aligned
-from shared.wire import RECORD_HEAD
+from logd.ingest.outbox_reader import Placement, Resynchronisation, read_on
+from logd_wire.outbox.layout import (
+    HEADER_BYTES,
+    WORD_CONFIRMED_SEQUENCE,
+    WORD_WRITTEN,
+    ReadAt,
+    aligned,
+)
+from logd_wire.wire import RECORD_HEAD
 from tests.logd.test_intake import (
     RING,
     Shared,

@@ -19,18 +19,17 @@ import msgpack
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.history import History, build
-from logd import instance as instances
-from logd import keyfile
+from benchmarks.growth.history import History, build
 from logd.batch import Batch
 from logd.cli import main
-from logd.reading.exporting import FORMS, Export
-from logd.reading.parquet import ROWS_PER_STEP
-from logd.reading.selection import Selection
-from logd.reports import PAGE_ROWS_MAX
-from logd.store import Store
-from shared.wire import Event
-from tests.support import ROOT, Instance, Process, check_sums, until
+from logd.reports.export import FORMS, Export
+from logd.reports.parquet import ROWS_PER_STEP
+from logd.reports.registry import PAGE_ROWS_MAX
+from logd.reports.selection import Selection
+from logd.storage import keyfile, opening
+from logd.storage.store import Store
+from logd_wire.wire import Event
+from tests.support.instance import ROOT, Instance, Process, check_sums, until
 
 HOSTILE = 'a\nb\rc\r\nd,"e";\'\x00\x1b[2J\x7f\x9b\x85\u2028\u2029\ufeffé\U0001f600=1+1'
 PROPS: list[dict[str, Any]] = [
@@ -146,7 +145,7 @@ class _Terminal(io.BytesIO):
 
 def test_csv_that_is_exported_to_a_terminal_commands_it_nothing(instance: Instance) -> None:
     fill(instance)
-    connection = instances.open_for_events(instance.config)
+    connection = opening.open_for_events(instance.config)
     terminal = _Terminal()
     Export(connection, Selection()).write("csv", terminal)
     connection.close()
@@ -159,10 +158,10 @@ def test_all_forms_hold_the_same_rows_over_many_pages_and_row_groups(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row groups are small here, so that there are several, the last one not full."""
-    monkeypatch.setattr("logd.reading.parquet.GROUP_ROWS_MAX", 2 * ROWS_PER_STEP)
-    monkeypatch.setattr("logd.reading.parquet.GROUP_BYTES_MAX", 2**20)
+    monkeypatch.setattr("logd.reports.parquet.GROUP_ROWS_MAX", 2 * ROWS_PER_STEP)
+    monkeypatch.setattr("logd.reports.parquet.GROUP_BYTES_MAX", 2**20)
     fill(instance, repeats=REPEATS)
-    connection = instances.open_for_events(instance.config)
+    connection = opening.open_for_events(instance.config)
     found = {}
     for form in FORMS:
         path = instance.directory / form
@@ -211,7 +210,7 @@ def test_standard_output_gets_the_same_bytes(instance: Instance, form: str) -> N
 def test_what_is_stored_while_an_export_runs_is_not_in_it(instance: Instance) -> None:
     """So that it ends, however much arrives. No transaction is open between two pages."""
     fill(instance, repeats=2 * PAGE_ROWS_MAX // 36 + 1)
-    connection = instances.open_for_events(instance.config)
+    connection = opening.open_for_events(instance.config)
     work = Export(connection, Selection())
     before = work.top
     with (instance.directory / "out").open("wb") as file:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from logd.batch import Batch, Producer
-from logd.fairness import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
-from shared.wire import Event
+from logd.ingest.scheduling import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
+from logd_wire.wire import Event
 
 
 def test_none_waits_long_whatever_the_others_ask() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from logd import lock, status
-from logd.figures import (
+from logd import instance_lock
+from logd.runtime_stats import (
     COMMIT_BOUNDS_S,
     FIVE_MINUTES_S,
     MINUTE_S,
@@ -16,8 +16,9 @@ from logd.figures import (
     Survey,
     within_s,
 )
+from logd.status import text as status
 from tests.faults.steady import Steady
-from tests.support import Instance, check_sums, until
+from tests.support.instance import Instance, check_sums, until
 
 
 def test_rates_are_of_the_last_minute_and_of_five_and_of_less_after_a_start() -> None:
@@ -97,7 +98,7 @@ def test_the_figures_of_a_daemon_are_there_while_it_runs_and_afterwards(
     instance: Instance,
 ) -> None:
     def figures() -> Figures:
-        return lock.figures(instance.config.lock_file) or Figures()
+        return instance_lock.figures(instance.config.lock_file) or Figures()
 
     instance.start()
     with Steady(instance) as one, Steady(instance) as two:

@@ -11,13 +11,13 @@ import msgpack
 import pytest
 import sqlcipher3
 
-from logd import forgotten, mentions
+from logd.audit.verify import verify
 from logd.batch import Batch, Producer
 from logd.errors import DatabaseDamaged
-from logd.forgotten import Forgotten
-from logd.store import Store
-from logd.verify import verify
-from shared.wire import Event, producer_seed, unpack_props
+from logd.storage import erasure_list, mentions
+from logd.storage.erasure_list import Forgotten
+from logd.storage.store import Store
+from logd_wire.wire import Event, producer_seed, unpack_props
 from tests.logd.older import types_as_earlier
 
 TOKEN, OTHER = b"t" * 32, b"o" * 32
@@ -48,7 +48,7 @@ def store(directory: Path) -> Iterator[Store]:
 
 def forget(store: Store, user: str, until_ns: int) -> None:
     entries = {store.forgotten.token(user): until_ns}
-    store.act(lambda connection, _batch: forgotten.save(connection, entries), 1)
+    store.act(lambda connection, _batch: erasure_list.save(connection, entries), 1)
     store.forgotten.add(entries)
 
 
@@ -88,11 +88,11 @@ def test_a_person_is_forgotten_up_to_a_time_and_may_come_back_after_it(
 def test_a_list_in_a_file_keeps_the_later_time_of_each_and_is_its_owners_alone(
     directory: Path,
 ) -> None:
-    path = forgotten.file_beside(directory / "activity.db")
-    assert forgotten.read_file(path) == {}
-    forgotten.merge_file(path, {TOKEN: 5, OTHER: 7})
-    forgotten.merge_file(path, {TOKEN: 9, OTHER: 6})
-    assert forgotten.read_file(path) == {TOKEN: 9, OTHER: 7}
+    path = erasure_list.file_beside(directory / "activity.db")
+    assert erasure_list.read_file(path) == {}
+    erasure_list.merge_file(path, {TOKEN: 5, OTHER: 7})
+    erasure_list.merge_file(path, {TOKEN: 9, OTHER: 6})
+    assert erasure_list.read_file(path) == {TOKEN: 9, OTHER: 7}
     assert path.stat().st_mode & 0o777 == 0o600
     assert [file.name for file in directory.iterdir()] == ["forgotten"]
 
@@ -104,10 +104,10 @@ def test_a_line_that_is_no_entry_is_named_and_nobody_is_brought_back_by_it(
     path = directory / "forgotten"
     path.write_text(f"{OTHER.hex()} 7\n{line}\n")
     with pytest.raises(DatabaseDamaged, match=r"forgotten, line 2: no entry"):
-        forgotten.read_file(path)
+        erasure_list.read_file(path)
     before = path.read_text()
     with pytest.raises(DatabaseDamaged):
-        forgotten.merge_file(path, {TOKEN: 1})
+        erasure_list.merge_file(path, {TOKEN: 1})
     assert path.read_text() == before
 
 
@@ -228,12 +228,12 @@ def test_the_pepper_of_a_trail_from_before_is_the_same_at_every_migration(
     directory: Path, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that a backup of schema 2, restored and migrated again, fits the list beside it."""
-    from logd import migrations
+    from logd.storage import migrations
 
     key = os.urandom(32)
     with monkeypatch.context() as older:
         older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:2])
-        older.setattr(forgotten, "load", lambda _: Forgotten(b"", {}))
+        older.setattr(erasure_list, "load", lambda _: Forgotten(b"", {}))
         types_as_earlier(older)
         store = Store(directory / "a.db", key, 1, 10)
         store.commit(batch_of(producer, ("8", 1, {})), 2)

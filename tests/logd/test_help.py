@@ -10,9 +10,9 @@ import pytest
 
 from logd import errors
 from logd.cli import SECTIONS, main
-from logd.commands.teaching import Command
+from logd.commands._command import Command
 from logd.errors import EXITS
-from tests.support import ROOT
+from tests.support.instance import ROOT
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(name for part in SECTIONS.values() for name in part)

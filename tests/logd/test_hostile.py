@@ -12,13 +12,14 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from logd import keyfile
-from logd.database import connect
-from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, OutboxWriter, outbox_bytes
-from shared.outbox_file import outbox_name
-from shared.query import QueryClient
-from shared.ring import find_record
-from shared.wire import (
+from logd.storage import keyfile
+from logd.storage.database import connect
+from logd_wire.outbox.layout import HEADER_BYTES, RING_BYTES_MIN, outbox_bytes
+from logd_wire.outbox.names import outbox_name
+from logd_wire.outbox.reader import find_record
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.query import QueryClient
+from logd_wire.wire import (
     DATAGRAM_HEAD,
     datagram_head,
     decode_record,
@@ -27,8 +28,8 @@ from shared.wire import (
     pack_payload,
     producer_seed,
 )
-from tests.namespaces import needs_users
-from tests.support import ROOT, Instance, check_streams, check_sums, emitters, until
+from tests.support.instance import ROOT, Instance, check_streams, check_sums, emitters, until
+from tests.support.namespaces import needs_users
 
 PRODUCER = 0x1122334455667788
 
@@ -170,7 +171,7 @@ def test_a_ring_made_to_look_like_records_everywhere_holds_nobody_up(
         return decode_record(data, offset, seed)
 
     with pytest.MonkeyPatch.context() as context:
-        context.setattr("shared.ring.decode_record", counting)
+        context.setattr("logd_wire.outbox.reader.decode_record", counting)
         assert find_record(read_at, ring_bytes, producer_seed(FORGED), 1, 2**62) is None
     assert 0 < checked <= 4 * ring_bytes
 
@@ -310,7 +311,7 @@ def test_an_outbox_cut_short_under_the_daemon_does_not_take_it_down(instance: In
         emitter.finish()
     until(lambda: instance.status()["stored"] == 200, "stored")
     code = (
-        "import os, sys\nfrom shared.client import Client\nc = Client(sys.argv[1])\n"
+        "import os, sys\nfrom logd_client import Client\nc = Client(sys.argv[1])\n"
         "c.emit('page_view'); assert c.flush(10)\n"
         "os.truncate(c._producer.outbox._fd, 100)\nos.kill(os.getpid(), 9)\n"
     )
@@ -356,7 +357,7 @@ def test_another_users_outbox_is_read_and_its_id_cannot_be_forged(instance: Inst
     os.chmod(instance.directory, 0o711)
     instance.start()
     code = (
-        "import os, sys\nfrom shared.client import Client\n"
+        "import os, sys\nfrom logd_client import Client\n"
         "os.setgid(65534); os.setuid(65534); os.umask(0o077)\nc = Client(sys.argv[1])\n"
         "assert all(c.emit('page_view', user='other') for _ in range(50))\n"
         "assert c.flush(20), c.stats()\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logd.ignored import SENDERS_MAX, Ignored, Tally
+from logd.ingest.ignored import SENDERS_MAX, Ignored, Tally
 
 
 def test_a_user_with_processes_without_end_is_one_row_and_pushes_out_no_other() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from logd.daemon import CLOSED_INTERVAL_S, Daemon
-from logd.inotify import Inotify
-from shared.outbox_file import outbox_name
+from logd.ingest.inotify import Inotify
+from logd.serve.loop import CLOSED_INTERVAL_S, Daemon
+from logd_wire.outbox.names import outbox_name
 from tests.logd.test_daemon import daemon  # noqa: F401 - a fixture
-from tests.namespaces import needs_users
-from tests.support import Instance
+from tests.support.instance import Instance
+from tests.support.namespaces import needs_users
 
 OUTBOX = outbox_name(1000, 7)
 IN_CLOSE_WRITE, IN_Q_OVERFLOW = 0x08, 0x4000
@@ -74,7 +74,7 @@ def test_a_file_closed_again_and_again_wakes_the_daemon_once_an_interval(
 ) -> None:
     directory = instance.config.outbox_directory
     now_s = 1000.0
-    monkeypatch.setattr("logd.daemon.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("logd.serve.loop.time.monotonic", lambda: now_s)
     inotify = daemon._inotify
     assert inotify is not None
 
@@ -100,7 +100,7 @@ def test_a_wait_ends_no_earlier_for_closed_files_than_they_may_wake_the_daemon(
     """It waits on for what was closed meanwhile, and hears of it once the interval is over."""
     directory = instance.config.outbox_directory
     now_s = 1000.0
-    monkeypatch.setattr("logd.daemon.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("logd.serve.loop.time.monotonic", lambda: now_s)
     close(directory / OUTBOX)
     daemon._closed_names(daemon._wait(0))
     close(directory / OUTBOX)

@@ -19,23 +19,23 @@ from logd.batch import (
     Batch,
     Producer,
 )
-from logd.intake import Intake
-from logd.repair import Placement, Resynchronisation, read_on
-from shared.outbox import (
+from logd.ingest.ordering import Intake
+from logd.ingest.outbox_reader import Placement, Resynchronisation, read_on
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     WORD_CONFIRMED_POSITION,
     WORD_CONFIRMED_SEQUENCE,
     WORD_WRITTEN,
     Header,
     OutboxError,
-    OutboxWriter,
     ReadAt,
     aligned,
     outbox_bytes,
     parse_header,
 )
-from shared.schema import REPORT_READ
-from shared.wire import (
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.schema import REPORT_READ
+from logd_wire.wire import (
     KIND_AWAITED,
     RECORD_HEAD,
     datagram_head,
@@ -162,7 +162,7 @@ def test_thousands_of_old_records_in_a_datagram_are_told_from_their_heads(
 
     producer, batch = new_producer(taken=3), batch_of()
     intake = new_intake(producer)
-    monkeypatch.setattr("logd.intake.decode_record", counting)
+    monkeypatch.setattr("logd.ingest.ordering.decode_record", counting)
     old = (datagram(1)[16:] + datagram(3)[16:]) * 1000
     slices = whole(datagram_head(ID) + old + datagram(4)[16:] + datagram(5)[16:], intake, batch)
     assert sequences(batch) == [4, 5]

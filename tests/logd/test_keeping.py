@@ -13,16 +13,15 @@ import msgpack
 import pytest
 from click.testing import CliRunner
 
-from logd import forgotten, keyfile
-from logd import instance as instances
 from logd.batch import Batch, Producer
 from logd.cli import main
 from logd.errors import NotYet
-from logd.store import Store
-from logd.upkeep import asking, jobs
-from shared.wire import Event, producer_seed
-from tests import pages
-from tests.support import Instance, Process, check_sums, emitters, until
+from logd.maintenance import job_client
+from logd.storage import erasure_list, job_table, keyfile, opening
+from logd.storage.store import Store
+from logd_wire.wire import Event, producer_seed
+from tests.support import pages
+from tests.support.instance import Instance, Process, check_sums, emitters, until
 
 DAY_NS = 86_400 * 10**9
 NAME, VALUE = "anna-example-4711", "value-of-anna-0815"
@@ -87,9 +86,9 @@ def outcome(process: Process) -> dict[str, Any]:
 
 def job_position(instance: Instance) -> int:
     """How far the open job is; 0 when there is none."""
-    connection = instances.open_for_reading(instance.config)
+    connection = opening.open_for_reading(instance.config)
     try:
-        job = jobs.next_open(connection)
+        job = job_table.next_open(connection)
         return 0 if job is None else job.done
     finally:
         connection.close()
@@ -205,7 +204,7 @@ def test_without_a_daemon_the_command_does_it_and_the_daemon_takes_up_where_it_l
 
 EMIT = """
 import sys
-from shared.client import Client
+from logd_client import Client
 client = Client(sys.argv[1])
 for n in range(50):
     user, ts_ns = (sys.argv[2], int(sys.argv[3])) if n % 2 else ("other", None)
@@ -254,7 +253,7 @@ def test_beside_the_daemon_a_client_goes_on_over_a_forget_and_no_clock_is_asked(
     fill(served, 10)
     served.start()
     code = (
-        "import sys\nfrom shared.client import Client\nc = Client(sys.argv[1])\n"
+        "import sys\nfrom logd_client import Client\nc = Client(sys.argv[1])\n"
         "for ts_ns in (4 * 10**18, 1):\n"
         "    assert c.emit('login', user=sys.argv[2], ts_ns=ts_ns)\n"
         "    print('made', flush=True)\n"
@@ -279,7 +278,7 @@ def test_an_older_copy_in_the_databases_place_is_brought_up_to_the_list(served: 
     counts = fill(served, 500)
     older = served.config.database.read_bytes()
     served.cli("forget", NAME, "--yes")
-    assert forgotten.file_beside(served.config.database).stat().st_mode & 0o777 == 0o600
+    assert erasure_list.file_beside(served.config.database).stat().st_mode & 0o777 == 0o600
     served.config.database.write_bytes(older)
     served.start()
     until(lambda: served.status()["erased"] == counts["anna"], "the person is forgotten again")
@@ -294,7 +293,7 @@ def test_a_command_can_have_an_event_of_logds_own_written(served: Instance) -> N
         if served.daemon is None and place == "by the daemon":
             served.start()
         record = {"type": "trail_exported", "props": {"place": place}}
-        asking.carry_out(served.config, jobs.RECORD, record)
+        job_client.carry_out(served.config, job_table.RECORD, record)
     own = [event for event in served.events() if event["type"] == "trail_exported"]
     assert [event["props"]["place"] for event in own] == ["without a daemon", "by the daemon"]
     assert served.status()["own"] == 2
@@ -362,7 +361,7 @@ def test_too_little_room_to_write_the_file_anew_is_waited_for_and_said(
     instance: Instance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(instance, 100)
-    monkeypatch.setattr("logd.upkeep.worker.RETRY_S", 0.01)
+    monkeypatch.setattr("logd.maintenance.worker.RETRY_S", 0.01)
     real, tries = Store.rewrite, []
 
     def rewrite(self: Store, meanwhile: Any) -> bool:
@@ -373,8 +372,8 @@ def test_too_little_room_to_write_the_file_anew_is_waited_for_and_said(
 
     monkeypatch.setattr(Store, "rewrite", rewrite)
     seen = []
-    asking.carry_out(
-        instance.config, jobs.FORGET, {"users": [NAME]}, lambda job: seen.append(job.trouble)
+    job_client.carry_out(
+        instance.config, job_table.FORGET, {"users": [NAME]}, lambda job: seen.append(job.trouble)
     )
     assert "too little room" in seen
     assert seen[-1] is None

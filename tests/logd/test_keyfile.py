@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from logd import keyfile
 from logd.errors import KeyFileError
-from tests.support import Instance
+from logd.storage import keyfile
+from tests.support.instance import Instance
 
 
 def test_a_credential_of_the_files_name_is_read_in_its_place(

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from tests.support import (
+from tests.support.instance import (
     ROOT,
     Instance,
     check_streams,
@@ -14,7 +14,7 @@ from tests.support import (
     emitters,
     until,
 )
-from tests.tally import Tally
+from tests.support.tally import Tally
 
 
 def test_three_kills_of_the_daemon_lose_none_of_80000_events(
@@ -97,7 +97,7 @@ def test_events_emitted_before_the_first_daemon_ever_ran_are_stored(
         [
             sys.executable,
             "-c",
-            "import sys\nfrom shared.client import Client\nclient = Client(sys.argv[1])\n"
+            "import sys\nfrom logd_client import Client\nclient = Client(sys.argv[1])\n"
             "assert all(client.emit('page_view', props={'n': n}) for n in range(1000))",
             instance.socket,
         ],

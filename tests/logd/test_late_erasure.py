@@ -7,11 +7,11 @@ from typing import cast
 
 import msgpack
 
-from logd import late_erasure
 from logd.batch import Batch, Producer
-from logd.forgotten import Forgotten
-from logd.mentions import ERASED
-from shared.wire import Event
+from logd.storage import late_erasure
+from logd.storage.erasure_list import Forgotten
+from logd.storage.mentions import ERASED
+from logd_wire.wire import Event
 
 OLD, NEW = Producer(1, 1, 0), Producer(1, 2, 0)
 

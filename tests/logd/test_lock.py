@@ -10,11 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from logd import lock, usage
+from logd import instance_lock as lock
 from logd.errors import AlreadyRunning
-from logd.figures import COMMIT_BOUNDS_S, IGNORED_SENDERS_MAX, Figures
-from logd.lock import FILE_BYTES, PAGE_BYTES, TROUBLE_CHARS_MAX, Page, figures, instance_lock, look
-from tests.support import ROOT
+from logd.instance_lock import (
+    FILE_BYTES,
+    PAGE_BYTES,
+    TROUBLE_CHARS_MAX,
+    Page,
+    figures,
+    instance_lock,
+    look,
+)
+from logd.runtime_stats import COMMIT_BOUNDS_S, IGNORED_SENDERS_MAX, Figures
+from logd.serve import usage
+from tests.support.instance import ROOT
 
 KINDS = ("duplicates", "early", "farewells", "skipped", "closings")
 SENDER = {"uid": 2**32 - 1, "pid": 2**31 - 1, **dict.fromkeys(KINDS, 2**63)}
@@ -33,7 +42,7 @@ def said(path: Path) -> Page:
     """As another process reads it: one that closes the file would let go of its own lock."""
     code = (
         "import sys\nfrom dataclasses import astuple\nfrom pathlib import Path\n"
-        "from logd.lock import look\nprint(repr(astuple(look(Path(sys.argv[1]))[1])))\n"
+        "from logd.instance_lock import look\nprint(repr(astuple(look(Path(sys.argv[1]))[1])))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)],
@@ -92,7 +101,7 @@ def test_a_database_once_made_is_remembered_by_later_daemons(path: Path) -> None
 
 def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom logd.lock import instance_lock\n"
+        "import sys\nfrom pathlib import Path\nfrom logd.instance_lock import instance_lock\n"
         "with instance_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(
@@ -136,7 +145,7 @@ def test_the_largest_figures_fit_into_their_page(path: Path) -> None:
 
 def test_figures_of_a_daemon_that_counted_no_senders_are_read(path: Path) -> None:
     """An upgrade: the last daemon wrote its page before there were any."""
-    from logd.lock import _encode
+    from logd.instance_lock import _encode
 
     fields = asdict(Figures(events=7))
     del fields["ignored"]
@@ -150,7 +159,7 @@ def test_figures_of_a_daemon_that_counted_no_senders_are_read(path: Path) -> Non
 
 @pytest.mark.parametrize("page", [b"", b"{}", b"[]\n", b"\xff" * 100, b'{"from": "tomorrow"}'])
 def test_figures_that_are_torn_or_of_another_version_say_nothing(path: Path, page: bytes) -> None:
-    from logd.lock import _encode
+    from logd.instance_lock import _encode
 
     with instance_lock(path) as lock:
         lock.publish(Figures(events=7))

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from logd.log_limit import INTERVAL_S, KINDS_MAX, USERS_MAX, LimitedLog
-from tests.support import ROOT
+from tests.support.instance import ROOT
 
 LEFT_OUT = re.compile(r"\((\d+) more like this were not logged\)$")
 

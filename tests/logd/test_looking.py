@@ -10,11 +10,12 @@ from collections import Counter
 
 import pytest
 
-from logd import delivery
 from logd.errors import NotYet
-from shared.outbox import RING_BYTES_MIN, OutboxWriter, outbox_bytes
-from shared.outbox_file import outbox_name
-from shared.wire import KIND_AWAITED, datagram_head, encode_record, producer_seed
+from logd.ingest import delivery
+from logd_wire.outbox.layout import RING_BYTES_MIN, outbox_bytes
+from logd_wire.outbox.names import outbox_name
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.wire import KIND_AWAITED, datagram_head, encode_record, producer_seed
 from tests.simulation.disk import Disk, SimTrail
 from tests.simulation.machine import Machine, SimOutbox
 from tests.simulation.truth import Truth
@@ -164,7 +165,7 @@ def test_the_dead_for_whom_a_turn_had_no_room_are_not_taken_for_living(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They end in the next turns, not at the next look."""
-    monkeypatch.setattr("logd.fairness.SHARED_OUTBOXES_MAX", 2)
+    monkeypatch.setattr("logd.ingest.scheduling.SHARED_OUTBOXES_MAX", 2)
     files = [watched.outbox() for _ in range(12)]
     watched.outbox(OTHER)
     machine = watched.start()
@@ -208,7 +209,7 @@ def test_after_a_full_queue_all_are_looked_at_and_nobody_is_asked_whether_it_liv
 def test_a_turn_reads_less_than_a_batch_where_several_users_have_outboxes(
     watched: Watched, monkeypatch: pytest.MonkeyPatch, others: bool
 ) -> None:
-    monkeypatch.setattr("logd.fairness.SHARED_EVENTS_MAX", 5)
+    monkeypatch.setattr("logd.ingest.scheduling.SHARED_EVENTS_MAX", 5)
     file = watched.outbox(GOOD)
     watched.outbox(OTHER if others else GOOD)
     machine = watched.start()

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from logd import inotify
+from logd.audit.verify_rows import FINDINGS_MAX, Verdict
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
-from logd.daemon import Daemon
-from logd.inotify import Inotify
-from logd.intake import Intake
-from logd.outboxes import OpenOutbox, Outboxes
-from logd.verify_rows import FINDINGS_MAX, Verdict
-from shared.outbox import REFUSALS_MAX
-from shared.wire import DATAGRAM_BYTES_MAX, Event, encode_farewell, producer_seed
+from logd.ingest import inotify
+from logd.ingest.inotify import Inotify
+from logd.ingest.ordering import Intake
+from logd.ingest.outbox_directory import OpenOutbox, Outboxes
+from logd.serve.loop import Daemon
+from logd_wire.outbox.layout import REFUSALS_MAX
+from logd_wire.wire import DATAGRAM_BYTES_MAX, Event, encode_farewell, producer_seed
 from tests.logd.test_daemon import Written, look, new_daemon
 from tests.logd.test_hostile import sender
 from tests.logd.test_intake import (
@@ -30,7 +30,7 @@ from tests.logd.test_intake import (
     sequences,
     whole,
 )
-from tests.support import Instance, check_sums
+from tests.support.instance import Instance, check_sums
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def turn(daemon: Daemon) -> None:
 def test_of_many_producers_without_an_end_a_turn_books_a_few(
     instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.delivery.BOOK_ENDS_MAX", 3)
+    monkeypatch.setattr("logd.ingest.delivery.BOOK_ENDS_MAX", 3)
     connection = daemon._store.connection
     connection.executemany(
         "INSERT INTO producer VALUES (?, 1, ?, 0, 0, 0, 'an earlier boot', 1, 1, 1)",
@@ -73,7 +73,7 @@ def test_a_farewell_before_its_turn_is_not_booked_as_an_unknown_end(
     instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unfinished producers were read a page at a time; some have ended since."""
-    monkeypatch.setattr("logd.delivery.BOOK_ENDS_MAX", 1)
+    monkeypatch.setattr("logd.ingest.delivery.BOOK_ENDS_MAX", 1)
     daemon._store.connection.executemany(
         "INSERT INTO producer VALUES (?, ?, ?, 4, 0, 0, 'an earlier boot', 1, 1, 1)",
         [(number, os.getuid(), f"{number:016x}") for number in (1, 2)],
@@ -91,7 +91,7 @@ def test_a_farewell_before_its_turn_is_not_booked_as_an_unknown_end(
 def test_of_many_files_a_turn_lists_a_few(
     instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.delivery.DISCOVER_FILES_MAX", 2)
+    monkeypatch.setattr("logd.ingest.delivery.DISCOVER_FILES_MAX", 2)
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     listed = 0
     names = Outboxes.names
@@ -121,7 +121,7 @@ def test_of_many_files_a_turn_lists_a_few(
 def test_of_one_user_so_many_files_wait_to_be_opened_and_the_rest_is_listed_again(
     instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.delivery.DISCOVER_QUEUE_MAX", 3)
+    monkeypatch.setattr("logd.ingest.delivery.DISCOVER_QUEUE_MAX", 3)
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     for number in range(100, 110):
         Written(instance.config.outbox_directory, number).write(1)
@@ -156,7 +156,7 @@ def test_a_due_look_goes_through_a_few_outboxes_in_a_turn_and_through_all_in_som
     daemon._look_due_s = float("inf")
     while daemon._round is not None or daemon._more:
         daemon.turn(timeout_s=0)
-    monkeypatch.setattr("logd.delivery.LOOK_FILES_MAX", 2)
+    monkeypatch.setattr("logd.ingest.delivery.LOOK_FILES_MAX", 2)
     asked.clear()
     turn(daemon)
     daemon._look_due_s = float("inf")
@@ -270,7 +270,7 @@ def test_of_many_producers_those_with_an_open_outbox_are_not_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Introduced again, one would be two: one of them read, the other one confirmed."""
-    monkeypatch.setattr("logd.intake.PRODUCERS_MAX", 10)
+    monkeypatch.setattr("logd.ingest.ordering.PRODUCERS_MAX", 10)
     intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
     kept = {intake.producer(UID, number) for number in range(100, 115)}
     for number in range(200, 230):

@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 import pytest
 
-from logd import config
 from logd.cli import SECTIONS, main
-from logd.commands.teaching import Command
+from logd.commands._command import Command
+from logd.config import settings
 from logd.errors import EXITS
-from logd.manual import pages
-from tests.support import ROOT
+from logd.manpages import pages
+from tests.support.instance import ROOT
 
 COMMANDS = sorted(name for part in SECTIONS.values() for name in part)
 PAGES = sorted(pages())
@@ -40,7 +40,7 @@ def read(page: str) -> str:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pages, as `make install` writes them."""
     place = tmp_path_factory.mktemp("man")
-    subprocess.run([sys.executable, "-m", "logd.manual", str(place)], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "logd.manpages", str(place)], cwd=ROOT, check=True)
     return place
 
 
@@ -77,9 +77,9 @@ def test_every_exit_code_is_in_the_main_page() -> None:
 
 def test_every_setting_is_in_the_page_with_what_it_takes_and_its_default() -> None:
     text = read("logd.toml.5")
-    for name in config.names():
+    for name in settings.names():
         assert f".TP {name} " in text
-        expected = config.expected(name)
+        expected = settings.expected(name)
         assert expected[0].upper() + expected[1:] in text
     assert "quarantine_rows_max Older rows give way; the counts stay. Expected" in text
     assert "Default: 10000." in text and 'Default: "logd.sock".' in text

@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd.mentions import ERASED, KEYS, MARKS, mentions, redact, without_others
+from logd.storage.mentions import ERASED, KEYS, MARKS, mentions, redact, without_others
 
 MENTIONS: list[dict[str, Any]] = [
     {"user": "7"},

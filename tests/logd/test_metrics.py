@@ -18,16 +18,17 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from logd import keyfile, lock
-from logd.database import connect
-from logd.exporter import HEAD_BYTES_MAX, SEATS_MAX, MetricsService
-from logd.figures import COMMIT_BOUNDS_S, Figures
-from logd.metrics import LogdCollector, Standing
-from logd.request_server import Credentials
-from shared.query import QueryClient
+from logd import instance_lock
+from logd.runtime_stats import COMMIT_BOUNDS_S, Figures
+from logd.serve.metrics_server import HEAD_BYTES_MAX, SEATS_MAX, MetricsService
+from logd.serve.request_server import Credentials
+from logd.status.metrics import LogdCollector, Standing
+from logd.storage import keyfile
+from logd.storage.database import connect
+from logd_wire.query import QueryClient
 from tests.logd.test_hostile import datagram, sender
 from tests.logd.test_status import EMPTY, NS
-from tests.support import ROOT, Instance, check_sums, emitters, until
+from tests.support.instance import ROOT, Instance, check_sums, emitters, until
 
 RULES = ROOT / "systemd" / "prometheus" / "logd.rules.yml"
 DASHBOARD = ROOT / "systemd" / "grafana" / "logd.json"
@@ -304,7 +305,7 @@ def test_looking_does_not_end_the_report_process_as_a_producer(instance: Instanc
     asked_ns = time.time_ns()
 
     def looked() -> bool:
-        figures = lock.figures(instance.config.lock_file)
+        figures = instance_lock.figures(instance.config.lock_file)
         return figures is not None and figures.at_ns > asked_ns + NS
 
     until(looked, "the daemon has looked who lives, many times")

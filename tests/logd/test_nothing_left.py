@@ -10,11 +10,12 @@ import msgpack
 import pytest
 
 from logd.batch import Batch
-from logd.store import Store
-from logd.upkeep import forgetting, jobs
-from shared.wire import Event
-from tests import pages
+from logd.maintenance import forget as forgetting
+from logd.storage import job_table
+from logd.storage.store import Store
+from logd_wire.wire import Event
 from tests.logd.test_removal import DAY_NS, KEY, TYPES, Trail
+from tests.support import pages
 
 pytestmark = pytest.mark.usefixtures("clocks_from_1970")
 
@@ -51,14 +52,14 @@ def fill(trail: Trail) -> None:
     trail.store.commit(batch, 1)
     if rng.random() < 0.5:  # pages are merged as well
         before = dict.fromkeys(rng.sample(TYPES, 2), 20 * DAY_NS)
-        trail.finish(trail.ask(jobs.PRUNE, before=before))
+        trail.finish(trail.ask(job_table.PRUNE, before=before))
 
 
 def forget(directory: Path, seed: int) -> Trail:
     trail = Trail(directory, random.Random(seed))
     fill(trail)
     assert pages.found(trail.path, KEY, VALUES)
-    trail.finish(trail.ask(jobs.FORGET, users=[NAME]))
+    trail.finish(trail.ask(job_table.FORGET, users=[NAME]))
     return trail
 
 
@@ -94,7 +95,7 @@ def test_what_the_preview_counts_is_what_goes(directory: Path) -> None:
     trail = Trail(directory, random.Random(3))
     fill(trail)
     expected = forgetting.preview(trail.store.connection, NAME)
-    job = trail.finish(trail.ask(jobs.FORGET, users=[NAME]))
+    job = trail.finish(trail.ask(job_table.FORGET, users=[NAME]))
     assert job.outcome == expected
     assert all(expected.values())
     trail.store.close()

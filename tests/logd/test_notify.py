@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from logd import journal, keyfile, migrations, notify
-from logd.database import connect
-from shared.outbox_file import outbox_name
+from logd import log_format, systemd
+from logd.storage import keyfile, migrations
+from logd.storage.database import connect
+from logd_wire.outbox.names import outbox_name
 from tests.faults.faulty_disk import faulty_disk
-from tests.support import ROOT, Instance, check_sums, emitters, until
+from tests.support.instance import ROOT, Instance, check_sums, emitters, until
 
 DEADLINE_S = 20.0
 SILENCE_S = 0.8  # several times the interval at which these daemons have to say that they live
@@ -164,7 +165,7 @@ def test_what_is_said_again_and_again_is_said_at_a_bounded_rate(
     monkeypatch.setenv("NOTIFY_SOCKET", str(manager.path))
     monkeypatch.setenv("WATCHDOG_USEC", "8000000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
-    notifier = notify.Notifier()
+    notifier = systemd.Notifier()
     assert notifier.interval_s == 2.0
     for turn in range(100):  # ten a second
         notifier.turned(turn / 10)
@@ -196,12 +197,12 @@ def test_without_a_manager_nothing_is_said_and_nothing_breaks(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    assert not notify.send("READY=1")
+    assert not systemd.send("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(directory / "nobody"))
-    assert not notify.send("READY=1")
-    notify.extend_timeout()
+    assert not systemd.send("READY=1")
+    systemd.extend_timeout()
     for environ in ({}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "0"}):
-        assert notify.watchdog_interval_s(environ) is None
+        assert systemd.watchdog_interval_s(environ) is None
 
 
 def test_a_long_migration_asks_for_more_time(
@@ -255,11 +256,11 @@ def test_a_terminal_that_another_journal_stream_is_named_for_gets_no_levels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "1:2")
-    assert not journal.reads_stderr()
+    assert not log_format.reads_stderr()
 
 
 def test_each_line_of_a_long_message_has_its_level() -> None:
-    assert journal.line(logging.WARNING, "one\ntwo", journal=True) == "<4>one\n<4>two"
-    assert journal.line(logging.DEBUG, "", journal=True) == "<7>"
-    assert journal.line(logging.CRITICAL, "one", journal=True) == "<2>one"
-    assert journal.line(logging.WARNING, "one", journal=False) == "logd: one"
+    assert log_format.line(logging.WARNING, "one\ntwo", journal=True) == "<4>one\n<4>two"
+    assert log_format.line(logging.DEBUG, "", journal=True) == "<7>"
+    assert log_format.line(logging.CRITICAL, "one", journal=True) == "<2>one"
+    assert log_format.line(logging.WARNING, "one", journal=False) == "logd: one"

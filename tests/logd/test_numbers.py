@@ -13,17 +13,18 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from logd import config as configuration
-from logd import durations, keyfile, times
 from logd.cli import SECTIONS, main
-from logd.commands.options import Count, Duration, Time
-from logd.config import parse
+from logd.clock import durations, times
+from logd.commands._options import Count, Duration, Time
+from logd.config import settings as configuration
+from logd.config.settings import parse
 from logd.errors import EXIT_UNAVAILABLE, ConfigError
-from logd.reports import REPORTS, BadParameter, Parameters
-from logd.store import Store
-from shared.query import Answer
-from shared.schema import INT64_MAX
-from tests.support import Instance
+from logd.reports.registry import REPORTS, BadParameter, Parameters
+from logd.storage import keyfile
+from logd.storage.store import Store
+from logd_wire.query import Answer
+from logd_wire.schema import INT64_MAX
+from tests.support.instance import Instance
 
 NOW = 10**18
 DAY_NS = 86_400 * 10**9

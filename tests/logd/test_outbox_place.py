@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from logd import config as configuration
+from logd.config import settings as configuration
 from logd.errors import CannotCreate
-from logd.outboxes import Outboxes
-from shared import rendezvous
-from shared.client import Client
-from shared.rendezvous import (
+from logd.ingest.outbox_directory import Outboxes
+from logd_client import Client
+from logd_wire import rendezvous
+from logd_wire.rendezvous import (
     MODE_PRIVATE,
     MODE_SHARED,
     NoOutbox,
@@ -29,8 +29,8 @@ from shared.rendezvous import (
     read_rendezvous,
     read_token,
 )
-from tests.namespaces import needs_users
-from tests.support import Instance, check_sums
+from tests.support.instance import Instance, check_sums
+from tests.support.namespaces import needs_users
 
 HOSTILE_UID = 65534
 

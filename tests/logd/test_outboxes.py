@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from logd.outboxes import Outboxes
-from shared.outbox import (
+from logd.ingest.outbox_directory import Outboxes
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     RING_BYTES_MIN,
     WORD_CONFIRMED_POSITION,
@@ -22,11 +22,11 @@ from shared.outbox import (
     WORD_VERSION,
     WORD_WATCHED_UNTIL_NS,
     WORD_WRITTEN,
-    OutboxWriter,
     outbox_bytes,
 )
-from shared.outbox_file import outbox_name
-from shared.wire import WireError
+from logd_wire.outbox.names import outbox_name
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.wire import WireError
 
 PRODUCER = 5
 

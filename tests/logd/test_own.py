@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from logd import keyfile
+from logd.audit.verify import verify
 from logd.batch import Batch, Producer
-from logd.database import connect
-from logd.retention import check_type
-from logd.store import Store
-from logd.upkeep import jobs
-from logd.verify import verify
-from shared.client import Client
-from shared.schema import OWN_TYPES, REPORT_READ, RESERVED_TYPES
-from shared.wire import Event, producer_seed
-from tests.support import Instance, check_streams, check_sums, until
+from logd.config.retention import check_type
+from logd.storage import job_table, keyfile
+from logd.storage.database import connect
+from logd.storage.store import Store
+from logd_client import Client
+from logd_wire.schema import OWN_TYPES, REPORT_READ, RESERVED_TYPES
+from logd_wire.wire import Event, producer_seed
+from tests.support.instance import Instance, check_streams, check_sums, until
 
 
 def test_an_event_of_logds_own_is_chained_like_every_other(directory: Path) -> None:
@@ -54,7 +53,7 @@ def test_what_a_command_says_beside_the_daemon_is_stored_once_and_the_sums_add_u
         connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
         for number in range(3):
             said = {"type": "trail_exported", "props": {"events": number}}
-            jobs.ask(connection, jobs.RECORD, said, 1)
+            job_table.ask(connection, job_table.RECORD, said, 1)
         connection.close()
         until(lambda: instance.status()["own"] == 3, "they are stored")
         assert client.emit("login", user="8", durable=True)

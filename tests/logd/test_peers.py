@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from logd.batch import Producer
-from logd.intake import Intake
-from logd.request_server import Credentials, RequestServer
-from shared.wire import producer_seed
+from logd.ingest.ordering import Intake
+from logd.serve.request_server import Credentials, RequestServer
+from logd_wire.wire import producer_seed
 from tests.logd.test_intake import ID, UID, batch_of, datagram, sequences
 from tests.logd.test_request_server import Lines
 

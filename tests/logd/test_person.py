@@ -8,17 +8,17 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import keyfile
 from logd.batch import Batch
-from logd.blocks import BLOCK_EVENTS
-from logd.database import connect
-from logd.mentions import mentions
-from logd.reporter import _short
-from logd.rollups import DAY_NS
-from logd.store import Store
-from shared.schema import USER_BYTES_MAX
-from shared.wire import Event
-from tests.support import Instance
+from logd.serve.report_server import _short
+from logd.storage import keyfile
+from logd.storage.database import connect
+from logd.storage.mentions import mentions
+from logd.storage.rollups import DAY_NS
+from logd.storage.store import Store
+from logd.storage.time_blocks import BLOCK_EVENTS
+from logd_wire.schema import USER_BYTES_MAX
+from logd_wire.wire import Event
+from tests.support.instance import Instance
 
 PERSON = "anna\x1b[2J"
 EVENTS: list[tuple[str, str | None, dict[str, Any]]] = [

@@ -13,12 +13,12 @@ from functools import partial
 import msgpack
 import pytest
 
-from logd.daemon import Daemon
-from logd.outboxes import OpenOutbox, Outboxes
-from logd.store import Store
-from logd.verify import verify
-from shared.outbox import HEADER_BYTES, aligned, parse_header
-from shared.wire import (
+from logd.audit.verify import verify
+from logd.ingest.outbox_directory import OpenOutbox, Outboxes
+from logd.serve.loop import Daemon
+from logd.storage.store import Store
+from logd_wire.outbox.layout import HEADER_BYTES, aligned, parse_header
+from logd_wire.wire import (
     KIND_AWAITED,
     RECORD_HEAD,
     datagram_head,
@@ -28,7 +28,7 @@ from shared.wire import (
 )
 from tests.logd.test_daemon import PRODUCER, Written, look, new_daemon
 from tests.logd.test_hostile import datagram, sender
-from tests.support import Instance, check_sums, until
+from tests.support.instance import Instance, check_sums, until
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from logd import keyfile
 from logd.batch import Batch
-from logd.store import Store
-from tests.support import Instance
+from logd.storage import keyfile
+from logd.storage.store import Store
+from tests.support.instance import Instance
 
 NASTY = b'\x1b[2J\x00"\\\x9b\xff' + b"x" * 100
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from logd.batch import Batch
-from logd.outboxes import OpenOutbox
-from logd.store import Store
-from shared.outbox import REFUSED_FULL
+from logd.ingest.outbox_directory import OpenOutbox
+from logd.storage.store import Store
+from logd_wire.outbox.layout import REFUSED_FULL
 from tests.logd.test_daemon import Written, look, new_daemon
-from tests.support import Instance, check_sums
+from tests.support.instance import Instance, check_sums
 
 
 def test_refusals_that_a_producer_reports_never_go_back(directory: Path) -> None:

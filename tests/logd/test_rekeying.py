@@ -10,15 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from logd import keyfile
-from logd.database import connect
-from logd.upkeep import offline, rekeying
-from logd.upkeep.copying import Bar, Interrupted, Stop
-from shared.client import Client
+from logd.maintenance import database_swap
+from logd.maintenance import rekey as rekeying
+from logd.maintenance.database_copy import Bar, Interrupted, Stop
+from logd.storage import keyfile
+from logd.storage.database import connect
+from logd_client import Client
 from tests.logd.killing import killed_at_each_step
 from tests.logd.trails import emit, interrupting, noted, silent, users
-from tests.namespaces import needs_users
-from tests.support import Instance, check_streams, check_sums, emitters, short_directory, until
+from tests.support.instance import (
+    Instance,
+    check_streams,
+    check_sums,
+    emitters,
+    short_directory,
+    until,
+)
+from tests.support.namespaces import needs_users
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +121,7 @@ def test_events_that_come_meanwhile_are_stored_after_it(instance: Instance) -> N
     with emitters(instance, count=2, events=4000) as running:
         until(lambda: all(e.accepted >= 500 for e in running), "events")
         instance.stop()
-        with offline.stopped(instance.config):
+        with database_swap.stopped(instance.config):
             rekeying.rekey(instance.config, None, time.time_ns(), Stop(), silent)
         instance.start()
         for emitter in running:
@@ -158,7 +166,7 @@ def test_the_key_changes_once_the_database_under_it_is_on_the_disk(
 def test_interrupted_it_keeps_key_and_database(stored: Instance, at: str) -> None:
     key = keyfile.read(stored.config.key_file)
     stop = Stop()
-    with offline.stopped(stored.config), pytest.raises(Interrupted, match="SIGTERM"):
+    with database_swap.stopped(stored.config), pytest.raises(Interrupted, match="SIGTERM"):
         rekeying.rekey(stored.config, None, time.time_ns(), stop, interrupting(stop, at))
     assert keyfile.read(stored.config.key_file) == key
     assert users(stored) == {"7": 80, "8": 20}
@@ -171,14 +179,14 @@ def test_killed_at_any_step_the_next_start_sets_it_right(stored: Instance) -> No
     config = stored.config
 
     def work(bar: Bar) -> None:
-        with offline.stopped(config):
+        with database_swap.stopped(config):
             rekeying.rekey(config, None, time.time_ns(), Stop(), bar)
 
     stages = []
     for _ in killed_at_each_step(stored.directory, work):
         key = keyfile.read(config.key_file)
         stages.append((key != old, opens(config.database, key)))
-        with offline.stopped(config):  # as a start does
+        with database_swap.stopped(config):  # as a start does
             rekeying.finish(config, key)
         assert users(stored) == {"7": 80, "8": 20}
         assert not config.rekeyed_file.exists()
@@ -226,7 +234,7 @@ def _interrupt(instance: Instance) -> None:
     config = instance.config
     old = shutil.copy(config.database, instance.directory / "old.db")
     log = Path(f"{config.database}-wal").read_bytes()
-    with offline.stopped(config):
+    with database_swap.stopped(config):
         rekeying.rekey(config, None, time.time_ns(), Stop(), silent)
     config.database.rename(config.rekeyed_file)
     Path(old).rename(config.database)

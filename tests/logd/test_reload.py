@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from logd import config as configuration
-from logd.anchors import Pace
-from logd.chain import Head
-from logd.config import Config
-from logd.reload import COMMANDS, LIVE, REPORTS, compare
-from logd.upkeep.copying import Interrupted, stoppable
-from shared.client import Client
-from shared.query import QueryClient
-from tests.support import Instance, until
+from logd.audit.anchors import Pace
+from logd.config import settings as configuration
+from logd.config.settings import Config
+from logd.maintenance.database_copy import Interrupted, stoppable
+from logd.serve.reload import COMMANDS, LIVE, REPORTS, compare
+from logd.storage.hash_chain import Head
+from logd_client import Client
+from logd_wire.query import QueryClient
+from tests.support.instance import Instance, until
 
 OTHERS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPIPE)
 

@@ -11,20 +11,31 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import forgotten, mentions
+from logd.audit.verify import verify
 from logd.batch import Batch, Producer
-from logd.clock_check import Reading
-from logd.database import Connection
+from logd.clock.event_age import age_ns
+from logd.clock.readings import Reading
 from logd.errors import NotYet
-from logd.event_age import age_ns
-from logd.store import Store
-from logd.trail_clock import TrailClock
-from logd.upkeep import forgetting, jobs, pruning, removal, subjects, worker
-from logd.upkeep.jobs import FORGET, PRUNE, Job
-from logd.upkeep.worker import Worker
-from logd.verify import verify
-from shared.schema import OWN_TYPES, SUBJECTS
-from shared.wire import Event, producer_seed, unpack_props
+from logd.maintenance import (
+    event_removal,
+    subject_rollups,
+    worker,
+)
+from logd.maintenance import (
+    forget as forgetting,
+)
+from logd.maintenance import (
+    prune as pruning,
+)
+from logd.maintenance.worker import Worker
+from logd.storage import erasure_list as forgotten
+from logd.storage import job_table, mentions
+from logd.storage.database import Connection
+from logd.storage.job_table import FORGET, PRUNE, Job
+from logd.storage.store import Store
+from logd.storage.trail_clock import TrailClock
+from logd_wire.schema import OWN_TYPES, SUBJECTS
+from logd_wire.wire import Event, producer_seed, unpack_props
 
 pytestmark = pytest.mark.usefixtures("clocks_from_1970")
 
@@ -93,12 +104,12 @@ class Trail:
             events -= count
 
     def ask(self, kind: str, **params: Any) -> int:
-        job_id = jobs.ask(self.store.connection, kind, params, 45 * DAY_NS)
+        job_id = job_table.ask(self.store.connection, kind, params, 45 * DAY_NS)
         self.worker.look()
         return job_id
 
     def job(self, job_id: int) -> Job:
-        job = jobs.read(self.store.connection, job_id)
+        job = job_table.read(self.store.connection, job_id)
         assert job is not None
         return job
 
@@ -182,8 +193,8 @@ def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_re
 ) -> None:
     """Events arrive between the steps, and the worker is killed and begins again."""
     rng = trail.rng
-    monkeypatch.setattr(removal, "STEP_EVENTS_MAX", rng.choice((3, 30, 4000)))
-    monkeypatch.setattr(subjects, "LEAVING_MAX", rng.choice((2, 20, 20_000)))
+    monkeypatch.setattr(event_removal, "STEP_EVENTS_MAX", rng.choice((3, 30, 4000)))
+    monkeypatch.setattr(subject_rollups, "LEAVING_MAX", rng.choice((2, 20, 20_000)))
     monkeypatch.setattr(worker, "STEP_S", rng.choice((1e-9, 0.02)))  # one step at a time, or many
     for reader in (pruning, forgetting):
         monkeypatch.setattr(reader, "_READ_ROWS", rng.choice((3, 1000)))
@@ -227,7 +238,7 @@ def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_re
 def test_a_batch_all_of_whose_events_are_gone_keeps_no_leaves(
     trail: Trail, events_max: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removal, "STEP_EVENTS_MAX", events_max)
+    monkeypatch.setattr(event_removal, "STEP_EVENTS_MAX", events_max)
     trail.worker = trail.new_worker()
     trail.worker._steps.events_max = events_max
     old = Event("page_view", 1, "1", b"\x80")
@@ -262,7 +273,7 @@ def test_a_redacted_event_has_another_salt_so_that_its_old_leaf_tells_nothing(
 def test_writing_the_file_anew_can_be_given_up_and_changes_nothing_then(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.store._REWRITE_STEPS", 1)
+    monkeypatch.setattr("logd.storage.store._REWRITE_STEPS", 1)
     trail.fill(200)
     before = trail.rows()
     assert not trail.store.rewrite(lambda: False)
@@ -276,7 +287,7 @@ def test_writing_the_file_anew_can_be_given_up_and_changes_nothing_then(
 def test_too_little_room_is_found_before_the_file_is_written_anew(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.store._REWRITE_COPIES", 10**12)
+    monkeypatch.setattr("logd.storage.store._REWRITE_COPIES", 10**12)
     with pytest.raises(NotYet, match="Free some"):
         trail.store.rewrite(lambda: True)
 
@@ -286,7 +297,7 @@ def test_the_worker_rests_as_long_as_it_worked(trail: Trail) -> None:
     now_s = iter(range(10**6))
     made = trail.new_worker(monotonic_s=lambda: next(now_s))
     assert made.due_s == float("inf")
-    jobs.ask(trail.store.connection, PRUNE, {"before": dict.fromkeys(TYPES, 20 * DAY_NS)}, 1)
+    job_table.ask(trail.store.connection, PRUNE, {"before": dict.fromkeys(TYPES, 20 * DAY_NS)}, 1)
     made.look()
     started_s = made.due_s
     made.step()  # it looks at the clock as it begins, and behind its one step
@@ -316,7 +327,7 @@ def test_what_is_to_be_recorded_waits_for_no_other_job(trail: Trail) -> None:
     trail.fill(300)
     trail.ask(FORGET, users=["3"])
     trail.worker.step()
-    trail.ask(jobs.RECORD, type="trail_exported", props={"user": "3"})
+    trail.ask(job_table.RECORD, type="trail_exported", props={"user": "3"})
     exported = "SELECT count(*) FROM event WHERE type = (SELECT id FROM event_type WHERE name = ?)"
     assert trail.store.connection.execute(exported, ("trail_exported",)).fetchone() == (1,)
     assert trail.findings() == []
@@ -364,7 +375,7 @@ def test_a_person_is_forgotten_again_in_a_database_from_before(trail: Trail) -> 
     assert not any(unpack_props(e.props).get("params") == {"user": "3"} for e in left.values())
     assert trail.findings() == []
     trail.worker = trail.new_worker()
-    assert jobs.next_open(trail.store.connection) is None  # once
+    assert job_table.next_open(trail.store.connection) is None  # once
 
 
 def test_a_person_only_mentioned_is_forgotten_again_too(trail: Trail) -> None:

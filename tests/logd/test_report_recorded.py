@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from logd import keyfile, reporter
 from logd.batch import Batch
-from logd.reporter import Reporter
-from logd.reports import REPORTS
-from logd.store import Store
-from shared.client import Client
-from shared.query import QUERY_VERSION, RESPONSE_BYTES_MAX, read_frame
-from shared.wire import Event
-from tests.support import Instance
+from logd.reports.registry import REPORTS
+from logd.serve import report_server
+from logd.serve.report_server import Reporter
+from logd.storage import keyfile
+from logd.storage.store import Store
+from logd_client import Client
+from logd_wire.query import QUERY_VERSION, RESPONSE_BYTES_MAX, read_frame
+from logd_wire.wire import Event
+from tests.support.instance import Instance
 
 
 class Recording:
@@ -90,7 +91,7 @@ def test_a_report_without_persons_needs_no_record(recording: Recording) -> None:
 
 def test_what_was_asked_for_is_recorded_in_short(recording: Recording) -> None:
     """A question is up to 64 KiB; the event about it has no room for as much."""
-    long = "x" * 10 * reporter.PARAMETER_CHARS_MAX
-    cut = long[: reporter.PARAMETER_CHARS_MAX]
-    short = reporter._short({"a": long, "b": [long] * 5, "c": ["x"] * 6, "d": 7, "e": None})
+    long = "x" * 10 * report_server.PARAMETER_CHARS_MAX
+    cut = long[: report_server.PARAMETER_CHARS_MAX]
+    short = report_server._short({"a": long, "b": [long] * 5, "c": ["x"] * 6, "d": 7, "e": None})
     assert short == {"a": cut, "b": [cut] * 5, "c": "6 of them", "d": 7, "e": None}

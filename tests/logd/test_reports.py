@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logd import batch as batch_module
+from logd.audit.verify import verify
 from logd.batch import Batch, Producer
-from logd.reports import CAUSES, COMPLETIONS_MAX, REPORTS, Parameters
-from logd.rollups import DAY_NS
-from logd.store import Store
-from logd.verify import verify
-from shared.query import Answer
-from shared.wire import Event, producer_seed
+from logd.reports.registry import CAUSES, COMPLETIONS_MAX, REPORTS, Parameters
+from logd.storage.rollups import DAY_NS
+from logd.storage.store import Store
+from logd_wire.query import Answer
+from logd_wire.wire import Event, producer_seed
 
 
 class Trail:

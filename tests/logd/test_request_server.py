@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from logd import request_server
-from logd.request_server import (
+from logd.serve import request_server
+from logd.serve.request_server import (
     ACCEPT_PAUSE_S,
     ANSWER_TIMEOUT_S,
     MISTAKE_INTERVAL_S,
@@ -29,7 +29,7 @@ from logd.request_server import (
     Credentials,
     RequestServer,
 )
-from tests.support import until
+from tests.support.instance import until
 
 SEATS_MAX = 8
 RUNNING_MAX = 2

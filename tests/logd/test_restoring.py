@@ -11,22 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from logd import forgotten, keyfile
+from logd.audit.verify import verify
 from logd.batch import LOST_CLAIMED, LOST_NOT_RECEIVED, LOST_RESTORED, Batch
-from logd.clock_check import Reading
-from logd.database import connect
-from logd.migrations import MIGRATIONS
-from logd.store import Store
-from logd.upkeep import backup as backups
-from logd.upkeep import offline, restoring
-from logd.upkeep.copying import Bar, Interrupted, Stop
-from logd.verify import verify
-from shared.client import Client
-from shared.outbox import RING_BYTES_MIN
+from logd.clock.readings import Reading
+from logd.maintenance import backup as backups
+from logd.maintenance import database_swap
+from logd.maintenance import restore as restoring
+from logd.maintenance.database_copy import Bar, Interrupted, Stop
+from logd.storage import erasure_list, keyfile
+from logd.storage.database import connect
+from logd.storage.migrations import MIGRATIONS
+from logd.storage.store import Store
+from logd_client import Client
+from logd_wire.outbox.layout import RING_BYTES_MIN
 from tests.logd.killing import killed_at_each_step
 from tests.logd.trails import emit, interrupting, noted, opened, silent, users
-from tests.namespaces import needs_users
-from tests.support import Instance, check_sums, emitters, short_directory, until
+from tests.support.instance import Instance, check_sums, emitters, short_directory, until
+from tests.support.namespaces import needs_users
 
 
 def back_up(instance: Instance) -> Path:
@@ -343,13 +344,13 @@ def test_lists_of_forgotten_persons_beside_backup_and_database_are_put_together(
     """Also where the database that knows of them is gone."""
     instance, backup = backed_up
     with opened(instance.config.database, instance.config.key_file) as connection:
-        token = forgotten.load(connection).token("before")
-    forgotten.merge_file(forgotten.file_beside(backup), {token: 2**62})
-    forgotten.merge_file(forgotten.file_beside(instance.config.database), {b"d" * 32: 7})
+        token = erasure_list.load(connection).token("before")
+    erasure_list.merge_file(erasure_list.file_beside(backup), {token: 2**62})
+    erasure_list.merge_file(erasure_list.file_beside(instance.config.database), {b"d" * 32: 7})
     instance.config.database.unlink()
     restore(instance, backup)
     assert users(instance) == {}
-    listed = forgotten.read_file(forgotten.file_beside(instance.config.database))
+    listed = erasure_list.read_file(erasure_list.file_beside(instance.config.database))
     assert listed == {token: 2**62, b"d" * 32: 7}
 
 
@@ -380,7 +381,7 @@ def test_a_restore_drops_the_verification_of_the_replaced_database(
 def test_interrupted_it_replaces_nothing(backed_up: tuple[Instance, Path], at: str) -> None:
     instance, backup = backed_up
     stop = Stop()
-    with offline.stopped(instance.config):
+    with database_swap.stopped(instance.config):
         plan = restoring.plan(instance.config, backup, None, Stop(), silent)
         with pytest.raises(Interrupted, match="SIGTERM"):
             restoring.restore(instance.config, plan, time.time_ns(), stop, interrupting(stop, at))
@@ -398,7 +399,7 @@ def test_killed_at_any_step_it_leaves_the_old_database_or_the_new_one_whole(
     seen = []
 
     def work(bar: Bar) -> None:
-        with offline.stopped(instance.config):
+        with database_swap.stopped(instance.config):
             plan = restoring.plan(
                 instance.config, instance.directory / "backup.db", None, Stop(), bar
             )
@@ -410,8 +411,8 @@ def test_killed_at_any_step_it_leaves_the_old_database_or_the_new_one_whole(
         seen.append(found == new)
         for path in instance.directory.glob("activity.db.before-*Z"):
             assert users(instance, path) == old
-        with offline.stopped(instance.config):
-            offline.tidy(instance.config)
+        with database_swap.stopped(instance.config):
+            database_swap.tidy(instance.config)
         kept = list(instance.directory.glob("activity.db.before-*Z"))
         assert len(kept) == (found == new), "one other name for the database is no copy of it"
     assert seen == sorted(seen) and not seen[0] and seen[-1]

@@ -10,13 +10,13 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import chain
+from logd.audit.row_checks import type_name
+from logd.audit.verify import verify
 from logd.batch import Batch, Producer
-from logd.database import connect
-from logd.row_checks import type_name
-from logd.store import Store
-from logd.verify import verify
-from shared.wire import Event, producer_seed
+from logd.storage import hash_chain
+from logd.storage.database import connect
+from logd.storage.store import Store
+from logd_wire.wire import Event, producer_seed
 from tests.logd.rebuilding import rebuild
 
 KEY = bytes(32)
@@ -72,7 +72,7 @@ def test_a_longer_salt_does_not_make_one_event_of_another(connection: Any) -> No
     )
     after = connection.execute(sql).fetchone()
     assert after[1:] == FORGED
-    assert chain.leaf(*before) == chain.leaf(*after)
+    assert hash_chain.leaf(*before) == hash_chain.leaf(*after)
     head = connection.execute("SELECT max(id), hash FROM batch").fetchone()
     rebuild(connection)  # the sums, which are in no hash
     assert connection.execute("SELECT max(id), hash FROM batch").fetchone() == head
@@ -142,7 +142,7 @@ def test_an_own_event_whose_properties_are_no_map_says_nothing_of_a_removal(
 ) -> None:
     connection.execute("UPDATE event_type SET name = 'events_pruned' WHERE name = 'harmless'")
     connection.execute("UPDATE event SET props = x'90' WHERE id = 2")
-    digest = chain.Removal().hash(1, "pruned")
+    digest = hash_chain.Removal().hash(1, "pruned")
     connection.execute("INSERT INTO removal VALUES (1, 2, 'pruned', 0, ?)", (digest,))
     assert "removal 1: event 2 does not say so" in verify(connection).findings
 

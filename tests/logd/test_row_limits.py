@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from logd.chain import SALT_BYTES
-from logd.row_checks import (
+from logd.audit.row_checks import (
     EVENT,
     PROPS_BYTES_MAX,
     UID_MAX,
@@ -23,7 +22,8 @@ from logd.row_checks import (
     type_name,
     whole,
 )
-from shared.schema import INT64_MAX, USER_BYTES_MAX
+from logd.storage.hash_chain import SALT_BYTES
+from logd_wire.schema import INT64_MAX, USER_BYTES_MAX
 
 WORD = re.compile(r"[a-z]+\Z")
 

@@ -1,7 +1,7 @@
 """The delivery rules, one by one, on real processes. Each was seen failing with its rule broken.
 
 Rule 1 (stores and their order) is in tests/shared/test_outbox.py, rule 12 (what is not protected)
-in tests/test_trust_page.py; the others are here.
+in tests/project/test_trust_page.py; the others are here.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 
-from logd.outboxes import Outboxes
-from shared.client import Client
-from shared.outbox import HEADER_BYTES, parse_header
-from shared.rendezvous import RENDEZVOUS_SUFFIX, read_rendezvous
-from tests.namespaces import needs_users
-from tests.support import ROOT, Instance, check_streams, check_sums, emitters, until
+from logd.ingest.outbox_directory import Outboxes
+from logd_client import Client
+from logd_wire.outbox.layout import HEADER_BYTES, parse_header
+from logd_wire.rendezvous import RENDEZVOUS_SUFFIX, read_rendezvous
+from tests.support.instance import ROOT, Instance, check_streams, check_sums, emitters, until
+from tests.support.namespaces import needs_users
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -44,7 +44,7 @@ def test_rule_2_a_signal_handler_that_emits_in_an_emit_is_refused_and_leaves_no_
 ) -> None:
     instance.start()
     done = python(
-        "import json, signal, sys\nfrom shared.client import Client\nc = Client(sys.argv[1])\n"
+        "import json, signal, sys\nfrom logd_client import Client\nc = Client(sys.argv[1])\n"
         "def handler(*_): c.emit('login', user='handler')\n"
         "signal.signal(signal.SIGALRM, handler)\n"
         "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.00005)\n"
@@ -70,7 +70,7 @@ def test_rule_2_a_signal_handler_that_emits_in_an_emit_is_refused_and_leaves_no_
 def test_rule_2_a_signal_handler_that_raises_in_an_emit_leaves_no_hole(instance: Instance) -> None:
     instance.start()
     done = python(
-        "import json, signal, sys\nfrom shared.client import Client\nc = Client(sys.argv[1])\n"
+        "import json, signal, sys\nfrom logd_client import Client\nc = Client(sys.argv[1])\n"
         "class Abort(BaseException): pass\n"
         "def handler(*_): raise Abort\n"
         "signal.signal(signal.SIGALRM, handler)\naborted = returned = 0\n"
@@ -123,7 +123,7 @@ def test_rule_4_a_forked_child_is_another_producer_and_leaves_its_parent_alone(
     """The child's exit runs the parent's atexit handlers and closes its descriptors."""
     instance.start()
     done = python(
-        "import json, os, sys\nfrom shared.client import Client\nc = Client(sys.argv[1])\n"
+        "import json, os, sys\nfrom logd_client import Client\nc = Client(sys.argv[1])\n"
         "for n in range(100): c.emit('page_view', user='parent')\n"
         "for child in range(5):\n"
         "    pid = os.fork()\n"
@@ -153,7 +153,7 @@ def test_rule_4_an_outbox_is_removed_only_after_its_rows_are_committed(instance:
     """While the database is locked nothing can be committed: the dead producer's file stays."""
     instance.start()
     instance.stop()
-    python("from shared.client import Client; import sys; Client(sys.argv[1]).emit('page_view')",
+    python("from logd_client import Client; import sys; Client(sys.argv[1]).emit('page_view')",
            instance.socket)  # fmt: skip
     locker = subprocess.Popen(
         [sys.executable, "-c", _LOCK, str(instance.config.path)],
@@ -166,7 +166,7 @@ def test_rule_4_an_outbox_is_removed_only_after_its_rows_are_committed(instance:
         locker.stdin.write("lock\n")  # type: ignore[union-attr] # it has a pipe
         locker.stdin.flush()  # type: ignore[union-attr]
         assert locker.stdout.readline() == "locked\n"
-        python("from shared.client import Client; import sys; Client(sys.argv[1]).emit('login')",
+        python("from logd_client import Client; import sys; Client(sys.argv[1]).emit('login')",
                instance.socket)  # fmt: skip
         until(lambda: daemon.says("locked by another program"), "it says what is the matter")
         assert instance.status()["outboxes"] == 1
@@ -185,7 +185,7 @@ def test_rule_4_an_outbox_is_removed_only_after_its_rows_are_committed(instance:
 _LOCK = """
 import sys
 from logd import config, keyfile
-from logd.database import connect
+from logd.storage.database import connect
 c = config.load(sys.argv[1])
 connection = connect(c.database, keyfile.read(c.key_file))
 sys.stdin.readline()
@@ -236,8 +236,7 @@ def test_rule_5_after_a_reboot_the_owners_processes_make_the_directory_again(
     before = read_rendezvous(instance.socket)
     file.write_text(file.read_text().replace(before.boot_id, "an-earlier-boot"))
     done = python(
-        "from shared.client import Client; import sys\n"
-        "assert Client(sys.argv[1]).emit('page_view')",
+        "from logd_client import Client; import sys\nassert Client(sys.argv[1]).emit('page_view')",
         instance.socket,
     )
     assert done.returncode == 0, done.stderr
@@ -308,7 +307,7 @@ def test_rule_8_only_sqlite_has_the_database_file_open(instance: Instance) -> No
 def holding(instance: Instance, events: int, outbox_bytes: int) -> Iterator[None]:
     """A producer that has had so many events stored and goes on living."""
     code = (
-        "import sys, time\nfrom shared.client import Client\n"
+        "import sys, time\nfrom logd_client import Client\n"
         "c = Client(sys.argv[1], outbox_bytes=int(sys.argv[3]))\n"
         "for n in range(int(sys.argv[2])):\n"
         "    while not c.emit('page_view', props={'n': n}): time.sleep(0.001)\n"
@@ -378,7 +377,7 @@ def test_rule_9_what_is_nowhere_any_more_is_a_row_claimed(instance: Instance) ->
 def test_rule_11_order_follows_the_sequence_whatever_the_clock_does(instance: Instance) -> None:
     instance.start()
     done = python(
-        "import sys\nfrom shared.client import Client\nc = Client(sys.argv[1])\n"
+        "import sys\nfrom logd_client import Client\nc = Client(sys.argv[1])\n"
         "for ts in (5000, 1000, 9000, 2000): assert c.emit('page_view', ts_ns=ts * 10**9)\n"
         "assert c.flush(20)\n",
         instance.socket,

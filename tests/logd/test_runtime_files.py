@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from logd.errors import AlreadyRunning, CannotCreate
-from logd.lock import files, instance_lock
-from logd.runtime_files import (
+from logd.instance_lock import files, instance_lock
+from logd.self_repair.repairs import look
+from logd.self_repair.runtime_files import (
     CHECK_INTERVAL_S,
     OWNED,
     PRESENT,
@@ -25,7 +26,6 @@ from logd.runtime_files import (
     observed,
     problem,
 )
-from logd.self_repair import look
 
 AS_MADE = FileState("file", device=1, inode=10, uid=990, mode=0o644, changed_ns=5)
 GONE = FileState(None)

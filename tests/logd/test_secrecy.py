@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import sqlcipher3
 
-from tests.support import ROOT, Instance, check_sums, until
+from tests.support.instance import ROOT, Instance, check_sums, until
 
 MARK = "a-name-nobody-would-find-by-chance"
 
@@ -27,7 +27,7 @@ def marked(instance: Instance) -> Instance:
         [
             sys.executable,
             "-c",
-            "import sys\nfrom shared.client import Client\nc = Client(sys.argv[1])\n"
+            "import sys\nfrom logd_client import Client\nc = Client(sys.argv[1])\n"
             "assert all(c.emit('page_view', user=sys.argv[2], props={sys.argv[2]: sys.argv[2]})"
             " for _ in range(500))\nassert c.flush(20)\n",
             instance.socket,
@@ -158,7 +158,7 @@ def test_a_client_process_has_neither_key_nor_database_open(marked: Instance) ->
         [
             sys.executable,
             "-c",
-            "import sys\nfrom shared.client import Client\nfrom shared.query import QueryClient\n"
+            "import sys\nfrom logd_client import Client\nfrom logd_wire.query import QueryClient\n"
             "c = Client(sys.argv[1])\nc.emit('page_view')\nassert c.flush(20)\n"
             "q = QueryClient(sys.argv[2])\nassert q.ask('summary').rows\n"
             "print('ready', flush=True)\nsys.stdin.read()\n",

@@ -14,27 +14,27 @@ from typing import Any
 
 import pytest
 
-from logd import keyfile
 from logd.batch import Batch, Producer
-from logd.daemon import Daemon
-from logd.database import connect, shm_path, wal_path
 from logd.errors import AlreadyRunning, CannotCreate, DatabaseGone, StorageFailed
-from logd.instance import status
-from logd.lock import PAGE_BYTES, instance_lock, look
-from logd.outbox_place import OutboxPlace, drop_missing
-from logd.outboxes import Outboxes
-from logd.receiver import Receiver, bind
-from logd.self_repair import SelfRepair
-from logd.store import Store
-from logd.upkeep.outbox_survey import directory_identity
-from shared.client import Client
-from shared.outbox_file import outbox_name
-from shared.rendezvous import open_directory, read_rendezvous, read_token
-from shared.wire import Event
+from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_place import OutboxPlace, drop_missing
+from logd.ingest.receiver import Receiver, bind
+from logd.instance_lock import PAGE_BYTES, instance_lock, look
+from logd.maintenance.outbox_survey import directory_identity
+from logd.self_repair.repairs import SelfRepair
+from logd.serve.loop import Daemon
+from logd.status.collect import status
+from logd.storage import keyfile
+from logd.storage.database import connect, shm_path, wal_path
+from logd.storage.store import Store
+from logd_client import Client
+from logd_wire.outbox.names import outbox_name
+from logd_wire.rendezvous import open_directory, read_rendezvous, read_token
+from logd_wire.wire import Event
 from tests.faults.steady import Steady
 from tests.logd.test_daemon import daemon  # noqa: F401 - a fixture
 from tests.logd.test_daemon import look as look_at
-from tests.support import NO_DIRECTORY, ROOT, Instance, check_sums, until
+from tests.support.instance import NO_DIRECTORY, ROOT, Instance, check_sums, until
 
 # -- the outboxes' directory -----------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ def test_an_outbox_that_cannot_be_moved_loses_its_name_if_the_daemon_reads_it(
         (aside / outbox_name(os.getuid(), 7)).write_bytes(b"")
         with monkeypatch.context() as patch:
             patch.setattr(os, "rename", refuse)
-            patch.setattr("logd.outbox_place.OutboxPlace.finish", lambda _: None)
+            patch.setattr("logd.ingest.outbox_place.OutboxPlace.finish", lambda _: None)
             place.place.put_back()
         assert not outbox.intact()
         assert (aside / outbox_name(os.getuid(), 7)).exists(), "nobody reads it: it stays"
@@ -190,7 +190,7 @@ def test_where_nothing_can_be_put_back_the_daemon_reads_where_it_did(
         raise OSError(30, "Read-only file system", "logd.sock.outboxes")
 
     with monkeypatch.context() as patch:
-        patch.setattr("logd.outboxes.write_rendezvous", refuse)
+        patch.setattr("logd.ingest.outbox_directory.write_rendezvous", refuse)
         with pytest.raises(CannotCreate):
             place.place.put_back()
     assert (place.outboxes.fd, place.followed, place.outboxes.token) == (fd, 0, token)
@@ -311,7 +311,7 @@ def test_inotify_is_taken_up_again_once_the_kernel_has_a_watch(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("logd.daemon.Inotify", refuse)
+        patch.setattr("logd.serve.loop.Inotify", refuse)
         shutil.rmtree(instance.config.outbox_directory)
         kept.put_back()
         daemon.watch_again()
@@ -430,7 +430,7 @@ def test_a_socket_at_which_another_instance_receives_is_not_taken_from_it(tmp_pa
 HOLDER = """
 import sys
 from pathlib import Path
-from logd.lock import instance_lock
+from logd.instance_lock import instance_lock
 with instance_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -14,11 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from logd import reporter
-from logd.service import restart_pause_s
-from shared.query import QueryClient, QueryError, Unavailable
-from tests.namespaces import needs_users
-from tests.support import ROOT, Instance, Process, check_streams, check_sums, emitters, until
+from logd.serve import report_server as reporter
+from logd.serve.run import restart_pause_s
+from logd_wire.query import QueryClient, QueryError, Unavailable
+from tests.support.instance import (
+    ROOT,
+    Instance,
+    Process,
+    check_streams,
+    check_sums,
+    emitters,
+    until,
+)
+from tests.support.namespaces import needs_users
 
 
 def test_sigterm_stores_and_confirms_what_has_arrived_then_closes(instance: Instance) -> None:
@@ -138,7 +146,7 @@ def test_a_peer_that_may_not_read_is_refused_by_its_uid(instance: Instance) -> N
     instance.directory.parent.chmod(0o711)
     instance.start()
     code = (
-        "import os, sys\nfrom shared.query import QueryClient, QueryError\nos.setuid(65534)\n"
+        "import os, sys\nfrom logd_wire.query import QueryClient, QueryError\nos.setuid(65534)\n"
         "try: QueryClient(sys.argv[1]).ask('summary')\n"
         "except QueryError as error: print(error.code, error)\n"
     )
@@ -166,7 +174,7 @@ def test_a_peer_may_read_whose_groups_include_the_configured_one(
         path.chmod(0o711)
     instance.start()
     code = (
-        f"import os, sys\nfrom shared.query import QueryClient, QueryError\n{become}\n"
+        f"import os, sys\nfrom logd_wire.query import QueryClient, QueryError\n{become}\n"
         "try: QueryClient(sys.argv[1], timeout_s=20).ask('summary'); print('answered')\n"
         "except QueryError as error: print(error.code)\n"
     )
@@ -271,7 +279,7 @@ def test_a_report_that_takes_too_long_is_stopped_and_says_so(
 ) -> None:
     import msgpack
 
-    from logd import keyfile
+    from logd.storage import keyfile
 
     instance.start()
     key = keyfile.read(instance.config.key_file)
@@ -309,7 +317,7 @@ def test_an_outbox_of_a_newer_version_waits_for_a_daemon_that_can_read_it(
 ) -> None:
     code = (
         "import sys\nfrom shared import outbox\noutbox.OUTBOX_VERSION = 2\n"
-        "from shared.client import Client\nassert Client(sys.argv[1]).emit('page_view')\n"
+        "from logd_client import Client\nassert Client(sys.argv[1]).emit('page_view')\n"
     )
     subprocess.run([sys.executable, "-c", code, instance.socket], cwd=ROOT, check=True)
     daemon = instance.start()

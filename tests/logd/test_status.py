@@ -13,17 +13,20 @@ from typing import Any
 
 import pytest
 
-from logd import integrity, keyfile, lock, status
-from logd.database import connect
-from logd.disk import DAY_S, Disk, grown, look
-from logd.figures import Figures
-from logd.instance import STATUS_LOSSES_MAX
-from logd.reports import CAUSES
-from shared.wire import datagram_head, encode_record, producer_seed
+from logd import instance_lock
+from logd.audit import last_verification
+from logd.reports.registry import CAUSES
+from logd.runtime_stats import Figures
+from logd.status import text as status
+from logd.status.collect import STATUS_LOSSES_MAX
+from logd.status.disk import DAY_S, Disk, grown, look
+from logd.storage import keyfile
+from logd.storage.database import connect
+from logd_wire.wire import datagram_head, encode_record, producer_seed
 from tests.faults.steady import Steady
-from tests.namespaces import needs_users
-from tests.support import Instance, check_sums, emitters, until
-from tests.tally import Tally
+from tests.support.instance import Instance, check_sums, emitters, until
+from tests.support.namespaces import needs_users
+from tests.support.tally import Tally
 
 NS = 10**9
 ZEROS = {"entries": 0, "events": 0, "unknown_extent": 0}
@@ -402,11 +405,11 @@ def test_how_long_the_outboxes_of_a_dead_daemon_have_room_is_told_by_what_waits(
     instance.start()
     with Steady(instance, outbox_bytes=64 * 1024) as client:
         client.emit_stored(100)
-        until(lambda: lock.figures(instance.config.lock_file), "figures")
+        until(lambda: instance_lock.figures(instance.config.lock_file), "figures")
         instance.kill()
         assert instance.status()["room_s"] is None  # nobody has emitted since
         client.emit(100)
-        found = lock.figures(instance.config.lock_file)
+        found = instance_lock.figures(instance.config.lock_file)
         assert found is not None
         later_ns = found.at_ns + 100 * NS
         monkeypatch.setattr(time, "time_ns", lambda: later_ns)
@@ -429,7 +432,7 @@ def test_what_verify_found_is_kept_for_the_status(instance: Instance) -> None:
     found = instance.status()["integrity"]
     assert (found["whole"], found["events"], found["findings"]) == (True, 5, 0)
     assert "whole when verified" in instance.cli("status")
-    assert integrity.path_of(instance.config).stat().st_mode & 0o777 == 0o600
+    assert last_verification.path_of(instance.config).stat().st_mode & 0o777 == 0o600
     # Whole in itself, and not the trail that was anchored.
     anchored = instance.directory / "anchored"
     anchored.write_text(f"anchor batch=1 events=5 head={'ab' * 32}\n")
@@ -448,7 +451,7 @@ def test_what_verify_found_is_kept_for_the_status(instance: Instance) -> None:
     instance.cli("verify", code=1)
     assert "NOT WHOLE when verified" in instance.cli("status")
     for torn in ("", "{", "[]", '{"from": "tomorrow"}'):
-        integrity.path_of(instance.config).write_text(torn)
+        last_verification.path_of(instance.config).write_text(torn)
         assert instance.status()["integrity"] is None
 
 
@@ -458,4 +461,4 @@ def test_what_root_verified_is_the_databases_owners_to_read(instance: Instance) 
     instance.stop()
     os.chown(instance.config.database, 65534, 65534)
     instance.cli("verify")
-    assert integrity.path_of(instance.config).stat().st_uid == 65534
+    assert last_verification.path_of(instance.config).stat().st_uid == 65534

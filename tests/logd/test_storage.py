@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import sqlcipher3
 
-from logd import keyfile
 from logd.batch import Batch, Producer
-from logd.database import connect
 from logd.errors import StorageFailed
-from logd.store import Store
-from shared.wire import Event, producer_seed
+from logd.storage import keyfile
+from logd.storage.database import connect
+from logd.storage.store import Store
+from logd_wire.wire import Event, producer_seed
 from tests.faults.faulty_disk import faulty_disk
-from tests.support import Instance, Process, check_sums, emitters, until
+from tests.support.instance import Instance, Process, check_sums, emitters, until
 
 
 def test_rule_7_a_failed_flush_ends_the_daemon_and_confirms_nothing(
@@ -192,7 +192,7 @@ def test_a_newer_schema_is_refused_and_left_alone(instance: Instance) -> None:
 def test_a_migration_and_its_record_are_one_transaction(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from logd import migrations
+    from logd.storage import migrations
 
     key = os.urandom(32)
     Store(directory / "a.db", key, 1, 10).close()

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import sqlcipher3
 
-from logd import forgotten, store
+from logd.audit.verify import verify
 from logd.batch import Batch
-from logd.database import connect
 from logd.errors import NotYet, StorageFailed
-from logd.store import Store
-from logd.verify import verify
-from shared.wire import Event
+from logd.storage import erasure_list, store
+from logd.storage.database import connect
+from logd.storage.store import Store
+from logd_wire.wire import Event
 
 KEY = bytes(range(32))
 ERRORS = {
@@ -102,7 +102,7 @@ def test_a_start_that_cannot_make_the_wal_durable_fails_and_names_the_cause(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a killed predecessor left in there is visible, and perhaps not on the disk."""
-    monkeypatch.setattr("logd.database.BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr("logd.storage.database.BUSY_TIMEOUT_MS", 1)
     path = directory / "a.db"
     killed = Store(path, KEY, 1, 10)
     reader = connect(path, KEY, read_only=True)
@@ -121,7 +121,7 @@ def test_what_is_ignored_is_counted_also_in_a_batch_of_which_something_is_erased
     made: Store,
 ) -> None:
     entries = {made.forgotten.token("7"): 10}
-    made.act(lambda connection, _batch: forgotten.save(connection, entries), 1)
+    made.act(lambda connection, _batch: erasure_list.save(connection, entries), 1)
     made.forgotten.add(entries)
     batch = batch_of(made, 2)
     batch.duplicates = 5

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from logd import store as store_module
 from logd.batch import Batch, Producer
-from logd.database import BUSY_TIMEOUT_MS, connect
 from logd.errors import NotYet
-from logd.receiver import bind
-from logd.store import BUSY_TIMEOUT_RUNNING_MS, Store
-from logd.upkeep import forgetting
-from shared.wire import Event, producer_seed
+from logd.ingest.receiver import bind
+from logd.maintenance import forget as forgetting
+from logd.storage import store as store_module
+from logd.storage.database import BUSY_TIMEOUT_MS, connect
+from logd.storage.store import BUSY_TIMEOUT_RUNNING_MS, Store
+from logd_wire.wire import Event, producer_seed
 
 KEY = bytes(range(32))
 NORMAL, FULL = 1, 2

@@ -13,21 +13,22 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from logd import keyfile
 from logd.batch import Batch, Producer
-from logd.config import Config
-from logd.daemon import Daemon
-from logd.delivery import PREDECESSORS_MAX
-from logd.intake import Intake
-from logd.outboxes import Outboxes
-from logd.receiver import Receiver, bind
-from logd.store import Store
-from logd.succession import Succession
-from shared import liveness
-from shared.outbox import HEADER_BYTES, RING_BYTES_MIN, WORD_VERSION, OutboxWriter, outbox_bytes
-from shared.outbox_file import outbox_name
-from shared.wire import datagram_head, encode_record, pack_payload, producer_seed
-from tests.support import Instance, check_sums
+from logd.config.settings import Config
+from logd.ingest.delivery import PREDECESSORS_MAX
+from logd.ingest.ordering import Intake
+from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.receiver import Receiver, bind
+from logd.ingest.succession import Succession
+from logd.serve.loop import Daemon
+from logd.storage import keyfile
+from logd.storage.store import Store
+from logd_wire import liveness
+from logd_wire.outbox.layout import HEADER_BYTES, RING_BYTES_MIN, WORD_VERSION, outbox_bytes
+from logd_wire.outbox.names import outbox_name
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.wire import datagram_head, encode_record, pack_payload, producer_seed
+from tests.support.instance import Instance, check_sums
 
 FIRST, SECOND, THIRD = 11, 22, 33
 EVENTS = 40

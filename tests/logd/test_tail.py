@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from logd import keyfile
-from logd.database import connect
-from logd.migrations import MIGRATIONS, migrate
-from tests.support import ROOT, Instance, Process, check_sums, until
+from logd.storage import keyfile
+from logd.storage.database import connect
+from logd.storage.migrations import MIGRATIONS, migrate
+from tests.support.instance import ROOT, Instance, Process, check_sums, until
 
 EMIT = """
 import json, sys
-from shared.client import Client
+from logd_client import Client
 client = Client(sys.argv[1])
 for number in json.loads(sys.argv[2]):
     assert client.emit("counted", user=str(number % 3), props=dict(n=number, even=number % 2 == 0))
@@ -173,7 +173,7 @@ def test_following_waits_for_the_schema_to_be_brought_up_to_date(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as earlier:
-        earlier.setattr("logd.migrations.MIGRATIONS", MIGRATIONS[:1])
+        earlier.setattr("logd.storage.migrations.MIGRATIONS", MIGRATIONS[:1])
         config = instance.config
         with opened(config.database, keyfile.read(config.key_file)) as connection:
             migrate(connection, 1)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from logd import times
-from logd.times import PLAUSIBLE_END_YEAR, PLAUSIBLE_FIRST_YEAR, UNITS_NS, parse, shown
-from shared.schema import INT64_MAX
+from logd.clock import times
+from logd.clock.times import PLAUSIBLE_END_YEAR, PLAUSIBLE_FIRST_YEAR, UNITS_NS, parse, shown
+from logd_wire.schema import INT64_MAX
 
 DAY_S = 86_400
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from logd import turn_budget
-from logd.turn_budget import ForcedCommits, TurnBudget
+from logd.ingest import turn_budget
+from logd.ingest.turn_budget import ForcedCommits, TurnBudget
 
 FLOODER, GOOD = 1, 2
 

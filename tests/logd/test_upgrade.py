@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from logd import cli, keyfile, migrations
-from logd.database import connect
-from logd.migrations import MIGRATIONS, schema_version
-from logd.store import Store
-from logd.verify import verify
+from logd import cli
+from logd.audit.verify import verify
+from logd.storage import keyfile, migrations
+from logd.storage.database import connect
+from logd.storage.migrations import MIGRATIONS, schema_version
+from logd.storage.store import Store
 from tests.logd.older import older
 from tests.logd.test_blocks import made_up
-from tests.progress import Progress
-from tests.support import Instance, check_streams, check_sums, emitters, until
+from tests.support.instance import Instance, check_streams, check_sums, emitters, until
+from tests.support.progress import Progress
 
 EVENTS = 20_000
 NEWEST = len(MIGRATIONS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logd.usage import USERS_MAX, Usage
+from logd.serve.usage import USERS_MAX, Usage
 
 
 def test_rows_are_of_each_user_and_whoever_took_most_comes_first() -> None:

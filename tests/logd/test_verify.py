@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from logd import keyfile
-from logd.database import Connection, connect
-from tests.support import Instance, check_sums, emitters, short_directory, until
+from logd.storage import keyfile
+from logd.storage.database import Connection, connect
+from tests.support.instance import Instance, check_sums, emitters, short_directory, until
 
 
 @pytest.fixture(scope="module")

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logd import keyfile
 from logd.batch import Producer
-from logd.database import connect
-from logd.watch import Watch
-from shared.client import Client
-from shared.outbox import (
+from logd.ingest.wakeups import Watch
+from logd.storage import keyfile
+from logd.storage.database import connect
+from logd_client import Client
+from logd_wire.outbox.layout import (
     RING_BYTES_MIN,
     WATCHED_NS_MAX,
     WORD_WATCHED_UNTIL_NS,
-    OutboxWriter,
     outbox_bytes,
 )
-from tests.support import Instance, until
-from tests.tally import Tally
+from logd_wire.outbox.writer import OutboxWriter
+from tests.support.instance import Instance, until
+from tests.support.tally import Tally
 
 INTERVAL_S = 0.01
 S = 10**9

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from logd import anchor_file, forgotten, keyfile
-from logd.chain import Head
+from logd.atomic_file import whole_file
+from logd.audit import anchor_file
 from logd.errors import LogdError
-from logd.reading.partial import whole_file
+from logd.storage import erasure_list, keyfile
+from logd.storage.hash_chain import Head
 from tests.logd.trails import noted
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -25,7 +26,7 @@ FOLDER = "flush folder"
 
 
 def write_list(path: Path) -> None:
-    forgotten.merge_file(path, {NEW: 5})
+    erasure_list.merge_file(path, {NEW: 5})
 
 
 def write_export(path: Path) -> None:

@@ -13,17 +13,16 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import forgotten, keyfile, trail_clock
 from logd.batch import Batch, Producer
-from logd.clock_check import DAY_NS, HOUR_NS, Reading
-from logd.store import Store
-from logd.trail_clock import TrailClock
-from logd.upkeep import elsewhere, jobs
-from logd.upkeep.elsewhere import Copy
-from logd.upkeep.worker import Worker
-from shared.client import Client
-from shared.wire import Event, producer_seed
-from tests.support import ROOT, Instance, Process, check_sums, until
+from logd.clock.readings import DAY_NS, HOUR_NS, Reading
+from logd.maintenance.worker import Worker
+from logd.storage import copy_registry, erasure_list, job_table, keyfile, trail_clock
+from logd.storage.copy_registry import Copy
+from logd.storage.store import Store
+from logd.storage.trail_clock import TrailClock
+from logd_client import Client
+from logd_wire.wire import Event, producer_seed
+from tests.support.instance import ROOT, Instance, Process, check_sums, until
 
 YEARS_2_NS = 2 * 365 * DAY_NS
 WRONG = {
@@ -192,21 +191,21 @@ def test_yes_makes_no_clock_right_that_is_older_than_the_program(
 def test_a_jump_in_the_middle_of_a_job_stops_it(
     kept: Instance, monkeypatch: pytest.MonkeyPatch, jump_ns: int
 ) -> None:
-    monkeypatch.setattr("logd.upkeep.removal.STEP_EVENTS_MAX", 1)
-    monkeypatch.setattr("logd.upkeep.removal.STEP_EVENTS_MIN", 1)
-    monkeypatch.setattr("logd.upkeep.worker.STEP_S", 1e-9)
+    monkeypatch.setattr("logd.maintenance.event_removal.STEP_EVENTS_MAX", 1)
+    monkeypatch.setattr("logd.maintenance.event_removal.STEP_EVENTS_MIN", 1)
+    monkeypatch.setattr("logd.maintenance.worker.STEP_S", 1e-9)
     store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
     start = trail_clock.read()
     now = [start]
     worker = Worker(store, kept.directory / "forgotten", TrailClock(store, lambda: now[0]))
     worker._steps.events_max = 1
     params = {"before": {"page_view": start.wall_ns - 90 * DAY_NS}}
-    job_id = jobs.ask(store.connection, jobs.PRUNE, params, start.wall_ns)
+    job_id = job_table.ask(store.connection, job_table.PRUNE, params, start.wall_ns)
     worker.look()
     done = 0
     for _ in range(1000):
         worker.step()
-        job = jobs.read(store.connection, job_id)
+        job = job_table.read(store.connection, job_id)
         assert job is not None
         if job.finished_ns is not None:
             break
@@ -215,7 +214,7 @@ def test_a_jump_in_the_middle_of_a_job_stops_it(
             now[0] = Reading(start.wall_ns + jump_ns, start.boot_id, start.boottime_ns)
     store.close()
     assert job is not None
-    assert (job.phase, job.outcome) == (jobs.STOPPED, {"page_view": 5})
+    assert (job.phase, job.outcome) == (job_table.STOPPED, {"page_view": 5})
     assert "the clock was set" in (job.trouble or "")
 
 
@@ -223,12 +222,14 @@ def test_a_prune_asked_for_with_a_later_clock_than_the_daemons_is_refused(kept: 
     store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
     worker = Worker(store, kept.directory / "forgotten")
     later_ns = time.time_ns() + YEARS_2_NS
-    job_id = jobs.ask(store.connection, jobs.PRUNE, {"before": {"page_view": later_ns}}, later_ns)
+    job_id = job_table.ask(
+        store.connection, job_table.PRUNE, {"before": {"page_view": later_ns}}, later_ns
+    )
     worker.look()
     worker.step()
-    job = jobs.read(store.connection, job_id)
+    job = job_table.read(store.connection, job_id)
     store.close()
-    assert job is not None and job.phase == jobs.STOPPED
+    assert job is not None and job.phase == job_table.STOPPED
     assert kept.status()["pruned"] == 0
 
 
@@ -237,13 +238,13 @@ def test_a_job_left_over_is_not_done_by_a_daemon_whose_clock_is_wrong(kept: Inst
     right = trail_clock.read()
     trail_clock.save(store.connection, right)
     params = {"before": {"page_view": right.wall_ns - 90 * DAY_NS}}
-    job_id = jobs.ask(store.connection, jobs.PRUNE, params, right.wall_ns)
+    job_id = job_table.ask(store.connection, job_table.PRUNE, params, right.wall_ns)
     wrong = Reading(right.wall_ns + YEARS_2_NS, "after a kill", 0)
     worker = Worker(store, kept.directory / "forgotten", TrailClock(store, lambda: wrong))
     worker.step()
-    job = jobs.read(store.connection, job_id)
+    job = job_table.read(store.connection, job_id)
     store.close()
-    assert job is not None and (job.phase, job.outcome) == (jobs.STOPPED, {})
+    assert job is not None and (job.phase, job.outcome) == (job_table.STOPPED, {})
 
 
 # -- copies --------------------------------------------------------------------------------------
@@ -251,13 +252,13 @@ def test_a_job_left_over_is_not_done_by_a_daemon_whose_clock_is_wrong(kept: Inst
 
 def test_a_copy_has_expired_only_by_a_clock_that_is_believed(kept: Instance) -> None:
     now = trail_clock.read()
-    copy = Copy(elsewhere.EXPORT, "/there", now.wall_ns, now.wall_ns + DAY_NS)
-    elsewhere.note(kept.config, copy, {})
+    copy = Copy(copy_registry.EXPORT, "/there", now.wall_ns, now.wall_ns + DAY_NS)
+    copy_registry.note(kept.config, copy, {})
     store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
 
     def known(days: int) -> list[Any]:
         later = Reading(now.wall_ns + days * DAY_NS, "", 0)
-        return elsewhere.unexpired(store.connection, later)
+        return copy_registry.unexpired(store.connection, later)
 
     assert [len(known(days)) for days in (0, 2, 700)] == [1, 0, 1]
     store.close()
@@ -272,7 +273,7 @@ def test_who_is_forgotten_is_listed_beside_a_backup_that_is_there_though_past_it
     store.connection.execute("UPDATE copy SET expires_ns = 1")
     store.close()
     kept.cli("forget", "7", "--yes")
-    assert len(forgotten.read_file(forgotten.file_beside(made))) == 1
+    assert len(erasure_list.read_file(erasure_list.file_beside(made))) == 1
 
 
 def test_a_restored_trail_knows_the_time_that_the_replaced_one_had_seen(

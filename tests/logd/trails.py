@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from logd import keyfile
-from logd.database import connect
-from logd.upkeep.copying import Bar, Stop
-from logd.verify import verify
-from shared.client import Client
-from tests.support import Instance
+from logd.audit.verify import verify
+from logd.maintenance.database_copy import Bar, Stop
+from logd.storage import keyfile
+from logd.storage.database import connect
+from logd_client import Client
+from tests.support.instance import Instance
 
 
 def emit(instance: Instance, user: str, count: int) -> None:

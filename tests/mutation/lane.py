@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.mutation.survivors import Mutant, mutant_of
-from tests.progress import Progress
-from tests.support import ROOT
+from tests.support.instance import ROOT
+from tests.support.progress import Progress
 
 PROCESSES = 2
 NOT_COPIED = (".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "mutants", "var", "dist")

@@ -10,9 +10,9 @@ import pytest
 
 from tests.mutation import lane
 from tests.mutation.survivors import KILLED, REFUSED, Mutant, function_of, mutant_of, problems, read
-from tests.progress import Progress
-from tests.support import ROOT
-from tests.tally import Tally
+from tests.support.instance import ROOT
+from tests.support.progress import Progress
+from tests.support.tally import Tally
 
 KILLED_MIN = 0.90
 LISTED = Path(__file__).with_name("survivors.txt")
@@ -56,7 +56,7 @@ def test_a_survivor_without_a_reason_and_a_reason_without_a_survivor_are_problem
     assert problems([LOSE], listed, mutated) == []
     assert problems([LOSE, other], listed, mutated) == [f"survived, and has no reason: {other}"]
     assert problems([], listed, mutated) == [f"listed, and killed or gone: {LOSE}"]
-    assert problems([], listed, ["logd.drain drain"]) == []  # not mutated in this run
+    assert problems([], listed, ["logd.ingest.drain drain"]) == []  # not mutated in this run
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,10 @@ def test_a_listed_mutant_needs_a_reason_right_above_it(text: str) -> None:
 
 def test_a_mutant_is_named_by_its_function_and_its_changed_line() -> None:
     assert mutant_of("logd.batch.xǁBatchǁlose__mutmut_23", DIFF) == LOSE
-    assert function_of("logd.fairness.x__ordered__mutmut_6") == "logd.fairness _ordered"
+    assert (
+        function_of("logd.ingest.scheduling.x__ordered__mutmut_6")
+        == "logd.ingest.scheduling _ordered"
+    )
     assert function_of("logd.batch.xǁRoomǁ__bool____mutmut_4") == "logd.batch Room.__bool__"
     with pytest.raises(ValueError, match="not a name of a mutant"):
         function_of("logd.batch.Batch.lose")

@@ -12,7 +12,7 @@ import pytest
 from logd.conformance import runner
 from logd.conformance.cases import CASES
 from logd.conformance.verdicts import PASSED
-from tests.support import ROOT
+from tests.support.instance import ROOT
 
 FOLDER = ROOT / "shared/c"
 STRICT = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")

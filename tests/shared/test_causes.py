@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from shared.causes import why_no_answer, why_no_outbox, why_not_sent
-from shared.client import Client
-from shared.producer import Producer
-from shared.query import QueryClient, Unavailable
+from logd_client import Client
+from logd_client.producer import Producer
+from logd_wire.causes import why_no_answer, why_no_outbox, why_not_sent
+from logd_wire.query import QueryClient, Unavailable
 
 NOWHERE = "/run/logd.sock"
 
@@ -56,7 +56,7 @@ def use(monkeypatch: pytest.MonkeyPatch, refusing: Refusing) -> None:
     """Has producers, and nothing else, get that for their socket."""
     names = {name: getattr(socket, name) for name in ("AF_UNIX", "SOCK_DGRAM", "MSG_DONTWAIT")}
     module = SimpleNamespace(**names, socket=lambda *_: refusing)
-    monkeypatch.setattr("shared.producer.socket", module)
+    monkeypatch.setattr("logd_client.producer.socket", module)
 
 
 @pytest.mark.parametrize("at", ["connect", "send"])

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from shared.client import Client, Outcome
-from shared.paths import PathTooLong
-from shared.producer import HEAL_FIRST_S, Producer
-from shared.rendezvous import RENDEZVOUS_SUFFIX
-from shared.schema import Malformed
-from tests.support import NO_DIRECTORY, ROOT, Instance, check_streams, check_sums, until
+from logd_client import Client, Outcome
+from logd_client.producer import HEAL_FIRST_S, Producer
+from logd_wire.paths import PathTooLong
+from logd_wire.rendezvous import RENDEZVOUS_SUFFIX
+from logd_wire.schema import Malformed
+from tests.support.instance import NO_DIRECTORY, ROOT, Instance, check_streams, check_sums, until
 
 
 def check_stats(client: Client, **expected: Any) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def run_child(code: str, instance: Instance) -> Any:
         [
             sys.executable,
             "-c",
-            "import json, os, sys\nfrom shared.client import Client\n"
+            "import json, os, sys\nfrom logd_client import Client\n"
             f"c = Client(sys.argv[1])\n{code}",
             instance.socket,
         ],
@@ -165,7 +165,7 @@ def test_refusals_are_logged_at_a_bounded_rate_by_cause(
             "event refused (outbox_full, 1"
         ]
         caplog.clear()
-        monkeypatch.setattr("shared.refusals.LOG_INTERVAL_S", 0.0)
+        monkeypatch.setattr("logd_client.refusals.LOG_INTERVAL_S", 0.0)
         client.emit("Bad Type")
         (later,) = lines("malformed")
         assert "malformed, 102 so far" in later
@@ -206,7 +206,7 @@ def test_an_event_cut_short_after_it_was_accepted_does_not_vouch_for_the_next(
             with pytest.raises(KeyboardInterrupt):
                 client.emit("page_view")
         with monkeypatch.context() as context:
-            context.setattr("shared.road.event_payload", broken)
+            context.setattr("logd_client.session.event_payload", broken)
             assert client.emit("page_view") is False
         check_stats(client, accepted=2, refused_by_cause={"internal_error": 1})
 
@@ -275,8 +275,8 @@ def test_a_client_whose_outbox_was_removed_continues_with_another_and_counts_bot
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no daemon there, what was in the removed file is lost: the ledger has it by number."""
-    monkeypatch.setattr("shared.formers.REMOVED_WAIT_S", 0.2)
-    monkeypatch.setattr("shared.client.REMOVED_WAIT_S", 0.2)
+    monkeypatch.setattr("logd_client.formers.REMOVED_WAIT_S", 0.2)
+    monkeypatch.setattr("logd_client.client.REMOVED_WAIT_S", 0.2)
     with Client(instance.socket, outbox_bytes=65536) as client:
         assert client.emit("page_view")
         for path in instance.config.outbox_directory.glob("*.outbox"):
@@ -538,9 +538,9 @@ def test_a_child_that_python_did_not_fork_says_no_farewell_for_its_parent(
 ) -> None:
     """A C library may fork past Python's hooks; its child still runs what Python runs at exit."""
     farewells = run_child(
-        "import ctypes, shared.client\nfrom shared.outbox import WORD_FAREWELL\n"
+        "import ctypes, logd_client.client\nfrom logd_wire.outbox.layout import WORD_FAREWELL\n"
         "c.emit('page_view')\npid = ctypes.CDLL(None).fork()\n"
-        "if pid == 0:\n    shared.client._close_clients()\n    os._exit(0)\n"
+        "if pid == 0:\n    logd_client.client._close_clients()\n    os._exit(0)\n"
         "os.waitpid(pid, 0)\nwords = c._producer.outbox.writer._words\n"
         "before = words[WORD_FAREWELL]\nassert c.emit('page_view')\n"
         "print(json.dumps(before))\n",

@@ -16,15 +16,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks import slow_flush
-from shared import durable
-from shared.client import Client, Outcome
-from shared.durable import UNKNOWN_TYPE, UNSETTLED_MAX, Ticket
-from shared.outbox import NOTE_BYTES_MAX
-from shared.outbox_file import SUFFIX
-from shared.schema import EVENT_TYPE_CHARS_MAX, INT64_MAX, USER_BYTES_MAX
-from tests.support import NO_DIRECTORY, ROOT, Instance, Process, until
-from tests.tally import Tally
+from benchmarks.harness import slow_flush
+from logd_client import Client, Outcome, durable
+from logd_client.durable import UNKNOWN_TYPE, UNSETTLED_MAX, Ticket
+from logd_wire.outbox.layout import NOTE_BYTES_MAX
+from logd_wire.outbox.names import SUFFIX
+from logd_wire.schema import EVENT_TYPE_CHARS_MAX, INT64_MAX, USER_BYTES_MAX
+from tests.support.instance import NO_DIRECTORY, ROOT, Instance, Process, until
+from tests.support.tally import Tally
 
 FLUSH_MS = 80
 THREADS = 200
@@ -186,7 +185,7 @@ def test_a_process_killed_right_after_it_was_told_unknown_leaves_a_trail_that_sa
 ) -> None:
     process = Process(
         "-c",
-        "import os, signal, sys\nfrom shared.client import Client\n"
+        "import os, signal, sys\nfrom logd_client import Client\n"
         "c = Client(sys.argv[1])\n"
         "outcome = c.emit_durable('quiz_submitted', user=7, timeout_s=0.01, tell_user=True)\n"
         "assert outcome.value == 'unknown'\n"
@@ -206,7 +205,7 @@ def test_a_process_killed_while_it_waits_told_nobody_and_the_trail_says_no_more(
 ) -> None:
     process = Process(
         "-c",
-        "import sys\nfrom shared.client import Client\n"
+        "import sys\nfrom logd_client import Client\n"
         "c = Client(sys.argv[1])\n"
         "c.emit_durable('quiz_submitted', timeout_s=600)\n",
         instance.socket,
@@ -226,7 +225,7 @@ def test_daemon_and_client_killed_together_settle_nothing_twice(
     instance.start()
     process = Process(
         "-u", "-c",
-        "import sys\nfrom shared.client import Client\n"
+        "import sys\nfrom logd_client import Client\n"
         "c = Client(sys.argv[1])\n"
         "for n in range(10**9):\n"
         "    c.emit_durable('quiz_submitted', timeout_s=0)\n"
@@ -435,7 +434,7 @@ def test_what_an_outbox_confirmed_before_it_was_given_up_is_settled_as_stored(
 def test_an_unknown_one_of_a_client_that_finds_an_outbox_later_is_closed(
     instance: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.producer.HEAL_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.producer.HEAL_INTERVAL_S", 0.0)
     instance.start()
     with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.UNKNOWN
@@ -455,7 +454,7 @@ def test_another_producer_s_numbers_vouch_for_nothing(
     instance: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread waits for number 3 of one whose outbox is removed; the next one gets past 3."""
-    monkeypatch.setattr("shared.formers.REMOVED_WAIT_S", 0.2)
+    monkeypatch.setattr("logd_client.formers.REMOVED_WAIT_S", 0.2)
     outcomes: list[Outcome] = []
     with Client(instance.socket, outbox_bytes=65536) as client:
         assert client.emit("page_view") and client.emit("page_view")
@@ -514,7 +513,7 @@ def test_a_client_closed_meanwhile_ends_the_wait_and_says_so_before_its_farewell
 
 CHILD = """
 import json, os, signal, sys, threading
-from shared.client import Client, Outcome
+from logd_client import Client, Outcome
 c = Client(sys.argv[1])
 """
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from shared.client import Client
-from shared.rendezvous import RENDEZVOUS_SUFFIX
-from tests.support import DEADLINE_S, ROOT, Instance, until
+from logd_client import Client
+from logd_wire.rendezvous import RENDEZVOUS_SUFFIX
+from tests.support.instance import DEADLINE_S, ROOT, Instance, until
 
 HEAD = "import atexit, logging, multiprocessing, os, sys, threading, time\n"
-IMPORT = "from shared.client import Client\nc = Client(sys.argv[1]); c.emit('a_first')\n"
+IMPORT = "from logd_client import Client\nc = Client(sys.argv[1]); c.emit('a_first')\n"
 
 # Each prints what `emit` returned for its one event `b_last`.
 ENDS = {
@@ -102,7 +102,7 @@ def test_what_a_closed_client_refuses_is_reported_once(
         Path(instance.socket + RENDEZVOUS_SUFFIX).unlink()
     program = """
         atexit.register(lambda: print(c.emit('b_last')))
-        from shared.client import Client
+        from logd_client import Client
         c = Client(sys.argv[1])
         c.emit('a_first'); c.emit('a_second', user=1.5)
         c.close()
@@ -152,7 +152,7 @@ def test_a_thread_that_the_end_has_stopped_inside_keeps_no_destructor_waiting(
     program = """
         go = threading.Event()
         atexit.register(lambda: until_inside())
-        from shared.client import Client
+        from logd_client import Client
         c = Client(sys.argv[1]); c.emit('a_first')
         def hold(nested):
             inside.set()

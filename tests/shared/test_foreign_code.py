@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from shared.client import Client, Outcome
-from shared.forks import is_owned
-from tests.support import Instance, check_sums, until
+from logd_client import Client, Outcome
+from logd_wire.forks import is_owned
+from tests.support.instance import Instance, check_sums, until
 
 THREADS = 8
 STANDSTILL_S = 30.0  # far more than any call takes on a busy machine

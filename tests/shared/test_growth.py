@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.client import Client
-from shared.durable import Ticket
-from shared.growth import RETRY_INTERVAL_S, Growth, first_ring_bytes, next_ring_bytes
-from shared.outbox import (
+from logd_client import Client
+from logd_client.durable import Ticket
+from logd_client.growth import RETRY_INTERVAL_S, Growth, first_ring_bytes, next_ring_bytes
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     NOTE_BYTES_MAX,
     RING_BYTES_MAX,
@@ -25,7 +25,7 @@ from shared.outbox import (
     Header,
     parse_header,
 )
-from tests.support import Instance, check_sums
+from tests.support.instance import Instance, check_sums
 
 MIB = 1024 * 1024
 TEXT = {"text": "x" * 1000}

@@ -17,16 +17,18 @@ from typing import Any, cast
 
 import pytest
 
-from shared import forks, rendezvous
-from shared.client import Client, Outcome
-from shared.durable import Ticket
-from shared.outbox import RING_BYTES_MIN, WORD_GIVEN_UP, WORD_RETIRED, OutboxWriter
-from shared.outbox_file import OutboxFile, outbox_name, parse_name
-from shared.producer import Producer
-from shared.rendezvous import NoOutbox, Rendezvous, rendezvous_path, uid_for_daemon
-from shared.road import REFUSED_OUTBOXES_MAX
-from tests.namespaces import needs_users
-from tests.support import NO_DIRECTORY, ROOT, Instance, check_streams, check_sums, until
+from logd_client import Client, Outcome
+from logd_client.durable import Ticket
+from logd_client.outbox_file import OutboxFile
+from logd_client.producer import Producer
+from logd_client.session import REFUSED_OUTBOXES_MAX
+from logd_wire import forks, rendezvous
+from logd_wire.outbox.layout import RING_BYTES_MIN, WORD_GIVEN_UP, WORD_RETIRED
+from logd_wire.outbox.names import outbox_name, parse_name
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.rendezvous import NoOutbox, Rendezvous, rendezvous_path, uid_for_daemon
+from tests.support.instance import NO_DIRECTORY, ROOT, Instance, check_streams, check_sums, until
+from tests.support.namespaces import needs_users
 
 INITIAL = "user:[4026531837]"
 
@@ -41,7 +43,7 @@ def run_child(code: str, instance: Instance, *args: str, env: dict[str, str] | N
         [
             sys.executable,
             "-c",
-            "import ctypes, json, os, socket, sys, threading\nfrom shared.client import Client\n"
+            "import ctypes, json, os, socket, sys, threading\nfrom logd_client import Client\n"
             f"c = Client(sys.argv[1])\nlibc = ctypes.PyDLL(None)\n{code}",
             instance.socket,
             *args,
@@ -435,7 +437,7 @@ def test_a_client_without_an_outbox_never_says_that_all_is_on_the_disk_once_it_h
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What went by datagram alone is confirmed by nothing."""
-    monkeypatch.setattr("shared.producer.HEAL_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.producer.HEAL_INTERVAL_S", 0.0)
     instance.start()
     with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         until(lambda: client.emit("page_view"), "the kernel takes it")
@@ -743,7 +745,7 @@ def test_a_durable_event_without_a_time_to_wait_is_not_waited_for(instance: Inst
 
 def test_a_client_is_imported_by_a_python_without_ctypes(instance: Instance) -> None:
     code = (
-        "import sys\nsys.modules['_ctypes'] = None\nfrom shared.client import Client\n"
+        "import sys\nsys.modules['_ctypes'] = None\nfrom logd_client import Client\n"
         "assert Client(sys.argv[1]).emit('page_view')\n"
     )
     subprocess.run([sys.executable, "-c", code, instance.socket], cwd=ROOT, check=True, timeout=60)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.shared.make_vectors import msgpack
-from tests.support import Instance, check_streams, check_sums, until
+from tests.support.instance import Instance, check_streams, check_sums, until
 
 
 class Client:

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from shared.client import Client, Outcome
-from tests.support import ROOT, Instance
+from logd_client import Client, Outcome
+from tests.support.instance import ROOT, Instance
 
 SHARED = str(ROOT / "shared")
 POINTS_MAX = 400

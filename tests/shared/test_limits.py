@@ -14,15 +14,16 @@ import msgpack
 import pytest
 
 from logd.batch import Batch, Producer
-from logd.database import connect
-from logd.intake import Intake
-from logd.migrations import migrate
-from logd.reports import REPORTS, Parameters
-from shared import outbox, query, rendezvous, schema, wire
-from shared.paths import SOCKET_PATH_BYTES_MAX, check_socket_path
-from shared.query import QueryClient, QueryError
-from shared.ring import read_records
-from shared.schema import Malformed
+from logd.ingest.ordering import Intake
+from logd.reports.registry import REPORTS, Parameters
+from logd.storage.database import connect
+from logd.storage.migrations import migrate
+from logd_wire import query, rendezvous, schema, wire
+from logd_wire.outbox import layout
+from logd_wire.outbox.reader import read_records
+from logd_wire.paths import SOCKET_PATH_BYTES_MAX, check_socket_path
+from logd_wire.query import QueryClient, QueryError
+from logd_wire.schema import Malformed
 
 SEED = wire.producer_seed(7)
 PACKER = msgpack.Packer()
@@ -71,10 +72,10 @@ def daemon_takes(payload: bytes) -> bool:
     batch = Batch(10, 10**6)
     producer = Producer(uid=1, id=7, seed=SEED)
     Intake(lambda _uid, _id: producer, 10).datagram(data, 1, 1, batch)
-    ring = bytes(outbox.HEADER_BYTES) + data[16:].ljust(outbox.RING_BYTES_MIN, b"\0")
+    ring = bytes(layout.HEADER_BYTES) + data[16:].ljust(layout.RING_BYTES_MIN, b"\0")
     page = read_records(
         lambda offset, length: ring[offset : offset + length],
-        outbox.RING_BYTES_MIN, SEED, 0, after=0, written=1, bytes_max=10**6,
+        layout.RING_BYTES_MIN, SEED, 0, after=0, written=1, bytes_max=10**6,
     )  # fmt: skip
     from_ring = bool(page.payloads) and taken(wire.unpack_payload, page.payloads[0])
     assert bool(batch.events) == from_ring
@@ -109,17 +110,17 @@ def test_who_asks_for_a_report_is_bounded_as_a_user_is(directory: Path, past: in
 
 
 def head_of(**words: int) -> bytes:
-    page = bytearray(outbox.HEADER_BYTES)
+    page = bytearray(layout.HEADER_BYTES)
     view = memoryview(page).cast("Q")
-    outbox.initialise(view, 7, words.pop("ring_bytes", outbox.RING_BYTES_MIN), 1, 1)
+    layout.initialise(view, 7, words.pop("ring_bytes", layout.RING_BYTES_MIN), 1, 1)
     for name, value in words.items():
-        view[getattr(outbox, f"WORD_{name.upper()}")] = value
+        view[getattr(layout, f"WORD_{name.upper()}")] = value
     return bytes(page)
 
 
 def parses(page: bytes) -> bool:
-    size = outbox.HEADER_BYTES + memoryview(page).cast("Q")[outbox.WORD_RING_BYTES]
-    return taken(outbox.parse_header, page, size)
+    size = layout.HEADER_BYTES + memoryview(page).cast("Q")[layout.WORD_RING_BYTES]
+    return taken(layout.parse_header, page, size)
 
 
 def farewell(**of: int) -> bytes:
@@ -152,7 +153,7 @@ OTHER_LIMITS: dict[str, tuple[int, int, int, Callable[[int], bool]]] = {
     "bytes of a datagram": (wire.DATAGRAM_BYTES_MAX, 1, 1, lambda n: intake_takes(bytes(n))),
     "written in a header": (wire.SEQUENCE_MAX, 0, 1, lambda n: parses(head_of(written=n))),
     "bytes of a ring": (
-        outbox.RING_BYTES_MAX, outbox.RING_BYTES_MIN, 8, lambda n: parses(head_of(ring_bytes=n)),
+        layout.RING_BYTES_MAX, layout.RING_BYTES_MIN, 8, lambda n: parses(head_of(ring_bytes=n)),
     ),
     "causes in a farewell": (
         16, 0, 1, lambda n: taken(wire.decode_farewell, farewell(causes=n), SEED),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shared import liveness
-from tests.support import ROOT
+from logd_wire import liveness
+from tests.support.instance import ROOT
 
 PRODUCER = """
 import os, sys

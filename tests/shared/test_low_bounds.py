@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from shared import rendezvous
-from shared.client import Client
-from shared.outbox import (
+from logd_client import Client
+from logd_wire import rendezvous
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     RING_BYTES_MIN,
     WATCHED_NS_MAX,
     WORD_WATCHED_UNTIL_NS,
-    OutboxWriter,
     outbox_bytes,
 )
-from shared.outbox_file import SUFFIX
-from shared.rendezvous import NoOutbox, read_rendezvous, rendezvous_path
-from tests.support import Instance
+from logd_wire.outbox.names import SUFFIX
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.rendezvous import NoOutbox, read_rendezvous, rendezvous_path
+from tests.support.instance import Instance
 
 
 def mapped(instance: Instance) -> int:
@@ -32,9 +32,9 @@ def test_of_outboxes_that_were_removed_a_few_are_kept_and_the_counts_are_of_all(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cleaner that comes again and again takes no memory of the application's."""
-    monkeypatch.setattr("shared.formers.FORMERS_MAX", 2)
-    monkeypatch.setattr("shared.formers.LOOK_INTERVAL_S", 0.0)
-    monkeypatch.setattr("shared.road.COMPARE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.formers.FORMERS_MAX", 2)
+    monkeypatch.setattr("logd_client.formers.LOOK_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.session.COMPARE_INTERVAL_S", 0.0)
     most = 0
     with Client(instance.socket, outbox_bytes=RING_BYTES_MIN) as client:
         for count in range(1, 13):

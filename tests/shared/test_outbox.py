@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from shared import outbox
-from shared.outbox import (
+from logd_wire.outbox import layout, writer
+from logd_wire.outbox.layout import (
     CONFIRMED_OFFSET,
     HEADER_BYTES,
     REFUSAL_CAUSES,
@@ -24,15 +24,15 @@ from shared.outbox import (
     WORD_WRITTEN,
     Header,
     OutboxError,
-    OutboxWriter,
     aligned,
     outbox_bytes,
     parse_header,
     read_ring,
 )
-from shared.ring import READ_BYTES_FIRST, Page, RecordSearch, find_record, read_records
-from shared.schema import PAYLOAD_BYTES_MAX
-from shared.wire import (
+from logd_wire.outbox.reader import READ_BYTES_FIRST, Page, RecordSearch, find_record, read_records
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.schema import PAYLOAD_BYTES_MAX
+from logd_wire.wire import (
     RECORD_HEAD,
     OtherVersion,
     WireError,
@@ -316,7 +316,7 @@ def test_a_slice_is_short_whatever_the_ring_is_made_to_look_like() -> None:
         return decode_record(data, offset, seed)
 
     with pytest.MonkeyPatch.context() as context:
-        context.setattr("shared.ring.decode_record", counting)
+        context.setattr("logd_wire.outbox.reader.decode_record", counting)
         assert not search.step(64 * 1024)
     # A byte of CRC costs an eighth of what one that is searched costs.
     assert 0 < checked <= 64 * 1024 * 8 + 32_768
@@ -348,8 +348,8 @@ def test_records_of_an_earlier_round_are_found_for_a_database_from_a_backup() ->
 @pytest.mark.parametrize(
     ("word", "value", "reason"),
     [
-        (outbox.WORD_MAGIC, 0, "not an outbox"),
-        (outbox.WORD_VERSION, 2, "other version"),
+        (layout.WORD_MAGIC, 0, "not an outbox"),
+        (layout.WORD_VERSION, 2, "other version"),
         (WORD_RING_BYTES, 0, "impossible ring"),
         (WORD_RING_BYTES, RING + 1, "impossible ring"),
         (WORD_RING_BYTES, RING + 8, "impossible ring"),
@@ -360,7 +360,7 @@ def test_records_of_an_earlier_round_are_found_for_a_database_from_a_backup() ->
 def test_a_header_that_no_producer_writes_is_refused(word: int, value: int, reason: str) -> None:
     box = Outbox()
     memoryview(box.file)[:HEADER_BYTES].cast("Q")[word] = value
-    with pytest.raises(OutboxError if word != outbox.WORD_VERSION else OtherVersion, match=reason):
+    with pytest.raises(OutboxError if word != layout.WORD_VERSION else OtherVersion, match=reason):
         box.header()
 
 
@@ -400,7 +400,7 @@ class InterruptAt:
         self.seen = 0
 
     def __call__(self, frame: FrameType, event: str, _arg: Any) -> InterruptAt | None:
-        if frame.f_code.co_filename != outbox.__file__:
+        if frame.f_code.co_filename not in (layout.__file__, writer.__file__):
             return None
         frame.f_trace_opcodes = True
         self.seen += 1

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from shared import liveness, outbox_file
-from shared.forks import current
-from shared.outbox import (
+from logd_client import outbox_file
+from logd_client.outbox_file import OutboxFile
+from logd_wire import liveness
+from logd_wire.forks import current
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     RING_BYTES_MAX,
     RING_BYTES_MIN,
@@ -20,8 +22,8 @@ from shared.outbox import (
     outbox_bytes,
     parse_header,
 )
-from shared.outbox_file import TEMPORARY_PREFIX, OutboxFile, outbox_name
-from shared.rendezvous import (
+from logd_wire.outbox.names import TEMPORARY_PREFIX, outbox_name
+from logd_wire.rendezvous import (
     MODE_PRIVATE,
     NoOutbox,
     Rendezvous,

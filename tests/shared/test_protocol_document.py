@@ -16,26 +16,22 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd import (
-    batch,
-    delivery,
-    drain,
-    event_types,
-    intake,
-    outboxes,
-    repair,
-    reporter,
-    reports,
-    request_server,
-)
+from logd import batch
 from logd.batch import Batch, Producer
-from logd.database import connect
-from logd.migrations import migrate
-from logd.store import Store
-from shared import outbox, query, rendezvous, ring, wire
-from shared.outbox import REFUSAL_CAUSES
+from logd.ingest import delivery, drain, ordering, outbox_directory, outbox_reader
+from logd.reports import registry
+from logd.serve import report_server, request_server
+from logd.storage import event_types
+from logd.storage.database import connect
+from logd.storage.migrations import migrate
+from logd.storage.store import Store
+from logd_wire import query, rendezvous, wire
+from logd_wire.outbox import layout, reader
+from logd_wire.outbox.layout import REFUSAL_CAUSES
+from logd_wire.outbox.writer import OutboxWriter
+from tests.support.instance import ROOT
 
-FOLDER = Path(wire.__file__).parent
+FOLDER = ROOT / "shared"
 TEXT = (FOLDER / "PROTOCOL.md").read_text(encoding="utf-8")
 REPOSITORY = FOLDER.parent
 
@@ -129,13 +125,13 @@ def test_every_word_of_an_outbox_is_where_its_table_says() -> None:
     documented = {plain(row["name"]): number(row["word"]) for row in words}
     in_code = {
         name.removeprefix("WORD_").lower(): value
-        for name, value in vars(outbox).items()
+        for name, value in vars(layout).items()
         if name.startswith("WORD_")
     }
     assert documented == in_code
     assert all(number(row["byte"]) == 8 * number(row["word"]) for row in words)
     assert {number(row["word"]): plain(row["cause"]) for row in causes} == dict(
-        enumerate(REFUSAL_CAUSES, start=outbox.WORD_REFUSED)
+        enumerate(REFUSAL_CAUSES, start=layout.WORD_REFUSED)
     )
 
 
@@ -150,9 +146,9 @@ def test_every_word_has_one_writer_and_it_is_the_one_in_the_table() -> None:
         "retired",
         "given_up",
     }
-    file = bytearray(outbox.outbox_bytes(outbox.RING_BYTES_MIN))
-    writer = outbox.OutboxWriter(memoryview(file), 1, 2, 3)
-    words = slice(outbox.CONFIRMED_OFFSET, outbox.CONFIRMED_OFFSET + 40)
+    file = bytearray(layout.outbox_bytes(layout.RING_BYTES_MIN))
+    writer = OutboxWriter(memoryview(file), 1, 2, 3)
+    words = slice(layout.CONFIRMED_OFFSET, layout.CONFIRMED_OFFSET + 40)
     file[words] = mark = b"\xaa" * 40
     writer.append(b"x")
     writer.refused(REFUSAL_CAUSES[-1], 1)
@@ -161,8 +157,8 @@ def test_every_word_has_one_writer_and_it_is_the_one_in_the_table() -> None:
 
 
 def in_the_code(row: Row) -> Any:
-    module, _, name = plain(row["in the code"]).partition(".")
-    return getattr(importlib.import_module(f"shared.{module}"), name)
+    module, _, name = plain(row["in the code"]).rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 @pytest.mark.parametrize("row", tables("## Limits")[0], ids=lambda row: row["in the code"])
@@ -177,7 +173,7 @@ def test_a_time_is_the_one_in_the_code(row: Row) -> None:
 
 def test_the_versions_are_the_ones_in_the_code() -> None:
     documented = [number(row["now"]) for row in tables("## Versions")[0]]
-    assert documented == [wire.WIRE_VERSION, outbox.OUTBOX_VERSION, query.QUERY_VERSION]
+    assert documented == [wire.WIRE_VERSION, layout.OUTBOX_VERSION, query.QUERY_VERSION]
 
 
 def test_the_rendezvous_file_is_named_and_filled_as_shown() -> None:
@@ -197,7 +193,7 @@ def source_of(module: Any) -> str:
 
 def test_every_reason_for_refusing_a_datagram_is_in_the_table_and_no_other() -> None:
     documented = {plain(row["reason"]) for row in tables("## Datagram")[1]}
-    source = source_of(wire) + source_of(intake)
+    source = source_of(wire) + source_of(ordering)
     in_code = set(re.findall(r'(?:WireError|OtherVersion)\(\s*"([^"]+)"', source))
     assert documented - in_code == {"farewell claims too much"}  # the farewell itself is sound
     assert in_code - documented == set()
@@ -210,15 +206,19 @@ def test_every_reason_in_quarantine_is_in_a_table_and_no_other() -> None:
     documented = {name for row in table for name in re.findall(r"`([^`]+)`", row["reason"])}
     of_files = {name.removeprefix("outbox: ") for name in documented if name.startswith("outbox: ")}
     raised = r'(?:WireError|OutboxError|Foreign)\(\s*"([^"]+)"'
-    in_code = set(re.findall(raised, source_of(outbox) + source_of(outboxes) + source_of(repair)))
+    in_code = set(
+        re.findall(
+            raised, source_of(layout) + source_of(outbox_directory) + source_of(outbox_reader)
+        )
+    )
     # Of a record in a ring, the same that it has in a datagram; and of reading one.
     in_code |= set(re.findall(raised, inspect.getsource(wire.decode_record)))
-    in_code |= set(re.findall(r'damage = f"([^:]+): ', source_of(ring)))
+    in_code |= set(re.findall(r'damage = f"([^:]+): ', source_of(reader)))
     in_code |= set(re.findall(r'f"(system error): ', source_of(delivery)))
-    in_code |= set(re.findall(raised, source_of(ring)))
+    in_code |= set(re.findall(raised, source_of(reader)))
     assert of_files == in_code
     booked = r'(?:refuse\([^"]*|reason = )f?"([^":{]+)'
-    others = set(re.findall(booked, source_of(intake) + source_of(drain) + source_of(delivery)))
+    others = set(re.findall(booked, source_of(ordering) + source_of(drain) + source_of(delivery)))
     others |= {event_types.REFUSED}
     of_datagrams = {plain(row["reason"]) for row in tables("## Datagram")[1]}
     assert others - of_datagrams - of_files == {name for name in documented if ":" not in name}
@@ -231,7 +231,7 @@ def test_every_cause_in_the_ledger_is_in_the_table_and_no_other() -> None:
 
 def test_every_code_of_a_refused_query_is_in_the_table_and_no_other() -> None:
     _, _, codes = tables("## Queries")
-    source = source_of(reporter) + source_of(request_server) + source_of(reports)
+    source = source_of(report_server) + source_of(request_server) + source_of(registry)
     in_code = re.findall(r'(?:QueryError|_refusal|problem|__init__)\(\s*"(\w+)"', source)
     assert {plain(row["code"]) for row in codes} == set(in_code)
 
@@ -269,7 +269,7 @@ def test_the_causes_named_in_the_state_table_are_causes_in_the_ledger() -> None:
 # -- reports -------------------------------------------------------------------------------------
 
 
-class Recorder(reports.Parameters):
+class Recorder(registry.Parameters):
     """Answers every parameter that a report asks for, and keeps their names and kinds."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -313,7 +313,7 @@ def documented_reports() -> set[str]:
 
 
 def test_every_report_is_described_and_no_other() -> None:
-    assert documented_reports() == set(reports.REPORTS)
+    assert documented_reports() == set(registry.REPORTS)
 
 
 @pytest.fixture(scope="module")
@@ -354,20 +354,20 @@ WIDE: dict[str, dict[str, Any]] = {
 SEEN_AS_NIL = {"completions", "events", "losses", "losses_by_cause", "quarantine"}
 
 
-@pytest.mark.parametrize("name", sorted(reports.REPORTS))
+@pytest.mark.parametrize("name", sorted(registry.REPORTS))
 def test_a_report_takes_the_parameters_and_gives_the_columns_described(
     name: str, database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     columns: list[str] = []
-    real_rows = reports._rows
+    real_rows = registry._rows
 
     def rows(connection: Any, sql: str, values: list[Any]) -> Any:
         columns.extend(column[0] for column in connection.execute(sql, values).description)
         return real_rows(connection, sql, values)
 
-    monkeypatch.setattr(reports, "_rows", rows)
+    monkeypatch.setattr(registry, "_rows", rows)
     parameters = Recorder(REQUIRED.get(name, {}))
-    answer = reports.REPORTS[name].run(database, parameters)
+    answer = registry.REPORTS[name].run(database, parameters)
     columns = columns or list(answer.rows[0])
     columns += ADDED.get(name, [])
 
@@ -379,21 +379,21 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
     assert documented == parameters.asked
     assert ("No parameters." in text) is (documented == {})
     assert [plain(row["column"]) for row in rows_table] == columns
-    assert ("Names persons." in text) is reports.REPORTS[name].names_persons
+    assert ("Names persons." in text) is registry.REPORTS[name].names_persons
 
 
 TYPES = {"int": int, "str": str, "bool": bool, "float": float, "map": dict}
 
 
-@pytest.mark.parametrize("name", sorted(reports.REPORTS))
+@pytest.mark.parametrize("name", sorted(registry.REPORTS))
 def test_a_column_is_of_the_type_described(name: str, filled: Any) -> None:
     *_, rows_table = tables(f"### `{name}`")
     documented = {
         plain(row["column"]): (TYPES[row["type"].partition(" ")[0]], "or nil" in row["type"])
         for row in rows_table
     }
-    parameters = reports.Parameters(WIDE.get(name, REQUIRED.get(name, {})))
-    rows = reports.REPORTS[name].run(filled, parameters).rows
+    parameters = registry.Parameters(WIDE.get(name, REQUIRED.get(name, {})))
+    rows = registry.REPORTS[name].run(filled, parameters).rows
     assert rows
     for row in rows:
         for column, value in row.items():

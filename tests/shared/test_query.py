@@ -17,9 +17,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared import query
-from shared.paths import SOCKET_PATH_BYTES_MAX, PathTooLong
-from shared.query import (
+from logd_wire import query
+from logd_wire.paths import SOCKET_PATH_BYTES_MAX, PathTooLong
+from logd_wire.query import (
     REQUEST_BYTES_MAX,
     RESPONSE_BYTES_MAX,
     Answer,

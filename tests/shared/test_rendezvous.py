@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.rendezvous import (
+from logd_wire.rendezvous import (
     MODE_PRIVATE,
     MODE_SHARED,
     TOKEN_NAME,
@@ -25,7 +25,7 @@ from shared.rendezvous import (
     rendezvous_path,
     write_rendezvous,
 )
-from tests.namespaces import needs_machine_root, needs_users
+from tests.support.namespaces import needs_machine_root, needs_users
 
 
 class Place:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.schema import (
+from logd_wire.schema import (
     INT64_MAX,
     PROPS_DEPTH_MAX,
     USER_BYTES_MAX,
@@ -23,7 +23,7 @@ from shared.schema import (
     check_ts_ns,
     check_user,
 )
-from shared.wire import Event, pack_payload, unpack_payload, unpack_props
+from logd_wire.wire import Event, pack_payload, unpack_payload, unpack_props
 
 PACKER = msgpack.Packer()
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.client import Client
-from shared.outbox_file import SUFFIX
-from shared.paths import SOCKET_PATH_BYTES_MAX
-from shared.producer import Producer
-from shared.rendezvous import read_rendezvous
-from shared.socket_path import absolute, locate, to_connect
-from tests.support import Instance
+from logd_client import Client
+from logd_client.producer import Producer
+from logd_client.socket_path import absolute, locate, to_connect
+from logd_wire.outbox.names import SUFFIX
+from logd_wire.paths import SOCKET_PATH_BYTES_MAX
+from logd_wire.rendezvous import read_rendezvous
+from tests.support.instance import Instance
 
 
 @pytest.fixture

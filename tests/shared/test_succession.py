@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.client import Client, Outcome
-from shared.durable import Ticket
-from shared.rendezvous import RENDEZVOUS_SUFFIX
-from shared.wire import (
+from logd_client import Client, Outcome
+from logd_client.durable import Ticket
+from logd_wire.rendezvous import RENDEZVOUS_SUFFIX
+from logd_wire.wire import (
     KIND_EVENTS,
     KIND_FAREWELL,
     decode_farewell,
@@ -21,14 +21,14 @@ from shared.wire import (
 )
 from tests.shared.test_client import check_stats
 from tests.shared.test_durable import LONG_S, in_threads, outbox_of
-from tests.support import Instance, until
+from tests.support.instance import Instance, until
 
 
 def test_a_client_that_gets_an_outbox_sends_a_farewell_for_the_producer_without_one(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else what the kernel lost of the last of them would be in no ledger."""
-    monkeypatch.setattr("shared.producer.HEAL_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.producer.HEAL_INTERVAL_S", 0.0)
     rendezvous = Path(instance.socket + RENDEZVOUS_SUFFIX)
     kept = rendezvous.read_bytes()
     rendezvous.unlink()
@@ -71,7 +71,7 @@ def test_room_is_kept_in_the_outbox_that_the_event_is_in_not_in_the_one_before(
         return False
 
     monkeypatch.setattr(Ticket, "wait", until_full)
-    monkeypatch.setattr("shared.road.COMPARE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.session.COMPARE_INTERVAL_S", 0.0)
     outcomes: list[Outcome] = []
     with Client(instance.socket, outbox_bytes=65536) as client:
         assert client.emit("page_view")

@@ -25,14 +25,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from shared import payload as payload_module
-from shared import schema as schema_module
-from shared.client import Client
-from shared.payload import event_payload
-from shared.schema import PAYLOAD_BYTES_MAX, Malformed, check_ts_ns
-from shared.values import Conversion, TooLarge, plain_props
-from shared.wire import unpack_payload, unpack_props
-from tests.support import Instance
+from logd_client import Client
+from logd_client import payload as payload_module
+from logd_client.payload import event_payload
+from logd_client.values import Conversion, TooLarge, plain_props
+from logd_wire import schema as schema_module
+from logd_wire.schema import PAYLOAD_BYTES_MAX, Malformed, check_ts_ns
+from logd_wire.wire import unpack_payload, unpack_props
+from tests.support.instance import Instance
 
 
 class Role(enum.StrEnum):

@@ -13,12 +13,16 @@ import msgpack
 import pytest
 
 from logd.batch import Batch, Producer
-from logd.intake import Intake
-from shared import outbox, query, rendezvous, ring, schema, wire
-from shared.outbox_file import parse_name
+from logd.ingest.ordering import Intake
+from logd_wire import query, rendezvous, schema, wire
+from logd_wire.outbox import layout
+from logd_wire.outbox import reader as ring
+from logd_wire.outbox.names import parse_name
+from logd_wire.outbox.writer import OutboxWriter
 from tests.shared import make_vectors
+from tests.support.instance import ROOT
 
-FOLDER = Path(wire.__file__).parent / "vectors"
+FOLDER = ROOT / "shared/vectors"
 UID, PID = 1000, 4242
 
 Vector = dict[str, Any]
@@ -204,14 +208,14 @@ def test_only_another_version_is_told_apart_as_such() -> None:
 
 def replay(vector: Vector) -> bytearray:
     """The file after the vector's steps, by the writer of this repository."""
-    file = bytearray(outbox.outbox_bytes(vector["ring_bytes"]))
+    file = bytearray(layout.outbox_bytes(vector["ring_bytes"]))
     producer_id, created_ns = int(vector["producer"], 16), int(vector["created_ns"])
-    writer = outbox.OutboxWriter(memoryview(file), producer_id, vector["pid"], created_ns)
+    writer = OutboxWriter(memoryview(file), producer_id, vector["pid"], created_ns)
     for step in vector["steps"]:
         if "append" in step:
             assert (writer.append(runs(step["append"])) is None) is step.get("refused", False)
         elif "confirm" in step:
-            at = outbox.CONFIRMED_OFFSET
+            at = layout.CONFIRMED_OFFSET
             file[at : at + 16] = struct.pack("<QQ", *map(int, step["confirm"]))
         elif "count" in step:
             writer.refused(*step["count"])
@@ -222,7 +226,7 @@ def replay(vector: Vector) -> bytearray:
 
 
 def expected_file(vector: Vector) -> bytes:
-    words = [0] * (outbox.HEADER_BYTES // 8)
+    words = [0] * (layout.HEADER_BYTES // 8)
     for index, value in vector["words"].items():
         words[int(index)] = int(value, 16)
     ring = runs(vector["ring"])
@@ -237,7 +241,7 @@ def test_an_outbox_is_written_byte_by_byte_as_given(vector: Vector) -> None:
 @cases("outboxes")
 def test_an_outbox_as_given_is_read_to_its_last_record(vector: Vector) -> None:
     file = expected_file(vector)
-    header = outbox.parse_header(file[: outbox.HEADER_BYTES], len(file))
+    header = layout.parse_header(file[: layout.HEADER_BYTES], len(file))
     page = ring.read_records(
         lambda offset, length: file[offset : offset + length],
         header.ring_bytes,

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from shared import waiting
-from shared.producer import Producer
-from shared.waiting import LOOK_INTERVAL_MAX_S, Waits
-from tests.support import until
+from logd_client import waiting
+from logd_client.producer import Producer
+from logd_client.waiting import LOOK_INTERVAL_MAX_S, Waits
+from tests.support.instance import until
 
 LONG_S = 60.0
 THREADS = 200

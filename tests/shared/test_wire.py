@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared.schema import INT64_MAX, PAYLOAD_BYTES_MAX, PROPS_DEPTH_MAX, Malformed
-from shared.wire import (
+from logd_wire.schema import INT64_MAX, PAYLOAD_BYTES_MAX, PROPS_DEPTH_MAX, Malformed
+from logd_wire.wire import (
     DATAGRAM_BYTES_MAX,
     DATAGRAM_HEAD,
     KIND_EVENTS,

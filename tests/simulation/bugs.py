@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from logd.batch import Producer
-from logd.delivery import Delivery
-from shared.outbox import WORD_WRITTEN, OutboxWriter
-from shared.producer import Producer as ClientProducer
+from logd.ingest.delivery import Delivery
+from logd_client.producer import Producer as ClientProducer
+from logd_wire.outbox.layout import WORD_WRITTEN
+from logd_wire.outbox.writer import OutboxWriter
 from tests.simulation.machine import SimOutbox
 from tests.simulation.table import WatchedDelivery
 from tests.simulation.web import SimClient, Web

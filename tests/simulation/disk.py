@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, Batch, Producer
 from logd.errors import NotYet, StorageFailed
-from shared.wire import Event, producer_seed
+from logd_wire.wire import Event, producer_seed
 from tests.simulation.truth import Key, Violation, label
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Disk:
 
 
 class SimTrail:
-    """`logd.store.Store` as the delivery core knows it, opened by one daemon."""
+    """`logd.storage.store.Store` as the delivery core knows it, opened by one daemon."""
 
     def __init__(self, disk: Disk, process: Process, boot: int) -> None:
         self._disk = disk

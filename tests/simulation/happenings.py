@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from shared.outbox import HEADER_BYTES, WORD_WRITTEN
-from shared.outbox_file import outbox_name
-from shared.wire import (
+from logd_wire.outbox.layout import HEADER_BYTES, WORD_WRITTEN
+from logd_wire.outbox.names import outbox_name
+from logd_wire.wire import (
     DATAGRAM_HEAD,
     KIND_AWAITED,
     KIND_EVENTS,

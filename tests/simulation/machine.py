@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from logd.config import Config
-from logd.delivery import Delivery
-from logd.drain import Datagram
+from logd.config.settings import Config
 from logd.errors import AlreadyRunning, LogdError
-from logd.outbox_place import drop_missing
-from logd.outboxes import Foreign, OpenOutbox
-from logd.turn_budget import TURN_RECORDS_MAX
-from shared.outbox import (
+from logd.ingest.delivery import Delivery
+from logd.ingest.drain import Datagram
+from logd.ingest.outbox_directory import Foreign, OpenOutbox
+from logd.ingest.outbox_place import drop_missing
+from logd.ingest.turn_budget import TURN_RECORDS_MAX
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     WORD_GIVEN_UP,
     WORD_RETIRED,
@@ -21,8 +21,8 @@ from shared.outbox import (
     WORD_WRITTEN,
     parse_header,
 )
-from shared.outbox_file import parse_name
-from shared.wire import OtherVersion
+from logd_wire.outbox.names import parse_name
+from logd_wire.wire import OtherVersion
 from tests.simulation.disk import SimTrail
 from tests.simulation.truth import Key, Violation, label
 from tests.simulation.world import File, Process, World
@@ -119,7 +119,7 @@ class SimOutbox(OpenOutbox):
 
 
 class SimDirectory:
-    """`logd.outboxes.Outboxes` as the core knows it."""
+    """`logd.ingest.outbox_directory.Outboxes` as the core knows it."""
 
     def __init__(self, process: Process) -> None:
         self._process = process

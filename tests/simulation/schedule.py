@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from logd.delivery import Delivery
 from logd.errors import AlreadyRunning
-from shared.client import Outcome
-from shared.forks import Forked
-from shared.outbox import OutboxWriter
+from logd.ingest.delivery import Delivery
+from logd_client import Outcome
+from logd_wire.forks import Forked
+from logd_wire.outbox.writer import OutboxWriter
 from tests.simulation.disk import Disk
 from tests.simulation.happenings import Happenings
 from tests.simulation.machine import (

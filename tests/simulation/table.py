@@ -10,9 +10,9 @@ from itertools import product
 from typing import Any
 
 from logd.batch import LOST_NOT_RECEIVED, Batch, Producer, Room
-from logd.delivery import Delivery
-from logd.intake import Intake
-from shared.outbox import WORD_CONFIRMED_SEQUENCE, WORD_WRITTEN
+from logd.ingest.delivery import Delivery
+from logd.ingest.ordering import Intake
+from logd_wire.outbox.layout import WORD_CONFIRMED_SEQUENCE, WORD_WRITTEN
 from tests.simulation.machine import SimDirectory, SimOutbox
 from tests.simulation.truth import Violation
 from tests.simulation.world import Cell, File, World

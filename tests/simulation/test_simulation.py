@@ -12,12 +12,12 @@ from multiprocessing import get_context
 
 import pytest
 
-from tests.progress import Progress
 from tests.simulation.bugs import BUGS, Bug
 from tests.simulation.schedule import PROFILES, Broken, Run, run
 from tests.simulation.table import CANNOT_OCCUR, CELLS
 from tests.simulation.world import Cell
-from tests.tally import Tally
+from tests.support.progress import Progress
+from tests.support.tally import Tally
 
 SEEDS_FIRST = 3  # of each profile
 SEEDS = 20

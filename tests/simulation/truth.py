@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from shared.schema import Malformed
-from shared.wire import (
+from logd_wire.schema import Malformed
+from logd_wire.wire import (
     DATAGRAM_HEAD,
     KIND_FAREWELL,
     WireError,

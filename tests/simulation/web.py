@@ -10,22 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.client import Client
-from shared.client import _clients as clients
-from shared.formers import Former, FormerProducers
-from shared.outbox import (
+from logd_client import Client
+from logd_client.client import _clients as clients
+from logd_client.formers import Former, FormerProducers
+from logd_client.producer import HEAL_FIRST_S, Producer
+from logd_wire.outbox.layout import (
     HEADER_BYTES,
     RING_BYTES_MIN,
     WORD_RETIRED,
     WORD_WRITTEN,
-    OutboxWriter,
     outbox_bytes,
 )
-from shared.outbox_file import outbox_name
-from shared.producer import HEAL_FIRST_S, Producer
-from shared.rendezvous import NoOutbox
-from shared.schema import Malformed
-from shared.wire import (
+from logd_wire.outbox.names import outbox_name
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.rendezvous import NoOutbox
+from logd_wire.schema import Malformed
+from logd_wire.wire import (
     KIND_AWAITED,
     datagram_head,
     producer_seed,
@@ -52,7 +52,7 @@ class SimMark:
 
 
 class SimGeneration:
-    """`shared.forks.Generation` of a simulated process."""
+    """`logd_wire.forks.Generation` of a simulated process."""
 
     def __init__(self, process: Web) -> None:
         self.mark = SimMark(process, process)
@@ -229,7 +229,7 @@ class _Memory:
 
 
 class _OutboxFile:
-    """`shared.outbox_file.OutboxFile`, its steps one by one."""
+    """`logd_client.outbox_file.OutboxFile`, its steps one by one."""
 
     def __init__(
         self, process: Web, producer_id: int, ring_bytes: int, follows: int, growth_bytes: int

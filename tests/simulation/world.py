@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from shared.outbox import WORD_WRITTEN
-from shared.outbox_file import outbox_name
+from logd_wire.outbox.layout import WORD_WRITTEN
+from logd_wire.outbox.names import outbox_name
 from tests.simulation.disk import Disk
 from tests.simulation.truth import Key, Truth
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support import DEADLINE_S, ROOT, until
+from tests.support.instance import DEADLINE_S, ROOT, until
 
 BOOT = Path(__file__).with_name("boot")
 SYSTEMD = Path("/lib/systemd/systemd")

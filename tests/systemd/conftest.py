@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import short_directory
+from tests.support.instance import short_directory
 from tests.systemd.box import Box, download_wheels, why_not
 from tests.systemd.page import commands_by_section
 

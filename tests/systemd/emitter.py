@@ -12,7 +12,7 @@ import mmap
 import sys
 import time
 
-from shared.client import Client
+from logd_client import Client
 
 # 50 events, then a pause: at most 1,000 a second.
 EVENTS_AT_ONCE = 50

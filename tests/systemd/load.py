@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from tests.support import DEADLINE_S, check_streams, check_sums, until
+from tests.support.instance import DEADLINE_S, check_streams, check_sums, until
 from tests.systemd.box import PYTHON, SOURCE, Box
 
 SOCKET = "/run/logd/logd.sock"
@@ -65,7 +65,7 @@ def emit(
 ) -> dict[str, Any]:
     """A client of that user emits, and ends; its `stats()`."""
     code = (
-        "import json; from shared.client import Client; "
+        "import json; from logd_client import Client; "
         f"c = Client('{SOCKET}'{options}); "
         f"[c.emit('page_view', user='{user}', props={{'n': n}}) for n in range({count})]; "
         "print(json.dumps(c.stats()))"

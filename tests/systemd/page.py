@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from tests.support import ROOT
+from tests.support.instance import ROOT
 
 PAGE = ROOT / "systemd" / "README.md"
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)

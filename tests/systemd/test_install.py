@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import until
+from tests.support.instance import until
 from tests.systemd.box import SOURCE, Box, copy_tree
 from tests.systemd.load import emit, load
 

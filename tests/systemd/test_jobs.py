@@ -45,8 +45,8 @@ def test_a_stopped_target_stops_the_timers_too(box: Box) -> None:
 SEEN = """
 import sys, time
 from logd import config, keyfile, trail_clock
-from logd.clock_check import Reading
-from logd.database import connect
+from logd.clock.readings import Reading
+from logd.storage.database import connect
 loaded = config.load("/etc/logd/logd.toml")
 connection = connect(loaded.database, keyfile.read_file(loaded.key_file))
 seen_ns = time.time_ns() + int(sys.argv[1]) * 86_400 * 10**9

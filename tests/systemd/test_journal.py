@@ -17,7 +17,7 @@ ANCHORED = "logd verify --anchor"
 TAMPER = """
 from pathlib import Path
 from logd import keyfile
-from logd.database import connect
+from logd.storage.database import connect
 from tests.logd.rebuilding import cut_and_rebuild, cut_off, rebuild
 key = keyfile.read(Path("/etc/logd/logd.key"))
 connection = connect(Path("/var/lib/logd/activity.db"), key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support import until
+from tests.support.instance import until
 from tests.systemd.box import SOURCE, Box
 from tests.systemd.load import emit, load
 from tests.systemd.page import commands_by_section

@@ -88,7 +88,7 @@ def test_no_other_user_reads_key_database_or_backups(box: Box, user: str) -> Non
 def test_a_user_outside_the_group_cannot_log_and_cannot_fill_the_outboxes(box: Box) -> None:
     before = box.settle()
     code = (
-        "from shared.client import Client; "
+        "from logd_client import Client; "
         f"c = Client('{SOCKET}'); print(c.emit('page_view'), c.stats()['outbox']['reason'])"
     )
     said = box.run(f'runuser -u outsider -- {PYTHON} -c "{code}"')
@@ -106,7 +106,7 @@ def test_a_user_outside_the_group_cannot_log_and_cannot_fill_the_outboxes(box: B
 )
 def test_only_the_group_of_readers_is_answered(box: Box, user: str, answer: str) -> None:
     code = (
-        "from shared.query import QueryClient; "
+        "from logd_wire.query import QueryClient; "
         "print(QueryClient('/run/logd/query.sock', timeout_s=20).ask('summary'))"
     )
     done = box.try_to(f'runuser -u {user} -- {PYTHON} -c "{code}"')

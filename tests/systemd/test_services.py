@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import until
+from tests.support.instance import until
 from tests.systemd.box import PYTHON, SOURCE, Box
 from tests.systemd.conftest import PASSWORD
 from tests.systemd.load import difference, emit, load
@@ -212,7 +212,7 @@ def test_what_mends_itself_is_waited_for(box: Box) -> None:
     """Another program has the database for itself when logd starts."""
     hold = (
         "import os, sys, time\n"
-        "from logd import config, keyfile\nfrom logd.lock import instance_lock\n"
+        "from logd import config, keyfile\nfrom logd.instance_lock import instance_lock\n"
         "with instance_lock(config.load('/etc/logd/logd.toml').lock_file):\n"
         "    print('held', flush=True); sys.stdin.readline()\n"
     )
@@ -232,9 +232,12 @@ def test_what_mends_itself_is_waited_for(box: Box) -> None:
 
 def test_the_report_process_may_die_and_is_back(box: Box) -> None:
     restarts = box.show("logd", "NRestarts")
-    pid = box.run("pgrep -f logd.reporter").strip()
+    pid = box.run("pgrep -f logd.serve.report_server").strip()
     box.run(f"kill -KILL {pid}")
-    until(lambda: box.try_to("pgrep -f logd.reporter").stdout.strip() not in ("", pid), "another")
+    until(
+        lambda: box.try_to("pgrep -f logd.serve.report_server").stdout.strip() not in ("", pid),
+        "another",
+    )
     assert box.show("logd", "NRestarts") == restarts
 
 

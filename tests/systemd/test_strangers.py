@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import DEADLINE_S, check_streams, until
+from tests.support.instance import DEADLINE_S, check_streams, until
 from tests.systemd.box import PYTHON, SOURCE, Box
 from tests.systemd.load import SOCKET, Load
 

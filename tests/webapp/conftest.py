@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from shared.client import Outcome
+from logd_client import Outcome
 from tests.webapp.browser import PASSWORD, Browser
 from tests.webapp.fake_reports import FakeReports
 from webapp import create_app
-from webapp.classroom.accounts import Role, add_user, hash_password
-from webapp.classroom.content import read_courses, store_courses
-from webapp.classroom.db import Database
+from webapp.classroom.model.accounts import Role, add_user, hash_password
+from webapp.classroom.model.content import read_courses, store_courses
+from webapp.classroom.store.db import Database
 
 # One round of hashing: the tests are about what follows a login, not about slow hashes.
 CHEAP = "pbkdf2:sha256:1"

@@ -1,4 +1,4 @@
-"""A stand-in for logd's report process: speaks shared/query.py's frames, answers from a table."""
+"""A stand-in for logd's report process: speaks the query frames, answers from a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared.query import REQUEST_BYTES_MAX, encode_frame, read_frame
+from logd_wire.query import REQUEST_BYTES_MAX, encode_frame, read_frame
 
 Reply = dict[str, Any]
 Report = Callable[[dict[str, Any]], Reply]

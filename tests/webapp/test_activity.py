@@ -31,11 +31,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import ServiceUnavailable
 
-from shared.client import Outcome
-from shared.schema import Malformed
-from webapp.activity import ActivityLog, ClientFactory, ConfigError
-from webapp.activity.durable import MESSAGE
-from webapp.activity.failures import Failures
+from flask_logd import ActivityLog, ClientFactory, ConfigError
+from flask_logd.durable import MESSAGE
+from flask_logd.failures import Failures
+from logd_client import Outcome
+from logd_wire.schema import Malformed
 
 
 @dataclass

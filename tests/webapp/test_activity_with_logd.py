@@ -7,8 +7,8 @@ import os
 
 from flask import Flask
 
-from tests.support import Instance
-from webapp.activity import ActivityLog, Outcome
+from flask_logd import ActivityLog, Outcome
+from tests.support.instance import Instance
 
 
 def make_app(instance: Instance) -> tuple[Flask, ActivityLog]:

@@ -13,8 +13,9 @@ from flask import Flask, session
 from markupsafe import Markup
 from werkzeug.local import LocalProxy
 
-from shared.client import Outcome
-from shared.schema import Malformed
+from flask_logd import ActivityLog
+from logd_client import Outcome
+from logd_wire.schema import Malformed
 from tests.webapp.test_activity import (
     Account,
     Clients,
@@ -25,7 +26,6 @@ from tests.webapp.test_activity import (
     with_flask_login,
     with_own_login,
 )
-from webapp.activity import ActivityLog
 
 # -- who a user is -----------------------------------------------------------------------------
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from logd.reports import CAUSES
+from logd.reports.registry import CAUSES
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import AUDITOR, STUDENT
 from tests.webapp.fake_reports import FakeReports
-from webapp.classroom.analytics import Event
-from webapp.classroom.auditor import MEANINGS
-from webapp.classroom.present import told
+from webapp.classroom.model.analytics import Event
+from webapp.classroom.present.filters import told
+from webapp.classroom.views.auditor import MEANINGS
 
 NS = 1_000_000_000
 SUMMARY = {

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from webapp.classroom.analytics import Day
-from webapp.classroom.charts import active_students, page_views, score_histogram
+from webapp.classroom.model.analytics import Day
+from webapp.classroom.present.charts import active_students, page_views, score_histogram
 
 
 def days(count: int) -> list[Day]:

@@ -10,9 +10,9 @@ from flask import Flask
 
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import STUDENT, Trail, database
-from webapp.classroom.catalogue import list_quizzes
-from webapp.classroom.content import BadContent, read_courses
-from webapp.classroom.scoring import Kind, Question
+from webapp.classroom.model.catalogue import list_quizzes
+from webapp.classroom.model.content import BadContent, read_courses
+from webapp.classroom.model.scoring import Kind, Question
 
 QUIZ = "/courses/data/quizzes/data-chance-quiz"
 

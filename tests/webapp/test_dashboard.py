@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.query import QueryClient, Unavailable
+from logd_wire.query import QueryClient, Unavailable
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import OTHER_STUDENT, STUDENT, TEACHER
 from tests.webapp.fake_reports import FakeReports
@@ -107,7 +107,7 @@ def test_a_report_of_several_pages_is_read_to_its_end(
 def test_a_report_that_goes_on_without_end_ends_its_panel_and_not_the_page(
     teacher: Browser, reports: FakeReports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webapp.classroom.analytics.REPORT_PAGES_MAX", 3)
+    monkeypatch.setattr("webapp.classroom.model.analytics.REPORT_PAGES_MAX", 3)
     row = {"events": 1, "first_ts_ns": AT_NS, "last_ts_ns": AT_NS, "user": str(STUDENT)}
     reports.rows("completions", row | {"subject": "data-dice"}, following=7)
     page = teacher.get("/teacher/courses/data")

@@ -22,11 +22,11 @@ from sqlcipher3 import dbapi2 as sqlcipher
 
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import MakeApp, Trail, database, fill
-from webapp.classroom import db as db_module
 from webapp.classroom import wsgi
-from webapp.classroom.db import Database
-from webapp.classroom.instance import Instance
-from webapp.classroom.schema import MIGRATIONS
+from webapp.classroom.store import db as db_module
+from webapp.classroom.store.db import Database
+from webapp.classroom.store.instance import Instance
+from webapp.classroom.store.schema import MIGRATIONS
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from shared.client import Client, Outcome
-from tests.support import Instance, until
-from tests.tally import Tally
+from logd_client import Client, Outcome
+from tests.support.instance import Instance, until
+from tests.support.tally import Tally
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import STUDENT, MakeApp, Trail, fill
 from webapp.classroom.config import QUIZ_UNCONFIRMED
-from webapp.classroom.quizzes import NOT_IN_THE_RECORD
+from webapp.classroom.views.quizzes import NOT_IN_THE_RECORD
 
 QUIZ = "/courses/data/quizzes/data-chance-quiz"
 

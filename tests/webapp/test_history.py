@@ -10,8 +10,8 @@ from flask import Flask
 
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import Trail
-from webapp.classroom.content import read_courses
-from webapp.classroom.scoring import score
+from webapp.classroom.model.content import read_courses
+from webapp.classroom.model.scoring import score
 from webapp.demo.history import DAYS, History, generate, is_holiday
 from webapp.demo.school import AUDITOR, STUDENTS
 from webapp.demo.visits import PAGES

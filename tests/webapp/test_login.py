@@ -12,7 +12,7 @@ from werkzeug.security import check_password_hash
 
 from tests.webapp.browser import ORIGIN, PASSWORD, Browser
 from tests.webapp.conftest import AUDITOR, STUDENT, TEACHER, MakeApp, Trail, database, fill
-from webapp.classroom.access import safe_next
+from webapp.classroom.views.access import safe_next
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_wrong_password_and_an_unknown_login_read_the_same(browser: Browser) -
 def test_an_unknown_login_costs_a_password_check_as_well(browser: Browser) -> None:
     """Otherwise the time of the answer would tell which logins exist."""
     with mock.patch(
-        "webapp.classroom.accounts.check_password_hash", wraps=check_password_hash
+        "webapp.classroom.model.accounts.check_password_hash", wraps=check_password_hash
     ) as check:
         browser.log_in("somebody", "not the password")
     assert check.call_count == 1

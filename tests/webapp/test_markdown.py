@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.classroom.markdown import render, render_inline
+from webapp.classroom.present.markdown import render, render_inline
 
 
 @pytest.mark.parametrize(

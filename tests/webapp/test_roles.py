@@ -7,9 +7,9 @@ from flask import Flask
 
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import OTHER_STUDENT, TEACHER, Trail, database
-from webapp.classroom import work
-from webapp.classroom.accounts import find_login
-from webapp.classroom.catalogue import list_quizzes
+from webapp.classroom.model import work
+from webapp.classroom.model.accounts import find_login
+from webapp.classroom.model.catalogue import list_quizzes
 
 OPEN, CLOSED, LOGIN = 200, 403, 302
 

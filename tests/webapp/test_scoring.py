@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.classroom.scoring import (
+from webapp.classroom.model.scoring import (
     BadAnswer,
     BadQuestion,
     Kind,

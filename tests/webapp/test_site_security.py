@@ -178,7 +178,7 @@ def test_the_page_for_a_failure_works_while_the_database_does_not(
     browser.log_in("student")
     with (
         caplog.at_level(logging.CRITICAL),
-        mock.patch("webapp.classroom.access.find_user") as find_user,
+        mock.patch("webapp.classroom.views.access.find_user") as find_user,
     ):
         find_user.side_effect = RuntimeError("the disk is gone")
         response = browser.get("/courses/")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from webapp.classroom.db import Database
-from webapp.classroom.instance import Instance
-from webapp.classroom.throttle import LoginThrottle
+from webapp.classroom.model.throttle import LoginThrottle
+from webapp.classroom.store.db import Database
+from webapp.classroom.store.instance import Instance
 
 
 class Clock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask_login import LoginManager
 from flask_wtf import CSRFProtect
 
-from webapp.activity import ActivityLog
+from flask_logd import ActivityLog
 
 login_manager = LoginManager()
 csrf = CSRFProtect()

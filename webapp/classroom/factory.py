@@ -13,23 +13,15 @@ from flask.typing import ResponseReturnValue
 from flask_login import current_user
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from shared.paths import PathTooLong, check_socket_path
-from webapp.classroom import (
-    access,
-    auditor,
-    auth,
-    courses,
-    errors,
-    present,
-    quizzes,
-    security,
-    teacher,
-)
-from webapp.classroom.accounts import Role
+from logd_wire.paths import PathTooLong, check_socket_path
+from webapp.classroom import security
 from webapp.classroom.config import settings
-from webapp.classroom.db import Database
 from webapp.classroom.extensions import activity, csrf, login_manager
-from webapp.classroom.instance import Instance, read_secret
+from webapp.classroom.model.accounts import Role
+from webapp.classroom.present import filters
+from webapp.classroom.store.db import Database
+from webapp.classroom.store.instance import Instance, read_secret
+from webapp.classroom.views import access, auditor, auth, courses, errors, quizzes, teacher
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -61,7 +53,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     # After Flask-Login: a page view belongs to the user that it found.
     activity.init_app(app)
     errors.init_app(app)
-    present.init_app(app)
+    filters.init_app(app)
     app.context_processor(_for_every_page)
 
     for module in (auth, courses, quizzes, teacher, auditor):

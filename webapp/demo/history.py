@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from webapp.classroom.content import Course, Quiz
-from webapp.classroom.scoring import Kind, Question, score
+from webapp.classroom.model.content import Course, Quiz
+from webapp.classroom.model.scoring import Kind, Question, score
 from webapp.demo.school import AUDITOR, COLLEAGUE, STUDENTS, TEACHER, Person
 from webapp.demo.visits import NS, PAGES, Event, Over, Visit, failed_login
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from webapp.classroom.accounts import Role
+from webapp.classroom.model.accounts import Role
 
 
 @dataclass(frozen=True)

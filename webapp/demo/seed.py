@@ -7,14 +7,14 @@ import time
 import click
 from flask import current_app
 
-from shared.client import Client
-from shared.rendezvous import NoOutbox, read_rendezvous
-from shared.socket_path import locate
-from webapp.classroom.accounts import add_user, hash_password, list_users
-from webapp.classroom.content import Course, store_courses
-from webapp.classroom.db import Connection, Database, said_plainly
-from webapp.classroom.scoring import dump_questions
-from webapp.classroom.work import insert_attempt
+from logd_client import Client
+from logd_client.socket_path import locate
+from logd_wire.rendezvous import NoOutbox, read_rendezvous
+from webapp.classroom.model.accounts import add_user, hash_password, list_users
+from webapp.classroom.model.content import Course, store_courses
+from webapp.classroom.model.scoring import dump_questions
+from webapp.classroom.model.work import insert_attempt
+from webapp.classroom.store.db import Connection, Database, said_plainly
 from webapp.demo.history import History, generate
 from webapp.demo.school import DEMO_ACCOUNTS, PEOPLE
 from webapp.demo.visits import Event

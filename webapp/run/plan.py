@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from shared.paths import PathTooLong, check_socket_path
-from shared.rendezvous import NoOutbox, read_rendezvous, read_token
+from logd_wire.paths import PathTooLong, check_socket_path
+from logd_wire.rendezvous import NoOutbox, read_rendezvous, read_token
 
 HOST = "127.0.0.1"
 

@@ -1,0 +1,1 @@
+"""Why a write inside the request took 84 ms."""

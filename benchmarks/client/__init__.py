@@ -1,0 +1,1 @@
+"""What one `emit` costs, beside other clients."""

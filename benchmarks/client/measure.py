@@ -1,0 +1,210 @@
+"""One `emit` beside what one would use instead: raw `send`, the standard library, other agents.
+
+python -m benchmarks.client.measure  # under a minute; --long for every cell of every peer
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.client import first_durable
+from benchmarks.client import values as client_values
+from benchmarks.client.peers import KINDS
+from benchmarks.client.plan import LONG, QUICK, Group, Size, plan
+from benchmarks.client.receivers import Receiving, receiver, rsyslog
+from benchmarks.client.results import Measured, Results, figures, problems, row
+from benchmarks.client.sender import DONE, STEP, Orders
+from benchmarks.client.text import plot, reading, show
+from benchmarks.harness import machine
+from benchmarks.harness.part import Part, Tell, progress, report
+from benchmarks.harness.processes import (
+    Failed,
+    Instance,
+    end_on_sigterm,
+    running,
+    temporary_directory,
+)
+from benchmarks.harness.sums import Sums
+
+NAME = "client"
+FIRST_DURABLE = "client.first_durable_over_later"
+STEP_TIMEOUT_S = 180.0
+ALWAYS = ("logd", "raw", "noop")
+
+
+def present() -> list[str]:
+    """The names of what can be measured here."""
+    return [name for name, kind in KINDS.items() if kind.missing() is None]
+
+
+def missing(groups: Sequence[Group], can_pin: bool) -> list[str]:
+    """What is not measured here, and why."""
+    measured = {cell.peer for group in groups for cell in group.cells}
+    absent = [kind.missing() for name, kind in KINDS.items() if name not in measured]
+    said = [text for text in absent if text is not None]
+    if not can_pin:
+        said.append("pinned to a core each: there is one core")
+    return said
+
+
+def _can_pin() -> bool:
+    return len(os.sched_getaffinity(0)) >= 2
+
+
+def _cores() -> tuple[int, int] | None:
+    if not _can_pin():
+        return None
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    return first, second
+
+
+def _plan(names: Sequence[str], size: Size) -> list[Group]:
+    return plan(names, size, _can_pin())
+
+
+def steps(long: bool) -> int:
+    """How many steps a run has."""
+    return _steps(_plan(present(), LONG if long else QUICK)) + 1
+
+
+def _steps(groups: Sequence[Group]) -> int:
+    return sum(group.rounds * len(group.cells) for group in groups)
+
+
+def run(place: Path, long: bool, tell: Tell) -> Part:
+    """Measures all that is installed. Raises Failed."""
+    return _run(place, _plan(present(), LONG if long else QUICK), tell)
+
+
+def _run(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
+    part = compare(place / NAME, groups, tell)
+    tell("any value", 0)
+    timed, stats = client_values.measure(place / "values")
+    tell("first durable events", 0)
+    first = first_durable.measure(place / "durable")
+    tell("", 1)
+    return replace(
+        part,
+        text=f"{part.text}\n\n{client_values.show(timed)}\n\n{first.text}",
+        rows=[*part.rows, first.row()],
+        figures={**part.figures, **client_values.figures(timed), FIRST_DURABLE: first.ratio},
+        problems=[
+            *part.problems,
+            *client_values.problems(stats),
+            *first.sums.problems(),
+        ],
+    )
+
+
+def compare(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
+    """Goes through the plan, with files in a fresh `place`. Raises Failed."""
+    place.mkdir()
+    names = list(dict.fromkeys(cell.peer for group in groups for cell in group.cells))
+    with Instance(place / "i") as instance:
+        seen = _send(place, instance, names, groups, tell)
+        state = instance.status()
+    measured = [
+        Measured(group.name, cell, seen_cell)
+        for group, cells in zip(groups, seen["groups"], strict=True)
+        for cell, seen_cell in zip(group.cells, cells, strict=True)
+    ]
+    results = Results(measured, seen["overhead_ns"])
+    total = _total(seen["logd"], state)
+    return Part(
+        name=NAME,
+        text=f"{show(measured)}\n\n{reading(results)}",
+        rows=[*map(row, measured), {"name": "logd, all of it", **vars(total)}],
+        figures=figures(results),
+        problems=problems(measured, total),
+        missing=missing(groups, _can_pin()),
+        plots=[plot(results)],
+    )
+
+
+def _total(stats: dict[str, Any], state: dict[str, Any]) -> Sums:
+    """The client's counts with what the daemon says afterwards."""
+    sides = {key: stats.get(key, 0) for key in ("attempted", "accepted", "refused")}
+    return Sums(
+        **sides, **{key: state[key] for key in ("stored", "quarantined", "pending", "lost")}
+    )
+
+
+def _send(
+    place: Path, instance: Instance, names: Sequence[str], groups: Sequence[Group], tell: Tell
+) -> dict[str, Any]:
+    """Runs the daemon, every receiver and the sender; what the sender has seen."""
+    orders_file, results_file = place / "orders.json", place / "results.json"
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(running("logd", instance.run_arguments()))
+        receiving: dict[str, Receiving | None] = {
+            name: None if name == "logd" else stack.enter_context(_receiver_of(name, place))
+            for name in names
+        }
+        daemon.wait_for_line("logd: ready")
+        if "logd" in names:
+            receiving["logd"] = Receiving(daemon.pid, str(instance.socket), "")
+        orders_file.write_text(Orders(groups, receiving, str(place), _cores()).to_json())
+        arguments = ["-m", "benchmarks.client.sender", str(orders_file), str(results_file)]
+        # What was found installed here must be found there, wherever it lies.
+        modules = {"PYTHONPATH": os.pathsep.join([str(machine.PROJECT), *filter(None, sys.path)])}
+        sender = stack.enter_context(running("sender", arguments, modules))
+        while (now := sender.wait_for_line(STEP, STEP_TIMEOUT_S).removeprefix(STEP)) != DONE:
+            tell(now, 1)
+        daemon.stop()
+        seen: dict[str, Any] = json.loads(results_file.read_text())
+        return seen
+
+
+@contextlib.contextmanager
+def _receiver_of(name: str, place: Path) -> Iterator[Receiving | None]:
+    """Whatever receives for a peer, unless that is the sender itself."""
+    kind = KINDS[name].receiver
+    if kind in ("", "file"):
+        yield None
+    elif kind == "rsyslog":
+        with rsyslog(place) as receiving:
+            yield receiving
+    else:
+        with receiver(kind, place, name) as receiving:
+            yield receiving
+
+
+@click.command()
+@click.option("--long", is_flag=True, help="More events, and every cell of every peer.")
+@click.option("--only", multiple=True, type=click.Choice(list(KINDS)), help="Only these.")
+@click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For files.")
+@click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
+def main(long: bool, only: tuple[str, ...], directory: Path | None, results: Path) -> None:
+    """Measure one emit beside what one would use instead.
+
+    With --only, `logd` and the raw send are measured all the same: others are compared with them.
+    """
+    end_on_sigterm()
+    for name in only:
+        if (why := KINDS[name].missing()) is not None:
+            raise click.ClickException(why)
+    names = [name for name in present() if not only or name in only or name in ALWAYS]
+    groups = _plan(names, LONG if long else QUICK)
+    try:
+        with temporary_directory(directory) as place:
+            here = machine.look(place)
+            with progress(_steps(groups) + 1) as tell:
+                part = _run(place, groups, tell)
+    except Failed as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.Abort from None
+    sys.exit(report(part, here, results))
+
+
+if __name__ == "__main__":
+    main()

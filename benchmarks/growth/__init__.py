@@ -1,0 +1,1 @@
+"""Reports, ingest, disk and recovery as the trail grows."""

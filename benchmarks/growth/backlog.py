@@ -1,0 +1,148 @@
+"""What a daemon stores a second, out of a backlog: a trail that is large against one that is empty.
+
+The daemon is held (SIGSTOP) while the events go into an outbox, and let go: from then until all of
+them are confirmed only the daemon works. Both trails get the same events, one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.harness.processes import Failed, Instance, Running, running
+from benchmarks.harness.sums import Sums
+from logd_client import Client
+from logd_wire.wire import Event, unpack_props
+
+OUTBOX_BYTES = 60 * 1024 * 1024
+FLUSH_TIMEOUT_S = 300.0
+SETTLED_TIMEOUT_S = 30.0
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One backlog, stored: how fast, at which expense, and whether the sums hold."""
+
+    events: int
+    stored_before: int
+    stored_per_s: float
+    cpu_s_per_100k: float
+    commits: int
+    sums: Sums
+    problems: list[str]
+
+
+@contextmanager
+def held(daemon: Running) -> Iterator[None]:
+    """The daemon does nothing for the length of the `with`."""
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+
+
+def take(instance: Instance, daemon: Running, events: Sequence[Event]) -> Taken:
+    """Has a daemon that is idle store the events. Raises Failed."""
+    before = settled(instance)
+    with Client(instance.socket, outbox_bytes=OUTBOX_BYTES) as client:
+        client.emit("login", user="1")  # introduces the producer
+        if not client.flush(FLUSH_TIMEOUT_S):
+            raise Failed("the daemon does not store an event")
+        cpu_s = daemon.cpu_s()
+        with held(daemon):
+            for event in events:
+                props = unpack_props(event.props)
+                if not client.emit(event.type, user=event.user, props=props, ts_ns=event.ts_ns):
+                    raise Failed(f"an event was refused: {client.stats()['refused_by_cause']}")
+            start_s = time.monotonic()
+        if not client.flush(FLUSH_TIMEOUT_S):
+            raise Failed(f"a backlog was not stored in {FLUSH_TIMEOUT_S:.0f} s")
+        took_s = time.monotonic() - start_s
+        cpu_s = daemon.cpu_s() - cpu_s
+        stats = client.stats()
+    after = settled(instance)
+    changes = {
+        key: after[key] - before[key] for key in ("stored", "quarantined", "pending", "lost")
+    }
+    sums = Sums(
+        **{key: stats[key] for key in ("attempted", "accepted", "refused")},
+        **changes,
+    )
+    return Taken(
+        events=len(events),
+        stored_before=before["stored"],
+        stored_per_s=len(events) / took_s,
+        cpu_s_per_100k=per_100k(cpu_s, len(events)),
+        commits=after["commits"] - before["commits"],
+        sums=sums,
+        problems=sums.problems(),
+    )
+
+
+def per_100k(cpu_s: float, events: int) -> float:
+    """Processor time of so many events, for 100,000. It is counted in ticks: none is taken for one.
+
+    A few hundred events may be done within one, and ratios are made of this.
+    """
+    return max(cpu_s, TICK_S) / events * 100_000
+
+
+def settled(instance: Instance) -> dict[str, int]:
+    """The sums once nothing is pending any more. Raises Failed."""
+    deadline_s = time.monotonic() + SETTLED_TIMEOUT_S
+    while (state := instance.status())["pending"]:
+        if time.monotonic() > deadline_s:
+            raise Failed(f"{state['pending']:,} events are pending and stay so")
+    return state
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same backlog, stored by both."""
+
+    empty: Taken
+    full: Taken
+
+    @property
+    def problems(self) -> list[str]:
+        """What is off in either."""
+        named = (("empty", self.empty), ("full", self.full))
+        return [f"ingest, {name} trail: {text}" for name, taken in named for text in taken.problems]
+
+
+def against_empty(
+    full: tuple[Instance, Running],
+    directory: Path,
+    events: Sequence[Event],
+    *,
+    empty_first: bool = True,
+) -> Pair:
+    """The same backlog for a new trail, made in `directory`, and for the full one. Raises Failed.
+
+    Which is first should change from round to round.
+    """
+    directory.mkdir()
+    with Instance(directory) as empty, running("logd", empty.run_arguments()) as daemon:
+        daemon.wait_for_line("logd: ready")
+        both = [(empty, daemon), full]
+        first, second = (take(*one, events) for one in (both if empty_first else both[::-1]))
+        daemon.stop()
+    return Pair(first, second) if empty_first else Pair(second, first)
+
+
+def ratio(pairs: Sequence[Pair]) -> float:
+    """What a full trail takes a second over what an empty one does: the median of the rounds."""
+    return median(pair.full.stored_per_s / pair.empty.stored_per_s for pair in pairs)
+
+
+def cpu_ratio(pairs: Sequence[Pair]) -> float:
+    """The same of the daemon's processor time for an event."""
+    return median(pair.full.cpu_s_per_100k / pair.empty.cpu_s_per_100k for pair in pairs)

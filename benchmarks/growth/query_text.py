@@ -1,0 +1,207 @@
+"""What `bench-query` says: tables, sentences with the figures in them, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.growth import backlog
+from benchmarks.growth.asking import Asked
+from benchmarks.growth.backlog import Pair
+from benchmarks.growth.history import EVENTS_PER_BATCH, power
+from benchmarks.growth.storage import Storage
+from benchmarks.harness import plot, table
+from benchmarks.harness.part import Plot
+
+PLOTTED_MAX = 10
+ROOM_FOR_TEXT = 1.15  # behind the longest bar
+_MS = 1e6  # nanoseconds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A trail of one size: its bytes, every question asked of it, and what is wrong with it."""
+
+    size: int
+    storage: Storage
+    asked: Sequence[Asked]
+    problems: Sequence[str] = ()
+
+    @property
+    def slowest(self) -> Asked:
+        """The question with the highest p95."""
+        return max(self.asked, key=lambda one: one.warm(0.95))
+
+    @property
+    def refused(self) -> list[Asked]:
+        """Questions that logd did not answer."""
+        return [one for one in self.asked if one.refused]
+
+
+def text(measured: Sequence[Measured], pairs: Sequence[Pair], commit_bytes: float) -> str:
+    """Everything for people."""
+    return "\n\n".join(
+        [
+            reports(measured),
+            table.paragraph(said_of_reports(measured)),
+            storage(measured),
+            table.paragraph(said_of_storage(measured[-1].storage, commit_bytes)),
+            ingest(measured[-1].size, pairs),
+            table.paragraph(said_of_ingest(measured[-1].size, pairs)),
+        ]
+    )
+
+
+def reports(measured: Sequence[Measured]) -> str:
+    """Every question, a row each; three columns for each size."""
+    head = ["report", "rows"]
+    for one in measured:
+        head += [f"{power(one.size)}\n{what}" for what in ("cold", "p50", "p95")]
+    rows = []
+    for asked in zip(*(one.asked for one in measured), strict=True):
+        row = [asked[0].label, f"{asked[-1].rows:,}"]
+        for one in asked:
+            row += [_shown(one, ns) for ns in (one.cold_ns, one.warm(0.5), one.warm(0.95))]
+        rows.append(row)
+    return table.render(head, rows)
+
+
+def _shown(one: Asked, ns: int) -> str:
+    return f"(no) {table.duration(ns)}" if one.refused else table.duration(ns)
+
+
+def said_of_reports(measured: Sequence[Measured]) -> str:
+    """Which is the slowest at each size, and which got no answer."""
+    times = min(len(one.warm_ns) for one in measured[-1].asked if not one.refused)
+    said = [
+        "Asked by the site's own code over the query socket; a report that comes in pages counts as"
+        " a whole, and rows are those at the largest size. cold: once, with the file out of the"
+        f" kernel's memory; p50 and p95: {times} times with all of it there."
+    ]
+    for one in measured:
+        worst = one.slowest
+        said.append(
+            f"At {power(one.size)} events the slowest is {worst.label}: p95"
+            f" {table.duration(worst.warm(0.95))}, p50 {table.duration(worst.warm(0.5))}."
+        )
+        if one.refused:
+            names = ", ".join(asked.label for asked in one.refused)
+            said.append(f"Not answered, (no) in the table: {names}: {one.refused[0].refused}")
+    return " ".join(said)
+
+
+def storage(measured: Sequence[Measured]) -> str:
+    """Bytes and opening, a row for each size."""
+    head = (
+        "events",
+        "opening",
+        "stored\nbytes/event",
+        "JSON lines\nbytes/event",
+        "lean JSON\nbytes/event",
+        "stored /\nJSON lines",
+        "stored /\nlean JSON",
+    )
+    rows = [
+        [
+            f"{one.storage.events:,}",
+            table.duration(one.storage.open_ns),
+            *(
+                f"{size:.1f}"
+                for size in (
+                    one.storage.stored_bytes,
+                    one.storage.jsonl_bytes,
+                    one.storage.lean_bytes,
+                )
+            ),
+            f"{one.storage.over_jsonl:.2f}",
+            f"{one.storage.over_lean:.2f}",
+        ]
+        for one in measured
+    ]
+    return table.render(head, rows)
+
+
+def said_of_storage(largest: Storage, commit_bytes: float) -> str:
+    """What is counted, and what it depends on."""
+    singly = largest.stored_bytes + commit_bytes
+    return (
+        "Stored: the whole database file, its log checkpointed: events, indexes, roll-ups, hash"
+        f" chain, encryption; {EVENTS_PER_BATCH:,} events to a commit. JSON lines: what `logd query"
+        " --format jsonl` prints (id, ts_ns, stored_ns, type, user, producer, sequence, props),"
+        f" plain text, on {largest.sampled:,} events from all over the trail; lean: type, ts_ns,"
+        " user and props alone. A commit takes"
+        f" {commit_bytes:.0f} bytes by itself: with one event to each, an event takes"
+        f" {singly:.0f} bytes, {singly / largest.jsonl_bytes:.2f} of its JSON line and"
+        f" {singly / largest.lean_bytes:.2f} of a lean one. Opening: the store alone, with"
+        " its checkpoint and its first commit; median."
+    )
+
+
+def ingest(size: int, pairs: Sequence[Pair]) -> str:
+    """The rounds: the same backlog for both trails."""
+    head = (
+        "round",
+        "trail",
+        "stored\nbefore",
+        "backlog",
+        "stored/s",
+        "CPU s per\n100,000",
+        "commits",
+        "refused",
+        "pending,\nlost",
+        "sum",
+    )
+    rows = []
+    for number, pair in enumerate(pairs, start=1):
+        for name, taken in (("empty", pair.empty), (power(size), pair.full)):
+            rows.append(
+                [
+                    str(number) if name == "empty" else "",
+                    name,
+                    f"{taken.stored_before:,}",
+                    f"{taken.events:,}",
+                    f"{taken.stored_per_s:,.0f}",
+                    table.digits(taken.cpu_s_per_100k),
+                    f"{taken.commits:,}",
+                    f"{taken.sums.refused:,}",
+                    f"{taken.sums.pending + taken.sums.lost + taken.sums.quarantined:,}",
+                    "WRONG" if taken.problems else "right",
+                ]
+            )
+    return table.render(head, rows, left=2)
+
+
+def said_of_ingest(size: int, pairs: Sequence[Pair]) -> str:
+    """The ratio, and how far the rounds lie apart."""
+    ratios = sorted(pair.full.stored_per_s / pair.empty.stored_per_s for pair in pairs)
+    return (
+        f"The same backlog read from an outbox, by a daemon with {power(size)} events stored and by"
+        f" one with none, in turn: {backlog.ratio(pairs):.2f} x the events/s (the median of"
+        f" {len(pairs)} rounds; {ratios[0]:.2f} to {ratios[-1]:.2f}), for"
+        f" {backlog.cpu_ratio(pairs):.2f} x the daemon's processor time an event."
+    )
+
+
+def plots(measured: Sequence[Measured]) -> list[Plot]:
+    """The slowest reports at the largest size, with a bar for each size."""
+    order = sorted(
+        range(len(measured[-1].asked)), key=lambda at: -measured[-1].asked[at].warm(0.95)
+    )[:PLOTTED_MAX]
+    series = [
+        plot.Series(
+            f"{power(one.size)} events",
+            [
+                plot.Bar(
+                    one.asked[at].warm(0.95) / _MS, _shown(one.asked[at], one.asked[at].warm(0.95))
+                )
+                for at in order
+            ],
+        )
+        for one in measured
+    ]
+    labels = [measured[-1].asked[at].label for at in order]
+    sizes = ", ".join(power(one.size) for one in measured)
+    title = f"The {len(order)} slowest reports: p95 at {sizes} events"
+    longest = max(one.asked[at].warm(0.95) for one in measured for at in order) / _MS
+    top = longest * ROOM_FOR_TEXT
+    return [Plot("query-reports", plot.lying(title, labels, series, axis="milliseconds", top=top))]

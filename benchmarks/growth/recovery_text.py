@@ -1,0 +1,147 @@
+"""What `bench-recovery` says: a table, sentences with the figures in them, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.growth.history import power
+from benchmarks.growth.query_text import ROOM_FOR_TEXT
+from benchmarks.growth.restarting import FLAT_OUT, KILL, STEADY, STOP, End
+from benchmarks.harness import plot, table
+from benchmarks.harness.emitter import Load
+from benchmarks.harness.part import Plot
+
+_S = 1e9  # nanoseconds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The ends of daemons at one size."""
+
+    size: int
+    ends: Sequence[End]
+
+    def median(self, how: str, load: Load, of: Callable[[End], float]) -> float:
+        """The median of a figure over the ends of one kind."""
+        return median(of(end) for end in self.ends if (end.how, end.load) == (how, str(load)))
+
+    @property
+    def ready_s(self) -> float:
+        """After `kill -9`, under a steady load."""
+        return self.median(KILL, STEADY, lambda end: end.ready_s)
+
+    @property
+    def ready_flat_out_s(self) -> float:
+        """After `kill -9`, with emitters that do what they can."""
+        return self.median(KILL, FLAT_OUT, lambda end: end.ready_s)
+
+    @property
+    def first_commit_s(self) -> float:
+        """After `kill -9`, under a steady load."""
+        return self.median(KILL, STEADY, lambda end: end.first_commit_s)
+
+    @property
+    def stop_s(self) -> float:
+        """Of a clean stop."""
+        return self.median(STOP, STEADY, lambda end: end.ended_s)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is off in any round."""
+        return [
+            f"{end.how}, {end.load}, {power(self.size)} events: {text}"
+            for end in self.ends
+            for text in end.problems
+        ]
+
+
+HEAD = (
+    "events",
+    "end",
+    "load",
+    "stored\nbefore",
+    "ended\nwithin",
+    "waiting",
+    "ready\nafter",
+    "first commit\nafter",
+    "attempted",
+    "refused",
+    "stored",
+    "pending,\nlost",
+    "sum",
+)
+
+
+def text(measured: Sequence[Measured]) -> str:
+    """Everything for people."""
+    return f"{show(measured)}\n\n{table.paragraph(reading(measured))}"
+
+
+def show(measured: Sequence[Measured]) -> str:
+    """Every round, a row each."""
+    rows = []
+    for one in measured:
+        for number, end in enumerate(one.ends):
+            sums = end.sums
+            rows.append(
+                [
+                    "" if number else power(one.size),
+                    end.how,
+                    end.load,
+                    f"{end.stored_before:,}",
+                    *(_time(s) for s in (end.ended_s,)),
+                    f"{end.waiting:,}",
+                    *(_time(s) for s in (end.ready_s, end.first_commit_s)),
+                    f"{sums.attempted:,}",
+                    f"{sums.refused:,}",
+                    f"{sums.stored:,}",
+                    f"{sums.pending + sums.lost + sums.quarantined:,}",
+                    "WRONG" if end.problems else "right",
+                ]
+            )
+    return table.render(HEAD, rows, left=3)
+
+
+def _time(seconds: float) -> str:
+    return table.duration(seconds * _S)
+
+
+def reading(measured: Sequence[Measured]) -> str:
+    """What is counted, and the medians at each size."""
+    said = [
+        "A daemon is ended under load and another started at once, while the emitters go on;"
+        " waiting: events unconfirmed in outboxes in between. Times count from the start of the new"
+        " process; first commit: an event that was accepted while no daemon ran is on the disk."
+        " Medians:"
+    ]
+    for one in measured:
+        clean_s = one.median(STOP, STEADY, lambda end: end.ready_s)
+        said.append(
+            f"at {power(one.size)} events ready {_time(one.ready_s)} after kill -9"
+            f" ({_time(one.ready_flat_out_s)} flat out) and {_time(clean_s)} after a clean stop,"
+            f" first commit {_time(one.first_commit_s)} after kill -9, clean stop within"
+            f" {_time(one.stop_s)};"
+        )
+    return " ".join(said)[:-1] + "."
+
+
+def plots(measured: Sequence[Measured]) -> list[Plot]:
+    """Ready, first commit and stop, with a bar for each size."""
+    labels = ("ready after kill -9", "the same, flat out", "first commit after kill -9", "stop")
+    series = [
+        plot.Series(
+            f"{power(one.size)} events",
+            [plot.Bar(s, _time(s)) for s in _plotted(one)],
+        )
+        for one in measured
+    ]
+    sizes = ", ".join(power(one.size) for one in measured)
+    title = f"From one daemon to the next, at {sizes} events"
+    top = max(max(_plotted(one)) for one in measured) * ROOM_FOR_TEXT
+    return [Plot("recovery", plot.lying(title, labels, series, axis="seconds", top=top))]
+
+
+def _plotted(one: Measured) -> tuple[float, ...]:
+    return (one.ready_s, one.ready_flat_out_s, one.first_commit_s, one.stop_s)

@@ -1,0 +1,1 @@
+"""What every part of `make bench` uses: processes, sums, tables, pictures, targets."""

@@ -1,0 +1,182 @@
+"""A process that emits events as fast as it can, or at a rate, and says what each call took."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import multiprocessing
+import signal
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from benchmarks.harness.events import events
+from benchmarks.harness.processes import Failed
+from benchmarks.harness.sums import Sums
+from logd_client import Client
+from logd_client.client import OUTBOX_BYTES
+
+# A refused call is made again after so long: who must not lose waits.
+REFUSED_WAIT_S = 0.001
+EMIT_TIMEOUT_S = 120.0
+FLUSH_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 5.0
+_REHEARSED_EVENTS = 5000
+
+Call = Callable[..., bool]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Who emits how much: `rate` events/s of all together, 0 for as fast as they can."""
+
+    emitters: int
+    events: int  # of all together
+    rate: int = 0
+    outbox_bytes: int = OUTBOX_BYTES  # of each
+    refused_wait_s: float = REFUSED_WAIT_S
+
+    def __str__(self) -> str:
+        who = f"{self.emitters} emitter" + ("s" if self.emitters > 1 else "")
+        return f"{who}, {self.rate:,}/s" if self.rate else f"{who}, flat out"
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """What one emitter saw. `flushed` says that it saw all of it confirmed.
+
+    `cpu_s` is the processor time of its calls, without what making the events took.
+    """
+
+    calls_ns: array[int]
+    attempted: int
+    accepted: int
+    refused: int
+    started_s: float
+    confirmed_s: float
+    flushed: bool
+    cpu_s: float
+    # On the wall clock, as batches are; `full_ns` is when its outbox was first full, if ever.
+    started_ns: int
+    full_ns: int | None
+    emitted_ns: int
+
+
+def emit(socket: str, load: Load, seed: int, start: Barrier, results: Queue[Emitted]) -> None:
+    """One emitter's life: waits for the others, emits, waits until all of it is stored."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: who started it ends it
+    logging.getLogger("logd.client").setLevel(logging.ERROR)  # what is refused is counted here
+    own_s = rehearsed_s(load, seed)
+    with Client(socket, outbox_bytes=load.outbox_bytes) as client:
+        client.emit("login", user="0")  # makes the outbox, before the clock runs
+        start.wait()
+        started_s, started_ns, cpu_s = time.monotonic(), time.time_ns(), time.process_time()
+        driven = drive(client.emit, load, seed, started_s)
+        emitted_ns = time.time_ns()
+        flushed = client.flush(FLUSH_TIMEOUT_S)
+        confirmed_s, cpu_s = time.monotonic(), time.process_time() - cpu_s
+        stats = client.stats()
+    results.put(
+        Emitted(
+            calls_ns=driven.calls_ns,
+            attempted=stats["attempted"],
+            accepted=stats["accepted"],
+            refused=stats["refused"],
+            started_s=started_s,
+            confirmed_s=confirmed_s,
+            flushed=flushed,
+            cpu_s=cpu_s - own_s * stats["attempted"],
+            started_ns=started_ns,
+            full_ns=driven.full_ns,
+            emitted_ns=emitted_ns,
+        )
+    )
+
+
+def rehearsed_s(load: Load, seed: int) -> float:
+    """Processor time of one event in the loop below when nothing is emitted, in seconds."""
+    rehearsal = replace(load, events=load.emitters * _REHEARSED_EVENTS, rate=0)
+    before_s = time.process_time()
+    drive(lambda *_, **__: True, rehearsal, seed, time.monotonic())
+    return (time.process_time() - before_s) / _REHEARSED_EVENTS
+
+
+@dataclass
+class Driven:
+    """What accepted calls took, and when one was first refused."""
+
+    calls_ns: array[int] = field(default_factory=lambda: array("Q"))
+    full_ns: int | None = None
+
+
+def drive(call: Call, load: Load, seed: int, started_s: float) -> Driven:
+    """Makes one emitter's calls at the load's rate; what is refused is offered again."""
+    driven = Driven()
+    note, clock_ns, clock_s = driven.calls_ns.append, time.perf_counter_ns, time.monotonic
+    deadline_s, rate = started_s + EMIT_TIMEOUT_S, load.rate / load.emitters
+    share = itertools.islice(events(seed), load.events // load.emitters)
+    for done, (event_type, user, props) in enumerate(share):
+        if rate:
+            ahead_s = started_s + done / rate - clock_s()
+            if ahead_s > 0:
+                time.sleep(ahead_s)
+        start_ns = clock_ns()
+        while not call(event_type, user=user, props=props):
+            driven.full_ns = driven.full_ns or time.time_ns()
+            if clock_s() >= deadline_s:
+                return driven
+            time.sleep(load.refused_wait_s)
+            start_ns = clock_ns()
+        note(clock_ns() - start_ns)
+    return driven
+
+
+@contextmanager
+def emitters(socket: Path, load: Load) -> Iterator[tuple[Barrier, Queue[Emitted]]]:
+    """The processes, waiting at the barrier for one more; ended with the `with`."""
+    # Forked from a clean process that has imported this module once: there may be many.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])
+    start, results = context.Barrier(load.emitters + 1), context.Queue()
+    processes = [
+        context.Process(target=emit, args=(str(socket), load, seed, start, results), daemon=True)
+        for seed in range(load.emitters)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        yield start, results
+        for process in processes:
+            process.join(END_TIMEOUT_S)
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
+
+
+def collect(results: Queue[Emitted], load: Load) -> list[Emitted]:
+    """What every emitter has to say. Raises Failed when one says nothing."""
+    try:
+        return [
+            results.get(timeout=EMIT_TIMEOUT_S + FLUSH_TIMEOUT_S + 10) for _ in range(load.emitters)
+        ]
+    except Empty:
+        raise Failed("an emitter did not come to its end") from None
+
+
+def sums(emitted: list[Emitted], state: dict[str, Any]) -> Sums:
+    """The sums of all emitters with what the daemon's `status` says."""
+    return Sums(
+        attempted=sum(one.attempted for one in emitted),
+        accepted=sum(one.accepted for one in emitted),
+        refused=sum(one.refused for one in emitted),
+        **{key: state[key] for key in ("stored", "quarantined", "pending", "lost")},
+    )

@@ -1,0 +1,156 @@
+"""Processes under measurement: started, waited for, and ended whatever happens to the run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from benchmarks.harness.machine import PROJECT
+from logd.config import settings as configuration
+from webapp.run.process import Child, Events, Exited, Line, describe_exit
+
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 30.0
+
+
+class Failed(Exception):
+    """A process did not do its part; the text holds what it said."""
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process so far, without its children's."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    fields = stat.rpartition(")")[2].split()  # proc_pid_stat(5): the name may hold anything
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Running:
+    """A started process of this project, by its command's arguments for the same interpreter."""
+
+    def __init__(self, name: str, arguments: Sequence[str], extra: Mapping[str, str]) -> None:
+        # Our modules from here, wherever the benchmark was started; and no settings of others.
+        env = {**os.environ, "PYTHONPATH": str(PROJECT), **extra}
+        env.pop("GUNICORN_CMD_ARGS", None)
+        self.name = name
+        self._events: Events = queue.SimpleQueue()
+        self._child = Child(name, [sys.executable, *arguments], self._events, env)
+        self.pid = self._child.pid
+
+    def wait_for_line(self, mark: str, timeout_s: float = READY_TIMEOUT_S) -> str:
+        """The first line with `mark` in it. Raises Failed."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                event = self._events.get(timeout=max(0.0, deadline_s - time.monotonic()))
+            except queue.Empty:
+                raise Failed(f"{self.name}: no {mark!r} within {timeout_s:.0f} s") from None
+            if isinstance(event, Line) and mark in event.text:
+                return event.text
+            if isinstance(event, Exited):
+                said = "\n".join(self._child.last_lines)
+                raise Failed(f"{self.name}: {describe_exit(event.code)}\n{said}")
+
+    def cpu_s(self) -> float:
+        """Processor time of this process so far, without its children's."""
+        return cpu_s(self.pid)
+
+    def stop(self) -> list[str]:
+        """SIGTERM, and its last lines. Raises Failed when it did not end well."""
+        code = self._child.stop(STOP_TIMEOUT_S)
+        with contextlib.suppress(queue.Empty):
+            while not isinstance(self._events.get(timeout=STOP_TIMEOUT_S), Exited):
+                pass
+        said = list(self._child.last_lines)
+        if code != 0:
+            raise Failed("\n".join([f"{self.name}: {describe_exit(code)}", *said]))
+        return said
+
+    def kill(self) -> None:
+        """For the way out: whatever is left of it ends now."""
+        self._child.kill()
+
+
+@contextlib.contextmanager
+def running(
+    name: str, arguments: Sequence[str], extra: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """A process for the length of a `with`; killed at its end unless it was stopped."""
+    process = Running(name, arguments, extra or {})
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+@contextlib.contextmanager
+def temporary_directory(parent: Path | None) -> Iterator[Path]:
+    """A fresh directory with a short path: a socket's has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="logd-bench-", dir=parent) as name:
+        yield Path(name)
+
+
+class Instance:
+    """A logd instance made by `logd init` in `directory`, its outboxes removed at the end."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = directory / "logd.toml"
+        self.socket = directory / "logd.sock"
+
+    def __enter__(self) -> Instance:
+        self.command("init", str(self.directory))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.config.exists():
+            outboxes = configuration.load(self.config).outbox_directory
+            shutil.rmtree(outboxes, ignore_errors=True)
+
+    def run_arguments(self) -> list[str]:
+        """The daemon, as people start it."""
+        return ["-m", "logd", "run", "--config", str(self.config)]
+
+    def status(self) -> dict[str, Any]:
+        """`logd status --json`."""
+        state: dict[str, Any] = json.loads(
+            self.command("status", "--config", str(self.config), "--json")
+        )
+        return state
+
+    def verify(self) -> str:
+        """`logd verify`: what it says of a whole trail. Raises Failed for any other."""
+        return self.command("verify", "--config", str(self.config)).splitlines()[0]
+
+    def command(self, *arguments: str) -> str:
+        """Runs a command of logd to its end; its output. Raises Failed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "logd", *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        )
+        if done.returncode != 0:
+            said = (done.stdout + done.stderr).strip()
+            raise Failed(f"logd {arguments[0]}: {describe_exit(done.returncode)}\n{said}")
+        return done.stdout
+
+
+def end_on_sigterm() -> None:
+    """Has SIGTERM unwind like Ctrl-C does, so that every `with` cleans up."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)

@@ -1,0 +1,130 @@
+"""The queue of the earlier design, offered events flat out: how many a second does it store?
+
+`python -m benchmarks.ingest.earlier_queue DIRECTORY SECONDS new|kept NORMAL|FULL` has a connection
+for each transaction, as its notes have it, or one that is kept; and WAL with that `synchronous`.
+Under NORMAL a kept connection does not flush at a commit at all, so only FULL stores as `logd`
+does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+from benchmarks.harness.earlier import Database, store
+from benchmarks.request import queues
+
+MARK = "queue: "
+# A full queue is tried again after so long: a busy loop would take the interpreter from its thread.
+FULL_WAIT_S = 0.001
+END_TIMEOUT_S = 30.0
+JOURNALS = {"NORMAL": "wal", "FULL": "walfull"}
+
+
+@dataclass(frozen=True)
+class Queued:
+    """What became of what it was offered. The rate is that between its first and last commit."""
+
+    attempted: int
+    accepted: int
+    refused: int
+    stored: int
+    pending: int
+    transactions: int
+    events_s: float
+
+
+class Commits:
+    """Stands before the queue's own function that stores a transaction, and notes each."""
+
+    def __init__(self, store: Callable[[Any, Sequence[Any]], None]) -> None:
+        self._store = store
+        self.events = 0
+        self._marks: list[tuple[float, int]] = []
+
+    def __call__(self, connection: Any, rows: Sequence[Any]) -> None:
+        self._store(connection, rows)
+        self._marks.append((time.monotonic(), len(rows)))
+        self.events += len(rows)
+
+    @property
+    def count(self) -> int:
+        return len(self._marks)
+
+    def events_s(self) -> float:
+        """Events a second after the first commit; 0 when there were not two."""
+        if len(self._marks) < 2:
+            return 0.0
+        took_s = self._marks[-1][0] - self._marks[0][0]
+        return sum(events for _, events in self._marks[1:]) / took_s
+
+
+def earlier(
+    directory: Path, keep: bool, synchronous: str
+) -> tuple[Callable[[], bool], Queue[Any], Commits, Callable[[], int]]:
+    """The one place that knows its code: how to log, its queue, its commits, what is stored."""
+    commits = Commits(store)
+    setattr(queues, "store", commits)  # noqa: B010 - a function to mypy; the thread takes it there
+    database = Database(directory, "passphrase", JOURNALS[synchronous])
+    database.prepare()
+    made = queues.ThreadQueue(database, keep_connection=keep)
+    numbers = itertools.count()
+    log = lambda: made.log(str(next(numbers)), False)  # noqa: E731 - what it is called with
+    return log, made._queue, commits, lambda: len(database.stored())
+
+
+def measure(directory: Path, seconds: float, keep: bool, synchronous: str) -> Queued:
+    """Offers events for so long after its first commit; then takes back and counts what waits."""
+    log, waiting, commits, count = earlier(directory, keep, synchronous)
+    accepted = refused = 0
+    # The clock runs from the first commit on: before it the thread derives a key and opens a file.
+    deadline_s, counting = time.monotonic() + END_TIMEOUT_S, False
+    while time.monotonic() < deadline_s:
+        if commits.count and not counting:
+            deadline_s, counting = time.monotonic() + seconds, True
+        if log():
+            accepted += 1
+        else:
+            refused += 1
+            time.sleep(FULL_WAIT_S)
+    transactions, events_s = commits.count, commits.events_s()
+    pending = _take_back(waiting)
+    end_s = time.monotonic() + END_TIMEOUT_S
+    while commits.events < accepted - pending and time.monotonic() < end_s:
+        time.sleep(FULL_WAIT_S)
+    return Queued(
+        attempted=accepted + refused,
+        accepted=accepted,
+        refused=refused,
+        stored=count(),
+        pending=pending,
+        transactions=transactions,
+        events_s=events_s,
+    )
+
+
+def _take_back(waiting: Queue[Any]) -> int:
+    taken = 0
+    try:
+        while True:
+            waiting.get_nowait()
+            taken += 1
+    except Empty:
+        return taken
+
+
+def main(directory: str, seconds: str, connection: str, synchronous: str) -> None:
+    """One measurement, told in one line."""
+    queued = measure(Path(directory), float(seconds), connection == "kept", synchronous)
+    print(MARK + json.dumps(asdict(queued)), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

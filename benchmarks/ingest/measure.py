@@ -1,0 +1,123 @@
+"""Events stored and flushed by a live daemon, against a bare bulk insert of the very same rows.
+
+python -m benchmarks.ingest.measure  # under a minute; --long: more events, everything thrice
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness import slow_flush
+from benchmarks.harness.part import Part, Tell, command
+from benchmarks.ingest import run as ingest_run
+from benchmarks.ingest import text as ingest_text
+from benchmarks.ingest.results import Results
+from benchmarks.ingest.run import flat_out
+
+# The figures are those of so many; the others are beside it.
+PRODUCERS = 4
+OTHER_PRODUCERS = (1, 64)
+SLOW_FLUSH_MS = 80
+# A connection for each transaction and WAL + NORMAL is what the notes have; kept and FULL is what
+# makes each of its transactions as durable as a batch of the daemon.
+QUEUES = (("new", "NORMAL"), ("kept", "NORMAL"), ("kept", "FULL"))
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured. Rounds are those of the figures' cell, `other_rounds` of the rest."""
+
+    events: int
+    rounds: int
+    other_rounds: int
+    raw_events: int
+    queue_s: float
+    producers: Sequence[int] = (PRODUCERS, *OTHER_PRODUCERS)
+
+    @property
+    def steps(self) -> int:
+        """Runs of a daemon, each with its insert, and of the queue."""
+        others = (len(self.producers) - 1 + 2 + len(QUEUES)) * self.other_rounds
+        return self.rounds + others
+
+
+QUICK = Size(events=200_000, rounds=3, other_rounds=1, raw_events=50_000, queue_s=2.5)
+LONG = Size(events=1_000_000, rounds=3, other_rounds=3, raw_events=300_000, queue_s=10.0)
+
+
+def steps(long: bool) -> int:
+    """How many steps `run` tells of."""
+    return (LONG if long else QUICK).steps
+
+
+def run(place: Path, long: bool, tell: Tell) -> Part:
+    """Measures the part with files in `place`. Raises Failed."""
+    return measure(place, LONG if long else QUICK, tell)
+
+
+def measure(place: Path, size: Size, tell: Tell) -> Part:
+    """All cells in rounds: a daemon and its bare insert follow each other. Raises Failed."""
+    results = Results()
+    for number in range(max(size.rounds, size.other_rounds)):
+        others = number < size.other_rounds
+        results.raws.append(ingest_run.raw(size.raw_events))
+        for producers in size.producers:
+            if others or (producers == size.producers[0] and number < size.rounds):
+                _pair(results, place / f"{producers}-{number}", producers, size.events, tell)
+        if others:
+            _sampled(results, place / f"sampled-{number}", size, tell)
+            _slow(results, place / f"slow-{number}", size, tell)
+    return ingest_text.part(results)
+
+
+def _pair(results: Results, directory: Path, producers: int, events: int, tell: Tell) -> None:
+    tell(f"{producers} producers", 0)
+    verify = not any(one.verified for one, _ in results.pairs)
+    ingested = ingest_run.ingest(directory, flat_out(producers, events), {}, verify=verify)
+    tell("bare insert", 0)
+    results.pairs.append((ingested, ingest_run.insert(ingested, {})))
+    tell("", 1)
+
+
+def _sampled(results: Results, directory: Path, size: Size, tell: Tell) -> None:
+    tell("where the time goes", 0)
+    load = flat_out(size.producers[0], size.events)
+    results.sampled.append(ingest_run.ingest(directory, load, {}, sampled=True))
+    tell("", 1)
+
+
+def _slow(results: Results, directory: Path, size: Size, tell: Tell) -> None:
+    """The daemon and the queue on the slow disk, where one can be made."""
+    directory.mkdir()
+    try:
+        env = slow_flush.environment(directory, SLOW_FLUSH_MS)
+    except slow_flush.NoCompiler as reason:
+        results.missing = [f"{SLOW_FLUSH_MS} ms flushes: {reason}"]
+        tell("", 1 + len(QUEUES))
+        return
+    tell("logd, slow flushes", 0)
+    load = flat_out(size.producers[0], size.events)
+    slow = ingest_run.ingest(directory / "logd", load, env, flush_ms=SLOW_FLUSH_MS)
+    results.slow.append(slow)
+    tell("", 1)
+    for connection, synchronous in QUEUES:
+        tell(f"queue, {connection}, {synchronous}", 0)
+        queued = ingest_run.queued(
+            directory / f"{connection}-{synchronous}", size.queue_s, connection, synchronous, env
+        )
+        results.queues.setdefault((connection, synchronous), []).append(queued)
+        tell("", 1)
+
+
+main = command(
+    steps,
+    run,
+    "Measure events stored a second against a bare bulk insert of the same rows.",
+    "More events, and every cell three times.",
+)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks.ingest.measure")

@@ -1,0 +1,1 @@
+"""What logging costs a page, by way of logging."""

@@ -1,0 +1,175 @@
+"""One way of logging, measured: its call, then a load from another process, then the kill."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.harness import table
+from benchmarks.harness.processes import Failed, Instance, running
+from benchmarks.harness.sums import Sums
+from benchmarks.request import access_log
+from benchmarks.request.ledger import Heard, Ledger
+from benchmarks.request.load import Loader, Task
+from benchmarks.request.modes import Way
+from benchmarks.request.server import Order, Server
+from benchmarks.request.throughput import settled
+
+CONNECTIONS = 8
+# First the site comes up, and opens what it opens at its first request; nothing of it counts.
+WARM_UP_LANE = 0
+# The call: one connection, one request after the other.
+QUIET_LANE = 1
+QUIET_S = 0.15
+QUIET_MOST_S = 1.6  # durable ways wait for a slow disk in each call
+# The load, which ends with the kill: ways that take 0.3 s for an event get a few of them.
+LOAD_LANE = 2
+LOAD_REQUESTS_MIN = 2
+LOAD_MOST_S = 2.0
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What all measurements share: the load, and a server of sites for each disk."""
+
+    loader: Loader
+    servers: Mapping[int, Server]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way on one disk."""
+
+    name: str
+    label: str
+    flush_ms: int
+    calls_ns: list[int]
+    per_s: float
+    sums: Sums
+    cut: int  # calls that the kill cut off: nobody heard what became of them
+    problems: list[str]
+
+    def call(self, share: float) -> int:
+        """A quantile of the call."""
+        return table.quantile(self.calls_ns, share)
+
+    @property
+    def survived(self) -> float | None:
+        """Of the accepted events, the share that is stored after the kill; None without any."""
+        return self.sums.stored / self.sums.accepted if self.sums.accepted else None
+
+
+def measure(way: Way, flush_ms: int, env: Mapping[str, str], place: Path, tools: Tools) -> Measured:
+    """Runs one way in the fresh directory `place`, and kills its web processes under load.
+
+    Raises Failed.
+    """
+    place.mkdir()
+    ledger = Ledger(place)
+    with contextlib.ExitStack() as stack:
+        instance, state = None, {}
+        if way.has_daemon:
+            instance = stack.enter_context(Instance(place))
+            daemon = stack.enter_context(running("logd", instance.run_arguments(), env))
+            daemon.wait_for_line("logd: ready")
+        way.prepare(place)
+        site = stack.enter_context(tools.servers[flush_ms].site(Order(way.name, str(place))))
+        port = site.port
+        if way.is_behind_nginx:
+            logs = way.stored is not None
+            port = stack.enter_context(access_log.in_front(place, site.port, logs=logs))
+        warm_up, quiet, loaded = (tools.loader.run(task) for task in _tasks(way, port, site.group))
+        if instance is not None:
+            state = settled(instance)
+            daemon.stop()
+        stored = way.stored(place) if way.stored else None
+    heard = ledger.heard()
+    sums, problems = judge(way, heard, stored, state)
+    for answers in (warm_up, quiet, loaded):
+        problems += answers.problems
+        if missing := {*answers.answered} - heard.accepted - heard.refused:
+            problems.append(f"{len(missing):,} answered pages are not in the ledger")
+    if not quiet.calls_ns:
+        raise Failed("\n".join([f"{way.label}: no page was answered", *problems]))
+    cut = len(heard.cut)
+    return Measured(
+        way.name, way.label, flush_ms, quiet.calls_ns, loaded.per_s, sums, cut, problems
+    )
+
+
+def _tasks(way: Way, port: int, group: int) -> tuple[Task, Task, Task]:
+    """The three loads of a site: one request, the quiet one, and the one that ends with its end."""
+    return (
+        Task(port, connections=1, least_s=0.0, requests_max=1, first_lane=WARM_UP_LANE),
+        Task(
+            port,
+            connections=1,
+            least_s=QUIET_S,
+            requests_min=way.quiet_requests_min,
+            most_s=QUIET_MOST_S,
+            requests_max=way.quiet_requests_max,
+            first_lane=QUIET_LANE,
+        ),
+        Task(
+            port,
+            CONNECTIONS,
+            least_s=way.load_s,
+            requests_min=LOAD_REQUESTS_MIN,
+            most_s=LOAD_MOST_S,
+            first_lane=LOAD_LANE,
+            kill=group,
+        ),
+    )
+
+
+def judge(
+    way: Way, heard: Heard, stored: Sequence[str] | None, state: Mapping[str, Any]
+) -> tuple[Sums, list[str]]:
+    """The sums after the kill, and what is wrong with them.
+
+    What callers heard is from the ledger, what is stored from the database. `lost` is what was
+    accepted and is not there, which must not be more than the killed processes had in memory. A
+    call that was cut off may have stored its event or not.
+    """
+    if stored is None:
+        return Sums(0, 0, 0, 0), []
+    there = frozenset(stored)
+    lost = len(heard.accepted - there)
+    unaccounted = {key: state.get(key, 0) for key in ("quarantined", "pending")}
+    sums = Sums(
+        attempted=len(heard.accepted) + len(heard.refused),
+        accepted=len(heard.accepted),
+        refused=len(heard.refused),
+        stored=len(heard.accepted & there),
+        lost=lost - sum(unaccounted.values()),
+        **unaccounted,
+    )
+    problems = sums.problems()
+    if lost > way.lost_max:
+        problems.append(f"{lost:,} accepted events are not stored; at most {way.lost_max:,} may be")
+    if twice := len(stored) - len(there):
+        problems.append(f"{twice:,} events are stored twice")
+    if strange := there - heard.accepted - heard.cut:
+        problems.append(f"{len(strange):,} events are stored that were refused or never attempted")
+    if state.get("lost"):
+        problems.append(f"logd has {state['lost']:,} events in its loss ledger")
+    return sums, problems
+
+
+def pool(rounds: Sequence[Measured]) -> Measured:
+    """The rounds of one way as one: all calls, the median speed, every problem."""
+    sums = [asdict(one.sums) for one in rounds]
+    return Measured(
+        name=rounds[0].name,
+        label=rounds[0].label,
+        flush_ms=rounds[0].flush_ms,
+        calls_ns=[ns for one in rounds for ns in one.calls_ns],
+        per_s=median(one.per_s for one in rounds),
+        sums=Sums(**{key: sum(one[key] for one in sums) for key in sums[0]}),
+        cut=sum(one.cut for one in rounds),
+        problems=[problem for one in rounds for problem in one.problems],
+    )

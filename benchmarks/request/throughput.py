@@ -1,0 +1,205 @@
+"""Requests per second of a site with logging by logd, over those of the same site without.
+
+Both sites run all the time and get their load in turns, many short ones, so that what else the
+machine does meets both. The ratio is the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.harness.processes import Failed, Instance, Running, running
+from benchmarks.harness.sums import Sums
+from benchmarks.request import classroom
+from benchmarks.request.load import Answers, Loader, Task
+from benchmarks.request.server import Order, Server, Site
+from benchmarks.request.site import PAGE
+
+CONNECTIONS = 8
+TURN_S = 0.2
+WARM_UP_S = 0.5
+SETTLE_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """One site, measured in rounds: requests/s with and without logging."""
+
+    name: str
+    label: str
+    with_per_s: list[float]
+    without_per_s: list[float]
+    with_cpu_ns: float  # of the web processes, for a request
+    without_cpu_ns: float
+    logd_cpu_ns: float
+    sums: Sums
+    problems: list[str]
+
+    @property
+    def ratios(self) -> list[float]:
+        """With / without, of each round, in order of size."""
+        pairs = zip(self.with_per_s, self.without_per_s, strict=True)
+        return sorted(on / off for on, off in pairs)
+
+    @property
+    def ratio(self) -> float:
+        """The median of the rounds."""
+        return median(self.ratios)
+
+    @property
+    def cpu_ratio(self) -> float:
+        """Processor time of a page with logging, the daemon's with it, over that without."""
+        return (self.with_cpu_ns + self.logd_cpu_ns) / self.without_cpu_ns
+
+    @property
+    def middle_half(self) -> tuple[float, float]:
+        """Between which the middle half of the rounds' ratios lie."""
+        ratios = self.ratios
+        cut = len(ratios) // 4
+        return ratios[cut], ratios[-1 - cut]
+
+    def summary(self) -> dict[str, Any]:
+        """A row for programs."""
+        return {
+            "name": self.name,
+            "label": self.label,
+            "rounds": len(self.with_per_s),
+            "with_per_s": median(self.with_per_s),
+            "without_per_s": median(self.without_per_s),
+            "with_cpu_ns": self.with_cpu_ns,
+            "without_cpu_ns": self.without_cpu_ns,
+            "logd_cpu_ns": self.logd_cpu_ns,
+            "throughput_over_none": self.ratio,
+            "throughput_over_none_rounds": self.ratios,
+            **asdict(self.sums),
+            "problems": self.problems,
+        }
+
+
+@dataclass
+class _Turns:
+    """One of the two sites, and what it answered so far."""
+
+    loader: Loader
+    site: Site
+    page: str
+    headers: dict[str, str]
+    answered: int = 0
+    next_number: int = 0
+    speeds_per_s: list[float] = field(default_factory=list)
+    _warm: tuple[int, float] = (0, 0.0)
+
+    def warm_up(self) -> None:
+        """What is done once, by the site and in its processes, is not measured."""
+        self.take(WARM_UP_S)
+        self._warm = (self.answered, self.site.cpu_s())
+
+    @property
+    def measured(self) -> int:
+        """The pages answered since."""
+        return self.answered - self._warm[0]
+
+    def cpu_ns(self) -> float:
+        """Processor time of the web processes for a page."""
+        return (self.site.cpu_s() - self._warm[1]) * 1e9 / self.measured
+
+    def take(self, seconds: float) -> float:
+        """One turn of load; requests/s. Raises Failed for a page that was not answered."""
+        task = Task(
+            self.site.port,
+            CONNECTIONS,
+            least_s=seconds,
+            first_number=self.next_number,
+            page=self.page,
+            headers=self.headers,
+        )
+        answers: Answers = self.loader.run(task)
+        if answers.problems:
+            raise Failed(answers.problems[0])
+        self.next_number = answers.numbers
+        self.answered += len(answers.answered)
+        return answers.per_s
+
+
+def _take_turns(with_: _Turns, without: _Turns, rounds: int, daemon: Running) -> float:
+    """The rounds: each begins with the other one. The daemon's time for a page, in nanoseconds."""
+    for turns in (with_, without):
+        turns.warm_up()
+    daemon_s = daemon.cpu_s()
+    for number in range(rounds):
+        for turns in (with_, without) if number % 2 else (without, with_):
+            turns.speeds_per_s.append(turns.take(TURN_S))
+    return (daemon.cpu_s() - daemon_s) * 1e9 / with_.measured
+
+
+def measure_classroom(place: Path, server: Server, loader: Loader, rounds: int) -> Throughput:
+    """A student who reads a lesson in the Classroom. Raises Failed."""
+    place.mkdir()
+    with _daemon(place / "logd") as (instance, daemon), contextlib.ExitStack() as stack:
+        pair = []
+        for name, socket in (("on", instance.socket), ("off", None)):
+            student = classroom.prepare(place / name, socket)
+            site = stack.enter_context(server.site(Order(classroom=student.settings)))
+            pair.append(_Turns(loader, site, classroom.PAGE, student.headers))
+        with_, without = pair
+        logd_cpu_ns = _take_turns(with_, without, rounds, daemon)
+        return _finish(
+            "classroom", "a lesson of the Classroom", with_, without, instance, logd_cpu_ns
+        )
+
+
+def measure_bare(place: Path, server: Server, loader: Loader, rounds: int) -> Throughput:
+    """The site with one page and nothing behind it. Raises Failed."""
+    place.mkdir()
+    with _daemon(place / "logd") as (instance, daemon), contextlib.ExitStack() as stack:
+        (place / "none").mkdir()
+        pair = []
+        for way, directory in (("logd", instance.directory), ("none", place / "none")):
+            site = stack.enter_context(server.site(Order(way, str(directory))))
+            pair.append(_Turns(loader, site, PAGE, {}))
+        with_, without = pair
+        logd_cpu_ns = _take_turns(with_, without, rounds, daemon)
+        label = "a page with nothing in it"
+        return _finish("bare", label, with_, without, instance, logd_cpu_ns)
+
+
+@contextlib.contextmanager
+def _daemon(directory: Path) -> Iterator[tuple[Instance, Running]]:
+    with Instance(directory) as instance, running("logd", instance.run_arguments()) as daemon:
+        daemon.wait_for_line("logd: ready")
+        yield instance, daemon
+
+
+def settled(instance: Instance) -> dict[str, Any]:
+    """The daemon's state once nothing is pending, or the time for that is over."""
+    deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
+    while (state := instance.status())["pending"] and time.monotonic() < deadline_s:
+        pass  # asking takes long enough
+    return state
+
+
+def _finish(
+    name: str, label: str, with_: _Turns, without: _Turns, instance: Instance, logd_cpu_ns: float
+) -> Throughput:
+    """Every page that was answered must be stored, and nothing else."""
+    state = settled(instance)
+    answered = with_.answered
+    counts = {key: state[key] for key in ("stored", "quarantined", "pending", "lost")}
+    sums = Sums(attempted=answered, accepted=answered, refused=0, **counts)
+    return Throughput(
+        name,
+        label,
+        with_per_s=with_.speeds_per_s,
+        without_per_s=without.speeds_per_s,
+        with_cpu_ns=with_.cpu_ns(),
+        without_cpu_ns=without.cpu_ns(),
+        logd_cpu_ns=logd_cpu_ns,
+        sums=sums,
+        problems=sums.problems(),
+    )

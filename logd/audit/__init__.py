@@ -1,0 +1,1 @@
+"""Evidence: verifies the trail, and keeps anchors of its hash chain."""

@@ -1,0 +1,66 @@
+"""Anchors as they were kept: by the system's journal, or as lines in a file.
+
+The journal is asked for the lines of the daemon's unit. Which unit a line came from is the
+journal's own word (`_SYSTEMD_UNIT`): another user, or another service, cannot write it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable, Iterator
+
+from logd.audit.anchors import Anchor, parse
+from logd.errors import EXIT_UNAVAILABLE, LogdError
+
+_MARK = "anchor batch="
+
+
+class NoJournal(LogdError):
+    """The journal cannot be read."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+def from_journal(unit: str) -> Iterator[Anchor]:
+    """The anchors that the journal has of that unit, oldest first. Raises NoJournal."""
+    command = [
+        *("journalctl", "--output=json", "--output-fields=MESSAGE,_SYSTEMD_UNIT"),
+        *("--no-pager", "--quiet", f"_SYSTEMD_UNIT={unit}"),
+    ]
+    try:
+        reading = subprocess.Popen(  # noqa: S603 - no shell, and the unit is one argument
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+        )
+    except OSError as error:
+        raise NoJournal(
+            f"journalctl cannot be run: {error.strerror}. Where anchors are kept elsewhere, name "
+            "the file: --anchors FILE."
+        ) from error
+    with reading:
+        assert reading.stdout is not None
+        assert reading.stderr is not None
+        yield from from_lines(reading.stdout, unit)
+        said = reading.stderr.read().strip()
+    if reading.returncode != 0:
+        raise NoJournal(f"journalctl ended with {reading.returncode}: {said}")
+
+
+def from_lines(lines: Iterable[str], unit: str) -> Iterator[Anchor]:
+    """The anchors among lines: of a log as text, or of the journal as JSON, there of that unit."""
+    for text in lines:
+        if _MARK not in text:
+            continue
+        anchor = _from_json(text, unit) if text.startswith("{") else parse(text.rstrip("\r\n"))
+        if anchor is not None:
+            yield anchor
+
+
+def _from_json(text: str, unit: str) -> Anchor | None:
+    try:
+        entry = json.loads(text)
+        if entry.get("_SYSTEMD_UNIT") != unit:
+            return None
+        return parse(entry["MESSAGE"], int(entry["__REALTIME_TIMESTAMP"]) * 1000)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None  # a message that is no text, a line that is cut

@@ -1,0 +1,111 @@
+"""The rows of a trail as `verify` reads them, and what it found wrong.
+
+A row whose columns have not the type and length that they are hashed with is reported, and taken
+for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from logd.audit import row_checks
+from logd.storage.database import Connection
+
+BATCHES_PER_READ = 500
+FINDINGS_MAX = 100
+
+
+@dataclass
+class Verdict:
+    """What was looked at and everything found wrong; whole when nothing was."""
+
+    batches: int = 0
+    events: int = 0
+    removed: int = 0  # events that are gone, each by a removal that the chain covers
+    head: str = ""
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        return not self.findings
+
+    def found(self, text: str) -> None:
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append(text)
+        elif len(self.findings) == FINDINGS_MAX:
+            self.findings.append("and more, not listed")
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    id: int
+    stored_ns: int
+    first_event: int
+    events: int
+    leaves_hash: bytes
+    hash: bytes
+
+    def __str__(self) -> str:
+        when = datetime.fromtimestamp(self.stored_ns / 1e9, UTC).isoformat(timespec="seconds")
+        last = self.first_event + self.events - 1
+        return f"batch {self.id} (events {self.first_event} to {last}, stored {when})"
+
+
+def batches(connection: Connection, verdict: Verdict) -> Iterator[tuple[int, BatchRow | None]]:
+    """The batches by number; None where the row is not in order, and nothing can be computed."""
+    last = 0
+    while True:
+        rows = connection.execute(
+            "SELECT id, stored_ns, first_event, events, leaves_hash, hash FROM batch"
+            " WHERE id > ? ORDER BY id LIMIT ?",
+            (last, BATCHES_PER_READ),
+        ).fetchall()
+        if not rows:
+            return
+        for row in rows:
+            good = in_order(row, row_checks.BATCH, f"batch {row[0]}", verdict)
+            yield row[0], BatchRow(*row) if good else None
+        last = rows[-1][0]
+
+
+def in_order(
+    row: Sequence[object], checks: Mapping[str, row_checks.Check], what: str, verdict: Verdict
+) -> bool:
+    """Whether each column has the type and the length that it is hashed with."""
+    problem = row_checks.problem(row, checks)
+    if problem is not None:
+        verdict.found(f"{what} was changed: {problem}")
+    return problem is None
+
+
+class Ahead:
+    """Rows in the order of event ids, the first column, read beside the batches.
+
+    Those that are not in order are reported and passed over.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        sql: str,
+        verdict: Verdict,
+        checks: Mapping[str, row_checks.Check],
+        what: str,
+    ) -> None:
+        self._rows = (
+            row
+            for row in connection.execute(sql)
+            if in_order(row, checks, f"{what} {ascii(row[0])[:40]}", verdict)
+        )
+        self.row = next(self._rows, None)
+
+    def advance(self) -> None:
+        self.row = next(self._rows, None)
+
+    def below(self, event_id: int) -> Iterator[Any]:
+        while self.row is not None and self.row[0] < event_id:
+            yield self.row
+            self.advance()

@@ -1,0 +1,83 @@
+"""Takes datagrams into the batch, as far as the turn's budget goes. Pure: the clock is passed in.
+
+There is one queue for all senders, in the kernel, so what a flood has put there is in everybody's
+way. A datagram of a user over its part of the turn is dropped undecoded where its producer's
+outbox can be read instead. What is in no outbox is never dropped: then the turn ends, and the queue
+keeps the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+from itertools import chain
+
+from logd.batch import Batch, Producer
+from logd.ingest.ordering import Intake
+from logd.ingest.turn_budget import TurnBudget
+
+# Datagrams take one such part of a batch, and so many at once, at most: under a flood of them the
+# outboxes are read all the same.
+DATAGRAMS_PART = 4
+# Of small datagrams each sixteenth is charged, for all of them: a charge is half of what one costs.
+CHARGE_DATAGRAMS = 16
+CHARGE_BYTES_MIN = 4096
+
+# Data, the sender's uid and pid as the kernel names them, and whether the data was cut.
+Datagram = tuple[bytes, int, int, bool]
+
+
+class Drain:
+    """What of the queue is taken in a turn; `more` says that the turn ended before the queue."""
+
+    charge_datagrams = CHARGE_DATAGRAMS
+
+    def __init__(self, monotonic_s: Callable[[], float]) -> None:
+        self._budget = TurnBudget(monotonic_s)
+        self.held: tuple[Datagram, int] | None = None  # received, and taken up to an offset
+        self.more = False
+
+    def take(
+        self,
+        datagrams: Iterable[Datagram],
+        intake: Intake,
+        batch: Batch,
+        readable: Container[Producer],
+    ) -> int:
+        """Takes what there is, what was held first; how many datagrams that was.
+
+        `readable` are the producers whose outbox is open.
+        """
+        budget, every, offset = self._budget, self.charge_datagrams, 0
+        if self.held is not None:
+            first, offset = self.held
+            datagrams, self.held = chain((first,), datagrams), None
+        self.more = False
+        budget.begin()
+        over, drained = budget.over, 0
+        judged = batch.entries + intake.ignored.total
+        for datagram in datagrams:
+            data, uid, pid, cut = datagram
+            drained += 1
+            while True:
+                began = offset
+                if over and uid in over:
+                    if not intake.skip(data, uid, pid, readable):
+                        self.held, self.more = (datagram, offset), True
+                        return drained
+                    offset = 0
+                elif cut:
+                    batch.refuse(uid, pid, "oversize datagram", data)
+                else:
+                    offset = intake.datagram(data, uid, pid, batch, offset)
+                large = len(data) >= CHARGE_BYTES_MIN
+                if large or not drained % every:
+                    before, judged = judged, batch.entries + intake.ignored.total
+                    size = (offset or len(data)) - began if large else every * len(data)
+                    budget.charge(uid, judged - before, size)
+                if batch.filled(DATAGRAMS_PART) or budget.exhausted:
+                    self.held = (datagram, offset) if offset else None
+                    self.more = True
+                    return drained
+                if not offset:
+                    break
+        return drained

@@ -1,0 +1,81 @@
+"""Two calls of inotify(7), which the standard library lacks: wake up when an outbox is let go."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
+
+from logd_wire.outbox.names import SUFFIX
+
+OTHERS_MAX = 8
+IN_CLOSE_WRITE = 0x08
+IN_OPEN = 0x20
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+IN_NONBLOCK = os.O_NONBLOCK
+IN_CLOEXEC = os.O_CLOEXEC
+_EVENT = struct.Struct("iIII")
+
+
+def watch(directory: str | os.PathLike[str], mask: int) -> int:
+    """A descriptor that gives what happens in the directory. Raises OSError for want of watches."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd: int = libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "inotify_init1")
+    if libc.inotify_add_watch(fd, os.fsencode(directory), mask) < 0:
+        error = ctypes.get_errno()
+        os.close(fd)
+        raise OSError(error, "inotify_add_watch")
+    return fd
+
+
+def read_events(fd: int) -> Iterator[tuple[int, bytes]]:
+    """What has happened since the last time, as one read gives it: mask and name. Never waits."""
+    try:
+        data = os.read(fd, 64 * 1024)
+    except BlockingIOError:
+        return
+    offset = 0
+    while offset < len(data):
+        _watch, mask, _cookie, length = _EVENT.unpack_from(data, offset)
+        offset += _EVENT.size
+        yield mask, data[offset : offset + length].rstrip(b"\0")
+        offset += length
+
+
+class Inotify:
+    """Names of outboxes in one directory that were closed after writing, or moved in.
+
+    A process that is killed closes its files too, its mappings included. Raises OSError when the
+    kernel has no watch left to give; the caller does without, on its clock.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        # Of the last call: some files that are no outboxes, so that their owners can be named.
+        self.others: dict[str, None] = {}
+        self.fd = watch(directory, IN_CLOSE_WRITE | IN_MOVED_TO)
+
+    def names(self) -> list[str]:
+        """The outboxes something happened to since the last call, each once; never waits.
+
+        Not more than one read gives, a thousand or so: who makes them happen as fast as we read
+        must not keep us here. The rest comes with the next call. Where the kernel's queue was full
+        (IN_Q_OVERFLOW, an event without a name) some are missing: the caller looks by the clock
+        too.
+        """
+        self.others.clear()
+        found: dict[str, None] = {}
+        suffix = SUFFIX.encode()
+        for _mask, name in read_events(self.fd):
+            if name.endswith(suffix):
+                found[os.fsdecode(name)] = None
+            elif len(self.others) < OTHERS_MAX:
+                self.others[os.fsdecode(name)] = None
+        return list(found)
+
+    def close(self) -> None:
+        """Ends the watch."""
+        os.close(self.fd)

@@ -1,0 +1,271 @@
+"""Order per producer: what of the bytes that arrived is next, old, early, or nothing of ours.
+
+Pure: bytes in, batch out. `introduce` brings in what is known of a producer at its first record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Container, Iterable
+
+from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
+from logd.ingest.ignored import Ignored
+from logd_wire.outbox.layout import REFUSAL_CAUSES, REFUSALS_MAX, aligned
+from logd_wire.schema import PAYLOAD_BYTES_MAX, REPORT_READ, Malformed, Reserved
+from logd_wire.wire import (
+    DATAGRAM_BYTES_MAX,
+    DATAGRAM_HEAD,
+    KIND_AWAITED,
+    KIND_FAREWELL,
+    RECORD_HEAD,
+    SEQUENCE_MAX,
+    Event,
+    WireError,
+    decode_farewell,
+    decode_head,
+    decode_record,
+    producer_seed,
+    unpack_payload,
+)
+
+PRODUCERS_MAX = 10_000
+# A large datagram is taken in slices, between which the caller looks at what it has cost: one of
+# the largest holds 5,000 records.
+SLICE_BYTES = 16 * 1024
+_HEAD_BYTES = DATAGRAM_HEAD.size
+
+Introduce = Callable[[int, int], Producer]
+
+
+class Intake:
+    """Takes datagrams and outbox records into the batch at hand, each sequence at most once."""
+
+    slice_bytes = SLICE_BYTES
+
+    def __init__(
+        self, introduce: Introduce, gap_events_max: int, own_uid: int | None = None
+    ) -> None:
+        self._introduce = introduce
+        self._own_uid = own_uid  # of the report process, whose client logs what only logd may
+        self._gap_events_max = gap_events_max
+        self.producers: dict[tuple[int, int], Producer] = {}
+        self._uid_of_outbox: dict[int, int] = {}
+        self.ignored = Ignored()
+
+    def producer(self, uid: int, producer_id: int) -> Producer:
+        """The one record of this producer, introduced at first sight."""
+        key = (uid, producer_id)
+        known = self.producers.get(key)
+        if known is None:
+            known = self.producers[key] = self._introduce(uid, producer_id)
+            if known.has_outbox:
+                self._uid_of_outbox[producer_id] = uid
+        return known
+
+    def forget(self, producer: Producer) -> None:
+        """Drops a producer that has ended; its watermark stays in the database."""
+        self.producers.pop((producer.uid, producer.id), None)
+        if self._uid_of_outbox.get(producer.id) == producer.uid:
+            del self._uid_of_outbox[producer.id]
+
+    def trim(self, batch: Batch, keep: Collection[Producer] = ()) -> None:
+        """Forgets idle producers past a bound, but those in the batch at hand.
+
+        Strangers may invent producers without end, or repeat what ended ones have sent; what is on
+        disk can be introduced again. Those to `keep` are the ones whose outbox is held open.
+        """
+        if len(self.producers) < PRODUCERS_MAX + len(keep):
+            return
+        busy = batch.producers
+        idle = [
+            p
+            for p in self.producers.values()
+            if p.taken == p.stored and p not in busy and p not in keep
+        ]
+        for producer in idle[PRODUCERS_MAX // 2 :]:
+            self.forget(producer)
+
+    def datagram(self, data: bytes, uid: int, pid: int, batch: Batch, offset: int = 0) -> int:
+        """Takes a datagram, or the next slice of it, from the process `pid` of user `uid`, both as
+        the kernel names them. Returns the offset of the next slice, 0 when there is none.
+        """
+        try:
+            size = len(data)
+            if size > DATAGRAM_BYTES_MAX:
+                raise WireError("oversize datagram", f"{size} bytes")
+            kind, producer_id = decode_head(data)
+            if pid == 0:
+                # Queued before credentials were asked for: whose it is, nobody can say.
+                raise WireError("sender unknown")
+            producer = self.producers.get((uid, producer_id))
+            owner = self._uid_of_outbox.get(producer_id, uid)
+            # Who was heard of before stays heard, whatever file somebody names after its id.
+            if owner != uid and producer is None:
+                raise WireError("another user's producer id", f"it has an outbox of uid {owner}")
+            seed = producer.seed if producer is not None else producer_seed(producer_id)
+            if kind == KIND_FAREWELL:
+                last, refused = decode_farewell(data, seed)
+                producer = self.producer(uid, producer_id)
+                if producer.has_outbox or (producer.ended and last <= producer.taken):
+                    self.ignored.farewells.add(uid, pid)
+                # An outbox says so itself, and cannot be forged by another user.
+                if not producer.has_outbox:
+                    self._farewell(producer, last, refused, batch)
+                return 0
+            offset = offset or _HEAD_BYTES
+            if offset == size:
+                raise WireError("datagram without a record")
+            end = size if size <= self.slice_bytes else min(size, offset + self.slice_bytes)
+            while offset < end:
+                sequence, payload, offset = decode_record(data, offset, seed)
+                if producer is None:
+                    producer = self.producer(uid, producer_id)
+                producer.pid = pid
+                if not self.offer(producer, sequence, payload, batch) and offset < end:
+                    offset = self._pass_over(data, offset, end, producer, batch)
+                if kind == KIND_AWAITED and (producer.taken > producer.stored or producer.behind):
+                    batch.awaited.add(uid)  # what is on the disk already is waited for by nobody
+            return offset if offset < size else 0
+        except WireError as error:
+            batch.refuse(uid, pid, str(error), data)
+            return 0
+
+    def skip(self, data: bytes, uid: int, pid: int, readable: Container[Producer]) -> bool:
+        """Passes over a datagram undecoded if its producer's outbox can be read instead."""
+        try:
+            _, producer_id = decode_head(data)
+        except WireError:
+            return False
+        producer = self.producers.get((uid, producer_id))
+        if producer is None or producer not in readable:
+            return False
+        producer.behind = True
+        self.ignored.skipped.add(uid, pid)
+        return True
+
+    def offer(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> bool:
+        """A record that arrived by itself: taken if it is the next, else judged by its number.
+        Returns whether it counts for anything.
+
+        Raises WireError when its number is beyond all sense: the rest of its datagram is as well.
+        """
+        taken = producer.taken
+        if sequence <= taken:
+            batch.duplicates += 1
+            self.ignored.duplicates.add(producer.uid, producer.pid)
+            return False
+        if sequence > taken + 1 or producer.held:
+            if producer.has_outbox:
+                # All of it lies in the outbox, this record too, and is read from there in order.
+                producer.behind = True
+                self.ignored.early.add(producer.uid, producer.pid)
+                return False
+            far = sequence - taken - 1 > self._gap_events_max
+            if far and taken:
+                raise WireError("sequence jumps", f"from {taken} to {sequence}")
+            if far:
+                # Never heard of: an old client of a new database. How much of this is missing
+                # here was perhaps stored in the former one.
+                batch.lose(producer, 1, None, LOST_BEGINNING_UNKNOWN)
+            else:
+                batch.lose(producer, taken + 1, sequence - 1, LOST_NOT_RECEIVED)
+        self._take(producer, sequence, payload, batch)
+        return True
+
+    def _pass_over(
+        self, data: bytes, offset: int, end: int, producer: Producer, batch: Batch
+    ) -> int:
+        """Passes over further records to be ignored, by their heads: a fifth of the price. Returns
+        the offset of the first other one.
+
+        Their CRC is not checked. What a false head hides is the sender's own.
+        """
+        head, head_bytes, size = RECORD_HEAD.unpack_from, RECORD_HEAD.size, len(data)
+        taken = producer.taken
+        early_from = taken + 2 if producer.has_outbox else SEQUENCE_MAX + 1
+        duplicates = early = 0
+        while offset < end and offset + head_bytes <= size:
+            length, _crc, sequence = head(data, offset)
+            behind = offset + head_bytes + length
+            if length > PAYLOAD_BYTES_MAX or behind > size:
+                break
+            if 0 < sequence <= taken:
+                duplicates += 1
+            elif early_from <= sequence <= SEQUENCE_MAX:
+                early += 1
+            else:
+                break
+            offset = behind
+        if duplicates:
+            batch.duplicates += duplicates
+            self.ignored.duplicates.add(producer.uid, producer.pid, duplicates)
+        if early:
+            producer.behind = True
+            self.ignored.early.add(producer.uid, producer.pid, early)
+        return offset
+
+    def records(self, producer: Producer, payloads: Iterable[bytes], batch: Batch) -> None:
+        """Records read from the producer's outbox: `taken`+1 and those that follow it.
+
+        Where the next one lies is for the caller to say.
+        """
+        sequence, size = producer.taken, 0
+        events: list[tuple[Producer, int, Event]] = []
+        take, unpack = events.append, unpack_payload
+        for payload in payloads:
+            sequence += 1
+            try:
+                event = unpack(payload)
+            except Malformed as error:
+                judged = self._judge(producer, sequence, payload, batch, error)
+                if judged is None:
+                    continue
+                event = judged
+            take((producer, sequence, event))
+            size += len(payload)
+        producer.taken = sequence
+        batch.extend(producer, events, size)
+
+    def _take(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> None:
+        event: Event | None
+        try:
+            event = unpack_payload(payload)
+        except Malformed as error:
+            event = self._judge(producer, sequence, payload, batch, error)
+        if event is not None:
+            batch.add(producer, sequence, event, len(payload))
+        producer.taken = sequence
+        producer.position += aligned(RECORD_HEAD.size + len(payload))
+
+    def _judge(
+        self, producer: Producer, sequence: int, payload: bytes, batch: Batch, error: Malformed
+    ) -> Event | None:
+        """Quarantines a malformed event, but for a reading that logd's own user has logged."""
+        if isinstance(error, Reserved) and producer.uid == self._own_uid:
+            try:
+                return unpack_payload(payload, (REPORT_READ,))
+            except Malformed as other:
+                error = other
+        batch.refuse(producer.uid, producer.pid, f"malformed: {error}", payload, producer, sequence)
+        return None
+
+    def _farewell(
+        self, producer: Producer, last: int, refused: dict[str, int], batch: Batch
+    ) -> None:
+        """The end of a producer without an outbox: what is missing now will never come."""
+        missing = last - producer.taken
+        if missing > self._gap_events_max:
+            reason = f"farewell claims too much: {missing} events"
+            batch.refuse(producer.uid, producer.pid, reason, b"")
+            return
+        if not (last or refused or producer.row or producer in batch.producers):
+            producer.ended = True
+            self.forget(producer)  # nothing came of it: not even a row
+            return
+        if missing > 0:
+            batch.lose(producer, producer.taken + 1, last, LOST_NOT_RECEIVED)
+            producer.taken = last
+        producer.refused = {
+            cause: min(refused[cause], REFUSALS_MAX) for cause in REFUSAL_CAUSES if cause in refused
+        }
+        producer.ended = True
+        batch.note(producer)

@@ -1,0 +1,257 @@
+"""`logd backup`: a copy of the running database, whole and encrypted, under a name with its time.
+
+Files of an earlier time give way by their own naming pattern only, and only once a newer one is
+verified and on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from logd.clock import readings
+from logd.clock.readings import Reading
+from logd.config.settings import Config
+from logd.errors import CannotCreate, ClockRefused, LogdError, NotYet, cannot_write
+from logd.maintenance import database_copy
+from logd.maintenance.database_copy import Bar, Stop
+from logd.storage import erasure_list, keyfile, opening, trail_clock
+from logd.storage.copy_registry import BACKUP, Copy, note
+from logd.storage.database import Connection
+from logd.storage.hash_chain import Head
+from logd.storage.migrations import schema_version
+
+DAY_NS = 86_400 * 10**9
+FORGOTTEN_SCHEMA = 3  # has a list of forgotten persons
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which backups of a directory stay: so many, or so many days; with neither, all of them.
+
+    By days the newest `least` stay, however old they are.
+    """
+
+    count: int | None = None
+    days: int | None = None
+    least: int = 2
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup that is verified and on the disk. `unrecorded` says why the trail does not know,
+    `kept_all` why no older backup was removed.
+    """
+
+    path: Path
+    head: Head
+    bytes: int
+    seconds: float
+    made_ns: int
+    expires_ns: int | None
+    removed: tuple[str, ...]
+    kept_all: str | None
+    unrecorded: str | None
+
+
+def backup(
+    config: Config,
+    destination: Path | None,
+    keep: Keep | None,
+    now: Reading,
+    stop: Stop,
+    bar: Bar,
+    *,
+    yes: bool = False,
+) -> Backup:
+    """Makes a backup: in `destination`, a directory or a new file, or where the configuration says.
+
+    Without `keep` the configuration's days count, in the configuration's directory only. By days
+    none is removed if the clock cannot be believed, without `yes`. Raises LogdError kinds, and has
+    left nothing behind then.
+    """
+    began_s = time.monotonic()
+    connection = opening.open_for_reading(config)
+    try:
+        now_ns = readings.stamp_ns(trail_clock.load(connection), now)
+        directory, name = _place(config, destination, now_ns)
+        with _directory(config, directory, name) as unfinished:
+            _check_room(connection, directory)
+            database_copy.copy(connection, config.database, unfinished, stop, bar)
+            checked = database_copy.check(unfinished, keyfile.read(config.key_file), stop, bar)
+            database_copy.give_to_owner_of(config.database, unfinished)
+            database_copy.flush(unfinished)
+            list_forgotten(connection, directory / name)
+            unfinished.rename(directory / name)
+            database_copy.flush(directory)
+        if keep is None:
+            days = None if destination is not None else config.backup_keep_days or None
+            keep = Keep(days=days, least=config.backup_keep_min)
+        kept_all = None
+        if keep.days is not None:
+            try:
+                trail_clock.check(config, connection, now, "no older backup was removed", yes=yes)
+            except ClockRefused as problem:
+                kept_all = str(problem)
+    finally:
+        connection.close()
+    removed = [] if kept_all else _expire(directory, config.database, name, keep, now_ns)
+    expires_ns = None if keep.days is None else now_ns + keep.days * DAY_NS
+    made = Backup(
+        path=directory / name,
+        head=checked.head,
+        bytes=checked.bytes,
+        seconds=time.monotonic() - began_s,
+        made_ns=now_ns,
+        expires_ns=expires_ns,
+        removed=tuple(removed),
+        kept_all=kept_all,
+        unrecorded=None,
+    )
+    try:
+        _record(config, made)
+    except LogdError as problem:
+        # It is a good backup all the same, which is what was asked for.
+        return Backup(**{**vars(made), "unrecorded": str(problem)})
+    return made
+
+
+# -- places and names ----------------------------------------------------------------------------
+
+
+def backup_name(database: Path, now_ns: int) -> str:
+    """The name of a backup of that moment, in UTC."""
+    return f"{database.stem}-{database_copy.time_name(now_ns)}.db"
+
+
+def expired(
+    names: Iterable[str], database: Path, newest: str, keep: Keep, now_ns: int
+) -> list[str]:
+    """Of these names the backups that are to go, oldest first; `newest` never is one (pure).
+
+    One named after a time to come was made with a wrong clock: it takes no other's place among the
+    newest, and stays.
+    """
+    pattern = re.compile(rf"{re.escape(database.stem)}-\d{{8}}T\d{{6}}Z\.db")
+    now_name = max(newest, backup_name(database, now_ns))
+    ours = sorted(n for n in names if pattern.fullmatch(n) and n != newest and n <= now_name)
+    if keep.count is not None:
+        return ours[: max(0, len(ours) - (keep.count - 1))]
+    if keep.days is not None:
+        oldest = backup_name(database, now_ns - keep.days * DAY_NS)
+        return [n for n in ours[: max(0, len(ours) - (keep.least - 1))] if n < oldest]
+    return []
+
+
+def _place(config: Config, destination: Path | None, now_ns: int) -> tuple[Path, str]:
+    """Where it goes. In a directory another of the same second makes the name a later one: under a
+    wrong clock the time is the earliest possible, which may be that of the one before.
+    """
+    name, free = backup_name(config.database, now_ns), True
+    if destination is None:
+        directory = config.backup_directory
+        try:
+            directory.mkdir(mode=0o700, parents=True)
+            database_copy.give_to_owner_of(config.database, directory)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise cannot_write(directory, error) from error
+    elif destination.is_dir():
+        directory = destination.absolute()
+    else:
+        directory, name = destination.absolute().parent, destination.name
+        free = False
+    while free and os.path.lexists(directory / name):
+        now_ns += 10**9
+        name = backup_name(config.database, now_ns)
+    if os.path.lexists(directory / name):
+        raise CannotCreate(f"{directory / name}: is there already, and is not overwritten.")
+    return directory, name
+
+
+@contextlib.contextmanager
+def _directory(config: Config, directory: Path, name: str) -> Iterator[Path]:
+    """Has the directory for itself; gives a name for what is unfinished, and removes that."""
+    unfinished = directory / f".{name}.partial"
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CannotCreate(f"{directory}: cannot be opened: {error.strerror}.") from error
+    try:
+        if _alone(fd, directory):
+            for path in directory.glob(f".{config.database.stem}-*.db.partial"):
+                database_copy.remove(path)  # of one that was killed
+        try:
+            yield unfinished
+        finally:
+            database_copy.remove(unfinished)
+    except OSError as error:
+        raise cannot_write(directory, error) from error
+    finally:
+        os.close(fd)
+
+
+def _alone(fd: int, directory: Path) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise NotYet(
+                f"{directory}: another backup is being written there. Wait for its end."
+            ) from error
+        return False  # a file system that cannot lock a directory
+    return True
+
+
+def list_forgotten(connection: Connection, path: Path) -> None:
+    """Beside a backup lies who was forgotten: it is restored without them, then, also when the
+    database is gone. Raises LogdError kinds.
+    """
+    if schema_version(connection) >= FORGOTTEN_SCHEMA:
+        erasure_list.merge_file(erasure_list.file_beside(path), erasure_list.entries(connection))
+
+
+def _check_room(connection: Connection, directory: Path) -> None:
+    needed, free = database_copy.bytes_of(connection), shutil.disk_usage(directory).free
+    if needed > free:
+        raise NotYet(
+            f"{directory}: the backup takes up to {needed:,} bytes, {free:,} are free. "
+            "Free some, or name another directory."
+        )
+
+
+def _expire(directory: Path, database: Path, newest: str, keep: Keep, now_ns: int) -> list[str]:
+    removed = []
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    for name in expired(names, database, newest, keep, now_ns):
+        with contextlib.suppress(OSError):  # tried again by the next one
+            (directory / name).unlink()
+            removed.append(name)
+    return removed
+
+
+# -- what the trail knows of it ------------------------------------------------------------------
+
+
+def _record(config: Config, made: Backup) -> None:
+    """Leaves the row that says where a copy is, and the event. Raises LogdError kinds."""
+    said = {
+        "place": str(made.path),
+        "batch": made.head.batch,
+        "events": made.head.events,
+        "head": made.head.hash.hex(),
+        "bytes": made.bytes,
+        "expires_ns": made.expires_ns,
+    }
+    copy = Copy(BACKUP, str(made.path), made.made_ns, made.expires_ns)
+    note(config, copy, said, [str(made.path.parent / name) for name in made.removed])

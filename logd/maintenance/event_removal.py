@@ -1,0 +1,262 @@
+"""Taking stored events out, and persons out of events: inside one transaction, all that must agree.
+
+The rows go, with content and salt. Roll-ups, blocks and totals become what the remaining events
+give. What is kept of them (`logd.storage.removal_log`) is covered by an event of logd's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from logd.batch import EVENTS_PRUNED, PERSON_ERASED, Batch
+from logd.maintenance.subject_rollups import Leaving
+from logd.storage import hash_chain, removal_log
+from logd.storage.database import Connection
+from logd.storage.rollups import DAY_NS
+from logd.storage.store import Store
+from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
+
+# A step is sized by the processor time that the last ones took: what arrives meanwhile waits so
+# long. Not by the clock: on a busy machine each step takes longer, and smaller ones help nobody.
+STEP_TARGET_S = 0.008
+STEP_EVENTS_MIN = 100
+STEP_EVENTS_MAX = 2000
+_ROWS_PER_STATEMENT = 500
+_NAMES_MAX = 10_000
+
+_SAID_IN = {removal_log.PRUNED: EVENTS_PRUNED, removal_log.ERASED: PERSON_ERASED}
+
+T = TypeVar("T")
+# id, producer, sequence, ts_ns, type, user, props, salt
+_Row = tuple[int, int, int, int, int, str | None, bytes, bytes]
+
+# What a caller does in the same transaction.
+Also = Callable[[Connection], None]
+
+
+class Steps:
+    """Takes events out of a store, a step at a time, each a transaction of its own.
+
+    A step is on disk with the next commit of events: it waits for no flush of its own.
+    """
+
+    def __init__(self, store: Store, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._store = store
+        self.now_ns = clock_ns
+        self._names = _Names(store.connection)
+        self.events_max = 200  # what the next step may take out
+
+    def take_out(
+        self,
+        kind: str,
+        ids: Sequence[int],
+        leaving: Mapping[Leaving, Sequence[int]],
+        also: Also,
+        **details: Any,
+    ) -> None:
+        """Takes out the events with these ids and with those of `leaving`. Raises as `commit`."""
+        every = sorted((*ids, *(one for some in leaving.values() for one in some)))
+
+        def work(connection: Connection) -> dict[str, Any]:
+            for one, gone in leaving.items():
+                one.write(connection, frozenset(gone))
+            _take_out(connection, every, self._names)
+            _count(connection, kind, len(every))
+            return removal_log.record(connection, kind, self._store.next_event, every, {})
+
+        self._act(kind, work, also, details)
+
+    def redact(self, contents: Mapping[int, bytes], also: Also) -> None:
+        """Gives events other properties, packed, which say less. Raises as `commit`."""
+
+        def work(connection: Connection) -> dict[str, Any]:
+            leaves = _redact(connection, contents, self._names)
+            said_in = self._store.next_event
+            return removal_log.record(connection, removal_log.ERASED, said_in, (), leaves)
+
+        self._act(removal_log.ERASED, work, also, {})
+
+    def _act(
+        self,
+        kind: str,
+        work: Callable[[Connection], dict[str, Any]],
+        also: Also,
+        details: Mapping[str, Any],
+    ) -> None:
+        started_s, now_ns = time.thread_time(), self.now_ns()
+
+        def act(connection: Connection, batch: Batch) -> None:
+            said = work(connection)
+            self._store.add_own(batch, _SAID_IN[kind], {**said, **details}, now_ns)
+            also(connection)
+
+        self._store.act(act, now_ns, flush=False)
+        taken_s = time.thread_time() - started_s
+        # Little by little: half of the steps take longer than that, whatever a single one met.
+        scaled = int(self.events_max * (0.9 if taken_s > STEP_TARGET_S else 1.1))
+        self.events_max = min(STEP_EVENTS_MAX, max(STEP_EVENTS_MIN, scaled))
+
+
+class _Names:
+    """What producers and types are called, each looked up seldom: neither changes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._labels: dict[int, str] = {}
+        self._types: dict[int, str] = {}
+
+    def leaf(self, row: _Row) -> bytes:
+        """The event's leaf in the chain."""
+        event_id, producer, sequence, ts_ns, type_id, user, props, salt = row
+        label = self._labels.get(producer) or self._look(
+            self._labels, producer, "SELECT uid || '-' || key FROM producer WHERE id = ?"
+        )
+        kind = self._types.get(type_id) or self._look(
+            self._types, type_id, "SELECT name FROM event_type WHERE id = ?"
+        )
+        return hash_chain.leaf(salt, event_id, label, sequence, ts_ns, kind, user, props)
+
+    def _look(self, into: dict[int, str], row_id: int, sql: str) -> str:
+        if len(into) >= _NAMES_MAX:
+            into.clear()  # clients may have invented any number of producers
+        (into[row_id],) = self._connection.execute(sql, (row_id,)).fetchone()
+        return into[row_id]
+
+
+def _take_out(connection: Connection, ids: Sequence[int], names: _Names) -> None:
+    """Takes out events, ids ascending, inside the caller's transaction.
+
+    Roll-ups by subject are the caller's (`logd.maintenance.subject_rollups`).
+    """
+    rows = _rows(connection, ids)
+    whole, partly = _batches(connection, ids)
+    some = {event_id for ids in partly.values() for event_id in ids}
+    removal_log.keep_leaves(connection, {row[0]: names.leaf(row) for row in rows if row[0] in some})
+    for part in _parts(ids):
+        connection.execute(f"DELETE FROM event WHERE id IN ({_marks(part)})", part)  # noqa: S608 - question marks only
+    for first, end in (*whole, *partly):
+        if connection.execute(
+            "SELECT 1 FROM event WHERE id >= ? AND id < ? LIMIT 1", (first, end)
+        ).fetchone():
+            continue
+        # Nothing is left to compare with its leaves: their hash in the batch is enough.
+        connection.execute("DELETE FROM leaf WHERE event >= ? AND event < ?", (first, end))
+    _sum_less(connection, rows)
+    _narrow_blocks(connection, rows)
+
+
+def _count(connection: Connection, counter: str, change: int) -> None:
+    connection.execute(
+        "INSERT INTO counter VALUES (?, ?)"
+        " ON CONFLICT DO UPDATE SET value = value + excluded.value",
+        (counter, change),
+    )
+
+
+def _batches(
+    connection: Connection, ids: Sequence[int]
+) -> tuple[list[tuple[int, int]], dict[tuple[int, int], list[int]]]:
+    """Batches as (first event, one past the last): those all of whose events are among the ids; and
+    the others, each with its ids.
+    """
+    of: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    first, end = 0, 0
+    for event_id in ids:
+        if event_id >= end:
+            # Of batches with the same first event all but the last are empty.
+            first, end = connection.execute(
+                "SELECT first_event, first_event + events FROM batch WHERE first_event <= ?"
+                " ORDER BY first_event DESC, id DESC LIMIT 1",
+                (event_id,),
+            ).fetchone()
+        of[first, end].append(event_id)
+    whole = [batch for batch, some in of.items() if len(some) == batch[1] - batch[0]]
+    for batch in whole:
+        del of[batch]
+    return whole, of
+
+
+def _sum_less(connection: Connection, rows: Sequence[_Row]) -> None:
+    days = Counter((row[4], row[3] // DAY_NS, row[5] or "") for row in rows)
+    for part in _parts(list(days)):
+        marks = ", ".join(["(?, ?, ?)"] * len(part))
+        values = [value for key in part for value in key]
+        connection.execute(
+            f"INSERT INTO rollup_day VALUES {marks.replace(')', ', ?)')}"  # noqa: S608 - question marks only
+            " ON CONFLICT DO UPDATE SET events = events + excluded.events",
+            [value for key in part for value in (*key, -days[key])],
+        )
+        connection.execute(
+            f"DELETE FROM rollup_day WHERE (type, day, user) IN (VALUES {marks}) AND events <= 0",  # noqa: S608 - question marks only
+            values,
+        )
+    connection.executemany(
+        "UPDATE event_type SET events = events - ? WHERE id = ?",
+        [(number, type_id) for type_id, number in Counter(row[4] for row in rows).items()],
+    )
+
+
+def _narrow_blocks(connection: Connection, rows: Sequence[_Row]) -> None:
+    """A block's earliest and latest time are looked for again where one of them has gone."""
+    times: defaultdict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        times[row[0] >> BLOCK_BITS].append(row[3])
+    for block, gone in times.items():
+        first_ns, last_ns = connection.execute(
+            "SELECT first_ts_ns, last_ts_ns FROM event_block WHERE block = ?", (block,)
+        ).fetchone()
+        if first_ns < min(gone) and max(gone) < last_ns:
+            continue
+        first = block << BLOCK_BITS
+        left = connection.execute(
+            "SELECT min(ts_ns), max(ts_ns) FROM event WHERE id >= ? AND id < ?",
+            (first, first + BLOCK_EVENTS),
+        ).fetchone()
+        if left[0] is None:
+            connection.execute("DELETE FROM event_block WHERE block = ?", (block,))
+        elif left != (first_ns, last_ns):
+            connection.execute(
+                "UPDATE event_block SET first_ts_ns = ?, last_ts_ns = ? WHERE block = ?",
+                (*left, block),
+            )
+
+
+def _redact(
+    connection: Connection, contents: Mapping[int, bytes], names: _Names
+) -> dict[int, bytes]:
+    """Gives events other properties and another salt, inside the caller's transaction; their new
+    leaves. The leaves that they were stored with are kept.
+    """
+    rows = _rows(connection, sorted(contents))
+    removal_log.keep_leaves(connection, {row[0]: names.leaf(row) for row in rows})
+    salts = hash_chain.new_salts(len(rows))
+    changed = [(*row[:6], contents[row[0]], salt) for row, salt in zip(rows, salts, strict=True)]
+    connection.executemany(
+        "UPDATE event SET props = ?, salt = ? WHERE id = ?",
+        [(bytearray(props), bytearray(salt), event_id) for event_id, *_, props, salt in changed],
+    )
+    return {row[0]: names.leaf(row) for row in changed}
+
+
+def _rows(connection: Connection, ids: Sequence[int]) -> list[_Row]:
+    return [
+        row
+        for part in _parts(ids)
+        for row in connection.execute(
+            "SELECT id, producer, sequence, ts_ns, type, user, props, salt FROM event"  # noqa: S608 - question marks only
+            f" WHERE id IN ({_marks(part)}) ORDER BY id",
+            part,
+        ).fetchall()
+    ]
+
+
+def _parts(values: Sequence[T]) -> Iterator[list[T]]:
+    for start in range(0, len(values), _ROWS_PER_STATEMENT):
+        yield list(values[start : start + _ROWS_PER_STATEMENT])
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))

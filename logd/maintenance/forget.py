@@ -1,0 +1,316 @@
+"""The job `forget`: a person's events go, roll-ups with them, and so do mentions of that person.
+
+First it is written down who is forgotten, as a token, and how far each producer has got
+(`logd.storage.boundaries`), so that what was made before is erased when it arrives. Last the file
+is written anew (`clean`): SQLite overwrites what it deletes, but where it moves rows from page to
+page it leaves copies behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from logd.batch import PERSON_ERASED
+from logd.maintenance.event_removal import STEP_TARGET_S, Steps
+from logd.maintenance.outbox_survey import survey
+from logd.maintenance.subject_rollups import Leaving
+from logd.storage import erasure_list, job_table, mentions
+from logd.storage.boundaries import Seen
+from logd.storage.database import Connection
+from logd.storage.job_table import Job
+from logd.storage.removal_log import ERASED
+from logd.storage.store import Store
+from logd.storage.time_blocks import BLOCK_BITS
+from logd_wire.schema import SUBJECTS, Malformed
+
+_log = logging.getLogger("logd")
+
+PROGRESS_INTERVAL_S = 0.5
+ARRIVALS_LOOK_S = 0.005
+CLEAN_AGAIN_S = 0.5
+# How slow a disk may be before writing the file anew is taken for a hang.
+CLEAN_S_MIN, CLEAN_BYTES_PER_S_MIN = 120.0, 2_000_000
+_READ_ROWS = 1000
+_NAMES_ROWS = 5000
+_QUARANTINE_ROWS = 500
+_WINDOW_MIN, _WINDOW_MAX = 500, 20_000
+
+Arrivals = Callable[[], Callable[[], bool]]
+
+
+def known_again(
+    connection: Connection, entries: erasure_list.Entries, bound: int, now_ns: int
+) -> int:
+    """Asks for the persons behind tokens, whose names nobody has kept, to be forgotten once more:
+    in a database that was restored, with all events of theirs below `bound`.
+    """
+    params = {"users": [], "tokens": list(entries), "bound": bound}
+    return job_table.ask(connection, job_table.FORGET, params, now_ns)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What lies beside the database: the list of persons, and the outboxes, if there are any.
+
+    `arrivals` gives a check that is true once all that has reached the daemon by now is committed;
+    there is none without a daemon.
+    """
+
+    list_file: Path
+    outboxes: Path | None = None
+    arrivals: Arrivals | None = None
+
+
+def forget(
+    job: Job, store: Store, steps: Steps, surroundings: Surroundings
+) -> Iterator[float | None]:
+    """A bounded step at each `next`, each phase from where a killed one stopped."""
+    names = list(_PHASES)
+    start = 0 if job.phase == job_table.ASKED else names.index(job.phase)
+    for name in names[start:]:
+        if job.phase != name:
+            job.phase, job.position = name, 0
+            store.act(lambda connection, _batch: job.save(connection), steps.now_ns())
+        yield from _PHASES[name](job, store, steps, surroundings)
+    _say_done(job, store, steps.now_ns())
+
+
+def _write_down(
+    job: Job, store: Store, _steps: Steps, surroundings: Surroundings
+) -> Iterator[float | None]:
+    """From here on late events are erased; what has an id below `bound` is stored already.
+
+    What is made between the beginning of this step and its end may count as before or as after.
+    """
+    until_ns = job.asked_ns
+    tokens = {store.forgotten.token(user): until_ns for user in job.params["users"]}
+    if "bound" not in job.params:  # else a kill came between the transaction and the list's file
+        # A job in a backup that was being done when it was made, and that the list beside it knows
+        # as done: what is to be erased again was asked for with that entry (`known_again`).
+        known = store.forgotten.entries
+        known_as_done = bool(tokens) and all(known.get(token) == until_ns for token in tokens)
+        seen = None
+        if tokens and not known_as_done:
+            seen = yield from _look_around(store, surroundings)
+        job.params["tokens"] = [*job.params.get("tokens", ()), *tokens]
+        job.params["bound"] = 0 if known_as_done else store.next_event
+
+        def act(connection: Connection, _batch: object) -> None:
+            number = 0
+            if seen is not None:
+                settled = surroundings.arrivals is not None
+                number = store.forgotten.boundaries.note(connection, seen, settled=settled)
+            erasure_list.save(connection, tokens, number)
+            job.save(connection)
+
+        store.act(act, until_ns)
+        store.load_forgotten()
+    job.total = 2 * job.params["bound"]
+    erasure_list.merge_file(surroundings.list_file, store.forgotten.entries)
+    yield None
+
+
+def _look_around(store: Store, surroundings: Surroundings) -> Generator[float | None, None, Seen]:
+    """How far producers have got, once all that was on its way to the daemon is committed."""
+    arrivals = surroundings.arrivals
+    if arrivals is not None:
+        arrived = arrivals()
+        while not arrived():
+            yield ARRIVALS_LOOK_S
+    if surroundings.outboxes is None:
+        return Seen()
+    return (yield from survey(surroundings.outboxes, store.connection, known=arrivals is not None))
+
+
+def _find_names(job: Job, store: Store, _steps: Steps, _beside: Surroundings) -> Iterator[None]:
+    """Of tokens from a list, who in this database they are."""
+    wanted = set(job.params["tokens"]) - {store.forgotten.token(u) for u in job.params["users"]}
+    users: dict[str, None] = {}
+    place: tuple[Any, ...] = (-1, 0, "")
+    while wanted and (
+        rows := store.connection.execute(
+            "SELECT type, day, user FROM rollup_day WHERE (type, day, user) > (?, ?, ?)"
+            " ORDER BY type, day, user LIMIT ?",
+            (*place, _NAMES_ROWS),
+        ).fetchall()
+    ):
+        # Whoever sends events may have invented any number of users: only those wanted are kept.
+        for user in dict.fromkeys(user for _, _, user in rows):
+            if store.forgotten.token(user) in wanted:
+                users[user] = None
+        place = rows[-1]
+        yield
+    job.params["users"] += users
+
+
+def _events(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iterator[None]:
+    connection, bound = store.connection, job.params["bound"]
+    by_subject = {
+        name: type_id
+        for name in SUBJECTS
+        for (type_id,) in connection.execute("SELECT id FROM event_type WHERE name = ?", (name,))
+    }
+    for user in job.params["users"]:
+        for name, type_id in by_subject.items():
+            more = True
+            while more:
+                leaving = Leaving(name, type_id, user, lambda event_id, _: event_id < bound)
+                while not leaving.read(connection, _READ_ROWS):
+                    yield
+                more = bool(leaving.ids)
+                while gone := leaving.ids[: steps.events_max]:
+                    job.add("events", len(gone))
+                    steps.take_out(ERASED, (), {leaving: gone}, job.save, job=job.id)
+                    yield
+        yield from _plain_events(job, user, list(by_subject.values()), store, steps)
+
+
+def _plain_events(
+    job: Job, user: str, but_types: list[int], store: Store, steps: Steps
+) -> Iterator[None]:
+    block = 0
+    but = ", ".join("?" * len(but_types))
+    while ids := [
+        event_id
+        for (event_id,) in store.connection.execute(
+            "SELECT e.id FROM event_block b CROSS JOIN event e INDEXED BY event_user"  # noqa: S608 - question marks only
+            f" ON (e.id >> {BLOCK_BITS}) = +b.block WHERE b.block >= ? AND e.user = ?"
+            f" AND e.type NOT IN ({but}) AND e.id < ? ORDER BY b.block LIMIT ?",
+            (block, user, *but_types, job.params["bound"], steps.events_max),
+        )
+    ]:
+        job.add("events", len(ids))
+        job.done = max(ids)
+        block = job.done >> BLOCK_BITS
+        steps.take_out(ERASED, ids, {}, job.save, job=job.id)
+        yield
+
+
+def _mentions(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iterator[None]:
+    """Reads the properties of all events; no index can know who is named in them."""
+    connection, bound = store.connection, job.params["bound"]
+    tokens = frozenset(job.params["tokens"])
+
+    @lru_cache(10_000)
+    def is_person(name: str) -> bool:
+        return store.forgotten.token(name) in tokens
+
+    window, saved_s = _WINDOW_MIN, time.monotonic()
+    marks = " OR ".join("instr(props, ?)" for _ in mentions.MARKS)
+    while job.position < bound:
+        started_s, end = time.thread_time(), min(bound, job.position + window)
+        rows = connection.execute(
+            f"SELECT id, props FROM event WHERE id > ? AND id <= ? AND ({marks}) ORDER BY id",  # noqa: S608 - question marks only
+            (job.position, end, *mentions.MARKS),
+        ).fetchall()
+        contents = dict(_less(rows, is_person))
+        taken_s = time.thread_time() - started_s
+        job.position, job.done = end, bound + end
+        if contents:
+            job.add("redacted", len(contents))
+            steps.redact(contents, job.save)
+        elif time.monotonic() - saved_s > PROGRESS_INTERVAL_S:
+            store.act(lambda connection, _: job.save(connection), steps.now_ns(), flush=False)
+            saved_s = time.monotonic()
+        scale = 2 if taken_s < STEP_TARGET_S / 2 else 0.5 if taken_s > STEP_TARGET_S else 1
+        window = int(min(_WINDOW_MAX, max(_WINDOW_MIN, window * scale)))
+        yield
+
+
+def _less(
+    rows: Iterable[tuple[int, bytes]], is_person: Callable[[str], bool]
+) -> Iterator[tuple[int, bytes]]:
+    for event_id, props in rows:
+        try:
+            less = mentions.redact(props, is_person)
+        except Malformed:
+            continue  # nobody reads a name in it either; `verify` says that it was changed
+        if less is not None:
+            yield event_id, less
+
+
+def _quarantine(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iterator[None]:
+    """Whose bytes they are nobody can say: all excerpts go, and what reasons quote."""
+    (last,) = store.connection.execute("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()
+    while job.position < last:
+        first, job.position = job.position, min(last, job.position + _QUARANTINE_ROWS)
+
+        def act(connection: Connection, _batch: object, first: int = first) -> None:
+            changed = connection.execute(
+                "UPDATE quarantine SET excerpt = x'',"
+                " reason = substr(reason, 1, instr(reason || ':', ':') - 1)"
+                " WHERE id > ? AND id <= ? AND (excerpt <> x'' OR instr(reason, ':'))",
+                (first, job.position),
+            )
+            job.add("quarantine", changed.rowcount)
+            job.save(connection)
+
+        store.act(act, steps.now_ns(), flush=False)
+        yield
+
+
+_PHASES = {
+    "write down": _write_down,
+    "find names": _find_names,
+    "events": _events,
+    "mentions": _mentions,
+    "quarantine": _quarantine,
+}
+
+
+def _say_done(job: Job, store: Store, now_ns: int) -> None:
+    """The name goes, and the trail says that it was done. What is left is to clean the file."""
+    job.phase, job.params = job_table.CLEAN, {}
+
+    def act(connection: Connection, batch: Any) -> None:
+        said = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
+        store.add_own(batch, PERSON_ERASED, {"job": job.id, "done": True, **said}, now_ns)
+        job.save(connection)
+
+    store.act(act, now_ns)
+
+
+def clean(
+    store: Store,
+    meanwhile: Callable[[], bool],
+    may_take: Callable[[float], AbstractContextManager[None]],
+) -> Iterator[float]:
+    """Writes the file anew and empties its log; where it has to wait, for so many seconds."""
+    seconds = CLEAN_S_MIN + store.size_bytes / CLEAN_BYTES_PER_S_MIN
+    _log.info("writing the database anew, so that nothing of it is left over: events wait")
+    written = False
+    while not written:
+        with may_take(seconds):
+            written = store.rewrite(meanwhile)
+        if not written:
+            yield CLEAN_AGAIN_S
+    while True:
+        with may_take(seconds):
+            emptied = store.empty_log()
+        if emptied:
+            return
+        yield CLEAN_AGAIN_S
+
+
+def preview(connection: Connection, user: str) -> dict[str, int]:
+    """What would go: `events`, `redacted` events of others, and excerpts in `quarantine`."""
+    marks = " OR ".join("instr(props, ?)" for _ in mentions.MARKS)
+    (events,) = connection.execute(
+        "SELECT coalesce(sum(events), 0) FROM rollup_day WHERE user = ?", (user,)
+    ).fetchone()
+    rows = connection.execute(
+        f"SELECT id, props FROM event WHERE user IS NOT ? AND ({marks})",  # noqa: S608 - question marks only
+        (user, *mentions.MARKS),
+    )
+    redacted = sum(1 for _ in _less(rows, user.__eq__))
+    (excerpts,) = connection.execute(
+        "SELECT count(*) FROM quarantine WHERE excerpt <> x'' OR instr(reason, ':')"
+    ).fetchone()
+    return {"events": events, "redacted": redacted, "quarantine": excerpts}

@@ -1,0 +1,105 @@
+"""How far each outbox in the directory is written: read beside clients and daemon, a page a step.
+
+For a forget: what is written by then was made before. Files are strangers' input: opened to read
+only, never mapped or locked, and of one user at most FILES_PER_USER_MAX are looked at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+
+from logd.errors import NotYet
+from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_reader import check_numbers
+from logd.storage.boundaries import NO_OUTBOXES, Key, Seen, identity
+from logd.storage.database import Connection
+from logd_wire.rendezvous import current_boot_id, read_token
+from logd_wire.wire import WireError
+
+FILES_PER_USER_MAX = 4000
+PAGE_FILES = 100
+
+_log = logging.getLogger("logd")
+
+
+def directory_identity(directory: Path) -> str:
+    """What names the directory as it is now, NO_OUTBOXES where there is none."""
+    try:
+        status = directory.stat()
+    except OSError:
+        return NO_OUTBOXES
+    token = read_token(str(directory)) or f"{status.st_dev}:{status.st_ino}"
+    return identity(current_boot_id(), token)
+
+
+def survey(directory: Path, connection: Connection, *, known: bool) -> Generator[None, None, Seen]:
+    """Reads the headers of all outboxes; gives way after each page.
+
+    With `known`, producers that have a row need no boundary unless something of them waits: all
+    else that was on its way from them is committed. Raises NotYet when the directory cannot be
+    listed or a file not opened just now: to pass over one would bring a person back.
+    """
+    named = directory_identity(directory)
+    if named == NO_OUTBOXES:
+        return Seen()
+    outboxes = Outboxes(directory, read_only=True)
+    written: dict[Key, int | None] = {}
+    keys: set[Key] = set()
+    files: Counter[int] = Counter()
+    surplus: set[int] = set()
+    try:
+        outboxes.attach()
+        names = outboxes.names()
+        while page := list(itertools.islice(names, PAGE_FILES)):
+            for name, uid, producer_id in page:
+                key = uid, producer_id
+                watermark = _watermark(connection, key)
+                try:
+                    sequence = _written(outboxes, name, key, watermark or 0)
+                except WireError as error:
+                    if error.uid not in (None, uid):
+                        continue  # a file of another user is no outbox of this one
+                    sequence = None
+                files[uid] += 1
+                if files[uid] > FILES_PER_USER_MAX:
+                    surplus.add(uid)
+                    continue
+                keys.add(key)
+                decided = 0 if watermark is None else watermark if known else -1
+                if sequence is None or sequence > decided:
+                    written[key] = sequence
+            yield
+    except OSError as error:
+        raise NotYet(f"the outboxes cannot be read now: {error.strerror}.") from error
+    finally:
+        outboxes.close()
+    for uid in surplus:
+        _log.warning(
+            "user %d has %d outboxes, more than %d: of what they hold, the time that it claims "
+            "decides what is erased",
+            uid, files[uid], FILES_PER_USER_MAX,
+        )  # fmt: skip
+    return Seen(named, written, frozenset(keys), frozenset(surplus))
+
+
+def _written(outboxes: Outboxes, name: str, key: Key, watermark: int) -> int | None:
+    """How far it is written; 0 where it is gone by now, all of it stored. Raises WireError."""
+    outbox = outboxes.open(name, *key)
+    if outbox is None:
+        return None if outboxes.has(name) else 0
+    try:
+        check_numbers(outbox.header, watermark)
+        return outbox.header.written
+    finally:
+        outboxes.release(outbox)
+
+
+def _watermark(connection: Connection, key: Key) -> int | None:
+    row = connection.execute(
+        "SELECT watermark FROM producer WHERE uid = ? AND key = ?", (key[0], f"{key[1]:016x}")
+    ).fetchone()
+    return None if row is None else int(row[0])

@@ -1,0 +1,198 @@
+"""The job `prune`: events past the time that their type is kept go, block by block.
+
+By which time an event ages is in `logd.clock.event_age`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from logd.clock import event_age
+from logd.clock.event_age import ALL, LATE_MAX_NS, NONE
+from logd.maintenance.event_removal import Steps
+from logd.maintenance.stored_times import StoredTimes, ids_of
+from logd.maintenance.subject_rollups import Leaving
+from logd.storage.database import Connection
+from logd.storage.job_table import Job
+from logd.storage.removal_log import PRUNED
+from logd.storage.store import Store
+from logd.storage.time_blocks import BLOCK_BITS
+from logd_wire.schema import SUBJECTS
+
+_READ_ROWS = 1000
+_USERS_PER_STEP = 200
+
+
+def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
+    """A bounded step at each `next`. `params["before"]`: for each type, the time in nanoseconds
+    before which an event is past its time.
+
+    A killed one begins anew: of what has gone nothing is looked at twice.
+    """
+    connection = store.connection
+    job.total = store.next_event - 1
+    stored = StoredTimes(connection, steps.now_ns())
+    yield from stored.survey()
+    types = _types(connection, job.params["before"], stored)
+    for block in _blocks(connection):
+        for one in types:
+            if one.past(block) == NONE:
+                continue
+            if one.name in SUBJECTS:
+                yield from _prune_users(job, one, block, connection, steps)
+            # Who goes last are those whose time is the block's first or last: only then the others
+            # are looked through for another.
+            edges = connection.execute(
+                "SELECT first_ts_ns, last_ts_ns FROM event_block WHERE block = ?", (block,)
+            ).fetchone()
+            yield from _prune_plain(job, one, block, edges or (), steps)
+            yield from _prune_plain(job, one, block, (), steps)
+        job.done = min(job.total, (block + 1) << BLOCK_BITS)
+        yield
+
+
+def count(connection: Connection, before: Mapping[str, int], now_ns: int) -> dict[str, int]:
+    """How many events of each type would go."""
+    stored = StoredTimes(connection, now_ns)
+    counts = dict.fromkeys(before, 0)
+    types = _types(connection, before, stored)
+    for block in _blocks(connection):
+        for one in types:
+            if one.past(block) != NONE:
+                counts[one.name] += one.count(ids_of(block))
+    return counts
+
+
+def _types(connection: Connection, before: Mapping[str, int], stored: StoredTimes) -> list[_Type]:
+    return [
+        _Type(connection, name, type_id, before[name], stored)
+        for name in before
+        for (type_id,) in connection.execute("SELECT id FROM event_type WHERE name = ?", (name,))
+    ]
+
+
+def _blocks(connection: Connection) -> Iterator[int]:
+    block = -1
+    while row := connection.execute(
+        "SELECT block FROM event_block WHERE block > ? ORDER BY block LIMIT 1", (block,)
+    ).fetchone():
+        (block,) = row
+        yield block
+
+
+class _Type:
+    """A type of event with the time before which its events go."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        type_id: int,
+        before_ns: int,
+        stored: StoredTimes,
+    ) -> None:
+        self._connection, self._stored = connection, stored
+        self.name, self.id, self.before_ns = name, type_id, before_ns
+        self.said = {"type": name, "before_ns": before_ns}
+        self._past: dict[int, str] = {}
+
+    def past(self, block: int) -> str:
+        """What of the block goes; decided once, so that all that asks goes by the same."""
+        if block not in self._past:
+            row = self._connection.execute(
+                "SELECT first_ts_ns FROM event_block WHERE block = ?", (block,)
+            ).fetchone()
+            self._past[block] = NONE
+            if row is not None:
+                bounds = self._stored.bounds(block)
+                self._past[block] = event_age.past(self.before_ns, row[0], *bounds)
+        return self._past[block]
+
+    def goes(self, event_id: int, ts_ns: int) -> bool:
+        """Whether that event goes."""
+        past = self.past(event_id >> BLOCK_BITS)
+        if past in (ALL, NONE):
+            return past == ALL
+        return event_age.age_ns(ts_ns, self._stored.of(event_id)) < self.before_ns
+
+    def find(self, column: str, ids: range, limit: int, but_ts_ns: Sequence[int] = ()) -> list[Any]:
+        """A column of those that go, in the order of ids, all of one block. Of a type with roll-ups
+        by subject the ids are those of nobody's events only: the others go by user.
+        """
+        which = "1"
+        if self.name in SUBJECTS:
+            which = "e.user IS NOT NULL" if column == "user" else "e.user IS NULL"
+        if but_ts_ns:
+            which += f" AND e.ts_ns NOT IN ({', '.join(map(str, but_ts_ns))})"
+        source, values = self._among(ids)
+        return [
+            value
+            for (value,) in self._connection.execute(
+                f"SELECT e.{column} {source} AND {which} ORDER BY e.id LIMIT :limit",
+                {**values, "limit": limit},
+            )
+        ]
+
+    def count(self, ids: range) -> int:
+        """How many of these go, all of one block."""
+        source, values = self._among(ids)
+        return int(self._connection.execute(f"SELECT count(*) {source}", values).fetchone()[0])
+
+    def _among(self, ids: range) -> tuple[str, dict[str, int]]:
+        """FROM and WHERE of those that go: what `goes` says of each, said to the database."""
+        block = ids.start >> BLOCK_BITS
+        values = {"type": self.id, "first": ids.start, "end": ids.stop, "before": self.before_ns}
+        if self.past(block) == ALL:
+            return (
+                "FROM event e INDEXED BY event_type_id"
+                " WHERE e.type = :type AND e.id >= :first AND e.id < :end",
+                values,
+            )
+        sound_ns = self._stored.sound_ns
+        values |= {"sound": sound_ns[0], "sound_to": sound_ns[1], "late": LATE_MAX_NS}
+        values["to"] = self._stored.bounds(block)[1]
+        stored = "min(iif(b.stored_ns BETWEEN :sound AND :sound_to, b.stored_ns, :to), :to)"
+        return (
+            "FROM batch b INDEXED BY batch_first_event CROSS JOIN event e INDEXED BY event_type_id"  # noqa: S608 - no data in it
+            " ON e.type = :type AND e.id >= max(b.first_event, :first)"
+            " AND e.id < min(b.first_event + b.events, :end)"
+            " WHERE b.first_event < :end AND b.first_event >= (SELECT coalesce(max(first_event), 0)"
+            f" FROM batch WHERE first_event <= :first) AND ({stored} < :before OR"
+            f" ({stored} < :before + :late AND e.ts_ns < :before AND e.ts_ns >= {stored} - :late))",
+            values,
+        )
+
+
+def _prune_plain(
+    job: Job, one: _Type, block: int, but_ts_ns: Sequence[int], steps: Steps
+) -> Iterator[None]:
+    within = ids_of(block)
+    while ids := one.find("id", within, steps.events_max, but_ts_ns):
+        job.add(one.name, len(ids))
+        job.done = ids[-1]
+        within = range(job.done + 1, within.stop)
+        steps.take_out(PRUNED, ids, {}, job.save, **one.said)
+        yield
+
+
+def _prune_users(
+    job: Job, one: _Type, block: int, connection: Connection, steps: Steps
+) -> Iterator[None]:
+    """Of those who have such events in the block, all such events, also in later blocks."""
+    while users := dict.fromkeys(one.find("user", ids_of(block), _USERS_PER_STEP)):
+        leaving: dict[Leaving, list[int]] = {}
+        for user in users:
+            user_leaves = Leaving(one.name, one.id, user, one.goes)
+            while not user_leaves.read(connection, _READ_ROWS):
+                yield
+            yield
+            room = steps.events_max - sum(map(len, leaving.values()))
+            leaving[user_leaves] = user_leaves.ids[:room]
+            if room <= len(user_leaves.ids):
+                break
+        while any(leaving.values()):
+            job.add(one.name, sum(map(len, leaving.values())))
+            steps.take_out(PRUNED, (), leaving, job.save, **one.said)
+            yield
+            leaving = {last: last.ids[: steps.events_max] for last in leaving if last.ids}

@@ -1,0 +1,168 @@
+"""`logd rekey`: every page encrypted with a new key, and no moment at which neither key fits.
+
+The database under the new key is made beside the old one, verified, and given the name of
+`Config.rekeyed_file`. Then the key file changes, by one rename, and then the database, by another.
+A kill between the two leaves the new key and the old database: whoever opens it next finds that the
+file beside it fits the key, and completes the change (`finish`). A service that is given its key as
+a credential can do that too, since only the database's folder is written to.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from logd.config.settings import Config
+from logd.errors import (
+    DatabaseDamaged,
+    KeyFileError,
+    LogdError,
+    NoDatabase,
+    cannot_write,
+)
+from logd.maintenance import database_copy, database_swap
+from logd.maintenance.database_copy import Bar, Checked, Stop
+from logd.storage import keyfile, opening
+from logd.storage.database import DatabaseError, change_key, connect, translate
+from logd.storage.migrations import check_not_newer
+from logd.storage.store import Store
+
+# What a modest machine does in a second; a stop is announced by these.
+_BYTES_PER_S = 10_000_000
+_EVENTS_PER_S = 50_000
+
+_log = logging.getLogger("logd")
+
+
+@dataclass(frozen=True)
+class Rekeyed:
+    """The database under its new key; where the old key is, None where it was no file here."""
+
+    made: Checked
+    old_key: Path | None
+    seconds: float
+
+
+def announced_stop(config: Config) -> str:
+    """How long the stop will be, for people; by the database's size, on a modest machine."""
+    try:
+        connection = opening.open_for_reading(config)
+    except LogdError as error:
+        return str(error)
+    try:
+        size, events = (
+            database_copy.bytes_of(connection),
+            database_copy.head_of(connection)[0].events,
+        )
+    finally:
+        connection.close()
+    seconds = 1 + size // _BYTES_PER_S + events // _EVENTS_PER_S
+    return (
+        f"It will take about {seconds} s ({events:,} events, {size:,} bytes), and needs as much "
+        "room on the disk for a while."
+    )
+
+
+def rekey(config: Config, new_key_file: Path | None, now_ns: int, stop: Stop, bar: Bar) -> Rekeyed:
+    """Changes the key, with the instance's lock held. Raises LogdError kinds: then key and database
+    are as they were.
+
+    `new_key_file` has the new key; by default one is made.
+    """
+    began_s = time.monotonic()
+    key_file, database = config.key_file, config.database
+    key = keyfile.read(key_file)
+    finish(config, key)
+    database_swap.tidy(config)
+    if not database.exists():
+        raise NoDatabase(f"{database}: no database here yet, so there is nothing to encrypt anew.")
+    if new_key_file is not None and keyfile.read_file(new_key_file) == key:
+        raise KeyFileError(f"{new_key_file}: is the key already. Nothing was changed.")
+    next_key = key_file.with_name(key_file.name + ".next")
+    _tidy_keys(key_file, next_key)
+    old_key = database_copy.dated(key_file, "old", now_ns)
+    try:
+        keyfile.create(next_key, None if new_key_file is None else keyfile.read_file(new_key_file))
+        if key_file.exists():
+            database_copy.give_to_owner_of(key_file, next_key)
+            os.link(key_file, old_key)
+        made = _make(config, key, keyfile.read_file(next_key), now_ns, stop, bar)
+        database_copy.flush(key_file.parent)
+        next_key.rename(key_file)  # before it the old key counts, behind it the new one
+    except BaseException as error:
+        database_copy.remove(config.rekeyed_file)
+        _tidy_keys(key_file, next_key)
+        if isinstance(error, OSError):
+            raise cannot_write(key_file, error) from error
+        raise
+    database_copy.flush(key_file.parent)
+    database_swap.take_its_place(config, config.rekeyed_file, None)
+    return Rekeyed(made, old_key if old_key.exists() else None, time.monotonic() - began_s)
+
+
+def _tidy_keys(key_file: Path, next_key: Path) -> None:
+    """Removes a key that a killed command left before it was the key, and further names of it."""
+    try:
+        next_key.unlink(missing_ok=True)
+        for old in key_file.parent.glob(f"{key_file.name}.old-*"):
+            if key_file.exists() and old.samefile(key_file):
+                old.unlink()
+    except OSError as error:
+        raise cannot_write(key_file, error) from error
+
+
+def _make(config: Config, key: bytes, new_key: bytes, now_ns: int, stop: Stop, bar: Bar) -> Checked:
+    database, new = config.database, database_swap.new_file(config)
+    try:
+        connection = connect(database, key, read_only=True)
+        try:
+            check_not_newer(connection)
+            database_copy.copy(connection, database, new, stop, bar)
+        finally:
+            connection.close()
+        try:
+            change_key(new, key, new_key)
+        except DatabaseError as error:
+            raise translate(error, new) from error
+        store = Store(new, new_key, now_ns, config.quarantine_rows_max, config.cache_bytes_max)
+        try:
+            store.record("trail_rekeyed", {}, now_ns)
+        finally:
+            store.close()
+        made = database_copy.check(new, new_key, stop, bar)
+        database_copy.remove_side_files(new)
+        database_copy.give_to_owner_of(database, new)
+        database_copy.flush(new)
+        new.rename(config.rekeyed_file)
+        database_copy.flush(database.parent)
+        return made
+    except OSError as error:
+        raise cannot_write(new, error) from error
+    finally:
+        database_copy.remove(new)
+
+
+def finish(config: Config, key: bytes) -> None:
+    """Completes, or takes back, a change of the key that was interrupted; with the lock held."""
+    rekeyed = config.rekeyed_file
+    if not rekeyed.exists():
+        return
+    if _opens(config.database, key):
+        database_copy.remove(
+            rekeyed
+        )  # the key is still the old one, and events may have come since
+        _log.warning("%s: of a change of the key that was not completed: removed", rekeyed)
+    elif _opens(rekeyed, key):
+        database_swap.take_its_place(config, rekeyed, None)
+        _log.warning("%s: has its new key: an interrupted change is complete", config.database)
+
+
+def _opens(path: Path, key: bytes) -> bool:
+    try:
+        connect(path, key, read_only=True).close()
+    except (KeyFileError, DatabaseDamaged, NoDatabase):
+        return False
+    return True

@@ -1,0 +1,104 @@
+"""When the events of a block were stored, for a job that goes through all blocks.
+
+The order of storing is certain, times are not: an event is stored no later than a batch behind it.
+So a time that cannot be right, of a daemon whose clock was wrong, is replaced by the next one that
+can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from logd.clock import event_age
+from logd.clock.readings import EARLIEST_NS
+from logd.storage.database import Connection
+from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
+
+_BATCHES_PER_READ = 20_000
+
+
+def ids_of(block: int) -> range:
+    """The ids of a block's events."""
+    return range(block << BLOCK_BITS, (block << BLOCK_BITS) + BLOCK_EVENTS)
+
+
+class StoredTimes:
+    """From when to when each block was stored, as two looks at the batches tell."""
+
+    def __init__(self, connection: Connection, now_ns: int) -> None:
+        self._connection = connection
+        self.sound_ns = EARLIEST_NS, now_ns + event_age.AHEAD_MAX_NS  # inclusive
+        self._now_ns = now_ns
+        self._bounds: dict[int, tuple[int | None, int]] = {}
+        self._batch = range(0), 0  # ids of a batch's events, and when it was stored
+        # No batch of these, but the last, has a sound time; and the time of that.
+        self._passed_over, self._next_sound_ns = range(0), now_ns
+
+    def survey(self) -> Iterator[None]:
+        """Looks at every block, in bounded steps."""
+        block = -1
+        while row := self._connection.execute(
+            "SELECT block FROM event_block WHERE block > ? ORDER BY block LIMIT 1", (block,)
+        ).fetchone():
+            (block,) = row
+            yield from self._look(block)
+            yield
+
+    def bounds(self, block: int) -> tuple[int | None, int]:
+        """When its first event was stored, None if unknown; and when all were, at the latest."""
+        if block not in self._bounds:
+            for _ in self._look(block):
+                pass
+        return self._bounds[block]
+
+    def of(self, event_id: int) -> int:
+        """When that event was stored, at the latest."""
+        _, to_ns = self.bounds(event_id >> BLOCK_BITS)
+        ids, stored_ns = self._batch
+        if event_id not in ids:
+            first, events, stored_ns = self._connection.execute(
+                "SELECT first_event, events, stored_ns FROM batch WHERE first_event <= ?"
+                " ORDER BY first_event DESC, id DESC LIMIT 1",
+                (event_id,),
+            ).fetchone()
+            self._batch = range(first, first + events), stored_ns
+        return min(stored_ns, to_ns) if self._is_sound(stored_ns) else to_ns
+
+    def _is_sound(self, stored_ns: int) -> bool:
+        return self.sound_ns[0] <= stored_ns <= self.sound_ns[1]
+
+    def _look(self, block: int) -> Iterator[None]:
+        query, ids = self._connection.execute, ids_of(block)
+        first = query(
+            "SELECT stored_ns FROM batch WHERE first_event <= ?"
+            " ORDER BY first_event DESC, id DESC LIMIT 1",
+            (max(1, ids.start),),
+        ).fetchone()
+        from_ns = first[0] if first and self._is_sound(first[0]) else None
+        behind = query(
+            "SELECT id FROM batch WHERE first_event >= ? ORDER BY first_event, id LIMIT 1",
+            (ids.stop,),
+        ).fetchone()
+        to_ns = self._now_ns
+        if behind is not None:
+            yield from self._find_sound(behind[0])
+            to_ns = self._next_sound_ns
+        self._bounds[block] = from_ns, to_ns
+
+    def _find_sound(self, batch: int) -> Iterator[None]:
+        if batch in self._passed_over:
+            return
+        start, (last,) = batch, self._connection.execute("SELECT max(id) FROM batch").fetchone()
+        while start <= last:
+            stop = start + _BATCHES_PER_READ
+            found = self._connection.execute(
+                "SELECT id, stored_ns FROM batch WHERE id >= ? AND id < ?"
+                " AND stored_ns BETWEEN ? AND ? ORDER BY id LIMIT 1",
+                (start, stop, *self.sound_ns),
+            ).fetchone()
+            if found:
+                self._passed_over, self._next_sound_ns = range(batch, found[0] + 1), found[1]
+                return
+            start = stop
+            yield
+        self._passed_over, self._next_sound_ns = range(batch, last + 1), self._now_ns

@@ -1,0 +1,104 @@
+"""Roll-ups by subject when some of a user's events go: what stays is summed up anew.
+
+The table keeps the latest value and the best one, which cannot be had from it by taking away. So
+all events of one user and type are read, a part at a time; who goes is kept one by one, who stays
+as a sum for each subject.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+from logd.storage.database import Connection
+from logd.storage.rollups import subject_of
+from logd.storage.time_blocks import BLOCK_BITS
+from logd_wire.wire import unpack_props
+
+# Of one user and type, so many may go in one go: it bounds what is held in memory.
+LEAVING_MAX = 20_000
+
+# Whether an event with that id and time (ns) goes.
+Goes = Callable[[int, int], bool]
+
+
+@dataclass
+class _Sum:
+    """Events of one subject, by the order of storing."""
+
+    events: int = 0
+    first: tuple[int, int] = (0, 0)  # id, time
+    last: tuple[int, int, float | None] = (0, 0, None)  # id, time, value
+    best: float | None = None
+
+    def add(self, event_id: int, ts_ns: int, value: float | None) -> None:
+        if not self.events or event_id < self.first[0]:
+            self.first = event_id, ts_ns
+        if not self.events or event_id > self.last[0]:
+            self.last = event_id, ts_ns, value
+        if value is not None:
+            self.best = value if self.best is None else max(self.best, value)
+        self.events += 1
+
+
+class Leaving:
+    """The events of one user and one type: those that go, and by subject what stays."""
+
+    def __init__(self, event_type: str, type_id: int, user: str, goes: Goes) -> None:
+        self._event_type, self._type_id, self._user, self._goes = event_type, type_id, user, goes
+        self._read_to = 0
+        self._stays: defaultdict[str, _Sum] = defaultdict(_Sum)
+        self._subjects: defaultdict[str, list[tuple[int, int, float | None]]] = defaultdict(list)
+        self._subject_of: dict[int, str | None] = {}  # of those that go, in the order of ids
+
+    @property
+    def ids(self) -> list[int]:
+        """Those that go, ascending."""
+        return list(self._subject_of)
+
+    def read(self, connection: Connection, rows_max: int) -> bool:
+        """Reads on; whether everything there is has been read."""
+        rows = connection.execute(
+            # The plus takes away the column's affinity, with which the index is not used.
+            "SELECT e.id, e.ts_ns, e.props FROM event_block b CROSS JOIN event e"  # noqa: S608 - no data in it
+            f" INDEXED BY event_user ON (e.id >> {BLOCK_BITS}) = +b.block"
+            f" WHERE b.block >= ? >> {BLOCK_BITS} AND e.user = ? AND e.type = ? AND e.id > ?"
+            " ORDER BY b.block, e.id LIMIT ?",
+            (self._read_to, self._user, self._type_id, self._read_to, rows_max),
+        ).fetchall()
+        for event_id, ts_ns, props in rows:
+            subject, value = subject_of(self._event_type, unpack_props(props))
+            if self._goes(event_id, ts_ns) and len(self._subject_of) < LEAVING_MAX:
+                self._subject_of[event_id] = subject
+                if subject is not None:
+                    self._subjects[subject].append((event_id, ts_ns, value))
+            elif subject is not None:
+                self._stays[subject].add(event_id, ts_ns, value)
+            self._read_to = event_id
+        return len(rows) < rows_max
+
+    def write(self, connection: Connection, gone: Collection[int]) -> None:
+        """Brings the roll-ups to what is there without the events in `gone`, which are some of
+        `ids` and from now on not among them; inside the transaction that takes them out.
+        """
+        while not self.read(connection, 1000):
+            pass  # what was stored since
+        for subject in {self._subject_of.pop(event_id) for event_id in gone} - {None}:
+            assert subject is not None
+            left = [event for event in self._subjects[subject] if event[0] not in gone]
+            self._subjects[subject] = left
+            total = replace(self._stays.get(subject, _Sum()))
+            for event in left:
+                total.add(*event)
+            key = (self._type_id, subject, self._user)
+            if total.events:
+                connection.execute(
+                    "UPDATE rollup_subject SET events = ?, first_ts_ns = ?, last_ts_ns = ?,"
+                    " last_value = ?, best_value = ? WHERE type = ? AND subject = ? AND user = ?",
+                    (total.events, total.first[1], total.last[1], total.last[2], total.best, *key),
+                )
+            else:
+                connection.execute(
+                    "DELETE FROM rollup_subject WHERE type = ? AND subject = ? AND user = ?", key
+                )

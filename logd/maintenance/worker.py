@@ -1,0 +1,226 @@
+"""Works at the jobs in the database, one bounded step at a time.
+
+The daemon calls `step` between its turns; a command calls it while there is no daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from logd.clock.readings import JUMP_MIN_NS
+from logd.errors import ClockRefused, NotYet
+from logd.maintenance.event_removal import Steps
+from logd.maintenance.forget import Arrivals, Surroundings, clean, forget, known_again
+from logd.maintenance.prune import prune
+from logd.storage import erasure_list, job_table
+from logd.storage.boundaries import settle
+from logd.storage.database import DatabaseError
+from logd.storage.job_table import Job
+from logd.storage.store import Store
+from logd.storage.trail_clock import TrailClock, refused
+
+# What one call of `step` takes at most, but for a single statement that is slow.
+STEP_S = 0.02
+RETRY_S = 5.0
+_NEVER_S = float("inf")
+_NO_MORE_PRUNED = "no event was pruned, or no more of them"
+# What values that the daemon never writes make of reading them.
+_CHANGED = (TypeError, ValueError, AttributeError, LookupError)
+
+_log = logging.getLogger("logd")
+
+
+# Told that what comes takes so many seconds at most, and cannot be parted.
+MayTake = Callable[[float], contextlib.AbstractContextManager[None]]
+
+
+class Worker:
+    """The jobs of one open store.
+
+    `outboxes` is their directory, for a forget to see how far they are written. What takes long
+    and cannot be parted is done within `may_take`. `meanwhile` is asked now and
+    then during it; on its False it is given up, to be done at another time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        list_file: Path,
+        clock: TrailClock | None = None,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        meanwhile: Callable[[], bool] = lambda: True,
+        may_take: MayTake = lambda _seconds: contextlib.nullcontext(),
+        outboxes: Path | None = None,
+    ) -> None:
+        self._store = store
+        self._list_file = list_file
+        self.outboxes = outboxes
+        self._arrivals: Arrivals | None = None
+        self._arrived: Callable[[], bool] | None = None
+        self._clock = clock or TrailClock(store)
+        self._clock_ns = self._clock.now_ns
+        self._monotonic_s = monotonic_s
+        self._meanwhile = meanwhile
+        self._may_take = may_take
+        self._steps = Steps(store, self._clock_ns)
+        self._job: Job | None = None
+        self._work: Iterator[float | None] | None = None
+        self.due_s = _NEVER_S  # on the monotonic clock; never while there is nothing to do
+        self._apply_list()
+        self.look()
+
+    def serve(self, arrivals: Arrivals) -> None:
+        """From now on a daemon's turns are in between, which commit what `arrivals` asks about."""
+        self._arrivals = arrivals
+
+    def _settle(self) -> None:
+        """What was on its way when a person was forgotten without a daemon is committed by now."""
+        if self._arrivals is None or not self._store.forgotten.boundaries.unsettled:
+            return
+        if self._arrived is None:
+            self._arrived = self._arrivals()
+        elif self._arrived():
+            self._arrived = None
+            self._store.act(lambda connection, _: settle(connection), self._clock_ns())
+            self._store.load_forgotten()
+
+    def _apply_list(self) -> None:
+        """The list beside the database knows whom a database from a backup has to forget again."""
+        store, known = self._store, self._store.forgotten.entries
+        listed = erasure_list.read_file(self._list_file)
+        missing = {token: at for token, at in listed.items() if known.get(token, -1) < at}
+        if missing:
+            now_ns = self._clock_ns()
+
+            def act(connection: Any, _batch: object) -> None:
+                erasure_list.save(connection, missing)
+                known_again(connection, missing, store.next_event, now_ns)
+
+            store.act(act, now_ns)
+            store.forgotten.add(missing)
+        if known:
+            erasure_list.merge_file(self._list_file, known)
+
+    def look(self) -> None:
+        """Whether there is something to do. What is only to be recorded waits for no other job."""
+        try:
+            self._clock.look()
+            job = job_table.next_open(self._store.connection)
+            while job is not None and job.kind == job_table.RECORD:
+                self._finish(job, record=job.params)
+                job = job_table.next_open(self._store.connection)
+            self._settle()
+        except NotYet:
+            return  # at the next look, then
+        except DatabaseError as error:
+            raise self._store.problem(error) from error
+        if self._job is None:
+            self._job = job
+            self.due_s = _NEVER_S if job is None else self._monotonic_s()
+
+    def step(self) -> None:
+        """Works for STEP_S at most, then rests for as long as it took.
+
+        Raises LogdError kinds for what ends the process. What may pass is tried again.
+        """
+        started_s = now_s = self._monotonic_s()
+        wait_s: float | None = None
+        try:
+            while self._job is not None and wait_s is None and now_s - started_s < STEP_S / 4:
+                wait_s = self._step(self._job)
+                now_s = self._monotonic_s()
+        except (NotYet, DatabaseError) as problem:
+            self._wait_for(problem)
+            wait_s = RETRY_S
+        except ClockRefused as problem:
+            self._stop(problem)
+        except _CHANGED as problem:
+            self._give_up(problem)
+        if self._job is None:
+            self.look()
+        if self._job is not None:
+            self.due_s = now_s + (now_s - started_s if wait_s is None else wait_s)
+
+    def _step(self, job: Job) -> float | None:
+        if self._work is None:
+            _log.info("job %d, %s: %s", job.id, job.kind, job.phase)
+            job.trouble = None
+            self._work = self._begin(job)
+        try:
+            return next(self._work)
+        except StopIteration:
+            self._work = self._job = None
+            return None
+
+    def _begin(self, job: Job) -> Iterator[float | None]:
+        store = self._store
+        if job.kind == job_table.FORGET and job.phase == job_table.CLEAN:
+            yield from clean(store, self._meanwhile, self._may_take)
+            store.act(
+                lambda connection, _: job_table.finish_cleaned(connection, self._clock_ns()),
+                self._clock_ns(),
+            )
+        elif job.kind == job_table.FORGET:
+            beside = Surroundings(self._list_file, self.outboxes, self._arrivals)
+            yield from forget(job, store, self._steps, beside)
+        else:
+            start = self._clock.check(_NO_MORE_PRUNED)
+            if job.asked_ns > start.wall_ns + JUMP_MIN_NS:
+                raise refused(_NO_MORE_PRUNED, "the clock has gone back since this was asked for")
+            for _ in prune(job, store, self._steps):
+                yield None
+                self._clock.check_from(start, _NO_MORE_PRUNED)
+            self._finish(job)
+
+    def _finish(
+        self, job: Job, record: Mapping[str, Any] | None = None, trouble: str | None = None
+    ) -> None:
+        now_ns = self._clock_ns()
+        job.finished_ns, job.params, job.trouble = now_ns, {}, trouble
+
+        def act(connection: Any, batch: Any) -> None:
+            if record is not None:
+                self._store.add_own(batch, record["type"], record["props"], now_ns)
+            job.save(connection)
+
+        self._store.act(act, now_ns)
+
+    def _wait_for(self, error: Exception) -> None:
+        """What has got done is in the database: it goes on from there."""
+        assert self._job is not None
+        problem = error if isinstance(error, NotYet) else self._store.problem(error)
+        said, self._work = self._job.trouble, None
+        try:
+            self._job = job_table.read(self._store.connection, self._job.id)
+        except DatabaseError as other:
+            raise self._store.problem(other) from other
+        if self._job is not None and said != str(problem):
+            _log.warning("job %d, %s: waits: %s", self._job.id, self._job.kind, problem)
+            self._job.trouble = str(problem)
+            with contextlib.suppress(NotYet):  # as long as that is what it waits for
+                self._store.act(lambda connection, _: self._save(connection), self._clock_ns())
+
+    def _save(self, connection: Any) -> None:
+        assert self._job is not None
+        self._job.save(connection)
+
+    def _stop(self, problem: ClockRefused) -> None:
+        """What was done so far stays done; the next prune does the rest."""
+        assert self._job is not None
+        job, self._job, self._work = self._job, None, None
+        job.phase = job_table.STOPPED
+        _log.error("job %d, %s: stopped: %s", job.id, job.kind, problem)
+        self._finish(job, trouble=str(problem))
+
+    def _give_up(self, problem: Exception) -> None:
+        """Somebody has changed what is stored: no daemon will get over it."""
+        assert self._job is not None
+        job, self._job, self._work = self._job, None, None
+        what = f"given up: something stored was changed ({type(problem).__name__}); see logd verify"
+        _log.error("job %d, %s: %s", job.id, job.kind, what)
+        self._finish(job, trouble=what)

@@ -1,1 +1,0 @@
-"""What is stored, for people and programs: chosen, followed, exported, told of one person."""

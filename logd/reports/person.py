@@ -1,0 +1,192 @@
+"""Everything that the trail holds about one person, for an access request.
+
+Items, each with its kind: the person's events; mentions, which are others' events that name the
+person; the roll-ups kept of the person's events; copies of the trail, where the same may be; and
+notes on what is elsewhere or cannot be attributed. It can be handed over: whoever else is named is
+"(another)". Nothing is held between two pages; what is stored meanwhile is not in it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from logd.render import line, printable, when
+from logd.reports.registry import PAGE_ROWS_MAX, event_page
+from logd.reports.selection import Selection, newest_id, pages
+from logd.storage import copy_registry
+from logd.storage.database import Connection
+from logd.storage.mentions import ANOTHER, MARKS, mentions, without_others
+from logd.storage.rollups import DAY_NS
+from logd.storage.time_blocks import BLOCK_EVENTS
+from logd_wire.query import Row
+from logd_wire.wire import unpack_props
+
+Tell = Callable[[int], None]
+
+TITLES = {
+    "person": "Held about",
+    "event": "Events",
+    "mention": "Events of others that name this person",
+    "day": "Kept sums: events a day, by type",
+    "subject": "Kept sums: the latest state by task or quiz",
+    "copy": "Copies of this trail, where the same may be",
+    "note": "Notes",
+    "end": "In all",
+}
+
+
+def about(
+    connection: Connection, user: str, now_ns: int, pending: int, tell: Tell = lambda _ids: None
+) -> Iterator[Row]:
+    """All items. `pending` is how many events wait in outboxes; `tell` hears how many further ids
+    have been looked at for mentions."""
+    top = newest_id(connection)
+    yield {"kind": "person", "user": user, "read_ns": now_ns, "up_to_event": top}
+    counts: Counter[str] = Counter()
+    for item in _items(connection, user, top, pending, tell):
+        counts[item["kind"]] += 1
+        yield item
+    yield {
+        "kind": "end",
+        **{name: counts[name] for name in ("event", "mention", "day", "subject", "copy")},
+    }
+
+
+def other_spellings(connection: Connection, user: str) -> list[tuple[str, int]]:
+    """Users whose ids are the same text in another Unicode normalisation (NFC, NFD), as typed on
+    another system, and how many events each has. They may be other accounts: they are only named.
+    """
+    forms = {unicodedata.normalize(form, user) for form in ("NFC", "NFD")} - {user}
+    found = []
+    for form in sorted(forms):
+        (events,) = connection.execute(
+            "SELECT coalesce(sum(events), 0) FROM rollup_day WHERE user = ?", (form,)
+        ).fetchone()
+        if events:
+            found.append((form, events))
+    return found
+
+
+def _items(connection: Connection, user: str, top: int, pending: int, tell: Tell) -> Iterator[Row]:
+    chosen = pages(connection, Selection(users=(user,)), up_to_id=top, rows_max=PAGE_ROWS_MAX)
+    for _position, rows in chosen:
+        for row in rows:
+            yield {"kind": "event", **row, "props": without_others(row["props"], user)}
+    for row in _mentions(connection, user, top, tell):
+        somebody = row["user"] and ANOTHER
+        props = without_others(row["props"], user)
+        yield {"kind": "mention", **row, "user": somebody, "props": props}
+    yield from _rollups(connection, user)
+    yield from _copies(connection)
+    yield from _notes(connection, pending)
+
+
+def _mentions(connection: Connection, user: str, top: int, tell: Tell) -> Iterator[Row]:
+    """Events of others, or of nobody, that name the person."""
+    may_name = " OR ".join(["instr(props, ?)"] * len(MARKS))  # a byte search, over most events
+    for after in range(0, top, BLOCK_EVENTS):
+        up_to = min(after + BLOCK_EVENTS, top)
+        candidates = connection.execute(
+            "SELECT id, props FROM event WHERE id > ? AND id <= ?"  # noqa: S608 - question marks only
+            f" AND user IS NOT ? AND ({may_name}) ORDER BY id",
+            (after, up_to, user, *MARKS),
+        ).fetchall()
+        found = [number for number, props in candidates if mentions(unpack_props(props), user)]
+        for number in found:
+            yield from event_page(
+                connection, after_id=number - 1, before_id=number + 1, limit=1
+            ).rows
+        tell(up_to - after)
+
+
+def _rollups(connection: Connection, user: str) -> Iterator[Row]:
+    days = connection.execute(
+        "SELECT t.name, r.day, r.events FROM rollup_day r JOIN event_type t ON t.id = r.type"
+        " WHERE r.user = ? ORDER BY t.name, r.day",
+        (user,),
+    ).fetchall()
+    for kind, day, events in days:
+        yield {"kind": "day", "type": kind, "day": day, "events": events}
+    subjects = connection.execute(
+        "SELECT t.name, r.subject, r.events, r.first_ts_ns, r.last_ts_ns, r.last_value,"
+        " r.best_value FROM rollup_subject r JOIN event_type t ON t.id = r.type"
+        " WHERE r.user = ? ORDER BY t.name, r.subject",
+        (user,),
+    ).fetchall()
+    names = ("type", "subject", "events", "first_ts_ns", "last_ts_ns", "last_value", "best_value")
+    for row in subjects:
+        yield {"kind": "subject", **dict(zip(names, row, strict=True))}
+
+
+def _copies(connection: Connection) -> Iterator[Row]:
+    for copy in copy_registry.known(connection):
+        row = asdict(copy)
+        yield {"kind": "copy", "copy": row.pop("kind"), **row}
+
+
+def _notes(connection: Connection, pending: int) -> Iterator[Row]:
+    (kept,) = connection.execute("SELECT count(*) FROM quarantine").fetchone()
+    for subject, text in (
+        (
+            "quarantine",
+            f"{kept:,} refused pieces are kept, whose beginnings may hold anybody's data: they"
+            " could not be read, so that nobody can say whose.",
+        ),
+        (
+            "outboxes",
+            f"{pending:,} events of all users wait in memory to be stored: ask again later.",
+        ),
+        (
+            "copies",
+            "Backups and exports hold what was stored when they were made. Those that are not"
+            " listed, logd does not know of.",
+        ),
+        (
+            "site",
+            "The site's own database (accounts, courses, answers) is not logd's: ask there too.",
+        ),
+    ):
+        yield {"kind": "note", "about": subject, "text": text}
+
+
+def text(items: Iterator[Row]) -> Iterator[str]:
+    """The items as lines for people, under a heading for each kind."""
+    before = None
+    for item in items:
+        kind = item["kind"]
+        if kind != before:
+            yield f"{'' if before is None else chr(10)}{TITLES[kind]}"
+        before = kind
+        yield "  " + _line(item)
+
+
+def _line(item: Row) -> str:
+    lines: dict[str, Callable[[Any], str]] = {
+        "person": lambda i: f"user {printable(i['user'])}, up to event {i['up_to_event']:,}",
+        "event": line,
+        "mention": line,
+        "day": lambda i: f"{when(i['day'] * DAY_NS)[:10]}  {i['type']:20}  {i['events']:,}",
+        "subject": _subject_line,
+        "copy": lambda i: (
+            f"{i['copy']}  {printable(i['place'])}  made {when(i['made_ns'])},"
+            f" expires {when(i['expires_ns'])}"
+        ),
+        "note": lambda i: f"{i['about']}: {i['text']}",
+        "end": lambda i: (
+            f"{i['event']:,} events, {i['mention']:,} mentions, {i['day'] + i['subject']:,} sums,"
+            f" {i['copy']:,} copies known"
+        ),
+    }
+    return lines[item["kind"]](item)
+
+
+def _subject_line(item: Row) -> str:
+    return (
+        f"{item['type']:20}  {printable(item['subject']):16}  {item['events']:,} times,"
+        f" {when(item['first_ts_ns'])} to {when(item['last_ts_ns'])},"
+        f" last {item['last_value']}, best {item['best_value']}"
+    )

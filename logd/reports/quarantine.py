@@ -1,0 +1,88 @@
+"""What was refused, as people and programs read it: one by one, or summed up by reason and sender.
+
+A reason may quote what a stranger wrote, behind a colon; what stands before it is the daemon's own.
+An excerpt is the first bytes of what came. Neither reaches a terminal as control characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from logd.render import printable, when
+from logd.reports.registry import PAGE_ROWS_MAX, quarantine_page
+from logd.storage.database import Connection
+from logd_wire.query import Row
+
+EXCERPT_CHARS_SHOWN = 60
+SUMMARY_ROWS_MAX = 1000
+
+
+def rows(connection: Connection, limit: int | None) -> Iterator[Row]:
+    """What is kept, newest first, at most so many; excerpts in hexadecimal."""
+    before, left = None, limit
+    while left is None or left > 0:
+        size = PAGE_ROWS_MAX if left is None else min(PAGE_ROWS_MAX, left)
+        page = quarantine_page(connection, before, size)
+        yield from page.rows
+        left = None if left is None else left - len(page.rows)
+        before = page.next
+        if before is None:
+            return
+
+
+def summary(connection: Connection, limit: int | None) -> list[Row]:
+    """By reason and user, those with the most first: how many datagrams or files, how many events
+    among them, from how many processes, and when the first and the last that are kept came."""
+    cursor = connection.execute(
+        "SELECT iif(instr(reason, ':'), substr(reason, 1, instr(reason, ':') - 1), reason) AS why,"
+        " uid, count(*) AS rows, sum(sequence IS NOT NULL) AS events, count(DISTINCT pid) AS pids,"
+        " min(detected_ns) AS first_ns, max(detected_ns) AS last_ns"
+        " FROM quarantine GROUP BY why, uid ORDER BY rows DESC, why, uid LIMIT ?",
+        (min(limit or SUMMARY_ROWS_MAX, SUMMARY_ROWS_MAX),),
+    )
+    names = ("reason", "uid", "rows", "events", "pids", "first_ns", "last_ns")
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def totals(connection: Connection) -> tuple[int, int]:
+    """How much was ever refused, and how much of it is kept: the oldest rows give way."""
+    ever, kept = connection.execute(
+        "SELECT (SELECT coalesce(sum(value), 0) FROM counter WHERE name = 'quarantined'),"
+        " (SELECT count(*) FROM quarantine)"
+    ).fetchone()
+    return int(ever), int(kept)
+
+
+def line(row: Row) -> str:
+    """One refusal on one line: time, sender, size, reason, excerpt."""
+    sender = f"{row['uid']}/{row['pid']}"
+    if row["sequence"] is not None:
+        sender += f" {printable(row['producer'])} #{row['sequence']}"
+    return (
+        f"{when(row['detected_ns'])}  {sender:<18}  {row['bytes']:>7}"
+        f"  {printable(row['reason'])}  {excerpt(row['excerpt'])}"
+    )
+
+
+def summary_line(row: Row) -> str:
+    """One reason and sender on one line."""
+    return (
+        f"{row['rows']:>8,}  {row['events']:>8,}  {row['uid']:>7}  {row['pids']:>6,}"
+        f"  {when(row['last_ns']):24}  {printable(row['reason'])}"
+    )
+
+
+HEAD = f"{'time (UTC)':24}  {'user/pid':18}  {'bytes':>7}  reason  excerpt"
+SUMMARY_HEAD = f"{'refused':>8}  {'events':>8}  {'user':>7}  {'pids':>6}  {'last (UTC)':24}  reason"
+
+
+def excerpt(hexadecimal: str) -> str:
+    """The excerpt in quotes, without control characters; a dash for none."""
+    data = bytes.fromhex(hexadecimal)
+    if not data:
+        return "-"
+    text = "".join(
+        chr(byte) if 32 <= byte < 127 and chr(byte) not in '\\"' else f"\\x{byte:02x}"
+        for byte in data[:EXCERPT_CHARS_SHOWN]
+    )
+    return f'"{text}"' + ("..." if len(data) > EXCERPT_CHARS_SHOWN else "")

@@ -1,0 +1,143 @@
+"""How it goes: events a second, commits and how long they took, what waits. Pure.
+
+The daemon's loop counts commits as they come and takes a sample at most once a second, which it
+leaves where `logd status` and the metrics find it (`logd.instance_lock`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+SAMPLE_INTERVAL_S = 1.0
+MINUTE_S = 60.0
+FIVE_MINUTES_S = 300.0
+# Of commits, the upper bounds of the histogram's buckets; one more has what took longer.
+COMMIT_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# A rate over less than this says nothing of how long an outbox will have room.
+PACE_MIN_S = 10.0
+# Rows of `ignored`: the page that they are published in has room for these and the rest.
+IGNORED_SENDERS_MAX = 10
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One moment of a daemon. Rates are of events stored, or since its start if that is later."""
+
+    at_ns: int = 0
+    started_ns: int = 0
+    events: int = 0  # stored since the start
+    lost: int = 0  # events, since the start
+    events_per_s_1m: float = 0.0
+    events_per_s_5m: float = 0.0
+    commits: int = 0
+    commit_s: float = 0.0  # of all of them together
+    commit_last_s: float = 0.0
+    commit_longest_s: float = 0.0
+    commit_counts: tuple[int, ...] = (0,) * (len(COMMIT_BOUNDS_S) + 1)  # by COMMIT_BOUNDS_S
+    backlog: int = 0  # events accepted and not stored, in the outboxes that are open
+    room_s: float | None = None  # see Survey
+    outboxes: int = 0
+    outboxes_bytes: int = 0
+    wal_bytes: int = 0
+    queue_datagrams: int | None = None  # the socket's queue; None: a service manager made it
+    ignored: tuple[dict[str, Any], ...] = ()  # see logd.ingest.ignored.Ignored.senders
+
+
+class Pace:
+    """How fast one producer is, over the last one to two minutes."""
+
+    __slots__ = ("_newer", "_older")
+
+    def __init__(self, now_s: float, written: int) -> None:
+        self._older = self._newer = (now_s, written)
+
+    def per_s(self, now_s: float, written: int) -> float:
+        """Events a second, `written` being how many there are now; 0 while it is too early."""
+        if now_s - self._newer[0] >= MINUTE_S:
+            self._older, self._newer = self._newer, (now_s, written)
+        then_s, before = self._older
+        return max(0, written - before) / (now_s - then_s) if now_s - then_s >= PACE_MIN_S else 0.0
+
+
+@dataclass
+class Survey:
+    """What the outboxes hold together, and how long the first of them to be full has room.
+
+    `room_s` counts from now, at each one's present pace and nothing being stored any more; None:
+    none of them is being filled.
+    """
+
+    backlog: int = 0
+    room_s: float | None = None
+
+    def add(self, waiting: int, room_bytes: int, event_bytes: float, per_s: float) -> None:
+        """One outbox: events that wait, its room, the mean size of its events, its pace."""
+        self.backlog += waiting
+        if event_bytes > 0 and per_s > 0:
+            left_s = max(0.0, room_bytes - waiting * event_bytes) / (event_bytes * per_s)
+            self.room_s = left_s if self.room_s is None else min(self.room_s, left_s)
+
+
+def within_s(counts: Sequence[int], part: float) -> float | None:
+    """The bound that so large a part of the commits kept to; infinite past the last one.
+
+    None without any commit.
+    """
+    total, seen = sum(counts), 0
+    for bound_s, count in zip((*COMMIT_BOUNDS_S, float("inf")), counts, strict=True):
+        seen += count
+        if total and seen >= part * total:
+            return bound_s
+    return None
+
+
+class Meter:
+    """Counts from the start of a daemon on. `now_s` is of the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._events = 0
+        self._lost = 0
+        self._commit_s = self._commit_last_s = self._commit_longest_s = 0.0
+        self._commit_counts = [0] * (len(COMMIT_BOUNDS_S) + 1)
+        # One more than the seconds of the longest rate, each with the events stored until then.
+        self._samples: deque[tuple[float, int]] = deque(maxlen=int(FIVE_MINUTES_S) + 1)
+
+    def committed(self, events: int, lost: int, duration_s: float) -> None:
+        """A batch is on the disk, which took so long."""
+        self._events += events
+        self._lost += lost
+        self._commit_s += duration_s
+        self._commit_last_s = duration_s
+        self._commit_longest_s = max(self._commit_longest_s, duration_s)
+        self._commit_counts[bisect_left(COMMIT_BOUNDS_S, duration_s)] += 1
+
+    def due(self, now_s: float) -> bool:
+        """Whether the last sample is a second old."""
+        return not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S
+
+    def sample(self, now_s: float, at_ns: int) -> Figures:
+        """How it stands now, as far as is counted here; to be called when `due`."""
+        self._samples.append((now_s, self._events))
+        return Figures(
+            at_ns=at_ns,
+            events=self._events,
+            lost=self._lost,
+            events_per_s_1m=self._rate(now_s, MINUTE_S),
+            events_per_s_5m=self._rate(now_s, FIVE_MINUTES_S),
+            commits=sum(self._commit_counts),
+            commit_s=self._commit_s,
+            commit_last_s=self._commit_last_s,
+            commit_longest_s=self._commit_longest_s,
+            commit_counts=tuple(self._commit_counts),
+        )
+
+    def _rate(self, now_s: float, window_s: float) -> float:
+        """Events a second since the sample that is the window ago, or the oldest behind it."""
+        then_s, events = next(
+            (sample for sample in self._samples if now_s - sample[0] <= window_s), (now_s, 0)
+        )
+        return (self._events - events) / (now_s - then_s) if now_s > then_s else 0.0

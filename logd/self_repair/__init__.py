@@ -1,0 +1,1 @@
+"""The files that a running daemon depends on, and what puts each of them back."""

@@ -1,0 +1,229 @@
+"""The files that a running daemon depends on: what is wrong with one, and what was done (pure).
+
+Cleaners, an administrator or a container's restart may remove any of them at any time. The daemon
+compares each with what it set up, once a second. It puts back what it can, and reports the rest for
+as long as it is missing. `logd status` and `logd check` make the same comparison by themselves,
+with what the daemon has published, so that they are right also while the daemon stands still.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from logd.errors import CannotCreate, NotYet
+from logd.log_limit import LimitedLog
+from logd_wire.rendezvous import NoOutbox
+
+CHECK_INTERVAL_S = 1.0
+# Of what is published: the page in the lock file holds all items with problems of this length.
+PROBLEM_CHARS_MAX = 160
+
+# How much of a file must be as it was set up.
+PRESENT = "present"  # that there is one of its kind: it may be replaced (logd.toml, the key)
+SAME = "same"  # the very file: the daemon has it open, and clients find it by name
+OWNED = "owned"  # and its owner and mode
+UNCHANGED = "unchanged"  # and what it says
+
+PUT_BACK = "logd puts it back within a second; where it cannot, its log says why"
+_KINDS = {"link": "a symbolic link", "other": "something else"}
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file as lstat(2) shows it. `kind`: None when there is none, "?" when it cannot be seen."""
+
+    kind: str | None
+    device: int = 0
+    inode: int = 0
+    uid: int = -1
+    mode: int = 0
+    changed_ns: int = 0
+
+
+def problem(expected: FileState, found: FileState, compare: str) -> str | None:
+    """What is wrong with a file, None when it is as it was set up."""
+    if found.kind is None:
+        return "not there"
+    if found.kind == "?":
+        return "cannot be looked at"
+    if found.kind != expected.kind:
+        return f"{_KINDS.get(found.kind, f'a {found.kind}')} is in its place"
+    if compare == PRESENT:
+        return None
+    if (found.device, found.inode) != (expected.device, expected.inode):
+        return f"another {found.kind} has its name"
+    if compare == SAME:
+        return None
+    if found.uid != expected.uid:
+        return f"belongs to user {found.uid}, not {expected.uid}"
+    if found.mode != expected.mode:
+        return f"has mode {found.mode:04o}, not {expected.mode:04o}"
+    if compare == UNCHANGED and found.changed_ns != expected.changed_ns:
+        return "was changed"
+    return None
+
+
+@dataclass(eq=False)
+class Item:
+    """One file: how it was set up, who puts it back, and what has happened to it so far.
+
+    `put_back` makes it again; None where only an administrator can, by `remedy`. `locate` gives its
+    path, which may change. `failing` says what the lack of it costs.
+    """
+
+    name: str
+    locate: Callable[[], str]
+    compare: str
+    failing: str
+    remedy: str = ""
+    put_back: Callable[[], None] | None = None
+    optional: bool = False  # it may come later
+    expected: FileState = field(default_factory=lambda: FileState(None))
+    problem: str | None = None
+    since_ns: int = 0
+    restored: int = 0
+    restored_ns: int | None = None
+
+    def published(self) -> dict[str, Any]:
+        """What other processes need to make the comparison, and what has been done."""
+        return {
+            "name": self.name,
+            "path": self.locate(),
+            "compare": self.compare,
+            "remedy": self.remedy if self.put_back is None else PUT_BACK,
+            "expected": asdict(self.expected),
+            "problem": self.problem and self.problem[:PROBLEM_CHARS_MAX],
+            "since_ns": self.since_ns if self.problem else None,
+            "restored": self.restored,
+            "restored_ns": self.restored_ns,
+        }
+
+
+class RuntimeFiles:
+    """All of them, in the order in which they are to be put back.
+
+    `look` shows a file as it is now, `now_ns` is the wall clock. Errors that end the process are
+    not caught: another daemon has the lock file, say.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item],
+        look: Callable[[str], FileState],
+        now_ns: Callable[[], int],
+        log: logging.Logger,
+    ) -> None:
+        self.items = tuple(items)
+        self._look = look
+        self._now_ns = now_ns
+        self._log = log
+        self._limited_log = LimitedLog(log)
+        self._due_s = 0.0
+        for item in self.items:
+            item.expected = look(item.locate())
+
+    def replace(self, items: Iterable[Item]) -> None:
+        """Takes these from now on; one of the same name and path keeps what was seen of it."""
+        former = {(item.name, item.locate()): item for item in self.items}
+        kept = []
+        for item in items:
+            known = former.get((item.name, item.locate()))
+            if known is None:
+                item.expected = self._look(item.locate())
+            kept.append(known or item)
+        self.items = tuple(kept)
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether the last comparison is long enough ago."""
+        return now_s >= self._due_s
+
+    def check(self, now_s: float) -> bool:
+        """Compares all of them, and puts back what it can. `now_s` is monotonic.
+
+        Returns whether anything has changed that others are to know.
+        """
+        self._due_s = now_s + CHECK_INTERVAL_S
+        changed = False
+        for item in self.items:
+            found = self._look(item.locate())
+            if item.expected.kind is None and (item.optional or found.kind is not None):
+                item.expected = found  # it was not there yet
+                continue
+            wrong = problem(item.expected, found, item.compare)
+            if wrong is not None:
+                changed = self._mend(item, wrong, now_s) or changed
+            elif item.problem is not None:
+                self._log.info("%s: %s is there again", item.name, item.locate())
+                item.problem = None
+                changed = True
+        return changed
+
+    def _mend(self, item: Item, wrong: str, now_s: float) -> bool:
+        where = item.locate()
+        if item.put_back is None:
+            return self._report(item, wrong, now_s)
+        try:
+            item.put_back()
+        except (NoOutbox, CannotCreate, NotYet) as error:
+            return self._report(item, f"{wrong}; cannot be put back: {error}", now_s)
+        except OSError as error:
+            reason = error.strerror or errno.errorcode.get(error.errno or 0, "error")
+            return self._report(item, f"{wrong}; cannot be put back: {reason}", now_s)
+        for other in self.items:
+            if other.put_back == item.put_back:  # which has put all of them right
+                other.expected = self._look(other.locate())
+        item.problem = None
+        item.restored += 1
+        item.restored_ns = self._now_ns()
+        # A kind of line for each item, or one would keep another out of the log.
+        self._limited_log.warning(now_s, f"{item.name}: %s: %s: put back", where, wrong)
+        return True
+
+    def _report(self, item: Item, wrong: str, now_s: float) -> bool:
+        changed = item.problem != wrong
+        if item.problem is None:
+            item.since_ns = self._now_ns()
+        item.problem = wrong
+        todo = f". {item.remedy}" if item.remedy else ""
+        self._limited_log.warning(
+            now_s, f"{item.name}: %s: %s: %s%s", item.locate(), wrong, item.failing, todo
+        )
+        return changed
+
+    def published(self) -> list[dict[str, Any]]:
+        """What others are to know of all of them."""
+        return [item.published() for item in self.items]
+
+
+def observed(
+    published: Iterable[Mapping[str, Any]], look: Callable[[str], FileState], now_ns: int
+) -> list[dict[str, Any]]:
+    """How each file is at this moment, by what the running daemon has published of it."""
+    found = []
+    for entry in published:
+        try:
+            found.append(_observed(entry, look, now_ns))
+        except (KeyError, TypeError):
+            continue  # another version's
+    return found
+
+
+def _observed(
+    entry: Mapping[str, Any], look: Callable[[str], FileState], now_ns: int
+) -> dict[str, Any]:
+    wrong, expected = entry["problem"], FileState(**entry["expected"])
+    if wrong is None and expected.kind is not None:
+        wrong = problem(expected, look(entry["path"]), entry["compare"])
+    return {
+        "name": entry["name"],
+        "path": entry["path"],
+        "problem": wrong,
+        "since_ns": None if wrong is None else entry["since_ns"] or now_ns,
+        "remedy": entry["remedy"],
+        "restored": entry["restored"],
+        "restored_ns": entry["restored_ns"],
+    }

@@ -1,0 +1,1 @@
+"""The two processes of `logd run`: the daemon and the report server."""

@@ -1,0 +1,96 @@
+"""Admission control: which connections are kept, and whose request is answered next. Pure.
+
+Seats and running places are shared by user, as open outboxes are (`fairness.Files`): a user may
+have half of what the others leave, so that some are left for a user who comes later. A connection
+without a whole request is idle: it loses its seat to the next one of its user that has none, so
+that silence keeps nobody out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, Protocol, TypeVar
+
+from logd.ingest.scheduling import Files
+
+
+class HasUser(Protocol):
+    """A connection, and the user who made it."""
+
+    @property
+    def uid(self) -> int: ...
+
+
+T = TypeVar("T", bound=HasUser)
+
+
+class Admission(Generic[T]):
+    """Connections that have a seat: idle, waiting for an answer, or being answered."""
+
+    def __init__(self, seats_max: int, running_max: int) -> None:
+        self._seats = Files(seats_max, seats_max, shared=True)
+        self._running = Files(running_max, running_max, shared=True)
+        # Oldest first, by user; of the waiting the user first whose turn it is.
+        self._idle: dict[int, OrderedDict[T, None]] = {}
+        self._waiting: OrderedDict[int, OrderedDict[T, None]] = OrderedDict()
+
+    def make_room(self, uid: int) -> T | None:
+        """The idle connection that must go for one more of this user; None: none need, or none can.
+
+        Call `seat` only where `has_room` then.
+        """
+        if self.has_room(uid):
+            return None
+        if self._seats.held(uid):
+            idle = self._idle.get(uid)
+        else:  # every seat is taken, and this user has none
+            idle = max(self._idle.values(), key=len, default=None)
+        return next(iter(idle)) if idle else None
+
+    def has_room(self, uid: int) -> bool:
+        """Whether one more connection of this user may be kept."""
+        return self._seats.room_for(uid)
+
+    def seat(self, peer: T) -> None:
+        """A new connection, idle."""
+        self._seats.add(peer.uid)
+        self._idle.setdefault(peer.uid, OrderedDict())[peer] = None
+
+    def leave(self, peer: T) -> None:
+        """A connection that is not being answered has gone."""
+        _remove(self._idle, peer)
+        _remove(self._waiting, peer)
+        self._seats.drop(peer.uid)
+
+    def ask(self, peer: T) -> None:
+        """The request of an idle connection is whole: it waits for its turn."""
+        _remove(self._idle, peer)
+        self._waiting.setdefault(peer.uid, OrderedDict())[peer] = None
+
+    def start_next(self) -> T | None:
+        """The connection to answer now; None: no waiting user may have a running place.
+
+        Users take turns; the requests of one user are answered in the order in which they came.
+        """
+        for uid, waiting in self._waiting.items():
+            if self._running.room_for(uid):
+                peer = next(iter(waiting))
+                _remove(self._waiting, peer)
+                if uid in self._waiting:
+                    self._waiting.move_to_end(uid)
+                self._running.add(uid)
+                return peer
+        return None
+
+    def finish(self, peer: T) -> None:
+        """Its answer has been sent, or cannot be: it is idle again, and its place is free."""
+        self._running.drop(peer.uid)
+        self._idle.setdefault(peer.uid, OrderedDict())[peer] = None
+
+
+def _remove(groups: dict[int, OrderedDict[T, None]], peer: T) -> None:
+    group = groups.get(peer.uid)
+    if group is not None:
+        group.pop(peer, None)
+        if not group:
+            del groups[peer.uid]

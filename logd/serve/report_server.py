@@ -1,0 +1,234 @@
+"""The report process: answers named reports on a Unix stream socket, and reads only.
+
+A process of its own, so that a heavy report takes nothing from receiving and committing. It ends
+when its standard input does: the daemon holds the other end, and the kernel closes it whatever
+happens to the daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from logd import instance_lock, log_format
+from logd.config import settings as configuration
+from logd.config.settings import Config
+from logd.errors import EXIT_UNAVAILABLE, LogdError
+from logd.log_limit import LimitedLog
+from logd.reports.registry import REPORTS, Parameters
+from logd.serve.request_server import Credentials, RequestServer
+from logd.serve.signals import outlive_others
+from logd.storage.database import DatabaseError, connect, is_interrupt, translate
+from logd.storage.keyfile import read as read_key
+from logd.storage.migrations import check_not_newer
+from logd_client import Client
+from logd_wire.query import (
+    QUERY_VERSION,
+    REQUEST_BYTES_MAX,
+    FrameError,
+    QueryError,
+    encode_frame,
+    frame_end,
+    read_frame,
+)
+from logd_wire.schema import REPORT_READ, USER_BYTES_MAX, Malformed, check_user
+
+SEATS_MAX = 128
+# One user's reports: two at a time, while no other asks. Each may hold an answer of 8 MiB.
+RUNNING_MAX = 4
+# To the daemon, nice 10 is a tenth of its weight. The disk follows by itself (ioprio_set(2)).
+NICENESS = 10
+PARAMETER_CHARS_MAX = USER_BYTES_MAX  # a user is never cut: `logd person` finds the reading by it
+# A page of the site waits no longer than this either.
+REPORT_TIMEOUT_S = 2.0
+PROGRESS_STEPS = 10_000
+
+_log = logging.getLogger("logd.reports")
+
+
+class _ReadingsClient(Client):
+    """Logs that reports were read, which no other client may."""
+
+    _internal_types = frozenset({REPORT_READ})
+
+
+class Reporter:
+    """Answers named reports, each with a database connection of its own."""
+
+    def __init__(self, config: Config, key: bytes) -> None:
+        self._config = config
+        self._key = key
+        self._allowed_uids = {os.geteuid(), 0, *config.query_uids}
+        self._allowed_gid = configuration.query_gid(config)
+        self._limited_log, self._log_lock = LimitedLog(_log), threading.Lock()
+        # Small: it keeps who read what, and only while the daemon is busy.
+        self._client = _ReadingsClient(str(config.socket), outbox_bytes=1024 * 1024)
+
+    def serve(self, listener: socket.socket, lifeline_fd: int) -> None:
+        """Answers whoever connects, until the lifeline ends."""
+        server = RequestServer(
+            listener,
+            _Queries(self),
+            seats_max=SEATS_MAX,
+            running_max=RUNNING_MAX,
+            publish=lambda readers: instance_lock.publish_readers(self._config.lock_file, readers),
+        )
+        server.serve(lifeline_fd)
+
+    def refusal(self, peer: Credentials) -> bytes | None:
+        """The response frame to a peer that may not read reports; None: it may."""
+        if peer.uid in self._allowed_uids or self._allowed_gid in peer.gids:
+            return None
+        return _refusal(
+            "forbidden",
+            f"user id {peer.uid} may not read reports: who may is in logd.toml's query_uids and "
+            "query_group",
+        )
+
+    def answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
+        """The response frame to one request of the peer that the kernel names."""
+        try:
+            return self._answer(request, uid, pid)
+        except QueryError as error:
+            return _refusal(error.code, str(error))
+        except FrameError as error:
+            return _refusal("too_large", f"{error}: ask for fewer rows")
+        except DatabaseError as error:
+            if is_interrupt(error):
+                return _refusal(
+                    "too_slow", f"stopped after {REPORT_TIMEOUT_S:.0f} s: narrow the question"
+                )
+            problem = translate(error, self._config.database)
+            self._warn("report %r: %s", request.get("report"), problem, user=uid)
+            return _refusal("database", str(problem))
+        except LogdError as error:
+            return _refusal("database", str(error))
+
+    def _warn(self, message: str, *args: object, user: int | None = None) -> None:
+        with self._log_lock:
+            self._limited_log.warning(time.monotonic(), message, *args, user=user)
+
+    def _answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
+        if request.get("v") != QUERY_VERSION:
+            raise QueryError("other_version", f"this daemon speaks query version {QUERY_VERSION}")
+        name, params = request.get("report"), request.get("params", {})
+        report = REPORTS.get(name) if isinstance(name, str) else None
+        if report is None:
+            raise QueryError("unknown_report", f"reports are: {', '.join(sorted(REPORTS))}")
+        if not isinstance(params, dict):
+            raise QueryError("bad_parameter", "params: expected a map")
+        try:
+            asked_by = check_user(request.get("asked_by"))
+        except Malformed as error:
+            raise QueryError("bad_parameter", f"asked_by: {error}") from error
+        connection = connect(self._config.database, self._key, read_only=True)
+        deadline_s = time.monotonic() + REPORT_TIMEOUT_S
+        connection.set_progress_handler(lambda: time.monotonic() > deadline_s, PROGRESS_STEPS)
+        try:
+            answer = report.run(connection, Parameters(params))
+        finally:
+            connection.close()  # and with it the transaction, before the answer is on its way
+        if report.names_persons:
+            written = self._client.emit(
+                REPORT_READ,
+                user=asked_by,
+                props={"report": name, "params": _short(params), "peer_uid": uid, "peer_pid": pid},
+            )
+            if not written:
+                # Who reads about persons is in the trail, or does not read.
+                raise QueryError("unavailable", "the trail cannot take this reading just now")
+        return encode_frame({"ok": True, "rows": answer.rows, "next": answer.next})
+
+
+class _Queries:
+    """The query protocol over a `RequestServer`: a request is a frame."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.refusal = reporter.refusal
+        self._reporter = reporter
+
+    def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
+        end = frame_end(received, REQUEST_BYTES_MAX)
+        if end is None:
+            if not ended or not received:
+                return None
+            end = len(received)
+        frame = bytes(received[:end])
+        del received[:end]
+        return frame
+
+    def answer(self, request: bytes, credentials: Credentials) -> tuple[bytes, bool]:
+        try:
+            message = read_frame(io.BytesIO(request).read, REQUEST_BYTES_MAX)
+        except FrameError as error:
+            return _refusal("bad_request", str(error)), False
+        assert message is not None
+        return self._reporter.answer(message, credentials.uid, credentials.pid), True
+
+    def problem(self, code: str, message: str) -> bytes:
+        return _refusal(code, message)
+
+
+def _short(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters for the trail: long lists by their length, long texts by their beginning."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, list):
+            return [short(item) for item in value] if len(value) <= 5 else f"{len(value)} of them"
+        return value[:PARAMETER_CHARS_MAX] if isinstance(value, str) else value
+
+    return {name: short(value) for name, value in params.items()}
+
+
+def _refusal(code: str, message: str) -> bytes:
+    return encode_frame({"ok": False, "error": code, "message": message})
+
+
+def _lower_priority() -> None:
+    """Gives the daemon precedence on the processor, which a report uses in C, without the GIL."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+    except OSError as error:
+        _log.warning("reports run at the daemon's own priority: setpriority: %s", error.strerror)
+
+
+def main(config: Config, listener_fd: int) -> None:
+    """Runs in the child process. The listener is inherited, the lifeline is standard input."""
+    _lower_priority()
+    key = read_key(config.key_file)
+    connection = connect(config.database, key, read_only=True)
+    check_not_newer(connection)
+    connection.close()
+    listener = socket.socket(fileno=listener_fd)
+    with contextlib.ExitStack() as stack:
+        if config.metrics is not None:
+            from logd.serve import (
+                metrics_server,  # its library, and memory for it, only where it is asked for
+            )
+
+            stack.enter_context(metrics_server.serving(config))
+        Reporter(config, key).serve(listener, sys.stdin.fileno())
+
+
+def _run(listener_fd: str, config_file: str) -> None:
+    outlive_others()  # what the daemon is asked by a signal, it does for both
+    log_format.log_to_stderr("reports: ")
+    try:
+        main(configuration.load(config_file), int(listener_fd))
+    except LogdError as error:
+        _log.warning("%s", error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_UNAVAILABLE)
+
+
+if __name__ == "__main__":
+    # By `logd run`, not by people: without the command line it starts in two thirds of the time.
+    _run(*sys.argv[1:])

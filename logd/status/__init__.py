@@ -1,0 +1,1 @@
+"""The state of an instance: collected, as text, as metrics, and checked."""

@@ -1,0 +1,240 @@
+"""What `logd check` says of an instance: its files, its daemon, its room. Pure: judges facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from logd.status.checks.facts import Facts, File
+from logd.status.checks.findings import FAIL, OK, WARN, Finding
+from logd.status.text import size, span
+from logd_wire.outbox.layout import RING_BYTES_MIN, outbox_bytes
+
+DISK_BYTES_MIN = 64 * 1024 * 1024
+DISK_BYTES_WARN = 1024 * 1024 * 1024
+DAYS_LEFT_MIN = 14
+ROOM_S_MIN = 3600
+RESTORED_NS_MAX = 86_400 * 10**9
+# What a process that logs takes at first, and by default with a full outbox at most.
+FIRST_BYTES = outbox_bytes(RING_BYTES_MIN)
+OUTBOX_BYTES = 8 * 1024 * 1024
+
+
+def _daemon(facts: Facts) -> Iterator[Finding]:
+    trouble = facts.state and facts.state["trouble"]
+    if facts.running_pid is None:
+        said = f"; the last one ended: {trouble['what']}" if trouble else ""
+        yield Finding("daemon", WARN, f"not running{said}", "systemctl start logd.socket logd")
+    elif trouble:
+        yield Finding(
+            "daemon", FAIL, f"pid {facts.running_pid} can store nothing: {trouble['what']}",
+            "what it says; events wait in the outboxes meanwhile",
+        )  # fmt: skip
+    else:
+        yield Finding("daemon", OK, f"running, pid {facts.running_pid}")
+
+
+def _config(facts: Facts) -> Iterator[Finding]:
+    file = facts.config
+    if file.mode & 0o022:
+        yield Finding(
+            "config", FAIL, f"{file.path}: others than {file.owner} may change it ({_mode(file)})",
+            f"chmod go-w {file.path}",
+        )  # fmt: skip
+    else:
+        yield Finding("config", OK, f"{file.path}: valid, {file.owner}'s to change")
+
+
+def _key(facts: Facts) -> Iterator[Finding]:
+    file = facts.key
+    if facts.key_handed_over:
+        where = "handed over by the service manager"
+    else:
+        where = f"{file.path}: only {file.owner} may read it"
+        if file.kind == "?" or (facts.key_problem and "Permission denied" in facts.key_problem):
+            yield Finding(
+                "key", WARN, f"{file.path}: {facts.user} may not read it: not looked into",
+                "run this check as root, or as the user of the key",
+            )  # fmt: skip
+            return
+    if facts.key_problem:
+        yield Finding("key", FAIL, facts.key_problem, "restore the key from where you keep it")
+    else:
+        opened = "; it opens the database" if facts.state and facts.state["schema"] else ""
+        yield Finding("key", OK, f"{where}{opened}; keep a copy elsewhere")
+
+
+def _folder(facts: Facts) -> Iterator[Finding]:
+    file = facts.folder
+    if file.kind == "?":
+        yield _unseen("folder", file, facts)
+    elif file.kind != "directory":
+        yield Finding(
+            "folder", FAIL, f"{file.path}: no such directory",
+            f"make it, owned by logd's user: install -d -m 0700 -o logd -g logd {file.path}",
+        )  # fmt: skip
+    elif file.mode & 0o022:
+        yield Finding(
+            "folder", FAIL, f"{file.path}: others than {file.owner} may replace the database"
+            f" ({_mode(file)})", f"chmod 0700 {file.path}",
+        )  # fmt: skip
+    else:
+        yield Finding("folder", OK, f"{file.path}: {file.owner}'s, {_mode(file)}")
+
+
+def _sockets(facts: Facts) -> Iterator[Finding]:
+    for name, file in (("socket", facts.socket), ("reports", facts.query_socket)):
+        if file.kind == "?":
+            yield _unseen(name, file, facts)
+        elif file.kind is None:
+            verdict = WARN if facts.running_pid is None else FAIL
+            yield Finding(
+                name, verdict, f"{file.path}: not there",
+                "it comes with the daemon, or with systemctl start logd.socket logd-query.socket",
+            )  # fmt: skip
+        elif file.kind != "socket":
+            yield Finding(name, FAIL, f"{file.path}: is no socket", "move it away")
+        elif file.mode & 0o002 and name == "socket":
+            yield Finding(
+                name, WARN, f"{file.path}: every user of this machine may log events",
+                'set socket_mode = "0660" (SocketMode=, SocketGroup= in logd.socket)',
+            )  # fmt: skip
+        else:
+            yield Finding(name, OK, f"{file.path}: {file.owner}:{file.group}, {_mode(file)}")
+
+
+def _runtime_files(facts: Facts) -> Iterator[Finding]:
+    """Whether what the running daemon has set up is still there, and its own."""
+    if facts.running_pid is None or not facts.runtime_files:
+        return
+    found = False
+    for file in facts.runtime_files:
+        where = f"{file['name']}, {file['path']}"
+        restored_ns = file["restored_ns"]
+        if file["problem"]:
+            found = True
+            yield Finding("files", FAIL, f"{where}: {file['problem']}", file["remedy"])
+        elif restored_ns is not None and facts.now_ns - restored_ns < RESTORED_NS_MAX:
+            found = True
+            yield Finding(
+                "files", WARN, f"{where}: was removed or replaced, and put back by logd"
+                f" ({file['restored']} times)", "find out what removes it: systemd-tmpfiles,"
+                " RemoveIPC=, a cron job",
+            )  # fmt: skip
+    if not found:
+        count = len(facts.runtime_files)
+        yield Finding("files", OK, f"all {count} that the daemon depends on are as it made them")
+
+
+def _outboxes(facts: Facts) -> Iterator[Finding]:
+    file = facts.outboxes
+    if facts.outbox_kind not in ("tmpfs", "ramfs"):
+        yield Finding(
+            "outboxes", FAIL, f"{file.path} is on {facts.outbox_kind or 'nothing'}, not in memory:"
+            " events would lie on a disk in plain text",
+            "set outbox_directory to a path on a tmpfs",
+        )  # fmt: skip
+        return
+    if file.kind == "?":
+        yield _unseen("outboxes", file, facts)
+        return
+    if file.kind is None and facts.running_pid is None:
+        yield Finding("outboxes", OK, f"{file.path}: in memory, made at the first start")
+    elif file.kind is None:
+        yield Finding(
+            "outboxes", FAIL, f"{file.path}: not there: clients find no outbox",
+            "logd makes it again within a second; where it cannot, its log says why",
+        )  # fmt: skip
+    elif file.kind != "directory":
+        yield Finding("outboxes", FAIL, f"{file.path}: is no directory", "move it away")
+    elif facts.folder.uid >= 0 and file.uid != facts.folder.uid:
+        yield Finding(
+            "outboxes", FAIL, f"{file.path}: {file.owner}'s, the database {facts.folder.owner}'s",
+            f"chown {facts.folder.owner} {file.path}",
+        )  # fmt: skip
+    elif facts.outbox_free_bytes is not None and facts.outbox_free_bytes < OUTBOX_BYTES:
+        none = facts.outbox_free_bytes < FIRST_BYTES
+        yield Finding(
+            "outboxes", FAIL if none else WARN,
+            f"{file.path}: {size(facts.outbox_free_bytes)} free: no room for one more "
+            + ("process that logs" if none else f"full outbox of {size(OUTBOX_BYTES)}"),
+            "make its tmpfs larger: mount -o remount,size=... ",
+        )  # fmt: skip
+    else:
+        free = facts.outbox_free_bytes
+        room = "" if free is None else (
+            f", room for {free // FIRST_BYTES:,} more processes, or {free // OUTBOX_BYTES:,} full"
+            " outboxes"
+        )  # fmt: skip
+        yield Finding("outboxes", OK, f"{file.path}: in memory, {_mode(file)}{room}")
+    if facts.socket_mode & 0o066 and not facts.many_users:
+        yield Finding(
+            "outboxes", WARN, "others may send events but have no outbox: what is not taken at once"
+            " is lost", "set many_users = true",
+        )  # fmt: skip
+
+
+def _room(facts: Facts) -> Iterator[Finding]:
+    room_s: float | None = facts.state["room_s"] if facts.state else None
+    if room_s is None:
+        yield Finding("room", OK, "at the present rate no outbox fills up")
+        return
+    says = f"at the present rate the first outbox is full in {span(room_s)} ({room_s / 3600:.1f} h)"
+    if room_s < ROOM_S_MIN:
+        yield Finding(
+            "room", FAIL if room_s == 0 else WARN, f"{says} once nothing is stored any more",
+            "give clients more memory: outbox_bytes= of Client, ACTIVITY_LOG_OUTBOX_BYTES of Flask",
+        )  # fmt: skip
+    else:
+        yield Finding("room", OK, f"{says} if logd stops")
+
+
+def _remove_ipc(facts: Facts) -> Iterator[Finding]:
+    if not facts.outboxes.path.startswith("/dev/shm/"):  # noqa: S108 - a path to compare with
+        yield Finding("removeipc", OK, "the outboxes are not in /dev/shm, which RemoveIPC= empties")
+    elif facts.remove_ipc and facts.outbox_users:
+        yield Finding(
+            "removeipc", WARN, f"when {', '.join(facts.outbox_users)} log out, logind removes"
+            " their outboxes in /dev/shm", "set outbox_directory to a tmpfs of its own,"
+            f" or loginctl enable-linger {facts.outbox_users[0]}, or RemoveIPC=no in logind.conf",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            "removeipc", OK, "no regular user's outboxes; no unit of theirs may have RemoveIPC= or"
+            " DynamicUser=",
+        )  # fmt: skip
+
+
+def _disk(facts: Facts) -> Iterator[Finding]:
+    if facts.state is None:
+        if not facts.key_problem:  # which is said already
+            todo = "nothing is stored before that is mended"
+            yield Finding("database", FAIL, str(facts.state_problem), todo)
+        return
+    disk = facts.state["disk"]
+    free, days = disk["free_bytes"], disk["days_left"]
+    if free is None:
+        yield Finding("disk", WARN, f"{facts.folder.path}: free space not known", "df -h")
+        return
+    says = f"{size(free)} free" + ("" if days is None else f", enough for {days:,.0f} days")
+    if free < DISK_BYTES_MIN:
+        yield Finding("disk", FAIL, says, "free some now: nothing is stored on a full disk")
+    elif free < DISK_BYTES_WARN or (days is not None and days < DAYS_LEFT_MIN):
+        yield Finding("disk", WARN, says, "make room, or keep less: logd prune --help")
+    else:
+        yield Finding("disk", OK, says)
+
+
+def _mode(file: File) -> str:
+    return f"mode {file.mode:04o}"
+
+
+def _unseen(name: str, file: File, facts: Facts) -> Finding:
+    return Finding(
+        name, WARN, f"{file.path}: {facts.user} may not look there", "run this check as root"
+    )
+
+
+CHECKS = (
+    *(_config, _key, _folder, _daemon, _sockets, _runtime_files),
+    *(_outboxes, _room, _remove_ipc, _disk),
+)

@@ -1,0 +1,243 @@
+"""What `logd check` judges: facts of the machine and the instance, gathered in one place.
+
+Only looked at, never changed; what this user may not see is None, or says so.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from logd import instance_lock
+from logd.clock.readings import implausible
+from logd.config.settings import Config
+from logd.errors import LogdError, NoDatabase
+from logd.ingest.outbox_directory import filesystem_type
+from logd.ingest.receiver import queue_length
+from logd.self_repair.repairs import look
+from logd.self_repair.runtime_files import observed
+from logd.status import collect
+from logd.status.checks.machine import Swap, hibernation, remove_ipc, swaps
+from logd.storage import keyfile, opening, trail_clock
+from logd.storage.database import DatabaseError
+from logd.storage.migrations import NewerSchema
+
+_REGULAR_UID_MIN, _NOBODY_UID = 1000, 65534
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as its permissions are. `kind`: None when there is none, "?" when not to be seen."""
+
+    path: str
+    kind: str | None  # file, directory, socket, other
+    mode: int = 0
+    uid: int = -1
+    owner: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything the checks go by."""
+
+    user: str
+    uid: int
+    now_ns: int
+    # The instance.
+    config: File
+    key: File
+    key_problem: str | None
+    key_handed_over: bool
+    folder: File
+    socket: File
+    query_socket: File
+    outboxes: File
+    socket_mode: int
+    many_users: bool
+    outboxes_max: int
+    # As `logd status` has it; None where its sums cannot be read, with the reason. No database yet
+    # is no problem.
+    state: dict[str, Any] | None
+    state_problem: str | None
+    running_pid: int | None
+    inherited: bool  # the running daemon's socket was made by the service manager
+    queue_datagrams: int | None  # the socket's that is there, where that is known
+    # The machine.
+    queue_datagrams_now: int | None  # of a socket that is made now
+    open_files: int | None  # of the running daemon, or of this shell
+    core_bytes: int | None  # of the running daemon; -1: no limit
+    synchronised: bool | None
+    clock_problem: str | None  # why the trail does not believe it
+    outbox_kind: str | None
+    outbox_options: tuple[str, ...]
+    outbox_free_bytes: int | None
+    remove_ipc: bool  # logind removes what users leave in /dev/shm
+    outbox_users: tuple[str, ...]  # regular users, who log out, with files among the outboxes
+    swaps: tuple[Swap, ...]
+    hibernation: bool
+    runtime_files: tuple[dict[str, Any], ...] = ()  # of the running daemon, as in the status
+
+
+def gather(config: Config) -> Facts:
+    """Looks at all of it; raises nothing for what it finds."""
+    state, state_problem = None, None
+    try:
+        state = collect.status(config)
+    except LogdError as error:
+        state_problem = str(error)
+    pid, _page = instance_lock.look(config.lock_file)
+    figures = instance_lock.figures(config.lock_file) if pid is not None else None
+    limits = _limits(pid)
+    mounted = config.outbox_directory
+    if not mounted.exists():
+        mounted = mounted.parent
+    return Facts(
+        user=_user(os.geteuid()),
+        uid=os.geteuid(),
+        now_ns=time.time_ns(),
+        config=_file(config.path),
+        key=_file(config.key_file),
+        key_problem=_key_problem(config),
+        key_handed_over=keyfile.credential(config.key_file.name) is not None,
+        folder=_file(config.database.parent),
+        socket=_file(config.socket),
+        query_socket=_file(config.query_socket),
+        outboxes=_file(config.outbox_directory),
+        socket_mode=config.socket_mode,
+        many_users=config.many_users,
+        outboxes_max=config.outboxes_max,
+        state=state,
+        state_problem=state_problem,
+        running_pid=pid,
+        inherited=figures is not None and figures.queue_datagrams is None,
+        queue_datagrams=figures.queue_datagrams if figures else None,
+        queue_datagrams_now=queue_length(),
+        open_files=limits.get("Max open files", resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+        core_bytes=limits.get("Max core file size"),
+        synchronised=trail_clock.synchronised(),
+        clock_problem=_clock_problem(config),
+        outbox_kind=filesystem_type(mounted),
+        outbox_options=_mount_options(mounted),
+        outbox_free_bytes=_free(mounted),
+        remove_ipc=Path("/run/systemd/system").is_dir() and remove_ipc(Path("/")),
+        outbox_users=tuple(_regular_users(config.outbox_directory)),
+        swaps=tuple(swaps(Path("/"))),
+        hibernation=hibernation(Path("/")),
+        runtime_files=tuple(observed(instance_lock.files(config.lock_file), look, time.time_ns())),
+    )
+
+
+def _clock_problem(config: Config) -> str | None:
+    try:
+        connection = opening.open_for_reading(config)
+    except LogdError:
+        return None  # said by other checks
+    try:
+        # That it is not synchronised is a check of its own.
+        now = replace(trail_clock.read(), synchronised=None)
+        return implausible(trail_clock.load(connection), now)
+    except DatabaseError:
+        return None
+    finally:
+        connection.close()
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _file(path: Path) -> File:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return File(str(path), None)
+    except OSError:
+        return File(str(path), "?")
+    kinds = {0o10: "file", 0o04: "directory", 0o14: "socket"}
+    return File(
+        str(path),
+        kinds.get(status.st_mode >> 12, "other"),
+        status.st_mode & 0o7777,
+        status.st_uid,
+        _user(status.st_uid),
+        _group(status.st_gid),
+    )
+
+
+def _key_problem(config: Config) -> str | None:
+    """What is wrong with the key by itself, and whether it opens the database."""
+    try:
+        keyfile.read(config.key_file)
+        opening.open_for_reading(config).close()
+    except (NoDatabase, NewerSchema):
+        return None  # the key is not what is wrong; the state says what is
+    except LogdError as error:
+        return str(error)
+    return None
+
+
+def _limits(pid: int | None) -> dict[str, int]:
+    """The soft limits of the running daemon, where this user may see them (proc(5))."""
+    found = {}
+    try:
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines() if pid else []
+    except OSError:
+        lines = []
+    for line in lines:
+        for name in ("Max open files", "Max core file size"):
+            if line.startswith(name):
+                soft = line[len(name) :].split()[0]
+                found[name] = -1 if soft == "unlimited" else int(soft)
+    return found
+
+
+def _mount_options(path: Path) -> tuple[str, ...]:
+    """Options of the file system that holds `path`."""
+    try:
+        device = path.stat().st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            fields = line.split()
+            if fields[2] == wanted:
+                return (*fields[5].split(","), *fields[-1].split(","))
+    except (OSError, IndexError):
+        pass
+    return ()
+
+
+def _free(path: Path) -> int | None:
+    try:
+        of = os.statvfs(path)
+    except OSError:
+        return None
+    return of.f_bavail * of.f_frsize
+
+
+def _regular_users(directory: Path) -> Iterator[str]:
+    uids = set()
+    try:
+        uids.add(directory.stat().st_uid)
+        uids |= {entry.stat(follow_symlinks=False).st_uid for entry in os.scandir(directory)}
+    except OSError:
+        pass
+    yield from (
+        _user(uid) for uid in sorted(uids) if uid >= _REGULAR_UID_MIN and uid != _NOBODY_UID
+    )

@@ -1,0 +1,113 @@
+"""What the trail takes of its disk, and how long that has room.
+
+Sizes are in bytes, times in seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from logd.config.settings import Config
+from logd.storage.database import Connection, file_bytes, wal_path
+
+DAY_S = 86_400
+WINDOW_S = 7 * DAY_S
+# What less than a day, or a small trail, says of the days to come is a guess.
+GROWTH_S_MIN = DAY_S
+GROWTH_ROWS_MIN = 1000
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Sizes, and the growth of the last days; None where nothing honest can be said."""
+
+    database_bytes: int
+    wal_bytes: int
+    free_bytes: int | None
+    total_bytes: int | None
+    growth_days: float | None = None  # what the growth was measured over
+    growth_bytes_per_day: int | None = None
+    days_left: float | None = None
+
+
+def look(
+    config: Config, connection: Connection | None = None, rows: int = 0, now_ns: int = 0
+) -> Disk:
+    """The disk as it is; with the database, and how many events are in it, also its growth."""
+    database_bytes = file_bytes(config.database)
+    free_bytes, total_bytes = space(config.database.parent)
+    disk = Disk(database_bytes, file_bytes(wal_path(config.database)), free_bytes, total_bytes)
+    if connection is None:
+        return disk
+    unused_bytes = _pragma(connection, "freelist_count") * _pragma(connection, "page_size")
+    events, window_s = _stored_lately(connection, now_ns)
+    return grown(disk, unused_bytes, rows, events, window_s)
+
+
+def _pragma(connection: Connection, name: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
+    return int(value)  # SQLCipher gives the page size as text
+
+
+def space(directory: os.PathLike[str]) -> tuple[int | None, int | None]:
+    """What is free there for us, and all there is."""
+    try:
+        of = os.statvfs(directory)
+    except OSError:
+        return None, None
+    return of.f_bavail * of.f_frsize, of.f_blocks * of.f_frsize
+
+
+def grown(disk: Disk, unused_bytes: int, rows: int, events: int, window_s: float) -> Disk:
+    """The disk with its growth: `events` were stored in the last `window_s`, of `rows` there are.
+
+    `unused_bytes` of the database hold nothing any more, and are filled first.
+    """
+    if window_s < GROWTH_S_MIN or rows < GROWTH_ROWS_MIN:
+        return disk
+    per_day = (disk.database_bytes - unused_bytes) / rows * events / (window_s / DAY_S)
+    left = None
+    if disk.free_bytes is not None and per_day > 0:
+        left = (disk.free_bytes + unused_bytes) / per_day
+    return Disk(
+        disk.database_bytes,
+        disk.wal_bytes,
+        disk.free_bytes,
+        disk.total_bytes,
+        growth_days=window_s / DAY_S,
+        growth_bytes_per_day=round(per_day),
+        days_left=left,
+    )
+
+
+def _stored_lately(connection: Connection, now_ns: int) -> tuple[int, float]:
+    """Events stored in the last days, and the time that is, at most WINDOW_S.
+
+    Batches have no index by time, but ids in its order (but for jumps of the clock): looked for by
+    halves.
+    """
+    first, last = connection.execute("SELECT min(id), max(id) FROM batch").fetchone()
+    if first is None:
+        return 0, 0.0
+
+    def batch(at: int) -> tuple[int, int, int]:
+        row: tuple[int, int, int] = connection.execute(
+            "SELECT id, stored_ns, first_event FROM batch WHERE id >= ? ORDER BY id LIMIT 1", (at,)
+        ).fetchone()
+        return row
+
+    since_ns = now_ns - WINDOW_S * 10**9
+    low, high = first, last
+    while low < high:
+        middle = (low + high) // 2
+        if batch(middle)[1] < since_ns:
+            low = middle + 1
+        else:
+            high = middle
+    _id, stored_ns, first_event = batch(low)
+    (next_event,) = connection.execute(
+        "SELECT first_event + events FROM batch WHERE id = ?", (last,)
+    ).fetchone()
+    window_s = min(WINDOW_S, (now_ns - stored_ns) / 1e9)
+    return next_event - first_event, window_s

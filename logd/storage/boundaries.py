@@ -1,0 +1,291 @@
+"""How far each producer had got when a person was forgotten: before or after, by sequence.
+
+A clock may claim any time; a sequence is a fact. So a forget has a number and notes, for each
+producer that could be found then, the highest sequence that existed (its boundary). An event at or
+below it was made before, one past it after, whatever time it claims.
+
+A producer with a row in `producer` up to `Forget.producers` was known then, and all that it had
+made is decided or has a boundary. One that is first met later, by an outbox in the directory that
+was listed then, made everything after. Of all others nothing is known: None, and the claimed time
+decides (a client without an outbox that was away, an outbox that could not be read, another
+directory, a restored database).
+
+Bounded: a boundary goes with the commit that passes it, and with the end or the outbox of its
+producer. Only a producer that is first met after the last forget keeps one row while it lives. A
+forget adds a row to a producer only if it wrote since the one before, BOUNDARIES_MAX at most.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from logd.batch import Producer
+from logd.storage.database import Connection
+
+# Of one producer. Past it the last one is raised: what was made between two forgets of whom the
+# daemon has read nothing yet counts as made before both.
+BOUNDARIES_MAX = 16
+# The directory was not there: whatever is in it later came later.
+NO_OUTBOXES = ""
+
+Key = tuple[int, int]  # uid and producer id
+# A forget's number, and the highest sequence that existed then; None: it could not be read.
+Row = tuple[int, int | None]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The outboxes that a forget found: how far each was written, None for one it cannot read.
+
+    `outboxes` names the directory (`identity`), `surplus` are users with more files than listed.
+    Of producers that need no boundary only `keys` has them.
+    """
+
+    outboxes: str = NO_OUTBOXES
+    written: Mapping[Key, int | None] = field(default_factory=dict)
+    keys: frozenset[Key] = frozenset()
+    surplus: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Forget:
+    """A row of the table `forget`; no `producers` until all that was on its way is committed."""
+
+    id: int
+    producers: int | None
+    outboxes: str
+    surplus: frozenset[int]
+
+    def knew(self, producer: Producer) -> bool:
+        """Whether that producer was known then, with all that it had made."""
+        return self.knew_row(producer.row) and producer.uid not in self.surplus
+
+    def knew_row(self, row: int | None) -> bool:
+        """The same by its row, its user aside."""
+        return row is not None and self.producers is not None and row <= self.producers
+
+
+class Boundaries:
+    """The forgets and the boundaries that are still needed, as the database has them."""
+
+    def __init__(self, forgets: Mapping[int, Forget], rows: Mapping[Key, list[Row]]) -> None:
+        self.rows = dict(rows)
+        self.outboxes = NO_OUTBOXES  # the directory that outboxes are read from, once there is one
+        self._forgets = forgets
+        self._latest = forgets[max(forgets)] if forgets else None
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a forget without a daemon waits for what was on its way then."""
+        return any(forget.producers is None for forget in self._forgets.values())
+
+    def is_before(self, producer: Producer, sequence: int, number: int) -> bool | None:
+        """Whether that event was made before that forget; None where it is not known."""
+        forget = self._forgets.get(number)
+        if forget is None:
+            return None
+        last: Row | None = None
+        after = forget.knew(producer) or self._came_after(producer)
+        past_all = True
+        for row in self.rows.get((producer.uid, producer.id), ()):
+            then, boundary = row
+            past = boundary is not None and sequence > boundary
+            past_all = past_all and past
+            if then <= number:
+                last = row
+            elif past:
+                after = True  # after a later one
+        if past_all and self._latest is not None and self._latest.knew(producer):
+            after = True
+        if last is not None:
+            then, boundary = last
+            if boundary is None:
+                return None
+            if sequence <= boundary:
+                return True
+            after = after or then == number
+        return False if after else None
+
+    def is_past_all(self, producer: Producer) -> bool | None:
+        """Whether whatever that producer has not stored yet was made after every forget.
+
+        None where the claimed time decides. False where each event has to be looked at.
+        """
+        latest = self._latest
+        if latest is None:
+            return None
+        rows = self.rows.get((producer.uid, producer.id), ())
+        if any(boundary is None or boundary > producer.stored for _, boundary in rows):
+            return False
+        placed = any(then == latest.id for then, _ in rows)
+        return True if placed or latest.knew(producer) or self._came_after(producer) else None
+
+    def _came_after(self, producer: Producer) -> bool:
+        """Whether it is met for the first time, by an outbox that was not there at the last one."""
+        latest = self._latest
+        return (
+            latest is not None
+            and producer.row is None
+            and producer.has_outbox
+            and (producer.uid, producer.id) not in self.rows
+            and producer.uid not in latest.surplus
+            and _is_same_or_newer(latest.outboxes, self.outboxes)
+        )
+
+    # -- what a commit changes ---------------------------------------------------------------------
+
+    def follow(
+        self, connection: Connection, producers: Iterable[Producer], rows_of: Mapping[Producer, int]
+    ) -> dict[Key, list[Row]]:
+        """Inside the transaction that stores a batch: drops what it passes, and notes producers
+        that are new. What changes, for `take` once it is committed.
+
+        `rows_of` has each producer's row, also of those that are stored for the first time.
+        """
+        changed: dict[Key, list[Row]] = {}
+        latest = self._latest
+        if latest is None:
+            return changed
+        for producer in producers:
+            key = producer.uid, producer.id
+            before = after = self.rows.get(key, [])
+            if producer.ended:
+                after = []
+            elif before:
+                after = [row for row in before if not self._is_passed(row, producer, rows_of)]
+            elif self._came_after(producer):
+                after = [(latest.id, 0)]
+            if after != before:
+                changed[key] = after
+        if changed:
+            _write(connection, self.rows, changed)
+        return changed
+
+    def _is_passed(self, row: Row, producer: Producer, rows_of: Mapping[Producer, int]) -> bool:
+        then, boundary = row
+        known = self._forgets[then].knew_row(rows_of[producer])
+        return boundary is not None and boundary <= producer.taken and known
+
+    def take(self, changed: Mapping[Key, list[Row]]) -> None:
+        """What `follow` gave is committed."""
+        for key, rows in changed.items():
+            if rows:
+                self.rows[key] = rows
+            else:
+                self.rows.pop(key, None)
+
+    # -- what a forget changes ---------------------------------------------------------------------
+
+    def note(self, connection: Connection, seen: Seen, *, settled: bool) -> int:
+        """Writes a forget with its boundaries, inside the caller's transaction; its number.
+
+        `settled`: all that was on its way to the daemon when the forget began is committed. To be
+        loaded again once the transaction is committed.
+        """
+        number = max(self._forgets, default=0) + 1
+        connection.execute(
+            "INSERT INTO forget VALUES (?, NULL, ?, ?)",
+            (number, seen.outboxes, json.dumps(sorted(seen.surplus))),
+        )
+        if settled:
+            _settle(connection)
+        changed: dict[Key, list[Row]] = {
+            key: [] for key in self.rows if key not in seen.keys and key[0] not in seen.surplus
+        }
+        for key, written in seen.written.items():
+            changed[key] = _with(self.rows.get(key, []), number, written)
+        _write(connection, self.rows, changed)
+        return number
+
+
+def settle(connection: Connection) -> None:
+    """Inside the caller's transaction: what was on its way at a forget without a daemon is
+    committed by now, so that producers that are known have made all that comes after it.
+    """
+    _settle(connection)
+    connection.execute(
+        "DELETE FROM forget_boundary WHERE EXISTS (SELECT 1 FROM producer p"
+        " WHERE p.uid = forget_boundary.uid AND p.key = forget_boundary.key"
+        " AND p.watermark >= forget_boundary.sequence)"
+    )
+
+
+def load(connection: Connection) -> Boundaries:
+    """What the database has."""
+    forgets = {
+        number: Forget(number, producers, outboxes, frozenset(json.loads(surplus)))
+        for number, producers, outboxes, surplus in connection.execute(
+            "SELECT id, producers, outboxes, surplus FROM forget"
+        )
+    }
+    rows: dict[Key, list[Row]] = {}
+    for uid, key, number, sequence in connection.execute(
+        "SELECT uid, key, forget, sequence FROM forget_boundary ORDER BY uid, key, forget"
+    ):
+        rows.setdefault((uid, int(key, 16)), []).append((number, sequence))
+    return Boundaries(forgets, rows)
+
+
+def still_to_come(connection: Connection) -> dict[str, int]:
+    """What was made before a forget and waits in outboxes: how many `events` of how many
+    `producers` at most, whoever they are of, and how many outboxes are `unreadable`.
+    """
+    events, producers, unreadable = connection.execute(
+        "SELECT coalesce(sum(waiting), 0), count(waiting), sum(waiting IS NULL) FROM ("
+        " SELECT max(b.sequence) - coalesce(max(p.watermark), 0) AS waiting"
+        " FROM forget_boundary b LEFT JOIN producer p ON p.uid = b.uid AND p.key = b.key"
+        " GROUP BY b.uid, b.key) WHERE waiting > 0 OR waiting IS NULL"
+    ).fetchone()
+    return {"events": events, "producers": producers, "unreadable": unreadable or 0}
+
+
+def identity(boot_id: str, token: str) -> str:
+    """What names a directory of outboxes: files of an earlier boot cannot be in it."""
+    return f"{boot_id} {token}"
+
+
+def _is_same_or_newer(listed: str, now: str) -> bool:
+    if listed == NO_OUTBOXES or now == NO_OUTBOXES:
+        return listed == NO_OUTBOXES and now != NO_OUTBOXES
+    return listed == now or listed.split()[0] != now.split()[0]
+
+
+def _with(rows: list[Row], number: int, written: int | None) -> list[Row]:
+    """The rows of a producer, and that it was written so far at a later forget."""
+    last = rows[-1][1] if rows else None
+    if written is None or last is None:
+        same = len(rows) > 1 and written is None and rows[-2][1] is None
+    else:
+        written = max(written, last)
+        same = len(rows) > 1 and rows[-2][1] == last == written
+    if same:  # the first and the last forget at which it stood there say all
+        return [*rows[:-1], (number, written)]
+    if len(rows) < BOUNDARIES_MAX:
+        return [*rows, (number, written)]
+    return [*rows[:-1], (rows[-1][0], written)]
+
+
+def _settle(connection: Connection) -> None:
+    connection.execute(
+        "UPDATE forget SET producers = (SELECT coalesce(max(id), 0) FROM producer)"
+        " WHERE producers IS NULL"
+    )
+
+
+def _write(
+    connection: Connection, before: Mapping[Key, list[Row]], changed: Mapping[Key, list[Row]]
+) -> None:
+    connection.executemany(
+        "DELETE FROM forget_boundary WHERE uid = ? AND key = ?",
+        [(uid, f"{key:016x}") for uid, key in changed if (uid, key) in before],
+    )
+    connection.executemany(
+        "INSERT INTO forget_boundary VALUES (?, ?, ?, ?)",
+        [
+            (uid, f"{key:016x}", number, boundary)
+            for (uid, key), rows in changed.items()
+            for number, boundary in rows
+        ],
+    )

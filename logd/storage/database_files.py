@@ -1,0 +1,109 @@
+"""Whether the database and its WAL still have their names, asked after each commit.
+
+SQLite writes on into a file that was removed or replaced under it, and reports success: what is
+"stored" there is gone with the process. So nothing of such a commit is confirmed, and the process
+ends; what it alone could still read is saved first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from logd import systemd
+from logd.errors import DatabaseGone, LogdError, StorageFailed
+from logd.storage.database import Connection, DatabaseError, copy_into, shm_path, wal_path
+
+_SAVE_S = 3600.0  # at most, for a copy of the whole database
+_OUTBOXES_KEEP = "Nothing of this commit is confirmed; events wait in their outboxes."
+
+
+class DatabaseFiles:
+    """The files of an open database, as they were when it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: dict[str, tuple[int, int]] = {}
+        for file in (path, wal_path(path), shm_path(path)):
+            with contextlib.suppress(FileNotFoundError):
+                status = file.stat()
+                self._opened[str(file)] = (status.st_dev, status.st_ino)
+
+    def missing(self) -> str | None:
+        """The path of a file that was removed, or replaced by another; None: all are there."""
+        for path, opened in self._opened.items():
+            try:
+                status = os.lstat(path)
+            except OSError:
+                return path
+            if (status.st_dev, status.st_ino) != opened:
+                return path
+        return None
+
+    def ending(self, connection: Connection, missing: str) -> LogdError:
+        """What the process ends with. Before that, what only `connection` can still read is moved
+        into the database, or into a copy beside it where the database itself is gone.
+        """
+        happened = "was replaced" if os.path.lexists(missing) else "was removed"
+        if missing != str(self._path):
+            saved = self._checkpoint(connection)
+            with contextlib.suppress(OSError):
+                # Read at the next start, an older WAL would take back what is in the database.
+                Path(missing).rename(f"{missing}.foreign-{os.getpid()}")
+            return StorageFailed(
+                f"{missing}: {happened} under the running daemon. {saved} {_OUTBOXES_KEEP} Start "
+                "again; find out what removes files there."
+            )
+        if not self._is_nameless():
+            return DatabaseGone(
+                f"{self._path}: {happened} under the running daemon; what it had open has another "
+                f"name now. {_OUTBOXES_KEEP} Put it back, or start again with what is there."
+            )
+        return DatabaseGone(
+            f"{self._path}: {happened} under the running daemon. {self._save(connection)} "
+            f"{_OUTBOXES_KEEP}"
+        )
+
+    def _checkpoint(self, connection: Connection) -> str:
+        with contextlib.suppress(DatabaseError):
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy:
+                return "What was confirmed is in the database."
+        return self._save(connection)
+
+    def _save(self, connection: Connection) -> str:
+        """A copy with all that was confirmed, since it is in no file with a name."""
+        copy = self._path.with_name(f"{self._path.name}.saved-{os.getpid()}")
+        try:
+            with systemd.may_take(_SAVE_S):
+                os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                copy_into(connection, copy)
+                _flush(copy)
+                _flush(copy.parent)
+        except (DatabaseError, OSError) as error:
+            with contextlib.suppress(OSError):
+                copy.unlink()
+            return f"What it held could not be saved ({error}): restore a backup."
+        return f"All that it held is saved in {copy}: move that to {self._path}, and start again."
+
+    def _is_nameless(self) -> bool:
+        """Whether the file that is open has no name left, anywhere. Does not open it: to close it
+        again would drop SQLite's locks.
+        """
+        opened = self._opened[str(self._path)]
+        with contextlib.suppress(OSError):
+            for fd in Path("/proc/self/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    status = fd.stat()
+                    if (status.st_dev, status.st_ino) == opened:
+                        return status.st_nlink == 0
+        return True
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

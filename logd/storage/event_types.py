@@ -1,0 +1,180 @@
+"""Event types: which are known, by their numbers, and how many a user may introduce.
+
+A type is a row of the database for ever, and clients name types freely: without a limit one of
+them makes millions. Past `event_types_per_user_max` types of one user id, or `event_types_max` of
+all of them, an event of a type that is not known yet goes to quarantine. Types that are known stay
+open to everyone, and those that this product itself logs are never refused.
+
+In memory are at most `event_types_max` names; a database with more of them, made before there was
+a limit, is asked for the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from logd.batch import Batch
+from logd.storage.database import Connection
+from logd_wire.schema import RESERVED_TYPES, SUBJECTS
+
+# Of the daemon, the report process, the client and the site: whatever strangers have invented, a
+# login or a reading of reports is stored.
+NEVER_REFUSED = (
+    RESERVED_TYPES
+    | frozenset(SUBJECTS)
+    | {"page_view", "login", "logout", "login_failed"}
+    | {"durable_unknown", "durable_settled"}
+)
+REFUSED = "too many event types"
+_NAMES_PER_SELECT = 500
+
+
+@dataclass(frozen=True)
+class TypeLimits:
+    """How many types all users together, and one of them, may introduce."""
+
+    all_users: int = 5000
+    per_user: int = 500
+
+
+@dataclass(slots=True)
+class BatchTypes:
+    """The types of one batch: the number of each, and those that its commit makes known."""
+
+    ids: dict[str, int]
+    new: dict[str, tuple[int, int]] = field(default_factory=dict)  # number, and uid
+
+
+class EventTypes:
+    """The types of one database. What a transaction adds counts once it is settled."""
+
+    def __init__(self, connection: Connection, limits: TypeLimits) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._known = load(connection, limits.all_users)
+        self._newest_id, count = connection.execute(
+            "SELECT coalesce(max(id), 0), count(*) FROM event_type"
+        ).fetchone()
+        self._all_known = count <= len(self._known)
+        self._introduced = Counter(introduced_by(connection))
+        # Of a user with more than there may be now, no more than that counts against the others.
+        self._total = sum(min(n, limits.per_user) for n in self._introduced.values())
+
+    def admit(self, batch: Batch) -> tuple[Batch, BatchTypes]:
+        """The batch without the events whose type is one too many, and the types of the rest.
+
+        What is refused uses up its sequence in quarantine, as part of the same batch.
+        """
+        names = {event.type for _, _, event in batch.events}
+        if names <= self._known.keys():
+            return batch, BatchTypes(self._known)
+        types = BatchTypes(self._look_up(names))
+        if len(types.ids) == len(names):
+            return batch, types
+        less = batch.copy([])
+        less.refusals = list(batch.refusals)  # the batch itself may have to be tried again
+        counted: Counter[int] = Counter()
+        for entry in batch.events:
+            producer, sequence, event = entry
+            kind, uid = event.type, producer.uid
+            if kind not in types.ids:
+                if kind not in NEVER_REFUSED:
+                    reason = self._one_too_many(uid, counted)
+                    if reason is not None:
+                        # The name alone: more of the event might speak of a person.
+                        less.refuse(uid, producer.pid, reason, kind.encode(), producer, sequence)
+                        continue
+                    counted[uid] += 1
+                self._add(types, kind, uid)
+            less.events.append(entry)
+        return less, types
+
+    def _one_too_many(self, uid: int, counted: Counter[int]) -> str | None:
+        limits, own = self._limits, self._introduced[uid] + counted[uid]
+        if own >= limits.per_user:
+            return f"{REFUSED}: user {uid} has introduced {own:,} (event_types_per_user_max)"
+        total = self._total + counted.total()
+        if total >= limits.all_users:
+            return f"{REFUSED}: all users have introduced {total:,} (event_types_max)"
+        return None
+
+    def require(self, types: BatchTypes, name: str, uid: int) -> None:
+        """Puts a type of logd's own among those of the batch, whatever the limits say."""
+        if name not in types.ids:
+            types.ids = {**types.ids, **self._look_up((name,))}
+            if name not in types.ids:
+                self._add(types, name, uid)
+
+    def _add(self, types: BatchTypes, name: str, uid: int) -> None:
+        number = self._newest_id + len(types.new) + 1
+        types.new[name] = number, uid
+        types.ids[name] = number
+
+    def _look_up(self, names: Iterable[str]) -> dict[str, int]:
+        """The numbers of those that the database has."""
+        known = self._known
+        ids = {name: known[name] for name in names if name in known}
+        if not self._all_known:
+            unknown = [name for name in names if name not in ids]
+            for start in range(0, len(unknown), _NAMES_PER_SELECT):
+                part = unknown[start : start + _NAMES_PER_SELECT]
+                ids.update(
+                    self._connection.execute(
+                        f"SELECT name, id FROM event_type WHERE name IN ({_marks(part)})",  # noqa: S608 - question marks only
+                        part,
+                    ).fetchall()
+                )
+        return ids
+
+    def settle(self, types: BatchTypes) -> None:
+        """The transaction is committed: its types are known from now on."""
+        if types.ids is not self._known:
+            for name, number in types.ids.items():
+                self._remember(name, number)
+        for name, (_, uid) in types.new.items():
+            if name not in NEVER_REFUSED:
+                self._introduced[uid] += 1
+                self._total += 1
+        self._newest_id += len(types.new)
+
+    def _remember(self, name: str, number: int) -> None:
+        known = self._known
+        if name not in known and len(known) >= self._limits.all_users:
+            del known[next(iter(known))]  # the one known for longest: it can be looked up again
+            self._all_known = False
+        known[name] = number
+
+
+def load(connection: Connection, names_max: int) -> dict[str, int]:
+    """Name and number of the types, those with the most events first."""
+    return dict(
+        connection.execute(
+            "SELECT name, id FROM event_type ORDER BY events DESC, id LIMIT ?", (names_max,)
+        ).fetchall()
+    )
+
+
+def introduced_by(connection: Connection) -> dict[int, int]:
+    """How many types each user id has introduced, of those that are counted."""
+    never = sorted(NEVER_REFUSED)
+    return dict(
+        connection.execute(
+            "SELECT uid, count(*) FROM event_type WHERE uid IS NOT NULL"  # noqa: S608 - question marks only
+            f" AND name NOT IN ({_marks(never)}) GROUP BY uid",
+            never,
+        ).fetchall()
+    )
+
+
+def insert(connection: Connection, types: BatchTypes) -> None:
+    """Writes the types that are new, inside the caller's transaction."""
+    connection.executemany(
+        "INSERT INTO event_type (id, name, uid) VALUES (?, ?, ?)",
+        [(number, name, uid) for name, (number, uid) in types.new.items()],
+    )
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))

@@ -1,0 +1,107 @@
+"""Jobs as rows: what is to be done to stored events, how far it is, and what came of it.
+
+What a job has done is in the database with its row, so that whoever opens the database next goes on
+where a killed daemon stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from logd.storage.database import Connection
+
+PRUNE = "prune"
+FORGET = "forget"
+RECORD = "record"  # an event of logd's own, for a command while the daemon runs
+
+ASKED = "asked"
+CLEAN = "clean"  # all is erased, and the remains of it in the file are not yet
+STOPPED = "stopped"  # the clock could not be believed; `trouble` says why, and what to do
+
+
+@dataclass
+class Job:
+    """A row of the table `job`. `done` of `total` is for people; `outcome` has counts."""
+
+    id: int
+    kind: str
+    params: dict[str, Any]
+    asked_ns: int
+    phase: str = ASKED
+    position: int = 0
+    done: int = 0
+    total: int = 0
+    outcome: dict[str, int] = field(default_factory=dict)
+    trouble: str | None = None
+    finished_ns: int | None = None
+
+    def add(self, what: str, number: int) -> None:
+        """Adds to a count of the outcome."""
+        self.outcome[what] = self.outcome.get(what, 0) + number
+
+    def save(self, connection: Connection) -> None:
+        """Writes the row, inside the caller's transaction or in one of its own."""
+        params = bytearray(msgpack.packb(self.params)) if self.params else None
+        connection.execute(
+            "UPDATE job SET params = ?, phase = ?, position = ?, done = ?, total = ?, outcome = ?,"
+            " trouble = ?, finished_ns = ? WHERE id = ?",
+            (params, self.phase, self.position, self.done, self.total)
+            + (bytearray(msgpack.packb(self.outcome)), self.trouble, self.finished_ns, self.id),
+        )
+
+
+def ask(connection: Connection, kind: str, params: Mapping[str, Any], now_ns: int) -> int:
+    """Adds a job; its id. The daemon finds it at its next look."""
+    (job_id,) = connection.execute(
+        "INSERT INTO job (kind, params, asked_ns, phase, position, done, total, outcome)"
+        " VALUES (?, ?, ?, ?, 0, 0, 0, x'80') RETURNING id",
+        (kind, bytearray(msgpack.packb(params)), now_ns, ASKED),
+    ).fetchone()
+    return int(job_id)
+
+
+def read(connection: Connection, job_id: int) -> Job | None:
+    """The job, or None when there is no such one (any more: of a restored database)."""
+    return _one(connection, "id = ?", job_id)
+
+
+def next_open(connection: Connection) -> Job | None:
+    """What is to be worked at: records first, cleaning last, so that one is enough for many."""
+    return _one(connection, "finished_ns IS NULL ORDER BY kind <> 'record', phase = 'clean', id")
+
+
+def finish_cleaned(connection: Connection, now_ns: int) -> None:
+    """Ends the jobs that waited for the file to be cleaned, inside the caller's transaction."""
+    connection.execute(
+        "UPDATE job SET finished_ns = ?, done = total, trouble = NULL"
+        " WHERE finished_ns IS NULL AND phase = ?",
+        (now_ns, CLEAN),
+    )
+
+
+def _one(connection: Connection, which: str, *values: object) -> Job | None:
+    row = connection.execute(
+        "SELECT id, kind, params, asked_ns, phase, position, done, total, outcome, trouble,"  # noqa: S608 - no data in it
+        f" finished_ns FROM job WHERE {which} LIMIT 1",
+        values,
+    ).fetchone()
+    if row is None:
+        return None
+    job_id, kind, params, asked_ns, phase, position, done, total, outcome, *end = row
+    unpacked = {} if params is None else msgpack.unpackb(params)
+    return Job(
+        job_id,
+        kind,
+        unpacked,
+        asked_ns,
+        phase,
+        position,
+        done,
+        total,
+        msgpack.unpackb(outcome),
+        *end,
+    )

@@ -1,0 +1,376 @@
+"""The schema, as an ordered list that is only ever appended to.
+
+Each migration and its record are one transaction. A database with a migration that this program
+does not know is newer than the program, and is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from logd import systemd
+from logd.errors import EXIT_TEMPORARY, LogdError
+from logd.storage.database import Connection
+
+PROGRESS_INTERVAL_S = 10.0
+EXTEND_INTERVAL_S = 5.0
+PROGRESS_STEPS = 1_000_000
+
+_log = logging.getLogger("logd")
+
+MIGRATIONS: list[tuple[str, str]] = [
+    (
+        "first",
+        """
+        CREATE TABLE run (
+            id INTEGER PRIMARY KEY,
+            started_ns INTEGER NOT NULL,
+            boot_id TEXT NOT NULL,
+            pid INTEGER NOT NULL,
+            program TEXT NOT NULL
+        );
+        CREATE TABLE counter (
+            name TEXT PRIMARY KEY,
+            value INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        CREATE TABLE producer (
+            id INTEGER PRIMARY KEY,
+            uid INTEGER NOT NULL,
+            key TEXT NOT NULL,              -- the client's 64-bit id, 16 hexadecimal digits
+            watermark INTEGER NOT NULL,     -- all up to here is decided: stored, refused or lost
+            has_outbox INTEGER NOT NULL,
+            ended INTEGER NOT NULL,
+            boot_id TEXT NOT NULL,
+            pid INTEGER NOT NULL,
+            first_seen_ns INTEGER NOT NULL,
+            last_seen_ns INTEGER NOT NULL,
+            UNIQUE (uid, key)
+        );
+        CREATE INDEX producer_open ON producer (boot_id) WHERE ended = 0;
+        CREATE TABLE refusal (              -- what clients refused, by their own word
+            producer INTEGER NOT NULL REFERENCES producer (id),
+            cause TEXT NOT NULL,
+            events INTEGER NOT NULL,
+            PRIMARY KEY (producer, cause)
+        ) WITHOUT ROWID;
+        CREATE TABLE event_type (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE
+        );
+        CREATE TABLE event (
+            id INTEGER PRIMARY KEY,         -- the order of storing; of a producer, its sequence's
+            producer INTEGER NOT NULL REFERENCES producer (id),
+            sequence INTEGER NOT NULL,
+            ts_ns INTEGER NOT NULL,         -- the client's clock
+            type INTEGER NOT NULL REFERENCES event_type (id),
+            user TEXT,
+            props BLOB NOT NULL,            -- msgpack map, as it came
+            salt BLOB NOT NULL
+        );
+        CREATE INDEX event_user ON event (user, id) WHERE user IS NOT NULL;
+        CREATE INDEX event_type_id ON event (type, id);
+        CREATE TABLE batch (
+            id INTEGER PRIMARY KEY,
+            stored_ns INTEGER NOT NULL,     -- the daemon's clock, for all events of the batch
+            first_event INTEGER NOT NULL,
+            events INTEGER NOT NULL,
+            leaves_hash BLOB NOT NULL,
+            hash BLOB NOT NULL
+        );
+        CREATE INDEX batch_first_event ON batch (first_event);
+        CREATE TABLE loss (
+            id INTEGER PRIMARY KEY,
+            batch INTEGER NOT NULL REFERENCES batch (id),
+            producer INTEGER NOT NULL REFERENCES producer (id),
+            first INTEGER NOT NULL,
+            last INTEGER,                   -- NULL: the numbers do not tell
+            cause TEXT NOT NULL,
+            detected_ns INTEGER NOT NULL
+        );
+        CREATE INDEX loss_batch ON loss (batch);
+        CREATE TABLE quarantine (
+            id INTEGER PRIMARY KEY,
+            detected_ns INTEGER NOT NULL,
+            uid INTEGER NOT NULL,           -- by the kernel's word
+            pid INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            producer INTEGER REFERENCES producer (id),
+            sequence INTEGER,               -- of a refused event inside a good stream
+            bytes INTEGER NOT NULL,
+            excerpt BLOB NOT NULL
+        );
+        CREATE TABLE rollup_day (
+            type INTEGER NOT NULL REFERENCES event_type (id),
+            day INTEGER NOT NULL,           -- days since 1970, UTC, by ts_ns
+            user TEXT NOT NULL,             -- '' for none
+            events INTEGER NOT NULL,
+            PRIMARY KEY (type, day, user)
+        ) WITHOUT ROWID;
+        CREATE TABLE rollup_subject (
+            type INTEGER NOT NULL REFERENCES event_type (id),
+            subject TEXT NOT NULL,          -- which task, which quiz
+            user TEXT NOT NULL,
+            events INTEGER NOT NULL,
+            first_ts_ns INTEGER NOT NULL,   -- of the first stored and of the last stored
+            last_ts_ns INTEGER NOT NULL,
+            last_value REAL,
+            best_value REAL,
+            PRIMARY KEY (type, subject, user)
+        ) WITHOUT ROWID;
+        """,
+    ),
+    (
+        "blocks of events",
+        """
+        CREATE TABLE event_block (          -- 16,384 events: what a question about a time reads
+            block INTEGER PRIMARY KEY,      -- id >> 14
+            first_ts_ns INTEGER NOT NULL,   -- the earliest and the latest
+            last_ts_ns INTEGER NOT NULL
+        );
+        WITH RECURSIVE block (block) AS (
+            SELECT min(id) >> 14 FROM event
+            UNION ALL SELECT block + 1 FROM block WHERE block < (SELECT max(id) >> 14 FROM event)
+        )
+        INSERT INTO event_block SELECT block,
+            (SELECT min(ts_ns) FROM event WHERE id BETWEEN block << 14 AND (block << 14) + 16383),
+            (SELECT max(ts_ns) FROM event WHERE id BETWEEN block << 14 AND (block << 14) + 16383)
+        FROM block WHERE EXISTS
+            (SELECT 1 FROM event WHERE id BETWEEN block << 14 AND (block << 14) + 16383);
+        DROP INDEX event_user;
+        CREATE INDEX event_user ON event (id >> 14, user, type) WHERE user IS NOT NULL;
+        ALTER TABLE event_type ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
+        UPDATE event_type SET events =
+            (SELECT coalesce(sum(events), 0) FROM rollup_day WHERE type = event_type.id);
+        """,
+    ),
+    (
+        "removed events, jobs, forgotten persons",
+        """
+        CREATE TABLE removal (              -- one for each step of a prune or a forget
+            id INTEGER PRIMARY KEY,
+            event INTEGER NOT NULL,         -- logd's own event that says so, with the hash
+            kind TEXT NOT NULL,             -- pruned: past its time; erased: of a forgotten person
+            events INTEGER NOT NULL,        -- taken out; those redacted are not among them
+            hash BLOB NOT NULL              -- over its runs and its redactions
+        );
+        CREATE TABLE removed (              -- runs of event ids
+            first INTEGER PRIMARY KEY,
+            last INTEGER NOT NULL,
+            removal INTEGER NOT NULL REFERENCES removal (id)
+        );
+        CREATE TABLE leaf (                 -- of events removed or redacted, as first stored, while
+            event INTEGER PRIMARY KEY,      -- another event of their batch is there
+            hash BLOB NOT NULL
+        );
+        CREATE TABLE redacted (             -- the leaf of what an event says since
+            event INTEGER NOT NULL,
+            removal INTEGER NOT NULL REFERENCES removal (id),
+            hash BLOB NOT NULL,
+            PRIMARY KEY (event, removal)
+        ) WITHOUT ROWID;
+        CREATE TABLE job (                  -- what the daemon does in steps between its turns
+            id INTEGER PRIMARY KEY,
+            kind TEXT NOT NULL,
+            params BLOB,                    -- a msgpack map; gone once they are not needed
+            asked_ns INTEGER NOT NULL,
+            phase TEXT NOT NULL,
+            position INTEGER NOT NULL,      -- where in its phase it goes on after a kill
+            done INTEGER NOT NULL,          -- of total, for people who wait
+            total INTEGER NOT NULL,
+            outcome BLOB NOT NULL,          -- a msgpack map of counts
+            trouble TEXT,                   -- what it waits for
+            finished_ns INTEGER
+        );
+        CREATE INDEX job_open ON job (id) WHERE finished_ns IS NULL;
+        CREATE TABLE secret (
+            name TEXT PRIMARY KEY,
+            value BLOB NOT NULL
+        ) WITHOUT ROWID;
+        -- The same again when a backup from before this migration is restored: then the list of
+        -- forgotten persons still fits.
+        INSERT INTO secret SELECT 'pepper', coalesce(
+            (SELECT leaves_hash FROM batch WHERE events > 0 ORDER BY id LIMIT 1), randomblob(32));
+        CREATE TABLE forgotten (
+            token BLOB PRIMARY KEY,         -- of a person: HMAC-SHA256(pepper, user)
+            until_ns INTEGER NOT NULL       -- what is of an earlier time is erased when it arrives
+        ) WITHOUT ROWID;
+        """,
+    ),
+    (
+        "copies of the trail",
+        """
+        CREATE TABLE copy (                 -- backups and exports: where else events may be read
+            id INTEGER PRIMARY KEY,
+            kind TEXT NOT NULL,
+            made_ns INTEGER NOT NULL,
+            expires_ns INTEGER,             -- NULL: nobody has said
+            place TEXT NOT NULL
+        );
+        """,
+    ),
+    (
+        "the clock",
+        """
+        CREATE TABLE clock (                -- one row: the last reading that could be believed
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            wall_ns INTEGER NOT NULL,
+            boot_id TEXT NOT NULL,
+            boottime_ns INTEGER NOT NULL,   -- CLOCK_BOOTTIME at that moment
+            synchronised INTEGER            -- NULL: not known
+        );
+        """,
+    ),
+    (
+        "who introduced a type",
+        """
+        ALTER TABLE event_type ADD COLUMN uid INTEGER;  -- NULL: its events were gone by then
+        UPDATE event_type SET uid =
+            (SELECT p.uid FROM event e JOIN producer p ON p.id = e.producer
+             WHERE e.type = event_type.id ORDER BY e.id LIMIT 1);
+        """,
+    ),
+    (
+        "what a replaced database had",
+        """
+        CREATE TABLE replaced (             -- `logd restore`: how far who has an outbox had got
+            uid INTEGER NOT NULL,
+            key TEXT NOT NULL,
+            watermark INTEGER NOT NULL,     -- without what was only claimed
+            PRIMARY KEY (uid, key)
+        ) WITHOUT ROWID;
+        """,
+    ),
+    (
+        "boundaries of forgets",
+        """
+        CREATE TABLE forget (               -- see logd/storage/boundaries.py
+            id INTEGER PRIMARY KEY,         -- their order
+            producers INTEGER,              -- known then, up to this id; NULL: not settled yet
+            outboxes TEXT NOT NULL,         -- which directory was listed
+            surplus TEXT NOT NULL           -- users with more files than were listed, as JSON
+        );
+        CREATE TABLE forget_boundary (      -- only while it is needed
+            uid INTEGER NOT NULL,
+            key TEXT NOT NULL,
+            forget INTEGER NOT NULL REFERENCES forget (id),
+            sequence INTEGER,               -- the highest there was then; NULL: could not be read
+            PRIMARY KEY (uid, key, forget)
+        ) WITHOUT ROWID;
+        -- The forget of that person; 0: known from a list, which has no more than a time.
+        ALTER TABLE forgotten ADD COLUMN forget INTEGER NOT NULL DEFAULT 0;
+        """,
+    ),
+]
+
+
+class NewerSchema(LogdError):
+    """The database was written by a newer program."""
+
+    exit_code = 65
+
+
+class OlderSchema(LogdError):
+    """The database has not been brought up to date yet, and this reader needs it to be."""
+
+    exit_code = EXIT_TEMPORARY
+
+
+def schema_version(connection: Connection) -> int:
+    """How many migrations the database has seen; 0 for an empty one."""
+    exists = connection.execute(
+        "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migration'"
+    ).fetchone()
+    if not exists:
+        return 0
+    return int(connection.execute("SELECT coalesce(max(version), 0) FROM migration").fetchone()[0])
+
+
+def check_not_newer(connection: Connection) -> int:
+    """The schema's version. Raises NewerSchema for one past this program's."""
+    version = schema_version(connection)
+    if version > len(MIGRATIONS):
+        raise NewerSchema(
+            f"the database has schema {version}, this program knows up to {len(MIGRATIONS)}. "
+            "Nothing was changed. Install the newer logd again, or restore an older backup."
+        )
+    return version
+
+
+def check_not_older(connection: Connection) -> None:
+    """Raises OlderSchema for one that this program's daemon has not opened yet."""
+    version = schema_version(connection)
+    if version < len(MIGRATIONS):
+        raise OlderSchema(
+            f"the database has schema {version}, this program reads events of {len(MIGRATIONS)}. "
+            "Nothing was changed. `logd run` brings it up to date at its start."
+        )
+
+
+def migrate(connection: Connection, now_ns: int) -> int:
+    """Brings the schema up to date; returns its version. Raises NewerSchema."""
+    version = check_not_newer(connection)
+    if 0 < version < len(MIGRATIONS):
+        _log.info("bringing the database from schema %d to %d", version, len(MIGRATIONS))
+    progress = _Progress()
+    for number, (name, script) in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if number == 1:
+                connection.execute(
+                    "CREATE TABLE migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"
+                    " applied_ns INTEGER NOT NULL)"
+                )
+            statements = split(script)
+            for position, statement in enumerate(statements, start=1):
+                with progress.of(connection, f"schema {number}: {position} of {len(statements)}"):
+                    connection.execute(statement)
+            connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (number, name, now_ns))
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    return len(MIGRATIONS)
+
+
+class _Progress:
+    """Says at intervals that a statement over all events still runs, and for how long.
+
+    The service manager, which would take a start that lasts for one that hangs, is asked for time.
+    """
+
+    def __init__(self) -> None:
+        self._started_s = self._said_s = self._extended_s = time.monotonic()
+
+    @contextmanager
+    def of(self, connection: Connection, what: str) -> Iterator[None]:
+        """While `what` runs on that connection."""
+
+        def say() -> int:
+            self._say(what, time.monotonic())
+            return 0  # go on
+
+        connection.set_progress_handler(say, PROGRESS_STEPS)
+        try:
+            yield
+        finally:
+            connection.set_progress_handler(None, 0)
+
+    def _say(self, what: str, now_s: float) -> None:
+        if now_s - self._extended_s >= EXTEND_INTERVAL_S:
+            self._extended_s = now_s
+            systemd.extend_timeout()
+            systemd.send(f"STATUS=bringing the database up to date: {what}")
+        if now_s - self._said_s >= PROGRESS_INTERVAL_S:
+            self._said_s = now_s
+            _log.info(
+                "%s, %.0f s so far; events wait in their outboxes", what, now_s - self._started_s
+            )
+
+
+def split(script: str) -> list[str]:
+    """The statements of a script without string literals; executescript would commit by itself."""
+    lines = (line.split("--", 1)[0] for line in script.splitlines())
+    return [part.strip() for part in "\n".join(lines).split(";") if part.strip()]

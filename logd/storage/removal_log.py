@@ -1,0 +1,72 @@
+"""What is kept of events that are gone: which they were, by which step, and their leaves.
+
+The step's hash over all of that stands in an event of logd's own, so that it is in the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from logd.storage import hash_chain
+from logd.storage.database import Connection
+
+# Kinds of removal; the counters have the same names.
+PRUNED = "pruned"
+ERASED = "erased"
+
+
+def runs(ids: Iterable[int]) -> list[tuple[int, int]]:
+    """Ids in ascending order as (first, last) of those without a gap."""
+    made: list[tuple[int, int]] = []
+    for event_id in ids:
+        if made and made[-1][1] == event_id - 1:
+            made[-1] = made[-1][0], event_id
+        else:
+            made.append((event_id, event_id))
+    return made
+
+
+def record(
+    connection: Connection,
+    kind: str,
+    said_in: int,
+    ids: Iterable[int],
+    redactions: Mapping[int, bytes],
+) -> dict[str, Any]:
+    """Notes a removal, inside the caller's transaction; what the own event with the id `said_in`
+    has to say of it.
+
+    `ids` of events taken out, ascending; `redactions` has the new leaf of each that says less.
+    """
+    (removal_id,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM removal").fetchone()
+    hashed = hash_chain.Removal()
+    gone = runs(ids)
+    for first, last in gone:
+        hashed.add_run(first, last)
+    changed = sorted(redactions.items())
+    for event_id, leaf in changed:
+        hashed.add_redaction(event_id, leaf)
+    digest = hashed.hash(removal_id, kind)
+    connection.execute(
+        "INSERT INTO removal VALUES (?, ?, ?, ?, ?)",
+        (removal_id, said_in, kind, hashed.events, digest),
+    )
+    connection.executemany(
+        "INSERT INTO removed VALUES (?, ?, ?)", [(*run, removal_id) for run in gone]
+    )
+    connection.executemany(
+        "INSERT INTO redacted VALUES (?, ?, ?)",
+        [(event_id, removal_id, leaf) for event_id, leaf in changed],
+    )
+    return {
+        "removal": removal_id,
+        "events": hashed.events,
+        "redacted": len(changed),
+        "hash": digest.hex(),
+    }
+
+
+def keep_leaves(connection: Connection, leaves: Mapping[int, bytes]) -> None:
+    """Keeps leaves that events can no longer give. Of two for the same event the first counts."""
+    connection.executemany("INSERT OR IGNORE INTO leaf VALUES (?, ?)", sorted(leaves.items()))

@@ -1,0 +1,64 @@
+"""Blocks: each 16,384 events, in the order of storing, with their earliest and latest time.
+
+A question about a time passes over the blocks that lie outside it, whatever order the clients'
+clocks gave; it is quick as far as that is nearly the order of storing. The index by user leads with
+the block, so that a commit writes to the newest block's pages only, however many users there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from logd.batch import Producer
+from logd.storage.database import Connection
+from logd_wire.wire import Event
+
+BLOCK_BITS = 14  # the schema has it too, in the index event_user: it cannot be changed here alone
+BLOCK_EVENTS = 1 << BLOCK_BITS
+
+Times = tuple[int, int]
+
+
+class Blocks:
+    """The same from events one by one; `verify` compares."""
+
+    def __init__(self) -> None:
+        self.times: dict[int, Times] = {}
+
+    def add(self, event_id: int, ts_ns: int) -> None:
+        """Takes one event into its block."""
+        block = event_id >> BLOCK_BITS
+        first, last = self.times.get(block, (ts_ns, ts_ns))
+        self.times[block] = min(first, ts_ns), max(last, ts_ns)
+
+
+def update(
+    connection: Connection,
+    events: Iterable[tuple[Producer, int, Event]],
+    types: Mapping[str, int],
+    first_event: int,
+) -> None:
+    """Adds the events, the first with that id, to blocks and types; in the caller's transaction."""
+    batch = [event for _, _, event in events]
+    connection.executemany(
+        "INSERT INTO event_block VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " first_ts_ns = min(first_ts_ns, excluded.first_ts_ns),"
+        " last_ts_ns = max(last_ts_ns, excluded.last_ts_ns)",
+        list(_times(first_event, [event.ts_ns for event in batch])),
+    )
+    connection.executemany(
+        "UPDATE event_type SET events = events + ? WHERE id = ?",
+        [(number, types[kind]) for kind, number in Counter(e.type for e in batch).items()],
+    )
+
+
+def _times(first_event: int, ts_ns: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Block, earliest, latest, of events with consecutive ids."""
+    start = 0
+    while start < len(ts_ns):
+        block = (first_event + start) >> BLOCK_BITS
+        end = ((block + 1) << BLOCK_BITS) - first_event
+        part = ts_ns[start:end]
+        yield block, min(part), max(part)
+        start = end

@@ -1,0 +1,187 @@
+"""Reads the clocks, and keeps with the trail the last reading that could be believed.
+
+The judgement is `logd.clock.readings`'s. The row is written by the daemon at its start and then
+every ten minutes, by commands that work without a daemon, and by `--yes`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from logd.clock import readings
+from logd.clock.readings import EARLIEST_NS, HOUR_NS, STEP_MAX_NS, Reading
+from logd.config.settings import Config
+from logd.errors import ClockRefused
+from logd.storage import keyfile
+from logd.storage.database import Connection, DatabaseError, connect, translate
+from logd.storage.migrations import check_not_older
+from logd.storage.store import Store
+from logd_wire.rendezvous import current_boot_id
+
+KEPT_EVERY_NS = HOUR_NS // 6
+
+_STATUS_UNSYNC = 0x40  # adjtimex(2), STA_UNSYNC
+_TIMEX_BYTES, _TIMEX_STATUS_AT = 256, 40
+# systemd-timesyncd's: the directory while it runs, the file once it has synchronised.
+_TIMESYNC = Path("/run/systemd/timesync")
+
+_log = logging.getLogger("logd")
+
+
+def read() -> Reading:
+    """The clocks now."""
+    return Reading(
+        time.time_ns(),
+        current_boot_id(),
+        time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        synchronised(),
+    )
+
+
+def synchronised(timesync: Path = _TIMESYNC) -> bool | None:
+    """Whether the clock is kept right, as the kernel says; None where that cannot be seen.
+
+    A service's sandbox (ProtectClock=) refuses the question. systemd-timesyncd also leaves a file;
+    of other NTP daemons nothing is known there.
+    """
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: only asks
+    try:
+        if ctypes.CDLL(None).adjtimex(timex) >= 0:
+            status = int.from_bytes(timex.raw[_TIMEX_STATUS_AT : _TIMEX_STATUS_AT + 4], "little")
+            return not status & _STATUS_UNSYNC
+    except (OSError, AttributeError):
+        pass
+    return (timesync / "synchronized").exists() if timesync.is_dir() else None
+
+
+def load(connection: Connection) -> Reading | None:
+    """The last believed reading; of a trail without one, the time of its last batch."""
+    table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'clock'"
+    if connection.execute(table).fetchone():
+        row = connection.execute(
+            "SELECT wall_ns, boot_id, boottime_ns, synchronised FROM clock"
+        ).fetchone()
+        if row is not None:
+            wall_ns, boot_id, boottime_ns, known = row
+            return Reading(wall_ns, boot_id, boottime_ns, None if known is None else bool(known))
+    last = connection.execute("SELECT stored_ns FROM batch ORDER BY id DESC LIMIT 1").fetchone()
+    return Reading(last[0], "", 0) if last and last[0] >= EARLIEST_NS else None
+
+
+def save(connection: Connection, reading: Reading, how: str = "REPLACE") -> None:
+    """Keeps a reading as the last believed one, in the caller's transaction or one by itself; with
+    `how` IGNORE only where there is none.
+    """
+    connection.execute(
+        f"INSERT OR {how} INTO clock VALUES (1, ?, ?, ?, ?)",  # noqa: S608 - one of two words
+        (reading.wall_ns, reading.boot_id, reading.boottime_ns, reading.synchronised),
+    )
+
+
+def check(
+    config: Config, connection: Connection, now: Reading, what: str, *, yes: bool = False
+) -> None:
+    """Raises ClockRefused if the reading is not believed, with what was not done.
+
+    With `yes` a person has confirmed it: it is kept as the last believed one.
+    """
+    why = readings.implausible(load(connection), now)
+    if why is None:
+        return
+    if not yes or now.wall_ns < readings.EARLIEST_NS:
+        raise refused(what, why)
+    _accept(config, now)
+
+
+def _accept(config: Config, reading: Reading) -> None:
+    connection = connect(config.database, keyfile.read(config.key_file))
+    try:
+        check_not_older(connection)
+        save(connection, reading)
+    except DatabaseError as error:
+        raise translate(error, config.database) from error
+    finally:
+        connection.close()
+
+
+def refused(what: str, why: str) -> ClockRefused:
+    """The refusal of an act for a clock that is not believed: why, and what to do."""
+    return ClockRefused(
+        f"{what}: {why}. Set the clock (timedatectl). If it is right, run this again with --yes."
+    )
+
+
+class TrailClock:
+    """The clock of an open store: the time to record, and whether it is believed."""
+
+    def __init__(
+        self,
+        store: Store,
+        read: Callable[[], Reading] = read,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._store = store
+        self._read = read
+        self._clock_ns = clock_ns
+        self._seen = load(store.connection)
+        self._kept: Reading | None = None
+        self._warned = False
+
+    def now_ns(self) -> int:
+        """The time to record: the wall clock's, unless it is far behind what the trail has seen."""
+        wall_ns, seen = self._clock_ns(), self._seen
+        if seen is None or wall_ns >= seen.wall_ns - STEP_MAX_NS:
+            return wall_ns  # without a look at the other clocks: it is asked at each commit
+        return readings.stamp_ns(seen, self._read())
+
+    def look(self) -> None:
+        """Keeps the reading from time to time, if it is believed. Raises as `Store.commit`."""
+        now = self._read()
+        if self._kept is not None and now.boottime_ns < self._kept.boottime_ns + KEPT_EVERY_NS:
+            return
+        self._kept = now
+        refused = self._judge(now) is not None
+        seen = self._seen if refused else now
+        if seen is not None:
+            # A refused one replaces none. But where none is kept yet, that is what it was compared
+            # with: what is stored from here on has the wrong time.
+            how = "IGNORE" if refused else "REPLACE"
+            self._store.act(
+                lambda connection, _: save(connection, seen, how), now.wall_ns, flush=False
+            )
+        self._seen = seen
+        self._warn(readings.implausible(seen, replace(now, synchronised=None)))
+
+    def _warn(self, why: str | None) -> None:
+        """Once, and not of a clock that is about to be synchronised, as after each boot."""
+        if why is not None and not self._warned:
+            _log.warning(
+                "%s: until it is set, or believed by `logd prune --yes`, no event is pruned and no"
+                " old backup removed", why,
+            )  # fmt: skip
+        elif why is None and self._warned:
+            _log.info("the clock can be believed again")
+        self._warned = why is not None
+
+    def check(self, what: str) -> Reading:
+        """The reading now. Raises ClockRefused if it is not believed, with what was not done."""
+        now = self._read()
+        why = self._judge(now)
+        if why is not None:
+            raise refused(what, why)
+        return now
+
+    def check_from(self, start: Reading, what: str) -> None:
+        """Raises ClockRefused if the clock has been set since `start`."""
+        why = readings.jumped(start, self._read())
+        if why is not None:
+            raise refused(what, why)
+
+    def _judge(self, now: Reading) -> str | None:
+        self._seen = load(self._store.connection)  # a command may have confirmed another
+        return readings.implausible(self._seen, now)

@@ -1,0 +1,78 @@
+"""What the extension needs of a client to the daemon; the client of an app that does not log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from logd_client import Outcome
+
+
+class ActivityClient(Protocol):
+    """What the extension needs of `logd_client.client.Client`; a test may bring its own.
+
+    `emit_durable` is called for durable events, `emit` for all others.
+    """
+
+    def emit(
+        self,
+        event_type: str,
+        *,
+        user: str | None = None,
+        props: Mapping[str, Any] | None = None,
+        ts_ns: int | None = None,
+        durable: bool = False,
+        timeout_s: float = 5.0,
+    ) -> bool: ...
+
+    def emit_durable(
+        self,
+        event_type: str,
+        *,
+        user: str | None = None,
+        props: Mapping[str, Any] | None = None,
+        timeout_s: float = 5.0,
+        tell_user: bool = False,
+    ) -> Outcome: ...
+
+    def flush(self, timeout_s: float) -> bool: ...
+
+    def stats(self) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
+# As `logd_client.Client`: called with the socket's path, `strict=` (raise on a malformed event),
+# and `outbox_bytes=`, `outbox_directory=` where they are set.
+ClientFactory = Callable[..., ActivityClient]
+
+
+class Disabled:
+    """The client of an app that does not log: refuses everything, and counts it."""
+
+    def __init__(self) -> None:
+        self._attempted = 0
+
+    def emit(self, *_: Any, **__: Any) -> bool:
+        self._attempted += 1
+        return False
+
+    def emit_durable(self, *_: Any, **__: Any) -> Outcome:
+        self._attempted += 1
+        return Outcome.REFUSED
+
+    def flush(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def stats(self) -> dict[str, Any]:
+        refused = self._attempted
+        return {
+            "attempted": refused,
+            "accepted": 0,
+            "refused": refused,
+            "refused_by_cause": {"disabled": refused} if refused else {},
+            "pending": 0,
+        }
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,147 @@
+"""The settings of `flask_logd`: their names, their defaults, and what is refused."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask_logd.client import ClientFactory
+from flask_logd.durable import CARRY_ON, MESSAGE, TELL_USER, DurablePolicy
+from logd_client import Client
+from logd_wire.paths import PathTooLong, check_socket_path
+from logd_wire.schema import Malformed, check_event_type
+
+UserCallable = Callable[[], object]  # what `identity` takes, or None
+
+_PREFIX = "ACTIVITY_LOG_"
+_DEFAULTS: dict[str, Any] = {
+    "ACTIVITY_LOG_CLIENT": Client,
+    "ACTIVITY_LOG_SOCKET": None,
+    "ACTIVITY_LOG_ENABLED": True,
+    "ACTIVITY_LOG_EXCLUDE": ("static", "*.static"),
+    "ACTIVITY_LOG_OUTBOX_BYTES": None,
+    "ACTIVITY_LOG_OUTBOX_DIRECTORY": None,
+    "ACTIVITY_LOG_USER": None,
+    "ACTIVITY_LOG_ACTOR": None,
+    "ACTIVITY_LOG_REQUEST_ID_HEADER": "X-Request-ID",
+    "ACTIVITY_LOG_DURABLE": (),
+    "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 5.0,
+    "ACTIVITY_LOG_DURABLE_UNKNOWN": CARRY_ON,
+    "ACTIVITY_LOG_DURABLE_MESSAGE": MESSAGE,
+}
+
+
+class ConfigError(ValueError):
+    """A setting of the extension is missing, unknown or of the wrong kind; the text names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The checked settings of one app. `client_options` go to the client as they are."""
+
+    socket_path: str
+    enabled: bool
+    exclude: tuple[str, ...]
+    user: UserCallable | None
+    actor: UserCallable | None
+    request_id_header: str
+    client_factory: ClientFactory
+    client_options: dict[str, Any]
+    durable: DurablePolicy
+
+
+def read_settings(config: Mapping[str, Any]) -> Settings:
+    """The settings in an app's config. Raises ConfigError, which names the key."""
+    for key in config:
+        if key.startswith(_PREFIX) and key not in _DEFAULTS:
+            near = difflib.get_close_matches(key, _DEFAULTS, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"unknown setting {key}; did you mean {near}?")
+
+    def read(key: str, holds: Callable[[Any], bool], what: str) -> Any:
+        value = config.get(key, _DEFAULTS[key])
+        if not holds(value):
+            raise ConfigError(f"{key} must be {what}, not {value!r}")
+        return value
+
+    enabled = read("ACTIVITY_LOG_ENABLED", lambda v: isinstance(v, bool), "True or False")
+    outbox_bytes = read("ACTIVITY_LOG_OUTBOX_BYTES", _is_size_or_none, "a number of bytes over 0")
+    directory = read("ACTIVITY_LOG_OUTBOX_DIRECTORY", _is_path_or_none, "a directory's path")
+    options: dict[str, Any] = {}  # only what is set: the client has its own defaults
+    if outbox_bytes is not None:
+        options["outbox_bytes"] = outbox_bytes
+    if directory is not None:
+        options["outbox_directory"] = os.fspath(directory)
+    return Settings(
+        socket_path=_read_socket_path(config.get("ACTIVITY_LOG_SOCKET")) if enabled else "",
+        enabled=enabled,
+        exclude=tuple(read("ACTIVITY_LOG_EXCLUDE", _is_names, "a list of endpoints or blueprints")),
+        user=read("ACTIVITY_LOG_USER", lambda v: v is None or callable(v), "a callable"),
+        actor=read("ACTIVITY_LOG_ACTOR", lambda v: v is None or callable(v), "a callable"),
+        request_id_header=read("ACTIVITY_LOG_REQUEST_ID_HEADER", _is_name, "the name of a header"),
+        client_factory=read("ACTIVITY_LOG_CLIENT", callable, "a callable"),
+        client_options=options,
+        durable=DurablePolicy(
+            types=frozenset(
+                read("ACTIVITY_LOG_DURABLE", _are_types, "a list of event types, but not page_view")
+            ),
+            timeout_s=read("ACTIVITY_LOG_DURABLE_TIMEOUT_S", _is_duration, "seconds, 0 or more"),
+            tell_user=read(
+                "ACTIVITY_LOG_DURABLE_UNKNOWN",
+                lambda v: v in (CARRY_ON, TELL_USER),
+                f"{CARRY_ON!r} or {TELL_USER!r}",
+            )
+            == TELL_USER,
+            message=read("ACTIVITY_LOG_DURABLE_MESSAGE", _is_name, "a text for the user"),
+        ),
+    )
+
+
+def _read_socket_path(value: Any) -> str:
+    if not value:
+        raise ConfigError(
+            "ACTIVITY_LOG_SOCKET is not set: give the path of logd's datagram socket, "
+            "or set ACTIVITY_LOG_ENABLED = False"
+        )
+    if not _is_path_or_none(value):
+        raise ConfigError(f"ACTIVITY_LOG_SOCKET must be a path, not {value!r}")
+    try:
+        check_socket_path(value)
+    except PathTooLong as error:
+        raise ConfigError(f"ACTIVITY_LOG_SOCKET: {error}") from None
+    return os.fspath(value)  # type: ignore[no-any-return]
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_names(value: Any) -> bool:
+    # A lone string is a collection too, of letters: it would exclude nothing and say nothing.
+    return isinstance(value, (tuple, list, set, frozenset)) and all(map(_is_name, value))
+
+
+def _is_path_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, (str, os.PathLike))
+
+
+def _is_size_or_none(value: Any) -> bool:
+    return value is None or (type(value) is int and value > 0)
+
+
+def _are_types(value: Any) -> bool:
+    if not _is_names(value):
+        return False
+    try:
+        # A page view is written when the page is done: there is nobody left to wait for it.
+        return all(check_event_type(name) != "page_view" for name in value)
+    except Malformed:
+        return False
+
+
+def _is_duration(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0

@@ -1,0 +1,226 @@
+"""The producers that a client had before its present one, and what became of their events.
+
+A client changes its producer when the outbox is removed, its descriptor closed, an outbox comes
+where there was none, or a larger ring follows a full one. What the former one had accepted stays
+this client's: it is counted, and `flush` waits for it, until all of it is confirmed or nothing more
+can be learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from logd_client.producer import Producer
+
+FORMERS_MAX = 8
+# A daemon that still has the removed file open confirms what it reads from it within this.
+REMOVED_WAIT_S = 5.0
+LOOK_INTERVAL_S = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class Former:
+    """A producer that was left at `left_s`, on the monotonic clock.
+
+    `moved`: its last event was written to the successor as well, since the daemon does not read it
+    here; it counts there. `outgrown`: it was left for a larger ring, whole and locked until then,
+    so that the daemon reads all of it.
+    """
+
+    producer: Producer
+    left_s: float
+    outgrown: bool = False
+    moved: bool = False
+    farewell_sent: bool = False
+
+    @property
+    def accepted(self) -> int:
+        """Events that count as this producer's."""
+        return self.producer.written - self.moved
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether all of them are on disk."""
+        return self.producer.outbox is not None and self.producer.confirmed >= self.accepted
+
+    @property
+    def ring_bytes(self) -> int:
+        """Memory that its ring takes until the daemon has read it; 0 once the file is removed."""
+        outbox = self.producer.outbox
+        return 0 if outbox is None or outbox.removed() else outbox.writer.ring_bytes
+
+    def unread(self) -> bytes | None:
+        """The event that the daemon did not see when it retired this producer, if there is one.
+
+        It retires whoever has lost the lock, and then reads no more; the client finds that out with
+        the next event that it sends, so that one is there at most.
+        """
+        outbox = self.producer.outbox
+        if outbox is None or self.is_confirmed or not outbox.writer.retired:
+            return None
+        if outbox.writer.given_up:
+            return None  # booked as lost: written again, it would be counted twice
+        # Looked at again once it is removed: another daemon that opened it before reads it.
+        if not outbox.removed() or not outbox.writer.retired:
+            return None
+        return outbox.writer.only_unconfirmed()
+
+    def move(self) -> None:
+        """Its unread event counts where it is written instead."""
+        self.moved = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """Sums over producers that are closed: events, of which those that nothing can confirm."""
+
+    accepted: int = 0
+    confirmed: int = 0
+    unconfirmable: int = 0
+
+
+class FormerProducers:
+    """Keeps former producers until they are done with, and their counts for good.
+
+    `end` is called with each producer that is to be closed. Not locked: the caller lets one thread
+    in at a time.
+    """
+
+    def __init__(self, end: Callable[[Producer], None], former_type: type[Former] = Former) -> None:
+        self._end = end
+        self._former_type = former_type
+        # One assignment changes both, so that a signal handler that raises counts nothing twice.
+        self._state: tuple[_Closed, tuple[Former, ...]] = (_Closed(), ())
+        self._look_due_s = 0.0
+        # Whether there are any, and any but outgrown ones; looked at by each emit.
+        self.any = self.urgent = False
+
+    def __iter__(self) -> Iterator[Former]:
+        return iter(self._state[1])
+
+    def counts(self, current: Producer | None) -> tuple[int, int, int]:
+        """Events of all producers, `current` included: accepted, confirmed, and those that no
+        outbox held, which nothing can confirm.
+        """
+        closed, kept = self._state
+        accepted, confirmed, unconfirmable = (
+            closed.accepted, closed.confirmed, closed.unconfirmable,
+        )  # fmt: skip
+        for former in kept:
+            if former.producer is not current:
+                accepted += former.accepted
+                confirmed += min(former.producer.confirmed, former.accepted)
+        if current is not None:
+            accepted += current.written
+            confirmed += min(current.confirmed, current.written)
+            if current.outbox is None:
+                unconfirmable += current.written
+        return accepted, confirmed, unconfirmable
+
+    @property
+    def unconfirmed(self) -> int:
+        """Events of closed producers of which no confirmation can come any more."""
+        closed = self._state[0]
+        return closed.accepted - closed.confirmed
+
+    def ring_bytes(self, current: Producer | None) -> int:
+        """Memory that the rings of all but `current` take until they are read."""
+        return sum(former.ring_bytes for former in self if former.producer is not current)
+
+    def used_bytes(self, current: Producer | None) -> int:
+        """What of it waits for the daemon's confirmation."""
+        return sum(
+            outbox.writer.used_bytes
+            for former in self
+            if former.producer is not current
+            and (outbox := former.producer.outbox) is not None
+            and not outbox.removed()
+        )
+
+    def add(self, producer: Producer, now_s: float, *, outgrown: bool = False) -> None:
+        """The client has left this producer. Does nothing if it is here already."""
+        closed, kept = self._state
+        self.any = True
+        self.urgent = self.urgent or not outgrown
+        if all(former.producer is not producer for former in kept):
+            self._state = (closed, (*kept, self._former_type(producer, now_s, outgrown)))
+        self._look_due_s = 0.0
+
+    def wants_look(self, now_s: float) -> bool:
+        """Whether an emit is to look at them first: of outgrown ones nothing comes but their end,
+        and that can wait.
+        """
+        return self.urgent or now_s >= self._look_due_s
+
+    def of(self, producer: Producer) -> Former | None:
+        """What is kept of that producer."""
+        for former in self:
+            if former.producer is producer:
+                return former
+        return None
+
+    def look(self, now_s: float, current: Producer | None) -> None:
+        """Closes those that are done with, a few times a second at most.
+
+        One that is `current` is none: a signal handler raised before its successor took over.
+        Where there are more than FORMERS_MAX for which a daemon still has something to say, the
+        oldest are closed: what they had not confirmed stays pending in the counts for good.
+        """
+        if now_s < self._look_due_s:
+            return
+        self._look_due_s = now_s + LOOK_INTERVAL_S
+        closed, kept = self._state
+        former = self.of(current) if current is not None else None
+        if former is not None:
+            kept = tuple([other for other in kept if other is not former])
+            self._state = (closed, kept)
+        self.any = bool(kept)
+        self.urgent = len([former for former in kept if former.outgrown]) < len(kept)
+        for former in self:
+            if self._is_final(former, now_s):
+                self.close(former)
+        kept = self._state[1]
+        for former in kept[: max(0, len(kept) - FORMERS_MAX)]:
+            self.close(former)
+
+    def _is_final(self, former: Former, now_s: float) -> bool:
+        outbox = former.producer.outbox
+        if outbox is None or former.is_confirmed:
+            return True
+        if not outbox.writer.given_up:
+            if not outbox.removed():
+                return False  # a daemon will read it
+            if outbox.writer.retired:
+                return former.unread() is None
+        # In a file without a name, which a daemon may have open or not, or in one that was given
+        # up: where no daemon reads it, the numbers of what is lost are all that can be sent.
+        if not former.farewell_sent:
+            former.farewell_sent = former.producer.say_farewell(outbox.writer.refusals)
+        return former.farewell_sent and now_s >= former.left_s + REMOVED_WAIT_S
+
+    def close(self, former: Former) -> None:
+        """Closes a former producer; what it has confirmed by now is all that will be known."""
+        # First: interrupted in there, it is closed again. Its numbers can be read all the same.
+        self._end(former.producer)
+        closed, kept = self._state
+        if former in kept:
+            self._state = (
+                _plus(closed, former.producer, former.accepted),
+                tuple(other for other in kept if other is not former),
+            )
+
+    def close_all(self, now_s: float) -> None:
+        """Closes all of them, at the client's end."""
+        self._look_due_s = 0.0
+        self.look(now_s, None)
+        for former in self:
+            self.close(former)
+
+
+def _plus(closed: _Closed, producer: Producer, accepted: int) -> _Closed:
+    return _Closed(
+        closed.accepted + accepted,
+        closed.confirmed + min(producer.confirmed, accepted),
+        closed.unconfirmable + (accepted if producer.outbox is None else 0),
+    )

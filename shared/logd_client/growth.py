@@ -1,0 +1,79 @@
+"""How large an outbox's ring is: small at first, followed by a larger one when it is full.
+
+Most processes log little before they end, and an outbox is memory: a worker that logs one event
+takes 64 KiB of it, not the whole room that its client may have. A ring never grows in place (an
+outbox is allocated when it is made, and never sparse): another producer with a larger one follows,
+and the former is read, confirmed and removed by the daemon. All rings of a client together never
+take more than its `outbox_bytes`.
+
+A client never goes back to a smaller ring: what made it grow comes again, each change costs an
+allocation and a producer, and a process that has logged this much will end or log again.
+"""
+
+from __future__ import annotations
+
+from logd_wire.outbox.layout import RING_BYTES_MAX, RING_BYTES_MIN
+
+# The next ring is this many times as large, so that the room of small processes stays small and a
+# busy one gets to its largest ring in two or three steps.
+GROWTH_FACTOR = 8
+# Below this many smallest rings, the first one is all there is: a second would hold hardly more.
+FIRST_WHOLE = 4
+# After memory for a larger ring could not be had: an attempt allocates, and gives it all back.
+RETRY_INTERVAL_S = 1.0
+
+
+def first_ring_bytes(outbox_bytes: int) -> int:
+    """The ring that a process begins with, of a client that may have so much room."""
+    most = _most(outbox_bytes)
+    return RING_BYTES_MIN if most >= FIRST_WHOLE * RING_BYTES_MIN else most
+
+
+def next_ring_bytes(ring_bytes: int, formers_bytes: int, outbox_bytes: int) -> int:
+    """The ring to follow a full one of `ring_bytes`; 0 where there is to be none.
+
+    `formers_bytes` is what earlier rings still take. A ring is only followed by a larger one: two
+    of them that are full in turn would follow each other for ever.
+    """
+    left = _most(outbox_bytes) - formers_bytes - ring_bytes
+    following = ring_bytes * GROWTH_FACTOR
+    if left < 2 * following:
+        following = left & -8  # what would remain could not be used
+    return following if following > ring_bytes else 0
+
+
+def _most(outbox_bytes: int) -> int:
+    return min(max(outbox_bytes, RING_BYTES_MIN), RING_BYTES_MAX) & -8
+
+
+class Growth:
+    """A client's room for events that wait, as far as its present ring is not all of it."""
+
+    def __init__(self, outbox_bytes: int) -> None:
+        self._outbox_bytes = outbox_bytes
+        self._retry_after_s = float("-inf")
+        self.problem = ""  # why there was no larger ring at the last attempt
+
+    def ring_bytes(self, ring_bytes: int, formers_bytes: int, now_s: float) -> int:
+        """The ring to follow a full one with now; 0: none, or one was tried just now."""
+        if now_s < self._retry_after_s:
+            return 0
+        return next_ring_bytes(ring_bytes, formers_bytes, self._outbox_bytes)
+
+    def left_bytes(self, ring_bytes: int, formers_bytes: int) -> int:
+        """What rings that may follow this one take together; 0 where none may."""
+        if not next_ring_bytes(ring_bytes, formers_bytes, self._outbox_bytes):
+            return 0
+        return _most(self._outbox_bytes) - formers_bytes - ring_bytes
+
+    def room_bytes(self, ring_bytes: int, formers_bytes: int) -> int:
+        """The same as far as memory for it could be had at the last attempt."""
+        return 0 if self.problem else self.left_bytes(ring_bytes, formers_bytes)
+
+    def failed(self, problem: str, now_s: float) -> None:
+        """There was no larger one to be had. Tried again when the ring is full after a while."""
+        self.problem, self._retry_after_s = problem, now_s + RETRY_INTERVAL_S
+
+    def succeeded(self) -> None:
+        """There is a larger ring now."""
+        self.problem, self._retry_after_s = "", float("-inf")

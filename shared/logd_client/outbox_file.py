@@ -1,0 +1,254 @@
+"""A producer's outbox as a file: created, locked, allocated, mapped, then given its name."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import stat
+import sys
+from pathlib import Path
+
+if sys.version_info < (3, 13):
+    # Not at the first event: by then the process may have given up the right to read it.
+    try:
+        import ctypes
+    except ImportError:  # a Python built without it
+        ctypes = None  # type: ignore[assignment]
+
+from logd_client.descriptors import Identity
+from logd_wire import liveness
+from logd_wire.causes import why_no_outbox
+from logd_wire.forks import Forked, Mark
+from logd_wire.outbox.layout import RING_BYTES_MAX, RING_BYTES_MIN, outbox_bytes
+from logd_wire.outbox.names import TEMPORARY_PREFIX, outbox_name
+from logd_wire.outbox.writer import OutboxWriter
+from logd_wire.rendezvous import NoOutbox, open_directory
+
+_MAP_FIXED = 0x10  # <linux/mman.h>
+
+
+class OutboxFile:
+    """This process's outbox for one producer. Raises NoOutbox when there can be none.
+
+    The file stays when the process goes: the daemon removes it once all of it is stored. `uid` is
+    the producer's user id as the daemon sees it. Raises FileExistsError when another producer has
+    this id, and Forked in a child of the process that `mark` belongs to; the parent's file is not
+    touched then.
+    """
+
+    def __init__(
+        self,
+        socket_path: str,
+        directory: str | None,
+        producer_id: int,
+        ring_bytes: int,
+        now_ns: int,
+        mark: Mark,
+        follows: int = 0,
+        growth_bytes: int = 0,
+    ) -> None:
+        if os.getuid() != os.geteuid():
+            # The kernel names datagrams by the real uid and files by the effective one.
+            raise NoOutbox("this process has different real and effective user ids")
+        self._mark = mark
+        self._fd = -1
+        self._identity: Identity | None = None
+        self._map: mmap.mmap | None = None
+        self._view: memoryview | None = None
+        self._temporary = ""
+        self._nameless = False
+        self._abandoned = False
+        ring_bytes = min(max(ring_bytes, RING_BYTES_MIN), RING_BYTES_MAX) & -8
+        directory_fd, path, self.uid = open_directory(socket_path, directory)
+        try:
+            # The process may change its directory, and its root: see `removed`.
+            self._directory = Path(path).absolute()
+            self._directory_identity = Identity.of(directory_fd)
+            self._path = self._directory / outbox_name(self.uid, producer_id)
+            length = outbox_bytes(ring_bytes)
+            self._create(directory_fd, producer_id, length, now_ns, (follows, growth_bytes))
+        except FileExistsError:
+            self._discard(directory_fd)
+            raise
+        except OSError as error:
+            self._discard(directory_fd)
+            raise NoOutbox(f"an outbox of {ring_bytes} bytes: {why_no_outbox(error)}") from error
+        except BaseException:
+            self._discard(directory_fd)
+            raise
+        finally:
+            os.close(directory_fd)
+
+    def _create(
+        self,
+        directory_fd: int,
+        producer_id: int,
+        length: int,
+        now_ns: int,
+        succession: tuple[int, int],
+    ) -> None:
+        name = outbox_name(self.uid, producer_id)
+        temporary = TEMPORARY_PREFIX + name
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        pid, mark = os.getpid(), self._mark
+        # Every step that a forked child must not take is checked right before it.
+        if not mark[0]:
+            raise Forked
+        self._fd = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
+        self._temporary = temporary
+        if not mark[0]:
+            raise Forked
+        # While the temporary name is ours, nobody of this id gets as far as its rename: either it
+        # is done already, and ours would take the other's file away, or it fails.
+        if _exists(name, directory_fd):
+            raise FileExistsError
+        if not liveness.hold(self._fd, mark):
+            if not mark[0]:
+                raise Forked  # the parent holds it
+            raise NoOutbox("another process has locked a file that was just created")
+        # Allocated, not truncated: a full tmpfs says ENOSPC here instead of SIGBUS later.
+        os.posix_fallocate(self._fd, 0, length)
+        os.fchmod(self._fd, 0o660)
+        self._identity = Identity.of(self._fd)
+        self._map = _map_shared(self._fd, length)
+        self._view = memoryview(self._map)
+        self.writer = OutboxWriter(self._view, producer_id, pid, now_ns, mark, *succession)
+        if not mark[0]:
+            raise Forked
+        os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+        self._temporary = ""
+        if not mark[0]:
+            raise Forked
+
+    def _discard(self, directory_fd: int) -> None:
+        if self._temporary and self._mark[0]:
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary, dir_fd=directory_fd)
+        self.close()
+
+    def intact(self) -> bool:
+        """Whether our descriptor still names the file that was made, and the file has its name.
+
+        False once the application has closed it (the lock is gone with it then) or put another in
+        its place, and when the file was removed or linked to.
+        """
+        return self._identity is not None and self._identity.matches(self._fd)
+
+    def removed(self) -> bool:
+        """Whether the file has lost its name: only a daemon that has it open still reads it.
+
+        False where that is not known: the path may not be ours to look at any more, or lead to
+        another directory.
+        """
+        if self._identity is None or self._nameless:
+            return self._nameless
+        try:
+            there = self._identity.names(self._path.lstat())
+        except FileNotFoundError:
+            there = False
+        except OSError:
+            return False
+        return not there and (self._abandoned or self._leads_to_the_directory())
+
+    def displaced(self) -> bool:
+        """Whether its path leads to another directory than the one it was made in, without it.
+
+        The directory was renamed, say: no daemon that starts now finds the file. False where that
+        is not known, and while nothing is at the path.
+        """
+        if self._identity is None:
+            return False
+        try:
+            if self._identity.names(self._path.lstat()):
+                return False
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+        try:
+            found = self._directory.stat()
+        except OSError:
+            return False
+        return stat.S_ISDIR(found.st_mode) and not self._directory_identity.names(found)
+
+    def abandon(self) -> None:
+        """The client has another outbox where this one's path leads to."""
+        self._abandoned = True
+
+    def _leads_to_the_directory(self) -> bool:
+        try:
+            return self._directory_identity.names(self._directory.stat())
+        except OSError:
+            return False
+
+    def release_descriptor(self) -> None:
+        """Closes the descriptor, and with it the lock: to the daemon the producer has ended.
+
+        What was written stays readable here, confirmations included. A number that the application
+        has closed or reused meanwhile is left alone.
+        """
+        fd, identity = self._fd, self._identity
+        if fd >= 0 and identity is not None:
+            with contextlib.suppress(OSError):
+                status = os.fstat(fd)
+                if identity.names(status):
+                    self._nameless = status.st_nlink == 0
+                    os.close(fd)
+        self._fd = -1
+
+    def close(self) -> None:
+        """Unmaps and closes; only closing lets go of the lock, so nothing may be written after.
+
+        In a forked child it does the same: the child's descriptor is its own, the parent's lock
+        stays (no unlock is ever asked for, since that would free it).
+        """
+        if self._view is not None and self._map is not None:
+            if hasattr(self, "writer"):  # else its making was cut short
+                self.writer.release()
+            self._view.release()
+            self._map.close()
+        if self._identity is None and self._fd >= 0:
+            os.close(self._fd)  # its making was cut short: nobody had time to reuse the number
+            self._fd = -1
+        self.release_descriptor()
+
+    def __del__(self) -> None:
+        """A call that was cut short between this and its caller keeps no descriptor and no lock."""
+        if hasattr(self, "_view"):
+            with contextlib.suppress(Exception):
+                self.close()
+
+
+def _exists(name: str, directory_fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _map_shared(fd: int, length: int) -> mmap.mmap:
+    """Maps the file without the second descriptor of it that `mmap.mmap` keeps.
+
+    An application may close that one and reuse its number, and unmapping would then close the
+    application's descriptor. From Python 3.13 on it can be declined.
+    """
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, length, trackfd=False)
+    if ctypes is None:
+        return mmap.mmap(fd, length)
+    mapped = mmap.mmap(-1, length)  # reserves the addresses, and unmaps them at its end
+    view = ctypes.c_char.from_buffer(mapped)
+    address = ctypes.addressof(view)
+    del view
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t) + (ctypes.c_int,) * 3 + (ctypes.c_long,)
+    flags = mmap.MAP_SHARED | _MAP_FIXED
+    got = libc.mmap(address, length, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
+    if got != address:
+        error = ctypes.get_errno()
+        mapped.close()
+        raise OSError(error, os.strerror(error))
+    return mapped

@@ -1,0 +1,124 @@
+"""Checks and packs an event before the client's guard is taken: pure, and bounded in its work.
+
+To look at the caller's values may take a moment and run code of theirs, which may itself emit
+events. The bytes that come of it belong to no producer yet: they stay good over a fork, a close, or
+a change of the producer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Any
+
+import msgpack
+
+from logd_client.values import plain_props, plain_text
+from logd_wire.schema import (
+    EVENT_TYPE_CHARS_MAX,
+    PAYLOAD_BYTES_MAX,
+    USER_CHARS_SURE,
+    Malformed,
+    check_event_type,
+    check_user,
+    type_name,
+)
+from logd_wire.wire import NO_PROPS, pack_payload, too_large
+
+# Each takes two bytes at least.
+_FLAT_MAX = PAYLOAD_BYTES_MAX // 2
+# Types and keys that were found to be in order, looked up without a call; and how many at most.
+_known_types: set[str] = set()
+_KNOWN_TYPES_MAX = 1000
+_known_keys: set[str] = set()
+_KNOWN_KEYS_MAX = 1000
+_KNOWN_KEY_CHARS_MAX = 64
+# Of a msgpack.Packer. Taken away while it is used, so that a signal handler, a finaliser or another
+# thread that packs meanwhile makes one of its own; after a failure or interruption as well.
+_spare_pack: Callable[[object], bytes] | None = None
+
+
+def event_payload(
+    event_type: str,
+    ts_ns: int,
+    user: str | int | None,
+    props: object,
+    strict: bool,
+    internal: Container[str] = (),
+) -> bytes:
+    """Returns the payload of an event whose time is checked already. Raises Malformed.
+
+    Values that no event can have go in their plain form, or marked; with `strict` one that would be
+    marked raises. `internal` are reserved types that this client may write.
+    """
+    global _spare_pack
+    # Its length first: to look it up reads all of it.
+    if (
+        type(event_type) is not str
+        or len(event_type) > EVENT_TYPE_CHARS_MAX
+        or event_type not in _known_types
+    ):
+        event_type = plain_type(event_type, internal)
+    if user is not None and not (
+        # As `check_user` decides it for most, without a call.
+        type(user) is str and 0 < len(user) <= USER_CHARS_SURE and user.isprintable()
+    ):
+        user = check_user(user)
+    own: dict[str, Any] | None = None
+    is_flat = False
+    if type(props) is dict and len(props) <= _FLAT_MAX:
+        # The common case is flat and plain. A copy, since another thread may change what it is of.
+        own = props.copy()
+        try:
+            chars = 0 if _known_keys.issuperset(own) else _key_chars(own)
+        except Exception:  # noqa: BLE001 - of a key's own __eq__
+            chars = PAYLOAD_BYTES_MAX + 1
+        for value in own.values():
+            kind = type(value)
+            if kind is str:
+                chars += len(value)
+            elif not (kind is int or kind is float or value is None or kind is bool):
+                break
+        else:
+            is_flat = chars <= PAYLOAD_BYTES_MAX
+    if not is_flat and props is not None:
+        own = plain_props(props, strict)
+    # No call in between, so no other thread or handler either: see `logd_wire.forks`.
+    pack, _spare_pack = _spare_pack, None
+    if pack is None:
+        pack = msgpack.Packer().pack
+    try:
+        # As `wire.pack_payload`, without another call.
+        payload = pack((event_type, ts_ns, user, pack(own) if own else NO_PROPS))
+    except (ValueError, OverflowError) as error:
+        if not is_flat:
+            raise Malformed(f"the event cannot be packed: {error}") from error
+        # Text that is not Unicode, or a number of over 64 bits.
+        plain = plain_props(own, strict)
+        return pack_payload(msgpack.Packer(), event_type, ts_ns, user, plain)
+    _spare_pack = pack
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise too_large(len(payload))
+    return payload
+
+
+def _key_chars(props: dict[str, Any]) -> int:
+    """Returns how many characters the keys have; over the limit if one is no plain text."""
+    chars = 0
+    for key in props:
+        if type(key) is not str:
+            return PAYLOAD_BYTES_MAX + 1
+        chars += len(key)
+        if len(key) <= _KNOWN_KEY_CHARS_MAX and len(_known_keys) < _KNOWN_KEYS_MAX:
+            _known_keys.add(key)
+    return chars
+
+
+def plain_type(event_type: object, internal: Container[str] = ()) -> str:
+    """Returns the event's type, checked; as plain text where it is an enumeration's member."""
+    plain = plain_text(event_type)
+    if type(plain) is not str:  # not asked what it is: that may be code of its own
+        raise Malformed(f"event type: a value of type {type_name(type(plain))}; expected text")
+    checked = check_event_type(plain, internal)
+    if checked not in internal and len(_known_types) < _KNOWN_TYPES_MAX:
+        _known_types.add(checked)
+    return checked

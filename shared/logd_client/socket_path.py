@@ -1,0 +1,62 @@
+"""Finds the socket that a path leads to: the rendezvous file lies beside the socket itself.
+
+A path may be relative, lead through symbolic links, or be a mount of the socket alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+from logd_wire.paths import SOCKET_PATH_BYTES_MAX
+from logd_wire.rendezvous import rendezvous_path
+
+
+def absolute(path: str) -> str:
+    """The path from the root, so that the process may change its directory; as it is where that
+    does not fit into a socket's address.
+    """
+    if path.startswith("/"):
+        return path
+    with contextlib.suppress(OSError):  # the directory is gone
+        # Not normalised: `..` behind a symbolic link leads elsewhere.
+        path = _if_it_fits(str(Path.cwd() / path), path)
+    return path
+
+
+def locate(path: str) -> str:
+    """The path of the socket itself, as far as that is beside a rendezvous file.
+
+    Links are followed as the kernel follows them when it connects. Of a mount of the socket alone
+    the kernel tells the name that the daemon has bound it to, which counts if it leads to this very
+    socket. What is not found so stays as given.
+    """
+    target = os.path.realpath(path)
+    if not os.path.lexists(rendezvous_path(target)):
+        target = os.path.realpath(_bound_to(path) or target)
+    # As given also where the daemon itself was given the link, and the file lies beside that.
+    return target if os.path.lexists(rendezvous_path(target)) else path
+
+
+def to_connect(located: str, given: str) -> str:
+    """Of two paths of one socket the one to connect to: the located one, where it fits."""
+    return _if_it_fits(located, given)
+
+
+def _if_it_fits(path: str, other: str) -> str:
+    return path if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX else other
+
+
+def _bound_to(path: str) -> str | None:
+    """The name that the socket there was bound to, if it leads to the same socket."""
+    with (
+        contextlib.suppress(OSError, ValueError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as asking,
+    ):
+        asking.connect(path)
+        name = asking.getpeername()
+        if isinstance(name, str) and name.startswith("/") and Path(name).samefile(path):
+            return name
+    return None

@@ -1,0 +1,53 @@
+"""Is the producer of an outbox alive: a POSIX record lock on its file, held while it is.
+
+Record locks go when the process goes, however it goes; a forked child does not inherit them, and a
+reader that only asks (F_GETLK) never holds them. `flock` fails at each of these. Their one trap:
+closing any descriptor of the file drops them, so a producer keeps one and opens no other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+from logd_wire.forks import Forked, Mark
+
+# struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (fcntl(2)).
+_FLOCK = struct.Struct("hhqqi4x")
+
+
+def hold(fd: int, mark: Mark = (1,)) -> bool:
+    """Takes the lock of the whole file for this process; False when another process has it.
+
+    Raises Forked in a child of the process that `mark` belongs to: it would take the parent's.
+    """
+    if not mark[0]:
+        raise Forked
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of that number, as far as this process can see."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return pid > 0  # 0 would ask about this process's own group
+
+
+def holder(fd: int) -> int | None:
+    """The pid of the process that holds the lock, or None. Never takes it.
+
+    A process's own lock does not show to itself. A pid of another pid namespace reads as 0.
+    """
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    answer = fcntl.fcntl(fd, fcntl.F_GETLK, asked)
+    lock_type, _whence, _start, _length, pid = _FLOCK.unpack(answer)
+    return None if lock_type == fcntl.F_UNLCK else int(pid)

@@ -1,0 +1,1 @@
+"""The outbox: a producer's ring of records in shared memory, read by the daemon."""

@@ -1,0 +1,235 @@
+"""The outbox's writer: appends records to a producer's ring. No file, no clock."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakSet
+from zlib import crc32
+
+from logd_wire.forks import Forked, Mark
+from logd_wire.outbox.layout import (
+    HEADER_BYTES,
+    NOTE_BYTES_MAX,
+    REFUSAL_CAUSES,
+    WATCHED_NS_MAX,
+    WORD_CONFIRMED_POSITION,
+    WORD_CONFIRMED_SEQUENCE,
+    WORD_FAREWELL,
+    WORD_GIVEN_UP,
+    WORD_GROWTH_BYTES,
+    WORD_REFUSED,
+    WORD_RETIRED,
+    WORD_WATCHED_UNTIL_NS,
+    WORD_WRITTEN,
+    aligned,
+    initialise,
+    read_ring,
+)
+from logd_wire.wire import LENGTH_CRC, RECORD_HEAD, SEQUENCE, producer_seed
+
+_pack_sequence, _pack_length_crc = SEQUENCE.pack, LENGTH_CRC.pack
+
+
+class OutboxWriter:
+    """Appends records to a new outbox over `buffer`: its header page and ring, all zeros.
+
+    Not locked: its caller lets one thread in at a time. `mark` is of the process whose ring it is,
+    `follows` the id of the producer that came before in it, if one did, `growth_bytes` what larger
+    rings may take that follow this one.
+    """
+
+    def __init__(
+        self,
+        buffer: memoryview,
+        producer_id: int,
+        pid: int,
+        now_ns: int,
+        mark: Mark = (1,),
+        follows: int = 0,
+        growth_bytes: int = 0,
+    ) -> None:
+        self.ring_bytes = ring_bytes = len(buffer) - HEADER_BYTES
+        self._mapped = buffer[:HEADER_BYTES].cast("Q")
+        self._words: memoryview[int] | list[int] = self._mapped
+        self._ring = buffer[HEADER_BYTES:]
+        self._ring_bytes = ring_bytes
+        self._seed = producer_seed(producer_id)
+        # One tuple, so that sequence and position cannot come apart between two assignments.
+        self._tail = (0, 0)
+        self._mark = mark
+        # Weak, so that a reservation goes with its holder, however its holder's call ends.
+        self._reservations: WeakSet[Any] = WeakSet()
+        # The sequence that `append` was last about to write: for who sets it to 0 before, and is
+        # interrupted, `attempted` tells with `written` whether that event is accepted.
+        self.attempted = 0
+        self._position_max = ring_bytes
+        self._confirmed_position = 0
+        initialise(self._mapped, producer_id, ring_bytes, pid, now_ns, follows, growth_bytes)
+
+    def append(self, payload: bytes) -> bytes | None:
+        """Writes the next record and returns its bytes; None when the ring has no room for it.
+
+        When it returns, or is interrupted at any point, the event is either wholly accepted or
+        was never there: the record is complete before the one store that counts it. Raises Forked
+        in a child of the process whose ring it is, before anything is written.
+        """
+        words = self._words
+        sequence, position = self._tail
+        if words[WORD_WRITTEN] != sequence:
+            # A signal handler raised after the store below and before the tail followed it.
+            sequence, position = self._tail = self._tail_from_ring(sequence, position)
+        sequence += 1
+        # As `encode_record`, without another call.
+        body = _pack_sequence(sequence) + payload
+        record = _pack_length_crc(len(payload), crc32(body, self._seed)) + body
+        length = len(record)
+        position_next = position + ((length + 7) & -8)
+        if position_next > self._position_max and not self._reclaim(position, position_next):
+            return None
+        offset = position % self._ring_bytes
+        end = offset + length
+        if not self._mark[0]:  # behind the last call: from here on no signal handler can fork
+            raise Forked
+        self.attempted = sequence
+        if end <= self._ring_bytes:
+            self._ring[offset:end] = record
+        else:
+            first = self._ring_bytes - offset
+            self._ring[offset:] = record[:first]
+            self._ring[: end - self._ring_bytes] = record[first:]
+        words[WORD_WRITTEN] = sequence  # from here on the event is accepted
+        self._tail = (sequence, position_next)
+        return record
+
+    def reserve(self, holder: object) -> None:
+        """Keeps NOTE_BYTES_MAX bytes from `append`, until they are released or the holder is gone.
+
+        Interrupted at any point, it has reserved them for that holder or not at all.
+        """
+        self._position_max = 0  # so that the next `append` counts the reservations
+        self._reservations.add(holder)
+
+    def release_reservation(self, holder: object) -> None:
+        """Gives back what `reserve` kept for that holder, if anything."""
+        self._reservations.discard(holder)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Bytes kept from `append`."""
+        return len(self._reservations) * NOTE_BYTES_MAX
+
+    def _reclaim(self, position: int, position_next: int) -> bool:
+        confirmed = self._words[WORD_CONFIRMED_POSITION]
+        # Another process wrote it: a confirmation of what was never written frees nothing.
+        if confirmed <= position:
+            self._confirmed_position = confirmed
+        self._position_max = self._confirmed_position + self._ring_bytes - self.reserved_bytes
+        return position_next <= self._position_max
+
+    def _tail_from_ring(self, sequence: int, position: int) -> tuple[int, int]:
+        written = self._words[WORD_WRITTEN]
+        while sequence < written:
+            head = read_ring(self._read_own, self._ring_bytes, position, RECORD_HEAD.size)
+            position += aligned(RECORD_HEAD.size + LENGTH_CRC.unpack_from(head)[0])
+            sequence += 1
+        return written, position
+
+    def _read_own(self, offset: int, length: int) -> bytes:
+        start = offset - HEADER_BYTES
+        return bytes(self._ring[start : start + length])
+
+    @property
+    def written(self) -> int:
+        """The sequence of the last accepted event; 0 before the first."""
+        return self._words[WORD_WRITTEN]
+
+    @property
+    def confirmed(self) -> int:
+        """The highest sequence the daemon has on disk, with all below it."""
+        return int(self._words[WORD_CONFIRMED_SEQUENCE])
+
+    @property
+    def room_bytes(self) -> int:
+        """Bytes that can be written before the ring is full."""
+        return max(0, self._ring_bytes - self.used_bytes - self.reserved_bytes)
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of all records ever written."""
+        return self._tail[1]
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes that wait for the daemon's confirmation."""
+        return max(0, int(self._tail[1] - self._words[WORD_CONFIRMED_POSITION]))
+
+    def watched(self, now_ns: int) -> bool:
+        """Whether the daemon looks here by itself, after `now_ns` on the monotonic clock.
+
+        True only of what was appended before the clock was read: the daemon's last look comes
+        after the moment it has named.
+        """
+        until_ns = self._words[WORD_WATCHED_UNTIL_NS]
+        return now_ns < until_ns <= now_ns + WATCHED_NS_MAX
+
+    def only_unconfirmed(self) -> bytes | None:
+        """The payload of the last event, if it is the only one that is not confirmed."""
+        words = self._words
+        confirmed, position = words[WORD_CONFIRMED_SEQUENCE], words[WORD_CONFIRMED_POSITION]
+        if confirmed + 1 != words[WORD_WRITTEN] or position > self._tail[1]:
+            return None
+        head = read_ring(self._read_own, self._ring_bytes, position, RECORD_HEAD.size)
+        length = LENGTH_CRC.unpack_from(head)[0]
+        if position + aligned(RECORD_HEAD.size + length) != self._tail[1]:
+            return None  # not where the daemon said
+        return read_ring(self._read_own, self._ring_bytes, position + RECORD_HEAD.size, length)
+
+    @property
+    def retired(self) -> bool:
+        """Whether the daemon has taken this producer for ended: it reads nothing past `confirmed`
+        any more once the file is removed as well.
+        """
+        return bool(self._words[WORD_RETIRED])
+
+    @property
+    def given_up(self) -> bool:
+        """Whether this outbox is foreign to the daemon, or damaged: it will not be read."""
+        return bool(self._words[WORD_GIVEN_UP])
+
+    @property
+    def left_by_daemon(self) -> bool:
+        """Whether the daemon has retired this outbox, or given it up: its producer is to follow."""
+        words = self._words
+        return bool(words[WORD_RETIRED] or words[WORD_GIVEN_UP])
+
+    def refused(self, cause: str, count: int) -> None:
+        """Tells the daemon how many events this producer has refused for that cause."""
+        word = WORD_REFUSED + REFUSAL_CAUSES.index(cause)
+        if self._mark[0]:
+            self._words[word] = count
+
+    def no_growth(self) -> None:
+        """Tells the daemon that there is no memory for a larger ring to follow this one."""
+        if self._mark[0]:
+            self._words[WORD_GROWTH_BYTES] = 0
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """What this producer has reported as refused, by cause."""
+        words = self._words
+        counts = {cause: words[n] for n, cause in enumerate(REFUSAL_CAUSES, start=WORD_REFUSED)}
+        return {cause: int(count) for cause, count in counts.items() if count}
+
+    def farewell(self) -> None:
+        """Says that nothing will follow: the sequence written is the producer's last."""
+        if self._mark[0]:  # in a child of the process whose ring it is, others follow
+            self._words[WORD_FAREWELL] = 1
+
+    def release(self) -> None:
+        """Lets go of the buffer, so that its mapping can be closed. Its numbers stay as they are
+        now, and nothing is written to it any more.
+        """
+        if self._words is self._mapped:
+            self._words = self._mapped.tolist()
+        self._ring.release()
+        self._mapped.release()

@@ -1,0 +1,204 @@
+"""The query protocol: named reports over a Unix stream socket, and the client that asks them.
+
+A frame is a 4-byte big-endian length and that many bytes of msgpack. One request frame is answered
+by one response frame; a connection may ask any number of times. There is no SQL on this wire: a
+report has a name and parameters, and the daemon's report process decides what it reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from logd_wire.causes import why_no_answer
+from logd_wire.paths import check_socket_path
+from logd_wire.schema import check_user
+from logd_wire.wire import check_whole
+
+QUERY_VERSION = 1
+REQUEST_BYTES_MAX = 64 * 1024
+RESPONSE_BYTES_MAX = 8 * 1024 * 1024
+ROWS_MAX = 1000
+
+_LENGTH = struct.Struct("!I")
+_TIMEVAL = struct.Struct("@ll")
+
+Row = dict[str, Any]
+
+
+class QueryError(Exception):
+    """The daemon refused a report: its name, a parameter, or the peer asking. `code` says which."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Unavailable(QueryError):
+    """No answer came: the daemon is away, restarting, or slower than the timeout."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("unavailable", message)
+
+
+class FrameError(ValueError):
+    """Bytes that are no frame of this protocol: too long, cut short, or not a msgpack map."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows of one page, and the key to ask the next one with (None: this was the last)."""
+
+    rows: list[Row] = field(default_factory=list)
+    next: int | None = None
+
+
+def encode_frame(message: dict[str, Any], bytes_max: int = RESPONSE_BYTES_MAX) -> bytes:
+    """One frame. Raises FrameError when it would be longer than a reader accepts."""
+    body: bytes = msgpack.packb(message)
+    if len(body) > bytes_max:
+        raise FrameError(f"a frame of {len(body)} bytes is over the limit of {bytes_max}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def frame_end(received: bytes | bytearray, bytes_max: int) -> int | None:
+    """Where the first frame of the bytes ends; None: further bytes are needed.
+
+    Of a frame over the limit that is the end of its length: `read_frame` refuses it by that.
+    """
+    if len(received) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack_from(received)
+    if length > bytes_max:
+        return _LENGTH.size
+    end = _LENGTH.size + int(length)
+    return end if len(received) >= end else None
+
+
+def read_frame(read: Callable[[int], bytes], bytes_max: int) -> dict[str, Any] | None:
+    """Reads one frame with `read(n) -> up to n bytes` (b"" at the end of the stream).
+
+    Returns None when the stream ends between two frames. Raises FrameError on anything that is not
+    a frame of at most `bytes_max` bytes.
+    """
+    head = _read_exactly(read, _LENGTH.size)
+    if not head:
+        return None
+    if len(head) < _LENGTH.size:
+        raise FrameError("the stream ended inside a frame's length")
+    (length,) = _LENGTH.unpack(head)
+    if length > bytes_max:
+        raise FrameError(f"a frame of {length} bytes is over the limit of {bytes_max}")
+    body = _read_exactly(read, length)
+    if len(body) < length:
+        raise FrameError(f"the stream ended after {len(body)} of {length} bytes of a frame")
+    try:
+        check_whole(body)
+        message = msgpack.unpackb(body, strict_map_key=True)
+    except (ValueError, TypeError, RecursionError) as error:
+        # msgpack's own errors derive from ValueError; TypeError is an unhashable key.
+        raise FrameError(f"a frame that is not msgpack: {error}") from error
+    if not isinstance(message, dict):
+        raise FrameError(f"a frame holds a map, not {type(message).__name__}")
+    return message
+
+
+def _read_exactly(read: Callable[[int], bytes], length: int) -> bytes:
+    parts: list[bytes] = []
+    missing = length
+    while missing:
+        part = read(missing)
+        if not part:
+            break
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+class QueryClient:
+    """Asks the daemon's report process. Holds no connection and no key; safe to share by threads.
+
+    `timeout_s` (seconds) bounds a question and its answer in all, however slowly either goes, so
+    that a page with a chart answers even while the daemon does not.
+    """
+
+    def __init__(self, socket_path: str, timeout_s: float = 2.0) -> None:
+        check_socket_path(socket_path)
+        self.socket_path = socket_path
+        self.timeout_s = timeout_s
+
+    def ask(self, report: str, *, asked_by: str | None = None, **params: Any) -> Answer:
+        """One page of one report.
+
+        `asked_by` is the person on whose behalf the report is read: a report that names persons is
+        itself an event in the trail, and carries it. Raises Unavailable when no answer came, and
+        QueryError when the report was refused, as it is where `asked_by` is no user.
+        """
+        try:
+            asked_by = check_user(asked_by)
+            (asked_by or "").encode()
+        except ValueError as error:  # Malformed, or not valid Unicode
+            raise QueryError("bad_parameter", f"asked_by: {error}") from error
+        request = {
+            "v": QUERY_VERSION,
+            "report": report,
+            "asked_by": asked_by,
+            "params": {name: value for name, value in params.items() if value is not None},
+        }
+        try:
+            frame = encode_frame(request, REQUEST_BYTES_MAX)
+        except FrameError as error:
+            raise QueryError("bad_request", f"{error}: ask with shorter lists") from error
+        try:
+            response = self._exchange(frame)
+        except (OSError, FrameError) as error:
+            raise Unavailable(why_no_answer(error, self.socket_path)) from error
+        if response is None:
+            raise Unavailable(f"logd closed the connection at {self.socket_path} without an answer")
+        if response.get("ok") is not True:
+            raise QueryError(
+                str(response.get("error", "unknown")),
+                str(response.get("message", "refused without a reason")),
+            )
+        return Answer(rows=response.get("rows", []), next=response.get("next"))
+
+    def _exchange(self, frame: bytes) -> dict[str, Any] | None:
+        deadline_s = time.monotonic() + self.timeout_s
+
+        def receive(length: int) -> bytes:
+            sock.settimeout(_left(deadline_s))
+            return sock.recv(length)
+
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            _connect(sock, self.socket_path, self.timeout_s)
+            sock.settimeout(_left(deadline_s))
+            with contextlib.suppress(BrokenPipeError):  # refused already: the answer says why
+                sock.sendall(frame)
+            return read_frame(receive, RESPONSE_BYTES_MAX)
+
+
+def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
+    """Waits for a place in the listener's queue, in order; with Python's own timeout a full queue
+    would be an error at once.
+    """
+    seconds, fraction = divmod(timeout_s, 1)
+    wait = _TIMEVAL.pack(int(seconds), int(fraction * 1e6) + 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
+    try:
+        sock.connect(path)
+    except BlockingIOError as error:
+        raise TimeoutError("timed out, with too many others in front") from error
+
+
+def _left(deadline_s: float) -> float:
+    left_s = deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError("timed out")
+    return left_s

@@ -1,0 +1,364 @@
+"""Where the outboxes of an instance are, found by both sides from the socket's path alone.
+
+Outboxes are plain text, so their directory lies in memory (tmpfs), not beside the socket. The
+daemon writes a small file beside its socket that names the directory and a random token; the
+directory holds the same token. A client whose /dev/shm is another one (a container) finds no
+directory of that name, or one with another token, and knows that it has no outbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from logd_wire.causes import why_no_outbox
+
+RENDEZVOUS_SUFFIX = ".outboxes"
+TOKEN_NAME = "token"  # noqa: S105 - a file's name
+RENDEZVOUS_BYTES_MAX = 4096
+_UIDS = 2**32 - 1  # as many user ids as there are
+_OVERFLOW_UID = 65534
+_IN_MEMORY = "/dev/shm"  # noqa: S108 - memory is the point
+_TOKEN = re.compile(r"[0-9a-f]{32}\Z")
+
+# Only the owner; many users: the directory is the daemon's, others may create but not list or
+# remove, and files take the daemon's group.
+MODE_PRIVATE = 0o700
+MODE_SHARED = 0o3733
+
+
+class NoOutbox(Exception):
+    """Why this process cannot have an outbox that the daemon would read."""
+
+
+class NotOurs(NoOutbox):
+    """What stands at the directory's path is another user's, or no directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendezvous:
+    """The directory of outboxes, its token, and the boot in which the directory was made.
+
+    `uid` is the daemon's user id, in decimal, in its own user namespace `user_namespace`; both are
+    empty where a daemon does not write them.
+    """
+
+    directory: str
+    token: str
+    boot_id: str
+    uid: str = ""
+    user_namespace: str = ""
+
+    @classmethod
+    def of_this_process(cls, directory: str, token: str) -> Rendezvous:
+        """What the owner of that directory writes, in this boot."""
+        return cls(directory, token, current_boot_id(), str(os.geteuid()), current_user_namespace())
+
+    def text(self) -> str:
+        """The file's content: one `name=value` a line."""
+        lines = f"directory={self.directory}\ntoken={self.token}\nboot_id={self.boot_id}\n"
+        if self.user_namespace:
+            lines += f"uid={self.uid}\nuser_namespace={self.user_namespace}\n"
+        return lines
+
+
+def rendezvous_path(socket_path: str) -> str:
+    """The path of the file that tells where the outboxes are."""
+    return socket_path + RENDEZVOUS_SUFFIX
+
+
+def current_boot_id() -> str:
+    """The kernel's random id of this boot (proc(5)); "" where there is no /proc."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def current_user_namespace() -> str:
+    """This process's user namespace as the kernel names it, "user:[4026531837]" for the initial
+    one (namespaces(7)); "" where there is no /proc.
+    """
+    try:
+        return str(Path("/proc/self/ns/user").readlink())
+    except OSError:
+        return ""
+
+
+def maps_ids_to_themselves() -> bool:
+    """Whether user ids in this user namespace are those of its parent (user_namespaces(7))."""
+    try:
+        lines = Path("/proc/self/uid_map").read_text().splitlines()
+    except OSError:
+        return True  # no /proc, or a kernel without user namespaces
+    return [line.split() for line in lines] == [["0", "0", str(_UIDS)]]
+
+
+def _overflow_uid() -> int:
+    """The user id that all those without a name in this user namespace are shown as."""
+    try:
+        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):
+        return _OVERFLOW_UID
+
+
+def uid_for_daemon(rendezvous: Rendezvous, owner: int) -> int:
+    """This process's effective user id as the daemon sees it; `owner` is the daemon's, seen here.
+
+    In a user namespace of its own (a rootless container) a process has another id than outside.
+    Raises NoOutbox where the outer one is not certain: a file named after the wrong id is refused.
+    """
+    euid = os.geteuid()
+    namespace = current_user_namespace()
+    if rendezvous.user_namespace == namespace:
+        return euid
+    if not rendezvous.user_namespace and maps_ids_to_themselves():
+        return euid
+    # Who owns what the daemon owns is the daemon's user, unless that is nobody's name in here.
+    if euid == owner != _overflow_uid() and rendezvous.uid.isascii() and rendezvous.uid.isdigit():
+        return int(rendezvous.uid)
+    raise NoOutbox(
+        f"user id {euid} in this process's user namespace is another one outside, and which is not "
+        "certain: run it as the user that logd runs as, or in logd's user namespace"
+    )
+
+
+def read_rendezvous(socket_path: str) -> Rendezvous:
+    """What the daemon of that socket has said. Raises NoOutbox when it has not, or not legibly."""
+    path = rendezvous_path(socket_path)
+    try:
+        text = _read_small(path)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise NoOutbox(
+                f"{path}: no such file: `logd init` and each start of logd make it; or the socket "
+                "alone is mounted here, without its directory"
+            ) from error
+        raise NoOutbox(f"{path}: {why_no_outbox(error)}") from error
+    fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    directory, token = fields.get("directory", ""), fields.get("token", "")
+    if not directory.startswith("/") or not _TOKEN.match(token):
+        raise NoOutbox(f"{path} does not name a directory and a token")
+    return Rendezvous(
+        directory,
+        token,
+        fields.get("boot_id", ""),
+        fields.get("uid", ""),
+        fields.get("user_namespace", ""),
+    )
+
+
+def _read_small(path: str, dir_fd: int | None = None) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        # At an offset of its own: a child forked in the middle of this shares the descriptor's.
+        return os.pread(fd, RENDEZVOUS_BYTES_MAX, 0).decode("utf-8", "replace")
+    except OSError as error:
+        if error.errno == errno.ESPIPE:  # a pipe in its place: nothing is waited for
+            return ""
+        raise
+    finally:
+        os.close(fd)
+
+
+class OpenDirectory(NamedTuple):
+    """The outboxes' directory: an open descriptor, its path, and our user id for the daemon."""
+
+    fd: int
+    path: str
+    uid: int
+
+
+def open_directory(socket_path: str, directory: str | None = None) -> OpenDirectory:
+    """Opens the outboxes' directory, once it is known to be the daemon's.
+
+    `directory` overrides the path that the daemon has named, not the token. Raises NoOutbox.
+    """
+    try:
+        return _open_directory(socket_path, directory)
+    except OSError as error:
+        raise NoOutbox(f"{error.filename or socket_path}: {why_no_outbox(error)}") from error
+
+
+def _open_directory(socket_path: str, directory: str | None) -> OpenDirectory:
+    rendezvous = read_rendezvous(socket_path)
+    owner = Path(rendezvous_path(socket_path)).stat().st_uid
+    uid = uid_for_daemon(rendezvous, owner)
+    path = directory or rendezvous.directory
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except PermissionError:
+        # Mode 3733 lets others in but not list it: a path descriptor is enough to create by.
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        # In the boot it was made in, a directory that is not there is in another mount namespace.
+        # After a reboot memory is empty: its owner's processes may be up before the daemon is.
+        made_now = rendezvous.boot_id == current_boot_id()
+        if made_now or owner != os.geteuid() or uid != os.geteuid():
+            raise NoOutbox(f"{path} is not there: does this process have its own /dev/shm?") from (
+                error
+            )
+        make_directory(path, rendezvous.token, MODE_PRIVATE)
+        write_rendezvous(socket_path, Rendezvous.of_this_process(path, rendezvous.token))
+        return _open_directory(socket_path, directory)
+    try:
+        if os.fstat(fd).st_uid != owner:
+            raise NoOutbox(f"{path} belongs to uid {os.fstat(fd).st_uid}, logd runs as {owner}")
+        token = _read_small(TOKEN_NAME, dir_fd=fd).strip()
+        if token != rendezvous.token:
+            raise NoOutbox(f"{path} is another daemon's: its token differs")
+    except OSError as error:
+        os.close(fd)
+        raise NoOutbox(f"{path}/{TOKEN_NAME}: {why_no_outbox(error)}") from error
+    except BaseException:  # a signal handler's included
+        os.close(fd)
+        raise
+    return OpenDirectory(fd, path, uid)
+
+
+def new_token() -> str:
+    """A random token: 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+def make_directory(path: str, token: str | None, mode: int) -> str:
+    """Makes the directory, or takes one of ours as it is, and puts the token into it.
+
+    Without a token it keeps its own, or gets a new one; returns which. Raises NotOurs for a
+    directory of another user, or no directory, and NoOutbox.
+    """
+    try:
+        Path(path).mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise NoOutbox(f"{path}: cannot be made: {error.strerror}") from error
+    fd = _open_ours(path)
+    try:
+        token = token or _read_token(TOKEN_NAME, dir_fd=fd) or new_token()
+        # The token first: once others may make files in it, they could take its name.
+        _put(TOKEN_NAME, token + "\n", dir_fd=fd)
+        if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
+            os.fchmod(fd, mode)
+    except OSError as error:
+        raise NoOutbox(f"{path}/{TOKEN_NAME}: cannot be written: {error.strerror}") from error
+    finally:
+        os.close(fd)
+    return token
+
+
+def _open_ours(path: str) -> int:
+    """A descriptor of a directory that is ours, in which we may do what we like."""
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        # By its path alone at first: with the wrong mode, we could not even open it.
+        found = os.open(path, os.O_PATH | flags)
+    except OSError as error:
+        raise _not_ours(path, error) from error
+    try:
+        try:
+            status = os.fstat(found)
+        except OSError as error:  # another user has mounted something there
+            raise _not_ours(path, error) from error
+        if status.st_uid != os.geteuid():
+            raise NotOurs(
+                f"{path} belongs to uid {status.st_uid}, not to this process ({os.geteuid()})"
+            )
+        if status.st_mode & 0o700 != 0o700:
+            Path(f"/proc/self/fd/{found}").chmod(0o700)
+        return os.open(".", os.O_RDONLY | flags, dir_fd=found)
+    except OSError as error:
+        raise NoOutbox(f"{path}: {error.strerror}") from error
+    finally:
+        os.close(found)
+
+
+def _not_ours(path: str, error: OSError) -> NoOutbox:
+    """Whoever owns a directory can look at it, unless the system is out of something just now."""
+    passing = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
+    return (NoOutbox if error.errno in passing else NotOurs)(f"{path}: {error.strerror}")
+
+
+def default_directory(socket_path: str) -> str:
+    """Where the outboxes are unless a setting says otherwise: in memory, for user and instance."""
+    return f"{_IN_MEMORY}/logd-{os.geteuid()}-{_digest(socket_path)}"
+
+
+def default_directory_in_use(socket_path: str) -> str:
+    """The same, or the one that the daemon took since its name was not free."""
+    pattern = rf"{_IN_MEMORY}/logd-\d+-{_digest(socket_path)}(-[0-9a-f]{{16}})?"
+    with contextlib.suppress(NoOutbox):
+        named = read_rendezvous(socket_path).directory
+        # Beside a copied instance lies the file of the original: not this socket's.
+        if re.fullmatch(pattern, named):
+            return named
+    return default_directory(socket_path)
+
+
+def other_directory(socket_path: str) -> str:
+    """A name for it that nobody can have taken beforehand."""
+    return f"{default_directory(socket_path)}-{secrets.token_hex(8)}"
+
+
+def _digest(socket_path: str) -> str:
+    return hashlib.sha256(os.fsencode(os.path.realpath(socket_path))).hexdigest()[:16]
+
+
+def _put(name: str, text: str, dir_fd: int | None = None) -> None:
+    """Has the file say this, in one step: a client never reads half of it. Raises OSError.
+
+    What says so already is left as it is: a memory or disk that clients have filled does not keep
+    away the daemon that will empty them.
+    """
+    if _says(name, text, dir_fd):
+        return
+    # A name that others, who may make files there, cannot have taken.
+    temporary = f"{'' if dir_fd is None else '.'}{name}.{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o644, dir_fd=dir_fd)
+    try:
+        try:
+            os.fchmod(fd, 0o644)
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+        os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=dir_fd)
+        raise
+
+
+def _says(name: str, text: str, dir_fd: int | None) -> bool:
+    try:
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        ours = (stat.S_IFREG | 0o644, os.geteuid())
+        return (status.st_mode, status.st_uid) == ours and _read_small(name, dir_fd) == text
+    except OSError:
+        return False
+
+
+def read_token(directory: str) -> str | None:
+    """The token in a directory, or None when there is none that reads as one."""
+    return _read_token(f"{directory}/{TOKEN_NAME}")
+
+
+def _read_token(path: str, dir_fd: int | None = None) -> str | None:
+    try:
+        token = _read_small(path, dir_fd).strip()
+    except OSError:
+        return None
+    return token if _TOKEN.match(token) else None
+
+
+def write_rendezvous(socket_path: str, rendezvous: Rendezvous) -> None:
+    """Tells clients where the outboxes are, in one step. Raises OSError."""
+    _put(rendezvous_path(socket_path), rendezvous.text())

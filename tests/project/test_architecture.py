@@ -1,0 +1,160 @@
+"""What holds of the tree as a whole. Who may import whom is checked by `make lint`."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.project.test_trust_page import all_test_names
+from tests.support.instance import ROOT
+
+README = (ROOT / "README.md").read_text()
+PACKAGES = ("shared/logd_wire", "shared/logd_client", "shared/flask_logd", "logd", "webapp")
+STDLIB_AND_MSGPACK = {*sys.stdlib_module_names, "msgpack"}
+
+
+def modules(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found, f"{package}/ has no modules: the checks below would check nothing"
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of everything a module imports, also inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("package", ["logd_wire", "logd_client"])
+def test_formats_and_client_need_the_standard_library_and_msgpack_only(package: str) -> None:
+    for path in modules(f"shared/{package}"):
+        found = {name.split(".")[0] for name in imports(path)}
+        assert found - STDLIB_AND_MSGPACK - {"logd_wire", "logd_client"} == set(), path
+
+
+def dotted(path: Path) -> str:
+    at = ROOT / "shared" if path.is_relative_to(ROOT / "shared") else ROOT
+    parts = path.relative_to(at).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+PURE = {
+    "logd.serve.admission",
+    "logd.batch",
+    "logd.clock.readings",
+    "logd.ingest.delivery",
+    "logd.clock.durations",
+    "logd.clock.event_age",
+    "logd.ingest.scheduling",
+    "logd.runtime_stats",
+    "logd.ingest.ordering",
+    "logd.storage.mentions",
+    "logd.render",
+    "logd.ingest.outbox_reader",
+    "logd.config.retention",
+    "logd.ingest.salvage",
+    "logd.status.text",
+    "logd.clock.times",
+    "logd.serve.usage",
+    "logd_wire.outbox.layout",
+    "logd_wire.schema",
+    "logd_wire.wire",
+}
+IMPURE = {"socket", "time", "sqlcipher3", "mmap", "select", "selectors", "subprocess", "threading"}
+
+
+def test_the_codec_ordering_and_batching_touch_no_socket_clock_or_database() -> None:
+    there = {dotted(path): path for package in PACKAGES for path in modules(package)}
+    assert PURE - there.keys() == set(), "modules that are elsewhere by now"
+    for name in PURE:
+        assert {name.split(".")[0] for name in imports(there[name])} & IMPURE == set(), name
+
+
+@pytest.mark.parametrize("page", ["README.md", "tests/README.md"])
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / page).read_text()))
+    assert len(named) > 25
+    assert named - all_test_names() == set()
+
+
+def test_every_test_under_faults_has_its_row_in_the_table() -> None:
+    table = (ROOT / "tests/README.md").read_text()
+    for path in sorted((ROOT / "tests/faults").glob("test_*.py")):
+        if path.name not in table:  # fuzzing has one row for the whole file
+            names = set(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))
+            assert {name for name in names if f"`{name}`" not in table} == set(), path
+
+
+def test_every_dependency_is_named_in_the_readme_with_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    section = README.split("## What it stands on")[1]
+    for dependency in project["dependencies"]:
+        name = re.split(r"[<>=]", dependency)[0]
+        assert re.search(rf"^\| .*{re.escape(name)}.* \| .+ \|$", section, re.MULTILINE), name
+
+
+def test_the_lock_is_hashed_and_names_no_host() -> None:
+    lock = (ROOT / "requirements.txt").read_text()
+    assert "://" not in lock
+    requirements = re.findall(r"^[a-z0-9-]+==.*?(?=^[a-z]|\Z)", lock, re.MULTILINE | re.DOTALL)
+    assert len(requirements) > 20
+    assert all("--hash=sha256:" in requirement for requirement in requirements)
+
+
+def test_shared_words_are_never_written_with_pack_into() -> None:
+    """Rule 1: struct.pack_into writes zeros first; a reader saw them."""
+    for path in (ROOT / "shared").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        assert "pack_into" not in {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+
+
+def files_of_the_tree() -> Iterator[Path]:
+    """What git knows; in a source archive everything but what is made there."""
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True)
+        yield from (ROOT / name for name in names.stdout.decode().split("\n") if name)
+        return
+    made = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    for directory, folders, files in os.walk(ROOT):
+        at = Path(directory).relative_to(ROOT)
+        folders[:] = [name for name in folders if not _is_made(at / name, made)]
+        yield from (ROOT / at / name for name in files if not _is_made(at / name, made))
+
+
+def _is_made(path: Path, made: list[str]) -> bool:
+    return any(path.match(pattern) for pattern in made)
+
+
+def test_no_path_of_a_machine_is_in_the_tree() -> None:
+    homes = re.compile(r"/(?:home|Users|root)/\w+")
+    seen = 0
+    for path in files_of_the_tree():
+        if path.suffix in {".py", ".md", ".toml", ".txt", ".html", ".css", ""} and path.is_file():
+            assert not homes.search(path.read_text(errors="replace")), path
+            seen += 1
+    assert seen > 300
+
+
+def test_the_files_of_a_source_archive_are_those_that_git_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = set(files_of_the_tree())
+    monkeypatch.setenv("PATH", "")  # as on a machine without git
+    found = set(files_of_the_tree())
+    assert known <= found
+    assert not [path for path in found if {".venv", "__pycache__"} & set(path.parts)]

@@ -1,0 +1,309 @@
+"""What tests of real processes share: an instance, its daemon, emitters, and the sums."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+import logd.cli
+from logd.config import settings as configuration
+from logd.config.settings import Config
+from logd.maintenance import new_instance
+from logd.render import plain
+from logd.reports.registry import event_page
+from logd.status import collect
+from logd.storage import opening
+from logd_client.client import _clients
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 60.0
+# A client that looks for its outbox here has none. (A file that is removed, a daemon puts back.)
+NO_DIRECTORY = "/nowhere/outboxes"
+LOOK_INTERVAL_MIN_S = 0.001
+LOOK_INTERVAL_MAX_S = 0.02
+
+
+def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Waits for a condition, and fails by name when it does not come."""
+    end = time.monotonic() + deadline_s
+    interval_s = LOOK_INTERVAL_MIN_S
+    while not condition():
+        assert time.monotonic() < end, f"not within {deadline_s:.0f} s: {what}"
+        time.sleep(interval_s)
+        # Less and less often, since looking takes time from those who are waited for.
+        interval_s = min(interval_s * 1.3, LOOK_INTERVAL_MAX_S)
+
+
+def short_directory() -> Path:
+    """A new directory whose path leaves room for a socket's name."""
+    return Path(tempfile.mkdtemp(prefix="logd-", dir="/tmp"))
+
+
+class Process:
+    """A child whose stderr is kept line by line. `prefix` is a command to run it under."""
+
+    def __init__(
+        self,
+        *command: str,
+        env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        self.lines: list[str] = []
+        self.popen = subprocess.Popen(
+            [*prefix, sys.executable, *command],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            **options,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        for line in self.popen.stderr:
+            self.lines.append(line.rstrip("\n"))
+
+    def says(self, text: str) -> bool:
+        """Whether a line with that text has come; fails when the process has ended without."""
+        if any(text in line for line in self.lines):
+            return True
+        if self.popen.poll() is not None:
+            self._reader.join(5)
+            if any(text in line for line in self.lines):
+                return True
+            raise AssertionError(
+                f"ended with {self.popen.returncode} before saying {text!r}: {self.lines}"
+            )
+        return False
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """Sends the signal and waits."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+        code = self.popen.wait(DEADLINE_S)
+        self._reader.join(5)
+        return code
+
+    def close(self) -> None:
+        """Whatever its state: gone, and its pipes closed."""
+        self.end()
+        for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+# What these do can be done in this process, which saves the start of another.
+IN_THIS_PROCESS = {"status", "query", "losses", "verify", "quarantine", "person"}
+IN_THIS_PROCESS |= {"backup", "restore", "rekey", "prune", "forget"}
+
+
+def _is_alone() -> bool:
+    """Whether this process has no living client: to look at its outbox and close it again would
+    drop this process's lock on it.
+    """
+    return not any(client._producer is not None for client in _clients)
+
+
+def _in_this_process(arguments: Sequence[str]) -> tuple[int, str, str]:
+    done = CliRunner().invoke(logd.cli.main, arguments)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def _in_a_process(arguments: Sequence[str]) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "logd", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, timeout=DEADLINE_S, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+class Instance:
+    """An instance of logd in a directory of its own, with at most one daemon at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        new_instance.init(directory)  # as the command does, without a process of its own
+        self._outboxes = self.config.outbox_directory  # a test may configure another
+        self.daemon: Process | None = None
+
+    @property
+    def config(self) -> Config:
+        return configuration.load(self.directory / "logd.toml")
+
+    @property
+    def socket(self) -> str:
+        return str(self.directory / "logd.sock")
+
+    def configure(self, **settings: Any) -> None:
+        """Sets settings in the instance's logd.toml."""
+        file = self.directory / "logd.toml"
+        lines = file.read_text().splitlines()
+        for name, value in settings.items():
+            lines = [line for line in lines if not line.startswith(f"{name} =")]
+            lines.append(f"{name} = {json.dumps(value)}")
+        file.write_text("\n".join(lines) + "\n")
+
+    def spawn(self, env: dict[str, str] | None = None, **options: Any) -> Process:
+        """Starts the daemon and waits for nothing."""
+        self.daemon = Process(
+            "-m", "logd", "run", "--config", str(self.config.path), env=env, **options
+        )
+        return self.daemon
+
+    def start(self, env: dict[str, str] | None = None, **options: Any) -> Process:
+        """Starts the daemon and waits until it is ready."""
+        daemon = self.spawn(env, **options)
+        until(lambda: daemon.says("logd: ready"), "logd is ready")
+        return daemon
+
+    def kill(self) -> None:
+        """SIGKILL to the daemon."""
+        assert self.daemon is not None
+        self.daemon.close()
+
+    def stop(self) -> int:
+        """SIGTERM to the daemon; its exit code."""
+        assert self.daemon is not None
+        code = self.daemon.end(signal.SIGTERM)
+        self.daemon.close()
+        return code
+
+    def cli(self, *arguments: str, config: bool = True, code: int = 0) -> str:
+        """Runs a command of logd's; its output. Fails on another exit code."""
+        if config:
+            arguments = (*arguments, "--config", str(self.config.path))
+        run = _in_this_process if arguments[0] in IN_THIS_PROCESS and _is_alone() else _in_a_process
+        exit_code, out, err = run(arguments)
+        assert exit_code == code, out + err
+        assert "Traceback" not in err
+        return out + (err if code else "")
+
+    def status(self) -> dict[str, Any]:
+        """What `logd status --json` shows."""
+        if _is_alone():
+            return collect.status(self.config)
+        state: dict[str, Any] = json.loads(self.cli("status", "--json"))
+        return state
+
+    def events(self, *filters: str) -> list[dict[str, Any]]:
+        """Events as `logd query` gives them, oldest first."""
+        if filters:
+            lines = self.cli("query", "--format", "jsonl", *filters).splitlines()
+            return [json.loads(line) for line in lines]
+        connection = opening.open_for_reading(self.config)
+        try:
+            rows: list[dict[str, Any]] = []
+            page = None
+            while page is None or page.next is not None:
+                after_id = page.next if page else 0
+                page = event_page(connection, after_id=after_id, limit=10_000)
+                rows += [{**row, "props": plain(row["props"])} for row in page.rows]
+        finally:
+            connection.close()
+        return rows
+
+    def settle(self) -> dict[str, Any]:
+        """The status once nothing is pending any more."""
+        state: dict[str, Any] = {}
+
+        def settled() -> bool:
+            nonlocal state
+            state = self.status()
+            return bool(state["pending"] == 0)
+
+        until(settled, "nothing is pending")
+        return state
+
+    def close(self) -> None:
+        """The daemon gone, and nothing of the instance left in memory."""
+        if self.daemon is not None:
+            self.daemon.close()
+        shutil.rmtree(self._outboxes, ignore_errors=True)
+
+
+def check_sums(
+    status: dict[str, Any], *, attempted: int, accepted: int, refused: int = 0, killed: int = 0
+) -> None:
+    """Every number adds up. A call cut short by a kill may be stored without having returned.
+
+    What logd wrote of its own acts is stored, and nobody emitted it.
+    """
+    assert attempted == accepted + refused
+    names = ("stored", "quarantined_events", "pending", "lost", "lost_claimed")
+    accounted = sum(status[name] for name in names) - status["own"]
+    assert accepted <= accounted <= accepted + killed, status
+
+
+def check_streams(events: list[dict[str, Any]]) -> dict[str, int]:
+    """No producer's event twice, all in order, none left out; how many of each producer."""
+    last: dict[str, int] = {}
+    for event in events:
+        before = last.get(event["producer"], 0)
+        assert event["sequence"] == before + 1, event
+        last[event["producer"]] = event["sequence"]
+    return last
+
+
+class Emitter:
+    """A process that emits, and counts what was accepted where its death does not matter."""
+
+    def __init__(self, instance: Instance, events: int, name: str = "e") -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="logd-count-")  # noqa: SIM115 - kept open
+        self._file.truncate(mmap.PAGESIZE)
+        self.process = Process(
+            "-m", "tests.support.emitter", instance.socket, str(events), self._file.name, name
+        )
+
+    @property
+    def accepted(self) -> int:
+        """Events of which emit returned True."""
+        return self._count(0)
+
+    @property
+    def refused(self) -> int:
+        """Events of which emit returned False (they are tried again, as further attempts)."""
+        return self._count(1)
+
+    def _count(self, index: int) -> int:
+        return int.from_bytes(os.pread(self._file.fileno(), 8, index * 8), sys.byteorder)
+
+    def finish(self) -> None:
+        """Waits for its own end."""
+        code = self.process.popen.wait(DEADLINE_S)
+        assert code == 0, self.process.lines
+
+    def close(self) -> None:
+        """Ends the process; the counts can still be read."""
+        self.process.close()
+
+
+@contextlib.contextmanager
+def emitters(instance: Instance, count: int, events: int) -> Iterator[list[Emitter]]:
+    """So many emitters at once; all gone at the end."""
+    running: list[Emitter] = []
+    try:
+        running += [Emitter(instance, events, f"e{n}") for n in range(count)]
+        yield running
+    finally:
+        for emitter in running:
+            emitter.close()

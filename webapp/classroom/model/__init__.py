@@ -1,0 +1,1 @@
+"""What the site knows: accounts, courses, students' work, and logd's reports."""

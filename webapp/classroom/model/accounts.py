@@ -1,0 +1,122 @@
+"""Who may log in: accounts, their roles, and checking a password."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+from flask_login import UserMixin
+from sqlcipher3 import dbapi2 as sqlcipher
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from webapp.classroom.store.db import Connection, Database
+
+LOGIN_CHARS_MAX = 64
+NAME_CHARS_MAX = 100
+PASSWORD_CHARS_MIN = 10
+PASSWORD_CHARS_MAX = 256
+
+
+class Role(StrEnum):
+    STUDENT = "student"
+    TEACHER = "teacher"
+    AUDITOR = "auditor"
+
+
+class LoginTaken(ValueError):
+    """Another account has this login name."""
+
+
+@dataclass(frozen=True)
+class User(UserMixin):  # type: ignore[misc]  # flask_login has no types
+    """An account as the session knows it. The password's hash stays in the database."""
+
+    id: int
+    login: str
+    name: str
+    role: Role
+
+    @property
+    def key(self) -> str:
+        """The account's name in events and reports."""
+        return str(self.id)
+
+
+_COLUMNS = "id, login, name, role"
+
+
+def find_user(db: Database, user_id: int) -> User | None:
+    return _one(db, "id = ?", user_id)
+
+
+def find_login(db: Database, login: str) -> User | None:
+    return _one(db, "login = ?", login)
+
+
+def list_users(db: Database, role: Role | None = None) -> list[User]:
+    """All accounts, or those of one role, by name."""
+    rows = db.connection().execute(
+        f"SELECT {_COLUMNS} FROM users WHERE ?1 IS NULL OR role = ?1 ORDER BY name, id",  # noqa: S608
+        (role,),
+    )
+    return [User(i, login, name, Role(r)) for i, login, name, r in rows]
+
+
+def check_password(db: Database, user: User | None, password: str, method: str) -> bool:
+    """Whether the password is the account's. Takes as long for an account that does not exist.
+
+    Otherwise the time of an answer would tell a stranger which logins exist.
+    """
+    if len(password) > PASSWORD_CHARS_MAX:
+        password = ""  # No account has one this long; hashing it would be work for the asking.
+    if user is None:
+        check_password_hash(_nobodys_hash(method), password)
+        return False
+    (stored,) = (
+        db.connection()
+        .execute("SELECT password_hash FROM users WHERE id = ?", (user.id,))
+        .fetchone()
+    )
+    return check_password_hash(stored, password)
+
+
+def hash_password(password: str, method: str) -> str:
+    return generate_password_hash(password, method)
+
+
+def add_user(
+    connection: Connection,
+    *,
+    login: str,
+    name: str,
+    role: Role,
+    password_hash: str,
+    user_id: int | None = None,
+) -> int:
+    """Adds an account inside the caller's transaction and returns its id."""
+    try:
+        cursor = connection.execute(
+            "INSERT INTO users (id, login, name, role, password_hash, created_ns)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (user_id, login, name, role, password_hash, time.time_ns()),
+        )
+    except sqlcipher.IntegrityError as error:
+        raise LoginTaken(f"There already is an account with the login {login!r}.") from error
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _one(db: Database, condition: str, value: object) -> User | None:
+    row = (
+        db.connection()
+        .execute(f"SELECT {_COLUMNS} FROM users WHERE {condition}", (value,))  # noqa: S608
+        .fetchone()
+    )
+    return None if row is None else User(row[0], row[1], row[2], Role(row[3]))
+
+
+@lru_cache(maxsize=8)
+def _nobodys_hash(method: str) -> str:
+    return generate_password_hash("nobody has this password", method)

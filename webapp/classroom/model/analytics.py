@@ -1,0 +1,347 @@
+"""logd's reports, as the pages need them.
+
+Every method returns either its figures or an `Away` that says why there are none, so that a view
+cannot forget the day on which logd does not answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, date, datetime, timedelta
+from functools import wraps
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+from flask import current_app
+
+from logd_wire.query import QueryClient, QueryError, Row, Unavailable
+from webapp.classroom.model.accounts import User
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+PAGE_EVENTS = 50
+CLAIMED = "claimed"  # the cause of a loss that nothing shows but its own program's file
+BUCKETS = 10
+# Pages of one report that a dashboard asks for at most: a bound, not a goal.
+REPORT_PAGES_MAX = 50
+
+EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Away:
+    """Why a panel has no figures, in one sentence for its reader."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The state of the whole log."""
+
+    stored: int
+    lost: int
+    quarantined: int
+    duplicates_ignored: int
+    commits: int
+    producers: int
+    batches: int
+    schema: int
+    last_stored_ns: int | None
+    pruned: int = 0  # of those stored, and so with the next: an older logd does not know them
+    erased: int = 0
+
+
+@dataclass(frozen=True)
+class Day:
+    date: date
+    events: int
+    users: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One student's state of one task or quiz, as logd has it."""
+
+    events: int
+    first_ns: int
+    last_ns: int
+    best: float | None
+    last: float | None
+
+
+@dataclass(frozen=True)
+class Event:
+    id: int
+    ts_ns: int
+    stored_ns: int
+    type: str
+    user: str | None
+    producer: str
+    sequence: int
+    props: dict[str, Any]
+    time_in_doubt: bool = False  # its own time does not fit that of its storing
+
+
+@dataclass(frozen=True)
+class Loss:
+    id: int
+    producer: str
+    first: int | None
+    last: int | None
+    events: int | None
+    cause: str
+    detected_ns: int
+
+
+@dataclass(frozen=True)
+class CauseTotal:
+    """What the ledger holds for one cause of losses."""
+
+    cause: str
+    entries: int
+    events: int
+    unknown_extent: int
+    last_detected_ns: int | None
+
+
+@dataclass(frozen=True)
+class LossTotals:
+    """The ledger's sums. Nothing is lost only if there is no entry, of known extent or not.
+
+    What is only claimed to be lost is in `claimed`, and not in `events` and `unknown_extent`.
+    """
+
+    by_cause: list[CauseTotal]
+
+    @property
+    def claimed(self) -> int:
+        return sum(total.entries for total in self.by_cause if total.cause == CLAIMED)
+
+    @property
+    def entries(self) -> int:
+        return sum(total.entries for total in self.by_cause)
+
+    @property
+    def events(self) -> int:
+        return sum(total.events for total in self.by_cause if total.cause != CLAIMED)
+
+    @property
+    def unknown_extent(self) -> int:
+        return sum(total.unknown_extent for total in self.by_cause if total.cause != CLAIMED)
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a list, and the key of the next (older) one."""
+
+    items: list[T] = field(default_factory=list)
+    next: int | None = None
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """What the explorer asks for; None means any."""
+
+    type: str | None = None
+    user: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+    before_id: int | None = None
+
+
+Matrix = dict[tuple[str, str], Cell]
+
+
+def _or_away(
+    method: Callable[Concatenate[Analytics, P], R],
+) -> Callable[Concatenate[Analytics, P], R | Away]:
+    """Turns what can go wrong between two processes into an `Away`."""
+
+    @wraps(method)
+    def asked(self: Analytics, /, *args: P.args, **kwargs: P.kwargs) -> R | Away:
+        if self.away is not None:
+            return self.away
+        try:
+            return method(self, *args, **kwargs)
+        except Unavailable as error:
+            current_app.logger.warning("analytics: %s", error)
+            self.away = Away("logd, which keeps the activity log, does not answer.")
+            return self.away
+        except QueryError as error:
+            current_app.logger.warning("analytics: report refused (%s): %s", error.code, error)
+            return Away(f"logd refused this report: {error}.")
+        except (LookupError, TypeError, ValueError) as error:
+            # Another version of the daemon, most likely. The page still has other things to show.
+            current_app.logger.warning("analytics: answer not understood: %r", error)
+            return Away("logd answered in a way this version of the site does not understand.")
+
+    return asked
+
+
+class Analytics:
+    """Asks reports on behalf of one reader, for one page.
+
+    Once logd has not answered, the rest of the page does not ask again: a page waits for one
+    timeout, not for one per panel.
+    """
+
+    def __init__(self, client: QueryClient, asked_by: User) -> None:
+        self._client = client
+        self._asked_by = asked_by.key
+        self.away: Away | None = None
+
+    @_or_away
+    def summary(self) -> Summary:
+        row = self._client.ask("summary", asked_by=self._asked_by).rows[0]
+        # By name, and no others: a newer logd may tell more than this page shows.
+        names = {field.name for field in fields(Summary)}
+        return Summary(**{name: value for name, value in row.items() if name in names})
+
+    @_or_away
+    def daily(self, days: int, users: Sequence[str], today: date | None = None) -> list[Day]:
+        """Page views and active users for each of the last `days` days, quiet days included."""
+        last = today or datetime.fromtimestamp(time.time(), UTC).date()
+        first = last - timedelta(days=days - 1)
+        rows = self._rows(
+            "daily_activity",
+            since_day=(first - EPOCH).days,
+            until_day=(last - EPOCH).days,
+            type="page_view",
+            users=list(users),
+        )
+        found = {row["day"]: row for row in rows}
+        dates = [first + timedelta(days=at) for at in range(days)]
+        return [
+            Day(day, row["events"], row["users"]) if row else Day(day, 0, 0)
+            for day in dates
+            for row in [found.get((day - EPOCH).days)]
+        ]
+
+    @_or_away
+    def completions(self, event_type: str, users: Sequence[str], subjects: Sequence[str]) -> Matrix:
+        """Who has done which task (or quiz), by user and subject."""
+        return {
+            (row["user"], row["subject"]): Cell(
+                row["events"],
+                row["first_ts_ns"],
+                row["last_ts_ns"],
+                row.get("best_value"),
+                row.get("last_value"),
+            )
+            for row in self._rows(
+                "completions", type=event_type, users=list(users), subjects=list(subjects)
+            )
+        }
+
+    @_or_away
+    def score_distribution(self, users: Sequence[str]) -> dict[str, list[int]]:
+        """Per quiz, how many students' latest score lies in each tenth."""
+        found: dict[str, list[int]] = {}
+        for row in self._rows(
+            "score_distribution", type="quiz_submitted", users=list(users), buckets=BUCKETS
+        ):
+            counts = found.setdefault(row["subject"], [0] * BUCKETS)
+            if 0 <= row["bucket"] < BUCKETS:
+                counts[row["bucket"]] += row["users"]
+        return found
+
+    @_or_away
+    def timeline(self, user: str, before_id: int | None = None) -> Page[Event]:
+        answer = self._client.ask(
+            "timeline",
+            asked_by=self._asked_by,
+            user=user,
+            before_id=before_id,
+            limit=PAGE_EVENTS,
+        )
+        return Page([_event(row) for row in answer.rows], answer.next)
+
+    @_or_away
+    def events(self, wanted: EventFilter) -> Page[Event]:
+        answer = self._client.ask(
+            "events",
+            asked_by=self._asked_by,
+            type=wanted.type,
+            user=wanted.user,
+            since_ns=wanted.since_ns,
+            until_ns=wanted.until_ns,
+            before_id=wanted.before_id,
+            limit=PAGE_EVENTS,
+        )
+        return Page([_event(row) for row in answer.rows], answer.next)
+
+    @_or_away
+    def event_types(self) -> dict[str, int]:
+        return {str(row["type"]): int(row["events"]) for row in self._rows("event_types")}
+
+    @_or_away
+    def losses(self, before_id: int | None = None) -> Page[Loss]:
+        answer = self._client.ask(
+            "losses", asked_by=self._asked_by, before_id=before_id, limit=PAGE_EVENTS
+        )
+        losses = [
+            Loss(
+                row["id"],
+                row["producer"],
+                row["first"],
+                row["last"],
+                row["events"],
+                row["cause"],
+                row["detected_ns"],
+            )
+            for row in answer.rows
+        ]
+        return Page(losses, answer.next)
+
+    @_or_away
+    def loss_totals(self) -> LossTotals:
+        """The ledger's totals by cause, causes that never were included."""
+        answer = self._client.ask("losses_by_cause", asked_by=self._asked_by)
+        return LossTotals(
+            [
+                CauseTotal(
+                    str(row["cause"]),
+                    row["entries"],
+                    row["events"],
+                    row["unknown_extent"],
+                    row["last_detected_ns"],
+                )
+                for row in answer.rows
+            ]
+        )
+
+    def _rows(self, report: str, **params: Any) -> Iterator[Row]:
+        """All rows of a report that pages by `after`."""
+        after: int | None = None
+        for _ in range(REPORT_PAGES_MAX):
+            answer = self._client.ask(report, asked_by=self._asked_by, after=after, **params)
+            yield from answer.rows
+            if answer.next is None:
+                return
+            after = answer.next
+        raise QueryError("too_long", f"{report} has over {REPORT_PAGES_MAX} pages")
+
+
+def analytics_for(user: User) -> Analytics:
+    """The reports as `user` may read them, by the current app's settings."""
+    config = current_app.config
+    client = QueryClient(config["ACTIVITY_QUERY_SOCKET"], config["ACTIVITY_QUERY_TIMEOUT_S"])
+    return Analytics(client, user)
+
+
+def _event(row: Row) -> Event:
+    return Event(
+        row["id"],
+        row["ts_ns"],
+        row["stored_ns"],
+        row["type"],
+        row["user"],
+        str(row["producer"]),
+        row["sequence"],
+        dict(row["props"]),
+        bool(row.get("time_in_doubt")),
+    )

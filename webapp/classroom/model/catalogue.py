@@ -1,0 +1,62 @@
+"""Reading courses, lessons, tasks and quizzes from the site's database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webapp.classroom.model.content import Lesson, Quiz, Task
+from webapp.classroom.model.scoring import load_questions
+from webapp.classroom.store.db import Database
+
+
+@dataclass(frozen=True)
+class CourseCard:
+    """What a list of courses shows of one."""
+
+    slug: str
+    title: str
+    summary: str
+
+
+def list_courses(db: Database) -> list[CourseCard]:
+    rows = db.connection().execute("SELECT slug, title, summary FROM courses ORDER BY position")
+    return [CourseCard(*row) for row in rows]
+
+
+def find_course(db: Database, slug: str) -> CourseCard | None:
+    row = (
+        db.connection()
+        .execute("SELECT slug, title, summary FROM courses WHERE slug = ?", (slug,))
+        .fetchone()
+    )
+    return None if row is None else CourseCard(*row)
+
+
+def list_lessons(db: Database, course: str) -> list[Lesson]:
+    rows = db.connection().execute(
+        "SELECT slug, title, body FROM lessons WHERE course = ? ORDER BY position", (course,)
+    )
+    return [Lesson(*row) for row in rows]
+
+
+def list_tasks(db: Database, course: str) -> list[Task]:
+    rows = db.connection().execute(
+        "SELECT id, title, body FROM tasks WHERE course = ? ORDER BY position", (course,)
+    )
+    return [Task(*row) for row in rows]
+
+
+def list_quizzes(db: Database, course: str) -> list[Quiz]:
+    rows = db.connection().execute(
+        "SELECT id, title, intro, questions FROM quizzes WHERE course = ? ORDER BY position",
+        (course,),
+    )
+    return [Quiz(row[0], row[1], row[2], load_questions(row[3])) for row in rows]
+
+
+def titles(db: Database) -> dict[str, str]:
+    """The titles of all tasks and quizzes by id, to name them where only an event is at hand."""
+    rows = db.connection().execute(
+        "SELECT id, title FROM tasks UNION ALL SELECT id, title FROM quizzes"
+    )
+    return {row[0]: row[1] for row in rows}

@@ -1,0 +1,1 @@
+"""How data reads on a page: filters, charts, Markdown, paging."""

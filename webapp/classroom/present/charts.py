@@ -1,0 +1,202 @@
+"""Figures as pictures: pygal renders them here, in this process, to an SVG inside the page.
+
+As an <img> the SVG can run nothing and load nothing, whatever the browser. A chart never carries a
+meaning by colour, and each comes with a sentence and a table that say the same.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pygal
+from pygal.style import Style
+
+from webapp.classroom.model.analytics import BUCKETS, Day
+
+# In units of the picture, about one pixel each: the page scales it to the room there is, and the
+# letters with it, so a picture that has less room is drawn smaller from the start.
+WIDE = (760, 300)
+NARROW = (420, 340)
+# How many lines with a figure a chart has at its side, at most.
+STEPS_MAX = 5
+# Above so many bars the figures printed on them would run into each other.
+BARS_WITH_VALUES_MAX = 14
+
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
+
+_STYLE = Style(
+    background="transparent",
+    plot_background="transparent",
+    foreground="#3c4654",
+    foreground_strong="#1c2430",
+    foreground_subtle="#5b6675",
+    opacity="1",
+    opacity_hover="1",
+    transition="0s",
+    colors=("#2f5fd0",),
+    font_family=_FONT,
+    label_font_size=15,
+    major_label_font_size=15,
+    value_font_size=15,
+    value_label_font_size=15,
+    title_font_size=17,
+    guide_stroke_color="#c9d1dc",
+    major_guide_stroke_color="#c9d1dc",
+    guide_stroke_dasharray="2,4",
+    major_guide_stroke_dasharray="2,4",
+)
+
+# The picture cannot see the page's style sheet; it asks the browser for the reader's scheme itself.
+_DARK = """inline:
+@media (prefers-color-scheme: dark) {
+  .axis text, .graph text, text { fill: #c7d0dc !important; }
+  .bar rect, rect.rect { fill: #8fb0ff !important; stroke: #8fb0ff !important; }
+  .axis path, .guides, path.guides.line { stroke: #475264 !important; }
+  rect.background { fill: transparent !important; stroke: none !important; }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture, what it says in one sentence, and its figures as a table."""
+
+    title: str
+    source: str
+    sentence: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    wide: bool = False
+
+
+def active_students(days: Sequence[Day]) -> Chart:
+    return _daily("Active students per day", "active students", days, [day.users for day in days])
+
+
+def page_views(days: Sequence[Day]) -> Chart:
+    return _daily("Page views per day", "page views", days, [day.events for day in days])
+
+
+def score_histogram(title: str, counts: Sequence[int]) -> Chart:
+    """How many students' latest score lies in each tenth of the scale."""
+    labels = [_bucket_label(at) for at in range(BUCKETS)]
+    students = sum(counts)
+    passed = sum(counts[BUCKETS // 2 :])
+    sentence = (
+        f"{title}: latest scores of {_count(students, 'student')}; {passed} of them reached half of"
+        f" the points or more, and {counts[-1]} reached nine tenths or more."
+        if students
+        else f"{title}: nobody has handed it in yet."
+    )
+    return Chart(
+        title,
+        _bars(title, labels, counts, size=NARROW, shape=pygal.HorizontalBar),
+        sentence,
+        ("Score", "Students"),
+        tuple((label, str(count)) for label, count in zip(labels, counts, strict=True)),
+    )
+
+
+def _daily(title: str, what: str, days: Sequence[Day], figures: Sequence[int]) -> Chart:
+    first, last = days[0].date, days[-1].date
+    top = max(range(len(days)), key=lambda at: figures[at])
+    lively = [figure for figure in figures if figure]
+    if lively:
+        mean = sum(lively) / len(lively)
+        sentence = (
+            f"{title} from {first:%-d %B} to {last:%-d %B %Y}: an average of {mean:,.0f} {what}"
+            f" on days with any; the most on {days[top].date:%-d %B} with {figures[top]:,};"
+            f" {figures[-1]:,} so far on the last day."
+        )
+    else:
+        sentence = f"{title} from {first:%-d %B} to {last:%-d %B %Y}: none."
+    labels = [f"{day.date:%-d %b}" for day in days]
+    return Chart(
+        title,
+        _bars(title, labels, figures, size=WIDE, labels_every=max(1, len(days) // 6)),
+        sentence,
+        ("Day", what.capitalize()),
+        tuple((f"{day.date:%a %-d %b %Y}", f"{n:,}") for day, n in zip(days, figures, strict=True)),
+        wide=True,
+    )
+
+
+def _bars(
+    title: str,
+    labels: Sequence[str],
+    figures: Sequence[int],
+    *,
+    size: tuple[int, int],
+    shape: type[Any] = pygal.Bar,
+    labels_every: int = 1,
+) -> str:
+    """A bar chart as a data URI. Labels are counted back from the last bar, so that it has one."""
+    steps = _steps(max(figures, default=0))
+    chart = shape(
+        style=_STYLE,
+        css=["file://style.css", "file://graph.css", "file://base.css", _DARK],
+        js=[],
+        width=size[0],
+        height=size[1],
+        explicit_size=True,
+        no_prefix=True,
+        disable_xml_declaration=True,
+        show_legend=False,
+        margin=8,
+        spacing=12,
+        range=(0, steps[-1]),
+        include_x_axis=True,
+        show_minor_x_labels=labels_every == 1,
+        x_labels_major=list(labels[::-1][::labels_every]),
+        truncate_label=-1,
+        rounded_bars=2,
+        print_values=len(figures) <= BARS_WITH_VALUES_MAX,
+        print_values_position="top",
+        formatter=_beside if shape is pygal.HorizontalBar else _plain,
+    )
+    chart.x_labels = list(labels)
+    chart.y_labels = [{"label": f"{step:,}", "value": step} for step in steps]
+    chart.add(title, list(figures))
+    chart.add_xml_filter(_without_scripts)
+    svg = cast(str, chart.render(is_unicode=True))
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
+
+
+def _steps(top: int) -> list[int]:
+    """Round figures from zero to `top` or just above: 0, 200, 400 and not 0, 187, 374."""
+    step = 1
+    while step * (STEPS_MAX - 1) < top:
+        # 1, 2, 5, 10, 20, 50, ...
+        step = step * 5 // 2 if str(step).startswith("2") else step * 2
+    return list(range(0, max(top, 4) + step, step))
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _beside(value: float) -> str:
+    """A figure at the end of a lying bar. pygal centres it there, so it is padded off the bar."""
+    figure = _plain(value)
+    return "\N{NO-BREAK SPACE}" * len(figure) + figure
+
+
+def _without_scripts(root: Any) -> Any:
+    """pygal writes its configuration as a script even when no script is asked for."""
+    for parent in root.iter():
+        for child in [child for child in parent if str(child.tag).endswith("script")]:
+            parent.remove(child)
+    return root
+
+
+def _bucket_label(at: int) -> str:
+    step = 100 // BUCKETS
+    top = 100 if at == BUCKETS - 1 else (at + 1) * step - 1
+    return f"{at * step}\N{EN DASH}{top} %"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

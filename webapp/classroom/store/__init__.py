@@ -1,0 +1,1 @@
+"""The site's own database: key, schema, and the instance directory."""

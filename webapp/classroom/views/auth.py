@@ -1,0 +1,104 @@
+"""Login and logout."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    flash,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+from flask.typing import ResponseReturnValue
+from flask_login import current_user, login_user, logout_user
+from flask_wtf import FlaskForm
+from wtforms import PasswordField, StringField
+from wtforms.validators import InputRequired, Length
+
+from webapp.classroom.extensions import activity
+from webapp.classroom.model.accounts import (
+    LOGIN_CHARS_MAX,
+    PASSWORD_CHARS_MAX,
+    check_password,
+    find_login,
+)
+from webapp.classroom.model.throttle import LoginThrottle
+from webapp.classroom.store.db import get_db
+from webapp.classroom.views.access import home_of, reader, safe_next
+
+blueprint = Blueprint("auth", __name__)
+
+
+class LoginForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
+    login = StringField(
+        "Login name",
+        [InputRequired("Enter your login name."), Length(max=LOGIN_CHARS_MAX)],
+        render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"},
+    )
+    password = PasswordField(
+        "Password",
+        [InputRequired("Enter your password."), Length(max=PASSWORD_CHARS_MAX)],
+        render_kw={"autocomplete": "current-password"},
+    )
+
+
+@blueprint.route("/login", methods=["GET", "POST"])
+def login() -> ResponseReturnValue:
+    if current_user.is_authenticated:
+        return redirect(home_of(reader()))
+    form = LoginForm()
+    if not form.validate_on_submit():
+        return render_template("login.html", form=form)
+
+    db = get_db()
+    typed = cast(str, form.login.data).strip()
+    address = request.remote_addr or "unknown"
+    throttle = LoginThrottle.build(
+        db, current_app.config["LOGIN_LIMIT_ACCOUNT"], current_app.config["LOGIN_LIMIT_ADDRESS"]
+    )
+    if wait_s := throttle.take(typed, address):
+        return _too_many(wait_s)
+
+    user = find_login(db, typed)
+    right = check_password(
+        db, user, cast(str, form.password.data), current_app.config["PASSWORD_METHOD"]
+    )
+    if user is None or not right:
+        throttle.failed(address)
+        # Never what was typed: a password in the wrong field would end up in the trail.
+        activity.log("login_failed", user=None if user is None else user.key)
+        # One message for both cases, so that it does not tell which logins exist.
+        form.password.errors = ["This login name and password do not belong together."]
+        return render_template("login.html", form=form)
+
+    throttle.succeeded(typed, address)
+    # Whatever a stranger planted in the session before the login must not live on in it.
+    session.clear()
+    login_user(user)
+    # Not a permanent session: Flask-Login's strong protection leaves those alone. The cookie goes
+    # with the browser window, and its signature ends after PERMANENT_SESSION_LIFETIME regardless.
+    activity.log("login", user=user.key)
+    return redirect(safe_next(request.args.get("next")) or home_of(user))
+
+
+@blueprint.post("/logout")
+def logout() -> ResponseReturnValue:
+    if current_user.is_authenticated:
+        activity.log("logout", user=reader().key)
+        logout_user()
+    session.clear()
+    flash("You are logged out.")
+    return redirect(url_for("auth.login"))
+
+
+def _too_many(wait_s: int) -> Response:
+    response = make_response(render_template("too_many.html", wait_s=wait_s), 429)
+    response.headers["Retry-After"] = str(wait_s)
+    return response

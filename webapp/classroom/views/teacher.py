@@ -1,0 +1,93 @@
+"""The teacher's pages: what the class does, drawn from logd's reports."""
+
+from __future__ import annotations
+
+from flask import Blueprint, abort, render_template, request
+
+from webapp.classroom.model import catalogue
+from webapp.classroom.model.accounts import Role, find_user, list_users
+from webapp.classroom.model.analytics import BUCKETS, Away, Event, analytics_for
+from webapp.classroom.present import charts
+from webapp.classroom.present.paging import key_argument
+from webapp.classroom.store.db import get_db
+from webapp.classroom.views.access import reader, roles_allowed
+from webapp.classroom.views.courses import course_or_404, or_404
+
+blueprint = Blueprint("teacher", __name__, url_prefix="/teacher")
+
+RANGES_DAYS = (7, 30, 60)
+RANGE_DEFAULT_DAYS = 60
+
+
+@blueprint.get("/")
+@roles_allowed(Role.TEACHER)
+def dashboard() -> str:
+    days = _range_days()
+    students = list_users(get_db(), Role.STUDENT)
+    daily = analytics_for(reader()).daily(days, [student.key for student in students])
+    return render_template(
+        "dashboard.html",
+        days=days,
+        ranges=RANGES_DAYS,
+        panel=daily
+        if isinstance(daily, Away)
+        else [charts.active_students(daily), charts.page_views(daily)],
+        courses=catalogue.list_courses(get_db()),
+        students=students,
+    )
+
+
+@blueprint.get("/courses/<slug>")
+@roles_allowed(Role.TEACHER)
+def course(slug: str) -> str:
+    """Who has done what: the completion matrix, and how the quizzes went."""
+    db = get_db()
+    card = course_or_404(slug)
+    students = list_users(db, Role.STUDENT)
+    tasks = catalogue.list_tasks(db, slug)
+    quizzes = catalogue.list_quizzes(db, slug)
+    analytics = analytics_for(reader())
+    keys = [student.key for student in students]
+    matrix = analytics.completions("task_completed", keys, [task.id for task in tasks])
+    scores = analytics.score_distribution(keys)
+    return render_template(
+        "class.html",
+        course=card,
+        students=students,
+        tasks=tasks,
+        matrix=matrix,
+        scores=scores
+        if isinstance(scores, Away)
+        else [
+            charts.score_histogram(quiz.title, scores.get(quiz.id, [0] * BUCKETS))
+            for quiz in quizzes
+        ],
+    )
+
+
+@blueprint.get("/students/<int:user_id>")
+@roles_allowed(Role.TEACHER)
+def timeline(user_id: int) -> str:
+    student = or_404(find_user(get_db(), user_id)) if user_id < 2**63 else None
+    if student is None or student.role is not Role.STUDENT:
+        abort(404)
+    before_id = key_argument(request.args, "before")
+    return render_template(
+        "timeline.html",
+        student=student,
+        before_id=before_id,
+        page=analytics_for(reader()).timeline(student.key, before_id),
+        is_echo=_is_echo,
+        titles=catalogue.titles(get_db()),
+    )
+
+
+def _is_echo(event: Event) -> bool:
+    """A form being sent is a page view too, but what it did has an event of its own."""
+    return event.type == "page_view" and event.props.get("method") == "POST"
+
+
+def _range_days() -> int:
+    """The chosen range. Anything that is none of the choices is the default, not an error."""
+    chosen = {str(days): days for days in RANGES_DAYS}
+    return chosen.get(request.args.get("days", ""), RANGE_DEFAULT_DAYS)
