@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from logd.errors import CannotCreate, LogdError, NotYet, StorageFailed
+from logd.errors import CannotCreate, LogdError, StorageBusy, StorageFailed
 
 FILE_MODE = 0o600
 
@@ -20,8 +20,8 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
     """Opens PATH.partial for writing; at the end of the `with` it is flushed and renamed to PATH.
 
     An error in between leaves nothing behind, and what was at PATH as it was. Raises CannotCreate
-    where a file is in the way (`force` replaces a regular one) or none can be made, NotYet on a
-    full disk, StorageFailed on a broken one.
+    where a file is in the way (`force` replaces a regular one) or none can be made, StorageBusy on
+    a full disk, StorageFailed on a broken one.
     """
     partial = path.with_name(path.name + ".partial")
     _check_free(path, partial, force)
@@ -79,7 +79,7 @@ def cannot_be_written(place: Path | str, error: OSError) -> LogdError:
     """What a failed write of a copy means, and what to do."""
     why = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return NotYet(
+        return StorageBusy(
             f"{place}: {why}. It is not complete; make room there, or name another place."
         )
     if error.errno == errno.EIO:

@@ -126,7 +126,7 @@ class AlreadyRunning(LogdError):
     exit_code = EXIT_TEMPORARY
 
 
-class NotYet(LogdError):
+class StorageBusy(LogdError):
     """The database takes no commit at the moment: full, or locked. What was tried is kept."""
 
     exit_code = EXIT_TEMPORARY
@@ -162,7 +162,7 @@ def is_shortage(error: OSError) -> bool:
 def cannot_write(path: Path | str, error: OSError) -> LogdError:
     """What a failed write to a file of ours means, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NotYet(f"{path}: {error.strerror}. Free some, then start again: events wait.")
+        return StorageBusy(f"{path}: {error.strerror}. Free some, then start again: events wait.")
     if error.errno == errno.EIO:
         return StorageFailed(f"{path}: {error.strerror}. Look at the disk before a new start.")
     return CannotCreate(f"{path}: cannot be written: {error.strerror}.")

@@ -20,10 +20,10 @@ MODE = 0o640
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-def line(head: Head, now_ns: int) -> str:
+def format_line(head: Head, now_ns: int) -> str:
     """The anchor as the file has it."""
     moment = datetime.fromtimestamp(now_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"{moment} {anchors.line(head)}\n"
+    return f"{moment} {anchors.format_anchor(head)}\n"
 
 
 def append(path: Path, head: Head, now_ns: int) -> None:
@@ -34,7 +34,7 @@ def append(path: Path, head: Head, now_ns: int) -> None:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        data = (("" if _ends_with_a_line(path) else "\n") + line(head, now_ns)).encode()
+        data = (("" if _ends_with_a_line(path) else "\n") + format_line(head, now_ns)).encode()
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(fd)

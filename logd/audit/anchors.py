@@ -24,7 +24,7 @@ _ANCHOR = re.compile(
 )
 
 
-def line(head: Head) -> str:
+def format_anchor(head: Head) -> str:
     """What the daemon says."""
     return f"anchor batch={head.batch} events={head.events} head={head.hash.hex()}"
 
@@ -34,23 +34,23 @@ class Anchor:
     """A head as it was said, and when: nanoseconds since 1970, None without a known time."""
 
     head: Head
-    said_ns: int | None = None
+    anchored_ns: int | None = None
 
     def __str__(self) -> str:
-        said = f", anchored {when(self.said_ns)}" if self.said_ns is not None else ""
+        said = f", anchored {when(self.anchored_ns)}" if self.anchored_ns is not None else ""
         return f"batch {self.head.batch} ({self.head.events} events{said})"
 
 
-def parse(text: str, said_ns: int | None = None) -> Anchor | None:
+def parse(text: str, anchored_ns: int | None = None) -> Anchor | None:
     """The anchor in a line, whatever a system's log put before it; None if there is none."""
     found = _ANCHOR.search(text)
     if found is None:
         return None
     batch, events, head = found.groups()
-    return Anchor(Head(int(batch), int(events), bytes.fromhex(head)), said_ns)
+    return Anchor(Head(int(batch), int(events), bytes.fromhex(head)), anchored_ns)
 
 
-class Pace:
+class AnchorSchedule:
     """When the daemon says where the chain ends: at most each `interval_s`, and only if it moved.
 
     With an interval of 0 never. Times are of the monotonic clock.
@@ -61,12 +61,12 @@ class Pace:
         self._said: Head | None = None
         self._due_s = 0.0
 
-    def change(self, interval_s: float) -> None:
+    def set_interval(self, interval_s: float) -> None:
         """Another interval, from now on."""
         if interval_s != self._interval_s:
             self._interval_s, self._due_s = interval_s, 0.0
 
-    def next(self, head: Head, now_s: float, *, now: bool = False) -> Head | None:
+    def due_head(self, head: Head, now_s: float, *, now: bool = False) -> Head | None:
         """The head, if it is to be said: with `now` whatever the time."""
         if self._interval_s == 0 or head == self._said or not (now or now_s >= self._due_s):
             return None
@@ -138,7 +138,7 @@ class Comparison:
     accounted: dict[Restore, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
-    def told(self, head: Head) -> Iterator[str]:
+    def describe(self, head: Head) -> Iterator[str]:
         """Lines for people, of a trail that ends with `head`."""
         for restore, count in self.accounted.items():
             upto = "one that could not be read" if restore.upto is None else f"batch {restore.upto}"

@@ -34,7 +34,7 @@ def path_of(config: Config) -> Path:
     return config.database.with_name(config.database.name + ".verified")
 
 
-def note(config: Config, integrity: Integrity) -> None:
+def record_verification(config: Config, integrity: Integrity) -> None:
     """Keeps it, in one step; the file belongs to the database's owner. Raises LogdError kinds."""
     path = path_of(config)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
@@ -54,7 +54,7 @@ def note(config: Config, integrity: Integrity) -> None:
         raise cannot_write(path, error) from error
 
 
-def last(config: Config) -> Integrity | None:
+def read_verification(config: Config) -> Integrity | None:
     """The last one kept; None when there is none that can be read."""
     try:
         with path_of(config).open("rb") as file:

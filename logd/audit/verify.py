@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from logd.audit import row_checks
-from logd.audit.verify_rows import Ahead, BatchRow, Verdict, batches, in_order
+from logd.audit.verify_rows import BatchRow, RowCursor, Verdict, batches, check_row
 from logd.batch import LOST_CLAIMED
 from logd.storage import hash_chain
 from logd.storage.database import Connection, DatabaseError
@@ -38,7 +38,7 @@ def verify(connection: Connection, progress: Progress = lambda _events: None) ->
             try:
                 check()
             except DatabaseError as error:
-                verdict.found(f"file: cannot be read on: {error}")
+                verdict.add_finding(f"file: cannot be read on: {error}")
     finally:
         connection.execute("ROLLBACK")
     return verdict
@@ -47,7 +47,7 @@ def verify(connection: Connection, progress: Progress = lambda _events: None) ->
 def _check_pages(connection: Connection, verdict: Verdict) -> None:
     """SQLCipher's own check: every page against the keyed hash stored with it."""
     for (problem,) in connection.execute("PRAGMA cipher_integrity_check"):
-        verdict.found(f"file: {problem}")
+        verdict.add_finding(f"file: {problem}")
 
 
 class _Removals:
@@ -59,17 +59,17 @@ class _Removals:
         self._hashes: dict[int, hash_chain.Removal] = {}
         self.there = schema_version(connection) >= 3
         if self.there:
-            self._runs = Ahead(
+            self._runs = RowCursor(
                 connection,
                 "SELECT first, last, removal FROM removed ORDER BY first",
                 *(verdict, row_checks.REMOVED, "removal of event"),
             )
-            self._leaves = Ahead(
+            self._leaves = RowCursor(
                 connection,
                 "SELECT event, hash FROM leaf ORDER BY event",
                 *(verdict, row_checks.LEAF, "leaf of event"),
             )
-            self._redacted = Ahead(
+            self._redacted = RowCursor(
                 connection,
                 "SELECT event, removal, hash FROM redacted ORDER BY event, removal",
                 *(verdict, row_checks.REDACTED, "redaction of event"),
@@ -85,14 +85,16 @@ class _Removals:
         gone = self._gone(batch.first_event, end)
         again = gone & present.keys()
         for event_id in sorted(again):
-            self._verdict.found(f"{batch}: event {event_id} is there, though it was removed")
+            self._verdict.add_finding(f"{batch}: event {event_id} is there, though it was removed")
         said: dict[int, bytes] = {}
         for event_id, removal, leaf in self._redacted.below(end):
             self._hash(removal).add_redaction(event_id, leaf)
             said[event_id] = leaf  # the latest counts
         for event_id, leaf in said.items():
             if event_id in present and present[event_id] != leaf:
-                self._verdict.found(f"{batch}: event {event_id} was changed after its redaction")
+                self._verdict.add_finding(
+                    f"{batch}: event {event_id} was changed after its redaction"
+                )
         kept = dict(self._leaves.below(end))
         for event_id in said.keys() | gone:
             present[event_id] = kept.get(event_id, b"")
@@ -117,23 +119,25 @@ class _Removals:
         if not self.there:
             return
         if self._runs.row is not None:
-            self._verdict.found(f"removal of event {self._runs.row[0]}: no batch has it")
+            self._verdict.add_finding(f"removal of event {self._runs.row[0]}: no batch has it")
         for row in self._connection.execute(
             "SELECT id, event, kind, events, hash FROM removal ORDER BY id"
         ):
             removal, event_id, kind, events, stored = row
             hashed = self._hashes.pop(removal, hash_chain.Removal())
             self._verdict.removed += hashed.events
-            if not in_order(row, row_checks.REMOVAL, f"removal {removal}", self._verdict):
+            if not check_row(row, row_checks.REMOVAL, f"removal {removal}", self._verdict):
                 continue
             if hashed.events != events or hashed.hash(removal, kind) != stored:
-                self._verdict.found(f"removal {removal}: what it took out was changed")
-            elif not self._is_said(removal, event_id, stored):
-                self._verdict.found(f"removal {removal}: event {event_id} does not say so")
+                self._verdict.add_finding(f"removal {removal}: what it took out was changed")
+            elif not self._is_recorded(removal, event_id, stored):
+                self._verdict.add_finding(f"removal {removal}: event {event_id} does not say so")
         for removal in self._hashes:
-            self._verdict.found(f"removal {removal}: is not there, though events are gone by it")
+            self._verdict.add_finding(
+                f"removal {removal}: is not there, though events are gone by it"
+            )
 
-    def _is_said(self, removal: int, event_id: int, digest: bytes) -> bool:
+    def _is_recorded(self, removal: int, event_id: int, digest: bytes) -> bool:
         row = self._connection.execute(
             "SELECT t.name, e.props FROM event e JOIN event_type t ON t.id = e.type WHERE e.id = ?",
             (event_id,),
@@ -159,14 +163,14 @@ def _check_chain(
     removals = _Removals(connection, verdict)
     for number, batch in batches(connection, verdict):
         if number != next_batch:
-            verdict.found(f"batch {next_batch} to {number - 1}: removed")
+            verdict.add_finding(f"batch {next_batch} to {number - 1}: removed")
         next_batch = number + 1
         verdict.batches += 1
         if batch is None:
             follows = False
             continue
         if follows and batch.first_event != next_event:
-            verdict.found(f"{batch}: does not follow event {next_event - 1}")
+            verdict.add_finding(f"{batch}: does not follow event {next_event - 1}")
         _check_events(connection, batch, verdict, rollups, blocks, removals, progress)
         losses = _losses(connection, batch, verdict)
         losses_hashed += len(losses)
@@ -180,7 +184,7 @@ def _check_chain(
             hash_chain.combine(losses),
         )
         if follows and expected != batch.hash:
-            verdict.found(f"{batch}: its hash does not follow from the batch before it")
+            verdict.add_finding(f"{batch}: its hash does not follow from the batch before it")
         head = batch.hash
         next_event, follows = batch.first_event + batch.events, True
     verdict.head = head.hex()
@@ -189,14 +193,16 @@ def _check_chain(
         "SELECT count(*) FROM event WHERE id >= ? OR id < 1", (next_event,)
     ).fetchone()[0]
     if stray:
-        verdict.found(f"{stray} events belong to no batch")
+        verdict.add_finding(f"{stray} events belong to no batch")
     below, losses_there = connection.execute(
         "SELECT (SELECT count(*) FROM batch WHERE id < 1), (SELECT count(*) FROM loss)"
     ).fetchone()
     if below:
-        verdict.found(f"{below} batches have numbers below 1")
+        verdict.add_finding(f"{below} batches have numbers below 1")
     if losses_there != losses_hashed:
-        verdict.found(f"loss ledger: {losses_there} entries, {losses_hashed} belong to batches")
+        verdict.add_finding(
+            f"loss ledger: {losses_there} entries, {losses_hashed} belong to batches"
+        )
 
 
 def _losses(connection: Connection, batch: BatchRow, verdict: Verdict) -> list[bytes]:
@@ -208,7 +214,7 @@ def _losses(connection: Connection, batch: BatchRow, verdict: Verdict) -> list[b
     ).fetchall()
     return [
         hash_chain.loss_leaf(f"{uid}-{key}", *rest)
-        if in_order((uid, key, *rest), row_checks.LOSS, f"{batch}: a loss", verdict)
+        if check_row((uid, key, *rest), row_checks.LOSS, f"{batch}: a loss", verdict)
         else b""
         for uid, key, *rest in rows
     ]
@@ -226,7 +232,7 @@ def _check_events(
     try:
         leaves = dict(_leaves(connection, batch, verdict, rollups, blocks))
     except DatabaseError as error:
-        verdict.found(f"{batch}: an event was changed and cannot be read: {error}")
+        verdict.add_finding(f"{batch}: an event was changed and cannot be read: {error}")
         removals.of(batch, {})
         return
     there = len(leaves)
@@ -236,12 +242,12 @@ def _check_events(
     if none_left:
         return  # its leaves' hash alone goes into the chain
     if len(leaves) != batch.events:
-        verdict.found(
+        verdict.add_finding(
             f"{batch}: {there} events are there, {batch.events - len(gone)} should be:"
             " some were removed or added"
         )
     elif hash_chain.combine(leaves[event_id] for event_id in sorted(leaves)) != batch.leaves_hash:
-        verdict.found(f"{batch}: an event was changed")
+        verdict.add_finding(f"{batch}: an event was changed")
 
 
 def _leaves(
@@ -258,7 +264,7 @@ def _leaves(
         salt, event_id, uid, key, sequence, ts_ns, kind, user, props = row
         problem = row_checks.event_problem(row)
         if problem is not None:
-            verdict.found(f"{batch}: event {event_id} was changed: {problem}")
+            verdict.add_finding(f"{batch}: event {event_id} was changed: {problem}")
             yield event_id, b""
             continue
         try:
@@ -270,7 +276,9 @@ def _leaves(
             )
         except (Malformed, TypeError, ValueError, AttributeError) as error:
             # Values that the daemon never writes: of another type, or no longer msgpack.
-            verdict.found(f"{batch}: event {event_id} was changed and cannot be read: {error}")
+            verdict.add_finding(
+                f"{batch}: event {event_id} was changed and cannot be read: {error}"
+            )
             yield event_id, b""
 
 
@@ -290,7 +298,7 @@ def _check_sums(connection: Connection, verdict: Verdict) -> None:
     for name, sql, more in checks:
         counted = connection.execute(sql).fetchone()[0] + more
         if counted != counters.get(name, 0):
-            verdict.found(f"counter {name}: {counters.get(name, 0)}, counted {counted}")
+            verdict.add_finding(f"counter {name}: {counters.get(name, 0)}, counted {counted}")
     twice = connection.execute(
         "SELECT p.uid || '-' || p.key, count(*) - count(DISTINCT e.sequence) AS more,"
         " max(e.sequence) > p.watermark FROM event e JOIN producer p ON p.id = e.producer"
@@ -298,15 +306,15 @@ def _check_sums(connection: Connection, verdict: Verdict) -> None:
     ).fetchall()
     for producer, more, past in twice:
         if more:
-            verdict.found(f"producer {producer}: {more} sequences are stored twice")
+            verdict.add_finding(f"producer {producer}: {more} sequences are stored twice")
         if past:
-            verdict.found(f"producer {producer}: events are stored past its watermark")
+            verdict.add_finding(f"producer {producer}: events are stored past its watermark")
     disorder = connection.execute(
         "SELECT count(*) FROM (SELECT sequence < lag(sequence) OVER"
         " (PARTITION BY producer ORDER BY id) AS back FROM event) WHERE back"
     ).fetchone()[0]
     if disorder:
-        verdict.found(f"{disorder} events are out of their producer's order")
+        verdict.add_finding(f"{disorder} events are out of their producer's order")
 
 
 def _check_rollups(connection: Connection, verdict: Verdict, rollups: Rollups) -> None:
@@ -353,6 +361,6 @@ def _compare(
         return
     for key in sorted(stored.keys() | counted.keys(), key=str):
         if stored.get(key) != counted.get(key):
-            verdict.found(
+            verdict.add_finding(
                 f"{table} {key}: {stored.get(key)} stored, {counted.get(key)} by the events"
             )

@@ -32,7 +32,7 @@ class Verdict:
     def whole(self) -> bool:
         return not self.findings
 
-    def found(self, text: str) -> None:
+    def add_finding(self, text: str) -> None:
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(text)
         elif len(self.findings) == FINDINGS_MAX:
@@ -66,22 +66,22 @@ def batches(connection: Connection, verdict: Verdict) -> Iterator[tuple[int, Bat
         if not rows:
             return
         for row in rows:
-            good = in_order(row, row_checks.BATCH, f"batch {row[0]}", verdict)
+            good = check_row(row, row_checks.BATCH, f"batch {row[0]}", verdict)
             yield row[0], BatchRow(*row) if good else None
         last = rows[-1][0]
 
 
-def in_order(
+def check_row(
     row: Sequence[object], checks: Mapping[str, row_checks.Check], what: str, verdict: Verdict
 ) -> bool:
     """Whether each column has the type and the length that it is hashed with."""
     problem = row_checks.problem(row, checks)
     if problem is not None:
-        verdict.found(f"{what} was changed: {problem}")
+        verdict.add_finding(f"{what} was changed: {problem}")
     return problem is None
 
 
-class Ahead:
+class RowCursor:
     """Rows in the order of event ids, the first column, read beside the batches.
 
     Those that are not in order are reported and passed over.
@@ -98,7 +98,7 @@ class Ahead:
         self._rows = (
             row
             for row in connection.execute(sql)
-            if in_order(row, checks, f"{what} {ascii(row[0])[:40]}", verdict)
+            if check_row(row, checks, f"{what} {ascii(row[0])[:40]}", verdict)
         )
         self.row = next(self._rows, None)
 

@@ -155,7 +155,7 @@ def restore(config: Config, backup: Path, key_file: Path | None, yes: bool) -> N
 
     Killed at whatever moment, it leaves the old database or the new one, whole; run it again.
     """
-    with database_swap.stopped(config) as lock:
+    with database_swap.hold_instance(config) as lock:
         with stoppable() as stop:
             plan = restoring.plan(config, backup, key_file, stop, bar)
         click.echo(f"the backup is whole: {_what(plan.found.head, plan.found.stored_ns)}")
@@ -228,7 +228,7 @@ def rekey(config: Config, new_key_file: Path | None) -> None:
     Killed at whatever moment, the next start of logd, or this command again, sets it right.
     """
     size = rekeying.announced_stop(config)
-    with database_swap.stopped(config, f" {size}"), stoppable() as stop:
+    with database_swap.hold_instance(config, f" {size}"), stoppable() as stop:
         click.echo(size, err=True)
         done = rekeying.rekey(config, new_key_file, time.time_ns(), stop, bar)
     click.echo(f"{config.database} has a new key: verified, in {done.seconds:.1f} s")

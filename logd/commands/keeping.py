@@ -101,7 +101,7 @@ def prune(config: Config, dry_run: bool, yes: bool, as_json: bool) -> None:
     else:
         _check_clock(config, now, yes=yes)
         with _progress("pruning") as tell:
-            job = job_client.carry_out(config, job_table.PRUNE, {"before": before}, tell)
+            job = job_client.run_job(config, job_table.PRUNE, {"before": before}, tell)
         counts = {name: job.outcome.get(name, 0) for name in before}
     if as_json:
         shown = {"dry_run": dry_run, "removed": sum(counts.values()), "by_type": counts}
@@ -176,7 +176,7 @@ def forget(
     connection = opening.open_for_events(config)
     try:
         expected = forgetting.preview(connection, person) if dry_run or not yes else {}
-        copies = copy_registry.unexpired(connection, trail_clock.read())
+        copies = copy_registry.list_unexpired(connection, trail_clock.read())
         others = other_spellings(connection, person)
     finally:
         connection.close()
@@ -185,7 +185,7 @@ def forget(
         if not yes:
             _ask(person, expected)
         with _progress("erasing") as tell:
-            job = job_client.carry_out(config, job_table.FORGET, {"users": [person]}, tell)
+            job = job_client.run_job(config, job_table.FORGET, {"users": [person]}, tell)
         outcome = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
         coming = _list_beside_backups(config)
     if as_json:
@@ -215,7 +215,7 @@ def _list_beside_backups(config: Config) -> dict[str, int]:
     """
     connection = opening.open_for_events(config)
     try:
-        copies = copy_registry.known(connection)  # a file that is there may be past its time
+        copies = copy_registry.list_copies(connection)  # a file that is there may be past its time
         places = {Path(copy.place) for copy in copies if copy.kind == copy_registry.BACKUP}
         for place in sorted(place for place in places if place.is_file()):
             try:
@@ -269,7 +269,7 @@ def _not_reached(copies: Sequence[Copy]) -> Iterator[str]:
 
 
 @contextmanager
-def _progress(label: str) -> Iterator[job_client.Tell]:
+def _progress(label: str) -> Iterator[job_client.OnProgress]:
     """A bar for people who wait; what the job waits for is said in any case, once."""
     hidden = not sys.stderr.isatty()
     said: set[str] = set()

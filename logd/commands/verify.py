@@ -89,7 +89,7 @@ def verify(config: Config, anchor: bool, unit: str, file: IO[str] | None) -> Non
             try:
                 found = anchors.compare(connection, said)
                 findings += found.findings
-                told += found.told(database_copy.head_of(connection)[0])
+                told += found.describe(database_copy.head_of(connection)[0])
             except DatabaseError as error:
                 findings.append(f"anchors: cannot be compared: {error}")
     finally:
@@ -105,7 +105,7 @@ def verify(config: Config, anchor: bool, unit: str, file: IO[str] | None) -> Non
         findings=len(findings),
     )
     try:
-        last_verification.note(config, kept)
+        last_verification.record_verification(config, kept)
     except LogdError as error:  # the verdict is what was asked for
         click.echo(f"logd: `logd status` will not know of this: {error}", err=True)
     if verdict.whole:

@@ -20,11 +20,11 @@ from pathlib import Path
 from logd.clock import readings
 from logd.clock.readings import Reading
 from logd.config.settings import Config
-from logd.errors import CannotCreate, ClockRefused, LogdError, NotYet, cannot_write
+from logd.errors import CannotCreate, ClockRefused, LogdError, StorageBusy, cannot_write
 from logd.maintenance import database_copy
 from logd.maintenance.database_copy import Bar, Stop
 from logd.storage import erasure_list, keyfile, opening, trail_clock
-from logd.storage.copy_registry import BACKUP, Copy, note
+from logd.storage.copy_registry import BACKUP, Copy, register_copy
 from logd.storage.database import Connection
 from logd.storage.hash_chain import Head
 from logd.storage.migrations import schema_version
@@ -88,10 +88,10 @@ def backup(
             database_copy.copy(connection, config.database, unfinished, stop, bar)
             checked = database_copy.check(unfinished, keyfile.read(config.key_file), stop, bar)
             database_copy.give_to_owner_of(config.database, unfinished)
-            database_copy.flush(unfinished)
+            database_copy.sync(unfinished)
             list_forgotten(connection, directory / name)
             unfinished.rename(directory / name)
-            database_copy.flush(directory)
+            database_copy.sync(directory)
         if keep is None:
             days = None if destination is not None else config.backup_keep_days or None
             keep = Keep(days=days, least=config.backup_keep_min)
@@ -129,7 +129,7 @@ def backup(
 
 def backup_name(database: Path, now_ns: int) -> str:
     """The name of a backup of that moment, in UTC."""
-    return f"{database.stem}-{database_copy.time_name(now_ns)}.db"
+    return f"{database.stem}-{database_copy.format_time(now_ns)}.db"
 
 
 def expired(
@@ -205,7 +205,7 @@ def _alone(fd: int, directory: Path) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise NotYet(
+            raise StorageBusy(
                 f"{directory}: another backup is being written there. Wait for its end."
             ) from error
         return False  # a file system that cannot lock a directory
@@ -221,9 +221,9 @@ def list_forgotten(connection: Connection, path: Path) -> None:
 
 
 def _check_room(connection: Connection, directory: Path) -> None:
-    needed, free = database_copy.bytes_of(connection), shutil.disk_usage(directory).free
+    needed, free = database_copy.database_bytes(connection), shutil.disk_usage(directory).free
     if needed > free:
-        raise NotYet(
+        raise StorageBusy(
             f"{directory}: the backup takes up to {needed:,} bytes, {free:,} are free. "
             "Free some, or name another directory."
         )
@@ -254,4 +254,4 @@ def _record(config: Config, made: Backup) -> None:
         "expires_ns": made.expires_ns,
     }
     copy = Copy(BACKUP, str(made.path), made.made_ns, made.expires_ns)
-    note(config, copy, said, [str(made.path.parent / name) for name in made.removed])
+    register_copy(config, copy, said, [str(made.path.parent / name) for name in made.removed])

@@ -62,7 +62,7 @@ class Stop:
     def __init__(self) -> None:
         self.asked: str | None = None
 
-    def note(self, number: int, _frame: FrameType | None = None) -> None:
+    def handle_signal(self, number: int, _frame: FrameType | None = None) -> None:
         """A signal's handler."""
         self.asked = signal.Signals(number).name
 
@@ -80,7 +80,7 @@ def stoppable() -> Iterator[Stop]:
     before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
         if number != signal.SIGHUP or handler is not signal.SIG_IGN:
-            signal.signal(number, stop.note)  # under nohup SIGHUP stays ignored
+            signal.signal(number, stop.handle_signal)  # under nohup SIGHUP stays ignored
     try:
         yield stop
     finally:
@@ -105,7 +105,7 @@ def head_of(connection: Connection) -> tuple[Head, int | None]:
     return (Head(*row[:3]), row[3]) if row else (Head(0, 0, GENESIS), None)
 
 
-def bytes_of(connection: Connection) -> int:
+def database_bytes(connection: Connection) -> int:
     """The size of its pages."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
@@ -121,7 +121,7 @@ def copy(connection: Connection, source: Path, target: Path, stop: Stop, bar: Ba
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise cannot_write(target, error) from error
-    with bar("copying", bytes_of(connection)) as step:
+    with bar("copying", database_bytes(connection)) as step:
         done = 0
 
         def look() -> int:
@@ -167,7 +167,7 @@ def check(path: Path, key: bytes, stop: Stop, bar: Bar) -> Checked:
             found = "; ".join(verdict.findings[:FINDINGS_SHOWN])
             more = len(verdict.findings) - FINDINGS_SHOWN
             raise NotWhole(f"{path}: not whole: {found}{f'; and {more} more' * (more > 0)}")
-        return Checked(head, stored_ns, bytes_of(connection))
+        return Checked(head, stored_ns, database_bytes(connection))
     except DatabaseError as error:
         stop.check()
         raise translate(error, path) from error
@@ -175,7 +175,7 @@ def check(path: Path, key: bytes, stop: Stop, bar: Bar) -> Checked:
         connection.close()
 
 
-def flush(path: Path) -> None:
+def sync(path: Path) -> None:
     """Has a file, or a directory's names, on the disk. Raises LogdError kinds."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -210,13 +210,13 @@ def remove_side_files(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def time_name(now_ns: int) -> str:
+def format_time(now_ns: int) -> str:
     """A moment in UTC, as names of files have it."""
     return f"{datetime.fromtimestamp(now_ns // 10**9, UTC):%Y%m%dT%H%M%SZ}"
 
 
-def dated(path: Path, word: str, now_ns: int) -> Path:
+def dated_path(path: Path, word: str, now_ns: int) -> Path:
     """A name for what stood at `path` before that moment; nothing is there yet."""
-    name = f"{path.name}.{word}-{time_name(now_ns)}"
+    name = f"{path.name}.{word}-{format_time(now_ns)}"
     names = (path.with_name(name), *(path.with_name(f"{name}-{n}") for n in range(2, 100)))
     return next((free for free in names if not os.path.lexists(free)), names[0])

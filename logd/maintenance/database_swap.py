@@ -15,7 +15,7 @@ from logd.errors import (
     AlreadyRunning,
     DatabaseDamaged,
     KeyFileError,
-    NotYet,
+    StorageBusy,
     StorageFailed,
     cannot_write,
 )
@@ -30,7 +30,7 @@ STOP_HINT = (
 
 
 @contextlib.contextmanager
-def stopped(config: Config, more: str = "") -> Iterator[InstanceLock]:
+def hold_instance(config: Config, more: str = "") -> Iterator[InstanceLock]:
     """Holds the instance's lock: no daemon starts meanwhile.
 
     Raises AlreadyRunning with how to stop it, and what `more` says.
@@ -51,14 +51,14 @@ def owner(config: Config) -> Path:
     return config.database if config.database.exists() else config.database.parent
 
 
-def new_file(config: Config) -> Path:
+def new_database_path(config: Config) -> Path:
     """The name under which a new database is made; nothing is there."""
     path = config.database.with_name(config.database.name + ".making")
     database_copy.remove(path)
     return path
 
 
-def tidy(config: Config) -> None:
+def remove_leftovers(config: Config) -> None:
     """Removes what a killed command left: unfinished files, and further names of the database.
 
     With the instance's lock held.
@@ -79,11 +79,11 @@ def _kept(config: Config) -> Iterator[Path]:
             yield path
 
 
-def merge_log(path: Path, key: bytes) -> Connection | None:
+def merge_wal(path: Path, key: bytes) -> Connection | None:
     """Opens the database that is to be replaced, with its log moved into it; None where it cannot
     be read.
 
-    Raises NotYet while another program has it open.
+    Raises StorageBusy while another program has it open.
     """
     if not path.exists() or path.stat().st_size == 0:
         return None
@@ -96,14 +96,14 @@ def merge_log(path: Path, key: bytes) -> Connection | None:
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         connection.close()
-        raise NotYet(
+        raise StorageBusy(
             f"{path}: another program reads or locks it. Stop that program (`fuser {path}` tells "
             "which), then try again. Nothing was changed."
         )
     return connection
 
 
-def take_its_place(config: Config, new: Path, kept: Path | None) -> None:
+def replace_database(config: Config, new: Path, kept: Path | None) -> None:
     """Puts `new`, which is whole and on the disk, in the place of the database.
 
     The database stays as `kept`, with the log that could not be moved into it, if there is a
@@ -118,11 +118,11 @@ def take_its_place(config: Config, new: Path, kept: Path | None) -> None:
             os.link(database, kept)
             if log.exists() and log.stat().st_size:
                 os.link(log, kept.with_name(kept.name + "-wal"))
-            database_copy.flush(folder)
+            database_copy.sync(folder)
         # The old log must be gone before there is another database that it would be taken for.
         database_copy.remove_side_files(database)
-        database_copy.flush(folder)
+        database_copy.sync(folder)
         new.rename(database)
-        database_copy.flush(folder)
+        database_copy.sync(folder)
     except OSError as error:
         raise cannot_write(database, error) from error

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from logd.batch import EVENTS_PRUNED, PERSON_ERASED, Batch
-from logd.maintenance.subject_rollups import Leaving
+from logd.maintenance.subject_rollups import SubjectRecount
 from logd.storage import hash_chain, removal_log
 from logd.storage.database import Connection
 from logd.storage.rollups import DAY_NS
@@ -27,7 +27,7 @@ STEP_EVENTS_MAX = 2000
 _ROWS_PER_STATEMENT = 500
 _NAMES_MAX = 10_000
 
-_SAID_IN = {removal_log.PRUNED: EVENTS_PRUNED, removal_log.ERASED: PERSON_ERASED}
+_EVENT_TYPES = {removal_log.PRUNED: EVENTS_PRUNED, removal_log.ERASED: PERSON_ERASED}
 
 T = TypeVar("T")
 # id, producer, sequence, ts_ns, type, user, props, salt
@@ -49,51 +49,51 @@ class Steps:
         self._names = _Names(store.connection)
         self.events_max = 200  # what the next step may take out
 
-    def take_out(
+    def remove(
         self,
         kind: str,
         ids: Sequence[int],
-        leaving: Mapping[Leaving, Sequence[int]],
+        recounts: Mapping[SubjectRecount, Sequence[int]],
         also: Also,
         **details: Any,
     ) -> None:
-        """Takes out the events with these ids and with those of `leaving`. Raises as `commit`."""
-        every = sorted((*ids, *(one for some in leaving.values() for one in some)))
+        """Takes out the events with these ids and with those of `recounts`. Raises as `commit`."""
+        every = sorted((*ids, *(one for some in recounts.values() for one in some)))
 
-        def work(connection: Connection) -> dict[str, Any]:
-            for one, gone in leaving.items():
+        def change(connection: Connection) -> dict[str, Any]:
+            for one, gone in recounts.items():
                 one.write(connection, frozenset(gone))
-            _take_out(connection, every, self._names)
+            _remove(connection, every, self._names)
             _count(connection, kind, len(every))
             return removal_log.record(connection, kind, self._store.next_event, every, {})
 
-        self._act(kind, work, also, details)
+        self._transact(kind, change, also, details)
 
     def redact(self, contents: Mapping[int, bytes], also: Also) -> None:
         """Gives events other properties, packed, which say less. Raises as `commit`."""
 
-        def work(connection: Connection) -> dict[str, Any]:
+        def change(connection: Connection) -> dict[str, Any]:
             leaves = _redact(connection, contents, self._names)
-            said_in = self._store.next_event
-            return removal_log.record(connection, removal_log.ERASED, said_in, (), leaves)
+            internal_event_id = self._store.next_event
+            return removal_log.record(connection, removal_log.ERASED, internal_event_id, (), leaves)
 
-        self._act(removal_log.ERASED, work, also, {})
+        self._transact(removal_log.ERASED, change, also, {})
 
-    def _act(
+    def _transact(
         self,
         kind: str,
-        work: Callable[[Connection], dict[str, Any]],
+        change: Callable[[Connection], dict[str, Any]],
         also: Also,
         details: Mapping[str, Any],
     ) -> None:
         started_s, now_ns = time.thread_time(), self.now_ns()
 
-        def act(connection: Connection, batch: Batch) -> None:
-            said = work(connection)
-            self._store.add_own(batch, _SAID_IN[kind], {**said, **details}, now_ns)
+        def work(connection: Connection, batch: Batch) -> None:
+            props = {**change(connection), **details}
+            self._store.append_internal_event(batch, _EVENT_TYPES[kind], props, now_ns)
             also(connection)
 
-        self._store.act(act, now_ns, flush=False)
+        self._store.transact(work, now_ns, flush=False)
         taken_s = time.thread_time() - started_s
         # Little by little: half of the steps take longer than that, whatever a single one met.
         scaled = int(self.events_max * (0.9 if taken_s > STEP_TARGET_S else 1.1))
@@ -126,7 +126,7 @@ class _Names:
         return into[row_id]
 
 
-def _take_out(connection: Connection, ids: Sequence[int], names: _Names) -> None:
+def _remove(connection: Connection, ids: Sequence[int], names: _Names) -> None:
     """Takes out events, ids ascending, inside the caller's transaction.
 
     Roll-ups by subject are the caller's (`logd.maintenance.subject_rollups`).
@@ -144,7 +144,7 @@ def _take_out(connection: Connection, ids: Sequence[int], names: _Names) -> None
             continue
         # Nothing is left to compare with its leaves: their hash in the batch is enough.
         connection.execute("DELETE FROM leaf WHERE event >= ? AND event < ?", (first, end))
-    _sum_less(connection, rows)
+    _subtract_rollups(connection, rows)
     _narrow_blocks(connection, rows)
 
 
@@ -179,7 +179,7 @@ def _batches(
     return whole, of
 
 
-def _sum_less(connection: Connection, rows: Sequence[_Row]) -> None:
+def _subtract_rollups(connection: Connection, rows: Sequence[_Row]) -> None:
     days = Counter((row[4], row[3] // DAY_NS, row[5] or "") for row in rows)
     for part in _parts(list(days)):
         marks = ", ".join(["(?, ?, ?)"] * len(part))

@@ -20,9 +20,9 @@ from typing import Any
 from logd.batch import PERSON_ERASED
 from logd.maintenance.event_removal import STEP_TARGET_S, Steps
 from logd.maintenance.outbox_survey import survey
-from logd.maintenance.subject_rollups import Leaving
+from logd.maintenance.subject_rollups import SubjectRecount
 from logd.storage import erasure_list, job_table, mentions
-from logd.storage.boundaries import Seen
+from logd.storage.boundaries import SurveyedOutboxes
 from logd.storage.database import Connection
 from logd.storage.job_table import Job
 from logd.storage.removal_log import ERASED
@@ -45,14 +45,14 @@ _WINDOW_MIN, _WINDOW_MAX = 500, 20_000
 Arrivals = Callable[[], Callable[[], bool]]
 
 
-def known_again(
+def request_reforget(
     connection: Connection, entries: erasure_list.Entries, bound: int, now_ns: int
 ) -> int:
     """Asks for the persons behind tokens, whose names nobody has kept, to be forgotten once more:
     in a database that was restored, with all events of theirs below `bound`.
     """
     params = {"users": [], "tokens": list(entries), "bound": bound}
-    return job_table.ask(connection, job_table.FORGET, params, now_ns)
+    return job_table.add_job(connection, job_table.FORGET, params, now_ns)
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def forget(
     for name in names[start:]:
         if job.phase != name:
             job.phase, job.position = name, 0
-            store.act(lambda connection, _batch: job.save(connection), steps.now_ns())
+            store.transact(lambda connection, _batch: job.save(connection), steps.now_ns())
         yield from _PHASES[name](job, store, steps, surroundings)
-    _say_done(job, store, steps.now_ns())
+    _record_done(job, store, steps.now_ns())
 
 
 def _write_down(
@@ -93,12 +93,12 @@ def _write_down(
     tokens = {store.forgotten.token(user): until_ns for user in job.params["users"]}
     if "bound" not in job.params:  # else a kill came between the transaction and the list's file
         # A job in a backup that was being done when it was made, and that the list beside it knows
-        # as done: what is to be erased again was asked for with that entry (`known_again`).
+        # as done: what is to be erased again was asked for with that entry (`request_reforget`).
         known = store.forgotten.entries
         known_as_done = bool(tokens) and all(known.get(token) == until_ns for token in tokens)
         seen = None
         if tokens and not known_as_done:
-            seen = yield from _look_around(store, surroundings)
+            seen = yield from _survey_outboxes(store, surroundings)
         job.params["tokens"] = [*job.params.get("tokens", ()), *tokens]
         job.params["bound"] = 0 if known_as_done else store.next_event
 
@@ -106,18 +106,20 @@ def _write_down(
             number = 0
             if seen is not None:
                 settled = surroundings.arrivals is not None
-                number = store.forgotten.boundaries.note(connection, seen, settled=settled)
+                number = store.forgotten.boundaries.record_forget(connection, seen, settled=settled)
             erasure_list.save(connection, tokens, number)
             job.save(connection)
 
-        store.act(act, until_ns)
-        store.load_forgotten()
+        store.transact(act, until_ns)
+        store.reload_erasure_list()
     job.total = 2 * job.params["bound"]
     erasure_list.merge_file(surroundings.list_file, store.forgotten.entries)
     yield None
 
 
-def _look_around(store: Store, surroundings: Surroundings) -> Generator[float | None, None, Seen]:
+def _survey_outboxes(
+    store: Store, surroundings: Surroundings
+) -> Generator[float | None, None, SurveyedOutboxes]:
     """How far producers have got, once all that was on its way to the daemon is committed."""
     arrivals = surroundings.arrivals
     if arrivals is not None:
@@ -125,7 +127,7 @@ def _look_around(store: Store, surroundings: Surroundings) -> Generator[float | 
         while not arrived():
             yield ARRIVALS_LOOK_S
     if surroundings.outboxes is None:
-        return Seen()
+        return SurveyedOutboxes()
     return (yield from survey(surroundings.outboxes, store.connection, known=arrivals is not None))
 
 
@@ -161,13 +163,13 @@ def _events(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iter
         for name, type_id in by_subject.items():
             more = True
             while more:
-                leaving = Leaving(name, type_id, user, lambda event_id, _: event_id < bound)
-                while not leaving.read(connection, _READ_ROWS):
+                recount = SubjectRecount(name, type_id, user, lambda event_id, _: event_id < bound)
+                while not recount.read(connection, _READ_ROWS):
                     yield
-                more = bool(leaving.ids)
-                while gone := leaving.ids[: steps.events_max]:
+                more = bool(recount.ids)
+                while gone := recount.ids[: steps.events_max]:
                     job.add("events", len(gone))
-                    steps.take_out(ERASED, (), {leaving: gone}, job.save, job=job.id)
+                    steps.remove(ERASED, (), {recount: gone}, job.save, job=job.id)
                     yield
         yield from _plain_events(job, user, list(by_subject.values()), store, steps)
 
@@ -189,7 +191,7 @@ def _plain_events(
         job.add("events", len(ids))
         job.done = max(ids)
         block = job.done >> BLOCK_BITS
-        steps.take_out(ERASED, ids, {}, job.save, job=job.id)
+        steps.remove(ERASED, ids, {}, job.save, job=job.id)
         yield
 
 
@@ -210,21 +212,21 @@ def _mentions(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> It
             f"SELECT id, props FROM event WHERE id > ? AND id <= ? AND ({marks}) ORDER BY id",  # noqa: S608 - question marks only
             (job.position, end, *mentions.MARKS),
         ).fetchall()
-        contents = dict(_less(rows, is_person))
+        contents = dict(_redacted(rows, is_person))
         taken_s = time.thread_time() - started_s
         job.position, job.done = end, bound + end
         if contents:
             job.add("redacted", len(contents))
             steps.redact(contents, job.save)
         elif time.monotonic() - saved_s > PROGRESS_INTERVAL_S:
-            store.act(lambda connection, _: job.save(connection), steps.now_ns(), flush=False)
+            store.transact(lambda connection, _: job.save(connection), steps.now_ns(), flush=False)
             saved_s = time.monotonic()
         scale = 2 if taken_s < STEP_TARGET_S / 2 else 0.5 if taken_s > STEP_TARGET_S else 1
         window = int(min(_WINDOW_MAX, max(_WINDOW_MIN, window * scale)))
         yield
 
 
-def _less(
+def _redacted(
     rows: Iterable[tuple[int, bytes]], is_person: Callable[[str], bool]
 ) -> Iterator[tuple[int, bytes]]:
     for event_id, props in rows:
@@ -252,7 +254,7 @@ def _quarantine(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> 
             job.add("quarantine", changed.rowcount)
             job.save(connection)
 
-        store.act(act, steps.now_ns(), flush=False)
+        store.transact(act, steps.now_ns(), flush=False)
         yield
 
 
@@ -265,16 +267,18 @@ _PHASES = {
 }
 
 
-def _say_done(job: Job, store: Store, now_ns: int) -> None:
+def _record_done(job: Job, store: Store, now_ns: int) -> None:
     """The name goes, and the trail says that it was done. What is left is to clean the file."""
     job.phase, job.params = job_table.CLEAN, {}
 
     def act(connection: Connection, batch: Any) -> None:
         said = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
-        store.add_own(batch, PERSON_ERASED, {"job": job.id, "done": True, **said}, now_ns)
+        store.append_internal_event(
+            batch, PERSON_ERASED, {"job": job.id, "done": True, **said}, now_ns
+        )
         job.save(connection)
 
-    store.act(act, now_ns)
+    store.transact(act, now_ns)
 
 
 def clean(
@@ -288,12 +292,12 @@ def clean(
     written = False
     while not written:
         with may_take(seconds):
-            written = store.rewrite(meanwhile)
+            written = store.vacuum(meanwhile)
         if not written:
             yield CLEAN_AGAIN_S
     while True:
         with may_take(seconds):
-            emptied = store.empty_log()
+            emptied = store.truncate_wal()
         if emptied:
             return
         yield CLEAN_AGAIN_S
@@ -309,7 +313,7 @@ def preview(connection: Connection, user: str) -> dict[str, int]:
         f"SELECT id, props FROM event WHERE user IS NOT ? AND ({marks})",  # noqa: S608 - question marks only
         (user, *mentions.MARKS),
     )
-    redacted = sum(1 for _ in _less(rows, user.__eq__))
+    redacted = sum(1 for _ in _redacted(rows, user.__eq__))
     (excerpts,) = connection.execute(
         "SELECT count(*) FROM quarantine WHERE excerpt <> x'' OR instr(reason, ':')"
     ).fetchone()

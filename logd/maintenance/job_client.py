@@ -9,7 +9,7 @@ from typing import Any
 from logd.config.settings import Config
 from logd.errors import AlreadyRunning, ClockRefused, LogdError, NoDatabase
 from logd.instance_lock import instance_lock, look
-from logd.maintenance import rekey as rekeying
+from logd.maintenance import rekey
 from logd.maintenance.worker import Worker
 from logd.storage import erasure_list, job_table, keyfile
 from logd.storage.database import Connection, DatabaseError, connect, translate
@@ -23,17 +23,20 @@ LOOK_INTERVAL_S = 0.1
 DAEMON_COMES_BACK_S = 15.0
 
 # Told of the job as it goes on.
-Tell = Callable[[Job], None]
+OnProgress = Callable[[Job], None]
 
 
-class GivenUp(LogdError):
+class JobFailed(LogdError):
     """A job cannot be done. The message says why."""
 
     exit_code = 70
 
 
-def carry_out(
-    config: Config, kind: str, params: Mapping[str, Any], tell: Tell = lambda _job: None
+def run_job(
+    config: Config,
+    kind: str,
+    params: Mapping[str, Any],
+    on_progress: OnProgress = lambda _job: None,
 ) -> Job:
     """Asks for a job and returns it when it is done. Raises LogdError kinds.
 
@@ -47,21 +50,25 @@ def carry_out(
         try:
             with instance_lock(config.lock_file) as lock:
                 check_database(config, lock.database_made)
-                return _alone(config, kind, params, job_id, tell)
+                return _run_here(config, kind, params, job_id, on_progress)
         except AlreadyRunning:
             if job_id is None:
-                job_id = _ask(config, kind, params)
-            job = _wait(config, job_id, tell)
+                job_id = _submit(config, kind, params)
+            job = _wait(config, job_id, on_progress)
             if job is not None:
                 return job
 
 
-def _alone(
-    config: Config, kind: str, params: Mapping[str, Any], job_id: int | None, tell: Tell
+def _run_here(
+    config: Config,
+    kind: str,
+    params: Mapping[str, Any],
+    job_id: int | None,
+    on_progress: OnProgress,
 ) -> Job:
     """With the instance's lock: the daemon's steps, without the daemon."""
     key = keyfile.read(config.key_file)
-    rekeying.finish(config, key)
+    rekey.complete_rekey(config, key)
     store = Store(
         config.database,
         key,
@@ -72,10 +79,10 @@ def _alone(
     try:
         connection = store.connection
         if job_id is None:
-            job_id = job_table.ask(connection, kind, params, time.time_ns())
+            job_id = job_table.add_job(connection, kind, params, time.time_ns())
         list_file = erasure_list.file_beside(config.database)
         worker = Worker(store, list_file, outboxes=config.outbox_directory)
-        while (job := _look(connection, job_id, tell)).finished_ns is None:
+        while (job := _read_progress(connection, job_id, on_progress)).finished_ns is None:
             if job.trouble is not None:
                 time.sleep(max(0.0, worker.due_s - time.monotonic()))
             worker.step()
@@ -84,25 +91,25 @@ def _alone(
     return job
 
 
-def _ask(config: Config, kind: str, params: Mapping[str, Any]) -> int:
+def _submit(config: Config, kind: str, params: Mapping[str, Any]) -> int:
     """Leaves the job to the daemon, in a short transaction beside it."""
     connection = connect(config.database, keyfile.read(config.key_file))
     try:
         check_not_newer(connection)
         check_not_older(connection)
-        return job_table.ask(connection, kind, params, time.time_ns())
+        return job_table.add_job(connection, kind, params, time.time_ns())
     except DatabaseError as error:
         raise translate(error, config.database) from error
     finally:
         connection.close()
 
 
-def _wait(config: Config, job_id: int, tell: Tell) -> Job | None:
+def _wait(config: Config, job_id: int, on_progress: OnProgress) -> Job | None:
     """The job when it is done; None when the daemon has gone and does not come back."""
     connection = open_for_events(config)
     seen_s = time.monotonic()
     try:
-        while (job := _look(connection, job_id, tell)).finished_ns is None:
+        while (job := _read_progress(connection, job_id, on_progress)).finished_ns is None:
             if look(config.lock_file)[0] is not None:
                 seen_s = time.monotonic()
             elif time.monotonic() >= seen_s + DAEMON_COMES_BACK_S:
@@ -113,13 +120,13 @@ def _wait(config: Config, job_id: int, tell: Tell) -> Job | None:
     return job
 
 
-def _look(connection: Connection, job_id: int, tell: Tell) -> Job:
-    job = job_table.read(connection, job_id)
+def _read_progress(connection: Connection, job_id: int, on_progress: OnProgress) -> Job:
+    job = job_table.read_job(connection, job_id)
     if job is None:
-        raise GivenUp(f"job {job_id} is not there any more: was another database put in place?")
-    tell(job)
+        raise JobFailed(f"job {job_id} is not there any more: was another database put in place?")
+    on_progress(job)
     if job.phase == job_table.STOPPED:
         raise ClockRefused(job.trouble)
     if job.finished_ns is not None and job.trouble is not None:
-        raise GivenUp(f"job {job_id} was {job.trouble}")
+        raise JobFailed(f"job {job_id} was {job.trouble}")
     return job

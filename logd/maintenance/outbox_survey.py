@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.ingest.outbox_directory import Outboxes
 from logd.ingest.outbox_reader import check_numbers
-from logd.storage.boundaries import NO_OUTBOXES, Key, Seen, identity
+from logd.storage.boundaries import NO_OUTBOXES, Key, SurveyedOutboxes, identity
 from logd.storage.database import Connection
 from logd_wire.rendezvous import current_boot_id, read_token
 from logd_wire.wire import WireError
@@ -36,16 +36,18 @@ def directory_identity(directory: Path) -> str:
     return identity(current_boot_id(), token)
 
 
-def survey(directory: Path, connection: Connection, *, known: bool) -> Generator[None, None, Seen]:
+def survey(
+    directory: Path, connection: Connection, *, known: bool
+) -> Generator[None, None, SurveyedOutboxes]:
     """Reads the headers of all outboxes; gives way after each page.
 
     With `known`, producers that have a row need no boundary unless something of them waits: all
-    else that was on its way from them is committed. Raises NotYet when the directory cannot be
+    else that was on its way from them is committed. Raises StorageBusy when the directory cannot be
     listed or a file not opened just now: to pass over one would bring a person back.
     """
     named = directory_identity(directory)
     if named == NO_OUTBOXES:
-        return Seen()
+        return SurveyedOutboxes()
     outboxes = Outboxes(directory, read_only=True)
     written: dict[Key, int | None] = {}
     keys: set[Key] = set()
@@ -74,7 +76,7 @@ def survey(directory: Path, connection: Connection, *, known: bool) -> Generator
                     written[key] = sequence
             yield
     except OSError as error:
-        raise NotYet(f"the outboxes cannot be read now: {error.strerror}.") from error
+        raise StorageBusy(f"the outboxes cannot be read now: {error.strerror}.") from error
     finally:
         outboxes.close()
     for uid in surplus:
@@ -83,7 +85,7 @@ def survey(directory: Path, connection: Connection, *, known: bool) -> Generator
             "decides what is erased",
             uid, files[uid], FILES_PER_USER_MAX,
         )  # fmt: skip
-    return Seen(named, written, frozenset(keys), frozenset(surplus))
+    return SurveyedOutboxes(named, written, frozenset(keys), frozenset(surplus))
 
 
 def _written(outboxes: Outboxes, name: str, key: Key, watermark: int) -> int | None:

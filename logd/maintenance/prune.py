@@ -12,7 +12,7 @@ from logd.clock import event_age
 from logd.clock.event_age import ALL, LATE_MAX_NS, NONE
 from logd.maintenance.event_removal import Steps
 from logd.maintenance.stored_times import StoredTimes, ids_of
-from logd.maintenance.subject_rollups import Leaving
+from logd.maintenance.subject_rollups import SubjectRecount
 from logd.storage.database import Connection
 from logd.storage.job_table import Job
 from logd.storage.removal_log import PRUNED
@@ -172,7 +172,7 @@ def _prune_plain(
         job.add(one.name, len(ids))
         job.done = ids[-1]
         within = range(job.done + 1, within.stop)
-        steps.take_out(PRUNED, ids, {}, job.save, **one.said)
+        steps.remove(PRUNED, ids, {}, job.save, **one.said)
         yield
 
 
@@ -181,18 +181,18 @@ def _prune_users(
 ) -> Iterator[None]:
     """Of those who have such events in the block, all such events, also in later blocks."""
     while users := dict.fromkeys(one.find("user", ids_of(block), _USERS_PER_STEP)):
-        leaving: dict[Leaving, list[int]] = {}
+        recounts: dict[SubjectRecount, list[int]] = {}
         for user in users:
-            user_leaves = Leaving(one.name, one.id, user, one.goes)
-            while not user_leaves.read(connection, _READ_ROWS):
+            recount = SubjectRecount(one.name, one.id, user, one.goes)
+            while not recount.read(connection, _READ_ROWS):
                 yield
             yield
-            room = steps.events_max - sum(map(len, leaving.values()))
-            leaving[user_leaves] = user_leaves.ids[:room]
-            if room <= len(user_leaves.ids):
+            room = steps.events_max - sum(map(len, recounts.values()))
+            recounts[recount] = recount.ids[:room]
+            if room <= len(recount.ids):
                 break
-        while any(leaving.values()):
-            job.add(one.name, sum(map(len, leaving.values())))
-            steps.take_out(PRUNED, (), leaving, job.save, **one.said)
+        while any(recounts.values()):
+            job.add(one.name, sum(map(len, recounts.values())))
+            steps.remove(PRUNED, (), recounts, job.save, **one.said)
             yield
-            leaving = {last: last.ids[: steps.events_max] for last in leaving if last.ids}
+            recounts = {last: last.ids[: steps.events_max] for last in recounts if last.ids}

@@ -3,8 +3,8 @@
 The database under the new key is made beside the old one, verified, and given the name of
 `Config.rekeyed_file`. Then the key file changes, by one rename, and then the database, by another.
 A kill between the two leaves the new key and the old database: whoever opens it next finds that the
-file beside it fits the key, and completes the change (`finish`). A service that is given its key as
-a credential can do that too, since only the database's folder is written to.
+file beside it fits the key, and completes the change (`complete_rekey`). A service that is given
+its key as a credential can do that too, since only the database's folder is written to.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def announced_stop(config: Config) -> str:
         return str(error)
     try:
         size, events = (
-            database_copy.bytes_of(connection),
+            database_copy.database_bytes(connection),
             database_copy.head_of(connection)[0].events,
         )
     finally:
@@ -75,22 +75,22 @@ def rekey(config: Config, new_key_file: Path | None, now_ns: int, stop: Stop, ba
     began_s = time.monotonic()
     key_file, database = config.key_file, config.database
     key = keyfile.read(key_file)
-    finish(config, key)
-    database_swap.tidy(config)
+    complete_rekey(config, key)
+    database_swap.remove_leftovers(config)
     if not database.exists():
         raise NoDatabase(f"{database}: no database here yet, so there is nothing to encrypt anew.")
     if new_key_file is not None and keyfile.read_file(new_key_file) == key:
         raise KeyFileError(f"{new_key_file}: is the key already. Nothing was changed.")
     next_key = key_file.with_name(key_file.name + ".next")
     _tidy_keys(key_file, next_key)
-    old_key = database_copy.dated(key_file, "old", now_ns)
+    old_key = database_copy.dated_path(key_file, "old", now_ns)
     try:
         keyfile.create(next_key, None if new_key_file is None else keyfile.read_file(new_key_file))
         if key_file.exists():
             database_copy.give_to_owner_of(key_file, next_key)
             os.link(key_file, old_key)
         made = _make(config, key, keyfile.read_file(next_key), now_ns, stop, bar)
-        database_copy.flush(key_file.parent)
+        database_copy.sync(key_file.parent)
         next_key.rename(key_file)  # before it the old key counts, behind it the new one
     except BaseException as error:
         database_copy.remove(config.rekeyed_file)
@@ -98,8 +98,8 @@ def rekey(config: Config, new_key_file: Path | None, now_ns: int, stop: Stop, ba
         if isinstance(error, OSError):
             raise cannot_write(key_file, error) from error
         raise
-    database_copy.flush(key_file.parent)
-    database_swap.take_its_place(config, config.rekeyed_file, None)
+    database_copy.sync(key_file.parent)
+    database_swap.replace_database(config, config.rekeyed_file, None)
     return Rekeyed(made, old_key if old_key.exists() else None, time.monotonic() - began_s)
 
 
@@ -115,7 +115,7 @@ def _tidy_keys(key_file: Path, next_key: Path) -> None:
 
 
 def _make(config: Config, key: bytes, new_key: bytes, now_ns: int, stop: Stop, bar: Bar) -> Checked:
-    database, new = config.database, database_swap.new_file(config)
+    database, new = config.database, database_swap.new_database_path(config)
     try:
         connection = connect(database, key, read_only=True)
         try:
@@ -135,9 +135,9 @@ def _make(config: Config, key: bytes, new_key: bytes, now_ns: int, stop: Stop, b
         made = database_copy.check(new, new_key, stop, bar)
         database_copy.remove_side_files(new)
         database_copy.give_to_owner_of(database, new)
-        database_copy.flush(new)
+        database_copy.sync(new)
         new.rename(config.rekeyed_file)
-        database_copy.flush(database.parent)
+        database_copy.sync(database.parent)
         return made
     except OSError as error:
         raise cannot_write(new, error) from error
@@ -145,7 +145,7 @@ def _make(config: Config, key: bytes, new_key: bytes, now_ns: int, stop: Stop, b
         database_copy.remove(new)
 
 
-def finish(config: Config, key: bytes) -> None:
+def complete_rekey(config: Config, key: bytes) -> None:
     """Completes, or takes back, a change of the key that was interrupted; with the lock held."""
     rekeyed = config.rekeyed_file
     if not rekeyed.exists():
@@ -156,7 +156,7 @@ def finish(config: Config, key: bytes) -> None:
         )  # the key is still the old one, and events may have come since
         _log.warning("%s: of a change of the key that was not completed: removed", rekeyed)
     elif _opens(rekeyed, key):
-        database_swap.take_its_place(config, rekeyed, None)
+        database_swap.replace_database(config, rekeyed, None)
         _log.warning("%s: has its new key: an interrupted change is complete", config.database)
 
 

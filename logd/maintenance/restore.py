@@ -14,12 +14,10 @@ from logd.batch import LOST_CLAIMED, LOST_RESTORED, Batch
 from logd.clock.readings import Reading
 from logd.config.settings import Config
 from logd.errors import CannotCreate, KeyFileError, NoDatabase
-from logd.maintenance import database_copy, database_swap
-from logd.maintenance import rekey as rekeying
+from logd.maintenance import database_copy, database_swap, rekey
 from logd.maintenance.database_copy import Bar, Checked, Stop
 from logd.maintenance.worker import Worker
-from logd.storage import erasure_list as forgotten
-from logd.storage import keyfile, trail_clock
+from logd.storage import erasure_list, keyfile, trail_clock
 from logd.storage.database import Connection, DatabaseError, change_key, connect, translate
 from logd.storage.hash_chain import Head
 from logd.storage.migrations import check_not_newer, schema_version
@@ -32,7 +30,7 @@ CopyRow = tuple[str, int, int | None, str]
 
 
 @dataclass(frozen=True)
-class Stream:
+class AdvancedProducer:
     """A producer that has got further than the backup knows, or has ended since."""
 
     uid: int
@@ -52,7 +50,7 @@ class Replaced:
     restores: tuple[anchors.Restore, ...] = ()
     forgotten: dict[bytes, int] = field(default_factory=dict)
     copies: tuple[CopyRow, ...] = ()
-    ahead: tuple[Stream, ...] = ()
+    ahead: tuple[AdvancedProducer, ...] = ()
     clock: Reading | None = None  # the last reading of the clock that it believed
 
     def batch_max(self, kept: int) -> int | None:
@@ -94,8 +92,8 @@ def plan(config: Config, backup: Path, key_file: Path | None, stop: Stop, bar: B
     With the instance's lock held, as `restore` is.
     """
     key = keyfile.read(config.key_file)
-    rekeying.finish(config, key)
-    database_swap.tidy(config)
+    rekey.complete_rekey(config, key)
+    database_swap.remove_leftovers(config)
     if not backup.is_file():
         raise NoDatabase(f"{backup}: no such file to restore.")
     if config.database.exists() and backup.samefile(config.database):
@@ -106,7 +104,7 @@ def plan(config: Config, backup: Path, key_file: Path | None, stop: Stop, bar: B
         if schema_version(connection) == 0:
             raise NoDatabase(f"{backup}: there is no trail in it.")
         found = database_copy.check(backup, backup_key, stop, bar)
-        return Plan(backup, backup_key, key, found, _look(config, key, connection))
+        return Plan(backup, backup_key, key, found, _inspect_replaced(config, key, connection))
 
 
 def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) -> Restored:
@@ -118,12 +116,12 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
     owner = database_swap.owner(config)
     kept = None
     if planned.replaced.there:
-        kept = database_copy.dated(database, "before", now_ns)
+        kept = database_copy.dated_path(database, "before", now_ns)
     # First of all: whoever was forgotten since the backup is not to come back with it.
-    listed = forgotten.read_file(forgotten.file_beside(planned.backup))
+    listed = erasure_list.read_file(erasure_list.file_beside(planned.backup))
     for entries in (listed, planned.replaced.forgotten):
-        forgotten.merge_file(forgotten.file_beside(database), entries)
-    new = database_swap.new_file(config)
+        erasure_list.merge_file(erasure_list.file_beside(database), entries)
+    new = database_swap.new_database_path(config)
     try:
         with _open(planned.backup, planned.backup_key) as connection:
             database_copy.copy(connection, planned.backup, new, stop, bar)
@@ -131,14 +129,14 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
             _change_key(new, planned.backup_key, key)
         store = Store(new, key, now_ns, config.quarantine_rows_max, config.cache_bytes_max)
         try:
-            _say(store, planned, kept, now_ns)
-            _forget_again(store, config, stop)
+            _record_restore(store, planned, kept, now_ns)
+            _finish_jobs(store, config, stop)
         finally:
             store.close()
         made = database_copy.check(new, key, stop, bar)
         database_copy.give_to_owner_of(owner, new)
-        database_copy.flush(new)
-        database_swap.take_its_place(config, new, kept)
+        database_copy.sync(new)
+        database_swap.replace_database(config, new, kept)
         last_verification.path_of(config).unlink(missing_ok=True)  # it speaks of what was replaced
     finally:
         database_copy.remove(new)
@@ -169,10 +167,10 @@ def _change_key(path: Path, old: bytes, new: bytes) -> None:
         raise translate(error, path) from error
 
 
-def _look(config: Config, key: bytes, backup: Connection) -> Replaced:
+def _inspect_replaced(config: Config, key: bytes, backup: Connection) -> Replaced:
     """What is in the database's place, its log moved into it."""
     there = config.database.exists()
-    connection = database_swap.merge_log(config.database, key)
+    connection = database_swap.merge_wal(config.database, key)
     if connection is None:
         return Replaced(there)
     try:
@@ -184,7 +182,7 @@ def _look(config: Config, key: bytes, backup: Connection) -> Replaced:
         persons: dict[bytes, int] = {}
         copies: list[CopyRow] = []
         if "forgotten" in tables:
-            persons = forgotten.entries(connection)
+            persons = erasure_list.entries(connection)
         if "copy" in tables:
             copies = connection.execute(
                 "SELECT kind, made_ns, expires_ns, place FROM copy ORDER BY id"
@@ -195,7 +193,7 @@ def _look(config: Config, key: bytes, backup: Connection) -> Replaced:
             tuple(anchors.restores(connection)),
             persons,
             tuple(copies),
-            tuple(_ahead(connection, backup)),
+            tuple(_advanced_producers(connection, backup)),
             trail_clock.load(connection),
         )
     except DatabaseError:
@@ -204,7 +202,7 @@ def _look(config: Config, key: bytes, backup: Connection) -> Replaced:
         connection.close()
 
 
-def _ahead(connection: Connection, backup: Connection) -> Iterator[Stream]:
+def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[AdvancedProducer]:
     """Who has gone on since the backup; logd's own events aside, which nobody emitted."""
     own = {
         row
@@ -234,26 +232,26 @@ def _ahead(connection: Connection, backup: Connection) -> Iterator[Stream]:
         if row not in own and max((watermark, ended), (before, 0)) > known:
             before = max(before, min(watermark, claimed.get(row, watermark + 1) - 1))
             outbox = bool(has_outbox and not ended)
-            yield Stream(uid, int(key, 16), watermark, before, outbox, pid)
+            yield AdvancedProducer(uid, int(key, 16), watermark, before, outbox, pid)
 
 
-def _book(store: Store, batch: Batch, stream: Stream) -> None:
+def _record_losses(store: Store, batch: Batch, advanced: AdvancedProducer) -> None:
     """What is nowhere any more is lost, by its numbers; where an outbox may hold some of it, the
     daemon will tell.
     """
-    producer = store.producer(stream.uid, stream.id)
-    producer.pid, producer.has_outbox = stream.pid, stream.has_outbox
-    producer.ended = not stream.has_outbox
+    producer = store.producer(advanced.uid, advanced.id)
+    producer.pid, producer.has_outbox = advanced.pid, advanced.has_outbox
+    producer.ended = not advanced.has_outbox
     batch.note(producer)
     if not producer.ended:
         return
-    for upto, cause in ((stream.known, LOST_RESTORED), (stream.watermark, LOST_CLAIMED)):
+    for upto, cause in ((advanced.known, LOST_RESTORED), (advanced.watermark, LOST_CLAIMED)):
         if upto > producer.taken:
             batch.lose(producer, producer.taken + 1, upto, cause)
             producer.taken = upto
 
 
-def _say(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
+def _record_restore(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
     """The event, and what the replaced database knows since: of copies, and of what is lost now."""
     found, replaced = planned.found, planned.replaced
     said: dict[str, Any] = {
@@ -283,26 +281,26 @@ def _say(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
             "INSERT INTO replaced VALUES (?1, ?2, ?3)"
             " ON CONFLICT DO UPDATE SET watermark = max(watermark, excluded.watermark)",
             [
-                (stream.uid, f"{stream.id:016x}", stream.known)
-                for stream in replaced.ahead
-                if stream.has_outbox
+                (advanced.uid, f"{advanced.id:016x}", advanced.known)
+                for advanced in replaced.ahead
+                if advanced.has_outbox
             ],
         )
         losses = Batch(0, 0, loss_events_max=INT64_MAX)  # it is the database's own word
-        for stream in replaced.ahead:
-            _book(store, losses, stream)
+        for advanced in replaced.ahead:
+            _record_losses(store, losses, advanced)
         batch.losses += losses.losses
         batch.producers |= losses.producers
-        store.add_own(batch, "trail_restored", said, now_ns)
+        store.append_internal_event(batch, "trail_restored", said, now_ns)
 
-    store.act(work, now_ns)
+    store.transact(work, now_ns)
 
 
-def _forget_again(store: Store, config: Config, stop: Stop) -> None:
+def _finish_jobs(store: Store, config: Config, stop: Stop) -> None:
     """Erases who was forgotten since the backup, and does what else the daemon had left to do."""
     worker = Worker(
         store,
-        forgotten.file_beside(config.database),
+        erasure_list.file_beside(config.database),
         meanwhile=lambda: stop.asked is None,
         outboxes=config.outbox_directory,
     )

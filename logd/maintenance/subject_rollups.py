@@ -17,7 +17,7 @@ from logd.storage.time_blocks import BLOCK_BITS
 from logd_wire.wire import unpack_props
 
 # Of one user and type, so many may go in one go: it bounds what is held in memory.
-LEAVING_MAX = 20_000
+REMOVED_MAX = 20_000
 
 # Whether an event with that id and time (ns) goes.
 Goes = Callable[[int, int], bool]
@@ -42,7 +42,7 @@ class _Sum:
         self.events += 1
 
 
-class Leaving:
+class SubjectRecount:
     """The events of one user and one type: those that go, and by subject what stays."""
 
     def __init__(self, event_type: str, type_id: int, user: str, goes: Goes) -> None:
@@ -69,7 +69,7 @@ class Leaving:
         ).fetchall()
         for event_id, ts_ns, props in rows:
             subject, value = subject_of(self._event_type, unpack_props(props))
-            if self._goes(event_id, ts_ns) and len(self._subject_of) < LEAVING_MAX:
+            if self._goes(event_id, ts_ns) and len(self._subject_of) < REMOVED_MAX:
                 self._subject_of[event_id] = subject
                 if subject is not None:
                     self._subjects[subject].append((event_id, ts_ns, value))

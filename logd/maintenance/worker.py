@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from logd.clock.readings import JUMP_MIN_NS
-from logd.errors import ClockRefused, NotYet
+from logd.errors import ClockRefused, StorageBusy
 from logd.maintenance.event_removal import Steps
-from logd.maintenance.forget import Arrivals, Surroundings, clean, forget, known_again
+from logd.maintenance.forget import Arrivals, Surroundings, clean, forget, request_reforget
 from logd.maintenance.prune import prune
 from logd.storage import erasure_list, job_table
-from logd.storage.boundaries import settle
+from logd.storage.boundaries import complete_forgets
 from logd.storage.database import DatabaseError
 from logd.storage.job_table import Job
 from logd.storage.store import Store
-from logd.storage.trail_clock import TrailClock, refused
+from logd.storage.trail_clock import TrailClock, clock_refusal
 
 # What one call of `step` takes at most, but for a single statement that is slow.
 STEP_S = 0.02
@@ -72,13 +72,13 @@ class Worker:
         self._work: Iterator[float | None] | None = None
         self.due_s = _NEVER_S  # on the monotonic clock; never while there is nothing to do
         self._apply_list()
-        self.look()
+        self.poll()
 
-    def serve(self, arrivals: Arrivals) -> None:
+    def attach_daemon(self, arrivals: Arrivals) -> None:
         """From now on a daemon's turns are in between, which commit what `arrivals` asks about."""
         self._arrivals = arrivals
 
-    def _settle(self) -> None:
+    def _complete_forgets(self) -> None:
         """What was on its way when a person was forgotten without a daemon is committed by now."""
         if self._arrivals is None or not self._store.forgotten.boundaries.unsettled:
             return
@@ -86,8 +86,10 @@ class Worker:
             self._arrived = self._arrivals()
         elif self._arrived():
             self._arrived = None
-            self._store.act(lambda connection, _: settle(connection), self._clock_ns())
-            self._store.load_forgotten()
+            self._store.transact(
+                lambda connection, _: complete_forgets(connection), self._clock_ns()
+            )
+            self._store.reload_erasure_list()
 
     def _apply_list(self) -> None:
         """The list beside the database knows whom a database from a backup has to forget again."""
@@ -99,23 +101,23 @@ class Worker:
 
             def act(connection: Any, _batch: object) -> None:
                 erasure_list.save(connection, missing)
-                known_again(connection, missing, store.next_event, now_ns)
+                request_reforget(connection, missing, store.next_event, now_ns)
 
-            store.act(act, now_ns)
+            store.transact(act, now_ns)
             store.forgotten.add(missing)
         if known:
             erasure_list.merge_file(self._list_file, known)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Whether there is something to do. What is only to be recorded waits for no other job."""
         try:
-            self._clock.look()
-            job = job_table.next_open(self._store.connection)
+            self._clock.record_reading()
+            job = job_table.next_job(self._store.connection)
             while job is not None and job.kind == job_table.RECORD:
                 self._finish(job, record=job.params)
-                job = job_table.next_open(self._store.connection)
-            self._settle()
-        except NotYet:
+                job = job_table.next_job(self._store.connection)
+            self._complete_forgets()
+        except StorageBusy:
             return  # at the next look, then
         except DatabaseError as error:
             raise self._store.problem(error) from error
@@ -134,15 +136,15 @@ class Worker:
             while self._job is not None and wait_s is None and now_s - started_s < STEP_S / 4:
                 wait_s = self._step(self._job)
                 now_s = self._monotonic_s()
-        except (NotYet, DatabaseError) as problem:
+        except (StorageBusy, DatabaseError) as problem:
             self._wait_for(problem)
             wait_s = RETRY_S
         except ClockRefused as problem:
             self._stop(problem)
         except _CHANGED as problem:
-            self._give_up(problem)
+            self._fail(problem)
         if self._job is None:
-            self.look()
+            self.poll()
         if self._job is not None:
             self.due_s = now_s + (now_s - started_s if wait_s is None else wait_s)
 
@@ -161,7 +163,7 @@ class Worker:
         store = self._store
         if job.kind == job_table.FORGET and job.phase == job_table.CLEAN:
             yield from clean(store, self._meanwhile, self._may_take)
-            store.act(
+            store.transact(
                 lambda connection, _: job_table.finish_cleaned(connection, self._clock_ns()),
                 self._clock_ns(),
             )
@@ -171,7 +173,9 @@ class Worker:
         else:
             start = self._clock.check(_NO_MORE_PRUNED)
             if job.asked_ns > start.wall_ns + JUMP_MIN_NS:
-                raise refused(_NO_MORE_PRUNED, "the clock has gone back since this was asked for")
+                raise clock_refusal(
+                    _NO_MORE_PRUNED, "the clock has gone back since this was asked for"
+                )
             for _ in prune(job, store, self._steps):
                 yield None
                 self._clock.check_from(start, _NO_MORE_PRUNED)
@@ -185,25 +189,25 @@ class Worker:
 
         def act(connection: Any, batch: Any) -> None:
             if record is not None:
-                self._store.add_own(batch, record["type"], record["props"], now_ns)
+                self._store.append_internal_event(batch, record["type"], record["props"], now_ns)
             job.save(connection)
 
-        self._store.act(act, now_ns)
+        self._store.transact(act, now_ns)
 
     def _wait_for(self, error: Exception) -> None:
         """What has got done is in the database: it goes on from there."""
         assert self._job is not None
-        problem = error if isinstance(error, NotYet) else self._store.problem(error)
+        problem = error if isinstance(error, StorageBusy) else self._store.problem(error)
         said, self._work = self._job.trouble, None
         try:
-            self._job = job_table.read(self._store.connection, self._job.id)
+            self._job = job_table.read_job(self._store.connection, self._job.id)
         except DatabaseError as other:
             raise self._store.problem(other) from other
         if self._job is not None and said != str(problem):
             _log.warning("job %d, %s: waits: %s", self._job.id, self._job.kind, problem)
             self._job.trouble = str(problem)
-            with contextlib.suppress(NotYet):  # as long as that is what it waits for
-                self._store.act(lambda connection, _: self._save(connection), self._clock_ns())
+            with contextlib.suppress(StorageBusy):  # as long as that is what it waits for
+                self._store.transact(lambda connection, _: self._save(connection), self._clock_ns())
 
     def _save(self, connection: Any) -> None:
         assert self._job is not None
@@ -217,7 +221,7 @@ class Worker:
         _log.error("job %d, %s: stopped: %s", job.id, job.kind, problem)
         self._finish(job, trouble=str(problem))
 
-    def _give_up(self, problem: Exception) -> None:
+    def _fail(self, problem: Exception) -> None:
         """Somebody has changed what is stored: no daemon will get over it."""
         assert self._job is not None
         job, self._job, self._work = self._job, None, None

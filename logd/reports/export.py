@@ -16,7 +16,7 @@ from logd.config.settings import Config
 from logd.reports import parquet
 from logd.reports.registry import PAGE_ROWS_MAX
 from logd.reports.selection import Selection, newest_id, pages
-from logd.storage.copy_registry import Copy, note
+from logd.storage.copy_registry import Copy, register_copy
 from logd.storage.database import Connection
 from logd_wire.query import Row
 
@@ -86,4 +86,4 @@ def note_export(
     `complete` is false for one whose reader went away before its end.
     """
     said = {"format": form, "filters": filters, "events": export.events, "complete": complete}
-    note(config, copy, {**said, "expires_ns": copy.expires_ns})
+    register_copy(config, copy, {**said, "expires_ns": copy.expires_ns})

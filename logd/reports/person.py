@@ -123,7 +123,7 @@ def _rollups(connection: Connection, user: str) -> Iterator[Row]:
 
 
 def _copies(connection: Connection) -> Iterator[Row]:
-    for copy in copy_registry.known(connection):
+    for copy in copy_registry.list_copies(connection):
         row = asdict(copy)
         yield {"kind": "copy", "copy": row.pop("kind"), **row}
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from logd.audit import anchor_file, anchors
 from logd.config.settings import Config
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.ingest.delivery import QUEUE_DATAGRAMS_MAX, Delivery
 from logd.ingest.inotify import Inotify
 from logd.ingest.outbox_directory import OpenOutbox, Outboxes
@@ -64,13 +64,15 @@ class Daemon(Delivery[OpenOutbox]):
         self._receiver = receiver
         self._worker = worker
         if worker is not None:
-            worker.serve(lambda: self.arrivals(receiver.queue_datagrams or QUEUE_DATAGRAMS_MAX))
+            worker.attach_daemon(
+                lambda: self.arrivals(receiver.queue_datagrams or QUEUE_DATAGRAMS_MAX)
+            )
         self._work_look_due_s = self._worked_s = 0.0
         self._at_work = False  # between start and stop: neither is to wait for a job
         self._tell = tell  # what nothing can be stored for; None once that is over
         self._started_ns = clock_ns()
         self._wait_max_s = float("inf")
-        self._anchors = anchors.Pace(config.anchor_interval_s)
+        self._anchors = anchors.AnchorSchedule(config.anchor_interval_s)
         self._wake_fd: int | None = None
         self._wake_selector = selectors.DefaultSelector()
         self._selector = selectors.DefaultSelector()
@@ -132,7 +134,7 @@ class Daemon(Delivery[OpenOutbox]):
     def use(self, config: Config) -> None:
         """Takes over those settings of a changed configuration that are asked for at each use."""
         self._config = config
-        self._anchors.change(config.anchor_interval_s)
+        self._anchors.set_interval(config.anchor_interval_s)
 
     def start(self) -> None:
         """Finds every outbox, books what can never come, and takes the first turn."""
@@ -161,7 +163,7 @@ class Daemon(Delivery[OpenOutbox]):
         self._tell(None if self._stalled is None else str(self._stalled))
 
     @property
-    def stalled(self) -> NotYet | None:
+    def stalled(self) -> StorageBusy | None:
         """What nothing can be stored for at the moment."""
         return self._stalled
 
@@ -217,7 +219,7 @@ class Daemon(Delivery[OpenOutbox]):
             return
         if now_s >= self._work_look_due_s:
             self._work_look_due_s = now_s + self._look_interval_s
-            worker.look()
+            worker.poll()
         if now_s >= worker.due_s and (
             not self._commit_is_near(now_s) or now_s >= self._worked_s + WORK_INTERVAL_MAX_S
         ):
@@ -229,10 +231,10 @@ class Daemon(Delivery[OpenOutbox]):
 
     def _say_anchor(self, *, now: bool = False) -> None:
         """Where the chain ends, for who keeps our log: the key of the database changes it not."""
-        head = self._anchors.next(self._store.head, time.monotonic(), now=now)
+        head = self._anchors.due_head(self._store.head, time.monotonic(), now=now)
         if head is None:
             return
-        _log.info(anchors.line(head))
+        _log.info(anchors.format_anchor(head))
         path = self._config.anchor_file
         if path is not None:
             try:

@@ -21,7 +21,7 @@ from logd.ingest.outbox_place import OutboxPlace
 from logd.ingest.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.instance_lock import InstanceLock, instance_lock
 from logd.log_limit import LimitedLog
-from logd.maintenance import rekey as rekeying
+from logd.maintenance import rekey
 from logd.maintenance.outbox_survey import directory_identity
 from logd.maintenance.worker import Worker
 from logd.self_repair.repairs import SelfRepair
@@ -83,7 +83,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     key = keyfile.read(config.key_file)
     query_gid(config)  # a group that is not there is said now, not by the report process
     inherited = inherited_sockets()
-    rekeying.finish(config, key)
+    rekey.complete_rekey(config, key)
     check_database(config, lock.database_made)
     store = Store(
         config.database,

@@ -115,7 +115,7 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
             since_s = min(quiet_s, max(0.0, (now_ns - header.created_ns) / 1e9)) if alive else 0.0
             per_s = waiting / since_s if since_s >= PACE_MIN_S else 0.0
             survey.add(waiting, header.room_bytes, _event_bytes(headers, key), per_s)
-    verified = last_verification.last(config)
+    verified = last_verification.read_verification(config)
     state = {
         "at_ns": now_ns,
         "running_pid": pid,

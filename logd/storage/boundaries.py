@@ -36,7 +36,7 @@ Row = tuple[int, int | None]
 
 
 @dataclass(frozen=True)
-class Seen:
+class SurveyedOutboxes:
     """The outboxes that a forget found: how far each was written, None for one it cannot read.
 
     `outboxes` names the directory (`identity`), `surplus` are users with more files than listed.
@@ -136,11 +136,11 @@ class Boundaries:
 
     # -- what a commit changes ---------------------------------------------------------------------
 
-    def follow(
+    def update(
         self, connection: Connection, producers: Iterable[Producer], rows_of: Mapping[Producer, int]
     ) -> dict[Key, list[Row]]:
         """Inside the transaction that stores a batch: drops what it passes, and notes producers
-        that are new. What changes, for `take` once it is committed.
+        that are new. What changes, for `apply` once it is committed.
 
         `rows_of` has each producer's row, also of those that are stored for the first time.
         """
@@ -168,8 +168,8 @@ class Boundaries:
         known = self._forgets[then].knew_row(rows_of[producer])
         return boundary is not None and boundary <= producer.taken and known
 
-    def take(self, changed: Mapping[Key, list[Row]]) -> None:
-        """What `follow` gave is committed."""
+    def apply(self, changed: Mapping[Key, list[Row]]) -> None:
+        """What `update` gave is committed."""
         for key, rows in changed.items():
             if rows:
                 self.rows[key] = rows
@@ -178,7 +178,9 @@ class Boundaries:
 
     # -- what a forget changes ---------------------------------------------------------------------
 
-    def note(self, connection: Connection, seen: Seen, *, settled: bool) -> int:
+    def record_forget(
+        self, connection: Connection, seen: SurveyedOutboxes, *, settled: bool
+    ) -> int:
         """Writes a forget with its boundaries, inside the caller's transaction; its number.
 
         `settled`: all that was on its way to the daemon when the forget began is committed. To be
@@ -190,7 +192,7 @@ class Boundaries:
             (number, seen.outboxes, json.dumps(sorted(seen.surplus))),
         )
         if settled:
-            _settle(connection)
+            _complete_forgets(connection)
         changed: dict[Key, list[Row]] = {
             key: [] for key in self.rows if key not in seen.keys and key[0] not in seen.surplus
         }
@@ -200,11 +202,11 @@ class Boundaries:
         return number
 
 
-def settle(connection: Connection) -> None:
+def complete_forgets(connection: Connection) -> None:
     """Inside the caller's transaction: what was on its way at a forget without a daemon is
     committed by now, so that producers that are known have made all that comes after it.
     """
-    _settle(connection)
+    _complete_forgets(connection)
     connection.execute(
         "DELETE FROM forget_boundary WHERE EXISTS (SELECT 1 FROM producer p"
         " WHERE p.uid = forget_boundary.uid AND p.key = forget_boundary.key"
@@ -267,7 +269,7 @@ def _with(rows: list[Row], number: int, written: int | None) -> list[Row]:
     return [*rows[:-1], (rows[-1][0], written)]
 
 
-def _settle(connection: Connection) -> None:
+def _complete_forgets(connection: Connection) -> None:
     connection.execute(
         "UPDATE forget SET producers = (SELECT coalesce(max(id), 0) FROM producer)"
         " WHERE producers IS NULL"

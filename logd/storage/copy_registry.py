@@ -32,7 +32,9 @@ class Copy:
     expires_ns: int | None
 
 
-def note(config: Config, copy: Copy, said: Mapping[str, Any], gone: Iterable[str] = ()) -> None:
+def register_copy(
+    config: Config, copy: Copy, said: Mapping[str, Any], gone: Iterable[str] = ()
+) -> None:
     """Notes a copy, with what its event says, and that those at `gone` are no more.
 
     Raises LogdError kinds.
@@ -49,7 +51,9 @@ def note(config: Config, copy: Copy, said: Mapping[str, Any], gone: Iterable[str
             (copy.kind, copy.made_ns, copy.expires_ns, copy.place),
         )
         record = {"type": _EVENT_TYPES[copy.kind], "props": dict(said)}
-        job_table.ask(connection, job_table.RECORD, record, copy.made_ns)  # the daemon stores it
+        job_table.add_job(
+            connection, job_table.RECORD, record, copy.made_ns
+        )  # the daemon stores it
         connection.execute("COMMIT")
     except DatabaseError as error:
         raise translate(error, config.database) from error
@@ -57,7 +61,7 @@ def note(config: Config, copy: Copy, said: Mapping[str, Any], gone: Iterable[str
         connection.close()
 
 
-def known(connection: Connection) -> list[Copy]:
+def list_copies(connection: Connection) -> list[Copy]:
     """Every copy that was noted and not taken back, the oldest first."""
     rows = connection.execute(
         "SELECT kind, place, made_ns, expires_ns FROM copy ORDER BY made_ns, id"
@@ -65,9 +69,9 @@ def known(connection: Connection) -> list[Copy]:
     return [Copy(*row) for row in rows.fetchall()]
 
 
-def unexpired(connection: Connection, now: Reading) -> list[Copy]:
+def list_unexpired(connection: Connection, now: Reading) -> list[Copy]:
     """Copies that may still be there, the oldest first; all, if the clock cannot be believed."""
-    copies = known(connection)
+    copies = list_copies(connection)
     if readings.implausible(trail_clock.load(connection), now) is not None:
         return copies
     return [copy for copy in copies if copy.expires_ns is None or copy.expires_ns > now.wall_ns]

@@ -29,7 +29,7 @@ TOKEN_BYTES = 32
 Entries = Mapping[bytes, int]
 
 
-class Forgotten:
+class ErasureList:
     """Who was forgotten, as the database has it, and how far producers had got then."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Forgotten:
         self.entries: dict[bytes, int] = {}
         self._newest_ns = self._newest_listed_ns = -1
         _merge(self.entries, entries)
-        self._look()
+        self._update_newest()
 
     def add(self, entries: Entries) -> None:
         """Takes further entries of a list; of two of the same person the later counts."""
@@ -53,9 +53,9 @@ class Forgotten:
             if until_ns > self.entries.get(token, -1):
                 self.entries[token] = until_ns
                 self._numbers.pop(token, None)  # how far who had got then, no list says
-        self._look()
+        self._update_newest()
 
-    def _look(self) -> None:
+    def _update_newest(self) -> None:
         listed = [at for token, at in self.entries.items() if not self._numbers.get(token)]
         self._newest_ns = max(self.entries.values(), default=-1)
         self._newest_listed_ns = max(listed, default=-1)
@@ -73,7 +73,7 @@ class Forgotten:
         before = self.boundaries.is_before(producer, sequence, self._numbers.get(token, 0))
         return ts_ns <= until_ns if before is None else before
 
-    def looked_at_until_ns(self, producer: Producer) -> int:
+    def check_until_ns(self, producer: Producer) -> int:
         """Up to which claimed time an event of that producer may be one to erase; -1: none is."""
         past_all = self.boundaries.is_past_all(producer)
         if past_all is None:
@@ -81,11 +81,11 @@ class Forgotten:
         return self._newest_listed_ns if past_all else INT64_MAX
 
 
-def load(connection: Connection) -> Forgotten:
+def load(connection: Connection) -> ErasureList:
     """The list in the database."""
     (pepper,) = connection.execute("SELECT value FROM secret WHERE name = 'pepper'").fetchone()
     numbers = dict(connection.execute("SELECT token, forget FROM forgotten WHERE forget > 0"))
-    return Forgotten(pepper, entries(connection), numbers, boundaries.load(connection))
+    return ErasureList(pepper, entries(connection), numbers, boundaries.load(connection))
 
 
 def entries(connection: Connection) -> dict[bytes, int]:

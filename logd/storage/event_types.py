@@ -128,7 +128,7 @@ class EventTypes:
                 )
         return ids
 
-    def settle(self, types: BatchTypes) -> None:
+    def mark_committed(self, types: BatchTypes) -> None:
         """The transaction is committed: its types are known from now on."""
         if types.ids is not self._known:
             for name, number in types.ids.items():

@@ -54,7 +54,7 @@ class Job:
         )
 
 
-def ask(connection: Connection, kind: str, params: Mapping[str, Any], now_ns: int) -> int:
+def add_job(connection: Connection, kind: str, params: Mapping[str, Any], now_ns: int) -> int:
     """Adds a job; its id. The daemon finds it at its next look."""
     (job_id,) = connection.execute(
         "INSERT INTO job (kind, params, asked_ns, phase, position, done, total, outcome)"
@@ -64,12 +64,12 @@ def ask(connection: Connection, kind: str, params: Mapping[str, Any], now_ns: in
     return int(job_id)
 
 
-def read(connection: Connection, job_id: int) -> Job | None:
+def read_job(connection: Connection, job_id: int) -> Job | None:
     """The job, or None when there is no such one (any more: of a restored database)."""
     return _one(connection, "id = ?", job_id)
 
 
-def next_open(connection: Connection) -> Job | None:
+def next_job(connection: Connection) -> Job | None:
     """What is to be worked at: records first, cleaning last, so that one is enough for many."""
     return _one(connection, "finished_ns IS NULL ORDER BY kind <> 'record', phase = 'clean', id")
 

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from logd.batch import Batch, Producer
 from logd.storage import mentions
-from logd.storage.erasure_list import Forgotten
+from logd.storage.erasure_list import ErasureList
 from logd_wire.wire import Event
 
 Events = list[tuple[Producer, int, Event]]
 
 
-def split(batch: Batch, forgotten: Forgotten) -> tuple[Events, list[int]]:
+def split(batch: Batch, forgotten: ErasureList) -> tuple[Events, list[int]]:
     """The batch's events without mentions of forgotten persons, and the places of those to erase.
 
     The list is the batch's own where nothing is named. In most batches no event is looked at: all
     of their producers are known to have made theirs after every forget.
     """
     covers = forgotten.covers
-    look_until_ns = {p: forgotten.looked_at_until_ns(p) for p in batch.producers}
+    check_until_ns = {p: forgotten.check_until_ns(p) for p in batch.producers}
     events = batch.events
     late: list[int] = []
-    if max(look_until_ns.values(), default=-1) < 0:
+    if max(check_until_ns.values(), default=-1) < 0:
         return events, late
     for place, (producer, sequence, event) in enumerate(batch.events):
         kind, ts_ns, user, props = event
-        if ts_ns > look_until_ns[producer]:
+        if ts_ns > check_until_ns[producer]:
             continue
         if user is not None and covers(user, producer, sequence, ts_ns):
             late.append(place)

@@ -30,11 +30,11 @@ def runs(ids: Iterable[int]) -> list[tuple[int, int]]:
 def record(
     connection: Connection,
     kind: str,
-    said_in: int,
+    internal_event_id: int,
     ids: Iterable[int],
     redactions: Mapping[int, bytes],
 ) -> dict[str, Any]:
-    """Notes a removal, inside the caller's transaction; what the own event with the id `said_in`
+    """Notes a removal, inside the caller's transaction; what the internal event with the id
     has to say of it.
 
     `ids` of events taken out, ascending; `redactions` has the new leaf of each that says less.
@@ -50,7 +50,7 @@ def record(
     digest = hashed.hash(removal_id, kind)
     connection.execute(
         "INSERT INTO removal VALUES (?, ?, ?, ?, ?)",
-        (removal_id, said_in, kind, hashed.events, digest),
+        (removal_id, internal_event_id, kind, hashed.events, digest),
     )
     connection.executemany(
         "INSERT INTO removed VALUES (?, ?, ?)", [(*run, removal_id) for run in gone]

@@ -17,7 +17,7 @@ import msgpack
 
 from logd import __version__
 from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, PERSON_ERASED, Batch, Producer
-from logd.errors import NotYet, StorageFailed
+from logd.errors import StorageBusy, StorageFailed
 from logd.storage import (
     boundaries,
     erasure_list,
@@ -46,8 +46,8 @@ _CHECKPOINT_PAGES = 4000
 _CHECKPOINT_PAGES_ACT = 500
 _UNFINISHED_PAGE_ROWS = 1000
 BUSY_TIMEOUT_RUNNING_MS = 500
-_REWRITE_COPIES = 2  # in a scratch file, and in the log
-_REWRITE_STEPS = 100_000
+_VACUUM_COPIES = 2  # in a scratch file, and in the log
+_VACUUM_STEPS = 100_000
 
 _log = logging.getLogger("logd")
 
@@ -62,7 +62,7 @@ Work = Callable[[Connection, Batch], None]
 
 
 class Store:
-    """The open database. Raises LogdError kinds; after anything but NotYet, stop using it."""
+    """The open database. Raises LogdError kinds; after anything but StorageBusy, stop using it."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Store:
             if tried == 0:
                 _log.warning("%s: another program reads or locks it: waiting", self._path)
         else:
-            raise NotYet(
+            raise StorageBusy(
                 f"{self._path}: another program reads or locks it, so what is in its log cannot be "
                 "made durable. Stop that program (fuser tells which), then start again."
             )
@@ -131,8 +131,8 @@ class Store:
         query(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_RUNNING_MS}")
         self.forgotten = erasure_list.load(self._connection)
         # Of this process only: it says no more once the process has ended.
-        self._own = Producer(uid=os.geteuid(), id=secrets.randbits(64), seed=0, ended=True)
-        self._own.pid = os.getpid()
+        self._internal = Producer(uid=os.geteuid(), id=secrets.randbits(64), seed=0, ended=True)
+        self._internal.pid = os.getpid()
 
     # -- producers -------------------------------------------------------------------------------
 
@@ -177,12 +177,12 @@ class Store:
     def commit(self, batch: Batch, now_ns: int) -> None:
         """Stores the batch; on disk when it returns, and the caller may settle it.
 
-        Raises NotYet when the disk is full or the file locked: nothing has changed, the batch can
-        be tried again. Raises StorageFailed when a flush failed: the process must end.
+        Raises StorageBusy when the disk is full or the file locked: nothing has changed, the batch
+        can be tried again. Raises StorageFailed when a flush failed: the process must end.
         """
-        self._transact(batch, now_ns)
+        self._run(batch, now_ns)
 
-    def act(self, work: Work, now_ns: int, *, flush: bool = True) -> None:
+    def transact(self, work: Work, now_ns: int, *, flush: bool = True) -> None:
         """Does `work` in a transaction, and stores the own events that it adds to its batch.
 
         Without `flush` it is on disk with the next commit that is, and no later commit without it.
@@ -192,24 +192,28 @@ class Store:
         if not flush:
             connection.execute("PRAGMA synchronous = NORMAL")
         try:
-            self._transact(Batch(1, 1), now_ns, work, flush=flush)
+            self._run(Batch(1, 1), now_ns, work, flush=flush)
         finally:
             if not flush:
                 connection.execute("PRAGMA synchronous = FULL")
 
-    def add_own(self, batch: Batch, event_type: str, props: Mapping[str, Any], now_ns: int) -> None:
-        """Adds an event of logd's own to the batch of an `act`; `now_ns` is its time."""
-        own = self._own
+    def append_internal_event(
+        self, batch: Batch, event_type: str, props: Mapping[str, Any], now_ns: int
+    ) -> None:
+        """Adds an event of logd's own to the batch of a `transact`; `now_ns` is its time."""
+        own = self._internal
         own.taken += 1
         event = Event(event_type, now_ns, None, msgpack.packb(props))
         batch.add(own, own.taken, event, len(event.props))
 
     def record(self, event_type: str, props: Mapping[str, Any], now_ns: int) -> None:
         """Stores an event of logd's own: something was done to the trail. Raises as `commit`."""
-        self.act(lambda _, batch: self.add_own(batch, event_type, props, now_ns), now_ns)
+        self.transact(
+            lambda _, batch: self.append_internal_event(batch, event_type, props, now_ns), now_ns
+        )
 
-    def load_forgotten(self) -> None:
-        """Takes the list as an `act` has left it. Raises what `commit` raises."""
+    def reload_erasure_list(self) -> None:
+        """Takes the list as an `transact` has left it. Raises what `commit` raises."""
         before = self.forgotten
         try:
             self.forgotten = erasure_list.load(self._connection)
@@ -240,10 +244,10 @@ class Store:
 
     @property
     def connection(self) -> Connection:
-        """For reading between commits, and for the work of an `act`."""
+        """For reading between commits, and for the work of a `transact`."""
         return self._connection
 
-    def _transact(
+    def _run(
         self, batch: Batch, now_ns: int, work: Work | None = None, *, flush: bool = True
     ) -> None:
         try:
@@ -253,7 +257,7 @@ class Store:
             changed = self._write(batch, now_ns)
             self._connection.execute("COMMIT")
         except BaseException as error:
-            self._own.taken = self._own.stored
+            self._internal.taken = self._internal.stored
             if not isinstance(error, DatabaseError):
                 self._roll_back(error)
                 raise
@@ -263,11 +267,11 @@ class Store:
         self.check_files()
         self._producer_row, self._event_id, self._batch_id, self._head = changed.heads
         self._quarantine_row = changed.quarantine_row
-        self._types.settle(changed.types)
-        self.forgotten.boundaries.take(changed.boundaries)
+        self._types.mark_committed(changed.types)
+        self.forgotten.boundaries.apply(changed.boundaries)
         for producer, row in changed.rows.items():
             producer.row = row
-        self._own.stored = self._own.taken
+        self._internal.stored = self._internal.taken
         if flush:
             self._head_on_disk = Head(self._batch_id, self._event_id - 1, self._head)
         self._checkpoint(_CHECKPOINT_PAGES if work is None else _CHECKPOINT_PAGES_ACT)
@@ -292,7 +296,7 @@ class Store:
                 query("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except DatabaseError as error:
             problem = translate(error, self._path)
-            if not isinstance(problem, NotYet):
+            if not isinstance(problem, StorageBusy):
                 raise problem from error
 
     def _roll_back(self, problem: BaseException) -> None:
@@ -310,9 +314,9 @@ class Store:
         if self.forgotten.entries:
             batch, late = self._forget(batch, now_ns)
         if late:
-            self._types.require(types, PERSON_ERASED, self._own.uid)
+            self._types.require(types, PERSON_ERASED, self._internal.uid)
         producer_row = self._write_producers(batch, now_ns, changed)
-        changed.boundaries = self.forgotten.boundaries.follow(
+        changed.boundaries = self.forgotten.boundaries.update(
             self._connection, batch.producers, changed.rows
         )
         leaves = self._write_events(batch, changed, late)
@@ -345,7 +349,7 @@ class Store:
             said = removal_log.record(
                 self._connection, removal_log.ERASED, first + len(events), ids, {}
             )
-            self.add_own(batch, PERSON_ERASED, {**said, "late": True}, now_ns)
+            self.append_internal_event(batch, PERSON_ERASED, {**said, "late": True}, now_ns)
         return batch, frozenset(late)
 
     def _write_producers(self, batch: Batch, now_ns: int, changed: _Changed) -> int:
@@ -454,7 +458,7 @@ class Store:
         self._insert("quarantine", values, columns=9)
 
     def _count(self, batch: Batch, late: frozenset[int], commits: int) -> None:
-        own = self._own
+        own = self._internal
         changes = {
             "stored": len(batch.events),
             "own": own.taken - own.stored,
@@ -488,7 +492,7 @@ class Store:
 
     # -- nothing left behind ---------------------------------------------------------------------
 
-    def rewrite(self, meanwhile: Callable[[], bool]) -> bool:
+    def vacuum(self, meanwhile: Callable[[], bool]) -> bool:
         """Writes the whole database anew: no page holds remains of what was deleted.
 
         SQLite overwrites what it deletes, but not the copies that moving rows from page to page
@@ -498,9 +502,9 @@ class Store:
         query = self._connection.execute
         folder = os.statvfs(self._path.parent)
         free = folder.f_bavail * folder.f_frsize
-        needed = _REWRITE_COPIES * self.size_bytes
+        needed = _VACUUM_COPIES * self.size_bytes
         if free < needed:
-            raise NotYet(
+            raise StorageBusy(
                 f"{self._path}: to write it anew takes {needed} bytes for a while, "
                 f"{free} are free. Free some: it is tried again."
             )
@@ -508,7 +512,7 @@ class Store:
         query("PRAGMA temp_store = FILE")
         place = str(self._path.parent).replace("'", "''")
         query(f"PRAGMA temp_store_directory = '{place}'")
-        self._connection.set_progress_handler(lambda: not meanwhile(), _REWRITE_STEPS)
+        self._connection.set_progress_handler(lambda: not meanwhile(), _VACUUM_STEPS)
         try:
             query("VACUUM")
         except DatabaseError as error:
@@ -520,7 +524,7 @@ class Store:
             query("PRAGMA temp_store = MEMORY")
         return True
 
-    def empty_log(self) -> bool:
+    def truncate_wal(self) -> bool:
         """Moves all of the log into the database and cuts it; False while somebody reads it."""
         query = self._connection.execute
         query("PRAGMA busy_timeout = 0")
@@ -528,7 +532,7 @@ class Store:
             busy, _pages, _done = query("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except DatabaseError as error:
             problem = translate(error, self._path)
-            if not isinstance(problem, NotYet):
+            if not isinstance(problem, StorageBusy):
                 raise problem from error
             return False
         finally:

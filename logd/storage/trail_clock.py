@@ -94,7 +94,7 @@ def check(
     if why is None:
         return
     if not yes or now.wall_ns < readings.EARLIEST_NS:
-        raise refused(what, why)
+        raise clock_refusal(what, why)
     _accept(config, now)
 
 
@@ -109,7 +109,7 @@ def _accept(config: Config, reading: Reading) -> None:
         connection.close()
 
 
-def refused(what: str, why: str) -> ClockRefused:
+def clock_refusal(what: str, why: str) -> ClockRefused:
     """The refusal of an act for a clock that is not believed: why, and what to do."""
     return ClockRefused(
         f"{what}: {why}. Set the clock (timedatectl). If it is right, run this again with --yes."
@@ -139,7 +139,7 @@ class TrailClock:
             return wall_ns  # without a look at the other clocks: it is asked at each commit
         return readings.stamp_ns(seen, self._read())
 
-    def look(self) -> None:
+    def record_reading(self) -> None:
         """Keeps the reading from time to time, if it is believed. Raises as `Store.commit`."""
         now = self._read()
         if self._kept is not None and now.boottime_ns < self._kept.boottime_ns + KEPT_EVERY_NS:
@@ -151,7 +151,7 @@ class TrailClock:
             # A refused one replaces none. But where none is kept yet, that is what it was compared
             # with: what is stored from here on has the wrong time.
             how = "IGNORE" if refused else "REPLACE"
-            self._store.act(
+            self._store.transact(
                 lambda connection, _: save(connection, seen, how), now.wall_ns, flush=False
             )
         self._seen = seen
@@ -173,14 +173,14 @@ class TrailClock:
         now = self._read()
         why = self._judge(now)
         if why is not None:
-            raise refused(what, why)
+            raise clock_refusal(what, why)
         return now
 
     def check_from(self, start: Reading, what: str) -> None:
         """Raises ClockRefused if the clock has been set since `start`."""
         why = readings.jumped(start, self._read())
         if why is not None:
-            raise refused(what, why)
+            raise clock_refusal(what, why)
 
     def _judge(self, now: Reading) -> str | None:
         self._seen = load(self._store.connection)  # a command may have confirmed another

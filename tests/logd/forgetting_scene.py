@@ -171,7 +171,7 @@ class Scene:
     def _open(self) -> Store:
         self.now_s += 1
         self.store = store = Store(self.config.database, KEY, self.wall_ns, 10)
-        act = store.act
+        act = store.transact
 
         def acting(work: Callable[[Connection, Batch], None], now_ns: int, **how: Any) -> None:
             self._may_die()
@@ -185,7 +185,7 @@ class Scene:
             commit(batch, now_ns)
             self._may_die()
 
-        store.act, store.commit = acting, committing  # type: ignore[method-assign]
+        store.transact, store.commit = acting, committing  # type: ignore[method-assign]
         return store
 
     def _may_die(self) -> None:
@@ -221,7 +221,7 @@ class Scene:
                 self.config, store, outboxes, lambda: self.wall_ns, 100, lambda: self.now_s
             )
             self.delivery = delivery
-            self.worker.serve(lambda: delivery.arrivals(QUEUE_DATAGRAMS))
+            self.worker.attach_daemon(lambda: delivery.arrivals(QUEUE_DATAGRAMS))
             delivery.begin(self.now_s)
 
     def _new_worker(self, store: Store) -> Worker:
@@ -249,7 +249,7 @@ class Scene:
             self.delivery.step(self._datagrams(taken), set(), self.now_s)
             self._may_die()
             if self.rng.random() < 0.5:
-                self.worker.look()
+                self.worker.poll()
                 self._work()
 
     def turn_all(self) -> None:
@@ -292,7 +292,7 @@ class Scene:
             store = Store(self.config.database, KEY, 1, 10) if offline else self.store
             assert store is not None
             connection = store.connection
-            job_table.ask(connection, job_table.FORGET, {"users": [ANNA]}, self.wall_ns)
+            job_table.add_job(connection, job_table.FORGET, {"users": [ANNA]}, self.wall_ns)
         finally:
             if offline and connection is not None:
                 connection.close()
@@ -307,7 +307,7 @@ class Scene:
                 self.worker = self._new_worker(self._open())
             assert self.worker is not None
             self.now_s += 6  # over any wait
-            self.worker.look()
+            self.worker.poll()
             self._work()
             if self.worker.due_s == float("inf") and self.store is not None:
                 self.store.close()
@@ -327,7 +327,7 @@ class Scene:
         for _ in range(1000):
             self.now_s += 0.2
             self.delivery.step(self._datagrams(10**6), set(), self.now_s)
-            self.worker.look()
+            self.worker.poll()
             self._work()
             busy = bool(self.queue) or self.delivery._more or self.worker.due_s < float("inf")
             quiet = 0 if busy else quiet + 1

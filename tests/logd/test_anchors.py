@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from logd.audit import anchors
-from logd.audit.anchors import Anchor, Pace, parse
+from logd.audit.anchors import Anchor, AnchorSchedule, parse
 from logd.storage import keyfile
 from logd.storage.database import Connection, connect
 from logd.storage.hash_chain import Head
@@ -160,28 +160,28 @@ def test_with_an_interval_of_0_nothing_is_said(stored: Instance) -> None:
 
 
 def test_what_has_not_moved_or_is_not_due_is_not_said_again() -> None:
-    pace = Pace(60)
-    assert pace.next(HEADS[0], 5.0) == HEADS[0], "at the start"
-    assert pace.next(HEADS[1], 64.9) is None
-    assert pace.next(HEADS[1], 65.0) == HEADS[1]
-    assert pace.next(HEADS[1], 500.0) is None, "nothing new"
-    assert pace.next(HEADS[2], 500.0) == HEADS[2]
-    assert pace.next(HEADS[3], 501.0, now=True) == HEADS[3], "at the stop"
-    assert pace.next(HEADS[3], 501.0, now=True) is None
+    pace = AnchorSchedule(60)
+    assert pace.due_head(HEADS[0], 5.0) == HEADS[0], "at the start"
+    assert pace.due_head(HEADS[1], 64.9) is None
+    assert pace.due_head(HEADS[1], 65.0) == HEADS[1]
+    assert pace.due_head(HEADS[1], 500.0) is None, "nothing new"
+    assert pace.due_head(HEADS[2], 500.0) == HEADS[2]
+    assert pace.due_head(HEADS[3], 501.0, now=True) == HEADS[3], "at the stop"
+    assert pace.due_head(HEADS[3], 501.0, now=True) is None
 
 
 @pytest.mark.parametrize("before", ["", "logd: ", "<6>", "Mar  1 12:00:00 host logd[7]: logd: "])
 def test_a_line_is_read_back_whatever_a_log_put_before_it(before: str) -> None:
-    assert parse(before + anchors.line(HEADS[3])) == Anchor(HEADS[3])
+    assert parse(before + anchors.format_anchor(HEADS[3])) == Anchor(HEADS[3])
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "anchor", anchors.line(HEADS[3])[:-1], anchors.line(HEADS[3]) + "0",
-        anchors.line(HEADS[3]) + " and more", "x" + anchors.line(HEADS[3]),
-        anchors.line(HEADS[3]).replace("=3", "=-3"),
-        anchors.line(HEADS[3]).replace("=3", "=" + "3" * 30),
+        "", "anchor", anchors.format_anchor(HEADS[3])[:-1], anchors.format_anchor(HEADS[3]) + "0",
+        anchors.format_anchor(HEADS[3]) + " and more", "x" + anchors.format_anchor(HEADS[3]),
+        anchors.format_anchor(HEADS[3]).replace("=3", "=-3"),
+        anchors.format_anchor(HEADS[3]).replace("=3", "=" + "3" * 30),
     ],
 )  # fmt: skip
 def test_what_only_looks_like_an_anchor_is_none(text: str) -> None:
@@ -382,7 +382,7 @@ def test_without_any_anchor_nothing_is_proved(
 def test_only_what_the_journal_itself_says_is_of_the_unit_counts(
     stored: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forged = [f"logd: {anchors.line(Head(1, 1, bytes(32)))}"]
+    forged = [f"logd: {anchors.format_anchor(Head(1, 1, bytes(32)))}"]
     good = (stored.directory / "anchors.log").read_text().splitlines()
     lines = entries(good, "logd.service") + entries(forged, "user@1000.service")
     lines += ["{", '{"MESSAGE": [97, 110], "x": "anchor batch="}']

@@ -17,7 +17,7 @@ from logd.batch import Batch, Producer
 from logd.reports.registry import REPORTS, Parameters, event_page
 from logd.storage import erasure_list, keyfile, migrations, time_blocks
 from logd.storage.database import Connection, connect
-from logd.storage.erasure_list import Forgotten
+from logd.storage.erasure_list import ErasureList
 from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_EVENTS
 from logd_wire.wire import Event, producer_seed
@@ -249,7 +249,7 @@ def of_schema_1(path: Path, key: bytes, events: list[Event], patch: pytest.Monke
         older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
         older.setattr(time_blocks, "update", lambda *_: None)
         types_as_earlier(older)
-        older.setattr(erasure_list, "load", lambda _: Forgotten(b"", {}))
+        older.setattr(erasure_list, "load", lambda _: ErasureList(b"", {}))
         store = Store(path, key, 1, 10)
         assert store.schema == 1
         fill(store, events)

@@ -20,7 +20,14 @@ from logd.ingest.outbox_directory import OpenOutbox
 from logd.maintenance import outbox_survey
 from logd.maintenance.outbox_survey import directory_identity, survey
 from logd.storage import erasure_list
-from logd.storage.boundaries import BOUNDARIES_MAX, Boundaries, Forget, Seen, load, settle
+from logd.storage.boundaries import (
+    BOUNDARIES_MAX,
+    Boundaries,
+    Forget,
+    SurveyedOutboxes,
+    complete_forgets,
+    load,
+)
 from logd.storage.store import Store
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
@@ -185,20 +192,20 @@ def store(directory: Path) -> Iterator[Store]:
     made.close()
 
 
-def note(store: Store, seen: Seen, *, settled: bool) -> None:
+def note(store: Store, seen: SurveyedOutboxes, *, settled: bool) -> None:
     there = load(store.connection)
 
     def act(connection: Any, _batch: object) -> None:
-        there.note(connection, seen, settled=settled)
+        there.record_forget(connection, seen, settled=settled)
 
-    store.act(act, 1)
+    store.transact(act, 1)
 
 
 def rows_after(store: Store, written: Iterable[int | None]) -> list[tuple[int, int | None]]:
     """Those of one producer, after a forget for each."""
     key = (UID, 7)
     for sequence in written:
-        note(store, Seen("b d", {key: sequence}, frozenset({key})), settled=False)
+        note(store, SurveyedOutboxes("b d", {key: sequence}, frozenset({key})), settled=False)
     return load(store.connection).rows[key]
 
 
@@ -212,14 +219,14 @@ def test_forgets_times_producers_is_bounded(store: Store) -> None:
 
 def test_a_producer_whose_outbox_is_gone_at_a_later_forget_keeps_no_boundary(store: Store) -> None:
     rows_after(store, [5])
-    note(store, Seen("b d"), settled=True)
+    note(store, SurveyedOutboxes("b d"), settled=True)
     assert load(store.connection).rows == {}
 
 
 def test_a_forget_without_a_daemon_is_settled_once_and_drops_what_is_stored(store: Store) -> None:
     rows_after(store, [5])
     assert load(store.connection).unsettled
-    settle(store.connection)
+    complete_forgets(store.connection)
     assert not load(store.connection).unsettled
     assert load(store.connection).rows == {(UID, 7): [(1, 5)]}  # nothing of it is stored
 
@@ -227,13 +234,13 @@ def test_a_forget_without_a_daemon_is_settled_once_and_drops_what_is_stored(stor
 # -- what the directory shows
 
 
-def seen(scene: Scene, store: Store, *, known: bool = True) -> Seen:
+def seen(scene: Scene, store: Store, *, known: bool = True) -> SurveyedOutboxes:
     looking = survey(scene.outboxes_path, store.connection, known=known)
     while True:
         try:
             next(looking)
         except StopIteration as end:
-            found: Seen = end.value
+            found: SurveyedOutboxes = end.value
             return found
 
 
@@ -283,7 +290,7 @@ def test_without_a_directory_nothing_is_seen_and_whatever_comes_later_came_after
     looking = survey(directory / "nowhere", store.connection, known=True)
     with pytest.raises(StopIteration) as end:
         next(looking)
-    assert end.value.value == Seen()
+    assert end.value.value == SurveyedOutboxes()
 
 
 # -- moments that a seed seldom finds
@@ -331,7 +338,7 @@ def test_another_directory_in_its_place_leaves_it_to_the_claimed_time(scene: Sce
     assert scene.store is not None
     scene.store.forgotten.boundaries.outboxes = "this-boot another"
     scene.store.connection.execute("UPDATE forget SET outboxes = 'this-boot the-first'")
-    scene.store.load_forgotten()
+    scene.store.reload_erasure_list()
     scene.settle()
     counters = dict(scene.store.connection.execute("SELECT name, value FROM counter").fetchall())
     assert counters["erased"] == 1
@@ -419,7 +426,7 @@ def test_the_list_of_a_database_of_an_earlier_schema_can_be_read(
     with monkeypatch.context() as older:
         before = [name for name, _ in migrations.MIGRATIONS].index("boundaries of forgets")
         older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:before])
-        older.setattr(erasure_list, "load", lambda _: erasure_list.Forgotten(b"", {}))
+        older.setattr(erasure_list, "load", lambda _: erasure_list.ErasureList(b"", {}))
         store = Store(directory / "a.db", KEY, 1, 10)
         store.connection.execute("INSERT INTO forgotten VALUES (x'00', 5)")
         assert erasure_list.entries(store.connection) == {b"\0": 5}

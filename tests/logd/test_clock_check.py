@@ -36,7 +36,7 @@ from logd.clock.readings import (
 )
 from logd.maintenance import prune as pruning
 from logd.maintenance.event_removal import Steps
-from logd.storage.job_table import PRUNE, Job, ask, read
+from logd.storage.job_table import PRUNE, Job, add_job, read_job
 from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_EVENTS
 from logd_wire.wire import Event, producer_seed
@@ -185,7 +185,7 @@ class Trail:
         """Prunes as at that moment; the ids of the events of that type that are left."""
         connection = self.store.connection
         params: dict[str, Any] = {"before": {kind: now_ns - 90 * DAY_NS}}
-        job: Job | None = read(connection, ask(connection, PRUNE, params, now_ns))
+        job: Job | None = read_job(connection, add_job(connection, PRUNE, params, now_ns))
         assert job is not None
         would_go = pruning.count(connection, params["before"], now_ns)[kind]
         for _ in pruning.prune(job, self.store, Steps(self.store, lambda: now_ns)):

@@ -15,7 +15,7 @@ from logd.audit.verify import verify
 from logd.batch import Batch, Producer
 from logd.errors import DatabaseDamaged
 from logd.storage import erasure_list, mentions
-from logd.storage.erasure_list import Forgotten
+from logd.storage.erasure_list import ErasureList
 from logd.storage.store import Store
 from logd_wire.wire import Event, producer_seed, unpack_props
 from tests.logd.older import types_as_earlier
@@ -48,7 +48,7 @@ def store(directory: Path) -> Iterator[Store]:
 
 def forget(store: Store, user: str, until_ns: int) -> None:
     entries = {store.forgotten.token(user): until_ns}
-    store.act(lambda connection, _batch: erasure_list.save(connection, entries), 1)
+    store.transact(lambda connection, _batch: erasure_list.save(connection, entries), 1)
     store.forgotten.add(entries)
 
 
@@ -71,13 +71,13 @@ def rows(store: Store) -> list[tuple[Any, ...]]:
 
 
 def test_a_token_does_not_tell_its_person_without_the_pepper() -> None:
-    assert Forgotten(b"a" * 32, {}).token("7") != Forgotten(b"b" * 32, {}).token("7")
+    assert ErasureList(b"a" * 32, {}).token("7") != ErasureList(b"b" * 32, {}).token("7")
 
 
 def test_a_person_is_forgotten_up_to_a_time_and_may_come_back_after_it(
     producer: Producer,
 ) -> None:
-    there = Forgotten(b"a" * 32, {})
+    there = ErasureList(b"a" * 32, {})
     assert not there.covers("7", producer, 1, 0)
     there.add({there.token("7"): 100})
     there.add({there.token("7"): 90})  # asked before, and carried out later
@@ -233,7 +233,7 @@ def test_the_pepper_of_a_trail_from_before_is_the_same_at_every_migration(
     key = os.urandom(32)
     with monkeypatch.context() as older:
         older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:2])
-        older.setattr(erasure_list, "load", lambda _: Forgotten(b"", {}))
+        older.setattr(erasure_list, "load", lambda _: ErasureList(b"", {}))
         types_as_earlier(older)
         store = Store(directory / "a.db", key, 1, 10)
         store.commit(batch_of(producer, ("8", 1, {})), 2)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from logd.batch import Batch, Producer
 from logd.cli import main
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.maintenance import job_client
 from logd.storage import erasure_list, job_table, keyfile, opening
 from logd.storage.store import Store
@@ -88,7 +88,7 @@ def job_position(instance: Instance) -> int:
     """How far the open job is; 0 when there is none."""
     connection = opening.open_for_reading(instance.config)
     try:
-        job = job_table.next_open(connection)
+        job = job_table.next_job(connection)
         return 0 if job is None else job.done
     finally:
         connection.close()
@@ -293,7 +293,7 @@ def test_a_command_can_have_an_event_of_logds_own_written(served: Instance) -> N
         if served.daemon is None and place == "by the daemon":
             served.start()
         record = {"type": "trail_exported", "props": {"place": place}}
-        job_client.carry_out(served.config, job_table.RECORD, record)
+        job_client.run_job(served.config, job_table.RECORD, record)
     own = [event for event in served.events() if event["type"] == "trail_exported"]
     assert [event["props"]["place"] for event in own] == ["without a daemon", "by the daemon"]
     assert served.status()["own"] == 2
@@ -362,17 +362,17 @@ def test_too_little_room_to_write_the_file_anew_is_waited_for_and_said(
 ) -> None:
     fill(instance, 100)
     monkeypatch.setattr("logd.maintenance.worker.RETRY_S", 0.01)
-    real, tries = Store.rewrite, []
+    real, tries = Store.vacuum, []
 
-    def rewrite(self: Store, meanwhile: Any) -> bool:
+    def vacuum(self: Store, meanwhile: Any) -> bool:
         tries.append(1)
         if len(tries) < 3:
-            raise NotYet("too little room")
+            raise StorageBusy("too little room")
         return real(self, meanwhile)
 
-    monkeypatch.setattr(Store, "rewrite", rewrite)
+    monkeypatch.setattr(Store, "vacuum", vacuum)
     seen = []
-    job_client.carry_out(
+    job_client.run_job(
         instance.config, job_table.FORGET, {"users": [NAME]}, lambda job: seen.append(job.trouble)
     )
     assert "too little room" in seen

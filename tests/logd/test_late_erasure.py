@@ -9,7 +9,7 @@ import msgpack
 
 from logd.batch import Batch, Producer
 from logd.storage import late_erasure
-from logd.storage.erasure_list import Forgotten
+from logd.storage.erasure_list import ErasureList
 from logd.storage.mentions import ERASED
 from logd_wire.wire import Event
 
@@ -23,7 +23,7 @@ class Everybody:
     until_ns: dict[Producer, int]
     asked: list[tuple[object, ...]] = field(default_factory=list)
 
-    def looked_at_until_ns(self, producer: Producer) -> int:
+    def check_until_ns(self, producer: Producer) -> int:
         return self.until_ns[producer]
 
     def covers(self, user: str, producer: Producer, sequence: int, ts_ns: int) -> bool:
@@ -32,7 +32,7 @@ class Everybody:
 
 
 def split(batch: Batch, forgotten: Everybody) -> tuple[late_erasure.Events, list[int]]:
-    return late_erasure.split(batch, cast("Forgotten", forgotten))
+    return late_erasure.split(batch, cast("ErasureList", forgotten))
 
 
 def batch_of(*events: tuple[Producer, int, Event]) -> Batch:

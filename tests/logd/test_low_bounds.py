@@ -286,7 +286,7 @@ def test_of_many_producers_those_with_an_open_outbox_are_not_forgotten(
 def test_of_very_many_findings_the_first_are_listed_and_that_there_are_more() -> None:
     verdict = Verdict()
     for number in range(3 * FINDINGS_MAX):
-        verdict.found(f"finding {number}")
+        verdict.add_finding(f"finding {number}")
     assert verdict.findings[:-1] == [f"finding {number}" for number in range(FINDINGS_MAX)]
     assert verdict.findings[-1] == "and more, not listed"
     assert not verdict.whole

@@ -53,7 +53,7 @@ def test_what_a_command_says_beside_the_daemon_is_stored_once_and_the_sums_add_u
         connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
         for number in range(3):
             said = {"type": "trail_exported", "props": {"events": number}}
-            job_table.ask(connection, job_table.RECORD, said, 1)
+            job_table.add_job(connection, job_table.RECORD, said, 1)
         connection.close()
         until(lambda: instance.status()["own"] == 3, "they are stored")
         assert client.emit("login", user="8", durable=True)

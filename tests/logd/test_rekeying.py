@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from logd.maintenance import database_swap
-from logd.maintenance import rekey as rekeying
+from logd.maintenance import database_swap, rekey
 from logd.maintenance.database_copy import Bar, Interrupted, Stop
 from logd.storage import keyfile
 from logd.storage.database import connect
@@ -121,8 +120,8 @@ def test_events_that_come_meanwhile_are_stored_after_it(instance: Instance) -> N
     with emitters(instance, count=2, events=4000) as running:
         until(lambda: all(e.accepted >= 500 for e in running), "events")
         instance.stop()
-        with database_swap.stopped(instance.config):
-            rekeying.rekey(instance.config, None, time.time_ns(), Stop(), silent)
+        with database_swap.hold_instance(instance.config):
+            rekey.rekey(instance.config, None, time.time_ns(), Stop(), silent)
         instance.start()
         for emitter in running:
             emitter.finish()
@@ -166,8 +165,8 @@ def test_the_key_changes_once_the_database_under_it_is_on_the_disk(
 def test_interrupted_it_keeps_key_and_database(stored: Instance, at: str) -> None:
     key = keyfile.read(stored.config.key_file)
     stop = Stop()
-    with database_swap.stopped(stored.config), pytest.raises(Interrupted, match="SIGTERM"):
-        rekeying.rekey(stored.config, None, time.time_ns(), stop, interrupting(stop, at))
+    with database_swap.hold_instance(stored.config), pytest.raises(Interrupted, match="SIGTERM"):
+        rekey.rekey(stored.config, None, time.time_ns(), stop, interrupting(stop, at))
     assert keyfile.read(stored.config.key_file) == key
     assert users(stored) == {"7": 80, "8": 20}
     assert [path.name for path in stored.directory.glob("logd.key*")] == ["logd.key"]
@@ -179,15 +178,15 @@ def test_killed_at_any_step_the_next_start_sets_it_right(stored: Instance) -> No
     config = stored.config
 
     def work(bar: Bar) -> None:
-        with database_swap.stopped(config):
-            rekeying.rekey(config, None, time.time_ns(), Stop(), bar)
+        with database_swap.hold_instance(config):
+            rekey.rekey(config, None, time.time_ns(), Stop(), bar)
 
     stages = []
     for _ in killed_at_each_step(stored.directory, work):
         key = keyfile.read(config.key_file)
         stages.append((key != old, opens(config.database, key)))
-        with database_swap.stopped(config):  # as a start does
-            rekeying.finish(config, key)
+        with database_swap.hold_instance(config):  # as a start does
+            rekey.complete_rekey(config, key)
         assert users(stored) == {"7": 80, "8": 20}
         assert not config.rekeyed_file.exists()
     order = [(False, True), (True, False), (True, True)]
@@ -234,8 +233,8 @@ def _interrupt(instance: Instance) -> None:
     config = instance.config
     old = shutil.copy(config.database, instance.directory / "old.db")
     log = Path(f"{config.database}-wal").read_bytes()
-    with database_swap.stopped(config):
-        rekeying.rekey(config, None, time.time_ns(), Stop(), silent)
+    with database_swap.hold_instance(config):
+        rekey.rekey(config, None, time.time_ns(), Stop(), silent)
     config.database.rename(config.rekeyed_file)
     Path(old).rename(config.database)
     Path(f"{config.database}-wal").write_bytes(log)

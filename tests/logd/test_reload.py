@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from logd.audit.anchors import Pace
+from logd.audit.anchors import AnchorSchedule
 from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.maintenance.database_copy import Interrupted, stoppable
@@ -63,14 +63,14 @@ def test_the_directory_of_outboxes_in_use_is_no_change() -> None:
 
 
 def test_another_interval_of_anchors_counts_at_once() -> None:
-    pace = Pace(3600)
-    assert pace.next(Head(1, 1, b"a"), 0.0) is not None
-    assert pace.next(Head(2, 2, b"b"), 1.0) is None
-    pace.change(3600)
-    assert pace.next(Head(2, 2, b"b"), 1.0) is None
-    pace.change(10)
-    assert pace.next(Head(2, 2, b"b"), 1.0) is not None
-    assert pace.next(Head(3, 3, b"c"), 5.0) is None
+    pace = AnchorSchedule(3600)
+    assert pace.due_head(Head(1, 1, b"a"), 0.0) is not None
+    assert pace.due_head(Head(2, 2, b"b"), 1.0) is None
+    pace.set_interval(3600)
+    assert pace.due_head(Head(2, 2, b"b"), 1.0) is None
+    pace.set_interval(10)
+    assert pace.due_head(Head(2, 2, b"b"), 1.0) is not None
+    assert pace.due_head(Head(3, 3, b"c"), 5.0) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])

@@ -15,7 +15,7 @@ from logd.audit.verify import verify
 from logd.batch import Batch, Producer
 from logd.clock.event_age import age_ns
 from logd.clock.readings import Reading
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.maintenance import (
     event_removal,
     subject_rollups,
@@ -104,12 +104,12 @@ class Trail:
             events -= count
 
     def ask(self, kind: str, **params: Any) -> int:
-        job_id = job_table.ask(self.store.connection, kind, params, 45 * DAY_NS)
-        self.worker.look()
+        job_id = job_table.add_job(self.store.connection, kind, params, 45 * DAY_NS)
+        self.worker.poll()
         return job_id
 
     def job(self, job_id: int) -> Job:
-        job = job_table.read(self.store.connection, job_id)
+        job = job_table.read_job(self.store.connection, job_id)
         assert job is not None
         return job
 
@@ -194,7 +194,7 @@ def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_re
     """Events arrive between the steps, and the worker is killed and begins again."""
     rng = trail.rng
     monkeypatch.setattr(event_removal, "STEP_EVENTS_MAX", rng.choice((3, 30, 4000)))
-    monkeypatch.setattr(subject_rollups, "LEAVING_MAX", rng.choice((2, 20, 20_000)))
+    monkeypatch.setattr(subject_rollups, "REMOVED_MAX", rng.choice((2, 20, 20_000)))
     monkeypatch.setattr(worker, "STEP_S", rng.choice((1e-9, 0.02)))  # one step at a time, or many
     for reader in (pruning, forgetting):
         monkeypatch.setattr(reader, "_READ_ROWS", rng.choice((3, 1000)))
@@ -273,12 +273,12 @@ def test_a_redacted_event_has_another_salt_so_that_its_old_leaf_tells_nothing(
 def test_writing_the_file_anew_can_be_given_up_and_changes_nothing_then(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.storage.store._REWRITE_STEPS", 1)
+    monkeypatch.setattr("logd.storage.store._VACUUM_STEPS", 1)
     trail.fill(200)
     before = trail.rows()
-    assert not trail.store.rewrite(lambda: False)
+    assert not trail.store.vacuum(lambda: False)
     assert trail.rows() == before
-    assert trail.store.rewrite(lambda: True)
+    assert trail.store.vacuum(lambda: True)
     assert trail.rows() == before
     assert trail.findings() == []
     assert [path.name for path in trail.path.parent.glob("etilqs*")] == []
@@ -287,9 +287,9 @@ def test_writing_the_file_anew_can_be_given_up_and_changes_nothing_then(
 def test_too_little_room_is_found_before_the_file_is_written_anew(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.storage.store._REWRITE_COPIES", 10**12)
-    with pytest.raises(NotYet, match="Free some"):
-        trail.store.rewrite(lambda: True)
+    monkeypatch.setattr("logd.storage.store._VACUUM_COPIES", 10**12)
+    with pytest.raises(StorageBusy, match="Free some"):
+        trail.store.vacuum(lambda: True)
 
 
 def test_the_worker_rests_as_long_as_it_worked(trail: Trail) -> None:
@@ -297,8 +297,10 @@ def test_the_worker_rests_as_long_as_it_worked(trail: Trail) -> None:
     now_s = iter(range(10**6))
     made = trail.new_worker(monotonic_s=lambda: next(now_s))
     assert made.due_s == float("inf")
-    job_table.ask(trail.store.connection, PRUNE, {"before": dict.fromkeys(TYPES, 20 * DAY_NS)}, 1)
-    made.look()
+    job_table.add_job(
+        trail.store.connection, PRUNE, {"before": dict.fromkeys(TYPES, 20 * DAY_NS)}, 1
+    )
+    made.poll()
     started_s = made.due_s
     made.step()  # it looks at the clock as it begins, and behind its one step
     assert made.due_s == started_s + 2 + 1
@@ -308,7 +310,7 @@ def test_the_head_that_is_told_is_on_the_disk(trail: Trail) -> None:
     """A step waits for no flush: what goes with the power must not have been told to anybody."""
     trail.commit([Event("login", 1, "1", b"\x80"), Event("login", 9, "1", b"\x80")])
     told = trail.store.head
-    trail.worker._steps.take_out("pruned", [1], {}, lambda _: None)
+    trail.worker._steps.remove("pruned", [1], {}, lambda _: None)
     assert trail.store.head == told
     trail.commit([Event("login", 9, "1", b"\x80")])
     assert (trail.store.head.batch, trail.store.head.events) == (told.batch + 2, told.events + 2)
@@ -375,7 +377,7 @@ def test_a_person_is_forgotten_again_in_a_database_from_before(trail: Trail) -> 
     assert not any(unpack_props(e.props).get("params") == {"user": "3"} for e in left.values())
     assert trail.findings() == []
     trail.worker = trail.new_worker()
-    assert job_table.next_open(trail.store.connection) is None  # once
+    assert job_table.next_job(trail.store.connection) is None  # once
 
 
 def test_a_person_only_mentioned_is_forgotten_again_too(trail: Trail) -> None:

@@ -161,14 +161,14 @@ def test_what_was_only_claimed_before_a_restore_is_only_claimed_after_it(tmp_pat
         producer.taken = 1_000_000
     stores[0].commit(batch, 1)
     replaced, backup = (store.connection for store in stores)
-    streams = list(restoring._ahead(replaced, backup))
+    streams = list(restoring._advanced_producers(replaced, backup))
     assert [(one.id, one.watermark, one.known) for one in streams] == [
         (1, 1_000_000, 5),
         (2, 1_000_000, 5),
     ]
     losses = Batch(0, 0)
     for one in streams:
-        restoring._book(stores[1], losses, one)
+        restoring._record_losses(stores[1], losses, one)
     assert [(one.first, one.last, one.cause) for one in losses.losses] == [
         (1, 5, LOST_RESTORED),
         (6, 1_000_000, LOST_CLAIMED),
@@ -381,7 +381,7 @@ def test_a_restore_drops_the_verification_of_the_replaced_database(
 def test_interrupted_it_replaces_nothing(backed_up: tuple[Instance, Path], at: str) -> None:
     instance, backup = backed_up
     stop = Stop()
-    with database_swap.stopped(instance.config):
+    with database_swap.hold_instance(instance.config):
         plan = restoring.plan(instance.config, backup, None, Stop(), silent)
         with pytest.raises(Interrupted, match="SIGTERM"):
             restoring.restore(instance.config, plan, time.time_ns(), stop, interrupting(stop, at))
@@ -399,7 +399,7 @@ def test_killed_at_any_step_it_leaves_the_old_database_or_the_new_one_whole(
     seen = []
 
     def work(bar: Bar) -> None:
-        with database_swap.stopped(instance.config):
+        with database_swap.hold_instance(instance.config):
             plan = restoring.plan(
                 instance.config, instance.directory / "backup.db", None, Stop(), bar
             )
@@ -411,8 +411,8 @@ def test_killed_at_any_step_it_leaves_the_old_database_or_the_new_one_whole(
         seen.append(found == new)
         for path in instance.directory.glob("activity.db.before-*Z"):
             assert users(instance, path) == old
-        with database_swap.stopped(instance.config):
-            database_swap.tidy(instance.config)
+        with database_swap.hold_instance(instance.config):
+            database_swap.remove_leftovers(instance.config)
         kept = list(instance.directory.glob("activity.db.before-*Z"))
         assert len(kept) == (found == new), "one other name for the database is no copy of it"
     assert seen == sorted(seen) and not seen[0] and seen[-1]

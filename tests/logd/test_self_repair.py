@@ -249,7 +249,7 @@ def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
         until(lambda: steady.emit(1) and steady.stats["producer"] != former, "another producer")
         assert steady.stats["outbox"]["reason"] is None
         until(lambda: confirmed_all(daemon, steady), "all is stored")
-        daemon._store.load_forgotten()
+        daemon._store.reload_erasure_list()
         identity = directory_identity(instance.config.outbox_directory)
         assert daemon._store.forgotten.boundaries.outboxes == identity
     look_at(daemon)
@@ -570,7 +570,7 @@ def test_without_its_wal_nothing_is_confirmed_and_what_was_is_in_the_database(
 
 def test_nothing_is_wrong_with_a_database_that_is_there(store: Store) -> None:
     store.check_files()
-    assert store.rewrite(lambda: True)
-    assert store.empty_log()
+    assert store.vacuum(lambda: True)
+    assert store.truncate_wal()
     store.commit(batch(2), 3)
     store.check_files()

@@ -11,7 +11,7 @@ import sqlcipher3
 
 from logd.audit.verify import verify
 from logd.batch import Batch
-from logd.errors import NotYet, StorageFailed
+from logd.errors import StorageBusy, StorageFailed
 from logd.storage import erasure_list, store
 from logd.storage.database import connect
 from logd.storage.store import Store
@@ -82,17 +82,17 @@ def test_a_log_that_cannot_be_moved_ends_the_process_but_for_want_of_room(
 
 def test_an_own_event_of_an_act_that_failed_leaves_no_gap_in_the_numbers(made: Store) -> None:
     def work(_connection: Any, batch: Batch) -> None:
-        made.add_own(batch, "events_pruned", {}, 3)
+        made.append_internal_event(batch, "events_pruned", {}, 3)
 
     def failing(connection: Any, batch: Batch) -> None:
         work(connection, batch)
         raise RuntimeError("half way")
 
-    made.act(work, 3)
+    made.transact(work, 3)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="half way"):
-            made.act(failing, 3)
-    made.act(work, 4)
+            made.transact(failing, 3)
+    made.transact(work, 4)
     rows = made.connection.execute("SELECT id, sequence FROM event ORDER BY id").fetchall()
     assert rows == [(1, 1), (2, 2)]
     assert verify(made.connection).findings == []
@@ -109,7 +109,7 @@ def test_a_start_that_cannot_make_the_wal_durable_fails_and_names_the_cause(
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM event").fetchone()
     killed.commit(batch_of(killed, 3), 2)
-    with pytest.raises(NotYet, match="so what is in its log cannot be made durable"):
+    with pytest.raises(StorageBusy, match="so what is in its log cannot be made durable"):
         Store(path, KEY, 3, 10)
     reader.execute("COMMIT")
     reader.close()
@@ -121,7 +121,7 @@ def test_what_is_ignored_is_counted_also_in_a_batch_of_which_something_is_erased
     made: Store,
 ) -> None:
     entries = {made.forgotten.token("7"): 10}
-    made.act(lambda connection, _batch: erasure_list.save(connection, entries), 1)
+    made.transact(lambda connection, _batch: erasure_list.save(connection, entries), 1)
     made.forgotten.add(entries)
     batch = batch_of(made, 2)
     batch.duplicates = 5

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from logd.batch import Batch, Producer
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.ingest.receiver import bind
 from logd.maintenance import forget as forgetting
 from logd.storage import store as store_module
@@ -98,9 +98,9 @@ def test_after_an_act_every_commit_is_flushed_again(store: Store, flush: bool, f
 
     if fails:
         with pytest.raises(RuntimeError, match="half way"):
-            store.act(work, 3, flush=flush)
+            store.transact(work, 3, flush=flush)
     else:
-        store.act(work, 3, flush=flush)
+        store.transact(work, 3, flush=flush)
     assert within == [FULL if flush else NORMAL]
     assert settings(store.connection) == EXPECTED
     assert not store.connection.in_transaction
@@ -112,11 +112,11 @@ def test_what_is_committed_without_a_flush_is_not_announced_before_one(store: St
     announced = store.head
 
     def work(connection: Any, batch: Batch) -> None:
-        store.add_own(batch, "events_pruned", {}, 3)
+        store.append_internal_event(batch, "events_pruned", {}, 3)
 
-    store.act(work, 3, flush=False)
+    store.transact(work, 3, flush=False)
     assert store.head == announced
-    store.act(work, 4)
+    store.transact(work, 4)
     assert store.head.batch == announced.batch + 2
 
 
@@ -135,7 +135,7 @@ def test_rewritten_or_not_the_database_sorts_in_memory_and_its_queries_are_not_c
     store: Store, monkeypatch: pytest.MonkeyPatch, outcome: str
 ) -> None:
     fill(store, 500)
-    monkeypatch.setattr(store_module, "_REWRITE_STEPS", 100)
+    monkeypatch.setattr(store_module, "_VACUUM_STEPS", 100)
     asked = 0
     go_on = stop_after(2 if outcome == "interrupted" else 10**9)
 
@@ -148,15 +148,15 @@ def test_rewritten_or_not_the_database_sorts_in_memory_and_its_queries_are_not_c
         with monkeypatch.context() as context:
             full = os.statvfs_result((4096, 4096, 9, 0, 0, 9, 9, 9, 0, 255))
             context.setattr(os, "statvfs", lambda _: full)
-            with pytest.raises(NotYet, match="to write it anew takes"):
-                store.rewrite(meanwhile)
+            with pytest.raises(StorageBusy, match="to write it anew takes"):
+                store.vacuum(meanwhile)
     elif outcome == "failed":
         store.connection.execute("BEGIN")
         with pytest.raises(Exception, match="transaction"):
-            store.rewrite(meanwhile)
+            store.vacuum(meanwhile)
         store.connection.execute("ROLLBACK")
     else:
-        assert store.rewrite(meanwhile) is (outcome == "done")
+        assert store.vacuum(meanwhile) is (outcome == "done")
     assert settings(store.connection) == EXPECTED
     asked_by_then = asked
     (counted,) = store.connection.execute(
@@ -175,7 +175,7 @@ def test_the_scratch_file_of_a_rewrite_lies_beside_the_database_and_is_encrypted
     elsewhere.mkdir()
     for name in ("SQLITE_TMPDIR", "TMPDIR"):
         monkeypatch.setenv(name, str(elsewhere))
-    monkeypatch.setattr(store_module, "_REWRITE_STEPS", 500)
+    monkeypatch.setattr(store_module, "_VACUUM_STEPS", 500)
     # Past what SQLite keeps in its cache before it makes the file.
     store.connection.execute("PRAGMA cache_size = 10")
     fill(store, 2000, b"\xda\x01\x00" + b"in plain text " * 19)
@@ -196,7 +196,7 @@ def test_the_scratch_file_of_a_rewrite_lies_beside_the_database_and_is_encrypted
                     plain.append(path)
         return True
 
-    assert store.rewrite(meanwhile)
+    assert store.vacuum(meanwhile)
     assert scratch == {str(directory)}
     assert not plain
 
@@ -209,11 +209,11 @@ def test_a_wal_with_a_reader_is_not_reported_empty_and_the_busy_timeout_is_kept(
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM event").fetchone()
     fill(store, 10)
-    assert store.empty_log() is False
+    assert store.truncate_wal() is False
     assert setting(store.connection, "busy_timeout") == BUSY_TIMEOUT_RUNNING_MS
     assert (directory / "a.db-wal").stat().st_size > 0
     reader.execute("COMMIT")
-    assert store.empty_log() is True
+    assert store.truncate_wal() is True
     assert (directory / "a.db-wal").stat().st_size == 0
     assert setting(store.connection, "busy_timeout") == BUSY_TIMEOUT_RUNNING_MS
     reader.close()
@@ -253,7 +253,7 @@ def test_a_forget_is_not_done_before_the_vacuum_succeeds(
     """A stop of the daemon interrupts that; what was erased may stand in any page until then."""
     fill(store, 10)
     outcomes = [False, False, True]
-    monkeypatch.setattr(store, "rewrite", lambda _meanwhile: outcomes.pop(0))
+    monkeypatch.setattr(store, "vacuum", lambda _meanwhile: outcomes.pop(0))
     cleaning = forgetting.clean(store, lambda: True, _NoWait)
     for left in (2, 1):
         assert next(cleaning) == forgetting.CLEAN_AGAIN_S

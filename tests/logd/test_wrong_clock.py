@@ -200,12 +200,12 @@ def test_a_jump_in_the_middle_of_a_job_stops_it(
     worker = Worker(store, kept.directory / "forgotten", TrailClock(store, lambda: now[0]))
     worker._steps.events_max = 1
     params = {"before": {"page_view": start.wall_ns - 90 * DAY_NS}}
-    job_id = job_table.ask(store.connection, job_table.PRUNE, params, start.wall_ns)
-    worker.look()
+    job_id = job_table.add_job(store.connection, job_table.PRUNE, params, start.wall_ns)
+    worker.poll()
     done = 0
     for _ in range(1000):
         worker.step()
-        job = job_table.read(store.connection, job_id)
+        job = job_table.read_job(store.connection, job_id)
         assert job is not None
         if job.finished_ns is not None:
             break
@@ -222,12 +222,12 @@ def test_a_prune_asked_for_with_a_later_clock_than_the_daemons_is_refused(kept: 
     store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
     worker = Worker(store, kept.directory / "forgotten")
     later_ns = time.time_ns() + YEARS_2_NS
-    job_id = job_table.ask(
+    job_id = job_table.add_job(
         store.connection, job_table.PRUNE, {"before": {"page_view": later_ns}}, later_ns
     )
-    worker.look()
+    worker.poll()
     worker.step()
-    job = job_table.read(store.connection, job_id)
+    job = job_table.read_job(store.connection, job_id)
     store.close()
     assert job is not None and job.phase == job_table.STOPPED
     assert kept.status()["pruned"] == 0
@@ -238,11 +238,11 @@ def test_a_job_left_over_is_not_done_by_a_daemon_whose_clock_is_wrong(kept: Inst
     right = trail_clock.read()
     trail_clock.save(store.connection, right)
     params = {"before": {"page_view": right.wall_ns - 90 * DAY_NS}}
-    job_id = job_table.ask(store.connection, job_table.PRUNE, params, right.wall_ns)
+    job_id = job_table.add_job(store.connection, job_table.PRUNE, params, right.wall_ns)
     wrong = Reading(right.wall_ns + YEARS_2_NS, "after a kill", 0)
     worker = Worker(store, kept.directory / "forgotten", TrailClock(store, lambda: wrong))
     worker.step()
-    job = job_table.read(store.connection, job_id)
+    job = job_table.read_job(store.connection, job_id)
     store.close()
     assert job is not None and (job.phase, job.outcome) == (job_table.STOPPED, {})
 
@@ -253,12 +253,12 @@ def test_a_job_left_over_is_not_done_by_a_daemon_whose_clock_is_wrong(kept: Inst
 def test_a_copy_has_expired_only_by_a_clock_that_is_believed(kept: Instance) -> None:
     now = trail_clock.read()
     copy = Copy(copy_registry.EXPORT, "/there", now.wall_ns, now.wall_ns + DAY_NS)
-    copy_registry.note(kept.config, copy, {})
+    copy_registry.register_copy(kept.config, copy, {})
     store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
 
     def known(days: int) -> list[Any]:
         later = Reading(now.wall_ns + days * DAY_NS, "", 0)
-        return copy_registry.unexpired(store.connection, later)
+        return copy_registry.list_unexpired(store.connection, later)
 
     assert [len(known(days)) for days in (0, 2, 700)] == [1, 0, 1]
     store.close()
@@ -295,7 +295,7 @@ def test_the_reading_is_kept_from_time_to_time_and_not_at_each_look(directory: P
     kept_at = []
     for _minute in range(60):
         start = now[0]
-        own.look()
+        own.record_reading()
         seen = trail_clock.load(store.connection)
         assert seen is not None
         kept_at.append(seen.boottime_ns)
@@ -315,14 +315,14 @@ def test_a_clock_that_is_not_synchronised_yet_is_neither_kept_nor_warned_of(
     trail_clock.save(store.connection, seen)
     now = [Reading(seen.wall_ns + HOUR_NS, "this boot", 10**9, synchronised=False)]
     own = TrailClock(store, lambda: now[0])
-    own.look()
+    own.record_reading()
     assert (trail_clock.load(store.connection), caplog.messages) == (seen, [])
     for hours in (1, 2):
         now[0] = Reading(seen.wall_ns + YEARS_2_NS, "this boot", hours * HOUR_NS, synchronised=None)
-        own.look()
+        own.record_reading()
         assert trail_clock.load(store.connection) == seen
     assert len(caplog.messages) == 1 and "2.0 years ahead" in caplog.messages[0]
     now[0] = Reading(seen.wall_ns + 3 * HOUR_NS, "this boot", 3 * HOUR_NS, synchronised=True)
-    own.look()
+    own.record_reading()
     assert trail_clock.load(store.connection) == now[0]
     store.close()

@@ -53,7 +53,7 @@ def interrupting(stop: Stop, at: str) -> Bar:
     @contextmanager
     def bar(label: str, _length: int) -> Iterator[Callable[[int], None]]:
         if label == at:
-            stop.note(signal.SIGTERM)
+            stop.handle_signal(signal.SIGTERM)
         yield lambda _step: None
 
     return bar
