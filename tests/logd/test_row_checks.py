@@ -144,7 +144,7 @@ def test_an_own_event_whose_properties_are_no_map_says_nothing_of_a_removal(
     connection.execute("UPDATE event SET props = x'90' WHERE id = 2")
     digest = hash_chain.Removal().hash(1, "pruned")
     connection.execute("INSERT INTO removal VALUES (1, 2, 'pruned', 0, ?)", (digest,))
-    assert "removal 1: event 2 does not say so" in verify(connection).findings
+    assert "removal 1: event 2 does not record it" in verify(connection).findings
 
 
 def test_a_type_is_stored_with_dots_and_hyphens_where_a_client_may_have_them() -> None:
