@@ -49,10 +49,10 @@ STEPS = {
     "roll-ups": ("logd.storage.rollups", "logd.storage.time_blocks"),
     "commit": (
         "logd.storage.store:commit",
-        "logd.storage.store:_checkpoint",
+        "logd.storage.wal",
         "logd.storage.store:close",
     ),
-    "insert": ("logd.storage.store",),
+    "insert": ("logd.storage.store", "logd.storage.batch_rows"),
 }
 _STEP_OF = {name: step for step, names in STEPS.items() for name in names}
 

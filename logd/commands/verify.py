@@ -24,8 +24,8 @@ from logd.errors import (
     EXIT_UNAVAILABLE,
     LogdError,
 )
-from logd.maintenance import database_copy
 from logd.storage import opening
+from logd.storage.chain_head import read_head
 from logd.storage.database import DatabaseError
 
 UNIT = "logd.service"
@@ -89,7 +89,7 @@ def verify(config: Config, anchor: bool, unit: str, file: IO[str] | None) -> Non
             try:
                 found = anchors.compare(connection, said)
                 findings += found.findings
-                told += found.describe(database_copy.head_of(connection)[0])
+                told += found.describe(read_head(connection)[0])
             except DatabaseError as error:
                 findings.append(f"anchors: cannot be compared: {error}")
     finally:

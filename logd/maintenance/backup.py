@@ -1,7 +1,6 @@
-"""`logd backup`: a copy of the running database, whole and encrypted, under a name with its time.
+"""`logd backup`: a complete, encrypted copy of the running database, named after its time.
 
-Files of an earlier time give way by their own naming pattern only, and only once a newer one is
-verified and on the disk.
+Only files with a backup's name are removed, and only once a newer backup is verified and on disk.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from logd.storage.copy_registry import BACKUP, Copy, register_copy
 from logd.storage.database import Connection
 from logd.storage.hash_chain import Head
 from logd.storage.migrations import schema_version
+from logd.storage.wal import database_bytes
 
 DAY_NS = 86_400 * 10**9
 FORGOTTEN_SCHEMA = 3  # has a list of forgotten persons
@@ -35,7 +35,8 @@ FORGOTTEN_SCHEMA = 3  # has a list of forgotten persons
 
 @dataclass(frozen=True)
 class Keep:
-    """Which backups of a directory stay: so many, or so many days; with neither, all of them.
+    """Which backups of a directory to keep: the newest `count`, or those of the last `days` days;
+    with neither, all.
 
     By days the newest `least` stay, however old they are.
     """
@@ -47,7 +48,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup that is verified and on the disk. `unrecorded` says why the trail does not know,
+    """A backup that is verified and on disk. `unrecorded` says why it is not recorded in the trail,
     `kept_all` why no older backup was removed.
     """
 
@@ -72,11 +73,12 @@ def backup(
     *,
     yes: bool = False,
 ) -> Backup:
-    """Makes a backup: in `destination`, a directory or a new file, or where the configuration says.
+    """Makes a backup in `destination`, a directory or a new file; by default where the
+    configuration says.
 
-    Without `keep` the configuration's days count, in the configuration's directory only. By days
-    none is removed if the clock cannot be believed, without `yes`. Raises LogdError kinds, and has
-    left nothing behind then.
+    Without `keep` the configuration's days apply, in the configuration's directory only. By days
+    none is removed if the clock is not trusted, without `yes`. Raises LogdError kinds, and leaves
+    nothing behind then.
     """
     began_s = time.monotonic()
     connection = opening.open_for_reading(config)
@@ -119,7 +121,7 @@ def backup(
     try:
         _record(config, made)
     except LogdError as problem:
-        # It is a good backup all the same, which is what was asked for.
+        # The backup is good all the same.
         return Backup(**{**vars(made), "unrecorded": str(problem)})
     return made
 
@@ -135,10 +137,10 @@ def backup_name(database: Path, now_ns: int) -> str:
 def expired(
     names: Iterable[str], database: Path, newest: str, keep: Keep, now_ns: int
 ) -> list[str]:
-    """Of these names the backups that are to go, oldest first; `newest` never is one (pure).
+    """Those of the names that are backups to remove, oldest first; never `newest` (pure).
 
-    One named after a time to come was made with a wrong clock: it takes no other's place among the
-    newest, and stays.
+    A backup named after a future time was made with a wrong clock: it stays, and does not count as
+    one of the newest.
     """
     pattern = re.compile(rf"{re.escape(database.stem)}-\d{{8}}T\d{{6}}Z\.db")
     now_name = max(newest, backup_name(database, now_ns))
@@ -152,8 +154,9 @@ def expired(
 
 
 def _place(config: Config, destination: Path | None, now_ns: int) -> tuple[Path, str]:
-    """Where it goes. In a directory another of the same second makes the name a later one: under a
-    wrong clock the time is the earliest possible, which may be that of the one before.
+    """The directory and name of the backup; in a directory the next free second is taken.
+
+    Under a wrong clock the time is the earliest possible, which may be that of the previous backup.
     """
     name, free = backup_name(config.database, now_ns), True
     if destination is None:
@@ -174,22 +177,22 @@ def _place(config: Config, destination: Path | None, now_ns: int) -> tuple[Path,
         now_ns += 10**9
         name = backup_name(config.database, now_ns)
     if os.path.lexists(directory / name):
-        raise CannotCreate(f"{directory / name}: is there already, and is not overwritten.")
+        raise CannotCreate(f"{directory / name}: already exists, and is not overwritten.")
     return directory, name
 
 
 @contextlib.contextmanager
 def _directory(config: Config, directory: Path, name: str) -> Iterator[Path]:
-    """Has the directory for itself; gives a name for what is unfinished, and removes that."""
+    """Locks the directory; yields a path for the unfinished backup, and removes that in the end."""
     unfinished = directory / f".{name}.partial"
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise CannotCreate(f"{directory}: cannot be opened: {error.strerror}.") from error
     try:
-        if _alone(fd, directory):
+        if _lock_directory(fd, directory):
             for path in directory.glob(f".{config.database.stem}-*.db.partial"):
-                database_copy.remove(path)  # of one that was killed
+                database_copy.remove(path)  # left by a killed backup
         try:
             yield unfinished
         finally:
@@ -200,28 +203,28 @@ def _directory(config: Config, directory: Path, name: str) -> Iterator[Path]:
         os.close(fd)
 
 
-def _alone(fd: int, directory: Path) -> bool:
+def _lock_directory(fd: int, directory: Path) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             raise StorageBusy(
-                f"{directory}: another backup is being written there. Wait for its end."
+                f"{directory}: another backup is being written there. Wait until it ends."
             ) from error
         return False  # a file system that cannot lock a directory
     return True
 
 
 def list_forgotten(connection: Connection, path: Path) -> None:
-    """Beside a backup lies who was forgotten: it is restored without them, then, also when the
-    database is gone. Raises LogdError kinds.
+    """Writes the list of forgotten persons beside a backup, so that it is restored without them
+    even when the database is lost. Raises LogdError kinds.
     """
     if schema_version(connection) >= FORGOTTEN_SCHEMA:
         erasure_list.merge_file(erasure_list.file_beside(path), erasure_list.entries(connection))
 
 
 def _check_room(connection: Connection, directory: Path) -> None:
-    needed, free = database_copy.database_bytes(connection), shutil.disk_usage(directory).free
+    needed, free = database_bytes(connection), shutil.disk_usage(directory).free
     if needed > free:
         raise StorageBusy(
             f"{directory}: the backup takes up to {needed:,} bytes, {free:,} are free. "
@@ -234,18 +237,18 @@ def _expire(directory: Path, database: Path, newest: str, keep: Keep, now_ns: in
     with os.scandir(directory) as entries:
         names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     for name in expired(names, database, newest, keep, now_ns):
-        with contextlib.suppress(OSError):  # tried again by the next one
+        with contextlib.suppress(OSError):  # retried by the next backup
             (directory / name).unlink()
             removed.append(name)
     return removed
 
 
-# -- what the trail knows of it ------------------------------------------------------------------
+# -- the record in the trail ---------------------------------------------------------------------
 
 
 def _record(config: Config, made: Backup) -> None:
-    """Leaves the row that says where a copy is, and the event. Raises LogdError kinds."""
-    said = {
+    """Records the backup's place, and its event. Raises LogdError kinds."""
+    props = {
         "place": str(made.path),
         "batch": made.head.batch,
         "events": made.head.events,
@@ -254,4 +257,4 @@ def _record(config: Config, made: Backup) -> None:
         "expires_ns": made.expires_ns,
     }
     copy = Copy(BACKUP, str(made.path), made.made_ns, made.expires_ns)
-    register_copy(config, copy, said, [str(made.path.parent / name) for name in made.removed])
+    register_copy(config, copy, props, [str(made.path.parent / name) for name in made.removed])

@@ -1,7 +1,7 @@
-"""A copy of a database that can be relied on: consistent, encrypted, looked through, on the disk.
+"""Copies a database consistently and encrypted, verifies the copy, and flushes it to disk.
 
-It is made under a name that says that it is unfinished; who has copied, checked and flushed it
-gives it another. What a killed program leaves under such a name is nothing to anybody.
+The copy has a name that marks it as unfinished; the caller renames it once it is copied, checked
+and flushed. A file that a killed program leaves under such a name is ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from logd.atomic_file import sync_path
 from logd.audit.verify import verify
 from logd.errors import (
     EXIT_NOT_WHOLE,
@@ -26,6 +27,7 @@ from logd.errors import (
     LogdError,
     cannot_write,
 )
+from logd.storage.chain_head import read_head
 from logd.storage.database import (
     Connection,
     DatabaseError,
@@ -34,18 +36,19 @@ from logd.storage.database import (
     is_interrupt,
     translate,
 )
-from logd.storage.hash_chain import GENESIS, Head
+from logd.storage.hash_chain import Head
+from logd.storage.wal import database_bytes
 
-PROGRESS_STEPS = 20_000  # of SQLite's machine, between two looks at signals and at how far it is
+PROGRESS_STEPS = 20_000  # of SQLite's virtual machine, between two checks for signals and progress
 FINDINGS_SHOWN = 3
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
-# Called with what is done and how much of it there is; gives a function that takes steps of that.
+# Called with a label and a total; yields a function that adds to the progress.
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 class Interrupted(LogdError):
-    """Somebody wanted this to end; what was unfinished is removed."""
+    """A signal ended the command; what was unfinished is removed."""
 
     exit_code = EXIT_TEMPORARY
 
@@ -57,24 +60,24 @@ class NotWhole(LogdError):
 
 
 class Stop:
-    """SIGINT, SIGTERM or SIGHUP, noted: the work looks at it between two steps, and cleans up."""
+    """Holds a received SIGINT, SIGTERM or SIGHUP; the work checks it between two steps."""
 
     def __init__(self) -> None:
         self.asked: str | None = None
 
     def handle_signal(self, number: int, _frame: FrameType | None = None) -> None:
-        """A signal's handler."""
+        """The signal handler."""
         self.asked = signal.Signals(number).name
 
     def check(self) -> None:
-        """Raises Interrupted if there was one."""
+        """Raises Interrupted if a signal was received."""
         if self.asked is not None:
             raise Interrupted(f"ended by {self.asked}. What was unfinished is removed.")
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Notes signals instead of dying of them; in the main thread."""
+    """Catches signals instead of dying by them; in the main thread."""
     stop = Stop()
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
@@ -90,32 +93,17 @@ def stoppable() -> Iterator[Stop]:
 
 @dataclass(frozen=True)
 class Checked:
-    """A database that was whole when it was looked through. Times in nanoseconds since 1970."""
+    """A database that was verified. Times in nanoseconds since 1970."""
 
     head: Head
     stored_ns: int | None
     bytes: int
 
 
-def head_of(connection: Connection) -> tuple[Head, int | None]:
-    """Where the chain ends, and when that was stored."""
-    row = connection.execute(
-        "SELECT id, first_event + events - 1, hash, stored_ns FROM batch ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    return (Head(*row[:3]), row[3]) if row else (Head(0, 0, GENESIS), None)
-
-
-def database_bytes(connection: Connection) -> int:
-    """The size of its pages."""
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-    return int(pages) * int(page_bytes)  # SQLCipher says the latter as text
-
-
 def copy(connection: Connection, source: Path, target: Path, stop: Stop, bar: Bar) -> None:
     """Copies the open database `source` into a new file, which only its owner may read.
 
-    Raises LogdError kinds; then the new file is for the caller to remove.
+    Raises LogdError kinds; then the caller removes the new file.
     """
     try:
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -124,7 +112,7 @@ def copy(connection: Connection, source: Path, target: Path, stop: Stop, bar: Ba
     with bar("copying", database_bytes(connection)) as step:
         done = 0
 
-        def look() -> int:
+        def report() -> int:
             nonlocal done
             with contextlib.suppress(OSError):
                 size = target.stat().st_size
@@ -132,7 +120,7 @@ def copy(connection: Connection, source: Path, target: Path, stop: Stop, bar: Ba
                 done = size
             return stop.asked is not None
 
-        connection.set_progress_handler(look, PROGRESS_STEPS)
+        connection.set_progress_handler(report, PROGRESS_STEPS)
         try:
             copy_into(connection, target)
         except DatabaseError as error:
@@ -140,7 +128,7 @@ def copy(connection: Connection, source: Path, target: Path, stop: Stop, bar: Ba
                 stop.check()
             problem = translate(error, target)
             if isinstance(problem, DatabaseDamaged | KeyFileError):
-                problem = translate(error, source)  # what could not be read, not what was written
+                problem = translate(error, source)  # it is the source that could not be read
             raise problem from error
         finally:
             connection.set_progress_handler(None, 0)
@@ -148,13 +136,13 @@ def copy(connection: Connection, source: Path, target: Path, stop: Stop, bar: Ba
 
 
 def check(path: Path, key: bytes, stop: Stop, bar: Bar) -> Checked:
-    """Opens the file and recomputes all of it. Raises NotWhole with what is wrong, Interrupted,
-    and what `connect` raises.
+    """Opens the file and verifies it. Raises NotWhole with the findings, Interrupted, and what
+    `connect` raises.
     """
     connection = connect(path, key, read_only=True)
     try:
         connection.set_progress_handler(lambda: stop.asked is not None, PROGRESS_STEPS)
-        head, stored_ns = head_of(connection)
+        head, stored_ns = read_head(connection)
         with bar("verifying", head.events) as step:
 
             def checked(events: int) -> None:
@@ -176,19 +164,15 @@ def check(path: Path, key: bytes, stop: Stop, bar: Bar) -> Checked:
 
 
 def sync(path: Path) -> None:
-    """Has a file, or a directory's names, on the disk. Raises LogdError kinds."""
+    """Flushes a file, or a directory's entries, to disk. Raises LogdError kinds."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_path(path)
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
 def give_to_owner_of(model: Path, path: Path) -> None:
-    """What root makes is to be used by who owns `model`. Raises CannotCreate."""
+    """As root, gives the file the owner of `model`. Raises CannotCreate."""
     if os.geteuid() != 0:
         return
     try:
@@ -199,24 +183,24 @@ def give_to_owner_of(model: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a database that nobody uses, with what SQLite may have put beside it."""
+    """Removes an unused database, with the files that SQLite may have put beside it."""
     remove_side_files(path)
     path.unlink(missing_ok=True)
 
 
 def remove_side_files(path: Path) -> None:
-    """Removes what SQLite may have put beside a database that nobody uses."""
+    """Removes the files that SQLite may have put beside an unused database."""
     for suffix in SIDE_FILES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def format_time(now_ns: int) -> str:
-    """A moment in UTC, as names of files have it."""
+    """A time in UTC, for file names."""
     return f"{datetime.fromtimestamp(now_ns // 10**9, UTC):%Y%m%dT%H%M%SZ}"
 
 
 def dated_path(path: Path, word: str, now_ns: int) -> Path:
-    """A name for what stood at `path` before that moment; nothing is there yet."""
+    """A free path for the file that was at `path` until that time."""
     name = f"{path.name}.{word}-{format_time(now_ns)}"
     names = (path.with_name(name), *(path.with_name(f"{name}-{n}") for n in range(2, 100)))
     return next((free for free in names if not os.path.lexists(free)), names[0])

@@ -1,6 +1,6 @@
-"""Work on an instance's database while no daemon has it: a new file is made and takes its place.
+"""Replaces an instance's database by a new file while no daemon runs.
 
-Whenever a kill comes, the database's name leads to the old file or to the new one, each whole.
+Whenever a kill comes, the database's name leads to the old file or to the new one, each complete.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ STOP_HINT = (
 
 @contextlib.contextmanager
 def hold_instance(config: Config, more: str = "") -> Iterator[InstanceLock]:
-    """Holds the instance's lock: no daemon starts meanwhile.
+    """Holds the instance's lock, so that no daemon starts meanwhile.
 
-    Raises AlreadyRunning with how to stop it, and what `more` says.
+    Raises AlreadyRunning with how to stop the daemon, followed by `more`.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(os.umask, os.umask(0o077))
@@ -47,12 +47,12 @@ def hold_instance(config: Config, more: str = "") -> Iterator[InstanceLock]:
 
 
 def owner(config: Config) -> Path:
-    """Whose file the database is, or will be: the file, or its folder."""
+    """The path whose owner the database has: itself, or its folder if it does not exist."""
     return config.database if config.database.exists() else config.database.parent
 
 
 def new_database_path(config: Config) -> Path:
-    """The name under which a new database is made; nothing is there."""
+    """The path under which to make a new database; a leftover there is removed."""
     path = config.database.with_name(config.database.name + ".making")
     database_copy.remove(path)
     return path
@@ -61,7 +61,7 @@ def new_database_path(config: Config) -> Path:
 def remove_leftovers(config: Config) -> None:
     """Removes what a killed command left: unfinished files, and further names of the database.
 
-    With the instance's lock held.
+    The caller holds the instance's lock.
     """
     database_copy.remove(config.database.with_name(config.database.name + ".making"))
     for kept in _kept(config):
@@ -80,15 +80,15 @@ def _kept(config: Config) -> Iterator[Path]:
 
 
 def merge_wal(path: Path, key: bytes) -> Connection | None:
-    """Opens the database that is to be replaced, with its log moved into it; None where it cannot
-    be read.
+    """Moves the WAL into the database that is to be replaced, and opens it; None if it cannot be
+    read.
 
     Raises StorageBusy while another program has it open.
     """
     if not path.exists() or path.stat().st_size == 0:
         return None
     try:
-        # Only to look, first: closing one that can be written may move its log, read or unread.
+        # Read-only first: closing a writable connection may move the WAL, readable or not.
         connect(path, key, read_only=True).close()
         connection = connect(path, key)
     except (DatabaseDamaged, KeyFileError, StorageFailed):
@@ -97,29 +97,29 @@ def merge_wal(path: Path, key: bytes) -> Connection | None:
     if busy:
         connection.close()
         raise StorageBusy(
-            f"{path}: another program reads or locks it. Stop that program (`fuser {path}` tells "
+            f"{path}: another program reads or locks it. Stop that program (`fuser {path}` shows "
             "which), then try again. Nothing was changed."
         )
     return connection
 
 
 def replace_database(config: Config, new: Path, kept: Path | None) -> None:
-    """Puts `new`, which is whole and on the disk, in the place of the database.
+    """Puts `new`, which is complete and on disk, in the place of the database.
 
-    The database stays as `kept`, with the log that could not be moved into it, if there is a
-    database to keep. Raises LogdError kinds.
+    The old database stays as `kept`, if that is given, with a WAL that could not be moved into it.
+    Raises LogdError kinds.
     """
     database, folder = config.database, config.database.parent
-    log = database.with_name(database.name + "-wal")
+    wal = database.with_name(database.name + "-wal")
     database_copy.remove_side_files(new)
     try:
         if kept is not None:
-            # Two names for one file, so that at no moment the database's leads nowhere.
+            # A second name for the file, so that the database's name always leads to one.
             os.link(database, kept)
-            if log.exists() and log.stat().st_size:
-                os.link(log, kept.with_name(kept.name + "-wal"))
+            if wal.exists() and wal.stat().st_size:
+                os.link(wal, kept.with_name(kept.name + "-wal"))
             database_copy.sync(folder)
-        # The old log must be gone before there is another database that it would be taken for.
+        # Remove the old WAL first: SQLite would apply it to the new database.
         database_copy.remove_side_files(database)
         database_copy.sync(folder)
         new.rename(database)

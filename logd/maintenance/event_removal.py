@@ -1,7 +1,7 @@
-"""Taking stored events out, and persons out of events: inside one transaction, all that must agree.
+"""Removes stored events, and persons from events, with all that depends on them.
 
-The rows go, with content and salt. Roll-ups, blocks and totals become what the remaining events
-give. What is kept of them (`logd.storage.removal_log`) is covered by an event of logd's own.
+In one transaction the rows are deleted, with content and salt, and roll-ups, blocks and counters
+are updated. An internal event covers what is kept of the removed ones (`logd.storage.removal_log`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from logd.storage.rollups import DAY_NS
 from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
 
-# A step is sized by the processor time that the last ones took: what arrives meanwhile waits so
-# long. Not by the clock: on a busy machine each step takes longer, and smaller ones help nobody.
+# A step is sized by the processor time of the previous ones: events that arrive meanwhile wait that
+# long. Not by the clock: on a busy machine each step takes longer, and smaller ones do not help.
 STEP_TARGET_S = 0.008
 STEP_EVENTS_MIN = 100
 STEP_EVENTS_MAX = 2000
@@ -33,21 +33,21 @@ T = TypeVar("T")
 # id, producer, sequence, ts_ns, type, user, props, salt
 _Row = tuple[int, int, int, int, int, str | None, bytes, bytes]
 
-# What a caller does in the same transaction.
+# What the caller does in the same transaction.
 Also = Callable[[Connection], None]
 
 
 class Steps:
-    """Takes events out of a store, a step at a time, each a transaction of its own.
+    """Removes events from a store in bounded steps, each a transaction of its own.
 
-    A step is on disk with the next commit of events: it waits for no flush of its own.
+    A step is on disk with the next commit of events; it does not flush by itself.
     """
 
     def __init__(self, store: Store, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._store = store
         self.now_ns = clock_ns
         self._names = _Names(store.connection)
-        self.events_max = 200  # what the next step may take out
+        self.events_max = 200  # that the next step may remove
 
     def remove(
         self,
@@ -57,7 +57,7 @@ class Steps:
         also: Also,
         **details: Any,
     ) -> None:
-        """Takes out the events with these ids and with those of `recounts`. Raises as `commit`."""
+        """Removes the events with these ids and with those of `recounts`. Raises as `commit`."""
         every = sorted((*ids, *(one for some in recounts.values() for one in some)))
 
         def change(connection: Connection) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Steps:
         self._transact(kind, change, also, details)
 
     def redact(self, contents: Mapping[int, bytes], also: Also) -> None:
-        """Gives events other properties, packed, which say less. Raises as `commit`."""
+        """Replaces events' packed properties by redacted ones. Raises as `commit`."""
 
         def change(connection: Connection) -> dict[str, Any]:
             leaves = _redact(connection, contents, self._names)
@@ -95,13 +95,13 @@ class Steps:
 
         self._store.transact(work, now_ns, flush=False)
         taken_s = time.thread_time() - started_s
-        # Little by little: half of the steps take longer than that, whatever a single one met.
+        # Gradually, so that one slow step does not matter: half of the steps exceed the target.
         scaled = int(self.events_max * (0.9 if taken_s > STEP_TARGET_S else 1.1))
         self.events_max = min(STEP_EVENTS_MAX, max(STEP_EVENTS_MIN, scaled))
 
 
 class _Names:
-    """What producers and types are called, each looked up seldom: neither changes."""
+    """Caches the names of producers and types, which never change."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -111,15 +111,15 @@ class _Names:
     def leaf(self, row: _Row) -> bytes:
         """The event's leaf in the chain."""
         event_id, producer, sequence, ts_ns, type_id, user, props, salt = row
-        label = self._labels.get(producer) or self._look(
+        label = self._labels.get(producer) or self._look_up(
             self._labels, producer, "SELECT uid || '-' || key FROM producer WHERE id = ?"
         )
-        kind = self._types.get(type_id) or self._look(
+        kind = self._types.get(type_id) or self._look_up(
             self._types, type_id, "SELECT name FROM event_type WHERE id = ?"
         )
         return hash_chain.leaf(salt, event_id, label, sequence, ts_ns, kind, user, props)
 
-    def _look(self, into: dict[int, str], row_id: int, sql: str) -> str:
+    def _look_up(self, into: dict[int, str], row_id: int, sql: str) -> str:
         if len(into) >= _NAMES_MAX:
             into.clear()  # clients may have invented any number of producers
         (into[row_id],) = self._connection.execute(sql, (row_id,)).fetchone()
@@ -127,9 +127,9 @@ class _Names:
 
 
 def _remove(connection: Connection, ids: Sequence[int], names: _Names) -> None:
-    """Takes out events, ids ascending, inside the caller's transaction.
+    """Deletes events, ids ascending, inside the caller's transaction.
 
-    Roll-ups by subject are the caller's (`logd.maintenance.subject_rollups`).
+    The caller updates roll-ups by subject (`logd.maintenance.subject_rollups`).
     """
     rows = _rows(connection, ids)
     whole, partly = _batches(connection, ids)
@@ -142,7 +142,7 @@ def _remove(connection: Connection, ids: Sequence[int], names: _Names) -> None:
             "SELECT 1 FROM event WHERE id >= ? AND id < ? LIMIT 1", (first, end)
         ).fetchone():
             continue
-        # Nothing is left to compare with its leaves: their hash in the batch is enough.
+        # No event of the batch is left: the hash of its leaves in the batch is enough.
         connection.execute("DELETE FROM leaf WHERE event >= ? AND event < ?", (first, end))
     _subtract_rollups(connection, rows)
     _narrow_blocks(connection, rows)
@@ -159,7 +159,7 @@ def _count(connection: Connection, counter: str, change: int) -> None:
 def _batches(
     connection: Connection, ids: Sequence[int]
 ) -> tuple[list[tuple[int, int]], dict[tuple[int, int], list[int]]]:
-    """Batches as (first event, one past the last): those all of whose events are among the ids; and
+    """Batches as (first event, one past the last): those whose events are all among the ids, and
     the others, each with its ids.
     """
     of: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
@@ -200,7 +200,7 @@ def _subtract_rollups(connection: Connection, rows: Sequence[_Row]) -> None:
 
 
 def _narrow_blocks(connection: Connection, rows: Sequence[_Row]) -> None:
-    """A block's earliest and latest time are looked for again where one of them has gone."""
+    """Recomputes a block's earliest and latest time if an event with one of them was removed."""
     times: defaultdict[int, list[int]] = defaultdict(list)
     for row in rows:
         times[row[0] >> BLOCK_BITS].append(row[3])
@@ -227,8 +227,8 @@ def _narrow_blocks(connection: Connection, rows: Sequence[_Row]) -> None:
 def _redact(
     connection: Connection, contents: Mapping[int, bytes], names: _Names
 ) -> dict[int, bytes]:
-    """Gives events other properties and another salt, inside the caller's transaction; their new
-    leaves. The leaves that they were stored with are kept.
+    """Gives events other properties and another salt, inside the caller's transaction, and keeps
+    the leaves that they were stored with. Returns the new leaves.
     """
     rows = _rows(connection, sorted(contents))
     removal_log.keep_leaves(connection, {row[0]: names.leaf(row) for row in rows})

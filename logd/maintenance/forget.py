@@ -1,9 +1,8 @@
-"""The job `forget`: a person's events go, roll-ups with them, and so do mentions of that person.
+"""The job `forget`: erases a person's events, with roll-ups and mentions of that person.
 
-First it is written down who is forgotten, as a token, and how far each producer has got
-(`logd.storage.boundaries`), so that what was made before is erased when it arrives. Last the file
-is written anew (`clean`): SQLite overwrites what it deletes, but where it moves rows from page to
-page it leaves copies behind.
+It first records the person, as a token, and each producer's boundary (`logd.storage.boundaries`),
+so that earlier events are erased when they arrive. In the end the file is vacuumed (`clean`):
+SQLite overwrites what it deletes, but moving rows between pages leaves copies.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _log = logging.getLogger("logd")
 PROGRESS_INTERVAL_S = 0.5
 ARRIVALS_LOOK_S = 0.005
 CLEAN_AGAIN_S = 0.5
-# How slow a disk may be before writing the file anew is taken for a hang.
+# How slow a disk may be before a vacuum is taken for a hang.
 CLEAN_S_MIN, CLEAN_BYTES_PER_S_MIN = 120.0, 2_000_000
 _READ_ROWS = 1000
 _NAMES_ROWS = 5000
@@ -48,8 +47,8 @@ Arrivals = Callable[[], Callable[[], bool]]
 def request_reforget(
     connection: Connection, entries: erasure_list.Entries, bound: int, now_ns: int
 ) -> int:
-    """Asks for the persons behind tokens, whose names nobody has kept, to be forgotten once more:
-    in a database that was restored, with all events of theirs below `bound`.
+    """Adds a job that forgets the persons of these tokens again, in a restored database, with all
+    their events below `bound`; their names are not known. Returns its id.
     """
     params = {"users": [], "tokens": list(entries), "bound": bound}
     return job_table.add_job(connection, job_table.FORGET, params, now_ns)
@@ -57,10 +56,10 @@ def request_reforget(
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What lies beside the database: the list of persons, and the outboxes, if there are any.
+    """What a forget uses beside the database: the list of persons, and the outboxes, if any.
 
-    `arrivals` gives a check that is true once all that has reached the daemon by now is committed;
-    there is none without a daemon.
+    `arrivals` returns a check that is true once all that has reached the daemon by now is
+    committed; it is None without a daemon.
     """
 
     list_file: Path
@@ -71,7 +70,7 @@ class Surroundings:
 def forget(
     job: Job, store: Store, steps: Steps, surroundings: Surroundings
 ) -> Iterator[float | None]:
-    """A bounded step at each `next`, each phase from where a killed one stopped."""
+    """Does a bounded step at each `next`; after a crash a phase resumes where it stopped."""
     names = list(_PHASES)
     start = 0 if job.phase == job_table.ASKED else names.index(job.phase)
     for name in names[start:]:
@@ -85,16 +84,17 @@ def forget(
 def _write_down(
     job: Job, store: Store, _steps: Steps, surroundings: Surroundings
 ) -> Iterator[float | None]:
-    """From here on late events are erased; what has an id below `bound` is stored already.
+    """Records the persons: from here on late events are erased, and those to erase that are stored
+    already have an id below `bound`.
 
-    What is made between the beginning of this step and its end may count as before or as after.
+    Events made during this step may count as before or after the forget.
     """
     until_ns = job.asked_ns
-    tokens = {store.forgotten.token(user): until_ns for user in job.params["users"]}
+    tokens = {store.erasure_list.token(user): until_ns for user in job.params["users"]}
     if "bound" not in job.params:  # else a kill came between the transaction and the list's file
-        # A job in a backup that was being done when it was made, and that the list beside it knows
-        # as done: what is to be erased again was asked for with that entry (`request_reforget`).
-        known = store.forgotten.entries
+        # A job that was running when a backup was made, and that the list beside it knows as done:
+        # that entry has already added the job that erases again (`request_reforget`).
+        known = store.erasure_list.entries
         known_as_done = bool(tokens) and all(known.get(token) == until_ns for token in tokens)
         seen = None
         if tokens and not known_as_done:
@@ -106,21 +106,23 @@ def _write_down(
             number = 0
             if seen is not None:
                 settled = surroundings.arrivals is not None
-                number = store.forgotten.boundaries.record_forget(connection, seen, settled=settled)
+                number = store.erasure_list.boundaries.record_forget(
+                    connection, seen, settled=settled
+                )
             erasure_list.save(connection, tokens, number)
             job.save(connection)
 
         store.transact(act, until_ns)
         store.reload_erasure_list()
     job.total = 2 * job.params["bound"]
-    erasure_list.merge_file(surroundings.list_file, store.forgotten.entries)
+    erasure_list.merge_file(surroundings.list_file, store.erasure_list.entries)
     yield None
 
 
 def _survey_outboxes(
     store: Store, surroundings: Surroundings
 ) -> Generator[float | None, None, SurveyedOutboxes]:
-    """How far producers have got, once all that was on its way to the daemon is committed."""
+    """Surveys the outboxes, once all that was in transit to the daemon is committed."""
     arrivals = surroundings.arrivals
     if arrivals is not None:
         arrived = arrivals()
@@ -132,8 +134,8 @@ def _survey_outboxes(
 
 
 def _find_names(job: Job, store: Store, _steps: Steps, _beside: Surroundings) -> Iterator[None]:
-    """Of tokens from a list, who in this database they are."""
-    wanted = set(job.params["tokens"]) - {store.forgotten.token(u) for u in job.params["users"]}
+    """Finds the users in this database that tokens from a list stand for."""
+    wanted = set(job.params["tokens"]) - {store.erasure_list.token(u) for u in job.params["users"]}
     users: dict[str, None] = {}
     place: tuple[Any, ...] = (-1, 0, "")
     while wanted and (
@@ -143,9 +145,9 @@ def _find_names(job: Job, store: Store, _steps: Steps, _beside: Surroundings) ->
             (*place, _NAMES_ROWS),
         ).fetchall()
     ):
-        # Whoever sends events may have invented any number of users: only those wanted are kept.
+        # Clients may have invented any number of users: only those wanted are kept in memory.
         for user in dict.fromkeys(user for _, _, user in rows):
-            if store.forgotten.token(user) in wanted:
+            if store.erasure_list.token(user) in wanted:
                 users[user] = None
         place = rows[-1]
         yield
@@ -196,13 +198,13 @@ def _plain_events(
 
 
 def _mentions(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iterator[None]:
-    """Reads the properties of all events; no index can know who is named in them."""
+    """Redacts mentions; reads the properties of all events, since no index covers them."""
     connection, bound = store.connection, job.params["bound"]
     tokens = frozenset(job.params["tokens"])
 
     @lru_cache(10_000)
     def is_person(name: str) -> bool:
-        return store.forgotten.token(name) in tokens
+        return store.erasure_list.token(name) in tokens
 
     window, saved_s = _WINDOW_MIN, time.monotonic()
     marks = " OR ".join("instr(props, ?)" for _ in mentions.MARKS)
@@ -233,13 +235,13 @@ def _redacted(
         try:
             less = mentions.redact(props, is_person)
         except Malformed:
-            continue  # nobody reads a name in it either; `verify` says that it was changed
+            continue  # unreadable for everyone; `verify` reports that it was changed
         if less is not None:
             yield event_id, less
 
 
 def _quarantine(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iterator[None]:
-    """Whose bytes they are nobody can say: all excerpts go, and what reasons quote."""
+    """Deletes all excerpts, and what reasons quote: whose bytes they are is not known."""
     (last,) = store.connection.execute("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()
     while job.position < last:
         first, job.position = job.position, min(last, job.position + _QUARANTINE_ROWS)
@@ -268,13 +270,13 @@ _PHASES = {
 
 
 def _record_done(job: Job, store: Store, now_ns: int) -> None:
-    """The name goes, and the trail says that it was done. What is left is to clean the file."""
+    """Deletes the name from the job, and records the forget. What is left is the vacuum."""
     job.phase, job.params = job_table.CLEAN, {}
 
     def act(connection: Connection, batch: Any) -> None:
-        said = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
+        counts = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
         store.append_internal_event(
-            batch, PERSON_ERASED, {"job": job.id, "done": True, **said}, now_ns
+            batch, PERSON_ERASED, {"job": job.id, "done": True, **counts}, now_ns
         )
         job.save(connection)
 
@@ -283,28 +285,30 @@ def _record_done(job: Job, store: Store, now_ns: int) -> None:
 
 def clean(
     store: Store,
-    meanwhile: Callable[[], bool],
+    keep_going: Callable[[], bool],
     may_take: Callable[[float], AbstractContextManager[None]],
 ) -> Iterator[float]:
-    """Writes the file anew and empties its log; where it has to wait, for so many seconds."""
+    """Vacuums the database and truncates its WAL; yields the seconds to wait before a retry."""
     seconds = CLEAN_S_MIN + store.size_bytes / CLEAN_BYTES_PER_S_MIN
-    _log.info("writing the database anew, so that nothing of it is left over: events wait")
-    written = False
-    while not written:
+    _log.info("vacuuming the database, so that no remains are left in it: events wait")
+    done = False
+    while not done:
         with may_take(seconds):
-            written = store.vacuum(meanwhile)
-        if not written:
+            done = store.vacuum(keep_going)
+        if not done:
             yield CLEAN_AGAIN_S
     while True:
         with may_take(seconds):
-            emptied = store.truncate_wal()
-        if emptied:
+            truncated = store.truncate_wal()
+        if truncated:
             return
         yield CLEAN_AGAIN_S
 
 
 def preview(connection: Connection, user: str) -> dict[str, int]:
-    """What would go: `events`, `redacted` events of others, and excerpts in `quarantine`."""
+    """Counts what would be erased: `events`, `redacted` events of others, and excerpts in
+    `quarantine`.
+    """
     marks = " OR ".join("instr(props, ?)" for _ in mentions.MARKS)
     (events,) = connection.execute(
         "SELECT coalesce(sum(events), 0) FROM rollup_day WHERE user = ?", (user,)

@@ -1,4 +1,4 @@
-"""Has a job done for a command: by the daemon that serves the instance, or here without one."""
+"""Runs a job for a command: in the daemon that serves the instance, or here if there is none."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from logd.instance_lock import instance_lock, look
 from logd.maintenance import rekey
 from logd.maintenance.worker import Worker
 from logd.storage import erasure_list, job_table, keyfile
-from logd.storage.database import Connection, DatabaseError, connect, translate
+from logd.storage.database import Connection
 from logd.storage.job_table import Job
-from logd.storage.migrations import check_not_newer, check_not_older
-from logd.storage.opening import check_database, open_for_events
-from logd.storage.store import Store
+from logd.storage.opening import (
+    check_database,
+    open_for_events,
+    open_for_writing,
+    open_store,
+)
 
-LOOK_INTERVAL_S = 0.1
-# A daemon that was killed is started again by its manager: it is not to find the lock taken.
+POLL_INTERVAL_S = 0.1
+# The service manager restarts a killed daemon, which must not find the lock taken.
 DAEMON_COMES_BACK_S = 15.0
 
-# Told of the job as it goes on.
+# Called with the job as it progresses.
 OnProgress = Callable[[Job], None]
 
 
 class JobFailed(LogdError):
-    """A job cannot be done. The message says why."""
+    """A job cannot be done."""
 
     exit_code = 70
 
@@ -38,9 +41,9 @@ def run_job(
     params: Mapping[str, Any],
     on_progress: OnProgress = lambda _job: None,
 ) -> Job:
-    """Asks for a job and returns it when it is done. Raises LogdError kinds.
+    """Submits a job and returns it when it is done. Raises LogdError kinds.
 
-    Who stops waiting stops nothing: the daemon goes on with it, now or at its next start.
+    When the command is interrupted the daemon continues the job, now or at its next start.
     """
     if not config.database.exists():
         check_database(config, look(config.lock_file)[1].made)
@@ -66,16 +69,10 @@ def _run_here(
     job_id: int | None,
     on_progress: OnProgress,
 ) -> Job:
-    """With the instance's lock: the daemon's steps, without the daemon."""
+    """Runs the job in this process, which holds the instance's lock."""
     key = keyfile.read(config.key_file)
     rekey.complete_rekey(config, key)
-    store = Store(
-        config.database,
-        key,
-        time.time_ns(),
-        config.quarantine_rows_max,
-        config.cache_bytes_max,
-    )
+    store = open_store(config, key, time.time_ns())
     try:
         connection = store.connection
         if job_id is None:
@@ -92,20 +89,13 @@ def _run_here(
 
 
 def _submit(config: Config, kind: str, params: Mapping[str, Any]) -> int:
-    """Leaves the job to the daemon, in a short transaction beside it."""
-    connection = connect(config.database, keyfile.read(config.key_file))
-    try:
-        check_not_newer(connection)
-        check_not_older(connection)
+    """Adds the job for the daemon, in a short transaction; returns its id."""
+    with open_for_writing(config) as connection:
         return job_table.add_job(connection, kind, params, time.time_ns())
-    except DatabaseError as error:
-        raise translate(error, config.database) from error
-    finally:
-        connection.close()
 
 
 def _wait(config: Config, job_id: int, on_progress: OnProgress) -> Job | None:
-    """The job when it is done; None when the daemon has gone and does not come back."""
+    """The job when it is done; None if the daemon has ended and does not come back."""
     connection = open_for_events(config)
     seen_s = time.monotonic()
     try:
@@ -114,7 +104,7 @@ def _wait(config: Config, job_id: int, on_progress: OnProgress) -> Job | None:
                 seen_s = time.monotonic()
             elif time.monotonic() >= seen_s + DAEMON_COMES_BACK_S:
                 return None
-            time.sleep(LOOK_INTERVAL_S)
+            time.sleep(POLL_INTERVAL_S)
     finally:
         connection.close()
     return job
@@ -123,7 +113,7 @@ def _wait(config: Config, job_id: int, on_progress: OnProgress) -> Job | None:
 def _read_progress(connection: Connection, job_id: int, on_progress: OnProgress) -> Job:
     job = job_table.read_job(connection, job_id)
     if job is None:
-        raise JobFailed(f"job {job_id} is not there any more: was another database put in place?")
+        raise JobFailed(f"job {job_id} does not exist any more: was the database replaced?")
     on_progress(job)
     if job.phase == job_table.STOPPED:
         raise ClockRefused(job.trouble)

@@ -13,15 +13,17 @@ from logd.storage import keyfile
 
 
 def init(directory: Path) -> Config:
-    """Makes the directory, its logd.toml and logd.key. Raises CannotCreate if they are there.
+    """Makes the directory, its logd.toml and logd.key. Raises CannotCreate if they exist.
 
-    The outboxes' directory is made as well, so that clients may come before the first daemon.
+    The outboxes' directory is made as well, so that clients may start before the first daemon.
     """
     file = (directory / "logd.toml").absolute()
     config = settings.parse(settings.TEMPLATE, file)  # a path too long fails here
     for path in (file, config.key_file):
         if os.path.lexists(path):
-            raise CannotCreate(f"{path}: is there already. An instance is made once; nothing done.")
+            raise CannotCreate(
+                f"{path}: already exists. An instance is made once; nothing changed."
+            )
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         keyfile.create(config.key_file)

@@ -1,7 +1,7 @@
-"""How far each outbox in the directory is written: read beside clients and daemon, a page a step.
+"""Reads the last sequence written in each outbox, beside clients and daemon, a page at a time.
 
-For a forget: what is written by then was made before. Files are strangers' input: opened to read
-only, never mapped or locked, and of one user at most FILES_PER_USER_MAX are looked at.
+A forget uses it: what is written by then was made before. The files are untrusted input: opened
+read-only, never mapped or locked, and at most FILES_PER_USER_MAX of one user are read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logging.getLogger("logd")
 
 
 def directory_identity(directory: Path) -> str:
-    """What names the directory as it is now, NO_OUTBOXES where there is none."""
+    """Identifies the directory as it is now; NO_OUTBOXES if it does not exist."""
     try:
         status = directory.stat()
     except OSError:
@@ -39,11 +39,11 @@ def directory_identity(directory: Path) -> str:
 def survey(
     directory: Path, connection: Connection, *, known: bool
 ) -> Generator[None, None, SurveyedOutboxes]:
-    """Reads the headers of all outboxes; gives way after each page.
+    """Reads the headers of all outboxes, and yields after each page.
 
-    With `known`, producers that have a row need no boundary unless something of them waits: all
-    else that was on its way from them is committed. Raises StorageBusy when the directory cannot be
-    listed or a file not opened just now: to pass over one would bring a person back.
+    With `known`, producers that have a row need no boundary unless events of them wait: all else
+    that was in transit from them is committed. Raises StorageBusy if the directory cannot be listed
+    or a file cannot be opened now: skipping one would bring a person back.
     """
     named = directory_identity(directory)
     if named == NO_OUTBOXES:
@@ -64,7 +64,7 @@ def survey(
                     sequence = _written(outboxes, name, key, watermark or 0)
                 except WireError as error:
                     if error.uid not in (None, uid):
-                        continue  # a file of another user is no outbox of this one
+                        continue  # another user's file is not this user's outbox
                     sequence = None
                 files[uid] += 1
                 if files[uid] > FILES_PER_USER_MAX:
@@ -81,15 +81,17 @@ def survey(
         outboxes.close()
     for uid in surplus:
         _log.warning(
-            "user %d has %d outboxes, more than %d: of what they hold, the time that it claims "
-            "decides what is erased",
+            "user %d has %d outboxes, more than %d: which of their events are erased is decided by "
+            "the time that they claim",
             uid, files[uid], FILES_PER_USER_MAX,
         )  # fmt: skip
     return SurveyedOutboxes(named, written, frozenset(keys), frozenset(surplus))
 
 
 def _written(outboxes: Outboxes, name: str, key: Key, watermark: int) -> int | None:
-    """How far it is written; 0 where it is gone by now, all of it stored. Raises WireError."""
+    """The last sequence written; 0 if the outbox was removed meanwhile, all of it stored; None if
+    it cannot be opened. Raises WireError.
+    """
     outbox = outboxes.open(name, *key)
     if outbox is None:
         return None if outboxes.has(name) else 0

@@ -1,6 +1,6 @@
-"""The job `prune`: events past the time that their type is kept go, block by block.
+"""The job `prune`: removes events that are past their type's retention, block by block.
 
-By which time an event ages is in `logd.clock.event_age`.
+From which time an event's age is counted is in `logd.clock.event_age`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _USERS_PER_STEP = 200
 
 
 def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
-    """A bounded step at each `next`. `params["before"]`: for each type, the time in nanoseconds
-    before which an event is past its time.
+    """Does a bounded step at each `next`. `params["before"]`: for each type, the time (ns) before
+    which its events are removed.
 
-    A killed one begins anew: of what has gone nothing is looked at twice.
+    After a crash the job restarts from the first block; pruned events are no longer there to be
+    scanned.
     """
     connection = store.connection
     job.total = store.next_event - 1
@@ -41,8 +42,8 @@ def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
                 continue
             if one.name in SUBJECTS:
                 yield from _prune_users(job, one, block, connection, steps)
-            # Who goes last are those whose time is the block's first or last: only then the others
-            # are looked through for another.
+            # Events with the block's first or last time go last: removing one makes the block's
+            # bounds be recomputed from the others.
             edges = connection.execute(
                 "SELECT first_ts_ns, last_ts_ns FROM event_block WHERE block = ?", (block,)
             ).fetchone()
@@ -53,7 +54,7 @@ def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
 
 
 def count(connection: Connection, before: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """How many events of each type would go."""
+    """How many events of each type would be removed."""
     stored = StoredTimes(connection, now_ns)
     counts = dict.fromkeys(before, 0)
     types = _types(connection, before, stored)
@@ -82,7 +83,7 @@ def _blocks(connection: Connection) -> Iterator[int]:
 
 
 class _Type:
-    """A type of event with the time before which its events go."""
+    """An event type with the time before which its events are removed."""
 
     def __init__(
         self,
@@ -94,11 +95,11 @@ class _Type:
     ) -> None:
         self._connection, self._stored = connection, stored
         self.name, self.id, self.before_ns = name, type_id, before_ns
-        self.said = {"type": name, "before_ns": before_ns}
+        self.details = {"type": name, "before_ns": before_ns}
         self._past: dict[int, str] = {}
 
     def past(self, block: int) -> str:
-        """What of the block goes; decided once, so that all that asks goes by the same."""
+        """Which events of the block are removed; decided once, so that every step agrees."""
         if block not in self._past:
             row = self._connection.execute(
                 "SELECT first_ts_ns FROM event_block WHERE block = ?", (block,)
@@ -110,15 +111,17 @@ class _Type:
         return self._past[block]
 
     def goes(self, event_id: int, ts_ns: int) -> bool:
-        """Whether that event goes."""
+        """Whether that event is removed."""
         past = self.past(event_id >> BLOCK_BITS)
         if past in (ALL, NONE):
             return past == ALL
         return event_age.age_ns(ts_ns, self._stored.of(event_id)) < self.before_ns
 
     def find(self, column: str, ids: range, limit: int, but_ts_ns: Sequence[int] = ()) -> list[Any]:
-        """A column of those that go, in the order of ids, all of one block. Of a type with roll-ups
-        by subject the ids are those of nobody's events only: the others go by user.
+        """A column of the events to remove, in the order of ids, all of one block.
+
+        Of a type with roll-ups by subject the ids are of events without a user only: the others are
+        removed by user.
         """
         which = "1"
         if self.name in SUBJECTS:
@@ -135,12 +138,12 @@ class _Type:
         ]
 
     def count(self, ids: range) -> int:
-        """How many of these go, all of one block."""
+        """How many of these events are to be removed, all of one block."""
         source, values = self._among(ids)
         return int(self._connection.execute(f"SELECT count(*) {source}", values).fetchone()[0])
 
     def _among(self, ids: range) -> tuple[str, dict[str, int]]:
-        """FROM and WHERE of those that go: what `goes` says of each, said to the database."""
+        """FROM and WHERE of the events to remove: `goes` in SQL."""
         block = ids.start >> BLOCK_BITS
         values = {"type": self.id, "first": ids.start, "end": ids.stop, "before": self.before_ns}
         if self.past(block) == ALL:
@@ -172,14 +175,14 @@ def _prune_plain(
         job.add(one.name, len(ids))
         job.done = ids[-1]
         within = range(job.done + 1, within.stop)
-        steps.remove(PRUNED, ids, {}, job.save, **one.said)
+        steps.remove(PRUNED, ids, {}, job.save, **one.details)
         yield
 
 
 def _prune_users(
     job: Job, one: _Type, block: int, connection: Connection, steps: Steps
 ) -> Iterator[None]:
-    """Of those who have such events in the block, all such events, also in later blocks."""
+    """Removes all events of the type of each user who has one in the block, in later blocks too."""
     while users := dict.fromkeys(one.find("user", ids_of(block), _USERS_PER_STEP)):
         recounts: dict[SubjectRecount, list[int]] = {}
         for user in users:
@@ -187,12 +190,12 @@ def _prune_users(
             while not recount.read(connection, _READ_ROWS):
                 yield
             yield
-            room = steps.events_max - sum(map(len, recounts.values()))
-            recounts[recount] = recount.ids[:room]
-            if room <= len(recount.ids):
+            left = steps.events_max - sum(map(len, recounts.values()))
+            recounts[recount] = recount.ids[:left]
+            if left <= len(recount.ids):
                 break
         while any(recounts.values()):
             job.add(one.name, sum(map(len, recounts.values())))
-            steps.remove(PRUNED, (), recounts, job.save, **one.said)
+            steps.remove(PRUNED, (), recounts, job.save, **one.details)
             yield
             recounts = {last: last.ids[: steps.events_max] for last in recounts if last.ids}

@@ -1,10 +1,10 @@
-"""`logd rekey`: every page encrypted with a new key, and no moment at which neither key fits.
+"""`logd rekey`: encrypts every page with a new key; a kill never leaves a database without its key.
 
-The database under the new key is made beside the old one, verified, and given the name of
-`Config.rekeyed_file`. Then the key file changes, by one rename, and then the database, by another.
-A kill between the two leaves the new key and the old database: whoever opens it next finds that the
-file beside it fits the key, and completes the change (`complete_rekey`). A service that is given
-its key as a credential can do that too, since only the database's folder is written to.
+The database with the new key is made beside the old one, verified, and renamed to
+`Config.rekeyed_file`. Then one rename changes the key file, and another the database. A kill
+between the two leaves the new key and the old database: the next process to open it finds that the
+file beside it fits the key, and completes the change (`complete_rekey`). A service that gets its
+key as a credential can do that too, since it writes to the database's folder only.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from logd.errors import (
 from logd.maintenance import database_copy, database_swap
 from logd.maintenance.database_copy import Bar, Checked, Stop
 from logd.storage import keyfile, opening
+from logd.storage.chain_head import read_head
 from logd.storage.database import DatabaseError, change_key, connect, translate
 from logd.storage.migrations import check_not_newer
-from logd.storage.store import Store
+from logd.storage.wal import database_bytes
 
-# What a modest machine does in a second; a stop is announced by these.
+# What a modest machine does in a second, to estimate how long the daemon is stopped.
 _BYTES_PER_S = 10_000_000
 _EVENTS_PER_S = 50_000
 
@@ -39,7 +40,7 @@ _log = logging.getLogger("logd")
 
 @dataclass(frozen=True)
 class Rekeyed:
-    """The database under its new key; where the old key is, None where it was no file here."""
+    """The database with its new key, and the path of the old key; None if that was not a file."""
 
     made: Checked
     old_key: Path | None
@@ -47,30 +48,30 @@ class Rekeyed:
 
 
 def announced_stop(config: Config) -> str:
-    """How long the stop will be, for people; by the database's size, on a modest machine."""
+    """Estimates how long the daemon is stopped, by the database's size, as text for the user."""
     try:
         connection = opening.open_for_reading(config)
     except LogdError as error:
         return str(error)
     try:
         size, events = (
-            database_copy.database_bytes(connection),
-            database_copy.head_of(connection)[0].events,
+            database_bytes(connection),
+            read_head(connection)[0].events,
         )
     finally:
         connection.close()
     seconds = 1 + size // _BYTES_PER_S + events // _EVENTS_PER_S
     return (
         f"It will take about {seconds} s ({events:,} events, {size:,} bytes), and needs as much "
-        "room on the disk for a while."
+        "disk space for a while."
     )
 
 
 def rekey(config: Config, new_key_file: Path | None, now_ns: int, stop: Stop, bar: Bar) -> Rekeyed:
     """Changes the key, with the instance's lock held. Raises LogdError kinds: then key and database
-    are as they were.
+    are unchanged.
 
-    `new_key_file` has the new key; by default one is made.
+    `new_key_file` has the new key; by default one is generated.
     """
     began_s = time.monotonic()
     key_file, database = config.key_file, config.database
@@ -78,9 +79,9 @@ def rekey(config: Config, new_key_file: Path | None, now_ns: int, stop: Stop, ba
     complete_rekey(config, key)
     database_swap.remove_leftovers(config)
     if not database.exists():
-        raise NoDatabase(f"{database}: no database here yet, so there is nothing to encrypt anew.")
+        raise NoDatabase(f"{database}: no database here yet, so there is nothing to encrypt.")
     if new_key_file is not None and keyfile.read_file(new_key_file) == key:
-        raise KeyFileError(f"{new_key_file}: is the key already. Nothing was changed.")
+        raise KeyFileError(f"{new_key_file}: has the present key. Nothing was changed.")
     next_key = key_file.with_name(key_file.name + ".next")
     _tidy_keys(key_file, next_key)
     old_key = database_copy.dated_path(key_file, "old", now_ns)
@@ -91,7 +92,7 @@ def rekey(config: Config, new_key_file: Path | None, now_ns: int, stop: Stop, ba
             os.link(key_file, old_key)
         made = _make(config, key, keyfile.read_file(next_key), now_ns, stop, bar)
         database_copy.sync(key_file.parent)
-        next_key.rename(key_file)  # before it the old key counts, behind it the new one
+        next_key.rename(key_file)  # from here on the new key is in use
     except BaseException as error:
         database_copy.remove(config.rekeyed_file)
         _tidy_keys(key_file, next_key)
@@ -104,7 +105,7 @@ def rekey(config: Config, new_key_file: Path | None, now_ns: int, stop: Stop, ba
 
 
 def _tidy_keys(key_file: Path, next_key: Path) -> None:
-    """Removes a key that a killed command left before it was the key, and further names of it."""
+    """Removes a new key that a killed command left, and further names of the present key."""
     try:
         next_key.unlink(missing_ok=True)
         for old in key_file.parent.glob(f"{key_file.name}.old-*"):
@@ -127,7 +128,7 @@ def _make(config: Config, key: bytes, new_key: bytes, now_ns: int, stop: Stop, b
             change_key(new, key, new_key)
         except DatabaseError as error:
             raise translate(error, new) from error
-        store = Store(new, new_key, now_ns, config.quarantine_rows_max, config.cache_bytes_max)
+        store = opening.open_store(config, new_key, now_ns, new)
         try:
             store.record("trail_rekeyed", {}, now_ns)
         finally:
@@ -146,18 +147,17 @@ def _make(config: Config, key: bytes, new_key: bytes, now_ns: int, stop: Stop, b
 
 
 def complete_rekey(config: Config, key: bytes) -> None:
-    """Completes, or takes back, a change of the key that was interrupted; with the lock held."""
+    """Completes or undoes an interrupted change of the key; with the instance's lock held."""
     rekeyed = config.rekeyed_file
     if not rekeyed.exists():
         return
     if _opens(config.database, key):
-        database_copy.remove(
-            rekeyed
-        )  # the key is still the old one, and events may have come since
-        _log.warning("%s: of a change of the key that was not completed: removed", rekeyed)
+        # The key is still the old one, and events may have been stored since.
+        database_copy.remove(rekeyed)
+        _log.warning("%s: left by an incomplete change of the key: removed", rekeyed)
     elif _opens(rekeyed, key):
         database_swap.replace_database(config, rekeyed, None)
-        _log.warning("%s: has its new key: an interrupted change is complete", config.database)
+        _log.warning("%s: an interrupted change of its key is completed", config.database)
 
 
 def _opens(path: Path, key: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""`logd restore`: a backup takes the database's place, and the trail says so."""
+"""`logd restore`: replaces the database by a backup, and records that in the trail."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from logd.maintenance import database_copy, database_swap, rekey
 from logd.maintenance.database_copy import Bar, Checked, Stop
 from logd.maintenance.worker import Worker
 from logd.storage import erasure_list, keyfile, trail_clock
+from logd.storage.chain_head import read_head
 from logd.storage.database import Connection, DatabaseError, change_key, connect, translate
 from logd.storage.hash_chain import Head
 from logd.storage.migrations import check_not_newer, schema_version
+from logd.storage.opening import open_store
 from logd.storage.store import Store
 from logd_wire.schema import INT64_MAX, OWN_TYPES
 
@@ -31,19 +33,19 @@ CopyRow = tuple[str, int, int | None, str]
 
 @dataclass(frozen=True)
 class AdvancedProducer:
-    """A producer that has got further than the backup knows, or has ended since."""
+    """A producer that is ahead of the backup, or has ended since."""
 
     uid: int
     id: int
     watermark: int
-    known: int  # the watermark without what its outbox only claimed
-    has_outbox: bool  # it may be there yet, and hold some of it
+    known: int  # the watermark without events that its outbox only claimed
+    has_outbox: bool  # it may still exist, and hold some of the events
     pid: int
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """What stands in the database's place before; `head` is None where it cannot be read."""
+    """The database that is to be replaced; `head` is None if it cannot be read."""
 
     there: bool
     head: Head | None = None
@@ -51,10 +53,10 @@ class Replaced:
     forgotten: dict[bytes, int] = field(default_factory=dict)
     copies: tuple[CopyRow, ...] = ()
     ahead: tuple[AdvancedProducer, ...] = ()
-    clock: Reading | None = None  # the last reading of the clock that it believed
+    clock: Reading | None = None  # its last trusted reading of the clock
 
     def batch_max(self, kept: int) -> int | None:
-        """The highest batch there ever was that goes, if all past `kept` does; None: unknown."""
+        """The highest batch ever stored that is lost with all past `kept`; None if unknown."""
         if self.head is None:
             return None
         highest = [self.head.batch]
@@ -68,7 +70,7 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Plan:
-    """A backup that is whole, and what it would replace."""
+    """A backup that verifies, and what it would replace."""
 
     backup: Path
     backup_key: bytes
@@ -79,7 +81,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Restored:
-    """What came of it: the new database, and where the old one is (None: there was none)."""
+    """The result: the new database, and the path of the old one (None: there was none)."""
 
     made: Checked
     kept: Path | None
@@ -87,9 +89,9 @@ class Restored:
 
 
 def plan(config: Config, backup: Path, key_file: Path | None, stop: Stop, bar: Bar) -> Plan:
-    """Looks through the backup, and at what is there; changes nothing. Raises LogdError kinds.
+    """Verifies the backup and reads the present database; changes nothing. Raises LogdError kinds.
 
-    With the instance's lock held, as `restore` is.
+    The caller holds the instance's lock, as for `restore`.
     """
     key = keyfile.read(config.key_file)
     rekey.complete_rekey(config, key)
@@ -102,14 +104,14 @@ def plan(config: Config, backup: Path, key_file: Path | None, stop: Stop, bar: B
     with _open(backup, backup_key) as connection:
         check_not_newer(connection)
         if schema_version(connection) == 0:
-            raise NoDatabase(f"{backup}: there is no trail in it.")
+            raise NoDatabase(f"{backup}: it contains no trail.")
         found = database_copy.check(backup, backup_key, stop, bar)
         return Plan(backup, backup_key, key, found, _inspect_replaced(config, key, connection))
 
 
 def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) -> Restored:
     """Makes a new database of the backup and puts it in place. Raises LogdError kinds: then the
-    database is as it was.
+    database is unchanged.
     """
     began_s = time.monotonic()
     database, key = config.database, planned.key
@@ -117,7 +119,7 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
     kept = None
     if planned.replaced.there:
         kept = database_copy.dated_path(database, "before", now_ns)
-    # First of all: whoever was forgotten since the backup is not to come back with it.
+    # First: persons forgotten since the backup must not come back with it.
     listed = erasure_list.read_file(erasure_list.file_beside(planned.backup))
     for entries in (listed, planned.replaced.forgotten):
         erasure_list.merge_file(erasure_list.file_beside(database), entries)
@@ -127,7 +129,7 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
             database_copy.copy(connection, planned.backup, new, stop, bar)
         if planned.backup_key != key:
             _change_key(new, planned.backup_key, key)
-        store = Store(new, key, now_ns, config.quarantine_rows_max, config.cache_bytes_max)
+        store = open_store(config, key, now_ns, new)
         try:
             _record_restore(store, planned, kept, now_ns)
             _finish_jobs(store, config, stop)
@@ -137,7 +139,7 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
         database_copy.give_to_owner_of(owner, new)
         database_copy.sync(new)
         database_swap.replace_database(config, new, kept)
-        last_verification.path_of(config).unlink(missing_ok=True)  # it speaks of what was replaced
+        last_verification.path_of(config).unlink(missing_ok=True)  # it is of the replaced database
     finally:
         database_copy.remove(new)
     return Restored(made, kept, time.monotonic() - began_s)
@@ -149,8 +151,8 @@ def _open(path: Path, key: bytes) -> Iterator[Connection]:
         connection = connect(path, key, read_only=True)
     except KeyFileError as error:
         raise KeyFileError(
-            f"{error} A backup of before a change of the key needs the key of then: --key-file "
-            "FILE (`logd rekey` keeps it beside the present one)."
+            f"{error} A backup made before a change of the key needs the old key: --key-file FILE "
+            "(`logd rekey` keeps it beside the present one)."
         ) from error
     try:
         yield connection
@@ -168,13 +170,13 @@ def _change_key(path: Path, old: bytes, new: bytes) -> None:
 
 
 def _inspect_replaced(config: Config, key: bytes, backup: Connection) -> Replaced:
-    """What is in the database's place, its log moved into it."""
+    """Reads the database that is to be replaced, after moving its WAL into it."""
     there = config.database.exists()
     connection = database_swap.merge_wal(config.database, key)
     if connection is None:
         return Replaced(there)
     try:
-        head, _ = database_copy.head_of(connection)
+        head, _ = read_head(connection)
         tables = {
             name
             for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
@@ -197,13 +199,13 @@ def _inspect_replaced(config: Config, key: bytes, backup: Connection) -> Replace
             trail_clock.load(connection),
         )
     except DatabaseError:
-        return Replaced(there)  # damaged: what it held goes with it
+        return Replaced(there)  # damaged: nothing of it can be kept
     finally:
         connection.close()
 
 
 def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[AdvancedProducer]:
-    """Who has gone on since the backup; logd's own events aside, which nobody emitted."""
+    """Producers that have advanced since the backup, without those of logd's internal events."""
     own = {
         row
         for (row,) in connection.execute(
@@ -218,7 +220,7 @@ def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[
             (LOST_CLAIMED,),
         )
     )
-    earlier: dict[tuple[int, str], int] = {}  # of a restore before, and not met again since
+    earlier: dict[tuple[int, str], int] = {}  # of an earlier restore, not seen since
     if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'replaced'").fetchone():
         rows = connection.execute("SELECT uid, key, watermark FROM replaced")
         earlier = {(uid, key): watermark for uid, key, watermark in rows}
@@ -236,8 +238,9 @@ def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[
 
 
 def _record_losses(store: Store, batch: Batch, advanced: AdvancedProducer) -> None:
-    """What is nowhere any more is lost, by its numbers; where an outbox may hold some of it, the
-    daemon will tell.
+    """Records as lost, by their sequences, the events that no longer exist anywhere.
+
+    If an outbox may hold some of them, the daemon decides once it has read it.
     """
     producer = store.producer(advanced.uid, advanced.id)
     producer.pid, producer.has_outbox = advanced.pid, advanced.has_outbox
@@ -252,9 +255,9 @@ def _record_losses(store: Store, batch: Batch, advanced: AdvancedProducer) -> No
 
 
 def _record_restore(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
-    """The event, and what the replaced database knows since: of copies, and of what is lost now."""
+    """Stores the event of the restore, the copies that the replaced database knows, and losses."""
     found, replaced = planned.found, planned.replaced
-    said: dict[str, Any] = {
+    props: dict[str, Any] = {
         "backup_batch": found.head.batch,
         "backup_events": found.head.events,
         "backup_head": found.head.hash.hex(),
@@ -286,22 +289,22 @@ def _record_restore(store: Store, planned: Plan, kept: Path | None, now_ns: int)
                 if advanced.has_outbox
             ],
         )
-        losses = Batch(0, 0, loss_events_max=INT64_MAX)  # it is the database's own word
+        losses = Batch(0, 0, loss_events_max=INT64_MAX)  # the numbers are the database's own
         for advanced in replaced.ahead:
             _record_losses(store, losses, advanced)
         batch.losses += losses.losses
         batch.producers |= losses.producers
-        store.append_internal_event(batch, "trail_restored", said, now_ns)
+        store.append_internal_event(batch, "trail_restored", props, now_ns)
 
     store.transact(work, now_ns)
 
 
 def _finish_jobs(store: Store, config: Config, stop: Stop) -> None:
-    """Erases who was forgotten since the backup, and does what else the daemon had left to do."""
+    """Erases persons forgotten since the backup, and finishes all other jobs."""
     worker = Worker(
         store,
         erasure_list.file_beside(config.database),
-        meanwhile=lambda: stop.asked is None,
+        keep_going=lambda: stop.asked is None,
         outboxes=config.outbox_directory,
     )
     while worker.due_s < float("inf"):

@@ -1,8 +1,8 @@
-"""When the events of a block were stored, for a job that goes through all blocks.
+"""When the events of a block were stored, for a job that reads all blocks.
 
-The order of storing is certain, times are not: an event is stored no later than a batch behind it.
-So a time that cannot be right, of a daemon whose clock was wrong, is replaced by the next one that
-can.
+The order of storing is certain, its times are not. An event is stored no later than any later
+batch, so an implausible time, of a daemon whose clock was wrong, is replaced by the next plausible
+one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def ids_of(block: int) -> range:
 
 
 class StoredTimes:
-    """From when to when each block was stored, as two looks at the batches tell."""
+    """The period in which each block was stored, by two look-ups in the batches."""
 
     def __init__(self, connection: Connection, now_ns: int) -> None:
         self._connection = connection
@@ -31,23 +31,23 @@ class StoredTimes:
         self._now_ns = now_ns
         self._bounds: dict[int, tuple[int | None, int]] = {}
         self._batch = range(0), 0  # ids of a batch's events, and when it was stored
-        # No batch of these, but the last, has a sound time; and the time of that.
+        # Of these batches only the last has a plausible time; and that time.
         self._passed_over, self._next_sound_ns = range(0), now_ns
 
     def survey(self) -> Iterator[None]:
-        """Looks at every block, in bounded steps."""
+        """Finds the periods of all blocks, in bounded steps."""
         block = -1
         while row := self._connection.execute(
             "SELECT block FROM event_block WHERE block > ? ORDER BY block LIMIT 1", (block,)
         ).fetchone():
             (block,) = row
-            yield from self._look(block)
+            yield from self._find_bounds(block)
             yield
 
     def bounds(self, block: int) -> tuple[int | None, int]:
         """When its first event was stored, None if unknown; and when all were, at the latest."""
         if block not in self._bounds:
-            for _ in self._look(block):
+            for _ in self._find_bounds(block):
                 pass
         return self._bounds[block]
 
@@ -67,7 +67,7 @@ class StoredTimes:
     def _is_sound(self, stored_ns: int) -> bool:
         return self.sound_ns[0] <= stored_ns <= self.sound_ns[1]
 
-    def _look(self, block: int) -> Iterator[None]:
+    def _find_bounds(self, block: int) -> Iterator[None]:
         query, ids = self._connection.execute, ids_of(block)
         first = query(
             "SELECT stored_ns FROM batch WHERE first_event <= ?"
@@ -75,13 +75,13 @@ class StoredTimes:
             (max(1, ids.start),),
         ).fetchone()
         from_ns = first[0] if first and self._is_sound(first[0]) else None
-        behind = query(
+        later = query(
             "SELECT id FROM batch WHERE first_event >= ? ORDER BY first_event, id LIMIT 1",
             (ids.stop,),
         ).fetchone()
         to_ns = self._now_ns
-        if behind is not None:
-            yield from self._find_sound(behind[0])
+        if later is not None:
+            yield from self._find_sound(later[0])
             to_ns = self._next_sound_ns
         self._bounds[block] = from_ns, to_ns
 

@@ -1,8 +1,8 @@
-"""Roll-ups by subject when some of a user's events go: what stays is summed up anew.
+"""Recomputes roll-ups by subject when some of a user's events are removed.
 
-The table keeps the latest value and the best one, which cannot be had from it by taking away. So
-all events of one user and type are read, a part at a time; who goes is kept one by one, who stays
-as a sum for each subject.
+The table has the latest and the best value, which cannot be computed by subtraction. So all events
+of one user and type are read, a part at a time: those to remove are kept one by one, the others as
+a sum for each subject.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from logd.storage.rollups import subject_of
 from logd.storage.time_blocks import BLOCK_BITS
 from logd_wire.wire import unpack_props
 
-# Of one user and type, so many may go in one go: it bounds what is held in memory.
+# Of one user and type, per recount: it bounds the memory used.
 REMOVED_MAX = 20_000
 
-# Whether an event with that id and time (ns) goes.
+# Whether an event with that id and time (ns) is to be removed.
 Goes = Callable[[int, int], bool]
 
 
 @dataclass
 class _Sum:
-    """Events of one subject, by the order of storing."""
+    """The sum over the events of one subject, in the order of storing."""
 
     events: int = 0
     first: tuple[int, int] = (0, 0)  # id, time
@@ -43,24 +43,24 @@ class _Sum:
 
 
 class SubjectRecount:
-    """The events of one user and one type: those that go, and by subject what stays."""
+    """The events of one user and type: those to remove, and by subject the sum of the others."""
 
     def __init__(self, event_type: str, type_id: int, user: str, goes: Goes) -> None:
         self._event_type, self._type_id, self._user, self._goes = event_type, type_id, user, goes
         self._read_to = 0
         self._stays: defaultdict[str, _Sum] = defaultdict(_Sum)
         self._subjects: defaultdict[str, list[tuple[int, int, float | None]]] = defaultdict(list)
-        self._subject_of: dict[int, str | None] = {}  # of those that go, in the order of ids
+        self._subject_of: dict[int, str | None] = {}  # of those to remove, in the order of ids
 
     @property
     def ids(self) -> list[int]:
-        """Those that go, ascending."""
+        """The events to remove, ascending."""
         return list(self._subject_of)
 
     def read(self, connection: Connection, rows_max: int) -> bool:
-        """Reads on; whether everything there is has been read."""
+        """Reads up to `rows_max` more events; returns whether all have been read."""
         rows = connection.execute(
-            # The plus takes away the column's affinity, with which the index is not used.
+            # The plus removes the column's affinity, with which the index would not be used.
             "SELECT e.id, e.ts_ns, e.props FROM event_block b CROSS JOIN event e"  # noqa: S608 - no data in it
             f" INDEXED BY event_user ON (e.id >> {BLOCK_BITS}) = +b.block"
             f" WHERE b.block >= ? >> {BLOCK_BITS} AND e.user = ? AND e.type = ? AND e.id > ?"
@@ -79,11 +79,11 @@ class SubjectRecount:
         return len(rows) < rows_max
 
     def write(self, connection: Connection, gone: Collection[int]) -> None:
-        """Brings the roll-ups to what is there without the events in `gone`, which are some of
-        `ids` and from now on not among them; inside the transaction that takes them out.
+        """Updates the roll-ups for the removal of the events in `gone`, which are some of `ids` and
+        no longer among them afterwards; inside the transaction that removes them.
         """
         while not self.read(connection, 1000):
-            pass  # what was stored since
+            pass  # events stored meanwhile
         for subject in {self._subject_of.pop(event_id) for event_id in gone} - {None}:
             assert subject is not None
             left = [event for event in self._subjects[subject] if event[0] not in gone]

@@ -1,6 +1,6 @@
-"""Works at the jobs in the database, one bounded step at a time.
+"""Works on the jobs in the database, one bounded step at a time.
 
-The daemon calls `step` between its turns; a command calls it while there is no daemon.
+The daemon calls `step` between its turns; a command calls it when no daemon runs.
 """
 
 from __future__ import annotations
@@ -29,22 +29,20 @@ STEP_S = 0.02
 RETRY_S = 5.0
 _NEVER_S = float("inf")
 _NO_MORE_PRUNED = "no event was pruned, or no more of them"
-# What values that the daemon never writes make of reading them.
+# Raised on reading values that the daemon never writes.
 _CHANGED = (TypeError, ValueError, AttributeError, LookupError)
 
 _log = logging.getLogger("logd")
 
-
-# Told that what comes takes so many seconds at most, and cannot be parted.
+# Called with the seconds that an indivisible operation takes at most.
 MayTake = Callable[[float], contextlib.AbstractContextManager[None]]
 
 
 class Worker:
-    """The jobs of one open store.
+    """Works on the jobs of one open store.
 
-    `outboxes` is their directory, for a forget to see how far they are written. What takes long
-    and cannot be parted is done within `may_take`. `meanwhile` is asked now and
-    then during it; on its False it is given up, to be done at another time.
+    `outboxes` is their directory, which a forget surveys. A vacuum runs inside `may_take`, and
+    calls `keep_going` now and then: on False it is cancelled, and retried later.
     """
 
     def __init__(
@@ -53,7 +51,7 @@ class Worker:
         list_file: Path,
         clock: TrailClock | None = None,
         monotonic_s: Callable[[], float] = time.monotonic,
-        meanwhile: Callable[[], bool] = lambda: True,
+        keep_going: Callable[[], bool] = lambda: True,
         may_take: MayTake = lambda _seconds: contextlib.nullcontext(),
         outboxes: Path | None = None,
     ) -> None:
@@ -65,7 +63,7 @@ class Worker:
         self._clock = clock or TrailClock(store)
         self._clock_ns = self._clock.now_ns
         self._monotonic_s = monotonic_s
-        self._meanwhile = meanwhile
+        self._keep_going = keep_going
         self._may_take = may_take
         self._steps = Steps(store, self._clock_ns)
         self._job: Job | None = None
@@ -75,12 +73,12 @@ class Worker:
         self.poll()
 
     def attach_daemon(self, arrivals: Arrivals) -> None:
-        """From now on a daemon's turns are in between, which commit what `arrivals` asks about."""
+        """Tells the worker that it runs in a daemon, which commits what `arrivals` waits for."""
         self._arrivals = arrivals
 
     def _complete_forgets(self) -> None:
-        """What was on its way when a person was forgotten without a daemon is committed by now."""
-        if self._arrivals is None or not self._store.forgotten.boundaries.unsettled:
+        """Completes forgets that ran without a daemon, once all in transit then is committed."""
+        if self._arrivals is None or not self._store.erasure_list.boundaries.unsettled:
             return
         if self._arrived is None:
             self._arrived = self._arrivals()
@@ -92,8 +90,8 @@ class Worker:
             self._store.reload_erasure_list()
 
     def _apply_list(self) -> None:
-        """The list beside the database knows whom a database from a backup has to forget again."""
-        store, known = self._store, self._store.forgotten.entries
+        """Adds a job for persons of the list beside the database that a restored one lacks."""
+        store, known = self._store, self._store.erasure_list.entries
         listed = erasure_list.read_file(self._list_file)
         missing = {token: at for token, at in listed.items() if known.get(token, -1) < at}
         if missing:
@@ -104,12 +102,12 @@ class Worker:
                 request_reforget(connection, missing, store.next_event, now_ns)
 
             store.transact(act, now_ns)
-            store.forgotten.add(missing)
+            store.erasure_list.add(missing)
         if known:
             erasure_list.merge_file(self._list_file, known)
 
     def poll(self) -> None:
-        """Whether there is something to do. What is only to be recorded waits for no other job."""
+        """Finds the next job; stores internal events that are only to be recorded at once."""
         try:
             self._clock.record_reading()
             job = job_table.next_job(self._store.connection)
@@ -118,7 +116,7 @@ class Worker:
                 job = job_table.next_job(self._store.connection)
             self._complete_forgets()
         except StorageBusy:
-            return  # at the next look, then
+            return  # until the next poll
         except DatabaseError as error:
             raise self._store.problem(error) from error
         if self._job is None:
@@ -128,7 +126,7 @@ class Worker:
     def step(self) -> None:
         """Works for STEP_S at most, then rests for as long as it took.
 
-        Raises LogdError kinds for what ends the process. What may pass is tried again.
+        Raises LogdError kinds that end the process; temporary ones are retried.
         """
         started_s = now_s = self._monotonic_s()
         wait_s: float | None = None
@@ -162,7 +160,7 @@ class Worker:
     def _begin(self, job: Job) -> Iterator[float | None]:
         store = self._store
         if job.kind == job_table.FORGET and job.phase == job_table.CLEAN:
-            yield from clean(store, self._meanwhile, self._may_take)
+            yield from clean(store, self._keep_going, self._may_take)
             store.transact(
                 lambda connection, _: job_table.finish_cleaned(connection, self._clock_ns()),
                 self._clock_ns(),
@@ -195,18 +193,18 @@ class Worker:
         self._store.transact(act, now_ns)
 
     def _wait_for(self, error: Exception) -> None:
-        """What has got done is in the database: it goes on from there."""
+        """Lets the job wait; it resumes from what is stored of it."""
         assert self._job is not None
         problem = error if isinstance(error, StorageBusy) else self._store.problem(error)
-        said, self._work = self._job.trouble, None
+        logged, self._work = self._job.trouble, None
         try:
             self._job = job_table.read_job(self._store.connection, self._job.id)
         except DatabaseError as other:
             raise self._store.problem(other) from other
-        if self._job is not None and said != str(problem):
+        if self._job is not None and logged != str(problem):
             _log.warning("job %d, %s: waits: %s", self._job.id, self._job.kind, problem)
             self._job.trouble = str(problem)
-            with contextlib.suppress(StorageBusy):  # as long as that is what it waits for
+            with contextlib.suppress(StorageBusy):  # that is what it waits for
                 self._store.transact(lambda connection, _: self._save(connection), self._clock_ns())
 
     def _save(self, connection: Any) -> None:
@@ -214,7 +212,7 @@ class Worker:
         self._job.save(connection)
 
     def _stop(self, problem: ClockRefused) -> None:
-        """What was done so far stays done; the next prune does the rest."""
+        """Stops the job for good; what was done stays done, and the next prune does the rest."""
         assert self._job is not None
         job, self._job, self._work = self._job, None, None
         job.phase = job_table.STOPPED
@@ -222,7 +220,7 @@ class Worker:
         self._finish(job, trouble=str(problem))
 
     def _fail(self, problem: Exception) -> None:
-        """Somebody has changed what is stored: no daemon will get over it."""
+        """Fails the job because stored data was changed: a retry would fail as well."""
         assert self._job is not None
         job, self._job, self._work = self._job, None, None
         what = f"given up: something stored was changed ({type(problem).__name__}); see logd verify"

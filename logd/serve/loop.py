@@ -120,7 +120,7 @@ class Daemon(Delivery[OpenOutbox]):
         self._look_due_s = 0.0
         drop_missing(self._intake.producers.values(), self._open, self._may_be_there)
         self._watch_directory()
-        self._store.forgotten.boundaries.outboxes = directory_identity(self._outboxes.directory)
+        self._store.erasure_list.boundaries.outboxes = directory_identity(self._outboxes.directory)
         if self._worker is not None:
             self._worker.outboxes = self._outboxes.directory
 

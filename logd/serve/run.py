@@ -31,9 +31,7 @@ from logd.serve.reload import compare
 from logd.serve.signals import noted, outlive_others
 from logd.status import text as status
 from logd.storage import erasure_list, keyfile
-from logd.storage.event_types import TypeLimits
-from logd.storage.opening import check_database
-from logd.storage.store import Store
+from logd.storage.opening import check_database, open_store
 from logd.storage.trail_clock import TrailClock
 
 # A report process that ends within so long of its start (no key file, say) is started less and
@@ -85,18 +83,11 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     inherited = inherited_sockets()
     rekey.complete_rekey(config, key)
     check_database(config, lock.database_made)
-    store = Store(
-        config.database,
-        key,
-        time.time_ns(),
-        config.quarantine_rows_max,
-        config.cache_bytes_max,
-        TypeLimits(config.event_types_max, config.event_types_per_user_max),
-    )
+    store = open_store(config, key, time.time_ns())
     lock.note_database()
     outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
     outboxes.prepare(str(config.socket))
-    store.forgotten.boundaries.outboxes = directory_identity(outboxes.directory)
+    store.erasure_list.boundaries.outboxes = directory_identity(outboxes.directory)
     events = pick(inherited, socket.SOCK_DGRAM)
     if events is not None:
         receiver = Receiver(events)
@@ -116,7 +107,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             store,
             erasure_list.file_beside(config.database),
             clock,
-            meanwhile=lambda: signals.received is None,
+            keep_going=lambda: signals.received is None,
             may_take=systemd.may_take,
             outboxes=outboxes.directory,
         )

@@ -1,18 +1,18 @@
-"""How far each producer had got when a person was forgotten: before or after, by sequence.
+"""The sequence of each producer at the time of a forget: which events were made before it.
 
-A clock may claim any time; a sequence is a fact. So a forget has a number and notes, for each
-producer that could be found then, the highest sequence that existed (its boundary). An event at or
-below it was made before, one past it after, whatever time it claims.
+A client's clock may be wrong; a sequence cannot be. So each forget has a number and records, for
+each producer found at the time, the highest existing sequence (its boundary). An event at or below
+the boundary was made before the forget, one past it after, whatever time it claims.
 
-A producer with a row in `producer` up to `Forget.producers` was known then, and all that it had
-made is decided or has a boundary. One that is first met later, by an outbox in the directory that
-was listed then, made everything after. Of all others nothing is known: None, and the claimed time
-decides (a client without an outbox that was away, an outbox that could not be read, another
-directory, a restored database).
+A producer with a row in `producer` up to `Forget.producers` was known at the time, and all its
+events are stored or have a boundary. A producer first seen later, by an outbox in the directory
+that was listed, made everything after the forget. Of any other producer nothing is known (None),
+and the claimed time decides: a client without an outbox, an outbox that could not be read, another
+directory, a restored database.
 
-Bounded: a boundary goes with the commit that passes it, and with the end or the outbox of its
-producer. Only a producer that is first met after the last forget keeps one row while it lives. A
-forget adds a row to a producer only if it wrote since the one before, BOUNDARIES_MAX at most.
+Bounded: a boundary is deleted by the commit that passes it, and with the end or the outbox of its
+producer. Only a producer first seen after the last forget keeps one row while it lives. A forget
+adds a row to a producer only if it wrote since the previous one, BOUNDARIES_MAX at most.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from dataclasses import dataclass, field
 from logd.batch import Producer
 from logd.storage.database import Connection
 
-# Of one producer. Past it the last one is raised: what was made between two forgets of whom the
-# daemon has read nothing yet counts as made before both.
+# Of one producer. At the limit the last one is raised: events made between two forgets, before the
+# daemon has read anything of that producer, count as made before both.
 BOUNDARIES_MAX = 16
-# The directory was not there: whatever is in it later came later.
+# The directory did not exist: any outbox found in it later was made later.
 NO_OUTBOXES = ""
 
 Key = tuple[int, int]  # uid and producer id
-# A forget's number, and the highest sequence that existed then; None: it could not be read.
+# A forget's number, and the highest sequence at the time; None: it could not be read.
 Row = tuple[int, int | None]
 
 
 @dataclass(frozen=True)
 class SurveyedOutboxes:
-    """The outboxes that a forget found: how far each was written, None for one it cannot read.
+    """The outboxes that a forget found: the last sequence written in each, None if unreadable.
 
-    `outboxes` names the directory (`identity`), `surplus` are users with more files than listed.
-    Of producers that need no boundary only `keys` has them.
+    `outboxes` identifies the directory (`identity`); `surplus` has the users with more files than
+    were listed. `keys` has all producers, also those that need no boundary.
     """
 
     outboxes: str = NO_OUTBOXES
@@ -51,7 +51,7 @@ class SurveyedOutboxes:
 
 @dataclass(frozen=True)
 class Forget:
-    """A row of the table `forget`; no `producers` until all that was on its way is committed."""
+    """A row of the table `forget`. `producers` is None until all that was in transit is stored."""
 
     id: int
     producers: int | None
@@ -59,30 +59,30 @@ class Forget:
     surplus: frozenset[int]
 
     def knew(self, producer: Producer) -> bool:
-        """Whether that producer was known then, with all that it had made."""
+        """Whether that producer was known at the time, with all its events."""
         return self.knew_row(producer.row) and producer.uid not in self.surplus
 
     def knew_row(self, row: int | None) -> bool:
-        """The same by its row, its user aside."""
+        """The same by its row alone, whoever its user is."""
         return row is not None and self.producers is not None and row <= self.producers
 
 
 class Boundaries:
-    """The forgets and the boundaries that are still needed, as the database has them."""
+    """The forgets of a database, and the boundaries that are still needed."""
 
     def __init__(self, forgets: Mapping[int, Forget], rows: Mapping[Key, list[Row]]) -> None:
         self.rows = dict(rows)
-        self.outboxes = NO_OUTBOXES  # the directory that outboxes are read from, once there is one
+        self.outboxes = NO_OUTBOXES  # the directory that the daemon reads outboxes from
         self._forgets = forgets
         self._latest = forgets[max(forgets)] if forgets else None
 
     @property
     def unsettled(self) -> bool:
-        """Whether a forget without a daemon waits for what was on its way then."""
+        """Whether a forget that ran without a daemon waits for what was in transit then."""
         return any(forget.producers is None for forget in self._forgets.values())
 
     def is_before(self, producer: Producer, sequence: int, number: int) -> bool | None:
-        """Whether that event was made before that forget; None where it is not known."""
+        """Whether that event was made before the forget of that number; None if unknown."""
         forget = self._forgets.get(number)
         if forget is None:
             return None
@@ -109,9 +109,9 @@ class Boundaries:
         return False if after else None
 
     def is_past_all(self, producer: Producer) -> bool | None:
-        """Whether whatever that producer has not stored yet was made after every forget.
+        """Whether all events of that producer still to be stored were made after every forget.
 
-        None where the claimed time decides. False where each event has to be looked at.
+        None where the claimed time decides. False where each event has to be checked.
         """
         latest = self._latest
         if latest is None:
@@ -123,7 +123,7 @@ class Boundaries:
         return True if placed or latest.knew(producer) or self._came_after(producer) else None
 
     def _came_after(self, producer: Producer) -> bool:
-        """Whether it is met for the first time, by an outbox that was not there at the last one."""
+        """Whether it is new, with an outbox that did not exist at the last forget."""
         latest = self._latest
         return (
             latest is not None
@@ -139,8 +139,8 @@ class Boundaries:
     def update(
         self, connection: Connection, producers: Iterable[Producer], rows_of: Mapping[Producer, int]
     ) -> dict[Key, list[Row]]:
-        """Inside the transaction that stores a batch: drops what it passes, and notes producers
-        that are new. What changes, for `apply` once it is committed.
+        """Deletes boundaries that the batch passes, and adds rows for new producers, inside the
+        transaction that stores it. Returns the changes, for `apply` after the commit.
 
         `rows_of` has each producer's row, also of those that are stored for the first time.
         """
@@ -169,7 +169,7 @@ class Boundaries:
         return boundary is not None and boundary <= producer.taken and known
 
     def apply(self, changed: Mapping[Key, list[Row]]) -> None:
-        """What `update` gave is committed."""
+        """Applies what `update` returned, after its commit."""
         for key, rows in changed.items():
             if rows:
                 self.rows[key] = rows
@@ -181,10 +181,10 @@ class Boundaries:
     def record_forget(
         self, connection: Connection, seen: SurveyedOutboxes, *, settled: bool
     ) -> int:
-        """Writes a forget with its boundaries, inside the caller's transaction; its number.
+        """Writes a forget with its boundaries, inside the caller's transaction; returns its number.
 
-        `settled`: all that was on its way to the daemon when the forget began is committed. To be
-        loaded again once the transaction is committed.
+        `settled`: all that was in transit to the daemon when the forget began is committed. Reload
+        the boundaries after the commit.
         """
         number = max(self._forgets, default=0) + 1
         connection.execute(
@@ -203,8 +203,8 @@ class Boundaries:
 
 
 def complete_forgets(connection: Connection) -> None:
-    """Inside the caller's transaction: what was on its way at a forget without a daemon is
-    committed by now, so that producers that are known have made all that comes after it.
+    """Completes forgets that ran without a daemon, once all that was in transit then is committed:
+    whatever known producers send from now on was made later. Inside the caller's transaction.
     """
     _complete_forgets(connection)
     connection.execute(
@@ -215,7 +215,7 @@ def complete_forgets(connection: Connection) -> None:
 
 
 def load(connection: Connection) -> Boundaries:
-    """What the database has."""
+    """Loads the forgets and boundaries of a database."""
     forgets = {
         number: Forget(number, producers, outboxes, frozenset(json.loads(surplus)))
         for number, producers, outboxes, surplus in connection.execute(
@@ -231,8 +231,8 @@ def load(connection: Connection) -> Boundaries:
 
 
 def still_to_come(connection: Connection) -> dict[str, int]:
-    """What was made before a forget and waits in outboxes: how many `events` of how many
-    `producers` at most, whoever they are of, and how many outboxes are `unreadable`.
+    """What was made before a forget and still waits in outboxes: at most how many `events`, of how
+    many `producers`, of any person; and how many outboxes are `unreadable`.
     """
     events, producers, unreadable = connection.execute(
         "SELECT coalesce(sum(waiting), 0), count(waiting), sum(waiting IS NULL) FROM ("
@@ -244,7 +244,7 @@ def still_to_come(connection: Connection) -> dict[str, int]:
 
 
 def identity(boot_id: str, token: str) -> str:
-    """What names a directory of outboxes: files of an earlier boot cannot be in it."""
+    """Identifies a directory of outboxes; it differs after a boot, which leaves no old files."""
     return f"{boot_id} {token}"
 
 
@@ -255,14 +255,14 @@ def _is_same_or_newer(listed: str, now: str) -> bool:
 
 
 def _with(rows: list[Row], number: int, written: int | None) -> list[Row]:
-    """The rows of a producer, and that it was written so far at a later forget."""
+    """The rows of a producer, with the last sequence written at a later forget added."""
     last = rows[-1][1] if rows else None
     if written is None or last is None:
         same = len(rows) > 1 and written is None and rows[-2][1] is None
     else:
         written = max(written, last)
         same = len(rows) > 1 and rows[-2][1] == last == written
-    if same:  # the first and the last forget at which it stood there say all
+    if same:  # the first and the last forget with that sequence are enough
         return [*rows[:-1], (number, written)]
     if len(rows) < BOUNDARIES_MAX:
         return [*rows, (number, written)]

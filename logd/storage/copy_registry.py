@@ -1,7 +1,7 @@
-"""Copies of events that lie outside the trail, backups and exports: noted in it, with their expiry.
+"""The registry of copies outside the trail, backups and exports, with their expiry.
 
-A command notes a copy by itself, in a short transaction, whether a daemon runs or not: the row that
-says where it is, and the event that the daemon stores at its next look.
+A command registers a copy in a short transaction of its own, whether a daemon runs or not: the row
+with its place, and a job for the event, which the daemon stores when it next polls the jobs.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any
 from logd.clock import readings
 from logd.clock.readings import Reading
 from logd.config.settings import Config
-from logd.storage import job_table, keyfile, trail_clock
-from logd.storage.database import Connection, DatabaseError, connect, translate
-from logd.storage.migrations import check_not_older
+from logd.storage import job_table, opening, trail_clock
+from logd.storage.database import Connection
 
 BACKUP = "backup"
 EXPORT = "export"
@@ -24,7 +23,7 @@ _EVENT_TYPES = {BACKUP: "trail_backed_up", EXPORT: "trail_exported"}
 
 @dataclass(frozen=True)
 class Copy:
-    """Where a copy is, and when who made it means to remove it; times in nanoseconds since 1970."""
+    """Where a copy is, and when it is to be removed; times in nanoseconds since 1970."""
 
     kind: str
     place: str
@@ -33,36 +32,29 @@ class Copy:
 
 
 def register_copy(
-    config: Config, copy: Copy, said: Mapping[str, Any], gone: Iterable[str] = ()
+    config: Config, copy: Copy, props: Mapping[str, Any], removed: Iterable[str] = ()
 ) -> None:
-    """Notes a copy, with what its event says, and that those at `gone` are no more.
+    """Registers a copy with the properties of its event, and takes out the copies at `removed`.
 
     Raises LogdError kinds.
     """
-    connection = connect(config.database, keyfile.read(config.key_file))
-    try:
-        check_not_older(connection)
+    with opening.open_for_writing(config) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany(
-            "DELETE FROM copy WHERE kind = ? AND place = ?", [(copy.kind, place) for place in gone]
+            "DELETE FROM copy WHERE kind = ? AND place = ?",
+            [(copy.kind, place) for place in removed],
         )
         connection.execute(
             "INSERT INTO copy (kind, made_ns, expires_ns, place) VALUES (?, ?, ?, ?)",
             (copy.kind, copy.made_ns, copy.expires_ns, copy.place),
         )
-        record = {"type": _EVENT_TYPES[copy.kind], "props": dict(said)}
-        job_table.add_job(
-            connection, job_table.RECORD, record, copy.made_ns
-        )  # the daemon stores it
+        event = {"type": _EVENT_TYPES[copy.kind], "props": dict(props)}
+        job_table.add_job(connection, job_table.RECORD, event, copy.made_ns)
         connection.execute("COMMIT")
-    except DatabaseError as error:
-        raise translate(error, config.database) from error
-    finally:
-        connection.close()
 
 
 def list_copies(connection: Connection) -> list[Copy]:
-    """Every copy that was noted and not taken back, the oldest first."""
+    """All registered copies, the oldest first."""
     rows = connection.execute(
         "SELECT kind, place, made_ns, expires_ns FROM copy ORDER BY made_ns, id"
     )
@@ -70,7 +62,7 @@ def list_copies(connection: Connection) -> list[Copy]:
 
 
 def list_unexpired(connection: Connection, now: Reading) -> list[Copy]:
-    """Copies that may still be there, the oldest first; all, if the clock cannot be believed."""
+    """Copies that may still exist, the oldest first; all of them if the clock is not trusted."""
     copies = list_copies(connection)
     if readings.implausible(trail_clock.load(connection), now) is not None:
         return copies

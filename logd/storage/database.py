@@ -1,7 +1,7 @@
-"""The one opener of the SQLCipher file. Nothing else in this package touches that file.
+"""Opens the SQLCipher file. No other module opens it.
 
-POSIX locks go when any descriptor of the file is closed, so opening it outside SQLite, even only
-to look, would let go of SQLite's own (sqlite.org/howtocorrupt.html, 2.2).
+Closing any descriptor of a file drops the process's POSIX locks on it, so opening the database
+outside SQLite, even to read it, would drop SQLite's own (sqlite.org/howtocorrupt.html, 2.2).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _BUSY = {sqlcipher3.SQLITE_BUSY, sqlcipher3.SQLITE_LOCKED}
 
 
 def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
-    """Opens the database with its raw 256-bit key: no key is derived.
+    """Opens the database with its raw 256-bit key, without key derivation.
 
-    Raises KeyFileError when the key is not this database's (or the file's head is damaged: the two
-    cannot be told apart), NoDatabase or CannotCreate when there is no such file or no right to it.
+    Raises KeyFileError if the key is not this database's (or the first page is damaged: the two
+    look the same), NoDatabase or CannotCreate if the file does not exist or cannot be opened.
     """
     mode = "rwc" if not read_only else "ro&immutable=1" if _never_changes(path) else "ro"
     if read_only and not path.exists():
@@ -55,7 +55,7 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
         raise CannotCreate(f"{path}: cannot be opened: {error}") from error
     try:
         connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")  # before any other statement
-        connection.execute("PRAGMA cipher_log_level = NONE")  # its errors come to us as exceptions
+        connection.execute("PRAGMA cipher_log_level = NONE")  # errors arrive as exceptions
         connection.execute("PRAGMA temp_store = MEMORY")  # nothing unencrypted on a disk
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -64,23 +64,23 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
         else:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")  # the store does it, and hears
+            connection.execute("PRAGMA wal_autocheckpoint = 0")  # the store does it: it sees errors
             connection.execute("PRAGMA journal_size_limit = 67108864")
     except sqlcipher3.Error as error:
         connection.close()
         problem = translate(error, path)
         if isinstance(problem, StorageFailed) and _has_no_space(path):
-            problem = _full(path)  # not even its -shm file could be made; nothing was written yet
+            problem = _full(path)  # not even the -shm file could be created; nothing was written
         raise problem from error
     return connection
 
 
 def copy_into(connection: Connection, target: Path) -> None:
-    """Writes all of the database, as of one moment, into a new or empty file, with the same key.
+    """Copies the database, as of one moment, into a new or empty file, with the same key.
 
-    Raises DatabaseError. Writers go on meanwhile; their log grows until this is done.
+    Raises DatabaseError. Writers continue meanwhile; their WAL grows until this is done.
     """
-    # It forbids this too, though nothing of this database is written.
+    # query_only forbids this too, though nothing is written to this database.
     (query_only,) = connection.execute("PRAGMA query_only").fetchone()
     connection.execute("PRAGMA query_only = OFF")
     try:
@@ -90,17 +90,17 @@ def copy_into(connection: Connection, target: Path) -> None:
 
 
 def wal_path(path: Path) -> Path:
-    """Where SQLite keeps the log of that database."""
+    """The path of that database's WAL."""
     return path.with_name(path.name + "-wal")
 
 
 def shm_path(path: Path) -> Path:
-    """Where SQLite keeps the index of that log, which its users share."""
+    """The path of the WAL's index, which all connections share."""
     return path.with_name(path.name + "-shm")
 
 
 def file_bytes(path: Path) -> int:
-    """The size of a file; 0 where there is none. Never opens it."""
+    """The size of a file, without opening it; 0 if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:
@@ -108,10 +108,9 @@ def file_bytes(path: Path) -> int:
 
 
 def change_key(path: Path, old: bytes, new: bytes) -> None:
-    """Encrypts every page anew. Raises what `connect` raises, and DatabaseError.
+    """Encrypts every page with a new key. Raises what `connect` raises, and DatabaseError.
 
-    For a file that nobody else has open and that nobody misses: killed in the midst of it, it is
-    of no use.
+    For a copy that nothing else has open: a kill during this leaves it unusable.
     """
     connection = connect(path, old)
     try:
@@ -122,12 +121,12 @@ def change_key(path: Path, old: bytes, new: bytes) -> None:
 
 
 def is_interrupt(error: Exception) -> bool:
-    """Whether SQLite stopped because its progress handler said so."""
+    """Whether SQLite stopped because its progress handler asked it to."""
     return bool(getattr(error, "sqlite_errorcode", 0) == sqlcipher3.SQLITE_INTERRUPT)
 
 
 def translate(error: Exception, path: Path) -> Exception:
-    """SQLite's error as one of ours, by its result code."""
+    """Turns SQLite's error into a LogdError by its result code."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlcipher3.SQLITE_NOTADB:
         return KeyFileError(
@@ -142,7 +141,7 @@ def translate(error: Exception, path: Path) -> Exception:
     if code == sqlcipher3.SQLITE_FULL:
         return _full(path)
     if code in _BUSY:
-        return StorageBusy(f"{path}: locked by another program. Events wait until it lets go.")
+        return StorageBusy(f"{path}: locked by another program. Events wait until it is released.")
     if code in (sqlcipher3.SQLITE_READONLY, sqlcipher3.SQLITE_CANTOPEN, sqlcipher3.SQLITE_PERM):
         return CannotCreate(
             f"{path}: cannot be written ({error}). Check the permissions of the file and its "
@@ -159,14 +158,14 @@ def _full(path: Path) -> StorageBusy:
 
 
 def _reason(path: Path) -> str:
-    """Why an I/O error may have come; SQLite keeps errno, and what failed, to itself.
+    """Finds a likely reason for an I/O error, since SQLite does not expose errno.
 
-    For people only: as long as it may have been a flush, it is never tried again.
+    For the message only: it may have been a failed flush, which is never retried.
     """
     with contextlib.suppress(OSError):
         limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-        log = wal_path(path)
-        length = max(file.stat().st_size for file in (path, log) if file.exists())
+        files = path, wal_path(path)
+        length = max(file.stat().st_size for file in files if file.exists())
         if limit != resource.RLIM_INFINITY and length + PAGE_BYTES_MAX > limit:
             return f": no file may be over {limit} bytes here (RLIMIT_FSIZE)"
     probe = path.with_name(path.name + ".probe")
@@ -191,7 +190,7 @@ def _has_no_space(path: Path) -> bool:
 
 
 def _never_changes(path: Path) -> bool:
-    """Whether nobody can write there: SQLite would have to make a -wal file even to read it."""
+    """Whether the file system is read-only and there is no WAL: SQLite must not create one."""
     try:
         read_only = os.statvfs(path).f_flag & os.ST_RDONLY
     except OSError:

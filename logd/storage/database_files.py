@@ -1,8 +1,8 @@
-"""Whether the database and its WAL still have their names, asked after each commit.
+"""Checks after each commit that the database and its WAL were not removed or replaced.
 
-SQLite writes on into a file that was removed or replaced under it, and reports success: what is
-"stored" there is gone with the process. So nothing of such a commit is confirmed, and the process
-ends; what it alone could still read is saved first.
+SQLite continues to write into a removed file and reports success; what is "stored" there is lost
+when the process ends. So such a commit is not confirmed, and the process ends; what only it can
+still read is saved first.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from logd import systemd
+from logd.atomic_file import sync_path
 from logd.errors import DatabaseGone, LogdError, StorageFailed
 from logd.storage.database import Connection, DatabaseError, copy_into, shm_path, wal_path
 
@@ -31,7 +32,7 @@ class DatabaseFiles:
                 self._opened[str(file)] = (status.st_dev, status.st_ino)
 
     def missing(self) -> str | None:
-        """The path of a file that was removed, or replaced by another; None: all are there."""
+        """The path of a file that was removed or replaced; None if all are there."""
         for path, opened in self._opened.items():
             try:
                 status = os.lstat(path)
@@ -42,14 +43,15 @@ class DatabaseFiles:
         return None
 
     def ending(self, connection: Connection, missing: str) -> LogdError:
-        """What the process ends with. Before that, what only `connection` can still read is moved
-        into the database, or into a copy beside it where the database itself is gone.
+        """Saves what only `connection` can still read, and returns the error to end with.
+
+        It is moved into the database, or into a copy beside it if the database itself is gone.
         """
         happened = "was replaced" if os.path.lexists(missing) else "was removed"
         if missing != str(self._path):
             saved = self._checkpoint(connection)
             with contextlib.suppress(OSError):
-                # Read at the next start, an older WAL would take back what is in the database.
+                # The next start would apply an older WAL and undo what is in the database.
                 Path(missing).rename(f"{missing}.foreign-{os.getpid()}")
             return StorageFailed(
                 f"{missing}: {happened} under the running daemon. {saved} {_OUTBOXES_KEEP} Start "
@@ -57,8 +59,8 @@ class DatabaseFiles:
             )
         if not self._is_nameless():
             return DatabaseGone(
-                f"{self._path}: {happened} under the running daemon; what it had open has another "
-                f"name now. {_OUTBOXES_KEEP} Put it back, or start again with what is there."
+                f"{self._path}: {happened} under the running daemon; the file it had open has "
+                f"another name now. {_OUTBOXES_KEEP} Put it back, or start with what is there."
             )
         return DatabaseGone(
             f"{self._path}: {happened} under the running daemon. {self._save(connection)} "
@@ -73,23 +75,23 @@ class DatabaseFiles:
         return self._save(connection)
 
     def _save(self, connection: Connection) -> str:
-        """A copy with all that was confirmed, since it is in no file with a name."""
+        """Copies all that was confirmed, since no file with a name holds it."""
         copy = self._path.with_name(f"{self._path.name}.saved-{os.getpid()}")
         try:
             with systemd.may_take(_SAVE_S):
                 os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
                 copy_into(connection, copy)
-                _flush(copy)
-                _flush(copy.parent)
+                sync_path(copy)
+                sync_path(copy.parent)
         except (DatabaseError, OSError) as error:
             with contextlib.suppress(OSError):
                 copy.unlink()
             return f"What it held could not be saved ({error}): restore a backup."
-        return f"All that it held is saved in {copy}: move that to {self._path}, and start again."
+        return f"Everything it held is saved in {copy}: move that to {self._path}, and start again."
 
     def _is_nameless(self) -> bool:
-        """Whether the file that is open has no name left, anywhere. Does not open it: to close it
-        again would drop SQLite's locks.
+        """Whether the open file has no name left. Does not open it again: closing it would drop
+        SQLite's locks.
         """
         opened = self._opened[str(self._path)]
         with contextlib.suppress(OSError):
@@ -99,11 +101,3 @@ class DatabaseFiles:
                     if (status.st_dev, status.st_ino) == opened:
                         return status.st_nlink == 0
         return True
-
-
-def _flush(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

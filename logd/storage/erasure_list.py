@@ -1,9 +1,9 @@
-"""Forgotten persons, known again by a token only: what arrives late is erased, and so is a backup.
+"""The list of forgotten persons, by token: their late events are erased, in a restored backup too.
 
-The token is HMAC-SHA256(pepper, user). The pepper lies in the database, so that a list of tokens
-outside it tells nobody who was forgotten. That list is a file beside the database and beside every
-backup: an older database that takes this one's place is brought up to it. It has no more than a
-time for each; in the database `logd.storage.boundaries` tells before from after by sequence.
+The token is HMAC-SHA256(pepper, user). The pepper is in the database, so that a list of tokens
+outside it does not reveal who was forgotten. That list is a file beside the database and beside
+every backup: a restored database is brought up to it. It has only a time for each token; in the
+database `logd.storage.boundaries` separates earlier from later events by sequence.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from logd.atomic_file import sync_path
 from logd.batch import Producer
 from logd.errors import DatabaseDamaged, cannot_write
 from logd.storage import boundaries
@@ -30,7 +31,7 @@ Entries = Mapping[bytes, int]
 
 
 class ErasureList:
-    """Who was forgotten, as the database has it, and how far producers had got then."""
+    """The persons who were forgotten, and the producers' boundaries at the time."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class ErasureList:
         boundaries: Boundaries | None = None,
     ) -> None:
         self._pepper = pepper
-        self._numbers = dict(numbers or {})  # of the forget of each; none of one from a list
+        self._numbers = dict(numbers or {})  # of each token's forget; none for a token from a file
         self.boundaries = boundaries or Boundaries({}, {})
         self.entries: dict[bytes, int] = {}
         self._newest_ns = self._newest_listed_ns = -1
@@ -48,11 +49,11 @@ class ErasureList:
         self._update_newest()
 
     def add(self, entries: Entries) -> None:
-        """Takes further entries of a list; of two of the same person the later counts."""
+        """Adds entries of a file; of two for the same person the later counts."""
         for token, until_ns in entries.items():
             if until_ns > self.entries.get(token, -1):
                 self.entries[token] = until_ns
-                self._numbers.pop(token, None)  # how far who had got then, no list says
+                self._numbers.pop(token, None)  # a file has no boundaries
         self._update_newest()
 
     def _update_newest(self) -> None:
@@ -61,11 +62,11 @@ class ErasureList:
         self._newest_listed_ns = max(listed, default=-1)
 
     def token(self, user: str) -> bytes:
-        """What stands for that person."""
+        """The token of that person."""
         return hmac.digest(self._pepper, user.encode(), "sha256")
 
     def covers(self, user: str, producer: Producer, sequence: int, ts_ns: int) -> bool:
-        """Whether what that person did, or what names that person, is to be erased."""
+        """Whether an event of that person, or that names that person, is to be erased."""
         token = self.token(user)
         until_ns = self.entries.get(token)
         if until_ns is None:
@@ -74,7 +75,7 @@ class ErasureList:
         return ts_ns <= until_ns if before is None else before
 
     def check_until_ns(self, producer: Producer) -> int:
-        """Up to which claimed time an event of that producer may be one to erase; -1: none is."""
+        """The latest claimed time at which events of that producer may need erasing; -1: none."""
         past_all = self.boundaries.is_past_all(producer)
         if past_all is None:
             return self._newest_ns
@@ -82,7 +83,7 @@ class ErasureList:
 
 
 def load(connection: Connection) -> ErasureList:
-    """The list in the database."""
+    """Loads the list of a database."""
     (pepper,) = connection.execute("SELECT value FROM secret WHERE name = 'pepper'").fetchone()
     numbers = dict(connection.execute("SELECT token, forget FROM forgotten WHERE forget > 0"))
     return ErasureList(pepper, entries(connection), numbers, boundaries.load(connection))
@@ -96,7 +97,7 @@ def entries(connection: Connection) -> dict[bytes, int]:
 def save(connection: Connection, entries: Entries, number: int = 0) -> None:
     """Adds to the list in the database, inside the caller's transaction.
 
-    `number` is the forget's (`logd.storage.boundaries`); 0 for entries of a list.
+    `number` is the forget's (`logd.storage.boundaries`); 0 for entries of a file.
     """
     connection.executemany(
         "INSERT INTO forgotten (token, until_ns, forget) VALUES (?1, ?2, ?3)"
@@ -107,14 +108,14 @@ def save(connection: Connection, entries: Entries, number: int = 0) -> None:
 
 
 def file_beside(path: Path) -> Path:
-    """Where the list lies for a database or a backup at `path`."""
+    """The path of the list for a database or a backup at `path`."""
     return path.with_name(FILE_NAME)
 
 
 def read_file(path: Path) -> dict[bytes, int]:
-    """The list in a file, empty when there is no such file.
+    """Reads the list in a file; empty if it does not exist.
 
-    Raises DatabaseDamaged for a line that is no entry: to pass over it would bring a person back.
+    Raises DatabaseDamaged for an invalid line: skipping it would bring a person back.
     """
     entries: dict[bytes, int] = {}
     try:
@@ -133,17 +134,17 @@ def read_file(path: Path) -> dict[bytes, int]:
                 raise ValueError
         except ValueError as error:
             raise DatabaseDamaged(
-                f"{path}, line {number}: no entry of the list of forgotten persons (64 hexadecimal "
-                "digits and a time). Restore the file from a backup, or take that line out."
+                f"{path}, line {number}: not an entry of the list of forgotten persons (64 "
+                "hexadecimal digits and a time). Restore it from a backup, or delete the line."
             ) from error
         _merge(entries, entry)
     return entries
 
 
 def merge_file(path: Path, entries: Entries) -> None:
-    """Adds to the list in a file, whole or not at all, on the disk when this returns.
+    """Adds entries to the list in a file, atomically; it is on disk on return.
 
-    Its mode is 0600 and its owner, where that can be chosen, its folder's. Raises LogdError kinds.
+    Its mode is 0600; if root makes it, it gets its folder's owner. Raises LogdError kinds.
     """
     before = read_file(path)
     merged = dict(before)
@@ -166,11 +167,7 @@ def merge_file(path: Path, entries: Entries) -> None:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
             raise
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_path(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
 

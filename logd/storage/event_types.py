@@ -1,12 +1,12 @@
-"""Event types: which are known, by their numbers, and how many a user may introduce.
+"""Event types: their numbers, and the limit on how many a user may introduce.
 
-A type is a row of the database for ever, and clients name types freely: without a limit one of
-them makes millions. Past `event_types_per_user_max` types of one user id, or `event_types_max` of
-all of them, an event of a type that is not known yet goes to quarantine. Types that are known stay
-open to everyone, and those that this product itself logs are never refused.
+A type is a row of the database for ever, and clients name types freely: without a limit one client
+could make millions. Past `event_types_per_user_max` types of one user id, or `event_types_max` of
+all users, an event of an unknown type goes to quarantine. Known types stay open to everyone, and
+those that this product itself logs are never refused.
 
-In memory are at most `event_types_max` names; a database with more of them, made before there was
-a limit, is asked for the others.
+At most `event_types_max` names are in memory; in a database with more, from before the limit, the
+others are looked up.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from logd.batch import Batch
 from logd.storage.database import Connection
 from logd_wire.schema import RESERVED_TYPES, SUBJECTS
 
-# Of the daemon, the report process, the client and the site: whatever strangers have invented, a
-# login or a reading of reports is stored.
+# Of the daemon, the report process, the client and the site: even when other clients have used up
+# the limit, a login or the reading of a report is stored.
 NEVER_REFUSED = (
     RESERVED_TYPES
     | frozenset(SUBJECTS)
@@ -33,7 +33,7 @@ _NAMES_PER_SELECT = 500
 
 @dataclass(frozen=True)
 class TypeLimits:
-    """How many types all users together, and one of them, may introduce."""
+    """How many types all users together, and each of them, may introduce."""
 
     all_users: int = 5000
     per_user: int = 500
@@ -41,14 +41,14 @@ class TypeLimits:
 
 @dataclass(slots=True)
 class BatchTypes:
-    """The types of one batch: the number of each, and those that its commit makes known."""
+    """The types of one batch: the number of each, and the new ones."""
 
     ids: dict[str, int]
     new: dict[str, tuple[int, int]] = field(default_factory=dict)  # number, and uid
 
 
 class EventTypes:
-    """The types of one database. What a transaction adds counts once it is settled."""
+    """The types of one database. What a transaction adds counts once it is committed."""
 
     def __init__(self, connection: Connection, limits: TypeLimits) -> None:
         self._connection = connection
@@ -59,13 +59,13 @@ class EventTypes:
         ).fetchone()
         self._all_known = count <= len(self._known)
         self._introduced = Counter(introduced_by(connection))
-        # Of a user with more than there may be now, no more than that counts against the others.
+        # A user above its limit, lowered since, does not use up more of the common one.
         self._total = sum(min(n, limits.per_user) for n in self._introduced.values())
 
     def admit(self, batch: Batch) -> tuple[Batch, BatchTypes]:
-        """The batch without the events whose type is one too many, and the types of the rest.
+        """The batch without the events whose new type exceeds a limit, and the types of the rest.
 
-        What is refused uses up its sequence in quarantine, as part of the same batch.
+        A refused event goes to quarantine with its sequence, in the same batch.
         """
         names = {event.type for _, _, event in batch.events}
         if names <= self._known.keys():
@@ -74,7 +74,7 @@ class EventTypes:
         if len(types.ids) == len(names):
             return batch, types
         less = batch.copy([])
-        less.refusals = list(batch.refusals)  # the batch itself may have to be tried again
+        less.refusals = list(batch.refusals)  # the batch itself may be retried
         counted: Counter[int] = Counter()
         for entry in batch.events:
             producer, sequence, event = entry
@@ -101,7 +101,7 @@ class EventTypes:
         return None
 
     def require(self, types: BatchTypes, name: str, uid: int) -> None:
-        """Puts a type of logd's own among those of the batch, whatever the limits say."""
+        """Adds a type of an internal event to those of the batch, whatever the limits."""
         if name not in types.ids:
             types.ids = {**types.ids, **self._look_up((name,))}
             if name not in types.ids:
@@ -113,7 +113,7 @@ class EventTypes:
         types.ids[name] = number
 
     def _look_up(self, names: Iterable[str]) -> dict[str, int]:
-        """The numbers of those that the database has."""
+        """The numbers of the types that the database has."""
         known = self._known
         ids = {name: known[name] for name in names if name in known}
         if not self._all_known:
@@ -129,7 +129,7 @@ class EventTypes:
         return ids
 
     def mark_committed(self, types: BatchTypes) -> None:
-        """The transaction is committed: its types are known from now on."""
+        """Makes the types of a committed transaction known."""
         if types.ids is not self._known:
             for name, number in types.ids.items():
                 self._remember(name, number)
@@ -142,7 +142,7 @@ class EventTypes:
     def _remember(self, name: str, number: int) -> None:
         known = self._known
         if name not in known and len(known) >= self._limits.all_users:
-            del known[next(iter(known))]  # the one known for longest: it can be looked up again
+            del known[next(iter(known))]  # the oldest: it can be looked up again
             self._all_known = False
         known[name] = number
 
@@ -157,7 +157,7 @@ def load(connection: Connection, names_max: int) -> dict[str, int]:
 
 
 def introduced_by(connection: Connection) -> dict[int, int]:
-    """How many types each user id has introduced, of those that are counted."""
+    """How many types each user id has introduced; those never refused are not counted."""
     never = sorted(NEVER_REFUSED)
     return dict(
         connection.execute(
@@ -169,7 +169,7 @@ def introduced_by(connection: Connection) -> dict[int, int]:
 
 
 def insert(connection: Connection, types: BatchTypes) -> None:
-    """Writes the types that are new, inside the caller's transaction."""
+    """Inserts the new types, inside the caller's transaction."""
     connection.executemany(
         "INSERT INTO event_type (id, name, uid) VALUES (?, ?, ?)",
         [(number, name, uid) for name, (number, uid) in types.new.items()],

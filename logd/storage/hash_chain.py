@@ -1,12 +1,12 @@
-"""The hash chain over stored events: any change, removal or cut leaves a batch that does not match.
+"""The hash chain over stored events: after any change or removal some batch does not match.
 
     leaf    SHA-256 over the event's own salt and its fields, packed
     batch   SHA-256 over the previous batch's hash, its own numbers, its leaves, its losses
 
-A leaf does not tell its event without the salt: erase both salt and content, keep the leaf, and
-everything else still verifies. A batch keeps its leaves' hash, so it verifies by that alone once
-all its events are gone. What was taken out, and by which step, is hashed too: that hash stands in
-an event of logd's own, which is a leaf like every other.
+Without the salt a leaf does not reveal its event: when both salt and content are erased and the
+leaf is kept, everything else still verifies. A batch keeps the hash of its leaves, so it verifies
+by that alone once all its events are removed. What each removal took out is hashed too: that hash
+is recorded in an internal event, which is a leaf like any other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _packer = msgpack.Packer()
 
 @dataclass(frozen=True)
 class Head:
-    """Where a chain ends: its last batch, the last event's number, the hash over all of it."""
+    """The end of a chain: its last batch, its last event's id, and the hash over all of it."""
 
     batch: int
     events: int
@@ -34,7 +34,7 @@ class Head:
 
 
 def new_salts(count: int) -> list[bytes]:
-    """That many random salts, asked of the kernel at once."""
+    """That many random salts, by one call to the kernel."""
     raw = os.urandom(SALT_BYTES * count)
     return [raw[i : i + SALT_BYTES] for i in range(0, len(raw), SALT_BYTES)]
 
@@ -60,7 +60,7 @@ def loss_leaf(producer: str, first: int, last: int | None, cause: str) -> bytes:
 
 
 def combine(leaves: Iterable[bytes]) -> bytes:
-    """One hash for many, in their order."""
+    """One hash over leaves in their order."""
     return hashlib.sha256(b"".join(leaves)).digest()
 
 
@@ -79,9 +79,9 @@ def link(
 
 
 class Removal:
-    """The hash of what one step took out: runs of event ids and new leaves of redacted events.
+    """The hash of one removal: runs of event ids, and new leaves of redacted events.
 
-    Both are added in the order of ids; the one does not depend on when the other is.
+    Each of the two is added in the order of ids, independently of the other.
     """
 
     def __init__(self) -> None:
@@ -89,12 +89,12 @@ class Removal:
         self.events = 0
 
     def add_run(self, first: int, last: int) -> None:
-        """Events from `first` to `last`, both included."""
+        """Adds removed events from `first` to `last`, both included."""
         self._runs.update(_packer.pack((first, last)))
         self.events += last - first + 1
 
     def add_redaction(self, event_id: int, new_leaf: bytes) -> None:
-        """An event that stays and says less."""
+        """Adds an event that was redacted."""
         self._redactions.update(_packer.pack((event_id, new_leaf)))
 
     def hash(self, removal_id: int, kind: str) -> bytes:

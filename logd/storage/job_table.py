@@ -1,7 +1,7 @@
-"""Jobs as rows: what is to be done to stored events, how far it is, and what came of it.
+"""The table of jobs on stored events: their parameters, progress and outcome.
 
-What a job has done is in the database with its row, so that whoever opens the database next goes on
-where a killed daemon stopped.
+A job's progress is committed together with its work, so that after a crash the next process to open
+the database resumes it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from logd.storage.database import Connection
 
 PRUNE = "prune"
 FORGET = "forget"
-RECORD = "record"  # an event of logd's own, for a command while the daemon runs
+RECORD = "record"  # an internal event, for a command while the daemon runs
 
 ASKED = "asked"
-CLEAN = "clean"  # all is erased, and the remains of it in the file are not yet
-STOPPED = "stopped"  # the clock could not be believed; `trouble` says why, and what to do
+CLEAN = "clean"  # all is erased, but its remains in the file are not
+STOPPED = "stopped"  # the clock is not trusted; `trouble` says why, and what to do
 
 
 @dataclass
 class Job:
-    """A row of the table `job`. `done` of `total` is for people; `outcome` has counts."""
+    """A row of the table `job`. `done` of `total` is for display; `outcome` has counts."""
 
     id: int
     kind: str
@@ -55,7 +55,7 @@ class Job:
 
 
 def add_job(connection: Connection, kind: str, params: Mapping[str, Any], now_ns: int) -> int:
-    """Adds a job; its id. The daemon finds it at its next look."""
+    """Adds a job, which the daemon finds at its next poll; returns its id."""
     (job_id,) = connection.execute(
         "INSERT INTO job (kind, params, asked_ns, phase, position, done, total, outcome)"
         " VALUES (?, ?, ?, ?, 0, 0, 0, x'80') RETURNING id",
@@ -65,17 +65,17 @@ def add_job(connection: Connection, kind: str, params: Mapping[str, Any], now_ns
 
 
 def read_job(connection: Connection, job_id: int) -> Job | None:
-    """The job, or None when there is no such one (any more: of a restored database)."""
+    """The job, or None if it does not exist (any more, after a restore)."""
     return _one(connection, "id = ?", job_id)
 
 
 def next_job(connection: Connection) -> Job | None:
-    """What is to be worked at: records first, cleaning last, so that one is enough for many."""
+    """The next job to work on: records first, cleaning last, so that one vacuum serves many."""
     return _one(connection, "finished_ns IS NULL ORDER BY kind <> 'record', phase = 'clean', id")
 
 
 def finish_cleaned(connection: Connection, now_ns: int) -> None:
-    """Ends the jobs that waited for the file to be cleaned, inside the caller's transaction."""
+    """Finishes the jobs that waited for the vacuum, inside the caller's transaction."""
     connection.execute(
         "UPDATE job SET finished_ns = ?, done = total, trouble = NULL"
         " WHERE finished_ns IS NULL AND phase = ?",

@@ -1,4 +1,4 @@
-"""Late erasure: which events of a batch are of forgotten persons, and which name one (pure)."""
+"""Late erasure: finds the events of forgotten persons in a batch, and mentions of them (pure)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Events = list[tuple[Producer, int, Event]]
 def split(batch: Batch, forgotten: ErasureList) -> tuple[Events, list[int]]:
     """The batch's events without mentions of forgotten persons, and the places of those to erase.
 
-    The list is the batch's own where nothing is named. In most batches no event is looked at: all
-    of their producers are known to have made theirs after every forget.
+    Returns the batch's own list if nothing is redacted. In most batches no event is checked: all
+    their producers are known to have made them after every forget.
     """
     covers = forgotten.covers
     check_until_ns = {p: forgotten.check_until_ns(p) for p in batch.producers}

@@ -1,8 +1,8 @@
-"""Persons named in the properties of events, other than as an event's own user (pure).
+"""Mentions of persons in the properties of events, other than as the event's user (pure).
 
-A value names a person under a key that says so, at any depth: a report that was read about user 7
-has `{"report": "timeline", "params": {"user": "7"}}`. This is the one definition for those who read
-about a person and for those who take a person out.
+A value under one of KEYS names a person, at any depth: a report that was read about user 7 has
+`{"report": "timeline", "params": {"user": "7"}}`. Reports about a person and erasure both use this
+definition.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from logd_wire.wire import unpack_props
 KEYS = frozenset({"user", "users", "user_id", "login", "actor", "switched_to"})
 ERASED = "(erased)"
 ANOTHER = "(another)"
-# Any of these is in packed properties that name somebody: most are passed over by this alone.
+# Packed properties with a mention contain one of these: most events are skipped by this alone.
 MARKS = (b"user", b"login", b"actor", b"switched_to")
 
 IsPerson = Callable[[str], bool]
@@ -25,15 +25,15 @@ Change = Callable[[str | int], str | int]
 
 
 def mentions(props: Mapping[str, Any], user: str) -> bool:
-    """Whether the properties name that user."""
+    """Whether the properties mention that user."""
     changed = _changed(props, lambda value: ERASED if str(value) == user else value, named=False)
     return changed is not props
 
 
 def redact(props: bytes, is_person: IsPerson) -> bytes | None:
-    """The packed properties with `(erased)` for such a person; None when there is none in them.
+    """The packed properties with `(erased)` for each such person; None if they mention none.
 
-    Raises Malformed for what is no msgpack.
+    Raises Malformed for invalid msgpack.
     """
     if not any(mark in props for mark in MARKS):
         return None
@@ -43,9 +43,9 @@ def redact(props: bytes, is_person: IsPerson) -> bytes | None:
 
 
 def without_others(props: Mapping[str, Any], user: str) -> dict[str, Any]:
-    """The properties with `(another)` for whoever is named and not that user.
+    """The properties with `(another)` for every person but that user.
 
-    So that what is held about one person can be handed over without telling of another.
+    Data about one person can then be handed over without revealing another.
     """
 
     def change(value: str | int) -> str | int:
@@ -55,7 +55,7 @@ def without_others(props: Mapping[str, Any], user: str) -> dict[str, Any]:
 
 
 def _changed(value: Any, change: Change, *, named: bool) -> Any:
-    """The value itself where nothing in it changes. `named`: below one of the keys."""
+    """The value itself if nothing in it changes. `named`: it is under one of KEYS."""
     if isinstance(value, Mapping):
         made: Any = {
             key: _changed(item, change, named=named or key in KEYS) for key, item in value.items()

@@ -1,4 +1,4 @@
-"""The schema, as an ordered list that is only ever appended to.
+"""The schema, as an ordered list of migrations that is only appended to.
 
 Each migration and its record are one transaction. A database with a migration that this program
 does not know is newer than the program, and is refused.
@@ -273,13 +273,13 @@ class NewerSchema(LogdError):
 
 
 class OlderSchema(LogdError):
-    """The database has not been brought up to date yet, and this reader needs it to be."""
+    """The database is of an older schema than this reader needs; `logd run` migrates it."""
 
     exit_code = EXIT_TEMPORARY
 
 
 def schema_version(connection: Connection) -> int:
-    """How many migrations the database has seen; 0 for an empty one."""
+    """The number of migrations that the database has; 0 for an empty one."""
     exists = connection.execute(
         "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migration'"
     ).fetchone()
@@ -289,7 +289,7 @@ def schema_version(connection: Connection) -> int:
 
 
 def check_not_newer(connection: Connection) -> int:
-    """The schema's version. Raises NewerSchema for one past this program's."""
+    """The schema's version. Raises NewerSchema if this program does not know it."""
     version = schema_version(connection)
     if version > len(MIGRATIONS):
         raise NewerSchema(
@@ -300,7 +300,7 @@ def check_not_newer(connection: Connection) -> int:
 
 
 def check_not_older(connection: Connection) -> None:
-    """Raises OlderSchema for one that this program's daemon has not opened yet."""
+    """Raises OlderSchema if this program's daemon has not migrated the database yet."""
     version = schema_version(connection)
     if version < len(MIGRATIONS):
         raise OlderSchema(
@@ -310,7 +310,7 @@ def check_not_older(connection: Connection) -> None:
 
 
 def migrate(connection: Connection, now_ns: int) -> int:
-    """Brings the schema up to date; returns its version. Raises NewerSchema."""
+    """Applies the missing migrations; returns the schema's version. Raises NewerSchema."""
     version = check_not_newer(connection)
     if 0 < version < len(MIGRATIONS):
         _log.info("bringing the database from schema %d to %d", version, len(MIGRATIONS))
@@ -336,41 +336,41 @@ def migrate(connection: Connection, now_ns: int) -> int:
 
 
 class _Progress:
-    """Says at intervals that a statement over all events still runs, and for how long.
+    """Logs at intervals that a statement over all events still runs, and for how long.
 
-    The service manager, which would take a start that lasts for one that hangs, is asked for time.
+    It also extends the service manager's timeout, so that a long start is not taken for a hang.
     """
 
     def __init__(self) -> None:
-        self._started_s = self._said_s = self._extended_s = time.monotonic()
+        self._started_s = self._logged_s = self._extended_s = time.monotonic()
 
     @contextmanager
     def of(self, connection: Connection, what: str) -> Iterator[None]:
-        """While `what` runs on that connection."""
+        """Reports progress while `what` runs on that connection."""
 
-        def say() -> int:
-            self._say(what, time.monotonic())
-            return 0  # go on
+        def report() -> int:
+            self._report(what, time.monotonic())
+            return 0  # continue
 
-        connection.set_progress_handler(say, PROGRESS_STEPS)
+        connection.set_progress_handler(report, PROGRESS_STEPS)
         try:
             yield
         finally:
             connection.set_progress_handler(None, 0)
 
-    def _say(self, what: str, now_s: float) -> None:
+    def _report(self, what: str, now_s: float) -> None:
         if now_s - self._extended_s >= EXTEND_INTERVAL_S:
             self._extended_s = now_s
             systemd.extend_timeout()
             systemd.send(f"STATUS=bringing the database up to date: {what}")
-        if now_s - self._said_s >= PROGRESS_INTERVAL_S:
-            self._said_s = now_s
+        if now_s - self._logged_s >= PROGRESS_INTERVAL_S:
+            self._logged_s = now_s
             _log.info(
                 "%s, %.0f s so far; events wait in their outboxes", what, now_s - self._started_s
             )
 
 
 def split(script: str) -> list[str]:
-    """The statements of a script without string literals; executescript would commit by itself."""
+    """Splits a script without string literals into statements; executescript would commit."""
     lines = (line.split("--", 1)[0] for line in script.splitlines())
     return [part.strip() for part in "\n".join(lines).split(";") if part.strip()]

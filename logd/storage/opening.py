@@ -1,17 +1,26 @@
-"""Opens the instance's database for reading, also beside a running daemon."""
+"""Opens the instance's database: for the daemon, for a short write beside it, or for reading."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 from logd import instance_lock
 from logd.config.settings import Config
 from logd.errors import DatabaseDamaged, KeyFileError, NoDatabase
 from logd.storage import keyfile
-from logd.storage.database import Connection, connect
+from logd.storage.database import Connection, DatabaseError, connect, translate
+from logd.storage.event_types import TypeLimits
 from logd.storage.migrations import check_not_newer, check_not_older
+from logd.storage.store import Store
 
 
 def check_database(config: Config, made: bool) -> None:
-    """Raises DatabaseDamaged where there was a database and is none: no new trail by accident."""
+    """Raises DatabaseDamaged if a database was made here (`made`) and is empty or gone.
+
+    Otherwise a new trail would begin by accident.
+    """
     try:
         length = config.database.stat().st_size
     except OSError:
@@ -19,13 +28,44 @@ def check_database(config: Config, made: bool) -> None:
     if made and length == 0:
         raise DatabaseDamaged(
             f"{config.database}: is empty or gone, but this instance has stored events in it. "
-            "Restore a backup. To begin a new trail, knowingly: remove "
+            "Restore a backup. To begin a new trail on purpose: remove "
             f"{config.lock_file} and what is left of the database, then start."
         )
 
 
+def open_store(config: Config, key: bytes, now_ns: int, path: Path | None = None) -> Store:
+    """Opens the instance's database, or a copy of it at `path`, as its only writer, with the
+    instance's limits; brings its schema up to date. Raises LogdError kinds.
+    """
+    return Store(
+        path or config.database,
+        key,
+        now_ns,
+        config.quarantine_rows_max,
+        config.cache_bytes_max,
+        TypeLimits(config.event_types_max, config.event_types_per_user_max),
+    )
+
+
+@contextlib.contextmanager
+def open_for_writing(config: Config) -> Iterator[Connection]:
+    """Opens the database for a short transaction beside a running daemon. Raises LogdError kinds.
+
+    The schema must be this program's.
+    """
+    connection = connect(config.database, keyfile.read(config.key_file))
+    try:
+        check_not_newer(connection)
+        check_not_older(connection)
+        yield connection
+    except DatabaseError as error:
+        raise translate(error, config.database) from error
+    finally:
+        connection.close()
+
+
 def open_for_reading(config: Config) -> Connection:
-    """The instance's database, read-only, also while the daemon writes. Raises LogdError kinds."""
+    """Opens the database read-only, also while the daemon writes. Raises LogdError kinds."""
     check_database(config, instance_lock.look(config.lock_file)[1].made)
     try:
         connection = connect(config.database, keyfile.read(config.key_file), read_only=True)
@@ -38,7 +78,9 @@ def open_for_reading(config: Config) -> Connection:
         raise
     try:
         if check_not_newer(connection) == 0:
-            raise NoDatabase(f"{config.database}: nothing is stored yet; the first start is on.")
+            raise NoDatabase(
+                f"{config.database}: nothing is stored yet: the first start is not complete."
+            )
     except BaseException:
         connection.close()
         raise
@@ -46,7 +88,10 @@ def open_for_reading(config: Config) -> Connection:
 
 
 def open_for_events(config: Config) -> Connection:
-    """The same for pages of events, which need the schema of today. Raises LogdError kinds."""
+    """Opens the database read-only for pages of events, which need this program's schema.
+
+    Raises LogdError kinds.
+    """
     connection = open_for_reading(config)
     try:
         check_not_older(connection)

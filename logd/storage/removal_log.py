@@ -1,6 +1,6 @@
-"""What is kept of events that are gone: which they were, by which step, and their leaves.
+"""The record of removed events: their ids, the removal that took them out, and their leaves.
 
-The step's hash over all of that stands in an event of logd's own, so that it is in the chain.
+The hash over a removal is recorded in an internal event, so that it is part of the chain.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ERASED = "erased"
 
 
 def runs(ids: Iterable[int]) -> list[tuple[int, int]]:
-    """Ids in ascending order as (first, last) of those without a gap."""
+    """Groups ascending ids into runs without a gap, as (first, last)."""
     made: list[tuple[int, int]] = []
     for event_id in ids:
         if made and made[-1][1] == event_id - 1:
@@ -34,10 +34,10 @@ def record(
     ids: Iterable[int],
     redactions: Mapping[int, bytes],
 ) -> dict[str, Any]:
-    """Notes a removal, inside the caller's transaction; what the internal event with the id
-    has to say of it.
+    """Records a removal, inside the caller's transaction; returns the properties of the internal
+    event with the id `internal_event_id`.
 
-    `ids` of events taken out, ascending; `redactions` has the new leaf of each that says less.
+    `ids` are of the removed events, ascending; `redactions` has the new leaf of each redacted one.
     """
     (removal_id,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM removal").fetchone()
     hashed = hash_chain.Removal()
@@ -68,5 +68,5 @@ def record(
 
 
 def keep_leaves(connection: Connection, leaves: Mapping[int, bytes]) -> None:
-    """Keeps leaves that events can no longer give. Of two for the same event the first counts."""
+    """Keeps leaves that can no longer be computed. Of two for one event the first counts."""
     connection.executemany("INSERT OR IGNORE INTO leaf VALUES (?, ?)", sorted(leaves.items()))

@@ -1,4 +1,4 @@
-"""Roll-ups: what dashboards ask often, kept current in the batch's own transaction.
+"""Roll-ups: what dashboards query often, updated in the batch's own transaction.
 
 `verify` recomputes them from the events with the same functions.
 """
@@ -33,7 +33,7 @@ class SubjectRow:
 
 
 class Rollups:
-    """Sums up events in the order in which they are stored."""
+    """Sums up events in the order of storing."""
 
     def __init__(self) -> None:
         self.days: Counter[DayKey] = Counter()
@@ -62,7 +62,7 @@ class Rollups:
 
 
 def subject_of(event_type: str, props: Mapping[str, Any]) -> tuple[str | None, float | None]:
-    """Which subject an event of such a type is of, or None; and its value."""
+    """The subject of an event of a type with subjects, or None; and its value."""
     definition = SUBJECTS[event_type]
     subject = props.get(definition.key)
     if not isinstance(subject, str | int):
@@ -83,7 +83,7 @@ def update(
 ) -> None:
     """Adds the events to the roll-ups, inside the caller's transaction."""
     rollups = Rollups()
-    # As `Rollups.add` does one by one: Counter counts a list at once.
+    # The same as `Rollups.add` for each, but Counter counts a list faster.
     rollups.days.update(
         [(kind, ts_ns // DAY_NS, user or "") for _, _, (kind, ts_ns, user, _) in events]
     )

@@ -1,15 +1,15 @@
-"""The store: one writer, one transaction a batch, everything that must agree inside it.
+"""The store: one writer, one transaction a batch.
 
-Events, watermarks, losses, quarantine, roll-ups, counters and the hash chain move together or not
-at all. What a failed commit would have changed in memory is changed only after the commit.
+Events, watermarks, losses, quarantine, roll-ups, counters and the hash chain are committed together
+or not at all. State in memory changes only after the commit.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,21 @@ import msgpack
 
 from logd import __version__
 from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, PERSON_ERASED, Batch, Producer
-from logd.errors import StorageBusy, StorageFailed
+from logd.errors import StorageFailed
 from logd.storage import (
+    batch_rows,
     boundaries,
     erasure_list,
     event_types,
-    hash_chain,
     late_erasure,
     removal_log,
     rollups,
     time_blocks,
+    wal,
 )
-from logd.storage.database import Connection, DatabaseError, connect, is_interrupt, translate
+from logd.storage.batch_rows import NO_EVENTS, BatchRows, LastRows
+from logd.storage.chain_head import read_head
+from logd.storage.database import Connection, DatabaseError, connect, translate
 from logd.storage.database_files import DatabaseFiles
 from logd.storage.event_types import BatchTypes, EventTypes, TypeLimits
 from logd.storage.hash_chain import Head
@@ -38,26 +41,16 @@ from logd_wire.rendezvous import current_boot_id
 from logd_wire.wire import Event, producer_seed
 
 # A statement of many rows runs without the GIL and binds all at once; these sizes stay prepared.
-_ROWS_PER_STATEMENT = (2000, 200, 20, 1)
-_CHECKPOINT_TRIES = 2
-# A full batch takes well over SQLite's usual 1,000 pages: each commit would flush three times.
-_CHECKPOINT_PAGES = 4000
-# An act is to be short: so many pages are moved in the time that its own work takes.
-_CHECKPOINT_PAGES_ACT = 500
+ROWS_PER_STATEMENT = (2000, 200, 20, 1)
 _UNFINISHED_PAGE_ROWS = 1000
-BUSY_TIMEOUT_RUNNING_MS = 500
-_VACUUM_COPIES = 2  # in a scratch file, and in the log
-_VACUUM_STEPS = 100_000
 
-_log = logging.getLogger("logd")
-
-# `stored` is of all time, and `own`, logd's own events, a part of it; so are those that are gone.
+# `stored` is of all time; `own`, logd's internal events, is a part of it, and so are removed ones.
 COUNTERS = (
     *("stored", "lost", "quarantined", "quarantined_events", "duplicates_ignored", "commits"),
     *("lost_claimed", "own", removal_log.PRUNED, removal_log.ERASED),
 )
 
-# What an administrative act does in its transaction: to the tables, and to the batch of own events.
+# What an administrative transaction does: to the tables, and to the batch of internal events.
 Work = Callable[[Connection, Batch], None]
 
 
@@ -80,7 +73,11 @@ class Store:
         try:
             self._connection.execute(f"PRAGMA cache_size = -{cache_bytes_max // 1024}")
             self.schema = migrate(self._connection, now_ns)
-            self._make_durable(now_ns)
+            wal.make_durable(self._connection, path)
+            self._connection.execute(
+                "INSERT INTO run (started_ns, boot_id, pid, program) VALUES (?, ?, ?, ?)",
+                (now_ns, self._boot_id, os.getpid(), __version__),
+            )
             self._files = DatabaseFiles(path)
             self._types = EventTypes(self._connection, type_limits)
             self._load()
@@ -91,53 +88,25 @@ class Store:
             self._connection.close()
             raise
 
-    def _make_durable(self, now_ns: int) -> None:
-        """What a killed predecessor left in the WAL is visible, but perhaps not on the disk.
-
-        A complete checkpoint flushes it, and a commit of our own proves that commits work; before
-        both are done nothing may be confirmed to anybody.
-        """
-        for tried in range(_CHECKPOINT_TRIES):
-            busy, _pages, _done = self._connection.execute(
-                "PRAGMA wal_checkpoint(TRUNCATE)"
-            ).fetchone()
-            if not busy:
-                break
-            if tried == 0:
-                _log.warning("%s: another program reads or locks it: waiting", self._path)
-        else:
-            raise StorageBusy(
-                f"{self._path}: another program reads or locks it, so what is in its log cannot be "
-                "made durable. Stop that program (fuser tells which), then start again."
-            )
-        self._connection.execute(
-            "INSERT INTO run (started_ns, boot_id, pid, program) VALUES (?, ?, ?, ?)",
-            (now_ns, self._boot_id, os.getpid(), __version__),
-        )
-
     def _load(self) -> None:
         query = self._connection.execute
-        last = query(
-            "SELECT id, first_event + events, hash FROM batch ORDER BY id DESC LIMIT 1"
-        ).fetchone()
-        self._batch_id: int
-        self._event_id: int
-        self._head: bytes
-        self._batch_id, self._event_id, self._head = last or (0, 1, hash_chain.GENESIS)
-        self._head_on_disk = Head(self._batch_id, self._event_id - 1, self._head)
-        self._producer_row = query("SELECT coalesce(max(id), 0) FROM producer").fetchone()[0]
-        self._quarantine_row = query("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()[0]
-        # From here on who finds it locked tries again by itself, and meanwhile has to hear signals.
-        query(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_RUNNING_MS}")
-        self.forgotten = erasure_list.load(self._connection)
-        # Of this process only: it says no more once the process has ended.
+        self._head, _ = read_head(self._connection)  # the one that is on disk
+        producer, quarantine = (
+            query(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]  # noqa: S608 - two names
+            for table in ("producer", "quarantine")
+        )
+        head = self._head
+        self._last = LastRows(head.batch, head.events, head.hash, producer, quarantine)
+        query(f"PRAGMA busy_timeout = {wal.BUSY_TIMEOUT_RUNNING_MS}")
+        self.erasure_list = erasure_list.load(self._connection)
+        # The producer of logd's internal events, new for each process.
         self._internal = Producer(uid=os.geteuid(), id=secrets.randbits(64), seed=0, ended=True)
         self._internal.pid = os.getpid()
 
     # -- producers -------------------------------------------------------------------------------
 
     def producer(self, uid: int, producer_id: int) -> Producer:
-        """What is on disk of that producer; a new one when nothing is."""
+        """Loads that producer's state; a new producer when nothing of it is stored."""
         row = self._connection.execute(
             "SELECT id, p.watermark, ended, pid, coalesce(r.watermark, 0) FROM producer p"
             " LEFT JOIN replaced r ON r.uid = p.uid AND r.key = p.key"
@@ -152,14 +121,13 @@ class Store:
         return producer
 
     def unfinished(self) -> Iterator[tuple[int, int, str] | None]:
-        """Producers (uid, id, cause) that can say no more, unless their outbox is there.
+        """Producers (uid, id, cause of loss) that can send no more, unless their outbox is there.
 
-        They are of an earlier boot, or had an outbox and their process has ended: one that runs
-        follows with another producer, and its farewell has the numbers. How far they had got is
-        not known. None after each page of rows, of which there may be any number.
+        They are of an earlier boot, or had an outbox and their process has ended (one that still
+        runs continues with another producer, whose farewell has the numbers). Where their sequence
+        ended is not known. Yields None after each page of rows, so that the caller can commit.
         """
         boot_id, last = self._boot_id, 0
-        # In pages, since there may be any number of them, and commits between two.
         while rows := self._connection.execute(
             "SELECT id, uid, key, boot_id, has_outbox, pid FROM producer"
             " WHERE ended = 0 AND id > ? ORDER BY id LIMIT ?",
@@ -175,18 +143,18 @@ class Store:
     # -- commit ----------------------------------------------------------------------------------
 
     def commit(self, batch: Batch, now_ns: int) -> None:
-        """Stores the batch; on disk when it returns, and the caller may settle it.
+        """Stores the batch; it is on disk on return, and the caller may mark it committed.
 
-        Raises StorageBusy when the disk is full or the file locked: nothing has changed, the batch
-        can be tried again. Raises StorageFailed when a flush failed: the process must end.
+        Raises StorageBusy when the disk is full or the file locked: nothing has changed, and the
+        batch can be retried. Raises StorageFailed when a flush failed: the process must end.
         """
         self._run(batch, now_ns)
 
     def transact(self, work: Work, now_ns: int, *, flush: bool = True) -> None:
-        """Does `work` in a transaction, and stores the own events that it adds to its batch.
+        """Runs `work` in a transaction, and stores the internal events that it adds to its batch.
 
-        Without `flush` it is on disk with the next commit that is, and no later commit without it.
-        Raises what `commit` raises; then nothing of it was done.
+        Without `flush` it is on disk with the next commit that flushes, and no later commit is on
+        disk before it. Raises what `commit` raises; then nothing has changed.
         """
         connection = self._connection
         if not flush:
@@ -200,52 +168,56 @@ class Store:
     def append_internal_event(
         self, batch: Batch, event_type: str, props: Mapping[str, Any], now_ns: int
     ) -> None:
-        """Adds an event of logd's own to the batch of a `transact`; `now_ns` is its time."""
-        own = self._internal
-        own.taken += 1
+        """Adds an event of logd itself, of the time `now_ns`, to the batch of a `transact`."""
+        internal = self._internal
+        internal.taken += 1
         event = Event(event_type, now_ns, None, msgpack.packb(props))
-        batch.add(own, own.taken, event, len(event.props))
+        batch.add(internal, internal.taken, event, len(event.props))
 
     def record(self, event_type: str, props: Mapping[str, Any], now_ns: int) -> None:
-        """Stores an event of logd's own: something was done to the trail. Raises as `commit`."""
+        """Stores an internal event: something was done to the trail. Raises as `commit`."""
         self.transact(
             lambda _, batch: self.append_internal_event(batch, event_type, props, now_ns), now_ns
         )
 
     def reload_erasure_list(self) -> None:
-        """Takes the list as an `transact` has left it. Raises what `commit` raises."""
-        before = self.forgotten
+        """Loads the list as a `transact` has left it. Raises what `commit` raises."""
+        before = self.erasure_list
         try:
-            self.forgotten = erasure_list.load(self._connection)
+            self.erasure_list = erasure_list.load(self._connection)
         except DatabaseError as error:
             raise self.problem(error) from error
-        self.forgotten.boundaries.outboxes = before.boundaries.outboxes
+        self.erasure_list.boundaries.outboxes = before.boundaries.outboxes
 
     @property
     def head(self) -> Head:
-        """Where the chain ends on the disk: what is told outside must not go with the power."""
-        return self._head_on_disk
+        """The head of the chain on the disk: an anchor must not outlive a batch in a power cut."""
+        return self._head
 
     def problem(self, error: Exception) -> Exception:
-        """What an error in reading by `connection` means."""
+        """The LogdError for an error in reading by `connection`."""
         return translate(error, self._path)
 
     @property
     def size_bytes(self) -> int:
-        """How large the database is, without its log."""
-        query = self._connection.execute
-        pages, size = (int(query(f"PRAGMA page_{n}").fetchone()[0]) for n in ("count", "size"))
-        return pages * size
+        """The size of the database, without its WAL."""
+        return wal.database_bytes(self._connection)
 
     @property
     def next_event(self) -> int:
-        """The id that the next event will have."""
-        return int(self._event_id)
+        """The id of the next event."""
+        return self._last.event + 1
 
     @property
     def connection(self) -> Connection:
         """For reading between commits, and for the work of a `transact`."""
         return self._connection
+
+    def check_files(self) -> None:
+        """Raises DatabaseGone or StorageFailed for a removed or replaced database or WAL."""
+        missing = self._files.missing()
+        if missing is not None:
+            raise self._files.ending(self._connection, missing)
 
     def _run(
         self, batch: Batch, now_ns: int, work: Work | None = None, *, flush: bool = True
@@ -254,7 +226,7 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             if work is not None:
                 work(self._connection, batch)
-            changed = self._write(batch, now_ns)
+            changes = self._write(batch, now_ns)
             self._connection.execute("COMMIT")
         except BaseException as error:
             self._internal.taken = self._internal.stored
@@ -265,39 +237,20 @@ class Store:
             self._roll_back(problem)
             raise problem from error
         self.check_files()
-        self._producer_row, self._event_id, self._batch_id, self._head = changed.heads
-        self._quarantine_row = changed.quarantine_row
-        self._types.mark_committed(changed.types)
-        self.forgotten.boundaries.apply(changed.boundaries)
-        for producer, row in changed.rows.items():
+        self._apply(changes, flush=flush)
+        pages = wal.CHECKPOINT_PAGES if work is None else wal.CHECKPOINT_PAGES_TRANSACT
+        wal.checkpoint(self._connection, self._path, pages)
+
+    def _apply(self, changes: _Changes, *, flush: bool) -> None:
+        """Brings the state in memory up to the commit."""
+        self._last = last = changes.rows.last
+        self._types.mark_committed(changes.types)
+        self.erasure_list.boundaries.apply(changes.boundaries)
+        for producer, row in changes.rows.ids.items():
             producer.row = row
         self._internal.stored = self._internal.taken
         if flush:
-            self._head_on_disk = Head(self._batch_id, self._event_id - 1, self._head)
-        self._checkpoint(_CHECKPOINT_PAGES if work is None else _CHECKPOINT_PAGES_ACT)
-
-    def check_files(self) -> None:
-        """Raises DatabaseGone or StorageFailed for a removed or replaced database or WAL."""
-        missing = self._files.missing()
-        if missing is not None:
-            raise self._files.ending(self._connection, missing)
-
-    def _checkpoint(self, pages_max: int) -> None:
-        """Moves a long log into the database.
-
-        SQLite does it by itself after a commit, but keeps an error in it to itself: a database
-        whose flushes fail would be noticed by nobody. Raises StorageFailed then. What was
-        committed is in the log, so that want of room is no failure here.
-        """
-        query = self._connection.execute
-        try:
-            _busy, pages, _done = query("PRAGMA wal_checkpoint(NOOP)").fetchone()
-            if pages >= pages_max:
-                query("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except DatabaseError as error:
-            problem = translate(error, self._path)
-            if not isinstance(problem, StorageBusy):
-                raise problem from error
+            self._head = Head(last.batch, last.event, last.hash)
 
     def _roll_back(self, problem: BaseException) -> None:
         try:
@@ -306,243 +259,68 @@ class Store:
         except DatabaseError as error:
             raise StorageFailed(f"{self._path}: cannot roll back: {error}") from problem
 
-    def _write(self, batch: Batch, now_ns: int) -> _Changed:
+    def _write(self, batch: Batch, now_ns: int) -> _Changes:
+        connection, first_event = self._connection, self.next_event
         batch, types = self._types.admit(batch)
-        changed = _Changed(types)
-        first_event = self._event_id
-        late: frozenset[int] = frozenset()
-        if self.forgotten.entries:
-            batch, late = self._forget(batch, now_ns)
+        late = NO_EVENTS
+        if self.erasure_list.entries:
+            batch, late = self._erase_late(batch, now_ns)
         if late:
             self._types.require(types, PERSON_ERASED, self._internal.uid)
-        producer_row = self._write_producers(batch, now_ns, changed)
-        changed.boundaries = self.forgotten.boundaries.update(
-            self._connection, batch.producers, changed.rows
+        rows = batch_rows.build(
+            batch,
+            types.ids,
+            self._last,
+            now_ns,
+            self._boot_id,
+            late=late,
+            quarantine_rows_max=self._quarantine_rows_max,
         )
-        leaves = self._write_events(batch, changed, late)
-        batch_id, head = self._batch_id, self._head
-        if leaves or batch.losses:
-            batch_id += 1
-            head = self._write_batch(batch, batch_id, now_ns, first_event, leaves, changed)
-        self._write_quarantine(batch, now_ns, changed)
-        kept = [(first_event, batch.events)] if not late else _kept(first_event, batch, late)
-        for first, events in kept:
-            rollups.update(self._connection, events, types.ids)
-            time_blocks.update(self._connection, events, types.ids, first)
+        _insert_producers(connection, rows)
+        changed = self.erasure_list.boundaries.update(connection, batch.producers, rows.ids)
+        event_types.insert(connection, types)
+        _insert_rows(connection, rows)
+        for first, events in batch_rows.stored_runs(first_event, batch, late):
+            rollups.update(connection, events, types.ids)
+            time_blocks.update(connection, events, types.ids, first)
         if late:
-            removal_log.keep_leaves(self._connection, {first_event + n: leaves[n] for n in late})
-        self._count(batch, late, commits=1 if leaves or batch.losses else 0)
-        changed.heads = (producer_row, first_event + len(leaves), batch_id, head)
-        return changed
+            leaves = {first_event + place: rows.leaves[place] for place in late}
+            removal_log.keep_leaves(connection, leaves)
+        internal = self._internal.taken - self._internal.stored
+        _add_to_counters(connection, batch, rows, erased=len(late), internal=internal)
+        return _Changes(rows, types, changed)
 
-    def _forget(self, batch: Batch, now_ns: int) -> tuple[Batch, frozenset[int]]:
-        """Of forgotten persons, what comes late: the places of their events, which use up an id and
-        are not stored, behind them an own event that says so; and no mention of them elsewhere.
+    def _erase_late(self, batch: Batch, now_ns: int) -> tuple[Batch, frozenset[int]]:
+        """Erases forgotten persons from what arrives late; returns the batch without mentions of
+        them, and the places of their events.
+
+        These use up an id and are not stored; an internal event after them records it.
         """
-        events, late = late_erasure.split(batch, self.forgotten)
+        events, late = late_erasure.split(batch, self.erasure_list)
         if not late and events is batch.events:
-            return batch, frozenset()
+            return batch, NO_EVENTS
         batch = batch.copy(list(events))
         if late:
-            first = int(self._event_id)
+            first = self.next_event
             ids = [first + place for place in late]
-            said = removal_log.record(
+            recorded = removal_log.record(
                 self._connection, removal_log.ERASED, first + len(events), ids, {}
             )
-            self.append_internal_event(batch, PERSON_ERASED, {**said, "late": True}, now_ns)
+            self.append_internal_event(batch, PERSON_ERASED, {**recorded, "late": True}, now_ns)
         return batch, frozenset(late)
 
-    def _write_producers(self, batch: Batch, now_ns: int, changed: _Changed) -> int:
-        row = int(self._producer_row)
-        boot_id = self._boot_id
-        new, old, refusals = [], [], []
-        for producer in batch.producers:
-            if producer.row is None:
-                row += 1
-                changed.rows[producer] = row
-                new.append(
-                    (row, producer.uid, f"{producer.id:016x}", producer.taken, producer.has_outbox)
-                    + (producer.ended, boot_id, producer.pid, now_ns, now_ns)
-                )
-            else:
-                changed.rows[producer] = producer.row
-                old.append(
-                    (producer.taken, producer.ended, producer.has_outbox, boot_id, producer.pid)
-                    + (now_ns, producer.row)
-                )
-            refusals += [
-                (changed.rows[producer], cause, count) for cause, count in producer.refused.items()
-            ]
-        write = self._connection.executemany
-        write("INSERT INTO producer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
-        write(
-            "UPDATE producer SET watermark = max(watermark, ?), ended = ?, has_outbox = ?,"
-            " boot_id = ?, pid = ?, last_seen_ns = ? WHERE id = ?",
-            old,
-        )
-        write(
-            "INSERT INTO refusal VALUES (?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET events = max(events, excluded.events)",
-            refusals,
-        )
-        return row
+    # -- maintenance of the file -----------------------------------------------------------------
 
-    def _write_events(self, batch: Batch, changed: _Changed, late: frozenset[int]) -> list[bytes]:
-        """Inserts the events, but for those at the places in `late`; all their leaves."""
-        types = changed.types.ids
-        event_types.insert(self._connection, changed.types)
-        values: list[Any] = []
-        leaves: list[bytes] = []
-        event_id = int(self._event_id)
-        of = {p: (p.label, changed.rows[p]) for p in batch.producers}
-        salts = hash_chain.new_salts(len(batch.events))
-        leaf, bind = hash_chain.leaf, bytearray
-        for (producer, sequence, event), salt in zip(batch.events, salts, strict=True):
-            kind, ts_ns, user, props = event
-            label, row = of[producer]
-            leaves.append(leaf(salt, event_id, label, sequence, ts_ns, kind, user, props))
-            if late and event_id - self._event_id in late:
-                event_id += 1
-                continue
-            # bytearray: sqlcipher3 asks for adapters of bytes, at twice the price of the insert.
-            values += (event_id, row, sequence, ts_ns, types[kind], user, bind(props), bind(salt))
-            event_id += 1
-        self._insert("event", values, columns=8)
-        return leaves
-
-    def _write_batch(
-        self,
-        batch: Batch,
-        batch_id: int,
-        now_ns: int,
-        first_event: int,
-        leaves: list[bytes],
-        changed: _Changed,
-    ) -> bytes:
-        leaves_hash = hash_chain.combine(leaves)
-        losses_hash = hash_chain.combine(
-            hash_chain.loss_leaf(loss.producer.label, loss.first, loss.last, loss.cause)
-            for loss in batch.losses
-        )
-        head = hash_chain.link(
-            self._head, batch_id, now_ns, first_event, len(leaves), leaves_hash, losses_hash
-        )
-        self._connection.execute(
-            "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)",
-            (batch_id, now_ns, first_event, len(leaves), leaves_hash, head),
-        )
-        self._connection.executemany(
-            "INSERT INTO loss (batch, producer, first, last, cause, detected_ns)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (batch_id, changed.rows[loss.producer], loss.first, loss.last, loss.cause, now_ns)
-                for loss in batch.losses
-            ],
-        )
-        return head
-
-    def _write_quarantine(self, batch: Batch, now_ns: int, changed: _Changed) -> None:
-        changed.quarantine_row = int(self._quarantine_row) + len(batch.refusals)
-        if not batch.refusals:
-            return
-        first = int(self._quarantine_row) + 1
-        # Bounded: the newest rows stay, the counters know of all.
-        keep_from = changed.quarantine_row - self._quarantine_rows_max
-        values: list[Any] = []
-        for number, refusal in enumerate(batch.refusals, start=first):
-            if number > keep_from:
-                values += (number, now_ns, refusal.uid, refusal.pid, refusal.reason)
-                values.append(changed.rows[refusal.producer] if refusal.producer else None)
-                values += (refusal.sequence, refusal.bytes, refusal.excerpt)
-        self._connection.execute("DELETE FROM quarantine WHERE id <= ?", (keep_from,))
-        self._insert("quarantine", values, columns=9)
-
-    def _count(self, batch: Batch, late: frozenset[int], commits: int) -> None:
-        own = self._internal
-        changes = {
-            "stored": len(batch.events),
-            "own": own.taken - own.stored,
-            removal_log.ERASED: len(late),
-            "lost": batch.lost(claimed=False),
-            "lost_claimed": batch.lost(claimed=True),
-            "quarantined": len(batch.refusals),
-            "quarantined_events": sum(r.sequence is not None for r in batch.refusals),
-            "duplicates_ignored": batch.duplicates,
-            "commits": commits,
-        }
-        self._connection.executemany(
-            "INSERT INTO counter VALUES (?, ?)"
-            " ON CONFLICT DO UPDATE SET value = value + excluded.value",
-            [(name, change) for name, change in changes.items() if change],
-        )
-
-    def _insert(self, table: str, values: list[Any], columns: int) -> None:
-        """Inserts rows, one behind the other in `values`, in statements of many.
-
-        `executemany` takes the GIL back for each row.
-        """
-        row_marks = f"({', '.join('?' * columns)})"
-        start = 0
-        for size in _ROWS_PER_STATEMENT:
-            statement = f"INSERT INTO {table} VALUES {', '.join([row_marks] * size)}"  # noqa: S608 - no data in it
-            length = size * columns
-            while len(values) - start >= length:
-                self._connection.execute(statement, values[start : start + length])
-                start += length
-
-    # -- nothing left behind ---------------------------------------------------------------------
-
-    def vacuum(self, meanwhile: Callable[[], bool]) -> bool:
-        """Writes the whole database anew: no page holds remains of what was deleted.
-
-        SQLite overwrites what it deletes, but not the copies that moving rows from page to page
-        leaves. Nothing can be committed meanwhile. `meanwhile` is asked now and then; on its False
-        all is as it was, and so is this. Raises what `commit` raises.
-        """
-        query = self._connection.execute
-        folder = os.statvfs(self._path.parent)
-        free = folder.f_bavail * folder.f_frsize
-        needed = _VACUUM_COPIES * self.size_bytes
-        if free < needed:
-            raise StorageBusy(
-                f"{self._path}: to write it anew takes {needed} bytes for a while, "
-                f"{free} are free. Free some: it is tried again."
-            )
-        # Its scratch file is encrypted as the database is; in memory it would be as large.
-        query("PRAGMA temp_store = FILE")
-        place = str(self._path.parent).replace("'", "''")
-        query(f"PRAGMA temp_store_directory = '{place}'")
-        self._connection.set_progress_handler(lambda: not meanwhile(), _VACUUM_STEPS)
-        try:
-            query("VACUUM")
-        except DatabaseError as error:
-            if is_interrupt(error):
-                return False
-            raise translate(error, self._path) from error
-        finally:
-            self._connection.set_progress_handler(None, 0)
-            query("PRAGMA temp_store = MEMORY")
-        return True
+    def vacuum(self, keep_going: Callable[[], bool]) -> bool:
+        """Rebuilds the database without remains of deleted rows (`logd.storage.wal.vacuum`)."""
+        return wal.vacuum(self._connection, self._path, keep_going)
 
     def truncate_wal(self) -> bool:
-        """Moves all of the log into the database and cuts it; False while somebody reads it."""
-        query = self._connection.execute
-        query("PRAGMA busy_timeout = 0")
-        try:
-            busy, _pages, _done = query("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except DatabaseError as error:
-            problem = translate(error, self._path)
-            if not isinstance(problem, StorageBusy):
-                raise problem from error
-            return False
-        finally:
-            query(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_RUNNING_MS}")
-        return not busy
-
-    # -- the end ---------------------------------------------------------------------------------
+        """Moves all of the WAL into the database and truncates it; False while a reader uses it."""
+        return wal.truncate_wal(self._connection, self._path)
 
     def close(self) -> None:
-        """Moves the log into the database and closes it. Raises StorageFailed."""
+        """Moves the WAL into the database and closes it. Raises StorageFailed."""
         try:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
@@ -550,23 +328,74 @@ class Store:
             raise translate(error, self._path) from error
 
 
-def _kept(
-    first_event: int, batch: Batch, late: frozenset[int]
-) -> Iterator[tuple[int, list[tuple[Producer, int, Event]]]]:
-    """What is stored of the batch: runs of events, each with the id of its first."""
+@dataclass
+class _Changes:
+    """What a transaction changes in memory once it is committed."""
+
+    rows: BatchRows
+    types: BatchTypes
+    boundaries: dict[boundaries.Key, list[boundaries.Row]] = field(default_factory=dict)
+
+
+def _insert_producers(connection: Connection, rows: BatchRows) -> None:
+    write = connection.executemany
+    write("INSERT INTO producer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.new_producers)
+    write(
+        "UPDATE producer SET watermark = max(watermark, ?), ended = ?, has_outbox = ?,"
+        " boot_id = ?, pid = ?, last_seen_ns = ? WHERE id = ?",
+        rows.known_producers,
+    )
+    write(
+        "INSERT INTO refusal VALUES (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET events = max(events, excluded.events)",
+        rows.refusals,
+    )
+
+
+def _insert_rows(connection: Connection, rows: BatchRows) -> None:
+    _insert(connection, "event", rows.events, columns=8)
+    if rows.batch is not None:
+        connection.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)", rows.batch)
+        connection.executemany(
+            "INSERT INTO loss (batch, producer, first, last, cause, detected_ns)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            rows.losses,
+        )
+    if rows.quarantine_first > 1:  # bounded: the newest rows stay, the counters include all
+        connection.execute("DELETE FROM quarantine WHERE id < ?", (rows.quarantine_first,))
+    _insert(connection, "quarantine", rows.quarantine, columns=9)
+
+
+def _insert(connection: Connection, table: str, values: list[Any], columns: int) -> None:
+    """Inserts the rows of a flat list, many in each statement: `executemany` takes the GIL back for
+    each row.
+    """
+    row_marks = f"({', '.join('?' * columns)})"
     start = 0
-    for place in (*sorted(late), len(batch.events)):
-        if place > start:
-            yield first_event + start, batch.events[start:place]
-        start = place + 1
+    for size in ROWS_PER_STATEMENT:
+        statement = f"INSERT INTO {table} VALUES {', '.join([row_marks] * size)}"  # noqa: S608 - no data in it
+        length = size * columns
+        while len(values) - start >= length:
+            connection.execute(statement, values[start : start + length])
+            start += length
 
 
-class _Changed:
-    """What a transaction will have changed in memory, once it is committed."""
-
-    def __init__(self, types: BatchTypes) -> None:
-        self.rows: dict[Producer, int] = {}
-        self.types = types
-        self.quarantine_row = 0
-        self.heads: tuple[int, int, int, bytes] = (0, 1, 0, hash_chain.GENESIS)
-        self.boundaries: dict[boundaries.Key, list[boundaries.Row]] = {}
+def _add_to_counters(
+    connection: Connection, batch: Batch, rows: BatchRows, *, erased: int, internal: int
+) -> None:
+    changes = {
+        "stored": len(batch.events),
+        "own": internal,
+        removal_log.ERASED: erased,
+        "lost": batch.lost(claimed=False),
+        "lost_claimed": batch.lost(claimed=True),
+        "quarantined": len(batch.refusals),
+        "quarantined_events": sum(r.sequence is not None for r in batch.refusals),
+        "duplicates_ignored": batch.duplicates,
+        "commits": 0 if rows.batch is None else 1,
+    }
+    connection.executemany(
+        "INSERT INTO counter VALUES (?, ?)"
+        " ON CONFLICT DO UPDATE SET value = value + excluded.value",
+        [(name, change) for name, change in changes.items() if change],
+    )

@@ -1,8 +1,8 @@
-"""Blocks: each 16,384 events, in the order of storing, with their earliest and latest time.
+"""Blocks of 16,384 events in the order of storing, with their earliest and latest time.
 
-A question about a time passes over the blocks that lie outside it, whatever order the clients'
-clocks gave; it is quick as far as that is nearly the order of storing. The index by user leads with
-the block, so that a commit writes to the newest block's pages only, however many users there are.
+A query for a period skips the blocks outside it. That is correct in any order of the clients'
+clocks, and fast if it is nearly the order of storing. The index by user begins with the block, so
+that a commit writes to the newest block's pages only, however many users there are.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from logd.batch import Producer
 from logd.storage.database import Connection
 from logd_wire.wire import Event
 
-BLOCK_BITS = 14  # the schema has it too, in the index event_user: it cannot be changed here alone
+BLOCK_BITS = 14  # also in the schema's index event_user: cannot be changed here alone
 BLOCK_EVENTS = 1 << BLOCK_BITS
 
 Times = tuple[int, int]
 
 
 class Blocks:
-    """The same from events one by one; `verify` compares."""
+    """Computes the blocks from single events, for `verify`."""
 
     def __init__(self) -> None:
         self.times: dict[int, Times] = {}
 
     def add(self, event_id: int, ts_ns: int) -> None:
-        """Takes one event into its block."""
+        """Adds one event to its block."""
         block = event_id >> BLOCK_BITS
         first, last = self.times.get(block, (ts_ns, ts_ns))
         self.times[block] = min(first, ts_ns), max(last, ts_ns)
@@ -39,7 +39,9 @@ def update(
     types: Mapping[str, int],
     first_event: int,
 ) -> None:
-    """Adds the events, the first with that id, to blocks and types; in the caller's transaction."""
+    """Adds events, the first with the id `first_event`, to the blocks and to the counts by type,
+    inside the caller's transaction.
+    """
     batch = [event for _, _, event in events]
     connection.executemany(
         "INSERT INTO event_block VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
@@ -54,7 +56,7 @@ def update(
 
 
 def _times(first_event: int, ts_ns: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Block, earliest, latest, of events with consecutive ids."""
+    """The block, earliest and latest time, for events with consecutive ids."""
     start = 0
     while start < len(ts_ns):
         block = (first_event + start) >> BLOCK_BITS

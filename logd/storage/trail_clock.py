@@ -1,7 +1,7 @@
-"""Reads the clocks, and keeps with the trail the last reading that could be believed.
+"""Reads the clocks, and stores the last trusted reading in the database.
 
-The judgement is `logd.clock.readings`'s. The row is written by the daemon at its start and then
-every ten minutes, by commands that work without a daemon, and by `--yes`.
+`logd.clock.readings` decides whether a reading is trusted. The row is written by the daemon at its
+start and then every ten minutes, by commands that run without a daemon, and by `--yes`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from logd.clock import readings
 from logd.clock.readings import EARLIEST_NS, HOUR_NS, STEP_MAX_NS, Reading
 from logd.config.settings import Config
 from logd.errors import ClockRefused
-from logd.storage import keyfile
-from logd.storage.database import Connection, DatabaseError, connect, translate
-from logd.storage.migrations import check_not_older
+from logd.storage import opening
+from logd.storage.chain_head import read_head
+from logd.storage.database import Connection
 from logd.storage.store import Store
 from logd_wire.rendezvous import current_boot_id
 
@@ -34,7 +34,7 @@ _log = logging.getLogger("logd")
 
 
 def read() -> Reading:
-    """The clocks now."""
+    """Reads the clocks."""
     return Reading(
         time.time_ns(),
         current_boot_id(),
@@ -44,12 +44,12 @@ def read() -> Reading:
 
 
 def synchronised(timesync: Path = _TIMESYNC) -> bool | None:
-    """Whether the clock is kept right, as the kernel says; None where that cannot be seen.
+    """Whether the clock is synchronised, according to the kernel; None if that cannot be read.
 
-    A service's sandbox (ProtectClock=) refuses the question. systemd-timesyncd also leaves a file;
-    of other NTP daemons nothing is known there.
+    A service's sandbox (ProtectClock=) forbids the call. systemd-timesyncd also leaves a file;
+    other NTP daemons do not.
     """
-    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: only asks
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: only reads
     try:
         if ctypes.CDLL(None).adjtimex(timex) >= 0:
             status = int.from_bytes(timex.raw[_TIMEX_STATUS_AT : _TIMEX_STATUS_AT + 4], "little")
@@ -60,7 +60,7 @@ def synchronised(timesync: Path = _TIMESYNC) -> bool | None:
 
 
 def load(connection: Connection) -> Reading | None:
-    """The last believed reading; of a trail without one, the time of its last batch."""
+    """The last trusted reading; in a database without one, the time of its last batch."""
     table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'clock'"
     if connection.execute(table).fetchone():
         row = connection.execute(
@@ -69,13 +69,14 @@ def load(connection: Connection) -> Reading | None:
         if row is not None:
             wall_ns, boot_id, boottime_ns, known = row
             return Reading(wall_ns, boot_id, boottime_ns, None if known is None else bool(known))
-    last = connection.execute("SELECT stored_ns FROM batch ORDER BY id DESC LIMIT 1").fetchone()
-    return Reading(last[0], "", 0) if last and last[0] >= EARLIEST_NS else None
+    _, stored_ns = read_head(connection)
+    return Reading(stored_ns, "", 0) if stored_ns and stored_ns >= EARLIEST_NS else None
 
 
 def save(connection: Connection, reading: Reading, how: str = "REPLACE") -> None:
-    """Keeps a reading as the last believed one, in the caller's transaction or one by itself; with
-    `how` IGNORE only where there is none.
+    """Stores a reading as the last trusted one, in the caller's transaction or one of its own.
+
+    With `how` IGNORE only if there is none.
     """
     connection.execute(
         f"INSERT OR {how} INTO clock VALUES (1, ?, ?, ?, ?)",  # noqa: S608 - one of two words
@@ -86,9 +87,9 @@ def save(connection: Connection, reading: Reading, how: str = "REPLACE") -> None
 def check(
     config: Config, connection: Connection, now: Reading, what: str, *, yes: bool = False
 ) -> None:
-    """Raises ClockRefused if the reading is not believed, with what was not done.
+    """Raises ClockRefused, which says `what` was not done, if the reading is not trusted.
 
-    With `yes` a person has confirmed it: it is kept as the last believed one.
+    With `yes` a person has confirmed the clock: the reading is stored as the last trusted one.
     """
     why = readings.implausible(load(connection), now)
     if why is None:
@@ -99,25 +100,19 @@ def check(
 
 
 def _accept(config: Config, reading: Reading) -> None:
-    connection = connect(config.database, keyfile.read(config.key_file))
-    try:
-        check_not_older(connection)
+    with opening.open_for_writing(config) as connection:
         save(connection, reading)
-    except DatabaseError as error:
-        raise translate(error, config.database) from error
-    finally:
-        connection.close()
 
 
 def clock_refusal(what: str, why: str) -> ClockRefused:
-    """The refusal of an act for a clock that is not believed: why, and what to do."""
+    """The error for a clock that is not trusted: what was not done, why, and what to do."""
     return ClockRefused(
         f"{what}: {why}. Set the clock (timedatectl). If it is right, run this again with --yes."
     )
 
 
 class TrailClock:
-    """The clock of an open store: the time to record, and whether it is believed."""
+    """The clock of an open store: the time to record, and whether it is trusted."""
 
     def __init__(
         self,
@@ -133,23 +128,23 @@ class TrailClock:
         self._warned = False
 
     def now_ns(self) -> int:
-        """The time to record: the wall clock's, unless it is far behind what the trail has seen."""
+        """The time to record: the wall clock's, unless it is far behind the last trusted one."""
         wall_ns, seen = self._clock_ns(), self._seen
         if seen is None or wall_ns >= seen.wall_ns - STEP_MAX_NS:
-            return wall_ns  # without a look at the other clocks: it is asked at each commit
+            return wall_ns  # without reading the other clocks: this is called for each commit
         return readings.stamp_ns(seen, self._read())
 
     def record_reading(self) -> None:
-        """Keeps the reading from time to time, if it is believed. Raises as `Store.commit`."""
+        """Stores the reading every ten minutes, if it is trusted. Raises as `Store.commit`."""
         now = self._read()
         if self._kept is not None and now.boottime_ns < self._kept.boottime_ns + KEPT_EVERY_NS:
             return
         self._kept = now
-        refused = self._judge(now) is not None
+        refused = self._reason_to_distrust(now) is not None
         seen = self._seen if refused else now
         if seen is not None:
-            # A refused one replaces none. But where none is kept yet, that is what it was compared
-            # with: what is stored from here on has the wrong time.
+            # A refused reading replaces none. But if none is stored yet, keep the one that it was
+            # compared with: the time of the last batch is wrong from here on.
             how = "IGNORE" if refused else "REPLACE"
             self._store.transact(
                 lambda connection, _: save(connection, seen, how), now.wall_ns, flush=False
@@ -158,30 +153,30 @@ class TrailClock:
         self._warn(readings.implausible(seen, replace(now, synchronised=None)))
 
     def _warn(self, why: str | None) -> None:
-        """Once, and not of a clock that is about to be synchronised, as after each boot."""
+        """Warns once, but not of a clock that is about to be synchronised, as after each boot."""
         if why is not None and not self._warned:
             _log.warning(
-                "%s: until it is set, or believed by `logd prune --yes`, no event is pruned and no"
+                "%s: until it is set, or confirmed by `logd prune --yes`, no event is pruned and no"
                 " old backup removed", why,
             )  # fmt: skip
         elif why is None and self._warned:
-            _log.info("the clock can be believed again")
+            _log.info("the clock is trusted again")
         self._warned = why is not None
 
     def check(self, what: str) -> Reading:
-        """The reading now. Raises ClockRefused if it is not believed, with what was not done."""
+        """The reading now. Raises ClockRefused, which says `what` was not done."""
         now = self._read()
-        why = self._judge(now)
+        why = self._reason_to_distrust(now)
         if why is not None:
             raise clock_refusal(what, why)
         return now
 
     def check_from(self, start: Reading, what: str) -> None:
-        """Raises ClockRefused if the clock has been set since `start`."""
+        """Raises ClockRefused if the clock was set since `start`."""
         why = readings.jumped(start, self._read())
         if why is not None:
             raise clock_refusal(what, why)
 
-    def _judge(self, now: Reading) -> str | None:
+    def _reason_to_distrust(self, now: Reading) -> str | None:
         self._seen = load(self._store.connection)  # a command may have confirmed another
         return readings.implausible(self._seen, now)

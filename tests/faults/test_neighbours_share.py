@@ -302,7 +302,7 @@ def test_producers_without_end_are_booked_in_batches(
         [(row, f"{row:016x}") for row in range(1, 2501)],
     )
     daemon._store._connection.execute("COMMIT")
-    daemon._store._producer_row = 2500
+    daemon._store._load()
     daemon.start()
     for _ in range(40):
         daemon.turn(timeout_s=0)

@@ -422,7 +422,7 @@ def test_files_without_end_keep_no_daemon_from_its_first_turn(
         "INSERT INTO producer VALUES (?, ?, ?, 0, 0, 1, 'an earlier boot', 1, 1, 1)",
         [(row, os.getuid(), f"{row:016x}") for row in range(1, 41)],
     )
-    daemon._store._producer_row = 40
+    daemon._store._load()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.connect(instance.socket)
         sock.send(datagram(77, 1))

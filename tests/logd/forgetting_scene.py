@@ -215,7 +215,7 @@ class Scene:
             store = self._open()
             outboxes = self.outboxes = Outboxes(self.outboxes_path)
             outboxes.attach()
-            store.forgotten.boundaries.outboxes = directory_identity(self.outboxes_path)
+            store.erasure_list.boundaries.outboxes = directory_identity(self.outboxes_path)
             self.worker = self._new_worker(store)
             delivery = Delivery(
                 self.config, store, outboxes, lambda: self.wall_ns, 100, lambda: self.now_s
@@ -402,7 +402,7 @@ class Scene:
         self.settle()
         assert self.store is not None
         rows = self.store.connection.execute("SELECT * FROM forget_boundary").fetchall()
-        assert rows == [] == list(self.store.forgotten.boundaries.rows)
+        assert rows == [] == list(self.store.erasure_list.boundaries.rows)
 
     def close(self) -> None:
         if self.store is not None:

@@ -276,7 +276,7 @@ def test_a_day_changed_and_the_chain_rebuilt_from_there_is_found_in_every_later_
 
     change(stored, work)
     said = look(1)
-    assert "is there with another hash" in said and "anchors do not fit" in said
+    assert "has another hash" in said and "anchors do not match" in said
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
@@ -330,7 +330,7 @@ def test_a_declared_restore_is_told_and_no_error(
     restore(stored)
     said = look(0)
     assert "restored 20" in said and f"from batch {last};" in said
-    assert "4 anchors are of batches that went" in said, "start and stop of two days"
+    assert "4 anchors are of batches that it took away" in said, "start and stop of two days"
 
 
 def test_a_cut_behind_a_declared_restore_is_found(stored: Instance) -> None:

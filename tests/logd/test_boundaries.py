@@ -336,7 +336,7 @@ def test_another_directory_in_its_place_leaves_it_to_the_claimed_time(scene: Sce
     made(scene, moved, ts_ns=0)
     scene.start()
     assert scene.store is not None
-    scene.store.forgotten.boundaries.outboxes = "this-boot another"
+    scene.store.erasure_list.boundaries.outboxes = "this-boot another"
     scene.store.connection.execute("UPDATE forget SET outboxes = 'this-boot the-first'")
     scene.store.reload_erasure_list()
     scene.settle()
@@ -407,7 +407,7 @@ def test_a_job_in_a_backup_that_its_list_knows_as_done_is_not_done_as_of_today(
 
 
 def test_a_longer_time_from_a_list_takes_the_sequences_from_an_entry(store: Store) -> None:
-    there = store.forgotten
+    there = store.erasure_list
     token = there.token(ANNA)
     erasure_list.save(store.connection, {token: 100}, 1)
     for until_ns, number in ((90, 1), (200, 0)):
@@ -432,5 +432,5 @@ def test_the_list_of_a_database_of_an_earlier_schema_can_be_read(
         assert erasure_list.entries(store.connection) == {b"\0": 5}
         store.close()
     store = Store(directory / "a.db", KEY, 1, 10)
-    assert store.forgotten.entries == {b"\0": 5}
+    assert store.erasure_list.entries == {b"\0": 5}
     store.close()

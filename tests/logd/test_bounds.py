@@ -94,8 +94,8 @@ def test_whom_a_list_names_is_found_without_all_users_in_memory(
         " INSERT INTO rollup_day SELECT 1, 5, printf('invented_%0100d', n), 1 FROM n"
     )
     wanted = f"invented_{'77':0>100}"
-    store.forgotten = erasure_list.ErasureList(b"p" * 32, {})
-    params = {"users": [], "tokens": [store.forgotten.token(wanted)]}
+    store.erasure_list = erasure_list.ErasureList(b"p" * 32, {})
+    params = {"users": [], "tokens": [store.erasure_list.token(wanted)]}
     job = Job(1, "forget", params, 1)
     steps = cast("event_removal.Steps", None)
     beside = forgetting.Surroundings(Path(), None, None)

@@ -122,7 +122,7 @@ def test_all_users_together_have_a_limit_and_the_products_own_types_none(directo
 def test_a_type_of_logds_own_that_is_known_is_not_made_twice(directory: Path) -> None:
     """Late events of a forgotten person bring it into a batch that has a new type as well."""
     store, producer = open_store(directory), producer_of(1000)
-    store.forgotten.add({store.forgotten.token("7"): 10})
+    store.erasure_list.add({store.erasure_list.token("7"): 10})
     put(store, producer, ["a", "b"])
     put(store, producer, ["a", "c"])
     rows = store.connection.execute("SELECT id, name FROM event_type ORDER BY id").fetchall()

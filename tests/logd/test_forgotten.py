@@ -47,9 +47,9 @@ def store(directory: Path) -> Iterator[Store]:
 
 
 def forget(store: Store, user: str, until_ns: int) -> None:
-    entries = {store.forgotten.token(user): until_ns}
+    entries = {store.erasure_list.token(user): until_ns}
     store.transact(lambda connection, _batch: erasure_list.save(connection, entries), 1)
-    store.forgotten.add(entries)
+    store.erasure_list.add(entries)
 
 
 def counters(store: Store) -> dict[str, int]:
@@ -242,9 +242,9 @@ def test_the_pepper_of_a_trail_from_before_is_the_same_at_every_migration(
     tokens = set()
     for name in ("a.db", "b.db"):
         store = Store(directory / name, key, 1, 10)
-        tokens.add(store.forgotten.token("7"))
+        tokens.add(store.erasure_list.token("7"))
         store.close()
     fresh = Store(directory / "c.db", key, 1, 10)
     assert len(tokens) == 1
-    assert fresh.forgotten.token("7") not in tokens
+    assert fresh.erasure_list.token("7") not in tokens
     fresh.close()

@@ -37,7 +37,7 @@ def test_with_other_credentials_only_the_file_is_read_and_its_mode_counts(
 
 def test_a_key_that_is_there_is_never_replaced(instance: Instance) -> None:
     before = instance.config.key_file.read_text()
-    assert "logd.key: the key cannot be made: File exists" in instance.cli("genkey", code=73)
+    assert "logd.key: the key cannot be created: File exists" in instance.cli("genkey", code=73)
     assert instance.config.key_file.read_text() == before
 
 

@@ -16,26 +16,26 @@ LEFT_OUT = re.compile(r"\((\d+) more like this were not logged\)$")
 # What is logged without a limit: once a start, once a step of the clock, or because an
 # administrator did something. Whoever adds one here has asked who can cause it.
 NOT_BY_INPUT = {
-    "store": {"%s: another program reads or locks it: waiting"},
-    "outboxes": {"outboxes: %s. They are in %s instead, as clients know"},
-    "reporter": {"%s", "reports run at the daemon's own priority: setpriority: %s"},
+    "wal": {"%s: another program reads or locks it: waiting"},
+    "outbox_directory": {"outboxes: %s. They are in %s instead, as clients know"},
+    "report_server": {"%s", "reports run at the daemon's own priority: setpriority: %s"},
     "runtime_files": {"%s: %s is there again"},
-    "rekeying": {
-        "%s: of a change of the key that was not completed: removed",
-        "%s: has its new key: an interrupted change is complete",
+    "rekey": {
+        "%s: left by an incomplete change of the key: removed",
+        "%s: an interrupted change of its key is completed",
     },
     "worker": {"job %d, %s: waits: %s", "job %d, %s: %s", "job %d, %s: stopped: %s"},
     "request_server": {"an answer could not be made; others like it are not logged for a while"},
     "outbox_survey": {
-        "user %d has %d outboxes, more than %d: of what they hold, the time that it claims decides "
-        "what is erased"
+        "user %d has %d outboxes, more than %d: which of their events are erased is decided by the "
+        "time that they claim"
     },
     "trail_clock": {
-        "%s: until it is set, or believed by `logd prune --yes`, no event is pruned and no old "
+        "%s: until it is set, or confirmed by `logd prune --yes`, no event is pruned and no old "
         "backup removed"
     },
-    "service": {"SIGHUP: not reloaded, and nothing has changed: %s"},
-    "journal": {"a mistake in logd itself ended it"},
+    "run": {"SIGHUP: not reloaded, and nothing has changed: %s"},
+    "log_format": {"a mistake in logd itself ended it"},
 }
 
 

@@ -98,7 +98,7 @@ def test_a_new_key_may_be_brought_along(stored: Instance, directory: Path) -> No
     assert keyfile.read(stored.config.key_file) == keyfile.read(directory / "brought.key")
     assert users(stored) == {"7": 80, "8": 20}
     again = stored.cli("rekey", "--new-key-file", str(directory / "brought.key"), code=77)
-    assert "is the key already" in again
+    assert "has the present key" in again
     (directory / "brought.key").chmod(0o644)
     said = stored.cli("rekey", "--new-key-file", str(directory / "brought.key"), code=77)
     assert "open to others" in said

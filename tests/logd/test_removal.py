@@ -273,7 +273,7 @@ def test_a_redacted_event_has_another_salt_so_that_its_old_leaf_tells_nothing(
 def test_writing_the_file_anew_can_be_given_up_and_changes_nothing_then(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.storage.store._VACUUM_STEPS", 1)
+    monkeypatch.setattr("logd.storage.wal._VACUUM_STEPS", 1)
     trail.fill(200)
     before = trail.rows()
     assert not trail.store.vacuum(lambda: False)
@@ -287,7 +287,7 @@ def test_writing_the_file_anew_can_be_given_up_and_changes_nothing_then(
 def test_too_little_room_is_found_before_the_file_is_written_anew(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.storage.store._VACUUM_COPIES", 10**12)
+    monkeypatch.setattr("logd.storage.wal._VACUUM_COPIES", 10**12)
     with pytest.raises(StorageBusy, match="Free some"):
         trail.store.vacuum(lambda: True)
 
@@ -407,14 +407,14 @@ def test_no_subject_is_kept_by_a_property_that_names_persons() -> None:
         ("DELETE FROM event WHERE id = {kept}", "some were removed or added"),
         ("UPDATE removed SET last = last + 1 WHERE first = {gone}", "was"),
         ("DELETE FROM removed WHERE first = {gone}", "some were removed or added"),
-        ("DELETE FROM removal WHERE id = 1", "removal 1: is not there"),
+        ("DELETE FROM removal WHERE id = 1", "removal 1: is missing"),
         ("UPDATE removal SET hash = zeroblob(32) WHERE id = 1", "removal 1: what it took out"),
         ("UPDATE removal SET events = events + 1 WHERE id = 1", "removal 1: what it took out"),
-        ("UPDATE removal SET event = event + 1 WHERE id = 1", "does not say so"),
+        ("UPDATE removal SET event = event + 1 WHERE id = 1", "does not record it"),
         (
             # What a client says proves nothing.
             "UPDATE event_type SET name = 'made_up' WHERE name = 'events_pruned'",
-            "does not say so",
+            "does not record it",
         ),
         ("UPDATE leaf SET hash = zeroblob(32) WHERE event = {gone}", "an event was changed"),
         ("DELETE FROM leaf WHERE event = {gone}", "an event was changed"),
@@ -425,7 +425,7 @@ def test_no_subject_is_kept_by_a_property_that_names_persons() -> None:
         (
             "INSERT INTO event SELECT {gone}, producer, sequence, ts_ns, type, user, props, salt"
             " FROM event WHERE id = {kept}",
-            "is there, though it was removed",
+            "is still there, though it was removed",
         ),
     ],
 )

@@ -259,7 +259,7 @@ def test_what_is_no_backup_is_refused(
 def test_a_backup_with_another_key_asks_for_that_key(backed_up: tuple[Instance, Path]) -> None:
     instance, backup = backed_up
     instance.cli("rekey")
-    assert "needs the key of then: --key-file" in restore(instance, backup, code=77)
+    assert "needs the old key: --key-file" in restore(instance, backup, code=77)
     (old_key,) = instance.directory.glob("logd.key.old-*")
     restore(instance, backup, "--key-file", str(old_key))
     assert users(instance) == {"before": 100}, "and is now encrypted with the present key"

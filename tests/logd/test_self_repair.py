@@ -251,7 +251,7 @@ def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
         until(lambda: confirmed_all(daemon, steady), "all is stored")
         daemon._store.reload_erasure_list()
         identity = directory_identity(instance.config.outbox_directory)
-        assert daemon._store.forgotten.boundaries.outboxes == identity
+        assert daemon._store.erasure_list.boundaries.outboxes == identity
     look_at(daemon)
     assert list(instance.config.outbox_directory.glob("*.outbox")) == []
     state = status(instance.config)
@@ -522,7 +522,7 @@ def test_what_is_committed_to_a_file_without_a_name_is_not_confirmed_and_saved(
         file.unlink()
     if left == "another database":
         path.write_bytes(b"")
-    with pytest.raises(DatabaseGone, match="All that it held is saved in") as raised:
+    with pytest.raises(DatabaseGone, match="Everything it held is saved in") as raised:
         store.commit(batch(2), 3)
     assert raised.value.exit_code == 65
     assert ("was removed" if left == "nothing" else "was replaced") in str(raised.value)

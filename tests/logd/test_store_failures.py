@@ -12,7 +12,7 @@ import sqlcipher3
 from logd.audit.verify import verify
 from logd.batch import Batch
 from logd.errors import StorageBusy, StorageFailed
-from logd.storage import erasure_list, store
+from logd.storage import erasure_list, wal
 from logd.storage.database import connect
 from logd.storage.store import Store
 from logd_wire.wire import Event
@@ -66,7 +66,7 @@ def test_a_log_that_cannot_be_moved_ends_the_process_but_for_want_of_room(
     made: Store, monkeypatch: pytest.MonkeyPatch, code: int, statement: str
 ) -> None:
     """A flush that failed there is never heard of again: SQLite would keep it to itself."""
-    monkeypatch.setattr(store, "_CHECKPOINT_PAGES", 1)
+    monkeypatch.setattr(wal, "CHECKPOINT_PAGES", 1)
     healthy = made._connection
     failing = made._connection = Failing(healthy, statement)
     failing.code = code
@@ -109,7 +109,7 @@ def test_a_start_that_cannot_make_the_wal_durable_fails_and_names_the_cause(
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM event").fetchone()
     killed.commit(batch_of(killed, 3), 2)
-    with pytest.raises(StorageBusy, match="so what is in its log cannot be made durable"):
+    with pytest.raises(StorageBusy, match="so its WAL cannot be made durable"):
         Store(path, KEY, 3, 10)
     reader.execute("COMMIT")
     reader.close()
@@ -120,9 +120,9 @@ def test_a_start_that_cannot_make_the_wal_durable_fails_and_names_the_cause(
 def test_what_is_ignored_is_counted_also_in_a_batch_of_which_something_is_erased(
     made: Store,
 ) -> None:
-    entries = {made.forgotten.token("7"): 10}
+    entries = {made.erasure_list.token("7"): 10}
     made.transact(lambda connection, _batch: erasure_list.save(connection, entries), 1)
-    made.forgotten.add(entries)
+    made.erasure_list.add(entries)
     batch = batch_of(made, 2)
     batch.duplicates = 5
     made.commit(batch, 20)

@@ -14,9 +14,10 @@ from logd.batch import Batch, Producer
 from logd.errors import StorageBusy
 from logd.ingest.receiver import bind
 from logd.maintenance import forget as forgetting
-from logd.storage import store as store_module
+from logd.storage import wal
 from logd.storage.database import BUSY_TIMEOUT_MS, connect
-from logd.storage.store import BUSY_TIMEOUT_RUNNING_MS, Store
+from logd.storage.store import Store
+from logd.storage.wal import BUSY_TIMEOUT_RUNNING_MS
 from logd_wire.wire import Event, producer_seed
 
 KEY = bytes(range(32))
@@ -135,7 +136,7 @@ def test_rewritten_or_not_the_database_sorts_in_memory_and_its_queries_are_not_c
     store: Store, monkeypatch: pytest.MonkeyPatch, outcome: str
 ) -> None:
     fill(store, 500)
-    monkeypatch.setattr(store_module, "_VACUUM_STEPS", 100)
+    monkeypatch.setattr(wal, "_VACUUM_STEPS", 100)
     asked = 0
     go_on = stop_after(2 if outcome == "interrupted" else 10**9)
 
@@ -148,7 +149,7 @@ def test_rewritten_or_not_the_database_sorts_in_memory_and_its_queries_are_not_c
         with monkeypatch.context() as context:
             full = os.statvfs_result((4096, 4096, 9, 0, 0, 9, 9, 9, 0, 255))
             context.setattr(os, "statvfs", lambda _: full)
-            with pytest.raises(StorageBusy, match="to write it anew takes"):
+            with pytest.raises(StorageBusy, match="vacuuming needs"):
                 store.vacuum(meanwhile)
     elif outcome == "failed":
         store.connection.execute("BEGIN")
@@ -175,7 +176,7 @@ def test_the_scratch_file_of_a_rewrite_lies_beside_the_database_and_is_encrypted
     elsewhere.mkdir()
     for name in ("SQLITE_TMPDIR", "TMPDIR"):
         monkeypatch.setenv(name, str(elsewhere))
-    monkeypatch.setattr(store_module, "_VACUUM_STEPS", 500)
+    monkeypatch.setattr(wal, "_VACUUM_STEPS", 500)
     # Past what SQLite keeps in its cache before it makes the file.
     store.connection.execute("PRAGMA cache_size = 10")
     fill(store, 2000, b"\xda\x01\x00" + b"in plain text " * 19)

@@ -35,8 +35,8 @@ def test_a_number_in_no_unit_is_refused_with_all_four_readings() -> None:
         parse("5", 0)
     readings = ", ".join(f"in {unit} {shown(5 * ns)}" for unit, ns in UNITS_NS.items())
     assert str(refused.value) == (
-        f"is, counted from 1970: {readings}. A number is taken only in a unit that makes it a time "
-        f"from {PLAUSIBLE_FIRST_YEAR} to {PLAUSIBLE_END_YEAR - 1}: write the date, "
+        f"is, counted from 1970: {readings}. A number is accepted only if in one of these units it "
+        f"is a time from {PLAUSIBLE_FIRST_YEAR} to {PLAUSIBLE_END_YEAR - 1}: write the date, "
         "such as 2026-03-01"
     )
 
@@ -68,14 +68,14 @@ def test_the_latest_time_of_an_event_is_taken_and_the_next_refused() -> None:
 
 
 def test_the_refusal_of_a_time_says_what_to_write() -> None:
-    with pytest.raises(ValueError, match="is no time") as refused:
+    with pytest.raises(ValueError, match="is not a time") as refused:
         parse("tomorrow", 0)
-    assert str(refused.value) == f"is no time; write {times.EXPECTED}"
+    assert str(refused.value) == f"is not a time; write {times.EXPECTED}"
     with pytest.raises(ValueError, match="is past") as refused:
         parse("2300-01-01", 0)
     assert str(refused.value) == (
         "is past 2262-04-11T23:47:16Z, the latest time that an event can have; "
-        "to set no end, leave the option out"
+        "for no end, omit the option"
     )
 
 
@@ -89,7 +89,7 @@ def test_a_length_of_time_counts_back_from_now_and_not_past_1970() -> None:
     now_ns = 10 * DAY_S * 10**9
     assert parse("3d", now_ns) == 7 * DAY_S * 10**9
     assert parse("11d", now_ns) == 0
-    with pytest.raises(ValueError, match="is no time: unknown unit 'x'"):
+    with pytest.raises(ValueError, match="is not a time: unknown unit 'x'"):
         parse("3x", now_ns)
 
 

@@ -139,7 +139,7 @@ def test_what_is_stored_in_such_a_night_is_kept_as_long_as_all_else(
     )
     kept.daemon = Process("-c", code, "run", "--config", str(kept.config.path))
     until(lambda: kept.daemon is not None and kept.daemon.says("logd: ready"), "logd is ready")
-    assert kept.daemon.says("until it is set, or believed by `logd prune --yes`")
+    assert kept.daemon.says("until it is set, or confirmed by `logd prune --yes`")
     with Client(kept.socket) as client:
         for _ in range(20):
             assert client.emit("page_view", user="8", ts_ns=time.time_ns() + shift_ns)

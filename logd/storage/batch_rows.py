@@ -1,0 +1,155 @@
+"""Turns a batch into the rows that its transaction inserts (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from logd.batch import Batch, Producer
+from logd.storage import hash_chain
+from logd_wire.wire import Event
+
+NO_EVENTS: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class LastRows:
+    """The last row of each table that a batch adds to, and the hash that the chain ends with."""
+
+    batch: int = 0
+    event: int = 0
+    hash: bytes = hash_chain.GENESIS
+    producer: int = 0
+    quarantine: int = 0
+
+
+@dataclass
+class BatchRows:
+    """The rows of one batch, table by table. `events` and `quarantine` are flat lists of values."""
+
+    ids: dict[Producer, int] = field(default_factory=dict)  # of the row of each producer
+    new_producers: list[tuple[Any, ...]] = field(default_factory=list)
+    known_producers: list[tuple[Any, ...]] = field(default_factory=list)
+    refusals: list[tuple[int, str, int]] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+    leaves: list[bytes] = field(default_factory=list)  # also of the events that are not stored
+    batch: tuple[Any, ...] | None = None
+    losses: list[tuple[Any, ...]] = field(default_factory=list)
+    quarantine: list[Any] = field(default_factory=list)
+    quarantine_first: int = 0  # the oldest row that stays
+    last: LastRows = LastRows()
+
+
+def build(
+    batch: Batch,
+    types: Mapping[str, int],
+    last: LastRows,
+    now_ns: int,
+    boot_id: str,
+    *,
+    late: frozenset[int] = NO_EVENTS,
+    quarantine_rows_max: int,
+) -> BatchRows:
+    """The rows of the batch, numbered from `last` on; the events at the places in `late` are hashed
+    but not stored. `types` has the number of each event type.
+    """
+    rows = BatchRows()
+    producer = _add_producers(rows, batch, last.producer, now_ns, boot_id)
+    _add_events(rows, batch, types, last.event + 1, late)
+    batch_id, head = last.batch, last.hash
+    if rows.leaves or batch.losses:
+        batch_id += 1
+        head = _add_batch(rows, batch, batch_id, last, now_ns)
+    quarantine = _add_quarantine(rows, batch, last.quarantine, now_ns, quarantine_rows_max)
+    rows.last = LastRows(batch_id, last.event + len(rows.leaves), head, producer, quarantine)
+    return rows
+
+
+def stored_runs(
+    first_event: int, batch: Batch, late: frozenset[int]
+) -> Iterator[tuple[int, list[tuple[Producer, int, Event]]]]:
+    """The events of the batch that are stored, as runs, each with the id of its first event."""
+    if not late:
+        yield first_event, batch.events
+        return
+    start = 0
+    for place in (*sorted(late), len(batch.events)):
+        if place > start:
+            yield first_event + start, batch.events[start:place]
+        start = place + 1
+
+
+def _add_producers(rows: BatchRows, batch: Batch, last_row: int, now_ns: int, boot_id: str) -> int:
+    """Adds the producers' rows; returns the last row's id."""
+    for producer in batch.producers:
+        if producer.row is None:
+            last_row += 1
+            rows.ids[producer] = last_row
+            rows.new_producers.append(
+                (last_row, producer.uid, f"{producer.id:016x}", producer.taken)
+                + (producer.has_outbox, producer.ended, boot_id, producer.pid, now_ns, now_ns)
+            )
+        else:
+            rows.ids[producer] = producer.row
+            rows.known_producers.append(
+                (producer.taken, producer.ended, producer.has_outbox, boot_id, producer.pid)
+                + (now_ns, producer.row)
+            )
+        rows.refusals += [
+            (rows.ids[producer], cause, count) for cause, count in producer.refused.items()
+        ]
+    return last_row
+
+
+def _add_events(
+    rows: BatchRows, batch: Batch, types: Mapping[str, int], first: int, late: frozenset[int]
+) -> None:
+    values, leaves = rows.events, rows.leaves
+    of = {p: (p.label, rows.ids[p]) for p in batch.producers}
+    salts = hash_chain.new_salts(len(batch.events))
+    leaf, bind = hash_chain.leaf, bytearray
+    event_id = first
+    for (producer, sequence, event), salt in zip(batch.events, salts, strict=True):
+        kind, ts_ns, user, props = event
+        label, row = of[producer]
+        leaves.append(leaf(salt, event_id, label, sequence, ts_ns, kind, user, props))
+        if late and event_id - first in late:
+            event_id += 1
+            continue
+        # bytearray: sqlcipher3 looks up adapters for bytes, at twice the price of the insert.
+        values += (event_id, row, sequence, ts_ns, types[kind], user, bind(props), bind(salt))
+        event_id += 1
+
+
+def _add_batch(rows: BatchRows, batch: Batch, batch_id: int, last: LastRows, now_ns: int) -> bytes:
+    """Adds the batch's own row and its losses; returns the new head of the chain."""
+    leaves_hash = hash_chain.combine(rows.leaves)
+    losses_hash = hash_chain.combine(
+        hash_chain.loss_leaf(loss.producer.label, loss.first, loss.last, loss.cause)
+        for loss in batch.losses
+    )
+    numbers = batch_id, now_ns, last.event + 1, len(rows.leaves)
+    head = hash_chain.link(last.hash, *numbers, leaves_hash, losses_hash)
+    rows.batch = (*numbers, leaves_hash, head)
+    rows.losses = [
+        (batch_id, rows.ids[loss.producer], loss.first, loss.last, loss.cause, now_ns)
+        for loss in batch.losses
+    ]
+    return head
+
+
+def _add_quarantine(
+    rows: BatchRows, batch: Batch, last_row: int, now_ns: int, rows_max: int
+) -> int:
+    """Adds the quarantine's rows, the newest `rows_max` at most; returns the last row's id."""
+    newest = last_row + len(batch.refusals)
+    if not batch.refusals:
+        return newest
+    rows.quarantine_first = newest - rows_max + 1
+    for number, entry in enumerate(batch.refusals, start=last_row + 1):
+        if number >= rows.quarantine_first:
+            rows.quarantine += (number, now_ns, entry.uid, entry.pid, entry.reason)
+            rows.quarantine.append(rows.ids[entry.producer] if entry.producer else None)
+            rows.quarantine += (entry.sequence, entry.bytes, entry.excerpt)
+    return newest

@@ -1,0 +1,115 @@
+"""Checkpoints SQLite's write-ahead log (WAL), truncates it, and vacuums the database."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from logd.errors import StorageBusy
+from logd.storage.database import Connection, DatabaseError, is_interrupt, translate
+
+# A full batch takes well over SQLite's usual 1,000 pages: each commit would flush three times.
+CHECKPOINT_PAGES = 4000
+# An administrative transaction is to be short: it moves as many pages as its own work takes time.
+CHECKPOINT_PAGES_TRANSACT = 500
+# Callers retry on SQLITE_BUSY, so the timeout is short enough for the daemon to notice signals.
+BUSY_TIMEOUT_RUNNING_MS = 500
+_CHECKPOINT_TRIES = 2
+_VACUUM_COPIES = 2  # in a scratch file, and in the WAL
+_VACUUM_STEPS = 100_000
+
+_log = logging.getLogger("logd")
+
+
+def make_durable(connection: Connection, path: Path) -> None:
+    """Flushes what a killed predecessor left in the WAL: visible, but perhaps not on the disk.
+
+    Nothing may be confirmed before this and a commit of our own have succeeded. Raises StorageBusy
+    while another program reads or locks the database.
+    """
+    for tried in range(_CHECKPOINT_TRIES):
+        if _truncate(connection):
+            return
+        if tried == 0:
+            _log.warning("%s: another program reads or locks it: waiting", path)
+    raise StorageBusy(
+        f"{path}: another program reads or locks it, so its WAL cannot be made durable. Stop that "
+        "program (fuser shows which), then start again."
+    )
+
+
+def checkpoint(connection: Connection, path: Path, pages_max: int) -> None:
+    """Moves a WAL of `pages_max` pages or more into the database. Raises StorageFailed.
+
+    SQLite would do it by itself after a commit, but hides errors: failing flushes of the database
+    would go unnoticed. What was committed is in the WAL, so a full disk is no failure here.
+    """
+    try:
+        _busy, pages, _done = connection.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
+        if pages >= pages_max:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except DatabaseError as error:
+        problem = translate(error, path)
+        if not isinstance(problem, StorageBusy):
+            raise problem from error
+
+
+def truncate_wal(connection: Connection, path: Path) -> bool:
+    """Moves all of the WAL into the database and truncates it; False while a reader uses it."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        return _truncate(connection)
+    except DatabaseError as error:
+        problem = translate(error, path)
+        if not isinstance(problem, StorageBusy):
+            raise problem from error
+        return False
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_RUNNING_MS}")
+
+
+def vacuum(connection: Connection, path: Path, keep_going: Callable[[], bool]) -> bool:
+    """Rebuilds the database, so that no page holds remains of deleted rows.
+
+    SQLite overwrites what it deletes, but not the copies that moving rows between pages leaves.
+    Nothing can be committed meanwhile. `keep_going` is called now and then; on False the vacuum is
+    cancelled without a change, and returns False. Raises LogdError kinds.
+    """
+    query = connection.execute
+    folder = os.statvfs(path.parent)
+    free = folder.f_bavail * folder.f_frsize
+    needed = _VACUUM_COPIES * database_bytes(connection)
+    if free < needed:
+        raise StorageBusy(
+            f"{path}: vacuuming needs {needed} bytes for a while, {free} are free. "
+            "Free some: it is tried again."
+        )
+    # Its scratch file is encrypted as the database is; in memory it would be as large.
+    query("PRAGMA temp_store = FILE")
+    place = str(path.parent).replace("'", "''")
+    query(f"PRAGMA temp_store_directory = '{place}'")
+    connection.set_progress_handler(lambda: not keep_going(), _VACUUM_STEPS)
+    try:
+        query("VACUUM")
+    except DatabaseError as error:
+        if is_interrupt(error):
+            return False
+        raise translate(error, path) from error
+    finally:
+        connection.set_progress_handler(None, 0)
+        query("PRAGMA temp_store = MEMORY")
+    return True
+
+
+def database_bytes(connection: Connection) -> int:
+    """The size of the database, without its WAL."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(page_bytes)  # SQLCipher returns the latter as text
+
+
+def _truncate(connection: Connection) -> bool:
+    busy, _pages, _done = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
