@@ -1,6 +1,6 @@
-"""Anchors in a file that only ever grows, where no other log line can drown them.
+"""Appends anchors to a file of their own, one line each, with the time in front.
 
-One line for each, with the time in front; `logd verify --anchors FILE` reads it.
+`logd verify --anchors FILE` reads it.
 """
 
 from __future__ import annotations
@@ -12,29 +12,30 @@ import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
+from logd.atomic_file import sync_path
 from logd.audit import anchors
 from logd.storage.hash_chain import Head
 
 MODE = 0o640
-# Not through a link, not into a pipe without a reader, never over what is there.
+# Never through a link, into a pipe without a reader, or over existing lines.
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def format_line(head: Head, now_ns: int) -> str:
-    """The anchor as the file has it."""
+    """The anchor as a line of the file."""
     moment = datetime.fromtimestamp(now_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return f"{moment} {anchors.format_anchor(head)}\n"
 
 
 def append(path: Path, head: Head, now_ns: int) -> None:
-    """Adds an anchor, on the disk when it returns. Raises OSError; then a part of the line may be
-    there, which the next one does not continue.
+    """Appends an anchor; it is on disk on return. Raises OSError: then a part of the line may be in
+    the file, and the next anchor begins a new line.
     """
     fd = _open(path)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        data = (("" if _ends_with_a_line(path) else "\n") + format_line(head, now_ns)).encode()
+        data = (("" if _ends_with_newline(path) else "\n") + format_line(head, now_ns)).encode()
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(fd)
@@ -47,7 +48,7 @@ def _open(path: Path) -> int:
         fd = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, MODE)
         try:
             os.fchmod(fd, MODE)  # whatever the umask
-            _flush_folder(path.parent)
+            sync_path(path.parent)
         except OSError:
             os.close(fd)
             raise
@@ -55,16 +56,8 @@ def _open(path: Path) -> int:
     return os.open(path, _FLAGS)
 
 
-def _flush_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _ends_with_a_line(path: Path) -> bool:
-    """Whether the last line is whole; False also where this process may write, not read."""
+def _ends_with_newline(path: Path) -> bool:
+    """Whether the last line is complete; False also if this process may write but not read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -1,7 +1,7 @@
-"""Anchors as they were kept: by the system's journal, or as lines in a file.
+"""Reads anchors from the system's journal, or from lines of a file.
 
-The journal is asked for the lines of the daemon's unit. Which unit a line came from is the
-journal's own word (`_SYSTEMD_UNIT`): another user, or another service, cannot write it.
+From the journal only lines of the daemon's unit are read. The journal itself sets the field
+`_SYSTEMD_UNIT`: another user or another service cannot forge it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class NoJournal(LogdError):
 
 
 def from_journal(unit: str) -> Iterator[Anchor]:
-    """The anchors that the journal has of that unit, oldest first. Raises NoJournal."""
+    """Reads the anchors of that unit from the journal, oldest first. Raises NoJournal."""
     command = [
         *("journalctl", "--output=json", "--output-fields=MESSAGE,_SYSTEMD_UNIT"),
         *("--no-pager", "--quiet", f"_SYSTEMD_UNIT={unit}"),
@@ -34,20 +34,20 @@ def from_journal(unit: str) -> Iterator[Anchor]:
         )
     except OSError as error:
         raise NoJournal(
-            f"journalctl cannot be run: {error.strerror}. Where anchors are kept elsewhere, name "
+            f"journalctl cannot be run: {error.strerror}. If anchors are kept elsewhere, name "
             "the file: --anchors FILE."
         ) from error
     with reading:
         assert reading.stdout is not None
         assert reading.stderr is not None
         yield from from_lines(reading.stdout, unit)
-        said = reading.stderr.read().strip()
+        errors = reading.stderr.read().strip()
     if reading.returncode != 0:
-        raise NoJournal(f"journalctl ended with {reading.returncode}: {said}")
+        raise NoJournal(f"journalctl ended with {reading.returncode}: {errors}")
 
 
 def from_lines(lines: Iterable[str], unit: str) -> Iterator[Anchor]:
-    """The anchors among lines: of a log as text, or of the journal as JSON, there of that unit."""
+    """The anchors among lines of a text log, or of the journal as JSON, of that unit there."""
     for text in lines:
         if _MARK not in text:
             continue
@@ -63,4 +63,4 @@ def _from_json(text: str, unit: str) -> Anchor | None:
             return None
         return parse(entry["MESSAGE"], int(entry["__REALTIME_TIMESTAMP"]) * 1000)
     except (ValueError, LookupError, TypeError, AttributeError):
-        return None  # a message that is no text, a line that is cut
+        return None  # a message that is not text, a truncated line

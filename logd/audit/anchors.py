@@ -1,10 +1,10 @@
-"""Anchors: what the daemon said of the chain's end, kept where the database's key does not reach.
+"""Anchors: the chain's head as the daemon logged it, kept outside the reach of the database's key.
 
     anchor batch=812 events=20417 head=5f85efdc...
 
-Who has the key can cut off the trail's end, rebuild the chain, or put an older copy in its place,
-and what is left is whole. What was said meanwhile, in the journal or at another machine, does not
-fit it any more. A restore that the chain declares accounts for the batches that it took away.
+Whoever has the key can cut off the trail's end, rebuild the chain, or put an older copy in its
+place, and the result verifies. Anchors logged meanwhile, in the journal or on another machine, no
+longer match it. A restore that the chain declares accounts for the batches that it took away.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _ANCHOR = re.compile(
 
 
 def format_anchor(head: Head) -> str:
-    """What the daemon says."""
+    """The anchor as the daemon logs it."""
     return f"anchor batch={head.batch} events={head.events} head={head.hash.hex()}"
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """A head as it was said, and when: nanoseconds since 1970, None without a known time."""
+    """A head as it was logged, and when: nanoseconds since 1970, None if unknown."""
 
     head: Head
     anchored_ns: int | None = None
 
     def __str__(self) -> str:
-        said = f", anchored {when(self.anchored_ns)}" if self.anchored_ns is not None else ""
-        return f"batch {self.head.batch} ({self.head.events} events{said})"
+        time = f", anchored {when(self.anchored_ns)}" if self.anchored_ns is not None else ""
+        return f"batch {self.head.batch} ({self.head.events} events{time})"
 
 
 def parse(text: str, anchored_ns: int | None = None) -> Anchor | None:
-    """The anchor in a line, whatever a system's log put before it; None if there is none."""
+    """The anchor at the end of a log line; None if there is none."""
     found = _ANCHOR.search(text)
     if found is None:
         return None
@@ -51,26 +51,26 @@ def parse(text: str, anchored_ns: int | None = None) -> Anchor | None:
 
 
 class AnchorSchedule:
-    """When the daemon says where the chain ends: at most each `interval_s`, and only if it moved.
+    """When the daemon logs an anchor: at most every `interval_s`, and only if the head has moved.
 
     With an interval of 0 never. Times are of the monotonic clock.
     """
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._said: Head | None = None
+        self._logged: Head | None = None
         self._due_s = 0.0
 
     def set_interval(self, interval_s: float) -> None:
-        """Another interval, from now on."""
+        """Changes the interval from now on."""
         if interval_s != self._interval_s:
             self._interval_s, self._due_s = interval_s, 0.0
 
     def due_head(self, head: Head, now_s: float, *, now: bool = False) -> Head | None:
-        """The head, if it is to be said: with `now` whatever the time."""
-        if self._interval_s == 0 or head == self._said or not (now or now_s >= self._due_s):
+        """The head, if an anchor is due; with `now` whatever the time."""
+        if self._interval_s == 0 or head == self._logged or not (now or now_s >= self._due_s):
             return None
-        self._said, self._due_s = head, now_s + self._interval_s
+        self._logged, self._due_s = head, now_s + self._interval_s
         return head
 
 
@@ -79,8 +79,8 @@ class AnchorSchedule:
 
 @dataclass(frozen=True)
 class Restore:
-    """A restore that the chain declares, in its batch `batch`: it went back to the end of batch
-    `to`, from one that had got up to batch `upto` (None: it could not be read).
+    """A restore that the chain declares in batch `batch`: back to the end of batch `to`, from a
+    database that ended with batch `upto` (None: it could not be read).
     """
 
     batch: int
@@ -89,12 +89,12 @@ class Restore:
     at_ns: int
 
     def accounts_for(self, batch: int) -> bool:
-        """Whether a batch of that number was there before, and is not any more."""
+        """Whether the restore took away a batch of that number."""
         return self.to < batch and (self.upto is None or batch <= self.upto)
 
 
 def restores(connection: Connection) -> list[Restore]:
-    """The restores that the trail tells of, oldest first."""
+    """The restores recorded in the trail, oldest first."""
     found = []
     for event_id, ts_ns, props in connection.execute(
         "SELECT e.id, e.ts_ns, e.props FROM event e WHERE e.type ="
@@ -104,11 +104,11 @@ def restores(connection: Connection) -> list[Restore]:
             "SELECT max(id) FROM batch WHERE first_event <= ?", (event_id,)
         ).fetchone()
         try:
-            said = unpack_props(props)
-            upto = said["replaced_batch_max"]
-            found.append(Restore(batch, int(said["backup_batch"]), upto and int(upto), ts_ns))
+            unpacked = unpack_props(props)
+            upto = unpacked["replaced_batch_max"]
+            found.append(Restore(batch, int(unpacked["backup_batch"]), upto and int(upto), ts_ns))
         except (Malformed, LookupError, TypeError, ValueError):
-            continue  # it accounts for nothing; `verify` says that it was changed
+            continue  # it accounts for nothing; `verify` reports that it was changed
     return found
 
 
@@ -117,7 +117,7 @@ def restores(connection: Connection) -> list[Restore]:
 
 @dataclass
 class _Bad:
-    """Anchors that do not fit in one way: how many, and the one of the lowest batch."""
+    """Anchors that do not match for one reason: how many, and the one of the lowest batch."""
 
     count: int = 0
     first: Anchor | None = None
@@ -130,26 +130,25 @@ class _Bad:
 
 @dataclass
 class Comparison:
-    """What anchors show of a trail: what does not fit it, and what people should know."""
+    """The result of comparing a trail with anchors: mismatches, and what to report otherwise."""
 
     compared: int = 0
     first: Anchor | None = None
-    last: Anchor | None = None  # of the highest batch that fits
+    last: Anchor | None = None  # of the highest batch that matches
     accounted: dict[Restore, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
     def describe(self, head: Head) -> Iterator[str]:
-        """Lines for people, of a trail that ends with `head`."""
+        """Yields lines for display, of a trail that ends with `head`."""
         for restore, count in self.accounted.items():
             upto = "one that could not be read" if restore.upto is None else f"batch {restore.upto}"
             yield (
                 f"restored {when(restore.at_ns)}, as batch {restore.batch} declares: back to batch "
-                f"{restore.to}, from {upto}; {count:,} anchors are of batches that went"
+                f"{restore.to}, from {upto}; {count:,} anchors are of batches that it took away"
             )
         if self.first is not None and self.first.head.batch > 1:
             yield (
-                f"the anchors begin with {self.first}: what was changed before that was said, they "
-                "do not show"
+                f"the anchors begin with {self.first}: they do not show changes made before that"
             )
         if self.last is not None:
             newer = head.batch - self.last.head.batch
@@ -160,23 +159,23 @@ class Comparison:
 
 
 def compare(connection: Connection, anchors: Iterable[Anchor]) -> Comparison:
-    """Looks up each anchor's batch; the anchors in the order in which they were said."""
+    """Compares each anchor with its batch; the anchors in the order in which they were logged."""
     found, declared = Comparison(), restores(connection)
     beyond, other, gone = _Bad(), _Bad(), _Bad()
-    fits_up_to = -1
+    matches_up_to = -1
     for anchor in anchors:
         found.compared += 1
         found.first = found.first or anchor
         number = anchor.head.batch
         digest, end = _at(connection, number)
         if digest == anchor.head.hash:
-            if number > fits_up_to:
-                fits_up_to, found.last = number, anchor
+            if number > matches_up_to:
+                matches_up_to, found.last = number, anchor
             continue
-        # Who had anchored the restored chain by then cannot have been on the other one any more:
-        # in the order of saying, since clocks jump.
+        # Once an anchor matches the restored chain, those logged after it cannot be of the replaced
+        # one. By the order of logging, since clocks jump.
         restore = next(
-            (r for r in declared if r.accounts_for(number) and r.batch > fits_up_to), None
+            (r for r in declared if r.accounts_for(number) and r.batch > matches_up_to), None
         )
         if restore is not None:
             found.accounted[restore] = found.accounted.get(restore, 0) + 1
@@ -184,21 +183,21 @@ def compare(connection: Connection, anchors: Iterable[Anchor]) -> Comparison:
             (other if digest is not None else beyond if number > end else gone).add(anchor)
     (end,) = connection.execute("SELECT coalesce(max(id), 0) FROM batch").fetchone()
     for bad, what in (
-        (beyond, f"is not there, the trail ends with batch {end}: its end was cut off, or an older "
+        (beyond, f"is missing, the trail ends with batch {end}: its end was cut off, or an older "
                  "copy was put in the database's place"),
-        (other, "is there with another hash: the chain was rebuilt, or another database was put in "
+        (other, "has another hash: the chain was rebuilt, or another database was put in "
                 "this one's place"),
         (gone, "was removed"),
     ):  # fmt: skip
         if bad.first is not None:
             found.findings.append(_finding(bad.first, bad.count, what, found.last))
     if not found.compared:
-        found.findings = ["no anchors were found: nothing outside the database speaks for it"]
+        found.findings = ["no anchors were found: nothing outside the database proves it"]
     return found
 
 
 def _at(connection: Connection, number: int) -> tuple[bytes | None, int]:
-    """The hash of that batch, and the number of the last."""
+    """The hash of that batch, None if it is missing, and the number of the last batch."""
     if number == 0:
         return GENESIS, 0
     digest, end = connection.execute(
@@ -211,5 +210,5 @@ def _at(connection: Connection, number: int) -> tuple[bytes | None, int]:
 def _finding(first: Anchor, count: int, what: str, last: Anchor | None) -> str:
     text = f"{first}: {what}"
     if last is not None and last.head.batch < first.head.batch:
-        text += f"; all is as it was said up to batch {last.head.batch}"
-    return text + (f" ({count:,} anchors do not fit)" if count > 1 else "")
+        text += f"; the trail matches the anchors up to batch {last.head.batch}"
+    return text + (f" ({count:,} anchors do not match)" if count > 1 else "")

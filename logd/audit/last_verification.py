@@ -1,7 +1,7 @@
-"""When the trail was last verified, and how that ended: a small file beside the database.
+"""The time and result of the last `logd verify`, in a small file beside the database.
 
-`logd verify` leaves it, `logd status` and the metrics show it. It is nothing to rely on against
-somebody who may write there, only a reminder: the chain is what proves.
+`logd status` and the metrics show it. It is a reminder, not evidence: anyone who may write there
+can change it, and only the chain proves anything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FILE_BYTES_MAX = 4096
 
 @dataclass(frozen=True)
 class Integrity:
-    """How a `logd verify` ended."""
+    """The result of a `logd verify`."""
 
     at_ns: int
     whole: bool
@@ -30,12 +30,12 @@ class Integrity:
 
 
 def path_of(config: Config) -> Path:
-    """Where it is kept."""
+    """The path of the file."""
     return config.database.with_name(config.database.name + ".verified")
 
 
 def record_verification(config: Config, integrity: Integrity) -> None:
-    """Keeps it, in one step; the file belongs to the database's owner. Raises LogdError kinds."""
+    """Writes the file atomically, for the database's owner. Raises LogdError kinds."""
     path = path_of(config)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -55,7 +55,7 @@ def record_verification(config: Config, integrity: Integrity) -> None:
 
 
 def read_verification(config: Config) -> Integrity | None:
-    """The last one kept; None when there is none that can be read."""
+    """Reads the file; None if there is none, or it cannot be read."""
     try:
         with path_of(config).open("rb") as file:
             return Integrity(**json.loads(file.read(FILE_BYTES_MAX)))

@@ -1,8 +1,8 @@
-"""Types and lengths of stored rows, checked before anything is hashed over them (pure).
+"""Checks types and lengths of stored rows before they are hashed (pure).
 
-SQLite keeps whatever is put into a column. A hash speaks for one row only while each part of it has
-the type and the length that the daemon gave it: with a salt made longer, the bytes of one event
-are those of another. Each check returns what is wrong, or None.
+SQLite stores any value in any column. A hash identifies one row only if each part of it has the
+type and length that the daemon writes: with a longer salt, the bytes of one event could be those of
+another. Each check returns what is wrong, or None.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from logd_wire.schema import INT64_MAX, PAYLOAD_BYTES_MAX, USER_BYTES_MAX, is_ev
 
 HASH_BYTES = 32
 UID_MAX = 2**32 - 1
-# Far above any `batch_events_max`: a number that only somebody with the key can have put there
-# must not make `verify` go through as many events.
+# Far above any `batch_events_max`: a number that someone with the key has put there must not make
+# `verify` iterate over as many events.
 BATCH_EVENTS_MAX = 2**24
 CAUSE_CHARS_MAX = 100
 KIND_CHARS_MAX = 20
-# A name that was erased may be longer than it was.
+# "(erased)" may be longer than the name that it replaces.
 PROPS_BYTES_MAX = 16 * PAYLOAD_BYTES_MAX
 
 Check = Callable[[object], str | None]
@@ -30,7 +30,7 @@ _KEY = re.compile(r"[0-9a-f]{16}\Z")
 
 
 def whole(low: int, high: int = INT64_MAX) -> Check:
-    """A whole number within these bounds, both included."""
+    """Checks for a whole number within these bounds, both included."""
 
     def check(value: object) -> str | None:
         if type(value) is not int:
@@ -41,7 +41,7 @@ def whole(low: int, high: int = INT64_MAX) -> Check:
 
 
 def blob(length: int) -> Check:
-    """Exactly that many bytes."""
+    """Checks for exactly that many bytes."""
 
     def check(value: object) -> str | None:
         if type(value) is not bytes:
@@ -52,7 +52,7 @@ def blob(length: int) -> Check:
 
 
 def blob_up_to(length: int) -> Check:
-    """At most that many bytes."""
+    """Checks for at most that many bytes."""
 
     def check(value: object) -> str | None:
         if type(value) is not bytes:
@@ -65,7 +65,7 @@ def blob_up_to(length: int) -> Check:
 
 
 def matching(pattern: re.Pattern[str], expected: str) -> Check:
-    """A text of that form."""
+    """Checks for a text that matches the pattern."""
 
     def check(value: object) -> str | None:
         if type(value) is not str:
@@ -76,7 +76,7 @@ def matching(pattern: re.Pattern[str], expected: str) -> Check:
 
 
 def text_up_to(length: int) -> Check:
-    """A text of 1 to so many bytes in UTF-8."""
+    """Checks for a text of 1 to `length` bytes in UTF-8."""
 
     def check(value: object) -> str | None:
         if type(value) is not str:
@@ -88,19 +88,19 @@ def text_up_to(length: int) -> Check:
 
 
 def type_name(value: object) -> str | None:
-    """Nothing for the name of a type of event."""
+    """Checks for the name of an event type."""
     if type(value) is not str:
         return f"is {_kind(value)}, expected a type's name"
     return None if is_event_type(value) else f"is {value[:80]!a}, expected a type's name"
 
 
 def nothing_or(other: Check) -> Check:
-    """No value, or one that is in order."""
+    """Checks for no value, or one that passes the other check."""
     return lambda value: None if value is None else other(value)
 
 
 def problem(row: Sequence[object], checks: Mapping[str, Check]) -> str | None:
-    """The first column of the row that is not in order, and how."""
+    """The first invalid column of the row, and what is wrong with it; None if all are valid."""
     for value, (column, check) in zip(row, checks.items(), strict=True):
         found = check(value)
         if found is not None:
@@ -112,7 +112,7 @@ _ID = whole(1)
 _UID = whole(0, UID_MAX)
 _PRODUCER_KEY = matching(_KEY, "16 hexadecimal digits")
 _HASH = blob(HASH_BYTES)
-# A character takes at most four bytes: most users are decided without encoding them.
+# A character takes at most four bytes: most users are checked without encoding them.
 _USER_CHARS_SURE = USER_BYTES_MAX // 4
 
 EVENT: Mapping[str, Check] = {
@@ -154,7 +154,7 @@ REDACTED: Mapping[str, Check] = {"event": _ID, "removal": _ID, "hash": _HASH}
 
 
 def event_problem(row: Sequence[object]) -> str | None:
-    """The same for a row of EVENT; what is in order is seen at once, since there are many."""
+    """The same as `problem` for a row of EVENT, with a fast path for valid ones."""
     salt, event_id, uid, key, sequence, ts_ns, kind, user, props = row
     if (
         type(salt) is bytes

@@ -1,7 +1,6 @@
-"""The rows of a trail as `verify` reads them, and what it found wrong.
+"""Reads the rows that `verify` checks, and collects its findings.
 
-A row whose columns have not the type and length that they are hashed with is reported, and taken
-for nothing.
+A row with a column of the wrong type or length is reported and skipped.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ FINDINGS_MAX = 100
 
 @dataclass
 class Verdict:
-    """What was looked at and everything found wrong; whole when nothing was."""
+    """What was verified, and everything found wrong; the trail is whole if nothing was."""
 
     batches: int = 0
     events: int = 0
-    removed: int = 0  # events that are gone, each by a removal that the chain covers
+    removed: int = 0  # events that were removed, as the chain records
     head: str = ""
     findings: list[str] = field(default_factory=list)
 
@@ -55,7 +54,7 @@ class BatchRow:
 
 
 def batches(connection: Connection, verdict: Verdict) -> Iterator[tuple[int, BatchRow | None]]:
-    """The batches by number; None where the row is not in order, and nothing can be computed."""
+    """Yields the batches by number; None for an invalid row, of which nothing can be computed."""
     last = 0
     while True:
         rows = connection.execute(
@@ -74,7 +73,7 @@ def batches(connection: Connection, verdict: Verdict) -> Iterator[tuple[int, Bat
 def check_row(
     row: Sequence[object], checks: Mapping[str, row_checks.Check], what: str, verdict: Verdict
 ) -> bool:
-    """Whether each column has the type and the length that it is hashed with."""
+    """Whether each column has a valid type and length; reports the first that does not."""
     problem = row_checks.problem(row, checks)
     if problem is not None:
         verdict.add_finding(f"{what} was changed: {problem}")
@@ -82,9 +81,9 @@ def check_row(
 
 
 class RowCursor:
-    """Rows in the order of event ids, the first column, read beside the batches.
+    """Rows ordered by event id, their first column, read in step with the batches.
 
-    Those that are not in order are reported and passed over.
+    Invalid rows are reported and skipped.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Lengths of time as people write them: a whole number and a unit, 90m, 12h, 30d or 2w (pure).
+"""Parses durations: a whole number and a unit, such as 90m, 12h, 30d or 2w (pure).
 
-The one grammar of options (`--since 2w`, `--expires 30d`) and of settings (`retention.login`).
+Options (`--since 2w`, `--expires 30d`) and settings (`retention.login`) share this grammar.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNITS_NS = {
     }.items()
 }
 YEARS_MAX = 200
-MAX_NS = YEARS_MAX * UNITS_NS["y"]  # shorter than the range of a time in nanoseconds
+MAX_NS = YEARS_MAX * UNITS_NS["y"]  # fits into a 64-bit number of nanoseconds
 UNITS = "s(econds), m(inutes), h(ours), d(ays), w(eeks) or y(ears of 365 days)"
 
 # ASCII only: int() takes any script's digits.
@@ -29,7 +29,7 @@ _DIGITS_MAX = 18
 
 
 def parse(text: str) -> int:
-    """The length in nanoseconds, 0 to MAX_NS. Raises ValueError, which says what is expected."""
+    """The duration in nanoseconds, 0 to MAX_NS. Raises ValueError, which says what is expected."""
     match = _DURATION.match(text)
     if match is None:
         raise ValueError("expected a whole number and a unit, such as 90m, 12h or 30d")

@@ -1,8 +1,8 @@
-"""By which time an event ages: its own, as far as the time of storing bears it out (pure).
+"""Chooses the time from which an event's age is counted: its own, or that of storing (pure).
 
-An event's own time is its client's word. It cannot be later than the storing. It may be earlier by
-what an outbox waits for a daemon; earlier than that it is taken for a wrong clock, or for imported
-history, and the event ages from its storing.
+An event's own time is the client's claim. It cannot be later than the storing. It may be earlier by
+as long as an outbox waits for a daemon; an earlier one means a wrong clock or imported history, and
+the event's age is counted from its storing.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from logd.clock.readings import DAY_NS
 
 LATE_MAX_NS = 7 * DAY_NS
-# A client's clock may be that much ahead of the daemon's before people are shown both times.
+# A client's clock may be that far ahead of the daemon's before both times are displayed.
 AHEAD_MAX_NS = DAY_NS
 
-# What can be past its time among events with consecutive ids.
+# Which of the events with consecutive ids are past their time.
 ALL, SOME, NONE = "all", "some", "none"
 
 
@@ -23,12 +23,12 @@ def is_plausible(ts_ns: int, stored_ns: int | None) -> bool:
 
 
 def age_ns(ts_ns: int, stored_ns: int) -> int:
-    """The time by which an event ages."""
+    """The time from which the event's age is counted."""
     return stored_ns if ts_ns < stored_ns - LATE_MAX_NS else min(ts_ns, stored_ns)
 
 
 def past(before_ns: int, first_ts_ns: int, stored_from_ns: int | None, stored_to_ns: int) -> str:
-    """What of a block ages before `before_ns`: ALL, SOME or NONE.
+    """Which events of a block are older than `before_ns`: ALL, SOME or NONE.
 
     `first_ts_ns` is the earliest of its events' own times; it was stored from `stored_from_ns`
     (None: not known) to `stored_to_ns`.

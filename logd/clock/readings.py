@@ -1,11 +1,11 @@
-"""Whether a reading of the wall clock may be believed, by what the trail has seen before (pure).
+"""Decides whether a reading of the wall clock is trusted, by the last trusted one (pure).
 
-A clock can be wrong by years after one boot: a dead battery, a virtual machine resumed from a
-snapshot, a bad time server. Whatever cannot be undone therefore asks here first. The trail keeps
-its last believed reading with the boot and the boot time (CLOCK_BOOTTIME, which cannot be set) at
-that moment; the next reading is believed if it is no further from that than a pause explains.
+A clock can be wrong by years after a boot: a dead battery, a virtual machine resumed from a
+snapshot, a bad time server. Everything that cannot be undone therefore checks the clock first. The
+database keeps the last trusted reading with its boot id and boot time (CLOCK_BOOTTIME, which cannot
+be set); the next reading is trusted if a pause can explain its distance from that one.
 
-A clock that is wrong by less than `STEP_MAX_NS` cannot be told from a machine that was off.
+A clock that is wrong by less than `STEP_MAX_NS` looks like a machine that was off.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ SECOND_NS = 10**9
 HOUR_NS = 3600 * SECOND_NS
 DAY_NS = 24 * HOUR_NS
 
-# How far ahead of the last reading a clock may be, beyond the time that is known to have passed:
-# a weekend, a week of maintenance. A longer pause is confirmed by a person, once, with --yes.
+# How far ahead of the last reading a clock may be, beyond the time known to have passed: a weekend,
+# a week of maintenance. A longer pause has to be confirmed once with --yes.
 STEP_MAX_NS = 7 * DAY_NS
 # How far behind it: a correction, or a hardware clock in local time.
 BACK_MAX_NS = DAY_NS
-# A running clock is not moved that much by keeping it right, only by setting it.
+# Synchronisation does not move a running clock that far; setting it does.
 JUMP_MIN_NS = HOUR_NS // 6
-# How long after a boot a clock that used to be synchronised is waited for. Bounded, because the
-# synchronisation may be gone for good, and no machine is to be refused for ever.
+# How long after a boot to wait for a clock that used to be synchronised. Bounded, because the
+# machine may never be synchronised again.
 SYNCHRONISED_AFTER_NS = HOUR_NS
 # 2025-01-01. This program is younger, so an earlier reading is wrong whatever the trail says.
 EARLIEST_NS = 1_735_689_600 * SECOND_NS
@@ -33,7 +33,7 @@ EARLIEST_NS = 1_735_689_600 * SECOND_NS
 
 @dataclass(frozen=True)
 class Reading:
-    """The clocks at one moment. `synchronised` is None where that cannot be seen."""
+    """The clocks at one moment. `synchronised` is None if that cannot be read."""
 
     wall_ns: int
     boot_id: str
@@ -42,18 +42,18 @@ class Reading:
 
 
 def earliest_now_ns(seen: Reading, now: Reading) -> int:
-    """The earliest moment that it can be, if `seen` was right: boot time is not set by anybody."""
+    """The earliest time that it can be now, if `seen` was right: boot time cannot be set."""
     if seen.boot_id != now.boot_id:
         return seen.wall_ns + now.boottime_ns
     return seen.wall_ns + max(0, now.boottime_ns - seen.boottime_ns)
 
 
 def implausible(seen: Reading | None, now: Reading) -> str | None:
-    """Why the wall clock cannot be believed; None if it can. `seen` is the last believed reading.
+    """Why the wall clock is not trusted; None if it is. `seen` is the last trusted reading.
 
-    Not being synchronised is a reason only in the first hour after a boot, and only where the last
-    reading was synchronised. Elsewhere nothing follows from it: many containers, virtual machines
-    and closed networks never are, and a service's sandbox may hide it.
+    Not being synchronised is a reason only in the first hour after a boot, and only if the last
+    reading was synchronised: many containers, virtual machines and closed networks never are, and a
+    service's sandbox may hide it.
     """
     says = f"the clock says {_when(now.wall_ns)}"
     if now.wall_ns < EARLIEST_NS:
@@ -61,7 +61,7 @@ def implausible(seen: Reading | None, now: Reading) -> str | None:
     if seen is None:
         return None
     last = f"the last time that the trail has seen, {_when(seen.wall_ns)}"
-    # Of another boot it is not known whether this machine is the same: its boot time tells nothing.
+    # After another boot it may be another machine: the boot time does not help.
     base_ns = earliest_now_ns(seen, now) if seen.boot_id == now.boot_id else seen.wall_ns
     if now.wall_ns > base_ns + STEP_MAX_NS:
         return f"{says}, {_span(now.wall_ns - base_ns)} ahead of {last}"
@@ -80,7 +80,7 @@ def implausible(seen: Reading | None, now: Reading) -> str | None:
 def stamp_ns(seen: Reading | None, now: Reading) -> int:
     """The time to record: the wall clock's, or the earliest possible one if it is far behind that.
 
-    What is recorded with a time long past would be removed long before its time.
+    An event recorded with a time long past would be pruned too early.
     """
     if seen is None or now.wall_ns >= seen.wall_ns - STEP_MAX_NS:
         return now.wall_ns

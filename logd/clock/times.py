@@ -1,7 +1,7 @@
-"""Points in time as people and programs write them, as nanoseconds since 1970 (pure).
+"""Parses points in time into nanoseconds since 1970 (pure).
 
-A date in ISO 8601, UTC where no zone is named; a length of time, which is that long ago; or a count
-since 1970 whose unit its magnitude tells: 1767225600 are seconds, 1767225600000 milliseconds.
+A date in ISO 8601, in UTC unless it has a zone; a duration, meaning that long ago; or a count since
+1970 whose unit follows from its size: 1767225600 are seconds, 1767225600000 milliseconds.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _AGO = re.compile(r"[0-9]+[a-z]+\Z")
 
 
 def parse(text: str, now_ns: int) -> int:
-    """Nanoseconds since 1970; of an earlier time 0. Raises ValueError, which says what is wrong."""
+    """Nanoseconds since 1970; 0 for an earlier time. Raises ValueError with what is wrong."""
     if _DIGITS.match(text) and not _is_date(text):
         return _count(text)
     if _AGO.match(text):
         try:
             return max(0, now_ns - durations.parse(text))
         except ValueError as error:
-            raise ValueError(f"is no time: {error}; write {EXPECTED}") from error
+            raise ValueError(f"is not a time: {error}; write {EXPECTED}") from error
     return _date(text)
 
 
@@ -50,19 +50,19 @@ def _date(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ValueError(f"is no time; write {EXPECTED}") from error
+        raise ValueError(f"is not a time; write {EXPECTED}") from error
     zoned = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     found_ns = (zoned - _EPOCH) // timedelta(microseconds=1) * 1000
     if found_ns > INT64_MAX:
         raise ValueError(
             f"is past {shown(INT64_MAX)}, the latest time that an event can have; "
-            "to set no end, leave the option out"
+            "for no end, omit the option"
         )
     return max(0, found_ns)
 
 
 def _count(digits: str) -> int:
-    """A number, where exactly one unit makes a plausible date of it."""
+    """A count since 1970, in the only unit that makes it a plausible date."""
     number = int(digits) if len(digits) <= _DIGITS_MAX else 10**_DIGITS_MAX
     first_ns, end_ns = (
         int((datetime(year, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * 10**9
@@ -73,8 +73,8 @@ def _count(digits: str) -> int:
             return number * unit_ns
     readings = ", ".join(f"in {unit} {shown(number * ns)}" for unit, ns in UNITS_NS.items())
     raise ValueError(
-        f"is, counted from 1970: {readings}. A number is taken only in a unit that makes it a time "
-        f"from {PLAUSIBLE_FIRST_YEAR} to {PLAUSIBLE_END_YEAR - 1}: write the date, "
+        f"is, counted from 1970: {readings}. A number is accepted only if in one of these units it "
+        f"is a time from {PLAUSIBLE_FIRST_YEAR} to {PLAUSIBLE_END_YEAR - 1}: write the date, "
         "such as 2026-03-01"
     )
 
