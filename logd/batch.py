@@ -90,8 +90,8 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Something for quarantine. With a `sequence` it used up that number of its producer."""
+class QuarantineEntry:
+    """A row for quarantine. With a `sequence` it used up that number of its producer."""
 
     uid: int
     pid: int
@@ -113,7 +113,7 @@ class Batch:
         self._loss_events_max = loss_events_max
         self.events: list[tuple[Producer, int, Event]] = []
         self.losses: list[Loss] = []
-        self.refusals: list[Refusal] = []
+        self.refusals: list[QuarantineEntry] = []
         # A set in the order of arrival, so that a run from a seed can be repeated.
         self.producers: dict[Producer, None] = {}
         self.duplicates = 0
@@ -145,7 +145,9 @@ class Batch:
     ) -> None:
         excerpt = data[:EXCERPT_BYTES_MAX]
         reason = reason[:REASON_CHARS_MAX]  # it may quote what a stranger wrote
-        self.refusals.append(Refusal(uid, pid, reason, excerpt, len(data), producer, sequence))
+        self.refusals.append(
+            QuarantineEntry(uid, pid, reason, excerpt, len(data), producer, sequence)
+        )
         if producer is not None:
             self.producers[producer] = None
         self.bytes += len(excerpt) + 64

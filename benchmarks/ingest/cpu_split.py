@@ -52,7 +52,7 @@ STEPS = {
         "logd.storage.wal",
         "logd.storage.store:close",
     ),
-    "insert": ("logd.storage.store", "logd.storage.batch_rows"),
+    "insert": ("logd.storage.store", "logd.storage.batch_rows", "logd.storage.row_writer"),
 }
 _STEP_OF = {name: step for step, names in STEPS.items() for name in names}
 

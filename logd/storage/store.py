@@ -16,7 +16,7 @@ from typing import Any
 import msgpack
 
 from logd import __version__
-from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, PERSON_ERASED, Batch, Producer
+from logd.batch import PERSON_ERASED, Batch, Producer
 from logd.errors import StorageFailed
 from logd.storage import (
     batch_rows,
@@ -24,8 +24,10 @@ from logd.storage import (
     erasure_list,
     event_types,
     late_erasure,
+    producer_table,
     removal_log,
     rollups,
+    row_writer,
     time_blocks,
     wal,
 )
@@ -36,13 +38,8 @@ from logd.storage.database_files import DatabaseFiles
 from logd.storage.event_types import BatchTypes, EventTypes, TypeLimits
 from logd.storage.hash_chain import Head
 from logd.storage.migrations import migrate
-from logd_wire.liveness import is_running
 from logd_wire.rendezvous import current_boot_id
-from logd_wire.wire import Event, producer_seed
-
-# A statement of many rows runs without the GIL and binds all at once; these sizes stay prepared.
-ROWS_PER_STATEMENT = (2000, 200, 20, 1)
-_UNFINISHED_PAGE_ROWS = 1000
+from logd_wire.wire import Event
 
 # `stored` is of all time; `own`, logd's internal events, is a part of it, and so are removed ones.
 COUNTERS = (
@@ -103,42 +100,15 @@ class Store:
         self._internal = Producer(uid=os.geteuid(), id=secrets.randbits(64), seed=0, ended=True)
         self._internal.pid = os.getpid()
 
-    # -- producers -------------------------------------------------------------------------------
-
     def producer(self, uid: int, producer_id: int) -> Producer:
         """Loads that producer's state; a new producer when nothing of it is stored."""
-        row = self._connection.execute(
-            "SELECT id, p.watermark, ended, pid, coalesce(r.watermark, 0) FROM producer p"
-            " LEFT JOIN replaced r ON r.uid = p.uid AND r.key = p.key"
-            " WHERE p.uid = ? AND p.key = ?",
-            (uid, f"{producer_id:016x}"),
-        ).fetchone()
-        producer = Producer(uid=uid, id=producer_id, seed=producer_seed(producer_id))
-        if row is not None:
-            producer.row, producer.stored, ended, producer.pid, producer.replaced = row
-            producer.taken = producer.stored
-            producer.ended = bool(ended)
-        return producer
+        return producer_table.load(self._connection, uid, producer_id)
 
     def unfinished(self) -> Iterator[tuple[int, int, str] | None]:
-        """Producers (uid, id, cause of loss) that can send no more, unless their outbox is there.
-
-        They are of an earlier boot, or had an outbox and their process has ended (one that still
-        runs continues with another producer, whose farewell has the numbers). Where their sequence
-        ended is not known. Yields None after each page of rows, so that the caller can commit.
+        """Producers (uid, id, cause of loss) that can send no more, unless their outbox is there;
+        None after each page of rows, so that the caller can commit (`logd.storage.producer_table`).
         """
-        boot_id, last = self._boot_id, 0
-        while rows := self._connection.execute(
-            "SELECT id, uid, key, boot_id, has_outbox, pid FROM producer"
-            " WHERE ended = 0 AND id > ? ORDER BY id LIMIT ?",
-            (last, _UNFINISHED_PAGE_ROWS),
-        ).fetchall():
-            for last, uid, key, seen_boot_id, has_outbox, pid in rows:  # noqa: B007 - of the last
-                if seen_boot_id != boot_id:
-                    yield uid, int(key, 16), LOST_TAIL_UNKNOWN
-                elif has_outbox and not is_running(pid):
-                    yield uid, int(key, 16), LOST_OUTBOX_GONE
-            yield None
+        return producer_table.unfinished(self._connection, self._boot_id)
 
     # -- commit ----------------------------------------------------------------------------------
 
@@ -276,10 +246,10 @@ class Store:
             late=late,
             quarantine_rows_max=self._quarantine_rows_max,
         )
-        _insert_producers(connection, rows)
+        row_writer.insert_producers(connection, rows)
         changed = self.erasure_list.boundaries.update(connection, batch.producers, rows.ids)
         event_types.insert(connection, types)
-        _insert_rows(connection, rows)
+        row_writer.insert_rows(connection, rows)
         for first, events in batch_rows.stored_runs(first_event, batch, late):
             rollups.update(connection, events, types.ids)
             time_blocks.update(connection, events, types.ids, first)
@@ -287,7 +257,7 @@ class Store:
             leaves = {first_event + place: rows.leaves[place] for place in late}
             removal_log.keep_leaves(connection, leaves)
         internal = self._internal.taken - self._internal.stored
-        _add_to_counters(connection, batch, rows, erased=len(late), internal=internal)
+        row_writer.add_to_counters(connection, batch, rows, erased=len(late), internal=internal)
         return _Changes(rows, types, changed)
 
     def _erase_late(self, batch: Batch, now_ns: int) -> tuple[Batch, frozenset[int]]:
@@ -335,67 +305,3 @@ class _Changes:
     rows: BatchRows
     types: BatchTypes
     boundaries: dict[boundaries.Key, list[boundaries.Row]] = field(default_factory=dict)
-
-
-def _insert_producers(connection: Connection, rows: BatchRows) -> None:
-    write = connection.executemany
-    write("INSERT INTO producer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.new_producers)
-    write(
-        "UPDATE producer SET watermark = max(watermark, ?), ended = ?, has_outbox = ?,"
-        " boot_id = ?, pid = ?, last_seen_ns = ? WHERE id = ?",
-        rows.known_producers,
-    )
-    write(
-        "INSERT INTO refusal VALUES (?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET events = max(events, excluded.events)",
-        rows.refusals,
-    )
-
-
-def _insert_rows(connection: Connection, rows: BatchRows) -> None:
-    _insert(connection, "event", rows.events, columns=8)
-    if rows.batch is not None:
-        connection.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)", rows.batch)
-        connection.executemany(
-            "INSERT INTO loss (batch, producer, first, last, cause, detected_ns)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            rows.losses,
-        )
-    if rows.quarantine_first > 1:  # bounded: the newest rows stay, the counters include all
-        connection.execute("DELETE FROM quarantine WHERE id < ?", (rows.quarantine_first,))
-    _insert(connection, "quarantine", rows.quarantine, columns=9)
-
-
-def _insert(connection: Connection, table: str, values: list[Any], columns: int) -> None:
-    """Inserts the rows of a flat list, many in each statement: `executemany` takes the GIL back for
-    each row.
-    """
-    row_marks = f"({', '.join('?' * columns)})"
-    start = 0
-    for size in ROWS_PER_STATEMENT:
-        statement = f"INSERT INTO {table} VALUES {', '.join([row_marks] * size)}"  # noqa: S608 - no data in it
-        length = size * columns
-        while len(values) - start >= length:
-            connection.execute(statement, values[start : start + length])
-            start += length
-
-
-def _add_to_counters(
-    connection: Connection, batch: Batch, rows: BatchRows, *, erased: int, internal: int
-) -> None:
-    changes = {
-        "stored": len(batch.events),
-        "own": internal,
-        removal_log.ERASED: erased,
-        "lost": batch.lost(claimed=False),
-        "lost_claimed": batch.lost(claimed=True),
-        "quarantined": len(batch.refusals),
-        "quarantined_events": sum(r.sequence is not None for r in batch.refusals),
-        "duplicates_ignored": batch.duplicates,
-        "commits": 0 if rows.batch is None else 1,
-    }
-    connection.executemany(
-        "INSERT INTO counter VALUES (?, ?)"
-        " ON CONFLICT DO UPDATE SET value = value + excluded.value",
-        [(name, change) for name, change in changes.items() if change],
-    )

@@ -41,7 +41,7 @@ from benchmarks.ingest.run import (
     wrong,
 )
 from logd.config import settings as configuration
-from logd.storage import keyfile, store, wal
+from logd.storage import keyfile, row_writer, store, wal
 from logd_wire.schema import check_event_type, check_props, check_user
 
 SECOND_NS = 10**9
@@ -252,7 +252,7 @@ def test_the_bare_insert_stores_the_very_rows_in_as_many_transactions(
 
 def test_it_makes_checkpoints_where_the_store_does(tmp_path: Path) -> None:
     assert bulk.CHECKPOINT_PAGES == wal.CHECKPOINT_PAGES
-    assert bulk.ROWS_PER_STATEMENT == store.ROWS_PER_STATEMENT
+    assert bulk.ROWS_PER_STATEMENT == row_writer.ROWS_PER_STATEMENT
     with contextlib.closing(bulk.create(tmp_path / "bulk.db", 1024 * 1024)) as bare:
         bare.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         bare.execute("CREATE TABLE filler (bytes BLOB)")

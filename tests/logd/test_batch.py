@@ -12,7 +12,7 @@ from logd.batch import (
     Batch,
     Loss,
     Producer,
-    Refusal,
+    QuarantineEntry,
     Room,
 )
 from logd_wire.schema import INT64_MAX
@@ -61,7 +61,7 @@ def test_a_refusal_keeps_who_sent_what_and_whose_number_it_used_up() -> None:
     data = bytes(range(256)) * 2
     batch.refuse(5, 6, "r" * 500, data, producer, 7)
     assert batch.refusals == [
-        Refusal(5, 6, "r" * REASON_CHARS_MAX, data[:EXCERPT_BYTES_MAX], 512, producer, 7)
+        QuarantineEntry(5, 6, "r" * REASON_CHARS_MAX, data[:EXCERPT_BYTES_MAX], 512, producer, 7)
     ]
     assert list(batch.producers) == [producer]
     assert batch.bytes == EXCERPT_BYTES_MAX + 64

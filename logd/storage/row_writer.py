@@ -1,0 +1,80 @@
+"""Writes the rows of a batch, inside the caller's transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from logd.batch import Batch
+from logd.storage import removal_log
+from logd.storage.batch_rows import BatchRows
+from logd.storage.database import Connection
+
+# A statement of many rows runs without the GIL and binds all at once; these sizes stay prepared.
+ROWS_PER_STATEMENT = (2000, 200, 20, 1)
+
+
+def insert_producers(connection: Connection, rows: BatchRows) -> None:
+    """Inserts and updates the batch's producers, and the counts of what their clients refused."""
+    write = connection.executemany
+    write("INSERT INTO producer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.new_producers)
+    write(
+        "UPDATE producer SET watermark = max(watermark, ?), ended = ?, has_outbox = ?,"
+        " boot_id = ?, pid = ?, last_seen_ns = ? WHERE id = ?",
+        rows.known_producers,
+    )
+    write(
+        "INSERT INTO refusal VALUES (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET events = max(events, excluded.events)",
+        rows.refusals,
+    )
+
+
+def insert_rows(connection: Connection, rows: BatchRows) -> None:
+    """Inserts the events, the batch with its losses, and the quarantine's rows."""
+    _insert(connection, "event", rows.events, columns=8)
+    if rows.batch is not None:
+        connection.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)", rows.batch)
+        connection.executemany(
+            "INSERT INTO loss (batch, producer, first, last, cause, detected_ns)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            rows.losses,
+        )
+    if rows.quarantine_first > 1:  # bounded: the newest rows stay, the counters include all
+        connection.execute("DELETE FROM quarantine WHERE id < ?", (rows.quarantine_first,))
+    _insert(connection, "quarantine", rows.quarantine, columns=9)
+
+
+def _insert(connection: Connection, table: str, values: list[Any], columns: int) -> None:
+    """Inserts the rows of a flat list, many in each statement: `executemany` takes the GIL back for
+    each row.
+    """
+    row_marks = f"({', '.join('?' * columns)})"
+    start = 0
+    for size in ROWS_PER_STATEMENT:
+        statement = f"INSERT INTO {table} VALUES {', '.join([row_marks] * size)}"  # noqa: S608 - no data in it
+        length = size * columns
+        while len(values) - start >= length:
+            connection.execute(statement, values[start : start + length])
+            start += length
+
+
+def add_to_counters(
+    connection: Connection, batch: Batch, rows: BatchRows, *, erased: int, internal: int
+) -> None:
+    """Adds the batch to the counters; `internal` of its events are logd's own."""
+    changes = {
+        "stored": len(batch.events),
+        "own": internal,
+        removal_log.ERASED: erased,
+        "lost": batch.lost(claimed=False),
+        "lost_claimed": batch.lost(claimed=True),
+        "quarantined": len(batch.refusals),
+        "quarantined_events": sum(r.sequence is not None for r in batch.refusals),
+        "duplicates_ignored": batch.duplicates,
+        "commits": 0 if rows.batch is None else 1,
+    }
+    connection.executemany(
+        "INSERT INTO counter VALUES (?, ?)"
+        " ON CONFLICT DO UPDATE SET value = value + excluded.value",
+        [(name, change) for name, change in changes.items() if change],
+    )
