@@ -40,7 +40,7 @@ MIGRATIONS: list[tuple[str, str]] = [
             id INTEGER PRIMARY KEY,
             uid INTEGER NOT NULL,
             key TEXT NOT NULL,              -- the client's 64-bit id, 16 hexadecimal digits
-            watermark INTEGER NOT NULL,     -- all up to here is decided: stored, refused or lost
+            watermark INTEGER NOT NULL,     -- up to here every event is stored, refused or lost
             has_outbox INTEGER NOT NULL,
             ended INTEGER NOT NULL,
             boot_id TEXT NOT NULL,
@@ -50,7 +50,7 @@ MIGRATIONS: list[tuple[str, str]] = [
             UNIQUE (uid, key)
         );
         CREATE INDEX producer_open ON producer (boot_id) WHERE ended = 0;
-        CREATE TABLE refusal (              -- what clients refused, by their own word
+        CREATE TABLE refusal (              -- what clients refused, as they report it
             producer INTEGER NOT NULL REFERENCES producer (id),
             cause TEXT NOT NULL,
             events INTEGER NOT NULL,
@@ -61,7 +61,7 @@ MIGRATIONS: list[tuple[str, str]] = [
             name TEXT NOT NULL UNIQUE
         );
         CREATE TABLE event (
-            id INTEGER PRIMARY KEY,         -- the order of storing; of a producer, its sequence's
+            id INTEGER PRIMARY KEY,         -- in the order of storing
             producer INTEGER NOT NULL REFERENCES producer (id),
             sequence INTEGER NOT NULL,
             ts_ns INTEGER NOT NULL,         -- the client's clock
@@ -86,7 +86,7 @@ MIGRATIONS: list[tuple[str, str]] = [
             batch INTEGER NOT NULL REFERENCES batch (id),
             producer INTEGER NOT NULL REFERENCES producer (id),
             first INTEGER NOT NULL,
-            last INTEGER,                   -- NULL: the numbers do not tell
+            last INTEGER,                   -- NULL: not known
             cause TEXT NOT NULL,
             detected_ns INTEGER NOT NULL
         );
@@ -94,11 +94,11 @@ MIGRATIONS: list[tuple[str, str]] = [
         CREATE TABLE quarantine (
             id INTEGER PRIMARY KEY,
             detected_ns INTEGER NOT NULL,
-            uid INTEGER NOT NULL,           -- by the kernel's word
+            uid INTEGER NOT NULL,           -- according to the kernel
             pid INTEGER NOT NULL,
             reason TEXT NOT NULL,
             producer INTEGER REFERENCES producer (id),
-            sequence INTEGER,               -- of a refused event inside a good stream
+            sequence INTEGER,               -- of a refused event of a valid producer
             bytes INTEGER NOT NULL,
             excerpt BLOB NOT NULL
         );
@@ -114,7 +114,7 @@ MIGRATIONS: list[tuple[str, str]] = [
             subject TEXT NOT NULL,          -- which task, which quiz
             user TEXT NOT NULL,
             events INTEGER NOT NULL,
-            first_ts_ns INTEGER NOT NULL,   -- of the first stored and of the last stored
+            first_ts_ns INTEGER NOT NULL,   -- of the first and the last stored event
             last_ts_ns INTEGER NOT NULL,
             last_value REAL,
             best_value REAL,
@@ -125,7 +125,7 @@ MIGRATIONS: list[tuple[str, str]] = [
     (
         "blocks of events",
         """
-        CREATE TABLE event_block (          -- 16,384 events: what a question about a time reads
+        CREATE TABLE event_block (          -- 16,384 events each, for queries by time
             block INTEGER PRIMARY KEY,      -- id >> 14
             first_ts_ns INTEGER NOT NULL,   -- the earliest and the latest
             last_ts_ns INTEGER NOT NULL
@@ -151,9 +151,9 @@ MIGRATIONS: list[tuple[str, str]] = [
         """
         CREATE TABLE removal (              -- one for each step of a prune or a forget
             id INTEGER PRIMARY KEY,
-            event INTEGER NOT NULL,         -- logd's own event that says so, with the hash
-            kind TEXT NOT NULL,             -- pruned: past its time; erased: of a forgotten person
-            events INTEGER NOT NULL,        -- taken out; those redacted are not among them
+            event INTEGER NOT NULL,         -- the internal event with the hash
+            kind TEXT NOT NULL,             -- pruned: past retention; erased: of a forgotten person
+            events INTEGER NOT NULL,        -- removed, without those only redacted
             hash BLOB NOT NULL              -- over its runs and its redactions
         );
         CREATE TABLE removed (              -- runs of event ids
@@ -165,7 +165,7 @@ MIGRATIONS: list[tuple[str, str]] = [
             event INTEGER PRIMARY KEY,      -- another event of their batch is there
             hash BLOB NOT NULL
         );
-        CREATE TABLE redacted (             -- the leaf of what an event says since
+        CREATE TABLE redacted (             -- the leaf of an event since its redaction
             event INTEGER NOT NULL,
             removal INTEGER NOT NULL REFERENCES removal (id),
             hash BLOB NOT NULL,
@@ -174,14 +174,14 @@ MIGRATIONS: list[tuple[str, str]] = [
         CREATE TABLE job (                  -- what the daemon does in steps between its turns
             id INTEGER PRIMARY KEY,
             kind TEXT NOT NULL,
-            params BLOB,                    -- a msgpack map; gone once they are not needed
+            params BLOB,                    -- a msgpack map; deleted once it is not needed
             asked_ns INTEGER NOT NULL,
             phase TEXT NOT NULL,
-            position INTEGER NOT NULL,      -- where in its phase it goes on after a kill
-            done INTEGER NOT NULL,          -- of total, for people who wait
+            position INTEGER NOT NULL,      -- where in its phase it resumes after a kill
+            done INTEGER NOT NULL,          -- of total, for progress display
             total INTEGER NOT NULL,
             outcome BLOB NOT NULL,          -- a msgpack map of counts
-            trouble TEXT,                   -- what it waits for
+            trouble TEXT,                   -- why it waits or has stopped
             finished_ns INTEGER
         );
         CREATE INDEX job_open ON job (id) WHERE finished_ns IS NULL;
@@ -189,24 +189,24 @@ MIGRATIONS: list[tuple[str, str]] = [
             name TEXT PRIMARY KEY,
             value BLOB NOT NULL
         ) WITHOUT ROWID;
-        -- The same again when a backup from before this migration is restored: then the list of
-        -- forgotten persons still fits.
+        -- Derived, so that restoring a backup from before this migration gives the same pepper: the
+        -- list of forgotten persons still matches.
         INSERT INTO secret SELECT 'pepper', coalesce(
             (SELECT leaves_hash FROM batch WHERE events > 0 ORDER BY id LIMIT 1), randomblob(32));
         CREATE TABLE forgotten (
             token BLOB PRIMARY KEY,         -- of a person: HMAC-SHA256(pepper, user)
-            until_ns INTEGER NOT NULL       -- what is of an earlier time is erased when it arrives
+            until_ns INTEGER NOT NULL       -- events of an earlier time are erased on arrival
         ) WITHOUT ROWID;
         """,
     ),
     (
         "copies of the trail",
         """
-        CREATE TABLE copy (                 -- backups and exports: where else events may be read
+        CREATE TABLE copy (                 -- backups and exports
             id INTEGER PRIMARY KEY,
             kind TEXT NOT NULL,
             made_ns INTEGER NOT NULL,
-            expires_ns INTEGER,             -- NULL: nobody has said
+            expires_ns INTEGER,             -- NULL: not given
             place TEXT NOT NULL
         );
         """,
@@ -214,7 +214,7 @@ MIGRATIONS: list[tuple[str, str]] = [
     (
         "the clock",
         """
-        CREATE TABLE clock (                -- one row: the last reading that could be believed
+        CREATE TABLE clock (                -- one row: the last trusted reading
             id INTEGER PRIMARY KEY CHECK (id = 1),
             wall_ns INTEGER NOT NULL,
             boot_id TEXT NOT NULL,
@@ -226,7 +226,7 @@ MIGRATIONS: list[tuple[str, str]] = [
     (
         "who introduced a type",
         """
-        ALTER TABLE event_type ADD COLUMN uid INTEGER;  -- NULL: its events were gone by then
+        ALTER TABLE event_type ADD COLUMN uid INTEGER;  -- NULL: its events had been removed
         UPDATE event_type SET uid =
             (SELECT p.uid FROM event e JOIN producer p ON p.id = e.producer
              WHERE e.type = event_type.id ORDER BY e.id LIMIT 1);
@@ -235,10 +235,10 @@ MIGRATIONS: list[tuple[str, str]] = [
     (
         "what a replaced database had",
         """
-        CREATE TABLE replaced (             -- `logd restore`: how far who has an outbox had got
+        CREATE TABLE replaced (             -- `logd restore`: producers that may have an outbox
             uid INTEGER NOT NULL,
             key TEXT NOT NULL,
-            watermark INTEGER NOT NULL,     -- without what was only claimed
+            watermark INTEGER NOT NULL,     -- without events that were only claimed
             PRIMARY KEY (uid, key)
         ) WITHOUT ROWID;
         """,
@@ -248,7 +248,7 @@ MIGRATIONS: list[tuple[str, str]] = [
         """
         CREATE TABLE forget (               -- see logd/storage/boundaries.py
             id INTEGER PRIMARY KEY,         -- their order
-            producers INTEGER,              -- known then, up to this id; NULL: not settled yet
+            producers INTEGER,              -- known then, up to this id; NULL: not complete yet
             outboxes TEXT NOT NULL,         -- which directory was listed
             surplus TEXT NOT NULL           -- users with more files than were listed, as JSON
         );
@@ -256,10 +256,10 @@ MIGRATIONS: list[tuple[str, str]] = [
             uid INTEGER NOT NULL,
             key TEXT NOT NULL,
             forget INTEGER NOT NULL REFERENCES forget (id),
-            sequence INTEGER,               -- the highest there was then; NULL: could not be read
+            sequence INTEGER,               -- the highest at the time; NULL: could not be read
             PRIMARY KEY (uid, key, forget)
         ) WITHOUT ROWID;
-        -- The forget of that person; 0: known from a list, which has no more than a time.
+        -- The forget of that person; 0: from a file, which has only a time.
         ALTER TABLE forgotten ADD COLUMN forget INTEGER NOT NULL DEFAULT 0;
         """,
     ),

@@ -48,12 +48,12 @@ BEFORE, AFTER = "before", "after"
 
 
 class Killed(BaseException):
-    """The process that was at it is no more."""
+    """The process at work was killed."""
 
 
 @dataclass(eq=False)
 class Made:
-    """An event as it was made. `moment` is in steps of the scene, a clock that tells the truth."""
+    """An event as it was made. `moment` is in steps of the scene, a clock that is right."""
 
     moment: int
     user: str
@@ -139,7 +139,7 @@ class Scene:
         return source
 
     def emit(self, source: Source) -> None:
-        """One event of somebody, with any time."""
+        """Emits an event of some user, with any time."""
         rng = self.rng
         user = rng.choice((ANNA, ANNA, "bert"))
         ts_ns = rng.choice((*TIMES, self.wall_ns, self.wall_ns - 10**9, self.wall_ns + 10**9))

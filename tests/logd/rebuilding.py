@@ -1,4 +1,4 @@
-"""What somebody with the database's key can do: make whatever is stored a whole trail again."""
+"""What an attacker with the database's key can do: make changed data verify again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EVENTS = (
 
 
 def cut_off(connection: Connection, first_batch: int) -> None:
-    """Removes that batch and all behind it, with its events and losses."""
+    """Removes that batch and all later ones, with their events and losses."""
     (first_event,) = connection.execute(
         "SELECT first_event FROM batch WHERE id = ?", (first_batch,)
     ).fetchone()

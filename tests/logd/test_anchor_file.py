@@ -71,7 +71,9 @@ def test_a_full_disk_is_an_error_and_the_next_anchor_is_whole(
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "directory", "socket", "terminal", "nowhere"])
-def test_what_is_no_file_is_refused_and_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+def test_an_anchor_file_that_is_not_a_regular_file_is_refused_without_blocking(
+    tmp_path: Path, kind: str
+) -> None:
     path = tmp_path / "anchors"
     (tmp_path / "precious").write_text("precious")
     terminal = os.openpty() if kind == "terminal" else ()

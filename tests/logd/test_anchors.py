@@ -1,4 +1,4 @@
-"""Anchors: what was said of the chain's end shows what somebody with the key did to the trail."""
+"""Anchors show what someone with the key did to the trail."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def anchors_in(lines: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def original() -> Iterator[Path]:
-    """An instance of three days, each a start, some events and a stop; what the daemons said is in
-    anchors.log, and a backup of after the first day is there.
+    """An instance of three days, each a start, some events and a stop. What the daemons logged is
+    in anchors.log, and a backup made after the first day exists.
     """
     directory = short_directory()
     instance = Instance(directory / "i")
@@ -63,7 +63,7 @@ def stored(original: Path, instance: Instance) -> Instance:
 def look(
     request: pytest.FixtureRequest, stored: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[int], str]:
-    """What verify says with the anchors: as lines of a file, and as the journal has them."""
+    """Runs verify with the anchors, as lines of a file and from the journal; returns its output."""
     log = stored.directory / "anchors.log"
     if request.param == "file":
         return lambda code: stored.cli("verify", "--anchors", str(log), code=code)
@@ -116,7 +116,7 @@ def last_batch(instance: Instance) -> int:
 
 
 def said_of(instance: Instance) -> list[Anchor]:
-    """What the daemons said of the chain's end: at each start and each stop."""
+    """The anchors that the daemons logged at each start and stop."""
     said = map(parse, (instance.directory / "anchors.log").read_text().splitlines())
     return [anchor for anchor in said if anchor is not None]
 
@@ -129,7 +129,7 @@ def first_of_day_3(instance: Instance) -> int:
 # -- what the daemon says
 
 
-def test_the_chains_end_is_said_at_the_start_and_at_the_stop(stored: Instance) -> None:
+def test_an_anchor_is_logged_at_the_start_and_at_the_stop(stored: Instance) -> None:
     daemon = stored.start()
     emit(stored, "d", 5)
     stored.stop()
@@ -142,7 +142,7 @@ def test_the_chains_end_is_said_at_the_start_and_at_the_stop(stored: Instance) -
     assert len(anchors_in(again.lines)) == 1, "it has not moved"
 
 
-def test_it_is_said_at_intervals_as_long_as_it_moves(stored: Instance) -> None:
+def test_anchors_are_logged_at_intervals_while_the_head_moves(stored: Instance) -> None:
     stored.configure(anchor_interval_s=1)
     daemon = stored.start()
     with Client(stored.socket) as client:
@@ -152,14 +152,14 @@ def test_it_is_said_at_intervals_as_long_as_it_moves(stored: Instance) -> None:
     stored.stop()
 
 
-def test_with_an_interval_of_0_nothing_is_said(stored: Instance) -> None:
+def test_with_an_interval_of_0_no_anchor_is_logged(stored: Instance) -> None:
     stored.configure(anchor_interval_s=0)
     daemon = stored.start()
     stored.stop()
     assert anchors_in(daemon.lines) == []
 
 
-def test_what_has_not_moved_or_is_not_due_is_not_said_again() -> None:
+def test_a_head_that_has_not_moved_or_is_not_due_is_not_logged_again() -> None:
     pace = AnchorSchedule(60)
     assert pace.due_head(HEADS[0], 5.0) == HEADS[0], "at the start"
     assert pace.due_head(HEADS[1], 64.9) is None
@@ -184,14 +184,14 @@ def test_a_line_is_read_back_whatever_a_log_put_before_it(before: str) -> None:
         anchors.format_anchor(HEADS[3]).replace("=3", "=" + "3" * 30),
     ],
 )  # fmt: skip
-def test_what_only_looks_like_an_anchor_is_none(text: str) -> None:
+def test_a_line_that_only_looks_like_an_anchor_is_ignored(text: str) -> None:
     assert parse(text) is None
 
 
 # -- what they show
 
 
-def test_a_trail_that_nobody_touched_fits_them(
+def test_an_unchanged_trail_matches_its_anchors(
     stored: Instance, look: Callable[[int], str]
 ) -> None:
     said = look(0)
@@ -222,7 +222,7 @@ def test_one_byte_is_found(stored: Instance, look: Callable[[int], str]) -> None
     assert f"batch {batch_of(stored, 90)} (" in look(1)
 
 
-def test_one_byte_with_the_chain_rebuilt_behind_it_is_found(
+def test_one_changed_byte_is_found_after_the_chain_was_rebuilt(
     stored: Instance, look: Callable[[int], str]
 ) -> None:
     def work(connection: Connection) -> None:
@@ -311,7 +311,7 @@ def restore(instance: Instance) -> None:
 
 
 def said_by_a_day(instance: Instance, user: str) -> None:
-    """A start, an event, a stop; what the daemon says goes to the other anchors."""
+    """A start, an event, a stop; the daemon's anchors are added to the others."""
     daemon = instance.start()
     emit(instance, user, 1)
     instance.stop()
@@ -323,7 +323,7 @@ def look_in_file(instance: Instance, code: int) -> str:
     return instance.cli("verify", "--anchors", str(instance.directory / "anchors.log"), code=code)
 
 
-def test_a_declared_restore_is_told_and_no_error(
+def test_a_declared_restore_is_reported_and_not_an_error(
     stored: Instance, look: Callable[[int], str]
 ) -> None:
     last = last_batch(stored)
@@ -333,7 +333,7 @@ def test_a_declared_restore_is_told_and_no_error(
     assert "4 anchors are of batches that it took away" in said, "start and stop of two days"
 
 
-def test_a_cut_behind_a_declared_restore_is_found(stored: Instance) -> None:
+def test_a_cut_after_a_declared_restore_is_found(stored: Instance) -> None:
     """Once the restored chain was anchored, the restore accounts for nothing any more."""
     restore(stored)
     said_by_a_day(stored, "d")
@@ -379,7 +379,7 @@ def test_without_any_anchor_nothing_is_proved(
     assert "no anchors were found" in said
 
 
-def test_only_what_the_journal_itself_says_is_of_the_unit_counts(
+def test_only_lines_that_the_journal_itself_marks_as_the_units_count(
     stored: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forged = [f"logd: {anchors.format_anchor(Head(1, 1, bytes(32)))}"]
@@ -393,7 +393,7 @@ def test_only_what_the_journal_itself_says_is_of_the_unit_counts(
     assert "_SYSTEMD_UNIT=other.service" in asked.read_text().splitlines()
 
 
-def test_a_journal_that_begins_later_is_told(stored: Instance) -> None:
+def test_a_journal_that_begins_later_than_the_trail_is_reported(stored: Instance) -> None:
     log = stored.directory / "anchors.log"
     said = anchors_in(log.read_text().splitlines())
     log.write_text("\n".join(said[3:]) + "\n")
@@ -401,7 +401,7 @@ def test_a_journal_that_begins_later_is_told(stored: Instance) -> None:
     assert "the anchors begin with batch" in told and "do not show" in told
 
 
-def test_batches_that_are_newer_than_the_last_anchor_are_told(stored: Instance) -> None:
+def test_batches_newer_than_the_last_anchor_are_reported(stored: Instance) -> None:
     stored.start()
     emit(stored, "d", 1)
     stored.stop()

@@ -31,7 +31,7 @@ def opened(instance: Instance, path: Path) -> Connection:
 
 
 def emit(instance: Instance, count: int, mark: str = "7") -> None:
-    """So many events, on the disk when this returns."""
+    """Emits that many events; they are on disk on return."""
     with Client(instance.socket) as client:
         assert all(client.emit("page_view", user=mark, props={mark: n}) for n in range(count))
         assert client.flush(20)
@@ -83,7 +83,7 @@ def test_a_backup_is_for_its_owner_alone_and_nothing_of_it_is_readable(instance:
     assert [path.name for path in made.parent.iterdir()] == [made.name], "and nothing beside it"
 
 
-def test_what_it_says_is_what_one_needs_to_restore_it(instance: Instance) -> None:
+def test_a_backup_prints_what_a_restore_needs(instance: Instance) -> None:
     instance.start()
     emit(instance, 10)
     said = instance.cli("backup")
@@ -97,7 +97,7 @@ def test_what_it_says_is_what_one_needs_to_restore_it(instance: Instance) -> Non
     )
 
 
-def test_the_trail_says_that_it_was_backed_up_and_where_a_copy_is(instance: Instance) -> None:
+def test_a_backup_is_recorded_in_the_trail_with_its_place(instance: Instance) -> None:
     instance.start()
     emit(instance, 10)
     made = make(instance, "--keep-days", "3")
@@ -114,7 +114,7 @@ def test_the_trail_says_that_it_was_backed_up_and_where_a_copy_is(instance: Inst
     assert rows == [("backup", made["made_ns"], made["expires_ns"], made["backup"])]
 
 
-def test_with_the_daemon_stopped_the_trail_is_told_at_its_next_start(instance: Instance) -> None:
+def test_a_backup_without_a_daemon_is_recorded_at_the_next_start(instance: Instance) -> None:
     instance.start()
     emit(instance, 10)
     instance.stop()
@@ -126,10 +126,10 @@ def test_with_the_daemon_stopped_the_trail_is_told_at_its_next_start(instance: I
     instance.cli("verify")
 
 
-def test_who_was_forgotten_is_listed_beside_it_for_the_older_ones_there(
+def test_forgotten_persons_are_listed_beside_a_backup_for_the_older_ones_there(
     instance: Instance,
 ) -> None:
-    """By a token, so that the list names nobody."""
+    """By a token, so that the list reveals no name."""
     instance.start()
     emit(instance, 5, mark="somebody")
     old = make_at(instance, time.time_ns() - DAY_NS)
@@ -150,7 +150,7 @@ def test_who_was_forgotten_is_listed_beside_it_for_the_older_ones_there(
     instance.cli("verify")
 
 
-def test_a_backup_whose_record_could_not_be_written_is_a_good_one_and_says_so(
+def test_a_backup_that_could_not_be_recorded_is_valid_and_reported_as_unrecorded(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance.start()
@@ -214,7 +214,7 @@ def test_it_has_its_name_once_it_is_on_the_disk_and_the_name_is_too(
 
 
 @pytest.mark.parametrize("at", ["copying", "verifying"])
-def test_interrupted_it_leaves_nothing_behind(instance: Instance, at: str) -> None:
+def test_an_interrupted_backup_leaves_nothing_behind(instance: Instance, at: str) -> None:
     instance.start()
     emit(instance, 3000)
     instance.stop()
@@ -237,7 +237,7 @@ def test_a_trail_that_is_not_whole_makes_no_backup_and_removes_none(instance: In
     assert list(instance.config.backup_directory.iterdir()) == [good]
 
 
-def test_without_room_it_says_how_much_is_needed(
+def test_without_space_a_backup_reports_how_much_it_needs(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance.start()
@@ -304,12 +304,12 @@ JAN_6_NS = 1_767_657_600 * 10**9
         (Keep(days=1), NAMES[:4]),
     ],
 )
-def test_by_count_or_by_days_the_oldest_of_our_own_go(keep: Keep, gone: list[str]) -> None:
+def test_the_oldest_backups_expire_by_count_or_by_days(keep: Keep, gone: list[str]) -> None:
     names = sorted(NAMES + OTHERS, key=hash)
     assert expired(names, Path("activity.db"), NAMES[5], keep, JAN_6_NS) == gone
 
 
-def test_the_new_one_stays_whatever_the_clock_says() -> None:
+def test_the_newest_backup_stays_whatever_the_clock() -> None:
     for keep in (Keep(count=1), Keep(days=1)):
         assert NAMES[0] not in expired(NAMES, Path("activity.db"), NAMES[0], keep, 10**19)
 

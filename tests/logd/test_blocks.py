@@ -190,7 +190,7 @@ def test_pages_in_both_directions_put_together_are_all_of_it_once(
         ({"user": "1", "event_type": "login"}, 0.5),
     ],
 )
-def test_what_no_event_can_answer_is_not_looked_for_in_every_event(
+def test_a_query_that_no_event_matches_does_not_scan_all_events(
     connection: Connection, asked: dict[str, Any], most: float
 ) -> None:
     """Counted in steps of SQLite's machine, against one for each event."""
@@ -285,7 +285,7 @@ def test_an_older_trail_is_brought_to_what_a_new_one_would_hold(
     old.close()
 
 
-def test_bringing_an_older_trail_up_to_date_says_how_far_it_is(
+def test_migrating_an_older_database_logs_its_progress(
     directory: Path,
     events: list[Event],
     monkeypatch: pytest.MonkeyPatch,

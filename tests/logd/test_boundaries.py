@@ -44,7 +44,7 @@ FAR = 4 * 10**18
 
 @pytest.fixture
 def scenes(monkeypatch: pytest.MonkeyPatch) -> list[Scene]:
-    """Room for scenes of this test: a producer lives as long as the scene says."""
+    """A directory for scenes, in which a producer lives as long as the scene decides."""
     made: list[Scene] = []
     monkeypatch.setattr(
         OpenOutbox, "alive", lambda outbox: any(scene.lives(outbox.name) for scene in made)
@@ -147,7 +147,7 @@ def test_what_was_made_before_a_later_forget_only_is_not_known_of_an_earlier_one
     assert there.is_before(producer(row=3), 21, 1) is False
 
 
-def test_who_was_known_at_the_last_forget_and_is_past_it_is_past_every_earlier_one() -> None:
+def test_a_producer_past_the_last_forget_is_past_every_earlier_one() -> None:
     there = Boundaries(forgets(1, 5), {(UID, 8): [(2, 20)]})
     assert there.is_before(producer(row=3), 1, 1) is False
     late = producer(row=3, key=8)
@@ -217,7 +217,9 @@ def test_forgets_times_producers_is_bounded(store: Store) -> None:
     assert [boundary for _, boundary in many] == sorted(boundary or 0 for _, boundary in many)
 
 
-def test_a_producer_whose_outbox_is_gone_at_a_later_forget_keeps_no_boundary(store: Store) -> None:
+def test_a_producer_whose_outbox_is_removed_before_a_later_forget_keeps_no_boundary(
+    store: Store,
+) -> None:
     rows_after(store, [5])
     note(store, SurveyedOutboxes("b d"), settled=True)
     assert load(store.connection).rows == {}
@@ -302,7 +304,7 @@ def offline(scene: Scene) -> None:
         scene.work_offline()
 
 
-def test_killed_before_the_list_is_written_it_goes_on_without_moving_the_boundary(
+def test_killed_before_the_list_is_written_a_forget_resumes_with_the_same_boundary(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = scene.new_source(outbox=True)
@@ -344,7 +346,7 @@ def test_another_directory_in_its_place_leaves_it_to_the_claimed_time(scene: Sce
     assert counters["erased"] == 1
 
 
-def test_after_a_forget_without_a_daemon_its_next_start_settles_who_has_no_outbox(
+def test_after_a_forget_without_a_daemon_the_next_start_completes_it_for_producers_without_outbox(
     scene: Scene,
 ) -> None:
     source = scene.new_source(outbox=False)
@@ -362,7 +364,7 @@ def test_after_a_forget_without_a_daemon_its_next_start_settles_who_has_no_outbo
     assert scene.check() == {"before": 1, "after": 1}
 
 
-def test_what_had_reached_the_queue_is_committed_before_a_flood_behind_it_ends(
+def test_events_already_queued_are_committed_before_a_later_flood_ends(
     scene: Scene,
 ) -> None:
     scene.start()

@@ -1,4 +1,4 @@
-"""The bytes that are hashed: a change of them would make every stored trail look tampered with."""
+"""Pins the hashed bytes: a change would make every stored trail look tampered with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which readings of the wall clock are believed, what is recorded, and by which time events age."""
+"""Which readings of the wall clock are trusted, what is recorded, and how events age."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ YEARS_2 = 2 * 365 * DAY_NS
         (SEEN, replace(REBOOTED, wall_ns=2**63 - 1), "ahead of the last"),
     ],
 )
-def test_a_reading_is_believed_if_a_pause_explains_it(
+def test_a_reading_is_trusted_if_a_pause_explains_it(
     seen: Reading | None, now: Reading, why: str | None
 ) -> None:
     said = implausible(seen, now)
@@ -105,7 +105,7 @@ def test_what_is_recorded_far_in_the_past_is_recorded_at_the_earliest_it_can_be(
         assert stamp_ns(SEEN, replace(LATER, wall_ns=wall_ns)) == wall_ns
 
 
-def test_a_clock_that_is_set_is_told_from_one_that_runs() -> None:
+def test_a_clock_that_is_set_is_distinguished_from_one_that_runs() -> None:
     for seconds in (0, 10, 10**8):
         ran = Reading(NOW_NS + seconds * 10**9, "this boot", SEEN.boottime_ns + seconds * 10**9)
         assert jumped(SEEN, ran) is None
@@ -138,7 +138,7 @@ def test_an_event_ages_by_its_own_time_as_far_as_that_of_storing_bears_it_out(
     assert is_plausible(ts_ns, None)
 
 
-def test_what_is_said_of_a_block_is_true_of_each_of_its_events() -> None:
+def test_the_result_for_a_block_holds_for_each_of_its_events() -> None:
     """Each combination of times around the one that counts."""
     before = NOW_NS
     steps = [before + shift for shift in (-LATE_MAX_NS, -2, -1, 0, 1, LATE_MAX_NS - 1, LATE_MAX_NS)]
@@ -226,7 +226,7 @@ def test_a_broken_client_clock_takes_no_event_early_and_keeps_none_for_ever(
     [(0, "page_view", None), (0, "task_completed", "7"), (NOW_NS + YEARS_2, "page_view", "7")],
     ids=["1970", "1970, by user", "two years ahead"],
 )
-def test_what_a_daemon_with_a_wrong_clock_stored_is_kept_as_long_as_all_else(
+def test_events_stored_by_a_daemon_with_a_wrong_clock_are_kept_as_long_as_others(
     trail: Trail, wrong_ns: int, kind: str, user: str | None
 ) -> None:
     """By the next batch with a sound time, also where block after block has none."""
@@ -251,7 +251,7 @@ def test_what_a_daemon_with_a_wrong_clock_stored_is_kept_as_long_as_all_else(
 def test_a_block_that_was_stored_long_ago_goes_whole_and_a_new_one_stays_whole(
     trail: Trail,
 ) -> None:
-    """By two looks at the batches, whatever times the events claim; the one between, by batch."""
+    """By two look-ups in the batches, whatever times the events claim."""
     ids = []
     for day in (0, 10, 20, 30, 100, 110):
         ids.append(trail.put(NOW_NS + day * DAY_NS, 0, NOW_NS, 2**63 - 1))

@@ -1,4 +1,4 @@
-"""Lengths of time at the ends of their range, and what is said of others."""
+"""Durations at the ends of their range, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_number_of_eighteen_digits_is_still_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "m", "5 m", "-5m", "5m ", "5.0m", "\u0665m", "5m5"])
-def test_what_is_no_number_with_a_unit_is_refused_with_examples(text: str) -> None:
+def test_text_that_is_not_a_number_with_a_unit_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match="expected a whole number") as refused:
         parse(text)
     assert str(refused.value) == "expected a whole number and a unit, such as 90m, 12h or 30d"

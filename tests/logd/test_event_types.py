@@ -172,7 +172,7 @@ def test_known_types_are_not_copied_for_a_commit(directory: Path) -> None:
 
 
 def test_a_database_from_before_there_was_a_limit_takes_bounded_memory(directory: Path) -> None:
-    """All its types stay known, who introduced them is found, and others may introduce some."""
+    """All its types stay known, their users are found, and other users may introduce some."""
     invented = [f"t{n}" for n in range(50)]
     events = [Event(name, 5, None, b"\x80") for name in [*invented, "t40", "t41"]]
     older(directory / "a.db", KEY, 4, events)

@@ -1,4 +1,4 @@
-"""Who was forgotten stays so: what comes late is not stored, and nobody reads the list."""
+"""Forgotten persons: late events are not stored, and the list reveals no names."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def rows(store: Store) -> list[tuple[Any, ...]]:
 # -- the list
 
 
-def test_a_token_does_not_tell_its_person_without_the_pepper() -> None:
+def test_a_token_does_not_reveal_its_person_without_the_pepper() -> None:
     assert ErasureList(b"a" * 32, {}).token("7") != ErasureList(b"b" * 32, {}).token("7")
 
 
@@ -98,9 +98,7 @@ def test_a_list_in_a_file_keeps_the_later_time_of_each_and_is_its_owners_alone(
 
 
 @pytest.mark.parametrize("line", ["12", "zz 5", f"{TOKEN.hex()} soon", f"{TOKEN.hex()[2:]} 5"])
-def test_a_line_that_is_no_entry_is_named_and_nobody_is_brought_back_by_it(
-    directory: Path, line: str
-) -> None:
+def test_an_invalid_line_of_the_list_is_refused_with_its_number(directory: Path, line: str) -> None:
     path = directory / "forgotten"
     path.write_text(f"{OTHER.hex()} 7\n{line}\n")
     with pytest.raises(DatabaseDamaged, match=r"forgotten, line 2: no entry"):

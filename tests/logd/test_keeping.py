@@ -235,7 +235,7 @@ def test_what_a_forgotten_person_did_before_and_arrives_after_is_erased(served: 
     assert found(served) == []
 
 
-def test_what_a_person_does_after_being_forgotten_is_stored_whatever_its_clock_says(
+def test_events_after_a_forget_are_stored_whatever_the_clients_clock(
     served: Instance,
 ) -> None:
     fill(served, 10)
@@ -247,7 +247,7 @@ def test_what_a_person_does_after_being_forgotten_is_stored_whatever_its_clock_s
     assert len(served.events("--user", NAME)) == 25
 
 
-def test_beside_the_daemon_a_client_goes_on_over_a_forget_and_no_clock_is_asked(
+def test_a_client_that_continues_during_a_forget_is_split_by_sequence_not_by_clock(
     served: Instance,
 ) -> None:
     fill(served, 10)
@@ -299,7 +299,9 @@ def test_a_command_can_have_an_event_of_logds_own_written(served: Instance) -> N
     assert served.status()["own"] == 2
 
 
-def test_forget_asks_or_is_told_yes(served: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forget_asks_for_confirmation_or_takes_yes(
+    served: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts = fill(served, 100)
     assert "say --yes" in served.cli("forget", NAME, code=2)
     assert "USER" in served.cli("forget", "x" * 256, "--yes", code=2)
@@ -345,7 +347,7 @@ def test_forget_names_the_copies_that_it_cannot_reach_until_they_expire(served: 
     served.start()
 
 
-def test_with_no_retention_everything_is_kept_and_said_so(instance: Instance) -> None:
+def test_without_retention_everything_is_kept_and_prune_reports_it(instance: Instance) -> None:
     fill(instance, 10)
     assert "every event is kept for ever" in instance.cli("prune")
 
@@ -357,7 +359,7 @@ def test_with_no_database_there_is_nothing_to_do_and_none_is_made(instance: Inst
     assert not instance.config.database.exists()
 
 
-def test_too_little_room_to_write_the_file_anew_is_waited_for_and_said(
+def test_a_forget_without_space_for_the_vacuum_waits_and_reports_it(
     instance: Instance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(instance, 100)

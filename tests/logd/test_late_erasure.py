@@ -1,4 +1,4 @@
-"""Late events of forgotten persons: which of a batch are looked at, erased, or name one."""
+"""Late events of forgotten persons: which of a batch are checked, erased or redacted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def batch_of(*events: tuple[Producer, int, Event]) -> Batch:
     return batch
 
 
-def test_an_empty_batch_and_one_made_after_every_forget_are_not_looked_at() -> None:
+def test_an_empty_batch_and_one_made_after_every_forget_are_not_checked() -> None:
     forgotten = Everybody({NEW: -1})
     for batch in (batch_of(), batch_of((NEW, 1, Event("page_view", 0, "7", b"")))):
         events, late = split(batch, forgotten)
@@ -50,7 +50,7 @@ def test_an_empty_batch_and_one_made_after_every_forget_are_not_looked_at() -> N
         assert (late, forgotten.asked) == ([], [])
 
 
-def test_events_up_to_the_last_moment_are_looked_at_and_later_ones_are_not() -> None:
+def test_events_up_to_the_latest_time_are_checked_and_later_ones_are_not() -> None:
     forgotten = Everybody({OLD: 0, NEW: -1})
     batch = batch_of(
         (OLD, 1, Event("page_view", 1, "7", b"")),  # a moment too late
@@ -66,7 +66,7 @@ def test_events_up_to_the_last_moment_are_looked_at_and_later_ones_are_not() -> 
     assert forgotten.asked == [("7", OLD, 2, 0), ("8", OLD, 3, 0), ("7", OLD, 11, 0)]
 
 
-def test_events_that_name_a_forgotten_person_stay_and_say_less() -> None:
+def test_events_that_mention_a_forgotten_person_are_redacted() -> None:
     props = msgpack.packb({"actor": "7", "n": 1})
     first, second = Event("page_view", 5, "9", props), Event("login", 6, None, props)
     batch = batch_of((OLD, 1, first), (OLD, 12, second), (OLD, 3, second))

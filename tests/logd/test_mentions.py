@@ -1,4 +1,4 @@
-"""Who is named in an event: one definition, for reading about a person and for erasing one."""
+"""Mentions of persons in events: one definition for reports about a person and for erasure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_person_named_under_one_of_the_keys_is_mentioned_and_can_be_taken_out(
 
 
 @pytest.mark.parametrize("props", NO_MENTIONS)
-def test_what_only_looks_like_a_person_is_no_mention_and_stays(props: dict[str, Any]) -> None:
+def test_a_value_that_only_looks_like_a_mention_stays(props: dict[str, Any]) -> None:
     assert not mentions(props, "7")
     assert redacted(props, "7") is props
 
@@ -68,7 +68,7 @@ def test_only_the_mention_itself_is_replaced() -> None:
 
 
 @pytest.mark.parametrize("value", [True, False])
-def test_a_boolean_is_nobody(value: bool) -> None:
+def test_a_boolean_is_not_a_mention(value: bool) -> None:
     assert not mentions({"user": value}, "1")
     assert not mentions({"user": value}, "True")
 

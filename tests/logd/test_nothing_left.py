@@ -74,7 +74,7 @@ def test_no_page_of_database_and_log_holds_anything_of_a_forgotten_person(
     assert pages.found(trail.path, KEY, VALUES) == []
 
 
-def test_without_writing_the_file_anew_copies_would_stay_behind(
+def test_without_the_vacuum_copies_would_remain(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Why a forget ends with that: SQLite overwrites what it deletes, and nothing else."""

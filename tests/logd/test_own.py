@@ -1,4 +1,4 @@
-"""Events of logd's own: what was done to the trail stands in it, and nobody else may say it."""
+"""Internal events record what was done to the trail, and no client can forge them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_event_of_logds_own_is_chained_like_every_other(directory: Path) -> N
     store.close()
 
 
-def test_what_a_command_says_beside_the_daemon_is_stored_once_and_the_sums_add_up(
+def test_an_internal_event_of_a_command_is_stored_once_beside_the_daemon(
     instance: Instance,
 ) -> None:
     instance.start()
@@ -72,13 +72,13 @@ def test_what_a_command_says_beside_the_daemon_is_stored_once_and_the_sums_add_u
 
 
 @pytest.mark.parametrize("event_type", sorted(RESERVED_TYPES))
-def test_a_client_cannot_say_that_logd_did_something(instance: Instance, event_type: str) -> None:
+def test_a_client_cannot_send_logds_internal_events(instance: Instance, event_type: str) -> None:
     with Client(instance.socket) as client:
         assert client.emit(event_type) is False
         assert client.stats()["refused_by_cause"] == {"malformed": 1}
 
 
-def test_who_speaks_the_protocol_cannot_say_it_either(instance: Instance) -> None:
+def test_a_raw_datagram_cannot_send_internal_events_either(instance: Instance) -> None:
     from tests.logd.test_hostile import datagram, sender
 
     instance.start()
@@ -94,7 +94,7 @@ def test_who_speaks_the_protocol_cannot_say_it_either(instance: Instance) -> Non
 
 
 def test_readings_may_be_pruned_and_acts_may_not() -> None:
-    """Of what a client may not say, only those are for ever that a trail is verified by."""
+    """Of the types reserved for logd, only those that verify needs are kept for ever."""
     check_type(REPORT_READ)
     for event_type in OWN_TYPES:
         with pytest.raises(ValueError, match="kept for ever"):

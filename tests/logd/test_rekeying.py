@@ -80,7 +80,7 @@ def test_the_database_has_a_new_key_and_all_of_its_events(stored: Instance) -> N
     assert Path(f"{stored.config.database}-wal").stat().st_size == 0
 
 
-def test_the_trail_says_so_and_shows_no_key(stored: Instance) -> None:
+def test_a_rekey_is_recorded_without_the_key(stored: Instance) -> None:
     keys = [keyfile.read(stored.config.key_file)]
     stored.cli("rekey")
     keys.append(keyfile.read(stored.config.key_file))
@@ -104,7 +104,7 @@ def test_a_new_key_may_be_brought_along(stored: Instance, directory: Path) -> No
     assert "open to others" in said
 
 
-def test_with_the_daemon_running_it_says_how_long_the_stop_will_be(stored: Instance) -> None:
+def test_with_the_daemon_running_rekey_prints_how_long_the_stop_will_be(stored: Instance) -> None:
     stored.start()
     key = keyfile.read(stored.config.key_file)
     said = stored.cli("rekey", code=75)
@@ -194,7 +194,7 @@ def test_killed_at_any_step_the_next_start_sets_it_right(stored: Instance) -> No
     assert len(stages) > 20
 
 
-def test_killed_between_key_and_database_a_start_completes_it_and_others_say_so(
+def test_killed_between_key_and_database_a_rekey_is_completed_by_the_next_start(
     stored: Instance,
 ) -> None:
     _interrupt(stored)
@@ -243,7 +243,7 @@ def _interrupt(instance: Instance) -> None:
 def test_what_came_after_an_interrupted_change_is_not_lost_by_completing_it(
     stored: Instance,
 ) -> None:
-    """Killed before the key changed: the daemon goes on with the old database."""
+    """Killed before the key changed: the daemon continues with the old database."""
     config = stored.config
     shutil.copy(config.database, config.rekeyed_file)
     daemon = stored.start()
@@ -256,7 +256,7 @@ def test_what_came_after_an_interrupted_change_is_not_lost_by_completing_it(
 
 
 @needs_users
-def test_what_root_encrypts_anew_belongs_to_who_had_it(stored: Instance) -> None:
+def test_a_rekey_by_root_keeps_the_owner(stored: Instance) -> None:
     os.chown(stored.directory, 65534, 65534)
     os.chown(stored.config.database, 65534, 65534)
     stored.cli("rekey")

@@ -1,4 +1,4 @@
-"""Events go, in steps: what is left sums up, and the chain still tells of every change."""
+"""Removal of events in steps: the sums stay right, and verify still finds every change."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Trail:
         return Event(rng.choice(TYPES), ts_ns, rng.choice(USERS), msgpack.packb(props))
 
     def commit(self, events: list[Event], stored_ns: int | None = None) -> None:
-        """Stores them at the time of the latest of them, or as said."""
+        """Stores them at the time of the latest of them, or at the given time."""
         if stored_ns is None:
             stored_ns = max(event.ts_ns for event in events)
         batch = Batch(10**6, 10**9)
@@ -235,7 +235,7 @@ def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_re
 
 
 @pytest.mark.parametrize("events_max", [2, 100])
-def test_a_batch_all_of_whose_events_are_gone_keeps_no_leaves(
+def test_a_batch_whose_events_are_all_removed_keeps_no_leaves(
     trail: Trail, events_max: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_removal, "STEP_EVENTS_MAX", events_max)
@@ -261,7 +261,7 @@ def test_an_event_redacted_twice_and_then_pruned_still_verifies(trail: Trail) ->
     assert trail.findings() == []
 
 
-def test_a_redacted_event_has_another_salt_so_that_its_old_leaf_tells_nothing(
+def test_a_redacted_event_gets_another_salt_so_that_its_old_leaf_reveals_nothing(
     trail: Trail,
 ) -> None:
     trail.commit([Event("report_read", 3, "4", msgpack.packb({"user": "1"}))])
@@ -270,9 +270,7 @@ def test_a_redacted_event_has_another_salt_so_that_its_old_leaf_tells_nothing(
     assert trail.store.connection.execute("SELECT salt FROM event WHERE id = 1").fetchone() != salt
 
 
-def test_writing_the_file_anew_can_be_given_up_and_changes_nothing_then(
-    trail: Trail, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cancelled_vacuum_changes_nothing(trail: Trail, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("logd.storage.wal._VACUUM_STEPS", 1)
     trail.fill(200)
     before = trail.rows()
@@ -284,7 +282,7 @@ def test_writing_the_file_anew_can_be_given_up_and_changes_nothing_then(
     assert [path.name for path in trail.path.parent.glob("etilqs*")] == []
 
 
-def test_too_little_room_is_found_before_the_file_is_written_anew(
+def test_too_little_space_is_noticed_before_the_vacuum(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logd.storage.wal._VACUUM_COPIES", 10**12)
@@ -306,8 +304,8 @@ def test_the_worker_rests_as_long_as_it_worked(trail: Trail) -> None:
     assert made.due_s == started_s + 2 + 1
 
 
-def test_the_head_that_is_told_is_on_the_disk(trail: Trail) -> None:
-    """A step waits for no flush: what goes with the power must not have been told to anybody."""
+def test_the_head_of_the_store_is_on_disk(trail: Trail) -> None:
+    """A step does not flush, so an anchor must not name it before the next flushed commit."""
     trail.commit([Event("login", 1, "1", b"\x80"), Event("login", 9, "1", b"\x80")])
     told = trail.store.head
     trail.worker._steps.remove("pruned", [1], {}, lambda _: None)
@@ -316,7 +314,7 @@ def test_the_head_that_is_told_is_on_the_disk(trail: Trail) -> None:
     assert (trail.store.head.batch, trail.store.head.events) == (told.batch + 2, told.events + 2)
 
 
-def test_the_list_beside_the_database_is_made_again_when_it_is_gone(trail: Trail) -> None:
+def test_a_removed_list_beside_the_database_is_written_again(trail: Trail) -> None:
     trail.finish(trail.ask(FORGET, users=["3"]))
     listed = forgotten.read_file(trail.list_file)
     assert len(listed) == 1
@@ -392,7 +390,7 @@ def test_a_person_only_mentioned_is_forgotten_again_too(trail: Trail) -> None:
     assert unpack_props(trail.rows()[1].props) == {"user": "(erased)"}
 
 
-def test_no_subject_is_kept_by_a_property_that_names_persons() -> None:
+def test_no_subject_uses_a_property_that_names_persons() -> None:
     """Redaction may leave the roll-ups alone."""
     kept_by = {name for one in SUBJECTS.values() for name in (one.key, one.value)}
     assert not kept_by & mentions.KEYS
@@ -429,9 +427,7 @@ def test_no_subject_is_kept_by_a_property_that_names_persons() -> None:
         ),
     ],
 )
-def test_what_was_tampered_with_after_a_removal_is_said(
-    trail: Trail, sql: str, expected: str
-) -> None:
+def test_tampering_after_a_removal_is_reported(trail: Trail, sql: str, expected: str) -> None:
     def one(which: str) -> int:
         (event_id,) = trail.store.connection.execute(which).fetchone()
         return int(event_id)
@@ -452,10 +448,10 @@ def test_what_was_tampered_with_after_a_removal_is_said(
     assert any(expected in finding for finding in trail.findings()), trail.findings()
 
 
-def test_a_job_that_meets_what_was_tampered_with_ends_says_so_and_keeps_no_name(
+def test_a_job_that_meets_tampered_data_fails_reports_it_and_keeps_no_name(
     trail: Trail,
 ) -> None:
-    """Batches are gone: nobody can tell which leaves to keep. The next job is worked at."""
+    """Batches are missing, so it is unknown which leaves to keep. The next job runs."""
     trail.fill(50)
     trail.store.connection.execute("PRAGMA foreign_keys = OFF")
     trail.store.connection.execute("DELETE FROM batch WHERE id < 5")

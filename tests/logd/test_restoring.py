@@ -1,4 +1,4 @@
-"""A backup takes the database's place: whole, said in the trail, and at no moment half."""
+"""A restore replaces the database atomically and records it in the trail."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_backup_is_the_database_and_what_it_replaced_is_kept(
     assert instance.config.database.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_trail_says_from_where_to_where_it_went_back(backed_up: tuple[Instance, Path]) -> None:
+def test_a_restore_is_recorded_with_both_ends(backed_up: tuple[Instance, Path]) -> None:
     instance, backup = backed_up
     with opened(instance.config.database, instance.config.key_file) as connection:
         rows = connection.execute("SELECT id, hash FROM batch ORDER BY id").fetchall()
@@ -201,7 +201,7 @@ def test_restored_under_load_every_number_adds_up(instance: Instance) -> None:
     instance.cli("verify")
 
 
-def test_what_is_in_no_file_yet_but_in_its_log_is_kept_too(
+def test_events_that_are_only_in_the_wal_are_kept_too(
     backed_up: tuple[Instance, Path],
 ) -> None:
     instance, backup = backed_up
@@ -249,7 +249,7 @@ def test_a_backup_that_is_not_whole_replaces_nothing(backed_up: tuple[Instance, 
     ("name", "code", "message"),
     [("nothing.db", 73, "no such file"), ("activity.db", 73, "is the database itself")],
 )
-def test_what_is_no_backup_is_refused(
+def test_a_file_that_is_not_a_backup_is_refused(
     backed_up: tuple[Instance, Path], name: str, code: int, message: str
 ) -> None:
     instance, _ = backed_up
@@ -326,7 +326,9 @@ def test_copies_that_were_made_since_the_backup_are_still_known(
     }  # fmt: skip
 
 
-def test_who_was_forgotten_since_does_not_come_back(backed_up: tuple[Instance, Path]) -> None:
+def test_persons_forgotten_since_the_backup_do_not_come_back(
+    backed_up: tuple[Instance, Path],
+) -> None:
     """By the list in the database that is replaced; with no daemon in between."""
     instance, backup = backed_up
     instance.cli("forget", "before", "--yes")
@@ -341,7 +343,7 @@ def test_who_was_forgotten_since_does_not_come_back(backed_up: tuple[Instance, P
 def test_lists_of_forgotten_persons_beside_backup_and_database_are_put_together(
     backed_up: tuple[Instance, Path],
 ) -> None:
-    """Also where the database that knows of them is gone."""
+    """Also if the database that knows of them is lost."""
     instance, backup = backed_up
     with opened(instance.config.database, instance.config.key_file) as connection:
         token = erasure_list.load(connection).token("before")
@@ -420,7 +422,7 @@ def test_killed_at_any_step_it_leaves_the_old_database_or_the_new_one_whole(
 
 
 @needs_users
-def test_what_root_restores_belongs_to_who_had_it(backed_up: tuple[Instance, Path]) -> None:
+def test_a_restore_by_root_keeps_the_databases_owner(backed_up: tuple[Instance, Path]) -> None:
     instance, backup = backed_up
     for path in (instance.directory, instance.config.database):
         os.chown(path, 65534, 65534)

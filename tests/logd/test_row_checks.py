@@ -137,7 +137,7 @@ def test_a_changed_batch_is_not_called_removed(connection: Any) -> None:
     assert not any("removed" in finding or "not follow" in finding for finding in findings)
 
 
-def test_an_own_event_whose_properties_are_no_map_says_nothing_of_a_removal(
+def test_an_internal_event_whose_properties_are_not_a_map_records_no_removal(
     connection: Any,
 ) -> None:
     connection.execute("UPDATE event_type SET name = 'events_pruned' WHERE name = 'harmless'")

@@ -111,7 +111,7 @@ BAD: dict[str, tuple[object, ...]] = {
 
 
 @pytest.mark.parametrize("column", EVENT)
-def test_a_row_that_is_looked_at_quickly_is_judged_as_by_its_checks(column: str) -> None:
+def test_the_fast_check_of_a_row_gives_the_same_result(column: str) -> None:
     good = {name: values[0] for name, values in GOOD.items()}
     for value in GOOD[column]:
         assert event_problem([*{**good, column: value}.values()]) is None, value

@@ -98,7 +98,7 @@ def test_rule_2_a_signal_handler_that_raises_in_an_emit_leaves_no_hole(instance:
 # -- rule 3: allocation, and reading without mapping ---------------------------------------------
 
 
-def test_rule_3_without_room_for_an_outbox_the_client_says_so_and_lives(
+def test_rule_3_without_space_for_an_outbox_the_client_reports_it_and_continues(
     instance: Instance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object) -> None:
@@ -196,7 +196,7 @@ connection.execute("ROLLBACK")
 """
 
 
-def test_rule_4_a_half_made_outbox_is_not_looked_at(instance: Instance) -> None:
+def test_rule_4_an_incomplete_outbox_is_not_read(instance: Instance) -> None:
     """Only the name it gets when it is complete counts."""
     unfinished = instance.config.outbox_directory / ".new-0-x.outbox"
     unfinished.touch()
@@ -210,7 +210,7 @@ def test_rule_4_a_half_made_outbox_is_not_looked_at(instance: Instance) -> None:
 
 
 def test_rule_5_a_directory_with_another_token_is_not_the_daemons(instance: Instance) -> None:
-    """As in a container that has its own /dev/shm: the client knows that nobody would read it."""
+    """As in a container that has its own /dev/shm: the client sees that no daemon would read it."""
     (instance.config.outbox_directory / "token").write_text("0" * 32 + "\n")
     instance_running = instance.config.outbox_directory
     with Client(instance.socket) as client:
@@ -305,7 +305,7 @@ def test_rule_8_only_sqlite_has_the_database_file_open(instance: Instance) -> No
 
 @contextlib.contextmanager
 def holding(instance: Instance, events: int, outbox_bytes: int) -> Iterator[None]:
-    """A producer that has had so many events stored and goes on living."""
+    """A live producer with that many events stored."""
     code = (
         "import sys, time\nfrom logd_client import Client\n"
         "c = Client(sys.argv[1], outbox_bytes=int(sys.argv[3]))\n"
@@ -351,7 +351,7 @@ def test_rule_9_what_a_restored_database_lacks_is_read_from_the_ring_again(
 
 
 def test_rule_9_what_is_nowhere_any_more_is_a_row_claimed(instance: Instance) -> None:
-    """The ring has been written over since: its header's numbers say what is missing, and where.
+    """The ring has been overwritten since: its header's numbers show what is missing, and where.
 
     Nothing else does, where a file took the database's place without `logd restore`.
     """

@@ -1,4 +1,4 @@
-"""The database when things go wrong: nothing is confirmed that is not on disk, and logd says so."""
+"""Failures of the database: nothing is confirmed that is not on disk, and logd reports why."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_wrong_key_is_told_and_changes_nothing(instance: Instance) -> None:
         (lambda path: path.write_text("secret\n"), "64 hexadecimal digits"),
     ],
 )
-def test_an_unusable_key_file_is_told_by_name(
+def test_an_unusable_key_file_is_reported_by_name(
     instance: Instance, damage: object, message: str
 ) -> None:
     damage(instance.config.key_file)  # type: ignore[operator] # a function of the path
@@ -173,7 +173,7 @@ def test_a_damaged_database_is_told_and_confirms_nothing(instance: Instance) -> 
     assert "page" in said and "not whole" in said
 
 
-def test_an_empty_or_foreign_file_is_no_database(instance: Instance) -> None:
+def test_an_empty_or_foreign_file_is_refused_as_a_database(instance: Instance) -> None:
     instance.config.database.write_bytes(b"not a database, certainly not" * 500)
     assert "damaged" in instance.cli("run", code=77)
     assert "damaged" in instance.cli("status", code=77)

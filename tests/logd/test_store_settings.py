@@ -89,7 +89,7 @@ def test_a_reader_cannot_write_and_sorts_in_memory(store: Store, directory: Path
 @pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
 @pytest.mark.parametrize("flush", [False, True], ids=["unflushed", "flushed"])
 def test_after_an_act_every_commit_is_flushed_again(store: Store, flush: bool, fails: bool) -> None:
-    """A step of `prune` is not flushed; what is committed behind it is confirmed to producers."""
+    """A step of `prune` is not flushed; what is committed after it is confirmed to producers."""
     within: list[object] = []
 
     def work(connection: Any, _batch: Batch) -> None:
@@ -132,7 +132,7 @@ def stop_after(calls: int) -> Any:
 
 
 @pytest.mark.parametrize("outcome", ["done", "interrupted", "failed", "no room"])
-def test_rewritten_or_not_the_database_sorts_in_memory_and_its_queries_are_not_cut_short(
+def test_after_a_vacuum_the_database_sorts_in_memory_and_queries_are_not_interrupted(
     store: Store, monkeypatch: pytest.MonkeyPatch, outcome: str
 ) -> None:
     fill(store, 500)
@@ -168,7 +168,7 @@ def test_rewritten_or_not_the_database_sorts_in_memory_and_its_queries_are_not_c
     fill(store, 5)
 
 
-def test_the_scratch_file_of_a_rewrite_lies_beside_the_database_and_is_encrypted(
+def test_the_scratch_file_of_a_vacuum_is_beside_the_database_and_encrypted(
     store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In /tmp it would be on another disk, which may be full, or swept, or not encrypted."""

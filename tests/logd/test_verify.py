@@ -40,7 +40,7 @@ def stored(original: Path, instance: Instance) -> Instance:
 
 
 def tamper(instance: Instance, change: Callable[[Connection], object]) -> str:
-    """Changes the database with its key, as a curious admin may; what verify says."""
+    """Changes the database with its key, as a curious admin may; returns the output of verify."""
     connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
     connection.execute("PRAGMA foreign_keys = OFF")
     change(connection)
@@ -133,7 +133,7 @@ def test_what_was_tampered_with_is_said(stored: Instance, sql: str, expected: st
 
 
 def test_the_last_batch_cut_off_is_found_by_the_sums(stored: Instance) -> None:
-    """Chain and events agree after a cut; the counters in the same file still tell.
+    """Chain and events agree after a cut; the counters in the same file still show it.
 
     Who has the key may change those too: only a head kept elsewhere shows that.
     """

@@ -98,7 +98,7 @@ def clock(patch: pytest.MonkeyPatch, at: Clock) -> Iterator[None]:
 
 
 def night(instance: Instance, *, refused: bool) -> str:
-    """What the timers start, but for the journal's anchors; what it says."""
+    """Runs what the timers start, without the journal's anchors; returns the output."""
     said = ""
     for command, *_ in timers():
         code = 75 if refused and command != "verify" else 0
@@ -218,7 +218,7 @@ def test_a_jump_in_the_middle_of_a_job_stops_it(
     assert "the clock was set" in (job.trouble or "")
 
 
-def test_a_prune_asked_for_with_a_later_clock_than_the_daemons_is_refused(kept: Instance) -> None:
+def test_a_prune_requested_with_a_later_clock_than_the_daemons_is_refused(kept: Instance) -> None:
     store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
     worker = Worker(store, kept.directory / "forgotten")
     later_ns = time.time_ns() + YEARS_2_NS
@@ -233,7 +233,7 @@ def test_a_prune_asked_for_with_a_later_clock_than_the_daemons_is_refused(kept: 
     assert kept.status()["pruned"] == 0
 
 
-def test_a_job_left_over_is_not_done_by_a_daemon_whose_clock_is_wrong(kept: Instance) -> None:
+def test_a_leftover_prune_does_not_run_under_a_wrong_clock(kept: Instance) -> None:
     store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
     right = trail_clock.read()
     trail_clock.save(store.connection, right)
@@ -250,7 +250,7 @@ def test_a_job_left_over_is_not_done_by_a_daemon_whose_clock_is_wrong(kept: Inst
 # -- copies --------------------------------------------------------------------------------------
 
 
-def test_a_copy_has_expired_only_by_a_clock_that_is_believed(kept: Instance) -> None:
+def test_a_copy_expires_only_by_a_trusted_clock(kept: Instance) -> None:
     now = trail_clock.read()
     copy = Copy(copy_registry.EXPORT, "/there", now.wall_ns, now.wall_ns + DAY_NS)
     copy_registry.register_copy(kept.config, copy, {})
@@ -264,7 +264,7 @@ def test_a_copy_has_expired_only_by_a_clock_that_is_believed(kept: Instance) -> 
     store.close()
 
 
-def test_who_is_forgotten_is_listed_beside_a_backup_that_is_there_though_past_its_time(
+def test_a_forget_updates_the_list_beside_an_expired_backup_that_still_exists(
     kept: Instance,
 ) -> None:
     """Or it would bring the person back, when it is all that is left."""
@@ -279,7 +279,7 @@ def test_who_is_forgotten_is_listed_beside_a_backup_that_is_there_though_past_it
 def test_a_restored_trail_knows_the_time_that_the_replaced_one_had_seen(
     kept: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backup of weeks ago is put back: that is no long pause."""
+    """A backup of weeks ago is restored: that is not a long pause."""
     kept.cli("prune")
     made = json.loads(kept.cli("backup", "--json"))["backup"]
     with clock(monkeypatch, lambda now_ns: now_ns + 56 * DAY_NS):
@@ -288,7 +288,7 @@ def test_a_restored_trail_knows_the_time_that_the_replaced_one_had_seen(
         assert "removed" in kept.cli("prune")
 
 
-def test_the_reading_is_kept_from_time_to_time_and_not_at_each_look(directory: Path) -> None:
+def test_the_reading_is_stored_at_intervals_and_not_at_each_poll(directory: Path) -> None:
     store = Store(directory / "a.db", bytes(32), 1, 100)
     now = [trail_clock.read()]
     own = TrailClock(store, lambda: now[0])

@@ -1,4 +1,4 @@
-"""What tests of copies of a trail share: to fill one, to look into one, and a bar nobody sees."""
+"""Helpers for tests of copies: fill a trail, read one, and a silent progress bar."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.instance import Instance
 
 
 def emit(instance: Instance, user: str, count: int) -> None:
-    """So many events, on the disk when this returns."""
+    """Emits that many events; they are on disk on return."""
     with Client(instance.socket) as client:
         assert all(client.emit("page_view", user=user, props={"n": n}) for n in range(count))
         assert client.flush(20)
