@@ -1,4 +1,4 @@
-"""A file that is there whole or not at all: written beside its place, on the disk, then renamed."""
+"""Writes files atomically: beside their place, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -19,9 +20,9 @@ FILE_MODE = 0o600
 def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
     """Opens PATH.partial for writing; at the end of the `with` it is flushed and renamed to PATH.
 
-    An error in between leaves nothing behind, and what was at PATH as it was. Raises CannotCreate
-    where a file is in the way (`force` replaces a regular one) or none can be made, StorageBusy on
-    a full disk, StorageFailed on a broken one.
+    An error in between leaves PATH as it was, and no other file. Raises CannotCreate if a file is
+    in the way (`force` replaces a regular one) or none can be made, StorageBusy on a full disk,
+    StorageFailed on a broken one.
     """
     partial = path.with_name(path.name + ".partial")
     _check_free(path, partial, force)
@@ -45,6 +46,27 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def replace_file(path: Path, data: bytes, owner: os.stat_result) -> None:
+    """Replaces a file atomically, with mode 0600; it is on disk on return. Raises OSError.
+
+    If root does it, the file gets the user and group of `owner`.
+    """
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600
+    try:
+        with open(fd, "wb") as file:
+            if os.geteuid() == 0:
+                os.fchown(fd, owner.st_uid, owner.st_gid)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        Path(name).rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+    sync_path(path.parent)
 
 
 def _check_free(path: Path, partial: Path, force: bool) -> None:

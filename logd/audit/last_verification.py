@@ -7,10 +7,10 @@ can change it, and only the chain proves anything.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from logd.atomic_file import replace_file
 from logd.config.settings import Config
 from logd.errors import cannot_write
 
@@ -37,20 +37,10 @@ def path_of(config: Config) -> Path:
 def record_verification(config: Config, integrity: Integrity) -> None:
     """Writes the file atomically, for the database's owner. Raises LogdError kinds."""
     path = path_of(config)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        owner = config.database.stat()
-        fd = os.open(temporary, flags, 0o600)
-        try:
-            if os.geteuid() == 0:
-                os.fchown(fd, owner.st_uid, owner.st_gid)
-            os.write(fd, json.dumps(asdict(integrity)).encode() + b"\n")
-        finally:
-            os.close(fd)
-        temporary.rename(path)
+        text = json.dumps(asdict(integrity)) + "\n"
+        replace_file(path, text.encode("ascii"), config.database.stat())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 

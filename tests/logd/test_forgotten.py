@@ -101,7 +101,7 @@ def test_a_list_in_a_file_keeps_the_later_time_of_each_and_is_its_owners_alone(
 def test_an_invalid_line_of_the_list_is_refused_with_its_number(directory: Path, line: str) -> None:
     path = directory / "forgotten"
     path.write_text(f"{OTHER.hex()} 7\n{line}\n")
-    with pytest.raises(DatabaseDamaged, match=r"forgotten, line 2: no entry"):
+    with pytest.raises(DatabaseDamaged, match=r"forgotten, line 2: not an entry"):
         erasure_list.read_file(path)
     before = path.read_text()
     with pytest.raises(DatabaseDamaged):
