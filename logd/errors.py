@@ -101,7 +101,7 @@ class DatabaseDamaged(LogdError):
 
 
 class DatabaseGone(DatabaseDamaged):
-    """The database was removed or replaced under the daemon that has it open."""
+    """The database was removed or replaced while the daemon has it open."""
 
 
 class CannotCreate(LogdError):
@@ -127,7 +127,7 @@ class AlreadyRunning(LogdError):
 
 
 class StorageBusy(LogdError):
-    """The database takes no commit at the moment: full, or locked. What was tried is kept."""
+    """The database cannot commit now: the disk is full, or it is locked. The caller may retry."""
 
     exit_code = EXIT_TEMPORARY
 

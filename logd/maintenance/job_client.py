@@ -118,5 +118,5 @@ def _read_progress(connection: Connection, job_id: int, on_progress: OnProgress)
     if job.phase == job_table.STOPPED:
         raise ClockRefused(job.trouble)
     if job.finished_ns is not None and job.trouble is not None:
-        raise JobFailed(f"job {job_id} was {job.trouble}")
+        raise JobFailed(f"job {job_id} {job.trouble}")
     return job

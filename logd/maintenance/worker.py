@@ -223,6 +223,6 @@ class Worker:
         """Fails the job because stored data was changed: a retry would fail as well."""
         assert self._job is not None
         job, self._job, self._work = self._job, None, None
-        what = f"given up: something stored was changed ({type(problem).__name__}); see logd verify"
+        what = f"failed: stored data was changed ({type(problem).__name__}); see logd verify"
         _log.error("job %d, %s: %s", job.id, job.kind, what)
         self._finish(job, trouble=what)
