@@ -233,7 +233,7 @@ def test_one_changed_byte_is_found_after_the_chain_was_rebuilt(
     assert "whole" in stored.cli("verify"), "by itself it is"
     said = look(1)
     assert f"batch {last_batch(stored)} (" in said and "the chain was rebuilt" in said
-    assert f"as it was said up to batch {first_of_day_3(stored) - 1}" in said
+    assert f"matches the anchors up to batch {first_of_day_3(stored) - 1}" in said
 
 
 def test_one_event_removed_is_found(stored: Instance, look: Callable[[int], str]) -> None:

@@ -201,7 +201,7 @@ def test_killed_between_key_and_database_a_rekey_is_completed_by_the_next_start(
     said = stored.cli("status", code=77)
     assert "a change of its key was interrupted" in said and "Start logd" in said
     daemon = stored.start()
-    assert any("an interrupted change is complete" in line for line in daemon.lines)
+    assert any("an interrupted change of its key is completed" in line for line in daemon.lines)
     assert users(stored) == {"7": 80, "8": 20}
 
 
@@ -247,7 +247,7 @@ def test_what_came_after_an_interrupted_change_is_not_lost_by_completing_it(
     config = stored.config
     shutil.copy(config.database, config.rekeyed_file)
     daemon = stored.start()
-    assert any("not completed: removed" in line for line in daemon.lines)
+    assert any("incomplete change of the key: removed" in line for line in daemon.lines)
     with Client(stored.socket) as client:
         assert client.emit("page_view", user="9", durable=True)
     stored.stop()
