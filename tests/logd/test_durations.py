@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from logd.clock import times
 from logd.clock.durations import MAX_NS, UNITS, UNITS_NS, YEARS_MAX, parse
+from logd.config.retention import parse_period
 
 
 @pytest.mark.parametrize("unit", UNITS_NS)
@@ -36,3 +38,10 @@ def test_an_unknown_unit_is_named_with_those_there_are(unit: str) -> None:
     with pytest.raises(ValueError, match="unknown unit") as refused:
         parse(f"5{unit}")
     assert str(refused.value) == f"unknown unit {unit!r}; expected {UNITS}"
+
+
+@pytest.mark.parametrize("text", ["45s", "90m", "36h", "30d", "2w", "1y"])
+def test_options_and_settings_take_the_same_durations(text: str) -> None:
+    now_ns = 2 * 10**18
+    assert times.parse(text, now_ns) == now_ns - parse(text)
+    assert parse_period(text) == parse(text)
