@@ -102,17 +102,17 @@ def _write_down(
         job.params["tokens"] = [*job.params.get("tokens", ()), *tokens]
         job.params["bound"] = 0 if known_as_done else store.next_event
 
-        def act(connection: Connection, _batch: object) -> None:
+        def work(connection: Connection, _batch: object) -> None:
             number = 0
             if seen is not None:
-                settled = surroundings.arrivals is not None
+                complete = surroundings.arrivals is not None
                 number = store.erasure_list.boundaries.record_forget(
-                    connection, seen, settled=settled
+                    connection, seen, complete=complete
                 )
             erasure_list.save(connection, tokens, number)
             job.save(connection)
 
-        store.transact(act, until_ns)
+        store.transact(work, until_ns)
         store.reload_erasure_list()
     job.total = 2 * job.params["bound"]
     erasure_list.merge_file(surroundings.list_file, store.erasure_list.entries)
@@ -133,7 +133,9 @@ def _survey_outboxes(
     return (yield from survey(surroundings.outboxes, store.connection, known=arrivals is not None))
 
 
-def _find_names(job: Job, store: Store, _steps: Steps, _beside: Surroundings) -> Iterator[None]:
+def _find_names(
+    job: Job, store: Store, _steps: Steps, _surroundings: Surroundings
+) -> Iterator[None]:
     """Finds the users in this database that tokens from a list stand for."""
     wanted = set(job.params["tokens"]) - {store.erasure_list.token(u) for u in job.params["users"]}
     users: dict[str, None] = {}
@@ -154,7 +156,7 @@ def _find_names(job: Job, store: Store, _steps: Steps, _beside: Surroundings) ->
     job.params["users"] += users
 
 
-def _events(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iterator[None]:
+def _events(job: Job, store: Store, steps: Steps, _surroundings: Surroundings) -> Iterator[None]:
     connection, bound = store.connection, job.params["bound"]
     by_subject = {
         name: type_id
@@ -197,7 +199,7 @@ def _plain_events(
         yield
 
 
-def _mentions(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iterator[None]:
+def _mentions(job: Job, store: Store, steps: Steps, _surroundings: Surroundings) -> Iterator[None]:
     """Redacts mentions; reads the properties of all events, since no index covers them."""
     connection, bound = store.connection, job.params["bound"]
     tokens = frozenset(job.params["tokens"])
@@ -240,13 +242,15 @@ def _redacted(
             yield event_id, less
 
 
-def _quarantine(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> Iterator[None]:
+def _quarantine(
+    job: Job, store: Store, steps: Steps, _surroundings: Surroundings
+) -> Iterator[None]:
     """Deletes all excerpts, and what reasons quote: whose bytes they are is not known."""
     (last,) = store.connection.execute("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()
     while job.position < last:
         first, job.position = job.position, min(last, job.position + _QUARANTINE_ROWS)
 
-        def act(connection: Connection, _batch: object, first: int = first) -> None:
+        def work(connection: Connection, _batch: object, first: int = first) -> None:
             changed = connection.execute(
                 "UPDATE quarantine SET excerpt = x'',"
                 " reason = substr(reason, 1, instr(reason || ':', ':') - 1)"
@@ -256,7 +260,7 @@ def _quarantine(job: Job, store: Store, steps: Steps, _beside: Surroundings) -> 
             job.add("quarantine", changed.rowcount)
             job.save(connection)
 
-        store.transact(act, steps.now_ns(), flush=False)
+        store.transact(work, steps.now_ns(), flush=False)
         yield
 
 
@@ -273,14 +277,14 @@ def _record_done(job: Job, store: Store, now_ns: int) -> None:
     """Deletes the name from the job, and records the forget. What is left is the vacuum."""
     job.phase, job.params = job_table.CLEAN, {}
 
-    def act(connection: Connection, batch: Any) -> None:
+    def work(connection: Connection, batch: Any) -> None:
         counts = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
         store.append_internal_event(
             batch, PERSON_ERASED, {"job": job.id, "done": True, **counts}, now_ns
         )
         job.save(connection)
 
-    store.transact(act, now_ns)
+    store.transact(work, now_ns)
 
 
 def clean(

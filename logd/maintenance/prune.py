@@ -37,18 +37,18 @@ def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
     yield from stored.survey()
     types = _types(connection, job.params["before"], stored)
     for block in _blocks(connection):
-        for one in types:
-            if one.past(block) == NONE:
+        for pruned in types:
+            if pruned.past(block) == NONE:
                 continue
-            if one.name in SUBJECTS:
-                yield from _prune_users(job, one, block, connection, steps)
+            if pruned.name in SUBJECTS:
+                yield from _prune_users(job, pruned, block, connection, steps)
             # Events with the block's first or last time go last: removing one makes the block's
             # bounds be recomputed from the others.
             edges = connection.execute(
                 "SELECT first_ts_ns, last_ts_ns FROM event_block WHERE block = ?", (block,)
             ).fetchone()
-            yield from _prune_plain(job, one, block, edges or (), steps)
-            yield from _prune_plain(job, one, block, (), steps)
+            yield from _prune_plain(job, pruned, block, edges or (), steps)
+            yield from _prune_plain(job, pruned, block, (), steps)
         job.done = min(job.total, (block + 1) << BLOCK_BITS)
         yield
 
@@ -59,9 +59,9 @@ def count(connection: Connection, before: Mapping[str, int], now_ns: int) -> dic
     counts = dict.fromkeys(before, 0)
     types = _types(connection, before, stored)
     for block in _blocks(connection):
-        for one in types:
-            if one.past(block) != NONE:
-                counts[one.name] += one.count(ids_of(block))
+        for pruned in types:
+            if pruned.past(block) != NONE:
+                counts[pruned.name] += pruned.count(ids_of(block))
     return counts
 
 
@@ -152,10 +152,14 @@ class _Type:
                 " WHERE e.type = :type AND e.id >= :first AND e.id < :end",
                 values,
             )
-        sound_ns = self._stored.sound_ns
-        values |= {"sound": sound_ns[0], "sound_to": sound_ns[1], "late": LATE_MAX_NS}
+        plausible_ns = self._stored.plausible_ns
+        values |= {
+            "plausible": plausible_ns[0],
+            "plausible_to": plausible_ns[1],
+            "late": LATE_MAX_NS,
+        }
         values["to"] = self._stored.bounds(block)[1]
-        stored = "min(iif(b.stored_ns BETWEEN :sound AND :sound_to, b.stored_ns, :to), :to)"
+        stored = "min(iif(b.stored_ns BETWEEN :plausible AND :plausible_to, b.stored_ns, :to), :to)"
         return (
             "FROM batch b INDEXED BY batch_first_event CROSS JOIN event e INDEXED BY event_type_id"  # noqa: S608 - no data in it
             " ON e.type = :type AND e.id >= max(b.first_event, :first)"
@@ -168,25 +172,25 @@ class _Type:
 
 
 def _prune_plain(
-    job: Job, one: _Type, block: int, but_ts_ns: Sequence[int], steps: Steps
+    job: Job, pruned: _Type, block: int, but_ts_ns: Sequence[int], steps: Steps
 ) -> Iterator[None]:
     within = ids_of(block)
-    while ids := one.find("id", within, steps.events_max, but_ts_ns):
-        job.add(one.name, len(ids))
+    while ids := pruned.find("id", within, steps.events_max, but_ts_ns):
+        job.add(pruned.name, len(ids))
         job.done = ids[-1]
         within = range(job.done + 1, within.stop)
-        steps.remove(PRUNED, ids, {}, job.save, **one.details)
+        steps.remove(PRUNED, ids, {}, job.save, **pruned.details)
         yield
 
 
 def _prune_users(
-    job: Job, one: _Type, block: int, connection: Connection, steps: Steps
+    job: Job, pruned: _Type, block: int, connection: Connection, steps: Steps
 ) -> Iterator[None]:
     """Removes all events of the type of each user who has one in the block, in later blocks too."""
-    while users := dict.fromkeys(one.find("user", ids_of(block), _USERS_PER_STEP)):
+    while users := dict.fromkeys(pruned.find("user", ids_of(block), _USERS_PER_STEP)):
         recounts: dict[SubjectRecount, list[int]] = {}
         for user in users:
-            recount = SubjectRecount(one.name, one.id, user, one.goes)
+            recount = SubjectRecount(pruned.name, pruned.id, user, pruned.goes)
             while not recount.read(connection, _READ_ROWS):
                 yield
             yield
@@ -195,7 +199,7 @@ def _prune_users(
             if left <= len(recount.ids):
                 break
         while any(recounts.values()):
-            job.add(one.name, sum(map(len, recounts.values())))
-            steps.remove(PRUNED, (), recounts, job.save, **one.details)
+            job.add(pruned.name, sum(map(len, recounts.values())))
+            steps.remove(PRUNED, (), recounts, job.save, **pruned.details)
             yield
             recounts = {last: last.ids[: steps.events_max] for last in recounts if last.ids}

@@ -27,12 +27,12 @@ class StoredTimes:
 
     def __init__(self, connection: Connection, now_ns: int) -> None:
         self._connection = connection
-        self.sound_ns = EARLIEST_NS, now_ns + event_age.AHEAD_MAX_NS  # inclusive
+        self.plausible_ns = EARLIEST_NS, now_ns + event_age.AHEAD_MAX_NS  # inclusive
         self._now_ns = now_ns
         self._bounds: dict[int, tuple[int | None, int]] = {}
         self._batch = range(0), 0  # ids of a batch's events, and when it was stored
         # Of these batches only the last has a plausible time; and that time.
-        self._passed_over, self._next_sound_ns = range(0), now_ns
+        self._skipped, self._next_plausible_ns = range(0), now_ns
 
     def survey(self) -> Iterator[None]:
         """Finds the periods of all blocks, in bounded steps."""
@@ -62,10 +62,10 @@ class StoredTimes:
                 (event_id,),
             ).fetchone()
             self._batch = range(first, first + events), stored_ns
-        return min(stored_ns, to_ns) if self._is_sound(stored_ns) else to_ns
+        return min(stored_ns, to_ns) if self._is_plausible(stored_ns) else to_ns
 
-    def _is_sound(self, stored_ns: int) -> bool:
-        return self.sound_ns[0] <= stored_ns <= self.sound_ns[1]
+    def _is_plausible(self, stored_ns: int) -> bool:
+        return self.plausible_ns[0] <= stored_ns <= self.plausible_ns[1]
 
     def _find_bounds(self, block: int) -> Iterator[None]:
         query, ids = self._connection.execute, ids_of(block)
@@ -74,19 +74,19 @@ class StoredTimes:
             " ORDER BY first_event DESC, id DESC LIMIT 1",
             (max(1, ids.start),),
         ).fetchone()
-        from_ns = first[0] if first and self._is_sound(first[0]) else None
+        from_ns = first[0] if first and self._is_plausible(first[0]) else None
         later = query(
             "SELECT id FROM batch WHERE first_event >= ? ORDER BY first_event, id LIMIT 1",
             (ids.stop,),
         ).fetchone()
         to_ns = self._now_ns
         if later is not None:
-            yield from self._find_sound(later[0])
-            to_ns = self._next_sound_ns
+            yield from self._find_plausible(later[0])
+            to_ns = self._next_plausible_ns
         self._bounds[block] = from_ns, to_ns
 
-    def _find_sound(self, batch: int) -> Iterator[None]:
-        if batch in self._passed_over:
+    def _find_plausible(self, batch: int) -> Iterator[None]:
+        if batch in self._skipped:
             return
         start, (last,) = batch, self._connection.execute("SELECT max(id) FROM batch").fetchone()
         while start <= last:
@@ -94,11 +94,11 @@ class StoredTimes:
             found = self._connection.execute(
                 "SELECT id, stored_ns FROM batch WHERE id >= ? AND id < ?"
                 " AND stored_ns BETWEEN ? AND ? ORDER BY id LIMIT 1",
-                (start, stop, *self.sound_ns),
+                (start, stop, *self.plausible_ns),
             ).fetchone()
             if found:
-                self._passed_over, self._next_sound_ns = range(batch, found[0] + 1), found[1]
+                self._skipped, self._next_plausible_ns = range(batch, found[0] + 1), found[1]
                 return
             start = stop
             yield
-        self._passed_over, self._next_sound_ns = range(batch, last + 1), self._now_ns
+        self._skipped, self._next_plausible_ns = range(batch, last + 1), self._now_ns

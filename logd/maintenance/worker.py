@@ -78,7 +78,7 @@ class Worker:
 
     def _complete_forgets(self) -> None:
         """Completes forgets that ran without a daemon, once all in transit then is committed."""
-        if self._arrivals is None or not self._store.erasure_list.boundaries.unsettled:
+        if self._arrivals is None or not self._store.erasure_list.boundaries.has_incomplete:
             return
         if self._arrived is None:
             self._arrived = self._arrivals()
@@ -97,11 +97,11 @@ class Worker:
         if missing:
             now_ns = self._clock_ns()
 
-            def act(connection: Any, _batch: object) -> None:
+            def work(connection: Any, _batch: object) -> None:
                 erasure_list.save(connection, missing)
                 request_reforget(connection, missing, store.next_event, now_ns)
 
-            store.transact(act, now_ns)
+            store.transact(work, now_ns)
             store.erasure_list.add(missing)
         if known:
             erasure_list.merge_file(self._list_file, known)
@@ -166,8 +166,8 @@ class Worker:
                 self._clock_ns(),
             )
         elif job.kind == job_table.FORGET:
-            beside = Surroundings(self._list_file, self.outboxes, self._arrivals)
-            yield from forget(job, store, self._steps, beside)
+            surroundings = Surroundings(self._list_file, self.outboxes, self._arrivals)
+            yield from forget(job, store, self._steps, surroundings)
         else:
             start = self._clock.check(_NO_MORE_PRUNED)
             if job.asked_ns > start.wall_ns + JUMP_MIN_NS:
@@ -185,12 +185,12 @@ class Worker:
         now_ns = self._clock_ns()
         job.finished_ns, job.params, job.trouble = now_ns, {}, trouble
 
-        def act(connection: Any, batch: Any) -> None:
+        def work(connection: Any, batch: Any) -> None:
             if record is not None:
                 self._store.append_internal_event(batch, record["type"], record["props"], now_ns)
             job.save(connection)
 
-        self._store.transact(act, now_ns)
+        self._store.transact(work, now_ns)
 
     def _wait_for(self, error: Exception) -> None:
         """Lets the job wait; it resumes from what is stored of it."""

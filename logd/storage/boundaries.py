@@ -77,7 +77,7 @@ class Boundaries:
         self._latest = forgets[max(forgets)] if forgets else None
 
     @property
-    def unsettled(self) -> bool:
+    def has_incomplete(self) -> bool:
         """Whether a forget that ran without a daemon waits for what was in transit then."""
         return any(forget.producers is None for forget in self._forgets.values())
 
@@ -179,11 +179,11 @@ class Boundaries:
     # -- what a forget changes ---------------------------------------------------------------------
 
     def record_forget(
-        self, connection: Connection, seen: SurveyedOutboxes, *, settled: bool
+        self, connection: Connection, seen: SurveyedOutboxes, *, complete: bool
     ) -> int:
         """Writes a forget with its boundaries, inside the caller's transaction; returns its number.
 
-        `settled`: all that was in transit to the daemon when the forget began is committed. Reload
+        `complete`: all that was in transit to the daemon when the forget began is committed. Reload
         the boundaries after the commit.
         """
         number = max(self._forgets, default=0) + 1
@@ -191,7 +191,7 @@ class Boundaries:
             "INSERT INTO forget VALUES (?, NULL, ?, ?)",
             (number, seen.outboxes, json.dumps(sorted(seen.surplus))),
         )
-        if settled:
+        if complete:
             _complete_forgets(connection)
         changed: dict[Key, list[Row]] = {
             key: [] for key in self.rows if key not in seen.keys and key[0] not in seen.surplus

@@ -192,11 +192,11 @@ def store(directory: Path) -> Iterator[Store]:
     made.close()
 
 
-def note(store: Store, seen: SurveyedOutboxes, *, settled: bool) -> None:
+def note(store: Store, seen: SurveyedOutboxes, *, complete: bool) -> None:
     there = load(store.connection)
 
     def act(connection: Any, _batch: object) -> None:
-        there.record_forget(connection, seen, settled=settled)
+        there.record_forget(connection, seen, complete=complete)
 
     store.transact(act, 1)
 
@@ -205,7 +205,7 @@ def rows_after(store: Store, written: Iterable[int | None]) -> list[tuple[int, i
     """Those of one producer, after a forget for each."""
     key = (UID, 7)
     for sequence in written:
-        note(store, SurveyedOutboxes("b d", {key: sequence}, frozenset({key})), settled=False)
+        note(store, SurveyedOutboxes("b d", {key: sequence}, frozenset({key})), complete=False)
     return load(store.connection).rows[key]
 
 
@@ -221,15 +221,15 @@ def test_a_producer_whose_outbox_is_removed_before_a_later_forget_keeps_no_bound
     store: Store,
 ) -> None:
     rows_after(store, [5])
-    note(store, SurveyedOutboxes("b d"), settled=True)
+    note(store, SurveyedOutboxes("b d"), complete=True)
     assert load(store.connection).rows == {}
 
 
 def test_a_forget_without_a_daemon_is_settled_once_and_drops_what_is_stored(store: Store) -> None:
     rows_after(store, [5])
-    assert load(store.connection).unsettled
+    assert load(store.connection).has_incomplete
     complete_forgets(store.connection)
-    assert not load(store.connection).unsettled
+    assert not load(store.connection).has_incomplete
     assert load(store.connection).rows == {(UID, 7): [(1, 5)]}  # nothing of it is stored
 
 
