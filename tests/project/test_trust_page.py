@@ -22,14 +22,14 @@ def all_test_names() -> set[str]:
     return names
 
 
-def trust_rows() -> list[list[str]]:
-    section = PAGE.read_text().split("## The trust page")[1]
+def threat_rows() -> list[list[str]]:
+    section = PAGE.read_text().split("## Threat model")[1]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
 
 
-def test_every_cell_of_the_trust_page_is_tested_or_declared_open() -> None:
-    rows = trust_rows()
+def test_every_cell_of_the_threat_model_is_tested_or_declared_open() -> None:
+    rows = threat_rows()
     assert len(rows) == 6
     for row in rows:
         assert len(row) == COLUMNS, row
