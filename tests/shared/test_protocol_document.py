@@ -103,7 +103,7 @@ def test_a_datagram_lies_as_its_table_says() -> None:
         "producer": bytes.fromhex("8877665544332211"),
     }
     assert at["records"].start == wire.DATAGRAM_HEAD.size == len(head)
-    kinds = "0: events, 1: farewell, 2: events that somebody waits for"
+    kinds = "0: events, 1: farewell, 2: awaited events"
     assert kinds in {row["value"] for row in table}
     assert (wire.KIND_EVENTS, wire.KIND_FAREWELL, wire.KIND_AWAITED) == (0, 1, 2)
 
