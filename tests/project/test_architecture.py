@@ -113,6 +113,17 @@ PAGES = (
 )
 
 
+def test_every_file_that_the_page_of_the_daemon_names_exists() -> None:
+    """By its path from the root, from `logd/`, or in one of its rooms."""
+    named = set(
+        re.findall(r"`([\w./]+\.(?:py|toml)|[\w/]+/)`", (ROOT / "logd/README.md").read_text())
+    )
+    assert len(named) > 30
+    for name in named - {"logd.toml", "pyproject.toml"}:
+        places = (ROOT / name, ROOT / "logd" / name, *(ROOT / "logd").glob(f"*/{name}"))
+        assert any(place.exists() for place in places), name
+
+
 def headings(page: Path) -> set[str]:
     """The anchors of a page's headings, as a reader of Markdown makes them."""
     found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
