@@ -157,7 +157,7 @@ def test_a_directory_too_long_for_a_socket_is_refused_before_anything_is_made(
     assert not long.exists()
 
 
-def test_the_defaults_that_the_page_names_are_the_ones_there_are() -> None:
+def test_the_defaults_that_the_readme_names_are_the_ones_there_are() -> None:
     config = parse(TEMPLATE, FILE)
     unit = {"": 1, "MiB": 2**20, "GiB": 2**30}
     rows = re.findall(r"^\| `(\w+_max)` \| ([\d,]+) ?(\w*) \|", PAGE, re.MULTILINE)
