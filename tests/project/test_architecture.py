@@ -1,4 +1,4 @@
-"""What holds of the tree as a whole. Who may import whom is checked by `make lint`."""
+"""Rules for the whole tree: documents, pure modules, the lock. `make lint` checks the layers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def modules(package: str) -> list[Path]:
 
 
 def imports(path: Path) -> set[str]:
-    """Full names of everything a module imports, also inside functions."""
+    """The full names of all imports of a module, also inside functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -174,7 +174,7 @@ def test_shared_words_are_never_written_with_pack_into() -> None:
 
 
 def files_of_the_tree() -> Iterator[Path]:
-    """What git knows; in a source archive everything but what is made there."""
+    """The files in git; in a source archive, all files but generated ones."""
     if (ROOT / ".git").exists() and shutil.which("git"):
         names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True)
         yield from (ROOT / name for name in names.stdout.decode().split("\n") if name)

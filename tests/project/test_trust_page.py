@@ -1,4 +1,4 @@
-"""Rule 12: what is not protected is said, cell by cell, and what is said to be tested is tested."""
+"""Every cell of the threat model in systemd/README.md names a test, or is marked open (rule 12)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_test_that_the_page_names_exists() -> None:
 
 
 def as_nobody(code: str, *arguments: str) -> str:
-    """Runs Python as a user without rights; what it printed."""
+    """Runs Python as a user without rights, and returns what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", f"import os, sys\n{code}", *arguments],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
@@ -55,7 +55,7 @@ def as_nobody(code: str, *arguments: str) -> str:
 
 @needs_users
 def test_a_user_outside_cannot_write_to_the_socket(instance: Instance) -> None:
-    """The socket's own permissions decide, also where its directory is open."""
+    """The socket's permissions refuse it, also if its directory is open."""
     for path in (instance.directory, instance.directory.parent):
         path.chmod(0o755)
     instance.start()
@@ -72,7 +72,7 @@ def test_a_user_outside_cannot_write_to_the_socket(instance: Instance) -> None:
 
 @needs_users
 def test_a_user_outside_can_neither_read_nor_remove_an_outbox(instance: Instance) -> None:
-    """Also in a directory that is open to many users: it cannot even list their names."""
+    """In a directory that is open to many users it cannot even list the names."""
     instance.configure(many_users=True, socket_mode="0666")
     for path in (instance.directory, instance.directory.parent):
         path.chmod(0o711)

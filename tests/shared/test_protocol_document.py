@@ -1,4 +1,4 @@
-"""shared/PROTOCOL.md says what the code does, as far as a test can compare the two."""
+"""Compares the tables, numbers and names of shared/PROTOCOL.md with the code."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def number(cell: str) -> int:
 
 
 def slices(table: list[Row], payload_bytes: int) -> dict[str, slice]:
-    """Where the document puts each field."""
+    """The place of each field in the document."""
     found = {}
     for row in table:
         start, length = number(row["byte"]), row["length"]
@@ -270,7 +270,7 @@ def test_the_causes_named_in_the_state_table_are_causes_in_the_ledger() -> None:
 
 
 class Recorder(registry.Parameters):
-    """Answers every parameter that a report asks for, and keeps their names and kinds."""
+    """Records the names and types of the parameters that a report takes."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__(values)
@@ -303,7 +303,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "daily_activity": {"since_day": 1, "until_day": 2},
     "timeline": {"user": "7"},
 }
-# What no column of the database is, but found out from them.
+# Computed columns, not in the database.
 ADDED = {name: ["time_in_doubt"] for name in ("events", "timeline")}
 
 
@@ -326,7 +326,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A trail with every kind of row, and every column once as nil that may be."""
+    """A trail with every kind of row, and each nullable column nil once."""
     store = Store(tmp_path_factory.mktemp("filled") / "a.db", bytes(32), 1, 10)
     producer = Producer(uid=7, id=9, seed=0, pid=3)
     made = Batch(100, 10**6)
