@@ -24,7 +24,7 @@ from benchmarks.harness.processes import Failed, end_on_sigterm, temporary_direc
 from benchmarks.harness.slow_flush import NoCompiler
 from benchmarks.harness.targets import Outcome
 
-# In this order; each is a module of this package with `steps` and `run` (benchmarks.harness.part).
+# In the order in which they run.
 PARTS = {
     "request": "what logging costs a page",
     "cause": "a slow disk, or a key derived at every open",
@@ -32,6 +32,15 @@ PARTS = {
     "ingest": "events stored and flushed, against a bare bulk insert",
     "query": "reports and ingest as the trail grows",
     "recovery": "from kill -9 to the first commit",
+}
+# Each module has the functions `steps` and `run` (see benchmarks.harness.part).
+MODULES = {
+    "request": "benchmarks.request.measure",
+    "cause": "benchmarks.cause.measure",
+    "client": "benchmarks.client.measure",
+    "ingest": "benchmarks.ingest.measure",
+    "query": "benchmarks.growth.query",
+    "recovery": "benchmarks.growth.recovery",
 }
 
 
@@ -62,7 +71,7 @@ def measure(names: Sequence[str], place: Path, results: Path, here: Machine, *, 
         click.echo(f"{number} of {len(names)}  {name}: {PARTS[name]}", err=True)
         started_s = time.monotonic()
         try:
-            module = importlib.import_module(f"benchmarks.{name}")
+            module = importlib.import_module(MODULES[name])
             (place / name).mkdir()
             with progress(module.steps(long)) as tell:
                 part: Part = module.run(place / name, long, tell)

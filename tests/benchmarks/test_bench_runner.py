@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import signal
@@ -50,12 +51,19 @@ def stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Run]:
             steps=lambda _long: 1,
             run=lambda place, long, tell: runs[name](place, long, tell),
         )
-        monkeypatch.setitem(sys.modules, f"benchmarks.{name}", module)
+        monkeypatch.setitem(sys.modules, runner.MODULES[name], module)
 
     for name in runner.PARTS:
         stub(name)
     monkeypatch.setattr(baseline, "PATH", tmp_path / "baseline.json")
     return runs
+
+
+@pytest.mark.parametrize("name", runner.PARTS)
+def test_every_part_has_a_module_that_measures_it(name: str) -> None:
+    module = importlib.import_module(runner.MODULES[name])
+    assert module.steps(False) > 0
+    assert callable(module.run)
 
 
 def gives(stubs: dict[str, Run], name: str, **changes: Any) -> None:
