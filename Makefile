@@ -19,7 +19,7 @@ IMPORTS_LOG := $(VENV)/imports.log
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-fast test-long test-systemd install uninstall deb bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery bench-receiving lint format lock clean
+.PHONY: help setup run test test-fast test-long test-systemd install uninstall deb bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery lint format lock clean
 
 help: ## Say what there is (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,9 +74,6 @@ bench-query: $(READY) ## Measure reports as the trail grows
 
 bench-recovery: $(READY) ## Measure from kill -9 to the first commit
 	@$(BIN)/python -m benchmarks --only recovery
-
-bench-receiving: $(READY) ## Measure ways to go on receiving while a commit waits for the disk
-	@$(BIN)/python -m benchmarks.ingest.receiving
 
 lint: $(READY) ## Check style, format, types, and who imports whom
 	@$(BIN)/ruff check --quiet
