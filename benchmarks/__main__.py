@@ -113,7 +113,7 @@ def conclude(run: Run, names: Sequence[str], here: Machine, *, long: bool) -> li
 def write_overview(
     run: Run, outcomes: Sequence[Outcome], here: Machine, results: Path, *, long: bool
 ) -> None:
-    """Writes targets.json, targets.svg and index.html."""
+    """Write targets.json, targets.svg, RESULTS.md and index.html."""
     body = {
         "long": long,
         "targets": [targets.summary(one) for one in outcomes],
@@ -127,9 +127,11 @@ def write_overview(
     for plot in plots:
         run.written.append(results / f"{plot.name}.svg")
         run.written[-1].write_bytes(plot.svg)
-    page = results / "index.html"
-    page.write_text(overview.page(here, run.parts, targets.show(outcomes), plots))
-    run.written.append(page)
+    table = targets.show(outcomes)
+    run.written.append(results / "RESULTS.md")
+    run.written[-1].write_text(overview.markdown(here, run.parts, table))
+    run.written.append(results / "index.html")
+    run.written[-1].write_text(overview.page(here, run.parts, table, plots))
 
 
 def finish(run: Run, started_s: float) -> int:

@@ -16,7 +16,6 @@ from statistics import median
 from typing import Any
 
 from benchmarks.cause.phases import Cell, cells
-from benchmarks.cause.verdict import SLOW_FLUSH_MS, verdict
 from benchmarks.harness import machine, slow_flush, table
 from benchmarks.harness.earlier import CIPHER_LABELS, JOURNAL_LABELS
 from benchmarks.harness.part import Part, Plot, Tell, command
@@ -24,6 +23,7 @@ from benchmarks.harness.plot import Bar, Series, lying
 from benchmarks.harness.processes import Failed
 from benchmarks.harness.sums import Sums
 
+SLOW_FLUSH_MS = 80
 ROUNDS = 7
 ROUNDS_LONG = 31
 MOST_S = 14.0
@@ -90,10 +90,9 @@ def run(place: Path, long: bool, tell: Tell) -> Part:
     rows = measure(place, disks, env, long, tell)
     problems = [f"{row.label}, disk {row.disk}: {p}" for row in rows for p in row.sums.problems()]
     by_cell = {row.cell: row for row in rows}
-    text = "\n\n".join([show(rows), *map(table.paragraph, verdict(by_cell))])
     return Part(
         name="cause",
-        text=text,
+        text=show(rows),
         rows=[row.summary() for row in rows],
         figures=figures(by_cell),
         problems=problems,

@@ -39,14 +39,19 @@ class FirstDurable:
         pairs = zip(self.first_ns, self.later_ns, strict=True)
         return float(median(first / later for first, later in pairs))
 
-    @property
-    def text(self) -> str:
-        """What it says."""
+    def table(self) -> str:
+        """The times and their ratio, medians over processes."""
         first, later = (int(median(times)) for times in (self.first_ns, self.later_ns))
-        return (
-            f"The first durable event of a process takes {table.duration(first)}, a later one"
-            f" {table.duration(later)}: {self.ratio:.2f} x."
-        )
+        head = ("durable event of a process", "first", "later", "first / later", "sum")
+        state = "WRONG" if self.sums.problems() else "right"
+        cells = [
+            f"median of {len(self.first_ns)} processes",
+            table.duration(first),
+            table.duration(later),
+            f"{self.ratio:.2f}",
+            state,
+        ]
+        return table.render(head, [cells])
 
     def row(self) -> dict[str, Any]:
         """For programs."""

@@ -23,7 +23,7 @@ from benchmarks.client.plan import LONG, QUICK, Group, Size, plan
 from benchmarks.client.receivers import Receiving, receiver, rsyslog
 from benchmarks.client.results import Measured, Results, figures, problems, row
 from benchmarks.client.sender import DONE, STEP, Orders
-from benchmarks.client.text import plot, reading, show
+from benchmarks.client.tables import plot, show
 from benchmarks.harness import machine
 from benchmarks.harness.part import Part, Tell, progress, report
 from benchmarks.harness.processes import (
@@ -94,7 +94,7 @@ def _run(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
     tell("", 1)
     return replace(
         part,
-        text=f"{part.text}\n\n{client_values.show(timed)}\n\n{first.text}",
+        text=f"{part.text}\n\n{client_values.show(timed)}\n\n{first.table()}",
         rows=[*part.rows, first.row()],
         figures={**part.figures, **client_values.figures(timed), FIRST_DURABLE: first.ratio},
         problems=[
@@ -121,7 +121,7 @@ def compare(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
     total = _total(seen["logd"], state)
     return Part(
         name=NAME,
-        text=f"{show(measured)}\n\n{reading(results)}",
+        text=show(measured),
         rows=[*map(row, measured), {"name": "logd, all of it", **vars(total)}],
         figures=figures(results),
         problems=problems(measured, total),

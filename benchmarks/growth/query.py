@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.growth import asking, backlog, query_text, storage
+from benchmarks.growth import asking, backlog, query_tables, storage
 from benchmarks.growth.backlog import Pair
 from benchmarks.growth.history import SIZES, SIZES_LONG, Trail, building_steps, suffix, trail
-from benchmarks.growth.query_text import Measured
+from benchmarks.growth.query_tables import Measured
 from benchmarks.harness.part import Part, Tell, command
 from benchmarks.harness.processes import Failed, running
 
@@ -49,12 +49,12 @@ def run(place: Path, long: bool, tell: Tell) -> Part:
     commit_bytes = storage.bytes_of_a_commit()
     return Part(
         name="query",
-        text=query_text.text(measured, pairs, commit_bytes),
+        text=query_tables.text(measured, pairs),
         rows=_rows(measured, pairs),
         figures=figures(measured, pairs, commit_bytes),
         problems=[text for one in measured for text in one.problems]
         + [text for pair in pairs for text in pair.problems],
-        plots=query_text.plots(measured),
+        plots=query_tables.plots(measured),
     )
 
 

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.growth import recovery_text, restarting
+from benchmarks.growth import recovery_tables, restarting
 from benchmarks.growth.history import SIZES, SIZES_LONG, Trail, building_steps, suffix, trail
-from benchmarks.growth.recovery_text import Measured
+from benchmarks.growth.recovery_tables import Measured
 from benchmarks.growth.restarting import FLAT_OUT, KILL, STEADY, STOP
 from benchmarks.harness.part import Part, Tell, command
 
@@ -36,11 +36,11 @@ def run(place: Path, long: bool, tell: Tell) -> Part:
             measured.append(measure(built, ROUNDS_LONG if long else ROUNDS, tell))
     return Part(
         name="recovery",
-        text=recovery_text.text(measured),
+        text=recovery_tables.show(measured),
         rows=_rows(measured),
         figures=figures(measured),
         problems=[text for one in measured for text in one.problems],
-        plots=recovery_text.plots(measured),
+        plots=recovery_tables.plots(measured),
     )
 
 

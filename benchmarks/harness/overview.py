@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from benchmarks.harness import plot
 from benchmarks.harness.machine import Machine
-from benchmarks.harness.part import Part, Plot
+from benchmarks.harness.part import Part, Plot, figures_table
 from benchmarks.harness.targets import MET, Outcome
 
 # A bar longer than this says no more: how far a miss is, the figure beside it tells.
@@ -66,6 +66,14 @@ def page(here: Machine, parts: Sequence[Part], targets: str, plots: Sequence[Plo
     sections = [_section("targets", plots, targets)]
     sections += [_section(part.name, part.plots, part.text) for part in parts]
     return _PAGE.format(machine=html.escape(str(here)), body="\n".join(sections))
+
+
+def markdown(here: Machine, parts: Sequence[Part], targets: str) -> str:
+    """Return RESULTS.md: the machine and the commit, the targets, every part's tables."""
+    sections = [("Targets", targets)]
+    sections += [(part.name, f"{part.text}\n\n{figures_table(part)}") for part in parts]
+    body = "\n".join(f"\n## {name}\n\n```\n{text}\n```" for name, text in sections)
+    return f"# Results\n\nWritten by `make bench`.\n\n```\n{here}\n```\n{body}\n"
 
 
 def _section(name: str, plots: Sequence[Plot], text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import click
 
-from benchmarks.harness import machine
+from benchmarks.harness import machine, table
 from benchmarks.harness.machine import Machine
 from benchmarks.harness.processes import Failed, end_on_sigterm, temporary_directory
 
@@ -87,9 +87,15 @@ def write(directory: Path, part: Part, here: Machine) -> list[Path]:
     return paths
 
 
+def figures_table(part: Part) -> str:
+    """Return the figures of a part as a table; the names end in their unit."""
+    rows = [[name, table.digits(value)] for name, value in sorted(part.figures.items())]
+    return table.render(("figure", "value"), rows)
+
+
 def report(part: Part, here: Machine, directory: Path) -> int:
     """Prints a part that ran alone, and writes it; the exit code: 1 when a sum is off."""
-    click.echo(f"\n{here}\n\n{part.text}\n")
+    click.echo(f"\n{here}\n\n{part.text}\n\n{figures_table(part)}\n")
     for text in part.missing:
         click.echo(f"not measured: {text}")
     for path in write(directory, part, here):

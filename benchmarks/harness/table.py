@@ -31,11 +31,6 @@ def digits(value: float) -> str:
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
-def times(ratio: float) -> str:
-    """A ratio as people say it: `12 x`."""
-    return f"{digits(ratio)} x"
-
-
 def render(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """A table: the first `left` columns to the left, the others to the right.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.harness import slow_flush
 from benchmarks.harness.part import Part, Tell, command
 from benchmarks.ingest import run as ingest_run
-from benchmarks.ingest import text as ingest_text
+from benchmarks.ingest import tables
 from benchmarks.ingest.results import Results
 from benchmarks.ingest.run import flat_out
 
@@ -69,7 +69,7 @@ def measure(place: Path, size: Size, tell: Tell) -> Part:
         if others:
             _sampled(results, place / f"sampled-{number}", size, tell)
             _slow(results, place / f"slow-{number}", size, tell)
-    return ingest_text.part(results)
+    return tables.part(results)
 
 
 def _pair(results: Results, directory: Path, producers: int, events: int, tell: Tell) -> None:

@@ -22,25 +22,6 @@ MISSING = (
 )
 LOG = "access.log"
 
-# What our events have, and where a web server would have to get it from. A test holds both lists
-# together against a real event.
-KNOWN = {
-    "ts_ns": "to the millisecond",
-    "method": "",
-    "status": "",
-    "duration_ms": "with the way through the server",
-    "request_id": "its own, or one that it hands on",
-}
-UNKNOWN = {
-    "type": "a page is a page: no login_failed, task_completed, quiz_submitted",
-    "user": "the session's account; at most a cookie, which must not be in a log",
-    "route": "the path, without what matched",
-    "endpoint": "",
-    "producer": "",
-    "sequence": "without numbers nothing shows that a line is missing",
-    "props of the application": "which quiz, what score, what was new about it",
-}
-
 _CONFIG = """\
 {user}
 daemon off;

@@ -19,16 +19,19 @@ from benchmarks.request import access_log, throughput
 from benchmarks.request.load import loading
 from benchmarks.request.modes import WAYS, Way
 from benchmarks.request.one_way import Measured, Tools, measure, pool
-from benchmarks.request.reading import DISKS, SLOW_FLUSH_MS, Rows, reading
 from benchmarks.request.server import serving
 from benchmarks.request.throughput import Throughput
 
+SLOW_FLUSH_MS = 80
+DISKS = {0: "as it is", SLOW_FLUSH_MS: f"+{SLOW_FLUSH_MS} ms"}
 ROUNDS_LONG = 3
 # Of the Classroom, which a target is about; the page with nothing in it gets half of them.
 THROUGHPUT_ROUNDS = 16
 THROUGHPUT_ROUNDS_LONG = 60
 # The picture's scale, in powers of ten of a nanosecond: 100 ns to 10 s, with room for figures.
 PLOT_POWERS = range(2, 11)
+
+Rows = Mapping[str, Measured]  # by way
 
 
 @contextlib.contextmanager
@@ -97,7 +100,7 @@ def _compare(place: Path, tools: Tools, long: bool, tell: Tell) -> list[Throughp
 
 def _part(rows: Sequence[Measured], compared: Sequence[Throughput], missing: list[str]) -> Part:
     by_disk = {f: {r.name: r for r in rows if r.flush_ms == f} for f in DISKS}
-    text = "\n\n".join([show(by_disk), *map(table.paragraph, reading(by_disk, compared))])
+    text = f"{show(by_disk)}\n\n{throughput.show(compared)}"
     wrong = [f"{r.label}, disk {DISKS[r.flush_ms]}: {p}" for r in rows for p in r.problems]
     wrong += [f"{one.label}: {problem}" for one in compared for problem in one.problems]
     return Part(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.harness import table
 from benchmarks.harness.processes import Failed, Instance, Running, running
 from benchmarks.harness.sums import Sums
 from benchmarks.request import classroom
@@ -80,6 +81,42 @@ class Throughput:
             **asdict(self.sums),
             "problems": self.problems,
         }
+
+
+HEAD = (
+    "site",
+    "rounds",
+    "requests/s\nwithout",
+    "requests/s\nwith",
+    "with / without\n(middle half of rounds)",
+    "CPU of a page\nwithout",
+    "CPU of a page\nwith",
+    "CPU of\nlogd",
+    "CPU\nratio",
+    "sum",
+)
+
+
+def show(compared: Sequence[Throughput]) -> str:
+    """Return the table: each site with and without logging, medians of the rounds."""
+    rows = []
+    for one in compared:
+        low, high = one.middle_half
+        rows.append(
+            [
+                one.label,
+                f"{len(one.ratios)}",
+                f"{median(one.without_per_s):,.0f}",
+                f"{median(one.with_per_s):,.0f}",
+                f"{one.ratio:.3f} ({low:.3f} to {high:.3f})",
+                table.duration(one.without_cpu_ns),
+                table.duration(one.with_cpu_ns),
+                table.duration(one.logd_cpu_ns),
+                f"{one.cpu_ratio:.2f}",
+                "WRONG" if one.problems else "right",
+            ]
+        )
+    return table.render(HEAD, rows)
 
 
 @dataclass

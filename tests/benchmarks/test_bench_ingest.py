@@ -23,9 +23,8 @@ from benchmarks.harness.part import Part, Tell, command
 from benchmarks.harness.processes import Failed, Instance, temporary_directory
 from benchmarks.harness.sums import Sums
 from benchmarks.harness.targets import TARGETS
-from benchmarks.ingest import bulk, cpu_split
+from benchmarks.ingest import bulk, cpu_split, tables
 from benchmarks.ingest import measure as ingest
-from benchmarks.ingest import text as ingest_text
 from benchmarks.ingest.earlier_queue import Commits, Queued
 from benchmarks.ingest.raw_datagrams import Raw
 from benchmarks.ingest.results import Results, cpu, figures, problems, rows
@@ -116,7 +115,7 @@ def test_without_a_compiler_the_slow_disk_is_missing_and_said(
     ingest._slow(results, tmp_path / "slow", TINY, lambda _now, done: told.append(done))
     assert results.missing == ["80 ms flushes: no C compiler"]
     assert sum(told) == 1 + len(ingest.QUEUES)
-    part = ingest_text.part(measured(slow=[], queues={}, missing=results.missing))
+    part = tables.part(measured(slow=[], queues={}, missing=results.missing))
     assert not any("slow_flush" in name for name in part.figures)
     assert part.missing == results.missing
 
@@ -391,36 +390,27 @@ def test_every_row_has_its_sums() -> None:
     json.dumps(found)
 
 
-def test_the_text_says_what_the_figures_are() -> None:
-    text = " ".join(ingest_text.part(measured()).text.split())
-    assert "With 4 producers logd stores 0.50 x the events" in text
-    assert "the same 800 rows in the same transactions, which made 3 checkpoints" in text
-    assert "An event takes 15 us of processor time in emitter and daemon, 1.50 x" in text
-    assert "Of the daemon's part insert and decode take 90%" in text
-    assert "stores 40,000 events/s with 4 producers, 400 x those" in text
-    assert "WRONG" not in text
+def test_the_tables_hold_the_figures() -> None:
+    stored = tables.stored(measured()).splitlines()[3].split()
+    assert stored[:9] == ["4", "1", "80,000", "160,000", "0.50", "0.50", "to", "0.50", "1"]
+    assert stored[9:11] == ["of", "1"]
+    split = tables.split(cpu(measured())).splitlines()
+    assert split[-1].split() == ["all", "of", "it", "15", "us", "100%", "10", "us"]
+    slow = tables.slow(measured()).splitlines()
+    assert slow[3].split()[-5:] == ["40,000", "1", "10", "1,000", "right"]
+    assert slow[-1].split()[-5:] == ["100", "400", "2", "15", "right"]
+    assert "WRONG" not in tables.part(measured()).text
     off = measured(pairs=[(replace(DAEMON, problems=["2 lost"]), BARE)])
-    assert ingest_text.stored(off).count("WRONG") == 1
+    assert tables.stored(off).count("WRONG") == 1
 
 
-def test_runs_whose_outboxes_were_not_full_are_said() -> None:
-    assert "not so in" not in ingest_text.part(measured()).text
+def test_runs_whose_outboxes_were_not_full_are_counted() -> None:
     emitting = replace(DAEMON, window=replace(DAEMON.window, when=EMITTING))
-    text = " ".join(
-        ingest_text.part(measured(pairs=[(emitting, BARE), (DAEMON, BARE)])).text.split()
-    )
-    assert "not so in 1 of 2 runs" in text
-
-
-def test_a_daemon_that_waited_for_a_processor_is_said() -> None:
-    assert "of a core only" not in ingest_text.part(measured()).text
-    starved = replace(DAEMON, core_share=0.4)
-    text = " ".join(ingest_text.part(measured(pairs=[(starved, BARE)])).text.split())
-    assert "logd had 40% of a core only" in text
+    assert "1 of 2" in tables.stored(measured(pairs=[(emitting, BARE), (DAEMON, BARE)]))
 
 
 def test_the_pictures_hold_their_figures() -> None:
-    pictures = {one.name: one.svg.decode() for one in ingest_text.part(measured()).plots}
+    pictures = {one.name: one.svg.decode() for one in tables.part(measured()).plots}
     assert set(pictures) == {"ingest-events", "ingest-cpu"}
     assert "80,000" in pictures["ingest-events"]
     for name in ("send", "insert", "decode", "rest"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from benchmarks.growth import history, recovery, recovery_text
-from benchmarks.growth.recovery_text import Measured
+from benchmarks.growth import history, recovery, recovery_tables
+from benchmarks.growth.recovery_tables import Measured
 from benchmarks.growth.restarting import FLAT_OUT, KILL, STEADY, STOP, End
 from benchmarks.harness.emitter import Load
 from benchmarks.harness.part import Part
@@ -32,8 +33,8 @@ def tiny() -> Part:
         patch.setattr(history, "_built", {})
         patch.setattr(recovery, "SIZES", (1000,))
         patch.setattr(recovery, "PLAN", ((KILL, load), (STOP, load)))
-        patch.setattr(recovery_text, "STEADY", load)
-        patch.setattr(recovery_text, "FLAT_OUT", load)
+        patch.setattr(recovery_tables, "STEADY", load)
+        patch.setattr(recovery_tables, "FLAT_OUT", load)
         return recovery.run(place, False, lambda _now, _steps: None)
 
 
@@ -66,10 +67,10 @@ def test_figures_are_medians_of_their_kind_at_the_largest_size() -> None:
     assert figures["recovery.stop_s"] == 0.7
 
 
-def test_the_text_says_the_medians_and_which_sum_is_off() -> None:
+def test_the_table_has_every_end_and_marks_a_wrong_sum() -> None:
     one = Measured(10**5, [*ENDS[:-1], replace(ENDS[-1], problems=["2 lost"])])
-    text = " ".join(recovery_text.text([one]).split())
-    assert "at 10^5 events ready 500 ms after kill -9 (2.00 s flat out)" in text
-    assert "and 250 ms after a clean stop" in text
+    text = recovery_tables.show([one])
+    assert text.count(KILL) == 4
+    assert re.search(r"clean stop .* 700 ms +5 +250 ms +200 ms .* WRONG$", text)
     assert text.count("WRONG") == 1
     assert one.problems == [f"{STOP}, {STEADY}, 10^5 events: 2 lost"]

@@ -26,7 +26,6 @@ from benchmarks.request.ledger import Heard, Ledger
 from benchmarks.request.load import Answers, Loader, Task, _Run, loading
 from benchmarks.request.modes import WAYS, Way
 from benchmarks.request.one_way import Measured, Tools, judge, measure, pool
-from benchmarks.request.reading import SLOW_FLUSH_MS, reading
 from benchmarks.request.server import Order, serving
 from benchmarks.request.throughput import Throughput
 
@@ -192,6 +191,14 @@ def test_the_ratio_is_the_median_of_the_rounds_in_turns() -> None:
     assert COMPARED.cpu_ratio == pytest.approx(3.1 / 2)
 
 
+def test_the_table_of_the_comparison_has_both_sites() -> None:
+    text = throughput.show([COMPARED, replace(COMPARED, label="a page", problems=["1 lost"])])
+    rows = text.splitlines()[-2:]
+    assert rows[0].startswith("a lesson") and rows[0].endswith("1.55  right")
+    assert "0.945 (0.900 to 0.990)" in rows[0]
+    assert rows[1].startswith("a page") and rows[1].endswith("WRONG")
+
+
 def test_all_is_said_only_of_all() -> None:
     nearly = Sums(attempted=100_000, accepted=100_000, refused=0, stored=99_999, lost=1)
     text = request.show({0: {"queue-kept": measured("queue-kept", sums=nearly)}})
@@ -264,29 +271,6 @@ def test_figures_rows_and_picture_hold_every_way(
     assert all(way.label in svg for way in WAYS.values())
     assert not re.search(r"<script|(href|src)=.(https?:)?//", svg)
     assert all(way.label in part.text for way in WAYS.values())
-
-
-def test_the_reading_speaks_only_of_what_was_measured() -> None:
-    rows = {name: measured(name) for name in WAYS}
-    everything = "\n".join(reading({0: rows, SLOW_FLUSH_MS: rows}, [COMPARED]))
-    assert "WAL + NORMAL" in everything
-    assert "The kill took no accepted event." in everything
-    some = "\n".join(reading({0: {"logd": measured("logd")}, SLOW_FLUSH_MS: {}}, []))
-    assert "logd takes 1 us a call." in some
-    assert "WAL" not in some
-
-
-def test_the_reading_names_what_an_access_log_cannot_know() -> None:
-    rows = {name: measured(name) for name in ("nginx-none", "nginx", "jsonl", "logd")}
-    known, unknown = "\n".join(reading({0: rows}, [])).split("It cannot know ")
-    assert all(field in known for field in access_log.KNOWN)
-    assert all(field in unknown for field in access_log.UNKNOWN)
-
-
-def test_the_reading_says_whom_the_kill_robbed() -> None:
-    robbed = measured("queue-kept", sums=replace(RIGHT, stored=1, lost=3))
-    text = "\n".join(reading({0: {"queue-kept": robbed, "logd": measured("logd")}}, []))
-    assert 'no others: 3 of 4 of "queue to a thread, connection kept".' in text
 
 
 def test_nothing_is_left_in_shared_memory(place: Path, tools: Tools) -> None:

@@ -215,6 +215,18 @@ def test_the_page_holds_every_picture_and_loads_nothing(
         assert not re.search(r'(href|src)="(?!data:|#)', text)
 
 
+def test_the_results_file_holds_the_machine_and_the_tables(
+    tmp_path: Path, stubs: dict[str, Run]
+) -> None:
+    gives(stubs, "client", figures={"client.emit_over_raw_send": 2.0})
+    bench(tmp_path, "--only", "client", "--only", "query")
+    text = (tmp_path / "results/RESULTS.md").read_text()
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Targets", "client", "query"]
+    assert "the table of client" in text
+    assert re.search(r"client.emit_over_raw_send +2$", text, re.MULTILINE)
+    assert re.search(r"^commit ", text, re.MULTILINE)
+
+
 def test_a_saved_baseline_is_compared_with_and_the_other_parts_stay(
     tmp_path: Path, stubs: dict[str, Run]
 ) -> None:

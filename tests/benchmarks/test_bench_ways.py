@@ -24,12 +24,10 @@ from benchmarks.harness.earlier import (
     make_row,
     store,
 )
-from benchmarks.harness.processes import Instance
 from benchmarks.request import access_log, modes, queues, site
 from benchmarks.request.files import FILE, JsonLines, import_lines
 from benchmarks.request.ledger import LANE_EVENTS, Ledger, name_of
 from benchmarks.request.queues import ProcessQueue, ThreadQueue, wait_for_writers
-from flask_logd import ActivityLog
 
 
 @pytest.mark.parametrize("keep_connection", [False, True])
@@ -261,30 +259,6 @@ def test_the_access_log_gives_the_pages_that_were_answered(tmp_path: Path) -> No
         '1-0 200 1.5 GET /lesson/12 0.001 id "x"\n1-1 502 1.6 GET /lesson/12 0.002 id "x"\n1-2 200'
     )
     assert access_log.answered(tmp_path) == ["1-0"]
-
-
-def test_every_field_of_an_event_is_known_to_a_web_server_or_not(tmp_path: Path) -> None:
-    """What a page view has, beside what the daemon's own output says of every event."""
-    seen: list[dict[str, Any]] = []
-
-    class Client:
-        def emit(self, event_type: str, **rest: Any) -> bool:
-            seen.append({"type": event_type, **rest})
-            return True
-
-    app = Flask("bare")
-    app.config.update(
-        ACTIVITY_LOG_CLIENT=lambda *_, **__: Client(),
-        ACTIVITY_LOG_SOCKET=str(Instance(tmp_path).socket),
-        ACTIVITY_LOG_USER=lambda: "7",
-    )
-    ActivityLog(app)
-    app.add_url_rule("/", view_func=lambda: "a page")
-    app.test_client().get("/")
-    fields = {"type", "user", *seen[0]["props"], "ts_ns", "producer", "sequence"}
-    listed = {*access_log.KNOWN, *access_log.UNKNOWN}
-    assert fields == listed - {"props of the application"}
-    assert not {*access_log.KNOWN} & {*access_log.UNKNOWN}
 
 
 def test_all_ways_log_the_same_event(tmp_path: Path) -> None:

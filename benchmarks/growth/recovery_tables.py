@@ -1,4 +1,4 @@
-"""What `bench-recovery` says: a table, sentences with the figures in them, and a picture."""
+"""The table and the picture of `make bench-recovery`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.growth.history import power
-from benchmarks.growth.query_text import ROOM_FOR_TEXT
+from benchmarks.growth.query_tables import ROOM_FOR_TEXT
 from benchmarks.growth.restarting import FLAT_OUT, KILL, STEADY, STOP, End
 from benchmarks.harness import plot, table
 from benchmarks.harness.emitter import Load
@@ -74,11 +74,6 @@ HEAD = (
 )
 
 
-def text(measured: Sequence[Measured]) -> str:
-    """Everything for people."""
-    return f"{show(measured)}\n\n{table.paragraph(reading(measured))}"
-
-
 def show(measured: Sequence[Measured]) -> str:
     """Every round, a row each."""
     rows = []
@@ -106,25 +101,6 @@ def show(measured: Sequence[Measured]) -> str:
 
 def _time(seconds: float) -> str:
     return table.duration(seconds * _S)
-
-
-def reading(measured: Sequence[Measured]) -> str:
-    """What is counted, and the medians at each size."""
-    said = [
-        "A daemon is ended under load and another started at once, while the emitters go on;"
-        " waiting: events unconfirmed in outboxes in between. Times count from the start of the new"
-        " process; first commit: an event that was accepted while no daemon ran is on the disk."
-        " Medians:"
-    ]
-    for one in measured:
-        clean_s = one.median(STOP, STEADY, lambda end: end.ready_s)
-        said.append(
-            f"at {power(one.size)} events ready {_time(one.ready_s)} after kill -9"
-            f" ({_time(one.ready_flat_out_s)} flat out) and {_time(clean_s)} after a clean stop,"
-            f" first commit {_time(one.first_commit_s)} after kill -9, clean stop within"
-            f" {_time(one.stop_s)};"
-        )
-    return " ".join(said)[:-1] + "."
 
 
 def plots(measured: Sequence[Measured]) -> list[Plot]:

@@ -1,20 +1,19 @@
-"""What `bench-query` says: tables, sentences with the figures in them, and a picture."""
+"""The tables and the picture of `make bench-query`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.growth import backlog
 from benchmarks.growth.asking import Asked
 from benchmarks.growth.backlog import Pair
-from benchmarks.growth.history import EVENTS_PER_BATCH, power
+from benchmarks.growth.history import power
 from benchmarks.growth.storage import Storage
 from benchmarks.harness import plot, table
 from benchmarks.harness.part import Plot
 
 PLOTTED_MAX = 10
-ROOM_FOR_TEXT = 1.15  # behind the longest bar
+ROOM_FOR_TEXT = 1.15  # after the longest bar
 _MS = 1e6  # nanoseconds
 
 
@@ -32,24 +31,11 @@ class Measured:
         """The question with the highest p95."""
         return max(self.asked, key=lambda one: one.warm(0.95))
 
-    @property
-    def refused(self) -> list[Asked]:
-        """Questions that logd did not answer."""
-        return [one for one in self.asked if one.refused]
 
-
-def text(measured: Sequence[Measured], pairs: Sequence[Pair], commit_bytes: float) -> str:
-    """Everything for people."""
-    return "\n\n".join(
-        [
-            reports(measured),
-            table.paragraph(said_of_reports(measured)),
-            storage(measured),
-            table.paragraph(said_of_storage(measured[-1].storage, commit_bytes)),
-            ingest(measured[-1].size, pairs),
-            table.paragraph(said_of_ingest(measured[-1].size, pairs)),
-        ]
-    )
+def text(measured: Sequence[Measured], pairs: Sequence[Pair]) -> str:
+    """Return the three tables: reports, bytes on disk, ingest."""
+    tables = (reports(measured), storage(measured), ingest(measured[-1].size, pairs))
+    return "\n\n".join(tables)
 
 
 def reports(measured: Sequence[Measured]) -> str:
@@ -68,26 +54,6 @@ def reports(measured: Sequence[Measured]) -> str:
 
 def _shown(one: Asked, ns: int) -> str:
     return f"(no) {table.duration(ns)}" if one.refused else table.duration(ns)
-
-
-def said_of_reports(measured: Sequence[Measured]) -> str:
-    """Which is the slowest at each size, and which got no answer."""
-    times = min(len(one.warm_ns) for one in measured[-1].asked if not one.refused)
-    said = [
-        "Asked by the site's own code over the query socket; a report that comes in pages counts as"
-        " a whole, and rows are those at the largest size. cold: once, with the file out of the"
-        f" kernel's memory; p50 and p95: {times} times with all of it there."
-    ]
-    for one in measured:
-        worst = one.slowest
-        said.append(
-            f"At {power(one.size)} events the slowest is {worst.label}: p95"
-            f" {table.duration(worst.warm(0.95))}, p50 {table.duration(worst.warm(0.5))}."
-        )
-        if one.refused:
-            names = ", ".join(asked.label for asked in one.refused)
-            said.append(f"Not answered, (no) in the table: {names}: {one.refused[0].refused}")
-    return " ".join(said)
 
 
 def storage(measured: Sequence[Measured]) -> str:
@@ -119,22 +85,6 @@ def storage(measured: Sequence[Measured]) -> str:
         for one in measured
     ]
     return table.render(head, rows)
-
-
-def said_of_storage(largest: Storage, commit_bytes: float) -> str:
-    """What is counted, and what it depends on."""
-    singly = largest.stored_bytes + commit_bytes
-    return (
-        "Stored: the whole database file, its log checkpointed: events, indexes, roll-ups, hash"
-        f" chain, encryption; {EVENTS_PER_BATCH:,} events to a commit. JSON lines: what `logd query"
-        " --format jsonl` prints (id, ts_ns, stored_ns, type, user, producer, sequence, props),"
-        f" plain text, on {largest.sampled:,} events from all over the trail; lean: type, ts_ns,"
-        " user and props alone. A commit takes"
-        f" {commit_bytes:.0f} bytes by itself: with one event to each, an event takes"
-        f" {singly:.0f} bytes, {singly / largest.jsonl_bytes:.2f} of its JSON line and"
-        f" {singly / largest.lean_bytes:.2f} of a lean one. Opening: the store alone, with"
-        " its checkpoint and its first commit; median."
-    )
 
 
 def ingest(size: int, pairs: Sequence[Pair]) -> str:
@@ -169,17 +119,6 @@ def ingest(size: int, pairs: Sequence[Pair]) -> str:
                 ]
             )
     return table.render(head, rows, left=2)
-
-
-def said_of_ingest(size: int, pairs: Sequence[Pair]) -> str:
-    """The ratio, and how far the rounds lie apart."""
-    ratios = sorted(pair.full.stored_per_s / pair.empty.stored_per_s for pair in pairs)
-    return (
-        f"The same backlog read from an outbox, by a daemon with {power(size)} events stored and by"
-        f" one with none, in turn: {backlog.ratio(pairs):.2f} x the events/s (the median of"
-        f" {len(pairs)} rounds; {ratios[0]:.2f} to {ratios[-1]:.2f}), for"
-        f" {backlog.cpu_ratio(pairs):.2f} x the daemon's processor time an event."
-    )
 
 
 def plots(measured: Sequence[Measured]) -> list[Plot]:
