@@ -73,10 +73,10 @@ def measure(names: Sequence[str], place: Path, results: Path, here: Machine, *, 
         try:
             module = importlib.import_module(MODULES[name])
             (place / name).mkdir()
-            with progress(module.steps(long)) as tell:
-                part: Part = module.run(place / name, long, tell)
+            with progress(module.steps(long)) as advance:
+                part: Part = module.run(place / name, long, advance)
         except (Failed, NoCompiler, OSError, click.ClickException) as error:
-            run.failed[name] = _words(error)
+            run.failed[name] = _message(error)
         except Exception as error:  # noqa: BLE001 - the other parts are worth having all the same
             run.failed[name] = repr(error)
             traceback.print_exc()
@@ -90,7 +90,7 @@ def measure(names: Sequence[str], place: Path, results: Path, here: Machine, *, 
     return run
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     text = error.message if isinstance(error, click.ClickException) else str(error)
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
@@ -138,8 +138,8 @@ def finish(run: Run, started_s: float) -> int:
     """Says where everything is, what is wrong, and how long it took; the exit code."""
     names = ", ".join(path.name for path in run.written[:-1])
     page = run.written[-1]
-    click.echo(f"written to {machine.shown(page.parent)}: {names}")
-    click.echo(f"all pictures and tables on one page: {machine.shown(page)}")
+    click.echo(f"written to {machine.display_path(page.parent)}: {names}")
+    click.echo(f"all pictures and tables on one page: {machine.display_path(page)}")
     for text in run.problems:
         click.echo(f"sum off: {text}", err=True)
     for name, text in run.failed.items():
@@ -171,14 +171,14 @@ def main(
         if save_baseline:
             baseline.load(baseline.PATH)
         with temporary_directory(directory) as place:
-            here = machine.look(place)
+            here = machine.detect(place)
             click.echo(f"{here}\n")
             run = measure(names, place, results, here, long=long)
         outcomes = conclude(run, names, here, long=long)
         write_overview(run, outcomes, here, results, long=long)
         if save_baseline:
             baseline.save(baseline.PATH, run.parts, here, long=long)
-            click.echo(f"baseline written: {machine.shown(baseline.PATH)}")
+            click.echo(f"baseline written: {machine.display_path(baseline.PATH)}")
     except (OSError, baseline.Unreadable) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

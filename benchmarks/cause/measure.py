@@ -17,9 +17,9 @@ from typing import Any
 
 from benchmarks.cause.phases import Cell, cells
 from benchmarks.harness import machine, slow_flush, table
-from benchmarks.harness.earlier import CIPHER_LABELS, JOURNAL_LABELS
-from benchmarks.harness.part import Part, Plot, Tell, command
-from benchmarks.harness.plot import Bar, Series, lying
+from benchmarks.harness.event_database import CIPHER_LABELS, JOURNAL_LABELS
+from benchmarks.harness.part import Advance, Part, Plot, command
+from benchmarks.harness.plot import Bar, Series, horizontal_bars
 from benchmarks.harness.processes import Failed
 from benchmarks.harness.sums import Sums
 
@@ -78,7 +78,7 @@ def steps(long: bool) -> int:
     return (ROUNDS_LONG if long else ROUNDS) * len(cells((0, SLOW_FLUSH_MS)))
 
 
-def run(place: Path, long: bool, tell: Tell) -> Part:
+def run(place: Path, long: bool, advance: Advance) -> Part:
     """Measures all cells. Raises Failed."""
     missing: list[str] = []
     disks: Sequence[int] = (0, SLOW_FLUSH_MS)
@@ -87,7 +87,7 @@ def run(place: Path, long: bool, tell: Tell) -> Part:
     except slow_flush.NoCompiler as reason:
         missing.append(f"the disk with {SLOW_FLUSH_MS} ms a flush, and counts of flushes: {reason}")
         disks, env = (0,), {}
-    rows = measure(place, disks, env, long, tell)
+    rows = measure(place, disks, env, long, advance)
     problems = [f"{row.label}, disk {row.disk}: {p}" for row in rows for p in row.sums.problems()]
     by_cell = {row.cell: row for row in rows}
     return Part(
@@ -102,7 +102,7 @@ def run(place: Path, long: bool, tell: Tell) -> Part:
 
 
 def measure(
-    place: Path, disks: Sequence[int], env: Mapping[str, str], long: bool, tell: Tell
+    place: Path, disks: Sequence[int], env: Mapping[str, str], long: bool, advance: Advance
 ) -> list[Measured]:
     """All cells, from one process. Raises Failed."""
     rounds, most_s = (ROUNDS_LONG, MOST_LONG_S) if long else (ROUNDS, MOST_S)
@@ -110,13 +110,13 @@ def measure(
     events: list[list[dict[str, int]]] = [[] for _ in all_cells]
     for done, line in enumerate(_lines(place, disks, env, rounds, most_s)):
         if "stored" in line:
-            tell("", max(0, steps(long) - done))  # the time was over, or one disk
+            advance("", max(0, steps(long) - done))  # the time was over, or one disk
             return [
                 _middle(cell, events[n], line["attempted"], line["stored"][n])
                 for n, cell in enumerate(all_cells)
             ]
         cell = all_cells[line["cell"]]
-        tell(f"{cell.cipher}, {cell.journal}", 1)
+        advance(f"{cell.cipher}, {cell.journal}", 1)
         events[line["cell"]].append(line)
     raise Failed("the process that writes events did not come to its end")
 
@@ -130,17 +130,17 @@ def _lines(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(machine.PROJECT), **env},
+        env={**os.environ, "PYTHONPATH": machine.PYTHONPATH, **env},
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
             yield from map(json.loads, process.stdout)
-            said = process.stderr.read().strip()
+            output = process.stderr.read().strip()
         finally:
             process.kill()
-    if said and process.returncode != 0:
-        raise Failed(f"writing events: {said.splitlines()[-1]}")
+    if output and process.returncode != 0:
+        raise Failed(f"writing events: {output.splitlines()[-1]}")
 
 
 def _middle(
@@ -184,7 +184,7 @@ def show(rows: Sequence[Measured]) -> str:
 
 def plot(rows: Sequence[Measured]) -> Plot:
     """Where the time of one event goes, in milliseconds."""
-    svg = lying(
+    svg = horizontal_bars(
         "One event over a new connection, by phase (p50, ms)",
         [f"{row.label}; disk {row.disk}" for row in rows],
         [
@@ -223,7 +223,7 @@ def figures(rows: Mapping[Cell, Measured]) -> dict[str, float]:
 main = command(
     steps,
     run,
-    "Tell a slow disk from a key that is derived at every open.",
+    "Advance a slow disk from a key that is derived at every open.",
     "More rounds: about three minutes.",
 )
 

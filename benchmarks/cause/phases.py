@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import slow_flush
-from benchmarks.harness.earlier import Database, insert, make_row
+from benchmarks.harness.event_database import Database, insert, make_row
 
 
 @dataclass(frozen=True)

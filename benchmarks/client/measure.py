@@ -25,7 +25,7 @@ from benchmarks.client.results import Measured, Results, figures, problems, row
 from benchmarks.client.sender import DONE, STEP, Orders
 from benchmarks.client.tables import plot, show
 from benchmarks.harness import machine
-from benchmarks.harness.part import Part, Tell, progress, report
+from benchmarks.harness.part import Advance, Part, progress, report
 from benchmarks.harness.processes import (
     Failed,
     Instance,
@@ -50,25 +50,25 @@ def missing(groups: Sequence[Group], can_pin: bool) -> list[str]:
     """What is not measured here, and why."""
     measured = {cell.peer for group in groups for cell in group.cells}
     absent = [kind.missing() for name, kind in KINDS.items() if name not in measured]
-    said = [text for text in absent if text is not None]
+    texts = [text for text in absent if text is not None]
     if not can_pin:
-        said.append("pinned to a core each: there is one core")
-    return said
+        texts.append("pinned to a core each: there is one core")
+    return texts
 
 
-def _can_pin() -> bool:
+def enough_cores_to_pin() -> bool:
     return len(os.sched_getaffinity(0)) >= 2
 
 
 def _cores() -> tuple[int, int] | None:
-    if not _can_pin():
+    if not enough_cores_to_pin():
         return None
     first, second, *_ = sorted(os.sched_getaffinity(0))
     return first, second
 
 
 def _plan(names: Sequence[str], size: Size) -> list[Group]:
-    return plan(names, size, _can_pin())
+    return plan(names, size, enough_cores_to_pin())
 
 
 def steps(long: bool) -> int:
@@ -80,18 +80,18 @@ def _steps(groups: Sequence[Group]) -> int:
     return sum(group.rounds * len(group.cells) for group in groups)
 
 
-def run(place: Path, long: bool, tell: Tell) -> Part:
+def run(place: Path, long: bool, advance: Advance) -> Part:
     """Measures all that is installed. Raises Failed."""
-    return _run(place, _plan(present(), LONG if long else QUICK), tell)
+    return _run(place, _plan(present(), LONG if long else QUICK), advance)
 
 
-def _run(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
-    part = compare(place / NAME, groups, tell)
-    tell("any value", 0)
+def _run(place: Path, groups: Sequence[Group], advance: Advance) -> Part:
+    part = compare(place / NAME, groups, advance)
+    advance("any value", 0)
     timed, stats = client_values.measure(place / "values")
-    tell("first durable events", 0)
+    advance("first durable events", 0)
     first = first_durable.measure(place / "durable")
-    tell("", 1)
+    advance("", 1)
     return replace(
         part,
         text=f"{part.text}\n\n{client_values.show(timed)}\n\n{first.table()}",
@@ -105,12 +105,12 @@ def _run(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
     )
 
 
-def compare(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
+def compare(place: Path, groups: Sequence[Group], advance: Advance) -> Part:
     """Goes through the plan, with files in a fresh `place`. Raises Failed."""
     place.mkdir()
     names = list(dict.fromkeys(cell.peer for group in groups for cell in group.cells))
     with Instance(place / "i") as instance:
-        seen = _send(place, instance, names, groups, tell)
+        seen = _send(place, instance, names, groups, advance)
         state = instance.status()
     measured = [
         Measured(group.name, cell, seen_cell)
@@ -125,7 +125,7 @@ def compare(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
         rows=[*map(row, measured), {"name": "logd, all of it", **vars(total)}],
         figures=figures(results),
         problems=problems(measured, total),
-        missing=missing(groups, _can_pin()),
+        missing=missing(groups, enough_cores_to_pin()),
         plots=[plot(results)],
     )
 
@@ -139,7 +139,7 @@ def _total(stats: dict[str, Any], state: dict[str, Any]) -> Sums:
 
 
 def _send(
-    place: Path, instance: Instance, names: Sequence[str], groups: Sequence[Group], tell: Tell
+    place: Path, instance: Instance, names: Sequence[str], groups: Sequence[Group], advance: Advance
 ) -> dict[str, Any]:
     """Runs the daemon, every receiver and the sender; what the sender has seen."""
     orders_file, results_file = place / "orders.json", place / "results.json"
@@ -155,10 +155,10 @@ def _send(
         orders_file.write_text(Orders(groups, receiving, str(place), _cores()).to_json())
         arguments = ["-m", "benchmarks.client.sender", str(orders_file), str(results_file)]
         # What was found installed here must be found there, wherever it lies.
-        modules = {"PYTHONPATH": os.pathsep.join([str(machine.PROJECT), *filter(None, sys.path)])}
+        modules = {"PYTHONPATH": os.pathsep.join([machine.PYTHONPATH, *filter(None, sys.path)])}
         sender = stack.enter_context(running("sender", arguments, modules))
         while (now := sender.wait_for_line(STEP, STEP_TIMEOUT_S).removeprefix(STEP)) != DONE:
-            tell(now, 1)
+            advance(now, 1)
         daemon.stop()
         seen: dict[str, Any] = json.loads(results_file.read_text())
         return seen
@@ -196,9 +196,9 @@ def main(long: bool, only: tuple[str, ...], directory: Path | None, results: Pat
     groups = _plan(names, LONG if long else QUICK)
     try:
         with temporary_directory(directory) as place:
-            here = machine.look(place)
-            with progress(_steps(groups) + 1) as tell:
-                part = _run(place, groups, tell)
+            here = machine.detect(place)
+            with progress(_steps(groups) + 1) as advance:
+                part = _run(place, groups, advance)
     except Failed as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

@@ -22,7 +22,7 @@ from zlib import crc32
 
 import msgpack
 
-from benchmarks.client.receivers import NUDGE, Control, Receiving, cpu_ns
+from benchmarks.client.receivers import WAKE_UP, Control, Receiving, cpu_ns
 from logd_client import Client
 from logd_wire.wire import datagram_head, encode_record, pack_payload, producer_seed
 
@@ -110,7 +110,7 @@ class Peer:
     received: Callable[[], int]
     pid: int | None = None  # of the receiver, when that is another process
     control: Control | None = None
-    nudge: Callable[[], None] = field(default=lambda: None)
+    wake_up: Callable[[], None] = field(default=lambda: None)
     wait: Callable[[], bool] | None = None  # until all is stored
     stats: Callable[[], Mapping[str, Any]] | None = None
     close: Callable[[], None] = field(default=lambda: None)
@@ -119,7 +119,7 @@ class Peer:
         """Has the receiver sleep in `recv`, or never."""
         if self.control is not None and self.control.awake != awake:
             self.control.awake = awake
-            self.nudge()
+            self.wake_up()
 
     def receiver_cpu_ns(self) -> int:
         """Processor time of the receiving process so far; 0 without one."""
@@ -195,9 +195,9 @@ def _counted(
     """A peer with one of our receivers. A stream's looks at its next event, and is not nudged."""
     control = Control(receiving.counts)
 
-    def nudge() -> None:
+    def wake_up() -> None:
         with _connected(receiving.socket) as sender:
-            sender.send(NUDGE)
+            sender.send(WAKE_UP)
 
     return Peer(
         name,
@@ -205,7 +205,7 @@ def _counted(
         lambda: control.received,
         receiving.pid,
         control,
-        nudge if KINDS[name].receiver == "datagrams" else lambda: None,
+        wake_up if KINDS[name].receiver == "datagrams" else lambda: None,
         close=close,
     )
 

@@ -72,7 +72,7 @@ def plan(names: Sequence[str], size: Size, can_pin: bool) -> list[Group]:
     groups = [
         Group(WARM_UP, 1, [Cell(name, 200) for name in names]),
         Group(PEERS, size.rounds, [*_flat_out(own, size), *_peers_flat_out(peers, size)]),
-        Group(FAST, 4, [cell for name in own for cell in _sleepy(name, size)]),
+        Group(FAST, 4, [cell for name in own for cell in _flat_out_and_at_a_rate(name, size)]),
         Group("1,000/s", 1, [_at_a_rate(name, FAST_PER_S, size) for name in peers]),
         Group("threads", 1, _threads(own, size)),
         Group("10/s", 1, _slow(own, size)),
@@ -103,7 +103,7 @@ def _peers_flat_out(names: Iterable[str], size: Size) -> list[Cell]:
     return [Cell(name, size.peer_events) for name in names]
 
 
-def _sleepy(name: str, size: Size) -> list[Cell]:
+def _flat_out_and_at_a_rate(name: str, size: Size) -> list[Cell]:
     """The same call flat out and after a sleep, in one round."""
     rounds = 4
     return [

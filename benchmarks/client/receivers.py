@@ -30,7 +30,7 @@ RSYSLOG_READY_TIMEOUT_S = 20.0
 LOOK_INTERVAL_S = 0.01
 BUFFER_BYTES = 64 * 1024
 # A datagram of one byte is no event: it has a receiver look whether it shall stay awake.
-NUDGE = b"\0"
+WAKE_UP = b"\0"
 
 _AWAKE = 0
 _RECEIVED = 1
@@ -83,14 +83,14 @@ def datagrams(path: str, control: Control) -> None:
     """Receives one event a datagram into a kept buffer, for ever."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(path)
-        _say_ready()
+        _print_ready()
         buffers, take, received = [bytearray(BUFFER_BYTES)], receiver.recvmsg_into, 0
         while True:
             try:
                 length = take(buffers, 0, socket.MSG_DONTWAIT if control.awake else 0)[0]
             except BlockingIOError:
                 continue
-            if length > len(NUDGE):
+            if length > len(WAKE_UP):
                 received += 1
                 control.received = received
 
@@ -100,7 +100,7 @@ def stream(path: str, control: Control) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()
-        _say_ready()
+        _print_ready()
         buffer = bytearray(BUFFER_BYTES)
         while True:
             connection, _ = listener.accept()
@@ -131,7 +131,7 @@ def _batches(connection: socket.socket, buffer: bytearray, control: Control) -> 
 KINDS: dict[str, Callable[[str, Control], None]] = {"datagrams": datagrams, "stream": stream}
 
 
-def _say_ready() -> None:
+def _print_ready() -> None:
     print(READY, file=sys.stderr, flush=True)
 
 

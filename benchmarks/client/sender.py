@@ -75,7 +75,7 @@ class Timed:
 
 
 @dataclass
-class Seen:
+class CellTimes:
     """All rounds of one cell."""
 
     calls_ns: array[int]
@@ -182,7 +182,7 @@ def in_threads(cell: Cell, call: Callable[[], bool]) -> list[Timed]:
     return done
 
 
-def measure(cell: Cell, peer: Peer, seen: Seen) -> None:
+def measure(cell: Cell, peer: Peer, seen: CellTimes) -> None:
     """One round of a cell, added to what is `seen`."""
     peer.set_awake(cell.awake)
     received = peer.received()
@@ -241,21 +241,21 @@ def ready(orders: Orders) -> Iterator[dict[str, Peer]]:
         yield peers
 
 
-def go_through(orders: Orders, tell: Callable[[str], None]) -> dict[str, Any]:
+def run_plan(orders: Orders, advance: Callable[[str], None]) -> dict[str, Any]:
     """The whole plan; each group's cells in another order every round: none is always first."""
     cores = Cores(orders)
     groups = []
     overheads_ns = [overhead_ns()]
     with ready(orders) as peers:
         for group in orders.groups:
-            seen = [Seen(array("Q"), []) for _ in group.cells]
+            seen = [CellTimes(array("Q"), []) for _ in group.cells]
             for turn in range(group.rounds):
                 for number in range(len(group.cells)):
                     at = (turn + number) % len(group.cells)
                     cell = group.cells[at]
                     cores.set(cell.pinned)
                     measure(cell, peers[cell.peer], seen[at])
-                    tell(f"{cell.peer}, {cell.load}")
+                    advance(f"{cell.peer}, {cell.load}")
             groups.append([one.summary() for one in seen])
             overheads_ns.append(overhead_ns())
         stats = peers["logd"].stats() if "logd" in peers and peers["logd"].stats else {}
@@ -265,12 +265,12 @@ def go_through(orders: Orders, tell: Callable[[str], None]) -> dict[str, Any]:
 def main() -> None:
     orders = Orders.from_json(Path(sys.argv[1]).read_text())
 
-    def tell(now: str) -> None:
+    def advance(now: str) -> None:
         print(f"{STEP}{now}", file=sys.stderr, flush=True)
 
-    results = go_through(orders, tell)
+    results = run_plan(orders, advance)
     Path(sys.argv[2]).write_text(json.dumps(results))
-    tell(DONE)
+    advance(DONE)
 
 
 if __name__ == "__main__":

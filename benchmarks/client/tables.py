@@ -11,7 +11,7 @@ from benchmarks.client.plan import PEERS
 from benchmarks.client.results import Measured, Results, shown
 from benchmarks.harness import table
 from benchmarks.harness.part import Plot
-from benchmarks.harness.plot import Bar, Series, lying
+from benchmarks.harness.plot import Bar, Series, horizontal_bars
 
 HEAD = (
     "load",
@@ -87,7 +87,7 @@ def plot(results: Results) -> Plot:
     ]
     top = max((_height(one.seen["p99_ns"]) for one in chosen), default=1.0)
     ticks = list(range(math.ceil(top) + 1))
-    svg = lying(
+    svg = horizontal_bars(
         "One call, flat out, one thread (logarithmic)",
         labels,
         [

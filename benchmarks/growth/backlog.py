@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks.harness.processes import Failed, Instance, Running, running
 from benchmarks.harness.sums import Sums
@@ -95,12 +96,11 @@ def per_100k(cpu_s: float, events: int) -> float:
     return max(cpu_s, TICK_S) / events * 100_000
 
 
-def settled(instance: Instance) -> dict[str, int]:
-    """The sums once nothing is pending any more. Raises Failed."""
-    deadline_s = time.monotonic() + SETTLED_TIMEOUT_S
-    while (state := instance.status())["pending"]:
-        if time.monotonic() > deadline_s:
-            raise Failed(f"{state['pending']:,} events are pending and stay so")
+def settled(instance: Instance) -> dict[str, Any]:
+    """The status once nothing is pending any more. Raises Failed."""
+    state = instance.settled_status(SETTLED_TIMEOUT_S)
+    if state["pending"]:
+        raise Failed(f"{state['pending']:,} events are still pending")
     return state
 
 

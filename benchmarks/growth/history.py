@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgpack
 
-from benchmarks.harness.part import Tell
+from benchmarks.harness.part import Advance
 from benchmarks.harness.processes import Failed, Instance
 from logd.batch import Batch, Producer
 from logd.config import settings as configuration
@@ -49,11 +49,11 @@ SIZES = (10**5,)
 SIZES_LONG = (10**5, 10**6, 10**7)
 EVENTS_PER_STEP = 50_000  # of the bar, while a trail is built
 
-Told = Callable[[int], None]
+Report = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class _Shape:
+class _EventTemplate:
     """An event of the demo: everything but its request id, which lies between `head` and `tail`."""
 
     type: str
@@ -73,14 +73,14 @@ class History:
         self.size = size
         self.now_ns = now_ns
         self._seed = seed
-        per_class = len(self._shapes)
+        per_class = len(self._templates)
         self.classes = min(CLASSES_MAX, -(-size // (per_class * TERMS)))
         self._terms = -(-size // (per_class * self.classes))
 
     @property
     def span_ns(self) -> int:
         """From the first event to the last, about."""
-        return self.size * TERM_NS // (self.classes * len(self._shapes))
+        return self.size * TERM_NS // (self.classes * len(self._templates))
 
     @cached_property
     def courses(self) -> tuple[Course, ...]:
@@ -88,12 +88,13 @@ class History:
         return read_courses()
 
     @cached_property
-    def _shapes(self) -> list[_Shape]:
-        shapes = []
+    def _templates(self) -> list[_EventTemplate]:
+        templates = []
         for kind, user, ts_ns, props in generate(self.now_ns, self.courses).events:
             head, tail = msgpack.packb(props).split(props["request_id"].encode())
-            shapes.append(_Shape(kind, ts_ns, None if user is None else int(user), head, tail))
-        return shapes
+            number = None if user is None else int(user)
+            templates.append(_EventTemplate(kind, ts_ns, number, head, tail))
+        return templates
 
     @property
     def students(self) -> list[str]:
@@ -106,7 +107,7 @@ class History:
 
     def events(self) -> Iterator[Event]:
         """All of it, in the order of storing."""
-        whole = self._terms * self.classes * len(self._shapes)
+        whole = self._terms * self.classes * len(self._templates)
         return islice(self._from_term(0), whole - self.size, whole)
 
     def more(self) -> Iterator[Event]:
@@ -121,15 +122,15 @@ class History:
         term = first
         while True:
             since_ns = (term - self._terms + 1) * TERM_NS
-            for shape in self._shapes:
+            for template in self._templates:
                 ids = rng.randbytes(REQUEST_ID_BYTES * self.classes).hex().encode()
                 for number in classes:
-                    user = shape.user
+                    user = template.user
                     yield Event(
-                        shape.type,
-                        shape.ts_ns + since_ns - late_ns[number],
+                        template.type,
+                        template.ts_ns + since_ns - late_ns[number],
                         None if user is None else str(user + number * people),
-                        shape.head + ids[32 * number : 32 * (number + 1)] + shape.tail,
+                        template.head + ids[32 * number : 32 * (number + 1)] + template.tail,
                     )
             term += 1
 
@@ -137,10 +138,10 @@ class History:
 def build(
     config: Config,
     history: History,
-    tell: Told = lambda _events: None,
+    advance: Report = lambda _events: None,
     events_per_batch: int = EVENTS_PER_BATCH,
 ) -> None:
-    """Stores the history in an instance that has no database yet. `tell` hears of events stored.
+    """Stores the history in an instance that has no database yet. `advance` hears of events stored.
 
     Raises LogdError kinds.
     """
@@ -161,7 +162,7 @@ def build(
                 batch.add(producer, producer.taken, event, len(event.props))
             store.commit(batch, part[-1].ts_ns)
             batch.settle()
-            tell(len(part))
+            advance(len(part))
     finally:
         store.close()
 
@@ -176,7 +177,7 @@ class Trail:
     @property
     def size(self) -> str:
         """How the tables name it: 10^5 events."""
-        return power(self.history.size)
+        return size_label(self.history.size)
 
     @property
     def config(self) -> Config:
@@ -193,7 +194,7 @@ def building_steps(sizes: tuple[int, ...]) -> int:
 
 
 @contextmanager
-def trail(place: Path, size: int, tell: Tell) -> Iterator[Trail]:
+def trail(place: Path, size: int, advance: Advance) -> Iterator[Trail]:
     """A trail of that size for the length of a `with`; built in `place` once in this process.
 
     A later part of the same run gets the one that is there, with what was added to it meanwhile.
@@ -202,12 +203,12 @@ def trail(place: Path, size: int, tell: Tell) -> Iterator[Trail]:
     steps = size // EVENTS_PER_STEP
     found = _built.get(size)
     if found is not None and found.instance.config.exists():
-        tell(f"{power(size)} events, built", steps)
+        advance(f"{size_label(size)} events, built", steps)
     else:
         directory = place / f"trail-{size}"
         made = Trail(Instance(directory), History(size, time.time_ns()))
         made.instance.command("init", str(directory))
-        _build_and_tell(made, tell)
+        _build_with_progress(made, advance)
         found = _built[size] = made
     try:
         yield found
@@ -215,7 +216,7 @@ def trail(place: Path, size: int, tell: Tell) -> Iterator[Trail]:
         found.instance.__exit__()  # its outboxes; the next daemon makes their directory again
 
 
-def _build_and_tell(made: Trail, tell: Tell) -> None:
+def _build_with_progress(made: Trail, advance: Advance) -> None:
     done = 0
 
     def count(events: int) -> None:
@@ -223,7 +224,7 @@ def _build_and_tell(made: Trail, tell: Tell) -> None:
         before = done // EVENTS_PER_STEP
         done += events
         steps = done // EVENTS_PER_STEP - before
-        tell(f"building {made.size}", steps)
+        advance(f"building {made.size}", steps)
 
     try:
         build(made.config, made.history, count)
@@ -231,13 +232,13 @@ def _build_and_tell(made: Trail, tell: Tell) -> None:
         raise Failed(f"a trail of {made.size} events cannot be built: {error}") from error
 
 
-def power(size: int) -> str:
+def size_label(size: int) -> str:
     """A size as people say it: 10^5, or 200,000."""
     zeros = len(str(size)) - 1
     return f"10^{zeros}" if size == 10**zeros else f"{size:,}"
 
 
-def suffix(size: int) -> str:
+def size_suffix(size: int) -> str:
     """A size as the names of figures have it: 1e5."""
     return f"{size:.0e}".replace("e+0", "e").replace("e+", "e")
 

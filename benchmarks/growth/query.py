@@ -12,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.growth import asking, backlog, query_tables, storage
+from benchmarks.growth import backlog, query_tables, report_times, storage
 from benchmarks.growth.backlog import Pair
-from benchmarks.growth.history import SIZES, SIZES_LONG, Trail, building_steps, suffix, trail
+from benchmarks.growth.history import SIZES, SIZES_LONG, Trail, building_steps, size_suffix, trail
 from benchmarks.growth.query_tables import Measured
-from benchmarks.harness.part import Part, Tell, command
+from benchmarks.harness.part import Advance, Part, command
 from benchmarks.harness.processes import Failed, running
 
 TIMES, TIMES_LONG = 20, 40
@@ -29,21 +29,20 @@ VERIFY_EVENTS_MAX = 10**6
 def steps(long: bool) -> int:
     """How many steps `run` tells of."""
     sizes = SIZES_LONG if long else SIZES
-    return (
-        building_steps(sizes) + len(sizes) * (1 + asking.CASES) + (ROUNDS_LONG if long else ROUNDS)
-    )
+    rounds = ROUNDS_LONG if long else ROUNDS
+    return building_steps(sizes) + len(sizes) * (1 + report_times.CASES) + rounds
 
 
-def run(place: Path, long: bool, tell: Tell) -> Part:
+def run(place: Path, long: bool, advance: Advance) -> Part:
     """Measures every size, and ingest at the largest. Raises Failed."""
     sizes = SIZES_LONG if long else SIZES
     measured: list[Measured] = []
     pairs: list[Pair] = []
     for size in sizes:
-        with trail(place, size, tell) as built:
+        with trail(place, size, advance) as built:
             last = size == sizes[-1]
             rounds = (ROUNDS_LONG if long else ROUNDS) if last else 0
-            one, more = measure(built, place, rounds, long, tell)
+            one, more = measure(built, place, rounds, long, advance)
             measured.append(one)
             pairs += more
     commit_bytes = storage.bytes_of_a_commit()
@@ -59,10 +58,10 @@ def run(place: Path, long: bool, tell: Tell) -> Part:
 
 
 def measure(
-    built: Trail, place: Path, rounds: int, long: bool, tell: Tell
+    built: Trail, place: Path, rounds: int, long: bool, advance: Advance
 ) -> tuple[Measured, list[Pair]]:
     """One size: bytes, opening and every report; then ingest in so many rounds. Raises Failed."""
-    tell(f"bytes of {built.size}", 1)
+    advance(f"bytes of {built.size}", 1)
     taken = storage.measure(built)
     config, times = built.config, TIMES_LONG if long else TIMES
     events = built.history.more()
@@ -70,13 +69,13 @@ def measure(
     pairs = []
     with running("logd", built.instance.run_arguments()) as daemon:
         daemon.wait_for_line("logd: ready")
-        site = asking.Site(config.query_socket, built.history)
+        site = report_times.Site(config.query_socket, built.history)
         site.ask(site.cases()[0])  # the report process has started when it answers
-        asked = asking.measure(
-            site, config.database, times, lambda case: tell(f"{built.size}: {case.report}", 1)
+        asked = report_times.measure(
+            site, config.database, times, lambda case: advance(f"{built.size}: {case.report}", 1)
         )
         for number in range(rounds):
-            tell(f"ingest at {built.size}", 1)
+            advance(f"ingest at {built.size}", 1)
             part = list(islice(events, count))
             directory = place / f"empty-{number}"
             full = (built.instance, daemon)
@@ -112,8 +111,9 @@ def figures(
         "query.open_ms": largest.storage.open_ns / 1e6,
     }
     for one in measured:
-        found[f"query.slowest_report_p95_ms_at_{suffix(one.size)}"] = one.slowest.warm(0.95) / 1e6
-        found[f"query.open_ms_at_{suffix(one.size)}"] = one.storage.open_ns / 1e6
+        at = size_suffix(one.size)
+        found[f"query.slowest_report_p95_ms_at_{at}"] = one.slowest.warm(0.95) / 1e6
+        found[f"query.open_ms_at_{at}"] = one.storage.open_ns / 1e6
     return found
 
 

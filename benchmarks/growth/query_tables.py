@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.growth.asking import Asked
 from benchmarks.growth.backlog import Pair
-from benchmarks.growth.history import power
+from benchmarks.growth.history import size_label
+from benchmarks.growth.report_times import Asked
 from benchmarks.growth.storage import Storage
 from benchmarks.harness import plot, table
 from benchmarks.harness.part import Plot
@@ -42,7 +42,7 @@ def reports(measured: Sequence[Measured]) -> str:
     """Every question, a row each; three columns for each size."""
     head = ["report", "rows"]
     for one in measured:
-        head += [f"{power(one.size)}\n{what}" for what in ("cold", "p50", "p95")]
+        head += [f"{size_label(one.size)}\n{what}" for what in ("cold", "p50", "p95")]
     rows = []
     for asked in zip(*(one.asked for one in measured), strict=True):
         row = [asked[0].label, f"{asked[-1].rows:,}"]
@@ -103,7 +103,7 @@ def ingest(size: int, pairs: Sequence[Pair]) -> str:
     )
     rows = []
     for number, pair in enumerate(pairs, start=1):
-        for name, taken in (("empty", pair.empty), (power(size), pair.full)):
+        for name, taken in (("empty", pair.empty), (size_label(size), pair.full)):
             rows.append(
                 [
                     str(number) if name == "empty" else "",
@@ -128,7 +128,7 @@ def plots(measured: Sequence[Measured]) -> list[Plot]:
     )[:PLOTTED_MAX]
     series = [
         plot.Series(
-            f"{power(one.size)} events",
+            f"{size_label(one.size)} events",
             [
                 plot.Bar(
                     one.asked[at].warm(0.95) / _MS, _shown(one.asked[at], one.asked[at].warm(0.95))
@@ -139,8 +139,9 @@ def plots(measured: Sequence[Measured]) -> list[Plot]:
         for one in measured
     ]
     labels = [measured[-1].asked[at].label for at in order]
-    sizes = ", ".join(power(one.size) for one in measured)
+    sizes = ", ".join(size_label(one.size) for one in measured)
     title = f"The {len(order)} slowest reports: p95 at {sizes} events"
     longest = max(one.asked[at].warm(0.95) for one in measured for at in order) / _MS
     top = longest * ROOM_FOR_TEXT
-    return [Plot("query-reports", plot.lying(title, labels, series, axis="milliseconds", top=top))]
+    svg = plot.horizontal_bars(title, labels, series, axis="milliseconds", top=top)
+    return [Plot("query-reports", svg)]

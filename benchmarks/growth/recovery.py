@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.growth import recovery_tables, restarting
-from benchmarks.growth.history import SIZES, SIZES_LONG, Trail, building_steps, suffix, trail
+from benchmarks.growth import recovery_tables, restart
+from benchmarks.growth.history import SIZES, SIZES_LONG, Trail, building_steps, size_suffix, trail
 from benchmarks.growth.recovery_tables import Measured
-from benchmarks.growth.restarting import FLAT_OUT, KILL, STEADY, STOP
-from benchmarks.harness.part import Part, Tell, command
+from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP
+from benchmarks.harness.part import Advance, Part, command
 
 # How a daemon is ended, and under which load: one round.
 PLAN = ((KILL, STEADY), (STOP, STEADY), (KILL, FLAT_OUT), (KILL, STEADY))
@@ -28,12 +28,12 @@ def steps(long: bool) -> int:
     return building_steps(sizes) + len(sizes) * len(PLAN) * (ROUNDS_LONG if long else ROUNDS)
 
 
-def run(place: Path, long: bool, tell: Tell) -> Part:
+def run(place: Path, long: bool, advance: Advance) -> Part:
     """Kills and stops a daemon under load, in rounds, at every size. Raises Failed."""
     measured = []
     for size in SIZES_LONG if long else SIZES:
-        with trail(place, size, tell) as built:
-            measured.append(measure(built, ROUNDS_LONG if long else ROUNDS, tell))
+        with trail(place, size, advance) as built:
+            measured.append(measure(built, ROUNDS_LONG if long else ROUNDS, advance))
     return Part(
         name="recovery",
         text=recovery_tables.show(measured),
@@ -44,13 +44,13 @@ def run(place: Path, long: bool, tell: Tell) -> Part:
     )
 
 
-def measure(built: Trail, rounds: int, tell: Tell) -> Measured:
+def measure(built: Trail, rounds: int, advance: Advance) -> Measured:
     """The ends of a daemon at one size, in turn. Raises Failed."""
     ends = []
     for _ in range(rounds):
         for how, load in PLAN:
-            tell(f"{how} at {built.size}", 1)
-            ends.append(restarting.measure(built, how, load))
+            advance(f"{how} at {built.size}", 1)
+            ends.append(restart.measure(built, how, load))
     return Measured(built.history.size, ends)
 
 
@@ -63,7 +63,7 @@ def figures(measured: Sequence[Measured]) -> dict[str, float]:
         "recovery.stop_s": measured[-1].stop_s,
     }
     for one in measured:
-        at = suffix(one.size)
+        at = size_suffix(one.size)
         found[f"recovery.ready_s_at_{at}"] = one.ready_s
         found[f"recovery.first_commit_s_at_{at}"] = one.first_commit_s
     return found

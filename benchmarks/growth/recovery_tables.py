@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.growth.history import power
+from benchmarks.growth.history import size_label
 from benchmarks.growth.query_tables import ROOM_FOR_TEXT
-from benchmarks.growth.restarting import FLAT_OUT, KILL, STEADY, STOP, End
+from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP, End
 from benchmarks.harness import plot, table
 from benchmarks.harness.emitter import Load
 from benchmarks.harness.part import Plot
@@ -51,7 +51,7 @@ class Measured:
     def problems(self) -> list[str]:
         """What is off in any round."""
         return [
-            f"{end.how}, {end.load}, {power(self.size)} events: {text}"
+            f"{end.how}, {end.load}, {size_label(self.size)} events: {text}"
             for end in self.ends
             for text in end.problems
         ]
@@ -82,7 +82,7 @@ def show(measured: Sequence[Measured]) -> str:
             sums = end.sums
             rows.append(
                 [
-                    "" if number else power(one.size),
+                    "" if number else size_label(one.size),
                     end.how,
                     end.load,
                     f"{end.stored_before:,}",
@@ -108,15 +108,15 @@ def plots(measured: Sequence[Measured]) -> list[Plot]:
     labels = ("ready after kill -9", "the same, flat out", "first commit after kill -9", "stop")
     series = [
         plot.Series(
-            f"{power(one.size)} events",
+            f"{size_label(one.size)} events",
             [plot.Bar(s, _time(s)) for s in _plotted(one)],
         )
         for one in measured
     ]
-    sizes = ", ".join(power(one.size) for one in measured)
+    sizes = ", ".join(size_label(one.size) for one in measured)
     title = f"From one daemon to the next, at {sizes} events"
     top = max(max(_plotted(one)) for one in measured) * ROOM_FOR_TEXT
-    return [Plot("recovery", plot.lying(title, labels, series, axis="seconds", top=top))]
+    return [Plot("recovery", plot.horizontal_bars(title, labels, series, axis="seconds", top=top))]
 
 
 def _plotted(one: Measured) -> tuple[float, ...]:

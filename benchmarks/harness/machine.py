@@ -19,6 +19,8 @@ from logd.ingest.outbox_directory import filesystem_type
 
 PROJECT = Path(__file__).resolve().parents[2]
 RESULTS = PROJECT / "benchmarks" / "results"
+# For child processes: this checkout's modules, wherever the benchmark was started.
+PYTHONPATH = os.pathsep.join([str(PROJECT), str(PROJECT / "shared")])
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Machine:
         )
 
 
-def look(directory: Path) -> Machine:
+def detect(directory: Path) -> Machine:
     """This machine, with databases to be made in `directory`."""
     connection = sqlcipher3.connect(":memory:")
     try:
@@ -98,8 +100,16 @@ def _commit() -> str:
             [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
         changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no", "--", "shared", "logd"]
-            + ["webapp/activity", "benchmarks/*.py"],
+            [
+                *git,
+                "status",
+                "--porcelain",
+                "--untracked-files=no",
+                "--",
+                "shared",
+                "logd",
+                "benchmarks/*.py",
+            ],
             capture_output=True,
             text=True,
             check=True,
@@ -117,7 +127,7 @@ def write_results(directory: Path, name: str, machine: Machine, body: Mapping[st
     return path
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as one would type it here."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))

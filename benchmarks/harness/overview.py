@@ -39,7 +39,7 @@ def targets_plot(outcomes: Sequence[Outcome]) -> Plot | None:
     shown = [one for one in outcomes if one.decides]
     if not shown:
         return None
-    svg = plot.lying(
+    svg = plot.horizontal_bars(
         "Targets: how much of each limit is used (less is better)",
         [one.target.what for one in shown],
         [plot.Series("used", [_bar(one) for one in shown])],

@@ -1,8 +1,7 @@
 """What a part of `make bench` hands back, and how it shows that it goes on.
 
 Each part is a module with a command line of its own (`python -m benchmarks.client.measure`) and a
-function `run(place, long, tell)` that `python -m benchmarks` calls: both get the same `Part` from
-it.
+function `run(place, long, advance)`, which `python -m benchmarks` calls. Both return a `Part`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from benchmarks.harness import machine, table
 from benchmarks.harness.machine import Machine
 from benchmarks.harness.processes import Failed, end_on_sigterm, temporary_directory
 
-Tell = Callable[[str, int], None]
+Advance = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -53,25 +52,25 @@ class Part:
 class Run(Protocol):
     """Measures a part with files in `place`; `long` adds what takes many minutes.
 
-    `tell` hears what is measured now, and how many steps of `steps(long)` are done since. Raises
+    `advance` hears what is measured now, and how many steps of `steps(long)` are done since. Raises
     Failed.
     """
 
-    def __call__(self, place: Path, long: bool, tell: Tell) -> Part: ...
+    def __call__(self, place: Path, long: bool, advance: Advance) -> Part: ...
 
 
 @contextmanager
-def progress(steps: int) -> Iterator[Tell]:
+def progress(steps: int) -> Iterator[Advance]:
     """A bar on stderr with what is measured now beside it."""
     with click.progressbar(
         range(steps), file=sys.stderr, bar_template="  [%(bar)s] %(info)s  %(label)s"
     ) as bar:
 
-        def tell(now: str, done: int) -> None:
+        def advance(now: str, done: int) -> None:
             bar.label = f"{now:<24}"
             bar.update(done)
 
-        yield tell
+        yield advance
 
 
 def write(directory: Path, part: Part, here: Machine) -> list[Path]:
@@ -99,7 +98,7 @@ def report(part: Part, here: Machine, directory: Path) -> int:
     for text in part.missing:
         click.echo(f"not measured: {text}")
     for path in write(directory, part, here):
-        click.echo(f"written: {machine.shown(path)}")
+        click.echo(f"written: {machine.display_path(path)}")
     for problem in part.problems:
         click.echo(f"sum off: {problem}", err=True)
     return 1 if part.problems else 0
@@ -118,9 +117,9 @@ def command(steps: Callable[[bool], int], run: Run, what: str, long_help: str) -
         end_on_sigterm()
         try:
             with temporary_directory(directory) as place:
-                here = machine.look(place)
-                with progress(steps(long)) as tell:
-                    part = run(place, long, tell)
+                here = machine.detect(place)
+                with progress(steps(long)) as advance:
+                    part = run(place, long, advance)
             sys.exit(report(part, here, results))
         except (Failed, OSError) as error:
             raise click.ClickException(str(error)) from error

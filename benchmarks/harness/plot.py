@@ -60,7 +60,7 @@ class Series:
     bars: Sequence[Bar | None]
 
 
-def lying(
+def horizontal_bars(
     title: str,
     labels: Sequence[str],
     series: Sequence[Series],

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from benchmarks.harness.machine import PROJECT
+from benchmarks.harness.machine import PYTHONPATH
 from logd.config import settings as configuration
 from webapp.run.process import Child, Events, Exited, Line, describe_exit
 
@@ -41,7 +41,7 @@ class Running:
 
     def __init__(self, name: str, arguments: Sequence[str], extra: Mapping[str, str]) -> None:
         # Our modules from here, wherever the benchmark was started; and no settings of others.
-        env = {**os.environ, "PYTHONPATH": str(PROJECT), **extra}
+        env = {**os.environ, "PYTHONPATH": PYTHONPATH, **extra}
         env.pop("GUNICORN_CMD_ARGS", None)
         self.name = name
         self._events: Events = queue.SimpleQueue()
@@ -59,8 +59,8 @@ class Running:
             if isinstance(event, Line) and mark in event.text:
                 return event.text
             if isinstance(event, Exited):
-                said = "\n".join(self._child.last_lines)
-                raise Failed(f"{self.name}: {describe_exit(event.code)}\n{said}")
+                output = "\n".join(self._child.last_lines)
+                raise Failed(f"{self.name}: {describe_exit(event.code)}\n{output}")
 
     def cpu_s(self) -> float:
         """Processor time of this process so far, without its children's."""
@@ -72,10 +72,10 @@ class Running:
         with contextlib.suppress(queue.Empty):
             while not isinstance(self._events.get(timeout=STOP_TIMEOUT_S), Exited):
                 pass
-        said = list(self._child.last_lines)
+        output = list(self._child.last_lines)
         if code != 0:
-            raise Failed("\n".join([f"{self.name}: {describe_exit(code)}", *said]))
-        return said
+            raise Failed("\n".join([f"{self.name}: {describe_exit(code)}", *output]))
+        return output
 
     def kill(self) -> None:
         """For the way out: whatever is left of it ends now."""
@@ -129,6 +129,13 @@ class Instance:
         )
         return state
 
+    def settled_status(self, timeout_s: float) -> dict[str, Any]:
+        """The status once nothing is pending any more, or when the time-out is over."""
+        deadline_s = time.monotonic() + timeout_s
+        while (state := self.status())["pending"] and time.monotonic() < deadline_s:
+            pass  # starting `logd status` takes long enough
+        return state
+
     def verify(self) -> str:
         """`logd verify`: what it says of a whole trail. Raises Failed for any other."""
         return self.command("verify", "--config", str(self.config)).splitlines()[0]
@@ -139,11 +146,11 @@ class Instance:
             [sys.executable, "-m", "logd", *arguments],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
         )
         if done.returncode != 0:
-            said = (done.stdout + done.stderr).strip()
-            raise Failed(f"logd {arguments[0]}: {describe_exit(done.returncode)}\n{said}")
+            output = (done.stdout + done.stderr).strip()
+            raise Failed(f"logd {arguments[0]}: {describe_exit(done.returncode)}\n{output}")
         return done.stdout
 
 

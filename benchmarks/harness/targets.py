@@ -1,6 +1,6 @@
 """The targets: which figure must be on which side of which limit, and whether it is. Pure.
 
-Speed is never a failure: a target that is missed is said, and the run goes on.
+Speed is never a failure: a target that is missed is reported, and the run continues.
 """
 
 from __future__ import annotations
@@ -152,10 +152,10 @@ def show(outcomes: Sequence[Outcome]) -> str:
     met = sum(one.verdict == MET for one in decided)
     counted = f"{met} of {len(decided)} measured targets met"
     left = len(outcomes) - len(decided)
-    said = f"{counted}; {left} not measured here." if left else f"{counted}."
+    summary_line = f"{counted}; {left} not measured here." if left else f"{counted}."
     head = ("what", "target", "measured", "")
     text = table.render(head, [[r[0], r[1].rjust(10), r[2].rjust(9), r[3]] for r in rows], left=4)
-    return f"{text}\n\n{said}"
+    return f"{text}\n\n{summary_line}"
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:

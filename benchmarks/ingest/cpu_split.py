@@ -57,7 +57,7 @@ STEPS = {
 _STEP_OF = {name: step for step, names in STEPS.items() for name in names}
 
 
-def gone(names: Iterable[str] = tuple(_STEP_OF)) -> list[str]:
+def missing_names(names: Iterable[str] = tuple(_STEP_OF)) -> list[str]:
     """Which of the names above the daemon's code does not have any more."""
     return [name for name in names if not _exists(*name.partition(":")[::2])]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-from benchmarks.harness.earlier import Database, store
+from benchmarks.harness.event_database import Database, store
 from benchmarks.request import queues
 
 MARK = "queue: "
@@ -71,13 +71,12 @@ def earlier(
 ) -> tuple[Callable[[], bool], Queue[Any], Commits, Callable[[], int]]:
     """The one place that knows its code: how to log, its queue, its commits, what is stored."""
     commits = Commits(store)
-    setattr(queues, "store", commits)  # noqa: B010 - a function to mypy; the thread takes it there
     database = Database(directory, "passphrase", JOURNALS[synchronous])
     database.prepare()
-    made = queues.ThreadQueue(database, keep_connection=keep)
+    made = queues.ThreadQueue(database, keep_connection=keep, store=commits)
     numbers = itertools.count()
     log = lambda: made.log(str(next(numbers)), False)  # noqa: E731 - what it is called with
-    return log, made._queue, commits, lambda: len(database.stored())
+    return log, made.queue, commits, lambda: len(database.stored())
 
 
 def measure(directory: Path, seconds: float, keep: bool, synchronous: str) -> Queued:

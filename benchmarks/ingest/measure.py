@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness import slow_flush
-from benchmarks.harness.part import Part, Tell, command
+from benchmarks.harness.part import Advance, Part, command
 from benchmarks.ingest import run as ingest_run
 from benchmarks.ingest import tables
 from benchmarks.ingest.results import Results
@@ -52,12 +52,12 @@ def steps(long: bool) -> int:
     return (LONG if long else QUICK).steps
 
 
-def run(place: Path, long: bool, tell: Tell) -> Part:
+def run(place: Path, long: bool, advance: Advance) -> Part:
     """Measures the part with files in `place`. Raises Failed."""
-    return measure(place, LONG if long else QUICK, tell)
+    return measure(place, LONG if long else QUICK, advance)
 
 
-def measure(place: Path, size: Size, tell: Tell) -> Part:
+def measure(place: Path, size: Size, advance: Advance) -> Part:
     """All cells in rounds: a daemon and its bare insert follow each other. Raises Failed."""
     results = Results()
     for number in range(max(size.rounds, size.other_rounds)):
@@ -65,50 +65,50 @@ def measure(place: Path, size: Size, tell: Tell) -> Part:
         results.raws.append(ingest_run.raw(size.raw_events))
         for producers in size.producers:
             if others or (producers == size.producers[0] and number < size.rounds):
-                _pair(results, place / f"{producers}-{number}", producers, size.events, tell)
+                _pair(results, place / f"{producers}-{number}", producers, size.events, advance)
         if others:
-            _sampled(results, place / f"sampled-{number}", size, tell)
-            _slow(results, place / f"slow-{number}", size, tell)
+            _sampled(results, place / f"sampled-{number}", size, advance)
+            measure_slow(results, place / f"slow-{number}", size, advance)
     return tables.part(results)
 
 
-def _pair(results: Results, directory: Path, producers: int, events: int, tell: Tell) -> None:
-    tell(f"{producers} producers", 0)
+def _pair(results: Results, directory: Path, producers: int, events: int, advance: Advance) -> None:
+    advance(f"{producers} producers", 0)
     verify = not any(one.verified for one, _ in results.pairs)
     ingested = ingest_run.ingest(directory, flat_out(producers, events), {}, verify=verify)
-    tell("bare insert", 0)
+    advance("bare insert", 0)
     results.pairs.append((ingested, ingest_run.insert(ingested, {})))
-    tell("", 1)
+    advance("", 1)
 
 
-def _sampled(results: Results, directory: Path, size: Size, tell: Tell) -> None:
-    tell("where the time goes", 0)
+def _sampled(results: Results, directory: Path, size: Size, advance: Advance) -> None:
+    advance("where the time goes", 0)
     load = flat_out(size.producers[0], size.events)
     results.sampled.append(ingest_run.ingest(directory, load, {}, sampled=True))
-    tell("", 1)
+    advance("", 1)
 
 
-def _slow(results: Results, directory: Path, size: Size, tell: Tell) -> None:
+def measure_slow(results: Results, directory: Path, size: Size, advance: Advance) -> None:
     """The daemon and the queue on the slow disk, where one can be made."""
     directory.mkdir()
     try:
         env = slow_flush.environment(directory, SLOW_FLUSH_MS)
     except slow_flush.NoCompiler as reason:
         results.missing = [f"{SLOW_FLUSH_MS} ms flushes: {reason}"]
-        tell("", 1 + len(QUEUES))
+        advance("", 1 + len(QUEUES))
         return
-    tell("logd, slow flushes", 0)
+    advance("logd, slow flushes", 0)
     load = flat_out(size.producers[0], size.events)
     slow = ingest_run.ingest(directory / "logd", load, env, flush_ms=SLOW_FLUSH_MS)
     results.slow.append(slow)
-    tell("", 1)
+    advance("", 1)
     for connection, synchronous in QUEUES:
-        tell(f"queue, {connection}, {synchronous}", 0)
+        advance(f"queue, {connection}, {synchronous}", 0)
         queued = ingest_run.queued(
             directory / f"{connection}-{synchronous}", size.queue_s, connection, synchronous, env
         )
         results.queues.setdefault((connection, synchronous), []).append(queued)
-        tell("", 1)
+        advance("", 1)
 
 
 main = command(

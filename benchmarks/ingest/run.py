@@ -25,7 +25,7 @@ from logd.storage.database import connect
 
 MIB = 1024 * 1024
 EMIT_READY_TIMEOUT_S = 60.0
-TOLD_TIMEOUT_S = 300.0
+OUTPUT_TIMEOUT_S = 300.0
 # The outboxes of all together, some batches: full soon, and then the emitters can be no faster
 # than the daemon, however many they are.
 OUTBOXES_BYTES = 8 * MIB
@@ -107,11 +107,11 @@ def ingest(
                 emitted = collect(results, load)
                 cpu_s = daemon.cpu_s() - cpu_s
             peak_bytes = resident_peak_bytes(daemon.pid)
-            said = daemon.stop()
+            output = daemon.stop()
         if sampled:
-            split = json.loads(_told(said, cpu_split.MARK))
+            split = json.loads(_marked_line(output, cpu_split.MARK))
         state = instance.status()
-        problems = wrong(emitted, state)
+        problems = find_problems(emitted, state)
         if verify:
             try:
                 instance.verify()
@@ -137,7 +137,7 @@ def ingest(
     )
 
 
-def wrong(emitted: Sequence[Emitted], state: Mapping[str, Any]) -> list[str]:
+def find_problems(emitted: Sequence[Emitted], state: Mapping[str, Any]) -> list[str]:
     """What does not add up in a daemon's run."""
     problems = sums(list(emitted), dict(state)).problems()
     for key in ("lost", "pending", "quarantined"):
@@ -199,7 +199,7 @@ def insert(ingested: Ingested, env: Mapping[str, str]) -> Inserted:
         *("-m", "benchmarks.ingest.bulk", str(directory / "logd.toml")),
         *(str(window.first), str(window.last), str(directory / "bulk.db")),
     ]
-    inserted = Inserted(**_tell("bulk insert", arguments, bulk.MARK, env))
+    inserted = Inserted(**_run_process("bulk insert", arguments, bulk.MARK, env))
     shutil.rmtree(directory)
     return inserted
 
@@ -211,21 +211,23 @@ def queued(
     directory.mkdir()
     arguments = ["-m", "benchmarks.ingest.earlier_queue", str(directory), str(seconds)]
     arguments += [connection, synchronous]
-    return Queued(**_tell("queue", arguments, earlier_queue.MARK, env))
+    return Queued(**_run_process("queue", arguments, earlier_queue.MARK, env))
 
 
 def raw(count: int) -> Raw:
     """Sending and receiving alone. Raises Failed."""
     arguments = ["-m", "benchmarks.ingest.raw_datagrams", str(count)]
-    return Raw(**_tell("raw datagrams", arguments, raw_datagrams.MARK, {}))
+    return Raw(**_run_process("raw datagrams", arguments, raw_datagrams.MARK, {}))
 
 
-def _tell(name: str, arguments: Sequence[str], mark: str, env: Mapping[str, str]) -> dict[str, Any]:
+def _run_process(
+    name: str, arguments: Sequence[str], mark: str, env: Mapping[str, str]
+) -> dict[str, Any]:
     with running(name, arguments, env) as process:
-        line = process.wait_for_line(mark, TOLD_TIMEOUT_S)
+        line = process.wait_for_line(mark, OUTPUT_TIMEOUT_S)
         _ended(process)
-    told: dict[str, Any] = json.loads(line.removeprefix(mark))
-    return told
+    output: dict[str, Any] = json.loads(line.removeprefix(mark))
+    return output
 
 
 def _ended(process: Running) -> None:
@@ -233,7 +235,7 @@ def _ended(process: Running) -> None:
         process.stop()
 
 
-def _told(lines: Sequence[str], mark: str) -> str:
+def _marked_line(lines: Sequence[str], mark: str) -> str:
     for line in lines:
         if line.startswith(mark):
             return line.removeprefix(mark)

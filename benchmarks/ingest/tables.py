@@ -160,7 +160,7 @@ def _events_plot(results: Results) -> bytes:
     cells = [results.cell(number) for number in numbers]
     logd = [median(one.window.events_s for one, _ in cell) for cell in cells]
     bare = [median(bulk_events_s(inserted) for _, inserted in cell) for cell in cells]
-    return plot.lying(
+    return plot.horizontal_bars(
         "Events stored and flushed a second (more is better)",
         [f"{number} producer{'s' if number > 1 else ''}" for number in numbers],
         [
@@ -174,7 +174,7 @@ def _events_plot(results: Results) -> bytes:
 def _cpu_plot(times: Cpu) -> bytes:
     way = dict(times.way)
     way["order"] = way.get("order", 0.0) + way.pop(OTHER, 0.0)  # both small: one colour for both
-    return plot.lying(
+    return plot.horizontal_bars(
         "Processor time of an event in us (less is better)",
         ["logd, all of it", "raw send, raw receive, bare insert"],
         [

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from benchmarks.harness.earlier import EVENT_TYPE, USER, Database, Row, make_row, store
+from benchmarks.harness.event_database import EVENT_TYPE, USER, Database, Row, make_row, store
 
 FILE = "events.jsonl"
 

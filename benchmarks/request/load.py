@@ -110,7 +110,7 @@ def _value(head: bytes, name: bytes) -> bytes | None:
     return None
 
 
-class _Run:
+class TaskRun:
     """One task at work."""
 
     def __init__(self, task: Task) -> None:
@@ -194,7 +194,7 @@ def _work(tasks: Connection) -> None:
         while True:
             task = tasks.recv()
             try:
-                tasks.send(_Run(task).run())
+                tasks.send(TaskRun(task).run())
             except OSError as error:
                 tasks.send(error)
 

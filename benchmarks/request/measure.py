@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import slow_flush, table
-from benchmarks.harness.part import Part, Plot, Tell, command
-from benchmarks.harness.plot import Bar, Series, lying
+from benchmarks.harness.part import Advance, Part, Plot, command
+from benchmarks.harness.plot import Bar, Series, horizontal_bars
 from benchmarks.request import access_log, throughput
 from benchmarks.request.load import loading
 from benchmarks.request.modes import WAYS, Way
@@ -66,35 +66,35 @@ def steps(long: bool) -> int:
     return len(WAYS) * len(DISKS) * (ROUNDS_LONG if long else 1) + 2
 
 
-def run(place: Path, long: bool, tell: Tell) -> Part:
+def run(place: Path, long: bool, advance: Advance) -> Part:
     """Measures all of it. Raises Failed."""
     missing: list[str] = []
     disks, ways = _disks(place, missing), _ways(missing)
     rounds = ROUNDS_LONG if long else 1
     done: dict[tuple[int, str], list[Measured]] = {}
     with _tools(place, disks) as tools:
-        compared = _compare(place, tools, long, tell)
+        compared = _compare(place, tools, long, advance)
         # Way by way, the two disks one right after the other.
         plan = [(way, flush_ms) for _ in range(rounds) for way in ways for flush_ms in disks]
         for number, (way, flush_ms) in enumerate(plan):
-            tell(f"{way.name} {flush_ms or ''}".strip(), 0)
+            advance(f"{way.name} {flush_ms or ''}".strip(), 0)
             row = measure(way, flush_ms, disks[flush_ms], place / str(number), tools)
             done.setdefault((flush_ms, way.name), []).append(row)
-            tell("", 1)
-    tell("", steps(long) - len(plan) - len(compared))  # what is missing here
+            advance("", 1)
+    advance("", steps(long) - len(plan) - len(compared))  # what is missing here
     return _part([pool(rows) for rows in done.values()], compared, missing)
 
 
-def _compare(place: Path, tools: Tools, long: bool, tell: Tell) -> list[Throughput]:
+def _compare(place: Path, tools: Tools, long: bool, advance: Advance) -> list[Throughput]:
     rounds = THROUGHPUT_ROUNDS_LONG if long else THROUGHPUT_ROUNDS
     found = []
     for name, of, turns in (
         ("classroom", throughput.measure_classroom, rounds),
         ("bare", throughput.measure_bare, rounds // 2),
     ):
-        tell(f"requests/s, {name}", 0)
+        advance(f"requests/s, {name}", 0)
         found.append(of(place / name, tools.servers[0], tools.loader, turns))
-        tell("", 1)
+        advance("", 1)
     return found
 
 
@@ -153,7 +153,7 @@ def plot(by_disk: Mapping[int, Rows]) -> Plot:
         ns = row.call(0.5)
         return Bar(max(0.0, log10(ns) - lowest), table.duration(ns))
 
-    svg = lying(
+    svg = horizontal_bars(
         "What the call costs a page (p50, logarithmic)",
         [WAYS[name].label for name in names],
         [

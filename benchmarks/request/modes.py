@@ -10,7 +10,7 @@ from typing import Protocol
 
 from flask import Flask
 
-from benchmarks.harness.earlier import (
+from benchmarks.harness.event_database import (
     CIPHER_LABELS,
     CIPHERS,
     EVENT_TYPE,

@@ -13,11 +13,11 @@ from benchmarks.harness import table
 from benchmarks.harness.processes import Failed, Instance, running
 from benchmarks.harness.sums import Sums
 from benchmarks.request import access_log
-from benchmarks.request.ledger import Heard, Ledger
+from benchmarks.request.ledger import CallOutcomes, Ledger
 from benchmarks.request.load import Loader, Task
 from benchmarks.request.modes import Way
 from benchmarks.request.server import Order, Server
-from benchmarks.request.throughput import settled
+from benchmarks.request.throughput import SETTLE_TIMEOUT_S
 
 CONNECTIONS = 8
 # First the site comes up, and opens what it opens at its first request; nothing of it counts.
@@ -50,7 +50,7 @@ class Measured:
     calls_ns: list[int]
     per_s: float
     sums: Sums
-    cut: int  # calls that the kill cut off: nobody heard what became of them
+    cut: int  # calls that the kill cut off: nobody outcomes what became of them
     problems: list[str]
 
     def call(self, share: float) -> int:
@@ -84,18 +84,18 @@ def measure(way: Way, flush_ms: int, env: Mapping[str, str], place: Path, tools:
             port = stack.enter_context(access_log.in_front(place, site.port, logs=logs))
         warm_up, quiet, loaded = (tools.loader.run(task) for task in _tasks(way, port, site.group))
         if instance is not None:
-            state = settled(instance)
+            state = instance.settled_status(SETTLE_TIMEOUT_S)
             daemon.stop()
         stored = way.stored(place) if way.stored else None
-    heard = ledger.heard()
-    sums, problems = judge(way, heard, stored, state)
+    outcomes = ledger.outcomes()
+    sums, problems = judge(way, outcomes, stored, state)
     for answers in (warm_up, quiet, loaded):
         problems += answers.problems
-        if missing := {*answers.answered} - heard.accepted - heard.refused:
+        if missing := {*answers.answered} - outcomes.accepted - outcomes.refused:
             problems.append(f"{len(missing):,} answered pages are not in the ledger")
     if not quiet.calls_ns:
         raise Failed("\n".join([f"{way.label}: no page was answered", *problems]))
-    cut = len(heard.cut)
+    cut = len(outcomes.cut)
     return Measured(
         way.name, way.label, flush_ms, quiet.calls_ns, loaded.per_s, sums, cut, problems
     )
@@ -127,24 +127,24 @@ def _tasks(way: Way, port: int, group: int) -> tuple[Task, Task, Task]:
 
 
 def judge(
-    way: Way, heard: Heard, stored: Sequence[str] | None, state: Mapping[str, Any]
+    way: Way, outcomes: CallOutcomes, stored: Sequence[str] | None, state: Mapping[str, Any]
 ) -> tuple[Sums, list[str]]:
     """The sums after the kill, and what is wrong with them.
 
-    What callers heard is from the ledger, what is stored from the database. `lost` is what was
+    What callers outcomes is from the ledger, what is stored from the database. `lost` is what was
     accepted and is not there, which must not be more than the killed processes had in memory. A
     call that was cut off may have stored its event or not.
     """
     if stored is None:
         return Sums(0, 0, 0, 0), []
     there = frozenset(stored)
-    lost = len(heard.accepted - there)
+    lost = len(outcomes.accepted - there)
     unaccounted = {key: state.get(key, 0) for key in ("quarantined", "pending")}
     sums = Sums(
-        attempted=len(heard.accepted) + len(heard.refused),
-        accepted=len(heard.accepted),
-        refused=len(heard.refused),
-        stored=len(heard.accepted & there),
+        attempted=len(outcomes.accepted) + len(outcomes.refused),
+        accepted=len(outcomes.accepted),
+        refused=len(outcomes.refused),
+        stored=len(outcomes.accepted & there),
         lost=lost - sum(unaccounted.values()),
         **unaccounted,
     )
@@ -153,7 +153,7 @@ def judge(
         problems.append(f"{lost:,} accepted events are not stored; at most {way.lost_max:,} may be")
     if twice := len(stored) - len(there):
         problems.append(f"{twice:,} events are stored twice")
-    if strange := there - heard.accepted - heard.cut:
+    if strange := there - outcomes.accepted - outcomes.cut:
         problems.append(f"{len(strange):,} events are stored that were refused or never attempted")
     if state.get("lost"):
         problems.append(f"logd has {state['lost']:,} events in its loss ledger")

@@ -11,13 +11,13 @@ import queue
 import select
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import sqlcipher3
 
-from benchmarks.harness.earlier import Database, Row, make_row, store
+from benchmarks.harness.event_database import Database, Row, make_row, store
 
 QUEUE_EVENTS_MAX = 1000
 BATCH_MAX = 10
@@ -27,6 +27,8 @@ READY_TIMEOUT_S = 15.0
 
 _WRITER = "writer-"
 
+Store = Callable[[Any, Sequence[Row]], None]
+
 
 class ThreadQueue:
     """A bounded queue in the process, and one thread that writes.
@@ -34,14 +36,15 @@ class ThreadQueue:
     Whether its thread kept its connection the notes do not tell, so there are both.
     """
 
-    def __init__(self, database: Database, *, keep_connection: bool) -> None:
-        self._queue: queue.Queue[Row] = queue.Queue(QUEUE_EVENTS_MAX)
+    def __init__(self, database: Database, *, keep_connection: bool, store: Store = store) -> None:
+        self.queue: queue.Queue[Row] = queue.Queue(QUEUE_EVENTS_MAX)
         # Opened before the first request: what is measured is a queue that is at work.
-        kept = _open_patiently(database) if keep_connection else None
-        threading.Thread(target=write, args=(self._queue, database, kept), daemon=True).start()
+        kept = open_retrying(database) if keep_connection else None
+        arguments = (self.queue, database, kept, store)
+        threading.Thread(target=write, args=arguments, daemon=True).start()
 
     def log(self, event: str, _quiz: bool) -> bool:
-        return _offered(self._queue.put_nowait, event)
+        return _offered(self.queue.put_nowait, event)
 
 
 class ProcessQueue:
@@ -49,18 +52,18 @@ class ProcessQueue:
 
     def __init__(self, database: Database) -> None:
         context = multiprocessing.get_context("fork")
-        self._queue: Any = context.Queue(QUEUE_EVENTS_MAX)
+        self.queue: Any = context.Queue(QUEUE_EVENTS_MAX)
         # A pipe: an Event's `set` waits for whoever waits for it, for ever if that one was killed.
         ready, opened = context.Pipe(duplex=False)
         child = context.Process(
-            target=_write_in_child, args=(self._queue, database, opened), daemon=True
+            target=_write_in_child, args=(self.queue, database, opened), daemon=True
         )
         child.start()
         opened.close()
         ready.poll(READY_TIMEOUT_S)
 
     def log(self, event: str, _quiz: bool) -> bool:
-        return _offered(self._queue.put_nowait, event)
+        return _offered(self.queue.put_nowait, event)
 
 
 def _offered(put: Callable[[Row], None], event: str) -> bool:
@@ -71,14 +74,14 @@ def _offered(put: Callable[[Row], None], event: str) -> bool:
     return True
 
 
-def write(source: Any, database: Database, kept: Any) -> None:
+def write(source: Any, database: Database, kept: Any, store: Store = store) -> None:
     """Takes from the queue, up to ten at a time, and stores, over the connection that is kept or
     a new one each time; until nothing can come any more."""
     goes_on = True
     while goes_on:
         rows, goes_on = _take(source)
         if rows:
-            _store_patiently(database, kept, rows)
+            _store_retrying(database, kept, rows, store)
 
 
 def _take(source: Any) -> tuple[list[Row], bool]:
@@ -95,7 +98,7 @@ def _take(source: Any) -> tuple[list[Row], bool]:
     return rows, True
 
 
-def _open_patiently(database: Database) -> Any:
+def open_retrying(database: Database) -> Any:
     """Again and again while the other web process's writer has the file locked."""
     while True:
         try:
@@ -106,7 +109,7 @@ def _open_patiently(database: Database) -> Any:
             continue
 
 
-def _store_patiently(database: Database, kept: Any, rows: list[Row]) -> None:
+def _store_retrying(database: Database, kept: Any, rows: list[Row], store: Store) -> None:
     """Again and again while the file is locked: the other web process has a writer too."""
     while True:
         try:
@@ -132,7 +135,7 @@ def _write_in_child(source: Any, database: Database, opened: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
     # The queue's writing end came over the fork; while it is open here, the end never comes.
     source._writer.close()
-    kept = _open_patiently(database)
+    kept = open_retrying(database)
     opened.close()
     write(source, database, kept)
 

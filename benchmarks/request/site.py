@@ -31,11 +31,11 @@ def create_app(name: str, directory: str) -> Flask:
     def page(lesson: int) -> Response:
         event = request.headers[EVENT_HEADER]
         quiz = is_quiz(event)
-        at = ledger.ask(event)
+        at = ledger.record_call(event)
         start_ns = clock_ns()
         accepted = log(event, quiz)
         took_ns = clock_ns() - start_ns
-        ledger.answer(at, accepted)
+        ledger.record_answer(at, accepted)
         response = Response(f"<!doctype html><title>Lesson {lesson}</title><p>Read this.")
         response.headers[CALL_HEADER] = str(took_ns)
         return response

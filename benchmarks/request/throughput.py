@@ -7,7 +7,6 @@ machine does meets both. The ratio is the median of the rounds' ratios.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -213,19 +212,11 @@ def _daemon(directory: Path) -> Iterator[tuple[Instance, Running]]:
         yield instance, daemon
 
 
-def settled(instance: Instance) -> dict[str, Any]:
-    """The daemon's state once nothing is pending, or the time for that is over."""
-    deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
-    while (state := instance.status())["pending"] and time.monotonic() < deadline_s:
-        pass  # asking takes long enough
-    return state
-
-
 def _finish(
     name: str, label: str, with_: _Turns, without: _Turns, instance: Instance, logd_cpu_ns: float
 ) -> Throughput:
     """Every page that was answered must be stored, and nothing else."""
-    state = settled(instance)
+    state = instance.settled_status(SETTLE_TIMEOUT_S)
     answered = with_.answered
     counts = {key: state[key] for key in ("stored", "quarantined", "pending", "lost")}
     sums = Sums(attempted=answered, accepted=answered, refused=0, **counts)

@@ -18,7 +18,7 @@ from benchmarks.cause import measure as cause
 from benchmarks.cause.measure import Measured
 from benchmarks.cause.phases import Cell, cells
 from benchmarks.harness import slow_flush
-from benchmarks.harness.machine import PROJECT
+from benchmarks.harness.machine import PYTHONPATH
 from benchmarks.harness.slow_flush import NoCompiler
 from benchmarks.harness.sums import Sums
 
@@ -53,7 +53,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "benchmarks.cause.phases", str(place), "[0, 20]", "1", "30"]
     output = subprocess.run(
         command,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), **env},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH, **env},
         capture_output=True,
         text=True,
         check=True,
@@ -149,8 +149,8 @@ def test_without_a_compiler_the_slow_half_is_named(
 
     fake(monkeypatch)
     monkeypatch.setattr(slow_flush, "counting", no_compiler)
-    told: list[int] = []
-    part = cause.run(tmp_path, False, lambda _now, done: told.append(done))
+    steps: list[int] = []
+    part = cause.run(tmp_path, False, lambda _now, done: steps.append(done))
     assert {row["flush_ms"] for row in part.rows} == {0}
     assert part.missing[0].endswith("no C compiler")
-    assert sum(told) == cause.steps(False)
+    assert sum(steps) == cause.steps(False)

@@ -32,9 +32,9 @@ from benchmarks.client.plan import (
     Size,
     plan,
 )
-from benchmarks.client.receivers import NUDGE, Control, Receiving, cpu_ns, pin, receiver, rsyslog
+from benchmarks.client.receivers import WAKE_UP, Control, Receiving, cpu_ns, pin, receiver, rsyslog
 from benchmarks.client.results import Measured, Results, figures, problems, ratio, row
-from benchmarks.client.sender import Orders, Seen, calls
+from benchmarks.client.sender import CellTimes, Orders, calls
 from benchmarks.client.tables import plot, show
 from benchmarks.harness.processes import Failed, temporary_directory
 from benchmarks.harness.sums import Sums
@@ -85,12 +85,12 @@ def a_run() -> Results:
 
 @pytest.mark.long(minutes=1)
 def test_a_run_of_few_events_delivers_all_and_every_sum_is_right() -> None:
-    told: list[str] = []
+    steps: list[str] = []
     groups = [group for group in plan(STDLIB, TINY, can_pin=True) if group.name != "10/s"]
     with temporary_directory(None) as place:
-        part = client.compare(place / "run", groups, lambda now, _done: told.append(now))
+        part = client.compare(place / "run", groups, lambda now, _done: steps.append(now))
     assert part.problems == []
-    assert len(told) == sum(group.rounds * len(group.cells) for group in groups)
+    assert len(steps) == sum(group.rounds * len(group.cells) for group in groups)
     for one in part.rows:
         assert one["accepted"] == one["stored"], one
     assert part.rows[-1]["stored"] == sum(r["stored"] for r in part.rows if r.get("peer") == "logd")
@@ -201,7 +201,8 @@ def test_with_one_core_nothing_is_pinned_and_that_is_said(monkeypatch: pytest.Mo
     assert not any(cell.pinned for group in groups for cell in group.cells)
     assert "pinned to a core each: there is one core" in client.missing(groups, can_pin=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3})
-    assert PINNED not in {group.name for group in plan(["logd"], QUICK, client._can_pin())}
+    groups = plan(["logd"], QUICK, client.enough_cores_to_pin())
+    assert PINNED not in {group.name for group in groups}
 
 
 def test_what_is_not_installed_is_named_with_what_brings_it(
@@ -234,7 +235,7 @@ def test_a_refused_call_is_made_again_and_not_timed(monkeypatch: pytest.MonkeyPa
 def test_a_round_counts_what_was_refused_and_what_has_arrived() -> None:
     answers, arrived = iter([True, False, True] * 2), iter([10, 12, 12, 20, 21, 21])
     peer = Peer("syslog", lambda: next(answers), lambda: next(arrived, 21))
-    seen = Seen(array("Q"), [])
+    seen = CellTimes(array("Q"), [])
     for _ in range(2):
         client_sender.measure(Cell("syslog", 2), peer, seen)
     assert (seen.accepted, seen.refused, seen.delivered) == (4, 2, 3)
@@ -275,13 +276,13 @@ def test_a_receiver_of_datagrams_counts_events_awake_and_asleep(directory: Path)
         with send_to(receiving.socket, socket.SOCK_DGRAM) as sender:
             for number, awake in enumerate((False, True, False), 1):
                 control.awake = awake
-                sender.send(NUDGE)
+                sender.send(WAKE_UP)
                 sender.send(datagram())
                 until(counts(control, number), "the event has arrived")
         asleep_ns = cpu_ns(receiving.pid)
         control.awake = True
         with send_to(receiving.socket, socket.SOCK_DGRAM) as sender:
-            sender.send(NUDGE)
+            sender.send(WAKE_UP)
         until(lambda: cpu_ns(receiving.pid) > asleep_ns + 20_000_000, "it polls")
         assert control.received == 3
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.growth import history as module
-from benchmarks.growth.history import DAY_NS, History, build, power, suffix, trail
+from benchmarks.growth.history import DAY_NS, History, build, size_label, size_suffix, trail
 from benchmarks.harness.processes import temporary_directory
 from logd.audit.verify import verify
 from logd.storage.opening import open_for_reading
@@ -71,9 +71,9 @@ def test_ten_million_events_are_of_no_more_students_than_a_report_takes() -> Non
 def test_a_trail_built_of_it_is_whole_and_no_producer_is_missed(
     small: History, instance: Instance
 ) -> None:
-    told: list[int] = []
-    build(instance.config, small, told.append, events_per_batch=700)
-    assert sum(told) == small.size
+    steps: list[int] = []
+    build(instance.config, small, steps.append, events_per_batch=700)
+    assert sum(steps) == small.size
     connection = open_for_reading(instance.config)
     verdict = verify(connection)
     open_producers = connection.execute("SELECT count(*) FROM producer WHERE ended = 0").fetchone()
@@ -86,23 +86,23 @@ def test_a_trail_built_of_it_is_whole_and_no_producer_is_missed(
 def test_a_trail_is_built_once_and_its_outboxes_are_removed() -> None:
     steps: list[int] = []
 
-    def tell(_now: str, done: int) -> None:
+    def advance(_now: str, done: int) -> None:
         steps.append(done)
 
     size = module.EVENTS_PER_STEP * 2
     with temporary_directory(None) as place:
-        with trail(place, size, tell) as first:
+        with trail(place, size, advance) as first:
             outboxes = first.config.outbox_directory
             assert outboxes.exists()
             assert first.instance.status()["stored"] == size
         assert sum(steps) == module.building_steps((size,)) == 2
         assert not outboxes.exists()
-        with trail(place, size, tell) as second:
+        with trail(place, size, advance) as second:
             assert second is first
         assert sum(steps) == 4
     assert not Path(first.instance.directory).exists()
 
 
 def test_sizes_are_said_as_powers_of_ten() -> None:
-    assert [power(size) for size in (10**5, 10**7, 200_000)] == ["10^5", "10^7", "200,000"]
-    assert [suffix(size) for size in (10**5, 10**7)] == ["1e5", "1e7"]
+    assert [size_label(size) for size in (10**5, 10**7, 200_000)] == ["10^5", "10^7", "200,000"]
+    assert [size_suffix(size) for size in (10**5, 10**7)] == ["1e5", "1e7"]

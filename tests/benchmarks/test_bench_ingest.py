@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from benchmarks.harness import slow_flush
 from benchmarks.harness.emitter import Emitted, Load, drive
 from benchmarks.harness.events import events
-from benchmarks.harness.part import Part, Tell, command
+from benchmarks.harness.part import Advance, Part, command
 from benchmarks.harness.processes import Failed, Instance, temporary_directory
 from benchmarks.harness.sums import Sums
 from benchmarks.harness.targets import TARGETS
@@ -35,9 +35,9 @@ from benchmarks.ingest.run import (
     Batch,
     Ingested,
     Window,
+    find_problems,
     flat_out,
     window_of,
-    wrong,
 )
 from logd.config import settings as configuration
 from logd.storage import keyfile, store
@@ -84,9 +84,9 @@ def test_a_tiny_run_measures_every_cell_and_its_sums_are_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ingest, "QUEUES", (("kept", "FULL"),))
-    told: list[int] = []
+    steps: list[int] = []
     with temporary_directory(None) as place:
-        part = ingest.measure(place, TINY, lambda _now, done: told.append(done))
+        part = ingest.measure(place, TINY, lambda _now, done: steps.append(done))
     assert part.problems == []
     kinds = Counter(row["kind"] for row in part.rows)
     slow = not part.missing
@@ -95,7 +95,7 @@ def test_a_tiny_run_measures_every_cell_and_its_sums_are_right(
     assert all(row["stored"] == 4002 for row in part.rows if row["kind"] == "logd")
     assert [row["verified"] for row in part.rows if "verified" in row].count(True) == 1
     assert part.figures["ingest.resident_mib"] > 1
-    assert sum(told) == TINY.steps
+    assert sum(steps) == TINY.steps
 
 
 def test_the_steps_told_of_are_those_of_the_plan() -> None:
@@ -111,17 +111,17 @@ def test_without_a_compiler_the_slow_disk_is_missing_and_said(
         raise slow_flush.NoCompiler("no C compiler")
 
     monkeypatch.setattr(slow_flush, "environment", no_compiler)
-    results, told = Results(), []
-    ingest._slow(results, tmp_path / "slow", TINY, lambda _now, done: told.append(done))
+    results, steps = Results(), []
+    ingest.measure_slow(results, tmp_path / "slow", TINY, lambda _now, done: steps.append(done))
     assert results.missing == ["80 ms flushes: no C compiler"]
-    assert sum(told) == 1 + len(ingest.QUEUES)
+    assert sum(steps) == 1 + len(ingest.QUEUES)
     part = tables.part(measured(slow=[], queues={}, missing=results.missing))
     assert not any("slow_flush" in name for name in part.figures)
     assert part.missing == results.missing
 
 
 def test_a_failure_is_one_line() -> None:
-    def fail(place: Path, long: bool, tell: Tell) -> Part:
+    def fail(place: Path, long: bool, advance: Advance) -> Part:
         raise Failed("logd: exit code 3")
 
     result = CliRunner().invoke(command(lambda _long: 1, fail, "A part.", "More of it."), [])
@@ -281,10 +281,10 @@ def test_the_queues_rate_is_that_between_its_first_and_last_transaction(
 
 
 def test_every_function_that_the_split_names_is_there() -> None:
-    gone = cpu_split.gone()
+    gone = cpu_split.missing_names()
     assert not gone, f"cpu_split.STEPS names what the daemon has no more: {', '.join(gone)}"
     names = ["logd.storage.store:commit", "logd.storage.store:no_such", "logd.nowhere"]
-    assert cpu_split.gone(names) == names[1:]
+    assert cpu_split.missing_names(names) == names[1:]
 
 
 def test_the_innermost_function_that_is_listed_takes_the_time() -> None:
@@ -375,11 +375,12 @@ def test_every_wrong_sum_is_said_with_whose_it_is() -> None:
 
 def test_what_a_daemon_has_not_stored_is_a_problem() -> None:
     state = {"stored": 1, "quarantined": 0, "pending": 0, "lost": 0}
-    assert wrong([emitter(None, 1.0)], state) == []
-    assert "accepted 1 != stored 0" in wrong([emitter(None, 1.0)], {**state, "stored": 0})[0]
-    assert wrong([emitter(None, 1.0)], {**state, "stored": 0, "lost": 1}) == ["1 lost"]
+    assert find_problems([emitter(None, 1.0)], state) == []
+    (problem,) = find_problems([emitter(None, 1.0)], {**state, "stored": 0})
+    assert "accepted 1 != stored 0" in problem
+    assert find_problems([emitter(None, 1.0)], {**state, "stored": 0, "lost": 1}) == ["1 lost"]
     late = replace(emitter(None, 1.0), flushed=False)
-    assert "did not see all of its events confirmed" in wrong([late], state)[0]
+    assert "did not see all of its events confirmed" in find_problems([late], state)[0]
 
 
 def test_every_row_has_its_sums() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.growth import asking, history, query, query_tables, storage
-from benchmarks.growth.asking import Asked
+from benchmarks.growth import history, query, query_tables, report_times, storage
 from benchmarks.growth.backlog import Pair, Taken, cpu_ratio, per_100k, ratio
 from benchmarks.growth.query_tables import Measured
+from benchmarks.growth.report_times import Asked
 from benchmarks.growth.storage import Storage
 from benchmarks.harness.part import Part
 from benchmarks.harness.processes import temporary_directory
@@ -51,11 +51,11 @@ def test_every_report_answers_and_every_sum_is_right(tiny: tuple[Part, int]) -> 
     part, steps_off = tiny
     assert (part.problems, steps_off) == ([], 0)
     reports = [row for row in part.rows if row["what"] == "report"]
-    assert len(reports) == asking.CASES
+    assert len(reports) == report_times.CASES
     assert not any(row["refused"] for row in reports)
     rows = {row["report"]: row["rows"] for row in reports}
-    assert rows["daily_activity: a class"] == asking.DAYS
-    assert rows["events: export of 200"] == asking.EXPORT_ROWS
+    assert rows["daily_activity: a class"] == report_times.DAYS
+    assert rows["events: export of 200"] == report_times.EXPORT_ROWS
     assert rows["events: a user"] > 0
     assert rows["events: before all of it (none)"] == 0
     assert rows["completions: a class"] == rows["completions: all students"]
@@ -131,7 +131,7 @@ def test_figures_without_a_size_are_of_the_largest() -> None:
 def test_what_logd_refuses_is_asked_no_more_than_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = asking.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
+    site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
     file = tmp_path / "a.db"
     file.write_bytes(b"x")
     calls: list[int] = []
@@ -140,25 +140,25 @@ def test_what_logd_refuses_is_asked_no_more_than_twice(
         calls.append(1)
         return Away("not now.")
 
-    monkeypatch.setattr(site, "cases", lambda: [asking.Case("events", "never", refuse)])
-    (one,) = asking.measure(site, file, 20, lambda _case: None)
+    monkeypatch.setattr(site, "cases", lambda: [report_times.Case("events", "never", refuse)])
+    (one,) = report_times.measure(site, file, 20, lambda _case: None)
     assert (len(calls), one.refused, one.rows) == (2, "not now.", 0)
 
 
 def test_what_only_the_cold_disk_holds_up_is_asked_as_often_as_all_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = asking.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
+    site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
     file = tmp_path / "a.db"
     file.write_bytes(b"x")
     answers = iter([Away("too slow."), *([[1, 2]] * 20)])
-    case = asking.Case("events", "at first", lambda _analytics: next(answers))
+    case = report_times.Case("events", "at first", lambda _analytics: next(answers))
     monkeypatch.setattr(site, "cases", lambda: [case])
-    (one,) = asking.measure(site, file, 20, lambda _case: None)
+    (one,) = report_times.measure(site, file, 20, lambda _case: None)
     assert (len(one.warm_ns), one.refused, one.rows) == (20, "", 2)
 
 
 def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
-    site = asking.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
-    with pytest.raises(asking.Refused, match="does not answer"):
+    site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
+    with pytest.raises(report_times.Refused, match="does not answer"):
         site.ask(site.cases()[0])

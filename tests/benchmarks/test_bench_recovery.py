@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.growth import history, recovery, recovery_tables
 from benchmarks.growth.recovery_tables import Measured
-from benchmarks.growth.restarting import FLAT_OUT, KILL, STEADY, STOP, End
+from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP, End
 from benchmarks.harness.emitter import Load
 from benchmarks.harness.part import Part
 from benchmarks.harness.processes import temporary_directory

@@ -22,8 +22,8 @@ from benchmarks.harness.slow_flush import NoCompiler
 from benchmarks.harness.sums import Sums
 from benchmarks.request import access_log, one_way, throughput
 from benchmarks.request import measure as request
-from benchmarks.request.ledger import Heard, Ledger
-from benchmarks.request.load import Answers, Loader, Task, _Run, loading
+from benchmarks.request.ledger import CallOutcomes, Ledger
+from benchmarks.request.load import Answers, Loader, Task, TaskRun, loading
 from benchmarks.request.modes import WAYS, Way
 from benchmarks.request.one_way import Measured, Tools, judge, measure, pool
 from benchmarks.request.server import Order, serving
@@ -33,7 +33,7 @@ RIGHT = Sums(attempted=4, accepted=4, refused=0, stored=4)
 COMPARED = Throughput(
     "classroom", "a lesson", [90.0, 99.0], [100.0, 100.0], 3e6, 2e6, 1e5, RIGHT, []
 )
-HEARD = Heard(frozenset({"1-0", "1-1"}), frozenset({"1-2"}), frozenset({"1-3"}))
+OUTCOMES = CallOutcomes(frozenset({"1-0", "1-1"}), frozenset({"1-2"}), frozenset({"1-3"}))
 STATE = {"stored": 2, "quarantined": 0, "pending": 0, "lost": 0}
 
 
@@ -87,7 +87,7 @@ def test_the_kill_comes_under_load_and_ends_all_of_the_site(place: Path, tools: 
         answers = tools.loader.run(task)
         assert answers.problems == []
         assert answers.in_time >= 1
-        assert Ledger(place / "end").heard().cut
+        assert Ledger(place / "end").outcomes().cut
         # Its socket may be there for a moment more, but nobody who answers.
         with contextlib.suppress(Failed):
             assert tools.loader.run(Task(site.port, 1, least_s=0.0)).answered == []
@@ -124,7 +124,7 @@ def test_a_site_that_ends_every_connection_fails_the_load_as_one_that_takes_none
             self.task = task
 
         def recv(self) -> Answers:
-            return _Run(self.task).run()
+            return TaskRun(self.task).run()
 
     def serve() -> None:
         with listener, listener.accept()[0] as connection:
@@ -158,7 +158,7 @@ def test_a_site_that_ends_every_connection_fails_the_load_as_one_that_takes_none
 def test_what_is_stored_is_held_against_what_callers_heard(
     stored: list[str], problem: str | None
 ) -> None:
-    sums, problems = judge(WAYS["logd"], HEARD, stored, STATE)
+    sums, problems = judge(WAYS["logd"], OUTCOMES, stored, STATE)
     assert problems == ([] if problem is None else [problem])
     assert (sums.attempted, sums.accepted, sums.refused) == (3, 2, 1)
     assert sums.lost == 2 - sums.stored
@@ -166,14 +166,14 @@ def test_what_is_stored_is_held_against_what_callers_heard(
 
 def test_a_queue_may_lose_what_it_held_and_no_more() -> None:
     few = frozenset(f"1-{n}" for n in range(2 * (1000 + 10)))  # two queues, and the batches in hand
-    sums, problems = judge(WAYS["queue-kept"], replace(HEARD, accepted=few), [], {})
+    sums, problems = judge(WAYS["queue-kept"], replace(OUTCOMES, accepted=few), [], {})
     assert (sums.lost, problems) == (len(few), [])
     more = few | {"2-0"}
-    assert judge(WAYS["queue-kept"], replace(HEARD, accepted=more), [], {})[1]
+    assert judge(WAYS["queue-kept"], replace(OUTCOMES, accepted=more), [], {})[1]
 
 
 def test_a_row_in_the_loss_ledger_is_a_problem() -> None:
-    _, problems = judge(WAYS["logd"], HEARD, ["1-0", "1-1"], {**STATE, "lost": 3})
+    _, problems = judge(WAYS["logd"], OUTCOMES, ["1-0", "1-1"], {**STATE, "lost": 3})
     assert problems == ["logd has 3 events in its loss ledger"]
 
 
@@ -248,13 +248,13 @@ def test_what_is_not_here_is_named_with_what_brings_it(
     fake(monkeypatch)
     monkeypatch.setattr(access_log, "program", lambda: None)
     monkeypatch.setattr(slow_flush, "environment", no_compiler)
-    told: list[int] = []
-    part = request.run(tmp_path, False, lambda _now, done: told.append(done))
+    steps: list[int] = []
+    part = request.run(tmp_path, False, lambda _now, done: steps.append(done))
     assert "the package `nginx` brings it" in part.missing[1]
     assert "no C compiler" in part.missing[0]
     assert {row["flush_ms"] for row in part.rows if "flush_ms" in row} == {0}
     assert not any("nginx" in row["name"] for row in part.rows)
-    assert sum(told) == request.steps(False) - 2  # the comparisons tell by themselves
+    assert sum(steps) == request.steps(False) - 2  # the comparisons tell by themselves
 
 
 def test_figures_rows_and_picture_hold_every_way(

@@ -16,12 +16,12 @@ from click.testing import CliRunner, Result
 
 from benchmarks import __main__ as runner
 from benchmarks.harness import baseline, plot, targets
-from benchmarks.harness.part import Part, Plot, Run, Tell
+from benchmarks.harness.part import Advance, Part, Plot, Run
 from benchmarks.harness.processes import Failed
 from benchmarks.harness.targets import TARGETS, Target
 
 MAKEFILE = Path(__file__).resolve().parents[2] / "Makefile"
-LINES = plot.lying("lines", ["one"], [plot.Series("s", [plot.Bar(1.0, "1")])])
+LINES = plot.horizontal_bars("lines", ["one"], [plot.Series("s", [plot.Bar(1.0, "1")])])
 
 
 def part(name: str, **changes: Any) -> Part:
@@ -42,14 +42,14 @@ def stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Run]:
     runs: dict[str, Run] = {}
 
     def stub(name: str) -> None:
-        def run(place: Path, long: bool, tell: Tell) -> Part:
-            tell(name, 1)
+        def run(place: Path, long: bool, advance: Advance) -> Part:
+            advance(name, 1)
             return part(name)
 
         runs[name] = run
         module = SimpleNamespace(
             steps=lambda _long: 1,
-            run=lambda place, long, tell: runs[name](place, long, tell),
+            run=lambda place, long, advance: runs[name](place, long, advance),
         )
         monkeypatch.setitem(sys.modules, runner.MODULES[name], module)
 
@@ -109,7 +109,7 @@ def test_each_part_has_a_place_of_its_own_and_hears_of_long(
 ) -> None:
     seen: list[tuple[Path, bool]] = []
 
-    def run(place: Path, long: bool, tell: Tell) -> Part:
+    def run(place: Path, long: bool, advance: Advance) -> Part:
         assert list(place.iterdir()) == []
         seen.append((place, long))
         return part("query")
@@ -163,7 +163,7 @@ def test_a_wrong_sum_fails_the_run(tmp_path: Path, stubs: dict[str, Run]) -> Non
 def test_a_part_that_fails_is_one_line_and_the_others_go_on(
     tmp_path: Path, stubs: dict[str, Run], error: Exception
 ) -> None:
-    def run(place: Path, long: bool, tell: Tell) -> Part:
+    def run(place: Path, long: bool, advance: Advance) -> Part:
         raise error
 
     stubs["cause"] = run
@@ -180,7 +180,7 @@ def test_a_signal_ends_all_of_it_and_leaves_no_files(
 ) -> None:
     seen: list[Path] = []
 
-    def run(place: Path, long: bool, tell: Tell) -> Part:
+    def run(place: Path, long: bool, advance: Advance) -> Part:
         seen.append(place)
         signal.raise_signal(number)
         return part("request")

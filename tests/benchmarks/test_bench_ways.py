@@ -14,7 +14,7 @@ import pytest
 import sqlcipher3
 from flask import Flask
 
-from benchmarks.harness.earlier import (
+from benchmarks.harness.event_database import (
     CIPHERS,
     EVENT_TYPE,
     JOURNALS,
@@ -57,7 +57,7 @@ def test_only_without_a_key_can_anybody_read_the_file(tmp_path: Path, cipher: st
 def test_an_event_that_the_locked_file_does_not_take_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.harness.earlier.BUSY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("benchmarks.harness.event_database.BUSY_TIMEOUT_S", 0.0)
     database = Database(tmp_path, "raw", "wal")
     database.prepare()
     way = Synchronous(database, keep_connection=True)
@@ -76,9 +76,7 @@ def test_a_full_queue_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [way.log(f"0-{n}", False) for n in range(5)] == [True, True, True, False, False]
 
 
-def test_a_queue_is_written_in_transactions_of_ten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queue_is_written_in_transactions_of_ten(tmp_path: Path) -> None:
     batches: list[int] = []
 
     class Ends:
@@ -98,10 +96,9 @@ def test_a_queue_is_written_in_transactions_of_ten(
         batches.append(len(rows))
         store(connection, rows)
 
-    monkeypatch.setattr(queues, "store", counted)
     database = Database(tmp_path, "raw")
     database.prepare()
-    queues.write(Ends(), database, None)
+    queues.write(Ends(), database, None, counted)
     assert batches == [10, 10, 5]
     assert len(database.stored()) == 25
 
@@ -110,8 +107,8 @@ def _offer_and_die(directory: Path, events: int) -> None:
     way = ProcessQueue(Database(directory, "raw"))
     for number in range(events):
         assert way.log(f"0-{number}", False)
-    way._queue.close()
-    way._queue.join_thread()  # all of it has left this process
+    way.queue.close()
+    way.queue.join_thread()  # all of it has left this process
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -156,7 +153,7 @@ def _start_and_be_killed(directory: Path) -> None:
         os.kill(os.getppid(), signal.SIGKILL)  # which waits for this
         return database.open()
 
-    queues._open_patiently = open_without_parent
+    queues.open_retrying = open_without_parent
     ProcessQueue(Database(directory, "raw"))
 
 
@@ -198,27 +195,27 @@ def test_the_ledger_outlives_the_process_that_wrote_it(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:
         mine = Ledger(tmp_path)
-        mine.answer(mine.ask("1-0"), True)
-        mine.answer(mine.ask("1-1"), False)
-        mine.ask("2-5")
+        mine.record_answer(mine.record_call("1-0"), True)
+        mine.record_answer(mine.record_call("1-1"), False)
+        mine.record_call("2-5")
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
-    heard = ledger.heard()
-    assert heard.accepted == {"1-0"}
-    assert heard.refused == {"1-1"}
-    assert heard.cut == {"2-5"}
+    outcomes = ledger.outcomes()
+    assert outcomes.accepted == {"1-0"}
+    assert outcomes.refused == {"1-1"}
+    assert outcomes.cut == {"2-5"}
 
 
 def test_a_ledger_that_is_too_small_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no room"):
-        Ledger(tmp_path).ask(name_of(0, LANE_EVENTS))
+        Ledger(tmp_path).record_call(name_of(0, LANE_EVENTS))
 
 
 def test_the_page_notes_its_call_and_what_it_took(tmp_path: Path) -> None:
     browser = site.create_app("jsonl", str(tmp_path)).test_client()
     response = browser.get(site.PAGE, headers={site.EVENT_HEADER: "3-9"})
     assert int(response.headers[site.CALL_HEADER]) > 0
-    assert Ledger(tmp_path).heard().accepted == {"3-9"}
+    assert Ledger(tmp_path).outcomes().accepted == {"3-9"}
     assert import_lines(tmp_path) == ["3-9"]
 
 

@@ -143,7 +143,7 @@ class Site:
         return self._client.ask("events", asked_by=READER.key, limit=EXPORT_ROWS).rows
 
 
-def measure(site: Site, database: Path, times: int, tell: Callable[[Case], None]) -> list[Asked]:
+def measure(site: Site, database: Path, times: int, advance: Callable[[Case], None]) -> list[Asked]:
     """Asks everything once with the file out of memory, then everything `times` times out of it.
 
     What is refused out of memory is not asked again: it takes its time-out each time.
@@ -156,7 +156,7 @@ def measure(site: Site, database: Path, times: int, tell: Callable[[Case], None]
     remember(database)
     asked = []
     for case, (rows, _, cold_ns) in zip(cases, cold, strict=True):
-        tell(case)
+        advance(case)
         refused = ""
         warm_ns: list[int] = []
         while len(warm_ns) < times and not refused:
