@@ -1,7 +1,7 @@
-"""`make bench`: every part in a row, the targets, the baseline, and one page with the pictures.
+"""`make bench`: run every part, compare with targets and baseline, write the results.
 
 python -m benchmarks                    # under five minutes
-python -m benchmarks --long             # with the parts at 10^7 events
+python -m benchmarks --long             # also with 10^7 events
 python -m benchmarks --only client      # one part
 """
 
@@ -28,8 +28,8 @@ from benchmarks.harness.targets import Outcome
 PARTS = {
     "request": "what logging costs a page",
     "cause": "a slow disk, or a key derived at every open",
-    "client": "one emit, against what one would use instead",
-    "ingest": "events stored and flushed, against a bare bulk insert",
+    "client": "one emit, compared with a raw send and other loggers",
+    "ingest": "events stored and flushed, compared with a bare bulk insert",
     "query": "reports and ingest as the trail grows",
     "recovery": "from kill -9 to the first commit",
 }
@@ -46,7 +46,7 @@ MODULES = {
 
 @dataclass
 class Run:
-    """What came of the parts so far."""
+    """The results of the parts so far."""
 
     parts: list[Part] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -60,12 +60,12 @@ class Run:
 
     @property
     def problems(self) -> list[str]:
-        """Every sum that is off, and whose it is."""
+        """Every wrong sum, with its part."""
         return [f"{part.name}: {text}" for part in self.parts for text in part.problems]
 
 
 def measure(names: Sequence[str], place: Path, results: Path, here: Machine, *, long: bool) -> Run:
-    """Runs the parts, prints and writes each as it comes. What fails is said; the others go on."""
+    """Run the parts; print and write each as it ends. A failure is reported, the others run on."""
     run = Run()
     for number, name in enumerate(names, start=1):
         click.echo(f"{number} of {len(names)}  {name}: {PARTS[name]}", err=True)
@@ -77,7 +77,7 @@ def measure(names: Sequence[str], place: Path, results: Path, here: Machine, *, 
                 part: Part = module.run(place / name, long, advance)
         except (Failed, NoCompiler, OSError, click.ClickException) as error:
             run.failed[name] = _message(error)
-        except Exception as error:  # noqa: BLE001 - the other parts are worth having all the same
+        except Exception as error:  # noqa: BLE001 - the other parts still run
             run.failed[name] = repr(error)
             traceback.print_exc()
         else:
@@ -96,7 +96,7 @@ def _message(error: Exception) -> str:
 
 
 def conclude(run: Run, names: Sequence[str], here: Machine, *, long: bool) -> list[Outcome]:
-    """Prints the targets, the baseline and what is missing."""
+    """Print the targets, the baseline and what could not be measured."""
     outcomes = targets.judge(run.figures, names, long=long)
     if outcomes:
         click.echo(f"Targets\n\n{targets.show(outcomes)}\n")
@@ -135,38 +135,45 @@ def write_overview(
 
 
 def finish(run: Run, started_s: float) -> int:
-    """Says where everything is, what is wrong, and how long it took; the exit code."""
+    """Print where the results are, what is wrong and how long it took; return the exit code."""
     names = ", ".join(path.name for path in run.written[:-1])
     page = run.written[-1]
     click.echo(f"written to {machine.display_path(page.parent)}: {names}")
-    click.echo(f"all pictures and tables on one page: {machine.display_path(page)}")
+    click.echo(f"all tables and pictures on one page: {machine.display_path(page)}")
     for text in run.problems:
-        click.echo(f"sum off: {text}", err=True)
+        click.echo(f"wrong sum: {text}", err=True)
     for name, text in run.failed.items():
         click.echo(f"failed: {name}: {text}", err=True)
-    sums = "every sum is right" if not run.problems else f"{len(run.problems)} sums are off"
+    sums = "every sum is right" if not run.problems else f"{len(run.problems)} sums are wrong"
     click.echo(f"{time.monotonic() - started_s:.0f} s in all; {sums}")
     return 1 if run.problems or run.failed else 0
 
 
 @click.command()
-@click.option("--long", is_flag=True, help="Also what takes many minutes: 10^7 events.")
-@click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Only these parts.")
-@click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For databases.")
-@click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
-@click.option("--save-baseline", is_flag=True, help="Make these figures the committed ones.")
+@click.option("--long", is_flag=True, help="More rounds, and 10^7 events: takes many minutes.")
+@click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Run only these parts.")
+@click.option(
+    "--directory", type=click.Path(path_type=Path, exists=True), help="Where the databases go."
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=machine.RESULTS,
+    help="Where the results go.",
+)
+@click.option("--save-baseline", is_flag=True, help="Write these figures to baseline.json.")
 def main(
     long: bool, only: tuple[str, ...], directory: Path | None, results: Path, save_baseline: bool
 ) -> None:
-    """Measure everything, and hold it against the targets and the committed baseline.
+    """Measure everything, and compare with the targets and the committed baseline.
 
-    Exits with 1 when a sum is off or a part fails, never for a speed.
+    Exits with 1 if a sum is wrong or a part fails. A missed target is not a failure.
     """
     end_on_sigterm()
     started_s = time.monotonic()
     names = [name for name in PARTS if not only or name in only]
     try:
-        # What cannot be written is better known now than in five minutes.
+        # Fail now, not in five minutes, if the results cannot be written.
         results.mkdir(parents=True, exist_ok=True)
         if save_baseline:
             baseline.load(baseline.PATH)

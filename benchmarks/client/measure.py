@@ -25,7 +25,7 @@ from benchmarks.client.results import Measured, Results, figures, problems, row
 from benchmarks.client.sender import DONE, STEP, Orders
 from benchmarks.client.tables import plot, show
 from benchmarks.harness import machine
-from benchmarks.harness.part import Advance, Part, progress, report
+from benchmarks.harness.part import DIRECTORY, RESULTS, Advance, Part, progress, report
 from benchmarks.harness.processes import (
     Failed,
     Instance,
@@ -181,8 +181,8 @@ def _receiver_of(name: str, place: Path) -> Iterator[Receiving | None]:
 @click.command()
 @click.option("--long", is_flag=True, help="More events, and every cell of every peer.")
 @click.option("--only", multiple=True, type=click.Choice(list(KINDS)), help="Only these.")
-@click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For files.")
-@click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
+@click.option("--directory", type=DIRECTORY, help="Where the files go.")
+@click.option("--results", type=RESULTS, default=machine.RESULTS, help="Where the results go.")
 def main(long: bool, only: tuple[str, ...], directory: Path | None, results: Path) -> None:
     """Measure one emit beside what one would use instead.
 

@@ -1,4 +1,4 @@
-"""Where the figures come from: the machine, the versions, the commit."""
+"""The machine, the versions and the commit that figures come from."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PYTHONPATH = os.pathsep.join([str(PROJECT), str(PROJECT / "shared")])
 
 @dataclass(frozen=True)
 class Machine:
-    """What a figure must be read with."""
+    """The conditions under which figures were measured."""
 
     cores: int
     cpu: str
-    load: float  # of the last minute, before the run: what else ran here
+    load: float  # average of the minute before the run
     kernel: str
     python: str
     sqlcipher: str
@@ -38,7 +38,7 @@ class Machine:
     flask: str
     gunicorn: str
     max_dgram_qlen: str
-    file_system: str  # that the databases lie on
+    file_system: str  # of the databases
     commit: str
     started: str
 
@@ -54,7 +54,7 @@ class Machine:
 
 
 def detect(directory: Path) -> Machine:
-    """This machine, with databases to be made in `directory`."""
+    """Describe this machine, with databases in `directory`."""
     connection = sqlcipher3.connect(":memory:")
     try:
         cipher = connection.execute("PRAGMA cipher_version").fetchone()[0]
@@ -93,7 +93,7 @@ def _read(path: str) -> str:
 
 
 def _commit() -> str:
-    """The commit, marked when tracked files of the measured code differ from it."""
+    """Return the commit, marked if tracked files of the measured code differ from it."""
     git = ["git", "-C", str(PROJECT)]
     try:
         commit = subprocess.run(
@@ -120,7 +120,7 @@ def _commit() -> str:
 
 
 def write_results(directory: Path, name: str, machine: Machine, body: Mapping[str, Any]) -> Path:
-    """Writes what a program may compare with later."""
+    """Write a part's results as JSON."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}.json"
     path.write_text(json.dumps({"machine": asdict(machine), **body}, indent=1) + "\n")
@@ -128,7 +128,7 @@ def write_results(directory: Path, name: str, machine: Machine, body: Mapping[st
 
 
 def display_path(path: Path) -> str:
-    """A path as one would type it here."""
+    """Return the path relative to the current directory, where possible."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

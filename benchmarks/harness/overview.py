@@ -1,4 +1,4 @@
-"""One page with every picture and table of a run, and the picture of the targets. No script."""
+"""All tables and pictures of a run: RESULTS.md, index.html (no script), the picture of targets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.harness.machine import Machine
 from benchmarks.harness.part import Part, Plot, figures_table
 from benchmarks.harness.targets import MET, Outcome
 
-# A bar longer than this says no more: how far a miss is, the figure beside it tells.
+# Longer bars are cut off; the figure beside the bar is exact.
 _USED_MAX = 2.0
 _MISSED_COLOUR = "#b8434e"
 
@@ -35,7 +35,7 @@ img {{ max-width: 100%; height: auto; border-radius: 4px; }}
 
 
 def targets_plot(outcomes: Sequence[Outcome]) -> Plot | None:
-    """How much of each target's limit is used; None when nothing was measured."""
+    """Draw how much of each target's limit is used; None if no target was measured."""
     shown = [one for one in outcomes if one.decides]
     if not shown:
         return None
@@ -62,7 +62,7 @@ def _bar(outcome: Outcome) -> plot.Bar:
 
 
 def page(here: Machine, parts: Sequence[Part], targets: str, plots: Sequence[Plot]) -> str:
-    """The page: the targets first, then each part with its pictures and its text."""
+    """Return index.html: the targets first, then each part with pictures and tables."""
     sections = [_section("targets", plots, targets)]
     sections += [_section(part.name, part.plots, part.text) for part in parts]
     return _PAGE.format(machine=html.escape(str(here)), body="\n".join(sections))

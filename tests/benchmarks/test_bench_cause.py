@@ -136,7 +136,7 @@ def test_an_event_that_is_not_stored_fails_the_run(
     fake(monkeypatch, stored=2)
     result = CliRunner().invoke(cause.main, ["--results", str(tmp_path)])
     assert result.exit_code == 1
-    assert "sum off: passphrase, DELETE + FULL, disk as it is: accepted 3 != stored 2" in (
+    assert "wrong sum: passphrase, DELETE + FULL, disk as it is: accepted 3 != stored 2" in (
         result.stderr
     )
 

@@ -224,7 +224,7 @@ def test_a_row_whose_sum_is_off_fails_the_run(
     fake(monkeypatch, off="jsonl")
     result = CliRunner().invoke(request.main, ["--results", str(tmp_path)])
     assert result.exit_code == 1
-    assert "sum off: JSON lines, imported later, disk as it is: 3 lost" in result.stderr
+    assert "wrong sum: JSON lines, imported later, disk as it is: 3 lost" in result.stderr
     assert "WRONG" in result.stdout
 
 
@@ -236,7 +236,7 @@ def test_a_comparison_whose_sum_is_off_fails_the_run(
     monkeypatch.setattr(request, "_compare", lambda *_: [COMPARED, off])
     result = CliRunner().invoke(request.main, ["--results", str(tmp_path)])
     assert result.exit_code == 1
-    assert "sum off: a lesson: 5 lost" in result.stderr
+    assert "wrong sum: a lesson: 5 lost" in result.stderr
 
 
 def test_what_is_not_here_is_named_with_what_brings_it(

@@ -57,7 +57,7 @@ def test_a_table_lines_up_under_heads_of_two_lines() -> None:
 
 
 def test_a_row_of_another_length_is_an_error() -> None:
-    with pytest.raises(ValueError, match="2 columns"):
+    with pytest.raises(ValueError, match="does not have 2 columns"):
         render(("what", "p50"), [("logd",)])
 
 
