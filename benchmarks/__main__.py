@@ -19,7 +19,7 @@ import click
 
 from benchmarks.harness import baseline, machine, overview, targets
 from benchmarks.harness.machine import Machine
-from benchmarks.harness.part import Part, progress, write
+from benchmarks.harness.part import DIRECTORY, RESULTS, Part, progress, write
 from benchmarks.harness.processes import Failed, end_on_sigterm, temporary_directory
 from benchmarks.harness.slow_flush import NoCompiler
 from benchmarks.harness.targets import Outcome
@@ -152,15 +152,8 @@ def finish(run: Run, started_s: float) -> int:
 @click.command()
 @click.option("--long", is_flag=True, help="More rounds, and 10^7 events: takes many minutes.")
 @click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Run only these parts.")
-@click.option(
-    "--directory", type=click.Path(path_type=Path, exists=True), help="Where the databases go."
-)
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    default=machine.RESULTS,
-    help="Where the results go.",
-)
+@click.option("--directory", type=DIRECTORY, help="Where the databases go.")
+@click.option("--results", type=RESULTS, default=machine.RESULTS, help="Where the results go.")
 @click.option("--save-baseline", is_flag=True, help="Write these figures to baseline.json.")
 def main(
     long: bool, only: tuple[str, ...], directory: Path | None, results: Path, save_baseline: bool

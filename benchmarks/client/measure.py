@@ -1,4 +1,4 @@
-"""One `emit` beside what one would use instead: raw `send`, the standard library, other agents.
+"""Compare one `emit` with a raw `send`, the standard library and other logging clients.
 
 python -m benchmarks.client.measure  # under a minute; --long for every cell of every peer
 """
@@ -42,12 +42,12 @@ ALWAYS = ("logd", "raw", "noop")
 
 
 def present() -> list[str]:
-    """The names of what can be measured here."""
+    """Return the names of the peers that are installed."""
     return [name for name, kind in KINDS.items() if kind.missing() is None]
 
 
 def missing(groups: Sequence[Group], can_pin: bool) -> list[str]:
-    """What is not measured here, and why."""
+    """Return what is not measured here, and why."""
     measured = {cell.peer for group in groups for cell in group.cells}
     absent = [kind.missing() for name, kind in KINDS.items() if name not in measured]
     texts = [text for text in absent if text is not None]
@@ -72,7 +72,7 @@ def _plan(names: Sequence[str], size: Size) -> list[Group]:
 
 
 def steps(long: bool) -> int:
-    """How many steps a run has."""
+    """Return the number of steps of a run."""
     return _steps(_plan(present(), LONG if long else QUICK)) + 1
 
 
@@ -81,7 +81,7 @@ def _steps(groups: Sequence[Group]) -> int:
 
 
 def run(place: Path, long: bool, advance: Advance) -> Part:
-    """Measures all that is installed. Raises Failed."""
+    """Measure every installed peer. Raises Failed."""
     return _run(place, _plan(present(), LONG if long else QUICK), advance)
 
 
@@ -106,7 +106,7 @@ def _run(place: Path, groups: Sequence[Group], advance: Advance) -> Part:
 
 
 def compare(place: Path, groups: Sequence[Group], advance: Advance) -> Part:
-    """Goes through the plan, with files in a fresh `place`. Raises Failed."""
+    """Run the plan, with files in a fresh `place`. Raises Failed."""
     place.mkdir()
     names = list(dict.fromkeys(cell.peer for group in groups for cell in group.cells))
     with Instance(place / "i") as instance:
@@ -131,7 +131,7 @@ def compare(place: Path, groups: Sequence[Group], advance: Advance) -> Part:
 
 
 def _total(stats: dict[str, Any], state: dict[str, Any]) -> Sums:
-    """The client's counts with what the daemon says afterwards."""
+    """Combine the client's counts with the daemon's status afterwards."""
     sides = {key: stats.get(key, 0) for key in ("attempted", "accepted", "refused")}
     return Sums(
         **sides, **{key: state[key] for key in ("stored", "quarantined", "pending", "lost")}
@@ -141,7 +141,7 @@ def _total(stats: dict[str, Any], state: dict[str, Any]) -> Sums:
 def _send(
     place: Path, instance: Instance, names: Sequence[str], groups: Sequence[Group], advance: Advance
 ) -> dict[str, Any]:
-    """Runs the daemon, every receiver and the sender; what the sender has seen."""
+    """Run the daemon, every receiver and the sender; return the sender's results."""
     orders_file, results_file = place / "orders.json", place / "results.json"
     with contextlib.ExitStack() as stack:
         daemon = stack.enter_context(running("logd", instance.run_arguments()))
@@ -154,7 +154,7 @@ def _send(
             receiving["logd"] = Receiving(daemon.pid, str(instance.socket), "")
         orders_file.write_text(Orders(groups, receiving, str(place), _cores()).to_json())
         arguments = ["-m", "benchmarks.client.sender", str(orders_file), str(results_file)]
-        # What was found installed here must be found there, wherever it lies.
+        # The sender must find the same installed packages as this process.
         modules = {"PYTHONPATH": os.pathsep.join([machine.PYTHONPATH, *filter(None, sys.path)])}
         sender = stack.enter_context(running("sender", arguments, modules))
         while (now := sender.wait_for_line(STEP, STEP_TIMEOUT_S).removeprefix(STEP)) != DONE:
@@ -166,7 +166,7 @@ def _send(
 
 @contextlib.contextmanager
 def _receiver_of(name: str, place: Path) -> Iterator[Receiving | None]:
-    """Whatever receives for a peer, unless that is the sender itself."""
+    """Run the receiver of a peer, unless the sender itself receives."""
     kind = KINDS[name].receiver
     if kind in ("", "file"):
         yield None
@@ -180,13 +180,13 @@ def _receiver_of(name: str, place: Path) -> Iterator[Receiving | None]:
 
 @click.command()
 @click.option("--long", is_flag=True, help="More events, and every cell of every peer.")
-@click.option("--only", multiple=True, type=click.Choice(list(KINDS)), help="Only these.")
+@click.option("--only", multiple=True, type=click.Choice(list(KINDS)), help="Only these peers.")
 @click.option("--directory", type=DIRECTORY, help="Where the files go.")
 @click.option("--results", type=RESULTS, default=machine.RESULTS, help="Where the results go.")
 def main(long: bool, only: tuple[str, ...], directory: Path | None, results: Path) -> None:
-    """Measure one emit beside what one would use instead.
+    """Measure one emit, compared with a raw send and other loggers.
 
-    With --only, `logd` and the raw send are measured all the same: others are compared with them.
+    With --only, `logd` and the raw send are measured too: the others are compared with them.
     """
     end_on_sigterm()
     for name in only:

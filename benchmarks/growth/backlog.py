@@ -1,7 +1,7 @@
-"""What a daemon stores a second, out of a backlog: a trail that is large against one that is empty.
+"""Measure how fast a daemon stores a backlog, with a large trail and with an empty one.
 
-The daemon is held (SIGSTOP) while the events go into an outbox, and let go: from then until all of
-them are confirmed only the daemon works. Both trails get the same events, one after the other.
+The daemon is paused (SIGSTOP) while the events go into an outbox. From its resumption until all are
+confirmed only the daemon works. Both trails get the same events, one after the other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Taken:
-    """One backlog, stored: how fast, at which expense, and whether the sums hold."""
+    """The result of storing one backlog: speed, CPU time and sums."""
 
     events: int
     stored_before: int
@@ -42,7 +42,7 @@ class Taken:
 
 @contextmanager
 def held(daemon: Running) -> Iterator[None]:
-    """The daemon does nothing for the length of the `with`."""
+    """Pause the daemon for the length of the `with`."""
     os.kill(daemon.pid, signal.SIGSTOP)
     try:
         yield
@@ -51,10 +51,10 @@ def held(daemon: Running) -> Iterator[None]:
 
 
 def take(instance: Instance, daemon: Running, events: Sequence[Event]) -> Taken:
-    """Has a daemon that is idle store the events. Raises Failed."""
+    """Let an idle daemon store the events, and measure it. Raises Failed."""
     before = settled(instance)
     with Client(instance.socket, outbox_bytes=OUTBOX_BYTES) as client:
-        client.emit("login", user="1")  # introduces the producer
+        client.emit("login", user="1")  # makes the producer known
         if not client.flush(FLUSH_TIMEOUT_S):
             raise Failed("the daemon does not store an event")
         cpu_s = daemon.cpu_s()
@@ -89,15 +89,16 @@ def take(instance: Instance, daemon: Running, events: Sequence[Event]) -> Taken:
 
 
 def per_100k(cpu_s: float, events: int) -> float:
-    """Processor time of so many events, for 100,000. It is counted in ticks: none is taken for one.
+    """Return the CPU time per 100,000 events.
 
-    A few hundred events may be done within one, and ratios are made of this.
+    The kernel counts in ticks, and a few hundred events may take less than one. At least one tick
+    is assumed, because ratios are made of this.
     """
     return max(cpu_s, TICK_S) / events * 100_000
 
 
 def settled(instance: Instance) -> dict[str, Any]:
-    """The status once nothing is pending any more. Raises Failed."""
+    """Return the status once nothing is pending. Raises Failed."""
     state = instance.settled_status(SETTLED_TIMEOUT_S)
     if state["pending"]:
         raise Failed(f"{state['pending']:,} events are still pending")
@@ -106,14 +107,14 @@ def settled(instance: Instance) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Pair:
-    """The same backlog, stored by both."""
+    """The same backlog stored by both daemons."""
 
     empty: Taken
     full: Taken
 
     @property
     def problems(self) -> list[str]:
-        """What is off in either."""
+        """Every wrong sum of either daemon."""
         named = (("empty", self.empty), ("full", self.full))
         return [f"ingest, {name} trail: {text}" for name, taken in named for text in taken.problems]
 
@@ -125,9 +126,9 @@ def against_empty(
     *,
     empty_first: bool = True,
 ) -> Pair:
-    """The same backlog for a new trail, made in `directory`, and for the full one. Raises Failed.
+    """Store the same backlog in a new trail, made in `directory`, and in the full one.
 
-    Which is first should change from round to round.
+    The order should change from round to round. Raises Failed.
     """
     directory.mkdir()
     with Instance(directory) as empty, running("logd", empty.run_arguments()) as daemon:
@@ -139,10 +140,10 @@ def against_empty(
 
 
 def ratio(pairs: Sequence[Pair]) -> float:
-    """What a full trail takes a second over what an empty one does: the median of the rounds."""
+    """Return events per second with the full trail / with the empty one, the median of rounds."""
     return median(pair.full.stored_per_s / pair.empty.stored_per_s for pair in pairs)
 
 
 def cpu_ratio(pairs: Sequence[Pair]) -> float:
-    """The same of the daemon's processor time for an event."""
+    """Return the same ratio for the daemon's CPU time per event."""
     return median(pair.full.cpu_s_per_100k / pair.empty.cpu_s_per_100k for pair in pairs)

@@ -1,4 +1,4 @@
-"""Reports and ingest as the trail grows; bytes on the disk; opening.
+"""Measure reports, ingest, bytes on disk and opening as the trail grows.
 
 python -m benchmarks.growth.query              # 10^5 events, under a minute
 python -m benchmarks.growth.query --long       # 10^5, 10^6 and 10^7: many minutes
@@ -22,19 +22,19 @@ from benchmarks.harness.processes import Failed, running
 TIMES, TIMES_LONG = 20, 40
 ROUNDS, ROUNDS_LONG = 3, 5
 BACKLOG_EVENTS, BACKLOG_EVENTS_LONG = 40_000, 100_000
-# Verifying reads everything; past this it would take longer than all that is measured.
+# `logd verify` reads everything; on larger trails it would take longer than the measurements.
 VERIFY_EVENTS_MAX = 10**6
 
 
 def steps(long: bool) -> int:
-    """How many steps `run` tells of."""
+    """Return the number of steps of a run."""
     sizes = SIZES_LONG if long else SIZES
     rounds = ROUNDS_LONG if long else ROUNDS
     return building_steps(sizes) + len(sizes) * (1 + report_times.CASES) + rounds
 
 
 def run(place: Path, long: bool, advance: Advance) -> Part:
-    """Measures every size, and ingest at the largest. Raises Failed."""
+    """Measure every size, and ingest at the largest. Raises Failed."""
     sizes = SIZES_LONG if long else SIZES
     measured: list[Measured] = []
     pairs: list[Pair] = []
@@ -60,7 +60,7 @@ def run(place: Path, long: bool, advance: Advance) -> Part:
 def measure(
     built: Trail, place: Path, rounds: int, long: bool, advance: Advance
 ) -> tuple[Measured, list[Pair]]:
-    """One size: bytes, opening and every report; then ingest in so many rounds. Raises Failed."""
+    """Measure one size: bytes, opening, every report, and ingest in `rounds`. Raises Failed."""
     advance(f"bytes of {built.size}", 1)
     taken = storage.measure(built)
     config, times = built.config, TIMES_LONG if long else TIMES
@@ -70,7 +70,7 @@ def measure(
     with running("logd", built.instance.run_arguments()) as daemon:
         daemon.wait_for_line("logd: ready")
         site = report_times.Site(config.query_socket, built.history)
-        site.ask(site.cases()[0])  # the report process has started when it answers
+        site.ask(site.cases()[0])  # an answer means that the report process has started
         asked = report_times.measure(
             site, config.database, times, lambda case: advance(f"{built.size}: {case.report}", 1)
         )
@@ -85,7 +85,7 @@ def measure(
 
 
 def _whole(built: Trail) -> list[str]:
-    """What is wrong with the trail after all that."""
+    """Return what is wrong with the trail after all measurements."""
     state = built.instance.status()
     problems = [f"{state[key]:,} {key}" for key in ("lost", "pending", "quarantined") if state[key]]
     if built.history.size <= VERIFY_EVENTS_MAX:
@@ -99,7 +99,7 @@ def _whole(built: Trail) -> list[str]:
 def figures(
     measured: Sequence[Measured], pairs: Sequence[Pair], commit_bytes: float
 ) -> dict[str, float]:
-    """The few numbers; those without a size are of the largest."""
+    """Return the figures; those without a size in their name are of the largest."""
     largest = measured[-1]
     found = {
         "query.slowest_report_p95_ms": largest.slowest.warm(0.95) / 1e6,

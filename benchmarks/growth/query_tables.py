@@ -19,7 +19,7 @@ _MS = 1e6  # nanoseconds
 
 @dataclass(frozen=True)
 class Measured:
-    """A trail of one size: its bytes, every question asked of it, and what is wrong with it."""
+    """The results for a trail of one size: bytes, every report, and problems."""
 
     size: int
     storage: Storage
@@ -28,7 +28,7 @@ class Measured:
 
     @property
     def slowest(self) -> Asked:
-        """The question with the highest p95."""
+        """The report with the highest p95."""
         return max(self.asked, key=lambda one: one.warm(0.95))
 
 
@@ -39,7 +39,7 @@ def text(measured: Sequence[Measured], pairs: Sequence[Pair]) -> str:
 
 
 def reports(measured: Sequence[Measured]) -> str:
-    """Every question, a row each; three columns for each size."""
+    """Return the table of reports; three columns for each size."""
     head = ["report", "rows"]
     for one in measured:
         head += [f"{size_label(one.size)}\n{what}" for what in ("cold", "p50", "p95")]
@@ -57,7 +57,7 @@ def _shown(one: Asked, ns: int) -> str:
 
 
 def storage(measured: Sequence[Measured]) -> str:
-    """Bytes and opening, a row for each size."""
+    """Return the table of bytes on disk and opening, a row for each size."""
     head = (
         "events",
         "opening",
@@ -88,7 +88,7 @@ def storage(measured: Sequence[Measured]) -> str:
 
 
 def ingest(size: int, pairs: Sequence[Pair]) -> str:
-    """The rounds: the same backlog for both trails."""
+    """Return the table of ingest: each round stores the same backlog in both trails."""
     head = (
         "round",
         "trail",
@@ -122,7 +122,7 @@ def ingest(size: int, pairs: Sequence[Pair]) -> str:
 
 
 def plots(measured: Sequence[Measured]) -> list[Plot]:
-    """The slowest reports at the largest size, with a bar for each size."""
+    """Draw the slowest reports at the largest size, with a bar for each size."""
     order = sorted(
         range(len(measured[-1].asked)), key=lambda at: -measured[-1].asked[at].warm(0.95)
     )[:PLOTTED_MAX]

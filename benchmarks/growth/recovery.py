@@ -1,4 +1,4 @@
-"""How long events wait for a daemon that was killed, as the trail grows; and a clean stop.
+"""Measure restarts after `kill -9` and after a clean stop, as the trail grows.
 
 python -m benchmarks.growth.recovery           # 10^5 events, under half a minute
 python -m benchmarks.growth.recovery --long    # 10^5, 10^6 and 10^7
@@ -17,19 +17,19 @@ from benchmarks.growth.recovery_tables import Measured
 from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP
 from benchmarks.harness.part import Advance, Part, command
 
-# How a daemon is ended, and under which load: one round.
+# One round: how the daemon is ended, and under which load.
 PLAN = ((KILL, STEADY), (STOP, STEADY), (KILL, FLAT_OUT), (KILL, STEADY))
 ROUNDS, ROUNDS_LONG = 1, 3
 
 
 def steps(long: bool) -> int:
-    """How many steps `run` tells of."""
+    """Return the number of steps of a run."""
     sizes = SIZES_LONG if long else SIZES
     return building_steps(sizes) + len(sizes) * len(PLAN) * (ROUNDS_LONG if long else ROUNDS)
 
 
 def run(place: Path, long: bool, advance: Advance) -> Part:
-    """Kills and stops a daemon under load, in rounds, at every size. Raises Failed."""
+    """Kill and stop a daemon under load, in rounds, at every size. Raises Failed."""
     measured = []
     for size in SIZES_LONG if long else SIZES:
         with trail(place, size, advance) as built:
@@ -45,7 +45,7 @@ def run(place: Path, long: bool, advance: Advance) -> Part:
 
 
 def measure(built: Trail, rounds: int, advance: Advance) -> Measured:
-    """The ends of a daemon at one size, in turn. Raises Failed."""
+    """Measure the restarts at one size. Raises Failed."""
     ends = []
     for _ in range(rounds):
         for how, load in PLAN:
@@ -55,7 +55,7 @@ def measure(built: Trail, rounds: int, advance: Advance) -> Measured:
 
 
 def figures(measured: Sequence[Measured]) -> dict[str, float]:
-    """The few numbers; those without a size are of the largest."""
+    """Return the figures; those without a size in their name are of the largest."""
     found = {
         "recovery.ready_s": measured[-1].ready_s,
         "recovery.first_commit_s": measured[-1].first_commit_s,
@@ -82,7 +82,7 @@ def _rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 main = command(
     steps,
     run,
-    "Measure the way back after `kill -9`, and a clean stop, both under load.",
+    "Measure restarts after `kill -9` and after a clean stop, under load.",
     "Also at 10^6 and 10^7 events.",
 )
 

@@ -18,38 +18,38 @@ _S = 1e9  # nanoseconds
 
 @dataclass(frozen=True)
 class Measured:
-    """The ends of daemons at one size."""
+    """The restarts at one size."""
 
     size: int
     ends: Sequence[End]
 
     def median(self, how: str, load: Load, of: Callable[[End], float]) -> float:
-        """The median of a figure over the ends of one kind."""
+        """Return the median of a value over the restarts of one kind."""
         return median(of(end) for end in self.ends if (end.how, end.load) == (how, str(load)))
 
     @property
     def ready_s(self) -> float:
-        """After `kill -9`, under a steady load."""
+        """Seconds to ready after `kill -9` under a steady load."""
         return self.median(KILL, STEADY, lambda end: end.ready_s)
 
     @property
     def ready_flat_out_s(self) -> float:
-        """After `kill -9`, with emitters that do what they can."""
+        """Seconds to ready after `kill -9` with emitters flat out."""
         return self.median(KILL, FLAT_OUT, lambda end: end.ready_s)
 
     @property
     def first_commit_s(self) -> float:
-        """After `kill -9`, under a steady load."""
+        """Seconds to the first commit after `kill -9` under a steady load."""
         return self.median(KILL, STEADY, lambda end: end.first_commit_s)
 
     @property
     def stop_s(self) -> float:
-        """Of a clean stop."""
+        """Seconds that a clean stop takes."""
         return self.median(STOP, STEADY, lambda end: end.ended_s)
 
     @property
     def problems(self) -> list[str]:
-        """What is off in any round."""
+        """Every wrong sum of any round."""
         return [
             f"{end.how}, {end.load}, {size_label(self.size)} events: {text}"
             for end in self.ends
@@ -75,7 +75,7 @@ HEAD = (
 
 
 def show(measured: Sequence[Measured]) -> str:
-    """Every round, a row each."""
+    """Return the table, a row for each restart."""
     rows = []
     for one in measured:
         for number, end in enumerate(one.ends):
@@ -104,7 +104,7 @@ def _time(seconds: float) -> str:
 
 
 def plots(measured: Sequence[Measured]) -> list[Plot]:
-    """Ready, first commit and stop, with a bar for each size."""
+    """Draw ready, first commit and stop, with a bar for each size."""
     labels = ("ready after kill -9", "the same, flat out", "first commit after kill -9", "stop")
     series = [
         plot.Series(

@@ -1,7 +1,7 @@
-"""One end of a daemon under load, by `kill -9` or by SIGTERM, and the start of the next.
+"""Measure one restart under load: `kill -9` or SIGTERM, and the start of the next daemon.
 
-Emitters go on through all of it. An event accepted by another client while no daemon runs, the
-probe, tells when the next one has stored something new.
+Emitters run all the time. Another client, the probe, emits an event while no daemon runs; its
+confirmation shows when the next daemon has stored something new.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from logd_client import Client
 KILL, STOP = "kill -9", "clean stop"
 STEADY = Load(emitters=2, events=12_000, rate=10_000)
 FLAT_OUT = Load(emitters=2, events=60_000)
-LOAD_S = 0.3  # from the first event to the end of the daemon
+LOAD_S = 0.3  # until the daemon is ended
 START_TIMEOUT_S = 60.0
-# An installed program has its bytecode; without it a start takes half as long again.
+# An installed program has bytecode; without it a start takes 1.5 times as long.
 AS_INSTALLED = {"PYTHONDONTWRITEBYTECODE": ""}
 PROBE_TIMEOUT_S = 60.0
 PROBE_EVENTS = 2
@@ -34,9 +34,10 @@ SUMMED = ("stored", "quarantined", "pending", "lost")
 
 @dataclass(frozen=True)
 class End:
-    """One end and what came after it. Times are wall time; a new one's count from its start.
+    """The end of a daemon and the start of the next. Times are wall time.
 
-    `waiting` is how many events lay unconfirmed in outboxes while no daemon ran.
+    `ready_s` and `first_commit_s` count from the start of the next daemon. `waiting` is how many
+    events lay unconfirmed in outboxes while no daemon ran.
     """
 
     how: str
@@ -51,7 +52,7 @@ class End:
 
 
 def measure(trail: Trail, how: str, load: Load) -> End:
-    """Starts a daemon, ends it under load, starts the next, and stops that one. Raises Failed."""
+    """Start a daemon, end it under load, start the next and stop that one. Raises Failed."""
     instance, arguments = trail.instance, trail.instance.run_arguments()
     with running("logd", arguments, AS_INSTALLED) as daemon, Client(instance.socket) as probe:
         daemon.wait_for_line("logd: ready")
@@ -105,7 +106,7 @@ def _emit(probe: Client, event_type: str) -> None:
 
 
 def _end(daemon: Running, how: str) -> float:
-    """Ends it, and the seconds until it was gone."""
+    """End the daemon; return the seconds until it was gone."""
     start_s = time.monotonic()
     if how == KILL:
         daemon.kill()
@@ -115,7 +116,7 @@ def _end(daemon: Running, how: str) -> float:
 
 
 def _first(successor: Running, probe: Client, started_s: float) -> tuple[float, float]:
-    """Seconds from the start of a daemon until it says ready, and until it has stored the probe."""
+    """Return the seconds from the start of a daemon to ready, and to the probe's confirmation."""
     stored_s: list[float] = []
 
     def wait() -> None:
@@ -133,14 +134,14 @@ def _first(successor: Running, probe: Client, started_s: float) -> tuple[float, 
 
 
 def _waiting(trail: Trail, probe: Client) -> int:
-    """Events that wait in outboxes, while no daemon runs."""
+    """Count the unconfirmed events in outboxes, while no daemon runs."""
     own = int(probe.stats()["producer"] or "0", 16)
     outboxes = Outboxes(trail.config.outbox_directory, read_only=True)
     outboxes.attach()
     waiting = 0
     try:
         for name, uid, producer_id in outboxes.names():
-            # To open and close one's own would let go of the lock that says one lives.
+            # Opening and closing our own outbox would release the lock that shows that we live.
             if producer_id == own:
                 continue
             outbox = outboxes.open(name, uid, producer_id)

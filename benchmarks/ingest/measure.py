@@ -1,6 +1,6 @@
-"""Events stored and flushed by a live daemon, against a bare bulk insert of the very same rows.
+"""Measure events stored by a live daemon, compared with a bare bulk insert of the same rows.
 
-python -m benchmarks.ingest.measure  # under a minute; --long: more events, everything thrice
+python -m benchmarks.ingest.measure  # about 85 s; --long: more events, every cell three times
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from benchmarks.ingest import tables
 from benchmarks.ingest.results import Results
 from benchmarks.ingest.run import flat_out
 
-# The figures are those of so many; the others are beside it.
+# Figures are taken with this many producers; the others are shown for comparison.
 PRODUCERS = 4
 OTHER_PRODUCERS = (1, 64)
 SLOW_FLUSH_MS = 80
-# A connection for each transaction and WAL + NORMAL is what the notes have; kept and FULL is what
-# makes each of its transactions as durable as a batch of the daemon.
+# The notes have a connection for each transaction and WAL + NORMAL. With a kept connection and FULL
+# each transaction is as durable as a batch of the daemon.
 QUEUES = (("new", "NORMAL"), ("kept", "NORMAL"), ("kept", "FULL"))
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. Rounds are those of the figures' cell, `other_rounds` of the rest."""
+    """How much is measured. `rounds` are for PRODUCERS producers, `other_rounds` for the rest."""
 
     events: int
     rounds: int
@@ -38,7 +38,7 @@ class Size:
 
     @property
     def steps(self) -> int:
-        """Runs of a daemon, each with its insert, and of the queue."""
+        """The number of daemon runs, each with its insert, and of queue runs."""
         others = (len(self.producers) - 1 + 2 + len(QUEUES)) * self.other_rounds
         return self.rounds + others
 
@@ -48,17 +48,17 @@ LONG = Size(events=1_000_000, rounds=3, other_rounds=3, raw_events=300_000, queu
 
 
 def steps(long: bool) -> int:
-    """How many steps `run` tells of."""
+    """Return the number of steps of a run."""
     return (LONG if long else QUICK).steps
 
 
 def run(place: Path, long: bool, advance: Advance) -> Part:
-    """Measures the part with files in `place`. Raises Failed."""
+    """Measure the part with files in `place`. Raises Failed."""
     return measure(place, LONG if long else QUICK, advance)
 
 
 def measure(place: Path, size: Size, advance: Advance) -> Part:
-    """All cells in rounds: a daemon and its bare insert follow each other. Raises Failed."""
+    """Measure all cells in rounds; a bare insert follows its daemon at once. Raises Failed."""
     results = Results()
     for number in range(max(size.rounds, size.other_rounds)):
         others = number < size.other_rounds
@@ -82,14 +82,14 @@ def _pair(results: Results, directory: Path, producers: int, events: int, advanc
 
 
 def _sampled(results: Results, directory: Path, size: Size, advance: Advance) -> None:
-    advance("where the time goes", 0)
+    advance("CPU time by step", 0)
     load = flat_out(size.producers[0], size.events)
     results.sampled.append(ingest_run.ingest(directory, load, {}, sampled=True))
     advance("", 1)
 
 
 def measure_slow(results: Results, directory: Path, size: Size, advance: Advance) -> None:
-    """The daemon and the queue on the slow disk, where one can be made."""
+    """Measure the daemon and the queue on slow flushes, if there is a compiler for the shim."""
     directory.mkdir()
     try:
         env = slow_flush.environment(directory, SLOW_FLUSH_MS)
@@ -114,7 +114,7 @@ def measure_slow(results: Results, directory: Path, size: Size, advance: Advance
 main = command(
     steps,
     run,
-    "Measure events stored a second against a bare bulk insert of the same rows.",
+    "Measure events stored per second, compared with a bare bulk insert of the same rows.",
     "More events, and every cell three times.",
 )
 

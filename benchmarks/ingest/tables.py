@@ -60,7 +60,7 @@ def stored(results: Results) -> str:
     head = (
         *("producers", "rounds", "logd\nevents/s", "bare insert\nevents/s", "ratio"),
         *("ratio in\neach round", "outboxes\nfull"),
-        *("events", "batches", "check-\npoints", "logd CPU\nan event", "bare CPU\nan event"),
+        *("events", "batches", "check-\npoints", "logd CPU\nper event", "bare CPU\nper event"),
         *("of a\ncore", "emit\np50", "refused", "resident\nMiB", "sum"),
     )
     wrong = {text.partition(":")[0] for text in problems(results)}
@@ -97,11 +97,11 @@ def _range(values: Iterable[float]) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
-# -- processor time ------------------------------------------------------------------------------
+# -- CPU time ------------------------------------------------------------------------------------
 
 
 def split(times: Cpu) -> str:
-    """Return the table of processor time per event, step by step."""
+    """Return the table of CPU time per event, step by step."""
     total = sum(times.way.values())
     body = [
         [step, _us(times.way.get(step)), f"{times.way.get(step, 0) / total:.0%}"]
@@ -110,7 +110,7 @@ def split(times: Cpu) -> str:
         if step in times.way
     ]
     body.append(["all of it", _us(total), "100%", _us(sum(times.parts.values()))])
-    return table.render(("CPU of an event", "logd", "share", "by itself"), body)
+    return table.render(("CPU per event", "logd", "share", "alone"), body)
 
 
 def _us(value: float | None) -> str:
@@ -151,7 +151,7 @@ def slow(results: Results) -> str:
 
 
 def plots(results: Results, times: Cpu) -> list[Plot]:
-    """Draw events per second, and the processor time of an event."""
+    """Draw events per second, and the CPU time of an event."""
     return [Plot("ingest-events", _events_plot(results)), Plot("ingest-cpu", _cpu_plot(times))]
 
 
@@ -175,7 +175,7 @@ def _cpu_plot(times: Cpu) -> bytes:
     way = dict(times.way)
     way["order"] = way.get("order", 0.0) + way.pop(OTHER, 0.0)  # both small: one colour for both
     return plot.horizontal_bars(
-        "Processor time of an event in us (less is better)",
+        "CPU time of an event in us (less is better)",
         ["logd, all of it", "raw send, raw receive, bare insert"],
         [
             plot.Series(

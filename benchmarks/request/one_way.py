@@ -1,4 +1,4 @@
-"""One way of logging, measured: its call, then a load from another process, then the kill."""
+"""Measure one way of logging: the call, then a load from another process, then the kill."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from benchmarks.request.server import Order, Server
 from benchmarks.request.throughput import SETTLE_TIMEOUT_S
 
 CONNECTIONS = 8
-# First the site comes up, and opens what it opens at its first request; nothing of it counts.
+# The first request starts the site and opens files; it does not count.
 WARM_UP_LANE = 0
 # The call: one connection, one request after the other.
 QUIET_LANE = 1
 QUIET_S = 0.15
-QUIET_MOST_S = 1.6  # durable ways wait for a slow disk in each call
-# The load, which ends with the kill: ways that take 0.3 s for an event get a few of them.
+QUIET_MOST_S = 1.6  # every call of a durable way waits for the slow disk
+# The load, which ends with the kill: ways with calls of 0.3 s get a few requests.
 LOAD_LANE = 2
 LOAD_REQUESTS_MIN = 2
 LOAD_MOST_S = 2.0
@@ -34,7 +34,7 @@ LOAD_MOST_S = 2.0
 
 @dataclass(frozen=True)
 class Tools:
-    """What all measurements share: the load, and a server of sites for each disk."""
+    """Shared by all measurements: the load, and a server of sites for each disk."""
 
     loader: Loader
     servers: Mapping[int, Server]
@@ -42,7 +42,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Measured:
-    """One way on one disk."""
+    """The result of one way on one disk."""
 
     name: str
     label: str
@@ -50,24 +50,21 @@ class Measured:
     calls_ns: list[int]
     per_s: float
     sums: Sums
-    cut: int  # calls that the kill cut off: nobody outcomes what became of them
+    cut: int  # calls that the kill cut off: their result is unknown
     problems: list[str]
 
     def call(self, share: float) -> int:
-        """A quantile of the call."""
+        """Return a quantile of the call."""
         return table.quantile(self.calls_ns, share)
 
     @property
     def survived(self) -> float | None:
-        """Of the accepted events, the share that is stored after the kill; None without any."""
+        """The share of accepted events stored after the kill; None without accepted events."""
         return self.sums.stored / self.sums.accepted if self.sums.accepted else None
 
 
 def measure(way: Way, flush_ms: int, env: Mapping[str, str], place: Path, tools: Tools) -> Measured:
-    """Runs one way in the fresh directory `place`, and kills its web processes under load.
-
-    Raises Failed.
-    """
+    """Run one way in the fresh directory `place`, up to the kill under load. Raises Failed."""
     place.mkdir()
     ledger = Ledger(place)
     with contextlib.ExitStack() as stack:
@@ -102,7 +99,7 @@ def measure(way: Way, flush_ms: int, env: Mapping[str, str], place: Path, tools:
 
 
 def _tasks(way: Way, port: int, group: int) -> tuple[Task, Task, Task]:
-    """The three loads of a site: one request, the quiet one, and the one that ends with its end."""
+    """Return the three loads of a site: warm-up, quiet, and the one that ends with the kill."""
     return (
         Task(port, connections=1, least_s=0.0, requests_max=1, first_lane=WARM_UP_LANE),
         Task(
@@ -129,11 +126,11 @@ def _tasks(way: Way, port: int, group: int) -> tuple[Task, Task, Task]:
 def judge(
     way: Way, outcomes: CallOutcomes, stored: Sequence[str] | None, state: Mapping[str, Any]
 ) -> tuple[Sums, list[str]]:
-    """The sums after the kill, and what is wrong with them.
+    """Return the sums after the kill, and what is wrong with them.
 
-    What callers outcomes is from the ledger, what is stored from the database. `lost` is what was
-    accepted and is not there, which must not be more than the killed processes had in memory. A
-    call that was cut off may have stored its event or not.
+    Call results come from the ledger, stored events from the database. `lost` events were accepted
+    and are not stored; they must not be more than the killed processes had in memory. A call that
+    was cut off may have stored its event or not.
     """
     if stored is None:
         return Sums(0, 0, 0, 0), []
@@ -153,15 +150,17 @@ def judge(
         problems.append(f"{lost:,} accepted events are not stored; at most {way.lost_max:,} may be")
     if twice := len(stored) - len(there):
         problems.append(f"{twice:,} events are stored twice")
-    if strange := there - outcomes.accepted - outcomes.cut:
-        problems.append(f"{len(strange):,} events are stored that were refused or never attempted")
+    if unexpected := there - outcomes.accepted - outcomes.cut:
+        problems.append(
+            f"{len(unexpected):,} events are stored that were refused or never attempted"
+        )
     if state.get("lost"):
         problems.append(f"logd has {state['lost']:,} events in its loss ledger")
     return sums, problems
 
 
 def pool(rounds: Sequence[Measured]) -> Measured:
-    """The rounds of one way as one: all calls, the median speed, every problem."""
+    """Pool the rounds of one way: all calls, the median speed, every problem."""
     sums = [asdict(one.sums) for one in rounds]
     return Measured(
         name=rounds[0].name,

@@ -1,6 +1,6 @@
-"""The ways through a queue: to a thread of the web process, and to a child process of it.
+"""The ways through a queue: to a thread of the web process, or to a child process.
 
-Both hold 1,000 events and write up to ten in a transaction, as the earlier design did.
+Both queues hold 1,000 events and write up to ten in a transaction, as the earlier design did.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Store = Callable[[Any, Sequence[Row]], None]
 class ThreadQueue:
     """A bounded queue in the process, and one thread that writes.
 
-    Whether its thread kept its connection the notes do not tell, so there are both.
+    The notes do not say whether the thread kept its connection, so both are measured.
     """
 
     def __init__(self, database: Database, *, keep_connection: bool, store: Store = store) -> None:
         self.queue: queue.Queue[Row] = queue.Queue(QUEUE_EVENTS_MAX)
-        # Opened before the first request: what is measured is a queue that is at work.
+        # Opened before the first request, so that a running queue is measured.
         kept = open_retrying(database) if keep_connection else None
         arguments = (self.queue, database, kept, store)
         threading.Thread(target=write, args=arguments, daemon=True).start()
@@ -48,12 +48,12 @@ class ThreadQueue:
 
 
 class ProcessQueue:
-    """The same with the writer in a child process, which outlives a killed web process."""
+    """The same with the writer in a child process, which survives the web process."""
 
     def __init__(self, database: Database) -> None:
         context = multiprocessing.get_context("fork")
         self.queue: Any = context.Queue(QUEUE_EVENTS_MAX)
-        # A pipe: an Event's `set` waits for whoever waits for it, for ever if that one was killed.
+        # A pipe, since an Event's `set` would block forever if the waiting process was killed.
         ready, opened = context.Pipe(duplex=False)
         child = context.Process(
             target=_write_in_child, args=(self.queue, database, opened), daemon=True
@@ -75,17 +75,19 @@ def _offered(put: Callable[[Row], None], event: str) -> bool:
 
 
 def write(source: Any, database: Database, kept: Any, store: Store = store) -> None:
-    """Takes from the queue, up to ten at a time, and stores, over the connection that is kept or
-    a new one each time; until nothing can come any more."""
-    goes_on = True
-    while goes_on:
-        rows, goes_on = _take(source)
+    """Store events from the queue, up to ten at a time, until no more can come.
+
+    Uses the connection `kept`, or a new one each time.
+    """
+    has_more = True
+    while has_more:
+        rows, has_more = _take(source)
         if rows:
             _store_retrying(database, kept, rows, store)
 
 
 def _take(source: Any) -> tuple[list[Row], bool]:
-    """Up to ten events, and whether more can come; waits for the first."""
+    """Wait for an event; return up to ten events, and whether more can come."""
     rows: list[Row] = []
     try:
         rows.append(source.get())
@@ -93,24 +95,24 @@ def _take(source: Any) -> tuple[list[Row], bool]:
             rows.append(source.get_nowait())
     except queue.Empty:
         return rows, True
-    except (EOFError, OSError):  # the web process is gone, perhaps in the middle of a message
+    except (EOFError, OSError):  # the web process died, perhaps in the middle of a message
         return rows, False
     return rows, True
 
 
 def open_retrying(database: Database) -> Any:
-    """Again and again while the other web process's writer has the file locked."""
+    """Open the database, retrying while the other web process's writer has it locked."""
     while True:
         try:
             return database.open()
         except sqlcipher3.OperationalError:
-            if not database.directory.is_dir():  # the benchmark was ended, and took it away
+            if not database.directory.is_dir():  # the benchmark was ended and removed it
                 raise
             continue
 
 
 def _store_retrying(database: Database, kept: Any, rows: list[Row], store: Store) -> None:
-    """Again and again while the file is locked: the other web process has a writer too."""
+    """Store the rows, retrying while the other web process's writer has the file locked."""
     while True:
         try:
             connection = kept or database.open()
@@ -120,7 +122,7 @@ def _store_retrying(database: Database, kept: Any, rows: list[Row], store: Store
                 if connection is not kept:
                     connection.close()
         except sqlcipher3.OperationalError:
-            if not database.directory.is_dir():  # the benchmark was ended, and took it away
+            if not database.directory.is_dir():  # the benchmark was ended and removed it
                 raise
             continue
         return
@@ -128,12 +130,12 @@ def _store_retrying(database: Database, kept: Any, rows: list[Row], store: Store
 
 def _write_in_child(source: Any, database: Database, opened: Any) -> None:
     (database.directory / f"{_WRITER}{os.getpid()}").touch()
-    # Not in the web process's group, and without the server's handling of signals.
+    # Leave the web process's group, and reset the server's signal handlers.
     os.setpgid(0, 0)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    # The queue's writing end came over the fork; while it is open here, the end never comes.
+    # The fork inherits the queue's writing end; while it is open here, reading never ends.
     source._writer.close()
     kept = open_retrying(database)
     opened.close()
@@ -141,14 +143,14 @@ def _write_in_child(source: Any, database: Database, opened: Any) -> None:
 
 
 def writers(directory: Path) -> list[int]:
-    """The child processes that were started for `directory`."""
+    """Return the ids of the child processes started for `directory`."""
     return [int(path.name.removeprefix(_WRITER)) for path in directory.glob(f"{_WRITER}*")]
 
 
 def wait_for_writers(directory: Path) -> bool:
-    """Waits until the children of killed web processes have written what had reached them.
+    """Wait until the children of killed web processes have written what had reached them.
 
-    False when one did not come to its end, and was killed.
+    Returns False if one did not finish and was killed.
     """
     ended = True
     for pid in writers(directory):

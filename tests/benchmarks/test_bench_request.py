@@ -107,7 +107,7 @@ def test_the_classroom_stores_every_page_that_was_answered(
 
 def test_a_site_that_cannot_start_ends_the_run_with_its_words(place: Path) -> None:
     with (
-        pytest.raises(Failed, match="no way of logging"),
+        pytest.raises(Failed, match="unknown way of logging"),
         serving(place, "bad", {}) as server,
         loading() as loader,
         server.site(Order("telepathy", str(place))) as site,

@@ -220,7 +220,7 @@ def test_the_page_notes_its_call_and_what_it_took(tmp_path: Path) -> None:
 
 
 def test_an_unknown_way_is_named() -> None:
-    with pytest.raises(ValueError, match="no way of logging"):
+    with pytest.raises(ValueError, match="unknown way of logging"):
         site.create_app("telepathy", "nowhere")
 
 
