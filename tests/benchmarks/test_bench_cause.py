@@ -27,7 +27,7 @@ KEY_MS = 100.0
 
 
 def modelled(cell: Cell, key_ms: float = KEY_MS, counted: bool = True) -> Measured:
-    """A machine on which everything is as simple as one would think."""
+    """Return the times of an ideal machine."""
     count = 0 if cell.elsewhere else 4
     open_ms = key_ms if cell.cipher == "passphrase" else 0.2
     commit_ms = count * (0.25 + cell.flush_ms)
@@ -44,7 +44,7 @@ def model(disks: tuple[int, ...] = DISKS, **options: Any) -> dict[Cell, Measured
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """One round of the real thing, with flushes 20 ms longer for the slow disk."""
+    """Run one real round, with flushes 20 ms longer for the slow disk."""
     place = tmp_path_factory.mktemp("cause")
     try:
         env = slow_flush.counting(place)
@@ -62,14 +62,14 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.long(minutes=1)
-def test_every_cell_writes_an_event_a_round_and_stores_it(events: list[dict[str, Any]]) -> None:
+def test_every_cell_stores_an_event_per_round(events: list[dict[str, Any]]) -> None:
     number = len(cells((0, 20)))
     assert sorted(event["cell"] for event in events[:-1]) == list(range(number))
     assert events[-1] == {"attempted": 2, "stored": [2] * number}
 
 
 @pytest.mark.long(minutes=1)
-def test_wal_flushes_as_often_as_delete_unless_the_file_is_open_elsewhere(
+def test_wal_flushes_unless_another_connection_is_open(
     events: list[dict[str, Any]],
 ) -> None:
     for cell, event in zip(cells((0, 20)), events, strict=False):
@@ -78,7 +78,7 @@ def test_wal_flushes_as_often_as_delete_unless_the_file_is_open_elsewhere(
 
 
 @pytest.mark.long(minutes=1)
-def test_a_slow_flush_is_in_commit_and_close_and_not_in_opening(
+def test_slow_flushes_lengthen_commit_and_close_but_not_opening(
     events: list[dict[str, Any]],
 ) -> None:
     for cell, event in zip(cells((0, 20)), events, strict=False):
@@ -89,7 +89,7 @@ def test_a_slow_flush_is_in_commit_and_close_and_not_in_opening(
 
 
 @pytest.mark.long(minutes=1)
-def test_a_passphrase_is_in_opening_on_either_disk(events: list[dict[str, Any]]) -> None:
+def test_a_passphrase_lengthens_opening_on_both_disks(events: list[dict[str, Any]]) -> None:
     by_cell = dict(zip(cells((0, 20)), events, strict=False))
     for cell, event in by_cell.items():
         if cell.cipher == "passphrase":
@@ -104,7 +104,7 @@ def test_without_the_shim_there_are_no_figures_of_flushes() -> None:
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, stored: int = 3) -> None:
-    """Everything but the process that writes."""
+    """Replace the process that writes events."""
 
     def lines(_place: Path, disks: tuple[int, ...], *_: object) -> Iterator[dict[str, Any]]:
         for number, cell in enumerate(cells(disks)):
@@ -141,14 +141,10 @@ def test_an_event_that_is_not_stored_fails_the_run(
     )
 
 
-def test_without_a_compiler_the_slow_half_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_a_compiler_the_slow_disk_is_reported_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_compiler: None
 ) -> None:
-    def no_compiler(*_: object) -> dict[str, str]:
-        raise NoCompiler("no C compiler")
-
     fake(monkeypatch)
-    monkeypatch.setattr(slow_flush, "counting", no_compiler)
     steps: list[int] = []
     part = cause.run(tmp_path, False, lambda _now, done: steps.append(done))
     assert {row["flush_ms"] for row in part.rows} == {0}

@@ -67,7 +67,7 @@ def measured(
 
 
 def a_run() -> Results:
-    """Figures for everything: emit 3 us, raw send 1.5 us, the queue 2 us, syslog 30 us."""
+    """Return a run with every figure: emit 3 us, raw send 1.5 us, the queue 2 us, syslog 30 us."""
     cells = [
         measured("logd", PINNED, (3000, 9000)),
         measured("raw", PINNED, (2000, 3000), awake=True),
@@ -145,7 +145,7 @@ def test_a_quantile_of_few_calls_is_not_shown() -> None:
     assert "90 us" in show([measured(accepted=100, delivered=100)])
 
 
-def test_every_sum_that_is_off_is_a_problem() -> None:
+def test_every_wrong_sum_is_a_problem() -> None:
     right = Sums(attempted=2000, accepted=2000, refused=0, stored=2000)
     assert problems([measured()], right) == []
     assert problems([measured(delivered=1999)], right) == [
@@ -172,7 +172,7 @@ def test_the_plot_holds_all_that_was_measured_flat_out() -> None:
     assert "raw send, same bytes (awake)" in svg and "raw send, same bytes (asleep)" in svg
 
 
-def test_in_quick_mode_everyone_is_flat_out_and_at_1000_and_logd_and_raw_send_everywhere() -> None:
+def test_the_quick_plan_has_every_peer_at_two_rates_and_every_cell_of_logd_and_raw_send() -> None:
     cells = [cell for g in plan(list(KINDS), QUICK, can_pin=True) for cell in g.cells]
     for name in KINDS:
         assert {(c.rate, c.threads) for c in cells if c.peer == name} >= {(0, 1), (1000, 1)}
@@ -183,7 +183,7 @@ def test_in_quick_mode_everyone_is_flat_out_and_at_1000_and_logd_and_raw_send_ev
         assert {(c.rate, c.threads) for c in raw} == every
 
 
-def test_long_has_every_cell_of_every_peer_and_measures_again_none_that_is_there() -> None:
+def test_the_long_plan_has_every_cell_of_every_peer_once() -> None:
     *groups, rest = plan(list(KINDS), LONG, can_pin=True)
 
     def cells(groups: Sequence[Group], peer: str) -> set[tuple[object, ...]]:
@@ -196,7 +196,9 @@ def test_long_has_every_cell_of_every_peer_and_measures_again_none_that_is_there
         assert len(every) == 3 * 2 * 2 * (2 if kind.can_be_awake else 1), name
 
 
-def test_with_one_core_nothing_is_pinned_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_one_core_nothing_is_pinned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     groups = plan(list(KINDS), LONG, can_pin=False)
     assert not any(cell.pinned for group in groups for cell in group.cells)
     assert "pinned to a core each: there is one core" in client.missing(groups, can_pin=False)
@@ -205,7 +207,7 @@ def test_with_one_core_nothing_is_pinned_and_that_is_said(monkeypatch: pytest.Mo
     assert PINNED not in {group.name for group in groups}
 
 
-def test_what_is_not_installed_is_named_with_what_brings_it(
+def test_a_missing_peer_is_reported_with_its_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
@@ -223,7 +225,7 @@ def test_what_is_not_installed_is_named_with_what_brings_it(
         pass
 
 
-def test_a_refused_call_is_made_again_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_call_is_retried_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([True, False, False, True, True])
     timed = calls(lambda: next(answers), 3, 0.0, time.monotonic(), lambda: 7)
     assert (len(timed.calls_ns), timed.refused, timed.spun_ns) == (3, 2, 14)
@@ -232,7 +234,7 @@ def test_a_refused_call_is_made_again_and_not_timed(monkeypatch: pytest.MonkeyPa
         calls(lambda: False, 1, 0.0, time.monotonic(), lambda: 0)
 
 
-def test_a_round_counts_what_was_refused_and_what_has_arrived() -> None:
+def test_a_round_counts_refused_and_delivered_events() -> None:
     answers, arrived = iter([True, False, True] * 2), iter([10, 12, 12, 20, 21, 21])
     peer = Peer("syslog", lambda: next(answers), lambda: next(arrived, 21))
     seen = CellTimes(array("Q"), [])
@@ -270,7 +272,7 @@ def counts(control: Control, number: int) -> Callable[[], bool]:
     return lambda: control.received == number
 
 
-def test_a_receiver_of_datagrams_counts_events_awake_and_asleep(directory: Path) -> None:
+def test_a_datagram_receiver_counts_events_awake_and_asleep(directory: Path) -> None:
     with receiver("datagrams", directory, "d") as receiving:
         control = Control(receiving.counts)
         with send_to(receiving.socket, socket.SOCK_DGRAM) as sender:
@@ -287,7 +289,7 @@ def test_a_receiver_of_datagrams_counts_events_awake_and_asleep(directory: Path)
         assert control.received == 3
 
 
-def test_a_receiver_of_a_stream_counts_values_however_they_are_cut(directory: Path) -> None:
+def test_a_stream_receiver_counts_values_split_over_several_reads(directory: Path) -> None:
     events = msgpack.packb(["site.page_view", 1, {"user": "7"}]) * 3
     with receiver("stream", directory, "s") as receiving:
         control = Control(receiving.counts)
@@ -301,7 +303,7 @@ def test_a_receiver_of_a_stream_counts_values_however_they_are_cut(directory: Pa
             until(counts(control, 6), "and those of another connection")
 
 
-def test_processor_time_and_cores_are_of_the_process_that_is_named() -> None:
+def test_cpu_time_and_pinning_apply_to_the_given_process() -> None:
     mine_ns = time.process_time_ns()
     assert mine_ns <= cpu_ns(os.getpid()) <= time.process_time_ns() + 1_000_000
     before = os.sched_getaffinity(0)
@@ -313,7 +315,7 @@ def test_processor_time_and_cores_are_of_the_process_that_is_named() -> None:
     assert os.sched_getaffinity(0) == before
 
 
-def test_orders_arrive_as_they_were_given() -> None:
+def test_orders_survive_json() -> None:
     groups = plan(STDLIB, QUICK, can_pin=True)
     receiving = {"raw": Receiving(1, "socket", "counts"), "noop": None}
     orders = Orders(groups, receiving, "place", (0, 1))

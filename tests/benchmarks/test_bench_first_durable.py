@@ -28,7 +28,7 @@ def test_the_figure_has_a_target() -> None:
     assert (target.sign, target.limit) == ("<=", 1.5)
 
 
-def test_a_process_says_how_long_each_of_its_events_took(
+def test_a_process_prints_the_time_of_each_event(
     instance: Instance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(first_durable, "PAUSE_S", 0.0)

@@ -1,4 +1,4 @@
-"""`query`: every report of the site is asked, both trails get the same, and all sums hold."""
+"""`query`: every report of the site is measured, both trails get the same backlog, sums hold."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def measured(size: int = 10**5, *more: Asked) -> Measured:
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Part, int]:
-    """One real run over a very small trail, and the steps that it told of."""
+    """Run once over a very small trail; return the part, and how far its steps are off."""
     done: list[int] = []
     with pytest.MonkeyPatch.context() as patch, temporary_directory(None) as place:
         patch.setattr(history, "_built", {})
@@ -72,7 +72,7 @@ def test_both_trails_store_the_same_backlog(tiny: tuple[Part, int]) -> None:
 
 
 @pytest.mark.long(minutes=1)
-def test_the_figures_that_targets_need_are_there(tiny: tuple[Part, int]) -> None:
+def test_every_target_has_its_figure(tiny: tuple[Part, int]) -> None:
     part = tiny[0]
     assert {
         "query.slowest_report_p95_ms",
@@ -100,19 +100,19 @@ def pair(empty: float = 1000.0, full: float = 900.0) -> Pair:
     return Pair(replace(TAKEN, stored_per_s=empty), replace(TAKEN, stored_per_s=full))
 
 
-def test_ingest_is_the_median_of_ratios_of_one_round_each() -> None:
+def test_ingest_is_the_median_of_the_rounds_ratios() -> None:
     pairs = [pair(1000, 900), pair(100, 80), pair(10, 20)]
     assert ratio(pairs) == 0.9
     assert cpu_ratio(pairs) == 1.0
 
 
-def test_a_backlog_that_took_no_whole_tick_of_the_processor_makes_a_ratio_all_the_same() -> None:
+def test_a_backlog_of_less_than_one_cpu_tick_still_has_a_ratio() -> None:
     none = replace(TAKEN, cpu_s_per_100k=per_100k(0.0, 300))
     assert cpu_ratio([Pair(none, none)]) == 1.0
     assert per_100k(2.0, 50_000) == 4.0
 
 
-def test_a_sum_that_is_off_is_said_with_its_trail() -> None:
+def test_a_wrong_sum_is_reported_with_its_trail() -> None:
     wrong = replace(TAKEN, problems=["1 too many"])
     assert Pair(TAKEN, wrong).problems == ["ingest, full trail: 1 too many"]
     assert "WRONG" in query_tables.ingest(10**5, [Pair(wrong, TAKEN)])
@@ -128,7 +128,7 @@ def test_figures_without_a_size_are_of_the_largest() -> None:
     assert figures["query.stored_over_jsonl_bytes"] == 0.5
 
 
-def test_what_logd_refuses_is_asked_no_more_than_twice(
+def test_a_refused_report_is_requested_at_most_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
@@ -145,7 +145,7 @@ def test_what_logd_refuses_is_asked_no_more_than_twice(
     assert (len(calls), one.refused, one.rows) == (2, "not now.", 0)
 
 
-def test_what_only_the_cold_disk_holds_up_is_asked_as_often_as_all_others(
+def test_a_report_refused_only_when_cold_is_measured_like_all_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
@@ -158,7 +158,7 @@ def test_what_only_the_cold_disk_holds_up_is_asked_as_often_as_all_others(
     assert (len(one.warm_ns), one.refused, one.rows) == (20, "", 2)
 
 
-def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
+def test_without_a_daemon_a_report_is_refused(tmp_path: Path) -> None:
     site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
     with pytest.raises(report_times.Refused, match="does not answer"):
         site.ask(site.cases()[0])

@@ -1,4 +1,4 @@
-"""`recovery`: a daemon ends under load, the next one stores what waited, and all sums hold."""
+"""`recovery`: a daemon ends under load, the next one stores the backlog, and all sums hold."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tiny() -> Part:
 
 
 @pytest.mark.long(minutes=1)
-def test_what_was_accepted_before_between_and_after_is_stored_once(tiny: Part) -> None:
+def test_every_event_around_a_restart_is_stored_once(tiny: Part) -> None:
     assert tiny.problems == []
     assert [row["how"] for row in tiny.rows] == [KILL, STOP]
     for row in tiny.rows:
@@ -57,7 +57,7 @@ def test_times_count_from_the_start_of_the_next_daemon(tiny: Part) -> None:
     assert b"<script" not in tiny.plots[0].svg
 
 
-def test_figures_are_medians_of_their_kind_at_the_largest_size() -> None:
+def test_figures_are_medians_at_the_largest_size() -> None:
     sizes = [Measured(10**5, [replace(one, ready_s=9.0) for one in ENDS]), Measured(10**6, ENDS)]
     figures = recovery.figures(sizes)
     assert figures["recovery.ready_s"] == 0.5

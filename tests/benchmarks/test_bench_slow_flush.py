@@ -9,7 +9,7 @@ import pytest
 from benchmarks.harness.slow_flush import NoCompiler, environment
 
 
-def test_without_a_compiler_the_reason_is_told(
+def test_without_a_compiler_the_reason_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")

@@ -1,4 +1,4 @@
-"""The ways of logging: what a call that returned True has put where it outlives its process."""
+"""The ways of logging: which events survive their process after the call has returned True."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from benchmarks.request.queues import ProcessQueue, ThreadQueue, wait_for_writer
 @pytest.mark.parametrize("keep_connection", [False, True])
 @pytest.mark.parametrize("journal", JOURNALS)
 @pytest.mark.parametrize("cipher", ["plain", "raw"])
-def test_what_is_written_in_the_request_is_there(
+def test_an_event_written_in_the_request_is_stored(
     tmp_path: Path, cipher: str, journal: str, keep_connection: bool
 ) -> None:
     database = Database(tmp_path, cipher, journal)
@@ -44,7 +44,7 @@ def test_what_is_written_in_the_request_is_there(
 
 
 @pytest.mark.parametrize("cipher", CIPHERS)
-def test_only_without_a_key_can_anybody_read_the_file(tmp_path: Path, cipher: str) -> None:
+def test_only_a_file_without_a_key_is_readable_without_one(tmp_path: Path, cipher: str) -> None:
     database = Database(tmp_path, cipher, "delete")
     database.prepare()
     if cipher == "plain":
@@ -54,7 +54,7 @@ def test_only_without_a_key_can_anybody_read_the_file(tmp_path: Path, cipher: st
             Database(tmp_path, "plain").stored()
 
 
-def test_an_event_that_the_locked_file_does_not_take_is_refused(
+def test_an_event_is_refused_while_the_file_is_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.harness.event_database.BUSY_TIMEOUT_S", 0.0)
@@ -80,7 +80,7 @@ def test_a_queue_is_written_in_transactions_of_ten(tmp_path: Path) -> None:
     batches: list[int] = []
 
     class Ends:
-        """A queue of 25 events that is over then."""
+        """A queue that ends after 25 events."""
 
         def __init__(self) -> None:
             self._rows = [make_row(f"0-{n}") for n in range(25)]
@@ -112,7 +112,7 @@ def _offer_and_die(directory: Path, events: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_reached_the_child_process_is_stored_after_its_parent_is_killed(
+def test_the_child_process_stores_its_events_after_its_parent_is_killed(
     tmp_path: Path,
 ) -> None:
     database = Database(tmp_path, "raw")
@@ -125,7 +125,7 @@ def test_what_reached_the_child_process_is_stored_after_its_parent_is_killed(
     assert len(database.stored()) == 50
 
 
-def test_the_child_process_is_not_in_the_group_that_is_killed(tmp_path: Path) -> None:
+def test_the_child_process_is_in_another_process_group(tmp_path: Path) -> None:
     database = Database(tmp_path, "raw")
     database.prepare()
     ProcessQueue(database)
@@ -137,7 +137,7 @@ def test_the_child_process_is_not_in_the_group_that_is_killed(tmp_path: Path) ->
     assert wait_for_writers(tmp_path)
 
 
-def test_a_transaction_that_fails_is_undone(tmp_path: Path) -> None:
+def test_a_failed_transaction_is_rolled_back(tmp_path: Path) -> None:
     database = Database(tmp_path, "raw")
     database.prepare()
     connection = database.open()
@@ -171,14 +171,14 @@ def test_the_child_process_ends_when_its_parent_is_killed_at_the_start(
     assert wait_for_writers(tmp_path)
 
 
-def test_a_writer_ends_when_its_directory_is_gone(tmp_path: Path) -> None:
+def test_a_writer_ends_when_its_directory_is_removed(tmp_path: Path) -> None:
     rows: queue.Queue[Any] = queue.Queue()
     rows.put(make_row("0-0"))
     with pytest.raises(sqlcipher3.OperationalError):
         queues.write(rows, Database(tmp_path / "gone", "raw"), None)
 
 
-def test_lines_of_a_file_are_imported_and_a_torn_one_is_left(tmp_path: Path) -> None:
+def test_complete_lines_are_imported_and_a_torn_one_is_not(tmp_path: Path) -> None:
     way = JsonLines(tmp_path)
     assert [way.log(f"0-{n}", False) for n in range(3)] == [True] * 3
     with open(tmp_path / FILE, "ab") as file:
@@ -190,7 +190,7 @@ def test_without_a_file_nothing_is_imported(tmp_path: Path) -> None:
     assert import_lines(tmp_path) == []
 
 
-def test_the_ledger_outlives_the_process_that_wrote_it(tmp_path: Path) -> None:
+def test_the_ledger_survives_the_process_that_wrote_it(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     pid = os.fork()
     if pid == 0:
@@ -206,12 +206,12 @@ def test_the_ledger_outlives_the_process_that_wrote_it(tmp_path: Path) -> None:
     assert outcomes.cut == {"2-5"}
 
 
-def test_a_ledger_that_is_too_small_says_so(tmp_path: Path) -> None:
+def test_an_event_beyond_the_ledger_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no room"):
         Ledger(tmp_path).record_call(name_of(0, LANE_EVENTS))
 
 
-def test_the_page_notes_its_call_and_what_it_took(tmp_path: Path) -> None:
+def test_the_page_records_its_call_and_reports_the_time(tmp_path: Path) -> None:
     browser = site.create_app("jsonl", str(tmp_path)).test_client()
     response = browser.get(site.PAGE, headers={site.EVENT_HEADER: "3-9"})
     assert int(response.headers[site.CALL_HEADER]) > 0
@@ -219,17 +219,17 @@ def test_the_page_notes_its_call_and_what_it_took(tmp_path: Path) -> None:
     assert import_lines(tmp_path) == ["3-9"]
 
 
-def test_an_unknown_way_is_named() -> None:
+def test_an_unknown_way_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown way of logging"):
         site.create_app("telepathy", "nowhere")
 
 
-def test_one_page_in_ten_stands_for_a_quiz() -> None:
+def test_one_page_in_ten_counts_as_a_quiz() -> None:
     quizzes = [site.is_quiz(name_of(2, number)) for number in range(40)]
     assert sum(quizzes) == 40 // modes.QUIZ_EVERY
 
 
-def test_selective_waits_for_the_disk_with_quizzes_only(tmp_path: Path) -> None:
+def test_the_selective_way_waits_for_quizzes_only(tmp_path: Path) -> None:
     asked: list[tuple[str, bool]] = []
 
     class Client:
@@ -250,7 +250,7 @@ def test_selective_waits_for_the_disk_with_quizzes_only(tmp_path: Path) -> None:
     assert asked == [(EVENT_TYPE, False), (modes.QUIZ_TYPE, True)]
 
 
-def test_the_access_log_gives_the_pages_that_were_answered(tmp_path: Path) -> None:
+def test_the_access_log_lists_the_answered_pages(tmp_path: Path) -> None:
     assert access_log.answered(tmp_path) == []
     (tmp_path / access_log.LOG).write_text(
         '1-0 200 1.5 GET /lesson/12 0.001 id "x"\n1-1 502 1.6 GET /lesson/12 0.002 id "x"\n1-2 200'
