@@ -28,7 +28,7 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
-class Taken:
+class StoredBacklog:
     """The result of storing one backlog: speed, CPU time and sums."""
 
     events: int
@@ -41,7 +41,7 @@ class Taken:
 
 
 @contextmanager
-def held(daemon: Running) -> Iterator[None]:
+def paused(daemon: Running) -> Iterator[None]:
     """Pause the daemon for the length of the `with`."""
     os.kill(daemon.pid, signal.SIGSTOP)
     try:
@@ -50,7 +50,7 @@ def held(daemon: Running) -> Iterator[None]:
         os.kill(daemon.pid, signal.SIGCONT)
 
 
-def take(instance: Instance, daemon: Running, events: Sequence[Event]) -> Taken:
+def store_backlog(instance: Instance, daemon: Running, events: Sequence[Event]) -> StoredBacklog:
     """Let an idle daemon store the events, and measure it. Raises Failed."""
     before = settled(instance)
     with Client(instance.socket, outbox_bytes=OUTBOX_BYTES) as client:
@@ -58,7 +58,7 @@ def take(instance: Instance, daemon: Running, events: Sequence[Event]) -> Taken:
         if not client.flush(FLUSH_TIMEOUT_S):
             raise Failed("the daemon does not store an event")
         cpu_s = daemon.cpu_s()
-        with held(daemon):
+        with paused(daemon):
             for event in events:
                 props = unpack_props(event.props)
                 if not client.emit(event.type, user=event.user, props=props, ts_ns=event.ts_ns):
@@ -77,7 +77,7 @@ def take(instance: Instance, daemon: Running, events: Sequence[Event]) -> Taken:
         **{key: stats[key] for key in ("attempted", "accepted", "refused")},
         **changes,
     )
-    return Taken(
+    return StoredBacklog(
         events=len(events),
         stored_before=before["stored"],
         stored_per_s=len(events) / took_s,
@@ -109,17 +109,19 @@ def settled(instance: Instance) -> dict[str, Any]:
 class Pair:
     """The same backlog stored by both daemons."""
 
-    empty: Taken
-    full: Taken
+    empty: StoredBacklog
+    full: StoredBacklog
 
     @property
     def problems(self) -> list[str]:
         """Every wrong sum of either daemon."""
         named = (("empty", self.empty), ("full", self.full))
-        return [f"ingest, {name} trail: {text}" for name, taken in named for text in taken.problems]
+        return [
+            f"ingest, {name} trail: {text}" for name, stored in named for text in stored.problems
+        ]
 
 
-def against_empty(
+def compare_with_empty(
     full: tuple[Instance, Running],
     directory: Path,
     events: Sequence[Event],
@@ -134,7 +136,9 @@ def against_empty(
     with Instance(directory) as empty, running("logd", empty.run_arguments()) as daemon:
         daemon.wait_for_line("logd: ready")
         both = [(empty, daemon), full]
-        first, second = (take(*one, events) for one in (both if empty_first else both[::-1]))
+        first, second = (
+            store_backlog(*one, events) for one in (both if empty_first else both[::-1])
+        )
         daemon.stop()
     return Pair(first, second) if empty_first else Pair(second, first)
 

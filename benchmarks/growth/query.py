@@ -71,7 +71,7 @@ def measure(
         daemon.wait_for_line("logd: ready")
         site = report_times.Site(config.query_socket, built.history)
         site.ask(site.cases()[0])  # an answer means that the report process has started
-        asked = report_times.measure(
+        reports = report_times.measure(
             site, config.database, times, lambda case: advance(f"{built.size}: {case.report}", 1)
         )
         for number in range(rounds):
@@ -79,12 +79,14 @@ def measure(
             part = list(islice(events, count))
             directory = place / f"empty-{number}"
             full = (built.instance, daemon)
-            pairs.append(backlog.against_empty(full, directory, part, empty_first=not number % 2))
+            pairs.append(
+                backlog.compare_with_empty(full, directory, part, empty_first=not number % 2)
+            )
         daemon.stop()
-    return Measured(built.history.size, taken, asked, _whole(built)), pairs
+    return Measured(built.history.size, taken, reports, _problems(built)), pairs
 
 
-def _whole(built: Trail) -> list[str]:
+def _problems(built: Trail) -> list[str]:
     """Return what is wrong with the trail after all measurements."""
     state = built.instance.status()
     problems = [f"{state[key]:,} {key}" for key in ("lost", "pending", "quarantined") if state[key]]
@@ -125,19 +127,19 @@ def _rows(measured: Sequence[Measured], pairs: Sequence[Pair]) -> list[dict[str,
             {
                 "what": "report",
                 "size": one.size,
-                "report": asked.label,
-                "rows": asked.rows,
-                "cold_ms": asked.cold_ns / 1e6,
-                "p50_ms": asked.warm(0.5) / 1e6,
-                "p95_ms": asked.warm(0.95) / 1e6,
-                "asked": len(asked.warm_ns),
-                "refused": asked.refused,
+                "report": report.label,
+                "rows": report.rows,
+                "cold_ms": report.cold_ns / 1e6,
+                "p50_ms": report.warm(0.5) / 1e6,
+                "p95_ms": report.warm(0.95) / 1e6,
+                "asked": len(report.warm_ns),
+                "refused": report.refused,
             }
-            for asked in one.asked
+            for report in one.reports
         ]
     for number, pair in enumerate(pairs):
-        for where, taken in (("empty", pair.empty), ("full", pair.full)):
-            row = asdict(taken)
+        for where, backlog_stored in (("empty", pair.empty), ("full", pair.full)):
+            row = asdict(backlog_stored)
             sums = row.pop("sums")
             rows.append({"what": "ingest", "round": number, "trail": where, **row, **sums})
     return rows

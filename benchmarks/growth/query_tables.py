@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.growth.backlog import Pair
 from benchmarks.growth.history import size_label
-from benchmarks.growth.report_times import Asked
+from benchmarks.growth.report_times import ReportTimes
 from benchmarks.growth.storage import Storage
 from benchmarks.harness import plot, table
 from benchmarks.harness.part import Plot
@@ -23,13 +23,13 @@ class Measured:
 
     size: int
     storage: Storage
-    asked: Sequence[Asked]
+    reports: Sequence[ReportTimes]
     problems: Sequence[str] = ()
 
     @property
-    def slowest(self) -> Asked:
+    def slowest(self) -> ReportTimes:
         """The report with the highest p95."""
-        return max(self.asked, key=lambda one: one.warm(0.95))
+        return max(self.reports, key=lambda one: one.warm(0.95))
 
 
 def text(measured: Sequence[Measured], pairs: Sequence[Pair]) -> str:
@@ -44,15 +44,15 @@ def reports(measured: Sequence[Measured]) -> str:
     for one in measured:
         head += [f"{size_label(one.size)}\n{what}" for what in ("cold", "p50", "p95")]
     rows = []
-    for asked in zip(*(one.asked for one in measured), strict=True):
-        row = [asked[0].label, f"{asked[-1].rows:,}"]
-        for one in asked:
+    for same in zip(*(one.reports for one in measured), strict=True):
+        row = [same[0].label, f"{same[-1].rows:,}"]
+        for one in same:
             row += [_shown(one, ns) for ns in (one.cold_ns, one.warm(0.5), one.warm(0.95))]
         rows.append(row)
     return table.render(head, rows)
 
 
-def _shown(one: Asked, ns: int) -> str:
+def _shown(one: ReportTimes, ns: int) -> str:
     return f"(no) {table.duration(ns)}" if one.refused else table.duration(ns)
 
 
@@ -124,24 +124,21 @@ def ingest(size: int, pairs: Sequence[Pair]) -> str:
 def plots(measured: Sequence[Measured]) -> list[Plot]:
     """Draw the slowest reports at the largest size, with a bar for each size."""
     order = sorted(
-        range(len(measured[-1].asked)), key=lambda at: -measured[-1].asked[at].warm(0.95)
+        range(len(measured[-1].reports)), key=lambda at: -measured[-1].reports[at].warm(0.95)
     )[:PLOTTED_MAX]
     series = [
-        plot.Series(
-            f"{size_label(one.size)} events",
-            [
-                plot.Bar(
-                    one.asked[at].warm(0.95) / _MS, _shown(one.asked[at], one.asked[at].warm(0.95))
-                )
-                for at in order
-            ],
-        )
+        plot.Series(f"{size_label(one.size)} events", [_bar(one.reports[at]) for at in order])
         for one in measured
     ]
-    labels = [measured[-1].asked[at].label for at in order]
+    labels = [measured[-1].reports[at].label for at in order]
     sizes = ", ".join(size_label(one.size) for one in measured)
     title = f"The {len(order)} slowest reports: p95 at {sizes} events"
-    longest = max(one.asked[at].warm(0.95) for one in measured for at in order) / _MS
+    longest = max(one.reports[at].warm(0.95) for one in measured for at in order) / _MS
     top = longest * ROOM_FOR_TEXT
     svg = plot.horizontal_bars(title, labels, series, axis="milliseconds", top=top)
     return [Plot("query-reports", svg)]
+
+
+def _bar(report: ReportTimes) -> plot.Bar:
+    p95_ns = report.warm(0.95)
+    return plot.Bar(p95_ns / _MS, _shown(report, p95_ns))

@@ -11,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.growth import recovery_tables, restart
+from benchmarks.growth import recovery_tables
 from benchmarks.growth.history import SIZES, SIZES_LONG, Trail, building_steps, size_suffix, trail
 from benchmarks.growth.recovery_tables import Measured
 from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP
+from benchmarks.growth.restart import measure as measure_restart
 from benchmarks.harness.part import Advance, Part, command
 
 # One round: how the daemon is ended, and under which load.
@@ -46,12 +47,12 @@ def run(place: Path, long: bool, advance: Advance) -> Part:
 
 def measure(built: Trail, rounds: int, advance: Advance) -> Measured:
     """Measure the restarts at one size. Raises Failed."""
-    ends = []
+    restarts = []
     for _ in range(rounds):
         for how, load in PLAN:
             advance(f"{how} at {built.size}", 1)
-            ends.append(restart.measure(built, how, load))
-    return Measured(built.history.size, ends)
+            restarts.append(measure_restart(built, how, load))
+    return Measured(built.history.size, restarts)
 
 
 def figures(measured: Sequence[Measured]) -> dict[str, float]:
@@ -72,8 +73,8 @@ def figures(measured: Sequence[Measured]) -> dict[str, float]:
 def _rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     rows = []
     for one in measured:
-        for end in one.ends:
-            row = asdict(end)
+        for restart in one.restarts:
+            row = asdict(restart)
             sums = row.pop("sums")
             rows.append({"size": one.size, **row, **sums})
     return rows

@@ -8,7 +8,7 @@ from statistics import median
 
 from benchmarks.growth.history import size_label
 from benchmarks.growth.query_tables import ROOM_FOR_TEXT
-from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP, End
+from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP, Restart
 from benchmarks.harness import plot, table
 from benchmarks.harness.emitter import Load
 from benchmarks.harness.part import Plot
@@ -21,39 +21,40 @@ class Measured:
     """The restarts at one size."""
 
     size: int
-    ends: Sequence[End]
+    restarts: Sequence[Restart]
 
-    def median(self, how: str, load: Load, of: Callable[[End], float]) -> float:
+    def median(self, how: str, load: Load, of: Callable[[Restart], float]) -> float:
         """Return the median of a value over the restarts of one kind."""
-        return median(of(end) for end in self.ends if (end.how, end.load) == (how, str(load)))
+        kind = (how, str(load))
+        return median(of(one) for one in self.restarts if (one.how, one.load) == kind)
 
     @property
     def ready_s(self) -> float:
         """Seconds to ready after `kill -9` under a steady load."""
-        return self.median(KILL, STEADY, lambda end: end.ready_s)
+        return self.median(KILL, STEADY, lambda restart: restart.ready_s)
 
     @property
     def ready_flat_out_s(self) -> float:
         """Seconds to ready after `kill -9` with emitters flat out."""
-        return self.median(KILL, FLAT_OUT, lambda end: end.ready_s)
+        return self.median(KILL, FLAT_OUT, lambda restart: restart.ready_s)
 
     @property
     def first_commit_s(self) -> float:
         """Seconds to the first commit after `kill -9` under a steady load."""
-        return self.median(KILL, STEADY, lambda end: end.first_commit_s)
+        return self.median(KILL, STEADY, lambda restart: restart.first_commit_s)
 
     @property
     def stop_s(self) -> float:
         """Seconds that a clean stop takes."""
-        return self.median(STOP, STEADY, lambda end: end.ended_s)
+        return self.median(STOP, STEADY, lambda restart: restart.ended_s)
 
     @property
     def problems(self) -> list[str]:
         """Every wrong sum of any round."""
         return [
-            f"{end.how}, {end.load}, {size_label(self.size)} events: {text}"
-            for end in self.ends
-            for text in end.problems
+            f"{restart.how}, {restart.load}, {size_label(self.size)} events: {text}"
+            for restart in self.restarts
+            for text in restart.problems
         ]
 
 
@@ -78,22 +79,22 @@ def show(measured: Sequence[Measured]) -> str:
     """Return the table, a row for each restart."""
     rows = []
     for one in measured:
-        for number, end in enumerate(one.ends):
-            sums = end.sums
+        for number, restart in enumerate(one.restarts):
+            sums = restart.sums
             rows.append(
                 [
                     "" if number else size_label(one.size),
-                    end.how,
-                    end.load,
-                    f"{end.stored_before:,}",
-                    *(_time(s) for s in (end.ended_s,)),
-                    f"{end.waiting:,}",
-                    *(_time(s) for s in (end.ready_s, end.first_commit_s)),
+                    restart.how,
+                    restart.load,
+                    f"{restart.stored_before:,}",
+                    *(_time(s) for s in (restart.ended_s,)),
+                    f"{restart.waiting:,}",
+                    *(_time(s) for s in (restart.ready_s, restart.first_commit_s)),
                     f"{sums.attempted:,}",
                     f"{sums.refused:,}",
                     f"{sums.stored:,}",
                     f"{sums.pending + sums.lost + sums.quarantined:,}",
-                    "WRONG" if end.problems else "right",
+                    "WRONG" if restart.problems else "right",
                 ]
             )
     return table.render(HEAD, rows, left=3)

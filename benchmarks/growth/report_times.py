@@ -32,7 +32,7 @@ STUDENTS_MAX = 1000  # per report
 CASES = 28
 READ_BYTES = 4 * 1024 * 1024
 
-Ask = Callable[[Analytics], object]
+Request = Callable[[Analytics], object]
 
 
 class Refused(Exception):
@@ -45,7 +45,7 @@ class Case:
 
     report: str
     what: str
-    ask: Ask
+    ask: Request
 
     @property
     def label(self) -> str:
@@ -54,7 +54,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReportTimes:
     """The times of one report. `cold_ns` is the first, with the file out of the page cache."""
 
     label: str
@@ -143,7 +143,9 @@ class Site:
         return self._client.ask("events", asked_by=READER.key, limit=EXPORT_ROWS).rows
 
 
-def measure(site: Site, database: Path, times: int, advance: Callable[[Case], None]) -> list[Asked]:
+def measure(
+    site: Site, database: Path, times: int, advance: Callable[[Case], None]
+) -> list[ReportTimes]:
     """Request every report once with the file out of the page cache, then `times` times from it.
 
     A report refused from the cache is not repeated: it takes the whole time-out each time.
@@ -154,7 +156,7 @@ def measure(site: Site, database: Path, times: int, advance: Callable[[Case], No
         drop_from_page_cache(database)
         cold.append(_timed(site, case))
     read_into_page_cache(database)
-    asked = []
+    measured = []
     for case, (rows, _, cold_ns) in zip(cases, cold, strict=True):
         advance(case)
         refused = ""
@@ -163,8 +165,8 @@ def measure(site: Site, database: Path, times: int, advance: Callable[[Case], No
             came, refused, took_ns = _timed(site, case)
             rows = max(rows, came)
             warm_ns.append(took_ns)
-        asked.append(Asked(case.label, rows, cold_ns, warm_ns, refused))
-    return asked
+        measured.append(ReportTimes(case.label, rows, cold_ns, warm_ns, refused))
+    return measured
 
 
 def _timed(site: Site, case: Case) -> tuple[int, str, int]:

@@ -33,7 +33,7 @@ SUMMED = ("stored", "quarantined", "pending", "lost")
 
 
 @dataclass(frozen=True)
-class End:
+class Restart:
     """The end of a daemon and the start of the next. Times are wall time.
 
     `ready_s` and `first_commit_s` count from the start of the next daemon. `waiting` is how many
@@ -51,7 +51,7 @@ class End:
     problems: list[str]
 
 
-def measure(trail: Trail, how: str, load: Load) -> End:
+def measure(trail: Trail, how: str, load: Load) -> Restart:
     """Start a daemon, end it under load, start the next and stop that one. Raises Failed."""
     instance, arguments = trail.instance, trail.instance.run_arguments()
     with running("logd", arguments, AS_INSTALLED) as daemon, Client(instance.socket) as probe:
@@ -61,14 +61,14 @@ def measure(trail: Trail, how: str, load: Load) -> End:
         if not probe.flush(PROBE_TIMEOUT_S):
             raise Failed("the daemon does not store an event")
         with emitters(instance.socket, load) as (start, results):
-            _together(start)
+            _start_emitters(start)
             time.sleep(LOAD_S)
-            ended_s = _end(daemon, how)
+            ended_s = _end_daemon(daemon, how)
             waiting = _waiting(trail, probe)
             _emit(probe, "logout")  # accepted while no daemon runs
             started_s = time.monotonic()
             with running("logd", arguments, AS_INSTALLED) as successor:
-                ready_s, first_commit_s = _first(successor, probe, started_s)
+                ready_s, first_commit_s = _first_times(successor, probe, started_s)
                 emitted = collect(results, load)
                 after = settled(instance)
                 successor.stop()
@@ -80,7 +80,7 @@ def measure(trail: Trail, how: str, load: Load) -> End:
     problems += [f"{counts[key]:,} {key}" for key in ("lost", "quarantined") if counts[key]]
     if not all(one.flushed for one in emitted):
         problems.append("an emitter did not see all of its events confirmed")
-    return End(
+    return Restart(
         how=how,
         load=str(load),
         stored_before=before["stored"],
@@ -93,7 +93,7 @@ def measure(trail: Trail, how: str, load: Load) -> End:
     )
 
 
-def _together(start: Barrier) -> None:
+def _start_emitters(start: Barrier) -> None:
     try:
         start.wait(timeout=START_TIMEOUT_S)
     except threading.BrokenBarrierError:
@@ -105,7 +105,7 @@ def _emit(probe: Client, event_type: str) -> None:
         raise Failed(f"the probe's event was refused: {probe.stats()['refused_by_cause']}")
 
 
-def _end(daemon: Running, how: str) -> float:
+def _end_daemon(daemon: Running, how: str) -> float:
     """End the daemon; return the seconds until it was gone."""
     start_s = time.monotonic()
     if how == KILL:
@@ -115,7 +115,7 @@ def _end(daemon: Running, how: str) -> float:
     return time.monotonic() - start_s
 
 
-def _first(successor: Running, probe: Client, started_s: float) -> tuple[float, float]:
+def _first_times(successor: Running, probe: Client, started_s: float) -> tuple[float, float]:
     """Return the seconds from the start of a daemon to ready, and to the probe's confirmation."""
     stored_s: list[float] = []
 

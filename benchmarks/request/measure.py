@@ -17,10 +17,10 @@ from benchmarks.harness.part import Advance, Part, Plot, command
 from benchmarks.harness.plot import Bar, Series, horizontal_bars
 from benchmarks.request import access_log, throughput
 from benchmarks.request.load import loading
-from benchmarks.request.modes import WAYS, Way
 from benchmarks.request.one_way import Measured, Tools, measure, pool
 from benchmarks.request.server import serving
 from benchmarks.request.throughput import Throughput
+from benchmarks.request.ways import WAYS, Way
 
 SLOW_FLUSH_MS = 80
 DISKS = {0: "as it is", SLOW_FLUSH_MS: f"+{SLOW_FLUSH_MS} ms"}

@@ -15,9 +15,9 @@ from benchmarks.harness.sums import Sums
 from benchmarks.request import access_log
 from benchmarks.request.ledger import CallOutcomes, Ledger
 from benchmarks.request.load import Loader, Task
-from benchmarks.request.modes import Way
 from benchmarks.request.server import Order, Server
 from benchmarks.request.throughput import SETTLE_TIMEOUT_S
+from benchmarks.request.ways import Way
 
 CONNECTIONS = 8
 # The first request starts the site and opens files; it does not count.

@@ -23,8 +23,8 @@ import gunicorn.workers.gthread  # noqa: F401 - loaded before the forks
 from gunicorn.app.base import BaseApplication
 
 from benchmarks.harness.processes import READY_TIMEOUT_S, Failed, cpu_s, running
-from benchmarks.request.modes import THREADS, WORKERS
 from benchmarks.request.site import create_app
+from benchmarks.request.ways import THREADS, WORKERS
 
 # As in `make run`, but connections may stay open for the whole run.
 _SETTINGS: dict[str, Any] = {

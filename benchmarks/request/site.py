@@ -8,7 +8,7 @@ from pathlib import Path
 from flask import Flask, Response, request
 
 from benchmarks.request.ledger import Ledger
-from benchmarks.request.modes import QUIZ_EVERY, WAYS
+from benchmarks.request.ways import QUIZ_EVERY, WAYS
 
 CALL_HEADER = "X-Call-Ns"
 EVENT_HEADER = "X-Event"
@@ -23,9 +23,9 @@ def create_app(name: str, directory: str) -> Flask:
     if name not in WAYS:
         raise ValueError(f"unknown way of logging {name!r}; there are {', '.join(WAYS)}")
     app = Flask("benchmark")
-    mode = WAYS[name].make(app, Path(directory))
+    logger = WAYS[name].make(app, Path(directory))
     ledger = Ledger(Path(directory))
-    log, clock_ns = mode.log, time.perf_counter_ns
+    log, clock_ns = logger.log, time.perf_counter_ns
 
     @app.get("/lesson/<int:lesson>")
     def page(lesson: int) -> Response:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.growth import history, query, query_tables, report_times, storage
-from benchmarks.growth.backlog import Pair, Taken, cpu_ratio, per_100k, ratio
+from benchmarks.growth.backlog import Pair, StoredBacklog, cpu_ratio, per_100k, ratio
 from benchmarks.growth.query_tables import Measured
-from benchmarks.growth.report_times import Asked
+from benchmarks.growth.report_times import ReportTimes
 from benchmarks.growth.storage import Storage
 from benchmarks.harness.part import Part
 from benchmarks.harness.processes import temporary_directory
@@ -19,16 +19,16 @@ from benchmarks.harness.sums import Sums
 from webapp.classroom.model.analytics import Away
 
 RIGHT = Sums(attempted=11, accepted=11, refused=0, stored=11)
-TAKEN = Taken(10, 100, 1000.0, 2.0, 1, RIGHT, [])
+STORED = StoredBacklog(10, 100, 1000.0, 2.0, 1, RIGHT, [])
 STORAGE = Storage(100, 200.0, 400.0, 250.0, 50, 3_000_000)
 
 
-def asked(label: str, p95_ms: int, refused: str = "") -> Asked:
-    return Asked(label, 5, 9_000_000, [p95_ms * 10**6] * 3, refused)
+def report(label: str, p95_ms: int, refused: str = "") -> ReportTimes:
+    return ReportTimes(label, 5, 9_000_000, [p95_ms * 10**6] * 3, refused)
 
 
-def measured(size: int = 10**5, *more: Asked) -> Measured:
-    return Measured(size, STORAGE, [asked("summary", 2), asked("events: a day", 30), *more])
+def measured(size: int = 10**5, *more: ReportTimes) -> Measured:
+    return Measured(size, STORAGE, [report("summary", 2), report("events: a day", 30), *more])
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +90,15 @@ def test_every_target_has_its_figure(tiny: tuple[Part, int]) -> None:
 
 
 def test_a_report_without_an_answer_is_marked() -> None:
-    text = query_tables.text([measured(10**5, asked("events: never", 2000, "too slow."))], [pair()])
+    never = report("events: never", 2000, "too slow.")
+    text = query_tables.text([measured(10**5, never)], [pair()])
     assert re.search(r"events: never +5 +\(no\) 9 ms +\(no\) 2.00 s +\(no\) 2.00 s", text)
     assert re.search(r"events: a day +5 +9 ms +30 ms +30 ms", text)
-    assert measured(10**5, asked("events: never", 2000)).slowest.label == "events: never"
+    assert measured(10**5, never).slowest is never
 
 
 def pair(empty: float = 1000.0, full: float = 900.0) -> Pair:
-    return Pair(replace(TAKEN, stored_per_s=empty), replace(TAKEN, stored_per_s=full))
+    return Pair(replace(STORED, stored_per_s=empty), replace(STORED, stored_per_s=full))
 
 
 def test_ingest_is_the_median_of_the_rounds_ratios() -> None:
@@ -107,20 +108,20 @@ def test_ingest_is_the_median_of_the_rounds_ratios() -> None:
 
 
 def test_a_backlog_of_less_than_one_cpu_tick_still_has_a_ratio() -> None:
-    none = replace(TAKEN, cpu_s_per_100k=per_100k(0.0, 300))
+    none = replace(STORED, cpu_s_per_100k=per_100k(0.0, 300))
     assert cpu_ratio([Pair(none, none)]) == 1.0
     assert per_100k(2.0, 50_000) == 4.0
 
 
 def test_a_wrong_sum_is_reported_with_its_trail() -> None:
-    wrong = replace(TAKEN, problems=["1 too many"])
-    assert Pair(TAKEN, wrong).problems == ["ingest, full trail: 1 too many"]
-    assert "WRONG" in query_tables.ingest(10**5, [Pair(wrong, TAKEN)])
+    wrong = replace(STORED, problems=["1 too many"])
+    assert Pair(STORED, wrong).problems == ["ingest, full trail: 1 too many"]
+    assert "WRONG" in query_tables.ingest(10**5, [Pair(wrong, STORED)])
     assert "WRONG" not in query_tables.ingest(10**5, [pair()])
 
 
 def test_figures_without_a_size_are_of_the_largest() -> None:
-    sizes = [measured(), measured(10**6, asked("event_types", 70))]
+    sizes = [measured(), measured(10**6, report("event_types", 70))]
     figures = query.figures(sizes, [pair()], 100.0)
     assert figures["query.slowest_report_p95_ms"] == 70
     assert figures["query.slowest_report_p95_ms_at_1e5"] == 30

@@ -1,4 +1,4 @@
-"""`recovery`: a daemon ends under load, the next one stores the backlog, and all sums hold."""
+"""`recovery`: a daemon restarts under load, the next one stores the backlog, and all sums hold."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 
 from benchmarks.growth import history, recovery, recovery_tables
 from benchmarks.growth.recovery_tables import Measured
-from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP, End
+from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP, Restart
 from benchmarks.harness.emitter import Load
 from benchmarks.harness.part import Part
 from benchmarks.harness.processes import temporary_directory
 from benchmarks.harness.sums import Sums
 
 RIGHT = Sums(attempted=8, accepted=8, refused=0, stored=8)
-END = End(KILL, str(STEADY), 100, 0.01, 5, 0.3, 0.2, RIGHT, [])
-ENDS = [
-    END,
-    replace(END, ready_s=0.5, first_commit_s=0.4),
-    replace(END, ready_s=0.9),
-    replace(END, load=str(FLAT_OUT), ready_s=2.0),
-    replace(END, how=STOP, ended_s=0.7, ready_s=0.25),
+RESTART = Restart(KILL, str(STEADY), 100, 0.01, 5, 0.3, 0.2, RIGHT, [])
+RESTARTS = [
+    RESTART,
+    replace(RESTART, ready_s=0.5, first_commit_s=0.4),
+    replace(RESTART, ready_s=0.9),
+    replace(RESTART, load=str(FLAT_OUT), ready_s=2.0),
+    replace(RESTART, how=STOP, ended_s=0.7, ready_s=0.25),
 ]
 
 
@@ -58,7 +58,10 @@ def test_times_count_from_the_start_of_the_next_daemon(tiny: Part) -> None:
 
 
 def test_figures_are_medians_at_the_largest_size() -> None:
-    sizes = [Measured(10**5, [replace(one, ready_s=9.0) for one in ENDS]), Measured(10**6, ENDS)]
+    sizes = [
+        Measured(10**5, [replace(one, ready_s=9.0) for one in RESTARTS]),
+        Measured(10**6, RESTARTS),
+    ]
     figures = recovery.figures(sizes)
     assert figures["recovery.ready_s"] == 0.5
     assert figures["recovery.ready_s_at_1e5"] == 9.0
@@ -68,7 +71,7 @@ def test_figures_are_medians_at_the_largest_size() -> None:
 
 
 def test_the_table_has_every_end_and_marks_a_wrong_sum() -> None:
-    one = Measured(10**5, [*ENDS[:-1], replace(ENDS[-1], problems=["2 lost"])])
+    one = Measured(10**5, [*RESTARTS[:-1], replace(RESTARTS[-1], problems=["2 lost"])])
     text = recovery_tables.show([one])
     assert text.count(KILL) == 4
     assert re.search(r"clean stop .* 700 ms +5 +250 ms +200 ms .* WRONG$", text)

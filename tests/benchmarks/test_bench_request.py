@@ -22,10 +22,10 @@ from benchmarks.request import access_log, one_way, throughput
 from benchmarks.request import measure as request
 from benchmarks.request.ledger import CallOutcomes, Ledger
 from benchmarks.request.load import Answers, Loader, Task, TaskRun, loading
-from benchmarks.request.modes import WAYS, Way
 from benchmarks.request.one_way import Measured, Tools, judge, measure, pool
 from benchmarks.request.server import Order, serving
 from benchmarks.request.throughput import Throughput
+from benchmarks.request.ways import WAYS, Way
 
 RIGHT = Sums(attempted=4, accepted=4, refused=0, stored=4)
 COMPARED = Throughput(

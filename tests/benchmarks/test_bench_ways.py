@@ -24,7 +24,7 @@ from benchmarks.harness.event_database import (
     make_row,
     store,
 )
-from benchmarks.request import access_log, modes, queues, site
+from benchmarks.request import access_log, queues, site, ways
 from benchmarks.request.files import FILE, JsonLines, import_lines
 from benchmarks.request.ledger import LANE_EVENTS, Ledger, name_of
 from benchmarks.request.queues import ProcessQueue, ThreadQueue, wait_for_writers
@@ -226,7 +226,7 @@ def test_an_unknown_way_is_an_error() -> None:
 
 def test_one_page_in_ten_counts_as_a_quiz() -> None:
     quizzes = [site.is_quiz(name_of(2, number)) for number in range(40)]
-    assert sum(quizzes) == 40 // modes.QUIZ_EVERY
+    assert sum(quizzes) == 40 // ways.QUIZ_EVERY
 
 
 def test_the_selective_way_waits_for_quizzes_only(tmp_path: Path) -> None:
@@ -243,11 +243,11 @@ def test_the_selective_way_waits_for_quizzes_only(tmp_path: Path) -> None:
 
     app = Flask("bare")
     app.config["ACTIVITY_LOG_CLIENT"] = lambda *_, **__: Client()
-    mode = modes.WAYS["logd-selective"].make(app, tmp_path)
+    logger = ways.WAYS["logd-selective"].make(app, tmp_path)
     with app.app_context():
-        mode.log("1-0", False)
-        mode.log("1-9", True)
-    assert asked == [(EVENT_TYPE, False), (modes.QUIZ_TYPE, True)]
+        logger.log("1-0", False)
+        logger.log("1-9", True)
+    assert asked == [(EVENT_TYPE, False), (ways.QUIZ_TYPE, True)]
 
 
 def test_the_access_log_lists_the_answered_pages(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ QUIZ_EVERY = 10
 QUERY_EVENTS_MAX = 10_000_000
 
 
-class Mode(Protocol):
+class EventLogger(Protocol):
     """A way of logging inside a web process."""
 
     def log(self, event: str, quiz: bool, /) -> bool:
@@ -75,7 +75,7 @@ class Way:
 
     name: str
     label: str
-    make: Callable[[Flask, Path], Mode]
+    make: Callable[[Flask, Path], EventLogger]
     stored: Callable[[Path], list[str]] | None = None  # None: it does not log
     prepare: Callable[[Path], None] = lambda _directory: None
     lost_max: int = 0
@@ -86,7 +86,7 @@ class Way:
     load_s: float = 0.3
 
 
-def _nothing(_app: Flask, _directory: Path) -> Mode:
+def _nothing(_app: Flask, _directory: Path) -> EventLogger:
     return Nothing()
 
 
@@ -108,7 +108,7 @@ def _synchronous(cipher: str, journal: str, keep_connection: bool) -> Way:
     )
 
 
-def _queue(name: str, label: str, make: Callable[[Database], Mode]) -> Way:
+def _queue(name: str, label: str, make: Callable[[Database], EventLogger]) -> Way:
     return Way(
         name,
         label,
