@@ -19,7 +19,7 @@ THREADS = 8
 
 @dataclass(frozen=True)
 class Cell:
-    """One way of calling one peer. `rate` is events/s of all threads together, 0 is flat out."""
+    """One way of calling one peer. `rate` is events/s of all threads, 0 is flat out."""
 
     peer: str
     events: int  # in each round, of all threads together

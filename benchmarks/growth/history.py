@@ -35,7 +35,7 @@ from webapp.demo.school import PEOPLE, STUDENTS
 DAY_NS = 86_400 * 10**9
 MINUTE_NS = 60 * 10**9
 TERM_NS = DAYS * DAY_NS
-# A dashboard asks for at most 1000 students at once.
+# A dashboard requests at most 1000 students at once.
 CLASSES_MAX = 33
 TERMS = 6  # of sixty days, about a year; more events need more classes
 EVENTS_PER_BATCH = 2000

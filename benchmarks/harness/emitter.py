@@ -38,7 +38,7 @@ class Load:
     """How many emitters emit how many events; `rate` is events/s of all together, 0 is flat out."""
 
     emitters: int
-    events: int  # of all together
+    events: int  # of all emitters together
     rate: int = 0
     outbox_bytes: int = OUTBOX_BYTES  # of each
     refused_wait_s: float = REFUSED_WAIT_S

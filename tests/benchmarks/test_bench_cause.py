@@ -85,7 +85,7 @@ def test_slow_flushes_lengthen_commit_and_close_but_not_opening(
         if cell.flush_ms and not cell.elsewhere:
             assert event["commit_ns"] + event["close_ns"] >= event["flushes"] * 20e6
         if cell.cipher == "raw":
-            assert event["open_cpu_ns"] < 10e6  # nothing is derived, and nothing waits
+            assert event["open_cpu_ns"] < 10e6  # no key derivation, no waiting
 
 
 @pytest.mark.long(minutes=1)

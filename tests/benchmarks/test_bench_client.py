@@ -97,7 +97,7 @@ def test_a_run_of_few_events_delivers_all_and_every_sum_is_right() -> None:
     assert set(part.figures) == set(figures(a_run()))
     assert all(value > 0 for value in part.figures.values())
     assert b"<script" not in part.plots[0].svg
-    # Whoever receives has worked for it; of one that polls the kernel may know that too late.
+    # A receiver has used CPU time; for one that polls, the kernel's count may lag behind.
     asleep = [r for r in part.rows if r.get("peer") in ("logd", "raw") and not r["awake"]]
     assert asleep and all(one["receiver_cpu_ns"] > 0 for one in asleep)
 

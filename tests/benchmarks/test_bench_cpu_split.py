@@ -50,7 +50,7 @@ def test_the_samples_add_up_to_the_cpu_time() -> None:
         while time.thread_time_ns() - before_ns < 400_000_000:
             pass
     assert set(sampler.by_step) == {cpu_split.OTHER}
-    # A busy machine is late with signals, and drops those that come while one waits.
+    # On a busy machine signals are late, and one that arrives while another is pending is dropped.
     assert 100_000_000 < sampler.by_step[cpu_split.OTHER] < 600_000_000
 
 

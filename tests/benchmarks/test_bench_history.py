@@ -64,7 +64,7 @@ def test_ten_million_events_have_no_more_students_than_a_report_allows() -> None
     assert large.class_of(1)[0] not in large.class_of(0)
     ids = [unpack_props(event.props)["request_id"] for event in islice(large.more(), 2000)]
     assert len(set(ids)) == len(ids)
-    # A school year, about, and not a day of a million.
+    # About a school year, not a day with a million events.
     assert 300 < large.span_ns / DAY_NS < 400
 
 

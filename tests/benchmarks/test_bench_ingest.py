@@ -58,7 +58,7 @@ def test_a_tiny_run_measures_every_cell_and_its_sums_are_right(
 
 
 def test_the_number_of_steps_matches_the_plan() -> None:
-    # Three rounds of the figures' cell; 1 and 64 producers, sampled, slow, three queues once.
+    # Three rounds with 4 producers; once each: 1 and 64 producers, sampled, slow, three queues.
     assert ingest.steps(long=False) == 3 + 2 + 2 + 3
     assert ingest.steps(long=True) == 3 * (1 + 2 + 2 + 3)
 
@@ -106,7 +106,7 @@ TRAIL: list[Batch] = [(number, number * SECOND_NS, 100) for number in range(1, 2
 
 def test_events_are_counted_while_full_outboxes_hold_the_emitters_up() -> None:
     emitted = [emitter(5.5, 12.0), emitter(6.5, 12.5), emitter(7.0, 18.0)]
-    # From the first that was held up until half of them are done; the last batch is not in it.
+    # From the first full outbox until half of the emitters are done, without the last batch.
     assert window_of(TRAIL, emitted) == Window(HELD_UP, 6, 11, 600, 6.0)
     assert window_of(TRAIL, emitted).events_s == 100.0
 

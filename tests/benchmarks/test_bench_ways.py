@@ -108,7 +108,7 @@ def _offer_and_die(directory: Path, events: int) -> None:
     for number in range(events):
         assert way.log(f"0-{number}", False)
     way.queue.close()
-    way.queue.join_thread()  # all of it has left this process
+    way.queue.join_thread()  # everything has left this process
     os.kill(os.getpid(), signal.SIGKILL)
 
 
