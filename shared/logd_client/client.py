@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from logd_client.durable import Outcome, Ticket
+from logd_client.durable import DurableEvent, Outcome
 from logd_client.formers import REMOVED_WAIT_S, FormerProducers
 from logd_client.producer import Producer
 from logd_client.refusals import LOG_INTERVAL_S
 from logd_client.session import OUTBOX_BYTES, Road
-from logd_client.waiting import Waits, deadline_after
+from logd_client.waiters import ConfirmationWaiters, deadline_after
 from logd_wire.forks import Forked
 
 __all__ = ["OUTBOX_BYTES", "Client", "Outcome"]
@@ -103,7 +103,7 @@ class Client(Road):
         `durable_settled` names it, once more is known.
         """
         deadline_s = deadline_after(timeout_s)
-        ticket = Ticket(tell_user)
+        ticket = DurableEvent(tell_user)
         try:
             if not self._emit(event_type, user, props, ts_ns, ticket):
                 return Outcome.REFUSED
@@ -113,7 +113,7 @@ class Client(Road):
         finally:
             self._within(partial(self._forget, ticket))
 
-    def _unknown_outcome(self, ticket: Ticket, nested: bool) -> Outcome:
+    def _unknown_outcome(self, ticket: DurableEvent, nested: bool) -> Outcome:
         """Has the trail say that it is unknown, before the caller hears of it."""
         if not (ticket.said or nested):
             self._leave_removed_outbox()
@@ -126,7 +126,7 @@ class Client(Road):
             self._unsettled.add(ticket)
         return Outcome.UNKNOWN
 
-    def _forget(self, ticket: Ticket, _nested: bool) -> None:
+    def _forget(self, ticket: DurableEvent, _nested: bool) -> None:
         self._waiting.discard(ticket)
         ticket.let_go_of_room()
 
@@ -159,7 +159,7 @@ class Client(Road):
 
     def _what_to_wait_for(
         self, nested: bool
-    ) -> tuple[FormerProducers, Producer | None, list[tuple[Waits, int, float]]]:
+    ) -> tuple[FormerProducers, Producer | None, list[tuple[ConfirmationWaiters, int, float]]]:
         """Of each producer, up to which event, and by when that is known if its file is removed."""
         if not nested:
             try:
@@ -251,16 +251,16 @@ class Client(Road):
         if producer is not None:
             formers.add(producer, now_s)
             self._producer = None
-            self._say_farewell(producer)
+            self._send_farewell(producer)
         formers.close_all(now_s)
 
-    def _say_farewell(self, producer: Producer) -> None:
+    def _send_farewell(self, producer: Producer) -> None:
         """Ends its numbers in order, and reports what is refused."""
         counted = dict(self._refusals.by_cause)  # a signal handler may add to it
         unreported = self._refusals.unreported(counted)
         if producer.outbox is not None:
             producer.outbox.writer.farewell()
-        elif not ((producer.sequence_sent or unreported) and producer.say_farewell(unreported)):
+        elif not ((producer.sequence_sent or unreported) and producer.send_farewell(unreported)):
             return
         self._refusals.end_report(counted)
 
@@ -292,7 +292,7 @@ class Client(Road):
             # A farewell ends the numbers: what follows is another producer's.
             self._formers.add(producer, time.monotonic())
             self._producer = None
-            self._say_farewell(producer)
+            self._send_farewell(producer)
 
     def _report_refusals(self) -> None:
         try:
@@ -318,7 +318,7 @@ class Client(Road):
             self._refusals.tell_all(producer)
         self._formers.add(producer, now_s)
         self._producer = None
-        self._say_farewell(producer)
+        self._send_farewell(producer)
         self._formers.look(now_s, None)
 
     def _last_words(self) -> None:

@@ -13,13 +13,13 @@ import enum
 from typing import Any
 
 from logd_client.producer import Producer
-from logd_client.waiting import Waits
+from logd_client.waiters import ConfirmationWaiters
 from logd_wire.forks import Mark
 from logd_wire.outbox.writer import OutboxWriter
 
 UNKNOWN_TYPE = "durable_unknown"
 SETTLED_TYPE = "durable_settled"
-UNSETTLED_MAX = 1000
+UNRESOLVED_MAX = 1000
 
 
 class Outcome(enum.Enum):
@@ -33,7 +33,7 @@ class Outcome(enum.Enum):
         return self is Outcome.STORED
 
 
-class Ticket:
+class DurableEvent:
     """A durable event, from before it is accepted until the last word about it.
 
     `said`: its `durable_unknown` is in the outbox.
@@ -45,7 +45,7 @@ class Ticket:
         self.said = False
         self._tell_user = tell_user
         # One assignment changes both: the thread that waits reads them outside the guard.
-        self._place: tuple[Waits, int] | None = None
+        self._place: tuple[ConfirmationWaiters, int] | None = None
         self._label = ""
         self._mark: Mark | None = None
         self._room: OutboxWriter | None = None
@@ -63,7 +63,7 @@ class Ticket:
             self._room = producer.outbox.writer
             self._room.reserve(self)
 
-    def accepted(self, waits: Waits, sequence: int, current: Producer) -> None:
+    def accepted(self, waits: ConfirmationWaiters, sequence: int, current: Producer) -> None:
         """The event is that producer's: not always the one there was before the call.
 
         What is to be said of it later goes to the client's `current` one.
@@ -138,7 +138,7 @@ class Ticket:
         return {"producer": self._label, "sequence": self.sequence, "type": self.type}
 
 
-class Unsettled:
+class UnresolvedEvents:
     """The tickets of which somebody was told that their outcome is unknown; oldest first.
 
     Bounded: with the daemon away for long the oldest is forgotten first. What the trail says of it
@@ -146,20 +146,20 @@ class Unsettled:
     """
 
     def __init__(self) -> None:
-        self.tickets: list[Ticket] = []
+        self.tickets: list[DurableEvent] = []
         # Those whose `durable_unknown` the kernel did not take at the time, for want of an outbox.
-        self._unsaid: list[Ticket] = []
+        self._unsaid: list[DurableEvent] = []
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, ticket: DurableEvent) -> None:
         """One more."""
         self.tickets.append(ticket)
         if not ticket.said:
             self._unsaid.append(ticket)
         for tickets in (self.tickets, self._unsaid):
-            if len(tickets) > UNSETTLED_MAX:
+            if len(tickets) > UNRESOLVED_MAX:
                 del tickets[0]
 
-    def next(self) -> tuple[Ticket, str, dict[str, Any]] | None:
+    def next(self) -> tuple[DurableEvent, str, dict[str, Any]] | None:
         """What is to be said next: of which ticket, as which event, with which properties."""
         if self._unsaid:
             ticket = self._unsaid[0]
@@ -169,7 +169,7 @@ class Unsettled:
             return None
         return self.tickets[0], SETTLED_TYPE, self.tickets[0].settled_props(outcome)
 
-    def said(self, ticket: Ticket, event_type: str) -> None:
+    def said(self, ticket: DurableEvent, event_type: str) -> None:
         """What `next` gave is accepted. The same again changes nothing."""
         tickets = self._unsaid if event_type == UNKNOWN_TYPE else self.tickets
         if event_type == UNKNOWN_TYPE:

@@ -196,7 +196,7 @@ class FormerProducers:
         # In a file without a name, which a daemon may have open or not, or in one that was given
         # up: where no daemon reads it, the numbers of what is lost are all that can be sent.
         if not former.farewell_sent:
-            former.farewell_sent = former.producer.say_farewell(outbox.writer.refusals)
+            former.farewell_sent = former.producer.send_farewell(outbox.writer.refusals)
         return former.farewell_sent and now_s >= former.left_s + REMOVED_WAIT_S
 
     def close(self, former: Former) -> None:

@@ -103,7 +103,7 @@ class OutboxFile:
         # is done already, and ours would take the other's file away, or it fails.
         if _exists(name, directory_fd):
             raise FileExistsError
-        if not liveness.hold(self._fd, mark):
+        if not liveness.acquire(self._fd, mark):
             if not mark[0]:
                 raise Forked  # the parent holds it
             raise NoOutbox("another process has locked a file that was just created")

@@ -20,8 +20,8 @@ from logd_wire.wire import KIND_AWAITED, datagram_head, encode_farewell, produce
 RECONNECT_INTERVAL_S = 0.1
 # Without an outbox it is asked for again: soon at first, since a daemon puts back within a second
 # what was removed under it; then twice as long each time, up to this.
-HEAL_FIRST_S = 0.5
-HEAL_INTERVAL_S = 5.0
+OUTBOX_RETRY_FIRST_S = 0.5
+OUTBOX_RETRY_INTERVAL_S = 5.0
 _ID_TRIES = 3
 
 
@@ -56,8 +56,8 @@ class Producer:
         self._connect_after_s = 0.0
         self.compare_due_s = 0.0  # see `Road._is_intact`
         self.displaced_since_s: float | None = None
-        self._heal_wait_s = min(HEAL_FIRST_S, HEAL_INTERVAL_S)
-        self.heal_after_s = time.monotonic() + self._heal_wait_s
+        self._outbox_retry_wait_s = min(OUTBOX_RETRY_FIRST_S, OUTBOX_RETRY_INTERVAL_S)
+        self.retry_outbox_after_s = time.monotonic() + self._outbox_retry_wait_s
         # The user that files are named and datagrams are sent by: it may give up its rights later.
         self._uid_here = os.getuid()
         for _ in range(_ID_TRIES):
@@ -91,10 +91,10 @@ class Producer:
         # Whether the last event was sent: then the next one probably is, and is checked for first.
         self.sends = False
 
-    def heal_later(self, now_s: float) -> None:
+    def postpone_outbox_retry(self, now_s: float) -> None:
         """No outbox could be made this time either."""
-        self._heal_wait_s = min(2 * self._heal_wait_s, HEAL_INTERVAL_S)
-        self.heal_after_s = now_s + self._heal_wait_s
+        self._outbox_retry_wait_s = min(2 * self._outbox_retry_wait_s, OUTBOX_RETRY_INTERVAL_S)
+        self.retry_outbox_after_s = now_s + self._outbox_retry_wait_s
 
     @property
     def label(self) -> str:
@@ -170,7 +170,7 @@ class Producer:
         self._connect_after_s = 0.0  # it is not the daemon that is away
         return None
 
-    def say_farewell(self, refused: Mapping[str, int]) -> bool:
+    def send_farewell(self, refused: Mapping[str, int]) -> bool:
         """Sends the last number used, so that what is missing at the end is known; whether it went.
 
         For a producer without an outbox, or one whose outbox is lost.

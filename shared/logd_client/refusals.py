@@ -15,7 +15,7 @@ LOG_INTERVAL_S = 10.0
 _log = logging.getLogger("logd.client")
 
 
-class Refusals:
+class ClientRefusals:
     """The counts of one process; they go on when its producer is followed by another.
 
     The daemon adds up what all producers report: each refusal is reported by one of them.

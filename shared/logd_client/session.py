@@ -15,15 +15,15 @@ from functools import partial
 from typing import Any
 from weakref import WeakSet
 
-from logd_client.durable import UNKNOWN_TYPE, Ticket, Unsettled
+from logd_client.durable import UNKNOWN_TYPE, DurableEvent, UnresolvedEvents
 from logd_client.formers import Former, FormerProducers
 from logd_client.growth import Growth, first_ring_bytes
 from logd_client.guard import Door
 from logd_client.payload import event_payload, plain_type
 from logd_client.producer import Producer
-from logd_client.refusals import Refusals, described
+from logd_client.refusals import ClientRefusals, described
 from logd_client.socket_path import absolute
-from logd_client.waiting import Waits
+from logd_client.waiters import ConfirmationWaiters
 from logd_wire.causes import why_full
 from logd_wire.forks import Forked, Generation
 from logd_wire.outbox.layout import (
@@ -71,17 +71,17 @@ class Road(Door):
         super().__init__()
 
     def _start(self, generation: Generation) -> None:
-        self._refusals = Refusals()
+        self._refusals = ClientRefusals()
         self._closed = False
         self._ending = False  # the process is at its end: reports come at once
         self._report_due_s = 0.0
         self._producer: Producer | None = None
         self._formers = self._new_formers()
         self._growth = Growth(self._outbox_bytes)
-        self._waits: dict[Producer, Waits] = {}
+        self._waits: dict[Producer, ConfirmationWaiters] = {}
         # Weak, so that a call cut short by a signal handler leaves nothing behind.
-        self._waiting: WeakSet[Ticket] = WeakSet()
-        self._unsettled = Unsettled()
+        self._waiting: WeakSet[DurableEvent] = WeakSet()
+        self._unsettled = UnresolvedEvents()
         self._unknown = 0
         self._refused_outboxes = 0
         self._rate_mark = (time.monotonic(), 0)
@@ -120,7 +120,7 @@ class Road(Door):
         user: str | int | None,
         props: Mapping[str, Any] | None,
         ts_ns: int | None,
-        ticket: Ticket | None = None,
+        ticket: DurableEvent | None = None,
     ) -> int:
         """The accepted event's sequence, or 0 when it is refused. A durable one has a ticket."""
         # Before the guard: to look at the caller's values may take time, and run code of theirs.
@@ -258,7 +258,7 @@ class Road(Door):
             producer = self._replace(producer)
         outbox = producer.outbox
         if outbox is None:
-            if self._monotonic_s() >= producer.heal_after_s:
+            if self._monotonic_s() >= producer.retry_outbox_after_s:
                 producer = self._heal(producer)
                 outbox = producer.outbox
             if outbox is None:
@@ -273,7 +273,7 @@ class Road(Door):
             successor = self._replace(producer) if lost else self._grow(producer, writer)
             return 0 if successor is None else self._write(successor, payload, awaited)
         sequence = writer.attempted
-        if not awaited and writer.watched(self._monotonic_ns()):
+        if not awaited and writer.suppresses_wakeups(self._monotonic_ns()):
             producer.sends = False
             return sequence
         if not producer.sends:
@@ -401,9 +401,9 @@ class Road(Door):
         successor = self._make_producer()
         if successor.outbox is None:
             successor.close()
-            producer.heal_later(self._monotonic_s())
+            producer.postpone_outbox_retry(self._monotonic_s())
             return producer
-        producer.say_farewell({})
+        producer.send_farewell({})
         return self._succeed(producer, successor)
 
     def _replace(self, producer: Producer) -> Producer:
@@ -423,7 +423,7 @@ class Road(Door):
                 return producer
             outbox.abandon()
         if producer.outbox is None:
-            producer.say_farewell({})
+            producer.send_farewell({})
         return self._succeed(producer, successor)
 
     def _grow(self, producer: Producer, full: OutboxWriter) -> Producer | None:
@@ -475,7 +475,7 @@ class Road(Door):
 
     # -- durable ---------------------------------------------------------------------------------
 
-    def _hand_out(self, ticket: Ticket, sequence: int) -> None:
+    def _hand_out(self, ticket: DurableEvent, sequence: int) -> None:
         """The ticket's event has that sequence, of the producer that it was last written to."""
         producer, current = self._attempt, self._producer
         assert producer is not None
@@ -483,7 +483,7 @@ class Road(Door):
         ticket.accepted(self._waits_for(producer), sequence, current)
         self._waiting.add(ticket)
 
-    def _say_unknown(self, ticket: Ticket) -> None:
+    def _say_unknown(self, ticket: DurableEvent) -> None:
         """Writes its `durable_unknown`."""
         ticket.let_go_of_room()
         refused: str | None = None
@@ -505,10 +505,10 @@ class Road(Door):
         else:
             ticket.said = True
 
-    def _waits_for(self, producer: Producer) -> Waits:
+    def _waits_for(self, producer: Producer) -> ConfirmationWaiters:
         waits = self._waits.get(producer)
         if waits is None:
-            waits = self._waits[producer] = Waits(producer)
+            waits = self._waits[producer] = ConfirmationWaiters(producer)
         return waits
 
     def _settle(self) -> None:

@@ -17,7 +17,7 @@ from logd_wire.forks import Forked, Mark
 _FLOCK = struct.Struct("hhqqi4x")
 
 
-def hold(fd: int, mark: Mark = (1,)) -> bool:
+def acquire(fd: int, mark: Mark = (1,)) -> bool:
     """Takes the lock of the whole file for this process; False when another process has it.
 
     Raises Forked in a child of the process that `mark` belongs to: it would take the parent's.
@@ -42,7 +42,7 @@ def is_running(pid: int) -> bool:
     return pid > 0  # 0 would ask about this process's own group
 
 
-def holder(fd: int) -> int | None:
+def lock_holder(fd: int) -> int | None:
     """The pid of the process that holds the lock, or None. Never takes it.
 
     A process's own lock does not show to itself. A pid of another pid namespace reads as 0.

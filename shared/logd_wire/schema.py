@@ -22,7 +22,7 @@ TYPE_NAME_CHARS_MAX = 100
 INT64_MAX = 2**63 - 1
 
 # What logd writes of itself when somebody does something to the trail; a client may not say it.
-OWN_TYPES = frozenset(
+INTERNAL_TYPES = frozenset(
     {
         "events_pruned",
         "person_erased",
@@ -37,7 +37,7 @@ OWN_TYPES = frozenset(
 # unlike the others it may be pruned.
 REPORT_READ = "report_read"
 # A client may say none of these.
-RESERVED_TYPES = OWN_TYPES | {REPORT_READ}
+RESERVED_TYPES = INTERNAL_TYPES | {REPORT_READ}
 
 # One or more words of lower-case letters, digits and underscores, joined by single dots or hyphens.
 _EVENT_TYPE = re.compile(r"(?!.{65})[a-z][a-z0-9_]*(?:[.-][a-z0-9_]+)*\Z")

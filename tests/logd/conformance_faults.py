@@ -20,7 +20,7 @@ import logd_wire.outbox.layout
 from logd.conformance.verdicts import FOLLOWING, FORKS
 from logd_client import conformance_driver
 from logd_client.descriptors import Identity
-from logd_client.durable import Unsettled
+from logd_client.durable import UnresolvedEvents
 from logd_client.formers import Former
 from logd_client.outbox_file import OutboxFile
 from logd_client.producer import Producer
@@ -46,7 +46,7 @@ def lock_by_flock() -> None:
         fcntl.flock(fd, fcntl.LOCK_EX)
         return True
 
-    put(liveness, "hold", hold)
+    put(liveness, "acquire", hold)
 
 
 def lock_of_the_open_file() -> None:
@@ -55,7 +55,7 @@ def lock_of_the_open_file() -> None:
         fcntl.fcntl(fd, 37, asked)  # F_OFD_SETLK, <linux/fcntl.h>
         return True
 
-    put(liveness, "hold", hold)
+    put(liveness, "acquire", hold)
 
 
 def sparse_file() -> None:
@@ -84,14 +84,14 @@ def believes_any_position() -> None:
 
 
 def sends_while_watched() -> None:
-    put(OutboxWriter, "watched", lambda _self, _now_ns: False)
+    put(OutboxWriter, "suppresses_wakeups", lambda _self, _now_ns: False)
 
 
 def believes_any_promise() -> None:
-    def watched(self: OutboxWriter, now_ns: int) -> bool:
+    def suppresses_wakeups(self: OutboxWriter, now_ns: int) -> bool:
         return bool(now_ns < self._words[18])
 
-    put(OutboxWriter, "watched", watched)
+    put(OutboxWriter, "suppresses_wakeups", suppresses_wakeups)
 
 
 def sends_again_after_eagain() -> None:
@@ -177,11 +177,11 @@ def makes_it_under_another_name() -> None:
 
 
 def asks_for_an_outbox_at_each_event() -> None:
-    put(logd_client.producer, "HEAL_FIRST_S", 0.0)
+    put(logd_client.producer, "OUTBOX_RETRY_FIRST_S", 0.0)
 
 
 def says_no_farewell_for_what_it_left() -> None:
-    put(Producer, "say_farewell", lambda _self, _refused: True)
+    put(Producer, "send_farewell", lambda _self, _refused: True)
 
 
 def writes_again_though_more_is_unread() -> None:
@@ -205,7 +205,7 @@ def ignores_what_a_descriptor_names() -> None:
 
 
 def never_settles() -> None:
-    put(Unsettled, "next", lambda _self: None)
+    put(UnresolvedEvents, "next", lambda _self: None)
 
 
 def takes_seconds_for_nanoseconds() -> None:

@@ -40,20 +40,20 @@ def writer() -> tuple[OutboxWriter, memoryview]:
 
 def test_a_producer_is_watched_until_the_moment_that_it_was_told_and_not_after() -> None:
     box, words = writer()
-    assert not box.watched(5 * S)
+    assert not box.suppresses_wakeups(5 * S)
     words[WORD_WATCHED_UNTIL_NS] = 5 * S
-    assert box.watched(5 * S - 1)
-    assert not box.watched(5 * S)
+    assert box.suppresses_wakeups(5 * S - 1)
+    assert not box.suppresses_wakeups(5 * S)
 
 
 def test_a_promise_for_longer_than_any_daemon_makes_is_not_believed() -> None:
     """It is of another clock, or of a forger: both would keep events unseen."""
     box, words = writer()
     words[WORD_WATCHED_UNTIL_NS] = 5 * S
-    assert not box.watched(5 * S - WATCHED_NS_MAX - 1)
-    assert box.watched(5 * S - WATCHED_NS_MAX)
+    assert not box.suppresses_wakeups(5 * S - WATCHED_NS_MAX - 1)
+    assert box.suppresses_wakeups(5 * S - WATCHED_NS_MAX)
     words[WORD_WATCHED_UNTIL_NS] = 2**64 - 1
-    assert not box.watched(5 * S)
+    assert not box.suppresses_wakeups(5 * S)
 
 
 def test_the_last_look_comes_after_the_end_of_the_promise() -> None:
@@ -108,7 +108,7 @@ def test_whoever_is_still_watched_by_its_own_clock_is_watched_by_the_daemon(
     words[WORD_WATCHED_UNTIL_NS] = watch.promise(one, now_s, turn_s)
     looked_s = now_s + later_s
     watch.nothing_new(one, looked_s)
-    if box.watched(int(looked_s * S)):
+    if box.suppresses_wakeups(int(looked_s * S)):
         assert one in watch
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from logd_client import Client, Outcome
-from logd_client.producer import HEAL_FIRST_S, Producer
+from logd_client.producer import OUTBOX_RETRY_FIRST_S, Producer
 from logd_wire.paths import PathTooLong
 from logd_wire.rendezvous import RENDEZVOUS_SUFFIX
 from logd_wire.schema import Malformed
@@ -224,13 +224,13 @@ def test_a_client_that_found_no_outbox_asks_again_and_keeps_its_counts(instance:
     with Client(instance.socket) as client:
         assert client.emit("page_view") is False
         assert client._producer is not None
-        client._producer.heal_after_s = math.inf
+        client._producer.retry_outbox_after_s = math.inf
         hidden.rename(instance.socket + RENDEZVOUS_SUFFIX)
         instance.start()
         until(lambda: client.emit("page_view"), "the daemon is there")
         until(lambda: instance.status()["stored"] == 1, "stored")  # nothing else keeps it
         assert client.stats()["outbox"]["reason"] is not None
-        client._producer.heal_after_s = 0.0
+        client._producer.retry_outbox_after_s = 0.0
         assert client.emit("page_view")
         assert client.stats()["outbox"]["reason"] is None
         instance.kill()
@@ -250,7 +250,7 @@ def test_a_client_without_an_outbox_asks_soon_at_first_and_then_less_often(
         client.emit("page_view")
         producer = client._producer
         assert producer is not None
-        now_s = start_s = producer.heal_after_s - HEAL_FIRST_S
+        now_s = start_s = producer.retry_outbox_after_s - OUTBOX_RETRY_FIRST_S
         monkeypatch.setattr(client, "_monotonic_s", lambda: now_s)
         asked = []
         make = client._make_producer
@@ -265,7 +265,7 @@ def test_a_client_without_an_outbox_asks_soon_at_first_and_then_less_often(
             client.emit("page_view")
         assert asked == [0.501, 1.501, 3.501, 7.501, 12.501, 17.501]
         client._outbox_directory = None
-        now_s = producer.heal_after_s
+        now_s = producer.retry_outbox_after_s
         client.emit("page_view")
         assert client.stats()["outbox"]["reason"] is None
         monkeypatch.undo()

@@ -18,7 +18,7 @@ import pytest
 
 from benchmarks.harness import slow_flush
 from logd_client import Client, Outcome, durable
-from logd_client.durable import UNKNOWN_TYPE, UNSETTLED_MAX, Ticket
+from logd_client.durable import UNKNOWN_TYPE, UNRESOLVED_MAX, DurableEvent
 from logd_wire.outbox.layout import NOTE_BYTES_MAX
 from logd_wire.outbox.names import SUFFIX
 from logd_wire.schema import EVENT_TYPE_CHARS_MAX, INT64_MAX, USER_BYTES_MAX
@@ -253,12 +253,12 @@ def test_daemon_and_client_killed_together_settle_nothing_twice(
 
 
 def test_only_so_many_unknown_ones_are_kept_in_mind(instance: Instance, tally: Tally) -> None:
-    count = UNSETTLED_MAX + 50
+    count = UNRESOLVED_MAX + 50
     with Client(instance.socket) as client:
         for _ in range(count):
             assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.UNKNOWN
         stats = client.stats()
-        assert (stats["unsettled"], stats["durable_unknown"]) == (UNSETTLED_MAX, count)
+        assert (stats["unsettled"], stats["durable_unknown"]) == (UNRESOLVED_MAX, count)
     instance.start()
     events = account(tally, instance, stats)
     assert [event["type"] for event in events] == ["quiz_submitted", UNKNOWN_TYPE] * count
@@ -294,7 +294,7 @@ def test_however_full_the_outbox_gets_meanwhile_the_trail_can_say_that_it_is_unk
         assert full.wait(LONG_S)
         return False
 
-    monkeypatch.setattr(Ticket, "wait", until_full)
+    monkeypatch.setattr(DurableEvent, "wait", until_full)
     outcomes: list[Outcome] = []
     with Client(instance.socket, outbox_bytes=65536) as client:
 
@@ -434,7 +434,7 @@ def test_what_an_outbox_confirmed_before_it_was_given_up_is_settled_as_stored(
 def test_an_unknown_one_of_a_client_that_finds_an_outbox_later_is_closed(
     instance: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd_client.producer.HEAL_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.producer.OUTBOX_RETRY_INTERVAL_S", 0.0)
     instance.start()
     with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.UNKNOWN

@@ -93,7 +93,7 @@ def test_every_line_that_a_client_logs_is_written_without_the_guard(
         assert not client.emit("Bad Type")
         hidden.rename(rendezvous)
         assert client._producer is not None
-        client._producer.heal_after_s = 0.0
+        client._producer.retry_outbox_after_s = 0.0
         assert client.emit("page_view")
         with monkeypatch.context() as context:
             context.setattr(client, "_accept_note", failing)
@@ -143,7 +143,7 @@ def test_a_logging_handler_that_emits_stops_no_thread_whatever_the_daemon_does(
         until(lambda: client._producer is not None, "a producer")  # noqa: B023
         hidden.rename(rendezvous)
         assert client._producer is not None
-        client._producer.heal_after_s = 0.0
+        client._producer.retry_outbox_after_s = 0.0
         # Before the daemon is there: no datagram without an outbox behind it is accepted.
         until(lambda: client.stats()["accepted"] > 0, "an event in an outbox")  # noqa: B023
         instance.start()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logd_client import Client
-from logd_client.durable import Ticket
+from logd_client.durable import DurableEvent
 from logd_client.growth import RETRY_INTERVAL_S, Growth, first_ring_bytes, next_ring_bytes
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
@@ -269,9 +269,9 @@ def test_the_ring_there_is_takes_again_what_the_daemon_makes_room_for(
 # -- durable events ------------------------------------------------------------------------------
 
 
-def waiting(client: Client, **event: Any) -> Ticket:
+def waiting(client: Client, **event: Any) -> DurableEvent:
     """A durable event whose caller waits."""
-    ticket = Ticket(tell_user=False)
+    ticket = DurableEvent(tell_user=False)
     assert client._emit("quiz_submitted", None, event, None, ticket)
     return ticket
 

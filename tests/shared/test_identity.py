@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 
 from logd_client import Client, Outcome
-from logd_client.durable import Ticket
+from logd_client.durable import DurableEvent
 from logd_client.outbox_file import OutboxFile
 from logd_client.producer import Producer
 from logd_client.session import REFUSED_OUTBOXES_MAX
@@ -423,7 +423,7 @@ def test_a_reservation_that_is_interrupted_keeps_no_room(
                 context.setattr(OutboxWriter, "reserve", interrupted)
                 assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.REFUSED
             else:
-                context.setattr(Ticket, "let_go_of_room", interrupted)
+                context.setattr(DurableEvent, "let_go_of_room", interrupted)
                 with pytest.raises(Timeout):
                     client.emit_durable("quiz_submitted", timeout_s=0)
         gc.collect()
@@ -437,7 +437,7 @@ def test_a_client_without_an_outbox_never_says_that_all_is_on_the_disk_once_it_h
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What went by datagram alone is confirmed by nothing."""
-    monkeypatch.setattr("logd_client.producer.HEAL_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.producer.OUTBOX_RETRY_INTERVAL_S", 0.0)
     instance.start()
     with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         until(lambda: client.emit("page_view"), "the kernel takes it")
@@ -617,8 +617,8 @@ def test_a_process_that_has_given_up_its_rights_says_no_farewell_for_the_user_it
         assert producer is not None
         with monkeypatch.context() as context:
             context.setattr(os, "getuid", lambda: 12345)
-            assert producer.say_farewell({}) is False
-        assert producer.say_farewell({}) is True
+            assert producer.send_farewell({}) is False
+        assert producer.send_farewell({}) is True
 
 
 def test_a_file_is_removed_only_where_the_directory_still_is_what_it_was(
@@ -828,7 +828,7 @@ def test_a_client_whose_outboxes_are_refused_does_not_fill_memory_with_them(
             if client.emit("page_view", user=number) and client.stats()["outbox"]["reason"] is None:
                 outbox_of(client).writer._words[WORD_GIVEN_UP] = 1
             assert client._producer is not None
-            client._producer.heal_after_s = 0.0
+            client._producer.retry_outbox_after_s = 0.0
         files = list(instance.config.outbox_directory.glob("*.outbox"))
         assert len(files) == REFUSED_OUTBOXES_MAX
         assert "logd quarantine" in client.stats()["outbox"]["reason"]

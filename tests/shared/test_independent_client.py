@@ -166,7 +166,7 @@ class ClientWithOutbox(Client):
         ring = bytes(self.ring[at:]) + bytes(self.ring[:at])
         return ring[16 : 16 + struct.unpack_from("<I", ring)[0]]
 
-    def say_farewell(self) -> bool:
+    def send_farewell(self) -> bool:
         return self.send(self.head(kind=1) + self.record(self.word[8] + 1, msgpack({})))
 
     def unmap(self) -> None:
@@ -245,7 +245,7 @@ class ClientOfALongLife:
                 self.say_once(old)
 
     def say_once(self, old: ClientWithOutbox) -> None:
-        old.said = old.said or old.say_farewell()
+        old.said = old.said or old.send_farewell()
         if old.said and time.monotonic() > old.since_s + 5:
             self.drop(old)
 

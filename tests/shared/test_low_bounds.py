@@ -69,4 +69,4 @@ def test_a_promise_to_look_further_ahead_than_any_daemon_makes_is_not_believed()
     for until_ns, watched in ((10, False), (11, True), (10 + WATCHED_NS_MAX, True),
                               (11 + WATCHED_NS_MAX, False), (2**63, False)):  # fmt: skip
         words[WORD_WATCHED_UNTIL_NS] = until_ns
-        assert writer.watched(10) is watched
+        assert writer.suppresses_wakeups(10) is watched

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from logd_client import waiting
+from logd_client import waiters
 from logd_client.producer import Producer
-from logd_client.waiting import LOOK_INTERVAL_MAX_S, Waits
+from logd_client.waiters import POLL_INTERVAL_MAX_S, ConfirmationWaiters
 from tests.support.instance import until
 
 LONG_S = 60.0
@@ -37,7 +37,9 @@ class FakeProducer:
 class Waiting:
     """Threads that wait for the numbers from `first` on; what each heard."""
 
-    def __init__(self, waits: Waits, threads: int, timeout_s: float, first: int = 1) -> None:
+    def __init__(
+        self, waits: ConfirmationWaiters, threads: int, timeout_s: float, first: int = 1
+    ) -> None:
         self.heard: dict[int, bool] = {}
         self._waits = waits
         self._deadline_s = time.monotonic() + timeout_s
@@ -64,11 +66,11 @@ def producer() -> FakeProducer:
 
 
 @pytest.fixture
-def waits(producer: FakeProducer) -> Waits:
-    return Waits(cast(Producer, producer))
+def waits(producer: FakeProducer) -> ConfirmationWaiters:
+    return ConfirmationWaiters(cast(Producer, producer))
 
 
-def all_wait(waits: Waits, threads: int) -> None:
+def all_wait(waits: ConfirmationWaiters, threads: int) -> None:
     until(lambda: len(waits._waiting) == threads, "all of them wait")
 
 
@@ -76,23 +78,25 @@ def all_wait(waits: Waits, threads: int) -> None:
 def without_help_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No lease runs out: only who is woken sees anything."""
     with monkeypatch.context() as patched:
-        patched.setattr(waiting, "LEASE_S", 10 * LONG_S)
+        patched.setattr(waiters, "LEASE_S", 10 * LONG_S)
         yield
 
 
-def test_200_threads_look_hardly_more_often_than_one(waits: Waits, producer: FakeProducer) -> None:
+def test_200_threads_look_hardly_more_often_than_one(
+    waits: ConfirmationWaiters, producer: FakeProducer
+) -> None:
     """Each for itself would look every five milliseconds: 40,000 times in the second they wait."""
     seconds = 1.0
     started_s = time.monotonic()
     heard = Waiting(waits, THREADS, seconds).join()
     took_s = time.monotonic() - started_s
     assert heard == dict.fromkeys(range(1, THREADS + 1), False)
-    each_for_itself = THREADS * took_s / LOOK_INTERVAL_MAX_S
+    each_for_itself = THREADS * took_s / POLL_INTERVAL_MAX_S
     assert producer.looks < each_for_itself / 5
 
 
 def test_each_hears_of_its_own_number_when_that_is_reached(
-    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+    waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with without_help_from_the_clock(monkeypatch):
         group = Waiting(waits, THREADS, LONG_S)
@@ -106,7 +110,7 @@ def test_each_hears_of_its_own_number_when_that_is_reached(
 
 
 def test_when_the_one_that_looks_leaves_another_takes_over(
-    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+    waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with without_help_from_the_clock(monkeypatch):
         looker = Waiting(waits, 1, 0.2)
@@ -121,17 +125,17 @@ def test_when_the_one_that_looks_leaves_another_takes_over(
 
 
 def test_who_is_to_take_over_and_is_done_by_then_has_the_next_one_look(
-    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+    waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number goes on between the last look of the one that leaves and the first of the next."""
-    real_wake = waiting._Waiter.wake
+    real_wake = waiters._Waiter.wake
 
-    def wake(waiter: waiting._Waiter) -> None:
+    def wake(waiter: waiters._Waiter) -> None:
         if waiter.sequence == 2 and producer.number == 1:
             producer.number = 2
         real_wake(waiter)
 
-    monkeypatch.setattr(waiting._Waiter, "wake", wake)
+    monkeypatch.setattr(waiters._Waiter, "wake", wake)
     with without_help_from_the_clock(monkeypatch):
         looker = Waiting(waits, 1, LONG_S)
         until(lambda: waits._looker is not None, "the first looks")
@@ -145,13 +149,13 @@ def test_who_is_to_take_over_and_is_done_by_then_has_the_next_one_look(
 
 
 def test_a_looker_that_is_held_up_is_followed_when_its_lease_runs_out(
-    waits: Waits, producer: FakeProducer
+    waits: ConfirmationWaiters, producer: FakeProducer
 ) -> None:
     """As when its thread stands still in a signal handler."""
-    held_up = waiting._Waiter(99)
+    held_up = waiters._Waiter(99)
     held_up.thread = -1
     waits._waiting[held_up] = None
-    waits._looker, waits._lease_until_s = held_up, time.monotonic() + waiting.LEASE_S
+    waits._looker, waits._lease_until_s = held_up, time.monotonic() + waiters.LEASE_S
     group = Waiting(waits, 5, LONG_S)
     until(lambda: waits._looker is not held_up, "another looks")
     producer.number = 5
@@ -159,7 +163,7 @@ def test_a_looker_that_is_held_up_is_followed_when_its_lease_runs_out(
 
 
 def test_a_handler_that_waits_in_the_thread_that_looks_does_so_by_itself(
-    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+    waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The looker is a frame below it, so it must not wait to be woken by that."""
     inner: list[float] = []
@@ -182,7 +186,9 @@ def test_a_handler_that_waits_in_the_thread_that_looks_does_so_by_itself(
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan")])
-def test_who_has_no_time_looks_once(waits: Waits, producer: FakeProducer, timeout_s: float) -> None:
+def test_who_has_no_time_looks_once(
+    waits: ConfirmationWaiters, producer: FakeProducer, timeout_s: float
+) -> None:
     assert waits.wait(1, time.monotonic() + timeout_s) is False
     producer.number = 1
     assert waits.wait(1, time.monotonic() + timeout_s) is True
@@ -190,7 +196,7 @@ def test_who_has_no_time_looks_once(waits: Waits, producer: FakeProducer, timeou
 
 
 def test_at_the_end_everybody_hears_what_is_known_by_then(
-    waits: Waits, producer: FakeProducer
+    waits: ConfirmationWaiters, producer: FakeProducer
 ) -> None:
     group = Waiting(waits, 10, LONG_S)
     all_wait(waits, 10)
@@ -203,7 +209,7 @@ def test_at_the_end_everybody_hears_what_is_known_by_then(
     assert waits.wait(5, time.monotonic() + LONG_S) is False
 
 
-def test_without_an_outbox_nobody_waits(waits: Waits, producer: FakeProducer) -> None:
+def test_without_an_outbox_nobody_waits(waits: ConfirmationWaiters, producer: FakeProducer) -> None:
     cast(Any, producer).outbox = None
     assert waits.wait(1, time.monotonic() + LONG_S) is False
     assert producer.looks == 1

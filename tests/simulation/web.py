@@ -13,7 +13,7 @@ from typing import Any
 from logd_client import Client
 from logd_client.client import _clients as clients
 from logd_client.formers import Former, FormerProducers
-from logd_client.producer import HEAL_FIRST_S, Producer
+from logd_client.producer import OUTBOX_RETRY_FIRST_S, Producer
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
     RING_BYTES_MIN,
@@ -349,8 +349,8 @@ class SimProducer(Producer):
         self.no_outbox_reason = None
         self.outbox = None
         self.socket = None
-        self._heal_wait_s = HEAL_FIRST_S
-        self.heal_after_s = world.now_s + self._heal_wait_s
+        self._outbox_retry_wait_s = OUTBOX_RETRY_FIRST_S
+        self.retry_outbox_after_s = world.now_s + self._outbox_retry_wait_s
         try:
             self.outbox = _OutboxFile(  # type: ignore[assignment]
                 process, self.id, ring_bytes, follows, growth_bytes

@@ -163,7 +163,7 @@ class OutboxWriter:
         """Bytes that wait for the daemon's confirmation."""
         return max(0, int(self._tail[1] - self._words[WORD_CONFIRMED_POSITION]))
 
-    def watched(self, now_ns: int) -> bool:
+    def suppresses_wakeups(self, now_ns: int) -> bool:
         """Whether the daemon looks here by itself, after `now_ns` on the monotonic clock.
 
         True only of what was appended before the clock was read: the daemon's last look comes

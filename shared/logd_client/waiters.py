@@ -18,8 +18,8 @@ import time
 
 from logd_client.producer import Producer
 
-LOOK_INTERVAL_MIN_S = 0.0002
-LOOK_INTERVAL_MAX_S = 0.005
+POLL_INTERVAL_MIN_S = 0.0002
+POLL_INTERVAL_MAX_S = 0.005
 # So long a looker may be kept from looking; and so often every thread looks for itself, whatever
 # became of the one that should have woken it.
 LEASE_S = 0.25
@@ -53,7 +53,7 @@ def deadline_after(timeout_s: float | None) -> float:
         return now_s
 
 
-class Waits:
+class ConfirmationWaiters:
     """The threads that wait for one producer's confirmations."""
 
     def __init__(self, producer: Producer) -> None:
@@ -90,7 +90,7 @@ class Waits:
                 self._hand_over()
 
     def _wait(self, me: _Waiter, deadline_s: float) -> bool:
-        interval_s = LOOK_INTERVAL_MIN_S
+        interval_s = POLL_INTERVAL_MIN_S
         while True:
             confirmed = self.confirmed()
             if confirmed >= me.sequence:
@@ -107,7 +107,7 @@ class Waits:
                 if confirmed > self._woken_for:
                     self._wake(confirmed)
                 time.sleep(min(interval_s, left_s))
-                interval_s = min(interval_s * 1.5, LOOK_INTERVAL_MAX_S)
+                interval_s = min(interval_s * 1.5, POLL_INTERVAL_MAX_S)
             else:
                 me.gate.acquire(timeout=min(LEASE_S, left_s))
 
