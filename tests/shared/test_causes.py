@@ -71,7 +71,7 @@ def use(monkeypatch: pytest.MonkeyPatch, refusing: Refusing) -> None:
         (errno.EMSGSIZE, "larger than the kernel sends"),
         (errno.EPROTOTYPE, "no datagram socket"),
         (errno.ENOTDIR, "no directory"),
-        (errno.ELOOP, "in a circle"),
+        (errno.ELOOP, "a loop"),
         (errno.EAFNOSUPPORT, "RestrictAddressFamilies"),
         (errno.EMFILE, "limit of open files"),
         (errno.ENOBUFS, "no memory"),
@@ -128,7 +128,7 @@ def listening(tmp_path: Path) -> Iterator[str]:
 def test_the_socket_for_reports_is_not_taken_for_an_absent_daemon(listening: str) -> None:
     with Client(listening) as client:
         assert not client.emit("page_view")
-        assert "is no datagram socket" in client.stats()["send_error"]
+        assert "is not a datagram socket" in client.stats()["send_error"]
 
 
 def test_a_socket_left_in_a_mount_is_told_from_an_absent_daemon(
@@ -176,7 +176,7 @@ def test_a_full_outbox_names_whether_the_daemon_is_absent_or_behind(
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (errno.EACCES, "has not the right"),
+        (errno.EACCES, "has no permission"),
         (errno.ENOSPC, "memory for outboxes is full"),
         (errno.EROFS, "read-only"),
         (errno.EMFILE, "ulimit -n"),
@@ -195,7 +195,7 @@ def test_a_missing_outbox_names_what_to_mend(code: int, words: str) -> None:
         (errno.EACCES, "may not connect .* query_socket_mode"),
         (errno.EPROTOTYPE, "no stream socket"),
         (errno.EMFILE, "limit of open files"),
-        (errno.ELOOP, "in a circle"),
+        (errno.ELOOP, "a loop"),
         (errno.ENOENT, "Is it running"),
         (errno.ECONNREFUSED, "Is it running"),
         (errno.EAGAIN, "Is it running"),
