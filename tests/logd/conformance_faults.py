@@ -9,22 +9,25 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from zlib import crc32
 
 import logd_client.client
+import logd_client.environment
 import logd_client.outbox_file
 import logd_client.producer
-import logd_client.session
+import logd_client.succession
 import logd_wire.outbox.layout
 from logd.conformance.verdicts import FOLLOWING, FORKS
-from logd_client import conformance_driver
+from logd_client import Client, conformance_driver
 from logd_client.descriptors import Identity
 from logd_client.durable import UnresolvedEvents
 from logd_client.formers import Former
 from logd_client.outbox_file import OutboxFile
 from logd_client.producer import Producer
-from logd_client.session import Road
+from logd_client.session import ProducerSession
+from logd_client.tracker import DurableTracker
 from logd_wire import forks, liveness
 from logd_wire.outbox.layout import WORD_CONFIRMED_POSITION
 from logd_wire.outbox.writer import OutboxWriter
@@ -150,26 +153,26 @@ def numbers_what_the_kernel_refused() -> None:
         return sent
 
     put(Producer, "send", use_up)
-    only = Road._send_only
+    only = ProducerSession._send_only
 
-    def send_only(self: Road, producer: Producer, payload: bytes, awaited: bool) -> int:
+    def send_only(self: ProducerSession, producer: Producer, payload: bytes, awaited: bool) -> int:
         sequence = only(self, producer, payload, awaited)
         if not sequence:
             producer.sequence_sent += 1
         return sequence
 
-    put(Road, "_send_only", send_only)
+    put(ProducerSession, "_send_only", send_only)
 
 
 def unknown_without_a_note() -> None:
-    def nothing(_self: Road, ticket: Any) -> None:
-        ticket.said = True
+    def nothing(_self: DurableTracker, event: Any) -> None:
+        event.unknown_recorded = True
 
-    put(Road, "_say_unknown", nothing)
+    put(DurableTracker, "_record_unknown", nothing)
 
 
 def makes_outboxes_however_many_are_refused() -> None:
-    put(logd_client.session, "REFUSED_OUTBOXES_MAX", 10**9)
+    put(logd_client.succession, "REFUSED_OUTBOXES_MAX", 10**9)
 
 
 def makes_it_under_another_name() -> None:
@@ -205,11 +208,13 @@ def ignores_what_a_descriptor_names() -> None:
 
 
 def never_settles() -> None:
-    put(UnresolvedEvents, "next", lambda _self: None)
+    put(UnresolvedEvents, "next_note", lambda _self: None)
 
 
 def takes_seconds_for_nanoseconds() -> None:
-    put(Road, "_time_ns", staticmethod(lambda: int(time.time())))
+    clock = logd_client.environment.SYSTEM_CLOCK._replace(time_ns=lambda: int(time.time()))
+    environment = logd_client.environment.Environment(clock=clock)
+    put(conformance_driver, "Client", partial(Client, environment=environment))
 
 
 def waits_for_room() -> None:

@@ -22,6 +22,7 @@ from logd_wire.outbox.layout import (
     outbox_bytes,
 )
 from logd_wire.outbox.writer import OutboxWriter
+from tests.support import client_parts as parts
 from tests.support.instance import Instance, until
 from tests.support.tally import Tally
 
@@ -133,8 +134,7 @@ def sends(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     now_ns = time.monotonic_ns()
     monkeypatch.setattr(client, "_monotonic_ns", lambda: now_ns)
     sent: list[bytes] = []
-    made = client._producer
-    assert made is not None
+    made = parts.producer(client)
     send = made.send
 
     def noted(datagram: bytes) -> bool:
@@ -232,8 +232,7 @@ def test_an_outbox_that_is_removed_is_not_watched_any_more(instance: Instance) -
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         assert client.flush(10)
-        made = client._producer
-        assert made is not None
+        made = parts.producer(client)
         assert made.outbox is not None
         path = next(Path(instance.config.outbox_directory).glob("*.outbox"))
         path.open("rb").close()  # closing any descriptor lets go of the lock

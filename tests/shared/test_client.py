@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import UserDict
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from logd_client.producer import OUTBOX_RETRY_FIRST_S, Producer
 from logd_wire.paths import PathTooLong
 from logd_wire.rendezvous import RENDEZVOUS_SUFFIX
 from logd_wire.schema import Malformed
+from tests.support import client_parts as parts
 from tests.support.instance import NO_DIRECTORY, ROOT, Instance, check_streams, check_sums, until
 
 
@@ -184,7 +186,7 @@ def test_a_handler_that_raises_while_a_refusal_is_counted_leaves_the_way_in_open
 
     with Client(instance.socket) as client:
         with monkeypatch.context() as context:
-            context.setattr(client._refusals, "count", interrupted)
+            context.setattr(parts.refusals(client), "count", interrupted)
             with pytest.raises(Abort):
                 client.emit("Bad Type")
         assert client.emit("page_view") is True
@@ -202,11 +204,11 @@ def test_an_event_cut_short_after_it_was_accepted_does_not_vouch_for_the_next(
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         with monkeypatch.context() as context:
-            context.setattr(client._producer, "send", interrupted)
+            context.setattr(parts.producer(client), "send", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 client.emit("page_view")
         with monkeypatch.context() as context:
-            context.setattr("logd_client.session.event_payload", broken)
+            context.setattr("logd_client.emitter.event_payload", broken)
             assert client.emit("page_view") is False
         check_stats(client, accepted=2, refused_by_cause={"internal_error": 1})
 
@@ -223,14 +225,13 @@ def test_a_client_that_found_no_outbox_asks_again_and_keeps_its_counts(instance:
     hidden = Path(instance.socket + RENDEZVOUS_SUFFIX).rename(instance.directory / "hidden")
     with Client(instance.socket) as client:
         assert client.emit("page_view") is False
-        assert client._producer is not None
-        client._producer.retry_outbox_after_s = math.inf
+        parts.producer(client).retry_outbox_after_s = math.inf
         hidden.rename(instance.socket + RENDEZVOUS_SUFFIX)
         instance.start()
         until(lambda: client.emit("page_view"), "the daemon is there")
         until(lambda: instance.status()["stored"] == 1, "stored")  # nothing else keeps it
         assert client.stats()["outbox"]["reason"] is not None
-        client._producer.retry_outbox_after_s = 0.0
+        parts.producer(client).retry_outbox_after_s = 0.0
         assert client.emit("page_view")
         assert client.stats()["outbox"]["reason"] is None
         instance.kill()
@@ -246,25 +247,25 @@ def test_a_client_without_an_outbox_asks_soon_at_first_and_then_less_often(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daemon puts back within a second what was removed under it; asking costs system calls."""
-    with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
+    now_s = time.monotonic()
+    clock = parts.by_clock(lambda: now_s)
+    with Client(instance.socket, outbox_directory=NO_DIRECTORY, environment=clock) as client:
         client.emit("page_view")
-        producer = client._producer
-        assert producer is not None
+        producer = parts.producer(client)
         now_s = start_s = producer.retry_outbox_after_s - OUTBOX_RETRY_FIRST_S
-        monkeypatch.setattr(client, "_monotonic_s", lambda: now_s)
         asked = []
-        make = client._make_producer
+        make = parts.producers(client).make
 
         def made() -> Producer:
             asked.append(round(now_s - start_s, 3))
             return make()
 
-        monkeypatch.setattr(client, "_make_producer", made)
+        monkeypatch.setattr(parts.producers(client), "make", made)
         for tenths in range(200):
             now_s = start_s + tenths / 10 + 0.001
             client.emit("page_view")
         assert asked == [0.501, 1.501, 3.501, 7.501, 12.501, 17.501]
-        client._outbox_directory = None
+        parts.use_default_directory(client)
         now_s = producer.retry_outbox_after_s
         client.emit("page_view")
         assert client.stats()["outbox"]["reason"] is None
@@ -281,8 +282,7 @@ def test_a_client_whose_outbox_was_removed_continues_with_another_and_counts_bot
         assert client.emit("page_view")
         for path in instance.config.outbox_directory.glob("*.outbox"):
             path.unlink()
-        assert client._producer is not None
-        client._producer.compare_due_s = 0.0
+        parts.producer(client).compare_due_s = 0.0
         accepted = 1
         while client.emit("page_view"):
             accepted += 1
@@ -303,8 +303,8 @@ def test_stats_can_be_asked_of_an_outbox_that_nothing_is_written_to_yet(
     """Its producer followed another, so events were accepted, but none in this one."""
     with Client(instance.socket) as client:
         assert client.emit("page_view")
-        assert client._producer is not None
-        client._succeed(client._producer, client._make_producer())
+        producers = parts.producers(client)
+        producers.replace_producer(parts.producer(client), producers.make())
         assert client.stats()["outbox"]["room_s"] is None
         check_stats(client, accepted=1, refused_by_cause={}, pending=1)
 
@@ -370,8 +370,7 @@ def test_a_signal_handler_that_raises_behind_a_send_uses_no_number_twice(
         receiver.bind(instance.socket)
         with Client(instance.socket) as client:
             assert client.emit("page_view")
-            producer = client._producer
-            assert producer is not None
+            producer = parts.producer(client)
             send = producer.send
 
             def interrupted(datagram: bytes) -> bool:
@@ -395,8 +394,8 @@ def test_one_system_call_sends_and_nothing_is_sent_again(
         deaf.bind(instance.socket)
         with Client(instance.socket) as client:
             client.emit("page_view")
-            producer = client._producer
-            assert producer is not None and producer.socket is not None
+            producer = parts.producer(client)
+            assert producer.socket is not None
             sends: list[bytes] = []
 
             real = producer.socket
@@ -540,8 +539,8 @@ def test_a_child_that_python_did_not_fork_says_no_farewell_for_its_parent(
     farewells = run_child(
         "import ctypes, logd_client.client\nfrom logd_wire.outbox.layout import WORD_FAREWELL\n"
         "c.emit('page_view')\npid = ctypes.CDLL(None).fork()\n"
-        "if pid == 0:\n    logd_client.client._close_clients()\n    os._exit(0)\n"
-        "os.waitpid(pid, 0)\nwords = c._producer.outbox.writer._words\n"
+        "if pid == 0:\n    logd_client.client._end_clients()\n    os._exit(0)\n"
+        "os.waitpid(pid, 0)\nwords = c._producers.current.outbox.writer._words\n"
         "before = words[WORD_FAREWELL]\nassert c.emit('page_view')\n"
         "print(json.dumps(before))\n",
         instance,
@@ -565,8 +564,8 @@ def test_an_emit_from_a_finaliser_inside_an_emit_is_refused(
 
     emitted: list[bool] = []
     with Client(instance.socket) as client:
-        write = client._write
-        monkeypatch.setattr(client, "_write", collected)
+        write = parts.session(client).write
+        monkeypatch.setattr(parts.session(client), "write", collected)
         assert client.emit("page_view") is True
         assert emitted == [False]
         check_stats(client, accepted=1, refused_by_cause={"reentered": 1})

@@ -22,6 +22,7 @@ from logd_client.durable import UNKNOWN_TYPE, UNRESOLVED_MAX, DurableEvent
 from logd_wire.outbox.layout import NOTE_BYTES_MAX
 from logd_wire.outbox.names import SUFFIX
 from logd_wire.schema import EVENT_TYPE_CHARS_MAX, INT64_MAX, USER_BYTES_MAX
+from tests.support import client_parts as parts
 from tests.support.instance import NO_DIRECTORY, ROOT, Instance, Process, until
 from tests.support.tally import Tally
 
@@ -319,13 +320,12 @@ def test_the_room_kept_is_enough_for_the_longest_type_and_user(instance: Instanc
     with Client(instance.socket) as client:
         longest = "t" * EVENT_TYPE_CHARS_MAX, "u" * USER_BYTES_MAX
         assert not client.emit_durable(longest[0], user=longest[1], timeout_s=0, tell_user=True)
-        (ticket,) = client._unsettled.tickets
+        (ticket,) = parts.durable(client).unresolved.events
         assert ticket._place is not None
         ticket._place, ticket._label = (
             (ticket._place[0], INT64_MAX),
             f"{2**32 - 1}-{2**64 - 1:016x}",
         )
-        assert client._producer is not None and client._producer.outbox is not None
         before = client.stats()["outbox"]["used_bytes"]
         assert client.emit(UNKNOWN_TYPE, user=ticket.user, props=ticket.unknown_props())
         used = client.stats()["outbox"]["used_bytes"] - before
@@ -439,7 +439,7 @@ def test_an_unknown_one_of_a_client_that_finds_an_outbox_later_is_closed(
     with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.UNKNOWN
         old = client.stats()["producer"]
-        client._outbox_directory = None
+        parts.use_default_directory(client)
         assert client.emit("page_view")
         assert client.emit_durable("quiz_submitted", timeout_s=LONG_S) is Outcome.STORED
         stats = client.stats()
@@ -465,8 +465,7 @@ def test_another_producer_s_numbers_vouch_for_nothing(
         with in_threads(1, hand_in):
             until(lambda: client.stats()["accepted"] == 3, "the event is accepted")
             outbox_of(instance).unlink()
-            assert client._producer is not None
-            client._producer.compare_due_s = 0.0
+            parts.producer(client).compare_due_s = 0.0
             old = client.stats()["producer"]
             until(
                 lambda: client.emit("page_view") and client.stats()["producer"] != old,
@@ -606,7 +605,7 @@ def test_a_signal_handler_that_raises_in_a_wait_leaves_the_other_threads_to_thei
         "    print('aborted', file=sys.stderr)\n"
         "for thread in threads: thread.join()\n"
         "stats = c.stats()\n"
-        "print(json.dumps([got, stats, c._producer.outbox.writer.reserved_bytes]))\n",
+        "print(json.dumps([got, stats, c._producers.current.outbox.writer.reserved_bytes]))\n",
         instance.socket,
     )  # fmt: skip
     try:

@@ -71,7 +71,7 @@ def test_room_is_kept_in_the_outbox_that_the_event_is_in_not_in_the_one_before(
         return False
 
     monkeypatch.setattr(DurableEvent, "wait", until_full)
-    monkeypatch.setattr("logd_client.session.COMPARE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.succession.COMPARE_INTERVAL_S", 0.0)
     outcomes: list[Outcome] = []
     with Client(instance.socket, outbox_bytes=65536) as client:
         assert client.emit("page_view")

@@ -32,6 +32,7 @@ from logd_client.values import Conversion, TooLarge, plain_props
 from logd_wire import schema as schema_module
 from logd_wire.schema import PAYLOAD_BYTES_MAX, Malformed, check_ts_ns
 from logd_wire.wire import unpack_payload, unpack_props
+from tests.support import client_parts as parts
 from tests.support.instance import Instance
 
 
@@ -566,8 +567,8 @@ def test_whatever_is_logged_the_event_is_whole_marked_or_refused_and_counted(
     written: list[bytes] = []
     with Client(instance.socket, outbox_bytes=256 * 1024) as client:
         assert client.emit("page_view")
-        write = client._write
-        client._write = lambda *args: (written.append(args[1]), write(*args))[1]  # type: ignore
+        write = parts.session(client).write
+        parts.session(client).write = lambda *args: (written.append(args[1]), write(*args))[1]  # type: ignore
         accepted = client.emit("quiz_submitted", user="7", props=props)
         stats = client.stats()
     assert stats["attempted"] == 2 == stats["accepted"] + stats["refused"]

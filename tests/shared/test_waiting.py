@@ -26,11 +26,11 @@ class FakeProducer:
 
     def __init__(self) -> None:
         self.number = 0
-        self.looks = 0
+        self.polls = 0
 
     @property
     def confirmed(self) -> int:
-        self.looks += 1
+        self.polls += 1
         return self.number
 
 
@@ -92,7 +92,7 @@ def test_200_threads_look_hardly_more_often_than_one(
     took_s = time.monotonic() - started_s
     assert heard == dict.fromkeys(range(1, THREADS + 1), False)
     each_for_itself = THREADS * took_s / POLL_INTERVAL_MAX_S
-    assert producer.looks < each_for_itself / 5
+    assert producer.polls < each_for_itself / 5
 
 
 def test_each_hears_of_its_own_number_when_that_is_reached(
@@ -113,13 +113,13 @@ def test_when_the_one_that_looks_leaves_another_takes_over(
     waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with without_help_from_the_clock(monkeypatch):
-        looker = Waiting(waits, 1, 0.2)
-        until(lambda: waits._looker is not None, "it looks")
-        first = waits._looker
+        poller = Waiting(waits, 1, 0.2)
+        until(lambda: waits._poller is not None, "it looks")
+        first = waits._poller
         others = Waiting(waits, 5, LONG_S)
         all_wait(waits, 6)
-        assert looker.join() == {1: False}
-        until(lambda: waits._looker not in (None, first), "another looks")
+        assert poller.join() == {1: False}
+        until(lambda: waits._poller not in (None, first), "another looks")
         producer.number = 5
         assert others.join() == dict.fromkeys(range(1, 6), True)
 
@@ -137,27 +137,27 @@ def test_who_is_to_take_over_and_is_done_by_then_has_the_next_one_look(
 
     monkeypatch.setattr(waiters._Waiter, "wake", wake)
     with without_help_from_the_clock(monkeypatch):
-        looker = Waiting(waits, 1, LONG_S)
-        until(lambda: waits._looker is not None, "the first looks")
+        poller = Waiting(waits, 1, LONG_S)
+        until(lambda: waits._poller is not None, "the first looks")
         others = Waiting(waits, 2, LONG_S, first=2)
         all_wait(waits, 3)
         producer.number = 1
-        assert looker.join() == {1: True}
+        assert poller.join() == {1: True}
         until(lambda: others.heard == {2: True}, "the second is done")
         producer.number = 3
         until(lambda: others.heard == {2: True, 3: True}, "the third hears of it", LONG_S / 4)
 
 
-def test_a_looker_that_is_held_up_is_followed_when_its_lease_runs_out(
+def test_a_poller_that_is_held_up_is_followed_when_its_lease_runs_out(
     waits: ConfirmationWaiters, producer: FakeProducer
 ) -> None:
     """As when its thread stands still in a signal handler."""
     held_up = waiters._Waiter(99)
     held_up.thread = -1
     waits._waiting[held_up] = None
-    waits._looker, waits._lease_until_s = held_up, time.monotonic() + waiters.LEASE_S
+    waits._poller, waits._lease_until_s = held_up, time.monotonic() + waiters.LEASE_S
     group = Waiting(waits, 5, LONG_S)
-    until(lambda: waits._looker is not held_up, "another looks")
+    until(lambda: waits._poller is not held_up, "another looks")
     producer.number = 5
     assert group.join() == dict.fromkeys(range(1, 6), True)
 
@@ -165,7 +165,7 @@ def test_a_looker_that_is_held_up_is_followed_when_its_lease_runs_out(
 def test_a_handler_that_waits_in_the_thread_that_looks_does_so_by_itself(
     waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The looker is a frame below it, so it must not wait to be woken by that."""
+    """The poller is a frame below it, so it must not wait to be woken by that."""
     inner: list[float] = []
     real_sleep = time.sleep
 
@@ -192,7 +192,7 @@ def test_who_has_no_time_looks_once(
     assert waits.wait(1, time.monotonic() + timeout_s) is False
     producer.number = 1
     assert waits.wait(1, time.monotonic() + timeout_s) is True
-    assert producer.looks == 2
+    assert producer.polls == 2
 
 
 def test_at_the_end_everybody_hears_what_is_known_by_then(
@@ -200,7 +200,7 @@ def test_at_the_end_everybody_hears_what_is_known_by_then(
 ) -> None:
     group = Waiting(waits, 10, LONG_S)
     all_wait(waits, 10)
-    producer.looks, producer.number = 0, 4
+    producer.polls, producer.number = 0, 4
     waits.end()
     started_s = time.monotonic()
     assert group.join() == {n: n <= 4 for n in range(1, 11)}
@@ -212,4 +212,4 @@ def test_at_the_end_everybody_hears_what_is_known_by_then(
 def test_without_an_outbox_nobody_waits(waits: ConfirmationWaiters, producer: FakeProducer) -> None:
     cast(Any, producer).outbox = None
     assert waits.wait(1, time.monotonic() + LONG_S) is False
-    assert producer.looks == 1
+    assert producer.polls == 1
