@@ -307,7 +307,7 @@ BUGS = [
         "sequence advanced before the record", "crashes", 0, writer=SequenceAdvancedBeforeTheRecord
     ),
     Bug("an ended producer not looked at again", "crashes", 45, delivery=RetiredWithoutASecondLook),
-    Bug("a fork not noticed", "crashes", 8, client=ForkNotNoticed),
+    Bug("a fork not noticed", "crashes", 10, client=ForkNotNoticed),
     Bug(
         "a lost lock not noticed",
         "crashes",

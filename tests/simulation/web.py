@@ -447,7 +447,9 @@ class SimClient(Client):
         mine, parents = made._producers, self._producers
         mine.closed = parents.closed
         for former in parents.formers:
-            mine.formers.add(_inherited(former.producer, child), former.left_s)
+            mine.formers.add(
+                _inherited(former.producer, child), former.left_s, outgrown=former.outgrown
+            )
         if parents.current is not None:
             mine.current = _inherited(parents.current, child)
         if hooks:
