@@ -74,7 +74,7 @@ class Client:
         self._session = session = ProducerSession(producers, clock)
         self._durable = durable = DurableTracker(producers, session, guard)
         self._shutdown = shutdown = Shutdown(producers, session, durable, guard, clock)
-        self._stats = ClientStats(producers, session, durable)
+        self._stats = ClientStats(producers, session, durable, clock)
         self._emitter = Emitter(
             guard, producers, session, durable, shutdown, clock,
             strict=strict, internal_types=internal_types,

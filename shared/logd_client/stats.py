@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
+from logd_client.environment import Clock
 from logd_client.session import ProducerSession
 from logd_client.succession import ProducerSuccession
 from logd_client.tracker import DurableTracker
@@ -14,16 +14,21 @@ class ClientStats:
     """Reads the counts, and the rate of events since they were last read."""
 
     def __init__(
-        self, producers: ProducerSuccession, session: ProducerSession, tracker: DurableTracker
+        self,
+        producers: ProducerSuccession,
+        session: ProducerSession,
+        tracker: DurableTracker,
+        clock: Clock,
     ) -> None:
         self._producers = producers
         self._session = session
         self._tracker = tracker
+        self._monotonic_s = clock.monotonic_s
         self.reset(forked=True)
 
     def reset(self, forked: bool) -> None:  # noqa: ARG002 - as in every part
         """Starts to measure the rate."""
-        self._rate_mark = (time.monotonic(), 0)
+        self._rate_mark = (self._monotonic_s(), 0)
 
     def read(self, nested: bool) -> dict[str, Any]:
         """The counts as `Client.stats` documents them."""
@@ -34,7 +39,7 @@ class ClientStats:
         refused = refusals.total
         accepted, confirmed, unconfirmable = producers.formers.counts(producer)
         mark_s, mark_accepted = self._rate_mark
-        now_s = time.monotonic()
+        now_s = self._monotonic_s()
         self._rate_mark = (now_s, accepted)
         outbox: dict[str, Any] = {"reason": producer.no_outbox_reason if producer else None}
         if producer is not None and producer.outbox is not None:

@@ -132,7 +132,7 @@ def sends(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     it has just been given does not run out.
     """
     now_ns = time.monotonic_ns()
-    monkeypatch.setattr(client, "_monotonic_ns", lambda: now_ns)
+    parts.set_monotonic_ns(monkeypatch, client, lambda: now_ns)
     sent: list[bytes] = []
     made = parts.producer(client)
     send = made.send
@@ -168,7 +168,7 @@ def test_a_client_whose_promise_has_run_out_sends_again(
         assert client.emit("page_view")
         assert client.flush(10)
         sent = sends(client, monkeypatch)
-        monkeypatch.setattr(client, "_monotonic_ns", lambda: 2**63)
+        parts.set_monotonic_ns(monkeypatch, client, lambda: 2**63)
         assert client.emit("page_view", user=1)
         assert len(sent) == 1
         monkeypatch.undo()

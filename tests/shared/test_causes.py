@@ -69,8 +69,8 @@ def use(monkeypatch: pytest.MonkeyPatch, refusing: Refusing) -> None:
         (errno.EACCES, "may not write .* socket_mode"),
         (errno.EPERM, "policy"),
         (errno.EMSGSIZE, "larger than the kernel sends"),
-        (errno.EPROTOTYPE, "no datagram socket"),
-        (errno.ENOTDIR, "no directory"),
+        (errno.EPROTOTYPE, "not a datagram socket"),
+        (errno.ENOTDIR, "not a directory"),
         (errno.ELOOP, "a loop"),
         (errno.EAFNOSUPPORT, "RestrictAddressFamilies"),
         (errno.EMFILE, "limit of open files"),
@@ -193,7 +193,7 @@ def test_a_missing_outbox_names_what_to_mend(code: int, words: str) -> None:
     ("code", "words"),
     [
         (errno.EACCES, "may not connect .* query_socket_mode"),
-        (errno.EPROTOTYPE, "no stream socket"),
+        (errno.EPROTOTYPE, "not a stream socket"),
         (errno.EMFILE, "limit of open files"),
         (errno.ELOOP, "a loop"),
         (errno.ENOENT, "Is it running"),
@@ -210,5 +210,5 @@ def test_a_question_to_the_socket_for_events_is_told_so(tmp_path: Path) -> None:
     path = str(tmp_path / "logd.sock")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path)
-        with pytest.raises(Unavailable, match="no stream socket"):
+        with pytest.raises(Unavailable, match="not a stream socket"):
             QueryClient(path).ask("summary")

@@ -376,7 +376,7 @@ def test_an_event_is_not_accepted_because_a_note_about_another_was(
                 raise Timeout
             return 0
 
-        monkeypatch.setattr(client, "_monotonic_ns", interrupted)  # called behind the store
+        parts.set_monotonic_ns(monkeypatch, client, interrupted)  # called behind the store
         if durable:
             assert client.emit_durable("exam_handed_in", timeout_s=5) is Outcome.REFUSED
         else:
@@ -400,7 +400,7 @@ def test_a_call_cut_short_behind_its_own_record_says_accepted(
 
     with Client(instance.socket) as client:
         with monkeypatch.context() as context:
-            context.setattr(client, "_monotonic_ns", interrupted)
+            parts.set_monotonic_ns(context, client, interrupted)
             assert client.emit("page_view") is True
         assert client.stats()["accepted"] == 1
 
@@ -663,7 +663,7 @@ def test_a_call_cut_short_behind_its_record_leaves_one_event_unread_at_most(
         parts.producer(client).sends = False
         retire(outbox, 1, outbox.writer.bytes_written)
         with monkeypatch.context() as context:
-            context.setattr(client, "_monotonic_ns", interrupted)
+            parts.set_monotonic_ns(context, client, interrupted)
             assert client.emit("page_view")
         for _ in range(3):
             assert client.emit("page_view")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import pytest
+
 from logd_client import Client
 from logd_client.environment import SYSTEM_CLOCK, Environment
 from logd_client.formers import FormerProducers
@@ -62,6 +64,13 @@ def refusals(client: Client) -> ClientRefusals:
 def session(client: Client) -> ProducerSession:
     """What writes to the client's producer."""
     return client._session
+
+
+def set_monotonic_ns(
+    patch: pytest.MonkeyPatch, client: Client, monotonic_ns: Callable[[], int]
+) -> None:
+    """Gives the client, which has emitted already, another monotonic clock."""
+    patch.setattr(client._session, "_monotonic_ns", monotonic_ns)
 
 
 def durable(client: Client) -> DurableTracker:
