@@ -17,10 +17,10 @@ LEFT_OUT = re.compile(r"\((\d+) more like this were not logged\)$")
 # administrator did something. Whoever adds one here has asked who can cause it.
 NOT_BY_INPUT = {
     "store": {"%s: another program reads or locks it: waiting"},
-    "outboxes": {"outboxes: %s. They are in %s instead, as clients know"},
-    "reporter": {"%s", "reports run at the daemon's own priority: setpriority: %s"},
+    "outbox_directory": {"outboxes: %s. They are in %s instead, as clients know"},
+    "report_server": {"%s", "reports run at the daemon's own priority: setpriority: %s"},
     "runtime_files": {"%s: %s is there again"},
-    "rekeying": {
+    "rekey": {
         "%s: of a change of the key that was not completed: removed",
         "%s: has its new key: an interrupted change is complete",
     },
@@ -34,8 +34,8 @@ NOT_BY_INPUT = {
         "%s: until it is set, or believed by `logd prune --yes`, no event is pruned and no old "
         "backup removed"
     },
-    "service": {"SIGHUP: not reloaded, and nothing has changed: %s"},
-    "journal": {"a mistake in logd itself ended it"},
+    "run": {"SIGHUP: not reloaded, and nothing has changed: %s"},
+    "log_format": {"a mistake in logd itself ended it"},
 }
 
 
