@@ -22,8 +22,8 @@ from logd_wire.wire import encode_record
 
 
 class ProducerSession:
-    """Writes to the current producer, and again what a retired outbox still held. Called under the
-    client's guard.
+    """Writes events to the current producer, and again those that a retired outbox still held.
+    Called under the client's guard.
 
     `attempt` is the producer in which the caller's own event, or a note about an earlier one, is
     being given a sequence.
@@ -153,24 +153,24 @@ class ProducerSession:
     # -- steps that follow a write ---------------------------------------------------------------
 
     def begin_step(self, then: Callable[[], None]) -> None:
-        """Sets what is to be done once the next write is accepted, also if its call is cut short
-        right after it.
+        """Registers the step that follows once the next write is accepted, even if its call is cut
+        short right after the write.
         """
         self.attempt = None
         self._step = then
 
     def finish_step(self) -> None:
-        """Does it."""
+        """Runs the registered step: the write is accepted."""
         if self._step is not None:
             self._step()
         self._step = None
 
     def abandon_step(self) -> None:
-        """Forgets it: the write was not accepted."""
+        """Drops the registered step: the write was not accepted."""
         self._step = None
 
     def catch_up(self) -> None:
-        """Does what a call that was cut short after its write has left to do."""
+        """Runs the step of a call that was cut short after its write."""
         if self._step is not None and self.accepted_sequence():
             self._step()
         self._step = None

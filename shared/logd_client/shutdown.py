@@ -65,7 +65,7 @@ class Shutdown:
         producers.formers.close_all(now_s)
 
     def _end_numbers(self, producer: Producer) -> None:
-        """Writes or sends the producer's farewell, and with it what is refused."""
+        """Writes or sends the producer's farewell, and reports refusals with it."""
         refusals = self._producers.refusals
         counted = dict(refusals.by_cause)  # a signal handler may add to it
         unreported = refusals.unreported(counted)

@@ -132,7 +132,7 @@ class ProducerSuccession:
     def replace_lost(self, producer: Producer) -> Producer:
         """Replaces a producer whose outbox, descriptor or user is lost."""
         if not producer.mark[0]:
-            raise Forked  # it is the parent's, and only looks lost
+            raise Forked  # it is the parent's, and not lost
         outbox = producer.outbox
         if outbox is not None and outbox.writer.given_up and not outbox.writer.confirmed:
             self._refused_outboxes += 1

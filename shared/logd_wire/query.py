@@ -155,7 +155,7 @@ class QueryClient:
         try:
             frame = encode_frame(request, REQUEST_BYTES_MAX)
         except FrameError as error:
-            raise QueryError("bad_request", f"{error}: ask with shorter lists") from error
+            raise QueryError("bad_request", f"{error}: use shorter lists") from error
         try:
             response = self._exchange(frame)
         except (OSError, FrameError) as error:

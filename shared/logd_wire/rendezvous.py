@@ -289,7 +289,7 @@ def _not_ours(path: str, error: OSError) -> NoOutbox:
 
 
 def default_directory(socket_path: str) -> str:
-    """Where the outboxes are unless a setting says otherwise: in memory, for user and instance."""
+    """The default directory of outboxes: in memory, one for each user and instance."""
     return f"{_IN_MEMORY}/logd-{os.geteuid()}-{_digest(socket_path)}"
 
 

@@ -1,4 +1,4 @@
-"""The client in a request: it never blocks, never raises, and says honestly what it accepted."""
+"""The client in a request: it never blocks, never raises, and reports what it accepted."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_a_client_that_found_no_outbox_asks_again_and_keeps_its_counts(instance:
         assert client.emit("page_view")
         assert client.stats()["outbox"]["reason"] is None
         instance.kill()
-        assert client.emit("page_view"), "kept, with nobody there"
+        assert client.emit("page_view"), "kept, without a daemon"
         stats = check_stats(client, accepted=3, pending=2)
     instance.start()
     status = instance.settle()
@@ -345,7 +345,7 @@ def test_a_client_outlives_its_daemon_and_finds_the_next_one(instance: Instance)
 def test_without_an_outbox_only_what_the_kernel_took_is_accepted(instance: Instance) -> None:
     without_outbox(instance)
     with Client(instance.socket) as client:
-        assert client.emit("page_view") is False  # nobody there
+        assert client.emit("page_view") is False  # no daemon
         check_stats(client, accepted=0, refused_by_cause={"undelivered": 1})
         assert "logd.sock.outboxes" in client.stats()["outbox"]["reason"]
         assert client.flush(0.01) is True  # nothing is accepted, so nothing is missing
@@ -354,7 +354,7 @@ def test_without_an_outbox_only_what_the_kernel_took_is_accepted(instance: Insta
         for _ in range(5):
             until(lambda: client.emit("page_view"), "a place in the queue")
         stats = check_stats(client, accepted=5)
-        assert client.flush(0.01) is False  # nobody tells what became of it
+        assert client.flush(0.01) is False  # no confirmation can come
     until(lambda: instance.status()["stored"] == 5, "stored")
     check_sums(
         instance.status(), attempted=stats["attempted"], accepted=5, refused=stats["refused"]
@@ -552,7 +552,7 @@ def test_a_child_that_python_did_not_fork_says_no_farewell_for_its_parent(
 def test_an_emit_from_a_finaliser_inside_an_emit_is_refused(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Garbage collection may run anywhere, with anybody's __del__."""
+    """Garbage collection may run anywhere, with any object's __del__."""
 
     class Emitting:
         def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""Durable events: stored, refused or unknown, and what the trail says of the unknown ones."""
+"""Durable events: stored, refused or unknown, and what the trail records of the unknown ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.tally import Tally
 
 FLUSH_MS = 80
 THREADS = 200
-# Long enough to be told from "at once" on any machine, short enough to fail within a test.
+# Long enough to differ from "at once" on any machine, short enough to fail within a test.
 LONG_S = 60.0
 
 
@@ -55,8 +55,8 @@ def account(
     return events
 
 
-def told(events: list[dict[str, Any]]) -> list[tuple[str, Any, Any]]:
-    """What the trail says: each event's type, and which sequence and outcome it names."""
+def notes(events: list[dict[str, Any]]) -> list[tuple[str, Any, Any]]:
+    """What the trail records: each event's type, and which sequence and outcome it names."""
     return [
         (event["type"], event["props"].get("sequence"), event["props"].get("outcome"))
         for event in events
@@ -100,7 +100,7 @@ def test_200_threads_on_a_slow_disk_share_group_commits(
     assert outcomes == [Outcome.STORED] * (3 * THREADS)
     stored, commits = after["stored"] - before["stored"], after["commits"] - before["commits"]
     assert stored == 3 * THREADS
-    assert commits >= 3, "a thread's second event comes behind the commit of its first"
+    assert commits >= 3, "a thread's second event comes after the commit of its first"
     assert stored / commits >= 20
     tally.say(
         f"durable: {stored} events of {THREADS} threads in {commits} commits of {FLUSH_MS} ms,"
@@ -158,7 +158,7 @@ def test_what_a_stopped_daemon_stores_later_is_settled_by_the_next_event(
         stats = client.stats()
         assert (stats["durable_unknown"], stats["unsettled"]) == (2, 0)
     events = account(tally, instance, stats)
-    assert told(events) == [
+    assert notes(events) == [
         ("quiz_submitted", None, None),
         ("quiz_submitted", None, None), (UNKNOWN_TYPE, 2, None),
         ("exam_handed_in", None, None), (UNKNOWN_TYPE, 4, None),
@@ -176,7 +176,7 @@ def test_a_client_that_closes_settles_what_it_knows_by_then(
         instance.start()
         assert client.flush(LONG_S)
     stats = client.stats()
-    assert told(account(tally, instance, stats))[1:] == [
+    assert notes(account(tally, instance, stats))[1:] == [
         (UNKNOWN_TYPE, 1, None), ("durable_settled", 1, "stored"),
     ]  # fmt: skip
 
@@ -197,7 +197,7 @@ def test_a_process_killed_right_after_it_was_told_unknown_leaves_a_trail_that_sa
     process.close()
     instance.start()
     events = account(tally, instance, {"attempted": 2, "accepted": 2, "refused": 0}, kills=1)
-    assert told(events) == [("quiz_submitted", None, None), (UNKNOWN_TYPE, 1, None)]
+    assert notes(events) == [("quiz_submitted", None, None), (UNKNOWN_TYPE, 1, None)]
     assert events[1]["props"]["user_told"] is True
 
 
@@ -216,7 +216,7 @@ def test_a_process_killed_while_it_waits_told_nobody_and_the_trail_says_no_more(
     process.close()
     instance.start()
     events = account(tally, instance, {"attempted": 1, "accepted": 1, "refused": 0}, kills=1)
-    assert told(events) == [("quiz_submitted", None, None)]
+    assert notes(events) == [("quiz_submitted", None, None)]
 
 
 def test_daemon_and_client_killed_together_settle_nothing_twice(
@@ -343,7 +343,7 @@ def test_without_an_outbox_it_is_unknown_at_once(instance: Instance, tally: Tall
         assert time.monotonic() - started_s < LONG_S / 2
     stats = client.stats()
     until(lambda: instance.status()["stored"] == 2, "both are stored")
-    assert told(account(tally, instance, stats))[1:] == [(UNKNOWN_TYPE, 1, None)]
+    assert notes(account(tally, instance, stats))[1:] == [(UNKNOWN_TYPE, 1, None)]
 
 
 def test_what_the_kernel_did_not_take_is_said_with_the_next_event(
@@ -396,7 +396,7 @@ def test_an_outbox_removed_under_a_durable_event_is_noticed_and_the_next_one_say
     events = account(tally, instance, stats)
     old = events[0]["producer"]
     by_new = [event for event in events if event["producer"].endswith(new)]
-    assert told(by_new) == [
+    assert notes(by_new) == [
         (UNKNOWN_TYPE, 2, None), ("page_view", None, None), ("durable_settled", 2, "stored"),
         ("page_view", None, None),
     ]  # fmt: skip
@@ -481,7 +481,7 @@ def test_another_producer_s_numbers_vouch_for_nothing(
     # The first producer's events were in the removed outbox only, and no daemon was there: they are
     # lost, and the ledger has them by number.
     events = account(tally, instance, client.stats())
-    assert ("durable_settled", 3, "unknown") in told(events)
+    assert ("durable_settled", 3, "unknown") in notes(events)
     assert instance.status()["lost"] == 3
 
 

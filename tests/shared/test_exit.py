@@ -97,7 +97,7 @@ def test_without_an_outbox_too(instance: Instance) -> None:
 def test_what_a_closed_client_refuses_is_reported_once(
     instance: Instance, has_outbox: bool
 ) -> None:
-    """At once, then at a bounded rate, and the rest at the process's end and behind it."""
+    """At once, then at a bounded rate, and the rest at the process's end and after it."""
     instance.start()
     if not has_outbox:
         Path(instance.socket + RENDEZVOUS_SUFFIX).unlink()

@@ -143,7 +143,7 @@ def test_a_logging_handler_that_emits_stops_no_thread_whatever_the_daemon_does(
         until(lambda: parts.current(client) is not None, "a producer")  # noqa: B023
         hidden.rename(rendezvous)
         parts.producer(client).retry_outbox_after_s = 0.0
-        # Before the daemon is there: no datagram without an outbox behind it is accepted.
+        # Before the daemon is there: no datagram is accepted that is not in an outbox as well.
         until(lambda: client.stats()["accepted"] > 0, "an event in an outbox")  # noqa: B023
         instance.start()
         until(lambda: client.stats()["confirmed"] > 0, "an event on the disk")  # noqa: B023

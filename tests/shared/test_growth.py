@@ -1,4 +1,4 @@
-"""A small ring first, followed by larger ones: memory in proportion to what is logged, in order."""
+"""A small ring first, then larger ones: memory in proportion to what is logged, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a client is, checked and not inferred: its process, user, descriptors and numbers."""
+"""The client checks its identity instead of inferring it: process, user, descriptors, numbers."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_where_the_kernel_wipes_no_page_the_process_id_tells(
 
 
 def test_processes_that_c_code_forks_are_producers_of_their_own(instance: Instance) -> None:
-    """uWSGI forks its workers behind Python's back, after the application has logged an event."""
+    """uWSGI forks its workers without Python's hooks, after the application has logged an event."""
     instance.start()
     results = run_child(
         "assert c.emit('app_started') and c.flush(30)\n"
@@ -184,7 +184,7 @@ def test_a_wait_that_c_code_forks_in_claims_nothing_in_the_child(instance: Insta
 def test_an_outbox_s_name_that_is_taken_has_another_id_drawn(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A child forked by a signal handler right behind the drawing may have made it first."""
+    """A child forked by a signal handler right after the id was drawn may have made it first."""
     ids = iter([5, 5, 6, 7])
     with Client(instance.socket) as first, Client(instance.socket) as second:
         monkeypatch.setattr(secrets, "randbits", lambda _: next(ids))
@@ -250,12 +250,12 @@ def test_an_event_that_a_retired_outbox_holds_unread_is_written_to_the_next_one(
         stats = client.stats()
         assert (stats["accepted"], stats["confirmed"], stats["pending"]) == (2, 1, 1)
     instance.start()
-    assert instance.settle()["stored"] == 1  # the first was confirmed, says the header
+    assert instance.settle()["stored"] == 1  # the first was confirmed in the header
     assert [event["user"] for event in instance.events()] == ["2"]
 
 
 def test_an_outbox_that_another_name_is_given_is_not_gone_on_with(instance: Instance) -> None:
-    """The daemon would take it for nobody's: it reads files of one link."""
+    """The daemon would not read it: it reads files of one link only."""
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         (path,) = instance.config.outbox_directory.glob("*.outbox")
@@ -303,7 +303,7 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return made
 
 
-def told(uid: str = "", user_namespace: str = "") -> Rendezvous:
+def written_by(uid: str = "", user_namespace: str = "") -> Rendezvous:
     return Rendezvous("/dev/shm/x", "0" * 32, "boot", uid, user_namespace)
 
 
@@ -311,24 +311,24 @@ def test_the_daemon_s_number_of_a_user_is_the_own_one_in_the_daemon_s_namespace(
     namespace: dict[str, Any],
 ) -> None:
     euid = os.geteuid()
-    assert uid_for_daemon(told("7", "user:[17]"), owner=7) == euid
+    assert uid_for_daemon(written_by("7", "user:[17]"), owner=7) == euid
     namespace["identity"] = True
-    assert uid_for_daemon(told(), owner=7) == euid, "a daemon that names none"
+    assert uid_for_daemon(written_by(), owner=7) == euid, "a daemon that names none"
 
 
 def test_the_daemon_s_own_user_is_known_from_outside_by_what_it_owns(
     namespace: dict[str, Any],
 ) -> None:
-    assert uid_for_daemon(told("1000", INITIAL), owner=os.geteuid()) == 1000
+    assert uid_for_daemon(written_by("1000", INITIAL), owner=os.geteuid()) == 1000
 
 
 @pytest.mark.parametrize(
     ("what", "owner", "overflow"),
     [
-        (told("1000", INITIAL), os.geteuid() + 1, 65534),  # another user's daemon
-        (told("1000", INITIAL), os.geteuid(), os.geteuid()),  # everybody outside is nobody here
-        (told("", ""), os.geteuid(), 65534),  # a daemon that names none
-        (told("\u0661", INITIAL), os.geteuid(), 65534),
+        (written_by("1000", INITIAL), os.geteuid() + 1, 65534),  # another user's daemon
+        (written_by("1000", INITIAL), os.geteuid(), os.geteuid()),  # not mapped here
+        (written_by("", ""), os.geteuid(), 65534),  # a daemon that names none
+        (written_by("\u0661", INITIAL), os.geteuid(), 65534),
     ],
 )
 def test_a_number_that_is_not_certain_makes_no_outbox(
@@ -376,7 +376,7 @@ def test_an_event_is_not_accepted_because_a_note_about_another_was(
                 raise Timeout
             return 0
 
-        parts.set_monotonic_ns(monkeypatch, client, interrupted)  # called behind the store
+        parts.set_monotonic_ns(monkeypatch, client, interrupted)  # called after the store
         if durable:
             assert client.emit_durable("exam_handed_in", timeout_s=5) is Outcome.REFUSED
         else:
@@ -565,7 +565,7 @@ def test_a_child_forked_while_its_parent_is_begun_again_begins_its_own(instance:
 
 def test_a_log_handler_that_emits_in_another_thread_does_not_stop_this_one(tmp_path: Path) -> None:
     """It holds the handler's lock and waits for the client; the client logs when it is left."""
-    client = Client(tmp_path / "nobody.sock")  # no outbox: which is logged
+    client = Client(tmp_path / "missing.sock")  # no outbox: which is logged
     inside, leave = threading.Event(), threading.Event()
 
     class Emitting(logging.Handler):

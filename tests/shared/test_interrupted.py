@@ -64,7 +64,7 @@ class Case:
         if lost == "retired":
             words[16], words[17], words[19] = 1, producer.outbox.writer.bytes_written, 1
             producer.outbox._path.unlink()
-        if lost == "retired former":  # with an event of its own that nobody has read
+        if lost == "retired former":  # with an unread event of its own
             assert client.emit("page_view")
             self.events = 2
             assert parts.current(client) is not producer
@@ -236,7 +236,7 @@ def test_a_handler_that_emits_in_the_middle_of_any_call_is_refused(
         case.run(call, number, emit_another)
         stats = case.check_sums()
         emitted = call in (emit, emit_durable)
-        unknown = stats["durable_unknown"]  # which an event says
+        unknown = stats["durable_unknown"]  # each has a note in the trail
         assert stats["attempted"] == case.events + emitted + unknown + bool(case.point), case.point
         if emitted:
             assert case.written() == 1, case.point

@@ -1,4 +1,4 @@
-"""Whether a producer lives is told by its lock, with real processes that really die."""
+"""A producer's lock shows whether it is alive, with real processes that really die."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ for line in sys.stdin:
 
 
 class Producer:
-    """A process that does what it is told, line by line."""
+    """A process that runs the commands it is sent, line by line."""
 
     def __init__(self, path: Path) -> None:
         self.process = subprocess.Popen(

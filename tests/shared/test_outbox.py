@@ -1,4 +1,4 @@
-"""The outbox as bytes: one writes, one reads, and neither is ever in the other's way."""
+"""The outbox as bytes: one side writes, one reads, and neither disturbs the other."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_one_late_event_is_read_with_one_small_read() -> None:
 
 
 def test_records_below_the_one_expected_are_damage_and_not_passed_over() -> None:
-    """A ring full of them has no end: whoever passed them over would read it for ever."""
+    """A ring full of them has no end: a reader that skipped them would read for ever."""
     box = Outbox()
     whole = encode_record(SEED, 1, payload(0, 1008))
     assert RING % len(whole) == 0
@@ -522,7 +522,7 @@ def test_the_record_is_complete_before_the_header_counts_it() -> None:
 
 
 class WriterAndReader(RuleBasedStateMachine):
-    """A producer and a daemon over one outbox, and a plain queue that says what is right."""
+    """A producer and a daemon over one outbox, and a plain queue as the reference."""
 
     @initialize()
     def begin(self) -> None:

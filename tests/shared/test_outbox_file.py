@@ -1,4 +1,4 @@
-"""An outbox as a file: whole and locked before anybody sees it, and left to the daemon."""
+"""An outbox as a file: whole and locked before it has its name, and left to the daemon."""
 
 from __future__ import annotations
 

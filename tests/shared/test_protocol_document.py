@@ -1,4 +1,4 @@
-"""shared/PROTOCOL.md says what the code does, as far as a test can compare the two."""
+"""shared/PROTOCOL.md agrees with the code, as far as a test can compare the two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The query protocol: frames with limits, and a client that says why there is no answer."""
+"""The query protocol: frames with limits, and a client that reports why there is no answer."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Server:
                 peer.recv(1)  # until the client has given up
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # if nobody has asked, let accept end
+        with contextlib.suppress(OSError):  # ends accept() if no client has connected
             socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).connect(self.path)
         self._listener.close()
         self._thread.join()
@@ -231,7 +231,7 @@ def test_an_answer_that_trickles_in_is_unavailable_after_the_timeout(directory: 
 
 
 def test_a_full_queue_of_connections_is_waited_for_in_order(directory: Path) -> None:
-    """The kernel refuses at once whoever does not wait: silent peers would keep all others out."""
+    """The kernel refuses at once a peer that does not wait: silent peers would keep others out."""
     path = str(directory / "q.sock")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))

@@ -248,7 +248,7 @@ def test_a_boot_has_an_id() -> None:
 def test_a_child_forked_while_it_is_read_takes_nothing_away(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes on in the same call with the same open file, whose offset both share."""
+    """It continues in the same call with the same open file, whose offset both share."""
     expected = read_rendezvous(place.socket_path)
     real_open = os.open
 

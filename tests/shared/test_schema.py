@@ -1,4 +1,4 @@
-"""The event schema: what the client lets pass is what the daemon takes, and nothing else."""
+"""The event schema: the daemon accepts what the client accepts, and nothing else."""
 
 from __future__ import annotations
 

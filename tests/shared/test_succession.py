@@ -1,4 +1,4 @@
-"""The seam between two producers of a client: what the one leaves to the other."""
+"""The transition between two producers of a client."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_room_is_kept_in_the_outbox_that_the_event_is_in_not_in_the_one_before(
             full.set()
         assert outcomes == [Outcome.UNKNOWN]
         stats = client.stats()
-        # The one refusal is of what filled it; what says that it is unknown found its room.
+        # The one refusal is of what filled it; the note that it is unknown had its space reserved.
         assert stats["refused_by_cause"] == {"outbox_full": 1}
         assert (stats["accepted"], stats["durable_unknown"]) == (accepted + 1, 1)
         assert stats["attempted"] == stats["accepted"] + stats["refused"]

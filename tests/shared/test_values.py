@@ -1,4 +1,4 @@
-"""What becomes of the values that people log: a plain form, a mark, or a refusal as too large."""
+"""Values that applications log: a plain form, a mark, or a refusal as too large."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_a_farewell_says_what_was_last_and_what_was_refused(vector: Vector) -> N
 
 
 def test_only_another_version_is_told_apart_as_such() -> None:
-    """An error behind the head is not an error of the head."""
+    """An error after the head is not an error of the head."""
 
     def error_of(head: bytes) -> type[wire.WireError] | None:
         try:

@@ -1,4 +1,4 @@
-"""However many threads wait for the disk, one looks, and every one of them hears of it."""
+"""However many threads wait for the disk, one polls, and each is woken for its own event."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THREADS = 200
 
 
 class FakeProducer:
-    """What is confirmed is what the test says; it counts who asks."""
+    """Confirms what the test sets, and counts the polls."""
 
     outbox: object = object()
 
@@ -35,12 +35,12 @@ class FakeProducer:
 
 
 class Waiting:
-    """Threads that wait for the numbers from `first` on; what each heard."""
+    """Threads that wait for the sequences from `first` on, and their results."""
 
     def __init__(
         self, waits: ConfirmationWaiters, threads: int, timeout_s: float, first: int = 1
     ) -> None:
-        self.heard: dict[int, bool] = {}
+        self.results: dict[int, bool] = {}
         self._waits = waits
         self._deadline_s = time.monotonic() + timeout_s
         self._threads = [
@@ -51,13 +51,13 @@ class Waiting:
             thread.start()
 
     def _wait(self, number: int) -> None:
-        self.heard[number] = self._waits.wait(number, self._deadline_s)
+        self.results[number] = self._waits.wait(number, self._deadline_s)
 
     def join(self) -> dict[int, bool]:
         for thread in self._threads:
             thread.join(2 * LONG_S)
             assert not thread.is_alive(), "a thread still waits"
-        return self.heard
+        return self.results
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def all_wait(waits: ConfirmationWaiters, threads: int) -> None:
 
 @contextmanager
 def without_help_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No lease runs out: only who is woken sees anything."""
+    """No lease runs out: a thread that is not woken sees nothing."""
     with monkeypatch.context() as patched:
         patched.setattr(waiters, "LEASE_S", 10 * LONG_S)
         yield
@@ -103,8 +103,8 @@ def test_each_hears_of_its_own_number_when_that_is_reached(
         all_wait(waits, THREADS)
         for number in (50, 51, 150):
             producer.number = number
-            until(lambda n=number: len(group.heard) == n, "those who can know")  # type: ignore[misc] # a lambda's default
-            assert group.heard == dict.fromkeys(range(1, number + 1), True)
+            until(lambda n=number: len(group.results) == n, "those who can know")  # type: ignore[misc] # a lambda's default
+            assert group.results == dict.fromkeys(range(1, number + 1), True)
         producer.number = THREADS
         assert group.join() == dict.fromkeys(range(1, THREADS + 1), True)
 
@@ -127,7 +127,7 @@ def test_when_the_one_that_looks_leaves_another_takes_over(
 def test_who_is_to_take_over_and_is_done_by_then_has_the_next_one_look(
     waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The number goes on between the last look of the one that leaves and the first of the next."""
+    """The number rises between the last poll of one poller and the first of the next."""
     real_wake = waiters._Waiter.wake
 
     def wake(waiter: waiters._Waiter) -> None:
@@ -143,9 +143,9 @@ def test_who_is_to_take_over_and_is_done_by_then_has_the_next_one_look(
         all_wait(waits, 3)
         producer.number = 1
         assert poller.join() == {1: True}
-        until(lambda: others.heard == {2: True}, "the second is done")
+        until(lambda: others.results == {2: True}, "the second is done")
         producer.number = 3
-        until(lambda: others.heard == {2: True, 3: True}, "the third hears of it", LONG_S / 4)
+        until(lambda: others.results == {2: True, 3: True}, "the third hears of it", LONG_S / 4)
 
 
 def test_a_poller_that_is_held_up_is_followed_when_its_lease_runs_out(
@@ -182,7 +182,7 @@ def test_a_handler_that_waits_in_the_thread_that_looks_does_so_by_itself(
         monkeypatch.setattr(time, "sleep", interrupted)
         assert waits.wait(3, time.monotonic() + LONG_S / 4) is True
     began_s, heard_s = inner
-    assert heard_s - began_s < LONG_S / 8, "it heard when it was so, not when its time was over"
+    assert heard_s - began_s < LONG_S / 8, "it was woken then, not when its time was over"
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan")])

@@ -1,4 +1,4 @@
-"""The wire codec: what is encoded is decoded, and what is not ours is refused, never more."""
+"""The wire codec: what is encoded is decoded, and other bytes are refused without harm."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def decode_events(datagram: bytes) -> list[tuple[int, int, Event]]:
 
 
 def decode(datagram: bytes) -> object:
-    """Whatever a datagram says, decoded as the daemon does."""
+    """Decodes any datagram as the daemon does."""
     kind, producer_id = decode_head(datagram)
     if kind == KIND_FAREWELL:
         return (producer_id, *decode_farewell(datagram, producer_seed(producer_id)))
@@ -154,7 +154,7 @@ def test_a_record_belongs_to_one_producer_only() -> None:
 
 
 @given(st.binary(max_size=200))
-@example(b"\xdd\xff\xff\xff\xff")  # an array said to have 2**32-1 items
+@example(b"\xdd\xff\xff\xff\xff")  # an array that claims 2**32-1 items
 @example(b"\xdf\xff\xff\xff\xff")
 @example(b"\xc6\xff\xff\xff\xff")
 @example(b"\x91" * 200)

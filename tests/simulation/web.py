@@ -84,7 +84,7 @@ class Web(Process):
 
     @functools.cached_property
     def generation(self) -> SimGeneration:
-        """What tells this process from its parent."""
+        """What distinguishes this process from its parent."""
         return SimGeneration(self)
 
     def call(self, emit: Callable[[], bool]) -> bool:
@@ -115,7 +115,7 @@ class Web(Process):
 
     def excuse_unheard(self) -> None:
         """The call is cut short. What it wrote to an outbox that is retired and gone was to be
-        moved in the same call, before its caller hears of it.
+        moved in the same call, before it returns.
         """
         outbox = self.writing_to
         if outbox is not None and outbox.removed() and outbox.file.word(WORD_RETIRED):
@@ -131,7 +131,7 @@ class Web(Process):
             outbox.release_descriptor()
 
     def check_claim(self, number: int, claim: str) -> None:
-        """The event of that number, which the caller was told is accepted, really was.
+        """The event of that number, which was reported as accepted, really was.
 
         Without an outbox its number may be used up and the send cut short: then it is lost by
         number, and counts as accepted all the same.
@@ -140,7 +140,7 @@ class Web(Process):
             raise Violation(f"{self.name}: event {number} was called {claim} and never was")
 
     def check_stats(self) -> None:
-        """The client's own counts agree with what it has told, and with what happened."""
+        """The client's own counts agree with what it has returned, and with what happened."""
         stats = self.client.stats()
         del stats["outbox"]  # its times are real ones, and no two runs have the same
         # Without an outbox a number is used up before the kernel takes it; a call that is cut short
@@ -425,7 +425,7 @@ class SimClient(Client):
             former_type=SimFormer,
         )
         super().__init__("/nowhere", outbox_bytes=process.outbox_bytes, environment=environment)
-        clients.discard(self)  # at the end of the test run nobody says farewell for it
+        clients.discard(self)  # so that the end of the test run writes no farewell for it
 
     def __del__(self) -> None:
         """A process that was killed does nothing any more."""

@@ -182,7 +182,7 @@ class OutboxWriter:
         head = read_ring(self._read_own, self._ring_bytes, position, RECORD_HEAD.size)
         length = LENGTH_CRC.unpack_from(head)[0]
         if position + aligned(RECORD_HEAD.size + length) != self._tail[1]:
-            return None  # not where the daemon said
+            return None  # not at the position that the daemon confirmed
         return read_ring(self._read_own, self._ring_bytes, position + RECORD_HEAD.size, length)
 
     @property
