@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ import pytest
 
 from logd_client import Client, Outcome
 from logd_client.producer import OUTBOX_RETRY_FIRST_S, Producer
+from logd_wire.outbox.layout import parse_header
 from logd_wire.paths import PathTooLong
 from logd_wire.rendezvous import RENDEZVOUS_SUFFIX
 from logd_wire.schema import Malformed
@@ -547,6 +549,21 @@ def test_a_child_that_python_did_not_fork_says_no_farewell_for_its_parent(
     )
     assert farewells == 0
     assert instance.status()["pending"] == 2
+
+
+def test_a_client_that_is_dropped_is_closed_at_once(instance: Instance) -> None:
+    """Not when garbage is collected: none of its parts refers to it."""
+    client = Client(instance.socket)
+    assert client.emit("page_view")
+    outbox = parts.outbox(client)
+    gc.disable()
+    try:
+        del client
+        assert not outbox.intact(), "its descriptor is closed, and the lock released"
+    finally:
+        gc.enable()
+    page = outbox._path.read_bytes()
+    assert parse_header(page, len(page)).farewell
 
 
 def test_an_emit_from_a_finaliser_inside_an_emit_is_refused(
