@@ -58,11 +58,13 @@ class Shutdown:
                 producers.closed = True
         producers.closed = True
         self._session.catch_up()
-        producer, now_s = producers.current, self._monotonic_s()
+        # Read before the clock: a child forked in there has other formers than these.
+        producer, formers, now_s = producers.current, producers.formers, self._monotonic_s()
         if producer is not None:
-            producers.detach_current(producer, now_s)
+            formers.add(producer, now_s)
+            producers.current = None
             self._end_numbers(producer)
-        producers.formers.close_all(now_s)
+        formers.close_all(now_s)
 
     def _end_numbers(self, producer: Producer) -> None:
         """Writes or sends the producer's farewell, and reports refusals with it."""
@@ -99,7 +101,8 @@ class Shutdown:
             producer.outbox.writer.farewell()
         else:
             # A farewell ends the numbers: what follows is another producer's.
-            producers.detach_current(producer, self._monotonic_s())
+            producers.formers.add(producer, self._monotonic_s())
+            producers.current = None
             self._end_numbers(producer)
 
     def report_refusals(self) -> None:
@@ -126,6 +129,7 @@ class Shutdown:
             if not producer.mark[0]:
                 raise Forked
             producers.refusals.report_all(producer)
-        producers.detach_current(producer, now_s)
+        producers.formers.add(producer, now_s)
+        producers.current = None
         self._end_numbers(producer)
         producers.formers.close_finished(now_s, None)

@@ -196,11 +196,6 @@ class ProducerSuccession:
         self._report(successor)
         return successor
 
-    def detach_current(self, producer: Producer, now_s: float) -> None:
-        """Makes the current producer a former one, with no successor yet."""
-        self.formers.add(producer, now_s)
-        self.current = None
-
     def _close_former(self, producer: Producer) -> None:
         """Closes a former producer: later confirmations of its events are not seen."""
         waiters = self._waiters.get(producer)

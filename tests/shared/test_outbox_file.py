@@ -106,11 +106,11 @@ def test_it_is_created_under_a_temporary_name_locked_allocated_and_only_then_ren
         monkeypatch.setattr(module, name, watched)
 
     watch(outbox_file, "open_directory")
-    watch(liveness, "hold")
+    watch(liveness, "acquire")
     watch(os, "posix_fallocate")
     watch(os, "rename")
     place.new().close()
-    assert order == ["open_directory", "hold", "posix_fallocate", "rename"]
+    assert order == ["open_directory", "acquire", "posix_fallocate", "rename"]
 
 
 @pytest.mark.parametrize(
