@@ -16,7 +16,7 @@ from tests.support.instance import ROOT
 
 PRODUCER = """
 import os, sys
-from shared import liveness
+from logd_wire import liveness
 
 fd = os.open(sys.argv[1], os.O_RDWR)
 
