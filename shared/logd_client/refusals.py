@@ -25,6 +25,7 @@ class ClientRefusals:
         self.by_cause: dict[str, int] = {}
         self._reported: dict[str, int] = {}  # by any producer so far
         self._reported_before: dict[str, int] = {}  # by those before the present one
+        self._reporter: Producer | None = None
         self._logged_at_s: dict[str, float] = {}
 
     @property
@@ -51,13 +52,19 @@ class ClientRefusals:
     def report_all(self, producer: Producer) -> None:
         """Reports in a new producer's outbox what no former one has reported."""
         self._reported_before = dict(self._reported)
+        self._reporter = producer
         for cause in self.unreported(dict(self.by_cause)):  # a signal handler may add to it
             self._report(cause, producer)
 
     def _report(self, cause: str, producer: Producer | None) -> None:
-        if producer is not None and producer.outbox is not None:
-            count = self._reported[cause] = self.by_cause[cause]
-            producer.outbox.writer.refused(cause, count - self._reported_before.get(cause, 0))
+        # A new producer reports nothing until `report_all`, which knows what is reported before it.
+        if producer is not None and producer is self._reporter and producer.outbox is not None:
+            count = -1
+            # Again if a signal handler in the middle of this was refused as well: the counts that
+            # it has reported must not be overwritten by these.
+            while count != self.by_cause[cause]:
+                count = self._reported[cause] = self.by_cause[cause]
+                producer.outbox.writer.refused(cause, count - self._reported_before.get(cause, 0))
 
     def log(self, cause: str, detail: str) -> None:
         """Logs at most one line in ten seconds for a cause. Not called inside an emit: a logging

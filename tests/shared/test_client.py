@@ -20,6 +20,7 @@ import pytest
 
 from logd_client import Client, Outcome
 from logd_client.producer import OUTBOX_RETRY_FIRST_S, Producer
+from logd_client.refusals import ClientRefusals
 from logd_wire.outbox.layout import parse_header
 from logd_wire.paths import PathTooLong
 from logd_wire.rendezvous import RENDEZVOUS_SUFFIX
@@ -549,6 +550,23 @@ def test_a_child_that_python_did_not_fork_says_no_farewell_for_its_parent(
     )
     assert farewells == 0
     assert instance.status()["pending"] == 2
+
+
+def test_a_refusal_in_a_signal_handler_while_an_outbox_is_made_is_reported(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new producer is the current one by then, and reports nothing yet."""
+    report_all = ClientRefusals.report_all
+
+    def interrupted(self: ClientRefusals, producer: Producer) -> None:
+        assert client.emit("login") is False
+        report_all(self, producer)
+
+    monkeypatch.setattr(ClientRefusals, "report_all", interrupted)
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        assert parts.outbox(client).writer.refusals == {"reentered": 1}
+        check_stats(client, accepted=1, refused_by_cause={"reentered": 1})
 
 
 def test_a_client_that_is_dropped_is_closed_at_once(instance: Instance) -> None:
