@@ -131,7 +131,7 @@ def test_the_socket_for_reports_is_not_taken_for_an_absent_daemon(listening: str
         assert "is not a datagram socket" in client.stats()["send_error"]
 
 
-def test_a_socket_left_in_a_mount_is_told_from_an_absent_daemon(
+def test_a_socket_left_in_a_mount_is_distinguished_from_an_absent_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(tmp_path / "logd.sock")
@@ -206,7 +206,7 @@ def test_an_unanswered_question_names_its_cause(code: int, words: str) -> None:
     _matches(words, why_no_answer(OSError(code, os.strerror(code)), NOWHERE))
 
 
-def test_a_question_to_the_socket_for_events_is_told_so(tmp_path: Path) -> None:
+def test_a_query_to_the_socket_for_events_gets_a_clear_error(tmp_path: Path) -> None:
     path = str(tmp_path / "logd.sock")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path)

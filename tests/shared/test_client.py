@@ -99,7 +99,7 @@ def test_what_breaks_the_schema_is_refused_counted_and_never_raised(
 
 
 @pytest.mark.parametrize("timeout_s", ["x", [1], 10**400, -1, math.nan, None])
-def test_a_timeout_that_is_no_number_costs_no_event(instance: Instance, timeout_s: Any) -> None:
+def test_a_timeout_that_is_not_a_number_loses_no_event(instance: Instance, timeout_s: Any) -> None:
     with Client(instance.socket) as client:
         assert client.emit_durable("x", timeout_s=timeout_s) is Outcome.UNKNOWN
         assert client.emit("x", durable=True, timeout_s=timeout_s) is False
@@ -321,7 +321,7 @@ def test_a_closed_client_refuses_and_keeps_its_counts(instance: Instance) -> Non
     check_stats(client, accepted=1, refused_by_cause={"closed": 1}, pending=1)
 
 
-def test_a_socket_path_too_long_is_told_with_its_length() -> None:
+def test_a_socket_path_too_long_is_reported_with_its_length() -> None:
     with pytest.raises(PathTooLong, match="has 200 bytes"):
         Client("/" + "x" * 199)
 
@@ -364,7 +364,7 @@ def test_without_an_outbox_only_what_the_kernel_took_is_accepted(instance: Insta
     )
 
 
-def test_a_signal_handler_that_raises_behind_a_send_uses_no_number_twice(
+def test_a_signal_handler_that_raises_after_a_send_uses_no_sequence_twice(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without an outbox: the kernel has it, the call is cut short, and the next has its own."""
@@ -535,7 +535,7 @@ def test_a_child_that_never_emits_touches_nothing(instance: Instance) -> None:
     assert instance.status()["pending"] == 2
 
 
-def test_a_child_that_python_did_not_fork_says_no_farewell_for_its_parent(
+def test_a_child_that_python_did_not_fork_writes_no_farewell_for_its_parent(
     instance: Instance,
 ) -> None:
     """A C library may fork past Python's hooks; its child still runs what Python runs at exit."""
@@ -606,7 +606,7 @@ def test_an_emit_from_a_finaliser_inside_an_emit_is_refused(
         check_stats(client, accepted=1, refused_by_cause={"reentered": 1})
 
 
-def test_values_that_emit_while_they_are_looked_at_stop_nothing(instance: Instance) -> None:
+def test_values_that_emit_while_they_are_read_stop_nothing(instance: Instance) -> None:
     """The caller's code runs before the guard is taken; also in the middle of packing."""
 
     class Emitting(UserDict[str, int]):
@@ -620,7 +620,7 @@ def test_values_that_emit_while_they_are_looked_at_stop_nothing(instance: Instan
         check_stats(client, accepted=5)
 
 
-def test_room_is_told_in_seconds_at_the_present_rate(instance: Instance) -> None:
+def test_room_is_reported_in_seconds_at_the_present_rate(instance: Instance) -> None:
     with Client(instance.socket) as client:
         assert client.stats()["outbox"] == {"reason": None}
         for _ in range(100):

@@ -86,7 +86,7 @@ def test_all_rings_together_take_no_more_than_the_room_and_nearly_all_of_it(room
 
 
 @given(st.integers(RING_BYTES_MIN, RING_BYTES_MAX), st.integers(0, RING_BYTES_MAX))
-def test_a_ring_is_never_followed_by_one_that_is_no_larger(room: int, formers: int) -> None:
+def test_a_ring_is_only_followed_by_a_larger_one(room: int, formers: int) -> None:
     """Two that are full in turn would follow each other for ever."""
     ring = first_ring_bytes(room)
     following = next_ring_bytes(ring, formers, room)
@@ -128,7 +128,7 @@ def test_what_a_process_logs_decides_what_it_takes_of_memory(instance: Instance)
     assert events == list(range(accepted - 1)), "in the order in which they were logged"
 
 
-def test_room_and_use_are_told_of_all_rings_together(instance: Instance) -> None:
+def test_room_and_use_are_reported_for_all_rings_together(instance: Instance) -> None:
     with Client(instance.socket, outbox_bytes=MIB) as client:
         assert client.emit("page_view")
         outbox = client.stats()["outbox"]
@@ -139,7 +139,9 @@ def test_room_and_use_are_told_of_all_rings_together(instance: Instance) -> None
         assert 0 <= MIB - outbox["used_bytes"] - outbox["room_bytes"] < 1100
 
 
-def test_the_next_ring_names_the_one_before_and_says_what_may_follow(instance: Instance) -> None:
+def test_the_next_ring_names_the_one_before_and_the_bytes_that_may_follow(
+    instance: Instance,
+) -> None:
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         first = header_of(client)
@@ -273,7 +275,7 @@ def waiting(client: Client, **event: Any) -> DurableEvent:
     return ticket
 
 
-def test_room_for_what_is_to_be_said_of_durable_events_is_kept_in_the_ring_that_follows(
+def test_note_space_of_durable_events_is_reserved_in_the_ring_that_follows(
     instance: Instance,
 ) -> None:
     with Client(instance.socket, outbox_bytes=MIB) as client:
@@ -305,7 +307,7 @@ def test_a_durable_event_that_needs_a_larger_ring_has_its_room_there(instance: I
 # -- what an emit costs ----------------------------------------------------------------------------
 
 
-def test_former_rings_are_looked_at_now_and_then_and_not_by_each_emit(
+def test_former_rings_are_checked_at_intervals_and_not_by_each_emit(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0

@@ -392,7 +392,7 @@ def test_an_event_is_not_accepted_because_a_note_about_another_was(
     )
 
 
-def test_a_call_cut_short_behind_its_own_record_says_accepted(
+def test_a_call_cut_short_after_its_own_record_returns_accepted(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted() -> int:
@@ -433,7 +433,7 @@ def test_a_reservation_that_is_interrupted_keeps_no_room(
         assert len(parts.producers(client).awaited) == 0
 
 
-def test_a_client_without_an_outbox_never_says_that_all_is_on_the_disk_once_it_has_one(
+def test_a_client_without_an_outbox_never_reports_all_as_stored_once_it_has_one(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What went by datagram alone is confirmed by nothing."""
@@ -600,7 +600,7 @@ def test_a_log_handler_that_emits_in_another_thread_does_not_stop_this_one(tmp_p
         client.close()
 
 
-def test_a_process_that_has_given_up_its_rights_says_no_farewell_for_the_user_it_was(
+def test_a_process_that_has_given_up_its_rights_sends_no_farewell_for_its_former_user(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance.start()
@@ -651,7 +651,7 @@ def test_a_file_that_went_with_its_directory_is_removed(instance: Instance) -> N
         assert outbox.removed()
 
 
-def test_a_call_cut_short_behind_its_record_leaves_one_event_unread_at_most(
+def test_a_call_cut_short_after_its_record_leaves_one_event_unread_at_most(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted() -> int:

@@ -103,7 +103,7 @@ def record_bytes(length: int) -> int:
 # -- writing and reading -------------------------------------------------------------------------
 
 
-def test_a_new_outbox_says_whose_it_is_and_holds_nothing() -> None:
+def test_a_new_outbox_names_its_producer_and_is_empty() -> None:
     box = Outbox()
     assert box.header() == Header(PRODUCER, RING, 1, 2, 0, False, 0, 0, 0, {})
     assert box.read() == []
@@ -175,7 +175,7 @@ def test_a_confirmation_of_what_was_never_written_gives_no_room() -> None:
     assert box.writer.append(payload(1)) is None
 
 
-def test_a_reader_takes_no_more_than_it_has_room_for_and_goes_on_there() -> None:
+def test_a_reader_takes_no_more_than_it_has_room_for_and_continues_there() -> None:
     box = Outbox()
     for number in range(100):
         box.writer.append(payload(number))
@@ -224,7 +224,7 @@ def test_what_is_written_after_the_header_was_read_is_left_for_the_next_time() -
     assert box.page(written=1).payloads == [payload(0)]
 
 
-def test_refusals_and_the_farewell_are_told_by_their_own_words() -> None:
+def test_refusals_and_the_farewell_have_words_of_their_own() -> None:
     box = Outbox()
     for count, cause in enumerate(REFUSAL_CAUSES, start=1):
         box.writer.refused(cause, count)
@@ -274,7 +274,7 @@ def test_a_file_cut_short_is_damage_and_no_crash() -> None:
         assert page.payloads == [payload(number) for number in range(len(page.payloads))]
 
 
-def test_the_lowest_readable_record_is_found_behind_damage() -> None:
+def test_the_lowest_readable_record_is_found_after_damage() -> None:
     box = Outbox()
     for number in range(5):
         box.writer.append(payload(number))

@@ -136,7 +136,7 @@ def test_a_rings_size_is_brought_within_its_limits(
     assert allocated == [outbox_bytes(got)]
 
 
-def test_where_there_is_no_room_there_is_no_outbox_and_no_rest_of_one(
+def test_without_room_there_is_no_outbox_and_no_part_of_one(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(*_: object, **__: object) -> None:

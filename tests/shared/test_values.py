@@ -303,7 +303,7 @@ class _Looked(set[str]):
         return super().__contains__(text)
 
 
-def test_a_type_that_is_too_long_is_refused_before_it_is_looked_up(
+def test_a_type_that_is_too_long_is_refused_before_it_is_hashed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = _Looked()
@@ -324,7 +324,7 @@ class _Unequal(str):
         raise ValueError("compared")
 
 
-def test_a_key_that_raises_when_it_is_looked_up_goes_as_its_text() -> None:
+def test_a_key_that_raises_in_a_look_up_is_logged_as_its_text() -> None:
     event_payload("page_view", 1, None, {"path": "/"}, strict=False)
     payload = event_payload("page_view", 1, None, {_Unequal("path"): "/"}, strict=False)
     assert unpack_props(unpack_payload(payload).props) == {"path": "/"}
@@ -342,7 +342,7 @@ def test_keys_are_remembered_up_to_a_number_and_a_length(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("key", [1, b"path", None, Role.STUDENT])
-def test_a_key_that_is_no_plain_text_is_not_remembered(
+def test_a_key_that_is_not_plain_text_is_not_remembered(
     key: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known: set[str] = set()
@@ -352,7 +352,7 @@ def test_a_key_that_is_no_plain_text_is_not_remembered(
     assert known == set()
 
 
-def test_keys_of_a_mapping_are_measured_before_any_is_looked_up(
+def test_keys_of_a_mapping_are_measured_before_any_is_hashed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     converted: list[object] = []
@@ -501,7 +501,7 @@ def test_props_that_another_thread_changes_are_those_of_one_moment() -> None:
         thread.join()
 
 
-def test_flat_props_are_those_of_the_moment_when_they_were_looked_at(
+def test_flat_props_are_copied_at_one_moment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     props: dict[str, Any] = {"a": 1}

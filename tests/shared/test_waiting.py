@@ -95,7 +95,7 @@ def test_200_threads_look_hardly_more_often_than_one(
     assert producer.polls < each_for_itself / 5
 
 
-def test_each_hears_of_its_own_number_when_that_is_reached(
+def test_each_waiter_is_woken_when_its_own_sequence_is_reached(
     waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with without_help_from_the_clock(monkeypatch):
@@ -109,7 +109,7 @@ def test_each_hears_of_its_own_number_when_that_is_reached(
         assert group.join() == dict.fromkeys(range(1, THREADS + 1), True)
 
 
-def test_when_the_one_that_looks_leaves_another_takes_over(
+def test_when_the_poller_leaves_another_thread_takes_over(
     waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with without_help_from_the_clock(monkeypatch):
@@ -124,7 +124,7 @@ def test_when_the_one_that_looks_leaves_another_takes_over(
         assert others.join() == dict.fromkeys(range(1, 6), True)
 
 
-def test_who_is_to_take_over_and_is_done_by_then_has_the_next_one_look(
+def test_a_poller_that_is_done_at_once_promotes_the_next_one(
     waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number rises between the last poll of one poller and the first of the next."""
@@ -162,7 +162,7 @@ def test_a_poller_that_is_held_up_is_followed_when_its_lease_runs_out(
     assert group.join() == dict.fromkeys(range(1, 6), True)
 
 
-def test_a_handler_that_waits_in_the_thread_that_looks_does_so_by_itself(
+def test_a_handler_that_waits_in_the_polling_thread_polls_by_itself(
     waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The poller is a frame below it, so it must not wait to be woken by that."""
@@ -186,7 +186,7 @@ def test_a_handler_that_waits_in_the_thread_that_looks_does_so_by_itself(
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan")])
-def test_who_has_no_time_looks_once(
+def test_a_wait_without_time_polls_once(
     waits: ConfirmationWaiters, producer: FakeProducer, timeout_s: float
 ) -> None:
     assert waits.wait(1, time.monotonic() + timeout_s) is False
@@ -195,7 +195,7 @@ def test_who_has_no_time_looks_once(
     assert producer.polls == 2
 
 
-def test_at_the_end_everybody_hears_what_is_known_by_then(
+def test_at_the_end_every_waiter_gets_what_is_known_by_then(
     waits: ConfirmationWaiters, producer: FakeProducer
 ) -> None:
     group = Waiting(waits, 10, LONG_S)
@@ -209,7 +209,9 @@ def test_at_the_end_everybody_hears_what_is_known_by_then(
     assert waits.wait(5, time.monotonic() + LONG_S) is False
 
 
-def test_without_an_outbox_nobody_waits(waits: ConfirmationWaiters, producer: FakeProducer) -> None:
+def test_without_an_outbox_no_thread_waits(
+    waits: ConfirmationWaiters, producer: FakeProducer
+) -> None:
     cast(Any, producer).outbox = None
     assert waits.wait(1, time.monotonic() + LONG_S) is False
     assert producer.polls == 1

@@ -235,7 +235,7 @@ def test_text_that_is_not_unicode_is_malformed_for_the_sender() -> None:
         packed(("a", 1, None, {"text": "\ud800"}))
 
 
-def test_a_refused_event_leaves_nothing_behind_in_the_packer() -> None:
+def test_a_refused_event_leaves_nothing_in_the_packer() -> None:
     before = packed(EVENT)
     with pytest.raises(Malformed):
         packed(("a", 1, None, {"first": "fine", "second": 2**64}))
@@ -246,7 +246,7 @@ def test_a_refused_event_leaves_nothing_behind_in_the_packer() -> None:
 
 
 @given(st.integers(0, 255), st.binary(max_size=40))
-def test_another_version_is_said_to_be_one_whatever_follows(version: int, rest: bytes) -> None:
+def test_another_version_is_reported_as_such_whatever_follows(version: int, rest: bytes) -> None:
     datagram = b"LGD" + bytes([version]) + bytes(12) + rest
     if version == WIRE_VERSION:
         assert decode_head(datagram) == (KIND_EVENTS, 0)
