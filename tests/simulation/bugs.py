@@ -316,7 +316,7 @@ BUGS = [
         client=LostLockNotNoticed,
     ),
     Bug("any event taken for the caller's", "crashes", 7, client=AnyEventTakenForTheCallers),
-    Bug("a former ring forgotten", "crashes", 8, client=FormerForgotten),
+    Bug("a former ring forgotten", "crashes", 9, client=FormerForgotten),
     Bug("a successor read before its predecessor", "crashes", 0, delivery=SuccessorReadFirst),
     Bug("a successor opened before its predecessor", "crashes", 82, delivery=SuccessorOpenedFirst),
     Bug("a successor held for ever", "crashes", 0, delivery=SuccessorHeldForEver),
