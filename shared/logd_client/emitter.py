@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from logd_client.clock import Clock
 from logd_client.durable import DurableEvent
-from logd_client.environment import Clock
 from logd_client.guard import Guard
 from logd_client.payload import event_payload, plain_type
 from logd_client.refusals import describe

@@ -5,26 +5,15 @@ A test or a simulation passes its own.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from logd_client.clock import SYSTEM_CLOCK, Clock
 from logd_client.formers import Former
 from logd_client.producer import Producer
 from logd_wire import forks
 from logd_wire.forks import Generation
-
-
-class Clock(NamedTuple):
-    """The wall clock in nanoseconds since 1970, and the monotonic clock in two units."""
-
-    time_ns: Callable[[], int] = time.time_ns
-    monotonic_s: Callable[[], float] = time.monotonic
-    monotonic_ns: Callable[[], int] = time.monotonic_ns
-
-
-SYSTEM_CLOCK = Clock()
 
 
 class ProducerFactory(Protocol):
@@ -37,6 +26,7 @@ class ProducerFactory(Protocol):
         ring_bytes: int,
         follows: int,
         growth_bytes: int,
+        clock: Clock,
         /,
     ) -> Producer: ...
 

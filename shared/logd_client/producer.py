@@ -6,9 +6,9 @@ import errno
 import os
 import secrets
 import socket
-import time
 from collections.abc import Mapping
 
+from logd_client.clock import SYSTEM_CLOCK, Clock
 from logd_client.descriptors import Identity
 from logd_client.outbox_file import OutboxFile
 from logd_client.socket_path import locate, to_connect
@@ -45,8 +45,10 @@ class Producer:
         ring_bytes: int,
         follows: int = 0,
         growth_bytes: int = 0,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.mark = forks.current().mark
+        self._monotonic_s = clock.monotonic_s
         self.no_outbox_reason: str | None = None
         self.outbox: OutboxFile | None = None
         self.socket: socket.socket | None = None
@@ -58,7 +60,7 @@ class Producer:
         self.compare_due_s = 0.0  # see `ProducerSuccession.is_intact`
         self.displaced_since_s: float | None = None
         self._outbox_retry_wait_s = min(OUTBOX_RETRY_FIRST_S, OUTBOX_RETRY_INTERVAL_S)
-        self.retry_outbox_after_s = time.monotonic() + self._outbox_retry_wait_s
+        self.retry_outbox_after_s = self._monotonic_s() + self._outbox_retry_wait_s
         # The user in file names and datagrams: the process may give up its rights later.
         self._uid_here = os.getuid()
         for _ in range(_ID_TRIES):
@@ -70,7 +72,7 @@ class Producer:
                 break
             try:
                 self.outbox = OutboxFile(
-                    self._socket_path, directory, self.id, ring_bytes, time.time_ns(), self.mark,
+                    self._socket_path, directory, self.id, ring_bytes, clock.time_ns(), self.mark,
                     follows, growth_bytes,
                 )  # fmt: skip
                 self.no_outbox_reason = None
@@ -190,7 +192,7 @@ class Producer:
         return self.send(datagram)
 
     def _connect(self) -> socket.socket:
-        now_s = time.monotonic()
+        now_s = self._monotonic_s()
         if now_s < self._connect_after_s:
             raise ConnectionRefusedError
         self._connect_after_s = now_s + RECONNECT_INTERVAL_S

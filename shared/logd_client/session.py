@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from logd_client.environment import Clock
+from logd_client.clock import Clock
 from logd_client.formers import Former
 from logd_client.payload import event_payload
 from logd_client.producer import Producer

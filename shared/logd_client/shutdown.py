@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logd_client.environment import Clock
+from logd_client.clock import Clock
 from logd_client.guard import Guard
 from logd_client.producer import Producer
 from logd_client.refusals import LOG_INTERVAL_S

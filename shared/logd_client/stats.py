@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from logd_client.environment import Clock
+from logd_client.clock import Clock
 from logd_client.session import ProducerSession
 from logd_client.succession import ProducerSuccession
 from logd_client.tracker import DurableTracker

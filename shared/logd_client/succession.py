@@ -107,7 +107,12 @@ class ProducerSuccession:
         if self._refused_outboxes >= REFUSED_OUTBOXES_MAX:
             ring_bytes = 0  # logd refuses each one: memory would fill with them
         return self._environment.open_producer(
-            settings.socket_path, settings.outbox_directory, ring_bytes, follows, growth_bytes
+            settings.socket_path,
+            settings.outbox_directory,
+            ring_bytes,
+            follows,
+            growth_bytes,
+            self._environment.clock,
         )
 
     def _report(self, producer: Producer) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from zlib import crc32
 
 import logd_client.client
+import logd_client.clock
 import logd_client.environment
 import logd_client.outbox_file
 import logd_client.producer
@@ -213,7 +214,7 @@ def never_settles() -> None:
 
 
 def takes_seconds_for_nanoseconds() -> None:
-    clock = logd_client.environment.SYSTEM_CLOCK._replace(time_ns=lambda: int(time.time()))
+    clock = logd_client.clock.SYSTEM_CLOCK._replace(time_ns=lambda: int(time.time()))
     environment = logd_client.environment.Environment(clock=clock)
     put(conformance_driver, "Client", partial(Client, environment=environment))
 

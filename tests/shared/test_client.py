@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from logd_client import Client, Outcome
-from logd_client.producer import OUTBOX_RETRY_FIRST_S, Producer
+from logd_client.producer import Producer
 from logd_client.refusals import ClientRefusals
 from logd_wire.outbox.layout import parse_header
 from logd_wire.paths import PathTooLong
@@ -250,12 +250,11 @@ def test_a_client_without_an_outbox_asks_soon_at_first_and_then_less_often(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daemon puts back within a second what was removed under it; asking costs system calls."""
-    now_s = time.monotonic()
+    now_s = start_s = time.monotonic()
     clock = parts.by_clock(lambda: now_s)
     with Client(instance.socket, outbox_directory=NO_DIRECTORY, environment=clock) as client:
         client.emit("page_view")
         producer = parts.producer(client)
-        now_s = start_s = producer.retry_outbox_after_s - OUTBOX_RETRY_FIRST_S
         asked = []
         make = parts.producers(client).make
 

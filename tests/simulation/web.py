@@ -11,7 +11,8 @@ from typing import Any, cast
 
 from logd_client import Client
 from logd_client.client import _clients as clients
-from logd_client.environment import Clock, Environment
+from logd_client.clock import Clock
+from logd_client.environment import Environment
 from logd_client.formers import Former
 from logd_client.producer import OUTBOX_RETRY_FIRST_S, Producer
 from logd_wire.forks import Generation
@@ -431,7 +432,13 @@ class SimClient(Client):
         """A process that was killed does nothing any more."""
 
     def _open_producer(
-        self, _path: str, _directory: str | None, ring_bytes: int, follows: int, growth_bytes: int
+        self,
+        _path: str,
+        _directory: str | None,
+        ring_bytes: int,
+        follows: int,
+        growth_bytes: int,
+        _clock: Clock,
     ) -> SimProducer:
         made = SimProducer(self.process, ring_bytes, follows, growth_bytes)
         self.process.world.growths += ring_bytes > RING_BYTES_MIN and made.outbox is not None

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from logd_client import Client
-from logd_client.environment import SYSTEM_CLOCK, Environment
+from logd_client.clock import SYSTEM_CLOCK
+from logd_client.environment import Environment
 from logd_client.formers import FormerProducers
 from logd_client.guard import Guard
 from logd_client.outbox_file import OutboxFile
