@@ -241,4 +241,4 @@ def nobody_is_watched(instance: Instance) -> bool:
 def lock_holder(path: Path) -> int | None:
     """The process that has a lock on that file."""
     with open(path, "rb") as file:
-        return liveness.holder(file.fileno())
+        return liveness.lock_holder(file.fileno())

@@ -79,7 +79,7 @@ def test_a_user_outside_can_neither_read_nor_remove_an_outbox(instance: Instance
     instance.start()
     code = (
         "from logd_client import Client\nc = Client(sys.argv[1])\nc.emit('page_view')\n"
-        "path = os.readlink(f'/proc/self/fd/{c._producer.outbox._fd}')\n"
+        "path = os.readlink(f'/proc/self/fd/{c._producers.current.outbox._fd}')\n"
         "pid = os.fork()\n"
         "if pid == 0:\n"
         "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"

@@ -90,7 +90,7 @@ def slices(table: list[Row], payload_bytes: int) -> dict[str, slice]:
     return found
 
 
-def test_a_datagram_lies_as_its_table_says() -> None:
+def test_a_datagram_is_laid_out_as_in_its_table() -> None:
     (table,) = tables("## Datagram")[:1]
     at = slices(table, 3)
     head = wire.datagram_head(0x1122334455667788, kind=wire.KIND_FAREWELL)
@@ -108,7 +108,7 @@ def test_a_datagram_lies_as_its_table_says() -> None:
     assert (wire.KIND_EVENTS, wire.KIND_FAREWELL, wire.KIND_AWAITED) == (0, 1, 2)
 
 
-def test_a_record_lies_as_its_table_says() -> None:
+def test_a_record_is_laid_out_as_in_its_table() -> None:
     at = slices(tables("## Record")[0], 3)
     record = wire.encode_record(wire.producer_seed(1), 0x1122334455667788, b"abc")
     assert record[at["length"]] == struct.pack("<I", 3)
@@ -120,7 +120,7 @@ def test_a_record_lies_as_its_table_says() -> None:
     assert record[at["crc"]] == struct.pack("<I", from_text)
 
 
-def test_every_word_of_an_outbox_is_where_its_table_says() -> None:
+def test_every_word_of_an_outbox_is_where_its_table_has_it() -> None:
     words, causes = tables("## Outbox")
     documented = {plain(row["name"]): number(row["word"]) for row in words}
     in_code = {
@@ -251,7 +251,7 @@ def test_the_state_table_has_all_27_cells_each_once() -> None:
     )
 
 
-def test_every_cell_has_an_action_and_a_bound_or_says_that_it_cannot_occur() -> None:
+def test_every_cell_has_an_action_and_a_bound_or_cannot_occur() -> None:
     (rows,) = tables("### The state table")
     assert len(rows) == 3 * 3 * 3
     for row in rows:
