@@ -202,7 +202,7 @@ def _open_locked(path: Path) -> int:
             f"{path}: the lock cannot be made: {error.strerror}. logd writes beside its database: "
             "look at that folder's permissions and at how its file system is mounted."
         ) from error
-    if not liveness.hold(fd):
+    if not liveness.acquire(fd):
         page = _decode(os.pread(fd, PAGE_BYTES, 0))
         os.close(fd)
         raise AlreadyRunning(
@@ -220,7 +220,7 @@ def look(path: Path) -> tuple[int | None, Page]:
     with _opened(path) as fd:
         if fd is None:
             return None, Page()
-        return liveness.holder(fd), _try(_decode, fd, 0) or Page()
+        return liveness.lock_holder(fd), _try(_decode, fd, 0) or Page()
 
 
 def figures(path: Path) -> Figures | None:
@@ -242,7 +242,7 @@ def publish_readers(path: Path, readers: list[dict[str, Any]]) -> None:
 def files(path: Path) -> list[dict[str, Any]]:
     """The files that the daemon depends on, as it has reported them; of a running daemon only."""
     with _opened(path) as fd:
-        if fd is None or liveness.holder(fd) is None:
+        if fd is None or liveness.lock_holder(fd) is None:
             return []
         return _try(_decode_files, fd, _FILES_OFFSET, FILES_BYTES) or []
 

@@ -7,7 +7,7 @@ from logd.audit.verify_rows import BatchRow, RowCursor, Verdict, check_row
 from logd.storage import hash_chain
 from logd.storage.database import Connection
 from logd.storage.migrations import schema_version
-from logd_wire.schema import OWN_TYPES, Malformed
+from logd_wire.schema import INTERNAL_TYPES, Malformed
 from logd_wire.wire import unpack_props
 
 
@@ -105,7 +105,7 @@ class RemovalCheck:
             "SELECT t.name, e.props FROM event e JOIN event_type t ON t.id = e.type WHERE e.id = ?",
             (event_id,),
         ).fetchone()
-        if row is None or row[0] not in OWN_TYPES:
+        if row is None or row[0] not in INTERNAL_TYPES:
             return False
         try:
             props = unpack_props(row[1])

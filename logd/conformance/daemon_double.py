@@ -194,7 +194,7 @@ class Box:
     @property
     def holder(self) -> int | None:
         """The process that holds the lock."""
-        return liveness.holder(self.outbox.fd)
+        return liveness.lock_holder(self.outbox.fd)
 
     def refused(self) -> int:
         """What the producer counts as refused, for whatever cause."""

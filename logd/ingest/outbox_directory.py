@@ -109,7 +109,7 @@ class OpenOutbox:
 
     def alive(self) -> bool:
         """Whether the producer's process still holds its lock."""
-        return liveness.holder(self.fd) is not None
+        return liveness.lock_holder(self.fd) is not None
 
     def confirm(self, sequence: int, position: int, watched_until_ns: int) -> None:
         """Tells the producer what is on disk; only ever called after a commit. Never goes back.

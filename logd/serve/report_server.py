@@ -53,12 +53,6 @@ PROGRESS_STEPS = 10_000
 _log = logging.getLogger("logd.reports")
 
 
-class _ReadingsClient(Client):
-    """Logs that reports were read, which no other client may."""
-
-    _internal_types = frozenset({REPORT_READ})
-
-
 class Reporter:
     """Answers named reports, each with a database connection of its own."""
 
@@ -69,7 +63,11 @@ class Reporter:
         self._allowed_gid = configuration.query_gid(config)
         self._limited_log, self._log_lock = LimitedLog(_log), threading.Lock()
         # Small: it keeps who read what, and only while the daemon is busy.
-        self._client = _ReadingsClient(str(config.socket), outbox_bytes=1024 * 1024)
+        self._client = Client(
+            str(config.socket),
+            outbox_bytes=1024 * 1024,
+            internal_types=frozenset({REPORT_READ}),  # which no other client may log
+        )
 
     def serve(self, listener: socket.socket, lifeline_fd: int) -> None:
         """Answers whoever connects, until the lifeline ends."""

@@ -135,8 +135,8 @@ def test_rule_4_a_forked_child_is_another_producer_and_leaves_its_parent_alone(
         "from logd_wire import liveness\n"
         "held = os.popen(f'{sys.executable} -c \"'\n"
         "    'import os, sys; from logd_wire import liveness;'\n"
-        "    'print(liveness.holder(os.open(sys.argv[1], os.O_RDWR)))\" '\n"
-        "    + os.readlink(f'/proc/self/fd/{c._producer.outbox._fd}')).read()\n"
+        "    'print(liveness.lock_holder(os.open(sys.argv[1], os.O_RDWR)))\" '\n"
+        "    + os.readlink(f'/proc/self/fd/{c._producers.current.outbox._fd}')).read()\n"
         "print(json.dumps([c.stats()['accepted'], int(held), os.getpid()]))\n",
         instance.socket,
     )
