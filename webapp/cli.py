@@ -25,7 +25,7 @@ from webapp.classroom.model.accounts import (
     hash_password,
 )
 from webapp.classroom.model.content import BadContent, read_courses, store_courses
-from webapp.classroom.store.db import get_db, said_plainly
+from webapp.classroom.store.db import get_db, operator_errors
 from webapp.demo.school import DEMO_ACCOUNTS
 from webapp.demo.seed import add_demo_school
 
@@ -53,7 +53,7 @@ def seed(demo: bool, no_accounts: bool) -> None:
     except BadContent as error:
         raise click.ClickException(f"The courses cannot be read: {error}") from error
     if not demo:
-        with said_plainly(db.instance), db.transaction() as connection:
+        with operator_errors(db.instance), db.transaction() as connection:
             store_courses(connection, courses)
         click.echo(f"{len(courses)} courses are in place.")
         return
@@ -89,7 +89,7 @@ def create_user(login: str, name: str, role: str, password: str) -> None:
         )
     db = get_db()
     try:
-        with said_plainly(db.instance), db.transaction() as connection:
+        with operator_errors(db.instance), db.transaction() as connection:
             user_id = add_user(
                 connection,
                 login=login,

@@ -15,7 +15,7 @@ from benchmarks.growth.storage import Storage
 from benchmarks.harness.part import Part
 from benchmarks.harness.processes import temporary_directory
 from benchmarks.harness.sums import Sums
-from webapp.classroom.model.analytics import Away
+from webapp.classroom.model.analytics import Unavailable
 
 RIGHT = Sums(attempted=11, accepted=11, refused=0, stored=11)
 TAKEN = Taken(10, 100, 1000.0, 2.0, 1, RIGHT, [])
@@ -147,9 +147,9 @@ def test_what_logd_refuses_is_asked_no_more_than_twice(
     file.write_bytes(b"x")
     calls: list[int] = []
 
-    def refuse(_analytics: object) -> Away:
+    def refuse(_analytics: object) -> Unavailable:
         calls.append(1)
-        return Away("not now.")
+        return Unavailable("not now.")
 
     monkeypatch.setattr(site, "cases", lambda: [asking.Case("events", "never", refuse)])
     (one,) = asking.measure(site, file, 20, lambda _case: None)
@@ -162,7 +162,7 @@ def test_what_only_the_cold_disk_holds_up_is_asked_as_often_as_all_others(
     site = asking.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
     file = tmp_path / "a.db"
     file.write_bytes(b"x")
-    answers = iter([Away("too slow."), *([[1, 2]] * 20)])
+    answers = iter([Unavailable("too slow."), *([[1, 2]] * 20)])
     case = asking.Case("events", "at first", lambda _analytics: next(answers))
     monkeypatch.setattr(site, "cases", lambda: [case])
     (one,) = asking.measure(site, file, 20, lambda _case: None)

@@ -27,11 +27,11 @@ from tests.support.ports import free_port
 from webapp.run import supervisor
 from webapp.run.plan import (
     Plan,
-    Refusal,
+    RunError,
     check_port,
     make_plan,
     ready_text,
-    remove_half_made,
+    remove_incomplete,
     sums_text,
     take_directory,
 )
@@ -260,7 +260,7 @@ def test_ctrl_c_while_the_history_is_played_ends_the_run(run: Run) -> None:
     assert run.end() == 0
     assert "the next `make run` begins it again" in run.text
     assert run.diary[-1] == "logd stopped"
-    assert run.plan.half_made
+    assert run.plan.incomplete
 
 
 # -- children that fail ------------------------------------------------------------------------
@@ -401,9 +401,9 @@ def make_half(plan: Plan) -> None:
 def test_a_key_that_nothing_was_written_with_is_half_made_too(run: Run) -> None:
     run.plan.logd.mkdir()
     (run.plan.logd / "logd.key").touch()
-    assert run.plan.half_made
+    assert run.plan.incomplete
     (run.plan.logd / "activity.db").touch()
-    assert not run.plan.half_made
+    assert not run.plan.incomplete
 
 
 def test_what_a_killed_player_of_history_left_in_memory_goes_too(run: Run, tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_what_a_killed_player_of_history_left_in_memory_goes_too(run: Run, tmp_p
     make_directory(str(outboxes), token, 0o700)
     (outboxes / "left-behind").touch()
     write_rendezvous(str(run.plan.logd / "logd.sock"), Rendezvous(str(outboxes), token, ""))
-    remove_half_made(run.plan)
+    remove_incomplete(run.plan)
     assert not outboxes.exists()
     assert not run.plan.logd.exists()
 
@@ -426,14 +426,14 @@ def test_a_directory_that_only_claims_to_be_the_outboxes_is_left_alone(
     precious.mkdir()
     (precious / "thesis").touch()
     write_rendezvous(str(run.plan.logd / "logd.sock"), Rendezvous(str(precious), "0" * 32, ""))
-    remove_half_made(run.plan)
+    remove_incomplete(run.plan)
     assert (precious / "thesis").exists()
 
 
 def test_a_finished_first_run_is_never_removed(run: Run) -> None:
     make_half(run.plan)
     (run.plan.classroom / "seeded").touch()
-    assert not run.plan.half_made
+    assert not run.plan.incomplete
 
 
 # -- what is refused before anything starts ----------------------------------------------------
@@ -466,9 +466,9 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "8000.0"])
 def test_a_port_that_is_none_is_refused(port: str, tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=f"PORT={port} is no port") as refusal:
+    with pytest.raises(RunError, match=f"PORT={port} is no port") as error:
         make_plan({"PORT": port, "VAR": str(tmp_path)})
-    assert refusal.value.exit_code == os.EX_USAGE
+    assert error.value.exit_code == os.EX_USAGE
 
 
 def test_a_path_too_long_for_a_socket_is_one_line(tmp_path: Path) -> None:
@@ -483,7 +483,7 @@ def test_a_path_too_long_for_a_socket_is_one_line(tmp_path: Path) -> None:
 def test_the_longest_path_that_fits_is_taken() -> None:
     longest = "/" + "x" * (107 - len("//logd/query.sock"))
     assert make_plan({"VAR": longest}).var == Path(longest)
-    with pytest.raises(Refusal):
+    with pytest.raises(RunError):
         make_plan({"VAR": longest + "x"})
 
 

@@ -127,7 +127,7 @@ def make_app(directory: Path, trail: Trail) -> MakeApp:
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
-    """A site with courses, two students, a teacher and an auditor. logd is away."""
+    """A site with courses, two students, a teacher and an auditor. logd is unavailable."""
     app = make_app()
     fill(app)
     return app

@@ -15,7 +15,7 @@ from tests.webapp.browser import Browser
 from tests.webapp.conftest import AUDITOR, STUDENT
 from tests.webapp.fake_reports import FakeReports
 from webapp.classroom.model.analytics import Event
-from webapp.classroom.present.filters import told
+from webapp.classroom.present.filters import describe_event
 from webapp.classroom.views.auditor import MEANINGS
 
 NS = 1_000_000_000
@@ -230,7 +230,11 @@ def test_paging_keeps_the_filters(auditor: Browser, reports: FakeReports) -> Non
 def test_a_type_reads_as_words_on_a_timeline() -> None:
     names = ("order.paid", "user-login", "essay_read")
     events = [Event(1, 1, 1, name, "7", "1-1", 1, {}) for name in names]
-    assert [told(event, {}) for event in events] == ["Order paid", "User login", "Essay read"]
+    assert [describe_event(event, {}) for event in events] == [
+        "Order paid",
+        "User login",
+        "Essay read",
+    ]
 
 
 @pytest.mark.parametrize("event_type", ["order.paid", "user-login"])
@@ -293,7 +297,7 @@ def test_no_input_whatever_breaks_the_explorer(
 def test_without_logd_the_pages_say_so(auditor: Browser, path: str) -> None:
     response = auditor.get(path)
     assert response.status_code == 200
-    assert "Analytics are away" in response.text
+    assert "Analytics are unavailable" in response.text
 
 
 def test_a_summary_that_is_not_understood_leaves_the_page_standing(

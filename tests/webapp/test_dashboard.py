@@ -16,7 +16,7 @@ from tests.webapp.fake_reports import FakeReports
 NS = 1_000_000_000
 AT_NS = int(datetime(2026, 11, 3, 14, 5, tzinfo=UTC).timestamp()) * NS
 TODAY = int(time.time()) // 86_400
-AWAY = "Analytics are away"
+AWAY = "Analytics are unavailable"
 
 
 def event_row(at: int, event_type: str, **props: object) -> dict[str, object]:

@@ -65,7 +65,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 def _home() -> ResponseReturnValue:
     if not current_user.is_authenticated:
         return redirect(url_for("auth.login"))
-    return redirect(access.home_of(access.reader()))
+    return redirect(access.home_of(access.current_account()))
 
 
 def _for_every_page() -> dict[str, Any]:

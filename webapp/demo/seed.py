@@ -14,7 +14,7 @@ from webapp.classroom.model.accounts import add_user, hash_password, list_users
 from webapp.classroom.model.content import Course, store_courses
 from webapp.classroom.model.scoring import dump_questions
 from webapp.classroom.model.work import insert_attempt
-from webapp.classroom.store.db import Connection, Database, said_plainly
+from webapp.classroom.store.db import Connection, Database, operator_errors
 from webapp.demo.history import History, generate
 from webapp.demo.school import DEMO_ACCOUNTS, PEOPLE
 from webapp.demo.visits import Event
@@ -60,7 +60,7 @@ def _refuse_second_demo(db: Database) -> None:
 
 def _store_school(db: Database, courses: tuple[Course, ...], history: History) -> None:
     """Accounts, courses and the students' work, all or nothing."""
-    with said_plainly(db.instance), db.transaction() as connection:
+    with operator_errors(db.instance), db.transaction() as connection:
         store_courses(connection, courses)
         _store_people(connection)
         connection.executemany(

@@ -13,7 +13,7 @@ import queue
 import signal
 import sys
 
-from webapp.run.plan import Refusal, check_port, make_plan, take_directory
+from webapp.run.plan import RunError, check_port, make_plan, take_directory
 from webapp.run.process import Events, Signalled
 from webapp.run.supervisor import Supervisor
 
@@ -44,9 +44,9 @@ def main() -> int:
         with take_directory(plan):
             check_port(plan.port)
             return Supervisor(plan, events, _say, _demo_accounts).run()
-    except Refusal as refusal:
-        _say(f"make run: {refusal}")
-        return refusal.exit_code
+    except RunError as error:
+        _say(f"make run: {error}")
+        return error.exit_code
 
 
 if __name__ == "__main__":

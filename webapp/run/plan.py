@@ -1,6 +1,6 @@
 """What `make run` is going to do, and what it refuses to begin: no process is started here.
 
-`Plan` holds every path and every command; the checks raise Refusal with the one line to print.
+`Plan` holds every path and every command; the checks raise RunError with the one line to print.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from logd_wire.rendezvous import NoOutbox, read_rendezvous, read_token
 HOST = "127.0.0.1"
 
 
-class Refusal(Exception):
+class RunError(Exception):
     """Why the run cannot begin or go on: one message for a person, and the exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -69,7 +69,7 @@ class Plan:
         return (self.classroom / "seeded").exists()
 
     @property
-    def half_made(self) -> bool:
+    def incomplete(self) -> bool:
         """Whether an earlier first run was cut short, before the end of its history."""
         if self.has_history:
             return False
@@ -94,16 +94,16 @@ class Plan:
 
 
 def make_plan(environ: Mapping[str, str]) -> Plan:
-    """The plan for `PORT` (default 8000) and `VAR` (default var). Raises Refusal."""
+    """The plan for `PORT` (default 8000) and `VAR` (default var). Raises RunError."""
     text = environ.get("PORT") or "8000"
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise Refusal(f"PORT={text} is no port: give a number from 1 to 65535.", os.EX_USAGE)
+        raise RunError(f"PORT={text} is no port: give a number from 1 to 65535.", os.EX_USAGE)
     port = int(text)
     var = Path(environ.get("VAR") or "var").expanduser().absolute()
     try:
         check_socket_path(var / "logd" / "query.sock")
     except PathTooLong as error:
-        raise Refusal(
+        raise RunError(
             f"VAR={var} is too deep: {error} For example: make run VAR=/tmp/classroom",
             os.EX_CONFIG,
         ) from None
@@ -128,13 +128,13 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
 def take_directory(plan: Plan) -> IO[str]:
     """Makes VAR and locks it for this run; the lock lasts as long as the file is open.
 
-    Raises Refusal when VAR cannot be written, or another run has it.
+    Raises RunError when VAR cannot be written, or another run has it.
     """
     try:
         plan.var.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = open(plan.var / "run.lock", "a+", encoding="ascii")  # noqa: SIM115 - held by the run
     except OSError as error:
-        raise Refusal(
+        raise RunError(
             f"{plan.var} cannot be written ({error.strerror}). "
             "Name a directory of yours: make run VAR=...",
             os.EX_CANTCREAT,
@@ -145,7 +145,7 @@ def take_directory(plan: Plan) -> IO[str]:
         lock.seek(0)
         holder = lock.read().strip() or "of unknown number"
         lock.close()
-        raise Refusal(
+        raise RunError(
             f"another `make run` (process {holder}) already uses {plan.var}. "
             "Stop it, or name another directory: make run VAR=... PORT=...",
             os.EX_TEMPFAIL,
@@ -157,7 +157,7 @@ def take_directory(plan: Plan) -> IO[str]:
 
 
 def check_port(port: int) -> None:
-    """Raises Refusal when the site could not listen on the port."""
+    """Raises RunError when the site could not listen on the port."""
     with socket.socket() as sock:
         # As gunicorn does: a port whose last connections still linger is free.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -168,13 +168,13 @@ def check_port(port: int) -> None:
                 reason = f"port {port} is in use by another program."
             else:
                 reason = f"port {port} cannot be used ({error.strerror})."
-            raise Refusal(
+            raise RunError(
                 f"{reason} Choose another one: make run PORT={port % 65535 + 1}", os.EX_UNAVAILABLE
             ) from error
 
 
-def remove_half_made(plan: Plan) -> None:
-    """Removes the instance of a run that was cut short, and nothing else in VAR. Raises Refusal."""
+def remove_incomplete(plan: Plan) -> None:
+    """Removes the files of an interrupted first run, and nothing else in VAR. Raises RunError."""
     # The outboxes first, while the file that names them is there: what a killed player of history
     # left in them would be stored a second time by the next daemon.
     with contextlib.suppress(NoOutbox):
@@ -188,7 +188,7 @@ def remove_half_made(plan: Plan) -> None:
             if directory.is_dir():
                 shutil.rmtree(directory)
     except OSError as error:
-        raise Refusal(
+        raise RunError(
             f"{error.filename} cannot be removed ({error.strerror}).", os.EX_CANTCREAT
         ) from error
 

@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 
-from webapp.run.plan import HOST, Plan, Refusal, ready_text, remove_half_made, sums_text
+from webapp.run.plan import HOST, Plan, RunError, ready_text, remove_incomplete, sums_text
 from webapp.run.process import Child, Event, Events, Exited, Line, Signalled, describe_exit
 
 LOGD_READY_TIMEOUT_S = 60.0
@@ -87,9 +87,9 @@ class Supervisor:
                 self._next_event()
         except Stopped:
             pass
-        except Refusal as refusal:
-            self._say(f"make run: {refusal}")
-            exit_code = refusal.exit_code
+        except RunError as error:
+            self._say(f"make run: {error}")
+            exit_code = error.exit_code
         finally:
             self._stop()
         return exit_code
@@ -97,14 +97,14 @@ class Supervisor:
     # -- coming up -------------------------------------------------------------------------------
 
     def _make_instance(self) -> None:
-        if self._plan.half_made:
+        if self._plan.incomplete:
             self._say("An earlier first run was cut short; removing what it made, to begin again.")
-            remove_half_made(self._plan)
+            remove_incomplete(self._plan)
         if not self._plan.config.exists():
             self._command("logd init", self._plan.logd_init)
 
     def _command(self, name: str, command: tuple[str, ...]) -> str:
-        """Runs a short command to its end; its output. Raises Refusal when it fails."""
+        """Runs a short command to its end; its output. Raises RunError when it fails."""
         try:
             done = subprocess.run(  # noqa: S603 - the plan's own commands
                 command,
@@ -115,10 +115,10 @@ class Supervisor:
                 start_new_session=True,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise Refusal(f"`{name}` failed: {error}", os.EX_UNAVAILABLE) from error
+            raise RunError(f"`{name}` failed: {error}", os.EX_UNAVAILABLE) from error
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip()
-            raise Refusal(f"`{name}` failed: {said}", done.returncode)
+            raise RunError(f"`{name}` failed: {said}", done.returncode)
         return done.stdout
 
     def _start(
@@ -127,7 +127,7 @@ class Supervisor:
         try:
             return Child(name, command, self._events, env, lines=lines)
         except OSError as error:
-            raise Refusal(
+            raise RunError(
                 f"{name} cannot be started ({command[0]}: {error.strerror}). `make setup` repairs "
                 "the environment.",
                 os.EX_UNAVAILABLE,
@@ -150,7 +150,7 @@ class Supervisor:
             if isinstance(event, Exited) and event.child is seed:
                 self._seed = None
                 if event.code != 0:
-                    raise Refusal(
+                    raise RunError(
                         f"the history could not be played ({describe_exit(event.code)}); "
                         "the next `make run` begins again.",
                         os.EX_UNAVAILABLE,
@@ -163,13 +163,13 @@ class Supervisor:
         return self._site
 
     def _site_answers(self) -> bool:
-        """Whether the login page does. Raises Refusal when all it has is an error."""
+        """Whether the login page does. Raises RunError when all it has is an error."""
         status = _status_of(self._plan.port, "/login")
         if status is None:
             return False
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
             assert self._site is not None
-            raise Refusal(
+            raise RunError(
                 f"the site answers its login page with an error ({status})."
                 + _last_lines(self._site),
                 os.EX_SOFTWARE,
@@ -177,11 +177,11 @@ class Supervisor:
         return True
 
     def _wait(self, holds: Callable[[], bool], timeout_s: float, child: Child) -> None:
-        """Handles events until the condition holds. Raises Refusal after the timeout."""
+        """Handles events until the condition holds. Raises RunError after the timeout."""
         deadline_s = time.monotonic() + timeout_s
         while not holds():
             if time.monotonic() > deadline_s:
-                raise Refusal(
+                raise RunError(
                     f"{child.name} was not ready within {timeout_s:.0f} seconds."
                     + _last_lines(child),
                     os.EX_UNAVAILABLE,
@@ -193,7 +193,7 @@ class Supervisor:
     def _next_event(self, timeout_s: float | None = None) -> Event | None:
         """Waits for one event and does what it always asks for; None after the timeout.
 
-        Raises Stopped, and Refusal when a child that the run needs has ended.
+        Raises Stopped, and RunError when a child that the run needs has ended.
         """
         try:
             event = self._events.get(timeout=timeout_s)
@@ -212,7 +212,7 @@ class Supervisor:
                 self._say_of(child, text)
             case Exited(child, code) if child is self._site:
                 self._site = None
-                raise Refusal(
+                raise RunError(
                     f"the site ended by itself ({describe_exit(code)})." + _last_lines(child),
                     os.EX_SOFTWARE,
                 )
@@ -233,14 +233,14 @@ class Supervisor:
 
     def _logd_ended(self, child: Child, code: int) -> None:
         if not self._logd_was_ready or code in _LASTING_EXIT_CODES:
-            raise Refusal(
+            raise RunError(
                 f"logd did not stay up ({describe_exit(code)})." + _last_lines(child),
                 code if code > 0 else os.EX_UNAVAILABLE,
             )
         now_s = time.monotonic()
         self._restarts_s = [s for s in self._restarts_s if now_s - s < RESTARTS_WINDOW_S]
         if len(self._restarts_s) >= RESTARTS_MAX:
-            raise Refusal(
+            raise RunError(
                 f"logd ended {RESTARTS_MAX + 1} times within {RESTARTS_WINDOW_S:.0f} seconds, the "
                 f"last time with {describe_exit(code)}." + _last_lines(child),
                 os.EX_UNAVAILABLE,
@@ -276,7 +276,7 @@ class Supervisor:
     def _say_sums(self) -> None:
         try:
             status = json.loads(self._command("logd status", self._plan.logd_status))
-        except (Refusal, ValueError) as error:
+        except (RunError, ValueError) as error:
             self._say(f"The sums are not known: {error}")
             return
         self._say(sums_text(status))

@@ -15,7 +15,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from flask import current_app
 
-from logd_wire.query import QueryClient, QueryError, Row, Unavailable
+from logd_wire import query
+from logd_wire.query import QueryClient, QueryError, Row
 from webapp.classroom.model.accounts import User
 
 P = ParamSpec("P")
@@ -32,8 +33,8 @@ EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
-class Away:
-    """Why a panel has no figures, in one sentence for its reader."""
+class Unavailable:
+    """The figures of a panel could not be had; `reason` is one sentence for its reader."""
 
     reason: str
 
@@ -156,30 +157,32 @@ class EventFilter:
 Matrix = dict[tuple[str, str], Cell]
 
 
-def _or_away(
+def _or_unavailable(
     method: Callable[Concatenate[Analytics, P], R],
-) -> Callable[Concatenate[Analytics, P], R | Away]:
+) -> Callable[Concatenate[Analytics, P], R | Unavailable]:
     """Turns what can go wrong between two processes into an `Away`."""
 
     @wraps(method)
-    def asked(self: Analytics, /, *args: P.args, **kwargs: P.kwargs) -> R | Away:
-        if self.away is not None:
-            return self.away
+    def wrapper(self: Analytics, /, *args: P.args, **kwargs: P.kwargs) -> R | Unavailable:
+        if self.unavailable is not None:
+            return self.unavailable
         try:
             return method(self, *args, **kwargs)
-        except Unavailable as error:
+        except query.Unavailable as error:
             current_app.logger.warning("analytics: %s", error)
-            self.away = Away("logd, which keeps the activity log, does not answer.")
-            return self.away
+            self.unavailable = Unavailable("logd, which keeps the activity log, does not answer.")
+            return self.unavailable
         except QueryError as error:
             current_app.logger.warning("analytics: report refused (%s): %s", error.code, error)
-            return Away(f"logd refused this report: {error}.")
+            return Unavailable(f"logd refused this report: {error}.")
         except (LookupError, TypeError, ValueError) as error:
             # Another version of the daemon, most likely. The page still has other things to show.
             current_app.logger.warning("analytics: answer not understood: %r", error)
-            return Away("logd answered in a way this version of the site does not understand.")
+            return Unavailable(
+                "logd answered in a way this version of the site does not understand."
+            )
 
-    return asked
+    return wrapper
 
 
 class Analytics:
@@ -192,16 +195,16 @@ class Analytics:
     def __init__(self, client: QueryClient, asked_by: User) -> None:
         self._client = client
         self._asked_by = asked_by.key
-        self.away: Away | None = None
+        self.unavailable: Unavailable | None = None
 
-    @_or_away
+    @_or_unavailable
     def summary(self) -> Summary:
         row = self._client.ask("summary", asked_by=self._asked_by).rows[0]
         # By name, and no others: a newer logd may tell more than this page shows.
         names = {field.name for field in fields(Summary)}
         return Summary(**{name: value for name, value in row.items() if name in names})
 
-    @_or_away
+    @_or_unavailable
     def daily(self, days: int, users: Sequence[str], today: date | None = None) -> list[Day]:
         """Page views and active users for each of the last `days` days, quiet days included."""
         last = today or datetime.fromtimestamp(time.time(), UTC).date()
@@ -221,7 +224,7 @@ class Analytics:
             for row in [found.get((day - EPOCH).days)]
         ]
 
-    @_or_away
+    @_or_unavailable
     def completions(self, event_type: str, users: Sequence[str], subjects: Sequence[str]) -> Matrix:
         """Who has done which task (or quiz), by user and subject."""
         return {
@@ -237,7 +240,7 @@ class Analytics:
             )
         }
 
-    @_or_away
+    @_or_unavailable
     def score_distribution(self, users: Sequence[str]) -> dict[str, list[int]]:
         """Per quiz, how many students' latest score lies in each tenth."""
         found: dict[str, list[int]] = {}
@@ -249,7 +252,7 @@ class Analytics:
                 counts[row["bucket"]] += row["users"]
         return found
 
-    @_or_away
+    @_or_unavailable
     def timeline(self, user: str, before_id: int | None = None) -> Page[Event]:
         answer = self._client.ask(
             "timeline",
@@ -260,7 +263,7 @@ class Analytics:
         )
         return Page([_event(row) for row in answer.rows], answer.next)
 
-    @_or_away
+    @_or_unavailable
     def events(self, wanted: EventFilter) -> Page[Event]:
         answer = self._client.ask(
             "events",
@@ -274,11 +277,11 @@ class Analytics:
         )
         return Page([_event(row) for row in answer.rows], answer.next)
 
-    @_or_away
+    @_or_unavailable
     def event_types(self) -> dict[str, int]:
         return {str(row["type"]): int(row["events"]) for row in self._rows("event_types")}
 
-    @_or_away
+    @_or_unavailable
     def losses(self, before_id: int | None = None) -> Page[Loss]:
         answer = self._client.ask(
             "losses", asked_by=self._asked_by, before_id=before_id, limit=PAGE_EVENTS
@@ -297,7 +300,7 @@ class Analytics:
         ]
         return Page(losses, answer.next)
 
-    @_or_away
+    @_or_unavailable
     def loss_totals(self) -> LossTotals:
         """The ledger's totals by cause, causes that never were included."""
         answer = self._client.ask("losses_by_cause", asked_by=self._asked_by)

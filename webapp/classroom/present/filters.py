@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask
 
-from webapp.classroom.model.analytics import Away, Event
+from webapp.classroom.model.analytics import Event, Unavailable
 from webapp.classroom.present import markdown
 
 VALUE_CHARS_MAX = 200
@@ -36,8 +36,8 @@ def init_app(app: Flask) -> None:
     app.add_template_filter(own_first)
     app.add_template_filter(markdown.render, "markdown")
     app.add_template_filter(markdown.render_inline, "markdown_inline")
-    app.add_template_test(lambda value: isinstance(value, Away), "away")
-    app.add_template_global(told)
+    app.add_template_test(lambda value: isinstance(value, Unavailable), "unavailable")
+    app.add_template_global(describe_event)
 
 
 def moment(ts_ns: int) -> str:
@@ -80,7 +80,7 @@ def own_first(props: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return sorted(props.items(), key=lambda item: item[0] == "request_id")
 
 
-def told(event: Event, titles: Mapping[str, str]) -> str:
+def describe_event(event: Event, titles: Mapping[str, str]) -> str:
     """An event of a student's timeline as a sentence. Properties may be anything: they are data."""
     props = event.props
 

@@ -81,7 +81,7 @@ class Database:
 
     def migrate(self) -> None:
         """Brings the file to the newest schema. Refuses one that is newer than this code."""
-        with said_plainly(self.instance), self.transaction() as connection:
+        with operator_errors(self.instance), self.transaction() as connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS migrations"
                 " (number INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT"
@@ -95,7 +95,7 @@ class Database:
                 f"{len(MIGRATIONS)} this version of the site knows. Run the newer version."
             )
         for number, (name, script) in enumerate(MIGRATIONS[done:], start=done + 1):
-            with said_plainly(self.instance), self.transaction() as connection:
+            with operator_errors(self.instance), self.transaction() as connection:
                 # Another worker may have come first while this one waited for the lock.
                 row = connection.execute(
                     "SELECT 1 FROM migrations WHERE number = ?", (number,)
@@ -106,7 +106,7 @@ class Database:
                     connection.execute("INSERT INTO migrations VALUES (?, ?)", (number, name))
 
     def _open(self) -> Connection:
-        with said_plainly(self.instance):
+        with operator_errors(self.instance):
             connection = cast(
                 Connection,
                 sqlcipher.connect(
@@ -139,7 +139,7 @@ def get_db() -> Database:
 
 
 @contextmanager
-def said_plainly(instance: Instance) -> Iterator[None]:
+def operator_errors(instance: Instance) -> Iterator[None]:
     """Turns SQLCipher's words for a file it cannot use into what the operator can do about it."""
     try:
         yield

@@ -18,7 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def reader() -> User:
+def current_account() -> User:
     """The account that asks for this page. Only for views behind a login."""
     return cast(User, current_user._get_current_object())
 
@@ -31,7 +31,7 @@ def roles_allowed(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             if not current_user.is_authenticated:
                 return cast(R, login_manager.unauthorized())
-            if reader().role not in roles:
+            if current_account().role not in roles:
                 abort(403)
             return view(*args, **kwargs)
 

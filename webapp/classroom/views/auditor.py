@@ -19,7 +19,7 @@ from webapp.classroom.model.accounts import LOGIN_CHARS_MAX, Role, User, find_lo
 from webapp.classroom.model.analytics import EventFilter, analytics_for
 from webapp.classroom.present.paging import key_argument
 from webapp.classroom.store.db import get_db
-from webapp.classroom.views.access import reader, roles_allowed
+from webapp.classroom.views.access import current_account, roles_allowed
 
 blueprint = Blueprint("auditor", __name__, url_prefix="/audit")
 
@@ -110,7 +110,7 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
 @blueprint.get("/")
 @roles_allowed(Role.AUDITOR)
 def overview() -> str:
-    analytics = analytics_for(reader())
+    analytics = analytics_for(current_account())
     return render_template(
         "audit.html",
         summary=analytics.summary(),
@@ -124,7 +124,7 @@ def overview() -> str:
 def events() -> str:
     form = FilterForm(request.args)
     before_id = key_argument(request.args, "before")
-    analytics = analytics_for(reader())
+    analytics = analytics_for(current_account())
     page = analytics.events(form.wanted(before_id)) if form.validate() else None
     return render_template(
         "events.html",
@@ -140,7 +140,7 @@ def events() -> str:
 @blueprint.get("/losses")
 @roles_allowed(Role.AUDITOR)
 def losses() -> str:
-    analytics = analytics_for(reader())
+    analytics = analytics_for(current_account())
     before_id = key_argument(request.args, "before")
     return render_template(
         "losses.html",

@@ -31,7 +31,7 @@ from webapp.classroom.model.accounts import (
 )
 from webapp.classroom.model.throttle import LoginThrottle
 from webapp.classroom.store.db import get_db
-from webapp.classroom.views.access import home_of, reader, safe_next
+from webapp.classroom.views.access import current_account, home_of, safe_next
 
 blueprint = Blueprint("auth", __name__)
 
@@ -52,7 +52,7 @@ class LoginForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
 @blueprint.route("/login", methods=["GET", "POST"])
 def login() -> ResponseReturnValue:
     if current_user.is_authenticated:
-        return redirect(home_of(reader()))
+        return redirect(home_of(current_account()))
     form = LoginForm()
     if not form.validate_on_submit():
         return render_template("login.html", form=form)
@@ -91,7 +91,7 @@ def login() -> ResponseReturnValue:
 @blueprint.post("/logout")
 def logout() -> ResponseReturnValue:
     if current_user.is_authenticated:
-        activity.log("logout", user=reader().key)
+        activity.log("logout", user=current_account().key)
         logout_user()
     session.clear()
     flash("You are logged out.")

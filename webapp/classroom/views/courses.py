@@ -14,7 +14,7 @@ from webapp.classroom.model import catalogue, work
 from webapp.classroom.model.accounts import Role
 from webapp.classroom.model.catalogue import CourseCard
 from webapp.classroom.store.db import get_db
-from webapp.classroom.views.access import reader, roles_allowed
+from webapp.classroom.views.access import current_account, roles_allowed
 
 blueprint = Blueprint("courses", __name__, url_prefix="/courses")
 
@@ -35,7 +35,7 @@ def course_or_404(slug: str) -> CourseCard:
 @blueprint.get("/")
 @login_required  # type: ignore[untyped-decorator]
 def index() -> str:
-    db, user = get_db(), reader()
+    db, user = get_db(), current_account()
     done = work.completions_of(db, user)
     cards = []
     for course in catalogue.list_courses(db):
@@ -47,7 +47,7 @@ def index() -> str:
 @blueprint.get("/<slug>")
 @login_required  # type: ignore[untyped-decorator]
 def course(slug: str) -> str:
-    db, user = get_db(), reader()
+    db, user = get_db(), current_account()
     return render_template(
         "course.html",
         course=course_or_404(slug),
@@ -85,7 +85,7 @@ def task(slug: str, task_id: str) -> str:
         "task.html",
         course=card,
         task=or_404(found),
-        completed_ns=work.completions_of(get_db(), reader()).get(task_id),
+        completed_ns=work.completions_of(get_db(), current_account()).get(task_id),
     )
 
 
@@ -96,7 +96,7 @@ def complete(slug: str, task_id: str) -> ResponseReturnValue:
     course_or_404(slug)
     found = or_404(next((t for t in catalogue.list_tasks(db, slug) if t.id == task_id), None))
     # The row first, then its event: an event must never tell of something that was rolled back.
-    if work.complete_task(db, reader(), found.id, time.time_ns()):
+    if work.complete_task(db, current_account(), found.id, time.time_ns()):
         activity.log("task_completed", task=found.id, course=slug)
         flash(f"Done: {found.title}. Well worked.")
     else:

@@ -15,7 +15,7 @@ from webapp.classroom.model.accounts import Role
 from webapp.classroom.model.content import Quiz
 from webapp.classroom.model.scoring import BadAnswer, Question, mark
 from webapp.classroom.store.db import get_db
-from webapp.classroom.views.access import reader, roles_allowed
+from webapp.classroom.views.access import current_account, roles_allowed
 from webapp.classroom.views.courses import course_or_404, or_404
 
 blueprint = Blueprint("quizzes", __name__)
@@ -39,7 +39,7 @@ def quiz(slug: str, quiz_id: str) -> str:
 @blueprint.post("/courses/<slug>/quizzes/<quiz_id>")
 @roles_allowed(Role.STUDENT)
 def submit(slug: str, quiz_id: str) -> ResponseReturnValue:
-    db, user = get_db(), reader()
+    db, user = get_db(), current_account()
     found = _quiz_or_404(slug, quiz_id)
     answers = {
         at: [text for text in request.form.getlist(f"q{at}") if text.strip()]
@@ -65,7 +65,7 @@ def submit(slug: str, quiz_id: str) -> ResponseReturnValue:
 @blueprint.get("/courses/<slug>/quizzes/<quiz_id>/attempts/<int:number>")
 @roles_allowed(Role.STUDENT)
 def result(slug: str, quiz_id: str, number: int) -> str:
-    db, user = get_db(), reader()
+    db, user = get_db(), current_account()
     card = course_or_404(slug)
     found = _quiz_or_404(slug, quiz_id)
     if number >= 10**ATTEMPT_NUMBER_DIGITS_MAX:
@@ -81,7 +81,7 @@ def result(slug: str, quiz_id: str, number: int) -> str:
 @blueprint.get("/results")
 @roles_allowed(Role.STUDENT)
 def history() -> str:
-    return render_template("results.html", attempts=work.attempts_of(get_db(), reader()))
+    return render_template("results.html", attempts=work.attempts_of(get_db(), current_account()))
 
 
 def _quiz_or_404(slug: str, quiz_id: str) -> Quiz:
@@ -96,7 +96,7 @@ def _form_page(
     answers: dict[int, list[str]] | None = None,
     errors: dict[int, str] | None = None,
 ) -> str:
-    db, user = get_db(), reader()
+    db, user = get_db(), current_account()
     return render_template(
         "quiz.html",
         course=course_or_404(slug),

@@ -6,11 +6,11 @@ from flask import Blueprint, abort, render_template, request
 
 from webapp.classroom.model import catalogue
 from webapp.classroom.model.accounts import Role, find_user, list_users
-from webapp.classroom.model.analytics import BUCKETS, Away, Event, analytics_for
+from webapp.classroom.model.analytics import BUCKETS, Event, Unavailable, analytics_for
 from webapp.classroom.present import charts
 from webapp.classroom.present.paging import key_argument
 from webapp.classroom.store.db import get_db
-from webapp.classroom.views.access import reader, roles_allowed
+from webapp.classroom.views.access import current_account, roles_allowed
 from webapp.classroom.views.courses import course_or_404, or_404
 
 blueprint = Blueprint("teacher", __name__, url_prefix="/teacher")
@@ -24,13 +24,13 @@ RANGE_DEFAULT_DAYS = 60
 def dashboard() -> str:
     days = _range_days()
     students = list_users(get_db(), Role.STUDENT)
-    daily = analytics_for(reader()).daily(days, [student.key for student in students])
+    daily = analytics_for(current_account()).daily(days, [student.key for student in students])
     return render_template(
         "dashboard.html",
         days=days,
         ranges=RANGES_DAYS,
         panel=daily
-        if isinstance(daily, Away)
+        if isinstance(daily, Unavailable)
         else [charts.active_students(daily), charts.page_views(daily)],
         courses=catalogue.list_courses(get_db()),
         students=students,
@@ -46,7 +46,7 @@ def course(slug: str) -> str:
     students = list_users(db, Role.STUDENT)
     tasks = catalogue.list_tasks(db, slug)
     quizzes = catalogue.list_quizzes(db, slug)
-    analytics = analytics_for(reader())
+    analytics = analytics_for(current_account())
     keys = [student.key for student in students]
     matrix = analytics.completions("task_completed", keys, [task.id for task in tasks])
     scores = analytics.score_distribution(keys)
@@ -57,7 +57,7 @@ def course(slug: str) -> str:
         tasks=tasks,
         matrix=matrix,
         scores=scores
-        if isinstance(scores, Away)
+        if isinstance(scores, Unavailable)
         else [
             charts.score_histogram(quiz.title, scores.get(quiz.id, [0] * BUCKETS))
             for quiz in quizzes
@@ -76,7 +76,7 @@ def timeline(user_id: int) -> str:
         "timeline.html",
         student=student,
         before_id=before_id,
-        page=analytics_for(reader()).timeline(student.key, before_id),
+        page=analytics_for(current_account()).timeline(student.key, before_id),
         is_echo=_is_echo,
         titles=catalogue.titles(get_db()),
     )
