@@ -633,7 +633,7 @@ def test_failures_are_told_at_a_bounded_rate_and_without_the_event(
         try:
             raise OSError("the name of a pupil")
         except OSError as error:
-            failures.note(app, error)
+            failures.record(app, error)
 
     with caplog.at_level(logging.ERROR):
         for _ in range(100):
@@ -645,7 +645,7 @@ def test_failures_are_told_at_a_bounded_rate_and_without_the_event(
         fail()
     first, second = (record.getMessage() for record in caplog.records)
     assert "1 failure(s)" in first
-    assert "101 failure(s) since last told, 102 in all; the latest: OSError at" in second
+    assert "101 failure(s) since the last message, 102 in total; latest: OSError at" in second
     assert "pupil" not in caplog.text
 
 
