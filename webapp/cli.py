@@ -24,7 +24,8 @@ from webapp.classroom.model.accounts import (
     add_user,
     hash_password,
 )
-from webapp.classroom.model.content import BadContent, read_courses, store_courses
+from webapp.classroom.model.catalogue import store_courses
+from webapp.classroom.model.content import BadContent, read_courses
 from webapp.classroom.store.db import get_db, operator_errors
 from webapp.demo.school import DEMO_ACCOUNTS
 from webapp.demo.seed import add_demo_school

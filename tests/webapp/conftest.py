@@ -15,7 +15,8 @@ from tests.webapp.browser import PASSWORD, Browser
 from tests.webapp.fake_reports import FakeReports
 from webapp import create_app
 from webapp.classroom.model.accounts import Role, add_user, hash_password
-from webapp.classroom.model.content import read_courses, store_courses
+from webapp.classroom.model.catalogue import store_courses
+from webapp.classroom.model.content import read_courses
 from webapp.classroom.store.db import Database
 
 # One round of hashing: the tests are about what follows a login, not about slow hashes.

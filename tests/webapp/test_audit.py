@@ -15,8 +15,7 @@ from tests.webapp.browser import Browser
 from tests.webapp.conftest import AUDITOR, STUDENT
 from tests.webapp.fake_reports import FakeReports
 from webapp.classroom.model.analytics import Event
-from webapp.classroom.present.filters import describe_event
-from webapp.classroom.views.auditor import MEANINGS
+from webapp.classroom.present.texts import LOSS_CAUSES, describe_event
 
 NS = 1_000_000_000
 SUMMARY = {
@@ -172,7 +171,7 @@ def test_the_overview_does_not_call_whole_what_has_a_loss_of_unknown_extent(
 
 
 def test_every_cause_of_logd_s_has_its_meaning_on_the_page() -> None:
-    assert set(MEANINGS) == set(CAUSES)
+    assert set(LOSS_CAUSES) == set(CAUSES)
 
 
 def test_an_event_is_shown_with_its_person_and_readable_properties(

@@ -12,7 +12,7 @@ from werkzeug.security import check_password_hash
 
 from tests.webapp.browser import ORIGIN, PASSWORD, Browser
 from tests.webapp.conftest import AUDITOR, STUDENT, TEACHER, MakeApp, Trail, database, fill
-from webapp.classroom.views.access import safe_next
+from webapp.classroom.views.auth import safe_next
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from logd_client import Client
 from logd_client.socket_path import locate
 from logd_wire.rendezvous import NoOutbox, read_rendezvous
 from webapp.classroom.model.accounts import add_user, hash_password, list_users
-from webapp.classroom.model.content import Course, store_courses
+from webapp.classroom.model.catalogue import store_courses
+from webapp.classroom.model.content import Course
 from webapp.classroom.model.scoring import dump_questions
 from webapp.classroom.model.work import insert_attempt
 from webapp.classroom.store.db import Connection, Database, operator_errors
@@ -106,7 +107,8 @@ def open_client(socket_path: str) -> Client:
         read_rendezvous(locate(socket_path))
     except NoOutbox as error:
         raise click.ClickException(
-            f"The history cannot be logged: {error} Or set LOGD_DIR to logd's directory."
+            f"The history cannot be logged: {str(error).rstrip('.')}. "
+            "If logd's directory is another one, set LOGD_DIR to it."
         ) from error
     return Client(socket_path, outbox_bytes=OUTBOX_BYTES)
 

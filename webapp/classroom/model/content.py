@@ -12,8 +12,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from webapp.classroom.model.scoring import BadQuestion, Kind, Question, dump_questions
-from webapp.classroom.store.db import Connection
+from webapp.classroom.model.scoring import BadQuestion, Kind, Question
 
 
 class BadContent(ValueError):
@@ -68,41 +67,6 @@ def read_courses(root: Traversable | None = None) -> tuple[Course, ...]:
         if len(set(ids)) != len(ids):
             raise BadContent(f"a {kind} id is used twice among the courses: {sorted(ids)}")
     return courses
-
-
-def store_courses(connection: Connection, courses: tuple[Course, ...]) -> None:
-    """Adds the courses, or brings the ones already there up to date, in the caller's transaction.
-
-    Nothing is deleted: students' work refers to it.
-    """
-    for at, course in enumerate(courses):
-        connection.execute(
-            "INSERT INTO courses (slug, title, summary, position) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (slug) DO UPDATE SET title = excluded.title,"
-            " summary = excluded.summary, position = excluded.position",
-            (course.slug, course.title, course.summary, at),
-        )
-        connection.executemany(
-            "INSERT INTO lessons (course, slug, title, body, position) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (course, slug) DO UPDATE SET title = excluded.title,"
-            " body = excluded.body, position = excluded.position",
-            [(course.slug, x.slug, x.title, x.body, i) for i, x in enumerate(course.lessons)],
-        )
-        connection.executemany(
-            "INSERT INTO tasks (id, course, title, body, position) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
-            " body = excluded.body, position = excluded.position",
-            [(x.id, course.slug, x.title, x.body, i) for i, x in enumerate(course.tasks)],
-        )
-        connection.executemany(
-            "INSERT INTO quizzes (id, course, title, intro, questions, position)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
-            " intro = excluded.intro, questions = excluded.questions, position = excluded.position",
-            [
-                (x.id, course.slug, x.title, x.intro, dump_questions(x.questions), i)
-                for i, x in enumerate(course.quizzes)
-            ],
-        )
 
 
 def _positioned(directory: Traversable) -> Iterator[tuple[int, Course]]:

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask
 
-from webapp.classroom.model.analytics import Event, Unavailable
+from webapp.classroom.model.analytics import Unavailable
 from webapp.classroom.present import markdown
 
 VALUE_CHARS_MAX = 200
-
-# What opening a page means to a teacher who reads a student's timeline.
-_PAGES = {
-    "courses.index": "Looked at the list of courses",
-    "courses.course": "Opened a course",
-    "courses.lesson": "Read a lesson",
-    "courses.task": "Looked at a task",
-    "quizzes.quiz": "Opened a quiz",
-    "quizzes.result": "Read the result of a quiz",
-    "quizzes.history": "Looked at their own results",
-}
 
 
 def init_app(app: Flask) -> None:
@@ -37,7 +25,6 @@ def init_app(app: Flask) -> None:
     app.add_template_filter(markdown.render, "markdown")
     app.add_template_filter(markdown.render_inline, "markdown_inline")
     app.add_template_test(lambda value: isinstance(value, Unavailable), "unavailable")
-    app.add_template_global(describe_event)
 
 
 def moment(ts_ns: int) -> str:
@@ -78,48 +65,6 @@ def readable(value: Any) -> str:
 def own_first(props: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Properties as stored, but what every event of a request has comes after what is its own."""
     return sorted(props.items(), key=lambda item: item[0] == "request_id")
-
-
-def describe_event(event: Event, titles: Mapping[str, str]) -> str:
-    """An event of a student's timeline as a sentence. Properties may be anything: they are data."""
-    props = event.props
-
-    def title(key: str) -> str:
-        subject = readable(props.get(key))
-        return titles.get(subject, subject)
-
-    match event.type:
-        case "page_view":
-            page = _PAGES.get(readable(props.get("endpoint")))
-            return page or f"Opened {readable(props.get('route') or 'an unknown page')}"
-        case "login":
-            return "Logged in"
-        case "login_failed":
-            return "Tried to log in with a wrong password"
-        case "logout":
-            return "Logged out"
-        case "task_completed":
-            return f"Completed the task “{title('task')}”"
-        case "quiz_submitted":
-            score = props.get("score")
-            result = percent(score) if isinstance(score, int | float) else "an unknown score"
-            return f"Handed in the quiz “{title('quiz')}”: {result}"
-        case "durable_unknown":
-            what = _name_of_type(props.get("type"))
-            if props.get("user_told"):
-                return f"Was told that an entry is not confirmed yet: {what}"
-            return f"An entry was not confirmed in time: {what}"
-        case "durable_settled":
-            what = _name_of_type(props.get("type"))
-            if props.get("outcome") == "stored":
-                return f"The entry is confirmed: {what}"
-            return f"Whether the entry is stored will not be confirmed any more: {what}"
-        case other:
-            return _name_of_type(other)
-
-
-def _name_of_type(event_type: Any) -> str:
-    return re.sub("[_.-]", " ", readable(event_type)).capitalize()
 
 
 def _datetime(ts_ns: int) -> datetime:

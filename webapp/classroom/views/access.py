@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar, cast
-from urllib.parse import urlsplit
 
 from flask import abort, url_for
 from flask_login import current_user
@@ -49,20 +48,6 @@ def home_of(user: User) -> str:
             return url_for("auditor.overview")
         case _:
             return url_for("courses.index")
-
-
-def safe_next(target: str | None) -> str | None:
-    """The page to go to after the login, if it is one of ours; None for anything else.
-
-    Browsers read `\\` as `/` and skip control characters, so `/\\evil.example` is a foreign host to
-    them although urlsplit sees a path.
-    """
-    if not target or not target.startswith("/") or target.startswith("//"):
-        return None
-    if "\\" in target or any(ord(character) < 0x20 for character in target):
-        return None
-    parts = urlsplit(target)
-    return target if not parts.scheme and not parts.netloc else None
 
 
 @login_manager.user_loader  # type: ignore[untyped-decorator]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import cast
+from urllib.parse import urlsplit
 
 from flask import (
     Blueprint,
@@ -18,35 +19,18 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_user, logout_user
-from flask_wtf import FlaskForm
-from wtforms import PasswordField, StringField
-from wtforms.validators import InputRequired, Length
 
 from webapp.classroom.extensions import activity
 from webapp.classroom.model.accounts import (
-    LOGIN_CHARS_MAX,
-    PASSWORD_CHARS_MAX,
     check_password,
     find_login,
 )
 from webapp.classroom.model.throttle import LoginThrottle
 from webapp.classroom.store.db import get_db
-from webapp.classroom.views.access import current_account, home_of, safe_next
+from webapp.classroom.views.access import current_account, home_of
+from webapp.classroom.views.forms import LoginForm
 
 blueprint = Blueprint("auth", __name__)
-
-
-class LoginForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
-    login = StringField(
-        "Login name",
-        [InputRequired("Enter your login name."), Length(max=LOGIN_CHARS_MAX)],
-        render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"},
-    )
-    password = PasswordField(
-        "Password",
-        [InputRequired("Enter your password."), Length(max=PASSWORD_CHARS_MAX)],
-        render_kw={"autocomplete": "current-password"},
-    )
 
 
 @blueprint.route("/login", methods=["GET", "POST"])
@@ -102,3 +86,17 @@ def _too_many(wait_s: int) -> Response:
     response = make_response(render_template("too_many.html", wait_s=wait_s), 429)
     response.headers["Retry-After"] = str(wait_s)
     return response
+
+
+def safe_next(target: str | None) -> str | None:
+    """The page to go to after the login, if it is one of ours; None for anything else.
+
+    Browsers read `\\` as `/` and skip control characters, so `/\\evil.example` is a foreign host to
+    them although urlsplit sees a path.
+    """
+    if not target or not target.startswith("/") or target.startswith("//"):
+        return None
+    if "\\" in target or any(ord(character) < 0x20 for character in target):
+        return None
+    parts = urlsplit(target)
+    return target if not parts.scheme and not parts.netloc else None

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TypeVar
 
-from flask import Blueprint, abort, flash, redirect, render_template, url_for
+from flask import Blueprint, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
 from webapp.classroom.extensions import activity
 from webapp.classroom.model import catalogue, work
 from webapp.classroom.model.accounts import Role
-from webapp.classroom.model.catalogue import CourseCard
 from webapp.classroom.store.db import get_db
 from webapp.classroom.views.access import current_account, roles_allowed
+from webapp.classroom.views.lookup import course_or_404, or_404
 
 blueprint = Blueprint("courses", __name__, url_prefix="/courses")
-
-T = TypeVar("T")
-
-
-def or_404(found: T | None) -> T:
-    """What was looked up, or the 404 page."""
-    if found is None:
-        abort(404)
-    return found
-
-
-def course_or_404(slug: str) -> CourseCard:
-    return or_404(catalogue.find_course(get_db(), slug))
 
 
 @blueprint.get("/")

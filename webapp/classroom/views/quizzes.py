@@ -16,7 +16,7 @@ from webapp.classroom.model.content import Quiz
 from webapp.classroom.model.scoring import BadAnswer, Question, mark
 from webapp.classroom.store.db import get_db
 from webapp.classroom.views.access import current_account, roles_allowed
-from webapp.classroom.views.courses import course_or_404, or_404
+from webapp.classroom.views.lookup import course_or_404, or_404
 
 blueprint = Blueprint("quizzes", __name__)
 

@@ -8,10 +8,10 @@ from webapp.classroom.model import catalogue
 from webapp.classroom.model.accounts import Role, find_user, list_users
 from webapp.classroom.model.analytics import BUCKETS, Event, Unavailable, analytics_for
 from webapp.classroom.present import charts
-from webapp.classroom.present.paging import key_argument
+from webapp.classroom.present.texts import describe_event
 from webapp.classroom.store.db import get_db
 from webapp.classroom.views.access import current_account, roles_allowed
-from webapp.classroom.views.courses import course_or_404, or_404
+from webapp.classroom.views.lookup import course_or_404, key_argument, or_404
 
 blueprint = Blueprint("teacher", __name__, url_prefix="/teacher")
 
@@ -78,6 +78,7 @@ def timeline(user_id: int) -> str:
         before_id=before_id,
         page=analytics_for(current_account()).timeline(student.key, before_id),
         is_echo=_is_echo,
+        describe_event=describe_event,
         titles=catalogue.titles(get_db()),
     )
 

@@ -1,10 +1,29 @@
-"""Paging by key: a page is asked for by the id it starts below, never by a count to skip."""
+"""Turn parts of a URL into what they name, or into an error page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from flask import abort
+
+from webapp.classroom.model import catalogue
+from webapp.classroom.model.catalogue import CourseCard
+from webapp.classroom.store.db import get_db
+
+T = TypeVar("T")
+
+
+def or_404(found: T | None) -> T:
+    """What was looked up, or the 404 page."""
+    if found is None:
+        abort(404)
+    return found
+
+
+def course_or_404(slug: str) -> CourseCard:
+    return or_404(catalogue.find_course(get_db(), slug))
+
 
 KEY_MAX = 2**63 - 1
 
