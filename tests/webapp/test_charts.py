@@ -64,4 +64,4 @@ def test_a_histogram_of_one_student_speaks_of_one_student() -> None:
 
 
 def test_an_empty_histogram_says_that_nobody_has_handed_in() -> None:
-    assert "nobody" in score_histogram("Chance", [0] * 10).sentence
+    assert "no student" in score_histogram("Chance", [0] * 10).sentence

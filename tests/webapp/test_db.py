@@ -94,7 +94,7 @@ def test_another_key_is_told_as_such_and_once(
     text = message(make_app)
     assert capfd.readouterr() == ("", "")
     assert str(site.database) in text
-    assert "the key is another one, or the file is damaged" in text
+    assert "the key is wrong, or the file is damaged" in text
 
 
 def test_a_damaged_file_is_told_as_such(app: Flask, site: Instance, make_app: MakeApp) -> None:
@@ -120,7 +120,7 @@ def test_a_key_that_others_can_read_is_refused(
     path: Path = getattr(site, name)
     path.chmod(0o644)
     text = message(make_app)
-    assert "is open to other users (mode 0644)" in text
+    assert "is readable by other users (mode 0644)" in text
     assert f"chmod 600 {path}" in text
 
 

@@ -47,7 +47,7 @@ def test_a_quiz_not_yet_confirmed_is_kept_and_the_page_says_both(
     page = hand_in(student)
     assert "Your result: 0" in page
     assert page.count(QUIZ_UNCONFIRMED) == 1
-    assert "kept" in QUIZ_UNCONFIRMED and "not confirmed yet" in QUIZ_UNCONFIRMED
+    assert "saved" in QUIZ_UNCONFIRMED and "not confirmed yet" in QUIZ_UNCONFIRMED
     assert [event.tell_user for event in trail.of("quiz_submitted")] == [True]
     assert QUIZ_UNCONFIRMED not in html.unescape(student.get("/results").text), "said once"
 

@@ -35,10 +35,10 @@ def test_a_login_is_an_event_of_the_account(browser: Browser, trail: Trail) -> N
 def test_a_wrong_password_and_an_unknown_login_read_the_same(browser: Browser) -> None:
     wrong = browser.log_in("student", "not the password").text
     unknown = browser.log_in("somebody", "not the password").text
-    assert "do not belong together" in wrong
-    assert wrong.replace("student", "somebody").count("do not belong together") == unknown.count(
-        "do not belong together"
-    )
+    assert "name or the password is wrong" in wrong
+    assert wrong.replace("student", "somebody").count(
+        "name or the password is wrong"
+    ) == unknown.count("name or the password is wrong")
 
 
 def test_an_unknown_login_costs_a_password_check_as_well(browser: Browser) -> None:

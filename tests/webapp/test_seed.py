@@ -200,7 +200,7 @@ def test_an_account_made_by_command_can_log_in(empty: Flask) -> None:
         ("ruth", "short", "a password has 10 to"),
         ("123", "a long password", "not only digits"),
         ("x" * 65, "a long password", "1 to 64 characters"),
-        ("STUDENT", "a long password", "There already is an account"),
+        ("STUDENT", "a long password", "already exists"),
     ],
 )
 def test_an_account_that_cannot_be_is_explained(

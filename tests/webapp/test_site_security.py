@@ -132,9 +132,9 @@ def test_the_server_writes_no_line_about_a_request() -> None:
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
-        ("/nowhere", 404, "There is no such page"),
-        ("/courses/nothing", 404, "There is no such page"),
-        ("/courses/data/lessons/nothing", 404, "There is no such page"),
+        ("/nowhere", 404, "Page not found"),
+        ("/courses/nothing", 404, "Page not found"),
+        ("/courses/data/lessons/nothing", 404, "Page not found"),
         ("/logout", 405, "That is not possible here"),
         ("/teacher/", 403, "not for your account"),
     ],
@@ -149,7 +149,7 @@ def test_errors_are_pages_of_the_site(student: Browser, path: str, status: int, 
 def test_a_form_of_absurd_size_is_refused(student: Browser) -> None:
     response = student.post("/courses/data/quizzes/data-chance-quiz", {"q0": "x" * 100_000})
     assert response.status_code == 413
-    assert "too much at once" in response.text
+    assert "form is too large" in response.text
 
 
 def test_a_failure_of_ours_shows_no_traceback(
@@ -164,7 +164,7 @@ def test_a_failure_of_ours_shows_no_traceback(
     with caplog.at_level(logging.CRITICAL):
         response = Browser(app).get("/broken")
     assert response.status_code == 500
-    assert "Something went wrong on our side" in response.text
+    assert "Something went wrong on the server" in response.text
     assert "an inner detail" not in response.text
     assert "Traceback" not in response.text
 
@@ -183,7 +183,7 @@ def test_the_page_for_a_failure_works_while_the_database_does_not(
         find_user.side_effect = RuntimeError("the disk is gone")
         response = browser.get("/courses/")
     assert response.status_code == 500
-    assert "Something went wrong on our side" in response.text
+    assert "Something went wrong on the server" in response.text
     assert "the disk is gone" not in response.text
 
 

@@ -1,4 +1,4 @@
-"""Reading courses, lessons, tasks and quizzes from the site's database."""
+"""Courses, lessons, tasks and quizzes in the site's database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from webapp.classroom.store.db import Connection, Database
 
 @dataclass(frozen=True)
 class CourseCard:
-    """What a list of courses shows of one."""
+    """A course as a list of courses shows it."""
 
     slug: str
     title: str
@@ -55,7 +55,7 @@ def list_quizzes(db: Database, course: str) -> list[Quiz]:
 
 
 def titles(db: Database) -> dict[str, str]:
-    """The titles of all tasks and quizzes by id, to name them where only an event is at hand."""
+    """Returns the titles of all tasks and quizzes by id, to name them in descriptions of events."""
     rows = db.connection().execute(
         "SELECT id, title FROM tasks UNION ALL SELECT id, title FROM quizzes"
     )
@@ -63,9 +63,9 @@ def titles(db: Database) -> dict[str, str]:
 
 
 def store_courses(connection: Connection, courses: tuple[Course, ...]) -> None:
-    """Adds the courses, or brings the ones already there up to date, in the caller's transaction.
+    """Adds the courses, or updates existing ones, in the caller's transaction.
 
-    Nothing is deleted: students' work refers to it.
+    It deletes nothing, since students' work refers to it.
     """
     for at, course in enumerate(courses):
         connection.execute(

@@ -1,4 +1,4 @@
-"""The courses that come with the site: read from `content/<course>/`, checked, stored.
+"""The courses that come with the site, read from `content/<course>/` and checked.
 
 A course is a `course.toml` (titles, tasks, quizzes) beside one Markdown file per lesson.
 """
@@ -16,7 +16,7 @@ from webapp.classroom.model.scoring import BadQuestion, Kind, Question
 
 
 class BadContent(ValueError):
-    """A content file that cannot be used. The message names the file."""
+    """A content file has an error; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Task:
-    """Something to do. `id` is unique among all courses, because events name a task by it alone."""
+    """A task. Its `id` is unique among all courses, because events name a task by it alone."""
 
     id: str
     title: str
@@ -37,7 +37,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Quiz:
-    """`id` is unique among all courses, for the same reason."""
+    """A quiz. Its `id` is unique among all courses, like a task's."""
 
     id: str
     title: str
@@ -56,7 +56,7 @@ class Course:
 
 
 def read_courses(root: Traversable | None = None) -> tuple[Course, ...]:
-    """All courses below `root`, by default the ones in this package, in their stated order."""
+    """Reads all courses below `root`, by default those in this package, in their order."""
     directory = files("webapp.classroom").joinpath("content") if root is None else root
     found = sorted(_positioned(directory), key=lambda pair: pair[0])
     courses = tuple(course for _, course in found)
@@ -119,7 +119,7 @@ def _question(item: dict[str, Any]) -> Question:
             tolerance=float(item.get("tolerance", 0)),
             unit=item.get("unit", ""),
         )
-    # Right and wrong stand side by side in the file, so that an inserted option moves no number.
+    # The file names right answers by text, so that inserting an option changes no answer.
     options = [*item["options"]]
     right = {item["right"]} if isinstance(item["right"], str) else set(item["right"])
     if not right <= set(options):

@@ -1,8 +1,8 @@
-"""Slows down guessing of passwords: moving-window limits, kept in the site's own database.
+"""Limits on failed logins, counted in a moving window in the site's own database.
 
-In the database, because every worker must count the same attempts and a restart must not forget
-them. Two limits: failures of one account from one address, which stops guessing one password, and
-failures of one address, which stops trying one password on every account.
+In the database, because all workers must count the same attempts and a restart must not reset them.
+One limit is per account and address, against guessing one account's password; the other per
+address, against trying one password on every account.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class LoginThrottle:
         return cls(LoginHits(db, clock), parse(per_account), parse(per_address), clock)
 
     def take(self, login: str, address: str) -> int:
-        """Books one attempt before the password is looked at. Returns seconds to wait, 0 for none.
+        """Counts an attempt before its password is checked; returns the seconds to wait, or 0.
 
-        The account's hit is taken beforehand, so that parallel guesses cannot slip through between
-        looking and booking. The address only pays for failures (see `failed`): a whole school may
-        log in from one address on a Monday morning.
+        The account's hit is counted beforehand, so that parallel guesses cannot all pass the check
+        first. The address is charged for failures only (see `failed`): a whole school may log in
+        from one address on a Monday morning.
         """
         limiter = MovingWindowRateLimiter(self.storage)
         if not limiter.test(self.per_address, address):
@@ -50,10 +50,11 @@ class LoginThrottle:
         return 0
 
     def failed(self, address: str) -> None:
+        """Counts a failed login of this address."""
         MovingWindowRateLimiter(self.storage).hit(self.per_address, address)
 
     def succeeded(self, login: str, address: str) -> None:
-        """A right password shows it is the owner: earlier slips of the finger are forgotten."""
+        """Resets the account's limit: whoever knows the password was the one who mistyped it."""
         MovingWindowRateLimiter(self.storage).clear(self.per_account, _account_key(login), address)
 
     def _wait_s(self, limiter: MovingWindowRateLimiter, item: RateLimitItem, *key: str) -> int:
@@ -62,5 +63,5 @@ class LoginThrottle:
 
 
 def _account_key(login: str) -> str:
-    """A digest of what was typed: people type passwords into the wrong field."""
+    """Returns a digest of the login name, which may be a password in the wrong field."""
     return hashlib.sha256(login.casefold().encode("utf-8", "replace")).hexdigest()[:32]

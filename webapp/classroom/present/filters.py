@@ -1,4 +1,4 @@
-"""How times, scores and events read on a page: the template filters."""
+"""Template filters: times, scores and properties of events as text."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def init_app(app: Flask) -> None:
 
 
 def moment(ts_ns: int) -> str:
-    """A time for people. In UTC, like the days of the charts, and pages say so."""
+    """Formats a time for people, in UTC like the days of the charts."""
     return f"{_datetime(ts_ns):%a %-d %b %Y, %H:%M}"
 
 
 def iso(ts_ns: int) -> str:
-    """A time for a <time> element and for the trail, to the millisecond."""
+    """Formats a time in ISO 8601, to the millisecond."""
     return _datetime(ts_ns).isoformat(sep="T", timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -42,7 +42,7 @@ def percent(score: float) -> str:
 
 
 def duration(seconds: int) -> str:
-    """A waiting time, rounded up: "40 seconds", "5 minutes"."""
+    """Formats a waiting time, rounded up: "40 seconds", "5 minutes"."""
     if seconds < 60:
         return f"{seconds} second{'' if seconds == 1 else 's'}"
     minutes = -(-seconds // 60)
@@ -50,7 +50,7 @@ def duration(seconds: int) -> str:
 
 
 def readable(value: Any) -> str:
-    """A property's value in a table: short, and never a surprise whatever is stored."""
+    """Formats a property's value of any type, in at most VALUE_CHARS_MAX characters."""
     if isinstance(value, float):
         text = f"{value:.4g}" if abs(value) < 1e6 else f"{value:g}"
     elif isinstance(value, str):
@@ -63,7 +63,7 @@ def readable(value: Any) -> str:
 
 
 def own_first(props: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Properties as stored, but what every event of a request has comes after what is its own."""
+    """Returns the properties as stored, with `request_id`, which all events share, at the end."""
     return sorted(props.items(), key=lambda item: item[0] == "request_id")
 
 

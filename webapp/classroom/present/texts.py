@@ -1,4 +1,4 @@
-"""Events and losses in words, for people who do not know the log's terms."""
+"""Descriptions of events and of causes of losses, for readers who are not engineers."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any
 from webapp.classroom.model.analytics import Event
 from webapp.classroom.present.filters import percent, readable
 
-# What opening a page means to a teacher who reads a student's timeline.
+# Page views in a student's timeline, by endpoint.
 _PAGES = {
-    "courses.index": "Looked at the list of courses",
+    "courses.index": "Opened the list of courses",
     "courses.course": "Opened a course",
     "courses.lesson": "Read a lesson",
-    "courses.task": "Looked at a task",
+    "courses.task": "Opened a task",
     "quizzes.quiz": "Opened a quiz",
-    "quizzes.result": "Read the result of a quiz",
-    "quizzes.history": "Looked at their own results",
+    "quizzes.result": "Opened a quiz result",
+    "quizzes.history": "Opened their own results",
 }
 
 
-# What a cause in the ledger means, for an auditor.
+# The causes in the loss ledger, explained to an auditor.
 LOSS_CAUSES = {
-    "not received": "Sent by a program that keeps no copy, and never arrived here.",
-    "outbox damaged": "Kept by its program in memory, where it was overwritten before it was read.",
-    "restored": "Stored once; the log was then restored from a backup made earlier.",
-    "claimed": "Said to be stored once by its program's own file; nothing else shows that it was.",
-    "tail unknown": "The machine went down while the program ran: how much came last is unknown.",
-    "outbox gone": "A program's kept copy was removed before all of it was read.",
-    "beginning unknown": "First heard of in the middle: what came before, if anything, is unknown.",
+    "not received": "Sent by a program that keeps no copy, and not received.",
+    "outbox damaged": "The program's copy in memory was overwritten before it was read.",
+    "restored": "Was stored; the log was then restored from an older backup.",
+    "claimed": "Only the program's own file claims that it was stored; nothing else shows it.",
+    "tail unknown": "The machine went down while the program ran; its last events may be missing.",
+    "outbox gone": "The program's copy was removed before all of it was read.",
+    "beginning unknown": "The first event received was not the program's first: some are missing.",
 }
 
 
 def describe_event(event: Event, titles: Mapping[str, str]) -> str:
-    """An event of a student's timeline as a sentence. Properties may be anything: they are data."""
+    """Describes an event of a student's timeline in one phrase; accepts properties of any type."""
     props = event.props
 
     def title(key: str) -> str:
@@ -60,13 +60,13 @@ def describe_event(event: Event, titles: Mapping[str, str]) -> str:
         case "durable_unknown":
             what = _name_of_type(props.get("type"))
             if props.get("user_told"):
-                return f"Was told that an entry is not confirmed yet: {what}"
+                return f"Was shown that an entry is not confirmed yet: {what}"
             return f"An entry was not confirmed in time: {what}"
         case "durable_settled":
             what = _name_of_type(props.get("type"))
             if props.get("outcome") == "stored":
                 return f"The entry is confirmed: {what}"
-            return f"Whether the entry is stored will not be confirmed any more: {what}"
+            return f"The entry can no longer be confirmed: {what}"
         case other:
             return _name_of_type(other)
 

@@ -1,4 +1,4 @@
-"""Login attempts in the site's database, as the storage of the `limits` library."""
+"""Counted login attempts in the site's database, as a storage of the `limits` library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from webapp.classroom.store.db import Database
 
 Clock = Callable[[], float]
 
-# A hit from further ahead was booked while the clock was wrong: it would lock its account, or a
+# A hit further in the future was stored while the clock was wrong: it would lock its account, or a
 # whole school's address, until that time.
 _IN_WINDOW = "FROM login_hits WHERE key = ? AND at_s > ? AND at_s <= ?"
 
@@ -23,7 +23,7 @@ def _window(key: str, now: float, expiry: int) -> tuple[str, float, float]:
 
 
 class LoginHits(Storage, MovingWindowSupport):
-    """What `limits` counts with, as rows: one per hit, dropped once it has expired."""
+    """Storage of `limits` with one row per hit; expired rows are deleted at the next hit."""
 
     STORAGE_SCHEME = None
 
@@ -76,7 +76,7 @@ class LoginHits(Storage, MovingWindowSupport):
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         now = self._clock()
-        # Counting and adding in one write transaction: two workers cannot both take the last hit.
+        # Count and insert in one write transaction: two workers cannot both take the last hit.
         with self._db.transaction() as connection:
             connection.execute("DELETE FROM login_hits WHERE expires_s <= ?", (now,))
             (hits,) = connection.execute(

@@ -1,4 +1,4 @@
-"""Who may see what: loading the session's account, and the check at the door of a view."""
+"""Access control: the session's account, and the roles that may open a view."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ R = TypeVar("R")
 
 
 def current_account() -> User:
-    """The account that asks for this page. Only for views behind a login."""
+    """Returns the account of this request; only for views that require a login."""
     return cast(User, current_user._get_current_object())
 
 
 def roles_allowed(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Lets these roles through; sends strangers to the login and others to the 403 page."""
+    """Restricts a view to these roles: visitors get the login page, other roles a 403."""
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
@@ -40,7 +40,7 @@ def roles_allowed(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def home_of(user: User) -> str:
-    """The page an account starts on."""
+    """Returns the start page of an account."""
     match user.role:
         case Role.TEACHER:
             return url_for("teacher.dashboard")

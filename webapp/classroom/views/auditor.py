@@ -1,6 +1,6 @@
-"""The auditor's pages: the trail itself, what is missing from it, and how whole it is.
+"""The auditor's pages: overview, events, and the loss ledger.
 
-Read only, and every look at persons is itself an event in the trail (logd sees to that).
+They only read. logd records each report that shows persons as an event.
 """
 
 from __future__ import annotations

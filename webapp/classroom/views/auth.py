@@ -1,4 +1,4 @@
-"""Login and logout."""
+"""The login and logout pages."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ def login() -> ResponseReturnValue:
     )
     if user is None or not right:
         throttle.failed(address)
-        # Never what was typed: a password in the wrong field would end up in the trail.
+        # Never what was typed: it may be a password in the wrong field.
         activity.log("login_failed", user=None if user is None else user.key)
-        # One message for both cases, so that it does not tell which logins exist.
-        form.password.errors = ["This login name and password do not belong together."]
+        # One message for both cases, so that it does not disclose which logins exist.
+        form.password.errors = ["The login name or the password is wrong."]
         return render_template("login.html", form=form)
 
     throttle.succeeded(typed, address)
-    # Whatever a stranger planted in the session before the login must not live on in it.
+    # Session fixation: nothing set in the session before the login may remain in it.
     session.clear()
     login_user(user)
-    # Not a permanent session: Flask-Login's strong protection leaves those alone. The cookie goes
-    # with the browser window, and its signature ends after PERMANENT_SESSION_LIFETIME regardless.
+    # Not a permanent session: Flask-Login's strong protection does not cover those. The cookie ends
+    # with the browser session, and its signature after PERMANENT_SESSION_LIFETIME in any case.
     activity.log("login", user=user.key)
     return redirect(safe_next(request.args.get("next")) or home_of(user))
 
@@ -89,10 +89,10 @@ def _too_many(wait_s: int) -> Response:
 
 
 def safe_next(target: str | None) -> str | None:
-    """The page to go to after the login, if it is one of ours; None for anything else.
+    """Returns the page to open after the login if it is a page of this site, otherwise None.
 
-    Browsers read `\\` as `/` and skip control characters, so `/\\evil.example` is a foreign host to
-    them although urlsplit sees a path.
+    Browsers read `\\` as `/` and skip control characters, so that `/\\evil.example` is another host
+    to them, though a path to urlsplit.
     """
     if not target or not target.startswith("/") or target.startswith("//"):
         return None

@@ -1,4 +1,4 @@
-"""Courses as a student meets them: overview, lessons, and tasks to complete."""
+"""The course pages: list, overview, lessons, and tasks to complete."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def complete(slug: str, task_id: str) -> ResponseReturnValue:
     db = get_db()
     course_or_404(slug)
     found = or_404(next((t for t in catalogue.list_tasks(db, slug) if t.id == task_id), None))
-    # The row first, then its event: an event must never tell of something that was rolled back.
+    # The row first, then its event: an event must not report what was rolled back.
     if work.complete_task(db, current_account(), found.id, time.time_ns()):
         activity.log("task_completed", task=found.id, course=slug)
-        flash(f"Done: {found.title}. Well worked.")
+        flash(f"Task completed: {found.title}.")
     else:
         flash(f"{found.title} was already done.")
     return redirect(url_for("courses.course", slug=slug, _anchor="tasks"))

@@ -1,4 +1,4 @@
-"""The forms that are not made from a quiz: the login, and the auditor's filter of events."""
+"""Forms: the login, and the auditor's filter of events. A quiz's form is in its template."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from webapp.classroom.store.db import get_db
 
 _NANOSECONDS = 1_000_000_000
 _FORMATS = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
-_YEARS = range(1970, 2262)  # what a count of nanoseconds in 63 bits can hold
+_YEARS = range(1970, 2262)  # the range of nanoseconds in 63 bits
 
 
 class LoginForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
@@ -41,15 +41,15 @@ def _known_year(_form: Any, field: Any) -> None:
 def _event_type(_form: Any, field: Any) -> None:
     if not is_event_type(field.data):
         raise ValidationError(
-            "A type has small letters, digits and _, and single dots or hyphens between them."
+            "A type consists of small letters, digits and _, with single dots or hyphens between."
         )
 
 
 class MomentField(DateTimeLocalField):
-    """A date and time. One given in another form comes back in the form that browsers show."""
+    """A date and time; any accepted format is shown again in the format of browsers."""
 
     def process_formdata(self, valuelist: list[str]) -> None:
-        """Called by WTForms: strptime alone would take the digits of any script."""
+        """Parses ASCII only: strptime would accept the digits of any script."""
         super().process_formdata([text if text.isascii() else "" for text in valuelist])
 
     def _value(self) -> str:
@@ -57,10 +57,10 @@ class MomentField(DateTimeLocalField):
 
 
 class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
-    """The explorer's filters. They come by GET, so that a view of the trail can be passed on."""
+    """The filters of the event list, sent by GET so that a filtered list has an address."""
 
     class Meta:
-        csrf = False  # reading changes nothing, and a token has no place in an address
+        csrf = False  # reading changes nothing, and a token does not belong in an address
 
     type = StringField(
         "Type",
@@ -91,7 +91,7 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
             raise ValidationError("The end has to come after the start.")
 
     def wanted(self, before_id: int | None) -> EventFilter:
-        """The filter that a valid form stands for."""
+        """Returns the filter of a valid form."""
         return EventFilter(
             type=self.type.data or None,
             user=_user_key(self.user.data) if self.user.data else None,
@@ -102,7 +102,7 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
 
 
 def _user_key(text: str) -> str | None:
-    """A login's number; a number as it is, since the trail outlives accounts."""
+    """Returns a login's id; a number unchanged, since the log outlives accounts."""
     if text.isascii() and text.isdigit():
         return text
     user = find_login(get_db(), text)

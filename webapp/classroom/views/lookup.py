@@ -1,4 +1,4 @@
-"""Turn parts of a URL into what they name, or into an error page."""
+"""Resolves parts of a URL, or aborts with an error page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def or_404(found: T | None) -> T:
-    """What was looked up, or the 404 page."""
+    """Returns what was found; aborts with 404 for None."""
     if found is None:
         abort(404)
     return found
@@ -29,7 +29,10 @@ KEY_MAX = 2**63 - 1
 
 
 def key_argument(arguments: Mapping[str, str], name: str) -> int | None:
-    """The paging key in an address, None for the first page. 400 for what cannot be a key."""
+    """Returns the id that a page of a list starts below, None for the first page.
+
+    Aborts with 400 if the argument is not an id.
+    """
     text = arguments.get(name)
     if not text:
         return None

@@ -1,4 +1,4 @@
-"""Quizzes: the form, the marking, and the history of one's own attempts."""
+"""The quiz pages: form, result, and the student's own attempts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from webapp.classroom.views.lookup import course_or_404, or_404
 
 blueprint = Blueprint("quizzes", __name__)
 
-# HTTP's word for a form that was understood but cannot be accepted as filled in.
+# HTTP's status for a form that was understood but is not filled in correctly.
 UNPROCESSABLE = 422
 ATTEMPT_NUMBER_DIGITS_MAX = 6
 
 NOT_IN_THE_RECORD = (
-    "Your result is kept, but it could not be entered in the school's"
-    " record. Please tell your teacher."
+    "Your result is saved, but it could not be recorded in the school's activity log."
+    " Please tell your teacher."
 )
 
 
@@ -57,7 +57,7 @@ def submit(slug: str, quiz_id: str) -> ResponseReturnValue:
         outcome = activity.log(
             "quiz_submitted", quiz=found.id, course=slug, score=attempt.score, attempt=number
         )
-        if outcome is Outcome.REFUSED:  # of an unknown one the extension tells
+        if outcome is Outcome.REFUSED:  # an unknown one is flashed by the extension
             flash(NOT_IN_THE_RECORD, "warning")
     return redirect(url_for("quizzes.result", slug=slug, quiz_id=quiz_id, number=number))
 
@@ -109,7 +109,7 @@ def _form_page(
 
 
 def _errors(questions: tuple[Question, ...], answers: dict[int, list[str]]) -> dict[int, str]:
-    """What is wrong with which answer: shown beside the question, with the rest kept as typed."""
+    """Returns the error of each answer that has one, by the question's index."""
     errors = {}
     for at, question in enumerate(questions):
         try:

@@ -1,4 +1,4 @@
-"""The teacher's pages: what the class does, drawn from logd's reports."""
+"""The teacher's pages: activity of the class, from logd's reports."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def dashboard() -> str:
 @blueprint.get("/courses/<slug>")
 @roles_allowed(Role.TEACHER)
 def course(slug: str) -> str:
-    """Who has done what: the completion matrix, and how the quizzes went."""
+    """Shows the completion matrix and the scores of the quizzes."""
     db = get_db()
     card = course_or_404(slug)
     students = list_users(db, Role.STUDENT)
@@ -84,11 +84,11 @@ def timeline(user_id: int) -> str:
 
 
 def _is_echo(event: Event) -> bool:
-    """A form being sent is a page view too, but what it did has an event of its own."""
+    """Returns whether the event is the page view of a sent form, whose effect is another event."""
     return event.type == "page_view" and event.props.get("method") == "POST"
 
 
 def _range_days() -> int:
-    """The chosen range. Anything that is none of the choices is the default, not an error."""
+    """Returns the chosen range; any other value means the default."""
     chosen = {str(days): days for days in RANGES_DAYS}
     return chosen.get(request.args.get("days", ""), RANGE_DEFAULT_DAYS)
