@@ -13,6 +13,7 @@ from flask import Flask
 from logd_client import Outcome
 from tests.webapp.browser import PASSWORD, Browser
 from tests.webapp.fake_reports import FakeReports
+from tests.webapp.flask_apps import Clients
 from webapp import create_app
 from webapp.classroom.model.accounts import Role, add_user, hash_password
 from webapp.classroom.model.catalogue import store_courses
@@ -98,6 +99,12 @@ class Trail:
 
 
 MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture
+def clients() -> Clients:
+    """The clients that the extension has created, in tests of the extension alone."""
+    return Clients()
 
 
 @pytest.fixture

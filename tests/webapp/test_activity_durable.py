@@ -1,0 +1,150 @@
+"""The Flask extension: durable events, and what the user is told of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import (
+    Flask,
+    get_flashed_messages,
+    jsonify,
+)
+
+from flask_logd import ActivityLog
+from flask_logd.durable import MESSAGE
+from logd_client import Outcome
+from tests.webapp.flask_apps import (
+    Clients,
+    logging_to,
+    make_app,
+    with_flask_login,
+)
+
+# -- durable events ----------------------------------------------------------------------------
+
+
+def quiz_app(clients: Clients, **config: Any) -> tuple[ActivityLog, Flask]:
+    """Quizzes are durable; a page hands one in, another shows what is flashed."""
+    app = with_flask_login(make_app(ACTIVITY_LOG_DURABLE=["quiz_submitted"], **config))
+    activity = logging_to(clients, app)
+
+    @app.get("/quiz")
+    def quiz() -> str:
+        return str(activity.log("quiz_submitted", quiz=3))
+
+    @app.get("/messages")
+    def messages() -> Any:
+        return jsonify(get_flashed_messages(with_categories=True))
+
+    return activity, app
+
+
+def test_what_is_durable_by_policy_waits_and_nothing_else_does(clients: Clients) -> None:
+    activity, app = quiz_app(clients, ACTIVITY_LOG_DURABLE_TIMEOUT_S=0.25)
+    with app.app_context():
+        assert activity.log("quiz_submitted", quiz=1) is Outcome.STORED
+        assert activity.log("quiz_submitted", quiz=2, timeout_s=9) is Outcome.STORED
+        assert activity.log("quiz_submitted", quiz=3, durable=False) is True
+        assert activity.log("task_completed", task=4) is True
+        assert activity.log("task_completed", task=5, durable=True) is Outcome.STORED
+    assert [(event.durable, event.timeout_s) for event in clients.events] == [
+        (True, 0.25), (True, 9), (False, 5.0), (False, 5.0), (True, 0.25),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_by_default_a_page_carries_on_whatever_the_outcome_and_it_is_counted(
+    outcome: Outcome,
+) -> None:
+    clients = Clients(outcome=outcome)
+    activity, app = quiz_app(clients)
+    browser = app.test_client()
+    browser.get("/login/7")
+    response = browser.get("/quiz")
+    assert (response.status_code, response.text) == (200, str(outcome))
+    assert "Set-Cookie" not in response.headers
+    assert browser.get("/messages").get_json() == []
+    with app.app_context():
+        assert activity.stats()["durable"] == {
+            "stored": 0, "refused": 0, "unknown": 0, outcome.value: 1,
+        }  # fmt: skip
+    assert clients.events[1].tell_user is False
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [(Outcome.STORED, []), (Outcome.REFUSED, []), (Outcome.UNKNOWN, [["warning", MESSAGE]])],
+)
+def test_a_user_who_is_to_be_told_of_an_unknown_outcome_is_told_once(
+    outcome: Outcome, told: list[list[str]]
+) -> None:
+    clients = Clients(outcome=outcome)
+    activity, app = quiz_app(clients, ACTIVITY_LOG_DURABLE_UNKNOWN="tell_user")
+    browser = app.test_client()
+    browser.get("/login/7")
+    assert browser.get("/quiz").text == str(outcome)
+    assert browser.get("/messages").get_json() == told
+    assert browser.get("/messages").get_json() == []
+    assert clients.events[1].tell_user is True, "so that the trail can say so"
+    with app.app_context():
+        assert activity.stats()["durable"][outcome.value] == 1
+
+
+def test_the_words_for_the_user_are_a_setting() -> None:
+    clients = Clients(outcome=Outcome.UNKNOWN)
+    words = "Your quiz is kept."
+    _, app = quiz_app(
+        clients, ACTIVITY_LOG_DURABLE_UNKNOWN="tell_user", ACTIVITY_LOG_DURABLE_MESSAGE=words
+    )
+    browser = app.test_client()
+    browser.get("/quiz")
+    assert browser.get("/messages").get_json() == [["warning", words]]
+
+
+def test_outside_a_request_nobody_is_told_and_the_trail_does_not_say_so() -> None:
+    clients = Clients(outcome=Outcome.UNKNOWN)
+    activity, app = quiz_app(clients, ACTIVITY_LOG_DURABLE_UNKNOWN="tell_user")
+    with app.app_context():
+        assert activity.log("quiz_submitted") is Outcome.UNKNOWN
+    assert [event.tell_user for event in clients.events] == [False]
+
+
+def test_an_app_that_cannot_tell_its_user_still_hears_the_outcome() -> None:
+    """Without a secret key there is no session to flash into."""
+    clients = Clients(outcome=Outcome.UNKNOWN)
+    app = make_app(
+        ACTIVITY_LOG_DURABLE=["quiz_submitted"], ACTIVITY_LOG_DURABLE_UNKNOWN="tell_user"
+    )
+    app.config["SECRET_KEY"] = None
+    activity = logging_to(clients, app)
+
+    @app.get("/quiz")
+    def quiz() -> str:
+        return str(activity.log("quiz_submitted"))
+
+    assert app.test_client().get("/quiz").text == str(Outcome.UNKNOWN)
+    with app.app_context():
+        stats = activity.stats()
+    assert (stats["hook_failures"], stats["durable"]["unknown"]) == (1, 1)
+
+
+def test_a_durable_event_that_cannot_be_handed_over_is_refused_and_harms_no_request() -> None:
+    clients = Clients(broken=OSError("secret of an event"))
+    activity, app = quiz_app(clients, ACTIVITY_LOG_DURABLE_UNKNOWN="tell_user")
+    assert app.test_client().get("/quiz").text == str(Outcome.REFUSED)
+    with app.app_context():
+        stats = activity.stats()
+    assert (stats["hook_failures"], stats["durable"]["refused"]) == (1, 1)
+
+
+def test_a_disabled_extension_refuses_a_durable_event_too() -> None:
+    app = make_app(
+        ACTIVITY_LOG_SOCKET=None,
+        ACTIVITY_LOG_ENABLED=False,
+        ACTIVITY_LOG_DURABLE={"quiz_submitted"},
+    )
+    activity = ActivityLog(app)
+    with app.app_context():
+        assert activity.log("quiz_submitted") is Outcome.REFUSED
+        assert activity.stats()["refused_by_cause"] == {"disabled": 1}
