@@ -55,7 +55,7 @@ def student(browser: FlaskClient, clients: Clients) -> FlaskClient:
 # -- what is logged ----------------------------------------------------------------------------
 
 
-def test_a_page_view_says_what_was_asked_and_how_it_went(
+def test_a_page_view_has_route_method_status_duration_and_request_id(
     student: FlaskClient, clients: Clients
 ) -> None:
     student.get("/courses/python", headers={"X-Request-ID": "abc-1"})
@@ -91,34 +91,32 @@ def test_a_page_view_says_what_was_asked_and_how_it_went(
         ("POST", "/only-post", "/only-post", 200),
     ],
 )
-def test_every_kind_of_answer_is_one_page_view(
+def test_every_kind_of_response_is_one_page_view(
     student: FlaskClient, clients: Clients, method: str, path: str, route: str, status: int
 ) -> None:
     student.open(path, method=method)
     assert clients.page_views == [("7", method, route, status)]
 
 
-def test_what_nobody_logged_in_asked_for_is_not_logged(
-    browser: FlaskClient, clients: Clients
-) -> None:
+def test_requests_without_a_user_are_not_logged(browser: FlaskClient, clients: Clients) -> None:
     for path in ("/text", "/no-such-page", "/crash", "/reads-session", "/logout"):
         browser.get(path)
     assert clients.events == []
 
 
-def test_a_login_belongs_to_who_is_in_at_its_end(browser: FlaskClient, clients: Clients) -> None:
+def test_a_login_belongs_to_the_user_who_logged_in(browser: FlaskClient, clients: Clients) -> None:
     browser.post("/login/7")
     assert clients.page_views == [("7", "POST", "/login/<account_id>", 200)]
 
 
-def test_a_logout_belongs_to_who_was_in_at_its_start(
+def test_a_logout_belongs_to_the_user_who_logged_out(
     student: FlaskClient, clients: Clients
 ) -> None:
     student.post("/logout")
     assert clients.page_views == [("7", "POST", "/logout", 200)]
 
 
-def test_a_switch_of_user_belongs_to_who_began_it_and_names_the_other(
+def test_a_switch_of_users_belongs_to_the_first_and_names_the_second(
     student: FlaskClient, clients: Clients
 ) -> None:
     student.post("/login/8")
@@ -129,12 +127,12 @@ def test_a_switch_of_user_belongs_to_who_began_it_and_names_the_other(
     ]
 
 
-def test_a_log_in_as_the_same_user_is_no_switch(student: FlaskClient, clients: Clients) -> None:
+def test_a_login_as_the_same_user_is_not_a_switch(student: FlaskClient, clients: Clients) -> None:
     student.post("/login/7")
     assert [(event.user, who(event)) for event in clients.events] == [("7", {})]
 
 
-def test_an_exception_that_goes_on_to_the_server_is_logged_as_500(
+def test_an_exception_raised_to_the_server_is_logged_as_500(
     app: Flask, student: FlaskClient, clients: Clients
 ) -> None:
     app.config["PROPAGATE_EXCEPTIONS"] = True
@@ -143,7 +141,7 @@ def test_an_exception_that_goes_on_to_the_server_is_logged_as_500(
     assert clients.page_views == [("7", "GET", "/crash", 500)]
 
 
-def test_a_worker_told_to_exit_inside_a_handler_leaves_its_page_view(
+def test_a_handler_that_raises_system_exit_is_logged(
     app: Flask, browser: FlaskClient, clients: Clients
 ) -> None:
     @app.get("/exits")
@@ -156,7 +154,7 @@ def test_a_worker_told_to_exit_inside_a_handler_leaves_its_page_view(
     assert clients.page_views[-1] == ("7", "GET", "/exits", 500)
 
 
-def test_a_request_answered_before_its_handler_is_logged_too(
+def test_a_request_answered_by_before_request_is_logged(
     app: Flask, browser: FlaskClient, clients: Clients
 ) -> None:
     @app.before_request
@@ -168,7 +166,7 @@ def test_a_request_answered_before_its_handler_is_logged_too(
     assert clients.page_views[-1] == ("7", "GET", "/text", 503)
 
 
-def test_the_status_is_the_one_that_was_sent(
+def test_the_logged_status_is_the_one_sent(
     app: Flask, browser: FlaskClient, clients: Clients
 ) -> None:
     @app.after_request
@@ -180,7 +178,7 @@ def test_the_status_is_the_one_that_was_sent(
     assert clients.page_views[-1][-1] == 202
 
 
-def test_a_copy_of_the_request_in_a_thread_is_no_second_page_view(
+def test_a_copied_request_context_in_a_thread_logs_no_second_page_view(
     app: Flask, browser: FlaskClient, clients: Clients
 ) -> None:
     @app.get("/in-a-thread")
@@ -203,7 +201,7 @@ def test_a_copy_of_the_request_in_a_thread_is_no_second_page_view(
     assert clients.page_views[1:] == [("7", "GET", "/in-a-thread", 200)]
 
 
-def test_a_stream_is_not_read_before_its_time(app: Flask, clients: Clients) -> None:
+def test_a_streamed_response_is_not_consumed(app: Flask, clients: Clients) -> None:
     read = []
 
     @app.get("/lazy")
@@ -224,7 +222,7 @@ def test_a_stream_is_not_read_before_its_time(app: Flask, clients: Clients) -> N
     assert response.get_data(as_text=True) == "abc"
 
 
-def test_a_user_set_by_a_before_request_hook_is_found(clients: Clients) -> None:
+def test_a_user_set_by_before_request_is_found(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: g.user_id)
     logging_to(clients, app)
 
@@ -289,9 +287,7 @@ def test_a_disabled_extension_logs_nothing_and_needs_no_socket() -> None:
 
 
 @pytest.mark.parametrize("given_id", ["A-1_b.c", "x" * 64])
-def test_a_sane_request_id_is_taken_over(
-    student: FlaskClient, clients: Clients, given_id: str
-) -> None:
+def test_a_valid_request_id_is_used(student: FlaskClient, clients: Clients, given_id: str) -> None:
     student.get("/text", headers={"X-Request-ID": given_id})
     assert clients.events[0].props["request_id"] == given_id
 
@@ -306,7 +302,7 @@ def test_any_other_request_id_is_replaced(
     assert int(request_id, 16) > 0
 
 
-def test_each_request_has_an_id_of_its_own_even_in_one_app_context(clients: Clients) -> None:
+def test_requests_in_one_app_context_have_different_ids(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: 7)
     logging_to(clients, app)
     with app.app_context():
@@ -323,7 +319,7 @@ def test_the_header_of_the_request_id_can_be_chosen(clients: Clients) -> None:
     assert clients.events[0].props["request_id"] == "t1"
 
 
-def test_a_service_unavailable_page_of_the_app_is_left_as_it_is(
+def test_an_error_handler_of_the_app_keeps_its_status(
     app: Flask, browser: FlaskClient, clients: Clients
 ) -> None:
     @app.errorhandler(500)

@@ -40,7 +40,7 @@ def quiz_app(clients: Clients, **config: Any) -> tuple[ActivityLog, Flask]:
     return activity, app
 
 
-def test_what_is_durable_by_policy_waits_and_nothing_else_does(clients: Clients) -> None:
+def test_only_durable_event_types_wait_for_the_disk(clients: Clients) -> None:
     activity, app = quiz_app(clients, ACTIVITY_LOG_DURABLE_TIMEOUT_S=0.25)
     with app.app_context():
         assert activity.log("quiz_submitted", quiz=1) is Outcome.STORED
@@ -54,7 +54,7 @@ def test_what_is_durable_by_policy_waits_and_nothing_else_does(clients: Clients)
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_by_default_a_page_carries_on_whatever_the_outcome_and_it_is_counted(
+def test_by_default_an_outcome_is_counted_and_the_page_is_unchanged(
     outcome: Outcome,
 ) -> None:
     clients = Clients(outcome=outcome)
@@ -76,7 +76,7 @@ def test_by_default_a_page_carries_on_whatever_the_outcome_and_it_is_counted(
     ("outcome", "told"),
     [(Outcome.STORED, []), (Outcome.REFUSED, []), (Outcome.UNKNOWN, [["warning", MESSAGE]])],
 )
-def test_a_user_who_is_to_be_told_of_an_unknown_outcome_is_told_once(
+def test_an_unknown_outcome_is_flashed_once_with_tell_user(
     outcome: Outcome, told: list[list[str]]
 ) -> None:
     clients = Clients(outcome=outcome)
@@ -91,7 +91,7 @@ def test_a_user_who_is_to_be_told_of_an_unknown_outcome_is_told_once(
         assert activity.stats()["durable"][outcome.value] == 1
 
 
-def test_the_words_for_the_user_are_a_setting() -> None:
+def test_the_flashed_message_is_a_setting() -> None:
     clients = Clients(outcome=Outcome.UNKNOWN)
     words = "Your quiz is kept."
     _, app = quiz_app(
@@ -102,7 +102,7 @@ def test_the_words_for_the_user_are_a_setting() -> None:
     assert browser.get("/messages").get_json() == [["warning", words]]
 
 
-def test_outside_a_request_nobody_is_told_and_the_trail_does_not_say_so() -> None:
+def test_outside_a_request_no_message_is_flashed_and_none_is_recorded() -> None:
     clients = Clients(outcome=Outcome.UNKNOWN)
     activity, app = quiz_app(clients, ACTIVITY_LOG_DURABLE_UNKNOWN="tell_user")
     with app.app_context():
@@ -110,7 +110,7 @@ def test_outside_a_request_nobody_is_told_and_the_trail_does_not_say_so() -> Non
     assert [event.tell_user for event in clients.events] == [False]
 
 
-def test_an_app_that_cannot_tell_its_user_still_hears_the_outcome() -> None:
+def test_a_failure_to_flash_does_not_change_the_outcome() -> None:
     """Without a secret key there is no session to flash into."""
     clients = Clients(outcome=Outcome.UNKNOWN)
     app = make_app(
@@ -129,7 +129,7 @@ def test_an_app_that_cannot_tell_its_user_still_hears_the_outcome() -> None:
     assert (stats["hook_failures"], stats["durable"]["unknown"]) == (1, 1)
 
 
-def test_a_durable_event_that_cannot_be_handed_over_is_refused_and_harms_no_request() -> None:
+def test_a_durable_event_is_refused_if_the_client_fails() -> None:
     clients = Clients(broken=OSError("secret of an event"))
     activity, app = quiz_app(clients, ACTIVITY_LOG_DURABLE_UNKNOWN="tell_user")
     assert app.test_client().get("/quiz").text == str(Outcome.REFUSED)

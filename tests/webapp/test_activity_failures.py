@@ -100,7 +100,7 @@ def test_no_byte_of_any_response_is_changed(
         assert answers(logged, requests) == answers(plain, requests)
 
 
-def test_an_app_that_leaves_its_session_alone_is_not_told_to_vary_by_cookie() -> None:
+def test_no_vary_header_is_added_where_the_app_does_not_use_the_session() -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: session.get("account"))
     activity = logging_to(Clients(), app)
 
@@ -117,7 +117,7 @@ def test_an_app_that_leaves_its_session_alone_is_not_told_to_vary_by_cookie() ->
 # -- failures ----------------------------------------------------------------------------------
 
 
-def test_a_broken_client_harms_no_request_and_is_counted() -> None:
+def test_failures_of_the_client_are_counted_and_not_raised() -> None:
     app = with_flask_login(make_app())
     activity = logging_to(Clients(broken=OSError("secret of an event")), app)
     browser = app.test_client()
@@ -128,7 +128,7 @@ def test_a_broken_client_harms_no_request_and_is_counted() -> None:
         assert activity.stats()["hook_failures"] == 3
 
 
-def test_a_client_that_cannot_even_be_made_harms_no_request() -> None:
+def test_a_failure_to_create_the_client_is_not_raised() -> None:
     def fails(socket_path: str, **_: Any) -> FakeClient:
         raise MemoryError
 
@@ -137,7 +137,7 @@ def test_a_client_that_cannot_even_be_made_harms_no_request() -> None:
     assert app.test_client().get("/login/7").status_code == 200
 
 
-def test_a_user_callable_that_fails_harms_no_request(clients: Clients) -> None:
+def test_a_failing_user_callable_is_counted_and_not_raised(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: 1 // 0)
     activity = logging_to(clients, app)
     assert app.test_client().get("/text").status_code == 200
@@ -145,7 +145,7 @@ def test_a_user_callable_that_fails_harms_no_request(clients: Clients) -> None:
         assert activity.stats()["hook_failures"] == 1
 
 
-def test_failures_are_told_at_a_bounded_rate_and_without_the_event(
+def test_failures_are_logged_at_a_bounded_rate_and_without_the_event(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = make_app()
@@ -173,7 +173,7 @@ def test_failures_are_told_at_a_bounded_rate_and_without_the_event(
 
 
 @pytest.mark.parametrize("mode", ["TESTING", "DEBUG"])
-def test_while_testing_or_debugging_a_failure_is_seen(mode: str) -> None:
+def test_failures_are_raised_while_testing_or_debugging(mode: str) -> None:
     clients = Clients(broken=Malformed("props nest too deep"))
     app = with_flask_login(make_app())
     activity = logging_to(clients, app)
@@ -186,7 +186,7 @@ def test_while_testing_or_debugging_a_failure_is_seen(mode: str) -> None:
     assert [client.strict for client in clients.made] == [True]
 
 
-def test_in_testing_a_failure_never_hides_the_handler_s_own() -> None:
+def test_a_failure_while_testing_does_not_replace_the_handler_s_exception() -> None:
     clients = Clients()
     app = with_flask_login(make_app(TESTING=True))
     app.config["PROPAGATE_EXCEPTIONS"] = True

@@ -20,7 +20,7 @@ from tests.webapp.flask_apps import (
 # -- log, request ids, users -------------------------------------------------------------------
 
 
-def test_log_takes_the_request_s_user_and_id(clients: Clients) -> None:
+def test_log_adds_the_request_s_user_and_id(clients: Clients) -> None:
     app = with_flask_login(make_app())
     activity = logging_to(clients, app)
 
@@ -43,7 +43,7 @@ def test_log_takes_the_request_s_user_and_id(clients: Clients) -> None:
     assert page_view.props["request_id"] == request_id
 
 
-def test_log_after_the_logout_still_knows_who_left(clients: Clients) -> None:
+def test_log_after_the_logout_belongs_to_the_user_who_left(clients: Clients) -> None:
     app = with_flask_login(make_app())
     activity = logging_to(clients, app)
 
@@ -104,7 +104,7 @@ def test_an_app_mounted_as_a_handler_of_another_is_logged_by_both(clients: Clien
     assert sorted(view[0] or "" for view in clients.page_views) == ["i", "o"]
 
 
-def test_settings_reach_the_client(clients: Clients) -> None:
+def test_settings_are_passed_to_the_client(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_OUTBOX_BYTES=4096, ACTIVITY_LOG_OUTBOX_DIRECTORY="/dev/shm/x")
     activity = logging_to(clients, app)
     assert activity.client(app) is clients.made[0]
@@ -157,14 +157,14 @@ def test_a_bad_setting_is_refused_by_name(key: str, value: Any) -> None:
         ActivityLog(make_app(**{key: value}))
 
 
-def test_an_app_gets_the_extension_once() -> None:
+def test_a_second_init_app_is_refused() -> None:
     app = make_app()
     activity = logging_to(Clients(), app)
     with pytest.raises(RuntimeError, match="already"):
         activity.init_app(app)
 
 
-def test_an_app_without_the_extension_is_told_what_to_do() -> None:
+def test_an_app_without_the_extension_raises_with_the_remedy() -> None:
     app = make_app()
     with app.app_context(), pytest.raises(RuntimeError, match=r"init_app\(app\)"):
         ActivityLog().log("task_completed")

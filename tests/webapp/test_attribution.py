@@ -51,7 +51,7 @@ def test_events_of_a_switching_request_belong_to_who_began_it(
 
 
 @pytest.mark.parametrize("way_to_log_in", [with_flask_login, with_own_login])
-def test_a_log_out_and_a_log_in_in_one_request_are_a_switch(
+def test_a_logout_and_a_login_in_one_request_are_a_switch(
     clients: Clients, way_to_log_in: Callable[[Flask], Flask]
 ) -> None:
     app = way_to_log_in(make_app())
@@ -69,7 +69,7 @@ def test_a_log_out_and_a_log_in_in_one_request_are_a_switch(
     assert (event.user, who(event)) == ("7", {"actor": "7", "switched_to": "8"})
 
 
-def test_a_log_in_in_a_session_whose_account_is_gone_belongs_to_who_logs_in(
+def test_a_login_in_the_session_of_a_deleted_account_belongs_to_the_new_user(
     clients: Clients,
 ) -> None:
     accounts = {"7": Account("7"), "8": Account("8")}
@@ -83,7 +83,7 @@ def test_a_log_in_in_a_session_whose_account_is_gone_belongs_to_who_logs_in(
     assert [(event.user, who(event)) for event in clients.events] == [("7", {}), ("8", {})]
 
 
-def test_a_log_in_in_a_session_that_was_found_stolen_belongs_to_who_logs_in(
+def test_a_login_in_a_stolen_session_belongs_to_the_new_user(
     clients: Clients,
 ) -> None:
     app = with_flask_login(make_app(SESSION_PROTECTION="strong"))
@@ -101,7 +101,7 @@ def test_a_log_in_in_a_session_that_was_found_stolen_belongs_to_who_logs_in(
 
 
 @pytest.mark.parametrize("known_by", ["cookie", "request"])
-def test_a_switch_is_noticed_however_flask_login_knew_who_began_it(
+def test_a_switch_is_recognised_for_every_way_flask_login_finds_a_user(
     clients: Clients, known_by: str
 ) -> None:
     app = with_flask_login(make_app())
@@ -129,7 +129,7 @@ def test_a_switch_is_noticed_however_flask_login_knew_who_began_it(
 
 
 @pytest.mark.parametrize("inner", [None, "8"])
-def test_a_request_that_the_application_makes_to_itself_takes_no_event_of_the_outer_one(
+def test_a_request_of_the_app_to_itself_does_not_take_the_outer_request_s_events(
     clients: Clients, inner: str | None
 ) -> None:
     """Both share an application context, and with it what Flask-Login remembers."""
@@ -185,7 +185,7 @@ def test_users_are_compared_by_their_ids_and_not_by_the_session_s_keys(clients: 
     ]
 
 
-def test_an_actor_is_named_in_every_event_of_whom_it_acts_for(clients: Clients) -> None:
+def test_every_event_names_the_actor(clients: Clients) -> None:
     """An application whose administrators look at the site as somebody else."""
     app = with_own_login(make_app(ACTIVITY_LOG_ACTOR=lambda: session.get("administrator")))
     activity = logging_to(clients, app)
@@ -228,7 +228,7 @@ def test_an_actor_is_named_in_every_event_of_whom_it_acts_for(clients: Clients) 
     ]
 
 
-def test_an_actor_callable_that_fails_harms_no_request(clients: Clients) -> None:
+def test_a_failing_actor_callable_is_not_raised(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: "7", ACTIVITY_LOG_ACTOR=lambda: 1 // 0)
     activity = logging_to(clients, app)
     assert app.test_client().get("/text").status_code == 200
@@ -237,7 +237,7 @@ def test_an_actor_callable_that_fails_harms_no_request(clients: Clients) -> None
     assert clients.events == []
 
 
-def test_an_actor_callable_is_asked_in_requests_only(clients: Clients) -> None:
+def test_the_actor_callable_is_called_in_requests_only(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_ACTOR=lambda: session["administrator"])
     activity = logging_to(clients, app)
     with app.app_context():

@@ -62,7 +62,7 @@ def event_row(at: int, user: str | None = str(STUDENT), **props: Any) -> dict[st
     }
 
 
-def test_a_time_in_doubt_is_shown_with_that_of_storing(
+def test_a_doubtful_time_is_shown_with_the_time_of_storing(
     auditor: Browser, reports: FakeReports
 ) -> None:
     doubtful = event_row(8) | {"ts_ns": 0, "time_in_doubt": True}
@@ -85,15 +85,13 @@ def test_the_overview_shows_the_state_of_the_log(auditor: Browser, reports: Fake
     assert '<a href="/audit/events?type=page_view">' in text
 
 
-def test_what_was_taken_out_of_the_log_is_shown(auditor: Browser, reports: FakeReports) -> None:
+def test_removed_events_are_shown(auditor: Browser, reports: FakeReports) -> None:
     reports.rows("summary", SUMMARY | {"pruned": 1200, "erased": 34})
     text = auditor.get("/audit/").text
     assert "1,200 by retention, 34 by erasure of a person" in text
 
 
-def test_an_empty_ledger_is_shown_as_zero_and_as_good_news(
-    auditor: Browser, reports: FakeReports
-) -> None:
+def test_an_empty_ledger_is_shown_as_zero_losses(auditor: Browser, reports: FakeReports) -> None:
     reports.rows("losses_by_cause", cause("not received"), cause("tail unknown"))
     text = auditor.get("/audit/losses").text
     for name in ("Known lost events", "Losses of unknown extent", "Entries in the ledger"):
@@ -104,7 +102,7 @@ def test_an_empty_ledger_is_shown_as_zero_and_as_good_news(
     assert "The ledger is empty: 0 entries." in text
 
 
-def test_the_ledger_names_producer_range_cause_and_time_and_admits_what_is_unknown(
+def test_the_ledger_shows_producer_range_cause_time_and_unknown_extents(
     auditor: Browser, reports: FakeReports
 ) -> None:
     reports.rows("summary", SUMMARY | {"lost": 5})
@@ -137,7 +135,7 @@ def test_the_ledger_names_producer_range_cause_and_time_and_admits_what_is_unkno
     assert 'href="/audit/losses?before=1"' in text
 
 
-def test_what_is_only_claimed_is_shown_apart(auditor: Browser, reports: FakeReports) -> None:
+def test_claimed_losses_are_shown_separately(auditor: Browser, reports: FakeReports) -> None:
     reports.rows("summary", SUMMARY)
     reports.rows("losses_by_cause", cause("claimed", entries=40, events=10**6, unknown_extent=2))
     text = auditor.get("/audit/losses").text
@@ -159,7 +157,7 @@ def test_what_is_only_claimed_is_shown_apart(auditor: Browser, reports: FakeRepo
         (0, 2, "0 events are known to be lost, and 2 losses are of unknown extent;"),
     ],
 )
-def test_the_overview_does_not_call_whole_what_has_a_loss_of_unknown_extent(
+def test_the_overview_mentions_losses_of_unknown_extent(
     auditor: Browser, reports: FakeReports, lost: int, unknown: int, sentence: str
 ) -> None:
     reports.rows("summary", SUMMARY | {"lost": lost})
@@ -170,11 +168,11 @@ def test_the_overview_does_not_call_whole_what_has_a_loss_of_unknown_extent(
     assert f"<dt>Of unknown extent</dt><dd>{unknown}</dd>" in text
 
 
-def test_every_cause_of_logd_s_has_its_meaning_on_the_page() -> None:
+def test_every_cause_of_a_loss_is_explained() -> None:
     assert set(LOSS_CAUSES) == set(CAUSES)
 
 
-def test_an_event_is_shown_with_its_person_and_readable_properties(
+def test_an_event_is_shown_with_its_user_s_name_and_formatted_properties(
     auditor: Browser, reports: FakeReports
 ) -> None:
     reports.rows(
@@ -212,7 +210,7 @@ def test_the_filters_become_parameters_of_the_report(
     }
 
 
-def test_the_number_of_a_removed_account_can_still_be_looked_up(
+def test_events_of_a_removed_account_can_be_filtered_by_its_number(
     auditor: Browser, reports: FakeReports
 ) -> None:
     auditor.get("/audit/events?user=999")
@@ -226,7 +224,7 @@ def test_paging_keeps_the_filters(auditor: Browser, reports: FakeReports) -> Non
     assert 'href="/audit/events?type=page_view&amp;user=student"' in text
 
 
-def test_a_type_reads_as_words_on_a_timeline() -> None:
+def test_a_timeline_shows_an_unknown_type_as_words() -> None:
     names = ("order.paid", "user-login", "essay_read")
     events = [Event(1, 1, 1, name, "7", "1-1", 1, {}) for name in names]
     assert [describe_event(event, {}) for event in events] == [
@@ -263,7 +261,7 @@ def test_a_type_with_dots_or_hyphens_is_listed_linked_and_filtered_by(
         ("type=" + "x" * 500, "longer than"),
     ],
 )
-def test_a_bad_filter_is_explained_beside_its_field_and_asks_nothing(
+def test_an_invalid_filter_is_explained_and_requests_no_report(
     auditor: Browser, reports: FakeReports, query: str, words: str
 ) -> None:
     response = auditor.get(f"/audit/events?{query}")
@@ -283,7 +281,7 @@ def test_a_bad_filter_is_explained_beside_its_field_and_asks_nothing(
         st.sampled_from(["type", "user", "since", "until", "before"]), st.text(max_size=30)
     )
 )
-def test_no_input_whatever_breaks_the_explorer(
+def test_the_event_list_accepts_or_refuses_any_query(
     auditor: Browser, reports: FakeReports, query: dict[str, str]
 ) -> None:
     response = auditor.client.get(
@@ -299,9 +297,7 @@ def test_without_logd_the_pages_say_so(auditor: Browser, path: str) -> None:
     assert "Analytics are unavailable" in response.text
 
 
-def test_a_summary_that_is_not_understood_leaves_the_page_standing(
-    auditor: Browser, reports: FakeReports
-) -> None:
+def test_an_invalid_summary_does_not_break_the_page(auditor: Browser, reports: FakeReports) -> None:
     reports.rows("summary", {"stored": 1})
     response = auditor.get("/audit/")
     assert response.status_code == 200

@@ -42,7 +42,7 @@ def test_every_page_of_every_course_opens(student: Browser) -> None:
         assert {student.get(path).status_code for path in [base, *paths]} == {200}
 
 
-def test_completing_a_task_shows_at_once_and_is_one_event(student: Browser, trail: Trail) -> None:
+def test_completing_a_task_is_shown_at_once_and_logged_once(student: Browser, trail: Trail) -> None:
     path = "/courses/data/tasks/data-dice"
     assert "I have done this task" in student.get(path).text
     done = student.post(f"{path}/complete", follow_redirects=True)
@@ -54,7 +54,7 @@ def test_completing_a_task_shows_at_once_and_is_one_event(student: Browser, trai
     assert event.props["course"] == "data"
 
 
-def test_completing_a_task_twice_is_still_one_event(student: Browser, trail: Trail) -> None:
+def test_completing_a_task_twice_is_logged_once(student: Browser, trail: Trail) -> None:
     for _ in range(2):
         response = student.post("/courses/data/tasks/data-dice/complete", follow_redirects=True)
     assert "was already done" in response.text
@@ -71,7 +71,7 @@ def test_progress_counts_completed_tasks(student: Browser) -> None:
     assert "1 of 5 tasks done" in student.get("/courses/").text
 
 
-def test_all_right_gives_full_marks_and_an_event(
+def test_correct_answers_give_full_marks_and_an_event(
     app: Flask, student: Browser, trail: Trail
 ) -> None:
     response = student.post(QUIZ, right_form(questions(app)), follow_redirects=True)
@@ -86,9 +86,7 @@ def test_all_right_gives_full_marks_and_an_event(
     }
 
 
-def test_feedback_tells_for_each_question_what_was_right_and_why(
-    app: Flask, student: Browser
-) -> None:
+def test_feedback_explains_each_question(app: Flask, student: Browser) -> None:
     asked = questions(app)
     form = right_form(asked)
     form["q0"] = "0"  # wrong
@@ -108,7 +106,7 @@ def test_feedback_tells_for_each_question_what_was_right_and_why(
     assert text.count('class="explanation"') == len(asked)
 
 
-def test_what_is_no_number_is_shown_beside_the_question_and_nothing_is_lost(
+def test_an_invalid_number_is_shown_beside_the_question_and_answers_are_kept(
     app: Flask, student: Browser, trail: Trail
 ) -> None:
     form = right_form(questions(app)) | {"q1": "about <six>"}
@@ -128,7 +126,7 @@ def test_an_option_that_was_not_offered_is_refused(
     assert not trail.of("quiz_submitted")
 
 
-def test_a_double_click_hands_in_once(app: Flask, student: Browser, trail: Trail) -> None:
+def test_a_double_click_submits_one_attempt(app: Flask, student: Browser, trail: Trail) -> None:
     first = student.post(QUIZ, right_form(questions(app)))
     second = student.post(QUIZ, {"number": "1"})
     assert first.location == second.location
@@ -141,7 +139,7 @@ def test_an_attempt_out_of_turn_is_refused(student: Browser, number: str) -> Non
     assert student.post(QUIZ, {"number": number}).status_code == 400
 
 
-def test_one_finds_all_of_ones_attempts_again(app: Flask, student: Browser) -> None:
+def test_a_student_s_attempts_are_listed(app: Flask, student: Browser) -> None:
     student.post(QUIZ, {"number": "1"})
     student.post(QUIZ, right_form(questions(app), 2))
     history = student.get("/results").text
@@ -154,7 +152,7 @@ def test_one_finds_all_of_ones_attempts_again(app: Flask, student: Browser) -> N
     assert "your best:" in student.get("/courses/data").text
 
 
-def test_old_feedback_survives_a_change_of_the_quiz(app: Flask, student: Browser) -> None:
+def test_old_feedback_is_unchanged_when_the_quiz_changes(app: Flask, student: Browser) -> None:
     student.post(QUIZ, right_form(questions(app)))
     with database(app).transaction() as connection:
         connection.execute("UPDATE quizzes SET questions = '[]' WHERE id = 'data-chance-quiz'")

@@ -51,7 +51,7 @@ def test_without_the_key_no_sqlite_tool_reads_the_file(app: Flask, site: Instanc
     assert b"Noor" not in site.database.read_bytes()
 
 
-def test_the_key_is_used_as_it_is_and_never_derived_from(app: Flask, site: Instance) -> None:
+def test_the_key_is_used_raw(app: Flask, site: Instance) -> None:
     """With a passphrase, another count of derivation rounds would be another key."""
     connection = sqlcipher.connect(str(site.database))
     key = site.database_key.read_text().strip()
@@ -61,7 +61,7 @@ def test_the_key_is_used_as_it_is_and_never_derived_from(app: Flask, site: Insta
     connection.close()
 
 
-def test_the_site_s_database_sorts_in_memory_and_keeps_what_belongs_together(app: Flask) -> None:
+def test_the_site_s_database_has_its_pragmas(app: Flask) -> None:
     """In a temporary file, names and marks would lie on the disk in plain text."""
     with database(app).transaction() as connection:
         found = {
@@ -86,7 +86,7 @@ def message(make_app: MakeApp) -> str:
     return caught.value.format_message()
 
 
-def test_another_key_is_told_as_such_and_once(
+def test_a_wrong_key_is_reported_once(
     app: Flask, site: Instance, make_app: MakeApp, capfd: pytest.CaptureFixture[str]
 ) -> None:
     database(app).close()
@@ -97,7 +97,7 @@ def test_another_key_is_told_as_such_and_once(
     assert "the key is wrong, or the file is damaged" in text
 
 
-def test_a_damaged_file_is_told_as_such(app: Flask, site: Instance, make_app: MakeApp) -> None:
+def test_a_damaged_file_is_reported(app: Flask, site: Instance, make_app: MakeApp) -> None:
     database(app).close()
     damaged = bytearray(site.database.read_bytes())
     damaged[100:200] = bytes(100)
@@ -105,9 +105,7 @@ def test_a_damaged_file_is_told_as_such(app: Flask, site: Instance, make_app: Ma
     assert "the file is damaged" in message(make_app)
 
 
-def test_a_missing_key_is_never_made_anew_beside_a_database(
-    site: Instance, make_app: MakeApp
-) -> None:
+def test_a_missing_key_is_not_replaced_beside_a_database(site: Instance, make_app: MakeApp) -> None:
     site.database_key.unlink()
     assert f"The key file {site.database_key} is missing" in message(make_app)
     assert not site.database_key.exists()
@@ -125,7 +123,7 @@ def test_a_key_that_others_can_read_is_refused(
 
 
 @pytest.mark.parametrize("content", ["", "x" * 64, "ab", "é" * 64])
-def test_a_key_file_with_something_else_in_it_is_refused(
+def test_a_key_file_without_a_key_is_refused(
     site: Instance, make_app: MakeApp, content: str
 ) -> None:
     site.database_key.write_text(content, encoding="utf-8")
@@ -137,7 +135,7 @@ def test_a_directory_that_is_a_file_is_refused(make_app: MakeApp, directory: Pat
     assert "cannot be used" in message(make_app)
 
 
-def test_a_lost_session_secret_only_costs_a_new_login(site: Instance, make_app: MakeApp) -> None:
+def test_a_lost_session_secret_requires_only_a_new_login(site: Instance, make_app: MakeApp) -> None:
     site.secret_key.unlink()
     assert Browser(make_app()).log_in("student").status_code == 302
 
@@ -215,7 +213,7 @@ def test_two_sites_in_one_process_share_nothing(make_app: MakeApp, trail: Trail)
     assert {event.type for event in logged["two-log.sock"]} == {"login_failed"}
 
 
-def test_a_site_that_is_loaded_and_not_yet_asked_holds_nothing_that_a_fork_would_share(
+def test_a_loaded_site_has_opened_nothing_before_its_first_request(
     make_app: MakeApp, trail: Trail
 ) -> None:
     """gunicorn loads it once and forks: neither the database nor a socket may be open by then."""
@@ -239,7 +237,7 @@ def descriptors() -> set[str]:
     return found
 
 
-def test_a_server_that_cannot_load_the_site_gets_a_sentence_and_an_exit_code(
+def test_a_site_that_cannot_start_prints_one_line_and_exits(
     site: Instance,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

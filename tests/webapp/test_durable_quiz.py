@@ -32,16 +32,14 @@ def hand_in(browser: Browser, number: int = 1) -> str:
 # -- whatever the client says --------------------------------------------------------------------
 
 
-def test_a_quiz_in_the_record_is_no_more_to_say_about(student: Browser, trail: Trail) -> None:
+def test_a_stored_quiz_shows_no_message(student: Browser, trail: Trail) -> None:
     page = hand_in(student)
     assert "Your result: 0" in page
     assert 'class="notice' not in page
     assert len(trail.of("quiz_submitted")) == 1
 
 
-def test_a_quiz_not_yet_confirmed_is_kept_and_the_page_says_both(
-    student: Browser, trail: Trail
-) -> None:
+def test_an_unconfirmed_quiz_is_saved_and_flashed(student: Browser, trail: Trail) -> None:
     (client,) = trail.clients.values()
     client.outcome = Outcome.UNKNOWN
     page = hand_in(student)
@@ -52,9 +50,7 @@ def test_a_quiz_not_yet_confirmed_is_kept_and_the_page_says_both(
     assert QUIZ_UNCONFIRMED not in html.unescape(student.get("/results").text), "said once"
 
 
-def test_a_quiz_refused_by_the_record_is_kept_and_the_page_says_both(
-    student: Browser, trail: Trail
-) -> None:
+def test_a_refused_quiz_event_is_flashed_and_the_quiz_saved(student: Browser, trail: Trail) -> None:
     (client,) = trail.clients.values()
     client.outcome = Outcome.REFUSED
     page = hand_in(student)
@@ -115,7 +111,7 @@ def site(instance: Instance, make_app: MakeApp, request: pytest.FixtureRequest) 
     made.client.close()
 
 
-def test_a_quiz_is_on_the_disk_when_its_page_comes(site: Site, tally: Tally) -> None:
+def test_a_quiz_is_on_disk_when_its_page_is_sent(site: Site, tally: Tally) -> None:
     page = hand_in(site.student)
     assert QUIZ_UNCONFIRMED not in page
     (event,) = site.instance.events("--type", "quiz_submitted")

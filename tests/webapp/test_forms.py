@@ -54,9 +54,7 @@ def walk(app: Flask, browser: Browser) -> Iterator[tuple[str, str]]:
             yield page, response.text
 
 
-def test_each_form_that_is_posted_carries_a_token_on_every_page_it_is_on(
-    app: Flask, reports: FakeReports
-) -> None:
+def test_every_posted_form_has_a_csrf_token(app: Flask, reports: FakeReports) -> None:
     """The walk has rendered each template with such a form: none is left untried."""
     rendered: set[str] = set()
     sent_to: set[str] = set()
@@ -87,7 +85,7 @@ def test_each_form_that_is_posted_carries_a_token_on_every_page_it_is_on(
     assert sent_to == FILLED_IN.keys()
 
 
-def test_whatever_takes_more_than_a_look_is_sent_by_a_form_of_the_walk(app: Flask) -> None:
+def test_every_route_that_changes_data_has_a_tested_form(app: Flask) -> None:
     with app.test_request_context():
         takes = {
             app.url_for(rule.endpoint, **{name: EXAMPLES[name] for name in rule.arguments})
@@ -122,7 +120,7 @@ def before_a_login(_browser: Browser, app: Flask) -> str:
 
 
 @pytest.mark.parametrize("path", FILLED_IN)
-def test_no_form_is_taken_without_the_token_of_its_own_session(
+def test_a_form_without_its_session_s_token_is_refused(
     app: Flask, browser: Browser, trail: Trail, path: str
 ) -> None:
     def done() -> list[str]:
@@ -147,7 +145,7 @@ def test_no_form_is_taken_without_the_token_of_its_own_session(
     assert len(done()) == len(before) + 1
 
 
-def test_a_token_from_before_the_login_does_not_count_after_it_nor_one_from_before_the_logout(
+def test_a_token_is_invalid_after_login_and_after_logout(
     browser: Browser,
 ) -> None:
     """Who planted a session, or sat at the computer before, has the token of that session only."""
@@ -162,7 +160,7 @@ def test_a_token_from_before_the_login_does_not_count_after_it_nor_one_from_befo
         assert browser.post("/logout", token=token).status_code == 400
 
 
-def test_a_form_that_was_left_open_for_hours_is_still_taken(
+def test_a_form_left_open_for_hours_is_accepted(
     student: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As long as its session lasts: a quiz over lunch must not be lost."""
@@ -173,7 +171,7 @@ def test_a_form_that_was_left_open_for_hours_is_still_taken(
     assert student.post(path, {"number": "1"}).status_code == 302
 
 
-def test_the_tokens_are_asked_for_whatever_the_site_is_configured_to_test(
+def test_tokens_are_checked_while_testing(
     make_app: MakeApp,
 ) -> None:
     """The tests' own setting does not turn off what they try."""

@@ -116,7 +116,7 @@ def test_a_user_is_text_a_whole_number_or_an_object_that_has_an_id(
 
 
 @pytest.mark.parametrize(("given", "stored"), USERS)
-def test_what_the_user_callable_returns_is_resolved_alike(
+def test_results_of_the_user_callable_are_resolved_in_the_same_way(
     clients: Clients, given: Any, stored: str | None
 ) -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: given, ACTIVITY_LOG_ACTOR=lambda: given)
@@ -146,7 +146,7 @@ def test_any_other_object_is_refused_as_malformed_and_never_stored_as_its_text(g
 
 @pytest.mark.parametrize("key", ["ACTIVITY_LOG_USER", "ACTIVITY_LOG_ACTOR"])
 @pytest.mark.parametrize("given", NO_USERS, ids=lambda given: type(given).__name__)
-def test_a_callable_that_identifies_nobody_is_refused_as_malformed(key: str, given: Any) -> None:
+def test_a_callable_that_returns_no_user_is_refused_as_malformed(key: str, given: Any) -> None:
     app = make_app(**{"ACTIVITY_LOG_USER": lambda: "7", key: lambda: given})
     activity = ActivityLog(app)
     assert app.test_client().get("/text").status_code == 200
@@ -154,7 +154,7 @@ def test_a_callable_that_identifies_nobody_is_refused_as_malformed(key: str, giv
 
 
 @pytest.mark.parametrize("given", [b"7", object(), Fails(), WithId(True)])
-def test_while_testing_a_user_that_identifies_nobody_raises(clients: Clients, given: Any) -> None:
+def test_an_invalid_user_raises_while_testing(clients: Clients, given: Any) -> None:
     app = make_app(TESTING=True)
     activity = logging_to(clients, app)
     with app.app_context(), pytest.raises(Malformed, match="user: "):
@@ -162,7 +162,7 @@ def test_while_testing_a_user_that_identifies_nobody_raises(clients: Clients, gi
     assert clients.events == []
 
 
-def test_an_account_without_an_id_is_refused_and_is_not_called_none() -> None:
+def test_an_account_without_an_id_is_refused_and_not_stored_as_none() -> None:
     app = make_app()
     activity = ActivityLog(app)
     manager = flask_login.LoginManager(app)

@@ -31,7 +31,7 @@ READERS = (None, "student", "teacher", "auditor")
 
 @pytest.mark.parametrize("path", RULES)
 @pytest.mark.parametrize("reader", READERS)
-def test_a_page_opens_for_its_readers_only(browser: Browser, path: str, reader: str | None) -> None:
+def test_a_page_opens_for_its_roles_only(browser: Browser, path: str, reader: str | None) -> None:
     if reader:
         browser.log_in(reader)
     assert browser.get(path).status_code == RULES[path][READERS.index(reader)]
@@ -60,7 +60,7 @@ def test_a_student_cannot_read_the_results_of_another(app: Flask, student: Brows
     assert "Chance" not in student.get("/results").text
 
 
-def test_a_timeline_is_of_a_student_and_of_nobody_else(teacher: Browser) -> None:
+def test_only_students_have_a_timeline(teacher: Browser) -> None:
     assert teacher.get(f"/teacher/students/{OTHER_STUDENT}").status_code == 200
     for other in (TEACHER, 999, 2**70):
         assert teacher.get(f"/teacher/students/{other}").status_code == 404

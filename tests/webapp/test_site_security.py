@@ -51,7 +51,7 @@ HEADERS = {
 }
 
 
-def test_every_page_and_error_carries_every_header(
+def test_every_page_and_error_has_the_security_headers(
     student: Browser, make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = make_app("broken", TESTING=False, PROPAGATE_EXCEPTIONS=False)
@@ -73,7 +73,7 @@ def test_every_page_and_error_carries_every_header(
 
 
 @pytest.mark.parametrize(("login", "page"), ALL_PAGES)
-def test_no_page_carries_anything_the_policy_forbids(
+def test_no_page_contains_what_the_policy_forbids(
     browser: Browser, reports: FakeReports, login: str | None, page: str
 ) -> None:
     if login:
@@ -90,12 +90,12 @@ def test_no_page_carries_anything_the_policy_forbids(
         assert re.match(r"/(?!/)|#|data:image/svg\+xml;base64,", address), address
 
 
-def test_the_style_sheet_may_be_kept_by_the_browser(browser: Browser) -> None:
+def test_the_style_sheet_may_be_cached(browser: Browser) -> None:
     response = browser.get("/static/classroom.css")
     assert response.headers["Cache-Control"] != "no-store"
 
 
-def test_a_form_without_its_token_changes_nothing_and_says_so_kindly(
+def test_a_form_without_its_token_changes_nothing_and_is_explained(
     student: Browser, trail: Trail
 ) -> None:
     """That each form of the site has one, and is refused without: tests/webapp/test_forms.py."""
@@ -106,7 +106,7 @@ def test_a_form_without_its_token_changes_nothing_and_says_so_kindly(
     assert student.get("/courses/").status_code == 200
 
 
-def test_a_form_sent_from_another_site_does_not_count(student: Browser) -> None:
+def test_a_form_sent_from_another_site_is_refused(student: Browser) -> None:
     response = student.client.post(
         "/logout",
         data={"csrf_token": student.token},
@@ -116,7 +116,7 @@ def test_a_form_sent_from_another_site_does_not_count(student: Browser) -> None:
     assert response.status_code == 400
 
 
-def test_the_server_writes_no_line_about_a_request() -> None:
+def test_the_server_writes_no_access_log() -> None:
     """Its address, user and answer would stand in plain text in a log; logd's are encrypted."""
     config = Config()
     for name, value in vars(gunicorn_conf).items():
@@ -139,20 +139,22 @@ def test_the_server_writes_no_line_about_a_request() -> None:
         ("/teacher/", 403, "not for your account"),
     ],
 )
-def test_errors_are_pages_of_the_site(student: Browser, path: str, status: int, words: str) -> None:
+def test_errors_have_the_site_s_layout(
+    student: Browser, path: str, status: int, words: str
+) -> None:
     response = student.get(path)
     assert response.status_code == status
     assert words in response.text
     assert "Noor Haddad" in response.text
 
 
-def test_a_form_of_absurd_size_is_refused(student: Browser) -> None:
+def test_an_oversized_form_is_refused(student: Browser) -> None:
     response = student.post("/courses/data/quizzes/data-chance-quiz", {"q0": "x" * 100_000})
     assert response.status_code == 413
     assert "form is too large" in response.text
 
 
-def test_a_failure_of_ours_shows_no_traceback(
+def test_a_server_error_shows_no_traceback(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False)
@@ -169,7 +171,7 @@ def test_a_failure_of_ours_shows_no_traceback(
     assert "Traceback" not in response.text
 
 
-def test_the_page_for_a_failure_works_while_the_database_does_not(
+def test_the_error_page_works_without_the_database(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False)

@@ -34,7 +34,7 @@ def test_a_server_loads_no_demo() -> None:
     assert loaded("import webapp.classroom.wsgi", names) == {"webapp.classroom"}
 
 
-def test_the_package_has_create_app_and_says_what_it_lacks() -> None:
+def test_the_package_has_create_app_and_no_other_attribute() -> None:
     assert loaded("from webapp import create_app", HEAVY) == set(HEAVY)
     with pytest.raises(AttributeError, match="'webapp' has no attribute 'app'"):
         webapp.app  # noqa: B018
