@@ -29,7 +29,7 @@ from webapp.run.plan import Plan
 from webapp.run.preparation import remove_incomplete
 from webapp.run.supervisor import RESTARTS_MAX
 
-# -- a run that goes well ----------------------------------------------------------------------
+# -- a successful run --------------------------------------------------------------------------
 
 
 def test_the_first_run_makes_everything_and_stops_the_site_before_logd(run: Run) -> None:
@@ -82,7 +82,7 @@ def test_ctrl_c_while_the_history_is_loaded_ends_the_run(run: Run) -> None:
     assert run.plan.incomplete
 
 
-# -- children that fail ------------------------------------------------------------------------
+# -- failing children --------------------------------------------------------------------------
 
 
 def test_a_killed_logd_is_restarted_and_the_restart_is_printed(run: Run) -> None:
@@ -190,12 +190,12 @@ def test_children_stop_when_the_supervisor_is_killed(run: Run, tmp_path: Path) -
             until(lambda: "logd started" in run.record, "the child has started")
         finally:
             supervisor.kill()
-    until(lambda: "logd stopped" in run.record, "the child was told to stop")
+    until(lambda: "logd stopped" in run.record, "the child was stopped")
     child = run.pid("logd started")
     until(lambda: not Path(f"/proc/{child}").exists(), "the child's end")
 
 
-# -- half-finished first runs ------------------------------------------------------------------
+# -- interrupted first runs --------------------------------------------------------------------
 
 
 def test_an_interrupted_first_run_is_reported_removed_and_repeated(run: Run) -> None:

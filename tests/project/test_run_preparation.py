@@ -18,11 +18,11 @@ from webapp.run.messages import ready_text, totals_text
 from webapp.run.plan import RunError, make_plan
 from webapp.run.preparation import check_port, take_directory
 
-# -- what is refused before anything starts ----------------------------------------------------
+# -- checks before the start -------------------------------------------------------------------
 
 
 def refused(*, port: object, var: Path | str) -> tuple[int, str]:
-    """A real `python -m webapp.run` that must end by itself: exit code and output."""
+    """Runs `python -m webapp.run`, which must fail; returns its exit code and output."""
     done = subprocess.run(
         [sys.executable, "-m", "webapp.run"],
         env={**os.environ, "PORT": str(port), "VAR": str(var)},
@@ -84,7 +84,7 @@ def test_a_second_run_on_the_same_files_is_refused(run: Run) -> None:
     assert code == os.EX_TEMPFAIL
     assert f"another `make run` (process {os.getpid()}) is using" in output
     with take_directory(run.plan) as lock, pytest.raises(BlockingIOError):
-        # The lock is the file's, whoever opens it.
+        # The lock belongs to the file, not to the process.
         fcntl.flock(os.open(lock.name, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 

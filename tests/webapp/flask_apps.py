@@ -34,7 +34,7 @@ class Event:
 
 @dataclass
 class FakeClient:
-    """Keeps what it is given; `broken` is what it raises instead."""
+    """Keeps every event; raises `broken` instead if that is set."""
 
     socket_path: str
     strict: bool = False
@@ -85,7 +85,7 @@ class FakeClient:
 
 @dataclass
 class Clients:
-    """A client factory that remembers what it made, and makes broken ones when told to."""
+    """A client factory that keeps the clients it created; `broken` and `outcome` are theirs."""
 
     made: list[FakeClient] = field(default_factory=list)
     broken: Exception | None = None
@@ -114,19 +114,19 @@ class Account(flask_login.UserMixin):  # type: ignore[misc]
         self.id = account_id
 
 
-def who(event: Event) -> dict[str, Any]:
-    """What an event says of who acts for whom."""
+def acting(event: Event) -> dict[str, Any]:
+    """Returns the properties of an event that name who acts."""
     return {key: event.props[key] for key in ("actor", "switched_to") if key in event.props}
 
 
 class DatabaseClosed(Exception):
-    """What a handler of the test app dies of."""
+    """The exception of the test app's failing handlers."""
 
 
 def make_app(**config: Any) -> Flask:
-    """An app with one handler of each kind; who logs in is what the path says."""
+    """Creates an app with one handler of each kind; the path names the user to log in."""
     app = Flask(__name__, static_folder=None)
-    # Not propagating is what a production app does; a test that wants it otherwise says so.
+    # As in production; tests that need it otherwise set it.
     app.config.update(SECRET_KEY="for tests", PROPAGATE_EXCEPTIONS=False, **config)
     app.config.setdefault("ACTIVITY_LOG_SOCKET", "/nowhere/logd.sock")
 
@@ -187,7 +187,7 @@ def make_app(**config: Any) -> Flask:
 
 
 def logging_to(clients: ClientFactory, app: Flask) -> ActivityLog:
-    """The extension, with stand-ins for the client to the daemon."""
+    """Adds the extension with stand-ins for its clients."""
     app.config["ACTIVITY_LOG_CLIENT"] = clients
     return ActivityLog(app)
 
@@ -210,7 +210,7 @@ def with_flask_login(app: Flask) -> Flask:
 
 
 def with_own_login(app: Flask) -> Flask:
-    """An application that keeps its user in the session and knows no Flask-Login."""
+    """Adds a login without Flask-Login, with the user in the session."""
     app.config["ACTIVITY_LOG_USER"] = lambda: session.get("account")
 
     @app.route("/login/<account_id>", methods=["GET", "POST"])

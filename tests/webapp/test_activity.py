@@ -1,4 +1,4 @@
-"""The Flask extension: which requests are logged as page views, for whom, with which properties."""
+"""The Flask extension: page views, their users and their properties."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from flask_logd import ActivityLog
 from tests.webapp.flask_apps import (
     Clients,
     DatabaseClosed,
+    acting,
     logging_to,
     make_app,
-    who,
     with_flask_login,
     with_own_login,
 )
@@ -39,13 +39,13 @@ def app(request: pytest.FixtureRequest, clients: Clients) -> Flask:
 
 @pytest.fixture
 def browser(app: Flask) -> FlaskClient:
-    """Nobody is logged in yet."""
+    """A browser without a login."""
     return app.test_client()
 
 
 @pytest.fixture
 def student(browser: FlaskClient, clients: Clients) -> FlaskClient:
-    """Student 7 is logged in, and nothing of that is in `clients.events` any more."""
+    """A browser of student 7; `clients.events` is empty after the login."""
     browser.get("/login/7")
     for client in clients.made:
         client.events.clear()
@@ -121,7 +121,7 @@ def test_a_switch_of_users_belongs_to_the_first_and_names_the_second(
 ) -> None:
     student.post("/login/8")
     student.get("/text")
-    assert [(event.user, who(event)) for event in clients.events] == [
+    assert [(event.user, acting(event)) for event in clients.events] == [
         ("7", {"actor": "7", "switched_to": "8"}),
         ("8", {}),
     ]
@@ -129,7 +129,7 @@ def test_a_switch_of_users_belongs_to_the_first_and_names_the_second(
 
 def test_a_login_as_the_same_user_is_not_a_switch(student: FlaskClient, clients: Clients) -> None:
     student.post("/login/7")
-    assert [(event.user, who(event)) for event in clients.events] == [("7", {})]
+    assert [(event.user, acting(event)) for event in clients.events] == [("7", {})]
 
 
 def test_an_exception_raised_to_the_server_is_logged_as_500(

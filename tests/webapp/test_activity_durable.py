@@ -1,4 +1,4 @@
-"""The Flask extension: durable events, and what the user is told of them."""
+"""The Flask extension: durable events and their outcomes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,9 @@ from tests.webapp.flask_apps import (
     with_flask_login,
 )
 
-# -- durable events ----------------------------------------------------------------------------
-
 
 def quiz_app(clients: Clients, **config: Any) -> tuple[ActivityLog, Flask]:
-    """Quizzes are durable; a page hands one in, another shows what is flashed."""
+    """Creates an app with durable quizzes, and a page that returns the flashed messages."""
     app = with_flask_login(make_app(ACTIVITY_LOG_DURABLE=["quiz_submitted"], **config))
     activity = logging_to(clients, app)
 
@@ -73,18 +71,18 @@ def test_by_default_an_outcome_is_counted_and_the_page_is_unchanged(
 
 
 @pytest.mark.parametrize(
-    ("outcome", "told"),
+    ("outcome", "flashed"),
     [(Outcome.STORED, []), (Outcome.REFUSED, []), (Outcome.UNKNOWN, [["warning", MESSAGE]])],
 )
 def test_an_unknown_outcome_is_flashed_once_with_tell_user(
-    outcome: Outcome, told: list[list[str]]
+    outcome: Outcome, flashed: list[list[str]]
 ) -> None:
     clients = Clients(outcome=outcome)
     activity, app = quiz_app(clients, ACTIVITY_LOG_DURABLE_UNKNOWN="tell_user")
     browser = app.test_client()
     browser.get("/login/7")
     assert browser.get("/quiz").text == str(outcome)
-    assert browser.get("/messages").get_json() == told
+    assert browser.get("/messages").get_json() == flashed
     assert browser.get("/messages").get_json() == []
     assert clients.events[1].tell_user is True, "so that the trail can say so"
     with app.app_context():

@@ -1,4 +1,4 @@
-"""The Flask extension: no response is changed by it, and none of its failures reaches a request."""
+"""The Flask extension: it changes no response, and its failures are not raised in requests."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ REQUESTS = st.tuples(
             "/logout",
         ]
     ),
-    # Another browser with the same cookie makes Flask-Login rewrite the session it looks at, and
-    # a lost session makes it do so from the cookie it remembers users by.
+    # Another browser with the same cookie, or a lost session with a remember cookie, makes
+    # Flask-Login write to the session.
     st.sampled_from(["firefox", "chromium"]),
     st.sampled_from(["", "drop session"]),
 )
@@ -61,7 +61,7 @@ REQUESTS = st.tuples(
 
 @pytest.fixture
 def quiet_logs() -> Iterator[None]:
-    """Hundreds of crashes on purpose would bury a real one."""
+    """Silences the logs of hundreds of intended exceptions."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -91,7 +91,7 @@ def test_no_byte_of_any_response_is_changed(
     plain = way_to_log_in(make_app())
     logged = way_to_log_in(make_app())
     logging_to(Clients(broken=broken), logged)
-    # Signed cookies hold the time: it stands still, so that they may be compared.
+    # Signed cookies contain the time: it is fixed, so that they can be compared.
     with (
         mock.patch("itsdangerous.timed.TimestampSigner.get_timestamp", return_value=1_700_000_000),
         mock.patch("flask_login.login_manager.datetime") as clock,

@@ -1,4 +1,4 @@
-"""The extension with the real client and the real daemon: what it logs is stored."""
+"""The Flask extension with the real client and daemon: its events are stored."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from flask import Flask, session
 from tests.webapp.flask_apps import (
     Account,
     Clients,
+    acting,
     logging_to,
     make_app,
-    who,
     with_flask_login,
     with_own_login,
 )
@@ -41,7 +41,7 @@ def test_events_of_a_switching_request_belong_to_who_began_it(
     browser.get("/login/7")
     browser.get("/look-as/8")
     switched = {"actor": "7", "switched_to": "8"}
-    assert [(event.type, event.user, who(event)) for event in clients.events[1:]] == [
+    assert [(event.type, event.user, acting(event)) for event in clients.events[1:]] == [
         ("asked", "7", {}),
         ("looked", "7", switched),
         ("page_shown", "8", switched),
@@ -66,7 +66,7 @@ def test_a_logout_and_a_login_in_one_request_are_a_switch(
     browser.get("/login/7")
     browser.get("/change/8")
     _, event = clients.events
-    assert (event.user, who(event)) == ("7", {"actor": "7", "switched_to": "8"})
+    assert (event.user, acting(event)) == ("7", {"actor": "7", "switched_to": "8"})
 
 
 def test_a_login_in_the_session_of_a_deleted_account_belongs_to_the_new_user(
@@ -80,7 +80,7 @@ def test_a_login_in_the_session_of_a_deleted_account_belongs_to_the_new_user(
     browser.get("/login/7")
     del accounts["7"]
     browser.get("/login/8")
-    assert [(event.user, who(event)) for event in clients.events] == [("7", {}), ("8", {})]
+    assert [(event.user, acting(event)) for event in clients.events] == [("7", {}), ("8", {})]
 
 
 def test_a_login_in_a_stolen_session_belongs_to_the_new_user(
@@ -97,7 +97,7 @@ def test_a_login_in_a_stolen_session_belongs_to_the_new_user(
     browser = app.test_client()
     browser.get("/login/7", headers={"User-Agent": "firefox"})
     browser.get("/login/8", headers={"User-Agent": "chromium"})
-    assert [(event.user, who(event)) for event in clients.events] == [("7", {}), ("8", {})]
+    assert [(event.user, acting(event)) for event in clients.events] == [("7", {}), ("8", {})]
 
 
 @pytest.mark.parametrize("known_by", ["cookie", "request"])
@@ -125,14 +125,14 @@ def test_a_switch_is_recognised_for_every_way_flask_login_finds_a_user(
         browser.delete_cookie("session")
     browser.get("/as/8", headers={"X-Key": "7"} if known_by == "request" else {})
     event = clients.events[-1]
-    assert (event.user, who(event)) == ("7", {"actor": "7", "switched_to": "8"})
+    assert (event.user, acting(event)) == ("7", {"actor": "7", "switched_to": "8"})
 
 
 @pytest.mark.parametrize("inner", [None, "8"])
 def test_a_request_of_the_app_to_itself_does_not_take_the_outer_request_s_events(
     clients: Clients, inner: str | None
 ) -> None:
-    """Both share an application context, and with it what Flask-Login remembers."""
+    """Both requests share an application context, and with it Flask-Login's user."""
     app = with_flask_login(make_app())
     activity = logging_to(clients, app)
 
@@ -153,7 +153,7 @@ def test_a_request_of_the_app_to_itself_does_not_take_the_outer_request_s_events
         clients.made[0].events.clear()
         browser.get("/outer")
         of_outer = [e for e in clients.events if e.props.get("endpoint") not in ("login", "text")]
-        assert [(event.type, event.user, who(event)) for event in of_outer] == [
+        assert [(event.type, event.user, acting(event)) for event in of_outer] == [
             *([("begun", "7", {})] if early else []),
             ("done", "7", {}),
             ("page_view", "7", {}),
@@ -177,7 +177,7 @@ def test_users_are_compared_by_their_ids_and_not_by_the_session_s_keys(clients: 
     browser = app.test_client()
     for path in ("/login/7", "/text", "/login/7", "/login/8"):
         browser.get(path)
-    assert [(event.user, who(event)) for event in clients.events] == [
+    assert [(event.user, acting(event)) for event in clients.events] == [
         ("7", {}),
         ("7", {}),
         ("7", {}),
@@ -186,7 +186,7 @@ def test_users_are_compared_by_their_ids_and_not_by_the_session_s_keys(clients: 
 
 
 def test_every_event_names_the_actor(clients: Clients) -> None:
-    """An application whose administrators look at the site as somebody else."""
+    """An application whose administrators can act as another user."""
     app = with_own_login(make_app(ACTIVITY_LOG_ACTOR=lambda: session.get("administrator")))
     activity = logging_to(clients, app)
 
@@ -212,7 +212,7 @@ def test_every_event_names_the_actor(clients: Clients) -> None:
     browser = app.test_client()
     for path in ("/login/1", "/text", "/as/7", "/text", "/task", "/back", "/text"):
         browser.get(path)
-    assert [(event.type, event.user, who(event)) for event in clients.events] == [
+    assert [(event.type, event.user, acting(event)) for event in clients.events] == [
         ("page_view", "1", {}),
         ("page_view", "1", {}),
         ("page_view", "1", {"actor": "1", "switched_to": "7"}),
@@ -242,4 +242,4 @@ def test_the_actor_callable_is_called_in_requests_only(clients: Clients) -> None
     activity = logging_to(clients, app)
     with app.app_context():
         assert activity.log("term_started", user="7")
-    assert [(event.user, who(event)) for event in clients.events] == [("7", {})]
+    assert [(event.user, acting(event)) for event in clients.events] == [("7", {})]

@@ -1,4 +1,4 @@
-"""The auditor's pages: the trail with its filters, the loss ledger, the state of the log."""
+"""The auditor's pages: overview, events with their filters, loss ledger."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUMMARY = {
     "batches": 900,
     "last_stored_ns": 1_762_178_700 * NS,
     "schema": 1,
-    "unheard_of": "a newer logd tells more",
+    "unheard_of": "a newer logd reports more",
 }
 
 
@@ -43,7 +43,7 @@ def cause(name: str, entries: int = 0, events: int = 0, unknown_extent: int = 0)
 
 
 def cells(text: str, row: str) -> list[str]:
-    """The figures in the row of a table that begins with that heading."""
+    """Returns the figures in the table row with that heading."""
     found = re.search(rf'<th scope="row">{row}</th>(.*?)</tr>', text, re.DOTALL)
     assert found, row
     return re.findall(r'<td class="figure">(.*?)</td>', found[1])

@@ -1,4 +1,4 @@
-"""Charts: pictures that run nothing, with the same figures as words and as a table."""
+"""Charts: images without scripts, each with a sentence and a table."""
 
 from __future__ import annotations
 

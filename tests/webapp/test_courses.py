@@ -1,4 +1,4 @@
-"""A student's work: reading, completing tasks, and quizzes with their history."""
+"""The course pages: lessons, tasks, and quizzes with their attempts."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_feedback_explains_each_question(app: Flask, student: Browser) -> None:
     asked = questions(app)
     form = right_form(asked)
     form["q0"] = "0"  # wrong
-    form["q1"] = ""  # left open
+    form["q1"] = ""  # not answered
     form["q2"] = form["q2"][:1]  # half of what is right
     text = student.post(QUIZ, form, follow_redirects=True).text
     verdicts = [

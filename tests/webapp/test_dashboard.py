@@ -1,4 +1,4 @@
-"""The teacher's pages: with logd's figures, and without logd."""
+"""The teacher's pages, with and without logd."""
 
 from __future__ import annotations
 
@@ -136,11 +136,11 @@ def test_a_timeline_describes_events(teacher: Browser, reports: FakeReports) -> 
         following=3,
     )
     text = teacher.get(f"/teacher/students/{STUDENT}").text
-    told = [
+    described = [
         re.sub("<[^>]+>", "", found)
         for found in re.findall(r"</time>\s*<span>(.*?)</span>", text, re.S)
     ]
-    assert told == [
+    assert described == [
         "Completed the task “A hundred dice”",
         "Handed in the quiz “Chance”: 50\N{NO-BREAK SPACE}%",
         "Read a lesson",

@@ -1,4 +1,4 @@
-"""The site's own database: its key, its schema, its connections."""
+"""The site's own database: key, schema and connections."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_without_the_key_no_sqlite_tool_reads_the_file(app: Flask, site: Instanc
 
 
 def test_the_key_is_used_raw(app: Flask, site: Instance) -> None:
-    """With a passphrase, another count of derivation rounds would be another key."""
+    """With a passphrase the number of derivation rounds would change the key."""
     connection = sqlcipher.connect(str(site.database))
     key = site.database_key.read_text().strip()
     connection.execute(f"PRAGMA key = \"x'{key}'\"")
@@ -62,7 +62,7 @@ def test_the_key_is_used_raw(app: Flask, site: Instance) -> None:
 
 
 def test_the_site_s_database_has_its_pragmas(app: Flask) -> None:
-    """In a temporary file, names and marks would lie on the disk in plain text."""
+    """A temporary file would store names and marks in plain text."""
     with database(app).transaction() as connection:
         found = {
             name: connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -80,7 +80,7 @@ def test_a_request_opens_no_database_after_the_first(student: Browser) -> None:
 
 
 def message(make_app: MakeApp) -> str:
-    """What the operator reads when the site does not start: one sentence, no traceback."""
+    """Returns the message that is printed when the site cannot start."""
     with pytest.raises(click.ClickException) as caught:
         make_app()
     return caught.value.format_message()
@@ -216,8 +216,8 @@ def test_two_sites_in_one_process_share_nothing(make_app: MakeApp, trail: Trail)
 def test_a_loaded_site_has_opened_nothing_before_its_first_request(
     make_app: MakeApp, trail: Trail
 ) -> None:
-    """gunicorn loads it once and forks: neither the database nor a socket may be open by then."""
-    gc.collect()  # what earlier tests left open is closed now, and not in between
+    """gunicorn forks after loading: workers must share neither a connection nor a socket."""
+    gc.collect()  # closes now what earlier tests left open
     before = descriptors()
     app = make_app()
     assert descriptors() - before == set()
@@ -229,7 +229,7 @@ def test_a_loaded_site_has_opened_nothing_before_its_first_request(
 
 
 def descriptors() -> set[str]:
-    """What this process has open."""
+    """Returns the open files of this process."""
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # the listing's own
@@ -253,7 +253,7 @@ def test_a_site_that_cannot_start_prints_one_line_and_exits(
 def test_the_site_never_opens_a_file_of_logd(
     make_app: MakeApp, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The interpreter itself tells of every file that is opened while a teacher looks around."""
+    """The interpreter's audit hook reports every file opened while a teacher uses the site."""
     logd = directory / "logd"
     logd.mkdir()
     (logd / "logd.key").write_text("not for the site")
@@ -277,7 +277,7 @@ def _files_opened() -> Iterator[list[str]]:
         if watching and event == "open":
             opened.append(os.fspath(arguments[0]) if _is_path(arguments[0]) else "")
 
-    sys.addaudithook(hook)  # for good: a hook cannot be removed, only told to sleep
+    sys.addaudithook(hook)  # an audit hook cannot be removed, only disabled
     try:
         yield opened
     finally:

@@ -1,4 +1,4 @@
-"""A quiz counts: its page waits until it is in the record, and says kindly if that is not sure."""
+"""Durable quiz events: the page waits until the event is stored, or shows that it may not be."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ QUIZ = "/courses/data/quizzes/data-chance-quiz"
 
 
 def hand_in(browser: Browser, number: int = 1) -> str:
-    """Hands in an empty quiz; the page that follows, as it reads."""
+    """Hands in an empty quiz; returns the text of the page that follows."""
     answer = browser.post(QUIZ, {"number": str(number)})
     assert answer.status_code == 302
     return html.unescape(browser.get(answer.location).text)
 
 
-# -- whatever the client says --------------------------------------------------------------------
+# -- with each outcome ----------------------------------------------------------------------------
 
 
 def test_a_stored_quiz_shows_no_message(student: Browser, trail: Trail) -> None:
@@ -47,7 +47,7 @@ def test_an_unconfirmed_quiz_is_saved_and_flashed(student: Browser, trail: Trail
     assert page.count(QUIZ_UNCONFIRMED) == 1
     assert "saved" in QUIZ_UNCONFIRMED and "not confirmed yet" in QUIZ_UNCONFIRMED
     assert [event.tell_user for event in trail.of("quiz_submitted")] == [True]
-    assert QUIZ_UNCONFIRMED not in html.unescape(student.get("/results").text), "said once"
+    assert QUIZ_UNCONFIRMED not in html.unescape(student.get("/results").text), "flashed once"
 
 
 def test_a_refused_quiz_event_is_flashed_and_the_quiz_saved(student: Browser, trail: Trail) -> None:
@@ -84,7 +84,7 @@ class Site:
         return client
 
     def account(self, tally: Tally) -> list[dict[str, Any]]:
-        """Closes the client: both sums, the trail."""
+        """Closes the client; checks the totals; returns the stored events."""
         self.client.close()
         stats = self.client.stats()
         status = self.instance.settle()
@@ -96,7 +96,7 @@ class Site:
 
 @pytest.fixture
 def site(instance: Instance, make_app: MakeApp, request: pytest.FixtureRequest) -> Iterator[Site]:
-    """A quiz waits for a minute, or for as long as the test says."""
+    """The site, with a timeout of a minute for quizzes unless the test sets another."""
     app = make_app(
         ACTIVITY_LOG_CLIENT=Client,
         ACTIVITY_LOG_SOCKET=instance.socket,
@@ -133,7 +133,7 @@ def test_while_logd_stands_still_the_page_says_so_the_trail_too_and_later_it_is_
     assert page.count(QUIZ_UNCONFIRMED) == 1
     site.instance.daemon.popen.send_signal(signal.SIGCONT)
     assert site.client.flush(60)
-    # The next event of any page settles it.
+    # The next event of any page records the outcome.
     assert site.student.get("/results").status_code == 200
     until(lambda: site.client.stats()["unsettled"] == 0, "it is settled")
     events = site.account(tally)

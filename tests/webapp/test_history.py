@@ -1,4 +1,4 @@
-"""The made-up history: always the same, in order, and in the shape that the live site emits."""
+"""The demo history: reproducible, in order, and in the form that the live site logs."""
 
 from __future__ import annotations
 

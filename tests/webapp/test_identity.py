@@ -18,9 +18,9 @@ from tests.webapp.flask_apps import (
     Account,
     Clients,
     DatabaseClosed,
+    acting,
     logging_to,
     make_app,
-    who,
 )
 
 
@@ -44,7 +44,7 @@ class Fails:
 
 
 class Claims:
-    """Says that it is a text, as a mock with a specification does."""
+    """Claims to be a str, as a mock with a specification does."""
 
     @property
     def __class__(self) -> Any:
@@ -123,11 +123,11 @@ def test_results_of_the_user_callable_are_resolved_in_the_same_way(
     logging_to(clients, app)
     app.test_client().get("/text")
     assert [view[0] for view in clients.page_views] == ([] if stored is None else [stored])
-    assert [who(event) for event in clients.events] == [{}] * len(clients.events)
+    assert [acting(event) for event in clients.events] == [{}] * len(clients.events)
 
 
 def refusals(app: Flask, activity: ActivityLog) -> tuple[int, dict[str, int], int]:
-    """Accepted, refused by cause, and failures of the extension itself."""
+    """Returns the events accepted, those refused by cause, and the extension's failures."""
     with app.app_context():
         stats = activity.stats()
         activity.client().close()
@@ -137,7 +137,7 @@ def refusals(app: Flask, activity: ActivityLog) -> tuple[int, dict[str, int], in
 @pytest.mark.parametrize("given", NO_USERS, ids=lambda given: type(given).__name__)
 def test_any_other_object_is_refused_as_malformed_and_never_stored_as_its_text(given: Any) -> None:
     app = make_app()
-    activity = ActivityLog(app)  # with the client itself, which counts and reports it
+    activity = ActivityLog(app)  # with the real client, which counts and reports the refusal
     with app.app_context():
         assert activity.log("task_completed", user=given) is False
         assert activity.log("task_completed", user=given, durable=True) is Outcome.REFUSED
@@ -180,5 +180,5 @@ def test_an_account_without_an_id_is_refused_and_not_stored_as_none() -> None:
 
     browser = app.test_client()
     browser.get("/text")
-    browser.get("/leave")  # nothing is known of who left
+    browser.get("/leave")  # the user who left is not known
     assert refusals(app, activity) == (0, {"malformed": 1}, 0)

@@ -1,4 +1,4 @@
-"""Logging in and out: who gets in, what is remembered, and what the trail says of it."""
+"""Login and logout: sessions, limits on failed logins, and the events logged."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_wrong_password_and_an_unknown_login_have_the_same_page(browser: Brows
 
 
 def test_an_unknown_login_costs_a_password_check_as_well(browser: Browser) -> None:
-    """Otherwise the time of the answer would tell which logins exist."""
+    """Otherwise the response time would disclose which logins exist."""
     with mock.patch(
         "webapp.classroom.model.accounts.check_password_hash", wraps=check_password_hash
     ) as check:
@@ -108,7 +108,7 @@ def test_logging_out_ends_the_session_and_is_an_event(student: Browser, trail: T
 
 
 def test_nothing_of_a_session_outlives_the_logout(student: Browser) -> None:
-    """On a shared computer the next one begins with an empty session."""
+    """On a shared computer the next user starts with an empty session."""
     with student.client.session_transaction(base_url=ORIGIN) as session:
         session["kept"] = "by the one before"
         before = set(session)
@@ -121,7 +121,7 @@ def test_nothing_of_a_session_outlives_the_logout(student: Browser) -> None:
 def test_consecutive_accounts_in_one_browser_keep_their_own_page_views(
     browser: Browser, trail: Trail
 ) -> None:
-    """No log-in and no log-out of the site is a switch from one account to another."""
+    """No login or logout of the site is a switch between accounts."""
     for login in ("student", "teacher", "auditor"):
         browser.log_in(login)
         browser.post("/logout")
@@ -151,7 +151,7 @@ def test_logging_out_takes_a_post(student: Browser) -> None:
 
 
 def test_a_session_does_not_work_in_another_browser(student: Browser) -> None:
-    """Strong protection: the session belongs to the browser and the address it began with."""
+    """Strong protection: a session is valid for the browser and address that it started with."""
     elsewhere = student.client.get(
         "/courses/", base_url=ORIGIN, headers={"User-Agent": "another browser"}
     )

@@ -1,4 +1,4 @@
-"""Who may open which page."""
+"""The roles that may open each page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from webapp.classroom.model.catalogue import list_quizzes
 OPEN, CLOSED, LOGIN = 200, 403, 302
 
 RULES = {
-    #                                            nobody  student teacher auditor
+    #                                            visitor student teacher auditor
     "/courses/": (LOGIN, OPEN, OPEN, OPEN),
     "/courses/data": (LOGIN, OPEN, OPEN, OPEN),
     "/courses/data/quizzes/data-chance-quiz": (LOGIN, OPEN, OPEN, OPEN),
@@ -49,7 +49,7 @@ def test_only_students_hand_in_work(browser: Browser, trail: Trail, reader: str,
 
 
 def test_a_student_cannot_read_the_results_of_another(app: Flask, student: Browser) -> None:
-    """The address of a result does not even say whose it is."""
+    """The URL of a result does not name its student."""
     db = database(app)
     emil = find_login(db, "emil")
     assert emil is not None

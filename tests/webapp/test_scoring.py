@@ -1,4 +1,4 @@
-"""What answers are worth: between nothing and everything, and never more for guessing."""
+"""The marking of answers: from 0 to 1, and no gain from guessing."""
 
 from __future__ import annotations
 

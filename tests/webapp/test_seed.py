@@ -1,4 +1,4 @@
-"""The commands that fill a site."""
+"""The commands `seed` and `create-user`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every page promises: headers, tokens in forms, and error pages that give nothing away."""
+"""Security of every page: headers, tokens in forms, and error pages without details."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ PAGES = {
 ALL_PAGES = [(login, page) for login, pages in PAGES.items() for page in pages]
 
 
-# Of every page, and what each keeps away.
+# The headers of every page, with what each prevents.
 POLICY = {
-    "default-src": "'none'",  # whatever is not named below
+    "default-src": "'none'",  # everything not named below
     "style-src": "'self'",  # the style sheet, and nothing inline
     "img-src": "'self' data:",  # the icon and the charts
     "script-src": "'self'",  # no script injected into a page
-    "connect-src": "'self'",  # nothing is sent elsewhere by one
+    "connect-src": "'self'",  # no data sent to another host by one
     "form-action": "'self'",  # no form that sends a password elsewhere
-    "base-uri": "'none'",  # no page whose addresses lead elsewhere
-    "frame-ancestors": "'none'",  # no page of another site around it, to have its buttons clicked
+    "base-uri": "'none'",  # no page whose links lead elsewhere
+    "frame-ancestors": "'none'",  # no page of another site around it (clickjacking)
 }
 HEADERS = {
-    "X-Content-Type-Options": "nosniff",  # what is text is not run
+    "X-Content-Type-Options": "nosniff",  # text is not executed as a script
     "Referrer-Policy": "same-origin",  # other sites do not learn which page was read
-    "Cross-Origin-Opener-Policy": "same-origin",  # no other site has a hand on its window
-    "Cache-Control": "no-store",  # the Back button shows nothing after the log-out
+    "Cross-Origin-Opener-Policy": "same-origin",  # no access to its window from other sites
+    "Cache-Control": "no-store",  # the Back button shows nothing after the logout
 }
 
 
@@ -85,7 +85,7 @@ def test_no_page_contains_what_the_policy_forbids(
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Cache-Control"] == "no-store"
     assert not re.search(r"<script|<style|\sstyle=|\son\w+=", response.text)
-    # Nothing from elsewhere: each address is on this site, in this page, or a chart.
+    # No resources of other hosts: each URL is on this site, in this page, or a chart.
     for address in re.findall(r'(?:src|href|action)="([^"]*)"', response.text):
         assert re.match(r"/(?!/)|#|data:image/svg\+xml;base64,", address), address
 
@@ -98,7 +98,7 @@ def test_the_style_sheet_may_be_cached(browser: Browser) -> None:
 def test_a_form_without_its_token_changes_nothing_and_is_explained(
     student: Browser, trail: Trail
 ) -> None:
-    """That each form of the site has one, and is refused without: tests/webapp/test_forms.py."""
+    """tests/webapp/test_forms.py tests the tokens of all forms."""
     response = student.post("/courses/data/tasks/data-dice/complete", token="")
     assert response.status_code == 400
     assert "open for too long" in response.text
@@ -117,7 +117,7 @@ def test_a_form_sent_from_another_site_is_refused(student: Browser) -> None:
 
 
 def test_the_server_writes_no_access_log() -> None:
-    """Its address, user and answer would stand in plain text in a log; logd's are encrypted."""
+    """An access log would store URLs and users in plain text; logd's events are encrypted."""
     config = Config()
     for name, value in vars(gunicorn_conf).items():
         if name in config.settings:

@@ -1,4 +1,4 @@
-"""The counting behind the login: windows that move, and no hit counted twice or forgotten."""
+"""The login throttle: moving windows in which every attempt counts once."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_another_spelling_of_the_login_is_the_same_account(
 def test_another_address_may_still_log_in_to_the_account(
     make: Callable[[], LoginThrottle],
 ) -> None:
-    """Or a stranger could lock its owner out."""
+    """Otherwise an attacker could block the account's owner."""
     for _ in range(4):
         make().take("noor", "192.0.2.1")
     assert make().take("noor", "192.0.2.2") == 0
@@ -112,7 +112,7 @@ def test_expired_hits_are_removed(
 def test_attempts_stored_by_a_clock_that_was_ahead_block_no_account(
     make: Callable[[], LoginThrottle], clock: Clock, ahead_s: int
 ) -> None:
-    """Nor the whole school's address, until that time has come."""
+    """They block neither the account nor the school's address."""
     clock.now_s += ahead_s
     for _ in range(3):
         make().take("noor", "192.0.2.1")

@@ -1,7 +1,7 @@
-"""logd's reports, as the pages need them.
+"""logd's reports, in the form in which the pages use them.
 
-Every method returns either its figures or an `Away` that says why there are none, so that a view
-cannot forget the day on which logd does not answer.
+Every method returns its figures or an `Unavailable` with the reason, so that no view can overlook
+that logd may not answer.
 """
 
 from __future__ import annotations
