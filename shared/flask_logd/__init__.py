@@ -37,8 +37,8 @@ the nearest known one.
 | `ACTIVITY_LOG_OUTBOX_DIRECTORY` | found by the socket | directory of the outbox |
 | `ACTIVITY_LOG_DURABLE` | `()` | event types for which `log` waits for the disk |
 | `ACTIVITY_LOG_DURABLE_TIMEOUT_S` | `5.0` | how long it waits, in seconds |
-| `ACTIVITY_LOG_DURABLE_UNKNOWN` | `"carry_on"` | after the timeout; or `"tell_user"`, see below |
-| `ACTIVITY_LOG_DURABLE_MESSAGE` | a sentence | the message that `"tell_user"` flashes |
+| `ACTIVITY_LOG_DURABLE_UNKNOWN` | `"carry_on"` | `"tell_user"` flashes a message on timeout |
+| `ACTIVITY_LOG_DURABLE_MESSAGE` | a sentence | that message |
 | `ACTIVITY_LOG_CLIENT` | `logd_client.Client` | callable that creates the client; for tests |
 
 Page views
@@ -56,8 +56,8 @@ A user is text, a whole number, an object whose `get_id()` returns one of them (
 protocol), or a proxy for such an object, like `current_user`. Any other object is refused and
 counted as `malformed`; while the app is testing or debugging it raises. Convert a UUID to text.
 
-A request belongs to the first user known in it: a log-out to the user who left, a switch from one
-user to another to the first of them, a log-in to the user who logged in.
+A request belongs to the first user known in it: a logout to the user who left, a switch from one
+user to another to the first of them, a login to the user who logged in.
 `ACTIVITY_LOG_USER` is called when the request begins (an exception counts as None then) and once
 for each event.
 
@@ -83,8 +83,8 @@ For a durable event `activity.log` returns an `Outcome`:
 | `REFUSED` | no | the event was not accepted; `stats()` has the cause |
 | `UNKNOWN` | no | the event was accepted, but its storage was not confirmed before the timeout |
 
-An unknown outcome is logged: an event `durable_unknown` follows before the call returns, and an
-event `durable_settled` when the outcome is known. It is also counted in
+An unknown outcome is logged: an event `durable_unknown` before the call returns, and once more is
+known an event `durable_settled` before the client's next event. It is also counted, in
 `stats()["durable"]["unknown"]`. With `"tell_user"` the extension flashes the message (category
 "warning"), and `durable_unknown` records that the user was told. A view that returns no page, or
 has a better message, uses the outcome:

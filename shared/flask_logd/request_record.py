@@ -21,7 +21,7 @@ class RequestRecord:
     """One request: its id, its start, and its user.
 
     `first_user` is the first user known to be logged in during the request. The request's events
-    belong to that user, also after a log-out or a switch of users. A log-in starts without one.
+    belong to that user, also after a logout or a switch of users. A login starts without one.
     """
 
     request_id: str
