@@ -160,7 +160,7 @@ Matrix = dict[tuple[str, str], Cell]
 def _or_unavailable(
     method: Callable[Concatenate[Analytics, P], R],
 ) -> Callable[Concatenate[Analytics, P], R | Unavailable]:
-    """Turns what can go wrong between two processes into an `Away`."""
+    """Makes a method return the errors of its request as an `Unavailable`."""
 
     @wraps(method)
     def wrapper(self: Analytics, /, *args: P.args, **kwargs: P.kwargs) -> R | Unavailable:
