@@ -1,7 +1,7 @@
-"""The Classroom, a demo school for it, and what runs both.
+"""The Classroom site, a demo school for it, and `make run`.
 
-`classroom` is the site; `demo` is a school to show; `cli` joins them for `flask --app webapp`;
-`run` is `make run`.
+`classroom` is the site, `demo` the school, `cli` the commands of `flask --app webapp`, `run` is
+`make run`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ __all__ = ["create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    # At need, so that an import of `webapp.run` does not load the site with its database.
+    # On first access, so that importing `webapp.run` does not load the site and its database.
     if name == "create_app":
         from webapp.cli import create_app
 

@@ -1,7 +1,7 @@
-"""`flask --app webapp`: the site, with the commands that fill it, `seed` and `create-user`.
+"""`flask --app webapp`: the site with the commands `seed` and `create-user`.
 
-It stands above the site and the demo: what a server loads, `webapp.classroom.wsgi`, needs neither
-the commands nor a made-up school.
+It is above the site and the demo, so that a server, which loads `webapp.classroom.wsgi`, loads
+neither the commands nor the demo school.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from webapp.classroom.model.accounts import (
     add_user,
     hash_password,
 )
-from webapp.classroom.model.content import BadContent, read_courses, store_courses
-from webapp.classroom.store.db import get_db, said_plainly
+from webapp.classroom.model.catalogue import store_courses
+from webapp.classroom.model.content import BadContent, read_courses
+from webapp.classroom.store.db import get_db, operator_errors
 from webapp.demo.school import DEMO_ACCOUNTS
 from webapp.demo.seed import add_demo_school
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
-    """The site, ready to serve, and its commands. `config` overrides what the environment says.
+    """Creates the site and its commands; `config` overrides the environment.
 
-    Raises a ClickException with one plain sentence when the instance directory cannot be used.
+    Raises a ClickException with a message of one line if the instance directory cannot be used.
     """
     app = factory.create_app(config)
     for command in (seed, create_user):
@@ -42,20 +43,22 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
 
 @click.command("seed")
-@click.option("--demo", is_flag=True, help="Also add a demo school with 60 days of history.")
-@click.option("--no-accounts", is_flag=True, help="Do not say how to log in to the demo school.")
+@click.option("--demo", is_flag=True, help="Also add a demo school and log 60 days of its history.")
+@click.option(
+    "--no-accounts", is_flag=True, help="Do not print the demo accounts and their passwords."
+)
 @with_appcontext
 def seed(demo: bool, no_accounts: bool) -> None:
-    """Put the courses into the database, and a demo school if asked for."""
+    """Add or update the courses in the site's database."""
     db = get_db()
     try:
         courses = read_courses()
     except BadContent as error:
         raise click.ClickException(f"The courses cannot be read: {error}") from error
     if not demo:
-        with said_plainly(db.instance), db.transaction() as connection:
+        with operator_errors(db.instance), db.transaction() as connection:
             store_courses(connection, courses)
-        click.echo(f"{len(courses)} courses are in place.")
+        click.echo(f"Stored {len(courses)} courses.")
         return
     add_demo_school(db, courses)
     if not no_accounts:
@@ -66,16 +69,16 @@ def seed(demo: bool, no_accounts: bool) -> None:
 
 @click.command("create-user")
 @click.argument("login")
-@click.option("--name", prompt=True, help="The name that others see.")
+@click.option("--name", prompt=True, help="Full name, shown on the pages.")
 @click.option("--role", type=click.Choice([str(role) for role in Role]), prompt=True)
-@click.password_option(help="Asked for if not given, which keeps it out of the shell's history.")
+@click.password_option(help="Asked for if not given, so that it stays out of the shell's history.")
 @with_appcontext
 def create_user(login: str, name: str, role: str, password: str) -> None:
-    """Add an account."""
+    """Add an account with the login name LOGIN."""
     login, name = login.strip(), name.strip()
     if not login or len(login) > LOGIN_CHARS_MAX or login.isdigit():
         raise click.BadParameter(
-            f"a login has 1 to {LOGIN_CHARS_MAX} characters and is not a mere number",
+            f"a login has 1 to {LOGIN_CHARS_MAX} characters and is not only digits",
             param_hint="LOGIN",
         )
     if not name or len(name) > NAME_CHARS_MAX:
@@ -89,7 +92,7 @@ def create_user(login: str, name: str, role: str, password: str) -> None:
         )
     db = get_db()
     try:
-        with said_plainly(db.instance), db.transaction() as connection:
+        with operator_errors(db.instance), db.transaction() as connection:
             user_id = add_user(
                 connection,
                 login=login,
@@ -99,4 +102,4 @@ def create_user(login: str, name: str, role: str, password: str) -> None:
             )
     except LoginTaken as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"Added {role} {login} as number {user_id}.")
+    click.echo(f"Added {role} {login} with id {user_id}.")

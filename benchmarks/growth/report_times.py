@@ -23,7 +23,7 @@ from benchmarks.growth.history import DAY_NS, History
 from benchmarks.harness import table
 from logd_wire.query import QueryClient
 from webapp.classroom.model.accounts import Role, User
-from webapp.classroom.model.analytics import Analytics, Away, EventFilter, Page
+from webapp.classroom.model.analytics import Analytics, EventFilter, Page, Unavailable
 
 READER = User(3, "auditor", "an auditor", Role.AUDITOR)
 DAYS = 60  # a dashboard's default
@@ -87,7 +87,7 @@ class Site:
             start_ns = time.perf_counter_ns()
             answer = case.ask(analytics)
             took_ns = time.perf_counter_ns() - start_ns
-        if isinstance(answer, Away):
+        if isinstance(answer, Unavailable):
             raise Refused(answer.reason)
         return _rows(answer), took_ns
 

@@ -10,7 +10,8 @@ from typing import Any
 from benchmarks.harness.processes import Failed
 from webapp.classroom.factory import create_app
 from webapp.classroom.model.accounts import Role, add_user, hash_password
-from webapp.classroom.model.content import read_courses, store_courses
+from webapp.classroom.model.catalogue import store_courses
+from webapp.classroom.model.content import read_courses
 from webapp.classroom.store.db import get_db
 
 PAGE = "/courses/python/lessons/functions"

@@ -1,4 +1,4 @@
-"""What the extension needs of a client to the daemon; the client of an app that does not log."""
+"""The client as the extension uses it, and the client of an app whose logging is disabled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from logd_client import Outcome
 
 
 class ActivityClient(Protocol):
-    """What the extension needs of `logd_client.client.Client`; a test may bring its own.
+    """The methods of `logd_client.Client` that the extension calls; a test may supply its own.
 
     `emit_durable` is called for durable events, `emit` for all others.
     """
@@ -42,13 +42,13 @@ class ActivityClient(Protocol):
     def close(self) -> None: ...
 
 
-# As `logd_client.Client`: called with the socket's path, `strict=` (raise on a malformed event),
-# and `outbox_bytes=`, `outbox_directory=` where they are set.
+# Called like `logd_client.Client`: with the socket's path, `strict=` (raise on a malformed event),
+# and `outbox_bytes=` and `outbox_directory=` where they are set.
 ClientFactory = Callable[..., ActivityClient]
 
 
-class Disabled:
-    """The client of an app that does not log: refuses everything, and counts it."""
+class DisabledClient:
+    """The client of an app whose logging is disabled: refuses every event, and counts it."""
 
     def __init__(self) -> None:
         self._attempted = 0

@@ -1,4 +1,4 @@
-"""Events that are worth waiting for: which they are, and what a page does when nobody knows yet."""
+"""Durable events: the settings for them, and the counts of their outcomes."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ MESSAGE_CATEGORY = "warning"
 
 @dataclass(frozen=True)
 class DurablePolicy:
-    """The settings: types that wait for the disk, how long, and whether the user hears of it."""
+    """The settings: which types wait for the disk, how long, and whether the user is told."""
 
     types: frozenset[str]
     timeout_s: float
     tell_user: bool
     message: str
 
-    def tell(self) -> None:
-        """Flashes it: the app's next page shows it as it shows every other message."""
+    def flash_message(self) -> None:
+        """Flashes the message, so that the app's next page shows it."""
         flash(self.message, MESSAGE_CATEGORY)
 
 
 class OutcomeCounts:
-    """How durable events of this process went."""
+    """Counts the outcomes of this process's durable events."""
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(Outcome, 0)
         self._lock = threading.Lock()
 
     def add(self, outcome: Outcome) -> None:
-        """One more."""
+        """Counts one outcome."""
         with self._lock:
             self._counts[outcome] += 1
 
     def by_name(self) -> dict[str, int]:
-        """For `stats()`."""
+        """Returns the counts for `stats()`."""
         return {outcome.value: count for outcome, count in self._counts.items()}

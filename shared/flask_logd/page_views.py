@@ -1,6 +1,6 @@
-"""Page views by themselves: what is done when Flask signals that a request begins, ends or fails.
+"""Logs page views from Flask's signals for the start, end and failure of a request.
 
-All of it happens inside the request, so nothing of it may raise there.
+The receivers run inside the request, so none of them may raise.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from flask import (
     request_tearing_down,
 )
 
+from flask_logd.attribution import record_login, record_protected_session, record_start
 from flask_logd.identity import identity
-from flask_logd.state import AppLog
-from flask_logd.visits import current_visit, logged_in, look_early, session_refused
+from flask_logd.state import AppState
 
 try:
     import flask_login
@@ -32,16 +32,16 @@ except ImportError:  # an application may know its users by other means
 
 
 class PageViews:
-    """The receivers of Flask's signals for one app. They live as long as somebody holds them."""
+    """The signal receivers of one app. Signals hold them weakly: keep a reference."""
 
-    def __init__(self, log: AppLog) -> None:
-        self._log = log
-        self._settings = log.settings
-        self._harmless = log.failures.harmless
+    def __init__(self, state: AppState) -> None:
+        self._state = state
+        self._settings = state.settings
+        self._suppress = state.failures.suppress
         self._excluded: dict[str, bool] = {}
 
     def connect(self, app: Flask) -> None:
-        """From now on the app's page views are logged."""
+        """Connects the receivers, so that the app's page views are logged."""
         # Signals, not before_request and after_request: an earlier before_request that answers by
         # itself skips the others, and an after_request sees neither the final response nor a saved
         # session. `request_finished` comes when the response is complete down to its cookies, so
@@ -59,56 +59,56 @@ class PageViews:
                 flask_login.session_protected.connect(self._on_session_protected, app)
 
     def _on_started(self, app: Flask, **_: Any) -> None:
-        with self._harmless(app):
-            visit = current_visit(self._settings)
+        with self._suppress(app):
+            record = self._state.current_record()
             if not self._is_excluded(request.endpoint):
-                look_early(visit, self._settings)
+                record_start(record, self._settings)
 
     def _on_logged_in(self, app: Flask, user: Any = None, **_: Any) -> None:
-        with self._harmless(app):
+        with self._suppress(app):
             if has_request_context() and user is not None:
-                logged_in(current_visit(self._settings), user)
+                record_login(self._state.current_record(), user)
 
     def _on_session_protected(self, app: Flask, **_: Any) -> None:
-        with self._harmless(app):
+        with self._suppress(app):
             if has_request_context():
-                session_refused(current_visit(self._settings))
+                record_protected_session(self._state.current_record())
 
     def _on_user_known(self, app: Flask, user: Any = None, **_: Any) -> None:
-        """Someone logs out, or was loaded by other means than the session."""
-        with self._harmless(app):
+        """Records the user who logs out, or who was loaded by other means than the session."""
+        with self._suppress(app):
             if has_request_context() and user is not None and user.is_authenticated:
-                visit = current_visit(self._settings)
-                visit.began = visit.began or identity(user)
+                record = self._state.current_record()
+                record.first_user = record.first_user or identity(user)
 
     def _on_finished(self, app: Flask, response: Response, **_: Any) -> None:
-        with self._harmless(app):
+        with self._suppress(app):
             self._emit(app, response.status_code)
 
     def _on_exception(self, app: Flask, **_: Any) -> None:
-        with self._harmless(app):
-            current_visit(self._settings).crashed = True
+        with self._suppress(app):
+            self._state.current_record().crashed = True
 
     def _on_tearing_down(self, app: Flask, exc: BaseException | None = None, **_: Any) -> None:
-        """Logs the request that got no response: its exception went on to the server."""
-        # Quiet even in testing: the handler's own error is what the developer needs to see.
-        with self._harmless(app, outspoken=False):
-            # A worker's SystemExit comes without `got_request_exception`. An `Exception` alone
-            # proves nothing: a copy of this context, in a thread, is torn down by its own.
+        """Logs a request without a response, whose exception was raised to the server."""
+        # Not even while testing: the handler's own error is what the developer needs to see.
+        with self._suppress(app, reraise=False):
+            # A worker's SystemExit sends no `got_request_exception`. An `Exception` alone proves
+            # nothing: a copy of this context, in a thread, is torn down with its own exception.
             killed = exc is not None and not isinstance(exc, Exception)
-            if killed or current_visit(self._settings).crashed:
+            if killed or self._state.current_record().crashed:
                 self._emit(app, 500)
 
     def _emit(self, app: Flask, status: int) -> None:
-        visit = current_visit(self._settings)
-        if visit.logged or self._is_excluded(request.endpoint):
+        record = self._state.current_record()
+        if record.logged or self._is_excluded(request.endpoint):
             return
-        visit.logged = True
-        duration_ms = (time.perf_counter() - visit.started_s) * 1e3
-        user, who = self._log.attribution(app, visit)
+        record.logged = True
+        duration_ms = (time.perf_counter() - record.started_s) * 1e3
+        user, acting = self._state.attribute(app, record)
         if user is None:
             return
-        self._log.client(app).emit(
+        self._state.client(app).emit(
             "page_view",
             user=user,
             props={
@@ -117,8 +117,8 @@ class PageViews:
                 "method": request.method,
                 "status": status,
                 "duration_ms": round(duration_ms, 3),
-                "request_id": visit.request_id,
-                **who,
+                "request_id": record.request_id,
+                **acting,
             },
         )
 
@@ -133,7 +133,7 @@ class PageViews:
 
 
 def _matches(endpoint: str, names: Iterable[str]) -> bool:
-    """Whether one of `names` is the endpoint, a blueprint around it, or a pattern for it."""
+    """Returns whether one of `names` is the endpoint, its blueprint, or a pattern for it."""
     return any(
         endpoint == name
         or endpoint.startswith(name.rstrip(".") + ".")

@@ -1,4 +1,4 @@
-"""The settings of `flask_logd`: their names, their defaults, and what is refused."""
+"""The extension's settings: names, defaults and checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from logd_client import Client
 from logd_wire.paths import PathTooLong, check_socket_path
 from logd_wire.schema import Malformed, check_event_type
 
-UserCallable = Callable[[], object]  # what `identity` takes, or None
+UserCallable = Callable[[], object]  # returns what `identity` accepts
 
 _PREFIX = "ACTIVITY_LOG_"
 _DEFAULTS: dict[str, Any] = {
@@ -36,12 +36,12 @@ _DEFAULTS: dict[str, Any] = {
 
 
 class ConfigError(ValueError):
-    """A setting of the extension is missing, unknown or of the wrong kind; the text names it."""
+    """A setting is missing, unknown or of the wrong type; the message names it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The checked settings of one app. `client_options` go to the client as they are."""
+    """The checked settings of one app; `client_options` are passed to the client unchanged."""
 
     socket_path: str
     enabled: bool
@@ -55,22 +55,22 @@ class Settings:
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
-    """The settings in an app's config. Raises ConfigError, which names the key."""
+    """Reads and checks the settings in an app's config. Raises ConfigError, which names the key."""
     for key in config:
         if key.startswith(_PREFIX) and key not in _DEFAULTS:
             near = difflib.get_close_matches(key, _DEFAULTS, n=1, cutoff=0.0)[0]
             raise ConfigError(f"unknown setting {key}; did you mean {near}?")
 
-    def read(key: str, holds: Callable[[Any], bool], what: str) -> Any:
+    def read(key: str, is_valid: Callable[[Any], bool], expected: str) -> Any:
         value = config.get(key, _DEFAULTS[key])
-        if not holds(value):
-            raise ConfigError(f"{key} must be {what}, not {value!r}")
+        if not is_valid(value):
+            raise ConfigError(f"{key} must be {expected}, not {value!r}")
         return value
 
     enabled = read("ACTIVITY_LOG_ENABLED", lambda v: isinstance(v, bool), "True or False")
     outbox_bytes = read("ACTIVITY_LOG_OUTBOX_BYTES", _is_size_or_none, "a number of bytes over 0")
     directory = read("ACTIVITY_LOG_OUTBOX_DIRECTORY", _is_path_or_none, "a directory's path")
-    options: dict[str, Any] = {}  # only what is set: the client has its own defaults
+    options: dict[str, Any] = {}  # only those that are set: the client has its own defaults
     if outbox_bytes is not None:
         options["outbox_bytes"] = outbox_bytes
     if directory is not None:
@@ -120,7 +120,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _is_names(value: Any) -> bool:
-    # A lone string is a collection too, of letters: it would exclude nothing and say nothing.
+    # A single string is a collection of letters: it would silently exclude nothing.
     return isinstance(value, (tuple, list, set, frozenset)) and all(map(_is_name, value))
 
 
@@ -136,7 +136,7 @@ def _are_types(value: Any) -> bool:
     if not _is_names(value):
         return False
     try:
-        # A page view is written when the page is done: there is nobody left to wait for it.
+        # A page view is logged when the page is finished: no view could wait for it.
         return all(check_event_type(name) != "page_view" for name in value)
     except Malformed:
         return False

@@ -16,7 +16,7 @@ from benchmarks.growth.storage import Storage
 from benchmarks.harness.part import Part
 from benchmarks.harness.processes import temporary_directory
 from benchmarks.harness.sums import Sums
-from webapp.classroom.model.analytics import Away
+from webapp.classroom.model.analytics import Unavailable
 
 RIGHT = Sums(attempted=11, accepted=11, refused=0, stored=11)
 STORED = StoredBacklog(10, 100, 1000.0, 2.0, 1, RIGHT, [])
@@ -137,9 +137,9 @@ def test_a_refused_report_is_requested_at_most_twice(
     file.write_bytes(b"x")
     calls: list[int] = []
 
-    def refuse(_analytics: object) -> Away:
+    def refuse(_analytics: object) -> Unavailable:
         calls.append(1)
-        return Away("not now.")
+        return Unavailable("not now.")
 
     monkeypatch.setattr(site, "cases", lambda: [report_times.Case("events", "never", refuse)])
     (one,) = report_times.measure(site, file, 20, lambda _case: None)
@@ -152,7 +152,7 @@ def test_a_report_refused_only_when_cold_is_measured_like_all_others(
     site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
     file = tmp_path / "a.db"
     file.write_bytes(b"x")
-    answers = iter([Away("too slow."), *([[1, 2]] * 20)])
+    answers = iter([Unavailable("too slow."), *([[1, 2]] * 20)])
     case = report_times.Case("events", "at first", lambda _analytics: next(answers))
     monkeypatch.setattr(site, "cases", lambda: [case])
     (one,) = report_times.measure(site, file, 20, lambda _case: None)

@@ -1,4 +1,4 @@
-"""The main road, in a real browser: a click becomes an encrypted row and comes back in a chart."""
+"""End to end in a real browser: a click is stored as an encrypted event and shown in a report."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ pytestmark = [
 
 @dataclass
 class Classroom:
-    """`make run` on files of its own, and the command line beside it."""
+    """`make run` in a directory of its own, and logd's command line."""
 
     var: Path
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def screen(self) -> str:
-        """All that the present run has printed."""
+        """Returns the output of the current run."""
         return (self.var / "screen").read_text()
 
     def start(self, timeout_s: float) -> str:
-        """Runs until the site is open; its address."""
+        """Starts the run and waits until the site answers; returns its URL."""
         port = free_port()
         with (self.var / "screen").open("wb") as screen:
             self.process = subprocess.Popen(
@@ -72,7 +72,7 @@ class Classroom:
         process = self.process
         until(
             lambda: "Ctrl-C" in self.screen or process.poll() is not None,
-            "an open site",
+            "the site answers",
             timeout_s,
         )
         assert process.poll() is None, self.screen
@@ -81,13 +81,13 @@ class Classroom:
         return address
 
     def account(self, role: str) -> tuple[str, str]:
-        """User name and password, as the screen tells them."""
+        """Returns user name and password, as printed."""
         found = re.search(rf"^    {role} +(\S+) +(\S+)$", self.screen, re.MULTILINE)
         assert found, self.screen
         return found[1], found[2]
 
     def opened_by_the_site(self) -> list[str]:
-        """Every file that any process of the web server has open or mapped, from /proc."""
+        """Returns every file that a process of the web server has open or mapped, from /proc."""
         assert self.process is not None
         opened: list[str] = []
         servers = 0
@@ -105,7 +105,7 @@ class Classroom:
         return opened
 
     def ctrl_c(self) -> dict[str, int]:
-        """Presses Ctrl-C and waits for the end; the sums that the run ends with."""
+        """Sends Ctrl-C and waits for the end; returns the printed totals."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGINT)
         assert self.process.wait(STOP_TIMEOUT_S) == 0, self.screen
@@ -115,7 +115,7 @@ class Classroom:
         return {name: int(count) for name, count in (part.split() for part in last.split(", "))}
 
     def query(self, *arguments: str) -> list[dict[str, Any]]:
-        """`logd query ... --format jsonl`."""
+        """Returns the events of `logd query ... --format jsonl`."""
         done = subprocess.run(
             [
                 Path(sys.executable).with_name("logd"),
@@ -130,13 +130,13 @@ class Classroom:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def end(self) -> None:
-        """Leaves no process and no file behind, whatever has failed."""
+        """Ends the run and removes its files, also after a failure."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
                 self.process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                self.process.kill()  # the kernel then tells its children
+                self.process.kill()  # the kernel then signals its children
                 self.process.wait()
         try:
             outboxes = read_rendezvous(str(self.var / "logd" / "logd.sock")).directory
@@ -149,7 +149,7 @@ class Classroom:
 
 @pytest.fixture
 def classroom() -> Iterator[Classroom]:
-    # Not pytest's own directory: with a long test name its path may not fit a socket's.
+    # Not pytest's directory: with a long test name its path is too long for a socket.
     classroom = Classroom(short_directory())
     yield classroom
     classroom.end()
@@ -166,7 +166,7 @@ def browser() -> Iterator[Browser]:
 
 
 def log_in(browser: Browser, address: str, account: tuple[str, str]) -> Page:
-    """A window of its own, with the start page of that account. Any script error fails the test."""
+    """Logs in with a new browser context; returns the account's start page."""
     page = browser.new_context(base_url=address).new_page()
     page.set_default_timeout(PAGE_TIMEOUT_MS)
     answer = page.goto("/login")
@@ -181,7 +181,7 @@ def log_in(browser: Browser, address: str, account: tuple[str, str]) -> Page:
 
 
 def open_task(page: Page) -> tuple[str, str]:
-    """Opens a task that this student has not done yet; the titles of its course and of itself."""
+    """Opens a task that the student has not done; returns the titles of course and task."""
     page.get_by_role("link", name="Courses").first.click()
     for course in page.locator("main h2 a").all_inner_texts():
         page.get_by_role("link", name=course, exact=True).click()
@@ -196,7 +196,7 @@ def open_task(page: Page) -> tuple[str, str]:
 
 
 def matrix_cell(page: Page, student: str, task: str) -> Locator:
-    """Where a student's row and a task's column meet."""
+    """Returns the cell of a student's row and a task's column."""
     table = page.locator("table.matrix")
     column = table.locator("thead th").all_inner_texts().index(task)
     row = table.locator("tbody tr").filter(has=page.get_by_role("link", name=student, exact=True))
@@ -210,7 +210,7 @@ def test_a_click_of_a_student_comes_back_in_the_teacher_s_matrix(
     assert "First run" in classroom.screen
     assert classroom.screen.count(classroom.account("student")[1]) == 1
 
-    # The teacher sees charts filled from history.
+    # The teacher's charts show the demo history.
     teacher = log_in(browser, address, classroom.account("teacher"))
     charts = teacher.locator("figure.chart")
     expect(charts.first).to_be_visible()
@@ -265,12 +265,12 @@ def test_a_click_of_a_student_comes_back_in_the_teacher_s_matrix(
     assert {"activity.db", "logd.key"} <= {Path(name).name for name in logd_s}
     assert [name for name in opened if any(path in name for path in logd_s)] == []
 
-    # Ctrl-C ends with the sums, and nothing is lost.
+    # Ctrl-C ends with the totals, and nothing is lost.
     sums = classroom.ctrl_c()
     assert sums["stored"] > 40_000
     assert (sums["pending"], sums["lost"]) == (0, 0)
 
-    # A second run keeps everything, plays nothing, and starts quickly.
+    # A second run keeps everything, loads no history, and starts quickly.
     started_s = time.monotonic()
     address = classroom.start(timeout_s=30)
     assert time.monotonic() - started_s < 10

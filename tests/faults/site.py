@@ -1,4 +1,4 @@
-"""gunicorn with the small app, and a load of requests whose answers are counted."""
+"""gunicorn with a small app, and threads that send requests and keep the responses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVENTS_PER_REQUEST = 2  # the task, and the page view
 
 @dataclass(frozen=True)
 class Serving:
-    """How gunicorn is to run the app."""
+    """gunicorn's settings for the app."""
 
     preload: bool = False
     worker_class: str = "sync"
@@ -41,7 +41,7 @@ SERVINGS = {
 
 
 class Site:
-    """One gunicorn at a time, at one path."""
+    """One gunicorn at a time, listening at one path."""
 
     def __init__(self, instance: Instance, serving: Serving) -> None:
         self.path = str(instance.directory / "http.sock")
@@ -56,15 +56,15 @@ class Site:
             *("--graceful-timeout", "10", *(["--preload"] if serving.preload else [])),
             "tests.faults.site_app:create_app()",
         ]
-        self._said: list[list[str]] = []  # each master's lines
+        self._output: list[list[str]] = []  # each master's lines
         self._gone: list[Process] = []
         self.master: Process
         self.start()
 
     def start(self) -> None:
-        """The next master; the one before must be dead."""
+        """Starts the next master; the previous one must have ended."""
         self.master = Process(*self._command, env=self._env, start_new_session=True)
-        self._said.append(self.master.lines)
+        self._output.append(self.master.lines)
         try:
             until(lambda: self.master.says("Booting worker"), "gunicorn has a worker")
         except BaseException:
@@ -72,17 +72,19 @@ class Site:
             raise
 
     def workers(self) -> list[int]:
-        """The pids of the master's children at this moment."""
+        """Returns the pids of the master's current children."""
         pid = self.master.popen.pid
         return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     @property
     def recycled(self) -> int:
-        """How many workers have ended by themselves, having served their number of requests."""
-        return sum("Autorestarting worker" in line for lines in self._said for line in list(lines))
+        """Returns how many workers have ended after their maximum number of requests."""
+        return sum(
+            "Autorestarting worker" in line for lines in self._output for line in list(lines)
+        )
 
     def send_worker(self, rng: random.Random, number: signal.Signals) -> int:
-        """The signal to one of the workers, once there is one; its pid."""
+        """Sends the signal to one of the workers, once there is one; returns its pid."""
         until(self.workers, "a worker")
         pid = rng.choice(self.workers() or [0])
         if pid:
@@ -90,39 +92,39 @@ class Site:
         return pid
 
     def send(self, pid: int, number: signal.Signals) -> None:
-        """The signal to that worker, if it is still there."""
+        """Sends the signal to that worker if it still exists."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
     def wait_for_orphans(self) -> None:
-        """Workers whose master was killed end when they notice."""
+        """Waits for workers whose master was killed to end."""
         for master in self._gone:
             until(lambda pid=master.popen.pid: not _group_lives(pid), "orphans have ended")  # type: ignore[misc] # a lambda's default
             master.close()
         self._gone.clear()
 
     def send_all(self, number: signal.Signals) -> None:
-        """The signal to the master and all workers, orphans of a former master not among them."""
+        """Sends the signal to the master and its workers, not to orphans of a former master."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.master.popen.pid, number)
 
     def again(self) -> None:
-        """The master is dead or dying: another one."""
+        """Waits for the master to end, and starts another one."""
         self.master.popen.wait(DEADLINE_S)
         self._gone.append(self.master)
         self.start()
 
     def stop(self) -> None:
-        """SIGTERM: the workers finish what they are at."""
+        """Sends SIGTERM, on which workers finish their requests."""
         assert self.master.end(signal.SIGTERM) == 0, self.master.lines
 
     def boots(self) -> tuple[int, int, int]:
-        """Events logged while the app was loaded: begun, accepted, refused."""
+        """Returns the events logged while the app was loaded: begun, accepted, refused."""
         counts = self._boot_counts.read_bytes()
         return counts.count(b"+"), counts.count(b"="), counts.count(b"-")
 
     def close(self) -> None:
-        """Everybody gone, also workers whose master was killed."""
+        """Kills the master and all workers, also those of killed masters."""
         for master in (*self._gone, self.master):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(master.popen.pid, signal.SIGKILL)
@@ -150,7 +152,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Load:
-    """Threads that ask, one request after the other, and keep each answer, or that none came."""
+    """Threads that send one request after another, and keep each response or its absence."""
 
     def __init__(self, path: str, threads: int) -> None:
         self._path = path
@@ -176,7 +178,7 @@ class Load:
             try:
                 connection.connect()
             except OSError:
-                time.sleep(0.002)  # no gunicorn: nothing was asked
+                time.sleep(0.002)  # no gunicorn: no request was sent
                 return
             try:
                 connection.request(
@@ -188,11 +190,11 @@ class Load:
                 self.unanswered.add(request_id)
                 return
             if "X-accepted" not in response.headers:
-                # gunicorn's own answer for a worker that was aborted: it knows of no events.
+                # gunicorn's own response for an aborted worker, without the counts of events.
                 self.unanswered.add(request_id)
             elif response.status == 200:
-                told = [int(response.headers[name]) for name in ("X-accepted", "X-refused")]
-                self.answered[request_id] = (told[0], told[1])
+                counts = [int(response.headers[name]) for name in ("X-accepted", "X-refused")]
+                self.answered[request_id] = (counts[0], counts[1])
             else:
                 self.failures.append(f"{request_id}: {response.status}")
         finally:
@@ -200,11 +202,11 @@ class Load:
 
     @property
     def asked(self) -> int:
-        """Requests that came to an end, with or without an answer."""
+        """Returns the number of requests that ended, with or without a response."""
         return len(self.answered) + len(self.unanswered)
 
     def stop(self) -> None:
-        """After the request at hand."""
+        """Stops the threads after their current requests."""
         self._stop.set()
         for thread in self._threads:
             thread.join(DEADLINE_S)
@@ -212,21 +214,21 @@ class Load:
 
     @property
     def accepted(self) -> int:
-        """Events of which an answer said that they are accepted."""
+        """Returns the events accepted by the counts of the responses."""
         return sum(accepted for accepted, _ in self.answered.values())
 
     @property
     def refused(self) -> int:
-        """Events of which an answer said that they are refused."""
+        """Returns the events refused by the counts of the responses."""
         return sum(refused for _, refused in self.answered.values())
 
     @property
     def unheard_at_most(self) -> int:
-        """Events of requests that were never answered, if all of them came that far."""
+        """Returns the events of requests without a response, if all were logged."""
         return EVENTS_PER_REQUEST * len(self.unanswered)
 
     def check(self, events: list[dict[str, Any]]) -> None:
-        """Each request's own events: as its answer said; no more than it has, if none came."""
+        """Checks the stored events of each request against the counts in its response."""
         stored: Counter[tuple[str, str]] = Counter(
             (event["props"]["request_id"], event["type"]) for event in events
         )

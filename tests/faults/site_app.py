@@ -1,8 +1,8 @@
-"""A small Flask app for gunicorn: each answer says how many events of its request were accepted.
+"""A small Flask app for gunicorn whose responses count the accepted events of their request.
 
-LOGD_SOCKET is the daemon's socket, BOOT_COUNTS a file: what is logged when the app is loaded (by
-the master before it forks, with `--preload`) has no answer to stand in, so it is counted there,
-`+` before the call and `=` or `-` behind it.
+LOGD_SOCKET is the daemon's socket. Events logged while the app is loaded (by the master before it
+forks, with `--preload`) have no response, so they are counted in the file BOOT_COUNTS: `+` before
+the call, and `=` (accepted) or `-` (refused) after it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _of_request = threading.local()
 
 
 class CountingClient(Client):
-    """Counts what it accepted and refused in the request that this thread is at."""
+    """Counts the accepted and refused events of this thread's current request."""
 
     def emit(self, *args: Any, **options: Any) -> bool:
         accepted = super().emit(*args, **options)
@@ -34,7 +34,7 @@ class CountingClient(Client):
 
 
 class Counted:
-    """WSGI around the app: the counts as headers, which are sent behind the page view's event."""
+    """WSGI middleware: sends the counts as headers, after the page view's event."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
@@ -44,14 +44,14 @@ class Counted:
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             counts = _of_request.__dict__
-            told = [(f"X-{name}", str(counts[name])) for name in ("accepted", "refused")]
-            return start_response(status, [*headers, *told], *error)
+            counted = [(f"X-{name}", str(counts[name])) for name in ("accepted", "refused")]
+            return start_response(status, [*headers, *counted], *error)
 
         return self._app(environ, start)
 
 
 def create_app() -> Flask:
-    """A page that logs one event, beside its page view."""
+    """Creates an app with a page that logs one event beside its page view."""
     app = Flask(__name__)
     app.config.update(
         ACTIVITY_LOG_SOCKET=os.environ["LOGD_SOCKET"],

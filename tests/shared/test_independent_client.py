@@ -185,7 +185,7 @@ class ClientWithOutbox(Client):
 
 
 class ClientOfALongLife:
-    """ "Following": `write`, `follow` and `look_at_left` as the page has them."""
+    """ "Following": `write`, `follow` and `check_former` as the page has them."""
 
     def __init__(self, socket_path: str, ring_bytes: int = 64 * 1024) -> None:
         self.socket_path, self.ring_bytes = socket_path, ring_bytes
@@ -197,7 +197,7 @@ class ClientOfALongLife:
         return ClientWithOutbox(self.socket_path, self.ring_bytes)
 
     def emit(self, number: int, kind: int = 0) -> bool:
-        self.look_at_left()
+        self.check_former()
         return self.write(self.present.payload(number), kind)
 
     def write(self, payload: bytes, kind: int = 0) -> bool:
@@ -217,7 +217,7 @@ class ClientOfALongLife:
             return True
         if not present.is_intact():
             self.follow()
-            self.look_at_left()
+            self.check_former()
             return True
         self.sent = True
         present.send(present.head(kind) + record)
@@ -228,13 +228,13 @@ class ClientOfALongLife:
         self.left.append(old)
         old.leave()
 
-    def look_at_left(self) -> None:
+    def check_former(self) -> None:
         for old in list(self.left):
             last = old.word[8]
             if old.word[16] >= last:
                 self.drop(old)
             elif old.word[20]:
-                self.say_once(old)
+                self.farewell_once(old)
             elif not (old.nameless or old.has_lost_its_name()):
                 continue
             elif old.word[19]:
@@ -242,9 +242,9 @@ class ClientOfALongLife:
                     self.write(old.last_payload())
                 self.drop(old)
             else:
-                self.say_once(old)
+                self.farewell_once(old)
 
-    def say_once(self, old: ClientWithOutbox) -> None:
+    def farewell_once(self, old: ClientWithOutbox) -> None:
         old.said = old.said or old.send_farewell()
         if old.said and time.monotonic() > old.since_s + 5:
             self.drop(old)
@@ -254,7 +254,7 @@ class ClientOfALongLife:
         self.left.remove(old)
 
     def close(self) -> None:
-        self.look_at_left()
+        self.check_former()
         for old in list(self.left):
             self.drop(old)
         self.present.close()

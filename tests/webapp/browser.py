@@ -1,4 +1,4 @@
-"""A person at a browser: fills in the site's own forms, each with its token, over HTTPS."""
+"""A browser over HTTPS: sends the site's own forms with their tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PASSWORD = "a password for tests"
 
 
 class Forms(HTMLParser):
-    """The forms of a page that are posted: the token of each, None where it has none."""
+    """The posted forms of a page with their tokens, None for a form without one."""
 
     def __init__(self, page: str, text: str) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Forms(HTMLParser):
 
 
 class Browser:
-    """Keeps cookies and the forms of the page it looked at last."""
+    """Keeps cookies and the forms of the last page."""
 
     def __init__(self, app: Flask) -> None:
         self.client = app.test_client()
@@ -45,13 +45,13 @@ class Browser:
 
     @property
     def token(self) -> str:
-        """A token of this session, for what no form of the page sends."""
+        """Returns a token of this session, for requests that no form of the page sends."""
         return next(filter(None, self.forms.values()), "")
 
     def get(self, path: str, **options: Any) -> TestResponse:
         response = self.client.get(path, base_url=ORIGIN, **options)
         if response.mimetype == "text/html":
-            # A redirect has no form: where it leads to has.
+            # A redirect has no form, but its target has.
             page = urlsplit(response.request.url)
             self.forms = Forms(page.path, response.text).tokens
         return response
@@ -64,8 +64,9 @@ class Browser:
         token: str | None = None,
         **options: Any,
     ) -> TestResponse:
-        """Sends the page's form for that path, opening the page if it is another; with `token`,
-        whatever the page has.
+        """Sends the page's form for that path, and opens the page first if needed.
+
+        With `token` it sends that one, whatever the page has.
         """
         action = path.partition("?")[0]
         if token is None:

@@ -1,4 +1,4 @@
-"""A small site with a few people, and what it talks to replaced by stand-ins."""
+"""A small site with a few accounts, and stand-ins for the client and the reports."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from flask import Flask
 from logd_client import Outcome
 from tests.webapp.browser import PASSWORD, Browser
 from tests.webapp.fake_reports import FakeReports
+from tests.webapp.flask_apps import Clients
 from webapp import create_app
 from webapp.classroom.model.accounts import Role, add_user, hash_password
-from webapp.classroom.model.content import read_courses, store_courses
+from webapp.classroom.model.catalogue import store_courses
+from webapp.classroom.model.content import read_courses
 from webapp.classroom.store.db import Database
 
 # One round of hashing: the tests are about what follows a login, not about slow hashes.
@@ -26,7 +28,7 @@ STUDENT, OTHER_STUDENT, TEACHER, AUDITOR = 11, 12, 21, 31
 
 @dataclass
 class Sent:
-    """One event as it was handed to the client."""
+    """One event that the client was given."""
 
     type: str
     user: str | None
@@ -36,7 +38,7 @@ class Sent:
 
 @dataclass
 class FakeActivityClient:
-    """Takes every event and keeps it."""
+    """Accepts and keeps every event."""
 
     socket_path: str
     events: list[Sent] = field(default_factory=list)
@@ -78,7 +80,7 @@ class FakeActivityClient:
 
 
 class Trail:
-    """All events of all apps of a test, by the socket they went to."""
+    """All events of all apps of a test, by socket."""
 
     def __init__(self) -> None:
         self.clients: dict[str, FakeActivityClient] = {}
@@ -100,14 +102,20 @@ MakeApp = Callable[..., Flask]
 
 
 @pytest.fixture
+def clients() -> Clients:
+    """The clients that the extension has created, in tests of the extension alone."""
+    return Clients()
+
+
+@pytest.fixture
 def trail() -> Trail:
-    """What was logged. No socket is opened."""
+    """The logged events; no socket is opened."""
     return Trail()
 
 
 @pytest.fixture
 def make_app(directory: Path, trail: Trail) -> MakeApp:
-    """Makes a site in a directory of its own below the test's."""
+    """Creates a site in a directory of its own below the test's."""
 
     def make(name: str = "site", **config: Any) -> Flask:
         return create_app(
@@ -127,7 +135,7 @@ def make_app(directory: Path, trail: Trail) -> MakeApp:
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
-    """A site with courses, two students, a teacher and an auditor. logd is away."""
+    """A site with courses, two students, a teacher and an auditor. logd is unavailable."""
     app = make_app()
     fill(app)
     return app
@@ -158,7 +166,7 @@ def auditor(browser: Browser) -> Browser:
 
 @pytest.fixture
 def reports(app: Flask) -> Iterator[FakeReports]:
-    """logd is there and answers what the test tells it to."""
+    """A stand-in for logd's report process, with the answers that the test sets."""
     fake = FakeReports(Path(app.config["ACTIVITY_QUERY_SOCKET"]))
     yield fake
     fake.close()
@@ -171,7 +179,7 @@ def database(app: Flask) -> Database:
 
 
 def fill(app: Flask) -> None:
-    """Courses and people."""
+    """Adds courses and accounts."""
     password_hash = hash_password(PASSWORD, CHEAP)
     with database(app).transaction() as connection:
         store_courses(connection, read_courses())

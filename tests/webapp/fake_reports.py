@@ -15,7 +15,7 @@ Report = Callable[[dict[str, Any]], Reply]
 
 
 class FakeReports:
-    """Serves the reports it is told about; remembers every request."""
+    """Answers the reports that are set, and records every request."""
 
     def __init__(self, path: Path) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -32,7 +32,7 @@ class FakeReports:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def rows(self, report: str, *rows: dict[str, Any], following: int | None = None) -> None:
-        """From now on `report` answers with these rows."""
+        """Sets the rows that `report` answers with."""
         self.reports[report] = lambda _params: {"ok": True, "rows": list(rows), "next": following}
 
     def refuse(self, report: str, code: str, message: str) -> None:
@@ -44,7 +44,7 @@ class FakeReports:
         return report(message["params"]) if report else {"ok": True, "rows": [], "next": None}
 
     def asked(self, report: str) -> list[dict[str, Any]]:
-        """The parameters with which `report` was asked, in order."""
+        """Returns the parameters of all requests of `report`, in order."""
         return [message["params"] for message in self.requests if message["report"] == report]
 
     def close(self) -> None:

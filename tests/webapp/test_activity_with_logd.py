@@ -1,4 +1,4 @@
-"""The extension with the real client and the real daemon: what it logs is stored."""
+"""The Flask extension with the real client and daemon: its events are stored."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_page_views_and_events_are_stored_in_order_even_if_logd_comes_later(
     activity.client(app).close()
 
 
-def test_a_durable_event_is_on_disk_when_the_page_says_so(instance: Instance) -> None:
+def test_a_durable_event_is_on_disk_when_the_page_is_sent(instance: Instance) -> None:
     app, activity = make_app(instance)
     instance.start()
     assert app.test_client().get("/durable").text == str(Outcome.STORED)
@@ -68,7 +68,7 @@ def test_a_malformed_event_is_refused_and_counted_and_the_page_works(instance: I
     activity.client(app).close()
 
 
-def test_a_forked_worker_logs_as_a_producer_of_its_own(instance: Instance) -> None:
+def test_a_forked_worker_is_a_producer_of_its_own(instance: Instance) -> None:
     app, activity = make_app(instance)
     app.test_client().get("/tasks/1")
     child = os.fork()

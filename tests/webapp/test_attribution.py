@@ -1,201 +1,23 @@
-"""The Flask extension: whose an event is, what is refused as a user, and who acts for whom."""
+"""The Flask extension: whose an event is, and who acts for that user."""
 
 from __future__ import annotations
 
-import enum
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import flask_login
 import pytest
 from flask import Flask, session
-from markupsafe import Markup
-from werkzeug.local import LocalProxy
 
-from flask_logd import ActivityLog
-from logd_client import Outcome
-from logd_wire.schema import Malformed
-from tests.webapp.test_activity import (
+from tests.webapp.flask_apps import (
     Account,
     Clients,
-    DatabaseClosed,
+    acting,
     logging_to,
     make_app,
-    who,
     with_flask_login,
     with_own_login,
 )
-
-# -- who a user is -----------------------------------------------------------------------------
-
-
-class Level(enum.IntEnum):
-    SEVEN = 7
-
-
-class Number(int, enum.Enum):
-    SEVEN = 7
-
-
-class Name(str, enum.Enum):  # noqa: UP042 - its text is "Name.SEVEN", which is the point
-    SEVEN = "7"
-
-
-class Fails:
-    """A user object whose session with the database is closed."""
-
-    def get_id(self) -> str:
-        raise DatabaseClosed
-
-
-class Claims:
-    """Says that it is a text, as a mock with a specification does."""
-
-    @property
-    def __class__(self) -> Any:
-        return str
-
-    @__class__.setter
-    def __class__(self, value: Any) -> None:
-        raise TypeError
-
-
-class WithId:
-    def __init__(self, user_id: object) -> None:
-        self._id = user_id
-
-    def get_id(self) -> object:
-        return self._id
-
-
-def unbound() -> Any:
-    raise RuntimeError("no session here")
-
-
-USERS: list[tuple[Any, str | None]] = [
-    ("7", "7"),
-    (7, "7"),
-    (Account("7"), "7"),
-    (WithId(7), "7"),
-    (LocalProxy(lambda: Account("7")), "7"),
-    (LocalProxy(lambda: "7"), "7"),
-    (LocalProxy(lambda: 7), "7"),
-    (Level.SEVEN, "7"),
-    (Number.SEVEN, "7"),
-    (Name.SEVEN, "7"),
-    (Markup("7"), "7"),
-    (flask_login.AnonymousUserMixin(), None),
-    (WithId(None), None),
-    (LocalProxy(lambda: None), None),
-]
-NO_USERS: list[Any] = [
-    b"7",
-    7.0,
-    True,
-    "",
-    "x" * 256,
-    2**63,
-    ["7"],
-    object(),
-    Account,
-    Fails(),
-    Claims(),
-    WithId(b"7"),
-    WithId(True),
-    WithId(WithId("7")),
-    LocalProxy(unbound),
-    LocalProxy(lambda: 7.0),
-]
-
-
-@pytest.fixture
-def clients() -> Clients:
-    return Clients()
-
-
-@pytest.mark.parametrize(("given", "stored"), USERS)
-def test_a_user_is_text_a_whole_number_or_an_object_that_has_an_id(
-    clients: Clients, given: Any, stored: str | None
-) -> None:
-    app = make_app()
-    activity = logging_to(clients, app)
-    with app.app_context():
-        assert activity.log("task_completed", user=given)
-    user = clients.events[0].user
-    assert (user, type(user)) == (stored, type(stored))
-
-
-@pytest.mark.parametrize(("given", "stored"), USERS)
-def test_what_the_user_callable_returns_is_resolved_alike(
-    clients: Clients, given: Any, stored: str | None
-) -> None:
-    app = make_app(ACTIVITY_LOG_USER=lambda: given, ACTIVITY_LOG_ACTOR=lambda: given)
-    logging_to(clients, app)
-    app.test_client().get("/text")
-    assert [view[0] for view in clients.page_views] == ([] if stored is None else [stored])
-    assert [who(event) for event in clients.events] == [{}] * len(clients.events)
-
-
-def refusals(app: Flask, activity: ActivityLog) -> tuple[int, dict[str, int], int]:
-    """Accepted, refused by cause, and failures of the extension itself."""
-    with app.app_context():
-        stats = activity.stats()
-        activity.client().close()
-    return stats["accepted"], stats["refused_by_cause"], stats["hook_failures"]
-
-
-@pytest.mark.parametrize("given", NO_USERS, ids=lambda given: type(given).__name__)
-def test_any_other_object_is_refused_as_malformed_and_never_stored_as_its_text(given: Any) -> None:
-    app = make_app()
-    activity = ActivityLog(app)  # with the client itself, which counts and reports it
-    with app.app_context():
-        assert activity.log("task_completed", user=given) is False
-        assert activity.log("task_completed", user=given, durable=True) is Outcome.REFUSED
-    assert refusals(app, activity) == (0, {"malformed": 2}, 0)
-
-
-@pytest.mark.parametrize("key", ["ACTIVITY_LOG_USER", "ACTIVITY_LOG_ACTOR"])
-@pytest.mark.parametrize("given", NO_USERS, ids=lambda given: type(given).__name__)
-def test_a_callable_that_identifies_nobody_is_refused_as_malformed(key: str, given: Any) -> None:
-    app = make_app(**{"ACTIVITY_LOG_USER": lambda: "7", key: lambda: given})
-    activity = ActivityLog(app)
-    assert app.test_client().get("/text").status_code == 200
-    assert refusals(app, activity) == (0, {"malformed": 1}, 0)
-
-
-@pytest.mark.parametrize("given", [b"7", object(), Fails(), WithId(True)])
-def test_while_testing_a_user_that_identifies_nobody_raises(clients: Clients, given: Any) -> None:
-    app = make_app(TESTING=True)
-    activity = logging_to(clients, app)
-    with app.app_context(), pytest.raises(Malformed, match="user: "):
-        activity.log("task_completed", user=given)
-    assert clients.events == []
-
-
-def test_an_account_without_an_id_is_refused_and_is_not_called_none() -> None:
-    app = make_app()
-    activity = ActivityLog(app)
-    manager = flask_login.LoginManager(app)
-
-    class Unsaved(flask_login.UserMixin):  # type: ignore[misc]
-        def get_id(self) -> None:
-            return None
-
-    manager.request_loader(lambda _: Unsaved())
-
-    @app.get("/leave")
-    def leave() -> str:
-        flask_login.logout_user()
-        return "out"
-
-    browser = app.test_client()
-    browser.get("/text")
-    browser.get("/leave")  # nothing is known of who left
-    assert refusals(app, activity) == (0, {"malformed": 1}, 0)
-
-
-# -- who acts for whom -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way_to_log_in", [with_flask_login, with_own_login])
@@ -219,7 +41,7 @@ def test_events_of_a_switching_request_belong_to_who_began_it(
     browser.get("/login/7")
     browser.get("/look-as/8")
     switched = {"actor": "7", "switched_to": "8"}
-    assert [(event.type, event.user, who(event)) for event in clients.events[1:]] == [
+    assert [(event.type, event.user, acting(event)) for event in clients.events[1:]] == [
         ("asked", "7", {}),
         ("looked", "7", switched),
         ("page_shown", "8", switched),
@@ -229,7 +51,7 @@ def test_events_of_a_switching_request_belong_to_who_began_it(
 
 
 @pytest.mark.parametrize("way_to_log_in", [with_flask_login, with_own_login])
-def test_a_log_out_and_a_log_in_in_one_request_are_a_switch(
+def test_a_logout_and_a_login_in_one_request_are_a_switch(
     clients: Clients, way_to_log_in: Callable[[Flask], Flask]
 ) -> None:
     app = way_to_log_in(make_app())
@@ -244,10 +66,10 @@ def test_a_log_out_and_a_log_in_in_one_request_are_a_switch(
     browser.get("/login/7")
     browser.get("/change/8")
     _, event = clients.events
-    assert (event.user, who(event)) == ("7", {"actor": "7", "switched_to": "8"})
+    assert (event.user, acting(event)) == ("7", {"actor": "7", "switched_to": "8"})
 
 
-def test_a_log_in_in_a_session_whose_account_is_gone_belongs_to_who_logs_in(
+def test_a_login_in_the_session_of_a_deleted_account_belongs_to_the_new_user(
     clients: Clients,
 ) -> None:
     accounts = {"7": Account("7"), "8": Account("8")}
@@ -258,10 +80,10 @@ def test_a_log_in_in_a_session_whose_account_is_gone_belongs_to_who_logs_in(
     browser.get("/login/7")
     del accounts["7"]
     browser.get("/login/8")
-    assert [(event.user, who(event)) for event in clients.events] == [("7", {}), ("8", {})]
+    assert [(event.user, acting(event)) for event in clients.events] == [("7", {}), ("8", {})]
 
 
-def test_a_log_in_in_a_session_that_was_found_stolen_belongs_to_who_logs_in(
+def test_a_login_in_a_stolen_session_belongs_to_the_new_user(
     clients: Clients,
 ) -> None:
     app = with_flask_login(make_app(SESSION_PROTECTION="strong"))
@@ -275,11 +97,11 @@ def test_a_log_in_in_a_session_that_was_found_stolen_belongs_to_who_logs_in(
     browser = app.test_client()
     browser.get("/login/7", headers={"User-Agent": "firefox"})
     browser.get("/login/8", headers={"User-Agent": "chromium"})
-    assert [(event.user, who(event)) for event in clients.events] == [("7", {}), ("8", {})]
+    assert [(event.user, acting(event)) for event in clients.events] == [("7", {}), ("8", {})]
 
 
 @pytest.mark.parametrize("known_by", ["cookie", "request"])
-def test_a_switch_is_noticed_however_flask_login_knew_who_began_it(
+def test_a_switch_is_recognised_for_every_way_flask_login_finds_a_user(
     clients: Clients, known_by: str
 ) -> None:
     app = with_flask_login(make_app())
@@ -303,14 +125,14 @@ def test_a_switch_is_noticed_however_flask_login_knew_who_began_it(
         browser.delete_cookie("session")
     browser.get("/as/8", headers={"X-Key": "7"} if known_by == "request" else {})
     event = clients.events[-1]
-    assert (event.user, who(event)) == ("7", {"actor": "7", "switched_to": "8"})
+    assert (event.user, acting(event)) == ("7", {"actor": "7", "switched_to": "8"})
 
 
 @pytest.mark.parametrize("inner", [None, "8"])
-def test_a_request_that_the_application_makes_to_itself_takes_no_event_of_the_outer_one(
+def test_a_request_of_the_app_to_itself_does_not_take_the_outer_request_s_events(
     clients: Clients, inner: str | None
 ) -> None:
-    """Both share an application context, and with it what Flask-Login remembers."""
+    """Both requests share an application context, and with it Flask-Login's user."""
     app = with_flask_login(make_app())
     activity = logging_to(clients, app)
 
@@ -331,7 +153,7 @@ def test_a_request_that_the_application_makes_to_itself_takes_no_event_of_the_ou
         clients.made[0].events.clear()
         browser.get("/outer")
         of_outer = [e for e in clients.events if e.props.get("endpoint") not in ("login", "text")]
-        assert [(event.type, event.user, who(event)) for event in of_outer] == [
+        assert [(event.type, event.user, acting(event)) for event in of_outer] == [
             *([("begun", "7", {})] if early else []),
             ("done", "7", {}),
             ("page_view", "7", {}),
@@ -355,7 +177,7 @@ def test_users_are_compared_by_their_ids_and_not_by_the_session_s_keys(clients: 
     browser = app.test_client()
     for path in ("/login/7", "/text", "/login/7", "/login/8"):
         browser.get(path)
-    assert [(event.user, who(event)) for event in clients.events] == [
+    assert [(event.user, acting(event)) for event in clients.events] == [
         ("7", {}),
         ("7", {}),
         ("7", {}),
@@ -363,8 +185,8 @@ def test_users_are_compared_by_their_ids_and_not_by_the_session_s_keys(clients: 
     ]
 
 
-def test_an_actor_is_named_in_every_event_of_whom_it_acts_for(clients: Clients) -> None:
-    """An application whose administrators look at the site as somebody else."""
+def test_every_event_names_the_actor(clients: Clients) -> None:
+    """An application whose administrators can act as another user."""
     app = with_own_login(make_app(ACTIVITY_LOG_ACTOR=lambda: session.get("administrator")))
     activity = logging_to(clients, app)
 
@@ -390,7 +212,7 @@ def test_an_actor_is_named_in_every_event_of_whom_it_acts_for(clients: Clients) 
     browser = app.test_client()
     for path in ("/login/1", "/text", "/as/7", "/text", "/task", "/back", "/text"):
         browser.get(path)
-    assert [(event.type, event.user, who(event)) for event in clients.events] == [
+    assert [(event.type, event.user, acting(event)) for event in clients.events] == [
         ("page_view", "1", {}),
         ("page_view", "1", {}),
         ("page_view", "1", {"actor": "1", "switched_to": "7"}),
@@ -406,7 +228,7 @@ def test_an_actor_is_named_in_every_event_of_whom_it_acts_for(clients: Clients) 
     ]
 
 
-def test_an_actor_callable_that_fails_harms_no_request(clients: Clients) -> None:
+def test_a_failing_actor_callable_is_not_raised(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_USER=lambda: "7", ACTIVITY_LOG_ACTOR=lambda: 1 // 0)
     activity = logging_to(clients, app)
     assert app.test_client().get("/text").status_code == 200
@@ -415,9 +237,9 @@ def test_an_actor_callable_that_fails_harms_no_request(clients: Clients) -> None
     assert clients.events == []
 
 
-def test_an_actor_callable_is_asked_in_requests_only(clients: Clients) -> None:
+def test_the_actor_callable_is_called_in_requests_only(clients: Clients) -> None:
     app = make_app(ACTIVITY_LOG_ACTOR=lambda: session["administrator"])
     activity = logging_to(clients, app)
     with app.app_context():
         assert activity.log("term_started", user="7")
-    assert [(event.user, who(event)) for event in clients.events] == [("7", {})]
+    assert [(event.user, acting(event)) for event in clients.events] == [("7", {})]

@@ -1,4 +1,4 @@
-"""Charts: pictures that run nothing, with the same figures as words and as a table."""
+"""Charts: images without scripts, each with a sentence and a table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def svg(source: str) -> str:
 
 
 @pytest.mark.parametrize("count", [1, 7, 30, 60])
-def test_a_picture_is_well_formed_and_holds_no_script_and_no_address(count: int) -> None:
+def test_a_chart_is_well_formed_without_scripts_and_addresses(count: int) -> None:
     for chart in (active_students(days(count)), page_views(days(count))):
         picture = svg(chart.source)
         ElementTree.fromstring(picture)
@@ -33,7 +33,7 @@ def test_a_picture_is_well_formed_and_holds_no_script_and_no_address(count: int)
         assert "@import" not in picture
 
 
-def test_few_bars_carry_their_figures_and_the_last_of_many_its_day() -> None:
+def test_few_bars_show_their_values_and_the_last_of_many_its_day() -> None:
     assert ">600<" in svg(page_views(days(7)).source)
     assert "24 Nov" in svg(page_views(days(60)).source)
 
@@ -45,7 +45,7 @@ def test_a_sentence_names_the_range_the_mean_and_the_peak() -> None:
     assert "the most on 24 November with 600" in sentence
 
 
-def test_days_without_anything_are_said_in_a_sentence_too() -> None:
+def test_days_without_events_are_summarised_in_a_sentence() -> None:
     quiet = [Day(date(2026, 11, 24), 0, 0)]
     assert page_views(quiet).sentence.endswith("none.")
 
@@ -56,12 +56,12 @@ def test_the_table_has_every_day() -> None:
     assert chart.rows[-1] == ("Tue 24 Nov 2026", "5,900")
 
 
-def test_a_histogram_of_one_student_speaks_of_one_student() -> None:
+def test_a_histogram_of_one_student_uses_the_singular() -> None:
     chart = score_histogram("Chance", [0] * 9 + [1])
     assert "latest scores of 1 student;" in chart.sentence
     assert chart.rows[-1] == ("90–100 %", "1")  # noqa: RUF001
     assert "90–100 %" in svg(chart.source)  # noqa: RUF001
 
 
-def test_an_empty_histogram_says_that_nobody_has_handed_in() -> None:
-    assert "nobody" in score_histogram("Chance", [0] * 10).sentence
+def test_an_empty_histogram_has_a_sentence() -> None:
+    assert "no student" in score_histogram("Chance", [0] * 10).sentence

@@ -1,4 +1,4 @@
-"""A student's work: reading, completing tasks, and quizzes with their history."""
+"""The course pages: lessons, tasks, and quizzes with their attempts."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def test_every_page_of_every_course_opens(student: Browser) -> None:
         assert {student.get(path).status_code for path in [base, *paths]} == {200}
 
 
-def test_completing_a_task_shows_at_once_and_is_one_event(student: Browser, trail: Trail) -> None:
+def test_completing_a_task_is_shown_at_once_and_logged_once(student: Browser, trail: Trail) -> None:
     path = "/courses/data/tasks/data-dice"
     assert "I have done this task" in student.get(path).text
     done = student.post(f"{path}/complete", follow_redirects=True)
-    assert "Done: A hundred dice" in done.text
+    assert "Task completed: A hundred dice" in done.text
     assert "You completed this task" in student.get(path).text
     (event,) = trail.of("task_completed")
     assert event.user == str(STUDENT)
@@ -54,7 +54,7 @@ def test_completing_a_task_shows_at_once_and_is_one_event(student: Browser, trai
     assert event.props["course"] == "data"
 
 
-def test_completing_a_task_twice_is_still_one_event(student: Browser, trail: Trail) -> None:
+def test_completing_a_task_twice_is_logged_once(student: Browser, trail: Trail) -> None:
     for _ in range(2):
         response = student.post("/courses/data/tasks/data-dice/complete", follow_redirects=True)
     assert "was already done" in response.text
@@ -71,7 +71,7 @@ def test_progress_counts_completed_tasks(student: Browser) -> None:
     assert "1 of 5 tasks done" in student.get("/courses/").text
 
 
-def test_all_right_gives_full_marks_and_an_event(
+def test_correct_answers_give_full_marks_and_an_event(
     app: Flask, student: Browser, trail: Trail
 ) -> None:
     response = student.post(QUIZ, right_form(questions(app)), follow_redirects=True)
@@ -86,13 +86,11 @@ def test_all_right_gives_full_marks_and_an_event(
     }
 
 
-def test_feedback_tells_for_each_question_what_was_right_and_why(
-    app: Flask, student: Browser
-) -> None:
+def test_feedback_explains_each_question(app: Flask, student: Browser) -> None:
     asked = questions(app)
     form = right_form(asked)
     form["q0"] = "0"  # wrong
-    form["q1"] = ""  # left open
+    form["q1"] = ""  # not answered
     form["q2"] = form["q2"][:1]  # half of what is right
     text = student.post(QUIZ, form, follow_redirects=True).text
     verdicts = [
@@ -100,21 +98,21 @@ def test_feedback_tells_for_each_question_what_was_right_and_why(
         for found in re.findall(r'class="verdict[^>]*>(.*?)</p>', text, re.S)
     ]
     assert [verdict.split(" ", 1)[1].strip() for verdict in verdicts] == [
-        "Not right",
-        "Left open",
+        "Wrong",
+        "Not answered",
         "Partly right: 50 % of the points",
         "Right",
     ]
     assert text.count('class="explanation"') == len(asked)
 
 
-def test_what_is_no_number_is_shown_beside_the_question_and_nothing_is_lost(
+def test_an_invalid_number_is_shown_beside_the_question_and_answers_are_kept(
     app: Flask, student: Browser, trail: Trail
 ) -> None:
     form = right_form(questions(app)) | {"q1": "about <six>"}
     response = student.post(QUIZ, form)
     assert response.status_code == 422
-    assert "Nothing was handed in yet" in response.text
+    assert "Your answers were not handed in" in response.text
     assert 'value="about &lt;six&gt;"' in response.text
     assert response.text.count(" checked") == 3
     assert not trail.of("quiz_submitted")
@@ -128,7 +126,7 @@ def test_an_option_that_was_not_offered_is_refused(
     assert not trail.of("quiz_submitted")
 
 
-def test_a_double_click_hands_in_once(app: Flask, student: Browser, trail: Trail) -> None:
+def test_a_double_click_submits_one_attempt(app: Flask, student: Browser, trail: Trail) -> None:
     first = student.post(QUIZ, right_form(questions(app)))
     second = student.post(QUIZ, {"number": "1"})
     assert first.location == second.location
@@ -141,7 +139,7 @@ def test_an_attempt_out_of_turn_is_refused(student: Browser, number: str) -> Non
     assert student.post(QUIZ, {"number": number}).status_code == 400
 
 
-def test_one_finds_all_of_ones_attempts_again(app: Flask, student: Browser) -> None:
+def test_a_student_s_attempts_are_listed(app: Flask, student: Browser) -> None:
     student.post(QUIZ, {"number": "1"})
     student.post(QUIZ, right_form(questions(app), 2))
     history = student.get("/results").text
@@ -154,7 +152,7 @@ def test_one_finds_all_of_ones_attempts_again(app: Flask, student: Browser) -> N
     assert "your best:" in student.get("/courses/data").text
 
 
-def test_old_feedback_survives_a_change_of_the_quiz(app: Flask, student: Browser) -> None:
+def test_old_feedback_is_unchanged_when_the_quiz_changes(app: Flask, student: Browser) -> None:
     student.post(QUIZ, right_form(questions(app)))
     with database(app).transaction() as connection:
         connection.execute("UPDATE quizzes SET questions = '[]' WHERE id = 'data-chance-quiz'")
@@ -169,7 +167,7 @@ def test_a_result_that_does_not_exist_is_a_404(student: Browser, number: str) ->
 
 def test_a_teacher_sees_a_preview_of_a_quiz(teacher: Browser) -> None:
     text = teacher.get(QUIZ).text
-    assert "A preview" in text
+    assert "Preview" in text
     assert "Hand in" not in text
 
 

@@ -1,4 +1,4 @@
-"""The teacher's pages: with logd's figures, and without logd."""
+"""The teacher's pages, with and without logd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.webapp.fake_reports import FakeReports
 NS = 1_000_000_000
 AT_NS = int(datetime(2026, 11, 3, 14, 5, tzinfo=UTC).timestamp()) * NS
 TODAY = int(time.time()) // 86_400
-AWAY = "Analytics are away"
+UNAVAILABLE = "Analytics are unavailable"
 
 
 def event_row(at: int, event_type: str, **props: object) -> dict[str, object]:
@@ -32,9 +32,7 @@ def event_row(at: int, event_type: str, **props: object) -> dict[str, object]:
     }
 
 
-def test_the_charts_say_in_words_and_in_a_table_what_they_show(
-    teacher: Browser, reports: FakeReports
-) -> None:
+def test_the_charts_have_a_sentence_and_a_table(teacher: Browser, reports: FakeReports) -> None:
     reports.rows(
         "daily_activity",
         {"day": TODAY - 1, "events": 1200, "users": 2},
@@ -59,7 +57,7 @@ def test_the_range_of_the_charts_can_be_chosen(
     assert asked["users"] == sorted([str(STUDENT), str(OTHER_STUDENT)], reverse=True)
 
 
-def test_reports_are_asked_on_behalf_of_their_reader(
+def test_reports_are_requested_on_behalf_of_the_account(
     teacher: Browser, reports: FakeReports
 ) -> None:
     teacher.get("/teacher/courses/data")
@@ -89,9 +87,7 @@ def test_the_matrix_shows_what_logd_has_stored(teacher: Browser, reports: FakeRe
     assert emil.count("not yet") == 5
 
 
-def test_a_report_of_several_pages_is_read_to_its_end(
-    teacher: Browser, reports: FakeReports
-) -> None:
+def test_all_pages_of_a_report_are_read(teacher: Browser, reports: FakeReports) -> None:
     row = {"events": 1, "first_ts_ns": AT_NS, "last_ts_ns": AT_NS, "user": str(STUDENT)}
 
     def answer(params: dict[str, object]) -> dict[str, object]:
@@ -104,7 +100,7 @@ def test_a_report_of_several_pages_is_read_to_its_end(
     assert [params.get("after") for params in reports.asked("completions")] == [None, 7]
 
 
-def test_a_report_that_goes_on_without_end_ends_its_panel_and_not_the_page(
+def test_a_report_with_too_many_pages_ends_its_panel_only(
     teacher: Browser, reports: FakeReports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webapp.classroom.model.analytics.REPORT_PAGES_MAX", 3)
@@ -124,10 +120,10 @@ def test_quiz_scores_are_shown_as_a_distribution(teacher: Browser, reports: Fake
     )
     text = teacher.get("/teacher/courses/data").text
     assert "latest scores of 4 students; 3 of them reached half of the points or more" in text
-    assert text.count("nobody has handed it in yet") == 2 * 2
+    assert text.count("no student has handed it in yet") == 2 * 2
 
 
-def test_a_timeline_tells_events_as_sentences(teacher: Browser, reports: FakeReports) -> None:
+def test_a_timeline_describes_events(teacher: Browser, reports: FakeReports) -> None:
     reports.rows(
         "timeline",
         event_row(9, "task_completed", task="data-dice", course="data"),
@@ -140,11 +136,11 @@ def test_a_timeline_tells_events_as_sentences(teacher: Browser, reports: FakeRep
         following=3,
     )
     text = teacher.get(f"/teacher/students/{STUDENT}").text
-    told = [
+    described = [
         re.sub("<[^>]+>", "", found)
         for found in re.findall(r"</time>\s*<span>(.*?)</span>", text, re.S)
     ]
-    assert told == [
+    assert described == [
         "Completed the task “A hundred dice”",
         "Handed in the quiz “Chance”: 50\N{NO-BREAK SPACE}%",
         "Read a lesson",
@@ -156,7 +152,7 @@ def test_a_timeline_tells_events_as_sentences(teacher: Browser, reports: FakeRep
     assert "Newest" not in text
 
 
-def test_a_time_in_doubt_is_shown_with_that_of_storing(
+def test_a_doubtful_time_is_shown_with_the_time_of_storing(
     teacher: Browser, reports: FakeReports
 ) -> None:
     doubtful = event_row(8, "login") | {"ts_ns": 0, "time_in_doubt": True}
@@ -175,7 +171,7 @@ def test_a_timeline_is_paged_by_key(teacher: Browser, reports: FakeReports) -> N
 
 
 @pytest.mark.parametrize("key", ["x", "-1", "9" * 40, str(2**63), "1.5", "²"])
-def test_a_key_that_is_none_is_refused(teacher: Browser, key: str) -> None:
+def test_an_invalid_paging_key_is_refused(teacher: Browser, key: str) -> None:
     assert teacher.get(f"/teacher/students/{STUDENT}?before={key}").status_code == 400
 
 
@@ -192,15 +188,15 @@ def test_without_logd_a_page_says_so_and_shows_the_rest(
 ) -> None:
     response = teacher.get(path)
     assert response.status_code == 200
-    assert AWAY in response.text
-    assert "tell whoever runs the site" in response.text
+    assert UNAVAILABLE in response.text
+    assert "inform the site's administrator" in response.text
     assert still_there in response.text
 
 
-def test_a_refused_report_is_told_in_its_own_words(teacher: Browser, reports: FakeReports) -> None:
+def test_a_refused_report_s_message_is_shown(teacher: Browser, reports: FakeReports) -> None:
     reports.refuse("daily_activity", "bad_parameter", "users: too many")
     text = teacher.get("/teacher/").text
-    assert AWAY in text
+    assert UNAVAILABLE in text
     assert "users: too many" in text
 
 
@@ -214,14 +210,14 @@ def test_an_answer_of_another_version_does_not_break_the_page(
         assert teacher.get(path).status_code == 200
 
 
-def test_a_report_without_end_is_given_up(teacher: Browser, reports: FakeReports) -> None:
+def test_an_endless_report_is_ended(teacher: Browser, reports: FakeReports) -> None:
     reports.reports["completions"] = lambda _params: {"ok": True, "rows": [], "next": 1}
     response = teacher.get("/teacher/courses/data")
     assert response.status_code == 200
-    assert AWAY in response.text
+    assert UNAVAILABLE in response.text
 
 
-def test_an_absent_logd_is_asked_once_for_a_page(
+def test_an_unavailable_logd_is_requested_once_per_page(
     teacher: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page waits for one timeout, not for one per panel."""

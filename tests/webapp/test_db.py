@@ -1,4 +1,4 @@
-"""The site's own database: its key, its schema, its connections."""
+"""The site's own database: key, schema and connections."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_without_the_key_no_sqlite_tool_reads_the_file(app: Flask, site: Instanc
     assert b"Noor" not in site.database.read_bytes()
 
 
-def test_the_key_is_used_as_it_is_and_never_derived_from(app: Flask, site: Instance) -> None:
-    """With a passphrase, another count of derivation rounds would be another key."""
+def test_the_key_is_used_raw(app: Flask, site: Instance) -> None:
+    """With a passphrase the number of derivation rounds would change the key."""
     connection = sqlcipher.connect(str(site.database))
     key = site.database_key.read_text().strip()
     connection.execute(f"PRAGMA key = \"x'{key}'\"")
@@ -61,8 +61,8 @@ def test_the_key_is_used_as_it_is_and_never_derived_from(app: Flask, site: Insta
     connection.close()
 
 
-def test_the_site_s_database_sorts_in_memory_and_keeps_what_belongs_together(app: Flask) -> None:
-    """In a temporary file, names and marks would lie on the disk in plain text."""
+def test_the_site_s_database_has_its_pragmas(app: Flask) -> None:
+    """A temporary file would store names and marks in plain text."""
     with database(app).transaction() as connection:
         found = {
             name: connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -80,13 +80,13 @@ def test_a_request_opens_no_database_after_the_first(student: Browser) -> None:
 
 
 def message(make_app: MakeApp) -> str:
-    """What the operator reads when the site does not start: one sentence, no traceback."""
+    """Returns the message that is printed when the site cannot start."""
     with pytest.raises(click.ClickException) as caught:
         make_app()
     return caught.value.format_message()
 
 
-def test_another_key_is_told_as_such_and_once(
+def test_a_wrong_key_is_reported_once(
     app: Flask, site: Instance, make_app: MakeApp, capfd: pytest.CaptureFixture[str]
 ) -> None:
     database(app).close()
@@ -94,10 +94,10 @@ def test_another_key_is_told_as_such_and_once(
     text = message(make_app)
     assert capfd.readouterr() == ("", "")
     assert str(site.database) in text
-    assert "the key is another one, or the file is damaged" in text
+    assert "the key is wrong, or the file is damaged" in text
 
 
-def test_a_damaged_file_is_told_as_such(app: Flask, site: Instance, make_app: MakeApp) -> None:
+def test_a_damaged_file_is_reported(app: Flask, site: Instance, make_app: MakeApp) -> None:
     database(app).close()
     damaged = bytearray(site.database.read_bytes())
     damaged[100:200] = bytes(100)
@@ -105,9 +105,7 @@ def test_a_damaged_file_is_told_as_such(app: Flask, site: Instance, make_app: Ma
     assert "the file is damaged" in message(make_app)
 
 
-def test_a_missing_key_is_never_made_anew_beside_a_database(
-    site: Instance, make_app: MakeApp
-) -> None:
+def test_a_missing_key_is_not_replaced_beside_a_database(site: Instance, make_app: MakeApp) -> None:
     site.database_key.unlink()
     assert f"The key file {site.database_key} is missing" in message(make_app)
     assert not site.database_key.exists()
@@ -120,12 +118,12 @@ def test_a_key_that_others_can_read_is_refused(
     path: Path = getattr(site, name)
     path.chmod(0o644)
     text = message(make_app)
-    assert "is open to other users (mode 0644)" in text
+    assert "is readable by other users (mode 0644)" in text
     assert f"chmod 600 {path}" in text
 
 
 @pytest.mark.parametrize("content", ["", "x" * 64, "ab", "é" * 64])
-def test_a_key_file_with_something_else_in_it_is_refused(
+def test_a_key_file_without_a_key_is_refused(
     site: Instance, make_app: MakeApp, content: str
 ) -> None:
     site.database_key.write_text(content, encoding="utf-8")
@@ -137,7 +135,7 @@ def test_a_directory_that_is_a_file_is_refused(make_app: MakeApp, directory: Pat
     assert "cannot be used" in message(make_app)
 
 
-def test_a_lost_session_secret_only_costs_a_new_login(site: Instance, make_app: MakeApp) -> None:
+def test_a_lost_session_secret_requires_only_a_new_login(site: Instance, make_app: MakeApp) -> None:
     site.secret_key.unlink()
     assert Browser(make_app()).log_in("student").status_code == 302
 
@@ -215,11 +213,11 @@ def test_two_sites_in_one_process_share_nothing(make_app: MakeApp, trail: Trail)
     assert {event.type for event in logged["two-log.sock"]} == {"login_failed"}
 
 
-def test_a_site_that_is_loaded_and_not_yet_asked_holds_nothing_that_a_fork_would_share(
+def test_a_loaded_site_has_opened_nothing_before_its_first_request(
     make_app: MakeApp, trail: Trail
 ) -> None:
-    """gunicorn loads it once and forks: neither the database nor a socket may be open by then."""
-    gc.collect()  # what earlier tests left open is closed now, and not in between
+    """gunicorn forks after loading: workers must share neither a connection nor a socket."""
+    gc.collect()  # closes now what earlier tests left open
     before = descriptors()
     app = make_app()
     assert descriptors() - before == set()
@@ -231,7 +229,7 @@ def test_a_site_that_is_loaded_and_not_yet_asked_holds_nothing_that_a_fork_would
 
 
 def descriptors() -> set[str]:
-    """What this process has open."""
+    """Returns the open files of this process."""
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # the listing's own
@@ -239,7 +237,7 @@ def descriptors() -> set[str]:
     return found
 
 
-def test_a_server_that_cannot_load_the_site_gets_a_sentence_and_an_exit_code(
+def test_a_site_that_cannot_start_prints_one_line_and_exits(
     site: Instance,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -255,7 +253,7 @@ def test_a_server_that_cannot_load_the_site_gets_a_sentence_and_an_exit_code(
 def test_the_site_never_opens_a_file_of_logd(
     make_app: MakeApp, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The interpreter itself tells of every file that is opened while a teacher looks around."""
+    """The interpreter's audit hook reports every file opened while a teacher uses the site."""
     logd = directory / "logd"
     logd.mkdir()
     (logd / "logd.key").write_text("not for the site")
@@ -279,7 +277,7 @@ def _files_opened() -> Iterator[list[str]]:
         if watching and event == "open":
             opened.append(os.fspath(arguments[0]) if _is_path(arguments[0]) else "")
 
-    sys.addaudithook(hook)  # for good: a hook cannot be removed, only told to sleep
+    sys.addaudithook(hook)  # an audit hook cannot be removed, only disabled
     try:
         yield opened
     finally:

@@ -1,4 +1,4 @@
-"""A quiz counts: its page waits until it is in the record, and says kindly if that is not sure."""
+"""Durable quiz events: the page waits until the event is stored, or shows that it may not be."""
 
 from __future__ import annotations
 
@@ -23,38 +23,34 @@ QUIZ = "/courses/data/quizzes/data-chance-quiz"
 
 
 def hand_in(browser: Browser, number: int = 1) -> str:
-    """Hands in an empty quiz; the page that follows, as it reads."""
+    """Hands in an empty quiz; returns the text of the page that follows."""
     answer = browser.post(QUIZ, {"number": str(number)})
     assert answer.status_code == 302
     return html.unescape(browser.get(answer.location).text)
 
 
-# -- whatever the client says --------------------------------------------------------------------
+# -- with each outcome ----------------------------------------------------------------------------
 
 
-def test_a_quiz_in_the_record_is_no_more_to_say_about(student: Browser, trail: Trail) -> None:
+def test_a_stored_quiz_shows_no_message(student: Browser, trail: Trail) -> None:
     page = hand_in(student)
     assert "Your result: 0" in page
     assert 'class="notice' not in page
     assert len(trail.of("quiz_submitted")) == 1
 
 
-def test_a_quiz_not_yet_confirmed_is_kept_and_the_page_says_both(
-    student: Browser, trail: Trail
-) -> None:
+def test_an_unconfirmed_quiz_is_saved_and_flashed(student: Browser, trail: Trail) -> None:
     (client,) = trail.clients.values()
     client.outcome = Outcome.UNKNOWN
     page = hand_in(student)
     assert "Your result: 0" in page
     assert page.count(QUIZ_UNCONFIRMED) == 1
-    assert "kept" in QUIZ_UNCONFIRMED and "not confirmed yet" in QUIZ_UNCONFIRMED
+    assert "saved" in QUIZ_UNCONFIRMED and "not confirmed yet" in QUIZ_UNCONFIRMED
     assert [event.tell_user for event in trail.of("quiz_submitted")] == [True]
-    assert QUIZ_UNCONFIRMED not in html.unescape(student.get("/results").text), "said once"
+    assert QUIZ_UNCONFIRMED not in html.unescape(student.get("/results").text), "flashed once"
 
 
-def test_a_quiz_refused_by_the_record_is_kept_and_the_page_says_both(
-    student: Browser, trail: Trail
-) -> None:
+def test_a_refused_quiz_event_is_flashed_and_the_quiz_saved(student: Browser, trail: Trail) -> None:
     (client,) = trail.clients.values()
     client.outcome = Outcome.REFUSED
     page = hand_in(student)
@@ -88,7 +84,7 @@ class Site:
         return client
 
     def account(self, tally: Tally) -> list[dict[str, Any]]:
-        """Closes the client: both sums, the trail."""
+        """Closes the client; checks the totals; returns the stored events."""
         self.client.close()
         stats = self.client.stats()
         status = self.instance.settle()
@@ -100,7 +96,7 @@ class Site:
 
 @pytest.fixture
 def site(instance: Instance, make_app: MakeApp, request: pytest.FixtureRequest) -> Iterator[Site]:
-    """A quiz waits for a minute, or for as long as the test says."""
+    """The site, with a timeout of a minute for quizzes unless the test sets another."""
     app = make_app(
         ACTIVITY_LOG_CLIENT=Client,
         ACTIVITY_LOG_SOCKET=instance.socket,
@@ -115,7 +111,7 @@ def site(instance: Instance, make_app: MakeApp, request: pytest.FixtureRequest) 
     made.client.close()
 
 
-def test_a_quiz_is_on_the_disk_when_its_page_comes(site: Site, tally: Tally) -> None:
+def test_a_quiz_is_on_disk_when_its_page_is_sent(site: Site, tally: Tally) -> None:
     page = hand_in(site.student)
     assert QUIZ_UNCONFIRMED not in page
     (event,) = site.instance.events("--type", "quiz_submitted")
@@ -137,7 +133,7 @@ def test_while_logd_stands_still_the_page_says_so_the_trail_too_and_later_it_is_
     assert page.count(QUIZ_UNCONFIRMED) == 1
     site.instance.daemon.popen.send_signal(signal.SIGCONT)
     assert site.client.flush(60)
-    # The next event of any page settles it.
+    # The next event of any page records the outcome.
     assert site.student.get("/results").status_code == 200
     until(lambda: site.client.stats()["unsettled"] == 0, "it is settled")
     events = site.account(tally)

@@ -1,4 +1,4 @@
-"""Every form of every page: it has a token of its session, and is refused without."""
+"""Every form of every page has a token of its session, and is refused without it."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from tests.webapp.fake_reports import FakeReports
 
 TEMPLATES = Path(webapp.classroom.__file__).parent / "templates"
 READERS = (None, "student", "teacher", "auditor")
-# What stands for the parts of an address.
+# Examples for the variable parts of URLs.
 EXAMPLES: dict[str, Any] = {
     "slug": "data", "lesson_slug": "chance", "task_id": "data-dice", "user_id": STUDENT,
     "quiz_id": "data-chance-quiz", "number": 1, "filename": "classroom.css",
 }  # fmt: skip
-# Where the site's forms are sent, and what is filled in.
+# The URLs that the site's forms are sent to, with their fields.
 FILLED_IN: dict[str, dict[str, str]] = {
     "/login": {"login": "student", "password": "not the password"},
     "/logout": {},
     "/courses/data/tasks/data-dice/complete": {},
     "/courses/data/quizzes/data-chance-quiz": {"number": "1"},
 }
-# Events of what was done, not of a page that was looked at.
+# Events of actions, not page views.
 DONE = {"login", "login_failed", "logout", "task_completed", "quiz_submitted"}
 
 
 def pages(app: Flask) -> list[str]:
-    """The address of each page, with an example of each part."""
+    """Yields the URL of each page, with examples for its variable parts."""
     with app.test_request_context():
         return sorted(
             app.url_for(rule.endpoint, **{name: EXAMPLES[name] for name in rule.arguments})
@@ -47,17 +47,15 @@ def pages(app: Flask) -> list[str]:
 
 
 def walk(app: Flask, browser: Browser) -> Iterator[tuple[str, str]]:
-    """Each page that this browser may open, and its text."""
+    """Yields each page that this browser may open, with its text."""
     for page in pages(app):
         response = browser.get(page)
         if response.status_code == 200 and response.mimetype == "text/html":
             yield page, response.text
 
 
-def test_each_form_that_is_posted_carries_a_token_on_every_page_it_is_on(
-    app: Flask, reports: FakeReports
-) -> None:
-    """The walk has rendered each template with such a form: none is left untried."""
+def test_every_posted_form_has_a_csrf_token(app: Flask, reports: FakeReports) -> None:
+    """Checks that every template with a posted form was rendered."""
     rendered: set[str] = set()
     sent_to: set[str] = set()
 
@@ -82,12 +80,12 @@ def test_each_form_that_is_posted_carries_a_token_on_every_page_it_is_on(
         if re.search(r"<form[^>]*post", path.read_text(), re.IGNORECASE)
     }
     assert with_forms, "the templates are elsewhere"
-    # base.html is never rendered by itself: the others extend it.
+    # base.html is not rendered itself: the others extend it.
     assert with_forms - {"base.html"} <= rendered
     assert sent_to == FILLED_IN.keys()
 
 
-def test_whatever_takes_more_than_a_look_is_sent_by_a_form_of_the_walk(app: Flask) -> None:
+def test_every_route_that_changes_data_has_a_tested_form(app: Flask) -> None:
     with app.test_request_context():
         takes = {
             app.url_for(rule.endpoint, **{name: EXAMPLES[name] for name in rule.arguments})
@@ -102,7 +100,7 @@ def missing(_browser: Browser, _app: Flask) -> str:
 
 
 def wrong(browser: Browser, _app: Flask) -> str:
-    """With another first character: of the last one some bits mean nothing."""
+    """Changes the first character: some bits of the last one are not used."""
     browser.get("/login")
     if not browser.token:
         browser.get("/courses/")
@@ -122,7 +120,7 @@ def before_a_login(_browser: Browser, app: Flask) -> str:
 
 
 @pytest.mark.parametrize("path", FILLED_IN)
-def test_no_form_is_taken_without_the_token_of_its_own_session(
+def test_a_form_without_its_session_s_token_is_refused(
     app: Flask, browser: Browser, trail: Trail, path: str
 ) -> None:
     def done() -> list[str]:
@@ -141,16 +139,16 @@ def test_no_form_is_taken_without_the_token_of_its_own_session(
         assert "open for too long" in response.text
         assert done() == before
         assert browser.get("/courses/").status_code == logged_in
-    # The same with the page's own token is taken: it was the token that was wrong.
+    # With the page's own token it is accepted, so that the token was the reason.
     before = done()
     assert browser.post(path, FILLED_IN[path]).status_code in (200, 302)
     assert len(done()) == len(before) + 1
 
 
-def test_a_token_from_before_the_login_does_not_count_after_it_nor_one_from_before_the_logout(
+def test_a_token_is_invalid_after_login_and_after_logout(
     browser: Browser,
 ) -> None:
-    """Who planted a session, or sat at the computer before, has the token of that session only."""
+    """Whoever planted the session or used the computer before has that session's token only."""
     browser.get("/login")
     planted = browser.token
     browser.log_in("student")
@@ -162,10 +160,10 @@ def test_a_token_from_before_the_login_does_not_count_after_it_nor_one_from_befo
         assert browser.post("/logout", token=token).status_code == 400
 
 
-def test_a_form_that_was_left_open_for_hours_is_still_taken(
+def test_a_form_left_open_for_hours_is_accepted(
     student: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as its session lasts: a quiz over lunch must not be lost."""
+    """Until its session ends: a quiz left open over lunch must not be lost."""
     path = "/courses/data/quizzes/data-chance-quiz"
     student.get(path)
     later_s = int(time.time()) + 6 * 3600
@@ -173,10 +171,10 @@ def test_a_form_that_was_left_open_for_hours_is_still_taken(
     assert student.post(path, {"number": "1"}).status_code == 302
 
 
-def test_the_tokens_are_asked_for_whatever_the_site_is_configured_to_test(
+def test_tokens_are_checked_while_testing(
     make_app: MakeApp,
 ) -> None:
-    """The tests' own setting does not turn off what they try."""
+    """The setting TESTING does not disable the check."""
     app = make_app(TESTING=False)
     fill(app)
     assert app.config.get("WTF_CSRF_ENABLED", True) is True

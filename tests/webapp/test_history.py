@@ -1,4 +1,4 @@
-"""The made-up history: always the same, in order, and in the shape that the live site emits."""
+"""The demo history: reproducible, in order, and in the form that the live site logs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_another_seed_gives_another_history(history: History) -> None:
     assert generate(NOW_NS, read_courses(), seed=1).events != history.events
 
 
-def test_it_is_the_history_of_a_school_of_about_fifty_thousand_events(history: History) -> None:
+def test_the_history_has_about_fifty_thousand_events(history: History) -> None:
     assert 45_000 <= len(history.events) <= 55_000
     kinds = Counter(event_type for event_type, *_ in history.events)
     assert set(kinds) == {
@@ -51,14 +51,14 @@ def test_it_is_the_history_of_a_school_of_about_fifty_thousand_events(history: H
     }
 
 
-def test_events_are_in_the_order_of_time_and_none_lies_in_the_future(history: History) -> None:
+def test_events_are_in_order_of_time_and_not_in_the_future(history: History) -> None:
     times = [ts_ns for _, _, ts_ns, _ in history.events]
     assert times == sorted(times)
     assert times[-1] < NOW_NS + 2_000_000_000  # the last request may just be ending
     assert day_of(times[0]) == day_of(NOW_NS) - timedelta(days=DAYS - 1)
 
 
-def test_rows_and_events_tell_the_same_story(history: History) -> None:
+def test_rows_and_events_agree(history: History) -> None:
     done = {
         (user, props["task"])
         for event_type, user, _, props in history.events
@@ -75,7 +75,7 @@ def test_rows_and_events_tell_the_same_story(history: History) -> None:
     assert sorted(handed_in) == sorted(rows)
 
 
-def test_scores_are_what_the_answers_are_worth(history: History) -> None:
+def test_scores_are_those_of_the_answers(history: History) -> None:
     quizzes = {quiz.id: quiz for course in read_courses() for quiz in course.quizzes}
     assert len(history.tries) > 50
     for row in history.tries:
@@ -113,7 +113,7 @@ def test_every_page_of_the_history_exists_on_the_site(app: Flask) -> None:
     assert {(endpoint, rule) for endpoint, (rule, _) in PAGES.items()} <= rules
 
 
-def test_the_live_site_emits_events_of_the_same_shape(
+def test_the_live_site_logs_events_of_the_same_form(
     history: History, student: Browser, trail: Trail
 ) -> None:
     student.get("/courses/data")

@@ -1,4 +1,4 @@
-"""Logging in and out: who gets in, what is remembered, and what the trail says of it."""
+"""Login and logout: sessions, limits on failed logins, and the events logged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from werkzeug.security import check_password_hash
 
 from tests.webapp.browser import ORIGIN, PASSWORD, Browser
 from tests.webapp.conftest import AUDITOR, STUDENT, TEACHER, MakeApp, Trail, database, fill
-from webapp.classroom.views.access import safe_next
+from webapp.classroom.views.auth import safe_next
 
 
 @pytest.mark.parametrize(
@@ -32,17 +32,17 @@ def test_a_login_is_an_event_of_the_account(browser: Browser, trail: Trail) -> N
     assert [event.user for event in trail.of("login")] == [str(AUDITOR)]
 
 
-def test_a_wrong_password_and_an_unknown_login_read_the_same(browser: Browser) -> None:
+def test_a_wrong_password_and_an_unknown_login_have_the_same_page(browser: Browser) -> None:
     wrong = browser.log_in("student", "not the password").text
     unknown = browser.log_in("somebody", "not the password").text
-    assert "do not belong together" in wrong
-    assert wrong.replace("student", "somebody").count("do not belong together") == unknown.count(
-        "do not belong together"
-    )
+    assert "name or the password is wrong" in wrong
+    assert wrong.replace("student", "somebody").count(
+        "name or the password is wrong"
+    ) == unknown.count("name or the password is wrong")
 
 
 def test_an_unknown_login_costs_a_password_check_as_well(browser: Browser) -> None:
-    """Otherwise the time of the answer would tell which logins exist."""
+    """Otherwise the response time would disclose which logins exist."""
     with mock.patch(
         "webapp.classroom.model.accounts.check_password_hash", wraps=check_password_hash
     ) as check:
@@ -60,13 +60,13 @@ def test_a_failed_login_names_the_account_but_never_what_was_typed(
     assert "secret-typed" not in repr(trail.events)
 
 
-def test_a_password_of_absurd_length_is_refused_before_it_is_hashed(browser: Browser) -> None:
+def test_an_overlong_password_is_refused_before_hashing(browser: Browser) -> None:
     response = browser.log_in("student", "x" * 1000)
     assert response.status_code == 200
     assert "Field cannot be longer" in response.text
 
 
-def test_what_was_in_the_session_before_the_login_is_gone(browser: Browser) -> None:
+def test_the_login_clears_the_session(browser: Browser) -> None:
     browser.get("/login")
     with browser.client.session_transaction(base_url=ORIGIN) as session:
         session["planted"] = "by a stranger"
@@ -75,13 +75,15 @@ def test_what_was_in_the_session_before_the_login_is_gone(browser: Browser) -> N
         assert "planted" not in session
 
 
-def test_the_session_cookie_is_guarded_and_goes_with_the_browser_window(browser: Browser) -> None:
+def test_the_session_cookie_is_protected_and_ends_with_the_browser_session(
+    browser: Browser,
+) -> None:
     cookie = browser.log_in("student").headers["Set-Cookie"]
     assert {"Secure", "HttpOnly", "SameSite=Lax"} <= set(cookie.split("; "))
     assert "Expires=" not in cookie
 
 
-def test_a_session_ends_after_a_school_day_whatever_the_browser_keeps(
+def test_a_session_ends_after_a_school_day(
     student: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = int(time.time())
@@ -91,7 +93,7 @@ def test_a_session_ends_after_a_school_day_whatever_the_browser_keeps(
         assert student.get("/courses/").status_code == status
 
 
-def test_plain_http_is_only_possible_by_a_deliberate_word(
+def test_plain_http_takes_an_explicit_setting(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert make_app("a").config["SESSION_COOKIE_SECURE"] is True
@@ -106,7 +108,7 @@ def test_logging_out_ends_the_session_and_is_an_event(student: Browser, trail: T
 
 
 def test_nothing_of_a_session_outlives_the_logout(student: Browser) -> None:
-    """On a shared computer the next one begins with an empty session."""
+    """On a shared computer the next user starts with an empty session."""
     with student.client.session_transaction(base_url=ORIGIN) as session:
         session["kept"] = "by the one before"
         before = set(session)
@@ -116,10 +118,10 @@ def test_nothing_of_a_session_outlives_the_logout(student: Browser) -> None:
         assert set(session) == {"_flashes"}, "all of it is new: that one is logged out"
 
 
-def test_accounts_that_follow_one_another_in_a_browser_keep_their_own_page_views(
+def test_consecutive_accounts_in_one_browser_keep_their_own_page_views(
     browser: Browser, trail: Trail
 ) -> None:
-    """No log-in and no log-out of the site is a switch from one account to another."""
+    """No login or logout of the site is a switch between accounts."""
     for login in ("student", "teacher", "auditor"):
         browser.log_in(login)
         browser.post("/logout")
@@ -133,7 +135,7 @@ def test_accounts_that_follow_one_another_in_a_browser_keep_their_own_page_views
     assert not any({"actor", "switched_to"} & event.props.keys() for event in trail.events)
 
 
-def test_a_log_in_in_the_session_of_a_removed_account_belongs_to_who_logs_in(
+def test_a_login_in_a_removed_account_s_session_belongs_to_the_new_account(
     student: Browser, app: Flask, trail: Trail
 ) -> None:
     with app.app_context(), database(app).transaction() as connection:
@@ -143,20 +145,20 @@ def test_a_log_in_in_the_session_of_a_removed_account_belongs_to_who_logs_in(
     assert (view.user, view.props.get("switched_to")) == (str(AUDITOR), None)
 
 
-def test_a_link_cannot_log_anybody_out(student: Browser) -> None:
+def test_logging_out_takes_a_post(student: Browser) -> None:
     assert student.get("/logout").status_code == 405
     assert student.get("/courses/").status_code == 200
 
 
-def test_a_session_taken_to_another_browser_does_not_work_there(student: Browser) -> None:
-    """Strong protection: the session belongs to the browser and the address it began with."""
+def test_a_session_does_not_work_in_another_browser(student: Browser) -> None:
+    """Strong protection: a session is valid for the browser and address that it started with."""
     elsewhere = student.client.get(
         "/courses/", base_url=ORIGIN, headers={"User-Agent": "another browser"}
     )
     assert elsewhere.status_code == 302
 
 
-def test_after_the_login_one_is_where_one_wanted_to_be(browser: Browser) -> None:
+def test_the_login_redirects_to_the_requested_page(browser: Browser) -> None:
     asked = browser.get("/courses/data")
     assert asked.location == "/login?next=%2Fcourses%2Fdata"
     assert browser.log_in("student", query="?next=/courses/data").location == "/courses/data"
@@ -176,16 +178,16 @@ def test_after_the_login_one_is_where_one_wanted_to_be(browser: Browser) -> None
         None,
     ],
 )
-def test_the_login_never_leads_to_another_site(target: str | None) -> None:
+def test_the_login_never_redirects_to_another_site(target: str | None) -> None:
     assert safe_next(target) is None
 
 
-def test_a_foreign_target_is_replaced_by_the_own_start_page(browser: Browser) -> None:
+def test_a_foreign_target_is_replaced_by_the_start_page(browser: Browser) -> None:
     response = browser.log_in("student", query="?next=//evil.example/")
     assert response.location == "/courses/"
 
 
-def test_too_many_failures_pause_the_account_and_say_for_how_long(
+def test_too_many_failures_block_the_account_and_the_page_shows_for_how_long(
     browser: Browser, trail: Trail
 ) -> None:
     for _ in range(5):
@@ -197,22 +199,20 @@ def test_too_many_failures_pause_the_account_and_say_for_how_long(
     assert not trail.of("login")
 
 
-def test_a_pause_outlives_a_restart_and_holds_in_every_worker(
-    browser: Browser, make_app: MakeApp
-) -> None:
+def test_a_block_persists_over_restarts_and_workers(browser: Browser, make_app: MakeApp) -> None:
     for _ in range(5):
         browser.log_in("student", "wrong")
     another_worker = Browser(make_app())
     assert another_worker.log_in("student").status_code == 429
 
 
-def test_a_pause_of_one_account_leaves_the_others_alone(browser: Browser) -> None:
+def test_a_block_of_one_account_does_not_block_others(browser: Browser) -> None:
     for _ in range(6):
         browser.log_in("student", "wrong")
     assert browser.log_in("emil").status_code == 302
 
 
-def test_one_password_tried_on_many_accounts_pauses_the_address(make_app: MakeApp) -> None:
+def test_one_password_tried_on_many_accounts_blocks_the_address(make_app: MakeApp) -> None:
     app = make_app(LOGIN_LIMIT_ADDRESS="8 per 15 minutes")
     fill(app)
     guesser = Browser(app)
@@ -244,7 +244,7 @@ def _remember_address(addresses: list[str | None]) -> mock.Mock:
     return mock.Mock(side_effect=lambda: addresses.append(request.remote_addr), return_value=None)
 
 
-def test_an_account_that_is_removed_is_out_at_once(app: Flask, student: Browser) -> None:
+def test_a_removed_account_is_logged_out_at_once(app: Flask, student: Browser) -> None:
     with database(app).transaction() as connection:
         connection.execute("DELETE FROM users WHERE id = ?", (STUDENT,))
     assert student.get("/courses/").status_code == 302

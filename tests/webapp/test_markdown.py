@@ -23,7 +23,7 @@ from webapp.classroom.present.markdown import render, render_inline
         "<javascript:alert(1)>",
     ],
 )
-def test_nothing_that_runs_comes_through(text: str) -> None:
+def test_scripts_are_not_rendered(text: str) -> None:
     for out in (render(text), render_inline(text)):
         lowered = out.lower()
         assert "<script" not in lowered
@@ -36,7 +36,7 @@ def test_nothing_that_runs_comes_through(text: str) -> None:
 
 
 @given(st.text(max_size=200))
-def test_tags_that_were_typed_stay_text(text: str) -> None:
+def test_typed_tags_are_shown_as_text(text: str) -> None:
     assert "<b" not in render(f"<b onclick=x>{text}").replace("<blockquote", "").replace("<br", "")
 
 
@@ -47,5 +47,5 @@ def test_tables_code_and_emphasis_are_rendered() -> None:
     assert "<em>y</em>" in out
 
 
-def test_one_line_gets_no_paragraph_around_it() -> None:
+def test_one_line_has_no_paragraph() -> None:
     assert render_inline("What is `x`?") == "What is <code>x</code>?"

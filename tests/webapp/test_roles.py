@@ -1,4 +1,4 @@
-"""Who may open which page."""
+"""The roles that may open each page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from webapp.classroom.model.catalogue import list_quizzes
 OPEN, CLOSED, LOGIN = 200, 403, 302
 
 RULES = {
-    #                                            nobody  student teacher auditor
+    #                                            visitor student teacher auditor
     "/courses/": (LOGIN, OPEN, OPEN, OPEN),
     "/courses/data": (LOGIN, OPEN, OPEN, OPEN),
     "/courses/data/quizzes/data-chance-quiz": (LOGIN, OPEN, OPEN, OPEN),
@@ -31,7 +31,7 @@ READERS = (None, "student", "teacher", "auditor")
 
 @pytest.mark.parametrize("path", RULES)
 @pytest.mark.parametrize("reader", READERS)
-def test_a_page_opens_for_its_readers_only(browser: Browser, path: str, reader: str | None) -> None:
+def test_a_page_opens_for_its_roles_only(browser: Browser, path: str, reader: str | None) -> None:
     if reader:
         browser.log_in(reader)
     assert browser.get(path).status_code == RULES[path][READERS.index(reader)]
@@ -49,7 +49,7 @@ def test_only_students_hand_in_work(browser: Browser, trail: Trail, reader: str,
 
 
 def test_a_student_cannot_read_the_results_of_another(app: Flask, student: Browser) -> None:
-    """The address of a result does not even say whose it is."""
+    """The URL of a result does not name its student."""
     db = database(app)
     emil = find_login(db, "emil")
     assert emil is not None
@@ -60,7 +60,7 @@ def test_a_student_cannot_read_the_results_of_another(app: Flask, student: Brows
     assert "Chance" not in student.get("/results").text
 
 
-def test_a_timeline_is_of_a_student_and_of_nobody_else(teacher: Browser) -> None:
+def test_only_students_have_a_timeline(teacher: Browser) -> None:
     assert teacher.get(f"/teacher/students/{OTHER_STUDENT}").status_code == 200
     for other in (TEACHER, 999, 2**70):
         assert teacher.get(f"/teacher/students/{other}").status_code == 404

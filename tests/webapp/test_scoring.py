@@ -1,4 +1,4 @@
-"""What answers are worth: between nothing and everything, and never more for guessing."""
+"""The marking of answers: from 0 to 1, and no gain from guessing."""
 
 from __future__ import annotations
 
@@ -52,15 +52,13 @@ def right_answer(question: Question) -> list[str]:
 
 
 @given(questions)
-def test_all_right_is_everything_and_nothing_answered_is_nothing(asked: list[Question]) -> None:
+def test_all_correct_scores_1_and_nothing_answered_scores_0(asked: list[Question]) -> None:
     assert score(asked, {at: right_answer(question) for at, question in enumerate(asked)}) == 1.0
     assert score(asked, {}) == 0.0
 
 
 @given(questions, st.data())
-def test_a_score_lies_between_nothing_and_everything(
-    asked: list[Question], data: st.DataObject
-) -> None:
+def test_a_score_is_between_0_and_1(asked: list[Question], data: st.DataObject) -> None:
     answers = {}
     for at, question in enumerate(asked):
         if question.kind is Kind.NUMBER:
@@ -73,7 +71,7 @@ def test_a_score_lies_between_nothing_and_everything(
 
 
 @given(choices(), st.data())
-def test_a_wrong_tick_never_helps_and_a_right_one_never_harms(
+def test_a_wrong_choice_never_adds_and_a_right_one_never_subtracts(
     question: Question, data: st.DataObject
 ) -> None:
     numbers = st.integers(0, len(question.options) - 1)
@@ -87,7 +85,7 @@ def test_a_wrong_tick_never_helps_and_a_right_one_never_harms(
         assert after <= before
 
 
-def test_a_wrong_tick_takes_a_right_one_back() -> None:
+def test_a_wrong_choice_cancels_a_right_one() -> None:
     question = Question(Kind.SEVERAL, "?", "!", options=("a", "b", "c", "d"), correct=(0, 1))
     assert mark(question, ["0", "1"]).points == 1.0
     assert mark(question, ["0", "1", "2"]).points == 0.5
@@ -95,7 +93,7 @@ def test_a_wrong_tick_takes_a_right_one_back() -> None:
 
 
 @given(choices(Kind.SINGLE))
-def test_a_single_choice_is_right_or_worth_nothing(question: Question) -> None:
+def test_a_single_choice_scores_1_or_0(question: Question) -> None:
     for number in range(len(question.options)):
         points = mark(question, [str(number)]).points
         assert points == float(number == question.correct[0])
@@ -113,7 +111,7 @@ def test_a_number_well_outside_the_tolerance_is_not(question: Question) -> None:
     assert not mark(question, [repr(outside)]).right
 
 
-def test_a_tolerance_holds_for_numbers_that_binary_cannot_write() -> None:
+def test_a_tolerance_holds_for_decimal_fractions() -> None:
     question = Question(Kind.NUMBER, "?", "!", value=0.3, tolerance=0.1)
     assert mark(question, ["0.4"]).right  # 0.4 - 0.3 is 0.10000000000000003
 
@@ -122,25 +120,25 @@ def test_a_tolerance_holds_for_numbers_that_binary_cannot_write() -> None:
     ("text", "number"),
     [("12", 12.0), (" 0,5 ", 0.5), ("-3.", -3.0), (".5", 0.5), ("1e3", 1000.0), ("−4", -4.0)],  # noqa: RUF001
 )
-def test_numbers_are_read_as_people_write_them(text: str, number: float) -> None:
+def test_common_number_formats_are_parsed(text: str, number: float) -> None:
     assert parse_number(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "   "])
-def test_no_number_is_no_answer(text: str) -> None:
+def test_an_empty_number_is_not_answered(text: str) -> None:
     assert parse_number(text) is None
 
 
 @pytest.mark.parametrize(
     "text", ["seven", "1,234.5", "1 000", "nan", "inf", "1e999", "0x10", "٣", "9" * 100]
 )
-def test_what_is_no_number_is_refused_rather_than_marked_wrong(text: str) -> None:
+def test_an_invalid_number_is_refused_rather_than_marked_wrong(text: str) -> None:
     with pytest.raises(BadAnswer):
         parse_number(text)
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_a_number_nothing_or_refused(text: str) -> None:
+def test_any_text_is_a_number_empty_or_refused(text: str) -> None:
     try:
         number = parse_number(text)
     except BadAnswer:
@@ -162,7 +160,7 @@ def test_two_answers_to_a_single_choice_are_refused() -> None:
 
 
 @given(questions)
-def test_questions_come_back_from_the_database_as_they_went_in(asked: list[Question]) -> None:
+def test_questions_are_stored_and_loaded_unchanged(asked: list[Question]) -> None:
     assert list(load_questions(dump_questions(asked))) == asked
 
 
@@ -178,6 +176,6 @@ def test_questions_come_back_from_the_database_as_they_went_in(asked: list[Quest
         {"kind": Kind.NUMBER, "value": float("nan")},
     ],
 )
-def test_a_question_nobody_could_answer_is_refused(broken: dict[str, object]) -> None:
+def test_an_unanswerable_question_is_refused(broken: dict[str, object]) -> None:
     with pytest.raises(BadQuestion):
         Question(text="?", explanation="!", **broken)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The commands that fill a site."""
+"""The commands `seed` and `create-user`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from webapp.demo.school import DEMO_ACCOUNTS
 from webapp.demo.visits import Event
 
 
-class PlayedTo:
-    """Stands in for the client: takes events, refuses when told to."""
+class RecordingClient:
+    """Stands in for the client: keeps events; refuses the next `refuse_next`."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -57,8 +57,8 @@ class PlayedTo:
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> PlayedTo:
-    client = PlayedTo()
+def played(monkeypatch: pytest.MonkeyPatch) -> RecordingClient:
+    client = RecordingClient()
     monkeypatch.setattr(seed, "open_client", lambda _path: client)
     monkeypatch.setattr(seed, "RETRY_INTERVAL_S", 0.0)
     return client
@@ -75,12 +75,12 @@ def run(app: Flask, *args: str, text: str = "") -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_seed_puts_the_courses_in_place(empty: Flask) -> None:
-    assert run(empty, "seed") == (0, "3 courses are in place.\n")
+def test_seed_stores_the_courses(empty: Flask) -> None:
+    assert run(empty, "seed") == (0, "Stored 3 courses.\n")
 
 
-def test_the_demo_school_can_be_logged_in_to_and_is_told_how(
-    empty: Flask, played: PlayedTo
+def test_the_demo_accounts_are_printed_and_can_log_in(
+    empty: Flask, played: RecordingClient
 ) -> None:
     code, output = run(empty, "seed", "--demo")
     assert code == 0
@@ -91,9 +91,7 @@ def test_the_demo_school_can_be_logged_in_to_and_is_told_how(
     assert f"{len(played.events):,} events accepted, 0 of them not yet on disk" in output
 
 
-def test_who_tells_the_accounts_itself_can_have_them_left_out(
-    empty: Flask, played: PlayedTo
-) -> None:
+def test_no_accounts_prints_no_passwords(empty: Flask, played: RecordingClient) -> None:
     code, output = run(empty, "seed", "--demo", "--no-accounts")
     assert code == 0
     assert "events accepted" in output
@@ -101,7 +99,7 @@ def test_who_tells_the_accounts_itself_can_have_them_left_out(
         assert account.password not in output
 
 
-def test_the_demo_student_has_work_and_results(empty: Flask, played: PlayedTo) -> None:
+def test_the_demo_student_has_work_and_results(empty: Flask, played: RecordingClient) -> None:
     run(empty, "seed", "--demo")
     student = Browser(empty)
     student.log_in("student", "demo-student")
@@ -109,36 +107,36 @@ def test_the_demo_student_has_work_and_results(empty: Flask, played: PlayedTo) -
     assert "tasks done" in student.get("/courses/").text
 
 
-def test_events_refused_for_want_of_room_are_played_again(empty: Flask, played: PlayedTo) -> None:
+def test_refused_events_are_logged_again(empty: Flask, played: RecordingClient) -> None:
     played.refuse_next = 25
     code, output = run(empty, "seed", "--demo")
     assert code == 0
-    assert "25 tries refused and repeated (outbox_full: 25)" in output
+    assert "25 calls refused and repeated (outbox_full: 25)" in output
     assert [event[2] for event in played.events] == sorted(event[2] for event in played.events)
 
 
-def test_a_history_that_waits_in_the_outbox_is_said_to_wait(empty: Flask, played: PlayedTo) -> None:
+def test_events_waiting_in_the_outbox_are_reported(empty: Flask, played: RecordingClient) -> None:
     played.stored = False
     code, output = run(empty, "seed", "--demo")
     assert code == 0
-    assert "waits in the outbox; logd stores it as soon as it runs" in output
+    assert "wait in the outbox; logd stores them when it runs" in output
 
 
-def test_when_nothing_moves_the_run_ends_and_is_known_as_half_finished(
-    empty: Flask, played: PlayedTo, monkeypatch: pytest.MonkeyPatch
+def test_a_stalled_logd_ends_the_command_which_is_known_as_interrupted(
+    empty: Flask, played: RecordingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seed, "STALLED_AFTER_S", 0.0)
     played.refuse_next = 10**9
     code, output = run(empty, "seed", "--demo")
     assert code == 1
-    assert "logd has taken no event" in output
+    assert "logd has stored no event" in output
     instance = database(empty).instance
     assert instance.seeding_marker.exists()
     assert not instance.seeded_marker.exists()
-    assert "was cut short" in run(empty, "seed", "--demo")[1]
+    assert "was interrupted" in run(empty, "seed", "--demo")[1]
 
 
-def test_a_finished_run_is_known_as_such_and_not_repeated(empty: Flask, played: PlayedTo) -> None:
+def test_a_finished_demo_is_not_added_twice(empty: Flask, played: RecordingClient) -> None:
     run(empty, "seed", "--demo")
     instance = database(empty).instance
     assert instance.seeded_marker.exists()
@@ -148,14 +146,14 @@ def test_a_finished_run_is_known_as_such_and_not_repeated(empty: Flask, played: 
     assert "already" in output
 
 
-def test_a_real_school_is_never_mixed_with_the_demo(app: Flask, played: PlayedTo) -> None:
+def test_the_demo_is_not_added_to_a_site_with_accounts(app: Flask, played: RecordingClient) -> None:
     code, output = run(app, "seed", "--demo")
     assert code == 1
     assert "already has accounts" in output
     assert not played.events
 
 
-def test_where_logd_was_never_set_up_the_demo_says_so_and_leaves_nothing(empty: Flask) -> None:
+def test_the_demo_without_logd_fails_and_changes_nothing(empty: Flask) -> None:
     code, output = run(empty, "seed", "--demo")
     assert code == 1
     assert "logd init" in output
@@ -163,8 +161,8 @@ def test_where_logd_was_never_set_up_the_demo_says_so_and_leaves_nothing(empty: 
 
 
 @pytest.mark.parametrize("demo", [(), ("--demo",)])
-def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_done(
-    empty: Flask, played: PlayedTo, demo: tuple[str, ...]
+def test_a_full_disk_is_reported_and_changes_nothing(
+    empty: Flask, played: RecordingClient, demo: tuple[str, ...]
 ) -> None:
     connection = database(empty).connection()
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -192,14 +190,12 @@ def test_an_account_made_by_command_can_log_in(empty: Flask) -> None:
     ("login", "password", "words"),
     [
         ("ruth", "short", "a password has 10 to"),
-        ("123", "a long password", "not a mere number"),
+        ("123", "a long password", "not only digits"),
         ("x" * 65, "a long password", "1 to 64 characters"),
-        ("STUDENT", "a long password", "There already is an account"),
+        ("STUDENT", "a long password", "already exists"),
     ],
 )
-def test_an_account_that_cannot_be_is_explained(
-    app: Flask, login: str, password: str, words: str
-) -> None:
+def test_an_invalid_account_is_explained(app: Flask, login: str, password: str, words: str) -> None:
     code, output = run(
         app,
         *("create-user", login, "--name", "R", "--role", "student", "--password", password),

@@ -1,4 +1,4 @@
-"""What every page promises: headers, tokens in forms, and error pages that give nothing away."""
+"""Security of every page: headers, tokens in forms, and error pages without details."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ PAGES = {
 ALL_PAGES = [(login, page) for login, pages in PAGES.items() for page in pages]
 
 
-# Of every page, and what each keeps away.
+# The headers of every page, with what each prevents.
 POLICY = {
-    "default-src": "'none'",  # whatever is not named below
+    "default-src": "'none'",  # everything not named below
     "style-src": "'self'",  # the style sheet, and nothing inline
     "img-src": "'self' data:",  # the icon and the charts
     "script-src": "'self'",  # no script injected into a page
-    "connect-src": "'self'",  # nothing is sent elsewhere by one
+    "connect-src": "'self'",  # no data sent to another host by one
     "form-action": "'self'",  # no form that sends a password elsewhere
-    "base-uri": "'none'",  # no page whose addresses lead elsewhere
-    "frame-ancestors": "'none'",  # no page of another site around it, to have its buttons clicked
+    "base-uri": "'none'",  # no page whose links lead elsewhere
+    "frame-ancestors": "'none'",  # no page of another site around it (clickjacking)
 }
 HEADERS = {
-    "X-Content-Type-Options": "nosniff",  # what is text is not run
+    "X-Content-Type-Options": "nosniff",  # text is not executed as a script
     "Referrer-Policy": "same-origin",  # other sites do not learn which page was read
-    "Cross-Origin-Opener-Policy": "same-origin",  # no other site has a hand on its window
-    "Cache-Control": "no-store",  # the Back button shows nothing after the log-out
+    "Cross-Origin-Opener-Policy": "same-origin",  # no access to its window from other sites
+    "Cache-Control": "no-store",  # the Back button shows nothing after the logout
 }
 
 
-def test_every_page_and_error_carries_every_header(
+def test_every_page_and_error_has_the_security_headers(
     student: Browser, make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = make_app("broken", TESTING=False, PROPAGATE_EXCEPTIONS=False)
@@ -73,7 +73,7 @@ def test_every_page_and_error_carries_every_header(
 
 
 @pytest.mark.parametrize(("login", "page"), ALL_PAGES)
-def test_no_page_carries_anything_the_policy_forbids(
+def test_no_page_contains_what_the_policy_forbids(
     browser: Browser, reports: FakeReports, login: str | None, page: str
 ) -> None:
     if login:
@@ -85,20 +85,20 @@ def test_no_page_carries_anything_the_policy_forbids(
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Cache-Control"] == "no-store"
     assert not re.search(r"<script|<style|\sstyle=|\son\w+=", response.text)
-    # Nothing from elsewhere: each address is on this site, in this page, or a chart.
+    # No resources of other hosts: each URL is on this site, in this page, or a chart.
     for address in re.findall(r'(?:src|href|action)="([^"]*)"', response.text):
         assert re.match(r"/(?!/)|#|data:image/svg\+xml;base64,", address), address
 
 
-def test_the_style_sheet_may_be_kept_by_the_browser(browser: Browser) -> None:
+def test_the_style_sheet_may_be_cached(browser: Browser) -> None:
     response = browser.get("/static/classroom.css")
     assert response.headers["Cache-Control"] != "no-store"
 
 
-def test_a_form_without_its_token_changes_nothing_and_says_so_kindly(
+def test_a_form_without_its_token_changes_nothing_and_is_explained(
     student: Browser, trail: Trail
 ) -> None:
-    """That each form of the site has one, and is refused without: tests/webapp/test_forms.py."""
+    """tests/webapp/test_forms.py tests the tokens of all forms."""
     response = student.post("/courses/data/tasks/data-dice/complete", token="")
     assert response.status_code == 400
     assert "open for too long" in response.text
@@ -106,7 +106,7 @@ def test_a_form_without_its_token_changes_nothing_and_says_so_kindly(
     assert student.get("/courses/").status_code == 200
 
 
-def test_a_form_sent_from_another_site_does_not_count(student: Browser) -> None:
+def test_a_form_sent_from_another_site_is_refused(student: Browser) -> None:
     response = student.client.post(
         "/logout",
         data={"csrf_token": student.token},
@@ -116,8 +116,8 @@ def test_a_form_sent_from_another_site_does_not_count(student: Browser) -> None:
     assert response.status_code == 400
 
 
-def test_the_server_writes_no_line_about_a_request() -> None:
-    """Its address, user and answer would stand in plain text in a log; logd's are encrypted."""
+def test_the_server_writes_no_access_log() -> None:
+    """An access log would store URLs and users in plain text; logd's events are encrypted."""
     config = Config()
     for name, value in vars(gunicorn_conf).items():
         if name in config.settings:
@@ -132,27 +132,29 @@ def test_the_server_writes_no_line_about_a_request() -> None:
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
-        ("/nowhere", 404, "There is no such page"),
-        ("/courses/nothing", 404, "There is no such page"),
-        ("/courses/data/lessons/nothing", 404, "There is no such page"),
+        ("/nowhere", 404, "Page not found"),
+        ("/courses/nothing", 404, "Page not found"),
+        ("/courses/data/lessons/nothing", 404, "Page not found"),
         ("/logout", 405, "That is not possible here"),
         ("/teacher/", 403, "not for your account"),
     ],
 )
-def test_errors_are_pages_of_the_site(student: Browser, path: str, status: int, words: str) -> None:
+def test_errors_have_the_site_s_layout(
+    student: Browser, path: str, status: int, words: str
+) -> None:
     response = student.get(path)
     assert response.status_code == status
     assert words in response.text
     assert "Noor Haddad" in response.text
 
 
-def test_a_form_of_absurd_size_is_refused(student: Browser) -> None:
+def test_an_oversized_form_is_refused(student: Browser) -> None:
     response = student.post("/courses/data/quizzes/data-chance-quiz", {"q0": "x" * 100_000})
     assert response.status_code == 413
-    assert "too much at once" in response.text
+    assert "form is too large" in response.text
 
 
-def test_a_failure_of_ours_shows_no_traceback(
+def test_a_server_error_shows_no_traceback(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False)
@@ -164,12 +166,12 @@ def test_a_failure_of_ours_shows_no_traceback(
     with caplog.at_level(logging.CRITICAL):
         response = Browser(app).get("/broken")
     assert response.status_code == 500
-    assert "Something went wrong on our side" in response.text
+    assert "Something went wrong on the server" in response.text
     assert "an inner detail" not in response.text
     assert "Traceback" not in response.text
 
 
-def test_the_page_for_a_failure_works_while_the_database_does_not(
+def test_the_error_page_works_without_the_database(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False)
@@ -183,7 +185,7 @@ def test_the_page_for_a_failure_works_while_the_database_does_not(
         find_user.side_effect = RuntimeError("the disk is gone")
         response = browser.get("/courses/")
     assert response.status_code == 500
-    assert "Something went wrong on our side" in response.text
+    assert "Something went wrong on the server" in response.text
     assert "the disk is gone" not in response.text
 
 

@@ -1,4 +1,4 @@
-"""Who imports whom inside `webapp`, and what an installation holds."""
+"""What importing a package loads, and which packages are installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEAVY = ("flask_wtf", "sqlcipher3", "pygal", "webapp.classroom", "webapp.demo", 
 
 
 def loaded(statement: str, names: tuple[str, ...]) -> set[str]:
-    """Which of `names` a fresh interpreter has loaded after the statement."""
+    """Returns which of `names` a new interpreter has loaded after the statement."""
     done = subprocess.run(
         [sys.executable, "-c", f"{statement}\nimport sys; print(*sys.modules)"],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
@@ -34,7 +34,7 @@ def test_a_server_loads_no_demo() -> None:
     assert loaded("import webapp.classroom.wsgi", names) == {"webapp.classroom"}
 
 
-def test_the_package_has_create_app_and_says_what_it_lacks() -> None:
+def test_the_package_has_create_app_and_no_other_attribute() -> None:
     assert loaded("from webapp import create_app", HEAVY) == set(HEAVY)
     with pytest.raises(AttributeError, match="'webapp' has no attribute 'app'"):
         webapp.app  # noqa: B018

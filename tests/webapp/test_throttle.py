@@ -1,4 +1,4 @@
-"""The counting behind the login: windows that move, and no hit counted twice or forgotten."""
+"""The login throttle: moving windows in which every attempt counts once."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def make(db: Database, clock: Clock) -> Callable[[], LoginThrottle]:
     return lambda: LoginThrottle.build(db, "3 per 1 minute", "5 per 1 minute", clock)
 
 
-def test_the_wait_shrinks_and_ends_as_the_window_moves_on(
-    make: Callable[[], LoginThrottle], clock: Clock
-) -> None:
+def test_the_wait_ends_as_the_window_moves(make: Callable[[], LoginThrottle], clock: Clock) -> None:
     for _ in range(3):
         assert make().take("noor", "192.0.2.1") == 0
         clock.now_s += 10
@@ -52,7 +50,7 @@ def test_the_wait_shrinks_and_ends_as_the_window_moves_on(
     assert make().take("noor", "192.0.2.1") == 0
 
 
-def test_waiting_is_not_prolonged_by_trying(
+def test_attempts_during_a_block_do_not_prolong_it(
     make: Callable[[], LoginThrottle], clock: Clock
 ) -> None:
     for _ in range(3):
@@ -72,13 +70,13 @@ def test_another_spelling_of_the_login_is_the_same_account(
 def test_another_address_may_still_log_in_to_the_account(
     make: Callable[[], LoginThrottle],
 ) -> None:
-    """Or a stranger could lock its owner out."""
+    """Otherwise an attacker could block the account's owner."""
     for _ in range(4):
         make().take("noor", "192.0.2.1")
     assert make().take("noor", "192.0.2.2") == 0
 
 
-def test_a_success_forgets_the_slips_before_it(make: Callable[[], LoginThrottle]) -> None:
+def test_a_successful_login_resets_the_account_s_limit(make: Callable[[], LoginThrottle]) -> None:
     for _ in range(3):
         make().take("noor", "192.0.2.1")
     make().succeeded("noor", "192.0.2.1")
@@ -94,7 +92,7 @@ def test_failures_of_an_address_add_up_over_accounts(
     assert make().take("one more", "192.0.2.1") == 60
 
 
-def test_nothing_typed_is_kept_as_text(make: Callable[[], LoginThrottle], db: Database) -> None:
+def test_no_typed_text_is_stored(make: Callable[[], LoginThrottle], db: Database) -> None:
     make().take("perhaps a password", "192.0.2.1")
     keys = [key for (key,) in db.connection().execute("SELECT key FROM login_hits")]
     assert keys
@@ -111,10 +109,10 @@ def test_expired_hits_are_removed(
 
 
 @pytest.mark.parametrize("ahead_s", [2 * 365 * 86_400, 61])
-def test_attempts_booked_by_a_clock_that_was_ahead_lock_nobody_out(
+def test_attempts_stored_by_a_clock_that_was_ahead_block_no_account(
     make: Callable[[], LoginThrottle], clock: Clock, ahead_s: int
 ) -> None:
-    """Nor the whole school's address, until that time has come."""
+    """They block neither the account nor the school's address."""
     clock.now_s += ahead_s
     for _ in range(3):
         make().take("noor", "192.0.2.1")

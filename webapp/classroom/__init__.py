@@ -1,7 +1,5 @@
-"""The Classroom: a Flask site for courses, whose activity goes to logd and comes back as charts.
+"""The Classroom: a Flask site for courses that logs its activity to logd and shows it in charts.
 
-`views` are the pages, `present` how data reads on them, `model` what the site knows, `store` its
-own database; each uses those after it.
-
-`templates/`, `static/` and the courses in `content/` lie beside them.
+`views` are the pages, `present` formats data for them, `model` holds accounts, courses, work and
+reports, `store` is the site's own database. Each uses those after it.
 """

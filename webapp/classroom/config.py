@@ -1,7 +1,7 @@
 """The site's settings, from the environment and from the mapping given to create_app.
 
-The site knows where logd's sockets are and nothing else of it: logd's key lies in the same
-directory in a development set-up, and no code here ever names that file.
+Of logd the site knows only the paths of its sockets. In development logd's key is in the same
+directory; no code of the site names that file.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ INSTANCE_DIRECTORY = "var/classroom"
 LOGD_DIRECTORY = "var/logd"
 
 SESSION_HOURS = 8
-# A quiz form is a few hundred bytes; nothing is uploaded.
+# A quiz form is a few hundred bytes, and there are no uploads.
 REQUEST_BYTES_MAX = 64 * 1024
 
 QUIZ_UNCONFIRMED = (
-    "Your result is kept. Its entry in the school's record is not"
-    " confirmed yet, which can happen when the record is busy. There is nothing you need to do."
+    "Your result is saved. Its entry in the school's activity log is not confirmed yet,"
+    " which can happen when the log is busy. You do not need to do anything."
 )
 
 
 def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of one app: defaults, then the environment, then what the caller overrides."""
+    """Returns the settings of one app: defaults, overridden by the environment, then the caller."""
     logd = Path(environ.get("LOGD_DIR", LOGD_DIRECTORY)).absolute()
     defaults: dict[str, Any] = {
         "CLASSROOM_DIR": environ.get("CLASSROOM_DIR", INSTANCE_DIRECTORY),
         "CLASSROOM_PROXIES": proxies_in_front(environ.get("CLASSROOM_PROXIES", "0")),
         "ACTIVITY_LOG_SOCKET": environ.get("ACTIVITY_LOG_SOCKET", str(logd / "logd.sock")),
-        # A quiz counts: its page waits until it is in the record, or says that it may not be yet.
+        # Quizzes count: the page waits until the event is stored, or says that it may not be.
         "ACTIVITY_LOG_DURABLE": ("quiz_submitted",),
         "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 2.0,
         "ACTIVITY_LOG_DURABLE_UNKNOWN": "tell_user",
         "ACTIVITY_LOG_DURABLE_MESSAGE": QUIZ_UNCONFIRMED,
         "ACTIVITY_QUERY_SOCKET": environ.get("ACTIVITY_QUERY_SOCKET", str(logd / "query.sock")),
         "ACTIVITY_QUERY_TIMEOUT_S": 2.0,
-        # A cookie that travels over plain HTTP is a session given away, so leaving that open takes
-        # a deliberate word, meant for http://127.0.0.1 during development.
+        # A cookie sent over plain HTTP can be stolen, so allowing that takes an explicit setting,
+        # meant for http://127.0.0.1 in development.
         "SESSION_COOKIE_SECURE": environ.get("CLASSROOM_INSECURE_HTTP") != "1",
         "SESSION_COOKIE_NAME": "classroom",
         "SESSION_COOKIE_HTTPONLY": True,
@@ -49,7 +49,7 @@ def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[s
         "PERMANENT_SESSION_LIFETIME": timedelta(hours=SESSION_HOURS),
         "MAX_CONTENT_LENGTH": REQUEST_BYTES_MAX,
         "MAX_FORM_MEMORY_SIZE": REQUEST_BYTES_MAX,
-        # The token lives as long as the session: a form left open over lunch still sends.
+        # The token is valid as long as the session: a form left open over lunch can still be sent.
         "WTF_CSRF_TIME_LIMIT": None,
         "PASSWORD_METHOD": "scrypt",
         "LOGIN_LIMIT_ACCOUNT": "5 per 5 minutes",
@@ -59,10 +59,10 @@ def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[s
 
 
 def proxies_in_front(text: str) -> int:
-    """How many reverse proxies set X-Forwarded-For before the request reaches the site."""
+    """Reads the number of reverse proxies that set X-Forwarded-For in front of the site."""
     if not (text.isascii() and text.isdigit()):
         raise click.ClickException(
-            f"CLASSROOM_PROXIES is {text!r}; it is the number of reverse proxies in front of the "
-            "site, 0 for none."
+            f"CLASSROOM_PROXIES is {text!r}, but must be the number of reverse proxies in front of "
+            "the site (0 for none)."
         )
     return int(text)

@@ -1,4 +1,4 @@
-"""The Flask extensions, made once and bound to each app by the factory."""
+"""The Flask extensions, created once and bound to each app by the factory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts the site together. The order of the steps matters where a comment says so."""
+"""The application factory. Comments mark the steps whose order matters."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from webapp.classroom.views import access, auditor, auth, courses, errors, quizz
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
-    """The site, ready to serve. `config` overrides what the environment says.
+    """Creates the site; `config` overrides the environment.
 
-    Raises a ClickException with one plain sentence when the instance directory cannot be used.
+    Raises a ClickException with a message of one line if the instance directory cannot be used.
     """
     app = Flask("webapp.classroom")
     app.config.from_mapping(settings(os.environ, config or {}))
@@ -38,7 +38,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
         app.config["SECRET_KEY"] = app.config["SECRET_KEY"] or read_secret(instance.secret_key)
         db = Database(instance)
         db.migrate()
-        # A server may load the app and then fork its workers: leave no connection open behind us.
+        # A server may load the app and then fork its workers, which must inherit no connection.
         db.close()
     db.init_app(app)
 
@@ -50,11 +50,11 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     login_manager.login_view = "auth.login"
     login_manager.login_message = "Log in to see this page."
     login_manager.session_protection = "strong"
-    # After Flask-Login: a page view belongs to the user that it found.
+    # After Flask-Login, which finds the user of a page view.
     activity.init_app(app)
     errors.init_app(app)
     filters.init_app(app)
-    app.context_processor(_for_every_page)
+    app.context_processor(_template_variables)
 
     for module in (auth, courses, quizzes, teacher, auditor):
         app.register_blueprint(module.blueprint)
@@ -65,10 +65,10 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 def _home() -> ResponseReturnValue:
     if not current_user.is_authenticated:
         return redirect(url_for("auth.login"))
-    return redirect(access.home_of(access.reader()))
+    return redirect(access.home_of(access.current_account()))
 
 
-def _for_every_page() -> dict[str, Any]:
+def _template_variables() -> dict[str, Any]:
     return {"Role": Role}
 
 

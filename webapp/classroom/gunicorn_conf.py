@@ -1,21 +1,21 @@
-"""gunicorn's settings for the site, in `make run` and as a service: quiet, no log of requests."""
+"""gunicorn's settings for the site, in `make run` and as a service, without an access log."""
 
 import os
 
-# Loaded once, before the workers are forked: a bad key is said in one sentence, by one process.
+# Loaded once, before the workers are forked: a wrong key is reported by one process only.
 preload_app = True
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-# Browsers hold idle connections open; a worker of one thread would be held by the first of them.
+# Browsers keep idle connections open; the first would occupy a worker with one thread.
 worker_class = "gthread"
 threads = 4
 
-# An access log would put into plain text what logd keeps encrypted.
+# An access log would store in plain text what logd stores encrypted.
 accesslog = None
 loglevel = "warning"
 
 timeout = 60
 graceful_timeout = 5
-# Workers show here that they live: in memory, for a disk may be slow.
+# The workers' heartbeat files: in memory, since a disk may be slow.
 worker_tmp_dir = "/dev/shm"  # noqa: S108 - made without a name
-# Nobody steers it but who started it, by signals.
+# gunicorn is controlled by signals only.
 control_socket_disable = True

@@ -1,10 +1,10 @@
-"""The headers that every answer carries."""
+"""Security headers of every response."""
 
 from __future__ import annotations
 
 from flask import Flask, Response, request
 
-# Nothing inline and nothing from elsewhere; `data:` is for the charts, which are rendered here.
+# Nothing inline and nothing from other hosts; `data:` is for the charts, rendered by this site.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -31,7 +31,7 @@ def add_headers(response: Response) -> Response:
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
     if request.endpoint == "static":
         return response
-    # Every page shows who is logged in, and many show marks. On a shared school computer the Back
-    # button must not bring them up again after the logout.
+    # Every page names the user, and many show marks: on a shared computer the Back button must not
+    # show them after the logout.
     headers["Cache-Control"] = "no-store"
     return response

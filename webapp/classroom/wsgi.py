@@ -1,8 +1,8 @@
 """For WSGI servers: `gunicorn --preload "webapp.classroom.wsgi:application()"`.
 
-The same site as create_app's, but what keeps it from starting is said in one sentence, where the
-server would print a traceback. Preloaded, it is said once and not by each worker; the app may be
-forked, since before its first request it holds neither its database nor its log open.
+A failure to start is a message of one line and an exit code in place of a traceback; with
+`--preload` it is printed once and not by each worker. The app may be forked after loading: until
+its first request it has opened neither its database nor its log.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from flask import Flask
 
 from webapp.classroom.factory import create_app
 
-# gunicorn's own word for "the app cannot be loaded": it stops instead of starting workers for ever.
+# gunicorn's own exit code for an app that cannot be loaded: it then stops starting workers.
 EXIT_APP_NOT_LOADED = 4
 
 
 def application() -> Flask:
-    """The app, or the end of the process."""
+    """Returns the app, or ends the process with a message."""
     try:
         return create_app()
     except click.ClickException as error:

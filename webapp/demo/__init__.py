@@ -1,5 +1,6 @@
-"""A demo school for the Classroom: its people, sixty days of their history, and how to play it.
+"""A demo school for the Classroom: its people and sixty days of their history.
 
-Each module uses those before it: `school` (who), `visits` (what somebody clicks), `history` (all of
-it, from a fixed seed), `seed` (into the site's database, and through logd's socket).
+Each module uses those before it: `school` (the people), `visits` (the events of one visit),
+`history` (all visits, from a fixed seed), `seed` (stores the school in the site's database and logs
+its history through logd's socket).
 """

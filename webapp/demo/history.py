@@ -1,8 +1,8 @@
-"""Sixty days of a school, made up from a fixed seed: the events, and the work they stand for.
+"""Sixty days of a school, generated from a fixed seed: the events, and the work behind them.
 
-Pure: no clock, no database, no socket. The same `now_ns`, courses and seed give the same history to
-the byte. Events have exactly the shape that the live site emits, and they agree with the rows for
-the site's own database, because both come from the same simulated visits.
+Pure: no clock, no database, no socket. The same `now_ns`, courses and seed give the same history,
+byte for byte. Events have the form that the live site logs, and agree with the rows for the site's
+own database, because both come from the same simulated visits.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from datetime import UTC, datetime, timedelta
 from webapp.classroom.model.content import Course, Quiz
 from webapp.classroom.model.scoring import Kind, Question, score
 from webapp.demo.school import AUDITOR, COLLEAGUE, STUDENTS, TEACHER, Person
-from webapp.demo.visits import NS, PAGES, Event, Over, Visit, failed_login
+from webapp.demo.visits import NS, PAGES, Event, PresentReached, Visit, failed_login
 
 SEED = 20_260
 DAYS = 60
-# Counted in days before the last one: a week without school, and a single day off.
+# In days before the last one: a week of holidays, and a single day off.
 BREAK_DAYS = range(24, 31)
 DAY_OFF = 45
 
@@ -46,7 +46,7 @@ class QuizTry:
 
 @dataclass
 class History:
-    """Events in the order of time, and the rows that belong to them."""
+    """Events in order of time, and the rows that belong to them."""
 
     events: list[Event] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
@@ -54,7 +54,7 @@ class History:
 
 
 def generate(now_ns: int, courses: tuple[Course, ...], seed: int = SEED) -> History:
-    """The whole history up to `now_ns`."""
+    """Generates the history of the last sixty days up to `now_ns`."""
     history = History()
     midnight = datetime.fromtimestamp(now_ns // NS, UTC).replace(hour=0, minute=0, second=0)
     days = [midnight - timedelta(days=DAYS - 1 - at) for at in range(DAYS)]
@@ -63,7 +63,7 @@ def generate(now_ns: int, courses: tuple[Course, ...], seed: int = SEED) -> Hist
     for member in (TEACHER, COLLEAGUE, AUDITOR):
         _staff_life(member, days, now_ns, history, _random(seed, str(member.id)))
     _strangers(days, now_ns, history, _random(seed, "strangers"))
-    # People's days were made one after the other; the sort is stable within one moment.
+    # Generated person by person; the sort is stable for events of the same time.
     history.events.sort(key=lambda event: event[2])
     return history
 
@@ -73,12 +73,12 @@ def is_holiday(days_before_last: int) -> bool:
 
 
 def _random(seed: int, name: str) -> random.Random:
-    """A stream of its own for each person, so that a change to one moves nobody else's days."""
+    """Returns one person's own random stream: a change to one person changes no other."""
     return random.Random(f"{seed}:{name}")  # noqa: S311 - made-up history, no secret
 
 
 class _StudentLife:
-    """One student's sixty days: how diligent, how able, how far along."""
+    """One student's sixty days, with a diligence, a skill and a progress of their own."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class _StudentLife:
         self._rng = rng = _random(seed, str(person.id))
         self._diligence = min(1.0, max(0.3, rng.gauss(0.78, 0.18)))
         self._skill = min(0.96, max(0.3, rng.gauss(0.68, 0.17)))
-        # Where the student will be in the material on the last day; some lag well behind.
+        # The part of the material that the student reaches by the last day.
         self._goal = min(1.0, max(0.25, self._diligence * rng.uniform(0.85, 1.25)))
         self._steps = [step for course in courses for step in _steps(course)]
         self._done = 0
@@ -129,11 +129,11 @@ class _StudentLife:
                 self._browse(visit)
             if rng.random() < 0.45:
                 visit.log_out()
-        except Over:
+        except PresentReached:
             return
 
     def _work(self, visit: Visit, course: Course, kind: str, at: int) -> None:
-        """The next step of the material: read a lesson, do a task, or try a quiz."""
+        """Takes the next step of the material: a lesson, a task or a quiz."""
         rng = self._rng
         visit.wait(15)
         visit.request("courses.course")
@@ -144,7 +144,7 @@ class _StudentLife:
         elif kind == "task":
             visit.request("courses.task")
             if rng.random() > 0.55 + 0.45 * self._diligence:
-                self._done += 1  # looked at, and left
+                self._done += 1  # opened, but not completed
                 return
             visit.wait(420)
             task = course.tasks[at].id
@@ -162,7 +162,7 @@ class _StudentLife:
             visit.request("quizzes.quiz")
             visit.wait(60 * len(quiz.questions))
             number = self._tries.get(quiz.id, 0) + 1
-            # One learns from the feedback, so later tries go better.
+            # Students learn from the feedback, so later attempts have better scores.
             skill = min(0.97, self._skill + 0.12 * (number - 1))
             answers = {at: _answer(q, skill, rng) for at, q in enumerate(quiz.questions)}
             points = score(quiz.questions, answers)
@@ -192,7 +192,7 @@ class _StudentLife:
 
 
 def _steps(course: Course) -> Iterator[tuple[Course, str, int]]:
-    """A course in the order in which one works through it, its tasks and quizzes spread out."""
+    """Yields a course's lessons, tasks and quizzes in the order in which students take them."""
     places = [(at / len(course.lessons), 0, "lesson", at) for at in range(len(course.lessons))]
     places += [((at + 0.9) / len(course.tasks), 1, "task", at) for at in range(len(course.tasks))]
     places += [((at + 1) / len(course.quizzes), 2, "quiz", at) for at in range(len(course.quizzes))]
@@ -201,7 +201,7 @@ def _steps(course: Course) -> Iterator[tuple[Course, str, int]]:
 
 
 def _answer(question: Question, skill: float, rng: random.Random) -> list[str]:
-    """What somebody of this skill would answer; now and then nothing at all."""
+    """Returns the answer of a student with this skill; one in fifty is left empty."""
     if rng.random() < 0.02:
         return []
     knows = rng.random() < skill
@@ -243,12 +243,12 @@ def _staff_life(
                     visit.wait(40)
                     visit.request(rng.choices(pages, weights=weights)[0])
                 visit.log_out()
-            except Over:
+            except PresentReached:
                 return
 
 
 def _strangers(days: list[datetime], now_ns: int, history: History, rng: random.Random) -> None:
-    """Now and then somebody tries a login that does not exist."""
+    """Adds failed logins with names that do not exist."""
     for day in days:
         if rng.random() < STRANGERS_PER_DAY:
             at_ns = int((day + timedelta(seconds=rng.uniform(0, 86_400))).timestamp() * NS)

@@ -1,4 +1,4 @@
-"""The people of the demo school. All of them are made up."""
+"""The people of the demo school, all of them invented."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from webapp.classroom.model.accounts import Role
 
 @dataclass(frozen=True)
 class Person:
-    """An account of the demo. Ids are fixed: the history's events name people by them."""
+    """An account of the demo. Its id is fixed, because events of the history refer to it."""
 
     id: int
     login: str
@@ -19,7 +19,7 @@ class Person:
 
 @dataclass(frozen=True)
 class DemoAccount:
-    """A login that may be told to everybody, because it only opens a school that does not exist."""
+    """A login that may be published: it opens only the demo school."""
 
     username: str
     password: str

@@ -1,4 +1,4 @@
-"""Puts the demo school into a site: its people and their work, and its history through logd."""
+"""Adds the demo school to a site: stores its people and their work, and logs its history."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from logd_client import Client
 from logd_client.socket_path import locate
 from logd_wire.rendezvous import NoOutbox, read_rendezvous
 from webapp.classroom.model.accounts import add_user, hash_password, list_users
-from webapp.classroom.model.content import Course, store_courses
+from webapp.classroom.model.catalogue import store_courses
+from webapp.classroom.model.content import Course
 from webapp.classroom.model.scoring import dump_questions
 from webapp.classroom.model.work import insert_attempt
-from webapp.classroom.store.db import Connection, Database, said_plainly
+from webapp.classroom.store.db import Connection, Database, operator_errors
 from webapp.demo.history import History, generate
 from webapp.demo.school import DEMO_ACCOUNTS, PEOPLE
 from webapp.demo.visits import Event
 
-# Room for a whole history, so that nothing has to wait for a logd that is not running.
+# Holds a whole history, so that it can be logged before logd is started.
 OUTBOX_BYTES = 32 * 1024 * 1024
 RETRY_INTERVAL_S = 0.005
 STALLED_AFTER_S = 30.0
@@ -27,9 +28,9 @@ FLUSH_TIMEOUT_S = 5.0
 
 
 def add_demo_school(db: Database, courses: tuple[Course, ...]) -> None:
-    """Adds the school to a fresh site, and plays its history to logd, for as long as that takes.
+    """Adds the school to an empty site, and logs its history through logd.
 
-    Raises a ClickException when the site is not fresh, or logd cannot be reached.
+    Raises a ClickException if the site is not empty, or logd's instance does not exist.
     """
     _refuse_second_demo(db)
     client = open_client(current_app.config["ACTIVITY_LOG_SOCKET"])
@@ -37,7 +38,7 @@ def add_demo_school(db: Database, courses: tuple[Course, ...]) -> None:
     history = generate(now_ns, courses)
     db.instance.seeding_marker.write_text(f"{now_ns}\n", encoding="ascii")
     _store_school(db, courses, history)
-    _play(history.events, client)
+    _log_history(history.events, client)
     db.instance.seeded_marker.write_text(f"{now_ns}\n", encoding="ascii")
     db.instance.seeding_marker.unlink()
 
@@ -46,21 +47,22 @@ def _refuse_second_demo(db: Database) -> None:
     instance = db.instance
     if instance.seeding_marker.exists():
         raise click.ClickException(
-            f"An earlier demo run in {instance.directory} was cut short, and playing its history "
-            "again would store part of it twice. Remove that directory and logd's, and start over."
+            f"Adding the demo school to {instance.directory} was interrupted, and logging its "
+            "history again would store part of it twice. Remove that directory and logd's, and "
+            "start over."
         )
     if instance.seeded_marker.exists():
         raise click.ClickException(f"The demo school is already in {instance.directory}.")
     if list_users(db):
         raise click.ClickException(
-            f"The site in {instance.directory} already has accounts. The demo school needs a fresh "
-            "directory: name one in CLASSROOM_DIR."
+            f"The site in {instance.directory} already has accounts. The demo school needs an "
+            "empty directory: set CLASSROOM_DIR to one."
         )
 
 
 def _store_school(db: Database, courses: tuple[Course, ...], history: History) -> None:
-    """Accounts, courses and the students' work, all or nothing."""
-    with said_plainly(db.instance), db.transaction() as connection:
+    """Stores accounts, courses and the students' work in one transaction."""
+    with operator_errors(db.instance), db.transaction() as connection:
         store_courses(connection, courses)
         _store_people(connection)
         connection.executemany(
@@ -84,8 +86,8 @@ def _store_school(db: Database, courses: tuple[Course, ...], history: History) -
 
 
 def _store_people(connection: Connection) -> None:
-    # Hashing is slow on purpose, so each password of the demo is hashed once, and the students
-    # share a hash with the demo student. No secret is weakened: these passwords are printed.
+    # Hashing is slow on purpose, so each demo password is hashed once, and all students share the
+    # demo student's hash. That weakens no secret: these passwords are printed.
     method = current_app.config["PASSWORD_METHOD"]
     hashes = {account.role: hash_password(account.password, method) for account in DEMO_ACCOUNTS}
     for person in PEOPLE:
@@ -100,23 +102,23 @@ def _store_people(connection: Connection) -> None:
 
 
 def open_client(socket_path: str) -> Client:
-    """A client with room for the whole history, so that logd may also be started afterwards."""
+    """Opens a client whose outbox holds the whole history, so that logd may be started later."""
     try:
         read_rendezvous(locate(socket_path))
     except NoOutbox as error:
         raise click.ClickException(
-            f"There is no place to play the history to: {error} "
-            "Or name logd's directory in LOGD_DIR."
+            f"The history cannot be logged: {str(error).rstrip('.')}. "
+            "If logd's directory is another one, set LOGD_DIR to it."
         ) from error
     return Client(socket_path, outbox_bytes=OUTBOX_BYTES)
 
 
-def _play(events: list[Event], client: Client) -> None:
-    """Sends the history the way the site sends its events: through the socket, one by one."""
+def _log_history(events: list[Event], client: Client) -> None:
+    """Logs the history as the site logs its events: one by one, through the socket."""
     try:
-        with click.progressbar(events, label=f"Playing {len(events):,} events") as bar:
+        with click.progressbar(events, label=f"Logging {len(events):,} events") as bar:
             for event in bar:
-                _emit_patiently(client, event)
+                _emit_with_retries(client, event)
         everything_stored = _flush(client)
         stats = client.stats()
     finally:
@@ -124,14 +126,14 @@ def _play(events: list[Event], client: Client) -> None:
     causes = ", ".join(f"{cause}: {n:,}" for cause, n in stats["refused_by_cause"].items())
     click.echo(
         f"{stats['accepted']:,} events accepted, {stats['pending']:,} of them not yet on disk; "
-        f"{stats['refused']:,} tries refused and repeated{f' ({causes})' if causes else ''}."
+        f"{stats['refused']:,} calls refused and repeated{f' ({causes})' if causes else ''}."
     )
     if not everything_stored:
-        click.echo("What is not on disk waits in the outbox; logd stores it as soon as it runs.")
+        click.echo("Events not yet on disk wait in the outbox; logd stores them when it runs.")
 
 
 def _flush(client: Client) -> bool:
-    """Waits for the disk for as long as something moves."""
+    """Waits until all is on disk; returns False once a timeout passes without progress."""
     pending = client.stats()["pending"]
     while not client.flush(FLUSH_TIMEOUT_S):
         left = client.stats()["pending"]
@@ -141,8 +143,8 @@ def _flush(client: Client) -> bool:
     return True
 
 
-def _emit_patiently(client: Client, event: Event) -> None:
-    """One event, tried again while there is no room for it. Gives up when nothing moves."""
+def _emit_with_retries(client: Client, event: Event) -> None:
+    """Logs one event, retrying while the outbox is full; fails if it stays full for long."""
     event_type, user, ts_ns, props = event
     deadline_s: float | None = None
     while not client.emit(event_type, user=user, props=props, ts_ns=ts_ns):
@@ -152,7 +154,7 @@ def _emit_patiently(client: Client, event: Event) -> None:
         elif now_s > deadline_s:
             causes = ", ".join(client.stats()["refused_by_cause"])
             raise click.ClickException(
-                f"logd has taken no event for {STALLED_AFTER_S:.0f} seconds ({causes}). Start logd "
-                "(`logd run`), remove the half-filled directories, and seed again."
+                f"logd has stored no event for {STALLED_AFTER_S:.0f} seconds ({causes}). Start "
+                "logd (`logd run`), remove both directories, and seed again."
             )
         time.sleep(RETRY_INTERVAL_S)

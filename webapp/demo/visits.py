@@ -1,4 +1,4 @@
-"""A made-up visit to the site: what somebody clicks, as the events the live site would emit."""
+"""An invented visit to the site, as the events that the live site would log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from webapp.demo.school import Person
 
 NS = 1_000_000_000
 
-# The pages of the site: endpoint -> URL rule, and the usual time to make one in milliseconds.
+# The pages of the site: endpoint -> URL rule, and its usual response time in milliseconds.
 PAGES: dict[str, tuple[str, float]] = {
     "auth.login": ("/login", 95.0),
     "auth.logout": ("/logout", 3.0),
@@ -34,12 +34,12 @@ PAGES: dict[str, tuple[str, float]] = {
 Event = tuple[str, str | None, int, dict[str, Any]]
 
 
-class Over(Exception):
-    """The history's present has been reached in the middle of a visit."""
+class PresentReached(Exception):
+    """The visit has reached the end of the history."""
 
 
 class Visit:
-    """One person at the site from login to leaving; emits what the site would."""
+    """One person's visit, from login to leaving; appends the events that the site would log."""
 
     def __init__(
         self, person: Person, start: datetime, now_ns: int, events: list[Event], rng: random.Random
@@ -51,7 +51,7 @@ class Visit:
         self._rng = rng
 
     def wait(self, seconds: float) -> None:
-        """Time passes: a person reads, thinks, types."""
+        """Advances the clock by about `seconds`, as a person reads and types."""
         self.clock_ns += int(self._rng.lognormvariate(0, 0.6) * seconds * NS)
 
     def request(
@@ -61,10 +61,10 @@ class Visit:
         status: int = 200,
         event: tuple[str, dict[str, Any]] | None = None,
     ) -> int:
-        """One request: the event it causes, if any, then its page view. Returns its time."""
+        """Appends one request's event, if any, and its page view; returns the time of its end."""
         at_ns = self.clock_ns
         if at_ns >= self._now_ns:
-            raise Over
+            raise PresentReached
         rule, usual_ms = PAGES[endpoint]
         duration_ms = usual_ms * self._rng.lognormvariate(0, 0.3)
         shared_id = request_id(self._rng)
@@ -95,7 +95,7 @@ class Visit:
     def log_in(self) -> None:
         if self._rng.random() < 0.05:
             if self.clock_ns >= self._now_ns:
-                raise Over
+                raise PresentReached
             self._events.append(failed_login(self.key, self.clock_ns, self._rng))
             self.wait(8)
         self.request("auth.login", "POST", 302, ("login", {}))
@@ -106,7 +106,7 @@ class Visit:
 
 
 def failed_login(user: str | None, at_ns: int, rng: random.Random) -> Event:
-    """A login that was refused. Nobody is logged in yet, so it has no page view."""
+    """Returns the event of a refused login, which has no page view since no user is logged in."""
     return ("login_failed", user, at_ns, {"request_id": request_id(rng)})
 
 

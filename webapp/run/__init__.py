@@ -1,4 +1,5 @@
-"""`python -m webapp.run`, which is `make run`: brings logd and the site up, and down in order.
+"""`make run`, or `python -m webapp.run`: starts logd and the site, and stops them in order.
 
-`plan` says what is going to be executed, `process` is a child process, `supervisor` is one run.
+`plan` holds paths and commands, `preparation` checks directory and port, `process` is one child
+process, `supervisor` one run, `messages` what it prints.
 """

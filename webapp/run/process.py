@@ -1,7 +1,7 @@
-"""Child processes of `make run`: each in a session of its own, its output kept, its end reported.
+"""Child processes of `make run`: each in its own session, with its output and exit as events.
 
-Everything a supervisor waits for (a line, an exit, a signal) arrives as an event in one queue, so
-that it waits in one place and nothing is polled or slept for.
+Everything that the supervisor waits for (a line, an exit, a signal) arrives in one queue, so that
+it waits in one place and polls nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LINES_KEPT = 20
 READ_REST_TIMEOUT_S = 1.0
 
 _PR_SET_PDEATHSIG = 1
-# Looked up before any fork: a child between fork and exec may do next to nothing.
+# Looked up before any fork: between fork and exec a child may do almost nothing.
 _prctl = ctypes.CDLL(None).prctl
 
 
@@ -36,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Exited:
-    """A child ended, all its lines delivered. `code` is negative for a signal's number."""
+    """A child ended, after all its lines. A negative `code` is the number of a signal."""
 
     child: Child
     code: int
@@ -44,7 +44,7 @@ class Exited:
 
 @dataclass(frozen=True)
 class Signalled:
-    """The supervisor itself was told to stop."""
+    """The supervisor itself received a signal to stop."""
 
     signal: int
 
@@ -54,10 +54,11 @@ Events = queue.SimpleQueue[Event]
 
 
 class Child:
-    """A running child. Starting it raises OSError when the program is not there.
+    """A running child process. Raises OSError if the program does not exist.
 
-    It leads a session of its own, so a terminal's Ctrl-C reaches the supervisor alone, which stops
-    the children in order. With `lines`, stdout and stderr arrive as events; else they are ours.
+    The child has its own session, so that Ctrl-C in a terminal reaches the supervisor only, which
+    stops the children in order. With `lines`, its stdout and stderr arrive as events; otherwise it
+    inherits them.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Child:
             stdout=subprocess.PIPE if lines else None,
             stderr=subprocess.STDOUT if lines else None,
             start_new_session=True,
-            # A supervisor killed with -9 cannot stop anything; the kernel does it in its place.
+            # A supervisor killed by SIGKILL stops nothing; the kernel then stops its children.
             preexec_fn=_die_with_parent,
         )
         self.pid = self._process.pid
@@ -98,18 +99,18 @@ class Child:
 
     def _await_end(self, reader: threading.Thread) -> None:
         code = self._process.wait()
-        # What it started itself must not go on without it, and may hold the pipe open besides.
+        # Its own children must not outlive it; they may also hold the pipe open.
         self._kill_group()
         reader.join(READ_REST_TIMEOUT_S)
         self._events.put(Exited(self, code))
 
     @property
     def running(self) -> bool:
-        """Whether it still runs, or its end is not yet noticed."""
+        """Returns whether the process has not ended yet."""
         return self._process.poll() is None
 
     def stop(self, timeout_s: float) -> int:
-        """SIGTERM, and SIGKILL to its whole group after `timeout_s` seconds. Its exit code."""
+        """Sends SIGTERM, after `timeout_s` SIGKILL to its group; returns the exit code."""
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         try:
@@ -118,7 +119,7 @@ class Child:
             return self.kill()
 
     def kill(self) -> int:
-        """SIGKILL to its whole group. Its exit code."""
+        """Sends SIGKILL to its process group; returns the exit code."""
         self._kill_group()
         return self._process.wait()
 
@@ -132,7 +133,7 @@ def _die_with_parent() -> None:
 
 
 def describe_exit(code: int) -> str:
-    """`exit code 78`, or `killed by SIGKILL`."""
+    """Returns a text such as `exit code 78` or `killed by SIGKILL`."""
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -1,7 +1,7 @@
-"""The supervisor of `make run`: one run of logd and the site, from the first file to the last line.
+"""The supervisor of `make run`: starts logd and the site, watches them, and stops them in order.
 
-It waits in one place, `_next_event`, for what children and signals report, and does there what such
-an event always asks for; the rest of it reads as the order of things.
+It waits for children and signals in one place, `_next_event`, which also handles the events that
+always need the same action.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 
-from webapp.run.plan import HOST, Plan, Refusal, ready_text, remove_half_made, sums_text
+from webapp.run.messages import ready_text, totals_text
+from webapp.run.plan import HOST, Plan, RunError
+from webapp.run.preparation import remove_incomplete
 from webapp.run.process import Child, Event, Events, Exited, Line, Signalled, describe_exit
 
 LOGD_READY_TIMEOUT_S = 60.0
@@ -27,13 +29,13 @@ LOGD_STOP_TIMEOUT_S = 20.0
 COMMAND_TIMEOUT_S = 60.0
 HTTP_TIMEOUT_S = 2.0
 STATUS_BYTES = len("HTTP/1.1 200")
-LOOK_INTERVAL_S = 0.05
+POLL_INTERVAL_S = 0.05
 RESTARTS_MAX = 3
 RESTARTS_WINDOW_S = 60.0
 
-# Starting again what ended for one of these would end the same way: usage, damaged data, a missing
-# or unsuitable file, key or setting.
-_LASTING_EXIT_CODES = {
+# Exit codes after which a restart would fail the same way: usage, damaged data, a missing or
+# unsuitable file, key or setting.
+_PERMANENT_EXIT_CODES = {
     os.EX_USAGE,
     os.EX_DATAERR,
     os.EX_UNAVAILABLE,
@@ -42,23 +44,23 @@ _LASTING_EXIT_CODES = {
     os.EX_CONFIG,
 }
 _READY_MARK = "logd: ready"
-_ANCHOR_MARK = "logd: anchor "  # where its chain ends, each minute: for a log, not for a terminal
+_ANCHOR_MARK = "logd: anchor "  # the end of its hash chain, each minute: not for a terminal
 
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 Accounts = Callable[[], Iterable[tuple[str, str, str]]]
 
 
 class Stopped(Exception):
-    """Somebody pressed Ctrl-C, or sent SIGTERM or SIGHUP."""
+    """The run received SIGINT (Ctrl-C), SIGTERM or SIGHUP."""
 
 
 class Supervisor:
-    """One run of logd and the site. `events` is where signals and children report."""
+    """One run of logd and the site. Signals and children report to `events`."""
 
-    def __init__(self, plan: Plan, events: Events, say: Say, accounts: Accounts) -> None:
+    def __init__(self, plan: Plan, events: Events, print_line: Print, accounts: Accounts) -> None:
         self._plan = plan
         self._events = events
-        self._say = say
+        self._print = print_line
         self._accounts = accounts
         self._logd: Child | None = None
         self._logd_is_ready = False
@@ -69,42 +71,42 @@ class Supervisor:
         self._restarts_s: list[float] = []
 
     def run(self) -> int:
-        """Everything from the first file to the last line. The exit code: 0 when told to stop."""
+        """Runs until a signal or a failure; returns the exit code, 0 after a signal."""
         exit_code = os.EX_OK
         try:
             self._make_instance()
             logd = self._start_logd()
             self._wait(lambda: self._logd_is_ready, LOGD_READY_TIMEOUT_S, logd)
             self._logd_was_ready = True
-            self._play_history()
+            self._load_history()
             site = self._start_site()
             self._wait(self._site_answers, SITE_READY_TIMEOUT_S, site)
             self._site_is_open = True
-            self._say(ready_text(self._plan, self._accounts()))
+            self._print(ready_text(self._plan, self._accounts()))
             for line in site.last_lines:
-                self._say_of(site, line)
+                self._print_line_of(site, line)
             while True:
                 self._next_event()
         except Stopped:
             pass
-        except Refusal as refusal:
-            self._say(f"make run: {refusal}")
-            exit_code = refusal.exit_code
+        except RunError as error:
+            self._print(f"make run: {error}")
+            exit_code = error.exit_code
         finally:
             self._stop()
         return exit_code
 
-    # -- coming up -------------------------------------------------------------------------------
+    # -- start -----------------------------------------------------------------------------------
 
     def _make_instance(self) -> None:
-        if self._plan.half_made:
-            self._say("An earlier first run was cut short; removing what it made, to begin again.")
-            remove_half_made(self._plan)
+        if self._plan.incomplete:
+            self._print("An earlier first run was interrupted: removing its files to start over.")
+            remove_incomplete(self._plan)
         if not self._plan.config.exists():
             self._command("logd init", self._plan.logd_init)
 
     def _command(self, name: str, command: tuple[str, ...]) -> str:
-        """Runs a short command to its end; its output. Raises Refusal when it fails."""
+        """Runs a short command; returns its output. Raises RunError if it fails."""
         try:
             done = subprocess.run(  # noqa: S603 - the plan's own commands
                 command,
@@ -115,10 +117,10 @@ class Supervisor:
                 start_new_session=True,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise Refusal(f"`{name}` failed: {error}", os.EX_UNAVAILABLE) from error
+            raise RunError(f"`{name}` failed: {error}", os.EX_UNAVAILABLE) from error
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip()
-            raise Refusal(f"`{name}` failed: {said}", done.returncode)
+            output = (done.stderr or done.stdout).strip()
+            raise RunError(f"`{name}` failed: {output}", done.returncode)
         return done.stdout
 
     def _start(
@@ -127,7 +129,7 @@ class Supervisor:
         try:
             return Child(name, command, self._events, env, lines=lines)
         except OSError as error:
-            raise Refusal(
+            raise RunError(
                 f"{name} cannot be started ({command[0]}: {error.strerror}). `make setup` repairs "
                 "the environment.",
                 os.EX_UNAVAILABLE,
@@ -138,21 +140,21 @@ class Supervisor:
         self._logd = self._start("logd", self._plan.logd_run, dict(os.environ))
         return self._logd
 
-    def _play_history(self) -> None:
+    def _load_history(self) -> None:
         if self._plan.has_history:
             return
-        self._say("First run: playing 60 days of a school's history through logd.")
+        self._print("First run: loading 60 days of demo history through logd.")
         env = self._plan.site_environment(os.environ)
-        # Its progress bar belongs to the terminal, so its output is ours.
+        # It inherits stdout, since its progress bar needs the terminal.
         seed = self._seed = self._start("seed", self._plan.seed, env, lines=False)
         while True:
             event = self._next_event()
             if isinstance(event, Exited) and event.child is seed:
                 self._seed = None
                 if event.code != 0:
-                    raise Refusal(
-                        f"the history could not be played ({describe_exit(event.code)}); "
-                        "the next `make run` begins again.",
+                    raise RunError(
+                        f"the demo history could not be loaded ({describe_exit(event.code)}); "
+                        "the next `make run` starts over.",
                         os.EX_UNAVAILABLE,
                     )
                 return
@@ -163,13 +165,13 @@ class Supervisor:
         return self._site
 
     def _site_answers(self) -> bool:
-        """Whether the login page does. Raises Refusal when all it has is an error."""
+        """Returns whether the login page answers. Raises RunError if it answers with an error."""
         status = _status_of(self._plan.port, "/login")
         if status is None:
             return False
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
             assert self._site is not None
-            raise Refusal(
+            raise RunError(
                 f"the site answers its login page with an error ({status})."
                 + _last_lines(self._site),
                 os.EX_SOFTWARE,
@@ -177,23 +179,23 @@ class Supervisor:
         return True
 
     def _wait(self, holds: Callable[[], bool], timeout_s: float, child: Child) -> None:
-        """Handles events until the condition holds. Raises Refusal after the timeout."""
+        """Handles events until `holds()` is true. Raises RunError after the timeout."""
         deadline_s = time.monotonic() + timeout_s
         while not holds():
             if time.monotonic() > deadline_s:
-                raise Refusal(
+                raise RunError(
                     f"{child.name} was not ready within {timeout_s:.0f} seconds."
                     + _last_lines(child),
                     os.EX_UNAVAILABLE,
                 )
-            self._next_event(LOOK_INTERVAL_S)
+            self._next_event(POLL_INTERVAL_S)
 
-    # -- while it runs ---------------------------------------------------------------------------
+    # -- operation ------------------------------------------------------------------------------
 
     def _next_event(self, timeout_s: float | None = None) -> Event | None:
-        """Waits for one event and does what it always asks for; None after the timeout.
+        """Waits for one event and handles it; returns None after the timeout.
 
-        Raises Stopped, and Refusal when a child that the run needs has ended.
+        Raises Stopped, and RunError if a child that the run needs has ended.
         """
         try:
             event = self._events.get(timeout=timeout_s)
@@ -205,15 +207,15 @@ class Supervisor:
             case Line(child, text) if child is self._logd and _READY_MARK in text:
                 self._logd_is_ready = True
                 if self._restarts_s:
-                    self._say("logd is back.")
+                    self._print("logd has restarted.")
             case Line(child, text) if child is self._logd and text.startswith(_ANCHOR_MARK):
                 pass
             case Line(child, text) if self._is_up(child):
-                self._say_of(child, text)
+                self._print_line_of(child, text)
             case Exited(child, code) if child is self._site:
                 self._site = None
-                raise Refusal(
-                    f"the site ended by itself ({describe_exit(code)})." + _last_lines(child),
+                raise RunError(
+                    f"the site ended unexpectedly ({describe_exit(code)})." + _last_lines(child),
                     os.EX_SOFTWARE,
                 )
             case Exited(child, code) if child is self._logd:
@@ -221,72 +223,72 @@ class Supervisor:
                 self._logd_ended(child, code)
         return event
 
-    def _say_of(self, child: Child, line: str) -> None:
-        named = line.startswith(f"{child.name}: ")  # logd says who it is
-        self._say(line if named else f"{child.name} | {line}")
+    def _print_line_of(self, child: Child, line: str) -> None:
+        named = line.startswith(f"{child.name}: ")  # logd's own lines begin with its name
+        self._print(line if named else f"{child.name} | {line}")
 
     def _is_up(self, child: Child) -> bool:
-        # Before that, the last lines are told by whoever waits, if it comes to that.
+        # Until then lines are only kept, for the message of a failure.
         return (child is self._site and self._site_is_open) or (
             child is self._logd and self._logd_is_ready
         )
 
     def _logd_ended(self, child: Child, code: int) -> None:
-        if not self._logd_was_ready or code in _LASTING_EXIT_CODES:
-            raise Refusal(
-                f"logd did not stay up ({describe_exit(code)})." + _last_lines(child),
+        if not self._logd_was_ready or code in _PERMANENT_EXIT_CODES:
+            raise RunError(
+                f"logd failed ({describe_exit(code)})." + _last_lines(child),
                 code if code > 0 else os.EX_UNAVAILABLE,
             )
         now_s = time.monotonic()
         self._restarts_s = [s for s in self._restarts_s if now_s - s < RESTARTS_WINDOW_S]
         if len(self._restarts_s) >= RESTARTS_MAX:
-            raise Refusal(
+            raise RunError(
                 f"logd ended {RESTARTS_MAX + 1} times within {RESTARTS_WINDOW_S:.0f} seconds, the "
                 f"last time with {describe_exit(code)}." + _last_lines(child),
                 os.EX_UNAVAILABLE,
             )
         self._restarts_s.append(now_s)
-        self._say(
-            f"logd ended unexpectedly ({describe_exit(code)}); starting it again "
+        self._print(
+            f"logd ended unexpectedly ({describe_exit(code)}); restarting it "
             f"({len(self._restarts_s)} of at most {RESTARTS_MAX} within a minute). "
-            "Events wait in the outboxes meanwhile."
+            "Until then events wait in the outboxes."
         )
-        # Nothing waits for it: the site works without, and says so where it matters.
+        # Nothing waits for it: the site works without logd, and its pages say so where needed.
         self._start_logd()
 
-    # -- going down ------------------------------------------------------------------------------
+    # -- stop ------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        """The site first, so that logd still takes its last events; each within its deadline."""
+        """Stops the site first, so that logd receives its last events; each has its deadline."""
         if self._seed is not None:
             self._seed.stop(SITE_STOP_TIMEOUT_S)
-            self._say("\nStopped while playing the history; the next `make run` begins it again.")
+            self._print("\nStopped while loading the history; the next `make run` starts over.")
         if self._site is not None:
-            self._say("\nStopping the site, then logd.")
+            self._print("\nStopping the site, then logd.")
             self._site.stop(SITE_STOP_TIMEOUT_S)
         if self._logd is not None:
             code = self._logd.stop(LOGD_STOP_TIMEOUT_S)
             if code != 0:
-                self._say(
+                self._print(
                     f"logd did not stop cleanly ({describe_exit(code)})." + _last_lines(self._logd)
                 )
         if self._logd_was_ready:
-            self._say_sums()
+            self._print_totals()
 
-    def _say_sums(self) -> None:
+    def _print_totals(self) -> None:
         try:
             status = json.loads(self._command("logd status", self._plan.logd_status))
-        except (Refusal, ValueError) as error:
-            self._say(f"The sums are not known: {error}")
+        except (RunError, ValueError) as error:
+            self._print(f"The totals are not known: {error}")
             return
-        self._say(sums_text(status))
+        self._print(totals_text(status))
 
 
 def _status_of(port: int, path: str) -> int | None:
-    """The HTTP status of a page; None without one within HTTP_TIMEOUT_S, however slowly it comes.
+    """Returns the HTTP status of a page; None if none arrives within HTTP_TIMEOUT_S in all.
 
-    Not by http.client, whose timeout is for each read: what else listens on that port could hold
-    up Ctrl-C for hours.
+    http.client has a timeout per read: another server on that port, sending one byte at a time,
+    could delay Ctrl-C for hours.
     """
     deadline_s = time.monotonic() + HTTP_TIMEOUT_S
     answer = b""

@@ -1,1 +1,1 @@
-"""What the site knows: accounts, courses, students' work, and logd's reports."""
+"""Accounts, courses, students' work, the login throttle, and logd's reports."""

@@ -1,4 +1,4 @@
-"""Who may log in: accounts, their roles, and checking a password."""
+"""Accounts, their roles, and their passwords."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LoginTaken(ValueError):
 
 @dataclass(frozen=True)
 class User(UserMixin):  # type: ignore[misc]  # flask_login has no types
-    """An account as the session knows it. The password's hash stays in the database."""
+    """An account without its password's hash, which stays in the database."""
 
     id: int
     login: str
@@ -40,7 +40,7 @@ class User(UserMixin):  # type: ignore[misc]  # flask_login has no types
 
     @property
     def key(self) -> str:
-        """The account's name in events and reports."""
+        """Returns the account's user id in events and reports."""
         return str(self.id)
 
 
@@ -56,7 +56,7 @@ def find_login(db: Database, login: str) -> User | None:
 
 
 def list_users(db: Database, role: Role | None = None) -> list[User]:
-    """All accounts, or those of one role, by name."""
+    """Returns all accounts, or those of one role, by name."""
     rows = db.connection().execute(
         f"SELECT {_COLUMNS} FROM users WHERE ?1 IS NULL OR role = ?1 ORDER BY name, id",  # noqa: S608
         (role,),
@@ -65,14 +65,14 @@ def list_users(db: Database, role: Role | None = None) -> list[User]:
 
 
 def check_password(db: Database, user: User | None, password: str, method: str) -> bool:
-    """Whether the password is the account's. Takes as long for an account that does not exist.
+    """Returns whether the password is the account's; takes as long for a missing account.
 
-    Otherwise the time of an answer would tell a stranger which logins exist.
+    Otherwise the response time would disclose which logins exist.
     """
     if len(password) > PASSWORD_CHARS_MAX:
-        password = ""  # No account has one this long; hashing it would be work for the asking.
+        password = ""  # no account has one this long, and hashing it would take long
     if user is None:
-        check_password_hash(_nobodys_hash(method), password)
+        check_password_hash(_unknown_account_hash(method), password)
         return False
     (stored,) = (
         db.connection()
@@ -95,7 +95,7 @@ def add_user(
     password_hash: str,
     user_id: int | None = None,
 ) -> int:
-    """Adds an account inside the caller's transaction and returns its id."""
+    """Adds an account in the caller's transaction; returns its id."""
     try:
         cursor = connection.execute(
             "INSERT INTO users (id, login, name, role, password_hash, created_ns)"
@@ -103,7 +103,7 @@ def add_user(
             (user_id, login, name, role, password_hash, time.time_ns()),
         )
     except sqlcipher.IntegrityError as error:
-        raise LoginTaken(f"There already is an account with the login {login!r}.") from error
+        raise LoginTaken(f"An account with the login {login!r} already exists.") from error
     assert cursor.lastrowid is not None
     return cursor.lastrowid
 
@@ -118,5 +118,5 @@ def _one(db: Database, condition: str, value: object) -> User | None:
 
 
 @lru_cache(maxsize=8)
-def _nobodys_hash(method: str) -> str:
+def _unknown_account_hash(method: str) -> str:
     return generate_password_hash("nobody has this password", method)

@@ -1,7 +1,7 @@
-"""logd's reports, as the pages need them.
+"""logd's reports, in the form in which the pages use them.
 
-Every method returns either its figures or an `Away` that says why there are none, so that a view
-cannot forget the day on which logd does not answer.
+Every method returns its figures or an `Unavailable` with the reason, so that no view can overlook
+that logd may not answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from flask import current_app
 
-from logd_wire.query import QueryClient, QueryError, Row, Unavailable
+from logd_wire import query
+from logd_wire.query import QueryClient, QueryError, Row
 from webapp.classroom.model.accounts import User
 
 P = ParamSpec("P")
@@ -23,24 +24,24 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 PAGE_EVENTS = 50
-CLAIMED = "claimed"  # the cause of a loss that nothing shows but its own program's file
+CLAIMED = "claimed"  # the cause of losses that only the program's own file claims
 BUCKETS = 10
-# Pages of one report that a dashboard asks for at most: a bound, not a goal.
+# At most this many pages of one report are requested for a dashboard.
 REPORT_PAGES_MAX = 50
 
 EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
-class Away:
-    """Why a panel has no figures, in one sentence for its reader."""
+class Unavailable:
+    """The figures of a panel could not be had; `reason` is one sentence for its reader."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The state of the whole log."""
+    """Totals of the whole log."""
 
     stored: int
     lost: int
@@ -51,7 +52,7 @@ class Summary:
     batches: int
     schema: int
     last_stored_ns: int | None
-    pruned: int = 0  # of those stored, and so with the next: an older logd does not know them
+    pruned: int = 0  # included in `stored`, like `erased`; an older logd reports neither
     erased: int = 0
 
 
@@ -64,7 +65,7 @@ class Day:
 
 @dataclass(frozen=True)
 class Cell:
-    """One student's state of one task or quiz, as logd has it."""
+    """One student's events of one task or quiz."""
 
     events: int
     first_ns: int
@@ -83,7 +84,7 @@ class Event:
     producer: str
     sequence: int
     props: dict[str, Any]
-    time_in_doubt: bool = False  # its own time does not fit that of its storing
+    time_in_doubt: bool = False  # `ts_ns` does not fit `stored_ns`
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class CauseTotal:
-    """What the ledger holds for one cause of losses."""
+    """Totals of the loss ledger for one cause."""
 
     cause: str
     entries: int
@@ -110,9 +111,9 @@ class CauseTotal:
 
 @dataclass(frozen=True)
 class LossTotals:
-    """The ledger's sums. Nothing is lost only if there is no entry, of known extent or not.
+    """Totals of the loss ledger. Without entries, of known extent or not, nothing is lost.
 
-    What is only claimed to be lost is in `claimed`, and not in `events` and `unknown_extent`.
+    Losses that are only claimed count in `claimed`, not in `events` and `unknown_extent`.
     """
 
     by_cause: list[CauseTotal]
@@ -136,7 +137,7 @@ class LossTotals:
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a list, and the key of the next (older) one."""
+    """One page of a list, and the id below which the next (older) page starts."""
 
     items: list[T] = field(default_factory=list)
     next: int | None = None
@@ -144,7 +145,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True)
 class EventFilter:
-    """What the explorer asks for; None means any."""
+    """The filter of the event list; None means any."""
 
     type: str | None = None
     user: str | None = None
@@ -156,54 +157,53 @@ class EventFilter:
 Matrix = dict[tuple[str, str], Cell]
 
 
-def _or_away(
+def _or_unavailable(
     method: Callable[Concatenate[Analytics, P], R],
-) -> Callable[Concatenate[Analytics, P], R | Away]:
-    """Turns what can go wrong between two processes into an `Away`."""
+) -> Callable[Concatenate[Analytics, P], R | Unavailable]:
+    """Makes a method return the errors of its request as an `Unavailable`."""
 
     @wraps(method)
-    def asked(self: Analytics, /, *args: P.args, **kwargs: P.kwargs) -> R | Away:
-        if self.away is not None:
-            return self.away
+    def wrapper(self: Analytics, /, *args: P.args, **kwargs: P.kwargs) -> R | Unavailable:
+        if self.unavailable is not None:
+            return self.unavailable
         try:
             return method(self, *args, **kwargs)
-        except Unavailable as error:
+        except query.Unavailable as error:
             current_app.logger.warning("analytics: %s", error)
-            self.away = Away("logd, which keeps the activity log, does not answer.")
-            return self.away
+            self.unavailable = Unavailable("logd, which keeps the activity log, does not answer.")
+            return self.unavailable
         except QueryError as error:
             current_app.logger.warning("analytics: report refused (%s): %s", error.code, error)
-            return Away(f"logd refused this report: {error}.")
+            return Unavailable(f"logd refused this report: {error}.")
         except (LookupError, TypeError, ValueError) as error:
-            # Another version of the daemon, most likely. The page still has other things to show.
+            # Most likely another version of the daemon. The page can still show the rest.
             current_app.logger.warning("analytics: answer not understood: %r", error)
-            return Away("logd answered in a way this version of the site does not understand.")
+            return Unavailable("logd's answer does not fit this version of the site.")
 
-    return asked
+    return wrapper
 
 
 class Analytics:
-    """Asks reports on behalf of one reader, for one page.
+    """Requests logd's reports for one page, on behalf of one account.
 
-    Once logd has not answered, the rest of the page does not ask again: a page waits for one
-    timeout, not for one per panel.
+    After a timeout it sends no further request: a page waits for one timeout, not one per panel.
     """
 
     def __init__(self, client: QueryClient, asked_by: User) -> None:
         self._client = client
         self._asked_by = asked_by.key
-        self.away: Away | None = None
+        self.unavailable: Unavailable | None = None
 
-    @_or_away
+    @_or_unavailable
     def summary(self) -> Summary:
         row = self._client.ask("summary", asked_by=self._asked_by).rows[0]
-        # By name, and no others: a newer logd may tell more than this page shows.
+        # Only the fields known here: a newer logd may report more.
         names = {field.name for field in fields(Summary)}
         return Summary(**{name: value for name, value in row.items() if name in names})
 
-    @_or_away
+    @_or_unavailable
     def daily(self, days: int, users: Sequence[str], today: date | None = None) -> list[Day]:
-        """Page views and active users for each of the last `days` days, quiet days included."""
+        """Returns page views and active users of the last `days` days, also of days without any."""
         last = today or datetime.fromtimestamp(time.time(), UTC).date()
         first = last - timedelta(days=days - 1)
         rows = self._rows(
@@ -221,9 +221,9 @@ class Analytics:
             for row in [found.get((day - EPOCH).days)]
         ]
 
-    @_or_away
+    @_or_unavailable
     def completions(self, event_type: str, users: Sequence[str], subjects: Sequence[str]) -> Matrix:
-        """Who has done which task (or quiz), by user and subject."""
+        """Returns who has done which task (or quiz), by user and subject."""
         return {
             (row["user"], row["subject"]): Cell(
                 row["events"],
@@ -237,9 +237,9 @@ class Analytics:
             )
         }
 
-    @_or_away
+    @_or_unavailable
     def score_distribution(self, users: Sequence[str]) -> dict[str, list[int]]:
-        """Per quiz, how many students' latest score lies in each tenth."""
+        """Returns per quiz how many students' latest scores are in each tenth of the scale."""
         found: dict[str, list[int]] = {}
         for row in self._rows(
             "score_distribution", type="quiz_submitted", users=list(users), buckets=BUCKETS
@@ -249,7 +249,7 @@ class Analytics:
                 counts[row["bucket"]] += row["users"]
         return found
 
-    @_or_away
+    @_or_unavailable
     def timeline(self, user: str, before_id: int | None = None) -> Page[Event]:
         answer = self._client.ask(
             "timeline",
@@ -260,7 +260,7 @@ class Analytics:
         )
         return Page([_event(row) for row in answer.rows], answer.next)
 
-    @_or_away
+    @_or_unavailable
     def events(self, wanted: EventFilter) -> Page[Event]:
         answer = self._client.ask(
             "events",
@@ -274,11 +274,11 @@ class Analytics:
         )
         return Page([_event(row) for row in answer.rows], answer.next)
 
-    @_or_away
+    @_or_unavailable
     def event_types(self) -> dict[str, int]:
         return {str(row["type"]): int(row["events"]) for row in self._rows("event_types")}
 
-    @_or_away
+    @_or_unavailable
     def losses(self, before_id: int | None = None) -> Page[Loss]:
         answer = self._client.ask(
             "losses", asked_by=self._asked_by, before_id=before_id, limit=PAGE_EVENTS
@@ -297,9 +297,9 @@ class Analytics:
         ]
         return Page(losses, answer.next)
 
-    @_or_away
+    @_or_unavailable
     def loss_totals(self) -> LossTotals:
-        """The ledger's totals by cause, causes that never were included."""
+        """Returns the ledger's totals by cause, also of causes without entries."""
         answer = self._client.ask("losses_by_cause", asked_by=self._asked_by)
         return LossTotals(
             [
@@ -315,7 +315,7 @@ class Analytics:
         )
 
     def _rows(self, report: str, **params: Any) -> Iterator[Row]:
-        """All rows of a report that pages by `after`."""
+        """Yields all rows of a report that pages by `after`."""
         after: int | None = None
         for _ in range(REPORT_PAGES_MAX):
             answer = self._client.ask(report, asked_by=self._asked_by, after=after, **params)
@@ -327,7 +327,7 @@ class Analytics:
 
 
 def analytics_for(user: User) -> Analytics:
-    """The reports as `user` may read them, by the current app's settings."""
+    """Returns the reports for `user`, with the current app's settings."""
     config = current_app.config
     client = QueryClient(config["ACTIVITY_QUERY_SOCKET"], config["ACTIVITY_QUERY_TIMEOUT_S"])
     return Analytics(client, user)

@@ -1,17 +1,17 @@
-"""Reading courses, lessons, tasks and quizzes from the site's database."""
+"""Courses, lessons, tasks and quizzes in the site's database."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from webapp.classroom.model.content import Lesson, Quiz, Task
-from webapp.classroom.model.scoring import load_questions
-from webapp.classroom.store.db import Database
+from webapp.classroom.model.content import Course, Lesson, Quiz, Task
+from webapp.classroom.model.scoring import dump_questions, load_questions
+from webapp.classroom.store.db import Connection, Database
 
 
 @dataclass(frozen=True)
 class CourseCard:
-    """What a list of courses shows of one."""
+    """A course as a list of courses shows it."""
 
     slug: str
     title: str
@@ -55,8 +55,43 @@ def list_quizzes(db: Database, course: str) -> list[Quiz]:
 
 
 def titles(db: Database) -> dict[str, str]:
-    """The titles of all tasks and quizzes by id, to name them where only an event is at hand."""
+    """Returns the titles of all tasks and quizzes by id, to name them in descriptions of events."""
     rows = db.connection().execute(
         "SELECT id, title FROM tasks UNION ALL SELECT id, title FROM quizzes"
     )
     return {row[0]: row[1] for row in rows}
+
+
+def store_courses(connection: Connection, courses: tuple[Course, ...]) -> None:
+    """Adds the courses, or updates existing ones, in the caller's transaction.
+
+    It deletes nothing, since students' work refers to it.
+    """
+    for at, course in enumerate(courses):
+        connection.execute(
+            "INSERT INTO courses (slug, title, summary, position) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (slug) DO UPDATE SET title = excluded.title,"
+            " summary = excluded.summary, position = excluded.position",
+            (course.slug, course.title, course.summary, at),
+        )
+        connection.executemany(
+            "INSERT INTO lessons (course, slug, title, body, position) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (course, slug) DO UPDATE SET title = excluded.title,"
+            " body = excluded.body, position = excluded.position",
+            [(course.slug, x.slug, x.title, x.body, i) for i, x in enumerate(course.lessons)],
+        )
+        connection.executemany(
+            "INSERT INTO tasks (id, course, title, body, position) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
+            " body = excluded.body, position = excluded.position",
+            [(x.id, course.slug, x.title, x.body, i) for i, x in enumerate(course.tasks)],
+        )
+        connection.executemany(
+            "INSERT INTO quizzes (id, course, title, intro, questions, position)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
+            " intro = excluded.intro, questions = excluded.questions, position = excluded.position",
+            [
+                (x.id, course.slug, x.title, x.intro, dump_questions(x.questions), i)
+                for i, x in enumerate(course.quizzes)
+            ],
+        )

@@ -1,4 +1,4 @@
-"""The courses that come with the site: read from `content/<course>/`, checked, stored.
+"""The courses that come with the site, read from `content/<course>/` and checked.
 
 A course is a `course.toml` (titles, tasks, quizzes) beside one Markdown file per lesson.
 """
@@ -12,12 +12,11 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from webapp.classroom.model.scoring import BadQuestion, Kind, Question, dump_questions
-from webapp.classroom.store.db import Connection
+from webapp.classroom.model.scoring import BadQuestion, Kind, Question
 
 
 class BadContent(ValueError):
-    """A content file that cannot be used. The message names the file."""
+    """A content file has an error; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Task:
-    """Something to do. `id` is unique among all courses, because events name a task by it alone."""
+    """A task. Its `id` is unique among all courses, because events name a task by it alone."""
 
     id: str
     title: str
@@ -38,7 +37,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Quiz:
-    """`id` is unique among all courses, for the same reason."""
+    """A quiz. Its `id` is unique among all courses, like a task's."""
 
     id: str
     title: str
@@ -57,7 +56,7 @@ class Course:
 
 
 def read_courses(root: Traversable | None = None) -> tuple[Course, ...]:
-    """All courses below `root`, by default the ones in this package, in their stated order."""
+    """Reads all courses below `root`, by default those in this package, in their order."""
     directory = files("webapp.classroom").joinpath("content") if root is None else root
     found = sorted(_positioned(directory), key=lambda pair: pair[0])
     courses = tuple(course for _, course in found)
@@ -68,41 +67,6 @@ def read_courses(root: Traversable | None = None) -> tuple[Course, ...]:
         if len(set(ids)) != len(ids):
             raise BadContent(f"a {kind} id is used twice among the courses: {sorted(ids)}")
     return courses
-
-
-def store_courses(connection: Connection, courses: tuple[Course, ...]) -> None:
-    """Adds the courses, or brings the ones already there up to date, in the caller's transaction.
-
-    Nothing is deleted: students' work refers to it.
-    """
-    for at, course in enumerate(courses):
-        connection.execute(
-            "INSERT INTO courses (slug, title, summary, position) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (slug) DO UPDATE SET title = excluded.title,"
-            " summary = excluded.summary, position = excluded.position",
-            (course.slug, course.title, course.summary, at),
-        )
-        connection.executemany(
-            "INSERT INTO lessons (course, slug, title, body, position) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (course, slug) DO UPDATE SET title = excluded.title,"
-            " body = excluded.body, position = excluded.position",
-            [(course.slug, x.slug, x.title, x.body, i) for i, x in enumerate(course.lessons)],
-        )
-        connection.executemany(
-            "INSERT INTO tasks (id, course, title, body, position) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
-            " body = excluded.body, position = excluded.position",
-            [(x.id, course.slug, x.title, x.body, i) for i, x in enumerate(course.tasks)],
-        )
-        connection.executemany(
-            "INSERT INTO quizzes (id, course, title, intro, questions, position)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
-            " intro = excluded.intro, questions = excluded.questions, position = excluded.position",
-            [
-                (x.id, course.slug, x.title, x.intro, dump_questions(x.questions), i)
-                for i, x in enumerate(course.quizzes)
-            ],
-        )
 
 
 def _positioned(directory: Traversable) -> Iterator[tuple[int, Course]]:
@@ -155,7 +119,7 @@ def _question(item: dict[str, Any]) -> Question:
             tolerance=float(item.get("tolerance", 0)),
             unit=item.get("unit", ""),
         )
-    # Right and wrong stand side by side in the file, so that an inserted option moves no number.
+    # The file names right answers by text, so that inserting an option changes no answer.
     options = [*item["options"]]
     right = {item["right"]} if isinstance(item["right"], str) else set(item["right"])
     if not right <= set(options):

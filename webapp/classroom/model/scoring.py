@@ -1,6 +1,6 @@
-"""Quiz questions, and what an answer to one is worth. Pure: no database, no request.
+"""Quiz questions and the marking of answers. Pure: no database, no request.
 
-An answer travels as the list of texts a form sends for a question: one option's number for a single
+An answer is the list of texts that a form sends for a question: an option's number for a single
 choice, several for several choices, the typed text for a number.
 """
 
@@ -26,11 +26,11 @@ class Kind(StrEnum):
 
 
 class BadQuestion(ValueError):
-    """A question in the content that nobody could answer."""
+    """A question of the content cannot be answered."""
 
 
 class BadAnswer(ValueError):
-    """An answer that is none: text where a number belongs, an option that does not exist."""
+    """An answer is invalid: text in place of a number, or an option that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ Answers = Mapping[int, Sequence[str]]
 
 @dataclass(frozen=True)
 class Mark:
-    """What one answer is worth, from 0 to 1."""
+    """The marking of one answer: points from 0 to 1."""
 
     points: float
     answered: bool
@@ -81,12 +81,12 @@ class Mark:
 
 
 def mark(question: Question, answer: Sequence[str]) -> Mark:
-    """Marks one answer. No answer is worth nothing. Raises BadAnswer for what cannot be one."""
+    """Marks one answer; an empty one gets 0 points. Raises BadAnswer for an invalid one."""
     if question.kind is Kind.NUMBER:
         number = parse_number(answer[0] if answer else "")
         if number is None:
             return Mark(0.0, answered=False)
-        # A hair beyond the tolerance, so that 0.3 is within 0.1 of 0.2 in binary as well.
+        # Slightly more than the tolerance, so that 0.3 is within 0.1 of 0.2 in binary too.
         slack = question.tolerance + 1e-9 * max(1.0, abs(question.value))
         return Mark(float(abs(number - question.value) <= slack), answered=True)
     chosen = parse_options(question, answer)
@@ -96,9 +96,9 @@ def mark(question: Question, answer: Sequence[str]) -> Mark:
 
 
 def _share(question: Question, chosen: frozenset[int]) -> float:
-    """The part of several choices that is right: each wrong tick takes one right one back.
+    """Returns the points of chosen options: each wrong choice cancels one right choice.
 
-    So ticking everything is worth nothing more than guessing, and never less than zero.
+    So choosing everything gains nothing over guessing, and points are never negative.
     """
     correct = frozenset(question.correct)
     if question.kind is Kind.SINGLE:
@@ -108,7 +108,7 @@ def _share(question: Question, chosen: frozenset[int]) -> float:
 
 
 def score(questions: Sequence[Question], answers: Answers) -> float:
-    """The whole quiz from 0 to 1: the mean of its questions, rounded to what a page would show."""
+    """Returns the score of a quiz, from 0 to 1: the mean of its questions, to four digits."""
     if not questions:
         return 0.0
     points = [mark(question, answers.get(i, ())).points for i, question in enumerate(questions)]
@@ -116,7 +116,7 @@ def score(questions: Sequence[Question], answers: Answers) -> float:
 
 
 def parse_number(text: str) -> float | None:
-    """The number a person typed, None for nothing. Raises BadAnswer for anything else."""
+    """Parses a typed number; returns None for an empty text. Raises BadAnswer for anything else."""
     text = text.strip().replace("\N{MINUS SIGN}", "-")
     if not text:
         return None
@@ -129,7 +129,7 @@ def parse_number(text: str) -> float | None:
 
 
 def parse_options(question: Question, answer: Sequence[str]) -> frozenset[int]:
-    """The chosen options' numbers. Raises BadAnswer for an option that the page did not offer."""
+    """Parses the chosen options. Raises BadAnswer for one that the page does not offer."""
     offered = {str(number): number for number in range(len(question.options))}
     try:
         chosen = frozenset(offered[text] for text in answer)

@@ -1,4 +1,4 @@
-"""What students have done: completed tasks and attempts at quizzes."""
+"""Students' work: completed tasks and attempts at quizzes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from webapp.classroom.store.db import Connection, Database
 
 @dataclass(frozen=True)
 class Attempt:
-    """One finished try at a quiz, with the questions as they were asked then."""
+    """One attempt at a quiz, with the questions as they were at that time."""
 
     id: int
     user_id: int
@@ -27,7 +27,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class AttemptLine:
-    """An attempt in a list: no questions, no answers."""
+    """An attempt in a list, without questions and answers."""
 
     id: int
     quiz: str
@@ -40,7 +40,7 @@ class AttemptLine:
 
 
 def complete_task(db: Database, user: User, task: str, now_ns: int) -> bool:
-    """Marks a task as done. False if it already was: then nothing changed."""
+    """Marks a task as done; returns False if it already was."""
     with db.transaction() as connection:
         cursor = connection.execute(
             "INSERT INTO completions VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
@@ -50,7 +50,7 @@ def complete_task(db: Database, user: User, task: str, now_ns: int) -> bool:
 
 
 def completions_of(db: Database, user: User) -> dict[str, int]:
-    """The user's completed tasks with the time of completion."""
+    """Returns the user's completed tasks with their times of completion."""
     rows = db.connection().execute(
         "SELECT task, completed_ns FROM completions WHERE user_id = ?", (user.id,)
     )
@@ -58,7 +58,7 @@ def completions_of(db: Database, user: User) -> dict[str, int]:
 
 
 def attempts_made(db: Database, user: User, quiz: str) -> int:
-    """The number of the user's latest attempt, 0 before the first."""
+    """Returns the number of the user's latest attempt, 0 before the first."""
     (number,) = (
         db.connection()
         .execute(
@@ -79,9 +79,9 @@ def add_attempt(
     answers: Answers,
     now_ns: int,
 ) -> Attempt | None:
-    """Stores the attempt with this number. None if that number is taken or out of turn.
+    """Stores the attempt with this number; returns None unless it is the next number.
 
-    The form carries the number, so a double click or a reload stores one attempt and not two.
+    The form contains the number, so that a double click or a reload stores only one attempt.
     """
     points = score(questions, answers)
     with db.transaction() as connection:
@@ -104,7 +104,7 @@ def insert_attempt(
     points: float,
     submitted_ns: int,
 ) -> int:
-    """One row of an attempt, inside the caller's transaction."""
+    """Inserts an attempt in the caller's transaction; returns its id."""
     cursor = connection.execute(
         "INSERT INTO attempts (user_id, quiz, number, questions, answers, score, submitted_ns)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -123,7 +123,7 @@ def insert_attempt(
 
 
 def find_attempt(db: Database, user: User, quiz: str, number: int) -> Attempt | None:
-    """One of the user's own attempts. Another's cannot even be named."""
+    """Returns one of the user's own attempts, or None."""
     row = (
         db.connection()
         .execute(
@@ -140,7 +140,7 @@ def find_attempt(db: Database, user: User, quiz: str, number: int) -> Attempt | 
 
 
 def attempts_of(db: Database, user: User, quiz: str | None = None) -> list[AttemptLine]:
-    """The user's attempts, newest first; of one quiz if it is named."""
+    """Returns the user's attempts, or those at one quiz, newest first."""
     rows = db.connection().execute(
         "SELECT a.id, a.quiz, q.title, c.slug, c.title, a.number, a.score, a.submitted_ns"
         " FROM attempts a JOIN quizzes q ON q.id = a.quiz JOIN courses c ON c.slug = q.course"
@@ -152,7 +152,7 @@ def attempts_of(db: Database, user: User, quiz: str | None = None) -> list[Attem
 
 
 def best_scores(db: Database, user: User) -> dict[str, float]:
-    """The user's best score of each quiz tried."""
+    """Returns the user's best score in each quiz attempted."""
     rows = db.connection().execute(
         "SELECT quiz, max(score) FROM attempts WHERE user_id = ? GROUP BY quiz", (user.id,)
     )

@@ -1,1 +1,1 @@
-"""How data reads on a page: filters, charts, Markdown, paging."""
+"""Presentation of data on a page: template filters, texts, charts, Markdown."""

@@ -1,7 +1,7 @@
-"""Figures as pictures: pygal renders them here, in this process, to an SVG inside the page.
+"""Charts: pygal renders them in this process, as SVG images inside the page.
 
-As an <img> the SVG can run nothing and load nothing, whatever the browser. A chart never carries a
-meaning by colour, and each comes with a sentence and a table that say the same.
+In an <img> an SVG can neither run scripts nor load anything, in any browser. No chart uses colour
+for meaning, and each has a sentence and a table with the same content.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pygal.style import Style
 
 from webapp.classroom.model.analytics import BUCKETS, Day
 
-# In units of the picture, about one pixel each: the page scales it to the room there is, and the
-# letters with it, so a picture that has less room is drawn smaller from the start.
+# In pixels of the image. The page scales the image with its text, so an image for a narrow place is
+# drawn smaller in the first place.
 WIDE = (760, 300)
 NARROW = (420, 340)
-# How many lines with a figure a chart has at its side, at most.
+# At most this many labelled lines on the value axis.
 STEPS_MAX = 5
-# Above so many bars the figures printed on them would run into each other.
+# With more bars the values printed on them would overlap.
 BARS_WITH_VALUES_MAX = 14
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
@@ -49,7 +49,7 @@ _STYLE = Style(
     major_guide_stroke_dasharray="2,4",
 )
 
-# The picture cannot see the page's style sheet; it asks the browser for the reader's scheme itself.
+# An image does not see the page's style sheet, so it has its own dark scheme.
 _DARK = """inline:
 @media (prefers-color-scheme: dark) {
   .axis text, .graph text, text { fill: #c7d0dc !important; }
@@ -62,7 +62,7 @@ _DARK = """inline:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture, what it says in one sentence, and its figures as a table."""
+    """An image, its content in one sentence, and its figures as a table."""
 
     title: str
     source: str
@@ -81,7 +81,7 @@ def page_views(days: Sequence[Day]) -> Chart:
 
 
 def score_histogram(title: str, counts: Sequence[int]) -> Chart:
-    """How many students' latest score lies in each tenth of the scale."""
+    """Returns the chart of how many students' latest scores are in each tenth of the scale."""
     labels = [_bucket_label(at) for at in range(BUCKETS)]
     students = sum(counts)
     passed = sum(counts[BUCKETS // 2 :])
@@ -89,7 +89,7 @@ def score_histogram(title: str, counts: Sequence[int]) -> Chart:
         f"{title}: latest scores of {_count(students, 'student')}; {passed} of them reached half of"
         f" the points or more, and {counts[-1]} reached nine tenths or more."
         if students
-        else f"{title}: nobody has handed it in yet."
+        else f"{title}: no student has handed it in yet."
     )
     return Chart(
         title,
@@ -133,7 +133,7 @@ def _bars(
     shape: type[Any] = pygal.Bar,
     labels_every: int = 1,
 ) -> str:
-    """A bar chart as a data URI. Labels are counted back from the last bar, so that it has one."""
+    """Returns a bar chart as a data URI. Labels count back from the last bar, so it has one."""
     steps = _steps(max(figures, default=0))
     chart = shape(
         style=_STYLE,
@@ -155,7 +155,7 @@ def _bars(
         rounded_bars=2,
         print_values=len(figures) <= BARS_WITH_VALUES_MAX,
         print_values_position="top",
-        formatter=_beside if shape is pygal.HorizontalBar else _plain,
+        formatter=_padded if shape is pygal.HorizontalBar else _plain,
     )
     chart.x_labels = list(labels)
     chart.y_labels = [{"label": f"{step:,}", "value": step} for step in steps]
@@ -166,7 +166,7 @@ def _bars(
 
 
 def _steps(top: int) -> list[int]:
-    """Round figures from zero to `top` or just above: 0, 200, 400 and not 0, 187, 374."""
+    """Returns round values from 0 to at least `top`, such as 0, 200, 400 for 374."""
     step = 1
     while step * (STEPS_MAX - 1) < top:
         # 1, 2, 5, 10, 20, 50, ...
@@ -178,14 +178,14 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _beside(value: float) -> str:
-    """A figure at the end of a lying bar. pygal centres it there, so it is padded off the bar."""
+def _padded(value: float) -> str:
+    """Formats a value at the end of a horizontal bar; pygal centres it, so it is padded."""
     figure = _plain(value)
     return "\N{NO-BREAK SPACE}" * len(figure) + figure
 
 
 def _without_scripts(root: Any) -> Any:
-    """pygal writes its configuration as a script even when no script is asked for."""
+    """Removes the script in which pygal writes its configuration even if `js` is empty."""
     for parent in root.iter():
         for child in [child for child in parent if str(child.tag).endswith("script")]:
             parent.remove(child)

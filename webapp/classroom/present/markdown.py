@@ -1,4 +1,4 @@
-"""Markdown of lessons to HTML that is safe to place in a page."""
+"""Renders the lessons' Markdown to HTML that is safe in a page."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 @lru_cache(maxsize=512)
 def render(text: str) -> Markup:
-    """A block of Markdown. Texts are few and change rarely, so the result is kept."""
+    """Renders a block of Markdown; cached, since texts are few and change rarely."""
     return Markup(_RENDERER.render(text))  # noqa: S704 - html is off, see above
 
 
 @lru_cache(maxsize=2048)
 def render_inline(text: str) -> Markup:
-    """One line of Markdown, for a question or an option: no paragraphs around it."""
+    """Renders one line of Markdown without a paragraph, for a question or an option."""
     return Markup(_RENDERER.renderInline(text))  # noqa: S704 - html is off, see above

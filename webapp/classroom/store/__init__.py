@@ -1,1 +1,1 @@
-"""The site's own database: key, schema, and the instance directory."""
+"""The site's own database: connections, key, schema, and the instance directory."""

@@ -1,8 +1,8 @@
-"""The one opener of the site's own SQLCipher file: key, pragmas, migrations, transactions.
+"""The site's own SQLCipher database: connections, migrations, transactions.
 
-The key is raw: SQLCipher then derives nothing at open, where a passphrase would cost 256,000 rounds
-of PBKDF2. Connections are kept all the same, because the last one to close checkpoints the
-write-ahead log, which a request should not pay for.
+The key is raw, so that opening derives nothing; a passphrase would cost 256,000 rounds of PBKDF2.
+Connections are kept open all the same: the last one to close checkpoints the WAL, at the expense of
+its request.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EXTENSION = "classroom_database"
 
 
 class Database:
-    """Hands out one connection per thread of a process, never one that came over a fork."""
+    """Holds one connection per thread and process; none is used after a fork."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
@@ -41,20 +41,20 @@ class Database:
         app.extensions[_EXTENSION] = self
 
     def connection(self) -> Connection:
-        """This thread's connection, opened on first use."""
+        """Returns this thread's connection, opened on first use."""
         held: Connection | None = getattr(self._local, "connection", None)
         if held is not None and self._local.pid == os.getpid():
             return held
         if held is not None:
-            # It is the parent's. Closing it here could delete the log file under the parent's feet,
-            # so it is kept, unused, until this process ends.
+            # It is the parent's. Closing it here could delete the WAL that the parent uses, so it
+            # is kept, unused, until this process ends.
             self._inherited.append(held)
         self._local.connection = self._open()
         self._local.pid = os.getpid()
         return cast(Connection, self._local.connection)
 
     def close(self) -> None:
-        """Closes this thread's connection, if it is this process's own."""
+        """Closes this thread's connection, unless it was inherited by a fork."""
         held: Connection | None = getattr(self._local, "connection", None)
         if held is not None and self._local.pid == os.getpid():
             held.close()
@@ -62,10 +62,10 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One write transaction: committed at the end of the block, rolled back on any exception.
+        """Runs the block in a write transaction: commits at its end, rolls back on any exception.
 
-        IMMEDIATE takes the write lock at once. A transaction that starts by reading and then wants
-        to write may be refused without waiting, whatever the busy timeout.
+        IMMEDIATE takes the write lock at once. A transaction that reads first and writes later may
+        fail with SQLITE_BUSY at once, whatever the busy timeout.
         """
         connection = self.connection()
         connection.execute("BEGIN IMMEDIATE")
@@ -73,15 +73,15 @@ class Database:
             yield connection
             connection.execute("COMMIT")
         except BaseException:
-            # On a full disk SQLite has rolled back by itself, and a second time is an error that
-            # would hide the first.
+            # On a full disk SQLite has already rolled back; a second ROLLBACK would raise an error
+            # that hides the first.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
 
     def migrate(self) -> None:
-        """Brings the file to the newest schema. Refuses one that is newer than this code."""
-        with said_plainly(self.instance), self.transaction() as connection:
+        """Applies the missing migrations. Raises InstanceError for a newer schema."""
+        with operator_errors(self.instance), self.transaction() as connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS migrations"
                 " (number INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT"
@@ -92,11 +92,11 @@ class Database:
         if done > len(MIGRATIONS):
             raise InstanceError(
                 f"The database {self.instance.database} has schema {done}, newer than the "
-                f"{len(MIGRATIONS)} this version of the site knows. Run the newer version."
+                f"{len(MIGRATIONS)} that this version of the site supports. Run the newer version."
             )
         for number, (name, script) in enumerate(MIGRATIONS[done:], start=done + 1):
-            with said_plainly(self.instance), self.transaction() as connection:
-                # Another worker may have come first while this one waited for the lock.
+            with operator_errors(self.instance), self.transaction() as connection:
+                # Another worker may have applied it while this one waited for the lock.
                 row = connection.execute(
                     "SELECT 1 FROM migrations WHERE number = ?", (number,)
                 ).fetchone()
@@ -106,7 +106,7 @@ class Database:
                     connection.execute("INSERT INTO migrations VALUES (?, ?)", (number, name))
 
     def _open(self) -> Connection:
-        with said_plainly(self.instance):
+        with operator_errors(self.instance):
             connection = cast(
                 Connection,
                 sqlcipher.connect(
@@ -117,15 +117,15 @@ class Database:
                 ),
             )
             try:
-                # The key comes before any other pragma; the quotes-in-quotes form says "raw".
+                # The key comes before any other pragma; the form x'...' marks it as raw.
                 connection.execute(f"PRAGMA key = \"x'{self._key}'\"")
-                # Its errors come to us as exceptions; on stderr it would say them a second time.
+                # Its errors are raised as exceptions; on stderr they would appear a second time.
                 connection.execute("PRAGMA cipher_log_level = NONE")
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA temp_store = MEMORY")
                 connection.row_factory = cast(Any, sqlcipher.Row)
-                # The first read is where a wrong key shows.
+                # A wrong key fails at the first read.
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             except BaseException:
                 connection.close()
@@ -134,13 +134,13 @@ class Database:
 
 
 def get_db() -> Database:
-    """The database of the app that serves the current request."""
+    """Returns the database of the current app."""
     return cast(Database, current_app.extensions[_EXTENSION])
 
 
 @contextmanager
-def said_plainly(instance: Instance) -> Iterator[None]:
-    """Turns SQLCipher's words for a file it cannot use into what the operator can do about it."""
+def operator_errors(instance: Instance) -> Iterator[None]:
+    """Raises SQLCipher's errors as InstanceErrors that name the operator's remedy."""
     try:
         yield
     except sqlcipher.OperationalError as error:
@@ -151,13 +151,13 @@ def said_plainly(instance: Instance) -> Iterator[None]:
     except sqlcipher.DatabaseError as error:
         raise InstanceError(
             f"The database {instance.database} cannot be read with the key in "
-            f"{instance.database_key}: the key is another one, or the file is damaged. "
+            f"{instance.database_key}: the key is wrong, or the file is damaged. "
             "Restore both files from the same backup."
         ) from error
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Single statements of a script: executescript() would commit the open transaction first."""
+    """Yields the statements of a script; executescript() would commit the transaction first."""
     pending = ""
     for line in script.splitlines(keepends=True):
         pending += line

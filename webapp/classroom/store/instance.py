@@ -1,7 +1,7 @@
-"""The instance directory: where the site keeps its database and its two secrets.
+"""The instance directory, which holds the site's database and its two secrets.
 
-A fresh directory is filled on first use. An existing one is only checked: a key is never made anew
-beside a database that was written with another, which would hide the loss until too late.
+An empty directory is filled on first use, an existing one only checked: creating a new key beside
+an existing database would hide that its key is lost.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _HEX_KEY = re.compile(rf"[0-9a-f]{{{DATABASE_KEY_BYTES * 2}}}")
 
 
 class InstanceError(click.ClickException):
-    """Something in the instance directory is missing, damaged or open to others.
+    """Something in the instance directory is missing, damaged or readable by others.
 
-    The message is one sentence for the person who starts the site. It is a ClickException so that
-    every `flask` command shows the sentence and not a traceback.
+    The message is for the person who starts the site. It is a ClickException, so that every `flask`
+    command prints the message and not a traceback.
     """
 
 
 @dataclass(frozen=True)
 class Instance:
-    """The files of one site, found from the directory's path alone."""
+    """The paths of one site's files."""
 
     directory: Path
 
@@ -52,24 +52,24 @@ class Instance:
 
     @property
     def seeding_marker(self) -> Path:
-        """Lies there while a demo history is being played; left behind by a run cut short."""
+        """Exists while the demo history is being logged, and after an interruption of that."""
         return self.directory / "seeding"
 
     @property
     def seeded_marker(self) -> Path:
-        """Lies there once a demo history has been played to its end."""
+        """Exists once the demo history has been logged completely."""
         return self.directory / "seeded"
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
-        """Makes the directory and the secrets that a fresh instance lacks, and holds a lock on it.
+        """Creates the directory and missing secrets, and locks the directory during the block.
 
-        Workers that start together come in one after the other: SQLite does not wait for its turn
-        when two processes want to switch a new file to write-ahead logging.
+        Workers that start together enter one by one: SQLite does not wait for a lock when two
+        processes switch a new file to WAL.
         """
         with self._lock():
-            # With a database, a missing key is for the operator to restore. A lost session secret
-            # costs no data, only a new login, so that one may always be made anew.
+            # Beside a database, a missing key must be restored by the operator. A lost session
+            # secret costs only a new login, so it is created again.
             if not self.database.exists():
                 _make_secret(self.database_key, DATABASE_KEY_BYTES)
             _make_secret(self.secret_key, SECRET_KEY_BYTES)
@@ -98,20 +98,21 @@ class Instance:
         )
 
     def read_database_key(self) -> str:
-        """The raw key of the site's database, as 64 hex digits."""
+        """Returns the raw key of the site's database, as 64 hex digits."""
         key = read_secret(self.database_key)
         if not _HEX_KEY.fullmatch(key):
             raise InstanceError(
-                f"The key file {self.database_key} does not hold a key of {DATABASE_KEY_BYTES * 2} "
-                "hex digits. Restore it from your backup: the database cannot be read without it."
+                f"The key file {self.database_key} does not contain a key of "
+                f"{DATABASE_KEY_BYTES * 2} hex digits. Restore it from your backup: the database "
+                "cannot be read without it."
             )
         return key
 
 
 def read_secret(path: Path) -> str:
-    """The text of a key file that nobody but its owner may read."""
+    """Returns the text of a key file. Raises InstanceError if other users may read it."""
     try:
-        # The mode is taken from the open descriptor: a path could be exchanged in between.
+        # The mode of the open descriptor: the path could be replaced in between.
         with open(path, encoding="ascii") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read().strip()
@@ -127,25 +128,25 @@ def read_secret(path: Path) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise InstanceError(
-            f"The key file {path} holds bytes that are no key. Restore it from your backup."
+            f"The key file {path} contains bytes that are not a key. Restore it from your backup."
         ) from error
     if mode & 0o077:
         raise InstanceError(
-            f"The key file {path} is open to other users (mode {mode:04o}). "
-            f"Run `chmod 600 {path}`, and think of the key as known to them."
+            f"The key file {path} is readable by other users (mode {mode:04o}). "
+            f"Run `chmod 600 {path}`, and consider the key known to them."
         )
     return text
 
 
 def _make_secret(path: Path, length_bytes: int) -> None:
-    """Writes a new random secret, unless there is one. Whoever finds the file finds it complete."""
+    """Creates a file with a random secret unless it exists; it appears only when complete."""
     if path.exists():
         return
-    aside = path.with_name(f".{path.name}.new")
-    aside.unlink(missing_ok=True)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
         file.write(secrets.token_hex(length_bytes) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    aside.rename(path)
+    new.rename(path)

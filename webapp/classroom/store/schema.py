@@ -1,7 +1,7 @@
-"""The site's own tables, as an ordered list of migrations.
+"""The schema of the site's own database, as an ordered list of migrations.
 
-Append only: a migration that has been released is never edited, because databases in the field
-already ran it. Each is applied in one transaction together with its record (see db.py).
+Append only: a released migration is never edited, because existing databases have applied it. Each
+is applied in one transaction together with its record (see db.py).
 """
 
 from __future__ import annotations

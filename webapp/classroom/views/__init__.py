@@ -1,1 +1,1 @@
-"""The pages: one module for each part of the site."""
+"""Views: what each page shows, and to whom. One module for each part of the site."""

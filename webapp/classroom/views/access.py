@@ -1,11 +1,10 @@
-"""Who may see what: loading the session's account, and the check at the door of a view."""
+"""Access control: the session's account, and the roles that may open a view."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar, cast
-from urllib.parse import urlsplit
 
 from flask import abort, url_for
 from flask_login import current_user
@@ -18,20 +17,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def reader() -> User:
-    """The account that asks for this page. Only for views behind a login."""
+def current_account() -> User:
+    """Returns the account of this request; only for views that require a login."""
     return cast(User, current_user._get_current_object())
 
 
 def roles_allowed(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Lets these roles through; sends strangers to the login and others to the 403 page."""
+    """Restricts a view to these roles: visitors get the login page, other roles a 403."""
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             if not current_user.is_authenticated:
                 return cast(R, login_manager.unauthorized())
-            if reader().role not in roles:
+            if current_account().role not in roles:
                 abort(403)
             return view(*args, **kwargs)
 
@@ -41,7 +40,7 @@ def roles_allowed(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def home_of(user: User) -> str:
-    """The page an account starts on."""
+    """Returns the start page of an account."""
     match user.role:
         case Role.TEACHER:
             return url_for("teacher.dashboard")
@@ -49,20 +48,6 @@ def home_of(user: User) -> str:
             return url_for("auditor.overview")
         case _:
             return url_for("courses.index")
-
-
-def safe_next(target: str | None) -> str | None:
-    """The page to go to after the login, if it is one of ours; None for anything else.
-
-    Browsers read `\\` as `/` and skip control characters, so `/\\evil.example` is a foreign host to
-    them although urlsplit sees a path.
-    """
-    if not target or not target.startswith("/") or target.startswith("//"):
-        return None
-    if "\\" in target or any(ord(character) < 0x20 for character in target):
-        return None
-    parts = urlsplit(target)
-    return target if not parts.scheme and not parts.netloc else None
 
 
 @login_manager.user_loader  # type: ignore[untyped-decorator]

@@ -1,8 +1,9 @@
-"""Login and logout."""
+"""The login and logout pages."""
 
 from __future__ import annotations
 
 from typing import cast
+from urllib.parse import urlsplit
 
 from flask import (
     Blueprint,
@@ -18,41 +19,24 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_user, logout_user
-from flask_wtf import FlaskForm
-from wtforms import PasswordField, StringField
-from wtforms.validators import InputRequired, Length
 
 from webapp.classroom.extensions import activity
 from webapp.classroom.model.accounts import (
-    LOGIN_CHARS_MAX,
-    PASSWORD_CHARS_MAX,
     check_password,
     find_login,
 )
 from webapp.classroom.model.throttle import LoginThrottle
 from webapp.classroom.store.db import get_db
-from webapp.classroom.views.access import home_of, reader, safe_next
+from webapp.classroom.views.access import current_account, home_of
+from webapp.classroom.views.forms import LoginForm
 
 blueprint = Blueprint("auth", __name__)
-
-
-class LoginForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
-    login = StringField(
-        "Login name",
-        [InputRequired("Enter your login name."), Length(max=LOGIN_CHARS_MAX)],
-        render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"},
-    )
-    password = PasswordField(
-        "Password",
-        [InputRequired("Enter your password."), Length(max=PASSWORD_CHARS_MAX)],
-        render_kw={"autocomplete": "current-password"},
-    )
 
 
 @blueprint.route("/login", methods=["GET", "POST"])
 def login() -> ResponseReturnValue:
     if current_user.is_authenticated:
-        return redirect(home_of(reader()))
+        return redirect(home_of(current_account()))
     form = LoginForm()
     if not form.validate_on_submit():
         return render_template("login.html", form=form)
@@ -72,18 +56,18 @@ def login() -> ResponseReturnValue:
     )
     if user is None or not right:
         throttle.failed(address)
-        # Never what was typed: a password in the wrong field would end up in the trail.
+        # Never what was typed: it may be a password in the wrong field.
         activity.log("login_failed", user=None if user is None else user.key)
-        # One message for both cases, so that it does not tell which logins exist.
-        form.password.errors = ["This login name and password do not belong together."]
+        # One message for both cases, so that it does not disclose which logins exist.
+        form.password.errors = ["The login name or the password is wrong."]
         return render_template("login.html", form=form)
 
     throttle.succeeded(typed, address)
-    # Whatever a stranger planted in the session before the login must not live on in it.
+    # Session fixation: nothing set in the session before the login may remain in it.
     session.clear()
     login_user(user)
-    # Not a permanent session: Flask-Login's strong protection leaves those alone. The cookie goes
-    # with the browser window, and its signature ends after PERMANENT_SESSION_LIFETIME regardless.
+    # Not a permanent session: Flask-Login's strong protection does not cover those. The cookie ends
+    # with the browser session, and its signature after PERMANENT_SESSION_LIFETIME in any case.
     activity.log("login", user=user.key)
     return redirect(safe_next(request.args.get("next")) or home_of(user))
 
@@ -91,7 +75,7 @@ def login() -> ResponseReturnValue:
 @blueprint.post("/logout")
 def logout() -> ResponseReturnValue:
     if current_user.is_authenticated:
-        activity.log("logout", user=reader().key)
+        activity.log("logout", user=current_account().key)
         logout_user()
     session.clear()
     flash("You are logged out.")
@@ -102,3 +86,17 @@ def _too_many(wait_s: int) -> Response:
     response = make_response(render_template("too_many.html", wait_s=wait_s), 429)
     response.headers["Retry-After"] = str(wait_s)
     return response
+
+
+def safe_next(target: str | None) -> str | None:
+    """Returns the page to open after the login if it is a page of this site, otherwise None.
+
+    Browsers read `\\` as `/` and skip control characters, so that `/\\evil.example` is another host
+    to them, though a path to urlsplit.
+    """
+    if not target or not target.startswith("/") or target.startswith("//"):
+        return None
+    if "\\" in target or any(ord(character) < 0x20 for character in target):
+        return None
+    parts = urlsplit(target)
+    return target if not parts.scheme and not parts.netloc else None

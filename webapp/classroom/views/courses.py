@@ -1,41 +1,27 @@
-"""Courses as a student meets them: overview, lessons, and tasks to complete."""
+"""The course pages: list, overview, lessons, and tasks to complete."""
 
 from __future__ import annotations
 
 import time
-from typing import TypeVar
 
-from flask import Blueprint, abort, flash, redirect, render_template, url_for
+from flask import Blueprint, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
 from webapp.classroom.extensions import activity
 from webapp.classroom.model import catalogue, work
 from webapp.classroom.model.accounts import Role
-from webapp.classroom.model.catalogue import CourseCard
 from webapp.classroom.store.db import get_db
-from webapp.classroom.views.access import reader, roles_allowed
+from webapp.classroom.views.access import current_account, roles_allowed
+from webapp.classroom.views.lookup import course_or_404, or_404
 
 blueprint = Blueprint("courses", __name__, url_prefix="/courses")
-
-T = TypeVar("T")
-
-
-def or_404(found: T | None) -> T:
-    """What was looked up, or the 404 page."""
-    if found is None:
-        abort(404)
-    return found
-
-
-def course_or_404(slug: str) -> CourseCard:
-    return or_404(catalogue.find_course(get_db(), slug))
 
 
 @blueprint.get("/")
 @login_required  # type: ignore[untyped-decorator]
 def index() -> str:
-    db, user = get_db(), reader()
+    db, user = get_db(), current_account()
     done = work.completions_of(db, user)
     cards = []
     for course in catalogue.list_courses(db):
@@ -47,7 +33,7 @@ def index() -> str:
 @blueprint.get("/<slug>")
 @login_required  # type: ignore[untyped-decorator]
 def course(slug: str) -> str:
-    db, user = get_db(), reader()
+    db, user = get_db(), current_account()
     return render_template(
         "course.html",
         course=course_or_404(slug),
@@ -85,7 +71,7 @@ def task(slug: str, task_id: str) -> str:
         "task.html",
         course=card,
         task=or_404(found),
-        completed_ns=work.completions_of(get_db(), reader()).get(task_id),
+        completed_ns=work.completions_of(get_db(), current_account()).get(task_id),
     )
 
 
@@ -95,10 +81,10 @@ def complete(slug: str, task_id: str) -> ResponseReturnValue:
     db = get_db()
     course_or_404(slug)
     found = or_404(next((t for t in catalogue.list_tasks(db, slug) if t.id == task_id), None))
-    # The row first, then its event: an event must never tell of something that was rolled back.
-    if work.complete_task(db, reader(), found.id, time.time_ns()):
+    # The row first, then its event: an event must not report what was rolled back.
+    if work.complete_task(db, current_account(), found.id, time.time_ns()):
         activity.log("task_completed", task=found.id, course=slug)
-        flash(f"Done: {found.title}. Well worked.")
+        flash(f"Task completed: {found.title}.")
     else:
         flash(f"{found.title} was already done.")
     return redirect(url_for("courses.course", slug=slug, _anchor="tasks"))

@@ -1,4 +1,4 @@
-"""Error pages in the site's own look. None of them shows a traceback or what was sent."""
+"""Error pages in the site's layout. They show neither a traceback nor the request's data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ErrorText:
 
 TEXTS = {
     400: ErrorText(
-        "That request could not be understood",
+        "The request could not be understood",
         "Something in the address or the form is not as expected. Go back and try again.",
     ),
     403: ErrorText(
@@ -25,7 +25,7 @@ TEXTS = {
         "You are logged in, but your role does not include this page.",
     ),
     404: ErrorText(
-        "There is no such page",
+        "Page not found",
         "The address may be mistyped, or the page may have been removed.",
     ),
     405: ErrorText(
@@ -33,22 +33,22 @@ TEXTS = {
         "The page exists, but not for this kind of request. Open it from a link instead.",
     ),
     413: ErrorText(
-        "That was too much at once",
-        "The form you sent is larger than the site accepts. Shorten your answers and send again.",
+        "The form is too large",
+        "The site does not accept a form of this size. Shorten your answers and send it again.",
     ),
     429: ErrorText(
         "Too many attempts",
-        "Wait a little, then try again.",
+        "Wait a minute, then try again.",
     ),
     500: ErrorText(
-        "Something went wrong on our side",
-        "It has been noted with the time and the page. Your earlier work is safe; try again.",
+        "Something went wrong on the server",
+        "The error was logged with its time and page. Your saved work is safe; please try again.",
     ),
 }
 
 CSRF_TEXT = ErrorText(
     "This form was open for too long",
-    "For your safety a form is tied to your login, and that login is over or another one has begun."
+    "For your safety a form is valid for one login only, and that login has ended."
     " Nothing was saved. Go back, reload the page and send the form again.",
 )
 
@@ -56,7 +56,7 @@ CSRF_TEXT = ErrorText(
 def init_app(app: Flask) -> None:
     app.register_error_handler(CSRFError, _csrf_failed)
     app.register_error_handler(HTTPException, _http_error)
-    # Reached by an unhandled exception: Flask logs it first, then asks for the 500 page.
+    # Called for an unhandled exception, after Flask has logged it.
     app.register_error_handler(500, _server_error)
 
 
@@ -65,7 +65,7 @@ def _csrf_failed(_error: CSRFError) -> tuple[str, int]:
 
 
 def _server_error(_error: HTTPException) -> tuple[str, int]:
-    # Not render_template: it would load the account from the database, and that may be what fails.
+    # Not render_template: it would load the account from the database, which may be what fails.
     template = current_app.jinja_env.get_template("error.html")
     return template.render(code=500, text=TEXTS[500]), 500
 
@@ -73,7 +73,7 @@ def _server_error(_error: HTTPException) -> tuple[str, int]:
 def _http_error(error: HTTPException) -> tuple[str, int, list[tuple[str, str]]]:
     code = error.code or 500
     text = TEXTS.get(code) or ErrorText(error.name, "Go back and try again.")
-    # Retry-After, Allow and the like stay; the body's own headers go with werkzeug's body.
+    # Retry-After, Allow and the like are kept; the headers of werkzeug's own body are not.
     kept = [
         (name, value)
         for name, value in error.get_headers(request.environ)

@@ -1,4 +1,4 @@
-"""Quizzes: the form, the marking, and the history of one's own attempts."""
+"""The quiz pages: form, result, and the student's own attempts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from webapp.classroom.model.accounts import Role
 from webapp.classroom.model.content import Quiz
 from webapp.classroom.model.scoring import BadAnswer, Question, mark
 from webapp.classroom.store.db import get_db
-from webapp.classroom.views.access import reader, roles_allowed
-from webapp.classroom.views.courses import course_or_404, or_404
+from webapp.classroom.views.access import current_account, roles_allowed
+from webapp.classroom.views.lookup import course_or_404, or_404
 
 blueprint = Blueprint("quizzes", __name__)
 
-# HTTP's word for a form that was understood but cannot be accepted as filled in.
+# HTTP's status for a form that was understood but is not filled in correctly.
 UNPROCESSABLE = 422
 ATTEMPT_NUMBER_DIGITS_MAX = 6
 
 NOT_IN_THE_RECORD = (
-    "Your result is kept, but it could not be entered in the school's"
-    " record. Please tell your teacher."
+    "Your result is saved, but it could not be recorded in the school's activity log."
+    " Please tell your teacher."
 )
 
 
@@ -39,7 +39,7 @@ def quiz(slug: str, quiz_id: str) -> str:
 @blueprint.post("/courses/<slug>/quizzes/<quiz_id>")
 @roles_allowed(Role.STUDENT)
 def submit(slug: str, quiz_id: str) -> ResponseReturnValue:
-    db, user = get_db(), reader()
+    db, user = get_db(), current_account()
     found = _quiz_or_404(slug, quiz_id)
     answers = {
         at: [text for text in request.form.getlist(f"q{at}") if text.strip()]
@@ -57,7 +57,7 @@ def submit(slug: str, quiz_id: str) -> ResponseReturnValue:
         outcome = activity.log(
             "quiz_submitted", quiz=found.id, course=slug, score=attempt.score, attempt=number
         )
-        if outcome is Outcome.REFUSED:  # of an unknown one the extension tells
+        if outcome is Outcome.REFUSED:  # an unknown one is flashed by the extension
             flash(NOT_IN_THE_RECORD, "warning")
     return redirect(url_for("quizzes.result", slug=slug, quiz_id=quiz_id, number=number))
 
@@ -65,7 +65,7 @@ def submit(slug: str, quiz_id: str) -> ResponseReturnValue:
 @blueprint.get("/courses/<slug>/quizzes/<quiz_id>/attempts/<int:number>")
 @roles_allowed(Role.STUDENT)
 def result(slug: str, quiz_id: str, number: int) -> str:
-    db, user = get_db(), reader()
+    db, user = get_db(), current_account()
     card = course_or_404(slug)
     found = _quiz_or_404(slug, quiz_id)
     if number >= 10**ATTEMPT_NUMBER_DIGITS_MAX:
@@ -81,7 +81,7 @@ def result(slug: str, quiz_id: str, number: int) -> str:
 @blueprint.get("/results")
 @roles_allowed(Role.STUDENT)
 def history() -> str:
-    return render_template("results.html", attempts=work.attempts_of(get_db(), reader()))
+    return render_template("results.html", attempts=work.attempts_of(get_db(), current_account()))
 
 
 def _quiz_or_404(slug: str, quiz_id: str) -> Quiz:
@@ -96,7 +96,7 @@ def _form_page(
     answers: dict[int, list[str]] | None = None,
     errors: dict[int, str] | None = None,
 ) -> str:
-    db, user = get_db(), reader()
+    db, user = get_db(), current_account()
     return render_template(
         "quiz.html",
         course=course_or_404(slug),
@@ -109,7 +109,7 @@ def _form_page(
 
 
 def _errors(questions: tuple[Question, ...], answers: dict[int, list[str]]) -> dict[int, str]:
-    """What is wrong with which answer: shown beside the question, with the rest kept as typed."""
+    """Returns the error of each answer that has one, by the question's index."""
     errors = {}
     for at, question in enumerate(questions):
         try:

@@ -1,4 +1,4 @@
-"""The teacher's pages: what the class does, drawn from logd's reports."""
+"""The teacher's pages: activity of the class, from logd's reports."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from flask import Blueprint, abort, render_template, request
 
 from webapp.classroom.model import catalogue
 from webapp.classroom.model.accounts import Role, find_user, list_users
-from webapp.classroom.model.analytics import BUCKETS, Away, Event, analytics_for
+from webapp.classroom.model.analytics import BUCKETS, Event, Unavailable, analytics_for
 from webapp.classroom.present import charts
-from webapp.classroom.present.paging import key_argument
+from webapp.classroom.present.texts import describe_event
 from webapp.classroom.store.db import get_db
-from webapp.classroom.views.access import reader, roles_allowed
-from webapp.classroom.views.courses import course_or_404, or_404
+from webapp.classroom.views.access import current_account, roles_allowed
+from webapp.classroom.views.lookup import course_or_404, key_argument, or_404
 
 blueprint = Blueprint("teacher", __name__, url_prefix="/teacher")
 
@@ -24,13 +24,13 @@ RANGE_DEFAULT_DAYS = 60
 def dashboard() -> str:
     days = _range_days()
     students = list_users(get_db(), Role.STUDENT)
-    daily = analytics_for(reader()).daily(days, [student.key for student in students])
+    daily = analytics_for(current_account()).daily(days, [student.key for student in students])
     return render_template(
         "dashboard.html",
         days=days,
         ranges=RANGES_DAYS,
         panel=daily
-        if isinstance(daily, Away)
+        if isinstance(daily, Unavailable)
         else [charts.active_students(daily), charts.page_views(daily)],
         courses=catalogue.list_courses(get_db()),
         students=students,
@@ -40,13 +40,13 @@ def dashboard() -> str:
 @blueprint.get("/courses/<slug>")
 @roles_allowed(Role.TEACHER)
 def course(slug: str) -> str:
-    """Who has done what: the completion matrix, and how the quizzes went."""
+    """Shows the completion matrix and the scores of the quizzes."""
     db = get_db()
     card = course_or_404(slug)
     students = list_users(db, Role.STUDENT)
     tasks = catalogue.list_tasks(db, slug)
     quizzes = catalogue.list_quizzes(db, slug)
-    analytics = analytics_for(reader())
+    analytics = analytics_for(current_account())
     keys = [student.key for student in students]
     matrix = analytics.completions("task_completed", keys, [task.id for task in tasks])
     scores = analytics.score_distribution(keys)
@@ -57,7 +57,7 @@ def course(slug: str) -> str:
         tasks=tasks,
         matrix=matrix,
         scores=scores
-        if isinstance(scores, Away)
+        if isinstance(scores, Unavailable)
         else [
             charts.score_histogram(quiz.title, scores.get(quiz.id, [0] * BUCKETS))
             for quiz in quizzes
@@ -76,18 +76,19 @@ def timeline(user_id: int) -> str:
         "timeline.html",
         student=student,
         before_id=before_id,
-        page=analytics_for(reader()).timeline(student.key, before_id),
+        page=analytics_for(current_account()).timeline(student.key, before_id),
         is_echo=_is_echo,
+        describe_event=describe_event,
         titles=catalogue.titles(get_db()),
     )
 
 
 def _is_echo(event: Event) -> bool:
-    """A form being sent is a page view too, but what it did has an event of its own."""
+    """Returns whether the event is the page view of a sent form, whose effect is another event."""
     return event.type == "page_view" and event.props.get("method") == "POST"
 
 
 def _range_days() -> int:
-    """The chosen range. Anything that is none of the choices is the default, not an error."""
+    """Returns the chosen range; any other value means the default."""
     chosen = {str(days): days for days in RANGES_DAYS}
     return chosen.get(request.args.get("days", ""), RANGE_DEFAULT_DAYS)

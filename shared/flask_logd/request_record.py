@@ -1,0 +1,78 @@
+"""What the extension keeps of one request until its page view is logged."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from flask import request
+from flask.globals import request_ctx
+
+# Narrow on purpose: the header comes from outside and ends up in every event of the request.
+_VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ATTRIBUTE = "_activity_log_record"
+
+
+@dataclass
+class RequestRecord:
+    """One request: its id, its start, and its user.
+
+    `first_user` is the first user known to be logged in during the request. The request's events
+    belong to that user, also after a logout or a switch of users. A login starts without one.
+    """
+
+    request_id: str
+    started_s: float  # time.perf_counter(): monotonic
+    first_user: str | None = None
+    switched_to: str | None = None
+    actor_at_start: str | None = None
+    session_user: Any = None  # Flask-Login's key of the session's user; the account may be gone
+    crashed: bool = False
+    logged: bool = False
+
+    def set_current_user(self, user: str | None) -> None:
+        """Records who is logged in at this moment of the request."""
+        if self.first_user is None:
+            self.first_user = user
+        self.switched_to = None if user == self.first_user else user
+
+
+def current_record(request_id_header: str) -> RequestRecord:
+    """Returns the current request's record, and creates it where no signal has done so.
+
+    A request context that was pushed by hand sends no `request_started`.
+    """
+    # An attribute of the request, not of `g`: an app context may outlive a request, and a
+    # request may call another app, or its own.
+    target = request._get_current_object()  # type: ignore[attr-defined]
+    record: RequestRecord | None = getattr(target, _ATTRIBUTE, None)
+    if record is None:
+        record = RequestRecord(_request_id(request_id_header), time.perf_counter())
+        setattr(target, _ATTRIBUTE, record)
+    return record
+
+
+def _request_id(header: str) -> str:
+    given = request.headers.get(header, "")
+    return given if _VALID_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+class preserve_session_access:
+    """Restores the session's `accessed` mark, for which Flask would add `Vary: Cookie`."""
+
+    def __enter__(self) -> preserve_session_access:
+        # The attribute that `flask.session` reads, because reading the proxy sets the mark.
+        self._session = getattr(request_ctx, "_session", None)
+        self._accessed = getattr(self._session, "accessed", None)
+        return self
+
+    def get(self, key: str) -> Any:
+        """Returns the session's value for `key`, or None."""
+        return None if self._session is None else self._session.get(key)
+
+    def __exit__(self, *_: object) -> None:
+        if self._accessed is not None:
+            self._session.accessed = self._accessed  # type: ignore[union-attr]
