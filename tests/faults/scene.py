@@ -40,7 +40,7 @@ class HeldInstance(Instance):
 
     def spawn(self, env: dict[str, str] | None = None, **_: Any) -> Process:
         fd = self.held.fileno()
-        command = ("-m", "logd", "run", "--config", str(self.config.path))
+        command = ("-m", "tests.support.daemon", "--config", str(self.config.path))
         self.daemon = Process(
             "-S", "-E", "-c", _HAND_OVER, str(fd), *command, env=env, pass_fds=(fd,)
         )

@@ -166,7 +166,7 @@ def start_attacked(instance: Instance, sparse_files: int) -> Process:
     instance.start()
     instance.stop()
     plant_sparse(instance.config.outbox_directory, ATTACKER_UID, sparse_files)
-    daemon = instance.spawn()
+    daemon = instance.spawn(loads_reports=True)
     until(lambda: daemon.says("logd: ready"), "ready, whatever lies there", 20)
     return daemon
 

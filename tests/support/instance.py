@@ -163,11 +163,16 @@ class Instance:
             lines.append(f"{name} = {json.dumps(value)}")
         file.write_text("\n".join(lines) + "\n")
 
-    def spawn(self, env: dict[str, str] | None = None, **options: Any) -> Process:
-        """Starts the daemon and waits for nothing."""
-        self.daemon = Process(
-            "-m", "logd", "run", "--config", str(self.config.path), env=env, **options
-        )
+    def spawn(
+        self, env: dict[str, str] | None = None, *, loads_reports: bool = False, **options: Any
+    ) -> Process:
+        """Starts the daemon without waiting for it.
+
+        Its report process is loaded at once only if `loads_reports` is set, and otherwise when the
+        first report is asked for.
+        """
+        run = ("logd", "run") if loads_reports else ("tests.support.daemon",)
+        self.daemon = Process("-m", *run, "--config", str(self.config.path), env=env, **options)
         return self.daemon
 
     def start(self, env: dict[str, str] | None = None, **options: Any) -> Process:
