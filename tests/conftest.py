@@ -15,6 +15,7 @@ import pytest
 from tests.support.instance import ROOT, Instance, short_directory
 
 pytest_plugins = [
+    "tests.support.durations",
     "tests.support.namespaces",
     "tests.support.processes",
     "tests.support.progress",
