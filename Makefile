@@ -23,7 +23,7 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-fast test-long test-systemd test-durations install uninstall deb bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery bench-receiving lint format lock clean
+.PHONY: help setup run test test-fast test-long test-systemd test-durations coverage install uninstall deb bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery bench-receiving lint format lock clean
 
 help: ## Say what there is (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ test-systemd: $(READY) ## Run the tests that boot a systemd of their own and ins
 
 test-durations: $(READY) ## Run the tests and record what each costs, so that the dearest start first
 	@$(PYTEST) -m $(PROMISED) -n 3 $(BY_FILE) --record-durations
+
+coverage: $(READY) ## Report which lines the tests do not run (a report, not a check)
+	@COVERAGE_CORE=ctrace $(BIN)/python -m coverage run -m pytest -q -m $(PROMISED) -n 3 $(BY_FILE); \
+	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report
 
 install: ## Install logd and the site as services (PREFIX=/usr/local, DESTDIR=, SYSTEM_PYTHON=)
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" PYTHON="$(SYSTEM_PYTHON)" systemd/install install
@@ -110,7 +114,7 @@ lock: ## Resolve the dependencies anew into requirements.txt and requirements-in
 	cp "$$dir/requirements.txt" "$$dir/requirements-install.txt" .
 
 clean: ## Remove the environment and all caches; var/ with its data stays
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants build dist *.egg-info
+	@rm -rf $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants build dist *.egg-info
 	@find . \( -name .git -o -path ./var \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `ready` is written last: an interrupted set-up is begun again. What goes wrong is one line; what
