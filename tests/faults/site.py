@@ -1,4 +1,4 @@
-"""gunicorn with the small app, and a load of requests whose answers are counted."""
+"""Runs gunicorn with the small app, and requests whose answers are counted."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Site:
         self.start()
 
     def start(self) -> None:
-        """The next master; the one before must be dead."""
+        """Starts the next master; the former one must be dead."""
         self.master = Process(*self._command, env=self._env, start_new_session=True)
         self._said.append(self.master.lines)
         try:
@@ -72,17 +72,17 @@ class Site:
             raise
 
     def workers(self) -> list[int]:
-        """The pids of the master's children at this moment."""
+        """The pids of the master's present children."""
         pid = self.master.popen.pid
         return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     @property
     def recycled(self) -> int:
-        """How many workers have ended by themselves, having served their number of requests."""
+        """The number of workers that ended by themselves after their maximum of requests."""
         return sum("Autorestarting worker" in line for lines in self._said for line in list(lines))
 
     def send_worker(self, rng: random.Random, number: signal.Signals) -> int:
-        """The signal to one of the workers, once there is one; its pid."""
+        """Sends the signal to one of the workers, once there is one; returns its pid."""
         until(self.workers, "a worker")
         pid = rng.choice(self.workers() or [0])
         if pid:
@@ -90,30 +90,30 @@ class Site:
         return pid
 
     def send(self, pid: int, number: signal.Signals) -> None:
-        """The signal to that worker, if it is still there."""
+        """Sends the signal to that worker, if it still runs."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
     def wait_for_orphans(self) -> None:
-        """Workers whose master was killed end when they notice."""
+        """Waits until workers have noticed that their master was killed."""
         for master in self._gone:
             until(lambda pid=master.popen.pid: not _group_lives(pid), "orphans have ended")  # type: ignore[misc] # a lambda's default
             master.close()
         self._gone.clear()
 
     def send_all(self, number: signal.Signals) -> None:
-        """The signal to the master and all workers, orphans of a former master not among them."""
+        """Sends the signal to the master and its workers, but not to orphans of a former master."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.master.popen.pid, number)
 
     def again(self) -> None:
-        """The master is dead or dying: another one."""
+        """Replaces a master that is dead or dying."""
         self.master.popen.wait(DEADLINE_S)
         self._gone.append(self.master)
         self.start()
 
     def stop(self) -> None:
-        """SIGTERM: the workers finish what they are at."""
+        """Sends SIGTERM: the workers finish their requests."""
         assert self.master.end(signal.SIGTERM) == 0, self.master.lines
 
     def boots(self) -> tuple[int, int, int]:
@@ -122,7 +122,7 @@ class Site:
         return counts.count(b"+"), counts.count(b"="), counts.count(b"-")
 
     def close(self) -> None:
-        """Everybody gone, also workers whose master was killed."""
+        """Kills all processes, also workers whose master was killed."""
         for master in (*self._gone, self.master):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(master.popen.pid, signal.SIGKILL)
@@ -150,7 +150,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Load:
-    """Threads that ask, one request after the other, and keep each answer, or that none came."""
+    """Threads that send requests in turn, and record each answer or its absence."""
 
     def __init__(self, path: str, threads: int) -> None:
         self._path = path
@@ -200,11 +200,11 @@ class Load:
 
     @property
     def asked(self) -> int:
-        """Requests that came to an end, with or without an answer."""
+        """Requests that ended, with or without an answer."""
         return len(self.answered) + len(self.unanswered)
 
     def stop(self) -> None:
-        """After the request at hand."""
+        """Stops each thread after its present request."""
         self._stop.set()
         for thread in self._threads:
             thread.join(DEADLINE_S)
@@ -212,17 +212,17 @@ class Load:
 
     @property
     def accepted(self) -> int:
-        """Events of which an answer said that they are accepted."""
+        """Events that an answer reported as accepted."""
         return sum(accepted for accepted, _ in self.answered.values())
 
     @property
     def refused(self) -> int:
-        """Events of which an answer said that they are refused."""
+        """Events that an answer reported as refused."""
         return sum(refused for _, refused in self.answered.values())
 
     @property
     def unheard_at_most(self) -> int:
-        """Events of requests that were never answered, if all of them came that far."""
+        """Events that requests without an answer may have emitted at most."""
         return EVENTS_PER_REQUEST * len(self.unanswered)
 
     def check(self, events: list[dict[str, Any]]) -> None:

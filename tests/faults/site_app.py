@@ -23,7 +23,7 @@ _of_request = threading.local()
 
 
 class CountingClient(Client):
-    """Counts what it accepted and refused in the request that this thread is at."""
+    """Counts accepted and refused events of this thread's present request."""
 
     def emit(self, *args: Any, **options: Any) -> bool:
         accepted = super().emit(*args, **options)
@@ -34,7 +34,7 @@ class CountingClient(Client):
 
 
 class Counted:
-    """WSGI around the app: the counts as headers, which are sent behind the page view's event."""
+    """WSGI middleware: adds the counts as headers, after the page view has been logged."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class Counted:
 
 
 def create_app() -> Flask:
-    """A page that logs one event, beside its page view."""
+    """A page that logs one event besides its page view."""
     app = Flask(__name__)
     app.config.update(
         ACTIVITY_LOG_SOCKET=os.environ["LOGD_SOCKET"],
