@@ -18,7 +18,7 @@ import pytest
 
 FILE = Path(__file__).with_suffix(".tsv")
 RECORDED_MIN_S = 0.3
-SLOW_MIN_S = 0.8
+SLOW_MIN_S = 0.5
 _STARTED = pytest.StashKey[float]()
 
 
