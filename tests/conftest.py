@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import pytest
 from tests.support.instance import ROOT, Instance, short_directory
 
 pytest_plugins = [
+    "tests.support.durations",
     "tests.support.namespaces",
     "tests.support.processes",
     "tests.support.progress",
@@ -23,16 +25,25 @@ pytest_plugins = [
 
 
 def pytest_configure() -> None:
-    """Ctrl-C works in what the tests start, also where a shell has put them in the background."""
+    """Restore SIGINT, which a shell ignores in background jobs, for pytest and what tests start."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     compile_once()
 
 
-def compile_once() -> None:
-    """Bytecode is kept where the environment wants none beside the sources: in pytest's cache.
+def pytest_collection_finish() -> None:
+    """Exempt the collected tests from garbage collection, which would scan 4,000 of them each time.
 
-    Each of some thousand processes would compile all that it imports, which is half of its start.
+    Some tests collect garbage hundreds of times.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def compile_once() -> None:
+    """Keep bytecode in pytest's cache if the environment wants none beside the sources.
+
+    Without it, each of some thousand processes compiles all that it imports: half of its start.
     """
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         kept = os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".pytest_cache/bytecode"))

@@ -16,7 +16,7 @@ from tests.support.instance import Instance
 
 @pytest.fixture
 def held(directory: Path) -> Iterator[HeldInstance]:
-    """An instance whose socket outlives its daemon."""
+    """An instance whose socket stays open without its daemon."""
     made = HeldInstance(directory / "held")
     yield made
     made.close()

@@ -1,4 +1,4 @@
-"""Where an emitter's counts stand in the page of memory that it shares with the test.
+"""The layout of an emitter's counters in the page of memory that it shares with the test.
 
 Slots of eight words: the first the process's own, then one for each of its forked children, the
 last but one for its signal handler. The page's last word tells it to stop.

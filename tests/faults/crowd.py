@@ -1,13 +1,11 @@
-"""Emitters that come and go: who is killed stays counted, and another takes its place."""
+"""Emitters that are killed and replaced; the counts of the killed ones are kept."""
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import random
 import signal
-import tempfile
 from typing import Any
 
 from tests.faults.counters import (
@@ -20,6 +18,7 @@ from tests.faults.counters import (
     SLOT_WORDS,
     STOP_WORD,
 )
+from tests.support.counter_file import CounterFile
 from tests.support.instance import DEADLINE_S, Instance, Process, until
 
 # Those whose calls end without an outcome also while they live.
@@ -27,24 +26,20 @@ CUT_SHORT_KINDS = ("handler_raises", "forks")
 
 
 class Emitter:
-    """A process of tests/faults/emitter.py, and its counts, which outlive it."""
+    """A process of tests/faults/emitter.py, with counters that survive it."""
 
     def __init__(self, instance: Instance, name: str, kind: str, seed: int) -> None:
         self.name, self.kind = name, kind
         self.killed = False
-        self._last_page = b""  # once it is gone
-        self._file = tempfile.NamedTemporaryFile(prefix="logd-count-")  # noqa: SIM115 - kept open
-        self._file.truncate(mmap.PAGESIZE)
+        self._counters = CounterFile()
         self.process = Process(
-            *("-m", "tests.faults.emitter", instance.socket, self._file.name, name),
+            *("-m", "tests.faults.emitter", instance.socket, self._counters.path, name),
             *(str(seed), kind),
             start_new_session=True,  # with its forked children it is one group to kill
         )
 
     def _slots(self, word: int) -> list[int]:
-        data = self._last_page or os.pread(self._file.fileno(), mmap.PAGESIZE, 0)
-        page = memoryview(data).cast("Q")
-        return page[word : STOP_WORD - SLOT_WORDS + 1 : SLOT_WORDS].tolist()
+        return self._counters.words()[word : STOP_WORD - SLOT_WORDS + 1 : SLOT_WORDS]
 
     def _sum(self, word: int) -> int:
         return sum(self._slots(word))
@@ -66,7 +61,7 @@ class Emitter:
 
     @property
     def cut_short(self) -> int:
-        """Calls whose outcome nobody heard: cut short by a kill, a raise, or split by a fork."""
+        """Calls without a known outcome: cut short by a kill or a raise, or split by a fork."""
         return self.attempted - self.accepted - self.refused
 
     @property
@@ -81,34 +76,34 @@ class Emitter:
 
     @property
     def accepted_at_least(self) -> int:
-        """By the client's own count, where the process has ended by itself."""
+        """Accepted events, by the client's own count if the process ended by itself."""
         return self.accepted if self.killed else self._sum(ACCEPTED_BY_STATS)
 
     @property
     def accepted_at_most(self) -> int:
-        """The same, or what was in the middle of a call when the process was killed."""
+        """The same, plus calls that were in progress when the process was killed."""
         return self.accepted + self.cut_short if self.killed else self._sum(ACCEPTED_BY_STATS)
 
     def send(self, number: signal.Signals) -> None:
-        """The signal to the process, its forked children too."""
+        """Sends the signal to the process and its forked children."""
         if self.process.popen.poll() is not None:
             return  # its group has ended with it, and the number may be another's by now
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.popen.pid, number)
 
     def kill_unwaited(self) -> None:
-        """SIGKILL."""
+        """Sends SIGKILL without waiting."""
         self.killed = True
         self.send(signal.SIGKILL)
 
     def kill(self) -> None:
-        """SIGKILL; gone when this returns."""
+        """Sends SIGKILL and waits."""
         self.kill_unwaited()
         self.process.popen.wait(DEADLINE_S)
 
     def finish(self) -> None:
-        """Has it end by itself, and say how much its client counted."""
-        os.pwrite(self._file.fileno(), b"\1", STOP_WORD * 8)
+        """Lets it end by itself, and checks the counts of its client."""
+        self._counters.set(STOP_WORD)
         assert self.process.popen.wait(DEADLINE_S) == 0, (self.name, self.kind, self.process.lines)
         assert self._sum(DONE) >= 1
         # What callers heard is what the client counted, but for calls cut short inside it.
@@ -117,17 +112,15 @@ class Emitter:
         assert heard <= self.accepted_at_least <= heard + self.cut_short, (self.name, self.kind)
 
     def close(self) -> None:
-        """Gone, with its children; the counts can still be read."""
+        """Kills it and its children; the counters can still be read."""
         self.send(signal.SIGCONT)
         self.send(signal.SIGKILL)
         self.process.close()
-        if not self._last_page:
-            self._last_page = os.pread(self._file.fileno(), mmap.PAGESIZE, 0)
-            self._file.close()
+        self._counters.close()
 
 
 class Crowd:
-    """So many emitters at any time, of the kinds given."""
+    """Emitters of the given kinds; a killed one is replaced."""
 
     def __init__(self, instance: Instance, rng: random.Random, kinds: tuple[str, ...]) -> None:
         self._instance = instance
@@ -138,40 +131,40 @@ class Crowd:
             self.add(kind)
 
     def add(self, kind: str) -> None:
-        """One more."""
+        """Starts one more emitter."""
         name = f"e{len(self.running) + len(self.gone)}"
         seed = self._rng.randrange(2**32)
         self.running.append(Emitter(self._instance, name, kind, seed))
 
     @property
     def everybody(self) -> list[Emitter]:
-        """The living and the dead."""
+        """All emitters, running and killed."""
         return self.running + self.gone
 
     @property
     def attempted(self) -> int:
-        """Calls that began, so far."""
+        """Calls begun so far."""
         return sum(emitter.attempted for emitter in self.everybody)
 
     @property
     def accepted(self) -> int:
-        """What callers were told is accepted, so far."""
+        """Calls that have returned True so far."""
         return sum(emitter.accepted for emitter in self.everybody)
 
     @property
     def accepted_at_most(self) -> int:
-        """That, and what was in the middle of a call."""
+        """The same, plus calls in progress."""
         return sum(emitter.attempted - emitter.refused for emitter in self.everybody)
 
     def choose(self) -> Emitter:
-        """One of those whose death the numbers of its outbox survive, that has begun."""
+        """A random running emitter that has an outbox and has begun to emit."""
         eligible = [e for e in self.running if e.kind != "bare"]
         emitter = self._rng.choice(eligible)
         until(lambda: emitter.attempted > 0, f"{emitter.name} has begun")
         return emitter
 
     def bury(self, *dead: Emitter) -> None:
-        """Those were killed: each is followed by another of its kind."""
+        """Replaces killed emitters, each by another of its kind."""
         for emitter in dead:
             self.running.remove(emitter)
             self.gone.append(emitter)
@@ -179,7 +172,7 @@ class Crowd:
             self.add(emitter.kind)
 
     def finish(self) -> None:
-        """All end by themselves. Those without an outbox last, when the queue is theirs."""
+        """Lets all end by themselves; those without an outbox last, when the queue is free."""
         for emitter in sorted(self.running, key=lambda e: e.kind == "bare"):
             emitter.finish()
             emitter.close()
@@ -187,7 +180,7 @@ class Crowd:
         self.running.clear()
 
     def close(self) -> None:
-        """All gone."""
+        """Kills all."""
         for emitter in self.everybody:
             emitter.close()
 

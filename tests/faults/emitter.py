@@ -1,4 +1,4 @@
-"""A process that emits until it is told to stop or is killed, in one of several ways.
+"""A process that emits until it is stopped or killed, in one of several ways.
 
     python -m tests.faults.emitter SOCKET COUNTERS NAME SEED KIND
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import random
 import signal
@@ -37,6 +36,7 @@ from tests.faults.counters import (
     STOP_WORD,
 )
 from tests.support import client_parts as parts
+from tests.support.counter_file import attach
 
 FORKS_EVERY_S = 0.02
 
@@ -46,7 +46,7 @@ class _Raised(BaseException):
 
 
 class Emitter:
-    """One client's life; a forked child goes on in a slot of its own."""
+    """One client and its counters; a forked child continues in its own slot."""
 
     def __init__(self, client: Client, words: memoryview, name: str, seed: int, kind: str) -> None:
         self.kind = kind
@@ -95,7 +95,7 @@ class Emitter:
         self.words[self.slot * SLOT_WORDS + DONE] = 1
 
     def _wait_until_read(self) -> None:
-        """A farewell is sent once: there must be a place in the queue for it."""
+        """Waits for room in the queue: the farewell is sent only once."""
         deadline_s = time.monotonic() + 20
         while time.monotonic() < deadline_s:
             producer = parts.current(self.client)
@@ -168,7 +168,7 @@ def forks(emitter: Emitter) -> None:
 
 
 def _child(emitter: Emitter) -> None:
-    """Emits a little as the producer that it now is, and ends without a word, or with one."""
+    """Emits a few events as a producer of its own, and ends with or without a farewell."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     # The call that the fork split: whether it counts here or in the parent only, stats() tells.
     emitter.count(ATTEMPTED)
@@ -193,8 +193,7 @@ KINDS: dict[str, Callable[[Emitter], None]] = {
 
 
 def main(socket: str, counters: str, name: str, seed: str, kind: str) -> None:
-    with open(counters, "r+b") as file:
-        words = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("Q")
+    words = attach(counters)
     rng = random.Random(int(seed))
     outbox_bytes = rng.choice((64, 512, 4096)) * 1024  # the smallest is often full
     directory = "/nonexistent" if kind == "bare" else None

@@ -28,7 +28,7 @@ _NAMES_AT = 512
 
 @contextlib.contextmanager
 def faulty_disk(directory: Path, *names: str) -> Iterator[FaultyDisk]:
-    """One for the length of a `with`; skips the test where there is no compiler."""
+    """A faulty disk for a `with` block; skips the test if there is no compiler."""
     try:
         disk = FaultyDisk(directory, *names)
     except NoCompiler as reason:
@@ -56,20 +56,20 @@ class FaultyDisk:
         self.concern(*(names or ("/activity.db", "/activity.db-wal")))
 
     def concern(self, *names: str) -> None:
-        """From now on the faults are of files whose paths end so."""
+        """Limits the faults to files whose paths end with the given names."""
         text = "\n".join(names).encode()
         self._map[_NAMES_AT:] = text.ljust(mmap.PAGESIZE - _NAMES_AT, b"\0")
 
     def slow_flushes(self, delay_ms: int) -> None:
-        """Each flush takes so much longer; 0 ends it."""
+        """Delays each flush by this much; 0 ends it."""
         self._words[_FLUSH_DELAY_MS] = delay_ms
 
     def fail_flushes(self, error: int = errno.EIO, *, after: int = 0, times: int = EVERY) -> None:
-        """Flushes fail: after so many that do not, so many times."""
+        """Makes flushes fail: a number of times, after a number that succeed."""
         self._fail(_FLUSH_ERRNO, error, after, times)
 
     def fail_writes(self, error: int = errno.EIO, *, after: int = 0, times: int = EVERY) -> None:
-        """Writes fail: after so many that do not, so many times."""
+        """Makes writes fail: a number of times, after a number that succeed."""
         self._fail(_WRITE_ERRNO, error, after, times)
 
     def _fail(self, at: int, error: int, after: int, times: int) -> None:
@@ -77,16 +77,16 @@ class FaultyDisk:
         self._words[at + 1], self._words[at + 2], self._words[at] = after, times, error
 
     def heal(self) -> None:
-        """All faults end; the clock stays."""
+        """Ends all faults; the clock keeps its offset."""
         self._words[_FLUSH_ERRNO] = self._words[_WRITE_ERRNO] = self._words[_FLUSH_DELAY_MS] = 0
 
     def move_clock(self, offset_s: int) -> None:
-        """The wall clock stands so many seconds off the machine's."""
+        """Sets the offset of the wall clock from the machine's, in seconds."""
         self._words[_CLOCK_OFFSET_S] = offset_s
 
     @property
     def flushes(self) -> int:
-        """Flushes asked for so far."""
+        """Flushes requested so far."""
         return self._words[_FLUSHES]
 
     @property

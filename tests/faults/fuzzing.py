@@ -1,4 +1,4 @@
-"""What a stranger can hand to each parser, and what must hold whatever it is.
+"""Fuzzed inputs for each parser, and the properties that hold for any input.
 
 Each target takes bytes; anything but the parser's documented exceptions comes out of it as a
 failure, and so does a broken invariant. `test_fuzz.py` feeds them from hypothesis and from the kept
@@ -62,7 +62,7 @@ def _intake() -> tuple[Intake, Batch]:
 
 
 def check_batch(batch: Batch) -> None:
-    """All of it can be stored, and none of it is larger than it counts for."""
+    """Every item can be stored, and none is larger than its counted size."""
     for producer, sequence, event in batch.events:
         assert 1 <= sequence <= producer.taken <= INT64_MAX
         assert 0 <= event.ts_ns <= INT64_MAX
@@ -79,7 +79,7 @@ def check_batch(batch: Batch) -> None:
 
 
 def payload(data: bytes) -> None:
-    """What is taken for an event is one, and packs to the same event again."""
+    """Whatever is accepted as an event is valid, and packs to the same event again."""
     try:
         event = unpack_payload(data)
     except Malformed:
@@ -94,7 +94,7 @@ def payload(data: bytes) -> None:
 
 
 def record(data: bytes) -> None:
-    """What is taken for a record is the very bytes that this record is encoded to."""
+    """Whatever is accepted as a record equals the encoding of that record."""
     try:
         sequence, body, end = decode_record(data, 0, SEED)
     except WireError:
@@ -103,7 +103,7 @@ def record(data: bytes) -> None:
 
 
 def datagram(data: bytes) -> None:
-    """One datagram costs at most one refusal beside those of its events, and moves no neighbour."""
+    """One datagram causes at most one refusal besides its events' and affects no neighbour."""
     intake, batch = _intake()
     neighbour = intake.producer(UID + 1, PRODUCER)
     intake.datagram(data, UID, 5, batch)
@@ -129,7 +129,7 @@ def _sealed_records(data: bytes) -> Iterator[bytes]:
 
 
 def farewell(data: bytes) -> None:
-    """The counts of a farewell are counts, and it says the same when it is said again."""
+    """The counts of a farewell are valid, and a repeated farewell changes nothing."""
     packed = datagram_head(PRODUCER, 1) + encode_record(SEED, 5, data)
     intake, batch = _intake()
     intake.datagram(packed, UID, 5, batch)
@@ -144,7 +144,7 @@ def farewell(data: bytes) -> None:
 
 @cache
 def genuine_outbox() -> bytes:
-    """A ring that has gone around once, with events waiting in it."""
+    """A ring that has wrapped around once, with events waiting in it."""
     buffer = bytearray(outbox_bytes(RING_BYTES_MIN))
     writer = OutboxWriter(memoryview(buffer), PRODUCER, pid=1, now_ns=1)
     words = memoryview(buffer).cast("Q")
@@ -157,7 +157,7 @@ def genuine_outbox() -> bytes:
 
 
 def outbox(data: bytes) -> None:
-    """A genuine outbox written over here and there: read within bounds, and its numbers make sense.
+    """A genuine outbox, overwritten in places, is read within bounds, and its numbers make sense.
 
     Input: one byte for the watermark, then patches: a 3-byte offset, a length byte, bytes.
     """
@@ -202,7 +202,7 @@ def _finish(search: Placement | Resynchronisation, batch: Batch) -> None:
 
 
 class _Taken:
-    """In place of the report process's client: takes what a client would take."""
+    """Stands in for the report process's client: accepts what a client would accept."""
 
     def emit(self, event_type: str, *, user: str | None, props: dict[str, Any]) -> bool:
         try:
@@ -235,7 +235,7 @@ def _reporter() -> Reporter:
 
 
 def reporter_directory() -> Path:
-    """Where the database lies that queries are asked of."""
+    """The directory of the database that the queries read."""
     return _reporter()._config.path.parent
 
 

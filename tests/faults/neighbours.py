@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import mmap
 import os
 import random
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -40,6 +38,7 @@ from logd_wire.wire import (
 )
 from tests.faults.strangers import become_user
 from tests.support import client_parts as parts
+from tests.support.counter_file import CounterFile, attach
 from tests.support.instance import DEADLINE_S, Instance, Process
 
 HOSTILE_UID = 65534
@@ -65,14 +64,14 @@ def garbage(rng: random.Random, _events: int) -> Iterator[Datagram]:
 
 
 def largest(rng: random.Random, _events: int) -> Iterator[Datagram]:
-    """As much as one datagram holds, of noise, and of records too large for a datagram."""
+    """Datagrams of the largest size: noise, and records too large for a datagram."""
     noise = datagram_head(1) + rng.randbytes(LARGEST_BYTES - 16)
     while True:
         yield noise, 0
 
 
 def valid(rng: random.Random, events: int) -> Iterator[Datagram]:
-    """Good events, a hundred in a datagram; past `events`, the same ones over and over."""
+    """Good events, a hundred in a datagram; after `events`, the same ones again and again."""
     producer_id = rng.getrandbits(64)
     head, seed = datagram_head(producer_id), producer_seed(producer_id)
     payload = pack_payload(msgpack.Packer(), "page_view", 1, "flood", {"text": "x" * 200})
@@ -83,14 +82,14 @@ def valid(rng: random.Random, events: int) -> Iterator[Datagram]:
 
 
 def producers(rng: random.Random, events: int) -> Iterator[Datagram]:
-    """A new producer with each datagram; past `events`, ones that were there."""
+    """A new producer with each datagram; after `events`, earlier ones again."""
     first = rng.getrandbits(62)
     for n in itertools.count():
         yield datagram(first + n % events, 1), int(n < events)
 
 
 def duplicates(rng: random.Random, _events: int) -> Iterator[Datagram]:
-    """One good event, and then as often as a datagram holds it."""
+    """One good event, then the same event as often as a datagram holds it."""
     producer_id = rng.getrandbits(64)
     once = datagram(producer_id, 1)
     yield once, 1
@@ -101,7 +100,7 @@ def duplicates(rng: random.Random, _events: int) -> Iterator[Datagram]:
 
 
 def awaited(rng: random.Random, events: int) -> Iterator[Datagram]:
-    """Good events that are waited for, each a commit; past `events`, the same ones again."""
+    """Durable events, each a commit; after `events`, the same ones again."""
     producer_id = rng.getrandbits(64)
     head = datagram_head(producer_id, KIND_AWAITED)
     for n in itertools.count():
@@ -109,7 +108,7 @@ def awaited(rng: random.Random, events: int) -> Iterator[Datagram]:
 
 
 def malformed(rng: random.Random, events: int) -> Iterator[Datagram]:
-    """Records that are whole, of deep, huge and lying msgpack, each in its turn."""
+    """Complete records of deep, huge and lying msgpack, in turn."""
     deep = b"\x81\xa1a" * 5000 + b"\x80"
     payloads = [
         msgpack.packb(["page_view", 1, None, deep]),
@@ -146,7 +145,7 @@ KINDS: dict[str, Callable[[random.Random, int], Iterator[Datagram]]] = {
 
 
 def flood(kind: str, path: str, words: memoryview, rng: random.Random, events: int) -> None:
-    """As fast as the daemon takes it. Descriptors go along with each tenth datagram."""
+    """Sends as fast as the daemon receives, with descriptors in each tenth datagram."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sock.connect(path)
     with open(os.devnull) as file:
@@ -160,7 +159,7 @@ def flood(kind: str, path: str, words: memoryview, rng: random.Random, events: i
 
 
 def greedy(path: str, words: memoryview, _rng: random.Random, _events: int) -> None:
-    """A client that is honest, and never has enough."""
+    """An honest client that emits without a pause."""
     client = Client(path, outbox_bytes=4 * 1024 * 1024)
     while True:
         if client.emit("page_view", user="greedy", props={"text": "x" * 5000}):
@@ -171,7 +170,7 @@ def greedy(path: str, words: memoryview, _rng: random.Random, _events: int) -> N
 
 
 def endless(path: str, words: memoryview, rng: random.Random, _events: int) -> None:
-    """Outboxes that count ever more events than are in them; given up, the next one is made."""
+    """Outboxes that claim more events than they hold; when one is given up, the next is made."""
     while True:
         with contextlib.closing(Client(path, outbox_bytes=65536)) as client:
             client.emit("page_view", user="endless")
@@ -184,7 +183,7 @@ def endless(path: str, words: memoryview, rng: random.Random, _events: int) -> N
 
 
 def storm(path: str, words: memoryview, rng: random.Random, _events: int) -> None:
-    """Files that are no outboxes, of every kind, put there, swapped and taken away again."""
+    """Files of every kind that are not outboxes, created, swapped and removed."""
     directory = Path(read_rendezvous(path).directory)
     whole = bytearray(outbox_bytes(65536))
     OutboxWriter(memoryview(whole), 1, pid=1, now_ns=1)
@@ -212,7 +211,7 @@ LIVING = {"greedy": greedy, "endless": endless, "storm": storm}
 
 
 def good(path: str, words: memoryview, events: int) -> None:
-    """Some hundred events a second; then how long it takes until all of it is on the disk."""
+    """A few hundred events a second; then the time until all of them are on disk."""
     client = Client(path, outbox_bytes=4 * 1024 * 1024)
     for number in range(1, events + 1):
         while not client.emit("page_view", user="good", props={"number": number}):
@@ -227,8 +226,7 @@ def good(path: str, words: memoryview, events: int) -> None:
 
 
 def main(kind: str, uid: int, path: str, counts: str, seed: int, events: int) -> None:
-    with open(counts, "r+b") as file:
-        words = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("Q")
+    words = attach(counts)
     if uid != os.getuid():
         become_user(uid)
     if kind == "good":
@@ -239,31 +237,30 @@ def main(kind: str, uid: int, path: str, counts: str, seed: int, events: int) ->
 
 
 class Neighbour:
-    """One of them, from outside."""
+    """A neighbour process, as the test sees it."""
 
     def __init__(
         self, instance: Instance, kind: str, uid: int, *, seed: int = 1, events: int = 1000
     ) -> None:
-        self._file = tempfile.NamedTemporaryFile(prefix="logd-count-")  # noqa: SIM115 - kept open
-        self._file.truncate(mmap.PAGESIZE)
+        self._counters = CounterFile()
         self.process = Process(
             "-m", "tests.faults.neighbours", kind, str(uid), instance.socket,
-            self._file.name, str(seed), str(events),
+            self._counters.path, str(seed), str(events),
         )  # fmt: skip
         self.pid = self.process.popen.pid
 
     def count(self, index: int) -> int:
         """0: events accepted; 1: refused, or datagrams of a flood; 2: milliseconds of the flush."""
-        return int.from_bytes(os.pread(self._file.fileno(), 8, index * 8), sys.byteorder)
+        return self._counters.words()[index]
 
     def finish(self) -> None:
-        """Waits for its own end."""
+        """Waits until it ends by itself."""
         code = self.process.popen.wait(DEADLINE_S)
         self.process.close()
         assert code == 0, self.process.lines
 
     def close(self) -> None:
-        """Ends it; its counts can still be read."""
+        """Kills it; its counters can still be read."""
         self.process.close()
 
 
@@ -271,7 +268,7 @@ class Neighbour:
 def neighbours(
     instance: Instance, kind: str, count: int, uid: int, *, seed: int = 0, events: int = 1000
 ) -> Iterator[list[Neighbour]]:
-    """So many of a kind at once; all gone at the end."""
+    """Runs `count` neighbours of a kind at once, and kills them at the end."""
     running: list[Neighbour] = []
     try:
         for number in range(seed, seed + count):
@@ -298,7 +295,7 @@ def plant(
     ring_bytes: int = 64 * 1024,
     text_bytes: int = 0,
 ) -> Path:
-    """An outbox as a producer leaves it that has died since, with so many events waiting."""
+    """Creates the outbox of a dead producer, with `events` events waiting."""
     owner = os.getuid() if uid is None else uid
     buffer = bytearray(outbox_bytes(ring_bytes))
     writer = OutboxWriter(memoryview(buffer), producer_id, pid=1, now_ns=1)
@@ -316,7 +313,7 @@ def plant(
 
 
 def memory_bytes(pid: int, name: str) -> int:
-    """A figure of /proc/PID/status: VmRSS is resident now, VmHWM was at most."""
+    """A value of /proc/PID/status: VmRSS is the resident memory, VmHWM its peak."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

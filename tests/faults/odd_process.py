@@ -36,7 +36,7 @@ _PR_SET_DUMPABLE = 4
 
 
 class Emitting:
-    """What one process has tried, and what of it was refused."""
+    """Counts of the events that one process has attempted, and of the refused ones."""
 
     def __init__(self, client: Client, name: str) -> None:
         self._client = client
@@ -45,7 +45,7 @@ class Emitting:
         self.refused: list[int] = []
 
     def emit(self, count: int) -> None:
-        """So many further events, each tried once."""
+        """Emits that many further events, each attempted once."""
         for number in range(self.tried, self.tried + count):
             props = {"number": number, "text": SECRET}
             if not self._client.emit("page_view", user=self._name, props=props):
@@ -53,7 +53,7 @@ class Emitting:
         self.tried += count
 
     def leave(self, directory: Path, **more: Any) -> None:
-        """Writes it down, whole or not at all."""
+        """Writes the counts to a file, atomically."""
         text = json.dumps(
             {"tried": self.tried, "refused": self.refused, "stats": self._client.stats(), **more}
         )
@@ -66,7 +66,7 @@ class Emitting:
 
 
 def forks(client: Client, events: int, directory: Path) -> None:
-    """C code forks, as an embedding server does; then all of them log at the same time."""
+    """C code forks, as an embedding server does; then all processes log at the same time."""
     fork = ctypes.PyDLL(None).fork  # keeps the interpreter's lock, and calls no hook of Python's
     main = Emitting(client, "main")
     main.emit(1)
@@ -127,12 +127,12 @@ def namespace(client: Client, events: int, directory: Path, *, mapped: bool) -> 
 
 
 def no_descriptors(_directory: Path) -> list[int]:
-    """The numbers stay free."""
+    """Leaves the descriptor numbers unused."""
     return []
 
 
 def pairs(kind: socket.SocketKind) -> Callable[[Path], list[int]]:
-    """Connected sockets that wait for room, and that nobody reads."""
+    """Connected sockets that wait for room, and that are never read."""
 
     def make(_directory: Path) -> list[int]:
         made: list[int] = []
@@ -144,7 +144,7 @@ def pairs(kind: socket.SocketKind) -> Callable[[Path], list[int]]:
 
 
 def files(directory: Path) -> list[int]:
-    """Files with something in them, each with a lock, as the application's own database has."""
+    """Files with content, each locked, as the application's own database would be."""
     made = []
     for number in range(DESCRIPTORS):
         made.append(
@@ -199,7 +199,7 @@ class Ours:
         self._were = {fd: _what_it_is(fd) for fd in fds}
 
     def touched(self) -> dict[str, Any]:
-        """Which have changed, and what is in one that the application has not written."""
+        """Which of them have changed, and content that the application has not written."""
         changed = [fd for fd, was in self._were.items() if _what_it_is(fd) != was]
         found = {fd: _strange_in(fd) for fd in self._were if fd not in changed}
         strange = {fd: text for fd, text in found.items() if text is not None}
@@ -207,7 +207,7 @@ class Ours:
 
 
 def _say(what: str) -> None:
-    """Tells the test, and waits until it lets this go on."""
+    """Signals the test, and waits until it lets this process continue."""
     print(what, flush=True)
     assert sys.stdin.readline()
 
@@ -227,7 +227,7 @@ def _what_it_is(fd: int) -> tuple[int, ...] | None:
 
 
 def _strange_in(fd: int) -> str | None:
-    """What can be read there that the application has not written, in hexadecimal."""
+    """Content that the application has not written, in hexadecimal."""
     if _is_file(fd):
         text = os.pread(fd, 1 << 20, 0)
         return None if text == OURS else text[:80].hex()

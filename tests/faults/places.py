@@ -18,20 +18,20 @@ from tests.support.instance import Instance, until
 
 
 def mount(*arguments: str) -> None:
-    """mount(8). Skips the test where this machine lets nobody mount that."""
+    """Runs mount(8); skips the test if this machine does not allow it."""
     done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"mount {' '.join(arguments)}: {done.stderr.strip().splitlines()[0]}")
 
 
 def unmount(place: Path) -> None:
-    """umount(8), once nobody has files open there any more."""
+    """Runs umount(8), once no process has files open there."""
     subprocess.run(["umount", str(place)], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
 def mounted(place: Path, *arguments: str) -> Iterator[Path]:
-    """A file system at `place`, gone at the end whoever still has files open in it."""
+    """A file system mounted at `place`, unmounted at the end even if files are open in it."""
     place.mkdir(exist_ok=True)
     mount(*arguments, str(place))
     try:
@@ -41,7 +41,7 @@ def mounted(place: Path, *arguments: str) -> Iterator[Path]:
 
 
 def small_disk(place: Path, kib: int) -> contextlib.AbstractContextManager[Path]:
-    """A file system with so much room."""
+    """A file system of that size."""
     return mounted(place, "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs")
 
 
@@ -60,7 +60,7 @@ def breakable_disk(place: Path) -> Iterator[Path]:
 
 
 def break_disk(place: Path) -> None:
-    """The kernel finds an error in that ext4, and from now on refuses to write to it."""
+    """Makes the kernel find an error in that ext4, and refuse further writes."""
     device = os.stat(place).st_dev
     name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
     trigger = Path(f"/sys/fs/ext4/{name}/trigger_fs_error")
@@ -70,7 +70,7 @@ def break_disk(place: Path) -> None:
 
 
 def fill(directory: Path) -> Path:
-    """A file that takes all the room there is left."""
+    """A file that takes all remaining space."""
     filler = directory / "filler"
     with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
         for size in (65536, 4096, 512):
@@ -82,7 +82,7 @@ def fill(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def instance_at(directory: Path) -> Iterator[Instance]:
-    """An instance in a place of its own; its daemon gone at the end."""
+    """An instance in the given place; its daemon is killed at the end."""
     instance = Instance(directory)
     try:
         yield instance
@@ -91,12 +91,12 @@ def instance_at(directory: Path) -> Iterator[Instance]:
 
 
 def in_own_mounts(script: str) -> list[str]:
-    """A command's beginning: `script` is run in a mount namespace of its own, then what follows."""
+    """A command prefix: runs `script` in a new mount namespace, then the command."""
     return ["unshare", "--mount", "sh", "-c", f'set -e; {script}; exec "$@"', "sh"]
 
 
 def wait_until_full(instance: Instance) -> None:
-    """Until `status` shows that there is no space left."""
+    """Waits until `status` reports that no space is left."""
     until(
         lambda: "no space left" in str(instance.status()["trouble"]),
         "status shows that the disk is full",

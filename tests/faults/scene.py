@@ -1,4 +1,4 @@
-"""A daemon, a crowd of emitters, and what is done to them: by a seed, with the sums after each."""
+"""A daemon and emitters under faults chosen by a seed; the sums are checked after each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class HeldInstance(Instance):
 
     def spawn(self, env: dict[str, str] | None = None, **_: Any) -> Process:
         fd = self.held.fileno()
-        command = ("-m", "logd", "run", "--config", str(self.config.path))
+        command = ("-m", "tests.support.daemon", "--config", str(self.config.path))
         self.daemon = Process(
             "-S", "-E", "-c", _HAND_OVER, str(fd), *command, env=env, pass_fds=(fd,)
         )
@@ -52,7 +52,7 @@ class HeldInstance(Instance):
 
 
 def check_confirmed(instance: Instance) -> None:
-    """With the daemon dead: no outbox confirms what the database does not hold."""
+    """Checks, with the daemon dead, that no outbox confirms what the database does not hold."""
     connection = opening.open_for_reading(instance.config)
     try:
         rows = connection.execute("SELECT uid, key, watermark FROM producer").fetchall()
@@ -77,7 +77,7 @@ def check_confirmed(instance: Instance) -> None:
 
 @dataclass(frozen=True)
 class Heard:
-    """Events accepted as far as anybody heard: no less than told, no more than begun."""
+    """Bounds on accepted events: at least those reported, at most those begun."""
 
     at_least: int
     at_most: int
@@ -114,18 +114,18 @@ class Scene:
 
     @property
     def daemon(self) -> Process:
-        """The daemon at this time."""
+        """The present daemon."""
         assert self.instance.daemon is not None
         return self.instance.daemon
 
     def go_on(self, steps_max: int = 600) -> None:
-        """Until they are so many steps further, from one to `steps_max`."""
+        """Lets the emitters proceed by a random number of steps, up to `steps_max`."""
         goal = self.steps + self.rng.randint(1, steps_max)
         until(lambda: self.steps >= goal, f"events (seed {self.seed})")
 
     @property
     def steps(self) -> int:
-        """How far all have got."""
+        """The progress of all emitters."""
         return self.crowd.attempted
 
     def check_sums_meanwhile(self) -> None:
@@ -145,13 +145,13 @@ class Scene:
     # -- faults ----------------------------------------------------------------------------------
 
     def kill_daemon(self) -> None:
-        """SIGKILL, and a look at what it had confirmed; counted by the caller."""
+        """Kills the daemon and checks what it had confirmed; the caller counts the kill."""
         self.daemon.popen.send_signal(signal.SIGKILL)
         self.daemon.popen.wait(DEADLINE_S)
         check_confirmed(self.instance)
 
     def restart(self) -> None:
-        """The next daemon; what is left of the one before is put away behind it."""
+        """Starts the next daemon; the former process is closed at the end."""
         self._dead.append(self.daemon)
         self.instance.start(self.env)
         while self._dead:
@@ -171,7 +171,7 @@ class Scene:
         self.crowd.bury(emitter)
 
     def both_killed(self) -> None:
-        """In the same instant; those who follow may be there before the daemon is."""
+        """Kills both in the same instant; new emitters may start before the new daemon."""
         eligible = [e for e in self.crowd.running if e.kind != "bare" and e.attempted]
         dead = self.rng.sample(eligible, self.rng.randint(min(1, len(eligible)), len(eligible)))
         signals: list[Callable[[], None]] = [
@@ -195,7 +195,7 @@ class Scene:
             self.crowd.bury(*dead)
 
     def daemon_killed_while_starting(self) -> None:
-        """Killed, and its successor too at a random point of its start."""
+        """Kills the daemon, and its successor at a random point of its start."""
         self.kill_daemon()
         self._dead.append(self.daemon)
         self.instance.spawn(self.env)
@@ -206,7 +206,7 @@ class Scene:
         self.restart()
 
     def daemon_stopped(self) -> None:
-        """SIGSTOP for a while; the queue fills, the outboxes go on."""
+        """Stops the daemon for a while: the queue fills up, the outboxes keep receiving."""
         self.daemon.popen.send_signal(signal.SIGSTOP)
         self.go_on()
         if self.rng.random() < 0.5:
@@ -217,7 +217,7 @@ class Scene:
             self.daemon.popen.send_signal(signal.SIGCONT)
 
     def emitter_stopped(self) -> None:
-        """SIGSTOP at any point, perhaps between a record and the store that counts it."""
+        """Stops an emitter at any point, perhaps between a record and the store that counts it."""
         emitter = self.crowd.choose()
         emitter.send(signal.SIGSTOP)
         if len(self.crowd.running) > 1:
@@ -230,7 +230,7 @@ class Scene:
             emitter.send(signal.SIGCONT)
 
     def daemon_terminated(self) -> None:
-        """SIGTERM: it stores what has arrived, and ends with 0. Or it is killed meanwhile."""
+        """Sends SIGTERM: the daemon stores what has arrived and exits, or is killed meanwhile."""
         self.daemon.popen.send_signal(signal.SIGTERM)
         if self.rng.random() < 0.5:
             time.sleep(self.rng.random() * 0.1)  # anywhere in its stopping
@@ -249,19 +249,19 @@ class Scene:
     )
 
     def fault(self) -> None:
-        """One of them, by the seed, somewhere among the events."""
+        """Runs one random fault at a random point."""
         self.go_on()
         self.choose_fault()(self)
         self.check_sums_meanwhile()
 
     def choose_fault(self) -> Callable[[Any], None]:
-        """The next one."""
+        """Chooses the next fault."""
         return self.rng.choice(self.FAULTS)
 
     # -- the end ---------------------------------------------------------------------------------
 
     def finish(self, tally: Tally) -> None:
-        """All end in order; then everything adds up exactly, and the trail is whole."""
+        """Ends all in order; then all numbers add up exactly, and the trail verifies."""
         self.end()
         heard = self.heard()
 
@@ -287,11 +287,11 @@ class Scene:
         self.instance.cli("verify")
 
     def end(self) -> None:
-        """All who emit end by themselves."""
+        """Lets all emitters end by themselves."""
         self.crowd.finish()
 
     def heard(self) -> Heard:
-        """What callers heard, in all."""
+        """The outcomes that all callers got."""
         everybody = self.crowd.everybody
         at_most = sum(emitter.accepted_at_most for emitter in everybody)
         return Heard(
@@ -301,7 +301,7 @@ class Scene:
         )
 
     def check(self, status: dict[str, Any], events: list[dict[str, Any]]) -> int:
-        """What the sums alone do not tell: each emitter's own; whose loss it is; what is left.
+        """Checks what the sums do not show: each emitter's events, who lost some, and what is left.
 
         Returns how many events were lost, all of them of clients without an outbox.
         """
@@ -313,7 +313,7 @@ class Scene:
         return sum(missing.values())
 
     def close(self) -> None:
-        """Everybody gone."""
+        """Kills all processes."""
         self.crowd.close()
         for process in self._dead:
             process.close()

@@ -39,7 +39,7 @@ def gunicorn(path: str, *options: str) -> list[str]:
 
 
 class Server:
-    """One of them, from its start until all of its workers have answered."""
+    """Starts a web server, and waits until all of its workers have answered."""
 
     def __init__(self, instance: Instance, command: list[str], path: str, events: int) -> None:
         self._path = path
@@ -54,7 +54,7 @@ class Server:
         self._process = Process(*command, env=env, start_new_session=True)
 
     def answers(self) -> list[dict[str, Any]]:
-        """What each worker says of its events, once all of them have logged."""
+        """Each worker's counts, once all of them have logged."""
         until(self._listens, "the server is up")
         with ThreadPoolExecutor(WORKERS) as pool:
             return list(pool.map(lambda _: self._ask(), range(WORKERS)))
@@ -84,7 +84,7 @@ class Server:
         return text.count(b"="), text.count(b"-")
 
     def close(self) -> None:
-        """All of its processes killed."""
+        """Kills all of its processes."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.popen.pid, signal.SIGKILL)
         self._process.close()

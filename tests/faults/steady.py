@@ -1,4 +1,4 @@
-"""A client in a process of its own whose events are numbered, so that each can be found again.
+"""A client in its own process that numbers its events, so that each can be found again.
 
 In the process of the test it could not be: a test that looks at `status` opens and closes the
 outboxes, and a process that closes any descriptor of a file lets go of its own lock on it.
@@ -28,19 +28,19 @@ PAUSE_S = 0.005
 
 @dataclass(frozen=True)
 class Latencies:
-    """Of durable events: how long each took, in milliseconds, and how many were not stored then."""
+    """Durable events: the milliseconds each took, and how many were not stored by then."""
 
     took_ms: list[float]
     not_stored: int
 
     @property
     def p95_ms(self) -> float:
-        """Of a hundred, ninety-five took less."""
+        """The 95th percentile."""
         return sorted(self.took_ms)[len(self.took_ms) * 95 // 100]
 
 
 class Steady:
-    """Emits when told to, each event tried once. Its outbox lives as long as this.
+    """Emits on request, each event attempted once. Its outbox lives as long as the process.
 
     `options` are the Client's; `prefix` is a command to run it under, `uid` a user to run it as.
     """
@@ -72,41 +72,41 @@ class Steady:
         return answer
 
     def emit(self, count: int, **fields: Any) -> int:
-        """So many events; how many were accepted. `text` is a prop; `ts_ns` goes back for each."""
+        """Emits `count` events with decreasing `ts_ns`; returns how many were accepted."""
         accepted: int = self._ask("emit", count=count, **fields)
         return accepted
 
     def emit_stored(self, count: int, **fields: Any) -> None:
-        """So many events, and waits until they are on the disk."""
+        """Emits `count` events, and waits until they are on disk."""
         self.emit(count, **fields)
         assert self.flush(30), self.instance.daemon and self.instance.daemon.lines
 
     def emit_durable(self, timeout_s: float) -> str:
-        """One event; what became of it."""
+        """Emits one durable event; returns its outcome."""
         outcome: str = self._ask("durable", timeout_s=timeout_s)
         return outcome
 
     def emit_for(self, seconds: float, plain: int) -> Latencies:
-        """For that long, a durable event again and again, with so many others before it."""
+        """For that long, emits durable events, each after `plain` ordinary ones."""
         return Latencies(*self._ask("emit_for", seconds=seconds, plain=plain))
 
     def flush(self, timeout_s: float) -> bool:
-        """Whether all of it is on the disk within that time."""
+        """Whether all events are on disk within that time."""
         return bool(self._ask("flush", timeout_s=timeout_s))
 
     @property
     def accepted(self) -> int:
-        """Events of which emit returned True."""
+        """Calls that returned True."""
         return int(self.stats["accepted"])
 
     @property
     def confirmed(self) -> int:
-        """What the daemon says is on its disk, asked for now."""
+        """The number of events that the daemon has confirmed by now."""
         self._ask("emit", count=0)
         return int(self.stats["confirmed"])
 
     def account(self, tally: Tally, *, kills: int = 0, seeds: int = 0) -> None:
-        """Once the fault is over: what was accepted is stored once, in order, and nothing lost."""
+        """Checks, after the fault, that accepted events are stored once, in order, without loss."""
         status = self.instance.settle()
         events = self.instance.events()
         tally.account(
@@ -125,7 +125,7 @@ class Steady:
         check_whole(self.instance)
 
     def close(self) -> None:
-        """Says farewell, and is gone."""
+        """Ends the client with its farewell."""
         self._process.communicate()
 
     def __enter__(self) -> Steady:
@@ -141,7 +141,7 @@ class Steady:
 
 
 def check_whole(instance: Instance) -> None:
-    """What `logd verify` does, without a process of its own."""
+    """Does what `logd verify` does, without a process."""
     connection = open_for_reading(instance.config)
     try:
         verdict = verification.verify(connection)
@@ -151,7 +151,7 @@ def check_whole(instance: Instance) -> None:
 
 
 def one_line(said: str) -> str:
-    """The only line of an answer that is one; fails on a second one."""
+    """The single line of an answer; fails if there are more."""
     lines = said.strip().splitlines()
     assert len(lines) == 1, said
     assert lines[0].startswith("logd: "), said
@@ -165,7 +165,7 @@ def status_json(instance: Instance) -> dict[str, Any]:
 
 
 def main(socket: str, options: dict[str, Any], uid: int | None) -> None:
-    """The process: a request a line, answered by its result and the client's counts."""
+    """The process: reads a request per line, answers with the result and the client's counts."""
     number = 0
     if uid is not None:
         become_user(uid)

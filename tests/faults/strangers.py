@@ -42,6 +42,7 @@ from logd_wire.query import QueryClient, QueryError
 from logd_wire.rendezvous import read_rendezvous
 from logd_wire.wire import datagram_head, encode_record, pack_payload, producer_seed
 from tests.support import client_parts as parts
+from tests.support.counter_file import attach
 
 MIB = 1024 * 1024
 RING_BYTES = 64 * 1024
@@ -52,7 +53,7 @@ FILLER = "filler"
 
 
 class Place:
-    """What is attacked: an instance's sockets, and where its outboxes are."""
+    """The target: an instance's sockets and outbox directory."""
 
     def __init__(self, socket_path: str, query_path: str, count: Callable[[], None]) -> None:
         self.socket = socket_path
@@ -65,14 +66,14 @@ class Place:
 
 
 def become_user(uid: int) -> None:
-    """This process is that user's from now on."""
+    """Switches this process to that user."""
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)
 
 
 def in_child(act: Callable[[], None]) -> None:
-    """In a process of its own, since what it does may kill it."""
+    """Runs in its own process, which the attack may kill."""
     pid = os.fork()
     if pid == 0:
         with contextlib.suppress(Exception):
@@ -82,7 +83,7 @@ def in_child(act: Callable[[], None]) -> None:
 
 
 def fill(fd: int) -> None:
-    """All the room that the file system has left."""
+    """Takes all remaining space of the file system."""
     with contextlib.suppress(OSError):
         while True:
             os.write(fd, bytes(65536))
@@ -144,14 +145,14 @@ def sparse_outbox(
 
 
 def plant_sparse(directory: Path, uid: int, count: int) -> None:
-    """Files of 64 MiB that are nearly all hole, and claim confirmations that no trail has."""
+    """Sparse files of 64 MiB that claim confirmations which no trail has."""
     words = {WORD_WRITTEN: 10**6, WORD_CONFIRMED_SEQUENCE: 10**6}
     for _ in range(count):
         os.close(sparse_outbox(directory, uid, words, 64 * MIB))
 
 
 def sparse(place: Place) -> None:
-    """Such files, ever more of them."""
+    """More and more such files."""
     while True:
         with contextlib.suppress(OSError):  # no room, for a moment
             plant_sparse(place.directory, os.getuid(), 3)
@@ -160,7 +161,7 @@ def sparse(place: Place) -> None:
 
 
 def claims(place: Place) -> None:
-    """Headers of living producers that claim 2**62 events, written and confirmed; then they go."""
+    """Headers of live producers that claim 2**62 events, written and confirmed, and then end."""
     words = {WORD_WRITTEN: 2**62, WORD_CONFIRMED_SEQUENCE: 2**62}
     while True:
         with contextlib.suppress(OSError):
@@ -172,7 +173,7 @@ def claims(place: Place) -> None:
 
 
 def duplicates(place: Place) -> None:
-    """Datagrams full of one event that is stored already."""
+    """Datagrams full of one event that is already stored."""
     producer_id = secrets.randbits(64)
     payload = pack_payload(msgpack.Packer(), "a", 1, None, None)
     record = encode_record(producer_seed(producer_id), 1, payload)
@@ -210,7 +211,7 @@ def types(place: Place) -> None:
 
 
 def damaged(place: Place) -> None:
-    """Rings with a gap behind each record, one after the other: each gap is worth a log line."""
+    """Rings with a gap after each record, one after the other: each gap is worth a log line."""
     payload = pack_payload(msgpack.Packer(), "a", 1, None, None)
     while True:
         seed = producer_seed(secrets.randbits(64))
@@ -228,7 +229,7 @@ def damaged(place: Place) -> None:
 
 
 def silence(place: Place) -> None:
-    """More connections than there are seats, that say nothing, each made again when it ends."""
+    """More idle connections than there are seats, each replaced when it ends."""
 
     def hold() -> None:
         while True:
@@ -246,7 +247,7 @@ def silence(place: Place) -> None:
 
 
 def questions(place: Place) -> None:
-    """Heavy reports, 32 at a time, and answers that nobody reads."""
+    """Heavy reports, 32 at a time, whose answers are never read."""
 
     def ask(number: int) -> None:
         client = QueryClient(place.query, timeout_s=10 if number % 4 else 0.05)
@@ -277,7 +278,7 @@ ATTACKS: dict[str, Callable[[Place], None]] = {
 
 
 def remove_files(directory: Path, uid: int) -> None:
-    """What a user has there is removed. Needs the right to list it."""
+    """Removes the files of a user. Needs the right to list them."""
     for path in directory.iterdir():
         with contextlib.suppress(FileNotFoundError):
             if path.lstat().st_uid == uid:
@@ -285,7 +286,7 @@ def remove_files(directory: Path, uid: int) -> None:
 
 
 def attack(name: str, place: Place) -> None:
-    """For as long as the daemon takes it."""
+    """Runs for as long as the daemon accepts it."""
     with contextlib.suppress(OSError):  # the daemon has gone
         ATTACKS[name](place)
 
@@ -295,8 +296,7 @@ def main(
 ) -> None:
     words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
     if counts:
-        with open(counts, "r+b") as file:
-            words = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("Q")
+        words = attach(counts)
     logging.disable()  # what a client has to say of a full file system
     if uid:
         become_user(int(uid))
@@ -322,7 +322,7 @@ def main(
 
 
 def start(name: str, socket_path: str, query_path: str, word: memoryview) -> int:
-    """The attack in a process group of its own, which ends with this process; its pid."""
+    """Starts the attack in a process group that ends with this process; returns its pid."""
     parent = os.getpid()
     pid = os.fork()
     if pid:

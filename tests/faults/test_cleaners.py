@@ -122,53 +122,54 @@ def test_what_is_removed_under_emitting_processes_is_back_within_seconds_and_the
         check_streams(events)
 
 
+@pytest.fixture
+def aside(instance: Instance) -> Iterator[Path]:
+    """Where a test moves the outbox directory; removed at the end."""
+    directory = instance.config.outbox_directory
+    path = directory.with_name(f"{directory.name}-aside")
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def test_a_directory_renamed_under_a_process_is_followed_and_its_outbox_comes_with_it(
-    instance: Instance, tally: Tally
+    instance: Instance, aside: Path, tally: Tally
 ) -> None:
     instance.start()
     directory = instance.config.outbox_directory
-    aside = directory.with_name(f"{directory.name}-aside")
-    try:
-        with Steady(instance) as steady:
-            steady.emit_stored(10)
-            producer = steady.stats["producer"]
-            directory.rename(aside)
-            steady.emit_stored(10)
-            until(lambda: len(list(directory.glob("*.outbox"))) == 1, "it is moved", BACK_S)
-            instance.kill()  # the next one finds it by its name
-            assert steady.emit(10) == 10
-            instance.start()
-            assert steady.flush(30)
-            assert steady.stats["producer"] == producer
-        steady.account(tally, kills=1)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with Steady(instance) as steady:
+        steady.emit_stored(10)
+        producer = steady.stats["producer"]
+        directory.rename(aside)
+        steady.emit_stored(10)
+        until(lambda: len(list(directory.glob("*.outbox"))) == 1, "it is moved", BACK_S)
+        instance.kill()  # the next one finds it by its name
+        assert steady.emit(10) == 10
+        instance.start()
+        assert steady.flush(30)
+        assert steady.stats["producer"] == producer
+    steady.account(tally, kills=1)
 
 
 def test_a_directory_renamed_while_no_daemon_runs_is_left_and_what_it_holds_is_in_the_ledger(
-    instance: Instance, tally: Tally
+    instance: Instance, aside: Path, tally: Tally
 ) -> None:
     """The next daemon makes a directory of its own, and never finds the one that was renamed."""
     instance.start()
     directory = instance.config.outbox_directory
-    aside = directory.with_name(f"{directory.name}-aside")
-    try:
-        with Steady(instance, outbox_bytes=ONE_RING) as steady:
-            steady.emit_stored(10)
-            producer = steady.stats["producer"]
-            instance.kill()
-            directory.rename(aside)
-            assert steady.emit(10) == 10
-            instance.start()
-            until(lambda: steady.emit(1) and steady.stats["producer"] != producer, "it follows")
-            assert steady.emit(5) == 5
-            until(lambda: steady.emit(1) and instance.status()["lost"] >= 10, "its farewell")
-            assert not steady.flush(0.1), "what is lost is on no disk"
-        state, events = instance.settle(), instance.events()
-        tally.account(state, events, attempted=steady.accepted, accepted=steady.accepted)
-        assert state["unknown_extent"] == 0
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with Steady(instance, outbox_bytes=ONE_RING) as steady:
+        steady.emit_stored(10)
+        producer = steady.stats["producer"]
+        instance.kill()
+        directory.rename(aside)
+        assert steady.emit(10) == 10
+        instance.start()
+        until(lambda: steady.emit(1) and steady.stats["producer"] != producer, "it follows")
+        assert steady.emit(5) == 5
+        until(lambda: steady.emit(1) and instance.status()["lost"] >= 10, "its farewell")
+        assert not steady.flush(0.1), "what is lost is on no disk"
+    state, events = instance.settle(), instance.events()
+    tally.account(state, events, attempted=steady.accepted, accepted=steady.accepted)
+    assert state["unknown_extent"] == 0
 
 
 @pytest.mark.parametrize("what", ["database", "wal"])

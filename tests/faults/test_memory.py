@@ -58,7 +58,7 @@ def test_an_hours_backlog_is_read_within_the_bound(instance: Instance, tally: Ta
     for producer_id in range(1, 25):
         plant(directory, producer_id, HOUR_EVENTS // 24, ring_bytes=8 * MIB, text_bytes=400)
     assert instance.status()["pending"] == HOUR_EVENTS
-    daemon = instance.start()
+    daemon = instance.start(loads_reports=True)
     until(lambda: not list(directory.glob("*.outbox")), "all of them are read, and removed", 240)
     status = instance.settle()
     check_memory(instance.config, daemon, tally, "an hour's backlog, 360,000 events")
@@ -76,7 +76,7 @@ def test_a_flood_and_a_thousand_producers_stay_within_the_bound(
         plant(directory, producer_id, 5)
     for number in range(3000):
         (directory / outbox_name(os.getuid(), 10**6 + number)).touch()
-    daemon = instance.start()
+    daemon = instance.start(loads_reports=True)
     kinds = ("garbage", "largest", "producers", "malformed")
     with (
         neighbours(instance, kinds[0], 1, os.getuid()) as one,
@@ -113,7 +113,7 @@ def test_damaged_rings_of_the_largest_size_stay_within_the_bound(
         with open(path, "r+b") as file:
             file.seek(4096)
             file.write(b"\xff" * 100)
-    daemon = instance.start()
+    daemon = instance.start(loads_reports=True)
     status = instance.settle()
     check_memory(instance.config, daemon, tally, "damaged rings of 64 MiB")
     assert (status["stored"], status["lost"]) == (4, 2)

@@ -8,11 +8,8 @@ neighbour are users of their own. What one user's processes can do to each other
 from __future__ import annotations
 
 import contextlib
-import mmap
-import os
 import re
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from tests.faults.neighbours import GOOD_UID, for_many_users, memory_bytes
 from tests.faults.places import small_disk
 from tests.faults.steady import Steady
 from tests.faults.strangers import ATTACKS, plant_sparse, remove_files
+from tests.support.counter_file import CounterFile
 from tests.support.instance import Instance, Process, until
 from tests.support.namespaces import needs_users
 from tests.support.tally import Tally, disorder
@@ -45,18 +43,15 @@ class Stranger:
 
     def __init__(self, instance: Instance, name: str) -> None:
         self.names = list(ATTACKS) if name == "all" else [name]
-        self._file = tempfile.NamedTemporaryFile(prefix="logd-count-")  # noqa: SIM115 - kept open
-        self._file.truncate(mmap.PAGESIZE)
+        self._counters = CounterFile()
         self._process = Process(
             *("-m", "tests.faults.strangers", name, instance.socket),
-            *(str(instance.config.query_socket), "600", str(ATTACKER_UID), self._file.name),
+            *(str(instance.config.query_socket), "600", str(ATTACKER_UID), self._counters.path),
         )
 
     @property
     def rounds(self) -> dict[str, int]:
-        data = os.pread(self._file.fileno(), 8 * len(self.names), 0)
-        counts = memoryview(data).cast("Q").tolist()
-        return dict(zip(self.names, counts, strict=True))
+        return dict(zip(self.names, self._counters.words(), strict=False))
 
     def close(self) -> None:
         """Every attack at its end."""
@@ -166,7 +161,7 @@ def start_attacked(instance: Instance, sparse_files: int) -> Process:
     instance.start()
     instance.stop()
     plant_sparse(instance.config.outbox_directory, ATTACKER_UID, sparse_files)
-    daemon = instance.spawn()
+    daemon = instance.spawn(loads_reports=True)
     until(lambda: daemon.says("logd: ready"), "ready, whatever lies there", 20)
     return daemon
 

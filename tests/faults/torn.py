@@ -1,4 +1,4 @@
-"""A log torn at any byte, and what a daemon makes of it: see test_disk_files.py."""
+"""Tears the WAL at any byte and starts a daemon on it: see test_disk_files.py."""
 
 from __future__ import annotations
 

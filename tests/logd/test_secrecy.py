@@ -68,7 +68,7 @@ def test_no_file_on_a_disk_holds_plain_text_of_an_event(marked: Instance) -> Non
     assert on_disk <= {str(path) for path in marked.directory.iterdir()}, "and nowhere else"
     marked.kill()
     assert files_with_mark() == []
-    marked.start()
+    marked.start(loads_reports=True)
     marked.stop()
     assert files_with_mark() == []
     assert MARK in marked.cli("query", "--limit", "1"), "with the key it is there"

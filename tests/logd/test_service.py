@@ -218,7 +218,7 @@ def test_connections_that_say_nothing_keep_nobody_from_a_report(instance: Instan
     """More than there are seats, of the very user who asks, and half of them say a byte now and
     then; each is let go after a second.
     """
-    daemon = instance.start()
+    daemon = instance.start(loads_reports=True)
     path = str(instance.config.query_socket)
     idle = []
     trickling: set[socket.socket] = set()
@@ -265,7 +265,7 @@ def test_connections_that_say_nothing_keep_nobody_from_a_report(instance: Instan
 
 def test_reports_are_less_urgent_than_the_daemon(instance: Instance) -> None:
     """In its session too, or the niceness would not count where the kernel groups by session."""
-    daemon = instance.start()
+    daemon = instance.start(loads_reports=True)
     assert QueryClient(str(instance.config.query_socket), timeout_s=20).ask("summary").rows
     pid, reporting = daemon.popen.pid, report_process(daemon)
     own = os.getpriority(os.PRIO_PROCESS, pid)

@@ -1,10 +1,9 @@
-"""What tests of real processes share: an instance, its daemon, emitters, and the sums."""
+"""Helpers of tests with real processes: an instance, its daemon, emitters, and the sums."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import mmap
 import os
 import shutil
 import signal
@@ -29,33 +28,34 @@ from logd.status import collect
 from logd.storage import opening
 from logd_client.client import _clients
 from tests.support import client_parts as parts
+from tests.support.counter_file import CounterFile
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
-# A client that looks for its outbox here has none. (A file that is removed, a daemon puts back.)
+# A client gets no outbox here. (Removing the directory would not do: a daemon restores it.)
 NO_DIRECTORY = "/nowhere/outboxes"
 LOOK_INTERVAL_MIN_S = 0.001
 LOOK_INTERVAL_MAX_S = 0.02
 
 
 def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
-    """Waits for a condition, and fails by name when it does not come."""
+    """Waits for a condition; fails with `what` after the deadline."""
     end = time.monotonic() + deadline_s
     interval_s = LOOK_INTERVAL_MIN_S
     while not condition():
         assert time.monotonic() < end, f"not within {deadline_s:.0f} s: {what}"
         time.sleep(interval_s)
-        # Less and less often, since looking takes time from those who are waited for.
+        # Poll less and less often: polling takes CPU time from the processes under test.
         interval_s = min(interval_s * 1.3, LOOK_INTERVAL_MAX_S)
 
 
 def short_directory() -> Path:
-    """A new directory whose path leaves room for a socket's name."""
+    """A new directory with a path short enough for a socket in it."""
     return Path(tempfile.mkdtemp(prefix="logd-", dir="/tmp"))
 
 
 class Process:
-    """A child whose stderr is kept line by line. `prefix` is a command to run it under."""
+    """A child process whose stderr is kept line by line. `prefix` is a command to run it under."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Process:
             self.lines.append(line.rstrip("\n"))
 
     def says(self, text: str) -> bool:
-        """Whether a line with that text has come; fails when the process has ended without."""
+        """Whether a line contains the text; fails if the process has ended without one."""
         if any(text in line for line in self.lines):
             return True
         if self.popen.poll() is not None:
@@ -91,12 +91,12 @@ class Process:
             if any(text in line for line in self.lines):
                 return True
             raise AssertionError(
-                f"ended with {self.popen.returncode} before saying {text!r}: {self.lines}"
+                f"ended with {self.popen.returncode} before it wrote {text!r}: {self.lines}"
             )
         return False
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> int:
-        """Sends the signal and waits."""
+        """Sends the signal, and waits for the exit code."""
         if self.popen.poll() is None:
             self.popen.send_signal(number)
         code = self.popen.wait(DEADLINE_S)
@@ -104,21 +104,22 @@ class Process:
         return code
 
     def close(self) -> None:
-        """Whatever its state: gone, and its pipes closed."""
+        """Kills the process if it still runs, and closes its pipes."""
         self.end()
         for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
             if pipe is not None:
                 pipe.close()
 
 
-# What these do can be done in this process, which saves the start of another.
+# Commands that run in the test's process, which saves starting another.
 IN_THIS_PROCESS = {"status", "query", "losses", "verify", "quarantine", "person"}
 IN_THIS_PROCESS |= {"backup", "restore", "rekey", "prune", "forget"}
 
 
 def _is_alone() -> bool:
-    """Whether this process has no living client: to look at its outbox and close it again would
-    drop this process's lock on it.
+    """Whether this process has no live client.
+
+    Opening a client's outbox and closing it again would drop this process's lock on it.
     """
     return not any(parts.current(client) is not None for client in _clients)
 
@@ -139,11 +140,11 @@ def _in_a_process(arguments: Sequence[str]) -> tuple[int, str, str]:
 
 
 class Instance:
-    """An instance of logd in a directory of its own, with at most one daemon at a time."""
+    """A logd instance in a directory of its own, with at most one daemon at a time."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        new_instance.init(directory)  # as the command does, without a process of its own
+        new_instance.init(directory)  # `logd init` without a process
         self._outboxes = self.config.outbox_directory  # a test may configure another
         self.daemon: Process | None = None
 
@@ -164,11 +165,16 @@ class Instance:
             lines.append(f"{name} = {json.dumps(value)}")
         file.write_text("\n".join(lines) + "\n")
 
-    def spawn(self, env: dict[str, str] | None = None, **options: Any) -> Process:
-        """Starts the daemon and waits for nothing."""
-        self.daemon = Process(
-            "-m", "logd", "run", "--config", str(self.config.path), env=env, **options
-        )
+    def spawn(
+        self, env: dict[str, str] | None = None, *, loads_reports: bool = False, **options: Any
+    ) -> Process:
+        """Starts the daemon without waiting for it.
+
+        Its report process is loaded at once only if `loads_reports` is set, and otherwise when the
+        first report is asked for.
+        """
+        run = ("logd", "run") if loads_reports else ("tests.support.daemon",)
+        self.daemon = Process("-m", *run, "--config", str(self.config.path), env=env, **options)
         return self.daemon
 
     def start(self, env: dict[str, str] | None = None, **options: Any) -> Process:
@@ -190,7 +196,7 @@ class Instance:
         return code
 
     def cli(self, *arguments: str, config: bool = True, code: int = 0) -> str:
-        """Runs a command of logd's; its output. Fails on another exit code."""
+        """Runs a `logd` command, checks its exit code, and returns its output."""
         if config:
             arguments = (*arguments, "--config", str(self.config.path))
         run = _in_this_process if arguments[0] in IN_THIS_PROCESS and _is_alone() else _in_a_process
@@ -200,14 +206,14 @@ class Instance:
         return out + (err if code else "")
 
     def status(self) -> dict[str, Any]:
-        """What `logd status --json` shows."""
+        """The status, as `logd status --json` prints it."""
         if _is_alone():
             return collect.status(self.config)
         state: dict[str, Any] = json.loads(self.cli("status", "--json"))
         return state
 
     def events(self, *filters: str) -> list[dict[str, Any]]:
-        """Events as `logd query` gives them, oldest first."""
+        """Stored events, oldest first, as `logd query` prints them."""
         if filters:
             lines = self.cli("query", "--format", "jsonl", *filters).splitlines()
             return [json.loads(line) for line in lines]
@@ -224,7 +230,7 @@ class Instance:
         return rows
 
     def settle(self) -> dict[str, Any]:
-        """The status once nothing is pending any more."""
+        """Waits until nothing is pending, and returns the status."""
         state: dict[str, Any] = {}
 
         def settled() -> bool:
@@ -236,7 +242,7 @@ class Instance:
         return state
 
     def close(self) -> None:
-        """The daemon gone, and nothing of the instance left in memory."""
+        """Kills the daemon and removes the outboxes."""
         if self.daemon is not None:
             self.daemon.close()
         shutil.rmtree(self._outboxes, ignore_errors=True)
@@ -245,9 +251,9 @@ class Instance:
 def check_sums(
     status: dict[str, Any], *, attempted: int, accepted: int, refused: int = 0, killed: int = 0
 ) -> None:
-    """Every number adds up. A call cut short by a kill may be stored without having returned.
+    """Checks both sums. `killed` calls may have stored an event without returning.
 
-    What logd wrote of its own acts is stored, and nobody emitted it.
+    Internal events of logd are stored without having been emitted.
     """
     assert attempted == accepted + refused
     names = ("stored", "quarantined_events", "pending", "lost", "lost_claimed")
@@ -256,7 +262,7 @@ def check_sums(
 
 
 def check_streams(events: list[dict[str, Any]]) -> dict[str, int]:
-    """No producer's event twice, all in order, none left out; how many of each producer."""
+    """Checks that each producer's events are stored once, in order, without a gap; counts them."""
     last: dict[str, int] = {}
     for event in events:
         before = last.get(event["producer"], 0)
@@ -266,41 +272,37 @@ def check_streams(events: list[dict[str, Any]]) -> dict[str, int]:
 
 
 class Emitter:
-    """A process that emits, and counts what was accepted where its death does not matter."""
+    """A process that emits, with counters that survive it."""
 
     def __init__(self, instance: Instance, events: int, name: str = "e") -> None:
-        self._file = tempfile.NamedTemporaryFile(prefix="logd-count-")  # noqa: SIM115 - kept open
-        self._file.truncate(mmap.PAGESIZE)
+        self._counters = CounterFile()
         self.process = Process(
-            "-m", "tests.support.emitter", instance.socket, str(events), self._file.name, name
+            "-m", "tests.support.emitter", instance.socket, self._counters.path, name, str(events)
         )
 
     @property
     def accepted(self) -> int:
-        """Events of which emit returned True."""
-        return self._count(0)
+        """Calls that returned True."""
+        return self._counters.words()[0]
 
     @property
     def refused(self) -> int:
-        """Events of which emit returned False (they are tried again, as further attempts)."""
-        return self._count(1)
-
-    def _count(self, index: int) -> int:
-        return int.from_bytes(os.pread(self._file.fileno(), 8, index * 8), sys.byteorder)
+        """Calls that returned False (each is tried again, as a further attempt)."""
+        return self._counters.words()[1]
 
     def finish(self) -> None:
-        """Waits for its own end."""
+        """Waits until it ends by itself."""
         code = self.process.popen.wait(DEADLINE_S)
         assert code == 0, self.process.lines
 
     def close(self) -> None:
-        """Ends the process; the counts can still be read."""
+        """Kills the process; the counters can still be read."""
         self.process.close()
 
 
 @contextlib.contextmanager
 def emitters(instance: Instance, count: int, events: int) -> Iterator[list[Emitter]]:
-    """So many emitters at once; all gone at the end."""
+    """Runs `count` emitters at once, and kills them at the end."""
     running: list[Emitter] = []
     try:
         running += [Emitter(instance, events, f"e{n}") for n in range(count)]

@@ -1,8 +1,8 @@
-"""Tests that need root: an ordinary user runs them as the root of a user namespace.
+"""Runs tests that need root in a user namespace if the user is not root.
 
 `needs_root` marks tests that mount file systems, which root of a user namespace may do.
-`needs_users` marks those that become other users or give files to them: a namespace has these
-where newuidmap and a range in /etc/subuid allow it. What cannot run is skipped with its reason.
+`needs_users` marks those that become other users or give files to them: a namespace can do so where
+newuidmap and a range in /etc/subuid allow it. A test that cannot run is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import pytest
 
 needs_root = pytest.mark.as_root(users=False)
 needs_users = pytest.mark.as_root(users=True)
-# Root of a namespace is another user for the daemon than root of the machine.
+# The daemon sees root of a namespace as another user than root of the machine.
 needs_machine_root = pytest.mark.as_root(users=True, namespace=False)
 
 _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
-# The tests' own Python must be within reach there: a home may be closed to other users.
+# The tests' Python must be readable there: a home directory may be closed to other users.
 _TRIED = 'mount -t tmpfs tmpfs /mnt && exec "$0" -c ""'
 # Two ids that the tests take, next to root.
 _TRIED_USERS = 'exec setpriv --reuid 1000 --regid 65534 --clear-groups "$0" -c ""'
 
 
 def command(*, users: bool) -> tuple[str, ...]:
-    """The beginning of a command that runs what follows as root of a namespace."""
+    """The prefix of a command that is to run as root of a namespace."""
     return (*_NAMESPACE, "--map-auto") if users else _NAMESPACE
 
 
 @functools.cache
 def missing(*, users: bool) -> str | None:
-    """Why this machine gives an ordinary user no such namespace; None where it does."""
+    """Why an ordinary user gets no such namespace on this machine; None if one is available."""
     tried = _TRIED_USERS if users else _TRIED
     try:
         done = subprocess.run(
@@ -54,7 +54,7 @@ def missing(*, users: bool) -> str | None:
 
 
 class InNamespace(pytest.Item):
-    """A test that another pytest runs in a namespace. Its fixtures are made there."""
+    """A test that another pytest runs in a namespace, with its fixtures."""
 
     users = False
     possible = True

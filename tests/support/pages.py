@@ -1,8 +1,8 @@
-"""The pages of a SQLCipher database and of its log, decrypted without SQLite: what is really there.
+"""Decrypts the pages of a SQLCipher database and of its WAL without SQLite.
 
 SQLCipher 4 with a raw key: pages of 4,096 bytes, of which the last 80 are the IV (16) and an HMAC;
-AES-256 in CBC mode; the first 16 bytes of the file are its salt. A frame of the log is a head of 24
-bytes and a page that is encrypted in the same way.
+AES-256 in CBC mode; the first 16 bytes of the file are its salt. A frame of the WAL is a header
+of 24 bytes and a page that is encrypted in the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOG_HEAD_BYTES, FRAME_HEAD_BYTES = 32, 24
 
 
 def pages(database: Path, key: bytes) -> Iterator[tuple[str, bytes]]:
-    """(where it lies, content) of every page of the database, then of every frame of its log."""
+    """(location, content) of every page of the database, then of every frame of its WAL."""
     data = database.read_bytes()
     assert len(data) % PAGE_BYTES == 0
     for start in range(0, len(data), PAGE_BYTES):
@@ -44,7 +44,7 @@ def _decrypted(page: bytes, key: bytes, number: int) -> bytes:
 
 
 def found(database: Path, key: bytes, values: Iterable[bytes]) -> list[str]:
-    """Where any of the values stands in clear in the decrypted pages."""
+    """Where any of the values is found in the decrypted pages."""
     looked_for = list(values)
     return [
         f"{where}: {value!r}"

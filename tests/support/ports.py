@@ -1,4 +1,4 @@
-"""Ports of this machine's loopback, for tests that start a server."""
+"""Free ports on the loopback interface, for tests that start a server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """A port that is free at the moment."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]

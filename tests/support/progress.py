@@ -1,12 +1,12 @@
-"""How far a long test is, on the terminal while it runs: past pytest's capture, to the real stderr.
+"""Progress of a long test, written to the real stderr past pytest's capture.
 
     def test_something_long(progress: Progress) -> None:
         for seed in progress(range(100_000), "seeds"):
             ...
-            progress.note = f"{events:,} events"   # shown behind the count
+            progress.note = f"{events:,} events"   # shown after the count
 
-On a terminal it is a bar; in a file, where a bar would be a heap of control characters, a line
-every `LINE_INTERVAL_S` seconds.
+A terminal gets a progress bar; a file gets a line every `LINE_INTERVAL_S` seconds, without control
+characters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Called with what is gone through and its name; `note` may change at each step."""
+    """Iterates over steps and shows the progress; `note` may change at each step."""
 
     def __init__(self, out: TextIO, line_interval_s: float = LINE_INTERVAL_S) -> None:
         self._out = out
@@ -33,7 +33,7 @@ class Progress:
         self.note = ""
 
     def __call__(self, steps: Sequence[T], name: str) -> Iterator[T]:
-        """Gives each of `steps` in turn and shows how many are done."""
+        """Yields each of `steps` and shows how many are done."""
         return self._bar(steps, name) if self._out.isatty() else self._lines(steps, name)
 
     def _bar(self, steps: Sequence[T], name: str) -> Iterator[T]:
@@ -44,12 +44,12 @@ class Progress:
             yield from bar
 
     def _lines(self, steps: Sequence[T], name: str) -> Iterator[T]:
-        began_s = said_s = time.monotonic()
+        began_s = written_s = time.monotonic()
         for done, step in enumerate(steps, start=1):
             yield step
             now_s = time.monotonic()
-            if now_s - said_s >= self._line_interval_s or done == len(steps):
-                said_s = now_s
+            if now_s - written_s >= self._line_interval_s or done == len(steps):
+                written_s = now_s
                 left_s = (now_s - began_s) / done * (len(steps) - done)
                 left = f"about {left_s / 60:.1f} minutes left" if done < len(steps) else "done"
                 note = f"; {self.note}" if self.note else ""
@@ -58,7 +58,7 @@ class Progress:
 
 @pytest.fixture
 def progress(request: pytest.FixtureRequest) -> Iterator[Progress]:
-    """Shows how far the test is, also while pytest keeps what it prints."""
+    """Shows the progress of a test, also while pytest captures its output."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     if capture is None:
         fd = os.dup(2)

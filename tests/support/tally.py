@@ -1,7 +1,7 @@
-"""What tests under faults tried and saw: added up, and printed at the end of the run.
+"""Totals of the fault tests, printed as a table at the end of the run.
 
-Each test adds its own with the `tally` fixture; as a pytest plugin this module carries them to the
-end, also from the worker processes of a parallel run, and prints a row for each test file.
+Each test adds its counts through the `tally` fixture. This plugin collects them, also from the
+worker processes of a parallel run, and prints a row for each test file.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ COLUMNS = (
 )  # fmt: skip
 
 
-# Said below the table: accepted in calls that were cut short; lost by clients without an outbox.
+# Printed below the table: accepted in calls that were cut short; lost by clients without an outbox.
 EXTRAS = ("unheard", "lost without outbox")
 
 
 class Tally:
-    """The counts of one test. `accepted` is what callers heard of: a call that is cut short may
-    store an event more, which `unheard` counts.
+    """The counts of one test.
+
+    `accepted` counts calls that returned True. A call that is cut short may store one more event,
+    which `unheard` counts.
     """
 
     def __init__(self) -> None:
@@ -33,12 +35,12 @@ class Tally:
         self.lines: list[str] = []
 
     def add(self, **counts: int) -> None:
-        """Adds to the columns; `out_of_order` stands for the last."""
+        """Adds to the columns; `out_of_order` is the last one."""
         for name, count in counts.items():
             self.counts[name.replace("_", " ")] += count
 
     def say(self, line: str) -> None:
-        """A line of its own under the table."""
+        """Adds a line below the table."""
         self.lines.append(line)
 
     def account(
@@ -53,8 +55,9 @@ class Tally:
         kills: int = 0,
         seeds: int = 0,
     ) -> None:
-        """Checks both sums, counts what `events` (oldest first) show twice or out of order, adds
-        all of it. `killed` bounds the calls that a kill cut short; `status` is `logd status`.
+        """Checks both sums and the order of `events` (oldest first), and adds the counts.
+
+        `killed` bounds the calls that a kill cut short; `status` is the JSON of `logd status`.
         """
         twice, out_of_order = disorder(events)
         self.add(
@@ -77,7 +80,7 @@ class Tally:
 
 
 def disorder(events: list[dict[str, Any]]) -> tuple[int, int]:
-    """How many events have been there before, and how many come behind a later one of theirs."""
+    """The number of events stored twice, and of those after a later one of their producer."""
     seen: set[tuple[str, int]] = set()
     last: dict[str, int] = {}
     twice = out_of_order = 0
@@ -94,7 +97,7 @@ def disorder(events: list[dict[str, Any]]) -> tuple[int, int]:
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
-    """Counts for the table at the end of the run."""
+    """The counts of this test, for the table at the end of the run."""
     made = Tally()
     yield made
     request.node.user_properties.append(("tally", (made.counts, made.lines)))
@@ -132,7 +135,7 @@ class _Table:
         if total["unheard"]:
             out.write_line(
                 f"{total['unheard']:,} more were accepted in calls that a kill or a raise cut "
-                "short, so that nobody heard of it: they are among the stored."
+                "short, so that no caller was told: they are among the stored."
             )
         if total["lost without outbox"]:
             out.write_line(
@@ -145,7 +148,7 @@ class _Table:
 
 
 class _Lengths:
-    """Says before the first long test how long all of them will take."""
+    """Prints how long the chosen long tests will take, before the first one."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:

@@ -1,7 +1,7 @@
-"""Time limits of tests: a test that hangs fails with a traceback, and its fixtures are torn down.
+"""Time limits: a test that hangs fails with a traceback, and its fixtures are torn down.
 
-`timeout` in pyproject.toml holds for each test, set-up included. A test that is marked as `long`
-or as `booted` has a limit of its own, unless it is marked with `timeout`.
+`timeout` in pyproject.toml applies to each test, set-up included. Tests marked `long` or `booted`
+get longer limits, unless they are marked with `timeout`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BOOTED_S = 600.0
 
 
 def limit_s(item: pytest.Item) -> float | None:
-    """The limit of a test that has one of its own; None for the limit of all others."""
+    """The limit of a `long` or `booted` test; None for the default."""
     long = item.get_closest_marker("long")
     if long is not None:
         return float(max(LONG_MIN_S, long.kwargs["minutes"] * 60 * LONG_FACTOR))

@@ -17,7 +17,7 @@ _numbers = itertools.count(1)
 
 
 class Load:
-    """A process of the user `app` that emits until it is told to end; see emitter.py."""
+    """A process of the user `app` that emits until it is told to end; see support/emitter.py."""
 
     def __init__(self, box: Box, program: str = PYTHON) -> None:
         self.name = f"load{next(_numbers)}"
@@ -25,7 +25,7 @@ class Load:
         self._counters = box.path(counters)
         self._counters.write_bytes(bytes(4096))
         self._counters.chmod(0o666)
-        emit = f"{program} {SOURCE}/tests/systemd/emitter.py {SOCKET} {counters} {self.name}"
+        emit = f"{program} {SOURCE}/tests/support/emitter.py {SOCKET} {counters} {self.name}"
         self._process = box.popen(f"exec runuser -u app -- {emit}")
 
     @property

@@ -1,0 +1,51 @@
+"""Recorded CPU times of tests: what they are used for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import durations
+from tests.support.instance import ROOT
+
+
+def test_what_is_written_is_read_again_dearest_first_and_without_what_is_quick() -> None:
+    text = durations.written({"a.py::x": 0.1, "b.py::y": 1.24, "c.py::z": 9.0})
+    assert text == "9.0\tc.py::z\n1.2\tb.py::y\n"
+    assert list(durations.read(text).items()) == [("c.py::z", 9.0), ("b.py::y", 1.2)]
+
+
+def test_files_run_dearest_first_slow_tests_are_marked_and_costs_recorded(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text("def test_quick(): ...\n")
+    (tmp_path / "test_b.py").write_text(
+        "import pytest, time\n"
+        "@pytest.mark.parametrize('n', [1, 2])\n"
+        "def test_dear(n):\n"
+        "    end_s = time.process_time() + 0.5\n"
+        "    while time.process_time() < end_s: pass\n"
+    )
+    (tmp_path / "recorded.py").write_text(
+        "from pathlib import Path\n"
+        "from tests.support import durations\n"
+        "durations.FILE = Path('costs.tsv')\n"
+    )
+    (tmp_path / "costs.tsv").write_text("")
+
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-n", "1",
+             "-p", "recorded", "-p", "tests.support.durations",
+             "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), *arguments],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+            capture_output=True, text=True, timeout=100, check=True,
+        ).stdout  # fmt: skip
+
+    assert "3 passed" in run("--dist", "loadfile", "--record-durations", ".")
+    ((name, seconds),) = durations.read((tmp_path / "costs.tsv").read_text()).items()
+    assert name == "test_b.py::test_dear"
+    assert 1.0 <= seconds < 5
+    out = run("--dist", "loadfile", "--no-loadscope-reorder", ".")
+    assert out.index("test_b.py::test_dear") < out.index("test_a.py::test_quick")
+    assert "1 passed" in run("-m", "not slow", ".")
