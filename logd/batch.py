@@ -27,15 +27,15 @@ PERSON_ERASED = "person_erased"
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Capacity:
     """How much more may be taken: in events, and in bytes of them."""
 
     events: int
     bytes: int
 
-    def part(self, count: int) -> Room:
+    def share(self, count: int) -> Capacity:
         """One of so many equal parts, and something in any case."""
-        return Room(max(1, self.events // count), max(1, self.bytes // count))
+        return Capacity(max(1, self.events // count), max(1, self.bytes // count))
 
     def __bool__(self) -> bool:
         return self.events > 0 and self.bytes > 0
@@ -61,7 +61,7 @@ class Producer:
     has_outbox: bool = False
     behind: bool = False
     held: bool = False  # another outbox is read before this one (see logd.ingest.succession)
-    passed_over: int = 0  # turns in which there was no room for it
+    skipped_turns: int = 0  # turns in which there was no room for it
     ended: bool = False
     refused: dict[str, int] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class QuarantineEntry:
     """Something for quarantine. With a `sequence` it used up that number of its producer."""
 
     uid: int
@@ -113,7 +113,7 @@ class Batch:
         self._loss_events_max = loss_events_max
         self.events: list[tuple[Producer, int, Event]] = []
         self.losses: list[Loss] = []
-        self.refusals: list[Refusal] = []
+        self.quarantine_entries: list[QuarantineEntry] = []
         # A set in the order of arrival, so that a run from a seed can be repeated.
         self.producers: dict[Producer, None] = {}
         self.duplicates = 0
@@ -134,7 +134,7 @@ class Batch:
             self.producers[producer] = None
             self.bytes += size
 
-    def refuse(
+    def add_quarantine(
         self,
         uid: int,
         pid: int,
@@ -145,12 +145,14 @@ class Batch:
     ) -> None:
         excerpt = data[:EXCERPT_BYTES_MAX]
         reason = reason[:REASON_CHARS_MAX]  # it may quote what a stranger wrote
-        self.refusals.append(Refusal(uid, pid, reason, excerpt, len(data), producer, sequence))
+        self.quarantine_entries.append(
+            QuarantineEntry(uid, pid, reason, excerpt, len(data), producer, sequence)
+        )
         if producer is not None:
             self.producers[producer] = None
         self.bytes += len(excerpt) + 64
 
-    def lose(self, producer: Producer, first: int, last: int | None, cause: str) -> None:
+    def add_loss(self, producer: Producer, first: int, last: int | None, cause: str) -> None:
         """A claim of more than the bound is booked as claimed, without a number to believe."""
         first = min(first, INT64_MAX)
         if last is not None and last - first >= self._loss_events_max:
@@ -163,18 +165,22 @@ class Batch:
         """Events lost by number: those that an outbox merely claims, or all others."""
         return sum(loss.events or 0 for loss in self.losses if loss.claimed == claimed)
 
-    def note(self, producer: Producer) -> None:
+    def touch(self, producer: Producer) -> None:
         """The producer's own row has changed, without an event."""
         self.producers[producer] = None
 
     def copy(self, events: list[tuple[Producer, int, Event]]) -> Batch:
         """The same with other events."""
         made = Batch(self._events_max, self._bytes_max, self._loss_events_max)
-        made.events, made.losses, made.refusals = events, self.losses, self.refusals
+        made.events, made.losses, made.quarantine_entries = (
+            events,
+            self.losses,
+            self.quarantine_entries,
+        )
         made.producers, made.duplicates = dict(self.producers), self.duplicates
         return made
 
-    def settle(self) -> None:
+    def mark_committed(self) -> None:
         """It is committed: the watermarks in memory follow, and never before."""
         for producer in self.producers:
             producer.stored = producer.taken
@@ -182,23 +188,23 @@ class Batch:
     @property
     def entries(self) -> int:
         """How many rows it will make, watermarks aside."""
-        return len(self.events) + len(self.refusals) + len(self.losses)
+        return len(self.events) + len(self.quarantine_entries) + len(self.losses)
 
-    def room(self, at_least: int | None = None) -> Room:
+    def capacity(self, at_least: int | None = None) -> Capacity:
         """How much more it takes; with `at_least`, at least one such part of all it takes."""
         events, size = self._events_max - self.entries, self._bytes_max - self.bytes
         if at_least is not None:
             events = max(events, self._events_max // at_least, 1)
             size = max(size, self._bytes_max // at_least)
-        return Room(max(0, events), max(0, size))
+        return Capacity(max(0, events), max(0, size))
 
-    def filled(self, part: int) -> bool:
+    def is_filled_to(self, part: float) -> bool:
         """Whether one of so many equal parts of it is taken."""
         return self.entries * part >= self._events_max or self.bytes * part >= self._bytes_max
 
     @property
     def full(self) -> bool:
-        return self.filled(1)
+        return self.is_filled_to(1)
 
     def __bool__(self) -> bool:
-        return bool(self.events or self.losses or self.refusals or self.producers)
+        return bool(self.events or self.losses or self.quarantine_entries or self.producers)

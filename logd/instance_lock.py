@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from logd.errors import AlreadyRunning, CannotCreate, cannot_write
-from logd.runtime_stats import Figures
+from logd.runtime_stats import RuntimeStats
 from logd_wire import liveness
 
 PAGE_BYTES = 4096
@@ -72,12 +72,12 @@ def _decode(page: bytes) -> Page | None:
         return None
 
 
-def _decode_figures(page: bytes) -> Figures | None:
+def _decode_figures(page: bytes) -> RuntimeStats | None:
     try:
         fields = _fields(page)
         fields["commit_counts"] = tuple(fields["commit_counts"])
         fields["ignored"] = tuple(fields.get("ignored", ()))
-        return Figures(**fields)
+        return RuntimeStats(**fields)
     except (ValueError, TypeError, KeyError):  # torn, or another version's
         return None
 
@@ -145,7 +145,7 @@ class InstanceLock:
         """Whether an earlier daemon made this instance's database."""
         return self._page.made
 
-    def note_database(self) -> None:
+    def mark_database_made(self) -> None:
         """From now on an empty or missing database is no new one."""
         if not self._page.made:
             self._write(Page(self._page.pid, True, self._page.trouble, self._page.since_ns))
@@ -161,7 +161,7 @@ class InstanceLock:
         since_ns = 0 if trouble is None else self._page.since_ns if said else self._now_ns()
         self._write(Page(self._page.pid, self._page.made, trouble, since_ns))
 
-    def publish(self, figures: Figures) -> None:
+    def publish(self, figures: RuntimeStats) -> None:
         """Says how it goes."""
         with contextlib.suppress(OSError):
             os.pwrite(self._fd, _encode(asdict(figures)), PAGE_BYTES)
@@ -212,7 +212,7 @@ def _open_locked(path: Path) -> int:
     return fd
 
 
-def look(path: Path) -> tuple[int | None, Page]:
+def read_lock_page(path: Path) -> tuple[int | None, Page]:
     """The pid of the daemon that holds the lock, or None; and what the page says, never waiting.
 
     Without that file, or with a damaged one, an empty page.
@@ -223,7 +223,7 @@ def look(path: Path) -> tuple[int | None, Page]:
         return liveness.holder(fd), _try(_decode, fd, 0) or Page()
 
 
-def figures(path: Path) -> Figures | None:
+def read_runtime_stats(path: Path) -> RuntimeStats | None:
     """How it goes by the word of the running daemon, or of the last one; None: it never said."""
     with _opened(path) as fd:
         return None if fd is None else _try(_decode_figures, fd, PAGE_BYTES)
@@ -239,7 +239,7 @@ def publish_readers(path: Path, readers: list[dict[str, Any]]) -> None:
             os.close(fd)
 
 
-def files(path: Path) -> list[dict[str, Any]]:
+def read_runtime_files(path: Path) -> list[dict[str, Any]]:
     """The files that the daemon depends on, as it has reported them; of a running daemon only."""
     with _opened(path) as fd:
         if fd is None or liveness.holder(fd) is None:
@@ -247,7 +247,7 @@ def files(path: Path) -> list[dict[str, Any]]:
         return _try(_decode_files, fd, _FILES_OFFSET, FILES_BYTES) or []
 
 
-def readers(path: Path) -> list[dict[str, Any]]:
+def read_report_usage(path: Path) -> list[dict[str, Any]]:
     """Who has asked for reports since the report process started, whoever took most first."""
     with _opened(path) as fd:
         return [] if fd is None else _try(_decode_readers, fd, _READERS_OFFSET) or []

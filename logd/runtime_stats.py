@@ -24,7 +24,7 @@ IGNORED_SENDERS_MAX = 10
 
 
 @dataclass(frozen=True)
-class Figures:
+class RuntimeStats:
     """One moment of a daemon. Rates are of events stored, or since its start if that is later."""
 
     at_ns: int = 0
@@ -39,7 +39,7 @@ class Figures:
     commit_longest_s: float = 0.0
     commit_counts: tuple[int, ...] = (0,) * (len(COMMIT_BOUNDS_S) + 1)  # by COMMIT_BOUNDS_S
     backlog: int = 0  # events accepted and not stored, in the outboxes that are open
-    room_s: float | None = None  # see Survey
+    room_s: float | None = None  # see OutboxTotals
     outboxes: int = 0
     outboxes_bytes: int = 0
     wal_bytes: int = 0
@@ -47,7 +47,7 @@ class Figures:
     ignored: tuple[dict[str, Any], ...] = ()  # see logd.ingest.ignored.Ignored.senders
 
 
-class Pace:
+class WriteRate:
     """How fast one producer is, over the last one to two minutes."""
 
     __slots__ = ("_newer", "_older")
@@ -64,7 +64,7 @@ class Pace:
 
 
 @dataclass
-class Survey:
+class OutboxTotals:
     """What the outboxes hold together, and how long the first of them to be full has room.
 
     `room_s` counts from now, at each one's present pace and nothing being stored any more; None:
@@ -95,7 +95,7 @@ def within_s(counts: Sequence[int], part: float) -> float | None:
     return None
 
 
-class Meter:
+class StatsRecorder:
     """Counts from the start of a daemon on. `now_s` is of the monotonic clock."""
 
     def __init__(self) -> None:
@@ -119,10 +119,10 @@ class Meter:
         """Whether the last sample is a second old."""
         return not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S
 
-    def sample(self, now_s: float, at_ns: int) -> Figures:
+    def sample(self, now_s: float, at_ns: int) -> RuntimeStats:
         """How it stands now, as far as is counted here; to be called when `due`."""
         self._samples.append((now_s, self._events))
-        return Figures(
+        return RuntimeStats(
             at_ns=at_ns,
             events=self._events,
             lost=self._lost,

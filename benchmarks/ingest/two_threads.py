@@ -43,7 +43,7 @@ class Writer(threading.Thread):
         while (batch := self._batches.get()) is not None:
             try:
                 self._store.commit(batch, self._clock_ns())
-                batch.settle()
+                batch.mark_committed()
             except BaseException as error:  # noqa: BLE001 - raised again by the receiver
                 self.error = error
             os.eventfd_write(self.done_fd, 1)
@@ -102,7 +102,7 @@ class TwoThreads(Daemon):
     def turn(self, timeout_s: float | None = None) -> None:
         """As the one thread's, but its commit is a hand-over, and a full batch waits for it."""
         self._collect()
-        if self._in_flight is not None and not self._batch.room():
+        if self._in_flight is not None and not self._batch.capacity():
             self._wait_for_wake(1.0 if timeout_s is None else timeout_s)
             self._commit()
             return
@@ -122,9 +122,9 @@ class TwoThreads(Daemon):
         closed.producers = dict.fromkeys(copies.values())
         closed.events = [(copies[p], sequence, event) for p, sequence, event in batch.events]
         closed.losses = [replace(loss, producer=copies[loss.producer]) for loss in batch.losses]
-        closed.refusals = [
+        closed.quarantine_entries = [
             replace(refusal, producer=copies[refusal.producer]) if refusal.producer else refusal
-            for refusal in batch.refusals
+            for refusal in batch.quarantine_entries
         ]
         closed.duplicates = batch.duplicates
         return closed

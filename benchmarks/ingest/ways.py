@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from benchmarks.ingest.two_threads import TwoThreads
 from logd import log_format
-from logd.batch import Producer, Room
+from logd.batch import Capacity, Producer
 from logd.config import settings as configuration
 from logd.ingest.delivery import QUEUE_DEPTH_MIN
 from logd.ingest.drain import Datagram
@@ -33,7 +33,7 @@ class Counting(Daemon):
 
     from_outboxes = 0
 
-    def _read(self, producer: Producer, outbox: OpenOutbox, alive: bool, room: Room) -> None:
+    def _read(self, producer: Producer, outbox: OpenOutbox, alive: bool, room: Capacity) -> None:
         before = producer.taken
         super()._read(producer, outbox, alive, room)
         self.from_outboxes += producer.taken - before

@@ -15,21 +15,21 @@ from functools import partial
 from itertools import chain, islice
 from typing import Generic
 
-from logd.batch import LOST_CLAIMED, LOST_DAMAGED, Batch, Producer, Room
+from logd.batch import LOST_CLAIMED, LOST_DAMAGED, Batch, Capacity, Producer
 from logd.config.settings import Config
 from logd.errors import NotYet, is_shortage
 from logd.ingest.backlog import Backlog
 from logd.ingest.drain import Datagram, Drain
 from logd.ingest.interfaces import AnOutbox, Directory, Trail
 from logd.ingest.ordering import Intake
-from logd.ingest.outbox_reader import Placement, Resynchronisation, capacity, read_on
+from logd.ingest.outbox_reader import DamageSkip, NextRecordSearch, read_available, ring_events_max
 from logd.ingest.salvage import begin_salvage, read_rest
-from logd.ingest.scheduling import Files, Waiting, in_turn
+from logd.ingest.scheduling import OpenFileQuota, ReadRequest, schedule
 from logd.ingest.succession import Succession
 from logd.ingest.turn_budget import ForcedCommits
-from logd.ingest.wakeups import Watch
+from logd.ingest.wakeups import Wakeups
 from logd.log_limit import LimitedLog
-from logd.runtime_stats import Meter
+from logd.runtime_stats import StatsRecorder
 from logd_wire.outbox.names import outbox_name, parse_name
 from logd_wire.wire import OtherVersion, WireError
 
@@ -93,14 +93,14 @@ class Delivery(Generic[AnOutbox]):
         self._outboxes = outboxes
         self._clock_ns = clock_ns
         self._monotonic_s = monotonic_s
-        self._meter = Meter()
+        self._meter = StatsRecorder()
         self._intake = Intake(self._introduce, config.gap_events_max, own_uid)
         self._open: dict[Producer, AnOutbox] = {}
         self._succession = Succession(self._open)
         self._attaching: list[tuple[int, int]] = []  # each one the predecessor of the one before
         # Removed behind the commit that books their loss.
         self._given_up: dict[Producer, AnOutbox] = {}
-        self._files = Files(
+        self._files = OpenFileQuota(
             min(open_max, config.outboxes_max),
             config.outboxes_per_user_max,
             shared=config.many_users,
@@ -108,7 +108,7 @@ class Delivery(Generic[AnOutbox]):
         self._listing: Iterator[tuple[str, int, int]] | None = None
         self._backlog = Backlog()
         # Outboxes in which the next record's place is not known yet: not read, nor confirmed.
-        self._searches: dict[Producer, Placement | Resynchronisation] = {}
+        self._searches: dict[Producer, NextRecordSearch | DamageSkip] = {}
         self._unfinished: Iterator[tuple[int, int, str] | None] = iter(())
         self._batch = self._new_batch()
         self._look_interval_s = config.look_interval_ms / 1000
@@ -121,7 +121,7 @@ class Delivery(Generic[AnOutbox]):
         self._forced = ForcedCommits()
         self._commit_interval_s = config.commit_interval_ms / 1000
         self._commit_due_s = 0.0
-        self._watch = Watch(self._commit_interval_s)
+        self._watch = Wakeups(self._commit_interval_s)
         self._more = False  # something was left unread for want of room in the batch
         self._undecided: list[tuple[int, int, str]] = []
         self._queued_before = _QueueMark(QUEUE_DATAGRAMS_MAX)  # this process's start
@@ -175,7 +175,7 @@ class Delivery(Generic[AnOutbox]):
                 continue
             producer = self._intake.producer(uid, producer_id)
             if not producer.ended:  # by now: these were looked up a page at a time
-                self._batch.lose(producer, producer.taken + 1, None, cause)
+                self._batch.add_loss(producer, producer.taken + 1, None, cause)
                 producer.ended = True
         self._more = True
 
@@ -367,7 +367,7 @@ class Delivery(Generic[AnOutbox]):
                     producer.has_outbox = producer.behind = True
                     self._wait_for_room(name, producer.uid)
                     return
-            placement = Placement(producer, outbox.header, outbox.read_at)
+            placement = NextRecordSearch(producer, outbox.header, outbox.read_at)
             placed = placement.step(self._batch, self.slice_bytes)
         except OtherVersion as error:
             producer.has_outbox = True  # what is missing lies there, so a gap is no loss
@@ -432,7 +432,7 @@ class Delivery(Generic[AnOutbox]):
             self._guarded(self._outboxes.refuse, outbox)
         uid = producer.uid if uid is None else uid  # not of the name, which may lie
         pid = producer.pid if uid == producer.uid else 0
-        self._batch.refuse(uid, pid, f"outbox: {why}", name.encode())
+        self._batch.add_quarantine(uid, pid, f"outbox: {why}", name.encode())
         self._say("%s: refused as an outbox: %s", name, why)
 
     def _guarded(self, act: Callable[[AnOutbox], None], outbox: AnOutbox) -> None:
@@ -455,7 +455,7 @@ class Delivery(Generic[AnOutbox]):
 
     # -- searches --------------------------------------------------------------------------------
 
-    def _search(self, producer: Producer, search: Placement | Resynchronisation) -> None:
+    def _search(self, producer: Producer, search: NextRecordSearch | DamageSkip) -> None:
         """Queues the search for the producer's place in its ring, one slice for each task."""
         self._searches[producer] = search
         self._backlog.add(producer.uid, producer, partial(self._search_on, producer))
@@ -518,14 +518,14 @@ class Delivery(Generic[AnOutbox]):
                 producer.behind = False
                 self._watch.nothing_new(producer, looked_s)
                 continue
-            waiting.append(Waiting(producer, outbox, alive, max(0, written - producer.taken)))
+            waiting.append(ReadRequest(producer, outbox, alive, max(0, written - producer.taken)))
         for producer, outbox, problem in failed:
             self._failed(producer, outbox, problem)
         if all_of_them:
             # Half of the time at most: ten small datagrams cost less than looking at all outboxes.
             ended_s = self._monotonic_s()
             self._turned_away, self._turned_away_due_s = False, ended_s + (ended_s - looked_s)
-        for one, room in in_turn(waiting, self._batch, shared=self._files.several_users):
+        for one, room in schedule(waiting, self._batch, shared=self._files.several_users):
             if room is None:
                 one.producer.behind = self._more = True
                 continue
@@ -552,7 +552,7 @@ class Delivery(Generic[AnOutbox]):
             self._more = True
         return part
 
-    def _read(self, producer: Producer, outbox: AnOutbox, alive: bool, room: Room) -> None:
+    def _read(self, producer: Producer, outbox: AnOutbox, alive: bool, room: Capacity) -> None:
         header = outbox.refresh()
         if outbox.confirmed < producer.stored == producer.taken:
             self._confirm(producer)  # for which something was short when it was committed
@@ -560,13 +560,13 @@ class Delivery(Generic[AnOutbox]):
                 return
         if header.refused != producer.refused:
             producer.refused = header.refused
-            self._batch.note(producer)
-        damage = read_on(producer, header, outbox.read_at, self._batch, self._intake, room)
+            self._batch.touch(producer)
+        damage = read_available(producer, header, outbox.read_at, self._batch, self._intake, room)
         if damage is not None:
             self._say("%s: %s", outbox.name, damage, user=producer.uid)
             outbox.scans_left -= 1
             if outbox.scans_left >= 0:
-                self._search(producer, Resynchronisation(producer, header, outbox.read_at))
+                self._search(producer, DamageSkip(producer, header, outbox.read_at))
             else:
                 self._end_use(producer, outbox, damage)
             return
@@ -575,7 +575,7 @@ class Delivery(Generic[AnOutbox]):
             self._more = True
         elif not alive:
             producer.ended = True
-            self._batch.note(producer)
+            self._batch.touch(producer)
 
     def _failed(self, producer: Producer, outbox: AnOutbox, error: OSError) -> None:
         """Handles an OSError on one outbox: gives it up, or for a shortage tries again later."""
@@ -586,13 +586,13 @@ class Delivery(Generic[AnOutbox]):
         self._end_use(producer, outbox, f"system error: {error.strerror}")
 
     def _end_use(
-        self, producer: Producer, outbox: AnOutbox, reason: str, room: Room | None = None
+        self, producer: Producer, outbox: AnOutbox, reason: str, room: Capacity | None = None
     ) -> None:
         """Gives an outbox up, in this turn or a later one: what still reads is stored first."""
         begin_salvage(producer, outbox, reason)
         batch = self._batch
         if producer not in self._searches and read_rest(
-            producer, outbox, batch, self._intake, room or batch.room()
+            producer, outbox, batch, self._intake, room or batch.capacity()
         ):
             producer.behind = self._more = True
         else:
@@ -605,14 +605,14 @@ class Delivery(Generic[AnOutbox]):
         # What it holds past that once it is removed is booked then, up to a ring's fill.
         outbox.header = replace(header, written=max(header.written, producer.taken))
         if header.written > producer.taken:
-            plausible = header.written - producer.taken <= capacity(header)
+            plausible = header.written - producer.taken <= ring_events_max(header)
             last = header.written if plausible else None
             # Before its place was found, nothing but the header speaks of any event.
-            placing = isinstance(self._searches.get(producer), Placement)
+            placing = isinstance(self._searches.get(producer), NextRecordSearch)
             cause = LOST_CLAIMED if placing else LOST_DAMAGED
-            self._batch.lose(producer, producer.taken + 1, last, cause)
+            self._batch.add_loss(producer, producer.taken + 1, last, cause)
             producer.taken = last or producer.taken
-        self._batch.refuse(
+        self._batch.add_quarantine(
             producer.uid, producer.pid, f"outbox: {reason}", outbox.name.encode(), producer
         )
         producer.has_outbox = producer.behind = False
@@ -628,13 +628,13 @@ class Delivery(Generic[AnOutbox]):
             written = outbox.written()
         except OSError as error:
             if is_shortage(error):
-                self._batch.note(producer)
+                self._batch.touch(producer)
                 self._given_up[producer] = outbox
                 return
             written = producer.taken
-            self._batch.lose(producer, producer.taken + 1, None, LOST_DAMAGED)
-        if producer.taken < written <= outbox.header.written + capacity(outbox.header):
-            self._batch.lose(producer, producer.taken + 1, written, LOST_DAMAGED)
+            self._batch.add_loss(producer, producer.taken + 1, None, LOST_DAMAGED)
+        if producer.taken < written <= outbox.header.written + ring_events_max(outbox.header):
+            self._batch.add_loss(producer, producer.taken + 1, written, LOST_DAMAGED)
             producer.taken = written
             self._given_up[producer] = outbox
         else:
@@ -655,7 +655,7 @@ class Delivery(Generic[AnOutbox]):
             self._stalled = None
         lost = batch.lost(claimed=False)
         self._meter.committed(len(batch.events), lost, self._monotonic_s() - began_s)
-        batch.settle()
+        batch.mark_committed()
         self._batch = self._new_batch()
         given_up, self._given_up = self._given_up, {}
         for producer in batch.producers:

@@ -66,15 +66,15 @@ class Drain:
                         return drained
                     offset = 0
                 elif cut:
-                    batch.refuse(uid, pid, "oversize datagram", data)
+                    batch.add_quarantine(uid, pid, "oversize datagram", data)
                 else:
-                    offset = intake.datagram(data, uid, pid, batch, offset)
+                    offset = intake.take_datagram(data, uid, pid, batch, offset)
                 large = len(data) >= CHARGE_BYTES_MIN
                 if large or not drained % every:
                     before, judged = judged, batch.entries + intake.ignored.total
                     size = (offset or len(data)) - began if large else every * len(data)
                     budget.charge(uid, judged - before, size)
-                if batch.filled(DATAGRAMS_PART) or budget.exhausted:
+                if batch.is_filled_to(1 / DATAGRAMS_PART) or budget.exhausted:
                     self.held = (datagram, offset) if offset else None
                     self.more = True
                     return drained

@@ -84,7 +84,7 @@ class Intake:
         for producer in idle[PRODUCERS_MAX // 2 :]:
             self.forget(producer)
 
-    def datagram(self, data: bytes, uid: int, pid: int, batch: Batch, offset: int = 0) -> int:
+    def take_datagram(self, data: bytes, uid: int, pid: int, batch: Batch, offset: int = 0) -> int:
         """Takes a datagram, or the next slice of it, from the process `pid` of user `uid`, both as
         the kernel names them. Returns the offset of the next slice, 0 when there is none.
         """
@@ -120,13 +120,16 @@ class Intake:
                 if producer is None:
                     producer = self.producer(uid, producer_id)
                 producer.pid = pid
-                if not self.offer(producer, sequence, payload, batch) and offset < end:
+                if (
+                    not self.take_datagram_record(producer, sequence, payload, batch)
+                    and offset < end
+                ):
                     offset = self._pass_over(data, offset, end, producer, batch)
                 if kind == KIND_AWAITED and (producer.taken > producer.stored or producer.behind):
                     batch.awaited.add(uid)  # what is on the disk already is waited for by nobody
             return offset if offset < size else 0
         except WireError as error:
-            batch.refuse(uid, pid, str(error), data)
+            batch.add_quarantine(uid, pid, str(error), data)
             return 0
 
     def skip(self, data: bytes, uid: int, pid: int, readable: Container[Producer]) -> bool:
@@ -142,7 +145,9 @@ class Intake:
         self.ignored.skipped.add(uid, pid)
         return True
 
-    def offer(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> bool:
+    def take_datagram_record(
+        self, producer: Producer, sequence: int, payload: bytes, batch: Batch
+    ) -> bool:
         """A record that arrived by itself: taken if it is the next, else judged by its number.
         Returns whether it counts for anything.
 
@@ -165,9 +170,9 @@ class Intake:
             if far:
                 # Never heard of: an old client of a new database. How much of this is missing
                 # here was perhaps stored in the former one.
-                batch.lose(producer, 1, None, LOST_BEGINNING_UNKNOWN)
+                batch.add_loss(producer, 1, None, LOST_BEGINNING_UNKNOWN)
             else:
-                batch.lose(producer, taken + 1, sequence - 1, LOST_NOT_RECEIVED)
+                batch.add_loss(producer, taken + 1, sequence - 1, LOST_NOT_RECEIVED)
         self._take(producer, sequence, payload, batch)
         return True
 
@@ -203,7 +208,9 @@ class Intake:
             self.ignored.early.add(producer.uid, producer.pid, early)
         return offset
 
-    def records(self, producer: Producer, payloads: Iterable[bytes], batch: Batch) -> None:
+    def take_outbox_records(
+        self, producer: Producer, payloads: Iterable[bytes], batch: Batch
+    ) -> None:
         """Records read from the producer's outbox: `taken`+1 and those that follow it.
 
         Where the next one lies is for the caller to say.
@@ -245,7 +252,9 @@ class Intake:
                 return unpack_payload(payload, (REPORT_READ,))
             except Malformed as other:
                 error = other
-        batch.refuse(producer.uid, producer.pid, f"malformed: {error}", payload, producer, sequence)
+        batch.add_quarantine(
+            producer.uid, producer.pid, f"malformed: {error}", payload, producer, sequence
+        )
         return None
 
     def _farewell(
@@ -255,17 +264,17 @@ class Intake:
         missing = last - producer.taken
         if missing > self._gap_events_max:
             reason = f"farewell claims too much: {missing} events"
-            batch.refuse(producer.uid, producer.pid, reason, b"")
+            batch.add_quarantine(producer.uid, producer.pid, reason, b"")
             return
         if not (last or refused or producer.row or producer in batch.producers):
             producer.ended = True
             self.forget(producer)  # nothing came of it: not even a row
             return
         if missing > 0:
-            batch.lose(producer, producer.taken + 1, last, LOST_NOT_RECEIVED)
+            batch.add_loss(producer, producer.taken + 1, last, LOST_NOT_RECEIVED)
             producer.taken = last
         producer.refused = {
             cause: min(refused[cause], REFUSALS_MAX) for cause in REFUSAL_CAUSES if cause in refused
         }
         producer.ended = True
-        batch.note(producer)
+        batch.touch(producer)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from logd.errors import CannotCreate, cannot_write, is_shortage
-from logd.runtime_stats import Pace
+from logd.runtime_stats import WriteRate
 from logd_wire import liveness
 from logd_wire.outbox.layout import (
     CONFIRMED_OFFSET,
@@ -86,7 +86,7 @@ class OpenOutbox:
     # Whether it was removed by another program: no later daemon will find it.
     nameless: bool = False
     confirmed: int = field(init=False)
-    pace: Pace | None = None  # of its producer, once the daemon has looked for it
+    pace: WriteRate | None = None  # of its producer, once the daemon has looked for it
 
     def __post_init__(self) -> None:
         self.confirmed = self.header.confirmed_sequence

@@ -7,14 +7,14 @@ restored from an older backup, or the header claims what never was).
 
 from __future__ import annotations
 
-from logd.batch import LOST_CLAIMED, LOST_DAMAGED, LOST_RESTORED, Batch, Producer, Room
+from logd.batch import LOST_CLAIMED, LOST_DAMAGED, LOST_RESTORED, Batch, Capacity, Producer
 from logd.ingest.ordering import Intake
 from logd_wire.outbox.layout import Header, OutboxError, ReadAt, aligned
 from logd_wire.outbox.reader import RecordSearch, read_records
 from logd_wire.wire import RECORD_BYTES_MAX, RECORD_HEAD
 
 
-def capacity(header: Header) -> int:
+def ring_events_max(header: Header) -> int:
     """More events than this no ring of that size can hold, whatever its header says."""
     return header.ring_bytes // RECORD_HEAD.size
 
@@ -29,11 +29,11 @@ def check_numbers(header: Header, taken: int) -> None:
     if header.confirmed_position > position_max or header.confirmed_position % 8:
         raise OutboxError("impossible position", f"{header.confirmed_position}")
     waiting = header.written - max(taken, header.confirmed_sequence)
-    if waiting > capacity(header):
+    if waiting > ring_events_max(header):
         raise OutboxError("impossible sequence", f"{waiting} events in {header.ring_bytes} bytes")
 
 
-class Placement:
+class NextRecordSearch:
     """Finds where record `taken`+1 lies in an outbox that this process opens, slice by slice.
 
     Raises OutboxError, also from `step`, when the outbox cannot be this producer's continuation.
@@ -99,9 +99,9 @@ class Placement:
         # A header is its writer's to write: what no database of ours ever had is but claimed.
         known = min(max(producer.replaced, first - 1), producer.taken)
         if known >= first:
-            batch.lose(producer, first, known, LOST_RESTORED)
+            batch.add_loss(producer, first, known, LOST_RESTORED)
         if producer.taken > known:
-            batch.lose(producer, known + 1, producer.taken, LOST_CLAIMED)
+            batch.add_loss(producer, known + 1, producer.taken, LOST_CLAIMED)
 
     def _is_there(self, sequence: int, position: int) -> bool:
         page = read_records(
@@ -111,13 +111,13 @@ class Placement:
         return page.damage is None
 
 
-def read_on(
+def read_available(
     producer: Producer,
     header: Header,
     read_at: ReadAt,
     batch: Batch,
     intake: Intake,
-    room: Room | None = None,
+    room: Capacity | None = None,
 ) -> str | None:
     """Takes what the outbox holds past `taken`, as far as there is room: by default, in the batch.
 
@@ -126,7 +126,7 @@ def read_on(
     """
     check_numbers(header, producer.taken)
     damage: str | None = None
-    room = room or batch.room()
+    room = room or batch.capacity()
     for _ in range(2):
         if producer.taken >= header.written or not room:
             return None
@@ -140,8 +140,8 @@ def read_on(
             bytes_max=room.bytes,
             records_max=room.events,
         )
-        room = Room(room.events - len(page.payloads), room.bytes - sum(map(len, page.payloads)))
-        intake.records(producer, page.payloads, batch)
+        room = Capacity(room.events - len(page.payloads), room.bytes - sum(map(len, page.payloads)))
+        intake.take_outbox_records(producer, page.payloads, batch)
         producer.position = page.position
         damage = page.damage
         if damage is None:
@@ -149,7 +149,7 @@ def read_on(
     return damage
 
 
-class Resynchronisation:
+class DamageSkip:
     """Finds the record behind damaged ones, which are booked as lost, slice by slice."""
 
     def __init__(self, producer: Producer, header: Header, read_at: ReadAt) -> None:
@@ -173,7 +173,7 @@ class Resynchronisation:
             producer.position = _position(found, header)
             producer.taken = found[0] - 1
         if producer.taken >= self._first:
-            batch.lose(producer, self._first, producer.taken, LOST_DAMAGED)
+            batch.add_loss(producer, self._first, producer.taken, LOST_DAMAGED)
         return True
 
 

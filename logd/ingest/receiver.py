@@ -17,7 +17,7 @@ BUFFER_BYTES = 256 * 1024
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 
 _UCRED = struct.Struct("iII")  # pid, uid, gid: struct ucred, unix(7)
-# Room for the credentials and not one byte more: descriptors sent along are dropped by the kernel.
+# Space for the credentials and not one byte more: descriptors sent along are dropped by the kernel.
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size)
 _UNKNOWN = (0, 65534)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
-from logd.batch import Batch, Producer, Room
+from logd.batch import Batch, Capacity, Producer
 from logd.ingest.interfaces import Outbox
 from logd.ingest.ordering import Intake
-from logd.ingest.outbox_reader import capacity
+from logd.ingest.outbox_reader import ring_events_max
 from logd_wire.outbox.reader import read_records
 
 
@@ -33,17 +33,19 @@ def _last_written(producer: Producer, outbox: Outbox) -> int:
         written = outbox.written()
     except OSError:
         return header.written
-    plausible = header.written <= written <= producer.taken + capacity(header)
+    plausible = header.written <= written <= producer.taken + ring_events_max(header)
     return written if plausible else header.written
 
 
-def read_rest(producer: Producer, outbox: Outbox, batch: Batch, intake: Intake, room: Room) -> bool:
+def read_rest(
+    producer: Producer, outbox: Outbox, batch: Batch, intake: Intake, room: Capacity
+) -> bool:
     """Takes the records behind `taken` that still read; True when there was no room for all.
 
     Raises nothing: the first error, or the first record that does not read, is the end of it. So
     is a ring's fill of what its producer has written since `begin_salvage`.
     """
-    end = outbox.header.written + capacity(outbox.header)
+    end = outbox.header.written + ring_events_max(outbox.header)
     written = min(_last_written(producer, outbox), end)
     if producer.taken >= written:
         return False
@@ -62,6 +64,6 @@ def read_rest(producer: Producer, outbox: Outbox, batch: Batch, intake: Intake, 
         )
     except OSError:
         return False
-    intake.records(producer, page.payloads, batch)
+    intake.take_outbox_records(producer, page.payloads, batch)
     producer.position = page.position
     return page.damage is None and producer.taken < written

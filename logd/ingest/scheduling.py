@@ -2,7 +2,7 @@
 
 What a batch takes is shared among the users that have something waiting, a user's part among the
 user's producers: whoever wants less than its share leaves the rest to the others, and whom a turn
-had no room for comes first in the next. Files held open are shared among users likewise.
+had no room for comes first in the next. OpenFileQuota held open are shared among users likewise.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from logd.batch import Batch, Producer, Room
+from logd.batch import Batch, Capacity, Producer
 
 # What outboxes may always add to a batch, whatever datagrams have taken of it.
 OUTBOXES_PART = 4
@@ -27,7 +27,7 @@ SHARED_OUTBOXES_MAX = 40
 T = TypeVar("T")
 
 
-class Waiting(Generic[T]):
+class ReadRequest(Generic[T]):
     """An outbox with `events` to read, and its producer."""
 
     __slots__ = ("alive", "events", "outbox", "producer")
@@ -39,60 +39,64 @@ class Waiting(Generic[T]):
         self.events = events
 
 
-def in_turn(
-    waiting: list[Waiting[T]], batch: Batch, *, shared: bool = False
-) -> Iterator[tuple[Waiting[T], Room | None]]:
+def schedule(
+    waiting: list[ReadRequest[T]], batch: Batch, *, shared: bool = False
+) -> Iterator[tuple[ReadRequest[T], Capacity | None]]:
     """The outboxes in the order to read them, each with the room it has; None: not this time.
 
     The caller reads into `batch` before it asks for the next: what one leaves is the others'.
     With `shared` a turn reads less than a batch takes: other users wait for its end.
     """
-    users: dict[int, list[Waiting[T]]] = {}
+    users: dict[int, list[ReadRequest[T]]] = {}
     for one in waiting:
         users.setdefault(one.producer.uid, []).append(one)
-    in_all = batch.room(at_least=OUTBOXES_PART)
+    in_all = batch.capacity(at_least=OUTBOXES_PART)
     if shared:
-        in_all = Room(min(in_all.events, SHARED_EVENTS_MAX), min(in_all.bytes, SHARED_BYTES_MAX))
+        in_all = Capacity(
+            min(in_all.events, SHARED_EVENTS_MAX), min(in_all.bytes, SHARED_BYTES_MAX)
+        )
     left = _Budget(batch, in_all)
     outboxes = SHARED_OUTBOXES_MAX if shared else len(waiting)
     for count, own in zip(range(len(users), 0, -1), _ordered(users), strict=True):
-        share, own_outboxes = _Budget(batch, left.room.part(count)), max(1, outboxes // count)
-        own.sort(key=lambda one: (-one.producer.passed_over, one.events))
+        share, own_outboxes = _Budget(batch, left.room.share(count)), max(1, outboxes // count)
+        own.sort(key=lambda one: (-one.producer.skipped_turns, one.events))
         for producers, one in zip(range(len(own), 0, -1), own, strict=True):
             may = own_outboxes and share.room and left.room
-            room = share.room.part(producers) if may else None
-            one.producer.passed_over = 0 if room else one.producer.passed_over + 1
+            room = share.room.share(producers) if may else None
+            one.producer.skipped_turns = 0 if room else one.producer.skipped_turns + 1
             yield one, room
             if room and (one.events or not one.alive):
                 own_outboxes -= 1
                 outboxes -= 1
 
 
-def _ordered(users: dict[int, list[Waiting[T]]]) -> list[list[Waiting[T]]]:
+def _ordered(users: dict[int, list[ReadRequest[T]]]) -> list[list[ReadRequest[T]]]:
     return sorted(
         users.values(),
         key=lambda own: (
-            -max(one.producer.passed_over for one in own),
+            -max(one.producer.skipped_turns for one in own),
             sum(one.events for one in own),
         ),
     )
 
 
 class _Budget:
-    """Room that gets less as the batch gets more."""
+    """Capacity that shrinks as the batch gets more."""
 
-    def __init__(self, batch: Batch, room: Room) -> None:
+    def __init__(self, batch: Batch, room: Capacity) -> None:
         self._batch = batch
         self._events_end = batch.entries + room.events
         self._bytes_end = batch.bytes + room.bytes
 
     @property
-    def room(self) -> Room:
+    def room(self) -> Capacity:
         batch = self._batch
-        return Room(max(0, self._events_end - batch.entries), max(0, self._bytes_end - batch.bytes))
+        return Capacity(
+            max(0, self._events_end - batch.entries), max(0, self._bytes_end - batch.bytes)
+        )
 
 
-class Files:
+class OpenFileQuota:
     """How many outboxes are held open, and whether a user may have one more.
 
     With `shared`, a user may have half of what the others leave: so there is always some left for

@@ -20,7 +20,7 @@ _PROMISE_MAX_S = WATCHED_NS_MAX / 1e9
 _MARGIN_S = 0.001
 
 
-class Watch:
+class Wakeups:
     """The promises that are out. `interval_s` is from one look to the next; 0: promise nothing."""
 
     def __init__(self, interval_s: float) -> None:

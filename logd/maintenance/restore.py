@@ -244,12 +244,12 @@ def _book(store: Store, batch: Batch, stream: Stream) -> None:
     producer = store.producer(stream.uid, stream.id)
     producer.pid, producer.has_outbox = stream.pid, stream.has_outbox
     producer.ended = not stream.has_outbox
-    batch.note(producer)
+    batch.touch(producer)
     if not producer.ended:
         return
     for upto, cause in ((stream.known, LOST_RESTORED), (stream.watermark, LOST_CLAIMED)):
         if upto > producer.taken:
-            batch.lose(producer, producer.taken + 1, upto, cause)
+            batch.add_loss(producer, producer.taken + 1, upto, cause)
             producer.taken = upto
 
 

@@ -1,9 +1,9 @@
 """Admission control: which connections are kept, and whose request is answered next. Pure.
 
-Seats and running places are shared by user, as open outboxes are (`fairness.Files`): a user may
-have half of what the others leave, so that some are left for a user who comes later. A connection
-without a whole request is idle: it loses its seat to the next one of its user that has none, so
-that silence keeps nobody out.
+Seats and running places are shared by user, as open outboxes are (`scheduling.OpenFileQuota`): a
+user may have half of what the others leave, so that some are left for a user who comes later. A
+connection without a complete request is idle: it loses its seat to the next connection of its user,
+so that idle connections keep no user out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
 
-from logd.ingest.scheduling import Files
+from logd.ingest.scheduling import OpenFileQuota
 
 
 class HasUser(Protocol):
@@ -28,8 +28,8 @@ class Admission(Generic[T]):
     """Connections that have a seat: idle, waiting for an answer, or being answered."""
 
     def __init__(self, seats_max: int, running_max: int) -> None:
-        self._seats = Files(seats_max, seats_max, shared=True)
-        self._running = Files(running_max, running_max, shared=True)
+        self._seats = OpenFileQuota(seats_max, seats_max, shared=True)
+        self._running = OpenFileQuota(running_max, running_max, shared=True)
         # Oldest first, by user; of the waiting the user first whose turn it is.
         self._idle: dict[int, OrderedDict[T, None]] = {}
         self._waiting: OrderedDict[int, OrderedDict[T, None]] = OrderedDict()

@@ -24,11 +24,11 @@ from logd.ingest.delivery import QUEUE_DATAGRAMS_MAX, Delivery
 from logd.ingest.inotify import Inotify
 from logd.ingest.outbox_directory import OpenOutbox, Outboxes
 from logd.ingest.outbox_place import drop_missing
-from logd.ingest.outbox_reader import capacity
+from logd.ingest.outbox_reader import ring_events_max
 from logd.ingest.receiver import Receiver
 from logd.maintenance.outbox_survey import directory_identity
 from logd.maintenance.worker import STEP_S, Worker
-from logd.runtime_stats import IGNORED_SENDERS_MAX, Figures, Pace, Survey
+from logd.runtime_stats import IGNORED_SENDERS_MAX, OutboxTotals, RuntimeStats, WriteRate
 from logd.storage.database import file_bytes, wal_path
 from logd.storage.store import Store
 
@@ -165,7 +165,7 @@ class Daemon(Delivery[OpenOutbox]):
         """What nothing can be stored for at the moment."""
         return self._stalled
 
-    def figures(self) -> Figures | None:
+    def figures(self) -> RuntimeStats | None:
         """How it goes, once a second; None between."""
         now_s = self._monotonic_s()
         if not self._meter.due(now_s):
@@ -183,16 +183,16 @@ class Daemon(Delivery[OpenOutbox]):
             ignored=tuple(self._intake.ignored.senders(IGNORED_SENDERS_MAX)),
         )
 
-    def _survey(self, now_s: float) -> Survey:
-        survey = Survey()
+    def _survey(self, now_s: float) -> OutboxTotals:
+        survey = OutboxTotals()
         for producer, outbox in self._open.items():
             try:
                 written = outbox.written()
             except OSError:
                 continue  # the next look meets it too, and acts on it
             # A claim of more than a ring can hold is bounded.
-            waiting = max(0, min(written - producer.stored, capacity(outbox.header)))
-            outbox.pace = outbox.pace or Pace(now_s, written)
+            waiting = max(0, min(written - producer.stored, ring_events_max(outbox.header)))
+            outbox.pace = outbox.pace or WriteRate(now_s, written)
             event_bytes = producer.position / producer.stored if producer.stored else 0.0
             room_bytes = outbox.header.room_bytes
             survey.add(waiting, room_bytes, event_bytes, outbox.pace.per_s(now_s, written))

@@ -93,7 +93,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         config.cache_bytes_max,
         TypeLimits(config.event_types_max, config.event_types_per_user_max),
     )
-    lock.note_database()
+    lock.mark_database_made()
     outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
     outboxes.prepare(str(config.socket))
     store.forgotten.boundaries.outboxes = directory_identity(outboxes.directory)
@@ -123,7 +123,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         daemon = Daemon(
             config, store, receiver, outboxes, clock.now_ns, tell=lock.tell, worker=worker
         )
-        teller = _Teller(daemon, lock)
+        teller = StatusPublisher(daemon, lock)
         daemon.wake_on(signals.fd)
         daemon.start()
         reporter.start()
@@ -189,7 +189,7 @@ def _reload(
     return reload.config
 
 
-class _Teller:
+class StatusPublisher:
     """Says once a turn that the daemon is alive, and once a second how it goes."""
 
     def __init__(self, daemon: Daemon, lock: InstanceLock) -> None:

@@ -26,7 +26,7 @@ def check_database(config: Config, made: bool) -> None:
 
 def open_for_reading(config: Config) -> Connection:
     """The instance's database, read-only, also while the daemon writes. Raises LogdError kinds."""
-    check_database(config, instance_lock.look(config.lock_file)[1].made)
+    check_database(config, instance_lock.read_lock_page(config.lock_file)[1].made)
     try:
         connection = connect(config.database, keyfile.read(config.key_file), read_only=True)
     except KeyFileError as error:

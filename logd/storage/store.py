@@ -438,14 +438,14 @@ class Store:
         return head
 
     def _write_quarantine(self, batch: Batch, now_ns: int, changed: _Changed) -> None:
-        changed.quarantine_row = int(self._quarantine_row) + len(batch.refusals)
-        if not batch.refusals:
+        changed.quarantine_row = int(self._quarantine_row) + len(batch.quarantine_entries)
+        if not batch.quarantine_entries:
             return
         first = int(self._quarantine_row) + 1
         # Bounded: the newest rows stay, the counters know of all.
         keep_from = changed.quarantine_row - self._quarantine_rows_max
         values: list[Any] = []
-        for number, refusal in enumerate(batch.refusals, start=first):
+        for number, refusal in enumerate(batch.quarantine_entries, start=first):
             if number > keep_from:
                 values += (number, now_ns, refusal.uid, refusal.pid, refusal.reason)
                 values.append(changed.rows[refusal.producer] if refusal.producer else None)
@@ -461,8 +461,8 @@ class Store:
             removal_log.ERASED: len(late),
             "lost": batch.lost(claimed=False),
             "lost_claimed": batch.lost(claimed=True),
-            "quarantined": len(batch.refusals),
-            "quarantined_events": sum(r.sequence is not None for r in batch.refusals),
+            "quarantined": len(batch.quarantine_entries),
+            "quarantined_events": sum(r.sequence is not None for r in batch.quarantine_entries),
             "duplicates_ignored": batch.duplicates,
             "commits": commits,
         }

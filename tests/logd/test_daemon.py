@@ -589,7 +589,7 @@ def test_a_step_at_stored_events_is_taken_between_commits_and_holds_none_up(
     daemon._work()
     assert (worked.steps, worked.looks) == (1, 1)  # nothing waits
     daemon._worked_s = now_s + 60
-    daemon._batch.note(Producer(uid=1, id=1, seed=1))
+    daemon._batch.touch(Producer(uid=1, id=1, seed=1))
     daemon._work()
     assert worked.steps == 2  # its commit is far enough away
     daemon._worked_s, daemon._commit_due_s = now_s + 60, time.monotonic() + STEP_S / 2
@@ -663,7 +663,7 @@ def test_an_outbox_that_is_given_up_is_not_read_for_ever(
         outbox._writer._words[WORD_CONFIRMED_POSITION] = outbox._writer.bytes_written
         outbox.write(count)
 
-    records = Intake.records
+    records = Intake.take_outbox_records
 
     def and_as_many_more(self: Intake, producer: Producer, payloads: Any, batch: Batch) -> None:
         records(self, producer, payloads, batch)

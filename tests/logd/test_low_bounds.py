@@ -187,13 +187,15 @@ def test_a_gap_is_a_loss_by_number_up_to_the_bound_and_past_it_nothing_is_believ
 ) -> None:
     bound = 100
     producer, batch = new_producer(taken), batch_of()
-    new_intake(producer, bound).datagram(datagram(taken + bound + 1), UID, 5, batch)
+    new_intake(producer, bound).take_datagram(datagram(taken + bound + 1), UID, 5, batch)
     assert losses(batch) == [(taken + 1, taken + bound, LOST_NOT_RECEIVED)]
     assert sequences(batch) == [taken + bound + 1]
     producer, batch = new_producer(taken), batch_of()
-    new_intake(producer, bound).datagram(datagram(taken + bound + 2), UID, 5, batch)
+    new_intake(producer, bound).take_datagram(datagram(taken + bound + 2), UID, 5, batch)
     if taken:
-        assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps: from 5 to 107"]
+        assert [refusal.reason for refusal in batch.quarantine_entries] == [
+            "sequence jumps: from 5 to 107"
+        ]
         assert (losses(batch), sequences(batch), producer.taken) == ([], [], taken)
     else:
         assert losses(batch) == [(1, None, LOST_BEGINNING_UNKNOWN)]
@@ -203,15 +205,15 @@ def test_a_gap_is_a_loss_by_number_up_to_the_bound_and_past_it_nothing_is_believ
 def test_a_farewell_is_believed_up_to_the_bound_and_past_it_ends_nothing() -> None:
     bound = 100
     producer, batch = new_producer(5), batch_of()
-    new_intake(producer, bound).datagram(encode_farewell(ID, 5 + bound + 1, {}), UID, 5, batch)
-    assert [refusal.reason for refusal in batch.refusals] == [
+    new_intake(producer, bound).take_datagram(encode_farewell(ID, 5 + bound + 1, {}), UID, 5, batch)
+    assert [refusal.reason for refusal in batch.quarantine_entries] == [
         "farewell claims too much: 101 events"
     ]
     assert (losses(batch), producer.taken, producer.ended) == ([], 5, False)
     batch = batch_of()
-    new_intake(producer, bound).datagram(encode_farewell(ID, 5 + bound, {}), UID, 5, batch)
+    new_intake(producer, bound).take_datagram(encode_farewell(ID, 5 + bound, {}), UID, 5, batch)
     assert losses(batch) == [(6, 5 + bound, LOST_NOT_RECEIVED)]
-    assert (producer.taken, producer.ended, batch.refusals) == (5 + bound, True, [])
+    assert (producer.taken, producer.ended, batch.quarantine_entries) == (5 + bound, True, [])
 
 
 def test_the_largest_datagram_is_taken_and_one_byte_more_is_not() -> None:
@@ -224,18 +226,18 @@ def test_the_largest_datagram_is_taken_and_one_byte_more_is_not() -> None:
     assert len(largest) == DATAGRAM_BYTES_MAX
     whole(largest, intake, batch)
     assert sequences(batch) == [1]
-    assert not any("oversize" in refusal.reason for refusal in batch.refusals)
+    assert not any("oversize" in refusal.reason for refusal in batch.quarantine_entries)
     producer, batch = new_producer(), batch_of()
     whole(largest + b"\0", new_intake(producer), batch)
     assert sequences(batch) == []
-    (refusal,) = batch.refusals
+    (refusal,) = batch.quarantine_entries
     assert refusal.reason == f"oversize datagram: {DATAGRAM_BYTES_MAX + 1} bytes"
 
 
 def test_a_loss_has_a_number_up_to_the_bound_and_past_it_none_to_believe() -> None:
     producer, batch = new_producer(), Batch(100, 10**6, loss_events_max=50)
     for last in (50, 51):
-        batch.lose(producer, 1, last, LOST_NOT_RECEIVED)
+        batch.add_loss(producer, 1, last, LOST_NOT_RECEIVED)
     assert [loss.events for loss in batch.losses] == [50, None]
     assert batch.lost(claimed=False) == 50
 
@@ -245,14 +247,14 @@ def test_whatever_makes_a_row_fills_a_batch(kind: str) -> None:
     """What strangers cause by the thousand must not make a commit without end."""
     producer, batch = new_producer(), Batch(3, 10**6)
     for count in range(3):
-        assert not batch.full and batch.room().events == 3 - count
+        assert not batch.full and batch.capacity().events == 3 - count
         if kind == "events":
             batch.add(producer, count + 1, Event("page_view", 5, None, b"\x80"), 10)
         elif kind == "losses":
-            batch.lose(producer, count + 1, None, LOST_NOT_RECEIVED)
+            batch.add_loss(producer, count + 1, None, LOST_NOT_RECEIVED)
         else:
-            batch.refuse(UID, 5, "garbage", b"x")
-    assert batch.full and not batch.room()
+            batch.add_quarantine(UID, 5, "garbage", b"x")
+    assert batch.full and not batch.capacity()
     assert batch.bytes > 0
 
 
@@ -260,7 +262,7 @@ def test_what_a_farewell_claims_to_have_refused_is_bounded() -> None:
     """The sums of all producers stay within what the database can hold."""
     producer, batch = new_producer(), batch_of()
     refused = {"malformed": 2**62, "outbox_full": REFUSALS_MAX, "undelivered": 1}
-    new_intake(producer).datagram(encode_farewell(ID, 0, refused), UID, 5, batch)
+    new_intake(producer).take_datagram(encode_farewell(ID, 0, refused), UID, 5, batch)
     assert producer.refused == {
         "malformed": REFUSALS_MAX, "outbox_full": REFUSALS_MAX, "undelivered": 1,
     }  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from logd.errors import AlreadyRunning, CannotCreate
-from logd.instance_lock import files, instance_lock
+from logd.instance_lock import instance_lock, read_runtime_files
 from logd.self_repair.repairs import look
 from logd.self_repair.runtime_files import (
     CHECK_INTERVAL_S,
@@ -260,7 +260,9 @@ def test_the_longest_problems_of_all_files_fit_into_their_pages(tmp_path: Path) 
         size = path.stat().st_size
         lock.publish_files(watched.published())
         assert path.stat().st_size == size
-        assert files(path) == [], "of no running daemon: this process's own lock does not show"
+        assert read_runtime_files(path) == [], (
+            "of no running daemon: this process's own lock does not show"
+        )
         lock.publish_files([{"name": "x" * 10_000}])  # no room: left as it was
         assert path.stat().st_size == size
     assert b'"x' not in path.read_bytes()

@@ -19,7 +19,7 @@ from logd.errors import AlreadyRunning, CannotCreate, DatabaseGone, StorageFaile
 from logd.ingest.outbox_directory import Outboxes
 from logd.ingest.outbox_place import OutboxPlace, drop_missing
 from logd.ingest.receiver import Receiver, bind
-from logd.instance_lock import PAGE_BYTES, instance_lock, look
+from logd.instance_lock import PAGE_BYTES, instance_lock, read_lock_page
 from logd.maintenance.outbox_survey import directory_identity
 from logd.self_repair.repairs import SelfRepair
 from logd.serve.loop import Daemon
@@ -371,11 +371,11 @@ def test_what_is_looked_after_and_by_whom(
         assert all(item.remedy for name, item in items.items() if name in by_hand)
         documented = (ROOT / "systemd" / "README.md").read_text()
         assert all(f"| {name} |" in documented for name in items)
-        before = look(config.lock_file)
+        before = read_lock_page(config.lock_file)
         config.socket.unlink()
         repair.run(1.0)
         assert config.socket.exists() is not systemd
-        assert (look(config.lock_file), before) == (before, before)
+        assert (read_lock_page(config.lock_file), before) == (before, before)
     (line,) = [f for f in repair.files.published() if f["name"] == "socket"]
     if systemd:
         assert line["problem"] == "not there"
@@ -453,7 +453,7 @@ def test_a_lock_file_that_was_removed_is_made_again_and_keeps_others_away(
 ) -> None:
     path = tmp_path / "activity.db.lock"
     with instance_lock(path) as lock:
-        lock.note_database()
+        lock.mark_database_made()
         lock.tell("full")
         kept = path.read_bytes()[:PAGE_BYTES]
         path.unlink()
@@ -469,7 +469,7 @@ def test_a_lock_file_that_was_removed_is_made_again_and_keeps_others_away(
         # To read it here closes it, which drops this process's lock: not before.
         assert path.read_bytes()[:PAGE_BYTES] == kept
         lock.tell(None)
-        assert look(path)[1].trouble is None, "what it says is written there from now on"
+        assert read_lock_page(path)[1].trouble is None, "what it says is written there from now on"
 
 
 def test_a_daemon_whose_lock_file_another_has_by_now_ends(tmp_path: Path) -> None:

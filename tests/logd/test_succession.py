@@ -377,9 +377,9 @@ def test_a_held_producers_datagrams_are_left_to_its_outbox() -> None:
     one = Producer(uid=1, id=SECOND, seed=producer_seed(SECOND), has_outbox=True, held=True)
     intake, batch = Intake(lambda _uid, _id: one, 10), Batch(10, 10_000)
     records = b"".join(encode_record(one.seed, n, payload(SECOND, n)) for n in (1, 2, 3))
-    intake.datagram(datagram_head(SECOND) + records, 1, 9, batch)
+    intake.take_datagram(datagram_head(SECOND) + records, 1, 9, batch)
     assert (one.taken, one.behind, len(batch.events)) == (0, True, 0)
     assert batch.duplicates == 0
     one.held = False
-    intake.datagram(datagram_head(SECOND) + records, 1, 9, batch)
+    intake.take_datagram(datagram_head(SECOND) + records, 1, 9, batch)
     assert (one.taken, len(batch.events)) == (3, 3)

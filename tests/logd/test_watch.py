@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logd.batch import Producer
-from logd.ingest.wakeups import Watch
+from logd.ingest.wakeups import Wakeups
 from logd.storage import keyfile
 from logd.storage.database import connect
 from logd_client import Client
@@ -57,7 +57,7 @@ def test_a_promise_for_longer_than_any_daemon_makes_is_not_believed() -> None:
 
 
 def test_the_last_look_comes_after_the_end_of_the_promise() -> None:
-    watch, one = Watch(INTERVAL_S), producer()
+    watch, one = Wakeups(INTERVAL_S), producer()
     until_s = watch.promise(one, 100.0, turn_s=0.0) / S
     watch.nothing_new(one, looked_s=until_s - 0.001)
     watch.nothing_new(one, looked_s=until_s)
@@ -68,7 +68,7 @@ def test_the_last_look_comes_after_the_end_of_the_promise() -> None:
 
 
 def test_a_promise_outlasts_the_next_look_also_when_turns_take_long() -> None:
-    watch = Watch(INTERVAL_S)
+    watch = Wakeups(INTERVAL_S)
     for turn_s in (0.0, 0.08, 0.3):
         next_look_s = 100.0 + INTERVAL_S + turn_s
         assert watch.promise(producer(), 100.0, turn_s) > next_look_s * S
@@ -76,13 +76,13 @@ def test_a_promise_outlasts_the_next_look_also_when_turns_take_long() -> None:
 
 
 def test_without_an_interval_nothing_is_promised() -> None:
-    watch, one = Watch(0.0), producer()
+    watch, one = Wakeups(0.0), producer()
     assert watch.promise(one, 100.0, turn_s=1.0) == 0
     assert one not in watch
 
 
 def test_what_a_killed_predecessor_promised_is_kept() -> None:
-    watch, one = Watch(INTERVAL_S), producer()
+    watch, one = Wakeups(INTERVAL_S), producer()
     watch.inherit(one, until_ns=100 * S + 5, now_s=99.5)
     watch.nothing_new(one, looked_s=99.9)
     assert one in watch
@@ -92,7 +92,7 @@ def test_what_a_killed_predecessor_promised_is_kept() -> None:
 
 @pytest.mark.parametrize("until_ns", [0, 99 * S, 200 * S, 2**64 - 1])
 def test_what_is_over_or_no_daemons_promise_is_not_inherited(until_ns: int) -> None:
-    watch, one = Watch(INTERVAL_S), producer()
+    watch, one = Wakeups(INTERVAL_S), producer()
     watch.inherit(one, until_ns, now_s=100.0)
     assert one not in watch
 
@@ -103,7 +103,7 @@ def test_whoever_is_still_watched_by_its_own_clock_is_watched_by_the_daemon(
     now_s: float, turn_s: float, later_s: float
 ) -> None:
     """The client's judgement from the header's word against the daemon's, at any moment."""
-    watch, one = Watch(INTERVAL_S), producer()
+    watch, one = Wakeups(INTERVAL_S), producer()
     box, words = writer()
     words[WORD_WATCHED_UNTIL_NS] = watch.promise(one, now_s, turn_s)
     looked_s = now_s + later_s

@@ -338,10 +338,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ):
         producer.taken += 1
         made.add(producer, producer.taken, wire.Event(kind, 10**18, user, packed), 10)
-    made.lose(producer, 4, 5, batch.LOST_NOT_RECEIVED)
-    made.lose(producer, 6, None, batch.LOST_OUTBOX_GONE)
-    made.refuse(7, 3, "malformed: it", b"x", producer, 7)
-    made.refuse(7, 3, "truncated datagram: 1 bytes", b"x")
+    made.add_loss(producer, 4, 5, batch.LOST_NOT_RECEIVED)
+    made.add_loss(producer, 6, None, batch.LOST_OUTBOX_GONE)
+    made.add_quarantine(7, 3, "malformed: it", b"x", producer, 7)
+    made.add_quarantine(7, 3, "truncated datagram: 1 bytes", b"x")
     store.commit(made, 10**18)
     yield store.connection
     store.close()

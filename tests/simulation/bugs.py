@@ -43,7 +43,7 @@ class WatermarkAdvancedByAFailedCommit(WatchedDelivery):
         batch = self._batch
         super()._commit()
         if self._stalled is not None:
-            batch.settle()
+            batch.mark_committed()
             self._batch = self._new_batch()
             self._stalled = None
 
@@ -167,7 +167,7 @@ class LivenessAskedAfterTheLastRead(RetiredWithoutASecondLook):
         super()._read(producer, outbox, True, room)
         if not producer.behind and not outbox.alive():
             producer.ended = True
-            self._batch.note(producer)
+            self._batch.touch(producer)
 
 
 class ForkNotNoticed(SimClient):

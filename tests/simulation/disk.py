@@ -182,7 +182,7 @@ class SimTrail:
             ],
             refused=[
                 ((r.producer.uid, r.producer.id) if r.producer else None, r.sequence)
-                for r in batch.refusals
+                for r in batch.quarantine_entries
             ],
             rows=rows,
         )

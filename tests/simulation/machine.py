@@ -251,7 +251,7 @@ class Machine(Process):
     def _check_bounds(self) -> None:
         batch = self.delivery._batch
         # A datagram may hold several records, of which the last may come when there is no room.
-        if len(batch.events) + len(batch.refusals) > CONFIG.batch_events_max + 8:
+        if len(batch.events) + len(batch.quarantine_entries) > CONFIG.batch_events_max + 8:
             raise Violation(f"a batch of {len(batch.events)} events")
         if len(self.delivery._open) > OPEN_MAX:
             raise Violation(f"{len(self.delivery._open)} outboxes are open")

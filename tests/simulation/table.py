@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from logd.batch import LOST_NOT_RECEIVED, Batch, Producer, Room
+from logd.batch import LOST_NOT_RECEIVED, Batch, Capacity, Producer
 from logd.ingest.delivery import Delivery
 from logd.ingest.ordering import Intake
 from logd_wire.outbox.layout import WORD_CONFIRMED_SEQUENCE, WORD_WRITTEN
@@ -36,7 +36,9 @@ class WatchedIntake(Intake):
     world: World
     slice_bytes = 100  # three events or so: the batches are as small
 
-    def offer(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> bool:
+    def take_datagram_record(
+        self, producer: Producer, sequence: int, payload: bytes, batch: Batch
+    ) -> bool:
         key = (producer.uid, producer.id)
         file = self.world.file_of(key)
         taken, losses, duplicates = producer.taken, len(batch.losses), batch.duplicates
@@ -47,7 +49,7 @@ class WatchedIntake(Intake):
         elif not producer.has_outbox or (file is not None and file.kind == "newer"):
             cell = ("live", "none" if file is None else "foreign", where)
         held = producer.held and where == "equal"  # the outbox that it follows is read first
-        counts = super().offer(producer, sequence, payload, batch)
+        counts = super().take_datagram_record(producer, sequence, payload, batch)
         if held and (counts or producer.taken != taken or not producer.behind):
             raise Violation(f"{producer.label}: {sequence} is taken before what it follows")
         if cell is None or held:
@@ -127,7 +129,7 @@ class WatchedDelivery(Delivery[SimOutbox]):
             # What it follows is not known: the order is kept for outboxes that can be opened.
             self._world.truth.unordered.add((producer.uid, producer.id))
 
-    def _read(self, producer: Producer, outbox: SimOutbox, alive: bool, room: Room) -> None:
+    def _read(self, producer: Producer, outbox: SimOutbox, alive: bool, room: Capacity) -> None:
         self._visit(producer, outbox.file)
         super()._read(producer, outbox, alive, room)
 
