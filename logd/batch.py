@@ -199,8 +199,8 @@ class Batch:
         return Capacity(max(0, events), max(0, size))
 
     def is_filled_to(self, part: float) -> bool:
-        """Whether one of so many equal parts of it is taken."""
-        return self.entries * part >= self._events_max or self.bytes * part >= self._bytes_max
+        """Whether that fraction of its events or bytes is taken."""
+        return self.entries >= part * self._events_max or self.bytes >= part * self._bytes_max
 
     @property
     def full(self) -> bool:

@@ -152,7 +152,7 @@ class InstanceLock:
             with contextlib.suppress(OSError):
                 os.fsync(self._fd)
 
-    def tell(self, trouble: str | None) -> None:
+    def set_trouble(self, trouble: str | None) -> None:
         """Says what nothing can be stored for, or that it is over. The first time counts."""
         said = self._page.trouble
         trouble = trouble if trouble is None else trouble[:TROUBLE_CHARS_MAX]
@@ -161,7 +161,7 @@ class InstanceLock:
         since_ns = 0 if trouble is None else self._page.since_ns if said else self._now_ns()
         self._write(Page(self._page.pid, self._page.made, trouble, since_ns))
 
-    def publish(self, figures: RuntimeStats) -> None:
+    def publish_stats(self, figures: RuntimeStats) -> None:
         """Says how it goes."""
         with contextlib.suppress(OSError):
             os.pwrite(self._fd, _encode(asdict(figures)), PAGE_BYTES)

@@ -106,7 +106,7 @@ class StatsRecorder:
         # One more than the seconds of the longest rate, each with the events stored until then.
         self._samples: deque[tuple[float, int]] = deque(maxlen=int(FIVE_MINUTES_S) + 1)
 
-    def committed(self, events: int, lost: int, duration_s: float) -> None:
+    def record_commit(self, events: int, lost: int, duration_s: float) -> None:
         """A batch is on the disk, which took so long."""
         self._events += events
         self._lost += lost
@@ -115,7 +115,7 @@ class StatsRecorder:
         self._commit_longest_s = max(self._commit_longest_s, duration_s)
         self._commit_counts[bisect_left(COMMIT_BOUNDS_S, duration_s)] += 1
 
-    def due(self, now_s: float) -> bool:
+    def is_due(self, now_s: float) -> bool:
         """Whether the last sample is a second old."""
         return not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S
 

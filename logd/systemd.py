@@ -77,7 +77,7 @@ class Notifier:
         self._said = ""
         self._said_s: float | None = None
 
-    def turned(self, now_s: float) -> None:
+    def feed_watchdog(self, now_s: float) -> None:
         """The loop has made a turn: feeds the watchdog, where that is due."""
         if self.interval_s is None:
             return
@@ -85,7 +85,7 @@ class Notifier:
         if due and send("WATCHDOG=1"):
             self._fed_s = now_s
 
-    def status(self, text: str, now_s: float) -> None:
+    def set_status(self, text: str, now_s: float) -> None:
         """One line for `systemctl status`: when it has changed, and at most once a second."""
         if text == self._said:
             return

@@ -17,7 +17,7 @@ from benchmarks.harness import emitter
 from benchmarks.harness.emitter import Load, collect, emitters
 from benchmarks.harness.processes import Failed, Running, running
 from benchmarks.harness.sums import Sums
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd_client import Client
 
 KILL, STOP = "kill -9", "clean stop"
@@ -135,7 +135,7 @@ def _first(successor: Running, probe: Client, started_s: float) -> tuple[float, 
 def _waiting(trail: Trail, probe: Client) -> int:
     """Events that wait in outboxes, while no daemon runs."""
     own = int(probe.stats()["producer"] or "0", 16)
-    outboxes = Outboxes(trail.config.outbox_directory, read_only=True)
+    outboxes = OutboxDirectory(trail.config.outbox_directory, read_only=True)
     outboxes.attach()
     waiting = 0
     try:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from logd.conformance.verdicts import FOLLOWING, Failed, expect
-from logd.ingest.outbox_directory import OpenOutbox, Outboxes
+from logd.ingest.open_outbox import OpenOutbox
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.receiver import Receiver, bind
 from logd_wire import liveness
 from logd_wire.outbox.layout import (
@@ -220,14 +221,14 @@ class DaemonDouble:
 
     def __init__(self, directory: Path) -> None:
         self.socket = str(directory / "logd.sock")
-        self._outboxes = Outboxes(Path(default_directory(self.socket)))
+        self._outboxes = OutboxDirectory(Path(default_directory(self.socket)))
         self._receiver: Receiver | None = None
         self._boxes: dict[str, Box] = {}
 
     @property
     def directory(self) -> Path:
         """Where the outboxes are."""
-        return self._outboxes.directory
+        return self._outboxes.path
 
     def make_directory(self) -> None:
         """The outboxes' directory with its token, and the file beside the socket that names it."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container
 from pathlib import Path
 
-from logd.batch import Producer
-from logd.ingest.outbox_directory import Outboxes
-from logd_wire.outbox.names import outbox_name, parse_name
+from logd.ingest.outbox_directory import OutboxDirectory
+from logd_wire.outbox.names import parse_name
 from logd_wire.rendezvous import TOKEN_NAME, new_token, rendezvous_path
 
 
@@ -26,7 +25,7 @@ class OutboxPlace:
 
     def __init__(
         self,
-        outboxes: Outboxes,
+        outboxes: OutboxDirectory,
         socket_path: str,
         is_open: Callable[[], Container[str]],
         follow: Callable[[], None],
@@ -40,12 +39,12 @@ class OutboxPlace:
     @property
     def directory(self) -> str:
         """Its path, which is another one once its name was taken."""
-        return str(self._outboxes.directory)
+        return str(self._outboxes.path)
 
     @property
     def token(self) -> str:
         """The path of the token's file."""
-        return f"{self._outboxes.directory}/{TOKEN_NAME}"
+        return f"{self._outboxes.path}/{TOKEN_NAME}"
 
     @property
     def rendezvous(self) -> str:
@@ -59,14 +58,14 @@ class OutboxPlace:
         """
         self.finish()
         outboxes = self._outboxes
-        before = former, directory, token = outboxes.fd, outboxes.directory, outboxes.token
+        before = former, directory, token = outboxes.fd, outboxes.path, outboxes.token
         # A directory of another inode is another one, whatever it holds (a copy holds our token):
         # its outboxes are not those that an earlier forget has seen.
         same = _is_same(former, directory)
         try:
             outboxes.prepare(self._socket_path, token if same else new_token())
         except BaseException:
-            outboxes.fd, outboxes.directory, outboxes.token = before
+            outboxes.fd, outboxes.path, outboxes.token = before
             raise
         if os.path.samestat(os.fstat(former), os.fstat(outboxes.fd)):
             os.close(former)
@@ -106,18 +105,3 @@ def _is_same(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), path.lstat())
     except OSError:
         return False
-
-
-def drop_missing(
-    producers: Iterable[Producer], opened: Container[Producer], is_there: Callable[[str], bool]
-) -> None:
-    """Outboxes that went with their directory before they were opened hold nothing back any more:
-    what is missing of their producers is a loss, by number.
-    """
-    for producer in producers:
-        if (
-            producer.has_outbox
-            and producer not in opened
-            and not is_there(outbox_name(producer.uid, producer.id))
-        ):
-            producer.has_outbox = producer.behind = False

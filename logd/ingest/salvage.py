@@ -22,7 +22,7 @@ def begin_salvage(producer: Producer, outbox: Outbox, reason: str) -> None:
         outbox.unusable = reason
         outbox.header = replace(outbox.header, written=_last_written(producer, outbox))
         with contextlib.suppress(OSError):  # its removal, or its silence, says it as well
-            outbox.unwatch()  # a producer that is not watched looks at what follows
+            outbox.resume_wakeups()  # a producer that is not watched looks at what follows
             outbox.give_up()
 
 

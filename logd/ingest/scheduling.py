@@ -109,7 +109,7 @@ class OpenFileQuota:
         self._shared = shared
         self._held: Counter[int] = Counter()
 
-    def room_for(self, uid: int) -> bool:
+    def has_room(self, uid: int) -> bool:
         """Whether one more of this user may be opened."""
         own = self._held[uid]
         free = self.files_max - self._held.total() + own

@@ -27,7 +27,7 @@ class Wakeups:
         self._interval_s = interval_s
         self._until_s: dict[Producer, float] = {}
 
-    def promise(self, producer: Producer, now_s: float, turn_s: float) -> int:
+    def suppress(self, producer: Producer, now_s: float, turn_s: float) -> int:
         """For a producer that had events: until when it is watched, in monotonic nanoseconds.
 
         Long enough for the next look to come before it ends: `turn_s` is what this one took.
@@ -44,7 +44,7 @@ class Wakeups:
         if now_s < until_s <= now_s + _PROMISE_MAX_S:
             self._until_s[producer] = until_s
 
-    def nothing_new(self, producer: Producer, looked_s: float) -> None:
+    def record_idle_poll(self, producer: Producer, looked_s: float) -> None:
         """A look that began at `looked_s` found nothing; past the promise's end it was the last."""
         if self._until_s.get(producer, looked_s) + _MARGIN_S < looked_s:
             del self._until_s[producer]
@@ -53,7 +53,7 @@ class Wakeups:
         """Its outbox is no longer ours to look at."""
         self._until_s.pop(producer, None)
 
-    def __contains__(self, producer: Producer) -> bool:
+    def __contains__(self, producer: object) -> bool:
         return producer in self._until_s
 
     def __bool__(self) -> bool:

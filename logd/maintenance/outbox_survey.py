@@ -13,7 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from logd.errors import NotYet
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.outbox_reader import check_numbers
 from logd.storage.boundaries import NO_OUTBOXES, Key, Seen, identity
 from logd.storage.database import Connection
@@ -46,7 +46,7 @@ def survey(directory: Path, connection: Connection, *, known: bool) -> Generator
     named = directory_identity(directory)
     if named == NO_OUTBOXES:
         return Seen()
-    outboxes = Outboxes(directory, read_only=True)
+    outboxes = OutboxDirectory(directory, read_only=True)
     written: dict[Key, int | None] = {}
     keys: set[Key] = set()
     files: Counter[int] = Counter()
@@ -86,7 +86,7 @@ def survey(directory: Path, connection: Connection, *, known: bool) -> Generator
     return Seen(named, written, frozenset(keys), frozenset(surplus))
 
 
-def _written(outboxes: Outboxes, name: str, key: Key, watermark: int) -> int | None:
+def _written(outboxes: OutboxDirectory, name: str, key: Key, watermark: int) -> int | None:
     """How far it is written; 0 where it is gone by now, all of it stored. Raises WireError."""
     outbox = outboxes.open(name, *key)
     if outbox is None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from logd.errors import CannotCreate, NotYet
-from logd.log_limit import LimitedLog
+from logd.log_limit import ThrottledLog
 from logd_wire.rendezvous import NoOutbox
 
 CHECK_INTERVAL_S = 1.0
@@ -121,8 +121,8 @@ class RuntimeFiles:
         self._look = look
         self._now_ns = now_ns
         self._log = log
-        self._limited_log = LimitedLog(log)
-        self._due_s = 0.0
+        self._throttled = ThrottledLog(log, lambda: self._now_s)
+        self._now_s = self._due_s = 0.0
         for item in self.items:
             item.expected = look(item.locate())
 
@@ -146,7 +146,7 @@ class RuntimeFiles:
 
         Returns whether anything has changed that others are to know.
         """
-        self._due_s = now_s + CHECK_INTERVAL_S
+        self._now_s, self._due_s = now_s, now_s + CHECK_INTERVAL_S
         changed = False
         for item in self.items:
             found = self._look(item.locate())
@@ -155,24 +155,24 @@ class RuntimeFiles:
                 continue
             wrong = problem(item.expected, found, item.compare)
             if wrong is not None:
-                changed = self._mend(item, wrong, now_s) or changed
+                changed = self._mend(item, wrong) or changed
             elif item.problem is not None:
                 self._log.info("%s: %s is there again", item.name, item.locate())
                 item.problem = None
                 changed = True
         return changed
 
-    def _mend(self, item: Item, wrong: str, now_s: float) -> bool:
+    def _mend(self, item: Item, wrong: str) -> bool:
         where = item.locate()
         if item.put_back is None:
-            return self._report(item, wrong, now_s)
+            return self._report(item, wrong)
         try:
             item.put_back()
         except (NoOutbox, CannotCreate, NotYet) as error:
-            return self._report(item, f"{wrong}; cannot be put back: {error}", now_s)
+            return self._report(item, f"{wrong}; cannot be put back: {error}")
         except OSError as error:
             reason = error.strerror or errno.errorcode.get(error.errno or 0, "error")
-            return self._report(item, f"{wrong}; cannot be put back: {reason}", now_s)
+            return self._report(item, f"{wrong}; cannot be put back: {reason}")
         for other in self.items:
             if other.put_back == item.put_back:  # which has put all of them right
                 other.expected = self._look(other.locate())
@@ -180,17 +180,17 @@ class RuntimeFiles:
         item.restored += 1
         item.restored_ns = self._now_ns()
         # A kind of line for each item, or one would keep another out of the log.
-        self._limited_log.warning(now_s, f"{item.name}: %s: %s: put back", where, wrong)
+        self._throttled.warning(f"{item.name}: %s: %s: put back", where, wrong)
         return True
 
-    def _report(self, item: Item, wrong: str, now_s: float) -> bool:
+    def _report(self, item: Item, wrong: str) -> bool:
         changed = item.problem != wrong
         if item.problem is None:
             item.since_ns = self._now_ns()
         item.problem = wrong
         todo = f". {item.remedy}" if item.remedy else ""
-        self._limited_log.warning(
-            now_s, f"{item.name}: %s: %s: %s%s", item.locate(), wrong, item.failing, todo
+        self._throttled.warning(
+            f"{item.name}: %s: %s: %s%s", item.locate(), wrong, item.failing, todo
         )
         return changed
 

@@ -49,7 +49,7 @@ class Admission(Generic[T]):
 
     def has_room(self, uid: int) -> bool:
         """Whether one more connection of this user may be kept."""
-        return self._seats.room_for(uid)
+        return self._seats.has_room(uid)
 
     def seat(self, peer: T) -> None:
         """A new connection, idle."""
@@ -73,7 +73,7 @@ class Admission(Generic[T]):
         Users take turns; the requests of one user are answered in the order in which they came.
         """
         for uid, waiting in self._waiting.items():
-            if self._running.room_for(uid):
+            if self._running.has_room(uid):
                 peer = next(iter(waiting))
                 _remove(self._waiting, peer)
                 if uid in self._waiting:

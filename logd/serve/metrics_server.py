@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -20,7 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from logd.config.settings import Config
 from logd.errors import LogdError
 from logd.ingest.receiver import bind
-from logd.log_limit import LimitedLog
+from logd.log_limit import ThrottledLog
 from logd.serve.request_server import Credentials, RequestServer
 from logd.status.metrics import registry
 
@@ -125,7 +124,7 @@ class _MetricsServer:
         self.over = threading.Event()
         self._config = config
         self._service = MetricsService(registry(config, from_figures=True))
-        self._limited_log = LimitedLog(_log)
+        self._throttled = ThrottledLog(_log)
 
     def run(self) -> None:
         where = self._config.metrics
@@ -133,15 +132,14 @@ class _MetricsServer:
             try:
                 listener = _listen(self._config)
             except (LogdError, OSError) as error:
-                self._warn("no metrics at %s: %s", where, error)
+                self._throttled.warning("no metrics at %s: %s", where, error)
                 self.over.wait(RETRY_S)
                 continue
             self._serve(listener)
             if not self.over.is_set():
-                self._warn("metrics at %s: the socket was removed or replaced: made again", where)
-
-    def _warn(self, message: str, *args: object) -> None:
-        self._limited_log.warning(time.monotonic(), message, *args)
+                self._throttled.warning(
+                    "metrics at %s: the socket was removed or replaced: made again", where
+                )
 
     def _serve(self, listener: socket.socket) -> None:
         """Answers scrapes until the process ends or the socket has lost its path."""

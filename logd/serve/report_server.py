@@ -13,7 +13,6 @@ import logging
 import os
 import socket
 import sys
-import threading
 import time
 from typing import Any
 
@@ -21,7 +20,7 @@ from logd import instance_lock, log_format
 from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.errors import EXIT_UNAVAILABLE, LogdError
-from logd.log_limit import LimitedLog
+from logd.log_limit import ThrottledLog
 from logd.reports.registry import REPORTS, Parameters
 from logd.serve.request_server import Credentials, RequestServer
 from logd.serve.signals import outlive_others
@@ -67,7 +66,7 @@ class Reporter:
         self._key = key
         self._allowed_uids = {os.geteuid(), 0, *config.query_uids}
         self._allowed_gid = configuration.query_gid(config)
-        self._limited_log, self._log_lock = LimitedLog(_log), threading.Lock()
+        self._throttled = ThrottledLog(_log)
         # Small: it keeps who read what, and only while the daemon is busy.
         self._client = _ReadingsClient(str(config.socket), outbox_bytes=1024 * 1024)
 
@@ -106,14 +105,10 @@ class Reporter:
                     "too_slow", f"stopped after {REPORT_TIMEOUT_S:.0f} s: narrow the question"
                 )
             problem = translate(error, self._config.database)
-            self._warn("report %r: %s", request.get("report"), problem, user=uid)
+            self._throttled.warning("report %r: %s", request.get("report"), problem, user=uid)
             return _refusal("database", str(problem))
         except LogdError as error:
             return _refusal("database", str(error))
-
-    def _warn(self, message: str, *args: object, user: int | None = None) -> None:
-        with self._log_lock:
-            self._limited_log.warning(time.monotonic(), message, *args, user=user)
 
     def _answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
         if request.get("v") != QUERY_VERSION:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from logd.log_limit import ThrottledLog
 from logd.serve.admission import Admission
 from logd.serve.usage import Usage, UserUsage
 
@@ -118,7 +119,8 @@ class RequestServer:
         self._publish_due_s = clock_s()
         self._usage = Usage()
         self._used = False  # since it was published
-        self._log_again_s = clock_s()
+        # A user's question may be what causes a mistake, again and again.
+        self._mistakes = ThrottledLog(_log, clock_s, MISTAKE_INTERVAL_S)
         self._admission: Admission[_Peer] = Admission(seats_max, running_max)
         self._peers: dict[int, _Peer] = {}
         self._poll = select.poll()
@@ -259,15 +261,9 @@ class RequestServer:
         try:
             answer, stays = self._service.answer(request, peer.credentials)
         except Exception:  # noqa: BLE001 - a mistake costs that answer only
-            self._log_mistake()
+            self._mistakes.exception("an answer could not be made")
         finally:
             self._finish(peer, answer, stays)
-
-    def _log_mistake(self) -> None:
-        # A stranger's question may be what makes it, again and again.
-        if self._clock_s() >= self._log_again_s:
-            self._log_again_s = self._clock_s() + MISTAKE_INTERVAL_S
-            _log.exception("an answer could not be made; others like it are not logged for a while")
 
     def _finish(self, peer: _Peer, answer: bytes | None, stays: bool) -> None:
         """From any thread: the answer is there to be sent."""

@@ -16,17 +16,17 @@ from logd import systemd
 from logd.config import settings as configuration
 from logd.config.settings import Config, query_gid
 from logd.errors import ConfigError, LogdError, SystemRefused
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.outbox_place import OutboxPlace
 from logd.ingest.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.instance_lock import InstanceLock, instance_lock
-from logd.log_limit import LimitedLog
+from logd.log_limit import ThrottledLog
 from logd.maintenance import rekey as rekeying
 from logd.maintenance.outbox_survey import directory_identity
 from logd.maintenance.worker import Worker
 from logd.self_repair.repairs import SelfRepair
 from logd.self_repair.runtime_files import CHECK_INTERVAL_S
-from logd.serve.loop import Daemon
+from logd.serve.loop import EventLoop
 from logd.serve.reload import compare
 from logd.serve.signals import noted, outlive_others
 from logd.status import text as status
@@ -68,14 +68,14 @@ def run(config: Config) -> None:
         try:
             _serve(config, lock)
         except LogdError as error:
-            lock.tell(str(error))  # `status` shows why it ended, until the next start
+            lock.set_trouble(str(error))  # `status` shows why it ended, until the next start
             raise
         except OSError as error:
             problem = SystemRefused(
                 f"the operating system refused what logd needs: {error.strerror}"
                 f"{f' ({error.filename})' if error.filename else ''}. Nothing of it is confirmed."
             )
-            lock.tell(str(problem))
+            lock.set_trouble(str(problem))
             raise problem from error
 
 
@@ -94,9 +94,9 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         TypeLimits(config.event_types_max, config.event_types_per_user_max),
     )
     lock.mark_database_made()
-    outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
+    outboxes = OutboxDirectory(config.outbox_directory, many_users=config.many_users)
     outboxes.prepare(str(config.socket))
-    store.forgotten.boundaries.outboxes = directory_identity(outboxes.directory)
+    store.forgotten.boundaries.outboxes = directory_identity(outboxes.path)
     events = pick(inherited, socket.SOCK_DGRAM)
     if events is not None:
         receiver = Receiver(events)
@@ -118,27 +118,33 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             clock,
             meanwhile=lambda: signals.received is None,
             may_take=systemd.may_take,
-            outboxes=outboxes.directory,
+            outboxes=outboxes.path,
         )
-        daemon = Daemon(
-            config, store, receiver, outboxes, clock.now_ns, tell=lock.tell, worker=worker
+        loop = EventLoop(
+            config,
+            store,
+            receiver,
+            outboxes,
+            clock.now_ns,
+            set_trouble=lock.set_trouble,
+            worker=worker,
         )
-        teller = StatusPublisher(daemon, lock)
-        daemon.wake_on(signals.fd)
-        daemon.start()
+        publisher = StatusPublisher(loop, lock)
+        loop.wake_on(signals.fd)
+        loop.start()
         reporter.start()
         place = OutboxPlace(
-            outboxes, str(config.socket), lambda: daemon.open_names, daemon.follow_directory
+            outboxes, str(config.socket), loop.delivery.open_names, loop.use_new_directory
         )
         repair = SelfRepair(
             config,
             lock,
             place,
-            replace_socket=None if events else daemon.replace_socket,
+            replace_socket=None if events else loop.replace_socket,
             replace_listener=reporter.replace_listener if listening is None else None,
-            also=(store.check_files, daemon.watch_again),
+            also=(store.check_files, loop.closed_files.retry),
         )
-        daemon.turn_every(CHECK_INTERVAL_S)
+        loop.limit_wait(CHECK_INTERVAL_S)
         where = "systemd's socket" if inherited else config.socket
         _log.info("ready, pid %d, events at %s", os.getpid(), where)
         # Whatever is here stays, and nothing that a batch makes and drops has cycles: looking
@@ -147,30 +153,30 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         gc.set_threshold(GC_THRESHOLD)
         systemd.send("READY=1", wait=True)
         while signals.received is None:
-            daemon.turn()
+            loop.run_once()
             repair.run(time.monotonic())
             reporter.keep_running()
-            teller.turned()
+            publisher.publish()
             if signals.take_reload():
-                config = _reload(config, daemon, reporter, outboxes.directory)
+                config = _reload(config, loop, reporter, outboxes.path)
                 repair.use(config)
         deadline_s = time.monotonic() + config.stop_timeout_s
         systemd.send("STOPPING=1\nSTATUS=storing what has arrived, then stopping", wait=True)
         systemd.extend_timeout(config.stop_timeout_s + STOP_MARGIN_S)
         _log.info("%s: storing what has arrived, then stopping", signals.received)
         reporter.stop()
-        daemon.stop(deadline_s)
-        daemon.close()
+        loop.stop(deadline_s)
+        loop.close()
     if not inherited:
         for path in (config.socket, config.query_socket):
             path.unlink(missing_ok=True)
-    if daemon.stalled is not None:
-        raise daemon.stalled  # stopped as asked, but what has arrived waits for the next start
+    if loop.stalled is not None:
+        raise loop.stalled  # stopped as asked, but what has arrived waits for the next start
     _log.info("stopped")
 
 
 def _reload(
-    config: Config, daemon: Daemon, reporter: ReporterProcess, outboxes: str | Path
+    config: Config, loop: EventLoop, reporter: ReporterProcess, outboxes: str | Path
 ) -> Config:
     """Reads logd.toml again, and returns the configuration that is in use from now on."""
     try:
@@ -180,7 +186,7 @@ def _reload(
         _log.error("SIGHUP: not reloaded, and nothing has changed: %s", error)
         return config
     reload = compare(config, read, Path(outboxes))
-    daemon.use(reload.config)
+    loop.apply_config(reload.config)
     if reload.reports:
         reporter.restart(reload.config)
     parts = list(reload.parts()) or ["nothing has changed"]
@@ -190,24 +196,24 @@ def _reload(
 
 
 class StatusPublisher:
-    """Says once a turn that the daemon is alive, and once a second how it goes."""
+    """Feeds the watchdog in each round, and publishes the daemon's statistics once a second."""
 
-    def __init__(self, daemon: Daemon, lock: InstanceLock) -> None:
-        self._daemon = daemon
+    def __init__(self, loop: EventLoop, lock: InstanceLock) -> None:
+        self._loop = loop
         self._lock = lock
         self._notifier = systemd.Notifier()
         if self._notifier.interval_s is not None:
-            daemon.turn_every(self._notifier.interval_s)
+            loop.limit_wait(self._notifier.interval_s)
 
-    def turned(self) -> None:
+    def publish(self) -> None:
         now_s = time.monotonic()
-        self._notifier.turned(now_s)
-        figures = self._daemon.figures()
-        if figures is not None:
-            self._lock.publish(figures)
+        self._notifier.feed_watchdog(now_s)
+        stats = self._loop.sample_stats()
+        if stats is not None:
+            self._lock.publish_stats(stats)
             page = self._lock.page
-            text = status.in_short(figures, page.trouble, page.since_ns)
-            self._notifier.status(text, now_s)
+            text = status.in_short(stats, page.trouble, page.since_ns)
+            self._notifier.set_status(text, now_s)
 
 
 def restart_pause_s(pause_s: float, lived_s: float) -> float:
@@ -227,7 +233,7 @@ class ReporterProcess:
         self._started_s = 0.0
         self._pause_s = 0.0  # from one start to the next
         self._ending_s = NEVER_S  # when it was asked to end, so that another takes its place
-        self._limited_log = LimitedLog(_log)
+        self._throttled = ThrottledLog(_log)
 
     def start(self) -> None:
         """Starts it with the listening socket, and its standard input as the lifeline."""
@@ -251,7 +257,7 @@ class ReporterProcess:
             )
         except OSError as error:
             self._process = None
-            self._limited_log.warning(self._started_s, "no report process now: %s", error.strerror)
+            self._throttled.warning("no report process now: %s", error.strerror)
 
     def replace_listener(self, listener: socket.socket) -> None:
         """Has another process answer, at another socket: the present one's name is gone."""
@@ -273,8 +279,8 @@ class ReporterProcess:
         if self._process is not None:  # it has just ended
             self._pause_s = restart_pause_s(self._pause_s, now_s - self._started_s)
             self._process = None
-            self._limited_log.warning(
-                now_s, "the report process has ended: starting it again in %.0f s", self._pause_s
+            self._throttled.warning(
+                "the report process has ended: starting it again in %.0f s", self._pause_s
             )
         if now_s - self._started_s >= max(self._pause_s, REPORTER_PAUSE_MIN_S):
             self.start()

@@ -14,7 +14,7 @@ from logd.audit import last_verification
 from logd.batch import LOST_CLAIMED
 from logd.config.settings import Config
 from logd.errors import NoDatabase
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.outbox_reader import check_numbers, ring_events_max
 from logd.reports.registry import (
     CAUSES,
@@ -213,7 +213,7 @@ def _headers(
     Unreadable are foreign ones, and those of a newer version: what waits in them is in no sum.
     """
     headers, unreadable = {}, 0
-    outboxes = Outboxes(config.outbox_directory, read_only=True)
+    outboxes = OutboxDirectory(config.outbox_directory, read_only=True)
     try:
         outboxes.attach()
     except OSError:

@@ -24,7 +24,6 @@ from logd.clock.readings import (
     Reading,
 )
 from logd.ingest import turn_budget
-from logd.ingest.backlog import Backlog
 from logd.ingest.scheduling import (
     SHARED_EVENTS_MAX,
     SHARED_OUTBOXES_MAX,
@@ -33,6 +32,7 @@ from logd.ingest.scheduling import (
     schedule,
 )
 from logd.ingest.turn_budget import ForcedCommits, TurnBudget
+from logd.ingest.user_tasks import UserTasks
 from logd.ingest.wakeups import _MARGIN_S, Wakeups
 from logd_wire.outbox.layout import WATCHED_NS_MAX
 from logd_wire.wire import Event
@@ -162,11 +162,11 @@ def test_not_shared_all_outboxes_may_be_read() -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_user_may_have_no_more_files_than_its_own_bound(shared: bool) -> None:
     files = OpenFileQuota(40, 3, shared=shared)
-    while files.room_for(1):
+    while files.has_room(1):
         files.add(1)
     assert files.held(1) == 3
     files.drop(1)
-    assert files.room_for(1)
+    assert files.has_room(1)
     files.drop(1)
     files.drop(1)
     assert (files.held(1), files.others_than(2)) == (0, False)
@@ -188,20 +188,20 @@ def test_a_task_with_work_left_stays_under_its_user_and_key_behind_the_others() 
 
         return run
 
-    backlog = Backlog()
-    assert bool(backlog) is False
-    backlog.add(1, "a", task("1a", 2))
-    backlog.add(1, "b", task("1b", 1))
-    backlog.add(2, "a", task("2a", 1))
-    backlog.add(1, "a", task("twice", 1))
-    assert (bool(backlog), backlog.held(1), backlog.held(2), backlog.held(3)) == (True, 2, 1, 0)
-    backlog.work(lambda: 0.0, 0.0)
-    assert (done, backlog.held(1)) == (["1a"], 2)
-    backlog.add(1, "a", task("twice", 1))  # it waits there still, by its key
-    assert backlog.held(1) == 2
-    backlog.work(lambda: 0.0, 1.0)
+    tasks = UserTasks()
+    assert bool(tasks) is False
+    tasks.add(1, "a", task("1a", 2))
+    tasks.add(1, "b", task("1b", 1))
+    tasks.add(2, "a", task("2a", 1))
+    tasks.add(1, "a", task("twice", 1))
+    assert (bool(tasks), tasks.count(1), tasks.count(2), tasks.count(3)) == (True, 2, 1, 0)
+    tasks.run(lambda: 0.0, 0.0)
+    assert (done, tasks.count(1)) == (["1a"], 2)
+    tasks.add(1, "a", task("twice", 1))  # it waits there still, by its key
+    assert tasks.count(1) == 2
+    tasks.run(lambda: 0.0, 1.0)
     assert done == ["1a", "2a", "1b", "1a"]
-    assert bool(backlog) is False
+    assert bool(tasks) is False
 
 
 # -- watching ------------------------------------------------------------------------------------
@@ -230,22 +230,22 @@ def test_a_look_at_the_last_moment_of_the_margin_does_not_end_a_promise() -> Non
     watch, one = Wakeups(0.05), Producer(1, 1, 0)
     watch.inherit(one, 65 * 10**9, 64.9)
     assert one in watch
-    watch.nothing_new(one, 65.0 + _MARGIN_S)
+    watch.record_idle_poll(one, 65.0 + _MARGIN_S)
     assert one in watch
-    watch.nothing_new(one, math.nextafter(65.0 + _MARGIN_S, 66.0))
+    watch.record_idle_poll(one, math.nextafter(65.0 + _MARGIN_S, 66.0))
     assert one not in watch
 
 
 def test_a_promise_is_kept_until_a_look_that_began_past_its_end() -> None:
     watch, one = Wakeups(0.05), Producer(1, 1, 0)
-    until_s = watch.promise(one, 64.0, 0.0) / 1e9
+    until_s = watch.suppress(one, 64.0, 0.0) / 1e9
     assert until_s == pytest.approx(64.1)
-    watch.nothing_new(one, until_s)
+    watch.record_idle_poll(one, until_s)
     assert one in watch
-    watch.nothing_new(one, until_s + 0.002)
+    watch.record_idle_poll(one, until_s + 0.002)
     assert one not in watch
-    assert (Wakeups(0.0).promise(one, 64.0, 1.0), bool(Wakeups(0.0))) == (0, False)
-    assert watch.promise(one, 64.0, 1e6) == 64 * 10**9 + WATCHED_NS_MAX
+    assert (Wakeups(0.0).suppress(one, 64.0, 1.0), bool(Wakeups(0.0))) == (0, False)
+    assert watch.suppress(one, 64.0, 1e6) == 64 * 10**9 + WATCHED_NS_MAX
 
 
 # -- clocks --------------------------------------------------------------------------------------

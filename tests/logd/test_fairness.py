@@ -90,11 +90,11 @@ def test_where_only_one_user_has_outboxes_a_turn_reads_a_whole_batch() -> None:
 def test_files_are_left_for_a_user_who_comes_later() -> None:
     files = OpenFileQuota(40, 1000, shared=True)
     for uid in (1, 2, 3):
-        while files.room_for(uid):
+        while files.has_room(uid):
             files.add(uid)
     assert [files.held(uid) for uid in (1, 2, 3)] == [20, 10, 5]
-    assert files.room_for(4)
+    assert files.has_room(4)
     alone = OpenFileQuota(40, 1000, shared=False)
-    while alone.room_for(1):
+    while alone.has_room(1):
         alone.add(1)
     assert alone.held(1) == 40, "nothing is set aside where there is only one user"

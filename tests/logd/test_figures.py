@@ -26,10 +26,10 @@ def test_rates_are_of_the_last_minute_and_of_five_and_of_less_after_a_start() ->
     figures = RuntimeStats()
     for second in range(int(FIVE_MINUTES_S) + 61):
         if second and second <= 300:
-            meter.committed(events=60, lost=1, duration_s=0.01)
-        assert meter.due(float(second))
+            meter.record_commit(events=60, lost=1, duration_s=0.01)
+        assert meter.is_due(float(second))
         figures = meter.sample(float(second), at_ns=second)
-        assert not meter.due(second + 0.9)
+        assert not meter.is_due(second + 0.9)
         if second == 30:
             assert (figures.events_per_s_1m, figures.events_per_s_5m) == (60, 60)
     assert figures.events_per_s_1m == 0  # of the last minute nothing
@@ -46,7 +46,7 @@ def test_a_rate_has_as_many_digits_as_tell_something() -> None:
 def test_commits_are_counted_by_how_long_they_took() -> None:
     meter = StatsRecorder()
     for duration_s in (0.0005, 0.001, 0.0011, 0.2, 60.0):
-        meter.committed(1, 0, duration_s)
+        meter.record_commit(1, 0, duration_s)
     figures = meter.sample(1.0, at_ns=1)
     assert figures.commits == 5 == sum(figures.commit_counts)
     assert figures.commit_counts[:2] == (2, 1)

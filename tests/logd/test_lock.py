@@ -56,22 +56,22 @@ def test_a_trouble_is_known_by_its_beginning_until_it_is_over(path: Path) -> Non
     clock = iter((100, 200, 300))
     with instance_lock(path, lambda: next(clock)) as lock:
         assert said(path) == Page(os.getpid())
-        lock.tell("full")
+        lock.set_trouble("full")
         assert said(path) == Page(os.getpid(), False, "full", 100)
-        lock.tell("locked")  # another reason, and still nothing is stored
+        lock.set_trouble("locked")  # another reason, and still nothing is stored
         assert said(path) == Page(os.getpid(), False, "locked", 100)
-        lock.tell(None)
+        lock.set_trouble(None)
         assert said(path) == Page(os.getpid())
-        lock.tell("full")
+        lock.set_trouble("full")
         assert said(path).since_ns == 200
 
 
 def test_saying_it_takes_no_block_that_is_not_there_yet(path: Path) -> None:
     with instance_lock(path) as lock:
         before = path.stat()
-        lock.publish(HUGE)
+        lock.publish_stats(HUGE)
         for trouble in ("x", "é\N{GRINNING FACE}\n" * 1000, "y" * 10_000, None):
-            lock.tell(trouble)
+            lock.set_trouble(trouble)
             after = path.stat()
             assert (after.st_size, after.st_blocks) == (before.st_size, before.st_blocks)
             assert after.st_size == FILE_BYTES
@@ -81,7 +81,7 @@ def test_saying_it_takes_no_block_that_is_not_there_yet(path: Path) -> None:
 @pytest.mark.parametrize("where", [b"{", b"full", b"}\n"])
 def test_a_torn_page_says_nothing_and_keeps_nobody_from_starting(path: Path, where: bytes) -> None:
     with instance_lock(path) as lock:
-        lock.tell("full")
+        lock.set_trouble("full")
     page = bytearray(path.read_bytes())
     page[page.index(where)] ^= 1
     path.write_bytes(page)
@@ -96,7 +96,7 @@ def test_a_database_once_made_is_remembered_by_later_daemons(path: Path) -> None
         lock.mark_database_made()
     with instance_lock(path) as lock:
         assert lock.database_made
-        lock.tell("full")
+        lock.set_trouble("full")
     assert read_lock_page(path) == (
         None,
         Page(os.getpid(), True, "full", read_lock_page(path)[1].since_ns),
@@ -130,9 +130,9 @@ def test_without_a_file_nobody_runs_and_nothing_is_said(path: Path) -> None:
 def test_figures_are_there_for_others_while_it_runs_and_when_it_is_gone(path: Path) -> None:
     assert read_runtime_stats(path) is None
     with instance_lock(path) as lock:
-        lock.publish(HUGE)
-        lock.tell("full")
-        lock.publish(RuntimeStats(events=7, room_s=2.5))
+        lock.publish_stats(HUGE)
+        lock.set_trouble("full")
+        lock.publish_stats(RuntimeStats(events=7, room_s=2.5))
     assert read_runtime_stats(path) == RuntimeStats(events=7, room_s=2.5)
     with instance_lock(path):
         pass  # ended before it had any
@@ -142,7 +142,7 @@ def test_figures_are_there_for_others_while_it_runs_and_when_it_is_gone(path: Pa
 
 def test_the_largest_figures_fit_into_their_page(path: Path) -> None:
     with instance_lock(path) as lock:
-        lock.publish(HUGE)
+        lock.publish_stats(HUGE)
     assert path.stat().st_size == FILE_BYTES
     assert read_runtime_stats(path) == HUGE
 
@@ -154,7 +154,7 @@ def test_figures_of_a_daemon_that_counted_no_senders_are_read(path: Path) -> Non
     fields = asdict(RuntimeStats(events=7))
     del fields["ignored"]
     with instance_lock(path) as lock:
-        lock.publish(RuntimeStats())
+        lock.publish_stats(RuntimeStats())
     with path.open("r+b") as file:
         file.seek(PAGE_BYTES)
         file.write(_encode(fields))
@@ -166,7 +166,7 @@ def test_figures_that_are_torn_or_of_another_version_say_nothing(path: Path, pag
     from logd.instance_lock import _encode
 
     with instance_lock(path) as lock:
-        lock.publish(RuntimeStats(events=7))
+        lock.publish_stats(RuntimeStats(events=7))
     with path.open("r+b") as file:
         file.seek(PAGE_BYTES)
         file.write(_encode({"from": "tomorrow"}) if b"tomorrow" in page else page.ljust(PAGE_BYTES))

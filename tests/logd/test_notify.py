@@ -168,8 +168,8 @@ def test_what_is_said_again_and_again_is_said_at_a_bounded_rate(
     notifier = systemd.Notifier()
     assert notifier.interval_s == 2.0
     for turn in range(100):  # ten a second
-        notifier.turned(turn / 10)
-        notifier.status(f"number {turn // 25}", turn / 10)
+        notifier.feed_watchdog(turn / 10)
+        notifier.set_status(f"number {turn // 25}", turn / 10)
     manager.drain()
     assert manager.heard.count("WATCHDOG=1") == 5
     assert [said for said in manager.heard if said != "WATCHDOG=1"] == [
@@ -177,7 +177,7 @@ def test_what_is_said_again_and_again_is_said_at_a_bounded_rate(
     ]
     manager.heard.clear()
     for turn in range(100):
-        notifier.status(f"ever new {turn}", 10 + turn / 10)
+        notifier.set_status(f"ever new {turn}", 10 + turn / 10)
     manager.drain()
     assert len(manager.heard) == 10
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from logd.batch import Batch
-from logd.ingest.outbox_directory import OpenOutbox
+from logd.ingest.open_outbox import OpenOutbox
 from logd.storage.store import Store
 from logd_wire.outbox.layout import REFUSED_FULL
 from tests.logd.test_daemon import Written, look, new_daemon

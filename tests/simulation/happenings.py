@@ -176,7 +176,7 @@ class Happenings:
         world = self.world
         daemon = world.daemon
         if isinstance(daemon, Machine) and any(
-            outbox.file is file for outbox in daemon.delivery._open.values()
+            outbox.file is file for outbox in daemon.delivery.outboxes.values()
         ):
             return  # an open outbox is not looked at anew
         if kind == "foreign":

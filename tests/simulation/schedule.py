@@ -363,7 +363,7 @@ class Schedule:
         refused: dict[str, int] = {}
         if isinstance(world.daemon, Machine) and self.odds.io_errors:
             # As it was opened, reading it failed: it stays for a person to look at.
-            refused = world.daemon.delivery._outboxes._refused  # type: ignore[attr-defined]
+            refused = world.daemon.delivery._directory._refused  # type: ignore[attr-defined]
         return [
             file
             for file in world.files.values()

@@ -12,6 +12,7 @@ from typing import Any
 from logd.batch import LOST_NOT_RECEIVED, Batch, Capacity, Producer
 from logd.ingest.delivery import Delivery
 from logd.ingest.ordering import Intake
+from logd.ingest.outbox_opener import OutboxOpener
 from logd_wire.outbox.layout import WORD_CONFIRMED_SEQUENCE, WORD_WRITTEN
 from tests.simulation.machine import SimDirectory, SimOutbox
 from tests.simulation.truth import Violation
@@ -82,27 +83,44 @@ class WatchedIntake(Intake):
             raise Violation(f"{producer.label}: a farewell at {last} moved {taken} elsewhere")
 
 
+class WatchedOpener(OutboxOpener[SimOutbox]):
+    """Notes the cell of each outbox that is opened."""
+
+    world: World
+
+    def open(self, producer: Producer, name: str) -> None:
+        file = self.world.files.get(name)
+        if file is not None and file.kind == "ok" and file.word(WORD_WRITTEN) >= producer.taken:
+            visit(self.world, producer, file, opened=producer in self._outboxes)
+        super().open(producer, name)
+        if producer not in self._outboxes:
+            # What it follows is not known: the order is kept for outboxes that can be opened.
+            self.world.truth.unordered.add((producer.uid, producer.id))
+
+
 class WatchedDelivery(Delivery[SimOutbox]):
-    """The real core, with a note of every cell that it comes upon. A turn takes short steps, so
+    """The real core, with a note of every cell that it comes upon. A step takes short slices, so
     that what is not done yet meets everything else that happens.
     """
 
     work_s = 0.004
     start_work_s = 0.008
     slice_bytes = 2048
+    intake_type = WatchedIntake
+    opener_type = WatchedOpener
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        directory = self._outboxes
+        directory = self._directory
         assert isinstance(directory, SimDirectory)
-        self._world = directory.world
-        self._intake = WatchedIntake(self._introduce, self._config.gap_events_max)
-        self._intake.world = self._world
-        self._arrivals.charge_datagrams = 1
+        assert isinstance(self.intake, WatchedIntake) and isinstance(self.opener, WatchedOpener)
+        self._world = self.intake.world = self.opener.world = directory.world
+        self.drain.charge_datagrams = 1
+        self._read, self.poller.read = self.poller.read, self.read  # type: ignore[method-assign]
 
-    def begin(self, now_s: float) -> None:
+    def recover(self, now_s: float) -> None:
         self._watch_silent()
-        super().begin(now_s)
+        super().recover(now_s)
 
     def _watch_silent(self) -> None:
         """At a start: who has not ended, has no usable outbox and will not speak again."""
@@ -120,22 +138,16 @@ class WatchedDelivery(Delivery[SimOutbox]):
             outbox = "none" if file is None else "foreign"
             world.visits["unreachable", outbox, compare(row.watermark, told)] += 1
 
-    def _attach(self, producer: Producer, name: str) -> None:
-        file = self._world.files.get(name)
-        if file is not None and file.kind == "ok" and file.word(WORD_WRITTEN) >= producer.taken:
-            self._visit(producer, file)
-        super()._attach(producer, name)
-        if producer not in self._open:
-            # What it follows is not known: the order is kept for outboxes that can be opened.
-            self._world.truth.unordered.add((producer.uid, producer.id))
+    def read(self, producer: Producer, outbox: SimOutbox, alive: bool, capacity: Capacity) -> None:
+        """In place of the poller's own."""
+        visit(self._world, producer, outbox.file, opened=producer in self.outboxes)
+        self._read(producer, outbox, alive, capacity)
 
-    def _read(self, producer: Producer, outbox: SimOutbox, alive: bool, room: Capacity) -> None:
-        self._visit(producer, outbox.file)
-        super()._read(producer, outbox, alive, room)
 
-    def _visit(self, producer: Producer, file: File) -> None:
-        who = "live" if file.lock is not None else "dead"
-        if self._world.open_faults and producer not in self._open:
-            who = "unreachable"
-        where = compare(producer.stored, file.word(WORD_CONFIRMED_SEQUENCE))
-        self._world.visits[who, "file", where] += 1
+def visit(world: World, producer: Producer, file: File, *, opened: bool) -> None:
+    """Count the cell that an outbox is in."""
+    who = "live" if file.lock is not None else "dead"
+    if world.open_faults and not opened:
+        who = "unreachable"
+    where = compare(producer.stored, file.word(WORD_CONFIRMED_SEQUENCE))
+    world.visits[who, "file", where] += 1
