@@ -61,16 +61,16 @@ def main() -> None:
 # Each command, and its module in `logd.commands`.
 SECTIONS = {
     "Serve": {"init": "serving", "genkey": "serving", "run": "serving"},
-    "Read": {"query": "reading", "tail": "reading", "person": "persons"},
+    "Read": {"query": "reading", "tail": "reading", "person": "person"},
     "Keep": {
         **dict.fromkeys(("backup", "restore", "rekey"), "copies"),
-        "export": "exporting",
+        "export": "export",
         **dict.fromkeys(("prune", "forget"), "keeping"),
     },
     "Check": {
-        **{"status": "serving", "metrics": "watching", "check": "checking", "verify": "verifying"},
+        **{"status": "serving", "metrics": "metrics", "check": "check", "verify": "verify"},
         **dict.fromkeys(("losses", "quarantine"), "reading"),
-        "conformance": "conforming",
+        "conformance": "conformance",
     },
 }
 main.sections = SECTIONS

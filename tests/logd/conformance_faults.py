@@ -16,7 +16,6 @@ import logd_client.client
 import logd_client.outbox_file
 import logd_client.producer
 import logd_client.session
-import logd_wire.outbox.layout
 from logd.conformance.verdicts import FOLLOWING, FORKS
 from logd_client import conformance_driver
 from logd_client.descriptors import Identity
@@ -26,6 +25,7 @@ from logd_client.outbox_file import OutboxFile
 from logd_client.producer import Producer
 from logd_client.session import Road
 from logd_wire import forks, liveness
+from logd_wire.outbox import writer
 from logd_wire.outbox.layout import WORD_CONFIRMED_POSITION
 from logd_wire.outbox.writer import OutboxWriter
 
@@ -34,11 +34,12 @@ Patch = Callable[[], None]
 
 def put(owner: Any, name: str, value: Any) -> None:
     """Puts a faulty part in the place of a good one."""
+    assert hasattr(owner, name)
     setattr(owner, name, value)
 
 
 def wrong_crc_seed() -> None:
-    put(logd_wire.outbox.layout, "producer_seed", lambda number: crc32(number.to_bytes(8, "big")))
+    put(writer, "producer_seed", lambda number: crc32(number.to_bytes(8, "big")))
 
 
 def lock_by_flock() -> None:
