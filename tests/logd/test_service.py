@@ -316,7 +316,7 @@ def test_an_outbox_of_a_newer_version_waits_for_a_daemon_that_can_read_it(
     instance: Instance,
 ) -> None:
     code = (
-        "import sys\nfrom shared import outbox\noutbox.OUTBOX_VERSION = 2\n"
+        "import sys\nfrom logd_wire.outbox import layout\nlayout.OUTBOX_VERSION = 2\n"
         "from logd_client import Client\nassert Client(sys.argv[1]).emit('page_view')\n"
     )
     subprocess.run([sys.executable, "-c", code, instance.socket], cwd=ROOT, check=True)
