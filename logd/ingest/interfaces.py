@@ -1,6 +1,6 @@
-"""What the delivery core needs of a trail, an outbox and their directory. Types only.
+"""The interfaces of trail, outbox and directory that the delivery core uses. Types only.
 
-The daemon hands it the real ones, the simulation its own.
+The daemon passes the real ones, the simulation its own.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ class Trail(Protocol):
     """What the core needs of `logd.storage.store.Store`."""
 
     def producer(self, uid: int, producer_id: int) -> Producer:
-        """What is on disk of that producer; a new one when nothing is."""
+        """Return what is stored of a producer; a new one if there is nothing."""
 
     def unfinished(self) -> Iterator[tuple[int, int, str] | None]:
-        """(uid, producer id, cause of loss) of who can say no more but by an outbox.
+        """Yield uid, id and cause of loss of producers that can send nothing more but by an outbox.
 
-        None: it has looked at many; going on may wait for the next turn.
+        None: many were examined; the rest may wait for the next step.
         """
 
     def commit(self, batch: Batch, now_ns: int) -> None:
-        """Stores the batch; on disk when it returns. NotYet: nothing has changed."""
+        """Store the batch; it is on disk when this returns. Raises NotYet if nothing changed."""
 
 
 class Outbox(Protocol):
-    """What the core needs of `outbox_directory.OpenOutbox`. Each method may raise OSError."""
+    """What the core needs of `open_outbox.OpenOutbox`. Each method may raise OSError."""
 
     name: str
     header: Header

@@ -1,8 +1,8 @@
-"""Whose turn it is: no user, and no producer of a user, keeps the others from being read. Pure.
+"""Fair scheduling: no user, and no producer of a user, keeps others from being read. Pure.
 
-What a batch takes is shared among the users that have something waiting, a user's part among the
-user's producers: whoever wants less than its share leaves the rest to the others, and whom a turn
-had no room for comes first in the next. OpenFileQuota held open are shared among users likewise.
+A batch's capacity is shared among the users that have something to read, and a user's share among
+the user's producers. What one does not use is left to the others, and a producer for which there
+was no capacity is first in the next step. Open files are shared among users likewise.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Generic, TypeVar
 
 from logd.batch import Batch, Capacity, Producer
 
-# What outboxes may always add to a batch, whatever datagrams have taken of it.
+# The fraction of a batch that outboxes may always add, whatever datagrams have taken of it.
 OUTBOXES_PART = 4
-# What a turn reads from outboxes where several users have some. To decode and store it takes some
-# 4 ms; a batch of 20,000 events takes 150 ms, and an event that comes meanwhile waits for its end.
-# Beside nine attacks at once on two cores, 1,000 events a turn made a neighbour wait 64 ms (p95),
-# and 400 made it 38 ms. On a disk of 80 ms a flush several users catch up at 400 events a flush.
+# What a step reads from outboxes when several users have some. To decode and store it takes about
+# 4 ms; a batch of 20,000 events takes 150 ms, and an event that arrives meanwhile waits for its
+# end. Beside nine attacks at once on two cores, a neighbour waited 64 ms (p95) at 1,000 events a
+# step, and 38 ms at 400. On a disk of 80 ms a flush several users catch up at 400 events a flush.
 SHARED_EVENTS_MAX = 400
 SHARED_BYTES_MAX = 1024 * 1024
-# Reading one, and confirming to it or removing it, takes as long as ten events.
+# Reading an outbox, and confirming or removing it, takes as long as ten events.
 SHARED_OUTBOXES_MAX = 40
 
 T = TypeVar("T")
 
 
 class ReadRequest(Generic[T]):
-    """An outbox with `events` to read, and its producer."""
+    """An outbox with `events` to read, and its producer, which may be dead."""
 
     __slots__ = ("alive", "events", "outbox", "producer")
 
@@ -42,10 +42,10 @@ class ReadRequest(Generic[T]):
 def schedule(
     waiting: list[ReadRequest[T]], batch: Batch, *, shared: bool = False
 ) -> Iterator[tuple[ReadRequest[T], Capacity | None]]:
-    """The outboxes in the order to read them, each with the room it has; None: not this time.
+    """Yield the requests in the order to serve them, each with its capacity; None: not this time.
 
-    The caller reads into `batch` before it asks for the next: what one leaves is the others'.
-    With `shared` a turn reads less than a batch takes: other users wait for its end.
+    The caller reads into `batch` before it asks for the next: what one leaves goes to the others.
+    With `shared` a step reads less than a batch takes, since other users wait for its end.
     """
     users: dict[int, list[ReadRequest[T]]] = {}
     for one in waiting:
@@ -58,14 +58,14 @@ def schedule(
     left = _Budget(batch, in_all)
     outboxes = SHARED_OUTBOXES_MAX if shared else len(waiting)
     for count, own in zip(range(len(users), 0, -1), _ordered(users), strict=True):
-        share, own_outboxes = _Budget(batch, left.room.share(count)), max(1, outboxes // count)
+        share, own_outboxes = _Budget(batch, left.capacity.share(count)), max(1, outboxes // count)
         own.sort(key=lambda one: (-one.producer.skipped_turns, one.events))
         for producers, one in zip(range(len(own), 0, -1), own, strict=True):
-            may = own_outboxes and share.room and left.room
-            room = share.room.share(producers) if may else None
-            one.producer.skipped_turns = 0 if room else one.producer.skipped_turns + 1
-            yield one, room
-            if room and (one.events or not one.alive):
+            may = own_outboxes and share.capacity and left.capacity
+            capacity = share.capacity.share(producers) if may else None
+            one.producer.skipped_turns = 0 if capacity else one.producer.skipped_turns + 1
+            yield one, capacity
+            if capacity and (one.events or not one.alive):
                 own_outboxes -= 1
                 outboxes -= 1
 
@@ -83,13 +83,13 @@ def _ordered(users: dict[int, list[ReadRequest[T]]]) -> list[list[ReadRequest[T]
 class _Budget:
     """Capacity that shrinks as the batch gets more."""
 
-    def __init__(self, batch: Batch, room: Capacity) -> None:
+    def __init__(self, batch: Batch, capacity: Capacity) -> None:
         self._batch = batch
-        self._events_end = batch.entries + room.events
-        self._bytes_end = batch.bytes + room.bytes
+        self._events_end = batch.entries + capacity.events
+        self._bytes_end = batch.bytes + capacity.bytes
 
     @property
-    def room(self) -> Capacity:
+    def capacity(self) -> Capacity:
         batch = self._batch
         return Capacity(
             max(0, self._events_end - batch.entries), max(0, self._bytes_end - batch.bytes)
@@ -97,10 +97,10 @@ class _Budget:
 
 
 class OpenFileQuota:
-    """How many outboxes are held open, and whether a user may have one more.
+    """Limits how many outboxes are held open, in all and by user.
 
-    With `shared`, a user may have half of what the others leave: so there is always some left for
-    a user who comes later.
+    With `shared`, a user may have half of what the others leave, so that some are always left for a
+    user who comes later.
     """
 
     def __init__(self, files_max: int, per_user_max: int, *, shared: bool) -> None:
@@ -110,7 +110,7 @@ class OpenFileQuota:
         self._held: Counter[int] = Counter()
 
     def has_room(self, uid: int) -> bool:
-        """Whether one more of this user may be opened."""
+        """Return whether one more of this user may be opened."""
         own = self._held[uid]
         free = self.files_max - self._held.total() + own
         if self._shared:
@@ -118,7 +118,7 @@ class OpenFileQuota:
         return own < min(free, self._per_user_max)
 
     def others_than(self, uid: int) -> bool:
-        """Whether other users than this one have an outbox open."""
+        """Return whether users other than this one have an outbox open."""
         return len(self._held) > (uid in self._held)
 
     @property
@@ -127,15 +127,15 @@ class OpenFileQuota:
         return len(self._held) > 1
 
     def held(self, uid: int) -> int:
-        """How many this user has."""
+        """Return how many this user has open."""
         return self._held[uid]
 
     def add(self, uid: int) -> None:
-        """One more is open."""
+        """Count one more of this user."""
         self._held[uid] += 1
 
     def drop(self, uid: int) -> None:
-        """One less."""
+        """Count one less of this user."""
         self._held[uid] -= 1
         if not self._held[uid]:
             del self._held[uid]

@@ -25,10 +25,10 @@ from logd.status.metrics import registry
 
 SEATS_MAX = 128
 RUNNING_MAX = 2
-BACKLOG = socket.SOMAXCONN  # a full one refuses at once who does not wait
+BACKLOG = socket.SOMAXCONN  # a full one refuses non-blocking clients at once
 HEAD_BYTES_MAX = 16 * 1024
-# How often it looks whether its socket is there, and tries to make one that it could not make.
-LOOK_S = 1.0
+# How often it checks that its socket exists, and retries to create one.
+CHECK_S = 1.0
 RETRY_S = 5.0
 
 _log = logging.getLogger("logd.reports")
@@ -41,7 +41,7 @@ class MetricsService:
         self._metrics = metrics
 
     def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
-        """A request is its head: what follows it is not read."""
+        """Take the head of a request: what follows it is not read."""
         whole = any(end in received for end in (b"\r\n\r\n", b"\n\n"))
         if not received or not (whole or ended or len(received) > HEAD_BYTES_MAX):
             return None
@@ -49,16 +49,16 @@ class MetricsService:
         received.clear()
         return head
 
-    def refusal(self, _credentials: Credentials) -> bytes | None:
-        """Whoever the socket lets in may ask."""
+    def deny(self, _credentials: Credentials) -> bytes | None:
+        """Allow every peer that could connect to the socket."""
         return None
 
     def answer(self, request: bytes, _credentials: Credentials) -> tuple[bytes, bool]:
-        """The response, and that the connection ends with it."""
+        """Return the response; the connection ends with it."""
         return _Handler(_Buffers(request), self._metrics).response, False
 
-    def problem(self, code: str, message: str) -> bytes:
-        """A response without metrics."""
+    def error(self, code: str, message: str) -> bytes:
+        """Return a response without metrics."""
         status = http.HTTPStatus.REQUEST_TIMEOUT
         if code == "busy":
             status = http.HTTPStatus.SERVICE_UNAVAILABLE
@@ -67,7 +67,7 @@ class MetricsService:
 
 
 class _Buffers:
-    """In place of a socket, for a handler that reads and writes memory only."""
+    """Stands for a socket, for a handler that reads and writes memory only."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(config: Config) -> Iterator[None]:
-    """Serves while inside. Where it cannot, a line says so: reports go on without metrics."""
+    """Serve metrics within a `with`. If that fails, log it: reports work without metrics."""
     server = _MetricsServer(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -116,9 +116,7 @@ def serving(config: Config) -> Iterator[None]:
 
 
 class _MetricsServer:
-    """Serves the metrics until it is over; again where its socket was removed, or could not be
-    made.
-    """
+    """Serves the metrics until `over`; again if its socket was removed or could not be created."""
 
     def __init__(self, config: Config) -> None:
         self.over = threading.Event()
@@ -138,11 +136,11 @@ class _MetricsServer:
             self._serve(listener)
             if not self.over.is_set():
                 self._throttled.warning(
-                    "metrics at %s: the socket was removed or replaced: made again", where
+                    "metrics at %s: the socket was removed or replaced: created again", where
                 )
 
     def _serve(self, listener: socket.socket) -> None:
-        """Answers scrapes until the process ends or the socket has lost its path."""
+        """Answer scrapes until the process ends or the socket has lost its path."""
         bound = self._identity()
         server = RequestServer(
             listener, self._service, seats_max=SEATS_MAX, running_max=RUNNING_MAX
@@ -150,7 +148,7 @@ class _MetricsServer:
         lifeline_fd, end_fd = os.pipe2(os.O_CLOEXEC)
         thread = threading.Thread(target=server.serve, args=(lifeline_fd,), daemon=True)
         thread.start()
-        while thread.is_alive() and self._identity() == bound and not self.over.wait(LOOK_S):
+        while thread.is_alive() and self._identity() == bound and not self.over.wait(CHECK_S):
             pass
         os.close(end_fd)
         thread.join()

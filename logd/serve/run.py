@@ -1,4 +1,4 @@
-"""`logd run`: everything around the daemon's turns. Lock, key, sockets, report process, signals."""
+"""`logd run`: sets up lock, key, sockets and report process, and runs the event loop in them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from logd.self_repair.repairs import SelfRepair
 from logd.self_repair.runtime_files import CHECK_INTERVAL_S
 from logd.serve.loop import EventLoop
 from logd.serve.reload import compare
-from logd.serve.signals import noted, outlive_others
+from logd.serve.signals import caught_signals, ignore_other_signals
 from logd.status import text as status
 from logd.storage import erasure_list, keyfile
 from logd.storage.event_types import TypeLimits
@@ -36,15 +36,15 @@ from logd.storage.opening import check_database
 from logd.storage.store import Store
 from logd.storage.trail_clock import TrailClock
 
-# A report process that ends within so long of its start (no key file, say) is started less and
-# less often.
+# A report process that ends sooner than this after its start (no key file, say) is restarted less
+# and less often.
 REPORTER_SETTLED_S = 10.0
 REPORTER_PAUSE_MIN_S = 1.0
 REPORTER_PAUSE_MAX_S = 60.0
 REPORTER_STOP_TIMEOUT_S = 2.0
-QUERY_BACKLOG = socket.SOMAXCONN  # a full one refuses at once who does not wait
+QUERY_BACKLOG = socket.SOMAXCONN  # a full one refuses non-blocking clients at once
 DESCRIPTORS_MIN = 40
-# Past stop_timeout_s: the report process ends, the log goes into the database.
+# After stop_timeout_s: the report process ends, the WAL goes into the database.
 STOP_MARGIN_S = 60
 NEVER_S = float("inf")
 GC_THRESHOLD = 200_000  # more objects than a batch of the default size holds
@@ -53,12 +53,12 @@ _log = logging.getLogger("logd")
 
 
 def run(config: Config) -> None:
-    """Serves the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
-    outlive_others()
-    os.umask(0o077)  # the database and its log are nobody else's
+    """Serve the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
+    ignore_other_signals()
+    os.umask(0o077)  # no other user may read the database and its WAL
     _, descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors_max < DESCRIPTORS_MIN:
-        # It would run, confirm nothing to anybody, and let the outboxes fill up.
+        # It would run, confirm nothing, and let the outboxes fill up.
         raise SystemRefused(
             f"only {descriptors_max} open files are allowed, which leaves none for outboxes. Allow "
             f"{DESCRIPTORS_MIN} and one for each process that logs (ulimit -Hn, LimitNOFILE=)."
@@ -81,7 +81,7 @@ def run(config: Config) -> None:
 
 def _serve(config: Config, lock: InstanceLock) -> None:
     key = keyfile.read(config.key_file)
-    query_gid(config)  # a group that is not there is said now, not by the report process
+    query_gid(config)  # report a missing group now, not in the report process
     inherited = inherited_sockets()
     rekeying.finish(config, key)
     check_database(config, lock.database_made)
@@ -111,13 +111,13 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         listener.listen(QUERY_BACKLOG)
     reporter = ReporterProcess(config, listener)
     clock = TrailClock(store)
-    with noted() as signals:
+    with caught_signals() as signals:
         worker = Worker(
             store,
             erasure_list.file_beside(config.database),
             clock,
             meanwhile=lambda: signals.received is None,
-            may_take=systemd.may_take,
+            may_take=systemd.extend_watchdog,
             outboxes=outboxes.path,
         )
         loop = EventLoop(
@@ -147,8 +147,8 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         loop.limit_wait(CHECK_INTERVAL_S)
         where = "systemd's socket" if inherited else config.socket
         _log.info("ready, pid %d, events at %s", os.getpid(), where)
-        # Whatever is here stays, and nothing that a batch makes and drops has cycles: looking
-        # for them took 7 % of the time.
+        # What exists now stays, and nothing that a batch creates and drops has cycles: the garbage
+        # collector took 7 % of the time to look for some.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         systemd.send("READY=1", wait=True)
@@ -171,19 +171,19 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         for path in (config.socket, config.query_socket):
             path.unlink(missing_ok=True)
     if loop.stalled is not None:
-        raise loop.stalled  # stopped as asked, but what has arrived waits for the next start
+        raise loop.stalled  # it stopped, but what has arrived waits for the next start
     _log.info("stopped")
 
 
 def _reload(
     config: Config, loop: EventLoop, reporter: ReporterProcess, outboxes: str | Path
 ) -> Config:
-    """Reads logd.toml again, and returns the configuration that is in use from now on."""
+    """Read logd.toml again; return the configuration that is in use from now on."""
     try:
         read = configuration.load(config.path)
         query_gid(read)
     except (ConfigError, OSError) as error:
-        _log.error("SIGHUP: not reloaded, and nothing has changed: %s", error)
+        _log.error("SIGHUP: not reloaded, nothing has changed: %s", error)
         return config
     reload = compare(config, read, Path(outboxes))
     loop.apply_config(reload.config)
@@ -217,14 +217,14 @@ class StatusPublisher:
 
 
 def restart_pause_s(pause_s: float, lived_s: float) -> float:
-    """How long after its last start a process that lived so long is started again."""
+    """Return how long after its last start a process that ran for `lived_s` is restarted."""
     if lived_s >= REPORTER_SETTLED_S:
         return REPORTER_PAUSE_MIN_S
     return min(max(2 * pause_s, REPORTER_PAUSE_MIN_S), REPORTER_PAUSE_MAX_S)
 
 
 class ReporterProcess:
-    """The child that answers reports, restarted when it dies, at a bounded rate."""
+    """The child process that answers reports; restarted when it dies, at a bounded rate."""
 
     def __init__(self, config: Config, listener: socket.socket) -> None:
         self._config = config
@@ -232,11 +232,11 @@ class ReporterProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._pause_s = 0.0  # from one start to the next
-        self._ending_s = NEVER_S  # when it was asked to end, so that another takes its place
+        self._ending_s = NEVER_S  # when it was asked to end, for a restart
         self._throttled = ThrottledLog(_log)
 
     def start(self) -> None:
-        """Starts it with the listening socket, and its standard input as the lifeline."""
+        """Start it with the listening socket, and its standard input as the lifeline."""
         fd = self._listener.fileno()
         command = [
             sys.executable,
@@ -251,8 +251,8 @@ class ReporterProcess:
                 command,
                 stdin=subprocess.PIPE,
                 pass_fds=(fd,),
-                # The terminal's Ctrl-C is the daemon's to act on. Not a session of its own: where
-                # the kernel groups processes by session, niceness counts only within one.
+                # Only the daemon acts on the terminal's Ctrl-C. Not a session of its own: where the
+                # kernel groups processes by session, niceness counts only within one.
                 process_group=0,
             )
         except OSError as error:
@@ -260,13 +260,13 @@ class ReporterProcess:
             self._throttled.warning("no report process now: %s", error.strerror)
 
     def replace_listener(self, listener: socket.socket) -> None:
-        """Has another process answer, at another socket: the present one's name is gone."""
+        """Restart it with another socket: the name of the present one is gone."""
         self._listener.close()
         self._listener = listener
         self._end_present()
 
     def keep_running(self) -> None:
-        """Starts it again if it has died, or could not be started."""
+        """Restart it if it has died, or could not be started."""
         now_s = time.monotonic()
         if self._process is not None and self._process.poll() is None:
             if now_s - self._ending_s >= REPORTER_STOP_TIMEOUT_S:
@@ -280,24 +280,24 @@ class ReporterProcess:
             self._pause_s = restart_pause_s(self._pause_s, now_s - self._started_s)
             self._process = None
             self._throttled.warning(
-                "the report process has ended: starting it again in %.0f s", self._pause_s
+                "the report process has ended: restarting it in %.0f s", self._pause_s
             )
         if now_s - self._started_s >= max(self._pause_s, REPORTER_PAUSE_MIN_S):
             self.start()
 
     def restart(self, config: Config) -> None:
-        """Has it end, and `keep_running` start it with these settings; waits for neither."""
+        """Have it end, and `keep_running` start it with these settings; wait for neither."""
         self._config = config
         self._end_present()
 
     def _end_present(self) -> None:
-        """Closes the lifeline: `keep_running` starts another when the present process has ended."""
+        """Close the lifeline: `keep_running` starts another when the present process has ended."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             self._ending_s = time.monotonic()
 
     def stop(self) -> None:
-        """Closes the lifeline; what does not end by itself is killed."""
+        """Close the lifeline, and kill the process if it does not end by itself."""
         if self._process is None:
             return
         if self._process.stdin is not None:

@@ -33,8 +33,8 @@ NOT_BY_INPUT = {
         "%s: until it is set, or believed by `logd prune --yes`, no event is pruned and no old "
         "backup removed"
     },
-    "run": {"SIGHUP: not reloaded, and nothing has changed: %s"},
-    "log_format": {"a mistake in logd itself ended it"},
+    "run": {"SIGHUP: not reloaded, nothing has changed: %s"},
+    "log_format": {"logd ended because of a bug in it"},
 }
 
 

@@ -180,7 +180,7 @@ def test_a_socket_gives_them_to_whom_its_mode_lets_in(instance: Instance) -> Non
         one.close()
     path.unlink()  # a cleaner does
     until(path.exists, "it is made again")
-    until(lambda: daemon.says("was removed or replaced: made again"), "the log says so")
+    until(lambda: daemon.says("was removed or replaced: created again"), "the log says so")
     assert ask(_OnSocket(path))[0] == 200
     assert not any("Traceback" in line for line in daemon.lines)
     instance.stop()
@@ -232,7 +232,7 @@ def test_whatever_is_asked_one_response_ends_the_connection(
 
 def test_who_is_too_slow_or_one_too_many_hears_so_in_http() -> None:
     for code, status in (("busy", b"503 Service Unavailable"), ("bad_request", b"408 Request Tim")):
-        response = service().problem(code, "why")
+        response = service().error(code, "why")
         assert response.startswith(b"HTTP/1.0 " + status)
         assert response.endswith(b"\r\n\r\nwhy\n")
 

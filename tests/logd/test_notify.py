@@ -260,7 +260,7 @@ def test_a_terminal_that_another_journal_stream_is_named_for_gets_no_levels(
 
 
 def test_each_line_of_a_long_message_has_its_level() -> None:
-    assert log_format.line(logging.WARNING, "one\ntwo", journal=True) == "<4>one\n<4>two"
-    assert log_format.line(logging.DEBUG, "", journal=True) == "<7>"
-    assert log_format.line(logging.CRITICAL, "one", journal=True) == "<2>one"
-    assert log_format.line(logging.WARNING, "one", journal=False) == "logd: one"
+    assert log_format.format_line(logging.WARNING, "one\ntwo", journal=True) == "<4>one\n<4>two"
+    assert log_format.format_line(logging.DEBUG, "", journal=True) == "<7>"
+    assert log_format.format_line(logging.CRITICAL, "one", journal=True) == "<2>one"
+    assert log_format.format_line(logging.WARNING, "one", journal=False) == "logd: one"

@@ -34,7 +34,7 @@ def test_a_peer_of_more_groups_than_can_be_asked_for_has_none_that_counts(
     asked_by: list[Credentials] = []
 
     class Noting(Lines):
-        def refusal(self, credentials: Credentials) -> bytes | None:
+        def deny(self, credentials: Credentials) -> bytes | None:
             asked_by.append(credentials)
             return b"forbidden\n"
 

@@ -290,7 +290,7 @@ def test_a_report_that_takes_too_long_is_stopped_and_says_so(
     )
     answer = msgpack.unpackb(frame[4:])
     assert (answer["ok"], answer["error"]) == (False, "too_slow")
-    assert "narrow the question" in answer["message"]
+    assert "narrow the query" in answer["message"]
 
 
 def test_garbage_on_the_query_socket_ends_that_connection_only(instance: Instance) -> None:

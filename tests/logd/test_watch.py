@@ -58,11 +58,11 @@ def test_a_promise_for_longer_than_any_daemon_makes_is_not_believed() -> None:
 
 def test_the_last_look_comes_after_the_end_of_the_promise() -> None:
     watch, one = Wakeups(INTERVAL_S), producer()
-    until_s = watch.suppress(one, 100.0, turn_s=0.0) / S
-    watch.record_idle_poll(one, looked_s=until_s - 0.001)
-    watch.record_idle_poll(one, looked_s=until_s)
+    until_s = watch.suppress(one, 100.0, step_s=0.0) / S
+    watch.record_idle_poll(one, polled_s=until_s - 0.001)
+    watch.record_idle_poll(one, polled_s=until_s)
     assert one in watch, "what came just before the end may not be seen yet"
-    watch.record_idle_poll(one, looked_s=until_s + 0.002)
+    watch.record_idle_poll(one, polled_s=until_s + 0.002)
     assert one not in watch
     assert not watch
 
@@ -72,21 +72,21 @@ def test_a_promise_outlasts_the_next_look_also_when_turns_take_long() -> None:
     for turn_s in (0.0, 0.08, 0.3):
         next_look_s = 100.0 + INTERVAL_S + turn_s
         assert watch.suppress(producer(), 100.0, turn_s) > next_look_s * S
-    assert watch.suppress(producer(), 100.0, turn_s=60.0) <= 101 * S
+    assert watch.suppress(producer(), 100.0, step_s=60.0) <= 101 * S
 
 
 def test_without_an_interval_nothing_is_promised() -> None:
     watch, one = Wakeups(0.0), producer()
-    assert watch.suppress(one, 100.0, turn_s=1.0) == 0
+    assert watch.suppress(one, 100.0, step_s=1.0) == 0
     assert one not in watch
 
 
 def test_what_a_killed_predecessor_promised_is_kept() -> None:
     watch, one = Wakeups(INTERVAL_S), producer()
     watch.inherit(one, until_ns=100 * S + 5, now_s=99.5)
-    watch.record_idle_poll(one, looked_s=99.9)
+    watch.record_idle_poll(one, polled_s=99.9)
     assert one in watch
-    watch.record_idle_poll(one, looked_s=100.1)
+    watch.record_idle_poll(one, polled_s=100.1)
     assert one not in watch
 
 

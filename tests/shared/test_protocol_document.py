@@ -242,7 +242,7 @@ def test_every_cause_in_the_ledger_is_in_the_table_and_no_other() -> None:
 def test_every_code_of_a_refused_query_is_in_the_table_and_no_other() -> None:
     _, _, codes = tables("## Queries")
     source = source_of(report_server) + source_of(request_server) + source_of(registry)
-    in_code = re.findall(r'(?:QueryError|_refusal|problem|__init__)\(\s*"(\w+)"', source)
+    in_code = re.findall(r'(?:QueryError|_error_frame|error|__init__)\(\s*"(\w+)"', source)
     assert {plain(row["code"]) for row in codes} == set(in_code)
 
 
