@@ -25,12 +25,11 @@ from typing import Any, Protocol
 
 from logd.log_limit import ThrottledLog
 from logd.serve.admission import Admission
-from logd.serve.usage import Usage, UserUsage
+from logd.serve.usage import PublishedUsage
 
 REQUEST_TIMEOUT_S = 1.0  # from the connection, or the last answer, to a complete request
 WAIT_TIMEOUT_S = 5.0  # for a running place
 ANSWER_TIMEOUT_S = 5.0  # for the peer to take all of its answer
-PUBLISH_INTERVAL_S = 1.0
 BUG_LOG_INTERVAL_S = 60.0
 ACCEPTED_AT_ONCE = 64
 ACCEPT_PAUSE_S = 0.1  # while this process is out of descriptors
@@ -115,10 +114,7 @@ class RequestServer:
         self._listener = listener
         self._service = service
         self._clock_s = clock_s
-        self._publish = publish
-        self._publish_due_s = clock_s()
-        self._usage = Usage()
-        self._used = False  # since it was published
+        self._usage = PublishedUsage(publish, clock_s())
         # A user's request may trigger a bug again and again.
         self._bugs = ThrottledLog(_log, clock_s, BUG_LOG_INTERVAL_S)
         self._admission: Admission[_Peer] = Admission(seats_max, running_max)
@@ -162,7 +158,7 @@ class RequestServer:
         self._expire()
         while (peer := self._admission.start_next()) is not None:
             self._run(peer)
-        self._publish_usage()
+        self._usage.publish_if_due(self._clock_s())
         return True
 
     def close(self) -> None:
@@ -196,11 +192,11 @@ class RequestServer:
         uid = credentials.uid
         idle = self._admission.make_room(uid)
         if idle is not None:
-            self._usage_of(idle.uid).let_go += 1
+            self._usage.of(idle.uid).let_go += 1
             message = f"{_user(idle.uid)} has other connections, and this one was idle"
             self._dismiss(idle, f"{message}: send the request at once after connecting")
         if not self._admission.has_room(uid):
-            self._usage_of(uid).put_off += 1
+            self._usage.of(uid).put_off += 1
             message = f"{_user(uid)} has as many requests open as it may have"
             _send_and_close(sock, self._service.error("busy", _retry_later(message)))
             return
@@ -274,7 +270,7 @@ class RequestServer:
     def _send(self, peer: _Peer, answer: bytes | None, stays: bool) -> None:
         if answer is None:  # a bug, whose traceback was logged, or out of threads
             answer = self._service.error("busy", "no answer could be made now: try again later")
-        usage = self._usage_of(peer.uid)
+        usage = self._usage.of(peer.uid)
         usage.questions += 1
         usage.running_s += self._clock_s() - peer.started_s
         peer.unsent, peer.stays = memoryview(answer), stays
@@ -308,7 +304,7 @@ class RequestServer:
         for peer in [peer for peer in self._peers.values() if peer.deadline_s <= now_s]:
             if peer.state is _State.RUNNING:
                 continue
-            usage = self._usage_of(peer.uid)
+            usage = self._usage.of(peer.uid)
             if peer.state is _State.WAITING:
                 usage.put_off += 1
                 message = f"the running reports leave no place for {_user(peer.uid)}"
@@ -320,19 +316,6 @@ class RequestServer:
                 self._dismiss(peer, self._service.error("bad_request", late))
             else:
                 self._close(peer)
-
-    # -- usage -----------------------------------------------------------------------------------
-
-    def _usage_of(self, uid: int) -> UserUsage:
-        self._used = True
-        return self._usage.of(uid)
-
-    def _publish_usage(self) -> None:
-        now_s = self._clock_s()
-        if self._publish is not None and self._used and now_s >= self._publish_due_s:
-            self._publish_due_s = now_s + PUBLISH_INTERVAL_S
-            self._used = False
-            self._publish(self._usage.rows())
 
     # -- states ----------------------------------------------------------------------------------
 
@@ -362,8 +345,8 @@ class RequestServer:
             due = [p.deadline_s for p in self._peers.values() if p.state is not _State.RUNNING]
             if self._accept_again_s is not None:
                 due.append(self._accept_again_s)
-            if self._publish is not None and self._used:
-                due.append(self._publish_due_s)
+            if self._usage.due_s is not None:
+                due.append(self._usage.due_s)
             if not due:
                 return None
             timeout_s = max(0.0, min(due) - self._clock_s())

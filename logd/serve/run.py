@@ -159,7 +159,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             publisher.publish()
             if signals.take_reload():
                 config = _reload(config, loop, reporter, outboxes.path)
-                repair.use(config)
+                repair.apply_config(config)
         deadline_s = time.monotonic() + config.stop_timeout_s
         systemd.send("STOPPING=1\nSTATUS=storing what has arrived, then stopping", wait=True)
         systemd.extend_timeout(config.stop_timeout_s + STOP_MARGIN_S)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 USERS_MAX = 16  # as many as a page of the lock file holds
+PUBLISH_INTERVAL_S = 1.0
+
+Publish = Callable[[list[dict[str, Any]]], None]
 
 
 @dataclass
@@ -44,3 +48,30 @@ class Usage:
         """Return all entries, heaviest user first."""
         users = sorted(self._users.values(), key=lambda user: -user.weight)
         return [{**asdict(user), "running_s": round(user.running_s, 3)} for user in users]
+
+
+class PublishedUsage:
+    """Usage that is published once a second while it changes; with `publish` None, never."""
+
+    def __init__(self, publish: Publish | None, now_s: float) -> None:
+        self._usage = Usage()
+        self._publish = publish
+        self._due_s = now_s
+        self._changed = False
+
+    def of(self, uid: int) -> UserUsage:
+        """Return this user's entry to add to."""
+        self._changed = True
+        return self._usage.of(uid)
+
+    @property
+    def due_s(self) -> float | None:
+        """When the table is to be published; None: it has not changed."""
+        return self._due_s if self._publish is not None and self._changed else None
+
+    def publish_if_due(self, now_s: float) -> None:
+        """Publish the table if it has changed, at most once a second."""
+        if self._publish is not None and self._changed and now_s >= self._due_s:
+            self._due_s = now_s + PUBLISH_INTERVAL_S
+            self._changed = False
+            self._publish(self._usage.rows())

@@ -25,7 +25,7 @@ from logd.reports.registry import (
     summary,
 )
 from logd.runtime_stats import PACE_MIN_S, OutboxTotals, RuntimeStats
-from logd.self_repair.repairs import look
+from logd.self_repair.repairs import read_state
 from logd.self_repair.runtime_files import observed
 from logd.status import disk
 from logd.storage.database import Connection
@@ -149,7 +149,9 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
         "integrity": verified and asdict(verified),
         "config": str(config.path),
         "readers": instance_lock.read_report_usage(config.lock_file),
-        "runtime_files": observed(instance_lock.read_runtime_files(config.lock_file), look, now_ns),
+        "runtime_files": observed(
+            instance_lock.read_runtime_files(config.lock_file), read_state, now_ns
+        ),
     }
     if from_figures:
         said = figures or RuntimeStats()

@@ -23,12 +23,12 @@ from logd.serve.request_server import (
     ACCEPT_PAUSE_S,
     ANSWER_TIMEOUT_S,
     BUG_LOG_INTERVAL_S,
-    PUBLISH_INTERVAL_S,
     REQUEST_TIMEOUT_S,
     WAIT_TIMEOUT_S,
     Credentials,
     RequestServer,
 )
+from logd.serve.usage import PUBLISH_INTERVAL_S
 from tests.support.instance import until
 
 SEATS_MAX = 8

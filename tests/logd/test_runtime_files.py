@@ -11,7 +11,7 @@ import pytest
 
 from logd.errors import AlreadyRunning, CannotCreate
 from logd.instance_lock import instance_lock, read_runtime_files
-from logd.self_repair.repairs import look
+from logd.self_repair.repairs import read_state
 from logd.self_repair.runtime_files import (
     CHECK_INTERVAL_S,
     OWNED,
@@ -42,7 +42,7 @@ LINK = replace(AS_MADE, kind="link")
     [
         (AS_MADE, None, PRESENT),
         (GONE, "not there", PRESENT),
-        (FileState("?"), "cannot be looked at", PRESENT),
+        (FileState("?"), "cannot be read", PRESENT),
         (LINK, "a symbolic link is in its place", PRESENT),
         (replace(AS_MADE, kind="directory"), "a directory is in its place", PRESENT),
         (replace(AS_MADE, kind="other"), "something else is in its place", PRESENT),
@@ -270,11 +270,11 @@ def test_the_longest_problems_of_all_files_fit_into_their_pages(tmp_path: Path) 
 
 
 def test_a_file_is_looked_at_without_following_a_link(tmp_path: Path) -> None:
-    assert look(str(tmp_path / "nothing")) == GONE
+    assert read_state(str(tmp_path / "nothing")) == GONE
     (tmp_path / "file").write_text("x")
-    found = look(str(tmp_path / "file"))
+    found = read_state(str(tmp_path / "file"))
     assert (found.kind, found.inode) == ("file", (tmp_path / "file").stat().st_ino)
-    assert look(str(tmp_path / "file" / "below")) == GONE
+    assert read_state(str(tmp_path / "file" / "below")) == GONE
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    assert look(str(tmp_path / "link")).kind == "link"
-    assert look(str(tmp_path)).kind == "directory"
+    assert read_state(str(tmp_path / "link")).kind == "link"
+    assert read_state(str(tmp_path)).kind == "directory"

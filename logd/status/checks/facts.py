@@ -21,7 +21,7 @@ from logd.config.settings import Config
 from logd.errors import LogdError, NoDatabase
 from logd.ingest.outbox_directory import filesystem_type
 from logd.ingest.receiver import queue_length
-from logd.self_repair.repairs import look
+from logd.self_repair.repairs import read_state
 from logd.self_repair.runtime_files import observed
 from logd.status import collect
 from logd.status.checks.machine import Swap, hibernation, remove_ipc, swaps
@@ -132,7 +132,7 @@ def gather(config: Config) -> Facts:
         swaps=tuple(swaps(Path("/"))),
         hibernation=hibernation(Path("/")),
         runtime_files=tuple(
-            observed(instance_lock.read_runtime_files(config.lock_file), look, time.time_ns())
+            observed(instance_lock.read_runtime_files(config.lock_file), read_state, time.time_ns())
         ),
     )
 
