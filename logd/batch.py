@@ -144,7 +144,7 @@ class Batch:
         sequence: int | None = None,
     ) -> None:
         excerpt = data[:EXCERPT_BYTES_MAX]
-        reason = reason[:REASON_CHARS_MAX]  # it may quote what a stranger wrote
+        reason = reason[:REASON_CHARS_MAX]  # it may quote untrusted input
         self.quarantine_entries.append(
             QuarantineEntry(uid, pid, reason, excerpt, len(data), producer, sequence)
         )

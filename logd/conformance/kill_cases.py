@@ -100,7 +100,7 @@ def _check_order(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         before = last.get(row["producer"], 0)
         if row["sequence"] <= before:
-            raise Failed(f"of {row['producer']} sequence {row['sequence']} comes behind {before}")
+            raise Failed(f"of {row['producer']} sequence {row['sequence']} comes after {before}")
         last[row["producer"]] = row["sequence"]
 
 

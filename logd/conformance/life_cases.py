@@ -89,10 +89,10 @@ def durable_unknown(scene: Scene) -> None:
     records = box.read()
     expect(
         len(records) >= 2 and number_of(records[-2].payload) == number,
-        f"behind the event there is no `{UNKNOWN_TYPE}` that names it",
+        f"after the event there is no `{UNKNOWN_TYPE}` that names it",
     )
     event, note = records[-2], event_of(records[-1].payload)
-    expect(note.type == UNKNOWN_TYPE, f"behind the event there is a `{note.type}`")
+    expect(note.type == UNKNOWN_TYPE, f"after the event there is a `{note.type}`")
     expect(note.user == USER, f"`{UNKNOWN_TYPE}` is of user {note.user!r}, the event of {USER!r}")
     props = unpack_props(note.props)
     named = {
@@ -139,7 +139,7 @@ def _no_room_for_the_note(scene: Scene, box: Box) -> None:
         return
     expect(
         answer == "refused",
-        f"the ring has no room for a `{UNKNOWN_TYPE}` behind the event, and it is {answer}",
+        f"the ring has no room for a `{UNKNOWN_TYPE}` after the event, and it is {answer}",
     )
     expect(box.word(word) == before + 1, f"word {word} does not count the refused event")
 

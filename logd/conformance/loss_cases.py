@@ -113,7 +113,7 @@ def _expect_one_farewell(box: Box, found: list[Datagram]) -> None:
     box.read()
     expect(
         last == len(box.records),
-        f"the farewell says that {last} was the last event, it was {len(box.records)}",
+        f"the farewell names {last} as the last event, it was {len(box.records)}",
         "Farewell",
     )
     expect(

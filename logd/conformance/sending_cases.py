@@ -228,7 +228,7 @@ def _check_farewell(scene: Scene, found: list[Datagram]) -> None:
     sequence, refused = farewell
     expect(
         sequence == len(scene.accepted),
-        f"the farewell says {sequence} was the last, it was {len(scene.accepted)}",
+        f"the farewell names {sequence} as the last event, it was {len(scene.accepted)}",
         "Farewell",
     )
     expect(

@@ -32,7 +32,7 @@ from logd.ingest.user_tasks import UserTasks
 from logd.ingest.wakeups import Wakeups
 from logd.runtime_stats import StatsRecorder
 
-# After so many datagrams at once the kernel's queue may have been full (its depth is 10 by
+# After this many datagrams at once the kernel's queue may have been full (its depth is 10 by
 # default, plus one), and senders may have been turned away: then the outboxes are polled.
 QUEUE_DEPTH_MIN = 10
 
@@ -254,7 +254,7 @@ class Delivery(Generic[AnOutbox]):
         return frozenset(outbox.name for outbox in opened)
 
     def use_new_directory(self) -> None:
-        """Find outboxes in the directory anew; what is open of the former one stays open."""
+        """Find outboxes in a new directory; what is open of the former one stays open."""
         self.finder.restart()
         self.turn.poll_due_s = 0.0
         drop_missing(self.intake.producers.values(), self.outboxes, self.opener.may_exist)

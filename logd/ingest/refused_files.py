@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-# How many files of one user that are no outboxes are quarantined and remembered. Past that a file
+# How many files of one user that are not outboxes are quarantined and remembered. Past that a file
 # is only checked; past twice as many, or REFUSED_MAX of all users, one that passes the checks
 # waits: if it fails them later, that would have to be remembered.
 REFUSED_PER_USER_MAX = 1000

@@ -7,9 +7,8 @@ import logging
 import os
 import resource
 import socket
-import subprocess
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from logd import systemd
@@ -20,7 +19,6 @@ from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.outbox_place import OutboxPlace
 from logd.ingest.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.instance_lock import InstanceLock, instance_lock
-from logd.log_limit import ThrottledLog
 from logd.maintenance import rekey as rekeying
 from logd.maintenance.outbox_survey import directory_identity
 from logd.maintenance.worker import Worker
@@ -28,6 +26,7 @@ from logd.self_repair.repairs import SelfRepair
 from logd.self_repair.runtime_files import CHECK_INTERVAL_S
 from logd.serve.loop import EventLoop
 from logd.serve.reload import compare
+from logd.serve.report_process import ReportProcess
 from logd.serve.signals import caught_signals, ignore_other_signals
 from logd.status import text as status
 from logd.storage import erasure_list, keyfile
@@ -36,17 +35,10 @@ from logd.storage.opening import check_database
 from logd.storage.store import Store
 from logd.storage.trail_clock import TrailClock
 
-# A report process that ends sooner than this after its start (no key file, say) is restarted less
-# and less often.
-REPORTER_SETTLED_S = 10.0
-REPORTER_PAUSE_MIN_S = 1.0
-REPORTER_PAUSE_MAX_S = 60.0
-REPORTER_STOP_TIMEOUT_S = 2.0
 QUERY_BACKLOG = socket.SOMAXCONN  # a full one refuses non-blocking clients at once
 DESCRIPTORS_MIN = 40
 # After stop_timeout_s: the report process ends, the WAL goes into the database.
 STOP_MARGIN_S = 60
-NEVER_S = float("inf")
 GC_THRESHOLD = 200_000  # more objects than a batch of the default size holds
 
 _log = logging.getLogger("logd")
@@ -97,19 +89,9 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     outboxes = OutboxDirectory(config.outbox_directory, many_users=config.many_users)
     outboxes.prepare(str(config.socket))
     store.forgotten.boundaries.outboxes = directory_identity(outboxes.path)
-    events = pick(inherited, socket.SOCK_DGRAM)
-    if events is not None:
-        receiver = Receiver(events)
-    else:
-        made = bind(config.socket, socket.SOCK_DGRAM, config.socket_mode)
-        receiver = Receiver(made, queue_length())
-    listening = pick(inherited, socket.SOCK_STREAM)
-    if listening is not None:
-        listener = listening
-    else:
-        listener = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
-        listener.listen(QUERY_BACKLOG)
-    reporter = ReporterProcess(config, listener)
+    sockets = _open_sockets(config, inherited)
+    receiver = sockets.receiver
+    reporter = ReportProcess(config, sockets.listener)
     clock = TrailClock(store)
     with caught_signals() as signals:
         worker = Worker(
@@ -140,8 +122,8 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             config,
             lock,
             place,
-            replace_socket=None if events else loop.replace_socket,
-            replace_listener=reporter.replace_listener if listening is None else None,
+            replace_socket=loop.replace_socket if sockets.events_bound else None,
+            replace_listener=reporter.replace_listener if sockets.queries_bound else None,
             also=(store.check_files, loop.closed_files.retry),
         )
         loop.limit_wait(CHECK_INTERVAL_S)
@@ -175,8 +157,34 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     _log.info("stopped")
 
 
+@dataclass(frozen=True)
+class _Sockets:
+    """The sockets for events and reports, and whether this process has bound them."""
+
+    receiver: Receiver
+    listener: socket.socket
+    events_bound: bool
+    queries_bound: bool
+
+
+def _open_sockets(config: Config, inherited: dict[str, socket.socket]) -> _Sockets:
+    """Take the sockets that the service manager has passed, or bind them."""
+    events = pick(inherited, socket.SOCK_DGRAM)
+    if events is not None:
+        receiver = Receiver(events)
+    else:
+        bound = bind(config.socket, socket.SOCK_DGRAM, config.socket_mode)
+        receiver = Receiver(bound, queue_length())
+    queries = pick(inherited, socket.SOCK_STREAM)
+    listener = queries
+    if listener is None:
+        listener = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
+        listener.listen(QUERY_BACKLOG)
+    return _Sockets(receiver, listener, events is None, queries is None)
+
+
 def _reload(
-    config: Config, loop: EventLoop, reporter: ReporterProcess, outboxes: str | Path
+    config: Config, loop: EventLoop, reporter: ReportProcess, outboxes: str | Path
 ) -> Config:
     """Read logd.toml again; return the configuration that is in use from now on."""
     try:
@@ -214,96 +222,3 @@ class StatusPublisher:
             page = self._lock.page
             text = status.in_short(stats, page.trouble, page.since_ns)
             self._notifier.set_status(text, now_s)
-
-
-def restart_pause_s(pause_s: float, lived_s: float) -> float:
-    """Return how long after its last start a process that ran for `lived_s` is restarted."""
-    if lived_s >= REPORTER_SETTLED_S:
-        return REPORTER_PAUSE_MIN_S
-    return min(max(2 * pause_s, REPORTER_PAUSE_MIN_S), REPORTER_PAUSE_MAX_S)
-
-
-class ReporterProcess:
-    """The child process that answers reports; restarted when it dies, at a bounded rate."""
-
-    def __init__(self, config: Config, listener: socket.socket) -> None:
-        self._config = config
-        self._listener = listener
-        self._process: subprocess.Popen[bytes] | None = None
-        self._started_s = 0.0
-        self._pause_s = 0.0  # from one start to the next
-        self._ending_s = NEVER_S  # when it was asked to end, for a restart
-        self._throttled = ThrottledLog(_log)
-
-    def start(self) -> None:
-        """Start it with the listening socket, and its standard input as the lifeline."""
-        fd = self._listener.fileno()
-        command = [
-            sys.executable,
-            "-m",
-            "logd.serve.report_server",
-            str(fd),
-            str(self._config.path),
-        ]
-        self._started_s = time.monotonic()
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-                command,
-                stdin=subprocess.PIPE,
-                pass_fds=(fd,),
-                # Only the daemon acts on the terminal's Ctrl-C. Not a session of its own: where the
-                # kernel groups processes by session, niceness counts only within one.
-                process_group=0,
-            )
-        except OSError as error:
-            self._process = None
-            self._throttled.warning("no report process now: %s", error.strerror)
-
-    def replace_listener(self, listener: socket.socket) -> None:
-        """Restart it with another socket: the name of the present one is gone."""
-        self._listener.close()
-        self._listener = listener
-        self._end_present()
-
-    def keep_running(self) -> None:
-        """Restart it if it has died, or could not be started."""
-        now_s = time.monotonic()
-        if self._process is not None and self._process.poll() is None:
-            if now_s - self._ending_s >= REPORTER_STOP_TIMEOUT_S:
-                self._process.kill()
-            return
-        if self._ending_s != NEVER_S:
-            self._ending_s = NEVER_S
-            self.start()
-            return
-        if self._process is not None:  # it has just ended
-            self._pause_s = restart_pause_s(self._pause_s, now_s - self._started_s)
-            self._process = None
-            self._throttled.warning(
-                "the report process has ended: restarting it in %.0f s", self._pause_s
-            )
-        if now_s - self._started_s >= max(self._pause_s, REPORTER_PAUSE_MIN_S):
-            self.start()
-
-    def restart(self, config: Config) -> None:
-        """Have it end, and `keep_running` start it with these settings; wait for neither."""
-        self._config = config
-        self._end_present()
-
-    def _end_present(self) -> None:
-        """Close the lifeline: `keep_running` starts another when the present process has ended."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-            self._ending_s = time.monotonic()
-
-    def stop(self) -> None:
-        """Close the lifeline, and kill the process if it does not end by itself."""
-        if self._process is None:
-            return
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            self._process.wait(REPORTER_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()

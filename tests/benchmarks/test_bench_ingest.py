@@ -304,12 +304,12 @@ def test_the_innermost_function_that_is_listed_takes_the_time() -> None:
         step(
             "logd.storage.store _insert",
             "logd.storage.store commit",
-            "logd.ingest.delivery _commit",
+            "logd.ingest.delivery commit",
         )
         == "insert"
     )
-    assert step("logd.storage.store commit", "logd.ingest.delivery _commit") == "commit"
-    assert step("logd_wire.wire decode_record", "logd.ingest.ordering datagram") == "receive"
+    assert step("logd.storage.store commit", "logd.ingest.delivery commit") == "commit"
+    assert step("logd_wire.wire decode_record", "logd.ingest.ordering take_datagram") == "receive"
     assert step("logd_wire.wire unpack_payload", "logd.ingest.ordering _take") == "decode"
     assert step("msgpack.fallback unpack", "logd.service run") == cpu_split.OTHER
 

@@ -57,7 +57,7 @@ GONE_PID = 2**31 - 1  # more than a kernel gives to any process
 
 
 class Written:
-    """An outbox file as a producer of another process leaves it; nobody holds its lock."""
+    """An outbox file as a dead producer leaves it, without a lock."""
 
     def __init__(self, directory: Path, producer_id: int = PRODUCER) -> None:
         self.path = directory / outbox_name(os.getuid(), producer_id)
@@ -210,7 +210,7 @@ def test_a_backlog_larger_than_a_batch_is_stored_in_several(
 def test_two_sights_of_a_producer_at_start_are_one_producer(
     instance: Instance, daemon: EventLoop
 ) -> None:
-    """Booked as ended for want of its outbox, and heard of in the same turn."""
+    """It is recorded as ended, since its outbox is missing, and sends in the same step."""
     from tests.logd.test_hostile import datagram, sender
 
     with sender(instance) as sock:
@@ -624,7 +624,7 @@ def test_what_can_be_read_of_an_outbox_that_is_given_up_is_stored_and_its_produc
     monkeypatch: pytest.MonkeyPatch,
     batch_events: int,
 ) -> None:
-    """Its header contradicts itself: the records behind the last one that was stored are good."""
+    """Its header contradicts itself: the records after the last stored one are good."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     monkeypatch.setattr(
         daemon.delivery.turn,
@@ -651,7 +651,7 @@ def test_what_can_be_read_of_an_outbox_that_is_given_up_is_stored_and_its_produc
 def test_an_outbox_that_is_given_up_is_not_read_for_ever(
     instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its producer goes on writing good records into it, a batch for each that is read."""
+    """Its producer keeps writing good records into it, a batch for each that is read."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     outbox.write(3)
     daemon.start()

@@ -35,7 +35,7 @@ def producer_at(taken: int, *, has_outbox: bool) -> Producer:
 
 
 def take(producer: Producer, *records: bytes) -> tuple[Intake, Batch]:
-    """All records in one datagram, behind one that is known already."""
+    """All records in one datagram, after one that is known already."""
     intake, batch = Intake(lambda _uid, _id: producer, GAP), Batch(100, 10**6)
     data = datagram_head(ID) + record(1) + b"".join(records)
     offset = intake.take_datagram(data, UID, PID, batch)

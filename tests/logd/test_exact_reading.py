@@ -85,7 +85,7 @@ def test_a_single_event_that_is_gone_is_booked_and_under_its_cause() -> None:
 
 
 def torn(shared: Shared, sequence: int, reads: int) -> ReadAt:
-    """Reads of the ring, of which so many show the record damaged."""
+    """Reads of the ring, of which the first few show the record damaged."""
     left = [reads]
 
     def read_at(offset: int, length: int) -> bytes:

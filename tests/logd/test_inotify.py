@@ -1,4 +1,4 @@
-"""Closed files wake the daemon at a bounded rate, whoever closes them and whatever they are."""
+"""Closed files wake the daemon at a bounded rate, whatever they are and whoever closes them."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def align(producer: Producer, header: Header, read_at: ReadAt, batch: Batch) -> 
 
 
 def resynchronise(producer: Producer, header: Header, read_at: ReadAt, batch: Batch) -> None:
-    """Finds what is behind damage, in slices."""
+    """Find the record after damage, in slices."""
     search = DamageSkip(producer, header, read_at)
     while not search.step(batch, 8192):
         pass
@@ -514,7 +514,7 @@ def test_impossible_numbers_are_refused(written: int, confirmed: int, watermark:
 
 @pytest.mark.parametrize(("sequence", "position"), [(1, 2**64 - 8), (1, 2**40), (2, 12), (0, 8)])
 def test_an_impossible_position_is_refused(sequence: int, position: int) -> None:
-    """Word 17 is a stranger's too: no arithmetic on it may leave what a word can hold."""
+    """Word 17 is untrusted: no arithmetic on it may exceed what a word can hold."""
     shared, producer, batch = Shared(), new_producer(), batch_of()
     shared.write(3)
     shared.words[WORD_CONFIRMED_SEQUENCE] = sequence

@@ -1,4 +1,4 @@
-"""What the daemon looks at when a file was closed, a look is due, or the queue was full: no more.
+"""What the daemon polls when a file was closed, a poll is due, or the queue was full: no more.
 
 The real core over a directory and a database in memory, as in the simulation, without its faults.
 """
@@ -276,7 +276,7 @@ def test_where_nobody_else_has_an_outbox_each_awaited_event_is_stored_at_once(
 
 
 def test_what_was_received_and_not_taken_is_kept_over_a_full_disk(watched: Watched) -> None:
-    """It is no longer in the kernel's queue, and perhaps in no outbox."""
+    """It has left the kernel's queue, and may be in no outbox."""
     machine = watched.start()
     core = machine.delivery
     seed = producer_seed(5)

@@ -245,7 +245,7 @@ def test_a_loss_has_a_number_up_to_the_bound_and_past_it_none_to_believe() -> No
 
 @pytest.mark.parametrize("kind", ["events", "losses", "quarantine"])
 def test_whatever_makes_a_row_fills_a_batch(kind: str) -> None:
-    """What strangers cause by the thousand must not make a commit without end."""
+    """What senders cause by the thousand must not make a commit of unbounded size."""
     producer, batch = new_producer(), Batch(3, 10**6)
     for count in range(3):
         assert not batch.full and batch.capacity().events == 3 - count

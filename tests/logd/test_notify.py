@@ -1,4 +1,4 @@
-"""What systemd is told: ready, stopping, alive, how it goes; and levels for the journal."""
+"""Notifications to systemd: ready, stopping, alive, status line; and levels for the journal."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Manager:
         raise AssertionError(f"never said {text!r}, but {self.heard}")
 
     def drain(self) -> None:
-        """Takes what has been said up to now."""
+        """Take the messages sent up to now."""
         while self.hear(0.01) is not None:
             pass
 
@@ -139,7 +139,7 @@ def test_a_flush_that_hangs_feeds_no_watchdog(
 def test_a_database_that_takes_nothing_is_no_hang_and_said_in_the_status(
     instance: Instance, manager: Manager
 ) -> None:
-    """As with a full disk: it goes on trying, and says so."""
+    """As with a full disk: it keeps trying, and logs that."""
     instance.start(env=manager.env | {"WATCHDOG_USEC": WATCHDOG_USEC})
     connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
     try:

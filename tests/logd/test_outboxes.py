@@ -120,7 +120,7 @@ TOLD: dict[str, Callable[[Path], object]] = {
 
 
 def punch(path: Path) -> None:
-    """Makes a hole behind the header."""
+    """Punch a hole after the header."""
     data = path.read_bytes()
     path.unlink()
     with open(path, "wb") as file:
@@ -154,7 +154,7 @@ UNTOUCHED: dict[str, Callable[[Path], object]] = {
 def test_nothing_is_written_into_what_may_be_another_programs_file(
     watched: Path, reason: str
 ) -> None:
-    """A stranger may put a link to another file under an outbox's name."""
+    """A user may put a link to another file under an outbox's name."""
     UNTOUCHED[reason](watched)
     before = watched.read_bytes()
     outboxes = OutboxDirectory(watched.parent)

@@ -1,4 +1,4 @@
-"""The request server against strangers: silent, slow, deaf, many; each bounded in all.
+"""The request server with hostile peers: silent, slow, not reading, many; each is bounded.
 
 Its turns one at a time, with a clock that only the test moves; answers come from real threads.
 """
@@ -89,7 +89,7 @@ class Served:
         )  # fmt: skip
 
     def connect(self, uid: int, data: bytes = b"") -> socket.socket:
-        """A connection of that user, which has said that much."""
+        """A connection of that user, which has sent these bytes."""
         sock = self.connect_unnoticed(data)
         self.uid = uid
         self.turn()

@@ -215,7 +215,7 @@ def test_only_what_is_in_no_directory_any_more_holds_nothing_back() -> None:
 
 @pytest.fixture
 def kept(instance: Instance, daemon: EventLoop) -> OutboxPlace:  # noqa: F811
-    """The directory of a daemon that only turns when told to."""
+    """The directory of a daemon that runs a round only when it is called."""
     return OutboxPlace(
         daemon._directory, instance.socket, daemon.delivery.open_names, daemon.use_new_directory
     )
@@ -266,7 +266,7 @@ def test_what_went_unread_with_its_directory_is_a_loss_by_number(
     kept: OutboxPlace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The daemon had no room to open it, so that only its producer's farewell tells how much."""
+    """The daemon's quota did not allow to open it: only the farewell shows how much is lost."""
     with Steady(instance, outbox_bytes=ONE_RING) as steady:
         with monkeypatch.context() as patch:
             patch.setattr(daemon.delivery.outboxes.quota, "has_room", lambda _uid: False)

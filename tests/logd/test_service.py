@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from logd.serve import report_server as reporter
-from logd.serve.run import restart_pause_s
+from logd.serve.report_process import restart_pause_s
 from logd_wire.query import QueryClient, QueryError, Unavailable
 from tests.support.instance import (
     ROOT,

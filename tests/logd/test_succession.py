@@ -88,7 +88,7 @@ Make = Callable[..., EventLoop]
 
 @pytest.fixture
 def make(instance: Instance) -> Iterator[Make]:
-    """A daemon that only turns when told to."""
+    """A daemon that runs a round only when it is called."""
     made: list[EventLoop] = []
 
     def start(**settings: int) -> EventLoop:
@@ -278,7 +278,7 @@ def test_a_damaged_predecessor_is_read_as_far_as_it_goes_and_then_waited_for_no_
 def test_a_predecessor_that_lives_is_waited_for_up_to_what_it_had_written(
     instance: Instance, make: Make, outbox: Callable[..., Written]
 ) -> None:
-    """A forged name: the one that is named goes on, and its events later are no reason to wait."""
+    """A forged name: the named producer continues, and its later events are not waited for."""
     daemon = make()
     first = outbox(FIRST).write()
     with living(first.path):

@@ -1,4 +1,4 @@
-"""Promises to look by ourselves: who is told that it need not wake us is read all the same."""
+"""Wake-up suppression: events of a producer that need not wake the daemon are read all the same."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_whoever_is_still_watched_by_its_own_clock_is_watched_by_the_daemon(
 
 @pytest.fixture
 def paced(instance: Instance) -> Instance:
-    """A daemon that looks by itself only because it has promised to."""
+    """A daemon that polls only because wake-ups are suppressed."""
     instance.configure(commit_interval_ms=400, look_interval_ms=60_000)
     instance.start()
     return instance

@@ -57,7 +57,7 @@ class View:
     rows: dict[Key, Row] = field(default_factory=dict)
 
     def add(self, commit: Commit) -> None:
-        """Raises Violation for an event that is there already, or behind a later one of its own."""
+        """Raises Violation for an event that is stored already, or out of order."""
         for key, sequence, event in commit.events:
             if (key, sequence) in self.events:
                 raise Violation(f"{label(key)}: {sequence} stored twice")

@@ -1,4 +1,4 @@
-"""The simulated daemon: the real delivery core over directory, database and queue in memory."""
+"""The simulated daemon: the real delivery core with directory, database and queue in memory."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class SimDirectory:
         self._process.step("close outbox")
 
     def remove(self, outbox: SimOutbox) -> None:
-        """Raises Violation when not all of it is decided on the disk, and this is not said."""
+        """Raises Violation if some of its events are neither on disk nor in the loss ledger."""
         file, world = outbox.file, self.world
         written = outbox.file.word(8)
         on_disk = world.disk.durable_watermark(file.key)
@@ -239,7 +239,7 @@ class Machine(Process):
         self.delivery.step(self._datagrams(), sorted(closed), world.now_s)
         self._check_bounds()
         if self.delivery.intake.ignored.total - ignored > TURN_RECORDS_MAX:
-            raise Violation("a turn goes on and on with records that store nothing")
+            raise Violation("a step takes any number of records that store nothing")
 
     def _datagrams(self) -> Iterator[Datagram]:
         while self.world.queue:
@@ -272,7 +272,7 @@ def run_daemon(machine: Machine, *, start: bool) -> None:
 
 
 def check_is_seen(world: World, key: Key) -> None:
-    """Of an event whose producer sent nothing: the daemon will look, and soon, by itself."""
+    """Check that the daemon polls soon for an event whose producer has sent nothing."""
     machine, file = world.daemon, world.file_of(key)
     if not isinstance(machine, Machine) or machine.busy or file is None:
         return
@@ -283,7 +283,7 @@ def check_is_seen(world: World, key: Key) -> None:
     if file.word(WORD_WRITTEN) > producer.taken and not core.has_backlog:
         until_s = file.word(WORD_WATCHED_UNTIL_NS) / 1e9 + CONFIG.commit_interval_ms / 1000
         if producer not in core.outboxes.wakeups or core.next_due_s() > max(until_s, world.now_s):
-            raise Violation(f"{label(key)}: was told to send nothing, and nobody looks")
+            raise Violation(f"{label(key)}: wake-ups are suppressed, and nothing polls")
 
 
 def watermark(world: World, key: Key) -> int:

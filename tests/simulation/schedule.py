@@ -167,7 +167,7 @@ class Schedule:
         )
 
     def _one(self) -> None:
-        """One action of somebody, or of the world."""
+        """One action of a process, or of the world."""
         rng, world = self._rng, self.world
         idle = [p for p in world.processes if not p.dead]
         roll = rng.random()

@@ -123,7 +123,7 @@ class WatchedDelivery(Delivery[SimOutbox]):
         super().recover(now_s)
 
     def _watch_silent(self) -> None:
-        """At a start: who has not ended, has no usable outbox and will not speak again."""
+        """At a start: note producers that have not ended, are dead and have no usable outbox."""
         world = self._world
         for key, row in world.disk.view.rows.items():
             file = world.file_of(key)

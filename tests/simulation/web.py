@@ -82,7 +82,7 @@ class Web(Process):
 
     @functools.cached_property
     def generation(self) -> SimGeneration:
-        """What tells this process from its parent."""
+        """What distinguishes this process from its parent."""
         return SimGeneration(self)
 
     def call(self, emit: Callable[[], bool]) -> bool:
@@ -129,7 +129,7 @@ class Web(Process):
             outbox.release_descriptor()
 
     def check_claim(self, number: int, claim: str) -> None:
-        """The event of that number, which the caller was told is accepted, really was.
+        """Check that the event of that number, which the call accepted, really was.
 
         Without an outbox its number may be used up and the send cut short: then it is lost by
         number, and counts as accepted all the same.
@@ -138,7 +138,7 @@ class Web(Process):
             raise Violation(f"{self.name}: event {number} was called {claim} and never was")
 
     def check_stats(self) -> None:
-        """The client's own counts agree with what it has told, and with what happened."""
+        """Check that the client's counts agree with its answers, and with what happened."""
         stats = self.client.stats()
         del stats["outbox"]  # its times are real ones, and no two runs have the same
         # Without an outbox a number is used up before the kernel takes it; a call that is cut short
