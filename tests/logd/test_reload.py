@@ -114,8 +114,8 @@ def test_sighup_reads_the_configuration_again_and_no_signal_ends_the_daemon(
     until(lambda: daemon.says("SIGHUP: read"), "it has read it again")
     (line,) = [line for line in daemon.lines if "SIGHUP" in line]
     assert line.endswith(
-        "logd.toml again: in use now: anchor_interval_s, anchor_file; the report process is started"
-        " again for metrics; a restart is needed for commit_interval_ms"
+        "logd.toml again: in use now: anchor_interval_s, anchor_file; the report process is "
+        "restarted for metrics; a restart is needed for commit_interval_ms"
     )
     until((instance.directory / "metrics.sock").exists, "the report process serves metrics")
     (reports,) = children(pid)

@@ -417,7 +417,9 @@ def test_a_socket_that_is_replaced_loses_nothing_that_the_kernel_took(tmp_path: 
 def test_a_socket_at_which_another_instance_receives_is_not_taken_from_it(tmp_path: Path) -> None:
     path = tmp_path / "logd.sock"
     with bind(path, socket.SOCK_DGRAM, 0o600) as first:
-        with pytest.raises(CannotCreate, match="another process receives there"):
+        with pytest.raises(
+            CannotCreate, match="another process, not of this instance, receives there"
+        ):
             bind(path, socket.SOCK_DGRAM, 0o600)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.connect(str(path))

@@ -308,7 +308,7 @@ def test_garbage_on_the_query_socket_ends_that_connection_only(instance: Instanc
 
 def test_a_socket_path_occupied_by_a_file_is_left_alone(instance: Instance) -> None:
     Path(instance.socket).write_text("precious")
-    assert "is no socket" in instance.cli("run", code=73)
+    assert "is not a socket" in instance.cli("run", code=73)
     assert Path(instance.socket).read_text() == "precious"
 
 
