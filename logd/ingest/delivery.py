@@ -42,7 +42,8 @@ class Delivery(Generic[AnOutbox]):
 
     `clock_ns` is the wall clock, for the record only: nothing is ordered by it. `monotonic_s` is
     the clock that producers read as well. At most `open_max` outboxes are held open at a time.
-    `own_uid` is the user that logd runs as.
+    `own_uid` is the user that logd runs as. The parts that do the work are attributes: the
+    simulation and the tests replace them, or drive one alone.
     """
 
     # How long a step opens files and searches rings, how long the start does before it is ready,
@@ -240,6 +241,10 @@ class Delivery(Generic[AnOutbox]):
         self.turn.commit_due_s = 0.0
         if poll:
             self.turn.poll_due_s = 0.0
+
+    def step_at_once(self) -> None:
+        """Have the next step follow without a wait: datagrams may be queued elsewhere."""
+        self.turn.work_left = True
 
     def mark_queue(self, queue_max: int) -> Callable[[], bool]:
         """Return a check that is true once all that is in the kernel's queue now is committed.

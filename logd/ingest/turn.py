@@ -1,4 +1,4 @@
-"""The state that the parts of a delivery share during a step. No I/O but log lines."""
+"""The state that the parts of a delivery share in a turn, which is one step. Does no I/O but logs."""
 
 from __future__ import annotations
 

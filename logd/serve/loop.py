@@ -110,7 +110,7 @@ class EventLoop:
         self._selector.unregister(self._receiver.socket)
         self._receiver.replace(sock, queue_datagrams)
         self._selector.register(sock, selectors.EVENT_READ)
-        self.delivery.turn.work_left = True  # what the former one has queued
+        self.delivery.step_at_once()  # the former one may have datagrams queued
 
     def apply_config(self, config: Config) -> None:
         """Use the settings of a changed configuration that need no restart."""
