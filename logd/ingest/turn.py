@@ -1,4 +1,4 @@
-"""The state that the parts of a delivery share in a turn, which is one step. Does no I/O but logs."""
+"""State that the parts of a delivery share in a turn, which is one step. Pure, but it logs."""
 
 from __future__ import annotations
 

@@ -104,6 +104,24 @@ def test_a_user_keeps_its_place_for_an_interval_and_not_longer(
     assert caplog.messages == [f"{user}: damaged" for user in range(USERS_MAX)]
 
 
+def test_an_exception_is_logged_with_its_traceback_at_the_same_rate(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    for now_s in (0.0, 1.0, INTERVAL_S):
+        try:
+            raise ValueError(now_s)
+        except ValueError:
+            log.at(now_s).exception("%s failed", "it")
+    first, second = caplog.records
+    assert (first.levelno, first.getMessage()) == (logging.ERROR, "it failed")
+    assert second.getMessage() == "it failed (1 more like this were not logged)"
+    assert first.exc_info and second.exc_info
+    caplog.clear()
+    log.at(INTERVAL_S).warning("a warning")
+    (warning,) = caplog.records
+    assert warning.levelno == logging.WARNING and not warning.exc_info
+
+
 def test_any_number_of_kinds_takes_bounded_memory(log: Log) -> None:
     for n in range(1000):
         log.at(0.0).warning(f"kind {n}")
