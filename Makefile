@@ -19,7 +19,7 @@ IMPORTS_LOG := $(VENV)/imports.log
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-fast test-long test-systemd install uninstall deb bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery bench-receiving lint format lock clean
+.PHONY: help setup run test test-fast test-long test-systemd install uninstall deb bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery lint format lock clean
 
 help: ## Say what there is (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,32 +51,29 @@ uninstall: ## Remove what `make install` installed; configuration, key and data 
 deb: ## Build a Debian package of it in dist/ (needs dpkg-deb)
 	@PYTHON="$(SYSTEM_PYTHON)" systemd/build-deb
 
-bench: $(READY) ## Measure everything, against the targets and the baseline (under five minutes)
+bench: $(READY) ## Measure everything, and compare with targets and baseline (under five minutes)
 	@$(BIN)/python -m benchmarks
 
-bench-long: $(READY) ## The same with 10,000,000 events stored: takes long, shows progress
+bench-long: $(READY) ## The same with 10,000,000 events stored (about 23 minutes, shows progress)
 	@$(BIN)/python -m benchmarks --long
 
-bench-request: $(READY) ## Measure what logging costs a page, in every way there is
+bench-request: $(READY) ## Measure what logging costs a page, for every way of logging
 	@$(BIN)/python -m benchmarks --only request
 
-bench-cause: $(READY) ## Measure whether the disk is slow or a key is derived at every open
+bench-cause: $(READY) ## Measure a slow disk and a key derived at every open, apart
 	@$(BIN)/python -m benchmarks --only cause
 
-bench-client: $(READY) ## Measure one emit against what one would use instead
+bench-client: $(READY) ## Measure one emit, compared with a raw send and other loggers
 	@$(BIN)/python -m benchmarks --only client
 
-bench-ingest: $(READY) ## Measure events stored a second against a bare bulk insert
+bench-ingest: $(READY) ## Measure events stored per second, compared with a bare bulk insert
 	@$(BIN)/python -m benchmarks --only ingest
 
 bench-query: $(READY) ## Measure reports as the trail grows
 	@$(BIN)/python -m benchmarks --only query
 
-bench-recovery: $(READY) ## Measure from kill -9 to the first commit
+bench-recovery: $(READY) ## Measure the time from kill -9 to the first commit
 	@$(BIN)/python -m benchmarks --only recovery
-
-bench-receiving: $(READY) ## Measure ways to go on receiving while a commit waits for the disk
-	@$(BIN)/python -m benchmarks.ingest.receiving
 
 lint: $(READY) ## Check style, format, types, and who imports whom
 	@$(BIN)/ruff check --quiet

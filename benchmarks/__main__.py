@@ -1,7 +1,7 @@
-"""`make bench`: every part in a row, the targets, the baseline, and one page with the pictures.
+"""`make bench`: run every part, compare with targets and baseline, write the results.
 
 python -m benchmarks                    # under five minutes
-python -m benchmarks --long             # with the parts at 10^7 events
+python -m benchmarks --long             # also with 10^7 events
 python -m benchmarks --only client      # one part
 """
 
@@ -19,25 +19,34 @@ import click
 
 from benchmarks.harness import baseline, machine, overview, targets
 from benchmarks.harness.machine import Machine
-from benchmarks.harness.part import Part, progress, write
+from benchmarks.harness.part import DIRECTORY, RESULTS, Part, progress, write
 from benchmarks.harness.processes import Failed, end_on_sigterm, temporary_directory
 from benchmarks.harness.slow_flush import NoCompiler
 from benchmarks.harness.targets import Outcome
 
-# In this order; each is a module of this package with `steps` and `run` (benchmarks.harness.part).
+# In the order in which they run.
 PARTS = {
     "request": "what logging costs a page",
     "cause": "a slow disk, or a key derived at every open",
-    "client": "one emit, against what one would use instead",
-    "ingest": "events stored and flushed, against a bare bulk insert",
+    "client": "one emit, compared with a raw send and other loggers",
+    "ingest": "events stored and flushed, compared with a bare bulk insert",
     "query": "reports and ingest as the trail grows",
     "recovery": "from kill -9 to the first commit",
+}
+# Each module has the functions `steps` and `run` (see benchmarks.harness.part).
+MODULES = {
+    "request": "benchmarks.request.measure",
+    "cause": "benchmarks.cause.measure",
+    "client": "benchmarks.client.measure",
+    "ingest": "benchmarks.ingest.measure",
+    "query": "benchmarks.growth.query",
+    "recovery": "benchmarks.growth.recovery",
 }
 
 
 @dataclass
 class Run:
-    """What came of the parts so far."""
+    """The results of the parts so far."""
 
     parts: list[Part] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -51,24 +60,24 @@ class Run:
 
     @property
     def problems(self) -> list[str]:
-        """Every sum that is off, and whose it is."""
+        """Every wrong sum, with its part."""
         return [f"{part.name}: {text}" for part in self.parts for text in part.problems]
 
 
 def measure(names: Sequence[str], place: Path, results: Path, here: Machine, *, long: bool) -> Run:
-    """Runs the parts, prints and writes each as it comes. What fails is said; the others go on."""
+    """Run the parts; print and write each as it ends. A failure is reported, the others run on."""
     run = Run()
     for number, name in enumerate(names, start=1):
         click.echo(f"{number} of {len(names)}  {name}: {PARTS[name]}", err=True)
         started_s = time.monotonic()
         try:
-            module = importlib.import_module(f"benchmarks.{name}")
+            module = importlib.import_module(MODULES[name])
             (place / name).mkdir()
-            with progress(module.steps(long)) as tell:
-                part: Part = module.run(place / name, long, tell)
+            with progress(module.steps(long)) as advance:
+                part: Part = module.run(place / name, long, advance)
         except (Failed, NoCompiler, OSError, click.ClickException) as error:
-            run.failed[name] = _words(error)
-        except Exception as error:  # noqa: BLE001 - the other parts are worth having all the same
+            run.failed[name] = _message(error)
+        except Exception as error:  # noqa: BLE001 - the other parts still run
             run.failed[name] = repr(error)
             traceback.print_exc()
         else:
@@ -81,13 +90,13 @@ def measure(names: Sequence[str], place: Path, results: Path, here: Machine, *, 
     return run
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     text = error.message if isinstance(error, click.ClickException) else str(error)
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def conclude(run: Run, names: Sequence[str], here: Machine, *, long: bool) -> list[Outcome]:
-    """Prints the targets, the baseline and what is missing."""
+    """Print the targets, the baseline and what could not be measured."""
     outcomes = targets.judge(run.figures, names, long=long)
     if outcomes:
         click.echo(f"Targets\n\n{targets.show(outcomes)}\n")
@@ -104,7 +113,7 @@ def conclude(run: Run, names: Sequence[str], here: Machine, *, long: bool) -> li
 def write_overview(
     run: Run, outcomes: Sequence[Outcome], here: Machine, results: Path, *, long: bool
 ) -> None:
-    """Writes targets.json, targets.svg and index.html."""
+    """Write targets.json, targets.svg, RESULTS.md and index.html."""
     body = {
         "long": long,
         "targets": [targets.summary(one) for one in outcomes],
@@ -118,56 +127,58 @@ def write_overview(
     for plot in plots:
         run.written.append(results / f"{plot.name}.svg")
         run.written[-1].write_bytes(plot.svg)
-    page = results / "index.html"
-    page.write_text(overview.page(here, run.parts, targets.show(outcomes), plots))
-    run.written.append(page)
+    table = targets.show(outcomes)
+    run.written.append(results / "RESULTS.md")
+    run.written[-1].write_text(overview.markdown(here, run.parts, table))
+    run.written.append(results / "index.html")
+    run.written[-1].write_text(overview.page(here, run.parts, table, plots))
 
 
 def finish(run: Run, started_s: float) -> int:
-    """Says where everything is, what is wrong, and how long it took; the exit code."""
+    """Print where the results are, what is wrong and how long it took; return the exit code."""
     names = ", ".join(path.name for path in run.written[:-1])
     page = run.written[-1]
-    click.echo(f"written to {machine.shown(page.parent)}: {names}")
-    click.echo(f"all pictures and tables on one page: {machine.shown(page)}")
+    click.echo(f"written to {machine.display_path(page.parent)}: {names}")
+    click.echo(f"all tables and pictures on one page: {machine.display_path(page)}")
     for text in run.problems:
-        click.echo(f"sum off: {text}", err=True)
+        click.echo(f"wrong sum: {text}", err=True)
     for name, text in run.failed.items():
         click.echo(f"failed: {name}: {text}", err=True)
-    sums = "every sum is right" if not run.problems else f"{len(run.problems)} sums are off"
+    sums = "every sum is right" if not run.problems else f"{len(run.problems)} sums are wrong"
     click.echo(f"{time.monotonic() - started_s:.0f} s in all; {sums}")
     return 1 if run.problems or run.failed else 0
 
 
 @click.command()
-@click.option("--long", is_flag=True, help="Also what takes many minutes: 10^7 events.")
-@click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Only these parts.")
-@click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For databases.")
-@click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
-@click.option("--save-baseline", is_flag=True, help="Make these figures the committed ones.")
+@click.option("--long", is_flag=True, help="More rounds, and 10^7 events: takes many minutes.")
+@click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Run only these parts.")
+@click.option("--directory", type=DIRECTORY, help="Where the databases go.")
+@click.option("--results", type=RESULTS, default=machine.RESULTS, help="Where the results go.")
+@click.option("--save-baseline", is_flag=True, help="Write these figures to baseline.json.")
 def main(
     long: bool, only: tuple[str, ...], directory: Path | None, results: Path, save_baseline: bool
 ) -> None:
-    """Measure everything, and hold it against the targets and the committed baseline.
+    """Measure everything, and compare with the targets and the committed baseline.
 
-    Exits with 1 when a sum is off or a part fails, never for a speed.
+    Exits with 1 if a sum is wrong or a part fails. A missed target is not a failure.
     """
     end_on_sigterm()
     started_s = time.monotonic()
     names = [name for name in PARTS if not only or name in only]
     try:
-        # What cannot be written is better known now than in five minutes.
+        # Fail now, not in five minutes, if the results cannot be written.
         results.mkdir(parents=True, exist_ok=True)
         if save_baseline:
             baseline.load(baseline.PATH)
         with temporary_directory(directory) as place:
-            here = machine.look(place)
+            here = machine.detect(place)
             click.echo(f"{here}\n")
             run = measure(names, place, results, here, long=long)
         outcomes = conclude(run, names, here, long=long)
         write_overview(run, outcomes, here, results, long=long)
         if save_baseline:
             baseline.save(baseline.PATH, run.parts, here, long=long)
-            click.echo(f"baseline written: {machine.shown(baseline.PATH)}")
+            click.echo(f"baseline written: {machine.display_path(baseline.PATH)}")
     except (OSError, baseline.Unreadable) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

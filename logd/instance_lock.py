@@ -203,7 +203,7 @@ def _open_locked(path: Path) -> int:
             f"{path}: the lock file cannot be created: {error.strerror}. logd writes next to its "
             "database: check that folder's permissions and how its file system is mounted."
         ) from error
-    if not liveness.hold(fd):
+    if not liveness.acquire(fd):
         page = _decode(os.pread(fd, PAGE_BYTES, 0))
         os.close(fd)
         raise AlreadyRunning(
@@ -221,7 +221,7 @@ def read_lock_page(path: Path) -> tuple[int | None, Page]:
     with _opened(path) as fd:
         if fd is None:
             return None, Page()
-        return liveness.holder(fd), _try(_decode, fd, 0) or Page()
+        return liveness.lock_holder(fd), _try(_decode, fd, 0) or Page()
 
 
 def read_runtime_stats(path: Path) -> RuntimeStats | None:
@@ -246,7 +246,7 @@ def publish_readers(path: Path, readers: list[dict[str, Any]]) -> None:
 def read_runtime_files(path: Path) -> list[dict[str, Any]]:
     """Return the files that the running daemon depends on, as it has published them."""
     with _opened(path) as fd:
-        if fd is None or liveness.holder(fd) is None:
+        if fd is None or liveness.lock_holder(fd) is None:
             return []
         return _try(_decode_files, fd, _FILES_OFFSET, FILES_BYTES) or []
 

@@ -1,1 +1,1 @@
-"""Why a write inside the request took 84 ms."""
+"""Part `cause`: why a write inside the request took 84 ms in the earlier design."""

@@ -1,4 +1,4 @@
-"""What the earlier 84 ms were: a slow disk, or a key derived at every open. Measured apart.
+"""Separate the two causes of a slow write: slow flushes, and a key derived at every open.
 
 python -m benchmarks.cause.measure              # under 20 seconds
 """
@@ -16,14 +16,14 @@ from statistics import median
 from typing import Any
 
 from benchmarks.cause.phases import Cell, cells
-from benchmarks.cause.verdict import SLOW_FLUSH_MS, verdict
 from benchmarks.harness import machine, slow_flush, table
-from benchmarks.harness.earlier import CIPHER_LABELS, JOURNAL_LABELS
-from benchmarks.harness.part import Part, Plot, Tell, command
-from benchmarks.harness.plot import Bar, Series, lying
+from benchmarks.harness.event_database import CIPHER_LABELS, JOURNAL_LABELS
+from benchmarks.harness.part import Advance, Part, Plot, command
+from benchmarks.harness.plot import Bar, Series, horizontal_bars
 from benchmarks.harness.processes import Failed
 from benchmarks.harness.sums import Sums
 
+SLOW_FLUSH_MS = 80
 ROUNDS = 7
 ROUNDS_LONG = 31
 MOST_S = 14.0
@@ -40,17 +40,17 @@ class Measured:
     phases_ns: dict[str, float]
     open_cpu_ns: float
     totals_ns: list[int]  # of each round
-    flushes: int | None  # None: without the shim nobody counts
+    flushes: int | None  # None without the shim, which counts them
     sums: Sums
 
     @property
     def total_ns(self) -> float:
-        """The whole event."""
+        """The median time of a whole event."""
         return median(self.totals_ns)
 
     @property
     def label(self) -> str:
-        """Without the disk."""
+        """Name the cell without its disk."""
         elsewhere = ", open elsewhere" if self.cell.elsewhere else ""
         return f"{CIPHER_LABELS[self.cell.cipher]}, {JOURNAL_LABELS[self.cell.journal]}{elsewhere}"
 
@@ -59,7 +59,7 @@ class Measured:
         return f"+{self.cell.flush_ms} ms" if self.cell.flush_ms else "as it is"
 
     def summary(self) -> dict[str, Any]:
-        """A row for programs."""
+        """Return a row for JSON."""
         return {
             **asdict(self.cell),
             "label": self.label,
@@ -74,12 +74,12 @@ class Measured:
 
 
 def steps(long: bool) -> int:
-    """One for each event."""
+    """Return the number of steps: one for each event."""
     return (ROUNDS_LONG if long else ROUNDS) * len(cells((0, SLOW_FLUSH_MS)))
 
 
-def run(place: Path, long: bool, tell: Tell) -> Part:
-    """Measures all cells. Raises Failed."""
+def run(place: Path, long: bool, advance: Advance) -> Part:
+    """Measure all cells. Raises Failed."""
     missing: list[str] = []
     disks: Sequence[int] = (0, SLOW_FLUSH_MS)
     try:
@@ -87,13 +87,12 @@ def run(place: Path, long: bool, tell: Tell) -> Part:
     except slow_flush.NoCompiler as reason:
         missing.append(f"the disk with {SLOW_FLUSH_MS} ms a flush, and counts of flushes: {reason}")
         disks, env = (0,), {}
-    rows = measure(place, disks, env, long, tell)
+    rows = measure(place, disks, env, long, advance)
     problems = [f"{row.label}, disk {row.disk}: {p}" for row in rows for p in row.sums.problems()]
     by_cell = {row.cell: row for row in rows}
-    text = "\n\n".join([show(rows), *map(table.paragraph, verdict(by_cell))])
     return Part(
         name="cause",
-        text=text,
+        text=show(rows),
         rows=[row.summary() for row in rows],
         figures=figures(by_cell),
         problems=problems,
@@ -103,23 +102,23 @@ def run(place: Path, long: bool, tell: Tell) -> Part:
 
 
 def measure(
-    place: Path, disks: Sequence[int], env: Mapping[str, str], long: bool, tell: Tell
+    place: Path, disks: Sequence[int], env: Mapping[str, str], long: bool, advance: Advance
 ) -> list[Measured]:
-    """All cells, from one process. Raises Failed."""
+    """Measure all cells in one child process. Raises Failed."""
     rounds, most_s = (ROUNDS_LONG, MOST_LONG_S) if long else (ROUNDS, MOST_S)
     all_cells = cells(disks)
     events: list[list[dict[str, int]]] = [[] for _ in all_cells]
     for done, line in enumerate(_lines(place, disks, env, rounds, most_s)):
         if "stored" in line:
-            tell("", max(0, steps(long) - done))  # the time was over, or one disk
+            advance("", max(0, steps(long) - done))  # out of time, or only one disk
             return [
                 _middle(cell, events[n], line["attempted"], line["stored"][n])
                 for n, cell in enumerate(all_cells)
             ]
         cell = all_cells[line["cell"]]
-        tell(f"{cell.cipher}, {cell.journal}", 1)
+        advance(f"{cell.cipher}, {cell.journal}", 1)
         events[line["cell"]].append(line)
-    raise Failed("the process that writes events did not come to its end")
+    raise Failed("the process that writes events did not finish")
 
 
 def _lines(
@@ -131,30 +130,30 @@ def _lines(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(machine.PROJECT), **env},
+        env={**os.environ, "PYTHONPATH": machine.PYTHONPATH, **env},
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
             yield from map(json.loads, process.stdout)
-            said = process.stderr.read().strip()
+            output = process.stderr.read().strip()
         finally:
             process.kill()
-    if said and process.returncode != 0:
-        raise Failed(f"writing events: {said.splitlines()[-1]}")
+    if output and process.returncode != 0:
+        raise Failed(f"writing events: {output.splitlines()[-1]}")
 
 
 def _middle(
     cell: Cell, events: Sequence[Mapping[str, int]], attempted: int, stored: int
 ) -> Measured:
-    """The medians of one cell. Raises Failed without events."""
+    """Return the medians of one cell. Raises Failed without events."""
     if not events:
         raise Failed("no event was written in the time")
     phases = {phase: median(event[f"{phase}_ns"] for event in events) for phase in PHASES}
     open_cpu_ns = median(event["open_cpu_ns"] for event in events)
     totals_ns = [sum(event[f"{phase}_ns"] for phase in PHASES) for event in events]
     flushes = int(median(event["flushes"] for event in events))
-    # No call raised, so all were accepted.
+    # No write raised, so all were accepted.
     sums = Sums(attempted=attempted, accepted=attempted, refused=0, stored=stored)
     counted = flushes if flushes >= 0 else None
     return Measured(cell, len(events), phases, open_cpu_ns, totals_ns, counted, sums)
@@ -164,7 +163,7 @@ HEAD = ("disk", "key and journal", "event", *PHASES, "flushes", "events", "sum")
 
 
 def show(rows: Sequence[Measured]) -> str:
-    """The table: what belongs together is said once."""
+    """Return the table; a disk is named in its first row only."""
     cells_of: list[list[str]] = []
     before = ""
     for row in rows:
@@ -184,8 +183,8 @@ def show(rows: Sequence[Measured]) -> str:
 
 
 def plot(rows: Sequence[Measured]) -> Plot:
-    """Where the time of one event goes, in milliseconds."""
-    svg = lying(
+    """Draw the phases of one event, in milliseconds."""
+    svg = horizontal_bars(
         "One event over a new connection, by phase (p50, ms)",
         [f"{row.label}; disk {row.disk}" for row in rows],
         [
@@ -204,7 +203,7 @@ def plot(rows: Sequence[Measured]) -> Plot:
 
 
 def figures(rows: Mapping[Cell, Measured]) -> dict[str, float]:
-    """The few numbers that the baseline keeps."""
+    """Return the figures for the baseline."""
     passphrase, raw = Cell(0, "passphrase", "delete"), Cell(0, "raw", "delete")
     found = {
         "cause.passphrase_delete_p50_ns": rows[passphrase].total_ns,
@@ -224,7 +223,7 @@ def figures(rows: Mapping[Cell, Measured]) -> dict[str, float]:
 main = command(
     steps,
     run,
-    "Tell a slow disk from a key that is derived at every open.",
+    "Advance a slow disk from a key that is derived at every open.",
     "More rounds: about three minutes.",
 )
 

@@ -1,7 +1,7 @@
 """One event over a new connection, phase by phase, in the cells of `benchmarks.cause.measure`.
 
-A process of its own, so that the shim of `slow_flush` is in it and in nothing else. All cells take
-their turn in each round, both disks among them, so that what else the machine does meets all.
+Runs in a process of its own, so that only that process has the shim of `slow_flush`. Every round
+goes through all cells and both disks, so that other load on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import slow_flush
-from benchmarks.harness.earlier import Database, insert, make_row
+from benchmarks.harness.event_database import Database, insert, make_row
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is compared. With `elsewhere` another connection keeps the file open all the time."""
+    """One combination. With `elsewhere` another connection keeps the file open all the time."""
 
     flush_ms: int
     cipher: str
@@ -30,12 +30,12 @@ class Cell:
 
     @property
     def directory(self) -> str:
-        """Its own, both disks' together: the file is the same, and so is what is in it."""
+        """The directory of the database, which both disks share."""
         return f"{self.cipher}-{self.journal}{'-elsewhere' if self.elsewhere else ''}"
 
 
 def cells(disks: Sequence[int]) -> list[Cell]:
-    """All of them, in the order of the table."""
+    """Return all cells in the order of the table."""
     kinds = (("delete", False), ("wal", False), ("wal", True))
     return [
         Cell(flush_ms, cipher, journal, elsewhere)
@@ -51,7 +51,7 @@ class Event:
 
     cell: int
     open_ns: int
-    open_cpu_ns: int  # of it, the processor's time: what else runs here does not lengthen it
+    open_cpu_ns: int  # CPU time of it, which other load does not lengthen
     insert_ns: int
     commit_ns: int
     close_ns: int
@@ -59,7 +59,7 @@ class Event:
 
 
 def write(cell: Cell, number: int, place: Path, event: str) -> Event:
-    """Writes one event, and takes the time of each phase."""
+    """Write one event and measure each phase."""
     slow_flush.set_ms(cell.flush_ms)
     database = Database(place / cell.directory, cell.cipher, cell.journal)
     row = make_row(event)
@@ -84,9 +84,9 @@ def write(cell: Cell, number: int, place: Path, event: str) -> Event:
 
 
 def main(place: Path, disks: Sequence[int], rounds: int, most_s: float) -> None:
-    """Prints a line for each event; at last one with how many of each cell are stored.
+    """Print a line for each event, and at the end one with the stored events of each cell.
 
-    Ends after `rounds` rounds, or with the round in which `most_s` seconds are over.
+    Ends after `rounds` rounds, or with the round in which `most_s` seconds have passed.
     """
     slow_flush.set_ms(0)
     all_cells = cells(disks)
@@ -104,7 +104,7 @@ def main(place: Path, disks: Sequence[int], rounds: int, most_s: float) -> None:
     for turn in range(rounds + 1):
         for number, cell in enumerate(all_cells):
             event = write(cell, number, place, f"{number}-{turn}")
-            if turn:  # the first warmed up
+            if turn:  # the first round warms up
                 print(json.dumps(asdict(event)), flush=True)
         if turn and time.monotonic() > end_s:
             break

@@ -1,1 +1,1 @@
-"""What one `emit` costs, beside other clients."""
+"""Part `client`: what one `emit` costs, compared with other clients."""

@@ -1,6 +1,6 @@
-"""What the first durable event of a process waits for the disk, beside a later one of the same.
+"""Compare the time of a process's first durable event with that of a later one.
 
-python -m benchmarks.client.first_durable SOCKET    # one process: prints the times in nanoseconds
+python -m benchmarks.client.first_durable SOCKET    # one process: print the times in nanoseconds
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from logd_client import Client, Outcome
 
 PROCESSES = 15
 LATER_EVENTS = 5
-# Apart, so that each is the only one that a caller waits for, and the daemon sleeps before it.
+# A pause, so that each event has a commit of its own and finds the daemon asleep.
 PAUSE_S = 0.15
 
 
 @dataclass(frozen=True)
 class FirstDurable:
-    """Of each process the time of its first durable event, and the median of its later ones."""
+    """For each process the time of its first durable event, and the median of its later ones."""
 
     first_ns: Sequence[int]
     later_ns: Sequence[int]
@@ -35,26 +35,31 @@ class FirstDurable:
 
     @property
     def ratio(self) -> float:
-        """The median over processes: both of one were measured within a second."""
+        """First / later, the median over processes; each pair is measured within a second."""
         pairs = zip(self.first_ns, self.later_ns, strict=True)
         return float(median(first / later for first, later in pairs))
 
-    @property
-    def text(self) -> str:
-        """What it says."""
+    def table(self) -> str:
+        """Return a table of the times and their ratio, medians over processes."""
         first, later = (int(median(times)) for times in (self.first_ns, self.later_ns))
-        return (
-            f"The first durable event of a process takes {table.duration(first)}, a later one"
-            f" {table.duration(later)}: {self.ratio:.2f} x."
-        )
+        head = ("durable event of a process", "first", "later", "first / later", "sum")
+        state = "WRONG" if self.sums.problems() else "right"
+        cells = [
+            f"median of {len(self.first_ns)} processes",
+            table.duration(first),
+            table.duration(later),
+            f"{self.ratio:.2f}",
+            state,
+        ]
+        return table.render(head, [cells])
 
     def row(self) -> dict[str, Any]:
-        """For programs."""
+        """Return a row for JSON."""
         return {"name": "first durable event", **vars(self)} | {"sums": vars(self.sums)}
 
 
 def measure(place: Path) -> FirstDurable:
-    """Runs a daemon and processes one after the other. Raises Failed."""
+    """Run a daemon, and processes one after the other. Raises Failed."""
     first, later = [], []
     with Instance(place) as instance:
         with running("logd", instance.run_arguments()) as daemon:
@@ -77,7 +82,7 @@ def _of_a_process(socket: Path) -> list[int]:
 
 
 def main(socket: str) -> None:
-    """One process."""
+    """Emit the durable events of one process and print their times."""
     times = []
     with Client(socket) as client:
         for number in range(1 + LATER_EVENTS):

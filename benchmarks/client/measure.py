@@ -1,4 +1,4 @@
-"""One `emit` beside what one would use instead: raw `send`, the standard library, other agents.
+"""Compare one `emit` with a raw `send`, the standard library and other logging clients.
 
 python -m benchmarks.client.measure  # under a minute; --long for every cell of every peer
 """
@@ -23,9 +23,9 @@ from benchmarks.client.plan import LONG, QUICK, Group, Size, plan
 from benchmarks.client.receivers import Receiving, receiver, rsyslog
 from benchmarks.client.results import Measured, Results, figures, problems, row
 from benchmarks.client.sender import DONE, STEP, Orders
-from benchmarks.client.text import plot, reading, show
+from benchmarks.client.tables import plot, show
 from benchmarks.harness import machine
-from benchmarks.harness.part import Part, Tell, progress, report
+from benchmarks.harness.part import DIRECTORY, RESULTS, Advance, Part, progress, report
 from benchmarks.harness.processes import (
     Failed,
     Instance,
@@ -42,37 +42,37 @@ ALWAYS = ("logd", "raw", "noop")
 
 
 def present() -> list[str]:
-    """The names of what can be measured here."""
+    """Return the names of the peers that are installed."""
     return [name for name, kind in KINDS.items() if kind.missing() is None]
 
 
 def missing(groups: Sequence[Group], can_pin: bool) -> list[str]:
-    """What is not measured here, and why."""
+    """Return what is not measured here, and why."""
     measured = {cell.peer for group in groups for cell in group.cells}
     absent = [kind.missing() for name, kind in KINDS.items() if name not in measured]
-    said = [text for text in absent if text is not None]
+    texts = [text for text in absent if text is not None]
     if not can_pin:
-        said.append("pinned to a core each: there is one core")
-    return said
+        texts.append("pinned to a core each: there is one core")
+    return texts
 
 
-def _can_pin() -> bool:
+def enough_cores_to_pin() -> bool:
     return len(os.sched_getaffinity(0)) >= 2
 
 
 def _cores() -> tuple[int, int] | None:
-    if not _can_pin():
+    if not enough_cores_to_pin():
         return None
     first, second, *_ = sorted(os.sched_getaffinity(0))
     return first, second
 
 
 def _plan(names: Sequence[str], size: Size) -> list[Group]:
-    return plan(names, size, _can_pin())
+    return plan(names, size, enough_cores_to_pin())
 
 
 def steps(long: bool) -> int:
-    """How many steps a run has."""
+    """Return the number of steps of a run."""
     return _steps(_plan(present(), LONG if long else QUICK)) + 1
 
 
@@ -80,21 +80,21 @@ def _steps(groups: Sequence[Group]) -> int:
     return sum(group.rounds * len(group.cells) for group in groups)
 
 
-def run(place: Path, long: bool, tell: Tell) -> Part:
-    """Measures all that is installed. Raises Failed."""
-    return _run(place, _plan(present(), LONG if long else QUICK), tell)
+def run(place: Path, long: bool, advance: Advance) -> Part:
+    """Measure every installed peer. Raises Failed."""
+    return _run(place, _plan(present(), LONG if long else QUICK), advance)
 
 
-def _run(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
-    part = compare(place / NAME, groups, tell)
-    tell("any value", 0)
+def _run(place: Path, groups: Sequence[Group], advance: Advance) -> Part:
+    part = compare(place / NAME, groups, advance)
+    advance("any value", 0)
     timed, stats = client_values.measure(place / "values")
-    tell("first durable events", 0)
+    advance("first durable events", 0)
     first = first_durable.measure(place / "durable")
-    tell("", 1)
+    advance("", 1)
     return replace(
         part,
-        text=f"{part.text}\n\n{client_values.show(timed)}\n\n{first.text}",
+        text=f"{part.text}\n\n{client_values.show(timed)}\n\n{first.table()}",
         rows=[*part.rows, first.row()],
         figures={**part.figures, **client_values.figures(timed), FIRST_DURABLE: first.ratio},
         problems=[
@@ -105,12 +105,12 @@ def _run(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
     )
 
 
-def compare(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
-    """Goes through the plan, with files in a fresh `place`. Raises Failed."""
+def compare(place: Path, groups: Sequence[Group], advance: Advance) -> Part:
+    """Run the plan, with files in a fresh `place`. Raises Failed."""
     place.mkdir()
     names = list(dict.fromkeys(cell.peer for group in groups for cell in group.cells))
     with Instance(place / "i") as instance:
-        seen = _send(place, instance, names, groups, tell)
+        seen = _send(place, instance, names, groups, advance)
         state = instance.status()
     measured = [
         Measured(group.name, cell, seen_cell)
@@ -121,17 +121,17 @@ def compare(place: Path, groups: Sequence[Group], tell: Tell) -> Part:
     total = _total(seen["logd"], state)
     return Part(
         name=NAME,
-        text=f"{show(measured)}\n\n{reading(results)}",
+        text=show(measured),
         rows=[*map(row, measured), {"name": "logd, all of it", **vars(total)}],
         figures=figures(results),
         problems=problems(measured, total),
-        missing=missing(groups, _can_pin()),
+        missing=missing(groups, enough_cores_to_pin()),
         plots=[plot(results)],
     )
 
 
 def _total(stats: dict[str, Any], state: dict[str, Any]) -> Sums:
-    """The client's counts with what the daemon says afterwards."""
+    """Combine the client's counts with the daemon's status afterwards."""
     sides = {key: stats.get(key, 0) for key in ("attempted", "accepted", "refused")}
     return Sums(
         **sides, **{key: state[key] for key in ("stored", "quarantined", "pending", "lost")}
@@ -139,9 +139,9 @@ def _total(stats: dict[str, Any], state: dict[str, Any]) -> Sums:
 
 
 def _send(
-    place: Path, instance: Instance, names: Sequence[str], groups: Sequence[Group], tell: Tell
+    place: Path, instance: Instance, names: Sequence[str], groups: Sequence[Group], advance: Advance
 ) -> dict[str, Any]:
-    """Runs the daemon, every receiver and the sender; what the sender has seen."""
+    """Run the daemon, every receiver and the sender; return the sender's results."""
     orders_file, results_file = place / "orders.json", place / "results.json"
     with contextlib.ExitStack() as stack:
         daemon = stack.enter_context(running("logd", instance.run_arguments()))
@@ -154,11 +154,11 @@ def _send(
             receiving["logd"] = Receiving(daemon.pid, str(instance.socket), "")
         orders_file.write_text(Orders(groups, receiving, str(place), _cores()).to_json())
         arguments = ["-m", "benchmarks.client.sender", str(orders_file), str(results_file)]
-        # What was found installed here must be found there, wherever it lies.
-        modules = {"PYTHONPATH": os.pathsep.join([str(machine.PROJECT), *filter(None, sys.path)])}
+        # The sender must find the same installed packages as this process.
+        modules = {"PYTHONPATH": os.pathsep.join([machine.PYTHONPATH, *filter(None, sys.path)])}
         sender = stack.enter_context(running("sender", arguments, modules))
         while (now := sender.wait_for_line(STEP, STEP_TIMEOUT_S).removeprefix(STEP)) != DONE:
-            tell(now, 1)
+            advance(now, 1)
         daemon.stop()
         seen: dict[str, Any] = json.loads(results_file.read_text())
         return seen
@@ -166,7 +166,7 @@ def _send(
 
 @contextlib.contextmanager
 def _receiver_of(name: str, place: Path) -> Iterator[Receiving | None]:
-    """Whatever receives for a peer, unless that is the sender itself."""
+    """Run the receiver of a peer, unless the sender itself receives."""
     kind = KINDS[name].receiver
     if kind in ("", "file"):
         yield None
@@ -180,13 +180,13 @@ def _receiver_of(name: str, place: Path) -> Iterator[Receiving | None]:
 
 @click.command()
 @click.option("--long", is_flag=True, help="More events, and every cell of every peer.")
-@click.option("--only", multiple=True, type=click.Choice(list(KINDS)), help="Only these.")
-@click.option("--directory", type=click.Path(path_type=Path, exists=True), help="For files.")
-@click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
+@click.option("--only", multiple=True, type=click.Choice(list(KINDS)), help="Only these peers.")
+@click.option("--directory", type=DIRECTORY, help="Where the files go.")
+@click.option("--results", type=RESULTS, default=machine.RESULTS, help="Where the results go.")
 def main(long: bool, only: tuple[str, ...], directory: Path | None, results: Path) -> None:
-    """Measure one emit beside what one would use instead.
+    """Measure one emit, compared with a raw send and other loggers.
 
-    With --only, `logd` and the raw send are measured all the same: others are compared with them.
+    With --only, `logd` and the raw send are measured too: the others are compared with them.
     """
     end_on_sigterm()
     for name in only:
@@ -196,9 +196,9 @@ def main(long: bool, only: tuple[str, ...], directory: Path | None, results: Pat
     groups = _plan(names, LONG if long else QUICK)
     try:
         with temporary_directory(directory) as place:
-            here = machine.look(place)
-            with progress(_steps(groups) + 1) as tell:
-                part = _run(place, groups, tell)
+            here = machine.detect(place)
+            with progress(_steps(groups) + 1) as advance:
+                part = _run(place, groups, advance)
     except Failed as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
-"""What one would use instead of `logd`, each as its own users call it: the same event, one call.
+"""The peers that `logd` is compared with, each called as its own users call it.
 
-A peer runs in the sending process. Its `call` logs the event once and says whether it was taken;
-its `received` counts what has arrived at the other side.
+A peer runs in the sending process. Its `call` logs the event once and returns whether it was
+accepted; its `received` counts what has arrived at the receiver.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zlib import crc32
 
 import msgpack
 
-from benchmarks.client.receivers import NUDGE, Control, Receiving, cpu_ns
+from benchmarks.client.receivers import WAKE_UP, Control, Receiving, cpu_ns
 from logd_client import Client
 from logd_wire.wire import datagram_head, encode_record, pack_payload, producer_seed
 
@@ -30,7 +30,7 @@ EVENT_TYPE = "page_view"
 USER = "7"
 PROPS: dict[str, Any] = {"route": "/lesson/<int:lesson>", "method": "GET", "status": 200}
 FLUSH_TIMEOUT_S = 60.0
-# A receiver that has taken nothing for so long has all that will come.
+# A receiver that gets nothing for this time has everything that will arrive.
 STILL_S = 0.2
 LOOK_INTERVAL_S = 0.001
 RING_BYTES = 8 * 1024 * 1024
@@ -39,10 +39,10 @@ _PRODUCER_ID = 7
 
 @dataclass(frozen=True)
 class Kind:
-    """A peer by name: what it is, what it needs, and who receives for it.
+    """A kind of peer: its label, its receiver and its requirements.
 
-    `receiver` is a kind of `receivers`, "logd", "rsyslog", "file" (written by a thread
-    of the sender) or "" for none. `module` and `program` are what must be there, `brings` how.
+    `receiver` is a kind of `receivers`, "logd", "rsyslog", "file" (written by a thread of the
+    sender) or "" for none. `module` and `program` must be installed, which `brings` does.
     """
 
     label: str
@@ -54,16 +54,16 @@ class Kind:
 
     @property
     def can_be_awake(self) -> bool:
-        """Whether its receiver can be told not to sleep."""
+        """Whether its receiver can be kept awake."""
         return self.receiver in ("datagrams", "stream")
 
     @property
     def works_in_sender(self) -> bool:
-        """Whether a thread of the sending process goes on after the call."""
+        """Whether a thread of the sending process continues after the call."""
         return self.receiver == "file" or self.module == "fluent.asyncsender"
 
     def missing(self) -> str | None:
-        """What is not there, and what brings it; None when it can be measured."""
+        """Return what is not installed and how to install it; None if nothing is missing."""
         if self.program and shutil.which(self.program) is None:
             return f"{self.label}: {self.program} is not installed; `{self.brings}` brings it"
         package = self.module.partition(".")[0]
@@ -103,30 +103,30 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass
 class Peer:
-    """A peer that is ready to be called."""
+    """A peer ready to be called."""
 
     name: str
     call: Callable[[], bool]
     received: Callable[[], int]
-    pid: int | None = None  # of the receiver, when that is another process
+    pid: int | None = None  # of the receiver, if that is another process
     control: Control | None = None
-    nudge: Callable[[], None] = field(default=lambda: None)
+    wake_up: Callable[[], None] = field(default=lambda: None)
     wait: Callable[[], bool] | None = None  # until all is stored
     stats: Callable[[], Mapping[str, Any]] | None = None
     close: Callable[[], None] = field(default=lambda: None)
 
     def set_awake(self, awake: bool) -> None:
-        """Has the receiver sleep in `recv`, or never."""
+        """Make the receiver sleep in `recv`, or never."""
         if self.control is not None and self.control.awake != awake:
             self.control.awake = awake
-            self.nudge()
+            self.wake_up()
 
     def receiver_cpu_ns(self) -> int:
-        """Processor time of the receiving process so far; 0 without one."""
+        """Return the CPU time of the receiving process so far; 0 without one."""
         return 0 if self.pid is None else cpu_ns(self.pid)
 
     def drain(self, expected: int) -> None:
-        """Waits until `expected` events have arrived, or until nothing has for a while."""
+        """Wait until `expected` events have arrived, or until nothing arrives for a while."""
         if self.wait is not None:
             self.wait()
             return
@@ -138,14 +138,14 @@ class Peer:
 
 
 def make(name: str, place: Path, receiving: Receiving | None) -> Peer:
-    """The peer called `name`, with its files in `place`."""
+    """Make the peer called `name`, with its files in `place`."""
     if receiving is None:
         return _noop() if name == "noop" else _MAKE_WITH_FILE[name](place / f"{name}.log")
     return _MAKE[name](receiving)
 
 
 def datagram() -> bytes:
-    """The datagram of the event, as a client sends it."""
+    """Return the datagram of the event, as a client sends it."""
     payload = pack_payload(msgpack.Packer(), EVENT_TYPE, time.time_ns(), USER, PROPS)
     return datagram_head(_PRODUCER_ID) + encode_record(producer_seed(_PRODUCER_ID), 1, payload)
 
@@ -192,12 +192,12 @@ def _connected(path: str) -> socket.socket:
 def _counted(
     name: str, call: Callable[[], bool], receiving: Receiving, close: Callable[[], None]
 ) -> Peer:
-    """A peer with one of our receivers. A stream's looks at its next event, and is not nudged."""
+    """Make a peer with one of our receivers. A stream needs no wake-up: its next event is one."""
     control = Control(receiving.counts)
 
-    def nudge() -> None:
+    def wake_up() -> None:
         with _connected(receiving.socket) as sender:
-            sender.send(NUDGE)
+            sender.send(WAKE_UP)
 
     return Peer(
         name,
@@ -205,15 +205,15 @@ def _counted(
         lambda: control.received,
         receiving.pid,
         control,
-        nudge if KINDS[name].receiver == "datagrams" else lambda: None,
+        wake_up if KINDS[name].receiver == "datagrams" else lambda: None,
         close=close,
     )
 
 
 def _noop() -> Peer:
-    """What any client does at least: pack, CRC, copy into memory; not one system call.
+    """Make the peer with the least work of any client: pack, CRC, copy; no system call.
 
-    Its memory is as large as an outbox, so that it is as cold.
+    Its memory is as large as an outbox, so that the caches are as cold.
     """
     pack, ring, clock_ns = msgpack.Packer().pack, bytearray(RING_BYTES), time.time_ns
     offset = 0
@@ -237,7 +237,7 @@ _FIELDS = (USER, *PROPS.values())
 
 
 def _logger(name: str, handler: logging.Handler) -> Callable[[], bool]:
-    """One line of the standard library's logging, as a site writes it."""
+    """Return a call that logs one line with the standard library."""
     logger = logging.getLogger(f"benchmarks.client.peers.{name}")
     logger.propagate = False
     logger.setLevel(logging.INFO)
@@ -264,7 +264,7 @@ def _rsyslog(receiving: Receiving) -> Peer:
 
 
 class _Lines:
-    """How many lines a growing file has by now."""
+    """Counts the lines of a growing file."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
@@ -324,7 +324,7 @@ def _fluent_by(name: str, receiving: Receiving) -> Peer:
 
 def _datadog(receiving: Receiving) -> Peer:
     base = import_module("datadog.dogstatsd.base")
-    # Its own report about itself comes never, so that its counter of drops is not set back.
+    # Its telemetry is never flushed, which would reset its counter of drops.
     client = base.DogStatsd(socket_path=receiving.socket, telemetry_min_flush_interval=10**9)
     event = client.event
     tags = [f"user:{USER}", *(f"{key}:{value}" for key, value in PROPS.items())]

@@ -1,7 +1,7 @@
-"""What `bench-client` measures: cells, in groups whose cells are gone through in rounds.
+"""The plan of `make bench-client`: groups of cells, measured in rounds.
 
-Cells of one group are compared with each other, round by round: the machine drifts by a factor of
-two within minutes, and what was measured within one second has drifted together.
+Cells of a group are compared within a round. The machine's speed drifts by a factor of two within
+minutes, and measurements within one second drift together.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ THREADS = 8
 
 @dataclass(frozen=True)
 class Cell:
-    """One way of calling one peer. `rate` is events/s of all threads together, 0 for flat out."""
+    """One way of calling one peer. `rate` is events/s of all threads, 0 is flat out."""
 
     peer: str
     events: int  # in each round, of all threads together
     rate: int = 0
     threads: int = 1
     awake: bool = False  # the receiver never sleeps in recv
-    pinned: bool = False  # sender and receiver to a core each
+    pinned: bool = False  # sender and receiver, to a core each
 
     @property
     def load(self) -> str:
-        """The rate in words."""
+        """The rate as text."""
         return f"{self.rate:,}/s" if self.rate else "flat out"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that are gone through in turn, so often."""
+    """Cells that are measured in turn, `rounds` times."""
 
     name: str
     rounds: int
@@ -45,7 +45,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: events flat out in a round, rounds, and events at a rate in all."""
+    """How much is measured: rounds, events per round flat out, and events at a rate in total."""
 
     rounds: int
     events: int
@@ -58,7 +58,7 @@ class Size:
 QUICK = Size(rounds=8, events=10_000, peer_events=1_500, fast_events=1_000, slow_events=12)
 LONG = Size(10, 20_000, 10_000, 1_500, 30, every_cell=True)
 
-# The groups that figures are taken from; the others only make rows.
+# Figures are taken from these groups; the others only make rows.
 WARM_UP = "warm-up"
 PINNED = "pinned, flat out"
 PEERS = "every peer, flat out"
@@ -66,13 +66,13 @@ FAST = "1,000/s and flat out"
 
 
 def plan(names: Sequence[str], size: Size, can_pin: bool) -> list[Group]:
-    """The groups for those peers, in order."""
+    """Return the groups for these peers, in order."""
     own = [name for name in ("logd", "raw", "noop") if name in names]
     peers = [name for name in names if KINDS[name].is_peer]
     groups = [
         Group(WARM_UP, 1, [Cell(name, 200) for name in names]),
         Group(PEERS, size.rounds, [*_flat_out(own, size), *_peers_flat_out(peers, size)]),
-        Group(FAST, 4, [cell for name in own for cell in _sleepy(name, size)]),
+        Group(FAST, 4, [cell for name in own for cell in _flat_out_and_at_a_rate(name, size)]),
         Group("1,000/s", 1, [_at_a_rate(name, FAST_PER_S, size) for name in peers]),
         Group("threads", 1, _threads(own, size)),
         Group("10/s", 1, _slow(own, size)),
@@ -103,8 +103,8 @@ def _peers_flat_out(names: Iterable[str], size: Size) -> list[Cell]:
     return [Cell(name, size.peer_events) for name in names]
 
 
-def _sleepy(name: str, size: Size) -> list[Cell]:
-    """The same call flat out and after a sleep, in one round."""
+def _flat_out_and_at_a_rate(name: str, size: Size) -> list[Cell]:
+    """Return two cells of one peer: flat out, and at a rate, where each call follows a sleep."""
     rounds = 4
     return [
         Cell(name, size.peer_events),
@@ -142,7 +142,7 @@ def _slow(own: Iterable[str], size: Size) -> list[Cell]:
 
 
 def _rest(groups: Sequence[Group], names: Sequence[str], size: Size, can_pin: bool) -> list[Cell]:
-    """Every combination that no group has yet."""
+    """Return every combination that no group has yet."""
     have = {_what(cell) for group in groups if group.name != WARM_UP for cell in group.cells}
     events = {0: size.peer_events, FAST_PER_S: size.fast_events, SLOW_PER_S: size.slow_events}
     cells = [

@@ -1,9 +1,9 @@
-"""Processes that receive what the peers of `logd` send, and count it: nothing else.
+"""Processes that receive and count what the peers of `logd` send.
 
     python -m benchmarks.client.receivers datagrams SOCKET CONTROL
 
-A receiver shares two words of memory with the sender, in the file CONTROL: whether it shall stay
-awake (drain without ever sleeping in `recv`), and how many events it has received.
+A receiver shares two words of memory with the sender, in the file CONTROL: whether it must stay
+awake (never sleep in `recv`), and how many events it has received.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ READY = "receiver: ready"
 RSYSLOG_READY_TIMEOUT_S = 20.0
 LOOK_INTERVAL_S = 0.01
 BUFFER_BYTES = 64 * 1024
-# A datagram of one byte is no event: it has a receiver look whether it shall stay awake.
-NUDGE = b"\0"
+# A datagram of one byte is not an event: it makes the receiver reread whether to stay awake.
+WAKE_UP = b"\0"
 
 _AWAKE = 0
 _RECEIVED = 1
@@ -46,15 +46,15 @@ action(type="omfile" file="{file}")
 
 @dataclass(frozen=True)
 class Receiving:
-    """A receiver that runs, as the sender needs to know it."""
+    """A running receiver, as the sender sees it."""
 
     pid: int
     socket: str
-    counts: str  # the file that it counts in, or whose lines are the count
+    counts: str  # the file with its count, or the file whose lines are counted
 
 
 class Control:
-    """The shared words, for either side."""
+    """The shared words, for sender and receiver."""
 
     def __init__(self, path: str) -> None:
         with Path(path).open("r+b") as file:
@@ -62,7 +62,7 @@ class Control:
 
     @property
     def awake(self) -> bool:
-        """Whether the receiver shall drain without sleeping."""
+        """Whether the receiver must not sleep."""
         return self._words[_AWAKE] != 0
 
     @awake.setter
@@ -80,27 +80,27 @@ class Control:
 
 
 def datagrams(path: str, control: Control) -> None:
-    """Receives one event a datagram into a kept buffer, for ever."""
+    """Receive one event per datagram into a reused buffer, forever."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(path)
-        _say_ready()
+        _print_ready()
         buffers, take, received = [bytearray(BUFFER_BYTES)], receiver.recvmsg_into, 0
         while True:
             try:
                 length = take(buffers, 0, socket.MSG_DONTWAIT if control.awake else 0)[0]
             except BlockingIOError:
                 continue
-            if length > len(NUDGE):
+            if length > len(WAKE_UP):
                 received += 1
                 control.received = received
 
 
 def stream(path: str, control: Control) -> None:
-    """Receives msgpack values, each an event, over one connection after the other, for ever."""
+    """Receive msgpack values, each an event, over one connection after the other, forever."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()
-        _say_ready()
+        _print_ready()
         buffer = bytearray(BUFFER_BYTES)
         while True:
             connection, _ = listener.accept()
@@ -110,7 +110,7 @@ def stream(path: str, control: Control) -> None:
 
 
 def _batches(connection: socket.socket, buffer: bytearray, control: Control) -> Iterator[int]:
-    """How many values have become whole, after each piece received."""
+    """Yield how many values each received piece completes."""
     unpacker, view = msgpack.Unpacker(), memoryview(buffer)
     while True:
         try:
@@ -131,13 +131,13 @@ def _batches(connection: socket.socket, buffer: bytearray, control: Control) -> 
 KINDS: dict[str, Callable[[str, Control], None]] = {"datagrams": datagrams, "stream": stream}
 
 
-def _say_ready() -> None:
+def _print_ready() -> None:
     print(READY, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def receiver(kind: str, place: Path, name: str) -> Iterator[Receiving]:
-    """A receiver of that kind in a process of its own, with its files in `place`. Raises Failed."""
+    """Run a receiver of that kind in a process of its own, with files in `place`. Raises Failed."""
     path, control = str(place / f"{name}.sock"), place / f"{name}.control"
     control.write_bytes(bytes(_CONTROL_BYTES))
     arguments = ["-m", "benchmarks.client.receivers", kind, path, str(control)]
@@ -148,7 +148,7 @@ def receiver(kind: str, place: Path, name: str) -> Iterator[Receiving]:
 
 @contextlib.contextmanager
 def rsyslog(place: Path) -> Iterator[Receiving]:
-    """rsyslogd that receives on a socket of its own and writes lines to a file. Raises Failed."""
+    """Run rsyslogd on a socket of its own, writing lines to a file. Raises Failed."""
     program = shutil.which("rsyslogd")
     if program is None:
         raise Failed("rsyslogd: not installed")
@@ -162,7 +162,7 @@ def rsyslog(place: Path) -> Iterator[Receiving]:
         while not path.exists():
             if not child.running or time.monotonic() > deadline_s:
                 child.kill()
-                raise Failed("\n".join(["rsyslogd: does not come up", *child.last_lines]))
+                raise Failed("\n".join(["rsyslogd: does not start", *child.last_lines]))
             time.sleep(LOOK_INTERVAL_S)
         yield Receiving(child.pid, str(path), str(file))
     finally:
@@ -170,14 +170,15 @@ def rsyslog(place: Path) -> Iterator[Receiving]:
 
 
 def cpu_ns(pid: int) -> int:
-    """Processor time of a process so far, all its threads, without its children."""
-    # The clock's number as clock_getcpuclockid(3) makes it: exact, where /proc counts ticks. Of a
-    # process that runs right now it is of the last tick: one that polls may seem to take nothing.
+    """Return the CPU time of a process so far, all its threads, without its children."""
+    # The clock id is that of clock_getcpuclockid(3). It is exact, where /proc counts ticks. For a
+    # process that is running right now it is the value of the last tick: a polling receiver may
+    # seem to take nothing.
     return time.clock_gettime_ns(~pid << 3 | 2)
 
 
 def pin(pid: int, cores: set[int]) -> None:
-    """Lets every thread of a process run on these cores only."""
+    """Restrict every thread of a process to these cores."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(int(thread.name), cores)

@@ -1,4 +1,4 @@
-"""What a run of `bench-client` comes to: sums, rows, and the figures of its targets."""
+"""The results of `make bench-client`: sums, rows, and the figures for targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.harness.sums import Sums
 
 @dataclass(frozen=True)
 class Measured:
-    """One cell of a group, all its rounds; `seen` is what the sender wrote down."""
+    """One cell of a group, all its rounds; `seen` is what the sender reported."""
 
     group: str
     cell: Cell
@@ -30,12 +30,12 @@ class Measured:
 
     @property
     def calls(self) -> int:
-        """Accepted and refused ones."""
+        """Accepted and refused calls."""
         return int(self.seen["accepted"] + self.seen["refused"])
 
     @property
     def sums(self) -> Sums:
-        """What a peer has taken and not delivered is lost; what logd has not is an error."""
+        """What a peer accepts and does not deliver is lost; for logd it is a wrong sum."""
         seen = self.seen
         lost = 0 if self.cell.peer == "logd" else seen["accepted"] - seen["delivered"]
         return Sums(
@@ -47,7 +47,7 @@ class Measured:
         )
 
     def problems(self) -> list[str]:
-        """Sums that are off. More delivered than accepted is as wrong as any."""
+        """Return the wrong sums, including more events delivered than accepted."""
         found = self.sums.problems()
         if self.sums.lost < 0:
             found.append(f"{-self.sums.lost:,} more delivered than accepted")
@@ -56,13 +56,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Results:
-    """All cells, and what the measuring itself adds to each call."""
+    """All cells, and the overhead of the measurement per call."""
 
     measured: Sequence[Measured]
     overhead_ns: float
 
     def find(self, group: str, peer: str, rate: int = 0, awake: bool = False) -> Measured | None:
-        """That cell of a group, if it was measured."""
+        """Return that cell of a group, or None if it was not measured."""
         for one in self.measured:
             cell = one.cell
             if (one.group, cell.peer, cell.rate, cell.awake) == (group, peer, rate, awake):
@@ -70,7 +70,7 @@ class Results:
         return None
 
     def over_peers(self) -> Iterator[tuple[Measured, float]]:
-        """Every peer flat out, and emit's p50 over its."""
+        """Yield every peer flat out, with the ratio of emit's p50 to its p50."""
         emit = self.find(PEERS, "logd")
         for one in self.measured:
             if emit is not None and one.group == PEERS and KINDS[one.cell.peer].is_peer:
@@ -78,13 +78,13 @@ class Results:
 
 
 def ratio(one: Measured, other: Measured) -> float:
-    """The median over rounds of p50 over p50: both of a round were measured in one second."""
+    """Return the median over rounds of p50 / p50; both of a round are measured within a second."""
     pairs = zip(one.seen["rounds_p50_ns"], other.seen["rounds_p50_ns"], strict=True)
     return float(median(mine / its for mine, its in pairs))
 
 
 def figures(results: Results) -> dict[str, float]:
-    """The figures that were measured, by name; a ratio has no unit."""
+    """Return the measured figures by name; a ratio has no unit."""
     found: dict[str, float] = {"client.timing_overhead_ns": results.overhead_ns}
     for name, group in (
         ("client.emit_over_raw_send_pinned", PINNED),
@@ -107,7 +107,7 @@ def figures(results: Results) -> dict[str, float]:
 
 
 def row(one: Measured) -> dict[str, Any]:
-    """A cell for programs. Processor times are in nanoseconds per accepted event."""
+    """Return a cell for JSON. CPU times are in nanoseconds per accepted event."""
     seen, accepted = one.seen, one.seen["accepted"]
     return {
         "name": one.label,
@@ -122,7 +122,7 @@ def row(one: Measured) -> dict[str, Any]:
 
 
 def problems(measured: Sequence[Measured], total: Sums) -> list[str]:
-    """Every sum that is off: of a cell, of all of logd, of the cells against all of it."""
+    """Return every wrong sum: of a cell, of logd in total, of the cells compared with the total."""
     found = [text for one in measured for text in one.problems()]
     found += [f"logd, all of it: {text}" for text in total.problems()]
     cells = [one for one in measured if one.cell.peer == "logd"]
@@ -134,7 +134,7 @@ def problems(measured: Sequence[Measured], total: Sums) -> list[str]:
 
 
 def shown(measured: Sequence[Measured]) -> list[Measured]:
-    """Each cell once, in the order of the table; warm-up is for the sums alone."""
+    """Return each cell once, in the order of the table, without the warm-up."""
     best: dict[tuple[object, ...], Measured] = {}
     for one in measured:
         cell = one.cell

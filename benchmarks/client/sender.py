@@ -1,8 +1,8 @@
-"""The process that calls: goes through a plan, times every call, and writes what it saw.
+"""The sending process: runs a plan, times every call, and writes the results.
 
     python -m benchmarks.client.sender ORDERS RESULTS
 
-It is a process of its own, so that the heap and the threads of whoever asks are not measured too.
+It is a process of its own, so that the caller's heap and threads are not measured too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks.harness.table import quantile
 STEP = "step: "
 DONE = "done"
 CALLS_TIMEOUT_S = 60.0
-# Off the clock, until a receiver has taken some of a full queue.
+# How long to wait, off the clock, when a receiver's queue is full.
 QUEUE_FULL_SPIN_NS = 20_000
 QUEUE_FULL_WAIT_S = 0.00005
 OVERHEAD_CALLS = 20_000
@@ -38,7 +38,7 @@ SHARES = {"p50_ns": 0.5, "p99_ns": 0.99, "p999_ns": 0.999}
 
 @dataclass(frozen=True)
 class Orders:
-    """What to do: the plan, who receives, on which cores to pin (sender's, receiver's)."""
+    """The sender's task: the plan, the receivers, the cores to pin to (sender's, receiver's)."""
 
     groups: Sequence[Group]
     receiving: Mapping[str, Receiving | None]  # for every peer of the plan
@@ -67,7 +67,7 @@ class Orders:
 
 @dataclass
 class Timed:
-    """Calls of one thread. `spun_ns` is processor time spent on waiting for a full queue."""
+    """The calls of one thread. `spun_ns` is CPU time spent waiting for a full queue."""
 
     calls_ns: array[int]
     refused: int = 0
@@ -75,7 +75,7 @@ class Timed:
 
 
 @dataclass
-class Seen:
+class CellTimes:
     """All rounds of one cell."""
 
     calls_ns: array[int]
@@ -87,7 +87,7 @@ class Seen:
     receiver_cpu_ns: int = 0
 
     def summary(self) -> dict[str, Any]:
-        """As it is handed back."""
+        """Return the results for JSON."""
         body = {key: value for key, value in vars(self).items() if key != "calls_ns"}
         return body | {key: quantile(self.calls_ns, share) for key, share in SHARES.items()}
 
@@ -99,10 +99,11 @@ def calls(
     start_s: float,
     back_off: Callable[[], int],
 ) -> Timed:
-    """Calls until `events` were accepted; each accepted call is timed, alone.
+    """Call until `events` are accepted, and time each accepted call.
 
-    `interval_s` apart from `start_s` (monotonic) on, or as fast as possible for 0. A refused call
-    is made again after `back_off`, off the clock. Raises TimeoutError when that goes on for ever.
+    Calls are `interval_s` apart from `start_s` (monotonic) on, or as fast as possible for 0. A
+    refused call is retried after `back_off`, off the clock. Raises TimeoutError if that takes
+    too long.
     """
     timed = Timed(array("Q"))
     note, clock_ns = timed.calls_ns.append, time.perf_counter_ns
@@ -128,10 +129,7 @@ def calls(
 
 
 def spin() -> int:
-    """Waits for a short while without sleeping, which would cool the caches.
-
-    Returns what that took of the processor, in ns: the thread may have been kept from running.
-    """
+    """Wait briefly without sleeping, which would cool the caches; return the CPU time in ns."""
     cpu_ns, end_ns = time.thread_time_ns(), time.perf_counter_ns() + QUEUE_FULL_SPIN_NS
     while time.perf_counter_ns() < end_ns:
         pass
@@ -139,20 +137,20 @@ def spin() -> int:
 
 
 def back_off_of(cell: Cell) -> Callable[[], int]:
-    """How to wait when the cell's peer refuses."""
+    """Return how to wait when the cell's peer refuses a call."""
     if cell.peer != "logd" and cell.threads == 1:
         return spin
     wait_s = REFUSED_WAIT_S if cell.peer == "logd" else QUEUE_FULL_WAIT_S
 
     def wait() -> int:
-        time.sleep(wait_s)  # several threads: the others go on
+        time.sleep(wait_s)  # lets the other threads run
         return 0
 
     return wait
 
 
 def in_threads(cell: Cell, call: Callable[[], bool]) -> list[Timed]:
-    """The cell's calls, by as many threads as it has; one is this one."""
+    """Make the cell's calls in as many threads as it has; a single one is the current thread."""
     interval_s = cell.threads / cell.rate if cell.rate else 0.0
     back_off = back_off_of(cell)
     if cell.threads == 1:
@@ -160,7 +158,7 @@ def in_threads(cell: Cell, call: Callable[[], bool]) -> list[Timed]:
     share, left = divmod(cell.events, cell.threads)
     done: list[Timed] = []
     failed: list[BaseException] = []
-    # In time for all to be there; after each other, so that they do not call at one moment.
+    # All threads start before this time, and then call one after the other, not at once.
     start_s = time.monotonic() + 0.01
 
     def run(number: int) -> None:
@@ -182,8 +180,8 @@ def in_threads(cell: Cell, call: Callable[[], bool]) -> list[Timed]:
     return done
 
 
-def measure(cell: Cell, peer: Peer, seen: Seen) -> None:
-    """One round of a cell, added to what is `seen`."""
+def measure(cell: Cell, peer: Peer, seen: CellTimes) -> None:
+    """Measure one round of a cell and add it to `seen`."""
     peer.set_awake(cell.awake)
     received = peer.received()
     sender_ns, receiver_ns = time.process_time_ns(), peer.receiver_cpu_ns()
@@ -207,12 +205,12 @@ def measure(cell: Cell, peer: Peer, seen: Seen) -> None:
 
 
 def overhead_ns() -> int:
-    """What is measured of an empty call: two looks at the clock, and entering a function."""
+    """Return the measured time of an empty call: two clock readings, and entering a function."""
     return quantile(calls(lambda: True, OVERHEAD_CALLS, 0.0, time.monotonic(), spin).calls_ns, 0.5)
 
 
 class Cores:
-    """Where sender and receivers may run; changed only when a cell wants it otherwise."""
+    """The cores of sender and receivers; set only when a cell needs others than the last one."""
 
     def __init__(self, orders: Orders) -> None:
         self._all = os.sched_getaffinity(0)
@@ -221,7 +219,7 @@ class Cores:
         self._pinned = False
 
     def set(self, pinned: bool) -> None:
-        """Pins everybody, or lets everybody run where they will."""
+        """Pin sender and receivers to a core each, or unpin them."""
         if pinned == self._pinned or self._cores is None:
             return
         self._pinned = pinned
@@ -232,7 +230,7 @@ class Cores:
 
 @contextlib.contextmanager
 def ready(orders: Orders) -> Iterator[dict[str, Peer]]:
-    """Every peer of the plan, closed at the end."""
+    """Make every peer of the plan; close them at the end."""
     with contextlib.ExitStack() as stack:
         peers = {}
         for name, receiving in orders.receiving.items():
@@ -241,21 +239,21 @@ def ready(orders: Orders) -> Iterator[dict[str, Peer]]:
         yield peers
 
 
-def go_through(orders: Orders, tell: Callable[[str], None]) -> dict[str, Any]:
-    """The whole plan; each group's cells in another order every round: none is always first."""
+def run_plan(orders: Orders, advance: Callable[[str], None]) -> dict[str, Any]:
+    """Run the plan; cells change places every round, so that none is always first."""
     cores = Cores(orders)
     groups = []
     overheads_ns = [overhead_ns()]
     with ready(orders) as peers:
         for group in orders.groups:
-            seen = [Seen(array("Q"), []) for _ in group.cells]
+            seen = [CellTimes(array("Q"), []) for _ in group.cells]
             for turn in range(group.rounds):
                 for number in range(len(group.cells)):
                     at = (turn + number) % len(group.cells)
                     cell = group.cells[at]
                     cores.set(cell.pinned)
                     measure(cell, peers[cell.peer], seen[at])
-                    tell(f"{cell.peer}, {cell.load}")
+                    advance(f"{cell.peer}, {cell.load}")
             groups.append([one.summary() for one in seen])
             overheads_ns.append(overhead_ns())
         stats = peers["logd"].stats() if "logd" in peers and peers["logd"].stats else {}
@@ -265,12 +263,12 @@ def go_through(orders: Orders, tell: Callable[[str], None]) -> dict[str, Any]:
 def main() -> None:
     orders = Orders.from_json(Path(sys.argv[1]).read_text())
 
-    def tell(now: str) -> None:
+    def advance(now: str) -> None:
         print(f"{STEP}{now}", file=sys.stderr, flush=True)
 
-    results = go_through(orders, tell)
+    results = run_plan(orders, advance)
     Path(sys.argv[2]).write_text(json.dumps(results))
-    tell(DONE)
+    advance(DONE)
 
 
 if __name__ == "__main__":

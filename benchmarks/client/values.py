@@ -1,7 +1,7 @@
-"""How long a call takes whatever value is logged: usual ones, odd ones, and 100 MB of it.
+"""Measure the time of a call for any value: usual, odd and huge ones, up to 100 MB.
 
-Refused or accepted, the caller waits for as long as its values are looked at. No daemon is running:
-what is accepted stays in the outbox, and is counted.
+The caller waits while its values are checked, whether they are accepted or not. No daemon runs:
+accepted events stay in the outbox and are counted.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class _Role(enum.Enum):
 
 
 class _Object:
-    """Something without a form in an event."""
+    """An object that an event cannot hold."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """The calls with one value."""
+    """The timed calls with one value."""
 
     name: str
     calls_ns: array[int]
@@ -51,7 +51,7 @@ def _shared_references(levels: int, width: int) -> list[Any]:
 
 
 def usual() -> dict[str, Any]:
-    """What applications log."""
+    """Return values that applications log."""
     return {
         "plain and flat": "a text",
         "nested": {"part": [1, 2.5, {"right": True}]},
@@ -68,7 +68,7 @@ def usual() -> dict[str, Any]:
 
 
 def huge() -> dict[str, Any]:
-    """What is too large, or nearly."""
+    """Return values that are too large, or nearly."""
     cycle: list[Any] = []
     cycle.extend([cycle] * 10)
     return {
@@ -86,7 +86,7 @@ def huge() -> dict[str, Any]:
 
 
 def measure(place: Path) -> tuple[list[Timed], dict[str, Any]]:
-    """Each value logged again and again, with an instance in `place`; and the client's counts."""
+    """Log each value repeatedly, with an instance in `place`; return times and client counts."""
     timed = []
     with Instance(place) as instance, Client(str(instance.socket)) as client:
         client.emit("page_view")
@@ -107,7 +107,7 @@ def _calls(client: Client, name: str, props: Mapping[str, Any], calls: int) -> T
 
 
 def show(timed: list[Timed]) -> str:
-    """The table."""
+    """Return the table."""
     rows = [
         [
             one.name,
@@ -121,7 +121,7 @@ def show(timed: list[Timed]) -> str:
 
 
 def figures(timed: list[Timed]) -> dict[str, float]:
-    """Of all calls together, of which one in a hundred is with a huge value; and the longest."""
+    """Return p99 of all calls, about one in a hundred with a huge value, and the longest call."""
     every = array("Q")
     for one in timed:
         every.extend(one.calls_ns)
@@ -132,7 +132,7 @@ def figures(timed: list[Timed]) -> dict[str, float]:
 
 
 def problems(stats: Mapping[str, Any]) -> list[str]:
-    """Sums that are off."""
+    """Return the wrong sums."""
     whole = stats["attempted"] == stats["accepted"] + stats["refused"]
     kept = stats["accepted"] == stats["confirmed"] + stats["pending"] + stats["unconfirmable"]
     return [] if whole and kept else [f"values: the client's counts do not add up: {stats}"]

@@ -1,1 +1,1 @@
-"""Reports, ingest, disk and recovery as the trail grows."""
+"""Parts `query` and `recovery`: reports, ingest, disk and recovery as the trail grows."""

@@ -1,7 +1,7 @@
-"""What a daemon stores a second, out of a backlog: a trail that is large against one that is empty.
+"""Measure how fast a daemon stores a backlog, with a large trail and with an empty one.
 
-The daemon is held (SIGSTOP) while the events go into an outbox, and let go: from then until all of
-them are confirmed only the daemon works. Both trails get the same events, one after the other.
+The daemon is paused (SIGSTOP) while the events go into an outbox. From its resumption until all are
+confirmed only the daemon works. Both trails get the same events, one after the other.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks.harness.processes import Failed, Instance, Running, running
 from benchmarks.harness.sums import Sums
@@ -27,8 +28,8 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
-class Taken:
-    """One backlog, stored: how fast, at which expense, and whether the sums hold."""
+class StoredBacklog:
+    """The result of storing one backlog: speed, CPU time and sums."""
 
     events: int
     stored_before: int
@@ -40,8 +41,8 @@ class Taken:
 
 
 @contextmanager
-def held(daemon: Running) -> Iterator[None]:
-    """The daemon does nothing for the length of the `with`."""
+def paused(daemon: Running) -> Iterator[None]:
+    """Pause the daemon for the length of the `with`."""
     os.kill(daemon.pid, signal.SIGSTOP)
     try:
         yield
@@ -49,15 +50,15 @@ def held(daemon: Running) -> Iterator[None]:
         os.kill(daemon.pid, signal.SIGCONT)
 
 
-def take(instance: Instance, daemon: Running, events: Sequence[Event]) -> Taken:
-    """Has a daemon that is idle store the events. Raises Failed."""
+def store_backlog(instance: Instance, daemon: Running, events: Sequence[Event]) -> StoredBacklog:
+    """Let an idle daemon store the events, and measure it. Raises Failed."""
     before = settled(instance)
     with Client(instance.socket, outbox_bytes=OUTBOX_BYTES) as client:
-        client.emit("login", user="1")  # introduces the producer
+        client.emit("login", user="1")  # makes the producer known
         if not client.flush(FLUSH_TIMEOUT_S):
             raise Failed("the daemon does not store an event")
         cpu_s = daemon.cpu_s()
-        with held(daemon):
+        with paused(daemon):
             for event in events:
                 props = unpack_props(event.props)
                 if not client.emit(event.type, user=event.user, props=props, ts_ns=event.ts_ns):
@@ -76,7 +77,7 @@ def take(instance: Instance, daemon: Running, events: Sequence[Event]) -> Taken:
         **{key: stats[key] for key in ("attempted", "accepted", "refused")},
         **changes,
     )
-    return Taken(
+    return StoredBacklog(
         events=len(events),
         stored_before=before["stored"],
         stored_per_s=len(events) / took_s,
@@ -88,61 +89,65 @@ def take(instance: Instance, daemon: Running, events: Sequence[Event]) -> Taken:
 
 
 def per_100k(cpu_s: float, events: int) -> float:
-    """Processor time of so many events, for 100,000. It is counted in ticks: none is taken for one.
+    """Return the CPU time per 100,000 events.
 
-    A few hundred events may be done within one, and ratios are made of this.
+    The kernel counts in ticks, and a few hundred events may take less than one. At least one tick
+    is assumed, because ratios are made of this.
     """
     return max(cpu_s, TICK_S) / events * 100_000
 
 
-def settled(instance: Instance) -> dict[str, int]:
-    """The sums once nothing is pending any more. Raises Failed."""
-    deadline_s = time.monotonic() + SETTLED_TIMEOUT_S
-    while (state := instance.status())["pending"]:
-        if time.monotonic() > deadline_s:
-            raise Failed(f"{state['pending']:,} events are pending and stay so")
+def settled(instance: Instance) -> dict[str, Any]:
+    """Return the status once nothing is pending. Raises Failed."""
+    state = instance.settled_status(SETTLED_TIMEOUT_S)
+    if state["pending"]:
+        raise Failed(f"{state['pending']:,} events are still pending")
     return state
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The same backlog, stored by both."""
+    """The same backlog stored by both daemons."""
 
-    empty: Taken
-    full: Taken
+    empty: StoredBacklog
+    full: StoredBacklog
 
     @property
     def problems(self) -> list[str]:
-        """What is off in either."""
+        """Every wrong sum of either daemon."""
         named = (("empty", self.empty), ("full", self.full))
-        return [f"ingest, {name} trail: {text}" for name, taken in named for text in taken.problems]
+        return [
+            f"ingest, {name} trail: {text}" for name, stored in named for text in stored.problems
+        ]
 
 
-def against_empty(
+def compare_with_empty(
     full: tuple[Instance, Running],
     directory: Path,
     events: Sequence[Event],
     *,
     empty_first: bool = True,
 ) -> Pair:
-    """The same backlog for a new trail, made in `directory`, and for the full one. Raises Failed.
+    """Store the same backlog in a new trail, made in `directory`, and in the full one.
 
-    Which is first should change from round to round.
+    The order should change from round to round. Raises Failed.
     """
     directory.mkdir()
     with Instance(directory) as empty, running("logd", empty.run_arguments()) as daemon:
         daemon.wait_for_line("logd: ready")
         both = [(empty, daemon), full]
-        first, second = (take(*one, events) for one in (both if empty_first else both[::-1]))
+        first, second = (
+            store_backlog(*one, events) for one in (both if empty_first else both[::-1])
+        )
         daemon.stop()
     return Pair(first, second) if empty_first else Pair(second, first)
 
 
 def ratio(pairs: Sequence[Pair]) -> float:
-    """What a full trail takes a second over what an empty one does: the median of the rounds."""
+    """Return events per second with the full trail / with the empty one, the median of rounds."""
     return median(pair.full.stored_per_s / pair.empty.stored_per_s for pair in pairs)
 
 
 def cpu_ratio(pairs: Sequence[Pair]) -> float:
-    """The same of the daemon's processor time for an event."""
+    """Return the same ratio for the daemon's CPU time per event."""
     return median(pair.full.cpu_s_per_100k / pair.empty.cpu_s_per_100k for pair in pairs)

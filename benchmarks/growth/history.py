@@ -1,9 +1,9 @@
 """A school's history of any size, as the site would have logged it, in an instance of logd.
 
-The demo's sixty days of one class are made once and repeated: over more classes, and over more
-terms, with every event's own request id, so that all of it has the shape and the bytes of what the
-site emits. It goes in through the daemon's own store, so that chain, roll-ups and counters are
-right: `logd verify` finds such a trail whole.
+The demo's sixty days of one class are generated once and repeated over more classes and terms, each
+event with its own request id, so that events have the form and size of those that the site emits.
+They are written by the daemon's own store, so chain, roll-ups and counters are right, and
+`logd verify` passes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgpack
 
-from benchmarks.harness.part import Tell
+from benchmarks.harness.part import Advance
 from benchmarks.harness.processes import Failed, Instance
 from logd.batch import Batch, Producer
 from logd.config import settings as configuration
@@ -35,11 +35,11 @@ from webapp.demo.school import PEOPLE, STUDENTS
 DAY_NS = 86_400 * 10**9
 MINUTE_NS = 60 * 10**9
 TERM_NS = DAYS * DAY_NS
-# A dashboard asks for at most 1000 students at once.
+# A dashboard requests at most 1000 students at once.
 CLASSES_MAX = 33
-TERMS = 6  # of sixty days: about a year, before there are more classes
+TERMS = 6  # of sixty days, about a year; more events need more classes
 EVENTS_PER_BATCH = 2000
-# Web processes at a time, and how many events one of them logs before it is replaced.
+# Web processes at a time, and the events that each logs before it is replaced.
 WORKERS = 4
 EVENTS_PER_WORKER = 50_000
 REQUEST_ID_BYTES = 16
@@ -47,14 +47,14 @@ UID = 1000
 
 SIZES = (10**5,)
 SIZES_LONG = (10**5, 10**6, 10**7)
-EVENTS_PER_STEP = 50_000  # of the bar, while a trail is built
+EVENTS_PER_STEP = 50_000  # of the progress bar, while a trail is built
 
-Told = Callable[[int], None]
+Report = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class _Shape:
-    """An event of the demo: everything but its request id, which lies between `head` and `tail`."""
+class _EventTemplate:
+    """An event of the demo without its request id, which goes between `head` and `tail`."""
 
     type: str
     ts_ns: int
@@ -64,72 +64,73 @@ class _Shape:
 
 
 class History:
-    """`size` events that end at `now_ns`, and what comes after them. The same seed, the same bytes.
+    """`size` events up to `now_ns`, and the events after them. The same seed gives the same bytes.
 
-    `students` are their users, a class after the other.
+    `students` are their users, one class after the other.
     """
 
     def __init__(self, size: int, now_ns: int, seed: int = 1) -> None:
         self.size = size
         self.now_ns = now_ns
         self._seed = seed
-        per_class = len(self._shapes)
+        per_class = len(self._templates)
         self.classes = min(CLASSES_MAX, -(-size // (per_class * TERMS)))
         self._terms = -(-size // (per_class * self.classes))
 
     @property
     def span_ns(self) -> int:
-        """From the first event to the last, about."""
-        return self.size * TERM_NS // (self.classes * len(self._shapes))
+        """The time from the first event to the last, about."""
+        return self.size * TERM_NS // (self.classes * len(self._templates))
 
     @cached_property
     def courses(self) -> tuple[Course, ...]:
-        """The courses that the site comes with."""
+        """The courses of the site."""
         return read_courses()
 
     @cached_property
-    def _shapes(self) -> list[_Shape]:
-        shapes = []
+    def _templates(self) -> list[_EventTemplate]:
+        templates = []
         for kind, user, ts_ns, props in generate(self.now_ns, self.courses).events:
             head, tail = msgpack.packb(props).split(props["request_id"].encode())
-            shapes.append(_Shape(kind, ts_ns, None if user is None else int(user), head, tail))
-        return shapes
+            number = None if user is None else int(user)
+            templates.append(_EventTemplate(kind, ts_ns, number, head, tail))
+        return templates
 
     @property
     def students(self) -> list[str]:
-        """The keys of all students, in classes of thirty."""
+        """The user keys of all students, in classes of thirty."""
         return [key for number in range(self.classes) for key in self.class_of(number)]
 
     def class_of(self, number: int) -> list[str]:
-        """The keys of one class."""
+        """Return the user keys of one class."""
         return [str(student.id + number * len(PEOPLE)) for student in STUDENTS]
 
     def events(self) -> Iterator[Event]:
-        """All of it, in the order of storing."""
-        whole = self._terms * self.classes * len(self._shapes)
+        """Yield all events in the order of storing."""
+        whole = self._terms * self.classes * len(self._templates)
         return islice(self._from_term(0), whole - self.size, whole)
 
     def more(self) -> Iterator[Event]:
-        """What the same school logs from `now_ns` on, without an end."""
+        """Yield what the same school logs from `now_ns` on, without end."""
         return self._from_term(self._terms)
 
     def _from_term(self, first: int) -> Iterator[Event]:
         rng = random.Random(f"{self._seed}:{first}")
         people, classes = len(PEOPLE), range(self.classes)
-        # No two classes do the same in the same moment.
+        # No two classes do the same thing at the same time.
         late_ns = [rng.randrange(20 * MINUTE_NS) for _ in classes]
         term = first
         while True:
             since_ns = (term - self._terms + 1) * TERM_NS
-            for shape in self._shapes:
+            for template in self._templates:
                 ids = rng.randbytes(REQUEST_ID_BYTES * self.classes).hex().encode()
                 for number in classes:
-                    user = shape.user
+                    user = template.user
                     yield Event(
-                        shape.type,
-                        shape.ts_ns + since_ns - late_ns[number],
+                        template.type,
+                        template.ts_ns + since_ns - late_ns[number],
                         None if user is None else str(user + number * people),
-                        shape.head + ids[32 * number : 32 * (number + 1)] + shape.tail,
+                        template.head + ids[32 * number : 32 * (number + 1)] + template.tail,
                     )
             term += 1
 
@@ -137,12 +138,12 @@ class History:
 def build(
     config: Config,
     history: History,
-    tell: Told = lambda _events: None,
+    advance: Report = lambda _events: None,
     events_per_batch: int = EVENTS_PER_BATCH,
 ) -> None:
-    """Stores the history in an instance that has no database yet. `tell` hears of events stored.
+    """Store the history in an instance without a database. Calls `advance` with events stored.
 
-    Raises LogdError kinds.
+    Raises kinds of LogdError.
     """
     store = Store(
         config.database,
@@ -161,26 +162,26 @@ def build(
                 batch.add(producer, producer.taken, event, len(event.props))
             store.commit(batch, part[-1].ts_ns)
             batch.mark_committed()
-            tell(len(part))
+            advance(len(part))
     finally:
         store.close()
 
 
 @dataclass(frozen=True)
 class Trail:
-    """An instance with a history in it. What is measured on it adds to what is stored."""
+    """An instance that holds a history. Measurements add events to it."""
 
     instance: Instance
     history: History
 
     @property
     def size(self) -> str:
-        """How the tables name it: 10^5 events."""
-        return power(self.history.size)
+        """The size as tables name it: 10^5."""
+        return size_label(self.history.size)
 
     @property
     def config(self) -> Config:
-        """The instance's configuration."""
+        """Load the instance's configuration."""
         return configuration.load(self.instance.config)
 
 
@@ -188,34 +189,34 @@ _built: dict[int, Trail] = {}
 
 
 def building_steps(sizes: tuple[int, ...]) -> int:
-    """Steps of the bar that building them takes."""
+    """Return the steps of the progress bar that building takes."""
     return sum(size // EVENTS_PER_STEP for size in sizes)
 
 
 @contextmanager
-def trail(place: Path, size: int, tell: Tell) -> Iterator[Trail]:
-    """A trail of that size for the length of a `with`; built in `place` once in this process.
+def trail(place: Path, size: int, advance: Advance) -> Iterator[Trail]:
+    """Provide a trail of that size for the length of a `with`, built in `place` once per process.
 
-    A later part of the same run gets the one that is there, with what was added to it meanwhile.
+    A later part of the same run gets the same trail, with the events added to it meanwhile.
     Raises Failed.
     """
     steps = size // EVENTS_PER_STEP
     found = _built.get(size)
     if found is not None and found.instance.config.exists():
-        tell(f"{power(size)} events, built", steps)
+        advance(f"{size_label(size)} events, built", steps)
     else:
         directory = place / f"trail-{size}"
         made = Trail(Instance(directory), History(size, time.time_ns()))
         made.instance.command("init", str(directory))
-        _build_and_tell(made, tell)
+        _build_with_progress(made, advance)
         found = _built[size] = made
     try:
         yield found
     finally:
-        found.instance.__exit__()  # its outboxes; the next daemon makes their directory again
+        found.instance.__exit__()  # removes its outboxes; the next daemon makes the directory again
 
 
-def _build_and_tell(made: Trail, tell: Tell) -> None:
+def _build_with_progress(made: Trail, advance: Advance) -> None:
     done = 0
 
     def count(events: int) -> None:
@@ -223,7 +224,7 @@ def _build_and_tell(made: Trail, tell: Tell) -> None:
         before = done // EVENTS_PER_STEP
         done += events
         steps = done // EVENTS_PER_STEP - before
-        tell(f"building {made.size}", steps)
+        advance(f"building {made.size}", steps)
 
     try:
         build(made.config, made.history, count)
@@ -231,19 +232,19 @@ def _build_and_tell(made: Trail, tell: Tell) -> None:
         raise Failed(f"a trail of {made.size} events cannot be built: {error}") from error
 
 
-def power(size: int) -> str:
-    """A size as people say it: 10^5, or 200,000."""
+def size_label(size: int) -> str:
+    """Return a size as text: 10^5, or 200,000."""
     zeros = len(str(size)) - 1
     return f"10^{zeros}" if size == 10**zeros else f"{size:,}"
 
 
-def suffix(size: int) -> str:
-    """A size as the names of figures have it: 1e5."""
+def size_suffix(size: int) -> str:
+    """Return a size as names of figures have it: 1e5."""
     return f"{size:.0e}".replace("e+0", "e").replace("e+", "e")
 
 
 class _Workers:
-    """The web processes, one event each in turn; their ends are in the trail, so none is missed."""
+    """The web processes, one event each in turn. All have ended, so none counts as lost."""
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
@@ -251,7 +252,7 @@ class _Workers:
         self._now: list[Producer] = []
 
     def next(self) -> Producer:
-        """The one whose event is next, with the number of that event taken."""
+        """Return the producer of the next event, with its sequence number advanced."""
         if self._count % (WORKERS * EVENTS_PER_WORKER) == 0:
             self._now = [self._new() for _ in range(WORKERS)]
         producer = self._now[self._count % WORKERS]

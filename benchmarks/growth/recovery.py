@@ -1,4 +1,4 @@
-"""How long events wait for a daemon that was killed, as the trail grows; and a clean stop.
+"""Measure restarts after `kill -9` and after a clean stop, as the trail grows.
 
 python -m benchmarks.growth.recovery           # 10^5 events, under half a minute
 python -m benchmarks.growth.recovery --long    # 10^5, 10^6 and 10^7
@@ -11,51 +11,52 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.growth import recovery_text, restarting
-from benchmarks.growth.history import SIZES, SIZES_LONG, Trail, building_steps, suffix, trail
-from benchmarks.growth.recovery_text import Measured
-from benchmarks.growth.restarting import FLAT_OUT, KILL, STEADY, STOP
-from benchmarks.harness.part import Part, Tell, command
+from benchmarks.growth import recovery_tables
+from benchmarks.growth.history import SIZES, SIZES_LONG, Trail, building_steps, size_suffix, trail
+from benchmarks.growth.recovery_tables import Measured
+from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP
+from benchmarks.growth.restart import measure as measure_restart
+from benchmarks.harness.part import Advance, Part, command
 
-# How a daemon is ended, and under which load: one round.
+# One round: how the daemon is ended, and under which load.
 PLAN = ((KILL, STEADY), (STOP, STEADY), (KILL, FLAT_OUT), (KILL, STEADY))
 ROUNDS, ROUNDS_LONG = 1, 3
 
 
 def steps(long: bool) -> int:
-    """How many steps `run` tells of."""
+    """Return the number of steps of a run."""
     sizes = SIZES_LONG if long else SIZES
     return building_steps(sizes) + len(sizes) * len(PLAN) * (ROUNDS_LONG if long else ROUNDS)
 
 
-def run(place: Path, long: bool, tell: Tell) -> Part:
-    """Kills and stops a daemon under load, in rounds, at every size. Raises Failed."""
+def run(place: Path, long: bool, advance: Advance) -> Part:
+    """Kill and stop a daemon under load, in rounds, at every size. Raises Failed."""
     measured = []
     for size in SIZES_LONG if long else SIZES:
-        with trail(place, size, tell) as built:
-            measured.append(measure(built, ROUNDS_LONG if long else ROUNDS, tell))
+        with trail(place, size, advance) as built:
+            measured.append(measure(built, ROUNDS_LONG if long else ROUNDS, advance))
     return Part(
         name="recovery",
-        text=recovery_text.text(measured),
+        text=recovery_tables.show(measured),
         rows=_rows(measured),
         figures=figures(measured),
         problems=[text for one in measured for text in one.problems],
-        plots=recovery_text.plots(measured),
+        plots=recovery_tables.plots(measured),
     )
 
 
-def measure(built: Trail, rounds: int, tell: Tell) -> Measured:
-    """The ends of a daemon at one size, in turn. Raises Failed."""
-    ends = []
+def measure(built: Trail, rounds: int, advance: Advance) -> Measured:
+    """Measure the restarts at one size. Raises Failed."""
+    restarts = []
     for _ in range(rounds):
         for how, load in PLAN:
-            tell(f"{how} at {built.size}", 1)
-            ends.append(restarting.measure(built, how, load))
-    return Measured(built.history.size, ends)
+            advance(f"{how} at {built.size}", 1)
+            restarts.append(measure_restart(built, how, load))
+    return Measured(built.history.size, restarts)
 
 
 def figures(measured: Sequence[Measured]) -> dict[str, float]:
-    """The few numbers; those without a size are of the largest."""
+    """Return the figures; those without a size in their name are of the largest."""
     found = {
         "recovery.ready_s": measured[-1].ready_s,
         "recovery.first_commit_s": measured[-1].first_commit_s,
@@ -63,7 +64,7 @@ def figures(measured: Sequence[Measured]) -> dict[str, float]:
         "recovery.stop_s": measured[-1].stop_s,
     }
     for one in measured:
-        at = suffix(one.size)
+        at = size_suffix(one.size)
         found[f"recovery.ready_s_at_{at}"] = one.ready_s
         found[f"recovery.first_commit_s_at_{at}"] = one.first_commit_s
     return found
@@ -72,8 +73,8 @@ def figures(measured: Sequence[Measured]) -> dict[str, float]:
 def _rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     rows = []
     for one in measured:
-        for end in one.ends:
-            row = asdict(end)
+        for restart in one.restarts:
+            row = asdict(restart)
             sums = row.pop("sums")
             rows.append({"size": one.size, **row, **sums})
     return rows
@@ -82,7 +83,7 @@ def _rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 main = command(
     steps,
     run,
-    "Measure the way back after `kill -9`, and a clean stop, both under load.",
+    "Measure restarts after `kill -9` and after a clean stop, under load.",
     "Also at 10^6 and 10^7 events.",
 )
 

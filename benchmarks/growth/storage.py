@@ -1,4 +1,4 @@
-"""What a trail takes of the disk, against the same events as JSON lines; and how long it opens."""
+"""Measure a trail's bytes on disk, compared with JSON lines, and the time to open it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from logd.storage import keyfile
 from logd.storage.opening import open_for_reading
 from logd.storage.store import Store
 
-# JSON lines are counted on pages of events from so many places, evenly over the trail.
+# JSON lines are counted on pages of events from this many places, evenly over the trail.
 PLACES = 50
 LEAN = ("type", "ts_ns", "user", "props")
 OPENINGS = 5
@@ -29,7 +29,7 @@ MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class Storage:
-    """Bytes of an event: in the database, and as JSON lines, whole and lean."""
+    """Bytes per event: in the database, and as JSON lines, with all fields and lean."""
 
     events: int
     stored_bytes: float
@@ -40,21 +40,21 @@ class Storage:
 
     @property
     def over_jsonl(self) -> float:
-        """Stored bytes / bytes of JSON lines with every field."""
+        """Stored bytes / bytes of JSON lines with all fields."""
         return self.stored_bytes / self.jsonl_bytes
 
     @property
     def over_lean(self) -> float:
-        """Stored bytes / bytes of JSON lines with nothing that logd adds."""
+        """Stored bytes / bytes of JSON lines without the fields that logd adds."""
         return self.stored_bytes / self.lean_bytes
 
 
 def measure(trail: Trail) -> Storage:
-    """Measures a trail that no daemon serves. Raises Failed."""
+    """Measure a trail while no daemon runs. Raises Failed."""
     config, events = trail.config, trail.instance.status()["stored"]
     try:
         open_ns = quantile([_open_ns(config) for _ in range(OPENINGS)], 0.5)
-        stored_bytes = _bytes_on_disk(config) / events  # whatever was in a log is in it now
+        stored_bytes = _bytes_on_disk(config) / events  # opening has checkpointed the WAL
         whole, lean, sampled = _json_bytes(config, events)
     except LogdError as error:
         raise Failed(f"the trail of {trail.size} events cannot be read: {error}") from error
@@ -62,14 +62,14 @@ def measure(trail: Trail) -> Storage:
 
 
 def _bytes_on_disk(config: Config) -> int:
-    log = config.database.with_name(config.database.name + "-wal")
-    if log.exists() and log.stat().st_size:
-        raise Failed(f"{log.name} is not in the database yet")
+    wal = config.database.with_name(config.database.name + "-wal")
+    if wal.exists() and wal.stat().st_size:
+        raise Failed(f"{wal.name} is not in the database yet")
     return config.database.stat().st_size
 
 
 def _json_bytes(config: Config, events: int) -> tuple[int, int, int]:
-    """Bytes of JSON lines, whole and lean, and of how many events."""
+    """Return the bytes of JSON lines, with all fields and lean, and the number of events."""
     connection = open_for_reading(config)
     whole = lean = sampled = 0
     try:
@@ -89,7 +89,7 @@ def _line_bytes(row: dict[str, Any]) -> int:
 
 
 def _open_ns(config: Config) -> int:
-    """What a daemon's start takes for the store: checked, its log moved, a first commit made."""
+    """Return the time to open the store: check, checkpoint and a first commit."""
     key = keyfile.read(config.key_file)
     start_ns = time.perf_counter_ns()
     store = Store(config.database, key, time.time_ns(), config.quarantine_rows_max)
@@ -99,7 +99,7 @@ def _open_ns(config: Config) -> int:
 
 
 def bytes_of_a_commit() -> float:
-    """Bytes that one commit adds by itself: the same events, stored one by one and all at once.
+    """Return the bytes that a commit adds, from the same events stored one by one and at once.
 
     In memory, since two thousand flushes may take minutes. Raises Failed.
     """

@@ -1,1 +1,1 @@
-"""What every part of `make bench` uses: processes, sums, tables, pictures, targets."""
+"""Shared by all parts of `make bench`: processes, sums, tables, pictures, targets."""

@@ -1,7 +1,7 @@
-"""The committed figures, and how those of this run stand to them.
+"""The committed figures, and how the figures of a run compare with them.
 
-A baseline keeps for each part the machine and the commit that its figures come from, and those of a
-long run apart: the same name stands for more events there.
+The baseline stores each part's figures with their machine and commit. Long runs have entries of
+their own, because the same figure is about more events there.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from benchmarks.harness.part import Part
 
 PATH = Path(__file__).parents[1] / "baseline.json"
 _UNITS = ("_ns", "_us", "_ms", "_s", "_bytes", "_mib")
-# What makes two machines different ones here, as far as a program can tell.
+# Machines count as the same if these fields are equal.
 _SAME = ("cores", "cpu", "kernel", "file_system", "python", "sqlcipher")
 
-Baseline = dict[str, dict[str, Any]]  # by part, "-long" behind those of a long run
+Baseline = dict[str, dict[str, Any]]  # by part; the key of a long run ends in "-long"
 
 
 class Unreadable(Exception):
-    """The file is no baseline; the text says why."""
+    """The baseline file cannot be read; the text says why."""
 
 
 def load(path: Path) -> Baseline:
-    """The baseline by part; nothing without the file. Raises Unreadable."""
+    """Return the baseline by part; empty if there is no file. Raises Unreadable."""
     try:
         body = json.loads(path.read_text())
         for name, entry in body.items():
             if not (isinstance(entry["figures"], dict) and isinstance(entry["machine"], dict)):
-                raise Unreadable(f"{path.name}: {name}: not figures and a machine")
+                raise Unreadable(f"{path.name}: {name}: figures or machine missing")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -44,7 +44,7 @@ def load(path: Path) -> Baseline:
 
 
 def save(path: Path, parts: Sequence[Part], here: Machine, *, long: bool) -> None:
-    """Puts these parts' figures into the baseline; the other parts stay. Raises Unreadable."""
+    """Write these parts' figures into the baseline; other parts stay. Raises Unreadable."""
     baseline = load(path)
     for part in parts:
         baseline[_key(part, long)] = {"machine": asdict(here), "figures": part.figures}
@@ -56,13 +56,13 @@ def _key(part: Part, long: bool) -> str:
 
 
 def is_ratio(figure: str) -> bool:
-    """Whether a figure is one of two things measured in the same run, by its name."""
+    """Whether a figure is a ratio of two things measured in the same run, judged by its name."""
     name = figure.partition(".")[2].partition("_at_")[0]
     return "over_" in name or not name.endswith(_UNITS)
 
 
 def compare(baseline: Baseline, parts: Sequence[Part], here: Machine, *, long: bool) -> str:
-    """The figures beside the baseline's, ratios first, with whose they are and what compares."""
+    """Return a table of the figures beside the baseline's, ratios first, with both machines."""
     entries = {part.name: baseline.get(_key(part, long)) for part in parts}
     known = {name: entry for name, entry in entries.items() if entry is not None}
     if not known:
@@ -79,7 +79,7 @@ def compare(baseline: Baseline, parts: Sequence[Part], here: Machine, *, long: b
     without = [name for name, entry in entries.items() if entry is None]
     return "\n".join(
         [
-            *_whose(known),
+            *_origins(known),
             *([f"no baseline of {', '.join(without)}"] if without else []),
             f"now: commit {here.commit}, {here.started}, {_machine(asdict(here))}",
             "",
@@ -91,23 +91,20 @@ def compare(baseline: Baseline, parts: Sequence[Part], here: Machine, *, long: b
 
 
 def _comparable(differs: Sequence[str]) -> str:
-    ratios = (
-        "Figures without a unit are ratios of two things measured in the same run: they compare"
-        " between machines."
-    )
+    ratios = "Figures without a unit are ratios within one run and compare between machines."
     if differs:
         return (
-            f"{ratios} This is another machine than the baseline's ({', '.join(differs)}): figures"
-            " with a unit do not compare."
+            f"{ratios} This machine differs from the baseline's ({', '.join(differs)}): do not"
+            " compare figures with a unit."
         )
     return (
-        f"{ratios} Figures with a unit compare only on the same machine with as little else to do;"
-        " this one looks like the baseline's."
+        f"{ratios} This looks like the baseline's machine: figures with a unit compare if it is as"
+        " idle as it was then."
     )
 
 
-def _whose(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line for each run that figures come from, with its parts."""
+def _origins(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One line for each run that baseline figures come from, with its parts."""
     parts: dict[str, list[str]] = {}
     for name, entry in entries.items():
         machine = entry["machine"]

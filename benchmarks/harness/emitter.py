@@ -1,4 +1,4 @@
-"""A process that emits events as fast as it can, or at a rate, and says what each call took."""
+"""Processes that emit events, flat out or at a rate, and measure the time of each call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from benchmarks.harness.sums import Sums
 from logd_client import Client
 from logd_client.client import OUTBOX_BYTES
 
-# A refused call is made again after so long: who must not lose waits.
+# A refused call is retried after this time.
 REFUSED_WAIT_S = 0.001
 EMIT_TIMEOUT_S = 120.0
 FLUSH_TIMEOUT_S = 60.0
@@ -35,10 +35,10 @@ Call = Callable[..., bool]
 
 @dataclass(frozen=True)
 class Load:
-    """Who emits how much: `rate` events/s of all together, 0 for as fast as they can."""
+    """How many emitters emit how many events; `rate` is events/s of all together, 0 is flat out."""
 
     emitters: int
-    events: int  # of all together
+    events: int  # of all emitters together
     rate: int = 0
     outbox_bytes: int = OUTBOX_BYTES  # of each
     refused_wait_s: float = REFUSED_WAIT_S
@@ -50,9 +50,9 @@ class Load:
 
 @dataclass(frozen=True)
 class Emitted:
-    """What one emitter saw. `flushed` says that it saw all of it confirmed.
+    """The result of one emitter. `flushed`: all of its events were confirmed.
 
-    `cpu_s` is the processor time of its calls, without what making the events took.
+    `cpu_s` is the CPU time of its calls, without the time spent on making the events.
     """
 
     calls_ns: array[int]
@@ -63,19 +63,19 @@ class Emitted:
     confirmed_s: float
     flushed: bool
     cpu_s: float
-    # On the wall clock, as batches are; `full_ns` is when its outbox was first full, if ever.
+    # Wall clock, like the times of batches; `full_ns` is when the outbox was first full, if ever.
     started_ns: int
     full_ns: int | None
     emitted_ns: int
 
 
 def emit(socket: str, load: Load, seed: int, start: Barrier, results: Queue[Emitted]) -> None:
-    """One emitter's life: waits for the others, emits, waits until all of it is stored."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: who started it ends it
-    logging.getLogger("logd.client").setLevel(logging.ERROR)  # what is refused is counted here
+    """Run one emitter: wait for the others, emit, wait until everything is stored."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent process ends it
+    logging.getLogger("logd.client").setLevel(logging.ERROR)  # refused events are counted here
     own_s = rehearsed_s(load, seed)
     with Client(socket, outbox_bytes=load.outbox_bytes) as client:
-        client.emit("login", user="0")  # makes the outbox, before the clock runs
+        client.emit("login", user="0")  # creates the outbox before the clock starts
         start.wait()
         started_s, started_ns, cpu_s = time.monotonic(), time.time_ns(), time.process_time()
         driven = drive(client.emit, load, seed, started_s)
@@ -101,7 +101,7 @@ def emit(socket: str, load: Load, seed: int, start: Barrier, results: Queue[Emit
 
 
 def rehearsed_s(load: Load, seed: int) -> float:
-    """Processor time of one event in the loop below when nothing is emitted, in seconds."""
+    """Return the CPU time per event of the loop in `drive` when nothing is emitted."""
     rehearsal = replace(load, events=load.emitters * _REHEARSED_EVENTS, rate=0)
     before_s = time.process_time()
     drive(lambda *_, **__: True, rehearsal, seed, time.monotonic())
@@ -110,14 +110,14 @@ def rehearsed_s(load: Load, seed: int) -> float:
 
 @dataclass
 class Driven:
-    """What accepted calls took, and when one was first refused."""
+    """The times of accepted calls, and when a call was first refused."""
 
     calls_ns: array[int] = field(default_factory=lambda: array("Q"))
     full_ns: int | None = None
 
 
 def drive(call: Call, load: Load, seed: int, started_s: float) -> Driven:
-    """Makes one emitter's calls at the load's rate; what is refused is offered again."""
+    """Make one emitter's calls at the load's rate; retry refused ones."""
     driven = Driven()
     note, clock_ns, clock_s = driven.calls_ns.append, time.perf_counter_ns, time.monotonic
     deadline_s, rate = started_s + EMIT_TIMEOUT_S, load.rate / load.emitters
@@ -140,8 +140,8 @@ def drive(call: Call, load: Load, seed: int, started_s: float) -> Driven:
 
 @contextmanager
 def emitters(socket: Path, load: Load) -> Iterator[tuple[Barrier, Queue[Emitted]]]:
-    """The processes, waiting at the barrier for one more; ended with the `with`."""
-    # Forked from a clean process that has imported this module once: there may be many.
+    """Start the emitters; they wait at the barrier for the caller, and end with the `with`."""
+    # A fork server imports this module once, since there may be many emitters.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
     start, results = context.Barrier(load.emitters + 1), context.Queue()
@@ -163,17 +163,17 @@ def emitters(socket: Path, load: Load) -> Iterator[tuple[Barrier, Queue[Emitted]
 
 
 def collect(results: Queue[Emitted], load: Load) -> list[Emitted]:
-    """What every emitter has to say. Raises Failed when one says nothing."""
+    """Return the result of every emitter. Raises Failed if one does not report."""
     try:
         return [
             results.get(timeout=EMIT_TIMEOUT_S + FLUSH_TIMEOUT_S + 10) for _ in range(load.emitters)
         ]
     except Empty:
-        raise Failed("an emitter did not come to its end") from None
+        raise Failed("an emitter did not finish") from None
 
 
 def sums(emitted: list[Emitted], state: dict[str, Any]) -> Sums:
-    """The sums of all emitters with what the daemon's `status` says."""
+    """Combine the counts of all emitters with the daemon's status."""
     return Sums(
         attempted=sum(one.attempted for one in emitted),
         accepted=sum(one.accepted for one in emitted),

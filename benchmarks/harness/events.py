@@ -1,7 +1,7 @@
-"""Events as a site's web processes log them: what the extension and the Classroom put into them.
+"""Events as a site's web processes log them, with the properties of the extension and Classroom.
 
-Mostly page views, some tasks and quizzes. No two are the same: each request has an id and a
-duration of its own, so nobody along the way gets by with remembering what it saw before.
+Mostly page views, some tasks and quizzes. No two are the same: each request has its own id and
+duration, so that no cache on the way makes the figures better than they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ROUTES = (
     ("/teacher/", "dashboard.overview", "GET"),
     ("/profile", "account.profile", "GET"),
 )
-# Two lengths without a common factor: a template and a duration meet again after a million events.
+# The lengths have no common factor: a template and a duration meet again after a million events.
 _TEMPLATES = 997
 _DURATIONS = 1009
 
@@ -31,9 +31,9 @@ Event = tuple[str, str, dict[str, Any]]
 
 
 def events(seed: int) -> Iterator[Event]:
-    """Type, user and properties, without end; the properties hold until the next one is taken.
+    """Yield type, user and properties without end, the same for the same seed.
 
-    The same for the same seed. Making one costs some 0.3 us, so that an emitter may do it.
+    The dict of properties is reused for later events. An event takes about 0.3 us to make.
     """
     chosen = random.Random(seed)
     templates = [_template(chosen) for _ in range(_TEMPLATES)]

@@ -1,4 +1,4 @@
-"""Where the figures come from: the machine, the versions, the commit."""
+"""The machine, the versions and the commit that figures come from."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from logd.ingest.outbox_directory import filesystem_type
 
 PROJECT = Path(__file__).resolve().parents[2]
 RESULTS = PROJECT / "benchmarks" / "results"
+# For child processes: this checkout's modules, wherever the benchmark was started.
+PYTHONPATH = os.pathsep.join([str(PROJECT), str(PROJECT / "shared")])
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a figure must be read with."""
+    """The conditions under which figures were measured."""
 
     cores: int
     cpu: str
-    load: float  # of the last minute, before the run: what else ran here
+    load: float  # average of the minute before the run
     kernel: str
     python: str
     sqlcipher: str
@@ -36,7 +38,7 @@ class Machine:
     flask: str
     gunicorn: str
     max_dgram_qlen: str
-    file_system: str  # that the databases lie on
+    file_system: str  # of the databases
     commit: str
     started: str
 
@@ -51,8 +53,8 @@ class Machine:
         )
 
 
-def look(directory: Path) -> Machine:
-    """This machine, with databases to be made in `directory`."""
+def detect(directory: Path) -> Machine:
+    """Describe this machine, with databases in `directory`."""
     connection = sqlcipher3.connect(":memory:")
     try:
         cipher = connection.execute("PRAGMA cipher_version").fetchone()[0]
@@ -91,15 +93,23 @@ def _read(path: str) -> str:
 
 
 def _commit() -> str:
-    """The commit, marked when tracked files of the measured code differ from it."""
+    """Return the commit, marked if tracked files of the measured code differ from it."""
     git = ["git", "-C", str(PROJECT)]
     try:
         commit = subprocess.run(
             [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
         changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no", "--", "shared", "logd"]
-            + ["webapp/activity", "benchmarks/*.py"],
+            [
+                *git,
+                "status",
+                "--porcelain",
+                "--untracked-files=no",
+                "--",
+                "shared",
+                "logd",
+                "benchmarks/*.py",
+            ],
             capture_output=True,
             text=True,
             check=True,
@@ -110,15 +120,15 @@ def _commit() -> str:
 
 
 def write_results(directory: Path, name: str, machine: Machine, body: Mapping[str, Any]) -> Path:
-    """Writes what a program may compare with later."""
+    """Write a part's results as JSON."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}.json"
     path.write_text(json.dumps({"machine": asdict(machine), **body}, indent=1) + "\n")
     return path
 
 
-def shown(path: Path) -> str:
-    """A path as one would type it here."""
+def display_path(path: Path) -> str:
+    """Return the path relative to the current directory, where possible."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

@@ -1,4 +1,4 @@
-"""One page with every picture and table of a run, and the picture of the targets. No script."""
+"""All tables and pictures of a run: RESULTS.md, index.html (no script), the picture of targets."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from benchmarks.harness import plot
 from benchmarks.harness.machine import Machine
-from benchmarks.harness.part import Part, Plot
+from benchmarks.harness.part import Part, Plot, figures_table
 from benchmarks.harness.targets import MET, Outcome
 
-# A bar longer than this says no more: how far a miss is, the figure beside it tells.
+# Longer bars are cut off; the figure beside the bar is exact.
 _USED_MAX = 2.0
 _MISSED_COLOUR = "#b8434e"
 
@@ -35,11 +35,11 @@ img {{ max-width: 100%; height: auto; border-radius: 4px; }}
 
 
 def targets_plot(outcomes: Sequence[Outcome]) -> Plot | None:
-    """How much of each target's limit is used; None when nothing was measured."""
+    """Draw how much of each target's limit is used; None if no target was measured."""
     shown = [one for one in outcomes if one.decides]
     if not shown:
         return None
-    svg = plot.lying(
+    svg = plot.horizontal_bars(
         "Targets: how much of each limit is used (less is better)",
         [one.target.what for one in shown],
         [plot.Series("used", [_bar(one) for one in shown])],
@@ -62,10 +62,18 @@ def _bar(outcome: Outcome) -> plot.Bar:
 
 
 def page(here: Machine, parts: Sequence[Part], targets: str, plots: Sequence[Plot]) -> str:
-    """The page: the targets first, then each part with its pictures and its text."""
+    """Return index.html: the targets first, then each part with pictures and tables."""
     sections = [_section("targets", plots, targets)]
     sections += [_section(part.name, part.plots, part.text) for part in parts]
     return _PAGE.format(machine=html.escape(str(here)), body="\n".join(sections))
+
+
+def markdown(here: Machine, parts: Sequence[Part], targets: str) -> str:
+    """Return RESULTS.md: the machine and the commit, the targets, every part's tables."""
+    sections = [("Targets", targets)]
+    sections += [(part.name, f"{part.text}\n\n{figures_table(part)}") for part in parts]
+    body = "\n".join(f"\n## {name}\n\n```\n{text}\n```" for name, text in sections)
+    return f"# Results\n\nWritten by `make bench`.\n\n```\n{here}\n```\n{body}\n"
 
 
 def _section(name: str, plots: Sequence[Plot], text: str) -> str:

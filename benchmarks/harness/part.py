@@ -1,8 +1,7 @@
-"""What a part of `make bench` hands back, and how it shows that it goes on.
+"""The result of a part of `make bench`, its progress bar and its command line.
 
 Each part is a module with a command line of its own (`python -m benchmarks.client.measure`) and a
-function `run(place, long, tell)` that `python -m benchmarks` calls: both get the same `Part` from
-it.
+function `run(place, long, advance)`, which `python -m benchmarks` calls. Both return a `Part`.
 """
 
 from __future__ import annotations
@@ -16,11 +15,15 @@ from typing import Any, Protocol
 
 import click
 
-from benchmarks.harness import machine
+from benchmarks.harness import machine, table
 from benchmarks.harness.machine import Machine
 from benchmarks.harness.processes import Failed, end_on_sigterm, temporary_directory
 
-Tell = Callable[[str, int], None]
+Advance = Callable[[str, int], None]
+
+# The types of the options `--directory` and `--results`.
+DIRECTORY = click.Path(path_type=Path, exists=True)
+RESULTS = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ class Plot:
 
 @dataclass(frozen=True)
 class Part:
-    """One part, measured.
+    """The result of one part.
 
-    `text` is for people: tables, and what they say. `rows` are for programs, each with its sums.
-    `figures` are the few numbers that targets and the committed baseline are compared with, by
-    names that end in their unit; a ratio has none. `problems` name every sum that is off.
-    `missing` says what was not measured here, why, and what brings it.
+    `text` holds the tables for people, `rows` the same for programs, each with its sums. `figures`
+    are compared with targets and baseline; their names end in the unit, ratios have none.
+    `problems` name every wrong sum. `missing` names what was not measured, why, and how to
+    install it.
     """
 
     name: str
@@ -53,29 +56,29 @@ class Part:
 class Run(Protocol):
     """Measures a part with files in `place`; `long` adds what takes many minutes.
 
-    `tell` hears what is measured now, and how many steps of `steps(long)` are done since. Raises
-    Failed.
+    Calls `advance` with what is measured now and how many of the `steps(long)` have ended since.
+    Raises Failed.
     """
 
-    def __call__(self, place: Path, long: bool, tell: Tell) -> Part: ...
+    def __call__(self, place: Path, long: bool, advance: Advance) -> Part: ...
 
 
 @contextmanager
-def progress(steps: int) -> Iterator[Tell]:
-    """A bar on stderr with what is measured now beside it."""
+def progress(steps: int) -> Iterator[Advance]:
+    """Show a progress bar on stderr, labelled with what is measured now."""
     with click.progressbar(
         range(steps), file=sys.stderr, bar_template="  [%(bar)s] %(info)s  %(label)s"
     ) as bar:
 
-        def tell(now: str, done: int) -> None:
+        def advance(now: str, done: int) -> None:
             bar.label = f"{now:<24}"
             bar.update(done)
 
-        yield tell
+        yield advance
 
 
 def write(directory: Path, part: Part, here: Machine) -> list[Path]:
-    """Writes results and plots; the paths, results first."""
+    """Write results and pictures; return their paths, results first."""
     body = asdict(part)
     plots = body.pop("plots")
     del body["text"]
@@ -87,34 +90,38 @@ def write(directory: Path, part: Part, here: Machine) -> list[Path]:
     return paths
 
 
+def figures_table(part: Part) -> str:
+    """Return the figures of a part as a table; the names end in their unit."""
+    rows = [[name, table.digits(value)] for name, value in sorted(part.figures.items())]
+    return table.render(("figure", "value"), rows)
+
+
 def report(part: Part, here: Machine, directory: Path) -> int:
-    """Prints a part that ran alone, and writes it; the exit code: 1 when a sum is off."""
-    click.echo(f"\n{here}\n\n{part.text}\n")
+    """Print and write a part that ran alone; return the exit code, 1 if a sum is wrong."""
+    click.echo(f"\n{here}\n\n{part.text}\n\n{figures_table(part)}\n")
     for text in part.missing:
         click.echo(f"not measured: {text}")
     for path in write(directory, part, here):
-        click.echo(f"written: {machine.shown(path)}")
+        click.echo(f"written: {machine.display_path(path)}")
     for problem in part.problems:
-        click.echo(f"sum off: {problem}", err=True)
+        click.echo(f"wrong sum: {problem}", err=True)
     return 1 if part.problems else 0
 
 
 def command(steps: Callable[[bool], int], run: Run, what: str, long_help: str) -> click.Command:
-    """The command line of a part: measures it alone, in a directory of its own, and reports."""
+    """Return the command line of a part, which runs it alone in a temporary directory."""
 
     @click.command(help=what)
     @click.option("--long", is_flag=True, help=long_help)
-    @click.option(
-        "--directory", type=click.Path(path_type=Path, exists=True), help="For databases."
-    )
-    @click.option("--results", type=click.Path(path_type=Path), default=machine.RESULTS)
+    @click.option("--directory", type=DIRECTORY, help="Where the databases go.")
+    @click.option("--results", type=RESULTS, default=machine.RESULTS, help="Where the results go.")
     def main(long: bool, directory: Path | None, results: Path) -> None:
         end_on_sigterm()
         try:
             with temporary_directory(directory) as place:
-                here = machine.look(place)
-                with progress(steps(long)) as tell:
-                    part = run(place, long, tell)
+                here = machine.detect(place)
+                with progress(steps(long)) as advance:
+                    part = run(place, long, advance)
             sys.exit(report(part, here, results))
         except (Failed, OSError) as error:
             raise click.ClickException(str(error)) from error

@@ -1,4 +1,4 @@
-"""Bars as SVG, drawn by pygal here: no script in them, nothing loaded from elsewhere."""
+"""Bar charts as SVG, drawn by pygal: no script in them, nothing loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLOURS = (
 )  # fmt: skip
 WIDTH = 900
 LEGENDS_MAX = 8  # in one row, of short names
-# A piece of a stacked bar has its text inside, if it is so large a part of the longest bar.
+# A piece of a stacked bar shows its text only from this share of the longest bar on.
 _TEXT_SHARE_MIN = 0.035
 _STYLE = {
     "background": "#ffffff",
@@ -45,7 +45,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Bar:
-    """One figure: how long its bar is, and what is printed at it; no text, no print."""
+    """One figure: the length of its bar, and the text printed beside it, if any."""
 
     value: float
     text: str = ""
@@ -54,13 +54,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Series:
-    """Bars of one colour, one for each label of the picture."""
+    """Bars of one colour, one for each label of the chart."""
 
     name: str
     bars: Sequence[Bar | None]
 
 
-def lying(
+def horizontal_bars(
     title: str,
     labels: Sequence[str],
     series: Sequence[Series],
@@ -72,7 +72,7 @@ def lying(
     tick_text: Callable[[float], str] = digits,
     colours: Sequence[str] = COLOURS,
 ) -> bytes:
-    """Lying bars, the first label at the top; series beside each other, or end to end."""
+    """Draw horizontal bars, the first label at the top; series side by side or stacked."""
     lanes = 1 if stacked else len(series)
     sums = [
         sum(bar.value if bar else 0 for bar in bars)
@@ -108,7 +108,7 @@ def lying(
         include_x_axis=True,
         formatter=digits,
     )
-    chart.x_labels = list(labels)[::-1]  # pygal begins at the bottom
+    chart.x_labels = list(labels)[::-1]  # pygal starts at the bottom
     if ticks is not None:
         chart.y_labels = [{"value": tick, "label": tick_text(tick)} for tick in ticks]
     for one in series:
@@ -127,7 +127,7 @@ def _stacked(bar: Bar | None, longest: float) -> dict[str, Any] | None:
 def _beside(bar: Bar | None) -> dict[str, Any] | None:
     if bar is None:
         return None
-    # pygal centres a text at the end of a lying bar, so it is padded off the bar.
+    # pygal centres the text at the end of a horizontal bar, so padding moves it off the bar.
     return _entry(bar, "\N{NO-BREAK SPACE}" * int(len(bar.text) * 1.7 + 2) + bar.text)
 
 
@@ -137,7 +137,7 @@ def _entry(bar: Bar, text: str) -> dict[str, Any]:
 
 
 def _without_scripts(root: Any) -> Any:
-    """pygal writes its configuration as a script even when no script is asked for."""
+    """Remove the script that pygal writes even with `js=[]`."""
     for parent in root.iter():
         for child in [child for child in parent if str(child.tag).endswith("script")]:
             parent.remove(child)

@@ -1,4 +1,4 @@
-"""Processes under measurement: started, waited for, and ended whatever happens to the run."""
+"""Processes under measurement: started, waited for, and always ended with the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from benchmarks.harness.machine import PROJECT
+from benchmarks.harness.machine import PYTHONPATH
 from logd.config import settings as configuration
 from webapp.run.process import Child, Events, Exited, Line, describe_exit
 
@@ -26,22 +26,22 @@ STOP_TIMEOUT_S = 30.0
 
 
 class Failed(Exception):
-    """A process did not do its part; the text holds what it said."""
+    """A process failed or did not answer; the text holds its last output."""
 
 
 def cpu_s(pid: int) -> float:
-    """Processor time of a process so far, without its children's."""
+    """Return the CPU time of a process so far, without its children's."""
     stat = Path(f"/proc/{pid}/stat").read_text()
-    fields = stat.rpartition(")")[2].split()  # proc_pid_stat(5): the name may hold anything
+    fields = stat.rpartition(")")[2].split()  # proc_pid_stat(5): the name may contain anything
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Running:
-    """A started process of this project, by its command's arguments for the same interpreter."""
+    """A running Python process of this project, started with `arguments`."""
 
     def __init__(self, name: str, arguments: Sequence[str], extra: Mapping[str, str]) -> None:
-        # Our modules from here, wherever the benchmark was started; and no settings of others.
-        env = {**os.environ, "PYTHONPATH": str(PROJECT), **extra}
+        # The modules of this checkout, and no settings from the caller's environment.
+        env = {**os.environ, "PYTHONPATH": PYTHONPATH, **extra}
         env.pop("GUNICORN_CMD_ARGS", None)
         self.name = name
         self._events: Events = queue.SimpleQueue()
@@ -49,7 +49,7 @@ class Running:
         self.pid = self._child.pid
 
     def wait_for_line(self, mark: str, timeout_s: float = READY_TIMEOUT_S) -> str:
-        """The first line with `mark` in it. Raises Failed."""
+        """Return the first line of output that contains `mark`. Raises Failed."""
         deadline_s = time.monotonic() + timeout_s
         while True:
             try:
@@ -59,26 +59,26 @@ class Running:
             if isinstance(event, Line) and mark in event.text:
                 return event.text
             if isinstance(event, Exited):
-                said = "\n".join(self._child.last_lines)
-                raise Failed(f"{self.name}: {describe_exit(event.code)}\n{said}")
+                output = "\n".join(self._child.last_lines)
+                raise Failed(f"{self.name}: {describe_exit(event.code)}\n{output}")
 
     def cpu_s(self) -> float:
-        """Processor time of this process so far, without its children's."""
+        """Return the CPU time of this process so far, without its children's."""
         return cpu_s(self.pid)
 
     def stop(self) -> list[str]:
-        """SIGTERM, and its last lines. Raises Failed when it did not end well."""
+        """Send SIGTERM and return the last lines of output. Raises Failed on an error."""
         code = self._child.stop(STOP_TIMEOUT_S)
         with contextlib.suppress(queue.Empty):
             while not isinstance(self._events.get(timeout=STOP_TIMEOUT_S), Exited):
                 pass
-        said = list(self._child.last_lines)
+        output = list(self._child.last_lines)
         if code != 0:
-            raise Failed("\n".join([f"{self.name}: {describe_exit(code)}", *said]))
-        return said
+            raise Failed("\n".join([f"{self.name}: {describe_exit(code)}", *output]))
+        return output
 
     def kill(self) -> None:
-        """For the way out: whatever is left of it ends now."""
+        """Kill the process if it still runs."""
         self._child.kill()
 
 
@@ -86,7 +86,7 @@ class Running:
 def running(
     name: str, arguments: Sequence[str], extra: Mapping[str, str] | None = None
 ) -> Iterator[Running]:
-    """A process for the length of a `with`; killed at its end unless it was stopped."""
+    """Run a process for the length of a `with`; kill it at the end unless it was stopped."""
     process = Running(name, arguments, extra or {})
     try:
         yield process
@@ -96,13 +96,13 @@ def running(
 
 @contextlib.contextmanager
 def temporary_directory(parent: Path | None) -> Iterator[Path]:
-    """A fresh directory with a short path: a socket's has at most 107 bytes."""
+    """Make a temporary directory with a short path: a socket's has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="logd-bench-", dir=parent) as name:
         yield Path(name)
 
 
 class Instance:
-    """A logd instance made by `logd init` in `directory`, its outboxes removed at the end."""
+    """A logd instance made by `logd init` in `directory`; its outboxes are removed at the end."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -119,36 +119,43 @@ class Instance:
             shutil.rmtree(outboxes, ignore_errors=True)
 
     def run_arguments(self) -> list[str]:
-        """The daemon, as people start it."""
+        """Return the arguments of `logd run`."""
         return ["-m", "logd", "run", "--config", str(self.config)]
 
     def status(self) -> dict[str, Any]:
-        """`logd status --json`."""
+        """Return the output of `logd status --json`."""
         state: dict[str, Any] = json.loads(
             self.command("status", "--config", str(self.config), "--json")
         )
         return state
 
+    def settled_status(self, timeout_s: float) -> dict[str, Any]:
+        """Return the status once nothing is pending, or after the time-out."""
+        deadline_s = time.monotonic() + timeout_s
+        while (state := self.status())["pending"] and time.monotonic() < deadline_s:
+            pass  # starting `logd status` takes long enough
+        return state
+
     def verify(self) -> str:
-        """`logd verify`: what it says of a whole trail. Raises Failed for any other."""
+        """Run `logd verify` and return its first line. Raises Failed if it finds a problem."""
         return self.command("verify", "--config", str(self.config)).splitlines()[0]
 
     def command(self, *arguments: str) -> str:
-        """Runs a command of logd to its end; its output. Raises Failed."""
+        """Run a logd command and return its output. Raises Failed."""
         done = subprocess.run(
             [sys.executable, "-m", "logd", *arguments],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
         )
         if done.returncode != 0:
-            said = (done.stdout + done.stderr).strip()
-            raise Failed(f"logd {arguments[0]}: {describe_exit(done.returncode)}\n{said}")
+            output = (done.stdout + done.stderr).strip()
+            raise Failed(f"logd {arguments[0]}: {describe_exit(done.returncode)}\n{output}")
         return done.stdout
 
 
 def end_on_sigterm() -> None:
-    """Has SIGTERM unwind like Ctrl-C does, so that every `with` cleans up."""
+    """Make SIGTERM unwind the stack as Ctrl-C does, so that every `with` cleans up."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
         sys.exit(128 + number)

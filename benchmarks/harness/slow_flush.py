@@ -1,6 +1,6 @@
-"""A disk with slow flushes, for one process: a shim that sleeps after fsync and fdatasync.
+"""A disk with slow flushes, for one process: a preloaded shim sleeps after fsync and fdatasync.
 
-The same shim counts them, and a process may exchange its own disk (`set_ms`) while it runs.
+The shim also counts flushes, and a process may change its own delay while it runs (`set_ms`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _MS = "SLOW_FLUSH_MS"
 
 
 class NoCompiler(Exception):
-    """The shim cannot be built here; the text says why."""
+    """The shim cannot be built; the text says why."""
 
 
 def build(source: Path, directory: Path) -> Path:
-    """A library that can be preloaded, built into `directory`. Raises NoCompiler."""
+    """Build a library to preload, in `directory`. Raises NoCompiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise NoCompiler("no C compiler (on Debian and Ubuntu: apt-get install build-essential)")
@@ -36,20 +36,20 @@ def build(source: Path, directory: Path) -> Path:
 
 
 def environment(directory: Path, flush_ms: int) -> dict[str, str]:
-    """What a process needs in its environment for flushes that take `flush_ms` longer.
+    """Return the environment in which a process's flushes take `flush_ms` longer.
 
-    Builds the shim into `directory`. Nothing for 0. Raises NoCompiler.
+    Builds the shim in `directory`; for 0 the environment is empty. Raises NoCompiler.
     """
     return counting(directory, flush_ms) if flush_ms else {}
 
 
 def counting(directory: Path, flush_ms: int = 0) -> dict[str, str]:
-    """The same with the shim in any case, for a process that counts. Raises NoCompiler."""
+    """The same with the shim also for 0, for a process that counts flushes. Raises NoCompiler."""
     return {"LD_PRELOAD": str(build(_SOURCE, directory)), _MS: str(flush_ms)}
 
 
 def count() -> int | None:
-    """How many flushes this process has made; None without the shim in it."""
+    """Return how many flushes this process has made; None without the shim."""
     try:
         return int(ctypes.CDLL(None).flush_count())
     except AttributeError:
@@ -57,5 +57,5 @@ def count() -> int | None:
 
 
 def set_ms(flush_ms: int) -> None:
-    """From now on this process's flushes take so much longer. Nothing without the shim."""
+    """Set how much longer this process's flushes take. No effect without the shim."""
     os.environ[_MS] = str(flush_ms)

@@ -1,4 +1,4 @@
-"""The sums that must hold in every run: where every event that was attempted has gone."""
+"""The sums that must hold in every run: every attempted event is accounted for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sums:
-    """Counts of events of one run, each from whoever knows it: the client, or the database."""
+    """Event counts of one run, taken from the client or from the database."""
 
     attempted: int
     accepted: int
@@ -18,7 +18,7 @@ class Sums:
     lost: int = 0
 
     def problems(self) -> list[str]:
-        """What does not add up; nothing when all does."""
+        """Return every sum that is wrong."""
         found = []
         if self.attempted != self.accepted + self.refused:
             found.append(

@@ -1,4 +1,4 @@
-"""Plain text for people: tables, durations, paragraphs; and the quantiles that go into them."""
+"""Plain text for people: tables, durations, paragraphs; and quantiles."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ WIDTH = 100
 
 
 def quantile(values: Sequence[int], share: float) -> int:
-    """The nearest-rank quantile: a value that was measured. Raises ValueError for none."""
+    """Return the nearest-rank quantile, a measured value. Raises ValueError without values."""
     if not values:
         raise ValueError("no values, no quantile")
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def duration(ns: float) -> str:
-    """Nanoseconds with three digits that count: 840 ns, 3.21 us, 84.0 ms, 1.50 s."""
+    """Format nanoseconds with three significant digits: 840 ns, 3.21 us, 84 ms, 1.50 s."""
     for unit, size in (("ns", 1), ("us", 1e3), ("ms", 1e6)):
         if ns < 999.5 * size:
             return f"{digits(ns / size)} {unit}"
@@ -25,25 +25,20 @@ def duration(ns: float) -> str:
 
 
 def digits(value: float) -> str:
-    """A number with about three digits that count, and no more than two behind the point."""
+    """Format a number with about three significant digits, at most two after the point."""
     if value == int(value) or value >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
-def times(ratio: float) -> str:
-    """A ratio as people say it: `12 x`."""
-    return f"{digits(ratio)} x"
-
-
 def render(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A table: the first `left` columns to the left, the others to the right.
+    """Return a table; the first `left` columns are left-aligned, the others right-aligned.
 
-    Heads may have two lines. Raises ValueError for a row of another length than the head's.
+    Heads may have several lines. Raises ValueError for a row that is not as long as the head.
     """
     columns = len(head)
     if any(len(row) != columns for row in rows):
-        raise ValueError(f"a row does not have the head's {columns} columns")
+        raise ValueError(f"a row does not have {columns} columns, as the head has")
     heads = [column.split("\n") for column in head]
     depth = max(map(len, heads))
     padded = [[""] * (depth - len(lines)) + lines for lines in heads]
@@ -62,5 +57,5 @@ def render(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) ->
 
 
 def paragraph(text: str) -> str:
-    """Text wrapped for a terminal."""
+    """Wrap text for a terminal."""
     return textwrap.fill(" ".join(text.split()), WIDTH)

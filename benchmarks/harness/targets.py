@@ -1,6 +1,6 @@
-"""The targets: which figure must be on which side of which limit, and whether it is. Pure.
+"""The targets: a limit for a figure, and whether a run meets it. Pure.
 
-Speed is never a failure: a target that is missed is said, and the run goes on.
+A missed target is reported; it never fails a run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NOT_MEASURED, TOO_FEW = "not measured", "fewer events"
 class Target:
     """One limit for one figure. `sign` is `<=`, `<` or `>=`.
 
-    A `long` one is about 10^7 events: what a shorter run measures under its name decides nothing.
+    A `long` target is about 10^7 events: a shorter run measures the figure but decides nothing.
     """
 
     figure: str
@@ -31,28 +31,28 @@ class Target:
 
     @property
     def part(self) -> str:
-        """The part that measures it."""
+        """The part that measures the figure."""
         return self.figure.partition(".")[0]
 
     @property
     def command(self) -> str:
-        """What measures it."""
+        """The command that measures it."""
         return "make bench-long" if self.long else f"make bench-{self.part}"
 
     def met(self, measured: float) -> bool:
-        """Whether that is on the right side."""
+        """Whether a measured value meets the limit."""
         if self.sign == ">=":
             return measured >= self.limit
         return measured < self.limit or (self.sign == "<=" and measured == self.limit)
 
     def used(self, measured: float) -> float:
-        """How much of what is allowed is used: 1 just meets it, less is better."""
+        """Return the used share of the limit: 1 just meets it, less is better."""
         if self.sign != ">=":
             return measured / self.limit
         return self.limit / measured if measured > 0 else float("inf")
 
     def shown(self, value: float) -> str:
-        """A value with the unit, if there is one."""
+        """Format a value with its unit, if there is one."""
         return f"{table.digits(value)} {self.unit}".rstrip()
 
 
@@ -111,7 +111,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """A target, what was measured of it (None: nothing) in a long run or not, and what it means."""
+    """A target with its measured value (None: not measured), in a long run or not."""
 
     target: Target
     measured: float | None
@@ -119,12 +119,12 @@ class Outcome:
 
     @property
     def decides(self) -> bool:
-        """Whether it was measured, and at the size that the target is about."""
+        """Whether it was measured at the size that the target is about."""
         return self.measured is not None and (self.long or not self.target.long)
 
     @property
     def verdict(self) -> str:
-        """In a word or two."""
+        """The result in a word or two."""
         if self.measured is None:
             return NOT_MEASURED
         if not self.decides:
@@ -133,12 +133,12 @@ class Outcome:
 
 
 def judge(figures: Mapping[str, float], parts: Sequence[str], *, long: bool) -> list[Outcome]:
-    """The targets of these parts against what was measured, in a long run or not."""
+    """Compare the targets of these parts with the measured figures."""
     return [Outcome(one, figures.get(one.figure), long) for one in TARGETS if one.part in parts]
 
 
 def show(outcomes: Sequence[Outcome]) -> str:
-    """The table, and how many are met."""
+    """Return the table, and how many targets are met."""
     rows = [
         [
             outcome.target.what,
@@ -152,14 +152,14 @@ def show(outcomes: Sequence[Outcome]) -> str:
     met = sum(one.verdict == MET for one in decided)
     counted = f"{met} of {len(decided)} measured targets met"
     left = len(outcomes) - len(decided)
-    said = f"{counted}; {left} not measured here." if left else f"{counted}."
+    summary_line = f"{counted}; {left} not measured here." if left else f"{counted}."
     head = ("what", "target", "measured", "")
     text = table.render(head, [[r[0], r[1].rjust(10), r[2].rjust(9), r[3]] for r in rows], left=4)
-    return f"{text}\n\n{said}"
+    return f"{text}\n\n{summary_line}"
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
-    """For programs."""
+    """Return the outcome for JSON."""
     target = outcome.target
     return {
         "figure": target.figure,

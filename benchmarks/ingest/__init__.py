@@ -1,1 +1,1 @@
-"""How many events a second the daemon stores."""
+"""Part `ingest`: how many events per second the daemon stores, and at what CPU time."""

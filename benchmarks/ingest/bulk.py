@@ -1,9 +1,9 @@
-"""A bare bulk insert: the rows that a daemon has stored, once more, and nothing but the rows.
+"""A bare bulk insert of the rows that a daemon has stored: the upper bound for this schema.
 
-`python -m benchmarks.ingest.bulk CONFIG FIRST LAST DATABASE` takes the batches FIRST to LAST out of
-an instance's trail, then inserts them into a new database of the same schema, key length, pragmas
-and cache, in the same transactions by statements of the same many rows, each on the disk before the
-next begins. No order, no hash, no roll-ups, no counters: the most that this schema can take.
+`python -m benchmarks.ingest.bulk CONFIG FIRST LAST DATABASE` reads the batches FIRST to LAST from
+an instance's trail, then inserts them into a new database with the same schema, key length, pragmas
+and cache, in the same transactions and with the same statements, each transaction flushed before
+the next. No ordering, hashing, roll-ups or counters.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Inserted:
-    """What the insert took; `stored` is counted in the database afterwards."""
+    """The result of the insert; `stored` is counted in the database afterwards."""
 
     events: int
     stored: int
@@ -49,14 +49,14 @@ class Inserted:
 
 @dataclass(frozen=True)
 class Trail:
-    """Rows of events by transaction, and by table the rows that they refer to."""
+    """The rows of events by transaction, and the rows that they refer to by table."""
 
     referred: dict[str, list[Row]]
     transactions: list[list[Row]]
 
 
 def read(config: Config, first: int, last: int) -> Trail:
-    """Some batches of an instance that does not run."""
+    """Read batches of an instance whose daemon does not run."""
     key = keyfile.read(config.key_file)
     with contextlib.closing(connect(config.database, key, read_only=True)) as connection:
         query = connection.execute
@@ -73,7 +73,7 @@ def read(config: Config, first: int, last: int) -> Trail:
 
 
 def create(path: Path, cache_bytes_max: int) -> Connection:
-    """A new database as the daemon makes its own."""
+    """Create a database as the daemon creates its own."""
     connection = connect(path, secrets.token_bytes(KEY_BYTES))
     connection.execute(f"PRAGMA cache_size = -{cache_bytes_max // 1024}")
     migrate(connection, time.time_ns())
@@ -81,7 +81,7 @@ def create(path: Path, cache_bytes_max: int) -> Connection:
 
 
 def insert(connection: Connection, table: str, rows: list[Row]) -> None:
-    """Rows in statements of many, which stay prepared."""
+    """Insert rows with multi-row statements, which stay prepared."""
     start = 0
     for size in ROWS_PER_STATEMENT:
         if len(rows) - start < size:
@@ -96,8 +96,8 @@ def insert(connection: Connection, table: str, rows: list[Row]) -> None:
 def _values(rows: list[Row]) -> list[Any]:
     if type(rows[0][-1]) is not bytes:
         return [value for row in rows for value in row]
-    # An event. Bytes as bytearrays: sqlcipher3 binds these as they are, and looks for an adapter
-    # for each `bytes`, which costs more than all else about the row.
+    # An event. sqlcipher3 binds a bytearray as it is, but searches an adapter for each `bytes`,
+    # which costs more than the rest of the row.
     values: list[Any] = []
     add = values.extend
     for event_id, producer, sequence, ts_ns, kind, user, props, salt in rows:
@@ -106,7 +106,7 @@ def _values(rows: list[Row]) -> list[Any]:
 
 
 def checkpoint(connection: Connection) -> bool:
-    """Moves a long log into the database, as the daemon's store does; whether it was long."""
+    """Checkpoint a long WAL, as the daemon's store does; return whether it was long."""
     pages = connection.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()[1]
     if pages < CHECKPOINT_PAGES:
         return False
@@ -115,11 +115,11 @@ def checkpoint(connection: Connection) -> bool:
 
 
 def measure(trail: Trail, connection: Connection) -> Inserted:
-    """Inserts the rows, transaction by transaction."""
+    """Insert the rows, transaction by transaction."""
     for table, rows in trail.referred.items():
         insert(connection, table, rows)
     checkpoints = 0
-    # The rows were there before the clock: no collector walks them while it runs.
+    # The rows exist before the clock starts: keep the garbage collector from walking them.
     gc.collect()
     gc.freeze()
     started_s, cpu_s = time.monotonic(), time.process_time()
@@ -135,7 +135,7 @@ def measure(trail: Trail, connection: Connection) -> Inserted:
 
 
 def main(config_path: str, first: str, last: str, database: str) -> None:
-    """One insert, told in one line."""
+    """Run one insert and print the result as one line."""
     config = configuration.load(config_path)
     trail = read(config, int(first), int(last))
     with contextlib.closing(create(Path(database), config.cache_bytes_max)) as connection:

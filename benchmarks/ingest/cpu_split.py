@@ -1,10 +1,9 @@
-"""Where a daemon's processor time goes: `logd run` that says at its end what each step took.
+"""`logd run` with a sampling profiler that prints the CPU time of each step at the end.
 
-`python -m benchmarks.ingest.cpu_split --config FILE` is the daemon as people run it, with a timer:
-every few milliseconds of processor time a signal comes, and what has been used since the last one
-is put down to the function that is running. A call into C (SQLite's, above all) is never
-interrupted, and is put down whole to the function that made it. Only the main thread is seen; the
-daemon has no other.
+`python -m benchmarks.ingest.cpu_split --config FILE` runs the daemon with a timer that fires every
+few milliseconds of CPU time. The time since the last signal is charged to the running function. A
+call into C, such as SQLite's, is not interrupted and is charged to its caller as a whole. Only the
+main thread is sampled; the daemon has no other.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ MARK = "split: "
 INTERVAL_S = 0.002
 OTHER = "other"
 
-# The innermost frame that is listed decides. A function by itself, or the whole of its module.
+# The innermost listed frame decides. An entry is a module, or a function of a module.
 STEPS = {
     "receive": (
         "logd.ingest.receiver",
@@ -63,8 +62,8 @@ STEPS = {
 _STEP_OF = {name: step for step, names in STEPS.items() for name in names}
 
 
-def gone(names: Iterable[str] = tuple(_STEP_OF)) -> list[str]:
-    """Which of the names above the daemon's code does not have any more."""
+def missing_names(names: Iterable[str] = tuple(_STEP_OF)) -> list[str]:
+    """Return the names of STEPS that the daemon's code does not have."""
     return [name for name in names if not _exists(*name.partition(":")[::2])]
 
 
@@ -79,7 +78,7 @@ def _exists(module: str, function: str) -> bool:
 
 
 def step_of(frames: Iterator[tuple[str, str]]) -> str:
-    """The step that a stack belongs to, from (module, function) of its frames, innermost first."""
+    """Return the step of a stack of (module, function), innermost first."""
     for module, function in frames:
         step = _STEP_OF.get(f"{module}:{function}") or _STEP_OF.get(module)
         if step is not None:
@@ -94,7 +93,7 @@ def _walk(frame: FrameType | None) -> Iterator[tuple[str, str]]:
 
 
 class Sampler:
-    """Counts processor time by step, in ns."""
+    """Counts CPU time by step, in ns."""
 
     def __init__(self) -> None:
         self.by_step: Counter[str] = Counter()
@@ -108,7 +107,7 @@ class Sampler:
 
 @contextmanager
 def sampling() -> Iterator[Sampler]:
-    """Samples this thread, which must be the main one."""
+    """Sample this thread, which must be the main thread."""
     sampler = Sampler()
     before = signal.signal(signal.SIGPROF, sampler.sample)
     signal.setitimer(signal.ITIMER_PROF, INTERVAL_S, INTERVAL_S)
@@ -120,7 +119,7 @@ def sampling() -> Iterator[Sampler]:
 
 
 def main(config: str) -> None:
-    """`logd run`, sampled."""
+    """Run `logd run` with the sampler."""
     from logd import log_format
     from logd.config import settings as configuration
     from logd.serve import run as service

@@ -1,9 +1,9 @@
-"""The queue of the earlier design, offered events flat out: how many a second does it store?
+"""Measure how many events per second the earlier design's queue stores.
 
-`python -m benchmarks.ingest.earlier_queue DIRECTORY SECONDS new|kept NORMAL|FULL` has a connection
-for each transaction, as its notes have it, or one that is kept; and WAL with that `synchronous`.
-Under NORMAL a kept connection does not flush at a commit at all, so only FULL stores as `logd`
-does.
+`python -m benchmarks.ingest.earlier_queue DIRECTORY SECONDS new|kept NORMAL|FULL` uses a new
+connection for each transaction, as the notes have it, or one that is kept, and WAL with that
+`synchronous`. With NORMAL a kept connection does not flush at a commit, so only FULL is as durable
+as `logd`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-from benchmarks.harness.earlier import Database, store
+from benchmarks.harness.event_database import Database, store
 from benchmarks.request import queues
 
 MARK = "queue: "
-# A full queue is tried again after so long: a busy loop would take the interpreter from its thread.
+# How long to wait when the queue is full: a busy loop would hold the interpreter's lock.
 FULL_WAIT_S = 0.001
 END_TIMEOUT_S = 30.0
 JOURNALS = {"NORMAL": "wal", "FULL": "walfull"}
@@ -30,7 +30,7 @@ JOURNALS = {"NORMAL": "wal", "FULL": "walfull"}
 
 @dataclass(frozen=True)
 class Queued:
-    """What became of what it was offered. The rate is that between its first and last commit."""
+    """The counts of one measurement. The rate is that between the first and the last commit."""
 
     attempted: int
     accepted: int
@@ -42,7 +42,7 @@ class Queued:
 
 
 class Commits:
-    """Stands before the queue's own function that stores a transaction, and notes each."""
+    """Wraps the queue's store function and records each transaction."""
 
     def __init__(self, store: Callable[[Any, Sequence[Any]], None]) -> None:
         self._store = store
@@ -59,7 +59,7 @@ class Commits:
         return len(self._marks)
 
     def events_s(self) -> float:
-        """Events a second after the first commit; 0 when there were not two."""
+        """Return events per second after the first commit; 0 without a second one."""
         if len(self._marks) < 2:
             return 0.0
         took_s = self._marks[-1][0] - self._marks[0][0]
@@ -69,22 +69,21 @@ class Commits:
 def earlier(
     directory: Path, keep: bool, synchronous: str
 ) -> tuple[Callable[[], bool], Queue[Any], Commits, Callable[[], int]]:
-    """The one place that knows its code: how to log, its queue, its commits, what is stored."""
+    """Make the queue; return how to log, the queue, its commits, and how to count stored events."""
     commits = Commits(store)
-    setattr(queues, "store", commits)  # noqa: B010 - a function to mypy; the thread takes it there
     database = Database(directory, "passphrase", JOURNALS[synchronous])
     database.prepare()
-    made = queues.ThreadQueue(database, keep_connection=keep)
+    made = queues.ThreadQueue(database, keep_connection=keep, store=commits)
     numbers = itertools.count()
-    log = lambda: made.log(str(next(numbers)), False)  # noqa: E731 - what it is called with
-    return log, made._queue, commits, lambda: len(database.stored())
+    log = lambda: made.log(str(next(numbers)), False)  # noqa: E731 - binds the arguments of each call
+    return log, made.queue, commits, lambda: len(database.stored())
 
 
 def measure(directory: Path, seconds: float, keep: bool, synchronous: str) -> Queued:
-    """Offers events for so long after its first commit; then takes back and counts what waits."""
+    """Offer events for `seconds` after the first commit, then count what is still queued."""
     log, waiting, commits, count = earlier(directory, keep, synchronous)
     accepted = refused = 0
-    # The clock runs from the first commit on: before it the thread derives a key and opens a file.
+    # The clock starts at the first commit: before it the thread derives a key and opens the file.
     deadline_s, counting = time.monotonic() + END_TIMEOUT_S, False
     while time.monotonic() < deadline_s:
         if commits.count and not counting:
@@ -121,7 +120,7 @@ def _take_back(waiting: Queue[Any]) -> int:
 
 
 def main(directory: str, seconds: str, connection: str, synchronous: str) -> None:
-    """One measurement, told in one line."""
+    """Run one measurement and print the result as one line."""
     queued = measure(Path(directory), float(seconds), connection == "kept", synchronous)
     print(MARK + json.dumps(asdict(queued)), flush=True)
 

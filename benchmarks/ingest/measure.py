@@ -1,6 +1,6 @@
-"""Events stored and flushed by a live daemon, against a bare bulk insert of the very same rows.
+"""Measure events stored by a live daemon, compared with a bare bulk insert of the same rows.
 
-python -m benchmarks.ingest.measure  # under a minute; --long: more events, everything thrice
+python -m benchmarks.ingest.measure  # about 85 s; --long: more events, every cell three times
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness import slow_flush
-from benchmarks.harness.part import Part, Tell, command
+from benchmarks.harness.part import Advance, Part, command
 from benchmarks.ingest import run as ingest_run
-from benchmarks.ingest import text as ingest_text
+from benchmarks.ingest import tables
 from benchmarks.ingest.results import Results
 from benchmarks.ingest.run import flat_out
 
-# The figures are those of so many; the others are beside it.
+# Figures are taken with this many producers; the others are shown for comparison.
 PRODUCERS = 4
 OTHER_PRODUCERS = (1, 64)
 SLOW_FLUSH_MS = 80
-# A connection for each transaction and WAL + NORMAL is what the notes have; kept and FULL is what
-# makes each of its transactions as durable as a batch of the daemon.
+# The notes have a connection for each transaction and WAL + NORMAL. With a kept connection and FULL
+# each transaction is as durable as a batch of the daemon.
 QUEUES = (("new", "NORMAL"), ("kept", "NORMAL"), ("kept", "FULL"))
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. Rounds are those of the figures' cell, `other_rounds` of the rest."""
+    """How much is measured. `rounds` are for PRODUCERS producers, `other_rounds` for the rest."""
 
     events: int
     rounds: int
@@ -38,7 +38,7 @@ class Size:
 
     @property
     def steps(self) -> int:
-        """Runs of a daemon, each with its insert, and of the queue."""
+        """The number of daemon runs, each with its insert, and of queue runs."""
         others = (len(self.producers) - 1 + 2 + len(QUEUES)) * self.other_rounds
         return self.rounds + others
 
@@ -48,73 +48,73 @@ LONG = Size(events=1_000_000, rounds=3, other_rounds=3, raw_events=300_000, queu
 
 
 def steps(long: bool) -> int:
-    """How many steps `run` tells of."""
+    """Return the number of steps of a run."""
     return (LONG if long else QUICK).steps
 
 
-def run(place: Path, long: bool, tell: Tell) -> Part:
-    """Measures the part with files in `place`. Raises Failed."""
-    return measure(place, LONG if long else QUICK, tell)
+def run(place: Path, long: bool, advance: Advance) -> Part:
+    """Measure the part with files in `place`. Raises Failed."""
+    return measure(place, LONG if long else QUICK, advance)
 
 
-def measure(place: Path, size: Size, tell: Tell) -> Part:
-    """All cells in rounds: a daemon and its bare insert follow each other. Raises Failed."""
+def measure(place: Path, size: Size, advance: Advance) -> Part:
+    """Measure all cells in rounds; a bare insert follows its daemon at once. Raises Failed."""
     results = Results()
     for number in range(max(size.rounds, size.other_rounds)):
         others = number < size.other_rounds
         results.raws.append(ingest_run.raw(size.raw_events))
         for producers in size.producers:
             if others or (producers == size.producers[0] and number < size.rounds):
-                _pair(results, place / f"{producers}-{number}", producers, size.events, tell)
+                _pair(results, place / f"{producers}-{number}", producers, size.events, advance)
         if others:
-            _sampled(results, place / f"sampled-{number}", size, tell)
-            _slow(results, place / f"slow-{number}", size, tell)
-    return ingest_text.part(results)
+            _sampled(results, place / f"sampled-{number}", size, advance)
+            measure_slow(results, place / f"slow-{number}", size, advance)
+    return tables.part(results)
 
 
-def _pair(results: Results, directory: Path, producers: int, events: int, tell: Tell) -> None:
-    tell(f"{producers} producers", 0)
+def _pair(results: Results, directory: Path, producers: int, events: int, advance: Advance) -> None:
+    advance(f"{producers} producers", 0)
     verify = not any(one.verified for one, _ in results.pairs)
     ingested = ingest_run.ingest(directory, flat_out(producers, events), {}, verify=verify)
-    tell("bare insert", 0)
+    advance("bare insert", 0)
     results.pairs.append((ingested, ingest_run.insert(ingested, {})))
-    tell("", 1)
+    advance("", 1)
 
 
-def _sampled(results: Results, directory: Path, size: Size, tell: Tell) -> None:
-    tell("where the time goes", 0)
+def _sampled(results: Results, directory: Path, size: Size, advance: Advance) -> None:
+    advance("CPU time by step", 0)
     load = flat_out(size.producers[0], size.events)
     results.sampled.append(ingest_run.ingest(directory, load, {}, sampled=True))
-    tell("", 1)
+    advance("", 1)
 
 
-def _slow(results: Results, directory: Path, size: Size, tell: Tell) -> None:
-    """The daemon and the queue on the slow disk, where one can be made."""
+def measure_slow(results: Results, directory: Path, size: Size, advance: Advance) -> None:
+    """Measure the daemon and the queue on slow flushes, if there is a compiler for the shim."""
     directory.mkdir()
     try:
         env = slow_flush.environment(directory, SLOW_FLUSH_MS)
     except slow_flush.NoCompiler as reason:
         results.missing = [f"{SLOW_FLUSH_MS} ms flushes: {reason}"]
-        tell("", 1 + len(QUEUES))
+        advance("", 1 + len(QUEUES))
         return
-    tell("logd, slow flushes", 0)
+    advance("logd, slow flushes", 0)
     load = flat_out(size.producers[0], size.events)
     slow = ingest_run.ingest(directory / "logd", load, env, flush_ms=SLOW_FLUSH_MS)
     results.slow.append(slow)
-    tell("", 1)
+    advance("", 1)
     for connection, synchronous in QUEUES:
-        tell(f"queue, {connection}, {synchronous}", 0)
+        advance(f"queue, {connection}, {synchronous}", 0)
         queued = ingest_run.queued(
             directory / f"{connection}-{synchronous}", size.queue_s, connection, synchronous, env
         )
         results.queues.setdefault((connection, synchronous), []).append(queued)
-        tell("", 1)
+        advance("", 1)
 
 
 main = command(
     steps,
     run,
-    "Measure events stored a second against a bare bulk insert of the same rows.",
+    "Measure events stored per second, compared with a bare bulk insert of the same rows.",
     "More events, and every cell three times.",
 )
 

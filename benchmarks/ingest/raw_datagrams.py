@@ -1,7 +1,7 @@
-"""What the kernel's part costs by itself: one process sends datagrams, one receives them.
+"""Measure the kernel's share alone: one process sends datagrams, another receives them.
 
 `python -m benchmarks.ingest.raw_datagrams COUNT` sends the bytes of a site's event, packed before
-the clock runs, and receives them into one kept buffer. Neither looks at them.
+the clock starts, and receives them into one reused buffer. Neither side reads them.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ RECEIVE_TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Raw:
-    """Processor time of both sides, in seconds for all of them."""
+    """The CPU time of both sides, in seconds for all datagrams."""
 
     sent: int
     received: int
-    bytes: int  # of one
+    bytes: int  # of one datagram
     send_cpu_s: float
     receive_cpu_s: float
 
 
 def datagram() -> bytes:
-    """One page view, as a client sends it."""
+    """Return one page view as a client sends it."""
     page_view = next(event for event in events(0) if event[0] == "page_view")
     event_type, user, props = page_view
     payload = pack_payload(msgpack.Packer(), event_type, time.time_ns(), user, props)
@@ -45,23 +45,23 @@ def datagram() -> bytes:
 
 
 def measure(count: int) -> Raw:
-    """Sends so many to a forked child, flat out: both wait for each other in the kernel."""
+    """Send `count` datagrams to a forked child, flat out."""
     data = datagram()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    said_fd, say_fd = os.pipe()
+    read_fd, write_fd = os.pipe()
     child = os.fork()
     if child == 0:
         ours.close()
-        os.write(say_fd, json.dumps(_receive(theirs, count)).encode())
+        os.write(write_fd, json.dumps(_receive(theirs, count)).encode())
         os._exit(0)
     theirs.close()
-    os.close(say_fd)
+    os.close(write_fd)
     send = ours.send
     before_s = time.process_time()
     for _ in range(count):
         send(data)
     cpu_s = time.process_time() - before_s
-    with open(said_fd, "rb") as pipe:
+    with open(read_fd, "rb") as pipe:
         received, receive_cpu_s = json.loads(pipe.read())
     os.waitpid(child, 0)
     ours.close()
@@ -69,7 +69,7 @@ def measure(count: int) -> Raw:
 
 
 def _receive(sock: socket.socket, count: int) -> tuple[int, float]:
-    # The kernel's own timeout: `settimeout` would have a poll before each receive.
+    # A time-out in the kernel: `settimeout` would add a poll before each receive.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", RECEIVE_TIMEOUT_S, 0))
     receive, buffer = sock.recv_into, bytearray(_BUFFER_BYTES)
     received = 0
@@ -79,12 +79,12 @@ def _receive(sock: socket.socket, count: int) -> tuple[int, float]:
             receive(buffer)
             received += 1
     except OSError:
-        pass  # the sums tell
+        pass  # the sums show it
     return received, time.process_time() - before_s
 
 
 def main(count: str) -> None:
-    """One measurement, told in one line."""
+    """Run one measurement and print the result as one line."""
     print(MARK + json.dumps(asdict(measure(int(count)))), flush=True)
 
 

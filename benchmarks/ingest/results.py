@@ -1,4 +1,4 @@
-"""What `benchmarks.ingest.measure` has measured, and the figures that follow from it. Pure."""
+"""The results of `benchmarks.ingest.measure`, and the figures made of them. Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from benchmarks.ingest.raw_datagrams import Raw
 from benchmarks.ingest.run import Ingested, mib
 
 Pair = tuple[Ingested, Inserted]
-# Which of the queues stores as durably as a batch is stored.
+# The queue that is as durable as a batch of the daemon.
 DURABLE_QUEUE = ("kept", "FULL")
-# An event's way in the order of the steps; `send` is the emitters' part.
+# The steps of an event in their order; `send` is in the emitters.
 WAY = ("send", "receive", "decode", "order", "insert", "hash", "roll-ups", "commit", OTHER)
 assert {*WAY} == {"send", OTHER, *STEPS}
 
 
 @dataclass(frozen=True)
 class Cpu:
-    """Processor time of an event in us, by step: its whole way, and the bare parts of it."""
+    """CPU time of an event in us by step: in logd, and of the bare parts alone."""
 
     way: dict[str, float]
     parts: dict[str, float]
@@ -33,7 +33,7 @@ class Cpu:
 
 @dataclass
 class Results:
-    """Every run, in its order. The pairs of one number of producers are the rounds of a cell."""
+    """Every run, in order. The pairs with the same number of producers are rounds of a cell."""
 
     pairs: list[Pair] = field(default_factory=list)
     raws: list[Raw] = field(default_factory=list)
@@ -44,21 +44,21 @@ class Results:
 
     @property
     def producers(self) -> list[int]:
-        """The numbers of producers, the figures' one first."""
+        """The numbers of producers; figures are taken from the first."""
         return list(dict.fromkeys(one.producers for one, _ in self.pairs))
 
     def cell(self, producers: int) -> list[Pair]:
-        """The rounds of so many producers."""
+        """Return the rounds with this number of producers."""
         return [pair for pair in self.pairs if pair[0].producers == producers]
 
     @property
     def daemons(self) -> list[Ingested]:
-        """Every run of a daemon."""
+        """All runs of a daemon."""
         return [*(one for one, _ in self.pairs), *self.sampled, *self.slow]
 
 
 def ratio(pair: Pair) -> float:
-    """Events a second of the daemon over those of its bare insert."""
+    """Return events per second of the daemon / of its bare insert."""
     return pair[0].window.events_s / bulk_events_s(pair[1])
 
 
@@ -71,7 +71,7 @@ def bulk_cpu_us(inserted: Inserted) -> float:
 
 
 def cpu(results: Results) -> Cpu:
-    """Medians over the rounds; the daemon's time is split as the sampled runs were."""
+    """Return medians over the rounds; the daemon's time is split in the sampled proportions."""
     rounds = results.cell(results.producers[0])
     sending = median(one.emitter_cpu_us for one, _ in rounds)
     storing = median(one.daemon_cpu_us for one, _ in rounds)
@@ -98,7 +98,7 @@ def slow_events_s(results: Results) -> float:
 
 
 def figures(results: Results) -> dict[str, float]:
-    """The few numbers that targets and the baseline are compared with."""
+    """Return the figures for targets and baseline."""
     rounds = results.cell(results.producers[0])
     found = {
         "ingest.over_bulk_insert": median(map(ratio, rounds)),
@@ -116,7 +116,7 @@ def figures(results: Results) -> dict[str, float]:
 
 
 def problems(results: Results) -> list[str]:
-    """Every sum that is off, with whose it is."""
+    """Return every wrong sum, with the run it belongs to."""
     found = [f"{name_of(one)}: {text}" for one in results.daemons for text in one.problems]
     for one, inserted in results.pairs:
         texts = bulk_sums(inserted).problems()
@@ -138,7 +138,7 @@ def name_of(one: Ingested) -> str:
 
 
 def bulk_sums(inserted: Inserted) -> Sums:
-    """A bare insert takes all that it is given."""
+    """A bare insert accepts everything."""
     return Sums(inserted.events, inserted.events, 0, inserted.stored)
 
 
@@ -149,7 +149,7 @@ def queue_sums(queued: Queued) -> Sums:
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
-    """Every run for programs, each with its sums."""
+    """Return every run for JSON, each with its sums."""
     found: list[dict[str, Any]] = []
     for ingested, inserted in results.pairs:
         found.append(_daemon_row(ingested))
@@ -185,6 +185,6 @@ def _row(kind: str, sums: Sums, body: dict[str, Any], **more: Any) -> dict[str, 
 
 
 def spread(values: Iterable[float]) -> tuple[float, float]:
-    """The least and the most."""
+    """Return the lowest and the highest value."""
     ordered = sorted(values)
     return ordered[0], ordered[-1]

@@ -1,4 +1,4 @@
-"""One run of `bench-ingest`: a daemon under live emitters, or what it is compared with."""
+"""One run of `make bench-ingest`: a daemon under live emitters, or what it is compared with."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from logd.storage.database import connect
 
 MIB = 1024 * 1024
 EMIT_READY_TIMEOUT_S = 60.0
-TOLD_TIMEOUT_S = 300.0
-# The outboxes of all together, some batches: full soon, and then the emitters can be no faster
-# than the daemon, however many they are.
+OUTPUT_TIMEOUT_S = 300.0
+# All outboxes together hold a few batches: they are soon full, and then the emitters cannot be
+# faster than the daemon, however many there are.
 OUTBOXES_BYTES = 8 * MIB
-# Who is refused tries again after so long: soon enough that the daemon never waits for it, and
-# seldom enough that trying is no part of what an event costs. With more emitters each waits longer.
+# How long a refused emitter waits: short enough that the daemon never runs out of events, and long
+# enough that retries do not add to the cost of an event. With more emitters each waits longer.
 HELD_UP_WAIT_S = 0.005
 _WAITING_AT_ONCE = 16
 BATCHES_MIN = 4
-# What the emitters did in a window.
+# What the emitters did during a window.
 HELD_UP, EMITTING, ALL = "held up", "emitting", "all of it"
 
 
 def flat_out(producers: int, events: int) -> Load:
-    """So many emitters with so many events of all together, as fast as they can."""
+    """Return the load of `producers` emitters that emit `events` in total, flat out."""
     return Load(
         producers,
         events,
@@ -50,7 +50,7 @@ def flat_out(producers: int, events: int) -> Load:
 
 @dataclass(frozen=True)
 class Window:
-    """Batches, the ids of the first and last, with their events and the time that they took."""
+    """A run of batches, by the ids of the first and last, with its events and duration."""
 
     when: str
     first: int
@@ -65,16 +65,16 @@ class Window:
 
 @dataclass(frozen=True)
 class Ingested:
-    """One daemon under load, measured. `split` is ns of processor time by step, where sampled."""
+    """The result of one daemon under load. `split` is CPU time in ns by step, where sampled."""
 
     producers: int
     flush_ms: int
     window: Window
     sums: Sums
     commits: int
-    emitter_cpu_us: float  # an event
+    emitter_cpu_us: float  # per event
     daemon_cpu_us: float
-    core_share: float  # processor time that the daemon had, over the time that it took
+    core_share: float  # CPU time of the daemon / wall time
     call_p50_ns: int
     peak_bytes: int
     split: Mapping[str, int] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def ingest(
     sampled: bool = False,
     verify: bool = False,
 ) -> Ingested:
-    """A daemon with its trail in a fresh `directory`, stopped at the end. Raises Failed."""
+    """Run a daemon under load, with its trail in a fresh `directory`. Raises Failed."""
     directory.mkdir()
     split: dict[str, int] = {}
     with Instance(directory) as instance:
@@ -107,11 +107,11 @@ def ingest(
                 emitted = collect(results, load)
                 cpu_s = daemon.cpu_s() - cpu_s
             peak_bytes = resident_peak_bytes(daemon.pid)
-            said = daemon.stop()
+            output = daemon.stop()
         if sampled:
-            split = json.loads(_told(said, cpu_split.MARK))
+            split = json.loads(_marked_line(output, cpu_split.MARK))
         state = instance.status()
-        problems = wrong(emitted, state)
+        problems = find_problems(emitted, state)
         if verify:
             try:
                 instance.verify()
@@ -137,8 +137,8 @@ def ingest(
     )
 
 
-def wrong(emitted: Sequence[Emitted], state: Mapping[str, Any]) -> list[str]:
-    """What does not add up in a daemon's run."""
+def find_problems(emitted: Sequence[Emitted], state: Mapping[str, Any]) -> list[str]:
+    """Return every wrong sum of a daemon's run."""
     problems = sums(list(emitted), dict(state)).problems()
     for key in ("lost", "pending", "quarantined"):
         if state[key]:
@@ -152,7 +152,7 @@ Batch = tuple[int, int, int]  # id, stored_ns, events
 
 
 def batches(instance: Instance) -> list[Batch]:
-    """All batches of an instance that does not run, in their order."""
+    """Return all batches of an instance whose daemon does not run, in order."""
     config = configuration.load(instance.config)
     key = keyfile.read(config.key_file)
     with contextlib.closing(connect(config.database, key, read_only=True)) as connection:
@@ -163,11 +163,11 @@ def batches(instance: Instance) -> list[Batch]:
 
 
 def window_of(trail: Sequence[Batch], emitted: Sequence[Emitted]) -> Window:
-    """The batches while full outboxes held the emitters up and half of them had more to emit.
+    """Return the batches while full outboxes held emitters up and half of them were not done.
 
-    While they emitted at all, where there were too few of those; or else all, until the last was
-    confirmed. Raises Failed where there are none. A batch's time is that at which its commit began,
-    so from one to another all but the other are stored.
+    If those are too few: the batches while events were emitted; else all, until the last
+    confirmation. Raises Failed without batches. A batch's time is the start of its commit, so the
+    last batch is not counted.
     """
     started_ns = max(one.started_ns for one in emitted)
     full_ns = min((one.full_ns for one in emitted if one.full_ns), default=None)
@@ -179,12 +179,12 @@ def window_of(trail: Sequence[Batch], emitted: Sequence[Emitted]) -> Window:
             return _window(when, seen[:-1], (seen[-1][1] - seen[0][1]) / 1e9)
     seen = [batch for batch in trail if batch[1] >= started_ns]
     if not seen:
-        raise Failed("no batch at all while the emitters were at it")
+        raise Failed("no batch at all while events were emitted")
     return _window(ALL, seen, took_s(emitted))
 
 
 def took_s(emitted: Sequence[Emitted]) -> float:
-    """From the first event to the last confirmation."""
+    """Return the seconds from the first event to the last confirmation."""
     return max(one.confirmed_s for one in emitted) - min(one.started_s for one in emitted)
 
 
@@ -193,13 +193,13 @@ def _window(when: str, seen: Sequence[Batch], seconds: float) -> Window:
 
 
 def insert(ingested: Ingested, env: Mapping[str, str]) -> Inserted:
-    """The bare bulk insert of the events of that window; then both databases go. Raises Failed."""
+    """Insert the events of that window in bulk, then delete both databases. Raises Failed."""
     directory, window = ingested.directory, ingested.window
     arguments = [
         *("-m", "benchmarks.ingest.bulk", str(directory / "logd.toml")),
         *(str(window.first), str(window.last), str(directory / "bulk.db")),
     ]
-    inserted = Inserted(**_tell("bulk insert", arguments, bulk.MARK, env))
+    inserted = Inserted(**_run_process("bulk insert", arguments, bulk.MARK, env))
     shutil.rmtree(directory)
     return inserted
 
@@ -207,41 +207,43 @@ def insert(ingested: Ingested, env: Mapping[str, str]) -> Inserted:
 def queued(
     directory: Path, seconds: float, connection: str, synchronous: str, env: Mapping[str, str]
 ) -> Queued:
-    """The earlier design's queue in a fresh `directory`. Raises Failed."""
+    """Measure the earlier design's queue in a fresh `directory`. Raises Failed."""
     directory.mkdir()
     arguments = ["-m", "benchmarks.ingest.earlier_queue", str(directory), str(seconds)]
     arguments += [connection, synchronous]
-    return Queued(**_tell("queue", arguments, earlier_queue.MARK, env))
+    return Queued(**_run_process("queue", arguments, earlier_queue.MARK, env))
 
 
 def raw(count: int) -> Raw:
-    """Sending and receiving alone. Raises Failed."""
+    """Measure sending and receiving alone. Raises Failed."""
     arguments = ["-m", "benchmarks.ingest.raw_datagrams", str(count)]
-    return Raw(**_tell("raw datagrams", arguments, raw_datagrams.MARK, {}))
+    return Raw(**_run_process("raw datagrams", arguments, raw_datagrams.MARK, {}))
 
 
-def _tell(name: str, arguments: Sequence[str], mark: str, env: Mapping[str, str]) -> dict[str, Any]:
+def _run_process(
+    name: str, arguments: Sequence[str], mark: str, env: Mapping[str, str]
+) -> dict[str, Any]:
     with running(name, arguments, env) as process:
-        line = process.wait_for_line(mark, TOLD_TIMEOUT_S)
+        line = process.wait_for_line(mark, OUTPUT_TIMEOUT_S)
         _ended(process)
-    told: dict[str, Any] = json.loads(line.removeprefix(mark))
-    return told
+    output: dict[str, Any] = json.loads(line.removeprefix(mark))
+    return output
 
 
 def _ended(process: Running) -> None:
-    with contextlib.suppress(Failed):  # it ends by itself, perhaps before it hears of this
+    with contextlib.suppress(Failed):  # it ends by itself, perhaps before the signal
         process.stop()
 
 
-def _told(lines: Sequence[str], mark: str) -> str:
+def _marked_line(lines: Sequence[str], mark: str) -> str:
     for line in lines:
         if line.startswith(mark):
             return line.removeprefix(mark)
-    raise Failed("the sampled daemon did not say where its time went")
+    raise Failed("the sampled daemon did not report its CPU time")
 
 
 def resident_peak_bytes(pid: int) -> int:
-    """The most memory a process has had resident so far. Raises OSError, ValueError."""
+    """Return the peak resident memory of a process. Raises OSError, ValueError."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -249,5 +251,5 @@ def resident_peak_bytes(pid: int) -> int:
 
 
 def mib(size: int) -> float:
-    """Bytes as MiB, rounded up: a bound that is passed by a byte is passed."""
+    """Return bytes as MiB, rounded up: one byte over the limit is over the limit."""
     return math.ceil(size / MIB * 10) / 10

@@ -1,1 +1,1 @@
-"""What logging costs a page, by way of logging."""
+"""Part `request`: what logging costs a page, for every way of logging."""

@@ -1,4 +1,4 @@
-"""The way without code: a web server in front of the site, and its access log."""
+"""The way without code: the access log of a web server in front of the site."""
 
 from __future__ import annotations
 
@@ -21,25 +21,6 @@ MISSING = (
     " the package `nginx` brings it (on Debian and Ubuntu: apt-get install nginx)"
 )
 LOG = "access.log"
-
-# What our events have, and where a web server would have to get it from. A test holds both lists
-# together against a real event.
-KNOWN = {
-    "ts_ns": "to the millisecond",
-    "method": "",
-    "status": "",
-    "duration_ms": "with the way through the server",
-    "request_id": "its own, or one that it hands on",
-}
-UNKNOWN = {
-    "type": "a page is a page: no login_failed, task_completed, quiz_submitted",
-    "user": "the session's account; at most a cookie, which must not be in a log",
-    "route": "the path, without what matched",
-    "endpoint": "",
-    "producer": "",
-    "sequence": "without numbers nothing shows that a line is missing",
-    "props of the application": "which quiz, what score, what was new about it",
-}
 
 _CONFIG = """\
 {user}
@@ -72,16 +53,13 @@ http {{
 
 
 def program() -> str | None:
-    """nginx, where it is installed; its usual place is not on everybody's path."""
+    """Return the path of nginx, if it is installed; its directory is often not in PATH."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
 @contextlib.contextmanager
 def in_front(directory: Path, behind: int, *, logs: bool) -> Iterator[int]:
-    """An nginx that hands every request on to the site at port `behind`; its own port.
-
-    Raises Failed.
-    """
+    """Run an nginx that proxies to the site at port `behind`; yield its own port. Raises Failed."""
     nginx = program()
     if nginx is None:
         raise Failed(MISSING)
@@ -102,7 +80,7 @@ def in_front(directory: Path, behind: int, *, logs: bool) -> Iterator[int]:
 
 
 def _user() -> str:
-    """Started by root, nginx would become somebody who cannot write here."""
+    """Return a `user` line for root: otherwise nginx switches to a user that cannot write here."""
     if os.geteuid() != 0:
         return ""
     return f"user {getpass.getuser()} {grp.getgrgid(os.getegid()).gr_name};"
@@ -124,7 +102,7 @@ def _wait_for(port: int, child: Child) -> None:
 
 
 def answered(directory: Path) -> list[str]:
-    """The names of the events whose pages were answered, as the log has them."""
+    """Return the names of the events whose pages were answered, from the log."""
     names = []
     with contextlib.suppress(FileNotFoundError), open(directory / LOG) as file:
         for line in file:

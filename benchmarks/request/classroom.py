@@ -1,4 +1,4 @@
-"""The real site for `throughput`: a Classroom with a student who is logged in."""
+"""The real site for `throughput`: a Classroom with a logged-in student."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from webapp.classroom.store.db import get_db
 PAGE = "/courses/python/lessons/functions"
 LOGIN = "student"
 _PASSWORD = "a password for an hour"
-# One round of hashing: what is measured comes after the login.
+# One round of hashing: the login is not measured.
 _PASSWORD_METHOD = "pbkdf2:sha256:1"
-_USER_AGENT = "benchmark"  # a session is bound to the browser it began in
+_USER_AGENT = "benchmark"  # a session is bound to its browser
 
 
 @dataclass(frozen=True)
 class Student:
-    """What makes a request the student's."""
+    """The settings of the site and the headers of the student's requests."""
 
-    settings: dict[str, Any]  # of the site
+    settings: dict[str, Any]
     headers: dict[str, str]
 
 
 def prepare(directory: Path, socket: Path | None) -> Student:
-    """Makes a Classroom in `directory`, which logs to `socket` or not at all. Raises Failed."""
+    """Make a Classroom in `directory` that logs to `socket`, or not at all. Raises Failed."""
     settings: dict[str, Any] = {
         "CLASSROOM_DIR": str(directory),
         "ACTIVITY_LOG_ENABLED": socket is not None,
@@ -39,7 +39,7 @@ def prepare(directory: Path, socket: Path | None) -> Student:
     }
     if socket is not None:
         settings["ACTIVITY_LOG_SOCKET"] = str(socket)
-    # Without logging while it is filled, so that page views are all that there will be.
+    # No logging while it is filled, so that only page views are logged.
     app = create_app({**settings, "ACTIVITY_LOG_ENABLED": False})
     with app.app_context():
         db = get_db()
@@ -63,7 +63,7 @@ def _log_in(app: Any) -> str:
     form = browser.get("/login", headers=headers).get_data(as_text=True)
     token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', form)
     if token is None:
-        raise Failed("the Classroom's login has no form")
+        raise Failed("the Classroom's login page has no form")
     browser.post(
         "/login",
         data={"login": LOGIN, "password": _PASSWORD, "csrf_token": token[1]},

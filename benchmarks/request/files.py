@@ -1,4 +1,4 @@
-"""The way through a file: the request writes a line, an importer stores the lines later."""
+"""The way through a file: the request appends a line, an importer stores the lines later."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import json
 import os
 from pathlib import Path
 
-from benchmarks.harness.earlier import EVENT_TYPE, USER, Database, Row, make_row, store
+from benchmarks.harness.event_database import EVENT_TYPE, USER, Database, Row, make_row, store
 
 FILE = "events.jsonl"
 
 
 class JsonLines:
-    """One write to the end of a file for each event; nothing is flushed to the disk."""
+    """Appends one line to a file for each event, without a flush."""
 
     def __init__(self, directory: Path) -> None:
-        # O_APPEND: the lines of several processes and threads do not run into each other.
+        # O_APPEND keeps the lines of several processes and threads apart.
         self._file = os.open(directory / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def log(self, event: str, _quiz: bool) -> bool:
@@ -27,7 +27,7 @@ class JsonLines:
 
 
 def import_lines(directory: Path) -> list[str]:
-    """Stores all complete lines, in one transaction; the names of the events then stored."""
+    """Store all complete lines in one transaction; return the names of the stored events."""
     rows: list[Row] = []
     with contextlib.suppress(FileNotFoundError), open(directory / FILE, "rb") as file:
         for line in file:
@@ -38,12 +38,12 @@ def import_lines(directory: Path) -> list[str]:
 
 
 def import_names(directory: Path, names: list[str]) -> list[str]:
-    """Stores events of which nothing but the name is known."""
+    """Store events of which only the name is known; return the names of the stored events."""
     return imported(directory, [(0, EVENT_TYPE, USER, json.dumps({"event": n})) for n in names])
 
 
 def imported(directory: Path, rows: list[Row]) -> list[str]:
-    """Stores the rows in a fresh database; what is in it then."""
+    """Store the rows in a fresh database; return the names of the stored events."""
     database = Database(directory, "raw", "wal")
     database.prepare()
     with contextlib.closing(database.open()) as connection:

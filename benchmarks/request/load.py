@@ -1,6 +1,6 @@
-"""The load: a process that asks a site for pages over several connections, and can kill it.
+"""The load: a process that requests pages from a site over several connections, and can kill it.
 
-The killing is done here so that it happens under the load: every connection waits for a page.
+The kill is done here so that it happens under load: every connection is waiting for a page.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _LENGTH = b"content-length:"
 
 @dataclass(frozen=True)
 class Task:
-    """What to ask for: over the connections `first_lane` and following ones, for `least_s` seconds,
-    and on until there are `requests_min` answers, at most `most_s` seconds.
+    """Requests over `connections`, numbered from `first_lane`, for at least `least_s` seconds.
 
-    With `kill` the process group of that number is killed at the end, under load.
+    Continues until there are `requests_min` answers, but not longer than `most_s`. With `kill` that
+    process group is killed at the end, under load.
     """
 
     port: int
@@ -48,19 +48,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Answers:
-    """What came of it. `answered` are the names of the events whose pages came, in order."""
+    """The result of a task. `answered` are the names of the events with an answer, in order."""
 
     answered: list[str]
     calls_ns: list[int]
     took_s: float
-    in_time: int  # of the answers, those before the end (or the kill)
-    numbers: int  # the highest number that was used, and one
+    in_time: int  # answers before the end (or the kill)
+    numbers: int  # the next unused event number
     problems: list[str]
-    ended_early: int = 0  # connections that the site ended without an answer, unless it was killed
+    ended_early: int = 0  # connections closed without an answer, except by the kill
 
     @property
     def refused_all(self) -> bool:
-        """Whether the site ended its connections and answered nothing, not even an error."""
+        """Whether the site closed every connection without an answer, not even an error."""
         return not self.answered and 0 < self.ended_early == len(self.problems)
 
     @property
@@ -91,7 +91,7 @@ class _Lane:
         self.socket.sendall(f"{self._head}{self.name}\r\n\r\n".encode())
 
     def read(self) -> bytes | None:
-        """The head of an answer that is complete; None for not yet. Raises EOFError."""
+        """Return the head of an answer once it is complete, else None. Raises EOFError."""
         data = self.socket.recv(65536)
         if not data:
             raise EOFError
@@ -110,8 +110,8 @@ def _value(head: bytes, name: bytes) -> bytes | None:
     return None
 
 
-class _Run:
-    """One task at work."""
+class TaskRun:
+    """The execution of one task."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -124,7 +124,7 @@ class _Run:
         self._killed = False
 
     def run(self) -> Answers:
-        """Until the time is over and every connection has its answer or its end."""
+        """Run the task until every connection has its last answer or is closed."""
         task = self._task
         start_s = time.monotonic()
         for lane in self._lanes:
@@ -189,41 +189,41 @@ class _Run:
 
 
 def _work(tasks: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the benchmark to act on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark handles Ctrl-C
     with contextlib.suppress(EOFError):
         while True:
             task = tasks.recv()
             try:
-                tasks.send(_Run(task).run())
+                tasks.send(TaskRun(task).run())
             except OSError as error:
                 tasks.send(error)
 
 
 class Loader:
-    """The process, seen from the benchmark."""
+    """The load process, as the benchmark uses it."""
 
     def __init__(self, tasks: Connection) -> None:
         self._tasks = tasks
 
     def run(self, task: Task) -> Answers:
-        """One task. Raises Failed."""
+        """Run one task. Raises Failed."""
         try:
             self._tasks.send(task)
             answers = self._tasks.recv()
         except (OSError, EOFError) as error:
-            raise Failed(f"the load is gone: {error!r}") from error
+            raise Failed(f"the load process is gone: {error!r}") from error
         if isinstance(answers, OSError):
-            raise Failed(f"the site does not take connections: {answers}")
+            raise Failed(f"the site does not accept connections: {answers}")
         assert isinstance(answers, Answers)
         if answers.refused_all:
-            # Its workers can end before or after the first connection: both are one failure.
+            # Its workers may die before or after the first connection: one failure for both.
             raise Failed(f"the site answers no page: {answers.problems[0]}")
         return answers
 
 
 @contextlib.contextmanager
 def loading() -> Iterator[Loader]:
-    """The process for the length of a `with`."""
+    """Run the load process for the length of a `with`."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), daemon=True)

@@ -1,4 +1,4 @@
-"""What logging costs a page: every way in one table, on the disk as it is and on a slow one.
+"""Measure what logging costs a page: every way, on the disk as it is and on slow flushes.
 
 python -m benchmarks.request.measure            # about 80 seconds
 """
@@ -13,22 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import slow_flush, table
-from benchmarks.harness.part import Part, Plot, Tell, command
-from benchmarks.harness.plot import Bar, Series, lying
+from benchmarks.harness.part import Advance, Part, Plot, command
+from benchmarks.harness.plot import Bar, Series, horizontal_bars
 from benchmarks.request import access_log, throughput
 from benchmarks.request.load import loading
-from benchmarks.request.modes import WAYS, Way
 from benchmarks.request.one_way import Measured, Tools, measure, pool
-from benchmarks.request.reading import DISKS, SLOW_FLUSH_MS, Rows, reading
 from benchmarks.request.server import serving
 from benchmarks.request.throughput import Throughput
+from benchmarks.request.ways import WAYS, Way
 
+SLOW_FLUSH_MS = 80
+DISKS = {0: "as it is", SLOW_FLUSH_MS: f"+{SLOW_FLUSH_MS} ms"}
 ROUNDS_LONG = 3
-# Of the Classroom, which a target is about; the page with nothing in it gets half of them.
+# Rounds of the Classroom, which has a target; the empty page gets half as many.
 THROUGHPUT_ROUNDS = 16
 THROUGHPUT_ROUNDS_LONG = 60
 # The picture's scale, in powers of ten of a nanosecond: 100 ns to 10 s, with room for figures.
 PLOT_POWERS = range(2, 11)
+
+Rows = Mapping[str, Measured]  # by way
 
 
 @contextlib.contextmanager
@@ -42,7 +45,7 @@ def _tools(place: Path, environments: Mapping[int, Mapping[str, str]]) -> Iterat
 
 
 def _disks(place: Path, missing: list[str]) -> dict[int, Mapping[str, str]]:
-    """The environments that make them. Without a compiler the slow one is among `missing`."""
+    """Return each disk's environment. Without a compiler the slow one is added to `missing`."""
     disks: dict[int, Mapping[str, str]] = {0: {}}
     try:
         disks[SLOW_FLUSH_MS] = slow_flush.environment(place, SLOW_FLUSH_MS)
@@ -59,45 +62,45 @@ def _ways(missing: list[str]) -> list[Way]:
 
 
 def steps(long: bool) -> int:
-    """How many `run` tells of at most: each way on each disk, and two comparisons."""
+    """Return the number of steps: each way on each disk, and two comparisons."""
     return len(WAYS) * len(DISKS) * (ROUNDS_LONG if long else 1) + 2
 
 
-def run(place: Path, long: bool, tell: Tell) -> Part:
-    """Measures all of it. Raises Failed."""
+def run(place: Path, long: bool, advance: Advance) -> Part:
+    """Measure every way, and both sites with and without logging. Raises Failed."""
     missing: list[str] = []
     disks, ways = _disks(place, missing), _ways(missing)
     rounds = ROUNDS_LONG if long else 1
     done: dict[tuple[int, str], list[Measured]] = {}
     with _tools(place, disks) as tools:
-        compared = _compare(place, tools, long, tell)
-        # Way by way, the two disks one right after the other.
+        compared = _compare(place, tools, long, advance)
+        # Way by way, one disk right after the other.
         plan = [(way, flush_ms) for _ in range(rounds) for way in ways for flush_ms in disks]
         for number, (way, flush_ms) in enumerate(plan):
-            tell(f"{way.name} {flush_ms or ''}".strip(), 0)
+            advance(f"{way.name} {flush_ms or ''}".strip(), 0)
             row = measure(way, flush_ms, disks[flush_ms], place / str(number), tools)
             done.setdefault((flush_ms, way.name), []).append(row)
-            tell("", 1)
-    tell("", steps(long) - len(plan) - len(compared))  # what is missing here
+            advance("", 1)
+    advance("", steps(long) - len(plan) - len(compared))  # what could not be measured
     return _part([pool(rows) for rows in done.values()], compared, missing)
 
 
-def _compare(place: Path, tools: Tools, long: bool, tell: Tell) -> list[Throughput]:
+def _compare(place: Path, tools: Tools, long: bool, advance: Advance) -> list[Throughput]:
     rounds = THROUGHPUT_ROUNDS_LONG if long else THROUGHPUT_ROUNDS
     found = []
     for name, of, turns in (
         ("classroom", throughput.measure_classroom, rounds),
         ("bare", throughput.measure_bare, rounds // 2),
     ):
-        tell(f"requests/s, {name}", 0)
+        advance(f"requests/s, {name}", 0)
         found.append(of(place / name, tools.servers[0], tools.loader, turns))
-        tell("", 1)
+        advance("", 1)
     return found
 
 
 def _part(rows: Sequence[Measured], compared: Sequence[Throughput], missing: list[str]) -> Part:
     by_disk = {f: {r.name: r for r in rows if r.flush_ms == f} for f in DISKS}
-    text = "\n\n".join([show(by_disk), *map(table.paragraph, reading(by_disk, compared))])
+    text = f"{show(by_disk)}\n\n{throughput.show(compared)}"
     wrong = [f"{r.label}, disk {DISKS[r.flush_ms]}: {p}" for r in rows for p in r.problems]
     wrong += [f"{one.label}: {problem}" for one in compared for problem in one.problems]
     return Part(
@@ -112,7 +115,7 @@ def _part(rows: Sequence[Measured], compared: Sequence[Throughput], missing: lis
 
 
 def show(by_disk: Mapping[int, Rows]) -> str:
-    """The table: each way in a row, the disks beside each other."""
+    """Return the table: a row for each way, the disks side by side."""
     disks = [flush_ms for flush_ms, rows in by_disk.items() if rows]
     head = ["logging"]
     for flush_ms in disks:
@@ -135,14 +138,14 @@ def _cells(name: str, disks: Sequence[Rows]) -> list[str]:
 
 
 def _share(survived: float | None) -> str:
-    """All is said only of all."""
+    """Format a share; "all" only if nothing was lost, however little."""
     if survived is None:
         return "-"
     return "all" if survived == 1 else f"{min(survived, 0.9999):.2%}"
 
 
 def plot(by_disk: Mapping[int, Rows]) -> Plot:
-    """The call of every way, on a logarithmic scale."""
+    """Draw p50 of the call for every way, on a logarithmic scale."""
     lowest = PLOT_POWERS[0]
     names = [name for name in WAYS if any(name in rows for rows in by_disk.values())]
 
@@ -150,7 +153,7 @@ def plot(by_disk: Mapping[int, Rows]) -> Plot:
         ns = row.call(0.5)
         return Bar(max(0.0, log10(ns) - lowest), table.duration(ns))
 
-    svg = lying(
+    svg = horizontal_bars(
         "What the call costs a page (p50, logarithmic)",
         [WAYS[name].label for name in names],
         [
@@ -166,7 +169,7 @@ def plot(by_disk: Mapping[int, Rows]) -> Plot:
 
 
 def summary(row: Measured) -> dict[str, Any]:
-    """A row for programs: quantiles in nanoseconds, sums, and what is wrong with them."""
+    """Return a row for JSON: quantiles in nanoseconds, sums and problems."""
     return {
         "name": row.name,
         "label": row.label,
@@ -181,7 +184,7 @@ def summary(row: Measured) -> dict[str, Any]:
     }
 
 
-# What the baseline keeps: the figure's name, the way, the disk.
+# Figures for the baseline: the figure's name, the way, the disk.
 _FIGURES = (
     ("none", "none", 0),
     ("sync_passphrase_delete", "sync-new-passphrase-delete", 0),
@@ -198,7 +201,7 @@ _FIGURES = (
 
 
 def figures(by_disk: Mapping[int, Rows], compared: Sequence[Throughput]) -> dict[str, float]:
-    """The few numbers that are compared with targets and with the baseline."""
+    """Return the figures for targets and baseline."""
     found: dict[str, float] = {}
     for one, name in zip(compared, ("throughput", "bare_throughput"), strict=True):
         found[f"request.{name}_over_none"] = one.ratio
@@ -215,7 +218,7 @@ def figures(by_disk: Mapping[int, Rows], compared: Sequence[Throughput]) -> dict
 main = command(
     steps,
     run,
-    "Measure what logging costs a page, and what a killed web process takes with it.",
+    "Measure what logging costs a page, and what `kill -9` of the web processes loses.",
     "More rounds: about five minutes.",
 )
 

@@ -1,4 +1,4 @@
-"""One way of logging, measured: its call, then a load from another process, then the kill."""
+"""Measure one way of logging: the call, then a load from another process, then the kill."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from benchmarks.harness import table
 from benchmarks.harness.processes import Failed, Instance, running
 from benchmarks.harness.sums import Sums
 from benchmarks.request import access_log
-from benchmarks.request.ledger import Heard, Ledger
+from benchmarks.request.ledger import CallOutcomes, Ledger
 from benchmarks.request.load import Loader, Task
-from benchmarks.request.modes import Way
 from benchmarks.request.server import Order, Server
-from benchmarks.request.throughput import settled
+from benchmarks.request.throughput import SETTLE_TIMEOUT_S
+from benchmarks.request.ways import Way
 
 CONNECTIONS = 8
-# First the site comes up, and opens what it opens at its first request; nothing of it counts.
+# The first request starts the site and opens files; it does not count.
 WARM_UP_LANE = 0
 # The call: one connection, one request after the other.
 QUIET_LANE = 1
 QUIET_S = 0.15
-QUIET_MOST_S = 1.6  # durable ways wait for a slow disk in each call
-# The load, which ends with the kill: ways that take 0.3 s for an event get a few of them.
+QUIET_MOST_S = 1.6  # every call of a durable way waits for the slow disk
+# The load, which ends with the kill: ways with calls of 0.3 s get a few requests.
 LOAD_LANE = 2
 LOAD_REQUESTS_MIN = 2
 LOAD_MOST_S = 2.0
@@ -34,7 +34,7 @@ LOAD_MOST_S = 2.0
 
 @dataclass(frozen=True)
 class Tools:
-    """What all measurements share: the load, and a server of sites for each disk."""
+    """Shared by all measurements: the load, and a server of sites for each disk."""
 
     loader: Loader
     servers: Mapping[int, Server]
@@ -42,7 +42,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Measured:
-    """One way on one disk."""
+    """The result of one way on one disk."""
 
     name: str
     label: str
@@ -50,24 +50,21 @@ class Measured:
     calls_ns: list[int]
     per_s: float
     sums: Sums
-    cut: int  # calls that the kill cut off: nobody heard what became of them
+    cut: int  # calls that the kill cut off: their result is unknown
     problems: list[str]
 
     def call(self, share: float) -> int:
-        """A quantile of the call."""
+        """Return a quantile of the call."""
         return table.quantile(self.calls_ns, share)
 
     @property
     def survived(self) -> float | None:
-        """Of the accepted events, the share that is stored after the kill; None without any."""
+        """The share of accepted events stored after the kill; None without accepted events."""
         return self.sums.stored / self.sums.accepted if self.sums.accepted else None
 
 
 def measure(way: Way, flush_ms: int, env: Mapping[str, str], place: Path, tools: Tools) -> Measured:
-    """Runs one way in the fresh directory `place`, and kills its web processes under load.
-
-    Raises Failed.
-    """
+    """Run one way in the fresh directory `place`, up to the kill under load. Raises Failed."""
     place.mkdir()
     ledger = Ledger(place)
     with contextlib.ExitStack() as stack:
@@ -84,25 +81,25 @@ def measure(way: Way, flush_ms: int, env: Mapping[str, str], place: Path, tools:
             port = stack.enter_context(access_log.in_front(place, site.port, logs=logs))
         warm_up, quiet, loaded = (tools.loader.run(task) for task in _tasks(way, port, site.group))
         if instance is not None:
-            state = settled(instance)
+            state = instance.settled_status(SETTLE_TIMEOUT_S)
             daemon.stop()
         stored = way.stored(place) if way.stored else None
-    heard = ledger.heard()
-    sums, problems = judge(way, heard, stored, state)
+    outcomes = ledger.outcomes()
+    sums, problems = judge(way, outcomes, stored, state)
     for answers in (warm_up, quiet, loaded):
         problems += answers.problems
-        if missing := {*answers.answered} - heard.accepted - heard.refused:
+        if missing := {*answers.answered} - outcomes.accepted - outcomes.refused:
             problems.append(f"{len(missing):,} answered pages are not in the ledger")
     if not quiet.calls_ns:
         raise Failed("\n".join([f"{way.label}: no page was answered", *problems]))
-    cut = len(heard.cut)
+    cut = len(outcomes.cut)
     return Measured(
         way.name, way.label, flush_ms, quiet.calls_ns, loaded.per_s, sums, cut, problems
     )
 
 
 def _tasks(way: Way, port: int, group: int) -> tuple[Task, Task, Task]:
-    """The three loads of a site: one request, the quiet one, and the one that ends with its end."""
+    """Return the three loads of a site: warm-up, quiet, and the one that ends with the kill."""
     return (
         Task(port, connections=1, least_s=0.0, requests_max=1, first_lane=WARM_UP_LANE),
         Task(
@@ -127,24 +124,24 @@ def _tasks(way: Way, port: int, group: int) -> tuple[Task, Task, Task]:
 
 
 def judge(
-    way: Way, heard: Heard, stored: Sequence[str] | None, state: Mapping[str, Any]
+    way: Way, outcomes: CallOutcomes, stored: Sequence[str] | None, state: Mapping[str, Any]
 ) -> tuple[Sums, list[str]]:
-    """The sums after the kill, and what is wrong with them.
+    """Return the sums after the kill, and what is wrong with them.
 
-    What callers heard is from the ledger, what is stored from the database. `lost` is what was
-    accepted and is not there, which must not be more than the killed processes had in memory. A
-    call that was cut off may have stored its event or not.
+    Call results come from the ledger, stored events from the database. `lost` events were accepted
+    and are not stored; they must not be more than the killed processes had in memory. A call that
+    was cut off may have stored its event or not.
     """
     if stored is None:
         return Sums(0, 0, 0, 0), []
     there = frozenset(stored)
-    lost = len(heard.accepted - there)
+    lost = len(outcomes.accepted - there)
     unaccounted = {key: state.get(key, 0) for key in ("quarantined", "pending")}
     sums = Sums(
-        attempted=len(heard.accepted) + len(heard.refused),
-        accepted=len(heard.accepted),
-        refused=len(heard.refused),
-        stored=len(heard.accepted & there),
+        attempted=len(outcomes.accepted) + len(outcomes.refused),
+        accepted=len(outcomes.accepted),
+        refused=len(outcomes.refused),
+        stored=len(outcomes.accepted & there),
         lost=lost - sum(unaccounted.values()),
         **unaccounted,
     )
@@ -153,15 +150,17 @@ def judge(
         problems.append(f"{lost:,} accepted events are not stored; at most {way.lost_max:,} may be")
     if twice := len(stored) - len(there):
         problems.append(f"{twice:,} events are stored twice")
-    if strange := there - heard.accepted - heard.cut:
-        problems.append(f"{len(strange):,} events are stored that were refused or never attempted")
+    if unexpected := there - outcomes.accepted - outcomes.cut:
+        problems.append(
+            f"{len(unexpected):,} events are stored that were refused or never attempted"
+        )
     if state.get("lost"):
         problems.append(f"logd has {state['lost']:,} events in its loss ledger")
     return sums, problems
 
 
 def pool(rounds: Sequence[Measured]) -> Measured:
-    """The rounds of one way as one: all calls, the median speed, every problem."""
+    """Pool the rounds of one way: all calls, the median speed, every problem."""
     sums = [asdict(one.sums) for one in rounds]
     return Measured(
         name=rounds[0].name,

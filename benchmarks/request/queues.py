@@ -1,6 +1,6 @@
-"""The ways through a queue: to a thread of the web process, and to a child process of it.
+"""The ways through a queue: to a thread of the web process, or to a child process.
 
-Both hold 1,000 events and write up to ten in a transaction, as the earlier design did.
+Both queues hold 1,000 events and write up to ten in a transaction, as the earlier design did.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import queue
 import select
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import sqlcipher3
 
-from benchmarks.harness.earlier import Database, Row, make_row, store
+from benchmarks.harness.event_database import Database, Row, make_row, store
 
 QUEUE_EVENTS_MAX = 1000
 BATCH_MAX = 10
@@ -27,40 +27,43 @@ READY_TIMEOUT_S = 15.0
 
 _WRITER = "writer-"
 
+Store = Callable[[Any, Sequence[Row]], None]
+
 
 class ThreadQueue:
     """A bounded queue in the process, and one thread that writes.
 
-    Whether its thread kept its connection the notes do not tell, so there are both.
+    The notes do not say whether the thread kept its connection, so both are measured.
     """
 
-    def __init__(self, database: Database, *, keep_connection: bool) -> None:
-        self._queue: queue.Queue[Row] = queue.Queue(QUEUE_EVENTS_MAX)
-        # Opened before the first request: what is measured is a queue that is at work.
-        kept = _open_patiently(database) if keep_connection else None
-        threading.Thread(target=write, args=(self._queue, database, kept), daemon=True).start()
+    def __init__(self, database: Database, *, keep_connection: bool, store: Store = store) -> None:
+        self.queue: queue.Queue[Row] = queue.Queue(QUEUE_EVENTS_MAX)
+        # Opened before the first request, so that a running queue is measured.
+        kept = open_retrying(database) if keep_connection else None
+        arguments = (self.queue, database, kept, store)
+        threading.Thread(target=write, args=arguments, daemon=True).start()
 
     def log(self, event: str, _quiz: bool) -> bool:
-        return _offered(self._queue.put_nowait, event)
+        return _offered(self.queue.put_nowait, event)
 
 
 class ProcessQueue:
-    """The same with the writer in a child process, which outlives a killed web process."""
+    """The same with the writer in a child process, which survives the web process."""
 
     def __init__(self, database: Database) -> None:
         context = multiprocessing.get_context("fork")
-        self._queue: Any = context.Queue(QUEUE_EVENTS_MAX)
-        # A pipe: an Event's `set` waits for whoever waits for it, for ever if that one was killed.
+        self.queue: Any = context.Queue(QUEUE_EVENTS_MAX)
+        # A pipe, since an Event's `set` would block forever if the waiting process was killed.
         ready, opened = context.Pipe(duplex=False)
         child = context.Process(
-            target=_write_in_child, args=(self._queue, database, opened), daemon=True
+            target=_write_in_child, args=(self.queue, database, opened), daemon=True
         )
         child.start()
         opened.close()
         ready.poll(READY_TIMEOUT_S)
 
     def log(self, event: str, _quiz: bool) -> bool:
-        return _offered(self._queue.put_nowait, event)
+        return _offered(self.queue.put_nowait, event)
 
 
 def _offered(put: Callable[[Row], None], event: str) -> bool:
@@ -71,18 +74,20 @@ def _offered(put: Callable[[Row], None], event: str) -> bool:
     return True
 
 
-def write(source: Any, database: Database, kept: Any) -> None:
-    """Takes from the queue, up to ten at a time, and stores, over the connection that is kept or
-    a new one each time; until nothing can come any more."""
-    goes_on = True
-    while goes_on:
-        rows, goes_on = _take(source)
+def write(source: Any, database: Database, kept: Any, store: Store = store) -> None:
+    """Store events from the queue, up to ten at a time, until no more can come.
+
+    Uses the connection `kept`, or a new one each time.
+    """
+    has_more = True
+    while has_more:
+        rows, has_more = _take(source)
         if rows:
-            _store_patiently(database, kept, rows)
+            _store_retrying(database, kept, rows, store)
 
 
 def _take(source: Any) -> tuple[list[Row], bool]:
-    """Up to ten events, and whether more can come; waits for the first."""
+    """Wait for an event; return up to ten events, and whether more can come."""
     rows: list[Row] = []
     try:
         rows.append(source.get())
@@ -90,24 +95,24 @@ def _take(source: Any) -> tuple[list[Row], bool]:
             rows.append(source.get_nowait())
     except queue.Empty:
         return rows, True
-    except (EOFError, OSError):  # the web process is gone, perhaps in the middle of a message
+    except (EOFError, OSError):  # the web process died, perhaps in the middle of a message
         return rows, False
     return rows, True
 
 
-def _open_patiently(database: Database) -> Any:
-    """Again and again while the other web process's writer has the file locked."""
+def open_retrying(database: Database) -> Any:
+    """Open the database, retrying while the other web process's writer has it locked."""
     while True:
         try:
             return database.open()
         except sqlcipher3.OperationalError:
-            if not database.directory.is_dir():  # the benchmark was ended, and took it away
+            if not database.directory.is_dir():  # the benchmark was ended and removed it
                 raise
             continue
 
 
-def _store_patiently(database: Database, kept: Any, rows: list[Row]) -> None:
-    """Again and again while the file is locked: the other web process has a writer too."""
+def _store_retrying(database: Database, kept: Any, rows: list[Row], store: Store) -> None:
+    """Store the rows, retrying while the other web process's writer has the file locked."""
     while True:
         try:
             connection = kept or database.open()
@@ -117,7 +122,7 @@ def _store_patiently(database: Database, kept: Any, rows: list[Row]) -> None:
                 if connection is not kept:
                     connection.close()
         except sqlcipher3.OperationalError:
-            if not database.directory.is_dir():  # the benchmark was ended, and took it away
+            if not database.directory.is_dir():  # the benchmark was ended and removed it
                 raise
             continue
         return
@@ -125,27 +130,27 @@ def _store_patiently(database: Database, kept: Any, rows: list[Row]) -> None:
 
 def _write_in_child(source: Any, database: Database, opened: Any) -> None:
     (database.directory / f"{_WRITER}{os.getpid()}").touch()
-    # Not in the web process's group, and without the server's handling of signals.
+    # Leave the web process's group, and reset the server's signal handlers.
     os.setpgid(0, 0)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    # The queue's writing end came over the fork; while it is open here, the end never comes.
+    # The fork inherits the queue's writing end; while it is open here, reading never ends.
     source._writer.close()
-    kept = _open_patiently(database)
+    kept = open_retrying(database)
     opened.close()
     write(source, database, kept)
 
 
 def writers(directory: Path) -> list[int]:
-    """The child processes that were started for `directory`."""
+    """Return the ids of the child processes started for `directory`."""
     return [int(path.name.removeprefix(_WRITER)) for path in directory.glob(f"{_WRITER}*")]
 
 
 def wait_for_writers(directory: Path) -> bool:
-    """Waits until the children of killed web processes have written what had reached them.
+    """Wait until the children of killed web processes have written what had reached them.
 
-    False when one did not come to its end, and was killed.
+    Returns False if one did not finish and was killed.
     """
     ended = True
     for pid in writers(directory):

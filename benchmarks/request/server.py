@@ -1,8 +1,8 @@
-"""A process that makes sites on order, each under a gunicorn of its own.
+"""A process that starts sites on request, each under a gunicorn of its own.
 
-Starting an interpreter with Flask and gunicorn takes longer than many of the measurements. So it is
-done once for each disk (the slow one is an environment, see `slow_flush`), and every site is a fork
-of it: a master and its workers in a process group of their own, which dies as one.
+Starting an interpreter with Flask and gunicorn takes longer than many measurements, so it is done
+once for each disk (the slow one is an environment, see `slow_flush`). Every site is a fork of this
+process: a master and its workers in a process group of their own, killed as one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import gunicorn.workers.gthread  # noqa: F401 - loaded before the forks
 from gunicorn.app.base import BaseApplication
 
 from benchmarks.harness.processes import READY_TIMEOUT_S, Failed, cpu_s, running
-from benchmarks.request.modes import THREADS, WORKERS
 from benchmarks.request.site import create_app
+from benchmarks.request.ways import THREADS, WORKERS
 
-# As `make run` serves the Classroom, but connections may stay for the whole run.
+# As in `make run`, but connections may stay open for the whole run.
 _SETTINGS: dict[str, Any] = {
     "workers": WORKERS,
     "worker_class": "gthread",
@@ -43,7 +43,7 @@ _prctl = ctypes.CDLL(None).prctl
 
 @dataclass(frozen=True)
 class Order:
-    """Which site: a way of logging with its directory, or the Classroom with settings."""
+    """The site to start: a way of logging with its directory, or the Classroom with settings."""
 
     way: str = ""
     directory: str = ""
@@ -52,38 +52,38 @@ class Order:
 
 @dataclass(frozen=True)
 class Site:
-    """A site that was made: where it listens, and the process group of all of it."""
+    """A running site: its port and its process group."""
 
     port: int
     group: int
 
     def cpu_s(self) -> float:
-        """Processor time of its web processes so far."""
+        """Return the CPU time of its web processes so far."""
         children = Path(f"/proc/{self.group}/task/{self.group}/children").read_text()
         return sum(cpu_s(int(pid)) for pid in children.split())
 
     def kill(self) -> None:
-        """`kill -9`, to all of it in the same instant."""
+        """Send `kill -9` to the whole process group at once."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.group, signal.SIGKILL)
 
 
 class Server:
-    """The process that makes sites, seen from the benchmark."""
+    """The process that starts sites, as the benchmark uses it."""
 
     def __init__(self, orders: Connection) -> None:
         self._orders = orders
 
     @contextlib.contextmanager
     def site(self, order: Order) -> Iterator[Site]:
-        """A site for the length of a `with`, killed at its end. Raises Failed."""
+        """Run a site for the length of a `with`; kill it at the end. Raises Failed."""
         try:
             self._orders.send(order)
             if not self._orders.poll(READY_TIMEOUT_S):
-                raise Failed("no site within the time")
+                raise Failed("the site did not start in time")
             site: Site = self._orders.recv()
         except (OSError, EOFError) as error:
-            raise Failed(f"the server of sites is gone: {error!r}") from error
+            raise Failed(f"the process that starts sites is gone: {error!r}") from error
         try:
             yield site
         finally:
@@ -92,14 +92,14 @@ class Server:
 
 @contextlib.contextmanager
 def serving(directory: Path, name: str, env: Mapping[str, str]) -> Iterator[Server]:
-    """A server of sites in the environment `env`. Raises Failed."""
+    """Run a server of sites in the environment `env`. Raises Failed."""
     address = str(directory / f"{name}.sock")
     with running("server", ["-m", "benchmarks.request.server", address], env) as process:
         process.wait_for_line("ready")
         with Client(address, "AF_UNIX") as orders:
             try:
                 yield Server(orders)
-            except Failed as error:  # its sites' words are in its output
+            except Failed as error:  # its output holds the sites' errors
                 raise Failed("\n".join([str(error), *process.stop()])) from error
 
 
@@ -130,7 +130,7 @@ def _die_with_parent(_arbiter: object = None, _worker: object = None) -> None:
 
 
 def _serve(order: Order, listener: socket.socket) -> None:
-    """A child's whole life: gunicorn's master."""
+    """Run gunicorn's master in this child process."""
     code = 1
     try:
         _die_with_parent()
@@ -151,20 +151,20 @@ def _serve(order: Order, listener: socket.socket) -> None:
 
 
 def _start(order: Order) -> Site:
-    # It listens at once, so that whoever connects early waits for the workers.
+    # The socket listens at once, so that early connections wait for the workers.
     with socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as listener:
         port = int(listener.getsockname()[1])
         pid = os.fork()
         if pid == 0:
             _serve(order, listener)
         with contextlib.suppress(PermissionError, ProcessLookupError):
-            os.setpgid(pid, pid)  # here too: whoever comes first
+            os.setpgid(pid, pid)  # parent and child both set it, whichever is first
         return Site(port, pid)
 
 
 def main(address: str) -> None:
-    """Makes sites until the benchmark is gone."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
+    """Start sites until the benchmark closes the connection."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with Listener(address, "AF_UNIX") as listener:
         print("ready", flush=True)
@@ -174,7 +174,7 @@ def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    # The orders are pickled under the module's own name.
+    # Orders are pickled with this module's full name.
     from benchmarks.request import server
 
     server.main(sys.argv[1])

@@ -1,19 +1,19 @@
-"""Requests per second of a site with logging by logd, over those of the same site without.
+"""Compare the requests per second of a site with logging by logd and without.
 
-Both sites run all the time and get their load in turns, many short ones, so that what else the
-machine does meets both. The ratio is the median of the rounds' ratios.
+Both sites run all the time and get their load in many short turns, so that other load on the
+machine affects both. The ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.harness import table
 from benchmarks.harness.processes import Failed, Instance, Running, running
 from benchmarks.harness.sums import Sums
 from benchmarks.request import classroom
@@ -29,13 +29,13 @@ SETTLE_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class Throughput:
-    """One site, measured in rounds: requests/s with and without logging."""
+    """The result of one site, in rounds: requests/s with and without logging."""
 
     name: str
     label: str
     with_per_s: list[float]
     without_per_s: list[float]
-    with_cpu_ns: float  # of the web processes, for a request
+    with_cpu_ns: float  # of the web processes, per request
     without_cpu_ns: float
     logd_cpu_ns: float
     sums: Sums
@@ -43,29 +43,29 @@ class Throughput:
 
     @property
     def ratios(self) -> list[float]:
-        """With / without, of each round, in order of size."""
+        """With / without, of each round, sorted."""
         pairs = zip(self.with_per_s, self.without_per_s, strict=True)
         return sorted(on / off for on, off in pairs)
 
     @property
     def ratio(self) -> float:
-        """The median of the rounds."""
+        """The median of the rounds' ratios."""
         return median(self.ratios)
 
     @property
     def cpu_ratio(self) -> float:
-        """Processor time of a page with logging, the daemon's with it, over that without."""
+        """CPU time of a page with logging, including the daemon's, / without."""
         return (self.with_cpu_ns + self.logd_cpu_ns) / self.without_cpu_ns
 
     @property
     def middle_half(self) -> tuple[float, float]:
-        """Between which the middle half of the rounds' ratios lie."""
+        """The bounds of the middle half of the rounds' ratios."""
         ratios = self.ratios
         cut = len(ratios) // 4
         return ratios[cut], ratios[-1 - cut]
 
     def summary(self) -> dict[str, Any]:
-        """A row for programs."""
+        """Return a row for JSON."""
         return {
             "name": self.name,
             "label": self.label,
@@ -82,9 +82,45 @@ class Throughput:
         }
 
 
+HEAD = (
+    "site",
+    "rounds",
+    "requests/s\nwithout",
+    "requests/s\nwith",
+    "with / without\n(middle half of rounds)",
+    "CPU of a page\nwithout",
+    "CPU of a page\nwith",
+    "CPU of\nlogd",
+    "CPU\nratio",
+    "sum",
+)
+
+
+def show(compared: Sequence[Throughput]) -> str:
+    """Return the table: each site with and without logging, medians of the rounds."""
+    rows = []
+    for one in compared:
+        low, high = one.middle_half
+        rows.append(
+            [
+                one.label,
+                f"{len(one.ratios)}",
+                f"{median(one.without_per_s):,.0f}",
+                f"{median(one.with_per_s):,.0f}",
+                f"{one.ratio:.3f} ({low:.3f} to {high:.3f})",
+                table.duration(one.without_cpu_ns),
+                table.duration(one.with_cpu_ns),
+                table.duration(one.logd_cpu_ns),
+                f"{one.cpu_ratio:.2f}",
+                "WRONG" if one.problems else "right",
+            ]
+        )
+    return table.render(HEAD, rows)
+
+
 @dataclass
 class _Turns:
-    """One of the two sites, and what it answered so far."""
+    """One of the two sites, and its answers so far."""
 
     loader: Loader
     site: Site
@@ -96,21 +132,21 @@ class _Turns:
     _warm: tuple[int, float] = (0, 0.0)
 
     def warm_up(self) -> None:
-        """What is done once, by the site and in its processes, is not measured."""
+        """Run one turn that is not counted, for what a site does only once."""
         self.take(WARM_UP_S)
         self._warm = (self.answered, self.site.cpu_s())
 
     @property
     def measured(self) -> int:
-        """The pages answered since."""
+        """The number of pages answered since the warm-up."""
         return self.answered - self._warm[0]
 
     def cpu_ns(self) -> float:
-        """Processor time of the web processes for a page."""
+        """Return the CPU time of the web processes per page."""
         return (self.site.cpu_s() - self._warm[1]) * 1e9 / self.measured
 
     def take(self, seconds: float) -> float:
-        """One turn of load; requests/s. Raises Failed for a page that was not answered."""
+        """Run one turn of load; return requests/s. Raises Failed if a page is not answered."""
         task = Task(
             self.site.port,
             CONNECTIONS,
@@ -128,7 +164,7 @@ class _Turns:
 
 
 def _take_turns(with_: _Turns, without: _Turns, rounds: int, daemon: Running) -> float:
-    """The rounds: each begins with the other one. The daemon's time for a page, in nanoseconds."""
+    """Run the rounds, alternating which site is first; return the daemon's CPU ns per page."""
     for turns in (with_, without):
         turns.warm_up()
     daemon_s = daemon.cpu_s()
@@ -139,7 +175,7 @@ def _take_turns(with_: _Turns, without: _Turns, rounds: int, daemon: Running) ->
 
 
 def measure_classroom(place: Path, server: Server, loader: Loader, rounds: int) -> Throughput:
-    """A student who reads a lesson in the Classroom. Raises Failed."""
+    """Measure a student reading a lesson in the Classroom. Raises Failed."""
     place.mkdir()
     with _daemon(place / "logd") as (instance, daemon), contextlib.ExitStack() as stack:
         pair = []
@@ -155,7 +191,7 @@ def measure_classroom(place: Path, server: Server, loader: Loader, rounds: int) 
 
 
 def measure_bare(place: Path, server: Server, loader: Loader, rounds: int) -> Throughput:
-    """The site with one page and nothing behind it. Raises Failed."""
+    """Measure the site with one empty page. Raises Failed."""
     place.mkdir()
     with _daemon(place / "logd") as (instance, daemon), contextlib.ExitStack() as stack:
         (place / "none").mkdir()
@@ -176,19 +212,11 @@ def _daemon(directory: Path) -> Iterator[tuple[Instance, Running]]:
         yield instance, daemon
 
 
-def settled(instance: Instance) -> dict[str, Any]:
-    """The daemon's state once nothing is pending, or the time for that is over."""
-    deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
-    while (state := instance.status())["pending"] and time.monotonic() < deadline_s:
-        pass  # asking takes long enough
-    return state
-
-
 def _finish(
     name: str, label: str, with_: _Turns, without: _Turns, instance: Instance, logd_cpu_ns: float
 ) -> Throughput:
-    """Every page that was answered must be stored, and nothing else."""
-    state = settled(instance)
+    """Compare the sums: every answered page must be stored, and nothing else."""
+    state = instance.settled_status(SETTLE_TIMEOUT_S)
     answered = with_.answered
     counts = {key: state[key] for key in ("stored", "quarantined", "pending", "lost")}
     sums = Sums(attempted=answered, accepted=answered, refused=0, **counts)

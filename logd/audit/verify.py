@@ -16,7 +16,7 @@ from logd.storage.migrations import schema_version
 from logd.storage.removal_log import ERASED, PRUNED
 from logd.storage.rollups import Rollups, SubjectRow
 from logd.storage.time_blocks import Blocks
-from logd_wire.schema import OWN_TYPES, Malformed
+from logd_wire.schema import INTERNAL_TYPES, Malformed
 from logd_wire.wire import unpack_props
 
 Progress = Callable[[int], None]
@@ -138,7 +138,7 @@ class _Removals:
             "SELECT t.name, e.props FROM event e JOIN event_type t ON t.id = e.type WHERE e.id = ?",
             (event_id,),
         ).fetchone()
-        if row is None or row[0] not in OWN_TYPES:
+        if row is None or row[0] not in INTERNAL_TYPES:
             return False
         try:
             said = unpack_props(row[1])

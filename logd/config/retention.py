@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from logd.clock import durations
-from logd_wire.schema import OWN_TYPES, REPORT_READ, Malformed, check_event_type
+from logd_wire.schema import INTERNAL_TYPES, REPORT_READ, Malformed, check_event_type
 
 
 def check_type(event_type: str) -> None:
     """Raises ValueError for what is no type of event, or one that is always kept."""
-    if event_type in OWN_TYPES:
+    if event_type in INTERNAL_TYPES:
         raise ValueError("tells what was done to the trail, and is kept for ever")
     try:
         check_event_type(event_type, (REPORT_READ,))

@@ -195,7 +195,7 @@ class Box:
     @property
     def holder(self) -> int | None:
         """The process that holds the lock."""
-        return liveness.holder(self.outbox.fd)
+        return liveness.lock_holder(self.outbox.fd)
 
     def refused(self) -> int:
         """The number of events that the producer counts as refused, for any cause."""

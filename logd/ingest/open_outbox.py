@@ -77,7 +77,7 @@ class OpenOutbox:
 
     def alive(self) -> bool:
         """Return whether the producer's process still holds its lock."""
-        return liveness.holder(self.fd) is not None
+        return liveness.lock_holder(self.fd) is not None
 
     def confirm(self, sequence: int, position: int, watched_until_ns: int) -> None:
         """Write what is committed into the header; only called after a commit. Never goes back.

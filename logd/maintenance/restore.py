@@ -24,7 +24,7 @@ from logd.storage.database import Connection, DatabaseError, change_key, connect
 from logd.storage.hash_chain import Head
 from logd.storage.migrations import check_not_newer, schema_version
 from logd.storage.store import Store
-from logd_wire.schema import INT64_MAX, OWN_TYPES
+from logd_wire.schema import INT64_MAX, INTERNAL_TYPES
 
 KIND = "replaced"
 
@@ -210,8 +210,8 @@ def _ahead(connection: Connection, backup: Connection) -> Iterator[Stream]:
         row
         for (row,) in connection.execute(
             "SELECT DISTINCT producer FROM event WHERE type IN"  # noqa: S608 - question marks only
-            f" (SELECT id FROM event_type WHERE name IN ({', '.join('?' * len(OWN_TYPES))}))",
-            list(OWN_TYPES),
+            f" (SELECT id FROM event_type WHERE name IN ({', '.join('?' * len(INTERNAL_TYPES))}))",
+            list(INTERNAL_TYPES),
         )
     }
     claimed = dict(

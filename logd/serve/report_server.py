@@ -52,12 +52,6 @@ PROGRESS_STEPS = 10_000
 _log = logging.getLogger("logd.reports")
 
 
-class _AccessClient(Client):
-    """Logs that reports were read, which no other client may log."""
-
-    _internal_types = frozenset({REPORT_READ})
-
-
 class Reporter:
     """Answers named reports, each with a database connection of its own."""
 
@@ -68,7 +62,11 @@ class Reporter:
         self._allowed_gid = configuration.query_gid(config)
         self._throttled = ThrottledLog(_log)
         # Small: it keeps access events, and only while the daemon is busy.
-        self._client = _AccessClient(str(config.socket), outbox_bytes=1024 * 1024)
+        self._client = Client(
+            str(config.socket),
+            outbox_bytes=1024 * 1024,
+            internal_types=frozenset({REPORT_READ}),  # which no other client may log
+        )
 
     def serve(self, listener: socket.socket, lifeline_fd: int) -> None:
         """Serve connections until the lifeline ends."""

@@ -28,7 +28,7 @@ _DECOYS = 16
 
 
 class Unsupported(Exception):
-    """What this client cannot be given."""
+    """A command that this client cannot carry out."""
 
 
 class ConformanceDriver:
@@ -73,17 +73,17 @@ class ConformanceDriver:
         return outcome.value
 
     def do_outbox(self) -> str:
-        """Whether it has an outbox just now."""
+        """Answers whether the client has an outbox just now."""
         has = self.opened.stats()["producer"] and not self.opened.stats()["outbox"]["reason"]
         return "yes" if has else "no"
 
     def do_stats(self) -> str:
-        """Its own counts."""
+        """Answers the client's counts."""
         stats = self.opened.stats()
         return f"{stats['attempted']} {stats['accepted']} {stats['refused']}"
 
     def do_flush(self, timeout_ms: str) -> str:
-        """Whether all is on the disk within that time."""
+        """Answers whether all is on disk within that time."""
         return "yes" if self.opened.flush(int(timeout_ms) / 1000) else "no"
 
     def do_fork(self, number: str) -> str:
@@ -118,7 +118,7 @@ class ConformanceDriver:
         return "ok"
 
     def do_payload(self, event_type: str, user: str, ts_ns: str, props: str) -> str:
-        """An event's payload."""
+        """Packs an event's payload."""
         given = native(props)
         try:
             payload = pack_payload(
@@ -134,23 +134,23 @@ class ConformanceDriver:
         return payload.hex()
 
     def do_record(self, producer: str, sequence: str, payload: str) -> str:
-        """A record of that producer."""
+        """Encodes a record of that producer."""
         seed = producer_seed(int(producer, 16))
         return encode_record(seed, int(sequence), unhex(payload)).hex()
 
     def do_datagram(self, producer: str, kind: str, sequence: str, payload: str) -> str:
-        """A datagram of one record."""
+        """Encodes a datagram of one record."""
         head = datagram_head(int(producer, 16), int(kind))
         return (head + bytes.fromhex(self.do_record(producer, sequence, payload))).hex()
 
 
 def unhex(word: str) -> bytes:
-    """The bytes of a word: `.` for none."""
+    """Decodes the bytes of a word: `.` for none."""
     return b"" if word == "." else bytes.fromhex(word)
 
 
 def decode(word: str) -> str:
-    """Text given in hexadecimal. Raises Unsupported where Python has no such text."""
+    """Decodes text given in hexadecimal. Raises Unsupported where Python has no such text."""
     try:
         return unhex(word).decode()
     except UnicodeDecodeError:
@@ -158,12 +158,12 @@ def decode(word: str) -> str:
 
 
 def text_or_nil(word: str) -> str | None:
-    """A plain word, `-` for nil."""
+    """Decodes a plain word, `-` for nil."""
     return None if word == "-" else word
 
 
 def native(props: str) -> dict[str, object]:
-    """Props as a caller in Python gives them. Raises Unsupported for what is none there."""
+    """Decodes props as a Python caller passes them. Raises Unsupported if that is impossible."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         made = dict(pairs)
@@ -181,7 +181,7 @@ def native(props: str) -> dict[str, object]:
 
 
 def main() -> None:
-    """Answers until standard input ends."""
+    """Answers commands until standard input ends."""
     driver = ConformanceDriver()
     for line in sys.stdin:
         name, *words = line.split()

@@ -1,7 +1,8 @@
-"""What a descriptor's number named when it was opened, to be compared with what it names now.
+"""Detects that a descriptor's number names another file than when it was opened.
 
 An application may close "all" descriptors (daemonizers, `os.closerange`) and open its own, which
-get the same numbers. What is not ours any more is never written to, closed or unlocked.
+get the same numbers. A descriptor that is the application's is never written to, closed or
+unlocked.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """A file or socket: device and inode, and how many names a file has."""
+    """Identifies a file or socket: device, inode and number of names."""
 
     device: int
     inode: int
@@ -19,17 +20,17 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, fd: int) -> Identity:
-        """What `fd` names now. Raises OSError for a closed one."""
+        """The identity of what `fd` names now. Raises OSError for a closed one."""
         status = os.fstat(fd)
         return cls(status.st_dev, status.st_ino, status.st_nlink)
 
     def matches(self, fd: int) -> bool:
-        """Whether `fd` names it, and it has as many names as it had."""
+        """Whether `fd` names the same file, with the same number of names."""
         try:
             status = os.fstat(fd)
         except OSError:
             return False
-        # Without making a tuple of our own: this is done before each send.
+        # Without making another tuple: this is done before each send.
         return (
             status.st_ino == self.inode
             and status.st_dev == self.device
@@ -37,5 +38,5 @@ class Identity(NamedTuple):
         )
 
     def names(self, status: os.stat_result) -> bool:
-        """Whether that is the status of this file, with whatever number of names."""
+        """Whether that is the status of this file, with any number of names."""
         return (status.st_dev, status.st_ino) == (self.device, self.inode)

@@ -1,9 +1,7 @@
-"""The producers that a client had before its present one, and what became of their events.
+"""The producers that a client had before its current one, and what became of their events.
 
-A client changes its producer when the outbox is removed, its descriptor closed, an outbox comes
-where there was none, or a larger ring follows a full one. What the former one had accepted stays
-this client's: it is counted, and `flush` waits for it, until all of it is confirmed or nothing more
-can be learned.
+What a former producer has accepted stays this client's: it is counted, and `flush` waits for it,
+until all of it is confirmed or nothing more can be learned.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from logd_client.producer import Producer
 FORMERS_MAX = 8
 # A daemon that still has the removed file open confirms what it reads from it within this.
 REMOVED_WAIT_S = 5.0
-LOOK_INTERVAL_S = 0.1
+CHECK_INTERVAL_S = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -53,21 +51,21 @@ class Former:
     def unread(self) -> bytes | None:
         """The event that the daemon did not see when it retired this producer, if there is one.
 
-        It retires whoever has lost the lock, and then reads no more; the client finds that out with
-        the next event that it sends, so that one is there at most.
+        The daemon retires a producer that has lost its lock, and then reads no more; the client
+        finds that out with the next event that it sends, so that one is there at most.
         """
         outbox = self.producer.outbox
         if outbox is None or self.is_confirmed or not outbox.writer.retired:
             return None
         if outbox.writer.given_up:
-            return None  # booked as lost: written again, it would be counted twice
-        # Looked at again once it is removed: another daemon that opened it before reads it.
+            return None  # recorded as lost: written again, it would be counted twice
+        # Read again once it is removed: another daemon that opened it before reads it.
         if not outbox.removed() or not outbox.writer.retired:
             return None
         return outbox.writer.only_unconfirmed()
 
-    def move(self) -> None:
-        """Its unread event counts where it is written instead."""
+    def mark_moved(self) -> None:
+        """Counts its unread event where it is written instead."""
         self.moved = True
 
 
@@ -81,7 +79,7 @@ class _Closed:
 
 
 class FormerProducers:
-    """Keeps former producers until they are done with, and their counts for good.
+    """Keeps former producers until nothing more can be learned of them, and their counts for good.
 
     `end` is called with each producer that is to be closed. Not locked: the caller lets one thread
     in at a time.
@@ -92,8 +90,8 @@ class FormerProducers:
         self._former_type = former_type
         # One assignment changes both, so that a signal handler that raises counts nothing twice.
         self._state: tuple[_Closed, tuple[Former, ...]] = (_Closed(), ())
-        self._look_due_s = 0.0
-        # Whether there are any, and any but outgrown ones; looked at by each emit.
+        self._check_due_s = 0.0
+        # Whether there are any, and any but outgrown ones; read by each emit.
         self.any = self.urgent = False
 
     def __iter__(self) -> Iterator[Former]:
@@ -129,7 +127,7 @@ class FormerProducers:
         return sum(former.ring_bytes for former in self if former.producer is not current)
 
     def used_bytes(self, current: Producer | None) -> int:
-        """What of it waits for the daemon's confirmation."""
+        """The bytes of it that wait for the daemon's confirmation."""
         return sum(
             outbox.writer.used_bytes
             for former in self
@@ -139,37 +137,35 @@ class FormerProducers:
         )
 
     def add(self, producer: Producer, now_s: float, *, outgrown: bool = False) -> None:
-        """The client has left this producer. Does nothing if it is here already."""
+        """Adds a producer that the client has left. Does nothing if it is here already."""
         closed, kept = self._state
         self.any = True
         self.urgent = self.urgent or not outgrown
         if all(former.producer is not producer for former in kept):
             self._state = (closed, (*kept, self._former_type(producer, now_s, outgrown)))
-        self._look_due_s = 0.0
+        self._check_due_s = 0.0
 
-    def wants_look(self, now_s: float) -> bool:
-        """Whether an emit is to look at them first: of outgrown ones nothing comes but their end,
-        and that can wait.
-        """
-        return self.urgent or now_s >= self._look_due_s
+    def is_check_due(self, now_s: float) -> bool:
+        """Whether an emit is to check them first: outgrown ones only end, and that can wait."""
+        return self.urgent or now_s >= self._check_due_s
 
     def of(self, producer: Producer) -> Former | None:
-        """What is kept of that producer."""
+        """The entry of that producer, if it is a former one."""
         for former in self:
             if former.producer is producer:
                 return former
         return None
 
-    def look(self, now_s: float, current: Producer | None) -> None:
-        """Closes those that are done with, a few times a second at most.
+    def close_finished(self, now_s: float, current: Producer | None) -> None:
+        """Closes those of which nothing more can be learned, a few times a second at most.
 
-        One that is `current` is none: a signal handler raised before its successor took over.
-        Where there are more than FORMERS_MAX for which a daemon still has something to say, the
-        oldest are closed: what they had not confirmed stays pending in the counts for good.
+        One that is `current` is removed: a signal handler raised before its successor took over.
+        Where more than FORMERS_MAX may still be confirmed, the oldest are closed: what they had not
+        confirmed stays pending in the counts for good.
         """
-        if now_s < self._look_due_s:
+        if now_s < self._check_due_s:
             return
-        self._look_due_s = now_s + LOOK_INTERVAL_S
+        self._check_due_s = now_s + CHECK_INTERVAL_S
         closed, kept = self._state
         former = self.of(current) if current is not None else None
         if former is not None:
@@ -196,11 +192,11 @@ class FormerProducers:
         # In a file without a name, which a daemon may have open or not, or in one that was given
         # up: where no daemon reads it, the numbers of what is lost are all that can be sent.
         if not former.farewell_sent:
-            former.farewell_sent = former.producer.say_farewell(outbox.writer.refusals)
+            former.farewell_sent = former.producer.send_farewell(outbox.writer.refusals)
         return former.farewell_sent and now_s >= former.left_s + REMOVED_WAIT_S
 
     def close(self, former: Former) -> None:
-        """Closes a former producer; what it has confirmed by now is all that will be known."""
+        """Closes a former producer: later confirmations of its events are not seen."""
         # First: interrupted in there, it is closed again. Its numbers can be read all the same.
         self._end(former.producer)
         closed, kept = self._state
@@ -212,8 +208,8 @@ class FormerProducers:
 
     def close_all(self, now_s: float) -> None:
         """Closes all of them, at the client's end."""
-        self._look_due_s = 0.0
-        self.look(now_s, None)
+        self._check_due_s = 0.0
+        self.close_finished(now_s, None)
         for former in self:
             self.close(former)
 

@@ -1,7 +1,7 @@
 """The plain form of each type of value that an event cannot carry as it is.
 
-A form is made by the type's own methods, never by those of a subclass; what raises is left to the
-caller, `logd_client.values`, which bounds the work and marks what has no form.
+A form is made by the type's own methods, never by those of a subclass. Errors are left to the
+caller, `logd_client.values`, which bounds the work and marks values that have no form.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any, Protocol
 from uuid import UUID
 
 INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # msgpack's
-# Decimal text of more takes long to make; no key or counter has as many.
+# Decimal text of larger numbers takes long to make; no key or counter is as large.
 INT_BITS_MAX = 8192
-# How often values are read again that another thread changes in the meantime.
+# How often values are read that another thread changes meanwhile.
 _TRIES = 3
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -32,7 +32,7 @@ _VIEWS: tuple[type, ...] = (type(_empty.keys()), type(_empty.values()), type(_em
 
 
 class Conversion(Protocol):
-    """What a form needs of the conversion at work, `logd_client.values.Conversion`."""
+    """What a form uses of `logd_client.values.Conversion`."""
 
     def expect(self, count: int) -> None: ...
 
@@ -60,7 +60,7 @@ def _decimal_text(number: int) -> str:
 
 
 def _read(iterate: Callable[[], Iterable[Any]]) -> list[Any]:
-    """All items at one moment, though another thread adds and removes some."""
+    """Reads all items consistently, though another thread may add and remove some."""
     for _ in range(_TRIES - 1):
         try:
             return list(iterate())
@@ -71,13 +71,13 @@ def _read(iterate: Callable[[], Iterable[Any]]) -> list[Any]:
 
 def _map(work: Conversion, value: Any, depth_left: int) -> Any:
     work.expect(dict.__len__(value))
-    # Without its own `__hash__` and `__eq__` of keys, which a copy as a dict would call.
+    # Not copied as a dict, which would call the keys' own `__hash__` and `__eq__`.
     items = _read(partial(dict.items, value))
     return work.renamed([key for key, _ in items], [item for _, item in items], depth_left)
 
 
 def _mapping(work: Conversion, value: Any, depth_left: int) -> Any:
-    """A mapping of the caller's own kind, which may never end."""
+    """Converts a mapping of a type of the caller's, which may never end."""
     keys: list[Any] = []
     values: list[Any] = []
     for key in value:
@@ -142,7 +142,7 @@ def _fraction(work: Conversion, value: Any, _depth_left: int) -> str:
 
 
 def _duration(value: timedelta) -> str:
-    """ISO 8601: P1DT2H3M4.5S."""
+    """Formats a duration as ISO 8601: P1DT2H3M4.5S."""
     microseconds = timedelta.__floordiv__(value, _MICROSECOND)
     sign = "-" if microseconds < 0 else ""
     seconds, microseconds = divmod(abs(microseconds), 10**6)
@@ -157,7 +157,7 @@ def _duration(value: timedelta) -> str:
 
 
 def _member(work: Conversion, value: Any, depth_left: int) -> Any:
-    """An enumeration's member: its value, which must not be one again, or there is no end."""
+    """Converts an enumeration's member by its value, which must not be a member again."""
     inner = object.__getattribute__(value, "_value_")
     if issubclass(type(inner), Enum):
         return work.mark(type(value))
@@ -175,13 +175,13 @@ def _numpy_scalar(work: Conversion, value: Any, depth_left: int) -> Any:
         value = numpy.timedelta64(value, "us")
     work.expect(numpy.generic.nbytes.__get__(value))  # a record may be of any size
     item = numpy.generic.item(value)
-    if issubclass(type(item), numpy.generic):  # a long double's is one again
+    if issubclass(type(item), numpy.generic):  # as that of a long double is
         return work.mark(kind)
     return work.value(item, depth_left)
 
 
 def _dataclass(work: Conversion, value: Any, depth_left: int) -> Any:
-    """The fields that its repr shows, as far as reading them runs no code."""
+    """Converts the fields that its repr shows, as far as reading them runs no code."""
     kind = type(value)
     fields = dataclasses.fields(kind)
     work.expect(len(fields))
@@ -206,7 +206,7 @@ def _class_entry(kind: type, name: str) -> Any:
 
 
 def _missing(_work: Conversion, _value: Any, _depth_left: int) -> None:
-    """pandas' NA and NaT."""
+    """Converts pandas' NA and NaT."""
 
 
 def _unknown(work: Conversion, value: Any, _depth_left: int) -> str:
@@ -236,7 +236,7 @@ _FORMS: tuple[tuple[type, Form], ...] = (
 
 
 def _find_form(kind: type) -> Form:
-    # Looked up and not imported: where they are not, there is no value of theirs either.
+    # Looked up, not imported: where they are not loaded, there is no value of theirs either.
     pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
     if kind in (type(getattr(pandas, "NA", None)), type(getattr(pandas, "NaT", None))):
         return _missing  # NaT is a datetime as well, of the year 1
@@ -255,5 +255,5 @@ form_of: Callable[[type], Form] = lru_cache(maxsize=256)(_find_form)
 
 
 def is_map_form(form: Form) -> bool:
-    """Whether what is of this form becomes a map for certain, as properties must."""
+    """Whether a value of this form always becomes a map, as properties must."""
     return form in (_map, _mapping)

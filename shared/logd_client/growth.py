@@ -1,12 +1,12 @@
-"""How large an outbox's ring is: small at first, followed by a larger one when it is full.
+"""Decides how large an outbox's ring is: small at first, larger when that is full.
 
 Most processes log little before they end, and an outbox is memory: a worker that logs one event
 takes 64 KiB of it, not the whole room that its client may have. A ring never grows in place (an
 outbox is allocated when it is made, and never sparse): another producer with a larger one follows,
-and the former is read, confirmed and removed by the daemon. All rings of a client together never
-take more than its `outbox_bytes`.
+and the daemon reads, confirms and removes the former one. All rings of a client together never take
+more than its `outbox_bytes`.
 
-A client never goes back to a smaller ring: what made it grow comes again, each change costs an
+A client never returns to a smaller ring: the load that made it grow recurs, each change costs an
 allocation and a producer, and a process that has logged this much will end or log again.
 """
 
@@ -24,16 +24,16 @@ RETRY_INTERVAL_S = 1.0
 
 
 def first_ring_bytes(outbox_bytes: int) -> int:
-    """The ring that a process begins with, of a client that may have so much room."""
+    """The ring that a process begins with, of a client that may have `outbox_bytes`."""
     most = _most(outbox_bytes)
     return RING_BYTES_MIN if most >= FIRST_WHOLE * RING_BYTES_MIN else most
 
 
 def next_ring_bytes(ring_bytes: int, formers_bytes: int, outbox_bytes: int) -> int:
-    """The ring to follow a full one of `ring_bytes`; 0 where there is to be none.
+    """The ring to follow a full one of `ring_bytes`; 0 if none is to follow.
 
-    `formers_bytes` is what earlier rings still take. A ring is only followed by a larger one: two
-    of them that are full in turn would follow each other for ever.
+    `formers_bytes` is what earlier rings still take. Only a larger ring follows: two that are full
+    in turn would follow each other for ever.
     """
     left = _most(outbox_bytes) - formers_bytes - ring_bytes
     following = ring_bytes * GROWTH_FACTOR
@@ -47,7 +47,7 @@ def _most(outbox_bytes: int) -> int:
 
 
 class Growth:
-    """A client's room for events that wait, as far as its present ring is not all of it."""
+    """Keeps track of how much larger rings of a client may be, and when to try for one again."""
 
     def __init__(self, outbox_bytes: int) -> None:
         self._outbox_bytes = outbox_bytes
@@ -55,25 +55,25 @@ class Growth:
         self.problem = ""  # why there was no larger ring at the last attempt
 
     def ring_bytes(self, ring_bytes: int, formers_bytes: int, now_s: float) -> int:
-        """The ring to follow a full one with now; 0: none, or one was tried just now."""
+        """The ring to follow a full one with now; 0 for none, also if one was tried just now."""
         if now_s < self._retry_after_s:
             return 0
         return next_ring_bytes(ring_bytes, formers_bytes, self._outbox_bytes)
 
     def left_bytes(self, ring_bytes: int, formers_bytes: int) -> int:
-        """What rings that may follow this one take together; 0 where none may."""
+        """The bytes that rings after this one may take together; 0 where none may follow."""
         if not next_ring_bytes(ring_bytes, formers_bytes, self._outbox_bytes):
             return 0
         return _most(self._outbox_bytes) - formers_bytes - ring_bytes
 
     def room_bytes(self, ring_bytes: int, formers_bytes: int) -> int:
-        """The same as far as memory for it could be had at the last attempt."""
+        """The same; 0 if there was no memory for it at the last attempt."""
         return 0 if self.problem else self.left_bytes(ring_bytes, formers_bytes)
 
     def failed(self, problem: str, now_s: float) -> None:
-        """There was no larger one to be had. Tried again when the ring is full after a while."""
+        """Records that no larger ring could be had, and postpones the next attempt."""
         self.problem, self._retry_after_s = problem, now_s + RETRY_INTERVAL_S
 
     def succeeded(self) -> None:
-        """There is a larger ring now."""
+        """Records that there is a larger ring now."""
         self.problem, self._retry_after_s = "", float("-inf")

@@ -1,8 +1,8 @@
 """Lets one thread at a time into a client, whatever signal handlers do in the middle of it.
 
 A handler runs in the middle of any call, in the same thread: it may use the client, close it, raise
-or fork. So who is inside is known (`_inside`): what a handler calls then changes nothing, and what
-must wait is put off until this thread is out.
+or fork. So a call knows whether its thread is inside already (`inside`): a nested call changes
+nothing, and what must wait is deferred until this thread is out.
 """
 
 from __future__ import annotations
@@ -12,53 +12,72 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from logd_wire import forks
 from logd_wire.forks import Forked, Generation, is_owned
 
-# Between two looks whether another thread is still inside.
+# Between two checks whether another thread is still inside.
 PAUSE_S = 0.00005
 PATIENCE_S = 0.002
-LATER_MAX = 16
+DEFERRED_MAX = 16
 
 T = TypeVar("T")
 
 _log = logging.getLogger("logd.client")
 
 
-class Door:
-    """One process's guard; begun again in a fork of it."""
+class GuardedPart(Protocol):
+    """A part of a client, which one thread at a time may change."""
 
-    _current_generation = staticmethod(forks.current)
+    def reset(self, forked: bool) -> None:
+        """Starts as in a new client; a client that is closed stays so unless `forked`."""
 
-    def __init__(self) -> None:
+
+class GuardedProducers(GuardedPart, Protocol):
+    """The part that holds descriptors and mappings of its process."""
+
+    def release_inherited(self) -> None:
+        """Closes what a parent process has opened."""
+
+    def check_before_next_write(self) -> None:
+        """Called after a call was cut short."""
+
+
+class Guard:
+    """One process's guard of a client; a fork of the process starts with a new one.
+
+    `inside`, `lock`, `mark` and `deferred` are read by `Emitter.accept` without a call.
+    """
+
+    def __init__(self, current_generation: Callable[[], Generation] = forks.current) -> None:
+        self._current_generation = current_generation
         self._renewing: Generation | None = None
-        # What is done without the guard: log lines, whose handlers may wait for a thread that waits
-        # here; a signal handler's `close`; to let a thread pass that has waited for long.
-        self._later: list[Callable[[], None]] = []
-        self._start(self._current_generation())
+        self._producers: GuardedProducers
+        self._parts: tuple[GuardedPart, ...] = ()
+        # Run without the guard: log lines, whose handlers may wait for a thread that waits here; a
+        # signal handler's `close`; a pause that lets in a thread that has waited for long.
+        self.deferred: list[Callable[[], None]] = []
+        self._start(current_generation())
+
+    def protect(self, producers: GuardedProducers, others: Sequence[GuardedPart]) -> None:
+        """Names the parts that are reset after a fork."""
+        self._producers = producers
+        self._parts = (producers, *others)
 
     def _start(self, generation: Generation) -> None:
-        # Reentrant, so that a signal handler that emits gets in and is refused by `_inside`,
-        # where a plain lock would stand still for ever.
-        self._guard = threading.RLock()
-        self._inside = False
-        # Last: until then this is still the parent's client, and begun again.
-        self._generation = generation
-        self._mark = generation.mark
+        # Reentrant, so that a signal handler that emits gets in and is refused by `inside`, where
+        # a plain lock would block for ever.
+        self.lock = threading.RLock()
+        self.inside = False
+        # Last: until then this is still the parent's client, and reset again.
+        self.generation = generation
+        self.mark = generation.mark
 
-    def _let_go_of_parents(self) -> None:
-        raise NotImplementedError
-
-    def _look_first(self) -> None:
-        """After a call that was cut short."""
-        raise NotImplementedError
-
-    def _renew(self) -> bool:
-        """In a fork of the process that this client was used in: begins as a client of its own.
+    def renew(self) -> bool:
+        """Resets the client in a fork of the process that it was used in.
 
         False inside itself: a signal handler that emits in the middle of it.
         """
@@ -69,99 +88,102 @@ class Door:
             if generation.mark[0]:
                 break
         with generation.lock:
-            if self._generation is generation:
+            if self.generation is generation:
                 return True
             if self._renewing is generation:
                 return False
             self._renewing, busy = generation, generation.busy
             generation.busy = True
             try:
-                self._later = []
-                self._let_go_of_parents()
-                self._start(generation)
+                self.deferred = []
+                self._reset(generation, forked=True)
             finally:
                 self._renewing = None
                 generation.busy = busy
         return True
 
-    def _begin_again(self) -> None:
-        """In place of a client in whose middle a thread has stopped for good."""
-        raise NotImplementedError
+    def _reset(self, generation: Generation, *, forked: bool) -> None:
+        self._producers.release_inherited()
+        for part in self._parts:
+            part.reset(forked)
+        self._start(generation)
 
-    def _must_wait(self) -> bool:
+    def must_wait(self) -> bool:
         """Waits while another thread is inside; False if that is this very thread, or the parent's.
 
-        The guard is taken when nobody is inside, and so not waited at: a child that a signal
+        The lock is taken when no thread is inside, and so not waited for: a child that a signal
         handler forks in there would wait for a thread that it does not have.
         """
         impatient_s = time.monotonic() + PATIENCE_S
-        while self._inside:
-            if not self._mark[0] or is_owned(self._guard):
+        while self.inside:
+            if not self.mark[0] or is_owned(self.lock):
                 return False
             if sys.is_finalizing():
-                # No other thread runs any more: whoever is inside stopped there for good.
-                self._begin_again()
+                # No other thread runs any more: the one inside stopped there for good.
+                self._reset(self.generation, forked=False)
                 return False
             if time.monotonic() < impatient_s:
                 time.sleep(PAUSE_S)
                 continue
-            # The others go in and out without a pause: the next that leaves makes one.
+            # The others enter and leave without a pause: the next that leaves makes one.
             gate = threading.Lock()
             gate.acquire()
-            if len(self._later) < LATER_MAX:
-                self._put_off(partial(_let_pass, gate))
+            if len(self.deferred) < DEFERRED_MAX:
+                self.defer(partial(_let_pass, gate))
             gate.acquire(timeout=PATIENCE_S)
         return True
 
-    def _within(self, act: Callable[[bool], T]) -> T:
+    def run(self, act: Callable[[bool], T]) -> T:
         """Runs `act` with no other thread inside; again in a child that is forked in the middle.
 
-        `act` is called with whether it is nested: by a signal handler or __del__ in the middle of
-        what this very thread does. It may look at things then, and not change them.
+        `act` is called with whether it is nested: called by a signal handler or __del__ in the
+        middle of a call of this very thread. It may then read, but not change anything.
         """
         while True:
-            while self._inside and self._must_wait():
+            while self.inside and self.must_wait():
                 pass
-            if not self._mark[0] and not self._renew():
+            if not self.mark[0] and not self.renew():
                 return act(True)
             try:
-                with self._guard:
-                    if self._inside:
+                with self.lock:
+                    if self.inside:
                         return act(True)
-                    self._inside = True
+                    self.inside = True
                     try:
                         return act(False)
                     except Forked:
                         pass
                     except BaseException:
-                        self._look_first()
+                        self._producers.check_before_next_write()
                         raise
                     finally:
-                        self._inside = False
+                        self.inside = False
             finally:
-                if self._later:
-                    self._run_later()
+                if self.deferred:
+                    self.run_deferred()
 
-    def _put_off(self, act: Callable[[], None]) -> None:
-        """Has it run when the thread that is inside is out; none twice."""
-        if act not in self._later:
-            self._later.append(act)
+    def defer(self, act: Callable[[], None]) -> None:
+        """Runs `act` when the thread that is inside is out; none twice."""
+        if act not in self.deferred:
+            self.deferred.append(act)
 
-    def _run_later(self) -> None:
-        if is_owned(self._guard):
-            return  # it is for the call in whose middle this one is
-        while self._later:
+    def run_deferred(self) -> None:
+        """Runs what was deferred, unless this thread is in the middle of another call."""
+        if is_owned(self.lock):
+            return
+        while self.deferred:
             # Another thread may have emptied it; and a handler may raise, which no emit does.
             with contextlib.suppress(Exception):
-                self._later.pop(0)()
+                self.deferred.pop(0)()
 
-    def _warn(self, message: str, detail: object) -> None:
-        if len(self._later) < LATER_MAX:
-            self._put_off(partial(_log.warning, message, detail))
+    def warn(self, message: str, detail: object) -> None:
+        """Logs a warning once this thread is out."""
+        if len(self.deferred) < DEFERRED_MAX:
+            self.defer(partial(_log.warning, message, detail))
 
 
 def _let_pass(gate: threading.Lock) -> None:
-    """Lets the thread behind that gate go in before this one is back."""
+    """Lets the thread that waits at the gate enter before this one does again."""
     with contextlib.suppress(RuntimeError):  # it waits no longer
         gate.release()
     time.sleep(PAUSE_S)

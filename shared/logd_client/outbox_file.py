@@ -1,4 +1,4 @@
-"""A producer's outbox as a file: created, locked, allocated, mapped, then given its name."""
+"""Creates a producer's outbox file: locks, allocates, maps it, then gives it its name."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _MAP_FIXED = 0x10  # <linux/mman.h>
 
 
 class OutboxFile:
-    """This process's outbox for one producer. Raises NoOutbox when there can be none.
+    """The outbox of one producer of this process. Raises NoOutbox when there can be none.
 
-    The file stays when the process goes: the daemon removes it once all of it is stored. `uid` is
+    The file stays when the process ends: the daemon removes it once all of it is stored. `uid` is
     the producer's user id as the daemon sees it. Raises FileExistsError when another producer has
-    this id, and Forked in a child of the process that `mark` belongs to; the parent's file is not
-    touched then.
+    this id, and Forked in a child of the process that `mark` belongs to, without touching the
+    parent's file.
     """
 
     def __init__(
@@ -99,15 +99,15 @@ class OutboxFile:
         self._temporary = temporary
         if not mark[0]:
             raise Forked
-        # While the temporary name is ours, nobody of this id gets as far as its rename: either it
-        # is done already, and ours would take the other's file away, or it fails.
+        # While the temporary name is ours, no other producer of this id can rename its own file:
+        # either it has done so already, and ours would replace its file, or it fails.
         if _exists(name, directory_fd):
             raise FileExistsError
-        if not liveness.hold(self._fd, mark):
+        if not liveness.acquire(self._fd, mark):
             if not mark[0]:
                 raise Forked  # the parent holds it
             raise NoOutbox("another process has locked a file that was just created")
-        # Allocated, not truncated: a full tmpfs says ENOSPC here instead of SIGBUS later.
+        # Allocated, not truncated: a full tmpfs raises ENOSPC here instead of SIGBUS later.
         os.posix_fallocate(self._fd, 0, length)
         os.fchmod(self._fd, 0o660)
         self._identity = Identity.of(self._fd)
@@ -128,17 +128,17 @@ class OutboxFile:
         self.close()
 
     def intact(self) -> bool:
-        """Whether our descriptor still names the file that was made, and the file has its name.
+        """Whether the descriptor still names the file that was made, and the file has one name.
 
-        False once the application has closed it (the lock is gone with it then) or put another in
-        its place, and when the file was removed or linked to.
+        False once the application has closed it (the lock is gone then) or reused its number, and
+        when the file was removed or linked to.
         """
         return self._identity is not None and self._identity.matches(self._fd)
 
     def removed(self) -> bool:
         """Whether the file has lost its name: only a daemon that has it open still reads it.
 
-        False where that is not known: the path may not be ours to look at any more, or lead to
+        False where that cannot be determined: the path may not be accessible any more, or lead to
         another directory.
         """
         if self._identity is None or self._nameless:
@@ -155,7 +155,7 @@ class OutboxFile:
         """Whether its path leads to another directory than the one it was made in, without it.
 
         The directory was renamed, say: no daemon that starts now finds the file. False where that
-        is not known, and while nothing is at the path.
+        cannot be determined, and while nothing is at the path.
         """
         if self._identity is None:
             return False
@@ -173,7 +173,7 @@ class OutboxFile:
         return stat.S_ISDIR(found.st_mode) and not self._directory_identity.names(found)
 
     def abandon(self) -> None:
-        """The client has another outbox where this one's path leads to."""
+        """Records that the client has another outbox where this one's path leads to."""
         self._abandoned = True
 
     def _leads_to_the_directory(self) -> bool:
@@ -185,8 +185,8 @@ class OutboxFile:
     def release_descriptor(self) -> None:
         """Closes the descriptor, and with it the lock: to the daemon the producer has ended.
 
-        What was written stays readable here, confirmations included. A number that the application
-        has closed or reused meanwhile is left alone.
+        What was written stays readable here, confirmations included. A descriptor that the
+        application has closed, or whose number it has reused, is left alone.
         """
         fd, identity = self._fd, self._identity
         if fd >= 0 and identity is not None:
@@ -198,23 +198,23 @@ class OutboxFile:
         self._fd = -1
 
     def close(self) -> None:
-        """Unmaps and closes; only closing lets go of the lock, so nothing may be written after.
+        """Unmaps and closes the file. That releases the lock, so nothing may be written after.
 
         In a forked child it does the same: the child's descriptor is its own, the parent's lock
-        stays (no unlock is ever asked for, since that would free it).
+        stays (the file is never unlocked explicitly, since that would release it).
         """
         if self._view is not None and self._map is not None:
-            if hasattr(self, "writer"):  # else its making was cut short
+            if hasattr(self, "writer"):  # else the constructor was cut short
                 self.writer.release()
             self._view.release()
             self._map.close()
         if self._identity is None and self._fd >= 0:
-            os.close(self._fd)  # its making was cut short: nobody had time to reuse the number
+            os.close(self._fd)  # the constructor was cut short: the number is not reused yet
             self._fd = -1
         self.release_descriptor()
 
     def __del__(self) -> None:
-        """A call that was cut short between this and its caller keeps no descriptor and no lock."""
+        """Closes it where a call was cut short before its caller had it."""
         if hasattr(self, "_view"):
             with contextlib.suppress(Exception):
                 self.close()
@@ -232,7 +232,7 @@ def _map_shared(fd: int, length: int) -> mmap.mmap:
     """Maps the file without the second descriptor of it that `mmap.mmap` keeps.
 
     An application may close that one and reuse its number, and unmapping would then close the
-    application's descriptor. From Python 3.13 on it can be declined.
+    application's descriptor. Since Python 3.13 `trackfd=False` avoids it.
     """
     if sys.version_info >= (3, 13):
         return mmap.mmap(fd, length, trackfd=False)

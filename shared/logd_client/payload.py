@@ -1,8 +1,8 @@
 """Checks and packs an event before the client's guard is taken: pure, and bounded in its work.
 
-To look at the caller's values may take a moment and run code of theirs, which may itself emit
-events. The bytes that come of it belong to no producer yet: they stay good over a fork, a close, or
-a change of the producer.
+To read the caller's values may take a moment and run code of theirs, which may itself emit events.
+The bytes belong to no producer yet: they stay valid over a fork, a close, or a change of the
+producer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from logd_wire.wire import NO_PROPS, pack_payload, too_large
 
 # Each takes two bytes at least.
 _FLAT_MAX = PAYLOAD_BYTES_MAX // 2
-# Types and keys that were found to be in order, looked up without a call; and how many at most.
+# Types and keys that were found valid, looked up without a call; and how many at most.
 _known_types: set[str] = set()
 _KNOWN_TYPES_MAX = 1000
 _known_keys: set[str] = set()
@@ -45,10 +45,10 @@ def event_payload(
     strict: bool,
     internal: Container[str] = (),
 ) -> bytes:
-    """Returns the payload of an event whose time is checked already. Raises Malformed.
+    """Packs an event whose time is checked already. Raises Malformed.
 
-    Values that no event can have go in their plain form, or marked; with `strict` one that would be
-    marked raises. `internal` are reserved types that this client may write.
+    A value that an event cannot carry is replaced by its plain form, or marked; with `strict` one
+    that would be marked raises. `internal` are reserved types that this client may write.
     """
     global _spare_pack
     # Its length first: to look it up reads all of it.
@@ -66,7 +66,7 @@ def event_payload(
     own: dict[str, Any] | None = None
     is_flat = False
     if type(props) is dict and len(props) <= _FLAT_MAX:
-        # The common case is flat and plain. A copy, since another thread may change what it is of.
+        # The common case is flat and plain. A copy, since another thread may change the original.
         own = props.copy()
         try:
             chars = 0 if _known_keys.issuperset(own) else _key_chars(own)
@@ -102,7 +102,7 @@ def event_payload(
 
 
 def _key_chars(props: dict[str, Any]) -> int:
-    """Returns how many characters the keys have; over the limit if one is no plain text."""
+    """Counts the characters of the keys; over the limit if one is not plain text."""
     chars = 0
     for key in props:
         if type(key) is not str:
@@ -114,9 +114,9 @@ def _key_chars(props: dict[str, Any]) -> int:
 
 
 def plain_type(event_type: object, internal: Container[str] = ()) -> str:
-    """Returns the event's type, checked; as plain text where it is an enumeration's member."""
+    """Checks the event's type; returns it as plain text, also if it is an enumeration's member."""
     plain = plain_text(event_type)
-    if type(plain) is not str:  # not asked what it is: that may be code of its own
+    if type(plain) is not str:  # not isinstance: `__class__` may run code of its own
         raise Malformed(f"event type: a value of type {type_name(type(plain))}; expected text")
     checked = check_event_type(plain, internal)
     if checked not in internal and len(_known_types) < _KNOWN_TYPES_MAX:

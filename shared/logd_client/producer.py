@@ -1,4 +1,4 @@
-"""A producer: one process's numbered stream of events. Its id, its outbox (or none), its socket."""
+"""A producer: a process's numbered stream of events, with an id, an outbox (or none), a socket."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import errno
 import os
 import secrets
 import socket
-import time
 from collections.abc import Mapping
 
+from logd_client.clock import SYSTEM_CLOCK, Clock
 from logd_client.descriptors import Identity
 from logd_client.outbox_file import OutboxFile
 from logd_client.socket_path import locate, to_connect
@@ -18,21 +18,22 @@ from logd_wire.rendezvous import NoOutbox, maps_ids_to_themselves
 from logd_wire.wire import KIND_AWAITED, datagram_head, encode_farewell, producer_seed
 
 RECONNECT_INTERVAL_S = 0.1
-# Without an outbox it is asked for again: soon at first, since a daemon puts back within a second
-# what was removed under it; then twice as long each time, up to this.
-HEAL_FIRST_S = 0.5
-HEAL_INTERVAL_S = 5.0
+# A client without an outbox tries again: soon at first, since a daemon puts back within a second
+# what was removed while it runs; then after twice the time, up to this.
+OUTBOX_RETRY_FIRST_S = 0.5
+OUTBOX_RETRY_INTERVAL_S = 5.0
 _ID_TRIES = 3
 
 
 class Producer:
-    """Made at a process's first event; a forked child makes its own.
+    """Numbers events, keeps them in an outbox, and sends datagrams.
 
-    `mark` tells whose it is (`logd_wire.forks`); `follows` is the id of the producer before it in
-    this process, 0 for none, and `growth_bytes` what larger rings after it may take. With
-    `ring_bytes` 0 it has no outbox, since logd has refused those of this process.
-    `sequence_sent` counts what the kernel took, for a producer without an outbox. Raises Forked in
-    a child that is forked in the middle of this.
+    A process makes one at its first event; a forked child makes its own. `mark` is that of its
+    process (`logd_wire.forks`); `follows` is the id of the producer before it in this process, 0
+    for none, and `growth_bytes` what larger rings after it may take. With `ring_bytes` 0 it has no
+    outbox, since logd has refused those of this process. `sequence_sent` counts what the kernel
+    took, for a producer without an outbox. Raises Forked in a child that is forked in the middle of
+    this.
     """
 
     send_errno = 0  # the last send's error number, 0 where the kernel took the datagram
@@ -44,8 +45,10 @@ class Producer:
         ring_bytes: int,
         follows: int = 0,
         growth_bytes: int = 0,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.mark = forks.current().mark
+        self._monotonic_s = clock.monotonic_s
         self.no_outbox_reason: str | None = None
         self.outbox: OutboxFile | None = None
         self.socket: socket.socket | None = None
@@ -54,29 +57,29 @@ class Producer:
         # Kept: socket and outbox are one daemon's, wherever a link leads to later.
         self._socket_path = locate(socket_path)
         self._connect_after_s = 0.0
-        self.compare_due_s = 0.0  # see `Road._is_intact`
+        self.compare_due_s = 0.0  # see `ProducerSuccession.is_intact`
         self.displaced_since_s: float | None = None
-        self._heal_wait_s = min(HEAL_FIRST_S, HEAL_INTERVAL_S)
-        self.heal_after_s = time.monotonic() + self._heal_wait_s
-        # The user that files are named and datagrams are sent by: it may give up its rights later.
+        self._outbox_retry_wait_s = min(OUTBOX_RETRY_FIRST_S, OUTBOX_RETRY_INTERVAL_S)
+        self.retry_outbox_after_s = self._monotonic_s() + self._outbox_retry_wait_s
+        # The user in file names and datagrams: the process may give up its rights later.
         self._uid_here = os.getuid()
         for _ in range(_ID_TRIES):
             self._draw_id()
             if not ring_bytes:
                 self.no_outbox_reason = (
-                    "logd has refused this process's outboxes: `logd quarantine`"
+                    "logd has refused this process's outboxes: see `logd quarantine`"
                 )
                 break
             try:
                 self.outbox = OutboxFile(
-                    self._socket_path, directory, self.id, ring_bytes, time.time_ns(), self.mark,
+                    self._socket_path, directory, self.id, ring_bytes, clock.time_ns(), self.mark,
                     follows, growth_bytes,
                 )  # fmt: skip
                 self.no_outbox_reason = None
             except NoOutbox as reason:
                 self.no_outbox_reason = str(reason)
             except FileExistsError:
-                # A child forked by a signal handler right behind the drawing has the same.
+                # A child forked by a signal handler right after the id was drawn has the same.
                 self.no_outbox_reason = "an outbox of its id exists already"
                 continue
             break
@@ -88,13 +91,14 @@ class Producer:
         self.head_awaited = datagram_head(self.id, KIND_AWAITED)
         self.sequence_sent = 0  # without an outbox: the last the kernel took
         self.sequence_tried = 0  # without an outbox: as `OutboxWriter.attempted`
-        # Whether the last event was sent: then the next one probably is, and is checked for first.
+        # Whether the last event was sent: then the next one probably is, and the outbox is checked
+        # first.
         self.sends = False
 
-    def heal_later(self, now_s: float) -> None:
-        """No outbox could be made this time either."""
-        self._heal_wait_s = min(2 * self._heal_wait_s, HEAL_INTERVAL_S)
-        self.heal_after_s = now_s + self._heal_wait_s
+    def postpone_outbox_retry(self, now_s: float) -> None:
+        """Doubles the time until the next try: no outbox could be made this time either."""
+        self._outbox_retry_wait_s = min(2 * self._outbox_retry_wait_s, OUTBOX_RETRY_INTERVAL_S)
+        self.retry_outbox_after_s = now_s + self._outbox_retry_wait_s
 
     @property
     def label(self) -> str:
@@ -121,9 +125,9 @@ class Producer:
 
     @property
     def intact(self) -> bool:
-        """Whether this is still the process, user and file that the producer began with.
+        """Whether process, user and file are still those that the producer began with.
 
-        A false answer ends its numbers: the client continues with another producer.
+        If not, its numbers end: the client continues with another producer.
         """
         return (
             os.getuid() == self._uid_here
@@ -132,14 +136,14 @@ class Producer:
         )
 
     def _leads_elsewhere(self) -> bool:
-        """Whether the path that was given leads to another daemon's socket by now."""
+        """Whether the given path leads to another daemon's socket by now."""
         located = locate(self._given_path)
         return located not in (self._socket_path, self._given_path)
 
     def send(self, datagram: bytes) -> bool:
-        """One send that never waits. False when the kernel did not take it."""
+        """Sends a datagram without waiting. False when the kernel did not take it."""
         try:
-            # A socket is there unless the daemon was away at the last try.
+            # There is a socket unless the daemon was away at the last try.
             sock = self._checked_socket() or self._connect()
             if not self.mark[0]:
                 return False  # in a child: the numbers are the parent's
@@ -148,9 +152,9 @@ class Producer:
             self.send_errno = errno.EAGAIN
             return False  # the daemon's queue is full; it will read the outbox
         except OSError as error:
-            # Without a number it is not the kernel's answer: too early for another try.
+            # Without a number it is not the kernel's answer: it is too early for another try.
             self.send_errno = error.errno or self.send_errno
-            # Refused once, a connected socket stays so for ever, even after a new bind.
+            # Once refused, a connected socket is refused for ever, even after a new bind.
             self._disconnect()
             return False
         self.send_errno = 0
@@ -167,19 +171,18 @@ class Producer:
         if sock is None or (identity is not None and identity.matches(sock.fileno())):
             return sock
         self._disconnect()
-        self._connect_after_s = 0.0  # it is not the daemon that is away
+        self._connect_after_s = 0.0  # not because the daemon is away
         return None
 
-    def say_farewell(self, refused: Mapping[str, int]) -> bool:
-        """Sends the last number used, so that what is missing at the end is known; whether it went.
+    def send_farewell(self, refused: Mapping[str, int]) -> bool:
+        """Sends the last sequence used, so that what is missing at the end is known; whether the
+        kernel took it. For a producer without an outbox, or one whose outbox is lost.
 
-        For a producer without an outbox, or one whose outbox is lost.
-
-        A daemon that was killed with the last events queued leaves its socket dead; that is found
-        out only now, and the next daemon's is at the same path. So it gets a second try there.
+        A daemon that was killed with the last events queued leaves a dead socket, which is found
+        out only now; the next daemon's is at the same path. So it gets a second try there.
         """
         if os.getuid() != self._uid_here:
-            return False  # the kernel would name another user: to the daemon, another producer
+            return False  # the kernel would name another user: another producer to the daemon
         datagram = encode_farewell(self.id, self.written, refused)
         if self.send(datagram):
             return True
@@ -189,7 +192,7 @@ class Producer:
         return self.send(datagram)
 
     def _connect(self) -> socket.socket:
-        now_s = time.monotonic()
+        now_s = self._monotonic_s()
         if now_s < self._connect_after_s:
             raise ConnectionRefusedError
         self._connect_after_s = now_s + RECONNECT_INTERVAL_S
@@ -215,16 +218,15 @@ class Producer:
             sock.detach()  # the number is the application's: closing it would close something else
 
     def leave(self) -> None:
-        """Ends this producer's numbers. What it has in its outbox stays to be read and confirmed.
-
-        To the daemon it has ended: the lock goes with the descriptor.
+        """Ends this producer's numbers: to the daemon it has ended, as the lock goes with the
+        descriptor. What is in its outbox is still read and confirmed.
         """
         self._disconnect()
         if self.outbox is not None:
             self.outbox.release_descriptor()
 
     def close(self) -> None:
-        """Closes what this process holds of it; the outbox's file stays for the daemon."""
+        """Closes socket, descriptor and mapping; the outbox's file stays for the daemon."""
         self._disconnect()
         if self.outbox is not None:
             self.outbox.close()

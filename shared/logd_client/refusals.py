@@ -1,4 +1,4 @@
-"""What a client refuses: counted by cause, told to the daemon, logged at a bounded rate."""
+"""Counts by cause what a client refuses, reports it to the daemon, logs it at a bounded rate."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LOG_INTERVAL_S = 10.0
 _log = logging.getLogger("logd.client")
 
 
-class Refusals:
-    """The counts of one process; they go on when its producer is followed by another.
+class ClientRefusals:
+    """The counts of one process, over all its producers.
 
     The daemon adds up what all producers report: each refusal is reported by one of them.
     """
@@ -25,6 +25,7 @@ class Refusals:
         self.by_cause: dict[str, int] = {}
         self._reported: dict[str, int] = {}  # by any producer so far
         self._reported_before: dict[str, int] = {}  # by those before the present one
+        self._reporter: Producer | None = None
         self._logged_at_s: dict[str, float] = {}
 
     @property
@@ -33,35 +34,41 @@ class Refusals:
         return sum(self.by_cause.values())
 
     def unreported(self, counted: Mapping[str, int]) -> dict[str, int]:
-        """What no former producer has reported of the counts, which are those of one moment."""
+        """The part of the counts, those of one moment, that no former producer has reported."""
         before = self._reported_before
         left = {cause: count - before.get(cause, 0) for cause, count in counted.items()}
         return {cause: count for cause, count in left.items() if count}
 
     def end_report(self, counted: dict[str, int]) -> None:
-        """A producer has ended, and reported these counts."""
+        """Records that a producer has ended, and reported these counts."""
         self._reported = dict(counted)
         self._reported_before = counted
 
     def count(self, cause: str, producer: Producer | None) -> None:
-        """One more, told to the daemon in the producer's outbox, if it has one."""
+        """Counts one more, and reports it in the producer's outbox, if it has one."""
         self.by_cause[cause] = self.by_cause.get(cause, 0) + 1
-        self._tell(cause, producer)
+        self._report(cause, producer)
 
-    def tell_all(self, producer: Producer) -> None:
-        """Begins with a new producer: its outbox reports what no former one has."""
+    def report_all(self, producer: Producer) -> None:
+        """Reports in a new producer's outbox what no former one has reported."""
         self._reported_before = dict(self._reported)
+        self._reporter = producer
         for cause in self.unreported(dict(self.by_cause)):  # a signal handler may add to it
-            self._tell(cause, producer)
+            self._report(cause, producer)
 
-    def _tell(self, cause: str, producer: Producer | None) -> None:
-        if producer is not None and producer.outbox is not None:
-            count = self._reported[cause] = self.by_cause[cause]
-            producer.outbox.writer.refused(cause, count - self._reported_before.get(cause, 0))
+    def _report(self, cause: str, producer: Producer | None) -> None:
+        # A new producer reports nothing until `report_all`, which knows what is reported before it.
+        if producer is not None and producer is self._reporter and producer.outbox is not None:
+            count = -1
+            # Again if a signal handler in the middle of this was refused as well: the counts that
+            # it has reported must not be overwritten by these.
+            while count != self.by_cause[cause]:
+                count = self._reported[cause] = self.by_cause[cause]
+                producer.outbox.writer.refused(cause, count - self._reported_before.get(cause, 0))
 
     def log(self, cause: str, detail: str) -> None:
-        """At most one line in ten seconds for a cause. Not from inside an emit: a logging handler
-        may itself emit.
+        """Logs at most one line in ten seconds for a cause. Not called inside an emit: a logging
+        handler may itself emit.
         """
         now_s = time.monotonic()
         last_s = self._logged_at_s.get(cause)
@@ -71,9 +78,9 @@ class Refusals:
             _log.warning("event refused (%s, %d so far): %s", cause, count, detail)
 
 
-def described(detail: object) -> str:
-    """The words of a refusal. Of an error those that are this package's or the system's, else its
-    kind alone: another's `__str__` may do anything.
+def describe(detail: object) -> str:
+    """The text of a refusal. Of an error the message, if it is this package's or the system's, else
+    its type's name alone: another's `__str__` may do anything.
     """
     kind = type(detail)
     if isinstance(detail, str | Malformed):

@@ -1,4 +1,4 @@
-"""Finds the socket that a path leads to: the rendezvous file lies beside the socket itself.
+"""Resolves the path of the daemon's socket: the rendezvous file lies beside the socket itself.
 
 A path may be relative, lead through symbolic links, or be a mount of the socket alone.
 """
@@ -15,23 +15,23 @@ from logd_wire.rendezvous import rendezvous_path
 
 
 def absolute(path: str) -> str:
-    """The path from the root, so that the process may change its directory; as it is where that
-    does not fit into a socket's address.
+    """Makes the path absolute, so that the process may change its directory; unchanged where the
+    absolute one does not fit into a socket's address.
     """
     if path.startswith("/"):
         return path
     with contextlib.suppress(OSError):  # the directory is gone
-        # Not normalised: `..` behind a symbolic link leads elsewhere.
+        # Not normalised: `..` after a symbolic link leads elsewhere.
         path = _if_it_fits(str(Path.cwd() / path), path)
     return path
 
 
 def locate(path: str) -> str:
-    """The path of the socket itself, as far as that is beside a rendezvous file.
+    """The path of the socket itself, if that is beside a rendezvous file; else the path as given.
 
-    Links are followed as the kernel follows them when it connects. Of a mount of the socket alone
-    the kernel tells the name that the daemon has bound it to, which counts if it leads to this very
-    socket. What is not found so stays as given.
+    Links are followed as the kernel follows them when it connects. For a mount of the socket alone
+    the kernel reports the name that the daemon has bound it to, which counts if it leads to this
+    very socket.
     """
     target = os.path.realpath(path)
     if not os.path.lexists(rendezvous_path(target)):
@@ -41,7 +41,7 @@ def locate(path: str) -> str:
 
 
 def to_connect(located: str, given: str) -> str:
-    """Of two paths of one socket the one to connect to: the located one, where it fits."""
+    """The path to connect to: the located one, if it fits into a socket's address."""
     return _if_it_fits(located, given)
 
 

@@ -1,4 +1,4 @@
-"""Turns the values that people log into values that an event can carry, with bounded work.
+"""Converts values that applications log into values that an event can carry, with bounded work.
 
 Used where an event's properties are not all plain text and numbers. The text forms, the marks and
 the names of keys are in PROTOCOL.md, "Other values of a program".
@@ -18,7 +18,7 @@ from logd_client.forms import INT_MAX, INT_MIN, form_of, is_map_form
 from logd_wire.schema import PAYLOAD_BYTES_MAX, PROPS_DEPTH_MAX, Malformed, type_name
 
 KEY_CHARS_SHOWN = 40
-# What making these costs, in plain values; so the time that any event may take is bounded.
+# What it costs to convert these, in plain values: so the time of any event is bounded.
 CONTAINER_COST = 4
 FORM_COST = 8
 
@@ -38,7 +38,7 @@ class Unloggable(Malformed):
         self._why = why
 
     def found_in(self, key: str | None) -> None:
-        """Adds where it was: in a map, or for None in an array."""
+        """Adds the key of the map that holds it, or None for an array."""
         self.place = ("[]" if key is None else f".{key[:KEY_CHARS_SHOWN]}") + self.place
 
     def __str__(self) -> str:
@@ -46,9 +46,9 @@ class Unloggable(Malformed):
 
 
 def plain_props(props: object, strict: bool = False) -> dict[str, Any]:
-    """Returns the properties as a dict of plain values, made of nothing that the caller may change.
+    """Returns the properties as a dict of plain values that the caller cannot change any more.
 
-    Raises TooLarge, and Malformed where `props` is no mapping or a mapping that cannot be read.
+    Raises TooLarge, and Malformed where `props` is not a mapping or one that cannot be read.
     With `strict` also Unloggable, for a value that would be marked.
     """
     work = Conversion(strict)
@@ -74,10 +74,10 @@ def plain_text(value: object) -> object:
 
 
 class Conversion:
-    """One conversion, and what is left of its bounds.
+    """Converts one event's properties, and counts what is left of its bounds.
 
-    Each value takes at least a byte and a text its length, so one number bounds both: the values
-    visited, those that are referred to twice counted twice, and the bytes.
+    Each value takes at least a byte and a text its length, so one number bounds both the values
+    visited (those referred to twice count twice) and the bytes.
     """
 
     __slots__ = ("left", "strict")
@@ -87,7 +87,7 @@ class Conversion:
         self.strict = strict
 
     def charge(self, count: int) -> None:
-        """Raises TooLarge when that many more values or bytes are too many."""
+        """Takes that many values or bytes off the bound. Raises TooLarge when it is exceeded."""
         self.left -= count
         if self.left < 0:
             raise TooLarge(
@@ -96,7 +96,7 @@ class Conversion:
             )
 
     def expect(self, count: int) -> None:
-        """Raises TooLarge, before they are looked at, when that many will be too many."""
+        """Raises TooLarge, before they are read, when that many will be too many."""
         if count > self.left:
             self.charge(count)
 
@@ -135,9 +135,9 @@ class Conversion:
         before, count = self.left, len(given)
         if count > before:
             self.charge(count)
-        # Another thread may be changing it: the copy is of one moment.
+        # Another thread may be changing it: a copy is consistent.
         own = given.copy()
-        self.left -= CONTAINER_COST + count  # at once: what holds itself has no end otherwise
+        self.left -= CONTAINER_COST + count  # at once: a map that holds itself would never end
         key, chars = None, 0
         try:
             for key, value in own.items():
@@ -162,13 +162,13 @@ class Conversion:
         return own
 
     def renamed(self, keys: list[Any], values: Iterable[Any], depth_left: int) -> Any:
-        """Returns a map under the texts of these keys, no two of which become one."""
+        """Returns a map under the texts of these keys, which are kept distinct."""
         if depth_left == 0:
             return self.too_deep()
         self.charge(CONTAINER_COST + len(keys))
-        # To look it up reads all of it; a mapping's keys, unlike a dict's, were not yet.
+        # To hash a key reads all of it; a mapping's keys, unlike a dict's, are not hashed yet.
         self.expect(sum(len(key) for key in keys if type(key) is str))
-        # A key that is text keeps its name, whatever another one becomes.
+        # A key that is text keeps its name, whatever another one is converted to.
         taken = {key for key in keys if type(key) is str}
         numbers: dict[str, int] = {}
         made = {}
@@ -219,12 +219,12 @@ class Conversion:
         return own
 
     def mark(self, kind: type) -> str:
-        """Returns what stands in the place of a value of that type, which has no form."""
+        """Returns the mark that replaces a value of that type, which has no form."""
         name = type_name(kind)
         return self._marked(name, f"a value of type {name} has no form in an event")
 
     def too_deep(self) -> str:
-        """Returns what stands in the place of a container that is one level too deep."""
+        """Returns the mark that replaces a container that is one level too deep."""
         name = f"nested deeper than {PROPS_DEPTH_MAX} levels"
         return self._marked(name, name)
 

@@ -1,1 +1,1 @@
-"""What the web process and the daemon must agree on: events, wire, outboxes, reports."""
+"""The formats that clients and the daemon share: events, wire, outboxes, reports."""

@@ -1,6 +1,6 @@
-"""Says why the kernel did not take a datagram, why an outbox cannot be had, or why no report came.
+"""Explains why a datagram was not sent, an outbox cannot be had, or a report was not answered.
 
-One error number, one sentence: who reads it in a log has to know what to mend.
+One sentence for each error number, which says what to fix.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ _SENDING: Mapping[int, str] = {
     errno.ECONNREFUSED: _NOT_RUNNING,
     errno.ENOTCONN: _NOT_RUNNING,
     errno.ECONNRESET: _NOT_RUNNING,
-    errno.EAGAIN: "the queue of {path} is full: logd is behind or does not store; `logd status`"
-    " shows it",
+    errno.EAGAIN: "the queue of {path} is full: logd is behind or does not store: see"
+    " `logd status`",
     errno.EACCES: "user {uid} may not write to {path}: see socket_mode in logd.toml, SocketMode="
     " and SocketGroup= in logd.socket, and the modes of the directories above it",
-    errno.EPERM: "user {uid} is kept from {path} by the system's policy (AppArmor, SELinux)",
+    errno.EPERM: "the system's policy (AppArmor, SELinux) forbids it to user {uid} at {path}",
     errno.EMSGSIZE: "the event is larger than the kernel sends at once: raise"
     " net.core.wmem_default, or log less in one event",
-    errno.EPROTOTYPE: "{path} is no datagram socket: give the path of logd's socket for events,"
+    errno.EPROTOTYPE: "{path} is not a datagram socket: give the path of logd's socket for events,"
     " not the one for reports",
-    errno.ENOTDIR: "{path}: a part of the path is no directory",
-    errno.ELOOP: "{path}: symbolic links lead in a circle",
+    errno.ENOTDIR: "{path}: a part of the path is not a directory",
+    errno.ELOOP: "{path}: symbolic links form a loop",
     errno.EAFNOSUPPORT: "{path}: Unix sockets are forbidden here (RestrictAddressFamilies=)",
     errno.EMFILE: _NO_DESCRIPTOR,
     errno.ENFILE: _NO_DESCRIPTOR,
     errno.ENOBUFS: "{path}: the kernel has no memory for it",
     errno.ENOMEM: "{path}: the kernel has no memory for it",
 }
-# The daemon's absence is the likely cause of these; any other says nothing of whether it runs.
+# The daemon's absence is the likely cause of these; others do not show whether it runs.
 _ABSENT = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTCONN, errno.ECONNRESET)
 
-# Of the socket for reports, where that is another thing to mend.
+# Of the socket for reports, where the fix is another one.
 _ASKING: Mapping[int, str] = {
     errno.EACCES: "user {uid} may not connect to {path}: see query_socket_mode in logd.toml,"
     " SocketMode= and SocketGroup= in logd-query.socket, and the modes of the directories above it",
-    errno.EPROTOTYPE: "{path} is no stream socket: give the path of logd's socket for reports, not"
-    " the one for events",
+    errno.EPROTOTYPE: "{path} is not a stream socket: give the path of logd's socket for reports,"
+    " not the one for events",
 }
 
 # Of finding and making an outbox.
 _KEEPING: Mapping[int, str] = {
-    errno.EACCES: "user {uid} has not the right to it",
-    errno.EPERM: "user {uid} is kept from it by the system's policy",
-    errno.ENOSPC: "the memory for outboxes is full: logd is away, or make it larger (size= of its"
-    " mount)",
+    errno.EACCES: "user {uid} has no permission",
+    errno.EPERM: "the system's policy forbids it to user {uid}",
+    errno.ENOSPC: "the memory for outboxes is full: logd is not running, or it is too small (size="
+    " of its mount)",
     errno.EDQUOT: "user {uid} has used up its quota there",
     errno.EROFS: "it is mounted read-only here",
     errno.EMFILE: "raise the limit of open files (ulimit -n, LimitNOFILE=)",
@@ -59,8 +59,8 @@ _KEEPING: Mapping[int, str] = {
     errno.ENOMEM: "this process or the machine is out of memory (ulimit -v, MemoryMax=)",
     errno.ENOLCK: "the kernel has no locks left",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f, LimitFSIZE=)",
-    errno.ELOOP: "it is a symbolic link, which is not followed here",
-    errno.ENOTDIR: "a part of the path is no directory",
+    errno.ELOOP: "it is a symbolic link, which is not followed",
+    errno.ENOTDIR: "a part of the path is not a directory",
 }
 
 
@@ -73,7 +73,7 @@ def why_not_sent(code: int, path: str) -> str:
 
 
 def _is_replaced(path: str) -> bool:
-    """Whether the socket there has lost its own name: it is left in a mount."""
+    """Whether the socket there has lost its own name, and is left over in a mount."""
     try:
         return Path(path).stat().st_nlink == 0
     except OSError:
@@ -83,13 +83,13 @@ def _is_replaced(path: str) -> bool:
 def why_full(code: int, path: str) -> str:
     """Why an outbox is full; `code` is the last send's error number, 0 where it was taken."""
     if code in (0, errno.EAGAIN):
-        return "logd is behind or does not store (`logd status` shows it)"
+        return "logd is behind or does not store: see `logd status`"
     why = why_not_sent(code, path)
     return why if code in _ABSENT else f"whether logd runs is not known: {why}"
 
 
 def why_no_outbox(error: OSError) -> str:
-    """What the system said about the outboxes' files, and what that means."""
+    """The system's error about the outboxes' files, and what it means."""
     text = error.strerror or str(error)
     meaning = _KEEPING.get(error.errno or 0)
     return text if meaning is None else f"{text}: {meaning.format(uid=os.geteuid())}"
@@ -102,6 +102,6 @@ def why_no_answer(error: Exception, path: str) -> str:
     if text is None and code in _SENDING and code not in (*_ABSENT, errno.EAGAIN):
         text = _SENDING[code]
     if text is None:
-        text = "logd did not answer at {path}: {error}. Is it running? `logd status` tells."
+        text = "logd did not answer at {path}: {error}. Is it running? See `logd status`."
         return text.format(path=path, error=error)
     return text.format(path=path, error=os.strerror(code), uid=os.geteuid())

@@ -1,12 +1,12 @@
-"""Detects that this process is a fork of the one an object was made in, whoever called fork.
+"""Detects that this process is a fork of the one an object was made in, however it was forked.
 
 Python's at-fork hooks run only for a fork that Python makes: uWSGI, `fork()` called by a C library
 and embedders do not run them. So the kernel keeps the mark: a page of memory that reads as zeros in
 any child (MADV_WIPEONFORK, madvise(2)). Reading it costs 25 ns, where `os.getpid` takes 50 to 220.
 
-A signal handler may fork while its thread is anywhere inside this package, and both processes go on
-from there. Code that a child must not continue compares the mark right before, without a call in
-between: Python runs signal handlers only when a call returns or a loop turns.
+A signal handler may fork while its thread is anywhere inside this package, and both processes
+continue from there. Code that a child must not continue checks the mark right before, without a
+call in between: Python runs signal handlers only when a call returns or a loop repeats.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _PAUSE_S = 0.0005
 
 
 class Forked(BaseException):
-    """This is a child that was forked in the middle of something which is the parent's to finish.
+    """This is a child, forked in the middle of an operation that only the parent may finish.
 
-    Not an Exception: no handler for errors may take it for one.
+    Not an Exception, so that no handler for errors catches it.
     """
 
 
@@ -35,7 +35,7 @@ class Mark(Protocol):
 
 
 class _PidMark:
-    """The same from the process id, for a kernel that cannot wipe a page."""
+    """Compares the process id, for a kernel that cannot wipe a page."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -56,7 +56,7 @@ def _new_mark() -> Mark:
 
 def is_owned(lock: threading.RLock) -> bool:
     """Whether this very thread holds the lock."""
-    # As `threading.Condition` asks; in the type stubs it is not.
+    # As `threading.Condition` does; the type stubs lack it.
     owned: Any = lock
     return bool(owned._is_owned())
 
@@ -67,12 +67,12 @@ class Generation:
     def __init__(self) -> None:
         self.mark = _new_mark()
         self.lock = threading.RLock()
-        self.busy = False  # whether a thread is behind that lock
-        # What a child of this process is, found by whichever of its threads asks first.
+        self.busy = False  # whether a thread holds that lock
+        # The generation of a child of this process, made by the first of its threads that asks.
         self._child: dict[str, Generation] = {}
 
     def must_wait(self) -> bool:
-        """Sleeps for a moment; False when the one behind the lock is this thread, or a parent's."""
+        """Sleeps for a moment; False when the lock's holder is this thread, or a parent's."""
         if not self.mark[0] or is_owned(self.lock):
             return False
         time.sleep(_PAUSE_S)
@@ -87,7 +87,7 @@ _current = Generation()
 
 
 def current() -> Generation:
-    """The generation of this process, a new one in a child that Python was not told of."""
+    """The generation of this process; a new one in a child that Python has not forked."""
     global _current
     generation = _current
     # More than one step for a process forked while its parent was in the middle of this loop.

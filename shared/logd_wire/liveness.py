@@ -1,8 +1,9 @@
-"""Is the producer of an outbox alive: a POSIX record lock on its file, held while it is.
+"""Tells live producers from dead ones by a POSIX record lock that each holds on its outbox file.
 
-Record locks go when the process goes, however it goes; a forked child does not inherit them, and a
-reader that only asks (F_GETLK) never holds them. `flock` fails at each of these. Their one trap:
-closing any descriptor of the file drops them, so a producer keeps one and opens no other.
+The kernel releases record locks when the process ends, however it ends; a forked child does not
+inherit them, and a reader can test for them (F_GETLK) without taking them. `flock` fails at each of
+these. The one trap: closing any descriptor of the file drops them, so a producer keeps one and
+opens no other.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from logd_wire.forks import Forked, Mark
 _FLOCK = struct.Struct("hhqqi4x")
 
 
-def hold(fd: int, mark: Mark = (1,)) -> bool:
-    """Takes the lock of the whole file for this process; False when another process has it.
+def acquire(fd: int, mark: Mark = (1,)) -> bool:
+    """Locks the whole file for this process; False when another process has locked it.
 
     Raises Forked in a child of the process that `mark` belongs to: it would take the parent's.
     """
@@ -32,7 +33,7 @@ def hold(fd: int, mark: Mark = (1,)) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is a process of that number, as far as this process can see."""
+    """Whether a process of that number exists, as far as this process can see."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -42,10 +43,10 @@ def is_running(pid: int) -> bool:
     return pid > 0  # 0 would ask about this process's own group
 
 
-def holder(fd: int) -> int | None:
+def lock_holder(fd: int) -> int | None:
     """The pid of the process that holds the lock, or None. Never takes it.
 
-    A process's own lock does not show to itself. A pid of another pid namespace reads as 0.
+    A process does not see its own lock. A pid of another pid namespace reads as 0.
     """
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     answer = fcntl.fcntl(fd, fcntl.F_GETLK, asked)

@@ -1,4 +1,4 @@
-"""Paths of Unix sockets, checked before the kernel gets to refuse them with less to say."""
+"""Checks paths of Unix sockets, with a clearer error than the kernel's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SOCKET_PATH_BYTES_MAX = 107
 
 
 class PathTooLong(ValueError):
-    """A socket's path does not fit into a socket address."""
+    """A path is too long for a socket address."""
 
 
 def check_socket_path(path: str | os.PathLike[str]) -> None:

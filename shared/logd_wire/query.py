@@ -1,8 +1,8 @@
-"""The query protocol: named reports over a Unix stream socket, and the client that asks them.
+"""The query protocol: named reports over a Unix stream socket, and its client.
 
 A frame is a 4-byte big-endian length and that many bytes of msgpack. One request frame is answered
-by one response frame; a connection may ask any number of times. There is no SQL on this wire: a
-report has a name and parameters, and the daemon's report process decides what it reads.
+by one response frame; a connection may carry any number of requests. There is no SQL on this wire:
+a report has a name and parameters, and the daemon's report process decides what it reads.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 class QueryError(Exception):
-    """The daemon refused a report: its name, a parameter, or the peer asking. `code` says which."""
+    """The daemon refused a report: its name, a parameter, or the peer. `code` says which."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -42,26 +42,26 @@ class QueryError(Exception):
 
 
 class Unavailable(QueryError):
-    """No answer came: the daemon is away, restarting, or slower than the timeout."""
+    """No answer came: the daemon is not running, restarting, or slower than the timeout."""
 
     def __init__(self, message: str) -> None:
         super().__init__("unavailable", message)
 
 
 class FrameError(ValueError):
-    """Bytes that are no frame of this protocol: too long, cut short, or not a msgpack map."""
+    """The bytes are not a frame of this protocol: too long, cut short, or not a msgpack map."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The rows of one page, and the key to ask the next one with (None: this was the last)."""
+    """The rows of one page, and the key to request the next one with (None: this was the last)."""
 
     rows: list[Row] = field(default_factory=list)
     next: int | None = None
 
 
 def encode_frame(message: dict[str, Any], bytes_max: int = RESPONSE_BYTES_MAX) -> bytes:
-    """One frame. Raises FrameError when it would be longer than a reader accepts."""
+    """Encodes one frame. Raises FrameError when it would be longer than a reader accepts."""
     body: bytes = msgpack.packb(message)
     if len(body) > bytes_max:
         raise FrameError(f"a frame of {len(body)} bytes is over the limit of {bytes_max}")
@@ -69,9 +69,9 @@ def encode_frame(message: dict[str, Any], bytes_max: int = RESPONSE_BYTES_MAX) -
 
 
 def frame_end(received: bytes | bytearray, bytes_max: int) -> int | None:
-    """Where the first frame of the bytes ends; None: further bytes are needed.
+    """Finds where the first frame of the bytes ends; None if further bytes are needed.
 
-    Of a frame over the limit that is the end of its length: `read_frame` refuses it by that.
+    For a frame over the limit that is the end of its length: `read_frame` refuses it by that.
     """
     if len(received) < _LENGTH.size:
         return None
@@ -123,10 +123,10 @@ def _read_exactly(read: Callable[[int], bytes], length: int) -> bytes:
 
 
 class QueryClient:
-    """Asks the daemon's report process. Holds no connection and no key; safe to share by threads.
+    """Requests reports from the daemon. Holds no connection and no key; threads may share it.
 
-    `timeout_s` (seconds) bounds a question and its answer in all, however slowly either goes, so
-    that a page with a chart answers even while the daemon does not.
+    `timeout_s` (seconds) bounds request and answer together, however slow either is, so that a page
+    with a chart answers even while the daemon does not.
     """
 
     def __init__(self, socket_path: str, timeout_s: float = 2.0) -> None:
@@ -135,11 +135,11 @@ class QueryClient:
         self.timeout_s = timeout_s
 
     def ask(self, report: str, *, asked_by: str | None = None, **params: Any) -> Answer:
-        """One page of one report.
+        """Requests one page of one report.
 
         `asked_by` is the person on whose behalf the report is read: a report that names persons is
         itself an event in the trail, and carries it. Raises Unavailable when no answer came, and
-        QueryError when the report was refused, as it is where `asked_by` is no user.
+        QueryError when the report was refused, also because `asked_by` is not a valid user.
         """
         try:
             asked_by = check_user(asked_by)
@@ -155,7 +155,7 @@ class QueryClient:
         try:
             frame = encode_frame(request, REQUEST_BYTES_MAX)
         except FrameError as error:
-            raise QueryError("bad_request", f"{error}: ask with shorter lists") from error
+            raise QueryError("bad_request", f"{error}: use shorter lists") from error
         try:
             response = self._exchange(frame)
         except (OSError, FrameError) as error:
@@ -179,13 +179,13 @@ class QueryClient:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             _connect(sock, self.socket_path, self.timeout_s)
             sock.settimeout(_left(deadline_s))
-            with contextlib.suppress(BrokenPipeError):  # refused already: the answer says why
+            with contextlib.suppress(BrokenPipeError):  # refused already: the answer has the reason
                 sock.sendall(frame)
             return read_frame(receive, RESPONSE_BYTES_MAX)
 
 
 def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
-    """Waits for a place in the listener's queue, in order; with Python's own timeout a full queue
+    """Connects, waiting for a place in the listener's queue; with Python's own timeout a full queue
     would be an error at once.
     """
     seconds, fraction = divmod(timeout_s, 1)

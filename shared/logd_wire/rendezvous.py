@@ -1,9 +1,9 @@
-"""Where the outboxes of an instance are, found by both sides from the socket's path alone.
+"""Finds the directory of outboxes from the socket's path alone, for client and daemon.
 
 Outboxes are plain text, so their directory lies in memory (tmpfs), not beside the socket. The
 daemon writes a small file beside its socket that names the directory and a random token; the
 directory holds the same token. A client whose /dev/shm is another one (a container) finds no
-directory of that name, or one with another token, and knows that it has no outbox.
+directory of that name, or one with another token, and works without an outbox.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from logd_wire.causes import why_no_outbox
 RENDEZVOUS_SUFFIX = ".outboxes"
 TOKEN_NAME = "token"  # noqa: S105 - a file's name
 RENDEZVOUS_BYTES_MAX = 4096
-_UIDS = 2**32 - 1  # as many user ids as there are
+_UIDS = 2**32 - 1  # the number of user ids
 _OVERFLOW_UID = 65534
-_IN_MEMORY = "/dev/shm"  # noqa: S108 - memory is the point
+_IN_MEMORY = "/dev/shm"  # noqa: S108 - in memory, as it should be
 _TOKEN = re.compile(r"[0-9a-f]{32}\Z")
 
 # Only the owner; many users: the directory is the daemon's, others may create but not list or
@@ -36,11 +36,11 @@ MODE_SHARED = 0o3733
 
 
 class NoOutbox(Exception):
-    """Why this process cannot have an outbox that the daemon would read."""
+    """This process cannot have an outbox that the daemon would read; the message says why."""
 
 
 class NotOurs(NoOutbox):
-    """What stands at the directory's path is another user's, or no directory."""
+    """The directory's path leads to another user's directory, or to something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,11 @@ class Rendezvous:
 
     @classmethod
     def of_this_process(cls, directory: str, token: str) -> Rendezvous:
-        """What the owner of that directory writes, in this boot."""
+        """The content for a directory of this process, in this boot."""
         return cls(directory, token, current_boot_id(), str(os.geteuid()), current_user_namespace())
 
     def text(self) -> str:
-        """The file's content: one `name=value` a line."""
+        """The file's text: one `name=value` a line."""
         lines = f"directory={self.directory}\ntoken={self.token}\nboot_id={self.boot_id}\n"
         if self.user_namespace:
             lines += f"uid={self.uid}\nuser_namespace={self.user_namespace}\n"
@@ -71,7 +71,7 @@ class Rendezvous:
 
 
 def rendezvous_path(socket_path: str) -> str:
-    """The path of the file that tells where the outboxes are."""
+    """The path of the file that names the directory of outboxes."""
     return socket_path + RENDEZVOUS_SUFFIX
 
 
@@ -103,7 +103,7 @@ def maps_ids_to_themselves() -> bool:
 
 
 def _overflow_uid() -> int:
-    """The user id that all those without a name in this user namespace are shown as."""
+    """The user id by which those not mapped into this user namespace are shown."""
     try:
         return int(Path("/proc/sys/kernel/overflowuid").read_text())
     except (OSError, ValueError):
@@ -114,7 +114,8 @@ def uid_for_daemon(rendezvous: Rendezvous, owner: int) -> int:
     """This process's effective user id as the daemon sees it; `owner` is the daemon's, seen here.
 
     In a user namespace of its own (a rootless container) a process has another id than outside.
-    Raises NoOutbox where the outer one is not certain: a file named after the wrong id is refused.
+    Raises NoOutbox where the outer id is not certain: the daemon refuses a file named after the
+    wrong one.
     """
     euid = os.geteuid()
     namespace = current_user_namespace()
@@ -122,17 +123,17 @@ def uid_for_daemon(rendezvous: Rendezvous, owner: int) -> int:
         return euid
     if not rendezvous.user_namespace and maps_ids_to_themselves():
         return euid
-    # Who owns what the daemon owns is the daemon's user, unless that is nobody's name in here.
+    # The owner of the daemon's files is the daemon's user, unless it is not mapped in here.
     if euid == owner != _overflow_uid() and rendezvous.uid.isascii() and rendezvous.uid.isdigit():
         return int(rendezvous.uid)
     raise NoOutbox(
-        f"user id {euid} in this process's user namespace is another one outside, and which is not "
-        "certain: run it as the user that logd runs as, or in logd's user namespace"
+        f"user id {euid} of this process's user namespace has another number outside, which cannot "
+        "be determined: run it as the user that logd runs as, or in logd's user namespace"
     )
 
 
 def read_rendezvous(socket_path: str) -> Rendezvous:
-    """What the daemon of that socket has said. Raises NoOutbox when it has not, or not legibly."""
+    """Reads the file that the daemon of that socket has written. Raises NoOutbox if it cannot."""
     path = rendezvous_path(socket_path)
     try:
         text = _read_small(path)
@@ -159,10 +160,10 @@ def read_rendezvous(socket_path: str) -> Rendezvous:
 def _read_small(path: str, dir_fd: int | None = None) -> str:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        # At an offset of its own: a child forked in the middle of this shares the descriptor's.
+        # By offset: a child forked in the middle of this shares the descriptor's position.
         return os.pread(fd, RENDEZVOUS_BYTES_MAX, 0).decode("utf-8", "replace")
     except OSError as error:
-        if error.errno == errno.ESPIPE:  # a pipe in its place: nothing is waited for
+        if error.errno == errno.ESPIPE:  # a pipe in its place: do not wait for it
             return ""
         raise
     finally:
@@ -170,7 +171,7 @@ def _read_small(path: str, dir_fd: int | None = None) -> str:
 
 
 class OpenDirectory(NamedTuple):
-    """The outboxes' directory: an open descriptor, its path, and our user id for the daemon."""
+    """The outboxes' directory: open descriptor, path, and our user id as the daemon sees it."""
 
     fd: int
     path: str
@@ -178,9 +179,9 @@ class OpenDirectory(NamedTuple):
 
 
 def open_directory(socket_path: str, directory: str | None = None) -> OpenDirectory:
-    """Opens the outboxes' directory, once it is known to be the daemon's.
+    """Opens the outboxes' directory, after checking that it is the daemon's.
 
-    `directory` overrides the path that the daemon has named, not the token. Raises NoOutbox.
+    `directory` overrides the path that the daemon names, not the token. Raises NoOutbox.
     """
     try:
         return _open_directory(socket_path, directory)
@@ -196,11 +197,11 @@ def _open_directory(socket_path: str, directory: str | None) -> OpenDirectory:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except PermissionError:
-        # Mode 3733 lets others in but not list it: a path descriptor is enough to create by.
+        # Mode 3733 lets others enter but not list it: a path descriptor is enough to create files.
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        # In the boot it was made in, a directory that is not there is in another mount namespace.
-        # After a reboot memory is empty: its owner's processes may be up before the daemon is.
+        # Missing in the boot that it was made in: it is in another mount namespace. After a reboot
+        # memory is empty, and the owner's processes may be up before the daemon is.
         made_now = rendezvous.boot_id == current_boot_id()
         if made_now or owner != os.geteuid() or uid != os.geteuid():
             raise NoOutbox(f"{path} is not there: does this process have its own /dev/shm?") from (
@@ -230,10 +231,10 @@ def new_token() -> str:
 
 
 def make_directory(path: str, token: str | None, mode: int) -> str:
-    """Makes the directory, or takes one of ours as it is, and puts the token into it.
+    """Makes the directory, or uses one of ours, and writes the token into it.
 
-    Without a token it keeps its own, or gets a new one; returns which. Raises NotOurs for a
-    directory of another user, or no directory, and NoOutbox.
+    Without a token it keeps its own, or gets a new one; returns the token. Raises NotOurs for a
+    directory of another user, or something that is not a directory, and NoOutbox.
     """
     try:
         Path(path).mkdir(mode=0o700)
@@ -256,10 +257,10 @@ def make_directory(path: str, token: str | None, mode: int) -> str:
 
 
 def _open_ours(path: str) -> int:
-    """A descriptor of a directory that is ours, in which we may do what we like."""
+    """Opens a directory of ours, with all rights to it."""
     flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        # By its path alone at first: with the wrong mode, we could not even open it.
+        # By its path alone at first: with the wrong mode it could not be opened.
         found = os.open(path, os.O_PATH | flags)
     except OSError as error:
         raise _not_ours(path, error) from error
@@ -282,18 +283,18 @@ def _open_ours(path: str) -> int:
 
 
 def _not_ours(path: str, error: OSError) -> NoOutbox:
-    """Whoever owns a directory can look at it, unless the system is out of something just now."""
+    """The error for a directory that we cannot open: it is another user's, or a resource lacks."""
     passing = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
     return (NoOutbox if error.errno in passing else NotOurs)(f"{path}: {error.strerror}")
 
 
 def default_directory(socket_path: str) -> str:
-    """Where the outboxes are unless a setting says otherwise: in memory, for user and instance."""
+    """The default directory of outboxes: in memory, one for each user and instance."""
     return f"{_IN_MEMORY}/logd-{os.geteuid()}-{_digest(socket_path)}"
 
 
 def default_directory_in_use(socket_path: str) -> str:
-    """The same, or the one that the daemon took since its name was not free."""
+    """The same, or the one that the daemon uses since that name was taken."""
     pattern = rf"{_IN_MEMORY}/logd-\d+-{_digest(socket_path)}(-[0-9a-f]{{16}})?"
     with contextlib.suppress(NoOutbox):
         named = read_rendezvous(socket_path).directory
@@ -304,7 +305,7 @@ def default_directory_in_use(socket_path: str) -> str:
 
 
 def other_directory(socket_path: str) -> str:
-    """A name for it that nobody can have taken beforehand."""
+    """A random name for it, which no other user can have taken beforehand."""
     return f"{default_directory(socket_path)}-{secrets.token_hex(8)}"
 
 
@@ -313,14 +314,14 @@ def _digest(socket_path: str) -> str:
 
 
 def _put(name: str, text: str, dir_fd: int | None = None) -> None:
-    """Has the file say this, in one step: a client never reads half of it. Raises OSError.
+    """Writes the file in one step, so that a client never reads half of it. Raises OSError.
 
-    What says so already is left as it is: a memory or disk that clients have filled does not keep
-    away the daemon that will empty them.
+    A file with that content is left as it is: so a daemon can start, and empty the outboxes, though
+    memory or disk is full.
     """
-    if _says(name, text, dir_fd):
+    if _contains(name, text, dir_fd):
         return
-    # A name that others, who may make files there, cannot have taken.
+    # A name that other users, who may make files there, cannot have taken.
     temporary = f"{'' if dir_fd is None else '.'}{name}.{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o644, dir_fd=dir_fd)
@@ -337,7 +338,7 @@ def _put(name: str, text: str, dir_fd: int | None = None) -> None:
         raise
 
 
-def _says(name: str, text: str, dir_fd: int | None) -> bool:
+def _contains(name: str, text: str, dir_fd: int | None) -> bool:
     try:
         status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         ours = (stat.S_IFREG | 0o644, os.geteuid())
@@ -347,7 +348,7 @@ def _says(name: str, text: str, dir_fd: int | None) -> bool:
 
 
 def read_token(directory: str) -> str | None:
-    """The token in a directory, or None when there is none that reads as one."""
+    """The token in a directory, or None when there is no valid one."""
     return _read_token(f"{directory}/{TOKEN_NAME}")
 
 
@@ -360,5 +361,5 @@ def _read_token(path: str, dir_fd: int | None = None) -> str | None:
 
 
 def write_rendezvous(socket_path: str, rendezvous: Rendezvous) -> None:
-    """Tells clients where the outboxes are, in one step. Raises OSError."""
+    """Writes the file that clients find the outboxes by, in one step. Raises OSError."""
     _put(rendezvous_path(socket_path), rendezvous.text())

@@ -1,4 +1,4 @@
-"""What an event is: its fields, their limits, and the properties that roll-ups are kept by.
+"""Checks the fields of an event, and names the properties that roll-ups are kept by.
 
 An event has a type, a user (or none), a wall-clock time and properties. Both sides check the same
 limits with the functions below, so what a client accepts a daemon stores.
@@ -21,8 +21,8 @@ TYPE_NAME_CHARS_MAX = 100
 # SQLite's integers and msgpack's signed ones end here; the year 2262 for a time in nanoseconds.
 INT64_MAX = 2**63 - 1
 
-# What logd writes of itself when somebody does something to the trail; a client may not say it.
-OWN_TYPES = frozenset(
+# Events that logd writes itself when the trail is changed or copied; a client may not send them.
+INTERNAL_TYPES = frozenset(
     {
         "events_pruned",
         "person_erased",
@@ -33,23 +33,23 @@ OWN_TYPES = frozenset(
     }
 )
 
-# A report that names persons was read. Logged by logd's report process, with a client of its own;
+# A report that names persons was read. Logged by logd's report process, by a client of its own;
 # unlike the others it may be pruned.
 REPORT_READ = "report_read"
-# A client may say none of these.
-RESERVED_TYPES = OWN_TYPES | {REPORT_READ}
+# Types that a client may not send.
+RESERVED_TYPES = INTERNAL_TYPES | {REPORT_READ}
 
 # One or more words of lower-case letters, digits and underscores, joined by single dots or hyphens.
 _EVENT_TYPE = re.compile(r"(?!.{65})[a-z][a-z0-9_]*(?:[.-][a-z0-9_]+)*\Z")
 # Unicode's category Cc: NUL, which no command line can pass; line ends; what commands a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# A character takes at most four bytes: most users are decided without encoding them.
+# A character takes at most four bytes: most users are checked without encoding them.
 USER_CHARS_SURE = USER_BYTES_MAX // 4
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-# A type's own, past what its metaclass makes of them.
+# The type's own attributes, without a call of its metaclass.
 _type_module = type.__dict__["__module__"].__get__
 _type_qualname = type.__dict__["__qualname__"].__get__
-# Types that were found to be in order, so that each is looked at once; and how many at most.
+# Types that were found valid, so that each is checked once; and how many at most.
 _known_types: set[str] = set()
 _KNOWN_TYPES_MAX = 1000
 
@@ -64,7 +64,7 @@ class Reserved(Malformed):
 
 @dataclass(frozen=True)
 class Subject:
-    """How a type of event is summed up per user: by which property, and with which figure."""
+    """The properties by which a type of event is rolled up per user: a key, and a figure."""
 
     key: str
     value: str | None = None
@@ -78,9 +78,9 @@ SUBJECTS: Mapping[str, Subject] = {
 
 
 def check_event_type(event_type: object, internal: Container[str] = ()) -> str:
-    """Returns the type. Raises Malformed unless it is 1-64 characters of lower-case words joined by
-    dots or hyphens (`quiz_submitted`, `order.paid`), and Reserved for one of RESERVED_TYPES that is
-    not among `internal`.
+    """Checks and returns the type. Raises Malformed unless it is 1-64 characters of lower-case
+    words joined by dots or hyphens (`quiz_submitted`, `order.paid`), and Reserved for one of
+    RESERVED_TYPES that is not among `internal`.
     """
     if (
         type(event_type) is str
@@ -98,9 +98,9 @@ def check_event_type(event_type: object, internal: Container[str] = ()) -> str:
     if event_type in RESERVED_TYPES:
         if event_type in internal:
             return event_type
-        raise Reserved(f"event type {event_type}: only logd itself says that")
+        raise Reserved(f"event type {event_type}: reserved for logd itself")
     if len(_known_types) >= _KNOWN_TYPES_MAX:
-        _known_types.clear()  # who invented them all must not keep the real ones out for ever
+        _known_types.clear()  # a client that invents types must not keep the real ones out for ever
     _known_types.add(event_type)
     return event_type
 
@@ -111,10 +111,10 @@ def is_event_type(value: object) -> bool:
 
 
 def check_user(user: object) -> str | None:
-    """Returns the user as a client may log it: text without control characters, or None; a whole
-    number becomes its decimal text. Raises Malformed.
+    """Checks and returns the user as a client may log it: text without control characters, or None;
+    a whole number becomes its decimal text. Raises Malformed.
     """
-    # What is printable has no control characters; decided here for most: this runs in a request.
+    # Printable text has no control characters; most users are checked here: this runs in a request.
     if type(user) is str and 0 < len(user) <= USER_CHARS_SURE and user.isprintable():
         return user
     text = check_stored_user(user)
@@ -128,13 +128,13 @@ def check_user(user: object) -> str | None:
 
 
 def check_stored_user(user: object) -> str | None:
-    """The same for what the daemon stores: also with control characters, which clients accepted
-    until they were refused there. Raises Malformed.
+    """Checks and returns the user as the daemon stores it: also with control characters, which
+    earlier clients accepted. Raises Malformed.
     """
     if user is None or (type(user) is str and 0 < len(user) <= USER_CHARS_SURE):
         return user
-    # By the type itself, and without its own methods: an object may claim any `__class__`, and the
-    # text of an enumeration's member is its name.
+    # By the type, not by its methods: an object may claim any `__class__`, and the text of an
+    # enumeration's member is its name.
     kind = type(user)
     if issubclass(kind, int) and kind is not bool:
         number = int.__int__(user)  # type: ignore[arg-type] # not narrowed by issubclass
@@ -162,9 +162,9 @@ def check_stored_user(user: object) -> str | None:
 
 
 def check_ts_ns(ts_ns: object) -> int:
-    """Returns the time in nanoseconds since 1970 UTC. Raises Malformed outside 0 .. 2**63-1, and
-    for a float such as time.time(). Whole seconds are a time in 1970, as of a clock that was not
-    set: they cannot be told apart, and neither is refused.
+    """Checks and returns the time in nanoseconds since 1970 UTC. Raises Malformed outside
+    0 .. 2**63-1, and for a float such as time.time(). Whole seconds look like a time in 1970, as of
+    a clock that was not set, and are not refused.
     """
     if type(ts_ns) is not int or not 0 <= ts_ns <= INT64_MAX:
         raise Malformed(
@@ -181,7 +181,7 @@ def check_props(props: object) -> bool:
     """
     if not isinstance(props, dict):
         raise Malformed(f"props: expected a map, not {type(props).__name__}")
-    # The common case is flat and plain, and decided here: this runs for each event.
+    # The common case is flat and plain, and checked here: this runs for each event.
     for key, value in props.items():
         if key.__class__ is not str or value.__class__ not in _SCALARS:  # as type(), and quicker
             _check_value("props", props, PROPS_DEPTH_MAX)
@@ -211,7 +211,7 @@ def _check_value(where: str, value: object, depth_left: int) -> None:
 
 
 def type_name(kind: type) -> str:
-    """The type's name with its module, whatever the type says of itself: no code of it is run."""
+    """The type's name with its module, without running code of the type."""
     module = _type_module(kind)
     name: str = _type_qualname(kind)
     if type(module) is str and module != "builtins":
@@ -220,7 +220,7 @@ def type_name(kind: type) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message: short, and without running its own `__repr__`, whatever was passed."""
+    """Formats any value for a message: short, without running its own `__repr__`."""
     kind = type(value)
     if kind is str:
         value = value[:80]

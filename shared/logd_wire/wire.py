@@ -1,6 +1,6 @@
-"""The wire codec: events to records, records to datagrams, and back. No socket, no clock, no file.
+"""Encodes events as records and records as datagrams, and decodes them. No socket, clock or file.
 
-A record is the unit of both roads from a client to the daemon: it is written to the outbox and
+A record is the unit of both ways from a client to the daemon: it is written to the outbox and
 sent as a datagram in the same bytes. All numbers are little-endian.
 
     record    length u32 | crc u32 | sequence u64 | payload (length bytes)
@@ -8,8 +8,8 @@ sent as a datagram in the same bytes. All numbers are little-endian.
     payload   msgpack array: type, ts_ns, user or nil, props (bin: a msgpack map), further fields
     datagram  "LGD" | version u8 | kind u8 | 3 zero bytes | producer id u64 | records
 
-The CRC covers the producer id, so a record that strays into another's outbox or a datagram whose
-head was damaged is not taken for somebody's event.
+The CRC covers the producer id, so a record in another producer's outbox, or a datagram whose head
+was damaged, is not taken for an event of the wrong producer.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ DATAGRAM_BYTES_MAX = 128 * 1024
 # SQLite keeps a sequence as a signed 64-bit number.
 SEQUENCE_MAX = INT64_MAX
 
-# Packed values up to this size are unpacked as they are: what they can claim is small as well.
+# Packed values up to this size are unpacked unchecked: the memory that they can claim is small.
 UNCHECKED_BYTES_MAX = 512
 
 NO_PROPS = b"\x80"
@@ -61,9 +61,9 @@ _KINDS = frozenset({KIND_EVENTS, KIND_FAREWELL, KIND_AWAITED})
 
 
 class WireError(ValueError):
-    """Bytes that are not what this protocol puts on the wire. `reason` is short and stable.
+    """The bytes are not of this protocol. `reason` is short and stable.
 
-    `uid` is whose they are by the kernel's word, where that is known and not who they say.
+    `uid` is the sender's as the kernel reports it, where that differs from what the bytes claim.
     """
 
     uid: int | None = None
@@ -74,11 +74,11 @@ class WireError(ValueError):
 
 
 class OtherVersion(WireError):
-    """A datagram or outbox of a version this code does not speak."""
+    """A datagram or outbox has a version that this code does not support."""
 
 
 class Event(NamedTuple):
-    """One decoded event. `props` is the packed map as it came; `unpack_props` opens it."""
+    """A decoded event. `props` is the packed map as received; `unpack_props` unpacks it."""
 
     type: str
     ts_ns: int
@@ -87,7 +87,7 @@ class Event(NamedTuple):
 
 
 def producer_seed(producer_id: int) -> int:
-    """Where the CRC of this producer's records starts: the CRC of its id."""
+    """The start value for the CRC of this producer's records: the CRC of its id."""
     return crc32(PRODUCER_ID.pack(producer_id))
 
 
@@ -98,9 +98,9 @@ def pack_payload(
     user: str | None,
     props: Mapping[str, Any] | None,
 ) -> bytes:
-    """The payload of an event whose fields are already checked. Raises Malformed when too large.
+    """Packs an event whose fields are already checked. Raises Malformed when it is too large.
 
-    `packer` is the caller's own, kept one: packing with it costs 0.5 us, with a new one 0.7.
+    `packer` is the caller's, kept between calls: packing with it costs 0.5 us, with a new one 0.7.
     """
     try:
         packed_props = packer.pack(props) if props else NO_PROPS
@@ -114,17 +114,17 @@ def pack_payload(
 
 
 def too_large(payload_bytes: int) -> Malformed:
-    """What is raised for an event of more bytes than any may have."""
+    """The error for an event that is larger than allowed."""
     return Malformed(
         f"too large: an event of {payload_bytes} bytes, over the limit of {PAYLOAD_BYTES_MAX}"
     )
 
 
 def unpack_payload(payload: bytes, internal: Container[str] = ()) -> Event:
-    """The event in a payload, every field checked. Raises Malformed with the field and why.
+    """Unpacks an event and checks every field. Raises Malformed with the field and the reason.
 
-    Fields past the fourth belong to a later minor revision and are ignored, whatever they hold.
-    `internal` are types that only logd writes and that may stand here all the same.
+    Fields after the fourth belong to a later minor revision and are ignored, whatever they hold.
+    `internal` are types that only logd writes and that are allowed here.
     """
     try:
         if len(payload) > UNCHECKED_BYTES_MAX:
@@ -143,7 +143,7 @@ def unpack_payload(payload: bytes, internal: Container[str] = ()) -> Event:
         raise Malformed("user: expected text or nil")
     opened = unpack_props(props)
     nested = check_props(opened)
-    # A flat map whose head says as many keys as there are has none of them twice.
+    # A flat map whose head has the number of keys that were unpacked has none of them twice.
     if nested or props[0] - _FIXMAP != len(opened):
         _check_keys_differ(props, opened, nested)
     # The daemon makes one for each event; the constructor itself takes three times as long.
@@ -152,16 +152,15 @@ def unpack_payload(payload: bytes, internal: Container[str] = ()) -> Event:
 
 
 def _leading_fields(payload: bytes) -> list[Any] | None:
-    """The first four fields of a payload whose later ones cannot be unpacked; None: no payload.
-
-    Those are passed over, so they may hold extension types, or text that is not UTF-8.
+    """Unpacks the first four fields of a payload whose later ones cannot be unpacked; None if that
+    is not possible. The later ones may hold extension types, or text that is not UTF-8.
     """
     reader = msgpack.Unpacker(
         strict_map_key=True, ext_hook=_no_extension, max_buffer_size=max(1, len(payload))
     )
     try:
         reader.feed(payload)
-        reader.skip()  # all of it, in one call: a later field of each byte costs no call of its own
+        reader.skip()  # all of it in one call, however many later fields there are
         if reader.tell() != len(payload):
             return None
         reader = msgpack.Unpacker(
@@ -176,7 +175,7 @@ def _leading_fields(payload: bytes) -> list[Any] | None:
 
 
 def unpack_props(props: bytes) -> Any:
-    """The map in a packed `props`. Raises Malformed when it is not msgpack."""
+    """Unpacks `props`. Raises Malformed when it is not msgpack."""
     try:
         if len(props) > UNCHECKED_BYTES_MAX:
             check_whole(props)
@@ -192,7 +191,7 @@ def _check_keys_differ(props: bytes, opened: dict[str, Any], nested: bool) -> No
     """
     if not nested and props[0] == _MAP16 and int.from_bytes(props[1:3], "big") == len(opened):
         return
-    # What packs to the same bytes again had each key once. Nearly all does, and a hook is slow.
+    # If it packs to the same bytes again, each key was there once. Nearly all do; a hook is slow.
     if msgpack.packb(opened) != props:
         msgpack.unpackb(props, object_pairs_hook=_checked_pairs)
 
@@ -205,10 +204,9 @@ def _checked_pairs(pairs: list[tuple[str, Any]]) -> None:
 def check_whole(packed: bytes) -> None:
     """Raises ValueError for msgpack whose arrays claim more items than there are.
 
-    To be called before anything of a stranger that is over UNCHECKED_BYTES_MAX is unpacked: msgpack
-    makes room for as many items as an array claims, each time one begins. 32 KiB of nothing but
-    beginnings took 68 MiB and 0.1 s; passing over them without making anything finds that in
-    0.4 ms.
+    Call it before untrusted bytes of over UNCHECKED_BYTES_MAX are unpacked: msgpack allocates as
+    many items as an array claims, each time one begins. 32 KiB of nothing but such beginnings took
+    68 MiB and 0.1 s; skipping over them without making objects finds that in 0.4 ms.
     """
     walker = msgpack.Unpacker(max_buffer_size=len(packed))
     walker.feed(packed)
@@ -223,15 +221,15 @@ def _no_extension(code: int, _data: bytes) -> None:
 
 
 def encode_record(seed: int, sequence: int, payload: bytes) -> bytes:
-    """One record of the producer with that `producer_seed`."""
+    """Encodes a record of the producer with that `producer_seed`."""
     crc = crc32(payload, crc32(_pack_sequence(sequence), seed))
     return _pack_record_head(len(payload), crc, sequence) + payload
 
 
 def decode_record(data: bytes, offset: int, seed: int) -> tuple[int, bytes, int]:
-    """The record at `offset`: its sequence, its payload and the offset behind it.
+    """Decodes the record at `offset`: its sequence, its payload and the offset after it.
 
-    Raises WireError when what lies there is no whole, undamaged record of this producer.
+    Raises WireError unless a whole, undamaged record of this producer is there.
     """
     body_start = offset + LENGTH_CRC.size
     payload_start = offset + RECORD_HEAD.size
@@ -251,12 +249,12 @@ def decode_record(data: bytes, offset: int, seed: int) -> tuple[int, bytes, int]
 
 
 def datagram_head(producer_id: int, kind: int = KIND_EVENTS) -> bytes:
-    """The first 16 bytes of every datagram of a producer; records follow, back to back."""
+    """Encodes the first 16 bytes of every datagram of a producer; its records follow."""
     return DATAGRAM_HEAD.pack(MAGIC, WIRE_VERSION, kind, _ZEROS, producer_id)
 
 
 def decode_head(datagram: bytes) -> tuple[int, int]:
-    """The kind and the producer id of a datagram. Raises WireError, or OtherVersion."""
+    """Decodes the kind and the producer id of a datagram. Raises WireError, or OtherVersion."""
     if len(datagram) < DATAGRAM_HEAD.size:
         raise WireError("truncated datagram", f"{len(datagram)} bytes")
     magic, version, kind, zeros, producer_id = DATAGRAM_HEAD.unpack_from(datagram)
@@ -270,9 +268,9 @@ def decode_head(datagram: bytes) -> tuple[int, int]:
 
 
 def encode_farewell(producer_id: int, last_sequence: int, refused: Mapping[str, int]) -> bytes:
-    """What a producer without an outbox says at its end: its last sequence, its refusals by cause.
+    """Encodes the farewell of a producer without an outbox: its last sequence, and its refusals.
 
-    It is a record like any other, checked like any other; its sequence is the one not used.
+    It is a record, checked like any other; its sequence is the first one not used.
     """
     payload: bytes = msgpack.packb(dict(refused))
     record = encode_record(producer_seed(producer_id), last_sequence + 1, payload)
@@ -280,7 +278,7 @@ def encode_farewell(producer_id: int, last_sequence: int, refused: Mapping[str, 
 
 
 def decode_farewell(datagram: bytes, seed: int) -> tuple[int, dict[str, int]]:
-    """The last sequence and the refusals by cause. Raises WireError."""
+    """Decodes a farewell: the last sequence and the refusals by cause. Raises WireError."""
     sequence, payload, end = decode_record(datagram, DATAGRAM_HEAD.size, seed)
     try:
         if len(payload) > UNCHECKED_BYTES_MAX:

@@ -1,4 +1,4 @@
-"""`bench-client`: sums, ratios and words of a run, and receivers that count what they got."""
+"""`make bench-client`: sums, ratios and tables of a run, and receivers that count."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from benchmarks.client.plan import (
     Size,
     plan,
 )
-from benchmarks.client.receivers import NUDGE, Control, Receiving, cpu_ns, pin, receiver, rsyslog
+from benchmarks.client.receivers import WAKE_UP, Control, Receiving, cpu_ns, pin, receiver, rsyslog
 from benchmarks.client.results import Measured, Results, figures, problems, ratio, row
-from benchmarks.client.sender import Orders, Seen, calls
-from benchmarks.client.text import plot, reading, show
+from benchmarks.client.sender import CellTimes, Orders, calls
+from benchmarks.client.tables import plot, show
 from benchmarks.harness.processes import Failed, temporary_directory
 from benchmarks.harness.sums import Sums
 from tests.support.instance import until
@@ -67,7 +67,7 @@ def measured(
 
 
 def a_run() -> Results:
-    """Figures for everything: emit 3 us, raw send 1.5 us, the queue 2 us, syslog 30 us."""
+    """Return a run with every figure: emit 3 us, raw send 1.5 us, the queue 2 us, syslog 30 us."""
     cells = [
         measured("logd", PINNED, (3000, 9000)),
         measured("raw", PINNED, (2000, 3000), awake=True),
@@ -85,19 +85,19 @@ def a_run() -> Results:
 
 @pytest.mark.long(minutes=1)
 def test_a_run_of_few_events_delivers_all_and_every_sum_is_right() -> None:
-    told: list[str] = []
+    steps: list[str] = []
     groups = [group for group in plan(STDLIB, TINY, can_pin=True) if group.name != "10/s"]
     with temporary_directory(None) as place:
-        part = client.compare(place / "run", groups, lambda now, _done: told.append(now))
+        part = client.compare(place / "run", groups, lambda now, _done: steps.append(now))
     assert part.problems == []
-    assert len(told) == sum(group.rounds * len(group.cells) for group in groups)
+    assert len(steps) == sum(group.rounds * len(group.cells) for group in groups)
     for one in part.rows:
         assert one["accepted"] == one["stored"], one
     assert part.rows[-1]["stored"] == sum(r["stored"] for r in part.rows if r.get("peer") == "logd")
     assert set(part.figures) == set(figures(a_run()))
     assert all(value > 0 for value in part.figures.values())
     assert b"<script" not in part.plots[0].svg
-    # Whoever receives has worked for it; of one that polls the kernel may know that too late.
+    # A receiver has used CPU time; for one that polls, the kernel's count may lag behind.
     asleep = [r for r in part.rows if r.get("peer") in ("logd", "raw") and not r["awake"]]
     assert asleep and all(one["receiver_cpu_ns"] > 0 for one in asleep)
 
@@ -123,25 +123,8 @@ def test_every_target_has_its_figure() -> None:
     }
 
 
-def test_a_figure_that_was_not_measured_is_not_there_and_not_spoken_of() -> None:
-    results = Results([measured()], 80.0)
-    assert figures(results) == {"client.timing_overhead_ns": 80.0}
-    text = reading(results)
-    assert "raw send" not in text
-    assert "1,000/s" not in text
-    assert "80 ns" in text
-
-
-def test_the_reading_says_who_is_ahead_and_who_is_not() -> None:
-    text = " ".join(reading(a_run()).split())
-    assert f"raw send of the same {len(datagram())} bytes" in text
-    assert "on a core of its own each 3 us against 2 us, 2.25 x" in text
-    assert "where the kernel puts them 3 us against 1.50 us, 2.00 x" in text
-    assert "emit takes, flat out: SysLogHandler (0.10)." in text
-    assert "Not slower than emit: QueueHandler to a file (1.75)." in text
-    assert "an emit takes 6 us, 2.00 x its time flat out" in text
-    ahead = replace(a_run(), measured=[measured(), measured("syslog", rounds_p50_ns=(9000, 9000))])
-    assert "No peer is as fast as emit." in reading(ahead)
+def test_a_figure_that_was_not_measured_is_not_there() -> None:
+    assert figures(Results([measured()], 80.0)) == {"client.timing_overhead_ns": 80.0}
 
 
 def test_the_table_has_every_cell_once_and_marks_a_wrong_sum() -> None:
@@ -162,7 +145,7 @@ def test_a_quantile_of_few_calls_is_not_shown() -> None:
     assert "90 us" in show([measured(accepted=100, delivered=100)])
 
 
-def test_every_sum_that_is_off_is_a_problem() -> None:
+def test_every_wrong_sum_is_a_problem() -> None:
     right = Sums(attempted=2000, accepted=2000, refused=0, stored=2000)
     assert problems([measured()], right) == []
     assert problems([measured(delivered=1999)], right) == [
@@ -189,7 +172,7 @@ def test_the_plot_holds_all_that_was_measured_flat_out() -> None:
     assert "raw send, same bytes (awake)" in svg and "raw send, same bytes (asleep)" in svg
 
 
-def test_in_quick_mode_everyone_is_flat_out_and_at_1000_and_logd_and_raw_send_everywhere() -> None:
+def test_the_quick_plan_has_every_peer_at_two_rates_and_every_cell_of_logd_and_raw_send() -> None:
     cells = [cell for g in plan(list(KINDS), QUICK, can_pin=True) for cell in g.cells]
     for name in KINDS:
         assert {(c.rate, c.threads) for c in cells if c.peer == name} >= {(0, 1), (1000, 1)}
@@ -200,7 +183,7 @@ def test_in_quick_mode_everyone_is_flat_out_and_at_1000_and_logd_and_raw_send_ev
         assert {(c.rate, c.threads) for c in raw} == every
 
 
-def test_long_has_every_cell_of_every_peer_and_measures_again_none_that_is_there() -> None:
+def test_the_long_plan_has_every_cell_of_every_peer_once() -> None:
     *groups, rest = plan(list(KINDS), LONG, can_pin=True)
 
     def cells(groups: Sequence[Group], peer: str) -> set[tuple[object, ...]]:
@@ -213,15 +196,18 @@ def test_long_has_every_cell_of_every_peer_and_measures_again_none_that_is_there
         assert len(every) == 3 * 2 * 2 * (2 if kind.can_be_awake else 1), name
 
 
-def test_with_one_core_nothing_is_pinned_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_one_core_nothing_is_pinned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     groups = plan(list(KINDS), LONG, can_pin=False)
     assert not any(cell.pinned for group in groups for cell in group.cells)
     assert "pinned to a core each: there is one core" in client.missing(groups, can_pin=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3})
-    assert PINNED not in {group.name for group in plan(["logd"], QUICK, client._can_pin())}
+    groups = plan(["logd"], QUICK, client.enough_cores_to_pin())
+    assert PINNED not in {group.name for group in groups}
 
 
-def test_what_is_not_installed_is_named_with_what_brings_it(
+def test_a_missing_peer_is_reported_with_its_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
@@ -239,7 +225,7 @@ def test_what_is_not_installed_is_named_with_what_brings_it(
         pass
 
 
-def test_a_refused_call_is_made_again_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_call_is_retried_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([True, False, False, True, True])
     timed = calls(lambda: next(answers), 3, 0.0, time.monotonic(), lambda: 7)
     assert (len(timed.calls_ns), timed.refused, timed.spun_ns) == (3, 2, 14)
@@ -248,10 +234,10 @@ def test_a_refused_call_is_made_again_and_not_timed(monkeypatch: pytest.MonkeyPa
         calls(lambda: False, 1, 0.0, time.monotonic(), lambda: 0)
 
 
-def test_a_round_counts_what_was_refused_and_what_has_arrived() -> None:
+def test_a_round_counts_refused_and_delivered_events() -> None:
     answers, arrived = iter([True, False, True] * 2), iter([10, 12, 12, 20, 21, 21])
     peer = Peer("syslog", lambda: next(answers), lambda: next(arrived, 21))
-    seen = Seen(array("Q"), [])
+    seen = CellTimes(array("Q"), [])
     for _ in range(2):
         client_sender.measure(Cell("syslog", 2), peer, seen)
     assert (seen.accepted, seen.refused, seen.delivered) == (4, 2, 3)
@@ -286,24 +272,24 @@ def counts(control: Control, number: int) -> Callable[[], bool]:
     return lambda: control.received == number
 
 
-def test_a_receiver_of_datagrams_counts_events_awake_and_asleep(directory: Path) -> None:
+def test_a_datagram_receiver_counts_events_awake_and_asleep(directory: Path) -> None:
     with receiver("datagrams", directory, "d") as receiving:
         control = Control(receiving.counts)
         with send_to(receiving.socket, socket.SOCK_DGRAM) as sender:
             for number, awake in enumerate((False, True, False), 1):
                 control.awake = awake
-                sender.send(NUDGE)
+                sender.send(WAKE_UP)
                 sender.send(datagram())
                 until(counts(control, number), "the event has arrived")
         asleep_ns = cpu_ns(receiving.pid)
         control.awake = True
         with send_to(receiving.socket, socket.SOCK_DGRAM) as sender:
-            sender.send(NUDGE)
+            sender.send(WAKE_UP)
         until(lambda: cpu_ns(receiving.pid) > asleep_ns + 20_000_000, "it polls")
         assert control.received == 3
 
 
-def test_a_receiver_of_a_stream_counts_values_however_they_are_cut(directory: Path) -> None:
+def test_a_stream_receiver_counts_values_split_over_several_reads(directory: Path) -> None:
     events = msgpack.packb(["site.page_view", 1, {"user": "7"}]) * 3
     with receiver("stream", directory, "s") as receiving:
         control = Control(receiving.counts)
@@ -317,7 +303,7 @@ def test_a_receiver_of_a_stream_counts_values_however_they_are_cut(directory: Pa
             until(counts(control, 6), "and those of another connection")
 
 
-def test_processor_time_and_cores_are_of_the_process_that_is_named() -> None:
+def test_cpu_time_and_pinning_apply_to_the_given_process() -> None:
     mine_ns = time.process_time_ns()
     assert mine_ns <= cpu_ns(os.getpid()) <= time.process_time_ns() + 1_000_000
     before = os.sched_getaffinity(0)
@@ -329,7 +315,7 @@ def test_processor_time_and_cores_are_of_the_process_that_is_named() -> None:
     assert os.sched_getaffinity(0) == before
 
 
-def test_orders_arrive_as_they_were_given() -> None:
+def test_orders_survive_json() -> None:
     groups = plan(STDLIB, QUICK, can_pin=True)
     receiving = {"raw": Receiving(1, "socket", "counts"), "noop": None}
     orders = Orders(groups, receiving, "place", (0, 1))

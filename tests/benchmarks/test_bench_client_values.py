@@ -9,7 +9,7 @@ from benchmarks.harness.processes import temporary_directory
 from benchmarks.harness.targets import TARGETS
 
 
-def test_every_value_is_logged_shown_and_in_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_value_is_logged_shown_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_values, "USUAL_CALLS", 2)
     monkeypatch.setattr(client_values, "HUGE_CALLS", 1)
     small = {"a text": "x" * 100_000, "one more": [1]}

@@ -1,8 +1,9 @@
-"""`first_durable`: its ratio, sums and words, and one process against a daemon."""
+"""`first_durable`: its ratio, sums and table, and one process against a daemon."""
 
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -17,7 +18,8 @@ from tests.support.instance import Instance, check_sums
 def test_a_process_is_compared_with_itself() -> None:
     seen = FirstDurable([3_000_000, 8_000_000, 9_000_000], [2_000_000] * 3, Sums(18, 18, 0, 18))
     assert seen.ratio == 4.0
-    assert "takes 8 ms, a later one 2 ms: 4.00 x" in seen.text
+    row = seen.table().splitlines()[-1]
+    assert re.search(r"3 processes +8 ms +2 ms +4\.00 +right$", row)
     json.dumps(seen.row())
 
 
@@ -26,7 +28,7 @@ def test_the_figure_has_a_target() -> None:
     assert (target.sign, target.limit) == ("<=", 1.5)
 
 
-def test_a_process_says_how_long_each_of_its_events_took(
+def test_a_process_prints_the_time_of_each_event(
     instance: Instance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(first_durable, "PAUSE_S", 0.0)

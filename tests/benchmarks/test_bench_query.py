@@ -1,16 +1,17 @@
-"""`query`: every report of the site is asked, both trails get the same, and all sums hold."""
+"""`query`: every report of the site is measured, both trails get the same backlog, sums hold."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.growth import asking, history, query, query_text, storage
-from benchmarks.growth.asking import Asked
-from benchmarks.growth.backlog import Pair, Taken, cpu_ratio, per_100k, ratio
-from benchmarks.growth.query_text import Measured
+from benchmarks.growth import history, query, query_tables, report_times, storage
+from benchmarks.growth.backlog import Pair, StoredBacklog, cpu_ratio, per_100k, ratio
+from benchmarks.growth.query_tables import Measured
+from benchmarks.growth.report_times import ReportTimes
 from benchmarks.growth.storage import Storage
 from benchmarks.harness.part import Part
 from benchmarks.harness.processes import temporary_directory
@@ -18,21 +19,21 @@ from benchmarks.harness.sums import Sums
 from webapp.classroom.model.analytics import Away
 
 RIGHT = Sums(attempted=11, accepted=11, refused=0, stored=11)
-TAKEN = Taken(10, 100, 1000.0, 2.0, 1, RIGHT, [])
+STORED = StoredBacklog(10, 100, 1000.0, 2.0, 1, RIGHT, [])
 STORAGE = Storage(100, 200.0, 400.0, 250.0, 50, 3_000_000)
 
 
-def asked(label: str, p95_ms: int, refused: str = "") -> Asked:
-    return Asked(label, 5, 9_000_000, [p95_ms * 10**6] * 3, refused)
+def report(label: str, p95_ms: int, refused: str = "") -> ReportTimes:
+    return ReportTimes(label, 5, 9_000_000, [p95_ms * 10**6] * 3, refused)
 
 
-def measured(size: int = 10**5, *more: Asked) -> Measured:
-    return Measured(size, STORAGE, [asked("summary", 2), asked("events: a day", 30), *more])
+def measured(size: int = 10**5, *more: ReportTimes) -> Measured:
+    return Measured(size, STORAGE, [report("summary", 2), report("events: a day", 30), *more])
 
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Part, int]:
-    """One real run over a very small trail, and the steps that it told of."""
+    """Run once over a very small trail; return the part, and how far its steps are off."""
     done: list[int] = []
     with pytest.MonkeyPatch.context() as patch, temporary_directory(None) as place:
         patch.setattr(history, "_built", {})
@@ -50,11 +51,11 @@ def test_every_report_answers_and_every_sum_is_right(tiny: tuple[Part, int]) -> 
     part, steps_off = tiny
     assert (part.problems, steps_off) == ([], 0)
     reports = [row for row in part.rows if row["what"] == "report"]
-    assert len(reports) == asking.CASES
+    assert len(reports) == report_times.CASES
     assert not any(row["refused"] for row in reports)
     rows = {row["report"]: row["rows"] for row in reports}
-    assert rows["daily_activity: a class"] == asking.DAYS
-    assert rows["events: export of 200"] == asking.EXPORT_ROWS
+    assert rows["daily_activity: a class"] == report_times.DAYS
+    assert rows["events: export of 200"] == report_times.EXPORT_ROWS
     assert rows["events: a user"] > 0
     assert rows["events: before all of it (none)"] == 0
     assert rows["completions: a class"] == rows["completions: all students"]
@@ -71,7 +72,7 @@ def test_both_trails_store_the_same_backlog(tiny: tuple[Part, int]) -> None:
 
 
 @pytest.mark.long(minutes=1)
-def test_the_figures_that_targets_need_are_there(tiny: tuple[Part, int]) -> None:
+def test_every_target_has_its_figure(tiny: tuple[Part, int]) -> None:
     part = tiny[0]
     assert {
         "query.slowest_report_p95_ms",
@@ -88,44 +89,39 @@ def test_the_figures_that_targets_need_are_there(tiny: tuple[Part, int]) -> None
     assert b"<script" not in plot.svg
 
 
-def test_the_slowest_report_is_named_and_one_without_an_answer_too() -> None:
-    text = query_text.text(
-        [measured(10**5, asked("events: never", 2000, "too slow."))], [pair()], 9
-    )
-    assert "the slowest is events: never: p95 2.00 s" in text
-    assert "Not answered, (no) in the table: events: never: too slow." in text
-    assert "the slowest is events: a day: p95 30 ms" in query_text.said_of_reports([measured()])
+def test_a_report_without_an_answer_is_marked() -> None:
+    never = report("events: never", 2000, "too slow.")
+    text = query_tables.text([measured(10**5, never)], [pair()])
+    assert re.search(r"events: never +5 +\(no\) 9 ms +\(no\) 2.00 s +\(no\) 2.00 s", text)
+    assert re.search(r"events: a day +5 +9 ms +30 ms +30 ms", text)
+    assert measured(10**5, never).slowest is never
 
 
 def pair(empty: float = 1000.0, full: float = 900.0) -> Pair:
-    return Pair(replace(TAKEN, stored_per_s=empty), replace(TAKEN, stored_per_s=full))
+    return Pair(replace(STORED, stored_per_s=empty), replace(STORED, stored_per_s=full))
 
 
-def test_ingest_is_the_median_of_ratios_of_one_round_each() -> None:
+def test_ingest_is_the_median_of_the_rounds_ratios() -> None:
     pairs = [pair(1000, 900), pair(100, 80), pair(10, 20)]
     assert ratio(pairs) == 0.9
     assert cpu_ratio(pairs) == 1.0
-    assert (
-        "0.90 x the events/s (the median of 3 rounds; 0.80 to 2.00)"
-        in query_text.said_of_ingest(10**7, pairs)
-    )
 
 
-def test_a_backlog_that_took_no_whole_tick_of_the_processor_makes_a_ratio_all_the_same() -> None:
-    none = replace(TAKEN, cpu_s_per_100k=per_100k(0.0, 300))
+def test_a_backlog_of_less_than_one_cpu_tick_still_has_a_ratio() -> None:
+    none = replace(STORED, cpu_s_per_100k=per_100k(0.0, 300))
     assert cpu_ratio([Pair(none, none)]) == 1.0
     assert per_100k(2.0, 50_000) == 4.0
 
 
-def test_a_sum_that_is_off_is_said_with_its_trail() -> None:
-    wrong = replace(TAKEN, problems=["1 too many"])
-    assert Pair(TAKEN, wrong).problems == ["ingest, full trail: 1 too many"]
-    assert "WRONG" in query_text.ingest(10**5, [Pair(wrong, TAKEN)])
-    assert "WRONG" not in query_text.ingest(10**5, [pair()])
+def test_a_wrong_sum_is_reported_with_its_trail() -> None:
+    wrong = replace(STORED, problems=["1 too many"])
+    assert Pair(STORED, wrong).problems == ["ingest, full trail: 1 too many"]
+    assert "WRONG" in query_tables.ingest(10**5, [Pair(wrong, STORED)])
+    assert "WRONG" not in query_tables.ingest(10**5, [pair()])
 
 
 def test_figures_without_a_size_are_of_the_largest() -> None:
-    sizes = [measured(), measured(10**6, asked("event_types", 70))]
+    sizes = [measured(), measured(10**6, report("event_types", 70))]
     figures = query.figures(sizes, [pair()], 100.0)
     assert figures["query.slowest_report_p95_ms"] == 70
     assert figures["query.slowest_report_p95_ms_at_1e5"] == 30
@@ -133,16 +129,10 @@ def test_figures_without_a_size_are_of_the_largest() -> None:
     assert figures["query.stored_over_jsonl_bytes"] == 0.5
 
 
-def test_bytes_with_one_event_to_a_commit_are_said() -> None:
-    said = query_text.said_of_storage(STORAGE, 100.0)
-    assert "A commit takes 100 bytes by itself" in said
-    assert "an event takes 300 bytes, 0.75 of its JSON line and 1.20 of a lean one" in said
-
-
-def test_what_logd_refuses_is_asked_no_more_than_twice(
+def test_a_refused_report_is_requested_at_most_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = asking.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
+    site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
     file = tmp_path / "a.db"
     file.write_bytes(b"x")
     calls: list[int] = []
@@ -151,25 +141,25 @@ def test_what_logd_refuses_is_asked_no_more_than_twice(
         calls.append(1)
         return Away("not now.")
 
-    monkeypatch.setattr(site, "cases", lambda: [asking.Case("events", "never", refuse)])
-    (one,) = asking.measure(site, file, 20, lambda _case: None)
+    monkeypatch.setattr(site, "cases", lambda: [report_times.Case("events", "never", refuse)])
+    (one,) = report_times.measure(site, file, 20, lambda _case: None)
     assert (len(calls), one.refused, one.rows) == (2, "not now.", 0)
 
 
-def test_what_only_the_cold_disk_holds_up_is_asked_as_often_as_all_others(
+def test_a_report_refused_only_when_cold_is_measured_like_all_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = asking.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
+    site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
     file = tmp_path / "a.db"
     file.write_bytes(b"x")
     answers = iter([Away("too slow."), *([[1, 2]] * 20)])
-    case = asking.Case("events", "at first", lambda _analytics: next(answers))
+    case = report_times.Case("events", "at first", lambda _analytics: next(answers))
     monkeypatch.setattr(site, "cases", lambda: [case])
-    (one,) = asking.measure(site, file, 20, lambda _case: None)
+    (one,) = report_times.measure(site, file, 20, lambda _case: None)
     assert (len(one.warm_ns), one.refused, one.rows) == (20, "", 2)
 
 
-def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
-    site = asking.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
-    with pytest.raises(asking.Refused, match="does not answer"):
+def test_without_a_daemon_a_report_is_refused(tmp_path: Path) -> None:
+    site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
+    with pytest.raises(report_times.Refused, match="does not answer"):
         site.ask(site.cases()[0])

@@ -1,27 +1,28 @@
-"""`recovery`: a daemon ends under load, the next one stores what waited, and all sums hold."""
+"""`recovery`: a daemon restarts under load, the next one stores the backlog, and all sums hold."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from benchmarks.growth import history, recovery, recovery_text
-from benchmarks.growth.recovery_text import Measured
-from benchmarks.growth.restarting import FLAT_OUT, KILL, STEADY, STOP, End
+from benchmarks.growth import history, recovery, recovery_tables
+from benchmarks.growth.recovery_tables import Measured
+from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP, Restart
 from benchmarks.harness.emitter import Load
 from benchmarks.harness.part import Part
 from benchmarks.harness.processes import temporary_directory
 from benchmarks.harness.sums import Sums
 
 RIGHT = Sums(attempted=8, accepted=8, refused=0, stored=8)
-END = End(KILL, str(STEADY), 100, 0.01, 5, 0.3, 0.2, RIGHT, [])
-ENDS = [
-    END,
-    replace(END, ready_s=0.5, first_commit_s=0.4),
-    replace(END, ready_s=0.9),
-    replace(END, load=str(FLAT_OUT), ready_s=2.0),
-    replace(END, how=STOP, ended_s=0.7, ready_s=0.25),
+RESTART = Restart(KILL, str(STEADY), 100, 0.01, 5, 0.3, 0.2, RIGHT, [])
+RESTARTS = [
+    RESTART,
+    replace(RESTART, ready_s=0.5, first_commit_s=0.4),
+    replace(RESTART, ready_s=0.9),
+    replace(RESTART, load=str(FLAT_OUT), ready_s=2.0),
+    replace(RESTART, how=STOP, ended_s=0.7, ready_s=0.25),
 ]
 
 
@@ -32,13 +33,13 @@ def tiny() -> Part:
         patch.setattr(history, "_built", {})
         patch.setattr(recovery, "SIZES", (1000,))
         patch.setattr(recovery, "PLAN", ((KILL, load), (STOP, load)))
-        patch.setattr(recovery_text, "STEADY", load)
-        patch.setattr(recovery_text, "FLAT_OUT", load)
+        patch.setattr(recovery_tables, "STEADY", load)
+        patch.setattr(recovery_tables, "FLAT_OUT", load)
         return recovery.run(place, False, lambda _now, _steps: None)
 
 
 @pytest.mark.long(minutes=1)
-def test_what_was_accepted_before_between_and_after_is_stored_once(tiny: Part) -> None:
+def test_every_event_around_a_restart_is_stored_once(tiny: Part) -> None:
     assert tiny.problems == []
     assert [row["how"] for row in tiny.rows] == [KILL, STOP]
     for row in tiny.rows:
@@ -56,8 +57,11 @@ def test_times_count_from_the_start_of_the_next_daemon(tiny: Part) -> None:
     assert b"<script" not in tiny.plots[0].svg
 
 
-def test_figures_are_medians_of_their_kind_at_the_largest_size() -> None:
-    sizes = [Measured(10**5, [replace(one, ready_s=9.0) for one in ENDS]), Measured(10**6, ENDS)]
+def test_figures_are_medians_at_the_largest_size() -> None:
+    sizes = [
+        Measured(10**5, [replace(one, ready_s=9.0) for one in RESTARTS]),
+        Measured(10**6, RESTARTS),
+    ]
     figures = recovery.figures(sizes)
     assert figures["recovery.ready_s"] == 0.5
     assert figures["recovery.ready_s_at_1e5"] == 9.0
@@ -66,10 +70,10 @@ def test_figures_are_medians_of_their_kind_at_the_largest_size() -> None:
     assert figures["recovery.stop_s"] == 0.7
 
 
-def test_the_text_says_the_medians_and_which_sum_is_off() -> None:
-    one = Measured(10**5, [*ENDS[:-1], replace(ENDS[-1], problems=["2 lost"])])
-    text = " ".join(recovery_text.text([one]).split())
-    assert "at 10^5 events ready 500 ms after kill -9 (2.00 s flat out)" in text
-    assert "and 250 ms after a clean stop" in text
+def test_the_table_has_every_end_and_marks_a_wrong_sum() -> None:
+    one = Measured(10**5, [*RESTARTS[:-1], replace(RESTARTS[-1], problems=["2 lost"])])
+    text = recovery_tables.show([one])
+    assert text.count(KILL) == 4
+    assert re.search(r"clean stop .* 700 ms +5 +250 ms +200 ms .* WRONG$", text)
     assert text.count("WRONG") == 1
     assert one.problems == [f"{STOP}, {STEADY}, 10^5 events: 2 lost"]

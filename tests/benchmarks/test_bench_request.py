@@ -1,4 +1,4 @@
-"""The request part: what a killed web process took; a row whose sum is off fails the run."""
+"""`request`: what a killed web process loses; a row with a wrong sum fails the run."""
 
 from __future__ import annotations
 
@@ -16,25 +16,22 @@ from typing import cast
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.harness import slow_flush
 from benchmarks.harness.processes import Failed, temporary_directory
-from benchmarks.harness.slow_flush import NoCompiler
 from benchmarks.harness.sums import Sums
 from benchmarks.request import access_log, one_way, throughput
 from benchmarks.request import measure as request
-from benchmarks.request.ledger import Heard, Ledger
-from benchmarks.request.load import Answers, Loader, Task, _Run, loading
-from benchmarks.request.modes import WAYS, Way
+from benchmarks.request.ledger import CallOutcomes, Ledger
+from benchmarks.request.load import Answers, Loader, Task, TaskRun, loading
 from benchmarks.request.one_way import Measured, Tools, judge, measure, pool
-from benchmarks.request.reading import SLOW_FLUSH_MS, reading
 from benchmarks.request.server import Order, serving
 from benchmarks.request.throughput import Throughput
+from benchmarks.request.ways import WAYS, Way
 
 RIGHT = Sums(attempted=4, accepted=4, refused=0, stored=4)
 COMPARED = Throughput(
     "classroom", "a lesson", [90.0, 99.0], [100.0, 100.0], 3e6, 2e6, 1e5, RIGHT, []
 )
-HEARD = Heard(frozenset({"1-0", "1-1"}), frozenset({"1-2"}), frozenset({"1-3"}))
+OUTCOMES = CallOutcomes(frozenset({"1-0", "1-1"}), frozenset({"1-2"}), frozenset({"1-3"}))
 STATE = {"stored": 2, "quarantined": 0, "pending": 0, "lost": 0}
 
 
@@ -55,7 +52,7 @@ def tools(place: Path) -> Iterator[Tools]:
 
 
 @pytest.mark.long(minutes=1)
-# What a kill cannot take, and what it may.
+# Ways that may lose nothing at a kill, and ways that may.
 @pytest.mark.parametrize("name", ["sync-new-raw-wal", "queue-kept", "process", "jsonl", "logd"])
 def test_a_way_under_load_is_killed_and_its_sum_is_right(
     name: str, place: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
@@ -70,7 +67,7 @@ def test_a_way_under_load_is_killed_and_its_sum_is_right(
 
 
 @pytest.mark.skipif(access_log.program() is None, reason=access_log.MISSING)
-def test_an_access_log_outlives_the_web_processes(
+def test_an_access_log_survives_the_web_processes(
     place: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(one_way, "QUIET_S", 0.05)
@@ -79,7 +76,7 @@ def test_an_access_log_outlives_the_web_processes(
     assert row.sums.stored > 0
 
 
-def test_the_kill_comes_under_load_and_ends_all_of_the_site(place: Path, tools: Tools) -> None:
+def test_the_kill_ends_the_whole_site_under_load(place: Path, tools: Tools) -> None:
     (place / "end").mkdir()
     way = WAYS["sync-new-passphrase-wal"]  # no page is answered at once
     way.prepare(place / "end")
@@ -88,8 +85,8 @@ def test_the_kill_comes_under_load_and_ends_all_of_the_site(place: Path, tools: 
         answers = tools.loader.run(task)
         assert answers.problems == []
         assert answers.in_time >= 1
-        assert Ledger(place / "end").heard().cut
-        # Its socket may be there for a moment more, but nobody who answers.
+        assert Ledger(place / "end").outcomes().cut
+        # Its socket may exist a moment longer, but no process answers.
         with contextlib.suppress(Failed):
             assert tools.loader.run(Task(site.port, 1, least_s=0.0)).answered == []
 
@@ -106,9 +103,9 @@ def test_the_classroom_stores_every_page_that_was_answered(
     assert len(found.ratios) == 2
 
 
-def test_a_site_that_cannot_start_ends_the_run_with_its_words(place: Path) -> None:
+def test_a_site_that_cannot_start_fails_the_run_with_its_error(place: Path) -> None:
     with (
-        pytest.raises(Failed, match="no way of logging"),
+        pytest.raises(Failed, match="unknown way of logging"),
         serving(place, "bad", {}) as server,
         loading() as loader,
         server.site(Order("telepathy", str(place))) as site,
@@ -117,7 +114,7 @@ def test_a_site_that_cannot_start_ends_the_run_with_its_words(place: Path) -> No
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"])
-def test_a_site_that_ends_every_connection_fails_the_load_as_one_that_takes_none(
+def test_a_site_that_closes_every_connection_fails_the_load(
     answer: bytes,
 ) -> None:
     class Here:  # the load, without a process of its own
@@ -125,7 +122,7 @@ def test_a_site_that_ends_every_connection_fails_the_load_as_one_that_takes_none
             self.task = task
 
         def recv(self) -> Answers:
-            return _Run(self.task).run()
+            return TaskRun(self.task).run()
 
     def serve() -> None:
         with listener, listener.accept()[0] as connection:
@@ -156,10 +153,10 @@ def test_a_site_that_ends_every_connection_fails_the_load_as_one_that_takes_none
         (["1-0", "1-1", "9-9"], "1 events are stored that were refused or never attempted"),
     ],
 )
-def test_what_is_stored_is_held_against_what_callers_heard(
+def test_stored_events_are_compared_with_the_results_of_calls(
     stored: list[str], problem: str | None
 ) -> None:
-    sums, problems = judge(WAYS["logd"], HEARD, stored, STATE)
+    sums, problems = judge(WAYS["logd"], OUTCOMES, stored, STATE)
     assert problems == ([] if problem is None else [problem])
     assert (sums.attempted, sums.accepted, sums.refused) == (3, 2, 1)
     assert sums.lost == 2 - sums.stored
@@ -167,18 +164,18 @@ def test_what_is_stored_is_held_against_what_callers_heard(
 
 def test_a_queue_may_lose_what_it_held_and_no_more() -> None:
     few = frozenset(f"1-{n}" for n in range(2 * (1000 + 10)))  # two queues, and the batches in hand
-    sums, problems = judge(WAYS["queue-kept"], replace(HEARD, accepted=few), [], {})
+    sums, problems = judge(WAYS["queue-kept"], replace(OUTCOMES, accepted=few), [], {})
     assert (sums.lost, problems) == (len(few), [])
     more = few | {"2-0"}
-    assert judge(WAYS["queue-kept"], replace(HEARD, accepted=more), [], {})[1]
+    assert judge(WAYS["queue-kept"], replace(OUTCOMES, accepted=more), [], {})[1]
 
 
 def test_a_row_in_the_loss_ledger_is_a_problem() -> None:
-    _, problems = judge(WAYS["logd"], HEARD, ["1-0", "1-1"], {**STATE, "lost": 3})
+    _, problems = judge(WAYS["logd"], OUTCOMES, ["1-0", "1-1"], {**STATE, "lost": 3})
     assert problems == ["logd has 3 events in its loss ledger"]
 
 
-def test_rounds_are_pooled_and_no_problem_is_forgotten() -> None:
+def test_pooled_rounds_keep_every_problem() -> None:
     off = replace(measured("logd"), per_s=300.0, problems=["one too many"])
     pooled = pool([measured("logd"), off])
     assert pooled.calls_ns == [1000, 3000, 1000, 3000]
@@ -186,13 +183,21 @@ def test_rounds_are_pooled_and_no_problem_is_forgotten() -> None:
     assert (pooled.per_s, pooled.cut, pooled.problems) == (200.0, 2, ["one too many"])
 
 
-def test_the_ratio_is_the_median_of_the_rounds_in_turns() -> None:
+def test_the_ratio_is_the_median_of_the_rounds() -> None:
     assert COMPARED.ratio == pytest.approx(0.945)
     assert COMPARED.ratios == [0.9, 0.99]
     assert COMPARED.cpu_ratio == pytest.approx(3.1 / 2)
 
 
-def test_all_is_said_only_of_all() -> None:
+def test_the_table_of_the_comparison_has_both_sites() -> None:
+    text = throughput.show([COMPARED, replace(COMPARED, label="a page", problems=["1 lost"])])
+    rows = text.splitlines()[-2:]
+    assert rows[0].startswith("a lesson") and rows[0].endswith("1.55  right")
+    assert "0.945 (0.900 to 0.990)" in rows[0]
+    assert rows[1].startswith("a page") and rows[1].endswith("WRONG")
+
+
+def test_only_a_share_of_100_percent_is_shown_as_all() -> None:
     nearly = Sums(attempted=100_000, accepted=100_000, refused=0, stored=99_999, lost=1)
     text = request.show({0: {"queue-kept": measured("queue-kept", sums=nearly)}})
     assert "99.99%" in text
@@ -200,7 +205,7 @@ def test_all_is_said_only_of_all() -> None:
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, off: str = "") -> None:
-    """Everything but the processes."""
+    """Replace everything that starts processes."""
 
     def stands_in(way: Way, flush_ms: int, *_: object) -> Measured:
         row = measured(way.name, flush_ms)
@@ -211,17 +216,17 @@ def fake(monkeypatch: pytest.MonkeyPatch, off: str = "") -> None:
     monkeypatch.setattr(request, "_compare", lambda *_: [COMPARED, COMPARED])
 
 
-def test_a_row_whose_sum_is_off_fails_the_run(
+def test_a_row_with_a_wrong_sum_fails_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(monkeypatch, off="jsonl")
     result = CliRunner().invoke(request.main, ["--results", str(tmp_path)])
     assert result.exit_code == 1
-    assert "sum off: JSON lines, imported later, disk as it is: 3 lost" in result.stderr
+    assert "wrong sum: JSON lines, imported later, disk as it is: 3 lost" in result.stderr
     assert "WRONG" in result.stdout
 
 
-def test_a_comparison_whose_sum_is_off_fails_the_run(
+def test_a_comparison_with_a_wrong_sum_fails_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(monkeypatch)
@@ -229,25 +234,21 @@ def test_a_comparison_whose_sum_is_off_fails_the_run(
     monkeypatch.setattr(request, "_compare", lambda *_: [COMPARED, off])
     result = CliRunner().invoke(request.main, ["--results", str(tmp_path)])
     assert result.exit_code == 1
-    assert "sum off: a lesson: 5 lost" in result.stderr
+    assert "wrong sum: a lesson: 5 lost" in result.stderr
 
 
-def test_what_is_not_here_is_named_with_what_brings_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_missing_programs_are_reported_with_their_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_compiler: None
 ) -> None:
-    def no_compiler(*_: object) -> dict[str, str]:
-        raise NoCompiler("no C compiler")
-
     fake(monkeypatch)
     monkeypatch.setattr(access_log, "program", lambda: None)
-    monkeypatch.setattr(slow_flush, "environment", no_compiler)
-    told: list[int] = []
-    part = request.run(tmp_path, False, lambda _now, done: told.append(done))
+    steps: list[int] = []
+    part = request.run(tmp_path, False, lambda _now, done: steps.append(done))
     assert "the package `nginx` brings it" in part.missing[1]
     assert "no C compiler" in part.missing[0]
     assert {row["flush_ms"] for row in part.rows if "flush_ms" in row} == {0}
     assert not any("nginx" in row["name"] for row in part.rows)
-    assert sum(told) == request.steps(False) - 2  # the comparisons tell by themselves
+    assert sum(steps) == request.steps(False) - 2  # the comparisons, replaced here, would add two
 
 
 def test_figures_rows_and_picture_hold_every_way(
@@ -266,31 +267,8 @@ def test_figures_rows_and_picture_hold_every_way(
     assert all(way.label in part.text for way in WAYS.values())
 
 
-def test_the_reading_speaks_only_of_what_was_measured() -> None:
-    rows = {name: measured(name) for name in WAYS}
-    everything = "\n".join(reading({0: rows, SLOW_FLUSH_MS: rows}, [COMPARED]))
-    assert "WAL + NORMAL" in everything
-    assert "The kill took no accepted event." in everything
-    some = "\n".join(reading({0: {"logd": measured("logd")}, SLOW_FLUSH_MS: {}}, []))
-    assert "logd takes 1 us a call." in some
-    assert "WAL" not in some
-
-
-def test_the_reading_names_what_an_access_log_cannot_know() -> None:
-    rows = {name: measured(name) for name in ("nginx-none", "nginx", "jsonl", "logd")}
-    known, unknown = "\n".join(reading({0: rows}, [])).split("It cannot know ")
-    assert all(field in known for field in access_log.KNOWN)
-    assert all(field in unknown for field in access_log.UNKNOWN)
-
-
-def test_the_reading_says_whom_the_kill_robbed() -> None:
-    robbed = measured("queue-kept", sums=replace(RIGHT, stored=1, lost=3))
-    text = "\n".join(reading({0: {"queue-kept": robbed, "logd": measured("logd")}}, []))
-    assert 'no others: 3 of 4 of "queue to a thread, connection kept".' in text
-
-
 def test_nothing_is_left_in_shared_memory(place: Path, tools: Tools) -> None:
-    """After all of the above; their outboxes' directories are named after their sockets."""
+    """Runs last; the directories of outboxes are named after their sockets."""
     del tools
     left = [name for name in os.listdir("/dev/shm") if place.name in name]
     assert left == []

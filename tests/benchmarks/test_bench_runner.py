@@ -1,7 +1,8 @@
-"""`python -m benchmarks`: all parts in a row, what fails a run and what does not."""
+"""`python -m benchmarks`: all parts in order, what fails a run and what does not."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import signal
@@ -15,12 +16,12 @@ from click.testing import CliRunner, Result
 
 from benchmarks import __main__ as runner
 from benchmarks.harness import baseline, plot, targets
-from benchmarks.harness.part import Part, Plot, Run, Tell
+from benchmarks.harness.part import Advance, Part, Plot, Run
 from benchmarks.harness.processes import Failed
 from benchmarks.harness.targets import TARGETS, Target
 
 MAKEFILE = Path(__file__).resolve().parents[2] / "Makefile"
-LINES = plot.lying("lines", ["one"], [plot.Series("s", [plot.Bar(1.0, "1")])])
+LINES = plot.horizontal_bars("lines", ["one"], [plot.Series("s", [plot.Bar(1.0, "1")])])
 
 
 def part(name: str, **changes: Any) -> Part:
@@ -37,25 +38,32 @@ def part(name: str, **changes: Any) -> Part:
 
 @pytest.fixture
 def stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Run]:
-    """Stands in for the six parts; a test may put another `run` in."""
+    """Replace the six parts; a test may replace a `run` again."""
     runs: dict[str, Run] = {}
 
     def stub(name: str) -> None:
-        def run(place: Path, long: bool, tell: Tell) -> Part:
-            tell(name, 1)
+        def run(place: Path, long: bool, advance: Advance) -> Part:
+            advance(name, 1)
             return part(name)
 
         runs[name] = run
         module = SimpleNamespace(
             steps=lambda _long: 1,
-            run=lambda place, long, tell: runs[name](place, long, tell),
+            run=lambda place, long, advance: runs[name](place, long, advance),
         )
-        monkeypatch.setitem(sys.modules, f"benchmarks.{name}", module)
+        monkeypatch.setitem(sys.modules, runner.MODULES[name], module)
 
     for name in runner.PARTS:
         stub(name)
     monkeypatch.setattr(baseline, "PATH", tmp_path / "baseline.json")
     return runs
+
+
+@pytest.mark.parametrize("name", runner.PARTS)
+def test_every_part_has_a_module_that_measures_it(name: str) -> None:
+    module = importlib.import_module(runner.MODULES[name])
+    assert module.steps(False) > 0
+    assert callable(module.run)
 
 
 def gives(stubs: dict[str, Run], name: str, **changes: Any) -> None:
@@ -81,9 +89,7 @@ def test_all_parts_run_in_their_order_and_each_is_written(
         assert name in result.stderr
 
 
-def test_only_some_parts_run_when_asked_with_only_their_targets(
-    tmp_path: Path, stubs: dict[str, Run]
-) -> None:
+def test_selected_parts_run_alone_with_their_targets(tmp_path: Path, stubs: dict[str, Run]) -> None:
     result = bench(tmp_path, "--only", "ingest", "--only", "query")
     assert re.findall(r"the table of (\w+)", result.stdout) == ["ingest", "query"]
     assert "emit" not in result.stdout
@@ -96,12 +102,12 @@ def written(tmp_path: Path) -> list[dict[str, Any]]:
     return outcomes
 
 
-def test_each_part_has_a_place_of_its_own_and_hears_of_long(
+def test_each_part_gets_its_own_directory_and_the_long_option(
     tmp_path: Path, stubs: dict[str, Run]
 ) -> None:
     seen: list[tuple[Path, bool]] = []
 
-    def run(place: Path, long: bool, tell: Tell) -> Part:
+    def run(place: Path, long: bool, advance: Advance) -> Part:
         assert list(place.iterdir()) == []
         seen.append((place, long))
         return part("query")
@@ -113,7 +119,7 @@ def test_each_part_has_a_place_of_its_own_and_hears_of_long(
     assert not seen[0][0].exists()
 
 
-def test_a_missed_target_is_said_and_fails_nothing(tmp_path: Path, stubs: dict[str, Run]) -> None:
+def test_a_missed_target_fails_nothing(tmp_path: Path, stubs: dict[str, Run]) -> None:
     gives(stubs, "ingest", figures={"ingest.over_bulk_insert": 0.5, "ingest.resident_mib": 90.0})
     result = bench(tmp_path)
     assert result.exit_code == 0
@@ -147,15 +153,15 @@ def test_a_wrong_sum_fails_the_run(tmp_path: Path, stubs: dict[str, Run]) -> Non
     gives(stubs, "client", problems=["accepted 4 != stored 3"])
     result = bench(tmp_path)
     assert result.exit_code == 1
-    assert "sum off: client: accepted 4 != stored 3" in result.stderr
+    assert "wrong sum: client: accepted 4 != stored 3" in result.stderr
     assert "the table of recovery" in result.stdout
 
 
 @pytest.mark.parametrize("error", [Failed("site: exit code 3\nsaid why"), OSError("said why")])
-def test_a_part_that_fails_is_one_line_and_the_others_go_on(
+def test_a_failed_part_is_one_line_and_the_others_run(
     tmp_path: Path, stubs: dict[str, Run], error: Exception
 ) -> None:
-    def run(place: Path, long: bool, tell: Tell) -> Part:
+    def run(place: Path, long: bool, advance: Advance) -> Part:
         raise error
 
     stubs["cause"] = run
@@ -167,12 +173,12 @@ def test_a_part_that_fails_is_one_line_and_the_others_go_on(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
-def test_a_signal_ends_all_of_it_and_leaves_no_files(
+def test_a_signal_ends_the_run_and_leaves_no_files(
     tmp_path: Path, stubs: dict[str, Run], number: signal.Signals, code: int
 ) -> None:
     seen: list[Path] = []
 
-    def run(place: Path, long: bool, tell: Tell) -> Part:
+    def run(place: Path, long: bool, advance: Advance) -> Part:
         seen.append(place)
         signal.raise_signal(number)
         return part("request")
@@ -185,7 +191,7 @@ def test_a_signal_ends_all_of_it_and_leaves_no_files(
     assert "the table" not in result.stdout
 
 
-def test_what_a_part_could_not_measure_is_said_with_what_brings_it(
+def test_what_a_part_could_not_measure_is_reported_with_its_package(
     tmp_path: Path, stubs: dict[str, Run]
 ) -> None:
     gives(stubs, "client", missing=["fluent-logger: `pip install fluent-logger` brings it"])
@@ -207,7 +213,19 @@ def test_the_page_holds_every_picture_and_loads_nothing(
         assert not re.search(r'(href|src)="(?!data:|#)', text)
 
 
-def test_a_saved_baseline_is_compared_with_and_the_other_parts_stay(
+def test_the_results_file_holds_the_machine_and_the_tables(
+    tmp_path: Path, stubs: dict[str, Run]
+) -> None:
+    gives(stubs, "client", figures={"client.emit_over_raw_send": 2.0})
+    bench(tmp_path, "--only", "client", "--only", "query")
+    text = (tmp_path / "results/RESULTS.md").read_text()
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Targets", "client", "query"]
+    assert "the table of client" in text
+    assert re.search(r"client.emit_over_raw_send +2$", text, re.MULTILINE)
+    assert re.search(r"^commit ", text, re.MULTILINE)
+
+
+def test_a_saved_baseline_is_compared_and_other_parts_stay(
     tmp_path: Path, stubs: dict[str, Run]
 ) -> None:
     assert "No baseline" in bench(tmp_path).stdout
@@ -218,7 +236,7 @@ def test_a_saved_baseline_is_compared_with_and_the_other_parts_stay(
     result = bench(tmp_path, "--only", "client", "--save-baseline")
     assert re.search(r"client.emit_over_raw_send +2 +3 +1.50", result.stdout)
     assert re.search(r"client.emit_p50_ns +3,000 +1,500 +0.50", result.stdout)
-    assert "looks like the baseline's" in result.stdout
+    assert "looks like the baseline's machine" in " ".join(result.stdout.split())
     assert set(baseline.load(tmp_path / "baseline.json")) == set(runner.PARTS)
     assert baseline.load(baseline.PATH)["client"]["figures"]["client.emit_over_raw_send"] == 3.0
     assert baseline.load(baseline.PATH)["ingest"]["figures"]["ingest.events_s"] == 90_000.0
@@ -234,13 +252,13 @@ def test_a_long_run_is_compared_with_a_long_run_only(tmp_path: Path, stubs: dict
     assert re.search(r"query.open_ms +1 +4 +4.00", bench(tmp_path, "--only", "query").stdout)
 
 
-def test_what_has_no_baseline_is_said(tmp_path: Path, stubs: dict[str, Run]) -> None:
+def test_a_part_without_a_baseline_is_reported(tmp_path: Path, stubs: dict[str, Run]) -> None:
     bench(tmp_path, "--only", "query", "--save-baseline")
     result = bench(tmp_path, "--only", "query", "--only", "client")
     assert re.search(r"^no baseline of client$", result.stdout, re.MULTILINE)
 
 
-def test_results_that_cannot_be_written_are_said_before_anything_is_measured(
+def test_an_unwritable_results_directory_fails_before_anything_is_measured(
     tmp_path: Path, stubs: dict[str, Run]
 ) -> None:
     (tmp_path / "results").write_text("a file")
@@ -250,7 +268,7 @@ def test_results_that_cannot_be_written_are_said_before_anything_is_measured(
     assert re.fullmatch(r"Error: .*results'?\n", result.stderr)
 
 
-def test_absolute_figures_of_another_machine_are_said_not_to_compare(
+def test_absolute_figures_of_another_machine_are_reported_as_not_comparable(
     tmp_path: Path, stubs: dict[str, Run]
 ) -> None:
     gives(stubs, "client", figures={"client.emit_p50_ns": 3000.0})
@@ -259,7 +277,7 @@ def test_absolute_figures_of_another_machine_are_said_not_to_compare(
     body["client"]["machine"]["cpu"] = "abacus"
     baseline.PATH.write_text(json.dumps(body))
     said = " ".join(bench(tmp_path, "--only", "client").stdout.split())
-    assert "another machine than the baseline's (cpu): figures with a unit do not compare" in said
+    assert "differs from the baseline's (cpu): do not compare figures with a unit" in said
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"client": {}}', '{"client": {"figures": 1}}'])
@@ -273,13 +291,13 @@ def test_a_damaged_baseline_is_one_line(tmp_path: Path, stubs: dict[str, Run], t
 @pytest.mark.parametrize(
     ("sign", "met", "missed"), [("<=", 1.0, 1.01), ("<", 0.99, 1.0), (">=", 1.0, 0.99)]
 )
-def test_a_limit_is_met_on_its_right_side(sign: str, met: float, missed: float) -> None:
+def test_a_limit_is_met_on_one_side(sign: str, met: float, missed: float) -> None:
     target = Target("p.f", "what", sign, 1.0)
     assert (target.met(met), target.met(missed)) == (True, False)
     assert target.used(met) <= 1.0 <= target.used(missed)
 
 
-def test_a_figure_is_a_ratio_by_its_name() -> None:
+def test_a_ratio_is_recognised_by_its_name() -> None:
     ratios = {name for name in _figures() if baseline.is_ratio(name)}
     assert ratios == {name for name in _figures() if "over_" in name}
     assert not baseline.is_ratio("recovery.ready_s_at_1e5")

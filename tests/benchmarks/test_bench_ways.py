@@ -1,4 +1,4 @@
-"""The ways of logging: what a call that returned True has put where it outlives its process."""
+"""The ways of logging: which events survive their process after the call has returned True."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import sqlcipher3
 from flask import Flask
 
-from benchmarks.harness.earlier import (
+from benchmarks.harness.event_database import (
     CIPHERS,
     EVENT_TYPE,
     JOURNALS,
@@ -24,18 +24,16 @@ from benchmarks.harness.earlier import (
     make_row,
     store,
 )
-from benchmarks.harness.processes import Instance
-from benchmarks.request import access_log, modes, queues, site
+from benchmarks.request import access_log, queues, site, ways
 from benchmarks.request.files import FILE, JsonLines, import_lines
 from benchmarks.request.ledger import LANE_EVENTS, Ledger, name_of
 from benchmarks.request.queues import ProcessQueue, ThreadQueue, wait_for_writers
-from flask_logd import ActivityLog
 
 
 @pytest.mark.parametrize("keep_connection", [False, True])
 @pytest.mark.parametrize("journal", JOURNALS)
 @pytest.mark.parametrize("cipher", ["plain", "raw"])
-def test_what_is_written_in_the_request_is_there(
+def test_an_event_written_in_the_request_is_stored(
     tmp_path: Path, cipher: str, journal: str, keep_connection: bool
 ) -> None:
     database = Database(tmp_path, cipher, journal)
@@ -46,7 +44,7 @@ def test_what_is_written_in_the_request_is_there(
 
 
 @pytest.mark.parametrize("cipher", CIPHERS)
-def test_only_without_a_key_can_anybody_read_the_file(tmp_path: Path, cipher: str) -> None:
+def test_only_a_file_without_a_key_is_readable_without_one(tmp_path: Path, cipher: str) -> None:
     database = Database(tmp_path, cipher, "delete")
     database.prepare()
     if cipher == "plain":
@@ -56,10 +54,10 @@ def test_only_without_a_key_can_anybody_read_the_file(tmp_path: Path, cipher: st
             Database(tmp_path, "plain").stored()
 
 
-def test_an_event_that_the_locked_file_does_not_take_is_refused(
+def test_an_event_is_refused_while_the_file_is_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.harness.earlier.BUSY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("benchmarks.harness.event_database.BUSY_TIMEOUT_S", 0.0)
     database = Database(tmp_path, "raw", "wal")
     database.prepare()
     way = Synchronous(database, keep_connection=True)
@@ -78,13 +76,11 @@ def test_a_full_queue_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [way.log(f"0-{n}", False) for n in range(5)] == [True, True, True, False, False]
 
 
-def test_a_queue_is_written_in_transactions_of_ten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queue_is_written_in_transactions_of_ten(tmp_path: Path) -> None:
     batches: list[int] = []
 
     class Ends:
-        """A queue of 25 events that is over then."""
+        """A queue that ends after 25 events."""
 
         def __init__(self) -> None:
             self._rows = [make_row(f"0-{n}") for n in range(25)]
@@ -100,10 +96,9 @@ def test_a_queue_is_written_in_transactions_of_ten(
         batches.append(len(rows))
         store(connection, rows)
 
-    monkeypatch.setattr(queues, "store", counted)
     database = Database(tmp_path, "raw")
     database.prepare()
-    queues.write(Ends(), database, None)
+    queues.write(Ends(), database, None, counted)
     assert batches == [10, 10, 5]
     assert len(database.stored()) == 25
 
@@ -112,12 +107,12 @@ def _offer_and_die(directory: Path, events: int) -> None:
     way = ProcessQueue(Database(directory, "raw"))
     for number in range(events):
         assert way.log(f"0-{number}", False)
-    way._queue.close()
-    way._queue.join_thread()  # all of it has left this process
+    way.queue.close()
+    way.queue.join_thread()  # everything has left this process
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_reached_the_child_process_is_stored_after_its_parent_is_killed(
+def test_the_child_process_stores_its_events_after_its_parent_is_killed(
     tmp_path: Path,
 ) -> None:
     database = Database(tmp_path, "raw")
@@ -130,7 +125,7 @@ def test_what_reached_the_child_process_is_stored_after_its_parent_is_killed(
     assert len(database.stored()) == 50
 
 
-def test_the_child_process_is_not_in_the_group_that_is_killed(tmp_path: Path) -> None:
+def test_the_child_process_is_in_another_process_group(tmp_path: Path) -> None:
     database = Database(tmp_path, "raw")
     database.prepare()
     ProcessQueue(database)
@@ -142,7 +137,7 @@ def test_the_child_process_is_not_in_the_group_that_is_killed(tmp_path: Path) ->
     assert wait_for_writers(tmp_path)
 
 
-def test_a_transaction_that_fails_is_undone(tmp_path: Path) -> None:
+def test_a_failed_transaction_is_rolled_back(tmp_path: Path) -> None:
     database = Database(tmp_path, "raw")
     database.prepare()
     connection = database.open()
@@ -158,7 +153,7 @@ def _start_and_be_killed(directory: Path) -> None:
         os.kill(os.getppid(), signal.SIGKILL)  # which waits for this
         return database.open()
 
-    queues._open_patiently = open_without_parent
+    queues.open_retrying = open_without_parent
     ProcessQueue(Database(directory, "raw"))
 
 
@@ -176,14 +171,14 @@ def test_the_child_process_ends_when_its_parent_is_killed_at_the_start(
     assert wait_for_writers(tmp_path)
 
 
-def test_a_writer_ends_when_its_directory_is_gone(tmp_path: Path) -> None:
+def test_a_writer_ends_when_its_directory_is_removed(tmp_path: Path) -> None:
     rows: queue.Queue[Any] = queue.Queue()
     rows.put(make_row("0-0"))
     with pytest.raises(sqlcipher3.OperationalError):
         queues.write(rows, Database(tmp_path / "gone", "raw"), None)
 
 
-def test_lines_of_a_file_are_imported_and_a_torn_one_is_left(tmp_path: Path) -> None:
+def test_complete_lines_are_imported_and_a_torn_one_is_not(tmp_path: Path) -> None:
     way = JsonLines(tmp_path)
     assert [way.log(f"0-{n}", False) for n in range(3)] == [True] * 3
     with open(tmp_path / FILE, "ab") as file:
@@ -195,46 +190,46 @@ def test_without_a_file_nothing_is_imported(tmp_path: Path) -> None:
     assert import_lines(tmp_path) == []
 
 
-def test_the_ledger_outlives_the_process_that_wrote_it(tmp_path: Path) -> None:
+def test_the_ledger_survives_the_process_that_wrote_it(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     pid = os.fork()
     if pid == 0:
         mine = Ledger(tmp_path)
-        mine.answer(mine.ask("1-0"), True)
-        mine.answer(mine.ask("1-1"), False)
-        mine.ask("2-5")
+        mine.record_answer(mine.record_call("1-0"), True)
+        mine.record_answer(mine.record_call("1-1"), False)
+        mine.record_call("2-5")
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
-    heard = ledger.heard()
-    assert heard.accepted == {"1-0"}
-    assert heard.refused == {"1-1"}
-    assert heard.cut == {"2-5"}
+    outcomes = ledger.outcomes()
+    assert outcomes.accepted == {"1-0"}
+    assert outcomes.refused == {"1-1"}
+    assert outcomes.cut == {"2-5"}
 
 
-def test_a_ledger_that_is_too_small_says_so(tmp_path: Path) -> None:
+def test_an_event_beyond_the_ledger_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no room"):
-        Ledger(tmp_path).ask(name_of(0, LANE_EVENTS))
+        Ledger(tmp_path).record_call(name_of(0, LANE_EVENTS))
 
 
-def test_the_page_notes_its_call_and_what_it_took(tmp_path: Path) -> None:
+def test_the_page_records_its_call_and_reports_the_time(tmp_path: Path) -> None:
     browser = site.create_app("jsonl", str(tmp_path)).test_client()
     response = browser.get(site.PAGE, headers={site.EVENT_HEADER: "3-9"})
     assert int(response.headers[site.CALL_HEADER]) > 0
-    assert Ledger(tmp_path).heard().accepted == {"3-9"}
+    assert Ledger(tmp_path).outcomes().accepted == {"3-9"}
     assert import_lines(tmp_path) == ["3-9"]
 
 
-def test_an_unknown_way_is_named() -> None:
-    with pytest.raises(ValueError, match="no way of logging"):
+def test_an_unknown_way_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown way of logging"):
         site.create_app("telepathy", "nowhere")
 
 
-def test_one_page_in_ten_stands_for_a_quiz() -> None:
+def test_one_page_in_ten_counts_as_a_quiz() -> None:
     quizzes = [site.is_quiz(name_of(2, number)) for number in range(40)]
-    assert sum(quizzes) == 40 // modes.QUIZ_EVERY
+    assert sum(quizzes) == 40 // ways.QUIZ_EVERY
 
 
-def test_selective_waits_for_the_disk_with_quizzes_only(tmp_path: Path) -> None:
+def test_the_selective_way_waits_for_quizzes_only(tmp_path: Path) -> None:
     asked: list[tuple[str, bool]] = []
 
     class Client:
@@ -248,43 +243,19 @@ def test_selective_waits_for_the_disk_with_quizzes_only(tmp_path: Path) -> None:
 
     app = Flask("bare")
     app.config["ACTIVITY_LOG_CLIENT"] = lambda *_, **__: Client()
-    mode = modes.WAYS["logd-selective"].make(app, tmp_path)
+    logger = ways.WAYS["logd-selective"].make(app, tmp_path)
     with app.app_context():
-        mode.log("1-0", False)
-        mode.log("1-9", True)
-    assert asked == [(EVENT_TYPE, False), (modes.QUIZ_TYPE, True)]
+        logger.log("1-0", False)
+        logger.log("1-9", True)
+    assert asked == [(EVENT_TYPE, False), (ways.QUIZ_TYPE, True)]
 
 
-def test_the_access_log_gives_the_pages_that_were_answered(tmp_path: Path) -> None:
+def test_the_access_log_lists_the_answered_pages(tmp_path: Path) -> None:
     assert access_log.answered(tmp_path) == []
     (tmp_path / access_log.LOG).write_text(
         '1-0 200 1.5 GET /lesson/12 0.001 id "x"\n1-1 502 1.6 GET /lesson/12 0.002 id "x"\n1-2 200'
     )
     assert access_log.answered(tmp_path) == ["1-0"]
-
-
-def test_every_field_of_an_event_is_known_to_a_web_server_or_not(tmp_path: Path) -> None:
-    """What a page view has, beside what the daemon's own output says of every event."""
-    seen: list[dict[str, Any]] = []
-
-    class Client:
-        def emit(self, event_type: str, **rest: Any) -> bool:
-            seen.append({"type": event_type, **rest})
-            return True
-
-    app = Flask("bare")
-    app.config.update(
-        ACTIVITY_LOG_CLIENT=lambda *_, **__: Client(),
-        ACTIVITY_LOG_SOCKET=str(Instance(tmp_path).socket),
-        ACTIVITY_LOG_USER=lambda: "7",
-    )
-    ActivityLog(app)
-    app.add_url_rule("/", view_func=lambda: "a page")
-    app.test_client().get("/")
-    fields = {"type", "user", *seen[0]["props"], "ts_ns", "producer", "sequence"}
-    listed = {*access_log.KNOWN, *access_log.UNKNOWN}
-    assert fields == listed - {"props of the application"}
-    assert not {*access_log.KNOWN} & {*access_log.UNKNOWN}
 
 
 def test_all_ways_log_the_same_event(tmp_path: Path) -> None:

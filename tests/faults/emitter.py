@@ -36,6 +36,7 @@ from tests.faults.counters import (
     SLOT_WORDS,
     STOP_WORD,
 )
+from tests.support import client_parts as parts
 
 FORKS_EVERY_S = 0.02
 
@@ -83,7 +84,7 @@ class Emitter:
 
     def finish(self) -> None:
         """The client's own count, against which the test holds what was stored."""
-        if self.client._producer is not None and self.client._producer.outbox is None:
+        if parts.current(self.client) is not None and parts.producer(self.client).outbox is None:
             self._wait_until_read()
         stats = self.client.stats()
         assert stats["attempted"] == stats["accepted"] + stats["refused"], stats
@@ -97,7 +98,7 @@ class Emitter:
         """A farewell is sent once: there must be a place in the queue for it."""
         deadline_s = time.monotonic() + 20
         while time.monotonic() < deadline_s:
-            producer = self.client._producer
+            producer = parts.current(self.client)
             if producer is None or producer.socket is None:
                 return
             waiting = fcntl.ioctl(producer.socket, termios.TIOCOUTQ, b"\0\0\0\0")

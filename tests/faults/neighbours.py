@@ -39,6 +39,7 @@ from logd_wire.wire import (
     producer_seed,
 )
 from tests.faults.strangers import become_user
+from tests.support import client_parts as parts
 from tests.support.instance import DEADLINE_S, Instance, Process
 
 HOSTILE_UID = 65534
@@ -174,7 +175,7 @@ def endless(path: str, words: memoryview, rng: random.Random, _events: int) -> N
     while True:
         with contextlib.closing(Client(path, outbox_bytes=65536)) as client:
             client.emit("page_view", user="endless")
-            outbox = client._producer.outbox if client._producer else None
+            outbox = parts.producer(client).outbox if parts.current(client) else None
             assert outbox is not None, client.stats()
             while not outbox.removed():
                 outbox.writer._words[WORD_WRITTEN] += rng.choice((1, 3, 1000))

@@ -41,6 +41,7 @@ from logd_wire.outbox.names import outbox_name
 from logd_wire.query import QueryClient, QueryError
 from logd_wire.rendezvous import read_rendezvous
 from logd_wire.wire import datagram_head, encode_record, pack_payload, producer_seed
+from tests.support import client_parts as parts
 
 MIB = 1024 * 1024
 RING_BYTES = 64 * 1024
@@ -100,8 +101,7 @@ def punched(place: Place) -> None:
         client = Client(place.socket, outbox_bytes=RING_BYTES)
         client.emit("page_view", user="stranger")
         client.flush(1)
-        assert client._producer is not None and client._producer.outbox is not None
-        outbox = client._producer.outbox
+        outbox = parts.outbox(client)
         filler = os.open(place.own(FILLER), os.O_RDWR | os.O_CREAT, 0o600)
         fill(filler)
         if cut:

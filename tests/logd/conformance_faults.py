@@ -9,21 +9,25 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from zlib import crc32
 
 import logd_client.client
+import logd_client.clock
+import logd_client.environment
 import logd_client.outbox_file
 import logd_client.producer
-import logd_client.session
+import logd_client.succession
 from logd.conformance.verdicts import FOLLOWING, FORKS
-from logd_client import conformance_driver
+from logd_client import Client, conformance_driver
 from logd_client.descriptors import Identity
-from logd_client.durable import Unsettled
+from logd_client.durable import UnresolvedEvents
 from logd_client.formers import Former
 from logd_client.outbox_file import OutboxFile
 from logd_client.producer import Producer
-from logd_client.session import Road
+from logd_client.session import ProducerSession
+from logd_client.tracker import DurableTracker
 from logd_wire import forks, liveness
 from logd_wire.outbox import writer
 from logd_wire.outbox.layout import WORD_CONFIRMED_POSITION
@@ -47,7 +51,7 @@ def lock_by_flock() -> None:
         fcntl.flock(fd, fcntl.LOCK_EX)
         return True
 
-    put(liveness, "hold", hold)
+    put(liveness, "acquire", hold)
 
 
 def lock_of_the_open_file() -> None:
@@ -56,7 +60,7 @@ def lock_of_the_open_file() -> None:
         fcntl.fcntl(fd, 37, asked)  # F_OFD_SETLK, <linux/fcntl.h>
         return True
 
-    put(liveness, "hold", hold)
+    put(liveness, "acquire", hold)
 
 
 def sparse_file() -> None:
@@ -85,14 +89,14 @@ def believes_any_position() -> None:
 
 
 def sends_while_watched() -> None:
-    put(OutboxWriter, "watched", lambda _self, _now_ns: False)
+    put(OutboxWriter, "suppresses_wakeups", lambda _self, _now_ns: False)
 
 
 def believes_any_promise() -> None:
-    def watched(self: OutboxWriter, now_ns: int) -> bool:
+    def suppresses_wakeups(self: OutboxWriter, now_ns: int) -> bool:
         return bool(now_ns < self._words[18])
 
-    put(OutboxWriter, "watched", watched)
+    put(OutboxWriter, "suppresses_wakeups", suppresses_wakeups)
 
 
 def sends_again_after_eagain() -> None:
@@ -151,26 +155,26 @@ def numbers_what_the_kernel_refused() -> None:
         return sent
 
     put(Producer, "send", use_up)
-    only = Road._send_only
+    only = ProducerSession._send_only
 
-    def send_only(self: Road, producer: Producer, payload: bytes, awaited: bool) -> int:
+    def send_only(self: ProducerSession, producer: Producer, payload: bytes, awaited: bool) -> int:
         sequence = only(self, producer, payload, awaited)
         if not sequence:
             producer.sequence_sent += 1
         return sequence
 
-    put(Road, "_send_only", send_only)
+    put(ProducerSession, "_send_only", send_only)
 
 
 def unknown_without_a_note() -> None:
-    def nothing(_self: Road, ticket: Any) -> None:
-        ticket.said = True
+    def nothing(_self: DurableTracker, event: Any) -> None:
+        event.unknown_recorded = True
 
-    put(Road, "_say_unknown", nothing)
+    put(DurableTracker, "_record_unknown", nothing)
 
 
 def makes_outboxes_however_many_are_refused() -> None:
-    put(logd_client.session, "REFUSED_OUTBOXES_MAX", 10**9)
+    put(logd_client.succession, "REFUSED_OUTBOXES_MAX", 10**9)
 
 
 def makes_it_under_another_name() -> None:
@@ -178,11 +182,11 @@ def makes_it_under_another_name() -> None:
 
 
 def asks_for_an_outbox_at_each_event() -> None:
-    put(logd_client.producer, "HEAL_FIRST_S", 0.0)
+    put(logd_client.producer, "OUTBOX_RETRY_FIRST_S", 0.0)
 
 
 def says_no_farewell_for_what_it_left() -> None:
-    put(Producer, "say_farewell", lambda _self, _refused: True)
+    put(Producer, "send_farewell", lambda _self, _refused: True)
 
 
 def writes_again_though_more_is_unread() -> None:
@@ -206,11 +210,13 @@ def ignores_what_a_descriptor_names() -> None:
 
 
 def never_settles() -> None:
-    put(Unsettled, "next", lambda _self: None)
+    put(UnresolvedEvents, "next_note", lambda _self: None)
 
 
 def takes_seconds_for_nanoseconds() -> None:
-    put(Road, "_time_ns", staticmethod(lambda: int(time.time())))
+    clock = logd_client.clock.SYSTEM_CLOCK._replace(time_ns=lambda: int(time.time()))
+    environment = logd_client.environment.Environment(clock=clock)
+    put(conformance_driver, "Client", partial(Client, environment=environment))
 
 
 def waits_for_room() -> None:

@@ -70,13 +70,14 @@ def test_commands_are_listed_by_what_one_does_with_them() -> None:
 
 
 def test_the_readme_lists_every_command_in_the_same_order() -> None:
-    section = README.split("## The daemon")[1].split("```")[1]
+    section = README.split("## Commands")[1].split("```")[1]
     named = re.findall(r"^logd (\w+)", section, re.MULTILINE)
     assert named == [name for part in SECTIONS.values() for name in part]
 
 
-def test_the_readmes_exit_codes_are_those_of_the_code() -> None:
-    section = README.split("## Exit codes")[1].split("\n## ")[0]
+def test_the_exit_codes_of_the_administrators_page_are_those_of_the_code() -> None:
+    page = (ROOT / "systemd/README.md").read_text()
+    section = page.split("## Exit codes")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\d+) \| (.+) \| (.+) \|$", section, re.MULTILINE)
     assert rows == [(str(code), end.meaning, end.restart) for code, end in EXITS.items()]
 

@@ -313,7 +313,7 @@ def test_an_outbox_cut_short_under_the_daemon_does_not_take_it_down(instance: In
     code = (
         "import os, sys\nfrom logd_client import Client\nc = Client(sys.argv[1])\n"
         "c.emit('page_view'); assert c.flush(10)\n"
-        "os.truncate(c._producer.outbox._fd, 100)\nos.kill(os.getpid(), 9)\n"
+        "os.truncate(c._producers.current.outbox._fd, 100)\nos.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", code, instance.socket], cwd=ROOT, check=False)
     names = ("outboxes", "outboxes_unreadable")

@@ -14,7 +14,7 @@ from logd.storage import job_table, keyfile
 from logd.storage.database import connect
 from logd.storage.store import Store
 from logd_client import Client
-from logd_wire.schema import OWN_TYPES, REPORT_READ, RESERVED_TYPES
+from logd_wire.schema import INTERNAL_TYPES, REPORT_READ, RESERVED_TYPES
 from logd_wire.wire import Event, producer_seed
 from tests.support.instance import Instance, check_streams, check_sums, until
 
@@ -96,6 +96,6 @@ def test_who_speaks_the_protocol_cannot_say_it_either(instance: Instance) -> Non
 def test_readings_may_be_pruned_and_acts_may_not() -> None:
     """Of what a client may not say, only those are for ever that a trail is verified by."""
     check_type(REPORT_READ)
-    for event_type in OWN_TYPES:
+    for event_type in INTERNAL_TYPES:
         with pytest.raises(ValueError, match="kept for ever"):
             check_type(event_type)

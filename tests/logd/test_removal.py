@@ -34,7 +34,7 @@ from logd.storage.database import Connection
 from logd.storage.job_table import FORGET, PRUNE, Job
 from logd.storage.store import Store
 from logd.storage.trail_clock import TrailClock
-from logd_wire.schema import OWN_TYPES, SUBJECTS
+from logd_wire.schema import INTERNAL_TYPES, SUBJECTS
 from logd_wire.wire import Event, producer_seed, unpack_props
 
 pytestmark = pytest.mark.usefixtures("clocks_from_1970")
@@ -130,7 +130,7 @@ class Trail:
                 "SELECT e.id, t.name, e.ts_ns, e.user, e.props"
                 " FROM event e JOIN event_type t ON t.id = e.type"
             )
-            if values[0] not in OWN_TYPES
+            if values[0] not in INTERNAL_TYPES
         }
 
     def counters(self) -> dict[str, int]:

@@ -132,11 +132,11 @@ def test_rule_4_a_forked_child_is_another_producer_and_leaves_its_parent_alone(
         "        sys.exit(0)\n"
         "    os.waitpid(pid, 0)\n"
         "    c.emit('page_view', user='parent')\n"
-        "from shared import liveness\n"
+        "from logd_wire import liveness\n"
         "held = os.popen(f'{sys.executable} -c \"'\n"
-        "    'import os, sys; from shared import liveness;'\n"
-        "    'print(liveness.holder(os.open(sys.argv[1], os.O_RDWR)))\" '\n"
-        "    + os.readlink(f'/proc/self/fd/{c._producer.outbox._fd}')).read()\n"
+        "    'import os, sys; from logd_wire import liveness;'\n"
+        "    'print(liveness.lock_holder(os.open(sys.argv[1], os.O_RDWR)))\" '\n"
+        "    + os.readlink(f'/proc/self/fd/{c._producers.current.outbox._fd}')).read()\n"
         "print(json.dumps([c.stats()['accepted'], int(held), os.getpid()]))\n",
         instance.socket,
     )
@@ -184,9 +184,10 @@ def test_rule_4_an_outbox_is_removed_only_after_its_rows_are_committed(instance:
 
 _LOCK = """
 import sys
-from logd import config, keyfile
+from logd.config import settings
+from logd.storage import keyfile
 from logd.storage.database import connect
-c = config.load(sys.argv[1])
+c = settings.load(sys.argv[1])
 connection = connect(c.database, keyfile.read(c.key_file))
 sys.stdin.readline()
 connection.execute("BEGIN IMMEDIATE")

@@ -35,6 +35,7 @@ from logd_wire.wire import Event
 from tests.faults.steady import Steady
 from tests.logd.test_daemon import daemon  # noqa: F401 - a fixture
 from tests.logd.test_daemon import look as look_at
+from tests.support import client_parts as parts
 from tests.support.instance import NO_DIRECTORY, ROOT, Instance, check_sums, until
 
 # -- the outboxes' directory -----------------------------------------------------------------------
@@ -114,8 +115,10 @@ def test_outboxes_of_a_directory_that_was_renamed_come_with_it(place: Place, lef
     """Their producers live: each is found under its name, and none has to begin another."""
     with Client(place.instance.socket) as client:
         assert client.emit("page_view")
-        assert client._producer is not None and client._producer.outbox is not None
-        outbox, name = client._producer.outbox, outbox_name(os.getuid(), client._producer.id)
+        outbox, name = (
+            parts.outbox(client),
+            outbox_name(os.getuid(), parts.producer(client).id),
+        )
         aside = place.path.with_name(f"{place.path.name}-aside")
         place.path.rename(aside)
         if left == "a copy":
@@ -145,9 +148,8 @@ def test_an_outbox_that_cannot_be_moved_loses_its_name_if_the_daemon_reads_it(
 
     with Client(place.instance.socket) as client:
         assert client.emit("page_view")
-        assert client._producer is not None and client._producer.outbox is not None
-        outbox = client._producer.outbox
-        place.open.add(outbox_name(os.getuid(), client._producer.id))
+        outbox = parts.outbox(client)
+        place.open.add(outbox_name(os.getuid(), parts.producer(client).id))
         aside = place.path.with_name(f"{place.path.name}-aside")
         place.path.rename(aside)
         (aside / outbox_name(os.getuid(), 7)).write_bytes(b"")
@@ -157,11 +159,11 @@ def test_an_outbox_that_cannot_be_moved_loses_its_name_if_the_daemon_reads_it(
             place.place.put_back()
         assert not outbox.intact()
         assert (aside / outbox_name(os.getuid(), 7)).exists(), "nobody reads it: it stays"
-        producer = client._producer
+        producer = parts.producer(client)
         producer.compare_due_s = 0.0
         producer.sends = True
         assert client.emit("page_view")
-        assert client._producer is not producer
+        assert parts.current(client) is not producer
         assert client.stats()["outbox"]["reason"] is None
 
 
@@ -335,8 +337,7 @@ def test_a_daemon_reads_from_the_socket_that_it_has_bound_again(
         config.socket.unlink()
         daemon.replace_socket(bind(config.socket, socket.SOCK_DGRAM, 0o600), 11)
         assert client.emit("page_view") is False, "refused, and counted: it was never accepted"
-        assert client._producer is not None
-        client._producer._connect_after_s = 0.0
+        parts.producer(client)._connect_after_s = 0.0
         assert client.emit("page_view")
         look_at(daemon)
         stats = client.stats()

@@ -64,7 +64,7 @@ def living(path: Path) -> Iterator[None]:
     told, tells = os.pipe()
     child = os.fork()
     if child == 0:
-        liveness.hold(os.open(path, os.O_RDWR))
+        liveness.acquire(os.open(path, os.O_RDWR))
         os.write(tells, b"!")
         while True:
             signal.pause()

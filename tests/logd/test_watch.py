@@ -22,6 +22,7 @@ from logd_wire.outbox.layout import (
     outbox_bytes,
 )
 from logd_wire.outbox.writer import OutboxWriter
+from tests.support import client_parts as parts
 from tests.support.instance import Instance, until
 from tests.support.tally import Tally
 
@@ -40,20 +41,20 @@ def writer() -> tuple[OutboxWriter, memoryview]:
 
 def test_a_producer_is_watched_until_the_moment_that_it_was_told_and_not_after() -> None:
     box, words = writer()
-    assert not box.watched(5 * S)
+    assert not box.suppresses_wakeups(5 * S)
     words[WORD_WATCHED_UNTIL_NS] = 5 * S
-    assert box.watched(5 * S - 1)
-    assert not box.watched(5 * S)
+    assert box.suppresses_wakeups(5 * S - 1)
+    assert not box.suppresses_wakeups(5 * S)
 
 
 def test_a_promise_for_longer_than_any_daemon_makes_is_not_believed() -> None:
     """It is of another clock, or of a forger: both would keep events unseen."""
     box, words = writer()
     words[WORD_WATCHED_UNTIL_NS] = 5 * S
-    assert not box.watched(5 * S - WATCHED_NS_MAX - 1)
-    assert box.watched(5 * S - WATCHED_NS_MAX)
+    assert not box.suppresses_wakeups(5 * S - WATCHED_NS_MAX - 1)
+    assert box.suppresses_wakeups(5 * S - WATCHED_NS_MAX)
     words[WORD_WATCHED_UNTIL_NS] = 2**64 - 1
-    assert not box.watched(5 * S)
+    assert not box.suppresses_wakeups(5 * S)
 
 
 def test_the_last_look_comes_after_the_end_of_the_promise() -> None:
@@ -108,7 +109,7 @@ def test_whoever_is_still_watched_by_its_own_clock_is_watched_by_the_daemon(
     words[WORD_WATCHED_UNTIL_NS] = watch.suppress(one, now_s, turn_s)
     looked_s = now_s + later_s
     watch.record_idle_poll(one, looked_s)
-    if box.watched(int(looked_s * S)):
+    if box.suppresses_wakeups(int(looked_s * S)):
         assert one in watch
 
 
@@ -131,10 +132,9 @@ def sends(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     it has just been given does not run out.
     """
     now_ns = time.monotonic_ns()
-    monkeypatch.setattr(client, "_monotonic_ns", lambda: now_ns)
+    parts.set_monotonic_ns(monkeypatch, client, lambda: now_ns)
     sent: list[bytes] = []
-    made = client._producer
-    assert made is not None
+    made = parts.producer(client)
     send = made.send
 
     def noted(datagram: bytes) -> bool:
@@ -168,7 +168,7 @@ def test_a_client_whose_promise_has_run_out_sends_again(
         assert client.emit("page_view")
         assert client.flush(10)
         sent = sends(client, monkeypatch)
-        monkeypatch.setattr(client, "_monotonic_ns", lambda: 2**63)
+        parts.set_monotonic_ns(monkeypatch, client, lambda: 2**63)
         assert client.emit("page_view", user=1)
         assert len(sent) == 1
         monkeypatch.undo()
@@ -232,8 +232,7 @@ def test_an_outbox_that_is_removed_is_not_watched_any_more(instance: Instance) -
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         assert client.flush(10)
-        made = client._producer
-        assert made is not None
+        made = parts.producer(client)
         assert made.outbox is not None
         path = next(Path(instance.config.outbox_directory).glob("*.outbox"))
         path.open("rb").close()  # closing any descriptor lets go of the lock

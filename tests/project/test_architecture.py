@@ -1,4 +1,4 @@
-"""What holds of the tree as a whole. Who may import whom is checked by `make lint`."""
+"""Rules for the whole tree: documents, pure modules, the lock. `make lint` checks the layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import pytest
 from tests.project.test_trust_page import all_test_names
 from tests.support.instance import ROOT
 
-README = (ROOT / "README.md").read_text()
 PACKAGES = ("shared/logd_wire", "shared/logd_client", "shared/flask_logd", "logd", "webapp")
 STDLIB_AND_MSGPACK = {*sys.stdlib_module_names, "msgpack"}
 
@@ -29,7 +28,7 @@ def modules(package: str) -> list[Path]:
 
 
 def imports(path: Path) -> set[str]:
-    """Full names of everything a module imports, also inside functions."""
+    """The full names of all imports of a module, also inside functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -96,11 +95,61 @@ def test_the_codec_ordering_and_batching_touch_no_socket_clock_or_database() -> 
         assert {name.split(".")[0] for name in imports(there[name])} & IMPURE == set(), name
 
 
-@pytest.mark.parametrize("page", ["README.md", "tests/README.md"])
-def test_every_test_that_a_page_names_exists(page: str) -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / page).read_text()))
-    assert len(named) > 25
+def test_every_test_that_the_page_of_guarantees_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "tests/README.md").read_text()))
+    assert len(named) > 200
     assert named - all_test_names() == set()
+
+
+def test_every_guarantee_names_a_test() -> None:
+    page = (ROOT / "tests/README.md").read_text()
+    section = page.split("\n## Guarantees\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith("| what happens |")]
+    assert len(rows) > 45
+    untested = [row for row in rows if "`test_" not in row.rsplit(" | ", 1)[1]]
+    assert [row.rsplit(" | ", 1)[1] for row in untested] == ["none: it leaves no trace |"]
+
+
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "shared/README.md",
+    "shared/PROTOCOL.md",
+    "logd/README.md",
+    "systemd/README.md",
+    "tests/README.md",
+    "benchmarks/README.md",
+)
+
+
+def test_every_file_that_the_page_of_the_daemon_names_exists() -> None:
+    """By its path from the root, from `logd/`, or in one of its rooms."""
+    named = set(
+        re.findall(r"`([\w./]+\.(?:py|toml)|[\w/]+/)`", (ROOT / "logd/README.md").read_text())
+    )
+    assert len(named) > 30
+    for name in named - {"logd.toml", "pyproject.toml"}:
+        places = (ROOT / name, ROOT / "logd" / name, *(ROOT / "logd").glob(f"*/{name}"))
+        assert any(place.exists() for place in places), name
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as a reader of Markdown makes them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in found}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading(name: str) -> None:
+    page = ROOT / name
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        path, _, heading = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if heading:
+            assert heading in headings(target), link
 
 
 def test_every_test_under_faults_has_its_row_in_the_table() -> None:
@@ -111,9 +160,10 @@ def test_every_test_under_faults_has_its_row_in_the_table() -> None:
             assert {name for name in names if f"`{name}`" not in table} == set(), path
 
 
-def test_every_dependency_is_named_in_the_readme_with_its_reason() -> None:
+def test_every_dependency_is_named_with_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    section = README.split("## What it stands on")[1]
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    section = page.split("## Dependencies")[1].split("\n## ")[0]
     for dependency in project["dependencies"]:
         name = re.split(r"[<>=]", dependency)[0]
         assert re.search(rf"^\| .*{re.escape(name)}.* \| .+ \|$", section, re.MULTILINE), name
@@ -135,7 +185,7 @@ def test_shared_words_are_never_written_with_pack_into() -> None:
 
 
 def files_of_the_tree() -> Iterator[Path]:
-    """What git knows; in a source archive everything but what is made there."""
+    """The files in git; in a source archive, all files but generated ones."""
     if (ROOT / ".git").exists() and shutil.which("git"):
         names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True)
         yield from (ROOT / name for name in names.stdout.decode().split("\n") if name)

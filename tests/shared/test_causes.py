@@ -69,9 +69,9 @@ def use(monkeypatch: pytest.MonkeyPatch, refusing: Refusing) -> None:
         (errno.EACCES, "may not write .* socket_mode"),
         (errno.EPERM, "policy"),
         (errno.EMSGSIZE, "larger than the kernel sends"),
-        (errno.EPROTOTYPE, "no datagram socket"),
-        (errno.ENOTDIR, "no directory"),
-        (errno.ELOOP, "in a circle"),
+        (errno.EPROTOTYPE, "not a datagram socket"),
+        (errno.ENOTDIR, "not a directory"),
+        (errno.ELOOP, "a loop"),
         (errno.EAFNOSUPPORT, "RestrictAddressFamilies"),
         (errno.EMFILE, "limit of open files"),
         (errno.ENOBUFS, "no memory"),
@@ -128,10 +128,10 @@ def listening(tmp_path: Path) -> Iterator[str]:
 def test_the_socket_for_reports_is_not_taken_for_an_absent_daemon(listening: str) -> None:
     with Client(listening) as client:
         assert not client.emit("page_view")
-        assert "is no datagram socket" in client.stats()["send_error"]
+        assert "is not a datagram socket" in client.stats()["send_error"]
 
 
-def test_a_socket_left_in_a_mount_is_told_from_an_absent_daemon(
+def test_a_socket_left_in_a_mount_is_distinguished_from_an_absent_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(tmp_path / "logd.sock")
@@ -176,7 +176,7 @@ def test_a_full_outbox_names_whether_the_daemon_is_absent_or_behind(
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (errno.EACCES, "has not the right"),
+        (errno.EACCES, "has no permission"),
         (errno.ENOSPC, "memory for outboxes is full"),
         (errno.EROFS, "read-only"),
         (errno.EMFILE, "ulimit -n"),
@@ -193,9 +193,9 @@ def test_a_missing_outbox_names_what_to_mend(code: int, words: str) -> None:
     ("code", "words"),
     [
         (errno.EACCES, "may not connect .* query_socket_mode"),
-        (errno.EPROTOTYPE, "no stream socket"),
+        (errno.EPROTOTYPE, "not a stream socket"),
         (errno.EMFILE, "limit of open files"),
-        (errno.ELOOP, "in a circle"),
+        (errno.ELOOP, "a loop"),
         (errno.ENOENT, "Is it running"),
         (errno.ECONNREFUSED, "Is it running"),
         (errno.EAGAIN, "Is it running"),
@@ -206,9 +206,9 @@ def test_an_unanswered_question_names_its_cause(code: int, words: str) -> None:
     _matches(words, why_no_answer(OSError(code, os.strerror(code)), NOWHERE))
 
 
-def test_a_question_to_the_socket_for_events_is_told_so(tmp_path: Path) -> None:
+def test_a_query_to_the_socket_for_events_gets_a_clear_error(tmp_path: Path) -> None:
     path = str(tmp_path / "logd.sock")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path)
-        with pytest.raises(Unavailable, match="no stream socket"):
+        with pytest.raises(Unavailable, match="not a stream socket"):
             QueryClient(path).ask("summary")

@@ -1,7 +1,8 @@
-"""The client in a request: it never blocks, never raises, and says honestly what it accepted."""
+"""The client in a request: it never blocks, never raises, and reports what it accepted."""
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import UserDict
 from pathlib import Path
 from types import MappingProxyType
@@ -17,10 +19,13 @@ from typing import Any
 import pytest
 
 from logd_client import Client, Outcome
-from logd_client.producer import HEAL_FIRST_S, Producer
+from logd_client.producer import Producer
+from logd_client.refusals import ClientRefusals
+from logd_wire.outbox.layout import parse_header
 from logd_wire.paths import PathTooLong
 from logd_wire.rendezvous import RENDEZVOUS_SUFFIX
 from logd_wire.schema import Malformed
+from tests.support import client_parts as parts
 from tests.support.instance import NO_DIRECTORY, ROOT, Instance, check_streams, check_sums, until
 
 
@@ -94,7 +99,7 @@ def test_what_breaks_the_schema_is_refused_counted_and_never_raised(
 
 
 @pytest.mark.parametrize("timeout_s", ["x", [1], 10**400, -1, math.nan, None])
-def test_a_timeout_that_is_no_number_costs_no_event(instance: Instance, timeout_s: Any) -> None:
+def test_a_timeout_that_is_not_a_number_loses_no_event(instance: Instance, timeout_s: Any) -> None:
     with Client(instance.socket) as client:
         assert client.emit_durable("x", timeout_s=timeout_s) is Outcome.UNKNOWN
         assert client.emit("x", durable=True, timeout_s=timeout_s) is False
@@ -184,7 +189,7 @@ def test_a_handler_that_raises_while_a_refusal_is_counted_leaves_the_way_in_open
 
     with Client(instance.socket) as client:
         with monkeypatch.context() as context:
-            context.setattr(client._refusals, "count", interrupted)
+            context.setattr(parts.refusals(client), "count", interrupted)
             with pytest.raises(Abort):
                 client.emit("Bad Type")
         assert client.emit("page_view") is True
@@ -202,11 +207,11 @@ def test_an_event_cut_short_after_it_was_accepted_does_not_vouch_for_the_next(
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         with monkeypatch.context() as context:
-            context.setattr(client._producer, "send", interrupted)
+            context.setattr(parts.producer(client), "send", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 client.emit("page_view")
         with monkeypatch.context() as context:
-            context.setattr("logd_client.session.event_payload", broken)
+            context.setattr("logd_client.emitter.event_payload", broken)
             assert client.emit("page_view") is False
         check_stats(client, accepted=2, refused_by_cause={"internal_error": 1})
 
@@ -223,18 +228,17 @@ def test_a_client_that_found_no_outbox_asks_again_and_keeps_its_counts(instance:
     hidden = Path(instance.socket + RENDEZVOUS_SUFFIX).rename(instance.directory / "hidden")
     with Client(instance.socket) as client:
         assert client.emit("page_view") is False
-        assert client._producer is not None
-        client._producer.heal_after_s = math.inf
+        parts.producer(client).retry_outbox_after_s = math.inf
         hidden.rename(instance.socket + RENDEZVOUS_SUFFIX)
         instance.start()
         until(lambda: client.emit("page_view"), "the daemon is there")
         until(lambda: instance.status()["stored"] == 1, "stored")  # nothing else keeps it
         assert client.stats()["outbox"]["reason"] is not None
-        client._producer.heal_after_s = 0.0
+        parts.producer(client).retry_outbox_after_s = 0.0
         assert client.emit("page_view")
         assert client.stats()["outbox"]["reason"] is None
         instance.kill()
-        assert client.emit("page_view"), "kept, with nobody there"
+        assert client.emit("page_view"), "kept, without a daemon"
         stats = check_stats(client, accepted=3, pending=2)
     instance.start()
     status = instance.settle()
@@ -246,26 +250,25 @@ def test_a_client_without_an_outbox_asks_soon_at_first_and_then_less_often(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daemon puts back within a second what was removed under it; asking costs system calls."""
-    with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
+    now_s = start_s = time.monotonic()
+    clock = parts.by_clock(lambda: now_s)
+    with Client(instance.socket, outbox_directory=NO_DIRECTORY, environment=clock) as client:
         client.emit("page_view")
-        producer = client._producer
-        assert producer is not None
-        now_s = start_s = producer.heal_after_s - HEAL_FIRST_S
-        monkeypatch.setattr(client, "_monotonic_s", lambda: now_s)
+        producer = parts.producer(client)
         asked = []
-        make = client._make_producer
+        make = parts.producers(client).make
 
         def made() -> Producer:
             asked.append(round(now_s - start_s, 3))
             return make()
 
-        monkeypatch.setattr(client, "_make_producer", made)
+        monkeypatch.setattr(parts.producers(client), "make", made)
         for tenths in range(200):
             now_s = start_s + tenths / 10 + 0.001
             client.emit("page_view")
         assert asked == [0.501, 1.501, 3.501, 7.501, 12.501, 17.501]
-        client._outbox_directory = None
-        now_s = producer.heal_after_s
+        parts.use_default_directory(client)
+        now_s = producer.retry_outbox_after_s
         client.emit("page_view")
         assert client.stats()["outbox"]["reason"] is None
         monkeypatch.undo()
@@ -281,8 +284,7 @@ def test_a_client_whose_outbox_was_removed_continues_with_another_and_counts_bot
         assert client.emit("page_view")
         for path in instance.config.outbox_directory.glob("*.outbox"):
             path.unlink()
-        assert client._producer is not None
-        client._producer.compare_due_s = 0.0
+        parts.producer(client).compare_due_s = 0.0
         accepted = 1
         while client.emit("page_view"):
             accepted += 1
@@ -303,8 +305,8 @@ def test_stats_can_be_asked_of_an_outbox_that_nothing_is_written_to_yet(
     """Its producer followed another, so events were accepted, but none in this one."""
     with Client(instance.socket) as client:
         assert client.emit("page_view")
-        assert client._producer is not None
-        client._succeed(client._producer, client._make_producer())
+        producers = parts.producers(client)
+        producers.replace_producer(parts.producer(client), producers.make())
         assert client.stats()["outbox"]["room_s"] is None
         check_stats(client, accepted=1, refused_by_cause={}, pending=1)
 
@@ -318,7 +320,7 @@ def test_a_closed_client_refuses_and_keeps_its_counts(instance: Instance) -> Non
     check_stats(client, accepted=1, refused_by_cause={"closed": 1}, pending=1)
 
 
-def test_a_socket_path_too_long_is_told_with_its_length() -> None:
+def test_a_socket_path_too_long_is_reported_with_its_length() -> None:
     with pytest.raises(PathTooLong, match="has 200 bytes"):
         Client("/" + "x" * 199)
 
@@ -345,7 +347,7 @@ def test_a_client_outlives_its_daemon_and_finds_the_next_one(instance: Instance)
 def test_without_an_outbox_only_what_the_kernel_took_is_accepted(instance: Instance) -> None:
     without_outbox(instance)
     with Client(instance.socket) as client:
-        assert client.emit("page_view") is False  # nobody there
+        assert client.emit("page_view") is False  # no daemon
         check_stats(client, accepted=0, refused_by_cause={"undelivered": 1})
         assert "logd.sock.outboxes" in client.stats()["outbox"]["reason"]
         assert client.flush(0.01) is True  # nothing is accepted, so nothing is missing
@@ -354,14 +356,14 @@ def test_without_an_outbox_only_what_the_kernel_took_is_accepted(instance: Insta
         for _ in range(5):
             until(lambda: client.emit("page_view"), "a place in the queue")
         stats = check_stats(client, accepted=5)
-        assert client.flush(0.01) is False  # nobody tells what became of it
+        assert client.flush(0.01) is False  # no confirmation can come
     until(lambda: instance.status()["stored"] == 5, "stored")
     check_sums(
         instance.status(), attempted=stats["attempted"], accepted=5, refused=stats["refused"]
     )
 
 
-def test_a_signal_handler_that_raises_behind_a_send_uses_no_number_twice(
+def test_a_signal_handler_that_raises_after_a_send_uses_no_sequence_twice(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without an outbox: the kernel has it, the call is cut short, and the next has its own."""
@@ -370,8 +372,7 @@ def test_a_signal_handler_that_raises_behind_a_send_uses_no_number_twice(
         receiver.bind(instance.socket)
         with Client(instance.socket) as client:
             assert client.emit("page_view")
-            producer = client._producer
-            assert producer is not None
+            producer = parts.producer(client)
             send = producer.send
 
             def interrupted(datagram: bytes) -> bool:
@@ -395,8 +396,8 @@ def test_one_system_call_sends_and_nothing_is_sent_again(
         deaf.bind(instance.socket)
         with Client(instance.socket) as client:
             client.emit("page_view")
-            producer = client._producer
-            assert producer is not None and producer.socket is not None
+            producer = parts.producer(client)
+            assert producer.socket is not None
             sends: list[bytes] = []
 
             real = producer.socket
@@ -533,15 +534,15 @@ def test_a_child_that_never_emits_touches_nothing(instance: Instance) -> None:
     assert instance.status()["pending"] == 2
 
 
-def test_a_child_that_python_did_not_fork_says_no_farewell_for_its_parent(
+def test_a_child_that_python_did_not_fork_writes_no_farewell_for_its_parent(
     instance: Instance,
 ) -> None:
     """A C library may fork past Python's hooks; its child still runs what Python runs at exit."""
     farewells = run_child(
         "import ctypes, logd_client.client\nfrom logd_wire.outbox.layout import WORD_FAREWELL\n"
         "c.emit('page_view')\npid = ctypes.CDLL(None).fork()\n"
-        "if pid == 0:\n    logd_client.client._close_clients()\n    os._exit(0)\n"
-        "os.waitpid(pid, 0)\nwords = c._producer.outbox.writer._words\n"
+        "if pid == 0:\n    logd_client.client._end_clients()\n    os._exit(0)\n"
+        "os.waitpid(pid, 0)\nwords = c._producers.current.outbox.writer._words\n"
         "before = words[WORD_FAREWELL]\nassert c.emit('page_view')\n"
         "print(json.dumps(before))\n",
         instance,
@@ -550,10 +551,42 @@ def test_a_child_that_python_did_not_fork_says_no_farewell_for_its_parent(
     assert instance.status()["pending"] == 2
 
 
+def test_a_refusal_in_a_signal_handler_while_an_outbox_is_made_is_reported(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new producer is the current one by then, and reports nothing yet."""
+    report_all = ClientRefusals.report_all
+
+    def interrupted(self: ClientRefusals, producer: Producer) -> None:
+        assert client.emit("login") is False
+        report_all(self, producer)
+
+    monkeypatch.setattr(ClientRefusals, "report_all", interrupted)
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        assert parts.outbox(client).writer.refusals == {"reentered": 1}
+        check_stats(client, accepted=1, refused_by_cause={"reentered": 1})
+
+
+def test_a_client_that_is_dropped_is_closed_at_once(instance: Instance) -> None:
+    """Not when garbage is collected: none of its parts refers to it."""
+    client = Client(instance.socket)
+    assert client.emit("page_view")
+    outbox = parts.outbox(client)
+    gc.disable()
+    try:
+        del client
+        assert not outbox.intact(), "its descriptor is closed, and the lock released"
+    finally:
+        gc.enable()
+    page = outbox._path.read_bytes()
+    assert parse_header(page, len(page)).farewell
+
+
 def test_an_emit_from_a_finaliser_inside_an_emit_is_refused(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Garbage collection may run anywhere, with anybody's __del__."""
+    """Garbage collection may run anywhere, with any object's __del__."""
 
     class Emitting:
         def __del__(self) -> None:
@@ -565,14 +598,14 @@ def test_an_emit_from_a_finaliser_inside_an_emit_is_refused(
 
     emitted: list[bool] = []
     with Client(instance.socket) as client:
-        write = client._write
-        monkeypatch.setattr(client, "_write", collected)
+        write = parts.session(client).write
+        monkeypatch.setattr(parts.session(client), "write", collected)
         assert client.emit("page_view") is True
         assert emitted == [False]
         check_stats(client, accepted=1, refused_by_cause={"reentered": 1})
 
 
-def test_values_that_emit_while_they_are_looked_at_stop_nothing(instance: Instance) -> None:
+def test_values_that_emit_while_they_are_read_stop_nothing(instance: Instance) -> None:
     """The caller's code runs before the guard is taken; also in the middle of packing."""
 
     class Emitting(UserDict[str, int]):
@@ -586,7 +619,7 @@ def test_values_that_emit_while_they_are_looked_at_stop_nothing(instance: Instan
         check_stats(client, accepted=5)
 
 
-def test_room_is_told_in_seconds_at_the_present_rate(instance: Instance) -> None:
+def test_room_is_reported_in_seconds_at_the_present_rate(instance: Instance) -> None:
     with Client(instance.socket) as client:
         assert client.stats()["outbox"] == {"reason": None}
         for _ in range(100):

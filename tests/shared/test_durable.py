@@ -1,4 +1,4 @@
-"""Durable events: stored, refused or unknown, and what the trail says of the unknown ones."""
+"""Durable events: stored, refused or unknown, and what the trail records of the unknown ones."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ import pytest
 
 from benchmarks.harness import slow_flush
 from logd_client import Client, Outcome, durable
-from logd_client.durable import UNKNOWN_TYPE, UNSETTLED_MAX, Ticket
+from logd_client.durable import UNKNOWN_TYPE, UNRESOLVED_MAX, DurableEvent
 from logd_wire.outbox.layout import NOTE_BYTES_MAX
 from logd_wire.outbox.names import SUFFIX
 from logd_wire.schema import EVENT_TYPE_CHARS_MAX, INT64_MAX, USER_BYTES_MAX
+from tests.support import client_parts as parts
 from tests.support.instance import NO_DIRECTORY, ROOT, Instance, Process, until
 from tests.support.tally import Tally
 
 FLUSH_MS = 80
 THREADS = 200
-# Long enough to be told from "at once" on any machine, short enough to fail within a test.
+# Long enough to differ from "at once" on any machine, short enough to fail within a test.
 LONG_S = 60.0
 
 
@@ -54,8 +55,8 @@ def account(
     return events
 
 
-def told(events: list[dict[str, Any]]) -> list[tuple[str, Any, Any]]:
-    """What the trail says: each event's type, and which sequence and outcome it names."""
+def notes(events: list[dict[str, Any]]) -> list[tuple[str, Any, Any]]:
+    """What the trail records: each event's type, and which sequence and outcome it names."""
     return [
         (event["type"], event["props"].get("sequence"), event["props"].get("outcome"))
         for event in events
@@ -99,7 +100,7 @@ def test_200_threads_on_a_slow_disk_share_group_commits(
     assert outcomes == [Outcome.STORED] * (3 * THREADS)
     stored, commits = after["stored"] - before["stored"], after["commits"] - before["commits"]
     assert stored == 3 * THREADS
-    assert commits >= 3, "a thread's second event comes behind the commit of its first"
+    assert commits >= 3, "a thread's second event comes after the commit of its first"
     assert stored / commits >= 20
     tally.say(
         f"durable: {stored} events of {THREADS} threads in {commits} commits of {FLUSH_MS} ms,"
@@ -129,7 +130,9 @@ def test_without_a_daemon_the_outcome_is_unknown_and_the_trail_says_so_right_beh
     }  # fmt: skip
 
 
-def test_whether_the_user_is_told_is_in_the_trail(instance: Instance, tally: Tally) -> None:
+def test_whether_the_user_is_told_is_recorded_in_the_trail(
+    instance: Instance, tally: Tally
+) -> None:
     with Client(instance.socket) as client:
         assert not client.emit_durable("quiz_submitted", timeout_s=0, tell_user=True)
         assert not client.emit_durable("quiz_submitted", timeout_s=0)
@@ -157,7 +160,7 @@ def test_what_a_stopped_daemon_stores_later_is_settled_by_the_next_event(
         stats = client.stats()
         assert (stats["durable_unknown"], stats["unsettled"]) == (2, 0)
     events = account(tally, instance, stats)
-    assert told(events) == [
+    assert notes(events) == [
         ("quiz_submitted", None, None),
         ("quiz_submitted", None, None), (UNKNOWN_TYPE, 2, None),
         ("exam_handed_in", None, None), (UNKNOWN_TYPE, 4, None),
@@ -175,7 +178,7 @@ def test_a_client_that_closes_settles_what_it_knows_by_then(
         instance.start()
         assert client.flush(LONG_S)
     stats = client.stats()
-    assert told(account(tally, instance, stats))[1:] == [
+    assert notes(account(tally, instance, stats))[1:] == [
         (UNKNOWN_TYPE, 1, None), ("durable_settled", 1, "stored"),
     ]  # fmt: skip
 
@@ -196,7 +199,7 @@ def test_a_process_killed_right_after_it_was_told_unknown_leaves_a_trail_that_sa
     process.close()
     instance.start()
     events = account(tally, instance, {"attempted": 2, "accepted": 2, "refused": 0}, kills=1)
-    assert told(events) == [("quiz_submitted", None, None), (UNKNOWN_TYPE, 1, None)]
+    assert notes(events) == [("quiz_submitted", None, None), (UNKNOWN_TYPE, 1, None)]
     assert events[1]["props"]["user_told"] is True
 
 
@@ -215,7 +218,7 @@ def test_a_process_killed_while_it_waits_told_nobody_and_the_trail_says_no_more(
     process.close()
     instance.start()
     events = account(tally, instance, {"attempted": 1, "accepted": 1, "refused": 0}, kills=1)
-    assert told(events) == [("quiz_submitted", None, None)]
+    assert notes(events) == [("quiz_submitted", None, None)]
 
 
 def test_daemon_and_client_killed_together_settle_nothing_twice(
@@ -253,12 +256,12 @@ def test_daemon_and_client_killed_together_settle_nothing_twice(
 
 
 def test_only_so_many_unknown_ones_are_kept_in_mind(instance: Instance, tally: Tally) -> None:
-    count = UNSETTLED_MAX + 50
+    count = UNRESOLVED_MAX + 50
     with Client(instance.socket) as client:
         for _ in range(count):
             assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.UNKNOWN
         stats = client.stats()
-        assert (stats["unsettled"], stats["durable_unknown"]) == (UNSETTLED_MAX, count)
+        assert (stats["unsettled"], stats["durable_unknown"]) == (UNRESOLVED_MAX, count)
     instance.start()
     events = account(tally, instance, stats)
     assert [event["type"] for event in events] == ["quiz_submitted", UNKNOWN_TYPE] * count
@@ -294,7 +297,7 @@ def test_however_full_the_outbox_gets_meanwhile_the_trail_can_say_that_it_is_unk
         assert full.wait(LONG_S)
         return False
 
-    monkeypatch.setattr(Ticket, "wait", until_full)
+    monkeypatch.setattr(DurableEvent, "wait", until_full)
     outcomes: list[Outcome] = []
     with Client(instance.socket, outbox_bytes=65536) as client:
 
@@ -319,13 +322,12 @@ def test_the_room_kept_is_enough_for_the_longest_type_and_user(instance: Instanc
     with Client(instance.socket) as client:
         longest = "t" * EVENT_TYPE_CHARS_MAX, "u" * USER_BYTES_MAX
         assert not client.emit_durable(longest[0], user=longest[1], timeout_s=0, tell_user=True)
-        (ticket,) = client._unsettled.tickets
+        (ticket,) = parts.durable(client).unresolved.events
         assert ticket._place is not None
         ticket._place, ticket._label = (
             (ticket._place[0], INT64_MAX),
             f"{2**32 - 1}-{2**64 - 1:016x}",
         )
-        assert client._producer is not None and client._producer.outbox is not None
         before = client.stats()["outbox"]["used_bytes"]
         assert client.emit(UNKNOWN_TYPE, user=ticket.user, props=ticket.unknown_props())
         used = client.stats()["outbox"]["used_bytes"] - before
@@ -343,7 +345,7 @@ def test_without_an_outbox_it_is_unknown_at_once(instance: Instance, tally: Tall
         assert time.monotonic() - started_s < LONG_S / 2
     stats = client.stats()
     until(lambda: instance.status()["stored"] == 2, "both are stored")
-    assert told(account(tally, instance, stats))[1:] == [(UNKNOWN_TYPE, 1, None)]
+    assert notes(account(tally, instance, stats))[1:] == [(UNKNOWN_TYPE, 1, None)]
 
 
 def test_what_the_kernel_did_not_take_is_said_with_the_next_event(
@@ -396,7 +398,7 @@ def test_an_outbox_removed_under_a_durable_event_is_noticed_and_the_next_one_say
     events = account(tally, instance, stats)
     old = events[0]["producer"]
     by_new = [event for event in events if event["producer"].endswith(new)]
-    assert told(by_new) == [
+    assert notes(by_new) == [
         (UNKNOWN_TYPE, 2, None), ("page_view", None, None), ("durable_settled", 2, "stored"),
         ("page_view", None, None),
     ]  # fmt: skip
@@ -434,12 +436,12 @@ def test_what_an_outbox_confirmed_before_it_was_given_up_is_settled_as_stored(
 def test_an_unknown_one_of_a_client_that_finds_an_outbox_later_is_closed(
     instance: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd_client.producer.HEAL_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.producer.OUTBOX_RETRY_INTERVAL_S", 0.0)
     instance.start()
     with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.UNKNOWN
         old = client.stats()["producer"]
-        client._outbox_directory = None
+        parts.use_default_directory(client)
         assert client.emit("page_view")
         assert client.emit_durable("quiz_submitted", timeout_s=LONG_S) is Outcome.STORED
         stats = client.stats()
@@ -465,8 +467,7 @@ def test_another_producer_s_numbers_vouch_for_nothing(
         with in_threads(1, hand_in):
             until(lambda: client.stats()["accepted"] == 3, "the event is accepted")
             outbox_of(instance).unlink()
-            assert client._producer is not None
-            client._producer.compare_due_s = 0.0
+            parts.producer(client).compare_due_s = 0.0
             old = client.stats()["producer"]
             until(
                 lambda: client.emit("page_view") and client.stats()["producer"] != old,
@@ -482,7 +483,7 @@ def test_another_producer_s_numbers_vouch_for_nothing(
     # The first producer's events were in the removed outbox only, and no daemon was there: they are
     # lost, and the ledger has them by number.
     events = account(tally, instance, client.stats())
-    assert ("durable_settled", 3, "unknown") in told(events)
+    assert ("durable_settled", 3, "unknown") in notes(events)
     assert instance.status()["lost"] == 3
 
 
@@ -606,7 +607,7 @@ def test_a_signal_handler_that_raises_in_a_wait_leaves_the_other_threads_to_thei
         "    print('aborted', file=sys.stderr)\n"
         "for thread in threads: thread.join()\n"
         "stats = c.stats()\n"
-        "print(json.dumps([got, stats, c._producer.outbox.writer.reserved_bytes]))\n",
+        "print(json.dumps([got, stats, c._producers.current.outbox.writer.reserved_bytes]))\n",
         instance.socket,
     )  # fmt: skip
     try:

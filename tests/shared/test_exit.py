@@ -12,6 +12,7 @@ import pytest
 
 from logd_client import Client
 from logd_wire.rendezvous import RENDEZVOUS_SUFFIX
+from tests.support import client_parts as parts
 from tests.support.instance import DEADLINE_S, ROOT, Instance, until
 
 HEAD = "import atexit, logging, multiprocessing, os, sys, threading, time\n"
@@ -96,7 +97,7 @@ def test_without_an_outbox_too(instance: Instance) -> None:
 def test_what_a_closed_client_refuses_is_reported_once(
     instance: Instance, has_outbox: bool
 ) -> None:
-    """At once, then at a bounded rate, and the rest at the process's end and behind it."""
+    """At once, then at a bounded rate, and the rest at the process's end and after it."""
     instance.start()
     if not has_outbox:
         Path(instance.socket + RENDEZVOUS_SUFFIX).unlink()
@@ -122,10 +123,10 @@ def test_a_refusal_of_a_closed_client_is_reported_while_its_process_lives(
     client.close()
     assert not client.emit("page_view")
     check(instance, last=0, refused=1)
-    assert client._producer is None
+    assert parts.current(client) is None
     assert [client.emit("page_view") for _ in range(3)] == [False] * 3
-    assert client._refusals.unreported(client._refusals.by_cause) == {"closed": 3}
-    client._end_process()
+    assert parts.refusals(client).unreported(parts.refusals(client).by_cause) == {"closed": 3}
+    parts.end_process(client)
     check(instance, last=0, refused=4)
 
 
@@ -139,10 +140,10 @@ def test_a_report_that_fails_raises_nothing(
         raise MemoryError
 
     with monkeypatch.context() as short:
-        short.setattr(client, "_make_producer", fail)
+        short.setattr(parts.producers(client), "make", fail)
         assert not client.emit("page_view")
-    client._end_process()
-    assert client._refusals.unreported(client._refusals.by_cause) == {}
+    parts.end_process(client)
+    assert parts.refusals(client).unreported(parts.refusals(client).by_cause) == {}
 
 
 def test_a_thread_that_the_end_has_stopped_inside_keeps_no_destructor_waiting(
@@ -157,9 +158,9 @@ def test_a_thread_that_the_end_has_stopped_inside_keeps_no_destructor_waiting(
         def hold(nested):
             inside.set()
             threading.Event().wait()
-        def stay(within=c._within):
+        def stay(run=c._guard.run):
             go.wait()
-            within(hold)
+            run(hold)
         inside = threading.Event()
         def until_inside():
             go.set(); inside.wait()

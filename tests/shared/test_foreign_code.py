@@ -13,6 +13,7 @@ import pytest
 
 from logd_client import Client, Outcome
 from logd_wire.forks import is_owned
+from tests.support import client_parts as parts
 from tests.support.instance import Instance, check_sums, until
 
 THREADS = 8
@@ -31,7 +32,7 @@ class Emitting(logging.Handler):
         client = self.client
         if client is not None:
             self.calls += 1
-            self.under_the_guard += is_owned(client._guard)
+            self.under_the_guard += is_owned(parts.guard(client).lock)
             self.accepted += client.emit("error_logged", props={"text": record.getMessage()})
 
 
@@ -73,7 +74,7 @@ def test_an_error_in_the_client_is_logged_without_its_own_words(
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         with monkeypatch.context() as context:
-            context.setattr(client, "_write", failing)
+            context.setattr(parts.session(client), "write", failing)
             assert not call(client, "page_view")
         assert Hostile.asked == []
         stats = client.stats()
@@ -92,14 +93,13 @@ def test_every_line_that_a_client_logs_is_written_without_the_guard(
         assert not client.emit("page_view")  # no outbox; undelivered
         assert not client.emit("Bad Type")
         hidden.rename(rendezvous)
-        assert client._producer is not None
-        client._producer.heal_after_s = 0.0
+        parts.producer(client).retry_outbox_after_s = 0.0
         assert client.emit("page_view")
         with monkeypatch.context() as context:
-            context.setattr(client, "_accept_note", failing)
-            context.setattr(client, "_replace", failing)
-            context.setattr(client._producer, "_uid_here", -1)  # no longer intact
-            client._producer.sends = False
+            context.setattr(parts.session(client), "write_note", failing)
+            context.setattr(parts.producers(client), "replace_lost", failing)
+            context.setattr(parts.producer(client), "_uid_here", -1)  # no longer intact
+            parts.producer(client).sends = False
             assert client.emit_durable("page_view", timeout_s=0) is Outcome.UNKNOWN
         stats = client.stats()
     assert handler.calls >= 5
@@ -140,11 +140,10 @@ def test_a_logging_handler_that_emits_stops_no_thread_whatever_the_daemon_does(
         for thread in threads:
             thread.start()
         go.wait()
-        until(lambda: client._producer is not None, "a producer")  # noqa: B023
+        until(lambda: parts.current(client) is not None, "a producer")  # noqa: B023
         hidden.rename(rendezvous)
-        assert client._producer is not None
-        client._producer.heal_after_s = 0.0
-        # Before the daemon is there: no datagram without an outbox behind it is accepted.
+        parts.producer(client).retry_outbox_after_s = 0.0
+        # Before the daemon is there: no datagram is accepted that is not in an outbox as well.
         until(lambda: client.stats()["accepted"] > 0, "an event in an outbox")  # noqa: B023
         instance.start()
         until(lambda: client.stats()["confirmed"] > 0, "an event on the disk")  # noqa: B023

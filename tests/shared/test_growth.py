@@ -1,10 +1,11 @@
-"""A small ring first, followed by larger ones: memory in proportion to what is logged, in order."""
+"""A small ring first, then larger ones: memory in proportion to what is logged, in order."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logd_client import Client
-from logd_client.durable import Ticket
+from logd_client.durable import DurableEvent
 from logd_client.growth import RETRY_INTERVAL_S, Growth, first_ring_bytes, next_ring_bytes
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
@@ -25,6 +26,7 @@ from logd_wire.outbox.layout import (
     Header,
     parse_header,
 )
+from tests.support import client_parts as parts
 from tests.support.instance import Instance, check_sums
 
 MIB = 1024 * 1024
@@ -42,9 +44,7 @@ def taken_bytes(instance: Instance) -> int:
 
 
 def header_of(client: Client) -> Header:
-    assert client._producer is not None
-    assert client._producer.outbox is not None
-    writer = client._producer.outbox.writer
+    writer = parts.outbox(client).writer
     return parse_header(writer._mapped.tobytes(), HEADER_BYTES + writer.ring_bytes)
 
 
@@ -59,9 +59,9 @@ def fill(client: Client) -> int:
 def grow(client: Client) -> int:
     """Emits until a larger ring has followed; how many events were accepted."""
     assert client.emit("page_view")
-    first = client._producer
+    first = parts.current(client)
     accepted = 1
-    while client._producer is first:
+    while parts.current(client) is first:
         assert client.emit("page_view", props=TEXT)
         accepted += 1
     return accepted
@@ -86,7 +86,7 @@ def test_all_rings_together_take_no_more_than_the_room_and_nearly_all_of_it(room
 
 
 @given(st.integers(RING_BYTES_MIN, RING_BYTES_MAX), st.integers(0, RING_BYTES_MAX))
-def test_a_ring_is_never_followed_by_one_that_is_no_larger(room: int, formers: int) -> None:
+def test_a_ring_is_only_followed_by_a_larger_one(room: int, formers: int) -> None:
     """Two that are full in turn would follow each other for ever."""
     ring = first_ring_bytes(room)
     following = next_ring_bytes(ring, formers, room)
@@ -128,7 +128,7 @@ def test_what_a_process_logs_decides_what_it_takes_of_memory(instance: Instance)
     assert events == list(range(accepted - 1)), "in the order in which they were logged"
 
 
-def test_room_and_use_are_told_of_all_rings_together(instance: Instance) -> None:
+def test_room_and_use_are_reported_for_all_rings_together(instance: Instance) -> None:
     with Client(instance.socket, outbox_bytes=MIB) as client:
         assert client.emit("page_view")
         outbox = client.stats()["outbox"]
@@ -139,7 +139,9 @@ def test_room_and_use_are_told_of_all_rings_together(instance: Instance) -> None
         assert 0 <= MIB - outbox["used_bytes"] - outbox["room_bytes"] < 1100
 
 
-def test_the_next_ring_names_the_one_before_and_says_what_may_follow(instance: Instance) -> None:
+def test_the_next_ring_names_the_one_before_and_the_bytes_that_may_follow(
+    instance: Instance,
+) -> None:
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         first = header_of(client)
@@ -159,8 +161,7 @@ def test_a_former_ring_that_was_removed_takes_none_of_the_room(instance: Instanc
         room = client.stats()["outbox"]["room_bytes"]
         for path in files(instance):
             path.unlink()
-        assert client._producer is not None
-        client._producer.compare_due_s = 0.0
+        parts.producer(client).compare_due_s = 0.0
         assert client.emit("page_view")
         outbox = client.stats()["outbox"]
         assert outbox["room_bytes"] + outbox["used_bytes"] == MIB > room
@@ -183,15 +184,14 @@ def test_a_change_that_a_signal_handler_cuts_short_leaves_the_ring_that_there_is
     """It counts among the former ones already, and all of it is confirmed before the next call."""
     with Client(instance.socket, outbox_bytes=MIB) as client:
         assert client.emit("page_view")
-        producer = client._producer
-        assert producer is not None
+        producer = parts.producer(client)
         assert producer.outbox is not None
-        client._formers.add(producer, client._monotonic_s(), outgrown=True)
+        parts.formers(client).add(producer, time.monotonic(), outgrown=True)
         words = producer.outbox.writer._words
         words[16] = words[8]
         assert client.emit("page_view")
-        assert client._producer is producer
-        assert list(client._formers) == []
+        assert parts.current(client) is producer
+        assert list(parts.formers(client)) == []
         stats = client.stats()
         assert (stats["accepted"], stats["confirmed"], stats["pending"]) == (2, 1, 1)
 
@@ -219,8 +219,7 @@ def test_without_memory_for_a_larger_ring_the_one_there_is_serves_and_is_tried_a
 ) -> None:
     memory = Memory(monkeypatch, RING_BYTES_MIN)
     now_s = 1000.0
-    with Client(instance.socket) as client:
-        monkeypatch.setattr(client, "_monotonic_s", lambda: now_s)
+    with Client(instance.socket, environment=parts.by_clock(lambda: now_s)) as client:
         accepted = fill(client)
         assert accepted > 50
         assert memory.tries == 2, "the first ring, and a larger one"
@@ -258,78 +257,73 @@ def test_the_ring_there_is_takes_again_what_the_daemon_makes_room_for(
     Memory(monkeypatch, RING_BYTES_MIN)
     with Client(instance.socket) as client:
         fill(client)
-        first = client._producer
+        first = parts.current(client)
         instance.start()
         assert client.flush(30)
         assert client.emit("page_view", props=TEXT)
-        assert client._producer is first
+        assert parts.current(client) is first
         assert client.flush(30)
 
 
 # -- durable events ------------------------------------------------------------------------------
 
 
-def waiting(client: Client, **event: Any) -> Ticket:
+def waiting(client: Client, **event: Any) -> DurableEvent:
     """A durable event whose caller waits."""
-    ticket = Ticket(tell_user=False)
-    assert client._emit("quiz_submitted", None, event, None, ticket)
+    ticket = DurableEvent(tell_user=False)
+    assert client._emitter.accept("quiz_submitted", None, event, None, ticket)
     return ticket
 
 
-def test_room_for_what_is_to_be_said_of_durable_events_is_kept_in_the_ring_that_follows(
+def test_note_space_of_durable_events_is_reserved_in_the_ring_that_follows(
     instance: Instance,
 ) -> None:
     with Client(instance.socket, outbox_bytes=MIB) as client:
         first_ticket = waiting(client)
-        assert client._producer is not None
-        assert client._producer.outbox is not None
-        first = client._producer.outbox.writer
+        first = parts.outbox(client).writer
         assert first.reserved_bytes == NOTE_BYTES_MAX
         grow(client)
         second_ticket = waiting(client)
-        assert client._producer.outbox is not None
-        second = client._producer.outbox.writer
+        second = parts.outbox(client).writer
         assert (first.reserved_bytes, second.reserved_bytes) == (0, 2 * NOTE_BYTES_MAX)
         fill(client)
         for ticket in (first_ticket, second_ticket):
-            client._say_unknown(ticket)
-            assert ticket.said, "though the ring is full"
-            client._forget(ticket, False)
+            parts.durable(client)._record_unknown(ticket)
+            assert ticket.unknown_recorded, "though the ring is full"
+            parts.durable(client).release(ticket, False)
         assert second.reserved_bytes == 0
 
 
 def test_a_durable_event_that_needs_a_larger_ring_has_its_room_there(instance: Instance) -> None:
     with Client(instance.socket, outbox_bytes=MIB) as client:
         assert client.emit("page_view")
-        first = client._producer
-        while client._producer is first:
+        first = parts.current(client)
+        while parts.current(client) is first:
             waiting_for = waiting(client, **TEXT)
-        assert client._producer is not None
-        assert client._producer.outbox is not None
-        assert client._producer.outbox.writer.reserved_bytes >= NOTE_BYTES_MAX
+        assert parts.outbox(client).writer.reserved_bytes >= NOTE_BYTES_MAX
         assert waiting_for.sequence == 1
 
 
 # -- what an emit costs ----------------------------------------------------------------------------
 
 
-def test_former_rings_are_looked_at_now_and_then_and_not_by_each_emit(
+def test_former_rings_are_checked_at_intervals_and_not_by_each_emit(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
-    with Client(instance.socket, outbox_bytes=MIB) as client:
-        monkeypatch.setattr(client, "_monotonic_s", lambda: now_s)
+    clock = parts.by_clock(lambda: now_s)
+    with Client(instance.socket, outbox_bytes=MIB, environment=clock) as client:
         grow(client)
         assert client.emit("page_view")
         looks = 0
-        settle = client._settle
+        settle = parts.durable(client).record_resolved
 
         def counted() -> None:
             nonlocal looks
             looks += 1
             settle()
 
-        monkeypatch.setattr(client, "_settle", counted)
+        monkeypatch.setattr(parts.durable(client), "record_resolved", counted)
         for _ in range(10):
             assert client.emit("page_view")
         assert looks == 0
@@ -342,9 +336,7 @@ def test_words_of_growth_are_the_producers_alone(instance: Instance) -> None:
     """A child of the process writes to none of its parent's."""
     with Client(instance.socket) as client:
         grow(client)
-        assert client._producer is not None
-        assert client._producer.outbox is not None
-        writer = client._producer.outbox.writer
+        writer = parts.outbox(client).writer
         words = writer._words
         assert words[WORD_GROWTH_BYTES]
         before = words[WORD_FOLLOWS], words[WORD_GROWTH_BYTES]

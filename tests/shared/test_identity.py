@@ -1,4 +1,4 @@
-"""Who a client is, checked and not inferred: its process, user, descriptors and numbers."""
+"""The client checks its identity instead of inferring it: process, user, descriptors, numbers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from typing import Any, cast
 import pytest
 
 from logd_client import Client, Outcome
-from logd_client.durable import Ticket
+from logd_client.durable import DurableEvent
 from logd_client.outbox_file import OutboxFile
 from logd_client.producer import Producer
-from logd_client.session import REFUSED_OUTBOXES_MAX
+from logd_client.succession import REFUSED_OUTBOXES_MAX
 from logd_wire import forks, rendezvous
 from logd_wire.outbox.layout import RING_BYTES_MIN, WORD_GIVEN_UP, WORD_RETIRED
 from logd_wire.outbox.names import outbox_name, parse_name
 from logd_wire.outbox.writer import OutboxWriter
 from logd_wire.rendezvous import NoOutbox, Rendezvous, rendezvous_path, uid_for_daemon
+from tests.support import client_parts as parts
 from tests.support.instance import NO_DIRECTORY, ROOT, Instance, check_streams, check_sums, until
 from tests.support.namespaces import needs_users
 
@@ -108,7 +109,7 @@ def test_where_the_kernel_wipes_no_page_the_process_id_tells(
 
 
 def test_processes_that_c_code_forks_are_producers_of_their_own(instance: Instance) -> None:
-    """uWSGI forks its workers behind Python's back, after the application has logged an event."""
+    """uWSGI forks its workers without Python's hooks, after the application has logged an event."""
     instance.start()
     results = run_child(
         "assert c.emit('app_started') and c.flush(30)\n"
@@ -143,7 +144,7 @@ def test_a_guard_that_a_parent_s_thread_holds_does_not_stop_a_child(instance: In
         "assert c.emit('app_started')\n"
         "held, done = threading.Event(), threading.Event()\n"
         "def hold():\n"
-        "    with c._guard: held.set(); done.wait()\n"
+        "    with c._guard.lock: held.set(); done.wait()\n"
         "threading.Thread(target=hold, daemon=True).start(); held.wait()\n"
         "pid = libc.fork()\n"
         "if pid == 0:\n"
@@ -183,7 +184,7 @@ def test_a_wait_that_c_code_forks_in_claims_nothing_in_the_child(instance: Insta
 def test_an_outbox_s_name_that_is_taken_has_another_id_drawn(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A child forked by a signal handler right behind the drawing may have made it first."""
+    """A child forked by a signal handler right after the id was drawn may have made it first."""
     ids = iter([5, 5, 6, 7])
     with Client(instance.socket) as first, Client(instance.socket) as second:
         monkeypatch.setattr(secrets, "randbits", lambda _: next(ids))
@@ -238,8 +239,8 @@ def test_an_event_that_a_retired_outbox_holds_unread_is_written_to_the_next_one(
     """It was written after the daemon had looked for the last time: it is accepted all the same."""
     with Client(instance.socket) as client:
         assert client.emit("page_view", user="1")
-        producer = client._producer
-        assert producer is not None and producer.outbox is not None
+        producer = parts.producer(client)
+        assert producer.outbox is not None
         producer.sends = False  # it is watched, so descriptors are not compared before
         (path,) = instance.config.outbox_directory.glob("*.outbox")
         words = producer.outbox.writer._words
@@ -249,18 +250,17 @@ def test_an_event_that_a_retired_outbox_holds_unread_is_written_to_the_next_one(
         stats = client.stats()
         assert (stats["accepted"], stats["confirmed"], stats["pending"]) == (2, 1, 1)
     instance.start()
-    assert instance.settle()["stored"] == 1  # the first was confirmed, says the header
+    assert instance.settle()["stored"] == 1  # the first was confirmed in the header
     assert [event["user"] for event in instance.events()] == ["2"]
 
 
 def test_an_outbox_that_another_name_is_given_is_not_gone_on_with(instance: Instance) -> None:
-    """The daemon would take it for nobody's: it reads files of one link."""
+    """The daemon would not read it: it reads files of one link only."""
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         (path,) = instance.config.outbox_directory.glob("*.outbox")
         os.link(path, path.with_name("another"))
-        assert client._producer is not None
-        client._producer.compare_due_s = 0.0
+        parts.producer(client).compare_due_s = 0.0
         assert client.emit("page_view")
         assert len(list(instance.config.outbox_directory.glob("*.outbox"))) == 2
         path.with_name("another").unlink()
@@ -281,7 +281,7 @@ def test_a_process_that_gives_up_its_rights_is_another_producer(instance: Instan
     names = run_child(
         "assert c.emit('app_started') and c.flush(30)\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "c._producer.compare_due_s = 0.0\n"
+        "c._producers.current.compare_due_s = 0.0\n"
         "assert all(c.emit('page_view') for _ in range(50)) and c.flush(30)\n"
         "print(json.dumps([c.stats()['accepted'], c.stats()['outbox']['reason']]))\n",
         instance,
@@ -303,7 +303,7 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return made
 
 
-def told(uid: str = "", user_namespace: str = "") -> Rendezvous:
+def written_by(uid: str = "", user_namespace: str = "") -> Rendezvous:
     return Rendezvous("/dev/shm/x", "0" * 32, "boot", uid, user_namespace)
 
 
@@ -311,24 +311,24 @@ def test_the_daemon_s_number_of_a_user_is_the_own_one_in_the_daemon_s_namespace(
     namespace: dict[str, Any],
 ) -> None:
     euid = os.geteuid()
-    assert uid_for_daemon(told("7", "user:[17]"), owner=7) == euid
+    assert uid_for_daemon(written_by("7", "user:[17]"), owner=7) == euid
     namespace["identity"] = True
-    assert uid_for_daemon(told(), owner=7) == euid, "a daemon that names none"
+    assert uid_for_daemon(written_by(), owner=7) == euid, "a daemon that names none"
 
 
 def test_the_daemon_s_own_user_is_known_from_outside_by_what_it_owns(
     namespace: dict[str, Any],
 ) -> None:
-    assert uid_for_daemon(told("1000", INITIAL), owner=os.geteuid()) == 1000
+    assert uid_for_daemon(written_by("1000", INITIAL), owner=os.geteuid()) == 1000
 
 
 @pytest.mark.parametrize(
     ("what", "owner", "overflow"),
     [
-        (told("1000", INITIAL), os.geteuid() + 1, 65534),  # another user's daemon
-        (told("1000", INITIAL), os.geteuid(), os.geteuid()),  # everybody outside is nobody here
-        (told("", ""), os.geteuid(), 65534),  # a daemon that names none
-        (told("\u0661", INITIAL), os.geteuid(), 65534),
+        (written_by("1000", INITIAL), os.geteuid() + 1, 65534),  # another user's daemon
+        (written_by("1000", INITIAL), os.geteuid(), os.geteuid()),  # not mapped here
+        (written_by("", ""), os.geteuid(), 65534),  # a daemon that names none
+        (written_by("\u0661", INITIAL), os.geteuid(), 65534),
     ],
 )
 def test_a_number_that_is_not_certain_makes_no_outbox(
@@ -348,8 +348,8 @@ def test_an_outbox_made_in_a_namespace_has_the_outer_number_in_its_name(
     path.write_text("\n".join([*kept, "uid=4321", f"user_namespace={INITIAL}"]) + "\n")
     with Client(instance.socket) as client:
         assert client.emit("page_view")
-        producer = client._producer
-        assert producer is not None and producer.label == f"4321-{producer.id:016x}"
+        producer = parts.producer(client)
+        assert producer.label == f"4321-{producer.id:016x}"
         (found,) = instance.config.outbox_directory.glob("*.outbox")
         assert parse_name(found.name) == (4321, producer.id)
         assert found.name == outbox_name(4321, producer.id)
@@ -376,7 +376,7 @@ def test_an_event_is_not_accepted_because_a_note_about_another_was(
                 raise Timeout
             return 0
 
-        monkeypatch.setattr(client, "_monotonic_ns", interrupted)  # called behind the store
+        parts.set_monotonic_ns(monkeypatch, client, interrupted)  # called after the store
         if durable:
             assert client.emit_durable("exam_handed_in", timeout_s=5) is Outcome.REFUSED
         else:
@@ -392,7 +392,7 @@ def test_an_event_is_not_accepted_because_a_note_about_another_was(
     )
 
 
-def test_a_call_cut_short_behind_its_own_record_says_accepted(
+def test_a_call_cut_short_after_its_own_record_returns_accepted(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted() -> int:
@@ -400,7 +400,7 @@ def test_a_call_cut_short_behind_its_own_record_says_accepted(
 
     with Client(instance.socket) as client:
         with monkeypatch.context() as context:
-            context.setattr(client, "_monotonic_ns", interrupted)
+            parts.set_monotonic_ns(context, client, interrupted)
             assert client.emit("page_view") is True
         assert client.stats()["accepted"] == 1
 
@@ -423,25 +423,25 @@ def test_a_reservation_that_is_interrupted_keeps_no_room(
                 context.setattr(OutboxWriter, "reserve", interrupted)
                 assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.REFUSED
             else:
-                context.setattr(Ticket, "let_go_of_room", interrupted)
+                context.setattr(DurableEvent, "release_note_space", interrupted)
                 with pytest.raises(Timeout):
                     client.emit_durable("quiz_submitted", timeout_s=0)
         gc.collect()
-        producer = client._producer
-        assert producer is not None and producer.outbox is not None
+        producer = parts.producer(client)
+        assert producer.outbox is not None
         assert producer.outbox.writer.reserved_bytes == 0
-        assert len(client._waiting) == 0
+        assert len(parts.producers(client).awaited) == 0
 
 
-def test_a_client_without_an_outbox_never_says_that_all_is_on_the_disk_once_it_has_one(
+def test_a_client_without_an_outbox_never_reports_all_as_stored_once_it_has_one(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What went by datagram alone is confirmed by nothing."""
-    monkeypatch.setattr("logd_client.producer.HEAL_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.producer.OUTBOX_RETRY_INTERVAL_S", 0.0)
     instance.start()
     with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
         until(lambda: client.emit("page_view"), "the kernel takes it")
-        client._outbox_directory = None
+        parts.use_default_directory(client)
         assert client.emit("page_view")
         until(lambda: client.stats()["confirmed"] == 1, "the second is stored")
         assert client.flush(0.1) is False
@@ -451,12 +451,6 @@ def test_a_client_without_an_outbox_never_says_that_all_is_on_the_disk_once_it_h
 
 
 # -- handlers, threads and lost outboxes ---------------------------------------------------------
-
-
-def outbox_of(client: Client) -> OutboxFile:
-    assert client._producer is not None
-    assert client._producer.outbox is not None
-    return client._producer.outbox
 
 
 def retire(outbox: OutboxFile, confirmed: int, position: int, *, removed: bool = True) -> None:
@@ -472,16 +466,15 @@ def test_a_durable_event_confirmed_while_its_successor_is_made_keeps_its_number(
 ) -> None:
     with Client(instance.socket) as client:
         assert client.emit("page_view")
-        outbox, make = outbox_of(client), client._make_producer
-        assert client._producer is not None
-        client._producer.sends, client._producer.compare_due_s = False, 0.0
+        outbox, make = parts.outbox(client), parts.producers(client).make
+        parts.producer(client).sends, parts.producer(client).compare_due_s = False, 0.0
         os.close(outbox._fd)
 
         def slow(*arguments: Any) -> Producer:
             outbox.writer._words[16] = outbox.writer._words[8]
             return make(*arguments)
 
-        monkeypatch.setattr(client, "_make_producer", slow)
+        monkeypatch.setattr(parts.producers(client), "make", slow)
         assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.STORED
         assert client.stats()["durable_unknown"] == 0
 
@@ -494,16 +487,15 @@ def test_only_the_event_of_the_producer_just_left_is_moved_with_a_call(
     """
     with Client(instance.socket) as client:
         assert client.emit("page_view")
-        first = outbox_of(client)
-        assert client._producer is not None
-        client._producer.sends = False
+        first = parts.outbox(client)
+        parts.producer(client).sends = False
         retire(first, 1, first.writer.bytes_written, removed=False)
         assert client.emit("page_view", user="in the first")
-        second = outbox_of(client)
-        client._producer.sends = False
+        second = parts.outbox(client)
+        parts.producer(client).sends = False
         os.close(second._fd)
-        client._producer.compare_due_s = 0.0
-        make = client._make_producer
+        parts.producer(client).compare_due_s = 0.0
+        make = parts.producers(client).make
 
         def slow(*arguments: Any) -> Producer:
             first._path.unlink()
@@ -512,10 +504,10 @@ def test_only_the_event_of_the_producer_just_left_is_moved_with_a_call(
             return make(*arguments)
 
         with monkeypatch.context() as context:
-            context.setattr(client, "_make_producer", slow)
+            context.setattr(parts.producers(client), "make", slow)
             assert client.emit("page_view", user="in the second")
         assert client.emit("page_view", user="later")
-        ring = bytes(outbox_of(client).writer._ring)
+        ring = bytes(parts.outbox(client).writer._ring)
         found = [text in ring for text in (b"in the first", b"in the second", b"later")]
         assert found == [True, False, True]
         stats = client.stats()
@@ -530,10 +522,11 @@ def test_a_child_forked_while_its_parent_waits_for_another_thread_does_not_wait(
     """A signal handler forks in the thread that waits; the other one is not in the child."""
     results = run_child(
         "import signal\n"
-        "inside, leave, children, write = threading.Event(), threading.Event(), [], c._write\n"
+        "inside, leave, children = threading.Event(), threading.Event(), []\n"
+        "write = c._session.write\n"
         "def slow(*args):\n"
-        "    c._write = write; inside.set(); leave.wait(); return write(*args)\n"
-        "c._write = slow\n"
+        "    c._session.write = write; inside.set(); leave.wait(); return write(*args)\n"
+        "c._session.write = slow\n"
         "def handler(*_):\n"
         f"    children.append({fork}())\n"
         "    leave.set()\n"
@@ -556,8 +549,8 @@ def test_a_child_forked_while_its_parent_is_begun_again_begins_its_own(instance:
         "assert c.emit('page_view')\n"
         "if (pid := libc.fork()) == 0:\n"
         "    closing, go_on = threading.Event(), threading.Event()\n"
-        "    close = c._producer.close\n"
-        "    c._producer.close = lambda: (closing.set(), go_on.wait(), close())\n"
+        "    close = c._producers.current.close\n"
+        "    c._producers.current.close = lambda: (closing.set(), go_on.wait(), close())\n"
         "    thread = threading.Thread(target=lambda: c.emit('page_view'))\n"
         "    thread.start(); closing.wait()\n"
         "    if (other := libc.fork()) == 0:\n"
@@ -572,7 +565,7 @@ def test_a_child_forked_while_its_parent_is_begun_again_begins_its_own(instance:
 
 def test_a_log_handler_that_emits_in_another_thread_does_not_stop_this_one(tmp_path: Path) -> None:
     """It holds the handler's lock and waits for the client; the client logs when it is left."""
-    client = Client(tmp_path / "nobody.sock")  # no outbox: which is logged
+    client = Client(tmp_path / "missing.sock")  # no outbox: which is logged
     inside, leave = threading.Event(), threading.Event()
 
     class Emitting(logging.Handler):
@@ -586,8 +579,8 @@ def test_a_log_handler_that_emits_in_another_thread_does_not_stop_this_one(tmp_p
         leave.set()
         return made(*arguments)
 
-    made = client._make_producer
-    client._make_producer = make  # type: ignore[method-assign,assignment]
+    made = parts.producers(client).make
+    parts.producers(client).make = make  # type: ignore[method-assign,assignment]
     handler = Emitting()
     logging.getLogger().addHandler(handler)
     try:
@@ -607,18 +600,17 @@ def test_a_log_handler_that_emits_in_another_thread_does_not_stop_this_one(tmp_p
         client.close()
 
 
-def test_a_process_that_has_given_up_its_rights_says_no_farewell_for_the_user_it_was(
+def test_a_process_that_has_given_up_its_rights_sends_no_farewell_for_its_former_user(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance.start()
     with Client(instance.socket) as client:
         assert client.emit("page_view")
-        producer = client._producer
-        assert producer is not None
+        producer = parts.producer(client)
         with monkeypatch.context() as context:
             context.setattr(os, "getuid", lambda: 12345)
-            assert producer.say_farewell({}) is False
-        assert producer.say_farewell({}) is True
+            assert producer.send_farewell({}) is False
+        assert producer.send_farewell({}) is True
 
 
 def test_a_file_is_removed_only_where_the_directory_still_is_what_it_was(
@@ -629,7 +621,7 @@ def test_a_file_is_removed_only_where_the_directory_still_is_what_it_was(
     monkeypatch.chdir(directory.parent)
     with Client(instance.socket, outbox_directory=directory.name) as client:
         assert client.emit("page_view")
-        outbox = outbox_of(client)
+        outbox = parts.outbox(client)
         monkeypatch.chdir(tmp_path)
         assert not outbox.removed()
         away = directory.with_name(directory.name + ".away")
@@ -653,13 +645,13 @@ def refuse(_: Path) -> Any:
 def test_a_file_that_went_with_its_directory_is_removed(instance: Instance) -> None:
     with Client(instance.socket) as client:
         assert client.emit("page_view")
-        outbox, directory = outbox_of(client), instance.config.outbox_directory
+        outbox, directory = parts.outbox(client), instance.config.outbox_directory
         shutil.rmtree(directory)
         outbox.release_descriptor()
         assert outbox.removed()
 
 
-def test_a_call_cut_short_behind_its_record_leaves_one_event_unread_at_most(
+def test_a_call_cut_short_after_its_record_leaves_one_event_unread_at_most(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted() -> int:
@@ -667,26 +659,24 @@ def test_a_call_cut_short_behind_its_record_leaves_one_event_unread_at_most(
 
     with Client(instance.socket) as client:
         assert client.emit("page_view")
-        outbox = outbox_of(client)
-        assert client._producer is not None
-        client._producer.sends = False
+        outbox = parts.outbox(client)
+        parts.producer(client).sends = False
         retire(outbox, 1, outbox.writer.bytes_written)
         with monkeypatch.context() as context:
-            context.setattr(client, "_monotonic_ns", interrupted)
+            parts.set_monotonic_ns(context, client, interrupted)
             assert client.emit("page_view")
         for _ in range(3):
             assert client.emit("page_view")
         assert outbox.writer.written == 2
-        assert outbox_of(client).writer.written == 4, "the one that was unread as well"
+        assert parts.outbox(client).writer.written == 4, "the one that was unread as well"
         assert client.stats()["pending"] == 4
 
 
 def test_what_a_former_outbox_holds_unread_is_written_again_by_flush(instance: Instance) -> None:
     with Client(instance.socket) as client:
         assert client.emit("page_view")
-        outbox = outbox_of(client)
-        assert client._producer is not None
-        client._producer.sends = False
+        outbox = parts.outbox(client)
+        parts.producer(client).sends = False
         retire(outbox, 1, outbox.writer.bytes_written, removed=False)
         assert client.emit("page_view")
         outbox._path.unlink()
@@ -701,15 +691,14 @@ def test_a_durable_event_that_is_written_again_is_waited_for_where_it_is(
     outcomes: list[Outcome] = []
     with Client(instance.socket) as client:
         assert client.emit("page_view")
-        outbox = outbox_of(client)
-        assert client._producer is not None
-        client._producer.sends = False
+        outbox = parts.outbox(client)
+        parts.producer(client).sends = False
         retire(outbox, 1, outbox.writer.bytes_written, removed=False)
         thread = threading.Thread(
             target=lambda: outcomes.append(client.emit_durable("quiz_submitted", timeout_s=30))
         )
         thread.start()
-        until(lambda: len(client._waiting) == 1, "it waits")
+        until(lambda: len(parts.producers(client).awaited) == 1, "it waits")
         outbox._path.unlink()
         instance.start()
         assert client.emit("page_view")
@@ -722,7 +711,7 @@ def test_a_durable_event_that_is_written_again_is_waited_for_where_it_is(
 def test_confirmations_of_what_was_never_written_are_not_counted(instance: Instance) -> None:
     with Client(instance.socket) as client:
         assert client.emit("page_view")
-        outbox_of(client).writer._words[16] = 1000
+        parts.outbox(client).writer._words[16] = 1000
         stats = client.stats()
         assert (stats["confirmed"], stats["pending"]) == (1, 0)
 
@@ -731,10 +720,10 @@ def test_a_full_outbox_under_another_name_is_not_gone_on_with(instance: Instance
     with Client(instance.socket, outbox_bytes=RING_BYTES_MIN) as client:
         while client.emit("page_view", props={"text": "x" * 1000}):
             pass
-        outbox = outbox_of(client)
+        outbox = parts.outbox(client)
         outbox._path.rename(outbox._path.with_name("kept"))
         assert client.emit("page_view", props={"text": "x" * 1000})
-        assert outbox_of(client) is not outbox
+        assert parts.outbox(client) is not outbox
 
 
 def test_a_durable_event_without_a_time_to_wait_is_not_waited_for(instance: Instance) -> None:
@@ -762,7 +751,7 @@ def test_an_outbox_that_is_given_up_is_followed_and_nothing_of_it_written_again(
     with Client(instance.socket) as client:
         assert client.emit("page_view", user="first")
         assert client.emit("page_view", user="unread")
-        outbox = outbox_of(client)
+        outbox = parts.outbox(client)
         words = outbox.writer._words
         words[16], words[17] = 1, outbox.writer.bytes_written // 2
         words[WORD_GIVEN_UP] = 1
@@ -770,7 +759,7 @@ def test_an_outbox_that_is_given_up_is_followed_and_nothing_of_it_written_again(
             words[WORD_RETIRED] = 1
             outbox._path.unlink()
         assert client.emit("page_view", user="next")
-        successor = outbox_of(client)
+        successor = parts.outbox(client)
         assert successor is not outbox
         assert client.emit("page_view", user="last")
         ring = bytes(successor.writer._ring)
@@ -787,9 +776,8 @@ def test_each_refusal_is_reported_by_one_producer_of_a_client(instance: Instance
         for _ in range(3):
             assert not client.emit("Not A Type")
         assert client.flush()
-        os.close(outbox_of(client)._fd)
-        assert client._producer is not None
-        client._producer.sends, client._producer.compare_due_s = True, 0.0
+        os.close(parts.outbox(client)._fd)
+        parts.producer(client).sends, parts.producer(client).compare_due_s = True, 0.0
         assert client.emit("page_view")
         assert not client.emit("Not A Type")
         assert client.stats()["refused"] == 4
@@ -801,13 +789,12 @@ def test_the_farewell_for_an_outbox_that_is_lost_has_its_refusals(instance: Inst
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         assert not client.emit("Not A Type")
-        outbox_of(client)._path.unlink()
-        assert client._producer is not None
-        client._producer.sends, client._producer.compare_due_s = True, 0.0
+        parts.outbox(client)._path.unlink()
+        parts.producer(client).sends, parts.producer(client).compare_due_s = True, 0.0
         assert client.emit("page_view")
         instance.start()
         assert not client.emit("Not A Type")
-        client._formers._look_due_s = 0.0
+        parts.formers(client)._check_due_s = 0.0
         until(
             lambda: client.emit("page_view") and instance_lost(instance) == 1, "its loss is booked"
         )
@@ -826,9 +813,8 @@ def test_a_client_whose_outboxes_are_refused_does_not_fill_memory_with_them(
     with Client(instance.socket) as client:
         for number in range(1, 10):
             if client.emit("page_view", user=number) and client.stats()["outbox"]["reason"] is None:
-                outbox_of(client).writer._words[WORD_GIVEN_UP] = 1
-            assert client._producer is not None
-            client._producer.heal_after_s = 0.0
+                parts.outbox(client).writer._words[WORD_GIVEN_UP] = 1
+            parts.producer(client).retry_outbox_after_s = 0.0
         files = list(instance.config.outbox_directory.glob("*.outbox"))
         assert len(files) == REFUSED_OUTBOXES_MAX
         assert "logd quarantine" in client.stats()["outbox"]["reason"]

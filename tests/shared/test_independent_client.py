@@ -166,7 +166,7 @@ class ClientWithOutbox(Client):
         ring = bytes(self.ring[at:]) + bytes(self.ring[:at])
         return ring[16 : 16 + struct.unpack_from("<I", ring)[0]]
 
-    def say_farewell(self) -> bool:
+    def send_farewell(self) -> bool:
         return self.send(self.head(kind=1) + self.record(self.word[8] + 1, msgpack({})))
 
     def unmap(self) -> None:
@@ -245,7 +245,7 @@ class ClientOfALongLife:
                 self.say_once(old)
 
     def say_once(self, old: ClientWithOutbox) -> None:
-        old.said = old.said or old.say_farewell()
+        old.said = old.said or old.send_farewell()
         if old.said and time.monotonic() > old.since_s + 5:
             self.drop(old)
 
@@ -274,7 +274,7 @@ def test_a_client_without_an_outbox_is_stored_and_its_end_is_known(instance: Ins
     for number in range(100):
         until(lambda number=number: client.emit(number), "room")  # type: ignore[misc]
     until(lambda: client.emit(*range(100, 150)), "room for a datagram of fifty events")
-    client.sequence += 2  # two that the kernel has taken and nobody has seen
+    client.sequence += 2  # two that the kernel has taken and no daemon has seen
     client.close(undelivered=3)
     until(lambda: instance.status()["lost"] == 2, "the farewell is booked")
     status = instance.settle()
@@ -331,7 +331,7 @@ def reused(client: ClientWithOutbox) -> None:
 
 
 def impossible(client: ClientWithOutbox) -> None:
-    """As another process of this user might: the daemon gives it up, and says so in word 20."""
+    """As another process of this user might: the daemon gives it up, and sets word 20."""
     client.word[17] = 4
 
 
@@ -363,7 +363,7 @@ def test_a_client_that_loses_its_outbox_follows_and_loses_nothing(
     until(lambda: not second.path.exists(), "the outbox is removed")
     status = instance.settle()
     check_sums(status, attempted=number, accepted=number)
-    # Of an outbox that is given up, what was written behind the last look is in the ledger.
+    # Of an outbox that is given up, what was written after the last check is in the ledger.
     assert status["lost"] <= (happens is impossible)
     assert status["unknown_extent"] == 0
     assert len(numbers_stored(instance)) == number - status["lost"]
@@ -387,7 +387,7 @@ def test_a_client_whose_outbox_goes_while_the_daemon_is_away_has_its_loss_in_the
     assert client.emit(11)
     assert client.present is not first
     instance.start()
-    until(lambda: client.emit(12) and not client.left, "its farewell is said")
+    until(lambda: client.emit(12) and not client.left, "its farewell is sent")
     client.close()
     until(lambda: not client.present.path.exists(), "the outbox is removed")
     status = instance.settle()

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from logd_client import Client, Outcome
+from tests.support import client_parts as parts
 from tests.support.instance import ROOT, Instance
 
 SHARED = str(ROOT / "shared")
@@ -47,8 +48,7 @@ class Case:
         if lost in ("full", "grown"):
             self.fill(lost)
             return
-        producer = client._producer
-        assert producer is not None
+        producer = parts.producer(client)
         assert producer.outbox is not None
         words = producer.outbox.writer._words
         if lost not in ("", "settled"):
@@ -64,18 +64,17 @@ class Case:
         if lost == "retired":
             words[16], words[17], words[19] = 1, producer.outbox.writer.bytes_written, 1
             producer.outbox._path.unlink()
-        if lost == "retired former":  # with an event of its own that nobody has read
+        if lost == "retired former":  # with an unread event of its own
             assert client.emit("page_view")
             self.events = 2
-            assert client._producer is not producer
+            assert parts.current(client) is not producer
             words[16], words[17], words[19] = 1, producer.outbox.writer.bytes_written // 2, 1
             producer.outbox._path.unlink()
 
     def fill(self, lost: str) -> None:
         """Until the next event needs a larger ring; or until there is one, and one before it."""
         client = self.client
-        producer = client._producer
-        assert producer is not None
+        producer = parts.producer(client)
         assert producer.outbox is not None
         while lost == "full" and producer.outbox.writer.room_bytes >= LARGE + 100:
             assert client.emit("page_view", props={"text": "x" * LARGE})
@@ -83,7 +82,7 @@ class Case:
         while lost == "full" and producer.outbox.writer.room_bytes >= 48:
             assert client.emit("page_view")
             self.events += 1
-        while lost == "grown" and client._producer is producer:
+        while lost == "grown" and parts.current(client) is producer:
             assert client.emit("page_view", props={"text": "x" * LARGE})
             self.events += 1
 
@@ -116,8 +115,8 @@ class Case:
         """How often the event stands where the daemon reads it, or has read it."""
         client = self.client
         found = 0
-        for producer, moved in [(client._producer, False)] + [
-            (former.producer, former.moved) for former in client._formers
+        for producer, moved in [(parts.current(client), False)] + [
+            (former.producer, former.moved) for former in parts.formers(client)
         ]:
             if producer is not None and producer.outbox is not None:
                 writer = producer.outbox.writer
@@ -171,7 +170,7 @@ def cases(instance: Instance) -> Iterator[Callable[[str], Iterator[tuple[int, Ca
             before = descriptors()
             case = Case(instance, lost)
             yield number, case
-            assert not case.client._inside, case.point
+            assert not parts.guard(case.client).inside, case.point
             case.client.close()
             point = case.point
             del case
@@ -207,11 +206,11 @@ def test_a_handler_that_raises_anywhere_leaves_a_client_that_has_said_the_truth(
         case.client.flush(0)
         case.check_sums()
         assert case.written() == result or isinstance(result, Timeout), (case.point, result)
-        assert lost != "full" or case.client._formers.any, "a larger ring has followed"
+        assert lost != "full" or parts.formers(case.client).any, "a larger ring has followed"
         assert case.written() <= 1, case.point
 
 
-@pytest.mark.parametrize("call", [Client.close, Client._end_process, Client.stats, flush])
+@pytest.mark.parametrize("call", [Client.close, parts.end_process, Client.stats, flush])
 @pytest.mark.parametrize("lost", ["", "descriptor", "retired former", "grown"])
 def test_a_handler_that_raises_in_a_call_that_emits_nothing_costs_nothing(
     cases: Each, lost: str, call: Callable[[Client], Any]
@@ -225,7 +224,7 @@ def test_a_handler_that_raises_in_a_call_that_emits_nothing_costs_nothing(
     ("call", "lost"),
     [
         (call, lost)
-        for call in (emit, emit_durable, Client.close, Client._end_process, Client.stats, flush)
+        for call in (emit, emit_durable, Client.close, parts.end_process, Client.stats, flush)
         for lost in ("", "descriptor", "retired former")
     ]
     + [(emit, "full")],
@@ -237,7 +236,7 @@ def test_a_handler_that_emits_in_the_middle_of_any_call_is_refused(
         case.run(call, number, emit_another)
         stats = case.check_sums()
         emitted = call in (emit, emit_durable)
-        unknown = stats["durable_unknown"]  # which an event says
+        unknown = stats["durable_unknown"]  # each has a note in the trail
         assert stats["attempted"] == case.events + emitted + unknown + bool(case.point), case.point
         if emitted:
             assert case.written() == 1, case.point
@@ -247,7 +246,7 @@ def test_a_handler_that_emits_in_the_middle_of_any_call_is_refused(
     ("call", "lost"),
     [
         (call, lost)
-        for call in (emit, emit_durable, Client.close, Client._end_process, Client.stats, flush)
+        for call in (emit, emit_durable, Client.close, parts.end_process, Client.stats, flush)
         for lost in ("", "descriptor", "retired former")
     ]
     + [(emit, "full"), (emit_durable, "full"), (flush, "grown")],
@@ -265,7 +264,7 @@ def test_a_handler_that_closes_the_client_closes_it_behind_the_call(
             notes = unknown - stats["refused_by_cause"].get("closed", 0) + (not result)
             assert stats["accepted"] == case.events + bool(result) + notes, case.point
         if case.point:
-            assert case.client._producer is None, case.point
+            assert parts.current(case.client) is None, case.point
             assert not case.client.emit("page_view"), case.point
 
 
@@ -296,7 +295,8 @@ def test_a_handler_that_forks_anywhere_makes_a_client_of_its_own(
             if children == [0]:
                 ok = result is not None or call is Client.close
                 stats = case.client.stats()
-                own = case.client._producer is None or bool(case.client._producer.mark[0])
+                producer = parts.current(case.client)
+                own = producer is None or bool(producer.mark[0])
                 os._exit(0 if ok and own and stats["accepted"] <= (call is emit) else 1)
         for child in children:
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, case.point

@@ -101,7 +101,7 @@ def test_an_events_limit_is_the_same_for_client_and_daemon(limit: str, past: int
 
 
 @pytest.mark.parametrize("past", [-1, 0, 1])
-def test_who_asks_for_a_report_is_bounded_as_a_user_is(directory: Path, past: int) -> None:
+def test_asked_by_is_bounded_as_a_user_is(directory: Path, past: int) -> None:
     asked_by = "u" * (schema.USER_BYTES_MAX + past)
     client = QueryClient(str(directory / "q"))
     with pytest.raises(QueryError) as refused:

@@ -1,4 +1,4 @@
-"""Whether a producer lives is told by its lock, with real processes that really die."""
+"""A producer's lock shows whether it is alive, with real processes that really die."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.instance import ROOT
 
 PRODUCER = """
 import os, sys
-from shared import liveness
+from logd_wire import liveness
 
 fd = os.open(sys.argv[1], os.O_RDWR)
 
@@ -28,9 +28,9 @@ def child(closes):
 for line in sys.stdin:
     what = line.strip()
     if what == "hold":
-        print(liveness.hold(fd), flush=True)
+        print(liveness.acquire(fd), flush=True)
     elif what == "own":
-        print(liveness.holder(fd), flush=True)
+        print(liveness.lock_holder(fd), flush=True)
     elif what in ("fork and close", "fork and exit"):
         pid = os.fork() or child("close" in what)
         os.waitpid(pid, 0)
@@ -44,7 +44,7 @@ for line in sys.stdin:
     elif what == "let a child lock":
         pid = os.fork()
         if pid == 0:
-            os._exit(7 if liveness.hold(fd) else 8)
+            os._exit(7 if liveness.acquire(fd) else 8)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
     elif what == "close another descriptor":
         os.close(os.open(sys.argv[1], os.O_RDONLY))
@@ -56,7 +56,7 @@ for line in sys.stdin:
 
 
 class Producer:
-    """A process that does what it is told, line by line."""
+    """A process that runs the commands it is sent, line by line."""
 
     def __init__(self, path: Path) -> None:
         self.process = subprocess.Popen(
@@ -111,35 +111,35 @@ def producer(path: Path) -> Iterator[Producer]:
 
 
 def test_a_lock_is_seen_with_the_pid_that_holds_it(fd: int, producer: Producer) -> None:
-    assert liveness.holder(fd) == producer.pid
+    assert liveness.lock_holder(fd) == producer.pid
 
 
 def test_a_lock_is_gone_with_its_process_killed(fd: int, producer: Producer) -> None:
     producer.kill()
-    assert liveness.holder(fd) is None
+    assert liveness.lock_holder(fd) is None
 
 
 def test_a_lock_is_gone_when_its_file_is_closed(fd: int, producer: Producer) -> None:
     producer.does("close")
-    assert liveness.holder(fd) is None
+    assert liveness.lock_holder(fd) is None
 
 
 def test_a_forked_child_that_closes_does_not_drop_it(fd: int, producer: Producer) -> None:
     producer.does("fork and close")
-    assert liveness.holder(fd) == producer.pid
+    assert liveness.lock_holder(fd) == producer.pid
 
 
 def test_a_forked_child_that_exits_does_not_drop_it(fd: int, producer: Producer) -> None:
     producer.does("fork and exit")
-    assert liveness.holder(fd) == producer.pid
+    assert liveness.lock_holder(fd) == producer.pid
 
 
 def test_a_forked_child_that_lives_on_does_not_keep_it(fd: int, producer: Producer) -> None:
     child = int(producer.does("fork and stay"))
-    assert liveness.holder(fd) == producer.pid
+    assert liveness.lock_holder(fd) == producer.pid
     producer.kill()
     assert Path(f"/proc/{child}").exists()
-    assert liveness.holder(fd) is None
+    assert liveness.lock_holder(fd) is None
     os.kill(child, signal.SIGKILL)
 
 
@@ -148,7 +148,7 @@ def test_a_forked_child_cannot_take_it(producer: Producer) -> None:
 
 
 def test_asking_takes_nothing(fd: int, path: Path) -> None:
-    assert liveness.holder(fd) is None
+    assert liveness.lock_holder(fd) is None
     other = Producer(path)
     assert other.does("hold") == "True"
     other.end()
@@ -157,8 +157,8 @@ def test_asking_takes_nothing(fd: int, path: Path) -> None:
 def test_a_lock_that_another_has_is_not_taken_and_not_waited_for(
     fd: int, producer: Producer
 ) -> None:
-    assert liveness.hold(fd) is False
-    assert liveness.holder(fd) == producer.pid
+    assert liveness.acquire(fd) is False
+    assert liveness.lock_holder(fd) == producer.pid
 
 
 def test_a_process_does_not_see_its_own_lock(producer: Producer) -> None:
@@ -169,11 +169,11 @@ def test_closing_any_descriptor_of_the_file_drops_it_so_a_producer_has_only_one(
     fd: int, producer: Producer
 ) -> None:
     producer.does("close another descriptor")
-    assert liveness.holder(fd) is None
+    assert liveness.lock_holder(fd) is None
 
 
 def test_a_reader_that_opens_and_closes_does_not_drop_it(
     fd: int, path: Path, producer: Producer
 ) -> None:
     os.close(os.open(path, os.O_RDWR))
-    assert liveness.holder(fd) == producer.pid
+    assert liveness.lock_holder(fd) == producer.pid

@@ -33,8 +33,8 @@ def test_of_outboxes_that_were_removed_a_few_are_kept_and_the_counts_are_of_all(
 ) -> None:
     """A cleaner that comes again and again takes no memory of the application's."""
     monkeypatch.setattr("logd_client.formers.FORMERS_MAX", 2)
-    monkeypatch.setattr("logd_client.formers.LOOK_INTERVAL_S", 0.0)
-    monkeypatch.setattr("logd_client.session.COMPARE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.formers.CHECK_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.succession.COMPARE_INTERVAL_S", 0.0)
     most = 0
     with Client(instance.socket, outbox_bytes=RING_BYTES_MIN) as client:
         for count in range(1, 13):
@@ -69,4 +69,4 @@ def test_a_promise_to_look_further_ahead_than_any_daemon_makes_is_not_believed()
     for until_ns, watched in ((10, False), (11, True), (10 + WATCHED_NS_MAX, True),
                               (11 + WATCHED_NS_MAX, False), (2**63, False)):  # fmt: skip
         words[WORD_WATCHED_UNTIL_NS] = until_ns
-        assert writer.watched(10) is watched
+        assert writer.suppresses_wakeups(10) is watched

@@ -1,4 +1,4 @@
-"""The outbox as bytes: one writes, one reads, and neither is ever in the other's way."""
+"""The outbox as bytes: one side writes, one reads, and neither disturbs the other."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def record_bytes(length: int) -> int:
 # -- writing and reading -------------------------------------------------------------------------
 
 
-def test_a_new_outbox_says_whose_it_is_and_holds_nothing() -> None:
+def test_a_new_outbox_names_its_producer_and_is_empty() -> None:
     box = Outbox()
     assert box.header() == Header(PRODUCER, RING, 1, 2, 0, False, 0, 0, 0, {})
     assert box.read() == []
@@ -175,7 +175,7 @@ def test_a_confirmation_of_what_was_never_written_gives_no_room() -> None:
     assert box.writer.append(payload(1)) is None
 
 
-def test_a_reader_takes_no_more_than_it_has_room_for_and_goes_on_there() -> None:
+def test_a_reader_takes_no_more_than_it_has_room_for_and_continues_there() -> None:
     box = Outbox()
     for number in range(100):
         box.writer.append(payload(number))
@@ -208,7 +208,7 @@ def test_one_late_event_is_read_with_one_small_read() -> None:
 
 
 def test_records_below_the_one_expected_are_damage_and_not_passed_over() -> None:
-    """A ring full of them has no end: whoever passed them over would read it for ever."""
+    """A ring full of them has no end: a reader that skipped them would read for ever."""
     box = Outbox()
     whole = encode_record(SEED, 1, payload(0, 1008))
     assert RING % len(whole) == 0
@@ -224,7 +224,7 @@ def test_what_is_written_after_the_header_was_read_is_left_for_the_next_time() -
     assert box.page(written=1).payloads == [payload(0)]
 
 
-def test_refusals_and_the_farewell_are_told_by_their_own_words() -> None:
+def test_refusals_and_the_farewell_have_words_of_their_own() -> None:
     box = Outbox()
     for count, cause in enumerate(REFUSAL_CAUSES, start=1):
         box.writer.refused(cause, count)
@@ -274,7 +274,7 @@ def test_a_file_cut_short_is_damage_and_no_crash() -> None:
         assert page.payloads == [payload(number) for number in range(len(page.payloads))]
 
 
-def test_the_lowest_readable_record_is_found_behind_damage() -> None:
+def test_the_lowest_readable_record_is_found_after_damage() -> None:
     box = Outbox()
     for number in range(5):
         box.writer.append(payload(number))
@@ -522,7 +522,7 @@ def test_the_record_is_complete_before_the_header_counts_it() -> None:
 
 
 class WriterAndReader(RuleBasedStateMachine):
-    """A producer and a daemon over one outbox, and a plain queue that says what is right."""
+    """A producer and a daemon over one outbox, and a plain queue as the reference."""
 
     @initialize()
     def begin(self) -> None:

@@ -1,4 +1,4 @@
-"""An outbox as a file: whole and locked before anybody sees it, and left to the daemon."""
+"""An outbox as a file: whole and locked before it has its name, and left to the daemon."""
 
 from __future__ import annotations
 
@@ -106,11 +106,11 @@ def test_it_is_created_under_a_temporary_name_locked_allocated_and_only_then_ren
         monkeypatch.setattr(module, name, watched)
 
     watch(outbox_file, "open_directory")
-    watch(liveness, "hold")
+    watch(liveness, "acquire")
     watch(os, "posix_fallocate")
     watch(os, "rename")
     place.new().close()
-    assert order == ["open_directory", "hold", "posix_fallocate", "rename"]
+    assert order == ["open_directory", "acquire", "posix_fallocate", "rename"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_rings_size_is_brought_within_its_limits(
     assert allocated == [outbox_bytes(got)]
 
 
-def test_where_there_is_no_room_there_is_no_outbox_and_no_rest_of_one(
+def test_without_room_there_is_no_outbox_and_no_part_of_one(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(*_: object, **__: object) -> None:

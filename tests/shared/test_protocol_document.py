@@ -1,4 +1,4 @@
-"""shared/PROTOCOL.md says what the code does, as far as a test can compare the two."""
+"""Compares the tables, numbers and names of shared/PROTOCOL.md with the code."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def number(cell: str) -> int:
 
 
 def slices(table: list[Row], payload_bytes: int) -> dict[str, slice]:
-    """Where the document puts each field."""
+    """The place of each field in the document."""
     found = {}
     for row in table:
         start, length = number(row["byte"]), row["length"]
@@ -98,7 +98,7 @@ def slices(table: list[Row], payload_bytes: int) -> dict[str, slice]:
     return found
 
 
-def test_a_datagram_lies_as_its_table_says() -> None:
+def test_a_datagram_is_laid_out_as_in_its_table() -> None:
     (table,) = tables("## Datagram")[:1]
     at = slices(table, 3)
     head = wire.datagram_head(0x1122334455667788, kind=wire.KIND_FAREWELL)
@@ -111,12 +111,12 @@ def test_a_datagram_lies_as_its_table_says() -> None:
         "producer": bytes.fromhex("8877665544332211"),
     }
     assert at["records"].start == wire.DATAGRAM_HEAD.size == len(head)
-    kinds = "0: events, 1: farewell, 2: events that somebody waits for"
+    kinds = "0: events, 1: farewell, 2: awaited events"
     assert kinds in {row["value"] for row in table}
     assert (wire.KIND_EVENTS, wire.KIND_FAREWELL, wire.KIND_AWAITED) == (0, 1, 2)
 
 
-def test_a_record_lies_as_its_table_says() -> None:
+def test_a_record_is_laid_out_as_in_its_table() -> None:
     at = slices(tables("## Record")[0], 3)
     record = wire.encode_record(wire.producer_seed(1), 0x1122334455667788, b"abc")
     assert record[at["length"]] == struct.pack("<I", 3)
@@ -128,7 +128,7 @@ def test_a_record_lies_as_its_table_says() -> None:
     assert record[at["crc"]] == struct.pack("<I", from_text)
 
 
-def test_every_word_of_an_outbox_is_where_its_table_says() -> None:
+def test_every_word_of_an_outbox_is_where_its_table_has_it() -> None:
     words, causes = tables("## Outbox")
     documented = {plain(row["name"]): number(row["word"]) for row in words}
     in_code = {
@@ -261,7 +261,7 @@ def test_the_state_table_has_all_27_cells_each_once() -> None:
     )
 
 
-def test_every_cell_has_an_action_and_a_bound_or_says_that_it_cannot_occur() -> None:
+def test_every_cell_has_an_action_and_a_bound_or_cannot_occur() -> None:
     (rows,) = tables("### The state table")
     assert len(rows) == 3 * 3 * 3
     for row in rows:
@@ -280,7 +280,7 @@ def test_the_causes_named_in_the_state_table_are_causes_in_the_ledger() -> None:
 
 
 class Recorder(registry.Parameters):
-    """Answers every parameter that a report asks for, and keeps their names and kinds."""
+    """Records the names and types of the parameters that a report takes."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__(values)
@@ -313,7 +313,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "daily_activity": {"since_day": 1, "until_day": 2},
     "timeline": {"user": "7"},
 }
-# What no column of the database is, but found out from them.
+# Computed columns, not in the database.
 ADDED = {name: ["time_in_doubt"] for name in ("events", "timeline")}
 
 
@@ -336,7 +336,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A trail with every kind of row, and every column once as nil that may be."""
+    """A trail with every kind of row, and each nullable column nil once."""
     store = Store(tmp_path_factory.mktemp("filled") / "a.db", bytes(32), 1, 10)
     producer = Producer(uid=7, id=9, seed=0, pid=3)
     made = Batch(100, 10**6)

@@ -1,4 +1,4 @@
-"""The query protocol: frames with limits, and a client that says why there is no answer."""
+"""The query protocol: frames with limits, and a client that reports why there is no answer."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_frame_of_exactly_the_limit_is_read() -> None:
     assert read_frame(Stream(frame).read, REQUEST_BYTES_MAX) == message
 
 
-def test_an_answer_over_the_limit_is_refused_by_who_would_send_it() -> None:
+def test_an_answer_over_the_limit_is_refused_by_its_sender() -> None:
     with pytest.raises(FrameError, match="over the limit"):
         encode_frame({"rows": "x" * RESPONSE_BYTES_MAX})
 
@@ -133,7 +133,7 @@ class Server:
                 peer.recv(1)  # until the client has given up
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # if nobody has asked, let accept end
+        with contextlib.suppress(OSError):  # ends accept() if no client has connected
             socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).connect(self.path)
         self._listener.close()
         self._thread.join()
@@ -162,7 +162,7 @@ def test_a_question_carries_its_version_its_asker_and_only_given_parameters(serv
 
 
 @pytest.mark.parametrize(("asked_by", "named"), [("2", "2"), (2, "2"), (Asker.TWO, "2")])
-def test_who_asks_is_named_as_users_of_events_are(serve: Any, asked_by: Any, named: str) -> None:
+def test_asked_by_is_checked_as_users_of_events_are(serve: Any, asked_by: Any, named: str) -> None:
     server = serve(encode_frame({"ok": True, "rows": []}))
     QueryClient(server.path).ask("summary", asked_by=asked_by)
     assert server.asked[0]["asked_by"] == named
@@ -171,7 +171,7 @@ def test_who_asks_is_named_as_users_of_events_are(serve: Any, asked_by: Any, nam
 @pytest.mark.parametrize(
     "asked_by", [object(), b"2", 2.0, True, "", 2**63, "\ud800"], ids=lambda value: repr(value)[:9]
 )
-def test_an_asker_that_is_no_user_is_refused_before_anything_is_asked(
+def test_an_invalid_asked_by_is_refused_before_anything_is_sent(
     directory: Path, asked_by: Any
 ) -> None:
     with pytest.raises(QueryError, match="asked_by") as refused:
@@ -192,7 +192,7 @@ def test_a_refusal_is_raised_with_its_code(serve: Any) -> None:
     [b"", b"\0\0", struct.pack("!I", RESPONSE_BYTES_MAX + 1), b"\0\0\0\1\xc1", b"\0\0\0\1\x90"],
     ids=["closed", "cut", "too long", "no msgpack", "no map"],
 )
-def test_what_is_no_answer_makes_the_report_unavailable(serve: Any, answer: bytes) -> None:
+def test_an_invalid_answer_makes_the_report_unavailable(serve: Any, answer: bytes) -> None:
     server = serve(answer)
     with pytest.raises(Unavailable):
         QueryClient(server.path).ask("summary")
@@ -231,7 +231,7 @@ def test_an_answer_that_trickles_in_is_unavailable_after_the_timeout(directory: 
 
 
 def test_a_full_queue_of_connections_is_waited_for_in_order(directory: Path) -> None:
-    """The kernel refuses at once whoever does not wait: silent peers would keep all others out."""
+    """The kernel refuses at once a peer that does not wait: silent peers would keep others out."""
     path = str(directory / "q.sock")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -257,7 +257,7 @@ def test_a_full_queue_of_connections_is_waited_for_in_order(directory: Path) -> 
         assert answers == [Answer()]
 
 
-def test_a_refusal_before_the_question_is_heard_all_the_same(
+def test_a_refusal_before_the_query_is_received_all_the_same(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`busy` to one that has not asked yet: its question then has nowhere to go."""

@@ -69,7 +69,7 @@ def test_a_client_finds_the_directory_from_the_sockets_path_alone(place: Place) 
     assert place.opened() == identity(place.directory)
 
 
-def test_a_client_told_another_path_takes_it_if_it_is_the_daemons(place: Place) -> None:
+def test_a_client_given_another_path_uses_it_if_it_is_the_daemons(place: Place) -> None:
     other = place.directory.with_name("elsewhere")
     place.directory.rename(other)
     assert place.opened(str(other)) == identity(other)
@@ -81,7 +81,7 @@ def test_what_is_written_is_read_back(place: Place) -> None:
     assert [path.name for path in place.file.parent.glob("logd.sock*")] == ["logd.sock.outboxes"]
 
 
-def test_before_the_daemon_was_ever_there_a_client_is_told_what_to_do(tmp_path: Path) -> None:
+def test_before_the_daemon_was_ever_there_the_error_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(NoOutbox, match="logd init"):
         open_directory(str(tmp_path / "logd.sock"))
 
@@ -118,7 +118,7 @@ def test_after_a_reboot_its_owner_makes_the_directory_again_before_the_daemon(
     assert read_rendezvous(place.socket_path).boot_id == current_boot_id()
 
 
-def test_after_a_reboot_a_directory_that_cannot_be_made_is_no_outbox(place: Place) -> None:
+def test_after_a_reboot_a_directory_that_cannot_be_made_means_no_outbox(place: Place) -> None:
     place.directory = place.directory / "in" / "nothing"
     place.tell(boot_id="an-earlier-one")
     with pytest.raises(NoOutbox, match="cannot be made"):
@@ -211,7 +211,7 @@ def test_a_directory_that_is_there_keeps_its_files_and_gets_the_token(place: Pla
 
 
 @pytest.mark.parametrize("text", ["", "short", "g" * 32, "0" * 33, "0" * 31 + "A"])
-def test_what_is_no_token_is_not_read_as_one(place: Place, text: str) -> None:
+def test_an_invalid_token_is_not_read_as_one(place: Place, text: str) -> None:
     (place.directory / TOKEN_NAME).write_text(text)
     assert read_token(str(place.directory)) is None
 
@@ -248,7 +248,7 @@ def test_a_boot_has_an_id() -> None:
 def test_a_child_forked_while_it_is_read_takes_nothing_away(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes on in the same call with the same open file, whose offset both share."""
+    """It continues in the same call with the same open file, whose offset both share."""
     expected = read_rendezvous(place.socket_path)
     real_open = os.open
 

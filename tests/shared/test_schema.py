@@ -1,4 +1,4 @@
-"""The event schema: what the client lets pass is what the daemon takes, and nothing else."""
+"""The event schema: the daemon accepts what the client accepts, and nothing else."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_any_other_event_type_is_named_in_the_refusal(event_type: object) -> Non
         check_event_type(event_type)
 
 
-def test_a_user_is_text_or_a_whole_number_or_nobody() -> None:
+def test_a_user_is_text_or_a_whole_number_or_none() -> None:
     assert [check_user(user) for user in ("7", 7, -1, None)] == ["7", "7", "-1", None]
 
 
@@ -188,7 +188,7 @@ class Claims:
     ["", True, 1.0, b"7", ["7"], "x" * 100 + "\ud800", object(), Claims(), 2**63, Counted(2**63)],
     ids=lambda user: type(user).__name__,
 )
-def test_anything_else_is_no_user(user: object) -> None:
+def test_anything_else_is_not_a_user(user: object) -> None:
     with pytest.raises(Malformed, match="user"):
         check_user(user)
 

@@ -16,6 +16,7 @@ from logd_client.socket_path import absolute, locate, to_connect
 from logd_wire.outbox.names import SUFFIX
 from logd_wire.paths import SOCKET_PATH_BYTES_MAX
 from logd_wire.rendezvous import read_rendezvous
+from tests.support import client_parts as parts
 from tests.support.instance import Instance
 
 
@@ -167,5 +168,4 @@ def test_a_client_follows_a_link_that_leads_to_another_daemon(
 
 def due(client: Client) -> None:
     """The producer is compared with what it began with at the next event."""
-    assert client._producer is not None
-    client._producer.compare_due_s = 0.0
+    parts.producer(client).compare_due_s = 0.0

@@ -1,4 +1,4 @@
-"""The seam between two producers of a client: what the one leaves to the other."""
+"""The transition between two producers of a client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from logd_client import Client, Outcome
-from logd_client.durable import Ticket
+from logd_client.durable import DurableEvent
 from logd_wire.rendezvous import RENDEZVOUS_SUFFIX
 from logd_wire.wire import (
     KIND_EVENTS,
@@ -28,7 +28,7 @@ def test_a_client_that_gets_an_outbox_sends_a_farewell_for_the_producer_without_
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else what the kernel lost of the last of them would be in no ledger."""
-    monkeypatch.setattr("logd_client.producer.HEAL_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.producer.OUTBOX_RETRY_INTERVAL_S", 0.0)
     rendezvous = Path(instance.socket + RENDEZVOUS_SUFFIX)
     kept = rendezvous.read_bytes()
     rendezvous.unlink()
@@ -70,8 +70,8 @@ def test_room_is_kept_in_the_outbox_that_the_event_is_in_not_in_the_one_before(
         assert full.wait(LONG_S)
         return False
 
-    monkeypatch.setattr(Ticket, "wait", until_full)
-    monkeypatch.setattr("logd_client.session.COMPARE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(DurableEvent, "wait", until_full)
+    monkeypatch.setattr("logd_client.succession.COMPARE_INTERVAL_S", 0.0)
     outcomes: list[Outcome] = []
     with Client(instance.socket, outbox_bytes=65536) as client:
         assert client.emit("page_view")
@@ -90,7 +90,7 @@ def test_room_is_kept_in_the_outbox_that_the_event_is_in_not_in_the_one_before(
             full.set()
         assert outcomes == [Outcome.UNKNOWN]
         stats = client.stats()
-        # The one refusal is of what filled it; what says that it is unknown found its room.
+        # The one refusal is of what filled it; the note that it is unknown had its space reserved.
         assert stats["refused_by_cause"] == {"outbox_full": 1}
         assert (stats["accepted"], stats["durable_unknown"]) == (accepted + 1, 1)
         assert stats["attempted"] == stats["accepted"] + stats["refused"]

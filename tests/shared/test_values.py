@@ -1,4 +1,4 @@
-"""What becomes of the values that people log: a plain form, a mark, or a refusal as too large."""
+"""Values that applications log: a plain form, a mark, or a refusal as too large."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from logd_client.values import Conversion, TooLarge, plain_props
 from logd_wire import schema as schema_module
 from logd_wire.schema import PAYLOAD_BYTES_MAX, Malformed, check_ts_ns
 from logd_wire.wire import unpack_payload, unpack_props
+from tests.support import client_parts as parts
 from tests.support.instance import Instance
 
 
@@ -302,7 +303,7 @@ class _Looked(set[str]):
         return super().__contains__(text)
 
 
-def test_a_type_that_is_too_long_is_refused_before_it_is_looked_up(
+def test_a_type_that_is_too_long_is_refused_before_it_is_hashed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = _Looked()
@@ -323,7 +324,7 @@ class _Unequal(str):
         raise ValueError("compared")
 
 
-def test_a_key_that_raises_when_it_is_looked_up_goes_as_its_text() -> None:
+def test_a_key_that_raises_in_a_look_up_is_logged_as_its_text() -> None:
     event_payload("page_view", 1, None, {"path": "/"}, strict=False)
     payload = event_payload("page_view", 1, None, {_Unequal("path"): "/"}, strict=False)
     assert unpack_props(unpack_payload(payload).props) == {"path": "/"}
@@ -341,7 +342,7 @@ def test_keys_are_remembered_up_to_a_number_and_a_length(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("key", [1, b"path", None, Role.STUDENT])
-def test_a_key_that_is_no_plain_text_is_not_remembered(
+def test_a_key_that_is_not_plain_text_is_not_remembered(
     key: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known: set[str] = set()
@@ -351,7 +352,7 @@ def test_a_key_that_is_no_plain_text_is_not_remembered(
     assert known == set()
 
 
-def test_keys_of_a_mapping_are_measured_before_any_is_looked_up(
+def test_keys_of_a_mapping_are_measured_before_any_is_hashed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     converted: list[object] = []
@@ -500,7 +501,7 @@ def test_props_that_another_thread_changes_are_those_of_one_moment() -> None:
         thread.join()
 
 
-def test_flat_props_are_those_of_the_moment_when_they_were_looked_at(
+def test_flat_props_are_copied_at_one_moment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     props: dict[str, Any] = {"a": 1}
@@ -566,8 +567,8 @@ def test_whatever_is_logged_the_event_is_whole_marked_or_refused_and_counted(
     written: list[bytes] = []
     with Client(instance.socket, outbox_bytes=256 * 1024) as client:
         assert client.emit("page_view")
-        write = client._write
-        client._write = lambda *args: (written.append(args[1]), write(*args))[1]  # type: ignore
+        write = parts.session(client).write
+        parts.session(client).write = lambda *args: (written.append(args[1]), write(*args))[1]  # type: ignore
         accepted = client.emit("quiz_submitted", user="7", props=props)
         stats = client.stats()
     assert stats["attempted"] == 2 == stats["accepted"] + stats["refused"]

@@ -174,7 +174,7 @@ def test_a_bad_datagram_is_quarantined_for_its_reason(vector: Vector) -> None:
 
 
 @cases("datagrams", "farewell")
-def test_a_farewell_says_what_was_last_and_what_was_refused(vector: Vector) -> None:
+def test_a_farewell_carries_the_last_sequence_and_the_refusals(vector: Vector) -> None:
     kind, producer_id = wire.decode_head(data(vector))
     expected = vector["farewell"]
     last, refused = wire.decode_farewell(data(vector), wire.producer_seed(producer_id))
@@ -184,8 +184,8 @@ def test_a_farewell_says_what_was_last_and_what_was_refused(vector: Vector) -> N
     assert (producer.ended, producer.refused, batch.losses) == (True, refused, [])
 
 
-def test_only_another_version_is_told_apart_as_such() -> None:
-    """An error behind the head is not an error of the head."""
+def test_only_another_version_is_reported_as_such() -> None:
+    """An error after the head is not an error of the head."""
 
     def error_of(head: bytes) -> type[wire.WireError] | None:
         try:
@@ -291,6 +291,6 @@ def test_the_file_beside_the_socket_means_what_is_given(vector: Vector, tmp_path
 
 
 @cases("names", key="outbox_names")
-def test_the_name_of_an_outbox_says_whose_it_is(vector: Vector) -> None:
+def test_the_name_of_an_outbox_carries_user_and_producer(vector: Vector) -> None:
     expected = None if vector["uid"] is None else (vector["uid"], int(vector["producer"], 16))
     assert parse_name(vector["file"]) == expected

@@ -1,4 +1,4 @@
-"""However many threads wait for the disk, one looks, and every one of them hears of it."""
+"""However many threads wait for the disk, one polls, and each is woken for its own event."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from logd_client import waiting
+from logd_client import waiters
 from logd_client.producer import Producer
-from logd_client.waiting import LOOK_INTERVAL_MAX_S, Waits
+from logd_client.waiters import POLL_INTERVAL_MAX_S, ConfirmationWaiters
 from tests.support.instance import until
 
 LONG_S = 60.0
@@ -20,25 +20,27 @@ THREADS = 200
 
 
 class FakeProducer:
-    """What is confirmed is what the test says; it counts who asks."""
+    """Confirms what the test sets, and counts the polls."""
 
     outbox: object = object()
 
     def __init__(self) -> None:
         self.number = 0
-        self.looks = 0
+        self.polls = 0
 
     @property
     def confirmed(self) -> int:
-        self.looks += 1
+        self.polls += 1
         return self.number
 
 
 class Waiting:
-    """Threads that wait for the numbers from `first` on; what each heard."""
+    """Threads that wait for the sequences from `first` on, and their results."""
 
-    def __init__(self, waits: Waits, threads: int, timeout_s: float, first: int = 1) -> None:
-        self.heard: dict[int, bool] = {}
+    def __init__(
+        self, waits: ConfirmationWaiters, threads: int, timeout_s: float, first: int = 1
+    ) -> None:
+        self.results: dict[int, bool] = {}
         self._waits = waits
         self._deadline_s = time.monotonic() + timeout_s
         self._threads = [
@@ -49,13 +51,13 @@ class Waiting:
             thread.start()
 
     def _wait(self, number: int) -> None:
-        self.heard[number] = self._waits.wait(number, self._deadline_s)
+        self.results[number] = self._waits.wait(number, self._deadline_s)
 
     def join(self) -> dict[int, bool]:
         for thread in self._threads:
             thread.join(2 * LONG_S)
             assert not thread.is_alive(), "a thread still waits"
-        return self.heard
+        return self.results
 
 
 @pytest.fixture
@@ -64,104 +66,106 @@ def producer() -> FakeProducer:
 
 
 @pytest.fixture
-def waits(producer: FakeProducer) -> Waits:
-    return Waits(cast(Producer, producer))
+def waits(producer: FakeProducer) -> ConfirmationWaiters:
+    return ConfirmationWaiters(cast(Producer, producer))
 
 
-def all_wait(waits: Waits, threads: int) -> None:
+def all_wait(waits: ConfirmationWaiters, threads: int) -> None:
     until(lambda: len(waits._waiting) == threads, "all of them wait")
 
 
 @contextmanager
 def without_help_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No lease runs out: only who is woken sees anything."""
+    """No lease runs out: a thread that is not woken sees nothing."""
     with monkeypatch.context() as patched:
-        patched.setattr(waiting, "LEASE_S", 10 * LONG_S)
+        patched.setattr(waiters, "LEASE_S", 10 * LONG_S)
         yield
 
 
-def test_200_threads_look_hardly_more_often_than_one(waits: Waits, producer: FakeProducer) -> None:
+def test_200_threads_look_hardly_more_often_than_one(
+    waits: ConfirmationWaiters, producer: FakeProducer
+) -> None:
     """Each for itself would look every five milliseconds: 40,000 times in the second they wait."""
     seconds = 1.0
     started_s = time.monotonic()
     heard = Waiting(waits, THREADS, seconds).join()
     took_s = time.monotonic() - started_s
     assert heard == dict.fromkeys(range(1, THREADS + 1), False)
-    each_for_itself = THREADS * took_s / LOOK_INTERVAL_MAX_S
-    assert producer.looks < each_for_itself / 5
+    each_for_itself = THREADS * took_s / POLL_INTERVAL_MAX_S
+    assert producer.polls < each_for_itself / 5
 
 
-def test_each_hears_of_its_own_number_when_that_is_reached(
-    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+def test_each_waiter_is_woken_when_its_own_sequence_is_reached(
+    waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with without_help_from_the_clock(monkeypatch):
         group = Waiting(waits, THREADS, LONG_S)
         all_wait(waits, THREADS)
         for number in (50, 51, 150):
             producer.number = number
-            until(lambda n=number: len(group.heard) == n, "those who can know")  # type: ignore[misc] # a lambda's default
-            assert group.heard == dict.fromkeys(range(1, number + 1), True)
+            until(lambda n=number: len(group.results) == n, "those who can know")  # type: ignore[misc] # a lambda's default
+            assert group.results == dict.fromkeys(range(1, number + 1), True)
         producer.number = THREADS
         assert group.join() == dict.fromkeys(range(1, THREADS + 1), True)
 
 
-def test_when_the_one_that_looks_leaves_another_takes_over(
-    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+def test_when_the_poller_leaves_another_thread_takes_over(
+    waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with without_help_from_the_clock(monkeypatch):
-        looker = Waiting(waits, 1, 0.2)
-        until(lambda: waits._looker is not None, "it looks")
-        first = waits._looker
+        poller = Waiting(waits, 1, 0.2)
+        until(lambda: waits._poller is not None, "it looks")
+        first = waits._poller
         others = Waiting(waits, 5, LONG_S)
         all_wait(waits, 6)
-        assert looker.join() == {1: False}
-        until(lambda: waits._looker not in (None, first), "another looks")
+        assert poller.join() == {1: False}
+        until(lambda: waits._poller not in (None, first), "another looks")
         producer.number = 5
         assert others.join() == dict.fromkeys(range(1, 6), True)
 
 
-def test_who_is_to_take_over_and_is_done_by_then_has_the_next_one_look(
-    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+def test_a_poller_that_is_done_at_once_promotes_the_next_one(
+    waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The number goes on between the last look of the one that leaves and the first of the next."""
-    real_wake = waiting._Waiter.wake
+    """The number rises between the last poll of one poller and the first of the next."""
+    real_wake = waiters._Waiter.wake
 
-    def wake(waiter: waiting._Waiter) -> None:
+    def wake(waiter: waiters._Waiter) -> None:
         if waiter.sequence == 2 and producer.number == 1:
             producer.number = 2
         real_wake(waiter)
 
-    monkeypatch.setattr(waiting._Waiter, "wake", wake)
+    monkeypatch.setattr(waiters._Waiter, "wake", wake)
     with without_help_from_the_clock(monkeypatch):
-        looker = Waiting(waits, 1, LONG_S)
-        until(lambda: waits._looker is not None, "the first looks")
+        poller = Waiting(waits, 1, LONG_S)
+        until(lambda: waits._poller is not None, "the first looks")
         others = Waiting(waits, 2, LONG_S, first=2)
         all_wait(waits, 3)
         producer.number = 1
-        assert looker.join() == {1: True}
-        until(lambda: others.heard == {2: True}, "the second is done")
+        assert poller.join() == {1: True}
+        until(lambda: others.results == {2: True}, "the second is done")
         producer.number = 3
-        until(lambda: others.heard == {2: True, 3: True}, "the third hears of it", LONG_S / 4)
+        until(lambda: others.results == {2: True, 3: True}, "the third hears of it", LONG_S / 4)
 
 
-def test_a_looker_that_is_held_up_is_followed_when_its_lease_runs_out(
-    waits: Waits, producer: FakeProducer
+def test_a_poller_that_is_held_up_is_followed_when_its_lease_runs_out(
+    waits: ConfirmationWaiters, producer: FakeProducer
 ) -> None:
     """As when its thread stands still in a signal handler."""
-    held_up = waiting._Waiter(99)
+    held_up = waiters._Waiter(99)
     held_up.thread = -1
     waits._waiting[held_up] = None
-    waits._looker, waits._lease_until_s = held_up, time.monotonic() + waiting.LEASE_S
+    waits._poller, waits._lease_until_s = held_up, time.monotonic() + waiters.LEASE_S
     group = Waiting(waits, 5, LONG_S)
-    until(lambda: waits._looker is not held_up, "another looks")
+    until(lambda: waits._poller is not held_up, "another looks")
     producer.number = 5
     assert group.join() == dict.fromkeys(range(1, 6), True)
 
 
-def test_a_handler_that_waits_in_the_thread_that_looks_does_so_by_itself(
-    waits: Waits, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+def test_a_handler_that_waits_in_the_polling_thread_polls_by_itself(
+    waits: ConfirmationWaiters, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The looker is a frame below it, so it must not wait to be woken by that."""
+    """The poller is a frame below it, so it must not wait to be woken by that."""
     inner: list[float] = []
     real_sleep = time.sleep
 
@@ -178,23 +182,25 @@ def test_a_handler_that_waits_in_the_thread_that_looks_does_so_by_itself(
         monkeypatch.setattr(time, "sleep", interrupted)
         assert waits.wait(3, time.monotonic() + LONG_S / 4) is True
     began_s, heard_s = inner
-    assert heard_s - began_s < LONG_S / 8, "it heard when it was so, not when its time was over"
+    assert heard_s - began_s < LONG_S / 8, "it was woken then, not when its time was over"
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan")])
-def test_who_has_no_time_looks_once(waits: Waits, producer: FakeProducer, timeout_s: float) -> None:
+def test_a_wait_without_time_polls_once(
+    waits: ConfirmationWaiters, producer: FakeProducer, timeout_s: float
+) -> None:
     assert waits.wait(1, time.monotonic() + timeout_s) is False
     producer.number = 1
     assert waits.wait(1, time.monotonic() + timeout_s) is True
-    assert producer.looks == 2
+    assert producer.polls == 2
 
 
-def test_at_the_end_everybody_hears_what_is_known_by_then(
-    waits: Waits, producer: FakeProducer
+def test_at_the_end_every_waiter_gets_what_is_known_by_then(
+    waits: ConfirmationWaiters, producer: FakeProducer
 ) -> None:
     group = Waiting(waits, 10, LONG_S)
     all_wait(waits, 10)
-    producer.looks, producer.number = 0, 4
+    producer.polls, producer.number = 0, 4
     waits.end()
     started_s = time.monotonic()
     assert group.join() == {n: n <= 4 for n in range(1, 11)}
@@ -203,7 +209,9 @@ def test_at_the_end_everybody_hears_what_is_known_by_then(
     assert waits.wait(5, time.monotonic() + LONG_S) is False
 
 
-def test_without_an_outbox_nobody_waits(waits: Waits, producer: FakeProducer) -> None:
+def test_without_an_outbox_no_thread_waits(
+    waits: ConfirmationWaiters, producer: FakeProducer
+) -> None:
     cast(Any, producer).outbox = None
     assert waits.wait(1, time.monotonic() + LONG_S) is False
-    assert producer.looks == 1
+    assert producer.polls == 1

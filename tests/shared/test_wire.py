@@ -1,4 +1,4 @@
-"""The wire codec: what is encoded is decoded, and what is not ours is refused, never more."""
+"""The wire codec: what is encoded is decoded, and other bytes are refused without harm."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def decode_events(datagram: bytes) -> list[tuple[int, int, Event]]:
 
 
 def decode(datagram: bytes) -> object:
-    """Whatever a datagram says, decoded as the daemon does."""
+    """Decodes any datagram as the daemon does."""
     kind, producer_id = decode_head(datagram)
     if kind == KIND_FAREWELL:
         return (producer_id, *decode_farewell(datagram, producer_seed(producer_id)))
@@ -154,7 +154,7 @@ def test_a_record_belongs_to_one_producer_only() -> None:
 
 
 @given(st.binary(max_size=200))
-@example(b"\xdd\xff\xff\xff\xff")  # an array said to have 2**32-1 items
+@example(b"\xdd\xff\xff\xff\xff")  # an array that claims 2**32-1 items
 @example(b"\xdf\xff\xff\xff\xff")
 @example(b"\xc6\xff\xff\xff\xff")
 @example(b"\x91" * 200)
@@ -235,7 +235,7 @@ def test_text_that_is_not_unicode_is_malformed_for_the_sender() -> None:
         packed(("a", 1, None, {"text": "\ud800"}))
 
 
-def test_a_refused_event_leaves_nothing_behind_in_the_packer() -> None:
+def test_a_refused_event_leaves_nothing_in_the_packer() -> None:
     before = packed(EVENT)
     with pytest.raises(Malformed):
         packed(("a", 1, None, {"first": "fine", "second": 2**64}))
@@ -246,7 +246,7 @@ def test_a_refused_event_leaves_nothing_behind_in_the_packer() -> None:
 
 
 @given(st.integers(0, 255), st.binary(max_size=40))
-def test_another_version_is_said_to_be_one_whatever_follows(version: int, rest: bytes) -> None:
+def test_another_version_is_reported_as_such_whatever_follows(version: int, rest: bytes) -> None:
     datagram = b"LGD" + bytes([version]) + bytes(12) + rest
     if version == WIRE_VERSION:
         assert decode_head(datagram) == (KIND_EVENTS, 0)

@@ -16,6 +16,7 @@ from logd_wire.outbox.writer import OutboxWriter
 from tests.simulation.machine import SimOutbox
 from tests.simulation.table import WatchedDelivery, WatchedOpener
 from tests.simulation.web import SimClient, Web
+from tests.support import client_parts as parts
 
 
 class ConfirmedBeforeCommitted(WatchedDelivery):
@@ -212,11 +213,12 @@ class ForkNotNoticed(SimClient):
     def forked(self, child: Web, *, hooks: bool) -> SimClient:
         made = super().forked(child, hooks=hooks)
         if not hooks:
-            made._mark = self._mark
-            if made._producer is not None and self._producer is not None:
-                made._producer.mark = self._producer.mark
-                if made._producer.outbox is not None and self._producer.outbox is not None:
-                    made._producer.outbox.writer._mark = self._producer.outbox.writer._mark
+            parts.guard(made).mark = parts.guard(self).mark
+            own, parents = parts.current(made), parts.current(self)
+            if own is not None and parents is not None:
+                own.mark = parents.mark
+                if own.outbox is not None and parents.outbox is not None:
+                    own.outbox.writer._mark = parents.outbox.writer._mark
         return made
 
 
@@ -231,26 +233,45 @@ class RetiredNotNoticed(OutboxWriter):
 class LostLockNotNoticed(SimClient):
     """Writes to an outbox whose lock went with its descriptor, or that has no name any more."""
 
-    def _is_intact(self, producer: ClientProducer) -> bool:
-        return True
+    def __init__(self, process: Web) -> None:
+        super().__init__(process)
+        parts.producers(self).is_intact = _always  # type: ignore[method-assign]
+
+
+def _always(producer: ClientProducer) -> bool:
+    return True
 
 
 class AnyEventTakenForTheCallers(SimClient):
     """Calls an event accepted when anything was, such as the note about an earlier one."""
 
-    def _attempt_accepted(self) -> int:
-        return self._producer.written if self._producer is not None else 0
+    def __init__(self, process: Web) -> None:
+        super().__init__(process)
+        parts.session(self).accepted_sequence = self._last_written  # type: ignore[method-assign]
+
+    def _last_written(self) -> int:
+        producer = parts.current(self)
+        return producer.written if producer is not None else 0
 
 
 class FormerForgotten(SimClient):
     """Follows a full ring with a larger one, and counts no more what the former holds."""
 
-    def _succeed(self, producer, successor, *, outgrown=False):  # type: ignore[no-untyped-def]
-        if not outgrown:
-            return super()._succeed(producer, successor)
-        self._producer = successor
-        producer.leave()
-        return successor
+    def __init__(self, process: Web) -> None:
+        super().__init__(process)
+        producers = parts.producers(self)
+        replace = producers.replace_producer
+
+        def replace_and_forget(
+            producer: ClientProducer, successor: ClientProducer, *, outgrown: bool = False
+        ) -> ClientProducer:
+            if not outgrown:
+                return replace(producer, successor)
+            producers.current = successor
+            producer.leave()
+            return successor
+
+        producers.replace_producer = replace_and_forget  # type: ignore[method-assign]
 
 
 class _UnheldOpener(WatchedOpener):
@@ -330,7 +351,7 @@ BUGS = [
         "sequence advanced before the record", "crashes", 0, writer=SequenceAdvancedBeforeTheRecord
     ),
     Bug("an ended producer not looked at again", "crashes", 45, delivery=RetiredWithoutASecondLook),
-    Bug("a fork not noticed", "crashes", 8, client=ForkNotNoticed),
+    Bug("a fork not noticed", "crashes", 10, client=ForkNotNoticed),
     Bug(
         "a lost lock not noticed",
         "crashes",
@@ -339,7 +360,7 @@ BUGS = [
         client=LostLockNotNoticed,
     ),
     Bug("any event taken for the caller's", "crashes", 7, client=AnyEventTakenForTheCallers),
-    Bug("a former ring forgotten", "crashes", 8, client=FormerForgotten),
+    Bug("a former ring forgotten", "crashes", 9, client=FormerForgotten),
     Bug("a successor read before its predecessor", "crashes", 0, delivery=SuccessorReadFirst),
     Bug("a successor opened before its predecessor", "crashes", 82, delivery=SuccessorOpenedFirst),
     Bug("a successor held for ever", "crashes", 0, delivery=SuccessorHeldForEver),

@@ -27,6 +27,7 @@ from tests.simulation.table import WatchedDelivery
 from tests.simulation.truth import Sums, Truth, Violation, check_end
 from tests.simulation.web import SimClient, Web
 from tests.simulation.world import Cell, File, Interrupted, Killed, Odds, Process, World
+from tests.support import client_parts as parts
 
 # Kinds of runs. In the first, nothing that was accepted may be missing at the end.
 PROFILES = {
@@ -273,7 +274,7 @@ class Schedule:
         accepted = web.call(lambda: web.client.emit("page_view", user="u", props=props))
         if accepted:
             web.check_claim(number, "accepted")
-        producer = web.client._producer
+        producer = parts.current(web.client)
         # Cut short before its send, it waits for the daemon's next look at all outboxes.
         if accepted and web.sends == sends and producer is not None and not web.timeouts:
             self.silent += 1
@@ -302,7 +303,7 @@ class Schedule:
 
     def _emit_malformed(self, web: Web) -> None:
         """A client in another language that checks less, in a good stream."""
-        producer = web.client._producer
+        producer = parts.current(web.client)
         if producer is not None and producer.outbox is not None:
             on_signal, web.on_signal = web.on_signal, None  # this call is none of the client's
             with contextlib.suppress(Forked):  # a child without hooks still has its parent's

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from logd_client import Client
 from logd_client.client import _clients as clients
-from logd_client.formers import Former, FormerProducers
-from logd_client.producer import HEAL_FIRST_S, Producer
+from logd_client.clock import Clock
+from logd_client.environment import Environment
+from logd_client.formers import Former
+from logd_client.producer import OUTBOX_RETRY_FIRST_S, Producer
+from logd_wire.forks import Generation
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
     RING_BYTES_MIN,
@@ -34,6 +36,7 @@ from logd_wire.wire import (
 )
 from tests.simulation.truth import Key, Violation, records_of
 from tests.simulation.world import File, Process
+from tests.support import client_parts as parts
 
 
 class SimMark:
@@ -113,7 +116,7 @@ class Web(Process):
 
     def excuse_unheard(self) -> None:
         """The call is cut short. What it wrote to an outbox that is retired and gone was to be
-        moved in the same call, before its caller hears of it.
+        moved in the same call, before it returns.
         """
         outbox = self.writing_to
         if outbox is not None and outbox.removed() and outbox.file.word(WORD_RETIRED):
@@ -122,7 +125,7 @@ class Web(Process):
     def close_descriptors(self) -> None:
         """All that the application finds open, ours among them; the mapping stays."""
         self.world.trace.append((self.name, "DESCRIPTORS CLOSED"))
-        producer = self.client._producer
+        producer = parts.current(self.client)
         outbox: Any = producer.outbox if producer is not None else None
         if outbox is not None:
             outbox.closed = True
@@ -349,8 +352,8 @@ class SimProducer(Producer):
         self.no_outbox_reason = None
         self.outbox = None
         self.socket = None
-        self._heal_wait_s = HEAL_FIRST_S
-        self.heal_after_s = world.now_s + self._heal_wait_s
+        self._outbox_retry_wait_s = OUTBOX_RETRY_FIRST_S
+        self.retry_outbox_after_s = world.now_s + self._outbox_retry_wait_s
         try:
             self.outbox = _OutboxFile(  # type: ignore[assignment]
                 process, self.id, ring_bytes, follows, growth_bytes
@@ -399,7 +402,7 @@ class SimProducer(Producer):
 class SimFormer(Former):
     """The real one; the truth follows an event that counts elsewhere now."""
 
-    def move(self) -> None:
+    def mark_moved(self) -> None:
         producer = self.producer
         assert isinstance(producer, SimProducer)
         process = producer.process
@@ -407,7 +410,7 @@ class SimFormer(Former):
             (process.uid, producer.id), self.producer.written
         ):
             process.accepted -= 1
-        super().move()
+        super().mark_moved()
 
 
 class SimClient(Client):
@@ -415,49 +418,49 @@ class SimClient(Client):
 
     def __init__(self, process: Web) -> None:
         self.process = process
-        self._time_ns = process.world.time_ns
-        self._monotonic_s = process.world.monotonic_s
-        self._monotonic_ns = process.world.monotonic_ns
-        super().__init__("/nowhere", outbox_bytes=process.outbox_bytes)
-        clients.discard(self)  # at the end of the test run nobody says farewell for it
+        world = process.world
+        environment = Environment(
+            clock=Clock(world.time_ns, world.monotonic_s, world.monotonic_ns),
+            open_producer=self._open_producer,
+            current_generation=lambda: cast(Generation, process.generation),
+            former_type=SimFormer,
+        )
+        super().__init__("/nowhere", outbox_bytes=process.outbox_bytes, environment=environment)
+        clients.discard(self)  # so that the end of the test run writes no farewell for it
 
     def __del__(self) -> None:
         """A process that was killed does nothing any more."""
 
-    def _new_formers(self) -> FormerProducers:
-        return FormerProducers(self._end_former, SimFormer)
-
-    def _open_producer(self, ring_bytes: int, follows: int, growth_bytes: int) -> SimProducer:
-        return SimProducer(self.process, ring_bytes, follows, growth_bytes)
-
-    def _grow(self, producer: Producer, full: OutboxWriter) -> Producer | None:
-        successor = super()._grow(producer, full)
-        self.process.world.growths += successor is not None
-        return successor
-
-    def _current_generation(self) -> Any:
-        return self.process.generation
+    def _open_producer(
+        self,
+        _path: str,
+        _directory: str | None,
+        ring_bytes: int,
+        follows: int,
+        growth_bytes: int,
+        _clock: Clock,
+    ) -> SimProducer:
+        made = SimProducer(self.process, ring_bytes, follows, growth_bytes)
+        self.process.world.growths += ring_bytes > RING_BYTES_MIN and made.outbox is not None
+        return made
 
     def forked(self, child: Web, *, hooks: bool) -> SimClient:
-        """The child's client: begun again by the hooks after a fork, or as the parent's was."""
-        made = copy.copy(self)
-        made.process = child
-        assert isinstance(self._mark, SimMark)
-        made._mark = self._mark.inherited_by(child)
-        made._waits, made._later = {}, []
-        made._formers = copy.copy(self._formers)
-        closed, kept = self._formers._state
-        made._formers._state = (
-            closed,
-            tuple(
-                dataclasses.replace(former, producer=_inherited(former.producer, child))
-                for former in kept
-            ),
-        )
-        if self._producer is not None:
-            made._producer = _inherited(self._producer, child)
+        """The child's client: reset by the hooks after a fork, or as the parent's was."""
+        made = type(self)(child)
+        mark = self._guard.mark
+        assert isinstance(mark, SimMark)
+        made._guard.mark = mark.inherited_by(child)
+        made._guard.generation = self._guard.generation
+        mine, parents = made._producers, self._producers
+        mine.closed = parents.closed
+        for former in parents.formers:
+            mine.formers.add(
+                _inherited(former.producer, child), former.left_s, outgrown=former.outgrown
+            )
+        if parents.current is not None:
+            mine.current = _inherited(parents.current, child)
         if hooks:
-            made._renew()
+            made._guard.renew()
         return made
 
 

@@ -28,6 +28,7 @@ from logd.reports.registry import event_page
 from logd.status import collect
 from logd.storage import opening
 from logd_client.client import _clients
+from tests.support import client_parts as parts
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
@@ -119,7 +120,7 @@ def _is_alone() -> bool:
     """Whether this process has no living client: to look at its outbox and close it again would
     drop this process's lock on it.
     """
-    return not any(client._producer is not None for client in _clients)
+    return not any(parts.current(client) is not None for client in _clients)
 
 
 def _in_this_process(arguments: Sequence[str]) -> tuple[int, str, str]:

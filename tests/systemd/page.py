@@ -12,7 +12,7 @@ _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def sections(text: str) -> dict[str, str]:
-    """What stands under each heading."""
+    """The text under each heading."""
     parts = re.split(r"^##+ (.+)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -34,7 +34,7 @@ def lines(block: str) -> list[str]:
 
 
 def without_comment(line: str) -> str:
-    """The command in front of a ` # ...`, which no command of the page has in quotes."""
+    """The command before a ` # ...`; no command of the page has that in quotes."""
     command = line.split(" # ")[0].rstrip()
     shlex.split(command)  # raises on a quote that is never closed
     return command

@@ -44,10 +44,11 @@ def test_a_stopped_target_stops_the_timers_too(box: Box) -> None:
 # jobs is the same.
 SEEN = """
 import sys, time
-from logd import config, keyfile, trail_clock
+from logd.config import settings
+from logd.storage import keyfile, trail_clock
 from logd.clock.readings import Reading
 from logd.storage.database import connect
-loaded = config.load("/etc/logd/logd.toml")
+loaded = settings.load("/etc/logd/logd.toml")
 connection = connect(loaded.database, keyfile.read_file(loaded.key_file))
 seen_ns = time.time_ns() + int(sys.argv[1]) * 86_400 * 10**9
 trail_clock.save(connection, Reading(seen_ns, "a boot before", 0))

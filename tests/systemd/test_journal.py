@@ -16,7 +16,7 @@ ANCHORED = "logd verify --anchor"
 # As root, who has key and database: the database is changed where it lies, and made whole again.
 TAMPER = """
 from pathlib import Path
-from logd import keyfile
+from logd.storage import keyfile
 from logd.storage.database import connect
 from tests.logd.rebuilding import cut_and_rebuild, cut_off, rebuild
 key = keyfile.read(Path("/etc/logd/logd.key"))

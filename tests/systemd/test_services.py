@@ -212,8 +212,8 @@ def test_what_mends_itself_is_waited_for(box: Box) -> None:
     """Another program has the database for itself when logd starts."""
     hold = (
         "import os, sys, time\n"
-        "from logd import config, keyfile\nfrom logd.instance_lock import instance_lock\n"
-        "with instance_lock(config.load('/etc/logd/logd.toml').lock_file):\n"
+        "from logd.config import settings\nfrom logd.instance_lock import instance_lock\n"
+        "with instance_lock(settings.load('/etc/logd/logd.toml').lock_file):\n"
         "    print('held', flush=True); sys.stdin.readline()\n"
     )
     box.run("systemctl stop logd")

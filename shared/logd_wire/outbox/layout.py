@@ -1,10 +1,10 @@
-"""The outbox's layout: a header page and a ring of records in shared memory. No file, no clock.
+"""The layout of an outbox: a header page and a ring of records in shared memory. No file or clock.
 
-The writer is the producer's, the reader the daemon's. They share nothing but these bytes: a header
-page of 8-byte words in the machine's own byte order, then the ring. Every word has one writer.
+The producer writes, the daemon reads. They share only these bytes: a header page of 8-byte words in
+the machine's own byte order, then the ring. Every word has one writer.
 
 A *position* counts bytes written to the ring since its beginning and never wraps; a record lies at
-`position % ring_bytes`, may go on at the ring's start, and is followed by zero to seven bytes so
+`position % ring_bytes`, may continue at the ring's start, and is followed by zero to seven bytes so
 that the next begins at a multiple of eight.
 """
 
@@ -43,12 +43,12 @@ WORD_REFUSED = 24
 
 CONFIRMED_OFFSET = WORD_CONFIRMED_SEQUENCE * 8
 
-# At least the largest record of a `durable_unknown`, with the longest type and user: what is kept
-# free behind each durable event whose outcome is not known yet.
+# At least the largest record of a `durable_unknown`, with the longest type and user: the space that
+# is reserved after each durable event whose outcome is not known yet.
 NOTE_BYTES_MAX = 448
 
-# A promise to look at an outbox is never for longer than this. What says more is of another clock
-# (a time namespace) or of a forger, and not believed.
+# The daemon never announces that it polls an outbox for longer than this. A larger value is of
+# another clock (a time namespace) or forged, and ignored.
 WATCHED_NS_MAX = 10**9
 
 # Why a client refuses an event, in the order of their words from WORD_REFUSED on.
@@ -67,19 +67,19 @@ REFUSAL_CAUSES = (
     REFUSED_ERROR,
 )
 
-# More refusals than a client can count, and few enough that sums of them stay in 64 bits.
+# More refusals than a client can count; sums of them stay within 64 bits.
 REFUSALS_MAX = 2**40
-# Nor can a ring have been written to this often; sums with a ring's size stay in 64 bits.
+# More bytes than a ring can have taken; sums with a ring's size stay within 64 bits.
 POSITION_MAX = 2**62
 PID_MAX = 2**31 - 1
 
 
 class OutboxError(WireError):
-    """A header that no producer of this protocol writes."""
+    """A header is not as any producer of this protocol writes it."""
 
 
 def aligned(length: int) -> int:
-    """`length` rounded up to a multiple of eight."""
+    """Rounds up to a multiple of eight."""
     return (length + 7) & -8
 
 
@@ -127,7 +127,7 @@ class Header:
 
     @property
     def room_bytes(self) -> int:
-        """What this ring takes and, by its producer's word, those that may follow it."""
+        """The bytes of this ring and, as its producer claims, of those that may follow it."""
         return self.ring_bytes + self.growth_bytes
 
 
@@ -146,9 +146,9 @@ def is_outbox(page: bytes, file_bytes: int) -> bool:
 
 
 def parse_header(page: bytes, file_bytes: int) -> Header:
-    """The header in a file's first page. Raises OutboxError, or OtherVersion for a newer one.
+    """Parses the header in a file's first page. Raises OutboxError, or OtherVersion if it is newer.
 
-    The file is a stranger's: every field is checked against what its writer could have written.
+    The file is untrusted: every field is checked against what a producer could have written.
     """
     if len(page) < HEADER_BYTES:
         raise OutboxError("truncated outbox", f"{len(page)} bytes")
@@ -192,7 +192,7 @@ ReadAt = Callable[[int, int], bytes]
 
 
 def read_ring(read_at: ReadAt, ring_bytes: int, position: int, length: int) -> bytes:
-    """`length` bytes of the ring from `position` on, put together across the ring's end."""
+    """Reads `length` bytes of the ring from `position` on, also across the ring's end."""
     offset = position % ring_bytes
     first = min(length, ring_bytes - offset)
     data = read_at(HEADER_BYTES + offset, first)

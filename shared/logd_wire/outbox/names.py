@@ -1,4 +1,4 @@
-"""Names of outbox files: which user and producer a file belongs to."""
+"""Names of outbox files: the user and the producer that a file belongs to."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ UID_MAX = 2**32 - 1
 
 
 def outbox_name(uid: int, producer_id: int) -> str:
-    """The file's name: whose it is and which producer's. The daemon checks both."""
+    """The file's name, from user and producer. The daemon checks both."""
     return f"{uid}-{producer_id:016x}{SUFFIX}"
 
 
 def parse_name(name: str) -> tuple[int, int] | None:
-    """The uid and producer id in a file's name, or None when it is no outbox's."""
+    """Parses uid and producer id from a file's name; None if it is not an outbox's."""
     stem, dot, suffix = name.partition(".")
     uid, dash, producer = stem.partition("-")
     if dot + suffix != SUFFIX or not dash or len(producer) != 16:

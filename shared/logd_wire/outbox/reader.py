@@ -1,4 +1,4 @@
-"""Reading an outbox's ring: its records in sequence, or the lowest still there. Pure."""
+"""Reads an outbox's ring: its records in sequence, or the lowest one still there. Pure."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from logd_wire.wire import (
 # The daemon reads a ring in pieces of at most this; the first piece is small, for one late event.
 READ_BYTES_FIRST = 16 * 1024
 READ_BYTES_MAX = 1024 * 1024
-# What looking at a possible record costs at least, as bytes of CRC; and the same as bytes searched.
+# The least cost of checking a possible record, in bytes of CRC; and in bytes searched.
 CHECK_BYTES_MIN = 1024
 CHECK_COST_BYTES = 128
 
 
 @dataclass(slots=True)
 class Page:
-    """Records read from a ring, in sequence, and where the next one lies.
+    """Records read from a ring, in sequence, and the position of the next one.
 
     `damage` is why reading ended before `written`, or None.
     """
@@ -49,8 +49,8 @@ def read_records(
     bytes_max: int,
     records_max: int = SEQUENCE_MAX,
 ) -> Page:
-    """The records `after`+1 .. `written` from `position` on: until they exceed `bytes_max`, or are
-    `records_max`.
+    """Reads the records `after`+1 .. `written` from `position` on, until they exceed `bytes_max` or
+    are `records_max`.
 
     `position` is where record `after`+1 lies; any other record there is damage. `written` must have
     been read from the header before this call, so that all these records were complete by then.
@@ -65,8 +65,8 @@ def read_records(
         data = read_ring(read_at, ring_bytes, page.position, min(piece_bytes, ring_bytes))
         offset, size = 0, len(data)
         while after < written and taken_bytes < bytes_max:
-            # The next record, whole: as `decode_record` reads it, in place, since nothing of the
-            # daemon runs more often. Whatever is not so goes the long way below.
+            # A whole record that is the next one is decoded here, without calling `decode_record`:
+            # nothing in the daemon runs more often. Anything else is handled below.
             if offset + head_bytes <= size:
                 length, crc, sequence = head(data, offset)
                 end = offset + head_bytes + length
@@ -86,12 +86,12 @@ def read_records(
                 sequence = decode_record(data, offset, seed)[0]
             except WireError as error:
                 if offset and error.reason == "truncated record":
-                    break  # it goes on in the next piece
+                    break  # it continues in the next piece
                 if piece_bytes <= RECORD_BYTES_MAX and error.reason == "truncated record":
                     break  # larger than the first, small piece
                 page.damage = str(error)
                 return page
-            # Not passed over, be it an earlier one: a ring full of those would have no end.
+            # Not skipped, even an earlier one: a ring full of those would never end.
             page.damage = f"another record: {after + 1} expected, {sequence} found"
             return page
         piece_bytes = READ_BYTES_MAX
@@ -101,12 +101,12 @@ def read_records(
 class RecordSearch:
     """Finds the lowest record with `sequence_min` <= sequence <= `written` still in the ring.
 
-    Looks at every multiple of eight, for a database restored from an older backup or a ring with a
+    Checks every multiple of eight, for a database restored from an older backup or a ring with a
     damaged record: the position that the header confirms is of no use then. `found` is (sequence,
     offset in the ring), once `step` has returned True: a position modulo `ring_bytes`.
 
     A ring made to look like records everywhere costs at most four times its size in CRCs. It is
-    read in slices: whoever made it does not decide how much time or memory one of them takes.
+    read in slices, so that its producer does not decide how much time or memory one step takes.
     """
 
     def __init__(
@@ -119,13 +119,13 @@ class RecordSearch:
         self._checked_bytes_left = 4 * ring_bytes
 
     def step(self, bytes_max: int) -> bool:
-        """Searches on, through about `bytes_max` bytes; True once all of the ring is searched.
+        """Searches about `bytes_max` bytes more; True once all of the ring is searched.
 
         Raises OutboxError where the file is shorter than its ring.
         """
         start = self._offset
         length = aligned(min(bytes_max, READ_BYTES_MAX, self._ring_bytes - start))
-        # With a whole record behind it, which at the ring's end goes on at its start.
+        # With a whole record after it, which at the ring's end continues at its start.
         with_record = length + aligned(RECORD_BYTES_MAX)
         piece = read_ring(self._read_at, self._ring_bytes, start, with_record)
         if len(piece) < with_record:
@@ -160,7 +160,7 @@ class RecordSearch:
 def find_record(
     read_at: ReadAt, ring_bytes: int, seed: int, sequence_min: int, written: int
 ) -> tuple[int, int] | None:
-    """What a `RecordSearch` finds, in one go: for who may take the time."""
+    """Runs a `RecordSearch` to its end, for callers that may take the time."""
     search = RecordSearch(read_at, ring_bytes, seed, sequence_min, written)
     while not search.step(READ_BYTES_MAX):
         pass

@@ -1,4 +1,4 @@
-"""The outbox's writer: appends records to a producer's ring. No file, no clock."""
+"""Appends records to a producer's ring. No file, no clock."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class OutboxWriter:
     """Appends records to a new outbox over `buffer`: its header page and ring, all zeros.
 
     Not locked: its caller lets one thread in at a time. `mark` is of the process whose ring it is,
-    `follows` the id of the producer that came before in it, if one did, `growth_bytes` what larger
-    rings may take that follow this one.
+    `follows` the id of the producer before it in that process, 0 for none, `growth_bytes` what
+    larger rings after this one may take.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class OutboxWriter:
         self._mark = mark
         # Weak, so that a reservation goes with its holder, however its holder's call ends.
         self._reservations: WeakSet[Any] = WeakSet()
-        # The sequence that `append` was last about to write: for who sets it to 0 before, and is
-        # interrupted, `attempted` tells with `written` whether that event is accepted.
+        # The sequence that `append` was last about to write. A caller that sets it to 0 before, and
+        # is interrupted, learns from it and `written` whether that event is accepted.
         self.attempted = 0
         self._position_max = ring_bytes
         self._confirmed_position = 0
@@ -70,13 +70,13 @@ class OutboxWriter:
         """Writes the next record and returns its bytes; None when the ring has no room for it.
 
         When it returns, or is interrupted at any point, the event is either wholly accepted or
-        was never there: the record is complete before the one store that counts it. Raises Forked
+        not at all: the record is complete before the one store that counts it. Raises Forked
         in a child of the process whose ring it is, before anything is written.
         """
         words = self._words
         sequence, position = self._tail
         if words[WORD_WRITTEN] != sequence:
-            # A signal handler raised after the store below and before the tail followed it.
+            # A signal handler raised between the store below and the update of the tail.
             sequence, position = self._tail = self._tail_from_ring(sequence, position)
         sequence += 1
         # As `encode_record`, without another call.
@@ -88,7 +88,7 @@ class OutboxWriter:
             return None
         offset = position % self._ring_bytes
         end = offset + length
-        if not self._mark[0]:  # behind the last call: from here on no signal handler can fork
+        if not self._mark[0]:  # after the last call: from here on no signal handler can fork
             raise Forked
         self.attempted = sequence
         if end <= self._ring_bytes:
@@ -102,25 +102,25 @@ class OutboxWriter:
         return record
 
     def reserve(self, holder: object) -> None:
-        """Keeps NOTE_BYTES_MAX bytes from `append`, until they are released or the holder is gone.
+        """Reserves NOTE_BYTES_MAX bytes, until they are released or the holder is gone.
 
-        Interrupted at any point, it has reserved them for that holder or not at all.
+        Interrupted at any point, it has reserved all of them for that holder or none.
         """
         self._position_max = 0  # so that the next `append` counts the reservations
         self._reservations.add(holder)
 
     def release_reservation(self, holder: object) -> None:
-        """Gives back what `reserve` kept for that holder, if anything."""
+        """Releases what is reserved for that holder, if anything."""
         self._reservations.discard(holder)
 
     @property
     def reserved_bytes(self) -> int:
-        """Bytes kept from `append`."""
+        """Bytes that `append` leaves free."""
         return len(self._reservations) * NOTE_BYTES_MAX
 
     def _reclaim(self, position: int, position_next: int) -> bool:
         confirmed = self._words[WORD_CONFIRMED_POSITION]
-        # Another process wrote it: a confirmation of what was never written frees nothing.
+        # Written by another process: a confirmation of what was never written frees nothing.
         if confirmed <= position:
             self._confirmed_position = confirmed
         self._position_max = self._confirmed_position + self._ring_bytes - self.reserved_bytes
@@ -145,7 +145,7 @@ class OutboxWriter:
 
     @property
     def confirmed(self) -> int:
-        """The highest sequence the daemon has on disk, with all below it."""
+        """The highest sequence that is on disk, with all below it."""
         return int(self._words[WORD_CONFIRMED_SEQUENCE])
 
     @property
@@ -155,7 +155,7 @@ class OutboxWriter:
 
     @property
     def bytes_written(self) -> int:
-        """Bytes of all records ever written."""
+        """Bytes of all records written so far."""
         return self._tail[1]
 
     @property
@@ -163,11 +163,12 @@ class OutboxWriter:
         """Bytes that wait for the daemon's confirmation."""
         return max(0, int(self._tail[1] - self._words[WORD_CONFIRMED_POSITION]))
 
-    def watched(self, now_ns: int) -> bool:
-        """Whether the daemon looks here by itself, after `now_ns` on the monotonic clock.
+    def suppresses_wakeups(self, now_ns: int) -> bool:
+        """Whether the daemon polls this outbox anyway after `now_ns`, on the monotonic clock, so
+        that no datagram is needed (virtio's notification suppression).
 
-        True only of what was appended before the clock was read: the daemon's last look comes
-        after the moment it has named.
+        True only for what was appended before the clock was read: the daemon polls once more after
+        the time that it has announced.
         """
         until_ns = self._words[WORD_WATCHED_UNTIL_NS]
         return now_ns < until_ns <= now_ns + WATCHED_NS_MAX
@@ -181,35 +182,35 @@ class OutboxWriter:
         head = read_ring(self._read_own, self._ring_bytes, position, RECORD_HEAD.size)
         length = LENGTH_CRC.unpack_from(head)[0]
         if position + aligned(RECORD_HEAD.size + length) != self._tail[1]:
-            return None  # not where the daemon said
+            return None  # not at the position that the daemon confirmed
         return read_ring(self._read_own, self._ring_bytes, position + RECORD_HEAD.size, length)
 
     @property
     def retired(self) -> bool:
-        """Whether the daemon has taken this producer for ended: it reads nothing past `confirmed`
-        any more once the file is removed as well.
+        """Whether the daemon has retired this producer: it reads nothing past `confirmed` any more
+        once the file is removed as well.
         """
         return bool(self._words[WORD_RETIRED])
 
     @property
     def given_up(self) -> bool:
-        """Whether this outbox is foreign to the daemon, or damaged: it will not be read."""
+        """Whether the daemon has given up this outbox, foreign or damaged, and will not read it."""
         return bool(self._words[WORD_GIVEN_UP])
 
     @property
     def left_by_daemon(self) -> bool:
-        """Whether the daemon has retired this outbox, or given it up: its producer is to follow."""
+        """Whether the daemon has retired this outbox or given it up: another producer is needed."""
         words = self._words
         return bool(words[WORD_RETIRED] or words[WORD_GIVEN_UP])
 
     def refused(self, cause: str, count: int) -> None:
-        """Tells the daemon how many events this producer has refused for that cause."""
+        """Reports to the daemon how many events this producer has refused for that cause."""
         word = WORD_REFUSED + REFUSAL_CAUSES.index(cause)
         if self._mark[0]:
             self._words[word] = count
 
     def no_growth(self) -> None:
-        """Tells the daemon that there is no memory for a larger ring to follow this one."""
+        """Reports to the daemon that there is no memory for a larger ring after this one."""
         if self._mark[0]:
             self._words[WORD_GROWTH_BYTES] = 0
 
@@ -221,13 +222,13 @@ class OutboxWriter:
         return {cause: int(count) for cause, count in counts.items() if count}
 
     def farewell(self) -> None:
-        """Says that nothing will follow: the sequence written is the producer's last."""
-        if self._mark[0]:  # in a child of the process whose ring it is, others follow
+        """Marks the sequence written as the producer's last."""
+        if self._mark[0]:  # not in a child of the process whose ring it is: others follow there
             self._words[WORD_FAREWELL] = 1
 
     def release(self) -> None:
-        """Lets go of the buffer, so that its mapping can be closed. Its numbers stay as they are
-        now, and nothing is written to it any more.
+        """Releases the buffer, so that its mapping can be closed. The numbers stay readable as they
+        are now, and nothing is written any more.
         """
         if self._words is self._mapped:
             self._words = self._mapped.tolist()

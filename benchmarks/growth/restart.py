@@ -1,7 +1,7 @@
-"""One end of a daemon under load, by `kill -9` or by SIGTERM, and the start of the next.
+"""Measure one restart under load: `kill -9` or SIGTERM, and the start of the next daemon.
 
-Emitters go on through all of it. An event accepted by another client while no daemon runs, the
-probe, tells when the next one has stored something new.
+Emitters run all the time. Another client, the probe, emits an event while no daemon runs; its
+confirmation shows when the next daemon has stored something new.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from logd_client import Client
 KILL, STOP = "kill -9", "clean stop"
 STEADY = Load(emitters=2, events=12_000, rate=10_000)
 FLAT_OUT = Load(emitters=2, events=60_000)
-LOAD_S = 0.3  # from the first event to the end of the daemon
+LOAD_S = 0.3  # until the daemon is ended
 START_TIMEOUT_S = 60.0
-# An installed program has its bytecode; without it a start takes half as long again.
+# An installed program has bytecode; without it a start takes 1.5 times as long.
 AS_INSTALLED = {"PYTHONDONTWRITEBYTECODE": ""}
 PROBE_TIMEOUT_S = 60.0
 PROBE_EVENTS = 2
@@ -33,10 +33,11 @@ SUMMED = ("stored", "quarantined", "pending", "lost")
 
 
 @dataclass(frozen=True)
-class End:
-    """One end and what came after it. Times are wall time; a new one's count from its start.
+class Restart:
+    """The end of a daemon and the start of the next. Times are wall time.
 
-    `waiting` is how many events lay unconfirmed in outboxes while no daemon ran.
+    `ready_s` and `first_commit_s` count from the start of the next daemon. `waiting` is how many
+    events lay unconfirmed in outboxes while no daemon ran.
     """
 
     how: str
@@ -50,8 +51,8 @@ class End:
     problems: list[str]
 
 
-def measure(trail: Trail, how: str, load: Load) -> End:
-    """Starts a daemon, ends it under load, starts the next, and stops that one. Raises Failed."""
+def measure(trail: Trail, how: str, load: Load) -> Restart:
+    """Start a daemon, end it under load, start the next and stop that one. Raises Failed."""
     instance, arguments = trail.instance, trail.instance.run_arguments()
     with running("logd", arguments, AS_INSTALLED) as daemon, Client(instance.socket) as probe:
         daemon.wait_for_line("logd: ready")
@@ -60,14 +61,14 @@ def measure(trail: Trail, how: str, load: Load) -> End:
         if not probe.flush(PROBE_TIMEOUT_S):
             raise Failed("the daemon does not store an event")
         with emitters(instance.socket, load) as (start, results):
-            _together(start)
+            _start_emitters(start)
             time.sleep(LOAD_S)
-            ended_s = _end(daemon, how)
+            ended_s = _end_daemon(daemon, how)
             waiting = _waiting(trail, probe)
             _emit(probe, "logout")  # accepted while no daemon runs
             started_s = time.monotonic()
             with running("logd", arguments, AS_INSTALLED) as successor:
-                ready_s, first_commit_s = _first(successor, probe, started_s)
+                ready_s, first_commit_s = _first_times(successor, probe, started_s)
                 emitted = collect(results, load)
                 after = settled(instance)
                 successor.stop()
@@ -79,7 +80,7 @@ def measure(trail: Trail, how: str, load: Load) -> End:
     problems += [f"{counts[key]:,} {key}" for key in ("lost", "quarantined") if counts[key]]
     if not all(one.flushed for one in emitted):
         problems.append("an emitter did not see all of its events confirmed")
-    return End(
+    return Restart(
         how=how,
         load=str(load),
         stored_before=before["stored"],
@@ -92,7 +93,7 @@ def measure(trail: Trail, how: str, load: Load) -> End:
     )
 
 
-def _together(start: Barrier) -> None:
+def _start_emitters(start: Barrier) -> None:
     try:
         start.wait(timeout=START_TIMEOUT_S)
     except threading.BrokenBarrierError:
@@ -104,8 +105,8 @@ def _emit(probe: Client, event_type: str) -> None:
         raise Failed(f"the probe's event was refused: {probe.stats()['refused_by_cause']}")
 
 
-def _end(daemon: Running, how: str) -> float:
-    """Ends it, and the seconds until it was gone."""
+def _end_daemon(daemon: Running, how: str) -> float:
+    """End the daemon; return the seconds until it was gone."""
     start_s = time.monotonic()
     if how == KILL:
         daemon.kill()
@@ -114,8 +115,8 @@ def _end(daemon: Running, how: str) -> float:
     return time.monotonic() - start_s
 
 
-def _first(successor: Running, probe: Client, started_s: float) -> tuple[float, float]:
-    """Seconds from the start of a daemon until it says ready, and until it has stored the probe."""
+def _first_times(successor: Running, probe: Client, started_s: float) -> tuple[float, float]:
+    """Return the seconds from the start of a daemon to ready, and to the probe's confirmation."""
     stored_s: list[float] = []
 
     def wait() -> None:
@@ -133,14 +134,14 @@ def _first(successor: Running, probe: Client, started_s: float) -> tuple[float, 
 
 
 def _waiting(trail: Trail, probe: Client) -> int:
-    """Events that wait in outboxes, while no daemon runs."""
+    """Count the unconfirmed events in outboxes, while no daemon runs."""
     own = int(probe.stats()["producer"] or "0", 16)
     outboxes = OutboxDirectory(trail.config.outbox_directory, read_only=True)
     outboxes.attach()
     waiting = 0
     try:
         for name, uid, producer_id in outboxes.names():
-            # To open and close one's own would let go of the lock that says one lives.
+            # Opening and closing our own outbox would release the lock that shows that we live.
             if producer_id == own:
                 continue
             outbox = outboxes.open(name, uid, producer_id)

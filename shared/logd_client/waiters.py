@@ -1,12 +1,12 @@
-"""Waiting for the disk: however many threads wait, one of them looks, for all.
+"""Threads that wait for events to be on disk: one of them polls for all.
 
-What is on disk is a number in shared memory that another process raises: somebody has to look. If
-each of 200 threads did, at up to 5,000 looks a second, the looking would take a whole core. So one
-waiting thread is the *looker*, on a lease that it renews with each look; the others sleep until it
-wakes them, and the next takes over when it leaves, or when its lease runs out.
+What is on disk is a number in shared memory that another process raises, so it has to be polled. If
+each of 200 threads did, up to 5,000 times a second, that would take a whole core. So one waiting
+thread is the *poller*, on a lease that it renews with each poll; the others sleep until it wakes
+them, and the next takes over when it leaves, or when its lease runs out.
 
 There is no lock, only single assignments and operations on one dict: a signal handler that waits
-in the middle of a wait of the same thread goes on by itself, one that raises leaves nothing locked,
+in the middle of a wait of the same thread polls by itself, one that raises leaves nothing locked,
 and a forked child, in which the other threads are gone, waits for none of them.
 """
 
@@ -18,15 +18,15 @@ import time
 
 from logd_client.producer import Producer
 
-LOOK_INTERVAL_MIN_S = 0.0002
-LOOK_INTERVAL_MAX_S = 0.005
-# So long a looker may be kept from looking; and so often every thread looks for itself, whatever
+POLL_INTERVAL_MIN_S = 0.0002
+POLL_INTERVAL_MAX_S = 0.005
+# How long a poller may be kept from polling; and how often every thread polls for itself, whatever
 # became of the one that should have woken it.
 LEASE_S = 0.25
 
 
 class _Waiter:
-    """A thread's place in the queue; its gate is opened when there is something to see."""
+    """A thread's place in the queue; its gate is opened when the number has risen."""
 
     __slots__ = ("gate", "sequence", "thread")
 
@@ -42,9 +42,9 @@ class _Waiter:
 
 
 def deadline_after(timeout_s: float | None) -> float:
-    """Returns when a wait of so long ends, on the monotonic clock; now for what is no number.
+    """Returns when a wait of that length ends, on the monotonic clock; now if it is not a number.
 
-    Not an error: what asks may be a request, whose event is accepted all the same.
+    Not an error: the caller may be a request, whose event is accepted all the same.
     """
     now_s = time.monotonic()
     try:
@@ -53,14 +53,14 @@ def deadline_after(timeout_s: float | None) -> float:
         return now_s
 
 
-class Waits:
+class ConfirmationWaiters:
     """The threads that wait for one producer's confirmations."""
 
     def __init__(self, producer: Producer) -> None:
         self.producer = producer
-        self.followed = False
+        self.has_successor = False
         self._waiting: dict[_Waiter, None] = {}
-        self._looker: _Waiter | None = None
+        self._poller: _Waiter | None = None
         self._lease_until_s = 0.0
         self._woken_for = 0
         self._confirmed_at_end: int | None = None
@@ -71,26 +71,26 @@ class Waits:
         return self.producer.confirmed if at_end is None else at_end
 
     def wait(self, sequence: int, deadline_s: float) -> bool:
-        """Until `sequence` is on disk: True. False when it is not by `deadline_s`, on the monotonic
-        clock, or when nobody will ever say.
+        """Waits until `sequence` is on disk. False when it is not by `deadline_s`, on the monotonic
+        clock, or when that can no longer be known.
         """
         if self.confirmed() >= sequence:
             return True
         if self.producer.outbox is None or not deadline_s > time.monotonic():  # nor for nan
             return False
         me = _Waiter(sequence)
-        # In the queue before the next look: whoever raises the number from here on wakes this one.
+        # In the queue before the next poll: a number raised from here on wakes this thread.
         self._waiting[me] = None
         try:
             return self._wait(me, deadline_s)
         finally:
             self._waiting.pop(me, None)
-            # Or nobody looks: this one was to take over, and has found its own number reached.
-            if self._looker is me or self._looker is None:
-                self._hand_over()
+            # Or no thread polls: this one was to take over, and has found its own number reached.
+            if self._poller is me or self._poller is None:
+                self._promote_poller()
 
     def _wait(self, me: _Waiter, deadline_s: float) -> bool:
-        interval_s = LOOK_INTERVAL_MIN_S
+        interval_s = POLL_INTERVAL_MIN_S
         while True:
             confirmed = self.confirmed()
             if confirmed >= me.sequence:
@@ -99,15 +99,15 @@ class Waits:
             left_s = deadline_s - now_s
             if left_s <= 0 or self._confirmed_at_end is not None:
                 return False
-            looker = self._looker
-            # Or the looker is this very thread, in a frame below: this is a signal handler.
-            if looker is None or looker.thread == me.thread or now_s >= self._lease_until_s:
-                self._looker = me
+            poller = self._poller
+            # Or the poller is this very thread, in a frame below: this is a signal handler.
+            if poller is None or poller.thread == me.thread or now_s >= self._lease_until_s:
+                self._poller = me
                 self._lease_until_s = now_s + LEASE_S
                 if confirmed > self._woken_for:
                     self._wake(confirmed)
                 time.sleep(min(interval_s, left_s))
-                interval_s = min(interval_s * 1.5, LOOK_INTERVAL_MAX_S)
+                interval_s = min(interval_s * 1.5, POLL_INTERVAL_MAX_S)
             else:
                 me.gate.acquire(timeout=min(LEASE_S, left_s))
 
@@ -117,9 +117,9 @@ class Waits:
             if waiter.sequence <= confirmed:
                 waiter.wake()
 
-    def _hand_over(self) -> None:
-        """Wakes those that are done as well, and the one that looks from now on."""
-        self._looker = None
+    def _promote_poller(self) -> None:
+        """Wakes those that are done, and the thread that polls from now on."""
+        self._poller = None
         self._lease_until_s = 0.0
         confirmed = self.confirmed()
         if confirmed > self._woken_for:
@@ -129,11 +129,11 @@ class Waits:
                 waiter.wake()
                 return
 
-    def end(self, *, followed: bool = False) -> None:
-        """The producer is to be closed: what is confirmed by now is all that will be known. It may
-        be followed by another, which can say so.
+    def end(self, *, has_successor: bool = False) -> None:
+        """Ends all waits before the producer is closed: later confirmations are not seen. With
+        `has_successor` another producer can record the outcomes.
         """
         self._confirmed_at_end = self.confirmed()
-        self.followed = followed
+        self.has_successor = has_successor
         for waiter in list(self._waiting):
             waiter.wake()

@@ -1,7 +1,7 @@
-"""What the site asks of logd, page by page, and how long each answer takes.
+"""Measure every report that the site requests from logd.
 
-Asked by the site's own code (`webapp.classroom.model.analytics`) over the query socket: a report
-that comes in pages counts as a whole, and what logd refuses is what a reader would be told.
+The site's own code (`webapp.classroom.model.analytics`) requests them over the query socket. A
+report that comes in several pages counts as one.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from webapp.classroom.model.accounts import Role, User
 from webapp.classroom.model.analytics import Analytics, Away, EventFilter, Page
 
 READER = User(3, "auditor", "an auditor", Role.AUDITOR)
-DAYS = 60  # that a dashboard shows, unless told otherwise
+DAYS = 60  # a dashboard's default
 EXPORT_ROWS = 200
-STUDENTS_MAX = 1000  # that a report takes
+STUDENTS_MAX = 1000  # per report
 CASES = 28
 READ_BYTES = 4 * 1024 * 1024
 
-Ask = Callable[[Analytics], object]
+Request = Callable[[Analytics], object]
 
 
 class Refused(Exception):
-    """No figures came; the text is what a reader of the page is told."""
+    """A report was refused; the text is what the page would show."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A question, as the site asks it."""
+    """A report as the site requests it."""
 
     report: str
     what: str
-    ask: Ask
+    ask: Request
 
     @property
     def label(self) -> str:
-        """How the table names it."""
+        """The name in the table."""
         return f"{self.report}: {self.what}" if self.what else self.report
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One question, asked often. `cold_ns` is the first time, with the file out of memory."""
+class ReportTimes:
+    """The times of one report. `cold_ns` is the first, with the file out of the page cache."""
 
     label: str
     rows: int
@@ -64,24 +64,24 @@ class Asked:
     refused: str = ""
 
     def warm(self, share: float) -> int:
-        """A quantile of the later answers, in nanoseconds."""
+        """Return a quantile of the later answers, in nanoseconds."""
         return table.quantile(self.warm_ns, share)
 
 
 class Site:
-    """The pages of the site that ask logd, for the people of a history."""
+    """The site's pages that request reports, for the users of a history."""
 
     def __init__(self, query_socket: Path, history: History, seed: int = 1) -> None:
         self._client = QueryClient(str(query_socket))
         self._app = Flask("site")
-        self._app.logger.setLevel(logging.CRITICAL)  # what is refused is in the table
+        self._app.logger.setLevel(logging.CRITICAL)  # refusals are in the table
         self._history = history
         self._students = history.students[:STUDENTS_MAX]
         shuffled = random.Random(seed).sample(self._students, len(self._students))
         self._student = cycle(shuffled)
 
     def ask(self, case: Case) -> tuple[int, int]:
-        """The rows that come, and the nanoseconds until then. Raises Refused."""
+        """Request a report; return its number of rows and the time in ns. Raises Refused."""
         with self._app.app_context():
             analytics = Analytics(self._client, READER)
             start_ns = time.perf_counter_ns()
@@ -92,7 +92,7 @@ class Site:
         return _rows(answer), took_ns
 
     def cases(self) -> list[Case]:
-        """Every report of a dashboard, and the explorer with its filters."""
+        """Return every report of a dashboard, and of the explorer with its filters."""
         return [*self._dashboards(), *self._explorer()]
 
     def _dashboards(self) -> Iterator[Case]:
@@ -139,36 +139,38 @@ class Site:
         yield Case("events", f"export of {EXPORT_ROWS}", lambda _site: self._export())
 
     def _export(self) -> object:
-        """A whole page as a program fetches it; the site's own pages are smaller."""
+        """Request a page as large as a program would; the site's own pages are smaller."""
         return self._client.ask("events", asked_by=READER.key, limit=EXPORT_ROWS).rows
 
 
-def measure(site: Site, database: Path, times: int, tell: Callable[[Case], None]) -> list[Asked]:
-    """Asks everything once with the file out of memory, then everything `times` times out of it.
+def measure(
+    site: Site, database: Path, times: int, advance: Callable[[Case], None]
+) -> list[ReportTimes]:
+    """Request every report once with the file out of the page cache, then `times` times from it.
 
-    What is refused out of memory is not asked again: it takes its time-out each time.
+    A report refused from the cache is not repeated: it takes the whole time-out each time.
     """
     cases = site.cases()
     cold = []
     for case in cases:
-        forget(database)
+        drop_from_page_cache(database)
         cold.append(_timed(site, case))
-    remember(database)
-    asked = []
+    read_into_page_cache(database)
+    measured = []
     for case, (rows, _, cold_ns) in zip(cases, cold, strict=True):
-        tell(case)
+        advance(case)
         refused = ""
         warm_ns: list[int] = []
         while len(warm_ns) < times and not refused:
             came, refused, took_ns = _timed(site, case)
             rows = max(rows, came)
             warm_ns.append(took_ns)
-        asked.append(Asked(case.label, rows, cold_ns, warm_ns, refused))
-    return asked
+        measured.append(ReportTimes(case.label, rows, cold_ns, warm_ns, refused))
+    return measured
 
 
 def _timed(site: Site, case: Case) -> tuple[int, str, int]:
-    """Rows, why none came, and the nanoseconds until then."""
+    """Return the number of rows, the reason of a refusal, and the time in ns."""
     start_ns = time.perf_counter_ns()
     try:
         rows, took_ns = site.ask(case)
@@ -177,8 +179,8 @@ def _timed(site: Site, case: Case) -> tuple[int, str, int]:
     return rows, "", took_ns
 
 
-def forget(path: Path) -> None:
-    """Has the kernel drop what it holds of the file in memory, as far as that is on the disk."""
+def drop_from_page_cache(path: Path) -> None:
+    """Make the kernel drop the file from its page cache, except pages not written yet."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -186,8 +188,8 @@ def forget(path: Path) -> None:
         os.close(fd)
 
 
-def remember(path: Path) -> None:
-    """Has the kernel read all of the file into memory, as far as it has room."""
+def read_into_page_cache(path: Path) -> None:
+    """Read the whole file, so that the kernel caches what it has room for."""
     with open(path, "rb", buffering=0) as file:
         while file.read(READ_BYTES):
             pass

@@ -1,7 +1,7 @@
-"""The earlier ways' database: one event, one transaction, inside the request.
+"""The earlier design's database: one event, one transaction, inside the request.
 
-Rebuilt from their notes, not copied: one table, two indexes. Which key they used, and whether a
-connection was kept, the notes do not say, so there is each of them.
+Rebuilt from notes, not copied: one table, two indexes. The notes do not say which key it used and
+whether connections were kept, so every combination is here.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ Row = tuple[int, str, str, str]
 
 
 def make_row(event: str) -> Row:
-    """One event as it is stored; `event` is its name in the ledger."""
+    """Return an event as a row; `event` is its name in the ledger."""
     return (time.time_ns(), EVENT_TYPE, USER, json.dumps({**PROPS, "event": event}))
 
 
 @dataclass(frozen=True)
 class Database:
-    """The file in `directory`, as one way has it."""
+    """The database file in `directory`, with one kind of key and one journal mode."""
 
     directory: Path
     cipher: str = "passphrase"
     journal: str = "wal"
 
     def open(self) -> Any:
-        """A connection as the earlier code made one. Raises sqlcipher3.DatabaseError."""
+        """Open a connection as the earlier design did. Raises sqlcipher3.DatabaseError."""
         connection = sqlcipher3.connect(
             str(self.directory / FILE),
             timeout=BUSY_TIMEOUT_S,
@@ -78,31 +78,31 @@ class Database:
         journal_mode, synchronous = _JOURNALS[self.journal]
         if key := _KEYS[self.cipher]:
             connection.execute(f"PRAGMA key = {key}")
-        # The first access to the file, so it is here that a passphrase becomes a key.
+        # The first access to the file: SQLCipher derives the key from a passphrase here.
         connection.execute(f"PRAGMA journal_mode = {journal_mode}")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         return connection
 
     def prepare(self) -> None:
-        """Makes the table, before any request."""
+        """Create the table, before any request."""
         with contextlib.closing(self.open()) as connection:
             for statement in _SCHEMA:
                 connection.execute(statement)
 
     def stored(self) -> list[str]:
-        """The names of the events that are there."""
+        """Return the names of the stored events."""
         with contextlib.closing(self.open()) as connection:
             rows = connection.execute("SELECT props FROM event").fetchall()
         return [json.loads(props)["event"] for (props,) in rows]
 
 
 def insert(connection: Any, rows: Sequence[Row]) -> None:
-    """Inside the caller's transaction. Raises sqlcipher3.DatabaseError."""
+    """Insert rows in the caller's transaction. Raises sqlcipher3.DatabaseError."""
     connection.executemany(_INSERT, rows)
 
 
 def store(connection: Any, rows: Sequence[Row]) -> None:
-    """One transaction. Raises sqlcipher3.DatabaseError, with the transaction undone."""
+    """Store rows in one transaction; roll back on an error. Raises sqlcipher3.DatabaseError."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         insert(connection, rows)
@@ -114,7 +114,7 @@ def store(connection: Any, rows: Sequence[Row]) -> None:
 
 
 class Synchronous:
-    """In the request: a new connection for each event, or one kept by each thread."""
+    """Writes in the request, over a new connection for each event or one kept per thread."""
 
     def __init__(self, database: Database, *, keep_connection: bool) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""The ways of logging that are compared. Each is used inside a site, one event a request."""
+"""The ways of logging that are compared, each used inside a site with one event per request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 
 from flask import Flask
 
-from benchmarks.harness.earlier import (
+from benchmarks.harness.event_database import (
     CIPHER_LABELS,
     CIPHERS,
     EVENT_TYPE,
@@ -26,31 +26,31 @@ from benchmarks.request import access_log, queues
 from benchmarks.request.files import JsonLines, import_lines, import_names
 from flask_logd import ActivityLog
 
-# The web processes and their threads, as `make run` has them.
+# Web processes and threads, as in `make run`.
 WORKERS = 2
 THREADS = 4
 QUIZ_TYPE = "quiz_submitted"
-# In the selective way one page in so many is a quiz.
+# In the selective way one page in this many is a quiz.
 QUIZ_EVERY = 10
 QUERY_EVENTS_MAX = 10_000_000
 
 
-class Mode(Protocol):
-    """One way of logging, in a web process."""
+class EventLogger(Protocol):
+    """A way of logging inside a web process."""
 
     def log(self, event: str, quiz: bool, /) -> bool:
-        """Logs one event: what is timed. False when it was refused."""
+        """Log one event; this call is timed. False if it was refused."""
 
 
 class Nothing:
-    """No logging, or none in the web process: what a request costs by itself."""
+    """No logging in the web process: the cost of the request itself."""
 
     def log(self, _event: str, _quiz: bool) -> bool:
         return True
 
 
 class Logd:
-    """This project: the extension in the site, the daemon beside it."""
+    """The extension in the site, with a logd daemon."""
 
     def __init__(self, app: Flask, directory: Path, durable: frozenset[str]) -> None:
         app.config["ACTIVITY_LOG_SOCKET"] = str(Instance(directory).socket)
@@ -67,15 +67,15 @@ class Logd:
 
 @dataclass(frozen=True)
 class Way:
-    """A row of the table: what the site does, and how one finds afterwards what is stored.
+    """A row of the table: how the site logs, and how stored events are found afterwards.
 
-    `lost_max` is how many accepted events a `kill -9` of the web processes can take at most: what
-    they had in their memory. More is a wrong sum.
+    `lost_max` is how many accepted events `kill -9` of the web processes may lose: those in their
+    memory. More is a wrong sum.
     """
 
     name: str
     label: str
-    make: Callable[[Flask, Path], Mode]
+    make: Callable[[Flask, Path], EventLogger]
     stored: Callable[[Path], list[str]] | None = None  # None: it does not log
     prepare: Callable[[Path], None] = lambda _directory: None
     lost_max: int = 0
@@ -86,7 +86,7 @@ class Way:
     load_s: float = 0.3
 
 
-def _nothing(_app: Flask, _directory: Path) -> Mode:
+def _nothing(_app: Flask, _directory: Path) -> EventLogger:
     return Nothing()
 
 
@@ -101,14 +101,14 @@ def _synchronous(cipher: str, journal: str, keep_connection: bool) -> Way:
         lambda _app, directory: Synchronous(database(directory), keep_connection=keep_connection),
         stored=lambda directory: database(directory).stored(),
         prepare=lambda directory: database(directory).prepare(),
-        # There are many of these; their calls are long and alike.
+        # There are many of these ways, and their calls take long.
         quiet_requests_min=2,
         quiet_requests_max=60,
         load_s=0.25,
     )
 
 
-def _queue(name: str, label: str, make: Callable[[Database], Mode]) -> Way:
+def _queue(name: str, label: str, make: Callable[[Database], EventLogger]) -> Way:
     return Way(
         name,
         label,
@@ -173,7 +173,7 @@ def _ways() -> Iterator[Way]:
         "access log of nginx, imported later",
         _nothing,
         stored=lambda directory: import_names(directory, access_log.answered(directory)),
-        # The pages that the kill cut off: they are in the log too, as a bad gateway.
+        # Pages that the kill cut off are in the log as a bad gateway.
         lost_max=WORKERS * THREADS,
         is_behind_nginx=True,
     )

@@ -1,7 +1,8 @@
-"""What `bench-ingest` says: tables, sentences and pictures. Every number is computed."""
+"""The tables and pictures of `make bench-ingest`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import median
 
 from benchmarks.harness import plot, table
@@ -9,7 +10,6 @@ from benchmarks.harness.part import Part, Plot
 from benchmarks.harness.table import digits, duration
 from benchmarks.ingest.cpu_split import OTHER
 from benchmarks.ingest.results import (
-    DURABLE_QUEUE,
     WAY,
     Cpu,
     Pair,
@@ -28,10 +28,6 @@ from benchmarks.ingest.results import (
 )
 from benchmarks.ingest.run import HELD_UP, mib
 
-# Ten events to a transaction, 85 ms each, in the notes of the earlier design.
-ARITHMETIC_EVENTS_S = 10 / 0.085
-# Below it the daemon waits for a processor more than for anything else.
-STARVED_BELOW = 0.75
 _QUEUES = {
     ("new", "NORMAL"): "queue, new connections, WAL + NORMAL",
     ("kept", "NORMAL"): "queue, connection kept, WAL + NORMAL",
@@ -40,16 +36,11 @@ _QUEUES = {
 
 
 def part(results: Results) -> Part:
-    """All of it, as the runner wants it."""
+    """Return the part for the runner: tables, rows, figures and pictures."""
     times = cpu(results)
-    sections = [
-        stored(results),
-        _said(_stored_said(results)),
-        split(times),
-        _said(_cpu_said(times)),
-    ]
+    sections = [stored(results), split(times)]
     if results.slow:
-        sections += [slow(results), _said(_slow_said(results))]
+        sections.append(slow(results))
     return Part(
         name="ingest",
         text="\n\n".join(sections),
@@ -61,18 +52,15 @@ def part(results: Results) -> Part:
     )
 
 
-def _said(text: str) -> str:
-    return table.paragraph(text)
-
-
 # -- events stored -------------------------------------------------------------------------------
 
 
 def stored(results: Results) -> str:
-    """The table of all numbers of producers."""
+    """Return the table of events stored per second, a row for each number of producers."""
     head = (
         *("producers", "rounds", "logd\nevents/s", "bare insert\nevents/s", "ratio"),
-        *("events", "batches", "check-\npoints", "logd CPU\nan event", "bare CPU\nan event"),
+        *("ratio in\neach round", "outboxes\nfull"),
+        *("events", "batches", "check-\npoints", "logd CPU\nper event", "bare CPU\nper event"),
         *("of a\ncore", "emit\np50", "refused", "resident\nMiB", "sum"),
     )
     wrong = {text.partition(":")[0] for text in problems(results)}
@@ -89,6 +77,8 @@ def _stored_row(cell: list[Pair], wrong: set[str]) -> list[str]:
         f"{median(one.window.events_s for one, _ in cell):,.0f}",
         f"{median(bulk_events_s(inserted) for _, inserted in cell):,.0f}",
         f"{median(map(ratio, cell)):.2f}",
+        _range(map(ratio, cell)),
+        f"{sum(one.window.when == HELD_UP for one, _ in cell)} of {len(cell)}",
         f"{sum(one.sums.stored for one, _ in cell):,}",
         f"{sum(one.commits for one, _ in cell):,}",
         f"{sum(inserted.checkpoints for _, inserted in cell):,}",
@@ -102,47 +92,16 @@ def _stored_row(cell: list[Pair], wrong: set[str]) -> list[str]:
     ]
 
 
-def _stored_said(results: Results) -> str:
-    number = results.producers[0]
-    cell = results.cell(number)
-    low, high = spread(map(ratio, cell))
-    events = sum(one.window.events for one, _ in cell)
-    held = [one.window.when == HELD_UP for one, _ in results.pairs]
-    checkpoints = sum(inserted.checkpoints for _, inserted in cell)
-    text = (
-        f"With {number} producers logd stores {_times(median(map(ratio, cell)))} the events of a"
-        f" bare bulk insert of the same {events:,} rows in the same transactions, which made"
-        f" {checkpoints:,} checkpoints"
-    )
-    if len(cell) > 1:
-        text += f" ({low:.2f} to {high:.2f} in {len(cell)} rounds)"
-    text += (
-        ". Events/s are those while full outboxes held the emitters up, so that what is stored is"
-        " all that can be emitted"
-    )
-    if not all(held):
-        text += f"; not so in {held.count(False)} of {len(held)} runs, where the outboxes were not"
-        text += " full for long enough"
-    text += ". Refused calls were made again until they were accepted."
-    share = median(one.core_share for one, _ in cell)
-    if share < STARVED_BELOW:
-        text += (
-            f" logd had {share:.0%} of a core only: with the emitters and whatever else runs here"
-            " it waits for its turn, which the bare insert, alone, hardly does. On a machine with"
-            " nothing else to do the ratio is another."
-        )
-    return text
+def _range(values: Iterable[float]) -> str:
+    low, high = spread(values)
+    return f"{low:.2f} to {high:.2f}"
 
 
-def _times(value: float) -> str:
-    return f"{value:.2f} x"
-
-
-# -- processor time ------------------------------------------------------------------------------
+# -- CPU time ------------------------------------------------------------------------------------
 
 
 def split(times: Cpu) -> str:
-    """The table of an event's way."""
+    """Return the table of CPU time per event, step by step."""
     total = sum(times.way.values())
     body = [
         [step, _us(times.way.get(step)), f"{times.way.get(step, 0) / total:.0%}"]
@@ -151,32 +110,18 @@ def split(times: Cpu) -> str:
         if step in times.way
     ]
     body.append(["all of it", _us(total), "100%", _us(sum(times.parts.values()))])
-    return table.render(("CPU of an event", "logd", "share", "by itself"), body)
+    return table.render(("CPU per event", "logd", "share", "alone"), body)
 
 
 def _us(value: float | None) -> str:
     return "" if value is None else duration(value * 1e3)
 
 
-def _cpu_said(times: Cpu) -> str:
-    daemon = {step: value for step, value in times.way.items() if step != "send"}
-    largest = sorted(daemon, key=lambda step: -daemon[step])[:2]
-    text = (
-        f"An event takes {_us(sum(times.way.values()))} of processor time in emitter and daemon,"
-        f" {_times(times.over_parts)} that of a raw send, a raw receive and a bare insert (its"
-        " commits and checkpoints are in it)."
-    )
-    if largest:
-        shares = sum(daemon[step] for step in largest) / sum(daemon.values())
-        text += f" Of the daemon's part {' and '.join(largest)} take {shares:.0%}."
-    return text
-
-
 # -- slow flushes --------------------------------------------------------------------------------
 
 
 def slow(results: Results) -> str:
-    """The table of the slow disk."""
+    """Return the table of events stored per second on slow flushes."""
     one = results.slow[0]
     speed = slow_events_s(results)
     wrong = {text.partition(":")[0] for text in problems(results)}
@@ -202,25 +147,11 @@ def slow(results: Results) -> str:
     return table.render(head, body)
 
 
-def _slow_said(results: Results) -> str:
-    speed = slow_events_s(results)
-    durable = queue_events_s(results, DURABLE_QUEUE)
-    text = f"There logd stores {speed:,.0f} events/s with {results.slow[0].producers} producers"
-    if durable:
-        text += (
-            f", {digits(speed / durable)} x those of the earlier design's queue when that flushes"
-            f" each transaction as well ({digits(durable)}/s; ten events in 85 ms are"
-            f" {ARITHMETIC_EVENTS_S:.0f}/s by arithmetic, {digits(speed / ARITHMETIC_EVENTS_S)} x)"
-        )
-    text += ". Under NORMAL with a kept connection the queue flushes at checkpoints only: what it"
-    return text + " has stored since the last one, a power cut takes."
-
-
 # -- pictures ------------------------------------------------------------------------------------
 
 
 def plots(results: Results, times: Cpu) -> list[Plot]:
-    """Events a second, and the processor time of an event."""
+    """Draw events per second, and the CPU time of an event."""
     return [Plot("ingest-events", _events_plot(results)), Plot("ingest-cpu", _cpu_plot(times))]
 
 
@@ -229,7 +160,7 @@ def _events_plot(results: Results) -> bytes:
     cells = [results.cell(number) for number in numbers]
     logd = [median(one.window.events_s for one, _ in cell) for cell in cells]
     bare = [median(bulk_events_s(inserted) for _, inserted in cell) for cell in cells]
-    return plot.lying(
+    return plot.horizontal_bars(
         "Events stored and flushed a second (more is better)",
         [f"{number} producer{'s' if number > 1 else ''}" for number in numbers],
         [
@@ -242,9 +173,9 @@ def _events_plot(results: Results) -> bytes:
 
 def _cpu_plot(times: Cpu) -> bytes:
     way = dict(times.way)
-    way["order"] = way.get("order", 0.0) + way.pop(OTHER, 0.0)  # both thin: one colour for them
-    return plot.lying(
-        "Processor time of an event in us (less is better)",
+    way["order"] = way.get("order", 0.0) + way.pop(OTHER, 0.0)  # both small: one colour for both
+    return plot.horizontal_bars(
+        "CPU time of an event in us (less is better)",
         ["logd, all of it", "raw send, raw receive, bare insert"],
         [
             plot.Series(

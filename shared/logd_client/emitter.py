@@ -1,0 +1,168 @@
+"""Accepts or refuses an event, without raising or blocking: the path of each `emit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from logd_client.clock import Clock
+from logd_client.durable import DurableEvent
+from logd_client.guard import Guard
+from logd_client.payload import event_payload, plain_type
+from logd_client.refusals import describe
+from logd_client.session import ProducerSession
+from logd_client.shutdown import Shutdown
+from logd_client.succession import ProducerSuccession
+from logd_client.tracker import DurableTracker
+from logd_wire.forks import Forked
+from logd_wire.outbox.layout import REFUSED_ERROR, REFUSED_MALFORMED, REFUSED_REENTERED
+from logd_wire.schema import Malformed, check_ts_ns, check_user
+
+
+class Emitter:
+    """Packs an event, takes the guard, and writes the event to the current producer."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        producers: ProducerSuccession,
+        session: ProducerSession,
+        tracker: DurableTracker,
+        shutdown: Shutdown,
+        clock: Clock,
+        *,
+        strict: bool,
+        internal_types: frozenset[str],
+    ) -> None:
+        self._guard = guard
+        self._producers = producers
+        self._session = session
+        self._tracker = tracker
+        self._shutdown = shutdown
+        self._time_ns = clock.time_ns
+        self._monotonic_s = clock.monotonic_s
+        self._strict = strict
+        self._internal_types = internal_types
+
+    def accept(
+        self,
+        event_type: str,
+        user: str | int | None,
+        props: Mapping[str, Any] | None,
+        ts_ns: int | None,
+        event: DurableEvent | None = None,
+    ) -> int:
+        """The accepted event's sequence, or 0 when it is refused. `event` is that of a durable
+        one.
+        """
+        # Before the guard: to read the caller's values may take time, and run code of theirs.
+        try:
+            payload = event_payload(
+                event_type,
+                self._time_ns() if ts_ns is None else check_ts_ns(ts_ns),
+                user,
+                props,
+                self._strict,
+                self._internal_types,
+            )
+            if event is not None:
+                event.set_names(plain_type(event_type, self._internal_types), check_user(user))
+        except Malformed as error:
+            self._refuse(REFUSED_MALFORMED, describe(error))
+            if self._strict:
+                raise
+            return 0
+        except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
+            self._refuse(REFUSED_ERROR, describe(error))
+            return 0
+        refused: str | None = None
+        detail = ""
+        again = own = False
+        guard, producers = self._guard, self._producers
+        session, tracker = self._session, self._tracker
+        while guard.inside and guard.must_wait():
+            pass
+        mark = guard.mark
+        if not mark[0]:
+            if not guard.renew():
+                producers.refusals.count(REFUSED_REENTERED, None)
+                return 0
+            mark = guard.mark
+        try:
+            with guard.lock:
+                if guard.inside:
+                    # A signal handler or __del__ of this very thread, in the middle of a call.
+                    producers.refusals.count(REFUSED_REENTERED, producers.current)
+                    return 0
+                guard.inside = True
+                try:
+                    if tracker.unresolved.events or (
+                        producers.formers.any
+                        and producers.formers.is_check_due(self._monotonic_s())
+                    ):
+                        tracker.record_resolved()
+                    # From here on what is accepted is the caller's event, and no note.
+                    session.attempt = None
+                    own = True
+                    if event is not None:
+                        event.reserve_note_space(producers.current)
+                    producer = producers.current
+                    if producer is None and not producers.closed:
+                        producer = producers.open_first()
+                    if producer is not None:
+                        sequence = session.write(producer, payload, event is not None)
+                        if sequence:
+                            if event is not None:
+                                tracker.track(event, sequence)
+                            return sequence
+                    refused, detail = session.why_not_accepted()
+                except Forked:
+                    again = True
+                except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
+                    producers.check_before_next_write()
+                    if not mark[0]:
+                        again = True
+                    else:
+                        # A signal handler may have raised after the event was accepted: then it is.
+                        accepted = session.accepted_sequence() if own else 0
+                        if accepted:
+                            if event is not None:
+                                tracker.track(event, accepted)
+                            return accepted
+                        refused, detail = REFUSED_ERROR, describe(error)
+                except BaseException:
+                    producers.check_before_next_write()
+                    raise
+                finally:
+                    # A signal handler may raise at any call: `inside` must be cleared whatever
+                    # happens.
+                    try:
+                        if refused:
+                            producers.refusals.count(refused, producers.current)
+                    finally:
+                        guard.inside = False
+        finally:
+            if guard.deferred:
+                guard.run_deferred()
+        if again:
+            # A signal handler forked in the middle: this is the child, with another producer.
+            return self.accept(event_type, user, props, ts_ns, event)
+        if refused:
+            self._log_refusal(refused, detail)
+        return 0
+
+    def _refuse(self, cause: str, detail: str) -> None:
+        """Counts and logs a refusal that is found before the guard is taken."""
+        if self._guard.run(partial(self._count_refusal, cause)):
+            self._log_refusal(cause, detail)
+
+    def _count_refusal(self, cause: str, nested: bool) -> bool:
+        producers = self._producers
+        producers.refusals.count(REFUSED_REENTERED if nested else cause, producers.current)
+        return not nested
+
+    def _log_refusal(self, cause: str, detail: str) -> None:
+        self._producers.refusals.log(cause, detail)
+        if self._producers.closed or self._shutdown.ending:
+            self._shutdown.report_refusals()

@@ -1,0 +1,44 @@
+"""What a client takes from its process: clocks, producers, fork detection.
+
+A test or a simulation passes its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from logd_client.clock import SYSTEM_CLOCK, Clock
+from logd_client.formers import Former
+from logd_client.producer import Producer
+from logd_wire import forks
+from logd_wire.forks import Generation
+
+
+class ProducerFactory(Protocol):
+    """Opens a producer: an outbox of its own, if it can have one, and a socket."""
+
+    def __call__(
+        self,
+        socket_path: str,
+        directory: str | None,
+        ring_bytes: int,
+        follows: int,
+        growth_bytes: int,
+        clock: Clock,
+        /,
+    ) -> Producer: ...
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The defaults are this process's own."""
+
+    clock: Clock = SYSTEM_CLOCK
+    open_producer: ProducerFactory = Producer
+    current_generation: Callable[[], Generation] = forks.current
+    former_type: type[Former] = Former
+
+
+SYSTEM_ENVIRONMENT = Environment()

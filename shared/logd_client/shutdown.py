@@ -1,0 +1,135 @@
+"""Ends a client: at `close`, at the process's end; reports what it refuses after that."""
+
+from __future__ import annotations
+
+from logd_client.clock import Clock
+from logd_client.guard import Guard
+from logd_client.producer import Producer
+from logd_client.refusals import LOG_INTERVAL_S
+from logd_client.session import ProducerSession
+from logd_client.succession import ProducerSuccession
+from logd_client.tracker import DurableTracker
+from logd_wire.forks import Forked
+
+
+class Shutdown:
+    """Writes and sends farewells. `ending`: the process ends, so reports are sent at once."""
+
+    def __init__(
+        self,
+        producers: ProducerSuccession,
+        session: ProducerSession,
+        tracker: DurableTracker,
+        guard: Guard,
+        clock: Clock,
+    ) -> None:
+        self._producers = producers
+        self._session = session
+        self._tracker = tracker
+        self._guard = guard
+        self._monotonic_s = clock.monotonic_s
+        self.ending = False
+        self.reset(forked=True)
+
+    def reset(self, forked: bool) -> None:
+        """Starts as in a new client."""
+        if forked:
+            self.ending = False
+        self._report_due_s = 0.0
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there are producers to be ended."""
+        return self._producers.current is not None or self._producers.formers.any
+
+    def close(self) -> None:
+        """Closes the client; called in the middle of another call, once that is over."""
+        self._guard.run(self._close)
+
+    def _close(self, nested: bool) -> None:
+        if nested:
+            self._guard.defer(self.close)
+            return
+        producers = self._producers
+        if producers.current is not None:
+            try:
+                self._tracker.record_pending_outcomes()
+            finally:
+                producers.closed = True
+        producers.closed = True
+        self._session.catch_up()
+        # Read before the clock: a child forked in there has other formers than these.
+        producer, formers, now_s = producers.current, producers.formers, self._monotonic_s()
+        if producer is not None:
+            formers.add(producer, now_s)
+            producers.current = None
+            self._end_numbers(producer)
+        formers.close_all(now_s)
+
+    def _end_numbers(self, producer: Producer) -> None:
+        """Writes or sends the producer's farewell, and reports refusals with it."""
+        refusals = self._producers.refusals
+        counted = dict(refusals.by_cause)  # a signal handler may add to it
+        unreported = refusals.unreported(counted)
+        if producer.outbox is not None:
+            producer.outbox.writer.farewell()
+        elif not ((producer.sequence_sent or unreported) and producer.send_farewell(unreported)):
+            return
+        refusals.end_report(counted)
+
+    def end_process(self) -> None:
+        """Says farewell at the process's end, and stays open, since exit handlers that were
+        registered before, destructors and threads may still emit.
+        """
+        self._guard.run(self._end_process)
+
+    def _end_process(self, nested: bool) -> None:
+        if nested:
+            self._guard.defer(self.end_process)
+            return
+        producers = self._producers
+        self.ending = True
+        if producers.closed:
+            self._guard.defer(self.report_refusals)
+            return
+        self._tracker.record_resolved_at_end()
+        producer = producers.current
+        if producer is None:
+            return
+        if producer.outbox is not None:
+            # The word stays true until this process's lock is gone: see "Ending" in PROTOCOL.md.
+            producer.outbox.writer.farewell()
+        else:
+            # A farewell ends the numbers: what follows is another producer's.
+            producers.formers.add(producer, self._monotonic_s())
+            producers.current = None
+            self._end_numbers(producer)
+
+    def report_refusals(self) -> None:
+        """Reports refusals that no producer reports any more; raises nothing."""
+        try:
+            self._guard.run(self._report_refusals)
+        except Exception as error:  # noqa: BLE001 - as in `Emitter.accept`; retried at the next one
+            self._guard.warn("what a closed client refuses could not be reported: %r", error)
+
+    def _report_refusals(self, nested: bool) -> None:
+        """By a producer that does nothing else: at the process's end at once, before that at a
+        bounded rate.
+        """
+        producers = self._producers
+        producer, now_s = producers.current, self._monotonic_s()
+        unreported = producers.refusals.unreported(dict(producers.refusals.by_cause))
+        if nested or not unreported or (producer and producer.outbox):
+            return
+        if now_s < self._report_due_s and not self.ending:
+            return
+        self._report_due_s = now_s + LOG_INTERVAL_S
+        if producer is None:
+            producer = producers.make()
+            if not producer.mark[0]:
+                raise Forked
+            producers.refusals.report_all(producer)
+        producers.formers.add(producer, now_s)
+        producers.current = None
+        self._end_numbers(producer)
+        producers.formers.close_finished(now_s, None)

@@ -1,0 +1,72 @@
+"""Counts of a client for `Client.stats`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from logd_client.clock import Clock
+from logd_client.session import ProducerSession
+from logd_client.succession import ProducerSuccession
+from logd_client.tracker import DurableTracker
+
+
+class ClientStats:
+    """Reads the counts, and the rate of events since they were last read."""
+
+    def __init__(
+        self,
+        producers: ProducerSuccession,
+        session: ProducerSession,
+        tracker: DurableTracker,
+        clock: Clock,
+    ) -> None:
+        self._producers = producers
+        self._session = session
+        self._tracker = tracker
+        self._monotonic_s = clock.monotonic_s
+        self.reset(forked=True)
+
+    def reset(self, forked: bool) -> None:  # noqa: ARG002 - as in every part
+        """Starts to measure the rate."""
+        self._rate_mark = (self._monotonic_s(), 0)
+
+    def read(self, nested: bool) -> dict[str, Any]:
+        """The counts as `Client.stats` documents them."""
+        if not nested:
+            self._session.close_finished_formers()
+        producers = self._producers
+        producer, refusals = producers.current, producers.refusals
+        refused = refusals.total
+        accepted, confirmed, unconfirmable = producers.formers.counts(producer)
+        mark_s, mark_accepted = self._rate_mark
+        now_s = self._monotonic_s()
+        self._rate_mark = (now_s, accepted)
+        outbox: dict[str, Any] = {"reason": producer.no_outbox_reason if producer else None}
+        if producer is not None and producer.outbox is not None:
+            writer = producer.outbox.writer
+            rate = (accepted - mark_accepted) / max(now_s - mark_s, 1e-9)
+            # Of this outbox: another one may have been given up, with all that was in it.
+            event_bytes = writer.bytes_written / max(writer.written, 1)
+            formers_bytes = producers.formers.ring_bytes(producer)
+            room_bytes = writer.room_bytes + producers.growth.room_bytes(
+                writer.ring_bytes, formers_bytes
+            )
+            outbox |= {
+                "used_bytes": writer.used_bytes + producers.formers.used_bytes(producer),
+                "room_bytes": room_bytes,
+                "room_s": room_bytes / event_bytes / rate if rate and event_bytes else None,
+            }
+        return {
+            "producer": f"{producer.id:016x}" if producer else None,
+            "attempted": accepted + refused,
+            "accepted": accepted,
+            "refused": refused,
+            "refused_by_cause": dict(refusals.by_cause),
+            "confirmed": confirmed,
+            "pending": accepted - confirmed - unconfirmable,
+            "unconfirmable": unconfirmable,
+            "durable_unknown": self._tracker.unknown_count,
+            "unsettled": len(self._tracker.unresolved.events),
+            "outbox": outbox,
+            "send_error": producer.send_error if producer else None,
+        }

@@ -1,0 +1,120 @@
+"""Tracks durable events: who waits for them, and which notes about them are still to be written."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from logd_client.durable import UNKNOWN_TYPE, DurableEvent, Outcome, UnresolvedEvents
+from logd_client.guard import Guard
+from logd_client.refusals import describe
+from logd_client.session import ProducerSession
+from logd_client.succession import ProducerSuccession
+from logd_wire.outbox.layout import REFUSED_ERROR
+
+
+class DurableTracker:
+    """Records the outcomes of durable events. Called under the client's guard.
+
+    `unresolved` are the events whose callers were given UNKNOWN; `unknown_count` counts them all.
+    """
+
+    def __init__(
+        self, producers: ProducerSuccession, session: ProducerSession, guard: Guard
+    ) -> None:
+        self._producers = producers
+        self._session = session
+        self._guard = guard
+        self.reset(forked=True)
+
+    def reset(self, forked: bool) -> None:  # noqa: ARG002 - as in every part
+        """Starts with no durable events."""
+        self.unresolved = UnresolvedEvents()
+        self.unknown_count = 0
+
+    def track(self, event: DurableEvent, sequence: int) -> None:
+        """Records that the event is accepted with that sequence, by the producer that it was last
+        written to.
+        """
+        producers = self._producers
+        producer, current = self._session.attempt, producers.current
+        assert producer is not None
+        assert current is not None
+        event.record_accepted(producers.waiters_of(producer), sequence, current)
+        producers.awaited.add(event)
+
+    def outcome_at_timeout(self, event: DurableEvent, nested: bool) -> Outcome:
+        """The outcome to give the caller; an unknown one is recorded in the trail before that."""
+        if not (event.unknown_recorded or nested):
+            self._producers.replace_if_removed()
+        if event.is_stored:
+            return Outcome.STORED  # while this thread came in
+        if not (event.unknown_recorded or nested):
+            self._record_unknown(event)
+        self.unknown_count += 1
+        if not (event.belongs_to_parent or self._producers.closed):
+            self.unresolved.add(event)
+        return Outcome.UNKNOWN
+
+    def release(self, event: DurableEvent, _nested: bool) -> None:
+        """The caller no longer waits."""
+        self._producers.awaited.discard(event)
+        event.release_note_space()
+
+    def _record_unknown(self, event: DurableEvent) -> None:
+        """Writes the event's `durable_unknown`."""
+        event.release_note_space()
+        session = self._session
+        refused: str | None = None
+        detail = ""
+        own = False
+        try:
+            self.record_resolved()
+            session.attempt = None
+            own = True
+            if not session.write_note(UNKNOWN_TYPE, event.user, event.unknown_props()):
+                refused, detail = session.why_not_accepted()
+        except Exception as error:  # noqa: BLE001 - as in `Emitter.accept`
+            self._producers.check_before_next_write()
+            if not (own and session.accepted_sequence()):
+                refused, detail = REFUSED_ERROR, describe(error)
+        if refused:
+            refusals = self._producers.refusals
+            refusals.count(refused, self._producers.current)
+            self._guard.defer(partial(refusals.log, refused, detail))
+        else:
+            event.unknown_recorded = True
+
+    def record_resolved(self) -> None:
+        """Writes what earlier events have left to write: outcomes that are known by now, and what a
+        former outbox still held when the daemon retired it.
+        """
+        session = self._session
+        session.catch_up()
+        session.rewrite_unread()
+        while (producer := self._producers.current) is not None:
+            note = self.unresolved.next_note()
+            if note is None:
+                break
+            event, note_type, props = note
+            session.begin_step(partial(self.unresolved.mark_recorded, event, note_type))
+            if not session.write_note(note_type, event.user, props, producer):
+                break  # not refused: tried again at the next event
+            session.finish_step()
+        session.abandon_step()
+
+    def record_pending_outcomes(self) -> None:
+        """At the client's end: writes what is known by now, and a `durable_unknown` for each event
+        whose caller still waits.
+        """
+        self.record_resolved_at_end()
+        self._producers.end_waits()  # so that the callers get the outcome that is recorded here
+        for event in sorted(self._producers.awaited, key=lambda event: event.sequence):
+            if not (event.unknown_recorded or event.is_stored):
+                self._record_unknown(event)
+
+    def record_resolved_at_end(self) -> None:
+        """The same as `record_resolved`; raises nothing, since the farewell must follow."""
+        try:
+            self.record_resolved()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the farewell follows
+            self._guard.warn("not all outcomes could be recorded at the end: %r", error)

@@ -1,0 +1,96 @@
+"""The parts of a client that tests look into: the one place that names them.
+
+They are not public, since no caller of a client needs them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+
+from logd_client import Client
+from logd_client.clock import SYSTEM_CLOCK
+from logd_client.environment import Environment
+from logd_client.formers import FormerProducers
+from logd_client.guard import Guard
+from logd_client.outbox_file import OutboxFile
+from logd_client.producer import Producer
+from logd_client.refusals import ClientRefusals
+from logd_client.session import ProducerSession
+from logd_client.succession import ProducerSuccession
+from logd_client.tracker import DurableTracker
+
+
+def by_clock(monotonic_s: Callable[[], float]) -> Environment:
+    """For `Client(environment=)`: this process, but for a clock of the test's own."""
+    return Environment(clock=SYSTEM_CLOCK._replace(monotonic_s=monotonic_s))
+
+
+def producers(client: Client) -> ProducerSuccession:
+    """What opens and replaces the client's producers."""
+    return client._producers
+
+
+def current(client: Client) -> Producer | None:
+    """The client's producer, if it has one just now."""
+    return client._producers.current
+
+
+def producer(client: Client) -> Producer:
+    """The client's producer, which it must have."""
+    found = client._producers.current
+    assert found is not None
+    return found
+
+
+def outbox(client: Client) -> OutboxFile:
+    """The outbox of the client's producer, which it must have."""
+    found = producer(client).outbox
+    assert found is not None
+    return found
+
+
+def formers(client: Client) -> FormerProducers:
+    """The client's former producers."""
+    return client._producers.formers
+
+
+def refusals(client: Client) -> ClientRefusals:
+    """What the client has refused."""
+    return client._producers.refusals
+
+
+def session(client: Client) -> ProducerSession:
+    """What writes to the client's producer."""
+    return client._session
+
+
+def set_monotonic_ns(
+    patch: pytest.MonkeyPatch, client: Client, monotonic_ns: Callable[[], int]
+) -> None:
+    """Gives the client, which has emitted already, another monotonic clock."""
+    patch.setattr(client._session, "_monotonic_ns", monotonic_ns)
+
+
+def durable(client: Client) -> DurableTracker:
+    """What tracks the client's durable events."""
+    return client._durable
+
+
+def guard(client: Client) -> Guard:
+    """What lets one thread at a time into the client."""
+    return client._guard
+
+
+def end_process(client: Client) -> None:
+    """What a client does when its process ends."""
+    client._shutdown.end_process()
+
+
+def use_default_directory(client: Client) -> None:
+    """Has the client look for outboxes where the daemon says they are, from now on."""
+    client._producers.settings = dataclasses.replace(
+        client._producers.settings, outbox_directory=None
+    )
