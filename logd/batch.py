@@ -1,4 +1,4 @@
-"""A batch: what one commit will store. Plain data, no I/O."""
+"""A batch: the events and other rows that one commit stores. Plain data, no I/O."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ LOSS_EVENTS_MAX = 1_000_000
 # Causes in the loss ledger.
 LOST_NOT_RECEIVED = "not received"  # no outbox to read it from
 LOST_DAMAGED = "outbox damaged"
-LOST_RESTORED = "restored"  # stored once, by the word of the database that a backup replaced
-LOST_CLAIMED = "claimed"  # confirmed once by the outbox's word alone: counted apart
+LOST_RESTORED = "restored"  # stored once, as the database shows that a backup has replaced
+LOST_CLAIMED = "claimed"  # confirmed, but only the outbox says so: counted apart
 LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
 LOST_OUTBOX_GONE = "outbox gone"
 LOST_BEGINNING_UNKNOWN = "beginning unknown"  # first heard of at a high number
 
-# What logd writes into the trail of its own acts (logd_wire.schema has all of them). These events
-# are kept for ever.
+# Events that logd itself appends to the trail (logd_wire.schema has all of them). They are kept for
+# ever.
 EVENTS_PRUNED = "events_pruned"
 PERSON_ERASED = "person_erased"
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """How much more may be taken: in events, and in bytes of them."""
+class Capacity:
+    """How much more may be taken: a number of events, and of their bytes."""
 
     events: int
     bytes: int
 
-    def part(self, count: int) -> Room:
-        """One of so many equal parts, and something in any case."""
-        return Room(max(1, self.events // count), max(1, self.bytes // count))
+    def share(self, count: int) -> Capacity:
+        """Return one of `count` equal shares, and never nothing."""
+        return Capacity(max(1, self.events // count), max(1, self.bytes // count))
 
     def __bool__(self) -> bool:
         return self.events > 0 and self.bytes > 0
@@ -43,7 +43,7 @@ class Room:
 
 @dataclass(slots=True, eq=False)
 class Producer:
-    """What the daemon knows of one numbered stream of events.
+    """What the daemon knows about one numbered stream of events.
 
     `stored` is the watermark on disk, `taken` the highest sequence in the batch at hand. `position`
     is where record `taken`+1 lies in the producer's outbox.
@@ -61,19 +61,19 @@ class Producer:
     has_outbox: bool = False
     behind: bool = False
     held: bool = False  # another outbox is read before this one (see logd.ingest.succession)
-    passed_over: int = 0  # turns in which there was no room for it
+    skipped_turns: int = 0  # steps in which the batch had no capacity for it
     ended: bool = False
     refused: dict[str, int] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """The producer as people see it: uid and id."""
+        """The producer as messages name it: uid and id."""
         return f"{self.uid}-{self.id:016x}"
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A row of the loss ledger. Without `last` the numbers do not tell how many events it is."""
+    """A row of the loss ledger. Without `last` the number of lost events is unknown."""
 
     producer: Producer
     first: int
@@ -91,7 +91,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """A row for quarantine. With a `sequence` it used up that number of its producer."""
+    """A row for the quarantine table. With a `sequence` it used up that number of its producer."""
 
     uid: int
     pid: int
@@ -103,7 +103,7 @@ class QuarantineEntry:
 
 
 class Batch:
-    """Collects what one commit takes, and says when it is full."""
+    """Collects what one commit stores, up to a number of events and bytes."""
 
     def __init__(
         self, events_max: int, bytes_max: int, loss_events_max: int = LOSS_EVENTS_MAX
@@ -113,11 +113,11 @@ class Batch:
         self._loss_events_max = loss_events_max
         self.events: list[tuple[Producer, int, Event]] = []
         self.losses: list[Loss] = []
-        self.refusals: list[QuarantineEntry] = []
+        self.quarantine_entries: list[QuarantineEntry] = []
         # A set in the order of arrival, so that a run from a seed can be repeated.
         self.producers: dict[Producer, None] = {}
         self.duplicates = 0
-        self.awaited: set[int] = set()  # users with a caller that waits for the disk
+        self.awaited: set[int] = set()  # users with a caller that waits for the commit
         self.bytes = 0
 
     def add(self, producer: Producer, sequence: int, event: Event, size: int) -> None:
@@ -128,13 +128,13 @@ class Batch:
     def extend(
         self, producer: Producer, events: list[tuple[Producer, int, Event]], size: int
     ) -> None:
-        """Several of one producer, of `size` bytes together."""
+        """Add several events of one producer, `size` bytes in all."""
         if events:
             self.events += events
             self.producers[producer] = None
             self.bytes += size
 
-    def refuse(
+    def add_quarantine(
         self,
         uid: int,
         pid: int,
@@ -144,16 +144,16 @@ class Batch:
         sequence: int | None = None,
     ) -> None:
         excerpt = data[:EXCERPT_BYTES_MAX]
-        reason = reason[:REASON_CHARS_MAX]  # it may quote what a stranger wrote
-        self.refusals.append(
+        reason = reason[:REASON_CHARS_MAX]  # it may quote untrusted input
+        self.quarantine_entries.append(
             QuarantineEntry(uid, pid, reason, excerpt, len(data), producer, sequence)
         )
         if producer is not None:
             self.producers[producer] = None
         self.bytes += len(excerpt) + 64
 
-    def lose(self, producer: Producer, first: int, last: int | None, cause: str) -> None:
-        """A claim of more than the bound is booked as claimed, without a number to believe."""
+    def add_loss(self, producer: Producer, first: int, last: int | None, cause: str) -> None:
+        """Record a loss; one of more events than the bound is recorded without a number."""
         first = min(first, INT64_MAX)
         if last is not None and last - first >= self._loss_events_max:
             last = None
@@ -162,45 +162,49 @@ class Batch:
         self.bytes += 64
 
     def lost(self, *, claimed: bool) -> int:
-        """Events lost by number: those that an outbox merely claims, or all others."""
+        """Return the number of lost events: those that only an outbox claims, or all others."""
         return sum(loss.events or 0 for loss in self.losses if loss.claimed == claimed)
 
-    def note(self, producer: Producer) -> None:
-        """The producer's own row has changed, without an event."""
+    def touch(self, producer: Producer) -> None:
+        """Have the producer's own row written, without an event."""
         self.producers[producer] = None
 
     def copy(self, events: list[tuple[Producer, int, Event]]) -> Batch:
-        """The same with other events."""
+        """Return the same batch with other events."""
         made = Batch(self._events_max, self._bytes_max, self._loss_events_max)
-        made.events, made.losses, made.refusals = events, self.losses, self.refusals
+        made.events, made.losses, made.quarantine_entries = (
+            events,
+            self.losses,
+            self.quarantine_entries,
+        )
         made.producers, made.duplicates = dict(self.producers), self.duplicates
         return made
 
-    def settle(self) -> None:
-        """It is committed: the watermarks in memory follow, and never before."""
+    def mark_committed(self) -> None:
+        """Advance the watermarks in memory; only called after the commit."""
         for producer in self.producers:
             producer.stored = producer.taken
 
     @property
     def entries(self) -> int:
-        """How many rows it will make, watermarks aside."""
-        return len(self.events) + len(self.refusals) + len(self.losses)
+        """How many rows the batch adds, watermarks aside."""
+        return len(self.events) + len(self.quarantine_entries) + len(self.losses)
 
-    def room(self, at_least: int | None = None) -> Room:
-        """How much more it takes; with `at_least`, at least one such part of all it takes."""
+    def capacity(self, at_least: int | None = None) -> Capacity:
+        """Return how much more it takes; with `at_least`, at least that fraction of its bounds."""
         events, size = self._events_max - self.entries, self._bytes_max - self.bytes
         if at_least is not None:
             events = max(events, self._events_max // at_least, 1)
             size = max(size, self._bytes_max // at_least)
-        return Room(max(0, events), max(0, size))
+        return Capacity(max(0, events), max(0, size))
 
-    def filled(self, part: int) -> bool:
-        """Whether one of so many equal parts of it is taken."""
-        return self.entries * part >= self._events_max or self.bytes * part >= self._bytes_max
+    def is_filled_to(self, part: float) -> bool:
+        """Return whether that fraction of its events or bytes is taken."""
+        return self.entries >= part * self._events_max or self.bytes >= part * self._bytes_max
 
     @property
     def full(self) -> bool:
-        return self.filled(1)
+        return self.is_filled_to(1)
 
     def __bool__(self) -> bool:
-        return bool(self.events or self.losses or self.refusals or self.producers)
+        return bool(self.events or self.losses or self.quarantine_entries or self.producers)

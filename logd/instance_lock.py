@@ -1,12 +1,14 @@
-"""The instance's lock file: one daemon at a time, a page in which it says what troubles it, a
-second one with figures of how it goes, a third in which the report process says who asks, and two
-more with the files that the daemon depends on (`logd.self_repair.runtime_files`).
+"""The instance's lock file: ensures one daemon at a time, and holds what `logd status` reads.
+
+Its pages: the daemon's pid and trouble; its runtime statistics; who asks for reports, written by
+the report process; and two with the files that the daemon depends on
+(`logd.self_repair.runtime_files`).
 
 `status` reads the pages while the disk is full or the database locked, so writing them must need
 neither: they are written whole and flushed when the lock is taken, and later only overwritten in
-place, which takes no new block (one that copies on write may refuse; then a page keeps what it
-said, and the line on stderr is all there is). A page that a crash tore fails its check sum and says
-nothing; one that a killed daemon left is told from a running one's by the lock.
+place, which takes no new block. (A file system that copies on write may refuse; then a page keeps
+its old text, and only the line on stderr is new.) A page that a crash tore fails its checksum and
+is ignored. The lock shows whether the daemon that wrote the pages is running.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from logd.errors import AlreadyRunning, CannotCreate, cannot_write
-from logd.runtime_stats import Figures
+from logd.runtime_stats import RuntimeStats
 from logd_wire import liveness
 
 PAGE_BYTES = 4096
@@ -36,7 +38,7 @@ _READ_TRIES = 3
 
 @dataclass(frozen=True)
 class Page:
-    """What the lock file holds. `made`: a database has been made for this instance."""
+    """The first page. `made`: a database was created for this instance."""
 
     pid: int = 0
     made: bool = False
@@ -44,18 +46,18 @@ class Page:
     since_ns: int = 0
 
     def encode(self) -> bytes:
-        """The page's bytes."""
+        """Return the page's bytes."""
         return _encode(asdict(self))
 
 
 def _encode(fields: dict[str, Any], length: int = PAGE_BYTES) -> bytes:
-    """One line of JSON, its check sum, and blanks up to the page's end."""
+    """Return a page: one line of JSON, its checksum, and blanks up to the page's end."""
     text = json.dumps(fields)
     return f"{text}\n{zlib.crc32(text.encode()):08x}\n".encode().ljust(length)
 
 
 def _fields(page: bytes) -> dict[str, Any]:
-    """What a page says. Raises ValueError when it is torn, or none."""
+    """Return the fields of a page. Raises ValueError when it is torn or missing."""
     text, check = page.decode("ascii").split("\n")[:2]
     if int(check, 16) != zlib.crc32(text.encode()):
         raise ValueError("torn")
@@ -72,12 +74,12 @@ def _decode(page: bytes) -> Page | None:
         return None
 
 
-def _decode_figures(page: bytes) -> Figures | None:
+def _decode_runtime_stats(page: bytes) -> RuntimeStats | None:
     try:
         fields = _fields(page)
         fields["commit_counts"] = tuple(fields["commit_counts"])
         fields["ignored"] = tuple(fields.get("ignored", ()))
-        return Figures(**fields)
+        return RuntimeStats(**fields)
     except (ValueError, TypeError, KeyError):  # torn, or another version's
         return None
 
@@ -94,12 +96,12 @@ def _decode_readers(page: bytes) -> list[dict[str, Any]] | None:
     try:
         readers = _fields(page)["readers"]
         return readers if isinstance(readers, list) else None
-    except (ValueError, KeyError):  # torn, or nothing said yet
+    except (ValueError, KeyError):  # torn, or not written yet
         return None
 
 
 class InstanceLock:
-    """The lock while it is held: what its holder says of itself."""
+    """The lock while it is held, and the pages that its holder writes."""
 
     def __init__(self, path: Path, fd: int, now_ns: Callable[[], int]) -> None:
         self.path = path
@@ -107,7 +109,7 @@ class InstanceLock:
         self._now_ns = now_ns
         before = _decode(os.pread(fd, PAGE_BYTES, 0))
         self._page = Page(os.getpid(), made=before is not None and before.made)
-        # The last daemon's, until ours are there.
+        # Keep the last daemon's statistics until there are new ones.
         self._lay_out(fd, os.pread(fd, PAGE_BYTES, PAGE_BYTES))
 
     def _lay_out(self, fd: int, figures: bytes) -> None:
@@ -117,10 +119,9 @@ class InstanceLock:
         os.fsync(fd)
 
     def put_back(self) -> None:
-        """Makes the file again, with the lock and all that it says, where its name is gone or a
-        copy's.
+        """Create the file again, with lock and pages, if it was removed or replaced.
 
-        Raises AlreadyRunning when another daemon has it locked by now, and OSError.
+        Raises AlreadyRunning when another daemon has locked it by now, and OSError.
         """
         fd = _open_locked(self.path)
         try:
@@ -132,44 +133,44 @@ class InstanceLock:
         os.close(former)
 
     def close(self) -> None:
-        """Lets go of the lock."""
+        """Release the lock."""
         os.close(self._fd)
 
     @property
     def page(self) -> Page:
-        """What the page says now."""
+        """The first page as it is now."""
         return self._page
 
     @property
     def database_made(self) -> bool:
-        """Whether an earlier daemon made this instance's database."""
+        """Whether an earlier daemon created this instance's database."""
         return self._page.made
 
-    def note_database(self) -> None:
-        """From now on an empty or missing database is no new one."""
+    def mark_database_made(self) -> None:
+        """Record that the database was created: an empty or missing one is an error from now on."""
         if not self._page.made:
             self._write(Page(self._page.pid, True, self._page.trouble, self._page.since_ns))
             with contextlib.suppress(OSError):
                 os.fsync(self._fd)
 
-    def tell(self, trouble: str | None) -> None:
-        """Says what nothing can be stored for, or that it is over. The first time counts."""
-        said = self._page.trouble
+    def set_trouble(self, trouble: str | None) -> None:
+        """Publish why nothing can be stored, since the first such call; None: it can again."""
+        before = self._page.trouble
         trouble = trouble if trouble is None else trouble[:TROUBLE_CHARS_MAX]
-        if trouble == said:
+        if trouble == before:
             return
-        since_ns = 0 if trouble is None else self._page.since_ns if said else self._now_ns()
+        since_ns = 0 if trouble is None else self._page.since_ns if before else self._now_ns()
         self._write(Page(self._page.pid, self._page.made, trouble, since_ns))
 
-    def publish(self, figures: Figures) -> None:
-        """Says how it goes."""
+    def publish_stats(self, figures: RuntimeStats) -> None:
+        """Publish runtime statistics."""
         with contextlib.suppress(OSError):
             os.pwrite(self._fd, _encode(asdict(figures)), PAGE_BYTES)
 
     def publish_files(self, files: list[dict[str, Any]]) -> None:
-        """Reports the files that this daemon depends on: see `logd.self_repair.runtime_files`."""
+        """Publish the files that this daemon depends on (`logd.self_repair.runtime_files`)."""
         data = _encode({"files": files}, FILES_BYTES)
-        if len(data) <= FILES_BYTES:  # else paths are so long that there is no room
+        if len(data) <= FILES_BYTES:  # else the paths are too long for the page
             with contextlib.suppress(OSError):
                 os.pwrite(self._fd, data, _FILES_OFFSET)
 
@@ -181,7 +182,7 @@ class InstanceLock:
 
 @contextlib.contextmanager
 def instance_lock(path: Path, now_ns: Callable[[], int] = time.time_ns) -> Iterator[InstanceLock]:
-    """Only one daemon an instance. Raises AlreadyRunning, naming the other's pid."""
+    """Hold the instance's lock within a `with`. Raises AlreadyRunning with the other's pid."""
     fd = _open_locked(path)
     try:
         held = InstanceLock(path, fd, now_ns)
@@ -199,8 +200,8 @@ def _open_locked(path: Path) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CannotCreate(
-            f"{path}: the lock cannot be made: {error.strerror}. logd writes beside its database: "
-            "look at that folder's permissions and at how its file system is mounted."
+            f"{path}: the lock file cannot be created: {error.strerror}. logd writes next to its "
+            "database: check that folder's permissions and how its file system is mounted."
         ) from error
     if not liveness.acquire(fd):
         page = _decode(os.pread(fd, PAGE_BYTES, 0))
@@ -212,10 +213,10 @@ def _open_locked(path: Path) -> int:
     return fd
 
 
-def look(path: Path) -> tuple[int | None, Page]:
-    """The pid of the daemon that holds the lock, or None; and what the page says, never waiting.
+def read_lock_page(path: Path) -> tuple[int | None, Page]:
+    """Return the pid of the daemon that holds the lock, or None, and the first page.
 
-    Without that file, or with a damaged one, an empty page.
+    Never waits. If the file is missing or damaged, the page is empty.
     """
     with _opened(path) as fd:
         if fd is None:
@@ -223,14 +224,17 @@ def look(path: Path) -> tuple[int | None, Page]:
         return liveness.lock_holder(fd), _try(_decode, fd, 0) or Page()
 
 
-def figures(path: Path) -> Figures | None:
-    """How it goes by the word of the running daemon, or of the last one; None: it never said."""
+def read_runtime_stats(path: Path) -> RuntimeStats | None:
+    """Return the statistics of the running daemon, or of the last one; None: there are none."""
     with _opened(path) as fd:
-        return None if fd is None else _try(_decode_figures, fd, PAGE_BYTES)
+        return None if fd is None else _try(_decode_runtime_stats, fd, PAGE_BYTES)
 
 
 def publish_readers(path: Path, readers: list[dict[str, Any]]) -> None:
-    """Says who asks for reports. For the report process, which holds no lock that this drops."""
+    """Publish who asks for reports. Called by the report process, which holds no lock here.
+
+    (Closing any descriptor of the file drops the locks that the process has on it.)
+    """
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -239,16 +243,16 @@ def publish_readers(path: Path, readers: list[dict[str, Any]]) -> None:
             os.close(fd)
 
 
-def files(path: Path) -> list[dict[str, Any]]:
-    """The files that the daemon depends on, as it has reported them; of a running daemon only."""
+def read_runtime_files(path: Path) -> list[dict[str, Any]]:
+    """Return the files that the running daemon depends on, as it has published them."""
     with _opened(path) as fd:
         if fd is None or liveness.lock_holder(fd) is None:
             return []
         return _try(_decode_files, fd, _FILES_OFFSET, FILES_BYTES) or []
 
 
-def readers(path: Path) -> list[dict[str, Any]]:
-    """Who has asked for reports since the report process started, whoever took most first."""
+def read_report_usage(path: Path) -> list[dict[str, Any]]:
+    """Return who has asked for reports since the report process started, heaviest user first."""
     with _opened(path) as fd:
         return [] if fd is None else _try(_decode_readers, fd, _READERS_OFFSET) or []
 
@@ -273,6 +277,6 @@ def _try(
     decode: Callable[[bytes], T | None], fd: int, offset: int, length: int = PAGE_BYTES
 ) -> T | None:
     found = None
-    for _ in range(_READ_TRIES):  # it may be overwritten just now
+    for _ in range(_READ_TRIES):  # it may be overwritten at this moment
         found = found or decode(os.pread(fd, length, offset))
     return found

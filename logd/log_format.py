@@ -1,7 +1,7 @@
-"""Log lines on stderr: with a level in front where the journal reads them, plain for a terminal.
+"""Formats log lines on stderr: with a level for the journal, plain for a terminal.
 
 The journal takes `<4>` at the start of a line for its level (sd-daemon(3)), so that
-`journalctl -p warning` shows troubles only. Who logs is in the journal already.
+`journalctl -p warning` shows problems only. It records the unit that logs by itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _log = logging.getLogger("logd")
 
 
 def reads_stderr() -> bool:
-    """Whether our stderr is the journal's: JOURNAL_STREAM names its device and inode."""
+    """Return whether stderr goes to the journal: JOURNAL_STREAM has its device and inode."""
     try:
         status = os.fstat(2)
     except OSError:
@@ -26,8 +26,8 @@ def reads_stderr() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def line(level: int, text: str, *, journal: bool) -> str:
-    """The text at that level of logging's, for the journal or for a terminal."""
+def format_line(level: int, text: str, *, journal: bool) -> str:
+    """Format a text of a level of `logging`, for the journal or for a terminal."""
     if not journal:
         return f"logd: {text}"
     number = next((number for least, number in _LEVELS if level >= least), _DEBUG)
@@ -40,13 +40,13 @@ class _Lines(logging.Formatter):
         self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        return line(record.levelno, super().format(record), journal=self._journal)
+        return format_line(record.levelno, super().format(record), journal=self._journal)
 
 
 def log_to_stderr(part: str = "") -> None:
-    """What this process logs from now on, and the traceback of a mistake in it, goes there.
+    """Log to stderr from now on, and so the traceback of an uncaught exception.
 
-    `part` begins its messages, where it is not the daemon.
+    `part` begins the messages of a process other than the daemon.
     """
     journal = reads_stderr()
     handler = logging.StreamHandler(sys.stderr)
@@ -54,10 +54,10 @@ def log_to_stderr(part: str = "") -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     _log.setLevel(logging.INFO)
     if journal:
-        sys.excepthook = _log_mistake
+        sys.excepthook = _log_uncaught
 
 
-def _log_mistake(
+def _log_uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    _log.critical("a mistake in logd itself ended it", exc_info=(kind, error, trace))
+    _log.critical("logd ended because of a bug in it", exc_info=(kind, error, trace))

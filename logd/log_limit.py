@@ -1,14 +1,18 @@
-"""Log lines that input can cause, at a bounded rate (pure: the clock is passed in).
+"""Throttles log lines that input can cause (pure: the clock is passed in).
 
-Whoever sends events decides how often such a line is due. So there is one for each kind and user in
-an interval, and the next one says how many were left out. Only so many users of a kind have a place
-of their own; all others share one. That bounds the lines and the memory, however many users there
-are: the journal drops lines of a unit that writes too many, whichever they are.
+Whoever sends events decides how often such a line is due. So one line per message and user is
+logged in an interval, and the next one gives the number of those left out. Only a few users per
+message have an interval of their own; all others share one. That bounds the lines and the memory,
+however many users there are: the journal drops lines of a unit that writes too many, whichever they
+are.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 INTERVAL_S = 30.0
@@ -23,27 +27,51 @@ class _Line:
     left_out: int = 0
 
 
-class LimitedLog:
-    """Logs warnings at a bounded rate. Not for several threads at once."""
+class ThrottledLog:
+    """Logs at a bounded rate, from any thread. `clock_s` is monotonic."""
 
-    def __init__(self, log: logging.Logger, interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self,
+        log: logging.Logger,
+        clock_s: Callable[[], float] = time.monotonic,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
         self._log = log
+        self._clock_s = clock_s
         self._interval_s = interval_s
         self._kinds: dict[str, dict[int | None, _Line]] = {}
+        self._lock = threading.Lock()
 
-    def warning(self, now_s: float, message: str, *args: object, user: int | None = None) -> None:
-        """Logs the message, or counts it. Its text without `args` is its kind.
+    def warning(self, message: str, *args: object, user: int | None = None) -> None:
+        """Log a warning, or count it. The message without `args` is its kind.
 
-        `user` is the user id that caused it, as far as there is one; `now_s` is monotonic.
+        `user` is the user id that caused it, if one did.
         """
-        left_out = self._take(message, user, now_s)
+        self._throttle(logging.WARNING, message, args, user)
+
+    def exception(self, message: str, *args: object) -> None:
+        """Log an error with the traceback of the exception being handled, or count it."""
+        self._throttle(logging.ERROR, message, args, None, exc_info=True)
+
+    def _throttle(
+        self,
+        level: int,
+        message: str,
+        args: tuple[object, ...],
+        user: int | None,
+        *,
+        exc_info: bool = False,
+    ) -> None:
+        with self._lock:
+            left_out = self._take(message, user, self._clock_s())
         if left_out == 0:
-            self._log.warning(message, *args)
+            self._log.log(level, message, *args, exc_info=exc_info)
         elif left_out is not None:
-            self._log.warning(f"{message} (%d more like this were not logged)", *args, left_out)
+            text = f"{message} (%d more like this were not logged)"
+            self._log.log(level, text, *args, left_out, exc_info=exc_info)
 
     def _take(self, kind: str, user: int | None, now_s: float) -> int | None:
-        """How many were left out before this one; None if this one is left out too."""
+        """Return how many were left out before this one; None if this one is left out too."""
         if kind not in self._kinds and len(self._kinds) >= KINDS_MAX:
             kind = ""
         lines = self._kinds.setdefault(kind, {})
@@ -61,7 +89,7 @@ class LimitedLog:
         return left_out
 
     def _place(self, lines: dict[int | None, _Line], user: int | None, now_s: float) -> int | None:
-        """The place of a user who has none: a new one, one of who was quiet, or the shared one."""
+        """Return the key for a new user: its own, after evicting an idle one, or the shared one."""
         if len(lines) - (_OTHERS in lines) < USERS_MAX:
             return user
         for other, line in lines.items():

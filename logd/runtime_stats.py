@@ -1,7 +1,7 @@
-"""How it goes: events a second, commits and how long they took, what waits. Pure.
+"""Runtime statistics: event rates, commits and their durations, and what waits. Pure.
 
-The daemon's loop counts commits as they come and takes a sample at most once a second, which it
-leaves where `logd status` and the metrics find it (`logd.instance_lock`).
+The daemon's loop counts commits, and takes a sample at most once a second, which it publishes for
+`logd status` and the metrics (`logd.instance_lock`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 SAMPLE_INTERVAL_S = 1.0
 MINUTE_S = 60.0
 FIVE_MINUTES_S = 300.0
-# Of commits, the upper bounds of the histogram's buckets; one more has what took longer.
+# Upper bounds of the histogram of commits; one more bucket counts what took longer.
 COMMIT_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-# A rate over less than this says nothing of how long an outbox will have room.
+# A rate over less than this does not show how long an outbox will have room.
 PACE_MIN_S = 10.0
 # Rows of `ignored`: the page that they are published in has room for these and the rest.
 IGNORED_SENDERS_MAX = 10
 
 
 @dataclass(frozen=True)
-class Figures:
-    """One moment of a daemon. Rates are of events stored, or since its start if that is later."""
+class RuntimeStats:
+    """A sample of a daemon. Rates are of stored events, since its start if that is later."""
 
     at_ns: int = 0
     started_ns: int = 0
@@ -39,7 +39,7 @@ class Figures:
     commit_longest_s: float = 0.0
     commit_counts: tuple[int, ...] = (0,) * (len(COMMIT_BOUNDS_S) + 1)  # by COMMIT_BOUNDS_S
     backlog: int = 0  # events accepted and not stored, in the outboxes that are open
-    room_s: float | None = None  # see Survey
+    room_s: float | None = None  # see OutboxTotals
     outboxes: int = 0
     outboxes_bytes: int = 0
     wal_bytes: int = 0
@@ -47,8 +47,8 @@ class Figures:
     ignored: tuple[dict[str, Any], ...] = ()  # see logd.ingest.ignored.Ignored.senders
 
 
-class Pace:
-    """How fast one producer is, over the last one to two minutes."""
+class WriteRate:
+    """The rate at which one producer writes, over the last one to two minutes."""
 
     __slots__ = ("_newer", "_older")
 
@@ -56,7 +56,7 @@ class Pace:
         self._older = self._newer = (now_s, written)
 
     def per_s(self, now_s: float, written: int) -> float:
-        """Events a second, `written` being how many there are now; 0 while it is too early."""
+        """Return events per second, given the number written by now; 0 while it is too early."""
         if now_s - self._newer[0] >= MINUTE_S:
             self._older, self._newer = self._newer, (now_s, written)
         then_s, before = self._older
@@ -64,10 +64,10 @@ class Pace:
 
 
 @dataclass
-class Survey:
-    """What the outboxes hold together, and how long the first of them to be full has room.
+class OutboxTotals:
+    """What the open outboxes hold in all, and when the first of them would be full.
 
-    `room_s` counts from now, at each one's present pace and nothing being stored any more; None:
+    `room_s` is the time until then if nothing more were stored, at each one's present rate; None if
     none of them is being filled.
     """
 
@@ -75,7 +75,7 @@ class Survey:
     room_s: float | None = None
 
     def add(self, waiting: int, room_bytes: int, event_bytes: float, per_s: float) -> None:
-        """One outbox: events that wait, its room, the mean size of its events, its pace."""
+        """Add an outbox: waiting events, free bytes, mean event size and events per second."""
         self.backlog += waiting
         if event_bytes > 0 and per_s > 0:
             left_s = max(0.0, room_bytes - waiting * event_bytes) / (event_bytes * per_s)
@@ -83,9 +83,9 @@ class Survey:
 
 
 def within_s(counts: Sequence[int], part: float) -> float | None:
-    """The bound that so large a part of the commits kept to; infinite past the last one.
+    """Return the bound that this fraction of the commits kept; infinite past the last one.
 
-    None without any commit.
+    None if there was no commit.
     """
     total, seen = sum(counts), 0
     for bound_s, count in zip((*COMMIT_BOUNDS_S, float("inf")), counts, strict=True):
@@ -95,8 +95,8 @@ def within_s(counts: Sequence[int], part: float) -> float | None:
     return None
 
 
-class Meter:
-    """Counts from the start of a daemon on. `now_s` is of the monotonic clock."""
+class StatsRecorder:
+    """Counts commits since the start of a daemon. `now_s` is monotonic."""
 
     def __init__(self) -> None:
         self._events = 0
@@ -106,8 +106,8 @@ class Meter:
         # One more than the seconds of the longest rate, each with the events stored until then.
         self._samples: deque[tuple[float, int]] = deque(maxlen=int(FIVE_MINUTES_S) + 1)
 
-    def committed(self, events: int, lost: int, duration_s: float) -> None:
-        """A batch is on the disk, which took so long."""
+    def record_commit(self, events: int, lost: int, duration_s: float) -> None:
+        """Count a commit that has succeeded."""
         self._events += events
         self._lost += lost
         self._commit_s += duration_s
@@ -115,14 +115,14 @@ class Meter:
         self._commit_longest_s = max(self._commit_longest_s, duration_s)
         self._commit_counts[bisect_left(COMMIT_BOUNDS_S, duration_s)] += 1
 
-    def due(self, now_s: float) -> bool:
-        """Whether the last sample is a second old."""
+    def is_due(self, now_s: float) -> bool:
+        """Return whether the last sample is a second old."""
         return not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S
 
-    def sample(self, now_s: float, at_ns: int) -> Figures:
-        """How it stands now, as far as is counted here; to be called when `due`."""
+    def sample(self, now_s: float, at_ns: int) -> RuntimeStats:
+        """Take a sample of what is counted here; call it when `is_due`."""
         self._samples.append((now_s, self._events))
-        return Figures(
+        return RuntimeStats(
             at_ns=at_ns,
             events=self._events,
             lost=self._lost,
@@ -136,7 +136,7 @@ class Meter:
         )
 
     def _rate(self, now_s: float, window_s: float) -> float:
-        """Events a second since the sample that is the window ago, or the oldest behind it."""
+        """Return events per second since the oldest sample within the window."""
         then_s, events = next(
             (sample for sample in self._samples if now_s - sample[0] <= window_s), (now_s, 0)
         )

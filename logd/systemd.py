@@ -1,7 +1,7 @@
-"""What the service manager is told (sd_notify(3)): ready, stopping, alive, how it goes.
+"""Notifies the service manager (sd_notify(3)): ready, stopping, alive, status line.
 
-The watchdog is fed by whoever turns the loop, and by nobody else: a flush that hangs hangs the
-turn, and the watchdog finds it. A loop with nothing to do still turns.
+Only the event loop feeds the watchdog: if a flush hangs, the round hangs, and the watchdog ends the
+process. An idle loop still makes rounds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 
-# A message is for one moment; a service manager that does not read must not hold up a commit.
+# A service manager that does not read must not hold up a commit.
 SEND_TIMEOUT_S = 5.0
 FEEDS_PER_TIMEOUT = 4
 STATUS_INTERVAL_S = 1.0
@@ -19,9 +19,9 @@ EXTENSION_S = 120
 
 
 def send(state: str, *, wait: bool = False) -> bool:
-    """Says that, where there is a service manager; whether it has been said.
+    """Send a state to the service manager, if there is one; return whether it was sent.
 
-    With `wait` a manager that is slow to read is given SEND_TIMEOUT_S.
+    With `wait`, wait up to SEND_TIMEOUT_S for a manager that is slow to read.
     """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
@@ -36,12 +36,12 @@ def send(state: str, *, wait: bool = False) -> bool:
 
 
 def extend_timeout(seconds: float = EXTENSION_S) -> None:
-    """Asks for so much time from now on, while it starts or stops; never makes it shorter."""
+    """Ask for this much more time to start or stop; never makes the time shorter."""
     send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
 
 def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None:
-    """How often this process has to say that it is alive; None: nobody asks."""
+    """Return how often this process must feed the watchdog; None: there is no watchdog."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:
@@ -52,10 +52,10 @@ def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None
 
 
 @contextlib.contextmanager
-def may_take(seconds: float) -> Iterator[None]:
-    """Has the watchdog wait for so long within a `with`: for what is long and is no hang.
+def extend_watchdog(seconds: float) -> Iterator[None]:
+    """Have the watchdog wait this long within a `with`, for work that is long but does not hang.
 
-    Where it already waits longer nothing changes.
+    If it waits longer already, nothing changes.
     """
     interval_s = watchdog_interval_s()
     if interval_s is None or interval_s * FEEDS_PER_TIMEOUT >= seconds:
@@ -69,27 +69,27 @@ def may_take(seconds: float) -> Iterator[None]:
 
 
 class Notifier:
-    """What is said again and again, at bounded rates. Times are of the monotonic clock."""
+    """Sends what is repeated, at bounded rates. Times are monotonic."""
 
     def __init__(self) -> None:
         self.interval_s = watchdog_interval_s()
         self._fed_s: float | None = None
-        self._said = ""
-        self._said_s: float | None = None
+        self._status = ""
+        self._sent_s: float | None = None
 
-    def turned(self, now_s: float) -> None:
-        """The loop has made a turn: feeds the watchdog, where that is due."""
+    def feed_watchdog(self, now_s: float) -> None:
+        """Feed the watchdog if that is due; called in each round of the loop."""
         if self.interval_s is None:
             return
         due = self._fed_s is None or now_s - self._fed_s >= self.interval_s
         if due and send("WATCHDOG=1"):
             self._fed_s = now_s
 
-    def status(self, text: str, now_s: float) -> None:
-        """One line for `systemctl status`: when it has changed, and at most once a second."""
-        if text == self._said:
+    def set_status(self, text: str, now_s: float) -> None:
+        """Set the line in `systemctl status` when it has changed, at most once a second."""
+        if text == self._status:
             return
-        if self._said_s is None or now_s - self._said_s >= STATUS_INTERVAL_S:
+        if self._sent_s is None or now_s - self._sent_s >= STATUS_INTERVAL_S:
             if send(f"STATUS={text}"):
-                self._said = text
-            self._said_s = now_s
+                self._status = text
+            self._sent_s = now_s

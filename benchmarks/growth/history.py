@@ -161,7 +161,7 @@ def build(
                 producer = workers.next()
                 batch.add(producer, producer.taken, event, len(event.props))
             store.commit(batch, part[-1].ts_ns)
-            batch.settle()
+            batch.mark_committed()
             advance(len(part))
     finally:
         store.close()

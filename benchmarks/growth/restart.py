@@ -17,7 +17,7 @@ from benchmarks.harness import emitter
 from benchmarks.harness.emitter import Load, collect, emitters
 from benchmarks.harness.processes import Failed, Running, running
 from benchmarks.harness.sums import Sums
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd_client import Client
 
 KILL, STOP = "kill -9", "clean stop"
@@ -136,7 +136,7 @@ def _first_times(successor: Running, probe: Client, started_s: float) -> tuple[f
 def _waiting(trail: Trail, probe: Client) -> int:
     """Count the unconfirmed events in outboxes, while no daemon runs."""
     own = int(probe.stats()["producer"] or "0", 16)
-    outboxes = Outboxes(trail.config.outbox_directory, read_only=True)
+    outboxes = OutboxDirectory(trail.config.outbox_directory, read_only=True)
     outboxes.attach()
     waiting = 0
     try:

@@ -28,9 +28,10 @@ OTHER = "other"
 STEPS = {
     "receive": (
         "logd.ingest.receiver",
+        "logd.ingest.open_outbox",
         "logd.ingest.outbox_directory",
         "logd.ingest.wakeups",
-        "logd.serve.loop:_wait",
+        "logd.serve.loop:wait",
         "logd_wire.outbox.layout",
         "logd_wire.outbox.reader",
         "logd_wire.wire:decode_record",
@@ -39,7 +40,12 @@ STEPS = {
     "decode": ("logd_wire.wire", "logd_wire.schema"),
     "order": (
         "logd.ingest.delivery",
+        "logd.ingest.drain",
         "logd.ingest.ordering",
+        "logd.ingest.outbox_finder",
+        "logd.ingest.outbox_lifecycle",
+        "logd.ingest.outbox_opener",
+        "logd.ingest.outbox_poller",
         "logd.ingest.outbox_reader",
         "logd.ingest.scheduling",
         "logd.batch",

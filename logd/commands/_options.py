@@ -32,7 +32,8 @@ DEFAULT_CONFIG = "/etc/logd/logd.toml"
 
 def fail(message: str, exit_code: int) -> NoReturn:
     """Ends the program with one line on stderr."""
-    click.echo(log_format.line(logging.ERROR, message, journal=log_format.reads_stderr()), err=True)
+    line = log_format.format_line(logging.ERROR, message, journal=log_format.reads_stderr())
+    click.echo(line, err=True)
     sys.exit(exit_code)
 
 

@@ -164,7 +164,7 @@ def restore(config: Config, backup: Path, key_file: Path | None, yes: bool) -> N
             fail("nothing was changed", EXIT_NOT_WHOLE)
         with stoppable() as stop:
             done = restoring.restore(config, plan, time.time_ns(), stop, bar)
-        lock.note_database()
+        lock.mark_database_made()
     click.echo(f"restored {config.database}: verified, in {done.seconds:.1f} s")
     click.echo(f"chain head: {done.made.head.hash.hex()}")
     if done.kept is not None:

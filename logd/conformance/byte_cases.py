@@ -1,4 +1,4 @@
-"""Cases of bytes: test vectors, events that must be refused, text, sizes."""
+"""Cases about encoding: test vectors, events that must be refused, text, sizes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Vector = dict[str, Any]
 
 
 def vectors(name: str) -> list[Vector]:
-    """The vectors in that file."""
+    """Return the test vectors in a file."""
     found: list[Vector] = json.loads((VECTORS / name).read_text(encoding="utf-8"))["vectors"]
     return found
 
@@ -68,7 +68,7 @@ def payload_vectors(scene: Scene) -> None:
 
 
 def _is_writable(vector: Vector) -> bool:
-    """Whether that is an event that a client may write: a daemon reads more."""
+    """Return whether a client may write this event: a daemon accepts more."""
     try:
         event = vector["event"]
         check_event_type(event["type"])
@@ -230,7 +230,7 @@ TEXTS = {
 
 
 def text(scene: Scene) -> None:
-    """Users and properties in any script arrive as the very bytes that they were."""
+    """Users and properties in any script arrive byte for byte."""
     box = scene.open_with_any()
     for what, value in TEXTS.items():
         props = msgpack.packb({"n": 0, value: value})

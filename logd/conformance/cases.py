@@ -1,4 +1,4 @@
-"""What a case is, and the list of them in the order in which they run."""
+"""The list of cases, in the order in which they run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Case:
 
     @property
     def what(self) -> str:
-        """What it tries, in a line."""
+        """What the case tests, in a line: its function's docstring."""
         return (self.run.__doc__ or "").strip().split("\n")[0]
 
 

@@ -1,7 +1,7 @@
-"""A daemon's side of the protocol that does nothing by itself, so that every state is exact.
+"""A test double of the daemon that acts only when a case calls it, so that every state is exact.
 
-It makes the outboxes' directory, binds the socket and reads what comes, with logd's own code; it
-confirms, watches, retires and removes only when a case calls for it.
+It creates the outboxes' directory, binds the socket and reads what arrives, with logd's own code;
+it confirms, suppresses wake-ups, retires and removes only when a case calls for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from logd.conformance.verdicts import FOLLOWING, Failed, expect
-from logd.ingest.outbox_directory import OpenOutbox, Outboxes
+from logd.ingest.open_outbox import OpenOutbox
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.receiver import Receiver, bind
 from logd_wire import liveness
 from logd_wire.outbox.layout import (
@@ -55,11 +56,11 @@ T = TypeVar("T")
 
 
 def until(
-    look: Callable[[], T], message: str, page: str | None = None, deadline_s: float = DEADLINE_S
+    check: Callable[[], T], message: str, page: str | None = None, deadline_s: float = DEADLINE_S
 ) -> T:
-    """What `look` finds, once that is true. Raises Failed with the message after the deadline."""
+    """Poll until `check` returns something true, and return it. Raises Failed at the deadline."""
     end_s = time.monotonic() + deadline_s
-    while not (found := look()):
+    while not (found := check()):
         if time.monotonic() > end_s:
             raise Failed(f"{message}, within {deadline_s:.0f} s", page)
         time.sleep(_LOOK_INTERVAL_S)
@@ -67,7 +68,7 @@ def until(
 
 
 def event_of(payload: bytes) -> Event:
-    """The event in a payload. Raises Failed where a daemon would put it into quarantine."""
+    """Decode the event in a payload. Raises Failed if a daemon would quarantine it."""
     try:
         return unpack_payload(payload)
     except Malformed as error:
@@ -77,7 +78,7 @@ def event_of(payload: bytes) -> Event:
 
 
 def number_of(payload: bytes) -> int:
-    """The property `n` by which cases know their events."""
+    """Return the property `n`, which identifies an event to its case."""
     number = unpack_props(event_of(payload).props).get("n")
     expect(type(number) is int, f"props have {number!r} as `n`: expected a whole number", "Payload")
     return int(number)
@@ -85,7 +86,7 @@ def number_of(payload: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record: its sequence, its payload, and the position behind it where it is of a ring."""
+    """One record: its sequence, its payload, and in a ring the position after it."""
 
     sequence: int
     payload: bytes
@@ -104,7 +105,7 @@ class Datagram:
 
 
 def parse_datagram(data: bytes, pid: int) -> Datagram:
-    """A datagram as a daemon reads it. Raises Failed where it would refuse it."""
+    """Decode a datagram as a daemon does. Raises Failed if the daemon would refuse it."""
     length = f"a datagram of {len(data)} bytes: the limit is {DATAGRAM_BYTES_MAX}"
     expect(len(data) <= DATAGRAM_BYTES_MAX, length, "Limits")
     try:
@@ -132,15 +133,15 @@ class Box:
     records: list[Record] = field(default_factory=list)  # all that was read
 
     def word(self, index: int) -> int:
-        """A word of the header."""
+        """Return a word of the header."""
         return int(_WORD.unpack(os.pread(self.outbox.fd, 8, index * 8))[0])
 
     def set_word(self, index: int, value: int) -> None:
-        """Writes one of the daemon's words."""
+        """Write one of the daemon's words."""
         os.pwrite(self.outbox.fd, _WORD.pack(value), index * 8)
 
     def read(self) -> list[Record]:
-        """The records that have come since the last time."""
+        """Return the records written since the last call."""
         before = len(self.records)
         try:
             header = self.outbox.refresh()
@@ -162,12 +163,12 @@ class Box:
         return self.records[before:]
 
     def numbers(self) -> list[int]:
-        """The numbers of all events that it has held."""
+        """Return the numbers of all events that it has held."""
         self.read()
         return [number_of(record.payload) for record in self.records]
 
     def confirm(self, sequence: int | None = None) -> None:
-        """Confirms up to that sequence; all that is written, without one."""
+        """Confirm up to that sequence; without one, everything that is written."""
         self.read()
         records = self.records[:sequence]
         if records:
@@ -175,11 +176,11 @@ class Box:
             os.pwrite(self.outbox.fd, words, WORD_CONFIRMED_SEQUENCE * 8)
 
     def watch(self, until_ns: int) -> None:
-        """Promises to look here after that moment of the monotonic clock."""
+        """Suppress wake-ups until that moment of the monotonic clock."""
         self.set_word(WORD_WATCHED_UNTIL_NS, until_ns)
 
     def retire(self) -> None:
-        """Takes the producer for ended, as a daemon does once all that is written is confirmed."""
+        """Retire the producer, as a daemon does once everything written is confirmed."""
         self.confirm()
         self.watch(0)
         self.set_word(WORD_RETIRED, 1)
@@ -187,7 +188,7 @@ class Box:
         self.unlink()
 
     def unlink(self) -> None:
-        """Removes the file, as the daemon or a cleaner does."""
+        """Remove the file, as the daemon or a cleaner does."""
         expect(self.path.exists(), "the client removed its outbox: only the daemon does", "Ending")
         self.path.unlink()
 
@@ -197,12 +198,12 @@ class Box:
         return liveness.lock_holder(self.outbox.fd)
 
     def refused(self) -> int:
-        """What the producer counts as refused, for whatever cause."""
+        """The number of events that the producer counts as refused, for any cause."""
         return sum(self.word(WORD_REFUSED + index) for index in range(len(REFUSAL_CAUSES)))
 
     @property
     def has_farewell(self) -> bool:
-        """Whether word 9 says that nothing will follow."""
+        """Whether word 9 announces the producer's end."""
         return self.word(WORD_FAREWELL) == 1
 
     @property
@@ -216,40 +217,40 @@ class Box:
 
 
 class DaemonDouble:
-    """The daemon of one socket. `start` and `stop` are a daemon coming and being killed."""
+    """The daemon of one socket. `start` and `stop` stand for a daemon's start and kill."""
 
     def __init__(self, directory: Path) -> None:
         self.socket = str(directory / "logd.sock")
-        self._outboxes = Outboxes(Path(default_directory(self.socket)))
+        self._outboxes = OutboxDirectory(Path(default_directory(self.socket)))
         self._receiver: Receiver | None = None
         self._boxes: dict[str, Box] = {}
 
     @property
     def directory(self) -> Path:
-        """Where the outboxes are."""
-        return self._outboxes.directory
+        """The directory of the outboxes."""
+        return self._outboxes.path
 
     def make_directory(self) -> None:
-        """The outboxes' directory with its token, and the file beside the socket that names it."""
+        """Create the outboxes' directory with its token, and the rendezvous file."""
         self._outboxes.prepare(self.socket)
 
     def start(self) -> None:
-        """Binds the socket, in place of a dead one."""
+        """Bind the socket, in place of a stale one."""
         self._receiver = Receiver(bind(Path(self.socket), socket.SOCK_DGRAM, 0o660))
 
     def stop(self) -> None:
-        """Closes the socket and leaves its name, as a kill does; what was queued is gone."""
+        """Close the socket and leave its name, as a kill does; what was queued is lost."""
         if self._receiver is not None:
             self._receiver.close()
             self._receiver = None
 
     def datagrams(self) -> list[Datagram]:
-        """What has come since the last time."""
+        """Return the datagrams that have arrived since the last call."""
         assert self._receiver is not None
         return [parse_datagram(data, pid) for data, _uid, pid, _cut in self._receiver.datagrams()]
 
-    def look(self) -> list[Box]:
-        """Every outbox seen so far, oldest first, be it removed by now; new ones are opened."""
+    def boxes(self) -> list[Box]:
+        """Return every outbox seen so far, oldest first, even if removed by now; open new ones."""
         new = []
         for name, uid, producer_id in self._outboxes.names():
             if name in self._boxes:
@@ -265,19 +266,19 @@ class DaemonDouble:
         return list(self._boxes.values())
 
     def box(self, number: int = 1) -> Box:
-        """The outbox that came as that many-th."""
+        """Wait for the `number`-th outbox, and return it."""
         return until(
-            lambda: self.look()[number - 1 :],
+            lambda: self.boxes()[number - 1 :],
             "the client has no outbox" if number == 1 else "the client has no further outbox",
             "Creating" if number == 1 else FOLLOWING,
         )[0]
 
     def files(self) -> list[str]:
-        """Names in the outboxes' directory."""
+        """Return the names in the outboxes' directory."""
         return sorted(entry.name for entry in self.directory.iterdir() if entry.name != "token")
 
     def close(self) -> None:
-        """Closes all, and removes what is in memory."""
+        """Close everything, and remove what is in memory."""
         self.stop()
         for box in self._boxes.values():
             os.close(box.outbox.fd)

@@ -1,4 +1,4 @@
-"""A client's driver as a process: commands go in, answers come out, and it can be killed."""
+"""Runs a client's driver as a process: sends commands, reads answers, and can kill it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from logd.conformance import driver_protocol as protocol
 from logd.conformance.verdicts import Failed, NotTried
 from logd.errors import NotInstalled
 
-# No call waits for the daemon; one that has not returned by now never will.
+# No call waits for the daemon; one that has not returned by now is taken for hung.
 ANSWER_S = 10.0
 END_S = 10.0
 _READ_BYTES = 65536
@@ -51,16 +51,16 @@ class Driver:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The id of the process."""
         return self._popen.pid
 
     def ask(self, command: str, deadline_s: float = ANSWER_S) -> str:
-        """The answer to a command. Raises NotTried for one that the driver does not support."""
+        """Send a command and return the answer. Raises NotTried if the driver does not know it."""
         self.send(command)
         return self.answer(command, deadline_s)
 
     def send(self, command: str) -> None:
-        """Sends a command and waits for nothing."""
+        """Send a command without waiting for the answer."""
         data = command.encode() + b"\n"
         try:
             while data:
@@ -69,7 +69,7 @@ class Driver:
             raise self._ended(command) from None
 
     def answer(self, command: str, deadline_s: float = ANSWER_S) -> str:
-        """The next answer, to that command."""
+        """Wait for the next answer, which is to that command."""
         end_s = time.monotonic() + deadline_s
         while b"\n" not in self._buffer:
             left_s = end_s - time.monotonic()
@@ -92,7 +92,7 @@ class Driver:
         return answer
 
     def heard(self, command: str) -> list[str]:
-        """After a kill: the whole answers that it had written, each to that same command."""
+        """After a kill: return the complete answers it had written, each to that same command."""
         while data := os.read(self._out, _READ_BYTES):
             self._buffer += data
         whole = self._buffer.split(b"\n")[:-1]
@@ -100,7 +100,7 @@ class Driver:
         return [protocol.parse(command, line.decode("utf-8", "replace")) for line in whole]
 
     def finish(self) -> int:
-        """Closes its standard input and waits for its own end; its exit code."""
+        """Close its standard input, wait for its end, and return its exit code."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
         try:
@@ -111,14 +111,14 @@ class Driver:
             ) from None
 
     def owns(self, pid: int | None) -> bool:
-        """Whether that is a process of the driver's: itself, or one that it has started."""
+        """Return whether a process is the driver, or one that it has started."""
         try:
             return pid is not None and os.getpgid(pid) == self.pid
         except (ProcessLookupError, OverflowError):
             return False
 
     def expect_holder(self, holder: int | None, whose: str) -> None:
-        """Raises Failed unless a process of the driver's holds the lock of that outbox."""
+        """Raise Failed unless a process of the driver holds the outbox's lock."""
         if self.owns(holder):
             return
         if holder is None:
@@ -130,17 +130,17 @@ class Driver:
         raise Failed(f"{whose}: {found}", "The lock")
 
     def kill(self) -> None:
-        """SIGKILL to the driver and what it has started, and waits."""
+        """Kill the driver and what it has started, and wait for their end."""
         self.signal_kill()
         self._popen.wait()
 
     def signal_kill(self) -> None:
-        """SIGKILL, and does not wait."""
+        """Kill them without waiting."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Whatever its state: gone, and its pipes closed."""
+        """End the driver whatever its state, and close its pipes."""
         self.kill()
         for pipe in (self._popen.stdin, self._popen.stdout):
             if pipe is not None and not pipe.closed:

@@ -1,4 +1,4 @@
-"""Commands to a driver and its answers: one line each, words with a space between them. Pure.
+"""Encodes commands to a driver and decodes its answers: one line of words each. Pure.
 
 shared/PROTOCOL.md, "Conformance", has the table for authors of drivers.
 """
@@ -31,12 +31,12 @@ ANSWERS: dict[str, tuple[str, ...]] = {
 
 
 def hexadecimal(data: bytes | None) -> str:
-    """Bytes as a word: `-` for nil, `.` for none."""
+    """Encode bytes as a word: `-` for nil, `.` for none."""
     return "-" if data is None else data.hex() or "."
 
 
 def parse(command: str, line: str) -> str:
-    """The answer to that command. Raises Failed for one that it does not have."""
+    """Check an answer to a command, and return it. Raises Failed if it is not a valid one."""
     name, answer = command.split(" ", 1)[0], line.strip()
     if answer == UNSUPPORTED:
         return answer
@@ -54,7 +54,7 @@ def parse(command: str, line: str) -> str:
 
 
 def parse_hex(answer: str) -> bytes | None:
-    """The bytes of a hexadecimal answer; None for another one."""
+    """Return the bytes of a hexadecimal answer; None for another answer."""
     if answer == ".":
         return b""
     try:
@@ -64,7 +64,7 @@ def parse_hex(answer: str) -> bytes | None:
 
 
 def parse_counts(answer: str) -> tuple[int, int, int] | None:
-    """Attempted, accepted and refused of an answer to `stats`; None for another one."""
+    """Return attempted, accepted and refused of an answer to `stats`; None for another answer."""
     words = answer.split()
     if len(words) != 3 or not all(word.isascii() and word.isdigit() for word in words):
         return None
@@ -73,5 +73,5 @@ def parse_counts(answer: str) -> tuple[int, int, int] | None:
 
 
 def shown(text: str) -> str:
-    """A line cut to what a person reads."""
+    """Shorten a line for a message."""
     return text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 3] + "..."

@@ -1,4 +1,4 @@
-"""Cases of kills: client and daemon, in every order, with the sums of a real daemon at the end."""
+"""Cases about kills: client and daemon in every order, with a real daemon's sums at the end."""
 
 from __future__ import annotations
 
@@ -100,12 +100,12 @@ def _check_order(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         before = last.get(row["producer"], 0)
         if row["sequence"] <= before:
-            raise Failed(f"of {row['producer']} sequence {row['sequence']} comes behind {before}")
+            raise Failed(f"of {row['producer']} sequence {row['sequence']} comes after {before}")
         last[row["producer"]] = row["sequence"]
 
 
 def kills(scene: Scene) -> None:
-    """Kills of client and daemon in every order: all that was accepted is stored, once."""
+    """Client and daemon are killed in every order: every accepted event is stored once."""
     daemon = TemporaryDaemon(scene.directory)
     try:
         run = Run(scene, daemon)
@@ -167,7 +167,7 @@ def _daemon_alone(run: Run) -> None:
 
 
 def kills_without_outbox(scene: Scene) -> None:
-    """Without an outbox: what the kernel took is stored, or its number is in the ledger."""
+    """Without an outbox, what the kernel took is stored, or its sequence is in the loss ledger."""
     daemon = TemporaryDaemon(scene.directory)
     try:
         run = Run(scene, daemon)

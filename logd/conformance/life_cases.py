@@ -1,4 +1,4 @@
-"""Cases of a producer's life: waiting for the disk, forks, what it loses, and its end."""
+"""Cases about a producer's life: durable events, forks, lost files and locks, and its end."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def durable_without_outbox(scene: Scene) -> None:
 
 
 def until_flushed(scene: Scene, box: Box) -> None:
-    """`flush`, where there is one: no before the confirmation, yes behind it."""
+    """`flush`, if the client has it, answers no before the confirmation and yes after it."""
     try:
         answer = scene.driver.ask(f"flush {_SHORT_MS}")
     except NotTried:
@@ -81,7 +81,7 @@ def until_flushed(scene: Scene, box: Box) -> None:
 
 
 def durable_unknown(scene: Scene) -> None:
-    """An outcome not known in time is in the outbox, behind the event, before the caller hears."""
+    """An outcome not known in time is recorded in the outbox before the call returns."""
     box = scene.open_with_outbox()
     number = scene.number()
     answer = scene.driver.ask(f"durable {TYPE} {USER} {number} {_SHORT_MS}")
@@ -89,10 +89,10 @@ def durable_unknown(scene: Scene) -> None:
     records = box.read()
     expect(
         len(records) >= 2 and number_of(records[-2].payload) == number,
-        f"behind the event there is no `{UNKNOWN_TYPE}` that names it",
+        f"after the event there is no `{UNKNOWN_TYPE}` that names it",
     )
     event, note = records[-2], event_of(records[-1].payload)
-    expect(note.type == UNKNOWN_TYPE, f"behind the event there is a `{note.type}`")
+    expect(note.type == UNKNOWN_TYPE, f"after the event there is a `{note.type}`")
     expect(note.user == USER, f"`{UNKNOWN_TYPE}` is of user {note.user!r}, the event of {USER!r}")
     props = unpack_props(note.props)
     named = {
@@ -107,7 +107,7 @@ def durable_unknown(scene: Scene) -> None:
 
 
 def _expect_settled(scene: Scene, box: Box, named: dict[str, object]) -> None:
-    """Once it is confirmed, that is in the outbox too, before the client's next event."""
+    """Once it is confirmed, the outcome is recorded before the client's next event."""
     box.confirm()
     scene.must_emit()
     note = event_of(box.read()[0].payload)
@@ -124,7 +124,7 @@ def _expect_settled(scene: Scene, box: Box, named: dict[str, object]) -> None:
 
 
 def _no_room_for_the_note(scene: Scene, box: Box) -> None:
-    """With room for the event and none for its `durable_unknown` the event is refused."""
+    """An event is refused if the ring has no room for its `durable_unknown` record."""
     box.confirm()
     scene.must_emit()
     length = box.read()[-1].end - box.records[-2].end
@@ -134,18 +134,18 @@ def _no_room_for_the_note(scene: Scene, box: Box) -> None:
     word = WORD_REFUSED + REFUSAL_CAUSES.index(REFUSED_FULL)
     before = box.word(word)
     answer = scene.driver.ask(f"durable {TYPE} {USER} {scene.number()} {_SHORT_MS}")
-    if len(scene.daemon.look()) > 1:
+    if len(scene.daemon.boxes()) > 1:
         scene.notes.append("the client continues in another outbox when a ring is full")
         return
     expect(
         answer == "refused",
-        f"the ring has no room for a `{UNKNOWN_TYPE}` behind the event, and it is {answer}",
+        f"the ring has no room for a `{UNKNOWN_TYPE}` after the event, and it is {answer}",
     )
     expect(box.word(word) == before + 1, f"word {word} does not count the refused event")
 
 
 def ending(scene: Scene) -> None:
-    """Close sets word 9, leaves the file, frees the lock and sends nothing."""
+    """Close sets word 9, leaves the file, releases the lock and sends nothing."""
     box = scene.open_with_outbox()
     scene.daemon.datagrams()
     scene.driver.ask("close")
@@ -154,7 +154,7 @@ def ending(scene: Scene) -> None:
     expect(box.holder is None, "the lock is still held after close")
     expect(not scene.daemon.datagrams(), "a datagram came at close: word 9 is the farewell")
     expect(not scene.emit(), "an event was accepted after close")
-    others = [other.numbers() for other in scene.daemon.look() if other is not box]
+    others = [other.numbers() for other in scene.daemon.boxes() if other is not box]
     expect(not any(others), "an event was written after close")
     code = scene.driver.finish()
     expect(code == 0, f"the driver ended with exit code {code}", "Conformance")
@@ -162,7 +162,7 @@ def ending(scene: Scene) -> None:
 
 
 def killed(scene: Scene) -> None:
-    """Killed, the process leaves a whole outbox, no lock and no farewell."""
+    """A killed process leaves an intact outbox, no lock and no farewell."""
     box = scene.open_with_outbox()
     for _ in range(20):
         scene.must_emit()
@@ -173,7 +173,7 @@ def killed(scene: Scene) -> None:
 
 
 def forks(scene: Scene) -> None:
-    """A child is another producer; its parent's outbox, lock and numbers stay as they are."""
+    """A forked child is another producer; its parent's outbox, lock and sequences are unchanged."""
     box = scene.open_with_outbox()
     scene.driver.expect_holder(box.holder, "the outbox")
     before = box.header()
@@ -181,7 +181,7 @@ def forks(scene: Scene) -> None:
         scene.driver.ask("fork 0")
     except NotTried:
         raise NotTried("the driver does not support `fork`") from None
-    expect(scene.daemon.look() == [box], "a child that emitted nothing has an outbox")
+    expect(scene.daemon.boxes() == [box], "a child that emitted nothing has an outbox")
     _check_parent(scene, box, before, "a child that emitted nothing")
     for number in (2, 3):
         child_number = scene.number()
@@ -189,7 +189,7 @@ def forks(scene: Scene) -> None:
         expect(answer == "accepted", "a child's first event was refused")
         _check_parent(scene, box, before, "a child that emitted")
         child = until(
-            lambda count=number: scene.daemon.look()[count - 1 :],  # type: ignore[misc]
+            lambda count=number: scene.daemon.boxes()[count - 1 :],  # type: ignore[misc]
             "a child's first event was accepted, and the child has no outbox of its own",
             FORKS,
         )[0]
@@ -220,7 +220,7 @@ def _check_parent(scene: Scene, box: Box, before: bytes, who: str) -> None:
 
 
 def lock_lost(scene: Scene) -> None:
-    """The application closes every descriptor: the client notices, and follows as another."""
+    """The application closes every descriptor: the client continues as another producer."""
     box = scene.open_with_outbox()
     decoy, pid, opened = lose_descriptors(scene, box)
     # As a daemon: all that is written is read, then the producer is taken for ended.
@@ -257,13 +257,13 @@ def descriptors(pid: int | None, file: Path) -> int:
 
 
 def removed(scene: Scene) -> None:
-    """A cleaner removes the file: the client follows, and the daemon reads the rest of the old."""
+    """A cleaner removes the file: the client continues in another, the daemon reads the rest."""
     box = scene.open_with_outbox()
     box.unlink()
 
     def followed() -> bool:
         scene.emit()
-        return len(scene.daemon.look()) > 1
+        return len(scene.daemon.boxes()) > 1
 
     until(followed, "the outbox has no name any more, and the client does not follow")
     successor = scene.daemon.box(2)
@@ -274,7 +274,7 @@ def removed(scene: Scene) -> None:
 
 
 def retired(scene: Scene) -> None:
-    """The daemon has retired and removed the outbox: an event written behind that is moved."""
+    """The daemon has retired and removed the outbox: an event written later is moved."""
     box = scene.open_with_outbox()
     read: list[int] = []
     # After a watched event a client does not look before it writes; a client that looks at
@@ -288,7 +288,7 @@ def retired(scene: Scene) -> None:
 
 
 def given_up(scene: Scene) -> None:
-    """The daemon has given the outbox up (word 20): the client follows at once, repeats nothing."""
+    """The daemon gives the outbox up (word 20): the client continues at once, repeats nothing."""
     box = scene.open_with_outbox()
     for _ in range(3):
         scene.must_emit()
@@ -296,7 +296,7 @@ def given_up(scene: Scene) -> None:
     read = box.numbers()
     for _ in range(5):
         scene.must_emit(why="an event was refused after the outbox was given up")
-    successor = scene.daemon.look()[-1]
+    successor = scene.daemon.boxes()[-1]
     expect(successor is not box, "5 events after word 20 became 1 the client has no other outbox")
     expect(box.numbers() == read, "an event was written to an outbox that was given up (word 20)")
     expect_exactly_once(scene.accepted, read + successor.numbers(), FOLLOWING)
@@ -311,7 +311,7 @@ def _follow(scene: Scene, box: Box, read: list[int]) -> Box:
     written = len(box.records)
     for _ in range(5):
         scene.must_emit(why="an event was refused after the outbox was lost")
-    successor = scene.daemon.look()[-1]
+    successor = scene.daemon.boxes()[-1]
     expect(
         successor is not box,
         "5 events after the daemon has retired its outbox (word 19) and removed it, the client has "

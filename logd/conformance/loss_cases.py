@@ -1,4 +1,4 @@
-"""Cases of outboxes that a client loses, and what becomes of the events in them."""
+"""Cases about outboxes that a client loses, and the events in them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _until_followed(scene: Scene, box: Box, what: str) -> Box:
 
     def successor() -> list[Box]:
         scene.must_emit(why=f"an event was refused after {what}")
-        return [other for other in scene.daemon.look() if other is not box][-1:]
+        return [other for other in scene.daemon.boxes() if other is not box][-1:]
 
     return until(successor, f"{what}, and the client does not follow", FOLLOWING)[0]
 
@@ -52,7 +52,7 @@ def descriptors_closed(scene: Scene) -> None:
 
 
 def linked(scene: Scene) -> None:
-    """Another program links to the file: no daemon reads it any more, and the client follows."""
+    """Another program links to the file: no daemon reads it, and the client continues elsewhere."""
     box = scene.open_with_outbox()
     try:
         os.link(box.path, scene.directory / "link")
@@ -67,23 +67,23 @@ def linked(scene: Scene) -> None:
 
 
 def removed_full(scene: Scene) -> None:
-    """A full outbox loses its name while the daemon watches: the client looks, and follows."""
+    """A full outbox is removed while wake-ups are suppressed: the client notices and continues."""
     box = scene.open_with_outbox()
     overhead = scene.record_overhead(box)
     box.watch(time.monotonic_ns() + 900_000_000)
     scene.fill_to(box, box.ring_bytes, overhead)
     box.watch(0)
-    if len(scene.daemon.look()) > 1:
+    if len(scene.daemon.boxes()) > 1:
         scene.notes.append("the client continued in another outbox before the ring was full")
     box.unlink()
     for _ in range(3):
         scene.must_emit(why="the full outbox has no name any more, and an event was refused")
-    found = [number for other in scene.daemon.look() for number in other.numbers()]
+    found = [number for other in scene.daemon.boxes() for number in other.numbers()]
     expect_exactly_once(scene.accepted, found, FOLLOWING)
 
 
 def removed_unread(scene: Scene) -> None:
-    """Removed, and no daemon has it open: one farewell names its last number and its refusals."""
+    """Removed and not open in any daemon: one farewell has its last sequence and refusals."""
     box = scene.open_with_outbox()
     scene.emit(200_000)  # malformed
     for _ in range(2):
@@ -113,7 +113,7 @@ def _expect_one_farewell(box: Box, found: list[Datagram]) -> None:
     box.read()
     expect(
         last == len(box.records),
-        f"the farewell says that {last} was the last event, it was {len(box.records)}",
+        f"the farewell names {last} as the last event, it was {len(box.records)}",
         "Farewell",
     )
     expect(
@@ -139,7 +139,7 @@ def retired_with_more(scene: Scene) -> None:
 
 
 def retired_with_its_name(scene: Scene) -> None:
-    """Retired, and the file is there: a daemon will read it, so the client repeats nothing."""
+    """Retired, and the file exists: a daemon will read it, so the client repeats nothing."""
     box = scene.open_with_outbox()
     scene.must_emit()
     box.confirm(1)
@@ -152,7 +152,7 @@ def retired_with_its_name(scene: Scene) -> None:
 
 
 def given_up_each_time(scene: Scene) -> None:
-    """The daemon refuses outbox after outbox: behind the third one the client makes no more."""
+    """The daemon refuses one outbox after another: after the third the client creates no more."""
     box = scene.open_with_outbox()
     for _ in range(_GIVEN_UP_MAX - 1):
         box.set_word(WORD_GIVEN_UP, 1)
@@ -161,7 +161,7 @@ def given_up_each_time(scene: Scene) -> None:
     box.set_word(WORD_GIVEN_UP, 1)
     for _ in range(5):
         scene.must_emit(why="an event was refused after the outbox was given up")
-    made = len(scene.daemon.look())
+    made = len(scene.daemon.boxes())
     expect(
         made == _GIVEN_UP_MAX,
         f"{made} outboxes were made, of which {_GIVEN_UP_MAX} were refused unread: "

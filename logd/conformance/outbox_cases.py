@@ -1,4 +1,4 @@
-"""Cases of the outbox: how it is made, its ring to the last byte, and when there is none."""
+"""Cases about the outbox: its creation, its ring to the last byte, and when there is none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NAMED_WORDS = {0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 18, 19, *range(24, 24 + len(REFU
 
 
 def creating(scene: Scene) -> None:
-    """The outbox is named, locked, allocated, of mode 0660, and its header filled."""
+    """The outbox has its name, lock, size, mode 0660 and a complete header."""
     box = scene.open_with_outbox()
     producer_id = box.outbox.producer_id
     files = scene.daemon.files()
@@ -63,7 +63,7 @@ def creating(scene: Scene) -> None:
 
 
 def taking_its_name(scene: Scene) -> None:
-    """The file is made under its temporary name, and renamed when it is whole."""
+    """The file is created under a temporary name, and renamed when it is complete."""
     scene.daemon.make_directory()
     fd = scene.watch(scene.daemon.directory, inotify.IN_CREATE | inotify.IN_MOVED_TO)
     name = scene.open_with_outbox().path.name
@@ -76,7 +76,7 @@ def taking_its_name(scene: Scene) -> None:
 
 
 def _expect_closed_on_exec(pid: int | None, outbox: os.stat_result) -> None:
-    """A program that the client's process starts gets neither its outbox nor its socket."""
+    """A program that the client's process starts inherits neither its outbox nor its socket."""
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             status = entry.stat()
@@ -91,7 +91,7 @@ def _expect_closed_on_exec(pid: int | None, outbox: os.stat_result) -> None:
 
 
 def ring_sizes(scene: Scene) -> None:
-    """Rings of the smallest and the largest size, and of one that is no multiple of eight."""
+    """Rings of the smallest and largest size, and of a size that is not a multiple of eight."""
     for number, asked in enumerate((RING_BYTES_MIN, RING_BYTES_MAX, 100_001), start=1):
         if asked > _free_bytes(scene):
             scene.notes.append(f"there is no memory for a ring of {asked} bytes")
@@ -101,7 +101,7 @@ def ring_sizes(scene: Scene) -> None:
         else:
             scene.reopen_client(asked)
             scene.must_emit()
-        box = scene.daemon.look()[-1]
+        box = scene.daemon.boxes()[-1]
         expect(
             box.ring_bytes <= max(asked, RING_BYTES_MIN),
             f"asked for a ring of {asked} bytes the client made one of {box.ring_bytes}",
@@ -118,7 +118,7 @@ def _free_bytes(scene: Scene) -> int:
 
 
 def records(scene: Scene) -> None:
-    """What was emitted stands in the ring: in order, numbered from 1, with its CRC."""
+    """The ring holds what was emitted: in order, numbered from 1, with its CRC."""
     box = scene.open_with_outbox()
     for pad in (0, 1, 2, 3, 4, 5, 6, 7, 30, 31, 32, 255, 256, 1000):
         scene.must_emit(pad)
@@ -130,7 +130,7 @@ def records(scene: Scene) -> None:
 
 
 def wrap(scene: Scene) -> None:
-    """Records that go around the ring's end: in the payload, in the head, at the very end."""
+    """Records wrap around the ring's end: in the payload, in the head, exactly at the end."""
     box = scene.open_with_outbox()
     overhead = scene.record_overhead(box)
     ring = box.ring_bytes
@@ -144,7 +144,7 @@ def wrap(scene: Scene) -> None:
 
 
 def full(scene: Scene) -> None:
-    """The ring takes events to its last byte, then refuses until a confirmation frees room."""
+    """The ring takes events to its last byte, then refuses until a confirmation frees space."""
     box = scene.open_with_outbox()
     overhead = scene.record_overhead(box)
     ring, word = box.ring_bytes, WORD_REFUSED + REFUSAL_CAUSES.index(REFUSED_FULL)
@@ -193,7 +193,7 @@ def room(scene: Scene) -> None:
     scene.open_with_outbox(1024 * 1024)
     for _ in range(64):
         scene.must_emit(8000, "of 1 MiB less than the half is written, and an event was refused")
-    boxes = scene.daemon.look()
+    boxes = scene.daemon.boxes()
     if len(boxes) > 1:
         scene.notes.append(f"the client continued in {len(boxes)} outboxes, one after the other")
     found = [number for box in boxes for number in box.numbers()]

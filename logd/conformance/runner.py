@@ -1,4 +1,4 @@
-"""Runs the cases that are asked for, each in a scene of its own."""
+"""Runs the selected cases, each in a scene of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Progress = Callable[[str], None]
 def run(
     command: Sequence[str], names: Sequence[str], rounds: int, progress: Progress
 ) -> Iterator[Result]:
-    """Each chosen case's result, as it ends; all of them without names."""
+    """Yield each selected case's result as it ends; without names, all cases run."""
     for case in CASES:
         if not names or case.name in names:
             yield _run_case(case, command, rounds, progress)

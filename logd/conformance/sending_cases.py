@@ -110,7 +110,7 @@ def daemon_away(scene: Scene) -> None:
         return scene.daemon.datagrams()
 
     until(arrived, "a daemon has bound the socket again, and no datagram came")
-    expect(scene.daemon.box() is scene.daemon.look()[-1], "the client began another outbox")
+    expect(scene.daemon.box() is scene.daemon.boxes()[-1], "the client began another outbox")
     expect_exactly_once(scene.accepted, box.numbers(), "A client with an outbox")
 
 
@@ -127,7 +127,7 @@ def outbox_later(scene: Scene) -> None:
     def has_outbox() -> object:
         scene.emit()
         time.sleep(0.05)
-        return scene.daemon.look()
+        return scene.daemon.boxes()
 
     until(has_outbox, "the outboxes' directory is there, and the client still has no outbox")
     box = scene.daemon.box()
@@ -228,7 +228,7 @@ def _check_farewell(scene: Scene, found: list[Datagram]) -> None:
     sequence, refused = farewell
     expect(
         sequence == len(scene.accepted),
-        f"the farewell says {sequence} was the last, it was {len(scene.accepted)}",
+        f"the farewell names {sequence} as the last event, it was {len(scene.accepted)}",
         "Farewell",
     )
     expect(

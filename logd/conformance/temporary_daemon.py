@@ -1,4 +1,4 @@
-"""An instance of logd in memory, and its daemon: the real one, to be killed."""
+"""An instance of logd in memory with a real daemon, which cases kill."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ACCOUNTED = ("stored", "quarantined_events", "pending", "lost", "lost_claimed")
 
 
 class TemporaryDaemon:
-    """At most one daemon at a time. `close` leaves nothing of the instance in memory."""
+    """Runs at most one daemon at a time. `close` removes the instance from memory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "instance"
@@ -51,13 +51,12 @@ class TemporaryDaemon:
         return self._popen.pid
 
     def start(self) -> None:
-        """Starts the daemon, unless it runs, and waits until it is ready."""
+        """Start the daemon unless it runs, and wait until it is ready."""
         if self._popen is not None and self._popen.poll() is None:
             return
-        # The very code that this is: neither another one that is installed, nor what lies in the
-        # directory that one happens to be in.
+        # This very package: neither another installed one, nor what lies in the working directory.
         command = [sys.executable, "-P", "-m", "logd", "run", "--config", str(self.config.path)]
-        # Nor is it this process's service manager that it reports to.
+        # It must not notify this process's service manager either.
         kept = {name: value for name, value in os.environ.items() if name not in _SYSTEMD}
         path = os.pathsep.join(filter(None, (*_CODE, kept.get("PYTHONPATH"))))
         with self._log.open("wb") as log:
@@ -81,7 +80,7 @@ class TemporaryDaemon:
         until(ready, "`logd run` is not ready", PAGE, DAEMON_S)
 
     def kill(self) -> None:
-        """SIGKILL to the daemon, and waits."""
+        """Kill the daemon, and wait for its end."""
         assert self._popen is not None
         self._popen.kill()
         self._popen.wait()
@@ -101,11 +100,11 @@ class TemporaryDaemon:
             time.sleep(_LOOK_INTERVAL_S)
 
     def outboxes(self) -> list[Path]:
-        """Files of outboxes that are there."""
+        """Return the outbox files that exist."""
         return list(self.config.outbox_directory.glob("*.outbox"))
 
     def events(self) -> list[dict[str, Any]]:
-        """All stored events, oldest first."""
+        """Return all stored events, oldest first."""
         connection = opening.open_for_events(self.config)
         try:
             rows: list[dict[str, Any]] = []
@@ -118,7 +117,7 @@ class TemporaryDaemon:
         return rows
 
     def close(self) -> None:
-        """Ends the daemon and removes the outboxes; the rest lies in the case's directory."""
+        """End the daemon and remove the outboxes; the rest is in the case's directory."""
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait()

@@ -1,4 +1,4 @@
-"""What passed, failed or was not tried, as lines for people and as JSON. Pure."""
+"""Results of cases: passed, failed or not tried, as text and as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ NOT_TRIED = "not tried"
 
 
 class Failed(Exception):
-    """What the client did, and which part of shared/PROTOCOL.md says how it must be.
+    """What the client did wrong, and the part of shared/PROTOCOL.md that defines it.
 
-    Without a `page` it is the case's own.
+    Without a `page` it is the case's own part.
     """
 
     def __init__(self, message: str, page: str | None = None) -> None:
@@ -43,7 +43,7 @@ class NotTried(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """How one case ended. `message` is what failed, or why it was not tried."""
+    """The result of one case. `message` is what failed, or why it was not tried."""
 
     case: str
     verdict: str
@@ -54,13 +54,13 @@ class Result:
 
 
 def expect(condition: object, message: str, page: str | None = None) -> None:
-    """Raises Failed with the message unless the condition holds."""
+    """Raise Failed with the message unless the condition holds."""
     if not condition:
         raise Failed(message, page)
 
 
 def lines(result: Result, width: int) -> list[str]:
-    """One case's line, and below it what is to be known about it."""
+    """Return one case's line, and its message and notes below it."""
     mark = {PASSED: "ok", FAILED: "FAIL", NOT_TRIED: "-"}[result.verdict]
     shown = [f"{mark:<5} {result.case:<{width}} {result.seconds:6.2f} s"]
     if result.verdict == FAILED:
@@ -73,7 +73,7 @@ def lines(result: Result, width: int) -> list[str]:
 
 
 def summary(results: Sequence[Result]) -> dict[str, int]:
-    """How many passed, failed and were not tried."""
+    """Return how many cases passed, failed and were not tried."""
     counted = Counter(result.verdict for result in results)
     return {
         "passed": counted[PASSED],
@@ -83,7 +83,7 @@ def summary(results: Sequence[Result]) -> dict[str, int]:
 
 
 def repeated(results: Sequence[Result]) -> list[str]:
-    """A line for each message that several cases failed with: one mistake, and where it shows.
+    """Return a line for each message that several cases failed with, naming the cases.
 
     Numbers and names of files differ from case to case, and are left out of the comparison.
     """
@@ -100,7 +100,7 @@ def repeated(results: Sequence[Result]) -> list[str]:
 
 
 def summary_line(results: Sequence[Result]) -> str:
-    """The last line of a run."""
+    """Return the last line of a run."""
     counts = summary(results)
     seconds = sum(result.seconds for result in results)
     shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
@@ -108,13 +108,13 @@ def summary_line(results: Sequence[Result]) -> str:
 
 
 def conforms(results: Sequence[Result]) -> bool:
-    """Whether nothing failed, and anything passed at all."""
+    """Return whether at least one case passed and none failed."""
     counts = summary(results)
     return counts["failed"] == 0 and counts["passed"] > 0
 
 
 def as_json(driver: Sequence[str], results: Sequence[Result]) -> dict[str, Any]:
-    """The same for programs."""
+    """Return the results for programs."""
     return {
         "driver": list(driver),
         "conforms": conforms(results),

@@ -1,9 +1,8 @@
-"""Takes datagrams into the batch, as far as the turn's budget goes. Pure: the clock is passed in.
+"""Takes datagrams into the batch, within a step's budget. Pure: the clock is passed in.
 
-There is one queue for all senders, in the kernel, so what a flood has put there is in everybody's
-way. A datagram of a user over its part of the turn is dropped undecoded where its producer's
-outbox can be read instead. What is in no outbox is never dropped: then the turn ends, and the queue
-keeps the rest.
+There is one queue in the kernel for all senders, so one user's flood delays all. A datagram of a
+user over its share of the step is dropped undecoded if its producer's outbox can be read instead.
+What is in no outbox is never dropped: then the step ends, and the queue keeps the rest.
 """
 
 from __future__ import annotations
@@ -15,19 +14,18 @@ from logd.batch import Batch, Producer
 from logd.ingest.ordering import Intake
 from logd.ingest.turn_budget import TurnBudget
 
-# Datagrams take one such part of a batch, and so many at once, at most: under a flood of them the
-# outboxes are read all the same.
+# Datagrams take at most this fraction of a batch, so that outboxes are read even under a flood.
 DATAGRAMS_PART = 4
-# Of small datagrams each sixteenth is charged, for all of them: a charge is half of what one costs.
+# Of small datagrams every sixteenth is charged, for sixteen: a charge costs half a datagram.
 CHARGE_DATAGRAMS = 16
 CHARGE_BYTES_MIN = 4096
 
-# Data, the sender's uid and pid as the kernel names them, and whether the data was cut.
+# Data, the sender's uid and pid as the kernel gives them, and whether the data was cut.
 Datagram = tuple[bytes, int, int, bool]
 
 
 class Drain:
-    """What of the queue is taken in a turn; `more` says that the turn ended before the queue."""
+    """Takes datagrams in a step; `more` is set if the step ended before the queue was empty."""
 
     charge_datagrams = CHARGE_DATAGRAMS
 
@@ -43,7 +41,7 @@ class Drain:
         batch: Batch,
         readable: Container[Producer],
     ) -> int:
-        """Takes what there is, what was held first; how many datagrams that was.
+        """Take the datagrams, a held one first; return how many.
 
         `readable` are the producers whose outbox is open.
         """
@@ -66,15 +64,15 @@ class Drain:
                         return drained
                     offset = 0
                 elif cut:
-                    batch.refuse(uid, pid, "oversize datagram", data)
+                    batch.add_quarantine(uid, pid, "oversize datagram", data)
                 else:
-                    offset = intake.datagram(data, uid, pid, batch, offset)
+                    offset = intake.take_datagram(data, uid, pid, batch, offset)
                 large = len(data) >= CHARGE_BYTES_MIN
                 if large or not drained % every:
                     before, judged = judged, batch.entries + intake.ignored.total
                     size = (offset or len(data)) - began if large else every * len(data)
                     budget.charge(uid, judged - before, size)
-                if batch.filled(DATAGRAMS_PART) or budget.exhausted:
+                if batch.is_filled_to(1 / DATAGRAMS_PART) or budget.exhausted:
                     self.held = (datagram, offset) if offset else None
                     self.more = True
                     return drained

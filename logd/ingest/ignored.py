@@ -1,7 +1,7 @@
 """Counts what is received and ignored, by sender. Pure.
 
-A duplicate, a farewell that means nothing or a record that is read from an outbox instead leaves no
-row anywhere. Counted here, a flood of them still has a name in `logd status`.
+A duplicate, a redundant farewell or a record that is read from an outbox instead leaves no row
+anywhere. Counted here, the sender of a flood of them is shown in `logd status`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-# Senders counted apart of each kind; the memory that strangers can fill.
+# Senders counted separately for each kind: this bounds the memory.
 SENDERS_MAX = 100
 KINDS = ("duplicates", "early", "farewells", "skipped", "closings")
 
@@ -24,7 +24,7 @@ class Tally:
         self.total = 0
 
     def add(self, uid: int, pid: int | None, count: int = 1) -> None:
-        """Counts for this sender; without a pid where only the user is known."""
+        """Count for this sender; without a pid if only the user is known."""
         self.total += count
         sender = (uid, pid)
         try:
@@ -35,7 +35,7 @@ class Tally:
             self.counts[sender] = count
 
     def _make_room(self) -> None:
-        """Merges the processes of the user with the most of them: no user pushes out another."""
+        """Merge processes of the user with the most of them: no user displaces another."""
         counts = self.counts
         users = Counter(uid for uid, _ in counts)
         uid, processes = users.most_common(1)[0]
@@ -48,23 +48,23 @@ class Tally:
 
 
 class Ignored:
-    """What was ignored since the start, by kind and sender."""
+    """Counts of what was ignored since the start, by kind and sender."""
 
     def __init__(self) -> None:
         self.duplicates = Tally()  # records at or below the watermark
         self.early = Tally()  # records past a gap that is read from the outbox, with them
         self.farewells = Tally()  # of producers that have an outbox, or have ended
         self.skipped = Tally()  # datagrams not decoded, since the outbox has what is in them
-        # Times that closing files which are no outboxes has woken the daemon, by the files' owners.
+        # How often closing files that are not outboxes has woken the daemon, by the files' owners.
         self.closings = Tally()
 
     @property
     def total(self) -> int:
-        """How many records and datagrams were ignored in all."""
+        """The number of records and datagrams ignored in all."""
         return self.duplicates.total + self.early.total + self.farewells.total + self.skipped.total
 
     def senders(self, rows_max: int) -> list[dict[str, Any]]:
-        """The senders with the most ignored, one row each."""
+        """Return one row for each of the senders with the most ignored."""
         rows: dict[Sender, dict[str, Any]] = {}
         totals: Counter[Sender] = Counter()
         for name in KINDS:

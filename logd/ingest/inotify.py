@@ -1,4 +1,4 @@
-"""Two calls of inotify(7), which the standard library lacks: wake up when an outbox is let go."""
+"""Two calls of inotify(7), which the standard library lacks: wake up when an outbox is closed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EVENT = struct.Struct("iIII")
 
 
 def watch(directory: str | os.PathLike[str], mask: int) -> int:
-    """A descriptor that gives what happens in the directory. Raises OSError for want of watches."""
+    """Return a descriptor that gives a directory's events. Raises OSError if no watch is left."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd: int = libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
     if fd < 0:
@@ -33,7 +33,7 @@ def watch(directory: str | os.PathLike[str], mask: int) -> int:
 
 
 def read_events(fd: int) -> Iterator[tuple[int, bytes]]:
-    """What has happened since the last time, as one read gives it: mask and name. Never waits."""
+    """Yield mask and name of each event that one read gives. Never waits."""
     try:
         data = os.read(fd, 64 * 1024)
     except BlockingIOError:
@@ -47,24 +47,23 @@ def read_events(fd: int) -> Iterator[tuple[int, bytes]]:
 
 
 class Inotify:
-    """Names of outboxes in one directory that were closed after writing, or moved in.
+    """Watches a directory for outboxes that are closed after writing, or moved in.
 
-    A process that is killed closes its files too, its mappings included. Raises OSError when the
-    kernel has no watch left to give; the caller does without, on its clock.
+    The files of a killed process are closed too, its mappings included. Raises OSError when the
+    kernel has no watch left; the caller then polls.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        # Of the last call: some files that are no outboxes, so that their owners can be named.
+        # Of the last call: some files that are not outboxes, so that their owners can be counted.
         self.others: dict[str, None] = {}
         self.fd = watch(directory, IN_CLOSE_WRITE | IN_MOVED_TO)
 
     def names(self) -> list[str]:
-        """The outboxes something happened to since the last call, each once; never waits.
+        """Return the outboxes that had an event since the last call, each once; never waits.
 
-        Not more than one read gives, a thousand or so: who makes them happen as fast as we read
-        must not keep us here. The rest comes with the next call. Where the kernel's queue was full
-        (IN_Q_OVERFLOW, an event without a name) some are missing: the caller looks by the clock
-        too.
+        At most what one read gives, about a thousand: a user who causes events as fast as they are
+        read must not hold up the loop. The rest comes with the next call. If the kernel's queue was
+        full (IN_Q_OVERFLOW, an event without a name) some are missing: the caller polls too.
         """
         self.others.clear()
         found: dict[str, None] = {}
@@ -77,5 +76,5 @@ class Inotify:
         return list(found)
 
     def close(self) -> None:
-        """Ends the watch."""
+        """End the watch."""
         os.close(self.fd)

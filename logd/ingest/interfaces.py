@@ -1,6 +1,6 @@
-"""What the delivery core needs of a trail, an outbox and their directory. Types only.
+"""The interfaces of trail, outbox and directory that the delivery core uses. Types only.
 
-The daemon hands it the real ones, the simulation its own.
+The daemon passes the real ones, the simulation its own.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ class Trail(Protocol):
     """What the core needs of `logd.storage.store.Store`."""
 
     def producer(self, uid: int, producer_id: int) -> Producer:
-        """What is on disk of that producer; a new one when nothing is."""
+        """Return what is stored of a producer; a new one if there is nothing."""
 
     def unfinished(self) -> Iterator[tuple[int, int, str] | None]:
-        """(uid, producer id, cause of loss) of who can say no more but by an outbox.
+        """Yield uid, id and cause of loss of producers that can send nothing more but by an outbox.
 
-        None: it has looked at many; going on may wait for the next turn.
+        None: many were examined; the rest may wait for the next step.
         """
 
     def commit(self, batch: Batch, now_ns: int) -> None:
-        """Stores the batch; on disk when it returns. StorageBusy: nothing has changed."""
+        """Store the batch; it is on disk when this returns. StorageBusy: nothing changed."""
 
 
 class Outbox(Protocol):
-    """What the core needs of `outbox_directory.OpenOutbox`. Each method may raise OSError."""
+    """What the core needs of `open_outbox.OpenOutbox`. Each method may raise OSError."""
 
     name: str
     header: Header
@@ -42,7 +42,7 @@ class Outbox(Protocol):
     def written(self) -> int: ...
     def alive(self) -> bool: ...
     def confirm(self, sequence: int, position: int, watched_until_ns: int) -> None: ...
-    def unwatch(self) -> None: ...
+    def resume_wakeups(self) -> None: ...
     def retire(self) -> bool: ...
     def give_up(self) -> None: ...
 
@@ -51,7 +51,7 @@ AnOutbox = TypeVar("AnOutbox", bound=Outbox)
 
 
 class Directory(Protocol[AnOutbox]):
-    """What the core needs of `outbox_directory.Outboxes`; raises and means what that does."""
+    """What the core needs of `outbox_directory.OutboxDirectory`, which documents the methods."""
 
     def names(self) -> Iterable[tuple[str, int, int]]: ...
     def has(self, name: str) -> bool: ...

@@ -1,6 +1,6 @@
-"""Order per producer: what of the bytes that arrived is next, old, early, or nothing of ours.
+"""Per-producer ordering: classifies each record as next, duplicate, gap or invalid.
 
-Pure: bytes in, batch out. `introduce` brings in what is known of a producer at its first record.
+Pure: bytes in, batch out. `load_producer` loads what is stored of a producer at its first record.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from logd_wire.wire import (
 )
 
 PRODUCERS_MAX = 10_000
-# A large datagram is taken in slices, between which the caller looks at what it has cost: one of
-# the largest holds 5,000 records.
+# A large datagram is taken in slices, between which the caller checks what it has cost: the largest
+# holds 5,000 records.
 SLICE_BYTES = 16 * 1024
 _HEAD_BYTES = DATAGRAM_HEAD.size
 
-Introduce = Callable[[int, int], Producer]
+LoadProducer = Callable[[int, int], Producer]
 
 
 class Intake:
@@ -42,9 +42,9 @@ class Intake:
     slice_bytes = SLICE_BYTES
 
     def __init__(
-        self, introduce: Introduce, gap_events_max: int, own_uid: int | None = None
+        self, load_producer: LoadProducer, gap_events_max: int, own_uid: int | None = None
     ) -> None:
-        self._introduce = introduce
+        self._load_producer = load_producer
         self._own_uid = own_uid  # of the report process, whose client logs what only logd may
         self._gap_events_max = gap_events_max
         self.producers: dict[tuple[int, int], Producer] = {}
@@ -52,26 +52,26 @@ class Intake:
         self.ignored = Ignored()
 
     def producer(self, uid: int, producer_id: int) -> Producer:
-        """The one record of this producer, introduced at first sight."""
+        """Return the one record of this producer, loaded when it is first heard of."""
         key = (uid, producer_id)
         known = self.producers.get(key)
         if known is None:
-            known = self.producers[key] = self._introduce(uid, producer_id)
+            known = self.producers[key] = self._load_producer(uid, producer_id)
             if known.has_outbox:
                 self._uid_of_outbox[producer_id] = uid
         return known
 
     def forget(self, producer: Producer) -> None:
-        """Drops a producer that has ended; its watermark stays in the database."""
+        """Drop a producer that has ended; its watermark stays in the database."""
         self.producers.pop((producer.uid, producer.id), None)
         if self._uid_of_outbox.get(producer.id) == producer.uid:
             del self._uid_of_outbox[producer.id]
 
     def trim(self, batch: Batch, keep: Collection[Producer] = ()) -> None:
-        """Forgets idle producers past a bound, but those in the batch at hand.
+        """Forget idle producers past a bound, except those in the batch at hand.
 
-        Strangers may invent producers without end, or repeat what ended ones have sent; what is on
-        disk can be introduced again. Those to `keep` are the ones whose outbox is held open.
+        Senders may invent producers without end, or repeat what ended ones have sent; what is
+        stored can be loaded again. Those to `keep` are the ones whose outbox is held open.
         """
         if len(self.producers) < PRODUCERS_MAX + len(keep):
             return
@@ -84,9 +84,10 @@ class Intake:
         for producer in idle[PRODUCERS_MAX // 2 :]:
             self.forget(producer)
 
-    def datagram(self, data: bytes, uid: int, pid: int, batch: Batch, offset: int = 0) -> int:
-        """Takes a datagram, or the next slice of it, from the process `pid` of user `uid`, both as
-        the kernel names them. Returns the offset of the next slice, 0 when there is none.
+    def take_datagram(self, data: bytes, uid: int, pid: int, batch: Batch, offset: int = 0) -> int:
+        """Take a datagram, or its next slice; return the offset of the following slice, or 0.
+
+        `uid` and `pid` are the sender's, as the kernel gives them.
         """
         try:
             size = len(data)
@@ -94,11 +95,11 @@ class Intake:
                 raise WireError("oversize datagram", f"{size} bytes")
             kind, producer_id = decode_head(data)
             if pid == 0:
-                # Queued before credentials were asked for: whose it is, nobody can say.
+                # Queued before credentials were asked for: its sender is unknown.
                 raise WireError("sender unknown")
             producer = self.producers.get((uid, producer_id))
             owner = self._uid_of_outbox.get(producer_id, uid)
-            # Who was heard of before stays heard, whatever file somebody names after its id.
+            # A known producer is still accepted, whatever file another user names after its id.
             if owner != uid and producer is None:
                 raise WireError("another user's producer id", f"it has an outbox of uid {owner}")
             seed = producer.seed if producer is not None else producer_seed(producer_id)
@@ -107,7 +108,7 @@ class Intake:
                 producer = self.producer(uid, producer_id)
                 if producer.has_outbox or (producer.ended and last <= producer.taken):
                     self.ignored.farewells.add(uid, pid)
-                # An outbox says so itself, and cannot be forged by another user.
+                # An outbox shows its end itself, and cannot be forged by another user.
                 if not producer.has_outbox:
                     self._farewell(producer, last, refused, batch)
                 return 0
@@ -120,17 +121,20 @@ class Intake:
                 if producer is None:
                     producer = self.producer(uid, producer_id)
                 producer.pid = pid
-                if not self.offer(producer, sequence, payload, batch) and offset < end:
+                if (
+                    not self.take_datagram_record(producer, sequence, payload, batch)
+                    and offset < end
+                ):
                     offset = self._pass_over(data, offset, end, producer, batch)
                 if kind == KIND_AWAITED and (producer.taken > producer.stored or producer.behind):
-                    batch.awaited.add(uid)  # what is on the disk already is waited for by nobody
+                    batch.awaited.add(uid)  # unless it is on disk already
             return offset if offset < size else 0
         except WireError as error:
-            batch.refuse(uid, pid, str(error), data)
+            batch.add_quarantine(uid, pid, str(error), data)
             return 0
 
     def skip(self, data: bytes, uid: int, pid: int, readable: Container[Producer]) -> bool:
-        """Passes over a datagram undecoded if its producer's outbox can be read instead."""
+        """Skip a datagram undecoded if its producer's outbox can be read instead."""
         try:
             _, producer_id = decode_head(data)
         except WireError:
@@ -142,11 +146,13 @@ class Intake:
         self.ignored.skipped.add(uid, pid)
         return True
 
-    def offer(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> bool:
-        """A record that arrived by itself: taken if it is the next, else judged by its number.
-        Returns whether it counts for anything.
+    def take_datagram_record(
+        self, producer: Producer, sequence: int, payload: bytes, batch: Batch
+    ) -> bool:
+        """Take a record of a datagram if it is the next, else classify it by its sequence.
 
-        Raises WireError when its number is beyond all sense: the rest of its datagram is as well.
+        Returns whether it changed anything. Raises WireError for an absurd sequence: the rest of
+        the datagram is not read.
         """
         taken = producer.taken
         if sequence <= taken:
@@ -163,21 +169,21 @@ class Intake:
             if far and taken:
                 raise WireError("sequence jumps", f"from {taken} to {sequence}")
             if far:
-                # Never heard of: an old client of a new database. How much of this is missing
-                # here was perhaps stored in the former one.
-                batch.lose(producer, 1, None, LOST_BEGINNING_UNKNOWN)
+                # An unknown producer: an old client of a new database. What is missing here may
+                # have been stored in the former one.
+                batch.add_loss(producer, 1, None, LOST_BEGINNING_UNKNOWN)
             else:
-                batch.lose(producer, taken + 1, sequence - 1, LOST_NOT_RECEIVED)
+                batch.add_loss(producer, taken + 1, sequence - 1, LOST_NOT_RECEIVED)
         self._take(producer, sequence, payload, batch)
         return True
 
     def _pass_over(
         self, data: bytes, offset: int, end: int, producer: Producer, batch: Batch
     ) -> int:
-        """Passes over further records to be ignored, by their heads: a fifth of the price. Returns
-        the offset of the first other one.
+        """Skip further records to be ignored, by their heads, at a fifth of the cost; return the
+        offset of the first other one.
 
-        Their CRC is not checked. What a false head hides is the sender's own.
+        Their CRC is not checked: what a false head hides is the sender's own loss.
         """
         head, head_bytes, size = RECORD_HEAD.unpack_from, RECORD_HEAD.size, len(data)
         taken = producer.taken
@@ -203,10 +209,12 @@ class Intake:
             self.ignored.early.add(producer.uid, producer.pid, early)
         return offset
 
-    def records(self, producer: Producer, payloads: Iterable[bytes], batch: Batch) -> None:
-        """Records read from the producer's outbox: `taken`+1 and those that follow it.
+    def take_outbox_records(
+        self, producer: Producer, payloads: Iterable[bytes], batch: Batch
+    ) -> None:
+        """Take records read from the producer's outbox: `taken`+1 and those that follow it.
 
-        Where the next one lies is for the caller to say.
+        The caller sets the producer's position.
         """
         sequence, size = producer.taken, 0
         events: list[tuple[Producer, int, Event]] = []
@@ -239,33 +247,35 @@ class Intake:
     def _judge(
         self, producer: Producer, sequence: int, payload: bytes, batch: Batch, error: Malformed
     ) -> Event | None:
-        """Quarantines a malformed event, but for a reading that logd's own user has logged."""
+        """Quarantine a malformed event, unless it is logd's own record of a report."""
         if isinstance(error, Reserved) and producer.uid == self._own_uid:
             try:
                 return unpack_payload(payload, (REPORT_READ,))
             except Malformed as other:
                 error = other
-        batch.refuse(producer.uid, producer.pid, f"malformed: {error}", payload, producer, sequence)
+        batch.add_quarantine(
+            producer.uid, producer.pid, f"malformed: {error}", payload, producer, sequence
+        )
         return None
 
     def _farewell(
         self, producer: Producer, last: int, refused: dict[str, int], batch: Batch
     ) -> None:
-        """The end of a producer without an outbox: what is missing now will never come."""
+        """Record the end of a producer without an outbox: what is missing now is lost."""
         missing = last - producer.taken
         if missing > self._gap_events_max:
             reason = f"farewell claims too much: {missing} events"
-            batch.refuse(producer.uid, producer.pid, reason, b"")
+            batch.add_quarantine(producer.uid, producer.pid, reason, b"")
             return
         if not (last or refused or producer.row or producer in batch.producers):
             producer.ended = True
-            self.forget(producer)  # nothing came of it: not even a row
+            self.forget(producer)  # it sent nothing: it gets no row
             return
         if missing > 0:
-            batch.lose(producer, producer.taken + 1, last, LOST_NOT_RECEIVED)
+            batch.add_loss(producer, producer.taken + 1, last, LOST_NOT_RECEIVED)
             producer.taken = last
         producer.refused = {
             cause: min(refused[cause], REFUSALS_MAX) for cause in REFUSAL_CAUSES if cause in refused
         }
         producer.ended = True
-        batch.note(producer)
+        batch.touch(producer)

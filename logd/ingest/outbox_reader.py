@@ -1,26 +1,26 @@
-"""Reading a producer's outbox from where the batch at hand stands. Pure but for `read_at`.
+"""Reads a producer's outbox from the batch's position on. Pure but for `read_at`.
 
-The three places a watermark can stand at (shared/PROTOCOL.md, "The state table"): with the outbox's
-confirmation, past it (killed between commit and confirmation), or before it (the database was
-restored from an older backup, or the header claims what never was).
+A watermark (shared/PROTOCOL.md, "The state table") is equal to the outbox's confirmed sequence, or
+past it (killed between commit and confirmation), or before it (the database was restored from an
+older backup, or the header claims events that never were).
 """
 
 from __future__ import annotations
 
-from logd.batch import LOST_CLAIMED, LOST_DAMAGED, LOST_RESTORED, Batch, Producer, Room
+from logd.batch import LOST_CLAIMED, LOST_DAMAGED, LOST_RESTORED, Batch, Capacity, Producer
 from logd.ingest.ordering import Intake
 from logd_wire.outbox.layout import Header, OutboxError, ReadAt, aligned
 from logd_wire.outbox.reader import RecordSearch, read_records
 from logd_wire.wire import RECORD_BYTES_MAX, RECORD_HEAD
 
 
-def capacity(header: Header) -> int:
-    """More events than this no ring of that size can hold, whatever its header says."""
+def ring_events_max(header: Header) -> int:
+    """Return the most events that a ring of that size can hold, whatever its header says."""
     return header.ring_bytes // RECORD_HEAD.size
 
 
 def check_numbers(header: Header, taken: int) -> None:
-    """Raises OutboxError for numbers that no ring of that size can hold."""
+    """Raise OutboxError for sequences that no ring of that size can hold."""
     if header.confirmed_sequence > header.written:
         raise OutboxError("impossible sequence", "more is confirmed than written")
     if taken > header.written:
@@ -29,12 +29,12 @@ def check_numbers(header: Header, taken: int) -> None:
     if header.confirmed_position > position_max or header.confirmed_position % 8:
         raise OutboxError("impossible position", f"{header.confirmed_position}")
     waiting = header.written - max(taken, header.confirmed_sequence)
-    if waiting > capacity(header):
+    if waiting > ring_events_max(header):
         raise OutboxError("impossible sequence", f"{waiting} events in {header.ring_bytes} bytes")
 
 
-class Placement:
-    """Finds where record `taken`+1 lies in an outbox that this process opens, slice by slice.
+class NextRecordSearch:
+    """Finds the position of record `taken`+1 in an outbox that was just opened, slice by slice.
 
     Raises OutboxError, also from `step`, when the outbox cannot be this producer's continuation.
     """
@@ -48,20 +48,20 @@ class Placement:
         self._search_from = 0
 
     def step(self, batch: Batch, bytes_max: int) -> bool:
-        """Goes about `bytes_max` further in the ring; True once the producer's position is set.
+        """Search about `bytes_max` further; return True once the producer's position is set.
 
-        Between two steps datagrams may move `taken` on.
+        Between two steps datagrams may advance `taken`.
         """
         if self._producer.taken > self._after:
-            return self._pass_over(bytes_max)
+            return self._skip_stored(bytes_max)
         if self._producer.taken < self._after:
-            self._look_behind(batch, bytes_max)
+            self._search_missing(batch, bytes_max)
         if self._producer.taken == self._after:
             self._producer.position = self._position
         return self._producer.taken == self._after
 
-    def _pass_over(self, bytes_max: int) -> bool:
-        """Reads records that are stored already: killed between commit and confirmation."""
+    def _skip_stored(self, bytes_max: int) -> bool:
+        """Skip records that are stored already: logd was killed between commit and confirmation."""
         page = read_records(
             self._read_at,
             self._header.ring_bytes,
@@ -73,11 +73,11 @@ class Placement:
         )
         self._after += len(page.payloads)
         self._producer.position = self._position = page.position
-        # Before damage, where reading on will find it.
+        # At damage it stops, for `read_available` to find it.
         return page.damage is not None or self._after == self._producer.taken
 
-    def _look_behind(self, batch: Batch, bytes_max: int) -> None:
-        """Searches for what the header confirms and the database lacks, and books what is gone."""
+    def _search_missing(self, batch: Batch, bytes_max: int) -> None:
+        """Search for what the header confirms and the database lacks; record what is gone."""
         producer, header = self._producer, self._header
         first = producer.taken + 1
         if self._search is None or self._search_from != first:
@@ -91,17 +91,17 @@ class Placement:
         if found is not None and found[0] <= self._after:
             position = _position(found, header)
             if not self._is_there(found[0], position):
-                return  # written over meanwhile: searched again
+                return  # overwritten meanwhile: searched again
             self._after, self._position = found[0] - 1, position
         producer.taken = self._after
         if producer.taken < first:
             return
-        # A header is its writer's to write: what no database of ours ever had is but claimed.
+        # The header is the client's: what the database never had is only claimed.
         known = min(max(producer.replaced, first - 1), producer.taken)
         if known >= first:
-            batch.lose(producer, first, known, LOST_RESTORED)
+            batch.add_loss(producer, first, known, LOST_RESTORED)
         if producer.taken > known:
-            batch.lose(producer, known + 1, producer.taken, LOST_CLAIMED)
+            batch.add_loss(producer, known + 1, producer.taken, LOST_CLAIMED)
 
     def _is_there(self, sequence: int, position: int) -> bool:
         page = read_records(
@@ -111,24 +111,24 @@ class Placement:
         return page.damage is None
 
 
-def read_on(
+def read_available(
     producer: Producer,
     header: Header,
     read_at: ReadAt,
     batch: Batch,
     intake: Intake,
-    room: Room | None = None,
+    capacity: Capacity | None = None,
 ) -> str | None:
-    """Takes what the outbox holds past `taken`, as far as there is room: by default, in the batch.
+    """Take what the outbox holds after `taken`, up to a capacity: by default, the batch's.
 
-    `header` must have been read after the producer was last asked whether it lives. Returns what
-    is damaged at the next record, or None; a torn read of a live ring is repeated first.
+    `header` must have been read after the check whether the producer is alive. Returns what is
+    damaged at the next record, or None; a torn read of a live ring is repeated first.
     """
     check_numbers(header, producer.taken)
     damage: str | None = None
-    room = room or batch.room()
+    capacity = capacity or batch.capacity()
     for _ in range(2):
-        if producer.taken >= header.written or not room:
+        if producer.taken >= header.written or not capacity:
             return None
         page = read_records(
             read_at,
@@ -137,11 +137,13 @@ def read_on(
             producer.position,
             after=producer.taken,
             written=header.written,
-            bytes_max=room.bytes,
-            records_max=room.events,
+            bytes_max=capacity.bytes,
+            records_max=capacity.events,
         )
-        room = Room(room.events - len(page.payloads), room.bytes - sum(map(len, page.payloads)))
-        intake.records(producer, page.payloads, batch)
+        capacity = Capacity(
+            capacity.events - len(page.payloads), capacity.bytes - sum(map(len, page.payloads))
+        )
+        intake.take_outbox_records(producer, page.payloads, batch)
         producer.position = page.position
         damage = page.damage
         if damage is None:
@@ -149,8 +151,8 @@ def read_on(
     return damage
 
 
-class Resynchronisation:
-    """Finds the record behind damaged ones, which are booked as lost, slice by slice."""
+class DamageSkip:
+    """Finds the record after damaged ones, and records these as lost, slice by slice."""
 
     def __init__(self, producer: Producer, header: Header, read_at: ReadAt) -> None:
         self._producer, self._header = producer, header
@@ -160,10 +162,10 @@ class Resynchronisation:
         )
 
     def step(self, batch: Batch, bytes_max: int) -> bool:
-        """Searches about `bytes_max` further; True once the producer can be read on."""
+        """Search about `bytes_max` further; return True once reading can continue."""
         producer, header = self._producer, self._header
         if producer.taken + 1 != self._first:
-            return True  # the damaged record came as a datagram, and its place is passed
+            return True  # the damaged record arrived as a datagram meanwhile
         if not self._search.step(bytes_max):
             return False
         found = self._search.found
@@ -173,12 +175,12 @@ class Resynchronisation:
             producer.position = _position(found, header)
             producer.taken = found[0] - 1
         if producer.taken >= self._first:
-            batch.lose(producer, self._first, producer.taken, LOST_DAMAGED)
+            batch.add_loss(producer, self._first, producer.taken, LOST_DAMAGED)
         return True
 
 
 def _position(found: tuple[int, int], header: Header) -> int:
-    """A record's position from its offset in the ring, which is the position modulo its size."""
+    """Return a record's position, given its offset in the ring (the position modulo its size)."""
     sequence, offset = found
     anchor, ring_bytes = header.confirmed_position, header.ring_bytes
     if sequence > header.confirmed_sequence:

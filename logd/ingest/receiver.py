@@ -1,4 +1,4 @@
-"""The datagram socket: bound here or handed over by systemd, drained into one kept buffer."""
+"""The datagram socket: bound here or inherited from systemd, and read into one reused buffer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ BUFFER_BYTES = 256 * 1024
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 
 _UCRED = struct.Struct("iII")  # pid, uid, gid: struct ucred, unix(7)
-# Room for the credentials and not one byte more: descriptors sent along are dropped by the kernel.
+# Space for the credentials and not one byte more: descriptors sent along are dropped by the kernel.
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size)
 _UNKNOWN = (0, 65534)
 
 
 def inherited_sockets() -> dict[str, socket.socket]:
-    """Sockets handed over by the service manager, by their FileDescriptorName."""
+    """Return the sockets that the service manager passed, by their FileDescriptorName."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return {}
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
@@ -33,37 +33,37 @@ def inherited_sockets() -> dict[str, socket.socket]:
         sock.set_inheritable(False)
         name = names[index] if index < len(names) else ""
         if sock.family != socket.AF_UNIX:
-            raise ConfigError("the service manager handed over a socket that is no Unix socket")
+            raise ConfigError("the service manager passed a socket that is not a Unix socket")
         found[name if name not in found else f"{name}{index}"] = sock
     return found
 
 
 def pick(sockets: dict[str, socket.socket], kind: socket.SocketKind) -> socket.socket | None:
-    """The inherited socket of that kind: datagrams for events, stream for reports."""
+    """Return the inherited socket of that kind: datagrams for events, stream for reports."""
     return next((sock for sock in sockets.values() if sock.type == kind), None)
 
 
 def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
-    """A socket of our own at `path`, in place of a dead one. Raises CannotCreate.
+    """Return a socket bound to `path`, in place of a stale one. Raises CannotCreate.
 
-    The caller holds the instance's lock: no living daemon of this instance has that socket. One of
-    another instance may.
+    The caller holds the instance's lock, so no running daemon of this instance has that socket; one
+    of another instance may.
     """
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
         if kind == socket.SOCK_DGRAM:
-            ask_for_credentials(sock)  # before bind: what is queued earlier comes from nobody
+            ask_for_credentials(sock)  # before bind: datagrams queued earlier have no sender
         if os.path.lexists(path):
             if not stat.S_ISSOCK(path.lstat().st_mode):
-                raise CannotCreate(f"{path}: there is a file that is no socket. Move it away.")
+                raise CannotCreate(f"{path}: a file that is not a socket is there. Move it away.")
             if kind == socket.SOCK_DGRAM and _is_in_use(path):
-                # Two daemons would take it from each other for ever.
+                # Two daemons would keep taking it from each other.
                 raise CannotCreate(
-                    f"{path}: another process receives there, and not for this instance. Stop it, "
-                    "or give each instance a socket of its own."
+                    f"{path}: another process, not of this instance, receives there. Stop it, or "
+                    "give each instance a socket of its own."
                 )
             path.unlink()
-        # Nobody may connect between bind and chmod.
+        # No client may connect between bind and chmod.
         before = os.umask(0o177)
         try:
             sock.bind(str(path))
@@ -72,7 +72,7 @@ def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
         path.chmod(mode)
     except OSError as error:
         sock.close()
-        raise CannotCreate(f"{path}: the socket cannot be made: {error.strerror}") from error
+        raise CannotCreate(f"{path}: the socket cannot be created: {error.strerror}") from error
     except CannotCreate:
         sock.close()
         raise
@@ -80,7 +80,7 @@ def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
 
 
 def _is_in_use(path: Path) -> bool:
-    """Whether a process has the datagram socket of that name. Sends nothing."""
+    """Return whether a process has the datagram socket of that name. Sends nothing."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         try:
             sock.connect(str(path))
@@ -90,9 +90,9 @@ def _is_in_use(path: Path) -> bool:
 
 
 def queue_length() -> int | None:
-    """Datagrams that a socket made now, in this network namespace, will hold for its reader.
+    """Return how many datagrams a socket created now, in this network namespace, can queue.
 
-    It keeps that for life. The kernel takes one more than the setting says.
+    A socket keeps that number. The kernel takes one more than the setting.
     """
     try:
         return int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1
@@ -101,12 +101,12 @@ def queue_length() -> int | None:
 
 
 def ask_for_credentials(sock: socket.socket) -> None:
-    """Has the kernel say with each datagram who sent it."""
+    """Have the kernel attach the sender's credentials to each datagram."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
 
 class Receiver:
-    """Drains a datagram socket. Uses one buffer for all: a new one for each costs up to 19 us."""
+    """Reads a datagram socket into one reused buffer: a new one for each costs up to 19 us."""
 
     def __init__(self, sock: socket.socket, queue_datagrams: int | None = None) -> None:
         self.socket = sock
@@ -118,9 +118,9 @@ class Receiver:
         self._into = [self._buffer]
 
     def replace(self, sock: socket.socket, queue_datagrams: int | None = None) -> None:
-        """Receives from another socket from now on, after all that the former one has queued.
+        """Receive from another socket, once the former one's queue is empty.
 
-        Whoever is connected to that one is refused by the kernel, and connects again.
+        The kernel refuses clients that are connected to the former one; they connect again.
         """
         ask_for_credentials(sock)
         with contextlib.suppress(OSError):
@@ -129,9 +129,9 @@ class Receiver:
         self.socket, self.queue_datagrams = sock, queue_datagrams
 
     def datagrams(self) -> Iterator[tuple[bytes, int, int, bool]]:
-        """What is queued, until nothing is: data, the sender's uid and pid, and whether it was cut.
+        """Yield what is queued: data, the sender's uid and pid, and whether the data was cut.
 
-        Raises OSError for what only a broken socket gives.
+        Raises OSError for errors that only a broken socket gives.
         """
         return self._queued_in_all() if self._former else self._queued(self.socket)
 
@@ -145,8 +145,8 @@ class Receiver:
         receive, view, into = sock.recvmsg_into, self._view, self._into
         while True:
             try:
-                # Whether the socket itself waits is not for this process to say: others have it
-                # too, and systemd changes that each time that it hands it to a service.
+                # Not by the socket's own blocking flag: other processes share it, and systemd
+                # changes it each time that it passes the socket to a service.
                 length, ancillary, flags, _address = receive(
                     into, _ANCILLARY_BYTES, socket.MSG_DONTWAIT
                 )
@@ -159,6 +159,6 @@ class Receiver:
             yield bytes(view[:length]), uid, pid, bool(flags & socket.MSG_TRUNC)
 
     def close(self) -> None:
-        """Closes the socket; what a service manager holds of it stays open."""
+        """Close the socket; the service manager's descriptor of it stays open."""
         for sock in (*self._former, self.socket):
             sock.close()

@@ -1,7 +1,7 @@
-"""Reads what can still be read of an outbox that is about to be given up. Pure but for `read_at`.
+"""Reads what is still readable of an outbox that is about to be given up. Pure but for `read_at`.
 
-Its header cannot be believed any more, or the system refuses to read all of it: what counts is the
-last header that passed its checks, and each record's CRC.
+Its header can no longer be trusted, or the system cannot read all of it: only the last header that
+passed its checks counts, and each record's CRC.
 """
 
 from __future__ import annotations
@@ -9,45 +9,47 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
-from logd.batch import Batch, Producer, Room
+from logd.batch import Batch, Capacity, Producer
 from logd.ingest.interfaces import Outbox
 from logd.ingest.ordering import Intake
-from logd.ingest.outbox_reader import capacity
+from logd.ingest.outbox_reader import ring_events_max
 from logd_wire.outbox.reader import read_records
 
 
 def begin_salvage(producer: Producer, outbox: Outbox, reason: str) -> None:
-    """Marks an outbox as unusable and tells its producer, so that it soon writes elsewhere."""
+    """Mark an outbox as unusable, so that its producer notices and soon writes elsewhere."""
     if outbox.unusable is None:
         outbox.unusable = reason
         outbox.header = replace(outbox.header, written=_last_written(producer, outbox))
-        with contextlib.suppress(OSError):  # its removal, or its silence, says it as well
-            outbox.unwatch()  # a producer that is not watched looks at what follows
+        with contextlib.suppress(OSError):  # the producer also notices its removal
+            outbox.resume_wakeups()  # only a producer that sends wake-ups checks the next word
             outbox.give_up()
 
 
 def _last_written(producer: Producer, outbox: Outbox) -> int:
-    """The highest sequence that the outbox may hold: what its word 8 says now, if that can be."""
+    """Return the highest sequence that the outbox may hold: its WRITTEN word, if plausible."""
     header = outbox.header
     try:
         written = outbox.written()
     except OSError:
         return header.written
-    plausible = header.written <= written <= producer.taken + capacity(header)
+    plausible = header.written <= written <= producer.taken + ring_events_max(header)
     return written if plausible else header.written
 
 
-def read_rest(producer: Producer, outbox: Outbox, batch: Batch, intake: Intake, room: Room) -> bool:
-    """Takes the records behind `taken` that still read; True when there was no room for all.
+def read_rest(
+    producer: Producer, outbox: Outbox, batch: Batch, intake: Intake, capacity: Capacity
+) -> bool:
+    """Take the readable records after `taken`; return True if the batch had no capacity for all.
 
-    Raises nothing: the first error, or the first record that does not read, is the end of it. So
-    is a ring's fill of what its producer has written since `begin_salvage`.
+    Raises nothing: it ends with the first error, the first unreadable record, or a ring's capacity
+    of records written since `begin_salvage`.
     """
-    end = outbox.header.written + capacity(outbox.header)
+    end = outbox.header.written + ring_events_max(outbox.header)
     written = min(_last_written(producer, outbox), end)
     if producer.taken >= written:
         return False
-    if not room:
+    if not capacity:
         return True
     try:
         page = read_records(
@@ -57,11 +59,11 @@ def read_rest(producer: Producer, outbox: Outbox, batch: Batch, intake: Intake, 
             producer.position,
             after=producer.taken,
             written=written,
-            bytes_max=room.bytes,
-            records_max=room.events,
+            bytes_max=capacity.bytes,
+            records_max=capacity.events,
         )
     except OSError:
         return False
-    intake.records(producer, page.payloads, batch)
+    intake.take_outbox_records(producer, page.payloads, batch)
     producer.position = page.position
     return page.damage is None and producer.taken < written

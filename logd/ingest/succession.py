@@ -1,13 +1,13 @@
-"""Which outboxes wait for the one that they follow, so that a process's events stay in order. Pure.
+"""Holds an outbox until the one that it follows is read, so that events stay in order. Pure.
 
-A producer continues in another outbox when its ring is full (a larger one follows) or lost. What it
-wrote to the former one was written before, and is often still unread when the first event of the
+A process continues in another outbox when its ring is full (a larger one follows) or lost. What it
+wrote to the former one was written earlier, and is often still unread when the first event of the
 next one arrives. The header of the next one names the former producer (shared/PROTOCOL.md, word 6);
-it is read when the former one is, as far as that was written when the next one was opened.
+it is read once the former one is, up to what was written when the next one was opened.
 
-The header is a stranger's word, so the wait is for a number of events that is fixed when it begins,
-of the same user, in an outbox that is open: the daemon reads those in any case. Whatever becomes of
-that outbox ends the wait; nothing is lost by it but, at worst, the order of two producers.
+The header is not trusted: the wait is for a fixed number of events of the same user, in an outbox
+that is open, which the daemon reads in any case. If that outbox is closed or given up, the wait
+ends; at worst, the order of two producers is lost.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ T = TypeVar("T")
 
 
 class Succession(Generic[T]):
-    """The producers that are held. `outboxes` are those that are open, by producer."""
+    """The producers that are held back. `outboxes` are those that are open, by producer."""
 
     def __init__(self, outboxes: Mapping[Producer, T]) -> None:
         self._outboxes = outboxes
-        # The predecessor, its outbox as it was then opened, and up to which event it is read first.
-        # An outbox only waits for one that was opened before it: there are no cycles.
+        # The predecessor, its outbox as it was opened then, and the event up to which it is read
+        # first. An outbox only waits for one that was opened earlier, so there are no cycles.
         self._held: dict[Producer, tuple[Producer, T, int]] = {}
 
     def hold(self, successor: Producer, predecessor: Producer, written: int) -> None:
-        """`successor` waits until all that `predecessor` has written by now is in a batch."""
+        """Hold `successor` until what `predecessor` has written by now is in a batch."""
         outbox = self._outboxes.get(predecessor)
         if outbox is None or predecessor is successor or predecessor.taken >= written:
             return
@@ -38,7 +38,7 @@ class Succession(Generic[T]):
         successor.held = successor.behind = predecessor.behind = True
 
     def release(self) -> bool:
-        """Ends the waits that are over; whether any was."""
+        """End the waits that are over; return whether there were any."""
         over = [
             successor
             for successor, (predecessor, outbox, written) in self._held.items()
@@ -49,7 +49,7 @@ class Succession(Generic[T]):
         return bool(over)
 
     def drop(self, successor: Producer) -> None:
-        """It waits no longer."""
+        """End a producer's wait."""
         if self._held.pop(successor, None) is not None:
             successor.held = False
 

@@ -1,4 +1,4 @@
-"""Limits what one user's input may cost in a turn, and how often it may force a commit. Pure.
+"""Limits what one user's input may cost in a step, and how often it may force a commit. Pure.
 
 Datagrams come from one kernel queue in order, and most of the work that they cause stores nothing
 (duplicates, farewells, garbage): so what counts is what was decoded, not what was taken.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-# What the datagrams of one turn may cost in all, and which part of it one user may use.
+# What the datagrams of one step may cost in all, and the fraction of it that one user may use.
 TURN_RECORDS_MAX = 4000
 TURN_BYTES_MAX = 4 * 1024 * 1024
 TURN_S_MAX = 0.010
@@ -16,7 +16,7 @@ USER_PART = 2
 
 
 class TurnBudget:
-    """Records, bytes and time that the datagrams of a turn have cost, in all and by user."""
+    """Records, bytes and time that the datagrams of a step have cost, in all and by user."""
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._monotonic_s = monotonic_s
@@ -24,10 +24,10 @@ class TurnBudget:
         self._in_all = _Spent()
         self._by_user: dict[int, _Spent] = {}
         self.exhausted = False
-        self.over: set[int] = set()  # users who have used their part of this turn
+        self.over: set[int] = set()  # users who have used their share of this step
 
     def begin(self) -> None:
-        """Starts a turn with the whole budget."""
+        """Start a step with the whole budget."""
         self._charged_s = self._monotonic_s()
         self._in_all = _Spent()
         self._by_user.clear()
@@ -35,7 +35,7 @@ class TurnBudget:
         self.exhausted = False
 
     def charge(self, uid: int, records: int, size: int) -> None:
-        """Charges a user for records and bytes, and for the time since the last charge."""
+        """Charge a user for records and bytes, and for the time since the last charge."""
         now_s = self._monotonic_s()
         spent_s, self._charged_s = now_s - self._charged_s, now_s
         own = self._by_user.get(uid)
@@ -54,7 +54,7 @@ class _Spent:
         self._s = 0.0
 
     def add(self, records: int, size: int, seconds: float) -> float:
-        """Adds a cost; returns which part of a turn's budget is spent now."""
+        """Add a cost; return the fraction of the step's budget that is spent."""
         self._records += records
         self._bytes += size
         self._s += seconds
@@ -74,12 +74,12 @@ class ForcedCommits:
         self._rest_until_s: dict[int, float] = {}
 
     def due_s(self, uids: Iterable[int]) -> float:
-        """The moment from which the first of these users may force a commit."""
+        """Return when the first of these users may force a commit."""
         return min((self._rest_until_s.get(uid, 0.0) for uid in uids), default=float("inf"))
 
     def committed(self, uids: Iterable[int], began_s: float, ended_s: float) -> None:
-        """Records a commit that these users have forced."""
-        # Only users at rest are kept: whoever forces commits under ever new ids fills nothing.
+        """Record a commit that these users have forced."""
+        # Only users at rest are kept, so that any number of user ids takes bounded memory.
         resting = self._rest_until_s.items()
         self._rest_until_s = {uid: until_s for uid, until_s in resting if until_s > ended_s}
         rest_until_s = ended_s + (ended_s - began_s)

@@ -1,12 +1,12 @@
-"""Whose outboxes the daemon looks at by itself, so that their producers need not wake it. Pure.
+"""Wake-up suppression: no wake-up when the daemon is already polling. Pure.
 
-Waking a sleeping process is most of what a datagram costs its sender. A producer that has just
-had events confirmed is therefore told, in the same write, until when the daemon is awake anyway
-(`watched_until_ns`); before that moment it stores its events and sends nothing. The rule that
-makes it safe: a promise ends by the clock, and the daemon looks at the outbox once more after its
-end before it stops looking. An event is in the outbox before its producer reads the clock, so the
-last look finds it. (virtio and io_uring keep their peers from needless wake-ups alike; a moment
-in place of a flag needs no memory barrier, and runs out by itself when the daemon is killed.)
+Waking a sleeping process is most of what a datagram costs its sender. When the daemon confirms
+events, the same write therefore tells the producer until when the daemon polls its outbox anyway
+(`watched_until_ns`); before that moment the producer stores its events and sends nothing. It is
+safe because the suppression ends by the clock, and the daemon polls the outbox once more after its
+end. An event is in the outbox before its producer reads the clock, so the last poll finds it.
+(virtio and io_uring suppress notifications alike; a moment in place of a flag needs no memory
+barrier, and expires by itself when the daemon is killed.)
 """
 
 from __future__ import annotations
@@ -15,45 +15,45 @@ from logd.batch import Producer
 from logd_wire.outbox.layout import WATCHED_NS_MAX
 
 _PROMISE_MAX_S = WATCHED_NS_MAX / 1e9
-# For a store to be seen by another processor, and for seconds as floating-point numbers: both are
-# off by nanoseconds.
+# For a store to be visible to another processor, and for seconds as floating-point numbers: both
+# are off by nanoseconds.
 _MARGIN_S = 0.001
 
 
-class Watch:
-    """The promises that are out. `interval_s` is from one look to the next; 0: promise nothing."""
+class Wakeups:
+    """The producers that need not wake the daemon. `interval_s` is the poll interval; 0: none."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self._until_s: dict[Producer, float] = {}
 
-    def promise(self, producer: Producer, now_s: float, turn_s: float) -> int:
-        """For a producer that had events: until when it is watched, in monotonic nanoseconds.
+    def suppress(self, producer: Producer, now_s: float, step_s: float) -> int:
+        """Suppress the wake-ups of a producer that had events; return until when (monotonic ns).
 
-        Long enough for the next look to come before it ends: `turn_s` is what this one took.
+        Long enough for the next poll to come before it ends: `step_s` is what this step took.
         """
         if not self._interval_s:
             return 0
-        until_s = now_s + min(2 * (self._interval_s + turn_s), _PROMISE_MAX_S)
+        until_s = now_s + min(2 * (self._interval_s + step_s), _PROMISE_MAX_S)
         self._until_s[producer] = until_s
         return int(until_s * 1e9)
 
     def inherit(self, producer: Producer, until_ns: int, now_s: float) -> None:
-        """What a predecessor promised is kept."""
+        """Keep a suppression that an earlier daemon has written."""
         until_s = until_ns / 1e9
         if now_s < until_s <= now_s + _PROMISE_MAX_S:
             self._until_s[producer] = until_s
 
-    def nothing_new(self, producer: Producer, looked_s: float) -> None:
-        """A look that began at `looked_s` found nothing; past the promise's end it was the last."""
-        if self._until_s.get(producer, looked_s) + _MARGIN_S < looked_s:
+    def record_idle_poll(self, producer: Producer, polled_s: float) -> None:
+        """Record that a poll begun at `polled_s` found nothing: after the end it is the last."""
+        if self._until_s.get(producer, polled_s) + _MARGIN_S < polled_s:
             del self._until_s[producer]
 
     def end(self, producer: Producer) -> None:
-        """Its outbox is no longer ours to look at."""
+        """Stop polling for a producer whose outbox is no longer open."""
         self._until_s.pop(producer, None)
 
-    def __contains__(self, producer: Producer) -> bool:
+    def __contains__(self, producer: object) -> bool:
         return producer in self._until_s
 
     def __bool__(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from logd.config.settings import Config
 from logd.errors import AlreadyRunning, ClockRefused, LogdError, NoDatabase
-from logd.instance_lock import instance_lock, look
+from logd.instance_lock import instance_lock, read_lock_page
 from logd.maintenance import rekey
 from logd.maintenance.worker import Worker
 from logd.storage import erasure_list, job_table, keyfile
@@ -46,7 +46,7 @@ def run_job(
     When the command is interrupted the daemon continues the job, now or at its next start.
     """
     if not config.database.exists():
-        check_database(config, look(config.lock_file)[1].made)
+        check_database(config, read_lock_page(config.lock_file)[1].made)
         raise NoDatabase(f"{config.database}: no database here yet, so there is nothing to do.")
     job_id: int | None = None
     while True:
@@ -100,7 +100,7 @@ def _wait(config: Config, job_id: int, on_progress: OnProgress) -> Job | None:
     seen_s = time.monotonic()
     try:
         while (job := _read_progress(connection, job_id, on_progress)).finished_ns is None:
-            if look(config.lock_file)[0] is not None:
+            if read_lock_page(config.lock_file)[0] is not None:
                 seen_s = time.monotonic()
             elif time.monotonic() >= seen_s + DAEMON_COMES_BACK_S:
                 return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from logd.config import settings
 from logd.config.settings import Config
 from logd.errors import CannotCreate
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.storage import keyfile
 
 
@@ -30,7 +30,7 @@ def init(directory: Path) -> Config:
         file.write_text(settings.TEMPLATE, encoding="utf-8")
     except OSError as error:
         raise CannotCreate(f"{directory}: {error.strerror}") from error
-    outboxes = Outboxes(config.outbox_directory)
+    outboxes = OutboxDirectory(config.outbox_directory)
     outboxes.prepare(str(config.socket))
     outboxes.close()
     return config

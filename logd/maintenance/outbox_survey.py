@@ -13,7 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from logd.errors import StorageBusy
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.outbox_reader import check_numbers
 from logd.storage.boundaries import NO_OUTBOXES, Key, SurveyedOutboxes, identity
 from logd.storage.database import Connection
@@ -48,7 +48,7 @@ def survey(
     named = directory_identity(directory)
     if named == NO_OUTBOXES:
         return SurveyedOutboxes()
-    outboxes = Outboxes(directory, read_only=True)
+    outboxes = OutboxDirectory(directory, read_only=True)
     written: dict[Key, int | None] = {}
     keys: set[Key] = set()
     files: Counter[int] = Counter()
@@ -88,7 +88,7 @@ def survey(
     return SurveyedOutboxes(named, written, frozenset(keys), frozenset(surplus))
 
 
-def _written(outboxes: Outboxes, name: str, key: Key, watermark: int) -> int | None:
+def _written(outboxes: OutboxDirectory, name: str, key: Key, watermark: int) -> int | None:
     """The last sequence written; 0 if the outbox was removed meanwhile, all of it stored; None if
     it cannot be opened. Raises WireError.
     """

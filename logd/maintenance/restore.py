@@ -245,12 +245,12 @@ def _record_losses(store: Store, batch: Batch, advanced: AdvancedProducer) -> No
     producer = store.producer(advanced.uid, advanced.id)
     producer.pid, producer.has_outbox = advanced.pid, advanced.has_outbox
     producer.ended = not advanced.has_outbox
-    batch.note(producer)
+    batch.touch(producer)
     if not producer.ended:
         return
     for upto, cause in ((advanced.known, LOST_RESTORED), (advanced.watermark, LOST_CLAIMED)):
         if upto > producer.taken:
-            batch.lose(producer, producer.taken + 1, upto, cause)
+            batch.add_loss(producer, producer.taken + 1, upto, cause)
             producer.taken = upto
 
 

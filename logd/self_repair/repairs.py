@@ -1,7 +1,7 @@
-"""Builds the list of files that a daemon looks after while it runs, each with what puts it back.
+"""Lists the files that a running daemon depends on, each with the function that restores it.
 
-The comparison, and what follows from it, is `logd.self_repair.runtime_files`; the database is asked
-about by the store itself, after each commit (`logd.storage.database_files`).
+`logd.self_repair.runtime_files` compares and restores them; the store itself checks the database
+after each commit (`logd.storage.database_files`).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _KINDS = {
 _log = logging.getLogger("logd")
 
 
-def look(path: str) -> FileState:
-    """The file as it is now. Opens nothing."""
+def read_state(path: str) -> FileState:
+    """Return the file's present state. Opens nothing."""
     try:
         status = Path(path).lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -56,11 +56,11 @@ def look(path: str) -> FileState:
 
 
 class SelfRepair:
-    """Looks after the files of a running daemon, between its turns.
+    """Checks and restores the files of a running daemon, between its rounds.
 
     `replace_socket` and `replace_listener` take over sockets that are bound again; without them the
-    service manager holds the sockets, and only it can bind them. `also` are further checks, as
-    often.
+    service manager holds the sockets, and only it can bind them. `also` are further checks to run
+    as often.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class SelfRepair:
         self._replace_socket = replace_socket
         self._replace_listener = replace_listener
         self._also = tuple(also)
-        self.files = RuntimeFiles(self._items(), look, now_ns, _log)
+        self.files = RuntimeFiles(self._items(), read_state, now_ns, _log)
         self._lock.publish_files(self.files.published())
 
     def run(self, now_s: float) -> None:
-        """Compares, puts back and reports what is due; most times that is nothing.
+        """Compare, restore and report what is due; mostly nothing is.
 
         Raises LogdError kinds for what ends the process: another daemon has the instance's lock, or
         the database is gone.
@@ -98,8 +98,8 @@ class SelfRepair:
         if changed:
             self._lock.publish_files(self.files.published())
 
-    def use(self, config: Config) -> None:
-        """Watches the files that a configuration names which was read again."""
+    def apply_config(self, config: Config) -> None:
+        """Check the files that a reloaded configuration names."""
         self._config = config
         self.files.replace(self._items())
         self._lock.publish_files(self.files.published())
@@ -109,7 +109,7 @@ class SelfRepair:
         items = [
             Item(
                 "lock file", lambda: str(self._lock.path), SAME,
-                "nothing keeps a second daemon away", put_back=self._lock.put_back,
+                "a second daemon could start", put_back=self._lock.put_back,
             ),
             Item(
                 "outboxes", lambda: place.directory, OWNED,
@@ -131,7 +131,7 @@ class SelfRepair:
             ),
             Item(
                 "configuration", lambda: str(config.path), PRESENT,
-                "neither the next start nor a report process comes up", "Put it back",
+                "the next start and the next report process will fail", "Put it back",
             ),
         ]  # fmt: skip
         if keyfile.credential(config.key_file.name) is None:

@@ -1,9 +1,9 @@
-"""The files that a running daemon depends on: what is wrong with one, and what was done (pure).
+"""Compares the files that a running daemon depends on with what it set up, and restores them. Pure.
 
 Cleaners, an administrator or a container's restart may remove any of them at any time. The daemon
-compares each with what it set up, once a second. It puts back what it can, and reports the rest for
-as long as it is missing. `logd status` and `logd check` make the same comparison by themselves,
-with what the daemon has published, so that they are right also while the daemon stands still.
+compares each once a second. It puts back what it can, and reports the rest for as long as it is
+missing. `logd status` and `logd check` make the same comparison from what the daemon has published,
+so that they are right even while the daemon hangs.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from logd.errors import CannotCreate, StorageBusy
-from logd.log_limit import LimitedLog
+from logd.log_limit import ThrottledLog
 from logd_wire.rendezvous import NoOutbox
 
 CHECK_INTERVAL_S = 1.0
-# Of what is published: the page in the lock file holds all items with problems of this length.
+# The page in the lock file holds all items with problems of this length.
 PROBLEM_CHARS_MAX = 160
 
 # How much of a file must be as it was set up.
-PRESENT = "present"  # that there is one of its kind: it may be replaced (logd.toml, the key)
-SAME = "same"  # the very file: the daemon has it open, and clients find it by name
-OWNED = "owned"  # and its owner and mode
-UNCHANGED = "unchanged"  # and what it says
+PRESENT = "present"  # a file of its kind exists: it may be replaced (logd.toml, the key)
+SAME = "same"  # the same inode: the daemon has it open, and clients find it by name
+OWNED = "owned"  # and the same owner and mode
+UNCHANGED = "unchanged"  # and the same content
 
 PUT_BACK = "logd puts it back within a second; where it cannot, its log says why"
 _KINDS = {"link": "a symbolic link", "other": "something else"}
@@ -34,7 +34,7 @@ _KINDS = {"link": "a symbolic link", "other": "something else"}
 
 @dataclass(frozen=True)
 class FileState:
-    """A file as lstat(2) shows it. `kind`: None when there is none, "?" when it cannot be seen."""
+    """A file as lstat(2) shows it. `kind`: None if it is missing, "?" if lstat fails."""
 
     kind: str | None
     device: int = 0
@@ -45,11 +45,11 @@ class FileState:
 
 
 def problem(expected: FileState, found: FileState, compare: str) -> str | None:
-    """What is wrong with a file, None when it is as it was set up."""
+    """Return what is wrong with a file; None if it is as it was set up."""
     if found.kind is None:
         return "not there"
     if found.kind == "?":
-        return "cannot be looked at"
+        return "cannot be read"
     if found.kind != expected.kind:
         return f"{_KINDS.get(found.kind, f'a {found.kind}')} is in its place"
     if compare == PRESENT:
@@ -69,10 +69,10 @@ def problem(expected: FileState, found: FileState, compare: str) -> str | None:
 
 @dataclass(eq=False)
 class Item:
-    """One file: how it was set up, who puts it back, and what has happened to it so far.
+    """One file: how it was set up, how it is restored, and what has happened to it so far.
 
-    `put_back` makes it again; None where only an administrator can, by `remedy`. `locate` gives its
-    path, which may change. `failing` says what the lack of it costs.
+    `put_back` creates it again; None if only an administrator can, by `remedy`. `locate` returns
+    its path, which may change. `failing` is what fails without it.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Item:
     failing: str
     remedy: str = ""
     put_back: Callable[[], None] | None = None
-    optional: bool = False  # it may come later
+    optional: bool = False  # it may be created later
     expected: FileState = field(default_factory=lambda: FileState(None))
     problem: str | None = None
     since_ns: int = 0
@@ -89,7 +89,7 @@ class Item:
     restored_ns: int | None = None
 
     def published(self) -> dict[str, Any]:
-        """What other processes need to make the comparison, and what has been done."""
+        """Return what other processes need for the comparison, and what was done."""
         return {
             "name": self.name,
             "path": self.locate(),
@@ -104,120 +104,120 @@ class Item:
 
 
 class RuntimeFiles:
-    """All of them, in the order in which they are to be put back.
+    """All items, in the order in which they are to be restored.
 
-    `look` shows a file as it is now, `now_ns` is the wall clock. Errors that end the process are
-    not caught: another daemon has the lock file, say.
+    `read_state` returns a file's present state, `now_ns` is the wall clock. Errors that end the
+    process are not caught: another daemon has the lock file, say.
     """
 
     def __init__(
         self,
         items: Iterable[Item],
-        look: Callable[[str], FileState],
+        read_state: Callable[[str], FileState],
         now_ns: Callable[[], int],
         log: logging.Logger,
     ) -> None:
         self.items = tuple(items)
-        self._look = look
+        self._read_state = read_state
         self._now_ns = now_ns
         self._log = log
-        self._limited_log = LimitedLog(log)
-        self._due_s = 0.0
+        self._throttled = ThrottledLog(log, lambda: self._now_s)
+        self._now_s = self._due_s = 0.0
         for item in self.items:
-            item.expected = look(item.locate())
+            item.expected = read_state(item.locate())
 
     def replace(self, items: Iterable[Item]) -> None:
-        """Takes these from now on; one of the same name and path keeps what was seen of it."""
+        """Check these items from now on; one of the same name and path keeps its history."""
         former = {(item.name, item.locate()): item for item in self.items}
         kept = []
         for item in items:
             known = former.get((item.name, item.locate()))
             if known is None:
-                item.expected = self._look(item.locate())
+                item.expected = self._read_state(item.locate())
             kept.append(known or item)
         self.items = tuple(kept)
 
     def is_due(self, now_s: float) -> bool:
-        """Whether the last comparison is long enough ago."""
+        """Return whether the next comparison is due."""
         return now_s >= self._due_s
 
     def check(self, now_s: float) -> bool:
-        """Compares all of them, and puts back what it can. `now_s` is monotonic.
+        """Compare all items, and restore what can be restored. `now_s` is monotonic.
 
-        Returns whether anything has changed that others are to know.
+        Returns whether anything has changed that is to be published.
         """
-        self._due_s = now_s + CHECK_INTERVAL_S
+        self._now_s, self._due_s = now_s, now_s + CHECK_INTERVAL_S
         changed = False
         for item in self.items:
-            found = self._look(item.locate())
+            found = self._read_state(item.locate())
             if item.expected.kind is None and (item.optional or found.kind is not None):
-                item.expected = found  # it was not there yet
+                item.expected = found  # it did not exist yet
                 continue
             wrong = problem(item.expected, found, item.compare)
             if wrong is not None:
-                changed = self._mend(item, wrong, now_s) or changed
+                changed = self._mend(item, wrong) or changed
             elif item.problem is not None:
                 self._log.info("%s: %s is there again", item.name, item.locate())
                 item.problem = None
                 changed = True
         return changed
 
-    def _mend(self, item: Item, wrong: str, now_s: float) -> bool:
+    def _mend(self, item: Item, wrong: str) -> bool:
         where = item.locate()
         if item.put_back is None:
-            return self._report(item, wrong, now_s)
+            return self._report(item, wrong)
         try:
             item.put_back()
         except (NoOutbox, CannotCreate, StorageBusy) as error:
-            return self._report(item, f"{wrong}; cannot be put back: {error}", now_s)
+            return self._report(item, f"{wrong}; cannot be put back: {error}")
         except OSError as error:
             reason = error.strerror or errno.errorcode.get(error.errno or 0, "error")
-            return self._report(item, f"{wrong}; cannot be put back: {reason}", now_s)
+            return self._report(item, f"{wrong}; cannot be put back: {reason}")
         for other in self.items:
-            if other.put_back == item.put_back:  # which has put all of them right
-                other.expected = self._look(other.locate())
+            if other.put_back == item.put_back:  # which has restored all of them
+                other.expected = self._read_state(other.locate())
         item.problem = None
         item.restored += 1
         item.restored_ns = self._now_ns()
-        # A kind of line for each item, or one would keep another out of the log.
-        self._limited_log.warning(now_s, f"{item.name}: %s: %s: put back", where, wrong)
+        # A throttled message for each item, or one would keep another out of the log.
+        self._throttled.warning(f"{item.name}: %s: %s: put back", where, wrong)
         return True
 
-    def _report(self, item: Item, wrong: str, now_s: float) -> bool:
+    def _report(self, item: Item, wrong: str) -> bool:
         changed = item.problem != wrong
         if item.problem is None:
             item.since_ns = self._now_ns()
         item.problem = wrong
         todo = f". {item.remedy}" if item.remedy else ""
-        self._limited_log.warning(
-            now_s, f"{item.name}: %s: %s: %s%s", item.locate(), wrong, item.failing, todo
+        self._throttled.warning(
+            f"{item.name}: %s: %s: %s%s", item.locate(), wrong, item.failing, todo
         )
         return changed
 
     def published(self) -> list[dict[str, Any]]:
-        """What others are to know of all of them."""
+        """Return all items for other processes."""
         return [item.published() for item in self.items]
 
 
 def observed(
-    published: Iterable[Mapping[str, Any]], look: Callable[[str], FileState], now_ns: int
+    published: Iterable[Mapping[str, Any]], read_state: Callable[[str], FileState], now_ns: int
 ) -> list[dict[str, Any]]:
-    """How each file is at this moment, by what the running daemon has published of it."""
+    """Compare each file with what the running daemon has published about it."""
     found = []
     for entry in published:
         try:
-            found.append(_observed(entry, look, now_ns))
+            found.append(_observed(entry, read_state, now_ns))
         except (KeyError, TypeError):
             continue  # another version's
     return found
 
 
 def _observed(
-    entry: Mapping[str, Any], look: Callable[[str], FileState], now_ns: int
+    entry: Mapping[str, Any], read_state: Callable[[str], FileState], now_ns: int
 ) -> dict[str, Any]:
     wrong, expected = entry["problem"], FileState(**entry["expected"])
     if wrong is None and expected.kind is not None:
-        wrong = problem(expected, look(entry["path"]), entry["compare"])
+        wrong = problem(expected, read_state(entry["path"]), entry["compare"])
     return {
         "name": entry["name"],
         "path": entry["path"],

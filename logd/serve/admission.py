@@ -1,9 +1,9 @@
 """Admission control: which connections are kept, and whose request is answered next. Pure.
 
-Seats and running places are shared by user, as open outboxes are (`fairness.Files`): a user may
-have half of what the others leave, so that some are left for a user who comes later. A connection
-without a whole request is idle: it loses its seat to the next one of its user that has none, so
-that silence keeps nobody out.
+Seats and running places are shared by user, as open outboxes are (`scheduling.OpenFileQuota`): a
+user may have half of what the others leave, so that some are left for a user who comes later. A
+connection without a complete request is idle: it loses its seat to the next connection of its user,
+so that idle connections keep no user out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
 
-from logd.ingest.scheduling import Files
+from logd.ingest.scheduling import OpenFileQuota
 
 
 class HasUser(Protocol):
@@ -25,19 +25,19 @@ T = TypeVar("T", bound=HasUser)
 
 
 class Admission(Generic[T]):
-    """Connections that have a seat: idle, waiting for an answer, or being answered."""
+    """The connections that have a seat: idle, waiting for an answer, or being answered."""
 
     def __init__(self, seats_max: int, running_max: int) -> None:
-        self._seats = Files(seats_max, seats_max, shared=True)
-        self._running = Files(running_max, running_max, shared=True)
-        # Oldest first, by user; of the waiting the user first whose turn it is.
+        self._seats = OpenFileQuota(seats_max, seats_max, shared=True)
+        self._running = OpenFileQuota(running_max, running_max, shared=True)
+        # By user, oldest first; of the waiting ones the user to be served next is first.
         self._idle: dict[int, OrderedDict[T, None]] = {}
         self._waiting: OrderedDict[int, OrderedDict[T, None]] = OrderedDict()
 
     def make_room(self, uid: int) -> T | None:
-        """The idle connection that must go for one more of this user; None: none need, or none can.
+        """Return the idle connection to close for one more of this user; None: no need, or none.
 
-        Call `seat` only where `has_room` then.
+        Call `seat` only if `has_room` then.
         """
         if self.has_room(uid):
             return None
@@ -48,32 +48,32 @@ class Admission(Generic[T]):
         return next(iter(idle)) if idle else None
 
     def has_room(self, uid: int) -> bool:
-        """Whether one more connection of this user may be kept."""
-        return self._seats.room_for(uid)
+        """Return whether one more connection of this user may be kept."""
+        return self._seats.has_room(uid)
 
     def seat(self, peer: T) -> None:
-        """A new connection, idle."""
+        """Add a new connection, idle."""
         self._seats.add(peer.uid)
         self._idle.setdefault(peer.uid, OrderedDict())[peer] = None
 
     def leave(self, peer: T) -> None:
-        """A connection that is not being answered has gone."""
+        """Remove a connection that is not being answered."""
         _remove(self._idle, peer)
         _remove(self._waiting, peer)
         self._seats.drop(peer.uid)
 
     def ask(self, peer: T) -> None:
-        """The request of an idle connection is whole: it waits for its turn."""
+        """Queue an idle connection whose request is complete."""
         _remove(self._idle, peer)
         self._waiting.setdefault(peer.uid, OrderedDict())[peer] = None
 
     def start_next(self) -> T | None:
-        """The connection to answer now; None: no waiting user may have a running place.
+        """Return the connection to answer now; None: no waiting user may have a running place.
 
-        Users take turns; the requests of one user are answered in the order in which they came.
+        Users take turns; one user's requests are answered in the order of arrival.
         """
         for uid, waiting in self._waiting.items():
-            if self._running.room_for(uid):
+            if self._running.has_room(uid):
                 peer = next(iter(waiting))
                 _remove(self._waiting, peer)
                 if uid in self._waiting:
@@ -83,7 +83,7 @@ class Admission(Generic[T]):
         return None
 
     def finish(self, peer: T) -> None:
-        """Its answer has been sent, or cannot be: it is idle again, and its place is free."""
+        """Free a running place: the answer was sent or cannot be, the connection is idle again."""
         self._running.drop(peer.uid)
         self._idle.setdefault(peer.uid, OrderedDict())[peer] = None
 

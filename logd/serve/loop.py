@@ -1,296 +1,215 @@
-"""The daemon's one thread: waits, then takes the delivery core a step further. `turn` is one round.
+"""The daemon's one thread: waits, then has the delivery core take a step. `run_once` is one round.
 
-While a commit waits for the disk nothing is received; nothing has to be: the kernel's queue takes
-the first datagrams, the outboxes keep all of them, and the next turn reads in bulk what did not
-fit. That is the whole of group commit here: the batch is what arrived during the last commit.
+While a commit waits for the disk nothing is received, and nothing needs to be: the kernel's queue
+takes the first datagrams, the outboxes keep all events, and the next step reads in bulk what did
+not fit. That is all there is to group commit here: the batch is what arrived during the last one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import resource
 import selectors
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
-from logd.audit import anchor_file, anchors
 from logd.config.settings import Config
 from logd.errors import StorageBusy
-from logd.ingest.delivery import QUEUE_DATAGRAMS_MAX, Delivery
-from logd.ingest.inotify import Inotify
-from logd.ingest.outbox_directory import OpenOutbox, Outboxes
-from logd.ingest.outbox_place import drop_missing
-from logd.ingest.outbox_reader import capacity
+from logd.ingest.delivery import Delivery
+from logd.ingest.open_outbox import OpenOutbox
+from logd.ingest.outbox_directory import OutboxDirectory
+from logd.ingest.queue_marks import QUEUE_DATAGRAMS_MAX
 from logd.ingest.receiver import Receiver
 from logd.maintenance.outbox_survey import directory_identity
 from logd.maintenance.worker import STEP_S, Worker
-from logd.runtime_stats import IGNORED_SENDERS_MAX, Figures, Pace, Survey
-from logd.storage.database import file_bytes, wal_path
+from logd.runtime_stats import RuntimeStats
+from logd.serve.anchor_log import AnchorLog
+from logd.serve.closed_files import ClosedFiles
+from logd.serve.stats_source import StatsSource
 from logd.storage.store import Store
 
 RETRY_INTERVAL_S = 1.0
-# For sockets, the database, reports: outboxes past this wait until others are done with.
+# For sockets, the database, reports: outboxes past this wait until others are closed.
 DESCRIPTORS_RESERVED = 32
-# Closing files wakes the daemon so often at most, whoever closes them, and whatever they are.
-CLOSED_INTERVAL_S = 0.05
-# However busy it is, a step of a job is taken so often.
+# However busy it is, the daemon takes a step of a job this often.
 WORK_INTERVAL_MAX_S = 0.5
 
-_log = logging.getLogger("logd")
 
+class EventLoop:
+    """Drives the delivery core from a socket, the outboxes' directory and the clocks.
 
-class Daemon(Delivery[OpenOutbox]):
-    """The delivery core with its socket, directory, database and clocks."""
-
-    _store: Store
-    _outboxes: Outboxes
+    `set_trouble` is called in each round with the reason why nothing can be stored, or None.
+    """
 
     def __init__(
         self,
         config: Config,
         store: Store,
         receiver: Receiver,
-        outboxes: Outboxes,
+        directory: OutboxDirectory,
         clock_ns: Callable[[], int] = time.time_ns,
-        tell: Callable[[str | None], None] = lambda _trouble: None,
+        set_trouble: Callable[[str | None], None] = lambda _trouble: None,
         worker: Worker | None = None,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        open_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_RESERVED
-        super().__init__(config, store, outboxes, clock_ns, open_max, time.monotonic, os.geteuid())
+        self._config = config
+        self._store = store
         self._receiver = receiver
+        self._directory = directory
+        self._set_trouble = set_trouble
         self._worker = worker
+        self._monotonic_s = monotonic_s
+        open_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_RESERVED
+        self.delivery: Delivery[OpenOutbox] = Delivery(
+            config, store, directory, clock_ns, open_max, monotonic_s, os.geteuid()
+        )
+        self._warn = self.delivery.turn.warn_throttled
+        self._anchors = AnchorLog(config, clock_ns, self._warn)
+        self._stats = StatsSource(config, self.delivery, directory, receiver, clock_ns, monotonic_s)
         if worker is not None:
             worker.attach_daemon(
-                lambda: self.arrivals(receiver.queue_datagrams or QUEUE_DATAGRAMS_MAX)
+                lambda: self.delivery.mark_queue(receiver.queue_datagrams or QUEUE_DATAGRAMS_MAX)
             )
-        self._work_look_due_s = self._worked_s = 0.0
-        self._at_work = False  # between start and stop: neither is to wait for a job
-        self._tell = tell  # what nothing can be stored for; None once that is over
-        self._started_ns = clock_ns()
+        self._worker_poll_due_s = self._worked_s = 0.0
+        self._may_work = False  # between start and stop: neither is to wait for a job
         self._wait_max_s = float("inf")
-        self._anchors = anchors.AnchorSchedule(config.anchor_interval_s)
         self._wake_fd: int | None = None
         self._wake_selector = selectors.DefaultSelector()
         self._selector = selectors.DefaultSelector()
         self._selector.register(receiver.socket, selectors.EVENT_READ)
-        self._inotify: Inotify | None = None
-        self._inotify_due_s = 0.0  # closed files do not wake the daemon before
-        self._inotify_on = False  # whether they do now
-        self._watch_directory()
-
-    def _watch_directory(self) -> None:
-        if self._inotify is not None:
-            if self._inotify_on:
-                self._selector.unregister(self._inotify.fd)
-                self._inotify_on = False
-            self._inotify.close()
-            self._inotify = None
-        try:
-            self._inotify = Inotify(self._outboxes.directory)
-        except OSError as error:
-            self._say("no inotify (%s): closed outboxes are found by looking", error.strerror)
+        self.closed_files = ClosedFiles(
+            directory,
+            self._selector,
+            self.delivery.intake.ignored.closings,
+            self._warn,
+            monotonic_s,
+        )
 
     def wake_on(self, fd: int) -> None:
-        """Has `turn` come back early when `fd` becomes readable (a signal arrived)."""
+        """Have `run_once` return early when `fd` becomes readable (a signal arrived)."""
         self._selector.register(fd, selectors.EVENT_READ)
         self._wake_selector.register(fd, selectors.EVENT_READ)
         self._wake_fd = fd
 
-    def turn_every(self, seconds: float) -> None:
-        """Has `turn` come back after so long at the latest, whatever its look interval is."""
+    def limit_wait(self, seconds: float) -> None:
+        """Have `run_once` wait no longer than this, whatever the poll interval is."""
         self._wait_max_s = min(self._wait_max_s, seconds)
 
-    def watch_again(self) -> None:
-        """Takes up inotify where the kernel had no watch left to give before."""
-        if self._inotify is None:
-            self._watch_directory()
-
-    @property
-    def open_names(self) -> frozenset[str]:
-        """The outboxes that are open."""
-        return frozenset(outbox.name for outbox in (*self._open.values(), *self._given_up.values()))
-
-    def follow_directory(self) -> None:
-        """The outboxes are in another directory now; what is open of the former one stays open."""
-        self._listing = None
-        self._look_due_s = 0.0
-        drop_missing(self._intake.producers.values(), self._open, self._may_be_there)
-        self._watch_directory()
-        self._store.erasure_list.boundaries.outboxes = directory_identity(self._outboxes.directory)
+    def use_new_directory(self) -> None:
+        """Read outboxes from the directory that has taken the former one's place."""
+        self.delivery.use_new_directory()
+        self.closed_files.watch()
+        self._store.erasure_list.boundaries.outboxes = directory_identity(self._directory.path)
         if self._worker is not None:
-            self._worker.outboxes = self._outboxes.directory
+            self._worker.outboxes = self._directory.path
 
     def replace_socket(self, sock: socket.socket, queue_datagrams: int | None) -> None:
-        """Receives from another socket: the former one's name is gone."""
+        """Receive from another socket: the name of the former one is gone."""
         self._selector.unregister(self._receiver.socket)
         self._receiver.replace(sock, queue_datagrams)
         self._selector.register(sock, selectors.EVENT_READ)
-        self._more = True  # what the former one has queued
+        self.delivery.step_at_once()  # the former one may have datagrams queued
 
-    def use(self, config: Config) -> None:
-        """Takes over those settings of a changed configuration that are asked for at each use."""
+    def apply_config(self, config: Config) -> None:
+        """Use the settings of a changed configuration that need no restart."""
         self._config = config
-        self._anchors.set_interval(config.anchor_interval_s)
+        self._anchors.apply_config(config)
 
     def start(self) -> None:
-        """Finds every outbox, books what can never come, and takes the first turn."""
-        self.begin(time.monotonic())
-        self.turn(timeout_s=0)
-        self._at_work = True
+        """Find every outbox, record what can never arrive, and run the first round."""
+        self.delivery.recover(self._monotonic_s())
+        self.run_once(timeout_s=0)
+        self._may_work = True
 
-    def turn(self, timeout_s: float | None = None) -> None:
-        """Waits for something to do, at most until the next look is due, and does all of it.
+    def run_once(self, timeout_s: float | None = None) -> None:
+        """Wait for something to do, at most until the next poll is due, and do all of it.
 
         Raises LogdError kinds for what ends the process; a full disk and a locked database do not.
         """
-        if self._stalled is not None:
-            # For a signal only: while nothing can be stored, what arrives is not looked at.
+        delivery = self.delivery
+        if delivery.stalled is not None:
+            # For a signal only: while nothing can be stored, nothing is received.
             retry_s = min(RETRY_INTERVAL_S, self._wait_max_s)
             self._wait_for_wake(retry_s if timeout_s is None else timeout_s)
-            self.step((), (), time.monotonic())
+            delivery.step((), (), self._monotonic_s())
         else:
-            ready = self._wait(timeout_s)
-            closed = self._closed_names(ready)
-            self.step(self._receiver.datagrams(), closed, time.monotonic())
-            self._say_usage()
-            if self._at_work:
-                self._work()
-            self._say_anchor()
-        self._tell(None if self._stalled is None else str(self._stalled))
+            ready = self.wait(timeout_s)
+            closed = self.closed_files.names(ready)
+            delivery.step(self._receiver.datagrams(), closed, self._monotonic_s())
+            self._warn_of_outbox_bytes()
+            if self._may_work:
+                self.work()
+            self.write_anchor()
+        self._set_trouble(None if delivery.stalled is None else str(delivery.stalled))
 
     @property
     def stalled(self) -> StorageBusy | None:
-        """What nothing can be stored for at the moment."""
-        return self._stalled
+        """Why nothing can be stored at the moment; None: it can."""
+        return self.delivery.stalled
 
-    def figures(self) -> Figures | None:
-        """How it goes, once a second; None between."""
-        now_s = self._monotonic_s()
-        if not self._meter.due(now_s):
-            return None
-        survey = self._survey(now_s)
-        return replace(
-            self._meter.sample(now_s, self._clock_ns()),
-            started_ns=self._started_ns,
-            backlog=survey.backlog,
-            room_s=survey.room_s,
-            outboxes=len(self._open),
-            outboxes_bytes=sum(size for _, size in self._outboxes.usage.values()),
-            wal_bytes=file_bytes(wal_path(self._config.database)),
-            queue_datagrams=self._receiver.queue_datagrams,
-            ignored=tuple(self._intake.ignored.senders(IGNORED_SENDERS_MAX)),
-        )
+    def sample_stats(self) -> RuntimeStats | None:
+        """Return the daemon's statistics once a second, None between."""
+        return self._stats.sample()
 
-    def _survey(self, now_s: float) -> Survey:
-        survey = Survey()
-        for producer, outbox in self._open.items():
-            try:
-                written = outbox.written()
-            except OSError:
-                continue  # the next look meets it too, and acts on it
-            # A claim of more than a ring can hold is bounded.
-            waiting = max(0, min(written - producer.stored, capacity(outbox.header)))
-            outbox.pace = outbox.pace or Pace(now_s, written)
-            event_bytes = producer.position / producer.stored if producer.stored else 0.0
-            room_bytes = outbox.header.room_bytes
-            survey.add(waiting, room_bytes, event_bytes, outbox.pace.per_s(now_s, written))
-        return survey
-
-    def _say_usage(self) -> None:
-        """Outboxes are not in our own memory, but in the machine's: counted and said apart."""
-        usage = self._outboxes.usage
+    def _warn_of_outbox_bytes(self) -> None:
+        """Warn when outboxes take much of the machine's memory: they are in no process's own."""
+        usage = self._directory.usage
         total = sum(size for _, size in usage.values())
         if total > self._config.outboxes_bytes_max:
             uid, (files, size) = max(usage.items(), key=lambda item: item[1][1])
-            self._say(
+            self._warn(
                 "outboxes take %d bytes of memory, outboxes_bytes_max is %d; most of it, %d bytes "
-                "in %d files, is of user %d",
+                "in %d files, belongs to user %d",
                 total, self._config.outboxes_bytes_max, size, files, uid, user=uid,
             )  # fmt: skip
 
-    def _work(self) -> None:
-        """A step at stored events, when nothing waits for a commit."""
-        worker, now_s = self._worker, time.monotonic()
+    def work(self) -> None:
+        """Take a step of a job on stored events, when nothing waits for a commit."""
+        worker, now_s = self._worker, self._monotonic_s()
         if worker is None:
             return
-        if now_s >= self._work_look_due_s:
-            self._work_look_due_s = now_s + self._look_interval_s
+        if now_s >= self._worker_poll_due_s:
+            self._worker_poll_due_s = now_s + self._config.look_interval_ms / 1000
             worker.poll()
         if now_s >= worker.due_s and (
-            not self._commit_is_near(now_s) or now_s >= self._worked_s + WORK_INTERVAL_MAX_S
+            not self.delivery.commit_is_near(now_s + STEP_S)
+            or now_s >= self._worked_s + WORK_INTERVAL_MAX_S
         ):
             worker.step()
-            self._worked_s = time.monotonic()
+            self._worked_s = self._monotonic_s()
 
-    def _commit_is_near(self, now_s: float) -> bool:
-        return self._more or (bool(self._batch) and self._commit_due_s < now_s + STEP_S)
+    def write_anchor(self, *, now: bool = False) -> None:
+        """Write an anchor to the log if one is due, or at once with `now`."""
+        self._anchors.write(self._store.head, self._monotonic_s(), now=now)
 
-    def _say_anchor(self, *, now: bool = False) -> None:
-        """Where the chain ends, for who keeps our log: the key of the database changes it not."""
-        head = self._anchors.due_head(self._store.head, time.monotonic(), now=now)
-        if head is None:
-            return
-        _log.info(anchors.format_anchor(head))
-        path = self._config.anchor_file
-        if path is not None:
-            try:
-                anchor_file.append(path, head, self._clock_ns())
-            except OSError as error:
-                self._say("%s: no anchor could be added: %s", path, error.strerror)
-
-    def _wait(self, timeout_s: float | None) -> set[int]:
-        """Waits for something to do; the descriptors that are readable."""
-        now_s = time.monotonic()
-        if self._more:
+    def wait(self, timeout_s: float | None) -> set[int]:
+        """Wait for something to do; return the descriptors that are readable."""
+        now_s = self._monotonic_s()
+        if self.delivery.has_backlog:
             timeout_s = 0.0
         elif timeout_s is None:
-            due_s = self._wake_due_s()
-            if self._at_work and self._worker and not self._commit_is_near(now_s):
+            due_s = self.delivery.next_due_s()
+            if self._may_work and self._worker and not self.delivery.commit_is_near(now_s + STEP_S):
                 due_s = min(due_s, self._worker.due_s)
             timeout_s = max(0.0, due_s - now_s)
         end_s = now_s + min(timeout_s, self._wait_max_s)
         while True:
-            wake_s = end_s
-            if self._inotify is not None and not self._inotify_on:
-                if now_s >= self._inotify_due_s:
-                    self._selector.register(self._inotify.fd, selectors.EVENT_READ)
-                    self._inotify_on = True
-                else:
-                    wake_s = min(end_s, self._inotify_due_s)
+            wake_s = min(end_s, self.closed_files.enable(now_s))
             ready = {key.fd for key, _ in self._selector.select(max(0.0, wake_s - now_s))}
-            now_s = time.monotonic()
+            now_s = self._monotonic_s()
             if ready or now_s >= end_s:
                 break
-        self._woken()
+        self._drain_wake_fd()
         return ready
 
-    def _closed_names(self, ready: set[int]) -> list[str]:
-        """Outboxes that were closed. To close files again and again costs the daemon nothing more:
-        they wake it every CLOSED_INTERVAL_S at most.
-        """
-        if self._inotify is None or self._inotify.fd not in ready:
-            return []
-        self._selector.unregister(self._inotify.fd)
-        self._inotify_on = False
-        self._inotify_due_s = time.monotonic() + CLOSED_INTERVAL_S
-        names = self._inotify.names()
-        for other in self._inotify.others:
-            with contextlib.suppress(OSError):
-                owner = self._outboxes.owner(other)
-                if owner is not None and owner != os.geteuid():
-                    self._intake.ignored.closings.add(owner, None)
-        return names
-
     def _wait_for_wake(self, timeout_s: float) -> None:
-        """Waits for a signal only."""
+        """Wait for a signal only."""
         self._wake_selector.select(timeout_s)
-        self._woken()
+        self._drain_wake_fd()
 
-    def _woken(self) -> None:
+    def _drain_wake_fd(self) -> None:
         if self._wake_fd is not None:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_fd, 4096)
@@ -298,34 +217,32 @@ class Daemon(Delivery[OpenOutbox]):
     # -- the end ---------------------------------------------------------------------------------
 
     def stop(self, deadline_s: float) -> None:
-        """Stores and confirms what has arrived, until `deadline_s` on the monotonic clock.
+        """Store and confirm what has arrived, until `deadline_s` on the monotonic clock.
 
         What arrives meanwhile stays in the outboxes for the next start.
         """
-        self._at_work = False
+        self._may_work = False
+        delivery = self.delivery
         for _ in range(2):
-            if self._stalled and time.monotonic() >= deadline_s:
+            if delivery.stalled and self._monotonic_s() >= deadline_s:
                 return
-            if not self._stalled:
-                self._backlog.work(time.monotonic, self.start_work_s)  # files closed just now
-            self._look_due_s = self._commit_due_s = 0.0
-            self.turn(timeout_s=0)
-            while (self._more or self._stalled) and time.monotonic() < deadline_s:
-                left_s = max(0.0, deadline_s - time.monotonic())
-                self.turn(timeout_s=min(RETRY_INTERVAL_S, left_s) if self._stalled else 0)
-        while self._arrivals.held is not None and self._stalled is None:
-            self._commit_due_s = 0.0
-            self.step((), (), time.monotonic())  # no longer in the kernel's queue
+            if not delivery.stalled:
+                delivery.run_tasks()  # files that were closed just now
+            delivery.force_step()
+            self.run_once(timeout_s=0)
+            while (delivery.has_backlog or delivery.stalled) and self._monotonic_s() < deadline_s:
+                left_s = max(0.0, deadline_s - self._monotonic_s())
+                self.run_once(timeout_s=min(RETRY_INTERVAL_S, left_s) if delivery.stalled else 0)
+        while delivery.holds_datagram and delivery.stalled is None:
+            delivery.force_step(poll=False)
+            delivery.step((), (), self._monotonic_s())  # it is in the kernel's queue no longer
 
     def close(self) -> None:
-        """Closes everything; the store's log goes into the database."""
-        self._say_anchor(now=True)
-        for outbox in (*self._open.values(), *self._given_up.values()):
-            self._outboxes.release(outbox)
-        self._open.clear()
-        self._outboxes.close()
-        if self._inotify is not None:
-            self._inotify.close()
+        """Close everything; the store's WAL goes into the database."""
+        self.write_anchor(now=True)
+        self.delivery.close()
+        self._directory.close()
+        self.closed_files.close()
         self._selector.close()
         self._wake_selector.close()
         with contextlib.suppress(OSError):

@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -20,16 +19,16 @@ from prometheus_client.exposition import choose_encoder
 from logd.config.settings import Config
 from logd.errors import LogdError
 from logd.ingest.receiver import bind
-from logd.log_limit import LimitedLog
+from logd.log_limit import ThrottledLog
 from logd.serve.request_server import Credentials, RequestServer
 from logd.status.metrics import registry
 
 SEATS_MAX = 128
 RUNNING_MAX = 2
-BACKLOG = socket.SOMAXCONN  # a full one refuses at once who does not wait
+BACKLOG = socket.SOMAXCONN  # a full one refuses non-blocking clients at once
 HEAD_BYTES_MAX = 16 * 1024
-# How often it looks whether its socket is there, and tries to make one that it could not make.
-LOOK_S = 1.0
+# How often it checks that its socket exists, and retries to create one.
+CHECK_S = 1.0
 RETRY_S = 5.0
 
 _log = logging.getLogger("logd.reports")
@@ -42,7 +41,7 @@ class MetricsService:
         self._metrics = metrics
 
     def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
-        """A request is its head: what follows it is not read."""
+        """Take the head of a request: what follows it is not read."""
         whole = any(end in received for end in (b"\r\n\r\n", b"\n\n"))
         if not received or not (whole or ended or len(received) > HEAD_BYTES_MAX):
             return None
@@ -50,16 +49,16 @@ class MetricsService:
         received.clear()
         return head
 
-    def refusal(self, _credentials: Credentials) -> bytes | None:
-        """Whoever the socket lets in may ask."""
+    def deny(self, _credentials: Credentials) -> bytes | None:
+        """Allow every peer that could connect to the socket."""
         return None
 
     def answer(self, request: bytes, _credentials: Credentials) -> tuple[bytes, bool]:
-        """The response, and that the connection ends with it."""
+        """Return the response; the connection ends with it."""
         return _Handler(_Buffers(request), self._metrics).response, False
 
-    def problem(self, code: str, message: str) -> bytes:
-        """A response without metrics."""
+    def error(self, code: str, message: str) -> bytes:
+        """Return a response without metrics."""
         status = http.HTTPStatus.REQUEST_TIMEOUT
         if code == "busy":
             status = http.HTTPStatus.SERVICE_UNAVAILABLE
@@ -68,7 +67,7 @@ class MetricsService:
 
 
 class _Buffers:
-    """In place of a socket, for a handler that reads and writes memory only."""
+    """Stands for a socket, for a handler that reads and writes memory only."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -105,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(config: Config) -> Iterator[None]:
-    """Serves while inside. Where it cannot, a line says so: reports go on without metrics."""
+    """Serve metrics within a `with`. If that fails, log it: reports work without metrics."""
     server = _MetricsServer(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -117,15 +116,13 @@ def serving(config: Config) -> Iterator[None]:
 
 
 class _MetricsServer:
-    """Serves the metrics until it is over; again where its socket was removed, or could not be
-    made.
-    """
+    """Serves the metrics until `over`; again if its socket was removed or could not be created."""
 
     def __init__(self, config: Config) -> None:
         self.over = threading.Event()
         self._config = config
         self._service = MetricsService(registry(config, from_figures=True))
-        self._limited_log = LimitedLog(_log)
+        self._throttled = ThrottledLog(_log)
 
     def run(self) -> None:
         where = self._config.metrics
@@ -133,18 +130,17 @@ class _MetricsServer:
             try:
                 listener = _listen(self._config)
             except (LogdError, OSError) as error:
-                self._warn("no metrics at %s: %s", where, error)
+                self._throttled.warning("no metrics at %s: %s", where, error)
                 self.over.wait(RETRY_S)
                 continue
             self._serve(listener)
             if not self.over.is_set():
-                self._warn("metrics at %s: the socket was removed or replaced: made again", where)
-
-    def _warn(self, message: str, *args: object) -> None:
-        self._limited_log.warning(time.monotonic(), message, *args)
+                self._throttled.warning(
+                    "metrics at %s: the socket was removed or replaced: created again", where
+                )
 
     def _serve(self, listener: socket.socket) -> None:
-        """Answers scrapes until the process ends or the socket has lost its path."""
+        """Answer scrapes until the process ends or the socket has lost its path."""
         bound = self._identity()
         server = RequestServer(
             listener, self._service, seats_max=SEATS_MAX, running_max=RUNNING_MAX
@@ -152,7 +148,7 @@ class _MetricsServer:
         lifeline_fd, end_fd = os.pipe2(os.O_CLOEXEC)
         thread = threading.Thread(target=server.serve, args=(lifeline_fd,), daemon=True)
         thread.start()
-        while thread.is_alive() and self._identity() == bound and not self.over.wait(LOOK_S):
+        while thread.is_alive() and self._identity() == bound and not self.over.wait(CHECK_S):
             pass
         os.close(end_fd)
         thread.join()

@@ -1,4 +1,4 @@
-"""What a changed logd.toml changes in a running daemon, and what waits for its restart (pure)."""
+"""Sorts the changes of a reloaded logd.toml: in use at once, or after a restart. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 from logd.config.settings import Config
 
-# What the daemon asks for at each use.
+# Settings that the daemon reads at each use.
 LIVE = frozenset({"stop_timeout_s", "outboxes_bytes_max", "anchor_interval_s", "anchor_file"})
-# What the report process reads when it starts: it is started again.
+# Settings that the report process reads when it starts: it is restarted.
 REPORTS = frozenset({"query_uids", "query_group", "metrics", "metrics_socket_mode"})
-# What no daemon uses: each command reads it for itself.
+# Settings that only commands use, which read them when they start.
 COMMANDS = frozenset({"retention", "backup_directory", "backup_keep_days", "backup_keep_min"})
 
 
 @dataclass(frozen=True)
 class Reload:
-    """The settings that have changed, by what becomes of them; `config` is in use from now on."""
+    """The changed settings by when they take effect; `config` is what is in use from now on."""
 
     config: Config
     live: tuple[str, ...]
@@ -27,10 +27,10 @@ class Reload:
     restart: tuple[str, ...]
 
     def parts(self) -> Iterator[str]:
-        """For the log, a part for each kind that there is."""
+        """Yield a part of the log line for each kind of change."""
         for names, text in (
             (self.live, "in use now: {}"),
-            (self.reports, "the report process is started again for {}"),
+            (self.reports, "the report process is restarted for {}"),
             (self.commands, "commands use {} from now on"),
             (self.restart, "a restart is needed for {}"),
         ):
@@ -39,9 +39,9 @@ class Reload:
 
 
 def compare(running: Config, read: Config, outboxes: Path) -> Reload:
-    """What `read`, a later state of the file that `running` came from, changes.
+    """Compare `read`, the reloaded file, with the configuration in use.
 
-    `outboxes` is the directory in use, which need not be the one that was asked for.
+    `outboxes` is the directory in use, which may differ from the configured one.
     """
     changed = [
         one.name

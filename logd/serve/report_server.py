@@ -1,6 +1,6 @@
-"""The report process: answers named reports on a Unix stream socket, and reads only.
+"""The report process: answers named reports on a Unix stream socket; read-only.
 
-A process of its own, so that a heavy report takes nothing from receiving and committing. It ends
+It is a process of its own, so that a heavy report does not slow receiving and committing. It ends
 when its standard input does: the daemon holds the other end, and the kernel closes it whatever
 happens to the daemon.
 """
@@ -13,7 +13,6 @@ import logging
 import os
 import socket
 import sys
-import threading
 import time
 from typing import Any
 
@@ -21,10 +20,10 @@ from logd import instance_lock, log_format
 from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.errors import EXIT_UNAVAILABLE, LogdError
-from logd.log_limit import LimitedLog
+from logd.log_limit import ThrottledLog
 from logd.reports.registry import REPORTS, Parameters
 from logd.serve.request_server import Credentials, RequestServer
-from logd.serve.signals import outlive_others
+from logd.serve.signals import ignore_other_signals
 from logd.storage.database import DatabaseError, connect, is_interrupt, translate
 from logd.storage.keyfile import read as read_key
 from logd.storage.migrations import check_not_newer
@@ -41,12 +40,12 @@ from logd_wire.query import (
 from logd_wire.schema import REPORT_READ, USER_BYTES_MAX, Malformed, check_user
 
 SEATS_MAX = 128
-# One user's reports: two at a time, while no other asks. Each may hold an answer of 8 MiB.
+# One user may run two reports at a time while no other asks. Each may hold an answer of 8 MiB.
 RUNNING_MAX = 4
-# To the daemon, nice 10 is a tenth of its weight. The disk follows by itself (ioprio_set(2)).
+# At nice 10 it has a tenth of the daemon's weight; its disk priority follows (ioprio_set(2)).
 NICENESS = 10
-PARAMETER_CHARS_MAX = USER_BYTES_MAX  # a user is never cut: `logd person` finds the reading by it
-# A page of the site waits no longer than this either.
+PARAMETER_CHARS_MAX = USER_BYTES_MAX  # a user is never cut: `logd person` finds the access by it
+# The site's pages wait no longer than this either.
 REPORT_TIMEOUT_S = 2.0
 PROGRESS_STEPS = 10_000
 
@@ -61,8 +60,8 @@ class Reporter:
         self._key = key
         self._allowed_uids = {os.geteuid(), 0, *config.query_uids}
         self._allowed_gid = configuration.query_gid(config)
-        self._limited_log, self._log_lock = LimitedLog(_log), threading.Lock()
-        # Small: it keeps who read what, and only while the daemon is busy.
+        self._throttled = ThrottledLog(_log)
+        # Small: it keeps access events, and only while the daemon is busy.
         self._client = Client(
             str(config.socket),
             outbox_bytes=1024 * 1024,
@@ -70,7 +69,7 @@ class Reporter:
         )
 
     def serve(self, listener: socket.socket, lifeline_fd: int) -> None:
-        """Answers whoever connects, until the lifeline ends."""
+        """Serve connections until the lifeline ends."""
         server = RequestServer(
             listener,
             _Queries(self),
@@ -80,38 +79,34 @@ class Reporter:
         )
         server.serve(lifeline_fd)
 
-    def refusal(self, peer: Credentials) -> bytes | None:
-        """The response frame to a peer that may not read reports; None: it may."""
+    def deny(self, peer: Credentials) -> bytes | None:
+        """Return the error frame for a peer that may not read reports; None: it may."""
         if peer.uid in self._allowed_uids or self._allowed_gid in peer.gids:
             return None
-        return _refusal(
+        return _error_frame(
             "forbidden",
-            f"user id {peer.uid} may not read reports: who may is in logd.toml's query_uids and "
-            "query_group",
+            f"user id {peer.uid} may not read reports: logd.toml's query_uids and query_group name "
+            "those who may",
         )
 
     def answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
-        """The response frame to one request of the peer that the kernel names."""
+        """Return the response frame to one request; `uid` and `pid` are the peer's."""
         try:
             return self._answer(request, uid, pid)
         except QueryError as error:
-            return _refusal(error.code, str(error))
+            return _error_frame(error.code, str(error))
         except FrameError as error:
-            return _refusal("too_large", f"{error}: ask for fewer rows")
+            return _error_frame("too_large", f"{error}: ask for fewer rows")
         except DatabaseError as error:
             if is_interrupt(error):
-                return _refusal(
-                    "too_slow", f"stopped after {REPORT_TIMEOUT_S:.0f} s: narrow the question"
+                return _error_frame(
+                    "too_slow", f"stopped after {REPORT_TIMEOUT_S:.0f} s: narrow the query"
                 )
             problem = translate(error, self._config.database)
-            self._warn("report %r: %s", request.get("report"), problem, user=uid)
-            return _refusal("database", str(problem))
+            self._throttled.warning("report %r: %s", request.get("report"), problem, user=uid)
+            return _error_frame("database", str(problem))
         except LogdError as error:
-            return _refusal("database", str(error))
-
-    def _warn(self, message: str, *args: object, user: int | None = None) -> None:
-        with self._log_lock:
-            self._limited_log.warning(time.monotonic(), message, *args, user=user)
+            return _error_frame("database", str(error))
 
     def _answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
         if request.get("v") != QUERY_VERSION:
@@ -132,7 +127,7 @@ class Reporter:
         try:
             answer = report.run(connection, Parameters(params))
         finally:
-            connection.close()  # and with it the transaction, before the answer is on its way
+            connection.close()  # and with it the transaction, before the answer is sent
         if report.names_persons:
             written = self._client.emit(
                 REPORT_READ,
@@ -140,16 +135,16 @@ class Reporter:
                 props={"report": name, "params": _short(params), "peer_uid": uid, "peer_pid": pid},
             )
             if not written:
-                # Who reads about persons is in the trail, or does not read.
-                raise QueryError("unavailable", "the trail cannot take this reading just now")
+                # Refuse the report if the access event cannot be recorded.
+                raise QueryError("unavailable", "the access to this report cannot be recorded now")
         return encode_frame({"ok": True, "rows": answer.rows, "next": answer.next})
 
 
 class _Queries:
-    """The query protocol over a `RequestServer`: a request is a frame."""
+    """The query protocol for a `RequestServer`: a request is a frame."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self.refusal = reporter.refusal
+        self.deny = reporter.deny
         self._reporter = reporter
 
     def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
@@ -166,16 +161,16 @@ class _Queries:
         try:
             message = read_frame(io.BytesIO(request).read, REQUEST_BYTES_MAX)
         except FrameError as error:
-            return _refusal("bad_request", str(error)), False
+            return _error_frame("bad_request", str(error)), False
         assert message is not None
         return self._reporter.answer(message, credentials.uid, credentials.pid), True
 
-    def problem(self, code: str, message: str) -> bytes:
-        return _refusal(code, message)
+    def error(self, code: str, message: str) -> bytes:
+        return _error_frame(code, message)
 
 
 def _short(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters for the trail: long lists by their length, long texts by their beginning."""
+    """Return the parameters for the trail, with long lists and texts shortened."""
 
     def short(value: Any) -> Any:
         if isinstance(value, list):
@@ -185,12 +180,12 @@ def _short(params: dict[str, Any]) -> dict[str, Any]:
     return {name: short(value) for name, value in params.items()}
 
 
-def _refusal(code: str, message: str) -> bytes:
+def _error_frame(code: str, message: str) -> bytes:
     return encode_frame({"ok": False, "error": code, "message": message})
 
 
 def _lower_priority() -> None:
-    """Gives the daemon precedence on the processor, which a report uses in C, without the GIL."""
+    """Give the daemon precedence on the processor: a report runs in C, without the GIL."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
     except OSError as error:
@@ -198,7 +193,7 @@ def _lower_priority() -> None:
 
 
 def main(config: Config, listener_fd: int) -> None:
-    """Runs in the child process. The listener is inherited, the lifeline is standard input."""
+    """Run the child process. The listener is inherited, the lifeline is standard input."""
     _lower_priority()
     key = read_key(config.key_file)
     connection = connect(config.database, key, read_only=True)
@@ -216,7 +211,7 @@ def main(config: Config, listener_fd: int) -> None:
 
 
 def _run(listener_fd: str, config_file: str) -> None:
-    outlive_others()  # what the daemon is asked by a signal, it does for both
+    ignore_other_signals()  # the daemon acts on signals for both processes
     log_format.log_to_stderr("reports: ")
     try:
         main(configuration.load(config_file), int(listener_fd))
@@ -228,5 +223,5 @@ def _run(listener_fd: str, config_file: str) -> None:
 
 
 if __name__ == "__main__":
-    # By `logd run`, not by people: without the command line it starts in two thirds of the time.
+    # Started by `logd run`: without the command line's imports it takes a third less time.
     _run(*sys.argv[1:])

@@ -1,9 +1,9 @@
-"""Answers bounded requests on a stream socket: one thread for all sockets, few for the answers.
+"""Serves bounded requests on a stream socket: one thread for all sockets, few for the answers.
 
-Whoever connects is a stranger: it may say nothing, say a byte at a time, ask without reading the
-answer, or connect in a loop. Each state of a connection therefore has one deadline in all, a
-connection costs a descriptor and a buffer but no thread, and `Admission` shares what is scarce by
-user. What is asked and answered is the `Service`'s.
+Peers are not trusted: one may send nothing, or a byte at a time, not read its answer, or connect in
+a loop. So each state of a connection has one deadline, a connection costs a descriptor and a buffer
+but no thread, and `Admission` shares what is scarce by user. The `Service` defines requests and
+answers.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from logd.log_limit import ThrottledLog
 from logd.serve.admission import Admission
-from logd.serve.usage import Usage, UserUsage
+from logd.serve.usage import PublishedUsage
 
-REQUEST_TIMEOUT_S = 1.0  # from the connection, or the last answer, to a whole request
+REQUEST_TIMEOUT_S = 1.0  # from the connection, or the last answer, to a complete request
 WAIT_TIMEOUT_S = 5.0  # for a running place
 ANSWER_TIMEOUT_S = 5.0  # for the peer to take all of its answer
-PUBLISH_INTERVAL_S = 1.0
-MISTAKE_INTERVAL_S = 60.0
+BUG_LOG_INTERVAL_S = 60.0
 ACCEPTED_AT_ONCE = 64
-ACCEPT_PAUSE_S = 0.1  # while no further descriptor can be had
+ACCEPT_PAUSE_S = 0.1  # while this process is out of descriptors
 RECEIVED_BYTES = 64 * 1024
 SO_PEERGROUPS = 59  # not in Python's socket module; the same on every common architecture
-GROUPS_BYTES_MAX = 1024  # as much as Python reads of an option: 256 groups
+GROUPS_BYTES_MAX = 1024  # the most that Python reads of an option: 256 groups
 UID_UNKNOWN = -1  # of a peer over TCP
 
 _log = logging.getLogger("logd.reports")
@@ -46,7 +46,7 @@ _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who connected, by the kernel."""
+    """The peer's credentials, as the kernel gives them."""
 
     pid: int
     uid: int
@@ -57,20 +57,20 @@ class Service(Protocol):
     """The protocol spoken over the connections."""
 
     def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
-        """Removes one request from what was received; None: it is not whole yet.
+        """Remove one request from what was received; None: it is not complete yet.
 
-        What can never become a request, or is cut short by the stream's end, counts as one: it is
-        for `answer` to refuse. Nothing is left of it then, and at the end nothing at all: None.
+        What can never become a request, or is cut short by the stream's end, counts as one, which
+        `answer` refuses. It is removed whole; with nothing left at the end, this returns None.
         """
 
-    def refusal(self, credentials: Credentials) -> bytes | None:
-        """The answer to whoever may not ask; None: may ask."""
+    def deny(self, credentials: Credentials) -> bytes | None:
+        """Return the answer to a peer without permission; None: it may ask."""
 
     def answer(self, request: bytes, credentials: Credentials) -> tuple[bytes, bool]:
-        """The answer, and whether the connection stays open. Runs in a thread."""
+        """Return the answer, and whether the connection stays open. Runs in a thread."""
 
-    def problem(self, code: str, message: str) -> bytes:
-        """The answer to who cannot be served just now: `code` is "busy" or "bad_request"."""
+    def error(self, code: str, message: str) -> bytes:
+        """Return an error answer: `code` is "busy" or "bad_request"."""
 
 
 class _State(enum.Enum):
@@ -90,7 +90,7 @@ class _Peer:
         self.state = _State.READING
         self.deadline_s = deadline_s
         self.received = bytearray()
-        self.ended = False  # it will send no more
+        self.ended = False  # the peer sends no more
         self.request = b""
         self.unsent = memoryview(b"")
         self.started_s = 0.0
@@ -114,11 +114,9 @@ class RequestServer:
         self._listener = listener
         self._service = service
         self._clock_s = clock_s
-        self._publish = publish
-        self._publish_due_s = clock_s()
-        self._usage = Usage()
-        self._used = False  # since it was published
-        self._log_again_s = clock_s()
+        self._usage = PublishedUsage(publish, clock_s())
+        # A user's request may trigger a bug again and again.
+        self._bugs = ThrottledLog(_log, clock_s, BUG_LOG_INTERVAL_S)
         self._admission: Admission[_Peer] = Admission(seats_max, running_max)
         self._peers: dict[int, _Peer] = {}
         self._poll = select.poll()
@@ -132,14 +130,14 @@ class RequestServer:
         self._lifeline_fd: int | None = None
 
     def serve(self, lifeline_fd: int) -> None:
-        """Answers until the lifeline ends."""
+        """Serve until the lifeline ends."""
         self._lifeline_fd = lifeline_fd
         self._poll.register(lifeline_fd, select.POLLIN)
         while self.run_once(None):
             pass
 
     def run_once(self, timeout_s: float | None) -> bool:
-        """Waits for what happens next, and does all of it; False: the lifeline has ended."""
+        """Wait for events and handle all of them; return False when the lifeline has ended."""
         connected = False
         for fd, events in self._poll.poll(self._poll_ms(timeout_s)):
             if fd == self._lifeline_fd:
@@ -152,30 +150,30 @@ class RequestServer:
             else:
                 self._advance(self._peers[fd], events)
         if connected:
-            # Last: a new connection may get the descriptor of one that has just gone, and what
-            # was reported of that is not its own.
+            # Last: a new connection may get the descriptor of one that was just closed, whose
+            # events are not its own.
             self._accept()
         while self._answered:
             self._send(*self._answered.popleft())
         self._expire()
         while (peer := self._admission.start_next()) is not None:
             self._run(peer)
-        self._publish_usage()
+        self._usage.publish_if_due(self._clock_s())
         return True
 
     def close(self) -> None:
-        """Every connection gone; the listener is the caller's."""
+        """Close every connection; the caller closes the listener."""
         for sock in (*(peer.sock for peer in self._peers.values()), self._woken, self._waker):
             sock.close()
 
-    # -- what happens ----------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        # Some of a long backlog, and then what else has happened.
+        # Some of a long backlog, then the other events.
         for _ in range(ACCEPTED_AT_ONCE):
             try:
-                # Whether it waits is a flag of the socket's, not of this process's: systemd clears
-                # it each time that it hands the socket to a service, to logd-hold.service too.
+                # The blocking flag belongs to the socket, not to this process: systemd clears it
+                # each time that it passes the socket to a service, also to logd-hold.service.
                 self._listener.setblocking(False)
                 sock, _address = self._listener.accept()
             except BlockingIOError:
@@ -185,7 +183,7 @@ class RequestServer:
                     self._poll.unregister(self._listener)
                     self._accept_again_s = self._clock_s() + ACCEPT_PAUSE_S
                     return
-                continue  # of that connection: it has gone already
+                continue  # that connection is gone already
             sock.setblocking(False)
             self._welcome(sock)
 
@@ -194,25 +192,25 @@ class RequestServer:
         uid = credentials.uid
         idle = self._admission.make_room(uid)
         if idle is not None:
-            self._use(idle.uid).let_go += 1
+            self._usage.of(idle.uid).let_go += 1
             message = f"{_user(idle.uid)} has other connections, and this one was idle"
-            self._dismiss(idle, f"{message}: ask at once when you have connected")
+            self._dismiss(idle, f"{message}: send the request at once after connecting")
         if not self._admission.has_room(uid):
-            self._use(uid).put_off += 1
-            message = f"{_user(uid)} has as many questions open as it may have"
-            _send_off(sock, self._service.problem("busy", _ask_again(message)))
+            self._usage.of(uid).put_off += 1
+            message = f"{_user(uid)} has as many requests open as it may have"
+            _send_and_close(sock, self._service.error("busy", _retry_later(message)))
             return
         peer = _Peer(sock, credentials, self._clock_s() + REQUEST_TIMEOUT_S)
         self._peers[sock.fileno()] = peer
         self._admission.seat(peer)
         self._poll.register(sock, peer.state.value)
-        self._receive(peer)  # an honest peer's request has mostly come with it
+        self._receive(peer)  # an honest peer's request is mostly there already
 
     def _advance(self, peer: _Peer, events: int) -> None:
         if peer.state is _State.READING:
             self._receive(peer)
         elif events & _GONE:
-            self._close(peer)  # nobody is there to hear the answer
+            self._close(peer)  # the peer is gone
         elif peer.state is _State.WRITING:
             self._write(peer)
 
@@ -226,17 +224,17 @@ class RequestServer:
             return
         peer.received += data
         peer.ended = not data
-        self._look_for_request(peer)
+        self._take_request(peer)
 
-    def _look_for_request(self, peer: _Peer) -> None:
+    def _take_request(self, peer: _Peer) -> None:
         request = self._service.take_request(peer.received, ended=peer.ended)
         if request is None:
             if peer.ended:
                 self._close(peer)
             return
-        refusal = self._service.refusal(peer.credentials)
-        if refusal is not None:
-            self._dismiss(peer, refusal)
+        denial = self._service.deny(peer.credentials)
+        if denial is not None:
+            self._dismiss(peer, denial)
             return
         peer.request = request
         self._admission.ask(peer)
@@ -250,7 +248,7 @@ class RequestServer:
         peer.request = b""
         try:
             thread.start()
-        except RuntimeError:  # no further thread can be had
+        except RuntimeError:  # out of threads
             self._finish(peer, None, False)
 
     def _answer(self, peer: _Peer, request: bytes) -> None:
@@ -258,27 +256,21 @@ class RequestServer:
         answer, stays = None, False
         try:
             answer, stays = self._service.answer(request, peer.credentials)
-        except Exception:  # noqa: BLE001 - a mistake costs that answer only
-            self._log_mistake()
+        except Exception:  # noqa: BLE001 - a bug costs that answer only
+            self._bugs.exception("an answer could not be made")
         finally:
             self._finish(peer, answer, stays)
 
-    def _log_mistake(self) -> None:
-        # A stranger's question may be what makes it, again and again.
-        if self._clock_s() >= self._log_again_s:
-            self._log_again_s = self._clock_s() + MISTAKE_INTERVAL_S
-            _log.exception("an answer could not be made; others like it are not logged for a while")
-
     def _finish(self, peer: _Peer, answer: bytes | None, stays: bool) -> None:
-        """From any thread: the answer is there to be sent."""
+        """Queue an answer to be sent; called from any thread."""
         self._answered.append((peer, answer, stays))
         with contextlib.suppress(OSError):  # woken already, or closed
             self._waker.send(b"\0")
 
     def _send(self, peer: _Peer, answer: bytes | None, stays: bool) -> None:
-        if answer is None:  # a mistake of ours, whose traceback was logged, or no thread
-            answer = self._service.problem("busy", "no answer could be made now: ask again later")
-        usage = self._use(peer.uid)
+        if answer is None:  # a bug, whose traceback was logged, or out of threads
+            answer = self._service.error("busy", "no answer could be made now: try again later")
+        usage = self._usage.of(peer.uid)
         usage.questions += 1
         usage.running_s += self._clock_s() - peer.started_s
         peer.unsent, peer.stays = memoryview(answer), stays
@@ -287,7 +279,7 @@ class RequestServer:
         self._write(peer)
 
     def _write(self, peer: _Peer) -> None:
-        # The running place is kept until the answer has gone: unread ones take memory.
+        # The running place is kept until the answer is sent: unread answers take memory.
         try:
             peer.unsent = peer.unsent[peer.sock.send(peer.unsent) :]
         except BlockingIOError:
@@ -302,7 +294,7 @@ class RequestServer:
             return
         self._admission.finish(peer)
         self._enter(peer, _State.READING, REQUEST_TIMEOUT_S)
-        self._look_for_request(peer)  # it may have come already
+        self._take_request(peer)  # it may be there already
 
     def _expire(self) -> None:
         now_s = self._clock_s()
@@ -312,31 +304,18 @@ class RequestServer:
         for peer in [peer for peer in self._peers.values() if peer.deadline_s <= now_s]:
             if peer.state is _State.RUNNING:
                 continue
-            usage = self._use(peer.uid)
+            usage = self._usage.of(peer.uid)
             if peer.state is _State.WAITING:
                 usage.put_off += 1
-                message = f"the reports that run leave no place for {_user(peer.uid)}"
-                self._dismiss(peer, _ask_again(message))
+                message = f"the running reports leave no place for {_user(peer.uid)}"
+                self._dismiss(peer, _retry_later(message))
                 continue
             usage.let_go += 1
             if peer.state is _State.READING and peer.received:
-                late = f"no whole request within {REQUEST_TIMEOUT_S:.0f} s"
-                self._dismiss(peer, self._service.problem("bad_request", late))
+                late = f"no complete request within {REQUEST_TIMEOUT_S:.0f} s"
+                self._dismiss(peer, self._service.error("bad_request", late))
             else:
                 self._close(peer)
-
-    # -- who asks --------------------------------------------------------------------------------
-
-    def _use(self, uid: int) -> UserUsage:
-        self._used = True
-        return self._usage.of(uid)
-
-    def _publish_usage(self) -> None:
-        now_s = self._clock_s()
-        if self._publish is not None and self._used and now_s >= self._publish_due_s:
-            self._publish_due_s = now_s + PUBLISH_INTERVAL_S
-            self._used = False
-            self._publish(self._usage.rows())
 
     # -- states ----------------------------------------------------------------------------------
 
@@ -346,9 +325,9 @@ class RequestServer:
         self._poll.modify(peer.sock, state.value)
 
     def _dismiss(self, peer: _Peer, why: bytes | str) -> None:
-        answer = why if isinstance(why, bytes) else self._service.problem("busy", why)
+        answer = why if isinstance(why, bytes) else self._service.error("busy", why)
         self._forget(peer)
-        _send_off(peer.sock, answer)
+        _send_and_close(peer.sock, answer)
 
     def _close(self, peer: _Peer) -> None:
         self._forget(peer)
@@ -366,8 +345,8 @@ class RequestServer:
             due = [p.deadline_s for p in self._peers.values() if p.state is not _State.RUNNING]
             if self._accept_again_s is not None:
                 due.append(self._accept_again_s)
-            if self._publish is not None and self._used:
-                due.append(self._publish_due_s)
+            if self._usage.due_s is not None:
+                due.append(self._usage.due_s)
             if not due:
                 return None
             timeout_s = max(0.0, min(due) - self._clock_s())
@@ -381,16 +360,16 @@ def _credentials(sock: socket.socket) -> Credentials:
     pid, uid, gid = _UCRED.unpack(ucred)
     try:
         packed = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, GROUPS_BYTES_MAX)
-    except OSError:  # more groups than that: none of them counts
+    except OSError:  # more groups than that: all are ignored
         packed = b""
     return Credentials(pid, uid, frozenset({gid, *struct.unpack(f"{len(packed) // 4}I", packed)}))
 
 
-def _send_off(sock: socket.socket, answer: bytes) -> None:
-    """As much of the answer as goes without waiting, then the end."""
+def _send_and_close(sock: socket.socket, answer: bytes) -> None:
+    """Send as much of the answer as goes without waiting, then close."""
     with sock, contextlib.suppress(OSError):
         sock.send(answer)
-        # What is closed unread is a reset to the peer, which may cost it the answer.
+        # Closing a socket with unread data resets it, which may cost the peer the answer.
         sock.recv(RECEIVED_BYTES)
 
 
@@ -398,5 +377,5 @@ def _user(uid: int) -> str:
     return "this address" if uid == UID_UNKNOWN else f"user id {uid}"
 
 
-def _ask_again(message: str) -> str:
-    return f"{message}: wait for their answers, then ask again, fewer at a time"
+def _retry_later(message: str) -> str:
+    return f"{message}: wait for the answers, then ask again, fewer at a time"

@@ -1,37 +1,41 @@
-"""Who asks for reports and what that takes, by user, in a bounded table. Pure."""
+"""Counts report requests and their cost by user, in a bounded table. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 USERS_MAX = 16  # as many as a page of the lock file holds
+PUBLISH_INTERVAL_S = 1.0
+
+Publish = Callable[[list[dict[str, Any]]], None]
 
 
 @dataclass
 class UserUsage:
-    """Of one user since the report process started."""
+    """One user's usage since the report process started."""
 
     uid: int
-    questions: int = 0  # answered, or given up by who asked
-    running_s: float = 0.0  # that their reports ran
-    let_go: int = 0  # connections that asked nothing in time, or did not take the answer
-    put_off: int = 0  # questions that were told `busy`
+    questions: int = 0  # requests answered, or abandoned by the peer
+    running_s: float = 0.0  # time that their reports ran
+    let_go: int = 0  # connections closed: no request in time, or the answer was not read
+    put_off: int = 0  # requests answered with `busy`
 
     @property
     def weight(self) -> float:
-        """What is shown first, and forgotten last."""
+        """The user's cost: heavier users are shown first and dropped last."""
         return self.running_s + (self.questions + self.let_go + self.put_off) / 1000
 
 
 class Usage:
-    """The users who took most, at most USERS_MAX of them."""
+    """The heaviest users, at most USERS_MAX of them."""
 
     def __init__(self) -> None:
         self._users: dict[int, UserUsage] = {}
 
     def of(self, uid: int) -> UserUsage:
-        """This user's, to be added to; a new one takes the place of whoever took least."""
+        """Return this user's entry to add to; a new one takes the place of the lightest user."""
         found = self._users.get(uid)
         if found is None:
             if len(self._users) >= USERS_MAX:
@@ -41,6 +45,33 @@ class Usage:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """All of it, whoever took most first."""
+        """Return all entries, heaviest user first."""
         users = sorted(self._users.values(), key=lambda user: -user.weight)
         return [{**asdict(user), "running_s": round(user.running_s, 3)} for user in users]
+
+
+class PublishedUsage:
+    """Usage that is published once a second while it changes; with `publish` None, never."""
+
+    def __init__(self, publish: Publish | None, now_s: float) -> None:
+        self._usage = Usage()
+        self._publish = publish
+        self._due_s = now_s
+        self._changed = False
+
+    def of(self, uid: int) -> UserUsage:
+        """Return this user's entry to add to."""
+        self._changed = True
+        return self._usage.of(uid)
+
+    @property
+    def due_s(self) -> float | None:
+        """When the table is to be published; None: it has not changed."""
+        return self._due_s if self._publish is not None and self._changed else None
+
+    def publish_if_due(self, now_s: float) -> None:
+        """Publish the table if it has changed, at most once a second."""
+        if self._publish is not None and self._changed and now_s >= self._due_s:
+            self._due_s = now_s + PUBLISH_INTERVAL_S
+            self._changed = False
+            self._publish(self._usage.rows())

@@ -14,8 +14,8 @@ from logd.audit import last_verification
 from logd.batch import LOST_CLAIMED
 from logd.config.settings import Config
 from logd.errors import NoDatabase
-from logd.ingest.outbox_directory import Outboxes
-from logd.ingest.outbox_reader import capacity, check_numbers
+from logd.ingest.outbox_directory import OutboxDirectory
+from logd.ingest.outbox_reader import check_numbers, ring_events_max
 from logd.reports.registry import (
     CAUSES,
     Parameters,
@@ -24,8 +24,8 @@ from logd.reports.registry import (
     losses_by_user,
     summary,
 )
-from logd.runtime_stats import PACE_MIN_S, Figures, Survey
-from logd.self_repair.repairs import look
+from logd.runtime_stats import PACE_MIN_S, OutboxTotals, RuntimeStats
+from logd.self_repair.repairs import read_state
 from logd.self_repair.runtime_files import observed
 from logd.status import disk
 from logd.storage.database import Connection
@@ -97,10 +97,10 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
             space = disk.look(config, connection, rows, now_ns)
         finally:
             connection.close()
-    pid, page = instance_lock.look(config.lock_file)
-    figures = instance_lock.figures(config.lock_file)
+    pid, page = instance_lock.read_lock_page(config.lock_file)
+    figures = instance_lock.read_runtime_stats(config.lock_file)
     quiet_s = _quiet_s(now_ns, pid, page, figures)
-    survey = Survey()
+    survey = OutboxTotals()
     pending_of: Counter[int] = Counter()
     for key, (header, alive) in headers.items():
         watermark = min(watermarks.get(key, 0), header.written)
@@ -109,7 +109,7 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
         except WireError:
             unreadable += 1  # as the daemon sees it: it claims what it cannot hold
         else:
-            waiting = min(header.written - watermark, capacity(header))
+            waiting = min(header.written - watermark, ring_events_max(header))
             pending_of[key[0]] += waiting
             # All that waits in it came while nothing was stored, and since it was made.
             since_s = min(quiet_s, max(0.0, (now_ns - header.created_ns) / 1e9)) if alive else 0.0
@@ -148,18 +148,20 @@ def status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
         "disk": asdict(space),
         "integrity": verified and asdict(verified),
         "config": str(config.path),
-        "readers": instance_lock.readers(config.lock_file),
-        "runtime_files": observed(instance_lock.files(config.lock_file), look, now_ns),
+        "readers": instance_lock.read_report_usage(config.lock_file),
+        "runtime_files": observed(
+            instance_lock.read_runtime_files(config.lock_file), read_state, now_ns
+        ),
     }
     if from_figures:
-        said = figures or Figures()
+        said = figures or RuntimeStats()
         state |= {"pending": said.backlog, "room_s": said.room_s}
         state |= {"outboxes": said.outboxes, "outboxes_bytes": said.outboxes_bytes}
     return state
 
 
 def _quiet_s(
-    now_ns: int, pid: int | None, page: instance_lock.Page, figures: Figures | None
+    now_ns: int, pid: int | None, page: instance_lock.Page, figures: RuntimeStats | None
 ) -> float:
     """For how long nothing has been stored that producers could tell of; 0: it is being stored."""
     if pid is not None and page.trouble is None:
@@ -213,7 +215,7 @@ def _headers(
     Unreadable are foreign ones, and those of a newer version: what waits in them is in no sum.
     """
     headers, unreadable = {}, 0
-    outboxes = Outboxes(config.outbox_directory, read_only=True)
+    outboxes = OutboxDirectory(config.outbox_directory, read_only=True)
     try:
         outboxes.attach()
     except OSError:

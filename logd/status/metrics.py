@@ -23,7 +23,7 @@ from logd import instance_lock
 from logd.batch import LOST_CLAIMED
 from logd.config.settings import Config
 from logd.errors import LogdError
-from logd.runtime_stats import COMMIT_BOUNDS_S, Figures
+from logd.runtime_stats import COMMIT_BOUNDS_S, RuntimeStats
 from logd.status import collect
 
 # What the trail counts for ever, restarts or not: the name in the status, the metric, its help.
@@ -53,30 +53,32 @@ _DAY_S = 86_400
 
 
 @dataclass(frozen=True)
-class Standing:
+class MetricsSnapshot:
     """What the metrics are made of; `state` is None where the database cannot be read."""
 
     running: bool
     stalled: bool
-    figures: Figures | None
+    figures: RuntimeStats | None
     state: dict[str, Any] | None
 
 
-def look(config: Config, *, from_figures: bool) -> Standing:
+def look(config: Config, *, from_figures: bool) -> MetricsSnapshot:
     """How it stands now; for `from_figures` see `collect.status`."""
-    pid, page = instance_lock.look(config.lock_file)
+    pid, page = instance_lock.read_lock_page(config.lock_file)
     try:
         state = collect.status(config, from_figures=from_figures)
     except LogdError:
         state = None
     stalled = pid is not None and page.trouble is not None
-    return Standing(pid is not None, stalled, instance_lock.figures(config.lock_file), state)
+    return MetricsSnapshot(
+        pid is not None, stalled, instance_lock.read_runtime_stats(config.lock_file), state
+    )
 
 
 class LogdCollector(Collector):
     """Looks anew each time it is asked."""
 
-    def __init__(self, look: Callable[[], Standing]) -> None:
+    def __init__(self, look: Callable[[], MetricsSnapshot]) -> None:
         self._look = look
 
     def describe(self) -> list[Metric]:
@@ -108,7 +110,7 @@ def text(config: Config) -> str:
     return generate_latest(registry(config, from_figures=False)).decode()
 
 
-def _of_the_daemon(figures: Figures) -> Iterator[Metric]:
+def _of_the_daemon(figures: RuntimeStats) -> Iterator[Metric]:
     yield _gauge("logd_start_time_seconds", "When the daemon started", figures.started_ns / 1e9)
     yield _gauge(
         "logd_last_turn_timestamp_seconds", "When its loop last turned", figures.at_ns / 1e9

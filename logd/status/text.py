@@ -10,7 +10,7 @@ from typing import Any
 
 from logd import render
 from logd.batch import LOST_CLAIMED
-from logd.runtime_stats import COMMIT_BOUNDS_S, Figures, within_s
+from logd.runtime_stats import COMMIT_BOUNDS_S, RuntimeStats, within_s
 from logd_wire.query import Row
 
 NAME_CHARS = 12
@@ -30,7 +30,7 @@ def lines(state: Mapping[str, Any]) -> Iterator[str]:
     yield from _readers(state)
 
 
-def in_short(figures: Figures, trouble: str | None, since_ns: int) -> str:
+def in_short(figures: RuntimeStats, trouble: str | None, since_ns: int) -> str:
     """The state of a running daemon on one line, for the service manager's own status."""
     waiting = f"{_how_many(figures.backlog)} waiting"
     if trouble is not None:

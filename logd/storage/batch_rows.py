@@ -143,11 +143,11 @@ def _add_quarantine(
     rows: BatchRows, batch: Batch, last_row: int, now_ns: int, rows_max: int
 ) -> int:
     """Adds the quarantine's rows, the newest `rows_max` at most; returns the last row's id."""
-    newest = last_row + len(batch.refusals)
-    if not batch.refusals:
+    newest = last_row + len(batch.quarantine_entries)
+    if not batch.quarantine_entries:
         return newest
     rows.quarantine_first = newest - rows_max + 1
-    for number, entry in enumerate(batch.refusals, start=last_row + 1):
+    for number, entry in enumerate(batch.quarantine_entries, start=last_row + 1):
         if number >= rows.quarantine_first:
             rows.quarantine += (number, now_ns, entry.uid, entry.pid, entry.reason)
             rows.quarantine.append(rows.ids[entry.producer] if entry.producer else None)

@@ -78,7 +78,7 @@ class DatabaseFiles:
         """Copies all that was confirmed, since no file with a name holds it."""
         copy = self._path.with_name(f"{self._path.name}.saved-{os.getpid()}")
         try:
-            with systemd.may_take(_SAVE_S):
+            with systemd.extend_watchdog(_SAVE_S):
                 os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
                 copy_into(connection, copy)
                 sync_path(copy)

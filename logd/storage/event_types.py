@@ -74,7 +74,8 @@ class EventTypes:
         if len(types.ids) == len(names):
             return batch, types
         less = batch.copy([])
-        less.refusals = list(batch.refusals)  # the batch itself may be retried
+        # A copy: the batch itself may be retried.
+        less.quarantine_entries = list(batch.quarantine_entries)
         counted: Counter[int] = Counter()
         for entry in batch.events:
             producer, sequence, event = entry
@@ -84,7 +85,9 @@ class EventTypes:
                     reason = self._one_too_many(uid, counted)
                     if reason is not None:
                         # The name alone: more of the event might speak of a person.
-                        less.refuse(uid, producer.pid, reason, kind.encode(), producer, sequence)
+                        less.add_quarantine(
+                            uid, producer.pid, reason, kind.encode(), producer, sequence
+                        )
                         continue
                     counted[uid] += 1
                 self._add(types, kind, uid)

@@ -68,8 +68,8 @@ def add_to_counters(
         removal_log.ERASED: erased,
         "lost": batch.lost(claimed=False),
         "lost_claimed": batch.lost(claimed=True),
-        "quarantined": len(batch.refusals),
-        "quarantined_events": sum(r.sequence is not None for r in batch.refusals),
+        "quarantined": len(batch.quarantine_entries),
+        "quarantined_events": sum(r.sequence is not None for r in batch.quarantine_entries),
         "duplicates_ignored": batch.duplicates,
         "commits": 0 if rows.batch is None else 1,
     }

@@ -27,7 +27,7 @@ from logd.batch import EXCERPT_BYTES_MAX, REASON_CHARS_MAX, Batch, Producer
 from logd.config import settings
 from logd.errors import ConfigError
 from logd.ingest.ordering import Intake
-from logd.ingest.outbox_reader import Placement, Resynchronisation, read_on
+from logd.ingest.outbox_reader import DamageSkip, NextRecordSearch, read_available
 from logd.serve.report_server import Reporter
 from logd.storage.store import Store
 from logd_wire.outbox.layout import HEADER_BYTES, RING_BYTES_MIN, outbox_bytes, parse_header
@@ -68,7 +68,7 @@ def check_batch(batch: Batch) -> None:
         assert 0 <= event.ts_ns <= INT64_MAX
         event.type.encode()
         (event.user or "").encode()
-    for refusal in batch.refusals:
+    for refusal in batch.quarantine_entries:
         assert len(refusal.reason) <= REASON_CHARS_MAX, "a reason is short"
         assert len(refusal.excerpt) <= EXCERPT_BYTES_MAX
         refusal.reason.encode()
@@ -106,10 +106,10 @@ def datagram(data: bytes) -> None:
     """One datagram causes at most one refusal besides its events' and affects no neighbour."""
     intake, batch = _intake()
     neighbour = intake.producer(UID + 1, PRODUCER)
-    intake.datagram(data, UID, 5, batch)
+    intake.take_datagram(data, UID, 5, batch)
     check_batch(batch)
-    numbered = [r for r in batch.refusals if r.sequence is not None]
-    assert len(batch.refusals) <= len(numbered) + 1
+    numbered = [r for r in batch.quarantine_entries if r.sequence is not None]
+    assert len(batch.quarantine_entries) <= len(numbered) + 1
     assert (len(batch.events) + len(numbered)) * RECORD_HEAD.size <= len(data)
     assert (neighbour.taken, neighbour.ended) == (0, False)
 
@@ -132,7 +132,7 @@ def farewell(data: bytes) -> None:
     """The counts of a farewell are valid, and a repeated farewell changes nothing."""
     packed = datagram_head(PRODUCER, 1) + encode_record(SEED, 5, data)
     intake, batch = _intake()
-    intake.datagram(packed, UID, 5, batch)
+    intake.take_datagram(packed, UID, 5, batch)
     check_batch(batch)
     try:
         last, refused = decode_farewell(packed, SEED)
@@ -182,10 +182,10 @@ def outbox(data: bytes) -> None:
     before = watermark
     with contextlib.suppress(WireError):
         header = parse_header(bytes(file[:HEADER_BYTES]), len(file))
-        _finish(Placement(producer, header, read_at), batch)
+        _finish(NextRecordSearch(producer, header, read_at), batch)
         for _ in range(4):
-            if read_on(producer, header, read_at, batch, intake) is not None:
-                _finish(Resynchronisation(producer, header, read_at), batch)
+            if read_available(producer, header, read_at, batch, intake) is not None:
+                _finish(DamageSkip(producer, header, read_at), batch)
         assert before <= producer.taken <= header.written
         assert producer.position >= 0
     assert before <= producer.taken
@@ -194,7 +194,7 @@ def outbox(data: bytes) -> None:
     assert bytes_read <= 16 * 3 * len(file)
 
 
-def _finish(search: Placement | Resynchronisation, batch: Batch) -> None:
+def _finish(search: NextRecordSearch | DamageSkip, batch: Batch) -> None:
     steps = 0
     while not search.step(batch, 64 * 1024):
         steps += 1
@@ -227,9 +227,9 @@ def _reporter() -> Reporter:
     for number, kind in enumerate(("page_view", "task_completed", "quiz_submitted"), start=1):
         props = {"task": 1, "quiz": 2, "score": 0.5}
         packed = pack_payload(msgpack.Packer(), kind, 10**18, "7", props)
-        intake.offer(intake.producer(UID, PRODUCER), number, packed, batch)
+        intake.take_datagram_record(intake.producer(UID, PRODUCER), number, packed, batch)
     store.commit(batch, 1)
-    batch.settle()
+    batch.mark_committed()
     store.close()
     return made
 

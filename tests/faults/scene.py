@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.storage import opening
 from logd_wire.wire import WireError
 from tests.faults.crowd import Crowd
@@ -59,7 +59,7 @@ def check_confirmed(instance: Instance) -> None:
     finally:
         connection.close()
     watermarks = {(uid, int(key, 16)): watermark for uid, key, watermark in rows}
-    outboxes = Outboxes(instance.config.outbox_directory, read_only=True)
+    outboxes = OutboxDirectory(instance.config.outbox_directory, read_only=True)
     outboxes.attach()
     try:
         for name, uid, producer_id in outboxes.names():

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from logd.batch import Batch
-from logd.ingest.outbox_directory import REFUSED_PER_USER_MAX, OpenOutbox, Outboxes
+from logd.ingest.open_outbox import OpenOutbox
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.receiver import Receiver, bind
-from logd.serve.loop import Daemon
+from logd.ingest.refused_files import REFUSED_PER_USER_MAX
+from logd.serve.loop import EventLoop
 from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_wire.outbox.layout import HEADER_BYTES, WORD_WRITTEN
@@ -29,22 +31,22 @@ from tests.support.instance import Instance, check_streams
 from tests.support.namespaces import needs_users
 from tests.support.tally import Tally
 
-Start = Callable[..., Daemon]
+Start = Callable[..., EventLoop]
 
 
 @pytest.fixture
 def start(instance: Instance) -> Iterator[Start]:
     """Makes a daemon, with settings, that only turns when told to."""
-    made: list[Daemon] = []
+    made: list[EventLoop] = []
 
-    def starting(**settings: object) -> Daemon:
+    def starting(**settings: object) -> EventLoop:
         instance.configure(**{"commit_interval_ms": 0, **settings})  # each turn commits
         config = instance.config
         store = Store(config.database, keyfile.read(config.key_file), 1, 100)
-        outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
+        outboxes = OutboxDirectory(config.outbox_directory, many_users=config.many_users)
         outboxes.prepare(str(config.socket))
         receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-        made.append(Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7))
+        made.append(EventLoop(config, store, receiver, outboxes, clock_ns=lambda: 7))
         return made[-1]
 
     yield starting
@@ -52,19 +54,19 @@ def start(instance: Instance) -> Iterator[Start]:
         daemon.close()
 
 
-def look(daemon: Daemon) -> None:
+def look(daemon: EventLoop) -> None:
     """One turn in which the look is due, and those that it takes to open and search all files."""
-    daemon._look_due_s = 0.0
-    daemon.turn(timeout_s=0)
-    while daemon._backlog or daemon._listing:
-        daemon.turn(timeout_s=0)
+    daemon.delivery.turn.poll_due_s = 0.0
+    daemon.run_once(timeout_s=0)
+    while daemon.delivery.tasks or daemon.delivery.finder.is_listing:
+        daemon.run_once(timeout_s=0)
 
 
-def look_at_all(daemon: Daemon) -> None:
+def look_at_all(daemon: EventLoop) -> None:
     """A look that is due, with as many turns as its listing takes."""
     look(daemon)
-    while daemon._more:
-        daemon.turn(timeout_s=0)
+    while daemon.delivery.has_backlog:
+        daemon.run_once(timeout_s=0)
 
 
 class Filler:
@@ -132,7 +134,9 @@ def test_greedy_outboxes_do_not_keep_a_later_one_waiting(
     directory = instance.config.outbox_directory
     for producer_id in (1, 2, 3):
         plant(directory, producer_id, 500)
-        daemon._discover(outbox_name(os.getuid(), producer_id), os.getuid(), producer_id)
+        daemon.delivery.opener.open_found(
+            outbox_name(os.getuid(), producer_id), os.getuid(), producer_id
+        )
     last = plant(directory, 9, 5)
     for _ in range(2):
         look(daemon)
@@ -305,7 +309,7 @@ def test_producers_without_end_are_booked_in_batches(
     daemon._store._load()
     daemon.start()
     for _ in range(40):
-        daemon.turn(timeout_s=0)
+        daemon.run_once(timeout_s=0)
     assert instance.status()["unknown_extent"] == 2500
     assert max(batches) <= 100
     instance.cli("verify")
@@ -324,13 +328,15 @@ def test_files_that_are_no_outboxes_are_booked_up_to_a_bound_and_hide_none(
     assert not path.exists(), "an outbox among them is read"
     status = account(instance, tally, 3)
     assert status["quarantined"] == REFUSED_PER_USER_MAX
-    assert len(daemon._intake.producers) == 0, "nothing is kept of the rest"
+    assert len(daemon.delivery.intake.producers) == 0, "nothing is kept of the rest"
     assert sum("refused as an outbox" in r.message for r in caplog.records) == 1
-    assert daemon._inotify is not None
-    while daemon._inotify.names():
+    assert daemon.closed_files._inotify is not None
+    while daemon.closed_files._inotify.names():
         pass
     look_at_all(daemon)
-    assert not daemon._inotify.names(), "nor does looking into them wake the daemon again"
+    assert not daemon.closed_files._inotify.names(), (
+        "nor does looking into them wake the daemon again"
+    )
 
 
 @needs_users
@@ -365,7 +371,7 @@ def test_damaged_rings_are_searched_in_slices_and_hold_up_nobody(
 ) -> None:
     daemon = start()
     daemon.start()
-    daemon.work_s = 0.0  # a slice in each turn
+    daemon.delivery.work_s = 0.0  # a slice in each turn
     directory = instance.config.outbox_directory
     for producer_id in range(1, 5):
         path = plant(directory, producer_id, 3, ring_bytes=2 * 1024 * 1024)
@@ -374,13 +380,13 @@ def test_damaged_rings_are_searched_in_slices_and_hold_up_nobody(
             file.write(b"\xff" * 64)
     sound = plant(directory, 9, 3)
     for _ in range(6):
-        daemon._look_due_s = 0.0
-        daemon.turn(timeout_s=0)
-    assert len(daemon._searches) == 4
-    daemon._look_due_s = 0.0
-    daemon.turn(timeout_s=0)
+        daemon.delivery.turn.poll_due_s = 0.0
+        daemon.run_once(timeout_s=0)
+    assert len(daemon.delivery.outboxes.searches) == 4
+    daemon.delivery.turn.poll_due_s = 0.0
+    daemon.run_once(timeout_s=0)
     assert not sound.exists(), "while they are searched the sound one is read to its end"
-    assert len(daemon._searches) == 4
+    assert len(daemon.delivery.outboxes.searches) == 4
     for _ in range(4):
         look(daemon)
     status = account(instance, tally, 15)

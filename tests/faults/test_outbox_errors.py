@@ -20,9 +20,11 @@ from typing import Any
 import pytest
 
 from logd.audit.verify import verify
-from logd.ingest.outbox_directory import OpenOutbox, Outboxes
+from logd.ingest.open_outbox import OpenOutbox
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.receiver import Receiver, bind
-from logd.serve.loop import Daemon
+from logd.serve.loop import EventLoop
+from logd.serve.stats_source import outbox_totals
 from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_wire.outbox.layout import (
@@ -45,22 +47,22 @@ BAD, GOOD = 5, 9
 RECORD = 40  # bytes of an event that `plant` writes
 FAILURES = (errno.EIO, errno.ENOSPC, errno.EACCES)
 SHORTAGES = (errno.ENOMEM, errno.EINTR, errno.EMFILE)
-Start = Callable[..., Daemon]
+Start = Callable[..., EventLoop]
 
 
 @pytest.fixture
 def start(instance: Instance) -> Iterator[Start]:
     """Makes a daemon, with settings, that only turns when told to."""
-    made: list[Daemon] = []
+    made: list[EventLoop] = []
 
-    def starting(**settings: object) -> Daemon:
+    def starting(**settings: object) -> EventLoop:
         instance.configure(**settings)
         config = replace(instance.config, commit_interval_ms=0)  # each turn commits
         store = Store(config.database, keyfile.read(config.key_file), 1, 100)
-        outboxes = Outboxes(config.outbox_directory, many_users=config.many_users)
+        outboxes = OutboxDirectory(config.outbox_directory, many_users=config.many_users)
         outboxes.prepare(str(config.socket))
         receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-        made.append(Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7))
+        made.append(EventLoop(config, store, receiver, outboxes, clock_ns=lambda: 7))
         return made[-1]
 
     yield starting
@@ -69,12 +71,12 @@ def start(instance: Instance) -> Iterator[Start]:
         daemon.close()
 
 
-def look(daemon: Daemon) -> None:
+def look(daemon: EventLoop) -> None:
     """One turn in which the look is due, and those that it takes to open and search all files."""
-    daemon._look_due_s = 0.0
-    daemon.turn(timeout_s=0)
-    while daemon._backlog or daemon._listing:
-        daemon.turn(timeout_s=0)
+    daemon.delivery.turn.poll_due_s = 0.0
+    daemon.run_once(timeout_s=0)
+    while daemon.delivery.tasks or daemon.delivery.finder.is_listing:
+        daemon.run_once(timeout_s=0)
 
 
 def claim(path: Path, words: dict[int, int]) -> None:
@@ -98,7 +100,9 @@ class Failing:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, operation: str, number: int) -> None:
         self.now = False
         self.times = 0
-        owner: Any = Outboxes if operation in ("owner", "has", "remove", "refuse") else OpenOutbox
+        owner: Any = (
+            OutboxDirectory if operation in ("owner", "has", "remove", "refuse") else OpenOutbox
+        )
         if operation in ("unlink", "pwrite"):
             owner = os
         real = getattr(owner, operation)
@@ -132,15 +136,15 @@ def test_an_outbox_whose_io_fails_is_given_up_and_nobody_else_notices(
     monkeypatch.setattr(OpenOutbox, "alive", lambda self: alive(self) or lives)
     # Not all of it is read when its first confirmation fails.
     daemon = start(batch_events_max=8)
-    daemon.begin(0.0)
-    assert daemon._open
+    daemon.delivery.recover(0.0)
+    assert daemon.delivery.outboxes
     failing.now = True
     good = plant(directory, GOOD, 3)
     for _ in range(5):
         look(daemon)
     assert failing.times > 0
-    assert not daemon._open or lives
-    assert BAD not in {producer.id for producer in daemon._open}
+    assert not daemon.delivery.outboxes or lives
+    assert BAD not in {producer.id for producer in daemon.delivery.outboxes}
     status = instance.status()
     tally.account(status, instance.events(), attempted=9, accepted=9)
     assert not bad.exists() and (lives or not good.exists())
@@ -157,7 +161,7 @@ def test_an_outbox_whose_io_fails_is_given_up_and_nobody_else_notices(
     )
 
 
-@pytest.mark.parametrize("operation", [*USES, "unwatch", "owner"])
+@pytest.mark.parametrize("operation", [*USES, "resume_wakeups", "owner"])
 @pytest.mark.parametrize("number", SHORTAGES, ids=lambda number: errno.errorcode[number])
 def test_what_this_process_is_short_of_gives_no_outbox_up(
     instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch,
@@ -165,9 +169,9 @@ def test_what_this_process_is_short_of_gives_no_outbox_up(
 ) -> None:  # fmt: skip
     bad = plant(instance.config.outbox_directory, BAD, 6)
     failing = Failing(monkeypatch, operation, number)
-    failing.now = operation in ("owner", "unwatch")
+    failing.now = operation in ("owner", "resume_wakeups")
     daemon = start()
-    daemon.begin(0.0)
+    daemon.delivery.recover(0.0)
     failing.now = True
     for _ in range(3):
         look(daemon)
@@ -201,7 +205,7 @@ def test_a_file_that_cannot_be_removed_is_left_alone_and_all_of_it_stored(
     assert (status["stored"], status["quarantined"]) == (6, 0)
 
 
-@pytest.mark.parametrize("operation", ["refuse", "owner", "has", "remove", "unwatch"])
+@pytest.mark.parametrize("operation", ["refuse", "owner", "has", "remove", "resume_wakeups"])
 def test_whatever_else_fails_at_an_outbox_ends_nothing(
     instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
@@ -209,7 +213,7 @@ def test_whatever_else_fails_at_an_outbox_ends_nothing(
     directory = instance.config.outbox_directory
     bad = plant(directory, BAD, 3)
     daemon = start()
-    daemon.begin(0.0)
+    daemon.delivery.recover(0.0)
     failing = Failing(monkeypatch, operation, errno.EIO)
     failing.now = True
     claim(bad, {WORD_WRITTEN: 2**40})
@@ -218,8 +222,8 @@ def test_whatever_else_fails_at_an_outbox_ends_nothing(
         sock.connect(instance.socket)
         sock.send(datagram(77, 1))
         for _ in range(4):
-            daemon._inotify = None
-            daemon.step((), {bad.name}, 0.0)
+            daemon.closed_files._inotify = None
+            daemon.delivery.step((), {bad.name}, 0.0)
             look(daemon)
     assert not good.exists()
     assert instance.status()["stored"] >= 4
@@ -282,10 +286,10 @@ def test_the_outboxes_of_a_daemon_that_ends_are_closed_whatever_fails(
     plant(instance.config.outbox_directory, BAD, 3)
     daemon = start()
     look(daemon)
-    (outbox,) = daemon._open.values()
+    (outbox,) = daemon.delivery.outboxes.values()
     failing = Failing(monkeypatch, "written", errno.EIO)
     failing.now = True
-    assert daemon._survey(1.0).backlog == 0
+    assert outbox_totals(daemon.delivery.outboxes.items(), 1.0).backlog == 0
     os.close(outbox.fd)  # so that closing it fails
 
 
@@ -300,7 +304,7 @@ def test_a_hole_that_a_full_memory_cannot_fill_ends_one_outbox_and_not_the_daemo
         daemon = start(outbox_directory=str(directory))
         good = plant(directory, GOOD, 3)
         bad = plant(directory, BAD, 3, uid=HOSTILE_UID)
-        daemon.begin(0.0)
+        daemon.delivery.recover(0.0)
         fd = os.open(bad, os.O_RDWR)
         try:
             if how == "cut":
@@ -375,11 +379,11 @@ def test_an_outbox_that_was_given_up_is_not_opened_again_before_it_is_removed(
     path = plant(instance.config.outbox_directory, BAD, 3)
     daemon = start()
     look(daemon)
-    ((producer, outbox),) = daemon._open.items()
-    daemon._give_up(producer, outbox, "a test")
-    daemon._find(path.name, os.getuid(), BAD)
-    daemon._backlog.work(lambda: 0.0, 0.0)
-    assert not daemon._open
+    ((producer, outbox),) = daemon.delivery.outboxes.items()
+    daemon.delivery.lifecycle.give_up(producer, outbox, "a test")
+    daemon.delivery.finder.find(path.name, os.getuid(), BAD)
+    daemon.delivery.tasks.run(lambda: 0.0, 0.0)
+    assert not daemon.delivery.outboxes
     look(daemon)
     assert not path.exists()
 
@@ -408,15 +412,15 @@ def test_files_without_end_keep_no_daemon_from_its_first_turn(
     for producer_id in range(1, 41):
         plant(directory, producer_id, 3)
     daemon = start()
-    daemon.start_work_s = daemon.work_s = 0.0  # one task in each turn
+    daemon.delivery.start_work_s = daemon.delivery.work_s = 0.0  # one task in each turn
     opened: list[str] = []
-    real = Outboxes.open
+    real = OutboxDirectory.open
 
-    def noted(self: Outboxes, name: str, uid: int, producer_id: int) -> OpenOutbox | None:
+    def noted(self: OutboxDirectory, name: str, uid: int, producer_id: int) -> OpenOutbox | None:
         opened.append(name)
         return real(self, name, uid, producer_id)
 
-    monkeypatch.setattr(Outboxes, "open", noted)
+    monkeypatch.setattr(OutboxDirectory, "open", noted)
     store = daemon._store._connection
     store.executemany(
         "INSERT INTO producer VALUES (?, ?, ?, 0, 0, 1, 'an earlier boot', 1, 1, 1)",
@@ -449,7 +453,7 @@ def test_a_search_for_what_a_header_claims_takes_a_slice_of_each_turn(
     claiming = plant(directory, BAD, 0, ring_bytes=ring_bytes)
     claim(claiming, {WORD_WRITTEN: 500, WORD_CONFIRMED_SEQUENCE: 500})
     daemon = start()
-    daemon.start_work_s = daemon.work_s = 0.0
+    daemon.delivery.start_work_s = daemon.delivery.work_s = 0.0
     read: list[int] = []
     read_at = OpenOutbox.read_at
 
@@ -460,19 +464,19 @@ def test_a_search_for_what_a_header_claims_takes_a_slice_of_each_turn(
 
     monkeypatch.setattr(OpenOutbox, "read_at", counted)
     read.append(0)
-    daemon.begin(0.0)
+    daemon.delivery.recover(0.0)
     good = plant(directory, GOOD, 3)
     turns = 0
-    while daemon._searches:
+    while daemon.delivery.outboxes.searches:
         read.append(0)
-        daemon._look_due_s = 0.0
-        daemon.turn(timeout_s=0)
+        daemon.delivery.turn.poll_due_s = 0.0
+        daemon.run_once(timeout_s=0)
         turns += 1
-        if daemon._searches:
+        if daemon.delivery.outboxes.searches:
             assert instance_is_untouched(claiming)
         assert turns < 1000
-    assert max(read) <= 3 * daemon.slice_bytes
-    assert turns >= ring_bytes // daemon.slice_bytes
+    assert max(read) <= 3 * daemon.delivery.searches.slice_bytes
+    assert turns >= ring_bytes // daemon.delivery.searches.slice_bytes
     assert not good.exists()
     for _ in range(3):
         look(daemon)
@@ -498,12 +502,12 @@ def test_searches_of_one_user_make_anothers_wait_for_one_slice(
     own = plant(directory, GOOD, 3)  # as after a restore: the ring has all of it
     claim(own, {WORD_CONFIRMED_SEQUENCE: 3, WORD_CONFIRMED_POSITION: 3 * RECORD})
     daemon = start(many_users=True)
-    daemon.start_work_s = daemon.work_s = 0.0
-    daemon.begin(0.0)
+    daemon.delivery.start_work_s = daemon.delivery.work_s = 0.0
+    daemon.delivery.recover(0.0)
     for _ in range(30):
-        daemon._look_due_s = 0.0
-        daemon.turn(timeout_s=0)
-    assert daemon._searches, "the other user's are not done"
+        daemon.delivery.turn.poll_due_s = 0.0
+        daemon.run_once(timeout_s=0)
+    assert daemon.delivery.outboxes.searches, "the other user's are not done"
     assert not own.exists()
 
 
@@ -519,8 +523,8 @@ def test_a_sparse_file_is_not_searched_at_all(instance: Instance, start: Start) 
         path.write_bytes(struct.pack("=512Q", *words))
         os.truncate(path, HEADER_BYTES + words[3])
     daemon = start()
-    daemon.begin(0.0)
-    assert not daemon._searches
+    daemon.delivery.recover(0.0)
+    assert not daemon.delivery.outboxes.searches
     look(daemon)
     status = instance.status()
     assert (status["quarantined"], status["lost_claimed"]) == (5, 0)

@@ -8,9 +8,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.receiver import Receiver, bind
-from logd.serve.loop import Daemon
+from logd.serve.loop import EventLoop
 from logd.storage import keyfile
 from logd.storage.opening import open_for_reading
 from logd.storage.store import Store
@@ -68,17 +68,17 @@ class Killed:
             shutil.copy2(file, folder / file.name)
         config.database.with_name(config.database.name + "-wal").write_bytes(log)
         store = Store(config.database, keyfile.read(config.key_file), 1, 10)
-        outboxes = Outboxes(config.outbox_directory)
+        outboxes = OutboxDirectory(config.outbox_directory)
         outboxes.prepare(str(config.socket))
         receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, 0o600))
-        daemon = Daemon(config, store, receiver, outboxes)
+        daemon = EventLoop(config, store, receiver, outboxes)
         try:
             daemon.start()
             for _ in range(100):
                 if not self.instance.status()["outboxes"]:
                     break
-                daemon._look_due_s = daemon._commit_due_s = 0.0
-                daemon.turn(timeout_s=0)
+                daemon.delivery.turn.poll_due_s = daemon.delivery.turn.commit_due_s = 0.0
+                daemon.run_once(timeout_s=0)
         finally:
             daemon.close()
         return self.instance.status()

@@ -24,7 +24,8 @@ from logd.clock.readings import Reading
 from logd.config.settings import Config
 from logd.ingest.delivery import Delivery
 from logd.ingest.drain import Datagram
-from logd.ingest.outbox_directory import OpenOutbox, Outboxes
+from logd.ingest.open_outbox import OpenOutbox
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.maintenance.outbox_survey import directory_identity
 from logd.maintenance.worker import Worker
 from logd.storage import job_table
@@ -103,7 +104,7 @@ class Scene:
     store: Store | None = None
     worker: Worker | None = None
     delivery: Delivery[OpenOutbox] | None = None
-    outboxes: Outboxes | None = None
+    outboxes: OutboxDirectory | None = None
     kills: int = 0
 
     def __post_init__(self) -> None:
@@ -204,7 +205,7 @@ class Scene:
         self.kills += 1
         if self.store is not None:
             self.store._connection.close()
-        for outbox in () if self.delivery is None else self.delivery._open.values():
+        for outbox in () if self.delivery is None else self.delivery.outboxes.values():
             os.close(outbox.fd)
         if self.outboxes is not None:
             self.outboxes.close()
@@ -213,7 +214,7 @@ class Scene:
     def start(self) -> None:
         with self._dying():
             store = self._open()
-            outboxes = self.outboxes = Outboxes(self.outboxes_path)
+            outboxes = self.outboxes = OutboxDirectory(self.outboxes_path)
             outboxes.attach()
             store.erasure_list.boundaries.outboxes = directory_identity(self.outboxes_path)
             self.worker = self._new_worker(store)
@@ -221,8 +222,8 @@ class Scene:
                 self.config, store, outboxes, lambda: self.wall_ns, 100, lambda: self.now_s
             )
             self.delivery = delivery
-            self.worker.attach_daemon(lambda: delivery.arrivals(QUEUE_DATAGRAMS))
-            delivery.begin(self.now_s)
+            self.worker.attach_daemon(lambda: delivery.mark_queue(QUEUE_DATAGRAMS))
+            delivery.recover(self.now_s)
 
     def _new_worker(self, store: Store) -> Worker:
         return Worker(
@@ -260,7 +261,7 @@ class Scene:
     def _datagrams(self, taken: int) -> Iterator[Datagram]:
         while self.queue:
             if taken == 0 and self.delivery is not None:
-                self.delivery._arrivals.more = True  # as for a queue that is not seen empty
+                self.delivery.drain.more = True  # as for a queue that is not seen empty
                 return
             taken -= 1
             yield self.queue.popleft()
@@ -329,7 +330,7 @@ class Scene:
             self.delivery.step(self._datagrams(10**6), set(), self.now_s)
             self.worker.poll()
             self._work()
-            busy = bool(self.queue) or self.delivery._more or self.worker.due_s < float("inf")
+            busy = bool(self.queue) or self.delivery.has_backlog or self.worker.due_s < float("inf")
             quiet = 0 if busy else quiet + 1
             if quiet == 10:
                 return

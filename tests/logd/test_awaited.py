@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from logd.ingest.outbox_directory import OpenOutbox, Outboxes
+from logd.ingest.open_outbox import OpenOutbox
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.receiver import Receiver, bind
-from logd.serve.loop import Daemon
+from logd.serve.loop import EventLoop
 from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_client import Client
@@ -24,16 +25,16 @@ LONG_MS = 3_600_000
 
 
 @pytest.fixture
-def daemon(instance: Instance) -> Iterator[Daemon]:
+def daemon(instance: Instance) -> Iterator[EventLoop]:
     """A daemon whose next commit by its interval is an hour away."""
     config = replace(instance.config, commit_interval_ms=LONG_MS, look_interval_ms=LONG_MS)
     store = Store(config.database, keyfile.read(config.key_file), 1, config.quarantine_rows_max)
-    outboxes = Outboxes(config.outbox_directory)
+    outboxes = OutboxDirectory(config.outbox_directory)
     outboxes.prepare(str(config.socket))
     receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-    made = Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7)
+    made = EventLoop(config, store, receiver, outboxes, clock_ns=lambda: 7)
     made.start()
-    assert made._commit_due_s > made._now_s + 60
+    assert made.delivery.turn.commit_due_s > made.delivery.turn.now_s + 60
     yield made
     made.close()
 
@@ -43,14 +44,14 @@ def as_awaited(data: bytes) -> bytes:
 
 
 def test_the_first_awaited_event_of_an_unknown_producer_forces_a_commit(
-    instance: Instance, daemon: Daemon
+    instance: Instance, daemon: EventLoop
 ) -> None:
     with sender(instance) as sock:
         sock.send(datagram(1, PRODUCER))
-        daemon.turn(timeout_s=0)
+        daemon.run_once(timeout_s=0)
         assert instance.status()["stored"] == 0, "nobody waits for that one"
         sock.send(as_awaited(datagram(2, PRODUCER)))
-        daemon.turn(timeout_s=0)
+        daemon.run_once(timeout_s=0)
     status = instance.status()
     check_sums(status, attempted=2, accepted=2)
     assert status["stored"] == 2
@@ -58,7 +59,7 @@ def test_the_first_awaited_event_of_an_unknown_producer_forces_a_commit(
 
 @pytest.mark.parametrize("before", [0, 5])
 def test_the_first_awaited_event_of_an_outbox_that_is_not_open_yet_forces_a_commit(
-    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, before: int
+    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
     """With events before it that are in the outbox alone: it is early, and read from there."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
@@ -66,7 +67,7 @@ def test_the_first_awaited_event_of_an_outbox_that_is_not_open_yet_forces_a_comm
     outbox.write(before + 1)
     with sender(instance) as sock:
         sock.send(as_awaited(datagram(before + 1, PRODUCER)))
-        daemon.turn(timeout_s=0)
+        daemon.run_once(timeout_s=0)
     assert outbox.confirmed == before + 1
     status = instance.status()
     check_sums(status, attempted=before + 1, accepted=before + 1)
@@ -79,7 +80,7 @@ def test_a_client_says_so_from_its_first_awaited_event_on(
 ) -> None:
     """No daemon has ever written to its outbox."""
     if has_outbox:
-        outboxes = Outboxes(instance.config.outbox_directory)
+        outboxes = OutboxDirectory(instance.config.outbox_directory)
         outboxes.prepare(instance.socket)
         outboxes.close()
     with (

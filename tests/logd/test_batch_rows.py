@@ -29,8 +29,8 @@ def filled(*producers: Producer) -> Batch:
 def test_rows_are_numbered_from_the_last_ones() -> None:
     known, new = made(1, row=2), made(2)
     batch = filled(known, new)
-    batch.refuse(1000, 9, "too large", b"x" * 10, new, 3)
-    batch.lose(known, 3, 4, LOST_CLAIMED)
+    batch.add_quarantine(1000, 9, "too large", b"x" * 10, new, 3)
+    batch.add_loss(known, 3, 4, LOST_CLAIMED)
     rows = batch_rows.build(batch, TYPES, LAST, 6, "boot", quarantine_rows_max=10)
     assert rows.ids == {known: 2, new: 8}
     assert [row[0] for row in rows.new_producers] == [8]
@@ -59,7 +59,7 @@ def test_late_events_use_up_an_id_and_are_hashed_but_not_stored() -> None:
 
 def test_a_batch_without_events_or_losses_has_no_row_and_leaves_the_chain() -> None:
     batch = Batch(100, 10**6)
-    batch.refuse(1000, 9, "no record", b"x")
+    batch.add_quarantine(1000, 9, "no record", b"x")
     rows = batch_rows.build(batch, TYPES, LAST, 6, "boot", quarantine_rows_max=10)
     assert (rows.batch, rows.leaves, rows.events) == (None, [], [])
     assert rows.last == LastRows(4, 100, LAST.hash, 7, 4)
@@ -68,7 +68,7 @@ def test_a_batch_without_events_or_losses_has_no_row_and_leaves_the_chain() -> N
 def test_of_the_quarantine_only_the_newest_rows_are_made() -> None:
     batch = Batch(100, 10**6)
     for number in range(5):
-        batch.refuse(1000, 9, str(number), b"x")
+        batch.add_quarantine(1000, 9, str(number), b"x")
     rows = batch_rows.build(batch, TYPES, LAST, 6, "boot", quarantine_rows_max=2)
     assert rows.quarantine[::9] == [7, 8]
     assert (rows.quarantine_first, rows.last.quarantine) == (7, 8)

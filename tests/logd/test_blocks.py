@@ -233,7 +233,7 @@ def test_a_commit_without_events_changes_no_block(directory: Path) -> None:
     store = Store(directory / "a.db", os.urandom(32), 1, 10)
     producer = Producer(uid=1000, id=9, seed=producer_seed(9))
     batch = Batch(10, 1000)
-    batch.lose(producer, 1, 4, "not received")
+    batch.add_loss(producer, 1, 4, "not received")
     store.commit(batch, 5)
     query = store._connection.execute
     assert query("SELECT count(*) FROM event_block").fetchone() == (0,)

@@ -16,7 +16,7 @@ import pytest
 
 from logd.batch import Producer
 from logd.ingest.drain import Datagram
-from logd.ingest.outbox_directory import OpenOutbox
+from logd.ingest.open_outbox import OpenOutbox
 from logd.maintenance import outbox_survey
 from logd.maintenance.outbox_survey import directory_identity, survey
 from logd.storage import erasure_list
@@ -369,7 +369,7 @@ def test_events_already_queued_are_committed_before_a_later_flood_ends(
 ) -> None:
     scene.start()
     assert scene.delivery is not None
-    arrived = scene.delivery.arrivals(30)
+    arrived = scene.delivery.mark_queue(30)
     flood: Datagram = (b"no datagram", UID, 1, False)
     taken = 0
 
@@ -384,7 +384,7 @@ def test_events_already_queued_are_committed_before_a_later_flood_ends(
         scene.now_s += 1
         scene.delivery.step(endless(), set(), scene.now_s)
     assert taken >= 30
-    assert not scene.delivery.arrivals(30)()
+    assert not scene.delivery.mark_queue(30)()
 
 
 def test_a_job_in_a_backup_that_its_list_knows_as_done_is_not_done_as_of_today(

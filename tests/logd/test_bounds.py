@@ -52,9 +52,9 @@ def test_quarantine_is_bounded_and_the_counts_are_not(store: Store) -> None:
         batch = Batch(1000, 10**6)
         for _ in range(30):
             producer.taken += 1
-            batch.refuse(1000, 5, "malformed", b"x" * 1000, producer, producer.taken)
+            batch.add_quarantine(1000, 5, "malformed", b"x" * 1000, producer, producer.taken)
         store.commit(batch, 2)
-        batch.settle()
+        batch.mark_committed()
     rows, oldest, longest = store.connection.execute(
         "SELECT count(*), min(id), max(length(excerpt)) FROM quarantine"
     ).fetchone()

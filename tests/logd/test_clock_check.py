@@ -178,7 +178,7 @@ class Trail:
             event = Event(kind, ts, user, msgpack.packb({"task": 1}))
             batch.add(self.producer, self.producer.taken, event, 1)
         self.store.commit(batch, stored_ns)
-        batch.settle()
+        batch.mark_committed()
         return range(first, self.store.next_event)
 
     def prune(self, now_ns: int, kind: str = "page_view") -> set[int]:

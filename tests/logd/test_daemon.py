@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from hypothesis import strategies as st
 from logd.audit.verify import verify
 from logd.batch import LOST_NOT_RECEIVED, LOST_OUTBOX_GONE, Batch, Producer
 from logd.errors import StorageBusy
+from logd.ingest.open_outbox import OpenOutbox
 from logd.ingest.ordering import Intake
-from logd.ingest.outbox_directory import TEMPORARY_AGE_MAX_S, OpenOutbox, Outboxes
+from logd.ingest.outbox_directory import TEMPORARY_AGE_MAX_S, OutboxDirectory
 from logd.ingest.receiver import Receiver, bind
 from logd.maintenance.worker import STEP_S
-from logd.serve.loop import WORK_INTERVAL_MAX_S, Daemon
+from logd.serve.loop import WORK_INTERVAL_MAX_S, EventLoop
 from logd.status.collect import status
 from logd.storage import keyfile
 from logd.storage.store import Store
@@ -56,7 +57,7 @@ GONE_PID = 2**31 - 1  # more than a kernel gives to any process
 
 
 class Written:
-    """An outbox file as a producer of another process leaves it; nobody holds its lock."""
+    """An outbox file as a dead producer leaves it, without a lock."""
 
     def __init__(self, directory: Path, producer_id: int = PRODUCER) -> None:
         self.path = directory / outbox_name(os.getuid(), producer_id)
@@ -89,33 +90,33 @@ def outbox(instance: Instance) -> Written:
     return Written(instance.config.outbox_directory)
 
 
-def new_daemon(instance: Instance) -> Daemon:
-    """A daemon that only turns when told to."""
+def new_daemon(instance: Instance, monotonic_s: Callable[[], float] = time.monotonic) -> EventLoop:
+    """A daemon that runs a round only when it is called."""
     config = replace(instance.config, commit_interval_ms=0)  # each turn commits
     store = Store(config.database, keyfile.read(config.key_file), 1, config.quarantine_rows_max)
-    outboxes = Outboxes(config.outbox_directory)
+    outboxes = OutboxDirectory(config.outbox_directory)
     outboxes.prepare(str(config.socket))
     receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-    return Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7)
+    return EventLoop(config, store, receiver, outboxes, clock_ns=lambda: 7, monotonic_s=monotonic_s)
 
 
 @pytest.fixture
-def daemon(instance: Instance) -> Iterator[Daemon]:
+def daemon(instance: Instance) -> Iterator[EventLoop]:
     made = new_daemon(instance)
     yield made
     made.close()
 
 
-def look(daemon: Daemon) -> None:
+def look(daemon: EventLoop) -> None:
     """One turn in which the look is due, and those that it takes to open and search all files."""
-    daemon._look_due_s = 0.0
-    daemon.turn(timeout_s=0)
-    while daemon._backlog or daemon._listing:
-        daemon.turn(timeout_s=0)
+    daemon.delivery.turn.poll_due_s = 0.0
+    daemon.run_once(timeout_s=0)
+    while daemon.delivery.tasks or daemon.delivery.finder.is_listing:
+        daemon.run_once(timeout_s=0)
 
 
 def test_rule_4_whether_it_lives_is_asked_before_its_last_event_is_read(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It writes once more and dies between the two questions, in whichever order they come."""
     outbox.write(3)
@@ -149,7 +150,7 @@ def test_rule_4_whether_it_lives_is_asked_before_its_last_event_is_read(
 
 
 def test_nothing_is_confirmed_until_it_is_committed(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     outbox.write(3)
@@ -161,16 +162,16 @@ def test_nothing_is_confirmed_until_it_is_committed(
         context.setattr(Store, "commit", full)
         daemon.start()
         for _ in range(3):
-            daemon.turn(timeout_s=0)
+            daemon.run_once(timeout_s=0)
         assert (outbox.confirmed, instance.status()["stored"]) == (0, 0)
         assert instance.status()["pending"] == 3
-    daemon.turn(timeout_s=0)
+    daemon.run_once(timeout_s=0)
     assert (outbox.confirmed, instance.status()["stored"]) == (3, 3)
     check_sums(instance.status(), attempted=3, accepted=3)
 
 
 def test_while_nothing_can_be_stored_nothing_more_is_read(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Past what it has in hand it stops reading: the outboxes keep, memory stays bounded."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
@@ -207,17 +208,17 @@ def test_a_backlog_larger_than_a_batch_is_stored_in_several(
 
 
 def test_two_sights_of_a_producer_at_start_are_one_producer(
-    instance: Instance, daemon: Daemon
+    instance: Instance, daemon: EventLoop
 ) -> None:
-    """Booked as ended for want of its outbox, and heard of in the same turn."""
+    """It is recorded as ended, since its outbox is missing, and sends in the same step."""
     from tests.logd.test_hostile import datagram, sender
 
     with sender(instance) as sock:
         sock.send(datagram(1))
-        daemon.turn(timeout_s=0)
+        daemon.run_once(timeout_s=0)
         daemon._store._connection.execute("UPDATE producer SET has_outbox = 1")
-        for key in list(daemon._intake.producers):
-            del daemon._intake.producers[key]
+        for key in list(daemon.delivery.intake.producers):
+            del daemon.delivery.intake.producers[key]
         for sequence in (2, 3, 4):
             sock.send(datagram(sequence))
         daemon.start()
@@ -228,7 +229,7 @@ def test_two_sights_of_a_producer_at_start_are_one_producer(
 
 
 def test_a_stop_past_its_deadline_stores_what_is_no_longer_in_the_queue(
-    instance: Instance, daemon: Daemon
+    instance: Instance, daemon: EventLoop
 ) -> None:
     """A turn takes a part of a large datagram; the rest of it is in no outbox."""
     from tests.logd.test_hostile import datagram, sender
@@ -238,7 +239,7 @@ def test_a_stop_past_its_deadline_stores_what_is_no_longer_in_the_queue(
     records = b"".join(datagram(sequence)[16:] for sequence in range(1, count + 1))
     with sender(instance) as sock:
         sock.send(datagram(1)[:16] + records)
-    budget = daemon._arrivals._budget
+    budget = daemon.delivery.drain._budget
     budget.charge = lambda uid, *_: budget.over.add(uid)  # type: ignore[method-assign]
     daemon.stop(deadline_s=time.monotonic() - 1)
     state = instance.status()
@@ -281,10 +282,10 @@ def test_no_words_in_a_strangers_header_end_the_daemon_at_this_start_or_the_next
     for start in (1, 2):
         store = Store(config.database, keyfile.read(config.key_file), start, 10)
         store._connection.execute("UPDATE producer SET boot_id = 'earlier' WHERE ended = 0")
-        outboxes = Outboxes(config.outbox_directory)
+        outboxes = OutboxDirectory(config.outbox_directory)
         outboxes.prepare(str(config.socket))
         receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-        daemon = Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7)
+        daemon = EventLoop(config, store, receiver, outboxes, clock_ns=lambda: 7)
         try:
             daemon.start()
             for _ in range(6):
@@ -322,7 +323,7 @@ def test_an_unfinished_outbox_is_removed_by_the_time_that_it_was_seen_and_no_clo
 ) -> None:
     """Its time is the wall clock's, which may have been set since it was made."""
     now_s = [0.0]
-    outboxes = Outboxes(directory, monotonic_s=lambda: now_s[0])
+    outboxes = OutboxDirectory(directory, monotonic_s=lambda: now_s[0])
     outboxes.attach()
     file = directory / f"{TEMPORARY_PREFIX}just-begun"
     file.touch()
@@ -350,7 +351,7 @@ def test_unfinished_outboxes_are_remembered_up_to_a_bound(
 ) -> None:
     monkeypatch.setattr("logd.ingest.outbox_directory.TEMPORARY_MAX", 3)
     now_s = [0.0]
-    outboxes = Outboxes(directory, monotonic_s=lambda: now_s[0])
+    outboxes = OutboxDirectory(directory, monotonic_s=lambda: now_s[0])
     outboxes.attach()
     for number in range(8):
         (directory / f"{TEMPORARY_PREFIX}{number}").touch()
@@ -389,24 +390,24 @@ def test_out_of_descriptors_outboxes_wait_and_nothing_is_lost(instance: Instance
 
 
 def test_a_client_without_an_outbox_is_heard_also_when_no_more_can_be_opened(
-    instance: Instance, daemon: Daemon
+    instance: Instance, daemon: EventLoop
 ) -> None:
     """Its gaps are losses as ever: nothing of it waits in a file that could not be opened."""
     from tests.logd.test_hostile import datagram, sender
 
     daemon.start()
-    daemon._files.files_max = 0
+    daemon.delivery.outboxes.quota.files_max = 0
     with sender(instance) as sock:
         sock.send(datagram(1))
         sock.send(datagram(4))
-    daemon.turn(timeout_s=0)
+    daemon.run_once(timeout_s=0)
     state = instance.status()
     check_sums(state, attempted=4, accepted=4)
     assert (state["stored"], state["lost"]) == (2, 2)
 
 
 def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     outbox.write(3)
@@ -417,14 +418,14 @@ def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
     def full(*_: object) -> None:
         raise StorageBusy("full")
 
-    daemon._discover(outbox.path.name, os.getuid(), PRODUCER)
-    for opened in daemon._open.values():
+    daemon.delivery.opener.open_found(outbox.path.name, os.getuid(), PRODUCER)
+    for opened in daemon.delivery.outboxes.values():
         opened.scans_left = 0
     with monkeypatch.context() as context:
         context.setattr(Store, "commit", full)
         for _ in range(5):
             look(daemon)
-        assert daemon._open == {}, "it is given up"
+        assert not daemon.delivery.outboxes, "it is given up"
         assert outbox.path.exists()
     look(daemon)
     assert not outbox.path.exists()
@@ -434,7 +435,7 @@ def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
 
 
 def test_any_number_of_damaged_outboxes_makes_few_lines(
-    instance: Instance, daemon: Daemon, caplog: pytest.LogCaptureFixture
+    instance: Instance, daemon: EventLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each is searched past, three times, and given up: a line for each would be 200."""
     for producer_id in range(50):
@@ -458,7 +459,7 @@ def test_any_number_of_damaged_outboxes_makes_few_lines(
 )
 def test_refused_outboxes_are_remembered_up_to_a_bound_and_the_others_wait(
     instance: Instance,
-    daemon: Daemon,
+    daemon: EventLoop,
     monkeypatch: pytest.MonkeyPatch,
     per_user: int,
     in_all: int,
@@ -466,9 +467,9 @@ def test_refused_outboxes_are_remembered_up_to_a_bound_and_the_others_wait(
     most: int,
 ) -> None:
     """Their headers look right, so that only reading them shows what they are."""
-    monkeypatch.setattr("logd.ingest.outbox_directory.REFUSED_PER_USER_MAX", per_user)
-    monkeypatch.setattr("logd.ingest.outbox_directory.REFUSED_MAX", in_all)
-    monkeypatch.setattr("logd.ingest.outbox_directory.REFUSED_OF_ANY_USER", any_user)
+    monkeypatch.setattr("logd.ingest.refused_files.REFUSED_PER_USER_MAX", per_user)
+    monkeypatch.setattr("logd.ingest.refused_files.REFUSED_MAX", in_all)
+    monkeypatch.setattr("logd.ingest.refused_files.REFUSED_OF_ANY_USER", any_user)
     spoiled = [Written(instance.config.outbox_directory, n) for n in range(100, 160)]
     for outbox in spoiled:
         outbox.write(1, confirmed_position=8)
@@ -477,7 +478,7 @@ def test_refused_outboxes_are_remembered_up_to_a_bound_and_the_others_wait(
     good.write(3)
     for _ in range(4):
         look(daemon)
-    assert len(daemon._outboxes._refused) <= most
+    assert len(daemon._directory.refused) <= most
     assert instance.status()["quarantined"] <= most
     for outbox in spoiled:
         outbox.path.unlink()
@@ -485,12 +486,12 @@ def test_refused_outboxes_are_remembered_up_to_a_bound_and_the_others_wait(
         look(daemon)
     state = instance.status()
     assert (state["stored"], state["lost"], state["pending"]) == (3, 0, 0)
-    assert not daemon._outboxes._refused
-    assert not daemon._outboxes._refused_of
+    assert not daemon._directory.refused
+    assert not daemon._directory.refused._of_user
 
 
 def test_the_status_reads_the_watermarks_of_outboxes_only(
-    instance: Instance, daemon: Daemon
+    instance: Instance, daemon: EventLoop
 ) -> None:
     """Of all the producers that there ever were, it would take any amount of memory."""
     daemon.start()
@@ -508,7 +509,7 @@ def test_the_status_reads_the_watermarks_of_outboxes_only(
 
 
 def test_an_outbox_that_could_not_be_seen_for_a_while_is_its_living_producers_again(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A start with another directory booked it as gone. Back in its place, it must not be removed
     from under its producer as if that had ended.
@@ -518,9 +519,9 @@ def test_an_outbox_that_could_not_be_seen_for_a_while_is_its_living_producers_ag
     daemon.start()
     aside = outbox.path.with_suffix(".aside")
     outbox.path.rename(aside)
-    for opened in list(daemon._open):
-        daemon._outboxes.release(daemon._open.pop(opened))
-        daemon._intake.forget(opened)
+    for opened in list(daemon.delivery.outboxes):
+        daemon._directory.release(daemon.delivery.outboxes._open.pop(opened))
+        daemon.delivery.intake.forget(opened)
     daemon.start()
     assert instance.status()["unknown_extent"] == 1, "it is booked as gone"
     aside.rename(outbox.path)
@@ -535,12 +536,12 @@ def test_an_outbox_that_could_not_be_seen_for_a_while_is_its_living_producers_ag
 
 
 def test_outboxes_that_cannot_be_listed_at_the_start_are_not_taken_for_none(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_descriptor(_: Outboxes) -> list[tuple[str, int, int]]:
+    def no_descriptor(_: OutboxDirectory) -> list[tuple[str, int, int]]:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(Outboxes, "names", no_descriptor)
+    monkeypatch.setattr(OutboxDirectory, "names", no_descriptor)
     with pytest.raises(StorageBusy, match="Too many open files"):
         daemon.start()
 
@@ -555,7 +556,7 @@ def test_outboxes_that_take_more_memory_than_their_bound_are_said_with_their_use
         until(lambda: daemon.says("outboxes_bytes_max is 1048576"), "the surplus is said")
         (line,) = [line for line in daemon.lines if "outboxes_bytes_max" in line]
         # One process: its ring, and those that it has outgrown and that are not removed yet.
-        assert re.search(rf"in [123] files, is of user {os.getuid()}$", line)
+        assert re.search(rf"in [123] files, belongs to user {os.getuid()}$", line)
         emitter.close()
         accepted, refused = emitter.accepted, emitter.refused
     status_ = instance.settle()
@@ -580,53 +581,55 @@ class Worked:
 
 
 def test_a_step_at_stored_events_is_taken_between_commits_and_holds_none_up(
-    daemon: Daemon,
+    daemon: EventLoop,
 ) -> None:
     worked = Worked()
     daemon._worker = worked  # type: ignore[assignment] # what the daemon calls of it
     now_s = time.monotonic()
-    daemon._worked_s, daemon._commit_due_s = now_s + 60, now_s + 60
-    daemon._work()
+    daemon._worked_s, daemon.delivery.turn.commit_due_s = now_s + 60, now_s + 60
+    daemon.work()
     assert (worked.steps, worked.looks) == (1, 1)  # nothing waits
     daemon._worked_s = now_s + 60
-    daemon._batch.note(Producer(uid=1, id=1, seed=1))
-    daemon._work()
+    daemon.delivery.turn.batch.touch(Producer(uid=1, id=1, seed=1))
+    daemon.work()
     assert worked.steps == 2  # its commit is far enough away
-    daemon._worked_s, daemon._commit_due_s = now_s + 60, time.monotonic() + STEP_S / 2
-    daemon._work()
+    daemon._worked_s, daemon.delivery.turn.commit_due_s = now_s + 60, time.monotonic() + STEP_S / 2
+    daemon.work()
     assert worked.steps == 2
-    daemon._more = True
-    daemon._work()
+    daemon.delivery.turn.work_left = True
+    daemon.work()
     assert worked.steps == 2
     daemon._worked_s = time.monotonic() - 2 * WORK_INTERVAL_MAX_S  # busy for so long
-    daemon._work()
+    daemon.work()
     assert worked.steps == 3
 
 
 def test_while_nothing_can_be_stored_no_step_is_taken(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worked = Worked()
     daemon._worker = worked  # type: ignore[assignment] # what the daemon calls of it
-    daemon._stalled = StorageBusy("full")
-    monkeypatch.setattr(daemon, "_commit", lambda: None)
-    daemon.turn(timeout_s=0)
+    daemon.delivery._stalled = StorageBusy("full")
+    monkeypatch.setattr(daemon.delivery, "commit", lambda: None)
+    daemon.run_once(timeout_s=0)
     assert worked.steps == 0
-    daemon._stalled = None
+    daemon.delivery._stalled = None
 
 
 @pytest.mark.parametrize("batch_events", [2, 20_000])
 def test_what_can_be_read_of_an_outbox_that_is_given_up_is_stored_and_its_producer_is_told(
     instance: Instance,
-    daemon: Daemon,
+    daemon: EventLoop,
     outbox: Written,
     monkeypatch: pytest.MonkeyPatch,
     batch_events: int,
 ) -> None:
-    """Its header contradicts itself: the records behind the last one that was stored are good."""
+    """Its header contradicts itself: the records after the last stored one are good."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     monkeypatch.setattr(
-        daemon, "_new_batch", lambda: Batch(batch_events, 10**6, daemon._config.gap_events_max)
+        daemon.delivery.turn,
+        "new_batch",
+        lambda: Batch(batch_events, 10**6, daemon._config.gap_events_max),
     )
     outbox.write(3)
     daemon.start()
@@ -646,31 +649,31 @@ def test_what_can_be_read_of_an_outbox_that_is_given_up_is_stored_and_its_produc
 
 
 def test_an_outbox_that_is_given_up_is_not_read_for_ever(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its producer goes on writing good records into it, a batch for each that is read."""
+    """Its producer keeps writing good records into it, a batch for each that is read."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     outbox.write(3)
     daemon.start()
     look(daemon)
     monkeypatch.setattr(
-        daemon, "_new_batch", lambda: Batch(200, 10**6, daemon._config.gap_events_max)
+        daemon.delivery.turn, "new_batch", lambda: Batch(200, 10**6, daemon._config.gap_events_max)
     )
-    daemon._batch = daemon._new_batch()
+    daemon.delivery.turn.batch = daemon.delivery.turn.new_batch()
     outbox._writer._words[WORD_CONFIRMED_SEQUENCE] = 2**40
 
     def write(count: int) -> None:
         outbox._writer._words[WORD_CONFIRMED_POSITION] = outbox._writer.bytes_written
         outbox.write(count)
 
-    records = Intake.records
+    records = Intake.take_outbox_records
 
     def and_as_many_more(self: Intake, producer: Producer, payloads: Any, batch: Batch) -> None:
         records(self, producer, payloads, batch)
         if outbox.path.exists():
             write(len(payloads))
 
-    monkeypatch.setattr(Intake, "records", and_as_many_more)
+    monkeypatch.setattr(Intake, "take_outbox_records", and_as_many_more)
     write(400)
     for _ in range(100):
         look(daemon)
@@ -682,7 +685,7 @@ def test_an_outbox_that_is_given_up_is_not_read_for_ever(
 # -- an outbox that is gone when the daemon starts -----------------------------------------------
 
 
-def known(daemon: Daemon, pid: int) -> None:
+def known(daemon: EventLoop, pid: int) -> None:
     """A producer of which 3 events are stored, and whose outbox is not there any more."""
     daemon._store.connection.execute(
         "INSERT INTO producer SELECT 1, ?, printf('%016x', ?), 3, 1, 0, boot_id, ?, 1, 1 FROM run",
@@ -691,13 +694,13 @@ def known(daemon: Daemon, pid: int) -> None:
     daemon._store._load()
 
 
-def ledger(daemon: Daemon) -> list[tuple[int, int | None, str]]:
+def ledger(daemon: EventLoop) -> list[tuple[int, int | None, str]]:
     rows = daemon._store.connection.execute("SELECT first, last, cause FROM loss").fetchall()
     return list(rows)
 
 
 def test_a_removed_outbox_is_booked_once_where_its_process_lives_and_says_farewell(
-    instance: Instance, daemon: Daemon
+    instance: Instance, daemon: EventLoop
 ) -> None:
     """Within the boot it can still say what is missing: a row without numbers would be another."""
     from tests.logd.test_hostile import sender
@@ -713,7 +716,7 @@ def test_a_removed_outbox_is_booked_once_where_its_process_lives_and_says_farewe
 
 
 def test_a_farewell_that_waits_in_the_queue_at_the_start_is_heard_before_the_loss_is_booked(
-    instance: Instance, daemon: Daemon
+    instance: Instance, daemon: EventLoop
 ) -> None:
     from tests.logd.test_hostile import datagram, sender
 
@@ -721,7 +724,7 @@ def test_a_farewell_that_waits_in_the_queue_at_the_start_is_heard_before_the_los
     with sender(instance) as sock:
         sock.send(datagram(1, PRODUCER + 1))
         sock.send(encode_farewell(PRODUCER, 8, {}))
-    daemon._batch = Batch(4, 10**6)  # the first turn has room for the first of them
+    daemon.delivery.turn.batch = Batch(4, 10**6)  # the first turn has room for the first of them
     daemon.start()
     assert ledger(daemon) == []
     look(daemon)
@@ -729,7 +732,7 @@ def test_a_farewell_that_waits_in_the_queue_at_the_start_is_heard_before_the_los
 
 
 def test_a_removed_outbox_whose_process_has_ended_is_booked_without_numbers(
-    instance: Instance, daemon: Daemon
+    instance: Instance, daemon: EventLoop
 ) -> None:
     known(daemon, GONE_PID)
     daemon.start()

@@ -116,7 +116,7 @@ FLOODS = [duplicates, early, farewells, garbage, cut, valid, malformed, awaited]
 def test_a_turn_takes_a_users_part_of_a_flood_whatever_it_is_made_of(
     flood: Callable[[], Iterator[Datagram]],
 ) -> None:
-    """Of duplicates and farewells nothing is stored: what counts is what was looked at."""
+    """Duplicates and farewells store nothing: the budget counts what was decoded."""
     turns = Turns()
     if flood in (early, farewells):
         turns.with_outbox(FLOODER, 6)

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from logd.ingest.outbox_directory import OpenOutbox
-from logd.serve.loop import Daemon
+from logd.ingest.open_outbox import OpenOutbox
+from logd.serve.loop import EventLoop
 from logd_wire.outbox.layout import WORD_WATCHED_UNTIL_NS
 from tests.logd.test_daemon import Written, look, new_daemon
 from tests.support.instance import Instance, check_sums
 
 
 @pytest.fixture
-def daemon(instance: Instance) -> Iterator[Daemon]:
+def daemon(instance: Instance) -> Iterator[EventLoop]:
     made = new_daemon(instance)
     yield made
     made.close()
@@ -53,9 +53,13 @@ def once(patch: pytest.MonkeyPatch, owner: type, name: str, act: Callable[[], ob
     patch.setattr(owner, name, call)
 
 
-@pytest.mark.parametrize("step", ["unwatch", "retire"])
+@pytest.mark.parametrize("step", ["resume_wakeups", "retire"])
 def test_what_is_written_until_the_end_is_declared_is_read_before_the_file_is_removed(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch, step: str
+    instance: Instance,
+    daemon: EventLoop,
+    outbox: Written,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
 ) -> None:
     """Its process lives, and has only lost its lock."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: False)
@@ -71,7 +75,7 @@ def test_what_is_written_until_the_end_is_declared_is_read_before_the_file_is_re
 
 
 def test_a_promise_to_look_is_taken_back_before_the_end_is_declared(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the producer sends nothing, and finds out only when the promise has run out."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: False)
@@ -88,18 +92,18 @@ def test_a_promise_to_look_is_taken_back_before_the_end_is_declared(
 
         monkeypatch.setattr(OpenOutbox, name, call)
 
-    for name in ("confirm", "unwatch", "retire"):
+    for name in ("confirm", "resume_wakeups", "retire"):
         noting(name)
     daemon.start()
     look(daemon)
     names = [name for name, _ in steps]
-    assert names.index("unwatch") < names.index("retire")
+    assert names.index("resume_wakeups") < names.index("retire")
     assert dict(steps)["retire"] == 0
 
 
 @pytest.fixture
 def given_up(
-    daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], None]:
     """An outbox of a living producer, read up to 3, which cannot be read any further."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)

@@ -46,7 +46,7 @@ def batch_of(producer: Producer, types: Iterable[str], batch: Batch | None = Non
 def put(store: Store, producer: Producer, types: Iterable[str]) -> None:
     batch = batch_of(producer, types)
     store.commit(batch, 2)
-    batch.settle()
+    batch.mark_committed()
 
 
 def stored(store: Store) -> list[str]:
@@ -71,7 +71,7 @@ def test_one_type_too_many_goes_to_quarantine_and_uses_up_its_sequence(directory
     batch_of(good, ["f", "d", "a"], batch)
     batch_of(hostile, ["d"], batch)  # known by now
     store.commit(batch, 2)
-    batch.settle()
+    batch.mark_committed()
     assert stored(store) == ["a", "b", "c", "a", "f", "d", "a", "d"]
     assert refused(store) == [(1000, 4, "d"), (1000, 6, "e")]
     (reason,) = store.connection.execute("SELECT DISTINCT reason FROM quarantine").fetchone()

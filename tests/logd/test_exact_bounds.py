@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from logd.batch import Batch, Producer, Room
+from logd.batch import Batch, Capacity, Producer
 from logd.clock import readings
 from logd.clock.event_age import ALL, LATE_MAX_NS, NONE, SOME, past
 from logd.clock.readings import (
@@ -24,10 +24,16 @@ from logd.clock.readings import (
     Reading,
 )
 from logd.ingest import turn_budget
-from logd.ingest.backlog import Backlog
-from logd.ingest.scheduling import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
+from logd.ingest.scheduling import (
+    SHARED_EVENTS_MAX,
+    SHARED_OUTBOXES_MAX,
+    OpenFileQuota,
+    ReadRequest,
+    schedule,
+)
 from logd.ingest.turn_budget import ForcedCommits, TurnBudget
-from logd.ingest.wakeups import _MARGIN_S, Watch
+from logd.ingest.user_tasks import UserTasks
+from logd.ingest.wakeups import _MARGIN_S, Wakeups
 from logd_wire.outbox.layout import WATCHED_NS_MAX
 from logd_wire.wire import Event
 
@@ -75,7 +81,7 @@ def test_a_user_rests_until_the_moment_itself_and_is_forgotten_at_it() -> None:
 # -- whose turn it is ----------------------------------------------------------------------------
 
 
-def take(batch: Batch, one: Waiting[str], room: Room | None) -> int:
+def take(batch: Batch, one: ReadRequest[str], room: Capacity | None) -> int:
     """Reads what there is room for; how many events."""
     count = min(room.events, one.events) if room else 0
     for _ in range(count):
@@ -85,13 +91,13 @@ def take(batch: Batch, one: Waiting[str], room: Room | None) -> int:
 
 def test_who_waited_longest_comes_first_then_who_asks_least() -> None:
     late, modest, greedy = Producer(1, 1, 0), Producer(2, 2, 0), Producer(3, 3, 0)
-    late.passed_over = 2
-    waiting = [Waiting(one, "", True, n) for one, n in ((greedy, 9), (modest, 1), (late, 50))]
+    late.skipped_turns = 2
+    waiting = [ReadRequest(one, "", True, n) for one, n in ((greedy, 9), (modest, 1), (late, 50))]
     batch = Batch(1000, 10**6)
-    order = [one for one, _ in in_turn(waiting, batch)]
+    order = [one for one, _ in schedule(waiting, batch)]
     assert [one.producer for one in order] == [late, modest, greedy]
     assert [(one.outbox, one.alive) for one in order] == [("", True)] * 3
-    assert [one.producer.passed_over for one in order] == [0, 0, 0]
+    assert [one.producer.skipped_turns for one in order] == [0, 0, 0]
 
 
 def test_whom_a_turn_had_no_room_for_is_counted_one_turn_more() -> None:
@@ -99,28 +105,28 @@ def test_whom_a_turn_had_no_room_for_is_counted_one_turn_more() -> None:
     batch = Batch(4, 10**6)
     for _ in range(4):
         batch.add(producers[0], 1, EVENT, 1)
-    waiting = [Waiting(producer, "", True, 5) for producer in producers]
-    for one, room in in_turn(waiting, batch):  # a fourth of it is always the outboxes'
+    waiting = [ReadRequest(producer, "", True, 5) for producer in producers]
+    for one, room in schedule(waiting, batch):  # a fourth of it is always the outboxes'
         take(batch, one, room)
-    assert sorted(producer.passed_over for producer in producers) == [0, 1, 1, 1, 1, 1]
+    assert sorted(producer.skipped_turns for producer in producers) == [0, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(("alive", "read"), [(True, 200), (False, SHARED_OUTBOXES_MAX)])
 def test_a_living_producer_without_events_costs_no_place_and_a_dead_one_does(
     alive: bool, read: int
 ) -> None:
-    waiting = [Waiting(Producer(1, number, 0), "", alive, 0) for number in range(200)]
-    rooms = [room for _, room in in_turn(waiting, Batch(20_000, 10**8), shared=True)]
+    waiting = [ReadRequest(Producer(1, number, 0), "", alive, 0) for number in range(200)]
+    rooms = [room for _, room in schedule(waiting, Batch(20_000, 10**8), shared=True)]
     assert sum(room is not None for room in rooms) == read
 
 
 def test_of_shared_places_each_user_has_a_part_and_what_one_leaves_is_the_next_ones() -> None:
-    modest = [Waiting(Producer(1, number, 0), "", True, 1) for number in range(10)]
-    greedy = [Waiting(Producer(2, number, 0), "", True, 1) for number in range(100)]
+    modest = [ReadRequest(Producer(1, number, 0), "", True, 1) for number in range(10)]
+    greedy = [ReadRequest(Producer(2, number, 0), "", True, 1) for number in range(100)]
     batch = Batch(20_000, 10**8)
     taken = [
         one.producer.uid
-        for one, room in in_turn([*greedy, *modest], batch, shared=True)
+        for one, room in schedule([*greedy, *modest], batch, shared=True)
         if take(batch, one, room)
     ]
     assert (taken.count(1), taken.count(2)) == (10, SHARED_OUTBOXES_MAX - 10)
@@ -128,39 +134,39 @@ def test_of_shared_places_each_user_has_a_part_and_what_one_leaves_is_the_next_o
 
 def test_with_more_users_than_places_each_still_has_one_in_its_turn() -> None:
     users = SHARED_OUTBOXES_MAX * 3
-    waiting = [Waiting(Producer(uid, 1, 0), "", True, 1) for uid in range(users)]
-    waiting += [Waiting(Producer(uid, 2, 0), "", True, 1) for uid in range(users)]
+    waiting = [ReadRequest(Producer(uid, 1, 0), "", True, 1) for uid in range(users)]
+    waiting += [ReadRequest(Producer(uid, 2, 0), "", True, 1) for uid in range(users)]
     batch = Batch(20_000, 10**8)
-    taken = [one.producer.uid for one, room in in_turn(waiting, batch, shared=True) if room]
+    taken = [one.producer.uid for one, room in schedule(waiting, batch, shared=True) if room]
     assert len(taken) == len(set(taken)), "one place a user, since there are more users than places"
 
 
 def test_shared_places_are_parted_in_whole_ones_and_the_last_user_has_the_rest() -> None:
-    waiting = [Waiting(Producer(n % 3, n, 0), "", True, 1) for n in range(300)]
+    waiting = [ReadRequest(Producer(n % 3, n, 0), "", True, 1) for n in range(300)]
     read: Counter[int] = Counter()
     batch = Batch(20_000, 10**8)
-    for one, room in in_turn(waiting, batch, shared=True):
+    for one, room in schedule(waiting, batch, shared=True):
         read[one.producer.uid] += take(batch, one, room)
     third = SHARED_OUTBOXES_MAX // 3
     assert sorted(read.values()) == [third, third, SHARED_OUTBOXES_MAX - 2 * third]
 
 
 def test_not_shared_all_outboxes_may_be_read() -> None:
-    waiting = [Waiting(Producer(1, number, 0), "", True, 1) for number in range(100)]
+    waiting = [ReadRequest(Producer(1, number, 0), "", True, 1) for number in range(100)]
     batch = Batch(20_000, 10**8)
-    assert sum(take(batch, one, room) for one, room in in_turn(waiting, batch)) == 100
-    ((_, room),) = in_turn(waiting[:1], Batch(20_000, 10**8), shared=True)
+    assert sum(take(batch, one, room) for one, room in schedule(waiting, batch)) == 100
+    ((_, room),) = schedule(waiting[:1], Batch(20_000, 10**8), shared=True)
     assert room is not None and room.events == SHARED_EVENTS_MAX
 
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_user_may_have_no_more_files_than_its_own_bound(shared: bool) -> None:
-    files = Files(40, 3, shared=shared)
-    while files.room_for(1):
+    files = OpenFileQuota(40, 3, shared=shared)
+    while files.has_room(1):
         files.add(1)
     assert files.held(1) == 3
     files.drop(1)
-    assert files.room_for(1)
+    assert files.has_room(1)
     files.drop(1)
     files.drop(1)
     assert (files.held(1), files.others_than(2)) == (0, False)
@@ -182,20 +188,20 @@ def test_a_task_with_work_left_stays_under_its_user_and_key_behind_the_others() 
 
         return run
 
-    backlog = Backlog()
-    assert bool(backlog) is False
-    backlog.add(1, "a", task("1a", 2))
-    backlog.add(1, "b", task("1b", 1))
-    backlog.add(2, "a", task("2a", 1))
-    backlog.add(1, "a", task("twice", 1))
-    assert (bool(backlog), backlog.held(1), backlog.held(2), backlog.held(3)) == (True, 2, 1, 0)
-    backlog.work(lambda: 0.0, 0.0)
-    assert (done, backlog.held(1)) == (["1a"], 2)
-    backlog.add(1, "a", task("twice", 1))  # it waits there still, by its key
-    assert backlog.held(1) == 2
-    backlog.work(lambda: 0.0, 1.0)
+    tasks = UserTasks()
+    assert bool(tasks) is False
+    tasks.add(1, "a", task("1a", 2))
+    tasks.add(1, "b", task("1b", 1))
+    tasks.add(2, "a", task("2a", 1))
+    tasks.add(1, "a", task("twice", 1))
+    assert (bool(tasks), tasks.count(1), tasks.count(2), tasks.count(3)) == (True, 2, 1, 0)
+    tasks.run(lambda: 0.0, 0.0)
+    assert (done, tasks.count(1)) == (["1a"], 2)
+    tasks.add(1, "a", task("twice", 1))  # it waits there still, by its key
+    assert tasks.count(1) == 2
+    tasks.run(lambda: 0.0, 1.0)
     assert done == ["1a", "2a", "1b", "1a"]
-    assert bool(backlog) is False
+    assert bool(tasks) is False
 
 
 # -- watching ------------------------------------------------------------------------------------
@@ -212,7 +218,7 @@ def test_a_predecessors_promise_is_kept_between_now_and_the_longest_that_is_made
         (now_s + WATCHED_NS_MAX / 1e9, True),
         (now_s + WATCHED_NS_MAX / 1e9 + 2**-20, False),
     ):
-        watch = Watch(0.05)
+        watch = Wakeups(0.05)
         watch.inherit(one, int(until_s * 1e9), now_s)
         assert (one in watch, bool(watch)) == (kept, kept), until_s
         watch.end(one)
@@ -221,25 +227,25 @@ def test_a_predecessors_promise_is_kept_between_now_and_the_longest_that_is_made
 
 
 def test_a_look_at_the_last_moment_of_the_margin_does_not_end_a_promise() -> None:
-    watch, one = Watch(0.05), Producer(1, 1, 0)
+    watch, one = Wakeups(0.05), Producer(1, 1, 0)
     watch.inherit(one, 65 * 10**9, 64.9)
     assert one in watch
-    watch.nothing_new(one, 65.0 + _MARGIN_S)
+    watch.record_idle_poll(one, 65.0 + _MARGIN_S)
     assert one in watch
-    watch.nothing_new(one, math.nextafter(65.0 + _MARGIN_S, 66.0))
+    watch.record_idle_poll(one, math.nextafter(65.0 + _MARGIN_S, 66.0))
     assert one not in watch
 
 
 def test_a_promise_is_kept_until_a_look_that_began_past_its_end() -> None:
-    watch, one = Watch(0.05), Producer(1, 1, 0)
-    until_s = watch.promise(one, 64.0, 0.0) / 1e9
+    watch, one = Wakeups(0.05), Producer(1, 1, 0)
+    until_s = watch.suppress(one, 64.0, 0.0) / 1e9
     assert until_s == pytest.approx(64.1)
-    watch.nothing_new(one, until_s)
+    watch.record_idle_poll(one, until_s)
     assert one in watch
-    watch.nothing_new(one, until_s + 0.002)
+    watch.record_idle_poll(one, until_s + 0.002)
     assert one not in watch
-    assert (Watch(0.0).promise(one, 64.0, 1.0), bool(Watch(0.0))) == (0, False)
-    assert watch.promise(one, 64.0, 1e6) == 64 * 10**9 + WATCHED_NS_MAX
+    assert (Wakeups(0.0).suppress(one, 64.0, 1.0), bool(Wakeups(0.0))) == (0, False)
+    assert watch.suppress(one, 64.0, 1e6) == 64 * 10**9 + WATCHED_NS_MAX
 
 
 # -- clocks --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
 from logd.ingest.drain import CHARGE_BYTES_MIN, CHARGE_DATAGRAMS, Datagram, Drain
 from logd.ingest.ordering import SLICE_BYTES, Intake
-from logd.ingest.outbox_reader import _position, capacity, check_numbers
+from logd.ingest.outbox_reader import _position, check_numbers, ring_events_max
 from logd.ingest.turn_budget import TURN_BYTES_MAX, TURN_RECORDS_MAX, TURN_S_MAX
 from logd_wire.outbox.layout import Header, OutboxError, aligned
 from logd_wire.schema import PAYLOAD_BYTES_MAX
@@ -35,12 +35,12 @@ def producer_at(taken: int, *, has_outbox: bool) -> Producer:
 
 
 def take(producer: Producer, *records: bytes) -> tuple[Intake, Batch]:
-    """All records in one datagram, behind one that is known already."""
+    """All records in one datagram, after one that is known already."""
     intake, batch = Intake(lambda _uid, _id: producer, GAP), Batch(100, 10**6)
     data = datagram_head(ID) + record(1) + b"".join(records)
-    offset = intake.datagram(data, UID, PID, batch)
+    offset = intake.take_datagram(data, UID, PID, batch)
     while offset:  # a call decodes so many bytes
-        offset = intake.datagram(data, UID, PID, batch, offset)
+        offset = intake.take_datagram(data, UID, PID, batch, offset)
     return intake, batch
 
 
@@ -64,7 +64,7 @@ def test_what_lies_past_a_gap_is_early_with_an_outbox_and_a_loss_without() -> No
     producer = producer_at(5, has_outbox=True)
     intake, batch = take(producer, *map(record, (7, 7, 8)))
     assert (intake.ignored.early.counts, producer.behind) == ({(UID, PID): 3}, True)
-    assert (batch.events, batch.losses, batch.refusals) == ([], [], [])
+    assert (batch.events, batch.losses, batch.quarantine_entries) == ([], [], [])
     producer = producer_at(5, has_outbox=False)
     intake, batch = take(producer, *map(record, (7, 8)))
     assert (intake.ignored.early.total, producer.behind) == (0, False)
@@ -78,7 +78,7 @@ def test_what_lies_past_a_gap_is_early_with_an_outbox_and_a_loss_without() -> No
 def test_a_record_that_is_cut_short_behind_ignored_ones_is_refused(has_outbox: bool) -> None:
     for cut in (1, len(record(3)) - RECORD_HEAD.size, len(record(3)) - 1):
         intake, batch = take(producer_at(5, has_outbox=has_outbox), record(2), record(3)[:-cut])
-        assert len(batch.refusals) == 1, cut
+        assert len(batch.quarantine_entries) == 1, cut
         assert intake.ignored.duplicates.total == 2
 
 
@@ -87,7 +87,7 @@ def test_ignored_records_of_any_size_are_passed_over_to_the_last_byte() -> None:
     large = PAYLOAD_BYTES_MAX - short + 300
     assert len(record(2, large)) == RECORD_HEAD.size + PAYLOAD_BYTES_MAX
     intake, batch = take(producer_at(5, has_outbox=True), record(2, large), record(3))
-    assert (intake.ignored.duplicates.total, batch.refusals) == (3, [])
+    assert (intake.ignored.duplicates.total, batch.quarantine_entries) == (3, [])
 
 
 def test_what_is_read_from_an_outbox_is_counted_with_its_bytes_and_refusals() -> None:
@@ -95,10 +95,10 @@ def test_what_is_read_from_an_outbox_is_counted_with_its_bytes_and_refusals() ->
     intake, batch = Intake(lambda _uid, _id: producer, GAP), Batch(100, 10**6)
     good = pack_payload(msgpack.Packer(), "page_view", 1, None, None)
     more = pack_payload(msgpack.Packer(), "page_view", 1, "7", {"n": 1})
-    intake.records(producer, [good, b"\xc1", more], batch)
+    intake.take_outbox_records(producer, [good, b"\xc1", more], batch)
     assert [sequence for _, sequence, _ in batch.events] == [6, 8]
     ((uid, pid, refused, sequence),) = (
-        (one.uid, one.pid, one.excerpt, one.sequence) for one in batch.refusals
+        (one.uid, one.pid, one.excerpt, one.sequence) for one in batch.quarantine_entries
     )
     assert (uid, pid, refused, sequence) == (UID, PID, b"\xc1", 7)
     assert batch.bytes == len(good) + len(more) + 1 + 64
@@ -116,7 +116,9 @@ def test_a_gap_is_a_loss_up_to_the_most_events_that_may_be_missing() -> None:
             ]
     producer, batch = producer_at(5, has_outbox=False), Batch(100, 10**6)
     assert offered(producer, datagram_head(ID) + record(5 + GAP + 2), batch) == 5
-    assert [one.reason for one in batch.refusals] == [f"sequence jumps: from 5 to {5 + GAP + 2}"]
+    assert [one.reason for one in batch.quarantine_entries] == [
+        f"sequence jumps: from 5 to {5 + GAP + 2}"
+    ]
     producer, batch = producer_at(0, has_outbox=False), Batch(100, 10**6)
     assert offered(producer, datagram_head(ID) + record(GAP + 2), batch) == GAP + 2
     assert [(loss.first, loss.last, loss.cause) for loss in batch.losses] == [
@@ -141,8 +143,8 @@ def test_a_datagram_that_is_refused_whole_is_refused_by_its_sender_with_the_reas
 ) -> None:
     batch = Batch(100, 10**6)
     intake = Intake(lambda _uid, _id: producer_at(0, has_outbox=False), GAP)
-    assert intake.datagram(data, UID, pid, batch) == 0
-    assert [(one.uid, one.pid, one.reason, one.bytes) for one in batch.refusals] == [
+    assert intake.take_datagram(data, UID, pid, batch) == 0
+    assert [(one.uid, one.pid, one.reason, one.bytes) for one in batch.quarantine_entries] == [
         (UID, pid, reason, len(data))
     ]
     assert (batch.events, intake.producers) == ([], {})
@@ -154,10 +156,10 @@ def test_another_users_producer_id_is_refused_unless_it_was_heard_of_before() ->
     intake = Intake(lambda uid, one: Producer(uid, one, SEED, has_outbox=uid == owner), GAP)
     known = intake.producer(UID, ID)
     intake.producer(owner, ID)
-    intake.datagram(data, UID, PID, batch)
-    assert (known.taken, batch.refusals) == (1, [])
-    intake.datagram(data, UID + 2, PID, batch)
-    assert [(one.uid, one.reason) for one in batch.refusals] == [
+    intake.take_datagram(data, UID, PID, batch)
+    assert (known.taken, batch.quarantine_entries) == (1, [])
+    intake.take_datagram(data, UID + 2, PID, batch)
+    assert [(one.uid, one.reason) for one in batch.quarantine_entries] == [
         (UID + 2, f"another user's producer id: it has an outbox of uid {owner}")
     ]
     assert (UID + 2, ID) not in intake.producers
@@ -169,12 +171,12 @@ def test_a_datagram_of_the_largest_size_is_taken() -> None:
     assert rest >= RECORD_HEAD.size
     last = encode_record(SEED, 1, bytes(rest - RECORD_HEAD.size))
     intake, batch = take(producer_at(5, has_outbox=True), large * count, last)
-    assert (batch.refusals, intake.ignored.duplicates.total) == ([], count + 2)
+    assert (batch.quarantine_entries, intake.ignored.duplicates.total) == ([], count + 2)
 
 
 def test_behind_a_record_that_is_taken_the_next_is_decoded_whatever_its_number() -> None:
     intake, batch = take(producer_at(5, has_outbox=True), record(6), unchecked(2))
-    assert (len(batch.events), len(batch.refusals)) == (1, 1)
+    assert (len(batch.events), len(batch.quarantine_entries)) == (1, 1)
     assert intake.ignored.duplicates.total == 1
 
 
@@ -195,13 +197,13 @@ def test_idle_producers_past_a_bound_are_halved_beside_those_to_keep(
 
 def offered(producer: Producer, data: bytes, batch: Batch) -> int:
     """What the producer's datagram has brought its sequence to."""
-    Intake(lambda _uid, _id: producer, GAP).datagram(data, UID, PID, batch)
+    Intake(lambda _uid, _id: producer, GAP).take_datagram(data, UID, PID, batch)
     return producer.taken
 
 
 def farewell(producer: Producer, last: int, refused: dict[str, int] | None = None) -> Batch:
     intake, batch = Intake(lambda _uid, _id: producer, GAP), Batch(100, 10**6)
-    intake.datagram(encode_farewell(ID, last, refused or {}), UID, PID, batch)
+    intake.take_datagram(encode_farewell(ID, last, refused or {}), UID, PID, batch)
     return batch
 
 
@@ -219,7 +221,7 @@ def test_a_farewell_that_claims_too_much_is_refused_with_its_claim_and_nothing_e
     producer = producer_at(5, has_outbox=False)
     batch = farewell(producer, 5 + GAP + 1)
     ((uid, pid, reason, excerpt),) = (
-        (one.uid, one.pid, one.reason, one.excerpt) for one in batch.refusals
+        (one.uid, one.pid, one.reason, one.excerpt) for one in batch.quarantine_entries
     )
     claim = f"farewell claims too much: {GAP + 1} events"
     assert (uid, pid, reason, excerpt) == (UID, PID, claim, b"")
@@ -278,7 +280,7 @@ def test_what_is_passed_over_is_judged_by_its_number_alone(
 ) -> None:
     producer = producer_at(5, has_outbox=True)
     intake, batch = take(producer, unchecked(sequence, length))
-    assert batch.refusals == []
+    assert batch.quarantine_entries == []
     assert (intake.ignored.duplicates.total, intake.ignored.early.total) == (duplicates, early)
     assert (batch.duplicates, producer.behind) == (duplicates, early > 0)
 
@@ -292,7 +294,7 @@ def test_what_counts_for_something_is_decoded_and_not_passed_over(
 ) -> None:
     producer = producer_at(5, has_outbox=has_outbox)
     intake, batch = take(producer, unchecked(sequence))
-    assert len(batch.refusals) == 1
+    assert len(batch.quarantine_entries) == 1
     assert (intake.ignored.duplicates.total, intake.ignored.early.total) == (1, 0)
 
 
@@ -301,12 +303,12 @@ def test_ignored_records_are_passed_over_up_to_the_end_of_a_slice() -> None:
     known = record(2)
     data = datagram_head(ID) + known * 5
     intake.slice_bytes = 3 * len(known)
-    offset = intake.datagram(data, UID, PID, batch)
+    offset = intake.take_datagram(data, UID, PID, batch)
     assert (offset, batch.duplicates) == (len(data) - 2 * len(known), 3)
-    assert (intake.datagram(data, UID, PID, batch, offset), batch.duplicates) == (0, 5)
+    assert (intake.take_datagram(data, UID, PID, batch, offset), batch.duplicates) == (0, 5)
 
 
-MOST = capacity(HEADER)  # 1,024 bytes hold no more records than heads
+MOST = ring_events_max(HEADER)  # 1,024 bytes hold no more records than heads
 LONGEST = aligned(RECORD_BYTES_MAX)
 SOUND = replace(HEADER, written=10 + MOST, confirmed_position=10 * LONGEST)
 
@@ -365,7 +367,7 @@ def test_a_turn_counts_its_datagrams_and_a_cut_one_is_refused_by_its_sender() ->
     batch = Batch(100, 10**6)
     drain, count = drained([(whole, UID, PID, False), (b"cut", UID + 1, PID, True)], batch)
     assert (count, drain.more, drain.held) == (2, False, None)
-    assert [(one.uid, one.pid, one.reason, one.excerpt) for one in batch.refusals] == [
+    assert [(one.uid, one.pid, one.reason, one.excerpt) for one in batch.quarantine_entries] == [
         (UID + 1, PID, "oversize datagram", b"cut")
     ]
 
@@ -433,6 +435,6 @@ def test_what_was_judged_in_former_turns_is_not_charged_again() -> None:
     drain = Drain(lambda: 0.0)
     intake, batch = Intake(lambda _uid, _id: producer_at(0, has_outbox=False), GAP), Batch(9, 10**6)
     intake.ignored.duplicates.add(UID, PID, TURN_RECORDS_MAX)
-    batch.refuse(UID, PID, "", b"")
+    batch.add_quarantine(UID, PID, "", b"")
     drain.take([(b"?" * CHARGE_BYTES_MIN, UID, PID, False)], intake, batch, set())
     assert drain.more is False

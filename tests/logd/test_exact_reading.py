@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from logd.batch import LOST_CLAIMED, LOST_DAMAGED, LOST_RESTORED, Batch, Room
-from logd.ingest.outbox_reader import Placement, Resynchronisation, read_on
+from logd.batch import LOST_CLAIMED, LOST_DAMAGED, LOST_RESTORED, Batch, Capacity
+from logd.ingest.outbox_reader import DamageSkip, NextRecordSearch, read_available
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
     WORD_CONFIRMED_SEQUENCE,
@@ -36,7 +36,7 @@ def test_where_the_place_is_confirmed_nothing_is_read_to_find_it() -> None:
     def refuse(offset: int, length: int) -> bytes:
         raise AssertionError(f"read at {offset}")
 
-    assert Placement(producer, shared.header(), refuse).step(batch, 1024) is True
+    assert NextRecordSearch(producer, shared.header(), refuse).step(batch, 1024) is True
     assert (producer.position, losses(batch)) == (position_of(4), [])
 
 
@@ -45,14 +45,14 @@ def test_a_damaged_record_ends_the_way_to_the_watermark_before_it() -> None:
     shared.write(5)
     shared.confirm(1)
     shared.damage(3)
-    assert Placement(producer, shared.header(), shared.read_at).step(batch, 1024) is True
+    assert NextRecordSearch(producer, shared.header(), shared.read_at).step(batch, 1024) is True
     assert (producer.taken, producer.position) == (4, position_of(3))
 
 
 def test_the_way_to_the_watermark_is_gone_in_steps() -> None:
     shared, producer, batch = Shared(), new_producer(4), batch_of()
     shared.write(5)
-    placement = Placement(producer, shared.header(), shared.read_at)
+    placement = NextRecordSearch(producer, shared.header(), shared.read_at)
     assert [placement.step(batch, 1) for _ in range(4)] == [False, False, False, True]
     assert producer.position == position_of(5)
 
@@ -61,7 +61,7 @@ def place(shared: Shared, taken: int, replaced: int = 0) -> tuple[int, int, Batc
     """What became of a producer whose outbox confirms more than the database has."""
     producer, batch = new_producer(taken), batch_of()
     producer.replaced = replaced
-    placement = Placement(producer, shared.header(), shared.read_at)
+    placement = NextRecordSearch(producer, shared.header(), shared.read_at)
     for _ in range(RING // 1024 + 2):
         if placement.step(batch, 1024):
             return producer.taken, producer.position, batch
@@ -85,7 +85,7 @@ def test_a_single_event_that_is_gone_is_booked_and_under_its_cause() -> None:
 
 
 def torn(shared: Shared, sequence: int, reads: int) -> ReadAt:
-    """Reads of the ring, of which so many show the record damaged."""
+    """Reads of the ring, of which the first few show the record damaged."""
     left = [reads]
 
     def read_at(offset: int, length: int) -> bytes:
@@ -103,18 +103,23 @@ def test_a_torn_read_is_repeated_once_and_then_it_is_damage() -> None:
         shared, producer, batch = Shared(), new_producer(), batch_of()
         shared.write(3)
         read_at = torn(shared, 1, reads)
-        damage = read_on(producer, shared.header(), read_at, batch, new_intake(producer))
+        damage = read_available(producer, shared.header(), read_at, batch, new_intake(producer))
         assert (damage is None, producer.taken) == (taken == 3, taken)
 
 
 def test_what_was_read_before_a_torn_record_counts_against_the_room() -> None:
     one = RECORD_HEAD.size + len(payload(1))
-    for room, taken in ((Room(2, RING), 2), (Room(RING, 2 * one), 3), (Room(RING, one), 1)):
+    for room, taken in (
+        (Capacity(2, RING), 2),
+        (Capacity(RING, 2 * one), 3),
+        (Capacity(RING, one), 1),
+    ):
         shared, producer, batch = Shared(), new_producer(), batch_of()
         shared.write(5)
         read_at = torn(shared, 2, 1)
         assert (
-            read_on(producer, shared.header(), read_at, batch, new_intake(producer), room) is None
+            read_available(producer, shared.header(), read_at, batch, new_intake(producer), room)
+            is None
         )
         assert (producer.taken, producer.position) == (taken, position_of(taken + 1)), room
 
@@ -127,10 +132,12 @@ def test_nothing_is_read_without_room_or_without_an_event() -> None:
         raise AssertionError(f"read at {offset}")
 
     for full in (Batch(0, 100), Batch(100, 0)):
-        assert read_on(producer, shared.header(), refuse, full, new_intake(producer)) is None
+        assert read_available(producer, shared.header(), refuse, full, new_intake(producer)) is None
         assert sequences(full) == []
     producer.taken = 1
-    assert read_on(producer, shared.header(), refuse, batch_of(), new_intake(producer)) is None
+    assert (
+        read_available(producer, shared.header(), refuse, batch_of(), new_intake(producer)) is None
+    )
 
 
 def test_a_search_behind_damage_ends_once_it_has_found_what_follows() -> None:
@@ -139,7 +146,7 @@ def test_a_search_behind_damage_ends_once_it_has_found_what_follows() -> None:
         producer.position = position_of(2)
         shared.write(written)
         shared.damage(2)
-        search = Resynchronisation(producer, shared.header(), shared.read_at)
+        search = DamageSkip(producer, shared.header(), shared.read_at)
         assert search.step(batch, RING) is True
         assert losses(batch) == [(2, 2, LOST_DAMAGED)]
         assert (producer.taken, producer.position) == (2, position)
@@ -148,5 +155,5 @@ def test_a_search_behind_damage_ends_once_it_has_found_what_follows() -> None:
 def test_a_record_that_is_whole_by_now_is_not_lost() -> None:
     shared, producer, batch = Shared(), new_producer(1), batch_of()
     shared.write(3)
-    assert Resynchronisation(producer, shared.header(), shared.read_at).step(batch, RING) is True
+    assert DamageSkip(producer, shared.header(), shared.read_at).step(batch, RING) is True
     assert (losses(batch), producer.taken, producer.position) == ([], 1, position_of(2))

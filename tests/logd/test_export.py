@@ -94,7 +94,7 @@ def fill(instance: Instance, repeats: int = 1) -> None:
                 event = Event("page_view", 2**63 - 1 - producer.taken, user, packed)
                 batch.add(producer, producer.taken, event, 1)
         store.commit(batch, 2**62)
-        batch.settle()
+        batch.mark_committed()
     store.close()
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import random
 
 from logd.batch import Batch, Producer
-from logd.ingest.scheduling import SHARED_EVENTS_MAX, SHARED_OUTBOXES_MAX, Files, Waiting, in_turn
+from logd.ingest.scheduling import (
+    SHARED_EVENTS_MAX,
+    SHARED_OUTBOXES_MAX,
+    OpenFileQuota,
+    ReadRequest,
+    schedule,
+)
 from logd_wire.wire import Event
 
 
 def test_none_waits_long_whatever_the_others_ask() -> None:
-    """Room for few, asked for by many that never have enough: everybody gets a turn in time."""
+    """Many users always want more than there is: each of them is served in time."""
     for seed in range(30):
         rng = random.Random(seed)
         producers = [
@@ -21,9 +27,11 @@ def test_none_waits_long_whatever_the_others_ask() -> None:
         room = rng.randrange(5, 15)
         for _turn in range(60):
             batch = Batch(room, 10**6)
-            waiting = [Waiting(producer, None, True, greedy[producer]) for producer in producers]
+            waiting = [
+                ReadRequest(producer, None, True, greedy[producer]) for producer in producers
+            ]
             rng.shuffle(waiting)
-            for one, share in in_turn(waiting, batch):
+            for one, share in schedule(waiting, batch):
                 since[one.producer] += 1
                 if share is not None:
                     since[one.producer] = 0
@@ -37,9 +45,9 @@ def test_none_waits_long_whatever_the_others_ask() -> None:
 def test_what_one_does_not_want_the_others_get() -> None:
     greedy, modest = Producer(1, 1, 0), Producer(2, 2, 0)
     batch = Batch(100, 10**6)
-    waiting = [Waiting(greedy, None, True, 1000), Waiting(modest, None, True, 3)]
+    waiting = [ReadRequest(greedy, None, True, 1000), ReadRequest(modest, None, True, 3)]
     got = {}
-    for one, share in in_turn(waiting, batch):
+    for one, share in schedule(waiting, batch):
         assert share is not None
         got[one.producer.uid] = count = min(share.events, one.events)
         for number in range(count):
@@ -54,10 +62,10 @@ def test_where_several_users_have_outboxes_a_turn_reads_less_and_each_gets_a_par
         good = Producer(2, 1, 0)
         for _turn in range(5):
             batch = Batch(20_000, 10**8)
-            waiting = [Waiting(producer, None, True, asked) for producer in crowd]
-            waiting.append(Waiting(good, None, True, 1))
+            waiting = [ReadRequest(producer, None, True, asked) for producer in crowd]
+            waiting.append(ReadRequest(good, None, True, 1))
             read = set()
-            for one, share in in_turn(waiting, batch, shared=True):
+            for one, share in schedule(waiting, batch, shared=True):
                 if share is not None:
                     read.add(one.producer)
                     for number in range(min(share.events, one.events)):
@@ -69,9 +77,9 @@ def test_where_several_users_have_outboxes_a_turn_reads_less_and_each_gets_a_par
 
 def test_where_only_one_user_has_outboxes_a_turn_reads_a_whole_batch() -> None:
     batch = Batch(20_000, 10**8)
-    ((_, share),) = in_turn([Waiting(Producer(1, 1, 0), None, True, 10**6)], batch)
+    ((_, share),) = schedule([ReadRequest(Producer(1, 1, 0), None, True, 10**6)], batch)
     assert share is not None and share.events == 20_000
-    files = Files(40, 1000, shared=True)
+    files = OpenFileQuota(40, 1000, shared=True)
     files.add(1)
     files.add(1)
     assert (files.several_users, files.others_than(1), files.others_than(2)) == (False, False, True)
@@ -80,13 +88,13 @@ def test_where_only_one_user_has_outboxes_a_turn_reads_a_whole_batch() -> None:
 
 
 def test_files_are_left_for_a_user_who_comes_later() -> None:
-    files = Files(40, 1000, shared=True)
+    files = OpenFileQuota(40, 1000, shared=True)
     for uid in (1, 2, 3):
-        while files.room_for(uid):
+        while files.has_room(uid):
             files.add(uid)
     assert [files.held(uid) for uid in (1, 2, 3)] == [20, 10, 5]
-    assert files.room_for(4)
-    alone = Files(40, 1000, shared=False)
-    while alone.room_for(1):
+    assert files.has_room(4)
+    alone = OpenFileQuota(40, 1000, shared=False)
+    while alone.has_room(1):
         alone.add(1)
     assert alone.held(1) == 40, "nothing is set aside where there is only one user"

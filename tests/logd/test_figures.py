@@ -10,10 +10,10 @@ from logd.runtime_stats import (
     FIVE_MINUTES_S,
     MINUTE_S,
     PACE_MIN_S,
-    Figures,
-    Meter,
-    Pace,
-    Survey,
+    OutboxTotals,
+    RuntimeStats,
+    StatsRecorder,
+    WriteRate,
     within_s,
 )
 from logd.status import text as status
@@ -22,14 +22,14 @@ from tests.support.instance import Instance, check_sums, until
 
 
 def test_rates_are_of_the_last_minute_and_of_five_and_of_less_after_a_start() -> None:
-    meter = Meter()
-    figures = Figures()
+    meter = StatsRecorder()
+    figures = RuntimeStats()
     for second in range(int(FIVE_MINUTES_S) + 61):
         if second and second <= 300:
-            meter.committed(events=60, lost=1, duration_s=0.01)
-        assert meter.due(float(second))
+            meter.record_commit(events=60, lost=1, duration_s=0.01)
+        assert meter.is_due(float(second))
         figures = meter.sample(float(second), at_ns=second)
-        assert not meter.due(second + 0.9)
+        assert not meter.is_due(second + 0.9)
         if second == 30:
             assert (figures.events_per_s_1m, figures.events_per_s_5m) == (60, 60)
     assert figures.events_per_s_1m == 0  # of the last minute nothing
@@ -44,9 +44,9 @@ def test_a_rate_has_as_many_digits_as_tell_something() -> None:
 
 
 def test_commits_are_counted_by_how_long_they_took() -> None:
-    meter = Meter()
+    meter = StatsRecorder()
     for duration_s in (0.0005, 0.001, 0.0011, 0.2, 60.0):
-        meter.committed(1, 0, duration_s)
+        meter.record_commit(1, 0, duration_s)
     figures = meter.sample(1.0, at_ns=1)
     assert figures.commits == 5 == sum(figures.commit_counts)
     assert figures.commit_counts[:2] == (2, 1)
@@ -66,7 +66,7 @@ def test_what_a_part_of_the_commits_kept_to_is_a_bound_of_the_histogram() -> Non
 
 
 def test_a_pace_is_of_the_last_minute_or_two_and_waits_for_ten_seconds() -> None:
-    pace = Pace(0.0, 1000)
+    pace = WriteRate(0.0, 1000)
     assert pace.per_s(PACE_MIN_S - 1, 2000) == 0
     assert pace.per_s(PACE_MIN_S, 1100) == pytest.approx(100 / PACE_MIN_S)
     written = 1100
@@ -80,7 +80,7 @@ def test_a_pace_is_of_the_last_minute_or_two_and_waits_for_ten_seconds() -> None
 
 
 def test_room_is_that_of_the_first_outbox_to_be_full() -> None:
-    survey = Survey()
+    survey = OutboxTotals()
     survey.add(waiting=0, room_bytes=1000, event_bytes=0, per_s=0)  # never stored anything
     assert (survey.backlog, survey.room_s) == (0, None)
     survey.add(waiting=2, room_bytes=1000, event_bytes=100, per_s=2)
@@ -97,8 +97,8 @@ def test_room_is_that_of_the_first_outbox_to_be_full() -> None:
 def test_the_figures_of_a_daemon_are_there_while_it_runs_and_afterwards(
     instance: Instance,
 ) -> None:
-    def figures() -> Figures:
-        return instance_lock.figures(instance.config.lock_file) or Figures()
+    def figures() -> RuntimeStats:
+        return instance_lock.read_runtime_stats(instance.config.lock_file) or RuntimeStats()
 
     instance.start()
     with Steady(instance) as one, Steady(instance) as two:

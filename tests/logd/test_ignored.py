@@ -1,4 +1,4 @@
-"""Counts of what was ignored, by sender: bounded, and nobody is pushed out by a crowd."""
+"""Counts of what was ignored, by sender: bounded, and many senders displace no other user."""
 
 from __future__ import annotations
 

@@ -1,22 +1,31 @@
-"""Closed files wake the daemon at a bounded rate, whoever closes them and whatever they are."""
+"""Closed files wake the daemon at a bounded rate, whatever they are and whoever closes them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from logd.ingest.inotify import Inotify
-from logd.serve.loop import CLOSED_INTERVAL_S, Daemon
+from logd.serve.closed_files import CLOSED_INTERVAL_S
+from logd.serve.loop import EventLoop
 from logd_wire.outbox.names import outbox_name
-from tests.logd.test_daemon import daemon  # noqa: F401 - a fixture
+from tests.logd.test_daemon import daemon, new_daemon  # noqa: F401 - a fixture
 from tests.support.instance import Instance
 from tests.support.namespaces import needs_users
 
 OUTBOX = outbox_name(1000, 7)
 IN_CLOSE_WRITE, IN_Q_OVERFLOW = 0x08, 0x4000
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as made:
+        yield made
 
 
 def close(path: Path) -> None:
@@ -54,34 +63,33 @@ def test_where_the_kernels_queue_was_full_what_is_known_is_told(
 @needs_users
 def test_whoever_has_the_closed_files_that_are_no_outboxes_is_named(
     instance: Instance,
-    daemon: Daemon,  # noqa: F811
+    daemon: EventLoop,  # noqa: F811
 ) -> None:
     directory = instance.config.outbox_directory
     for name, uid in (("stranger's", 65534), ("our own", 0)):
         close(directory / name)
         os.chown(directory / name, uid, -1)
-    assert daemon._closed_names(daemon._wait(0)) == []
-    (row,) = daemon._intake.ignored.senders(5)
+    assert daemon.closed_files.names(daemon.wait(0)) == []
+    (row,) = daemon.delivery.intake.ignored.senders(5)
     assert (row["uid"], row["pid"], row["closings"]) == (65534, None, 1)
 
 
 @pytest.mark.parametrize("name", ["x", OUTBOX])
 def test_a_file_closed_again_and_again_wakes_the_daemon_once_an_interval(
     instance: Instance,
-    daemon: Daemon,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    stack: contextlib.ExitStack,
     name: str,
 ) -> None:
     directory = instance.config.outbox_directory
     now_s = 1000.0
-    monkeypatch.setattr("logd.serve.loop.time.monotonic", lambda: now_s)
-    inotify = daemon._inotify
+    loop = stack.enter_context(contextlib.closing(new_daemon(instance, lambda: now_s)))
+    inotify = loop.closed_files._inotify
     assert inotify is not None
 
     def wakes() -> bool:
         close(directory / name)
-        ready = daemon._wait(0)
-        told = daemon._closed_names(ready)
+        ready = loop.wait(0)
+        told = loop.closed_files.names(ready)
         assert told in ([], [name])
         return inotify.fd in ready
 
@@ -94,18 +102,18 @@ def test_a_file_closed_again_and_again_wakes_the_daemon_once_an_interval(
 
 def test_a_wait_ends_no_earlier_for_closed_files_than_they_may_wake_the_daemon(
     instance: Instance,
-    daemon: Daemon,  # noqa: F811
+    stack: contextlib.ExitStack,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It waits on for what was closed meanwhile, and hears of it once the interval is over."""
     directory = instance.config.outbox_directory
     now_s = 1000.0
-    monkeypatch.setattr("logd.serve.loop.time.monotonic", lambda: now_s)
+    loop = stack.enter_context(contextlib.closing(new_daemon(instance, lambda: now_s)))
     close(directory / OUTBOX)
-    daemon._closed_names(daemon._wait(0))
+    loop.closed_files.names(loop.wait(0))
     close(directory / OUTBOX)
     waits = []
-    select = daemon._selector.select
+    select = loop._selector.select
 
     def waiting(timeout_s: float) -> object:
         nonlocal now_s
@@ -113,7 +121,7 @@ def test_a_wait_ends_no_earlier_for_closed_files_than_they_may_wake_the_daemon(
         now_s += timeout_s
         return select(0)
 
-    monkeypatch.setattr(daemon._selector, "select", waiting)
-    ready = daemon._wait(0.5)
-    assert daemon._closed_names(ready) == [OUTBOX]
+    monkeypatch.setattr(loop._selector, "select", waiting)
+    ready = loop.wait(0.5)
+    assert loop.closed_files.names(ready) == [OUTBOX]
     assert waits == pytest.approx([CLOSED_INTERVAL_S, 0.5 - waits[0]])

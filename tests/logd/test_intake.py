@@ -20,7 +20,7 @@ from logd.batch import (
     Producer,
 )
 from logd.ingest.ordering import Intake
-from logd.ingest.outbox_reader import Placement, Resynchronisation, read_on
+from logd.ingest.outbox_reader import DamageSkip, NextRecordSearch, read_available
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
     WORD_CONFIRMED_POSITION,
@@ -107,14 +107,14 @@ class Shared:
 
 def align(producer: Producer, header: Header, read_at: ReadAt, batch: Batch) -> None:
     """Finds the producer's place, in slices."""
-    placement = Placement(producer, header, read_at)
+    placement = NextRecordSearch(producer, header, read_at)
     while not placement.step(batch, 8192):
         pass
 
 
 def resynchronise(producer: Producer, header: Header, read_at: ReadAt, batch: Batch) -> None:
-    """Finds what is behind damage, in slices."""
-    search = Resynchronisation(producer, header, read_at)
+    """Find the record after damage, in slices."""
+    search = DamageSkip(producer, header, read_at)
     while not search.step(batch, 8192):
         pass
 
@@ -133,19 +133,19 @@ def datagram(sequence: int) -> bytes:
 def test_the_next_is_taken_an_old_one_ignored_and_many_in_one_datagram_are_many() -> None:
     producer, batch = new_producer(), batch_of()
     intake = new_intake(producer)
-    intake.datagram(datagram(1), UID, 5, batch)
-    intake.datagram(datagram(1), UID, 5, batch)
+    intake.take_datagram(datagram(1), UID, 5, batch)
+    intake.take_datagram(datagram(1), UID, 5, batch)
     several = datagram(2) + datagram(3)[16:] + datagram(4)[16:]
-    intake.datagram(several, UID, 5, batch)
+    intake.take_datagram(several, UID, 5, batch)
     assert sequences(batch) == [1, 2, 3, 4]
     assert (batch.duplicates, producer.pid) == (1, 5)
 
 
 def whole(data: bytes, intake: Intake, batch: Batch, uid: int = UID, pid: int = 5) -> int:
     """All of a datagram; in how many slices."""
-    slices, offset = 1, intake.datagram(data, uid, pid, batch)
+    slices, offset = 1, intake.take_datagram(data, uid, pid, batch)
     while offset:
-        slices, offset = slices + 1, intake.datagram(data, uid, pid, batch, offset)
+        slices, offset = slices + 1, intake.take_datagram(data, uid, pid, batch, offset)
     return slices
 
 
@@ -199,14 +199,14 @@ def test_behind_old_records_what_is_wrong_is_refused_as_ever(head: bytes) -> Non
     producer.has_outbox = True
     intake = new_intake(producer)
     whole(datagram_head(ID) + datagram(1)[16:] * 3 + head + b"x" * 8, intake, batch)
-    assert (batch.duplicates, len(batch.refusals), producer.taken) == (3, 1, 3)
+    assert (batch.duplicates, len(batch.quarantine_entries), producer.taken) == (3, 1, 3)
 
 
 def test_a_farewell_that_means_nothing_is_counted_by_its_sender() -> None:
     producer, batch = new_producer(taken=3), batch_of()
     producer.has_outbox = True
     intake = new_intake(producer)
-    intake.datagram(encode_farewell(ID, 9, {}), UID, 5, batch)
+    intake.take_datagram(encode_farewell(ID, 9, {}), UID, 5, batch)
     assert not batch and not producer.ended
     assert intake.ignored.farewells.counts == {(UID, 5): 1}
 
@@ -215,7 +215,7 @@ def test_a_farewell_that_comes_again_is_counted_by_its_sender() -> None:
     producer, batch = new_producer(taken=3), batch_of()
     intake = new_intake(producer)
     for last in (3, 3, 2):
-        intake.datagram(encode_farewell(ID, last, {"malformed": 2}), UID, 5, batch)
+        intake.take_datagram(encode_farewell(ID, last, {"malformed": 2}), UID, 5, batch)
     assert producer.ended and producer.refused == {"malformed": 2} and losses(batch) == []
     assert intake.ignored.farewells.counts == {(UID, 5): 2}
 
@@ -225,12 +225,12 @@ def test_only_what_is_not_on_the_disk_yet_is_waited_for() -> None:
     producer, batch = new_producer(taken=3), batch_of()
     intake = new_intake(producer)
     awaited = datagram_head(ID, KIND_AWAITED)
-    intake.datagram(awaited + datagram(3)[16:], UID, 5, batch)
+    intake.take_datagram(awaited + datagram(3)[16:], UID, 5, batch)
     assert batch.awaited == set()
-    intake.datagram(awaited + datagram(4)[16:], UID, 5, batch)
+    intake.take_datagram(awaited + datagram(4)[16:], UID, 5, batch)
     assert batch.awaited == {UID}
     batch.awaited.clear()
-    intake.datagram(awaited + datagram(4)[16:], UID, 5, batch)
+    intake.take_datagram(awaited + datagram(4)[16:], UID, 5, batch)
     assert batch.awaited == {UID}, "read from the outbox meanwhile, it is in this batch"
 
 
@@ -238,7 +238,7 @@ def test_a_gap_without_an_outbox_is_a_loss_by_number() -> None:
     producer, batch = new_producer(), batch_of()
     intake = new_intake(producer)
     for sequence in (1, 4, 9):
-        intake.datagram(datagram(sequence), UID, 5, batch)
+        intake.take_datagram(datagram(sequence), UID, 5, batch)
     assert sequences(batch) == [1, 4, 9]
     assert losses(batch) == [(2, 3, LOST_NOT_RECEIVED), (5, 8, LOST_NOT_RECEIVED)]
 
@@ -249,9 +249,9 @@ def test_a_gap_with_an_outbox_is_read_from_it_and_nothing_is_lost() -> None:
     intake = new_intake(producer)
     shared.write(5)
     for sequence in (1, 4, 5):
-        intake.datagram(datagram(sequence), UID, 5, batch)
+        intake.take_datagram(datagram(sequence), UID, 5, batch)
     assert sequences(batch) == [1] and producer.behind
-    assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
+    assert read_available(producer, shared.header(), shared.read_at, batch, intake) is None
     assert sequences(batch) == [1, 2, 3, 4, 5]
     assert losses(batch) == []
 
@@ -259,9 +259,9 @@ def test_a_gap_with_an_outbox_is_read_from_it_and_nothing_is_lost() -> None:
 def test_a_farewell_books_what_never_came_and_only_once() -> None:
     producer, batch = new_producer(), batch_of()
     intake = new_intake(producer)
-    intake.datagram(datagram(1), UID, 5, batch)
+    intake.take_datagram(datagram(1), UID, 5, batch)
     for _ in range(2):
-        intake.datagram(encode_farewell(ID, 3, {"malformed": 2}), UID, 5, batch)
+        intake.take_datagram(encode_farewell(ID, 3, {"malformed": 2}), UID, 5, batch)
     assert losses(batch) == [(2, 3, LOST_NOT_RECEIVED)]
     assert producer.ended and producer.refused == {"malformed": 2}
 
@@ -271,10 +271,12 @@ def test_an_old_client_of_a_new_database_goes_on_with_its_beginning_unknown() ->
     producer, batch = new_producer(), batch_of()
     intake = new_intake(producer, gap_events_max=100)
     for sequence in (5000, 5001, 9000, 5002):
-        intake.datagram(datagram(sequence), UID, 5, batch)
+        intake.take_datagram(datagram(sequence), UID, 5, batch)
     assert sequences(batch) == [5000, 5001, 5002]
     assert losses(batch) == [(1, None, LOST_BEGINNING_UNKNOWN)]
-    assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps: from 5001 to 9000"]
+    assert [refusal.reason for refusal in batch.quarantine_entries] == [
+        "sequence jumps: from 5001 to 9000"
+    ]
 
 
 def test_a_farewell_datagram_never_ends_a_producer_that_has_an_outbox() -> None:
@@ -283,7 +285,7 @@ def test_a_farewell_datagram_never_ends_a_producer_that_has_an_outbox() -> None:
         producer, batch = new_producer(5), batch_of()
         producer.has_outbox = True
         intake = new_intake(producer)
-        intake.datagram(encode_farewell(ID, last, {"malformed": 2}), UID, 5, batch)
+        intake.take_datagram(encode_farewell(ID, last, {"malformed": 2}), UID, 5, batch)
         assert not batch
         assert (producer.ended, producer.taken, producer.refused) == (False, 5, {})
 
@@ -291,9 +293,9 @@ def test_a_farewell_datagram_never_ends_a_producer_that_has_an_outbox() -> None:
 def test_a_sender_that_the_kernel_does_not_name_is_quarantined() -> None:
     """Queued before credentials were asked for: the same event comes again from its outbox."""
     producer, batch = new_producer(), batch_of()
-    new_intake(producer).datagram(datagram(1), 65534, 0, batch)
+    new_intake(producer).take_datagram(datagram(1), 65534, 0, batch)
     assert sequences(batch) == []
-    assert [refusal.reason for refusal in batch.refusals] == ["sender unknown"]
+    assert [refusal.reason for refusal in batch.quarantine_entries] == ["sender unknown"]
 
 
 def test_producers_invented_without_end_stay_bounded() -> None:
@@ -301,7 +303,7 @@ def test_producers_invented_without_end_stay_bounded() -> None:
     for number in range(25_000):
         record = encode_record(producer_seed(number), 1, payload(1))
         batch = batch_of()
-        intake.datagram(datagram_head(number) + record, UID, 5, batch)
+        intake.take_datagram(datagram_head(number) + record, UID, 5, batch)
         for producer in batch.producers:
             producer.stored = producer.taken
         intake.trim(batch_of())  # as in the next turn
@@ -314,7 +316,7 @@ def test_producers_that_only_repeat_what_is_stored_stay_bounded_too() -> None:
     batch = batch_of()
     for number in range(25_000):
         record = encode_record(producer_seed(number), 1, payload(1))
-        intake.datagram(datagram_head(number) + record, UID, 5, batch)
+        intake.take_datagram(datagram_head(number) + record, UID, 5, batch)
         intake.trim(batch)
     assert (batch.duplicates, bool(batch)) == (25_000, False)
     assert len(intake.producers) <= 10_000
@@ -326,7 +328,7 @@ def test_a_producer_in_the_batch_at_hand_is_not_forgotten() -> None:
     batch, other = batch_of(), batch_of()
     for number in range(10, 7000):
         intake.producer(UID, number)
-    intake.datagram(encode_farewell(1, 0, {"malformed": 1}), UID, 5, batch)
+    intake.take_datagram(encode_farewell(1, 0, {"malformed": 1}), UID, 5, batch)
     (first,) = batch.producers
     for number in range(7000, 25_000):
         intake.producer(UID, number)
@@ -341,10 +343,10 @@ def test_a_farewell_of_one_that_said_nothing_leaves_nothing() -> None:
     intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
     batch = batch_of()
     for number in range(100):
-        intake.datagram(encode_farewell(number, 0, {}), UID, 5, batch)
+        intake.take_datagram(encode_farewell(number, 0, {}), UID, 5, batch)
     assert not batch
     assert intake.producers == {}
-    intake.datagram(encode_farewell(7, 0, {"malformed": 2}), UID, 5, batch)
+    intake.take_datagram(encode_farewell(7, 0, {"malformed": 2}), UID, 5, batch)
     (producer,) = batch.producers
     assert producer.ended and producer.refused == {"malformed": 2}
 
@@ -356,7 +358,7 @@ def test_whatever_arrives_in_whatever_order_no_number_is_taken_twice(
     producer, batch = new_producer(taken), batch_of()
     intake = new_intake(producer)
     for sequence in arrivals:
-        intake.datagram(datagram(sequence), UID, 5, batch)
+        intake.take_datagram(datagram(sequence), UID, 5, batch)
     got = sequences(batch)
     lost = [n for first, last, _ in losses(batch) for n in range(first, (last or first) + 1)]
     assert got == sorted(set(got))
@@ -386,7 +388,7 @@ def test_an_outbox_is_read_on_from_where_the_database_stands(
     shared.write(100)
     shared.confirm(confirmed)
     align(producer, shared.header(), shared.read_at, batch)
-    damage = read_on(producer, shared.header(), shared.read_at, batch, new_intake(producer))
+    damage = read_available(producer, shared.header(), shared.read_at, batch, new_intake(producer))
     assert damage is None
     assert sequences(batch) == list(taken)
     assert losses(batch) == lost
@@ -404,7 +406,7 @@ def test_a_restored_database_lacks_what_the_ring_has_written_over() -> None:
             assert shared.writer.append(payload(number)) is not None
     assert position > RING
     align(producer, shared.header(), shared.read_at, batch)
-    read_on(producer, shared.header(), shared.read_at, batch, new_intake(producer))
+    read_available(producer, shared.header(), shared.read_at, batch, new_intake(producer))
     ((first, last, cause),) = losses(batch)
     assert (first, cause) == (4, LOST_CLAIMED) and last is not None
     assert sequences(batch) == list(range(last + 1, 5001))
@@ -454,14 +456,14 @@ def test_datagrams_that_arrive_while_a_place_is_looked_for_change_nothing_of_the
     intake = new_intake(producer)
     shared.write(500)
     shared.confirm(confirmed)
-    placement = Placement(producer, shared.header(), shared.read_at)
+    placement = NextRecordSearch(producer, shared.header(), shared.read_at)
     steps = 0
     while not placement.step(batch, 2048):
         if steps == arrives_after:
             for number in range(watermark + 1, watermark + 6):
-                intake.datagram(datagram(number), UID, 5, batch)
+                intake.take_datagram(datagram(number), UID, 5, batch)
         steps += 1
-    assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
+    assert read_available(producer, shared.header(), shared.read_at, batch, intake) is None
     assert sequences(batch) == list(range(watermark + 1, 501))
     assert losses(batch) == []
 
@@ -473,12 +475,12 @@ def test_a_damaged_record_that_comes_as_a_datagram_ends_the_search_for_it() -> N
     shared.write(500)
     shared.damage(20)
     align(producer, shared.header(), shared.read_at, batch)
-    assert read_on(producer, shared.header(), shared.read_at, batch, intake)
-    search = Resynchronisation(producer, shared.header(), shared.read_at)
+    assert read_available(producer, shared.header(), shared.read_at, batch, intake)
+    search = DamageSkip(producer, shared.header(), shared.read_at)
     assert not search.step(batch, 1024)
-    intake.datagram(datagram(20), UID, 5, batch)
+    intake.take_datagram(datagram(20), UID, 5, batch)
     assert search.step(batch, 1024)
-    assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
+    assert read_available(producer, shared.header(), shared.read_at, batch, intake) is None
     assert sequences(batch) == list(range(1, 501)) and losses(batch) == []
 
 
@@ -487,11 +489,11 @@ def test_what_is_written_over_while_it_is_looked_for_is_looked_for_again() -> No
     shared.write(500)
     shared.confirm(500)
     header = shared.header()
-    placement = Placement(producer, header, shared.read_at)
+    placement = NextRecordSearch(producer, header, shared.read_at)
     while not placement.step(batch, 4096):
         if shared.buffer[HEADER_BYTES]:
             shared.buffer[HEADER_BYTES : HEADER_BYTES + 64] = bytes(64)  # the lowest is gone
-    read_on(producer, header, shared.read_at, batch, new_intake(producer))
+    read_available(producer, header, shared.read_at, batch, new_intake(producer))
     ((first, last, cause),) = losses(batch)
     assert (first, cause) == (1, LOST_CLAIMED) and last is not None and last <= 2
     assert sequences(batch) == list(range(last + 1, 501))
@@ -512,7 +514,7 @@ def test_impossible_numbers_are_refused(written: int, confirmed: int, watermark:
 
 @pytest.mark.parametrize(("sequence", "position"), [(1, 2**64 - 8), (1, 2**40), (2, 12), (0, 8)])
 def test_an_impossible_position_is_refused(sequence: int, position: int) -> None:
-    """Word 17 is a stranger's too: no arithmetic on it may leave what a word can hold."""
+    """Word 17 is untrusted: no arithmetic on it may exceed what a word can hold."""
     shared, producer, batch = Shared(), new_producer(), batch_of()
     shared.write(3)
     shared.words[WORD_CONFIRMED_SEQUENCE] = sequence
@@ -552,9 +554,9 @@ def test_from_a_possible_position_that_is_wrong_all_is_found_again(
     intake = new_intake(producer)
     align(producer, shared.header(), shared.read_at, batch)
     if watermark == 3:  # believed, until what lies there is read
-        assert read_on(producer, shared.header(), shared.read_at, batch, intake) is not None
+        assert read_available(producer, shared.header(), shared.read_at, batch, intake) is not None
         resynchronise(producer, shared.header(), shared.read_at, batch)
-    assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
+    assert read_available(producer, shared.header(), shared.read_at, batch, intake) is None
     assert (sequences(batch), losses(batch)) == (list(range(watermark + 1, 6)), [])
 
 
@@ -575,9 +577,9 @@ def test_a_damaged_record_is_booked_and_what_follows_is_read() -> None:
     shared.write(50)
     shared.damage(20)
     align(producer, shared.header(), shared.read_at, batch)
-    assert "CRC" in str(read_on(producer, shared.header(), shared.read_at, batch, intake))
+    assert "CRC" in str(read_available(producer, shared.header(), shared.read_at, batch, intake))
     resynchronise(producer, shared.header(), shared.read_at, batch)
-    assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
+    assert read_available(producer, shared.header(), shared.read_at, batch, intake) is None
     assert losses(batch) == [(20, 20, LOST_DAMAGED)]
     assert sequences(batch) == [*range(1, 20), *range(21, 51)]
 
@@ -587,7 +589,7 @@ def test_damage_to_the_end_books_the_rest_and_gives_up() -> None:
     intake = new_intake(producer)
     shared.write(3)
     shared.damage(3)
-    assert read_on(producer, shared.header(), shared.read_at, batch, intake)
+    assert read_available(producer, shared.header(), shared.read_at, batch, intake)
     resynchronise(producer, shared.header(), shared.read_at, batch)
     assert losses(batch) == [(3, 3, LOST_DAMAGED)]
     assert producer.taken == 3
@@ -606,7 +608,7 @@ def test_a_torn_read_of_a_live_ring_is_repeated_before_it_is_believed() -> None:
             data[300] ^= 1
         return bytes(data)
 
-    assert read_on(producer, shared.header(), torn_once, batch, new_intake(producer)) is None
+    assert read_available(producer, shared.header(), torn_once, batch, new_intake(producer)) is None
     assert sequences(batch) == list(range(1, 11))
 
 
@@ -615,13 +617,13 @@ def test_reading_stops_when_the_batch_is_full_and_goes_on_with_the_next() -> Non
     intake = new_intake(producer)
     shared.write(100)
     first = Batch(100_000, bytes_max=len(payload(1)) * 10)
-    read_on(producer, shared.header(), shared.read_at, first, intake)
+    read_available(producer, shared.header(), shared.read_at, first, intake)
     assert 0 < len(first.events) < 100
     second = batch_of(events_max=30)
-    read_on(producer, shared.header(), shared.read_at, second, intake)
+    read_available(producer, shared.header(), shared.read_at, second, intake)
     assert len(second.events) == 30
     third = batch_of()
-    read_on(producer, shared.header(), shared.read_at, third, intake)
+    read_available(producer, shared.header(), shared.read_at, third, intake)
     assert sequences(first) + sequences(second) + sequences(third) == list(range(1, 101))
 
 
@@ -671,15 +673,15 @@ def test_both_roads_together_store_each_event_once_and_in_order(seed: int) -> No
                 if len(queue) < 5:
                     queue.append(datagram_head(ID) + record)
         elif action < 0.75 and queue:
-            intake.datagram(queue.pop(0), UID, 5, batch)
+            intake.take_datagram(queue.pop(0), UID, 5, batch)
         elif action < 0.85:
-            read_on(producer, shared.header(), shared.read_at, batch, intake)
+            read_available(producer, shared.header(), shared.read_at, batch, intake)
         elif action < 0.95:
             commit()
         else:
             restart()
     restart()
-    assert read_on(producer, shared.header(), shared.read_at, batch, intake) is None
+    assert read_available(producer, shared.header(), shared.read_at, batch, intake) is None
     commit()
     assert disk == list(range(1, accepted + 1))
 
@@ -709,12 +711,12 @@ def test_that_a_report_was_read_is_believed_of_logds_own_user_alone(
     intake = Intake(lambda _uid, _id: producer, 10, own_uid)
     if road == "datagram":
         data = datagram_head(ID) + encode_record(producer_seed(ID), 1, payload)
-        intake.datagram(data, UID, 5, batch)
+        intake.take_datagram(data, UID, 5, batch)
     else:
-        intake.records(producer, [payload], batch)
+        intake.take_outbox_records(producer, [payload], batch)
     assert producer.taken == 1, "it uses up its number"
     assert sequences(batch) == ([1] if stored else [])
-    assert len(batch.refusals) == (not stored)
+    assert len(batch.quarantine_entries) == (not stored)
 
 
 def test_a_loss_is_booked_for_what_a_farewell_counts_and_not_twice() -> None:
@@ -722,5 +724,5 @@ def test_a_loss_is_booked_for_what_a_farewell_counts_and_not_twice() -> None:
     intake = new_intake(producer)
     data = encode_farewell(ID, 9, {})
     for _ in range(2):
-        intake.datagram(data, UID, 5, batch)
+        intake.take_datagram(data, UID, 5, batch)
     assert losses(batch) == [(4, 9, LOST_NOT_RECEIVED)]

@@ -57,7 +57,7 @@ def fill(instance: Instance, events: int, per_batch: int = 500) -> dict[str, int
             event = Event(kind, made_ns, user, msgpack.packb(props))
             batch.add(producer, producer.taken, event, 1)
         store.commit(batch, made_ns)
-        batch.settle()
+        batch.mark_committed()
     store.close()
     return counts
 

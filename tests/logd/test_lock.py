@@ -17,17 +17,17 @@ from logd.instance_lock import (
     PAGE_BYTES,
     TROUBLE_CHARS_MAX,
     Page,
-    figures,
     instance_lock,
-    look,
+    read_lock_page,
+    read_runtime_stats,
 )
-from logd.runtime_stats import COMMIT_BOUNDS_S, IGNORED_SENDERS_MAX, Figures
+from logd.runtime_stats import COMMIT_BOUNDS_S, IGNORED_SENDERS_MAX, RuntimeStats
 from logd.serve import usage
 from tests.support.instance import ROOT
 
 KINDS = ("duplicates", "early", "farewells", "skipped", "closings")
 SENDER = {"uid": 2**32 - 1, "pid": 2**31 - 1, **dict.fromkeys(KINDS, 2**63)}
-HUGE = Figures(
+HUGE = RuntimeStats(
     *(2**63,) * 4, 1e300, 1 / 3, 2**63, *(1 / 3,) * 3, (2**63,) * (len(COMMIT_BOUNDS_S) + 1),
     2**63, 1 / 3, *(2**63,) * 4, (SENDER,) * IGNORED_SENDERS_MAX,
 )  # fmt: skip
@@ -42,7 +42,8 @@ def said(path: Path) -> Page:
     """As another process reads it: one that closes the file would let go of its own lock."""
     code = (
         "import sys\nfrom dataclasses import astuple\nfrom pathlib import Path\n"
-        "from logd.instance_lock import look\nprint(repr(astuple(look(Path(sys.argv[1]))[1])))\n"
+        "from logd.instance_lock import read_lock_page\n"
+        "print(repr(astuple(read_lock_page(Path(sys.argv[1]))[1])))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)],
@@ -55,22 +56,22 @@ def test_a_trouble_is_known_by_its_beginning_until_it_is_over(path: Path) -> Non
     clock = iter((100, 200, 300))
     with instance_lock(path, lambda: next(clock)) as lock:
         assert said(path) == Page(os.getpid())
-        lock.tell("full")
+        lock.set_trouble("full")
         assert said(path) == Page(os.getpid(), False, "full", 100)
-        lock.tell("locked")  # another reason, and still nothing is stored
+        lock.set_trouble("locked")  # another reason, and still nothing is stored
         assert said(path) == Page(os.getpid(), False, "locked", 100)
-        lock.tell(None)
+        lock.set_trouble(None)
         assert said(path) == Page(os.getpid())
-        lock.tell("full")
+        lock.set_trouble("full")
         assert said(path).since_ns == 200
 
 
 def test_saying_it_takes_no_block_that_is_not_there_yet(path: Path) -> None:
     with instance_lock(path) as lock:
         before = path.stat()
-        lock.publish(HUGE)
+        lock.publish_stats(HUGE)
         for trouble in ("x", "é\N{GRINNING FACE}\n" * 1000, "y" * 10_000, None):
-            lock.tell(trouble)
+            lock.set_trouble(trouble)
             after = path.stat()
             assert (after.st_size, after.st_blocks) == (before.st_size, before.st_blocks)
             assert after.st_size == FILE_BYTES
@@ -80,11 +81,11 @@ def test_saying_it_takes_no_block_that_is_not_there_yet(path: Path) -> None:
 @pytest.mark.parametrize("where", [b"{", b"full", b"}\n"])
 def test_a_torn_page_says_nothing_and_keeps_nobody_from_starting(path: Path, where: bytes) -> None:
     with instance_lock(path) as lock:
-        lock.tell("full")
+        lock.set_trouble("full")
     page = bytearray(path.read_bytes())
     page[page.index(where)] ^= 1
     path.write_bytes(page)
-    assert look(path) == (None, Page())
+    assert read_lock_page(path) == (None, Page())
     with instance_lock(path):
         assert said(path) == Page(os.getpid())
 
@@ -92,11 +93,14 @@ def test_a_torn_page_says_nothing_and_keeps_nobody_from_starting(path: Path, whe
 def test_a_database_once_made_is_remembered_by_later_daemons(path: Path) -> None:
     with instance_lock(path) as lock:
         assert not lock.database_made
-        lock.note_database()
+        lock.mark_database_made()
     with instance_lock(path) as lock:
         assert lock.database_made
-        lock.tell("full")
-    assert look(path) == (None, Page(os.getpid(), True, "full", look(path)[1].since_ns))
+        lock.set_trouble("full")
+    assert read_lock_page(path) == (
+        None,
+        Page(os.getpid(), True, "full", read_lock_page(path)[1].since_ns),
+    )
 
 
 def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path) -> None:
@@ -110,51 +114,51 @@ def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path) -> None:
     ) as holder:  # fmt: skip
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert look(path)[0] == holder.pid
+        assert read_lock_page(path)[0] == holder.pid
         with pytest.raises(AlreadyRunning, match=f"pid {holder.pid}"), instance_lock(path):
             pass
-        assert look(path)[0] == holder.pid  # and the page is the first one's still
-        assert look(path)[1].pid == holder.pid
+        assert read_lock_page(path)[0] == holder.pid  # and the page is the first one's still
+        assert read_lock_page(path)[1].pid == holder.pid
         holder.communicate()
-    assert look(path)[0] is None
+    assert read_lock_page(path)[0] is None
 
 
 def test_without_a_file_nobody_runs_and_nothing_is_said(path: Path) -> None:
-    assert look(path) == (None, Page())
+    assert read_lock_page(path) == (None, Page())
 
 
 def test_figures_are_there_for_others_while_it_runs_and_when_it_is_gone(path: Path) -> None:
-    assert figures(path) is None
+    assert read_runtime_stats(path) is None
     with instance_lock(path) as lock:
-        lock.publish(HUGE)
-        lock.tell("full")
-        lock.publish(Figures(events=7, room_s=2.5))
-    assert figures(path) == Figures(events=7, room_s=2.5)
+        lock.publish_stats(HUGE)
+        lock.set_trouble("full")
+        lock.publish_stats(RuntimeStats(events=7, room_s=2.5))
+    assert read_runtime_stats(path) == RuntimeStats(events=7, room_s=2.5)
     with instance_lock(path):
         pass  # ended before it had any
-    assert figures(path) == Figures(events=7, room_s=2.5)
-    assert look(path)[1].trouble is None
+    assert read_runtime_stats(path) == RuntimeStats(events=7, room_s=2.5)
+    assert read_lock_page(path)[1].trouble is None
 
 
 def test_the_largest_figures_fit_into_their_page(path: Path) -> None:
     with instance_lock(path) as lock:
-        lock.publish(HUGE)
+        lock.publish_stats(HUGE)
     assert path.stat().st_size == FILE_BYTES
-    assert figures(path) == HUGE
+    assert read_runtime_stats(path) == HUGE
 
 
 def test_figures_of_a_daemon_that_counted_no_senders_are_read(path: Path) -> None:
     """An upgrade: the last daemon wrote its page before there were any."""
     from logd.instance_lock import _encode
 
-    fields = asdict(Figures(events=7))
+    fields = asdict(RuntimeStats(events=7))
     del fields["ignored"]
     with instance_lock(path) as lock:
-        lock.publish(Figures())
+        lock.publish_stats(RuntimeStats())
     with path.open("r+b") as file:
         file.seek(PAGE_BYTES)
         file.write(_encode(fields))
-    assert figures(path) == Figures(events=7)
+    assert read_runtime_stats(path) == RuntimeStats(events=7)
 
 
 @pytest.mark.parametrize("page", [b"", b"{}", b"[]\n", b"\xff" * 100, b'{"from": "tomorrow"}'])
@@ -162,11 +166,11 @@ def test_figures_that_are_torn_or_of_another_version_say_nothing(path: Path, pag
     from logd.instance_lock import _encode
 
     with instance_lock(path) as lock:
-        lock.publish(Figures(events=7))
+        lock.publish_stats(RuntimeStats(events=7))
     with path.open("r+b") as file:
         file.seek(PAGE_BYTES)
         file.write(_encode({"from": "tomorrow"}) if b"tomorrow" in page else page.ljust(PAGE_BYTES))
-    assert figures(path) is None
+    assert read_runtime_stats(path) is None
 
 
 def test_who_asks_for_reports_is_on_a_page_of_its_own_that_holds_all_of_a_full_table(
@@ -179,14 +183,14 @@ def test_who_asks_for_reports_is_on_a_page_of_its_own_that_holds_all_of_a_full_t
         user.running_s = 1e12 / 3
     with instance_lock(path):
         pass
-    assert lock.readers(path) == [], "nobody yet"
+    assert lock.read_report_usage(path) == [], "nobody yet"
     size = path.stat().st_size
     lock.publish_readers(path, table.rows())
-    assert (len(lock.readers(path)), path.stat().st_size) == (usage.USERS_MAX, size)
-    assert lock.readers(path) == table.rows()
+    assert (len(lock.read_report_usage(path)), path.stat().st_size) == (usage.USERS_MAX, size)
+    assert lock.read_report_usage(path) == table.rows()
     with instance_lock(path):
         pass
-    assert lock.readers(path) == [], "of an earlier daemon's report process nothing is said"
+    assert lock.read_report_usage(path) == [], "not an earlier daemon's"
 
 
 def test_the_table_of_users_who_ask_is_bounded_and_keeps_whoever_took_most() -> None:

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from logd.log_limit import INTERVAL_S, KINDS_MAX, USERS_MAX, LimitedLog
+from logd.log_limit import INTERVAL_S, KINDS_MAX, USERS_MAX, ThrottledLog
 from tests.support.instance import ROOT
 
 LEFT_OUT = re.compile(r"\((\d+) more like this were not logged\)$")
@@ -25,7 +25,6 @@ NOT_BY_INPUT = {
         "%s: an interrupted change of its key is completed",
     },
     "worker": {"job %d, %s: waits: %s", "job %d, %s: %s", "job %d, %s: stopped: %s"},
-    "request_server": {"an answer could not be made; others like it are not logged for a while"},
     "outbox_survey": {
         "user %d has %d outboxes, more than %d: which of their events are erased is decided by the "
         "time that they claim"
@@ -34,68 +33,98 @@ NOT_BY_INPUT = {
         "%s: until it is set, or confirmed by `logd prune --yes`, no event is pruned and no old "
         "backup removed"
     },
-    "run": {"SIGHUP: not reloaded, and nothing has changed: %s"},
-    "log_format": {"a mistake in logd itself ended it"},
+    "run": {"SIGHUP: not reloaded, nothing has changed: %s"},
+    "log_format": {"logd ended because of a bug in it"},
 }
 
 
+class Log(ThrottledLog):
+    """With a clock that is set."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        super().__init__(logging.getLogger("logd.test"), lambda: self._now_s)
+
+    def at(self, now_s: float) -> Log:
+        self._now_s = now_s
+        return self
+
+
 @pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> LimitedLog:
+def log(caplog: pytest.LogCaptureFixture) -> Log:
     caplog.set_level("INFO", "logd.test")
-    return LimitedLog(logging.getLogger("logd.test"))
+    return Log()
 
 
 def test_one_line_for_a_kind_and_user_in_an_interval(
-    log: LimitedLog, caplog: pytest.LogCaptureFixture
+    log: Log, caplog: pytest.LogCaptureFixture
 ) -> None:
     for n in range(1000):
-        log.warning(n / 1000, "%s: damaged", n, user=1000)
-        log.warning(n / 1000, "%s: damaged", n, user=1001)
-        log.warning(n / 1000, "%s: given up", n, user=1000)
+        log.at(n / 1000).warning("%s: damaged", n, user=1000)
+        log.at(n / 1000).warning("%s: damaged", n, user=1001)
+        log.at(n / 1000).warning("%s: given up", n, user=1000)
     assert caplog.messages == ["0: damaged", "0: damaged", "0: given up"]
     caplog.clear()
-    log.warning(INTERVAL_S, "%s: damaged", "x", user=1000)
+    log.at(INTERVAL_S).warning("%s: damaged", "x", user=1000)
     assert caplog.messages == ["x: damaged (999 more like this were not logged)"]
     caplog.clear()
-    log.warning(2 * INTERVAL_S, "%s: damaged", "y", user=1000)
+    log.at(2 * INTERVAL_S).warning("%s: damaged", "y", user=1000)
     assert caplog.messages == ["y: damaged"]
 
 
 def test_any_number_of_users_makes_few_lines_and_every_one_is_counted(
-    log: LimitedLog, caplog: pytest.LogCaptureFixture
+    log: Log, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = 0
     for turn in range(3):
         for user in range(5000):
             for _ in range(1 + (user < USERS_MAX)):
-                log.warning(turn * INTERVAL_S, "damaged", user=turn * 10_000 + user)
+                log.at(turn * INTERVAL_S).warning("damaged", user=turn * 10_000 + user)
                 calls += 1
         assert len(caplog.messages) <= (turn + 1) * (USERS_MAX + 1)
         assert sum(map(len, log._kinds.values())) <= USERS_MAX + 1
     for user in range(USERS_MAX + 1):  # whoever has a place, and the shared one
-        log.warning(4 * INTERVAL_S, "damaged", user=100_000 + user)
+        log.at(4 * INTERVAL_S).warning("damaged", user=100_000 + user)
         calls += 1
     left_out = sum(int(found[1]) for found in map(LEFT_OUT.search, caplog.messages) if found)
     assert len(caplog.messages) + left_out == calls
 
 
 def test_a_user_keeps_its_place_for_an_interval_and_not_longer(
-    log: LimitedLog, caplog: pytest.LogCaptureFixture
+    log: Log, caplog: pytest.LogCaptureFixture
 ) -> None:
     for user in range(USERS_MAX):
-        log.warning(0.0, "%s: damaged", user, user=user)
+        log.at(0.0).warning("%s: damaged", user, user=user)
     for user in range(USERS_MAX):
-        log.warning(1.0, "%s: damaged", user, user=user)
+        log.at(1.0).warning("%s: damaged", user, user=user)
     assert len(caplog.messages) == USERS_MAX
     caplog.clear()
     for user in range(USERS_MAX):  # quiet for an interval: others have their places
-        log.warning(INTERVAL_S, "%s: damaged", user, user=100 + user)
+        log.at(INTERVAL_S).warning("%s: damaged", user, user=100 + user)
     assert caplog.messages == [f"{user}: damaged" for user in range(USERS_MAX)]
 
 
-def test_any_number_of_kinds_takes_bounded_memory(log: LimitedLog) -> None:
+def test_an_exception_is_logged_with_its_traceback_at_the_same_rate(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    for now_s in (0.0, 1.0, INTERVAL_S):
+        try:
+            raise ValueError(now_s)
+        except ValueError:
+            log.at(now_s).exception("%s failed", "it")
+    first, second = caplog.records
+    assert (first.levelno, first.getMessage()) == (logging.ERROR, "it failed")
+    assert second.getMessage() == "it failed (1 more like this were not logged)"
+    assert first.exc_info and second.exc_info
+    caplog.clear()
+    log.at(INTERVAL_S).warning("a warning")
+    (warning,) = caplog.records
+    assert warning.levelno == logging.WARNING and not warning.exc_info
+
+
+def test_any_number_of_kinds_takes_bounded_memory(log: Log) -> None:
     for n in range(1000):
-        log.warning(0.0, f"kind {n}")
+        log.at(0.0).warning(f"kind {n}")
     assert len(log._kinds) <= KINDS_MAX + 1
 
 

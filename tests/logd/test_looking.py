@@ -1,4 +1,4 @@
-"""What the daemon looks at when a file was closed, a look is due, or the queue was full: no more.
+"""What the daemon polls when a file was closed, a poll is due, or the queue was full: no more.
 
 The real core over a directory and a database in memory, as in the simulation, without its faults.
 """
@@ -81,7 +81,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 def idle(machine: Machine) -> None:
     """Puts off everything that the clock brings."""
     core = machine.delivery
-    core._look_due_s = core._commit_due_s = machine.world.now_s + 1000
+    core.turn.poll_due_s = core.turn.commit_due_s = machine.world.now_s + 1000
 
 
 def test_a_file_that_was_closed_has_its_own_outbox_looked_at_and_no_other(
@@ -96,7 +96,7 @@ def test_a_file_that_was_closed_has_its_own_outbox_looked_at_and_no_other(
     assert watched.looked == {files[2].name: 1}
     watched.world.unlock(files[4])
     machine.turn()
-    machine.delivery._commit_due_s = 0.0
+    machine.delivery.turn.commit_due_s = 0.0
     machine.turn()
     assert files[4].name not in watched.world.files, "a death is noticed at once"
     assert all(file.name in watched.world.files for file in files if file is not files[4])
@@ -108,7 +108,7 @@ def test_a_death_that_inotify_did_not_tell_is_found_by_the_next_look(watched: Wa
     machine = watched.start()
     watched.world.unlock(files[0])
     watched.world.closed.clear()
-    machine.delivery._look_due_s = machine.delivery._commit_due_s = 0.0
+    machine.delivery.turn.poll_due_s = machine.delivery.turn.commit_due_s = 0.0
     machine.turn()
     assert files[0].name not in watched.world.files
 
@@ -121,11 +121,11 @@ def test_names_of_closed_files_take_a_bounded_time_of_a_turn(
     for _ in range(40):
         watched.outbox()
     machine.turn()  # each one opened takes half a millisecond of this world's time
-    opened = len(machine.delivery._open)
+    opened = len(machine.delivery.outboxes)
     assert 0 < opened < 20
-    while machine.delivery._backlog:
+    while machine.delivery.tasks:
         machine.turn()
-    assert len(machine.delivery._open) == 40, "the next turns open the rest"
+    assert len(machine.delivery.outboxes) == 40, "the next turns open the rest"
 
 
 def test_a_listing_takes_a_bounded_time_of_a_turn(watched: Watched) -> None:
@@ -134,26 +134,26 @@ def test_a_listing_takes_a_bounded_time_of_a_turn(watched: Watched) -> None:
         watched.outbox()
     watched.world.closed.clear()
     idle(machine)
-    machine.delivery._look_due_s = 0.0
+    machine.delivery.turn.poll_due_s = 0.0
     machine.turn()
-    assert 0 < len(machine.delivery._open) < 20
-    assert machine.delivery._backlog, "it goes on in the next turn"
+    assert 0 < len(machine.delivery.outboxes) < 20
+    assert machine.delivery.tasks, "it goes on in the next turn"
 
 
 def test_a_due_look_goes_through_all_outboxes_in_parts(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "LOOK_FILES_MAX", 4)
+    monkeypatch.setattr("logd.ingest.outbox_poller.POLL_FILES_MAX", 4)
     for _ in range(10):
         watched.outbox()
     machine = watched.start()
-    while machine.delivery._more:
+    while machine.delivery.has_backlog:
         machine.turn()
     idle(machine)
     watched.forget()
-    machine.delivery._look_due_s = 0.0
+    machine.delivery.turn.poll_due_s = 0.0
     per_turn: list[int] = []
-    while machine.delivery._more or not per_turn:
+    while machine.delivery.has_backlog or not per_turn:
         before = watched.asked.total()
         machine.turn()
         per_turn.append(watched.asked.total() - before)
@@ -174,7 +174,7 @@ def test_the_dead_for_whom_a_turn_had_no_room_are_not_taken_for_living(
         watched.world.unlock(file)
     for _ in range(8):
         machine.turn()
-    machine.delivery._commit_due_s = 0.0
+    machine.delivery.turn.commit_due_s = 0.0
     machine.turn()
     assert len(watched.world.files) == 1
 
@@ -195,11 +195,11 @@ def test_after_a_full_queue_all_are_looked_at_and_nobody_is_asked_whether_it_liv
     machine.turn()
     assert watched.looked.total() == 6
     assert not watched.asked
-    due_s = core._turned_away_due_s = watched.world.now_s + 0.1
+    due_s = core.poller.poll_all_due_s = watched.world.now_s + 0.1
     watched.world.queue.extend([again] * delivery.QUEUE_DEPTH_MIN)
     machine.turn()
     assert watched.looked.total() == 6
-    assert core._wake_due_s() == due_s, "it is not forgotten"
+    assert core.next_due_s() == due_s, "it is not forgotten"
     watched.world.now_s = due_s
     machine.turn()
     assert watched.looked.total() == 12
@@ -216,7 +216,7 @@ def test_a_turn_reads_less_than_a_batch_where_several_users_have_outboxes(
     writer = OutboxWriter(memoryview(file.data), file.key[1], pid=1, now_ns=1)
     for _ in range(20):
         assert writer.append(PAYLOAD)
-    machine.delivery._look_due_s = machine.delivery._commit_due_s = 0.0
+    machine.delivery.turn.poll_due_s = machine.delivery.turn.commit_due_s = 0.0
     machine.turn()
     assert len(watched.world.disk.view.events) == (5 if others else 20)
 
@@ -249,7 +249,7 @@ def test_a_user_whose_events_are_awaited_without_end_does_not_set_the_pace_of_co
     watched.world.queue.append(awaited(2, OTHER))
     machine.turn()
     assert len(commits) == 1, "the next waits as long as that took"
-    rest_until_s = machine.delivery._wake_due_s()
+    rest_until_s = machine.delivery.next_due_s()
     assert 0.05 < rest_until_s - watched.world.now_s <= 0.11
     watched.world.queue.append(awaited(1, GOOD))
     machine.turn()
@@ -272,11 +272,11 @@ def test_where_nobody_else_has_an_outbox_each_awaited_event_is_stored_at_once(
         idle(machine)
         watched.world.queue.append(awaited(sequence, GOOD))
         machine.turn()
-        assert not machine.delivery._batch
+        assert not machine.delivery.turn.batch
 
 
 def test_what_was_received_and_not_taken_is_kept_over_a_full_disk(watched: Watched) -> None:
-    """It is no longer in the kernel's queue, and perhaps in no outbox."""
+    """It has left the kernel's queue, and may be in no outbox."""
     machine = watched.start()
     core = machine.delivery
     seed = producer_seed(5)
@@ -286,11 +286,11 @@ def test_what_was_received_and_not_taken_is_kept_over_a_full_disk(watched: Watch
     machine._check_bounds = lambda: None  # type: ignore[method-assign] # its batches are smaller
     watched.world.disk.full = True
     machine.turn()
-    assert core._arrivals.held is not None
+    assert core.holds_datagram
     for _ in range(3):
         machine.turn()
     watched.world.disk.full = False
-    while core._more or isinstance(core._stalled, StorageBusy):
+    while core.has_backlog or isinstance(core._stalled, StorageBusy):
         machine.turn()
     stored = [sequence for _, sequence in watched.world.disk.view.events]
     assert stored == list(numbers)

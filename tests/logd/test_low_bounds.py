@@ -12,9 +12,10 @@ from logd.audit.verify_rows import FINDINGS_MAX, Verdict
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
 from logd.ingest import inotify
 from logd.ingest.inotify import Inotify
+from logd.ingest.open_outbox import OpenOutbox
 from logd.ingest.ordering import Intake
-from logd.ingest.outbox_directory import OpenOutbox, Outboxes
-from logd.serve.loop import Daemon
+from logd.ingest.outbox_directory import OutboxDirectory
+from logd.serve.loop import EventLoop
 from logd_wire.outbox.layout import REFUSALS_MAX
 from logd_wire.wire import DATAGRAM_BYTES_MAX, Event, encode_farewell, producer_seed
 from tests.logd.test_daemon import Written, look, new_daemon
@@ -34,32 +35,32 @@ from tests.support.instance import Instance, check_sums
 
 
 @pytest.fixture
-def daemon(instance: Instance) -> Iterator[Daemon]:
+def daemon(instance: Instance) -> Iterator[EventLoop]:
     made = new_daemon(instance)
     yield made
     made.close()
 
 
-def turn(daemon: Daemon) -> None:
+def turn(daemon: EventLoop) -> None:
     """One turn in which the look is due."""
-    daemon._look_due_s = 0.0
-    daemon.turn(timeout_s=0)
+    daemon.delivery.turn.poll_due_s = 0.0
+    daemon.run_once(timeout_s=0)
 
 
 # -- the daemon's turns --------------------------------------------------------------------------
 
 
 def test_of_many_producers_without_an_end_a_turn_books_a_few(
-    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.ingest.delivery.BOOK_ENDS_MAX", 3)
+    monkeypatch.setattr("logd.ingest.ended_producers.RECORD_ENDS_MAX", 3)
     connection = daemon._store.connection
     connection.executemany(
         "INSERT INTO producer VALUES (?, 1, ?, 0, 0, 0, 'an earlier boot', 1, 1, 1)",
         [(number, f"{number:016x}") for number in range(1, 11)],
     )
     daemon._store._load()
-    daemon.begin(0.0)
+    daemon.delivery.recover(0.0)
     booked = [0]
     while booked[-1] < 10:
         turn(daemon)
@@ -70,16 +71,16 @@ def test_of_many_producers_without_an_end_a_turn_books_a_few(
 
 
 def test_a_farewell_before_its_turn_is_not_booked_as_an_unknown_end(
-    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unfinished producers were read a page at a time; some have ended since."""
-    monkeypatch.setattr("logd.ingest.delivery.BOOK_ENDS_MAX", 1)
+    monkeypatch.setattr("logd.ingest.ended_producers.RECORD_ENDS_MAX", 1)
     daemon._store.connection.executemany(
         "INSERT INTO producer VALUES (?, ?, ?, 4, 0, 0, 'an earlier boot', 1, 1, 1)",
         [(number, os.getuid(), f"{number:016x}") for number in (1, 2)],
     )
     daemon._store._load()
-    daemon.begin(0.0)
+    daemon.delivery.recover(0.0)
     with sender(instance) as sock:
         sock.send(encode_farewell(2, 4, {}))
         for _ in range(4):
@@ -89,23 +90,23 @@ def test_a_farewell_before_its_turn_is_not_booked_as_an_unknown_end(
 
 
 def test_of_many_files_a_turn_lists_a_few(
-    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.ingest.delivery.DISCOVER_FILES_MAX", 2)
+    monkeypatch.setattr("logd.ingest.outbox_finder.DISCOVER_FILES_MAX", 2)
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     listed = 0
-    names = Outboxes.names
+    names = OutboxDirectory.names
 
-    def counted(self: Outboxes) -> Iterator[tuple[str, int, int]]:
+    def counted(self: OutboxDirectory) -> Iterator[tuple[str, int, int]]:
         nonlocal listed
         for name in names(self):
             listed += 1
             yield name
 
-    monkeypatch.setattr(Outboxes, "names", counted)
+    monkeypatch.setattr(OutboxDirectory, "names", counted)
     for number in range(100, 107):
         Written(instance.config.outbox_directory, number).write(1)
-    daemon.begin(0.0)
+    daemon.delivery.recover(0.0)
     assert listed == 2
     before = listed
     while listed < 7:
@@ -119,17 +120,17 @@ def test_of_many_files_a_turn_lists_a_few(
 
 
 def test_of_one_user_so_many_files_wait_to_be_opened_and_the_rest_is_listed_again(
-    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logd.ingest.delivery.DISCOVER_QUEUE_MAX", 3)
+    monkeypatch.setattr("logd.ingest.outbox_finder.DISCOVER_QUEUE_MAX", 3)
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     for number in range(100, 110):
         Written(instance.config.outbox_directory, number).write(1)
-    daemon.work_s = daemon.start_work_s = 0.0
-    daemon.begin(0.0)
+    daemon.delivery.work_s = daemon.delivery.start_work_s = 0.0
+    daemon.delivery.recover(0.0)
     held = []
     for _ in range(40):
-        held.append(daemon._backlog.held(os.getuid()))
+        held.append(daemon.delivery.tasks.count(os.getuid()))
         turn(daemon)
     assert max(held) == 3
     state = instance.status()
@@ -138,7 +139,7 @@ def test_of_one_user_so_many_files_wait_to_be_opened_and_the_rest_is_listed_agai
 
 
 def test_a_due_look_goes_through_a_few_outboxes_in_a_turn_and_through_all_in_some(
-    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 
@@ -152,18 +153,18 @@ def test_a_due_look_goes_through_a_few_outboxes_in_a_turn_and_through_all_in_som
         one.write(1)
     daemon.start()
     look(daemon)
-    daemon.turn(timeout_s=0)
-    daemon._look_due_s = float("inf")
-    while daemon._round is not None or daemon._more:
-        daemon.turn(timeout_s=0)
-    monkeypatch.setattr("logd.ingest.delivery.LOOK_FILES_MAX", 2)
+    daemon.run_once(timeout_s=0)
+    daemon.delivery.turn.poll_due_s = float("inf")
+    while daemon.delivery.poller.in_round or daemon.delivery.has_backlog:
+        daemon.run_once(timeout_s=0)
+    monkeypatch.setattr("logd.ingest.outbox_poller.POLL_FILES_MAX", 2)
     asked.clear()
     turn(daemon)
-    daemon._look_due_s = float("inf")
+    daemon.delivery.turn.poll_due_s = float("inf")
     turns = [list(asked)]
-    while daemon._round is not None:
+    while daemon.delivery.poller.in_round:
         asked.clear()
-        daemon.turn(timeout_s=0)
+        daemon.run_once(timeout_s=0)
         turns.append(list(asked))
     assert [len(one) for one in turns] == [2, 2, 2, 1]
     assert {name for one in turns for name in one} == {one.path.name for one in written}
@@ -187,13 +188,15 @@ def test_a_gap_is_a_loss_by_number_up_to_the_bound_and_past_it_nothing_is_believ
 ) -> None:
     bound = 100
     producer, batch = new_producer(taken), batch_of()
-    new_intake(producer, bound).datagram(datagram(taken + bound + 1), UID, 5, batch)
+    new_intake(producer, bound).take_datagram(datagram(taken + bound + 1), UID, 5, batch)
     assert losses(batch) == [(taken + 1, taken + bound, LOST_NOT_RECEIVED)]
     assert sequences(batch) == [taken + bound + 1]
     producer, batch = new_producer(taken), batch_of()
-    new_intake(producer, bound).datagram(datagram(taken + bound + 2), UID, 5, batch)
+    new_intake(producer, bound).take_datagram(datagram(taken + bound + 2), UID, 5, batch)
     if taken:
-        assert [refusal.reason for refusal in batch.refusals] == ["sequence jumps: from 5 to 107"]
+        assert [refusal.reason for refusal in batch.quarantine_entries] == [
+            "sequence jumps: from 5 to 107"
+        ]
         assert (losses(batch), sequences(batch), producer.taken) == ([], [], taken)
     else:
         assert losses(batch) == [(1, None, LOST_BEGINNING_UNKNOWN)]
@@ -203,15 +206,15 @@ def test_a_gap_is_a_loss_by_number_up_to_the_bound_and_past_it_nothing_is_believ
 def test_a_farewell_is_believed_up_to_the_bound_and_past_it_ends_nothing() -> None:
     bound = 100
     producer, batch = new_producer(5), batch_of()
-    new_intake(producer, bound).datagram(encode_farewell(ID, 5 + bound + 1, {}), UID, 5, batch)
-    assert [refusal.reason for refusal in batch.refusals] == [
+    new_intake(producer, bound).take_datagram(encode_farewell(ID, 5 + bound + 1, {}), UID, 5, batch)
+    assert [refusal.reason for refusal in batch.quarantine_entries] == [
         "farewell claims too much: 101 events"
     ]
     assert (losses(batch), producer.taken, producer.ended) == ([], 5, False)
     batch = batch_of()
-    new_intake(producer, bound).datagram(encode_farewell(ID, 5 + bound, {}), UID, 5, batch)
+    new_intake(producer, bound).take_datagram(encode_farewell(ID, 5 + bound, {}), UID, 5, batch)
     assert losses(batch) == [(6, 5 + bound, LOST_NOT_RECEIVED)]
-    assert (producer.taken, producer.ended, batch.refusals) == (5 + bound, True, [])
+    assert (producer.taken, producer.ended, batch.quarantine_entries) == (5 + bound, True, [])
 
 
 def test_the_largest_datagram_is_taken_and_one_byte_more_is_not() -> None:
@@ -224,35 +227,35 @@ def test_the_largest_datagram_is_taken_and_one_byte_more_is_not() -> None:
     assert len(largest) == DATAGRAM_BYTES_MAX
     whole(largest, intake, batch)
     assert sequences(batch) == [1]
-    assert not any("oversize" in refusal.reason for refusal in batch.refusals)
+    assert not any("oversize" in refusal.reason for refusal in batch.quarantine_entries)
     producer, batch = new_producer(), batch_of()
     whole(largest + b"\0", new_intake(producer), batch)
     assert sequences(batch) == []
-    (refusal,) = batch.refusals
+    (refusal,) = batch.quarantine_entries
     assert refusal.reason == f"oversize datagram: {DATAGRAM_BYTES_MAX + 1} bytes"
 
 
 def test_a_loss_has_a_number_up_to_the_bound_and_past_it_none_to_believe() -> None:
     producer, batch = new_producer(), Batch(100, 10**6, loss_events_max=50)
     for last in (50, 51):
-        batch.lose(producer, 1, last, LOST_NOT_RECEIVED)
+        batch.add_loss(producer, 1, last, LOST_NOT_RECEIVED)
     assert [loss.events for loss in batch.losses] == [50, None]
     assert batch.lost(claimed=False) == 50
 
 
 @pytest.mark.parametrize("kind", ["events", "losses", "quarantine"])
 def test_whatever_makes_a_row_fills_a_batch(kind: str) -> None:
-    """What strangers cause by the thousand must not make a commit without end."""
+    """What senders cause by the thousand must not make a commit of unbounded size."""
     producer, batch = new_producer(), Batch(3, 10**6)
     for count in range(3):
-        assert not batch.full and batch.room().events == 3 - count
+        assert not batch.full and batch.capacity().events == 3 - count
         if kind == "events":
             batch.add(producer, count + 1, Event("page_view", 5, None, b"\x80"), 10)
         elif kind == "losses":
-            batch.lose(producer, count + 1, None, LOST_NOT_RECEIVED)
+            batch.add_loss(producer, count + 1, None, LOST_NOT_RECEIVED)
         else:
-            batch.refuse(UID, 5, "garbage", b"x")
-    assert batch.full and not batch.room()
+            batch.add_quarantine(UID, 5, "garbage", b"x")
+    assert batch.full and not batch.capacity()
     assert batch.bytes > 0
 
 
@@ -260,7 +263,7 @@ def test_what_a_farewell_claims_to_have_refused_is_bounded() -> None:
     """The sums of all producers stay within what the database can hold."""
     producer, batch = new_producer(), batch_of()
     refused = {"malformed": 2**62, "outbox_full": REFUSALS_MAX, "undelivered": 1}
-    new_intake(producer).datagram(encode_farewell(ID, 0, refused), UID, 5, batch)
+    new_intake(producer).take_datagram(encode_farewell(ID, 0, refused), UID, 5, batch)
     assert producer.refused == {
         "malformed": REFUSALS_MAX, "outbox_full": REFUSALS_MAX, "undelivered": 1,
     }  # fmt: skip

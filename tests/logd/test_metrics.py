@@ -19,10 +19,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from logd import instance_lock
-from logd.runtime_stats import COMMIT_BOUNDS_S, Figures
+from logd.runtime_stats import COMMIT_BOUNDS_S, RuntimeStats
 from logd.serve.metrics_server import HEAD_BYTES_MAX, SEATS_MAX, MetricsService
 from logd.serve.request_server import Credentials
-from logd.status.metrics import LogdCollector, Standing
+from logd.status.metrics import LogdCollector, MetricsSnapshot
 from logd.storage import keyfile
 from logd.storage.database import connect
 from logd_wire.query import QueryClient
@@ -42,7 +42,7 @@ FULL: dict[str, Any] = EMPTY | {
         {"name": "socket", "problem": None, "restored": 3},
     ],
 }  # fmt: skip
-FIGURES = Figures(
+FIGURES = RuntimeStats(
     at_ns=3 * NS, started_ns=2 * NS, commits=6, commit_s=0.5, commit_counts=(1, 2, *[0] * 11, 3),
     queue_datagrams=513,
 )  # fmt: skip
@@ -58,13 +58,13 @@ def samples(text: str) -> dict[tuple[str, str], float]:
     return found
 
 
-def of(standing: Standing) -> dict[tuple[str, str], float]:
+def of(standing: MetricsSnapshot) -> dict[tuple[str, str], float]:
     registry = CollectorRegistry()
     registry.register(LogdCollector(lambda: standing))
     return samples(generate_latest(registry).decode())
 
 
-EVERYTHING = of(Standing(True, False, FIGURES, FULL))
+EVERYTHING = of(MetricsSnapshot(True, False, FIGURES, FULL))
 
 
 def test_metrics_say_how_it_stands() -> None:
@@ -90,10 +90,10 @@ def test_commits_are_a_histogram_whose_buckets_hold_all_below_them() -> None:
 
 
 def test_what_is_not_known_is_left_out_and_not_zero() -> None:
-    assert of(Standing(False, False, None, None)) == {
+    assert of(MetricsSnapshot(False, False, None, None)) == {
         ("logd_up", ""): 0, ("logd_stalled", ""): 0, ("logd_trail_readable", ""): 0,
     }  # fmt: skip
-    names = {name for name, _ in of(Standing(True, True, None, EMPTY))}
+    names = {name for name, _ in of(MetricsSnapshot(True, True, None, EMPTY))}
     assert {
         "logd_trail_whole",
         "logd_outbox_room_seconds",
@@ -180,7 +180,7 @@ def test_a_socket_gives_them_to_whom_its_mode_lets_in(instance: Instance) -> Non
         one.close()
     path.unlink()  # a cleaner does
     until(path.exists, "it is made again")
-    until(lambda: daemon.says("was removed or replaced: made again"), "the log says so")
+    until(lambda: daemon.says("was removed or replaced: created again"), "the log says so")
     assert ask(_OnSocket(path))[0] == 200
     assert not any("Traceback" in line for line in daemon.lines)
     instance.stop()
@@ -232,7 +232,7 @@ def test_whatever_is_asked_one_response_ends_the_connection(
 
 def test_who_is_too_slow_or_one_too_many_hears_so_in_http() -> None:
     for code, status in (("busy", b"503 Service Unavailable"), ("bad_request", b"408 Request Tim")):
-        response = service().problem(code, "why")
+        response = service().error(code, "why")
         assert response.startswith(b"HTTP/1.0 " + status)
         assert response.endswith(b"\r\n\r\nwhy\n")
 
@@ -305,7 +305,7 @@ def test_looking_does_not_end_the_report_process_as_a_producer(instance: Instanc
     asked_ns = time.time_ns()
 
     def looked() -> bool:
-        figures = instance_lock.figures(instance.config.lock_file)
+        figures = instance_lock.read_runtime_stats(instance.config.lock_file)
         return figures is not None and figures.at_ns > asked_ns + NS
 
     until(looked, "the daemon has looked who lives, many times")

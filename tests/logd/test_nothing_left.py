@@ -48,7 +48,7 @@ def fill(trail: Trail) -> None:
         left -= len(events)
     batch = Batch(100, 10**6)
     for _ in range(20):
-        batch.refuse(1, 2, f"malformed: {NAME}", VALUE.encode())
+        batch.add_quarantine(1, 2, f"malformed: {NAME}", VALUE.encode())
     trail.store.commit(batch, 1)
     if rng.random() < 0.5:  # pages are merged as well
         before = dict.fromkeys(rng.sample(TYPES, 2), 20 * DAY_NS)

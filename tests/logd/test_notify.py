@@ -1,4 +1,4 @@
-"""What systemd is told: ready, stopping, alive, how it goes; and levels for the journal."""
+"""Notifications to systemd: ready, stopping, alive, status line; and levels for the journal."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Manager:
         raise AssertionError(f"never said {text!r}, but {self.heard}")
 
     def drain(self) -> None:
-        """Takes what has been said up to now."""
+        """Take the messages sent up to now."""
         while self.hear(0.01) is not None:
             pass
 
@@ -139,7 +139,7 @@ def test_a_flush_that_hangs_feeds_no_watchdog(
 def test_a_database_that_takes_nothing_is_no_hang_and_said_in_the_status(
     instance: Instance, manager: Manager
 ) -> None:
-    """As with a full disk: it goes on trying, and says so."""
+    """As with a full disk: it keeps trying, and logs that."""
     instance.start(env=manager.env | {"WATCHDOG_USEC": WATCHDOG_USEC})
     connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
     try:
@@ -168,8 +168,8 @@ def test_what_is_said_again_and_again_is_said_at_a_bounded_rate(
     notifier = systemd.Notifier()
     assert notifier.interval_s == 2.0
     for turn in range(100):  # ten a second
-        notifier.turned(turn / 10)
-        notifier.status(f"number {turn // 25}", turn / 10)
+        notifier.feed_watchdog(turn / 10)
+        notifier.set_status(f"number {turn // 25}", turn / 10)
     manager.drain()
     assert manager.heard.count("WATCHDOG=1") == 5
     assert [said for said in manager.heard if said != "WATCHDOG=1"] == [
@@ -177,7 +177,7 @@ def test_what_is_said_again_and_again_is_said_at_a_bounded_rate(
     ]
     manager.heard.clear()
     for turn in range(100):
-        notifier.status(f"ever new {turn}", 10 + turn / 10)
+        notifier.set_status(f"ever new {turn}", 10 + turn / 10)
     manager.drain()
     assert len(manager.heard) == 10
 
@@ -260,7 +260,7 @@ def test_a_terminal_that_another_journal_stream_is_named_for_gets_no_levels(
 
 
 def test_each_line_of_a_long_message_has_its_level() -> None:
-    assert log_format.line(logging.WARNING, "one\ntwo", journal=True) == "<4>one\n<4>two"
-    assert log_format.line(logging.DEBUG, "", journal=True) == "<7>"
-    assert log_format.line(logging.CRITICAL, "one", journal=True) == "<2>one"
-    assert log_format.line(logging.WARNING, "one", journal=False) == "logd: one"
+    assert log_format.format_line(logging.WARNING, "one\ntwo", journal=True) == "<4>one\n<4>two"
+    assert log_format.format_line(logging.DEBUG, "", journal=True) == "<7>"
+    assert log_format.format_line(logging.CRITICAL, "one", journal=True) == "<2>one"
+    assert log_format.format_line(logging.WARNING, "one", journal=False) == "logd: one"

@@ -15,7 +15,7 @@ import pytest
 
 from logd.config import settings as configuration
 from logd.errors import CannotCreate
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd_client import Client
 from logd_wire import rendezvous
 from logd_wire.rendezvous import (
@@ -51,10 +51,10 @@ def place(instance: Instance) -> Iterator[Path]:
 
 def prepared(instance: Instance) -> Path:
     """Where a daemon that starts now puts the outboxes."""
-    outboxes = Outboxes(instance.config.outbox_directory)
+    outboxes = OutboxDirectory(instance.config.outbox_directory)
     outboxes.prepare(instance.socket)
     outboxes.close()
-    return outboxes.directory
+    return outboxes.path
 
 
 def squat(path: Path, kind: str) -> None:

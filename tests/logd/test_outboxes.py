@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
     RING_BYTES_MIN,
@@ -44,7 +44,7 @@ def retired(tmp_path: Path) -> Path:
 
 def opened(path: Path, *, read_only: bool = False) -> int:
     """Words 19 and 20 once it is open, which are the same."""
-    outboxes = Outboxes(path.parent, read_only=read_only)
+    outboxes = OutboxDirectory(path.parent, read_only=read_only)
     outboxes.attach()
     outbox = outboxes.open(path.name, os.getuid(), PRODUCER)
     assert outbox is not None
@@ -99,7 +99,7 @@ def watched(tmp_path: Path) -> Path:
 
 def refuse(path: Path, producer_id: int = PRODUCER) -> str:
     """Opens the file as the daemon does; why it is refused."""
-    outboxes = Outboxes(path.parent)
+    outboxes = OutboxDirectory(path.parent)
     outboxes.attach()
     try:
         with pytest.raises(WireError) as refused:
@@ -120,7 +120,7 @@ TOLD: dict[str, Callable[[Path], object]] = {
 
 
 def punch(path: Path) -> None:
-    """Makes a hole behind the header."""
+    """Punch a hole after the header."""
     data = path.read_bytes()
     path.unlink()
     with open(path, "wb") as file:
@@ -154,10 +154,10 @@ UNTOUCHED: dict[str, Callable[[Path], object]] = {
 def test_nothing_is_written_into_what_may_be_another_programs_file(
     watched: Path, reason: str
 ) -> None:
-    """A stranger may put a link to another file under an outbox's name."""
+    """A user may put a link to another file under an outbox's name."""
     UNTOUCHED[reason](watched)
     before = watched.read_bytes()
-    outboxes = Outboxes(watched.parent)
+    outboxes = OutboxDirectory(watched.parent)
     outboxes.attach()
     with pytest.raises(WireError) as refused:
         outboxes.open(watched.name, os.getuid(), PRODUCER)
@@ -181,7 +181,7 @@ def test_a_file_that_another_takes_the_name_of_while_it_is_refused_is_looked_at(
         return pwrite(fd, data, offset)
 
     monkeypatch.setattr(os, "pwrite", replaced_then)
-    outboxes = Outboxes(watched.parent)
+    outboxes = OutboxDirectory(watched.parent)
     outboxes.attach()
     with pytest.raises(WireError):
         outboxes.open(watched.name, os.getuid(), PRODUCER)

@@ -34,7 +34,7 @@ def test_a_peer_of_more_groups_than_can_be_asked_for_has_none_that_counts(
     asked_by: list[Credentials] = []
 
     class Noting(Lines):
-        def refusal(self, credentials: Credentials) -> bytes | None:
+        def deny(self, credentials: Credentials) -> bytes | None:
             asked_by.append(credentials)
             return b"forbidden\n"
 
@@ -61,19 +61,19 @@ def with_outbox(uid: int, producer_id: int) -> Producer:
 def test_another_user_cannot_send_under_the_id_of_one_that_has_an_outbox() -> None:
     intake, batch = Intake(with_outbox, 100), batch_of()
     producer = intake.producer(UID, ID)
-    intake.datagram(datagram(1), UID + 1, 5, batch)
+    intake.take_datagram(datagram(1), UID + 1, 5, batch)
     assert (sequences(batch), producer.taken) == ([], 0)
-    (refusal,) = batch.refusals
+    (refusal,) = batch.quarantine_entries
     assert refusal.reason == f"another user's producer id: it has an outbox of uid {UID}"
     assert (refusal.uid, refusal.pid) == (UID + 1, 5)
     assert set(intake.producers) == {(UID, ID)}
-    intake.datagram(datagram(1), UID, 5, batch)
+    intake.take_datagram(datagram(1), UID, 5, batch)
     assert sequences(batch) == [1]
 
 
 def test_once_that_has_ended_its_id_is_free_and_nothing_is_remembered_of_it() -> None:
     intake, batch = Intake(with_outbox, 100), batch_of()
     intake.forget(intake.producer(UID, ID))
-    intake.datagram(datagram(1), UID + 1, 5, batch)
-    assert (sequences(batch), batch.refusals) == ([1], [])
+    intake.take_datagram(datagram(1), UID + 1, 5, batch)
+    assert (sequences(batch), batch.quarantine_entries) == ([1], [])
     assert set(intake.producers) == {(UID + 1, ID)}

@@ -44,7 +44,7 @@ def fill(instance: Instance, events: list[tuple[str, str | None, dict[str, Any]]
         producer.taken += 1
         event = Event(kind, DAY_NS + producer.taken, user, msgpack.packb(props))
         batch.add(producer, producer.taken, event, 1)
-    batch.refuse(33, 20, "malformed", b"whose?")
+    batch.add_quarantine(33, 20, "malformed", b"whose?")
     store.commit(batch, 5 * DAY_NS)
     store.close()
 

@@ -14,8 +14,9 @@ import msgpack
 import pytest
 
 from logd.audit.verify import verify
-from logd.ingest.outbox_directory import OpenOutbox, Outboxes
-from logd.serve.loop import Daemon
+from logd.ingest.open_outbox import OpenOutbox
+from logd.ingest.outbox_directory import OutboxDirectory
+from logd.serve.loop import EventLoop
 from logd.storage.store import Store
 from logd_wire.outbox.layout import HEADER_BYTES, aligned, parse_header
 from logd_wire.wire import (
@@ -37,7 +38,7 @@ def outbox(instance: Instance) -> Written:
 
 
 @pytest.fixture
-def daemon(instance: Instance) -> Iterator[Daemon]:
+def daemon(instance: Instance) -> Iterator[EventLoop]:
     made = new_daemon(instance)
     yield made
     made.close()
@@ -46,7 +47,7 @@ def daemon(instance: Instance) -> Iterator[Daemon]:
 NO_PID = 2**30  # of no process: past the kernel's highest
 
 
-def known_before(daemon: Daemon, watermark: int) -> None:
+def known_before(daemon: EventLoop, watermark: int) -> None:
     """What a predecessor has stored of the producer; it did not end."""
     connection = daemon._store.connection
     (boot_id,) = connection.execute("SELECT boot_id FROM run").fetchone()
@@ -59,7 +60,7 @@ def known_before(daemon: Daemon, watermark: int) -> None:
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
 def test_an_outbox_that_cannot_be_looked_for_at_the_start_is_not_taken_for_gone(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch,
+    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:  # fmt: skip
     """Its producer's end would be booked as lost, and all of it stored as well."""
@@ -70,7 +71,7 @@ def test_an_outbox_that_cannot_be_looked_for_at_the_start_is_not_taken_for_gone(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as context:
-        context.setattr(Outboxes, "has", failing)
+        context.setattr(OutboxDirectory, "has", failing)
         daemon.start()
         look(daemon)
     look(daemon)
@@ -80,7 +81,7 @@ def test_an_outbox_that_cannot_be_looked_for_at_the_start_is_not_taken_for_gone(
 
 
 def test_an_outbox_that_is_gone_at_the_start_is_a_row_without_an_end(
-    instance: Instance, daemon: Daemon
+    instance: Instance, daemon: EventLoop
 ) -> None:
     """The counterpart of the test before: a missing outbox is recorded."""
     known_before(daemon, watermark=1)
@@ -91,19 +92,19 @@ def test_an_outbox_that_is_gone_at_the_start_is_a_row_without_an_end(
 
 
 def test_what_a_killed_predecessor_committed_is_confirmed_at_once_to_an_idle_producer(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was killed between commit and confirmation, and the producer has nothing more to say:
     no commit comes by which it would learn. Nor does the next look have to be waited for.
     """
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     known_before(daemon, watermark=3)
-    daemon._look_interval_s = 3600.0
+    daemon.delivery._poll_interval_s = 3600.0
     daemon.start()
     outbox.write(3)  # the file is closed, by which it is found
 
     def confirmed() -> bool:
-        daemon.turn(timeout_s=0.1)
+        daemon.run_once(timeout_s=0.1)
         return outbox.confirmed == 3
 
     until(confirmed, "it is confirmed", 10)
@@ -111,13 +112,17 @@ def test_what_a_killed_predecessor_committed_is_confirmed_at_once_to_an_idle_pro
 
 
 def test_while_its_place_is_looked_for_nothing_is_confirmed_at_another_one(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A position that is not the sequence's has the producer write over what was not read."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     outbox.write(60)
     known_before(daemon, watermark=40)
-    daemon.slice_bytes, daemon.work_s, daemon.start_work_s = 64, 0.0, 0.0
+    daemon.delivery.searches.slice_bytes, daemon.delivery.work_s, daemon.delivery.start_work_s = (
+        64,
+        0.0,
+        0.0,
+    )
     payload = pack_payload(msgpack.Packer(), "page_view", 1, None, None)
     size = aligned(RECORD_HEAD.size + len(payload))
     daemon.start()
@@ -127,8 +132,8 @@ def test_while_its_place_is_looked_for_nothing_is_confirmed_at_another_one(
         for sequence in range(41, 61):
             record = encode_record(producer_seed(PRODUCER), sequence, payload)
             sender.send(datagram_head(PRODUCER) + record)
-            while_searched += bool(daemon._searches)
-            daemon.turn(timeout_s=0)
+            while_searched += bool(daemon.delivery.outboxes.searches)
+            daemon.run_once(timeout_s=0)
             data = outbox.path.read_bytes()
             header = parse_header(data[:HEADER_BYTES], len(data))
             assert header.confirmed_position == header.confirmed_sequence * size
@@ -140,19 +145,23 @@ def test_while_its_place_is_looked_for_nothing_is_confirmed_at_another_one(
 
 
 def test_a_search_that_a_caller_waits_for_is_not_held_back_for_that_caller(
-    instance: Instance, daemon: Daemon, outbox: Written
+    instance: Instance, daemon: EventLoop, outbox: Written
 ) -> None:
     """There is nothing to commit before it is done: one slice a turn would only be slow."""
     outbox.write(60)
     known_before(daemon, watermark=40)
-    daemon.slice_bytes, daemon.work_s, daemon.start_work_s = 64, 0.0, 0.0
+    daemon.delivery.searches.slice_bytes, daemon.delivery.work_s, daemon.delivery.start_work_s = (
+        64,
+        0.0,
+        0.0,
+    )
     daemon.start()
-    assert daemon._searches
-    daemon.work_s = 60.0
+    assert daemon.delivery.outboxes.searches
+    daemon.delivery.work_s = 60.0
     with sender(instance) as sock:
         sock.send(datagram_head(PRODUCER, KIND_AWAITED) + datagram(60, PRODUCER)[16:])
-        daemon.turn(timeout_s=0)
-    assert not daemon._searches
+        daemon.run_once(timeout_s=0)
+    assert not daemon.delivery.outboxes.searches
     look(daemon)
     state = instance.status()
     assert (state["stored"], state["lost"], state["pending"]) == (20, 0, 0)
@@ -160,7 +169,7 @@ def test_a_search_that_a_caller_waits_for_is_not_held_back_for_that_caller(
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
 def test_what_could_not_be_confirmed_when_it_was_committed_is_confirmed_by_the_next_look(
-    instance: Instance, daemon: Daemon, outbox: Written, monkeypatch: pytest.MonkeyPatch,
+    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
@@ -202,8 +211,8 @@ def kill_a_daemon(instance: Instance, owner: type, point: str) -> None:
         (Store, "commit", 0, True),
         (OpenOutbox, "confirm", 3, True),
         (OpenOutbox, "confirm", 3, False),
-        (OpenOutbox, "unwatch", 3, False),
-        (Outboxes, "remove", 3, False),
+        (OpenOutbox, "resume_wakeups", 3, False),
+        (OutboxDirectory, "remove", 3, False),
     ],
 )
 def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
@@ -219,7 +228,7 @@ def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
     state = instance.status()
     check_sums(state, attempted=3, accepted=3)
     assert (state["stored"], state["pending"]) == (committed, 3 - committed)
-    assert outbox.confirmed == (3 if point in ("unwatch", "remove") else 0)
+    assert outbox.confirmed == (3 if point in ("resume_wakeups", "remove") else 0)
     daemon = new_daemon(instance)
     try:
         daemon.start()
@@ -241,11 +250,11 @@ def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
 
 
 def test_a_stop_stores_what_lies_in_files_that_were_closed_just_before_it(
-    instance: Instance, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller waits for the disk, so the first round has no time for opening files."""
     daemon.start()
-    daemon.work_s = 0.0
+    daemon.delivery.work_s = 0.0
     written = [Written(instance.config.outbox_directory, number) for number in range(100, 120)]
     with sender(instance) as sock:
         for one in written:
@@ -258,7 +267,7 @@ def test_a_stop_stores_what_lies_in_files_that_were_closed_just_before_it(
 
 
 def test_what_is_unknown_of_a_producer_depends_on_the_boot_and_on_its_outbox(
-    daemon: Daemon,
+    daemon: EventLoop,
 ) -> None:
     """Of this boot and without an outbox it may live: nothing is missing as far as is known."""
     connection = daemon._store.connection

@@ -20,13 +20,13 @@ def refused(instance: Instance) -> Instance:
     config = instance.config
     store = Store(config.database, keyfile.read(config.key_file), 1, 4)
     batch = Batch(100, 10**6)
-    batch.refuse(1, 11, "gone", b"")
-    batch.refuse(33, 20, "other version: 9, this daemon speaks 1", NASTY)
-    batch.refuse(33, 21, "other version: \x1b[31m", b"LGD\x09")
+    batch.add_quarantine(1, 11, "gone", b"")
+    batch.add_quarantine(33, 20, "other version: 9, this daemon speaks 1", NASTY)
+    batch.add_quarantine(33, 21, "other version: \x1b[31m", b"LGD\x09")
     producer = store.producer(1000, 7)
     producer.taken = 1
-    batch.refuse(1000, 30, "malformed: event type 'X'", b"\x93", producer, 1)
-    batch.refuse(33, 20, "not a datagram of this protocol", b"")
+    batch.add_quarantine(1000, 30, "malformed: event type 'X'", b"\x93", producer, 1)
+    batch.add_quarantine(33, 20, "not a datagram of this protocol", b"")
     store.commit(batch, 10**18)
     store.close()
     return instance

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from logd.batch import Batch
-from logd.ingest.outbox_directory import OpenOutbox
+from logd.ingest.open_outbox import OpenOutbox
 from logd.storage.store import Store
 from logd_wire.outbox.layout import REFUSED_FULL
 from tests.logd.test_daemon import Written, look, new_daemon
@@ -23,7 +23,7 @@ def test_refusals_that_a_producer_reports_never_go_back(directory: Path) -> None
         producer = store.producer(1000, 9)
         producer.refused = dict(refused)
         batch = Batch(10, 10**6)
-        batch.note(producer)
+        batch.touch(producer)
         store.commit(batch, 5)
         return dict(store.connection.execute("SELECT cause, events FROM refusal").fetchall())
 
@@ -62,10 +62,10 @@ def test_what_used_up_a_number_is_an_event_of_the_sums_and_other_garbage_is_none
     store = Store(directory / "a.db", os.urandom(32), 1, 10)
     producer = store.producer(1000, 9)
     batch = Batch(10, 10**6)
-    batch.refuse(1000, 5, "not a datagram of ours", b"x")
+    batch.add_quarantine(1000, 5, "not a datagram of ours", b"x")
     producer.taken = 1
-    batch.refuse(1000, 5, "malformed", b"x", producer, producer.taken)
-    batch.refuse(1000, 5, "outbox: damaged", b"x", producer)
+    batch.add_quarantine(1000, 5, "malformed", b"x", producer, producer.taken)
+    batch.add_quarantine(1000, 5, "outbox: damaged", b"x", producer)
     store.commit(batch, 5)
     counters = dict(store.connection.execute("SELECT name, value FROM counter").fetchall())
     assert (counters["quarantined"], counters["quarantined_events"]) == (3, 1)

@@ -35,7 +35,7 @@ def test_each_setting_that_has_changed_is_named_with_what_becomes_of_it() -> Non
     reload = compare(running, read, running.outbox_directory)
     assert list(reload.parts()) == [
         "in use now: stop_timeout_s",
-        "the report process is started again for query_uids",
+        "the report process is restarted for query_uids",
         "commands use retention from now on",
         "a restart is needed for commit_interval_ms",
     ]
@@ -114,8 +114,8 @@ def test_sighup_reads_the_configuration_again_and_no_signal_ends_the_daemon(
     until(lambda: daemon.says("SIGHUP: read"), "it has read it again")
     (line,) = [line for line in daemon.lines if "SIGHUP" in line]
     assert line.endswith(
-        "logd.toml again: in use now: anchor_interval_s, anchor_file; the report process is started"
-        " again for metrics; a restart is needed for commit_interval_ms"
+        "logd.toml again: in use now: anchor_interval_s, anchor_file; the report process is "
+        "restarted for metrics; a restart is needed for commit_interval_ms"
     )
     until((instance.directory / "metrics.sock").exists, "the report process serves metrics")
     (reports,) = children(pid)
@@ -124,7 +124,7 @@ def test_sighup_reads_the_configuration_again_and_no_signal_ends_the_daemon(
     with (instance.directory / "logd.toml").open("a") as file:
         file.write("commit_interval_ms = nonsense\n")
     daemon.popen.send_signal(signal.SIGHUP)
-    until(lambda: daemon.says("SIGHUP: not reloaded, and nothing has changed"), "it refuses")
+    until(lambda: daemon.says("SIGHUP: not reloaded, nothing has changed"), "it refuses")
 
     for number in (*OTHERS, signal.SIGHUP):
         os.kill(reports, number)

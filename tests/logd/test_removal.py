@@ -90,7 +90,7 @@ class Trail:
             producer.taken += 1
             batch.add(producer, producer.taken, event, 1)
         self.store.commit(batch, stored_ns)
-        batch.settle()
+        batch.mark_committed()
         self.stored |= dict(enumerate(events, start=first))
         self.stored_ns |= dict.fromkeys(range(first, first + len(events)), stored_ns)
 
@@ -335,8 +335,8 @@ def test_what_is_to_be_recorded_waits_for_no_other_job(trail: Trail) -> None:
 
 def test_quarantine_loses_its_excerpts_and_what_its_reasons_quote(trail: Trail) -> None:
     batch = Batch(100, 10**6)
-    batch.refuse(1, 2, "malformed: user 'anna': too long", b"anna")
-    batch.refuse(1, 2, "oversize datagram", b"anna")
+    batch.add_quarantine(1, 2, "malformed: user 'anna': too long", b"anna")
+    batch.add_quarantine(1, 2, "oversize datagram", b"anna")
     trail.store.commit(batch, 1)
     job = trail.finish(trail.ask(FORGET, users=["anna"]))
     rows = trail.store.connection.execute("SELECT reason, excerpt, bytes FROM quarantine")

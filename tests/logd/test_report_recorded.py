@@ -79,7 +79,7 @@ def test_a_report_about_persons_is_answered_only_if_its_reading_is_recorded(
     assert recording.ask(report, **ASKED[report]) == {
         "ok": False,
         "error": "unavailable",
-        "message": "the trail cannot take this reading just now",
+        "message": "the access to this report cannot be recorded now",
     }
 
 

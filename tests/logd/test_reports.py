@@ -135,7 +135,7 @@ def test_each_event_carries_the_time_of_its_own_batch(trail: Trail) -> None:
             trail.producer.taken += 1
             batch.add(trail.producer, trail.producer.taken, Event("login", 1, "1", b"\x80"), 1)
         if stored_ns == 200:
-            batch.lose(trail.producer, trail.producer.taken + 1, trail.producer.taken + 4, "x")
+            batch.add_loss(trail.producer, trail.producer.taken + 1, trail.producer.taken + 4, "x")
             trail.producer.taken += 4
         trail.store.commit(batch, stored_ns)
     rows = trail.ask("timeline", user="1").rows
@@ -161,9 +161,9 @@ def test_an_event_whose_time_does_not_fit_that_of_its_storing_is_marked(
 def test_losses_are_listed_with_range_cause_and_time(trail: Trail) -> None:
     assert trail.ask("losses").rows == []
     batch = Batch(10, 1000)
-    batch.lose(trail.producer, 1, 4, "not received")
+    batch.add_loss(trail.producer, 1, 4, "not received")
     trail.producer.taken = 4
-    batch.lose(trail.producer, 5, None, "tail unknown")
+    batch.add_loss(trail.producer, 5, None, "tail unknown")
     trail.store.commit(batch, 77)
     assert trail.rows("losses") == [
         (2, "1000-0000000000000009", 5, None, None, "tail unknown", 77),
@@ -177,10 +177,10 @@ def test_losses_are_summed_by_cause_and_a_cause_that_never_was_is_zero(trail: Tr
     assert trail.rows("losses_by_cause") == [(cause, 0, 0, 0, None) for cause in CAUSES]
     for now_ns, first in ((77, 1), (88, 10)):
         batch = Batch(10, 1000)
-        batch.lose(trail.producer, first, first + 3, "not received")
+        batch.add_loss(trail.producer, first, first + 3, "not received")
         trail.producer.taken = first + 3
-        batch.lose(trail.producer, first + 4, None, "tail unknown")
-        batch.lose(trail.producer, first + 4, first + 4, "a cause of a newer version")
+        batch.add_loss(trail.producer, first + 4, None, "tail unknown")
+        batch.add_loss(trail.producer, first + 4, first + 4, "a cause of a newer version")
         trail.store.commit(batch, now_ns)
     rows = trail.rows("losses_by_cause")
     assert [row for row in rows if row[1]] == [
@@ -199,7 +199,7 @@ def test_every_cause_that_the_daemon_books_is_in_the_totals() -> None:
 def test_quarantine_keeps_the_newest_rows_and_counts_all(trail: Trail) -> None:
     batch = Batch(1000, 10**6)
     for number in range(25):
-        batch.refuse(1, 2, f"reason {number}", b"\x00\xff")
+        batch.add_quarantine(1, 2, f"reason {number}", b"\x00\xff")
     trail.store.commit(batch, 5)
     rows = trail.ask("quarantine").rows
     assert [row["reason"] for row in rows] == [f"reason {n}" for n in range(24, 14, -1)]

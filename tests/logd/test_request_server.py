@@ -1,4 +1,4 @@
-"""The request server against strangers: silent, slow, deaf, many; each bounded in all.
+"""The request server with hostile peers: silent, slow, not reading, many; each is bounded.
 
 Its turns one at a time, with a clock that only the test moves; answers come from real threads.
 """
@@ -22,13 +22,13 @@ from logd.serve import request_server
 from logd.serve.request_server import (
     ACCEPT_PAUSE_S,
     ANSWER_TIMEOUT_S,
-    MISTAKE_INTERVAL_S,
-    PUBLISH_INTERVAL_S,
+    BUG_LOG_INTERVAL_S,
     REQUEST_TIMEOUT_S,
     WAIT_TIMEOUT_S,
     Credentials,
     RequestServer,
 )
+from logd.serve.usage import PUBLISH_INTERVAL_S
 from tests.support.instance import until
 
 SEATS_MAX = 8
@@ -50,7 +50,7 @@ class Lines:
         del received[:end]
         return line or None
 
-    def refusal(self, credentials: Credentials) -> bytes | None:
+    def deny(self, credentials: Credentials) -> bytes | None:
         return b"forbidden\n" if credentials.uid == FORBIDDEN else None
 
     def answer(self, request: bytes, credentials: Credentials) -> tuple[bytes, bool]:
@@ -63,7 +63,7 @@ class Lines:
             raise RuntimeError("a mistake, made by a test")
         return request.upper(), request != b"bye\n"
 
-    def problem(self, code: str, message: str) -> bytes:
+    def error(self, code: str, message: str) -> bytes:
         return f"{code}: {message}\n".encode()
 
 
@@ -89,7 +89,7 @@ class Served:
         )  # fmt: skip
 
     def connect(self, uid: int, data: bytes = b"") -> socket.socket:
-        """A connection of that user, which has said that much."""
+        """A connection of that user, which has sent these bytes."""
         sock = self.connect_unnoticed(data)
         self.uid = uid
         self.turn()
@@ -198,7 +198,7 @@ def test_the_second_is_for_the_whole_request_however_it_trickles_in(served: Serv
         assert served.heard(slow) is None
     slow.send(b"x")
     served.after(REQUEST_TIMEOUT_S / 10)
-    assert served.answer(slow) == b"bad_request: no whole request within 1 s\n"
+    assert served.answer(slow) == b"bad_request: no complete request within 1 s\n"
     assert served.answer(slow) == b""
 
 
@@ -253,7 +253,7 @@ def test_one_users_questions_wait_in_order_and_leave_places_for_others(served: S
     assert served.service.asked == [b"wait\n", b"hello\n"], "one of the attacker's at a time"
     one_more = served.connect(ATTACKER, b"late\n")
     said = served.answer(one_more)
-    assert said.startswith(b"busy: user id 1001 has as many questions open as it may have")
+    assert said.startswith(b"busy: user id 1001 has as many requests open as it may have")
     assert b"ask again, fewer at a time" in said
     served.service.go_on.set()
     assert [served.answer(sock) for sock in heavy] == [b"WAIT\n"] * len(heavy)
@@ -263,7 +263,7 @@ def test_who_waits_too_long_for_its_turn_hears_busy(served: Served) -> None:
     first, second = (served.connect(ATTACKER, b"wait\n") for _ in range(2))
     served.after(WAIT_TIMEOUT_S)
     said = served.answer(second)
-    assert said.startswith(b"busy: the reports that run leave no place for user id 1001: wait")
+    assert said.startswith(b"busy: the running reports leave no place for user id 1001: wait")
     served.service.go_on.set()
     assert served.answer(first) == b"WAIT\n", "what runs is not timed by this"
 
@@ -389,7 +389,7 @@ def test_a_mistake_in_an_answer_costs_that_answer_and_is_logged_once_a_minute(
     assert served.ask(GOOD, b"two\n") == b"TWO\n"
     assert len(caplog.records) == 1
     assert "a mistake, made by a test" in caplog.text
-    served.after(MISTAKE_INTERVAL_S)
+    served.after(BUG_LOG_INTERVAL_S)
     served.ask(GOOD, b"mistake\n")
     assert len(caplog.records) == 2
 

@@ -156,8 +156,8 @@ def test_what_was_only_claimed_before_a_restore_is_only_claimed_after_it(tmp_pat
     for producer_id in (1, 2):
         producer = stores[0].producer(1000, producer_id)
         producer.has_outbox = producer_id == 1
-        batch.lose(producer, 1, 5, LOST_NOT_RECEIVED)
-        batch.lose(producer, 6, 1_000_000, LOST_CLAIMED)
+        batch.add_loss(producer, 1, 5, LOST_NOT_RECEIVED)
+        batch.add_loss(producer, 6, 1_000_000, LOST_CLAIMED)
         producer.taken = 1_000_000
     stores[0].commit(batch, 1)
     replaced, backup = (store.connection for store in stores)

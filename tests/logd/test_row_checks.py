@@ -37,10 +37,10 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
             producer.taken += 1
             batch.add(producer, producer.taken, Event(kind, 5, "7", PROPS), 10)
         if number == 1:
-            batch.lose(producer, producer.taken + 1, producer.taken + 2, "not received")
+            batch.add_loss(producer, producer.taken + 1, producer.taken + 2, "not received")
             producer.taken += 2
         store.commit(batch, 2)
-        batch.settle()
+        batch.mark_committed()
     assert verify(store.connection).findings == []
     store.close()
     return path

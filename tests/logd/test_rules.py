@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
 from logd_client import Client
 from logd_wire.outbox.layout import HEADER_BYTES, parse_header
 from logd_wire.rendezvous import RENDEZVOUS_SUFFIX, read_rendezvous
@@ -254,7 +254,7 @@ def test_rule_5_a_directory_of_the_wrong_owner_is_refused_by_both_sides(
     """One that was configured; where its name is our own to choose, another one is taken."""
     with tempfile.TemporaryDirectory(prefix="logd-test-", dir="/dev/shm") as memory:
         instance.configure(outbox_directory=memory)
-        Outboxes(Path(memory)).prepare(instance.socket)
+        OutboxDirectory(Path(memory)).prepare(instance.socket)
         os.chown(memory, 65534, 65534)
         with Client(instance.socket) as client:
             client.emit("page_view")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from logd.errors import AlreadyRunning, CannotCreate
-from logd.instance_lock import files, instance_lock
-from logd.self_repair.repairs import look
+from logd.instance_lock import instance_lock, read_runtime_files
+from logd.self_repair.repairs import read_state
 from logd.self_repair.runtime_files import (
     CHECK_INTERVAL_S,
     OWNED,
@@ -42,7 +42,7 @@ LINK = replace(AS_MADE, kind="link")
     [
         (AS_MADE, None, PRESENT),
         (GONE, "not there", PRESENT),
-        (FileState("?"), "cannot be looked at", PRESENT),
+        (FileState("?"), "cannot be read", PRESENT),
         (LINK, "a symbolic link is in its place", PRESENT),
         (replace(AS_MADE, kind="directory"), "a directory is in its place", PRESENT),
         (replace(AS_MADE, kind="other"), "something else is in its place", PRESENT),
@@ -260,7 +260,9 @@ def test_the_longest_problems_of_all_files_fit_into_their_pages(tmp_path: Path) 
         size = path.stat().st_size
         lock.publish_files(watched.published())
         assert path.stat().st_size == size
-        assert files(path) == [], "of no running daemon: this process's own lock does not show"
+        assert read_runtime_files(path) == [], (
+            "of no running daemon: this process's own lock does not show"
+        )
         lock.publish_files([{"name": "x" * 10_000}])  # no room: left as it was
         assert path.stat().st_size == size
     assert b'"x' not in path.read_bytes()
@@ -268,11 +270,11 @@ def test_the_longest_problems_of_all_files_fit_into_their_pages(tmp_path: Path) 
 
 
 def test_a_file_is_looked_at_without_following_a_link(tmp_path: Path) -> None:
-    assert look(str(tmp_path / "nothing")) == GONE
+    assert read_state(str(tmp_path / "nothing")) == GONE
     (tmp_path / "file").write_text("x")
-    found = look(str(tmp_path / "file"))
+    found = read_state(str(tmp_path / "file"))
     assert (found.kind, found.inode) == ("file", (tmp_path / "file").stat().st_ino)
-    assert look(str(tmp_path / "file" / "below")) == GONE
+    assert read_state(str(tmp_path / "file" / "below")) == GONE
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    assert look(str(tmp_path / "link")).kind == "link"
-    assert look(str(tmp_path)).kind == "directory"
+    assert read_state(str(tmp_path / "link")).kind == "link"
+    assert read_state(str(tmp_path)).kind == "directory"

@@ -16,13 +16,14 @@ import pytest
 
 from logd.batch import Batch, Producer
 from logd.errors import AlreadyRunning, CannotCreate, DatabaseGone, StorageFailed
-from logd.ingest.outbox_directory import Outboxes
-from logd.ingest.outbox_place import OutboxPlace, drop_missing
+from logd.ingest.ended_producers import drop_missing
+from logd.ingest.outbox_directory import OutboxDirectory
+from logd.ingest.outbox_place import OutboxPlace
 from logd.ingest.receiver import Receiver, bind
-from logd.instance_lock import PAGE_BYTES, instance_lock, look
+from logd.instance_lock import PAGE_BYTES, instance_lock, read_lock_page
 from logd.maintenance.outbox_survey import directory_identity
 from logd.self_repair.repairs import SelfRepair
-from logd.serve.loop import Daemon
+from logd.serve.loop import EventLoop
 from logd.status.collect import status
 from logd.storage import keyfile
 from logd.storage.database import connect, shm_path, wal_path
@@ -45,12 +46,12 @@ class Place:
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
-        self.outboxes = Outboxes(instance.config.outbox_directory)
+        self.outboxes = OutboxDirectory(instance.config.outbox_directory)
         self.outboxes.prepare(instance.socket)
         self.open: set[str] = set()
         self.followed = 0
         self.place = OutboxPlace(self.outboxes, instance.socket, lambda: self.open, self._follow)
-        self.path = self.outboxes.directory
+        self.path = self.outboxes.path
 
     def _follow(self) -> None:
         self.followed += 1
@@ -177,9 +178,9 @@ def test_a_name_that_was_taken_meanwhile_is_left_and_another_found(
         place.path.write_text("mine")
     place.place.put_back()
     place.check_is_found()
-    assert place.outboxes.directory.name.startswith(f"{place.path.name}-")
-    assert place.instance.config.outbox_directory == place.outboxes.directory
-    assert place.place.directory == str(place.outboxes.directory)
+    assert place.outboxes.path.name.startswith(f"{place.path.name}-")
+    assert place.instance.config.outbox_directory == place.outboxes.path
+    assert place.place.directory == str(place.outboxes.path)
 
 
 def test_where_nothing_can_be_put_back_the_daemon_reads_where_it_did(
@@ -215,19 +216,19 @@ def test_only_what_is_in_no_directory_any_more_holds_nothing_back() -> None:
 
 
 @pytest.fixture
-def kept(instance: Instance, daemon: Daemon) -> OutboxPlace:  # noqa: F811
-    """The directory of a daemon that only turns when told to."""
+def kept(instance: Instance, daemon: EventLoop) -> OutboxPlace:  # noqa: F811
+    """The directory of a daemon that runs a round only when it is called."""
     return OutboxPlace(
-        daemon._outboxes, instance.socket, lambda: daemon.open_names, daemon.follow_directory
+        daemon._directory, instance.socket, daemon.delivery.open_names, daemon.use_new_directory
     )
 
 
-def confirmed_all(daemon: Daemon, steady: Steady) -> bool:  # noqa: F811
+def confirmed_all(daemon: EventLoop, steady: Steady) -> bool:  # noqa: F811
     look_at(daemon)
     return steady.confirmed == steady.accepted
 
 
-def lost(daemon: Daemon, instance: Instance) -> int:  # noqa: F811
+def lost(daemon: EventLoop, instance: Instance) -> int:  # noqa: F811
     look_at(daemon)
     return int(status(instance.config)["lost"])
 
@@ -238,7 +239,7 @@ ONE_RING = 250 * 1024  # a client's room that holds them all, and is never follo
 
 def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
     instance: Instance,
-    daemon: Daemon,  # noqa: F811
+    daemon: EventLoop,  # noqa: F811
     kept: OutboxPlace,
 ) -> None:
     with Steady(instance, outbox_bytes=ONE_RING) as steady:
@@ -263,14 +264,14 @@ def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
 
 def test_what_went_unread_with_its_directory_is_a_loss_by_number(
     instance: Instance,
-    daemon: Daemon,  # noqa: F811
+    daemon: EventLoop,  # noqa: F811
     kept: OutboxPlace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The daemon had no room to open it, so that only its producer's farewell tells how much."""
+    """The daemon's quota did not allow to open it: only the farewell shows how much is lost."""
     with Steady(instance, outbox_bytes=ONE_RING) as steady:
         with monkeypatch.context() as patch:
-            patch.setattr(daemon._files, "room_for", lambda _uid: False)
+            patch.setattr(daemon.delivery.outboxes.quota, "has_room", lambda _uid: False)
             steady.emit(MORE_THAN_QUEUED)
             look_at(daemon)
         shutil.rmtree(instance.config.outbox_directory)
@@ -287,7 +288,7 @@ def test_what_went_unread_with_its_directory_is_a_loss_by_number(
 
 def test_closed_files_of_the_new_directory_wake_the_daemon_and_a_forget_looks_there(
     instance: Instance,
-    daemon: Daemon,  # noqa: F811
+    daemon: EventLoop,  # noqa: F811
     kept: OutboxPlace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -299,12 +300,12 @@ def test_closed_files_of_the_new_directory_wake_the_daemon_and_a_forget_looks_th
     assert worker.outboxes == instance.config.outbox_directory
     name = outbox_name(os.getuid(), 7)
     (instance.config.outbox_directory / name).write_bytes(b"")
-    assert daemon._closed_names(daemon._wait(0)) == [name]
+    assert daemon.closed_files.names(daemon.wait(0)) == [name]
 
 
 def test_inotify_is_taken_up_again_once_the_kernel_has_a_watch(
     instance: Instance,
-    daemon: Daemon,  # noqa: F811
+    daemon: EventLoop,  # noqa: F811
     kept: OutboxPlace,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -313,22 +314,22 @@ def test_inotify_is_taken_up_again_once_the_kernel_has_a_watch(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("logd.serve.loop.Inotify", refuse)
+        patch.setattr("logd.serve.closed_files.Inotify", refuse)
         shutil.rmtree(instance.config.outbox_directory)
         kept.put_back()
-        daemon.watch_again()
+        daemon.closed_files.retry()
         assert [line for line in caplog.messages if "no inotify" in line] == [
-            "no inotify (No space left on device): closed outboxes are found by looking"
+            "no inotify (No space left on device): closed outboxes are found by polling"
         ]
-    daemon.watch_again()
+    daemon.closed_files.retry()
     name = outbox_name(os.getuid(), 7)
     (instance.config.outbox_directory / name).write_bytes(b"")
-    assert daemon._closed_names(daemon._wait(0)) == [name]
+    assert daemon.closed_files.names(daemon.wait(0)) == [name]
 
 
 def test_a_daemon_reads_from_the_socket_that_it_has_bound_again(
     instance: Instance,
-    daemon: Daemon,  # noqa: F811
+    daemon: EventLoop,  # noqa: F811
 ) -> None:
     config = instance.config
     with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
@@ -349,7 +350,7 @@ def test_a_daemon_reads_from_the_socket_that_it_has_bound_again(
 @pytest.mark.parametrize("systemd", [False, True])
 def test_what_is_looked_after_and_by_whom(
     instance: Instance,
-    daemon: Daemon,  # noqa: F811
+    daemon: EventLoop,  # noqa: F811
     kept: OutboxPlace,
     systemd: bool,
 ) -> None:
@@ -372,11 +373,11 @@ def test_what_is_looked_after_and_by_whom(
         assert all(item.remedy for name, item in items.items() if name in by_hand)
         documented = (ROOT / "systemd" / "README.md").read_text()
         assert all(f"| {name} |" in documented for name in items)
-        before = look(config.lock_file)
+        before = read_lock_page(config.lock_file)
         config.socket.unlink()
         repair.run(1.0)
         assert config.socket.exists() is not systemd
-        assert (look(config.lock_file), before) == (before, before)
+        assert (read_lock_page(config.lock_file), before) == (before, before)
     (line,) = [f for f in repair.files.published() if f["name"] == "socket"]
     if systemd:
         assert line["problem"] == "not there"
@@ -417,7 +418,9 @@ def test_a_socket_that_is_replaced_loses_nothing_that_the_kernel_took(tmp_path: 
 def test_a_socket_at_which_another_instance_receives_is_not_taken_from_it(tmp_path: Path) -> None:
     path = tmp_path / "logd.sock"
     with bind(path, socket.SOCK_DGRAM, 0o600) as first:
-        with pytest.raises(CannotCreate, match="another process receives there"):
+        with pytest.raises(
+            CannotCreate, match="another process, not of this instance, receives there"
+        ):
             bind(path, socket.SOCK_DGRAM, 0o600)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.connect(str(path))
@@ -454,8 +457,8 @@ def test_a_lock_file_that_was_removed_is_made_again_and_keeps_others_away(
 ) -> None:
     path = tmp_path / "activity.db.lock"
     with instance_lock(path) as lock:
-        lock.note_database()
-        lock.tell("full")
+        lock.mark_database_made()
+        lock.set_trouble("full")
         kept = path.read_bytes()[:PAGE_BYTES]
         path.unlink()
         if left == "a copy":
@@ -469,8 +472,8 @@ def test_a_lock_file_that_was_removed_is_made_again_and_keeps_others_away(
             assert f"another logd (pid {os.getpid()}) serves" in second.communicate()[1]
         # To read it here closes it, which drops this process's lock: not before.
         assert path.read_bytes()[:PAGE_BYTES] == kept
-        lock.tell(None)
-        assert look(path)[1].trouble is None, "what it says is written there from now on"
+        lock.set_trouble(None)
+        assert read_lock_page(path)[1].trouble is None, "what it says is written there from now on"
 
 
 def test_a_daemon_whose_lock_file_another_has_by_now_ends(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from logd.serve import report_server as reporter
-from logd.serve.run import restart_pause_s
+from logd.serve.report_process import restart_pause_s
 from logd_wire.query import QueryClient, QueryError, Unavailable
 from tests.support.instance import (
     ROOT,
@@ -290,7 +290,7 @@ def test_a_report_that_takes_too_long_is_stopped_and_says_so(
     )
     answer = msgpack.unpackb(frame[4:])
     assert (answer["ok"], answer["error"]) == (False, "too_slow")
-    assert "narrow the question" in answer["message"]
+    assert "narrow the query" in answer["message"]
 
 
 def test_garbage_on_the_query_socket_ends_that_connection_only(instance: Instance) -> None:
@@ -308,7 +308,7 @@ def test_garbage_on_the_query_socket_ends_that_connection_only(instance: Instanc
 
 def test_a_socket_path_occupied_by_a_file_is_left_alone(instance: Instance) -> None:
     Path(instance.socket).write_text("precious")
-    assert "is no socket" in instance.cli("run", code=73)
+    assert "is not a socket" in instance.cli("run", code=73)
     assert Path(instance.socket).read_text() == "precious"
 
 

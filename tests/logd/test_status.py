@@ -16,7 +16,7 @@ import pytest
 from logd import instance_lock
 from logd.audit import last_verification
 from logd.reports.registry import CAUSES
-from logd.runtime_stats import Figures
+from logd.runtime_stats import RuntimeStats
 from logd.status import text as status
 from logd.status.collect import STATUS_LOSSES_MAX
 from logd.status.disk import DAY_S, Disk, grown, look
@@ -284,7 +284,7 @@ def test_the_ledger_of_a_daemon_is_in_its_status_for_people_and_for_programs(
 def figures(**changed: Any) -> dict[str, Any]:
     counts = [0] * 14
     counts[3], counts[6] = 98, 2
-    made = Figures(
+    made = RuntimeStats(
         at_ns=EMPTY["at_ns"] - NS, started_ns=EMPTY["at_ns"] - 3 * 3600 * NS,
         events_per_s_1m=312.4, events_per_s_5m=0.25, commits=100, commit_last_s=0.0071,
         commit_longest_s=1.25, commit_counts=tuple(counts),
@@ -405,11 +405,11 @@ def test_how_long_the_outboxes_of_a_dead_daemon_have_room_is_told_by_what_waits(
     instance.start()
     with Steady(instance, outbox_bytes=64 * 1024) as client:
         client.emit_stored(100)
-        until(lambda: instance_lock.figures(instance.config.lock_file), "figures")
+        until(lambda: instance_lock.read_runtime_stats(instance.config.lock_file), "figures")
         instance.kill()
         assert instance.status()["room_s"] is None  # nobody has emitted since
         client.emit(100)
-        found = instance_lock.figures(instance.config.lock_file)
+        found = instance_lock.read_runtime_stats(instance.config.lock_file)
         assert found is not None
         later_ns = found.at_ns + 100 * NS
         monkeypatch.setattr(time, "time_ns", lambda: later_ns)

@@ -66,7 +66,7 @@ def fill(store: Store, count: int, props: bytes = b"\x80") -> None:
         producer.taken += 1
         batch.add(producer, producer.taken, Event("page_view", 5, "7", props), len(props))
     store.commit(batch, 2)
-    batch.settle()
+    batch.mark_committed()
 
 
 def test_the_writer_opens_the_database_with_every_setting(store: Store) -> None:
@@ -267,12 +267,12 @@ def test_a_forget_is_not_done_before_the_vacuum_succeeds(
 def test_a_watermark_never_goes_back(store: Store) -> None:
     first = Producer(uid=1000, id=9, seed=producer_seed(9), taken=7)
     batch = Batch(10, 10**6)
-    batch.note(first)
+    batch.touch(first)
     store.commit(batch, 1)
     stale = store.producer(1000, 9)
     stale.taken = 3
     batch = Batch(10, 10**6)
-    batch.note(stale)
+    batch.touch(stale)
     store.commit(batch, 2)
     assert store.producer(1000, 9).stored == 7
 

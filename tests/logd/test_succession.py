@@ -15,12 +15,12 @@ import pytest
 
 from logd.batch import Batch, Producer
 from logd.config.settings import Config
-from logd.ingest.delivery import PREDECESSORS_MAX
 from logd.ingest.ordering import Intake
-from logd.ingest.outbox_directory import Outboxes
+from logd.ingest.outbox_directory import OutboxDirectory
+from logd.ingest.outbox_opener import PREDECESSORS_MAX
 from logd.ingest.receiver import Receiver, bind
 from logd.ingest.succession import Succession
-from logd.serve.loop import Daemon
+from logd.serve.loop import EventLoop
 from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_wire import liveness
@@ -83,21 +83,21 @@ def payload(producer_id: int, number: int) -> bytes:
     return pack_payload(msgpack.Packer(), "page_view", 1, None, props)
 
 
-Make = Callable[..., Daemon]
+Make = Callable[..., EventLoop]
 
 
 @pytest.fixture
 def make(instance: Instance) -> Iterator[Make]:
-    """A daemon that only turns when told to."""
-    made: list[Daemon] = []
+    """A daemon that runs a round only when it is called."""
+    made: list[EventLoop] = []
 
-    def start(**settings: int) -> Daemon:
+    def start(**settings: int) -> EventLoop:
         config: Config = replace(instance.config, commit_interval_ms=0, **settings)  # type: ignore[arg-type]
         store = Store(config.database, keyfile.read(config.key_file), 1, config.quarantine_rows_max)
-        outboxes = Outboxes(config.outbox_directory)
+        outboxes = OutboxDirectory(config.outbox_directory)
         outboxes.prepare(str(config.socket))
         receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-        made.append(Daemon(config, store, receiver, outboxes, clock_ns=lambda: 7))
+        made.append(EventLoop(config, store, receiver, outboxes, clock_ns=lambda: 7))
         return made[0]
 
     yield start
@@ -111,15 +111,19 @@ def outbox(instance: Instance) -> Callable[..., Written]:
     return lambda *arguments, **named: Written(directory, *arguments, **named)
 
 
-def look(daemon: Daemon, times: int = 1) -> None:
+def look(daemon: EventLoop, times: int = 1) -> None:
     """Turns in which a look is due, until nothing more is to be done at once."""
     for _ in range(times):
-        daemon._look_due_s = 0.0
-        daemon.turn(timeout_s=0)
+        daemon.delivery.turn.poll_due_s = 0.0
+        daemon.run_once(timeout_s=0)
         for _ in range(200):
-            if not (daemon._backlog or daemon._listing or daemon._more):
+            if not (
+                daemon.delivery.tasks
+                or daemon.delivery.finder.is_listing
+                or daemon.delivery.has_backlog
+            ):
                 break
-            daemon.turn(timeout_s=0)
+            daemon.run_once(timeout_s=0)
 
 
 def stored(instance: Instance) -> list[tuple[int, int]]:
@@ -131,10 +135,10 @@ def all_of(*outboxes: Written) -> list[tuple[int, int]]:
     return [(one.id, number) for one in outboxes for number in range(1, one.count + 1)]
 
 
-def listed(daemon: Daemon, *outboxes: Written) -> None:
+def listed(daemon: EventLoop, *outboxes: Written) -> None:
     """Has the directory give their names in this order."""
     found = [(one.path.name, os.getuid(), one.id) for one in outboxes]
-    daemon._outboxes.names = lambda: iter(found)  # type: ignore[method-assign]
+    daemon._directory.names = lambda: iter(found)  # type: ignore[method-assign]
 
 
 # -- in order ------------------------------------------------------------------------------------
@@ -182,10 +186,12 @@ def test_the_first_datagram_of_a_successor_waits_for_what_its_predecessor_wrote_
         sender.connect(instance.socket)
         record = encode_record(producer_seed(SECOND), 1, payload(SECOND, 1))
         sender.send(datagram_head(SECOND) + record)
-    daemon._look_due_s = float("inf")
+    daemon.delivery.turn.poll_due_s = float("inf")
     while len(stored(instance)) < EVENTS + 7:
-        daemon.turn(timeout_s=0)
-        assert daemon._more or len(stored(instance)) == EVENTS + 7, "at once, without a look"
+        daemon.run_once(timeout_s=0)
+        assert daemon.delivery.has_backlog or len(stored(instance)) == EVENTS + 7, (
+            "at once, without a look"
+        )
     assert stored(instance) == all_of(first, second)
 
 
@@ -212,14 +218,14 @@ def test_a_chain_longer_than_any_client_makes_is_read_and_opened_a_part_at_a_tim
     chain = [outbox(100 + n, follows=99 + n if n else 0).write(1) for n in range(40)]
     listed(daemon, *reversed(chain))
     deepest = 0
-    attach = daemon._attach
+    attach = daemon.delivery.opener.open
 
     def counted(producer: Producer, name: str) -> None:
         nonlocal deepest
-        deepest = max(deepest, len(daemon._attaching))
+        deepest = max(deepest, len(daemon.delivery.opener.opening))
         attach(producer, name)
 
-    monkeypatch.setattr(daemon, "_attach", counted)
+    monkeypatch.setattr(daemon.delivery.opener, "open", counted)
     daemon.start()
     look(daemon, 3)
     assert deepest == PREDECESSORS_MAX
@@ -272,7 +278,7 @@ def test_a_damaged_predecessor_is_read_as_far_as_it_goes_and_then_waited_for_no_
 def test_a_predecessor_that_lives_is_waited_for_up_to_what_it_had_written(
     instance: Instance, make: Make, outbox: Callable[..., Written]
 ) -> None:
-    """A forged name: the one that is named goes on, and its events later are no reason to wait."""
+    """A forged name: the named producer continues, and its later events are not waited for."""
     daemon = make()
     first = outbox(FIRST).write()
     with living(first.path):
@@ -292,13 +298,13 @@ def test_where_only_few_files_may_be_open_the_predecessor_comes_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     daemon = make(outboxes_per_user_max=files_max)
-    add = daemon._files.add
+    add = daemon.delivery.outboxes.quota.add
 
     def counted(uid: int) -> None:
         add(uid)
-        assert daemon._files.held(uid) <= files_max
+        assert daemon.delivery.outboxes.quota.held(uid) <= files_max
 
-    monkeypatch.setattr(daemon._files, "add", counted)
+    monkeypatch.setattr(daemon.delivery.outboxes.quota, "add", counted)
     first = outbox(FIRST).write()
     second = outbox(SECOND, follows=FIRST).write()
     third = outbox(THIRD, follows=SECOND).write()
@@ -316,13 +322,15 @@ def test_a_successor_that_is_given_up_while_it_waits_goes_on_without_an_outbox(
     first = outbox(FIRST).write()
     second = outbox(SECOND, follows=FIRST).write()
     with monkeypatch.context() as context:
-        context.setattr(daemon, "_read", lambda *_: None)
+        context.setattr(daemon.delivery.poller, "read", lambda *_: None)
         daemon.start()
-    held = daemon._intake.producers[os.getuid(), SECOND]
+    held = daemon.delivery.intake.producers[os.getuid(), SECOND]
     assert held.held
-    daemon._give_up(held, daemon._open[held], "spoiled")
+    opened = daemon.delivery.outboxes.get(held)
+    assert opened is not None
+    daemon.delivery.lifecycle.give_up(held, opened, "spoiled")
     assert not held.held
-    assert not daemon._succession
+    assert not daemon.delivery.outboxes.succession
     look(daemon, 2)
     assert stored(instance) == all_of(first)
     assert instance.status()["lost"] == second.count
@@ -377,9 +385,9 @@ def test_a_held_producers_datagrams_are_left_to_its_outbox() -> None:
     one = Producer(uid=1, id=SECOND, seed=producer_seed(SECOND), has_outbox=True, held=True)
     intake, batch = Intake(lambda _uid, _id: one, 10), Batch(10, 10_000)
     records = b"".join(encode_record(one.seed, n, payload(SECOND, n)) for n in (1, 2, 3))
-    intake.datagram(datagram_head(SECOND) + records, 1, 9, batch)
+    intake.take_datagram(datagram_head(SECOND) + records, 1, 9, batch)
     assert (one.taken, one.behind, len(batch.events)) == (0, True, 0)
     assert batch.duplicates == 0
     one.held = False
-    intake.datagram(datagram_head(SECOND) + records, 1, 9, batch)
+    intake.take_datagram(datagram_head(SECOND) + records, 1, 9, batch)
     assert (one.taken, len(batch.events)) == (3, 3)

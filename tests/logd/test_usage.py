@@ -1,8 +1,10 @@
-"""Who asks for reports and what that takes: kept by user, bounded, the heaviest first."""
+"""Report usage by user: counted in a bounded table, heaviest user first."""
 
 from __future__ import annotations
 
-from logd.serve.usage import USERS_MAX, Usage
+from typing import Any
+
+from logd.serve.usage import PUBLISH_INTERVAL_S, USERS_MAX, PublishedUsage, Usage
 
 
 def test_rows_are_of_each_user_and_whoever_took_most_comes_first() -> None:
@@ -34,3 +36,30 @@ def test_a_user_more_takes_the_place_of_whoever_took_least() -> None:
     assert len(usage.rows()) == USERS_MAX
     usage.of(999)
     assert {row["uid"] for row in usage.rows()} == {*range(USERS_MAX), 999} - {5}
+
+
+def test_usage_is_published_once_a_second_and_only_when_it_has_changed() -> None:
+    published: list[list[dict[str, Any]]] = []
+    table = PublishedUsage(published.append, 10.0)
+    table.publish_if_due(20.0)
+    assert (table.due_s, published) == (None, [])
+    table.of(1000).questions += 1
+    assert table.due_s == 10.0
+    table.publish_if_due(9.9)
+    assert published == []
+    table.publish_if_due(10.0)
+    assert [[row["uid"] for row in rows] for rows in published] == [[1000]]
+    assert table.due_s is None
+    table.of(1000).questions += 1
+    assert table.due_s == 10.0 + PUBLISH_INTERVAL_S
+    table.publish_if_due(table.due_s - 0.01)
+    assert len(published) == 1
+    table.publish_if_due(table.due_s)
+    assert [row["questions"] for row in published[1]] == [2]
+
+
+def test_usage_without_a_reader_is_never_due() -> None:
+    table = PublishedUsage(None, 0.0)
+    table.of(1000).questions += 1
+    table.publish_if_due(100.0)
+    assert table.due_s is None

@@ -1,4 +1,4 @@
-"""Promises to look by ourselves: who is told that it need not wake us is read all the same."""
+"""Wake-up suppression: events of a producer that need not wake the daemon are read all the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logd.batch import Producer
-from logd.ingest.wakeups import Watch
+from logd.ingest.wakeups import Wakeups
 from logd.storage import keyfile
 from logd.storage.database import connect
 from logd_client import Client
@@ -58,42 +58,42 @@ def test_a_promise_for_longer_than_any_daemon_makes_is_not_believed() -> None:
 
 
 def test_the_last_look_comes_after_the_end_of_the_promise() -> None:
-    watch, one = Watch(INTERVAL_S), producer()
-    until_s = watch.promise(one, 100.0, turn_s=0.0) / S
-    watch.nothing_new(one, looked_s=until_s - 0.001)
-    watch.nothing_new(one, looked_s=until_s)
+    watch, one = Wakeups(INTERVAL_S), producer()
+    until_s = watch.suppress(one, 100.0, step_s=0.0) / S
+    watch.record_idle_poll(one, polled_s=until_s - 0.001)
+    watch.record_idle_poll(one, polled_s=until_s)
     assert one in watch, "what came just before the end may not be seen yet"
-    watch.nothing_new(one, looked_s=until_s + 0.002)
+    watch.record_idle_poll(one, polled_s=until_s + 0.002)
     assert one not in watch
     assert not watch
 
 
 def test_a_promise_outlasts_the_next_look_also_when_turns_take_long() -> None:
-    watch = Watch(INTERVAL_S)
+    watch = Wakeups(INTERVAL_S)
     for turn_s in (0.0, 0.08, 0.3):
         next_look_s = 100.0 + INTERVAL_S + turn_s
-        assert watch.promise(producer(), 100.0, turn_s) > next_look_s * S
-    assert watch.promise(producer(), 100.0, turn_s=60.0) <= 101 * S
+        assert watch.suppress(producer(), 100.0, turn_s) > next_look_s * S
+    assert watch.suppress(producer(), 100.0, step_s=60.0) <= 101 * S
 
 
 def test_without_an_interval_nothing_is_promised() -> None:
-    watch, one = Watch(0.0), producer()
-    assert watch.promise(one, 100.0, turn_s=1.0) == 0
+    watch, one = Wakeups(0.0), producer()
+    assert watch.suppress(one, 100.0, step_s=1.0) == 0
     assert one not in watch
 
 
 def test_what_a_killed_predecessor_promised_is_kept() -> None:
-    watch, one = Watch(INTERVAL_S), producer()
+    watch, one = Wakeups(INTERVAL_S), producer()
     watch.inherit(one, until_ns=100 * S + 5, now_s=99.5)
-    watch.nothing_new(one, looked_s=99.9)
+    watch.record_idle_poll(one, polled_s=99.9)
     assert one in watch
-    watch.nothing_new(one, looked_s=100.1)
+    watch.record_idle_poll(one, polled_s=100.1)
     assert one not in watch
 
 
 @pytest.mark.parametrize("until_ns", [0, 99 * S, 200 * S, 2**64 - 1])
 def test_what_is_over_or_no_daemons_promise_is_not_inherited(until_ns: int) -> None:
-    watch, one = Watch(INTERVAL_S), producer()
+    watch, one = Wakeups(INTERVAL_S), producer()
     watch.inherit(one, until_ns, now_s=100.0)
     assert one not in watch
 
@@ -104,18 +104,18 @@ def test_whoever_is_still_watched_by_its_own_clock_is_watched_by_the_daemon(
     now_s: float, turn_s: float, later_s: float
 ) -> None:
     """The client's judgement from the header's word against the daemon's, at any moment."""
-    watch, one = Watch(INTERVAL_S), producer()
+    watch, one = Wakeups(INTERVAL_S), producer()
     box, words = writer()
-    words[WORD_WATCHED_UNTIL_NS] = watch.promise(one, now_s, turn_s)
+    words[WORD_WATCHED_UNTIL_NS] = watch.suppress(one, now_s, turn_s)
     looked_s = now_s + later_s
-    watch.nothing_new(one, looked_s)
+    watch.record_idle_poll(one, looked_s)
     if box.suppresses_wakeups(int(looked_s * S)):
         assert one in watch
 
 
 @pytest.fixture
 def paced(instance: Instance) -> Instance:
-    """A daemon that looks by itself only because it has promised to."""
+    """A daemon that polls only because wake-ups are suppressed."""
     instance.configure(commit_interval_ms=400, look_interval_ms=60_000)
     instance.start()
     return instance

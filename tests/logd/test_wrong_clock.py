@@ -67,7 +67,7 @@ def days_of_events(instance: Instance, per_day: int = 2) -> None:
             event = Event("page_view", now_ns - day * DAY_NS + HOUR_NS, "7", msgpack.packb({}))
             batch.add(producer, producer.taken, event, 1)
         store.commit(batch, now_ns - day * DAY_NS + HOUR_NS)
-        batch.settle()
+        batch.mark_committed()
     store.close()
 
 

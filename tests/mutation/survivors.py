@@ -4,7 +4,7 @@ A line of `survivors.txt` names a mutant by module, function and changed line, s
 numbers move with every edit:
 
     # Why no test needs to tell these from the original.
-    logd.batch Batch.lose: self.bytes += 64 => self.bytes += 65
+    logd.batch Batch.add_loss: self.bytes += 64 => self.bytes += 65
 
 Comment lines are the reason for the mutants below them, up to the next empty line.
 """

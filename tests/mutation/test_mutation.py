@@ -16,7 +16,7 @@ from tests.support.tally import Tally
 
 KILLED_MIN = 0.90
 LISTED = Path(__file__).with_name("survivors.txt")
-DIFF = """# logd.batch.xǁBatchǁlose__mutmut_23: survived
+DIFF = """# logd.batch.xǁBatchǁadd_loss__mutmut_23: survived
 --- logd/batch.py
 +++ logd/batch.py
 @@ -12,3 +12,3 @@
@@ -24,7 +24,7 @@ DIFF = """# logd.batch.xǁBatchǁlose__mutmut_23: survived
 -    self.bytes += 64
 +    self.bytes += 65
 """
-LOSE = Mutant("logd.batch Batch.lose", "self.bytes += 64 => self.bytes += 65")
+LOSE = Mutant("logd.batch Batch.add_loss", "self.bytes += 64 => self.bytes += 65")
 
 
 @pytest.mark.long(minutes=45)
@@ -52,7 +52,7 @@ def test_a_survivor_without_a_reason_and_a_reason_without_a_survivor_are_problem
     listed = read(f"# Only the sum of many counts.\n{LOSE}\n")
     assert listed == {LOSE: "Only the sum of many counts."}
     other = Mutant("logd.batch Batch.add", "x = 1 => x = 2")
-    mutated = ["logd.batch Batch.lose", "logd.batch Batch.add"]
+    mutated = ["logd.batch Batch.add_loss", "logd.batch Batch.add"]
     assert problems([LOSE], listed, mutated) == []
     assert problems([LOSE, other], listed, mutated) == [f"survived, and has no reason: {other}"]
     assert problems([], listed, mutated) == [f"listed, and killed or gone: {LOSE}"]
@@ -68,14 +68,14 @@ def test_a_listed_mutant_needs_a_reason_right_above_it(text: str) -> None:
 
 
 def test_a_mutant_is_named_by_its_function_and_its_changed_line() -> None:
-    assert mutant_of("logd.batch.xǁBatchǁlose__mutmut_23", DIFF) == LOSE
+    assert mutant_of("logd.batch.xǁBatchǁadd_loss__mutmut_23", DIFF) == LOSE
     assert (
         function_of("logd.ingest.scheduling.x__ordered__mutmut_6")
         == "logd.ingest.scheduling _ordered"
     )
-    assert function_of("logd.batch.xǁRoomǁ__bool____mutmut_4") == "logd.batch Room.__bool__"
+    assert function_of("logd.batch.xǁCapacityǁ__bool____mutmut_4") == "logd.batch Capacity.__bool__"
     with pytest.raises(ValueError, match="not a name of a mutant"):
-        function_of("logd.batch.Batch.lose")
+        function_of("logd.batch.Batch.add_loss")
 
 
 def test_every_listed_mutant_has_a_reason_and_is_of_a_module_that_is_mutated() -> None:

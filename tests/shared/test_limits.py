@@ -71,7 +71,7 @@ def daemon_takes(payload: bytes) -> bool:
     data = wire.datagram_head(7) + wire.encode_record(SEED, 1, payload)
     batch = Batch(10, 10**6)
     producer = Producer(uid=1, id=7, seed=SEED)
-    Intake(lambda _uid, _id: producer, 10).datagram(data, 1, 1, batch)
+    Intake(lambda _uid, _id: producer, 10).take_datagram(data, 1, 1, batch)
     ring = bytes(layout.HEADER_BYTES) + data[16:].ljust(layout.RING_BYTES_MIN, b"\0")
     page = read_records(
         lambda offset, length: ring[offset : offset + length],
@@ -141,8 +141,8 @@ def frame(size: int) -> bytes:
 def intake_takes(data: bytes) -> bool:
     batch = Batch(10, 10**6)
     producer = Producer(uid=1, id=7, seed=SEED)
-    Intake(lambda _uid, _id: producer, 10).datagram(data.ljust(20, b"\0"), 1, 1, batch)
-    return not batch.refusals or "oversize" not in batch.refusals[0].reason
+    Intake(lambda _uid, _id: producer, 10).take_datagram(data.ljust(20, b"\0"), 1, 1, batch)
+    return not batch.quarantine_entries or "oversize" not in batch.quarantine_entries[0].reason
 
 
 OTHER_LIMITS: dict[str, tuple[int, int, int, Callable[[int], bool]]] = {

@@ -18,7 +18,15 @@ import pytest
 
 from logd import batch
 from logd.batch import Batch, Producer
-from logd.ingest import delivery, drain, ordering, outbox_directory, outbox_reader
+from logd.ingest import (
+    drain,
+    open_outbox,
+    ordering,
+    outbox_directory,
+    outbox_lifecycle,
+    outbox_opener,
+    outbox_reader,
+)
 from logd.reports import registry
 from logd.serve import report_server, request_server
 from logd.storage import event_types
@@ -208,17 +216,19 @@ def test_every_reason_in_quarantine_is_in_a_table_and_no_other() -> None:
     raised = r'(?:WireError|OutboxError|Foreign)\(\s*"([^"]+)"'
     in_code = set(
         re.findall(
-            raised, source_of(layout) + source_of(outbox_directory) + source_of(outbox_reader)
+            raised,
+            "".join(map(source_of, (layout, open_outbox, outbox_directory, outbox_reader))),
         )
     )
     # Of a record in a ring, the same that it has in a datagram; and of reading one.
     in_code |= set(re.findall(raised, inspect.getsource(wire.decode_record)))
     in_code |= set(re.findall(r'damage = f"([^:]+): ', source_of(reader)))
-    in_code |= set(re.findall(r'f"(system error): ', source_of(delivery)))
+    uses = source_of(outbox_lifecycle) + source_of(outbox_opener)
+    in_code |= set(re.findall(r'f"(system error): ', uses))
     in_code |= set(re.findall(raised, source_of(reader)))
     assert of_files == in_code
-    booked = r'(?:refuse\([^"]*|reason = )f?"([^":{]+)'
-    others = set(re.findall(booked, source_of(ordering) + source_of(drain) + source_of(delivery)))
+    booked = r'(?:add_quarantine\([^"]*|reason = )f?"([^":{]+)'
+    others = set(re.findall(booked, source_of(ordering) + source_of(drain) + uses))
     others |= {event_types.REFUSED}
     of_datagrams = {plain(row["reason"]) for row in tables("## Datagram")[1]}
     assert others - of_datagrams - of_files == {name for name in documented if ":" not in name}
@@ -232,7 +242,7 @@ def test_every_cause_in_the_ledger_is_in_the_table_and_no_other() -> None:
 def test_every_code_of_a_refused_query_is_in_the_table_and_no_other() -> None:
     _, _, codes = tables("## Queries")
     source = source_of(report_server) + source_of(request_server) + source_of(registry)
-    in_code = re.findall(r'(?:QueryError|_refusal|problem|__init__)\(\s*"(\w+)"', source)
+    in_code = re.findall(r'(?:QueryError|_error_frame|error|__init__)\(\s*"(\w+)"', source)
     assert {plain(row["code"]) for row in codes} == set(in_code)
 
 
@@ -338,10 +348,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ):
         producer.taken += 1
         made.add(producer, producer.taken, wire.Event(kind, 10**18, user, packed), 10)
-    made.lose(producer, 4, 5, batch.LOST_NOT_RECEIVED)
-    made.lose(producer, 6, None, batch.LOST_OUTBOX_GONE)
-    made.refuse(7, 3, "malformed: it", b"x", producer, 7)
-    made.refuse(7, 3, "truncated datagram: 1 bytes", b"x")
+    made.add_loss(producer, 4, 5, batch.LOST_NOT_RECEIVED)
+    made.add_loss(producer, 6, None, batch.LOST_OUTBOX_GONE)
+    made.add_quarantine(7, 3, "malformed: it", b"x", producer, 7)
+    made.add_quarantine(7, 3, "truncated datagram: 1 bytes", b"x")
     store.commit(made, 10**18)
     yield store.connection
     store.close()

@@ -152,7 +152,7 @@ def intake_of(vector: Vector) -> tuple[Batch, Producer]:
     intake, batch = Intake(lambda *_: producer, gap_events_max=0), Batch(1000, 10**6)
     if "farewell" in vector:
         producer.taken = int(vector["farewell"]["last_sequence"])
-    intake.datagram(data(vector), UID, PID, batch)
+    intake.take_datagram(data(vector), UID, PID, batch)
     return batch, producer
 
 
@@ -162,13 +162,13 @@ def test_a_datagram_gives_its_events_in_order(vector: Vector) -> None:
     found = [{"sequence": str(number), "event": shown(event)} for _, number, event in batch.events]
     assert found == vector["events"]
     assert producer.taken == int(vector["events"][-1]["sequence"])
-    assert bool(batch.refusals) is ("error" in vector)
+    assert bool(batch.quarantine_entries) is ("error" in vector)
 
 
 @cases("datagrams", "error")
 def test_a_bad_datagram_is_quarantined_for_its_reason(vector: Vector) -> None:
     batch, _ = intake_of(vector)
-    (refusal,) = batch.refusals
+    (refusal,) = batch.quarantine_entries
     assert refusal.reason.split(":")[0] == vector["error"]
     assert (refusal.uid, refusal.pid, refusal.bytes) == (UID, PID, len(data(vector)))
 

@@ -2,90 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from logd.batch import Producer
+from logd.batch import Batch, Producer
 from logd.ingest.delivery import Delivery
+from logd.ingest.drain import Datagram
+from logd.ingest.ordering import Intake
 from logd_client.producer import Producer as ClientProducer
 from logd_wire.outbox.layout import WORD_WRITTEN
 from logd_wire.outbox.writer import OutboxWriter
 from tests.simulation.machine import SimOutbox
-from tests.simulation.table import WatchedDelivery
+from tests.simulation.table import WatchedDelivery, WatchedOpener
 from tests.simulation.web import SimClient, Web
 from tests.support import client_parts as parts
 
 
 class ConfirmedBeforeCommitted(WatchedDelivery):
-    """Tells clients that it is on the disk while it is on its way there."""
+    """Confirms to clients what is not on disk yet."""
 
-    def _commit(self) -> None:
-        for producer in self._batch.producers:
-            if producer in self._open:
-                self._open[producer].confirm(producer.taken, producer.position, 0)
-        super()._commit()
+    def commit(self) -> None:
+        for producer in self.turn.batch.producers:
+            outbox = self.outboxes.get(producer)
+            if outbox is not None:
+                outbox.confirm(producer.taken, producer.position, 0)
+        super().commit()
 
 
 class RemovedBeforeCommitted(WatchedDelivery):
     """Removes a dead producer's outbox as soon as all of it is read."""
 
-    def _commit(self) -> None:
-        for producer in self._batch.producers:
-            if producer.ended and producer in self._open:
-                self._outboxes.remove(self._open[producer])
-                self._let_go(producer)
-        super()._commit()
+    def commit(self) -> None:
+        for producer in self.turn.batch.producers:
+            outbox = self.outboxes.get(producer)
+            if producer.ended and outbox is not None:
+                self._directory.remove(outbox)
+                self.outboxes.take_out(producer)
+        super().commit()
 
 
 class WatermarkAdvancedByAFailedCommit(WatchedDelivery):
-    """Goes on behind the events of a commit that has failed."""
+    """Continues after the events of a commit that has failed."""
 
-    def _commit(self) -> None:
-        batch = self._batch
-        super()._commit()
+    def commit(self) -> None:
+        batch = self.turn.batch
+        super().commit()
         if self._stalled is not None:
-            batch.settle()
-            self._batch = self._new_batch()
+            batch.mark_committed()
+            self.turn.batch = self.turn.new_batch()
             self._stalled = None
 
 
 class PromiseForgotten(WatchedDelivery):
-    """Tells producers that it will look by itself, looks once before that is over, and sleeps."""
+    """Suppresses wake-ups, polls once before the suppression ends, and sleeps."""
 
-    def _look(self, *, due, closed, watched):  # type: ignore[no-untyped-def]
-        super()._look(due=due, closed=closed, watched=watched)
-        for producer in list(self._open):
-            self._watch.end(producer)
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        poll = self.poller.poll
+
+        def forgetful(**how: Any) -> None:
+            poll(**how)
+            for producer in list(self.outboxes):
+                self.outboxes.wakeups.end(producer)
+
+        self.poller.poll = forgetful  # type: ignore[method-assign]
 
 
 class ConfirmUnguarded(WatchedDelivery):
     """Ends where a confirmation cannot be written, as into a hole on a full tmpfs."""
 
-    def _confirm(self, producer: Producer) -> None:
-        outbox = self._open.get(producer)
-        if outbox is not None and producer not in self._searches:
-            outbox.confirm(producer.stored, producer.position, 0)
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+
+        def confirm(producer: Producer) -> None:
+            outbox = self.outboxes.get(producer)
+            if outbox is not None and producer not in self.outboxes.searches:
+                outbox.confirm(producer.stored, producer.position, 0)
+
+        self.lifecycle.confirm = confirm  # type: ignore[method-assign]
 
 
 class RemovalUnguarded(WatchedDelivery):
-    """Ends where a file cannot be let go of or removed."""
+    """Ends where a file cannot be closed or removed."""
 
-    def _guarded(self, act, outbox):  # type: ignore[no-untyped-def]
-        act(outbox)
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.turn.attempt = lambda act, outbox: act(outbox)  # type: ignore[method-assign]
 
 
 class ShortageTakenForTheFilesFault(WatchedDelivery):
     """Gives up a good outbox, since this process was out of memory or descriptors."""
 
-    def _failed(self, producer, outbox, error):  # type: ignore[no-untyped-def]
-        self._give_up(producer, outbox, str(error))
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        give_up = self.lifecycle.give_up
+        self.lifecycle.handle_error = (  # type: ignore[method-assign]
+            lambda producer, outbox, error: give_up(producer, outbox, str(error))
+        )
 
 
 class NotLookedAtTakenForGone(WatchedDelivery):
-    """Books as gone what a start has not come to yet."""
+    """Records as gone what a start has not come to yet."""
 
-    def _may_be_there(self, name: str) -> bool:
-        return any(outbox.name == name for outbox in self._open.values())
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.opener.may_exist = lambda name: any(  # type: ignore[method-assign]
+            outbox.name == name for outbox in self.outboxes.values()
+        )
 
 
 class _Everything:
@@ -96,26 +120,33 @@ class _Everything:
 class DroppedWithoutAnOutbox(WatchedDelivery):
     """Under a flood drops the datagrams of producers that have nothing else."""
 
-    def _drain(self, datagrams):  # type: ignore[no-untyped-def]
-        drained = self._arrivals.take(datagrams, self._intake, self._batch, _Everything())
-        self._more = self._arrivals.more
-        return drained
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        take = self.drain.take
+
+        def take_all(
+            datagrams: Iterable[Datagram], intake: Intake, batch: Batch, _readable: object
+        ) -> int:
+            return take(datagrams, intake, batch, _Everything())
+
+        self.drain.take = take_all  # type: ignore[method-assign,assignment]
 
 
 class HeldForgotten(WatchedDelivery):
-    """Forgets what a turn has received and not got round to."""
+    """Forgets what a step has received and not finished."""
 
-    def _drain(self, datagrams):  # type: ignore[no-untyped-def]
-        self._arrivals.held = None
-        return super()._drain(datagrams)
+    def step(self, datagrams, closed, now_s):  # type: ignore[no-untyped-def]
+        if self.stalled is None:
+            self.drain.held = None
+        super().step(datagrams, closed, now_s)
 
 
 class OnlyWhatIsStoredCounts(WatchedDelivery):
-    """Bounds a turn by what it takes into the batch."""
+    """Bounds a step by what it takes into the batch."""
 
-    def begin(self, now_s: float) -> None:
-        self._arrivals._budget.charge = lambda *_: None  # type: ignore[method-assign]
-        super().begin(now_s)
+    def recover(self, now_s: float) -> None:
+        self.drain._budget.charge = lambda *_: None  # type: ignore[method-assign]
+        super().recover(now_s)
 
 
 class SequenceAdvancedBeforeTheRecord(OutboxWriter):
@@ -152,23 +183,28 @@ class _WithoutItsCount:
 class RetiredWithoutASecondLook(WatchedDelivery):
     """Removes a dead producer's outbox without asking whether something was written since."""
 
-    def _dismiss(self, producer):  # type: ignore[no-untyped-def]
-        outbox = self._let_go(producer)
-        if outbox is not None:
-            self._outboxes.remove(outbox)
-        self._intake.forget(producer)
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+
+        def retire(producer: Producer) -> None:
+            outbox = self.outboxes.take_out(producer)
+            if outbox is not None:
+                self._directory.remove(outbox)
+            self.intake.forget(producer)
+
+        self.lifecycle.retire = retire  # type: ignore[method-assign]
 
 
 class LivenessAskedAfterTheLastRead(RetiredWithoutASecondLook):
-    """What is written between the read and the question stays behind. (The second look before an
+    """What is written between the read and the question is left unread. (The second look before an
     outbox is removed would find it.)
     """
 
-    def _read(self, producer, outbox, alive, room):  # type: ignore[no-untyped-def]
-        super()._read(producer, outbox, True, room)
+    def read(self, producer, outbox, alive, capacity):  # type: ignore[no-untyped-def]
+        super().read(producer, outbox, True, capacity)
         if not producer.behind and not outbox.alive():
             producer.ended = True
-            self._batch.note(producer)
+            self.turn.batch.touch(producer)
 
 
 class ForkNotNoticed(SimClient):
@@ -238,26 +274,34 @@ class FormerForgotten(SimClient):
         producers.replace_producer = replace_and_forget  # type: ignore[method-assign]
 
 
+class _UnheldOpener(WatchedOpener):
+    def _hold_for_predecessor(self, producer: Producer, follows: int) -> None:
+        pass
+
+
 class SuccessorReadFirst(WatchedDelivery):
     """Reads an outbox without a look at the one that it follows."""
 
-    def _hold(self, producer: Producer, follows: int) -> None:
+    opener_type = _UnheldOpener
+
+
+class _OneAtATimeOpener(WatchedOpener):
+    def _open_predecessor(self, producer: Producer, follows: int) -> None:
         pass
 
 
 class SuccessorOpenedFirst(WatchedDelivery):
     """Holds a successor only where what it follows is open already."""
 
-    def _attach_predecessor(self, producer: Producer, follows: int) -> None:
-        pass
+    opener_type = _OneAtATimeOpener
 
 
 class SuccessorHeldForEver(WatchedDelivery):
-    """Goes on waiting when the outbox that another follows is read."""
+    """Keeps waiting when the outbox that another follows is read."""
 
-    def begin(self, now_s: float) -> None:
-        self._succession.release = lambda: False  # type: ignore[method-assign]
-        super().begin(now_s)
+    def recover(self, now_s: float) -> None:
+        self.outboxes.succession.release = lambda: False  # type: ignore[method-assign]
+        super().recover(now_s)
 
 
 @dataclass(frozen=True)

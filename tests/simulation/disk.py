@@ -57,7 +57,7 @@ class View:
     rows: dict[Key, Row] = field(default_factory=dict)
 
     def add(self, commit: Commit) -> None:
-        """Raises Violation for an event that is there already, or behind a later one of its own."""
+        """Raises Violation for an event that is stored already, or out of order."""
         for key, sequence, event in commit.events:
             if (key, sequence) in self.events:
                 raise Violation(f"{label(key)}: {sequence} stored twice")
@@ -182,7 +182,7 @@ class SimTrail:
             ],
             refused=[
                 ((r.producer.uid, r.producer.id) if r.producer else None, r.sequence)
-                for r in batch.refusals
+                for r in batch.quarantine_entries
             ],
             rows=rows,
         )

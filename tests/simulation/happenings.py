@@ -1,4 +1,4 @@
-"""What happens to the processes of a run, and what strangers do: chosen by its seed."""
+"""What happens to the processes of a run, and what hostile users do: chosen by its seed."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class Happenings:
         world = self.world
         daemon = world.daemon
         if isinstance(daemon, Machine) and any(
-            outbox.file is file for outbox in daemon.delivery._open.values()
+            outbox.file is file for outbox in daemon.delivery.outboxes.values()
         ):
             return  # an open outbox is not looked at anew
         if kind == "foreign":
@@ -187,7 +187,7 @@ class Happenings:
         file.identity = world.identities
 
     def _plant(self) -> None:
-        """A file that is no outbox, under the name of somebody who has none."""
+        """A file that is not an outbox, under the name of a producer without one."""
         world = self.world
         keys = [key for key in sorted(world.truth.without_outbox) if world.file_of(key) is None]
         if keys:
@@ -247,6 +247,6 @@ class Happenings:
 
 
 def one_event(producer_id: int, sequence: int) -> bytes:
-    """A good datagram by who says it is that producer."""
+    """A valid datagram from a process that claims to be that producer."""
     record = encode_record(producer_seed(producer_id), sequence, b"\x94\xa1x\x01\xc0\xc4\x01\x80")
     return datagram_head(producer_id) + record

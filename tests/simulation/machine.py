@@ -1,4 +1,4 @@
-"""The simulated daemon: the real delivery core over directory, database and queue in memory."""
+"""The simulated daemon: the real delivery core with directory, database and queue in memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from logd.config.settings import Config
 from logd.errors import AlreadyRunning, LogdError
 from logd.ingest.delivery import Delivery
 from logd.ingest.drain import Datagram
-from logd.ingest.outbox_directory import Foreign, OpenOutbox
-from logd.ingest.outbox_place import drop_missing
+from logd.ingest.open_outbox import Foreign, OpenOutbox
 from logd.ingest.turn_budget import TURN_RECORDS_MAX
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
@@ -95,8 +94,8 @@ class SimOutbox(OpenOutbox):
         self.file.store(WORD_GIVEN_UP, 1)
         self.process.step("given up")
 
-    def unwatch(self) -> None:
-        self._maybe_fail("unwatch")
+    def resume_wakeups(self) -> None:
+        self._maybe_fail("resume_wakeups")
         self.file.store(WORD_WATCHED_UNTIL_NS, 0)
         self.process.step("not watched any more")
 
@@ -119,7 +118,7 @@ class SimOutbox(OpenOutbox):
 
 
 class SimDirectory:
-    """`logd.ingest.outbox_directory.Outboxes` as the core knows it."""
+    """`logd.ingest.outbox_directory.OutboxDirectory` as the core knows it."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -175,11 +174,13 @@ class SimDirectory:
         self._process.step("close outbox")
 
     def remove(self, outbox: SimOutbox) -> None:
-        """Raises Violation when not all of it is decided on the disk, and this is not said."""
+        """Raises Violation if some of its events are neither on disk nor in the loss ledger."""
         file, world = outbox.file, self.world
         written = outbox.file.word(8)
         on_disk = world.disk.durable_watermark(file.key)
-        losses = self._process.delivery._batch.losses if isinstance(self._process, Machine) else []
+        losses = (
+            self._process.delivery.turn.batch.losses if isinstance(self._process, Machine) else []
+        )
         unknown = any((p.uid, p.id) == file.key for p in (x.producer for x in losses if not x.last))
         if written > on_disk and not unknown:
             raise Violation(
@@ -212,11 +213,11 @@ class Machine(Process):
             CONFIG, trail, directory, world.time_ns, OPEN_MAX, world.monotonic_s
         )
         world.directory_gone = False
-        self.delivery.begin(world.now_s)
+        self.delivery.recover(world.now_s)
 
     def refuses(self, file: File) -> bool:
         """Whether the file was taken for no outbox when it was last opened."""
-        directory = self.delivery._outboxes
+        directory = self.delivery._directory
         assert isinstance(directory, SimDirectory)
         return directory._refused.get(file.name) == file.identity
 
@@ -224,9 +225,7 @@ class Machine(Process):
         """As the service does between turns, once a second."""
         self.step("put the directory back")
         self.world.directory_gone = False
-        delivery = self.delivery
-        delivery._listing, delivery._look_due_s = None, 0.0
-        drop_missing(delivery._intake.producers.values(), delivery._open, delivery._may_be_there)
+        self.delivery.use_new_directory()
 
     def turn(self) -> None:
         """One step of the core, with what the kernel has for it. Raises LogdError to end."""
@@ -234,13 +233,13 @@ class Machine(Process):
         if world.directory_gone and (world.calm or world.rng.random() < PUT_BACK):
             self._put_directory_back()
         closed: set[str] = set()
-        if self.delivery._stalled is None:
+        if self.delivery.stalled is None:
             closed, world.closed = world.closed, set()
-        ignored = self.delivery._intake.ignored.total
+        ignored = self.delivery.intake.ignored.total
         self.delivery.step(self._datagrams(), sorted(closed), world.now_s)
         self._check_bounds()
-        if self.delivery._intake.ignored.total - ignored > TURN_RECORDS_MAX:
-            raise Violation("a turn goes on and on with records that store nothing")
+        if self.delivery.intake.ignored.total - ignored > TURN_RECORDS_MAX:
+            raise Violation("a step takes any number of records that store nothing")
 
     def _datagrams(self) -> Iterator[Datagram]:
         while self.world.queue:
@@ -249,12 +248,12 @@ class Machine(Process):
                 yield self.world.queue.popleft()
 
     def _check_bounds(self) -> None:
-        batch = self.delivery._batch
+        batch = self.delivery.turn.batch
         # A datagram may hold several records, of which the last may come when there is no room.
-        if len(batch.events) + len(batch.refusals) > CONFIG.batch_events_max + 8:
+        if len(batch.events) + len(batch.quarantine_entries) > CONFIG.batch_events_max + 8:
             raise Violation(f"a batch of {len(batch.events)} events")
-        if len(self.delivery._open) > OPEN_MAX:
-            raise Violation(f"{len(self.delivery._open)} outboxes are open")
+        if len(self.delivery.outboxes) > OPEN_MAX:
+            raise Violation(f"{len(self.delivery.outboxes)} outboxes are open")
 
 
 def run_daemon(machine: Machine, *, start: bool) -> None:
@@ -273,18 +272,18 @@ def run_daemon(machine: Machine, *, start: bool) -> None:
 
 
 def check_is_seen(world: World, key: Key) -> None:
-    """Of an event whose producer sent nothing: the daemon will look, and soon, by itself."""
+    """Check that the daemon polls soon for an event whose producer has sent nothing."""
     machine, file = world.daemon, world.file_of(key)
     if not isinstance(machine, Machine) or machine.busy or file is None:
         return
     core = machine.delivery
-    producer = core._intake.producers.get(key)
-    if core._stalled is not None or producer is None or producer not in core._open:
+    producer = core.intake.producers.get(key)
+    if core.stalled is not None or producer is None or producer not in core.outboxes:
         return
-    if file.word(WORD_WRITTEN) > producer.taken and not core._more:
+    if file.word(WORD_WRITTEN) > producer.taken and not core.has_backlog:
         until_s = file.word(WORD_WATCHED_UNTIL_NS) / 1e9 + CONFIG.commit_interval_ms / 1000
-        if producer not in core._watch or core._wake_due_s() > max(until_s, world.now_s):
-            raise Violation(f"{label(key)}: was told to send nothing, and nobody looks")
+        if producer not in core.outboxes.wakeups or core.next_due_s() > max(until_s, world.now_s):
+            raise Violation(f"{label(key)}: wake-ups are suppressed, and nothing polls")
 
 
 def watermark(world: World, key: Key) -> int:

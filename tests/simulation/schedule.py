@@ -168,7 +168,7 @@ class Schedule:
         )
 
     def _one(self) -> None:
-        """One action of somebody, or of the world."""
+        """One action of a process, or of the world."""
         rng, world = self._rng, self.world
         idle = [p for p in world.processes if not p.dead]
         roll = rng.random()
@@ -364,7 +364,7 @@ class Schedule:
         refused: dict[str, int] = {}
         if isinstance(world.daemon, Machine) and self.odds.io_errors:
             # As it was opened, reading it failed: it stays for a person to look at.
-            refused = world.daemon.delivery._outboxes._refused  # type: ignore[attr-defined]
+            refused = world.daemon.delivery._directory._refused  # type: ignore[attr-defined]
         return [
             file
             for file in world.files.values()

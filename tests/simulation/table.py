@@ -9,9 +9,10 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from logd.batch import LOST_NOT_RECEIVED, Batch, Producer, Room
+from logd.batch import LOST_NOT_RECEIVED, Batch, Capacity, Producer
 from logd.ingest.delivery import Delivery
 from logd.ingest.ordering import Intake
+from logd.ingest.outbox_opener import OutboxOpener
 from logd_wire.outbox.layout import WORD_CONFIRMED_SEQUENCE, WORD_WRITTEN
 from tests.simulation.machine import SimDirectory, SimOutbox
 from tests.simulation.truth import Violation
@@ -36,7 +37,9 @@ class WatchedIntake(Intake):
     world: World
     slice_bytes = 100  # three events or so: the batches are as small
 
-    def offer(self, producer: Producer, sequence: int, payload: bytes, batch: Batch) -> bool:
+    def take_datagram_record(
+        self, producer: Producer, sequence: int, payload: bytes, batch: Batch
+    ) -> bool:
         key = (producer.uid, producer.id)
         file = self.world.file_of(key)
         taken, losses, duplicates = producer.taken, len(batch.losses), batch.duplicates
@@ -47,7 +50,7 @@ class WatchedIntake(Intake):
         elif not producer.has_outbox or (file is not None and file.kind == "newer"):
             cell = ("live", "none" if file is None else "foreign", where)
         held = producer.held and where == "equal"  # the outbox that it follows is read first
-        counts = super().offer(producer, sequence, payload, batch)
+        counts = super().take_datagram_record(producer, sequence, payload, batch)
         if held and (counts or producer.taken != taken or not producer.behind):
             raise Violation(f"{producer.label}: {sequence} is taken before what it follows")
         if cell is None or held:
@@ -80,30 +83,47 @@ class WatchedIntake(Intake):
             raise Violation(f"{producer.label}: a farewell at {last} moved {taken} elsewhere")
 
 
+class WatchedOpener(OutboxOpener[SimOutbox]):
+    """Notes the cell of each outbox that is opened."""
+
+    world: World
+
+    def open(self, producer: Producer, name: str) -> None:
+        file = self.world.files.get(name)
+        if file is not None and file.kind == "ok" and file.word(WORD_WRITTEN) >= producer.taken:
+            visit(self.world, producer, file, opened=producer in self._outboxes)
+        super().open(producer, name)
+        if producer not in self._outboxes:
+            # What it follows is not known: the order is kept for outboxes that can be opened.
+            self.world.truth.unordered.add((producer.uid, producer.id))
+
+
 class WatchedDelivery(Delivery[SimOutbox]):
-    """The real core, with a note of every cell that it comes upon. A turn takes short steps, so
+    """The real core, with a note of every cell that it comes upon. A step takes short slices, so
     that what is not done yet meets everything else that happens.
     """
 
     work_s = 0.004
     start_work_s = 0.008
     slice_bytes = 2048
+    intake_type = WatchedIntake
+    opener_type = WatchedOpener
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        directory = self._outboxes
+        directory = self._directory
         assert isinstance(directory, SimDirectory)
-        self._world = directory.world
-        self._intake = WatchedIntake(self._introduce, self._config.gap_events_max)
-        self._intake.world = self._world
-        self._arrivals.charge_datagrams = 1
+        assert isinstance(self.intake, WatchedIntake) and isinstance(self.opener, WatchedOpener)
+        self._world = self.intake.world = self.opener.world = directory.world
+        self.drain.charge_datagrams = 1
+        self._read, self.poller.read = self.poller.read, self.read  # type: ignore[method-assign]
 
-    def begin(self, now_s: float) -> None:
+    def recover(self, now_s: float) -> None:
         self._watch_silent()
-        super().begin(now_s)
+        super().recover(now_s)
 
     def _watch_silent(self) -> None:
-        """At a start: who has not ended, has no usable outbox and will not speak again."""
+        """At a start: note producers that have not ended, are dead and have no usable outbox."""
         world = self._world
         for key, row in world.disk.view.rows.items():
             file = world.file_of(key)
@@ -118,22 +138,16 @@ class WatchedDelivery(Delivery[SimOutbox]):
             outbox = "none" if file is None else "foreign"
             world.visits["unreachable", outbox, compare(row.watermark, told)] += 1
 
-    def _attach(self, producer: Producer, name: str) -> None:
-        file = self._world.files.get(name)
-        if file is not None and file.kind == "ok" and file.word(WORD_WRITTEN) >= producer.taken:
-            self._visit(producer, file)
-        super()._attach(producer, name)
-        if producer not in self._open:
-            # What it follows is not known: the order is kept for outboxes that can be opened.
-            self._world.truth.unordered.add((producer.uid, producer.id))
+    def read(self, producer: Producer, outbox: SimOutbox, alive: bool, capacity: Capacity) -> None:
+        """In place of the poller's own."""
+        visit(self._world, producer, outbox.file, opened=producer in self.outboxes)
+        self._read(producer, outbox, alive, capacity)
 
-    def _read(self, producer: Producer, outbox: SimOutbox, alive: bool, room: Room) -> None:
-        self._visit(producer, outbox.file)
-        super()._read(producer, outbox, alive, room)
 
-    def _visit(self, producer: Producer, file: File) -> None:
-        who = "live" if file.lock is not None else "dead"
-        if self._world.open_faults and producer not in self._open:
-            who = "unreachable"
-        where = compare(producer.stored, file.word(WORD_CONFIRMED_SEQUENCE))
-        self._world.visits[who, "file", where] += 1
+def visit(world: World, producer: Producer, file: File, *, opened: bool) -> None:
+    """Count the cell that an outbox is in."""
+    who = "live" if file.lock is not None else "dead"
+    if world.open_faults and not opened:
+        who = "unreachable"
+    where = compare(producer.stored, file.word(WORD_CONFIRMED_SEQUENCE))
+    world.visits[who, "file", where] += 1

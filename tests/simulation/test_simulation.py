@@ -94,7 +94,7 @@ def test_the_first_seeds_of_each_kind_break_no_promise(profile: str) -> None:
 def test_no_seed_breaks_a_promise_and_every_cell_of_the_state_table_is_visited(
     tally: Tally,
 ) -> None:
-    """Kills, power cuts, older databases, strangers, and all of them together."""
+    """Kills, power cuts, older databases, hostile users, and all of them together."""
     visits: Counter[Cell] = Counter()
     lost: Counter[str] = Counter()
     silent = 0

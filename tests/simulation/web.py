@@ -132,7 +132,7 @@ class Web(Process):
             outbox.release_descriptor()
 
     def check_claim(self, number: int, claim: str) -> None:
-        """The event of that number, which was reported as accepted, really was.
+        """Check that the event of that number, which the call accepted, really was.
 
         Without an outbox its number may be used up and the send cut short: then it is lost by
         number, and counts as accepted all the same.
@@ -141,7 +141,7 @@ class Web(Process):
             raise Violation(f"{self.name}: event {number} was called {claim} and never was")
 
     def check_stats(self) -> None:
-        """The client's own counts agree with what it has returned, and with what happened."""
+        """Check that the client's counts agree with its answers, and with what happened."""
         stats = self.client.stats()
         del stats["outbox"]  # its times are real ones, and no two runs have the same
         # Without an outbox a number is used up before the kernel takes it; a call that is cut short

@@ -34,7 +34,7 @@ FAILURES = (errno.EIO, errno.ENOSPC, errno.ESTALE, errno.EACCES, errno.EBUSY)
 
 
 class Killed(BaseException):
-    """The process that was at it is no more."""
+    """The process that was executing has ended."""
 
 
 class Interrupted(BaseException):
@@ -174,7 +174,7 @@ class World:
             raise Killed(what)
 
     def let_others_run(self, process: Process, chosen: Process | None = None) -> None:
-        """Another process, or the one chosen, does one thing before this one goes on."""
+        """Let another process, or the chosen one, do one thing before this one continues."""
         others = [p for p in self.processes if not (p.busy or p.dead or p is process)]
         if others and self.depth < NESTING_MAX and not self.calm:
             self.depth += 1
@@ -196,7 +196,7 @@ class World:
         self.end(process)
 
     def end(self, process: Process) -> None:
-        """The process is over, by itself or not."""
+        """End the process, killed or by itself."""
         process.dead = True
         self.processes.remove(process)
         for file in list(self.files.values()):
@@ -223,7 +223,7 @@ class World:
         raise OSError(number, os.strerror(number))
 
     def unlock(self, file: File) -> None:
-        """Its owner has closed it, which inotify tells."""
+        """Its owner has closed it, which inotify reports."""
         file.lock = None
         if self.daemon is not None and self.files.get(file.name) is file:
             self.closed.add(file.name)

@@ -21,7 +21,7 @@ from logd.config.settings import Config
 from logd.errors import LogdError, NoDatabase
 from logd.ingest.outbox_directory import filesystem_type
 from logd.ingest.receiver import queue_length
-from logd.self_repair.repairs import look
+from logd.self_repair.repairs import read_state
 from logd.self_repair.runtime_files import observed
 from logd.status import collect
 from logd.status.checks.machine import Swap, hibernation, remove_ipc, swaps
@@ -93,8 +93,8 @@ def gather(config: Config) -> Facts:
         state = collect.status(config)
     except LogdError as error:
         state_problem = str(error)
-    pid, _page = instance_lock.look(config.lock_file)
-    figures = instance_lock.figures(config.lock_file) if pid is not None else None
+    pid, _page = instance_lock.read_lock_page(config.lock_file)
+    figures = instance_lock.read_runtime_stats(config.lock_file) if pid is not None else None
     limits = _limits(pid)
     mounted = config.outbox_directory
     if not mounted.exists():
@@ -131,7 +131,9 @@ def gather(config: Config) -> Facts:
         outbox_users=tuple(_regular_users(config.outbox_directory)),
         swaps=tuple(swaps(Path("/"))),
         hibernation=hibernation(Path("/")),
-        runtime_files=tuple(observed(instance_lock.files(config.lock_file), look, time.time_ns())),
+        runtime_files=tuple(
+            observed(instance_lock.read_runtime_files(config.lock_file), read_state, time.time_ns())
+        ),
     )
 
 

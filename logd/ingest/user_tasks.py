@@ -1,6 +1,6 @@
-"""Tasks caused by users' files, done round robin by user within a time budget. Pure.
+"""Work caused by users' files, done round robin by user within a time budget. Pure.
 
-A user who makes a thousand files, or one whose ring takes long to search, delays other users by one
+A user who creates a thousand files, or whose ring takes long to search, delays other users by one
 task at a time.
 """
 
@@ -8,26 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-# Does a part of the work; True when nothing is left of it.
+# Does a part of the work; True when it is finished.
 Task = Callable[[], bool]
 
 
-class Backlog:
-    """Tasks by user and key; a task that is there already is not added twice."""
+class UserTasks:
+    """Tasks by user and key; a key that is already queued is not added twice."""
 
     def __init__(self) -> None:
-        self._users: dict[int, dict[Hashable, Task]] = {}  # the one whose turn it is first
+        self._users: dict[int, dict[Hashable, Task]] = {}  # the user to be served next first
 
     def add(self, uid: int, key: Hashable, task: Task) -> None:
-        """One more task of this user, behind the user's others."""
+        """Queue a task after the user's other tasks."""
         self._users.setdefault(uid, {}).setdefault(key, task)
 
-    def held(self, uid: int) -> int:
-        """How many tasks of this user wait."""
+    def count(self, uid: int) -> int:
+        """Return how many tasks of this user are queued."""
         return len(self._users.get(uid, ()))
 
-    def work(self, clock_s: Callable[[], float], seconds: float) -> None:
-        """Runs one task of each user in turn until the time is up, and at least one."""
+    def run(self, clock_s: Callable[[], float], seconds: float) -> None:
+        """Run one task of each user in turn until the time is up, and at least one."""
         end_s = clock_s() + seconds
         while self._users:
             uid = next(iter(self._users))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logd.ingest.backlog import Backlog, Task
+from logd.ingest.user_tasks import Task, UserTasks
 
 
 class Clock:
@@ -25,35 +25,35 @@ class Clock:
 
 
 def test_a_user_with_many_tasks_makes_another_wait_for_one_of_them() -> None:
-    clock, backlog = Clock(), Backlog()
+    clock, tasks = Clock(), UserTasks()
     for number in range(900):
-        backlog.add(12345, number, clock.task("hostile"))
-    backlog.add(1000, "a", clock.task("good"))
-    backlog.work(lambda: clock.now_s, 2.0)
+        tasks.add(12345, number, clock.task("hostile"))
+    tasks.add(1000, "a", clock.task("good"))
+    tasks.run(lambda: clock.now_s, 2.0)
     assert clock.done == ["hostile", "good"]
 
 
 def test_a_long_task_gives_way_to_others_of_its_own_user() -> None:
-    clock, backlog = Clock(), Backlog()
-    backlog.add(1, "long", clock.task("long", parts=3))
-    backlog.add(1, "short", clock.task("short"))
-    backlog.work(lambda: clock.now_s, 10.0)
+    clock, tasks = Clock(), UserTasks()
+    tasks.add(1, "long", clock.task("long", parts=3))
+    tasks.add(1, "short", clock.task("short"))
+    tasks.run(lambda: clock.now_s, 10.0)
     assert clock.done == ["long", "short", "long", "long"]
-    assert not backlog
+    assert not tasks
 
 
 def test_the_time_ends_it_but_one_part_is_always_done() -> None:
-    clock, backlog = Clock(), Backlog()
+    clock, tasks = Clock(), UserTasks()
     for number in range(3):
-        backlog.add(1, number, clock.task("task"))
-    backlog.work(lambda: clock.now_s, 0.0)
-    assert (len(clock.done), backlog.held(1)) == (1, 2)
-    backlog.work(lambda: clock.now_s, 2.0)
-    assert (len(clock.done), backlog.held(1)) == (3, 0)
+        tasks.add(1, number, clock.task("task"))
+    tasks.run(lambda: clock.now_s, 0.0)
+    assert (len(clock.done), tasks.count(1)) == (1, 2)
+    tasks.run(lambda: clock.now_s, 2.0)
+    assert (len(clock.done), tasks.count(1)) == (3, 0)
 
 
 def test_a_task_that_waits_already_is_not_added_twice() -> None:
-    clock, backlog = Clock(), Backlog()
+    clock, tasks = Clock(), UserTasks()
     for _ in range(1000):
-        backlog.add(1, "same", clock.task("task"))
-    assert backlog.held(1) == 1
+        tasks.add(1, "same", clock.task("task"))
+    assert tasks.count(1) == 1

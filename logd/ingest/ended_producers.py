@@ -1,0 +1,83 @@
+"""Records the loss of producers that can send nothing more, and whose outbox is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from itertools import chain
+
+from logd.batch import Producer
+from logd.ingest.ordering import Intake
+from logd.ingest.turn import Turn
+from logd_wire.outbox.names import outbox_name
+
+RECORD_ENDS_MAX = 1000
+# Producers that may have ended, but whose file exists: further ones wait for the next start.
+UNDECIDED_ENDS_MAX = 1000
+
+# uid, producer id and cause of the loss; None: many were read, the rest may wait for a later step
+End = tuple[int, int, str] | None
+
+
+class EndedProducers:
+    """Goes through the database's unfinished producers, some in each step.
+
+    `may_exist` returns whether an outbox of that name may exist.
+    """
+
+    def __init__(self, intake: Intake, turn: Turn, may_exist: Callable[[str], bool]) -> None:
+        self._intake = intake
+        self._turn = turn
+        self._may_exist = may_exist
+        self._unfinished: Iterator[End] = iter(())
+        self._undecided: list[tuple[int, int, str]] = []
+
+    def begin(self, unfinished: Iterator[End]) -> None:
+        """Take the producers that had not ended when this process started."""
+        self._unfinished = unfinished
+
+    def record_ended(self) -> None:
+        """Record as lost what producers without an outbox have not sent.
+
+        Call it only once what the queue held at the start is taken: their farewells may be in it,
+        and the same loss would be recorded twice, with numbers and without.
+        """
+        turn = self._turn
+        if self._undecided and turn.now_s >= turn.poll_due_s:
+            self._unfinished = chain(self._unfinished, self._undecided)
+            self._undecided = []
+        for _ in range(RECORD_ENDS_MAX):
+            if turn.batch.full:
+                break
+            try:
+                end = next(self._unfinished)
+            except StopIteration:
+                return
+            if end is None:
+                break  # enough of the database was read
+            uid, producer_id, cause = end
+            if self._may_exist(outbox_name(uid, producer_id)):
+                # Readable or not, nothing is lost while it is there: asked again at the next poll.
+                if len(self._undecided) < UNDECIDED_ENDS_MAX:
+                    self._undecided.append(end)
+                continue
+            producer = self._intake.producer(uid, producer_id)
+            if not producer.ended:  # by now: these were read a page at a time
+                turn.batch.add_loss(producer, producer.taken + 1, None, cause)
+                producer.ended = True
+        turn.work_left = True
+
+
+def drop_missing(
+    producers: Iterable[Producer], opened: Container[Producer], may_exist: Callable[[str], bool]
+) -> None:
+    """Stop waiting for outboxes that went with their directory before they were opened.
+
+    What is missing of their producers is a loss, by number.
+    """
+    for producer in producers:
+        if (
+            producer.has_outbox
+            and producer not in opened
+            and not may_exist(outbox_name(producer.uid, producer.id))
+        ):
+            producer.has_outbox = producer.behind = False

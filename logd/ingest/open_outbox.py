@@ -1,0 +1,155 @@
+"""One outbox file, held open: read, confirmed, retired or given up. Never mapped, never locked.
+
+Mapped, a file that its producer cuts short would kill the reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import struct
+import sys
+from dataclasses import dataclass, field
+
+from logd.runtime_stats import WriteRate
+from logd_wire import liveness
+from logd_wire.outbox.layout import (
+    CONFIRMED_OFFSET,
+    HEADER_BYTES,
+    WORD_GIVEN_UP,
+    WORD_RETIRED,
+    WORD_WATCHED_UNTIL_NS,
+    WORD_WRITTEN,
+    Header,
+    OutboxError,
+    is_outbox,
+    parse_header,
+)
+from logd_wire.wire import WireError
+
+_WORDS = struct.Struct("=QQQ")  # confirmed sequence and position, watched until
+_WORD = struct.Struct("=Q")
+# The words with which the daemon ends its use of an outbox: RETIRED and GIVEN_UP.
+LEFT_OFFSET, LEFT_BYTES = WORD_RETIRED * 8, 16
+
+
+class Foreign(WireError):
+    """A file in the directory that is not the outbox of the producer it is named after."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenOutbox:
+    """An outbox that has passed every check, held open."""
+
+    name: str
+    uid: int
+    producer_id: int
+    fd: int
+    header: Header
+    # How often damage is searched past before the outbox is given up: a search reads all of it.
+    scans_left: int = 3
+    # Why it is to be given up once all that is still readable is taken.
+    unusable: str | None = None
+    # Whether it was removed by another program: no later daemon will find it.
+    nameless: bool = False
+    confirmed: int = field(init=False)
+    rate: WriteRate | None = None  # of its producer, once a sample was taken
+
+    def __post_init__(self) -> None:
+        self.confirmed = self.header.confirmed_sequence
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return bytes of the file; fewer if the file was cut, which the caller's checks find."""
+        return os.pread(self.fd, length, offset)
+
+    def refresh(self) -> Header:
+        """Read the header again. Raises WireError when it has become impossible."""
+        header = parse_header(self.read_at(0, HEADER_BYTES), self._size())
+        if header.producer_id != self.producer_id:
+            raise OutboxError("another producer's outbox")
+        self.header = header
+        return header
+
+    def written(self) -> int:
+        """Return the highest sequence written: the one word that grows while the producer lives."""
+        return int.from_bytes(self.read_at(WORD_WRITTEN * 8, 8), sys.byteorder)
+
+    def alive(self) -> bool:
+        """Return whether the producer's process still holds its lock."""
+        return liveness.lock_holder(self.fd) is not None
+
+    def confirm(self, sequence: int, position: int, watched_until_ns: int) -> None:
+        """Write what is committed into the header; only called after a commit. Never goes back.
+
+        Until `watched_until_ns` the producer need not wake the daemon (see `logd.ingest.wakeups`).
+        """
+        if sequence <= self.confirmed:
+            return
+        if self.nameless:
+            watched_until_ns = 0  # so that its producer sends, checks its file, and begins another
+        self._write_at(CONFIRMED_OFFSET, _WORDS.pack(sequence, position, watched_until_ns))
+        self.confirmed = sequence
+
+    def retire(self) -> bool:
+        """Mark the outbox as read to its end; False, and undone, if there is more to read.
+
+        A process that lost its lock with a closed descriptor may still write: either it sees the
+        mark, or this call sees what it wrote.
+        """
+        self._write_at(WORD_RETIRED * 8, _WORD.pack(1))
+        if self.written() <= self.confirmed:
+            return True
+        self._write_at(WORD_RETIRED * 8, bytes(8))
+        return False
+
+    def give_up(self) -> None:
+        """Have the producer continue in another outbox: this one is foreign or damaged."""
+        self._write_at(WORD_GIVEN_UP * 8, _WORD.pack(1))
+
+    def take_back(self) -> None:
+        """Clear the words RETIRED and GIVEN_UP that a killed daemon has left: this one reads on.
+
+        If they cannot be written they stay as they are.
+        """
+        with contextlib.suppress(OSError):
+            self._write_at(LEFT_OFFSET, bytes(LEFT_BYTES))
+
+    def resume_wakeups(self) -> None:
+        """Have the producer wake the daemon again when it writes."""
+        self._write_at(WORD_WATCHED_UNTIL_NS * 8, bytes(8))
+
+    def _size(self) -> int:
+        status = os.fstat(self.fd)
+        self.nameless = status.st_nlink == 0
+        check_no_holes(status)
+        return status.st_size
+
+    def _write_at(self, offset: int, data: bytes) -> None:
+        os.pwrite(self.fd, data, offset)
+
+
+def give_up_foreign(fd: int) -> None:
+    """Give up a refused file, if it certainly is an outbox, so that its producer notices.
+
+    The daemon writes into nothing else: a user may have put another file, or a link to one, under
+    an outbox's name. Errors are ignored: what cannot be written stays as it is.
+    """
+    with contextlib.suppress(OSError):
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            page = os.pread(fd, HEADER_BYTES, 0)
+            if is_outbox(page, status.st_size):
+                # In the page that holds the magic: never in a hole, and never past the end.
+                os.pwrite(fd, _WORD.pack(1), WORD_GIVEN_UP * 8)
+                os.pwrite(fd, bytes(8), WORD_WATCHED_UNTIL_NS * 8)
+
+
+def check_no_holes(status: os.stat_result) -> None:
+    """Raise OutboxError for a file that takes less memory than it is long.
+
+    No producer makes one (shared/PROTOCOL.md): its owner could claim, and have searched, what takes
+    no memory, and a write into a hole may fail.
+    """
+    if status.st_blocks * 512 < status.st_size:
+        raise OutboxError("sparse file", f"{status.st_blocks * 512} of {status.st_size} bytes")

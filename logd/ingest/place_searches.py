@@ -1,0 +1,66 @@
+"""Searches for the next record's place in an outbox, one slice for each task of its user."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Generic
+
+from logd.batch import Producer
+from logd.ingest.interfaces import AnOutbox
+from logd.ingest.open_outboxes import OpenOutboxes
+from logd.ingest.outbox_lifecycle import OutboxLifecycle
+from logd.ingest.outbox_reader import DamageSkip, NextRecordSearch
+from logd.ingest.turn import Turn
+from logd.ingest.user_tasks import UserTasks
+from logd_wire.wire import WireError
+
+
+class PlaceSearches(Generic[AnOutbox]):
+    """Runs the searches of the open outboxes; a slice looks through `slice_bytes`."""
+
+    def __init__(
+        self,
+        outboxes: OpenOutboxes[AnOutbox],
+        lifecycle: OutboxLifecycle[AnOutbox],
+        tasks: UserTasks,
+        turn: Turn,
+        slice_bytes: int,
+    ) -> None:
+        self._outboxes = outboxes
+        self._lifecycle = lifecycle
+        self._tasks = tasks
+        self._turn = turn
+        self.slice_bytes = slice_bytes
+
+    def start(self, producer: Producer, search: NextRecordSearch | DamageSkip) -> None:
+        """Begin a search for the producer's place in its ring."""
+        self._outboxes.searches[producer] = search
+        self.queue(producer)
+
+    def queue(self, producer: Producer) -> None:
+        """Queue the next slice of the producer's search."""
+        self._tasks.add(producer.uid, producer, partial(self._run_slice, producer))
+
+    def _run_slice(self, producer: Producer) -> bool:
+        search, outbox = self._outboxes.searches.get(producer), self._outboxes.get(producer)
+        if search is None or outbox is None:
+            return True
+        try:
+            done = search.step(self._turn.batch, self.slice_bytes)
+        except WireError as error:
+            self._lifecycle.end_use(producer, outbox, str(error))
+            return True
+        except OSError as error:
+            self._lifecycle.handle_error(producer, outbox, error)
+            return True  # unless the outbox is given up, the next poll queues it again
+        if done:
+            self.finish(producer)
+        return done
+
+    def finish(self, producer: Producer) -> None:
+        """Have a producer's outbox read from the place that was found."""
+        del self._outboxes.searches[producer]
+        producer.behind = True
+        if producer.taken == producer.stored:
+            # Committed by an earlier daemon that was killed before it confirmed.
+            self._lifecycle.confirm(producer)

@@ -1,0 +1,49 @@
+"""Finds out when everything that was in the kernel's queue at some moment is committed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# More than a kernel is set to keep for a socket, where that is not known.
+QUEUE_DATAGRAMS_MAX = 65_536
+
+
+@dataclass(eq=False)
+class QueueMark:
+    """A moment, and how many datagrams queued before it may still be unread."""
+
+    unread: int
+    committed: bool = False
+
+
+class QueueMarks:
+    """The marks that are not committed yet; the first is the start of this process."""
+
+    def __init__(self) -> None:
+        self.start = QueueMark(QUEUE_DATAGRAMS_MAX)
+        self._marks = [self.start]
+
+    def add(self, queue_max: int) -> Callable[[], bool]:
+        """Return a check that is true once all that is in the kernel's queue now is committed.
+
+        The queue is in order and holds `queue_max` datagrams at most: once it was empty, or that
+        many have been taken, those that are in it now have been taken.
+        """
+        mark = QueueMark(queue_max)
+        self._marks.append(mark)
+        return lambda: mark.committed
+
+    def record_taken(self, taken: int, *, emptied: bool) -> None:
+        """Record that datagrams were taken from the queue, and whether it was empty then."""
+        for mark in self._marks:
+            mark.unread = 0 if emptied else mark.unread - taken
+
+    def record_commit(self, *, batch_empty: bool) -> None:
+        """Mark as committed what was taken, when nothing of it is left in the batch."""
+        for mark in self._marks:
+            mark.committed = mark.unread <= 0 and batch_empty
+        self._marks = [mark for mark in self._marks if not mark.committed]
+
+    def __bool__(self) -> bool:
+        return bool(self._marks)

@@ -1,0 +1,79 @@
+"""Remembers files that were refused as outboxes, in bounded memory per user. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+# How many files of one user that are not outboxes are quarantined and remembered. Past that a file
+# is only checked; past twice as many, or REFUSED_MAX of all users, one that passes the checks
+# waits: if it fails them later, that would have to be remembered.
+REFUSED_PER_USER_MAX = 1000
+REFUSED_MAX = 10_000
+REFUSED_OF_ANY_USER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """A file as it was when it was refused, and the user it belongs to."""
+
+    inode: int
+    ctime_ns: int
+    uid: int
+
+
+class RefusedFiles:
+    """Refused files by name: each is opened again only once it has changed.
+
+    Otherwise the daemon's own closing of them would wake it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, FileIdentity] = {}
+        self._of_user: Counter[int] = Counter()
+        self._newer: set[str] = set()  # those of them that a later daemon can read
+
+    def add(self, name: str, identity: FileIdentity, *, newer: bool = False) -> None:
+        """Remember a refused file as it is now; `newer` if it is of a newer version."""
+        self.forget(name)
+        self._files[name] = identity
+        self._of_user[identity.uid] += 1
+        if newer:
+            self._newer.add(name)
+
+    def forget(self, name: str) -> None:
+        """Drop a file that is gone."""
+        identity = self._files.pop(name, None)
+        if identity is not None:
+            self._of_user[identity.uid] -= 1
+            if not self._of_user[identity.uid]:
+                del self._of_user[identity.uid]
+            self._newer.discard(name)
+
+    def is_unchanged(self, name: str, identity: FileIdentity | None) -> bool:
+        """Return whether this very file was refused, and is as it was then."""
+        return identity is not None and self._files.get(name) == identity
+
+    def is_newer(self, name: str) -> bool:
+        """Return whether the file was refused since it is of a newer version."""
+        return name in self._newer
+
+    def names(self) -> set[str]:
+        """Return the names of the files."""
+        return set(self._files)
+
+    def has_room(self, uid: int) -> bool:
+        """Return whether one more file of this user may be remembered."""
+        own = self._of_user[uid]
+        few = own < REFUSED_OF_ANY_USER or len(self._files) < REFUSED_MAX
+        return few and own < 2 * REFUSED_PER_USER_MAX
+
+    def is_over_quota(self, uid: int) -> bool:
+        """Return whether a further file of this user is only checked, not quarantined."""
+        return self._of_user[uid] >= REFUSED_PER_USER_MAX or not self.has_room(uid)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def __len__(self) -> int:
+        return len(self._files)

@@ -1,0 +1,44 @@
+"""Logs where the hash chain ends, so that a later change of the database can be shown."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from logd.audit import anchor_file, anchors
+from logd.config.settings import Config
+from logd.storage.hash_chain import Head
+
+_log = logging.getLogger("logd")
+
+
+class AnchorLog:
+    """Writes an anchor to the log, and to a file, once in `anchor_interval_s`.
+
+    Whoever has the database's key cannot change what the log has already.
+    """
+
+    def __init__(
+        self, config: Config, clock_ns: Callable[[], int], warn: Callable[..., None]
+    ) -> None:
+        self._pace = anchors.AnchorSchedule(config.anchor_interval_s)
+        self._path = config.anchor_file
+        self._clock_ns = clock_ns
+        self._warn = warn
+
+    def apply_config(self, config: Config) -> None:
+        """Use the interval and the file of a configuration that was read again."""
+        self._pace.set_interval(config.anchor_interval_s)
+        self._path = config.anchor_file
+
+    def write(self, head: Head, now_s: float, *, now: bool = False) -> None:
+        """Write an anchor if the chain has grown and one is due, or at once with `now`."""
+        due = self._pace.due_head(head, now_s, now=now)
+        if due is None:
+            return
+        _log.info(anchors.format_anchor(due))
+        if self._path is not None:
+            try:
+                anchor_file.append(self._path, due, self._clock_ns())
+            except OSError as error:
+                self._warn("%s: no anchor could be added: %s", self._path, error.strerror)

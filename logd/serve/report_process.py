@@ -1,0 +1,115 @@
+"""Starts the report process, and restarts it when it ends."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import time
+
+from logd.config.settings import Config
+from logd.log_limit import ThrottledLog
+
+# A report process that ends sooner than this after its start (no key file, say) is restarted less
+# and less often.
+REPORTER_SETTLED_S = 10.0
+REPORTER_PAUSE_MIN_S = 1.0
+REPORTER_PAUSE_MAX_S = 60.0
+REPORTER_STOP_TIMEOUT_S = 2.0
+NEVER_S = float("inf")
+
+_log = logging.getLogger("logd")
+
+
+def restart_pause_s(pause_s: float, lived_s: float) -> float:
+    """Return how long after its last start a process that ran for `lived_s` is restarted."""
+    if lived_s >= REPORTER_SETTLED_S:
+        return REPORTER_PAUSE_MIN_S
+    return min(max(2 * pause_s, REPORTER_PAUSE_MIN_S), REPORTER_PAUSE_MAX_S)
+
+
+class ReportProcess:
+    """The child process that answers reports; restarted when it dies, at a bounded rate."""
+
+    def __init__(self, config: Config, listener: socket.socket) -> None:
+        self._config = config
+        self._listener = listener
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
+        self._pause_s = 0.0  # from one start to the next
+        self._ending_s = NEVER_S  # when it was asked to end, for a restart
+        self._throttled = ThrottledLog(_log)
+
+    def start(self) -> None:
+        """Start it with the listening socket, and its standard input as the lifeline."""
+        fd = self._listener.fileno()
+        command = [
+            sys.executable,
+            "-m",
+            "logd.serve.report_server",
+            str(fd),
+            str(self._config.path),
+        ]
+        self._started_s = time.monotonic()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+                command,
+                stdin=subprocess.PIPE,
+                pass_fds=(fd,),
+                # Only the daemon acts on the terminal's Ctrl-C. Not a session of its own: where the
+                # kernel groups processes by session, niceness counts only within one.
+                process_group=0,
+            )
+        except OSError as error:
+            self._process = None
+            self._throttled.warning("no report process now: %s", error.strerror)
+
+    def replace_listener(self, listener: socket.socket) -> None:
+        """Restart it with another socket: the name of the present one is gone."""
+        self._listener.close()
+        self._listener = listener
+        self._end_present()
+
+    def keep_running(self) -> None:
+        """Restart it if it has died, or could not be started."""
+        now_s = time.monotonic()
+        if self._process is not None and self._process.poll() is None:
+            if now_s - self._ending_s >= REPORTER_STOP_TIMEOUT_S:
+                self._process.kill()
+            return
+        if self._ending_s != NEVER_S:
+            self._ending_s = NEVER_S
+            self.start()
+            return
+        if self._process is not None:  # it has just ended
+            self._pause_s = restart_pause_s(self._pause_s, now_s - self._started_s)
+            self._process = None
+            self._throttled.warning(
+                "the report process has ended: restarting it in %.0f s", self._pause_s
+            )
+        if now_s - self._started_s >= max(self._pause_s, REPORTER_PAUSE_MIN_S):
+            self.start()
+
+    def restart(self, config: Config) -> None:
+        """Have it end, and `keep_running` start it with these settings; wait for neither."""
+        self._config = config
+        self._end_present()
+
+    def _end_present(self) -> None:
+        """Close the lifeline: `keep_running` starts another when the present process has ended."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            self._ending_s = time.monotonic()
+
+    def stop(self) -> None:
+        """Close the lifeline, and kill the process if it does not end by itself."""
+        if self._process is None:
+            return
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(REPORTER_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

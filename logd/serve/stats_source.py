@@ -1,0 +1,72 @@
+"""Collects the statistics that a running daemon publishes once a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from logd.batch import Producer
+from logd.config.settings import Config
+from logd.ingest.delivery import Delivery
+from logd.ingest.open_outbox import OpenOutbox
+from logd.ingest.outbox_directory import OutboxDirectory
+from logd.ingest.outbox_reader import ring_events_max
+from logd.ingest.receiver import Receiver
+from logd.runtime_stats import IGNORED_SENDERS_MAX, OutboxTotals, RuntimeStats, WriteRate
+from logd.storage.database import file_bytes, wal_path
+
+
+def outbox_totals(outboxes: Iterable[tuple[Producer, OpenOutbox]], now_s: float) -> OutboxTotals:
+    """Add up what the open outboxes hold."""
+    totals = OutboxTotals()
+    for producer, outbox in outboxes:
+        try:
+            written = outbox.written()
+        except OSError:
+            continue  # the next poll meets it too, and handles it
+        # A claim of more than a ring can hold is capped.
+        waiting = max(0, min(written - producer.stored, ring_events_max(outbox.header)))
+        outbox.rate = outbox.rate or WriteRate(now_s, written)
+        event_bytes = producer.position / producer.stored if producer.stored else 0.0
+        room_bytes = outbox.header.room_bytes
+        totals.add(waiting, room_bytes, event_bytes, outbox.rate.per_s(now_s, written))
+    return totals
+
+
+class StatsSource:
+    """Takes a sample of one daemon when it is due."""
+
+    def __init__(
+        self,
+        config: Config,
+        delivery: Delivery[OpenOutbox],
+        directory: OutboxDirectory,
+        receiver: Receiver,
+        clock_ns: Callable[[], int],
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        self._database = config.database
+        self._delivery = delivery
+        self._directory = directory
+        self._receiver = receiver
+        self._clock_ns = clock_ns
+        self._monotonic_s = monotonic_s
+        self._started_ns = clock_ns()
+
+    def sample(self) -> RuntimeStats | None:
+        """Return the statistics once a second, None between."""
+        now_s, delivery = self._monotonic_s(), self._delivery
+        if not delivery.stats.is_due(now_s):
+            return None
+        totals = outbox_totals(delivery.outboxes.items(), now_s)
+        return replace(
+            delivery.stats.sample(now_s, self._clock_ns()),
+            started_ns=self._started_ns,
+            backlog=totals.backlog,
+            room_s=totals.room_s,
+            outboxes=len(delivery.outboxes),
+            outboxes_bytes=sum(size for _, size in self._directory.usage.values()),
+            wal_bytes=file_bytes(wal_path(self._database)),
+            queue_datagrams=self._receiver.queue_datagrams,
+            ignored=tuple(delivery.intake.ignored.senders(IGNORED_SENDERS_MAX)),
+        )
