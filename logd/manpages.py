@@ -27,7 +27,7 @@ _ESCAPES = {"\\": r"\e", "'": r"\(aq", "^": r"\(ha", "~": r"\(ti", "`": r"\(ga"}
 
 def pages() -> dict[str, str]:
     """Every page by its file's name, in roff."""
-    commands = [main.named(name) for part in SECTIONS.values() for name in part]
+    commands = [main.load_command(name) for part in SECTIONS.values() for name in part]
     made = {f"logd-{command.name}.1": "\n".join(_command_page(command)) for command in commands}
     made["logd.1"] = "\n".join(_main_page())
     made["logd.toml.5"] = "\n".join(_config_page())
@@ -57,7 +57,7 @@ def _main_page() -> Iterator[str]:
     for title, part in SECTIONS.items():
         yield ".SH " + f"COMMANDS: {title}".upper()
         for name in part:
-            what = main.named(name).get_short_help_str(200)
+            what = main.load_command(name).get_short_help_str(200)
             yield from _item(_bold(f"logd-{name}") + "(1)", what)
     yield from _options(main, context)
     yield ".SH EXIT STATUS"

@@ -5,7 +5,7 @@ A report is a function of a connection and its parameters. Nobody outside sends 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -353,6 +353,17 @@ def loss_page(
     )
     more = len(rows) > limit
     return Answer(rows[:limit], rows[limit - 1]["id"] if more else None)
+
+
+def all_losses(connection: Connection) -> Iterator[Row]:
+    """Yields every entry of the ledger, newest first."""
+    before: int | None = None
+    while True:
+        page = loss_page(connection, before, PAGE_ROWS_MAX)
+        yield from page.rows
+        before = page.next
+        if before is None:
+            return
 
 
 def losses_by_user(connection: Connection, limit: int) -> list[Row]:

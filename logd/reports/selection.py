@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from logd.render import to_json
-from logd.reports.registry import event_page
+from logd.reports.registry import PAGE_ROWS_MAX, event_page
 from logd.storage.database import Connection
 from logd_wire.query import Row
 
@@ -60,6 +60,17 @@ def _is(value: object, text: str) -> bool:
 def newest_id(connection: Connection) -> int:
     """The id of the newest event, 0 without any."""
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
+
+
+def chosen_events(
+    connection: Connection, selection: Selection, limit: int | None = None
+) -> Iterable[Row]:
+    """Returns the selected events, oldest first: all of them, or the newest `limit`."""
+    if limit is not None:
+        top = newest_id(connection)
+        return newest(connection, selection, limit, up_to_id=top, rows_max=PAGE_ROWS_MAX)
+    found = pages(connection, selection, rows_max=PAGE_ROWS_MAX)
+    return (row for _position, rows in found for row in rows)
 
 
 def pages(

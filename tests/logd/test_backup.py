@@ -162,7 +162,7 @@ def test_a_backup_whose_record_could_not_be_written_is_a_good_one_and_says_so(
     said = instance.cli("backup")
     other.execute("ROLLBACK")
     other.close()
-    assert "the backup is good, but the trail was not told of it" in said
+    assert "the backup is good, but it is not noted in the trail" in said
     assert "locked by another program" in said
     (made,) = instance.config.backup_directory.iterdir()
     copy = opened(instance, made)
@@ -375,4 +375,4 @@ def test_in_a_directory_one_names_nothing_is_removed_unless_asked(
 
 
 def test_to_keep_by_count_and_by_days_is_asked_one_at_a_time(instance: Instance) -> None:
-    assert "one of the two" in instance.cli("backup", "--keep", "1", "--keep-days", "1", code=2)
+    assert "not both" in instance.cli("backup", "--keep", "1", "--keep-days", "1", code=2)

@@ -52,7 +52,7 @@ def test_every_command_and_the_configuration_have_their_page() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_example_and_exit_code_is_in_the_page(name: str) -> None:
-    command, text = main.named(name), read(f"logd-{name}.1")
+    command, text = main.load_command(name), read(f"logd-{name}.1")
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert all(option in text for option in parameter.opts)

@@ -148,7 +148,7 @@ OPTIONS = [
     (name, parameter)
     for part in SECTIONS.values()
     for name in part
-    for parameter in main.named(name).params
+    for parameter in main.load_command(name).params
     if isinstance(parameter.type, NUMBERS)
 ]
 NAMED = [f"{name} {parameter.opts[0]}" for name, parameter in OPTIONS]
@@ -158,7 +158,7 @@ def test_every_option_that_takes_a_number_or_a_time_is_tried_here() -> None:
     """A plain click.INT would take any script's digits, and numbers past SQLite's integers."""
     for part in SECTIONS.values():
         for name in part:
-            for parameter in main.named(name).params:
+            for parameter in main.load_command(name).params:
                 plain = isinstance(parameter.type, PLAIN)
                 assert not plain or isinstance(parameter.type, Count), (name, parameter.name)
     assert len(OPTIONS) >= 10
@@ -195,9 +195,11 @@ def test_an_option_takes_or_refuses_any_number_and_no_command_breaks(
     stored: Instance, name: str, parameter: click.Parameter
 ) -> None:
     # What a command asks for besides: anybody, so that nobody has to list the commands here.
-    besides = ["7" for p in main.named(name).params if isinstance(p, click.Argument) and p.required]
+    besides = [
+        "7" for p in main.load_command(name).params if isinstance(p, click.Argument) and p.required
+    ]
     option = parameter.opts[-1]
-    config = any("--config" in p.opts for p in main.named(name).params)
+    config = any("--config" in p.opts for p in main.load_command(name).params)
     line = [name, *(("--config", str(stored.config.path)) if config else ())]
     for text in refused(parameter.type):
         done = CliRunner().invoke(main, [*line, f"{option}={text}", *besides])

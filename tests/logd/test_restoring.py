@@ -70,8 +70,8 @@ def test_the_backup_is_the_database_and_what_it_replaced_is_kept(
 ) -> None:
     instance, backup = backed_up
     said = restore(instance, backup)
-    assert "the backup is whole: 100 events in" in said
-    assert "51 events more" in said
+    assert "the backup is complete: 100 events in" in said
+    assert "51 more than the backup" in said
     assert "start logd" in said and "logd losses" in said
     assert users(instance) == {"before": 100}
     (kept,) = instance.directory.glob("activity.db.before-*Z")
