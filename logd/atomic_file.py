@@ -1,4 +1,4 @@
-"""A file that is there whole or not at all: written beside its place, on the disk, then renamed."""
+"""Atomic file writes: a file is written beside its final path, flushed, and renamed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from logd.errors import CannotCreate, LogdError, NotYet, StorageFailed
+from logd.errors import CannotCreate, LogdError, StorageBusy, StorageFailed
 
 FILE_MODE = 0o600
 
@@ -19,9 +19,9 @@ FILE_MODE = 0o600
 def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
     """Opens PATH.partial for writing; at the end of the `with` it is flushed and renamed to PATH.
 
-    An error in between leaves nothing behind, and what was at PATH as it was. Raises CannotCreate
-    where a file is in the way (`force` replaces a regular one) or none can be made, NotYet on a
-    full disk, StorageFailed on a broken one.
+    After an error PATH.partial is removed and PATH is unchanged. Raises CannotCreate if a file is
+    in the way (`force` replaces a regular file) or cannot be created, StorageBusy if the disk is
+    full, and StorageFailed if it is broken.
     """
     partial = path.with_name(path.name + ".partial")
     _check_free(path, partial, force)
@@ -38,7 +38,7 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(fd)
         partial.replace(path)
-        _sync_folder(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise cannot_be_written(path, error) from error
@@ -54,21 +54,22 @@ def _check_free(path: Path, partial: Path, force: bool) -> None:
         there = None
     if there is not None and not stat.S_ISREG(there.st_mode):
         raise CannotCreate(
-            f"{path}: is there and no regular file, so it is not replaced. Name another file."
+            f"{path}: exists and is not a regular file, so it is not replaced. Name another file."
         )
     if force:
         return
     if there is not None:
-        raise CannotCreate(f"{path}: is there already. Name another file, or replace it: --force")
+        raise CannotCreate(f"{path}: exists already. Name another file, or replace it with --force")
     if os.path.lexists(partial):
         raise CannotCreate(
-            f"{partial}: is there already: it is being written just now, or was left by a kill. "
-            "If nobody writes it, remove it, or replace it: --force"
+            f"{partial}: exists already: another process is writing it, or was killed. "
+            "If no process is writing it, remove it, or replace it with --force"
         )
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_directory(directory: Path) -> None:
+    """Flushes the names in a directory to disk. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
@@ -76,12 +77,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def cannot_be_written(place: Path | str, error: OSError) -> LogdError:
-    """What a failed write of a copy means, and what to do."""
+    """Returns the error for a failed write of a copy."""
     why = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return NotYet(
-            f"{place}: {why}. It is not complete; make room there, or name another place."
+        return StorageBusy(
+            f"{place}: {why}. The copy is incomplete; free some space, or name another place."
         )
     if error.errno == errno.EIO:
-        return StorageFailed(f"{place}: {why}. It is not complete; look at that disk.")
+        return StorageFailed(f"{place}: {why}. The copy is incomplete; check that disk.")
     return CannotCreate(f"{place}: cannot be written: {why}.")

@@ -17,7 +17,7 @@ from typing import Generic
 
 from logd.batch import LOST_CLAIMED, LOST_DAMAGED, Batch, Producer, Room
 from logd.config.settings import Config
-from logd.errors import NotYet, is_shortage
+from logd.errors import StorageBusy, is_shortage
 from logd.ingest.backlog import Backlog
 from logd.ingest.drain import Datagram, Drain
 from logd.ingest.interfaces import AnOutbox, Directory, Trail
@@ -126,7 +126,7 @@ class Delivery(Generic[AnOutbox]):
         self._undecided: list[tuple[int, int, str]] = []
         self._queued_before = _QueueMark(QUEUE_DATAGRAMS_MAX)  # this process's start
         self._marks: list[_QueueMark] = [self._queued_before]
-        self._stalled: NotYet | None = None
+        self._stalled: StorageBusy | None = None
         self._now_s = 0.0
         self._limited_log = LimitedLog(_log)
 
@@ -136,14 +136,14 @@ class Delivery(Generic[AnOutbox]):
         """Before the first step: finds outboxes, and which producers cannot say more.
 
         Whatever strangers have put there, this takes `start_work_s` or so: the rest is done in
-        later steps. Raises NotYet when it cannot tell which outboxes there are.
+        later steps. Raises StorageBusy when it cannot tell which outboxes there are.
         """
         self._now_s = now_s
         try:
             self._list(due=True)
         except OSError as error:
             # Taken for an empty directory, it would book every open producer's end as lost.
-            raise NotYet(f"the outboxes cannot be listed: {error.strerror}.") from error
+            raise StorageBusy(f"the outboxes cannot be listed: {error.strerror}.") from error
         self._unfinished = self._store.unfinished()
         self._backlog.work(self._monotonic_s, self.start_work_s)
 
@@ -189,7 +189,7 @@ class Delivery(Generic[AnOutbox]):
         """Takes what has arrived, reads what is missing, commits, confirms: all that there is.
 
         `closed` names the files that were let go since the last step, `now_s` is monotonic. Raises
-        LogdError kinds for what ends the process. NotYet does not: the batch is kept and tried
+        LogdError kinds for what ends the process. StorageBusy does not: the batch is kept and tried
         again at the next step, and nothing more is read until it is stored.
         """
         self._now_s = now_s
@@ -646,7 +646,7 @@ class Delivery(Generic[AnOutbox]):
         batch, began_s = self._batch, self._monotonic_s()
         try:
             self._store.commit(batch, self._clock_ns())
-        except NotYet as problem:
+        except StorageBusy as problem:
             self._stalled = problem
             self._say("%s Trying again every second.", problem)
             return

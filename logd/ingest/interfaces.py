@@ -25,7 +25,7 @@ class Trail(Protocol):
         """
 
     def commit(self, batch: Batch, now_ns: int) -> None:
-        """Stores the batch; on disk when it returns. NotYet: nothing has changed."""
+        """Stores the batch; on disk when it returns. StorageBusy: nothing has changed."""
 
 
 class Outbox(Protocol):

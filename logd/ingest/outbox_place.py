@@ -55,7 +55,7 @@ class OutboxPlace:
     def put_back(self) -> None:
         """Makes what is missing of the three; what is right is left as it is.
 
-        Raises CannotCreate, NotYet or OSError; then the daemon reads where it did.
+        Raises CannotCreate, StorageBusy or OSError; then the daemon reads where it did.
         """
         self.finish()
         outboxes = self._outboxes

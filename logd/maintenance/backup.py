@@ -20,7 +20,7 @@ from pathlib import Path
 from logd.clock import readings
 from logd.clock.readings import Reading
 from logd.config.settings import Config
-from logd.errors import CannotCreate, ClockRefused, LogdError, NotYet, cannot_write
+from logd.errors import CannotCreate, ClockRefused, LogdError, StorageBusy, cannot_write
 from logd.maintenance import database_copy
 from logd.maintenance.database_copy import Bar, Stop
 from logd.storage import erasure_list, keyfile, opening, trail_clock
@@ -205,7 +205,7 @@ def _alone(fd: int, directory: Path) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise NotYet(
+            raise StorageBusy(
                 f"{directory}: another backup is being written there. Wait for its end."
             ) from error
         return False  # a file system that cannot lock a directory
@@ -223,7 +223,7 @@ def list_forgotten(connection: Connection, path: Path) -> None:
 def _check_room(connection: Connection, directory: Path) -> None:
     needed, free = database_copy.bytes_of(connection), shutil.disk_usage(directory).free
     if needed > free:
-        raise NotYet(
+        raise StorageBusy(
             f"{directory}: the backup takes up to {needed:,} bytes, {free:,} are free. "
             "Free some, or name another directory."
         )

@@ -15,7 +15,7 @@ from logd.errors import (
     AlreadyRunning,
     DatabaseDamaged,
     KeyFileError,
-    NotYet,
+    StorageBusy,
     StorageFailed,
     cannot_write,
 )
@@ -83,7 +83,7 @@ def merge_log(path: Path, key: bytes) -> Connection | None:
     """Opens the database that is to be replaced, with its log moved into it; None where it cannot
     be read.
 
-    Raises NotYet while another program has it open.
+    Raises StorageBusy while another program has it open.
     """
     if not path.exists() or path.stat().st_size == 0:
         return None
@@ -96,7 +96,7 @@ def merge_log(path: Path, key: bytes) -> Connection | None:
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         connection.close()
-        raise NotYet(
+        raise StorageBusy(
             f"{path}: another program reads or locks it. Stop that program (`fuser {path}` tells "
             "which), then try again. Nothing was changed."
         )

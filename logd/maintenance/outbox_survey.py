@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.ingest.outbox_directory import Outboxes
 from logd.ingest.outbox_reader import check_numbers
 from logd.storage.boundaries import NO_OUTBOXES, Key, Seen, identity
@@ -40,7 +40,7 @@ def survey(directory: Path, connection: Connection, *, known: bool) -> Generator
     """Reads the headers of all outboxes; gives way after each page.
 
     With `known`, producers that have a row need no boundary unless something of them waits: all
-    else that was on its way from them is committed. Raises NotYet when the directory cannot be
+    else that was on its way from them is committed. Raises StorageBusy when the directory cannot be
     listed or a file not opened just now: to pass over one would bring a person back.
     """
     named = directory_identity(directory)
@@ -74,7 +74,7 @@ def survey(directory: Path, connection: Connection, *, known: bool) -> Generator
                     written[key] = sequence
             yield
     except OSError as error:
-        raise NotYet(f"the outboxes cannot be read now: {error.strerror}.") from error
+        raise StorageBusy(f"the outboxes cannot be read now: {error.strerror}.") from error
     finally:
         outboxes.close()
     for uid in surplus:

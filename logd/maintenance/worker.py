@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from logd.clock.readings import JUMP_MIN_NS
-from logd.errors import ClockRefused, NotYet
+from logd.errors import ClockRefused, StorageBusy
 from logd.maintenance.event_removal import Steps
 from logd.maintenance.forget import Arrivals, Surroundings, clean, forget, known_again
 from logd.maintenance.prune import prune
@@ -115,7 +115,7 @@ class Worker:
                 self._finish(job, record=job.params)
                 job = job_table.next_open(self._store.connection)
             self._settle()
-        except NotYet:
+        except StorageBusy:
             return  # at the next look, then
         except DatabaseError as error:
             raise self._store.problem(error) from error
@@ -134,7 +134,7 @@ class Worker:
             while self._job is not None and wait_s is None and now_s - started_s < STEP_S / 4:
                 wait_s = self._step(self._job)
                 now_s = self._monotonic_s()
-        except (NotYet, DatabaseError) as problem:
+        except (StorageBusy, DatabaseError) as problem:
             self._wait_for(problem)
             wait_s = RETRY_S
         except ClockRefused as problem:
@@ -193,7 +193,7 @@ class Worker:
     def _wait_for(self, error: Exception) -> None:
         """What has got done is in the database: it goes on from there."""
         assert self._job is not None
-        problem = error if isinstance(error, NotYet) else self._store.problem(error)
+        problem = error if isinstance(error, StorageBusy) else self._store.problem(error)
         said, self._work = self._job.trouble, None
         try:
             self._job = job_table.read(self._store.connection, self._job.id)
@@ -202,7 +202,7 @@ class Worker:
         if self._job is not None and said != str(problem):
             _log.warning("job %d, %s: waits: %s", self._job.id, self._job.kind, problem)
             self._job.trouble = str(problem)
-            with contextlib.suppress(NotYet):  # as long as that is what it waits for
+            with contextlib.suppress(StorageBusy):  # as long as that is what it waits for
                 self._store.act(lambda connection, _: self._save(connection), self._clock_ns())
 
     def _save(self, connection: Any) -> None:

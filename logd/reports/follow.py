@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from logd.config.settings import Config
-from logd.errors import LogdError, NoDatabase, NotYet
+from logd.errors import LogdError, NoDatabase, StorageBusy
 from logd.reports.registry import PAGE_ROWS_MAX
 from logd.reports.selection import Selection, newest, newest_id, pages
 from logd.storage import opening
@@ -63,7 +63,7 @@ class Follower:
         while True:
             try:
                 self._open()
-            except (NoDatabase, OlderSchema, NotYet) as error:
+            except (NoDatabase, OlderSchema, StorageBusy) as error:
                 if not wait:
                     raise
                 self._tell(str(error))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from logd.errors import CannotCreate, NotYet
+from logd.errors import CannotCreate, StorageBusy
 from logd.log_limit import LimitedLog
 from logd_wire.rendezvous import NoOutbox
 
@@ -168,7 +168,7 @@ class RuntimeFiles:
             return self._report(item, wrong, now_s)
         try:
             item.put_back()
-        except (NoOutbox, CannotCreate, NotYet) as error:
+        except (NoOutbox, CannotCreate, StorageBusy) as error:
             return self._report(item, f"{wrong}; cannot be put back: {error}", now_s)
         except OSError as error:
             reason = error.strerror or errno.errorcode.get(error.errno or 0, "error")

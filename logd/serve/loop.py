@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from logd.audit import anchor_file, anchors
 from logd.config.settings import Config
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.ingest.delivery import QUEUE_DATAGRAMS_MAX, Delivery
 from logd.ingest.inotify import Inotify
 from logd.ingest.outbox_directory import OpenOutbox, Outboxes
@@ -161,7 +161,7 @@ class Daemon(Delivery[OpenOutbox]):
         self._tell(None if self._stalled is None else str(self._stalled))
 
     @property
-    def stalled(self) -> NotYet | None:
+    def stalled(self) -> StorageBusy | None:
         """What nothing can be stored for at the moment."""
         return self._stalled
 

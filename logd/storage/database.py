@@ -20,7 +20,7 @@ from logd.errors import (
     DatabaseDamaged,
     KeyFileError,
     NoDatabase,
-    NotYet,
+    StorageBusy,
     StorageFailed,
 )
 
@@ -142,7 +142,7 @@ def translate(error: Exception, path: Path) -> Exception:
     if code == sqlcipher3.SQLITE_FULL:
         return _full(path)
     if code in _BUSY:
-        return NotYet(f"{path}: locked by another program. Events wait until it lets go.")
+        return StorageBusy(f"{path}: locked by another program. Events wait until it lets go.")
     if code in (sqlcipher3.SQLITE_READONLY, sqlcipher3.SQLITE_CANTOPEN, sqlcipher3.SQLITE_PERM):
         return CannotCreate(
             f"{path}: cannot be written ({error}). Check the permissions of the file and its "
@@ -154,8 +154,8 @@ def translate(error: Exception, path: Path) -> Exception:
     )
 
 
-def _full(path: Path) -> NotYet:
-    return NotYet(f"{path}: no space left on the device. Free some: events wait meanwhile.")
+def _full(path: Path) -> StorageBusy:
+    return StorageBusy(f"{path}: no space left on the device. Free some: events wait meanwhile.")
 
 
 def _reason(path: Path) -> str:

@@ -17,7 +17,7 @@ import msgpack
 
 from logd import __version__
 from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, PERSON_ERASED, Batch, Producer
-from logd.errors import NotYet, StorageFailed
+from logd.errors import StorageBusy, StorageFailed
 from logd.storage import (
     boundaries,
     erasure_list,
@@ -62,7 +62,7 @@ Work = Callable[[Connection, Batch], None]
 
 
 class Store:
-    """The open database. Raises LogdError kinds; after anything but NotYet, stop using it."""
+    """The open database. Raises LogdError kinds; after anything but StorageBusy, stop using it."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Store:
             if tried == 0:
                 _log.warning("%s: another program reads or locks it: waiting", self._path)
         else:
-            raise NotYet(
+            raise StorageBusy(
                 f"{self._path}: another program reads or locks it, so what is in its log cannot be "
                 "made durable. Stop that program (fuser tells which), then start again."
             )
@@ -177,8 +177,8 @@ class Store:
     def commit(self, batch: Batch, now_ns: int) -> None:
         """Stores the batch; on disk when it returns, and the caller may settle it.
 
-        Raises NotYet when the disk is full or the file locked: nothing has changed, the batch can
-        be tried again. Raises StorageFailed when a flush failed: the process must end.
+        Raises StorageBusy if the disk is full or the database locked: nothing has changed, the
+        batch can be retried. Raises StorageFailed if a flush failed: the process must end.
         """
         self._transact(batch, now_ns)
 
@@ -292,7 +292,7 @@ class Store:
                 query("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except DatabaseError as error:
             problem = translate(error, self._path)
-            if not isinstance(problem, NotYet):
+            if not isinstance(problem, StorageBusy):
                 raise problem from error
 
     def _roll_back(self, problem: BaseException) -> None:
@@ -500,7 +500,7 @@ class Store:
         free = folder.f_bavail * folder.f_frsize
         needed = _REWRITE_COPIES * self.size_bytes
         if free < needed:
-            raise NotYet(
+            raise StorageBusy(
                 f"{self._path}: to write it anew takes {needed} bytes for a while, "
                 f"{free} are free. Free some: it is tried again."
             )
@@ -528,7 +528,7 @@ class Store:
             busy, _pages, _done = query("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except DatabaseError as error:
             problem = translate(error, self._path)
-            if not isinstance(problem, NotYet):
+            if not isinstance(problem, StorageBusy):
                 raise problem from error
             return False
         finally:

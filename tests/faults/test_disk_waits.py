@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.storage import database, keyfile
 from logd.storage.database import connect
 from logd.storage.store import Store
@@ -130,10 +130,10 @@ def test_what_a_killed_predecessor_left_is_not_confirmed_while_another_program_h
         try:
             other.execute("BEGIN EXCLUSIVE")
             monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
-            with pytest.raises(NotYet, match="another program reads or locks it"):
+            with pytest.raises(StorageBusy, match="another program reads or locks it"):
                 Store(instance.config.database, key, 1, 10)
         finally:
             other.close()
-        assert NotYet.exit_code == 75
+        assert StorageBusy.exit_code == 75
         instance.start()
         steady.account(tally, kills=1)

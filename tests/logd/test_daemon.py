@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from logd.audit.verify import verify
 from logd.batch import LOST_NOT_RECEIVED, LOST_OUTBOX_GONE, Batch, Producer
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.ingest.ordering import Intake
 from logd.ingest.outbox_directory import TEMPORARY_AGE_MAX_S, OpenOutbox, Outboxes
 from logd.ingest.receiver import Receiver, bind
@@ -155,7 +155,7 @@ def test_nothing_is_confirmed_until_it_is_committed(
     outbox.write(3)
 
     def full(*_: object) -> None:
-        raise NotYet("full")
+        raise StorageBusy("full")
 
     with monkeypatch.context() as context:
         context.setattr(Store, "commit", full)
@@ -179,7 +179,7 @@ def test_while_nothing_can_be_stored_nothing_more_is_read(
 
     def full(_: Store, batch: Any, now_ns: int) -> None:
         batches.append(len(batch.events))
-        raise NotYet("full")
+        raise StorageBusy("full")
 
     with monkeypatch.context() as context:
         context.setattr(Store, "commit", full)
@@ -415,7 +415,7 @@ def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
         file.write(bytes(RING_BYTES_MIN))  # its records are zeros now
 
     def full(*_: object) -> None:
-        raise NotYet("full")
+        raise StorageBusy("full")
 
     daemon._discover(outbox.path.name, os.getuid(), PRODUCER)
     for opened in daemon._open.values():
@@ -541,7 +541,7 @@ def test_outboxes_that_cannot_be_listed_at_the_start_are_not_taken_for_none(
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(Outboxes, "names", no_descriptor)
-    with pytest.raises(NotYet, match="Too many open files"):
+    with pytest.raises(StorageBusy, match="Too many open files"):
         daemon.start()
 
 
@@ -608,7 +608,7 @@ def test_while_nothing_can_be_stored_no_step_is_taken(
 ) -> None:
     worked = Worked()
     daemon._worker = worked  # type: ignore[assignment] # what the daemon calls of it
-    daemon._stalled = NotYet("full")
+    daemon._stalled = StorageBusy("full")
     monkeypatch.setattr(daemon, "_commit", lambda: None)
     daemon.turn(timeout_s=0)
     assert worked.steps == 0

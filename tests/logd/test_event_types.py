@@ -11,7 +11,7 @@ import sqlcipher3
 
 from logd.audit.verify import verify
 from logd.batch import PERSON_ERASED, Batch, Producer
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.reports.registry import REPORTS, Parameters
 from logd.storage.event_types import NEVER_REFUSED, TypeLimits
 from logd.storage.store import Store
@@ -154,7 +154,7 @@ def test_a_commit_that_failed_has_introduced_nothing(directory: Path) -> None:
 
     store._connection = Full()
     for _ in range(2):
-        with pytest.raises(NotYet):
+        with pytest.raises(StorageBusy):
             store.commit(batch, 2)
     store._connection = healthy
     store.commit(batch, 2)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from logd.batch import Batch, Producer
 from logd.cli import main
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.maintenance import job_client
 from logd.storage import erasure_list, job_table, keyfile, opening
 from logd.storage.store import Store
@@ -301,12 +301,14 @@ def test_a_command_can_have_an_event_of_logds_own_written(served: Instance) -> N
 
 def test_forget_asks_or_is_told_yes(served: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = fill(served, 100)
-    assert "say --yes" in served.cli("forget", NAME, code=2)
+    assert "use --yes" in served.cli("forget", NAME, code=2)
     assert "USER" in served.cli("forget", "x" * 256, "--yes", code=2)
     # At a terminal it asks, with what would go.
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
     command = ["forget", NAME, "--config", str(served.config.path)]
-    question = f"Erase '{NAME}' for good: {counts['anna']} events, {counts['mentions']} mentions?"
+    question = (
+        f"Permanently erase '{NAME}': {counts['anna']} events, {counts['mentions']} mentions?"
+    )
     assert counts["anna"] > 5 and counts["mentions"] > 0
     for answer in ("n\n", "\n", ""):
         done = CliRunner().invoke(main, command, input=answer)
@@ -367,7 +369,7 @@ def test_too_little_room_to_write_the_file_anew_is_waited_for_and_said(
     def rewrite(self: Store, meanwhile: Any) -> bool:
         tries.append(1)
         if len(tries) < 3:
-            raise NotYet("too little room")
+            raise StorageBusy("too little room")
         return real(self, meanwhile)
 
     monkeypatch.setattr(Store, "rewrite", rewrite)

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.ingest import delivery
 from logd_wire.outbox.layout import RING_BYTES_MIN, outbox_bytes
 from logd_wire.outbox.names import outbox_name
@@ -290,7 +290,7 @@ def test_what_was_received_and_not_taken_is_kept_over_a_full_disk(watched: Watch
     for _ in range(3):
         machine.turn()
     watched.world.disk.full = False
-    while core._more or isinstance(core._stalled, NotYet):
+    while core._more or isinstance(core._stalled, StorageBusy):
         machine.turn()
     stored = [sequence for _, sequence in watched.world.disk.view.events]
     assert stored == list(numbers)

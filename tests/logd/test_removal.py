@@ -15,7 +15,7 @@ from logd.audit.verify import verify
 from logd.batch import Batch, Producer
 from logd.clock.event_age import age_ns
 from logd.clock.readings import Reading
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.maintenance import (
     event_removal,
     subject_rollups,
@@ -288,7 +288,7 @@ def test_too_little_room_is_found_before_the_file_is_written_anew(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logd.storage.store._REWRITE_COPIES", 10**12)
-    with pytest.raises(NotYet, match="Free some"):
+    with pytest.raises(StorageBusy, match="Free some"):
         trail.store.rewrite(lambda: True)
 
 

@@ -11,7 +11,7 @@ import sqlcipher3
 
 from logd.audit.verify import verify
 from logd.batch import Batch
-from logd.errors import NotYet, StorageFailed
+from logd.errors import StorageBusy, StorageFailed
 from logd.storage import erasure_list, store
 from logd.storage.database import connect
 from logd.storage.store import Store
@@ -109,7 +109,7 @@ def test_a_start_that_cannot_make_the_wal_durable_fails_and_names_the_cause(
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM event").fetchone()
     killed.commit(batch_of(killed, 3), 2)
-    with pytest.raises(NotYet, match="so what is in its log cannot be made durable"):
+    with pytest.raises(StorageBusy, match="so what is in its log cannot be made durable"):
         Store(path, KEY, 3, 10)
     reader.execute("COMMIT")
     reader.close()

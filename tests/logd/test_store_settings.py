@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from logd.batch import Batch, Producer
-from logd.errors import NotYet
+from logd.errors import StorageBusy
 from logd.ingest.receiver import bind
 from logd.maintenance import forget as forgetting
 from logd.storage import store as store_module
@@ -148,7 +148,7 @@ def test_rewritten_or_not_the_database_sorts_in_memory_and_its_queries_are_not_c
         with monkeypatch.context() as context:
             full = os.statvfs_result((4096, 4096, 9, 0, 0, 9, 9, 9, 0, 255))
             context.setattr(os, "statvfs", lambda _: full)
-            with pytest.raises(NotYet, match="to write it anew takes"):
+            with pytest.raises(StorageBusy, match="to write it anew takes"):
                 store.rewrite(meanwhile)
     elif outcome == "failed":
         store.connection.execute("BEGIN")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from logd.batch import LOST_OUTBOX_GONE, LOST_TAIL_UNKNOWN, Batch, Producer
-from logd.errors import NotYet, StorageFailed
+from logd.errors import StorageBusy, StorageFailed
 from logd_wire.wire import Event, producer_seed
 from tests.simulation.truth import Key, Violation, label
 
@@ -155,11 +155,11 @@ class SimTrail:
         disk, step = self._disk, self._process.step
         step("transaction begun")
         if disk.full:
-            raise NotYet("full")
+            raise StorageBusy("full")
         commit = self._commit_of(batch)
         step("transaction written")
         if disk.fails_midway:
-            raise NotYet("full in the middle")
+            raise StorageBusy("full in the middle")
         disk.append(commit)
         step("committed, not flushed")
         disk.flush()
