@@ -11,7 +11,8 @@ from logd import render
 from logd.commands._command import Command
 from logd.commands._options import COPY_EXITS, Count, config_option, json_option
 from logd.commands._output import fail, progress_bar
-from logd.config.settings import KEEP_DAYS_MAX, Config
+from logd.config.settings import Config
+from logd.config.table import KEEP_DAYS_MAX
 from logd.errors import EXIT_TEMPORARY
 from logd.maintenance import backup as backups
 from logd.maintenance.backup import Keep

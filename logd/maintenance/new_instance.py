@@ -7,6 +7,7 @@ from pathlib import Path
 
 from logd.config import settings
 from logd.config.settings import Config
+from logd.config.table import template
 from logd.errors import CannotCreate
 from logd.ingest.outbox_directory import Outboxes
 from logd.storage import keyfile
@@ -18,14 +19,15 @@ def init(directory: Path) -> Config:
     The outboxes' directory is made as well, so that clients may come before the first daemon.
     """
     file = (directory / "logd.toml").absolute()
-    config = settings.parse(settings.TEMPLATE, file)  # a path too long fails here
+    text = template()
+    config = settings.parse(text, file)  # a path too long fails here
     for path in (file, config.key_file):
         if os.path.lexists(path):
             raise CannotCreate(f"{path}: is there already. An instance is made once; nothing done.")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         keyfile.create(config.key_file)
-        file.write_text(settings.TEMPLATE, encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise CannotCreate(f"{directory}: {error.strerror}") from error
     outboxes = Outboxes(config.outbox_directory)

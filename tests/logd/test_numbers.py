@@ -16,10 +16,11 @@ from click.testing import CliRunner
 from logd.cli import SECTIONS, main
 from logd.clock import durations, times
 from logd.commands._options import Count, Duration, Time
-from logd.config import settings as configuration
 from logd.config.settings import parse
+from logd.config.table import SETTINGS
 from logd.errors import EXIT_UNAVAILABLE, ConfigError
-from logd.reports.registry import REPORTS, BadParameter, Parameters
+from logd.reports.parameters import BadParameter, Parameters
+from logd.reports.registry import REPORTS
 from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_wire.query import Answer
@@ -267,7 +268,7 @@ def test_a_report_answers_or_says_which_parameter_it_does_not_take(
             assert len(said) < 200
 
 
-@pytest.mark.parametrize("name", configuration.names())
+@pytest.mark.parametrize("name", list(SETTINGS))
 def test_a_setting_takes_or_refuses_any_number(name: str) -> None:
     values = [
         "0",
