@@ -9,7 +9,7 @@ from logd.commands._command import Command
 from logd.commands._options import READ_EXITS, config_option, format_option
 from logd.commands._output import print_line
 from logd.config.settings import Config
-from logd.reports.registry import all_losses
+from logd.reports.ledger_queries import all_losses
 from logd.status import text as status_text
 from logd.storage import opening
 

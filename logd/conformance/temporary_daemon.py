@@ -16,7 +16,7 @@ from logd.conformance.daemon_double import until
 from logd.conformance.driver_protocol import PAGE
 from logd.conformance.verdicts import Failed
 from logd.maintenance import new_instance
-from logd.reports.registry import event_page
+from logd.reports.event_queries import event_page
 from logd.status import collect
 from logd.storage import opening
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from logd import render
 from logd.config.settings import Config
 from logd.reports import parquet
-from logd.reports.registry import PAGE_ROWS_MAX
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.selection import Selection, newest_id, pages
 from logd.storage.copy_registry import Copy, note
 from logd.storage.database import Connection

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from logd.config.settings import Config
 from logd.errors import LogdError, NoDatabase, StorageBusy
-from logd.reports.registry import PAGE_ROWS_MAX
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.selection import Selection, newest, newest_id, pages
 from logd.storage import opening
 from logd.storage.database import Connection, DatabaseError, translate

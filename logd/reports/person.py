@@ -15,7 +15,8 @@ from dataclasses import asdict
 from typing import Any
 
 from logd.render import line, printable, when
-from logd.reports.registry import PAGE_ROWS_MAX, event_page
+from logd.reports.event_queries import event_page
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.selection import Selection, newest_id, pages
 from logd.storage import copy_registry
 from logd.storage.database import Connection

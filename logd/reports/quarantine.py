@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from logd.render import printable, when
-from logd.reports.registry import PAGE_ROWS_MAX, quarantine_page
+from logd.reports.ledger_queries import quarantine_page
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.storage.database import Connection
 from logd_wire.query import Row
 

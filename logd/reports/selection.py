@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from logd.render import to_json
-from logd.reports.registry import PAGE_ROWS_MAX, event_page
+from logd.reports.event_queries import event_page
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.storage.database import Connection
 from logd_wire.query import Row
 

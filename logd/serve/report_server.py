@@ -22,7 +22,8 @@ from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.errors import EXIT_UNAVAILABLE, LogdError
 from logd.log_limit import LimitedLog
-from logd.reports.registry import REPORTS, Parameters
+from logd.reports.parameters import Parameters
+from logd.reports.registry import REPORTS
 from logd.serve.request_server import Credentials, RequestServer
 from logd.serve.signals import outlive_others
 from logd.storage.database import DatabaseError, connect, is_interrupt, translate

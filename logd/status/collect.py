@@ -16,14 +16,9 @@ from logd.config.settings import Config
 from logd.errors import NoDatabase
 from logd.ingest.outbox_directory import Outboxes
 from logd.ingest.outbox_reader import capacity, check_numbers
-from logd.reports.registry import (
-    CAUSES,
-    Parameters,
-    loss_page,
-    losses_by_cause,
-    losses_by_user,
-    summary,
-)
+from logd.reports.event_queries import summary
+from logd.reports.ledger_queries import CAUSES, loss_page, losses_by_cause, losses_by_user
+from logd.reports.parameters import Parameters
 from logd.runtime_stats import PACE_MIN_S, Figures, Survey
 from logd.self_repair.repairs import look
 from logd.self_repair.runtime_files import observed

@@ -23,8 +23,8 @@ from benchmarks.growth.history import History, build
 from logd.batch import Batch
 from logd.cli import main
 from logd.reports.export import FORMS, Export
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.parquet import ROWS_PER_STEP
-from logd.reports.registry import PAGE_ROWS_MAX
 from logd.reports.selection import Selection
 from logd.storage import keyfile, opening
 from logd.storage.store import Store

@@ -15,7 +15,7 @@ import pytest
 
 from logd import instance_lock
 from logd.audit import last_verification
-from logd.reports.registry import CAUSES
+from logd.reports.ledger_queries import CAUSES
 from logd.runtime_stats import Figures
 from logd.status import text as status
 from logd.status.collect import STATUS_LOSSES_MAX

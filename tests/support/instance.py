@@ -24,7 +24,7 @@ from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.maintenance import new_instance
 from logd.render import plain
-from logd.reports.registry import event_page
+from logd.reports.event_queries import event_page
 from logd.status import collect
 from logd.storage import opening
 from logd_client.client import _clients
