@@ -21,7 +21,7 @@ from logd.commands._output import print_line, print_note, progress_bar
 from logd.config.settings import Config
 from logd.reports import person as persons
 from logd.reports.selection import newest_id
-from logd.status import collect
+from logd.status.collect import collect_status
 from logd.storage import opening
 
 
@@ -50,7 +50,7 @@ def person(config: Config, user: str, escaped: bool, form: str) -> None:
     few seconds per million. It is not recorded in the trail.
     """
     user = person_id(user, escaped=escaped)
-    pending = collect.status(config)["pending"]
+    pending = collect_status(config)["pending"]
     connection = opening.open_for_events(config)
     try:
         for other, events in persons.other_spellings(connection, user):

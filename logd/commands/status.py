@@ -19,8 +19,8 @@ from logd.errors import (
     EXIT_OK,
     EXIT_TEMPORARY,
 )
-from logd.status import collect
 from logd.status import text as status_text
+from logd.status.collect import collect_status
 
 
 @click.command(
@@ -54,7 +54,7 @@ def status(config: Config, as_json: bool, exit_code: bool) -> None:
     It works without a running daemon, too, and then also exits with 0. In a script that tests
     whether the daemon runs, use --exit-code.
     """
-    state = collect.status(config)
+    state = collect_status(config)
     if as_json:
         click.echo(json.dumps(state))
     else:

@@ -24,6 +24,11 @@ BUCKETS_MAX = 100
 def summary(connection: Connection, parameters: Parameters) -> Answer:
     """Reports the totals of the whole trail, in one row."""
     parameters.done()
+    return Answer([trail_totals(connection)])
+
+
+def trail_totals(connection: Connection) -> Row:
+    """Returns the totals of the whole trail, as the report `summary` has them."""
     counters = dict(connection.execute("SELECT name, value FROM counter").fetchall())
     producers, schema = connection.execute(
         "SELECT (SELECT count(*) FROM producer), (SELECT max(version) FROM migration)"
@@ -33,7 +38,7 @@ def summary(connection: Connection, parameters: Parameters) -> Answer:
     ).fetchone() or (0, None)
     row: Row = {name: counters.get(name, 0) for name in COUNTERS}
     row |= {"producers": producers, "batches": last[0], "last_stored_ns": last[1], "schema": schema}
-    return Answer([row])
+    return row
 
 
 def daily_activity(connection: Connection, parameters: Parameters) -> Answer:

@@ -85,6 +85,11 @@ def losses_by_user(connection: Connection, limit: int) -> list[Row]:
 def losses_by_cause(connection: Connection, parameters: Parameters) -> Answer:
     """Reports the totals of the ledger for each cause, including causes without losses."""
     parameters.done()
+    return Answer(totals_by_cause(connection))
+
+
+def totals_by_cause(connection: Connection) -> list[Row]:
+    """Returns the totals of the ledger for each cause, as the report `losses_by_cause` has them."""
     rows = sql.fetch_rows(
         connection,
         "SELECT cause, count(*) AS entries, coalesce(sum(last - first + 1), 0) AS events,"
@@ -95,7 +100,7 @@ def losses_by_cause(connection: Connection, parameters: Parameters) -> Answer:
     there = {row["cause"]: row for row in rows}
     zeros = {"entries": 0, "events": 0, "unknown_extent": 0, "last_detected_ns": None}
     known = [there.pop(cause, {"cause": cause, **zeros}) for cause in CAUSES]
-    return Answer([*known, *there.values()])
+    return [*known, *there.values()]
 
 
 def quarantine(connection: Connection, parameters: Parameters) -> Answer:

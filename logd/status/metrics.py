@@ -24,7 +24,7 @@ from logd.batch import LOST_CLAIMED
 from logd.config.settings import Config
 from logd.errors import LogdError
 from logd.runtime_stats import COMMIT_BOUNDS_S, Figures
-from logd.status import collect
+from logd.status.collect import collect_status
 
 # What the trail counts for ever, restarts or not: the name in the status, the metric, its help.
 _COUNTERS = (
@@ -66,7 +66,7 @@ def look(config: Config, *, from_figures: bool) -> Standing:
     """How it stands now; for `from_figures` see `collect.status`."""
     pid, page = instance_lock.look(config.lock_file)
     try:
-        state = collect.status(config, from_figures=from_figures)
+        state = collect_status(config, from_figures=from_figures)
     except LogdError:
         state = None
     stalled = pid is not None and page.trouble is not None

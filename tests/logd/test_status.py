@@ -18,8 +18,8 @@ from logd.audit import last_verification
 from logd.reports.ledger_queries import CAUSES
 from logd.runtime_stats import Figures
 from logd.status import text as status
-from logd.status.collect import STATUS_LOSSES_MAX
-from logd.status.disk import DAY_S, Disk, grown, look
+from logd.status.disk import DAY_S, Disk, measure_disk, with_growth
+from logd.status.trail import STATUS_LOSSES_MAX
 from logd.storage import keyfile
 from logd.storage.database import connect
 from logd_wire.wire import datagram_head, encode_record, producer_seed
@@ -343,16 +343,16 @@ def test_times_are_said_by_their_largest_units() -> None:
 
 def test_growth_is_said_from_a_day_of_events_on_and_never_guessed() -> None:
     disk = Disk(database_bytes=10_000_000, wal_bytes=0, free_bytes=5_000_000, total_bytes=None)
-    assert grown(disk, 0, rows=999, events=999, window_s=2 * DAY_S) == disk
-    assert grown(disk, 0, rows=10_000, events=10_000, window_s=DAY_S - 1) == disk
-    two_days = grown(disk, 0, rows=10_000, events=4000, window_s=2 * DAY_S)
+    assert with_growth(disk, 0, rows=999, events=999, window_s=2 * DAY_S) == disk
+    assert with_growth(disk, 0, rows=10_000, events=10_000, window_s=DAY_S - 1) == disk
+    two_days = with_growth(disk, 0, rows=10_000, events=4000, window_s=2 * DAY_S)
     assert two_days.growth_bytes_per_day == 2_000_000
     assert two_days.days_left == pytest.approx(2.5)
     # What was pruned is filled first, and is no part of what an event takes.
-    pruned = grown(disk, 5_000_000, rows=10_000, events=4000, window_s=2 * DAY_S)
+    pruned = with_growth(disk, 5_000_000, rows=10_000, events=4000, window_s=2 * DAY_S)
     assert pruned.growth_bytes_per_day == 1_000_000
     assert pruned.days_left == pytest.approx(10)
-    quiet = grown(disk, 0, rows=10_000, events=0, window_s=2 * DAY_S)
+    quiet = with_growth(disk, 0, rows=10_000, events=0, window_s=2 * DAY_S)
     assert (quiet.growth_bytes_per_day, quiet.days_left) == (0, None)
 
 
@@ -372,7 +372,7 @@ def test_the_growth_of_a_trail_is_of_its_last_seven_days(instance: Instance, day
     connection.execute("UPDATE batch SET stored_ns = ?", (first,))
     connection.execute("UPDATE batch SET stored_ns = ? WHERE id = ?", (last, batches))
     (newest,) = connection.execute("SELECT events FROM batch WHERE id = ?", (batches,)).fetchone()
-    found = look(instance.config, connection, 2000, now_ns)
+    found = measure_disk(instance.config, connection, 2000, now_ns)
     connection.close()
     lately, over = (events, 3) if days == 3 else (newest, 2)
     assert found.growth_days == pytest.approx(over)

@@ -25,7 +25,7 @@ from logd.config.settings import Config
 from logd.maintenance import new_instance
 from logd.render import plain
 from logd.reports.event_queries import event_page
-from logd.status import collect
+from logd.status.collect import collect_status
 from logd.storage import opening
 from logd_client.client import _clients
 
@@ -201,7 +201,7 @@ class Instance:
     def status(self) -> dict[str, Any]:
         """What `logd status --json` shows."""
         if _is_alone():
-            return collect.status(self.config)
+            return collect_status(self.config)
         state: dict[str, Any] = json.loads(self.cli("status", "--json"))
         return state
 

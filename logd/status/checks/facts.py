@@ -23,8 +23,8 @@ from logd.ingest.outbox_directory import filesystem_type
 from logd.ingest.receiver import queue_length
 from logd.self_repair.repairs import look
 from logd.self_repair.runtime_files import observed
-from logd.status import collect
 from logd.status.checks.machine import Swap, hibernation, remove_ipc, swaps
+from logd.status.collect import collect_status
 from logd.storage import keyfile, opening, trail_clock
 from logd.storage.database import DatabaseError
 from logd.storage.migrations import NewerSchema
@@ -90,7 +90,7 @@ def gather(config: Config) -> Facts:
     """Gathers every fact. Problems become facts, not exceptions."""
     state, state_problem = None, None
     try:
-        state = collect.status(config)
+        state = collect_status(config)
     except LogdError as error:
         state_problem = str(error)
     pid, _page = instance_lock.look(config.lock_file)
