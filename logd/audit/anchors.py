@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from logd.render import when
+from logd.render import format_time
 from logd.storage.database import Connection
 from logd.storage.hash_chain import GENESIS, Head
 from logd_wire.schema import Malformed
@@ -37,7 +37,7 @@ class Anchor:
     said_ns: int | None = None
 
     def __str__(self) -> str:
-        said = f", anchored {when(self.said_ns)}" if self.said_ns is not None else ""
+        said = f", anchored {format_time(self.said_ns)}" if self.said_ns is not None else ""
         return f"batch {self.head.batch} ({self.head.events} events{said})"
 
 
@@ -143,8 +143,9 @@ class Comparison:
         for restore, count in self.accounted.items():
             upto = "one that could not be read" if restore.upto is None else f"batch {restore.upto}"
             yield (
-                f"restored {when(restore.at_ns)}, as batch {restore.batch} declares: back to batch "
-                f"{restore.to}, from {upto}; {count:,} anchors are of batches that went"
+                f"restored {format_time(restore.at_ns)}, as batch {restore.batch} declares:"
+                f" back to batch {restore.to}, from {upto};"
+                f" {count:,} anchors are of batches that went"
             )
         if self.first is not None and self.first.head.batch > 1:
             yield (

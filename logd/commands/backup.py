@@ -104,7 +104,9 @@ def _print_backup(made: backups.Backup, restore: str) -> None:
     click.echo(f"events: {made.head.events:,} in {made.head.batch:,} batches")
     click.echo(f"chain head: {made.head.hash.hex()}")
     if made.expires_ns is not None:
-        click.echo(f"expires: the first backup after {render.when(made.expires_ns)} removes it")
+        click.echo(
+            f"expires: the first backup after {render.format_time(made.expires_ns)} removes it"
+        )
     for name in made.removed:
         click.echo(f"removed {name}: expired")
     if made.unrecorded is not None:

@@ -174,8 +174,8 @@ def _not_reached(copies: Sequence[Copy]) -> Iterator[str]:
         yield "  the trail lists no backup or export that has not expired"
     for copy in copies:
         expiry = copy.expires_ns
-        until = "never expires" if expiry is None else f"expires {render.when(expiry)}"
+        until = "never expires" if expiry is None else f"expires {render.format_time(expiry)}"
         place = render.printable(copy.place)
-        yield f"  {copy.kind} {place}, made {render.when(copy.made_ns)}, {until}"
+        yield f"  {copy.kind} {place}, made {render.format_time(copy.made_ns)}, {until}"
     for what in NOT_REACHED:
         yield f"  {what}"

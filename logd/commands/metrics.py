@@ -28,6 +28,6 @@ def metrics(config: Config) -> None:
     of a socket or to an address such as 127.0.0.1:9464.
     """
     # Imported here: it takes 0.1 s, which no other command needs.
-    from logd.status import metrics as exposition
+    from logd.status.metrics import metrics_text
 
-    sys.stdout.write(exposition.text(config))
+    sys.stdout.write(metrics_text(config))

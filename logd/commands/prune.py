@@ -62,7 +62,9 @@ def prune(config: Config, dry_run: bool, yes: bool, as_json: bool) -> None:
         click.echo(json.dumps(shown | {"before_ns": before}))
         return
     for name, number in counts.items():
-        click.echo(f"{name:<24} {number:>12,} events from before {render.when(before[name])}")
+        click.echo(
+            f"{name:<24} {number:>12,} events from before {render.format_time(before[name])}"
+        )
     if not before:
         click.echo(f"{config.path} sets no retention: every event is kept for ever")
         return

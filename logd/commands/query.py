@@ -51,7 +51,7 @@ def query(config: Config, selection: Selection, limit: int | None, form: str) ->
     connection = opening.open_for_events(config)
     try:
         rows = chosen_events(connection, selection, limit)
-        for line in render.lines(form, sys.stdout)(rows):
+        for line in render.line_format(form, sys.stdout)(rows):
             print_line(line)
     finally:
         connection.close()

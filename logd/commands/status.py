@@ -58,7 +58,7 @@ def status(config: Config, as_json: bool, exit_code: bool) -> None:
     if as_json:
         click.echo(json.dumps(state))
     else:
-        for line in status_text.lines(state):
+        for line in status_text.status_lines(state):
             click.echo(line)
     if exit_code and state["running_pid"] is None:
         sys.exit(EXIT_NOT_RUNNING)

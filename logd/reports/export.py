@@ -32,7 +32,7 @@ def _text(lines: Callable[[Iterable[Row]], Iterator[str]]) -> Callable[..., None
 
 
 FORMS: dict[str, Callable[[Iterable[Row], BinaryIO], None]] = {
-    "jsonl": _text(render.jsonl),
+    "jsonl": _text(render.json_lines),
     "csv": _text(render.csv_lines),
     "parquet": parquet.write,
 }
@@ -57,7 +57,7 @@ class Export:
         """
         write = FORMS[form]
         if form == "csv" and out.isatty():
-            write = _text(render.lines(form, out))
+            write = _text(render.line_format(form, out))
         write(self._rows(tell), out)
         out.flush()
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from logd.render import line, printable, when
+from logd.render import event_line, format_time, printable
 from logd.reports.event_queries import event_page
 from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.selection import Selection, newest_id, pages
@@ -168,13 +168,13 @@ def text(items: Iterator[Row]) -> Iterator[str]:
 def _line(item: Row) -> str:
     lines: dict[str, Callable[[Any], str]] = {
         "person": lambda i: f"user {printable(i['user'])}, up to event {i['up_to_event']:,}",
-        "event": line,
-        "mention": line,
-        "day": lambda i: f"{when(i['day'] * DAY_NS)[:10]}  {i['type']:20}  {i['events']:,}",
+        "event": event_line,
+        "mention": event_line,
+        "day": lambda i: f"{format_time(i['day'] * DAY_NS)[:10]}  {i['type']:20}  {i['events']:,}",
         "subject": _subject_line,
         "copy": lambda i: (
-            f"{i['copy']}  {printable(i['place'])}  made {when(i['made_ns'])},"
-            f" expires {when(i['expires_ns'])}"
+            f"{i['copy']}  {printable(i['place'])}  made {format_time(i['made_ns'])},"
+            f" expires {format_time(i['expires_ns'])}"
         ),
         "note": lambda i: f"{i['about']}: {i['text']}",
         "end": lambda i: (
@@ -188,6 +188,6 @@ def _line(item: Row) -> str:
 def _subject_line(item: Row) -> str:
     return (
         f"{item['type']:20}  {printable(item['subject']):16}  {item['events']:,} times,"
-        f" {when(item['first_ts_ns'])} to {when(item['last_ts_ns'])},"
+        f" {format_time(item['first_ts_ns'])} to {format_time(item['last_ts_ns'])},"
         f" last {item['last_value']}, best {item['best_value']}"
     )

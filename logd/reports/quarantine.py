@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from logd.render import printable, when
+from logd.render import format_time, printable
 from logd.reports.ledger_queries import quarantine_page
 from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.storage.database import Connection
@@ -60,7 +60,7 @@ def line(row: Row) -> str:
     if row["sequence"] is not None:
         sender += f" {printable(row['producer'])} #{row['sequence']}"
     return (
-        f"{when(row['detected_ns'])}  {sender:<18}  {row['bytes']:>7}"
+        f"{format_time(row['detected_ns'])}  {sender:<18}  {row['bytes']:>7}"
         f"  {printable(row['reason'])}  {excerpt(row['excerpt'])}"
     )
 
@@ -69,7 +69,7 @@ def summary_line(row: Row) -> str:
     """One reason and sender on one line."""
     return (
         f"{row['rows']:>8,}  {row['events']:>8,}  {row['uid']:>7}  {row['pids']:>6,}"
-        f"  {when(row['last_ns']):24}  {printable(row['reason'])}"
+        f"  {format_time(row['last_ns']):24}  {printable(row['reason'])}"
     )
 
 

@@ -22,7 +22,7 @@ from logd.errors import LogdError
 from logd.ingest.receiver import bind
 from logd.log_limit import LimitedLog
 from logd.serve.request_server import Credentials, RequestServer
-from logd.status.metrics import registry
+from logd.status.metrics import metrics_registry
 
 SEATS_MAX = 128
 RUNNING_MAX = 2
@@ -124,7 +124,7 @@ class _MetricsServer:
     def __init__(self, config: Config) -> None:
         self.over = threading.Event()
         self._config = config
-        self._service = MetricsService(registry(config, from_figures=True))
+        self._service = MetricsService(metrics_registry(config, from_figures=True))
         self._limited_log = LimitedLog(_log)
 
     def run(self) -> None:

@@ -206,7 +206,7 @@ class _Teller:
         if figures is not None:
             self._lock.publish(figures)
             page = self._lock.page
-            text = status.in_short(figures, page.trouble, page.since_ns)
+            text = status.status_line(figures, page.trouble, page.since_ns)
             self._notifier.status(text, now_s)
 
 

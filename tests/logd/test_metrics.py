@@ -22,7 +22,7 @@ from logd import instance_lock
 from logd.runtime_stats import COMMIT_BOUNDS_S, Figures
 from logd.serve.metrics_server import HEAD_BYTES_MAX, SEATS_MAX, MetricsService
 from logd.serve.request_server import Credentials
-from logd.status.metrics import LogdCollector, Standing
+from logd.status.metrics import LogdCollector, MetricsSnapshot
 from logd.storage import keyfile
 from logd.storage.database import connect
 from logd_wire.query import QueryClient
@@ -58,13 +58,13 @@ def samples(text: str) -> dict[tuple[str, str], float]:
     return found
 
 
-def of(standing: Standing) -> dict[tuple[str, str], float]:
+def of(snapshot: MetricsSnapshot) -> dict[tuple[str, str], float]:
     registry = CollectorRegistry()
-    registry.register(LogdCollector(lambda: standing))
+    registry.register(LogdCollector(lambda: snapshot))
     return samples(generate_latest(registry).decode())
 
 
-EVERYTHING = of(Standing(True, False, FIGURES, FULL))
+EVERYTHING = of(MetricsSnapshot(True, False, FIGURES, FULL))
 
 
 def test_metrics_say_how_it_stands() -> None:
@@ -90,10 +90,10 @@ def test_commits_are_a_histogram_whose_buckets_hold_all_below_them() -> None:
 
 
 def test_what_is_not_known_is_left_out_and_not_zero() -> None:
-    assert of(Standing(False, False, None, None)) == {
+    assert of(MetricsSnapshot(False, False, None, None)) == {
         ("logd_up", ""): 0, ("logd_stalled", ""): 0, ("logd_trail_readable", ""): 0,
     }  # fmt: skip
-    names = {name for name, _ in of(Standing(True, True, None, EMPTY))}
+    names = {name for name, _ in of(MetricsSnapshot(True, True, None, EMPTY))}
     assert {
         "logd_trail_whole",
         "logd_outbox_room_seconds",

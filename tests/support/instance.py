@@ -23,7 +23,7 @@ import logd.cli
 from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.maintenance import new_instance
-from logd.render import plain
+from logd.render import json_value
 from logd.reports.event_queries import event_page
 from logd.status.collect import collect_status
 from logd.storage import opening
@@ -217,7 +217,7 @@ class Instance:
             while page is None or page.next is not None:
                 after_id = page.next if page else 0
                 page = event_page(connection, after_id=after_id, limit=10_000)
-                rows += [{**row, "props": plain(row["props"])} for row in page.rows]
+                rows += [{**row, "props": json_value(row["props"])} for row in page.rows]
         finally:
             connection.close()
         return rows

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from logd.status.checks.facts import Facts, File
 from logd.status.checks.findings import FAIL, OK, WARN, Finding
-from logd.status.text import size, span
+from logd.status.text import format_duration, format_size
 from logd_wire.outbox.layout import RING_BYTES_MIN, outbox_bytes
 
 DISK_BYTES_MIN = 64 * 1024 * 1024
@@ -157,8 +157,8 @@ def _outboxes(facts: Facts) -> Iterator[Finding]:
         none = facts.outbox_free_bytes < FIRST_BYTES
         yield Finding(
             "outboxes", FAIL if none else WARN,
-            f"{file.path}: {size(facts.outbox_free_bytes)} free, too little for another "
-            + ("process that logs" if none else f"full outbox of {size(OUTBOX_BYTES)}"),
+            f"{file.path}: {format_size(facts.outbox_free_bytes)} free, too little for another "
+            + ("process that logs" if none else f"full outbox of {format_size(OUTBOX_BYTES)}"),
             "enlarge its tmpfs: mount -o remount,size=... ",
         )  # fmt: skip
     else:
@@ -180,7 +180,8 @@ def _room(facts: Facts) -> Iterator[Finding]:
     if room_s is None:
         yield Finding("room", OK, "at the current rate no outbox fills up")
         return
-    says = f"at the current rate the first outbox is full in {span(room_s)} ({room_s / 3600:.1f} h)"
+    until_full = f"{format_duration(room_s)} ({room_s / 3600:.1f} h)"
+    says = f"at the current rate the first outbox is full in {until_full}"
     if room_s < ROOM_S_MIN:
         yield Finding(
             "room", FAIL if room_s == 0 else WARN, f"{says} if nothing more is stored",
@@ -217,7 +218,7 @@ def _disk(facts: Facts) -> Iterator[Finding]:
     if free is None:
         yield Finding("disk", WARN, f"{facts.folder.path}: free space unknown", "df -h")
         return
-    says = f"{size(free)} free" + ("" if days is None else f", enough for {days:,.0f} days")
+    says = f"{format_size(free)} free" + ("" if days is None else f", enough for {days:,.0f} days")
     if free < DISK_BYTES_MIN:
         yield Finding(
             "disk", FAIL, says, "free some space now: nothing can be stored on a full disk"

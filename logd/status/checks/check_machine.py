@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from logd.status.checks.facts import Facts
 from logd.status.checks.findings import FAIL, OK, WARN, Finding
-from logd.status.text import span
+from logd.status.text import format_duration
 
 QUEUE_DATAGRAMS_MIN = 512
 DESCRIPTORS_MIN = 40  # see logd.service
@@ -78,7 +78,7 @@ def _clock(facts: Facts) -> Iterator[Finding]:
     elif ahead_s > CLOCK_BACK_S_MAX:
         yield Finding(
             "clock", WARN,
-            f"was set back: the newest event was stored {span(ahead_s)} in the future",
+            f"was set back: the newest event was stored {format_duration(ahead_s)} in the future",
             "check timedatectl; the order of events is kept, their times are those of the clock",
         )  # fmt: skip
     elif facts.synchronised is None:
