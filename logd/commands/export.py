@@ -26,7 +26,7 @@ from logd.errors import (
     EXIT_UNAVAILABLE,
     LogdError,
 )
-from logd.reports.export import FORMS, Export, Tell, note_export
+from logd.reports.export import FORMS, Export, Progress, record_export
 from logd.reports.selection import Selection
 from logd.storage import opening
 from logd.storage.copy_registry import EXPORT, Copy
@@ -116,7 +116,7 @@ def export(
     click.echo(f"exported {work.events:,} events to {output or STANDARD_OUTPUT}", err=True)
 
 
-def _to_standard_output(work: Export, form: str, advance: Tell) -> None:
+def _to_standard_output(work: Export, form: str, advance: Progress) -> None:
     try:
         work.write(form, sys.stdout.buffer, advance)
     except BrokenPipeError:
@@ -140,7 +140,7 @@ def _note(
     place = STANDARD_OUTPUT if output is None else str(output.absolute())
     copy = Copy(EXPORT, place, made_ns, min(made_ns + expires, INT64_MAX))
     try:
-        note_export(config, work, form, copy, selection.filters, complete=complete)
+        record_export(config, work, form, copy, selection.filters, complete=complete)
     except LogdError as problem:
         # The export itself succeeded.
         print_note(f"this export could not be recorded in the trail: {problem}")

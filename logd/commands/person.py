@@ -56,8 +56,8 @@ def person(config: Config, user: str, escaped: bool, form: str) -> None:
         for other, events in persons.other_spellings(connection, user):
             print_note(spelling_note(other, events, "person"))
         with progress_bar("searching", newest_id(connection)) as advance:
-            items = persons.about(connection, user, time.time_ns(), pending, advance)
-            for line in persons.text(items) if form == "table" else render.json_lines(items):
+            items = persons.person_items(connection, user, time.time_ns(), pending, advance)
+            for line in persons.text_lines(items) if form == "table" else render.json_lines(items):
                 print_line(line)
     finally:
         connection.close()

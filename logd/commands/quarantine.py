@@ -44,18 +44,22 @@ def quarantine(config: Config, limit: int | None, form: str, summary: bool) -> N
         rows: Iterable[Row]
         if summary:
             rows, head, line = (
-                refusals.summary(connection, limit),
+                refusals.quarantine_summary(connection, limit),
                 refusals.SUMMARY_HEAD,
                 refusals.summary_line,
             )
         else:
-            rows, head, line = refusals.rows(connection, limit), refusals.HEAD, refusals.line
+            rows, head, line = (
+                refusals.quarantine_rows(connection, limit),
+                refusals.HEAD,
+                refusals.quarantine_line,
+            )
         if form == "table":
             print_line(head)
         for row in rows:
             print_line(line(row) if form == "table" else render.to_json(row))
         if form == "table":
-            ever, kept = refusals.totals(connection)
+            ever, kept = refusals.quarantine_totals(connection)
             print_line(f"{ever:,} refused, of which {kept:,} are kept")
     finally:
         connection.close()

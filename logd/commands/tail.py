@@ -10,7 +10,7 @@ from logd.commands._options import READ_EXITS, Count, config_option, format_opti
 from logd.commands._output import print_line, print_note
 from logd.commands._selection import selection_options
 from logd.config.settings import Config
-from logd.reports import follow as following
+from logd.reports.follow import follow_events
 from logd.reports.selection import Selection
 
 
@@ -47,7 +47,7 @@ def tail(
     """
     show = render.to_json if as_json or form == "jsonl" else render.event_line
     try:
-        for row in following.events(config, selection, lines, follow, print_note):
+        for row in follow_events(config, selection, lines, follow, print_note):
             print_line(show(row))
     except KeyboardInterrupt:
         click.echo(err=True)

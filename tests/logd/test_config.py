@@ -92,7 +92,7 @@ def test_every_setting_of_the_template_is_known_also_those_commented_out() -> No
         ('retention.Login = "9d"', "lower-case letters"),
         (
             '[retention]\norder.paid = "9d"',
-            "line 2: retention of 'order' = {'paid': '9d'}: expected a length of time in quotes, "
+            "line 2: retention of 'order' = {'paid': '9d'}: expected a duration in quotes, "
             'such as "90d"; write a type with dots in quotes: "order.paid" = "90d"',
         ),
         ('retention.person_erased = "9d"', "is kept for ever"),
