@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -38,7 +39,7 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(fd)
         partial.replace(path)
-        sync_directory(path.parent)
+        sync(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise cannot_be_written(path, error) from error
@@ -67,9 +68,30 @@ def _check_free(path: Path, partial: Path, force: bool) -> None:
         )
 
 
-def sync_directory(directory: Path) -> None:
-    """Flushes the names in a directory to disk. Raises OSError."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def replace_file(path: Path, data: bytes, owner: os.stat_result) -> None:
+    """Writes a file atomically with mode 0600, replacing an existing one. Raises OSError.
+
+    As root the file gets the owner and group in `owner`.
+    """
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            if os.geteuid() == 0:
+                os.fchown(fd, owner.st_uid, owner.st_gid)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        Path(name).rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file, or the names in a directory, to disk. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

@@ -12,6 +12,7 @@ import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
+from logd.atomic_file import sync
 from logd.audit import anchors
 from logd.storage.hash_chain import Head
 
@@ -47,20 +48,12 @@ def _open(path: Path) -> int:
         fd = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, MODE)
         try:
             os.fchmod(fd, MODE)  # whatever the umask
-            _flush_folder(path.parent)
+            sync(path.parent)
         except OSError:
             os.close(fd)
             raise
         return fd
     return os.open(path, _FLAGS)
-
-
-def _flush_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _ends_with_a_line(path: Path) -> bool:

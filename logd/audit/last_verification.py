@@ -7,10 +7,10 @@ somebody who may write there, only a reminder: the chain is what proves.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from logd.atomic_file import replace_file
 from logd.config.settings import Config
 from logd.errors import cannot_write
 
@@ -37,20 +37,10 @@ def path_of(config: Config) -> Path:
 def note(config: Config, integrity: Integrity) -> None:
     """Keeps it, in one step; the file belongs to the database's owner. Raises LogdError kinds."""
     path = path_of(config)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    text = json.dumps(asdict(integrity)) + "\n"
     try:
-        owner = config.database.stat()
-        fd = os.open(temporary, flags, 0o600)
-        try:
-            if os.geteuid() == 0:
-                os.fchown(fd, owner.st_uid, owner.st_gid)
-            os.write(fd, json.dumps(asdict(integrity)).encode() + b"\n")
-        finally:
-            os.close(fd)
-        temporary.rename(path)
+        replace_file(path, text.encode(), config.database.stat())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from logd.atomic_file import sync
 from logd.audit.verify import verify
 from logd.errors import (
     EXIT_NOT_WHOLE,
@@ -178,11 +179,7 @@ def check(path: Path, key: bytes, stop: Stop, bar: Bar) -> Checked:
 def flush(path: Path) -> None:
     """Has a file, or a directory's names, on the disk. Raises LogdError kinds."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync(path)
     except OSError as error:
         raise cannot_write(path, error) from error
 

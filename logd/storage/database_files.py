@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from logd import systemd
+from logd.atomic_file import sync
 from logd.errors import DatabaseGone, LogdError, StorageFailed
 from logd.storage.database import Connection, DatabaseError, copy_into, shm_path, wal_path
 
@@ -79,8 +80,8 @@ class DatabaseFiles:
             with systemd.may_take(_SAVE_S):
                 os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
                 copy_into(connection, copy)
-                _flush(copy)
-                _flush(copy.parent)
+                sync(copy)
+                sync(copy.parent)
         except (DatabaseError, OSError) as error:
             with contextlib.suppress(OSError):
                 copy.unlink()
@@ -99,11 +100,3 @@ class DatabaseFiles:
                     if (status.st_dev, status.st_ino) == opened:
                         return status.st_nlink == 0
         return True
-
-
-def _flush(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

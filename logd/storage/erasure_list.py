@@ -8,13 +8,11 @@ time for each; in the database `logd.storage.boundaries` tells before from after
 
 from __future__ import annotations
 
-import contextlib
 import hmac
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from logd.atomic_file import replace_file
 from logd.batch import Producer
 from logd.errors import DatabaseDamaged, cannot_write
 from logd.storage import boundaries
@@ -152,25 +150,7 @@ def merge_file(path: Path, entries: Entries) -> None:
         return
     text = "".join(f"{token.hex()} {until_ns}\n" for token, until_ns in sorted(merged.items()))
     try:
-        folder = path.parent.stat()
-        fd, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600
-        try:
-            with os.fdopen(fd, "w", encoding="ascii") as file:
-                if os.geteuid() == 0:
-                    os.fchown(fd, folder.st_uid, folder.st_gid)
-                file.write(text)
-                file.flush()
-                os.fsync(fd)
-            Path(name).rename(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_file(path, text.encode("ascii"), path.parent.stat())
     except OSError as error:
         raise cannot_write(path, error) from error
 

@@ -12,6 +12,7 @@ import secrets
 import stat
 from pathlib import Path
 
+from logd.atomic_file import sync
 from logd.errors import CannotCreate, KeyFileError
 
 KEY_BYTES = 32
@@ -37,11 +38,7 @@ def create(path: Path, key: bytes | None = None) -> None:
         file.flush()
         os.fsync(fd)
     # A database that outlives a power cut is lost without the name of its key.
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
 
 
 def read(path: Path) -> bytes:
