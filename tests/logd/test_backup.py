@@ -188,7 +188,9 @@ def test_a_place_may_be_a_directory_or_a_new_file(instance: Instance, directory:
     assert in_directory.parent == directory
     assert re.fullmatch(r"activity-\d{8}T\d{6}Z\.db", in_directory.name)
     assert "cannot be opened" in instance.cli("backup", str(directory / "none" / "x.db"), code=73)
-    assert "no directory" in instance.cli("backup", "--keep", "2", str(directory / "y.db"), code=2)
+    assert "is not a directory" in instance.cli(
+        "backup", "--keep", "2", str(directory / "y.db"), code=2
+    )
 
 
 def test_it_has_its_name_once_it_is_on_the_disk_and_the_name_is_too(

@@ -160,7 +160,7 @@ def test_an_id_with_control_characters_is_shown_escaped_found_and_erased_by_that
         instance.cli("person", "--escaped", shown, "--format", "jsonl").split("\n")[-2]
     )
     assert (found["event"], found["mention"]) == (1, 1)
-    assert "is no escape" in instance.cli("forget", "--yes", "--escaped", r"a\q", code=2)
+    assert "is not an escape" in instance.cli("forget", "--yes", "--escaped", r"a\q", code=2)
     erased = json.loads(instance.cli("forget", "--yes", "--json", "--escaped", shown))
     assert (erased["events"], erased["redacted"]) == (1, 1)
     assert instance.cli("query", "--type", "login", "--format", "jsonl").count("\n") == 1

@@ -230,7 +230,7 @@ def test_a_running_daemon_is_not_disturbed_and_one_hears_how_to_stop_it(
 
 def test_without_a_yes_nothing_happens(backed_up: tuple[Instance, Path]) -> None:
     instance, backup = backed_up
-    assert "say --yes" in instance.cli("restore", str(backup), code=2)
+    assert "use --yes" in instance.cli("restore", str(backup), code=2)
     assert users(instance) == {"before": 100, "after": 50}
 
 
