@@ -1,4 +1,4 @@
-"""`logd init`: makes a self-contained instance in one directory."""
+"""Creates a self-contained instance in one directory, for `logd init`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from logd.storage import keyfile
 
 
 def init(directory: Path) -> Config:
-    """Makes the directory, its logd.toml and logd.key. Raises CannotCreate if they are there.
+    """Creates the directory, its logd.toml and logd.key. Raises CannotCreate if they exist.
 
-    The outboxes' directory is made as well, so that clients may come before the first daemon.
+    It also creates the directory of the outboxes, so that clients can log before the first start.
     """
     file = (directory / "logd.toml").absolute()
     text = template()
-    config = settings.parse(text, file)  # a path too long fails here
+    config = settings.parse(text, file)  # fails here if a path is too long
     for path in (file, config.key_file):
         if os.path.lexists(path):
-            raise CannotCreate(f"{path}: is there already. An instance is made once; nothing done.")
+            raise CannotCreate(f"{path}: exists already, so nothing was created.")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         keyfile.create(config.key_file)

@@ -145,7 +145,7 @@ def test_the_daemon_refuses_a_mistake_with_exit_code_78(instance: Instance) -> N
 def test_an_instance_is_made_once_and_never_over_another(instance: Instance) -> None:
     key = instance.config.key_file.read_text()
     said = instance.cli("init", str(instance.directory), config=False, code=73)
-    assert "is there already" in said
+    assert "exists already" in said
     assert instance.config.key_file.read_text() == key
 
 
