@@ -1,4 +1,4 @@
-"""The command line. Every failure is one clear line on stderr and an exit code of its own."""
+"""The command line of logd: lists the commands, and turns each error into a line and a code."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import click
 
 from logd import __version__
 from logd.commands._command import Group
-from logd.commands._options import abandon_output, fail
+from logd.commands._output import discard_stdout, fail
 from logd.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_SOFTWARE, LogdError
 from logd.storage.database import DatabaseError, translate
 from logd_wire.paths import PathTooLong
 
 
 class _Group(Group):
-    """Turns our errors into a line and an exit code: no traceback reaches a person."""
+    """Prints each error of logd as one line and exits with its code, without a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -33,8 +33,8 @@ class _Group(Group):
         except KeyboardInterrupt:
             fail("interrupted", EXIT_INTERRUPTED)
         except BrokenPipeError:
-            # The reader of our output has seen enough (`logd query | head`).
-            abandon_output()
+            # The reader of stdout has closed it (`logd query | head`).
+            discard_stdout()
             sys.exit(0)
 
 
@@ -43,34 +43,26 @@ class _Group(Group):
 def main() -> None:
     """An encrypted activity log that loses nothing.
 
-    A site hands each event to memory and forgets it; `logd run` stores what arrives in an encrypted
-    database, confirms it, and keeps a hash chain over it. Every other command asks or looks after
-    one such instance, which is named by its logd.toml: --config, or LOGD_CONFIG in the environment.
+    A site writes each event to an outbox in memory and continues; `logd run`, the daemon, stores
+    the events in an encrypted database, confirms them, and maintains a hash chain over them. The
+    stored events are called the trail. Every other command reads or maintains one such instance,
+    given by its logd.toml: use --config, or the environment variable LOGD_CONFIG.
 
     \b
-    logd init var/logd                           make an instance
-    logd run --config var/logd/logd.toml         serve it
-    logd status --config var/logd/logd.toml      what is stored, waits, or is lost
+    logd init var/logd                           create an instance
+    logd run --config var/logd/logd.toml         run its daemon
+    logd status --config var/logd/logd.toml      show what is stored, pending or lost
     logd tail --follow --config ...              watch events arrive
-    logd verify --config ...                     show that nothing was changed
+    logd verify --config ...                     verify that nothing was changed
 
-    `logd COMMAND --help` says when to use a command, with examples and exit codes.
+    `logd COMMAND --help` explains a command, with examples and exit codes.
     """
 
 
-# Each command, and its module in `logd.commands`.
 SECTIONS = {
-    "Serve": {"init": "serving", "genkey": "serving", "run": "serving"},
-    "Read": {"query": "reading", "tail": "reading", "person": "person"},
-    "Keep": {
-        **dict.fromkeys(("backup", "restore", "rekey"), "copies"),
-        "export": "export",
-        **dict.fromkeys(("prune", "forget"), "keeping"),
-    },
-    "Check": {
-        **{"status": "serving", "metrics": "metrics", "check": "check", "verify": "verify"},
-        **dict.fromkeys(("losses", "quarantine"), "reading"),
-        "conformance": "conformance",
-    },
+    "Serve": ("init", "genkey", "run"),
+    "Read": ("query", "tail", "person"),
+    "Keep": ("backup", "restore", "rekey", "export", "prune", "forget"),
+    "Check": ("status", "metrics", "check", "verify", "losses", "quarantine", "conformance"),
 }
 main.sections = SECTIONS

@@ -1,6 +1,7 @@
-"""What can go wrong for good, each with the exit code a sysadmin's unit can act on.
+"""The errors that end a command or the daemon, each with an exit code that a unit file can use.
 
-The numbers are sysexits.h's where one fits. Restarting helps with TEMPORARY and INPUT_OUTPUT only.
+The codes are those of sysexits.h where one fits. A restart can help only after EXIT_TEMPORARY and
+EXIT_INPUT_OUTPUT.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 EXIT_OK = 0
 EXIT_NOT_WHOLE = 1
 EXIT_USAGE = 2
-EXIT_NOT_RUNNING = 3  # as systemctl's
+EXIT_NOT_RUNNING = 3  # like systemctl
 EXIT_DAMAGED = 65
 EXIT_UNAVAILABLE = 69
 EXIT_SOFTWARE = 70
@@ -28,84 +29,83 @@ EXIT_INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Exit:
-    """What a code means, and whether to start again helps."""
+    """The meaning of an exit code, and whether a restart helps."""
 
     meaning: str
     restart: str = "no"
 
 
-# The help of a command, the man pages and the README's table say this, and nothing else.
+# Used by the help of each command, the man pages, and the table in the README.
 EXITS: Mapping[int, Exit] = {
-    EXIT_OK: Exit("done; of `run`: stopped, and everything that had arrived is stored", "-"),
+    EXIT_OK: Exit("success; for `run`: stopped after storing everything that had arrived", "-"),
     EXIT_NOT_WHOLE: Exit(
-        "the trail is not whole, or a check fails: what, and where, was printed", "-"
+        "the trail is not whole, or a check failed; the output says what and where", "-"
     ),
-    EXIT_USAGE: Exit("the command line was not understood"),
-    EXIT_NOT_RUNNING: Exit("no daemon runs (only where it was asked: `status --exit-code`)", "-"),
+    EXIT_USAGE: Exit("wrong command line"),
+    EXIT_NOT_RUNNING: Exit("no daemon is running (only for `status --exit-code`)", "-"),
     EXIT_DAMAGED: Exit(
-        "the database is damaged, cut short, empty or gone, or newer than this program",
+        "the database is damaged, truncated, empty or gone, or newer than this program",
         "no: restore a backup, or install the newer program",
     ),
     EXIT_UNAVAILABLE: Exit(
-        "what this needs is not there: a package, the journal", "no: install it"
+        "a package that the command needs, or the journal, is not available", "no: install it"
     ),
-    EXIT_SOFTWARE: Exit("an error of logd's own: please report it"),
+    EXIT_SOFTWARE: Exit("an internal error of logd: please report it"),
     EXIT_SYSTEM: Exit(
-        "the system allows less than is needed (open files, memory)",
-        "no: raise the limit it names",
+        "a limit of the system is too low (open files, memory)",
+        "no: raise the limit that the message names",
     ),
     EXIT_CANNOT_CREATE: Exit(
-        "a file, directory or socket cannot be made, is in the way, or is somebody else's; there is"
-        " no database yet; the disk is read-only"
+        "a file, directory or socket cannot be created, is in the way, or has another owner; or"
+        " there is no database yet, or the disk is read-only"
     ),
     EXIT_INPUT_OUTPUT: Exit(
-        "a write or flush failed; nothing of it is confirmed", "perhaps: look at the disk first"
+        "a write or flush failed; none of it was confirmed", "perhaps: check the disk first"
     ),
     EXIT_TEMPORARY: Exit(
-        "not now: another daemon serves this instance, a disk is full, the database is locked, it"
-        " is of an older logd and no daemon has brought it up to date yet, or the clock cannot be"
-        " believed",
+        "temporary: another daemon runs this instance, a disk is full, the database is locked or"
+        " waits for its migration by a newer daemon, or the clock is wrong",
         "later",
     ),
     EXIT_KEY: Exit(
-        "the key is missing, open to others, malformed, or not this database's (or its first page"
-        " is damaged: the two look the same)"
+        "the key is missing, readable by others, malformed, or not the key of this database (or the"
+        " database's first page is damaged, which looks the same)"
     ),
-    EXIT_CONFIG: Exit("the configuration has a mistake, named with its line"),
-    EXIT_INTERRUPTED: Exit("ended by Ctrl-C; what was begun is not complete", "-"),
+    EXIT_CONFIG: Exit("the configuration has an error; the message names the line"),
+    EXIT_INTERRUPTED: Exit("interrupted by Ctrl-C; the work is incomplete", "-"),
 }
 
 
 class LogdError(Exception):
-    """A message that says what happened, to what, and what to do; and the exit code."""
+    """An error whose message says what happened, to what, and what to do; with its exit code."""
 
     exit_code = EXIT_SOFTWARE
 
 
 class ConfigError(LogdError):
-    """The configuration cannot be used as it stands."""
+    """The configuration has an error."""
 
     exit_code = EXIT_CONFIG
 
 
 class KeyFileError(LogdError):
-    """The key is missing, unsafe, malformed, or not this database's."""
+    """The key is missing, readable by others, malformed, or not the key of this database."""
 
     exit_code = EXIT_KEY
 
 
 class DatabaseDamaged(LogdError):
-    """The file is not a database that this program can read."""
+    """The database cannot be read by this program."""
 
     exit_code = EXIT_DAMAGED
 
 
 class DatabaseGone(DatabaseDamaged):
-    """The database was removed or replaced while the daemon has it open."""
+    """The database was removed or replaced while the daemon had it open."""
 
 
 class CannotCreate(LogdError):
-    """A file, directory or socket cannot be made."""
+    """A file, directory or socket cannot be created."""
 
     exit_code = EXIT_CANNOT_CREATE
 
@@ -115,54 +115,56 @@ class NoDatabase(CannotCreate):
 
 
 class StorageFailed(LogdError):
-    """A write or flush failed. Nothing of it is confirmed; the process ends (fsync(2))."""
+    """A write or flush failed: none of it is confirmed, and the process has to end (fsync(2))."""
 
     exit_code = EXIT_INPUT_OUTPUT
 
 
 class AlreadyRunning(LogdError):
-    """Another daemon holds this instance's lock."""
+    """Another daemon holds the lock of this instance."""
 
     exit_code = EXIT_TEMPORARY
 
 
 class StorageBusy(LogdError):
-    """The database cannot commit now: the disk is full, or it is locked. The caller may retry."""
+    """The database cannot commit now, because it is full or locked; the batch is kept."""
 
     exit_code = EXIT_TEMPORARY
 
 
 class ClockRefused(LogdError):
-    """The clock cannot be believed, and what was asked for cannot be undone: it was not done."""
+    """The clock is wrong, so an operation that cannot be undone was not done."""
 
     exit_code = EXIT_TEMPORARY
 
 
 class NotInstalled(LogdError):
-    """What was asked for needs a package that is not installed."""
+    """The operation needs a package that is not installed."""
 
     exit_code = EXIT_UNAVAILABLE
 
 
 class SystemRefused(LogdError):
-    """The operating system gave this process less than it needs: descriptors, memory."""
+    """The operating system refused a resource: descriptors, memory."""
 
     exit_code = EXIT_SYSTEM
 
 
-# What a process or machine is short of for a while.
+# Resources that a process or machine can run out of for a while.
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR}
 
 
 def is_shortage(error: OSError) -> bool:
-    """Whether the operation may succeed later: nothing is wrong with the file that it was for."""
+    """Returns True if the operation may succeed later: nothing is wrong with its file."""
     return error.errno in _SHORTAGES
 
 
 def cannot_write(path: Path | str, error: OSError) -> LogdError:
-    """What a failed write to a file of ours means, and what to do."""
+    """Returns the error for a failed write to a file of the instance."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageBusy(f"{path}: {error.strerror}. Free some, then start again: events wait.")
+        return StorageBusy(
+            f"{path}: {error.strerror}. Free some space, then start again; events wait."
+        )
     if error.errno == errno.EIO:
-        return StorageFailed(f"{path}: {error.strerror}. Look at the disk before a new start.")
+        return StorageFailed(f"{path}: {error.strerror}. Check the disk before starting again.")
     return CannotCreate(f"{path}: cannot be written: {error.strerror}.")

@@ -1,4 +1,4 @@
-"""Man pages, made of the same text as `--help` and `logd init`'s logd.toml: no second wording.
+"""Generates the man pages from the help of the commands and the table of settings.
 
 python -m logd.manpages DIRECTORY     writes DIRECTORY/man1/*.1 and DIRECTORY/man5/logd.toml.5
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,24 +17,24 @@ from logd import __version__
 from logd.cli import SECTIONS, main
 from logd.commands._command import Command
 from logd.commands._options import DEFAULT_CONFIG
-from logd.config import settings
+from logd.config.table import SECTIONS as SECTIONS_OF_CONFIG
+from logd.config.table import Setting, assignment
 from logd.errors import EXITS
 
-_SETTING = re.compile(r"(?:# )?((\w+)(?:\.\w+)? = .+?)(?:\s+# (.*))?\Z")
 _ESCAPES = {"\\": r"\e", "'": r"\(aq", "^": r"\(ha", "~": r"\(ti", "`": r"\(ga"}
 
 
 def pages() -> dict[str, str]:
-    """Every page by its file's name, in roff."""
-    commands = [main.named(name) for part in SECTIONS.values() for name in part]
-    made = {f"logd-{command.name}.1": "\n".join(_command_page(command)) for command in commands}
-    made["logd.1"] = "\n".join(_main_page())
-    made["logd.toml.5"] = "\n".join(_config_page())
-    return {name: text + "\n" for name, text in made.items()}
+    """Returns every page in roff, by its file name."""
+    commands = [main.load_command(name) for part in SECTIONS.values() for name in part]
+    texts = {f"logd-{command.name}.1": "\n".join(_command_page(command)) for command in commands}
+    texts["logd.1"] = "\n".join(_main_page())
+    texts["logd.toml.5"] = "\n".join(_config_page())
+    return {name: text + "\n" for name, text in texts.items()}
 
 
 def write(directory: Path) -> list[Path]:
-    """Writes them into man1 and man5 under the directory. Raises OSError."""
+    """Writes the pages into man1 and man5 under the directory. Raises OSError."""
     files = []
     for name, text in pages().items():
         file = directory / f"man{name[-1]}" / name
@@ -57,7 +56,7 @@ def _main_page() -> Iterator[str]:
     for title, part in SECTIONS.items():
         yield ".SH " + f"COMMANDS: {title}".upper()
         for name in part:
-            what = main.named(name).get_short_help_str(200)
+            what = main.load_command(name).get_short_help_str(200)
             yield from _item(_bold(f"logd-{name}") + "(1)", what)
     yield from _options(main, context)
     yield ".SH EXIT STATUS"
@@ -65,9 +64,11 @@ def _main_page() -> Iterator[str]:
         restart = "" if end.restart == "-" else f" A restart helps: {end.restart}."
         yield from _item(_bold(str(code)), f"{_capital(end.meaning)}.{restart}")
     yield ".SH ENVIRONMENT"
-    yield from _item(_bold("LOGD_CONFIG"), "The instance's logd.toml, where no --config names it.")
+    yield from _item(
+        _bold("LOGD_CONFIG"), "The logd.toml of the instance, if --config is not given."
+    )
     yield ".SH FILES"
-    yield from _item(_bold(DEFAULT_CONFIG), "The configuration where nothing else names one.")
+    yield from _item(_bold(DEFAULT_CONFIG), "The configuration by default.")
     names = [f"logd-{name}(1)" for part in SECTIONS.values() for name in part]
     yield from _see_also([*names, "logd.toml(5)"])
 
@@ -87,44 +88,38 @@ def _command_page(command: click.Command) -> Iterator[str]:
         yield ".SH EXAMPLES"
         for number, (line, purpose) in enumerate(command.examples):
             yield from ([".PP"] if number else [])
-            yield from (_prose(f"{_capital(purpose)}:"), *_as_it_is([line]))
+            yield from (_prose(f"{_capital(purpose)}:"), *_verbatim([line]))
     yield from _see_also(["logd(1)", "logd.toml(5)"])
 
 
 def _config_page() -> Iterator[str]:
     yield from _head("logd.toml", 5, "the configuration of logd")
-    first, *blocks = settings.TEMPLATE.strip().split("\n\n")
-    yield from _section("DESCRIPTION", [_prose(_uncommented(first.splitlines()))])
+    first, *sections = SECTIONS_OF_CONFIG
+    yield from _section("DESCRIPTION", [_prose(first.introduction)])
     yield ".SH SETTINGS"
-    for block in blocks:
-        prose: list[str] = []
-        for line in block.splitlines():
-            found = _SETTING.match(line)
-            if not found or found[2] not in settings.names():
-                prose.append(line)
-                continue
-            if prose:
-                yield from (".PP", _prose(_uncommented(prose)))
-                prose = []
-            yield from _setting(*found.groups())
-        if prose:
-            yield from (".PP", _prose(_uncommented(prose)))
+    for section in sections:
+        if section.introduction:
+            yield from (".PP", _prose(section.introduction))
+        for setting in section.settings:
+            yield from _setting(setting)
     yield from _see_also(["logd(1)"])
 
 
-def _setting(line: str, name: str, comment: str | None) -> Iterator[str]:
-    is_default = settings.is_default(name, tomllib.loads(line)[name])
-    example = line if "." in line.split(" = ")[0] else line.split(" = ")[1]
-    said = [comment] if comment else []
-    said += [settings.expected(name), f"{'default' if is_default else 'for example'}: {example}"]
-    yield from _item(_bold(name), " ".join(f"{_capital(part)}." for part in said))
+def _setting(setting: Setting) -> Iterator[str]:
+    example = assignment(setting.name, setting.shown)
+    if not isinstance(setting.shown, dict):
+        example = example.split(" = ")[1]
+    parts = [setting.comment] if setting.comment else []
+    kind = "default" if setting.example is None else "for example"
+    parts += [setting.expected, f"{kind}: {example}"]
+    yield from _item(_bold(setting.name), " ".join(f"{_capital(part)}." for part in parts))
 
 
 # -- parts of a page -------------------------------------------------------------------------------
 
 
 def _head(name: str, section: int, what: str) -> Iterator[str]:
-    yield r".\" Made by logd.manpages from the text of --help and logd.toml."
+    yield r".\" Generated by logd.manpages."
     yield f'.TH "{_escape(name.upper())}" "{section}" "" "logd {__version__}" "logd"'
     yield from _section("NAME", [rf"{_escape(name)} \- {_escape(what.rstrip('.'))}"])
 
@@ -156,12 +151,12 @@ def _help(command: click.Command) -> Iterator[str]:
         if number:
             yield ".PP"
         if paragraph.startswith("\b"):
-            yield from _as_it_is(paragraph.splitlines()[1:])
+            yield from _verbatim(paragraph.splitlines()[1:])
         else:
             yield _prose(paragraph)
 
 
-def _as_it_is(lines: Sequence[str]) -> Iterator[str]:
+def _verbatim(lines: Sequence[str]) -> Iterator[str]:
     yield from (".RS 4", ".nf", *(_line(_code(line)) for line in lines), ".fi", ".RE")
 
 
@@ -172,16 +167,12 @@ def _context(command: click.Command, parent: click.Context | None) -> click.Cont
     return click.Context(command, info_name=command.name, parent=parent, **main.context_settings)
 
 
-def _uncommented(lines: Sequence[str]) -> str:
-    return " ".join(line.removeprefix("#").strip() for line in lines)
-
-
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
 def _escape(text: str) -> str:
-    """Text as roff shows it unchanged."""
+    """Escapes text for roff."""
     shown = "".join(_ESCAPES.get(char, char) for char in text).replace("--", r"\-\-")
     return re.sub(r"[^\x00-\x7f]", lambda found: rf"\[u{ord(found[0]):04X}]", shown)
 
@@ -203,13 +194,13 @@ def _option(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """A paragraph: what stands between backticks is bold."""
+    """Returns a paragraph, with the text between backticks in bold."""
     parts = re.split(r"`([^`]*)`", " ".join(text.split()))
     return _line("".join(_bold(p) if n % 2 else _escape(p) for n, p in enumerate(parts)))
 
 
 def _line(text: str) -> str:
-    """One that begins like a request would be taken for one."""
+    """Returns a line of text, escaped if it would be read as a roff request."""
     return rf"\&{text}" if text.startswith((".", "'")) else text
 
 

@@ -1,6 +1,6 @@
-"""Events as people and programs read them: a table, JSON lines, CSV, a line for `tail`.
+"""Formats events as a table, JSON lines or CSV.
 
-What a stranger wrote into an event must not reach a terminal as control characters.
+An event may contain control characters that a client chose: no form sends them to a terminal.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from logd_wire.query import Row
 COLUMNS = ("id", "ts_ns", "stored_ns", "type", "user", "producer", "sequence", "props")
 
 
-def when(ts_ns: int | None) -> str:
-    """A time in UTC with milliseconds, from nanoseconds since 1970."""
+def format_time(ts_ns: int | None) -> str:
+    """Formats nanoseconds since 1970 as a time in UTC with milliseconds."""
     if ts_ns is None:
         return "-"
     try:
@@ -33,37 +33,40 @@ def when(ts_ns: int | None) -> str:
 
 
 def printable(text: object) -> str:
-    """Text without control characters: those become backslash escapes."""
+    """Returns the text with control characters as backslash escapes."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
     )
 
 
-# Nothing stored is circular: not to look for that saves a third.
+# Stored values are never circular; not checking for it saves a third of the time.
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode
-# JSON lets these stand as they are; but they command terminals, and end lines for some readers.
+# JSON allows these unescaped, but they control terminals, and some readers end lines at them.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 
 def to_json(value: object) -> str:
-    """Valid JSON for any stored value, on one line and without control characters; see `plain`."""
+    """Returns valid JSON for any stored value, on one line and without control characters."""
     try:
         text = _encode(value)
-    except (ValueError, TypeError):  # what JSON has no form for; rare, and looked for only then
-        text = _encode(plain(value))
+    except (
+        ValueError,
+        TypeError,
+    ):  # a value that JSON cannot express; rare, so it is not checked before
+        text = _encode(json_value(value))
     if text.isascii() and "\x7f" not in text:
         return text
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def plain(value: Any) -> Any:
-    """The value in what JSON has: bytes as base64, not-a-number and infinities as text."""
+def json_value(value: Any) -> Any:
+    """Returns the value in JSON types: bytes as base64, not-a-number and infinities as text."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, float) and not math.isfinite(value):
@@ -71,8 +74,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def jsonl(rows: Iterable[Row]) -> Iterator[str]:
-    """A JSON object a line, with every field."""
+def json_lines(rows: Iterable[Row]) -> Iterator[str]:
+    """Yields one JSON object per line, with every field."""
     for row in rows:
         yield to_json(row)
 
@@ -81,9 +84,9 @@ _CSV_END = "\r\n"
 
 
 def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
-    """RFC 4180 lines with a head; `props` as JSON."""
+    """Yields RFC 4180 lines with a header; `props` are JSON."""
     buffer = io.StringIO()
-    # Only what is in its line's end does the writer put in quotes: a user may have a line's end.
+    # The writer quotes only characters of its own line end, and a user id may contain one.
     writer = csv.writer(buffer, lineterminator=_CSV_END)
     for values in _csv_values(rows):
         buffer.seek(0)
@@ -98,23 +101,23 @@ def _csv_values(rows: Iterable[Row]) -> Iterator[list[Any]]:
         yield [to_json(row[name]) if name == "props" else row[name] for name in COLUMNS]
 
 
-def table(rows: Iterable[Row]) -> Iterator[str]:
-    """Columns for people."""
+def table_lines(rows: Iterable[Row]) -> Iterator[str]:
+    """Yields a header and one line per event, in columns."""
     yield f"{'id':>8}  {'time (UTC)':24}  {'type':20}  {'user':12}  properties"
     for row in rows:
-        yield line(row)
+        yield event_line(row)
 
 
-def line(row: Row) -> str:
-    """One event on one line. If its own time and that of its storing cannot both be right, the one
-    is marked, and the other shown.
+def event_line(row: Row) -> str:
+    """Returns an event on one line.
 
-    The mark is in a column of its own, where no property of an event can forge it.
+    If its own time is implausible, it is marked and the time of storing is shown too. The mark is
+    in a column of its own, so that no property of an event can forge it.
     """
     stored_ns = row.get("stored_ns")
     doubtful = not is_plausible(row["ts_ns"], stored_ns)
-    at = f"{when(row['ts_ns'])}{'!' if doubtful else ''}"
-    stored = f"[stored {when(stored_ns)}] " if doubtful else ""
+    at = f"{format_time(row['ts_ns'])}{'!' if doubtful else ''}"
+    stored = f"[stored {format_time(stored_ns)}] " if doubtful else ""
     user = printable(row["user"]) if row["user"] is not None else "-"
     props = printable(" ".join(f"{k}={_brief(v)}" for k, v in row["props"].items()))
     return f"{row['id']:>8}  {at:25} {row['type']:20}  {user:12}  {stored}{props}"
@@ -124,18 +127,18 @@ def _brief(value: object) -> str:
     return value if isinstance(value, str) and " " not in value else to_json(value)
 
 
-FORMATS = {"table": table, "jsonl": jsonl, "csv": csv_lines}
+FORMATS = {"table": table_lines, "jsonl": json_lines, "csv": csv_lines}
 
 
 class _Output(Protocol):
     def isatty(self) -> bool: ...
 
 
-def lines(form: str, out: _Output) -> Callable[[Iterable[Row]], Iterator[str]]:
-    """What makes the lines of that form for `out`.
+def line_format(form: str, out: _Output) -> Callable[[Iterable[Row]], Iterator[str]]:
+    """Returns the function that formats rows for `out`.
 
-    CSV holds text as it was stored, for programs; at a terminal that might be commands to it, and
-    is escaped.
+    CSV keeps text as it was stored, for programs; for a terminal its control characters are
+    escaped.
     """
     return _csv_at_terminal if form == "csv" and out.isatty() else FORMATS[form]
 

@@ -14,7 +14,8 @@ from logd.config.settings import Config
 from logd.config.settings import load as load_config
 from logd.errors import LogdError
 from logd.render import to_json
-from logd.reports.registry import PAGE_ROWS_MAX, event_page
+from logd.reports.event_queries import event_page
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.storage import keyfile
 from logd.storage.opening import open_for_reading
 from logd.storage.store import Store

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from logd.render import when
+from logd.render import format_time
 from logd.storage.database import Connection
 from logd.storage.hash_chain import GENESIS, Head
 from logd_wire.schema import Malformed
@@ -37,7 +37,7 @@ class Anchor:
     anchored_ns: int | None = None
 
     def __str__(self) -> str:
-        time = f", anchored {when(self.anchored_ns)}" if self.anchored_ns is not None else ""
+        time = f", anchored {format_time(self.anchored_ns)}" if self.anchored_ns is not None else ""
         return f"batch {self.head.batch} ({self.head.events} events{time})"
 
 
@@ -143,8 +143,8 @@ class Comparison:
         for restore, count in self.accounted.items():
             upto = "one that could not be read" if restore.upto is None else f"batch {restore.upto}"
             yield (
-                f"restored {when(restore.at_ns)}, as batch {restore.batch} declares: back to batch "
-                f"{restore.to}, from {upto}; {count:,} anchors are of batches that it took away"
+                f"restored {format_time(restore.at_ns)}, as batch {restore.batch} declares: back to "
+                f"batch {restore.to}, from {upto}; {count:,} anchors are of batches that it took away"
             )
         if self.first is not None and self.first.head.batch > 1:
             yield (

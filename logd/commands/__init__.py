@@ -1,4 +1,4 @@
-"""The commands of the command line, by what one does with them; `logd.cli` joins them to one.
+"""One module per command of `logd`. A command reads its options, calls a room, and prints.
 
-A command reads its options, asks a module of the daemon's, and prints. Nothing is decided here.
+Commands decide nothing themselves. `logd.cli` lists them.
 """

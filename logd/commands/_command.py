@@ -1,7 +1,4 @@
-"""Commands that teach: what a command does and when, its examples, and what its end means.
-
-`--help` and the man pages are made of the same text.
-"""
+"""Click commands with examples and exit codes in their help, from which man pages are made too."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from logd.errors import EXITS
 
 
 class Command(click.Command):
-    """A command with examples (a line to type, and what it is for) and the codes it ends with."""
+    """A command with examples, each a command line and its purpose, and with its exit codes."""
 
     def __init__(
         self,
@@ -29,7 +26,7 @@ class Command(click.Command):
         self.exits = exits
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Called by click: what stands below the options."""
+        """Called by click: writes what follows the options."""
         if self.examples:
             with formatter.section("Examples"):
                 for line, purpose in self.examples:
@@ -42,34 +39,34 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """Shows its commands by what one does with them; the module of one is imported when it is asked
-    for, since all of them together take as long as the daemon to start.
+    """Lists its commands by section, and imports the module of a command only when it is used.
+
+    Importing all of them takes as long as starting the daemon.
     """
 
-    sections: Mapping[str, Mapping[str, str]] = {}
+    sections: Mapping[str, Sequence[str]] = {}
 
-    def named(self, name: str) -> click.Command:
-        """The command of that name. Raises KeyError."""
-        module = {name: module for part in self.sections.values() for name, module in part.items()}
-        command: click.Command = getattr(import_module(f"logd.commands.{module[name]}"), name)
+    def load_command(self, name: str) -> click.Command:
+        """Imports the command of that name. Raises ModuleNotFoundError."""
+        command: click.Command = getattr(import_module(f"logd.commands.{name}"), name)
         return command
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Called by click: every name, by section."""
-        return [name for part in self.sections.values() for name in part]
+        return [name for names in self.sections.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Called by click."""
-        return self.named(cmd_name) if cmd_name in self.list_commands(ctx) else None
+        return self.load_command(cmd_name) if cmd_name in self.list_commands(ctx) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Called by click."""
         width = max(len(name) for name in self.list_commands(ctx))
-        for title, part in self.sections.items():
+        for title, names in self.sections.items():
             with formatter.section(title):
                 formatter.write_dl(
                     [
-                        (name.ljust(width), self.named(name).get_short_help_str(limit=200))
-                        for name in part
+                        (name.ljust(width), self.load_command(name).get_short_help_str(limit=200))
+                        for name in names
                     ]
                 )

@@ -1,27 +1,23 @@
-"""What commands share: the configuration, times as people write them, a line of output, an end."""
+"""Options and argument types that several commands share."""
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from logd import log_format
 from logd.clock import durations, times
-from logd.config import settings as configuration
+from logd.config import settings
 from logd.config.settings import Config
 from logd.errors import (
     EXIT_CANNOT_CREATE,
     EXIT_CONFIG,
     EXIT_DAMAGED,
+    EXIT_INPUT_OUTPUT,
     EXIT_KEY,
+    EXIT_NOT_WHOLE,
     EXIT_OK,
     EXIT_TEMPORARY,
 )
@@ -29,46 +25,17 @@ from logd_wire.schema import check_stored_user
 
 DEFAULT_CONFIG = "/etc/logd/logd.toml"
 
-
-def fail(message: str, exit_code: int) -> NoReturn:
-    """Ends the program with one line on stderr."""
-    line = log_format.format_line(logging.ERROR, message, journal=log_format.reads_stderr())
-    click.echo(line, err=True)
-    sys.exit(exit_code)
-
-
-def _load(context: click.Context, _parameter: click.Parameter, value: str) -> Config:
-    config = context.find_root().obj = configuration.load(value)
-    return config
-
-
-config_option = click.option(
-    "--config",
-    callback=_load,
-    default=DEFAULT_CONFIG,
-    envvar="LOGD_CONFIG",
-    show_default=True,
-    metavar="FILE",
-    help="The instance's logd.toml; LOGD_CONFIG in the environment does the same.",
+# Exit codes, besides that of a wrong command line, of commands that read the database,
+READ_EXITS = (EXIT_OK, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG)
+# that have a job done on it,
+JOB_EXITS = (
+    *(EXIT_OK, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT, EXIT_TEMPORARY),
+    *(EXIT_KEY, EXIT_CONFIG),
 )
+# and that copy or replace it.
+COPY_EXITS = (EXIT_OK, EXIT_NOT_WHOLE, *JOB_EXITS[1:])
 
-
-format_option = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="For people: table; for programs: jsonl (a JSON object a line).",
-)
-
-# What commands that read the database end with, beside bad usage.
-EXITS_OF_READING = (
-    *(EXIT_OK, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG),
-)
-
-
-# No limit, page or number of files is as large: past it, SQLite's integers end.
+# Larger than any limit, page or number of files, and small enough for SQLite's integers.
 COUNT_MAX = 10**12
 _SHOWN_CHARS_MAX = 60
 _COUNT = re.compile(r"-?[0-9]{1,30}\Z")
@@ -91,7 +58,7 @@ class Time(click.ParamType[int]):
 
 
 class Duration(click.ParamType[int]):
-    """A length of time, in nanoseconds; see `logd.clock.durations`."""
+    """A duration, in nanoseconds; see `logd.clock.durations`."""
 
     name = "duration"
 
@@ -129,7 +96,7 @@ def _shown(value: object) -> str:
 
 
 class Text(click.ParamType[str]):
-    """Text as the trail has it: what is no Unicode cannot be in it."""
+    """Text that can be stored: an argument that is not valid UTF-8 is refused."""
 
     name = "text"
 
@@ -143,6 +110,35 @@ class Text(click.ParamType[str]):
         return str(value)
 
 
+def _load_config(context: click.Context, _parameter: click.Parameter, value: str) -> Config:
+    config = context.find_root().obj = settings.load(value)
+    return config
+
+
+config_option = click.option(
+    "--config",
+    callback=_load_config,
+    default=DEFAULT_CONFIG,
+    envvar="LOGD_CONFIG",
+    show_default=True,
+    metavar="FILE",
+    help="The logd.toml of the instance. The environment variable LOGD_CONFIG sets it too.",
+)
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="table for people, jsonl (one JSON object per line) for programs.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object, for programs."
+)
+limit_option = click.option(
+    "--limit", type=Count(min=1), help="Print at most this many, the newest."
+)
+
 _ESCAPE = re.compile(
     r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|(?P<char>.?))", re.DOTALL
 )
@@ -151,13 +147,13 @@ _CHARS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "\\": "\\", "/"
 escaped_option = click.option(
     "--escaped",
     is_flag=True,
-    help="USER has the escapes that tables and JSON show (a\\x00b, a\\u0000b), and \\\\ for a"
-    " backslash: for an id with control characters.",
+    help="Read USER with the escapes that tables and JSON show (a\\x00b, a\\u0000b, \\\\ for a"
+    " backslash), for an id that has control characters.",
 )
 
 
 def person_id(user: str, *, escaped: bool) -> str:
-    """The user that an argument names. Raises BadParameter."""
+    """Returns the user id that an argument names. Raises BadParameter."""
     try:
         text = _ESCAPE.sub(_escaped_char, user) if escaped else user
         return check_stored_user(text) or ""
@@ -166,11 +162,11 @@ def person_id(user: str, *, escaped: bool) -> str:
 
 
 def spelling_note(user: str, events: int, command: str) -> str:
-    """A line about an id that only looks the same, with what names it exactly."""
-    exactly = user.encode("unicode_escape").decode()
+    """A line about an id that looks the same, with the command that names it exactly."""
+    exact = user.encode("unicode_escape").decode()
     return (
-        f"another Unicode spelling of this id has {events:,} events; if it is the same person:"
-        f" logd {command} --escaped '{exactly}'"
+        f"another Unicode spelling of this id has {events:,} events. If it is the same person, run:"
+        f" logd {command} --escaped '{exact}'"
     )
 
 
@@ -179,32 +175,5 @@ def _escaped_char(found: re.Match[str]) -> str:
     if char is None:
         return chr(int(found[0][2:], 16))
     if char not in _CHARS:
-        raise ValueError(f"{found[0]!r} is no escape; a backslash is written twice")
+        raise ValueError(f"{found[0]!r} is not an escape; write a backslash twice")
     return _CHARS[char]
-
-
-def put(line: str) -> None:
-    """A line of data as it is: click.echo would take what looks like colours out of it."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-@contextmanager
-def bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
-    """How far something is, on stderr of a terminal; gives a function that takes steps of it."""
-    with click.progressbar(
-        length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()
-    ) as shown:
-        yield shown.update
-
-
-def say(message: str) -> None:
-    """A word to people, beside the data."""
-    click.echo(f"logd: {message}", err=True)
-
-
-def abandon_output() -> None:
-    """Drops what is left for standard output: Python tries it again at its end, and then its exit
-    code is no longer ours.
-    """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""The options by which events are chosen: shared by whatever reads or copies them."""
+"""The options that select events, shared by the commands that read or copy events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from logd.reports.selection import Selection
 
 
 class Property(click.ParamType[tuple[str, str]]):
-    """KEY=VALUE of a property."""
+    """A property and its value, as KEY=VALUE."""
 
     name = "key=value"
 
@@ -29,7 +29,7 @@ class Property(click.ParamType[tuple[str, str]]):
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options by which events are chosen; the command gets a `selection`."""
+    """Adds the options that select events, passed to the command as `selection`."""
 
     @functools.wraps(command)
     def chosen(
@@ -55,7 +55,7 @@ _SELECTION_OPTIONS = (
         type=Text(),
         multiple=True,
         metavar="T",
-        help="Of this type; repeated: of any of them.",
+        help="Select events of this type; repeat it for several types.",
     ),
     click.option(
         "--user",
@@ -63,21 +63,21 @@ _SELECTION_OPTIONS = (
         type=Text(),
         multiple=True,
         metavar="U",
-        help="Of this user; repeated: of any of them.",
+        help="Select events of this user; repeat it for several users.",
     ),
     click.option(
         "--since",
         type=Time(),
-        help="From this time on: 2026-03-01, 2026-03-01T12:00 (UTC), 12h or 2w (ago), or a count"
-        " since 1970, by its size in seconds, milliseconds, microseconds or nanoseconds.",
+        help="Select events from this time on: 2026-03-01, 2026-03-01T12:00 (UTC), 12h or 2w (ago),"
+        " or seconds, milliseconds, microseconds or nanoseconds since 1970 (told apart by size).",
     ),
-    click.option("--until", type=Time(), help="Before this time."),
+    click.option("--until", type=Time(), help="Select events before this time."),
     click.option(
         "--where",
         type=Property(),
         multiple=True,
         metavar="KEY=VALUE",
-        help="With exactly this property: the text, or as JSON has it (12, 0.8, true, null)."
-        " Repeated: with all of them.",
+        help="Select events with this property. VALUE is text, or JSON for other values (12, 0.8,"
+        " true, null). Repeat it to require several properties.",
     ),
 )

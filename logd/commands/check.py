@@ -1,4 +1,4 @@
-"""`logd check`: whether this machine and this instance are as they should be."""
+"""`logd check`: checks the instance and its machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 
 from logd.commands._command import Command
-from logd.commands._options import config_option
+from logd.commands._options import config_option, json_option
 from logd.config.settings import Config
 from logd.errors import EXIT_CONFIG, EXIT_NOT_WHOLE, EXIT_OK
 from logd.status.checks import check as checks
@@ -19,21 +19,21 @@ from logd.status.checks import findings
 @click.command(
     cls=Command,
     examples=[
-        ("logd check", "all that is looked at, and what to do"),
+        ("logd check", "every check, and what to do"),
         ("logd check --json | jq '.checks[] | select(.verdict != \"ok\")'", "what is not ok"),
     ],
     exits=[EXIT_OK, EXIT_NOT_WHOLE, EXIT_CONFIG],
 )
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@json_option
 def check(config: Config, as_json: bool) -> None:
-    """Look for what would lose events or show them to others, and say what to do.
+    """Check for what would lose or expose events, and print what to do.
 
-    Before the first start, after a change of the machine, and when something is odd; with the
-    daemon up or down, best as root. Looks only, and changes nothing. Each line is ok, warn or
-    fail; below what is not ok stands what to do.
+    Run it before the first start, after changes to the machine, and when something looks wrong,
+    with the daemon running or stopped, best as root. It changes nothing. Each line is ok, warn or
+    fail; the line below a warning or failure says what to do.
 
-    Ends with 0 where nothing fails; warnings do not make it fail.
+    The exit code is 0 if nothing fails, also with warnings.
     """
     found = checks.check(config)
     verdict = findings.worst(found)

@@ -1,4 +1,4 @@
-"""`logd conformance`: whether a client in another language keeps the protocol."""
+"""`logd conformance`: tests a client in any language against the protocol."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 import click
 
 from logd.commands._command import Command
-from logd.commands._options import Count, say
+from logd.commands._options import Count, json_option
+from logd.commands._output import print_note
 from logd.conformance import runner, verdicts
 from logd.conformance.cases import CASES
 from logd.errors import EXIT_CANNOT_CREATE, EXIT_NOT_WHOLE, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE
@@ -28,10 +29,10 @@ def _list(context: click.Context, _parameter: click.Parameter, wanted: bool) -> 
     cls=Command,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     examples=[
-        ("logd conformance ./driver", "a client's driver, a program of its own"),
-        ("logd conformance perl driver.pl", "one that another program runs"),
-        ("logd conformance --only full ./driver", "a single case"),
-        ("logd conformance --rounds 50 ./driver", "many more kills"),
+        ("logd conformance ./driver", "test a client by its driver"),
+        ("logd conformance perl driver.pl", "a driver that another program runs"),
+        ("logd conformance --only full ./driver", "one case"),
+        ("logd conformance --rounds 50 ./driver", "repeat the kills 50 times"),
     ],
     exits=[EXIT_OK, EXIT_NOT_WHOLE, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_CANNOT_CREATE],
 )
@@ -41,7 +42,7 @@ def _list(context: click.Context, _parameter: click.Parameter, wanted: bool) -> 
     type=click.Choice(_NAMES),
     multiple=True,
     metavar="CASE",
-    help="This case alone; may be given several times.",
+    help="Run only this case; may be given several times.",
 )
 @click.option(
     "--rounds",
@@ -49,7 +50,7 @@ def _list(context: click.Context, _parameter: click.Parameter, wanted: bool) -> 
     default=1,
     show_default=True,
     metavar="N",
-    help="How often kills go through every order.",
+    help="How often to repeat the cases that kill processes, in every order.",
 )
 @click.option(
     "--list",
@@ -57,18 +58,18 @@ def _list(context: click.Context, _parameter: click.Parameter, wanted: bool) -> 
     is_eager=True,
     expose_value=False,
     callback=_list,
-    help="List the cases and what each tries.",
+    help="List the cases and what each tests.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@json_option
 @click.argument("driver", nargs=-1, required=True, type=click.UNPROCESSED)
 def conformance(
     driver: tuple[str, ...], names: tuple[str, ...], rounds: int, as_json: bool
 ) -> None:
-    """Run a client in any language through the life of a producer.
+    """Test whether a client in any language follows the protocol.
 
-    For authors of clients: shared/PROTOCOL.md says how a client works, and this whether one does.
-    DRIVER is a small program around the client that reads commands from its standard input, one a
-    line, and answers each with one line on its standard output:
+    For authors of clients: shared/PROTOCOL.md is the specification, and this command tests against
+    it. DRIVER is a small program around the client. It reads commands from standard input, one per
+    line, and answers each with one line on standard output:
 
     \b
     open SOCKET RING_BYTES             ok
@@ -85,17 +86,17 @@ def conformance(
     record ID SEQUENCE PAYLOAD         HEX
     datagram ID KIND SEQUENCE PAYLOAD  HEX
 
-    What a driver does not know it answers with `unsupported`; what needs that is then not tried,
-    and the summary lists it. The page has the meaning of each command under "Conformance", and the
-    drivers of two clients are beside it: shared/logd_client/conformance_driver.py and
+    A driver answers `unsupported` to a command that it does not know; the tests that need the
+    command are then skipped and listed in the summary. shared/PROTOCOL.md explains each command
+    under "Conformance". Two drivers serve as examples: shared/logd_client/conformance_driver.py and
     shared/c/driver.c.
 
-    Each case has directories, sockets and, for kills, a daemon of its own, in memory; no instance
-    is touched. A case that fails says what the client did, and which part of shared/PROTOCOL.md
-    says how it must be.
+    Each case has its own directories, sockets and, where it kills processes, its own daemon, all in
+    memory; no instance is touched. For a case that fails, it prints what the client did and which
+    section of shared/PROTOCOL.md it violates.
     """
     results = []
-    for result in runner.run(driver, names, rounds, say if sys.stderr.isatty() else _nothing):
+    for result in runner.run(driver, names, rounds, print_note if sys.stderr.isatty() else _ignore):
         results.append(result)
         if not as_json:
             for line in verdicts.lines(result, _WIDTH):
@@ -112,5 +113,5 @@ def conformance(
         sys.exit(EXIT_NOT_WHOLE)
 
 
-def _nothing(_step: str) -> None:
-    """Progress within a case, where no terminal shows it."""
+def _ignore(_step: str) -> None:
+    """Ignores the progress within a case, if stderr is not a terminal."""

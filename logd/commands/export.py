@@ -1,4 +1,4 @@
-"""`logd export`: events for other programs, in a file or on the way to one."""
+"""`logd export`: copies events into a file for other programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import click
 
 from logd.atomic_file import cannot_be_written, whole_file
 from logd.commands._command import Command
-from logd.commands._options import Duration, abandon_output, config_option
+from logd.commands._options import Duration, config_option
+from logd.commands._output import discard_stdout, print_note, progress_bar
 from logd.commands._selection import selection_options
 from logd.config.settings import Config
 from logd.errors import (
@@ -25,7 +26,7 @@ from logd.errors import (
     EXIT_UNAVAILABLE,
     LogdError,
 )
-from logd.reports.export import FORMS, Export, Tell, note_export
+from logd.reports.export import FORMS, Export, Progress, record_export
 from logd.reports.selection import Selection
 from logd.storage import opening
 from logd.storage.copy_registry import EXPORT, Copy
@@ -37,9 +38,9 @@ STANDARD_OUTPUT = "standard output"
 @click.command(
     cls=Command,
     examples=[
-        ("logd export --format parquet -o events.parquet", "everything, for pandas or DuckDB"),
-        ("logd export --type quiz_submitted --since 90d -o quizzes.jsonl", "a part of it"),
-        ("logd export --format csv | zstd > events.csv.zst", "through another program"),
+        ("logd export --format parquet -o events.parquet", "all events, for pandas or DuckDB"),
+        ("logd export --type quiz_submitted --since 90d -o quizzes.jsonl", "a part of them"),
+        ("logd export --format csv | zstd > events.csv.zst", "compress them on the way"),
     ],
     exits=[
         *(EXIT_OK, EXIT_DAMAGED, EXIT_UNAVAILABLE, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT),
@@ -60,15 +61,15 @@ STANDARD_OUTPUT = "standard output"
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="The file to write, mode 0600; without it, standard output.",
+    help="The file to write, with mode 0600; by default, standard output.",
 )
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option(
     "--expires",
     type=Duration(),
     default="30d",
     show_default=True,
-    help="When you will have removed this copy, from now: 12h, 30d, 2w, 1y.",
+    help="How long you will keep this copy: 12h, 30d, 2w, 1y. The trail records it.",
 )
 def export(
     config: Config,
@@ -78,50 +79,50 @@ def export(
     force: bool,
     expires: int,
 ) -> None:
-    """Copy events into a file that other programs read, whatever their number.
+    """Copy events into a file that other programs can read.
 
-    For an analysis, or for an archive. It ends with the newest event there was at its start, takes
-    the same little memory for any number, and holds up no commit. A file is written as
-    FILE.partial and is there whole, or not at all.
+    For analysis or an archive. It copies the events that are stored when it starts, needs the same
+    small amount of memory for any number of them, and delays no commit. The file is written as
+    FILE.partial and renamed when it is complete.
 
-    All forms hold the same rows: id, ts_ns, stored_ns, type, user, producer, sequence, props. Times
-    are whole nanoseconds since 1970 (int64 in Parquet), props are JSON. What JSON lacks is text:
-    bytes as base64, not-a-number and infinities as "nan", "inf", "-inf".
+    Every format holds the same columns: id, ts_ns, stored_ns, type, user, producer, sequence,
+    props. Times are whole nanoseconds since 1970 (int64 in Parquet), props are JSON. Values that
+    JSON cannot express are text: bytes as base64, not-a-number and infinities as "nan", "inf",
+    "-inf".
 
-    The copy is not encrypted, and `logd forget` does not reach it. So an export is itself an event,
-    `trail_exported`, which names nobody; keep the file safe, and remove it when it --expires.
+    The copy is not encrypted, and `logd forget` cannot reach it. So the export is recorded in the
+    trail as an event `trail_exported`, which names no person. Protect the file, and remove it when
+    it --expires.
     """
     if output is None and form == "parquet" and sys.stdout.isatty():
-        raise click.UsageError("parquet is no text: name a file with --output.")
+        raise click.UsageError("parquet is a binary format: use --output to name a file.")
     made_ns = time.time_ns()
     connection = opening.open_for_events(config)
     work = Export(connection, selection)
     complete = False
     try:
-        with click.progressbar(
-            length=work.top, label="exporting", file=sys.stderr, hidden=not sys.stderr.isatty()
-        ) as bar:
+        with progress_bar("exporting", work.top) as advance:
             if output is None:
-                _to_standard_output(work, form, bar.update)
+                _to_standard_output(work, form, advance)
             else:
                 with whole_file(output, force=force) as file:
-                    work.write(form, file, bar.update)
+                    work.write(form, file, advance)
         complete = True
     finally:
         connection.close()
-        # A file that was not completed is gone; what went to a reader who then left is not.
+        # An incomplete file is removed; what was already written to standard output is not.
         if complete or (output is None and work.events):
             _note(config, work, form, output, made_ns, expires, selection, complete=complete)
     click.echo(f"exported {work.events:,} events to {output or STANDARD_OUTPUT}", err=True)
 
 
-def _to_standard_output(work: Export, form: str, tell: Tell) -> None:
+def _to_standard_output(work: Export, form: str, advance: Progress) -> None:
     try:
-        work.write(form, sys.stdout.buffer, tell)
+        work.write(form, sys.stdout.buffer, advance)
     except BrokenPipeError:
-        raise  # who read it has seen enough
+        raise  # the reader closed the pipe
     except OSError as error:
-        abandon_output()
+        discard_stdout()
         raise cannot_be_written(STANDARD_OUTPUT, error) from error
 
 
@@ -139,7 +140,7 @@ def _note(
     place = STANDARD_OUTPUT if output is None else str(output.absolute())
     copy = Copy(EXPORT, place, made_ns, min(made_ns + expires, INT64_MAX))
     try:
-        note_export(config, work, form, copy, selection.filters, complete=complete)
+        record_export(config, work, form, copy, selection.filters, complete=complete)
     except LogdError as problem:
-        # The export itself is as asked for; who reads stderr hears what the trail does not know.
-        click.echo(f"logd: this export is not noted in the trail: {problem}", err=True)
+        # The export itself succeeded.
+        print_note(f"this export could not be recorded in the trail: {problem}")

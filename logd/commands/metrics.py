@@ -1,4 +1,4 @@
-"""`logd metrics`: how it stands, for Prometheus."""
+"""`logd metrics`: prints the metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,37 +7,27 @@ import sys
 import click
 
 from logd.commands._command import Command
-from logd.commands._options import config_option
+from logd.commands._options import READ_EXITS, config_option
 from logd.config.settings import Config
-from logd.errors import (
-    EXIT_CANNOT_CREATE,
-    EXIT_CONFIG,
-    EXIT_DAMAGED,
-    EXIT_KEY,
-    EXIT_OK,
-    EXIT_TEMPORARY,
-)
 
 
 @click.command(
     cls=Command,
     examples=[
-        ("logd metrics | grep pending", "to look at"),
+        ("logd metrics | grep pending", "one metric"),
         ("logd metrics >logd.prom.new", "for node_exporter's textfile collector; then rename it"),
     ],
-    exits=[
-        *(EXIT_OK, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG),
-    ],
+    exits=READ_EXITS,
 )
 @config_option
 def metrics(config: Config) -> None:
-    """Print the metrics once, in Prometheus' text format.
+    """Print the metrics once, in the text format of Prometheus.
 
-    For node_exporter's textfile collector, or to look at; with the daemon down too (logd_up 0).
-    To have them served, set `metrics` in logd.toml to a socket's path or 127.0.0.1:9464.
+    For the textfile collector of node_exporter, or for a quick look. It also works without a
+    running daemon (logd_up is 0 then). To serve the metrics, set `metrics` in logd.toml to the path
+    of a socket or to an address such as 127.0.0.1:9464.
     """
-    from logd.status import (
-        metrics as exposition,  # a tenth of a second, which no other command needs
-    )
+    # Imported here: it takes 0.1 s, which no other command needs.
+    from logd.status.metrics import metrics_text
 
-    sys.stdout.write(exposition.text(config))
+    sys.stdout.write(metrics_text(config))

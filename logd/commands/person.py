@@ -1,8 +1,7 @@
-"""`logd person`: what is held about one person."""
+"""`logd person`: prints everything stored about one person."""
 
 from __future__ import annotations
 
-import sys
 import time
 
 import click
@@ -10,61 +9,55 @@ import click
 from logd import render
 from logd.commands._command import Command
 from logd.commands._options import (
-    EXITS_OF_READING,
+    READ_EXITS,
     Text,
     config_option,
     escaped_option,
     format_option,
     person_id,
-    put,
-    say,
     spelling_note,
 )
+from logd.commands._output import print_line, print_note, progress_bar
 from logd.config.settings import Config
 from logd.reports import person as persons
 from logd.reports.selection import newest_id
-from logd.status import collect
+from logd.status.collect import collect_status
 from logd.storage import opening
 
 
 @click.command(
     cls=Command,
     examples=[
-        ("logd person 17", "look through it"),
+        ("logd person 17", "read it"),
         ("logd person 17 --format jsonl > person-17.jsonl", "a file to hand over"),
     ],
-    exits=EXITS_OF_READING,
+    exits=READ_EXITS,
 )
 @config_option
 @click.argument("user", type=Text())
 @escaped_option
 @format_option
 def person(config: Config, user: str, escaped: bool, form: str) -> None:
-    """Print everything that the trail holds about one person.
+    """Print everything that is stored about one person.
 
-    For an access request. USER is the id under which the site logs: events carry no names. Printed
-    are the person's events, others' events that mention the person (under "user", "users",
-    "user_id", "login", "actor" or "switched_to"), the sums kept of them, and what is elsewhere:
-    copies of the trail, the site's own database. It can be handed over as it is: whoever else is
-    named is "(another)".
+    Use it to answer an access request. USER is the id under which the site logs the person. It
+    prints the person's events, events of other users that mention the person (under "user",
+    "users", "user_id", "login", "actor" or "switched_to"), the roll-ups of the person's events, and
+    notes on other places: copies of the trail, the site's own database. Other persons appear as
+    "(another)", so that the output can be handed over as it is.
 
-    What is in quarantine cannot be attributed to anybody. Every event is looked at, a few seconds
-    for a million. Reading this way is not itself an event: who has the key may read.
+    Quarantined data cannot be attributed to a person. The command scans every event, which takes a
+    few seconds per million. It is not recorded in the trail.
     """
     user = person_id(user, escaped=escaped)
-    pending = collect.status(config)["pending"]
+    pending = collect_status(config)["pending"]
     connection = opening.open_for_events(config)
     try:
         for other, events in persons.other_spellings(connection, user):
-            say(spelling_note(other, events, "person"))
-        with click.progressbar(
-            length=newest_id(connection),
-            label="looking",
-            file=sys.stderr,
-            hidden=not sys.stderr.isatty(),
-        ) as bar:
-            items = persons.about(connection, user, time.time_ns(), pending, bar.update)
-            for line in persons.text(items) if form == "table" else render.jsonl(items):
-                put(line)
+            print_note(spelling_note(other, events, "person"))
+        with progress_bar("searching", newest_id(connection)) as advance:
+            items = persons.person_items(connection, user, time.time_ns(), pending, advance)
+            for line in persons.text_lines(items) if form == "table" else render.json_lines(items):
+                print_line(line)
     finally:
         connection.close()

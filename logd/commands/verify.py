@@ -1,4 +1,4 @@
-"""`logd verify`: whether the trail is whole, and whether it is the one that was there before."""
+"""`logd verify`: verifies the trail, and compares it with anchors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from logd.audit import anchor_sources, anchors, last_verification
 from logd.audit import verify as verification
 from logd.audit.last_verification import Integrity
 from logd.commands._command import Command
-from logd.commands._options import bar, config_option, fail
+from logd.commands._options import config_option
+from logd.commands._output import fail, print_note, progress_bar
 from logd.config.settings import Config
 from logd.errors import (
     EXIT_CANNOT_CREATE,
@@ -24,8 +25,7 @@ from logd.errors import (
     EXIT_UNAVAILABLE,
     LogdError,
 )
-from logd.storage import opening
-from logd.storage.chain_head import read_head
+from logd.storage import chain_head, opening
 from logd.storage.database import DatabaseError
 
 UNIT = "logd.service"
@@ -34,10 +34,13 @@ UNIT = "logd.service"
 @click.command(
     cls=Command,
     examples=[
-        ("logd verify && echo whole", "check the instance of /etc/logd"),
-        ("logd verify --anchor", "as root, or in the group systemd-journal"),
-        ("logd verify --anchors /mnt/loghost/logd.log", "lines that were kept elsewhere"),
-        ("logd verify --anchors /var/lib/logd/anchors", "the file that anchor_file names"),
+        ("logd verify && echo whole", "verify the instance of /etc/logd/logd.toml"),
+        ("logd verify --anchor", "compare with the journal, as root or group systemd-journal"),
+        ("logd verify --anchors /mnt/loghost/logd.log", "compare with log lines kept elsewhere"),
+        (
+            "logd verify --anchors /var/lib/logd/anchors",
+            "compare with the file that anchor_file names",
+        ),
     ],
     exits=[
         *(EXIT_OK, EXIT_NOT_WHOLE, EXIT_DAMAGED, EXIT_UNAVAILABLE, EXIT_CANNOT_CREATE),
@@ -45,51 +48,54 @@ UNIT = "logd.service"
     ],
 )
 @config_option
+@click.option("--anchor", is_flag=True, help="Also compare with the anchors in the journal.")
 @click.option(
-    "--anchor", is_flag=True, help="Also compare with the chain's ends that the journal has."
-)
-@click.option(
-    "--unit", default=UNIT, show_default=True, metavar="UNIT", help="The daemon's unit in it."
+    "--unit",
+    default=UNIT,
+    show_default=True,
+    metavar="UNIT",
+    help="The unit of the daemon in the journal.",
 )
 @click.option(
     "--anchors",
     "file",
     type=click.File(errors="replace"),
     metavar="FILE",
-    help="Compare with lines that were kept elsewhere; - is the standard input.",
+    help="Compare with log lines kept in FILE; - reads standard input.",
 )
 def verify(config: Config, anchor: bool, unit: str, file: IO[str] | None) -> None:
-    """Recompute hashes, sums and roll-ups: whether the trail is whole.
+    """Verify that the trail is complete and unchanged: hashes, totals, roll-ups.
 
-    From time to time, after a restore, and whenever somebody may have had his hands in the
-    database. Reads every event, beside a running daemon too, and prints what is wrong and in which
-    batch, or that it is whole, with the head of the chain.
+    Run it from time to time, after a restore, and whenever someone may have tampered with the
+    database. It reads every event, also while the daemon runs, and prints either what is wrong and
+    in which batch, or that the trail is whole, with the head of the hash chain.
 
-    A change by somebody without the key of the database is found by this alone. Who has the key can
-    cut off the end and compute a new chain, or put an older copy in the database's place. The
-    daemon says each minute where the chain ends (anchor_interval_s), in a log that is not in that
-    person's hands: --anchor takes these lines from the journal, as the journal itself marks them as
-    the unit's, and names the first batch that does not fit. A restore that the trail declares is
-    told, and no error. Without any anchor nothing is proved, so that is one.
+    This alone detects changes by anyone who does not have the database key. With the key, one can
+    cut off the newest events and compute a new chain, or put an older copy in place. Therefore the
+    daemon writes an anchor, the head of the chain, to the log once a minute (anchor_interval_s):
+    keep the log where that person cannot change it. --anchor reads the anchors from the journal,
+    only those that the journal itself attributes to the unit, and prints the first batch that does
+    not match. A restore that is recorded in the trail is reported, and is not an error. Finding no
+    anchor at all is an error, since then nothing is proved.
 
-    How it ended is kept beside the database, for `logd status` and the metrics.
+    The result is kept beside the database, for `logd status` and the metrics.
     """
     connection = opening.open_for_reading(config)
     try:
-        # Not counted: that reads a whole index, and a damaged page of it would be all that is said.
+        # Not count(*): it reads a whole index, so that one damaged page of it would hide the rest.
         total = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
-        with bar("verifying", total) as step:
-            verdict = verification.verify(connection, step)
+        with progress_bar("verifying", total) as advance:
+            verdict = verification.verify(connection, advance)
         findings: list[str] = [*verdict.findings]
-        told: list[str] = []
+        notes: list[str] = []
         if anchor or file is not None:
-            said = (
+            lines = (
                 anchor_sources.from_lines(file, unit) if file else anchor_sources.from_journal(unit)
             )
             try:
-                found = anchors.compare(connection, said)
+                found = anchors.compare(connection, lines)
                 findings += found.findings
-                told += found.describe(read_head(connection)[0])
+                notes += found.describe(chain_head.read_head(connection)[0])
             except DatabaseError as error:
                 findings.append(f"anchors: cannot be compared: {error}")
     finally:
@@ -106,16 +112,16 @@ def verify(config: Config, anchor: bool, unit: str, file: IO[str] | None) -> Non
     )
     try:
         last_verification.record_verification(config, kept)
-    except LogdError as error:  # the verdict is what was asked for
-        click.echo(f"logd: `logd status` will not know of this: {error}", err=True)
+    except LogdError as error:  # the verdict is still valid
+        print_note(f"the result is not kept for `logd status`: {error}")
     if verdict.whole:
         click.echo(f"whole: {verdict.events:,} events in {verdict.batches:,} batches")
         if verdict.removed:
-            click.echo(f"removed since: {verdict.removed:,} events, each covered by the chain")
+            click.echo(f"removed: {verdict.removed:,} events, each covered by the chain")
         click.echo(f"chain head: {verdict.head}")
-    for line in told:
+    for line in notes:
         click.echo(line)
     if not verdict.whole:
         fail("the trail is not whole", EXIT_NOT_WHOLE)
     if findings:
-        fail("whole in itself, but not the trail that the anchors speak of", EXIT_NOT_WHOLE)
+        fail("the trail is whole, but it does not match the anchors", EXIT_NOT_WHOLE)

@@ -1,4 +1,4 @@
-"""Reads logd.toml with bounded work: a running daemon reads it again, whatever it is by then."""
+"""Reads logd.toml with bounded work, since a running daemon may read any file under that name."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ FILE_BYTES_MAX = 256 * 1024
 
 
 def read_text(file: Path) -> str:
-    """Returns what a regular file holds. Raises OSError, and ValueError with what is wrong."""
-    # Without waiting for a FIFO's writer.
+    """Returns the text of a regular file. Raises OSError, or ValueError with the reason."""
+    # O_NONBLOCK: does not wait for the writer of a FIFO.
     fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

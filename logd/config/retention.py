@@ -1,4 +1,4 @@
-"""How long events are kept, by type, as people write it: `page_view = "90d"` (pure)."""
+"""Retention periods by event type, such as `page_view = "90d"` (pure)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from logd_wire.schema import INTERNAL_TYPES, REPORT_READ, Malformed, check_event
 
 
 def check_type(event_type: str) -> None:
-    """Raises ValueError for what is no type of event, or one that is always kept."""
+    """Raises ValueError if it is not an event type, or one that is always kept."""
     if event_type in INTERNAL_TYPES:
-        raise ValueError("tells what was done to the trail, and is kept for ever")
+        raise ValueError("records what was done to the trail, and is kept for ever")
     try:
         check_event_type(event_type, (REPORT_READ,))
     except Malformed as error:
@@ -19,15 +19,15 @@ def check_type(event_type: str) -> None:
 
 
 def parse_period(value: object) -> int:
-    """The period in nanoseconds. Raises ValueError, saying what is expected."""
+    """Returns the period in nanoseconds. Raises ValueError with what is expected."""
     if not isinstance(value, str):
-        raise ValueError('expected a length of time in quotes, such as "90d"')
+        raise ValueError('expected a duration in quotes, such as "90d"')
     period_ns = durations.parse(value)
     if period_ns == 0:
-        raise ValueError("expected more than none; a type not named is kept for ever")
+        raise ValueError("expected more than 0; a type that is not named is kept for ever")
     return period_ns
 
 
 def before(retention: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """For each type, the time before which its events are past their period."""
+    """Returns for each type the time before which its events are past their period."""
     return {event_type: max(0, now_ns - period_ns) for event_type, period_ns in retention.items()}

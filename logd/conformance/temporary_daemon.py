@@ -16,8 +16,8 @@ from logd.conformance.daemon_double import until
 from logd.conformance.driver_protocol import PAGE
 from logd.conformance.verdicts import Failed
 from logd.maintenance import new_instance
-from logd.reports.registry import event_page
-from logd.status import collect
+from logd.reports.event_queries import event_page
+from logd.status.collect import collect_status
 from logd.storage import opening
 
 DAEMON_S = 60.0
@@ -92,7 +92,7 @@ class TemporaryDaemon:
         """
         end_s = time.monotonic() + DAEMON_S
         while True:
-            status = collect.status(self.config)
+            status = collect_status(self.config)
             accounted = sum(status[name] for name in _ACCOUNTED) - status["own"]
             settled = status["pending"] == 0 and not self.outboxes() and accounted >= accepted
             if settled or time.monotonic() > end_s:

@@ -1,1 +1,1 @@
-"""What is stored, as answers: named reports, exports, and all that is held about one person."""
+"""Answers from stored data: named reports, exports, and all data about one person."""

@@ -1,9 +1,9 @@
-"""Exports: events in a form that other programs read, at any size, in memory that does not grow.
+"""Exports events for other programs, any number of them in bounded memory.
 
-The three forms hold the same rows and the same columns (`render.COLUMNS`). Times are whole
-nanoseconds in all of them. Properties are JSON, as text where a column holds text. What JSON has no
-form for is the same text in all of them: bytes are base64, not-a-number and infinities are "nan",
-"inf", "-inf". An event without a user has null there, in CSV an empty field: no user is empty.
+The three formats hold the same rows and columns (`render.COLUMNS`). Times are whole nanoseconds.
+Properties are JSON, as text where a column holds text. Values that JSON cannot express are the same
+text in every format: bytes as base64, not-a-number and infinities as "nan", "inf", "-inf". The user
+of an event without one is null, in CSV an empty field (a user id is never empty).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 from logd import render
 from logd.config.settings import Config
 from logd.reports import parquet
-from logd.reports.registry import PAGE_ROWS_MAX
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.selection import Selection, newest_id, pages
 from logd.storage.copy_registry import Copy, register_copy
 from logd.storage.database import Connection
 from logd_wire.query import Row
 
-Tell = Callable[[int], None]
+Progress = Callable[[int], None]
 
 
 def _text(lines: Callable[[Iterable[Row]], Iterator[str]]) -> Callable[..., None]:
@@ -32,16 +32,16 @@ def _text(lines: Callable[[Iterable[Row]], Iterator[str]]) -> Callable[..., None
 
 
 FORMS: dict[str, Callable[[Iterable[Row], BinaryIO], None]] = {
-    "jsonl": _text(render.jsonl),
+    "jsonl": _text(render.json_lines),
     "csv": _text(render.csv_lines),
     "parquet": parquet.write,
 }
 
 
 class Export:
-    """One export. What is stored after it was made is not in it, so that it ends.
+    """One export, of the events that are stored when it is created.
 
-    `events` is how many have been handed on so far, `top` the id of the last that may be in it.
+    `events` is the number written so far, `top` the id of the last event that it may contain.
     """
 
     def __init__(self, connection: Connection, selection: Selection) -> None:
@@ -50,29 +50,29 @@ class Export:
         self._connection = connection
         self._selection = selection
 
-    def write(self, form: str, out: BinaryIO, tell: Tell = lambda _ids: None) -> None:
-        """Writes it, whole. `tell` hears how many further ids have been looked at.
+    def write(self, form: str, out: BinaryIO, progress: Progress = lambda _ids: None) -> None:
+        """Writes the export. Calls `progress` with the number of further ids that were scanned.
 
-        Raises OSError from `out`, NotInstalled for a form that needs more than is there.
+        Raises OSError from `out`, and NotInstalled for a format whose package is missing.
         """
         write = FORMS[form]
         if form == "csv" and out.isatty():
-            write = _text(render.lines(form, out))
-        write(self._rows(tell), out)
+            write = _text(render.line_format(form, out))
+        write(self._rows(progress), out)
         out.flush()
 
-    def _rows(self, tell: Tell) -> Iterator[Row]:
+    def _rows(self, progress: Progress) -> Iterator[Row]:
         seen = 0
         found = pages(self._connection, self._selection, up_to_id=self.top, rows_max=PAGE_ROWS_MAX)
         for position, rows in found:
             self.events += len(rows)
             yield from rows
             position = self.top if position is None else position
-            tell(position - seen)
+            progress(position - seen)
             seen = position
 
 
-def note_export(
+def record_export(
     config: Config,
     export: Export,
     form: str,
@@ -81,9 +81,9 @@ def note_export(
     *,
     complete: bool,
 ) -> None:
-    """Notes in the trail that the copy was made; it names no person. Raises LogdError kinds.
+    """Records in the trail that the copy was made, without naming a person. Raises LogdError.
 
-    `complete` is false for one whose reader went away before its end.
+    `complete` is False if the reader closed the output before the end.
     """
-    said = {"format": form, "filters": filters, "events": export.events, "complete": complete}
-    register_copy(config, copy, {**said, "expires_ns": copy.expires_ns})
+    facts = {"format": form, "filters": filters, "events": export.events, "complete": complete}
+    register_copy(config, copy, {**facts, "expires_ns": copy.expires_ns})

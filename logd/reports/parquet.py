@@ -1,8 +1,8 @@
-"""Parquet: columns of one type each, in row groups of bounded size; by pyarrow, where it is there.
+"""Writes Parquet files with pyarrow, if it is installed, in row groups of bounded size.
 
-Ids, sequences and times are int64, the same numbers as in the other forms: a Parquet timestamp of
-nanoseconds would hold the same, but reads back as an object of each reader's own (and in some as
-microseconds). Type, user, producer and `props` (JSON) are text.
+Ids, sequences and times are int64, the same numbers as in the other formats: readers differ in how
+they return Parquet timestamps, some in microseconds only. Type, user, producer and `props` (JSON)
+are text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from logd.render import COLUMNS, to_json
 from logd_wire.query import Row
 
 INT64_COLUMNS = {"id", "ts_ns", "stored_ns", "sequence"}
-# Rows are packed into columns so many at a time; a row group is written when it is this large.
+# Rows are converted to columns in steps; a row group is written when it is this large.
 ROWS_PER_STEP = 512
 GROUP_ROWS_MAX = 16_384
 GROUP_BYTES_MAX = 32 * 1024 * 1024
@@ -45,7 +45,7 @@ def _pyarrow() -> tuple[Any, Any]:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise NotInstalled(
-            f"the format parquet needs pyarrow: {error}. Install it where logd is: "
+            f"the format parquet needs pyarrow: {error}. Install it beside logd: "
             "`pip install 'logd[parquet]'`, or choose --format jsonl or csv."
         ) from error
 

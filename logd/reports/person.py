@@ -1,9 +1,9 @@
-"""Everything that the trail holds about one person, for an access request.
+"""Collects everything that the trail holds about one person, for an access request.
 
-Items, each with its kind: the person's events; mentions, which are others' events that name the
-person; the roll-ups kept of the person's events; copies of the trail, where the same may be; and
-notes on what is elsewhere or cannot be attributed. It can be handed over: whoever else is named is
-"(another)". Nothing is held between two pages; what is stored meanwhile is not in it.
+Each item has a kind: the person's events; mentions, which are events of others that name the
+person; the roll-ups of the person's events; copies of the trail; and notes on other places and on
+data that cannot be attributed. The result can be handed over: other persons are "(another)". No
+transaction stays open between two pages; events stored meanwhile are not included.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from logd.render import line, printable, when
-from logd.reports.registry import PAGE_ROWS_MAX, event_page
+from logd.render import event_line, format_time, printable
+from logd.reports.event_queries import event_page
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.selection import Selection, newest_id, pages
 from logd.storage import copy_registry
 from logd.storage.database import Connection
@@ -25,29 +26,33 @@ from logd.storage.time_blocks import BLOCK_EVENTS
 from logd_wire.query import Row
 from logd_wire.wire import unpack_props
 
-Tell = Callable[[int], None]
+Progress = Callable[[int], None]
 
 TITLES = {
-    "person": "Held about",
+    "person": "Stored about",
     "event": "Events",
     "mention": "Events of others that name this person",
-    "day": "Kept sums: events a day, by type",
-    "subject": "Kept sums: the latest state by task or quiz",
-    "copy": "Copies of this trail, where the same may be",
+    "day": "Roll-ups: events per day, by type",
+    "subject": "Roll-ups: the latest state by task or quiz",
+    "copy": "Copies of this trail that may hold the same",
     "note": "Notes",
-    "end": "In all",
+    "end": "Total",
 }
 
 
-def about(
-    connection: Connection, user: str, now_ns: int, pending: int, tell: Tell = lambda _ids: None
+def person_items(
+    connection: Connection,
+    user: str,
+    now_ns: int,
+    pending: int,
+    progress: Progress = lambda _ids: None,
 ) -> Iterator[Row]:
-    """All items. `pending` is how many events wait in outboxes; `tell` hears how many further ids
-    have been looked at for mentions."""
+    """Yields all items. `pending` is the number of events that wait in outboxes; `progress` is
+    called with the number of further ids that were searched for mentions."""
     top = newest_id(connection)
     yield {"kind": "person", "user": user, "read_ns": now_ns, "up_to_event": top}
     counts: Counter[str] = Counter()
-    for item in _items(connection, user, top, pending, tell):
+    for item in _items(connection, user, top, pending, progress):
         counts[item["kind"]] += 1
         yield item
     yield {
@@ -57,8 +62,9 @@ def about(
 
 
 def other_spellings(connection: Connection, user: str) -> list[tuple[str, int]]:
-    """Users whose ids are the same text in another Unicode normalisation (NFC, NFD), as typed on
-    another system, and how many events each has. They may be other accounts: they are only named.
+    """Returns users whose id is the same text in another Unicode normalisation (NFC, NFD), as typed
+    on another system, with their number of events. They may be other accounts, so they are only
+    listed.
     """
     forms = {unicodedata.normalize(form, user) for form in ("NFC", "NFD")} - {user}
     found = []
@@ -71,22 +77,24 @@ def other_spellings(connection: Connection, user: str) -> list[tuple[str, int]]:
     return found
 
 
-def _items(connection: Connection, user: str, top: int, pending: int, tell: Tell) -> Iterator[Row]:
+def _items(
+    connection: Connection, user: str, top: int, pending: int, progress: Progress
+) -> Iterator[Row]:
     chosen = pages(connection, Selection(users=(user,)), up_to_id=top, rows_max=PAGE_ROWS_MAX)
     for _position, rows in chosen:
         for row in rows:
             yield {"kind": "event", **row, "props": without_others(row["props"], user)}
-    for row in _mentions(connection, user, top, tell):
-        somebody = row["user"] and ANOTHER
+    for row in _mentions(connection, user, top, progress):
+        other = row["user"] and ANOTHER
         props = without_others(row["props"], user)
-        yield {"kind": "mention", **row, "user": somebody, "props": props}
+        yield {"kind": "mention", **row, "user": other, "props": props}
     yield from _rollups(connection, user)
     yield from _copies(connection)
     yield from _notes(connection, pending)
 
 
-def _mentions(connection: Connection, user: str, top: int, tell: Tell) -> Iterator[Row]:
-    """Events of others, or of nobody, that name the person."""
+def _mentions(connection: Connection, user: str, top: int, progress: Progress) -> Iterator[Row]:
+    """Yields events of other users, or without a user, that name the person."""
     may_name = " OR ".join(["instr(props, ?)"] * len(MARKS))  # a byte search, over most events
     for after in range(0, top, BLOCK_EVENTS):
         up_to = min(after + BLOCK_EVENTS, top)
@@ -100,7 +108,7 @@ def _mentions(connection: Connection, user: str, top: int, tell: Tell) -> Iterat
             yield from event_page(
                 connection, after_id=number - 1, before_id=number + 1, limit=1
             ).rows
-        tell(up_to - after)
+        progress(up_to - after)
 
 
 def _rollups(connection: Connection, user: str) -> Iterator[Row]:
@@ -133,28 +141,28 @@ def _notes(connection: Connection, pending: int) -> Iterator[Row]:
     for subject, text in (
         (
             "quarantine",
-            f"{kept:,} refused pieces are kept, whose beginnings may hold anybody's data: they"
-            " could not be read, so that nobody can say whose.",
+            f"The first bytes of {kept:,} refused datagrams and files are kept. They may contain"
+            " personal data, but cannot be attributed to a person.",
         ),
         (
             "outboxes",
-            f"{pending:,} events of all users wait in memory to be stored: ask again later.",
+            f"{pending:,} events of all users still wait in memory: run this again later.",
         ),
         (
             "copies",
-            "Backups and exports hold what was stored when they were made. Those that are not"
-            " listed, logd does not know of.",
+            "Backups and exports hold what was stored when they were made. logd knows only of those"
+            " that are listed.",
         ),
         (
             "site",
-            "The site's own database (accounts, courses, answers) is not logd's: ask there too.",
+            "The site has a database of its own (accounts, courses, answers): search it too.",
         ),
     ):
         yield {"kind": "note", "about": subject, "text": text}
 
 
-def text(items: Iterator[Row]) -> Iterator[str]:
-    """The items as lines for people, under a heading for each kind."""
+def text_lines(items: Iterator[Row]) -> Iterator[str]:
+    """Formats the items as lines, under a heading for each kind."""
     before = None
     for item in items:
         kind = item["kind"]
@@ -167,18 +175,18 @@ def text(items: Iterator[Row]) -> Iterator[str]:
 def _line(item: Row) -> str:
     lines: dict[str, Callable[[Any], str]] = {
         "person": lambda i: f"user {printable(i['user'])}, up to event {i['up_to_event']:,}",
-        "event": line,
-        "mention": line,
-        "day": lambda i: f"{when(i['day'] * DAY_NS)[:10]}  {i['type']:20}  {i['events']:,}",
+        "event": event_line,
+        "mention": event_line,
+        "day": lambda i: f"{format_time(i['day'] * DAY_NS)[:10]}  {i['type']:20}  {i['events']:,}",
         "subject": _subject_line,
         "copy": lambda i: (
-            f"{i['copy']}  {printable(i['place'])}  made {when(i['made_ns'])},"
-            f" expires {when(i['expires_ns'])}"
+            f"{i['copy']}  {printable(i['place'])}  made {format_time(i['made_ns'])},"
+            f" expires {format_time(i['expires_ns'])}"
         ),
         "note": lambda i: f"{i['about']}: {i['text']}",
         "end": lambda i: (
-            f"{i['event']:,} events, {i['mention']:,} mentions, {i['day'] + i['subject']:,} sums,"
-            f" {i['copy']:,} copies known"
+            f"{i['event']:,} events, {i['mention']:,} mentions,"
+            f" {i['day'] + i['subject']:,} roll-ups, {i['copy']:,} copies known"
         ),
     }
     return lines[item["kind"]](item)
@@ -187,6 +195,6 @@ def _line(item: Row) -> str:
 def _subject_line(item: Row) -> str:
     return (
         f"{item['type']:20}  {printable(item['subject']):16}  {item['events']:,} times,"
-        f" {when(item['first_ts_ns'])} to {when(item['last_ts_ns'])},"
+        f" {format_time(item['first_ts_ns'])} to {format_time(item['last_ts_ns'])},"
         f" last {item['last_value']}, best {item['best_value']}"
     )

@@ -1,15 +1,16 @@
-"""What was refused, as people and programs read it: one by one, or summed up by reason and sender.
+"""Lists what is in quarantine, entry by entry or by reason and sender.
 
-A reason may quote what a stranger wrote, behind a colon; what stands before it is the daemon's own.
-An excerpt is the first bytes of what came. Neither reaches a terminal as control characters.
+A reason may quote the sender's data after a colon; the text before it is the daemon's. An excerpt
+is the first bytes that were received. Neither reaches a terminal as control characters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from logd.render import printable, when
-from logd.reports.registry import PAGE_ROWS_MAX, quarantine_page
+from logd.render import format_time, printable
+from logd.reports.ledger_queries import quarantine_page
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.storage.database import Connection
 from logd_wire.query import Row
 
@@ -17,8 +18,8 @@ EXCERPT_CHARS_SHOWN = 60
 SUMMARY_ROWS_MAX = 1000
 
 
-def rows(connection: Connection, limit: int | None) -> Iterator[Row]:
-    """What is kept, newest first, at most so many; excerpts in hexadecimal."""
+def quarantine_rows(connection: Connection, limit: int | None) -> Iterator[Row]:
+    """Yields at most `limit` entries, newest first, with excerpts in hexadecimal."""
     before, left = None, limit
     while left is None or left > 0:
         size = PAGE_ROWS_MAX if left is None else min(PAGE_ROWS_MAX, left)
@@ -30,9 +31,9 @@ def rows(connection: Connection, limit: int | None) -> Iterator[Row]:
             return
 
 
-def summary(connection: Connection, limit: int | None) -> list[Row]:
-    """By reason and user, those with the most first: how many datagrams or files, how many events
-    among them, from how many processes, and when the first and the last that are kept came."""
+def quarantine_summary(connection: Connection, limit: int | None) -> list[Row]:
+    """Returns totals by reason and user, the largest first: datagrams or files, events among them,
+    processes, and the times of the first and the last entry."""
     cursor = connection.execute(
         "SELECT iif(instr(reason, ':'), substr(reason, 1, instr(reason, ':') - 1), reason) AS why,"
         " uid, count(*) AS rows, sum(sequence IS NOT NULL) AS events, count(DISTINCT pid) AS pids,"
@@ -44,8 +45,8 @@ def summary(connection: Connection, limit: int | None) -> list[Row]:
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def totals(connection: Connection) -> tuple[int, int]:
-    """How much was ever refused, and how much of it is kept: the oldest rows give way."""
+def quarantine_totals(connection: Connection) -> tuple[int, int]:
+    """Returns how many were ever refused, and how many are kept: the oldest are removed."""
     ever, kept = connection.execute(
         "SELECT (SELECT coalesce(sum(value), 0) FROM counter WHERE name = 'quarantined'),"
         " (SELECT count(*) FROM quarantine)"
@@ -53,22 +54,22 @@ def totals(connection: Connection) -> tuple[int, int]:
     return int(ever), int(kept)
 
 
-def line(row: Row) -> str:
-    """One refusal on one line: time, sender, size, reason, excerpt."""
+def quarantine_line(row: Row) -> str:
+    """Formats an entry: time, sender, size, reason, excerpt."""
     sender = f"{row['uid']}/{row['pid']}"
     if row["sequence"] is not None:
         sender += f" {printable(row['producer'])} #{row['sequence']}"
     return (
-        f"{when(row['detected_ns'])}  {sender:<18}  {row['bytes']:>7}"
+        f"{format_time(row['detected_ns'])}  {sender:<18}  {row['bytes']:>7}"
         f"  {printable(row['reason'])}  {excerpt(row['excerpt'])}"
     )
 
 
 def summary_line(row: Row) -> str:
-    """One reason and sender on one line."""
+    """Formats the totals of a reason and sender."""
     return (
         f"{row['rows']:>8,}  {row['events']:>8,}  {row['uid']:>7}  {row['pids']:>6,}"
-        f"  {when(row['last_ns']):24}  {printable(row['reason'])}"
+        f"  {format_time(row['last_ns']):24}  {printable(row['reason'])}"
     )
 
 
@@ -77,7 +78,7 @@ SUMMARY_HEAD = f"{'refused':>8}  {'events':>8}  {'user':>7}  {'pids':>6}  {'last
 
 
 def excerpt(hexadecimal: str) -> str:
-    """The excerpt in quotes, without control characters; a dash for none."""
+    """Formats an excerpt in quotes, without control characters; a dash if it is empty."""
     data = bytes.fromhex(hexadecimal)
     if not data:
         return "-"

@@ -1,13 +1,14 @@
-"""Which events are asked for, and the way through them in pages: nothing is held between two."""
+"""Selects events, and reads them in pages; no transaction stays open between two pages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from logd.render import to_json
-from logd.reports.registry import event_page
+from logd.reports.event_queries import event_page
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.storage.database import Connection
 from logd_wire.query import Row
 
@@ -15,9 +16,9 @@ from logd_wire.query import Row
 @dataclass(frozen=True)
 class Selection:
     """Events of any of the types, of any of the users, from `since_ns` to before `until_ns`
-    (nanoseconds since 1970, the clients' clocks), whose properties are all as `where` has them.
+    (nanoseconds since 1970, the clients' clocks), with all properties in `where`.
 
-    What is empty or None asks for nothing.
+    An empty or None field selects all.
     """
 
     types: tuple[str, ...] = ()
@@ -27,8 +28,8 @@ class Selection:
     where: tuple[tuple[str, str], ...] = ()
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What the database looks for, as `event_page` takes it; `matches` is looked for here."""
+    def query(self) -> dict[str, Any]:
+        """The conditions for the database, as `event_page` takes them; `matches` has the others."""
         return {
             "event_type": self.types,
             "user": self.users,
@@ -37,20 +38,20 @@ class Selection:
         }
 
     def matches(self, props: Mapping[str, Any]) -> bool:
-        """Whether the properties are as asked: equal as text, or as the JSON of what is no text."""
+        """Returns whether the properties match: text is equal, other values are equal as JSON."""
         return all(key in props and _is(props[key], text) for key, text in self.where)
 
     @property
     def filters(self) -> dict[str, Any]:
-        """What was asked for, for the trail: that it was about users, never about whom."""
-        said: dict[str, Any] = {
+        """The selection for the trail: that it was by user, never by which user."""
+        filters: dict[str, Any] = {
             "types": list(self.types),
             "by_user": bool(self.users),
             "since_ns": self.since_ns,
             "until_ns": self.until_ns,
             "by_property": [key for key, _ in self.where],
         }
-        return {name: value for name, value in said.items() if value}
+        return {name: value for name, value in filters.items() if value}
 
 
 def _is(value: object, text: str) -> bool:
@@ -58,8 +59,19 @@ def _is(value: object, text: str) -> bool:
 
 
 def newest_id(connection: Connection) -> int:
-    """The id of the newest event, 0 without any."""
+    """Returns the id of the newest event, 0 without any."""
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
+
+
+def chosen_events(
+    connection: Connection, selection: Selection, limit: int | None = None
+) -> Iterable[Row]:
+    """Returns the selected events, oldest first: all of them, or the newest `limit`."""
+    if limit is not None:
+        top = newest_id(connection)
+        return newest(connection, selection, limit, up_to_id=top, rows_max=PAGE_ROWS_MAX)
+    found = pages(connection, selection, rows_max=PAGE_ROWS_MAX)
+    return (row for _position, rows in found for row in rows)
 
 
 def pages(
@@ -70,15 +82,15 @@ def pages(
     up_to_id: int | None = None,
     rows_max: int,
 ) -> Iterator[tuple[int | None, list[Row]]]:
-    """The events asked for, oldest first: up to which id all were looked at (None: all), and those.
+    """Yields pages of selected events, oldest first, each with the id up to which it has scanned.
 
-    An event that is stored meanwhile may be among the last, unless it is past `up_to_id`.
+    That id is None in the last page. Events stored meanwhile are included up to `up_to_id`.
     """
     before_id = None if up_to_id is None else up_to_id + 1
     position: int | None = after_id
     while position is not None:
         page = event_page(
-            connection, after_id=position, before_id=before_id, limit=rows_max, **selection.asked
+            connection, after_id=position, before_id=before_id, limit=rows_max, **selection.query
         )
         position = page.next
         yield position, _matching(selection, page.rows)
@@ -87,12 +99,12 @@ def pages(
 def newest(
     connection: Connection, selection: Selection, limit: int, *, up_to_id: int, rows_max: int
 ) -> list[Row]:
-    """At most so many of the newest events asked for, oldest first."""
+    """Returns at most `limit` of the newest selected events, oldest first."""
     rows: list[Row] = []
     before_id: int | None = up_to_id + 1
     while before_id is not None and len(rows) < limit:
         size = rows_max if selection.where else min(rows_max, limit - len(rows))
-        page = event_page(connection, before_id=before_id, limit=size, **selection.asked)
+        page = event_page(connection, before_id=before_id, limit=size, **selection.query)
         rows += _matching(selection, page.rows)
         before_id = page.next
     return rows[:limit][::-1]

@@ -21,7 +21,7 @@ from logd.errors import LogdError
 from logd.ingest.receiver import bind
 from logd.log_limit import ThrottledLog
 from logd.serve.request_server import Credentials, RequestServer
-from logd.status.metrics import registry
+from logd.status.metrics import metrics_registry
 
 SEATS_MAX = 128
 RUNNING_MAX = 2
@@ -121,7 +121,7 @@ class _MetricsServer:
     def __init__(self, config: Config) -> None:
         self.over = threading.Event()
         self._config = config
-        self._service = MetricsService(registry(config, from_figures=True))
+        self._service = MetricsService(metrics_registry(config, from_figures=True))
         self._throttled = ThrottledLog(_log)
 
     def run(self) -> None:

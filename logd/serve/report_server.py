@@ -21,7 +21,8 @@ from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.errors import EXIT_UNAVAILABLE, LogdError
 from logd.log_limit import ThrottledLog
-from logd.reports.registry import REPORTS, Parameters
+from logd.reports.parameters import Parameters
+from logd.reports.registry import REPORTS
 from logd.serve.request_server import Credentials, RequestServer
 from logd.serve.signals import ignore_other_signals
 from logd.storage.database import DatabaseError, connect, is_interrupt, translate

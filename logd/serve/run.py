@@ -211,5 +211,5 @@ class StatusPublisher:
         if stats is not None:
             self._lock.publish_stats(stats)
             page = self._lock.page
-            text = status.in_short(stats, page.trouble, page.since_ns)
+            text = status.status_line(stats, page.trouble, page.since_ns)
             self._notifier.set_status(text, now_s)

@@ -1,4 +1,4 @@
-"""What the trail takes of its disk, and how long that has room.
+"""Measures the disk space of the trail, its growth, and how long the disk will last.
 
 Sizes are in bytes, times in seconds.
 """
@@ -13,36 +13,36 @@ from logd.storage.database import Connection, file_bytes, wal_path
 
 DAY_S = 86_400
 WINDOW_S = 7 * DAY_S
-# What less than a day, or a small trail, says of the days to come is a guess.
+# Less than a day, or a small trail, does not allow a forecast.
 GROWTH_S_MIN = DAY_S
 GROWTH_ROWS_MIN = 1000
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Sizes, and the growth of the last days; None where nothing honest can be said."""
+    """Sizes, and the growth of the last days; None if it is unknown."""
 
     database_bytes: int
     wal_bytes: int
     free_bytes: int | None
     total_bytes: int | None
-    growth_days: float | None = None  # what the growth was measured over
+    growth_days: float | None = None  # the period of the measured growth
     growth_bytes_per_day: int | None = None
     days_left: float | None = None
 
 
-def look(
+def measure_disk(
     config: Config, connection: Connection | None = None, rows: int = 0, now_ns: int = 0
 ) -> Disk:
-    """The disk as it is; with the database, and how many events are in it, also its growth."""
+    """Measures the disk; with a connection and its number of events, also the growth."""
     database_bytes = file_bytes(config.database)
-    free_bytes, total_bytes = space(config.database.parent)
+    free_bytes, total_bytes = measure_space(config.database.parent)
     disk = Disk(database_bytes, file_bytes(wal_path(config.database)), free_bytes, total_bytes)
     if connection is None:
         return disk
     unused_bytes = _pragma(connection, "freelist_count") * _pragma(connection, "page_size")
     events, window_s = _stored_lately(connection, now_ns)
-    return grown(disk, unused_bytes, rows, events, window_s)
+    return with_growth(disk, unused_bytes, rows, events, window_s)
 
 
 def _pragma(connection: Connection, name: str) -> int:
@@ -50,8 +50,8 @@ def _pragma(connection: Connection, name: str) -> int:
     return int(value)  # SQLCipher gives the page size as text
 
 
-def space(directory: os.PathLike[str]) -> tuple[int | None, int | None]:
-    """What is free there for us, and all there is."""
+def measure_space(directory: os.PathLike[str]) -> tuple[int | None, int | None]:
+    """Returns the bytes that are free for this user, and the total."""
     try:
         of = os.statvfs(directory)
     except OSError:
@@ -59,10 +59,10 @@ def space(directory: os.PathLike[str]) -> tuple[int | None, int | None]:
     return of.f_bavail * of.f_frsize, of.f_blocks * of.f_frsize
 
 
-def grown(disk: Disk, unused_bytes: int, rows: int, events: int, window_s: float) -> Disk:
-    """The disk with its growth: `events` were stored in the last `window_s`, of `rows` there are.
+def with_growth(disk: Disk, unused_bytes: int, rows: int, events: int, window_s: float) -> Disk:
+    """Adds the growth: `events` of the `rows` were stored in the last `window_s`.
 
-    `unused_bytes` of the database hold nothing any more, and are filled first.
+    `unused_bytes` of the database are free pages, which are filled first.
     """
     if window_s < GROWTH_S_MIN or rows < GROWTH_ROWS_MIN:
         return disk
@@ -82,10 +82,10 @@ def grown(disk: Disk, unused_bytes: int, rows: int, events: int, window_s: float
 
 
 def _stored_lately(connection: Connection, now_ns: int) -> tuple[int, float]:
-    """Events stored in the last days, and the time that is, at most WINDOW_S.
+    """Returns the events stored in the last days, and the length of that period, up to WINDOW_S.
 
-    Batches have no index by time, but ids in its order (but for jumps of the clock): looked for by
-    halves.
+    Batches have no index by time, but their ids are in its order (except for jumps of the clock),
+    so that a binary search finds the first one.
     """
     first, last = connection.execute("SELECT min(id), max(id) FROM batch").fetchone()
     if first is None:

@@ -1,7 +1,7 @@
-"""How it stands, in the form that Prometheus reads. Labels name causes, never persons.
+"""Exports the status and the daemon's figures as Prometheus metrics.
 
-Of the daemon's own figures and of what `logd status` finds; a daemon that is down or a database
-that cannot be read is a metric too.
+Labels name causes and files, never persons. Metrics also report a daemon that is down and a
+database that cannot be read.
 """
 
 from __future__ import annotations
@@ -24,37 +24,41 @@ from logd.batch import LOST_CLAIMED
 from logd.config.settings import Config
 from logd.errors import LogdError
 from logd.runtime_stats import COMMIT_BOUNDS_S, RuntimeStats
-from logd.status import collect
+from logd.status.collect import collect_status
 
-# What the trail counts for ever, restarts or not: the name in the status, the metric, its help.
+# Counters that the trail keeps across restarts: the name in the status, the metric, its help.
 _COUNTERS = (
     ("stored", "logd_events_stored", "Events stored"),
-    ("own", "logd_own_events", "Events that logd wrote of its own acts, among those stored"),
-    ("pruned", "logd_pruned_events", "Events removed since, past the time that their type is kept"),
-    ("erased", "logd_erased_events", "Events of forgotten persons, erased since"),
-    ("lost_claimed", "logd_events_lost_claimed", "Events lost by an outbox's own word alone"),
+    ("own", "logd_own_events", "Stored events that logd itself wrote"),
+    ("pruned", "logd_pruned_events", "Stored events removed after the retention of their type"),
+    ("erased", "logd_erased_events", "Stored events of forgotten persons, erased"),
+    ("lost_claimed", "logd_events_lost_claimed", "Events that only an outbox reports as lost"),
     (
         *("unknown_extent_claimed", "logd_losses_claimed_of_unknown_extent"),
-        "Such claims whose number of events nobody knows",
+        "Such reports without a known number of events",
     ),
     ("quarantined", "logd_quarantined", "Datagrams, outboxes and events put into quarantine"),
-    ("refused_by_clients", "logd_refused_events", "Events that clients refused, by their own word"),
-    ("duplicates_ignored", "logd_duplicates_ignored", "Datagrams that were stored already"),
+    ("refused_by_clients", "logd_refused_events", "Events that clients report as refused"),
+    ("duplicates_ignored", "logd_duplicates_ignored", "Datagrams that had been stored before"),
 )
 _GAUGES = (
     ("pending", "logd_pending_events", "Events accepted and not yet stored"),
     ("outboxes", "logd_outboxes", "Outboxes of processes that log"),
-    ("outboxes_bytes", "logd_outbox_bytes", "Memory that the outboxes take"),
-    ("producers", "logd_producers", "Producers that have ever been heard of"),
+    ("outboxes_bytes", "logd_outbox_bytes", "Memory of the outboxes"),
+    ("producers", "logd_producers", "Producers ever seen"),
     ("schema", "logd_schema_version", "Schema of the database"),
-    ("room_s", "logd_outbox_room_seconds", "Until the first outbox is full, if nothing is stored"),
+    (
+        "room_s",
+        "logd_outbox_room_seconds",
+        "Time until the first outbox is full, if nothing is stored",
+    ),
 )
 _DAY_S = 86_400
 
 
 @dataclass(frozen=True)
 class MetricsSnapshot:
-    """What the metrics are made of; `state` is None where the database cannot be read."""
+    """The values behind the metrics; `state` is None if the database cannot be read."""
 
     running: bool
     stalled: bool
@@ -62,11 +66,11 @@ class MetricsSnapshot:
     state: dict[str, Any] | None
 
 
-def look(config: Config, *, from_figures: bool) -> MetricsSnapshot:
-    """How it stands now; for `from_figures` see `collect.status`."""
+def collect_metrics(config: Config, *, from_figures: bool) -> MetricsSnapshot:
+    """Collects the values of this moment; for `from_figures` see `collect_status`."""
     pid, page = instance_lock.read_lock_page(config.lock_file)
     try:
-        state = collect.status(config, from_figures=from_figures)
+        state = collect_status(config, from_figures=from_figures)
     except LogdError:
         state = None
     stalled = pid is not None and page.trouble is not None
@@ -76,62 +80,64 @@ def look(config: Config, *, from_figures: bool) -> MetricsSnapshot:
 
 
 class LogdCollector(Collector):
-    """Looks anew each time it is asked."""
+    """Collects the values again for each scrape."""
 
-    def __init__(self, look: Callable[[], MetricsSnapshot]) -> None:
-        self._look = look
+    def __init__(self, snapshot: Callable[[], MetricsSnapshot]) -> None:
+        self._snapshot = snapshot
 
     def describe(self) -> list[Metric]:
-        """Nothing: to name the metrics would take a look, before anybody has asked."""
+        """Returns nothing: naming the metrics here would collect them before the first scrape."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics; those that are not known are left out."""
-        found = self._look()
-        yield _gauge("logd_up", "Whether a daemon serves the instance", found.running)
-        yield _gauge("logd_stalled", "Whether it can store nothing at present", found.stalled)
+        """Yields every metric whose value is known."""
+        found = self._snapshot()
+        yield _gauge("logd_up", "Whether the daemon runs", found.running)
+        yield _gauge("logd_stalled", "Whether the daemon cannot store events now", found.stalled)
         readable = found.state is not None
-        yield _gauge("logd_trail_readable", "Whether the database opens with the key", readable)
+        yield _gauge(
+            "logd_trail_readable", "Whether the database can be read with the key", readable
+        )
         if found.figures is not None:
             yield from _of_the_daemon(found.figures)
         if found.state is not None:
             yield from _of_the_trail(found.state)
 
 
-def registry(config: Config, *, from_figures: bool) -> CollectorRegistry:
-    """A registry with these metrics and no others."""
+def metrics_registry(config: Config, *, from_figures: bool) -> CollectorRegistry:
+    """Returns a registry with these metrics only."""
     made = CollectorRegistry()
-    made.register(LogdCollector(lambda: look(config, from_figures=from_figures)))
+    made.register(LogdCollector(lambda: collect_metrics(config, from_figures=from_figures)))
     return made
 
 
-def text(config: Config) -> str:
-    """The metrics of this moment in Prometheus' text format."""
-    return generate_latest(registry(config, from_figures=False)).decode()
+def metrics_text(config: Config) -> str:
+    """Returns the metrics of this moment in the text format of Prometheus."""
+    return generate_latest(metrics_registry(config, from_figures=False)).decode()
 
 
 def _of_the_daemon(figures: RuntimeStats) -> Iterator[Metric]:
     yield _gauge("logd_start_time_seconds", "When the daemon started", figures.started_ns / 1e9)
-    yield _gauge(
-        "logd_last_turn_timestamp_seconds", "When its loop last turned", figures.at_ns / 1e9
-    )
+    yield _gauge("logd_last_turn_timestamp_seconds", "When its loop last ran", figures.at_ns / 1e9)
     buckets, total = [], 0
     for bound, count in zip((*COMMIT_BOUNDS_S, "+Inf"), figures.commit_counts, strict=True):
         total += count
         buckets.append((str(bound), total))
     yield HistogramMetricFamily(
         "logd_commit_duration_seconds",
-        "Commits since the start, by how long they took",
+        "Commits since the start, by duration",
         buckets=buckets,
         sum_value=figures.commit_s,
     )
     yield _gauge(
-        "logd_commit_longest_seconds", "The longest since the start", figures.commit_longest_s
+        "logd_commit_longest_seconds",
+        "The longest commit since the start",
+        figures.commit_longest_s,
     )
-    yield _gauge("logd_wal_bytes", "The database's log", figures.wal_bytes)
+    yield _gauge("logd_wal_bytes", "Size of the WAL", figures.wal_bytes)
     if figures.queue_datagrams is not None:
         yield _gauge(
-            "logd_queue_datagrams", "Datagrams that the socket holds", figures.queue_datagrams
+            "logd_queue_datagrams", "Datagrams that the socket can hold", figures.queue_datagrams
         )
 
 
@@ -143,45 +149,51 @@ def _of_the_trail(state: dict[str, Any]) -> Iterator[Metric]:
             yield _gauge(name, help_text, state[key])
     lost = CounterMetricFamily("logd_lost_events", "Events in the loss ledger", labels=["cause"])
     unknown = CounterMetricFamily(
-        "logd_losses_of_unknown_extent", "Losses whose number of events nobody knows",
+        "logd_losses_of_unknown_extent", "Losses of an unknown number of events",
         labels=["cause"],
     )  # fmt: skip
     for cause, totals in state["losses_by_cause"].items():
         if cause == LOST_CLAIMED:
-            continue  # metrics of their own: anybody who may log can raise them
+            continue  # separate metrics: any user who may log can raise them
         lost.add_metric([cause], totals["events"])
         unknown.add_metric([cause], totals["unknown_extent"])
     yield from (lost, unknown)
     if state["last_stored_ns"] is not None:
         yield _gauge(
-            "logd_last_stored_timestamp_seconds", "The newest batch", state["last_stored_ns"] / 1e9
+            "logd_last_stored_timestamp_seconds",
+            "When the newest batch was stored",
+            state["last_stored_ns"] / 1e9,
         )
     yield from _of_the_files(state["runtime_files"])
     disk, verified = state["disk"], state["integrity"]
-    yield _gauge("logd_database_bytes", "The database, without its log", disk["database_bytes"])
+    yield _gauge(
+        "logd_database_bytes", "Size of the database without the WAL", disk["database_bytes"]
+    )
     if disk["free_bytes"] is not None:
         yield _gauge("logd_disk_free_bytes", "Free on the database's disk", disk["free_bytes"])
     if disk["days_left"] is not None:
         yield _gauge(
-            "logd_disk_room_seconds", "Until it is full, at the growth of the last days",
+            "logd_disk_room_seconds", "Time until it is full, at the growth of the last days",
             disk["days_left"] * _DAY_S,
         )  # fmt: skip
     if verified is not None:
         yield _gauge(
             "logd_verified_timestamp_seconds", "When logd verify last ran", verified["at_ns"] / 1e9
         )
-        yield _gauge("logd_trail_whole", "Whether it found the trail whole", verified["whole"])
+        yield _gauge(
+            "logd_trail_whole", "Whether logd verify found the trail whole", verified["whole"]
+        )
 
 
 def _of_the_files(files: list[dict[str, Any]]) -> Iterator[Metric]:
     if not files:
         return
     wrong = GaugeMetricFamily(
-        "logd_file_missing", "Whether a file that the daemon depends on is gone, or not its own",
+        "logd_file_missing", "Whether a file that the daemon depends on is missing or wrong",
         labels=["file"],
     )  # fmt: skip
     restored = CounterMetricFamily(
-        "logd_files_restored", "Such files that it has put back since its start", labels=["file"]
+        "logd_files_restored", "Files that the daemon has put back since its start", labels=["file"]
     )
     for file in files:
         wrong.add_metric([file["name"]], float(file["problem"] is not None))

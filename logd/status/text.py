@@ -1,7 +1,4 @@
-"""What `logd status` shows people: the dict that programs get as JSON, as lines (pure).
-
-Losses are shown by cause, producer, range and time; that there is none is shown too.
-"""
+"""Formats the status as the lines that `logd status` prints (pure)."""
 
 from __future__ import annotations
 
@@ -15,12 +12,12 @@ from logd_wire.query import Row
 
 NAME_CHARS = 12
 READERS_SHOWN_MAX = 5
-# A daemon says something once a second, or at each look where those are further apart.
+# A daemon publishes its figures once a second, or at each scan if those are less frequent.
 SILENT_S = 90.0
 
 
-def lines(state: Mapping[str, Any]) -> Iterator[str]:
-    """The state that `instance.status` found, a line for each figure."""
+def status_lines(state: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a line for each figure of the status that `collect_status` returned."""
     yield from _runtime_files(state)
     for name, value in _figures(state).items():
         yield _line(name, value)
@@ -30,29 +27,29 @@ def lines(state: Mapping[str, Any]) -> Iterator[str]:
     yield from _readers(state)
 
 
-def in_short(figures: RuntimeStats, trouble: str | None, since_ns: int) -> str:
-    """The state of a running daemon on one line, for the service manager's own status."""
+def status_line(figures: RuntimeStats, trouble: str | None, since_ns: int) -> str:
+    """Returns the status of a running daemon on one line, for the service manager."""
     waiting = f"{_how_many(figures.backlog)} waiting"
     if trouble is not None:
-        return f"nothing can be stored since {render.when(since_ns)}: {trouble} ({waiting})"
+        return f"nothing can be stored since {render.format_time(since_ns)}: {trouble} ({waiting})"
     return (
-        f"{rate(figures.events_per_s_1m)} events/s, {waiting},"
+        f"{format_rate(figures.events_per_s_1m)} events/s, {waiting},"
         f" {_how_many(figures.lost)} lost since the start"
     )
 
 
-def rate(per_s: float) -> str:
-    """Events a second, with as many digits as tell something."""
+def format_rate(per_s: float) -> str:
+    """Formats events per second, with significant digits only."""
     return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.1f}" if per_s >= 0.05 else "0"
 
 
 def loss_line(loss: Row) -> str:
-    """An entry of the loss ledger on one line: time, producer, range, how many, cause."""
+    """Formats an entry of the loss ledger: time, producer, range, count, cause."""
     last = "?" if loss["last"] is None else f"{loss['last']:,}"
     sequences = f"{loss['first']:,} to {last}"
     producer = render.printable(loss["producer"])
     return (
-        f"{render.when(loss['detected_ns'])}  {producer:<22}  {sequences:<21}"
+        f"{render.format_time(loss['detected_ns'])}  {producer:<22}  {sequences:<21}"
         f"  {_how_many(loss['events']):<16}  {render.printable(loss['cause'])}"
     )
 
@@ -62,11 +59,11 @@ def _line(name: str, value: object) -> str:
 
 
 def _runtime_files(state: Mapping[str, Any]) -> Iterator[str]:
-    """Files that the running daemon depends on and that are gone or wrong, or were put back."""
+    """Files that the running daemon depends on and that are missing, wrong, or were put back."""
     for file in state["runtime_files"]:
         where = f"{file['name']}, {render.printable(file['path'])}"
         if file["problem"]:
-            since = render.when(file["since_ns"])
+            since = render.format_time(file["since_ns"])
             problem = render.printable(file["problem"])
             yield _line("missing", f"since {since}: {where}: {problem}. {file['remedy']}")
         if file["restored"]:
@@ -75,13 +72,13 @@ def _runtime_files(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _readers(state: Mapping[str, Any]) -> Iterator[str]:
-    """The users whose reports took most of the report process."""
+    """The users whose reports took the most time of the report process."""
     for reader in state["readers"][:READERS_SHOWN_MAX]:
         yield _line(
             "reports",
-            f"user {reader['uid']} asked {_of(reader['questions'], 'question')}, which ran"
-            f" {reader['running_s']:,.1f} s; put off {reader['put_off']:,}; let go"
-            f" {_of(reader['let_go'], 'connection')} that asked nothing, or read no answer",
+            f"user {reader['uid']} sent {_of(reader['questions'], 'request')}, which took"
+            f" {reader['running_s']:,.1f} s; deferred {reader['put_off']:,}; closed"
+            f" {_of(reader['let_go'], 'connection')} that sent nothing or did not read the answer",
         )
 
 
@@ -89,7 +86,7 @@ def _by_cause(state: Mapping[str, Any]) -> Iterator[str]:
     name = "by cause"
     for cause, totals in state["losses_by_cause"].items():
         if not totals["entries"] or cause == LOST_CLAIMED:
-            continue  # the zero is in "lost", once; claims are shown by user
+            continue  # "lost" shows the zero; claims are shown by user
         unknown = totals["unknown_extent"]
         plural = "" if unknown == 1 else "es"
         more = f", and {unknown:,} loss{plural} of unknown extent" if unknown else ""
@@ -117,13 +114,13 @@ def _of(count: int, what: str, plural: str = "s") -> str:
 
 
 def _others(state: Mapping[str, Any]) -> Iterator[str]:
-    """Who has more outboxes than are read at once, and who sent what is in quarantine."""
+    """Users with too many outboxes, and what waits, is claimed, refused or ignored, by user."""
     for user in state["outboxes_by_user"]:
         if user["surplus"]:
             yield _line(
                 "outboxes",
                 f"user {user['uid']} has {user['files']:,}, {user['bytes']:,} bytes:"
-                " more than are open at once; the others wait",
+                " more than can be open at once; the rest wait",
             )
     waiting = [user for user in state["outboxes_by_user"] if user["pending"]]
     for user in waiting if len(waiting) > 1 else ():
@@ -160,8 +157,8 @@ def _ignored(sender: Mapping[str, Any]) -> str:
 def _figures(state: Mapping[str, Any]) -> dict[str, object]:
     pid, trouble = state["running_pid"], state["trouble"]
     figures: dict[str, object] = {}
-    if trouble:  # first, so that nobody overlooks it
-        began = render.when(trouble["since_ns"])
+    if trouble:  # first, so that it is not overlooked
+        began = render.format_time(trouble["since_ns"])
         figures["trouble"] = f"{'since' if pid else 'ended'} {began}: {trouble['what']}"
     figures["daemon"] = _daemon(state)
     if pid is not None and state["figures"]:
@@ -169,17 +166,18 @@ def _figures(state: Mapping[str, Any]) -> dict[str, object]:
         figures["commits"] = _commits(state["figures"])
     return figures | {
         "stored": f"{state['stored']:,} events in {state['commits']:,} commits",
-        "removed": f"{state['pruned']:,} pruned, {state['erased']:,} erased, of those stored",
+        "removed": f"{state['pruned']:,} pruned, {state['erased']:,} erased, of the events stored",
         "last stored": _moment(state["last_stored_ns"], state["at_ns"]),
         "pending": f"{_how_many(state['pending'])} in {_of(state['outboxes'], 'outbox', 'es')}",
-        "outboxes": f"{size(state['outboxes_bytes'])} of memory,"
+        "outboxes": f"{format_size(state['outboxes_bytes'])} of memory,"
         f" of {_of(len(state['outboxes_by_user']), 'user')}{_room(state)}",
-        "unreadable": f"{_of(state['outboxes_unreadable'], 'outbox', 'es')}, in no sum",
+        "unreadable": f"{_of(state['outboxes_unreadable'], 'outbox', 'es')}, not counted",
         "lost": f"{state['lost']:,} events; losses of unknown extent: {state['unknown_extent']:,}",
-        "claimed": f"{state['lost_claimed']:,} events more, by outboxes' own word alone; of unknown"
+        "claimed": f"{state['lost_claimed']:,} more events, reported by outboxes alone; of unknown"
         f" extent: {state['unknown_extent_claimed']:,}",
-        "quarantined": f"{state['quarantined']:,}, of them events: {state['quarantined_events']:,}",
-        "refused": f"{state['refused_by_clients']:,} events, by their clients",
+        "quarantined": f"{state['quarantined']:,},"
+        f" including {_how_many(state['quarantined_events'])}",
+        "refused": f"{state['refused_by_clients']:,} events, refused by the clients",
         "duplicates": f"{state['duplicates_ignored']:,} datagrams ignored",
         "producers": f"{state['producers']:,}",
         "disk": _disk(state["disk"]),
@@ -198,14 +196,15 @@ def _daemon(state: Mapping[str, Any]) -> str:
         return f"running, pid {pid}"
     silent_s = (now_ns - figures["at_ns"]) / 1e9
     if silent_s > SILENT_S:
-        return f"running, pid {pid}, but silent for {span(silent_s)}: does its disk answer?"
-    return f"running, pid {pid}, for {span((now_ns - figures['started_ns']) / 1e9)}"
+        silent = format_duration(silent_s)
+        return f"running, pid {pid}, but without a report for {silent}: check the disk"
+    return f"running, pid {pid}, for {format_duration((now_ns - figures['started_ns']) / 1e9)}"
 
 
 def _rates(figures: Mapping[str, Any]) -> str:
     return (
-        f"{rate(figures['events_per_s_1m'])} events/s over 1 minute,"
-        f" {rate(figures['events_per_s_5m'])} over 5"
+        f"{format_rate(figures['events_per_s_1m'])} events/s over 1 minute,"
+        f" {format_rate(figures['events_per_s_5m'])} over 5"
     )
 
 
@@ -232,46 +231,49 @@ def _ms(seconds: float) -> str:
 def _room(state: Mapping[str, Any]) -> str:
     if state["room_s"] is None:
         return ""
-    when = "if it stops now" if state["running_pid"] and not state["trouble"] else "from now"
-    return f"; at the present rate the first is full in {span(state['room_s'])} {when}"
+    when = "if logd stops now" if state["running_pid"] and not state["trouble"] else "from now"
+    return f"; at the current rate the first is full in {format_duration(state['room_s'])} {when}"
 
 
 def _disk(disk: Mapping[str, Any]) -> str:
     free = (
-        "free space unknown" if disk["free_bytes"] is None else f"{size(disk['free_bytes'])} free"
+        "free space unknown"
+        if disk["free_bytes"] is None
+        else f"{format_size(disk['free_bytes'])} free"
     )
-    return f"database {size(disk['database_bytes'])}, its log {size(disk['wal_bytes'])}; {free}"
+    database, wal = format_size(disk["database_bytes"]), format_size(disk["wal_bytes"])
+    return f"database {database}, WAL {wal}; {free}"
 
 
 def _growth(disk: Mapping[str, Any]) -> str:
     per_day = disk["growth_bytes_per_day"]
     if per_day is None:
-        return "not known before a day of events"
-    text = f"{size(per_day)} a day over the last {disk['growth_days']:.0f} days"
+        return "unknown before a day of events"
+    text = f"{format_size(per_day)} a day over the last {disk['growth_days']:.0f} days"
     left = disk["days_left"]
     if left is None:
         return text
-    return f"{text}: room for {left:,.0f} days" if left >= 1 else f"{text}: FULL WITHIN A DAY"
+    return f"{text}: enough for {left:,.0f} days" if left >= 1 else f"{text}: FULL WITHIN A DAY"
 
 
 def _integrity(integrity: Mapping[str, Any] | None, now_ns: int) -> str:
     if integrity is None:
-        return "never verified here: logd verify"
+        return "never verified; run logd verify"
     when = f"{_moment(integrity['at_ns'], now_ns)}, {_how_many(integrity['events'])}"
     if integrity["whole"]:
         return f"whole when verified {when}"
-    return f"NOT WHOLE when verified {when}: logd verify says what is wrong"
+    return f"NOT WHOLE when verified {when}; run logd verify for details"
 
 
 def _moment(at_ns: int | None, now_ns: int) -> str:
     if at_ns is None:
         return "-"
     ago_s = (now_ns - at_ns) / 1e9
-    return f"{render.when(at_ns)}{f' ({span(ago_s)} ago)' if ago_s >= 0 else ''}"
+    return f"{render.format_time(at_ns)}{f' ({format_duration(ago_s)} ago)' if ago_s >= 0 else ''}"
 
 
-def size(count: float) -> str:
-    """Bytes as people read them, in powers of 1024."""
+def format_size(count: float) -> str:
+    """Formats a number of bytes in powers of 1024."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
@@ -279,8 +281,8 @@ def size(count: float) -> str:
     return f"{count:,.1f} TiB"
 
 
-def span(seconds: float) -> str:
-    """A time as people say it: its largest unit, and the next where that tells something."""
+def format_duration(seconds: float) -> str:
+    """Formats a duration in its largest unit, and in the next one if that is significant."""
     if seconds < 1:
         return "less than a second"
     for unit, of_s, next_unit, of_next_s in _SPANS:

@@ -25,6 +25,7 @@ import msgpack
 
 from logd.batch import EXCERPT_BYTES_MAX, REASON_CHARS_MAX, Batch, Producer
 from logd.config import settings
+from logd.config.table import template
 from logd.errors import ConfigError
 from logd.ingest.ordering import Intake
 from logd.ingest.outbox_reader import DamageSkip, NextRecordSearch, read_available
@@ -332,7 +333,7 @@ def begin_with(target: str) -> list[bytes]:
         "outbox": [b"\0", b"\x65" + bytes([64, 0, 0, 8]) + (200).to_bytes(8, "little")],
         "frame": [len(body).to_bytes(4, "big") + body],
         "request": [body, *(msgpack.packb({**asked, "report": name}) for name in reports)],
-        "configuration": [settings.TEMPLATE.replace("# ", "").encode(), settings.TEMPLATE.encode()],
+        "configuration": [template().replace("# ", "").encode(), template().encode()],
     }[target]
 
 

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from logd.config import settings as config
+from logd.config.table import SETTINGS
 from logd.reports.registry import REPORTS
 from logd_wire.outbox.reader import find_record
 from logd_wire.schema import PAYLOAD_BYTES_MAX
@@ -202,7 +202,7 @@ def test_a_query_of_any_shape_is_answered_by_one_frame(
     fuzzing.frame(len(body).to_bytes(4, "big") + body + b"\0\0")
 
 
-_settings = st.sampled_from([*config._CHECKS, "[table]", "x", ""])
+_settings = st.sampled_from([*SETTINGS, "[table]", "x", ""])
 _toml = st.one_of(
     st.integers(-5, 2**64).map(str), st.sampled_from(["true", "[1, 2]", "[]", "{}", "1e3", "nan"]),
     st.text(max_size=200).map(lambda text: f'"{text}"'), st.text(max_size=10),

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from logd.reports.registry import Parameters, losses
+from logd.reports.ledger_queries import losses
+from logd.reports.parameters import Parameters
 from logd.storage import keyfile, opening
 from logd.storage.database import connect
 from logd_client import Client

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from logd.config.settings import MIB, Config, memory_parts, parse
+from logd.config.settings import Config, memory_parts, parse
+from logd.config.table import MIB
 from logd.errors import ConfigError
 from logd.storage.opening import open_for_reading
 from logd_wire.outbox.names import outbox_name

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from logd.reports import registry
+from logd.reports import ledger_queries
+from logd.reports.parameters import Parameters
 from logd.storage.opening import open_for_reading
 from tests.faults.neighbours import (
     GOOD_UID,
@@ -191,6 +192,6 @@ def test_beside_hostile_outboxes_good_neighbours_are_read(
 def losses(instance: Instance) -> list[dict[str, Any]]:
     connection = open_for_reading(instance.config)
     try:
-        return registry.losses(connection, registry.Parameters({"limit": 200})).rows
+        return ledger_queries.losses(connection, Parameters({"limit": 200})).rows
     finally:
         connection.close()

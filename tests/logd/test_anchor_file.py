@@ -152,7 +152,9 @@ def test_the_setting_is_a_path_beside_the_configuration() -> None:
     )
     assert parse("", Path("/etc/l/logd.toml")).anchor_file is None
     for taken in ("activity.db", "activity.db-wal", "./logd.key", "logd.toml", "logd.sock"):
-        with pytest.raises(ConfigError, match=r"line 1: anchor_file = .* is a file of another use"):
+        with pytest.raises(
+            ConfigError, match=r"line 1: anchor_file = .* this file has another use"
+        ):
             parse(f'anchor_file = "{taken}"', Path("/etc/l/logd.toml"))
     with pytest.raises(ConfigError, match="anchor_file = 5: expected a path"):
         parse("anchor_file = 5", Path("/etc/l/logd.toml"))

@@ -162,7 +162,7 @@ def test_a_backup_that_could_not_be_recorded_is_valid_and_reported_as_unrecorded
     said = instance.cli("backup")
     other.execute("ROLLBACK")
     other.close()
-    assert "the backup is good, but the trail was not told of it" in said
+    assert "the backup is good, but it is not noted in the trail" in said
     assert "locked by another program" in said
     (made,) = instance.config.backup_directory.iterdir()
     copy = opened(instance, made)
@@ -188,7 +188,9 @@ def test_a_place_may_be_a_directory_or_a_new_file(instance: Instance, directory:
     assert in_directory.parent == directory
     assert re.fullmatch(r"activity-\d{8}T\d{6}Z\.db", in_directory.name)
     assert "cannot be opened" in instance.cli("backup", str(directory / "none" / "x.db"), code=73)
-    assert "no directory" in instance.cli("backup", "--keep", "2", str(directory / "y.db"), code=2)
+    assert "is not a directory" in instance.cli(
+        "backup", "--keep", "2", str(directory / "y.db"), code=2
+    )
 
 
 def test_it_has_its_name_once_it_is_on_the_disk_and_the_name_is_too(
@@ -375,4 +377,4 @@ def test_in_a_directory_one_names_nothing_is_removed_unless_asked(
 
 
 def test_to_keep_by_count_and_by_days_is_asked_one_at_a_time(instance: Instance) -> None:
-    assert "one of the two" in instance.cli("backup", "--keep", "1", "--keep-days", "1", code=2)
+    assert "not both" in instance.cli("backup", "--keep", "1", "--keep-days", "1", code=2)

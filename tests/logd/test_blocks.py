@@ -14,7 +14,9 @@ import pytest
 
 from logd.audit.verify import verify
 from logd.batch import Batch, Producer
-from logd.reports.registry import REPORTS, Parameters, event_page
+from logd.reports.event_queries import event_page
+from logd.reports.parameters import Parameters
+from logd.reports.registry import REPORTS
 from logd.storage import erasure_list, keyfile, migrations, time_blocks
 from logd.storage.database import Connection, connect
 from logd.storage.erasure_list import ErasureList

@@ -113,89 +113,89 @@ IN_SHM = replace(GOOD, outboxes=file("/dev/shm/logd-990-ab", "directory", 0o700)
     ("name", "of", "verdict", "says", "do"),
     [
         ("config", replace(GOOD, config=replace(GOOD.config, mode=0o664)), FAIL,
-         "others than root may change it (mode 0664)", "chmod go-w /etc/logd/logd.toml"),
+         "users other than root can change it (mode 0664)", "chmod go-w /etc/logd/logd.toml"),
         ("key", replace(GOOD, key_problem="/etc/logd/logd.key: the key is open to others"), FAIL,
          "open to others", "restore"),
         ("key", replace(GOOD, key_problem="x: cannot be read: Permission denied", user="ann"), WARN,
-         "ann may not read it", "as root"),
+         "ann cannot read it", "as root"),
         ("key", replace(GOOD, key_handed_over=True), OK,
-         "handed over by the service manager; it opens the database", ""),
+         "passed by the service manager; it opens the database", ""),
         ("folder", replace(GOOD, folder=replace(GOOD.folder, mode=0o770)), FAIL,
-         "may replace the database", "chmod 0700 /var/lib/logd"),
+         "can replace the database", "chmod 0700 /var/lib/logd"),
         ("folder", replace(GOOD, folder=replace(GOOD.folder, kind=None)), FAIL,
          "no such directory", "install -d -m 0700"),
         ("folder", replace(GOOD, folder=replace(GOOD.folder, kind="?"), user="ann"), WARN,
-         "ann may not look there", "as root"),
+         "ann has no access", "as root"),
         ("daemon", replace(GOOD, running_pid=None), WARN, "not running", "systemctl start"),
         ("daemon", state(trouble={"what": "disk full", "since_ns": 1}), FAIL,
-         "pid 4711 can store nothing: disk full", "what it says"),
+         "pid 4711 cannot store events: disk full", "follow that message"),
         ("socket", replace(GOOD, socket=replace(GOOD.socket, kind=None)), FAIL,
-         "not there", "start"),
+         "does not exist", "start"),
         ("socket", replace(GOOD, socket=replace(GOOD.socket, kind=None), running_pid=None), WARN,
-         "not there", "start"),
+         "does not exist", "start"),
         ("socket", replace(GOOD, socket=replace(GOOD.socket, kind="file")), FAIL,
-         "is no socket", "move"),
+         "is not a socket", "move"),
         ("socket", replace(GOOD, socket=replace(GOOD.socket, mode=0o666)), WARN,
-         "every user of this machine may log", "socket_mode"),
+         "every user of this machine can log", "socket_mode"),
         ("reports", replace(GOOD, query_socket=replace(GOOD.query_socket, kind="?")), WARN,
-         "may not look", "root"),
-        ("files", files(), OK, "all 2 that the daemon depends on are as it made them", ""),
+         "has no access", "root"),
+        ("files", files(), OK, "all 2 files that the daemon depends on are unchanged", ""),
         ("files", files(problem="not there"), FAIL,
          "token, /run/logd/outboxes/token: not there", "logd puts it back"),
         ("files", files(restored=2, restored_ns=NOW_NS - DAY_NS + NS), WARN,
-         "put back by logd (2 times)", "find out what removes it"),
+         "restored by logd (2 times)", "find out what removes it"),
         ("files", files(restored=2, restored_ns=NOW_NS - DAY_NS), OK, "all 2", ""),
         ("outboxes", replace(GOOD, outboxes=replace(GOOD.outboxes, kind=None)), FAIL,
-         "not there: clients find no outbox", "makes it again"),
+         "does not exist, so clients have no outbox", "creates it again"),
         ("outboxes", replace(GOOD, outbox_kind="ext4"), FAIL, "is on ext4, not in memory", "tmpfs"),
         ("outboxes", replace(GOOD, outbox_kind=None), FAIL, "on nothing", "tmpfs"),
         ("outboxes", replace(GOOD, outboxes=replace(GOOD.outboxes, kind="file")), FAIL,
-         "no directory", "move"),
+         "not a directory", "move"),
         ("outboxes", replace(GOOD, outboxes=replace(GOOD.outboxes, uid=1, owner="daemon")), FAIL,
-         "daemon's, the database logd's", "chown logd"),
+         "owner daemon, but logd owns the database", "chown logd"),
         ("outboxes", replace(GOOD, outbox_free_bytes=1000), FAIL,
-         "no room for one more process", "remount"),
-        ("outboxes", replace(GOOD, outbox_free_bytes=69_631), FAIL, "more process", "remount"),
+         "free, too little for another process", "remount"),
+        ("outboxes", replace(GOOD, outbox_free_bytes=69_631), FAIL, "another process", "remount"),
         ("outboxes", replace(GOOD, outbox_free_bytes=69_632), WARN,
-         "no room for one more full outbox of 8.0 MiB", "remount"),
+         "too little for another full outbox of 8.0 MiB", "remount"),
         ("outboxes", replace(GOOD, outbox_free_bytes=8 * 2**20), OK,
-         "room for 120 more processes, or 1 full outboxes", ""),
+         "space for 120 more processes, or for 1 full outboxes", ""),
         ("room", state(room_s=1800.0), WARN, "full in 30 min (0.5 h)", "outbox_bytes"),
         ("room", state(room_s=0.0), FAIL, "full in less than a second", "OUTBOX_BYTES"),
         ("room", state(room_s=None), OK, "no outbox fills up", ""),
         ("removeipc", replace(IN_SHM, outbox_users=("ann",)), WARN,
          "when ann log out, logind removes", "loginctl enable-linger ann"),
         ("removeipc", replace(IN_SHM, outbox_users=("ann",), remove_ipc=False), OK, "", ""),
-        ("removeipc", IN_SHM, OK, "no unit of theirs may have RemoveIPC=", ""),
-        ("disk", disk(free_bytes=10**6), FAIL, "976.6 KiB free", "free some now"),
+        ("removeipc", IN_SHM, OK, "services that log must not set RemoveIPC=", ""),
+        ("disk", disk(free_bytes=10**6), FAIL, "976.6 KiB free", "free some space now"),
         ("disk", disk(free_bytes=10**9), WARN, "953.7 MiB free", "logd prune"),
         ("disk", disk(days_left=13.0), WARN, "enough for 13 days", "logd prune"),
-        ("disk", disk(free_bytes=None), WARN, "not known", "df"),
+        ("disk", disk(free_bytes=None), WARN, "unknown", "df"),
         ("database", replace(GOOD, state=None, state_problem="it is of a newer logd"), FAIL,
-         "newer logd", "nothing is stored"),
+         "newer logd", "nothing can be stored"),
         ("queue", replace(GOOD, queue_datagrams_now=11), WARN,
-         "11 events of one datagram each, as net.unix.max_dgram_qlen is now",
+         "11 events of one datagram each, the limit of net.unix.max_dgram_qlen now",
          "sysctl -w net.unix.max_dgram_qlen=512"),
         ("queue", replace(GOOD, queue_datagrams=11, inherited=False), WARN,
-         "11 events of one datagram each, the socket's", "systemctl restart logd"),
-        ("queue", replace(GOOD, queue_datagrams_now=None), WARN, "not known", "on the host"),
+         "11 events of one datagram each, the limit of the socket", "systemctl restart logd"),
+        ("queue", replace(GOOD, queue_datagrams_now=None), WARN, "unknown", "on the host"),
         ("open files", replace(GOOD, open_files=1024), WARN,
-         "1,024 of the daemon, which is less than outboxes_max = 4,000 needs", "LimitNOFILE="),
+         "1,024 of the daemon, too few for outboxes_max = 4,000", "LimitNOFILE="),
         ("open files", replace(GOOD, open_files=30, running_pid=None), FAIL,
          "30 of this shell", "LimitNOFILE="),
         ("open files", replace(GOOD, open_files=-1), OK, "no limit", ""),
-        ("core dumps", replace(GOOD, core_bytes=-1), WARN, "to a disk", "LimitCORE=0"),
-        ("clock", replace(GOOD, clock_problem="it says 2028"), FAIL, "2028: nothing is pruned",
+        ("core dumps", replace(GOOD, core_bytes=-1), WARN, "to disk", "LimitCORE=0"),
+        ("clock", replace(GOOD, clock_problem="it says 2028"), FAIL, "2028: no events are pruned",
          "--yes"),
-        ("clock", replace(GOOD, synchronised=False), WARN, "nobody keeps it right", "set-ntp"),
-        ("clock", replace(GOOD, synchronised=None), WARN, "not known", "timedatectl"),
+        ("clock", replace(GOOD, synchronised=False), WARN, "not synchronised", "set-ntp"),
+        ("clock", replace(GOOD, synchronised=None), WARN, "unknown", "timedatectl"),
         ("clock", state(last_stored_ns=NOW_NS + 90 * NS), WARN,
-         "the newest event was stored 1 min 30 s from now", "timedatectl"),
+         "the newest event was stored 1 min 30 s in the future", "timedatectl"),
         ("swap", replace(GOOD, swaps=(PLAIN,), outbox_options=("rw",)), WARN,
-         "/dev/sda2: not encrypted as far as can be seen; events", "noswap"),
-        ("swap", replace(GOOD, swaps=(PLAIN,)), WARN, "the outboxes stay out of it", "encrypt it"),
+         "/dev/sda2: not encrypted, as far as logd can tell; events", "noswap"),
+        ("swap", replace(GOOD, swaps=(PLAIN,)), WARN, "it excludes the outboxes", "encrypt it"),
         ("swap", replace(GOOD, swaps=(Swap("/swap", encrypted=None),), outbox_options=()), WARN,
-         "/swap: not encrypted as far as", "noswap"),
+         "/swap: not encrypted, as far as", "noswap"),
         ("swap", replace(GOOD, swaps=(Swap("/dev/zram0", encrypted=True, memory=True),)), OK,
          "encrypted, or in memory", ""),
         ("hibernation", replace(GOOD, swaps=(PLAIN,), hibernation=True), WARN,
@@ -229,7 +229,7 @@ def test_a_queue_that_was_raised_after_the_socket_was_made_is_told_apart() -> No
     findings = found(replace(GOOD, queue_datagrams=11, inherited=False), "queue")
     assert "raised since, to 512" in findings[-1].says
     (inherited,) = found(GOOD, "queue")
-    assert "a socket keeps what that was when systemd made it" in inherited.says
+    assert "a socket keeps the limit from when systemd created it" in inherited.says
 
 
 def test_the_verdict_of_all_is_the_worst_and_each_line_says_what_to_do() -> None:
@@ -361,7 +361,7 @@ def test_it_works_with_the_daemon_down_and_up_and_changes_nothing(instance: Inst
     assert up["daemon"]["says"] == f"running, pid {daemon.popen.pid}"
     assert "it opens the database" in up["key"]["says"]
     assert (up["outboxes"]["verdict"], up["socket"]["verdict"]) == ("ok", "ok")
-    assert "the socket's" in up["queue"]["says"]
+    assert "the limit of the socket" in up["queue"]["says"]
     assert "of the daemon" in up["open files"]["says"]
     text = instance.cli("check")
     assert text.splitlines()[0].startswith("ok    config")
@@ -382,7 +382,7 @@ def test_a_user_without_rights_is_told_what_it_may_not_see(instance: Instance) -
         path.chmod(0o711)
     code = (
         # Loaded first: the interpreter's own files may be for root only.
-        "import os, sys\nfrom logd.cli import main\nmain.named('check')\n"
+        "import os, sys\nfrom logd.cli import main\nmain.load_command('check')\n"
         "os.setgid(65534); os.setuid(65534)\nmain(['check', '--config', sys.argv[1]])\n"
     )
     done = subprocess.run(
@@ -390,7 +390,7 @@ def test_a_user_without_rights_is_told_what_it_may_not_see(instance: Instance) -
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert "may not read it: not looked into" in done.stdout
+    assert "cannot read it, so it is not checked" in done.stdout
 
 
 def test_facts_of_an_instance_that_is_nowhere_are_facts(directory: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from logd import render
-from logd.render import FORMATS, csv_lines, line, printable, to_json
+from logd.render import FORMATS, csv_lines, event_line, printable, to_json
 from tests.support.instance import ROOT, Instance, Process, check_sums
 
 EMIT = """
@@ -135,7 +135,7 @@ def test_values_that_json_lacks_are_still_json() -> None:
 
 def test_a_line_is_one_line() -> None:
     row = {"id": 1, "ts_ns": 2**62, "type": "x", "user": None, "props": {"a\n": "b\r\u2028"}}
-    assert len(line(row).splitlines()) == 1
+    assert len(event_line(row).splitlines()) == 1
     assert printable("\x9b\x07é") == r"\x9b\x07é"
 
 
@@ -148,7 +148,7 @@ def test_a_time_that_does_not_fit_that_of_storing_is_marked_and_shown_with_it() 
         stored_ns - 8 * 86_400 * 10**9: True, stored_ns + 2 * 86_400 * 10**9: True,
         0: True, 2**63 - 1: True,
     }  # fmt: skip
-    lines = {ts_ns: line({**row, "ts_ns": ts_ns}) for ts_ns in claimed}
+    lines = {ts_ns: event_line({**row, "ts_ns": ts_ns}) for ts_ns in claimed}
     for ts_ns, marked in claimed.items():
         assert ("Z! x " in lines[ts_ns]) == marked
         assert ("7             [stored 2027-01-15 08:00:00.000Z] a=" in lines[ts_ns]) == marked
@@ -176,9 +176,11 @@ def test_csv_keeps_hostile_text_of_a_user_as_it_is() -> None:
 def test_no_form_writes_control_characters_to_a_terminal(form: str) -> None:
     terminal = SimpleNamespace(isatty=lambda: True)
     rows = [event_row(HOSTILE, {HOSTILE: HOSTILE})]
-    assert all(char.isprintable() for text in render.lines(form, terminal)(rows) for char in text)
+    assert all(
+        char.isprintable() for text in render.line_format(form, terminal)(rows) for char in text
+    )
     file = SimpleNamespace(isatty=lambda: False)
-    assert list(render.lines(form, file)(rows)) == list(FORMATS[form](rows))
+    assert list(render.line_format(form, file)(rows)) == list(FORMATS[form](rows))
 
 
 def test_a_json_line_is_one_line_for_every_reader_and_commands_no_terminal() -> None:

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logd.config.file import FILE_BYTES_MAX
-from logd.config.settings import TEMPLATE, Config, load, memory_parts, parse
+from logd.config.settings import Config, load, memory_parts, parse
+from logd.config.table import template
 from logd.errors import ConfigError
 from tests.support.instance import ROOT, Instance
 
 FILE = Path("/srv/logd/logd.toml")
-PAGE = (ROOT / "logd/README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("what", ["a FIFO", "a device", "too long", "not text", "a directory"])
@@ -38,21 +39,21 @@ def test_a_file_that_is_no_configuration_is_refused_with_bounded_work(
 
 
 def test_paths_are_relative_to_the_file() -> None:
-    config = parse(TEMPLATE, FILE)
+    config = parse(template(), FILE)
     assert config.database == Path("/srv/logd/activity.db")
     assert config.socket == Path("/srv/logd/logd.sock")
     assert parse('database = "/var/lib/x.db"', FILE).database == Path("/var/lib/x.db")
 
 
 def test_metrics_are_off_or_on_a_socket_or_on_this_machine_only() -> None:
-    assert parse(TEMPLATE, FILE).metrics is None
+    assert parse(template(), FILE).metrics is None
     assert parse('metrics = "metrics.sock"', FILE).metrics == Path("/srv/logd/metrics.sock")
     assert parse('metrics = "127.0.0.1:9464"', FILE).metrics == ("127.0.0.1", 9464)
     assert parse('metrics = "[::1]:1"', FILE).metrics == ("::1", 1)
 
 
 def test_every_setting_of_the_template_is_known_also_those_commented_out() -> None:
-    lines = [line.removeprefix("# ") for line in TEMPLATE.splitlines()]
+    lines = [line.removeprefix("# ") for line in template().splitlines()]
     settings = [line for line in lines if " = " in line and line[0].islower()]
     assert {re.split(" = |\\.", line)[0] for line in settings} == {
         field.name for field in fields(Config)
@@ -91,11 +92,11 @@ def test_every_setting_of_the_template_is_known_also_those_commented_out() -> No
         ('retention.Login = "9d"', "lower-case letters"),
         (
             '[retention]\norder.paid = "9d"',
-            "line 2: retention of 'order' = {'paid': '9d'}: expected a length of time in quotes, "
-            'such as "90d"; a type with dots is written in quotes: "order.paid" = "90d"',
+            "line 2: retention of 'order' = {'paid': '9d'}: expected a duration in quotes, "
+            'such as "90d"; write a type with dots in quotes: "order.paid" = "90d"',
         ),
         ('retention.person_erased = "9d"', "is kept for ever"),
-        ("[retention]\nmany_users = true", "a setting of logd's stands above [retention]"),
+        ("[retention]\nmany_users = true", "settings of logd must stand above [retention]"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(text: str, message: str) -> None:
@@ -138,13 +139,13 @@ def test_the_daemon_refuses_a_mistake_with_exit_code_78(instance: Instance) -> N
     assert done.returncode == 78
     assert f"{said}, line" in done.stderr and "commit_every" in done.stderr
     assert "Traceback" not in done.stderr
-    instance_file.write_text(TEMPLATE)
+    instance_file.write_text(template())
 
 
 def test_an_instance_is_made_once_and_never_over_another(instance: Instance) -> None:
     key = instance.config.key_file.read_text()
     said = instance.cli("init", str(instance.directory), config=False, code=73)
-    assert "already exists" in said
+    assert "exists already" in said
     assert instance.config.key_file.read_text() == key
 
 
@@ -158,16 +159,16 @@ def test_a_directory_too_long_for_a_socket_is_refused_before_anything_is_made(
 
 
 def test_the_defaults_that_the_readme_names_are_the_ones_there_are() -> None:
-    config = parse(TEMPLATE, FILE)
+    config = parse(template(), FILE)
     unit = {"": 1, "MiB": 2**20, "GiB": 2**30}
-    rows = re.findall(r"^\| `(\w+_max)` \| ([\d,]+) ?(\w*) \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+_max)` \| ([\d,]+) ?(\w*) \|", README, re.MULTILINE)
     assert len(rows) >= 7
     for name, number, size in rows:
         assert getattr(config, name) == int(number.replace(",", "")) * unit[size], name
 
 
 def test_the_bound_of_memory_may_be_used_to_the_last_byte_and_not_past_it() -> None:
-    needed = sum(memory_parts(parse(TEMPLATE, FILE)).values())
+    needed = sum(memory_parts(parse(template(), FILE)).values())
     assert parse(f"memory_bytes_max = {needed}", FILE).memory_bytes_max == needed
     with pytest.raises(ConfigError, match=f"up to {needed} bytes may be needed"):
         parse(f"memory_bytes_max = {needed - 1}", FILE)

@@ -253,7 +253,7 @@ def test_every_command_is_in_the_page_and_in_the_help() -> None:
     table = PAGE.split("## Conformance")[1].split("\n## ")[0]
     documented = re.findall(r"^\| `(\w+)[ `]", table, re.MULTILINE)
     assert sorted(documented) == sorted(protocol.ANSWERS)
-    command = main.named("conformance")
+    command = main.load_command("conformance")
     assert command.help is not None
     for usage in re.findall(r"^\| `(\w[^`]*)` \|", table, re.MULTILINE):
         assert re.search(rf"^ *{re.escape(usage)}  +\w", command.help, re.MULTILINE), usage

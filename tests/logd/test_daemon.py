@@ -29,7 +29,7 @@ from logd.ingest.outbox_directory import TEMPORARY_AGE_MAX_S, OutboxDirectory
 from logd.ingest.receiver import Receiver, bind
 from logd.maintenance.worker import STEP_S
 from logd.serve.loop import WORK_INTERVAL_MAX_S, EventLoop
-from logd.status.collect import status
+from logd.status.collect import collect_status
 from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_wire.outbox.layout import (
@@ -201,9 +201,9 @@ def test_a_backlog_larger_than_a_batch_is_stored_in_several(
     instance.configure(batch_events_max=50)
     outbox.write(420)
     instance.start()
-    status = instance.settle()
-    check_sums(status, attempted=420, accepted=420)
-    assert (status["stored"], status["commits"]) == (420, 9)
+    collect_status = instance.settle()
+    check_sums(collect_status, attempted=420, accepted=420)
+    assert (collect_status["stored"], collect_status["commits"]) == (420, 9)
     until(lambda: not outbox.path.exists(), "the file is removed behind the last commit")
 
 
@@ -291,7 +291,7 @@ def test_no_words_in_a_strangers_header_end_the_daemon_at_this_start_or_the_next
             for _ in range(6):
                 look(daemon)
             assert verify(store._connection).findings == []
-            assert status(config)["lost"] < 2**40
+            assert collect_status(config)["lost"] < 2**40
         finally:
             daemon.close()
         outbox.path.unlink(missing_ok=True)
@@ -501,7 +501,7 @@ def test_the_status_reads_the_watermarks_of_outboxes_only(
     )
     tracemalloc.start()
     try:
-        status(instance.config)
+        collect_status(instance.config)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -12,7 +12,8 @@ import sqlcipher3
 from logd.audit.verify import verify
 from logd.batch import PERSON_ERASED, Batch, Producer
 from logd.errors import StorageBusy
-from logd.reports.registry import REPORTS, Parameters
+from logd.reports.parameters import Parameters
+from logd.reports.registry import REPORTS
 from logd.storage.event_types import NEVER_REFUSED, TypeLimits
 from logd.storage.store import Store
 from logd_client import Client

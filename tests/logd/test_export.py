@@ -23,8 +23,8 @@ from benchmarks.growth.history import History, build
 from logd.batch import Batch
 from logd.cli import main
 from logd.reports.export import FORMS, Export
+from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.parquet import ROWS_PER_STEP
-from logd.reports.registry import PAGE_ROWS_MAX
 from logd.reports.selection import Selection
 from logd.storage import keyfile, opening
 from logd.storage.store import Store
@@ -268,7 +268,7 @@ def test_a_device_or_a_link_is_not_replaced_even_by_force(instance: Instance) ->
     output = instance.directory / "out.jsonl"
     output.symlink_to("/dev/null")
     _, said = export(instance, "jsonl", "--force", code=73)
-    assert "no regular file" in said
+    assert "not a regular file" in said
     assert output.is_symlink()
 
 

@@ -38,7 +38,7 @@ def test_rates_are_of_the_last_minute_and_of_five_and_of_less_after_a_start() ->
 
 
 def test_a_rate_has_as_many_digits_as_tell_something() -> None:
-    assert [status.rate(value) for value in (0, 0.04, 0.25, 9.96, 10.4, 12_345.6)] == [
+    assert [status.format_rate(value) for value in (0, 0.04, 0.25, 9.96, 10.4, 12_345.6)] == [
         "0", "0", "0.2", "10.0", "10", "12,346",
     ]  # fmt: skip
 

@@ -19,13 +19,13 @@ COMMANDS = sorted(name for part in SECTIONS.values() for name in part)
 
 
 def help_of(name: str) -> str:
-    command = main.named(name)
+    command = main.load_command(name)
     return command.get_help(click.Context(command, info_name=f"logd {name}"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_says_what_when_an_example_and_exit_codes(name: str) -> None:
-    command = main.named(name)
+    command = main.load_command(name)
     assert command.help is not None
     what, *when = command.help.split("\n\n")
     assert what.count("\n") == 0 and when
@@ -41,14 +41,14 @@ def test_the_help_of_a_command_says_what_when_an_example_and_exit_codes(name: st
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_its_help(name: str) -> None:
-    for parameter in main.named(name).params:
+    for parameter in main.load_command(name).params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_name_only_options_that_there_are(name: str) -> None:
-    command = main.named(name)
+    command = main.load_command(name)
     assert isinstance(command, Command)
     for line, _purpose in command.examples:
         words = shlex.split(re.split(r" [|>&]", line)[0])

@@ -303,12 +303,14 @@ def test_forget_asks_for_confirmation_or_takes_yes(
     served: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = fill(served, 100)
-    assert "say --yes" in served.cli("forget", NAME, code=2)
+    assert "use --yes" in served.cli("forget", NAME, code=2)
     assert "USER" in served.cli("forget", "x" * 256, "--yes", code=2)
     # At a terminal it asks, with what would go.
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
     command = ["forget", NAME, "--config", str(served.config.path)]
-    question = f"Erase '{NAME}' for good: {counts['anna']} events, {counts['mentions']} mentions?"
+    question = (
+        f"Permanently erase '{NAME}': {counts['anna']} events, {counts['mentions']} mentions?"
+    )
     assert counts["anna"] > 5 and counts["mentions"] > 0
     for answer in ("n\n", "\n", ""):
         done = CliRunner().invoke(main, command, input=answer)

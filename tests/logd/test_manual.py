@@ -14,7 +14,7 @@ import pytest
 
 from logd.cli import SECTIONS, main
 from logd.commands._command import Command
-from logd.config import settings
+from logd.config.table import SETTINGS
 from logd.errors import EXITS
 from logd.manpages import pages
 from tests.support.instance import ROOT
@@ -52,7 +52,7 @@ def test_every_command_and_the_configuration_have_their_page() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_example_and_exit_code_is_in_the_page(name: str) -> None:
-    command, text = main.named(name), read(f"logd-{name}.1")
+    command, text = main.load_command(name), read(f"logd-{name}.1")
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert all(option in text for option in parameter.opts)
@@ -77,11 +77,11 @@ def test_every_exit_code_is_in_the_main_page() -> None:
 
 def test_every_setting_is_in_the_page_with_what_it_takes_and_its_default() -> None:
     text = read("logd.toml.5")
-    for name in settings.names():
+    for name, setting in SETTINGS.items():
         assert f".TP {name} " in text
-        expected = settings.expected(name)
+        expected = setting.expected
         assert expected[0].upper() + expected[1:] in text
-    assert "quarantine_rows_max Older rows give way; the counts stay. Expected" in text
+    assert "quarantine_rows_max Older rows are removed, but still counted. Expected" in text
     assert "Default: 10000." in text and 'Default: "logd.sock".' in text
     assert "For example: [33]." in text
 

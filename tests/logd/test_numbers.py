@@ -16,10 +16,11 @@ from click.testing import CliRunner
 from logd.cli import SECTIONS, main
 from logd.clock import durations, times
 from logd.commands._options import Count, Duration, Time
-from logd.config import settings as configuration
 from logd.config.settings import parse
+from logd.config.table import SETTINGS
 from logd.errors import EXIT_UNAVAILABLE, ConfigError
-from logd.reports.registry import REPORTS, BadParameter, Parameters
+from logd.reports.parameters import BadParameter, Parameters
+from logd.reports.registry import REPORTS
 from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_wire.query import Answer
@@ -148,7 +149,7 @@ OPTIONS = [
     (name, parameter)
     for part in SECTIONS.values()
     for name in part
-    for parameter in main.named(name).params
+    for parameter in main.load_command(name).params
     if isinstance(parameter.type, NUMBERS)
 ]
 NAMED = [f"{name} {parameter.opts[0]}" for name, parameter in OPTIONS]
@@ -158,7 +159,7 @@ def test_every_option_that_takes_a_number_or_a_time_is_tried_here() -> None:
     """A plain click.INT would take any script's digits, and numbers past SQLite's integers."""
     for part in SECTIONS.values():
         for name in part:
-            for parameter in main.named(name).params:
+            for parameter in main.load_command(name).params:
                 plain = isinstance(parameter.type, PLAIN)
                 assert not plain or isinstance(parameter.type, Count), (name, parameter.name)
     assert len(OPTIONS) >= 10
@@ -195,9 +196,11 @@ def test_an_option_takes_or_refuses_any_number_and_no_command_breaks(
     stored: Instance, name: str, parameter: click.Parameter
 ) -> None:
     # What a command asks for besides: anybody, so that nobody has to list the commands here.
-    besides = ["7" for p in main.named(name).params if isinstance(p, click.Argument) and p.required]
+    besides = [
+        "7" for p in main.load_command(name).params if isinstance(p, click.Argument) and p.required
+    ]
     option = parameter.opts[-1]
-    config = any("--config" in p.opts for p in main.named(name).params)
+    config = any("--config" in p.opts for p in main.load_command(name).params)
     line = [name, *(("--config", str(stored.config.path)) if config else ())]
     for text in refused(parameter.type):
         done = CliRunner().invoke(main, [*line, f"{option}={text}", *besides])
@@ -265,7 +268,7 @@ def test_a_report_answers_or_says_which_parameter_it_does_not_take(
             assert len(said) < 200
 
 
-@pytest.mark.parametrize("name", configuration.names())
+@pytest.mark.parametrize("name", list(SETTINGS))
 def test_a_setting_takes_or_refuses_any_number(name: str) -> None:
     values = [
         "0",

@@ -95,15 +95,15 @@ def test_what_is_handed_over_names_nobody_else(stored: Instance) -> None:
 def test_what_cannot_be_attributed_and_what_is_elsewhere_is_said(stored: Instance) -> None:
     notes = {item["about"]: item["text"] for item in of_kind(items(stored, PERSON), "note")}
     assert set(notes) == {"quarantine", "outboxes", "copies", "site"}
-    assert "1 refused pieces" in notes["quarantine"]
+    assert "1 refused datagrams" in notes["quarantine"]
     assert "0 events" in notes["outboxes"]
 
 
 def test_people_get_headings_and_no_control_characters(stored: Instance) -> None:
     text = stored.cli("person", PERSON)
     assert all(line.isprintable() for line in text.splitlines())
-    assert "5 events, 2 mentions, 6 sums, 0 copies known" in text
-    for heading in ("Held about", "Events\n", "Events of others", "Kept sums", "Notes", "In all"):
+    assert "5 events, 2 mentions, 6 roll-ups, 0 copies known" in text
+    for heading in ("Stored about", "Events\n", "Events of others", "Roll-ups", "Notes", "Total"):
         assert heading in text
 
 
@@ -160,7 +160,7 @@ def test_an_id_with_control_characters_is_shown_escaped_found_and_erased_by_that
         instance.cli("person", "--escaped", shown, "--format", "jsonl").split("\n")[-2]
     )
     assert (found["event"], found["mention"]) == (1, 1)
-    assert "is no escape" in instance.cli("forget", "--yes", "--escaped", r"a\q", code=2)
+    assert "is not an escape" in instance.cli("forget", "--yes", "--escaped", r"a\q", code=2)
     erased = json.loads(instance.cli("forget", "--yes", "--json", "--escaped", shown))
     assert (erased["events"], erased["redacted"]) == (1, 1)
     assert instance.cli("query", "--type", "login", "--format", "jsonl").count("\n") == 1

@@ -36,7 +36,7 @@ def test_each_refusal_is_a_line_with_sender_reason_and_a_printable_excerpt(
     refused: Instance,
 ) -> None:
     lines = refused.cli("quarantine").splitlines()
-    assert lines[-1] == "5 refused, of them kept: 4"
+    assert lines[-1] == "5 refused, of which 4 are kept"
     assert len(lines) == 6
     assert all(line.isprintable() for line in lines)
     newest, malformed, _coloured, nasty = lines[1:5]

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from logd import batch as batch_module
 from logd.audit.verify import verify
 from logd.batch import Batch, Producer
-from logd.reports.registry import CAUSES, COMPLETIONS_MAX, REPORTS, Parameters
+from logd.reports.event_queries import COMPLETIONS_MAX
+from logd.reports.ledger_queries import CAUSES
+from logd.reports.parameters import Parameters
+from logd.reports.registry import REPORTS
 from logd.storage.rollups import DAY_NS
 from logd.storage.store import Store
 from logd_wire.query import Answer

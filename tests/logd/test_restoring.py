@@ -70,8 +70,8 @@ def test_the_backup_is_the_database_and_what_it_replaced_is_kept(
 ) -> None:
     instance, backup = backed_up
     said = restore(instance, backup)
-    assert "the backup is whole: 100 events in" in said
-    assert "51 events more" in said
+    assert "the backup is complete: 100 events in" in said
+    assert "51 more than the backup" in said
     assert "start logd" in said and "logd losses" in said
     assert users(instance) == {"before": 100}
     (kept,) = instance.directory.glob("activity.db.before-*Z")
@@ -230,7 +230,7 @@ def test_a_running_daemon_is_not_disturbed_and_one_hears_how_to_stop_it(
 
 def test_without_a_yes_nothing_happens(backed_up: tuple[Instance, Path]) -> None:
     instance, backup = backed_up
-    assert "say --yes" in instance.cli("restore", str(backup), code=2)
+    assert "use --yes" in instance.cli("restore", str(backup), code=2)
     assert users(instance) == {"before": 100, "after": 50}
 
 

@@ -24,7 +24,7 @@ from logd.instance_lock import PAGE_BYTES, instance_lock, read_lock_page
 from logd.maintenance.outbox_survey import directory_identity
 from logd.self_repair.repairs import SelfRepair
 from logd.serve.loop import EventLoop
-from logd.status.collect import status
+from logd.status.collect import collect_status
 from logd.storage import keyfile
 from logd.storage.database import connect, shm_path, wal_path
 from logd.storage.store import Store
@@ -230,7 +230,7 @@ def confirmed_all(daemon: EventLoop, steady: Steady) -> bool:  # noqa: F811
 
 def lost(daemon: EventLoop, instance: Instance) -> int:  # noqa: F811
     look_at(daemon)
-    return int(status(instance.config)["lost"])
+    return int(collect_status(instance.config)["lost"])
 
 
 MORE_THAN_QUEUED = 3000  # events that are in an outbox, and not all in the socket's queue
@@ -257,7 +257,7 @@ def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
         assert daemon._store.erasure_list.boundaries.outboxes == identity
     look_at(daemon)
     assert list(instance.config.outbox_directory.glob("*.outbox")) == []
-    state = status(instance.config)
+    state = collect_status(instance.config)
     assert (state["lost"], state["unknown_extent"]) == (0, 0)
     check_sums(state, attempted=steady.accepted, accepted=steady.accepted)
 
@@ -280,7 +280,7 @@ def test_what_went_unread_with_its_directory_is_a_loss_by_number(
         until(lambda: steady.emit(1) and steady.stats["producer"] != former, "another producer")
         until(lambda: lost(daemon, instance), "its farewell")
     look_at(daemon)
-    state = status(instance.config)
+    state = collect_status(instance.config)
     assert state["lost"] > 0
     assert state["unknown_extent"] == 0
     check_sums(state, attempted=steady.accepted, accepted=steady.accepted)
@@ -342,7 +342,7 @@ def test_a_daemon_reads_from_the_socket_that_it_has_bound_again(
         look_at(daemon)
         stats = client.stats()
     look_at(daemon)
-    state = status(config)
+    state = collect_status(config)
     assert (state["stored"], state["refused_by_clients"]) == (2, 1)
     check_sums(state, attempted=3, accepted=stats["accepted"], refused=stats["refused"])
 

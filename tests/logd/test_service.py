@@ -340,6 +340,6 @@ def test_starting_in_a_directory_without_an_instance_says_what_to_do(directory: 
     try:
         assert daemon.popen.wait(20) == 78
         daemon.end()
-        assert any("`logd init DIR` makes an instance" in line for line in daemon.lines)
+        assert any("`logd init DIR` creates an instance" in line for line in daemon.lines)
     finally:
         daemon.close()

@@ -15,11 +15,11 @@ import pytest
 
 from logd import instance_lock
 from logd.audit import last_verification
-from logd.reports.registry import CAUSES
+from logd.reports.ledger_queries import CAUSES
 from logd.runtime_stats import RuntimeStats
 from logd.status import text as status
-from logd.status.collect import STATUS_LOSSES_MAX
-from logd.status.disk import DAY_S, Disk, grown, look
+from logd.status.disk import DAY_S, Disk, measure_disk, with_growth
+from logd.status.trail import STATUS_LOSSES_MAX
 from logd.storage import keyfile
 from logd.storage.database import connect
 from logd_wire.wire import datagram_head, encode_record, producer_seed
@@ -62,7 +62,7 @@ EMPTY: dict[str, Any] = {
 
 
 def shown(**state: Any) -> list[str]:
-    return list(status.lines(EMPTY | state))
+    return list(status.status_lines(EMPTY | state))
 
 
 def loss(**fields: Any) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_files_that_are_missing_stand_first_with_what_to_do() -> None:
             file | {"name": "key", "problem": None, "restored": 0, "restored_ns": None},
         ],
     }
-    missing, put_back, *rest = status.lines(state)
+    missing, put_back, *rest = status.status_lines(state)
     assert missing.startswith("missing      since 1970-01-01")
     assert missing.endswith("socket, /run/logd/logd.sock\\x1b: not there. Do something")
     assert "token, /run/logd/logd.sock\\x1b: 2 times, the last 1970-" in put_back
@@ -101,8 +101,8 @@ def test_whoever_asks_most_reports_is_named() -> None:
     user = {"uid": 12345, "questions": 1057, "running_s": 30.25, "let_go": 37_427, "put_off": 12}
     lines = shown(readers=[{**user, "uid": uid} for uid in range(12345, 12361)])
     assert (
-        "reports      user 12345 asked 1,057 questions, which ran 30.2 s; put off 12; let go"
-        " 37,427 connections that asked nothing, or read no answer"
+        "reports      user 12345 sent 1,057 requests, which took 30.2 s; deferred 12; closed"
+        " 37,427 connections that sent nothing or did not read the answer"
     ) in lines
     assert sum(line.startswith("reports ") for line in lines) == 5
 
@@ -120,7 +120,7 @@ def test_senders_of_quarantined_datagrams_and_users_with_too_many_outboxes_are_n
     (sender,) = [line for line in lines if "pid 4711" in line]
     assert "of user 65534, pid 4711: 2,000, the newest: truncated \\x1b record" in sender
     (user,) = [line for line in lines if "3,000" in line]
-    assert "user 65534 has 3,000, 210,000,000 bytes: more than are open at once" in user
+    assert "user 65534 has 3,000, 210,000,000 bytes: more than can be open at once" in user
     assert not any("user 1001" in line for line in lines)
 
 
@@ -143,7 +143,7 @@ def test_what_is_only_claimed_is_shown_by_user_and_beside_what_is_lost() -> None
     )
     assert "lost         5 events; losses of unknown extent: 0" in lines
     assert (
-        "claimed      40,000,000 events more, by outboxes' own word alone; of unknown extent: 2"
+        "claimed      40,000,000 more events, reported by outboxes alone; of unknown extent: 2"
         in lines
     )
     assert "claimed      of user 12345: 40,000,000 events; of unknown extent: 2" in lines
@@ -298,9 +298,11 @@ def test_a_running_daemon_is_shown_with_its_rates_and_commit_times() -> None:
     assert "rate         312 events/s over 1 minute, 0.2 over 5" in lines
     assert "commits      half within 10 ms, 99 % within 100 ms; last 7.1 ms, longest 1.2 s" in lines
     (line,) = [line for line in lines if line.startswith("outboxes")]
-    assert line.endswith("; at the present rate the first is full in 2 h 1 min if it stops now")
+    assert line.endswith("; at the current rate the first is full in 2 h 1 min if logd stops now")
     lines = shown(running_pid=7, figures=figures(at_ns=EMPTY["at_ns"] - 100 * NS))
-    assert "daemon       running, pid 7, but silent for 1 min 40 s: does its disk answer?" in lines
+    assert (
+        "daemon       running, pid 7, but without a report for 1 min 40 s: check the disk" in lines
+    )
 
 
 def test_without_a_daemon_it_is_said_when_it_was_seen_last_and_no_rate_is_shown() -> None:
@@ -317,10 +319,10 @@ def test_the_disk_is_shown_with_the_days_it_has_left() -> None:
         "growth_days": 7.0, "growth_bytes_per_day": 2**27, "days_left": 256.0,
     }  # fmt: skip
     lines = shown(disk=disk)
-    assert "disk         database 3.0 GiB, its log 4.0 MiB; 32.0 GiB free" in lines
-    assert "growth       128.0 MiB a day over the last 7 days: room for 256 days" in lines
+    assert "disk         database 3.0 GiB, WAL 4.0 MiB; 32.0 GiB free" in lines
+    assert "growth       128.0 MiB a day over the last 7 days: enough for 256 days" in lines
     assert any("FULL WITHIN A DAY" in line for line in shown(disk=disk | {"days_left": 0.5}))
-    assert "growth       not known before a day of events" in shown()
+    assert "growth       unknown before a day of events" in shown()
 
 
 def test_when_it_was_verified_is_shown_and_how_that_ended() -> None:
@@ -331,11 +333,12 @@ def test_when_it_was_verified_is_shown_and_how_that_ended() -> None:
     )
     lines = shown(integrity=verified | {"whole": False})
     assert any("NOT WHOLE when verified 2025-11-03" in line for line in lines)
-    assert "integrity    never verified here: logd verify" in shown()
+    assert "integrity    never verified; run logd verify" in shown()
 
 
 def test_times_are_said_by_their_largest_units() -> None:
-    assert [status.span(s) for s in (0, 1, 59, 60, 61, 3600, 8000, 40_000, 90_000, 10**6)] == [
+    times = (0, 1, 59, 60, 61, 3600, 8000, 40_000, 90_000, 10**6)
+    assert [status.format_duration(time_s) for time_s in times] == [
         "less than a second", "1 s", "59 s", "1 min", "1 min 1 s", "1 h", "2 h 13 min", "11 h",
         "1 d 1 h", "11 d",
     ]  # fmt: skip
@@ -343,16 +346,16 @@ def test_times_are_said_by_their_largest_units() -> None:
 
 def test_growth_is_said_from_a_day_of_events_on_and_never_guessed() -> None:
     disk = Disk(database_bytes=10_000_000, wal_bytes=0, free_bytes=5_000_000, total_bytes=None)
-    assert grown(disk, 0, rows=999, events=999, window_s=2 * DAY_S) == disk
-    assert grown(disk, 0, rows=10_000, events=10_000, window_s=DAY_S - 1) == disk
-    two_days = grown(disk, 0, rows=10_000, events=4000, window_s=2 * DAY_S)
+    assert with_growth(disk, 0, rows=999, events=999, window_s=2 * DAY_S) == disk
+    assert with_growth(disk, 0, rows=10_000, events=10_000, window_s=DAY_S - 1) == disk
+    two_days = with_growth(disk, 0, rows=10_000, events=4000, window_s=2 * DAY_S)
     assert two_days.growth_bytes_per_day == 2_000_000
     assert two_days.days_left == pytest.approx(2.5)
     # What was pruned is filled first, and is no part of what an event takes.
-    pruned = grown(disk, 5_000_000, rows=10_000, events=4000, window_s=2 * DAY_S)
+    pruned = with_growth(disk, 5_000_000, rows=10_000, events=4000, window_s=2 * DAY_S)
     assert pruned.growth_bytes_per_day == 1_000_000
     assert pruned.days_left == pytest.approx(10)
-    quiet = grown(disk, 0, rows=10_000, events=0, window_s=2 * DAY_S)
+    quiet = with_growth(disk, 0, rows=10_000, events=0, window_s=2 * DAY_S)
     assert (quiet.growth_bytes_per_day, quiet.days_left) == (0, None)
 
 
@@ -372,7 +375,7 @@ def test_the_growth_of_a_trail_is_of_its_last_seven_days(instance: Instance, day
     connection.execute("UPDATE batch SET stored_ns = ?", (first,))
     connection.execute("UPDATE batch SET stored_ns = ? WHERE id = ?", (last, batches))
     (newest,) = connection.execute("SELECT events FROM batch WHERE id = ?", (batches,)).fetchone()
-    found = look(instance.config, connection, 2000, now_ns)
+    found = measure_disk(instance.config, connection, 2000, now_ns)
     connection.close()
     lately, over = (events, 3) if days == 3 else (newest, 2)
     assert found.growth_days == pytest.approx(over)

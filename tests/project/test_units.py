@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from logd.config.settings import TEMPLATE, parse
+from logd.config.settings import parse
+from logd.config.table import SECTIONS, SETTINGS, template
 from logd.errors import EXIT_SOFTWARE, EXITS
 from tests.support.instance import ROOT
 from tests.systemd.page import PAGE, commands_by_section, lines
@@ -151,6 +152,14 @@ def test_what_runs_at_night_is_ordered_after_a_synchronised_clock(timer: Path) -
         assert not re.search(r"^(Wants|Requires)=.*time-sync", unit.read_text(), re.MULTILINE)
 
 
+# Settings that a service has with a value or comment of its own, or not at all.
+OWN_LINES = {
+    "database", "key_file", "socket", "socket_mode", "query_socket", "query_socket_mode",
+    "query_group", "metrics", "metrics_socket_mode", "outbox_directory", "many_users",
+    "backup_directory", "anchor_file",
+}  # fmt: skip
+
+
 def test_the_installed_configuration_has_every_setting_of_the_template_but_modes() -> None:
     """Sockets and their modes are systemd's there."""
 
@@ -163,10 +172,25 @@ def test_the_installed_configuration_has_every_setting_of_the_template_but_modes
 
     text = (FOLDER / "logd.toml").read_text()
     modes = {"socket_mode", "query_socket_mode"}
-    assert settings(text).keys() == settings(TEMPLATE).keys() - modes
+    assert settings(text).keys() == settings(template()).keys() - modes
     config = parse(text, Path("/etc/logd/logd.toml"))
     assert str(config.key_file) == "/etc/logd/logd.key"
     assert config.many_users
+
+
+def test_the_installed_configuration_has_the_lines_of_the_template_but_for_its_own_values() -> None:
+    lines = (FOLDER / "logd.toml").read_text().splitlines()
+    text = " ".join(line.removeprefix("# ") for line in lines)
+    for section in SECTIONS[1:]:
+        own = {"Outboxes hold", ""}  # the installed outboxes are on a tmpfs of their own
+        if section.introduction[:13] not in own:
+            assert section.introduction in text
+    for name, setting in SETTINGS.items():
+        line = next((line for line in lines if re.match(rf"(# )?{name}[ .]", line)), None)
+        if name in OWN_LINES:
+            assert line != setting.line(commented_out=setting.is_commented_out), name
+        else:
+            assert line == setting.line(commented_out=setting.is_commented_out), name
 
 
 def test_what_is_installed_for_a_wrong_prefix_or_by_nobody_is_refused(tmp_path: Path) -> None:

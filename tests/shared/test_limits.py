@@ -15,7 +15,8 @@ import pytest
 
 from logd.batch import Batch, Producer
 from logd.ingest.ordering import Intake
-from logd.reports.registry import REPORTS, Parameters
+from logd.reports.parameters import Parameters
+from logd.reports.registry import REPORTS
 from logd.storage.database import connect
 from logd.storage.migrations import migrate
 from logd_wire import query, rendezvous, schema, wire

@@ -27,7 +27,8 @@ from logd.ingest import (
     outbox_opener,
     outbox_reader,
 )
-from logd.reports import registry
+from logd.reports import registry, sql
+from logd.reports.parameters import Parameters
 from logd.serve import report_server, request_server
 from logd.storage import event_types
 from logd.storage.database import connect
@@ -279,7 +280,7 @@ def test_the_causes_named_in_the_state_table_are_causes_in_the_ledger() -> None:
 # -- reports -------------------------------------------------------------------------------------
 
 
-class Recorder(registry.Parameters):
+class Recorder(Parameters):
     """Records the names and types of the parameters that a report takes."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -369,13 +370,13 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
     name: str, database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     columns: list[str] = []
-    real_rows = registry._rows
+    real_rows = sql.fetch_rows
 
-    def rows(connection: Any, sql: str, values: list[Any]) -> Any:
-        columns.extend(column[0] for column in connection.execute(sql, values).description)
-        return real_rows(connection, sql, values)
+    def rows(connection: Any, query: str, values: list[Any]) -> Any:
+        columns.extend(column[0] for column in connection.execute(query, values).description)
+        return real_rows(connection, query, values)
 
-    monkeypatch.setattr(registry, "_rows", rows)
+    monkeypatch.setattr(sql, "fetch_rows", rows)
     parameters = Recorder(REQUIRED.get(name, {}))
     answer = registry.REPORTS[name].run(database, parameters)
     columns = columns or list(answer.rows[0])
@@ -402,7 +403,7 @@ def test_a_column_is_of_the_type_described(name: str, filled: Any) -> None:
         plain(row["column"]): (TYPES[row["type"].partition(" ")[0]], "or nil" in row["type"])
         for row in rows_table
     }
-    parameters = registry.Parameters(WIDE.get(name, REQUIRED.get(name, {})))
+    parameters = Parameters(WIDE.get(name, REQUIRED.get(name, {})))
     rows = registry.REPORTS[name].run(filled, parameters).rows
     assert rows
     for row in rows:

@@ -22,9 +22,9 @@ import logd.cli
 from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.maintenance import new_instance
-from logd.render import plain
-from logd.reports.registry import event_page
-from logd.status import collect
+from logd.render import json_value
+from logd.reports.event_queries import event_page
+from logd.status.collect import collect_status
 from logd.storage import opening
 from logd_client.client import _clients
 from tests.support import client_parts as parts
@@ -208,7 +208,7 @@ class Instance:
     def status(self) -> dict[str, Any]:
         """The status, as `logd status --json` prints it."""
         if _is_alone():
-            return collect.status(self.config)
+            return collect_status(self.config)
         state: dict[str, Any] = json.loads(self.cli("status", "--json"))
         return state
 
@@ -224,7 +224,7 @@ class Instance:
             while page is None or page.next is not None:
                 after_id = page.next if page else 0
                 page = event_page(connection, after_id=after_id, limit=10_000)
-                rows += [{**row, "props": plain(row["props"])} for row in page.rows]
+                rows += [{**row, "props": json_value(row["props"])} for row in page.rows]
         finally:
             connection.close()
         return rows

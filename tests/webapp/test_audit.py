@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from logd.reports.registry import CAUSES
+from logd.reports.ledger_queries import CAUSES
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import AUDITOR, STUDENT
 from tests.webapp.fake_reports import FakeReports

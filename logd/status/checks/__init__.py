@@ -1,1 +1,1 @@
-"""`logd check`: facts are gathered in one place, judged in another, and told with what to do."""
+"""The checks of `logd check`: facts are gathered first, then judged by pure functions."""

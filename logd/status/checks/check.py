@@ -1,7 +1,6 @@
-"""`logd check`: what to put right before it hurts.
+"""Runs every check of `logd check`.
 
-A failure is what loses events, shows them to strangers, or keeps logd from starting; a warning
-what may. Each says what to do.
+A failure loses events, exposes them, or keeps logd from starting; a warning may do so later.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from logd.status.checks.findings import Finding
 
 
 def judge(found: Facts) -> list[Finding]:
-    """Every check, in the order in which one would put things right."""
+    """Runs every check on the facts, in the order in which problems should be fixed."""
     checks = (*check_instance.CHECKS, *check_machine.CHECKS)
     return [finding for check in checks for finding in check(found)]
 
 
 def check(config: Config) -> list[Finding]:
-    """Looks at the instance and its machine, and judges them."""
+    """Checks the instance and its machine."""
     return judge(facts.gather(config))

@@ -1,4 +1,4 @@
-"""What `logd check` says of an instance: its files, its daemon, its room. Pure: judges facts."""
+"""Checks of an instance: its files, its daemon, its free space. Pure: judges gathered facts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from logd.status.checks.facts import Facts, File
 from logd.status.checks.findings import FAIL, OK, WARN, Finding
-from logd.status.text import size, span
+from logd.status.text import format_duration, format_size
 from logd_wire.outbox.layout import RING_BYTES_MIN, outbox_bytes
 
 DISK_BYTES_MIN = 64 * 1024 * 1024
@@ -14,7 +14,7 @@ DISK_BYTES_WARN = 1024 * 1024 * 1024
 DAYS_LEFT_MIN = 14
 ROOM_S_MIN = 3600
 RESTORED_NS_MAX = 86_400 * 10**9
-# What a process that logs takes at first, and by default with a full outbox at most.
+# Memory of an outbox when a process starts to log, and of a full one by default.
 FIRST_BYTES = outbox_bytes(RING_BYTES_MIN)
 OUTBOX_BYTES = 8 * 1024 * 1024
 
@@ -22,12 +22,12 @@ OUTBOX_BYTES = 8 * 1024 * 1024
 def _daemon(facts: Facts) -> Iterator[Finding]:
     trouble = facts.state and facts.state["trouble"]
     if facts.running_pid is None:
-        said = f"; the last one ended: {trouble['what']}" if trouble else ""
-        yield Finding("daemon", WARN, f"not running{said}", "systemctl start logd.socket logd")
+        why = f"; the last one failed: {trouble['what']}" if trouble else ""
+        yield Finding("daemon", WARN, f"not running{why}", "systemctl start logd.socket logd")
     elif trouble:
         yield Finding(
-            "daemon", FAIL, f"pid {facts.running_pid} can store nothing: {trouble['what']}",
-            "what it says; events wait in the outboxes meanwhile",
+            "daemon", FAIL, f"pid {facts.running_pid} cannot store events: {trouble['what']}",
+            "follow that message; meanwhile events wait in the outboxes",
         )  # fmt: skip
     else:
         yield Finding("daemon", OK, f"running, pid {facts.running_pid}")
@@ -37,65 +37,66 @@ def _config(facts: Facts) -> Iterator[Finding]:
     file = facts.config
     if file.mode & 0o022:
         yield Finding(
-            "config", FAIL, f"{file.path}: others than {file.owner} may change it ({_mode(file)})",
+            "config", FAIL,
+            f"{file.path}: users other than {file.owner} can change it ({_mode(file)})",
             f"chmod go-w {file.path}",
         )  # fmt: skip
     else:
-        yield Finding("config", OK, f"{file.path}: valid, {file.owner}'s to change")
+        yield Finding("config", OK, f"{file.path}: valid, only {file.owner} can change it")
 
 
 def _key(facts: Facts) -> Iterator[Finding]:
     file = facts.key
     if facts.key_handed_over:
-        where = "handed over by the service manager"
+        where = "passed by the service manager"
     else:
-        where = f"{file.path}: only {file.owner} may read it"
+        where = f"{file.path}: only {file.owner} can read it"
         if file.kind == "?" or (facts.key_problem and "Permission denied" in facts.key_problem):
             yield Finding(
-                "key", WARN, f"{file.path}: {facts.user} may not read it: not looked into",
-                "run this check as root, or as the user of the key",
+                "key", WARN, f"{file.path}: {facts.user} cannot read it, so it is not checked",
+                "run this check as root, or as the owner of the key",
             )  # fmt: skip
             return
     if facts.key_problem:
-        yield Finding("key", FAIL, facts.key_problem, "restore the key from where you keep it")
+        yield Finding("key", FAIL, facts.key_problem, "restore the key from your copy")
     else:
         opened = "; it opens the database" if facts.state and facts.state["schema"] else ""
-        yield Finding("key", OK, f"{where}{opened}; keep a copy elsewhere")
+        yield Finding("key", OK, f"{where}{opened}; keep a copy in another place")
 
 
 def _folder(facts: Facts) -> Iterator[Finding]:
     file = facts.folder
     if file.kind == "?":
-        yield _unseen("folder", file, facts)
+        yield _inaccessible("folder", file, facts)
     elif file.kind != "directory":
         yield Finding(
             "folder", FAIL, f"{file.path}: no such directory",
-            f"make it, owned by logd's user: install -d -m 0700 -o logd -g logd {file.path}",
+            f"create it, owned by the user logd: install -d -m 0700 -o logd -g logd {file.path}",
         )  # fmt: skip
     elif file.mode & 0o022:
         yield Finding(
-            "folder", FAIL, f"{file.path}: others than {file.owner} may replace the database"
+            "folder", FAIL, f"{file.path}: users other than {file.owner} can replace the database"
             f" ({_mode(file)})", f"chmod 0700 {file.path}",
         )  # fmt: skip
     else:
-        yield Finding("folder", OK, f"{file.path}: {file.owner}'s, {_mode(file)}")
+        yield Finding("folder", OK, f"{file.path}: owner {file.owner}, {_mode(file)}")
 
 
 def _sockets(facts: Facts) -> Iterator[Finding]:
     for name, file in (("socket", facts.socket), ("reports", facts.query_socket)):
         if file.kind == "?":
-            yield _unseen(name, file, facts)
+            yield _inaccessible(name, file, facts)
         elif file.kind is None:
             verdict = WARN if facts.running_pid is None else FAIL
             yield Finding(
-                name, verdict, f"{file.path}: not there",
-                "it comes with the daemon, or with systemctl start logd.socket logd-query.socket",
+                name, verdict, f"{file.path}: does not exist",
+                "start the daemon, or systemctl start logd.socket logd-query.socket",
             )  # fmt: skip
         elif file.kind != "socket":
-            yield Finding(name, FAIL, f"{file.path}: is no socket", "move it away")
+            yield Finding(name, FAIL, f"{file.path}: is not a socket", "move it away")
         elif file.mode & 0o002 and name == "socket":
             yield Finding(
-                name, WARN, f"{file.path}: every user of this machine may log events",
+                name, WARN, f"{file.path}: every user of this machine can log events",
                 'set socket_mode = "0660" (SocketMode=, SocketGroup= in logd.socket)',
             )  # fmt: skip
         else:
@@ -103,7 +104,7 @@ def _sockets(facts: Facts) -> Iterator[Finding]:
 
 
 def _runtime_files(facts: Facts) -> Iterator[Finding]:
-    """Whether what the running daemon has set up is still there, and its own."""
+    """Whether the files that the running daemon depends on still exist and are its own."""
     if facts.running_pid is None or not facts.runtime_files:
         return
     found = False
@@ -116,13 +117,13 @@ def _runtime_files(facts: Facts) -> Iterator[Finding]:
         elif restored_ns is not None and facts.now_ns - restored_ns < RESTORED_NS_MAX:
             found = True
             yield Finding(
-                "files", WARN, f"{where}: was removed or replaced, and put back by logd"
+                "files", WARN, f"{where}: was removed or replaced, and restored by logd"
                 f" ({file['restored']} times)", "find out what removes it: systemd-tmpfiles,"
                 " RemoveIPC=, a cron job",
             )  # fmt: skip
     if not found:
         count = len(facts.runtime_files)
-        yield Finding("files", OK, f"all {count} that the daemon depends on are as it made them")
+        yield Finding("files", OK, f"all {count} files that the daemon depends on are unchanged")
 
 
 def _outboxes(facts: Facts) -> Iterator[Finding]:
@@ -130,58 +131,60 @@ def _outboxes(facts: Facts) -> Iterator[Finding]:
     if facts.outbox_kind not in ("tmpfs", "ramfs"):
         yield Finding(
             "outboxes", FAIL, f"{file.path} is on {facts.outbox_kind or 'nothing'}, not in memory:"
-            " events would lie on a disk in plain text",
+            " events would be written to a disk in plain text",
             "set outbox_directory to a path on a tmpfs",
         )  # fmt: skip
         return
     if file.kind == "?":
-        yield _unseen("outboxes", file, facts)
+        yield _inaccessible("outboxes", file, facts)
         return
     if file.kind is None and facts.running_pid is None:
-        yield Finding("outboxes", OK, f"{file.path}: in memory, made at the first start")
+        yield Finding("outboxes", OK, f"{file.path}: in memory, created at the first start")
     elif file.kind is None:
         yield Finding(
-            "outboxes", FAIL, f"{file.path}: not there: clients find no outbox",
-            "logd makes it again within a second; where it cannot, its log says why",
+            "outboxes", FAIL, f"{file.path}: does not exist, so clients have no outbox",
+            "logd creates it again within a second; if it cannot, its log says why",
         )  # fmt: skip
     elif file.kind != "directory":
-        yield Finding("outboxes", FAIL, f"{file.path}: is no directory", "move it away")
+        yield Finding("outboxes", FAIL, f"{file.path}: is not a directory", "move it away")
     elif facts.folder.uid >= 0 and file.uid != facts.folder.uid:
         yield Finding(
-            "outboxes", FAIL, f"{file.path}: {file.owner}'s, the database {facts.folder.owner}'s",
+            "outboxes", FAIL,
+            f"{file.path}: owner {file.owner}, but {facts.folder.owner} owns the database",
             f"chown {facts.folder.owner} {file.path}",
         )  # fmt: skip
     elif facts.outbox_free_bytes is not None and facts.outbox_free_bytes < OUTBOX_BYTES:
         none = facts.outbox_free_bytes < FIRST_BYTES
         yield Finding(
             "outboxes", FAIL if none else WARN,
-            f"{file.path}: {size(facts.outbox_free_bytes)} free: no room for one more "
-            + ("process that logs" if none else f"full outbox of {size(OUTBOX_BYTES)}"),
-            "make its tmpfs larger: mount -o remount,size=... ",
+            f"{file.path}: {format_size(facts.outbox_free_bytes)} free, too little for another "
+            + ("process that logs" if none else f"full outbox of {format_size(OUTBOX_BYTES)}"),
+            "enlarge its tmpfs: mount -o remount,size=... ",
         )  # fmt: skip
     else:
         free = facts.outbox_free_bytes
         room = "" if free is None else (
-            f", room for {free // FIRST_BYTES:,} more processes, or {free // OUTBOX_BYTES:,} full"
-            " outboxes"
+            f", space for {free // FIRST_BYTES:,} more processes, or for {free // OUTBOX_BYTES:,}"
+            " full outboxes"
         )  # fmt: skip
         yield Finding("outboxes", OK, f"{file.path}: in memory, {_mode(file)}{room}")
     if facts.socket_mode & 0o066 and not facts.many_users:
         yield Finding(
-            "outboxes", WARN, "others may send events but have no outbox: what is not taken at once"
-            " is lost", "set many_users = true",
+            "outboxes", WARN, "other users can send events but have no outbox: events that logd"
+            " cannot receive at once are lost", "set many_users = true",
         )  # fmt: skip
 
 
 def _room(facts: Facts) -> Iterator[Finding]:
     room_s: float | None = facts.state["room_s"] if facts.state else None
     if room_s is None:
-        yield Finding("room", OK, "at the present rate no outbox fills up")
+        yield Finding("room", OK, "at the current rate no outbox fills up")
         return
-    says = f"at the present rate the first outbox is full in {span(room_s)} ({room_s / 3600:.1f} h)"
+    until_full = f"{format_duration(room_s)} ({room_s / 3600:.1f} h)"
+    says = f"at the current rate the first outbox is full in {until_full}"
     if room_s < ROOM_S_MIN:
         yield Finding(
-            "room", FAIL if room_s == 0 else WARN, f"{says} once nothing is stored any more",
+            "room", FAIL if room_s == 0 else WARN, f"{says} if nothing more is stored",
             "give clients more memory: outbox_bytes= of Client, ACTIVITY_LOG_OUTBOX_BYTES of Flask",
         )  # fmt: skip
     else:
@@ -190,7 +193,7 @@ def _room(facts: Facts) -> Iterator[Finding]:
 
 def _remove_ipc(facts: Facts) -> Iterator[Finding]:
     if not facts.outboxes.path.startswith("/dev/shm/"):  # noqa: S108 - a path to compare with
-        yield Finding("removeipc", OK, "the outboxes are not in /dev/shm, which RemoveIPC= empties")
+        yield Finding("removeipc", OK, "the outboxes are not in /dev/shm, which RemoveIPC= clears")
     elif facts.remove_ipc and facts.outbox_users:
         yield Finding(
             "removeipc", WARN, f"when {', '.join(facts.outbox_users)} log out, logind removes"
@@ -199,27 +202,29 @@ def _remove_ipc(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding(
-            "removeipc", OK, "no regular user's outboxes; no unit of theirs may have RemoveIPC= or"
-            " DynamicUser=",
+            "removeipc", OK, "no regular user has an outbox; services that log must not set"
+            " RemoveIPC= or DynamicUser=",
         )  # fmt: skip
 
 
 def _disk(facts: Facts) -> Iterator[Finding]:
     if facts.state is None:
-        if not facts.key_problem:  # which is said already
-            todo = "nothing is stored before that is mended"
+        if not facts.key_problem:  # already reported
+            todo = "fix this first: nothing can be stored"
             yield Finding("database", FAIL, str(facts.state_problem), todo)
         return
     disk = facts.state["disk"]
     free, days = disk["free_bytes"], disk["days_left"]
     if free is None:
-        yield Finding("disk", WARN, f"{facts.folder.path}: free space not known", "df -h")
+        yield Finding("disk", WARN, f"{facts.folder.path}: free space unknown", "df -h")
         return
-    says = f"{size(free)} free" + ("" if days is None else f", enough for {days:,.0f} days")
+    says = f"{format_size(free)} free" + ("" if days is None else f", enough for {days:,.0f} days")
     if free < DISK_BYTES_MIN:
-        yield Finding("disk", FAIL, says, "free some now: nothing is stored on a full disk")
+        yield Finding(
+            "disk", FAIL, says, "free some space now: nothing can be stored on a full disk"
+        )
     elif free < DISK_BYTES_WARN or (days is not None and days < DAYS_LEFT_MIN):
-        yield Finding("disk", WARN, says, "make room, or keep less: logd prune --help")
+        yield Finding("disk", WARN, says, "free some space, or keep less: logd prune --help")
     else:
         yield Finding("disk", OK, says)
 
@@ -228,9 +233,12 @@ def _mode(file: File) -> str:
     return f"mode {file.mode:04o}"
 
 
-def _unseen(name: str, file: File, facts: Facts) -> Finding:
+def _inaccessible(name: str, file: File, facts: Facts) -> Finding:
     return Finding(
-        name, WARN, f"{file.path}: {facts.user} may not look there", "run this check as root"
+        name,
+        WARN,
+        f"{file.path}: {facts.user} has no access, so it is not checked",
+        "run this check as root",
     )
 
 

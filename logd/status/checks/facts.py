@@ -1,6 +1,6 @@
-"""What `logd check` judges: facts of the machine and the instance, gathered in one place.
+"""Gathers the facts that `logd check` judges, about the machine and the instance.
 
-Only looked at, never changed; what this user may not see is None, or says so.
+It changes nothing. What the user cannot access is None, or marked as such.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from logd.ingest.outbox_directory import filesystem_type
 from logd.ingest.receiver import queue_length
 from logd.self_repair.repairs import read_state
 from logd.self_repair.runtime_files import observed
-from logd.status import collect
 from logd.status.checks.machine import Swap, hibernation, remove_ipc, swaps
+from logd.status.collect import collect_status
 from logd.storage import keyfile, opening, trail_clock
 from logd.storage.database import DatabaseError
 from logd.storage.migrations import NewerSchema
@@ -34,7 +34,7 @@ _REGULAR_UID_MIN, _NOBODY_UID = 1000, 65534
 
 @dataclass(frozen=True)
 class File:
-    """A file as its permissions are. `kind`: None when there is none, "?" when not to be seen."""
+    """A file and its permissions. `kind` is None if it does not exist, "?" without access to it."""
 
     path: str
     kind: str | None  # file, directory, socket, other
@@ -46,7 +46,7 @@ class File:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything the checks go by."""
+    """All facts that the checks use."""
 
     user: str
     uid: int
@@ -63,34 +63,34 @@ class Facts:
     socket_mode: int
     many_users: bool
     outboxes_max: int
-    # As `logd status` has it; None where its sums cannot be read, with the reason. No database yet
-    # is no problem.
+    # The status, or None with the reason if the database cannot be read. A database that does not
+    # exist yet is not a problem.
     state: dict[str, Any] | None
     state_problem: str | None
     running_pid: int | None
-    inherited: bool  # the running daemon's socket was made by the service manager
-    queue_datagrams: int | None  # the socket's that is there, where that is known
+    inherited: bool  # the service manager created the running daemon's socket
+    queue_datagrams: int | None  # of the existing socket, if known
     # The machine.
-    queue_datagrams_now: int | None  # of a socket that is made now
+    queue_datagrams_now: int | None  # of a socket created now
     open_files: int | None  # of the running daemon, or of this shell
     core_bytes: int | None  # of the running daemon; -1: no limit
     synchronised: bool | None
-    clock_problem: str | None  # why the trail does not believe it
+    clock_problem: str | None  # why it contradicts the times in the trail
     outbox_kind: str | None
     outbox_options: tuple[str, ...]
     outbox_free_bytes: int | None
     remove_ipc: bool  # logind removes what users leave in /dev/shm
-    outbox_users: tuple[str, ...]  # regular users, who log out, with files among the outboxes
+    outbox_users: tuple[str, ...]  # regular users (who log out) with outboxes
     swaps: tuple[Swap, ...]
     hibernation: bool
     runtime_files: tuple[dict[str, Any], ...] = ()  # of the running daemon, as in the status
 
 
 def gather(config: Config) -> Facts:
-    """Looks at all of it; raises nothing for what it finds."""
+    """Gathers every fact. Problems become facts, not exceptions."""
     state, state_problem = None, None
     try:
-        state = collect.status(config)
+        state = collect_status(config)
     except LogdError as error:
         state_problem = str(error)
     pid, _page = instance_lock.read_lock_page(config.lock_file)
@@ -141,9 +141,9 @@ def _clock_problem(config: Config) -> str | None:
     try:
         connection = opening.open_for_reading(config)
     except LogdError:
-        return None  # said by other checks
+        return None  # reported by other checks
     try:
-        # That it is not synchronised is a check of its own.
+        # Whether it is synchronised is a separate check.
         now = replace(trail_clock.read(), synchronised=None)
         return implausible(trail_clock.load(connection), now)
     except DatabaseError:
@@ -185,19 +185,19 @@ def _file(path: Path) -> File:
 
 
 def _key_problem(config: Config) -> str | None:
-    """What is wrong with the key by itself, and whether it opens the database."""
+    """Returns what is wrong with the key: in itself, or that it does not open the database."""
     try:
         keyfile.read(config.key_file)
         opening.open_for_reading(config).close()
     except (NoDatabase, NewerSchema):
-        return None  # the key is not what is wrong; the state says what is
+        return None  # not the fault of the key; the state reports it
     except LogdError as error:
         return str(error)
     return None
 
 
 def _limits(pid: int | None) -> dict[str, int]:
-    """The soft limits of the running daemon, where this user may see them (proc(5))."""
+    """Returns the soft limits of the running daemon, if this user may read them (proc(5))."""
     found = {}
     try:
         lines = Path(f"/proc/{pid}/limits").read_text().splitlines() if pid else []
@@ -212,7 +212,7 @@ def _limits(pid: int | None) -> dict[str, int]:
 
 
 def _mount_options(path: Path) -> tuple[str, ...]:
-    """Options of the file system that holds `path`."""
+    """Returns the mount options of the file system that holds `path`."""
     try:
         device = path.stat().st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"

@@ -1,4 +1,4 @@
-"""What a check found: ok, a warning or a failure, and what to do about it. Pure."""
+"""Findings of checks, each ok, a warning or a failure with its remedy (pure)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAME_CHARS = 12
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found, and what to do about it ("" where nothing is)."""
+    """The result of one check: what was found, and what to do ("" for nothing)."""
 
     name: str
     verdict: str
@@ -20,13 +20,13 @@ class Finding:
 
 
 def worst(findings: Sequence[Finding]) -> str:
-    """The verdict of all together."""
+    """Returns the worst verdict of all findings."""
     verdicts = {finding.verdict for finding in findings}
     return FAIL if FAIL in verdicts else WARN if WARN in verdicts else OK
 
 
 def lines(findings: Sequence[Finding]) -> Iterator[str]:
-    """For people: a line each, and below it what to do."""
+    """Yields a line for each finding, the remedy below it, and the totals."""
     for finding in findings:
         yield f"{finding.verdict:<5} {finding.name:<{NAME_CHARS}} {finding.says}"
         if finding.do:

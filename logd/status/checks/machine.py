@@ -1,6 +1,6 @@
-"""What a machine does with its memory: swap, hibernation, logind.
+"""Reads how a machine treats its memory: swap, hibernation, logind.
 
-Files are looked for below a root, so that tests can make up a machine.
+Files are read below a given root, so that tests can provide a machine of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LOGIND = ("usr/lib/systemd", "run/systemd", "etc/systemd")  # the last one wins
 
 @dataclass(frozen=True)
 class Swap:
-    """A swap area. `encrypted` None: not to be found out; `memory`: compressed memory, no disk."""
+    """A swap area. `encrypted` is None if unknown; `memory` means compressed memory, no disk."""
 
     name: str
     encrypted: bool | None
@@ -23,7 +23,7 @@ class Swap:
 
 
 def remove_ipc(root: Path) -> bool:
-    """Whether logind removes what users leave in /dev/shm (logind.conf(5)): yes unless told not."""
+    """Returns whether logind clears users' files in /dev/shm (logind.conf(5)); yes by default."""
     value = "yes"
     for place in _LOGIND:
         file = root / place / "logind.conf"
@@ -40,7 +40,7 @@ def remove_ipc(root: Path) -> bool:
 
 
 def swaps(root: Path) -> Iterator[Swap]:
-    """The swap areas in use, and whether what is written there is encrypted."""
+    """Yields the swap areas in use."""
     try:
         lines = (root / "proc/swaps").read_text().splitlines()[1:]
     except OSError:
@@ -57,7 +57,7 @@ def swaps(root: Path) -> Iterator[Swap]:
 
 
 def _encrypted_below(root: Path, file: Path) -> bool | None:
-    """Of a swap file: whether the device of its file system is."""
+    """Returns whether the device below a swap file is encrypted."""
     try:
         device = file.stat().st_dev
     except OSError:
@@ -66,7 +66,7 @@ def _encrypted_below(root: Path, file: Path) -> bool | None:
 
 
 def _encrypted(root: Path, block: Path) -> bool | None:
-    """Whether a block device, or all it is made of, is dm-crypt's."""
+    """Returns whether a block device, or each device below it, is a dm-crypt device."""
     if not block.exists():
         return None
     try:
@@ -79,7 +79,7 @@ def _encrypted(root: Path, block: Path) -> bool | None:
 
 
 def hibernation(root: Path) -> bool:
-    """Whether this machine can write all its memory to a disk."""
+    """Returns whether this machine can hibernate, that is write all its memory to disk."""
     try:
         state = (root / "sys/power/state").read_text().split()
         disk = (root / "sys/power/disk").read_text()

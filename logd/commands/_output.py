@@ -1,0 +1,72 @@
+"""What commands print: data on stdout; notes, progress and the final error line on stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import click
+
+from logd import log_format
+from logd.storage.job_table import Job
+
+_JOB_STEPS = 1000
+
+
+def fail(message: str, exit_code: int) -> NoReturn:
+    """Ends the program with one error line on stderr."""
+    click.echo(
+        log_format.format_line(logging.ERROR, message, journal=log_format.reads_stderr()), err=True
+    )
+    sys.exit(exit_code)
+
+
+def print_line(line: str) -> None:
+    """Prints a line of data unchanged: click.echo would remove what looks like colour codes."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def print_note(message: str) -> None:
+    """Prints a line for people on stderr, apart from the data."""
+    click.echo(f"logd: {message}", err=True)
+
+
+@contextmanager
+def progress_bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar if stderr is a terminal; yields the function that advances it."""
+    with click.progressbar(
+        length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()
+    ) as bar:
+        yield bar.update
+
+
+@contextmanager
+def job_progress(label: str) -> Iterator[Callable[[Job], None]]:
+    """Shows a progress bar for a job, and prints once each reason why the job has to wait."""
+    position = 0
+    printed: set[str] = set()
+    with progress_bar(label, _JOB_STEPS) as advance:
+
+        def show(job: Job) -> None:
+            nonlocal position
+            reached = _JOB_STEPS * job.done // max(1, job.total)
+            advance(max(0, reached - position))
+            position = max(reached, position)
+            if job.trouble is not None and job.finished_ns is None and job.trouble not in printed:
+                printed.add(job.trouble)
+                print_note(f"waiting: {job.trouble}")
+
+        yield show
+
+
+def discard_stdout() -> None:
+    """Redirects stdout to /dev/null after a failed write.
+
+    Otherwise Python flushes the rest of it at exit, fails again, and changes the exit code.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

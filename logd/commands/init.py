@@ -1,0 +1,31 @@
+"""`logd init`: creates an instance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from logd.commands._command import Command
+from logd.errors import EXIT_CANNOT_CREATE, EXIT_CONFIG, EXIT_OK
+from logd.maintenance import new_instance
+
+
+@click.command(
+    cls=Command,
+    examples=[("logd init /srv/logd", "an instance with all its files in one directory")],
+    exits=[EXIT_OK, EXIT_CANNOT_CREATE, EXIT_CONFIG],
+)
+@click.argument("directory", type=click.Path(path_type=Path))
+def init(directory: Path) -> None:
+    """Create an instance in DIRECTORY: logd.toml, and a new key in logd.key.
+
+    Run it once for each instance, before its first `logd run`. An instance is an encrypted
+    database, its key and two sockets, all in DIRECTORY unless logd.toml says otherwise. That file
+    lists every setting with its default. Existing files are never overwritten.
+
+    Keep a copy of the key in another place: without the key, the database cannot be read.
+    """
+    config = new_instance.init(directory)
+    click.echo(f"created {config.path} and {config.key_file}")
+    click.echo(f"start it with: logd run --config {config.path}")

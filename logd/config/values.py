@@ -1,0 +1,111 @@
+"""Checks of single values in logd.toml. Each returns the value to use, or raises ValueError."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from logd.config.retention import check_type, parse_period
+
+SHOWN_CHARS_MAX = 80
+_ADDRESS = re.compile(
+    r"(?P<host>localhost|127(?:\.\d{1,3}){3}|\[::1\]):(?P<port>\d{1,5})", re.ASCII
+)
+
+
+class EntryError(ValueError):
+    """An error in the entry `key` of a table."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def path(value: object) -> str:
+    """Accepts a path."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("expected a path in quotes")
+    return value
+
+
+def metrics(value: object) -> str | tuple[str, int]:
+    """Accepts a path, or an address of this machine only, since metrics have no password."""
+    text = path(value)
+    address = _ADDRESS.fullmatch(text)
+    if address and 0 < int(address["port"]) < 65536:
+        return address["host"].strip("[]"), int(address["port"])
+    if address or re.search(r":\d*$", text):
+        raise ValueError('expected a path, or an address such as "127.0.0.1:9464" or "[::1]:9464"')
+    return text
+
+
+def mode(value: object) -> int:
+    """Accepts file permissions."""
+    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ValueError('expected permissions as octal digits in quotes, such as "0660"')
+    return int(value, 8)
+
+
+def boolean(value: object) -> bool:
+    """Accepts true and false."""
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def uids(value: object) -> tuple[int, ...]:
+    """Accepts a list of user ids."""
+    if not isinstance(value, list) or not all(
+        type(item) is int and 0 <= item < 2**32 for item in value
+    ):
+        raise ValueError("expected a list of user ids, such as [33, 1000]")
+    return tuple(value)
+
+
+def group(value: object) -> str:
+    """Accepts the name of a group."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value):
+        raise ValueError('expected the name of a group in quotes, such as "logd-read"')
+    return value
+
+
+def whole(low: int, high: int) -> Callable[[object], int]:
+    """Returns a check that accepts whole numbers from `low` to `high`."""
+
+    def check(value: object) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def retention(value: object) -> dict[str, int]:
+    """Accepts a table of event types with their periods; returns the periods in nanoseconds."""
+    if not isinstance(value, dict):
+        raise ValueError('expected a period for each type: retention.page_view = "90d"')
+    periods = {}
+    for event_type, period in value.items():
+        try:
+            check_type(event_type)
+            periods[event_type] = parse_period(period)
+        except ValueError as error:
+            hint = ""
+            if isinstance(period, dict):  # TOML's reading of a dot
+                hint = f'; write a type with dots in quotes: "{event_type}.paid" = "90d"'
+            entry = f"retention of {shown(event_type)} = {shown(period)}"
+            raise EntryError(event_type, f"{entry}: {error}{hint}") from error
+    return periods
+
+
+def shown(value: object) -> str:
+    """Returns the value for a message, of bounded length."""
+    try:
+        return shortened(repr(value))
+    except (ValueError, RecursionError):  # a number of thousands of digits; a deep table
+        return f"a value of type {type(value).__name__}"
+
+
+def shortened(text: str) -> str:
+    """Returns the text, cut to what a message shows."""
+    return text if len(text) <= SHOWN_CHARS_MAX else text[: SHOWN_CHARS_MAX - 3] + "..."

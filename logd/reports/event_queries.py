@@ -1,0 +1,229 @@
+"""Reports and pages of stored events and their roll-ups. Each reads one bounded page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from logd.clock.event_age import is_plausible
+from logd.reports import sql
+from logd.reports.parameters import BadParameter, Parameters, page_bounds
+from logd.storage.database import Connection
+from logd.storage.store import COUNTERS
+from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
+from logd_wire.query import ROWS_MAX, Answer, Row
+from logd_wire.schema import SUBJECTS
+from logd_wire.wire import unpack_props
+
+# Small rows, of a whole school: each further page costs a request, a connection and a scan.
+COMPLETIONS_MAX = 5000
+DAYS_MAX = 3700
+BUCKETS_MAX = 100
+
+
+def summary(connection: Connection, parameters: Parameters) -> Answer:
+    """Reports the totals of the whole trail, in one row."""
+    parameters.done()
+    return Answer([trail_totals(connection)])
+
+
+def trail_totals(connection: Connection) -> Row:
+    """Returns the totals of the whole trail, as the report `summary` has them."""
+    counters = dict(connection.execute("SELECT name, value FROM counter").fetchall())
+    producers, schema = connection.execute(
+        "SELECT (SELECT count(*) FROM producer), (SELECT max(version) FROM migration)"
+    ).fetchone()
+    last = connection.execute(
+        "SELECT id, stored_ns FROM batch ORDER BY id DESC LIMIT 1"
+    ).fetchone() or (0, None)
+    row: Row = {name: counters.get(name, 0) for name in COUNTERS}
+    row |= {"producers": producers, "batches": last[0], "last_stored_ns": last[1], "schema": schema}
+    return row
+
+
+def daily_activity(connection: Connection, parameters: Parameters) -> Answer:
+    """Reports the events and users per day (days since 1970, UTC) of one type."""
+    since = parameters.whole("since_day", high=10**6)
+    until = parameters.whole("until_day", high=10**6)
+    event_type = parameters.text("type", "page_view")
+    among, users = sql.among("user", parameters.maybe_texts("users"))
+    parameters.done()
+    if until - since >= DAYS_MAX:
+        raise BadParameter(f"until_day: at most {DAYS_MAX - 1} days after since_day")
+    return Answer(
+        sql.fetch_rows(
+            connection,
+            "SELECT day, sum(events) AS events, sum(user <> '') AS users FROM rollup_day"  # noqa: S608 - question marks only
+            f" WHERE type = (SELECT id FROM event_type WHERE name = ?)"
+            f" AND day BETWEEN ? AND ? AND {among} GROUP BY day ORDER BY day",
+            [event_type, since, until, *users],
+        )
+    )
+
+
+def completions(connection: Connection, parameters: Parameters) -> Answer:
+    """Reports each user's state in each subject: attempts, times, last and best value."""
+    event_type = parameters.text("type", "task_completed")
+    users_sql, users = sql.among("user", parameters.maybe_texts("users"))
+    subjects_sql, subjects = sql.among("subject", parameters.maybe_texts("subjects"))
+    after = parameters.whole("after", 0, high=10**9)
+    parameters.done()
+    _check_subject_type(event_type)
+    rows = sql.fetch_rows(
+        connection,
+        "SELECT user, subject, events, first_ts_ns, last_ts_ns, last_value, best_value"  # noqa: S608 - question marks only
+        " FROM rollup_subject WHERE type = (SELECT id FROM event_type WHERE name = ?)"
+        f" AND {users_sql} AND {subjects_sql} ORDER BY subject, user LIMIT ? OFFSET ?",
+        [event_type, *users, *subjects, COMPLETIONS_MAX + 1, after],
+    )
+    more = len(rows) > COMPLETIONS_MAX
+    return Answer(rows[:COMPLETIONS_MAX], after + COMPLETIONS_MAX if more else None)
+
+
+def score_distribution(connection: Connection, parameters: Parameters) -> Answer:
+    """Reports how many users' latest value (0 to 1) is in each of `buckets` equal parts."""
+    event_type = parameters.text("type", "quiz_submitted")
+    subject = parameters.maybe_text("subject")
+    among, users = sql.among("user", parameters.maybe_texts("users"))
+    buckets = parameters.whole("buckets", 10, low=1, high=BUCKETS_MAX)
+    parameters.done()
+    _check_subject_type(event_type)
+    return Answer(
+        sql.fetch_rows(
+            connection,
+            "SELECT subject, max(0, min(CAST(last_value * ? AS INTEGER), ? - 1)) AS bucket,"  # noqa: S608 - question marks only
+            " count(*) AS users FROM rollup_subject"
+            " WHERE type = (SELECT id FROM event_type WHERE name = ?)"
+            f" AND last_value IS NOT NULL AND (? IS NULL OR subject = ?) AND {among}"
+            " GROUP BY subject, bucket ORDER BY subject, bucket LIMIT ?",
+            [buckets, buckets, event_type, subject, subject, *users, ROWS_MAX],
+        )
+    )
+
+
+def _check_subject_type(event_type: str) -> None:
+    if event_type not in SUBJECTS:
+        raise BadParameter(f"type: expected one of {', '.join(SUBJECTS)}")
+
+
+def timeline(connection: Connection, parameters: Parameters) -> Answer:
+    """Reports the events of one user, newest first."""
+    user = parameters.text("user")
+    before, limit = page_bounds(parameters)
+    parameters.done()
+    return _marked(event_page(connection, user=user, before_id=before, limit=limit))
+
+
+def events(connection: Connection, parameters: Parameters) -> Answer:
+    """Reports events by type, user and the client's time, newest first."""
+    event_type, user = parameters.maybe_text("type"), parameters.maybe_text("user")
+    since, until = parameters.maybe_whole("since_ns"), parameters.maybe_whole("until_ns")
+    before, limit = page_bounds(parameters)
+    parameters.done()
+    return _marked(
+        event_page(
+            connection,
+            event_type=event_type,
+            user=user,
+            since_ns=since,
+            until_ns=until,
+            before_id=before,
+            limit=limit,
+        )
+    )
+
+
+def _marked(answer: Answer) -> Answer:
+    """Adds to each event whether its own time is implausible for its time of storing."""
+    for row in answer.rows:
+        row["time_in_doubt"] = not is_plausible(row["ts_ns"], row["stored_ns"])
+    return answer
+
+
+def event_page(
+    connection: Connection,
+    *,
+    event_type: str | Sequence[str] | None = None,
+    user: str | Sequence[str] | None = None,
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+    before_id: int | None = None,
+    after_id: int | None = None,
+    limit: int,
+) -> Answer:
+    """Returns a page of events, newest first, or oldest first with `after_id`.
+
+    `next` of the answer continues it. Several types or users select the events of any of them; an
+    empty list selects all. `since_ns` is inclusive, `until_ns` is not.
+    """
+    types, users = _several(event_type), _several(user)
+    direction = "DESC" if after_id is None else "ASC"
+    conditions: list[tuple[str, Any]] = [
+        ("e.ts_ns >= ?", since_ns),
+        ("e.ts_ns < ?", until_ns),
+        ("e.id < ?", before_id),
+        ("e.id > ?", after_id),
+    ]
+    if len(types) == 1:
+        conditions += [("e.type = (SELECT id FROM event_type WHERE name = ?)", types[0])]
+    source, order = "event e", f"e.id {direction}"
+    if users or len(types) > 1 or since_ns is not None or until_ns is not None:
+        source, order = _by_block(types, users), f"b.block {direction}, e.id {direction}"
+        conditions += [
+            ("b.last_ts_ns >= ?", since_ns),
+            ("b.first_ts_ns < ?", until_ns),
+            (f"b.block <= ? >> {BLOCK_BITS}", before_id),
+            (f"b.block >= ? >> {BLOCK_BITS}", after_id),
+        ]
+    asked = [(sql, [value]) for sql, value in conditions if value is not None]
+    if users:
+        asked.append(sql.among("e.user", users))
+    if len(types) > 1:
+        among, names = sql.among("name", types)
+        asked.append((f"e.type IN (SELECT id FROM event_type WHERE {among})", names))  # noqa: S608 - question marks only
+    where = " AND ".join(sql for sql, _ in asked) or "1"
+    # First the ids alone, so that sorting a block reads no rows but those of the page.
+    ids = f"SELECT e.id FROM {source} WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - question marks only
+    rows = sql.fetch_rows(
+        connection,
+        "SELECT e.id, e.ts_ns, (SELECT stored_ns FROM batch WHERE first_event <= e.id"  # noqa: S608 - the same
+        " ORDER BY first_event DESC, batch.id DESC LIMIT 1) AS stored_ns, t.name AS type, e.user,"
+        " p.uid || '-' || p.key AS producer, e.sequence, e.props"
+        " FROM event e CROSS JOIN event_type t ON t.id = e.type"
+        " CROSS JOIN producer p ON p.id = e.producer"
+        f" WHERE e.id IN ({ids}) ORDER BY e.id {direction}",
+        [*(value for _, values in asked for value in values), limit + 1],
+    )
+    more = len(rows) > limit
+    rows = rows[:limit]
+    for row in rows:
+        row["props"] = unpack_props(row["props"])
+    return Answer(rows, rows[-1]["id"] if more else None)
+
+
+def _several(value: str | Sequence[str] | None) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def _by_block(types: list[str], users: list[str]) -> str:
+    """Returns the tables to join: blocks, then events by the index that suits the conditions."""
+    if users:
+        # The plus removes the column's affinity, which would keep SQLite from using the index.
+        here = f"(e.id >> {BLOCK_BITS}) = +b.block"
+        return f"event_block b CROSS JOIN event e INDEXED BY event_user ON {here}"
+    first = f"b.block << {BLOCK_BITS}"
+    index = "NOT INDEXED" if not types else "INDEXED BY event_type_id"
+    here = f"e.id BETWEEN {first} AND ({first}) + {BLOCK_EVENTS - 1}"
+    return f"event_block b CROSS JOIN event e {index} ON {here}"
+
+
+def event_types(connection: Connection, parameters: Parameters) -> Answer:
+    """Reports the event types by their number of events, the most frequent first, one page."""
+    parameters.done()
+    return Answer(
+        sql.fetch_rows(
+            connection,
+            "SELECT name AS type, events FROM event_type ORDER BY events DESC, name LIMIT ?",
+            [ROWS_MAX],
+        )
+    )

@@ -1,0 +1,82 @@
+"""The parameters that a client sends with a report, checked by type and range (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from logd_wire.query import QueryError
+
+PAGE_ROWS_MAX = 200
+USERS_MAX = 1000
+SHOWN_CHARS_MAX = 60
+
+
+class BadParameter(QueryError):
+    """The report does not accept this parameter, or not this value."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("bad_parameter", message)
+
+
+class Parameters:
+    """The parameters of a report. Each is taken once, by its type; any others are refused."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def whole(self, name: str, default: int | None = None, *, low: int = 0, high: int) -> int:
+        """Takes a whole number within low..high. Required if `default` is None."""
+        value = self._values.pop(name, default)
+        if type(value) is not int or not low <= value <= high:
+            raise BadParameter(
+                f"{name}: expected a whole number from {low} to {high}, not {_shown(value)}"
+            )
+        return value
+
+    def maybe_whole(self, name: str, *, low: int = 0, high: int = 2**63 - 1) -> int | None:
+        """Takes a whole number within low..high, or None if it is not given."""
+        return None if name not in self._values else self.whole(name, low=low, high=high)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Takes a text. Required if `default` is None."""
+        value = self._values.pop(name, default)
+        if not isinstance(value, str):
+            raise BadParameter(f"{name}: expected text, not {_shown(value)}")
+        return value
+
+    def maybe_text(self, name: str) -> str | None:
+        """Takes a text, or None if it is not given."""
+        return None if name not in self._values else self.text(name)
+
+    def maybe_texts(self, name: str) -> list[str] | None:
+        """Takes a list of at most USERS_MAX texts, or None if it is not given."""
+        value = self._values.pop(name, None)
+        if value is None:
+            return None
+        if (
+            not isinstance(value, list)
+            or len(value) > USERS_MAX
+            or not all(isinstance(item, str) for item in value)
+        ):
+            raise BadParameter(f"{name}: expected a list of at most {USERS_MAX} texts")
+        return value
+
+    def done(self) -> None:
+        """Raises BadParameter if there are parameters that were not taken."""
+        if self._values:
+            raise BadParameter(f"unknown parameter: {', '.join(sorted(map(str, self._values)))}")
+
+
+def _shown(value: object) -> str:
+    """Returns a value for a message, of bounded length."""
+    text = ascii(value)
+    return text if len(text) <= SHOWN_CHARS_MAX else f"{text[: SHOWN_CHARS_MAX - 3]}..."
+
+
+def page_bounds(parameters: Parameters) -> tuple[int | None, int]:
+    """Takes the parameters of a page: `before_id` and `limit`."""
+    return (
+        parameters.maybe_whole("before_id"),
+        parameters.whole("limit", 50, low=1, high=PAGE_ROWS_MAX),
+    )

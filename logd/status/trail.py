@@ -1,0 +1,94 @@
+"""Reads the totals of the trail from the database, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from logd.config.settings import Config
+from logd.errors import NoDatabase
+from logd.reports.event_queries import trail_totals
+from logd.reports.ledger_queries import CAUSES, loss_page, losses_by_user, totals_by_cause
+from logd.status.disk import Disk, measure_disk
+from logd.status.outboxes import Producer
+from logd.storage.database import Connection
+from logd.storage.opening import open_for_reading
+from logd.storage.store import COUNTERS
+from logd_wire.query import Row
+
+_BY_CAUSE = ("entries", "events", "unknown_extent")
+# The newest entries of the loss ledger in the status; `logd losses` prints all of them.
+STATUS_LOSSES_MAX = 10
+# Users and senders in each list, the largest first.
+LISTED_MAX = 10
+
+
+@dataclass(frozen=True)
+class TrailTotals:
+    """The part of the status that is in the database."""
+
+    counts: Mapping[str, Any]
+    disk: Disk
+    watermarks: Mapping[Producer, int] = field(default_factory=dict)
+    refused_by_clients: int = 0
+    losses: list[Row] = field(default_factory=list)
+    losses_by_cause: Mapping[str, dict[str, Any]] = field(
+        default_factory=lambda: {cause: dict.fromkeys(_BY_CAUSE, 0) for cause in CAUSES}
+    )
+    losses_by_user: list[Row] = field(default_factory=list)
+    quarantine_senders: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read_trail(config: Config, producers: Iterable[Producer], now_ns: int) -> TrailTotals:
+    """Reads the totals; of the watermarks, those of `producers`. Zeros without a database."""
+    try:
+        connection = open_for_reading(config)
+    except NoDatabase:
+        counts = dict.fromkeys((*COUNTERS, "producers", "batches", "schema"), 0)
+        return TrailTotals(counts | {"last_stored_ns": None}, measure_disk(config))
+    try:
+        connection.execute("BEGIN")
+        counts = trail_totals(connection)
+        rows = counts["stored"] - counts.get("pruned", 0) - counts.get("erased", 0)
+        (refused,) = connection.execute("SELECT coalesce(sum(events), 0) FROM refusal").fetchone()
+        return TrailTotals(
+            counts,
+            measure_disk(config, connection, rows, now_ns),
+            _watermarks(connection, producers),
+            refused,
+            loss_page(connection, None, STATUS_LOSSES_MAX, claimed=False).rows,
+            {
+                row["cause"]: {name: row[name] for name in _BY_CAUSE}
+                for row in totals_by_cause(connection)
+            },
+            losses_by_user(connection, LISTED_MAX),
+            _quarantine_senders(connection),
+        )
+    finally:
+        connection.close()
+
+
+def _watermarks(connection: Connection, producers: Iterable[Producer]) -> dict[Producer, int]:
+    # Of existing outboxes only: clients may have made any number of producers.
+    return {
+        (uid, producer_id): watermark
+        for uid, producer_id in producers
+        for (watermark,) in connection.execute(
+            "SELECT watermark FROM producer WHERE uid = ? AND key = ?", (uid, f"{producer_id:016x}")
+        )
+    }
+
+
+def _quarantine_senders(connection: Connection) -> list[dict[str, Any]]:
+    """Returns the senders of the rows that are kept in quarantine, the most rows first."""
+    rows = connection.execute(
+        # SQLite takes the bare column from the row that max() chose.
+        "SELECT uid, pid, count(*), max(id), reason FROM quarantine"
+        " GROUP BY uid, pid ORDER BY count(*) DESC, max(id) DESC LIMIT ?",
+        (LISTED_MAX,),
+    ).fetchall()
+    return [
+        {"uid": uid, "pid": pid, "rows": count, "newest_reason": reason}
+        for uid, pid, count, _newest, reason in rows
+    ]
