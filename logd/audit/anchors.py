@@ -143,9 +143,9 @@ class Comparison:
         for restore, count in self.accounted.items():
             upto = "one that could not be read" if restore.upto is None else f"batch {restore.upto}"
             yield (
-                f"restored {format_time(restore.at_ns)}, as batch {restore.batch} declares: back to "
-                f"batch {restore.to}, from {upto}; {count:,} anchors are of batches that it took"
-                " away"
+                f"restored {format_time(restore.at_ns)}, as batch {restore.batch} declares:"
+                f" back to batch {restore.to}, from {upto};"
+                f" {count:,} anchors are of batches that it took away"
             )
         if self.first is not None and self.first.head.batch > 1:
             yield (
