@@ -76,7 +76,7 @@ def _check_free(path: Path, partial: Path, force: bool) -> None:
         there = None
     if there is not None and not stat.S_ISREG(there.st_mode):
         raise CannotCreate(
-            f"{path}: is there and no regular file, so it is not replaced. Name another file."
+            f"{path}: exists and is not a regular file, so it is not replaced. Name another file."
         )
     if force:
         return

@@ -287,7 +287,7 @@ def test_without_dev_shm_the_daemon_says_what_to_set_and_a_client_goes_on(
         assert daemon.end() == 73
         line = one_line("\n".join(daemon.lines))
         assert "Set outbox_directory to a path on a tmpfs" in line
-        assert ("/dev/shm is not there" if there == "nothing" else "/dev/shm is on ") in line
+        assert ("/dev/shm does not exist" if there == "nothing" else "/dev/shm is on ") in line
     finally:
         daemon.close()
     assert "outbox_directory" in instance.status()["trouble"]["what"]

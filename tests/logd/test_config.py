@@ -18,7 +18,7 @@ from logd.errors import ConfigError
 from tests.support.instance import ROOT, Instance
 
 FILE = Path("/srv/logd/logd.toml")
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "logd/README.md").read_text()
 
 
 @pytest.mark.parametrize("what", ["a FIFO", "a device", "too long", "not text", "a directory"])
@@ -161,7 +161,7 @@ def test_a_directory_too_long_for_a_socket_is_refused_before_anything_is_made(
 def test_the_defaults_that_the_readme_names_are_the_ones_there_are() -> None:
     config = parse(template(), FILE)
     unit = {"": 1, "MiB": 2**20, "GiB": 2**30}
-    rows = re.findall(r"^\| `(\w+_max)` \| ([\d,]+) ?(\w*) \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+_max)` \| ([\d,]+) ?(\w*) \|", PAGE, re.MULTILINE)
     assert len(rows) >= 7
     for name, number, size in rows:
         assert getattr(config, name) == int(number.replace(",", "")) * unit[size], name

@@ -573,7 +573,7 @@ class Worked:
     due_s = 0.0
     steps = looks = 0
 
-    def look(self) -> None:
+    def poll(self) -> None:
         self.looks += 1
 
     def step(self) -> None:

@@ -180,7 +180,7 @@ def test_a_socket_gives_them_to_whom_its_mode_lets_in(instance: Instance) -> Non
         one.close()
     path.unlink()  # a cleaner does
     until(path.exists, "it is made again")
-    until(lambda: daemon.says("was removed or replaced: made again"), "the log says so")
+    until(lambda: daemon.says("was removed or replaced: created again"), "the log says so")
     assert ask(_OnSocket(path))[0] == 200
     assert not any("Traceback" in line for line in daemon.lines)
     instance.stop()
