@@ -187,8 +187,9 @@ def test_a_peer_may_read_whose_groups_include_the_configured_one(
 
 def test_a_group_that_is_not_there_stops_the_start(instance: Instance) -> None:
     instance.configure(query_group="no-such-group")
-    assert "this group does not exist. Create it (`groupadd --system no-such-group`)" in instance.cli(
-        "run", code=78
+    assert (
+        "this group does not exist. Create it (`groupadd --system no-such-group`)"
+        in instance.cli("run", code=78)
     )
 
 
