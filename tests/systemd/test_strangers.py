@@ -39,7 +39,7 @@ def test_under_all_attacks_at_once_it_is_not_restarted_and_the_load_is_stored(fi
     try:
         running.go_on()
         attacks = box.popen(
-            f"exec runuser -u stranger -- {PYTHON} {SOURCE}/tests/faults/strangers.py"
+            f"exec runuser -u stranger -- env PYTHONPATH={SOURCE} {PYTHON} -m tests.faults.strangers"
             f" all {SOCKET} {QUERY_SOCKET} {ATTACK_S}"
         )
         rounds, complaints = attacks.communicate(timeout=DEADLINE_S + ATTACK_S)
