@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-
-import pytest
+from typing import TYPE_CHECKING
 
 from logd_client import Client
 from logd_client.clock import SYSTEM_CLOCK
@@ -21,6 +20,9 @@ from logd_client.refusals import ClientRefusals
 from logd_client.session import ProducerSession
 from logd_client.succession import ProducerSuccession
 from logd_client.tracker import DurableTracker
+
+if TYPE_CHECKING:  # programs that tests start on other machines have none
+    import pytest
 
 
 def by_clock(monotonic_s: Callable[[], float]) -> Environment:

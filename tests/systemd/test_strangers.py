@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.instance import DEADLINE_S, check_streams, until
-from tests.systemd.box import PYTHON, SOURCE, Box
+from tests.systemd.box import SOURCE, Box
 from tests.systemd.load import SOCKET, Load
 
 pytestmark = pytest.mark.booted
@@ -39,8 +39,8 @@ def test_under_all_attacks_at_once_it_is_not_restarted_and_the_load_is_stored(fi
     try:
         running.go_on()
         attacks = box.popen(
-            f"exec runuser -u stranger -- env PYTHONPATH={SOURCE} {PYTHON} -m tests.faults.strangers"
-            f" all {SOCKET} {QUERY_SOCKET} {ATTACK_S}"
+            f"exec runuser -u stranger -- env PYTHONPATH={SOURCE} /usr/local/lib/logd/bin/python"
+            f" -m tests.faults.strangers all {SOCKET} {QUERY_SOCKET} {ATTACK_S}"
         )
         rounds, complaints = attacks.communicate(timeout=DEADLINE_S + ATTACK_S)
         assert (attacks.returncode, complaints) == (0, "")
