@@ -1,4 +1,4 @@
-"""Cases of datagrams: one for each event, none where the daemon looks, and no outbox at all."""
+"""Cases of datagrams: one per event, none while the daemon polls, and no outbox."""
 
 from __future__ import annotations
 

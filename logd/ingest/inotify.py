@@ -1,4 +1,4 @@
-"""Two calls of inotify(7), which the standard library lacks: wake up when an outbox is closed."""
+"""Wraps two calls of inotify(7): wakes the daemon when an outbox is closed."""
 
 from __future__ import annotations
 

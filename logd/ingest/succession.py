@@ -3,7 +3,8 @@
 A process continues in another outbox when its ring is full (a larger one follows) or lost. What it
 wrote to the former one was written earlier, and is often still unread when the first event of the
 next one arrives. The header of the next one names the former producer (shared/PROTOCOL.md, word 6);
-it is read once the former one is, up to what was written when the next one was opened.
+that next outbox is read once the former one has been read up to its end at the opening of the
+next.
 
 The header is not trusted: the wait is for a fixed number of events of the same user, in an outbox
 that is open, which the daemon reads in any case. If that outbox is closed or given up, the wait

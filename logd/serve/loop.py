@@ -2,7 +2,7 @@
 
 While a commit waits for the disk nothing is received, and nothing needs to be: the kernel's queue
 takes the first datagrams, the outboxes keep all events, and the next step reads in bulk what did
-not fit. That is all there is to group commit here: the batch is what arrived during the last one.
+not fit. Group commit: the batch is what has arrived since the last commit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Checks and packs an event before the client's guard is taken: pure, and bounded in its work.
+"""Checks and packs an event before the client's guard is taken, with bounded work.
 
-To read the caller's values may take a moment and run code of theirs, which may itself emit events.
+Reading the caller's values may take a moment and run code of theirs, which may itself emit events.
 The bytes belong to no producer yet: they stay valid over a fork, a close, or a change of the
 producer.
 """
