@@ -1,4 +1,4 @@
-"""State that the parts of a delivery share in a turn, which is one step. No I/O except log lines."""
+"""State that the parts of a delivery share during one step. No I/O except log lines."""
 
 from __future__ import annotations
 
