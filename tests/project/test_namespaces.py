@@ -41,6 +41,30 @@ NO_USERS = (
 )
 
 
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of programs, the only one there is; `unshare` in it never answers."""
+    (tmp_path / "unshare").write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
+    (tmp_path / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(namespaces, "TRY_S", 0.1)
+    namespaces.missing.cache_clear()
+    return tmp_path
+
+
+def test_without_newuidmap_no_namespace_of_users_is_tried(programs: Path) -> None:
+    assert "there is no newuidmap" in (namespaces.missing(users=True) or "")
+    namespaces.missing.cache_clear()
+
+
+def test_a_namespace_that_does_not_answer_is_none(programs: Path) -> None:
+    (programs / "newuidmap").write_text("")
+    (programs / "newuidmap").chmod(0o755)
+    assert "timed out" in (namespaces.missing(users=True) or "")
+    assert "timed out" in (namespaces.missing(users=False) or "")
+    namespaces.missing.cache_clear()
+
+
 def test_an_ordinary_user_runs_in_a_namespace_what_needs_root(tmp_path: Path) -> None:
     reason = namespaces.missing(users=False)
     if reason:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ needs_users = pytest.mark.as_root(users=True)
 # The daemon sees root of a namespace as another user than root of the machine.
 needs_machine_root = pytest.mark.as_root(users=True, namespace=False)
 
+TRY_S = 20.0  # unshare answers within milliseconds, or never
 _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 # The tests' Python must be readable there: a home directory may be closed to other users.
 _TRIED = 'mount -t tmpfs tmpfs /mnt && exec "$0" -c ""'
@@ -36,14 +38,18 @@ def command(*, users: bool) -> tuple[str, ...]:
 def missing(*, users: bool) -> str | None:
     """Why an ordinary user gets no such namespace on this machine; None if one is available."""
     tried = _TRIED_USERS if users else _TRIED
+    if users and shutil.which("newuidmap") is None:
+        # With a range in /etc/subuid, unshare would wait for it for ever.
+        return "needs root, or newuidmap and a range in /etc/subuid (there is no newuidmap)"
     try:
         done = subprocess.run(
             [*command(users=users), "sh", "-c", tried, sys.executable],
             capture_output=True,
             text=True,
             check=False,
+            timeout=TRY_S,
         )
-    except OSError as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         return f"needs root, or a user namespace: {error}"
     if done.returncode == 0:
         return None
