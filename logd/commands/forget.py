@@ -62,7 +62,7 @@ def forget(
 
     It erases the person's events and their roll-ups; the id in events of others, under the keys
     user, users, user_id and login, where "(erased)" replaces it; and all excerpts in quarantine,
-    since nobody knows whose they are. An event that was made before this moment and arrives later
+    because their users are unknown. An event that was made before this moment and arrives later
     is erased on arrival, by its sequence, whatever time it claims; one that is made afterwards is
     stored. The chain still verifies, and events `person_erased` record that a person was erased,
     but not who.

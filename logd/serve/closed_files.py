@@ -20,7 +20,7 @@ class ClosedFiles:
     """Watches the outboxes' directory for the loop that waits on `selector`.
 
     `closings` counts the owners of other files whose closing has woken the loop. Without an inotify
-    watch (the kernel gives a user so many) closed outboxes are found by polling.
+    watch (their number per user is limited) closed outboxes are found by polling.
     """
 
     def __init__(

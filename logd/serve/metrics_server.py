@@ -41,7 +41,7 @@ class MetricsService:
         self._metrics = metrics
 
     def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
-        """Take the head of a request: what follows it is not read."""
+        """Return the head of a request; its body is not read."""
         whole = any(end in received for end in (b"\r\n\r\n", b"\n\n"))
         if not received or not (whole or ended or len(received) > HEAD_BYTES_MAX):
             return None
