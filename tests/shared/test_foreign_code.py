@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import pytest
 
 from logd_client import Client, Outcome
-from logd_wire.forks import is_owned
 from tests.support import client_parts as parts
 from tests.support.instance import Instance, check_sums, until
 
@@ -32,7 +32,7 @@ class Emitting(logging.Handler):
         client = self.client
         if client is not None:
             self.calls += 1
-            self.under_the_guard += is_owned(parts.guard(client).lock)
+            self.under_the_guard += parts.guard(client).owner == get_ident()
             self.accepted += client.emit("error_logged", props={"text": record.getMessage()})
 
 
