@@ -3,39 +3,80 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import click
 
 from logd import __version__
+from logd.commands import _streams
 from logd.commands._command import Group
-from logd.commands._output import discard_stdout, fail
-from logd.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_SOFTWARE, LogdError
+from logd.commands._output import fail, print_traceback
+from logd.commands._permission import no_permission, refused_path
+from logd.config.settings import Config
+from logd.errors import (
+    EXIT_CANNOT_CREATE,
+    EXIT_CONFIG,
+    EXIT_INTERRUPTED,
+    EXIT_SOFTWARE,
+    EXIT_SYSTEM,
+    LogdError,
+)
 from logd.storage.database import DatabaseError, translate
 from logd_wire.paths import PathTooLong
 
 
 class _Group(Group):
-    """Prints each error of logd as one line and exits with its code, without a traceback."""
+    """Prints each error as one line and exits with its code, without a traceback.
+
+    Code 1 means that the trail was changed, or that a check failed: no error of another kind, of
+    Python's or click's, may end with it.
+    """
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        _streams.prepare()
+        return super().main(*args, **options)
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
-        except LogdError as error:
-            fail(str(error), error.exit_code)
-        except PathTooLong as error:
-            fail(str(error), EXIT_CONFIG)
-        except DatabaseError as error:
-            config = context.obj
-            problem = translate(error, config.database if config else Path("database"))
-            fail(str(problem), getattr(problem, "exit_code", EXIT_SOFTWARE))
+            result = super().invoke(context)
+            sys.stdout.flush()
+        except (click.UsageError, click.exceptions.Exit):
+            raise
         except KeyboardInterrupt:
             fail("interrupted", EXIT_INTERRUPTED)
+        except click.Abort:
+            fail("not confirmed, so nothing was done", EXIT_INTERRUPTED)
         except BrokenPipeError:
-            # The reader of stdout has closed it (`logd query | head`).
-            discard_stdout()
-            sys.exit(0)
+            sys.exit(0)  # the reader of stdout has closed it (`logd query | head`)
+        except Exception as error:  # noqa: BLE001 - reported, with another code than 1
+            fail(*_described(error, context.obj))
+        return result
+
+
+def _described(error: Exception, config: Config | None) -> tuple[str, int]:
+    """The line and the exit code for an error that ends a command."""
+    if isinstance(error, DatabaseError):
+        error = translate(error, config.database if config else Path("database"))
+    path = refused_path(error)
+    if path is not None and isinstance(error, LogdError | PermissionError):
+        error = no_permission(path)
+    if isinstance(error, LogdError):
+        return str(error), error.exit_code
+    if isinstance(error, PathTooLong):
+        return str(error), EXIT_CONFIG
+    if isinstance(error, click.ClickException):
+        return error.format_message(), EXIT_CANNOT_CREATE
+    if isinstance(error, MemoryError):
+        return "there is not enough memory", EXIT_SYSTEM
+    print_traceback(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"internal error: {type(error).__name__}: {error} ({Path(place.filename).name}, line"
+        f" {place.lineno}). Please report it, with what LOGD_TRACEBACK=1 in the environment adds.",
+        EXIT_SOFTWARE,
+    )
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -35,6 +35,9 @@ class Exit:
     restart: str = "no"
 
 
+# Codes that any command may end with.
+ANY_COMMAND_EXITS = (EXIT_SOFTWARE, EXIT_INPUT_OUTPUT, EXIT_TEMPORARY, EXIT_KEY)
+
 # Used by the help of each command, the man pages, and the table in the README.
 EXITS: Mapping[int, Exit] = {
     EXIT_OK: Exit("success; for `run`: stopped after storing everything that had arrived", "-"),
@@ -60,7 +63,8 @@ EXITS: Mapping[int, Exit] = {
         " there is no database yet, or the disk is read-only"
     ),
     EXIT_INPUT_OUTPUT: Exit(
-        "a write or flush failed; none of it was confirmed", "perhaps: check the disk first"
+        "a write or flush failed, also to standard output; none of it was confirmed",
+        "perhaps: check the disk first",
     ),
     EXIT_TEMPORARY: Exit(
         "temporary: another daemon runs this instance, a disk is full, the database is locked or"
@@ -68,11 +72,12 @@ EXITS: Mapping[int, Exit] = {
         "later",
     ),
     EXIT_KEY: Exit(
-        "the key is missing, readable by others, malformed, or not the key of this database (or the"
-        " database's first page is damaged, which looks the same)"
+        "no permission (the message names the file, and the group to join or the user to be);"
+        " or the key is missing, readable by others, malformed, or not the key of this database"
+        " (or the database's first page is damaged, which looks the same)"
     ),
     EXIT_CONFIG: Exit("the configuration has an error; the message names the line"),
-    EXIT_INTERRUPTED: Exit("interrupted by Ctrl-C; the work is incomplete", "-"),
+    EXIT_INTERRUPTED: Exit("interrupted by Ctrl-C, or not confirmed; the work is incomplete", "-"),
 }
 
 
@@ -86,6 +91,16 @@ class ConfigError(LogdError):
     """The configuration has an error."""
 
     exit_code = EXIT_CONFIG
+
+
+class NoPermission(LogdError):
+    """The system refuses this user a file."""
+
+    exit_code = EXIT_KEY
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(text)
+        self.path = path
 
 
 class KeyFileError(LogdError):

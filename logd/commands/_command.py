@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from logd.errors import EXITS
+from logd.errors import ANY_COMMAND_EXITS, EXITS
 
 
 class Command(click.Command):
@@ -23,7 +23,7 @@ class Command(click.Command):
     ) -> None:
         super().__init__(*args, **options)
         self.examples = examples
-        self.exits = exits
+        self.exits = sorted({*exits, *ANY_COMMAND_EXITS})
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Called by click: writes what follows the options."""
@@ -32,9 +32,8 @@ class Command(click.Command):
                 for line, purpose in self.examples:
                     formatter.write_text(f"# {purpose}")
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
-        if self.exits:
-            with formatter.section("Exit codes"):
-                formatter.write_dl([(str(code), EXITS[code].meaning) for code in self.exits])
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), EXITS[code].meaning) for code in self.exits])
         super().format_epilog(ctx, formatter)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from typing import Any
@@ -96,18 +97,25 @@ def _shown(value: object) -> str:
 
 
 class Text(click.ParamType[str]):
-    """Text that can be stored: an argument that is not valid UTF-8 is refused."""
+    """Text that can be stored: an argument that is not valid UTF-8 is refused.
+
+    Also in the C locale, where Python passes the bytes of other characters as surrogates.
+    """
 
     name = "text"
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> str:
+        text = str(value)
         try:
-            str(value).encode()
+            text.encode()
         except UnicodeEncodeError:
-            self.fail(f"{value!a}: is not valid text (UTF-8).", param, context)
-        return str(value)
+            try:
+                text = os.fsencode(text).decode()
+            except UnicodeError:
+                self.fail(f"{value!a}: is not valid text (UTF-8).", param, context)
+        return text
 
 
 def _load_config(context: click.Context, _parameter: click.Parameter, value: str) -> Config:

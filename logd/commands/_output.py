@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -23,6 +24,16 @@ def fail(message: str, exit_code: int) -> NoReturn:
         log_format.format_line(logging.ERROR, message, journal=log_format.reads_stderr()), err=True
     )
     sys.exit(exit_code)
+
+
+def print_traceback(error: Exception) -> None:
+    """Prints where an internal error comes from, where it is looked for: at the lowest level in the
+    journal, elsewhere only with LOGD_TRACEBACK in the environment.
+    """
+    journal = log_format.reads_stderr()
+    if journal or os.environ.get("LOGD_TRACEBACK"):
+        text = "".join(traceback.format_exception(error)).rstrip()
+        click.echo(log_format.format_line(logging.DEBUG, text, journal=journal), err=True)
 
 
 def print_line(line: str) -> None:
@@ -62,11 +73,3 @@ def job_progress(label: str) -> Iterator[Callable[[Job], None]]:
                 print_note(f"waiting: {job.trouble}")
 
         yield show
-
-
-def discard_stdout() -> None:
-    """Redirects stdout to /dev/null after a failed write.
-
-    Otherwise Python flushes the rest of it at exit, fails again, and changes the exit code.
-    """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
-from logd.atomic_file import cannot_be_written, whole_file
+from logd.atomic_file import whole_file
 from logd.commands._command import Command
 from logd.commands._options import Duration, config_option
-from logd.commands._output import discard_stdout, print_note, progress_bar
+from logd.commands._output import print_note, progress_bar
 from logd.commands._selection import selection_options
+from logd.commands._streams import STANDARD_OUTPUT
 from logd.config.settings import Config
 from logd.errors import (
     EXIT_CANNOT_CREATE,
@@ -26,13 +27,11 @@ from logd.errors import (
     EXIT_UNAVAILABLE,
     LogdError,
 )
-from logd.reports.export import FORMS, Export, Progress, record_export
+from logd.reports.export import FORMS, Export, record_export
 from logd.reports.selection import Selection
 from logd.storage import opening
 from logd.storage.copy_registry import EXPORT, Copy
 from logd_wire.schema import INT64_MAX
-
-STANDARD_OUTPUT = "standard output"
 
 
 @click.command(
@@ -103,7 +102,7 @@ def export(
     try:
         with progress_bar("exporting", work.top) as advance:
             if output is None:
-                _to_standard_output(work, form, advance)
+                work.write(form, sys.stdout.buffer, advance)
             else:
                 with whole_file(output, force=force) as file:
                     work.write(form, file, advance)
@@ -114,16 +113,6 @@ def export(
         if complete or (output is None and work.events):
             _note(config, work, form, output, made_ns, expires, selection, complete=complete)
     click.echo(f"exported {work.events:,} events to {output or STANDARD_OUTPUT}", err=True)
-
-
-def _to_standard_output(work: Export, form: str, advance: Progress) -> None:
-    try:
-        work.write(form, sys.stdout.buffer, advance)
-    except BrokenPipeError:
-        raise  # the reader closed the pipe
-    except OSError as error:
-        discard_stdout()
-        raise cannot_be_written(STANDARD_OUTPUT, error) from error
 
 
 def _note(

@@ -90,7 +90,8 @@ def load(path: str | os.PathLike[str]) -> Config:
             f"{file}: no such file. `logd init DIR` creates an instance with DIR/logd.toml."
         ) from error
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{file}: cannot be read: {why}") from error
     return parse(text, file.absolute())
 
 

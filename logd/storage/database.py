@@ -20,6 +20,7 @@ from logd.errors import (
     DatabaseDamaged,
     KeyFileError,
     NoDatabase,
+    NoPermission,
     StorageBusy,
     StorageFailed,
 )
@@ -143,6 +144,9 @@ def translate(error: Exception, path: Path) -> Exception:
     if code in _BUSY:
         return StorageBusy(f"{path}: locked by another program. Events wait until it is released.")
     if code in (sqlcipher3.SQLITE_READONLY, sqlcipher3.SQLITE_CANTOPEN, sqlcipher3.SQLITE_PERM):
+        for place, rights in ((path, os.R_OK | os.W_OK), (path.parent, os.W_OK | os.X_OK)):
+            if place.exists() and not os.access(place, rights, effective_ids=True):
+                return NoPermission(place, f"{path}: cannot be opened: no permission")
         return CannotCreate(
             f"{path}: cannot be written ({error}). Check the permissions of the file and its "
             "folder, and that the file system is not read-only."

@@ -314,8 +314,8 @@ def test_forget_asks_for_confirmation_or_takes_yes(
     assert counts["anna"] > 5 and counts["mentions"] > 0
     for answer in ("n\n", "\n", ""):
         done = CliRunner().invoke(main, command, input=answer)
-        assert (done.exit_code, done.stdout) == (1, "")
-        assert question in done.stderr and "Aborted" in done.stderr
+        assert (done.exit_code, done.stdout) == (130, "")
+        assert question in done.stderr and "not confirmed" in done.stderr
         assert served.status()["erased"] == 0
     assert any(event["user"] == NAME for event in served.events())
     done = CliRunner().invoke(main, command, input="y\n")

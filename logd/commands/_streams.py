@@ -1,0 +1,96 @@
+"""Standard streams that print any text, and that report a failure as theirs.
+
+A command may be started with a stream closed, with a full disk behind it, in a locale that lacks
+characters, or beside a program that made the terminal non-blocking.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import io
+import os
+import select
+import sys
+from typing import TYPE_CHECKING
+
+from logd.atomic_file import cannot_be_written
+from logd.errors import StorageFailed
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+STANDARD_OUTPUT = "standard output"
+_ESCAPES = "logd_escapes"
+_WITHOUT_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class _Stream(io.FileIO):
+    """Writes to a descriptor that it does not close; waits where that is non-blocking."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, "w", closefd=False)
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        while (written := super().write(data)) is None:  # EAGAIN
+            select.select([], [self], [])
+        return written
+
+
+class _Stdout(_Stream):
+    """After a failed write the rest goes nowhere, so that the failure is reported once.
+
+    Raises BrokenPipeError when the reader has left, else a LogdError.
+    """
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise
+            if error.errno in _WITHOUT_ROOM:
+                raise cannot_be_written(STANDARD_OUTPUT, error) from error
+            why = "it is closed" if error.errno == errno.EBADF else error.strerror
+            raise StorageFailed(f"{STANDARD_OUTPUT}: {why}. Not all was printed.") from error
+
+
+class _Stderr(_Stream):
+    """Drops what cannot be written: a message never changes how a command ends."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return memoryview(data).nbytes
+
+
+def prepare() -> None:
+    """Replaces the process's standard streams, unless a caller already has."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # Else the next file that is opened would take its place. Reading: a write must fail.
+            os.open(os.devnull, os.O_RDONLY)
+    codecs.register_error(_ESCAPES, _escape)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _text(_Stdout(1), sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _text(_Stderr(2), sys.stderr)
+
+
+def _text(raw: _Stream, before: io.TextIOBase | None) -> io.TextIOWrapper:
+    encoding = getattr(before, "encoding", None) or "utf-8"
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding, errors=_ESCAPES, line_buffering=raw.isatty()
+    )
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """Writes characters that an encoding lacks as JSON does, so that JSON lines stay valid."""
+    assert isinstance(error, UnicodeEncodeError)
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    pairs = (units[at : at + 2] for at in range(0, len(units), 2))
+    return "".join(f"\\u{pair.hex()}" for pair in pairs), error.end
