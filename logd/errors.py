@@ -115,6 +115,10 @@ class DatabaseDamaged(LogdError):
     exit_code = EXIT_DAMAGED
 
 
+class DatabaseCorrupt(DatabaseDamaged):
+    """A page of the database does not have the content that was written."""
+
+
 class DatabaseGone(DatabaseDamaged):
     """The database was removed or replaced while the daemon had it open."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from logd.audit import row_checks
+from logd.audit.page_check import damaged_pages
 from logd.audit.verify_removals import RemovalCheck
 from logd.audit.verify_rows import BatchRow, Verdict, batches, check_row
 from logd.batch import LOST_CLAIMED
@@ -39,6 +40,8 @@ class Verifier:
     def run(self) -> Verdict:
         """Runs all checks; what cannot be read is a finding, and the next check follows."""
         self._connection.execute("BEGIN")  # the daemon continues to write meanwhile
+        # The transaction begins with the first page that it reads.
+        self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         try:
             for check in (
                 self._check_pages,
@@ -57,8 +60,7 @@ class Verifier:
         return self._verdict
 
     def _check_pages(self) -> None:
-        """SQLCipher's own check: every page against the keyed hash stored with it."""
-        for (problem,) in self._connection.execute("PRAGMA cipher_integrity_check"):
+        for problem in damaged_pages(self._connection):
             self._verdict.add_finding(f"file: {problem}")
 
     # -- the chain -------------------------------------------------------------------------------

@@ -23,10 +23,11 @@ from logd.errors import (
     EXIT_OK,
     EXIT_TEMPORARY,
     EXIT_UNAVAILABLE,
+    DatabaseCorrupt,
     LogdError,
 )
 from logd.storage import chain_head, opening
-from logd.storage.database import DatabaseError
+from logd.storage.database import DatabaseError, translate
 
 UNIT = "logd.service"
 
@@ -80,10 +81,17 @@ def verify(config: Config, anchor: bool, unit: str, file: IO[str] | None) -> Non
 
     The result is kept beside the database, for `logd status` and the metrics.
     """
-    connection = opening.open_for_reading(config)
     try:
+        connection = opening.open_for_reading(config)
         # Not count(*): it reads a whole index, so that one damaged page of it would hide the rest.
         total = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
+    except (DatabaseCorrupt, DatabaseError) as error:
+        problem = error if isinstance(error, LogdError) else translate(error, config.database)
+        if not isinstance(problem, DatabaseCorrupt):
+            raise problem from error
+        click.echo(f"file: {problem}")
+        fail("the trail is not whole", EXIT_NOT_WHOLE)
+    try:
         with progress_bar("verifying", total) as advance:
             verdict = verification.verify(connection, advance)
         findings: list[str] = [*verdict.findings]

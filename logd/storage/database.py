@@ -17,7 +17,7 @@ import sqlcipher3
 
 from logd.errors import (
     CannotCreate,
-    DatabaseDamaged,
+    DatabaseCorrupt,
     KeyFileError,
     NoDatabase,
     NoPermission,
@@ -135,7 +135,7 @@ def translate(error: Exception, path: Path) -> Exception:
             "Nothing was changed. Check key_file; if it is right, restore the file from a backup."
         )
     if code == sqlcipher3.SQLITE_CORRUPT:
-        return DatabaseDamaged(
+        return DatabaseCorrupt(
             f"{path}: the database is damaged ({error}). Nothing was changed by this; stop here, "
             "keep the file, and restore a backup. Events wait in their outboxes meanwhile."
         )
