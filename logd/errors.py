@@ -151,6 +151,12 @@ class StorageBusy(LogdError):
     exit_code = EXIT_TEMPORARY
 
 
+class NotChecked(LogdError):
+    """The trail could not be read to its end now, so that nothing is known about it."""
+
+    exit_code = EXIT_TEMPORARY
+
+
 class ClockRefused(LogdError):
     """The clock is wrong, so an operation that cannot be undone was not done."""
 

@@ -12,7 +12,7 @@ from logd.audit.verify_removals import RemovalCheck
 from logd.audit.verify_rows import BatchRow, Verdict, batches, check_row
 from logd.batch import LOST_CLAIMED
 from logd.storage import hash_chain
-from logd.storage.database import Connection, DatabaseError
+from logd.storage.database import Connection, DatabaseError, damage
 from logd.storage.migrations import schema_version
 from logd.storage.removal_log import ERASED, PRUNED
 from logd.storage.rollups import Rollups, SubjectRow
@@ -38,7 +38,10 @@ class Verifier:
         self._rollups, self._blocks = Rollups(), Blocks()
 
     def run(self) -> Verdict:
-        """Runs all checks; what cannot be read is a finding, and the next check follows."""
+        """Runs all checks; damage is a finding, and the next check follows.
+
+        Raises NotChecked when the database cannot be read now.
+        """
         self._connection.execute("BEGIN")  # the daemon continues to write meanwhile
         # The transaction begins with the first page that it reads.
         self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -54,7 +57,7 @@ class Verifier:
                 try:
                     check()
                 except DatabaseError as error:
-                    self._verdict.add_finding(f"file: cannot be read further: {error}")
+                    self._verdict.add_finding(f"file: cannot be read further: {damage(error)}")
         finally:
             self._connection.execute("ROLLBACK")
         return self._verdict
@@ -137,7 +140,8 @@ class Verifier:
         try:
             leaves = dict(self._leaves(batch))
         except DatabaseError as error:
-            verdict.add_finding(f"{batch}: an event was changed and cannot be read: {error}")
+            problem = damage(error)
+            verdict.add_finding(f"{batch}: an event was changed and cannot be read: {problem}")
             removals.restore_leaves(batch, {})
             return
         present = len(leaves)

@@ -27,7 +27,7 @@ from logd.errors import (
     LogdError,
 )
 from logd.storage import chain_head, opening
-from logd.storage.database import DatabaseError, translate
+from logd.storage.database import DatabaseError, damage, translate
 
 UNIT = "logd.service"
 
@@ -105,7 +105,7 @@ def verify(config: Config, anchor: bool, unit: str, file: IO[str] | None) -> Non
                 findings += found.findings
                 notes += found.describe(chain_head.read_head(connection)[0])
             except DatabaseError as error:
-                findings.append(f"anchors: cannot be compared: {error}")
+                findings.append(f"anchors: cannot be compared: {damage(error)}")
     finally:
         connection.close()
     for finding in findings:

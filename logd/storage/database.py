@@ -21,6 +21,7 @@ from logd.errors import (
     KeyFileError,
     NoDatabase,
     NoPermission,
+    NotChecked,
     StorageBusy,
     StorageFailed,
 )
@@ -31,6 +32,12 @@ BUSY_TIMEOUT_MS = 5000
 
 PAGE_BYTES_MAX = 65536
 
+_NOT_ABOUT_CONTENT = {
+    *(sqlcipher3.SQLITE_BUSY, sqlcipher3.SQLITE_LOCKED, sqlcipher3.SQLITE_PROTOCOL),
+    *(sqlcipher3.SQLITE_NOMEM, sqlcipher3.SQLITE_IOERR, sqlcipher3.SQLITE_FULL),
+    *(sqlcipher3.SQLITE_CANTOPEN, sqlcipher3.SQLITE_PERM, sqlcipher3.SQLITE_READONLY),
+    *(sqlcipher3.SQLITE_INTERRUPT, sqlcipher3.SQLITE_ABORT),
+}
 _BUSY = {sqlcipher3.SQLITE_BUSY, sqlcipher3.SQLITE_LOCKED}
 
 
@@ -124,6 +131,17 @@ def change_key(path: Path, old: bytes, new: bytes) -> None:
 def is_interrupt(error: Exception) -> bool:
     """Whether SQLite stopped because its progress handler asked it to."""
     return bool(getattr(error, "sqlite_errorcode", 0) == sqlcipher3.SQLITE_INTERRUPT)
+
+
+def damage(error: Exception) -> Exception:
+    """Returns the error if it is about what the database holds. Raises NotChecked if it is about
+    reading it at this moment: a lock, too little memory, a failing disk.
+    """
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_ABOUT_CONTENT:
+        raise NotChecked(
+            f"not checked: {error}. This says nothing about the trail: try again."
+        ) from error
+    return error
 
 
 def translate(error: Exception, path: Path) -> Exception:

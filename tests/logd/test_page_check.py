@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlcipher3
 
 from logd.audit.page_check import damaged_pages
 from logd.audit.verify import verify
@@ -52,6 +53,23 @@ def held_back(stored: Instance) -> Iterator[Any]:
     writer.close()
 
 
+class Failing:
+    """A connection, one query of which fails."""
+
+    def __init__(self, real: Any, of: str, code: int) -> None:
+        self._real, self._of, self._code = real, of, code
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def execute(self, sql: str, *values: Any) -> Any:
+        if self._of in sql:
+            error = sqlcipher3.OperationalError("by a test")
+            error.sqlite_errorcode = self._code
+            raise error
+        return self._real.execute(sql, *values)
+
+
 def flip(path: Path, place: int) -> None:
     with path.open("r+b") as file:
         file.seek(place)
@@ -66,6 +84,18 @@ def test_pages_that_a_checkpoint_has_not_written_yet_are_not_damaged(held_back: 
     verdict = verify(held_back)
     assert verdict.findings == []
     assert verdict.events == 300
+
+
+@pytest.mark.parametrize("error", ["SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_NOMEM"])
+@pytest.mark.parametrize("of", ["FROM counter", "FROM event e", "cipher_integrity_check"])
+def test_what_cannot_be_read_now_is_not_taken_for_damage(
+    error: str, of: str, stored: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: Any, **options: Any) -> Failing:
+        return Failing(connect(*arguments, **options), of, getattr(sqlcipher3, error))
+
+    monkeypatch.setattr("logd.storage.opening.connect", failing)
+    assert "not checked: by a test" in stored.cli("verify", code=75)
 
 
 def test_a_damaged_page_is_found_beside_those(held_back: Any, stored: Instance) -> None:
