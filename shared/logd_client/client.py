@@ -1,9 +1,9 @@
-"""The client: hands events to the daemon for the price of a memory write, and at times a datagram.
+"""The client: writes events to memory that the daemon reads, and wakes it with a datagram.
 
     client = Client("DIR/logd.sock")
     client.emit("quiz_submitted", user="7", props={"quiz": 3, "score": 0.8})
 
-What a process may call is here. An event goes `emitter` -> `session` -> `succession` (which
+The public interface. An event goes `emitter` -> `session` -> `succession` (which
 producer) -> `producer` (outbox and socket), under the `guard`.
 """
 
@@ -159,8 +159,8 @@ class Client:
     def _pending_waits(
         self, nested: bool
     ) -> tuple[FormerProducers, Producer | None, list[tuple[ConfirmationWaiters, int, float]]]:
-        """For each producer: up to which event to wait, and by when that is known if its file is
-        removed.
+        """Returns for each producer the sequence to wait for, and the time when that is decided if
+        its file is removed.
         """
         producers = self._producers
         if not nested:

@@ -98,7 +98,7 @@ class Emitter:
                     producers.formers.any and producers.formers.is_check_due(self._monotonic_s())
                 ):
                     tracker.record_resolved()
-                # From here on what is accepted is the caller's event, and no note.
+                # From here on the event being accepted is the caller's own.
                 session.attempt = None
                 own = True
                 if event is not None:

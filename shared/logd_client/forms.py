@@ -77,7 +77,7 @@ def _map(work: Conversion, value: Any, depth_left: int) -> Any:
 
 
 def _mapping(work: Conversion, value: Any, depth_left: int) -> Any:
-    """Converts a mapping of a type of the caller's, which may never end."""
+    """Converts a mapping of the caller's own type, whose iteration may never end."""
     keys: list[Any] = []
     values: list[Any] = []
     for key in value:

@@ -67,7 +67,7 @@ class Growth:
         return _most(self._outbox_bytes) - formers_bytes - ring_bytes
 
     def room_bytes(self, ring_bytes: int, formers_bytes: int) -> int:
-        """The same; 0 if there was no memory for it at the last attempt."""
+        """As `left_bytes`, but 0 if there was no memory for a ring at the last attempt."""
         return 0 if self.problem else self.left_bytes(ring_bytes, formers_bytes)
 
     def failed(self, problem: str, now_s: float) -> None:

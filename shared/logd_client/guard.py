@@ -25,7 +25,7 @@ from typing import Protocol, TypeVar
 from logd_wire import forks
 from logd_wire.forks import Forked, Generation
 
-# Between two checks whether another thread is still inside.
+# Seconds between two checks whether another thread is still inside.
 PAUSE_S = 0.00005
 PATIENCE_S = 0.002
 DEFERRED_MAX = 16

@@ -152,7 +152,7 @@ class Producer:
             self.send_errno = errno.EAGAIN
             return False  # the daemon's queue is full; it will read the outbox
         except OSError as error:
-            # Without a number it is not the kernel's answer: it is too early for another try.
+            # Without an errno it is not the kernel's answer: it is too early for another try.
             self.send_errno = error.errno or self.send_errno
             # Once refused, a connected socket is refused for ever, even after a new bind.
             self._disconnect()

@@ -113,8 +113,8 @@ class Shutdown:
             self._guard.warn("what a closed client refuses could not be reported: %r", error)
 
     def _report_refusals(self, nested: bool) -> None:
-        """By a producer that does nothing else: at the process's end at once, before that at a
-        bounded rate.
+        """Reports them by a producer made for that alone: at once at the process's end, before that
+        at a bounded rate.
         """
         producers = self._producers
         producer, now_s = producers.current, self._monotonic_s()

@@ -56,7 +56,7 @@ class DurableTracker:
         return Outcome.UNKNOWN
 
     def release(self, event: DurableEvent, _nested: bool) -> None:
-        """The caller no longer waits."""
+        """Records that the caller no longer waits."""
         self._producers.awaited.discard(event)
         event.release_note_space()
 
