@@ -14,7 +14,7 @@ LOSS_EVENTS_MAX = 1_000_000
 # Causes in the loss ledger.
 LOST_NOT_RECEIVED = "not received"  # no outbox to read it from
 LOST_DAMAGED = "outbox damaged"
-LOST_RESTORED = "restored"  # stored once, as the database shows that a backup has replaced
+LOST_RESTORED = "restored"  # stored in a database that a backup has replaced
 LOST_CLAIMED = "claimed"  # reported as confirmed by an outbox alone: counted separately
 LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
 LOST_OUTBOX_GONE = "outbox gone"

@@ -51,7 +51,7 @@ class Delivery(Generic[AnOutbox]):
     work_s = 0.005
     start_work_s = 0.25
     slice_bytes = 64 * 1024
-    # The simulation watches these two.
+    # The simulation reads these two.
     intake_type: type[Intake] = Intake
     opener_type: type[OutboxOpener[AnOutbox]] = OutboxOpener
 

@@ -19,7 +19,7 @@ class Trail(Protocol):
         """Return what is stored of a producer; a new one if there is nothing."""
 
     def unfinished(self) -> Iterator[tuple[int, int, str] | None]:
-        """Yield uid, id and cause of loss of producers that can send nothing more but by an outbox.
+        """Yield uid, id and cause of loss of producers that can send no more, except by an outbox.
 
         None: many were examined; the rest may wait for the next step.
         """

@@ -108,7 +108,7 @@ class OpenOutbox:
         self._write_at(WORD_GIVEN_UP * 8, _WORD.pack(1))
 
     def take_back(self) -> None:
-        """Clear the words RETIRED and GIVEN_UP that a killed daemon has left: this one reads on.
+        """Clear the words RETIRED and GIVEN_UP of a killed daemon, to continue with the outbox.
 
         If they cannot be written they stay as they are.
         """

@@ -42,7 +42,7 @@ class OpenOutboxes(Generic[AnOutbox]):
         self.succession.drop(producer)
         if outbox is not None:
             self.wakeups.end(producer)
-            # A producer that lives, though taken for dead, sends datagrams again.
+            # If the producer lives after all, it sends datagrams again.
             self._turn.attempt(lambda one: one.resume_wakeups(), outbox)
             self.quota.drop(producer.uid)
         return outbox

@@ -1,4 +1,4 @@
-"""What happens to an open outbox in the end: confirmed, retired, or given up and removed."""
+"""Confirms open outboxes, retires those of ended producers, gives up damaged ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from logd.ingest.turn import Turn
 
 
 class OutboxLifecycle(Generic[AnOutbox]):
-    """Confirms outboxes after a commit, retires those of ended producers, gives up damaged ones."""
+    """The part of the delivery core that ends the use of outboxes, or confirms them."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
         turn, batch = self._turn, self._turn.batch
         turn.warn_throttled("%s: given up: %s", outbox.name, reason, user=producer.uid)
         header = outbox.header
-        # What it holds past that once it is removed is recorded then, up to a ring's capacity.
+        # Later events are recorded when it is removed, up to a ring's capacity.
         outbox.header = replace(header, written=max(header.written, producer.taken))
         if header.written > producer.taken:
             plausible = header.written - producer.taken <= ring_events_max(header)

@@ -48,7 +48,7 @@ def run(config: Config) -> None:
     os.umask(0o077)  # no other user may read the database and its WAL
     _, descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors_max < DESCRIPTORS_MIN:
-        # It would run, confirm nothing, and let the outboxes fill up.
+        # The daemon would run without reading an outbox, and all of them would fill up.
         raise SystemRefused(
             f"only {descriptors_max} open files are allowed, which leaves none for outboxes. Allow "
             f"{DESCRIPTORS_MIN} and one for each process that logs (ulimit -Hn, LimitNOFILE=)."
