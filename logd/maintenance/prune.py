@@ -118,7 +118,7 @@ class _Type:
         return event_age.age_ns(ts_ns, self._stored.of(event_id)) < self.before_ns
 
     def find(self, column: str, ids: range, limit: int, but_ts_ns: Sequence[int] = ()) -> list[Any]:
-        """A column of the events to remove, in the order of ids, all of one block.
+        """Returns a column of a block's events to remove, in the order of ids.
 
         Of a type with roll-ups by subject the ids are of events without a user only: the others are
         removed by user.

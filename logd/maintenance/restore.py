@@ -56,7 +56,7 @@ class Replaced:
     clock: Reading | None = None  # its last trusted reading of the clock
 
     def batch_max(self, kept: int) -> int | None:
-        """The highest batch ever stored that is lost with all past `kept`; None if unknown."""
+        """The highest batch ever stored, lost like all past `kept`; None if unknown."""
         if self.head is None:
             return None
         highest = [self.head.batch]
