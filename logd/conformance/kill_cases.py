@@ -35,7 +35,7 @@ class Run:
         self.scene.driver.ask(f"open {self.daemon.socket} {_RING_BYTES}")
 
     def emit(self, count: int = _EVENTS) -> None:
-        """Events, each answered before the next."""
+        """Emits events, each answered before the next."""
         for _ in range(count):
             number = self.scene.number()
             self.attempted.add(number)
@@ -60,12 +60,12 @@ class Run:
             self.scene.count(number, answer == "accepted")
 
     def kill_client(self) -> None:
-        """SIGKILL to the driver."""
+        """Sends SIGKILL to the driver."""
         self.scene.driver.kill()
         self.kills += 1
 
     def check(self, *, may_lose: bool = False) -> None:
-        """The sums, and every accepted event once and in order."""
+        """Checks the sums, and that every accepted event is stored once and in order."""
         status = self.daemon.settle(len(self.scene.accepted))
         events = self.daemon.events()
         own = [row for row in events if row["type"] == TYPE]
@@ -178,7 +178,7 @@ def kills_without_outbox(scene: Scene) -> None:
         run.open()
         run.emit(100)
         run.kill_client()
-        # Of a client without an outbox that is killed no one knows the last number.
+        # The last sequence of a killed client without an outbox is unknown.
         until(
             lambda: len(daemon.events()) == len(scene.accepted),
             "what the kernel took is not stored",

@@ -213,7 +213,7 @@ def forks(scene: Scene) -> None:
 
 def _check_parent(scene: Scene, box: Box, before: bytes, who: str) -> None:
     expect(box.path.exists(), f"{who} removed its parent's outbox")
-    expect(not box.has_farewell, f"{who} said farewell for its parent (word 9)")
+    expect(not box.has_farewell, f"{who} sent its parent's farewell (word 9)")
     expect(box.holder is not None, f"{who} freed its parent's lock", "The lock")
     scene.driver.expect_holder(box.holder, "the parent's outbox")
     expect(box.header() == before, f"{who} wrote to its parent's header")
@@ -238,8 +238,8 @@ def lock_lost(scene: Scene) -> None:
 
 
 def lose_descriptors(scene: Scene, box: Box) -> tuple[Path, int | None, int]:
-    """Closes what the client has open; the file that is there instead, in how many descriptors of
-    which process.
+    """Has the client close its descriptors; returns the file opened in their place, the process,
+    and in how many of its descriptors the file is open.
     """
     decoy = scene.directory / "decoy"
     decoy.write_bytes(b"")

@@ -112,7 +112,7 @@ def ring_sizes(scene: Scene) -> None:
 
 
 def _free_bytes(scene: Scene) -> int:
-    """What outboxes may still take of their file system, less a little."""
+    """The bytes that outboxes may still take of their file system, less a margin."""
     status = os.statvfs(scene.daemon.directory.parent)
     return status.f_bavail * status.f_frsize - RING_BYTES_MIN
 
@@ -257,7 +257,7 @@ def rendezvous(scene: Scene) -> None:
         ("no file beside the socket", path.unlink),
         ("an empty file beside the socket", lambda: put("")),
         ("a pipe in place of the file beside the socket", put_pipe),
-        ("a token that is no token", lambda: put(good.replace("token=", "token=x"))),
+        ("an invalid token", lambda: put(good.replace("token=", "token=x"))),
         ("a directory that is not there", lambda: put(good.replace("logd-", "logd-no-"))),
         (
             "a symbolic link to the directory",

@@ -88,7 +88,7 @@ class Scene:
         return self.daemon.box()
 
     def open_with_any(self) -> Box | None:
-        """Do the same for any client: return None for one that never has an outbox."""
+        """As `open_with_outbox`, but return None for a client that never has an outbox."""
         try:
             return self.open_with_outbox()
         except NotTried:

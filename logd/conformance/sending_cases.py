@@ -165,7 +165,7 @@ def outbox_retries(scene: Scene) -> None:
     for _ in range(_TRIES):
         scene.must_emit()
         daemon.datagrams()
-        # At each event: the kernel makes one of two that are alike and unread.
+        # Read after each event, since the kernel merges equal unread notifications.
         asked += any(found == name for _mask, found in inotify.read_events(fd))
     expect(
         asked < _TRIES // 4,
