@@ -85,7 +85,7 @@ def _check_free(path: Path, partial: Path, force: bool) -> None:
     if os.path.lexists(partial):
         raise CannotCreate(
             f"{partial}: is there already: it is being written just now, or was left by a kill. "
-            "If nobody writes it, remove it, or replace it: --force"
+            "If no process writes it, remove it, or replace it: --force"
         )
 
 

@@ -33,7 +33,7 @@ class Verifier:
         self._connection = connection
         self._progress = progress
         self._verdict = Verdict()
-        # What the events that are there add up to; compared with what is stored.
+        # Recomputed from the events, and compared with what is stored.
         self._rollups, self._blocks = Rollups(), Blocks()
 
     def run(self) -> Verdict:

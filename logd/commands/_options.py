@@ -25,14 +25,14 @@ from logd_wire.schema import check_stored_user
 
 DEFAULT_CONFIG = "/etc/logd/logd.toml"
 
-# Exit codes, besides that of a wrong command line, of commands that read the database,
+# Exit codes of commands that read the database, besides that of a wrong command line.
 READ_EXITS = (EXIT_OK, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG)
-# that have a job done on it,
+# The same for commands that have the daemon do a job on it.
 JOB_EXITS = (
     *(EXIT_OK, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT, EXIT_TEMPORARY),
     *(EXIT_KEY, EXIT_CONFIG),
 )
-# and that copy or replace it.
+# The same for commands that copy or replace it.
 COPY_EXITS = (EXIT_OK, EXIT_NOT_WHOLE, *JOB_EXITS[1:])
 
 # Larger than any limit, page or number of files, and small enough for SQLite's integers.
@@ -157,7 +157,7 @@ def person_id(user: str, *, escaped: bool) -> str:
     try:
         text = _ESCAPE.sub(_escaped_char, user) if escaped else user
         return check_stored_user(text) or ""
-    except ValueError as error:  # Malformed too
+    except ValueError as error:  # Malformed is one
         raise click.BadParameter(str(error), param_hint="USER") from error
 
 

@@ -110,7 +110,7 @@ def export(
         complete = True
     finally:
         connection.close()
-        # An incomplete file is removed; what was already written to standard output is not.
+        # An incomplete file is removed and not recorded; part of an export to stdout is a copy.
         if complete or (output is None and work.events):
             _note(config, work, form, output, made_ns, expires, selection, complete=complete)
     click.echo(f"exported {work.events:,} events to {output or STANDARD_OUTPUT}", err=True)
