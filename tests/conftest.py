@@ -25,7 +25,7 @@ pytest_plugins = [
 
 
 def pytest_configure() -> None:
-    """Restore SIGINT, which a shell ignores in background jobs, for pytest and what tests start."""
+    """Restore SIGINT, which shells ignore in background jobs, for pytest and its children."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     compile_once()

@@ -1,4 +1,4 @@
-"""Recorded CPU times of tests: what they are used for."""
+"""Recorded CPU times of tests order the files and mark slow tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support import durations
 from tests.support.instance import ROOT
 
 
-def test_what_is_written_is_read_again_dearest_first_and_without_what_is_quick() -> None:
+def test_durations_are_written_dearest_first_without_quick_tests() -> None:
     text = durations.written({"a.py::x": 0.1, "b.py::y": 1.24, "c.py::z": 9.0})
     assert text == "9.0\tc.py::z\n1.2\tb.py::y\n"
     assert list(durations.read(text).items()) == [("c.py::z", 9.0), ("b.py::y", 1.2)]

@@ -31,7 +31,7 @@ def by_clock(monotonic_s: Callable[[], float]) -> Environment:
 
 
 def producers(client: Client) -> ProducerSuccession:
-    """What opens and replaces the client's producers."""
+    """The part of the client that opens and replaces its producers."""
     return client._producers
 
 
@@ -60,12 +60,12 @@ def formers(client: Client) -> FormerProducers:
 
 
 def refusals(client: Client) -> ClientRefusals:
-    """What the client has refused."""
+    """The client's counts of refused events."""
     return client._producers.refusals
 
 
 def session(client: Client) -> ProducerSession:
-    """What writes to the client's producer."""
+    """The part of the client that writes to its producer."""
     return client._session
 
 
@@ -77,17 +77,17 @@ def set_monotonic_ns(
 
 
 def durable(client: Client) -> DurableTracker:
-    """What tracks the client's durable events."""
+    """The client's tracker of durable events."""
     return client._durable
 
 
 def guard(client: Client) -> Guard:
-    """What lets one thread at a time into the client."""
+    """The client's guard, which admits one thread at a time."""
     return client._guard
 
 
 def end_process(client: Client) -> None:
-    """What a client does when its process ends."""
+    """Ends the client as the end of its process does."""
     client._shutdown.end_process()
 
 

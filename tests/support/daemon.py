@@ -31,7 +31,7 @@ if 0 not in dict(waiting.poll()):
 
 
 class _Popen(subprocess.Popen[Any]):
-    """Starts what waits for a report where the daemon starts its report process."""
+    """In place of a report process, starts a process that waits for the first report."""
 
     def __init__(self, command: list[str], **options: Any) -> None:
         if REPORT_PROCESS in command and settings.load(Path(command[-1])).metrics is None:

@@ -95,7 +95,7 @@ class _Recorder:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Called by pytest."""
-    parser.addoption("--record-durations", action="store_true", help="write durations.tsv anew")
+    parser.addoption("--record-durations", action="store_true", help="rewrite durations.tsv")
 
 
 def pytest_configure(config: pytest.Config) -> None:

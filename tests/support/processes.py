@@ -29,7 +29,7 @@ def names(code: CodeType) -> set[str]:
 
 
 def all_names(function: FunctionType, module: ModuleType) -> set[str]:
-    """The same, with the names in the functions of its module that it uses."""
+    """All names in a function's code, and in the functions of its module that it uses."""
     seen: set[str] = set()
     new = names(function.__code__)
     while new:

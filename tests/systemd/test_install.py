@@ -54,7 +54,7 @@ def test_a_package_names_no_directory_it_was_built_in(package: Path, tmp_path: P
     assert not list(tmp_path.rglob("*.key"))
 
 
-def test_the_package_takes_over_upgrades_under_load_and_leaves_the_data(
+def test_the_package_replaces_an_install_upgrades_under_load_and_keeps_the_data(
     box: Box, package: Path
 ) -> None:
     before = box.settle()
@@ -83,7 +83,7 @@ def test_the_package_takes_over_upgrades_under_load_and_leaves_the_data(
     until(lambda: box.show("logd", "ActiveState") == "active", "logd runs again")
 
 
-def test_what_has_been_configured_is_left_alone_by_another_install(box: Box) -> None:
+def test_another_install_keeps_the_configuration(box: Box) -> None:
     box.run("echo '# mine' >> /etc/logd/logd.toml")
     key = box.path("/etc/logd/logd.key").read_text()
     box.run(f"make -C {SOURCE} install")

@@ -1,4 +1,4 @@
-"""The Flask extension: whose an event is, and who acts for that user."""
+"""The Flask extension: the user of an event, and who acts for that user."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ impatient = pytest.mark.parametrize("site", [0.1], indirect=True)
 
 
 @impatient
-def test_while_logd_stands_still_the_page_says_so_the_trail_too_and_later_it_is_settled(
+def test_while_logd_is_paused_page_and_trail_report_an_unknown_outcome_resolved_later(
     site: Site, tally: Tally
 ) -> None:
     assert site.instance.daemon is not None
@@ -153,7 +153,7 @@ def test_while_logd_stands_still_the_page_says_so_the_trail_too_and_later_it_is_
 
 
 @impatient
-def test_without_logd_a_quiz_can_be_handed_in_and_is_in_the_record_once_logd_is_back(
+def test_without_logd_a_quiz_is_accepted_and_stored_once_logd_is_back(
     site: Site, tally: Tally
 ) -> None:
     site.instance.kill()
