@@ -97,11 +97,7 @@ def _run(place: Path, groups: Sequence[Group], advance: Advance) -> Part:
         text=f"{part.text}\n\n{client_values.show(timed)}\n\n{first.table()}",
         rows=[*part.rows, first.row()],
         figures={**part.figures, **client_values.figures(timed), FIRST_DURABLE: first.ratio},
-        problems=[
-            *part.problems,
-            *client_values.problems(stats),
-            *first.sums.problems(),
-        ],
+        problems=[*part.problems, *client_values.problems(stats), *first.sums.problems()],
     )
 
 

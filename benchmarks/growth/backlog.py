@@ -73,10 +73,7 @@ def store_backlog(instance: Instance, daemon: Running, events: Sequence[Event]) 
     changes = {
         key: after[key] - before[key] for key in ("stored", "quarantined", "pending", "lost")
     }
-    sums = Sums(
-        **{key: stats[key] for key in ("attempted", "accepted", "refused")},
-        **changes,
-    )
+    sums = Sums(**{key: stats[key] for key in ("attempted", "accepted", "refused")}, **changes)
     return StoredBacklog(
         events=len(events),
         stored_before=before["stored"],

@@ -23,7 +23,7 @@ from benchmarks.harness.sums import Sums
 from logd_client import Client
 from logd_client.client import OUTBOX_BYTES
 
-# A refused call is retried after this time.
+# The pause before a refused call is retried.
 REFUSED_WAIT_S = 0.001
 EMIT_TIMEOUT_S = 120.0
 FLUSH_TIMEOUT_S = 60.0
