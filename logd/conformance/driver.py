@@ -84,7 +84,7 @@ class Driver:
                     raise self._ended(command)
                 self._buffer += data
             if len(self._buffer) > protocol.ANSWER_CHARS_MAX:
-                raise Failed("the driver answers without a line's end", protocol.PAGE)
+                raise Failed("the driver's answer has no line end", protocol.PAGE)
         line, _, self._buffer = self._buffer.partition(b"\n")
         answer = protocol.parse(command, line.decode("utf-8", "replace"))
         if answer == protocol.UNSUPPORTED:

@@ -77,7 +77,7 @@ def until_flushed(scene: Scene, box: Box) -> None:
         return
     expect(answer == "no", "flush answered yes with an event unconfirmed")
     box.confirm()
-    expect(scene.driver.ask(f"flush {_LONG_MS}") == "yes", "all is confirmed, and flush says no")
+    expect(scene.driver.ask(f"flush {_LONG_MS}") == "yes", "all is confirmed; flush answered no")
 
 
 def durable_unknown(scene: Scene) -> None:

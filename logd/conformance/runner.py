@@ -32,7 +32,7 @@ def _run_case(case: Case, command: Sequence[str], rounds: int, progress: Progres
     except Failed as failure:
         verdict, message, page = FAILED, str(failure), failure.page or case.page
     except OSError as error:  # a file of the client's that is not as any client leaves it
-        verdict, message = FAILED, f"the case cannot go on: {error}"
+        verdict, message = FAILED, f"the case cannot continue: {error}"
     except NotTried as reason:
         verdict, message = NOT_TRIED, str(reason)
     return Result(case.name, verdict, page, time.monotonic() - begun_s, message, notes)

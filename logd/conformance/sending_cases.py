@@ -60,12 +60,12 @@ def watching(scene: Scene) -> None:
             expect(not sent, f"{len(sent)} datagrams came while word 18 was in the future")
             break
     else:
-        scene.notes.append("this machine was too busy to see whether nothing is sent")
+        scene.notes.append("this machine was too busy to check that nothing is sent")
     for what, until_ns in (
         ("0", 0),
         ("in the past", time.monotonic_ns() - _MILLISECOND_NS),
-        ("a minute off, so of another clock", time.monotonic_ns() + 60 * 10**9),
-        ("the highest number there is", 2**64 - 1),
+        ("a minute ahead, so of another clock", time.monotonic_ns() + 60 * 10**9),
+        ("the highest number of 64 bits", 2**64 - 1),
     ):
         box.watch(until_ns)
         scene.must_emit()

@@ -17,7 +17,7 @@ _VARYING = re.compile(r"`[^`]*`|\b[0-9a-f]*\d[0-9a-f]*\b")
 
 # What a client may do wrongly and still pass.
 NEVER_TRIED = (
-    'No case tries the order of stores and the full fence (PROTOCOL.md, "Writing an event" and '
+    'No case tests the order of stores and the full fence (PROTOCOL.md, "Writing an event" and '
     "\"Watching\"), nor a socket of the application's under the number of the client's."
 )
 
