@@ -125,7 +125,7 @@ class SelfRepair:
                 "systemctl restart logd.socket", self._bind_again if self._replace_socket else None,
             ),
             Item(
-                "query socket", lambda: str(config.query_socket), SAME, "no report can be asked",
+                "query socket", lambda: str(config.query_socket), SAME, "no report is answered",
                 "systemctl restart logd-query.socket",
                 self._listen_again if self._replace_listener else None,
             ),
@@ -138,7 +138,7 @@ class SelfRepair:
             items.append(
                 Item(
                     "key", lambda: str(config.key_file), PRESENT,
-                    "the next start cannot open the database", "Put it back from where you keep it",
+                    "the next start cannot open the database", "Restore it from your copy",
                 )
             )  # fmt: skip
         if isinstance(config.metrics, Path):
