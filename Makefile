@@ -119,7 +119,7 @@ clean: ## Remove the environment and all caches; var/ with its data stays
 $(READY): requirements.txt pyproject.toml shared/pyproject.toml
 	@rm -f $@
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		found=$$($(PYTHON) --version 2>/dev/null || echo "not there"); \
+		found=$$($(PYTHON) --version 2>/dev/null || echo "not installed"); \
 		echo "make setup: Python 3.11 or later is needed, and $(PYTHON) is $$found;" \
 			"install one, or name it: make setup PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \

@@ -118,11 +118,11 @@ def test_a_python_that_is_too_old_is_named_with_its_version(clone: Path) -> None
     assert "Python 3.9.2" in line
 
 
-def test_a_python_that_is_not_there_is_named(clone: Path) -> None:
+def test_a_missing_python_is_named(clone: Path) -> None:
     done = make(clone, "setup", "PYTHON=no-such-python")
     assert done.returncode != 0
     assert said(done)[0].endswith(
-        "no-such-python is not there; install one, or name it: make setup PYTHON=..."
+        "no-such-python is not installed; install one, or name it: make setup PYTHON=..."
     )
 
 

@@ -41,9 +41,9 @@ def function(node_id: str) -> str:
 
 def arrange(items: list[pytest.Item], seconds: Mapping[str, float]) -> None:
     """Sorts files dearest first, tests of a file as they were, and marks what is slow."""
-    of_file: collections.Counter[str] = collections.Counter()
+    of_file: dict[str, float] = collections.defaultdict(float)
     for name, cost in seconds.items():
-        of_file[name.partition("::")[0]] += cost  # type: ignore[assignment]
+        of_file[name.partition("::")[0]] += cost
     items.sort(key=lambda item: -of_file[item.nodeid.partition("::")[0]])
     for item in items:
         if seconds.get(function(item.nodeid), 0.0) >= SLOW_MIN_S:
