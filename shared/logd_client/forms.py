@@ -32,7 +32,7 @@ _VIEWS: tuple[type, ...] = (type(_empty.keys()), type(_empty.values()), type(_em
 
 
 class Conversion(Protocol):
-    """What a form uses of `logd_client.values.Conversion`."""
+    """The methods of `logd_client.values.Conversion` that the forms use."""
 
     def expect(self, count: int) -> None: ...
 

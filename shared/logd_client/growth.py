@@ -17,7 +17,7 @@ from logd_wire.outbox.layout import RING_BYTES_MAX, RING_BYTES_MIN
 # The next ring is this many times as large, so that the room of small processes stays small and a
 # busy one gets to its largest ring in two or three steps.
 GROWTH_FACTOR = 8
-# Below this many smallest rings, the first one is all there is: a second would hold hardly more.
+# With room for fewer smallest rings than this, there is one ring only: a second holds hardly more.
 FIRST_WHOLE = 4
 # After memory for a larger ring could not be had: an attempt allocates, and gives it all back.
 RETRY_INTERVAL_S = 1.0

@@ -49,7 +49,7 @@ class GuardedProducers(GuardedPart, Protocol):
         """Closes what a parent process has opened."""
 
     def check_before_next_write(self) -> None:
-        """Called after a call was cut short."""
+        """After a call was cut short: makes the next write check the outbox first."""
 
 
 class Guard:

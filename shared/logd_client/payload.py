@@ -59,7 +59,7 @@ def event_payload(
     ):
         event_type = plain_type(event_type, internal)
     if user is not None and not (
-        # As `check_user` decides it for most, without a call.
+        # What `check_user` decides for most users, without a call.
         type(user) is str and 0 < len(user) <= USER_CHARS_SURE and user.isprintable()
     ):
         user = check_user(user)
