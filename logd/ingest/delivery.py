@@ -136,7 +136,7 @@ class Delivery(Generic[AnOutbox]):
             self.commit()
             return
         drained = self._take_datagrams(datagrams)
-        self.intake.trim(turn.batch, keep=self.outboxes.keys())  # most may have made no batch
+        self.intake.trim(turn.batch, keep=self.outboxes.keys())  # also without a batch to commit
         if self._started.unread <= 0:
             self._ends.record_ended()
         due = now_s >= turn.poll_due_s

@@ -48,7 +48,7 @@ class OpenOutboxes(Generic[AnOutbox]):
         return outbox
 
     def release_all(self) -> list[AnOutbox]:
-        """Forget all of them, for the caller to close."""
+        """Drop all outboxes; the caller closes them."""
         released = list(self._open.values())
         self._open.clear()
         return released

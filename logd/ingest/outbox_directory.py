@@ -76,7 +76,7 @@ class OutboxDirectory:
         self.usage: dict[int, tuple[int, int]] = {}
 
     def prepare(self, socket_path: str, token: str | None = None) -> None:
-        """Create the directory, keep its token unless one is given, and lead clients to it.
+        """Create the directory, and the rendezvous file; keep its token unless one is given.
 
         If the name that follows from the socket's path belongs to another user, another one is
         taken. Raises CannotCreate when a configured directory belongs to another user, or when it

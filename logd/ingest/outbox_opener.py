@@ -64,7 +64,7 @@ class OutboxOpener(Generic[AnOutbox]):
         return True
 
     def may_exist(self, name: str) -> bool:
-        """Return whether there is such a file, or it cannot be found out."""
+        """Return whether the file exists, or whether that cannot be determined."""
         try:
             return self._directory.has(name)
         except OSError:

@@ -96,7 +96,7 @@ class NextRecordSearch:
         producer.taken = self._after
         if producer.taken < first:
             return
-        # The header is the client's: what the database never had is only claimed.
+        # The client writes the header: what the database never had is only claimed.
         known = min(max(producer.replaced, first - 1), producer.taken)
         if known >= first:
             batch.add_loss(producer, first, known, LOST_RESTORED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# More than a kernel is set to keep for a socket, where that is not known.
+# Where the length of a socket's queue is not known: more than kernels are set to keep.
 QUEUE_DATAGRAMS_MAX = 65_536
 
 

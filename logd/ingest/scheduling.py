@@ -81,7 +81,7 @@ def _ordered(users: dict[int, list[ReadRequest[T]]]) -> list[list[ReadRequest[T]
 
 
 class _Budget:
-    """Capacity that shrinks as the batch gets more."""
+    """Capacity that shrinks as the batch fills."""
 
     def __init__(self, batch: Batch, capacity: Capacity) -> None:
         self._batch = batch
@@ -110,7 +110,7 @@ class OpenFileQuota:
         self._held: Counter[int] = Counter()
 
     def has_room(self, uid: int) -> bool:
-        """Return whether one more of this user may be opened."""
+        """Return whether one more outbox of this user may be opened."""
         own = self._held[uid]
         free = self.files_max - self._held.total() + own
         if self._shared:
@@ -127,15 +127,15 @@ class OpenFileQuota:
         return len(self._held) > 1
 
     def held(self, uid: int) -> int:
-        """Return how many this user has open."""
+        """Return how many outboxes this user has open."""
         return self._held[uid]
 
     def add(self, uid: int) -> None:
-        """Count one more of this user."""
+        """Count one more open outbox of this user."""
         self._held[uid] += 1
 
     def drop(self, uid: int) -> None:
-        """Count one less of this user."""
+        """Count one less open outbox of this user."""
         self._held[uid] -= 1
         if not self._held[uid]:
             del self._held[uid]

@@ -42,7 +42,7 @@ class Turn:
         self._throttled.warning(message, *args, user=user)
 
     def attempt(self, act: Callable[[AnyOutbox], None], outbox: AnyOutbox) -> None:
-        """Close, refuse or remove one outbox; an error is logged and ends nothing."""
+        """Close, refuse or remove one outbox; an error is only logged."""
         try:
             act(outbox)
         except OSError as error:
