@@ -154,7 +154,7 @@ class EventLoop:
         return self._stats.sample()
 
     def _warn_of_outbox_bytes(self) -> None:
-        """Warn when outboxes take much of the machine's memory: they are in no process's own."""
+        """Warn when outboxes take much of the machine's memory, which counts for no process."""
         usage = self._directory.usage
         total = sum(size for _, size in usage.values())
         if total > self._config.outboxes_bytes_max:

@@ -204,7 +204,7 @@ def main(config: Config, listener_fd: int) -> None:
     with contextlib.ExitStack() as stack:
         if config.metrics is not None:
             from logd.serve import (
-                metrics_server,  # its library, and memory for it, only where it is asked for
+                metrics_server,  # only if configured: its library takes memory
             )
 
             stack.enter_context(metrics_server.serving(config))

@@ -252,7 +252,7 @@ class RequestServer:
             self._finish(peer, None, False)
 
     def _answer(self, peer: _Peer, request: bytes) -> None:
-        """In a thread of its own."""
+        """Answer one request, in a thread of its own."""
         answer, stays = None, False
         try:
             answer, stays = self._service.answer(request, peer.credentials)

@@ -35,7 +35,7 @@ from logd.storage.trail_clock import TrailClock
 
 QUERY_BACKLOG = socket.SOMAXCONN  # a full one refuses non-blocking clients at once
 DESCRIPTORS_MIN = 40
-# After stop_timeout_s: the report process ends, the WAL goes into the database.
+# Beyond stop_timeout_s, for the end of the report process and the last checkpoint.
 STOP_MARGIN_S = 60
 GC_THRESHOLD = 200_000  # more objects than a batch of the default size holds
 

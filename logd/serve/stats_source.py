@@ -23,7 +23,7 @@ def outbox_totals(outboxes: Iterable[tuple[Producer, OpenOutbox]], now_s: float)
         try:
             written = outbox.written()
         except OSError:
-            continue  # the next poll meets it too, and handles it
+            continue  # the next poll finds and handles it
         # A claim of more than a ring can hold is capped.
         waiting = max(0, min(written - producer.stored, ring_events_max(outbox.header)))
         outbox.rate = outbox.rate or WriteRate(now_s, written)
