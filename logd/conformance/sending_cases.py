@@ -25,7 +25,7 @@ def sequences(datagrams: list[Datagram]) -> list[int]:
 
 
 def datagrams(scene: Scene) -> None:
-    """Each event is sent once: the head and the very record that stands in the ring."""
+    """Each event is sent once: the head, and the same record as in the ring."""
     box = scene.open_with_outbox()
     found = scene.daemon.datagrams()
     for pad in (0, PAD_MIN, 20_000):

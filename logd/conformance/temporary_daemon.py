@@ -46,7 +46,7 @@ class TemporaryDaemon:
 
     @property
     def pid(self) -> int:
-        """The daemon's process."""
+        """The pid of the daemon."""
         assert self._popen is not None
         return self._popen.pid
 

@@ -143,7 +143,7 @@ class _Type:
         return int(self._connection.execute(f"SELECT count(*) {source}", values).fetchone()[0])
 
     def _among(self, ids: range) -> tuple[str, dict[str, int]]:
-        """FROM and WHERE of the events to remove: `goes` in SQL."""
+        """Returns FROM and WHERE that select the events to remove, as `goes` does."""
         block = ids.start >> BLOCK_BITS
         values = {"type": self.id, "first": ids.start, "end": ids.stop, "before": self.before_ns}
         if self.past(block) == ALL:

@@ -31,7 +31,7 @@ from logd.storage.database import DatabaseError, change_key, connect, translate
 from logd.storage.migrations import check_not_newer
 from logd.storage.wal import database_bytes
 
-# What a modest machine does in a second, to estimate how long the daemon is stopped.
+# The work of a modest machine per second, to estimate how long the daemon is stopped.
 _BYTES_PER_S = 10_000_000
 _EVENTS_PER_S = 50_000
 

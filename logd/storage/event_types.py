@@ -84,7 +84,7 @@ class EventTypes:
                 if kind not in NEVER_REFUSED:
                     reason = self._one_too_many(uid, counted)
                     if reason is not None:
-                        # The name alone: more of the event might speak of a person.
+                        # Only the name: other fields of the event may contain personal data.
                         less.add_quarantine(
                             uid, producer.pid, reason, kind.encode(), producer, sequence
                         )

@@ -151,7 +151,7 @@ class Store:
         )
 
     def reload_erasure_list(self) -> None:
-        """Loads the list as a `transact` has left it. Raises what `commit` raises."""
+        """Loads the list again after a `transact` that changed it. Raises what `commit` raises."""
         before = self.erasure_list
         try:
             self.erasure_list = erasure_list.load(self._connection)
