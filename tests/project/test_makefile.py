@@ -65,7 +65,7 @@ def make(
     )
 
 
-def said(done: subprocess.CompletedProcess[str]) -> list[str]:
+def own_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     """Returns the Makefile's own lines, without make's note of the failed target."""
     return [
         line
@@ -113,7 +113,7 @@ def test_a_failed_set_up_is_repeated(clone: Path) -> None:
 def test_a_python_that_is_too_old_is_named_with_its_version(clone: Path) -> None:
     done = make(clone, "setup", python=OLD_PYTHON)
     assert done.returncode != 0
-    (line,) = said(done)
+    (line,) = own_lines(done)
     assert line.startswith("make setup: Python 3.11 or later is needed")
     assert "Python 3.9.2" in line
 
@@ -121,7 +121,7 @@ def test_a_python_that_is_too_old_is_named_with_its_version(clone: Path) -> None
 def test_a_missing_python_is_named(clone: Path) -> None:
     done = make(clone, "setup", "PYTHON=no-such-python")
     assert done.returncode != 0
-    assert said(done)[0].endswith(
+    assert own_lines(done)[0].endswith(
         "no-such-python is not installed; install one, or name it: make setup PYTHON=..."
     )
 
@@ -129,7 +129,7 @@ def test_a_missing_python_is_named(clone: Path) -> None:
 def test_a_missing_venv_module_is_named_with_its_package(clone: Path) -> None:
     done = make(clone, "setup", python=PYTHON_WITHOUT_VENV)
     assert done.returncode != 0
-    (line,) = said(done)
+    (line,) = own_lines(done)
     assert "apt-get install python3-venv" in line
 
 
@@ -137,7 +137,7 @@ def test_without_a_network_one_line_asks_for_it_and_names_pip_s_output(clone: Pa
     message = "ERROR: Could not find a version that satisfies the requirement Flask"
     done = make(clone, "setup", python=GOOD_PYTHON, PIP_SAYS=message)
     assert done.returncode != 0
-    (line,) = said(done)
+    (line,) = own_lines(done)
     assert "is there a network?" in line
     assert ".venv/setup.log" in line
     assert message in (clone / ".venv/setup.log").read_text()
@@ -159,7 +159,7 @@ def test_a_missing_compiler_is_named(clone: Path, tmp_path: Path) -> None:
         PATH=str(tools),
     )
     assert done.returncode != 0
-    (line,) = said(done)
+    (line,) = own_lines(done)
     assert "there is no C compiler" in line
     assert "build-essential" in line
 

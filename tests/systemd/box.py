@@ -112,9 +112,9 @@ class Box:
         return self.init > 0
 
     def _is_up(self) -> bool:
-        said = self.try_to("systemctl is-system-running").stdout.strip()
-        assert said != "degraded", self.run("systemctl --failed")
-        return said == "running"
+        output = self.try_to("systemctl is-system-running").stdout.strip()
+        assert output != "degraded", self.run("systemctl --failed")
+        return output == "running"
 
     @property
     def root(self) -> Path:

@@ -41,7 +41,7 @@ class Load:
     def _count(self, index: int) -> int:
         return int.from_bytes(self._counters.read_bytes()[index * 8 :][:8], sys.byteorder)
 
-    def go_on(self, events: int = 1000) -> None:
+    def wait_for_more(self, events: int = 1000) -> None:
         """Waits until that many more events have been accepted."""
         goal = self.accepted + events
 
@@ -88,9 +88,9 @@ def load(box: Box, program: str = PYTHON) -> Iterator[Load]:
     before = box.settle()
     running = Load(box, program)
     try:
-        running.go_on()
+        running.wait_for_more()
         yield running
-        running.go_on()
+        running.wait_for_more()
     finally:
         running.end()
     status = difference(box.settle(), before)

@@ -32,8 +32,8 @@ def package(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     copy_tree(source)
     before = sorted(source.rglob("*"))
-    said = make(source, "deb", wheels=wheels).splitlines()[-1]
-    built = source / said
+    output = make(source, "deb", wheels=wheels).splitlines()[-1]
+    built = source / output
     assert sorted(set(source.rglob("*")) - {built.parent, built}) == before
     return built
 
@@ -93,5 +93,5 @@ def test_another_install_keeps_the_configuration(box: Box) -> None:
 
 
 def test_only_root_installs_on_the_machine_itself(box: Box) -> None:
-    said = box.run(f"runuser -u nobody -- make -C {SOURCE} install", code=2)
-    assert "only root can; or name a directory to build a package in" in said
+    output = box.run(f"runuser -u nobody -- make -C {SOURCE} install", code=2)
+    assert "only root can; or name a directory to build a package in" in output

@@ -75,8 +75,8 @@ def test_with_a_wrong_clock_the_jobs_remove_nothing_and_name_the_remedy(
         for job, act in (("logd-backup", "older backup was removed"), ("logd-prune", "event was")):
             assert box.try_to(f"systemctl start {job}").returncode != 0
             assert box.show(job, "ExecMainStatus") == "75"
-            said = box.run(f"journalctl -u {job} -o cat -n 20")
-            assert f"no {act}" in said and "run this again with --yes" in said
+            output = box.run(f"journalctl -u {job} -o cat -n 20")
+            assert f"no {act}" in output and "run this again with --yes" in output
         box.run(f"ls {' '.join(old)}")
         box.run("systemctl start logd-verify")
         box.run("logd prune --yes")

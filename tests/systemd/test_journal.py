@@ -55,8 +55,8 @@ def tamper(box: Box, work: str) -> None:
 
 
 def test_an_unchanged_trail_matches_the_anchors_in_the_journal(stopped: Box) -> None:
-    said = stopped.run(ANCHORED)
-    assert "whole" in said and "0 batches are newer" in said
+    output = stopped.run(ANCHORED)
+    assert "whole" in output and "0 batches are newer" in output
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def test_a_restore_and_a_new_key_are_recorded_in_the_trail(box: Box) -> None:
     after = box.settle()
     assert after["lost"] == before["lost"]
     assert after["stored"] > before["stored"]
-    said = {event["type"] for event in box.events("--since 1h")}
-    assert {"trail_restored", "trail_rekeyed"} <= said
+    types = {event["type"] for event in box.events("--since 1h")}
+    assert {"trail_restored", "trail_rekeyed"} <= types
 
 
 def test_the_commands_for_alerts_show_the_state(box: Box) -> None:
@@ -70,8 +70,8 @@ def test_with_an_encrypted_key_no_plain_key_is_on_the_disk(box: Box) -> None:
     key = box.path("/etc/logd/logd.key").read_text()
     before = box.settle()
     try:
-        said = follow(box, "The key")
-        assert "whole" in said[-1]
+        output = follow(box, "The key")
+        assert "whole" in output[-1]
         assert not box.path("/etc/logd/logd.key").exists()
         assert emit(box, 10)["accepted"] == 10
     finally:

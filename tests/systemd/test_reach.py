@@ -72,8 +72,8 @@ def test_the_running_site_sees_neither_key_nor_database(box: Box) -> None:
     """In the service's mounts even root cannot read them."""
     pid = box.show("classroom", "MainPID")
     for path in ("/etc/logd/logd.toml", "/var/lib/logd/activity.db", "/var/backups/logd/x"):
-        said = box.run(f"nsenter --target {pid} --mount cat {path}", code=1)
-        assert "denied" in said or "No such file" in said
+        output = box.run(f"nsenter --target {pid} --mount cat {path}", code=1)
+        assert "denied" in output or "No such file" in output
     environment = box.path(f"/proc/{pid}/environ").read_bytes()
     assert b"CREDENTIALS_DIRECTORY" not in environment
 
@@ -91,9 +91,9 @@ def test_a_user_outside_the_group_cannot_log_and_cannot_fill_the_outboxes(box: B
         "from logd_client import Client; "
         f"c = Client('{SOCKET}'); print(c.emit('page_view'), c.stats()['outbox']['reason'])"
     )
-    said = box.run(f'runuser -u outsider -- {PYTHON} -c "{code}"')
-    assert said.startswith("False")
-    assert "Permission denied" in said
+    output = box.run(f'runuser -u outsider -- {PYTHON} -c "{code}"')
+    assert output.startswith("False")
+    assert "Permission denied" in output
     for command in ("ls /run/logd/writers/outboxes", "touch /run/logd/writers/outboxes/x"):
         assert "denied" in box.try_to(f"runuser -u outsider -- {command}").stderr
     after = box.settle()

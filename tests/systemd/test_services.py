@@ -33,11 +33,11 @@ def revert(box: Box, unit: str) -> None:
 def visit(box: Box, *accounts: list[Any]) -> list[list[str]]:
     """Clicks through the site; returns the titles of the pages."""
     box.path("/run/test/accounts").write_text(json.dumps(accounts))
-    said = box.run(
+    output = box.run(
         f"{PYTHON} {SOURCE}/tests/systemd/visitor.py http://127.0.0.1:8000 "
         '"$(cat /run/test/accounts)"'
     )
-    return [[t.removesuffix(" · Classroom") for t in titles] for titles in json.loads(said)]
+    return [[t.removesuffix(" · Classroom") for t in titles] for titles in json.loads(output)]
 
 
 def watchdog_fed(box: Box) -> str:
@@ -91,7 +91,7 @@ def test_a_restart_under_load_loses_nothing(box: Box) -> None:
     with load(box) as running:
         for _ in range(3):
             box.run("systemctl restart logd")
-            running.go_on()
+            running.wait_for_more()
 
 
 def test_a_daemon_killed_under_load_is_restarted_at_once_and_nothing_is_lost(box: Box) -> None:
@@ -100,7 +100,7 @@ def test_a_daemon_killed_under_load_is_restarted_at_once_and_nothing_is_lost(box
         for number in range(1, 4):
             box.run("systemctl kill -s KILL logd")
             until_restarted(box, restarts + number)
-            running.go_on()
+            running.wait_for_more()
     assert box.show("logd.socket", "ActiveState") == "active"
 
 
@@ -158,13 +158,13 @@ def test_a_stopped_daemon_stays_stopped_and_stores_queued_events_at_its_start(
 def test_a_stop_and_a_start_under_load_lose_nothing(box: Box) -> None:
     with load(box) as running:
         box.run("systemctl stop logd")
-        running.go_on()
+        running.wait_for_more()
         assert box.status()["pending"] > 0
         box.run("systemctl start logd")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "mend", "code", "said"),
+    ("spoil", "fix", "code", "output"),
     [
         pytest.param(
             "echo 'sokket = 1' >> /etc/logd/logd.toml", "sed -i /sokket/d /etc/logd/logd.toml",
@@ -182,7 +182,7 @@ def test_a_stop_and_a_start_under_load_lose_nothing(box: Box) -> None:
     ],
 )  # fmt: skip
 def test_an_error_that_a_restart_cannot_fix_ends_the_daemon_once_and_leaves_the_sockets(
-    box: Box, spoil: str, mend: str, code: str, said: str
+    box: Box, spoil: str, fix: str, code: str, output: str
 ) -> None:
     before = box.settle()
     box.run("systemctl stop logd")
@@ -196,12 +196,12 @@ def test_an_error_that_a_restart_cannot_fix_ends_the_daemon_once_and_leaves_the_
         assert box.show("logd", "ActiveState") == "failed"
         assert box.show("logd", "ExecMainStatus") == code
         assert box.show("logd", "NRestarts") == "0"
-        assert said in box.run("journalctl -u logd -o cat")
+        assert output in box.run("journalctl -u logd -o cat")
         assert box.run("systemctl is-active logd.socket logd-query.socket").split() == [
             "active", "active",
         ]  # fmt: skip
     finally:
-        box.run(mend)
+        box.run(fix)
         box.run("systemctl start logd")
     status = difference(box.settle(), before)
     assert status["stored"] == 100

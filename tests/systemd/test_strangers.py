@@ -37,7 +37,7 @@ def test_all_attacks_at_once_cause_no_restart_and_the_load_is_stored(filled: Box
     uid = box.run("id -u stranger").strip()
     running = Load(box)
     try:
-        running.go_on()
+        running.wait_for_more()
         attacks = box.popen(
             f"exec runuser -u stranger -- env PYTHONPATH={SOURCE} /usr/local/lib/logd/bin/python"
             f" -m tests.faults.strangers all {SOCKET} {QUERY_SOCKET} {ATTACK_S}"
@@ -46,7 +46,7 @@ def test_all_attacks_at_once_cause_no_restart_and_the_load_is_stored(filled: Box
         assert (attacks.returncode, complaints) == (0, "")
         assert ": 0" not in rounds, f"each was under way: {rounds}"
         says = box.run("logd status")
-        running.go_on()
+        running.wait_for_more()
     finally:
         running.end()
         # The daemon removes outboxes while find runs, so a missing file is not an error.
