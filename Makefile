@@ -46,7 +46,7 @@ test-long: $(READY) ## Run the tests that take minutes each, with progress
 test-systemd: $(READY) ## Run the tests that boot a systemd of their own and install into it (needs root)
 	@$(PYTEST) -m booted tests/systemd
 
-test-durations: $(READY) ## Run the tests and record what each costs, so that the dearest start first
+test-durations: $(READY) ## Run the tests and record their CPU times, so that the slowest start first
 	@$(PYTEST) -m $(PROMISED) -n 3 $(BY_FILE) --record-durations
 
 coverage: $(READY) ## Report which lines the tests do not run (a report, not a check)
@@ -92,7 +92,7 @@ lint: $(READY) ## Check style, format, types, and who imports whom
 	@$(BIN)/lint-imports --no-logo >$(IMPORTS_LOG) 2>&1 || { cat $(IMPORTS_LOG); exit 1; }
 	@$(BIN)/mypy
 
-format: $(READY) ## Format the code, and repair what can be repaired by itself
+format: $(READY) ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff format --quiet
 	@$(BIN)/ruff check --quiet --fix
 

@@ -11,13 +11,13 @@ from tests.support import durations
 from tests.support.instance import ROOT
 
 
-def test_durations_are_written_dearest_first_without_quick_tests() -> None:
+def test_durations_are_written_slowest_first_without_quick_tests() -> None:
     text = durations.written({"a.py::x": 0.1, "b.py::y": 1.24, "c.py::z": 9.0})
     assert text == "9.0\tc.py::z\n1.2\tb.py::y\n"
     assert list(durations.read(text).items()) == [("c.py::z", 9.0), ("b.py::y", 1.2)]
 
 
-def test_files_run_dearest_first_slow_tests_are_marked_and_costs_recorded(tmp_path: Path) -> None:
+def test_the_slowest_files_run_first_slow_tests_are_marked_and_times_recorded(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text("def test_quick(): ...\n")
     (tmp_path / "test_b.py").write_text(
         "import pytest, time\n"

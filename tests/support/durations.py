@@ -1,8 +1,8 @@
-"""Recorded CPU times of tests: files are started dearest first, and slow tests are marked.
+"""Recorded CPU times of tests: the slowest files start first, and slow tests are marked.
 
 `make test-durations` writes `durations.tsv`: the CPU seconds of each test function that takes
 `RECORDED_MIN_S` or more over all its parameters, children included. A parallel run starts the
-dearest files first, so that no worker begins a long one at the end. What takes `SLOW_MIN_S` or more
+slowest files first, so that no worker begins a long one at the end. What takes `SLOW_MIN_S` or more
 is marked `slow`; `make test-fast` leaves it out. A function that is not listed counts as quick.
 """
 
@@ -29,7 +29,7 @@ def read(text: str) -> dict[str, float]:
 
 
 def written(seconds: Mapping[str, float]) -> str:
-    """The file's text: dearest first, without what is quick."""
+    """The file's text: slowest first, without quick tests."""
     rows = sorted(seconds.items(), key=lambda row: (-round(row[1], 1), row[0]))
     return "".join(f"{cost:.1f}\t{name}\n" for name, cost in rows if cost >= RECORDED_MIN_S)
 
@@ -40,7 +40,7 @@ def function(node_id: str) -> str:
 
 
 def arrange(items: list[pytest.Item], seconds: Mapping[str, float]) -> None:
-    """Sorts files dearest first, tests of a file as they were, and marks what is slow."""
+    """Sorts files slowest first, keeps the order within a file, and marks slow tests."""
     of_file: dict[str, float] = collections.defaultdict(float)
     for name, cost in seconds.items():
         of_file[name.partition("::")[0]] += cost
