@@ -17,7 +17,7 @@ def test_durations_are_written_slowest_first_without_quick_tests() -> None:
     assert list(durations.read(text).items()) == [("c.py::z", 9.0), ("b.py::y", 1.2)]
 
 
-def test_the_slowest_files_run_first_slow_tests_are_marked_and_times_recorded(tmp_path: Path) -> None:
+def test_the_slowest_files_run_first_and_slow_tests_are_marked(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text("def test_quick(): ...\n")
     (tmp_path / "test_b.py").write_text(
         "import pytest, time\n"
