@@ -119,7 +119,7 @@ class Emitter:
                 producers.check_before_next_write()
                 if not mark[0]:
                     continue
-                # A signal handler may have raised after the event was accepted: then it is.
+                # If a signal handler raised after the event was accepted, it counts as accepted.
                 accepted = session.accepted_sequence() if own else 0
                 if accepted:
                     if event is not None:
