@@ -8,28 +8,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from logd.ingest.open_outbox import OpenOutbox
-from logd.serve.loop import EventLoop
 from logd_wire.outbox.layout import WORD_WATCHED_UNTIL_NS
-from tests.logd.test_daemon import Written, look, new_daemon
+from tests.logd.stepped_daemon import SteppedDaemon, Written, look
 from tests.support.instance import Instance, check_sums
-
-
-@pytest.fixture
-def daemon(instance: Instance) -> Iterator[EventLoop]:
-    made = new_daemon(instance)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def outbox(instance: Instance) -> Written:
-    return Written(instance.config.outbox_directory)
 
 
 def append(outbox: Written, count: int) -> None:
@@ -56,7 +43,7 @@ def once(patch: pytest.MonkeyPatch, owner: type, name: str, act: Callable[[], ob
 @pytest.mark.parametrize("step", ["resume_wakeups", "retire"])
 def test_what_is_written_until_the_end_is_declared_is_read_before_the_file_is_removed(
     instance: Instance,
-    daemon: EventLoop,
+    daemon: SteppedDaemon,
     outbox: Written,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
@@ -75,7 +62,7 @@ def test_what_is_written_until_the_end_is_declared_is_read_before_the_file_is_re
 
 
 def test_a_promise_to_look_is_taken_back_before_the_end_is_declared(
-    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: SteppedDaemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the producer sends nothing, and finds out only when the promise has run out."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: False)
@@ -103,7 +90,7 @@ def test_a_promise_to_look_is_taken_back_before_the_end_is_declared(
 
 @pytest.fixture
 def given_up(
-    daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    daemon: SteppedDaemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], None]:
     """An outbox of a living producer, read up to 3, which cannot be read any further."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
