@@ -117,6 +117,6 @@ def look(daemon: EventLoop) -> None:
         daemon.run_once(timeout_s=0)
 
 
-def full_disk(*_: object) -> None:
+def no_space(*_: object) -> None:
     """In the place of `Store.commit`: no space is left."""
     raise StorageBusy("full")

@@ -68,8 +68,8 @@ def connection(events: list[Event]) -> Iterator[Connection]:
     directory = short_directory()
     store = Store(directory / "a.db", os.urandom(32), 1, 10)
     fill(store, events)
-    yield store._connection
-    assert verify(store._connection).findings == []
+    yield store.connection
+    assert verify(store.connection).findings == []
     store.close()
 
 
@@ -142,7 +142,7 @@ def test_a_range_begins_with_its_first_moment_and_ends_before_its_last(directory
     fill(store, [Event("login", ts_ns, "1", b"\x80") for ts_ns in (200, 100, 300)])
 
     def found(**asked: Any) -> list[int]:
-        return [row["ts_ns"] for row in event_page(store._connection, limit=9, **asked).rows]
+        return [row["ts_ns"] for row in event_page(store.connection, limit=9, **asked).rows]
 
     assert (found(until_ns=100), found(until_ns=101)) == ([], [100])
     assert (found(since_ns=301), found(since_ns=300)) == ([], [300])
@@ -214,7 +214,7 @@ def test_event_types_are_counted_over_all_batches(
 def test_a_batch_over_the_edge_of_a_block_is_parted_there(directory: Path) -> None:
     store = Store(directory / "a.db", os.urandom(32), 1, 10)
     fill(store, [Event("login", ts_ns, "1", b"\x80") for ts_ns in range(BLOCK_EVENTS + 9)], 10**6)
-    blocks_there = store._connection.execute("SELECT * FROM event_block").fetchall()
+    blocks_there = store.connection.execute("SELECT * FROM event_block").fetchall()
     edge = BLOCK_EVENTS - 1  # ids begin at 1
     assert blocks_there == [(0, 0, edge - 1), (1, edge, BLOCK_EVENTS + 8)]
     store.close()
@@ -225,7 +225,7 @@ def test_a_commit_of_one_event_reads_no_other(directory: Path, events: list[Even
     fill(store, events[:5000])
     producer = Producer(uid=1000, id=10, seed=producer_seed(10))
     put(store, producer, events[:1])
-    with steps(store._connection) as count_of:
+    with steps(store.connection) as count_of:
         put(store, producer, events[:1])
     assert count_of() < 5000
     store.close()
@@ -237,7 +237,7 @@ def test_a_commit_without_events_changes_no_block(directory: Path) -> None:
     batch = Batch(10, 1000)
     batch.add_loss(producer, 1, 4, "not received")
     store.commit(batch, 5)
-    query = store._connection.execute
+    query = store.connection.execute
     assert query("SELECT count(*) FROM event_block").fetchone() == (0,)
     store.close()
 
@@ -255,7 +255,7 @@ def of_schema_1(path: Path, key: bytes, events: list[Event], patch: pytest.Monke
         store = Store(path, key, 1, 10)
         assert store.schema == 1
         fill(store, events)
-        assert verify(store._connection).findings == []
+        assert verify(store.connection).findings == []
         store.close()
 
 
@@ -280,9 +280,9 @@ def test_an_older_trail_is_brought_to_what_a_new_one_would_hold(
     fill(new, events[:size])
     old = Store(directory / "old.db", key, 2, 10)
     assert old.schema == len(migrations.MIGRATIONS)
-    assert contents(old._connection) == contents(new._connection)
+    assert contents(old.connection) == contents(new.connection)
     put(old, Producer(uid=1000, id=10, seed=producer_seed(10)), events[:10])
-    assert verify(old._connection).findings == []
+    assert verify(old.connection).findings == []
     new.close()
     old.close()
 

@@ -19,7 +19,7 @@ from logd.ingest.turn_budget import TurnBudget
 from logd.maintenance.worker import STEP_S
 from logd.serve.loop import WORK_INTERVAL_MAX_S
 from logd.storage.store import Store
-from tests.logd.stepped_daemon import SteppedDaemon, Written, full_disk, look
+from tests.logd.stepped_daemon import SteppedDaemon, Written, look, no_space
 from tests.logd.test_hostile import datagram, sender
 from tests.support.instance import Instance, check_sums, until
 
@@ -65,7 +65,7 @@ def test_nothing_is_confirmed_until_it_is_committed(
     outbox.write(3)
 
     with monkeypatch.context() as context:
-        context.setattr(Store, "commit", full_disk)
+        context.setattr(Store, "commit", no_space)
         daemon.start()
         for _ in range(3):
             daemon.run_once(timeout_s=0)
@@ -214,7 +214,7 @@ def test_while_nothing_can_be_stored_no_step_is_taken(
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     outbox.write(3)
     with monkeypatch.context() as context:
-        context.setattr(Store, "commit", full_disk)
+        context.setattr(Store, "commit", no_space)
         working.start()
         assert working.stalled is not None
         working.run_once(timeout_s=0)

@@ -28,7 +28,7 @@ from logd_wire.outbox.layout import (
     WORD_REFUSED,
     WORD_WRITTEN,
 )
-from tests.logd.stepped_daemon import PRODUCER, SteppedDaemon, Written, full_disk, look
+from tests.logd.stepped_daemon import PRODUCER, SteppedDaemon, Written, look, no_space
 from tests.support.instance import Instance, check_sums
 
 _numbers = st.one_of(
@@ -89,7 +89,7 @@ def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
     for opened in daemon.delivery.outboxes.values():
         opened.scans_left = 0
     with monkeypatch.context() as context:
-        context.setattr(Store, "commit", full_disk)
+        context.setattr(Store, "commit", no_space)
         for _ in range(5):
             look(daemon)
         assert not daemon.delivery.outboxes, "it is given up"

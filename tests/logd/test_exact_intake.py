@@ -1,8 +1,6 @@
-"""Records that are ignored, farewells and positions, at the numbers where a decision changes."""
+"""Records that are ignored, farewells and turns, at the numbers where a decision changes."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import msgpack
 import pytest
@@ -10,13 +8,10 @@ import pytest
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
 from logd.ingest.drain import CHARGE_BYTES_MIN, CHARGE_DATAGRAMS, Datagram, Drain
 from logd.ingest.ordering import SLICE_BYTES, Intake
-from logd.ingest.outbox_reader import _position, check_numbers, ring_events_max
 from logd.ingest.turn_budget import TURN_BYTES_MAX, TURN_RECORDS_MAX, TURN_S_MAX
-from logd_wire.outbox.layout import Header, OutboxError, aligned
 from logd_wire.schema import PAYLOAD_BYTES_MAX
 from logd_wire.wire import (
     DATAGRAM_BYTES_MAX,
-    RECORD_BYTES_MAX,
     RECORD_HEAD,
     SEQUENCE_MAX,
     datagram_head,
@@ -237,35 +232,6 @@ def test_a_farewell_of_a_producer_that_has_a_row_ends_that_row() -> None:
     assert stranger.ended
 
 
-HEADER = Header(ID, 1024, 1, 1, 0, False, 10, 5000, 0, {})  # confirmed: 10 at position 5,000
-
-
-@pytest.mark.parametrize(
-    ("sequence", "offset", "position"),
-    [
-        (11, 5000 % 1024, 5000),
-        (11, 5000 % 1024 + 8, 5008),
-        (11, 5000 % 1024 - 8, 5000 + 1024 - 8),
-        (10, 5000 % 1024 - 8, 4992),
-        (10, 5000 % 1024, 5000 - 1024),
-        (9, 5000 % 1024 + 8, 5000 - 1024 + 8),
-    ],
-)
-def test_a_position_is_the_one_at_that_offset_on_the_side_of_its_sequence(
-    sequence: int, offset: int, position: int
-) -> None:
-    assert _position((sequence, offset), HEADER) == position
-
-
-def test_a_position_before_the_first_byte_is_refused_and_byte_nought_is_one() -> None:
-    early = replace(HEADER, confirmed_position=16)
-    assert _position((9, 0), early) == 0
-    with pytest.raises(OutboxError) as refused:
-        _position((9, 24), early)
-    assert str(refused.value) == str(OutboxError("impossible position", f"{24 - 1024}"))
-    assert refused.value.args == OutboxError("impossible position", f"{24 - 1024}").args
-
-
 def unchecked(sequence: int, length: int = 0) -> bytes:
     """A record whose CRC is wrong: decoded, it is refused."""
     return RECORD_HEAD.pack(length, 0, sequence) + b"x" * length
@@ -306,52 +272,6 @@ def test_ignored_records_are_passed_over_up_to_the_end_of_a_slice() -> None:
     offset = intake.take_datagram(data, UID, PID, batch)
     assert (offset, batch.duplicates) == (len(data) - 2 * len(known), 3)
     assert (intake.take_datagram(data, UID, PID, batch, offset), batch.duplicates) == (0, 5)
-
-
-MOST = ring_events_max(HEADER)  # 1,024 bytes hold no more records than heads
-LONGEST = aligned(RECORD_BYTES_MAX)
-SOUND = replace(HEADER, written=10 + MOST, confirmed_position=10 * LONGEST)
-
-
-@pytest.mark.parametrize(
-    ("header", "taken", "problem"),
-    [
-        (SOUND, 0, None),
-        (SOUND, 10 + MOST, None),
-        (replace(SOUND, written=10), 10, None),
-        (
-            replace(SOUND, written=9),
-            0,
-            ("impossible sequence", "more is confirmed than written"),
-        ),
-        (
-            SOUND,
-            11 + MOST,
-            ("numbers behind its watermark", f"{10 + MOST}, taken {11 + MOST}"),
-        ),
-        (
-            replace(SOUND, confirmed_position=10 * LONGEST + 8),
-            0,
-            ("impossible position", f"{10 * LONGEST + 8}"),
-        ),
-        (replace(SOUND, confirmed_position=4), 0, ("impossible position", "4")),
-        (
-            replace(SOUND, written=11 + MOST),
-            10,
-            ("impossible sequence", f"{MOST + 1} events in 1024 bytes"),
-        ),
-        (replace(SOUND, written=11 + MOST), 11, None),
-    ],
-)
-def test_numbers_of_a_header_are_sound_up_to_what_its_ring_can_hold(
-    header: Header, taken: int, problem: tuple[str, str] | None
-) -> None:
-    if problem is None:
-        check_numbers(header, taken)
-        return
-    with pytest.raises(OutboxError) as refused:
-        check_numbers(header, taken)
-    assert str(refused.value) == str(OutboxError(*problem))
 
 
 def drained(datagrams: list[Datagram], batch: Batch) -> tuple[Drain, int]:
