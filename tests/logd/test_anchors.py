@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from logd.audit.anchors import Anchor, format_anchor, parse
-from logd.storage import keyfile
-from logd.storage.database import Connection, connect
+from logd.storage.database import Connection
 from logd.storage.hash_chain import Head
 from logd_client import Client
 from logd_wire.schema import INT64_MAX
 from tests.logd.rebuilding import cut_and_rebuild, cut_off, rebuild
-from tests.logd.trails import emit, opened
+from tests.logd.trails import emit
 from tests.support.instance import Instance, check_sums, short_directory, until
 
 DAYS = 3
@@ -95,15 +94,14 @@ def journal(
 
 def change(instance: Instance, work: Callable[[Connection], object]) -> None:
     """Changes the database with its key."""
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    connection.execute("PRAGMA foreign_keys = OFF")
-    work(connection)
-    connection.close()
+    with instance.database() as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        work(connection)
 
 
 def batch_id(instance: Instance, last_event: int = INT64_MAX) -> int:
     """The last batch that begins with that event or an earlier one; the last of all without."""
-    with opened(instance.config.database, instance.config.key_file) as connection:
+    with instance.database(read_only=True) as connection:
         rows = connection.execute("SELECT max(id) FROM batch WHERE first_event <= ?", (last_event,))
         return int(rows.fetchone()[0])
 

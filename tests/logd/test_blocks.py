@@ -18,7 +18,7 @@ from logd.reports.event_queries import event_page
 from logd.reports.parameters import Parameters
 from logd.reports.registry import REPORTS
 from logd.storage import erasure_list, keyfile, migrations, time_blocks
-from logd.storage.database import Connection, connect
+from logd.storage.database import Connection
 from logd.storage.erasure_list import ErasureList
 from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_EVENTS
@@ -323,6 +323,5 @@ def test_before_the_daemon_has_opened_it_an_older_trail_is_verified_and_its_even
     instance.start()
     instance.stop()
     assert len(instance.cli("query", "--format", "jsonl").splitlines()) == 20
-    connection = connect(config.database, keyfile.read(config.key_file))
-    assert verify(connection).findings == []
-    connection.close()
+    with instance.database() as connection:
+        assert verify(connection).findings == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -12,8 +13,6 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from logd.storage import keyfile
-from logd.storage.database import connect
 from logd_wire.outbox.layout import HEADER_BYTES, RING_BYTES_MIN, outbox_bytes
 from logd_wire.outbox.names import outbox_name
 from logd_wire.outbox.reader import find_record
@@ -142,9 +141,8 @@ def test_claims_beyond_all_sense_break_no_sum(instance: Instance) -> None:
     assert status["refused_by_clients"] == 3 * 2**40
     assert (status["lost"], status["unknown_extent"]) == (0, 1)
     instance.stop()
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    connection.execute("UPDATE producer SET boot_id = 'an earlier boot'")
-    connection.close()
+    with instance.database() as connection:
+        connection.execute("UPDATE producer SET boot_id = 'an earlier boot'")
     instance.start()  # books the end of producer 4, past its last possible number
     instance.cli("verify")
 
@@ -313,9 +311,12 @@ def test_an_outbox_cut_short_under_the_daemon_does_not_take_it_down(instance: In
     code = (
         "import os, sys\nfrom logd_client import Client\nc = Client(sys.argv[1])\n"
         "c.emit('page_view'); assert c.flush(10)\n"
-        "os.truncate(c._producers.current.outbox._fd, 100)\nos.kill(os.getpid(), 9)\n"
+        "os.truncate(f\"{sys.argv[2]}/{os.getuid()}-{c.stats()['producer']}.outbox\", 100)\n"
+        "os.kill(os.getpid(), 9)\n"
     )
-    subprocess.run([sys.executable, "-c", code, instance.socket], cwd=ROOT, check=False)
+    command = [sys.executable, "-c", code, instance.socket, str(instance.config.outbox_directory)]
+    done = subprocess.run(command, cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
     names = ("outboxes", "outboxes_unreadable")
     until(lambda: [instance.status()[name] for name in names] == [0, 0], "the outbox is removed")
     status = instance.status()
@@ -325,13 +326,17 @@ def test_an_outbox_cut_short_under_the_daemon_does_not_take_it_down(instance: In
     assert instance.stop() == 0
 
 
+def start_for_all_users(instance: Instance) -> None:
+    instance.configure(socket_mode="0666", many_users=True)
+    instance.directory.parent.chmod(0o711)
+    instance.directory.chmod(0o711)
+    instance.start()
+
+
 @needs_users
 def test_another_user_cannot_continue_a_producers_numbers(instance: Instance) -> None:
     """Producer = (the kernel's uid, id): a stolen id is another producer, or quarantined."""
-    instance.configure(socket_mode="0666", many_users=True)
-    os.chmod(instance.directory.parent, 0o711)
-    os.chmod(instance.directory, 0o711)
-    instance.start()
+    start_for_all_users(instance)
     with sender(instance) as sock:
         sock.send(datagram(1))
     until(lambda: instance.status()["stored"] == 1, "stored")
@@ -352,10 +357,7 @@ def test_another_user_cannot_continue_a_producers_numbers(instance: Instance) ->
 
 @needs_users
 def test_another_users_outbox_is_read_and_its_id_cannot_be_forged(instance: Instance) -> None:
-    instance.configure(socket_mode="0666", many_users=True)
-    os.chmod(instance.directory.parent, 0o711)
-    os.chmod(instance.directory, 0o711)
-    instance.start()
+    start_for_all_users(instance)
     code = (
         "import os, sys\nfrom logd_client import Client\n"
         "os.setgid(65534); os.setuid(65534); os.umask(0o077)\nc = Client(sys.argv[1])\n"
