@@ -137,9 +137,13 @@ def test_anchors_are_logged_at_intervals_while_the_head_moves(stored: Instance) 
     stored.configure(anchor_interval_s=1)
     daemon = stored.start()
     with Client(stored.socket) as client:
-        for count in (2, 3):
+
+        def emit_until(count: int) -> None:
             assert client.emit("page_view", user="d", durable=True)
-            until(lambda n=count: len(anchors_in(daemon.lines)) >= n, "another")  # type: ignore[misc] # a lambda's default
+            until(lambda: len(anchors_in(daemon.lines)) >= count, "another")
+
+        emit_until(2)
+        emit_until(3)
     stored.stop()
 
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_a_user_rests_until_the_moment_itself_and_is_forgotten_at_it() -> None:
 # -- whose turn it is ----------------------------------------------------------------------------
 
 
-def take(batch: Batch, one: ReadRequest[str], room: Capacity | None) -> int:
+def take(batch: Batch, one: ReadRequest[Any], room: Capacity | None) -> int:
     """Reads what there is room for; how many events."""
     count = min(room.events, one.events) if room else 0
     for _ in range(count):
