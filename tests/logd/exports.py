@@ -53,7 +53,7 @@ for group in pyarrow.parquet.ParquetFile(sys.argv[1]).iter_batches():
 
 
 def fill(instance: Instance, repeats: int = 1) -> None:
-    """Stores the hostile events, so many times, without a daemon."""
+    """Stores the hostile events `repeats` times, without a daemon."""
     config = instance.config
     store = Store(config.database, keyfile.read(config.key_file), 1, 10)
     producer = store.producer(1000, 2**64 - 1)
@@ -83,7 +83,7 @@ def run_export(
     instance: Instance, form: str, *options: str, program: tuple[str, ...] = ("-m", "logd"),
     **how: Any,
 ) -> subprocess.CompletedProcess[Any]:  # fmt: skip
-    """Runs `logd export` to standard output, or has `program`, of Python, do so."""
+    """Runs `logd export`, or `program`, arguments of Python, with the same options."""
     command = [*program, "export", "--format", form, *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "check": False}
     return subprocess.run(
@@ -93,7 +93,7 @@ def run_export(
 
 
 def export(instance: Instance, form: str, *options: str, code: int = 0) -> tuple[Path, str]:
-    """Exports into a file; the file, and what was said on stderr."""
+    """Exports into a file; returns its path and stderr."""
     output = instance.directory / f"out.{form}"
     done = run_export(instance, form, "-o", str(output), *options)
     assert done.returncode == code, done.stderr

@@ -1,6 +1,4 @@
-"""What is in the trail of a `Scene` at its end is what was made after the forgets, and nothing of
-before.
-"""
+"""Checks the trail of a `Scene`: what was made after the forgets, nothing from before."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ BEFORE, AFTER = "before", "after"
 
 
 def expected(made: Made, forgets: list[Forgotten]) -> set[str]:
-    """On which side of the forgets it is; both where it was made while one was under way."""
+    """The side of the forgets that an event is on; both if it was made while one was under way."""
     if any(made.moment < forget.began for forget in forgets):
         return {BEFORE}
     if all(forget.ended is not None and made.moment > forget.ended for forget in forgets):
@@ -84,7 +82,7 @@ def check(scene: Scene) -> Counter[str]:
 
 
 def check_nothing_is_kept(scene: Scene) -> None:
-    """Once every producer has ended, no boundary is needed any more."""
+    """Checks that no boundary is kept once every producer has ended."""
     for source in scene.clients.sources:
         source.alive = False
     scene.settle()

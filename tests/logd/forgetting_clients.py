@@ -1,4 +1,4 @@
-"""The clients of a `Scene`: what each has made, its outbox, and the datagrams that wait."""
+"""The clients of a `Scene`: the events of each, its outbox, and the queued datagrams."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Clients:
         self.make(source, Made(moment, user, ts_ns, user != ANNA and rng.random() < 0.5))
 
     def make(self, source: Source, made: Made) -> None:
-        """That event, if there is room for it."""
+        """Emits that event, if there is room for it."""
         props: dict[str, Any] = {"n": len(source.made)}
         if made.mention:
             props["user"] = ANNA

@@ -1,6 +1,7 @@
-"""A machine on which persons are forgotten: real store, delivery core, worker and outbox files; the
-queue, the clocks, who lives and when somebody is killed are a seed's. What was made when is kept
-beside it, so that the end can be checked.
+"""Simulates a machine on which persons are forgotten, for `tests.logd.forgetting_check`.
+
+Store, delivery core, worker and outbox files are real. A seed decides what is queued, what the
+clocks show, which producers live and when a process is killed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Killed(BaseException):
 
 @dataclass
 class Forgotten:
-    """A forget: from `began` on it is under way, from `ended` on it is written down."""
+    """A forget: under way from the moment `began`, recorded at `ended`."""
 
     began: int
     offline: bool
@@ -66,7 +67,7 @@ class MortalStore(Store):
 
 @dataclass(eq=False)
 class Scene:
-    """One run. The actions are for the caller to choose; `kill` is how often a kill comes."""
+    """One run: its caller chooses the actions; `kill` is the probability of each kill."""
 
     directory: Path
     rng: random.Random
@@ -101,7 +102,7 @@ class Scene:
 
     @property
     def connection(self) -> Connection:
-        """Of the store that is open."""
+        """The connection of the open store."""
         assert self.store is not None
         return self.store.connection
 
@@ -141,7 +142,7 @@ class Scene:
             self.end()
 
     def end(self) -> None:
-        """SIGKILL, to whoever has the database."""
+        """SIGKILL to the process that has the database."""
         if self.store is not None:
             self.store.connection.close()
         for outbox in () if self.delivery is None else self.delivery.outboxes.values():
@@ -181,11 +182,11 @@ class Scene:
         return self.now_s
 
     def turn(self) -> None:
-        """One of the daemon's."""
+        """One turn of the daemon."""
         assert self.delivery is not None and self.worker is not None
         self.now_s += self.rng.choice((0.001, 0.01, 0.2))
         with self._dying():
-            taken = self.rng.choice((1, 3, 10**6))  # so much has reached it so far
+            taken = self.rng.choice((1, 3, 10**6))  # what has reached it so far
             self.delivery.step(self._datagrams(taken), set(), self.now_s)
             self._may_die()
             if self.rng.random() < 0.5:
@@ -193,7 +194,7 @@ class Scene:
                 self._work()
 
     def turn_all(self) -> None:
-        """Until nothing has come for a while."""
+        """Enough turns to take all that is queued."""
         for _ in range(20):
             self.turn()
 
@@ -210,10 +211,10 @@ class Scene:
         for _ in range(self.rng.choice((1, 2, 8))):
             if self.worker.due_s != float("inf"):
                 self.worker.step()
-                self._look_how_far()
+                self._record_ended_forgets()
 
-    def _look_how_far(self) -> None:
-        """Whether a forget is written down by now."""
+    def _record_ended_forgets(self) -> None:
+        """Notes the moment at which a forget was recorded."""
         open_jobs = self.connection.execute(
             "SELECT count(*) FROM job WHERE kind = 'forget' AND phase IN ('asked', 'write down')"
         ).fetchone()[0]
@@ -238,7 +239,7 @@ class Scene:
         self.forgets.append(Forgotten(self.moment, offline, self.wall_ns))
 
     def work_offline(self) -> None:
-        """The command has the lock, and does a step; it may be killed too."""
+        """The command takes steps while no daemon runs; it may be killed too."""
         for forget in self.forgets:
             forget.offline = forget.offline or forget.ended is None
         with self._dying():
@@ -255,7 +256,7 @@ class Scene:
     # -- the end -----------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """No more kills; the daemon comes, and stores and does all there is."""
+        """Runs the daemon, without kills, until everything is stored and every job done."""
         self.kill = 0.0
         if self.delivery is None:
             if self.store is not None:

@@ -110,7 +110,7 @@ def new_daemon(
 
 
 def look(daemon: EventLoop) -> None:
-    """One turn in which the look is due, and those that it takes to open and search all files."""
+    """Runs a round in which polling is due, and more until all files are opened and searched."""
     daemon.delivery.turn.poll_due_s = 0.0
     daemon.run_once(timeout_s=0)
     while daemon.delivery.tasks or daemon.delivery.finder.is_listing:
@@ -118,5 +118,5 @@ def look(daemon: EventLoop) -> None:
 
 
 def no_space(*_: object) -> None:
-    """In the place of `Store.commit`: no space is left."""
+    """Takes the place of `Store.commit` on a full disk."""
     raise StorageBusy("full")

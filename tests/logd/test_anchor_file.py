@@ -1,4 +1,4 @@
-"""Anchors in a file of their own: added to, nothing overwritten, and a failure ends nothing."""
+"""The anchor file: anchors are appended, nothing is overwritten, and a failure is only logged."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_anchor_file_that_is_not_a_regular_file_is_refused_without_blocking(
 
 @pytest.fixture
 def daemon(instance: Instance) -> Iterator[SteppedDaemon]:
-    """A daemon that only turns when asked to, and adds an anchor at each turn that stored."""
+    """A stepped daemon with an anchor file."""
     made = SteppedDaemon(
         instance, clock_ns=lambda: NOW_NS, anchor_file=instance.directory / "anchors"
     )

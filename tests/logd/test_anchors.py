@@ -1,4 +1,4 @@
-"""Anchors show what someone with the key did to the trail."""
+"""Anchors detect what someone with the key did to the trail."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def anchors_in(lines: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def original() -> Iterator[Path]:
-    """An instance of three days, each a start, some events and a stop. What the daemons logged is
-    in anchors.log, and a backup made after the first day exists.
+    """An instance of three days, each a start, some events and a stop. Their log lines are
+    in anchors.log, and there is a backup of the first day.
     """
     directory = short_directory()
     instance = Instance(directory / "i")
@@ -63,7 +63,7 @@ def look(
 
 
 def entries(lines: list[str], unit: str) -> list[str]:
-    """Lines as the journal gives them."""
+    """Lines as `journalctl` prints them in JSON."""
     return [
         json.dumps(
             {
@@ -79,7 +79,7 @@ def entries(lines: list[str], unit: str) -> list[str]:
 def journal(
     instance: Instance, monkeypatch: pytest.MonkeyPatch, lines: list[str], end: str = "exit 0"
 ) -> Path:
-    """Has `journalctl` be a program that gives these lines, whatever it is asked for."""
+    """Puts a program in the place of `journalctl` that prints these lines for any arguments."""
     programs = instance.directory / "programs"
     programs.mkdir(exist_ok=True)
     (programs / "lines").write_text("".join(f"{line}\n" for line in lines))
@@ -106,18 +106,18 @@ def batch_id(instance: Instance, last_event: int = INT64_MAX) -> int:
         return int(rows.fetchone()[0])
 
 
-def said_of(instance: Instance) -> list[Anchor]:
+def logged_anchors(instance: Instance) -> list[Anchor]:
     """The anchors that the daemons logged at each start and stop."""
     said = map(parse, (instance.directory / "anchors.log").read_text().splitlines())
     return [anchor for anchor in said if anchor is not None]
 
 
 def first_of_day_3(instance: Instance) -> int:
-    """The batch that the anchor at the start of the third day does not have yet."""
-    return said_of(instance)[-2].head.batch + 1
+    """The first batch after the anchor at the start of the third day."""
+    return logged_anchors(instance)[-2].head.batch + 1
 
 
-# -- what the daemon says
+# -- what the daemon logs
 
 
 def test_an_anchor_is_logged_at_the_start_and_at_the_stop(stored: Instance) -> None:
@@ -238,7 +238,7 @@ def test_a_day_changed_and_the_chain_rebuilt_from_there_is_found_in_every_later_
 def test_an_older_backup_in_the_databases_place_is_found(
     stored: Instance, look: Callable[[int], str], goes_on: bool
 ) -> None:
-    last, lost = batch_id(stored), said_of(stored)[2].head.batch
+    last, lost = batch_id(stored), logged_anchors(stored)[2].head.batch
     shutil.copy(stored.directory / "day1.db", stored.config.database)
     if goes_on:
         stored.start()
@@ -265,8 +265,8 @@ def restore(instance: Instance) -> None:
     instance.cli("restore", str(instance.directory / "day1.db"), "--yes")
 
 
-def said_by_a_day(instance: Instance, user: str) -> None:
-    """A start, an event, a stop; the daemon's anchors are added to the others."""
+def run_for_a_day(instance: Instance, user: str) -> None:
+    """Starts the daemon, stores an event, stops it; its anchors are added to the others."""
     daemon = instance.start()
     emit(instance, user, 1)
     instance.stop()
@@ -289,9 +289,9 @@ def test_a_declared_restore_is_reported_and_not_an_error(
 
 
 def test_a_cut_after_a_declared_restore_is_found(stored: Instance) -> None:
-    """Once the restored chain was anchored, the restore accounts for nothing any more."""
+    """A restore accounts for missing batches only until the restored chain has an anchor."""
     restore(stored)
-    said_by_a_day(stored, "d")
+    run_for_a_day(stored, "d")
     assert "restored 20" in look_in_file(stored, 0)
     last = batch_id(stored)
 
@@ -301,7 +301,7 @@ def test_a_cut_after_a_declared_restore_is_found(stored: Instance) -> None:
 
 
 def test_a_restore_accounts_for_no_more_than_was_there(stored: Instance) -> None:
-    """Cut off first, and restored to hide it: the last day was of neither."""
+    """The last day was cut off before the restore, to hide that."""
     last = batch_id(stored)
     first = first_of_day_3(stored)
     change(stored, lambda c: cut_and_rebuild(c, first))
@@ -313,10 +313,10 @@ def test_a_restore_accounts_for_no_more_than_was_there(stored: Instance) -> None
 def test_a_restore_to_before_a_restore_accounts_for_both(stored: Instance) -> None:
     last = batch_id(stored)
     restore(stored)
-    said_by_a_day(stored, "d")
+    run_for_a_day(stored, "d")
     assert batch_id(stored) < last
     restore(stored)
-    said_by_a_day(stored, "e")
+    run_for_a_day(stored, "e")
     said = look_in_file(stored, 0)
     assert f"from batch {last};" in said
 

@@ -1,4 +1,4 @@
-"""An event that a caller waits for is committed at once, the first one of a process as well."""
+"""An event that a caller waits for is committed at once, even the first of a process."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_first_awaited_event_of_an_outbox_that_is_not_open_yet_forces_a_comm
     monkeypatch: pytest.MonkeyPatch,
     before: int,
 ) -> None:
-    """With events before it that are in the outbox alone: it is early, and read from there."""
+    """Events before it are only in the outbox: it is early, and read from there as well."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     outbox.write(before + 1)
     with sender(instance) as sock:
@@ -68,10 +68,8 @@ def test_the_first_awaited_event_of_an_outbox_that_is_not_open_yet_forces_a_comm
 
 
 @pytest.mark.parametrize("has_outbox", [True, False])
-def test_a_client_says_so_from_its_first_awaited_event_on(
-    instance: Instance, has_outbox: bool
-) -> None:
-    """No daemon has ever written to its outbox."""
+def test_a_client_marks_its_first_awaited_event(instance: Instance, has_outbox: bool) -> None:
+    """Also while no daemon has ever written to its outbox."""
     if has_outbox:
         outboxes = OutboxDirectory(instance.config.outbox_directory)
         outboxes.prepare(instance.socket)

@@ -1,4 +1,4 @@
-"""A backup: taken while the daemon runs, whole, encrypted, and never in the way of an older one."""
+"""Backups: taken while the daemon runs, whole, encrypted, and never written over another file."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_backup_without_a_daemon_is_recorded_at_the_next_start(instance: Insta
 def test_forgotten_persons_are_listed_beside_a_backup_for_the_older_ones_there(
     instance: Instance,
 ) -> None:
-    """By a token, so that the list reveals no name."""
+    """The list holds tokens, so that it reveals no name."""
     instance.start()
     emit(instance, 5, mark="somebody")
     old = make_at(instance, time.time_ns() - DAY_NS)
@@ -317,7 +317,7 @@ def test_the_newest_backup_stays_whatever_the_clock() -> None:
 def test_one_named_after_a_time_to_come_takes_no_others_place_and_stays(
     keep: Keep, gone: list[str]
 ) -> None:
-    """Made with a clock that was ahead, it would be the newest for years."""
+    """A backup made with a clock that was ahead would be the newest for years."""
     names = [*NAMES, "activity-20280101T000000Z.db", "activity-20290101T000000Z.db"]
     assert expired(names, Path("activity.db"), NAMES[5], keep, JAN_6_NS) == gone
 

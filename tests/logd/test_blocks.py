@@ -1,4 +1,4 @@
-"""Blocks of events: questions about a time or a user read what they need, and miss nothing."""
+"""Time blocks: a query by time or user reads only the blocks it needs, and misses no event."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def ids(events: list[Event], **asked: Any) -> list[int]:
 
 @contextmanager
 def steps(connection: Connection) -> Iterator[Callable[[], int]]:
-    """Counts steps of SQLite's machine: what it reads and does, whatever the machine's speed."""
+    """Counts steps of SQLite's virtual machine, which do not depend on the computer's speed."""
     fifties = count()
     connection.set_progress_handler(lambda: next(fifties) < 0, 50)
     try:
@@ -195,7 +195,7 @@ def test_pages_in_both_directions_put_together_are_all_of_it_once(
 def test_a_query_that_no_event_matches_does_not_scan_all_events(
     connection: Connection, asked: dict[str, Any], most: float
 ) -> None:
-    """Counted in steps of SQLite's machine, against one for each event."""
+    """It takes far less than one step of SQLite's virtual machine for each event."""
     with steps(connection) as count_of:
         event_page(connection, limit=50, **asked)
     assert count_of() <= most * EVENTS
@@ -242,11 +242,11 @@ def test_a_commit_without_events_changes_no_block(directory: Path) -> None:
     store.close()
 
 
-# -- from a trail of before there were blocks
+# -- a trail from before there were blocks
 
 
 def of_schema_1(path: Path, key: bytes, events: list[Event], patch: pytest.MonkeyPatch) -> None:
-    """A database as the program of schema 1 left it."""
+    """Makes a database of schema 1."""
     with patch.context() as older:
         older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
         older.setattr(time_blocks, "update", lambda *_: None)

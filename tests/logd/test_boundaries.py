@@ -41,7 +41,7 @@ def producer(row: int | None = None, *, key: int = 7, outbox: bool = True) -> Pr
 
 
 def forgets(*known: int | None, outboxes: str = "boot dir", surplus: int = -1) -> dict[int, Forget]:
-    """One for each: up to which row producers were known."""
+    """A forget for each row up to which producers were known."""
     return {
         number: Forget(number, rows, outboxes, frozenset({surplus}))
         for number, rows in enumerate(known, start=1)
@@ -121,7 +121,7 @@ def note(store: Store, seen: SurveyedOutboxes, *, complete: bool) -> None:
 
 
 def rows_after(store: Store, written: Iterable[int | None]) -> list[tuple[int, int | None]]:
-    """Those of one producer, after a forget for each."""
+    """The boundaries of one producer after a forget at each of these sequences."""
     key = (UID, 7)
     for sequence in written:
         note(store, SurveyedOutboxes("b d", {key: sequence}, frozenset({key})), complete=False)
@@ -217,7 +217,7 @@ def test_a_longer_time_from_a_list_takes_the_sequences_from_an_entry(store: Stor
 def test_the_list_of_a_database_of_an_earlier_schema_can_be_read(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a restore over one does not bring back whom it had forgotten."""
+    """A restore over such a database must not bring back the persons it had forgotten."""
     from logd.storage import migrations
 
     with monkeypatch.context() as older:

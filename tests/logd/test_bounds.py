@@ -1,4 +1,4 @@
-"""What strangers can fill is bounded, in memory and in the file; logd/README.md lists all of it."""
+"""Everything that untrusted clients can fill is bounded, as logd/README.md lists it."""
 
 from __future__ import annotations
 

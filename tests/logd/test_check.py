@@ -1,4 +1,4 @@
-"""`logd check`: what is not as it should be is found, with what to do; facts are handed to it."""
+"""`logd check` reports what is wrong, with a remedy; the facts are passed in."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_who_may_send_but_has_no_outbox_is_a_warning() -> None:
     assert "many_users = true" in findings[1].do
 
 
-def test_a_queue_that_was_raised_after_the_socket_was_made_is_told_apart() -> None:
+def test_a_queue_that_was_raised_after_the_socket_was_made_is_distinguished() -> None:
     findings = found(replace(GOOD, queue_datagrams=11, inherited=False), "queue")
     assert "raised since, to 512" in findings[-1].says
     (inherited,) = found(GOOD, "queue")

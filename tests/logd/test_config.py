@@ -1,4 +1,4 @@
-"""A configuration with a mistake is refused whole, naming file, line, and the remedy."""
+"""A configuration with a mistake is refused, with the file, the line and the remedy."""
 
 from __future__ import annotations
 

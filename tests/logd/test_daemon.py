@@ -1,4 +1,4 @@
-"""The daemon's turns, one at a time, in this process: the order of what it asks, reads and says."""
+"""The daemon's rounds, one at a time: the order in which it reads, commits and confirms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.instance import Instance, check_sums, until
 def test_rule_4_whether_it_lives_is_asked_before_its_last_event_is_read(
     instance: Instance, daemon: SteppedDaemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It writes once more and dies between the two questions, in whichever order they come."""
+    """The producer writes once more and dies between the two checks, in either order."""
     outbox.write(3)
     questions: list[str] = []
 
@@ -79,7 +79,7 @@ def test_nothing_is_confirmed_until_it_is_committed(
 def test_while_nothing_can_be_stored_nothing_more_is_read(
     instance: Instance, daemon: SteppedDaemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Past what it has in hand it stops reading: the outboxes keep, memory stays bounded."""
+    """The daemon stops reading: outboxes keep the events, and memory stays bounded."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     outbox.write(3)
     batches: list[int] = []
@@ -129,10 +129,10 @@ def test_a_stop_past_its_deadline_stores_what_is_no_longer_in_the_queue(
     assert state["stored"] == count
 
 
-def test_a_socket_that_another_process_has_made_waiting_is_drained_all_the_same(
+def test_a_socket_that_another_process_has_made_blocking_is_drained_all_the_same(
     instance: Instance,
 ) -> None:
-    """systemd clears that flag of the socket whenever it hands it to a service."""
+    """systemd clears the non-blocking flag when it passes a socket to a service."""
     receiver = Receiver(bind(instance.config.socket, socket.SOCK_DGRAM, 0o600))
     os.set_blocking(receiver.socket.fileno(), True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -153,7 +153,7 @@ def test_a_socket_that_another_process_has_made_waiting_is_drained_all_the_same(
 
 
 class Worked:
-    """Stands for the worker: counts its steps."""
+    """Takes the place of the worker, and counts its steps."""
 
     due_s = 0.0
     steps = looks = 0
@@ -175,19 +175,19 @@ def worked() -> Worked:
 
 @pytest.fixture
 def now_s() -> list[float]:
-    """The clock of `working`, in its only element: its last step was at 0."""
+    """The clock of `working`, as the only element: 0 at the last step of a job."""
     return [0.0]
 
 
 @pytest.fixture
 def working(instance: Instance, worked: Worked, now_s: list[float]) -> Iterator[SteppedDaemon]:
-    """A daemon with that worker."""
+    """A stepped daemon with the counting worker."""
     made = SteppedDaemon(instance, worker=worked, monotonic_s=lambda: now_s[0])
     yield made
     made.close()
 
 
-def test_a_step_at_stored_events_is_taken_between_commits_and_holds_none_up(
+def test_a_job_step_is_taken_between_commits_and_delays_none(
     working: SteppedDaemon, worked: Worked, now_s: list[float]
 ) -> None:
     turn = working.delivery.turn

@@ -55,7 +55,7 @@ _numbers = st.one_of(
 def test_no_words_in_a_strangers_header_end_the_daemon_at_this_start_or_the_next(
     instance: Instance, words: dict[int, int], records: int
 ) -> None:
-    """Nor do they break the sums that `status` and `verify` show."""
+    """Totals of `status` stay consistent, and `verify` finds nothing."""
     outbox = Written(instance.config.outbox_directory)
     outbox.write(records)
     with open(outbox.path, "r+b") as file:
@@ -76,7 +76,7 @@ def test_no_words_in_a_strangers_header_end_the_daemon_at_this_start_or_the_next
         outbox.path.unlink(missing_ok=True)
 
 
-def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
+def test_an_outbox_given_up_is_removed_after_the_commit_that_records_its_loss(
     instance: Instance, daemon: SteppedDaemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
@@ -104,7 +104,7 @@ def test_an_outbox_given_up_is_removed_behind_the_commit_that_books_its_loss(
 def test_any_number_of_damaged_outboxes_makes_few_lines(
     instance: Instance, daemon: SteppedDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each is searched past, three times, and given up: a line for each would be 200."""
+    """Each is searched three times and given up: a line for each time would be 200."""
     for producer_id in range(50):
         outbox = Written(instance.config.outbox_directory, producer_id)
         outbox.write(9)
@@ -133,7 +133,7 @@ def test_refused_outboxes_are_remembered_up_to_a_bound_and_the_others_wait(
     any_user: int,
     most: int,
 ) -> None:
-    """Their headers look right, so that only reading them shows what they are."""
+    """Their headers look valid, so that only reading the records shows the damage."""
     monkeypatch.setattr("logd.ingest.refused_files.REFUSED_PER_USER_MAX", per_user)
     monkeypatch.setattr("logd.ingest.refused_files.REFUSED_MAX", in_all)
     monkeypatch.setattr("logd.ingest.refused_files.REFUSED_OF_ANY_USER", any_user)
@@ -158,7 +158,7 @@ def test_refused_outboxes_are_remembered_up_to_a_bound_and_the_others_wait(
 
 
 @pytest.mark.parametrize("batch_events", [2, 20_000])
-def test_what_can_be_read_of_an_outbox_that_is_given_up_is_stored_and_its_producer_is_told(
+def test_readable_records_of_an_outbox_that_is_given_up_are_stored_and_it_is_marked(
     instance: Instance,
     daemon: SteppedDaemon,
     outbox: Written,

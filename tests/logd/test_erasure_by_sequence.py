@@ -1,6 +1,4 @@
-"""Erasure by sequence: what was made before a forget goes, what was made after stays, whatever time
-either claims.
-"""
+"""Erasure by sequence: events from before a forget go, later ones stay, whatever they claim."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from tests.logd.forgetting_scene import FAR, Killed, Scene
 
 
 def run(scene: Scene, actions: int) -> Counter[str]:
-    """Whatever a machine does, in an order that the seed decides."""
+    """Runs random actions of clients, daemon and command; returns what the check has seen."""
     rng = scene.rng
     for _ in range(rng.randrange(1, 4)):
         scene.new_source(outbox=rng.random() < 0.8)

@@ -1,4 +1,4 @@
-"""Event types: how many a user may introduce, and what becomes of one too many."""
+"""Event types: how many a user may introduce, and how one too many is refused."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ def test_all_users_together_have_a_limit_and_the_products_own_types_none(directo
     store.close()
 
 
-def test_a_type_of_logds_own_that_is_known_is_not_made_twice(directory: Path) -> None:
-    """Late events of a forgotten person bring it into a batch that has a new type as well."""
+def test_a_known_type_of_an_internal_event_is_not_made_twice(directory: Path) -> None:
+    """Late events of a forgotten person add that type to a batch with another new one."""
     store, producer = open_store(directory), producer_of(1000)
     store.erasure_list.add({store.erasure_list.token("7"): 10})
     put(store, producer, ["a", "b"])
@@ -161,7 +161,7 @@ def test_known_types_are_not_copied_for_a_commit(directory: Path) -> None:
 
 
 def test_a_database_from_before_there_was_a_limit_takes_bounded_memory(directory: Path) -> None:
-    """All its types stay known, their users are found, and other users may introduce some."""
+    """All its types stay valid, their users are counted, and other users may introduce some."""
     invented = [f"t{n}" for n in range(50)]
     events = [Event(name, 5, None, b"\x80") for name in [*invented, "t40", "t41"]]
     older(directory / "a.db", KEY, 4, events)

@@ -1,4 +1,4 @@
-"""Shares of a turn, and what clocks may show, at the very values where a decision changes."""
+"""Shares of a turn, and checks of clocks, at the exact values where a decision changes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_user_rests_until_the_moment_itself_and_is_forgotten_at_it() -> None:
 
 
 def take(batch: Batch, one: ReadRequest[Any], room: Capacity | None) -> int:
-    """Reads what there is room for; how many events."""
+    """Adds the events that there is capacity for; returns how many."""
     count = min(room.events, one.events) if room else 0
     for _ in range(count):
         batch.add(one.producer, 1, EVENT, 1)

@@ -1,4 +1,4 @@
-"""Records that are ignored, farewells and turns, at the numbers where a decision changes."""
+"""Ignored records, farewells and turns, at the exact numbers where a decision changes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def producer_at(taken: int, *, has_outbox: bool) -> Producer:
 
 
 def take(producer: Producer, *records: bytes) -> tuple[Intake, Batch]:
-    """All records in one datagram, after one that is known already."""
+    """Takes all records from one datagram, after a duplicate."""
     intake, batch = Intake(lambda _uid, _id: producer, GAP), Batch(100, 10**6)
     data = datagram_head(ID) + record(1) + b"".join(records)
     offset = intake.take_datagram(data, UID, PID, batch)
-    while offset:  # a call decodes so many bytes
+    while offset:  # a call decodes one slice
         offset = intake.take_datagram(data, UID, PID, batch, offset)
     return intake, batch
 
@@ -191,7 +191,7 @@ def test_idle_producers_past_a_bound_are_halved_beside_those_to_keep(
 
 
 def offered(producer: Producer, data: bytes, batch: Batch) -> int:
-    """What the producer's datagram has brought its sequence to."""
+    """Takes the datagram; returns the producer's sequence afterwards."""
     Intake(lambda _uid, _id: producer, GAP).take_datagram(data, UID, PID, batch)
     return producer.taken
 
@@ -203,7 +203,7 @@ def farewell(producer: Producer, last: int, refused: dict[str, int] | None = Non
 
 
 @pytest.mark.parametrize("missing", [0, 1, GAP])
-def test_a_farewell_books_what_is_missing_by_number(missing: int) -> None:
+def test_a_farewell_records_what_is_missing_by_number(missing: int) -> None:
     producer = producer_at(5, has_outbox=False)
     batch = farewell(producer, 5 + missing, {"malformed": 2})
     lost = [(loss.first, loss.last, loss.cause) for loss in batch.losses]
@@ -301,7 +301,7 @@ def test_a_turn_ends_at_its_part_of_a_batch_and_holds_nothing_that_it_has_taken(
 
 
 class Slowly:
-    """A clock that each look puts forward."""
+    """A clock that each reading advances."""
 
     def __init__(self, step_s: float) -> None:
         self.now_s, self.step_s = 0.0, step_s
@@ -322,7 +322,7 @@ class Slowly:
 def test_a_large_datagram_is_charged_at_once_and_of_small_ones_each_sixteenth(
     size: int, count: int, charged: bool
 ) -> None:
-    """With a clock by which a single charge is as much as a turn may cost."""
+    """By this clock a single charge uses up the turn."""
     drain = Drain(Slowly(TURN_S_MAX))
     intake = Intake(lambda _uid, _id: producer_at(0, has_outbox=False), GAP)
     queue = [(b"?" * size, UID, PID, False)] * count

@@ -1,4 +1,4 @@
-"""Outboxes that are placed, read on and resynchronised, at the numbers where a decision changes."""
+"""Reading, placing and resynchronising outboxes, at the exact numbers where a decision changes."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_csv_that_is_exported_to_a_terminal_commands_it_nothing(instance: Instan
 def test_all_forms_hold_the_same_rows_over_many_pages_and_row_groups(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row groups are small here, so that there are several, the last one not full."""
+    """Small row groups: there are several, and the last one is not full."""
     monkeypatch.setattr("logd.reports.parquet.GROUP_ROWS_MAX", 2 * ROWS_PER_STEP)
     monkeypatch.setattr("logd.reports.parquet.GROUP_BYTES_MAX", 2**20)
     fill(instance, repeats=REPEATS)
@@ -108,7 +108,7 @@ def test_standard_output_gets_the_same_bytes(instance: Instance, form: str) -> N
 
 
 def test_what_is_stored_while_an_export_runs_is_not_in_it(instance: Instance) -> None:
-    """So that it ends, however much arrives. No transaction is open between two pages."""
+    """So an export ends, however much arrives; and no transaction is open between two pages."""
     fill(instance, repeats=2 * PAGE_ROWS_MAX // 36 + 1)
     connection = opening.open_for_events(instance.config)
     work = Export(connection, Selection())
@@ -173,9 +173,7 @@ def test_a_device_or_a_link_is_not_replaced_even_by_force(instance: Instance) ->
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left_behind(
-    instance: Instance, form: str
-) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_left_behind(instance: Instance, form: str) -> None:
     fill(instance, repeats=3)
     instance.start()  # it has made the -shm file, so that only the export's own file is too large
     output = instance.directory / "out"
@@ -212,7 +210,7 @@ def test_ctrl_c_leaves_nothing_behind_and_what_was_there_as_it_was(
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-def test_a_full_standard_output_is_told(instance: Instance, form: str) -> None:
+def test_a_full_standard_output_is_reported(instance: Instance, form: str) -> None:
     fill(instance)
     # Unbuffered, nothing would be left to be written at the end.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -237,7 +235,7 @@ def test_without_pyarrow_it_says_what_to_install(instance: Instance) -> None:
 
 
 def the_note(instance: Instance) -> dict[str, Any]:
-    """What the trail says of an export, once the daemon has stored it."""
+    """The internal event of an export, once the daemon has stored it."""
     until(lambda: instance.status()["own"], "the note is stored")
     (event,) = instance.events("--type", "trail_exported")
     return event

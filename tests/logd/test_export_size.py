@@ -63,12 +63,12 @@ def check_growth(directory: Path, few: int, many: int, forms: Sequence[str]) -> 
 
 @pytest.mark.long(minutes=1)
 def test_ten_times_as_many_events_take_no_more_memory(directory: Path) -> None:
-    """The quick version: the larger trail is 100 pages, and more than a row group. Text is text."""
+    """The larger trail has 100 pages and more than a row group."""
     check_growth(directory, 2_000, 20_000, ["jsonl", "parquet"])
 
 
 def digest(*command: str) -> tuple[int, str]:
-    """How many rows a program prints as JSON lines, and a hash over all of them in their order."""
+    """Counts the JSON lines that a program prints, and hashes them in order."""
     hashed, rows = hashlib.sha256(), 0
     with subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=ROOT

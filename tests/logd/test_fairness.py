@@ -1,4 +1,4 @@
-"""Whose turn it is: shares of a batch and of open files, without any of either."""
+"""Fair scheduling: shares of a batch and of open files for each user."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_one_does_not_want_the_others_get() -> None:
 
 
 def test_where_several_users_have_outboxes_a_turn_reads_less_and_each_gets_a_part() -> None:
-    """Events, and outboxes: a user has a thousand of them, with one event or many in each."""
+    """One user has a thousand outboxes, with one event or many in each."""
     for asked in (1, 1000):
         crowd = [Producer(1, number, 0) for number in range(1000)]
         good = Producer(2, 1, 0)

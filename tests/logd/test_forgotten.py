@@ -182,10 +182,10 @@ def test_a_commit_of_late_events_that_failed_can_be_repeated(
     assert [row[0] for row in rows(store)] == [2, 3]
 
 
-# -- events of logd's own
+# -- internal events
 
 
-def test_an_own_event_is_a_leaf_of_the_chain_like_every_other(
+def test_an_internal_event_is_a_leaf_of_the_chain_like_every_other(
     store: Store, producer: Producer
 ) -> None:
     store.record("trail_backed_up", {"place": "/var/backups/a"}, 5)
@@ -210,7 +210,7 @@ def test_an_own_event_is_a_leaf_of_the_chain_like_every_other(
 def test_the_pepper_of_a_trail_from_before_is_the_same_at_every_migration(
     directory: Path, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a backup of schema 2, restored and migrated again, fits the list beside it."""
+    """A backup of schema 2, restored and migrated again, must match the list beside it."""
     from logd.storage import migrations
 
     key = os.urandom(32)

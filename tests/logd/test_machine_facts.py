@@ -54,7 +54,7 @@ def test_a_swap_file_is_as_encrypted_as_what_it_lies_on(root: Path) -> None:
     assert list(machine.swaps(root / "nowhere")) == []
 
 
-def test_hibernation_needs_the_kernels_word(root: Path) -> None:
+def test_hibernation_is_on_when_the_kernel_reports_it(root: Path) -> None:
     assert not machine.hibernation(root)
     put(root / "sys/power/state", "freeze mem disk\n")
     put(root / "sys/power/disk", "[disabled]\n")
@@ -65,7 +65,7 @@ def test_hibernation_needs_the_kernels_word(root: Path) -> None:
     assert not machine.hibernation(root)
 
 
-def test_logind_removes_ipc_unless_the_last_word_is_no(root: Path) -> None:
+def test_logind_removes_ipc_unless_the_last_setting_is_no(root: Path) -> None:
     assert machine.remove_ipc(root)
     put(root / "usr/lib/systemd/logind.conf", "[Login]\n#RemoveIPC=yes\nRemoveIPC=no\n")
     assert not machine.remove_ipc(root)
@@ -87,7 +87,7 @@ def answer_adjtimex(patch: pytest.MonkeyPatch, returned: int, status: int = 0) -
 @pytest.mark.parametrize(
     ("status", "returned", "right"), [(0x40, 5, False), (0x2001, 0, True), (0, -1, None)]
 )
-def test_a_clock_is_kept_right_by_the_kernels_word(
+def test_the_kernel_reports_whether_the_clock_is_synchronised(
     monkeypatch: pytest.MonkeyPatch, status: int, returned: int, right: bool | None
 ) -> None:
     assert synchronised() in (True, False)
@@ -95,7 +95,7 @@ def test_a_clock_is_kept_right_by_the_kernels_word(
     assert synchronised(Path("/nowhere")) is right
 
 
-def test_where_a_sandbox_hides_the_kernels_word_timesyncds_file_tells(
+def test_timesyncds_file_is_read_where_a_sandbox_hides_the_kernels_state(
     monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
     answer_adjtimex(monkeypatch, -1)

@@ -43,10 +43,10 @@ def test_two_sights_of_a_producer_at_start_are_one_producer(
     instance.cli("verify")
 
 
-def test_a_removed_outbox_is_booked_once_where_its_process_lives_and_says_farewell(
+def test_a_removed_outbox_is_recorded_once_when_its_living_process_sends_a_farewell(
     instance: Instance, daemon: SteppedDaemon
 ) -> None:
-    """Within the boot it can still say what is missing: a row without numbers would be another."""
+    """Its process may still send a farewell with numbers: a row without them would count twice."""
     known(daemon, os.getpid())
     daemon.start()
     look(daemon)
@@ -57,7 +57,7 @@ def test_a_removed_outbox_is_booked_once_where_its_process_lives_and_says_farewe
     assert daemon.ledger() == [(4, 8, LOST_NOT_RECEIVED)]
 
 
-def test_a_farewell_that_waits_in_the_queue_at_the_start_is_heard_before_the_loss_is_booked(
+def test_a_farewell_queued_at_the_start_is_read_before_the_loss_is_recorded(
     instance: Instance, daemon: SteppedDaemon
 ) -> None:
     known(daemon, GONE_PID)
@@ -71,7 +71,7 @@ def test_a_farewell_that_waits_in_the_queue_at_the_start_is_heard_before_the_los
     assert daemon.ledger() == [(4, 8, LOST_NOT_RECEIVED)]
 
 
-def test_a_removed_outbox_whose_process_has_ended_is_booked_without_numbers(
+def test_a_removed_outbox_whose_process_has_ended_is_recorded_without_numbers(
     instance: Instance, daemon: SteppedDaemon
 ) -> None:
     known(daemon, GONE_PID)
@@ -81,11 +81,11 @@ def test_a_removed_outbox_whose_process_has_ended_is_booked_without_numbers(
     assert instance.status()["unknown_extent"] == 1
 
 
-def test_an_outbox_that_could_not_be_seen_for_a_while_is_its_living_producers_again(
+def test_an_outbox_that_was_missing_for_a_while_is_read_again(
     instance: Instance, daemon: SteppedDaemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start with another directory booked it as gone. Back in its place, it must not be removed
-    from under its producer as if that had ended.
+    """A start with another directory recorded it as gone. Once it is back, it must not be removed
+    while its producer lives.
     """
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     outbox.write(3)
@@ -97,7 +97,7 @@ def test_an_outbox_that_could_not_be_seen_for_a_while_is_its_living_producers_ag
     for opened in daemon.delivery.outboxes.release_all():
         daemon.directory.release(opened)
     daemon.start()
-    assert instance.status()["unknown_extent"] == 1, "it is booked as gone"
+    assert instance.status()["unknown_extent"] == 1, "it is recorded as gone"
     aside.rename(outbox.path)
     outbox.write(2)
     for _ in range(3):

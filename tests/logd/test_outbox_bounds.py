@@ -25,7 +25,7 @@ from tests.support.instance import ROOT, Instance, check_sums, emitters, until
 def test_an_unfinished_outbox_is_removed_by_the_time_that_it_was_seen_and_no_clock(
     directory: Path, age_s: int
 ) -> None:
-    """Its time is the wall clock's, which may have been set since it was made."""
+    """The file's own time is of the wall clock, which may have been set since."""
     now_s = [0.0]
     outboxes = OutboxDirectory(directory, monotonic_s=lambda: now_s[0])
     outboxes.attach()
@@ -90,10 +90,10 @@ def test_out_of_descriptors_outboxes_wait_and_nothing_is_lost(instance: Instance
     assert instance.stop() == 0
 
 
-def test_a_client_without_an_outbox_is_heard_also_when_no_more_can_be_opened(
+def test_a_client_without_an_outbox_is_received_when_no_more_outboxes_can_be_opened(
     instance: Instance, daemon: SteppedDaemon
 ) -> None:
-    """Its gaps are losses as ever: nothing of it waits in a file that could not be opened."""
+    """Its gaps are still losses: none of its events can be in a file that is not open."""
     daemon.start()
     daemon.delivery.outboxes.quota.files_max = 0
     with sender(instance) as sock:
@@ -108,7 +108,7 @@ def test_a_client_without_an_outbox_is_heard_also_when_no_more_can_be_opened(
 def test_the_status_reads_the_watermarks_of_outboxes_only(
     instance: Instance, daemon: SteppedDaemon
 ) -> None:
-    """Of all the producers that there ever were, it would take any amount of memory."""
+    """Reading those of all producers ever seen would take unbounded memory."""
     daemon.start()
     daemon.store.connection.execute(
         "WITH RECURSIVE n (n) AS (SELECT 1000 UNION ALL SELECT n + 1 FROM n WHERE n < 51000)"
@@ -123,14 +123,14 @@ def test_the_status_reads_the_watermarks_of_outboxes_only(
     assert most < 1024 * 1024
 
 
-def test_outboxes_that_take_more_memory_than_their_bound_are_said_with_their_user(
+def test_outboxes_that_take_more_memory_than_their_bound_are_logged_with_their_user(
     instance: Instance,
 ) -> None:
-    """They are not in the daemon's own memory: it says so, and reads them as ever."""
+    """They are not in the daemon's own memory: it logs a warning, and still reads them."""
     instance.configure(outboxes_bytes_max=1024 * 1024)
     daemon = instance.start()
     with emitters(instance, count=1, events=10**9) as (emitter,):
-        until(lambda: daemon.says("outboxes_bytes_max is 1048576"), "the surplus is said")
+        until(lambda: daemon.says("outboxes_bytes_max is 1048576"), "the warning is logged")
         (line,) = [line for line in daemon.lines if "outboxes_bytes_max" in line]
         # One process: its ring, and those that it has outgrown and that are not removed yet.
         assert re.search(rf"in [123] files, belongs to user {os.getuid()}$", line)
