@@ -14,7 +14,7 @@ from logd.ingest.inotify import Inotify
 from logd.serve.closed_files import CLOSED_INTERVAL_S
 from logd.serve.loop import EventLoop
 from logd_wire.outbox.names import outbox_name
-from tests.logd.test_daemon import daemon, new_daemon  # noqa: F401 - a fixture
+from tests.logd.stepped_daemon import new_daemon
 from tests.support.instance import Instance
 from tests.support.namespaces import needs_users
 
@@ -63,7 +63,7 @@ def test_where_the_kernels_queue_was_full_what_is_known_is_told(
 @needs_users
 def test_whoever_has_the_closed_files_that_are_no_outboxes_is_named(
     instance: Instance,
-    daemon: EventLoop,  # noqa: F811
+    daemon: EventLoop,
 ) -> None:
     directory = instance.config.outbox_directory
     for name, uid in (("stranger's", 65534), ("our own", 0)):

@@ -27,7 +27,7 @@ from logd_wire.wire import (
     pack_payload,
     producer_seed,
 )
-from tests.logd.test_daemon import PRODUCER, Written, look, new_daemon
+from tests.logd.stepped_daemon import PRODUCER, Written, look, new_daemon
 from tests.logd.test_hostile import datagram, sender
 from tests.support.instance import Instance, check_sums, until
 

@@ -33,8 +33,7 @@ from logd_wire.outbox.names import outbox_name
 from logd_wire.rendezvous import open_directory, read_rendezvous, read_token
 from logd_wire.wire import Event
 from tests.faults.steady import Steady
-from tests.logd.test_daemon import daemon  # noqa: F401 - a fixture
-from tests.logd.test_daemon import look as look_at
+from tests.logd.stepped_daemon import look as look_at
 from tests.support import client_parts as parts
 from tests.support.instance import NO_DIRECTORY, ROOT, Instance, check_sums, until
 
@@ -216,19 +215,19 @@ def test_only_what_is_in_no_directory_any_more_holds_nothing_back() -> None:
 
 
 @pytest.fixture
-def kept(instance: Instance, daemon: EventLoop) -> OutboxPlace:  # noqa: F811
+def kept(instance: Instance, daemon: EventLoop) -> OutboxPlace:
     """The directory of a daemon that runs a round only when it is called."""
     return OutboxPlace(
         daemon._directory, instance.socket, daemon.delivery.open_names, daemon.use_new_directory
     )
 
 
-def confirmed_all(daemon: EventLoop, steady: Steady) -> bool:  # noqa: F811
+def confirmed_all(daemon: EventLoop, steady: Steady) -> bool:
     look_at(daemon)
     return steady.confirmed == steady.accepted
 
 
-def lost(daemon: EventLoop, instance: Instance) -> int:  # noqa: F811
+def lost(daemon: EventLoop, instance: Instance) -> int:
     look_at(daemon)
     return int(collect_status(instance.config)["lost"])
 
@@ -239,7 +238,7 @@ ONE_RING = 250 * 1024  # a client's room that holds them all, and is never follo
 
 def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
     instance: Instance,
-    daemon: EventLoop,  # noqa: F811
+    daemon: EventLoop,
     kept: OutboxPlace,
 ) -> None:
     with Steady(instance, outbox_bytes=ONE_RING) as steady:
@@ -264,7 +263,7 @@ def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
 
 def test_what_went_unread_with_its_directory_is_a_loss_by_number(
     instance: Instance,
-    daemon: EventLoop,  # noqa: F811
+    daemon: EventLoop,
     kept: OutboxPlace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -288,7 +287,7 @@ def test_what_went_unread_with_its_directory_is_a_loss_by_number(
 
 def test_closed_files_of_the_new_directory_wake_the_daemon_and_a_forget_looks_there(
     instance: Instance,
-    daemon: EventLoop,  # noqa: F811
+    daemon: EventLoop,
     kept: OutboxPlace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -305,7 +304,7 @@ def test_closed_files_of_the_new_directory_wake_the_daemon_and_a_forget_looks_th
 
 def test_inotify_is_taken_up_again_once_the_kernel_has_a_watch(
     instance: Instance,
-    daemon: EventLoop,  # noqa: F811
+    daemon: EventLoop,
     kept: OutboxPlace,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -329,7 +328,7 @@ def test_inotify_is_taken_up_again_once_the_kernel_has_a_watch(
 
 def test_a_daemon_reads_from_the_socket_that_it_has_bound_again(
     instance: Instance,
-    daemon: EventLoop,  # noqa: F811
+    daemon: EventLoop,
 ) -> None:
     config = instance.config
     with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
@@ -350,7 +349,7 @@ def test_a_daemon_reads_from_the_socket_that_it_has_bound_again(
 @pytest.mark.parametrize("systemd", [False, True])
 def test_what_is_looked_after_and_by_whom(
     instance: Instance,
-    daemon: EventLoop,  # noqa: F811
+    daemon: EventLoop,
     kept: OutboxPlace,
     systemd: bool,
 ) -> None:

@@ -25,7 +25,8 @@ from logd.maintenance import new_instance
 from logd.render import json_value
 from logd.reports.event_queries import event_page
 from logd.status.collect import collect_status
-from logd.storage import opening
+from logd.storage import keyfile, opening
+from logd.storage.database import Connection, connect
 from logd_client.client import _clients
 from tests.support import client_parts as parts
 from tests.support.counter_file import CounterFile
@@ -228,6 +229,18 @@ class Instance:
         finally:
             connection.close()
         return rows
+
+    @contextlib.contextmanager
+    def database(
+        self, path: Path | None = None, *, read_only: bool = False
+    ) -> Iterator[Connection]:
+        """A connection of the test's own to the database, or to a copy of it."""
+        key = keyfile.read(self.config.key_file)
+        connection = connect(path or self.config.database, key, read_only=read_only)
+        try:
+            yield connection
+        finally:
+            connection.close()
 
     def settle(self) -> dict[str, Any]:
         """Waits until nothing is pending, and returns the status."""
