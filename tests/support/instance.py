@@ -49,6 +49,19 @@ def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLI
         interval_s = min(interval_s * 1.3, LOOK_INTERVAL_MAX_S)
 
 
+def settled(status: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Waits until nothing is pending, and returns the status."""
+    state: dict[str, Any] = {}
+
+    def is_settled() -> bool:
+        nonlocal state
+        state = status()
+        return bool(state["pending"] == 0)
+
+    until(is_settled, "nothing is pending")
+    return state
+
+
 def short_directory() -> Path:
     """A new directory with a path short enough for a socket in it."""
     return Path(tempfile.mkdtemp(prefix="logd-", dir="/tmp"))
@@ -231,15 +244,7 @@ class Instance:
 
     def settle(self) -> dict[str, Any]:
         """Waits until nothing is pending, and returns the status."""
-        state: dict[str, Any] = {}
-
-        def settled() -> bool:
-            nonlocal state
-            state = self.status()
-            return bool(state["pending"] == 0)
-
-        until(settled, "nothing is pending")
-        return state
+        return settled(self.status)
 
     def close(self) -> None:
         """Kills the daemon and removes the outboxes."""
