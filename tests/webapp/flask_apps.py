@@ -77,7 +77,7 @@ class FakeClient:
         return True
 
     def stats(self) -> dict[str, Any]:
-        return {"attempted": len(self.events), "accepted": len(self.events)}
+        return {"attempted": len(self.events), "accepted": len(self.events), "refused": 0}
 
     def close(self) -> None:
         pass
@@ -99,6 +99,9 @@ class Clients:
     @property
     def events(self) -> list[Event]:
         return [event for client in self.made for event in client.events]
+
+    def of(self, event_type: str) -> list[Event]:
+        return [event for event in self.events if event.type == event_type]
 
     @property
     def page_views(self) -> list[tuple[str | None, Any, Any, Any]]:
