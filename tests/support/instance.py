@@ -28,6 +28,7 @@ from logd.status.collect import collect_status
 from logd.storage import opening
 from logd_client.client import _clients
 from tests.support import client_parts as parts
+from tests.support import fork_server
 from tests.support.counter_file import CounterFile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,15 +79,19 @@ class Process:
         **options: Any,
     ) -> None:
         self.lines: list[str] = []
-        self.popen = subprocess.Popen(
-            [*prefix, sys.executable, *command],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, **(env or {})},
-            **options,
-        )
+        environment = {**os.environ, **(env or {})}
+        if prefix or options or not fork_server.serves(command, env):
+            self.popen = subprocess.Popen(
+                [*prefix, sys.executable, *command],
+                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                env=environment,
+                **options,
+            )
+        else:
+            self.popen = fork_server.Fork(command, environment)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
