@@ -1,9 +1,9 @@
 """Recorded CPU times of tests: files are started dearest first, and slow tests are marked.
 
-`make test-durations` writes `durations.tsv`: the CPU seconds of each test function that takes
-`RECORDED_MIN_S` or more over all its parameters, children included. A parallel run starts the
-dearest files first, so that no worker begins a long one at the end. What takes `SLOW_MIN_S` or more
-is marked `slow`; `make test-fast` leaves it out. A function that is not listed counts as quick.
+`make test-durations` writes `durations.tsv`: the CPU seconds of each file and each test function
+(all its parameters) that takes `SLOW_MIN_S` or more, children included. A parallel run starts
+the dearest files first, so that no worker begins a long one at the end. Slow functions are marked
+`slow`; `make test-fast` leaves them out. What is not listed counts as quick.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).with_suffix(".tsv")
-RECORDED_MIN_S = 0.3
 SLOW_MIN_S = 0.5
 _STARTED = pytest.StashKey[float]()
 
 
 def read(text: str) -> dict[str, float]:
-    """The CPU seconds of each test function, by node id without parameters."""
+    """The CPU seconds of each file and test function, by node id without parameters."""
     rows = (line.split("\t") for line in text.splitlines())
     return {name: float(seconds) for seconds, name in rows}
 
 
 def written(seconds: Mapping[str, float]) -> str:
-    """The file's text: dearest first, without what is quick."""
-    rows = sorted(seconds.items(), key=lambda row: (-round(row[1], 1), row[0]))
-    return "".join(f"{cost:.1f}\t{name}\n" for name, cost in rows if cost >= RECORDED_MIN_S)
+    """The file's text, from the seconds of functions: dearest first, without what is quick."""
+    costs = collections.defaultdict(float, seconds)
+    for name, cost in seconds.items():
+        costs[name.partition("::")[0]] += cost
+    rows = sorted(costs.items(), key=lambda row: (-round(row[1], 1), row[0]))
+    return "".join(f"{cost:.1f}\t{name}\n" for name, cost in rows if cost >= SLOW_MIN_S)
 
 
 def function(node_id: str) -> str:
@@ -41,10 +43,7 @@ def function(node_id: str) -> str:
 
 def arrange(items: list[pytest.Item], seconds: Mapping[str, float]) -> None:
     """Sorts files dearest first, tests of a file as they were, and marks what is slow."""
-    of_file: collections.Counter[str] = collections.Counter()
-    for name, cost in seconds.items():
-        of_file[name.partition("::")[0]] += cost  # type: ignore[assignment]
-    items.sort(key=lambda item: -of_file[item.nodeid.partition("::")[0]])
+    items.sort(key=lambda item: -seconds.get(item.nodeid.partition("::")[0], 0.0))
     for item in items:
         if seconds.get(function(item.nodeid), 0.0) >= SLOW_MIN_S:
             item.add_marker(pytest.mark.slow)

@@ -18,6 +18,7 @@ STARTERS = {
     "Emitter", "Popen", "Process", "ProcessPoolExecutor", "emitters", "fork", "posix_spawn",
     "subprocess", "run_in_child",
 }  # fmt: skip
+STARTING_FIXTURES = {"run"}  # of `make run`
 # Methods of an `Instance`, which by itself is only files.
 STARTERS_OF_INSTANCES = {"cli", "kill", "settle", "spawn", "start"}
 
@@ -51,6 +52,8 @@ def own_fixtures(item: pytest.Function) -> Iterator[FunctionType]:
 def starts_processes(item: pytest.Item) -> bool:
     """Whether a test starts processes, judged by its code."""
     if not isinstance(item, pytest.Function) or FOLDERS & set(item.path.parts):
+        return True
+    if not STARTING_FIXTURES.isdisjoint(item.fixturenames):
         return True
     starters = STARTERS | (STARTERS_OF_INSTANCES if "instance" in item.fixturenames else set())
     return any(
