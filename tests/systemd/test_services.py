@@ -124,7 +124,7 @@ def test_an_idle_daemon_is_not_taken_for_hung(box: Box) -> None:
     try:
         fed = watchdog_fed(box)
         for _ in range(10):  # so often it has said that it lives, with nothing else to do
-            until(lambda last=fed: watchdog_fed(box) != last, "fed again")  # type: ignore[misc]
+            until(lambda last=fed: watchdog_fed(box) != last, "fed again")  # type: ignore[misc] # a lambda's default
             fed = watchdog_fed(box)
         assert box.show("logd", "NRestarts") == "0"
     finally:

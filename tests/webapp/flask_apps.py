@@ -112,7 +112,7 @@ class Clients:
         ]
 
 
-class Account(flask_login.UserMixin):  # type: ignore[misc]
+class Account(flask_login.UserMixin):  # type: ignore[misc] # Flask-Login has no types
     def __init__(self, account_id: str) -> None:
         self.id = account_id
 
