@@ -12,10 +12,9 @@ from tests.support.instance import ROOT
 
 
 def test_what_is_written_is_read_again_dearest_first_and_without_what_is_quick() -> None:
-    text = durations.written({"a.py::x": 0.1, "b.py::y": 1.24, "b.py::z": 0.4, "c.py::z": 9.0})
-    rows = [("c.py", 9.0), ("c.py::z", 9.0), ("b.py", 1.6), ("b.py::y", 1.2)]
-    assert text == "".join(f"{seconds}\t{name}\n" for name, seconds in rows)
-    assert list(durations.read(text).items()) == rows
+    text = durations.written({"a.py::x": 0.1, "b.py::y": 1.24, "c.py": 9.0})
+    assert text == "9.0\tc.py\n1.2\tb.py::y\n"
+    assert list(durations.read(text).items()) == [("c.py", 9.0), ("b.py::y", 1.2)]
 
 
 def test_files_run_dearest_first_slow_tests_are_marked_and_costs_recorded(tmp_path: Path) -> None:
@@ -24,7 +23,7 @@ def test_files_run_dearest_first_slow_tests_are_marked_and_costs_recorded(tmp_pa
         "import pytest, time\n"
         "@pytest.mark.parametrize('n', [1, 2])\n"
         "def test_dear(n):\n"
-        "    end_s = time.process_time() + 0.5\n"
+        "    end_s = time.process_time() + 0.3\n"
         "    while time.process_time() < end_s: pass\n"
     )
     (tmp_path / "recorded.py").write_text(
@@ -46,7 +45,7 @@ def test_files_run_dearest_first_slow_tests_are_marked_and_costs_recorded(tmp_pa
     assert "3 passed" in run("--dist", "loadfile", "--record-durations", ".")
     seconds = durations.read((tmp_path / "costs.tsv").read_text())
     assert list(seconds) == ["test_b.py", "test_b.py::test_dear"]
-    assert 1.0 <= seconds["test_b.py::test_dear"] <= seconds["test_b.py"] < 5
+    assert 0.6 <= seconds["test_b.py::test_dear"] <= seconds["test_b.py"] < 5
     out = run("--dist", "loadfile", "--no-loadscope-reorder", ".")
     assert out.index("test_b.py::test_dear") < out.index("test_a.py::test_quick")
     assert "1 passed" in run("-m", "not slow", ".")

@@ -1,9 +1,9 @@
 """Recorded CPU times of tests: files are started dearest first, and slow tests are marked.
 
-`make test-durations` writes `durations.tsv`: the CPU seconds of each file and each test function
-(all its parameters) that takes `SLOW_MIN_S` or more, children included. A parallel run starts
-the dearest files first, so that no worker begins a long one at the end. Slow functions are marked
-`slow`; `make test-fast` leaves them out. What is not listed counts as quick.
+`make test-durations` writes `durations.tsv`: the CPU seconds, children included, of each file that
+takes `SLOW_MIN_S` or more, and of each such function (all its parameters) that starts no processes.
+A parallel run starts the dearest files first, so that no worker begins a long one at the end.
+A function that is listed is marked `slow`, and `make test-fast` leaves it out.
 """
 
 from __future__ import annotations
@@ -28,11 +28,8 @@ def read(text: str) -> dict[str, float]:
 
 
 def written(seconds: Mapping[str, float]) -> str:
-    """The file's text, from the seconds of functions: dearest first, without what is quick."""
-    costs = collections.defaultdict(float, seconds)
-    for name, cost in seconds.items():
-        costs[name.partition("::")[0]] += cost
-    rows = sorted(costs.items(), key=lambda row: (-round(row[1], 1), row[0]))
+    """The file's text: dearest first, without what is quick."""
+    rows = sorted(seconds.items(), key=lambda row: (-round(row[1], 1), row[0]))
     return "".join(f"{cost:.1f}\t{name}\n" for name, cost in rows if cost >= SLOW_MIN_S)
 
 
@@ -84,11 +81,13 @@ class _Recorder:
         if report.when == "teardown":
             for name, value in report.user_properties:
                 if name == "cpu_s":
-                    self.seconds[function(report.nodeid)] += float(str(value))
+                    self.seconds[report.nodeid.partition("::")[0]] += float(str(value))
+                    if "processes" not in report.keywords:
+                        self.seconds[function(report.nodeid)] += float(str(value))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         FILE.write_text(written(self.seconds))
-        total = sum(self.seconds.values())
+        total = sum(cost for name, cost in self.seconds.items() if "::" not in name)
         terminalreporter.write_line(f"{total:.0f} s of CPU time, recorded in {FILE.name}")
 
 

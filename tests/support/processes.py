@@ -7,6 +7,7 @@ missed only costs time.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import cast
@@ -29,6 +30,7 @@ def names(code: CodeType) -> set[str]:
     return {*code.co_names}.union(*map(names, inside))
 
 
+@functools.cache
 def all_names(function: FunctionType, module: ModuleType) -> set[str]:
     """The same, with the names in the functions of its module that it uses."""
     seen: set[str] = set()
