@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.instance import ROOT, Instance, short_directory
@@ -22,6 +23,12 @@ pytest_plugins = [
     "tests.support.tally",
     "tests.support.timeouts",
 ]
+
+# No time limit for one example, which a loaded machine exceeds: a test has one for all of them.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_configure() -> None:

@@ -46,7 +46,7 @@ def tiny() -> tuple[Part, int]:
         return part, sum(done) - query.steps(False)
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_every_report_answers_and_every_sum_is_right(tiny: tuple[Part, int]) -> None:
     part, steps_off = tiny
     assert (part.problems, steps_off) == ([], 0)
@@ -61,7 +61,7 @@ def test_every_report_answers_and_every_sum_is_right(tiny: tuple[Part, int]) -> 
     assert rows["completions: a class"] == rows["completions: all students"]
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_both_trails_store_the_same_backlog(tiny: tuple[Part, int]) -> None:
     rows = [row for row in tiny[0].rows if row["what"] == "ingest"]
     assert [row["trail"] for row in rows] == ["empty", "full"] * 2
@@ -71,7 +71,7 @@ def test_both_trails_store_the_same_backlog(tiny: tuple[Part, int]) -> None:
         assert (row["stored_before"] == 0) == (row["trail"] == "empty")
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_every_target_has_its_figure(tiny: tuple[Part, int]) -> None:
     part = tiny[0]
     assert {

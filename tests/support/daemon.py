@@ -42,7 +42,7 @@ class _Popen(subprocess.Popen[Any]):
 
 def main() -> None:
     """Runs the daemon."""
-    subprocess.Popen = _Popen  # type: ignore[misc, assignment]  # replaced on purpose
+    subprocess.Popen = _Popen  # type: ignore[misc, assignment] # in this process alone
     from logd.cli import main as logd
 
     logd(["run", *sys.argv[1:]], prog_name="logd")

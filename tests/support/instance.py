@@ -29,6 +29,7 @@ from logd.storage import keyfile, opening
 from logd.storage.database import Connection, connect
 from logd_client.client import _clients
 from tests.support import client_parts as parts
+from tests.support import fork_server
 from tests.support.counter_file import CounterFile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +51,19 @@ def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLI
         interval_s = min(interval_s * 1.3, LOOK_INTERVAL_MAX_S)
 
 
+def settled(status: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Waits until nothing is pending, and returns the status."""
+    state: dict[str, Any] = {}
+
+    def is_settled() -> bool:
+        nonlocal state
+        state = status()
+        return bool(state["pending"] == 0)
+
+    until(is_settled, "nothing is pending")
+    return state
+
+
 def short_directory() -> Path:
     """A new directory with a path short enough for a socket in it."""
     return Path(tempfile.mkdtemp(prefix="logd-", dir="/tmp"))
@@ -66,15 +80,19 @@ class Process:
         **options: Any,
     ) -> None:
         self.lines: list[str] = []
-        self.popen = subprocess.Popen(
-            [*prefix, sys.executable, *command],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, **(env or {})},
-            **options,
-        )
+        environment = {**os.environ, **(env or {})}
+        if prefix or options or not fork_server.serves(command, env):
+            self.popen = subprocess.Popen(
+                [*prefix, sys.executable, *command],
+                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                env=environment,
+                **options,
+            )
+        else:
+            self.popen = fork_server.Fork(command, environment)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -244,15 +262,7 @@ class Instance:
 
     def settle(self) -> dict[str, Any]:
         """Waits until nothing is pending, and returns the status."""
-        state: dict[str, Any] = {}
-
-        def settled() -> bool:
-            nonlocal state
-            state = self.status()
-            return bool(state["pending"] == 0)
-
-        until(settled, "nothing is pending")
-        return state
+        return settled(self.status)
 
     def close(self) -> None:
         """Kills the daemon and removes the outboxes."""

@@ -158,7 +158,7 @@ class _Lengths:
         ]
         if minutes and reporter is not None:
             reporter.write_line(
-                f"{len(minutes)} long tests, about {sum(minutes)} minutes on two cores"
+                f"{len(minutes)} long tests, about {sum(minutes):,.0f} minutes on two cores"
             )
 
 

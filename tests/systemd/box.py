@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support.instance import DEADLINE_S, ROOT, until
+from tests.support.instance import DEADLINE_S, ROOT, settled, until
 
 BOOT = Path(__file__).with_name("boot")
 SYSTEMD = Path("/lib/systemd/systemd")
@@ -43,11 +43,9 @@ def why_not() -> str | None:
     if "cgroup2" not in Path("/proc/mounts").read_text():
         return "booting a systemd needs control groups of version 2"
     new_enough = "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))"
-    if subprocess.run(
-        [SYSTEM_PYTHON, "-c", new_enough], check=False, capture_output=True
-    ).returncode:
+    if not _succeeds(str(SYSTEM_PYTHON), "-c", new_enough):
         return f"installing needs a Python 3.11 with ensurepip in {SYSTEM_PYTHON}"
-    if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], check=False).returncode:
+    if not _succeeds("unshare", "--mount", "--pid", "--fork", "true"):
         return "namespaces may not be made here (in a container without privileges?)"
     return None
 
@@ -162,15 +160,7 @@ class Box:
 
     def settle(self) -> dict[str, Any]:
         """Waits until nothing is pending, and returns the status."""
-        state: dict[str, Any] = {}
-
-        def settled() -> bool:
-            nonlocal state
-            state = self.status()
-            return bool(state["pending"] == 0)
-
-        until(settled, "nothing is pending")
-        return state
+        return settled(self.status)
 
     def events(self, *filters: str) -> list[dict[str, Any]]:
         """Returns events from `logd query`, oldest first."""
