@@ -23,7 +23,7 @@ class Command(click.Command):
     ) -> None:
         super().__init__(*args, **options)
         self.examples = examples
-        self.exits = exits
+        self.exits = sorted(exits)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Called by click: writes what follows the options."""

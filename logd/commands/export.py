@@ -10,22 +10,11 @@ import click
 
 from logd.atomic_file import cannot_be_written, whole_file
 from logd.commands._command import Command
-from logd.commands._options import Duration, config_option
+from logd.commands._options import DURATION, JOB_EXITS, config_option
 from logd.commands._output import discard_stdout, print_note, progress_bar
 from logd.commands._selection import selection_options
 from logd.config.settings import Config
-from logd.errors import (
-    EXIT_CANNOT_CREATE,
-    EXIT_CONFIG,
-    EXIT_DAMAGED,
-    EXIT_INPUT_OUTPUT,
-    EXIT_INTERRUPTED,
-    EXIT_KEY,
-    EXIT_OK,
-    EXIT_TEMPORARY,
-    EXIT_UNAVAILABLE,
-    LogdError,
-)
+from logd.errors import EXIT_INTERRUPTED, EXIT_UNAVAILABLE, LogdError
 from logd.reports.export import FORMS, Export, Progress, record_export
 from logd.reports.selection import Selection
 from logd.storage import opening
@@ -42,10 +31,7 @@ STANDARD_OUTPUT = "standard output"
         ("logd export --type quiz_submitted --since 90d -o quizzes.jsonl", "a part of them"),
         ("logd export --format csv | zstd > events.csv.zst", "compress them on the way"),
     ],
-    exits=[
-        *(EXIT_OK, EXIT_DAMAGED, EXIT_UNAVAILABLE, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT),
-        *(EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG, EXIT_INTERRUPTED),
-    ],
+    exits=(*JOB_EXITS, EXIT_UNAVAILABLE, EXIT_INTERRUPTED),
 )
 @config_option
 @selection_options
@@ -66,7 +52,7 @@ STANDARD_OUTPUT = "standard output"
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option(
     "--expires",
-    type=Duration(),
+    type=DURATION,
     default="30d",
     show_default=True,
     help="How long you will keep this copy: 12h, 30d, 2w, 1y. The trail records it.",

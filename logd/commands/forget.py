@@ -23,7 +23,7 @@ from logd.commands._options import (
 )
 from logd.commands._output import fail, job_progress, print_note
 from logd.config.settings import Config
-from logd.errors import EXIT_OK, EXIT_USAGE, LogdError
+from logd.errors import EXIT_USAGE, LogdError
 from logd.maintenance import forget as forgetting
 from logd.maintenance import job_client
 from logd.maintenance.backup import list_forgotten
@@ -47,7 +47,7 @@ NOT_REACHED = (
         ("logd forget 7 --dry-run", "print what would be erased"),
         ("logd forget 7", "ask, then erase"),
     ],
-    exits=(EXIT_OK, EXIT_USAGE, *JOB_EXITS[1:]),
+    exits=(*JOB_EXITS, EXIT_USAGE),
 )
 @config_option
 @click.argument("user", type=Text())

@@ -11,20 +11,10 @@ from logd.audit import anchor_sources, anchors, last_verification
 from logd.audit import verify as verification
 from logd.audit.last_verification import Integrity
 from logd.commands._command import Command
-from logd.commands._options import config_option
+from logd.commands._options import READ_EXITS, config_option
 from logd.commands._output import fail, print_note, progress_bar
 from logd.config.settings import Config
-from logd.errors import (
-    EXIT_CANNOT_CREATE,
-    EXIT_CONFIG,
-    EXIT_DAMAGED,
-    EXIT_KEY,
-    EXIT_NOT_WHOLE,
-    EXIT_OK,
-    EXIT_TEMPORARY,
-    EXIT_UNAVAILABLE,
-    LogdError,
-)
+from logd.errors import EXIT_NOT_WHOLE, EXIT_UNAVAILABLE, LogdError
 from logd.storage import chain_head, opening
 from logd.storage.database import DatabaseError
 
@@ -42,10 +32,7 @@ UNIT = "logd.service"
             "compare with the file that anchor_file names",
         ),
     ],
-    exits=[
-        *(EXIT_OK, EXIT_NOT_WHOLE, EXIT_DAMAGED, EXIT_UNAVAILABLE, EXIT_CANNOT_CREATE),
-        *(EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG),
-    ],
+    exits=(*READ_EXITS, EXIT_NOT_WHOLE, EXIT_UNAVAILABLE),
 )
 @config_option
 @click.option("--anchor", is_flag=True, help="Also compare with the anchors in the journal.")
