@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Generic
 
 from logd.batch import LOST_CLAIMED, LOST_DAMAGED, Batch, Capacity, Producer
@@ -15,22 +15,16 @@ from logd.ingest.salvage import begin_salvage, read_rest
 from logd.ingest.turn import Turn
 
 
+@dataclass(eq=False)
 class OutboxLifecycle(Generic[AnOutbox]):
     """Confirms outboxes after a commit, retires those of ended producers, gives up damaged ones."""
 
-    def __init__(
-        self,
-        directory: Directory[AnOutbox],
-        outboxes: OpenOutboxes[AnOutbox],
-        intake: Intake,
-        turn: Turn,
-    ) -> None:
-        self._directory = directory
-        self._outboxes = outboxes
-        self._intake = intake
-        self._turn = turn
-        # Removed after the commit that records their loss.
-        self.given_up: dict[Producer, AnOutbox] = {}
+    directory: Directory[AnOutbox]
+    outboxes: OpenOutboxes[AnOutbox]
+    intake: Intake
+    turn: Turn
+    # Removed after the commit that records their loss.
+    given_up: dict[Producer, AnOutbox] = field(default_factory=dict, init=False)
 
     def finish_commit(self, batch: Batch) -> None:
         """Confirm what a batch has stored, retire ended producers, remove given-up outboxes."""
@@ -44,7 +38,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
 
     def confirm(self, producer: Producer) -> None:
         """Write the committed sequence into the producer's outbox."""
-        outboxes, turn = self._outboxes, self._turn
+        outboxes, turn = self.outboxes, self.turn
         outbox = outboxes.get(producer)
         if outbox is None or producer in outboxes.searches:
             return
@@ -58,14 +52,14 @@ class OutboxLifecycle(Generic[AnOutbox]):
 
     def retire(self, producer: Producer) -> None:
         """Retire a producer whose end is committed, and remove its outbox."""
-        outbox = self._outboxes.get(producer)
+        outbox = self.outboxes.get(producer)
         if outbox is not None:
             if not self._is_retired(outbox):
                 producer.ended, producer.behind = False, True
                 return
-            self._outboxes.take_out(producer)
-            self._turn.attempt(self._directory.remove, outbox)
-        self._intake.forget(producer)
+            self.outboxes.take_out(producer)
+            self.turn.attempt(self.directory.remove, outbox)
+        self.intake.forget(producer)
 
     def _is_retired(self, outbox: AnOutbox) -> bool:
         """Mark an outbox as retired; False if its process, alive without its lock, wrote more."""
@@ -79,7 +73,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
         """Handle an OSError on one outbox: give it up, or retry later after a shortage."""
         if is_shortage(error):
             producer.behind = True
-            self._turn.warn_throttled("%s: cannot be used now: %s", outbox.name, error.strerror)
+            self.turn.warn_throttled("%s: cannot be used now: %s", outbox.name, error.strerror)
             return
         self.end_use(producer, outbox, f"system error: {error.strerror}")
 
@@ -88,17 +82,17 @@ class OutboxLifecycle(Generic[AnOutbox]):
     ) -> None:
         """Give an outbox up, now or in a later step: what is still readable is stored first."""
         begin_salvage(producer, outbox, reason)
-        batch = self._turn.batch
-        if producer not in self._outboxes.searches and read_rest(
-            producer, outbox, batch, self._intake, capacity or batch.capacity()
+        batch = self.turn.batch
+        if producer not in self.outboxes.searches and read_rest(
+            producer, outbox, batch, self.intake, capacity or batch.capacity()
         ):
-            producer.behind = self._turn.work_left = True
+            producer.behind = self.turn.work_left = True
         else:
             self.give_up(producer, outbox, reason)
 
     def give_up(self, producer: Producer, outbox: AnOutbox, reason: str) -> None:
         """Record the unreadable rest of an outbox as lost; its producer continues without it."""
-        turn, batch = self._turn, self._turn.batch
+        turn, batch = self.turn, self.turn.batch
         turn.warn_throttled("%s: given up: %s", outbox.name, reason, user=producer.uid)
         header = outbox.header
         # What it holds past that once it is removed is recorded then, up to a ring's capacity.
@@ -107,7 +101,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
             plausible = header.written - producer.taken <= ring_events_max(header)
             last = header.written if plausible else None
             # Until its place is found, the header is the only evidence of any event.
-            placing = isinstance(self._outboxes.searches.get(producer), NextRecordSearch)
+            placing = isinstance(self.outboxes.searches.get(producer), NextRecordSearch)
             cause = LOST_CLAIMED if placing else LOST_DAMAGED
             batch.add_loss(producer, producer.taken + 1, last, cause)
             producer.taken = last or producer.taken
@@ -115,7 +109,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
             producer.uid, producer.pid, f"outbox: {reason}", outbox.name.encode(), producer
         )
         producer.has_outbox = producer.behind = False
-        self._outboxes.take_out(producer)
+        self.outboxes.take_out(producer)
         self.given_up[producer] = outbox
 
     def _remove_given_up(self, producer: Producer, outbox: AnOutbox) -> None:
@@ -123,7 +117,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
 
         What the producer has written since is recorded first, up to what its ring can hold.
         """
-        batch = self._turn.batch
+        batch = self.turn.batch
         try:
             written = outbox.written()
         except OSError as error:
@@ -138,4 +132,4 @@ class OutboxLifecycle(Generic[AnOutbox]):
             producer.taken = written
             self.given_up[producer] = outbox
         else:
-            self._turn.attempt(self._directory.remove, outbox)
+            self.turn.attempt(self.directory.remove, outbox)
