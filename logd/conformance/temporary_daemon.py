@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +106,12 @@ class TemporaryDaemon:
 
     def events(self) -> list[dict[str, Any]]:
         """Return all stored events, oldest first."""
-        connection = opening.open_for_events(self.config)
-        try:
+        with closing(opening.open_for_events(self.config)) as connection:
             rows: list[dict[str, Any]] = []
             after_id: int | None = 0
             while after_id is not None:
                 page = event_page(connection, after_id=after_id, limit=_PAGE_EVENTS)
                 rows, after_id = rows + page.rows, page.next
-        finally:
-            connection.close()
         return rows
 
     def close(self) -> None:

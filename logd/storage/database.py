@@ -112,12 +112,9 @@ def change_key(path: Path, old: bytes, new: bytes) -> None:
 
     For a copy that nothing else has open: a kill during this leaves it unusable.
     """
-    connection = connect(path, old)
-    try:
+    with contextlib.closing(connect(path, old)) as connection:
         connection.execute(f"PRAGMA rekey = \"x'{new.hex()}'\"").fetchall()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    finally:
-        connection.close()
 
 
 def is_interrupt(error: Exception) -> bool:

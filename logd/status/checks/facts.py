@@ -11,6 +11,7 @@ import pwd
 import resource
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,17 +140,12 @@ def gather(config: Config) -> Facts:
 
 def _clock_problem(config: Config) -> str | None:
     try:
-        connection = opening.open_for_reading(config)
-    except LogdError:
+        with closing(opening.open_for_reading(config)) as connection:
+            # Whether it is synchronised is a separate check.
+            now = replace(trail_clock.read(), synchronised=None)
+            return implausible(trail_clock.load(connection), now)
+    except (LogdError, DatabaseError):
         return None  # reported by other checks
-    try:
-        # Whether it is synchronised is a separate check.
-        now = replace(trail_clock.read(), synchronised=None)
-        return implausible(trail_clock.load(connection), now)
-    except DatabaseError:
-        return None
-    finally:
-        connection.close()
 
 
 def _user(uid: int) -> str:
