@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -18,8 +17,6 @@ from logd.errors import EXIT_INTERRUPTED, EXIT_UNAVAILABLE, LogdError
 from logd.reports.export import FORMS, Export, Progress, record_export
 from logd.reports.selection import Selection
 from logd.storage import opening
-from logd.storage.copy_registry import EXPORT, Copy
-from logd_wire.schema import INT64_MAX
 
 STANDARD_OUTPUT = "standard output"
 
@@ -82,7 +79,7 @@ def export(
     """
     if output is None and form == "parquet" and sys.stdout.isatty():
         raise click.UsageError("parquet is a binary format: use --output to name a file.")
-    made_ns = time.time_ns()
+    place = STANDARD_OUTPUT if output is None else str(output.absolute())
     connection = opening.open_for_events(config)
     work = Export(connection, selection)
     complete = False
@@ -98,7 +95,7 @@ def export(
         connection.close()
         # An incomplete file is removed; what was already written to standard output is not.
         if complete or (output is None and work.events):
-            _note(config, work, form, output, made_ns, expires, selection, complete=complete)
+            _record(config, work, form, place, expires, complete=complete)
     click.echo(f"exported {work.events:,} events to {output or STANDARD_OUTPUT}", err=True)
 
 
@@ -112,21 +109,10 @@ def _to_standard_output(work: Export, form: str, advance: Progress) -> None:
         raise cannot_be_written(STANDARD_OUTPUT, error) from error
 
 
-def _note(
-    config: Config,
-    work: Export,
-    form: str,
-    output: Path | None,
-    made_ns: int,
-    expires: int,
-    selection: Selection,
-    *,
-    complete: bool,
+def _record(
+    config: Config, work: Export, form: str, place: str, expires: int, *, complete: bool
 ) -> None:
-    place = STANDARD_OUTPUT if output is None else str(output.absolute())
-    copy = Copy(EXPORT, place, made_ns, min(made_ns + expires, INT64_MAX))
     try:
-        record_export(config, work, form, copy, selection.filters, complete=complete)
-    except LogdError as problem:
-        # The export itself succeeded.
+        record_export(config, work, form, place, expires, complete=complete)
+    except LogdError as problem:  # the export itself succeeded
         print_note(f"this export could not be recorded in the trail: {problem}")
