@@ -43,11 +43,11 @@ class OutboxFinder(Generic[AnOutbox]):
         return self._listing is not None
 
     def restart(self) -> None:
-        """Drop the listing under way: the directory is another one."""
+        """Drops the listing under way: the directory is another one."""
         self._listing = None
 
     def find_new(self, *, due: bool) -> None:
-        """Continue the listing, or begin one if it is due; any number of files may be there."""
+        """Continues the listing, or begins one if it is due; any number of files may be there."""
         try:
             self.list(due=due)
         except OSError as error:
@@ -55,7 +55,7 @@ class OutboxFinder(Generic[AnOutbox]):
             self.turn.warn_throttled("the outboxes cannot be listed now: %s", error.strerror)
 
     def list(self, *, due: bool) -> None:
-        """Do the same, but raise OSError when the directory cannot be listed."""
+        """Does the same, but raises OSError when the directory cannot be listed."""
         if due and self._listing is None:
             self._listing = iter(self.directory.names())
         if self._listing is None:
@@ -72,7 +72,7 @@ class OutboxFinder(Generic[AnOutbox]):
         self.turn.work_left = True
 
     def find(self, name: str, uid: int, producer_id: int) -> None:
-        """Queue a file that is not open yet, to be opened when its owner's tasks are served."""
+        """Queues a file that is not open yet, to be opened when its owner's tasks are served."""
         producer = self.intake.producers.get((uid, producer_id))
         if producer is not None and producer in self.outboxes:
             return
@@ -85,7 +85,7 @@ class OutboxFinder(Generic[AnOutbox]):
             self.tasks.add(owner, name, task)
 
     def find_closed(self, names: Iterable[str]) -> set[Producer]:
-        """Queue what is new among files that were closed; return the known producers of them.
+        """Queues what is new among files that were closed; returns the known producers of them.
 
         What there is no time for is found by the listing and the next due poll.
         """

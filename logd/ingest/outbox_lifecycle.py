@@ -27,7 +27,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
     given_up: dict[Producer, AnOutbox] = field(default_factory=dict, init=False)
 
     def finish_commit(self, batch: Batch) -> None:
-        """Confirm what a batch has stored, retire ended producers, remove given-up outboxes."""
+        """Confirms what a batch has stored, retires ended producers, removes given-up outboxes."""
         given_up, self.given_up = self.given_up, {}
         for producer in batch.producers:
             self.confirm(producer)
@@ -37,7 +37,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
             self._remove_given_up(producer, outbox)
 
     def confirm(self, producer: Producer) -> None:
-        """Write the committed sequence into the producer's outbox."""
+        """Writes the committed sequence into the producer's outbox."""
         outboxes, turn = self.outboxes, self.turn
         outbox = outboxes.get(producer)
         if outbox is None or producer in outboxes.searches:
@@ -51,7 +51,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
                 self.handle_error(producer, outbox, error)
 
     def retire(self, producer: Producer) -> None:
-        """Retire a producer whose end is committed, and remove its outbox."""
+        """Retires a producer whose end is committed, and removes its outbox."""
         outbox = self.outboxes.get(producer)
         if outbox is not None:
             if not self._is_retired(outbox):
@@ -62,7 +62,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
         self.intake.forget(producer)
 
     def _is_retired(self, outbox: AnOutbox) -> bool:
-        """Mark an outbox as retired; False if its process, alive without its lock, wrote more."""
+        """Marks an outbox as retired; False if its process, alive without its lock, wrote more."""
         try:
             outbox.resume_wakeups()  # from here on its producer sends what it writes
             return outbox.retire()
@@ -70,7 +70,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
             return not is_shortage(error)  # one that cannot be written to is removed all the same
 
     def handle_error(self, producer: Producer, outbox: AnOutbox, error: OSError) -> None:
-        """Handle an OSError on one outbox: give it up, or retry later after a shortage."""
+        """Handles an OSError on one outbox: gives it up, or retries later after a shortage."""
         if is_shortage(error):
             producer.behind = True
             self.turn.warn_throttled("%s: cannot be used now: %s", outbox.name, error.strerror)
@@ -80,7 +80,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
     def end_use(
         self, producer: Producer, outbox: AnOutbox, reason: str, capacity: Capacity | None = None
     ) -> None:
-        """Give an outbox up, now or in a later step: what is still readable is stored first."""
+        """Gives an outbox up, now or in a later step: what is still readable is stored first."""
         begin_salvage(producer, outbox, reason)
         batch = self.turn.batch
         if producer not in self.outboxes.searches and read_rest(
@@ -91,7 +91,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
             self.give_up(producer, outbox, reason)
 
     def give_up(self, producer: Producer, outbox: AnOutbox, reason: str) -> None:
-        """Record the unreadable rest of an outbox as lost; its producer continues without it."""
+        """Records the unreadable rest of an outbox as lost; its producer continues without it."""
         turn, batch = self.turn, self.turn.batch
         turn.warn_throttled("%s: given up: %s", outbox.name, reason, user=producer.uid)
         header = outbox.header
@@ -113,7 +113,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
         self.given_up[producer] = outbox
 
     def _remove_given_up(self, producer: Producer, outbox: AnOutbox) -> None:
-        """Remove a given-up outbox whose loss is committed; its living producer notices by that.
+        """Removes a given-up outbox whose loss is committed; its living producer notices by that.
 
         What the producer has written since is recorded first, up to what its ring can hold.
         """

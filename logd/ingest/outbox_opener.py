@@ -37,13 +37,13 @@ class OutboxOpener(Generic[AnOutbox]):
     opening: list[tuple[int, int]] = field(default_factory=list, init=False)
 
     def load_producer(self, uid: int, producer_id: int) -> Producer:
-        """Load a producer from the database, and open its outbox if it has one."""
+        """Loads a producer from the database, and opens its outbox if it has one."""
         producer = self.store.producer(uid, producer_id)
         self.open(producer, outbox_name(uid, producer_id))
         return producer
 
     def open_found(self, name: str, uid: int, producer_id: int) -> bool:
-        """Open a file that was found in the directory; True: the task is done."""
+        """Opens a file that was found in the directory; True: the task is done."""
         producer = self.intake.producers.get((uid, producer_id))
         if producer is not None:
             if producer not in self.outboxes and producer not in self.lifecycle.given_up:
@@ -57,14 +57,14 @@ class OutboxOpener(Generic[AnOutbox]):
         return True
 
     def may_exist(self, name: str) -> bool:
-        """Return whether there is such a file, or it cannot be found out."""
+        """Returns whether there is such a file, or it cannot be found out."""
         try:
             return self.directory.has(name)
         except OSError:
             return True
 
     def open(self, producer: Producer, name: str) -> None:
-        """Open the producer's outbox, if it has one, and begin to find its place in it."""
+        """Opens the producer's outbox, if it has one, and begins to find its place in it."""
         quota, turn = self.outboxes.quota, self.turn
         if not quota.has_room(producer.uid) and self.may_exist(name):
             self._wait_for_quota(producer, name)
@@ -118,7 +118,7 @@ class OutboxOpener(Generic[AnOutbox]):
         self._hold_for_predecessor(producer, outbox.header.follows)
 
     def _open_predecessor(self, producer: Producer, follows: int) -> None:
-        """Open the outbox that this one follows, if it exists and is not open yet."""
+        """Opens the outbox that this one follows, if it exists and is not open yet."""
         uid, name = producer.uid, outbox_name(producer.uid, follows)
         known = self.intake.producers.get((uid, follows))
         self.opening.append((uid, producer.id))
@@ -135,7 +135,7 @@ class OutboxOpener(Generic[AnOutbox]):
             self.opening.pop()
 
     def _hold_for_predecessor(self, producer: Producer, follows: int) -> None:
-        """Hold a producer back until what its predecessor has written by now is read."""
+        """Holds a producer back until what its predecessor has written by now is read."""
         predecessor = self.intake.producers.get((producer.uid, follows)) if follows else None
         outbox = self.outboxes.get(predecessor) if predecessor is not None else None
         if predecessor is None or outbox is None:
@@ -156,7 +156,7 @@ class OutboxOpener(Generic[AnOutbox]):
     def _quarantine(
         self, producer: Producer, outbox: AnOutbox | None, name: str, why: object, uid: int | None
     ) -> None:
-        """Quarantine a file that is not this producer's outbox, under its owner's uid."""
+        """Quarantines a file that is not this producer's outbox, under its owner's uid."""
         if outbox is not None:
             self.turn.attempt(self.directory.refuse, outbox)
         uid = producer.uid if uid is None else uid  # the owner's: the name may lie

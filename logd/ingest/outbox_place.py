@@ -47,7 +47,7 @@ class OutboxPlace:
         return rendezvous_path(self.socket_path)
 
     def put_back(self) -> None:
-        """Create what is missing of the three; leave alone what is right.
+        """Creates what is missing of the three; leaves alone what is right.
 
         Raises CannotCreate, StorageBusy or OSError; then the daemon keeps the former directory.
         """
@@ -70,14 +70,14 @@ class OutboxPlace:
         self.use_new_directory()
 
     def finish(self) -> None:
-        """Close the former directory, after moving what clients have still created there."""
+        """Closes the former directory, after moving what clients have still created there."""
         if self._former is not None:
             self._move_from(self._former)
             os.close(self._former)
             self._former = None
 
     def _move_from(self, former: int) -> None:
-        """Move the outboxes of a former directory into the present one.
+        """Moves the outboxes of a former directory into the present one.
 
         One that cannot be moved (to another file system) is unlinked if the daemon has it open: its
         living producer notices that, and continues with another outbox.

@@ -43,7 +43,7 @@ class OutboxPoller(Generic[AnOutbox]):
         return self._round is not None
 
     def poll(self, *, due: bool, closed: set[Producer], check_wakeups: bool) -> None:
-        """Read the outboxes that are ahead of the batch, as the batch has capacity.
+        """Reads the outboxes that are ahead of the batch, as the batch has capacity.
 
         `due` begins a round through all of them, which asks whether their producers are alive; of
         those that were `closed` that is asked at once. `check_wakeups` includes the producers whose
@@ -77,7 +77,7 @@ class OutboxPoller(Generic[AnOutbox]):
         *,
         poll_all: bool,
     ) -> list[ReadRequest[AnOutbox]]:
-        """Return the outboxes that have something to read, or whose producer has died."""
+        """Returns the outboxes that have something to read, or whose producer has died."""
         requests: list[ReadRequest[AnOutbox]] = []
         failed: list[tuple[Producer, AnOutbox, OSError]] = []
         searches = self.outboxes.searches
@@ -111,7 +111,7 @@ class OutboxPoller(Generic[AnOutbox]):
         return requests
 
     def _next_of_round(self, *, due: bool) -> set[Producer]:
-        """Return the next part of the round through all outboxes, if one is due or under way."""
+        """Returns the next part of the round through all outboxes, if one is due or under way."""
         if due and self._round is None:
             self._round = iter(list(self.outboxes))
         part = set(islice(self._round or (), POLL_FILES_MAX))
@@ -134,7 +134,7 @@ class OutboxPoller(Generic[AnOutbox]):
             self.lifecycle.handle_error(producer, outbox, error)
 
     def read(self, producer: Producer, outbox: AnOutbox, alive: bool, capacity: Capacity) -> None:
-        """Read an outbox into the batch; mark its producer as ended when it is dead and all read.
+        """Reads an outbox into the batch; marks its producer as ended when it is dead and all read.
 
         Raises WireError and OSError.
         """

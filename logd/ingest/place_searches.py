@@ -27,12 +27,12 @@ class PlaceSearches(Generic[AnOutbox]):
     slice_bytes: int
 
     def start(self, producer: Producer, search: NextRecordSearch | DamageSkip) -> None:
-        """Begin a search for the producer's place in its ring."""
+        """Begins a search for the producer's place in its ring."""
         self.outboxes.searches[producer] = search
         self.queue(producer)
 
     def queue(self, producer: Producer) -> None:
-        """Queue the next slice of the producer's search."""
+        """Queues the next slice of the producer's search."""
         self.tasks.add(producer.uid, producer, partial(self._run_slice, producer))
 
     def _run_slice(self, producer: Producer) -> bool:
@@ -52,7 +52,7 @@ class PlaceSearches(Generic[AnOutbox]):
         return done
 
     def finish(self, producer: Producer) -> None:
-        """Have a producer's outbox read from the place that was found."""
+        """Lets a producer's outbox be read from the place that was found."""
         del self.outboxes.searches[producer]
         producer.behind = True
         if producer.taken == producer.stored:

@@ -17,7 +17,7 @@ from logd.storage.database import file_bytes, wal_path
 
 
 def outbox_totals(outboxes: Iterable[tuple[Producer, OpenOutbox]], now_s: float) -> OutboxTotals:
-    """Add up what the open outboxes hold."""
+    """Adds up what the open outboxes hold."""
     totals = OutboxTotals()
     for producer, outbox in outboxes:
         try:
@@ -48,7 +48,7 @@ class StatsSource:
         self._started_ns = self.clock_ns()
 
     def sample(self) -> RuntimeStats | None:
-        """Return the statistics once a second, None between."""
+        """Returns the statistics once a second, None between."""
         now_s, delivery = self.monotonic_s(), self.delivery
         if not delivery.stats.is_due(now_s):
             return None

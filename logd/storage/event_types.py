@@ -151,7 +151,7 @@ class EventTypes:
 
 
 def load(connection: Connection, names_max: int) -> dict[str, int]:
-    """Name and number of the types, those with the most events first."""
+    """Names and number of the types, those with the most events first."""
     return dict(
         connection.execute(
             "SELECT name, id FROM event_type ORDER BY events DESC, id LIMIT ?", (names_max,)
