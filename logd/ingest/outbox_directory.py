@@ -298,15 +298,24 @@ def _count(entry: os.DirEntry[str], usage: dict[int, tuple[int, int]]) -> FileId
     return _identity(status)
 
 
-def filesystem_type(path: Path) -> str | None:
-    """The type of the file system that holds `path`, from /proc/self/mountinfo (proc(5))."""
+def mount_fields(path: Path) -> list[str]:
+    """Returns the fields of /proc/self/mountinfo (proc(5)) for the file system that holds `path`.
+
+    Without any if there is no such line.
+    """
     try:
         device = path.stat().st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             fields = line.split()
             if fields[2] == wanted:
-                return fields[fields.index("-") + 1]
-    except (OSError, ValueError, IndexError):
+                return fields
+    except (OSError, IndexError):
         pass
-    return None
+    return []
+
+
+def filesystem_type(path: Path) -> str | None:
+    """Returns the type of the file system that holds `path`, None if it is unknown."""
+    fields = mount_fields(path)
+    return fields[fields.index("-") + 1] if "-" in fields else None

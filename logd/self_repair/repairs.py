@@ -72,7 +72,6 @@ class SelfRepair:
         replace_socket: Callable[[socket.socket, int | None], None] | None,
         replace_listener: Callable[[socket.socket], None] | None,
         also: Iterable[Callable[[], None]],
-        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._config = config
         self._lock = lock
@@ -80,7 +79,7 @@ class SelfRepair:
         self._replace_socket = replace_socket
         self._replace_listener = replace_listener
         self._also = tuple(also)
-        self.files = RuntimeFiles(self._items(), read_state, now_ns, _log)
+        self.files = RuntimeFiles(self._items(), read_state, time.time_ns, _log)
         self._lock.publish_files(self.files.published())
 
     def run(self, now_s: float) -> None:

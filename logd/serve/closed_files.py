@@ -54,10 +54,6 @@ class ClosedFiles:
         if self._inotify is None:
             self.watch()
 
-    @property
-    def is_watching(self) -> bool:
-        return self._inotify is not None
-
     def enable(self, now_s: float) -> float:
         """Lets closed files wake the loop if that is due; else return when it will be."""
         if self._inotify is None or self._registered:
