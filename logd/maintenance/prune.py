@@ -16,7 +16,7 @@ from logd.config.settings import Config
 from logd.maintenance.event_removal import Steps
 from logd.maintenance.stored_times import StoredTimes, ids_of
 from logd.maintenance.subject_rollups import SubjectRecount
-from logd.storage import opening, trail_clock
+from logd.storage import event_types, opening, trail_clock
 from logd.storage.database import Connection
 from logd.storage.job_table import Job
 from logd.storage.removal_log import PRUNED
@@ -79,10 +79,11 @@ def count_expired(
 
 
 def _types(connection: Connection, before: Mapping[str, int], stored: StoredTimes) -> list[_Type]:
+    numbers = event_types.find(connection, list(before))
     return [
-        _Type(connection, name, type_id, before[name], stored)
+        _Type(connection, name, numbers[name], before[name], stored)
         for name in before
-        for (type_id,) in connection.execute("SELECT id FROM event_type WHERE name = ?", (name,))
+        if name in numbers
     ]
 
 
