@@ -23,7 +23,7 @@ class Command(click.Command):
     ) -> None:
         super().__init__(*args, **options)
         self.examples = examples
-        self.exits = exits
+        self.exits = sorted(exits)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Called by click: writes what follows the options."""
@@ -51,7 +51,7 @@ class Group(click.Group):
         command: click.Command = getattr(import_module(f"logd.commands.{name}"), name)
         return command
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         """Called by click: every name, by section."""
         return [name for names in self.sections.values() for name in names]
 

@@ -33,7 +33,7 @@ Vector = dict[str, Any]
 
 
 def vectors(name: str) -> list[Vector]:
-    """Return the test vectors in a file."""
+    """Returns the test vectors in a file."""
     found: list[Vector] = json.loads((VECTORS / name).read_text(encoding="utf-8"))["vectors"]
     return found
 
@@ -68,7 +68,7 @@ def payload_vectors(scene: Scene) -> None:
 
 
 def _is_writable(vector: Vector) -> bool:
-    """Return whether a client may write this event: a daemon accepts more."""
+    """Returns whether a client may write this event: a daemon accepts more."""
     try:
         event = vector["event"]
         check_event_type(event["type"])

@@ -189,7 +189,7 @@ def forks(scene: Scene) -> None:
         expect(answer == "accepted", "a child's first event was refused")
         _check_parent(scene, box, before, "a child that emitted")
         child = until(
-            lambda count=number: scene.daemon.boxes()[count - 1 :],  # type: ignore[misc]
+            lambda count=number: scene.daemon.boxes()[count - 1 :],  # type: ignore[misc] # a lambda's default
             "a child's first event was accepted, and the child has no outbox of its own",
             FORKS,
         )[0]

@@ -15,7 +15,7 @@ Progress = Callable[[str], None]
 def run(
     command: Sequence[str], names: Sequence[str], rounds: int, progress: Progress
 ) -> Iterator[Result]:
-    """Yield each selected case's result as it ends; without names, all cases run."""
+    """Yields each selected case's result as it ends; without names, all cases run."""
     for case in CASES:
         if not names or case.name in names:
             yield _run_case(case, command, rounds, progress)

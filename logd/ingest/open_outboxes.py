@@ -30,13 +30,13 @@ class OpenOutboxes(Generic[AnOutbox]):
         self.succession = Succession(self._open)
 
     def add(self, producer: Producer, outbox: AnOutbox) -> None:
-        """Hold an outbox open, and keep the wake-up suppression that its header promises."""
+        """Holds an outbox open, and keeps the wake-up suppression that its header promises."""
         self._open[producer] = outbox
         self.wakeups.inherit(producer, outbox.header.watched_until_ns, self._turn.monotonic_s())
         self.quota.add(producer.uid)
 
     def take_out(self, producer: Producer) -> AnOutbox | None:
-        """Stop using a producer's outbox; the caller closes, removes or keeps it."""
+        """Stops using a producer's outbox; the caller closes, removes or keeps it."""
         outbox = self._open.pop(producer, None)
         self.searches.pop(producer, None)
         self.succession.drop(producer)
@@ -48,7 +48,7 @@ class OpenOutboxes(Generic[AnOutbox]):
         return outbox
 
     def release_all(self) -> list[AnOutbox]:
-        """Drop all outboxes; the caller closes them."""
+        """Drops all outboxes; the caller closes them."""
         released = list(self._open.values())
         self._open.clear()
         return released

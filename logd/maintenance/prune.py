@@ -6,13 +6,17 @@ From which time an event's age is counted is in `logd.clock.event_age`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
-from logd.clock import event_age
+from logd.clock import event_age, readings
 from logd.clock.event_age import ALL, LATE_MAX_NS, NONE
+from logd.clock.readings import Reading
+from logd.config.settings import Config
 from logd.maintenance.event_removal import Steps
 from logd.maintenance.stored_times import StoredTimes, ids_of
 from logd.maintenance.subject_rollups import SubjectRecount
+from logd.storage import event_types, opening, trail_clock
 from logd.storage.database import Connection
 from logd.storage.job_table import Job
 from logd.storage.removal_log import PRUNED
@@ -65,11 +69,21 @@ def count(connection: Connection, before: Mapping[str, int], now_ns: int) -> dic
     return counts
 
 
+def count_expired(
+    config: Config, before: Mapping[str, int], now: Reading
+) -> tuple[dict[str, int], str | None]:
+    """Counts what a prune would remove now, and says why the clock is not trusted if it is not."""
+    with closing(opening.open_for_events(config)) as connection:
+        why = readings.implausible(trail_clock.load(connection), now)
+        return count(connection, before, now.wall_ns), why
+
+
 def _types(connection: Connection, before: Mapping[str, int], stored: StoredTimes) -> list[_Type]:
+    numbers = event_types.find(connection, list(before))
     return [
-        _Type(connection, name, type_id, before[name], stored)
+        _Type(connection, name, numbers[name], before[name], stored)
         for name in before
-        for (type_id,) in connection.execute("SELECT id FROM event_type WHERE name = ?", (name,))
+        if name in numbers
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,12 +129,9 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
             database_copy.copy(connection, planned.backup, new, stop, bar)
         if planned.backup_key != key:
             _change_key(new, planned.backup_key, key)
-        store = open_store(config, key, now_ns, new)
-        try:
+        with closing(open_store(config, key, now_ns, new)) as store:
             _record_restore(store, planned, kept, now_ns)
             _finish_jobs(store, config, stop)
-        finally:
-            store.close()
         made = database_copy.check(new, key, stop, bar)
         database_copy.give_to_owner_of(owner, new)
         database_copy.sync(new)

@@ -23,7 +23,7 @@ _log = logging.getLogger("logd")
 
 
 def restart_pause_s(pause_s: float, lived_s: float) -> float:
-    """Return how long after its last start a process that ran for `lived_s` is restarted."""
+    """Returns how long after its last start a process that ran for `lived_s` is restarted."""
     if lived_s >= REPORTER_SETTLED_S:
         return REPORTER_PAUSE_MIN_S
     return min(max(2 * pause_s, REPORTER_PAUSE_MIN_S), REPORTER_PAUSE_MAX_S)
@@ -42,7 +42,7 @@ class ReportProcess:
         self._throttled = ThrottledLog(_log)
 
     def start(self) -> None:
-        """Start it with the listening socket, and its standard input as the lifeline."""
+        """Starts it with the listening socket, and its standard input as the lifeline."""
         fd = self._listener.fileno()
         command = [
             sys.executable,
@@ -66,13 +66,13 @@ class ReportProcess:
             self._throttled.warning("no report process now: %s", error.strerror)
 
     def replace_listener(self, listener: socket.socket) -> None:
-        """Restart it with another socket: the name of the present one is gone."""
+        """Restarts it with another socket: the name of the present one is gone."""
         self._listener.close()
         self._listener = listener
         self._end_present()
 
     def keep_running(self) -> None:
-        """Restart it if it has died, or could not be started."""
+        """Restarts it if it has died, or could not be started."""
         now_s = time.monotonic()
         if self._process is not None and self._process.poll() is None:
             if now_s - self._ending_s >= REPORTER_STOP_TIMEOUT_S:
@@ -92,18 +92,18 @@ class ReportProcess:
             self.start()
 
     def restart(self, config: Config) -> None:
-        """Have it end, and `keep_running` start it with these settings; wait for neither."""
+        """Makes it end, and `keep_running` start it with these settings; waits for neither."""
         self._config = config
         self._end_present()
 
     def _end_present(self) -> None:
-        """Close the lifeline: `keep_running` starts another when the present process has ended."""
+        """Closes the lifeline: `keep_running` starts another when the present process has ended."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             self._ending_s = time.monotonic()
 
     def stop(self) -> None:
-        """Close the lifeline, and kill the process if it does not end by itself."""
+        """Closes the lifeline, and kills the process if it does not end by itself."""
         if self._process is None:
             return
         if self._process.stdin is not None:

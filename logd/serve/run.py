@@ -43,7 +43,7 @@ _log = logging.getLogger("logd")
 
 
 def run(config: Config) -> None:
-    """Serve the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
+    """Serves the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
     ignore_other_signals()
     os.umask(0o077)  # no other user may read the database and its WAL
     _, descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -159,7 +159,7 @@ class _Sockets:
 
 
 def _open_sockets(config: Config, inherited: dict[str, socket.socket]) -> _Sockets:
-    """Take the sockets that the service manager has passed, or bind them."""
+    """Takes the sockets that the service manager has passed, or binds them."""
     events = pick(inherited, socket.SOCK_DGRAM)
     if events is not None:
         receiver = Receiver(events)
@@ -177,7 +177,7 @@ def _open_sockets(config: Config, inherited: dict[str, socket.socket]) -> _Socke
 def _reload(
     config: Config, loop: EventLoop, reporter: ReportProcess, outboxes: str | Path
 ) -> Config:
-    """Read logd.toml again; return the configuration that is in use from now on."""
+    """Reads logd.toml again; returns the configuration that is in use from now on."""
     try:
         read = configuration.load(config.path)
         query_gid(read)
@@ -195,7 +195,7 @@ def _reload(
 
 
 class StatusPublisher:
-    """Feeds the watchdog in each round, and publishes the daemon's statistics once a second."""
+    """Feeds the watchdog at each step, and publishes the daemon's statistics once a second."""
 
     def __init__(self, loop: EventLoop, lock: InstanceLock) -> None:
         self._loop = loop

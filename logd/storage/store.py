@@ -257,7 +257,7 @@ class Store:
             leaves = {first_event + place: rows.leaves[place] for place in late}
             removal_log.keep_leaves(connection, leaves)
         internal = self._internal.taken - self._internal.stored
-        row_writer.add_to_counters(connection, batch, rows, erased=len(late), internal=internal)
+        row_writer.count_batch(connection, batch, rows, erased=len(late), internal=internal)
         return _Changes(rows, types, changed)
 
     def _erase_late(self, batch: Batch, now_ns: int) -> tuple[Batch, frozenset[int]]:

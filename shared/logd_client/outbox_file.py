@@ -14,7 +14,7 @@ if sys.version_info < (3, 13):
     try:
         import ctypes
     except ImportError:  # a Python built without it
-        ctypes = None  # type: ignore[assignment]
+        ctypes = None  # type: ignore[assignment] # else a module
 
 from logd_client.descriptors import Identity
 from logd_wire import liveness

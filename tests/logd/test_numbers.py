@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from logd.cli import SECTIONS, main
 from logd.clock import durations, times
-from logd.commands._options import Count, Duration, Time
+from logd.commands._options import DURATION, TIME, Count, Nanoseconds
 from logd.config.settings import parse
 from logd.config.table import SETTINGS
 from logd.errors import EXIT_UNAVAILABLE, ConfigError
@@ -122,7 +122,7 @@ def test_options_and_settings_read_the_same_lengths_of_time(unit: str) -> None:
     assert times.parse(text, NOW) == NOW - length_ns
     (page_view,) = parse(f'retention.page_view = "{text}"', Path("/x/y.toml")).retention.values()
     assert page_view == length_ns
-    assert Duration().convert(text, None, None) == length_ns
+    assert DURATION.convert(text, None, None) == length_ns
 
 
 NO_DURATIONS = ["", "5", "-5d", "1.5h", "d", "5 d", "5dd", "201y", "99999999d", "12H", "5h\n"]
@@ -143,7 +143,7 @@ def configuration_text(text: str) -> str:
 
 # -- every option there is
 
-NUMBERS = (Time, Duration, Count)
+NUMBERS = (Nanoseconds, Count)
 PLAIN = (click.types.IntParamType, click.types.FloatParamType, click.DateTime)
 OPTIONS = [
     (name, parameter)
@@ -167,9 +167,9 @@ def test_every_option_that_takes_a_number_or_a_time_is_tried_here() -> None:
 
 def refused(kind: Any) -> list[str]:
     """What an option of that kind does not take."""
-    if isinstance(kind, Time):
+    if kind is TIME:
         return NO_TIMES[:-1]  # no file system encoding in a command line of a test
-    if isinstance(kind, Duration):
+    if kind is DURATION:
         return NO_DURATIONS
     texts = [*HUGE, *OTHER_DIGITS, "", "1.5", "1e3", "1_000", " 5", "0x10", "nan", "5\n"]
     return [*texts, str(kind.min - 1), str(kind.max + 1), str(2**63 - 1), str(2**64)]
@@ -177,9 +177,9 @@ def refused(kind: Any) -> list[str]:
 
 def taken(kind: Any) -> list[str]:
     """The ends of what it takes."""
-    if isinstance(kind, Time):
+    if kind is TIME:
         return ["0001-01-01", "2262-04-11T23:47:16", "200y", "0s", str(SECONDS * 1000)]
-    return ["0s", "200y"] if isinstance(kind, Duration) else [str(kind.min), str(kind.max)]
+    return ["0s", "200y"] if kind is DURATION else [str(kind.min), str(kind.max)]
 
 
 @pytest.fixture(scope="module")

@@ -91,9 +91,9 @@ class WatchedOpener(OutboxOpener[SimOutbox]):
     def open(self, producer: Producer, name: str) -> None:
         file = self.world.files.get(name)
         if file is not None and file.kind == "ok" and file.word(WORD_WRITTEN) >= producer.taken:
-            visit(self.world, producer, file, opened=producer in self._outboxes)
+            visit(self.world, producer, file, opened=producer in self.outboxes)
         super().open(producer, name)
-        if producer not in self._outboxes:
+        if producer not in self.outboxes:
             # What it follows is not known: the order is kept for outboxes that can be opened.
             self.world.truth.unordered.add((producer.uid, producer.id))
 
