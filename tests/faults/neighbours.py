@@ -312,6 +312,14 @@ def plant(
     return path
 
 
+def claim(path: Path, words: dict[int, int]) -> None:
+    """Writes header words."""
+    with open(path, "r+b") as file:
+        for index, value in words.items():
+            file.seek(index * 8)
+            file.write(value.to_bytes(8, sys.byteorder))
+
+
 def memory_bytes(pid: int, name: str) -> int:
     """A value of /proc/PID/status: VmRSS is the resident memory, VmHWM its peak."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
