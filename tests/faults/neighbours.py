@@ -177,7 +177,7 @@ def endless(path: str, words: memoryview, rng: random.Random, _events: int) -> N
             outbox = parts.producer(client).outbox if parts.current(client) else None
             assert outbox is not None, client.stats()
             while not outbox.removed():
-                outbox.writer._words[WORD_WRITTEN] += rng.choice((1, 3, 1000))
+                parts.words(outbox)[WORD_WRITTEN] += rng.choice((1, 3, 1000))
                 words[1] += 1
                 time.sleep(0.001)
 

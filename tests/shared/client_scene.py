@@ -110,6 +110,11 @@ def outbox_of(instance: Instance) -> Path:
     return path
 
 
+def confirm_all(outbox: OutboxFile) -> None:
+    """What the daemon does when all that is written is on the disk."""
+    parts.words(outbox)[WORD_CONFIRMED_SEQUENCE] = outbox.writer.written
+
+
 def retire(outbox: OutboxFile, position: int | None = None, *, removed: bool = True) -> None:
     """What the daemon does at the end of a producer of which it has read one event, up to
     `position`: by default to the end.

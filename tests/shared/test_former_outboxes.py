@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -14,9 +15,8 @@ from logd_wire.outbox.layout import (
     WORD_CONFIRMED_SEQUENCE,
     WORD_GIVEN_UP,
     WORD_RETIRED,
-    WORD_WRITTEN,
 )
-from tests.shared.client_scene import check_stats, in_threads, retire_present
+from tests.shared.client_scene import check_stats, confirm_all, in_threads, retire_present
 from tests.support import client_parts as parts
 from tests.support.instance import Instance, check_sums, until
 
@@ -42,10 +42,10 @@ def test_a_durable_event_confirmed_while_its_successor_is_made_keeps_its_number(
         assert client.emit("page_view")
         outbox, make = parts.outbox(client), parts.producers(client).make
         parts.producer(client).sends, parts.producer(client).compare_due_s = False, 0.0
-        parts.close_descriptor(outbox)
+        os.close(parts.descriptor(outbox))
 
         def slow(*arguments: Any) -> Producer:
-            parts.words(outbox)[WORD_CONFIRMED_SEQUENCE] = outbox.writer.written
+            confirm_all(outbox)
             return make(*arguments)
 
         monkeypatch.setattr(parts.producers(client), "make", slow)
@@ -62,15 +62,14 @@ def test_only_the_event_of_the_producer_just_left_is_moved_with_a_call(
         assert client.emit("page_view", user="in the first")
         second = parts.outbox(client)
         parts.producer(client).sends = False
-        parts.close_descriptor(second)
+        os.close(parts.descriptor(second))
         parts.producer(client).compare_due_s = 0.0
         make = parts.producers(client).make
 
         def slow(*arguments: Any) -> Producer:
             parts.path(first).unlink()
-            words = parts.words(second)
-            words[WORD_CONFIRMED_SEQUENCE] = words[WORD_WRITTEN]
-            words[WORD_CONFIRMED_POSITION] = second.writer.bytes_written
+            confirm_all(second)
+            parts.words(second)[WORD_CONFIRMED_POSITION] = second.writer.bytes_written
             return make(*arguments)
 
         with monkeypatch.context() as context:
@@ -154,7 +153,7 @@ def test_each_refusal_is_reported_by_one_producer_of_a_client(instance: Instance
         for _ in range(3):
             assert not client.emit("Not A Type")
         assert client.flush()
-        parts.close_descriptor(parts.outbox(client))
+        os.close(parts.descriptor(parts.outbox(client)))
         parts.producer(client).sends, parts.producer(client).compare_due_s = True, 0.0
         assert client.emit("page_view")
         assert not client.emit("Not A Type")

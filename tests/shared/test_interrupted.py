@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from logd_client import Client, Outcome
-from tests.shared.client_scene import Timeout, raise_timeout, retire
+from tests.shared.client_scene import Timeout, confirm_all, raise_timeout, retire
 from tests.support import client_parts as parts
 from tests.support.instance import ROOT, Instance
 
@@ -47,17 +47,16 @@ class Case:
             return
         producer = parts.producer(client)
         assert producer.outbox is not None
-        words = parts.words(producer.outbox)
         if lost not in ("", "settled"):
-            parts.close_descriptor(producer.outbox)
+            os.close(parts.descriptor(producer.outbox))
             producer.compare_due_s = 0.0
             producer.sends = lost in ("descriptor", "confirmed")
         if lost == "settled":  # but not in the trail yet
             assert client.emit_durable("page_view", timeout_s=0) is Outcome.UNKNOWN
-            words[16] = words[8]
+            confirm_all(producer.outbox)
             self.events = 3
         if lost == "confirmed":
-            words[16] = words[8]
+            confirm_all(producer.outbox)
         if lost == "retired":
             retire(producer.outbox)
         if lost == "retired former":  # with an unread event of its own

@@ -6,7 +6,6 @@ They are not public, since no caller of a client needs them.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,9 +70,9 @@ def path(outbox: OutboxFile) -> Path:
     return outbox._path
 
 
-def close_descriptor(outbox: OutboxFile) -> None:
-    """Closes the outbox's descriptor, as an application does that closes all it finds."""
-    os.close(outbox._fd)
+def descriptor(outbox: OutboxFile) -> int:
+    """The descriptor of the outbox's file, which holds the lock."""
+    return outbox._fd
 
 
 def formers(client: Client) -> FormerProducers:
