@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from logd_client.clock import Clock
@@ -76,81 +77,70 @@ class Emitter:
         except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
             self._refuse(REFUSED_ERROR, describe(error))
             return 0
-        refused: str | None = None
-        detail = ""
-        again = own = False
         guard, producers = self._guard, self._producers
         session, tracker = self._session, self._tracker
-        while guard.inside and guard.must_wait():
-            pass
-        mark = guard.mark
-        if not mark[0]:
-            if not guard.renew():
-                producers.refusals.count(REFUSED_REENTERED, None)
+        thread = get_ident()
+        while True:
+            if (guard.owner or not guard.mark[0]) and guard.is_nested(thread):
+                # A signal handler or __del__ of this very thread, in the middle of a call.
+                producers.refusals.count(REFUSED_REENTERED, producers.current)
                 return 0
             mark = guard.mark
-        try:
-            with guard.lock:
-                if guard.inside:
-                    # A signal handler or __del__ of this very thread, in the middle of a call.
-                    producers.refusals.count(REFUSED_REENTERED, producers.current)
-                    return 0
-                guard.inside = True
-                try:
-                    if tracker.unresolved.events or (
-                        producers.formers.any
-                        and producers.formers.is_check_due(self._monotonic_s())
-                    ):
-                        tracker.record_resolved()
-                    # From here on what is accepted is the caller's event, and no note.
-                    session.attempt = None
-                    own = True
+            refused: str | None = None
+            detail = ""
+            entered = own = False
+            try:
+                # As `Guard.run`, without another call.
+                entered, guard.owner = not guard.owner, guard.owner or thread
+                if not entered:
+                    continue
+                if tracker.unresolved.events or (
+                    producers.formers.any and producers.formers.is_check_due(self._monotonic_s())
+                ):
+                    tracker.record_resolved()
+                # From here on what is accepted is the caller's event, and no note.
+                session.attempt = None
+                own = True
+                if event is not None:
+                    event.reserve_note_space(producers.current)
+                producer = producers.current
+                if producer is None and not producers.closed:
+                    producer = producers.open_first()
+                if producer is not None:
+                    sequence = session.write(producer, payload, event is not None)
+                    if sequence:
+                        if event is not None:
+                            tracker.track(event, sequence)
+                        return sequence
+                refused, detail = session.why_not_accepted()
+            except Forked:
+                continue  # A signal handler forked: this is the child, with another producer.
+            except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
+                producers.check_before_next_write()
+                if not mark[0]:
+                    continue
+                # A signal handler may have raised after the event was accepted: then it is.
+                accepted = session.accepted_sequence() if own else 0
+                if accepted:
                     if event is not None:
-                        event.reserve_note_space(producers.current)
-                    producer = producers.current
-                    if producer is None and not producers.closed:
-                        producer = producers.open_first()
-                    if producer is not None:
-                        sequence = session.write(producer, payload, event is not None)
-                        if sequence:
-                            if event is not None:
-                                tracker.track(event, sequence)
-                            return sequence
-                    refused, detail = session.why_not_accepted()
-                except Forked:
-                    again = True
-                except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
-                    producers.check_before_next_write()
-                    if not mark[0]:
-                        again = True
-                    else:
-                        # A signal handler may have raised after the event was accepted: then it is.
-                        accepted = session.accepted_sequence() if own else 0
-                        if accepted:
-                            if event is not None:
-                                tracker.track(event, accepted)
-                            return accepted
-                        refused, detail = REFUSED_ERROR, describe(error)
-                except BaseException:
-                    producers.check_before_next_write()
-                    raise
+                        tracker.track(event, accepted)
+                    return accepted
+                refused, detail = REFUSED_ERROR, describe(error)
+            except BaseException:
+                producers.check_before_next_write()
+                raise
+            finally:
+                # A signal handler may raise at any call: the guard is released whatever happens.
+                try:
+                    if refused:
+                        producers.refusals.count(refused, producers.current)
                 finally:
-                    # A signal handler may raise at any call: `inside` must be cleared whatever
-                    # happens.
-                    try:
-                        if refused:
-                            producers.refusals.count(refused, producers.current)
-                    finally:
-                        guard.inside = False
-        finally:
-            if guard.deferred:
-                guard.run_deferred()
-        if again:
-            # A signal handler forked in the middle: this is the child, with another producer.
-            return self.accept(event_type, user, props, ts_ns, event)
-        if refused:
+                    if entered and guard.owner == thread:
+                        guard.owner = 0
+                    if guard.deferred:
+                        guard.run_deferred()
             self._log_refusal(refused, detail)
-        return 0
+            return 0
 
     def _refuse(self, cause: str, detail: str) -> None:
         """Counts and logs a refusal that is found before the guard is taken."""

@@ -1,8 +1,13 @@
 """Lets one thread at a time into a client, whatever signal handlers do in the middle of it.
 
 A handler runs in the middle of any call, in the same thread: it may use the client, close it, raise
-or fork. So a call knows whether its thread is inside already (`inside`): a nested call changes
-nothing, and what must wait is deferred until this thread is out.
+or fork. So the guard names the thread that is inside (`owner`): a nested call changes nothing, and
+what must wait is deferred until this thread is out.
+
+A thread enters by one statement on one line that reads `owner` and sets it if it was free. It makes
+no call, so no other thread, handler or tracer runs in the middle of it (see `logd_wire.forks`). A
+lock would not do: in a child that is forked while another thread holds it, it stays locked, and a
+handler may raise as `acquire` returns, before the caller knows that it holds the lock.
 """
 
 from __future__ import annotations
@@ -14,10 +19,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from threading import get_ident
 from typing import Protocol, TypeVar
 
 from logd_wire import forks
-from logd_wire.forks import Forked, Generation, is_owned
+from logd_wire.forks import Forked, Generation
 
 # Between two checks whether another thread is still inside.
 PAUSE_S = 0.00005
@@ -49,7 +55,7 @@ class GuardedProducers(GuardedPart, Protocol):
 class Guard:
     """One process's guard of a client; a fork of the process starts with a new one.
 
-    `inside`, `lock`, `mark` and `deferred` are read by `Emitter.accept` without a call.
+    `owner`, `mark` and `deferred` are used by `Emitter.accept` without a call.
     """
 
     def __init__(self, current_generation: Callable[[], Generation] = forks.current) -> None:
@@ -68,10 +74,7 @@ class Guard:
         self._parts = (producers, *others)
 
     def _start(self, generation: Generation) -> None:
-        # Reentrant, so that a signal handler that emits gets in and is refused by `inside`, where
-        # a plain lock would block for ever.
-        self.lock = threading.RLock()
-        self.inside = False
+        self.owner = 0  # the thread that is inside, by `get_ident`; 0 for none
         # Last: until then this is still the parent's client, and reset again.
         self.generation = generation
         self.mark = generation.mark
@@ -108,57 +111,54 @@ class Guard:
             part.reset(forked)
         self._start(generation)
 
-    def must_wait(self) -> bool:
-        """Waits while another thread is inside; False if that is this very thread, or the parent's.
+    def is_nested(self, thread: int) -> bool:
+        """Waits until no other thread is inside; true when `thread`, the caller's, is already.
 
-        The lock is taken when no thread is inside, and so not waited for: a child that a signal
-        handler forks in there would wait for a thread that it does not have.
+        It is then called by a signal handler or __del__ in the middle of a call. Renews the client
+        in a fork of its process.
         """
         impatient_s = time.monotonic() + PATIENCE_S
-        while self.inside:
-            if not self.mark[0] or is_owned(self.lock):
+        while self.mark[0]:
+            if not self.owner:
                 return False
+            if self.owner == thread:
+                return True
             if sys.is_finalizing():
                 # No other thread runs any more: the one inside stopped there for good.
                 self._reset(self.generation, forked=False)
-                return False
-            if time.monotonic() < impatient_s:
+            elif time.monotonic() < impatient_s:
                 time.sleep(PAUSE_S)
-                continue
-            # The others enter and leave without a pause: the next that leaves makes one.
-            gate = threading.Lock()
-            gate.acquire()
-            if len(self.deferred) < DEFERRED_MAX:
-                self.defer(partial(_let_pass, gate))
-            gate.acquire(timeout=PATIENCE_S)
-        return True
+            else:
+                # The others enter and leave without a pause: the next that leaves makes one.
+                gate = threading.Lock()
+                gate.acquire()
+                if len(self.deferred) < DEFERRED_MAX:
+                    self.defer(partial(_let_pass, gate))
+                gate.acquire(timeout=PATIENCE_S)
+        return not self.renew()
 
     def run(self, act: Callable[[bool], T]) -> T:
         """Runs `act` with no other thread inside; again in a child that is forked in the middle.
 
-        `act` is called with whether it is nested: called by a signal handler or __del__ in the
-        middle of a call of this very thread. It may then read, but not change anything.
+        `act` is called with whether it is nested. It may then read, but not change anything.
         """
+        thread = get_ident()
         while True:
-            while self.inside and self.must_wait():
-                pass
-            if not self.mark[0] and not self.renew():
+            if self.is_nested(thread):
                 return act(True)
+            entered = False
             try:
-                with self.lock:
-                    if self.inside:
-                        return act(True)
-                    self.inside = True
-                    try:
-                        return act(False)
-                    except Forked:
-                        pass
-                    except BaseException:
-                        self._producers.check_before_next_write()
-                        raise
-                    finally:
-                        self.inside = False
+                entered, self.owner = not self.owner, self.owner or thread
+                if entered:
+                    return act(False)
+            except Forked:
+                pass
+            except BaseException:
+                self._producers.check_before_next_write()
+                raise
             finally:
+                if entered and self.owner == thread:
+                    self.owner = 0
                 if self.deferred:
                     self.run_deferred()
 
@@ -169,7 +169,7 @@ class Guard:
 
     def run_deferred(self) -> None:
         """Runs what was deferred, unless this thread is in the middle of another call."""
-        if is_owned(self.lock):
+        if self.owner == get_ident():
             return
         while self.deferred:
             # Another thread may have emptied it; and a handler may raise, which no emit does.

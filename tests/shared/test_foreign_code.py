@@ -8,6 +8,7 @@ import time
 from collections import UserDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ import pytest
 from logd_client import Client, Outcome
 from logd_client.producer import Producer
 from logd_client.refusals import ClientRefusals
-from logd_wire.forks import is_owned
 from tests.shared.client_scene import check_stats
 from tests.support import client_parts as parts
 from tests.support.instance import Instance, check_sums, until
@@ -36,7 +36,7 @@ class Emitting(logging.Handler):
         client = self.client
         if client is not None:
             self.calls += 1
-            self.under_the_guard += is_owned(parts.guard(client).lock)
+            self.under_the_guard += parts.guard(client).owner == get_ident()
             self.accepted += client.emit("error_logged", props={"text": record.getMessage()})
 
 

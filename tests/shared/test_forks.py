@@ -99,7 +99,7 @@ def test_a_guard_that_a_parent_s_thread_holds_does_not_stop_a_child(instance: In
         "assert c.emit('app_started')\n"
         "held, done = threading.Event(), threading.Event()\n"
         "def hold():\n"
-        "    with c._guard.lock: held.set(); done.wait()\n"
+        "    c._guard.run(lambda nested: (held.set(), done.wait()))\n"
         "threading.Thread(target=hold, daemon=True).start(); held.wait()\n"
         "pid = libc.fork()\n"
         "if pid == 0:\n"

@@ -160,7 +160,7 @@ def cases(instance: Instance) -> Iterator[Callable[[str], Iterator[tuple[int, Ca
             before = descriptors()
             case = Case(instance, lost)
             yield number, case
-            assert not parts.guard(case.client).inside, case.point
+            assert not parts.guard(case.client).owner, case.point
             case.client.close()
             point = case.point
             del case
