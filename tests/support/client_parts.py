@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from logd_client import Client
 from logd_client.clock import SYSTEM_CLOCK
@@ -52,6 +53,26 @@ def outbox(client: Client) -> OutboxFile:
     found = producer(client).outbox
     assert found is not None
     return found
+
+
+def words(outbox: OutboxFile) -> Any:
+    """The words of the outbox's header, which the daemon writes to as well."""
+    return outbox.writer._words
+
+
+def ring(outbox: OutboxFile) -> bytes:
+    """What the outbox's ring holds now."""
+    return bytes(outbox.writer._ring)
+
+
+def path(outbox: OutboxFile) -> Path:
+    """Where the outbox's file was made."""
+    return outbox._path
+
+
+def descriptor(outbox: OutboxFile) -> int:
+    """The descriptor of the outbox's file, which holds the lock."""
+    return outbox._fd
 
 
 def formers(client: Client) -> FormerProducers:
