@@ -155,7 +155,7 @@ def refusals(scene: Scene) -> None:
 
 
 def _last_payload(scene: Scene, box: Box | None) -> bytes:
-    """Return the payload of the last event, from the outbox or a datagram."""
+    """Returns the payload of the last event, from the outbox or a datagram."""
     if box is not None:
         found = box.read()
     else:
@@ -177,7 +177,7 @@ def _expect_changed(
 
 
 def _malformed() -> list[tuple[str, bytes, bytes | None, bytes]]:
-    """Return malformed events: what is wrong, and the type, user and props."""
+    """Returns malformed events: what is wrong, and the type, user and props."""
     good = TYPE.encode()
     deep = b"\x81\xa1a" * 17 + b"\xc0"
     found: list[tuple[str, bytes, bytes | None, bytes]] = [

@@ -145,7 +145,7 @@ def _no_room_for_the_note(scene: Scene, box: Box) -> None:
 
 
 def ending(scene: Scene) -> None:
-    """Close sets word 9, leaves the file, releases the lock and sends nothing."""
+    """Closes sets word 9, leaves the file, releases the lock and sends nothing."""
     box = scene.open_with_outbox()
     scene.daemon.datagrams()
     scene.driver.ask("close")

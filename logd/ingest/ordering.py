@@ -247,7 +247,10 @@ class Intake:
     def _judge(
         self, producer: Producer, sequence: int, payload: bytes, batch: Batch, error: Malformed
     ) -> Event | None:
-        """Quarantines a malformed event, unless it is logd's own record of a report."""
+        """Quarantines a malformed event, unless it is logd's own record of a report.
+
+        Report processes of earlier versions logged those, and may have left them in an outbox.
+        """
         if isinstance(error, Reserved) and producer.uid == self._own_uid:
             try:
                 return unpack_payload(payload, (REPORT_READ,))

@@ -24,7 +24,7 @@ from logd.storage.hash_chain import Head
 from logd.storage.migrations import check_not_newer, schema_version
 from logd.storage.opening import open_store
 from logd.storage.store import Store
-from logd_wire.schema import INT64_MAX, INTERNAL_TYPES
+from logd_wire.schema import INT64_MAX, RESERVED_TYPES
 
 KIND = "replaced"
 
@@ -207,8 +207,8 @@ def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[
         row
         for (row,) in connection.execute(
             "SELECT DISTINCT producer FROM event WHERE type IN"  # noqa: S608 - question marks only
-            f" (SELECT id FROM event_type WHERE name IN ({', '.join('?' * len(INTERNAL_TYPES))}))",
-            list(INTERNAL_TYPES),
+            f" (SELECT id FROM event_type WHERE name IN ({', '.join('?' * len(RESERVED_TYPES))}))",
+            list(RESERVED_TYPES),
         )
     }
     claimed = dict(
@@ -228,7 +228,8 @@ def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[
             "SELECT watermark, ended FROM producer WHERE uid = ? AND key = ?", (uid, key)
         ).fetchone() or (0, 0)
         before = earlier.get((uid, key), 0)
-        if row not in own and max((watermark, ended), (before, 0)) > known:
+        # Earlier versions' report processes logged readings through outboxes.
+        if (has_outbox or row not in own) and max((watermark, ended), (before, 0)) > known:
             before = max(before, min(watermark, claimed.get(row, watermark + 1) - 1))
             outbox = bool(has_outbox and not ended)
             yield AdvancedProducer(uid, int(key, 16), watermark, before, outbox, pid)

@@ -25,6 +25,7 @@ from logd.ingest.receiver import Receiver
 from logd.maintenance.outbox_survey import directory_identity
 from logd.maintenance.worker import STEP_S, Worker
 from logd.runtime_stats import RuntimeStats
+from logd.serve.access_recorder import AccessRecorder
 from logd.serve.anchor_log import AnchorLog
 from logd.serve.closed_files import ClosedFiles
 from logd.serve.stats_source import StatsSource
@@ -86,6 +87,14 @@ class EventLoop:
             self._warn,
             monotonic_s,
         )
+        self.access = AccessRecorder(
+            store,
+            (self._selector, self._wake_selector),
+            clock_ns,
+            monotonic_s,
+            config.commit_interval_ms / 1000,
+            self._warn,
+        )
 
     def wake_on(self, fd: int) -> None:
         """Makes `run_once` return early when `fd` becomes readable (a signal arrived)."""
@@ -130,7 +139,7 @@ class EventLoop:
         """
         delivery = self.delivery
         if delivery.stalled is not None:
-            # For a signal only: while nothing can be stored, nothing is received.
+            # While nothing can be stored, nothing is received.
             retry_s = min(RETRY_INTERVAL_S, self._wait_max_s)
             self._wait_for_wake(retry_s if timeout_s is None else timeout_s)
             delivery.step((), (), self._monotonic_s())
@@ -139,6 +148,8 @@ class EventLoop:
             closed = self.closed_files.names(ready)
             delivery.step(self._receiver.datagrams(), closed, self._monotonic_s())
             self._warn_of_outbox_bytes()
+            if delivery.stalled is None:
+                self.access.step()
             if self._may_work:
                 self.work()
             self.write_anchor()
@@ -191,6 +202,7 @@ class EventLoop:
             timeout_s = 0.0
         elif timeout_s is None:
             due_s = self.delivery.next_due_s()
+            due_s = min(due_s, self.access.due_s)
             if self._may_work and self._worker and not self.delivery.commit_is_near(now_s + STEP_S):
                 due_s = min(due_s, self._worker.due_s)
             timeout_s = max(0.0, due_s - now_s)
@@ -205,8 +217,14 @@ class EventLoop:
         return ready
 
     def _wait_for_wake(self, timeout_s: float) -> None:
-        """Waits for a signal only."""
-        self._wake_selector.select(timeout_s)
+        """Waits for a signal only, and refuses access events meanwhile."""
+        self.access.refuse()
+        now_s = self._monotonic_s()
+        end_s = now_s + timeout_s
+        while self._wake_selector.select(max(0.0, end_s - now_s)) and self.access.refuse():
+            now_s = self._monotonic_s()
+            if now_s >= end_s:
+                break
         self._drain_wake_fd()
 
     def _drain_wake_fd(self) -> None:
@@ -243,6 +261,7 @@ class EventLoop:
         self.delivery.close()
         self._directory.close()
         self.closed_files.close()
+        self.access.close()
         self._selector.close()
         self._wake_selector.close()
         with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Protocol
 
 from logd.config.settings import Config
 from logd.log_limit import ThrottledLog
@@ -29,12 +30,23 @@ def restart_pause_s(pause_s: float, lived_s: float) -> float:
     return min(max(2 * pause_s, REPORTER_PAUSE_MIN_S), REPORTER_PAUSE_MAX_S)
 
 
+class Lifeline(Protocol):
+    """What the process reads as its standard input: it ends when the daemon's end is closed."""
+
+    def open(self) -> socket.socket:
+        """Creates one, and returns the process's end."""
+
+    def close(self) -> None:
+        """Closes the daemon's end."""
+
+
 class ReportProcess:
     """The child process that answers reports; restarted when it dies, at a bounded rate."""
 
-    def __init__(self, config: Config, listener: socket.socket) -> None:
+    def __init__(self, config: Config, listener: socket.socket, lifeline: Lifeline) -> None:
         self._config = config
         self._listener = listener
+        self._lifeline = lifeline
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._pause_s = 0.0  # from one start to the next
@@ -53,14 +65,15 @@ class ReportProcess:
         ]
         self._started_s = time.monotonic()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-                command,
-                stdin=subprocess.PIPE,
-                pass_fds=(fd,),
-                # Only the daemon acts on the terminal's Ctrl-C. Not a session of its own: where the
-                # kernel groups processes by session, niceness counts only within one.
-                process_group=0,
-            )
+            with self._lifeline.open() as theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+                    command,
+                    stdin=theirs.fileno(),
+                    pass_fds=(fd,),
+                    # Only the daemon acts on the terminal's Ctrl-C. Not a session of its own: where
+                    # the kernel groups processes by session, niceness counts only within one.
+                    process_group=0,
+                )
         except OSError as error:
             self._process = None
             self._throttled.warning("no report process now: %s", error.strerror)
@@ -98,16 +111,15 @@ class ReportProcess:
 
     def _end_present(self) -> None:
         """Closes the lifeline: `keep_running` starts another when the present process has ended."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        if self._process is not None:
+            self._lifeline.close()
             self._ending_s = time.monotonic()
 
     def stop(self) -> None:
         """Closes the lifeline, and kills the process if it does not end by itself."""
+        self._lifeline.close()
         if self._process is None:
             return
-        if self._process.stdin is not None:
-            self._process.stdin.close()
         try:
             self._process.wait(REPORTER_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -82,7 +82,6 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     store.erasure_list.boundaries.outboxes = directory_identity(outboxes.path)
     sockets = _open_sockets(config, inherited)
     receiver = sockets.receiver
-    reporter = ReportProcess(config, sockets.listener)
     clock = TrailClock(store)
     with caught_signals() as signals:
         worker = Worker(
@@ -102,6 +101,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             set_trouble=lock.set_trouble,
             worker=worker,
         )
+        reporter = ReportProcess(config, sockets.listener, loop.access)
         publisher = StatusPublisher(loop, lock)
         loop.wake_on(signals.fd)
         loop.start()

@@ -19,7 +19,7 @@ from logd.batch import Batch
 from logd.storage.database import Connection, in_parts, question_marks
 from logd_wire.schema import RESERVED_TYPES, SUBJECTS
 
-# Of the daemon, the report process, the client and the site: even when other clients have used up
+# Of the daemon, the client and the site: even when other clients have used up
 # the limit, a login or the reading of a report is stored.
 NEVER_REFUSED = (
     RESERVED_TYPES

@@ -139,10 +139,12 @@ class Store:
         self, batch: Batch, event_type: str, props: Mapping[str, Any], now_ns: int
     ) -> None:
         """Adds an event of logd itself, of the time `now_ns`, to the batch of a `transact`."""
-        internal = self._internal
-        internal.taken += 1
-        event = Event(event_type, now_ns, None, msgpack.packb(props))
-        batch.add(internal, internal.taken, event, len(event.props))
+        self.append_internal(batch, Event(event_type, now_ns, None, msgpack.packb(props)))
+
+    def append_internal(self, batch: Batch, event: Event) -> None:
+        """Adds such an event, packed already, to the batch of a `transact`."""
+        self._internal.taken += 1
+        batch.add(self._internal, self._internal.taken, event, len(event.props))
 
     def record(self, event_type: str, props: Mapping[str, Any], now_ns: int) -> None:
         """Stores an internal event: something was done to the trail. Raises as `commit`."""

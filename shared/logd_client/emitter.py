@@ -34,7 +34,6 @@ class Emitter:
         clock: Clock,
         *,
         strict: bool,
-        internal_types: frozenset[str],
     ) -> None:
         self._guard = guard
         self._producers = producers
@@ -44,7 +43,6 @@ class Emitter:
         self._time_ns = clock.time_ns
         self._monotonic_s = clock.monotonic_s
         self._strict = strict
-        self._internal_types = internal_types
 
     def accept(
         self,
@@ -65,10 +63,9 @@ class Emitter:
                 user,
                 props,
                 self._strict,
-                self._internal_types,
             )
             if event is not None:
-                event.set_names(plain_type(event_type, self._internal_types), check_user(user))
+                event.set_names(plain_type(event_type), check_user(user))
         except Malformed as error:
             self._refuse(REFUSED_MALFORMED, describe(error))
             if self._strict:

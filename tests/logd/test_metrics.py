@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from logd import instance_lock
 from logd.runtime_stats import COMMIT_BOUNDS_S, RuntimeStats
 from logd.serve.metrics_server import HEAD_BYTES_MAX, SEATS_MAX, MetricsService
 from logd.serve.request_server import Credentials
@@ -291,28 +289,6 @@ def test_an_address_that_is_taken_costs_the_metrics_and_no_report(instance: Inst
         daemon = instance.start()
         until(lambda: daemon.says("no metrics at"), "it says so")
         assert QueryClient(str(instance.config.query_socket), timeout_s=20).ask("summary").rows
-
-
-def test_looking_does_not_end_the_report_process_as_a_producer(instance: Instance) -> None:
-    """It has an outbox: to open that and close it again would let go of its own lock."""
-    instance.configure(metrics="metrics.sock", look_interval_ms=20)
-    instance.start()
-    client = QueryClient(str(instance.config.query_socket), timeout_s=20)
-    client.ask("timeline", user="7")  # an event of the report process
-    until(lambda: instance.status()["stored"] == 1, "stored")
-    for _ in range(3):
-        assert ask(_OnSocket(instance.directory / "metrics.sock"))[0] == 200
-    asked_ns = time.time_ns()
-
-    def looked() -> bool:
-        figures = instance_lock.read_runtime_stats(instance.config.lock_file)
-        return figures is not None and figures.at_ns > asked_ns + NS
-
-    until(looked, "the daemon has looked who lives, many times")
-    client.ask("timeline", user="7")
-    until(lambda: instance.status()["stored"] == 2, "stored")
-    status = instance.status()
-    assert (status["producers"], status["outboxes"], status["lost"]) == (1, 1, 0)
 
 
 # -- printed -------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ REPORT_PROCESS = "logd.serve.report_server"
 WAIT_FOR_A_REPORT = """
 import os, select, sys
 waiting = select.poll()
-waiting.register(0)  # the lifeline: only its end is of interest
+waiting.register(0, 0)  # the lifeline: only its end is of interest
 waiting.register(int(sys.argv[1]), select.POLLIN)
 if 0 not in dict(waiting.poll()):
     os.execv(sys.argv[2], sys.argv[2:])
