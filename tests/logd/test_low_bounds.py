@@ -18,9 +18,7 @@ from logd.ingest.outbox_directory import OutboxDirectory
 from logd.serve.loop import EventLoop
 from logd_wire.outbox.layout import REFUSALS_MAX
 from logd_wire.wire import DATAGRAM_BYTES_MAX, Event, encode_farewell, producer_seed
-from tests.logd.stepped_daemon import Written, look, new_daemon
-from tests.logd.test_hostile import sender
-from tests.logd.test_intake import (
+from tests.logd.ordering_parts import (
     ID,
     UID,
     batch_of,
@@ -31,6 +29,8 @@ from tests.logd.test_intake import (
     sequences,
     whole,
 )
+from tests.logd.stepped_daemon import Written, look, new_daemon
+from tests.logd.test_hostile import sender
 from tests.support.instance import Instance, check_sums
 
 
