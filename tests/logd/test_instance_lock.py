@@ -52,6 +52,26 @@ def said(path: Path) -> Page:
     return Page(*eval(done.stdout))
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from logd.instance_lock import instance_lock
+with instance_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def held_by_another(path: Path) -> subprocess.Popen[str]:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
 def test_a_trouble_is_known_by_its_beginning_until_it_is_over(path: Path) -> None:
     clock = iter((100, 200, 300))
     with instance_lock(path, lambda: next(clock)) as lock:
@@ -104,16 +124,7 @@ def test_a_database_once_made_is_remembered_by_later_daemons(path: Path) -> None
 
 
 def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path) -> None:
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom logd.instance_lock import instance_lock\n"
-        "with instance_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as holder:  # fmt: skip
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with held_by_another(path) as holder:
         assert read_lock_page(path)[0] == holder.pid
         with pytest.raises(AlreadyRunning, match=f"pid {holder.pid}"), instance_lock(path):
             pass
@@ -121,6 +132,39 @@ def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path) -> None:
         assert read_lock_page(path)[1].pid == holder.pid
         holder.communicate()
     assert read_lock_page(path)[0] is None
+
+
+@pytest.mark.parametrize("left", ["nothing", "a copy"])
+def test_a_lock_file_that_was_removed_is_made_again_and_keeps_others_away(
+    path: Path, left: str
+) -> None:
+    with instance_lock(path) as lock:
+        lock.mark_database_made()
+        lock.set_trouble("full")
+        kept = path.read_bytes()[:PAGE_BYTES]
+        path.unlink()
+        if left == "a copy":
+            path.write_bytes(b"torn")
+        lock.put_back()
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(path)],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        ) as second:  # fmt: skip
+            assert f"another logd (pid {os.getpid()}) serves" in second.communicate()[1]
+        # To read it here closes it, which drops this process's lock: not before.
+        assert path.read_bytes()[:PAGE_BYTES] == kept
+        lock.set_trouble(None)
+        assert read_lock_page(path)[1].trouble is None, "what it says is written there from now on"
+
+
+def test_a_daemon_whose_lock_file_another_has_by_now_ends(path: Path) -> None:
+    with instance_lock(path) as lock:
+        path.unlink()
+        with held_by_another(path) as other:
+            with pytest.raises(AlreadyRunning, match=f"pid {other.pid}"):
+                lock.put_back()
+            other.communicate()
 
 
 def test_without_a_file_nobody_runs_and_nothing_is_said(path: Path) -> None:
