@@ -23,8 +23,6 @@ from logd.runtime_stats import COMMIT_BOUNDS_S, RuntimeStats
 from logd.serve.metrics_server import HEAD_BYTES_MAX, SEATS_MAX, MetricsService
 from logd.serve.request_server import Credentials
 from logd.status.metrics import LogdCollector, MetricsSnapshot
-from logd.storage import keyfile
-from logd.storage.database import connect
 from logd_wire.query import QueryClient
 from tests.logd.test_hostile import datagram, sender
 from tests.logd.test_status import EMPTY, NS
@@ -329,12 +327,11 @@ def test_they_can_be_printed_with_the_daemon_up_stalled_and_down(instance: Insta
         found = samples(instance.cli("metrics"))
         assert found["logd_lost_events_total", "not received"] == 1
         assert found["logd_quarantined_total", ""] == 1
-        connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-        connection.execute("BEGIN IMMEDIATE")
-        sock.send(datagram(4))
-        until(lambda: instance.status()["trouble"], "it has trouble")
-        assert samples(instance.cli("metrics"))["logd_stalled", ""] == 1
-        connection.close()
+        with instance.database() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            sock.send(datagram(4))
+            until(lambda: instance.status()["trouble"], "it has trouble")
+            assert samples(instance.cli("metrics"))["logd_stalled", ""] == 1
     until(lambda: instance.status()["stored"] == 3, "stored")
     check_sums(instance.status(), attempted=4, accepted=4)
     instance.stop()

@@ -10,8 +10,7 @@ import pytest
 from logd.audit.verify import verify
 from logd.batch import Batch, Producer
 from logd.config.retention import check_type
-from logd.storage import job_table, keyfile
-from logd.storage.database import connect
+from logd.storage import job_table
 from logd.storage.store import Store
 from logd_client import Client
 from logd_wire.schema import INTERNAL_TYPES, REPORT_READ, RESERVED_TYPES
@@ -50,11 +49,10 @@ def test_an_internal_event_of_a_command_is_stored_once_beside_the_daemon(
     instance.start()
     with Client(instance.socket) as client:
         assert client.emit("login", user="7", durable=True)
-        connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-        for number in range(3):
-            said = {"type": "trail_exported", "props": {"events": number}}
-            job_table.add_job(connection, job_table.RECORD, said, 1)
-        connection.close()
+        with instance.database() as connection:
+            for number in range(3):
+                said = {"type": "trail_exported", "props": {"events": number}}
+                job_table.add_job(connection, job_table.RECORD, said, 1)
         until(lambda: instance.status()["own"] == 3, "they are stored")
         assert client.emit("login", user="8", durable=True)
     status = instance.settle()

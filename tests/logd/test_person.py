@@ -11,7 +11,6 @@ import pytest
 from logd.batch import Batch
 from logd.serve.report_server import _short
 from logd.storage import keyfile
-from logd.storage.database import connect
 from logd.storage.mentions import mentions
 from logd.storage.rollups import DAY_NS
 from logd.storage.store import Store
@@ -114,15 +113,13 @@ def test_of_somebody_unknown_nothing_is_held(stored: Instance) -> None:
 
 
 def test_copies_are_listed_where_the_trail_knows_of_them(stored: Instance) -> None:
-    config = stored.config
-    connection = connect(config.database, keyfile.read(config.key_file))
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS copy (id INTEGER PRIMARY KEY, kind TEXT NOT NULL,"
-        " made_ns INTEGER NOT NULL, expires_ns INTEGER, place TEXT NOT NULL)"
-    )
-    connection.execute("INSERT INTO copy VALUES (1, 'backup', 1, NULL, '/b/1')")
-    connection.execute("INSERT INTO copy VALUES (2, 'export', 2, 3, '/e/2')")
-    connection.close()
+    with stored.database() as connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS copy (id INTEGER PRIMARY KEY, kind TEXT NOT NULL,"
+            " made_ns INTEGER NOT NULL, expires_ns INTEGER, place TEXT NOT NULL)"
+        )
+        connection.execute("INSERT INTO copy VALUES (1, 'backup', 1, NULL, '/b/1')")
+        connection.execute("INSERT INTO copy VALUES (2, 'export', 2, 3, '/e/2')")
     assert of_kind(items(stored, PERSON), "copy") == [
         {"kind": "copy", "copy": "backup", "made_ns": 1, "expires_ns": None, "place": "/b/1"},
         {"kind": "copy", "copy": "export", "made_ns": 2, "expires_ns": 3, "place": "/e/2"},

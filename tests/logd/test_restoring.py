@@ -25,7 +25,7 @@ from logd.storage.store import Store
 from logd_client import Client
 from logd_wire.outbox.layout import RING_BYTES_MIN
 from tests.logd.killing import killed_at_each_step
-from tests.logd.trails import emit, interrupting, noted, opened, silent, users
+from tests.logd.trails import emit, interrupting, noted, silent, users
 from tests.support.instance import Instance, check_sums, emitters, short_directory, until
 from tests.support.namespaces import needs_users
 
@@ -83,7 +83,7 @@ def test_the_backup_is_the_database_and_what_it_replaced_is_kept(
 
 def test_a_restore_is_recorded_with_both_ends(backed_up: tuple[Instance, Path]) -> None:
     instance, backup = backed_up
-    with opened(instance.config.database, instance.config.key_file) as connection:
+    with instance.database(read_only=True) as connection:
         rows = connection.execute("SELECT id, hash FROM batch ORDER BY id").fetchall()
     before = instance.status()
     restore(instance, backup)
@@ -236,9 +236,8 @@ def test_without_a_yes_nothing_happens(backed_up: tuple[Instance, Path]) -> None
 
 def test_a_backup_that_is_not_whole_replaces_nothing(backed_up: tuple[Instance, Path]) -> None:
     instance, backup = backed_up
-    connection = connect(backup, keyfile.read(instance.config.key_file))
-    connection.execute("UPDATE event SET user = 'mallory' WHERE id = 30")
-    connection.close()
+    with instance.database(backup) as connection:
+        connection.execute("UPDATE event SET user = 'mallory' WHERE id = 30")
     said = restore(instance, backup, code=1)
     assert "not whole" in said and "an event was changed" in said
     assert users(instance) == {"before": 100, "after": 50}
@@ -276,7 +275,7 @@ def test_a_backup_of_an_older_schema_is_brought_up_to_date(
     events = [next(made_up(seed)) for seed in range(200)]
     of_schema_1(directory / "old.db", key, events, monkeypatch)
     restore(instance, directory / "old.db")
-    with opened(instance.config.database, instance.config.key_file) as connection:
+    with instance.database(read_only=True) as connection:
         verdict = verify(connection)
         (schema,) = connection.execute("SELECT max(version) FROM migration").fetchone()
     assert (verdict.findings, verdict.events, schema) == ([], 201, len(MIGRATIONS))
@@ -318,7 +317,7 @@ def test_copies_that_were_made_since_the_backup_are_still_known(
     now = Reading(time.time_ns() + 10**10, "", 0)
     later = backups.backup(instance.config, None, None, now, Stop(), silent)
     restore(instance, backup)
-    with opened(instance.config.database, instance.config.key_file) as connection:
+    with instance.database(read_only=True) as connection:
         rows = connection.execute("SELECT place, kind FROM copy").fetchall()
     (kept,) = instance.directory.glob("activity.db.before-*Z")
     assert {Path(place).name: kind for place, kind in rows} == {
@@ -345,7 +344,7 @@ def test_lists_of_forgotten_persons_beside_backup_and_database_are_put_together(
 ) -> None:
     """Also if the database that knows of them is lost."""
     instance, backup = backed_up
-    with opened(instance.config.database, instance.config.key_file) as connection:
+    with instance.database(read_only=True) as connection:
         token = erasure_list.load(connection).token("before")
     erasure_list.merge_file(erasure_list.file_beside(backup), {token: 2**62})
     erasure_list.merge_file(erasure_list.file_beside(instance.config.database), {b"d" * 32: 7})

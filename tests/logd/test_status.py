@@ -20,8 +20,6 @@ from logd.runtime_stats import RuntimeStats
 from logd.status import text as status
 from logd.status.disk import DAY_S, Disk, measure_disk, with_growth
 from logd.status.trail import STATUS_LOSSES_MAX
-from logd.storage import keyfile
-from logd.storage.database import connect
 from logd_wire.wire import datagram_head, encode_record, producer_seed
 from tests.faults.steady import Steady
 from tests.support.instance import Instance, check_sums, emitters, until
@@ -367,16 +365,17 @@ def test_the_growth_of_a_trail_is_of_its_last_seven_days(instance: Instance, day
         client.emit_stored(100)
     check_sums(instance.settle(), attempted=2000, accepted=2000)
     instance.stop()
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    batches, events = connection.execute("SELECT count(*), sum(events) FROM batch").fetchone()
-    assert batches > 1
-    now_ns = 100 * DAY_S * NS
-    first, last = now_ns - days * DAY_S * NS, now_ns - 2 * DAY_S * NS
-    connection.execute("UPDATE batch SET stored_ns = ?", (first,))
-    connection.execute("UPDATE batch SET stored_ns = ? WHERE id = ?", (last, batches))
-    (newest,) = connection.execute("SELECT events FROM batch WHERE id = ?", (batches,)).fetchone()
-    found = measure_disk(instance.config, connection, 2000, now_ns)
-    connection.close()
+    with instance.database() as connection:
+        batches, events = connection.execute("SELECT count(*), sum(events) FROM batch").fetchone()
+        assert batches > 1
+        now_ns = 100 * DAY_S * NS
+        first, last = now_ns - days * DAY_S * NS, now_ns - 2 * DAY_S * NS
+        connection.execute("UPDATE batch SET stored_ns = ?", (first,))
+        connection.execute("UPDATE batch SET stored_ns = ? WHERE id = ?", (last, batches))
+        (newest,) = connection.execute(
+            "SELECT events FROM batch WHERE id = ?", (batches,)
+        ).fetchone()
+        found = measure_disk(instance.config, connection, 2000, now_ns)
     lately, over = (events, 3) if days == 3 else (newest, 2)
     assert found.growth_days == pytest.approx(over)
     assert found.growth_bytes_per_day == pytest.approx(
@@ -391,14 +390,13 @@ def test_status_ends_with_0_whatever_the_daemon_does_and_says_it_when_asked(
         instance.cli("status", *options, code=code)
     instance.start()
     instance.cli("status", "--exit-code")
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    connection.execute("BEGIN IMMEDIATE")
-    with emitters(instance, count=1, events=5) as (emitter,):
-        emitter.finish()
-        until(lambda: instance.status()["trouble"], "it has trouble")
-        instance.cli("status", "--exit-code", code=75)
-        assert "since" in instance.cli("status")
-    connection.close()
+    with instance.database() as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with emitters(instance, count=1, events=5) as (emitter,):
+            emitter.finish()
+            until(lambda: instance.status()["trouble"], "it has trouble")
+            instance.cli("status", "--exit-code", code=75)
+            assert "since" in instance.cli("status")
     check_sums(instance.settle(), attempted=5, accepted=5)
 
 
@@ -448,9 +446,8 @@ def test_what_verify_found_is_kept_for_the_status(instance: Instance) -> None:
     assert instance.status()["integrity"]["whole"] is False, "nothing was proved"
     instance.cli("verify")
     assert instance.status()["integrity"]["whole"] is True
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    connection.execute("UPDATE event SET user = 'x' WHERE id = 3")
-    connection.close()
+    with instance.database() as connection:
+        connection.execute("UPDATE event SET user = 'x' WHERE id = 3")
     instance.cli("verify", code=1)
     assert "NOT WHOLE when verified" in instance.cli("status")
     for torn in ("", "{", "[]", '{"from": "tomorrow"}'):

@@ -182,9 +182,8 @@ def test_an_empty_or_foreign_file_is_refused_as_a_database(instance: Instance) -
 def test_a_newer_schema_is_refused_and_left_alone(instance: Instance) -> None:
     instance.start()
     instance.stop()
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    connection.execute("INSERT INTO migration VALUES (99, 'from the future', 1)")
-    connection.close()
+    with instance.database() as connection:
+        connection.execute("INSERT INTO migration VALUES (99, 'from the future', 1)")
     for command in ("run", "status", "query"):
         assert "Install the newer logd" in instance.cli(command, code=65)
 
@@ -220,13 +219,12 @@ def test_after_a_new_boot_producers_without_a_farewell_have_a_row_tail_unknown(
     instance.settle()
     until(lambda: instance.status()["outboxes"] == 0, "its end is stored")
     instance.stop()
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    connection.execute("UPDATE producer SET boot_id = 'an earlier boot'")
-    connection.execute(
-        "INSERT INTO producer VALUES (99, 0, '00000000000000ff', 7, 1, 0, 'an earlier boot',"
-        " 1, 1, 1)"
-    )
-    connection.close()
+    with instance.database() as connection:
+        connection.execute("UPDATE producer SET boot_id = 'an earlier boot'")
+        connection.execute(
+            "INSERT INTO producer VALUES (99, 0, '00000000000000ff', 7, 1, 0, 'an earlier boot',"
+            " 1, 1, 1)"
+        )
     instance.start()
     status = instance.settle()
     assert (status["unknown_extent"], status["lost"], status["stored"]) == (1, 0, 10)

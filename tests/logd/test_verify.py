@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from logd.storage import keyfile
-from logd.storage.database import Connection, connect
+from logd.storage.database import Connection
 from tests.support.instance import Instance, check_sums, emitters, short_directory, until
 
 
@@ -41,19 +40,16 @@ def stored(original: Path, instance: Instance) -> Instance:
 
 def tamper(instance: Instance, change: Callable[[Connection], object]) -> str:
     """Changes the database with its key, as a curious admin may; returns the output of verify."""
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    connection.execute("PRAGMA foreign_keys = OFF")
-    change(connection)
-    connection.close()
+    with instance.database() as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        change(connection)
     return instance.cli("verify", code=1)
 
 
 def batch_of(instance: Instance, event: int) -> str:
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    (number,) = connection.execute(
-        "SELECT max(id) FROM batch WHERE first_event <= ?", (event,)
-    ).fetchone()
-    connection.close()
+    with instance.database() as connection:
+        query = "SELECT max(id) FROM batch WHERE first_event <= ?"
+        (number,) = connection.execute(query, (event,)).fetchone()
     return f"batch {number} "
 
 

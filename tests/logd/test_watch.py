@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from logd.batch import Producer
 from logd.ingest.wakeups import Wakeups
-from logd.storage import keyfile
-from logd.storage.database import connect
 from logd_client import Client
 from logd_wire.outbox.layout import (
     RING_BYTES_MIN,
@@ -179,13 +177,9 @@ def test_a_client_whose_promise_has_run_out_sends_again(
 
 def commits(instance: Instance) -> int:
     """As `status` says, but in far less than an interval."""
-    config = instance.config
-    connection = connect(config.database, keyfile.read(config.key_file), read_only=True)
-    try:
+    with instance.database(read_only=True) as connection:
         query = "SELECT value FROM counter WHERE name = 'commits'"
         return int(connection.execute(query).fetchone()[0])
-    finally:
-        connection.close()
 
 
 def test_a_durable_event_does_not_wait_for_the_interval(

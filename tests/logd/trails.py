@@ -13,8 +13,6 @@ import pytest
 
 from logd.audit.verify import verify
 from logd.maintenance.database_copy import Bar, Stop
-from logd.storage import keyfile
-from logd.storage.database import connect
 from logd_client import Client
 from tests.support.instance import Instance
 
@@ -26,16 +24,9 @@ def emit(instance: Instance, user: str, count: int) -> None:
         assert client.flush(20)
 
 
-@contextmanager
-def opened(path: Path, key_file: Path) -> Iterator[Any]:
-    connection = connect(path, keyfile.read_file(key_file), read_only=True)
-    yield connection
-    connection.close()
-
-
 def users(instance: Instance, path: Path | None = None) -> dict[str, int]:
     """Events of each user in a database that is whole."""
-    with opened(path or instance.config.database, instance.config.key_file) as connection:
+    with instance.database(path, read_only=True) as connection:
         assert verify(connection).findings == []
         return dict(
             connection.execute("SELECT user, count(*) FROM event WHERE user <> '' GROUP BY user")
