@@ -290,7 +290,7 @@ def test_what_was_received_and_not_taken_is_kept_over_a_full_disk(watched: Watch
     for _ in range(3):
         machine.turn()
     watched.world.disk.full = False
-    while core.has_backlog or isinstance(core._stalled, StorageBusy):
+    while core.has_backlog or isinstance(core.stalled, StorageBusy):
         machine.turn()
     stored = [sequence for _, sequence in watched.world.disk.view.events]
     assert stored == list(numbers)

@@ -31,15 +31,21 @@ from logd_wire.wire import WireError
 PRODUCER = 5
 
 
+def written(directory: Path, words: dict[int, int]) -> Path:
+    """A sound outbox with these words in its header."""
+    data = bytearray(outbox_bytes(RING_BYTES_MIN))
+    OutboxWriter(memoryview(data), PRODUCER, pid=1, now_ns=1)
+    for index, value in words.items():
+        memoryview(data).cast("Q")[index] = value
+    path = directory / outbox_name(os.getuid(), PRODUCER)
+    path.write_bytes(data)
+    return path
+
+
 @pytest.fixture
 def retired(tmp_path: Path) -> Path:
     """An outbox as a daemon leaves it that is killed between word 19 and the removal."""
-    data = bytearray(outbox_bytes(RING_BYTES_MIN))
-    writer = OutboxWriter(memoryview(data), PRODUCER, pid=1, now_ns=1)
-    writer._words[WORD_RETIRED] = writer._words[WORD_GIVEN_UP] = 1
-    path = tmp_path / outbox_name(os.getuid(), PRODUCER)
-    path.write_bytes(data)
-    return path
+    return written(tmp_path, {WORD_RETIRED: 1, WORD_GIVEN_UP: 1})
 
 
 def opened(path: Path, *, read_only: bool = False) -> int:
@@ -89,12 +95,7 @@ def store(path: Path, index: int, value: int) -> None:
 @pytest.fixture
 def watched(tmp_path: Path) -> Path:
     """A sound outbox that a daemon has promised to look at."""
-    data = bytearray(outbox_bytes(RING_BYTES_MIN))
-    writer = OutboxWriter(memoryview(data), PRODUCER, pid=1, now_ns=1)
-    writer._words[WORD_WATCHED_UNTIL_NS] = 2**62
-    path = tmp_path / outbox_name(os.getuid(), PRODUCER)
-    path.write_bytes(data)
-    return path
+    return written(tmp_path, {WORD_WATCHED_UNTIL_NS: 2**62})
 
 
 def refuse(path: Path, producer_id: int = PRODUCER) -> str:

@@ -26,7 +26,7 @@ def test_an_event_of_logds_own_is_chained_like_every_other(directory: Path) -> N
     batch.add(producer, 1, Event("login", 5, "7", b"\x80"), 1)
     store.commit(batch, 8)
     store.record("trail_exported", {"events": 2}, 9)
-    rows = store._connection.execute(
+    rows = store.connection.execute(
         "SELECT t.name, e.user, e.ts_ns, e.sequence FROM event e JOIN event_type t ON t.id = e.type"
     ).fetchall()
     assert rows == [
@@ -34,10 +34,10 @@ def test_an_event_of_logds_own_is_chained_like_every_other(directory: Path) -> N
         ("login", "7", 5, 1),
         ("trail_exported", None, 9, 2),
     ]
-    verdict = verify(store._connection)
+    verdict = verify(store.connection)
     assert (verdict.findings, verdict.head) == ([], store.head.hash.hex())
     assert (store.head.batch, store.head.events) == (3, 3)
-    counters = dict(store._connection.execute("SELECT name, value FROM counter").fetchall())
+    counters = dict(store.connection.execute("SELECT name, value FROM counter").fetchall())
     assert (counters["stored"], counters["own"]) == (3, 2)
     assert not any(store.unfinished()), "its producer has ended: nothing of it can be lost"
     store.close()

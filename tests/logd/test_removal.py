@@ -238,9 +238,9 @@ def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_re
 def test_a_batch_whose_events_are_all_removed_keeps_no_leaves(
     trail: Trail, events_max: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_removal, "STEP_EVENTS_MAX", events_max)
+    for bound in ("STEP_EVENTS_START", "STEP_EVENTS_MAX"):
+        monkeypatch.setattr(event_removal, bound, events_max)
     trail.worker = trail.new_worker()
-    trail.worker._steps.events_max = events_max
     old = Event("page_view", 1, "1", b"\x80")
     trail.commit([old] * 5)
     trail.commit([old, Event("page_view", 9, "1", b"\x80")])
@@ -308,7 +308,7 @@ def test_the_head_of_the_store_is_on_disk(trail: Trail) -> None:
     """A step does not flush, so an anchor must not name it before the next flushed commit."""
     trail.commit([Event("login", 1, "1", b"\x80"), Event("login", 9, "1", b"\x80")])
     told = trail.store.head
-    trail.worker._steps.remove("pruned", [1], {}, lambda _: None)
+    event_removal.Steps(trail.store, lambda: 1).remove("pruned", [1], {}, lambda _: None)
     assert trail.store.head == told
     trail.commit([Event("login", 9, "1", b"\x80")])
     assert (trail.store.head.batch, trail.store.head.events) == (told.batch + 2, told.events + 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,30 +16,34 @@ from logd.ingest.receiver import bind
 from logd.instance_lock import instance_lock, read_lock_page
 from logd.maintenance.outbox_survey import directory_identity
 from logd.self_repair.repairs import SelfRepair
-from logd.serve.loop import EventLoop
 from logd.status.collect import collect_status
 from logd_client import Client
 from logd_wire.outbox.names import outbox_name
 from tests.faults.steady import Steady
+from tests.logd.stepped_daemon import SteppedDaemon
 from tests.logd.stepped_daemon import look as look_at
 from tests.support import client_parts as parts
 from tests.support.instance import NO_DIRECTORY, ROOT, Instance, check_sums, until
 
 
-@pytest.fixture
-def kept(instance: Instance, daemon: EventLoop) -> OutboxPlace:
-    """The directory of a daemon that runs a round only when it is called."""
+def place_of(daemon: SteppedDaemon, instance: Instance) -> OutboxPlace:
     return OutboxPlace(
-        daemon._directory, instance.socket, daemon.delivery.open_names, daemon.use_new_directory
+        daemon.directory, instance.socket, daemon.delivery.open_names, daemon.use_new_directory
     )
 
 
-def confirmed_all(daemon: EventLoop, steady: Steady) -> bool:
+@pytest.fixture
+def kept(instance: Instance, daemon: SteppedDaemon) -> OutboxPlace:
+    """The directory of a daemon that runs a round only when it is called."""
+    return place_of(daemon, instance)
+
+
+def confirmed_all(daemon: SteppedDaemon, steady: Steady) -> bool:
     look_at(daemon)
     return steady.confirmed == steady.accepted
 
 
-def lost(daemon: EventLoop, instance: Instance) -> int:
+def lost(daemon: SteppedDaemon, instance: Instance) -> int:
     look_at(daemon)
     return int(collect_status(instance.config)["lost"])
 
@@ -49,7 +54,7 @@ ONE_RING = 250 * 1024  # a client's room that holds them all, and is never follo
 
 def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
     instance: Instance,
-    daemon: EventLoop,
+    daemon: SteppedDaemon,
     kept: OutboxPlace,
 ) -> None:
     with Steady(instance, outbox_bytes=ONE_RING) as steady:
@@ -62,9 +67,9 @@ def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
         until(lambda: steady.emit(1) and steady.stats["producer"] != former, "another producer")
         assert steady.stats["outbox"]["reason"] is None
         until(lambda: confirmed_all(daemon, steady), "all is stored")
-        daemon._store.reload_erasure_list()
+        daemon.store.reload_erasure_list()
         identity = directory_identity(instance.config.outbox_directory)
-        assert daemon._store.erasure_list.boundaries.outboxes == identity
+        assert daemon.store.erasure_list.boundaries.outboxes == identity
     look_at(daemon)
     assert list(instance.config.outbox_directory.glob("*.outbox")) == []
     state = collect_status(instance.config)
@@ -74,7 +79,7 @@ def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
 
 def test_what_went_unread_with_its_directory_is_a_loss_by_number(
     instance: Instance,
-    daemon: EventLoop,
+    daemon: SteppedDaemon,
     kept: OutboxPlace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -98,24 +103,20 @@ def test_what_went_unread_with_its_directory_is_a_loss_by_number(
 
 def test_closed_files_of_the_new_directory_wake_the_daemon_and_a_forget_looks_there(
     instance: Instance,
-    daemon: EventLoop,
-    kept: OutboxPlace,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    worker = SimpleNamespace(outboxes=None)
-    with monkeypatch.context() as patch:
-        patch.setattr(daemon, "_worker", worker)
+    worker = SimpleNamespace(outboxes=None, attach_daemon=lambda _mark_queue: None)
+    with closing(SteppedDaemon(instance, worker=worker)) as daemon:
         shutil.rmtree(instance.config.outbox_directory)
-        kept.put_back()
-    assert worker.outboxes == instance.config.outbox_directory
-    name = outbox_name(os.getuid(), 7)
-    (instance.config.outbox_directory / name).write_bytes(b"")
-    assert daemon.closed_files.names(daemon.wait(0)) == [name]
+        place_of(daemon, instance).put_back()
+        assert worker.outboxes == instance.config.outbox_directory
+        name = outbox_name(os.getuid(), 7)
+        (instance.config.outbox_directory / name).write_bytes(b"")
+        assert daemon.closed_files.names(daemon.wait(0)) == [name]
 
 
 def test_inotify_is_taken_up_again_once_the_kernel_has_a_watch(
     instance: Instance,
-    daemon: EventLoop,
+    daemon: SteppedDaemon,
     kept: OutboxPlace,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -139,7 +140,7 @@ def test_inotify_is_taken_up_again_once_the_kernel_has_a_watch(
 
 def test_a_daemon_reads_from_the_socket_that_it_has_bound_again(
     instance: Instance,
-    daemon: EventLoop,
+    daemon: SteppedDaemon,
 ) -> None:
     config = instance.config
     with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
@@ -147,7 +148,7 @@ def test_a_daemon_reads_from_the_socket_that_it_has_bound_again(
         config.socket.unlink()
         daemon.replace_socket(bind(config.socket, socket.SOCK_DGRAM, 0o600), 11)
         assert client.emit("page_view") is False, "refused, and counted: it was never accepted"
-        parts.producer(client)._connect_after_s = 0.0
+        parts.reconnect_at_once(client)
         assert client.emit("page_view")
         look_at(daemon)
         stats = client.stats()
@@ -160,7 +161,7 @@ def test_a_daemon_reads_from_the_socket_that_it_has_bound_again(
 @pytest.mark.parametrize("systemd", [False, True])
 def test_what_is_looked_after_and_by_whom(
     instance: Instance,
-    daemon: EventLoop,
+    daemon: SteppedDaemon,
     kept: OutboxPlace,
     systemd: bool,
 ) -> None:

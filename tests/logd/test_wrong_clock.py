@@ -191,14 +191,13 @@ def test_yes_makes_no_clock_right_that_is_older_than_the_program(
 def test_a_jump_in_the_middle_of_a_job_stops_it(
     kept: Instance, monkeypatch: pytest.MonkeyPatch, jump_ns: int
 ) -> None:
-    monkeypatch.setattr("logd.maintenance.event_removal.STEP_EVENTS_MAX", 1)
-    monkeypatch.setattr("logd.maintenance.event_removal.STEP_EVENTS_MIN", 1)
+    for bound in ("MIN", "START", "MAX"):
+        monkeypatch.setattr(f"logd.maintenance.event_removal.STEP_EVENTS_{bound}", 1)
     monkeypatch.setattr("logd.maintenance.worker.STEP_S", 1e-9)
     store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
     start = trail_clock.read()
     now = [start]
     worker = Worker(store, kept.directory / "forgotten", TrailClock(store, lambda: now[0]))
-    worker._steps.events_max = 1
     params = {"before": {"page_view": start.wall_ns - 90 * DAY_NS}}
     job_id = job_table.add_job(store.connection, job_table.PRUNE, params, start.wall_ns)
     worker.poll()

@@ -6,7 +6,7 @@ They are not public, since no caller of a client needs them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from logd_client import Client
@@ -74,6 +74,16 @@ def set_monotonic_ns(
 ) -> None:
     """Gives the client, which has emitted already, another monotonic clock."""
     patch.setattr(client._session, "_monotonic_ns", monotonic_ns)
+
+
+def reconnect_at_once(client: Client) -> None:
+    """Has the client's next event try the daemon's socket again, however lately that failed."""
+    producer(client)._connect_after_s = 0.0
+
+
+def words(client: Client) -> Sequence[int]:
+    """The header of the client's outbox, as words."""
+    return outbox(client).writer._words
 
 
 def durable(client: Client) -> DurableTracker:
