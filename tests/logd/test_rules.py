@@ -276,7 +276,7 @@ def test_rule_6_outboxes_on_a_disk_are_refused_at_start(instance: Instance) -> N
     assert not (ROOT / "var-of-a-test").exists()
 
 
-# -- rule 7 is in test_storage.py ----------------------------------------------------------------
+# -- rule 7 is in test_storage.py and test_store_failures.py --------------------------------------
 
 
 # -- rule 8: one daemon an instance --------------------------------------------------------------
