@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from logd.storage.database import Connection
-from tests.support.instance import Instance, check_sums, emitters, short_directory, until
+from tests.logd.trails import original_instance
+from tests.support.instance import Instance, check_sums, emitters, until
 
 
 @pytest.fixture(scope="module")
 def original() -> Iterator[Path]:
     """The files of an instance with some hundred events in several batches, not running."""
-    directory = short_directory()
-    instance = Instance(directory / "i")
-    try:
+    with original_instance() as instance:
         instance.start()
         for round_ in range(1, 4):
             with emitters(instance, count=1, events=100) as (emitter,):
@@ -26,16 +24,6 @@ def original() -> Iterator[Path]:
         check_sums(instance.settle(), attempted=300, accepted=300)
         instance.stop()
         yield instance.directory
-    finally:
-        instance.close()
-        shutil.rmtree(directory)
-
-
-@pytest.fixture
-def stored(original: Path, instance: Instance) -> Instance:
-    """A copy of it."""
-    shutil.copytree(original, instance.directory, dirs_exist_ok=True)
-    return instance
 
 
 def tamper(instance: Instance, change: Callable[[Connection], object]) -> str:
