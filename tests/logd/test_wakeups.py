@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,31 +127,35 @@ def account(tally: Tally, instance: Instance, stats: dict[str, Any]) -> None:
     tally.account(instance.settle(), instance.events(), **counts)
 
 
-def sends(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The datagrams that this client sends from here on; to it no time passes, so the promise that
-    it has just been given does not run out.
+@contextmanager
+def watched(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Client, list[bytes]]]:
+    """A client that need not wake the daemon, and the datagrams that it sends from then on.
+
+    To it no time passes, so the promise that it was just given does not run out.
     """
-    now_ns = time.monotonic_ns()
-    parts.set_monotonic_ns(monkeypatch, client, lambda: now_ns)
-    sent: list[bytes] = []
-    made = parts.producer(client)
-    send = made.send
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        assert client.flush(10)
+        now_ns = time.monotonic_ns()
+        parts.set_monotonic_ns(monkeypatch, client, lambda: now_ns)
+        sent: list[bytes] = []
+        made = parts.producer(client)
+        send = made.send
 
-    def noted(datagram: bytes) -> bool:
-        sent.append(datagram)
-        return send(datagram)
+        def noted(datagram: bytes) -> bool:
+            sent.append(datagram)
+            return send(datagram)
 
-    monkeypatch.setattr(made, "send", noted)
-    return sent
+        monkeypatch.setattr(made, "send", noted)
+        yield client, sent
 
 
 def test_a_watched_client_sends_nothing_and_all_of_it_is_stored_soon(
     paced: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(paced.socket) as client:
-        assert client.emit("page_view")
-        assert client.flush(10)
-        sent = sends(client, monkeypatch)
+    with watched(paced, monkeypatch) as (client, sent):
         assert all(client.emit("page_view", user=1) for _ in range(50))
         assert sent == []
         assert client.flush(10), "nothing but the promise has brought the daemon to look"
@@ -162,10 +168,7 @@ def test_a_watched_client_sends_nothing_and_all_of_it_is_stored_soon(
 def test_a_client_whose_promise_has_run_out_sends_again(
     paced: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(paced.socket) as client:
-        assert client.emit("page_view")
-        assert client.flush(10)
-        sent = sends(client, monkeypatch)
+    with watched(paced, monkeypatch) as (client, sent):
         parts.set_monotonic_ns(monkeypatch, client, lambda: 2**63)
         assert client.emit("page_view", user=1)
         assert len(sent) == 1
@@ -188,10 +191,7 @@ def test_a_durable_event_does_not_wait_for_the_interval(
     """Behind a commit that was just made, with a whole second to the next."""
     instance.configure(commit_interval_ms=1000, look_interval_ms=60_000)
     instance.start()
-    with Client(instance.socket) as client:
-        assert client.emit("page_view")
-        assert client.flush(10)
-        sent = sends(client, monkeypatch)
+    with watched(instance, monkeypatch) as (client, sent):
         assert client.emit("page_view"), "watched: it waits in the outbox"
         before = commits(instance)
         assert client.emit("quiz_submitted", durable=True, timeout_s=10)
@@ -205,10 +205,7 @@ def test_a_durable_event_does_not_wait_for_the_interval(
 def test_events_of_a_watched_client_outlive_the_daemon_that_promised(
     paced: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(paced.socket) as client:
-        assert client.emit("page_view")
-        assert client.flush(10)
-        sent = sends(client, monkeypatch)
+    with watched(paced, monkeypatch) as (client, sent):
         assert client.emit("page_view", user=1)
         paced.kill()
         assert client.emit("page_view", user=2)
