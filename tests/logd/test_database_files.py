@@ -29,16 +29,14 @@ def batch(*sequences: int) -> Batch:
 @pytest.fixture
 def store(instance: Instance) -> Iterator[Store]:
     OWN.row, OWN.stored, OWN.taken = None, 0, 0
-    config = instance.config
-    made = Store(config.database, keyfile.read(config.key_file), 1, 10)
+    made = instance.open_store()
     made.commit(batch(1), 2)
     yield made
     made.connection.close()
 
 
 def stored(instance: Instance, path: Path) -> int:
-    config = instance.config
-    opened = Store(path, keyfile.read(config.key_file), 1, 10)
+    opened = Store(path, keyfile.read(instance.config.key_file), 1, 10)
     (count,) = opened.connection.execute("SELECT count(*) FROM event").fetchone()
     opened.connection.close()
     return int(count)

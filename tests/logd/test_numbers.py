@@ -21,7 +21,6 @@ from logd.config.table import SETTINGS
 from logd.errors import EXIT_UNAVAILABLE, ConfigError
 from logd.reports.parameters import BadParameter, Parameters
 from logd.reports.registry import REPORTS
-from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_wire.query import Answer
 from logd_wire.schema import INT64_MAX
@@ -186,7 +185,7 @@ def taken(kind: Any) -> list[str]:
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     """An instance with a database and no daemon."""
     instance = Instance(tmp_path_factory.mktemp("n"))
-    Store(instance.config.database, keyfile.read(instance.config.key_file), 1, 10).close()
+    instance.open_store().close()
     yield instance
     instance.close()
 

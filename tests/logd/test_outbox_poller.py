@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from logd.batch import Batch
 from logd.errors import StorageBusy
 from logd.ingest import delivery
 from logd_wire.outbox.layout import RING_BYTES_MIN, outbox_bytes
@@ -235,7 +236,7 @@ def test_a_user_whose_events_are_awaited_without_end_does_not_set_the_pace_of_co
     commits: list[set[int]] = []
     commit = SimTrail.commit
 
-    def slow(trail: SimTrail, batch, now_ns: int) -> None:  # type: ignore[no-untyped-def]
+    def slow(trail: SimTrail, batch: Batch, now_ns: int) -> None:
         commits.append({producer.uid for producer in batch.producers})
         commit(trail, batch, now_ns)
         watched.world.now_s += 0.1

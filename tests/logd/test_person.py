@@ -10,10 +10,8 @@ import pytest
 
 from logd.batch import Batch
 from logd.serve.report_server import _short
-from logd.storage import keyfile
 from logd.storage.mentions import mentions
 from logd.storage.rollups import DAY_NS
-from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_EVENTS
 from logd_wire.schema import USER_BYTES_MAX
 from logd_wire.wire import Event
@@ -34,8 +32,7 @@ EVENTS: list[tuple[str, str | None, dict[str, Any]]] = [
 
 
 def fill(instance: Instance, events: list[tuple[str, str | None, dict[str, Any]]]) -> None:
-    config = instance.config
-    store = Store(config.database, keyfile.read(config.key_file), 1, 10)
+    store = instance.open_store()
     producer = store.producer(1000, 7)
     producer.ended = True
     batch = Batch(10**6, 10**9)
