@@ -62,7 +62,7 @@ FIGURES = RuntimeStats(
 
 
 def samples(text: str) -> dict[tuple[str, str], float]:
-    """Each sample by its name and its label's value; fails for what is no such text."""
+    """Each sample by its name and its label's value; fails for text of another form."""
     found: dict[tuple[str, str], float] = {}
     for family in text_string_to_metric_families(text):
         assert family.documentation, family.name

@@ -56,7 +56,7 @@ def datagram(sequence: int) -> bytes:
 
 
 def whole(data: bytes, intake: Intake, batch: Batch, uid: int = UID, pid: int = 5) -> int:
-    """All of a datagram; in how many slices."""
+    """Takes all of a datagram; returns in how many slices."""
     slices, offset = 1, intake.take_datagram(data, uid, pid, batch)
     while offset:
         slices, offset = slices + 1, intake.take_datagram(data, uid, pid, batch, offset)

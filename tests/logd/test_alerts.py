@@ -18,7 +18,7 @@ THERE = {name for name, _ in EVERYTHING}
 
 
 def rules() -> list[dict[str, str]]:
-    """The rules, by the few forms of YAML that the file keeps to; fails on any other."""
+    """The rules, parsed from the few forms of YAML that the file uses; fails on any other."""
     found: list[dict[str, str]] = []
     lines = [
         line for line in RULES.read_text().splitlines() if line.strip() and line.lstrip()[0] != "#"
@@ -54,7 +54,7 @@ def asked_for(expr: str) -> set[str]:
     return set(re.findall(r"\blogd_\w+", expr))
 
 
-def test_each_alert_asks_for_metrics_that_are_there_and_says_what_to_do() -> None:
+def test_each_alert_uses_existing_metrics_and_names_the_remedy() -> None:
     alerts = rules()
     assert len({alert["alert"] for alert in alerts}) == len(alerts) >= 12
     for alert in alerts:
@@ -65,7 +65,7 @@ def test_each_alert_asks_for_metrics_that_are_there_and_says_what_to_do() -> Non
         assert re.fullmatch(r"\d+[smh]", alert.get("for", "0s"))
 
 
-def test_each_alert_has_its_place_on_the_page_for_who_gets_it() -> None:
+def test_each_alert_is_described_in_the_administrators_page() -> None:
     page = (ROOT / "systemd" / "README.md").read_text()
     section = page.split("\n## Alerts\n")[1].split("\n## ")[0]
     named = re.findall(r"^\| `(Logd\w+)` \|", section, re.MULTILINE)

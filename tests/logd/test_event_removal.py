@@ -31,7 +31,7 @@ def trail(directory: Path, request: pytest.FixtureRequest) -> Iterator[Trail]:
 
 
 def kept(trail: Trail, before: dict[str, int]) -> dict[int, Event]:
-    """What is to stay, of all that was stored so far."""
+    """What a prune must leave of all that was stored so far."""
     return {
         event_id: event
         for event_id, event in trail.stored.items()
@@ -74,7 +74,7 @@ def test_a_forget_takes_a_persons_events_and_every_mention(trail: Trail) -> None
 def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_rest_gives(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events arrive between the steps, and the worker is killed and begins again."""
+    """Events arrive between the steps, and the worker is killed and starts again."""
     rng = trail.rng
     monkeypatch.setattr(event_removal, "STEP_EVENTS_MAX", rng.choice((3, 30, 4000)))
     monkeypatch.setattr(subject_rollups, "REMOVED_MAX", rng.choice((2, 20, 20_000)))

@@ -39,7 +39,7 @@ def event(mask: int, name: bytes, watch: int = 1) -> bytes:
     return struct.pack("iIII", watch, mask, 0, len(padded)) + padded
 
 
-def test_only_outboxes_are_told_of_each_once_in_the_order_they_were_closed(tmp_path: Path) -> None:
+def test_only_outboxes_are_reported_each_once_in_the_order_they_were_closed(tmp_path: Path) -> None:
     inotify = Inotify(tmp_path)
     second = outbox_name(3, 1)
     for name in ("x", second, ".new-" + OUTBOX[:9], OUTBOX, second, OUTBOX + "x"):
@@ -49,10 +49,10 @@ def test_only_outboxes_are_told_of_each_once_in_the_order_they_were_closed(tmp_p
     inotify.close()
 
 
-def test_where_the_kernels_queue_was_full_what_is_known_is_told(
+def test_what_is_known_is_reported_when_the_kernels_queue_was_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The overflow has no name: the look by the clock finds what is missing."""
+    """The overflow has no name: the next poll finds what is missing."""
     inotify = Inotify(tmp_path)
     data = event(IN_CLOSE_WRITE, OUTBOX.encode()) + event(IN_Q_OVERFLOW, b"", watch=-1)
     with monkeypatch.context() as context:
@@ -62,7 +62,7 @@ def test_where_the_kernels_queue_was_full_what_is_known_is_told(
 
 
 @needs_users
-def test_whoever_has_the_closed_files_that_are_no_outboxes_is_named(
+def test_the_owner_of_closed_files_that_are_no_outboxes_is_named(
     instance: Instance,
     daemon: EventLoop,
 ) -> None:
@@ -104,7 +104,7 @@ def test_a_wait_ends_no_earlier_for_closed_files_than_they_may_wake_the_daemon(
     stack: contextlib.ExitStack,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It waits on for what was closed meanwhile, and hears of it once the interval is over."""
+    """What was closed meanwhile is reported once the interval is over."""
     directory = instance.config.outbox_directory
     now_s = 1000.0
     loop = stack.enter_context(contextlib.closing(new_daemon(instance, lambda: now_s)))

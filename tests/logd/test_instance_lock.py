@@ -1,4 +1,4 @@
-"""The lock file: one daemon, and a page that says what troubles it while nothing can be stored."""
+"""The lock file: one daemon, and a page that reports why nothing can be stored."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_saying_it_takes_no_block_that_is_not_there_yet(path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", [b"{", b"full", b"}\n"])
-def test_a_torn_page_says_nothing_and_keeps_nobody_from_starting(path: Path, where: bytes) -> None:
+def test_a_torn_page_reports_nothing_and_prevents_no_start(path: Path, where: bytes) -> None:
     with instance_lock(path) as lock:
         lock.set_trouble("full")
     page = bytearray(path.read_bytes())
@@ -123,7 +123,7 @@ def test_a_database_once_made_is_remembered_by_later_daemons(path: Path) -> None
     )
 
 
-def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path) -> None:
+def test_a_second_daemon_reports_the_pid_of_the_first(path: Path) -> None:
     with held_by_another(path) as holder:
         assert read_lock_page(path)[0] == holder.pid
         with pytest.raises(AlreadyRunning, match=f"pid {holder.pid}"), instance_lock(path):
@@ -167,7 +167,7 @@ def test_a_daemon_whose_lock_file_another_has_by_now_ends(path: Path) -> None:
             other.communicate()
 
 
-def test_without_a_file_nobody_runs_and_nothing_is_said(path: Path) -> None:
+def test_without_a_file_no_daemon_runs_and_nothing_is_reported(path: Path) -> None:
     assert read_lock_page(path) == (None, Page())
 
 
@@ -206,7 +206,7 @@ def test_figures_of_a_daemon_that_counted_no_senders_are_read(path: Path) -> Non
 
 
 @pytest.mark.parametrize("page", [b"", b"{}", b"[]\n", b"\xff" * 100, b'{"from": "tomorrow"}'])
-def test_figures_that_are_torn_or_of_another_version_say_nothing(path: Path, page: bytes) -> None:
+def test_figures_that_are_torn_or_of_another_version_are_ignored(path: Path, page: bytes) -> None:
     from logd.instance_lock import _encode
 
     with instance_lock(path) as lock:
@@ -217,7 +217,7 @@ def test_figures_that_are_torn_or_of_another_version_say_nothing(path: Path, pag
     assert read_runtime_stats(path) is None
 
 
-def test_who_asks_for_reports_is_on_a_page_of_its_own_that_holds_all_of_a_full_table(
+def test_report_usage_has_a_page_of_its_own_that_holds_a_full_table(
     path: Path,
 ) -> None:
     table = usage.Usage()
@@ -237,7 +237,7 @@ def test_who_asks_for_reports_is_on_a_page_of_its_own_that_holds_all_of_a_full_t
     assert lock.read_report_usage(path) == [], "not an earlier daemon's"
 
 
-def test_the_table_of_users_who_ask_is_bounded_and_keeps_whoever_took_most() -> None:
+def test_the_table_of_report_usage_is_bounded_and_keeps_the_heaviest_user() -> None:
     table = usage.Usage()
     table.of(1).running_s = 5
     for uid in range(2, 1000):

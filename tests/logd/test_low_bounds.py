@@ -34,7 +34,7 @@ from tests.support.instance import Instance, check_sums
 
 
 def turn(daemon: SteppedDaemon) -> None:
-    """One turn in which the look is due."""
+    """One turn in which the poll is due."""
     daemon.delivery.turn.poll_due_s = 0.0
     daemon.run_once(timeout_s=0)
 
@@ -262,7 +262,7 @@ def test_what_a_farewell_claims_to_have_refused_is_bounded() -> None:
 def test_of_many_producers_those_with_an_open_outbox_are_not_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Introduced again, one would be two: one of them read, the other one confirmed."""
+    """Loaded again, one would be two: one of them read, the other one confirmed."""
     monkeypatch.setattr("logd.ingest.ordering.PRODUCERS_MAX", 10)
     intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
     kept = {intake.producer(UID, number) for number in range(100, 115)}

@@ -13,7 +13,7 @@ from tests.logd.test_hostile import datagram, sender
 from tests.support.instance import Instance, check_sums, until
 
 
-def test_metrics_say_how_it_stands() -> None:
+def test_metrics_report_the_state_of_the_instance() -> None:
     assert EVERYTHING["logd_up", ""] == 1
     assert EVERYTHING["logd_events_stored_total", ""] == 100
     assert EVERYTHING["logd_outbox_room_seconds", ""] == 7200

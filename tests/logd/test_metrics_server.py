@@ -21,7 +21,7 @@ from tests.support.instance import Instance, check_sums, emitters, until
 
 
 def accepts(path: Path) -> bool:
-    """Whether it can be connected to: it has its name a moment before it listens."""
+    """Whether it listens: its name is there a moment before that."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             sock.connect(str(path))
@@ -132,7 +132,7 @@ def test_whatever_is_asked_one_response_ends_the_connection(
         assert f" {status} ".encode() in response.splitlines()[0]
 
 
-def test_who_is_too_slow_or_one_too_many_hears_so_in_http() -> None:
+def test_a_scraper_too_slow_or_one_too_many_gets_an_http_error() -> None:
     for code, status in (("busy", b"503 Service Unavailable"), ("bad_request", b"408 Request Tim")):
         response = service().error(code, "why")
         assert response.startswith(b"HTTP/1.0 " + status)
@@ -140,7 +140,7 @@ def test_who_is_too_slow_or_one_too_many_hears_so_in_http() -> None:
 
 
 def test_slow_scrapers_keep_no_other_from_the_metrics(instance: Instance) -> None:
-    """More than there are seats; the second that each has is for all of its request."""
+    """More than there are seats; each has one second for all of its request."""
     instance.configure(metrics="metrics.sock")
     instance.start()
     path = instance.directory / "metrics.sock"
@@ -196,7 +196,7 @@ def test_an_address_that_is_taken_costs_the_metrics_and_no_report(instance: Inst
 
 
 def test_looking_does_not_end_the_report_process_as_a_producer(instance: Instance) -> None:
-    """It has an outbox: to open that and close it again would let go of its own lock."""
+    """It has an outbox: opening and closing that would release its own lock."""
     instance.configure(metrics="metrics.sock", look_interval_ms=20)
     instance.start()
     client = QueryClient(str(instance.config.query_socket), timeout_s=20)

@@ -48,7 +48,7 @@ def test_the_next_is_taken_an_old_one_ignored_and_many_in_one_datagram_are_many(
     assert (batch.duplicates, producer.pid) == (1, 5)
 
 
-def test_thousands_of_old_records_in_a_datagram_are_told_from_their_heads(
+def test_thousands_of_old_records_in_a_datagram_are_recognised_by_their_heads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only the first of each slice is decoded; what follows them is taken."""
@@ -70,8 +70,8 @@ def test_thousands_of_old_records_in_a_datagram_are_told_from_their_heads(
     assert decoded == slices + 2
 
 
-def test_early_records_of_a_producer_with_an_outbox_are_told_from_their_heads() -> None:
-    """Behind the first one, a broken one is as early as a whole one."""
+def test_early_records_of_a_producer_with_an_outbox_are_recognised_by_their_heads() -> None:
+    """After the first, a damaged record is skipped like a whole one."""
     producer, batch = new_producer(taken=3), batch_of()
     producer.has_outbox = True
     intake = new_intake(producer)
@@ -93,7 +93,7 @@ def test_early_records_of_a_producer_with_an_outbox_are_told_from_their_heads() 
         RECORD_HEAD.pack(0, 0, 1)[:10],  # not whole
     ],
 )
-def test_behind_old_records_what_is_wrong_is_refused_as_ever(head: bytes) -> None:
+def test_an_invalid_record_after_old_ones_is_refused(head: bytes) -> None:
     producer, batch = new_producer(taken=3), batch_of()
     producer.has_outbox = True
     intake = new_intake(producer)
@@ -174,8 +174,8 @@ def test_a_loss_is_booked_for_what_a_farewell_counts_and_not_twice() -> None:
     assert losses(batch) == [(4, 9, LOST_NOT_RECEIVED)]
 
 
-def test_an_old_client_of_a_new_database_goes_on_with_its_beginning_unknown() -> None:
-    """Its first number is past every bound; were it refused, so would be all that follow."""
+def test_an_old_client_of_a_new_database_continues_with_its_beginning_unknown() -> None:
+    """Its first number is past every bound; if it were refused, all later ones would be too."""
     producer, batch = new_producer(), batch_of()
     intake = new_intake(producer, gap_events_max=100)
     for sequence in (5000, 5001, 9000, 5002):
@@ -222,7 +222,7 @@ def test_producers_invented_without_end_stay_bounded() -> None:
 
 
 def test_producers_that_only_repeat_what_is_stored_stay_bounded_too() -> None:
-    """Ended ones, introduced again from the database: they make no batch, so none is committed."""
+    """Ended producers, loaded again from the database: they make no batch, so none is committed."""
     intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n), 1, stored=1, taken=1), 10)
     batch = batch_of()
     for number in range(25_000):
@@ -234,7 +234,7 @@ def test_producers_that_only_repeat_what_is_stored_stay_bounded_too() -> None:
 
 
 def test_a_producer_in_the_batch_at_hand_is_not_forgotten() -> None:
-    """Introduced again, it would be stored as two."""
+    """Loaded again, it would be stored as two."""
     intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
     batch, other = batch_of(), batch_of()
     for number in range(10, 7000):
@@ -250,7 +250,7 @@ def test_a_producer_in_the_batch_at_hand_is_not_forgotten() -> None:
 
 
 def test_a_farewell_of_one_that_said_nothing_leaves_nothing() -> None:
-    """Else a datagram of 36 bytes would make a row for ever."""
+    """Otherwise a datagram of 36 bytes would make a row for ever."""
     intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
     batch = batch_of()
     for number in range(100):
@@ -282,7 +282,7 @@ def test_whatever_arrives_in_whatever_order_no_number_is_taken_twice(
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
-def test_both_roads_together_store_each_event_once_and_in_order(seed: int) -> None:
+def test_datagrams_and_outbox_together_store_each_event_once_and_in_order(seed: int) -> None:
     """Emits, drops, delays, commits, failed commits and restarts in a random order."""
     rng = random.Random(seed)
     shared = Shared()
@@ -351,7 +351,7 @@ def reading(event_type: str = REPORT_READ, user: object = "7") -> bytes:
         (UID, reading(user=""), False),
     ],
 )
-def test_that_a_report_was_read_is_believed_of_logds_own_user_alone(
+def test_a_report_read_event_is_accepted_from_logds_own_user_alone(
     road: str, own_uid: int | None, payload: bytes, stored: bool
 ) -> None:
     producer, batch = new_producer(), Batch(10, 10**6)

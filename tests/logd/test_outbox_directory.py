@@ -1,4 +1,4 @@
-"""What the daemon says in the outboxes that it opens."""
+"""Opening and refusing outboxes, and what the daemon writes into their headers."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def opened(path: Path, *, read_only: bool = False) -> int:
 
 
 def test_an_outbox_that_is_opened_is_retired_no_longer(retired: Path) -> None:
-    """Or its producer would write again what this daemon reads, if a cleaner removes the file."""
+    """Otherwise its producer would write again what is read here, if a cleaner removes the file."""
     assert opened(retired) == 0
 
 
-def test_who_only_looks_at_outboxes_leaves_them_as_they_are(retired: Path) -> None:
+def test_opening_outboxes_read_only_changes_nothing_in_them(retired: Path) -> None:
     assert opened(retired, read_only=True) == 1
 
 
@@ -99,7 +99,7 @@ def watched(tmp_path: Path) -> Path:
 
 
 def refuse(path: Path, producer_id: int = PRODUCER) -> str:
-    """Opens the file as the daemon does; why it is refused."""
+    """Opens the file as the daemon does; returns why it is refused."""
     outboxes = OutboxDirectory(path.parent)
     outboxes.attach()
     try:
@@ -130,7 +130,9 @@ def punch(path: Path) -> None:
 
 
 @pytest.mark.parametrize("reason", TOLD)
-def test_the_producer_of_a_refused_outbox_is_told_to_follow(watched: Path, reason: str) -> None:
+def test_the_header_of_a_refused_outbox_asks_its_producer_for_a_successor(
+    watched: Path, reason: str
+) -> None:
     if os.getuid() and reason == "not its owner's":
         pytest.skip("only root can give a file away")
     TOLD[reason](watched)

@@ -23,7 +23,7 @@ from tests.support.instance import Instance
 
 
 class Place:
-    """A daemon's directory, which it follows."""
+    """A daemon's outbox directory and what restores it."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
@@ -93,7 +93,7 @@ def test_what_is_wrong_within_the_same_directory_is_put_right_and_the_token_stay
 
 @pytest.mark.parametrize("left", ["nothing", "a copy"])
 def test_outboxes_of_a_directory_that_was_renamed_come_with_it(place: Place, left: str) -> None:
-    """Their producers live: each is found under its name, and none has to begin another."""
+    """Their producers live: each is found under its name, and none has to open another."""
     with Client(place.instance.socket) as client:
         assert client.emit("page_view")
         outbox = parts.outbox(client)

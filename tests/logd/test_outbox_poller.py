@@ -165,7 +165,7 @@ def test_a_due_look_goes_through_all_outboxes_in_parts(
 def test_the_dead_for_whom_a_turn_had_no_room_are_not_taken_for_living(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They end in the next turns, not at the next look."""
+    """They end in the next turns, not at the next poll."""
     monkeypatch.setattr("logd.ingest.scheduling.SHARED_OUTBOXES_MAX", 2)
     files = [watched.outbox() for _ in range(12)]
     watched.outbox(OTHER)
@@ -180,10 +180,10 @@ def test_the_dead_for_whom_a_turn_had_no_room_are_not_taken_for_living(
     assert len(watched.world.files) == 1
 
 
-def test_after_a_full_queue_all_are_looked_at_and_nobody_is_asked_whether_it_lives(
+def test_after_a_full_queue_all_outboxes_are_read_and_no_liveness_is_checked(
     watched: Watched,
 ) -> None:
-    """And not again before as much time has passed as that has taken."""
+    """Nor are they read again before as much time has passed as that took."""
     for _ in range(6):
         watched.outbox()
     machine = watched.start()
@@ -264,7 +264,7 @@ def test_a_user_whose_events_are_awaited_without_end_does_not_set_the_pace_of_co
     assert len(commits) == 3
 
 
-def test_where_nobody_else_has_an_outbox_each_awaited_event_is_stored_at_once(
+def test_where_no_other_user_has_an_outbox_each_awaited_event_is_stored_at_once(
     watched: Watched,
 ) -> None:
     watched.outbox(GOOD)

@@ -85,7 +85,7 @@ def test_a_restored_database_lacks_what_the_ring_has_written_over() -> None:
 def test_what_no_database_of_ours_had_is_claimed_and_the_rest_restored(
     known: int, booked: list[tuple[int, int, str]]
 ) -> None:
-    """A header is its writer's own: that it says 5,000 were stored shows nothing."""
+    """A header is under its writer's control: its claim that 5,000 were stored proves nothing."""
     shared, producer, batch = Shared(), new_producer(3), batch_of()
     producer.replaced = known
     shared.words[WORD_WRITTEN] = shared.words[WORD_CONFIRMED_SEQUENCE] = 5000
@@ -274,7 +274,7 @@ def test_a_torn_read_of_a_live_ring_is_repeated_before_it_is_believed() -> None:
     assert sequences(batch) == list(range(1, 11))
 
 
-def test_reading_stops_when_the_batch_is_full_and_goes_on_with_the_next() -> None:
+def test_reading_stops_when_the_batch_is_full_and_continues_with_the_next() -> None:
     shared, producer = Shared(), new_producer()
     intake = new_intake(producer)
     shared.write(100)

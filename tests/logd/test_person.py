@@ -88,7 +88,7 @@ def test_what_is_handed_over_names_nobody_else(stored: Instance) -> None:
     assert of_nobody["props"] == {"params": {"users": [PERSON, "(another)"]}}
 
 
-def test_what_cannot_be_attributed_and_what_is_elsewhere_is_said(stored: Instance) -> None:
+def test_what_cannot_be_attributed_and_what_is_elsewhere_is_listed(stored: Instance) -> None:
     notes = {item["about"]: item["text"] for item in of_kind(items(stored, PERSON), "note")}
     assert set(notes) == {"quarantine", "outboxes", "copies", "site"}
     assert "1 refused datagrams" in notes["quarantine"]
@@ -103,7 +103,7 @@ def test_people_get_headings_and_no_control_characters(stored: Instance) -> None
         assert heading in text
 
 
-def test_of_somebody_unknown_nothing_is_held(stored: Instance) -> None:
+def test_of_an_unknown_user_nothing_is_held(stored: Instance) -> None:
     found = items(stored, "nobody")
     assert {item["kind"] for item in found} == {"person", "note", "end"}
     assert found[-1]["event"] == 0

@@ -1,4 +1,4 @@
-"""From one daemon to the next: killed, stopped, and what the one before left to be confirmed."""
+"""From one daemon to the next: what a killed or stopped one left to be stored and confirmed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`logd quarantine`: what was refused, by whom, why, without a stranger's hand on the terminal."""
+"""`logd quarantine`: what was refused, by whom and why, with untrusted bytes escaped."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_summary_is_by_reason_and_user_without_what_a_reason_quotes(
     assert len(refused.cli("quarantine", "--summary", "--limit", "1").splitlines()) == 3
 
 
-def test_an_empty_quarantine_says_so(instance: Instance) -> None:
+def test_an_empty_quarantine_is_reported_as_empty(instance: Instance) -> None:
     instance.open_store().close()
     assert "0 refused" in instance.cli("quarantine")
     assert instance.cli("quarantine", "--format", "jsonl") == ""

@@ -209,7 +209,7 @@ def report_process(daemon: Process) -> int:
     return int(reporter)
 
 
-def test_connections_that_say_nothing_keep_nobody_from_a_report(instance: Instance) -> None:
+def test_silent_connections_prevent_no_report(instance: Instance) -> None:
     """More than there are seats, of the very user who asks, and half of them say a byte now and
     then; each is let go after a second.
     """
@@ -269,7 +269,7 @@ def test_reports_are_less_urgent_than_the_daemon(instance: Instance) -> None:
     assert os.getpgid(reporting) != os.getpgid(pid), "a terminal's Ctrl-C is the daemon's"
 
 
-def test_a_report_that_takes_too_long_is_stopped_and_says_so(
+def test_a_report_that_takes_too_long_is_stopped_and_reported(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import msgpack
@@ -330,7 +330,7 @@ def test_an_outbox_of_a_newer_version_waits_for_a_daemon_that_can_read_it(
     assert instance.status()["stored"] == 1
 
 
-def test_starting_in_a_directory_without_an_instance_says_what_to_do(directory: Path) -> None:
+def test_starting_in_a_directory_without_an_instance_names_the_remedy(directory: Path) -> None:
     daemon = Process("-m", "logd", "run", "--config", str(directory / "logd.toml"))
     try:
         assert daemon.popen.wait(20) == 78

@@ -52,7 +52,7 @@ MORE_THAN_QUEUED = 3000  # events that are in an outbox, and not all in the sock
 ONE_RING = 250 * 1024  # a client's room that holds them all, and is never followed by a larger one
 
 
-def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_go_on(
+def test_what_removed_outboxes_hold_unread_is_stored_and_their_producers_continue(
     instance: Instance,
     daemon: SteppedDaemon,
     kept: OutboxPlace,
@@ -159,7 +159,7 @@ def test_a_daemon_reads_from_the_socket_that_it_has_bound_again(
 
 
 @pytest.mark.parametrize("systemd", [False, True])
-def test_what_is_looked_after_and_by_whom(
+def test_files_are_restored_by_the_daemon_or_by_systemd(
     instance: Instance,
     daemon: SteppedDaemon,
     kept: OutboxPlace,

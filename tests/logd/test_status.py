@@ -23,10 +23,10 @@ from tests.support.namespaces import needs_users
 from tests.support.tally import Tally
 
 
-def test_who_sends_what_is_stored_already_is_in_the_status_for_people_and_for_programs(
+def test_the_sender_of_duplicates_is_in_the_status_as_text_and_json(
     instance: Instance,
 ) -> None:
-    """Also once the daemon is gone: the last one's word."""
+    """Also once the daemon is gone: as it last reported."""
     assert json.loads(instance.cli("status", "--json"))["duplicate_senders"] == []
     instance.start()
     head = datagram_head(5)
@@ -60,7 +60,7 @@ def skip_numbers(instance: Instance, gaps: int) -> None:
             sock.send(head + encode_record(seed, 2 * n + 1, payload))
 
 
-def test_the_ledger_of_a_daemon_is_in_its_status_for_people_and_for_programs(
+def test_the_ledger_of_a_daemon_is_in_its_status_as_text_and_json(
     instance: Instance, tally: Tally
 ) -> None:
     gaps = STATUS_LOSSES_MAX + 5
@@ -101,7 +101,7 @@ def test_the_ledger_of_a_daemon_is_in_its_status_for_people_and_for_programs(
     tally.account(instance.status(), instance.events(), attempted=sent, accepted=sent)
 
 
-def test_status_ends_with_0_whatever_the_daemon_does_and_says_it_when_asked(
+def test_status_exits_with_0_whatever_the_daemon_does_unless_asked(
     instance: Instance,
 ) -> None:
     for code, options in ((0, ()), (3, ("--exit-code",)), (3, ("--exit-code", "--json"))):
@@ -118,7 +118,7 @@ def test_status_ends_with_0_whatever_the_daemon_does_and_says_it_when_asked(
     check_sums(instance.settle(), attempted=5, accepted=5)
 
 
-def test_how_long_the_outboxes_of_a_dead_daemon_have_room_is_told_by_what_waits(
+def test_the_time_until_outboxes_of_a_dead_daemon_are_full_follows_from_what_waits(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance.start()
@@ -185,7 +185,7 @@ def test_what_root_verified_is_the_databases_owners_to_read(instance: Instance) 
 # -- growth ----------------------------------------------------------------------------------------
 
 
-def test_growth_is_said_from_a_day_of_events_on_and_never_guessed() -> None:
+def test_growth_is_reported_from_a_day_of_events_on_and_never_guessed() -> None:
     disk = Disk(database_bytes=10_000_000, wal_bytes=0, free_bytes=5_000_000, total_bytes=None)
     assert with_growth(disk, 0, rows=999, events=999, window_s=2 * DAY_S) == disk
     assert with_growth(disk, 0, rows=10_000, events=10_000, window_s=DAY_S - 1) == disk

@@ -40,7 +40,7 @@ def test_files_that_are_missing_stand_first_with_what_to_do() -> None:
     assert not any("socket" in line for line in rest)
 
 
-def test_that_nothing_is_lost_is_said_and_not_left_out() -> None:
+def test_that_nothing_is_lost_is_reported_and_not_left_out() -> None:
     lines = shown()
     assert "lost         0 events; losses of unknown extent: 0" in lines
     assert "ledger       0 entries" in lines
@@ -174,7 +174,7 @@ def test_a_running_daemon_is_shown_with_its_rates_and_commit_times() -> None:
     )
 
 
-def test_without_a_daemon_it_is_said_when_it_was_seen_last_and_no_rate_is_shown() -> None:
+def test_without_a_daemon_the_last_report_is_shown_and_no_rate() -> None:
     lines = shown(figures=figures(), room_s=0.5)
     assert "daemon       not running, last seen 2025-11-03 14:04:59.000Z (1 s ago)" in lines
     assert not any(line.startswith(("rate", "commits")) for line in lines)
@@ -205,7 +205,7 @@ def test_when_it_was_verified_is_shown_and_how_that_ended() -> None:
     assert "integrity    never verified; run logd verify" in shown()
 
 
-def test_times_are_said_by_their_largest_units() -> None:
+def test_durations_are_shown_in_their_largest_units() -> None:
     times = (0, 1, 59, 60, 61, 3600, 8000, 40_000, 90_000, 10**6)
     assert [status.format_duration(time_s) for time_s in times] == [
         "less than a second", "1 s", "59 s", "1 min", "1 min 1 s", "1 h", "2 h 13 min", "11 h",

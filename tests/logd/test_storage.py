@@ -39,7 +39,7 @@ def test_rule_7_a_failed_flush_ends_the_daemon_and_confirms_nothing(
 def test_rule_7_a_start_that_cannot_flush_confirms_nothing(
     instance: Instance, directory: Path
 ) -> None:
-    """What a killed predecessor left in its log is visible, and perhaps not on the disk."""
+    """What a killed predecessor left in its WAL is visible, and perhaps not on the disk."""
     instance.start()
     with emitters(instance, count=1, events=50) as (emitter,):
         emitter.finish()

@@ -46,10 +46,10 @@ def batch_of(store: Store, count: int, user: str = "7") -> Batch:
 
 @pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize("statement", ["PRAGMA wal_checkpoint(NOOP)", "PRAGMA wal_checkpoint(P"])
-def test_a_log_that_cannot_be_moved_ends_the_process_but_for_want_of_room(
+def test_a_wal_that_cannot_be_checkpointed_ends_the_process_except_on_a_full_disk(
     made: Store, monkeypatch: pytest.MonkeyPatch, code: int, statement: str
 ) -> None:
-    """A flush that failed there is never heard of again: SQLite would keep it to itself."""
+    """SQLite reports a flush that failed there only once."""
     monkeypatch.setattr(wal, "CHECKPOINT_PAGES", 1)
     expected = ERRORS[code]
     raised: AbstractContextManager[object] = (
@@ -90,7 +90,9 @@ def test_a_full_disk_is_said_and_what_waits_is_stored_when_there_is_room(made: S
     assert made.producer(1000, 2).stored == 500
 
 
-def test_an_own_event_of_an_act_that_failed_leaves_no_gap_in_the_numbers(made: Store) -> None:
+def test_an_internal_event_of_a_failed_transaction_leaves_no_gap_in_the_numbers(
+    made: Store,
+) -> None:
     def work(_connection: Any, batch: Batch) -> None:
         made.append_internal_event(batch, "events_pruned", {}, 3)
 

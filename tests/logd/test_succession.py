@@ -102,7 +102,7 @@ def outbox(instance: Instance) -> Callable[..., Written]:
 
 
 def look(daemon: SteppedDaemon, times: int = 1) -> None:
-    """Turns in which a look is due, until nothing more is to be done at once."""
+    """Turns in which a poll is due, until nothing more can be done at once."""
     for _ in range(times):
         daemon.delivery.turn.poll_due_s = 0.0
         daemon.run_once(timeout_s=0)
@@ -305,7 +305,7 @@ def test_where_only_few_files_may_be_open_the_predecessor_comes_first(
     assert list(instance.config.outbox_directory.glob("*.outbox")) == []
 
 
-def test_a_successor_that_is_given_up_while_it_waits_goes_on_without_an_outbox(
+def test_a_successor_that_is_given_up_while_it_waits_continues_without_an_outbox(
     instance: Instance, make: Make, outbox: Callable[..., Written], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon = make()

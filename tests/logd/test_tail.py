@@ -1,4 +1,4 @@
-"""`tail` and `query`: what they choose, and what following outlives."""
+"""`tail` and `query`: what they select, and what following survives."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_tail_chooses_as_query_does_and_speaks_json(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize("text", ["task", "=3", ""])
-def test_a_property_that_is_none_is_told_with_an_example(instance: Instance, text: str) -> None:
+def test_an_invalid_property_is_refused_with_an_example(instance: Instance, text: str) -> None:
     assert "task=12" in instance.cli("query", "--where", text, code=2)
 
 
@@ -174,7 +174,7 @@ def test_following_waits_for_the_schema_to_be_brought_up_to_date(
 
 
 def test_following_outlives_a_migration_by_a_newer_program(instance: Instance) -> None:
-    """As far as what it reads is still there; it does not open a newer database anew."""
+    """As far as what it reads is still there; it does not open a newer database again."""
     instance.start()
     emit(instance, 1)
     instance.stop()
@@ -203,7 +203,7 @@ def test_following_outlives_a_migration_by_a_newer_program(instance: Instance) -
         assert shown.process.says("Install the newer logd")
 
 
-def test_following_goes_on_in_a_trail_with_a_new_key(instance: Instance) -> None:
+def test_following_continues_in_a_trail_with_a_new_key(instance: Instance) -> None:
     instance.start()
     emit(instance, 1, 2)
     with tail(instance) as shown:

@@ -67,7 +67,7 @@ def test_the_latest_time_of_an_event_is_taken_and_the_next_refused() -> None:
     assert parse("1969-12-31", 0) == 0
 
 
-def test_the_error_for_an_invalid_time_says_what_is_expected() -> None:
+def test_the_error_for_an_invalid_time_names_what_is_expected() -> None:
     with pytest.raises(ValueError, match="is not a time") as refused:
         parse("tomorrow", 0)
     assert str(refused.value) == f"is not a time; write {times.EXPECTED}"

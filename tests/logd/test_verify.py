@@ -119,7 +119,7 @@ def test_what_was_tampered_with_is_said(stored: Instance, sql: str, expected: st
 def test_the_last_batch_cut_off_is_found_by_the_sums(stored: Instance) -> None:
     """Chain and events agree after a cut; the counters in the same file still show it.
 
-    Who has the key may change those too: only a head kept elsewhere shows that.
+    With the key those can be changed too: only a head kept elsewhere shows that.
     """
 
     def cut(connection: Connection) -> None:

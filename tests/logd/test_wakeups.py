@@ -39,7 +39,7 @@ def writer() -> tuple[OutboxWriter, memoryview]:
     return OutboxWriter(buffer, 1, pid=2, now_ns=3), buffer[:4096].cast("Q")
 
 
-def test_a_producer_is_watched_until_the_moment_that_it_was_told_and_not_after() -> None:
+def test_wakeups_are_suppressed_until_the_promised_time_and_not_after() -> None:
     box, words = writer()
     assert not box.suppresses_wakeups(5 * S)
     words[WORD_WATCHED_UNTIL_NS] = 5 * S
@@ -48,7 +48,7 @@ def test_a_producer_is_watched_until_the_moment_that_it_was_told_and_not_after()
 
 
 def test_a_promise_for_longer_than_any_daemon_makes_is_not_believed() -> None:
-    """It is of another clock, or of a forger: both would keep events unseen."""
+    """It comes from another clock or is forged: both would leave events unread."""
     box, words = writer()
     words[WORD_WATCHED_UNTIL_NS] = 5 * S
     assert not box.suppresses_wakeups(5 * S - WATCHED_NS_MAX - 1)
@@ -100,10 +100,10 @@ def test_what_is_over_or_no_daemons_promise_is_not_inherited(until_ns: int) -> N
 
 @given(st.floats(1.0, 1e8), st.floats(0.0, 2.0), st.floats(0.0, 2.5))
 @settings(max_examples=300)
-def test_whoever_is_still_watched_by_its_own_clock_is_watched_by_the_daemon(
+def test_a_producer_that_sends_no_wakeup_is_still_polled_by_the_daemon(
     now_s: float, turn_s: float, later_s: float
 ) -> None:
-    """The client's judgement from the header's word against the daemon's, at any moment."""
+    """Compares the client's reading of the header with the daemon's, at any moment."""
     watch, one = Wakeups(INTERVAL_S), producer()
     box, words = writer()
     words[WORD_WATCHED_UNTIL_NS] = watch.suppress(one, now_s, turn_s)
@@ -179,7 +179,7 @@ def test_a_client_whose_promise_has_run_out_sends_again(
 
 
 def commits(instance: Instance) -> int:
-    """As `status` says, but in far less than an interval."""
+    """As `status` reports, but in far less than an interval."""
     with instance.database(read_only=True) as connection:
         query = "SELECT value FROM counter WHERE name = 'commits'"
         return int(connection.execute(query).fetchone()[0])
@@ -188,7 +188,7 @@ def commits(instance: Instance) -> int:
 def test_a_durable_event_does_not_wait_for_the_interval(
     instance: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a commit that was just made, with a whole second to the next."""
+    """After a commit that was just made, with a whole second to the next."""
     instance.configure(commit_interval_ms=1000, look_interval_ms=60_000)
     instance.start()
     with watched(instance, monkeypatch) as (client, sent):
@@ -217,7 +217,7 @@ def test_events_of_a_watched_client_outlive_the_daemon_that_promised(
 
 
 def test_an_outbox_that_is_removed_is_not_watched_any_more(instance: Instance) -> None:
-    """Its producer lives but was taken for dead: from now on what it sends is all there is."""
+    """Its producer lives but was taken for dead: from now on only its datagrams arrive."""
     instance.configure(commit_interval_ms=1000)
     instance.start()
     with Client(instance.socket) as client:

@@ -266,7 +266,7 @@ def test_a_copy_expires_only_by_a_trusted_clock(kept: Instance) -> None:
 def test_a_forget_updates_the_list_beside_an_expired_backup_that_still_exists(
     kept: Instance,
 ) -> None:
-    """Or it would bring the person back, when it is all that is left."""
+    """Otherwise it would bring the person back, when it is all that is left."""
     made = Path(json.loads(kept.cli("backup", "--json"))["backup"])
     store = kept.open_store()
     store.connection.execute("UPDATE copy SET expires_ns = 1")
