@@ -129,9 +129,10 @@ def test_rule_4_a_forked_child_is_another_producer_and_leaves_its_parent_alone(
         "held = os.popen(f'{sys.executable} -c \"'\n"
         "    'import os, sys; from logd_wire import liveness;'\n"
         "    'print(liveness.lock_holder(os.open(sys.argv[1], os.O_RDWR)))\" '\n"
-        "    + os.readlink(f'/proc/self/fd/{c._producers.current.outbox._fd}')).read()\n"
+        "    + f\"{sys.argv[2]}/{os.getuid()}-{c.stats()['producer']}.outbox\").read()\n"
         "print(json.dumps([c.stats()['accepted'], int(held), os.getpid()]))\n",
         instance.socket,
+        str(instance.config.outbox_directory),
     )
     accepted, holder, pid = json.loads(done.stdout)
     assert accepted == 105
