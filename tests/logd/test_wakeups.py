@@ -223,7 +223,7 @@ def test_an_outbox_that_is_removed_is_not_watched_any_more(instance: Instance) -
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         assert client.flush(10)
-        words = parts.words(client)
+        words = parts.words(parts.outbox(client))
         path = next(Path(instance.config.outbox_directory).glob("*.outbox"))
         path.open("rb").close()  # closing any descriptor lets go of the lock
         until(lambda: not path.exists(), "the outbox is removed")

@@ -6,8 +6,8 @@ They are not public, since no caller of a client needs them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from logd_client import Client
 from logd_client.clock import SYSTEM_CLOCK
@@ -54,6 +54,11 @@ def outbox(client: Client) -> OutboxFile:
     return found
 
 
+def words(outbox: OutboxFile) -> Any:
+    """The words of the outbox's header, which the daemon writes to as well."""
+    return outbox.writer._words
+
+
 def formers(client: Client) -> FormerProducers:
     """The client's former producers."""
     return client._producers.formers
@@ -79,11 +84,6 @@ def set_monotonic_ns(
 def reconnect_at_once(client: Client) -> None:
     """Has the client's next event try the daemon's socket again, however lately that failed."""
     producer(client)._connect_after_s = 0.0
-
-
-def words(client: Client) -> Sequence[int]:
-    """The header of the client's outbox, as words."""
-    return outbox(client).writer._words
 
 
 def durable(client: Client) -> DurableTracker:
