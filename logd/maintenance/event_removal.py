@@ -24,6 +24,7 @@ from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
 # long. Not by the clock: on a busy machine each step takes longer, and smaller ones do not help.
 STEP_TARGET_S = 0.008
 STEP_EVENTS_MIN = 100
+STEP_EVENTS_START = 200
 STEP_EVENTS_MAX = 2000
 _NAMES_MAX = 10_000
 
@@ -46,7 +47,7 @@ class Steps:
         self._store = store
         self.now_ns = clock_ns
         self._names = _Names(store.connection)
-        self.events_max = 200  # that the next step may remove
+        self.events_max = STEP_EVENTS_START  # that the next step may remove
 
     def remove(
         self,

@@ -24,7 +24,7 @@ from logd.storage.store import Store
 from logd_wire.query import QueryClient, QueryError
 from logd_wire.schema import PAYLOAD_BYTES_MAX, REPORT_READ
 from tests.logd.stepped_daemon import SteppedDaemon
-from tests.logd.test_restoring import back_up, restore
+from tests.logd.trails import back_up, restore
 from tests.support.instance import Instance, check_streams, check_sums, until
 
 INTERVAL_S = 0.05

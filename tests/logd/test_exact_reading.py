@@ -25,7 +25,7 @@ from logd_wire.outbox.layout import (
     aligned,
 )
 from logd_wire.wire import RECORD_BYTES_MAX, RECORD_HEAD
-from tests.logd.test_intake import (
+from tests.logd.ordering_parts import (
     RING,
     Shared,
     batch_of,
@@ -33,12 +33,9 @@ from tests.logd.test_intake import (
     new_intake,
     new_producer,
     payload,
+    position_of,
     sequences,
 )
-
-
-def position_of(sequence: int) -> int:
-    return sum(aligned(RECORD_HEAD.size + len(payload(n))) for n in range(1, sequence))
 
 
 def test_where_the_place_is_confirmed_nothing_is_read_to_find_it() -> None:

@@ -1,4 +1,4 @@
-"""Times, lengths of time and numbers, wherever somebody gives them: read as meant, or refused."""
+"""Times, durations and numbers of options, settings and reports: read as meant, or refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from logd.config.table import SETTINGS
 from logd.errors import EXIT_UNAVAILABLE, ConfigError
 from logd.reports.parameters import BadParameter, Parameters
 from logd.reports.registry import REPORTS
-from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_wire.query import Answer
 from logd_wire.schema import INT64_MAX
@@ -110,7 +109,7 @@ NO_TIMES = [
 
 
 @pytest.mark.parametrize("text", NO_TIMES, ids=ascii)
-def test_what_is_no_time_is_refused_and_said(text: str) -> None:
+def test_an_invalid_time_is_refused_with_a_reason(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a time|counted from 1970|is past"):
         times.parse(text, NOW)
 
@@ -186,7 +185,7 @@ def taken(kind: Any) -> list[str]:
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     """An instance with a database and no daemon."""
     instance = Instance(tmp_path_factory.mktemp("n"))
-    Store(instance.config.database, keyfile.read(instance.config.key_file), 1, 10).close()
+    instance.open_store().close()
     yield instance
     instance.close()
 
@@ -243,7 +242,7 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_a_report_answers_or_says_which_parameter_it_does_not_take(
+def test_a_report_answers_or_names_the_parameter_that_it_refuses(
     connection: Any, name: str
 ) -> None:
     recording = Recording({})

@@ -1,4 +1,4 @@
-"""Whoever reads about persons is in the trail: what cannot be recorded is not answered."""
+"""Reports about persons are recorded in the trail, or refused if that fails."""
 
 from __future__ import annotations
 

@@ -97,6 +97,11 @@ def set_monotonic_ns(
     patch.setattr(client._session, "_monotonic_ns", monotonic_ns)
 
 
+def reconnect_at_once(client: Client) -> None:
+    """Has the client's next event try the daemon's socket again, however lately that failed."""
+    producer(client)._connect_after_s = 0.0
+
+
 def durable(client: Client) -> DurableTracker:
     """The client's tracker of durable events."""
     return client._durable

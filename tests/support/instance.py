@@ -27,6 +27,7 @@ from logd.reports.event_queries import event_page
 from logd.status.collect import collect_status
 from logd.storage import keyfile, opening
 from logd.storage.database import Connection, connect
+from logd.storage.store import Store
 from logd_client.client import _clients
 from tests.support import client_parts as parts
 from tests.support import fork_server
@@ -259,6 +260,11 @@ class Instance:
             yield connection
         finally:
             connection.close()
+
+    def open_store(self, quarantine_rows_max: int = 100) -> Store:
+        """The store, as a daemon opens it; for a test without one, which closes it."""
+        key = keyfile.read(self.config.key_file)
+        return Store(self.config.database, key, 1, quarantine_rows_max)
 
     def settle(self) -> dict[str, Any]:
         """Waits until nothing is pending, and returns the status."""

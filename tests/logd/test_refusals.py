@@ -1,4 +1,4 @@
-"""What producers say that they have refused: it is stored, grows, and never goes back."""
+"""Refusals that producers report: stored, growing, never going back."""
 
 from __future__ import annotations
 
