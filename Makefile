@@ -1,4 +1,4 @@
-# The one door for people: a bare `make` says what there is.
+# The commands of this repository: a bare `make` lists them.
 
 # The first of these that is new enough; `make setup PYTHON=/path/to/python3.12` overrides.
 PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -25,19 +25,19 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 .DELETE_ON_ERROR:
 .PHONY: help setup run test test-fast test-long test-systemd test-durations coverage install uninstall deb bench bench-long bench-request bench-cause bench-client bench-ingest bench-query bench-recovery lint format lock clean
 
-help: ## Say what there is (this)
+help: ## List the targets (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(READY) ## Make the environment in .venv, again only when the lock has changed
+setup: $(READY) ## Create the environment in .venv; repeated only after the lock has changed
 	@:
 
 run: $(READY) ## Run the Classroom and logd (PORT=8000, VAR=var for its files); Ctrl-C stops both
 	@PORT="$(PORT)" VAR="$(VAR)" exec $(BIN)/python -m webapp.run
 
-test: $(READY) ## Run the tests (about five minutes on two cores)
+test: $(READY) ## Run the tests (about four minutes on two cores)
 	@$(PYTEST) -m $(PROMISED) -n 3 $(BY_FILE)
 
-test-fast: $(READY) ## Run the quick tests, which start no processes (about a minute on two cores)
+test-fast: $(READY) ## Run the quick tests, which start no processes (half a minute on two cores)
 	@$(PYTEST) -m "not processes and not long and not slow" -n 2 $(BY_FILE)
 
 test-long: $(READY) ## Run the tests that take minutes each, with progress
@@ -46,7 +46,7 @@ test-long: $(READY) ## Run the tests that take minutes each, with progress
 test-systemd: $(READY) ## Run the tests that boot a systemd of their own and install into it (needs root)
 	@$(PYTEST) -m booted tests/systemd
 
-test-durations: $(READY) ## Run the tests and record what each costs, so that the dearest start first
+test-durations: $(READY) ## Run the tests and record their CPU times, so that the slowest start first
 	@$(PYTEST) -m $(PROMISED) -n 3 $(BY_FILE) --record-durations
 
 coverage: $(READY) ## Report which lines the tests do not run (a report, not a check)
@@ -65,7 +65,7 @@ deb: ## Build a Debian package of it in dist/ (needs dpkg-deb)
 bench: $(READY) ## Measure everything, and compare with targets and baseline (under five minutes)
 	@$(BIN)/python -m benchmarks
 
-bench-long: $(READY) ## The same with 10,000,000 events stored (about 23 minutes, shows progress)
+bench-long: $(READY) ## Measure with 10,000,000 events stored as well (about 23 minutes, shows progress)
 	@$(BIN)/python -m benchmarks --long
 
 bench-request: $(READY) ## Measure what logging costs a page, for every way of logging
@@ -92,11 +92,11 @@ lint: $(READY) ## Check style, format, types, and who imports whom
 	@$(BIN)/lint-imports --no-logo >$(IMPORTS_LOG) 2>&1 || { cat $(IMPORTS_LOG); exit 1; }
 	@$(BIN)/mypy
 
-format: $(READY) ## Format the code, and repair what can be repaired by itself
+format: $(READY) ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff format --quiet
 	@$(BIN)/ruff check --quiet --fix
 
-lock: ## Resolve the dependencies anew into requirements.txt and requirements-install.txt (needs a network)
+lock: ## Update the dependencies in requirements.txt and requirements-install.txt (needs a network)
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	echo "Resolving the dependencies ..."; \
 	$(PYTHON) -m venv "$$dir/venv"; \
@@ -114,13 +114,12 @@ clean: ## Remove the environment and all caches; var/ with its data stays
 	@rm -rf $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants build dist *.egg-info
 	@find . \( -name .git -o -path ./var \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# `ready` is written last: an interrupted set-up is begun again. What goes wrong is one line; what
-# pip had to say about it stays in a file. An editable of the other mode imports a finder into every
-# process, at 30 ms each.
+# `ready` is written last, so that an interrupted set-up is repeated. An error is one line; pip's
+# output is kept in a file. The other mode of editable installs costs every process 30 ms for a finder.
 $(READY): requirements.txt pyproject.toml shared/pyproject.toml
 	@rm -f $@
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		found=$$($(PYTHON) --version 2>/dev/null || echo "not there"); \
+		found=$$($(PYTHON) --version 2>/dev/null || echo "not installed"); \
 		echo "make setup: Python 3.11 or later is needed, and $(PYTHON) is $$found;" \
 			"install one, or name it: make setup PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \

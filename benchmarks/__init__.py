@@ -1,1 +1,1 @@
-"""What logging costs, measured: README.md says what there is and how to read it."""
+"""Benchmarks of the cost of logging; README.md explains the parts and their tables."""

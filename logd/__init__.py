@@ -1,3 +1,3 @@
-"""The daemon: owns the encrypted database, takes in events, keeps the totals."""
+"""The logd daemon: receives events and stores them in an encrypted database."""
 
 __version__ = "0.1.0"

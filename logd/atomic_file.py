@@ -81,11 +81,11 @@ def _check_free(path: Path, partial: Path, force: bool) -> None:
     if force:
         return
     if there is not None:
-        raise CannotCreate(f"{path}: is there already. Name another file, or replace it: --force")
+        raise CannotCreate(f"{path}: already exists. Name another file, or replace it: --force")
     if os.path.lexists(partial):
         raise CannotCreate(
             f"{partial}: is there already: it is being written just now, or was left by a kill. "
-            "If nobody writes it, remove it, or replace it: --force"
+            "If no process writes it, remove it, or replace it: --force"
         )
 
 
@@ -106,5 +106,5 @@ def cannot_be_written(place: Path | str, error: OSError) -> LogdError:
             f"{place}: {why}. It is not complete; make room there, or name another place."
         )
     if error.errno == errno.EIO:
-        return StorageFailed(f"{place}: {why}. It is not complete; look at that disk.")
+        return StorageFailed(f"{place}: {why}. It is not complete; check that disk.")
     return CannotCreate(f"{place}: cannot be written: {why}.")

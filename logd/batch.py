@@ -14,7 +14,7 @@ LOSS_EVENTS_MAX = 1_000_000
 # Causes in the loss ledger.
 LOST_NOT_RECEIVED = "not received"  # no outbox to read it from
 LOST_DAMAGED = "outbox damaged"
-LOST_RESTORED = "restored"  # stored once, as the database shows that a backup has replaced
+LOST_RESTORED = "restored"  # stored in a database that a backup has replaced
 LOST_CLAIMED = "claimed"  # reported as confirmed by an outbox alone: counted separately
 LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
 LOST_OUTBOX_GONE = "outbox gone"
@@ -34,7 +34,7 @@ class Capacity:
     bytes: int
 
     def share(self, count: int) -> Capacity:
-        """Return one of `count` equal shares, and never nothing."""
+        """Returns one of `count` equal shares, and never nothing."""
         return Capacity(max(1, self.events // count), max(1, self.bytes // count))
 
     def __bool__(self) -> bool:
@@ -128,7 +128,7 @@ class Batch:
     def extend(
         self, producer: Producer, events: list[tuple[Producer, int, Event]], size: int
     ) -> None:
-        """Add several events of one producer, `size` bytes in all."""
+        """Adds several events of one producer, `size` bytes in all."""
         if events:
             self.events += events
             self.producers[producer] = None
@@ -153,7 +153,7 @@ class Batch:
         self.bytes += len(excerpt) + 64
 
     def add_loss(self, producer: Producer, first: int, last: int | None, cause: str) -> None:
-        """Record a loss; one of more events than the bound is recorded without a number."""
+        """Records a loss; one of more events than the bound is recorded without a number."""
         first = min(first, INT64_MAX)
         if last is not None and last - first >= self._loss_events_max:
             last = None
@@ -162,15 +162,15 @@ class Batch:
         self.bytes += 64
 
     def lost(self, *, claimed: bool) -> int:
-        """Return the number of lost events: those that only an outbox claims, or all others."""
+        """Returns the number of lost events: those that only an outbox claims, or all others."""
         return sum(loss.events or 0 for loss in self.losses if loss.claimed == claimed)
 
     def touch(self, producer: Producer) -> None:
-        """Have the producer's own row written, without an event."""
+        """Adds the producer's own row, without an event."""
         self.producers[producer] = None
 
     def copy(self, events: list[tuple[Producer, int, Event]]) -> Batch:
-        """Return the same batch with other events."""
+        """Returns the same batch with other events."""
         made = Batch(self._events_max, self._bytes_max, self._loss_events_max)
         made.events, made.losses, made.quarantine_entries = (
             events,
@@ -181,7 +181,7 @@ class Batch:
         return made
 
     def mark_committed(self) -> None:
-        """Advance the watermarks in memory; only called after the commit."""
+        """Advances the watermarks in memory; only called after the commit."""
         for producer in self.producers:
             producer.stored = producer.taken
 
@@ -191,7 +191,7 @@ class Batch:
         return len(self.events) + len(self.quarantine_entries) + len(self.losses)
 
     def capacity(self, at_least: int | None = None) -> Capacity:
-        """Return how much more it takes; with `at_least`, at least that fraction of its bounds."""
+        """Returns how much more it takes; with `at_least`, at least that fraction of its bounds."""
         events, size = self._events_max - self.entries, self._bytes_max - self.bytes
         if at_least is not None:
             events = max(events, self._events_max // at_least, 1)
@@ -199,7 +199,7 @@ class Batch:
         return Capacity(max(0, events), max(0, size))
 
     def is_filled_to(self, part: float) -> bool:
-        """Return whether that fraction of its events or bytes is taken."""
+        """Returns whether that fraction of its events or bytes is taken."""
         return self.entries >= part * self._events_max or self.bytes >= part * self._bytes_max
 
     @property

@@ -46,18 +46,18 @@ class Page:
     since_ns: int = 0
 
     def encode(self) -> bytes:
-        """Return the page's bytes."""
+        """Returns the page's bytes."""
         return _encode(asdict(self))
 
 
 def _encode(fields: dict[str, Any], length: int = PAGE_BYTES) -> bytes:
-    """Return a page: one line of JSON, its checksum, and blanks up to the page's end."""
+    """Returns a page: one line of JSON, its checksum, and blanks up to the page's end."""
     text = json.dumps(fields)
     return f"{text}\n{zlib.crc32(text.encode()):08x}\n".encode().ljust(length)
 
 
 def _fields(page: bytes) -> dict[str, Any]:
-    """Return the fields of a page. Raises ValueError when it is torn or missing."""
+    """Returns the fields of a page. Raises ValueError when it is torn or missing."""
     text, check = page.decode("ascii").split("\n")[:2]
     if int(check, 16) != zlib.crc32(text.encode()):
         raise ValueError("torn")
@@ -119,7 +119,7 @@ class InstanceLock:
         os.fsync(fd)
 
     def put_back(self) -> None:
-        """Create the file again, with lock and pages, if it was removed or replaced.
+        """Creates the file again, with lock and pages, if it was removed or replaced.
 
         Raises AlreadyRunning when another daemon has locked it by now, and OSError.
         """
@@ -133,7 +133,7 @@ class InstanceLock:
         os.close(former)
 
     def close(self) -> None:
-        """Release the lock."""
+        """Releases the lock."""
         os.close(self._fd)
 
     @property
@@ -147,14 +147,14 @@ class InstanceLock:
         return self._page.made
 
     def mark_database_made(self) -> None:
-        """Record that the database was created: an empty or missing one is an error from now on."""
+        """Records that the database was created: an empty or missing one is an error now."""
         if not self._page.made:
             self._write(Page(self._page.pid, True, self._page.trouble, self._page.since_ns))
             with contextlib.suppress(OSError):
                 os.fsync(self._fd)
 
     def set_trouble(self, trouble: str | None) -> None:
-        """Publish why nothing can be stored, since the first such call; None: it can again."""
+        """Publishes why nothing can be stored, since the first such call; None: it can again."""
         before = self._page.trouble
         trouble = trouble if trouble is None else trouble[:TROUBLE_CHARS_MAX]
         if trouble == before:
@@ -163,12 +163,12 @@ class InstanceLock:
         self._write(Page(self._page.pid, self._page.made, trouble, since_ns))
 
     def publish_stats(self, figures: RuntimeStats) -> None:
-        """Publish runtime statistics."""
+        """Publishes runtime statistics."""
         with contextlib.suppress(OSError):
             os.pwrite(self._fd, _encode(asdict(figures)), PAGE_BYTES)
 
     def publish_files(self, files: list[dict[str, Any]]) -> None:
-        """Publish the files that this daemon depends on (`logd.self_repair.runtime_files`)."""
+        """Publishes the files that this daemon depends on (`logd.self_repair.runtime_files`)."""
         data = _encode({"files": files}, FILES_BYTES)
         if len(data) <= FILES_BYTES:  # else the paths are too long for the page
             with contextlib.suppress(OSError):
@@ -182,7 +182,7 @@ class InstanceLock:
 
 @contextlib.contextmanager
 def instance_lock(path: Path, now_ns: Callable[[], int] = time.time_ns) -> Iterator[InstanceLock]:
-    """Hold the instance's lock within a `with`. Raises AlreadyRunning with the other's pid."""
+    """Holds the instance's lock within a `with`. Raises AlreadyRunning with the other's pid."""
     fd = _open_locked(path)
     try:
         held = InstanceLock(path, fd, now_ns)
@@ -214,7 +214,7 @@ def _open_locked(path: Path) -> int:
 
 
 def read_lock_page(path: Path) -> tuple[int | None, Page]:
-    """Return the pid of the daemon that holds the lock, or None, and the first page.
+    """Returns the pid of the daemon that holds the lock, or None, and the first page.
 
     Never waits. If the file is missing or damaged, the page is empty.
     """
@@ -225,13 +225,13 @@ def read_lock_page(path: Path) -> tuple[int | None, Page]:
 
 
 def read_runtime_stats(path: Path) -> RuntimeStats | None:
-    """Return the statistics of the running daemon, or of the last one; None: there are none."""
+    """Returns the statistics of the running daemon, or of the last one; None: there are none."""
     with _opened(path) as fd:
         return None if fd is None else _try(_decode_runtime_stats, fd, PAGE_BYTES)
 
 
 def publish_readers(path: Path, readers: list[dict[str, Any]]) -> None:
-    """Publish who asks for reports. Called by the report process, which holds no lock here.
+    """Publishes who asks for reports. Called by the report process, which holds no lock here.
 
     (Closing any descriptor of the file drops the locks that the process has on it.)
     """
@@ -244,7 +244,7 @@ def publish_readers(path: Path, readers: list[dict[str, Any]]) -> None:
 
 
 def read_runtime_files(path: Path) -> list[dict[str, Any]]:
-    """Return the files that the running daemon depends on, as it has published them."""
+    """Returns the files that the running daemon depends on, as it has published them."""
     with _opened(path) as fd:
         if fd is None or liveness.lock_holder(fd) is None:
             return []
@@ -252,7 +252,7 @@ def read_runtime_files(path: Path) -> list[dict[str, Any]]:
 
 
 def read_report_usage(path: Path) -> list[dict[str, Any]]:
-    """Return who has asked for reports since the report process started, heaviest user first."""
+    """Returns who has asked for reports since the report process started, heaviest user first."""
     with _opened(path) as fd:
         return [] if fd is None else _try(_decode_readers, fd, _READERS_OFFSET) or []
 

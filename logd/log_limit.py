@@ -43,14 +43,14 @@ class ThrottledLog:
         self._lock = threading.Lock()
 
     def warning(self, message: str, *args: object, user: int | None = None) -> None:
-        """Log a warning, or count it. The message without `args` is its kind.
+        """Logs a warning, or counts it. The message without `args` is its kind.
 
         `user` is the user id that caused it, if one did.
         """
         self._throttle(logging.WARNING, message, args, user)
 
     def exception(self, message: str, *args: object) -> None:
-        """Log an error with the traceback of the exception being handled, or count it."""
+        """Logs an error with the traceback of the exception being handled, or counts it."""
         self._throttle(logging.ERROR, message, args, None, exc_info=True)
 
     def _throttle(
@@ -71,7 +71,7 @@ class ThrottledLog:
             self._log.log(level, text, *args, left_out, exc_info=exc_info)
 
     def _take(self, kind: str, user: int | None, now_s: float) -> int | None:
-        """Return how many were left out before this one; None if this one is left out too."""
+        """Returns how many were left out before this one; None if this one is left out too."""
         if kind not in self._kinds and len(self._kinds) >= KINDS_MAX:
             kind = ""
         lines = self._kinds.setdefault(kind, {})
@@ -89,7 +89,7 @@ class ThrottledLog:
         return left_out
 
     def _place(self, lines: dict[int | None, _Line], user: int | None, now_s: float) -> int | None:
-        """Return the key for a new user: its own, after evicting an idle one, or the shared one."""
+        """Returns a new user's key: its own, after evicting an idle one, or the shared one."""
         if len(lines) - (_OTHERS in lines) < USERS_MAX:
             return user
         for other, line in lines.items():

@@ -56,7 +56,7 @@ class WriteRate:
         self._older = self._newer = (now_s, written)
 
     def per_s(self, now_s: float, written: int) -> float:
-        """Return events per second, given the number written by now; 0 while it is too early."""
+        """Returns events per second, given the number written by now; 0 while it is too early."""
         if now_s - self._newer[0] >= MINUTE_S:
             self._older, self._newer = self._newer, (now_s, written)
         then_s, before = self._older
@@ -75,7 +75,7 @@ class OutboxTotals:
     room_s: float | None = None
 
     def add(self, waiting: int, room_bytes: int, event_bytes: float, per_s: float) -> None:
-        """Add an outbox: waiting events, free bytes, mean event size and events per second."""
+        """Adds an outbox: waiting events, free bytes, mean event size and events per second."""
         self.backlog += waiting
         if event_bytes > 0 and per_s > 0:
             left_s = max(0.0, room_bytes - waiting * event_bytes) / (event_bytes * per_s)
@@ -83,7 +83,7 @@ class OutboxTotals:
 
 
 def within_s(counts: Sequence[int], part: float) -> float | None:
-    """Return the bound that this fraction of the commits kept; infinite past the last one.
+    """Returns the bound that this fraction of the commits kept; infinite past the last one.
 
     None if there was no commit.
     """
@@ -107,7 +107,7 @@ class StatsRecorder:
         self._samples: deque[tuple[float, int]] = deque(maxlen=int(FIVE_MINUTES_S) + 1)
 
     def record_commit(self, events: int, lost: int, duration_s: float) -> None:
-        """Count a commit that has succeeded."""
+        """Counts a commit that has succeeded."""
         self._events += events
         self._lost += lost
         self._commit_s += duration_s
@@ -116,11 +116,11 @@ class StatsRecorder:
         self._commit_counts[bisect_left(COMMIT_BOUNDS_S, duration_s)] += 1
 
     def is_due(self, now_s: float) -> bool:
-        """Return whether the last sample is a second old."""
+        """Returns whether the last sample is a second old."""
         return not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S
 
     def sample(self, now_s: float, at_ns: int) -> RuntimeStats:
-        """Take a sample of what is counted here; call it when `is_due`."""
+        """Takes a sample of what is counted here; call it when `is_due`."""
         self._samples.append((now_s, self._events))
         return RuntimeStats(
             at_ns=at_ns,
@@ -136,7 +136,7 @@ class StatsRecorder:
         )
 
     def _rate(self, now_s: float, window_s: float) -> float:
-        """Return events per second since the oldest sample within the window."""
+        """Returns events per second since the oldest sample within the window."""
         then_s, events = next(
             (sample for sample in self._samples if now_s - sample[0] <= window_s), (now_s, 0)
         )

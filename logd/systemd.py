@@ -1,7 +1,7 @@
 """Notifies the service manager (sd_notify(3)): ready, stopping, alive, status line.
 
-Only the event loop feeds the watchdog: if a flush hangs, the round hangs, and the watchdog ends the
-process. An idle loop still makes rounds.
+Only the event loop feeds the watchdog: if a flush hangs, the step hangs, and the watchdog ends the
+process. An idle loop still takes steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EXTENSION_S = 120
 
 
 def send(state: str, *, wait: bool = False) -> bool:
-    """Send a state to the service manager, if there is one; return whether it was sent.
+    """Sends a state to the service manager, if there is one; returns whether it was sent.
 
     With `wait`, wait up to SEND_TIMEOUT_S for a manager that is slow to read.
     """
@@ -36,12 +36,12 @@ def send(state: str, *, wait: bool = False) -> bool:
 
 
 def extend_timeout(seconds: float = EXTENSION_S) -> None:
-    """Ask for this much more time to start or stop; never makes the time shorter."""
+    """Asks for this much more time to start or stop; never makes the time shorter."""
     send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
 
 def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Return how often this process must feed the watchdog; None: there is no watchdog."""
+    """Returns how often this process must feed the watchdog; None: there is no watchdog."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:
@@ -53,7 +53,7 @@ def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None
 
 @contextlib.contextmanager
 def extend_watchdog(seconds: float) -> Iterator[None]:
-    """Have the watchdog wait this long within a `with`, for work that is long but does not hang.
+    """Makes the watchdog wait this long within a `with`, for work that is long but does not hang.
 
     If it waits longer already, nothing changes.
     """
@@ -78,7 +78,7 @@ class Notifier:
         self._sent_s: float | None = None
 
     def feed_watchdog(self, now_s: float) -> None:
-        """Feed the watchdog if that is due; called in each round of the loop."""
+        """Feeds the watchdog if that is due; called at each step of the loop."""
         if self.interval_s is None:
             return
         due = self._fed_s is None or now_s - self._fed_s >= self.interval_s
@@ -86,7 +86,7 @@ class Notifier:
             self._fed_s = now_s
 
     def set_status(self, text: str, now_s: float) -> None:
-        """Set the line in `systemctl status` when it has changed, at most once a second."""
+        """Sets the line in `systemctl status` when it has changed, at most once a second."""
         if text == self._status:
             return
         if self._sent_s is None or now_s - self._sent_s >= STATUS_INTERVAL_S:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.instance import ROOT, Instance, short_directory
@@ -23,9 +24,15 @@ pytest_plugins = [
     "tests.support.timeouts",
 ]
 
+# No time limit for one example, which a loaded machine exceeds: a test has one for all of them.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
+
 
 def pytest_configure() -> None:
-    """Restore SIGINT, which a shell ignores in background jobs, for pytest and what tests start."""
+    """Restore SIGINT, which shells ignore in background jobs, for pytest and its children."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     compile_once()

@@ -223,7 +223,7 @@ def figures(rows: Mapping[Cell, Measured]) -> dict[str, float]:
 main = command(
     steps,
     run,
-    "Advance a slow disk from a key that is derived at every open.",
+    "Separate the cost of a slow disk from that of a key derived at every open.",
     "More rounds: about three minutes.",
 )
 

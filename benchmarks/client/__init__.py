@@ -1,1 +1,1 @@
-"""Part `client`: what one `emit` costs, compared with other clients."""
+"""Part `client`: the cost of one `emit`, compared with other clients."""

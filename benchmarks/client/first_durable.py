@@ -71,8 +71,8 @@ def measure(place: Path) -> FirstDurable:
             daemon.stop()
         state = instance.status()
     accepted = PROCESSES * (1 + LATER_EVENTS)
-    kept = {key: state[key] for key in ("stored", "quarantined", "pending", "lost")}
-    return FirstDurable(first, later, Sums(accepted, accepted, 0, **kept))
+    sums = Sums.of({"attempted": accepted, "accepted": accepted}, state)
+    return FirstDurable(first, later, sums)
 
 
 def _of_a_process(socket: Path) -> list[int]:

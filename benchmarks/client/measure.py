@@ -25,14 +25,8 @@ from benchmarks.client.results import Measured, Results, figures, problems, row
 from benchmarks.client.sender import DONE, STEP, Orders
 from benchmarks.client.tables import plot, show
 from benchmarks.harness import machine
-from benchmarks.harness.part import DIRECTORY, RESULTS, Advance, Part, progress, report
-from benchmarks.harness.processes import (
-    Failed,
-    Instance,
-    end_on_sigterm,
-    running,
-    temporary_directory,
-)
+from benchmarks.harness.part import DIRECTORY, RESULTS, Advance, Part, run_alone
+from benchmarks.harness.processes import Instance, running
 from benchmarks.harness.sums import Sums
 
 NAME = "client"
@@ -97,11 +91,7 @@ def _run(place: Path, groups: Sequence[Group], advance: Advance) -> Part:
         text=f"{part.text}\n\n{client_values.show(timed)}\n\n{first.table()}",
         rows=[*part.rows, first.row()],
         figures={**part.figures, **client_values.figures(timed), FIRST_DURABLE: first.ratio},
-        problems=[
-            *part.problems,
-            *client_values.problems(stats),
-            *first.sums.problems(),
-        ],
+        problems=[*part.problems, *client_values.problems(stats), *first.sums.problems()],
     )
 
 
@@ -118,7 +108,7 @@ def compare(place: Path, groups: Sequence[Group], advance: Advance) -> Part:
         for cell, seen_cell in zip(group.cells, cells, strict=True)
     ]
     results = Results(measured, seen["overhead_ns"])
-    total = _total(seen["logd"], state)
+    total = Sums.of(seen["logd"], state)
     return Part(
         name=NAME,
         text=show(measured),
@@ -127,14 +117,6 @@ def compare(place: Path, groups: Sequence[Group], advance: Advance) -> Part:
         problems=problems(measured, total),
         missing=missing(groups, enough_cores_to_pin()),
         plots=[plot(results)],
-    )
-
-
-def _total(stats: dict[str, Any], state: dict[str, Any]) -> Sums:
-    """Combine the client's counts with the daemon's status afterwards."""
-    sides = {key: stats.get(key, 0) for key in ("attempted", "accepted", "refused")}
-    return Sums(
-        **sides, **{key: state[key] for key in ("stored", "quarantined", "pending", "lost")}
     )
 
 
@@ -188,22 +170,14 @@ def main(long: bool, only: tuple[str, ...], directory: Path | None, results: Pat
 
     With --only, `logd` and the raw send are measured too: the others are compared with them.
     """
-    end_on_sigterm()
     for name in only:
         if (why := KINDS[name].missing()) is not None:
             raise click.ClickException(why)
     names = [name for name in present() if not only or name in only or name in ALWAYS]
     groups = _plan(names, LONG if long else QUICK)
-    try:
-        with temporary_directory(directory) as place:
-            here = machine.detect(place)
-            with progress(_steps(groups) + 1) as advance:
-                part = _run(place, groups, advance)
-    except Failed as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        raise click.Abort from None
-    sys.exit(report(part, here, results))
+    run_alone(
+        _steps(groups) + 1, lambda place, advance: _run(place, groups, advance), directory, results
+    )
 
 
 if __name__ == "__main__":

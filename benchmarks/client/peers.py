@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ EVENT_TYPE = "page_view"
 USER = "7"
 PROPS: dict[str, Any] = {"route": "/lesson/<int:lesson>", "method": "GET", "status": 200}
 FLUSH_TIMEOUT_S = 60.0
-# A receiver that gets nothing for this time has everything that will arrive.
+# A receiver that got nothing for this long is taken to have everything.
 STILL_S = 0.2
 LOOK_INTERVAL_S = 0.001
 RING_BYTES = 8 * 1024 * 1024
@@ -79,17 +80,11 @@ KINDS: Mapping[str, Kind] = {
     "noop": Kind("pack, CRC, copy: no system call", "", is_peer=False),
     "syslog": Kind("SysLogHandler", "datagrams"),
     "rsyslog": Kind(
-        "SysLogHandler, rsyslogd",
-        "rsyslog",
-        program="rsyslogd",
-        brings="apt-get install rsyslog",
+        "SysLogHandler, rsyslogd", "rsyslog", program="rsyslogd", brings="apt-get install rsyslog"
     ),
     "queue": Kind("QueueHandler to a file", "file"),
     "picologging": Kind(
-        "picologging's QueueHandler",
-        "file",
-        module="picologging",
-        brings="pip install picologging",
+        "picologging's QueueHandler", "file", module="picologging", brings="pip install picologging"
     ),
     "fluent": Kind("fluent-logger", "stream", module="fluent.sender", brings=_FLUENT),
     "fluent-async": Kind(
@@ -301,15 +296,7 @@ def _picologging(path: Path) -> Peer:
     return Peer("picologging", call, _Lines(path).count, close=listener.stop)
 
 
-def _fluent(receiving: Receiving) -> Peer:
-    return _fluent_by("fluent", receiving)
-
-
-def _fluent_async(receiving: Receiving) -> Peer:
-    return _fluent_by("fluent-async", receiving)
-
-
-def _fluent_by(name: str, receiving: Receiving) -> Peer:
+def _fluent(name: str, receiving: Receiving) -> Peer:
     sender = import_module(KINDS[name].module).FluentSender(
         "site", host=f"unix://{receiving.socket}"
     )
@@ -342,8 +329,8 @@ _MAKE: Mapping[str, Callable[[Receiving], Peer]] = {
     "raw": _raw,
     "syslog": _syslog,
     "rsyslog": _rsyslog,
-    "fluent": _fluent,
-    "fluent-async": _fluent_async,
+    "fluent": partial(_fluent, "fluent"),
+    "fluent-async": partial(_fluent, "fluent-async"),
     "datadog": _datadog,
 }
 _MAKE_WITH_FILE: Mapping[str, Callable[[Path], Peer]] = {

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.harness.processes import Failed, Instance, Running, running
-from benchmarks.harness.sums import Sums
+from benchmarks.harness.sums import Sums, change
 from logd_client import Client
 from logd_wire.wire import Event, unpack_props
 
@@ -70,13 +70,7 @@ def store_backlog(instance: Instance, daemon: Running, events: Sequence[Event]) 
         cpu_s = daemon.cpu_s() - cpu_s
         stats = client.stats()
     after = settled(instance)
-    changes = {
-        key: after[key] - before[key] for key in ("stored", "quarantined", "pending", "lost")
-    }
-    sums = Sums(
-        **{key: stats[key] for key in ("attempted", "accepted", "refused")},
-        **changes,
-    )
+    sums = Sums.of(stats, change(before, after))
     return StoredBacklog(
         events=len(events),
         stored_before=before["stored"],

@@ -213,7 +213,7 @@ def trail(place: Path, size: int, advance: Advance) -> Iterator[Trail]:
     try:
         yield found
     finally:
-        found.instance.__exit__()  # removes its outboxes; the next daemon makes the directory again
+        found.instance.remove_outboxes()
 
 
 def _build_with_progress(made: Trail, advance: Advance) -> None:

@@ -57,16 +57,10 @@ def measure(built: Trail, rounds: int, advance: Advance) -> Measured:
 
 def figures(measured: Sequence[Measured]) -> dict[str, float]:
     """Return the figures; those without a size in their name are of the largest."""
-    found = {
-        "recovery.ready_s": measured[-1].ready_s,
-        "recovery.first_commit_s": measured[-1].first_commit_s,
-        "recovery.ready_flat_out_s": measured[-1].ready_flat_out_s,
-        "recovery.stop_s": measured[-1].stop_s,
-    }
+    found = {f"recovery.{name}": s for name, s in measured[-1].times_s.items()}
     for one in measured:
-        at = size_suffix(one.size)
-        found[f"recovery.ready_s_at_{at}"] = one.ready_s
-        found[f"recovery.first_commit_s_at_{at}"] = one.first_commit_s
+        for name in ("ready_s", "first_commit_s"):
+            found[f"recovery.{name}_at_{size_suffix(one.size)}"] = one.times_s[name]
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -23,30 +23,20 @@ class Measured:
     size: int
     restarts: Sequence[Restart]
 
-    def median(self, how: str, load: Load, of: Callable[[Restart], float]) -> float:
-        """Return the median of a value over the restarts of one kind."""
+    @property
+    def times_s(self) -> dict[str, float]:
+        """Medians in seconds: ready and first commit after `kill -9`, and the length of a stop."""
+        return {
+            "ready_s": self._median(KILL, STEADY, "ready_s"),
+            "first_commit_s": self._median(KILL, STEADY, "first_commit_s"),
+            "ready_flat_out_s": self._median(KILL, FLAT_OUT, "ready_s"),
+            "stop_s": self._median(STOP, STEADY, "ended_s"),
+        }
+
+    def _median(self, how: str, load: Load, time: str) -> float:
         kind = (how, str(load))
-        return median(of(one) for one in self.restarts if (one.how, one.load) == kind)
-
-    @property
-    def ready_s(self) -> float:
-        """Seconds to ready after `kill -9` under a steady load."""
-        return self.median(KILL, STEADY, lambda restart: restart.ready_s)
-
-    @property
-    def ready_flat_out_s(self) -> float:
-        """Seconds to ready after `kill -9` with emitters flat out."""
-        return self.median(KILL, FLAT_OUT, lambda restart: restart.ready_s)
-
-    @property
-    def first_commit_s(self) -> float:
-        """Seconds to the first commit after `kill -9` under a steady load."""
-        return self.median(KILL, STEADY, lambda restart: restart.first_commit_s)
-
-    @property
-    def stop_s(self) -> float:
-        """Seconds that a clean stop takes."""
-        return self.median(STOP, STEADY, lambda restart: restart.ended_s)
+        ended = (one for one in self.restarts if (one.how, one.load) == kind)
+        return float(median(getattr(one, time) for one in ended))
 
     @property
     def problems(self) -> list[str]:
@@ -87,7 +77,7 @@ def show(measured: Sequence[Measured]) -> str:
                     restart.how,
                     restart.load,
                     f"{restart.stored_before:,}",
-                    *(_time(s) for s in (restart.ended_s,)),
+                    _time(restart.ended_s),
                     f"{restart.waiting:,}",
                     *(_time(s) for s in (restart.ready_s, restart.first_commit_s)),
                     f"{sums.attempted:,}",
@@ -109,8 +99,7 @@ def plots(measured: Sequence[Measured]) -> list[Plot]:
     labels = ("ready after kill -9", "the same, flat out", "first commit after kill -9", "stop")
     series = [
         plot.Series(
-            f"{size_label(one.size)} events",
-            [plot.Bar(s, _time(s)) for s in _plotted(one)],
+            f"{size_label(one.size)} events", [plot.Bar(s, _time(s)) for s in _plotted(one)]
         )
         for one in measured
     ]
@@ -120,5 +109,6 @@ def plots(measured: Sequence[Measured]) -> list[Plot]:
     return [Plot("recovery", plot.horizontal_bars(title, labels, series, axis="seconds", top=top))]
 
 
-def _plotted(one: Measured) -> tuple[float, ...]:
-    return (one.ready_s, one.ready_flat_out_s, one.first_commit_s, one.stop_s)
+def _plotted(one: Measured) -> list[float]:
+    names = ("ready_s", "ready_flat_out_s", "first_commit_s", "stop_s")
+    return [one.times_s[name] for name in names]

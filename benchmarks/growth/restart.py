@@ -16,7 +16,7 @@ from benchmarks.growth.history import Trail
 from benchmarks.harness import emitter
 from benchmarks.harness.emitter import Load, collect, emitters
 from benchmarks.harness.processes import Failed, Running, running
-from benchmarks.harness.sums import Sums
+from benchmarks.harness.sums import Sums, change
 from logd.ingest.outbox_directory import OutboxDirectory
 from logd_client import Client
 
@@ -29,7 +29,6 @@ START_TIMEOUT_S = 60.0
 AS_INSTALLED = {"PYTHONDONTWRITEBYTECODE": ""}
 PROBE_TIMEOUT_S = 60.0
 PROBE_EVENTS = 2
-SUMMED = ("stored", "quarantined", "pending", "lost")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def measure(trail: Trail, how: str, load: Load) -> Restart:
                 emitted = collect(results, load)
                 after = settled(instance)
                 successor.stop()
-    counts = {key: after[key] - before[key] for key in SUMMED}
+    counts = change(before, after)
     sums = emitter.sums(emitted, counts)
     both = {key: getattr(sums, key) + PROBE_EVENTS for key in ("attempted", "accepted")}
     sums = replace(sums, **both)

@@ -19,11 +19,11 @@ from typing import Any
 
 from benchmarks.harness.events import events
 from benchmarks.harness.processes import Failed
-from benchmarks.harness.sums import Sums
+from benchmarks.harness.sums import CALLS, Sums
 from logd_client import Client
 from logd_client.client import OUTBOX_BYTES
 
-# A refused call is retried after this time.
+# The pause before a refused call is retried.
 REFUSED_WAIT_S = 0.001
 EMIT_TIMEOUT_S = 120.0
 FLUSH_TIMEOUT_S = 60.0
@@ -174,9 +174,4 @@ def collect(results: Queue[Emitted], load: Load) -> list[Emitted]:
 
 def sums(emitted: list[Emitted], state: dict[str, Any]) -> Sums:
     """Combine the counts of all emitters with the daemon's status."""
-    return Sums(
-        attempted=sum(one.attempted for one in emitted),
-        accepted=sum(one.accepted for one in emitted),
-        refused=sum(one.refused for one in emitted),
-        **{key: state[key] for key in ("stored", "quarantined", "pending", "lost")},
-    )
+    return Sums.of({key: sum(getattr(one, key) for one in emitted) for key in CALLS}, state)

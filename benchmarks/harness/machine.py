@@ -100,16 +100,8 @@ def _commit() -> str:
             [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
         changed = subprocess.run(
-            [
-                *git,
-                "status",
-                "--porcelain",
-                "--untracked-files=no",
-                "--",
-                "shared",
-                "logd",
-                "benchmarks/*.py",
-            ],
+            [*git, "status", "--porcelain", "--untracked-files=no", "--"]
+            + ["shared", "logd", "benchmarks/*.py"],
             capture_output=True,
             text=True,
             check=True,

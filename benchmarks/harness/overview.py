@@ -31,7 +31,7 @@ img {{ max-width: 100%; height: auto; border-radius: 4px; }}
 <pre>{machine}</pre>
 {body}
 </html>
-"""  # noqa: E501
+"""  # noqa: E501 - a line of CSS
 
 
 def targets_plot(outcomes: Sequence[Outcome]) -> Plot | None:

@@ -108,6 +108,23 @@ def report(part: Part, here: Machine, directory: Path) -> int:
     return 1 if part.problems else 0
 
 
+def run_alone(
+    steps: int, run: Callable[[Path, Advance], Part], directory: Path | None, results: Path
+) -> None:
+    """Run a part in a temporary directory and report it; exit with 1 if a sum is wrong."""
+    end_on_sigterm()
+    try:
+        with temporary_directory(directory) as place:
+            here = machine.detect(place)
+            with progress(steps) as advance:
+                part = run(place, advance)
+        sys.exit(report(part, here, results))
+    except (Failed, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.Abort from None
+
+
 def command(steps: Callable[[bool], int], run: Run, what: str, long_help: str) -> click.Command:
     """Return the command line of a part, which runs it alone in a temporary directory."""
 
@@ -116,16 +133,6 @@ def command(steps: Callable[[bool], int], run: Run, what: str, long_help: str) -
     @click.option("--directory", type=DIRECTORY, help="Where the databases go.")
     @click.option("--results", type=RESULTS, default=machine.RESULTS, help="Where the results go.")
     def main(long: bool, directory: Path | None, results: Path) -> None:
-        end_on_sigterm()
-        try:
-            with temporary_directory(directory) as place:
-                here = machine.detect(place)
-                with progress(steps(long)) as advance:
-                    part = run(place, long, advance)
-            sys.exit(report(part, here, results))
-        except (Failed, OSError) as error:
-            raise click.ClickException(str(error)) from error
-        except KeyboardInterrupt:
-            raise click.Abort from None
+        run_alone(steps(long), lambda place, advance: run(place, long, advance), directory, results)
 
     return main

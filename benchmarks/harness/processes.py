@@ -114,6 +114,10 @@ class Instance:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.remove_outboxes()
+
+    def remove_outboxes(self) -> None:
+        """Remove the outboxes' directory, which the next daemon creates again."""
         if self.config.exists():
             outboxes = configuration.load(self.config).outbox_directory
             shutil.rmtree(outboxes, ignore_errors=True)

@@ -1,4 +1,4 @@
-/* A disk whose flushes take SLOW_FLUSH_MS longer: loaded before libc into the process under test. */
+/* Makes flushes SLOW_FLUSH_MS longer: preloaded before libc into the process under test. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -8,7 +8,7 @@
 
 static atomic_long flushes;
 
-/* How many flushes this process has asked for so far. */
+/* Returns the number of flushes that this process has made. */
 long flush_count(void)
 {
     return atomic_load(&flushes);

@@ -44,7 +44,7 @@ def environment(directory: Path, flush_ms: int) -> dict[str, str]:
 
 
 def counting(directory: Path, flush_ms: int = 0) -> dict[str, str]:
-    """The same with the shim also for 0, for a process that counts flushes. Raises NoCompiler."""
+    """Return an environment with the shim, which counts flushes also at 0 ms. Raises NoCompiler."""
     return {"LD_PRELOAD": str(build(_SOURCE, directory)), _MS: str(flush_ms)}
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+CALLS = ("attempted", "accepted", "refused")
+OUTCOMES = ("stored", "quarantined", "pending", "lost")
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,13 @@ class Sums:
     quarantined: int = 0
     pending: int = 0
     lost: int = 0
+
+    @staticmethod
+    def of(calls: Mapping[str, int], status: Mapping[str, int]) -> Sums:
+        """Combine a client's counts with a daemon's status, or with the change of it."""
+        return Sums(
+            **{key: calls.get(key, 0) for key in CALLS}, **{key: status[key] for key in OUTCOMES}
+        )
 
     def problems(self) -> list[str]:
         """Return every sum that is wrong."""
@@ -31,3 +42,8 @@ class Sums:
                 f" {self.quarantined:,} + pending {self.pending:,} + lost {self.lost:,}"
             )
         return found
+
+
+def change(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """Return the events that were stored, quarantined, left pending and lost in between."""
+    return {key: after[key] - before[key] for key in OUTCOMES}

@@ -79,10 +79,7 @@ TARGETS = (
     Target("request.throughput_over_none", "requests/s with logging / without", ">=", 0.97),
     Target("ingest.over_bulk_insert", "events/s stored / by a bare bulk insert", ">=", 0.8),
     Target(
-        "ingest.cpu_over_parts",
-        "CPU per event / (raw send + raw receive + bare insert)",
-        "<=",
-        1.3,
+        "ingest.cpu_over_parts", "CPU per event / (raw send + raw receive + bare insert)", "<=", 1.3
     ),
     Target(
         "ingest.slow_flush_over_queue",

@@ -28,7 +28,7 @@ MARK = "bulk: "
 KEY_BYTES = 32
 ROWS_PER_STATEMENT = (2000, 200, 20, 1)
 CHECKPOINT_PAGES = 4000
-# What an event refers to.
+# The tables that events refer to.
 _REFERRED = ("producer", "event_type")
 _COLUMNS = "id, producer, sequence, ts_ns, type, user, props, salt"
 

@@ -52,11 +52,7 @@ STEPS = {
     ),
     "hash": ("logd.storage.hash_chain",),
     "roll-ups": ("logd.storage.rollups", "logd.storage.time_blocks"),
-    "commit": (
-        "logd.storage.store:commit",
-        "logd.storage.wal",
-        "logd.storage.store:close",
-    ),
+    "commit": ("logd.storage.store:commit", "logd.storage.wal", "logd.storage.store:close"),
     "insert": ("logd.storage.store", "logd.storage.batch_rows", "logd.storage.row_writer"),
 }
 _STEP_OF = {name: step for step, names in STEPS.items() for name in names}

@@ -34,7 +34,7 @@ OUTBOXES_BYTES = 8 * MIB
 HELD_UP_WAIT_S = 0.005
 _WAITING_AT_ONCE = 16
 BATCHES_MIN = 4
-# What the emitters did during a window.
+# The state of the emitters during a window.
 HELD_UP, EMITTING, ALL = "held up", "emitting", "all of it"
 
 

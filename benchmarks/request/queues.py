@@ -135,7 +135,8 @@ def _write_in_child(source: Any, database: Database, opened: Any) -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    # The fork inherits the queue's writing end; while it is open here, reading never ends.
+    # The fork inherits the queue's writing end; while it is open here, reading never ends. A queue
+    # has no public way to close it.
     source._writer.close()
     kept = open_retrying(database)
     opened.close()

@@ -136,11 +136,7 @@ def _serve(order: Order, listener: socket.socket) -> None:
         _die_with_parent()
         os.setpgid(0, 0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        settings = {
-            **_SETTINGS,
-            "bind": f"fd://{listener.detach()}",
-            "post_fork": _die_with_parent,
-        }
+        settings = {**_SETTINGS, "bind": f"fd://{listener.detach()}", "post_fork": _die_with_parent}
         _Gunicorn(lambda: _make(order), settings).run()
         code = 0
     except SystemExit as end:

@@ -1,1 +1,1 @@
-"""Times, durations, and which reading of a clock may be believed. Pure."""
+"""Times, durations, and which reading of a clock is trusted. Pure."""

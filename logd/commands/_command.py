@@ -50,7 +50,7 @@ class Group(click.Group):
         command: click.Command = getattr(import_module(f"logd.commands.{name}"), name)
         return command
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         """Called by click: every name, by section."""
         return [name for names in self.sections.values() for name in names]
 

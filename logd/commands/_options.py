@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -26,15 +27,12 @@ from logd_wire.schema import check_stored_user
 
 DEFAULT_CONFIG = "/etc/logd/logd.toml"
 
-# Exit codes, besides that of a wrong command line, of commands that read the database,
+# Exit codes of commands that read the database, besides that of a wrong command line.
 READ_EXITS = (EXIT_OK, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG)
-# that have a job done on it,
-JOB_EXITS = (
-    *(EXIT_OK, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT, EXIT_TEMPORARY),
-    *(EXIT_KEY, EXIT_CONFIG),
-)
+# that write to it,
+JOB_EXITS = (*READ_EXITS, EXIT_INPUT_OUTPUT)
 # and that copy or replace it.
-COPY_EXITS = (EXIT_OK, EXIT_NOT_WHOLE, *JOB_EXITS[1:])
+COPY_EXITS = (*JOB_EXITS, EXIT_NOT_WHOLE)
 
 # Larger than any limit, page or number of files, and small enough for SQLite's integers.
 COUNT_MAX = 10**12
@@ -42,26 +40,11 @@ _SHOWN_CHARS_MAX = 60
 _COUNT = re.compile(r"-?[0-9]{1,30}\Z")
 
 
-class Time(click.ParamType[int]):
-    """A time, in nanoseconds since 1970; see `logd.clock.times`."""
+class Nanoseconds(click.ParamType[int]):
+    """A time or duration; the ValueError of `parse` ends the message, after `between`."""
 
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return times.parse(str(value), time.time_ns())
-        except ValueError as error:
-            self.fail(f"{_shown(value)} {error}.", param, context)
-
-
-class Duration(click.ParamType[int]):
-    """A duration, in nanoseconds; see `logd.clock.durations`."""
-
-    name = "duration"
+    def __init__(self, name: str, parse: Callable[[str], int], between: str) -> None:
+        self.name, self._parse, self._between = name, parse, between
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
@@ -69,9 +52,13 @@ class Duration(click.ParamType[int]):
         if isinstance(value, int):
             return value
         try:
-            return durations.parse(str(value))
+            return self._parse(str(value))
         except ValueError as error:
-            self.fail(f"{_shown(value)}: {error}.", param, context)
+            self.fail(f"{_shown(value)}{self._between}{error}.", param, context)
+
+
+TIME = Nanoseconds("time", lambda text: times.parse(text, time.time_ns()), " ")
+DURATION = Nanoseconds("duration", durations.parse, ": ")
 
 
 class Count(click.IntRange):
@@ -165,7 +152,7 @@ def person_id(user: str, *, escaped: bool) -> str:
     try:
         text = _ESCAPE.sub(_escaped_char, user) if escaped else user
         return check_stored_user(text) or ""
-    except ValueError as error:  # Malformed too
+    except ValueError as error:  # Malformed is one
         raise click.BadParameter(str(error), param_hint="USER") from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from logd.commands._options import Text, Time
+from logd.commands._options import TIME, Text
 from logd.reports.selection import Selection
 
 
@@ -67,11 +67,11 @@ _SELECTION_OPTIONS = (
     ),
     click.option(
         "--since",
-        type=Time(),
+        type=TIME,
         help="Select events from this time on: 2026-03-01, 2026-03-01T12:00 (UTC), 12h or 2w (ago),"
         " or seconds, milliseconds, microseconds or nanoseconds since 1970 (told apart by size).",
     ),
-    click.option("--until", type=Time(), help="Select events before this time."),
+    click.option("--until", type=TIME, help="Select events before this time."),
     click.option(
         "--where",
         type=Property(),

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import click
 
 from logd.atomic_file import whole_file
 from logd.commands._command import Command
-from logd.commands._options import Duration, config_option
+from logd.commands._options import DURATION, JOB_EXITS, config_option
 from logd.commands._output import print_note, progress_bar
 from logd.commands._selection import selection_options
 from logd.commands._streams import STANDARD_OUTPUT
 from logd.config.settings import Config
-from logd.errors import (
-    EXIT_CANNOT_CREATE,
-    EXIT_CONFIG,
-    EXIT_DAMAGED,
-    EXIT_INPUT_OUTPUT,
-    EXIT_INTERRUPTED,
-    EXIT_KEY,
-    EXIT_OK,
-    EXIT_TEMPORARY,
-    EXIT_UNAVAILABLE,
-    LogdError,
-)
+from logd.errors import EXIT_INTERRUPTED, EXIT_UNAVAILABLE, LogdError
 from logd.reports.export import FORMS, Export, record_export
 from logd.reports.selection import Selection
 from logd.storage import opening
-from logd.storage.copy_registry import EXPORT, Copy
-from logd_wire.schema import INT64_MAX
 
 
 @click.command(
@@ -41,10 +27,7 @@ from logd_wire.schema import INT64_MAX
         ("logd export --type quiz_submitted --since 90d -o quizzes.jsonl", "a part of them"),
         ("logd export --format csv | zstd > events.csv.zst", "compress them on the way"),
     ],
-    exits=[
-        *(EXIT_OK, EXIT_DAMAGED, EXIT_UNAVAILABLE, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT),
-        *(EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG, EXIT_INTERRUPTED),
-    ],
+    exits=(*JOB_EXITS, EXIT_UNAVAILABLE, EXIT_INTERRUPTED),
 )
 @config_option
 @selection_options
@@ -65,7 +48,7 @@ from logd_wire.schema import INT64_MAX
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option(
     "--expires",
-    type=Duration(),
+    type=DURATION,
     default="30d",
     show_default=True,
     help="How long you will keep this copy: 12h, 30d, 2w, 1y. The trail records it.",
@@ -95,7 +78,7 @@ def export(
     """
     if output is None and form == "parquet" and sys.stdout.isatty():
         raise click.UsageError("parquet is a binary format: use --output to name a file.")
-    made_ns = time.time_ns()
+    place = STANDARD_OUTPUT if output is None else str(output.absolute())
     connection = opening.open_for_events(config)
     work = Export(connection, selection)
     complete = False
@@ -109,27 +92,16 @@ def export(
         complete = True
     finally:
         connection.close()
-        # An incomplete file is removed; what was already written to standard output is not.
+        # An incomplete file is removed and not recorded; part of an export to stdout is a copy.
         if complete or (output is None and work.events):
-            _note(config, work, form, output, made_ns, expires, selection, complete=complete)
+            _record(config, work, form, place, expires, complete=complete)
     click.echo(f"exported {work.events:,} events to {output or STANDARD_OUTPUT}", err=True)
 
 
-def _note(
-    config: Config,
-    work: Export,
-    form: str,
-    output: Path | None,
-    made_ns: int,
-    expires: int,
-    selection: Selection,
-    *,
-    complete: bool,
+def _record(
+    config: Config, work: Export, form: str, place: str, expires: int, *, complete: bool
 ) -> None:
-    place = STANDARD_OUTPUT if output is None else str(output.absolute())
-    copy = Copy(EXPORT, place, made_ns, min(made_ns + expires, INT64_MAX))
     try:
-        record_export(config, work, form, copy, selection.filters, complete=complete)
-    except LogdError as problem:
-        # The export itself succeeded.
+        record_export(config, work, form, place, expires, complete=complete)
+    except LogdError as problem:  # the export itself succeeded
         print_note(f"this export could not be recorded in the trail: {problem}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
@@ -23,10 +23,10 @@ from logd.commands._options import (
 )
 from logd.commands._output import fail, job_progress, print_note
 from logd.config.settings import Config
-from logd.errors import EXIT_OK, EXIT_USAGE, LogdError
+from logd.errors import EXIT_USAGE
 from logd.maintenance import forget as forgetting
 from logd.maintenance import job_client
-from logd.maintenance.backup import list_forgotten
+from logd.maintenance.backup import list_beside_backups
 from logd.reports.person import other_spellings
 from logd.storage import copy_registry, job_table, opening, trail_clock
 from logd.storage.boundaries import still_to_come
@@ -47,7 +47,7 @@ NOT_REACHED = (
         ("logd forget 7 --dry-run", "print what would be erased"),
         ("logd forget 7", "ask, then erase"),
     ],
-    exits=(EXIT_OK, EXIT_USAGE, *JOB_EXITS[1:]),
+    exits=(*JOB_EXITS, EXIT_USAGE),
 )
 @config_option
 @click.argument("user", type=Text())
@@ -82,13 +82,10 @@ def forget(
     Finally it prints what it cannot reach: backups and exports with their expiry, and more.
     """
     person = person_id(user, escaped=escaped)
-    connection = opening.open_for_events(config)
-    try:
+    with closing(opening.open_for_events(config)) as connection:
         expected = forgetting.preview(connection, person) if dry_run or not yes else {}
         copies = copy_registry.list_unexpired(connection, trail_clock.read())
         others = other_spellings(connection, person)
-    finally:
-        connection.close()
     outcome, coming = expected, None
     if not dry_run:
         if not yes:
@@ -96,7 +93,13 @@ def forget(
         with job_progress("erasing") as show:
             job = job_client.run_job(config, job_table.FORGET, {"users": [person]}, show)
         outcome = {name: job.outcome.get(name, 0) for name in ("events", "redacted", "quarantine")}
-        coming = _list_beside_backups(config)
+        with closing(opening.open_for_events(config)) as connection:
+            for place, problem in list_beside_backups(connection):
+                print_note(
+                    f"the list of erased persons beside {place} is updated only by the next backup"
+                    f" there: {problem}"
+                )
+            coming = still_to_come(connection)
     if as_json:
         shown = {
             "dry_run": dry_run,
@@ -116,30 +119,6 @@ def forget(
     spellings = [spelling_note(*other, "forget") for other in others]
     for line in (*spellings, *_still_to_come(coming), *_not_reached(copies)):
         click.echo(line)
-
-
-def _list_beside_backups(config: Config) -> dict[str, int]:
-    """Updates the list of erased persons beside each backup, so that none brings the person back.
-
-    Returns how much was made before and is not stored yet.
-    """
-    connection = opening.open_for_events(config)
-    try:
-        copies = copy_registry.list_copies(
-            connection
-        )  # also expired ones: the file may still exist
-        places = {Path(copy.place) for copy in copies if copy.kind == copy_registry.BACKUP}
-        for place in sorted(place for place in places if place.is_file()):
-            try:
-                list_forgotten(connection, place)
-            except LogdError as problem:
-                print_note(
-                    f"the list of erased persons beside {place} is updated only by the next backup"
-                    f" there: {problem}"
-                )
-        return still_to_come(connection)
-    finally:
-        connection.close()
 
 
 def _confirm(person: str, expected: dict[str, int]) -> None:

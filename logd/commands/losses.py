@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from logd import render
@@ -31,13 +33,10 @@ def losses(config: Config, form: str) -> None:
     sequence has an entry. "?" means that the end of the range is unknown, as after a power
     failure.
     """
-    connection = opening.open_for_reading(config)
     is_empty = True
-    try:
+    with closing(opening.open_for_reading(config)) as connection:
         for row in all_losses(connection):
             is_empty = False
             print_line(status_text.loss_line(row) if form == "table" else render.to_json(row))
-    finally:
-        connection.close()
     if is_empty and form == "table":
         print_line("0 entries: no event is known to be lost")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 import click
 
@@ -51,13 +52,10 @@ def person(config: Config, user: str, escaped: bool, form: str) -> None:
     """
     user = person_id(user, escaped=escaped)
     pending = collect_status(config)["pending"]
-    connection = opening.open_for_events(config)
-    try:
+    with closing(opening.open_for_events(config)) as connection:
         for other, events in persons.other_spellings(connection, user):
             print_note(spelling_note(other, events, "person"))
         with progress_bar("searching", newest_id(connection)) as advance:
             items = persons.person_items(connection, user, time.time_ns(), pending, advance)
             for line in persons.text_lines(items) if form == "table" else render.json_lines(items):
                 print_line(line)
-    finally:
-        connection.close()

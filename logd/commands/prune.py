@@ -7,8 +7,6 @@ import json
 import click
 
 from logd import render
-from logd.clock import readings
-from logd.clock.readings import Reading
 from logd.commands._command import Command
 from logd.commands._options import JOB_EXITS, config_option, json_option
 from logd.commands._output import job_progress, print_note
@@ -16,7 +14,7 @@ from logd.config import retention
 from logd.config.settings import Config
 from logd.maintenance import job_client
 from logd.maintenance import prune as pruning
-from logd.storage import job_table, opening, trail_clock
+from logd.storage import job_table, trail_clock
 
 
 @click.command(
@@ -50,10 +48,13 @@ def prune(config: Config, dry_run: bool, yes: bool, as_json: bool) -> None:
     """
     now = trail_clock.read()
     before = retention.before(config.retention, now.wall_ns)
-    if dry_run or not before:
-        counts = _count(config, before, now) if before else {}
-    else:
-        _check_clock(config, now, yes=yes)
+    counts: dict[str, int] = {}
+    if before and dry_run:
+        counts, why = pruning.count_expired(config, before, now)
+        if why is not None:
+            print_note(f"this count uses a clock that only --yes would trust: {why}")
+    elif before:
+        trail_clock.check_instance(config, now, "no event was pruned", yes=yes)
         with job_progress("pruning") as show:
             job = job_client.run_job(config, job_table.PRUNE, {"before": before}, show)
         counts = {name: job.outcome.get(name, 0) for name in before}
@@ -69,22 +70,3 @@ def prune(config: Config, dry_run: bool, yes: bool, as_json: bool) -> None:
         click.echo(f"{config.path} sets no retention: every event is kept for ever")
         return
     click.echo(f"{'would remove' if dry_run else 'removed'} {sum(counts.values()):,} events")
-
-
-def _check_clock(config: Config, now: Reading, *, yes: bool) -> None:
-    connection = opening.open_for_reading(config)
-    try:
-        trail_clock.check(config, connection, now, "no event was pruned", yes=yes)
-    finally:
-        connection.close()
-
-
-def _count(config: Config, before: dict[str, int], now: Reading) -> dict[str, int]:
-    connection = opening.open_for_events(config)
-    try:
-        why = readings.implausible(trail_clock.load(connection), now)
-        if why is not None:
-            print_note(f"this count uses a clock that only --yes would trust: {why}")
-        return pruning.count(connection, before, now.wall_ns)
-    finally:
-        connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 
 import click
 
@@ -39,8 +40,7 @@ def quarantine(config: Config, limit: int | None, form: str, summary: bool) -> N
     contain personal data. Past quarantine_rows_max the oldest entries are removed, but still
     counted.
     """
-    connection = opening.open_for_reading(config)
-    try:
+    with closing(opening.open_for_reading(config)) as connection:
         rows: Iterable[Row]
         if summary:
             rows, head, line = (
@@ -61,5 +61,3 @@ def quarantine(config: Config, limit: int | None, form: str, summary: bool) -> N
         if form == "table":
             ever, kept = refusals.quarantine_totals(connection)
             print_line(f"{ever:,} refused, of which {kept:,} are kept")
-    finally:
-        connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 
 import click
 
@@ -48,10 +49,7 @@ def query(config: Config, selection: Selection, limit: int | None, form: str) ->
 
     To copy many events into a file, use `logd export`. Queries are not recorded in the trail.
     """
-    connection = opening.open_for_events(config)
-    try:
+    with closing(opening.open_for_events(config)) as connection:
         rows = chosen_events(connection, selection, limit)
         for line in render.line_format(form, sys.stdout)(rows):
             print_line(line)
-    finally:
-        connection.close()

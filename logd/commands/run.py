@@ -6,28 +6,16 @@ import click
 
 from logd import log_format
 from logd.commands._command import Command
-from logd.commands._options import config_option
+from logd.commands._options import JOB_EXITS, config_option
 from logd.config.settings import Config
-from logd.errors import (
-    EXIT_CANNOT_CREATE,
-    EXIT_CONFIG,
-    EXIT_DAMAGED,
-    EXIT_INPUT_OUTPUT,
-    EXIT_KEY,
-    EXIT_OK,
-    EXIT_SYSTEM,
-    EXIT_TEMPORARY,
-)
+from logd.errors import EXIT_SYSTEM
 from logd.serve import run as service
 
 
 @click.command(
     cls=Command,
     examples=[("logd run --config /srv/logd/logd.toml", "in the foreground, until Ctrl-C")],
-    exits=[
-        *(EXIT_OK, EXIT_DAMAGED, EXIT_SYSTEM, EXIT_CANNOT_CREATE, EXIT_INPUT_OUTPUT),
-        *(EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG),
-    ],
+    exits=(*JOB_EXITS, EXIT_SYSTEM),
 )
 @config_option
 def run(config: Config) -> None:

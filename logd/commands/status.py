@@ -8,17 +8,9 @@ import sys
 import click
 
 from logd.commands._command import Command
-from logd.commands._options import config_option, json_option
+from logd.commands._options import READ_EXITS, config_option, json_option
 from logd.config.settings import Config
-from logd.errors import (
-    EXIT_CANNOT_CREATE,
-    EXIT_CONFIG,
-    EXIT_DAMAGED,
-    EXIT_KEY,
-    EXIT_NOT_RUNNING,
-    EXIT_OK,
-    EXIT_TEMPORARY,
-)
+from logd.errors import EXIT_NOT_RUNNING, EXIT_TEMPORARY
 from logd.status import text as status_text
 from logd.status.collect import collect_status
 
@@ -30,10 +22,7 @@ from logd.status.collect import collect_status
         ("logd status --json | jq .lost", "one figure, for a script"),
         ("logd status --exit-code >/dev/null", "test whether the daemon runs and stores events"),
     ],
-    exits=[
-        *(EXIT_OK, EXIT_NOT_RUNNING, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_TEMPORARY),
-        *(EXIT_KEY, EXIT_CONFIG),
-    ],
+    exits=(*READ_EXITS, EXIT_NOT_RUNNING),
 )
 @config_option
 @json_option

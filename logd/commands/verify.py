@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from typing import IO
 
 import click
 
-from logd.audit import anchor_sources, anchors, last_verification
-from logd.audit import verify as verification
-from logd.audit.last_verification import Integrity
+from logd.audit import anchor_sources
+from logd.audit.verify import verify_instance
 from logd.commands._command import Command
-from logd.commands._options import config_option
+from logd.commands._options import READ_EXITS, config_option
 from logd.commands._output import fail, print_note, progress_bar
 from logd.config.settings import Config
-from logd.errors import (
-    EXIT_CANNOT_CREATE,
-    EXIT_CONFIG,
-    EXIT_DAMAGED,
-    EXIT_KEY,
-    EXIT_NOT_WHOLE,
-    EXIT_OK,
-    EXIT_TEMPORARY,
-    EXIT_UNAVAILABLE,
-    DatabaseCorrupt,
-    LogdError,
-)
-from logd.storage import chain_head, opening
-from logd.storage.database import DatabaseError, damage, translate
+from logd.errors import EXIT_NOT_WHOLE, EXIT_UNAVAILABLE
 
 UNIT = "logd.service"
 
@@ -43,10 +29,7 @@ UNIT = "logd.service"
             "compare with the file that anchor_file names",
         ),
     ],
-    exits=[
-        *(EXIT_OK, EXIT_NOT_WHOLE, EXIT_DAMAGED, EXIT_UNAVAILABLE, EXIT_CANNOT_CREATE),
-        *(EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG),
-    ],
+    exits=(*READ_EXITS, EXIT_NOT_WHOLE, EXIT_UNAVAILABLE),
 )
 @config_option
 @click.option("--anchor", is_flag=True, help="Also compare with the anchors in the journal.")
@@ -81,55 +64,23 @@ def verify(config: Config, anchor: bool, unit: str, file: IO[str] | None) -> Non
 
     The result is kept beside the database, for `logd status` and the metrics.
     """
-    try:
-        connection = opening.open_for_reading(config)
-        # Not count(*): it reads a whole index, so that one damaged page of it would hide the rest.
-        total = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
-    except (DatabaseCorrupt, DatabaseError) as error:
-        problem = error if isinstance(error, LogdError) else translate(error, config.database)
-        if not isinstance(problem, DatabaseCorrupt):
-            raise problem from error
-        click.echo(f"file: {problem}")
-        fail("the trail is not whole", EXIT_NOT_WHOLE)
-    try:
-        with progress_bar("verifying", total) as advance:
-            verdict = verification.verify(connection, advance)
-        findings: list[str] = [*verdict.findings]
-        notes: list[str] = []
-        if anchor or file is not None:
-            lines = (
-                anchor_sources.from_lines(file, unit) if file else anchor_sources.from_journal(unit)
-            )
-            try:
-                found = anchors.compare(connection, lines)
-                findings += found.findings
-                notes += found.describe(chain_head.read_head(connection)[0])
-            except DatabaseError as error:
-                findings.append(f"anchors: cannot be compared: {damage(error)}")
-    finally:
-        connection.close()
-    for finding in findings:
+    logged = None
+    if file is not None:
+        logged = anchor_sources.from_lines(file, unit)
+    elif anchor:
+        logged = anchor_sources.from_journal(unit)
+    done = verify_instance(config, logged, partial(progress_bar, "verifying"))
+    trail = done.trail
+    for finding in (*trail.findings, *done.mismatches):
         click.echo(finding)
-    kept = Integrity(
-        at_ns=time.time_ns(),
-        whole=not findings,
-        events=verdict.events,
-        batches=verdict.batches,
-        head=verdict.head,
-        findings=len(findings),
-    )
-    try:
-        last_verification.record_verification(config, kept)
-    except LogdError as error:  # the verdict is still valid
-        print_note(f"the result is not kept for `logd status`: {error}")
-    if verdict.whole:
-        click.echo(f"whole: {verdict.events:,} events in {verdict.batches:,} batches")
-        if verdict.removed:
-            click.echo(f"removed: {verdict.removed:,} events, each covered by the chain")
-        click.echo(f"chain head: {verdict.head}")
-    for line in notes:
+    if done.unrecorded is not None:
+        print_note(f"the result is not kept for `logd status`: {done.unrecorded}")
+    if trail.whole:
+        click.echo(f"whole: {trail.events:,} events in {trail.batches:,} batches")
+        if trail.removed:
+            click.echo(f"removed: {trail.removed:,} events, each covered by the chain")
+        click.echo(f"chain head: {trail.head}")
+    for line in done.notes:
         click.echo(line)
-    if not verdict.whole:
-        fail("the trail is not whole", EXIT_NOT_WHOLE)
-    if findings:
-        fail("the trail is whole, but it does not match the anchors", EXIT_NOT_WHOLE)
+    if done.problem is not None:
+        fail(done.problem, EXIT_NOT_WHOLE)

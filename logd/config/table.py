@@ -46,7 +46,7 @@ class Setting:
         raise AssertionError(f"{self.name} accepts anything")
 
     def line(self, value: Any = None, *, comment: str = "", commented_out: bool = False) -> str:
-        """A line of logd.toml that sets it, to `value` or to the value that is shown."""
+        """The line of logd.toml that sets it to `value`, by default to the value that is shown."""
         text = assignment(self.name, self.shown if value is None else value)
         text = f"# {text}" if commented_out else text
         comment = comment or self.comment

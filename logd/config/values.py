@@ -107,5 +107,5 @@ def shown(value: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """Returns the text, cut to what a message shows."""
+    """Returns the text, cut to the length that messages show."""
     return text if len(text) <= SHOWN_CHARS_MAX else text[: SHOWN_CHARS_MAX - 3] + "..."

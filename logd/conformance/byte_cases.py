@@ -33,7 +33,7 @@ Vector = dict[str, Any]
 
 
 def vectors(name: str) -> list[Vector]:
-    """Return the test vectors in a file."""
+    """Returns the test vectors in a file."""
     found: list[Vector] = json.loads((VECTORS / name).read_text(encoding="utf-8"))["vectors"]
     return found
 
@@ -68,7 +68,7 @@ def payload_vectors(scene: Scene) -> None:
 
 
 def _is_writable(vector: Vector) -> bool:
-    """Return whether a client may write this event: a daemon accepts more."""
+    """Returns whether a client may write this event: a daemon accepts more."""
     try:
         event = vector["event"]
         check_event_type(event["type"])
@@ -136,8 +136,8 @@ def refusals(scene: Scene) -> None:
             refused += 1
     _note_what_was_left(scene, "event", given, len(_malformed()))
     if changed:
-        scene.notes.append(f"{changed} events were accepted with props changed to what is in order")
-    scene.must_emit(why="after refused events one in order was refused")
+        scene.notes.append(f"{changed} events were accepted with invalid props replaced")
+    scene.must_emit(why="after refused events a valid one was refused")
     if box is None:
         return
     box.read()
@@ -155,7 +155,7 @@ def refusals(scene: Scene) -> None:
 
 
 def _last_payload(scene: Scene, box: Box | None) -> bytes:
-    """What the last event was written as."""
+    """Returns the payload of the last event, from the outbox or a datagram."""
     if box is not None:
         found = box.read()
     else:
@@ -177,7 +177,7 @@ def _expect_changed(
 
 
 def _malformed() -> list[tuple[str, bytes, bytes | None, bytes]]:
-    """What is wrong, and an event's type, user and props with that."""
+    """Returns malformed events: what is wrong, and the type, user and props."""
     good = TYPE.encode()
     deep = b"\x81\xa1a" * 17 + b"\xc0"
     found: list[tuple[str, bytes, bytes | None, bytes]] = [
@@ -218,7 +218,7 @@ def _malformed() -> list[tuple[str, bytes, bytes | None, bytes]]:
 
 
 TEXTS = {
-    "no control character, but nearly": "\xa0",
+    "characters next to control characters": "\xa0",
     "two bytes": "zoë",
     "three bytes": "学生",
     "four bytes": "\U0001f600\U0001d4b3",
@@ -256,7 +256,7 @@ def sizes(scene: Scene) -> None:
     expect(written == PAYLOAD_BYTES_MAX, f"a payload of {written} bytes: expected the limit")
     expect(not scene.emit(longest + 1), f"a payload of {PAYLOAD_BYTES_MAX + 1} bytes was accepted")
     expect(not scene.emit(200_000), "a payload of 200,000 bytes was accepted")
-    scene.must_emit(PAD_MIN, "after events over the limit one in order was refused")
+    scene.must_emit(PAD_MIN, "after events over the limit a valid one was refused")
     for what, event_type, user in (
         ("a type at the limit", b"t" * EVENT_TYPE_CHARS_MAX, None),
         ("a user at the limit", TYPE.encode(), b"u" * USER_BYTES_MAX),

@@ -58,7 +58,7 @@ T = TypeVar("T")
 def until(
     check: Callable[[], T], message: str, page: str | None = None, deadline_s: float = DEADLINE_S
 ) -> T:
-    """Poll until `check` returns something true, and return it. Raises Failed at the deadline."""
+    """Polls until `check` returns something true, and returns it. Raises Failed at the deadline."""
     end_s = time.monotonic() + deadline_s
     while not (found := check()):
         if time.monotonic() > end_s:
@@ -68,7 +68,7 @@ def until(
 
 
 def event_of(payload: bytes) -> Event:
-    """Decode the event in a payload. Raises Failed if a daemon would quarantine it."""
+    """Decodes the event in a payload. Raises Failed if a daemon would quarantine it."""
     try:
         return unpack_payload(payload)
     except Malformed as error:
@@ -78,7 +78,7 @@ def event_of(payload: bytes) -> Event:
 
 
 def number_of(payload: bytes) -> int:
-    """Return the property `n`, which identifies an event to its case."""
+    """Returns the property `n`, which identifies an event to its case."""
     number = unpack_props(event_of(payload).props).get("n")
     expect(type(number) is int, f"props have {number!r} as `n`: expected a whole number", "Payload")
     return int(number)
@@ -105,7 +105,7 @@ class Datagram:
 
 
 def parse_datagram(data: bytes, pid: int) -> Datagram:
-    """Decode a datagram as a daemon does. Raises Failed if the daemon would refuse it."""
+    """Decodes a datagram as a daemon does. Raises Failed if the daemon would refuse it."""
     length = f"a datagram of {len(data)} bytes: the limit is {DATAGRAM_BYTES_MAX}"
     expect(len(data) <= DATAGRAM_BYTES_MAX, length, "Limits")
     try:
@@ -133,15 +133,15 @@ class Box:
     records: list[Record] = field(default_factory=list)  # all that was read
 
     def word(self, index: int) -> int:
-        """Return a word of the header."""
+        """Returns a word of the header."""
         return int(_WORD.unpack(os.pread(self.outbox.fd, 8, index * 8))[0])
 
     def set_word(self, index: int, value: int) -> None:
-        """Write one of the daemon's words."""
+        """Writes one of the daemon's words."""
         os.pwrite(self.outbox.fd, _WORD.pack(value), index * 8)
 
     def read(self) -> list[Record]:
-        """Return the records written since the last call."""
+        """Returns the records written since the last call."""
         before = len(self.records)
         try:
             header = self.outbox.refresh()
@@ -163,12 +163,12 @@ class Box:
         return self.records[before:]
 
     def numbers(self) -> list[int]:
-        """Return the numbers of all events that it has held."""
+        """Returns the numbers of all events that it has held."""
         self.read()
         return [number_of(record.payload) for record in self.records]
 
     def confirm(self, sequence: int | None = None) -> None:
-        """Confirm up to that sequence; without one, everything that is written."""
+        """Confirms up to that sequence; without one, everything that is written."""
         self.read()
         records = self.records[:sequence]
         if records:
@@ -180,7 +180,7 @@ class Box:
         self.set_word(WORD_WATCHED_UNTIL_NS, until_ns)
 
     def retire(self) -> None:
-        """Retire the producer, as a daemon does once everything written is confirmed."""
+        """Retires the producer, as a daemon does once everything written is confirmed."""
         self.confirm()
         self.watch(0)
         self.set_word(WORD_RETIRED, 1)
@@ -188,7 +188,7 @@ class Box:
         self.unlink()
 
     def unlink(self) -> None:
-        """Remove the file, as the daemon or a cleaner does."""
+        """Removes the file, as the daemon or a cleaner does."""
         expect(self.path.exists(), "the client removed its outbox: only the daemon does", "Ending")
         self.path.unlink()
 
@@ -231,26 +231,26 @@ class DaemonDouble:
         return self._outboxes.path
 
     def make_directory(self) -> None:
-        """Create the outboxes' directory with its token, and the rendezvous file."""
+        """Creates the outboxes' directory with its token, and the rendezvous file."""
         self._outboxes.prepare(self.socket)
 
     def start(self) -> None:
-        """Bind the socket, in place of a stale one."""
+        """Binds the socket, in place of a stale one."""
         self._receiver = Receiver(bind(Path(self.socket), socket.SOCK_DGRAM, 0o660))
 
     def stop(self) -> None:
-        """Close the socket and leave its name, as a kill does; what was queued is lost."""
+        """Closes the socket and leaves its name, as a kill does; what was queued is lost."""
         if self._receiver is not None:
             self._receiver.close()
             self._receiver = None
 
     def datagrams(self) -> list[Datagram]:
-        """Return the datagrams that have arrived since the last call."""
+        """Returns the datagrams that have arrived since the last call."""
         assert self._receiver is not None
         return [parse_datagram(data, pid) for data, _uid, pid, _cut in self._receiver.datagrams()]
 
     def boxes(self) -> list[Box]:
-        """Return every outbox seen so far, oldest first, even if removed by now; open new ones."""
+        """Opens new outboxes; returns all seen so far, oldest first, even if removed by now."""
         new = []
         for name, uid, producer_id in self._outboxes.names():
             if name in self._boxes:
@@ -266,7 +266,7 @@ class DaemonDouble:
         return list(self._boxes.values())
 
     def box(self, number: int = 1) -> Box:
-        """Wait for the `number`-th outbox, and return it."""
+        """Waits for the `number`-th outbox, and returns it."""
         return until(
             lambda: self.boxes()[number - 1 :],
             "the client has no outbox" if number == 1 else "the client has no further outbox",
@@ -274,11 +274,11 @@ class DaemonDouble:
         )[0]
 
     def files(self) -> list[str]:
-        """Return the names in the outboxes' directory."""
+        """Returns the names in the outboxes' directory."""
         return sorted(entry.name for entry in self.directory.iterdir() if entry.name != "token")
 
     def close(self) -> None:
-        """Close everything, and remove what is in memory."""
+        """Closes everything, and removes what is in memory."""
         self.stop()
         for box in self._boxes.values():
             os.close(box.outbox.fd)

@@ -55,12 +55,12 @@ class Driver:
         return self._popen.pid
 
     def ask(self, command: str, deadline_s: float = ANSWER_S) -> str:
-        """Send a command and return the answer. Raises NotTried if the driver does not know it."""
+        """Sends a command; returns the answer. Raises NotTried if the driver does not know it."""
         self.send(command)
         return self.answer(command, deadline_s)
 
     def send(self, command: str) -> None:
-        """Send a command without waiting for the answer."""
+        """Sends a command without waiting for the answer."""
         data = command.encode() + b"\n"
         try:
             while data:
@@ -69,7 +69,7 @@ class Driver:
             raise self._ended(command) from None
 
     def answer(self, command: str, deadline_s: float = ANSWER_S) -> str:
-        """Wait for the next answer, which is to that command."""
+        """Waits for the next answer, which is to that command."""
         end_s = time.monotonic() + deadline_s
         while b"\n" not in self._buffer:
             left_s = end_s - time.monotonic()
@@ -84,7 +84,7 @@ class Driver:
                     raise self._ended(command)
                 self._buffer += data
             if len(self._buffer) > protocol.ANSWER_CHARS_MAX:
-                raise Failed("the driver answers without a line's end", protocol.PAGE)
+                raise Failed("the driver's answer has no line end", protocol.PAGE)
         line, _, self._buffer = self._buffer.partition(b"\n")
         answer = protocol.parse(command, line.decode("utf-8", "replace"))
         if answer == protocol.UNSUPPORTED:
@@ -92,7 +92,7 @@ class Driver:
         return answer
 
     def heard(self, command: str) -> list[str]:
-        """After a kill: return the complete answers it had written, each to that same command."""
+        """Returns, after a kill, the complete answers it had written, each to that same command."""
         while data := os.read(self._out, _READ_BYTES):
             self._buffer += data
         whole = self._buffer.split(b"\n")[:-1]
@@ -100,7 +100,7 @@ class Driver:
         return [protocol.parse(command, line.decode("utf-8", "replace")) for line in whole]
 
     def finish(self) -> int:
-        """Close its standard input, wait for its end, and return its exit code."""
+        """Closes its standard input, waits for its end, and returns its exit code."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
         try:
@@ -111,14 +111,14 @@ class Driver:
             ) from None
 
     def owns(self, pid: int | None) -> bool:
-        """Return whether a process is the driver, or one that it has started."""
+        """Returns whether a process is the driver, or one that it has started."""
         try:
             return pid is not None and os.getpgid(pid) == self.pid
         except (ProcessLookupError, OverflowError):
             return False
 
     def expect_holder(self, holder: int | None, whose: str) -> None:
-        """Raise Failed unless a process of the driver holds the outbox's lock."""
+        """Raises Failed unless a process of the driver holds the outbox's lock."""
         if self.owns(holder):
             return
         if holder is None:
@@ -130,17 +130,17 @@ class Driver:
         raise Failed(f"{whose}: {found}", "The lock")
 
     def kill(self) -> None:
-        """Kill the driver and what it has started, and wait for their end."""
+        """Kills the driver and what it has started, and waits for their end."""
         self.signal_kill()
         self._popen.wait()
 
     def signal_kill(self) -> None:
-        """Kill them without waiting."""
+        """Kills them without waiting."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the driver whatever its state, and close its pipes."""
+        """Ends the driver whatever its state, and closes its pipes."""
         self.kill()
         for pipe in (self._popen.stdin, self._popen.stdout):
             if pipe is not None and not pipe.closed:

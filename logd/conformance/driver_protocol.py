@@ -31,12 +31,12 @@ ANSWERS: dict[str, tuple[str, ...]] = {
 
 
 def hexadecimal(data: bytes | None) -> str:
-    """Encode bytes as a word: `-` for nil, `.` for none."""
+    """Encodes bytes as a word: `-` for nil, `.` for none."""
     return "-" if data is None else data.hex() or "."
 
 
 def parse(command: str, line: str) -> str:
-    """Check an answer to a command, and return it. Raises Failed if it is not a valid one."""
+    """Checks an answer to a command, and returns it. Raises Failed if it is not a valid one."""
     name, answer = command.split(" ", 1)[0], line.strip()
     if answer == UNSUPPORTED:
         return answer
@@ -54,7 +54,7 @@ def parse(command: str, line: str) -> str:
 
 
 def parse_hex(answer: str) -> bytes | None:
-    """Return the bytes of a hexadecimal answer; None for another answer."""
+    """Returns the bytes of a hexadecimal answer; None for another answer."""
     if answer == ".":
         return b""
     try:
@@ -64,7 +64,7 @@ def parse_hex(answer: str) -> bytes | None:
 
 
 def parse_counts(answer: str) -> tuple[int, int, int] | None:
-    """Return attempted, accepted and refused of an answer to `stats`; None for another answer."""
+    """Returns attempted, accepted and refused of an answer to `stats`; None for another answer."""
     words = answer.split()
     if len(words) != 3 or not all(word.isascii() and word.isdigit() for word in words):
         return None
@@ -73,5 +73,5 @@ def parse_counts(answer: str) -> tuple[int, int, int] | None:
 
 
 def shown(text: str) -> str:
-    """Shorten a line for a message."""
+    """Shortens a line for a message."""
     return text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 3] + "..."

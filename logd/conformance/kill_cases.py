@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from logd.conformance.daemon_double import until
@@ -35,7 +36,7 @@ class Run:
         self.scene.driver.ask(f"open {self.daemon.socket} {_RING_BYTES}")
 
     def emit(self, count: int = _EVENTS) -> None:
-        """Events, each answered before the next."""
+        """Emits events, each answered before the next."""
         for _ in range(count):
             number = self.scene.number()
             self.attempted.add(number)
@@ -60,12 +61,12 @@ class Run:
             self.scene.count(number, answer == "accepted")
 
     def kill_client(self) -> None:
-        """SIGKILL to the driver."""
+        """Sends SIGKILL to the driver."""
         self.scene.driver.kill()
         self.kills += 1
 
     def check(self, *, may_lose: bool = False) -> None:
-        """The sums, and every accepted event once and in order."""
+        """Checks the sums, and that every accepted event is stored once and in order."""
         status = self.daemon.settle(len(self.scene.accepted))
         events = self.daemon.events()
         own = [row for row in events if row["type"] == TYPE]
@@ -106,27 +107,24 @@ def _check_order(rows: list[dict[str, Any]]) -> None:
 
 def kills(scene: Scene) -> None:
     """Client and daemon are killed in every order: every accepted event is stored once."""
-    daemon = TemporaryDaemon(scene.directory)
-    try:
+    with closing(TemporaryDaemon(scene.directory)) as daemon:
         run = Run(scene, daemon)
         run.open()
         scene.need_outbox()
         run.emit(20)  # before the first daemon
-        steps: tuple[tuple[str, Callable[[], None]], ...] = (
-            ("daemon, then client", lambda: _daemon_then_client(run)),
-            ("client, then daemon", lambda: _client_then_daemon(run)),
-            ("both in the same instant", lambda: _both_at_once(run)),
-            ("daemon alone, while the client lives", lambda: _daemon_alone(run)),
+        steps: tuple[tuple[str, Callable[[Run], None]], ...] = (
+            ("daemon, then client", _daemon_then_client),
+            ("client, then daemon", _client_then_daemon),
+            ("both in the same instant", _both_at_once),
+            ("daemon alone, while the client lives", _daemon_alone),
         )
         for number in range(scene.rounds):
             for what, step in steps:
                 scene.progress(f"round {number + 1} of {scene.rounds}: {what}")
-                step()
+                step(run)
         run.emit(20)
         scene.driver.ask("close")
         run.check()
-    finally:
-        daemon.close()
 
 
 def _daemon_then_client(run: Run) -> None:
@@ -168,8 +166,7 @@ def _daemon_alone(run: Run) -> None:
 
 def kills_without_outbox(scene: Scene) -> None:
     """Without an outbox, what the kernel took is stored, or its sequence is in the loss ledger."""
-    daemon = TemporaryDaemon(scene.directory)
-    try:
+    with closing(TemporaryDaemon(scene.directory)) as daemon:
         run = Run(scene, daemon)
         # Without the file beside the socket no client knows of a directory.
         rendezvous = daemon.directory / "logd.sock.outboxes"
@@ -178,7 +175,7 @@ def kills_without_outbox(scene: Scene) -> None:
         run.open()
         run.emit(100)
         run.kill_client()
-        # Of a client without an outbox that is killed no one knows the last number.
+        # The last sequence of a killed client without an outbox is unknown.
         until(
             lambda: len(daemon.events()) == len(scene.accepted),
             "what the kernel took is not stored",
@@ -198,5 +195,3 @@ def kills_without_outbox(scene: Scene) -> None:
         until(heard_again, "the daemon is back, and events are still refused")
         scene.driver.ask("close")
         run.check(may_lose=True)
-    finally:
-        daemon.close()

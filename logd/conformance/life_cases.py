@@ -77,7 +77,7 @@ def until_flushed(scene: Scene, box: Box) -> None:
         return
     expect(answer == "no", "flush answered yes with an event unconfirmed")
     box.confirm()
-    expect(scene.driver.ask(f"flush {_LONG_MS}") == "yes", "all is confirmed, and flush says no")
+    expect(scene.driver.ask(f"flush {_LONG_MS}") == "yes", "all is confirmed; flush answered no")
 
 
 def durable_unknown(scene: Scene) -> None:
@@ -145,7 +145,7 @@ def _no_room_for_the_note(scene: Scene, box: Box) -> None:
 
 
 def ending(scene: Scene) -> None:
-    """Close sets word 9, leaves the file, releases the lock and sends nothing."""
+    """Closes sets word 9, leaves the file, releases the lock and sends nothing."""
     box = scene.open_with_outbox()
     scene.daemon.datagrams()
     scene.driver.ask("close")
@@ -189,7 +189,7 @@ def forks(scene: Scene) -> None:
         expect(answer == "accepted", "a child's first event was refused")
         _check_parent(scene, box, before, "a child that emitted")
         child = until(
-            lambda count=number: scene.daemon.boxes()[count - 1 :],  # type: ignore[misc]
+            lambda count=number: scene.daemon.boxes()[count - 1 :],  # type: ignore[misc] # a lambda's default
             "a child's first event was accepted, and the child has no outbox of its own",
             FORKS,
         )[0]
@@ -213,7 +213,7 @@ def forks(scene: Scene) -> None:
 
 def _check_parent(scene: Scene, box: Box, before: bytes, who: str) -> None:
     expect(box.path.exists(), f"{who} removed its parent's outbox")
-    expect(not box.has_farewell, f"{who} said farewell for its parent (word 9)")
+    expect(not box.has_farewell, f"{who} sent its parent's farewell (word 9)")
     expect(box.holder is not None, f"{who} freed its parent's lock", "The lock")
     scene.driver.expect_holder(box.holder, "the parent's outbox")
     expect(box.header() == before, f"{who} wrote to its parent's header")
@@ -238,8 +238,8 @@ def lock_lost(scene: Scene) -> None:
 
 
 def lose_descriptors(scene: Scene, box: Box) -> tuple[Path, int | None, int]:
-    """Closes what the client has open; the file that is there instead, in how many descriptors of
-    which process.
+    """Has the client close its descriptors; returns the file opened in their place, the process,
+    and in how many of its descriptors the file is open.
     """
     decoy = scene.directory / "decoy"
     decoy.write_bytes(b"")

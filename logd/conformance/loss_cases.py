@@ -13,13 +13,13 @@ from logd.conformance.verdicts import FOLLOWING, NotTried, expect
 from logd_wire.outbox.layout import WORD_GIVEN_UP, WORD_RETIRED
 from logd_wire.wire import KIND_FAREWELL
 
-# A client looks at what it has left ten times a second at most: within this it has done so.
+# Long enough for a client to check its former outboxes, which it does ten times a second.
 _LOOKS_S = 0.4
 _GIVEN_UP_MAX = 3
 
 
 def _until_followed(scene: Scene, box: Box, what: str) -> Box:
-    """Events until there is another outbox than `box`; all must be accepted."""
+    """Emits until the client has another outbox than `box`; every event must be accepted."""
 
     def successor() -> list[Box]:
         scene.must_emit(why=f"an event was refused after {what}")
@@ -29,7 +29,7 @@ def _until_followed(scene: Scene, box: Box, what: str) -> Box:
 
 
 def _emit_for_some_looks(scene: Scene) -> list[Datagram]:
-    """What came meanwhile: it is taken at once, since the kernel's queue is short."""
+    """Emits for a while; returns the datagrams, read at once since the kernel's queue is short."""
     found: list[Datagram] = []
     end_s = time.monotonic() + _LOOKS_S
     while time.monotonic() < end_s:

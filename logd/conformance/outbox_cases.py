@@ -112,7 +112,7 @@ def ring_sizes(scene: Scene) -> None:
 
 
 def _free_bytes(scene: Scene) -> int:
-    """What outboxes may still take of their file system, less a little."""
+    """The bytes that outboxes may still take of their file system, less a margin."""
     status = os.statvfs(scene.daemon.directory.parent)
     return status.f_bavail * status.f_frsize - RING_BYTES_MIN
 
@@ -254,11 +254,11 @@ def rendezvous(scene: Scene) -> None:
         os.chown(daemon.directory, _ANOTHER_UID, -1)
 
     steps: tuple[tuple[str, Callable[[], None]], ...] = (
-        ("no file beside the socket", path.unlink),
-        ("an empty file beside the socket", lambda: put("")),
-        ("a pipe in place of the file beside the socket", put_pipe),
-        ("a token that is no token", lambda: put(good.replace("token=", "token=x"))),
-        ("a directory that is not there", lambda: put(good.replace("logd-", "logd-no-"))),
+        ("no rendezvous file", path.unlink),
+        ("an empty rendezvous file", lambda: put("")),
+        ("a pipe in place of the rendezvous file", put_pipe),
+        ("an invalid token", lambda: put(good.replace("token=", "token=x"))),
+        ("a missing directory", lambda: put(good.replace("logd-", "logd-no-"))),
         (
             "a symbolic link to the directory",
             lambda: put(good.replace(str(daemon.directory), str(link))),
@@ -280,10 +280,10 @@ def rendezvous(scene: Scene) -> None:
     put_token(good_token)
     put(good + "later=1\nmore\n")
     scene.reopen_client()
-    scene.must_emit(why="an event was refused with lines of a later day beside the socket")
+    scene.must_emit(why="an event was refused with unknown lines in the rendezvous file")
     until(
         lambda: set(daemon.files()) - before,
-        "lines of a later day beside the socket: the client has no outbox",
+        "with unknown lines in the rendezvous file the client has no outbox",
     )
 
 

@@ -15,7 +15,7 @@ Progress = Callable[[str], None]
 def run(
     command: Sequence[str], names: Sequence[str], rounds: int, progress: Progress
 ) -> Iterator[Result]:
-    """Yield each selected case's result as it ends; without names, all cases run."""
+    """Yields each selected case's result as it ends; without names, all cases run."""
     for case in CASES:
         if not names or case.name in names:
             yield _run_case(case, command, rounds, progress)
@@ -32,7 +32,7 @@ def _run_case(case: Case, command: Sequence[str], rounds: int, progress: Progres
     except Failed as failure:
         verdict, message, page = FAILED, str(failure), failure.page or case.page
     except OSError as error:  # a file of the client's that is not as any client leaves it
-        verdict, message = FAILED, f"the case cannot go on: {error}"
+        verdict, message = FAILED, f"the case cannot continue: {error}"
     except NotTried as reason:
         verdict, message = NOT_TRIED, str(reason)
     return Result(case.name, verdict, page, time.monotonic() - begun_s, message, notes)

@@ -56,30 +56,30 @@ class Scene:
         self._next_number = FIRST_NUMBER
 
     def close(self) -> None:
-        """End the driver and remove the files."""
+        """Ends the driver and removes the files."""
         self._cleanup.close()
 
     # -- the client --------------------------------------------------------------------------------
 
     def start_driver(self) -> Driver:
-        """Start a new process of the driver, without a client."""
+        """Starts a new process of the driver, without a client."""
         self.driver = Driver(self.command, self._errors)
         self._cleanup.callback(self.driver.close)
         return self.driver
 
     def open_client(self, ring_bytes: int = RING_BYTES_MIN) -> Driver:
-        """Start a new process of the driver, with a client of this scene's socket."""
+        """Starts a new process of the driver, with a client of this scene's socket."""
         driver = self.start_driver()
         driver.ask(f"open {self.daemon.socket} {ring_bytes}")
         return driver
 
     def reopen_client(self, ring_bytes: int = RING_BYTES_MIN) -> None:
-        """Close the client and open another one in the same process."""
+        """Closes the client and opens another one in the same process."""
         self.driver.ask("close")
         self.driver.ask(f"open {self.daemon.socket} {ring_bytes}")
 
     def open_with_outbox(self, ring_bytes: int = RING_BYTES_MIN) -> Box:
-        """Start the double and a client with an outbox, whose first event is accepted."""
+        """Starts the double and a client with an outbox, whose first event is accepted."""
         self.daemon.make_directory()
         self.daemon.start()
         self.open_client(ring_bytes)
@@ -88,7 +88,7 @@ class Scene:
         return self.daemon.box()
 
     def open_with_any(self) -> Box | None:
-        """Do the same for any client: return None for one that never has an outbox."""
+        """As `open_with_outbox`, but returns None for a client that never has an outbox."""
         try:
             return self.open_with_outbox()
         except NotTried:
@@ -97,7 +97,7 @@ class Scene:
             return None
 
     def watch(self, directory: Path, mask: int) -> int:
-        """Return a descriptor of a directory's events, for `logd.ingest.inotify`."""
+        """Returns a descriptor of a directory's events, for `logd.ingest.inotify`."""
         try:
             fd = inotify.watch(directory, mask)
         except OSError as error:
@@ -106,26 +106,26 @@ class Scene:
         return fd
 
     def need_outbox(self) -> None:
-        """Raise NotTried for a client that never has an outbox."""
+        """Raises NotTried for a client that never has an outbox."""
         try:
             self.driver.ask("outbox")
         except NotTried:
             raise NotTried("a client without an outbox") from None
 
     def number(self) -> int:
-        """Return the next event's number."""
+        """Returns the next event's number."""
         self._next_number += 1
         return self._next_number
 
     def emit(self, pad: int = 0, event_type: str = TYPE) -> bool:
-        """Emit one event; return whether it was accepted."""
+        """Emits one event; returns whether it was accepted."""
         number = self.number()
         return self.count(
             number, self.driver.ask(f"emit {event_type} {USER} {number} {pad}") == "accepted"
         )
 
     def count(self, number: int, accepted: bool) -> bool:
-        """Count an event of that number as accepted, or as refused."""
+        """Counts an event of that number as accepted, or as refused."""
         if accepted:
             self.accepted.append(number)
         else:
@@ -133,17 +133,17 @@ class Scene:
         return accepted
 
     def must_emit(self, pad: int = 0, why: str = "an event was refused") -> int:
-        """Emit one event that must be accepted; return its number."""
+        """Emits one event that must be accepted; returns its number."""
         expect(self.emit(pad), why)
         return self.accepted[-1]
 
     def event(self, event_type: bytes, user: bytes | None, props: bytes) -> bool:
-        """Emit an event of these bytes; return whether it was accepted. Raises NotTried."""
+        """Emits an event of these bytes; returns whether it was accepted. Raises NotTried."""
         words = (hexadecimal(event_type), hexadecimal(user), hexadecimal(props))
         return self.driver.ask(f"event {' '.join(words)}") == "accepted"
 
     def check_counts(self) -> None:
-        """Compare the client's own counts, if it has any, with what it answered."""
+        """Compares the client's own counts, if it has any, with what it answered."""
         try:
             words = self.driver.ask("stats").split()
         except NotTried:
@@ -171,7 +171,7 @@ class Scene:
         return 16 + len(box.records[-1].payload) - PAD_MIN
 
     def fill_to(self, box: Box, position: int, overhead: int) -> None:
-        """Emit events until the next record would begin at that position; all must be accepted."""
+        """Emits events until the next record would begin at that position; all must be accepted."""
         while (left := position - box.position) > 0:
             if left <= PAD_MAX + overhead:
                 pad = left - overhead
@@ -185,7 +185,7 @@ class Scene:
 
 @contextlib.contextmanager
 def scene(command: Sequence[str], rounds: int, progress: Callable[[str], None]) -> Iterator[Scene]:
-    """Provide a scene within a `with`, and close it at the end."""
+    """Provides a scene within a `with`, and closes it at the end."""
     made = Scene(command, rounds, progress)
     try:
         yield made
@@ -194,7 +194,7 @@ def scene(command: Sequence[str], rounds: int, progress: Callable[[str], None]) 
 
 
 def missing_and_twice(expected: Sequence[int], found: Sequence[int]) -> str:
-    """Return what is wrong with the events found, or an empty text."""
+    """Returns what is wrong with the events found, or an empty text."""
     missing = sorted(set(expected) - set(found))
     extra = sorted(set(found) - set(expected))
     twice = len(found) - len(set(found))
@@ -209,7 +209,7 @@ def missing_and_twice(expected: Sequence[int], found: Sequence[int]) -> str:
 
 
 def expect_exactly_once(expected: Sequence[int], found: Sequence[int], page: str) -> None:
-    """Raise Failed unless every accepted event was found once, and no other."""
+    """Raises Failed unless every accepted event was found once, and no other."""
     problem = missing_and_twice(expected, found)
     if problem:
         raise Failed(f"of {len(expected)} accepted events: {problem}", page)

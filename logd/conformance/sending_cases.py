@@ -25,7 +25,7 @@ def sequences(datagrams: list[Datagram]) -> list[int]:
 
 
 def datagrams(scene: Scene) -> None:
-    """Each event is sent once: the head and the very record that stands in the ring."""
+    """Each event is sent once: the head, and the same record as in the ring."""
     box = scene.open_with_outbox()
     found = scene.daemon.datagrams()
     for pad in (0, PAD_MIN, 20_000):
@@ -60,12 +60,12 @@ def watching(scene: Scene) -> None:
             expect(not sent, f"{len(sent)} datagrams came while word 18 was in the future")
             break
     else:
-        scene.notes.append("this machine was too busy to see whether nothing is sent")
+        scene.notes.append("this machine was too busy to check that nothing is sent")
     for what, until_ns in (
         ("0", 0),
         ("in the past", time.monotonic_ns() - _MILLISECOND_NS),
-        ("a minute off, so of another clock", time.monotonic_ns() + 60 * 10**9),
-        ("the highest number there is", 2**64 - 1),
+        ("a minute ahead, so of another clock", time.monotonic_ns() + 60 * 10**9),
+        ("the highest number of 64 bits", 2**64 - 1),
     ):
         box.watch(until_ns)
         scene.must_emit()
@@ -165,7 +165,7 @@ def outbox_retries(scene: Scene) -> None:
     for _ in range(_TRIES):
         scene.must_emit()
         daemon.datagrams()
-        # At each event: the kernel makes one of two that are alike and unread.
+        # Read after each event, since the kernel merges equal unread notifications.
         asked += any(found == name for _mask, found in inotify.read_events(fd))
     expect(
         asked < _TRIES // 4,

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,12 @@ class TemporaryDaemon:
 
     @property
     def pid(self) -> int:
-        """The daemon's process."""
+        """The pid of the daemon."""
         assert self._popen is not None
         return self._popen.pid
 
     def start(self) -> None:
-        """Start the daemon unless it runs, and wait until it is ready."""
+        """Starts the daemon unless it runs, and waits until it is ready."""
         if self._popen is not None and self._popen.poll() is None:
             return
         # This very package: neither another installed one, nor what lies in the working directory.
@@ -80,7 +81,7 @@ class TemporaryDaemon:
         until(ready, "`logd run` is not ready", PAGE, DAEMON_S)
 
     def kill(self) -> None:
-        """Kill the daemon, and wait for its end."""
+        """Kills the daemon, and waits for its end."""
         assert self._popen is not None
         self._popen.kill()
         self._popen.wait()
@@ -100,24 +101,21 @@ class TemporaryDaemon:
             time.sleep(_LOOK_INTERVAL_S)
 
     def outboxes(self) -> list[Path]:
-        """Return the outbox files that exist."""
+        """Returns the outbox files that exist."""
         return list(self.config.outbox_directory.glob("*.outbox"))
 
     def events(self) -> list[dict[str, Any]]:
-        """Return all stored events, oldest first."""
-        connection = opening.open_for_events(self.config)
-        try:
+        """Returns all stored events, oldest first."""
+        with closing(opening.open_for_events(self.config)) as connection:
             rows: list[dict[str, Any]] = []
             after_id: int | None = 0
             while after_id is not None:
                 page = event_page(connection, after_id=after_id, limit=_PAGE_EVENTS)
                 rows, after_id = rows + page.rows, page.next
-        finally:
-            connection.close()
         return rows
 
     def close(self) -> None:
-        """End the daemon and remove the outboxes; the rest is in the case's directory."""
+        """Ends the daemon and removes the outboxes; the rest is in the case's directory."""
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait()

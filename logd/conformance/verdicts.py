@@ -17,7 +17,7 @@ _VARYING = re.compile(r"`[^`]*`|\b[0-9a-f]*\d[0-9a-f]*\b")
 
 # What a client may do wrongly and still pass.
 NEVER_TRIED = (
-    'No case tries the order of stores and the full fence (PROTOCOL.md, "Writing an event" and '
+    'No case tests the order of stores and the full fence (PROTOCOL.md, "Writing an event" and '
     "\"Watching\"), nor a socket of the application's under the number of the client's."
 )
 
@@ -54,13 +54,13 @@ class Result:
 
 
 def expect(condition: object, message: str, page: str | None = None) -> None:
-    """Raise Failed with the message unless the condition holds."""
+    """Raises Failed with the message unless the condition holds."""
     if not condition:
         raise Failed(message, page)
 
 
 def lines(result: Result, width: int) -> list[str]:
-    """Return one case's line, and its message and notes below it."""
+    """Returns one case's line, and its message and notes below it."""
     mark = {PASSED: "ok", FAILED: "FAIL", NOT_TRIED: "-"}[result.verdict]
     shown = [f"{mark:<5} {result.case:<{width}} {result.seconds:6.2f} s"]
     if result.verdict == FAILED:
@@ -73,7 +73,7 @@ def lines(result: Result, width: int) -> list[str]:
 
 
 def summary(results: Sequence[Result]) -> dict[str, int]:
-    """Return how many cases passed, failed and were not tried."""
+    """Returns how many cases passed, failed and were not tried."""
     counted = Counter(result.verdict for result in results)
     return {
         "passed": counted[PASSED],
@@ -83,7 +83,7 @@ def summary(results: Sequence[Result]) -> dict[str, int]:
 
 
 def repeated(results: Sequence[Result]) -> list[str]:
-    """Return a line for each message that several cases failed with, naming the cases.
+    """Returns a line for each message that several cases failed with, naming the cases.
 
     Numbers and names of files differ from case to case, and are left out of the comparison.
     """
@@ -100,7 +100,7 @@ def repeated(results: Sequence[Result]) -> list[str]:
 
 
 def summary_line(results: Sequence[Result]) -> str:
-    """Return the last line of a run."""
+    """Returns the last line of a run."""
     counts = summary(results)
     seconds = sum(result.seconds for result in results)
     shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
@@ -108,13 +108,13 @@ def summary_line(results: Sequence[Result]) -> str:
 
 
 def conforms(results: Sequence[Result]) -> bool:
-    """Return whether at least one case passed and none failed."""
+    """Returns whether at least one case passed and none failed."""
     counts = summary(results)
     return counts["failed"] == 0 and counts["passed"] > 0
 
 
 def as_json(driver: Sequence[str], results: Sequence[Result]) -> dict[str, Any]:
-    """Return the results for programs."""
+    """Returns the results for programs."""
     return {
         "driver": list(driver),
         "conforms": conforms(results),

@@ -51,7 +51,7 @@ class Delivery(Generic[AnOutbox]):
     work_s = 0.005
     start_work_s = 0.25
     slice_bytes = 64 * 1024
-    # The simulation watches these two.
+    # The simulation reads these two.
     intake_type: type[Intake] = Intake
     opener_type: type[OutboxOpener[AnOutbox]] = OutboxOpener
 
@@ -105,7 +105,7 @@ class Delivery(Generic[AnOutbox]):
     # -- one step --------------------------------------------------------------------------------
 
     def recover(self, now_s: float) -> None:
-        """Find the outboxes, and the producers that can send nothing more; before the first step.
+        """Finds the outboxes, and the producers that can send nothing more; before the first step.
 
         However many files users have put there, this takes about `start_work_s`: later steps do the
         rest. Raises StorageBusy when the outboxes cannot be listed.
@@ -120,11 +120,11 @@ class Delivery(Generic[AnOutbox]):
         self.run_tasks()
 
     def run_tasks(self) -> None:
-        """Open and search outboxes for as long as a start or a stop may take for it."""
+        """Opens and searches outboxes for as long as a start or a stop may take for it."""
         self.tasks.run(self._monotonic_s, self.start_work_s)
 
     def step(self, datagrams: Iterable[Datagram], closed: Iterable[str], now_s: float) -> None:
-        """Take what has arrived, read what is missing, commit, confirm.
+        """Takes what has arrived, reads what is missing, commits, confirms.
 
         `closed` names the files that were closed since the last step, `now_s` is monotonic. Raises
         LogdError kinds for what ends the process. StorageBusy is kept in `stalled` instead: the
@@ -136,7 +136,7 @@ class Delivery(Generic[AnOutbox]):
             self.commit()
             return
         drained = self._take_datagrams(datagrams)
-        self.intake.trim(turn.batch, keep=self.outboxes.keys())  # most may have made no batch
+        self.intake.trim(turn.batch, keep=self.outboxes.keys())  # also without a batch to commit
         if self._started.unread <= 0:
             self._ends.record_ended()
         due = now_s >= turn.poll_due_s
@@ -176,7 +176,7 @@ class Delivery(Generic[AnOutbox]):
             turn.commit_due_s = self._monotonic_s() + self._commit_interval_s
 
     def commit(self) -> None:
-        """Commit the batch, and confirm it; a StorageBusy is kept in `stalled`."""
+        """Commits the batch, and confirms it; a StorageBusy is kept in `stalled`."""
         turn, batch, began_s = self.turn, self.turn.batch, self._monotonic_s()
         try:
             self._store.commit(batch, self._clock_ns())
@@ -211,7 +211,7 @@ class Delivery(Generic[AnOutbox]):
         return self.drain.held is not None
 
     def next_due_s(self) -> float:
-        """Return when a step is due although nothing has arrived, on the monotonic clock."""
+        """Returns when a step is due although nothing has arrived, on the monotonic clock."""
         turn = self.turn
         if self.tasks:
             return turn.now_s
@@ -225,46 +225,46 @@ class Delivery(Generic[AnOutbox]):
         return due_s
 
     def _forced_due_s(self) -> float:
-        """Return when the batch is to be committed for a caller that waits for the disk."""
+        """Returns when the batch is to be committed for a caller that waits for the disk."""
         awaited = self.turn.batch.awaited
         if not all(map(self.outboxes.quota.others_than, awaited)):
             return 0.0  # no other user has outboxes open
         return self._forced.due_s(awaited)
 
     def commit_is_near(self, by_s: float) -> bool:
-        """Return whether a commit is due before `by_s` on the monotonic clock."""
+        """Returns whether a commit is due before `by_s` on the monotonic clock."""
         turn = self.turn
         return turn.work_left or (bool(turn.batch) and turn.commit_due_s < by_s)
 
     def force_step(self, *, poll: bool = True) -> None:
-        """Have the next step commit what there is, and poll every outbox unless `poll` is false."""
+        """Makes the next step commit what there is and, with `poll`, poll every outbox."""
         self.turn.commit_due_s = 0.0
         if poll:
             self.turn.poll_due_s = 0.0
 
     def step_at_once(self) -> None:
-        """Have the next step follow without a wait: datagrams may be queued elsewhere."""
+        """Makes the next step follow without a wait: datagrams may be queued elsewhere."""
         self.turn.work_left = True
 
     def mark_queue(self, queue_max: int) -> Callable[[], bool]:
-        """Return a check that is true once all that is in the kernel's queue now is committed.
+        """Returns a check that is true once all that is in the kernel's queue now is committed.
 
         The queue holds `queue_max` datagrams at most.
         """
         return self._marks.add(queue_max)
 
     def open_names(self) -> frozenset[str]:
-        """Return the names of the outboxes that are open."""
+        """Returns the names of the outboxes that are open."""
         opened = (*self.outboxes.values(), *self.lifecycle.given_up.values())
         return frozenset(outbox.name for outbox in opened)
 
     def use_new_directory(self) -> None:
-        """Find outboxes in a new directory; what is open of the former one stays open."""
+        """Finds outboxes in a new directory; what is open of the former one stays open."""
         self.finder.restart()
         self.turn.poll_due_s = 0.0
         drop_missing(self.intake.producers.values(), self.outboxes, self.opener.may_exist)
 
     def close(self) -> None:
-        """Close every outbox, and leave it for the next daemon."""
+        """Closes every outbox, and leaves it for the next daemon."""
         for outbox in (*self.outboxes.release_all(), *self.lifecycle.given_up.values()):
             self._directory.release(outbox)

@@ -41,7 +41,7 @@ class Drain:
         batch: Batch,
         readable: Container[Producer],
     ) -> int:
-        """Take the datagrams, a held one first; return how many.
+        """Takes the datagrams, a held one first; returns how many.
 
         `readable` are the producers whose outbox is open.
         """

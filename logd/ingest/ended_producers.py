@@ -32,11 +32,11 @@ class EndedProducers:
         self._undecided: list[tuple[int, int, str]] = []
 
     def begin(self, unfinished: Iterator[End]) -> None:
-        """Take the producers that had not ended when this process started."""
+        """Takes the producers that had not ended when this process started."""
         self._unfinished = unfinished
 
     def record_ended(self) -> None:
-        """Record as lost what producers without an outbox have not sent.
+        """Records as lost what producers without an outbox have not sent.
 
         Call it only once what the queue held at the start is taken: their farewells may be in it,
         and the same loss would be recorded twice, with numbers and without.
@@ -70,7 +70,7 @@ class EndedProducers:
 def drop_missing(
     producers: Iterable[Producer], opened: Container[Producer], may_exist: Callable[[str], bool]
 ) -> None:
-    """Stop waiting for outboxes that went with their directory before they were opened.
+    """Stops waiting for outboxes that went with their directory before they were opened.
 
     What is missing of their producers is a loss, by number.
     """

@@ -24,7 +24,7 @@ class Tally:
         self.total = 0
 
     def add(self, uid: int, pid: int | None, count: int = 1) -> None:
-        """Count for this sender; without a pid if only the user is known."""
+        """Counts for this sender; without a pid if only the user is known."""
         self.total += count
         sender = (uid, pid)
         try:
@@ -35,7 +35,7 @@ class Tally:
             self.counts[sender] = count
 
     def _make_room(self) -> None:
-        """Merge processes of the user with the most of them: no user displaces another."""
+        """Merges processes of the user with the most of them: no user displaces another."""
         counts = self.counts
         users = Counter(uid for uid, _ in counts)
         uid, processes = users.most_common(1)[0]
@@ -64,7 +64,7 @@ class Ignored:
         return self.duplicates.total + self.early.total + self.farewells.total + self.skipped.total
 
     def senders(self, rows_max: int) -> list[dict[str, Any]]:
-        """Return one row for each of the senders with the most ignored."""
+        """Returns one row for each of the senders with the most ignored."""
         rows: dict[Sender, dict[str, Any]] = {}
         totals: Counter[Sender] = Counter()
         for name in KINDS:

@@ -20,7 +20,7 @@ _EVENT = struct.Struct("iIII")
 
 
 def watch(directory: str | os.PathLike[str], mask: int) -> int:
-    """Return a descriptor that gives a directory's events. Raises OSError if no watch is left."""
+    """Returns a descriptor that gives a directory's events. Raises OSError if no watch is left."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd: int = libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
     if fd < 0:
@@ -33,7 +33,7 @@ def watch(directory: str | os.PathLike[str], mask: int) -> int:
 
 
 def read_events(fd: int) -> Iterator[tuple[int, bytes]]:
-    """Yield mask and name of each event that one read gives. Never waits."""
+    """Yields mask and name of each event that one read gives. Never waits."""
     try:
         data = os.read(fd, 64 * 1024)
     except BlockingIOError:
@@ -59,7 +59,7 @@ class Inotify:
         self.fd = watch(directory, IN_CLOSE_WRITE | IN_MOVED_TO)
 
     def names(self) -> list[str]:
-        """Return the outboxes that had an event since the last call, each once; never waits.
+        """Returns the outboxes that had an event since the last call, each once; never waits.
 
         At most what one read gives, about a thousand: a user who causes events as fast as they are
         read must not hold up the loop. The rest comes with the next call. If the kernel's queue was
@@ -76,5 +76,5 @@ class Inotify:
         return list(found)
 
     def close(self) -> None:
-        """End the watch."""
+        """Ends the watch."""
         os.close(self.fd)

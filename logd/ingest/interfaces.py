@@ -16,16 +16,16 @@ class Trail(Protocol):
     """What the core needs of `logd.storage.store.Store`."""
 
     def producer(self, uid: int, producer_id: int) -> Producer:
-        """Return what is stored of a producer; a new one if there is nothing."""
+        """Returns what is stored of a producer; a new one if there is nothing."""
 
     def unfinished(self) -> Iterator[tuple[int, int, str] | None]:
-        """Yield uid, id and cause of loss of producers that can send nothing more but by an outbox.
+        """Yields uid, id and cause of loss of producers that can send no more, except by an outbox.
 
         None: many were examined; the rest may wait for the next step.
         """
 
     def commit(self, batch: Batch, now_ns: int) -> None:
-        """Store the batch; it is on disk when this returns. StorageBusy: nothing changed."""
+        """Stores the batch; it is on disk when this returns. StorageBusy: nothing changed."""
 
 
 class Outbox(Protocol):

@@ -60,11 +60,11 @@ class OpenOutbox:
         self.confirmed = self.header.confirmed_sequence
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return bytes of the file; fewer if the file was cut, which the caller's checks find."""
+        """Returns bytes of the file; fewer if the file was cut, which the caller's checks find."""
         return os.pread(self.fd, length, offset)
 
     def refresh(self) -> Header:
-        """Read the header again. Raises WireError when it has become impossible."""
+        """Reads the header again. Raises WireError when it has become impossible."""
         header = parse_header(self.read_at(0, HEADER_BYTES), self._size())
         if header.producer_id != self.producer_id:
             raise OutboxError("another producer's outbox")
@@ -72,15 +72,15 @@ class OpenOutbox:
         return header
 
     def written(self) -> int:
-        """Return the highest sequence written: the one word that grows while the producer lives."""
+        """Returns the highest sequence written: the word that grows while the producer lives."""
         return int.from_bytes(self.read_at(WORD_WRITTEN * 8, 8), sys.byteorder)
 
     def alive(self) -> bool:
-        """Return whether the producer's process still holds its lock."""
+        """Returns whether the producer's process still holds its lock."""
         return liveness.lock_holder(self.fd) is not None
 
     def confirm(self, sequence: int, position: int, watched_until_ns: int) -> None:
-        """Write what is committed into the header; only called after a commit. Never goes back.
+        """Writes what is committed into the header; only called after a commit. Never goes back.
 
         Until `watched_until_ns` the producer need not wake the daemon (see `logd.ingest.wakeups`).
         """
@@ -92,7 +92,7 @@ class OpenOutbox:
         self.confirmed = sequence
 
     def retire(self) -> bool:
-        """Mark the outbox as read to its end; False, and undone, if there is more to read.
+        """Marks the outbox as read to its end; False, and undone, if there is more to read.
 
         A process that lost its lock with a closed descriptor may still write: either it sees the
         mark, or this call sees what it wrote.
@@ -104,11 +104,11 @@ class OpenOutbox:
         return False
 
     def give_up(self) -> None:
-        """Have the producer continue in another outbox: this one is foreign or damaged."""
+        """Makes the producer continue in another outbox: this one is foreign or damaged."""
         self._write_at(WORD_GIVEN_UP * 8, _WORD.pack(1))
 
     def take_back(self) -> None:
-        """Clear the words RETIRED and GIVEN_UP that a killed daemon has left: this one reads on.
+        """Clears the words RETIRED and GIVEN_UP of a killed daemon, to continue with the outbox.
 
         If they cannot be written they stay as they are.
         """
@@ -116,7 +116,7 @@ class OpenOutbox:
             self._write_at(LEFT_OFFSET, bytes(LEFT_BYTES))
 
     def resume_wakeups(self) -> None:
-        """Have the producer wake the daemon again when it writes."""
+        """Makes the producer wake the daemon again when it writes."""
         self._write_at(WORD_WATCHED_UNTIL_NS * 8, bytes(8))
 
     def _size(self) -> int:
@@ -130,7 +130,7 @@ class OpenOutbox:
 
 
 def give_up_foreign(fd: int) -> None:
-    """Give up a refused file, if it certainly is an outbox, so that its producer notices.
+    """Gives up a refused file, if it certainly is an outbox, so that its producer notices.
 
     The daemon writes into nothing else: a user may have put another file, or a link to one, under
     an outbox's name. Errors are ignored: what cannot be written stays as it is.
@@ -146,7 +146,7 @@ def give_up_foreign(fd: int) -> None:
 
 
 def check_no_holes(status: os.stat_result) -> None:
-    """Raise OutboxError for a file that takes less memory than it is long.
+    """Raises OutboxError for a file that takes less memory than it is long.
 
     No producer makes one (shared/PROTOCOL.md): its owner could claim, and have searched, what takes
     no memory, and a write into a hole may fail.

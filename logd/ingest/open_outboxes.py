@@ -30,25 +30,25 @@ class OpenOutboxes(Generic[AnOutbox]):
         self.succession = Succession(self._open)
 
     def add(self, producer: Producer, outbox: AnOutbox) -> None:
-        """Hold an outbox open, and keep the wake-up suppression that its header promises."""
+        """Holds an outbox open, and keeps the wake-up suppression that its header promises."""
         self._open[producer] = outbox
         self.wakeups.inherit(producer, outbox.header.watched_until_ns, self._turn.monotonic_s())
         self.quota.add(producer.uid)
 
     def take_out(self, producer: Producer) -> AnOutbox | None:
-        """Stop using a producer's outbox; the caller closes, removes or keeps it."""
+        """Stops using a producer's outbox; the caller closes, removes or keeps it."""
         outbox = self._open.pop(producer, None)
         self.searches.pop(producer, None)
         self.succession.drop(producer)
         if outbox is not None:
             self.wakeups.end(producer)
-            # A producer that lives, though taken for dead, sends datagrams again.
+            # If the producer lives after all, it sends datagrams again.
             self._turn.attempt(lambda one: one.resume_wakeups(), outbox)
             self.quota.drop(producer.uid)
         return outbox
 
     def release_all(self) -> list[AnOutbox]:
-        """Forget all of them, for the caller to close."""
+        """Drops all outboxes; the caller closes them."""
         released = list(self._open.values())
         self._open.clear()
         return released

@@ -52,7 +52,7 @@ class Intake:
         self.ignored = Ignored()
 
     def producer(self, uid: int, producer_id: int) -> Producer:
-        """Return the one record of this producer, loaded when it is first heard of."""
+        """Returns the one record of this producer, loaded when it is first heard of."""
         key = (uid, producer_id)
         known = self.producers.get(key)
         if known is None:
@@ -62,13 +62,13 @@ class Intake:
         return known
 
     def forget(self, producer: Producer) -> None:
-        """Drop a producer that has ended; its watermark stays in the database."""
+        """Drops a producer that has ended; its watermark stays in the database."""
         self.producers.pop((producer.uid, producer.id), None)
         if self._uid_of_outbox.get(producer.id) == producer.uid:
             del self._uid_of_outbox[producer.id]
 
     def trim(self, batch: Batch, keep: Collection[Producer] = ()) -> None:
-        """Forget idle producers past a bound, except those in the batch at hand.
+        """Forgets idle producers past a bound, except those in the batch at hand.
 
         Senders may invent producers without end, or repeat what ended ones have sent; what is
         stored can be loaded again. Those to `keep` are the ones whose outbox is held open.
@@ -85,7 +85,7 @@ class Intake:
             self.forget(producer)
 
     def take_datagram(self, data: bytes, uid: int, pid: int, batch: Batch, offset: int = 0) -> int:
-        """Take a datagram, or its next slice; return the offset of the following slice, or 0.
+        """Takes a datagram, or its next slice; returns the offset of the following slice, or 0.
 
         `uid` and `pid` are the sender's, as the kernel gives them.
         """
@@ -134,7 +134,7 @@ class Intake:
             return 0
 
     def skip(self, data: bytes, uid: int, pid: int, readable: Container[Producer]) -> bool:
-        """Skip a datagram undecoded if its producer's outbox can be read instead."""
+        """Skips a datagram undecoded if its producer's outbox can be read instead."""
         try:
             _, producer_id = decode_head(data)
         except WireError:
@@ -149,7 +149,7 @@ class Intake:
     def take_datagram_record(
         self, producer: Producer, sequence: int, payload: bytes, batch: Batch
     ) -> bool:
-        """Take a record of a datagram if it is the next, else classify it by its sequence.
+        """Takes a record of a datagram if it is the next, else classifies it by its sequence.
 
         Returns whether it changed anything. Raises WireError for an absurd sequence: the rest of
         the datagram is not read.
@@ -180,7 +180,7 @@ class Intake:
     def _pass_over(
         self, data: bytes, offset: int, end: int, producer: Producer, batch: Batch
     ) -> int:
-        """Skip further records to be ignored, by their heads, at a fifth of the cost; return the
+        """Skips further records to be ignored, by their heads, at a fifth of the cost; returns the
         offset of the first other one.
 
         Their CRC is not checked: what a false head hides is the sender's own loss.
@@ -212,7 +212,7 @@ class Intake:
     def take_outbox_records(
         self, producer: Producer, payloads: Iterable[bytes], batch: Batch
     ) -> None:
-        """Take records read from the producer's outbox: `taken`+1 and those that follow it.
+        """Takes records read from the producer's outbox: `taken`+1 and those that follow it.
 
         The caller sets the producer's position.
         """
@@ -247,7 +247,10 @@ class Intake:
     def _judge(
         self, producer: Producer, sequence: int, payload: bytes, batch: Batch, error: Malformed
     ) -> Event | None:
-        """Quarantine a malformed event, unless it is logd's own record of a report."""
+        """Quarantines a malformed event, unless it is logd's own record of a report.
+
+        Report processes of earlier versions logged those, and may have left them in an outbox.
+        """
         if isinstance(error, Reserved) and producer.uid == self._own_uid:
             try:
                 return unpack_payload(payload, (REPORT_READ,))
@@ -261,7 +264,7 @@ class Intake:
     def _farewell(
         self, producer: Producer, last: int, refused: dict[str, int], batch: Batch
     ) -> None:
-        """Record the end of a producer without an outbox: what is missing now is lost."""
+        """Records the end of a producer without an outbox: what is missing now is lost."""
         missing = last - producer.taken
         if missing > self._gap_events_max:
             reason = f"farewell claims too much: {missing} events"

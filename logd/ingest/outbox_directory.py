@@ -76,7 +76,7 @@ class OutboxDirectory:
         self.usage: dict[int, tuple[int, int]] = {}
 
     def prepare(self, socket_path: str, token: str | None = None) -> None:
-        """Create the directory, keep its token unless one is given, and lead clients to it.
+        """Creates the directory, and the rendezvous file; keeps its token unless one is given.
 
         If the name that follows from the socket's path belongs to another user, another one is
         taken. Raises CannotCreate when a configured directory belongs to another user, or when it
@@ -100,7 +100,7 @@ class OutboxDirectory:
         self.attach()
 
     def _make(self, socket_path: str, wanted: str | None) -> str:
-        """Create the directory under the first name that is free or ours; return its token."""
+        """Creates the directory under the first name that is free or ours; returns its token."""
         names = [str(self.path)]
         if names[0] == default_directory_in_use(socket_path):
             names += [default_directory(socket_path), other_directory(socket_path)]
@@ -119,11 +119,11 @@ class OutboxDirectory:
         raise problem
 
     def attach(self) -> None:
-        """Open the directory as it is. Raises OSError."""
+        """Opens the directory as it is. Raises OSError."""
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def names(self) -> Iterator[tuple[str, int, int]]:
-        """Yield name, uid and producer id of each file that is named like an outbox.
+        """Yields name, uid and producer id of each file that is named like an outbox.
 
         Files that were refused, and have not changed since, are skipped.
         """
@@ -154,18 +154,18 @@ class OutboxDirectory:
                 os.unlink(name, dir_fd=self.fd)
 
     def has(self, name: str) -> bool:
-        """Return whether there is a file of that name; opens nothing."""
+        """Returns whether there is a file of that name; opens nothing."""
         return self.owner(name) is not None
 
     def owner(self, name: str) -> int | None:
-        """Return the uid that the file of that name belongs to; None when there is none."""
+        """Returns the uid that the file of that name belongs to; None when there is none."""
         try:
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_uid
         except FileNotFoundError:
             return None
 
     def open(self, name: str, uid: int, producer_id: int) -> OpenOutbox | None:
-        """Open the outbox of that name; None if there is none, or it was refused before.
+        """Opens the outbox of that name; None if there is none, or it was refused before.
 
         Raises Foreign with what is wrong with it, OtherVersion for a newer one (each time), and
         OSError when this process is out of something (descriptors, memory) and may retry.
@@ -246,7 +246,7 @@ class OutboxDirectory:
         return outbox
 
     def remove(self, outbox: OpenOutbox) -> None:
-        """Remove the file of a dead producer, once all of it is stored, and close it.
+        """Removes the file of a dead producer, once all of it is stored, and closes it.
 
         Another file that was put under its name since is not what was read, and stays. Raises
         OSError when the file cannot be removed: it is not opened again until it changes.
@@ -264,7 +264,7 @@ class OutboxDirectory:
             self.release(outbox)
 
     def refuse(self, outbox: OpenOutbox) -> None:
-        """Close an outbox that turned out unreadable; it is not opened again until it changes."""
+        """Closes an outbox that turned out unreadable; it is not opened again until it changes."""
         give_up_foreign(outbox.fd)
         try:
             self.refused.add(outbox.name, _identity(os.fstat(outbox.fd)))
@@ -272,12 +272,12 @@ class OutboxDirectory:
             self.release(outbox)
 
     def release(self, outbox: OpenOutbox) -> None:
-        """Close an outbox and leave it for the next daemon."""
+        """Closes an outbox and leaves it for the next daemon."""
         with contextlib.suppress(OSError):  # it is closed all the same (close(2))
             os.close(outbox.fd)
 
     def close(self) -> None:
-        """Close the directory."""
+        """Closes the directory."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -298,15 +298,24 @@ def _count(entry: os.DirEntry[str], usage: dict[int, tuple[int, int]]) -> FileId
     return _identity(status)
 
 
-def filesystem_type(path: Path) -> str | None:
-    """The type of the file system that holds `path`, from /proc/self/mountinfo (proc(5))."""
+def mount_fields(path: Path) -> list[str]:
+    """Returns the fields of /proc/self/mountinfo (proc(5)) for the file system that holds `path`.
+
+    Without any if there is no such line.
+    """
     try:
         device = path.stat().st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             fields = line.split()
             if fields[2] == wanted:
-                return fields[fields.index("-") + 1]
-    except (OSError, ValueError, IndexError):
+                return fields
+    except (OSError, IndexError):
         pass
-    return None
+    return []
+
+
+def filesystem_type(path: Path) -> str | None:
+    """Returns the type of the file system that holds `path`, None if it is unknown."""
+    fields = mount_fields(path)
+    return fields[fields.index("-") + 1] if "-" in fields else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic
 
@@ -24,25 +25,17 @@ DISCOVER_QUEUE_MAX = 1000
 CLOSED_S_MAX = 0.002
 
 
+@dataclass(eq=False)
 class OutboxFinder(Generic[AnOutbox]):
     """Queues each file that is not open yet as a task of its owner."""
 
-    def __init__(
-        self,
-        directory: Directory[AnOutbox],
-        outboxes: OpenOutboxes[AnOutbox],
-        opener: OutboxOpener[AnOutbox],
-        intake: Intake,
-        tasks: UserTasks,
-        turn: Turn,
-    ) -> None:
-        self._directory = directory
-        self._outboxes = outboxes
-        self._opener = opener
-        self._intake = intake
-        self._tasks = tasks
-        self._turn = turn
-        self._listing: Iterator[tuple[str, int, int]] | None = None
+    directory: Directory[AnOutbox]
+    outboxes: OpenOutboxes[AnOutbox]
+    opener: OutboxOpener[AnOutbox]
+    intake: Intake
+    tasks: UserTasks
+    turn: Turn
+    _listing: Iterator[tuple[str, int, int]] | None = field(default=None, init=False)
 
     @property
     def is_listing(self) -> bool:
@@ -50,62 +43,62 @@ class OutboxFinder(Generic[AnOutbox]):
         return self._listing is not None
 
     def restart(self) -> None:
-        """Drop the listing under way: the directory is another one."""
+        """Drops the listing under way: the directory is another one."""
         self._listing = None
 
     def find_new(self, *, due: bool) -> None:
-        """Continue the listing, or begin one if it is due; any number of files may be there."""
+        """Continues the listing, or begins one if it is due; any number of files may be there."""
         try:
             self.list(due=due)
         except OSError as error:
             self._listing = None
-            self._turn.warn_throttled("the outboxes cannot be listed now: %s", error.strerror)
+            self.turn.warn_throttled("the outboxes cannot be listed now: %s", error.strerror)
 
     def list(self, *, due: bool) -> None:
-        """Do the same, but raise OSError when the directory cannot be listed."""
+        """Does the same, but raises OSError when the directory cannot be listed."""
         if due and self._listing is None:
-            self._listing = iter(self._directory.names())
+            self._listing = iter(self.directory.names())
         if self._listing is None:
             return
-        end_s = self._turn.monotonic_s() + DISCOVER_S_MAX
+        end_s = self.turn.monotonic_s() + DISCOVER_S_MAX
         for _ in range(DISCOVER_FILES_MAX):
             found = next(self._listing, None)
             if found is None:
                 self._listing = None
                 return
             self.find(*found)
-            if self._turn.monotonic_s() >= end_s:
+            if self.turn.monotonic_s() >= end_s:
                 break
-        self._turn.work_left = True
+        self.turn.work_left = True
 
     def find(self, name: str, uid: int, producer_id: int) -> None:
-        """Queue a file that is not open yet, to be opened when its owner's tasks are served."""
-        producer = self._intake.producers.get((uid, producer_id))
-        if producer is not None and producer in self._outboxes:
+        """Queues a file that is not open yet, to be opened when its owner's tasks are served."""
+        producer = self.intake.producers.get((uid, producer_id))
+        if producer is not None and producer in self.outboxes:
             return
         try:
-            owner = self._directory.owner(name)
+            owner = self.directory.owner(name)
         except OSError:
             return  # found again by the next listing
-        if owner is not None and self._tasks.count(owner) < DISCOVER_QUEUE_MAX:
-            task = partial(self._opener.open_found, name, uid, producer_id)
-            self._tasks.add(owner, name, task)
+        if owner is not None and self.tasks.count(owner) < DISCOVER_QUEUE_MAX:
+            task = partial(self.opener.open_found, name, uid, producer_id)
+            self.tasks.add(owner, name, task)
 
     def find_closed(self, names: Iterable[str]) -> set[Producer]:
-        """Queue what is new among files that were closed; return the known producers of them.
+        """Queues what is new among files that were closed; returns the known producers of them.
 
         What there is no time for is found by the listing and the next due poll.
         """
         found = set()
-        end_s = self._turn.monotonic_s() + CLOSED_S_MAX
+        end_s = self.turn.monotonic_s() + CLOSED_S_MAX
         for name in names:
             parsed = parse_name(name)
             if parsed is None:
                 continue
             self.find(name, *parsed)
-            producer = self._intake.producers.get(parsed)
+            producer = self.intake.producers.get(parsed)
             if producer is not None:
                 found.add(producer)
-            if self._turn.monotonic_s() >= end_s:
+            if self.turn.monotonic_s() >= end_s:
                 break
         return found

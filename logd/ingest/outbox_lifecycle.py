@@ -1,8 +1,8 @@
-"""What happens to an open outbox in the end: confirmed, retired, or given up and removed."""
+"""Confirms open outboxes, retires those of ended producers, gives up damaged ones."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Generic
 
 from logd.batch import LOST_CLAIMED, LOST_DAMAGED, Batch, Capacity, Producer
@@ -15,25 +15,19 @@ from logd.ingest.salvage import begin_salvage, read_rest
 from logd.ingest.turn import Turn
 
 
+@dataclass(eq=False)
 class OutboxLifecycle(Generic[AnOutbox]):
-    """Confirms outboxes after a commit, retires those of ended producers, gives up damaged ones."""
+    """The part of the delivery core that ends the use of outboxes, or confirms them."""
 
-    def __init__(
-        self,
-        directory: Directory[AnOutbox],
-        outboxes: OpenOutboxes[AnOutbox],
-        intake: Intake,
-        turn: Turn,
-    ) -> None:
-        self._directory = directory
-        self._outboxes = outboxes
-        self._intake = intake
-        self._turn = turn
-        # Removed after the commit that records their loss.
-        self.given_up: dict[Producer, AnOutbox] = {}
+    directory: Directory[AnOutbox]
+    outboxes: OpenOutboxes[AnOutbox]
+    intake: Intake
+    turn: Turn
+    # Removed after the commit that records their loss.
+    given_up: dict[Producer, AnOutbox] = field(default_factory=dict, init=False)
 
     def finish_commit(self, batch: Batch) -> None:
-        """Confirm what a batch has stored, retire ended producers, remove given-up outboxes."""
+        """Confirms what a batch has stored, retires ended producers, removes given-up outboxes."""
         given_up, self.given_up = self.given_up, {}
         for producer in batch.producers:
             self.confirm(producer)
@@ -43,8 +37,8 @@ class OutboxLifecycle(Generic[AnOutbox]):
             self._remove_given_up(producer, outbox)
 
     def confirm(self, producer: Producer) -> None:
-        """Write the committed sequence into the producer's outbox."""
-        outboxes, turn = self._outboxes, self._turn
+        """Writes the committed sequence into the producer's outbox."""
+        outboxes, turn = self.outboxes, self.turn
         outbox = outboxes.get(producer)
         if outbox is None or producer in outboxes.searches:
             return
@@ -57,18 +51,18 @@ class OutboxLifecycle(Generic[AnOutbox]):
                 self.handle_error(producer, outbox, error)
 
     def retire(self, producer: Producer) -> None:
-        """Retire a producer whose end is committed, and remove its outbox."""
-        outbox = self._outboxes.get(producer)
+        """Retires a producer whose end is committed, and removes its outbox."""
+        outbox = self.outboxes.get(producer)
         if outbox is not None:
             if not self._is_retired(outbox):
                 producer.ended, producer.behind = False, True
                 return
-            self._outboxes.take_out(producer)
-            self._turn.attempt(self._directory.remove, outbox)
-        self._intake.forget(producer)
+            self.outboxes.take_out(producer)
+            self.turn.attempt(self.directory.remove, outbox)
+        self.intake.forget(producer)
 
     def _is_retired(self, outbox: AnOutbox) -> bool:
-        """Mark an outbox as retired; False if its process, alive without its lock, wrote more."""
+        """Marks an outbox as retired; False if its process, alive without its lock, wrote more."""
         try:
             outbox.resume_wakeups()  # from here on its producer sends what it writes
             return outbox.retire()
@@ -76,38 +70,38 @@ class OutboxLifecycle(Generic[AnOutbox]):
             return not is_shortage(error)  # one that cannot be written to is removed all the same
 
     def handle_error(self, producer: Producer, outbox: AnOutbox, error: OSError) -> None:
-        """Handle an OSError on one outbox: give it up, or retry later after a shortage."""
+        """Handles an OSError on one outbox: gives it up, or retries later after a shortage."""
         if is_shortage(error):
             producer.behind = True
-            self._turn.warn_throttled("%s: cannot be used now: %s", outbox.name, error.strerror)
+            self.turn.warn_throttled("%s: cannot be used now: %s", outbox.name, error.strerror)
             return
         self.end_use(producer, outbox, f"system error: {error.strerror}")
 
     def end_use(
         self, producer: Producer, outbox: AnOutbox, reason: str, capacity: Capacity | None = None
     ) -> None:
-        """Give an outbox up, now or in a later step: what is still readable is stored first."""
+        """Gives an outbox up, now or in a later step: what is still readable is stored first."""
         begin_salvage(producer, outbox, reason)
-        batch = self._turn.batch
-        if producer not in self._outboxes.searches and read_rest(
-            producer, outbox, batch, self._intake, capacity or batch.capacity()
+        batch = self.turn.batch
+        if producer not in self.outboxes.searches and read_rest(
+            producer, outbox, batch, self.intake, capacity or batch.capacity()
         ):
-            producer.behind = self._turn.work_left = True
+            producer.behind = self.turn.work_left = True
         else:
             self.give_up(producer, outbox, reason)
 
     def give_up(self, producer: Producer, outbox: AnOutbox, reason: str) -> None:
-        """Record the unreadable rest of an outbox as lost; its producer continues without it."""
-        turn, batch = self._turn, self._turn.batch
+        """Records the unreadable rest of an outbox as lost; its producer continues without it."""
+        turn, batch = self.turn, self.turn.batch
         turn.warn_throttled("%s: given up: %s", outbox.name, reason, user=producer.uid)
         header = outbox.header
-        # What it holds past that once it is removed is recorded then, up to a ring's capacity.
+        # Later events are recorded when it is removed, up to a ring's capacity.
         outbox.header = replace(header, written=max(header.written, producer.taken))
         if header.written > producer.taken:
             plausible = header.written - producer.taken <= ring_events_max(header)
             last = header.written if plausible else None
             # Until its place is found, the header is the only evidence of any event.
-            placing = isinstance(self._outboxes.searches.get(producer), NextRecordSearch)
+            placing = isinstance(self.outboxes.searches.get(producer), NextRecordSearch)
             cause = LOST_CLAIMED if placing else LOST_DAMAGED
             batch.add_loss(producer, producer.taken + 1, last, cause)
             producer.taken = last or producer.taken
@@ -115,15 +109,15 @@ class OutboxLifecycle(Generic[AnOutbox]):
             producer.uid, producer.pid, f"outbox: {reason}", outbox.name.encode(), producer
         )
         producer.has_outbox = producer.behind = False
-        self._outboxes.take_out(producer)
+        self.outboxes.take_out(producer)
         self.given_up[producer] = outbox
 
     def _remove_given_up(self, producer: Producer, outbox: AnOutbox) -> None:
-        """Remove a given-up outbox whose loss is committed; its living producer notices by that.
+        """Removes a given-up outbox whose loss is committed; its living producer notices by that.
 
         What the producer has written since is recorded first, up to what its ring can hold.
         """
-        batch = self._turn.batch
+        batch = self.turn.batch
         try:
             written = outbox.written()
         except OSError as error:
@@ -138,4 +132,4 @@ class OutboxLifecycle(Generic[AnOutbox]):
             producer.taken = written
             self.given_up[producer] = outbox
         else:
-            self._turn.attempt(self._directory.remove, outbox)
+            self.turn.attempt(self.directory.remove, outbox)

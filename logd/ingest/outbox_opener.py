@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Generic
 
 from logd.batch import Producer
@@ -21,75 +22,67 @@ from logd_wire.wire import OtherVersion, WireError
 PREDECESSORS_MAX = 8
 
 
+@dataclass(eq=False)
 class OutboxOpener(Generic[AnOutbox]):
     """Opens a producer's outbox when the producer is first heard of, or its file is found."""
 
-    def __init__(
-        self,
-        store: Trail,
-        directory: Directory[AnOutbox],
-        outboxes: OpenOutboxes[AnOutbox],
-        lifecycle: OutboxLifecycle[AnOutbox],
-        searches: PlaceSearches[AnOutbox],
-        intake: Intake,
-        turn: Turn,
-    ) -> None:
-        self._store = store
-        self._directory = directory
-        self._outboxes = outboxes
-        self._lifecycle = lifecycle
-        self._searches = searches
-        self._intake = intake
-        self._turn = turn
-        self.opening: list[tuple[int, int]] = []  # each the predecessor of the one before
+    store: Trail
+    directory: Directory[AnOutbox]
+    outboxes: OpenOutboxes[AnOutbox]
+    lifecycle: OutboxLifecycle[AnOutbox]
+    searches: PlaceSearches[AnOutbox]
+    intake: Intake
+    turn: Turn
+    # Each the predecessor of the one before.
+    opening: list[tuple[int, int]] = field(default_factory=list, init=False)
 
     def load_producer(self, uid: int, producer_id: int) -> Producer:
-        """Load a producer from the database, and open its outbox if it has one."""
-        producer = self._store.producer(uid, producer_id)
+        """Loads a producer from the database, and opens its outbox if it has one."""
+        producer = self.store.producer(uid, producer_id)
         self.open(producer, outbox_name(uid, producer_id))
         return producer
 
     def open_found(self, name: str, uid: int, producer_id: int) -> bool:
-        """Open a file that was found in the directory; True: the task is done."""
-        producer = self._intake.producers.get((uid, producer_id))
+        """Opens a file that was found in the directory; True: the task is done."""
+        producer = self.intake.producers.get((uid, producer_id))
         if producer is not None:
-            if producer not in self._outboxes and producer not in self._lifecycle.given_up:
+            if producer not in self.outboxes and producer not in self.lifecycle.given_up:
                 self.open(producer, name)
-        elif not self._outboxes.quota.has_room(uid):
+        elif not self.outboxes.quota.has_room(uid):
             self._warn_over_quota(name, uid)
         else:
-            producer = self._intake.producer(uid, producer_id)  # loads it, with its outbox
-            if producer not in self._outboxes and producer.taken == producer.stored:
-                self._intake.forget(producer)  # an outbox that waits is found again by its name
+            producer = self.intake.producer(uid, producer_id)  # loads it, with its outbox
+            if producer not in self.outboxes and producer.taken == producer.stored:
+                self.intake.forget(producer)  # an outbox that waits is found again by its name
         return True
 
     def may_exist(self, name: str) -> bool:
-        """Return whether there is such a file, or it cannot be found out."""
+        """Returns whether the file exists, or whether that cannot be determined."""
         try:
-            return self._directory.has(name)
+            return self.directory.has(name)
         except OSError:
             return True
 
     def open(self, producer: Producer, name: str) -> None:
-        """Open the producer's outbox, if it has one, and begin to find its place in it."""
-        quota, turn = self._outboxes.quota, self._turn
+        """Opens the producer's outbox, if it has one, and begins to find its place in it."""
+        quota, turn = self.outboxes.quota, self.turn
         if not quota.has_room(producer.uid) and self.may_exist(name):
             self._wait_for_quota(producer, name)
             return
         outbox = None
         try:
-            outbox = self._directory.open(name, producer.uid, producer.id)
+            outbox = self.directory.open(name, producer.uid, producer.id)
             if outbox is None:
                 return
             if outbox.header.follows:
                 self._open_predecessor(producer, outbox.header.follows)
                 if not quota.has_room(producer.uid):
                     # The predecessor took the last file of the quota: that is read first.
-                    turn.attempt(self._directory.release, outbox)
+                    turn.attempt(self.directory.release, outbox)
                     self._wait_for_quota(producer, name)
                     return
             search = NextRecordSearch(producer, outbox.header, outbox.read_at)
-            placed = search.step(turn.batch, self._searches.slice_bytes)
+            placed = search.step(turn.batch, self.searches.slice_bytes)
         except OtherVersion as error:
             producer.has_outbox = True  # what is missing is in there, so a gap is no loss
             uid = producer.uid if error.uid is None else error.uid
@@ -101,7 +94,7 @@ class OutboxOpener(Generic[AnOutbox]):
                 self._quarantine(producer, outbox, name, f"system error: {error.strerror}", None)
                 return
             if outbox is not None:
-                self._directory.release(outbox)
+                self.directory.release(outbox)
             # Out of descriptors, say. The file is there, so a gap is no loss: every poll retries.
             producer.has_outbox = producer.behind = True
             turn.warn_throttled(
@@ -118,23 +111,23 @@ class OutboxOpener(Generic[AnOutbox]):
         producer.ended = False
         if producer.pid == 0:
             producer.pid = outbox.header.pid
-        self._outboxes.add(producer, outbox)
-        self._searches.start(producer, search)
+        self.outboxes.add(producer, outbox)
+        self.searches.start(producer, search)
         if placed:
-            self._searches.finish(producer)
+            self.searches.finish(producer)
         self._hold_for_predecessor(producer, outbox.header.follows)
 
     def _open_predecessor(self, producer: Producer, follows: int) -> None:
-        """Open the outbox that this one follows, if it exists and is not open yet."""
+        """Opens the outbox that this one follows, if it exists and is not open yet."""
         uid, name = producer.uid, outbox_name(producer.uid, follows)
-        known = self._intake.producers.get((uid, follows))
+        known = self.intake.producers.get((uid, follows))
         self.opening.append((uid, producer.id))
         try:
             if (
-                (known is None or known not in self._outboxes)
+                (known is None or known not in self.outboxes)
                 and (uid, follows) not in self.opening
                 and len(self.opening) <= PREDECESSORS_MAX
-                and self._outboxes.quota.has_room(uid)
+                and self.outboxes.quota.has_room(uid)
                 and self.may_exist(name)
             ):
                 self.open_found(name, uid, follows)
@@ -142,31 +135,31 @@ class OutboxOpener(Generic[AnOutbox]):
             self.opening.pop()
 
     def _hold_for_predecessor(self, producer: Producer, follows: int) -> None:
-        """Hold a producer back until what its predecessor has written by now is read."""
-        predecessor = self._intake.producers.get((producer.uid, follows)) if follows else None
-        outbox = self._outboxes.get(predecessor) if predecessor is not None else None
+        """Holds a producer back until what its predecessor has written by now is read."""
+        predecessor = self.intake.producers.get((producer.uid, follows)) if follows else None
+        outbox = self.outboxes.get(predecessor) if predecessor is not None else None
         if predecessor is None or outbox is None:
             return
         with suppress(OSError):  # then order is not kept; the poll of that outbox handles the error
-            self._outboxes.succession.hold(producer, predecessor, outbox.written())
+            self.outboxes.succession.hold(producer, predecessor, outbox.written())
 
     def _wait_for_quota(self, producer: Producer, name: str) -> None:
         producer.has_outbox = producer.behind = True  # what is missing is in there: no loss
         self._warn_over_quota(name, producer.uid)
 
     def _warn_over_quota(self, name: str, uid: int) -> None:
-        self._turn.warn_throttled(
+        self.turn.warn_throttled(
             "%s: waits, since %d outboxes of user %d are open already",
-            name, self._outboxes.quota.held(uid), uid, user=uid,
+            name, self.outboxes.quota.held(uid), uid, user=uid,
         )  # fmt: skip
 
     def _quarantine(
         self, producer: Producer, outbox: AnOutbox | None, name: str, why: object, uid: int | None
     ) -> None:
-        """Quarantine a file that is not this producer's outbox, under its owner's uid."""
+        """Quarantines a file that is not this producer's outbox, under its owner's uid."""
         if outbox is not None:
-            self._turn.attempt(self._directory.refuse, outbox)
+            self.turn.attempt(self.directory.refuse, outbox)
         uid = producer.uid if uid is None else uid  # the owner's: the name may lie
         pid = producer.pid if uid == producer.uid else 0
-        self._turn.batch.add_quarantine(uid, pid, f"outbox: {why}", name.encode())
-        self._turn.warn_throttled("%s: refused as an outbox: %s", name, why)
+        self.turn.batch.add_quarantine(uid, pid, f"outbox: {why}", name.encode())
+        self.turn.warn_throttled("%s: refused as an outbox: %s", name, why)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Container
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from logd.ingest.outbox_directory import OutboxDirectory
@@ -16,6 +17,7 @@ from logd_wire.outbox.names import parse_name
 from logd_wire.rendezvous import TOKEN_NAME, new_token, rendezvous_path
 
 
+@dataclass(eq=False)
 class OutboxPlace:
     """The directory of a running daemon, and the files that lead clients to it.
 
@@ -23,47 +25,40 @@ class OutboxPlace:
     the directory is another one than before.
     """
 
-    def __init__(
-        self,
-        outboxes: OutboxDirectory,
-        socket_path: str,
-        open_names: Callable[[], Container[str]],
-        use_new_directory: Callable[[], None],
-    ) -> None:
-        self._outboxes = outboxes
-        self._socket_path = socket_path
-        self._open_names = open_names
-        self._use_new_directory = use_new_directory
-        self._former: int | None = None
+    outboxes: OutboxDirectory
+    socket_path: str
+    open_names: Callable[[], Container[str]]
+    use_new_directory: Callable[[], None]
+    _former: int | None = field(default=None, init=False)
 
     @property
     def directory(self) -> str:
         """Its path, which changes when another user takes the name."""
-        return str(self._outboxes.path)
+        return str(self.outboxes.path)
 
     @property
     def token(self) -> str:
         """The path of the token's file."""
-        return f"{self._outboxes.path}/{TOKEN_NAME}"
+        return f"{self.outboxes.path}/{TOKEN_NAME}"
 
     @property
     def rendezvous(self) -> str:
         """The path of the file that leads clients to the directory."""
-        return rendezvous_path(self._socket_path)
+        return rendezvous_path(self.socket_path)
 
     def put_back(self) -> None:
-        """Create what is missing of the three; leave alone what is right.
+        """Creates what is missing of the three; leaves alone what is right.
 
         Raises CannotCreate, StorageBusy or OSError; then the daemon keeps the former directory.
         """
         self.finish()
-        outboxes = self._outboxes
+        outboxes = self.outboxes
         before = former, directory, token = outboxes.fd, outboxes.path, outboxes.token
         # A directory with another inode is another one, even if it holds our token (a copy): its
         # outboxes are not those that an earlier forget has seen.
         same = _is_same(former, directory)
         try:
-            outboxes.prepare(self._socket_path, token if same else new_token())
+            outboxes.prepare(self.socket_path, token if same else new_token())
         except BaseException:
             outboxes.fd, outboxes.path, outboxes.token = before
             raise
@@ -72,28 +67,28 @@ class OutboxPlace:
             return
         self._move_from(former)
         self._former = former
-        self._use_new_directory()
+        self.use_new_directory()
 
     def finish(self) -> None:
-        """Close the former directory, after moving what clients have still created there."""
+        """Closes the former directory, after moving what clients have still created there."""
         if self._former is not None:
             self._move_from(self._former)
             os.close(self._former)
             self._former = None
 
     def _move_from(self, former: int) -> None:
-        """Move the outboxes of a former directory into the present one.
+        """Moves the outboxes of a former directory into the present one.
 
         One that cannot be moved (to another file system) is unlinked if the daemon has it open: its
         living producer notices that, and continues with another outbox.
         """
-        opened = self._open_names()
+        opened = self.open_names()
         with contextlib.suppress(OSError):
             for name in os.listdir(former):
                 if parse_name(name) is None:
                     continue
                 try:
-                    os.rename(name, name, src_dir_fd=former, dst_dir_fd=self._outboxes.fd)
+                    os.rename(name, name, src_dir_fd=former, dst_dir_fd=self.outboxes.fd)
                 except OSError:
                     if name in opened:
                         with contextlib.suppress(OSError):

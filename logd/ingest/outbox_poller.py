@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic
 
@@ -21,26 +22,20 @@ from logd_wire.wire import WireError
 POLL_FILES_MAX = 500
 
 
+@dataclass(eq=False)
 class OutboxPoller(Generic[AnOutbox]):
     """Polls the open outboxes; a round through all of them is due every poll interval."""
 
-    def __init__(
-        self,
-        outboxes: OpenOutboxes[AnOutbox],
-        lifecycle: OutboxLifecycle[AnOutbox],
-        searches: PlaceSearches[AnOutbox],
-        intake: Intake,
-        turn: Turn,
-    ) -> None:
-        self._outboxes = outboxes
-        self._lifecycle = lifecycle
-        self._searches = searches
-        self._intake = intake
-        self._turn = turn
-        self._round: Iterator[Producer] | None = None  # the rest of a due poll
-        # Senders may have been turned away: poll all outboxes, from a moment on.
-        self.queue_was_full = False
-        self.poll_all_due_s = 0.0
+    outboxes: OpenOutboxes[AnOutbox]
+    lifecycle: OutboxLifecycle[AnOutbox]
+    searches: PlaceSearches[AnOutbox]
+    intake: Intake
+    turn: Turn
+    # The rest of a due poll.
+    _round: Iterator[Producer] | None = field(default=None, init=False)
+    # Senders may have been turned away: poll all outboxes, from a moment on.
+    queue_was_full: bool = field(default=False, init=False)
+    poll_all_due_s: float = field(default=0.0, init=False)
 
     @property
     def in_round(self) -> bool:
@@ -48,13 +43,13 @@ class OutboxPoller(Generic[AnOutbox]):
         return self._round is not None
 
     def poll(self, *, due: bool, closed: set[Producer], check_wakeups: bool) -> None:
-        """Read the outboxes that are ahead of the batch, as the batch has capacity.
+        """Reads the outboxes that are ahead of the batch, as the batch has capacity.
 
         `due` begins a round through all of them, which asks whether their producers are alive; of
         those that were `closed` that is asked at once. `check_wakeups` includes the producers whose
         wake-ups are suppressed.
         """
-        outboxes, turn = self._outboxes, self._turn
+        outboxes, turn = self.outboxes, self.turn
         began_s = turn.monotonic_s()
         in_round = self._next_of_round(due=due)
         poll_all = self.queue_was_full and began_s >= self.poll_all_due_s
@@ -82,15 +77,15 @@ class OutboxPoller(Generic[AnOutbox]):
         *,
         poll_all: bool,
     ) -> list[ReadRequest[AnOutbox]]:
-        """Return the outboxes that have something to read, or whose producer has died."""
+        """Returns the outboxes that have something to read, or whose producer has died."""
         requests: list[ReadRequest[AnOutbox]] = []
         failed: list[tuple[Producer, AnOutbox, OSError]] = []
-        searches = self._outboxes.searches
+        searches = self.outboxes.searches
         asked = in_round | closed
-        for producer, outbox in self._outboxes.items():
+        for producer, outbox in self.outboxes.items():
             if producer in searches:
                 if producer in in_round:
-                    self._searches.queue(producer)
+                    self.searches.queue(producer)
                 continue
             if producer.held:
                 continue
@@ -107,59 +102,59 @@ class OutboxPoller(Generic[AnOutbox]):
                 continue
             if alive and producer not in in_round and written == producer.taken:
                 producer.behind = False
-                self._outboxes.wakeups.record_idle_poll(producer, began_s)
+                self.outboxes.wakeups.record_idle_poll(producer, began_s)
                 continue
             unread = max(0, written - producer.taken)
             requests.append(ReadRequest(producer, outbox, alive, unread))
         for producer, outbox, problem in failed:
-            self._lifecycle.handle_error(producer, outbox, problem)
+            self.lifecycle.handle_error(producer, outbox, problem)
         return requests
 
     def _next_of_round(self, *, due: bool) -> set[Producer]:
-        """Return the next part of the round through all outboxes, if one is due or under way."""
+        """Returns the next part of the round through all outboxes, if one is due or under way."""
         if due and self._round is None:
-            self._round = iter(list(self._outboxes))
+            self._round = iter(list(self.outboxes))
         part = set(islice(self._round or (), POLL_FILES_MAX))
         if len(part) < POLL_FILES_MAX:
             self._round = None
         else:
-            self._turn.work_left = True
+            self.turn.work_left = True
         return part
 
     def _serve(self, request: ReadRequest[AnOutbox], capacity: Capacity) -> None:
         producer, outbox = request.producer, request.outbox
         try:
             if outbox.unusable is not None:
-                self._lifecycle.end_use(producer, outbox, outbox.unusable, capacity)
+                self.lifecycle.end_use(producer, outbox, outbox.unusable, capacity)
             else:
                 self.read(producer, outbox, request.alive, capacity)
         except WireError as error:
-            self._lifecycle.end_use(producer, outbox, str(error), capacity)
+            self.lifecycle.end_use(producer, outbox, str(error), capacity)
         except OSError as error:
-            self._lifecycle.handle_error(producer, outbox, error)
+            self.lifecycle.handle_error(producer, outbox, error)
 
     def read(self, producer: Producer, outbox: AnOutbox, alive: bool, capacity: Capacity) -> None:
-        """Read an outbox into the batch; mark its producer as ended when it is dead and all read.
+        """Reads an outbox into the batch; marks its producer as ended when it is dead and all read.
 
         Raises WireError and OSError.
         """
-        turn, batch = self._turn, self._turn.batch
+        turn, batch = self.turn, self.turn.batch
         header = outbox.refresh()
         if outbox.confirmed < producer.stored == producer.taken:
-            self._lifecycle.confirm(producer)  # which failed for a shortage after the commit
-            if producer not in self._outboxes:
+            self.lifecycle.confirm(producer)  # which failed for a shortage after the commit
+            if producer not in self.outboxes:
                 return
         if header.refused != producer.refused:
             producer.refused = header.refused
             batch.touch(producer)
-        damage = read_available(producer, header, outbox.read_at, batch, self._intake, capacity)
+        damage = read_available(producer, header, outbox.read_at, batch, self.intake, capacity)
         if damage is not None:
             turn.warn_throttled("%s: %s", outbox.name, damage, user=producer.uid)
             outbox.scans_left -= 1
             if outbox.scans_left >= 0:
-                self._searches.start(producer, DamageSkip(producer, header, outbox.read_at))
+                self.searches.start(producer, DamageSkip(producer, header, outbox.read_at))
             else:
-                self._lifecycle.end_use(producer, outbox, damage)
+                self.lifecycle.end_use(producer, outbox, damage)
             return
         producer.behind = producer.taken < header.written
         if producer.behind:

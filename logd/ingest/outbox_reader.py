@@ -15,12 +15,12 @@ from logd_wire.wire import RECORD_BYTES_MAX, RECORD_HEAD
 
 
 def ring_events_max(header: Header) -> int:
-    """Return the most events that a ring of that size can hold, whatever its header says."""
+    """Returns the most events that a ring of that size can hold, whatever its header says."""
     return header.ring_bytes // RECORD_HEAD.size
 
 
 def check_numbers(header: Header, taken: int) -> None:
-    """Raise OutboxError for sequences that no ring of that size can hold."""
+    """Raises OutboxError for sequences that no ring of that size can hold."""
     if header.confirmed_sequence > header.written:
         raise OutboxError("impossible sequence", "more is confirmed than written")
     if taken > header.written:
@@ -48,7 +48,7 @@ class NextRecordSearch:
         self._search_from = 0
 
     def step(self, batch: Batch, bytes_max: int) -> bool:
-        """Search about `bytes_max` further; return True once the producer's position is set.
+        """Searches about `bytes_max` further; returns True once the producer's position is set.
 
         Between two steps datagrams may advance `taken`.
         """
@@ -61,7 +61,7 @@ class NextRecordSearch:
         return self._producer.taken == self._after
 
     def _skip_stored(self, bytes_max: int) -> bool:
-        """Skip records that are stored already: logd was killed between commit and confirmation."""
+        """Skips records that are stored: logd was killed between commit and confirmation."""
         page = read_records(
             self._read_at,
             self._header.ring_bytes,
@@ -77,7 +77,7 @@ class NextRecordSearch:
         return page.damage is not None or self._after == self._producer.taken
 
     def _search_missing(self, batch: Batch, bytes_max: int) -> None:
-        """Search for what the header confirms and the database lacks; record what is gone."""
+        """Searches for what the header confirms and the database lacks; records what is gone."""
         producer, header = self._producer, self._header
         first = producer.taken + 1
         if self._search is None or self._search_from != first:
@@ -96,7 +96,7 @@ class NextRecordSearch:
         producer.taken = self._after
         if producer.taken < first:
             return
-        # The header is the client's: what the database never had is only claimed.
+        # The client writes the header: what the database never had is only claimed.
         known = min(max(producer.replaced, first - 1), producer.taken)
         if known >= first:
             batch.add_loss(producer, first, known, LOST_RESTORED)
@@ -119,7 +119,7 @@ def read_available(
     intake: Intake,
     capacity: Capacity | None = None,
 ) -> str | None:
-    """Take what the outbox holds after `taken`, up to a capacity: by default, the batch's.
+    """Takes what the outbox holds after `taken`, up to a capacity: by default, the batch's.
 
     `header` must have been read after the check whether the producer is alive. Returns what is
     damaged at the next record, or None; a torn read of a live ring is repeated first.
@@ -162,7 +162,7 @@ class DamageSkip:
         )
 
     def step(self, batch: Batch, bytes_max: int) -> bool:
-        """Search about `bytes_max` further; return True once reading can continue."""
+        """Searches about `bytes_max` further; returns True once reading can continue."""
         producer, header = self._producer, self._header
         if producer.taken + 1 != self._first:
             return True  # the damaged record arrived as a datagram meanwhile
@@ -180,7 +180,7 @@ class DamageSkip:
 
 
 def _position(found: tuple[int, int], header: Header) -> int:
-    """Return a record's position, given its offset in the ring (the position modulo its size)."""
+    """Returns a record's position, given its offset in the ring (the position modulo its size)."""
     sequence, offset = found
     anchor, ring_bytes = header.confirmed_position, header.ring_bytes
     if sequence > header.confirmed_sequence:

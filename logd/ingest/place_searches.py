@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic
 
@@ -15,52 +16,45 @@ from logd.ingest.user_tasks import UserTasks
 from logd_wire.wire import WireError
 
 
+@dataclass(eq=False)
 class PlaceSearches(Generic[AnOutbox]):
     """Runs the searches of the open outboxes; a slice looks through `slice_bytes`."""
 
-    def __init__(
-        self,
-        outboxes: OpenOutboxes[AnOutbox],
-        lifecycle: OutboxLifecycle[AnOutbox],
-        tasks: UserTasks,
-        turn: Turn,
-        slice_bytes: int,
-    ) -> None:
-        self._outboxes = outboxes
-        self._lifecycle = lifecycle
-        self._tasks = tasks
-        self._turn = turn
-        self.slice_bytes = slice_bytes
+    outboxes: OpenOutboxes[AnOutbox]
+    lifecycle: OutboxLifecycle[AnOutbox]
+    tasks: UserTasks
+    turn: Turn
+    slice_bytes: int
 
     def start(self, producer: Producer, search: NextRecordSearch | DamageSkip) -> None:
-        """Begin a search for the producer's place in its ring."""
-        self._outboxes.searches[producer] = search
+        """Begins a search for the producer's place in its ring."""
+        self.outboxes.searches[producer] = search
         self.queue(producer)
 
     def queue(self, producer: Producer) -> None:
-        """Queue the next slice of the producer's search."""
-        self._tasks.add(producer.uid, producer, partial(self._run_slice, producer))
+        """Queues the next slice of the producer's search."""
+        self.tasks.add(producer.uid, producer, partial(self._run_slice, producer))
 
     def _run_slice(self, producer: Producer) -> bool:
-        search, outbox = self._outboxes.searches.get(producer), self._outboxes.get(producer)
+        search, outbox = self.outboxes.searches.get(producer), self.outboxes.get(producer)
         if search is None or outbox is None:
             return True
         try:
-            done = search.step(self._turn.batch, self.slice_bytes)
+            done = search.step(self.turn.batch, self.slice_bytes)
         except WireError as error:
-            self._lifecycle.end_use(producer, outbox, str(error))
+            self.lifecycle.end_use(producer, outbox, str(error))
             return True
         except OSError as error:
-            self._lifecycle.handle_error(producer, outbox, error)
+            self.lifecycle.handle_error(producer, outbox, error)
             return True  # unless the outbox is given up, the next poll queues it again
         if done:
             self.finish(producer)
         return done
 
     def finish(self, producer: Producer) -> None:
-        """Have a producer's outbox read from the place that was found."""
-        del self._outboxes.searches[producer]
+        """Lets a producer's outbox be read from the place that was found."""
+        del self.outboxes.searches[producer]
         producer.behind = True
         if producer.taken == producer.stored:
             # Committed by an earlier daemon that was killed before it confirmed.
-            self._lifecycle.confirm(producer)
+            self.lifecycle.confirm(producer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# More than a kernel is set to keep for a socket, where that is not known.
+# Where the length of a socket's queue is not known: more than kernels are set to keep.
 QUEUE_DATAGRAMS_MAX = 65_536
 
 
@@ -25,7 +25,7 @@ class QueueMarks:
         self._marks = [self.start]
 
     def add(self, queue_max: int) -> Callable[[], bool]:
-        """Return a check that is true once all that is in the kernel's queue now is committed.
+        """Returns a check that is true once all that is in the kernel's queue now is committed.
 
         The queue is in order and holds `queue_max` datagrams at most: once it was empty, or that
         many have been taken, those that are in it now have been taken.
@@ -35,12 +35,12 @@ class QueueMarks:
         return lambda: mark.committed
 
     def record_taken(self, taken: int, *, emptied: bool) -> None:
-        """Record that datagrams were taken from the queue, and whether it was empty then."""
+        """Records that datagrams were taken from the queue, and whether it was empty then."""
         for mark in self._marks:
             mark.unread = 0 if emptied else mark.unread - taken
 
     def record_commit(self, *, batch_empty: bool) -> None:
-        """Mark as committed what was taken, when nothing of it is left in the batch."""
+        """Marks as committed what was taken, when nothing of it is left in the batch."""
         for mark in self._marks:
             mark.committed = mark.unread <= 0 and batch_empty
         self._marks = [mark for mark in self._marks if not mark.committed]

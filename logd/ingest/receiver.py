@@ -23,7 +23,7 @@ _UNKNOWN = (0, 65534)
 
 
 def inherited_sockets() -> dict[str, socket.socket]:
-    """Return the sockets that the service manager passed, by their FileDescriptorName."""
+    """Returns the sockets that the service manager passed, by their FileDescriptorName."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return {}
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
@@ -39,12 +39,12 @@ def inherited_sockets() -> dict[str, socket.socket]:
 
 
 def pick(sockets: dict[str, socket.socket], kind: socket.SocketKind) -> socket.socket | None:
-    """Return the inherited socket of that kind: datagrams for events, stream for reports."""
+    """Returns the inherited socket of that kind: datagrams for events, stream for reports."""
     return next((sock for sock in sockets.values() if sock.type == kind), None)
 
 
 def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
-    """Return a socket bound to `path`, in place of a stale one. Raises CannotCreate.
+    """Returns a socket bound to `path`, in place of a stale one. Raises CannotCreate.
 
     The caller holds the instance's lock, so no running daemon of this instance has that socket; one
     of another instance may.
@@ -80,7 +80,7 @@ def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
 
 
 def _is_in_use(path: Path) -> bool:
-    """Return whether a process has the datagram socket of that name. Sends nothing."""
+    """Returns whether a process has the datagram socket of that name. Sends nothing."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         try:
             sock.connect(str(path))
@@ -90,7 +90,7 @@ def _is_in_use(path: Path) -> bool:
 
 
 def queue_length() -> int | None:
-    """Return how many datagrams a socket created now, in this network namespace, can queue.
+    """Returns how many datagrams a socket created now, in this network namespace, can queue.
 
     A socket keeps that number. The kernel takes one more than the setting.
     """
@@ -101,7 +101,7 @@ def queue_length() -> int | None:
 
 
 def ask_for_credentials(sock: socket.socket) -> None:
-    """Have the kernel attach the sender's credentials to each datagram."""
+    """Makes the kernel attach the sender's credentials to each datagram."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
 
@@ -118,7 +118,7 @@ class Receiver:
         self._into = [self._buffer]
 
     def replace(self, sock: socket.socket, queue_datagrams: int | None = None) -> None:
-        """Receive from another socket, once the former one's queue is empty.
+        """Receives from another socket, once the former one's queue is empty.
 
         The kernel refuses clients that are connected to the former one; they connect again.
         """
@@ -129,7 +129,7 @@ class Receiver:
         self.socket, self.queue_datagrams = sock, queue_datagrams
 
     def datagrams(self) -> Iterator[tuple[bytes, int, int, bool]]:
-        """Yield what is queued: data, the sender's uid and pid, and whether the data was cut.
+        """Yields what is queued: data, the sender's uid and pid, and whether the data was cut.
 
         Raises OSError for errors that only a broken socket gives.
         """
@@ -159,6 +159,6 @@ class Receiver:
             yield bytes(view[:length]), uid, pid, bool(flags & socket.MSG_TRUNC)
 
     def close(self) -> None:
-        """Close the socket; the service manager's descriptor of it stays open."""
+        """Closes the socket; the service manager's descriptor of it stays open."""
         for sock in (*self._former, self.socket):
             sock.close()

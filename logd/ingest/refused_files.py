@@ -34,7 +34,7 @@ class RefusedFiles:
         self._newer: set[str] = set()  # those of them that a later daemon can read
 
     def add(self, name: str, identity: FileIdentity, *, newer: bool = False) -> None:
-        """Remember a refused file as it is now; `newer` if it is of a newer version."""
+        """Remembers a refused file as it is now; `newer` if it is of a newer version."""
         self.forget(name)
         self._files[name] = identity
         self._of_user[identity.uid] += 1
@@ -42,7 +42,7 @@ class RefusedFiles:
             self._newer.add(name)
 
     def forget(self, name: str) -> None:
-        """Drop a file that is gone."""
+        """Drops a file that is gone."""
         identity = self._files.pop(name, None)
         if identity is not None:
             self._of_user[identity.uid] -= 1
@@ -51,25 +51,25 @@ class RefusedFiles:
             self._newer.discard(name)
 
     def is_unchanged(self, name: str, identity: FileIdentity | None) -> bool:
-        """Return whether this very file was refused, and is as it was then."""
+        """Returns whether this very file was refused, and is as it was then."""
         return identity is not None and self._files.get(name) == identity
 
     def is_newer(self, name: str) -> bool:
-        """Return whether the file was refused since it is of a newer version."""
+        """Returns whether the file was refused since it is of a newer version."""
         return name in self._newer
 
     def names(self) -> set[str]:
-        """Return the names of the files."""
+        """Returns the names of the files."""
         return set(self._files)
 
     def has_room(self, uid: int) -> bool:
-        """Return whether one more file of this user may be remembered."""
+        """Returns whether one more file of this user may be remembered."""
         own = self._of_user[uid]
         few = own < REFUSED_OF_ANY_USER or len(self._files) < REFUSED_MAX
         return few and own < 2 * REFUSED_PER_USER_MAX
 
     def is_over_quota(self, uid: int) -> bool:
-        """Return whether a further file of this user is only checked, not quarantined."""
+        """Returns whether a further file of this user is only checked, not quarantined."""
         return self._of_user[uid] >= REFUSED_PER_USER_MAX or not self.has_room(uid)
 
     def __contains__(self, name: str) -> bool:

@@ -17,7 +17,7 @@ from logd_wire.outbox.reader import read_records
 
 
 def begin_salvage(producer: Producer, outbox: Outbox, reason: str) -> None:
-    """Mark an outbox as unusable, so that its producer notices and soon writes elsewhere."""
+    """Marks an outbox as unusable, so that its producer notices and soon writes elsewhere."""
     if outbox.unusable is None:
         outbox.unusable = reason
         outbox.header = replace(outbox.header, written=_last_written(producer, outbox))
@@ -27,7 +27,7 @@ def begin_salvage(producer: Producer, outbox: Outbox, reason: str) -> None:
 
 
 def _last_written(producer: Producer, outbox: Outbox) -> int:
-    """Return the highest sequence that the outbox may hold: its WRITTEN word, if plausible."""
+    """Returns the highest sequence that the outbox may hold: its WRITTEN word, if plausible."""
     header = outbox.header
     try:
         written = outbox.written()
@@ -40,7 +40,7 @@ def _last_written(producer: Producer, outbox: Outbox) -> int:
 def read_rest(
     producer: Producer, outbox: Outbox, batch: Batch, intake: Intake, capacity: Capacity
 ) -> bool:
-    """Take the readable records after `taken`; return True if the batch had no capacity for all.
+    """Takes the readable records after `taken`; returns True if the batch had no capacity for all.
 
     Raises nothing: it ends with the first error, the first unreadable record, or a ring's capacity
     of records written since `begin_salvage`.

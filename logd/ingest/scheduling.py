@@ -42,7 +42,7 @@ class ReadRequest(Generic[T]):
 def schedule(
     waiting: list[ReadRequest[T]], batch: Batch, *, shared: bool = False
 ) -> Iterator[tuple[ReadRequest[T], Capacity | None]]:
-    """Yield the requests in the order to serve them, each with its capacity; None: not this time.
+    """Yields the requests in the order to serve them, each with its capacity; None: not this time.
 
     The caller reads into `batch` before it asks for the next: what one leaves goes to the others.
     With `shared` a step reads less than a batch takes, since other users wait for its end.
@@ -81,7 +81,7 @@ def _ordered(users: dict[int, list[ReadRequest[T]]]) -> list[list[ReadRequest[T]
 
 
 class _Budget:
-    """Capacity that shrinks as the batch gets more."""
+    """Capacity that shrinks as the batch fills."""
 
     def __init__(self, batch: Batch, capacity: Capacity) -> None:
         self._batch = batch
@@ -110,7 +110,7 @@ class OpenFileQuota:
         self._held: Counter[int] = Counter()
 
     def has_room(self, uid: int) -> bool:
-        """Return whether one more of this user may be opened."""
+        """Returns whether one more outbox of this user may be opened."""
         own = self._held[uid]
         free = self.files_max - self._held.total() + own
         if self._shared:
@@ -118,7 +118,7 @@ class OpenFileQuota:
         return own < min(free, self._per_user_max)
 
     def others_than(self, uid: int) -> bool:
-        """Return whether users other than this one have an outbox open."""
+        """Returns whether users other than this one have an outbox open."""
         return len(self._held) > (uid in self._held)
 
     @property
@@ -127,15 +127,15 @@ class OpenFileQuota:
         return len(self._held) > 1
 
     def held(self, uid: int) -> int:
-        """Return how many this user has open."""
+        """Returns how many outboxes this user has open."""
         return self._held[uid]
 
     def add(self, uid: int) -> None:
-        """Count one more of this user."""
+        """Counts one more open outbox of this user."""
         self._held[uid] += 1
 
     def drop(self, uid: int) -> None:
-        """Count one less of this user."""
+        """Counts one less open outbox of this user."""
         self._held[uid] -= 1
         if not self._held[uid]:
             del self._held[uid]

@@ -31,7 +31,7 @@ class Succession(Generic[T]):
         self._held: dict[Producer, tuple[Producer, T, int]] = {}
 
     def hold(self, successor: Producer, predecessor: Producer, written: int) -> None:
-        """Hold `successor` until what `predecessor` has written by now is in a batch."""
+        """Holds `successor` until what `predecessor` has written by now is in a batch."""
         outbox = self._outboxes.get(predecessor)
         if outbox is None or predecessor is successor or predecessor.taken >= written:
             return
@@ -39,7 +39,7 @@ class Succession(Generic[T]):
         successor.held = successor.behind = predecessor.behind = True
 
     def release(self) -> bool:
-        """End the waits that are over; return whether there were any."""
+        """Ends the waits that are over; returns whether there were any."""
         over = [
             successor
             for successor, (predecessor, outbox, written) in self._held.items()
@@ -50,7 +50,7 @@ class Succession(Generic[T]):
         return bool(over)
 
     def drop(self, successor: Producer) -> None:
-        """End a producer's wait."""
+        """Ends a producer's wait."""
         if self._held.pop(successor, None) is not None:
             successor.held = False
 

@@ -38,11 +38,11 @@ class Turn:
         return Batch(config.batch_events_max, config.batch_bytes_max, config.gap_events_max)
 
     def warn_throttled(self, message: str, *args: object, user: int | None = None) -> None:
-        """Log a warning at a bounded rate per message, and per user who can cause it."""
+        """Logs a warning at a bounded rate per message, and per user who can cause it."""
         self._throttled.warning(message, *args, user=user)
 
     def attempt(self, act: Callable[[AnyOutbox], None], outbox: AnyOutbox) -> None:
-        """Close, refuse or remove one outbox; an error is logged and ends nothing."""
+        """Closes, refuses or removes one outbox; an error is only logged."""
         try:
             act(outbox)
         except OSError as error:

@@ -27,7 +27,7 @@ class TurnBudget:
         self.over: set[int] = set()  # users who have used their share of this step
 
     def begin(self) -> None:
-        """Start a step with the whole budget."""
+        """Starts a step with the whole budget."""
         self._charged_s = self._monotonic_s()
         self._in_all = _Spent()
         self._by_user.clear()
@@ -35,7 +35,7 @@ class TurnBudget:
         self.exhausted = False
 
     def charge(self, uid: int, records: int, size: int) -> None:
-        """Charge a user for records and bytes, and for the time since the last charge."""
+        """Charges a user for records and bytes, and for the time since the last charge."""
         now_s = self._monotonic_s()
         spent_s, self._charged_s = now_s - self._charged_s, now_s
         own = self._by_user.get(uid)
@@ -54,7 +54,7 @@ class _Spent:
         self._s = 0.0
 
     def add(self, records: int, size: int, seconds: float) -> float:
-        """Add a cost; return the fraction of the step's budget that is spent."""
+        """Adds a cost; returns the fraction of the step's budget that is spent."""
         self._records += records
         self._bytes += size
         self._s += seconds
@@ -74,11 +74,11 @@ class ForcedCommits:
         self._rest_until_s: dict[int, float] = {}
 
     def due_s(self, uids: Iterable[int]) -> float:
-        """Return when the first of these users may force a commit."""
+        """Returns when the first of these users may force a commit."""
         return min((self._rest_until_s.get(uid, 0.0) for uid in uids), default=float("inf"))
 
     def committed(self, uids: Iterable[int], began_s: float, ended_s: float) -> None:
-        """Record a commit that these users have forced."""
+        """Records a commit that these users have forced."""
         # Only users at rest are kept, so that any number of user ids takes bounded memory.
         resting = self._rest_until_s.items()
         self._rest_until_s = {uid: until_s for uid, until_s in resting if until_s > ended_s}

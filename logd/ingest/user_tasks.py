@@ -19,15 +19,15 @@ class UserTasks:
         self._users: dict[int, dict[Hashable, Task]] = {}  # the user to be served next first
 
     def add(self, uid: int, key: Hashable, task: Task) -> None:
-        """Queue a task after the user's other tasks."""
+        """Queues a task after the user's other tasks."""
         self._users.setdefault(uid, {}).setdefault(key, task)
 
     def count(self, uid: int) -> int:
-        """Return how many tasks of this user are queued."""
+        """Returns how many tasks of this user are queued."""
         return len(self._users.get(uid, ()))
 
     def run(self, clock_s: Callable[[], float], seconds: float) -> None:
-        """Run one task of each user in turn until the time is up, and at least one."""
+        """Runs one task of each user in turn until the time is up, and at least one."""
         end_s = clock_s() + seconds
         while self._users:
             uid = next(iter(self._users))

@@ -39,18 +39,18 @@ class Wakeups:
         return int(until_s * 1e9)
 
     def inherit(self, producer: Producer, until_ns: int, now_s: float) -> None:
-        """Keep a suppression that an earlier daemon has written."""
+        """Keeps a suppression that an earlier daemon has written."""
         until_s = until_ns / 1e9
         if now_s < until_s <= now_s + _PROMISE_MAX_S:
             self._until_s[producer] = until_s
 
     def record_idle_poll(self, producer: Producer, polled_s: float) -> None:
-        """Record that a poll begun at `polled_s` found nothing: after the end it is the last."""
+        """Records that a poll begun at `polled_s` found nothing: after the end it is the last."""
         if self._until_s.get(producer, polled_s) + _MARGIN_S < polled_s:
             del self._until_s[producer]
 
     def end(self, producer: Producer) -> None:
-        """Stop polling for a producer whose outbox is no longer open."""
+        """Stops polling for a producer whose outbox is no longer open."""
         self._until_s.pop(producer, None)
 
     def __contains__(self, producer: object) -> bool:

@@ -23,7 +23,7 @@ from logd.errors import CannotCreate, ClockRefused, LogdError, StorageBusy, cann
 from logd.maintenance import database_copy
 from logd.maintenance.database_copy import Bar, Stop
 from logd.storage import erasure_list, keyfile, opening, trail_clock
-from logd.storage.copy_registry import BACKUP, Copy, register_copy
+from logd.storage.copy_registry import BACKUP, Copy, list_copies, register_copy
 from logd.storage.database import Connection
 from logd.storage.hash_chain import Head
 from logd.storage.migrations import schema_version
@@ -81,8 +81,7 @@ def backup(
     nothing behind then.
     """
     began_s = time.monotonic()
-    connection = opening.open_for_reading(config)
-    try:
+    with contextlib.closing(opening.open_for_reading(config)) as connection:
         now_ns = readings.stamp_ns(trail_clock.load(connection), now)
         directory, name = _place(config, destination, now_ns)
         with _directory(config, directory, name) as unfinished:
@@ -103,8 +102,6 @@ def backup(
                 trail_clock.check(config, connection, now, "no older backup was removed", yes=yes)
             except ClockRefused as problem:
                 kept_all = str(problem)
-    finally:
-        connection.close()
     removed = [] if kept_all else _expire(directory, config.database, name, keep, now_ns)
     expires_ns = None if keep.days is None else now_ns + keep.days * DAY_NS
     made = Backup(
@@ -221,6 +218,20 @@ def list_forgotten(connection: Connection, path: Path) -> None:
     """
     if schema_version(connection) >= FORGOTTEN_SCHEMA:
         erasure_list.merge_file(erasure_list.file_beside(path), erasure_list.entries(connection))
+
+
+def list_beside_backups(connection: Connection) -> Iterator[tuple[Path, LogdError]]:
+    """Updates the list of forgotten persons beside each backup, so that none brings a person back.
+
+    Yields each backup whose list could not be written, and why.
+    """
+    copies = list_copies(connection)  # also expired ones: the file may still exist
+    for place in sorted({Path(copy.place) for copy in copies if copy.kind == BACKUP}):
+        if place.is_file():
+            try:
+                list_forgotten(connection, place)
+            except LogdError as problem:
+                yield place, problem
 
 
 def _check_room(connection: Connection, directory: Path) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from logd.batch import EVENTS_PRUNED, PERSON_ERASED, Batch
 from logd.maintenance.subject_rollups import SubjectRecount
 from logd.storage import hash_chain, removal_log
-from logd.storage.database import Connection
+from logd.storage.database import Connection, in_parts, question_marks
 from logd.storage.rollups import DAY_NS
+from logd.storage.row_writer import add_to_counters
 from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
 
@@ -23,13 +24,12 @@ from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
 # long. Not by the clock: on a busy machine each step takes longer, and smaller ones do not help.
 STEP_TARGET_S = 0.008
 STEP_EVENTS_MIN = 100
+STEP_EVENTS_START = 200
 STEP_EVENTS_MAX = 2000
-_ROWS_PER_STATEMENT = 500
 _NAMES_MAX = 10_000
 
 _EVENT_TYPES = {removal_log.PRUNED: EVENTS_PRUNED, removal_log.ERASED: PERSON_ERASED}
 
-T = TypeVar("T")
 # id, producer, sequence, ts_ns, type, user, props, salt
 _Row = tuple[int, int, int, int, int, str | None, bytes, bytes]
 
@@ -47,7 +47,7 @@ class Steps:
         self._store = store
         self.now_ns = clock_ns
         self._names = _Names(store.connection)
-        self.events_max = 200  # that the next step may remove
+        self.events_max = STEP_EVENTS_START  # that the next step may remove
 
     def remove(
         self,
@@ -64,7 +64,7 @@ class Steps:
             for one, gone in recounts.items():
                 one.write(connection, frozenset(gone))
             _remove(connection, every, self._names)
-            _count(connection, kind, len(every))
+            add_to_counters(connection, {kind: len(every)})
             return removal_log.record(connection, kind, self._store.next_event, every, {})
 
         self._transact(kind, change, also, details)
@@ -135,8 +135,8 @@ def _remove(connection: Connection, ids: Sequence[int], names: _Names) -> None:
     whole, partly = _batches(connection, ids)
     some = {event_id for ids in partly.values() for event_id in ids}
     removal_log.keep_leaves(connection, {row[0]: names.leaf(row) for row in rows if row[0] in some})
-    for part in _parts(ids):
-        connection.execute(f"DELETE FROM event WHERE id IN ({_marks(part)})", part)  # noqa: S608 - question marks only
+    for part in in_parts(ids):
+        connection.execute(f"DELETE FROM event WHERE id IN ({question_marks(part)})", part)  # noqa: S608 - question marks only
     for first, end in (*whole, *partly):
         if connection.execute(
             "SELECT 1 FROM event WHERE id >= ? AND id < ? LIMIT 1", (first, end)
@@ -146,14 +146,6 @@ def _remove(connection: Connection, ids: Sequence[int], names: _Names) -> None:
         connection.execute("DELETE FROM leaf WHERE event >= ? AND event < ?", (first, end))
     _subtract_rollups(connection, rows)
     _narrow_blocks(connection, rows)
-
-
-def _count(connection: Connection, counter: str, change: int) -> None:
-    connection.execute(
-        "INSERT INTO counter VALUES (?, ?)"
-        " ON CONFLICT DO UPDATE SET value = value + excluded.value",
-        (counter, change),
-    )
 
 
 def _batches(
@@ -181,7 +173,7 @@ def _batches(
 
 def _subtract_rollups(connection: Connection, rows: Sequence[_Row]) -> None:
     days = Counter((row[4], row[3] // DAY_NS, row[5] or "") for row in rows)
-    for part in _parts(list(days)):
+    for part in in_parts(list(days)):
         marks = ", ".join(["(?, ?, ?)"] * len(part))
         values = [value for key in part for value in key]
         connection.execute(
@@ -244,19 +236,10 @@ def _redact(
 def _rows(connection: Connection, ids: Sequence[int]) -> list[_Row]:
     return [
         row
-        for part in _parts(ids)
+        for part in in_parts(ids)
         for row in connection.execute(
             "SELECT id, producer, sequence, ts_ns, type, user, props, salt FROM event"  # noqa: S608 - question marks only
-            f" WHERE id IN ({_marks(part)}) ORDER BY id",
+            f" WHERE id IN ({question_marks(part)}) ORDER BY id",
             part,
         ).fetchall()
     ]
-
-
-def _parts(values: Sequence[T]) -> Iterator[list[T]]:
-    for start in range(0, len(values), _ROWS_PER_STATEMENT):
-        yield list(values[start : start + _ROWS_PER_STATEMENT])
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))

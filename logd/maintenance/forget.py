@@ -20,9 +20,9 @@ from logd.batch import PERSON_ERASED
 from logd.maintenance.event_removal import STEP_TARGET_S, Steps
 from logd.maintenance.outbox_survey import survey
 from logd.maintenance.subject_rollups import SubjectRecount
-from logd.storage import erasure_list, job_table, mentions
+from logd.storage import erasure_list, event_types, job_table, mentions
 from logd.storage.boundaries import SurveyedOutboxes
-from logd.storage.database import Connection
+from logd.storage.database import Connection, question_marks
 from logd.storage.job_table import Job
 from logd.storage.removal_log import ERASED
 from logd.storage.store import Store
@@ -158,11 +158,7 @@ def _find_names(
 
 def _events(job: Job, store: Store, steps: Steps, _surroundings: Surroundings) -> Iterator[None]:
     connection, bound = store.connection, job.params["bound"]
-    by_subject = {
-        name: type_id
-        for name in SUBJECTS
-        for (type_id,) in connection.execute("SELECT id FROM event_type WHERE name = ?", (name,))
-    }
+    by_subject = event_types.find(connection, list(SUBJECTS))
     for user in job.params["users"]:
         for name, type_id in by_subject.items():
             more = True
@@ -182,7 +178,7 @@ def _plain_events(
     job: Job, user: str, but_types: list[int], store: Store, steps: Steps
 ) -> Iterator[None]:
     block = 0
-    but = ", ".join("?" * len(but_types))
+    but = question_marks(but_types)
     while ids := [
         event_id
         for (event_id,) in store.connection.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 from logd.config.settings import Config
@@ -72,8 +73,7 @@ def _run_here(
     """Runs the job in this process, which holds the instance's lock."""
     key = keyfile.read(config.key_file)
     rekey.complete_rekey(config, key)
-    store = open_store(config, key, time.time_ns())
-    try:
+    with closing(open_store(config, key, time.time_ns())) as store:
         connection = store.connection
         if job_id is None:
             job_id = job_table.add_job(connection, kind, params, time.time_ns())
@@ -83,8 +83,6 @@ def _run_here(
             if job.trouble is not None:
                 time.sleep(max(0.0, worker.due_s - time.monotonic()))
             worker.step()
-    finally:
-        store.close()
     return job
 
 
@@ -96,17 +94,14 @@ def _submit(config: Config, kind: str, params: Mapping[str, Any]) -> int:
 
 def _wait(config: Config, job_id: int, on_progress: OnProgress) -> Job | None:
     """The job when it is done; None if the daemon has ended and does not come back."""
-    connection = open_for_events(config)
     seen_s = time.monotonic()
-    try:
+    with closing(open_for_events(config)) as connection:
         while (job := _read_progress(connection, job_id, on_progress)).finished_ns is None:
             if read_lock_page(config.lock_file)[0] is not None:
                 seen_s = time.monotonic()
             elif time.monotonic() >= seen_s + DAEMON_COMES_BACK_S:
                 return None
             time.sleep(POLL_INTERVAL_S)
-    finally:
-        connection.close()
     return job
 
 

@@ -6,13 +6,17 @@ From which time an event's age is counted is in `logd.clock.event_age`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
-from logd.clock import event_age
+from logd.clock import event_age, readings
 from logd.clock.event_age import ALL, LATE_MAX_NS, NONE
+from logd.clock.readings import Reading
+from logd.config.settings import Config
 from logd.maintenance.event_removal import Steps
 from logd.maintenance.stored_times import StoredTimes, ids_of
 from logd.maintenance.subject_rollups import SubjectRecount
+from logd.storage import event_types, opening, trail_clock
 from logd.storage.database import Connection
 from logd.storage.job_table import Job
 from logd.storage.removal_log import PRUNED
@@ -65,11 +69,21 @@ def count(connection: Connection, before: Mapping[str, int], now_ns: int) -> dic
     return counts
 
 
+def count_expired(
+    config: Config, before: Mapping[str, int], now: Reading
+) -> tuple[dict[str, int], str | None]:
+    """Counts what a prune would remove now, and says why the clock is not trusted if it is not."""
+    with closing(opening.open_for_events(config)) as connection:
+        why = readings.implausible(trail_clock.load(connection), now)
+        return count(connection, before, now.wall_ns), why
+
+
 def _types(connection: Connection, before: Mapping[str, int], stored: StoredTimes) -> list[_Type]:
+    numbers = event_types.find(connection, list(before))
     return [
-        _Type(connection, name, type_id, before[name], stored)
+        _Type(connection, name, numbers[name], before[name], stored)
         for name in before
-        for (type_id,) in connection.execute("SELECT id FROM event_type WHERE name = ?", (name,))
+        if name in numbers
     ]
 
 
@@ -118,7 +132,7 @@ class _Type:
         return event_age.age_ns(ts_ns, self._stored.of(event_id)) < self.before_ns
 
     def find(self, column: str, ids: range, limit: int, but_ts_ns: Sequence[int] = ()) -> list[Any]:
-        """A column of the events to remove, in the order of ids, all of one block.
+        """Returns a column of a block's events to remove, in the order of ids.
 
         Of a type with roll-ups by subject the ids are of events without a user only: the others are
         removed by user.
@@ -143,7 +157,7 @@ class _Type:
         return int(self._connection.execute(f"SELECT count(*) {source}", values).fetchone()[0])
 
     def _among(self, ids: range) -> tuple[str, dict[str, int]]:
-        """FROM and WHERE of the events to remove: `goes` in SQL."""
+        """Returns FROM and WHERE that select the events to remove, as `goes` does."""
         block = ids.start >> BLOCK_BITS
         values = {"type": self.id, "first": ids.start, "end": ids.stop, "before": self.before_ns}
         if self.past(block) == ALL:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from logd.storage.database import DatabaseError, change_key, connect, translate
 from logd.storage.migrations import check_not_newer
 from logd.storage.wal import database_bytes
 
-# What a modest machine does in a second, to estimate how long the daemon is stopped.
+# The work of a modest machine per second, to estimate how long the daemon is stopped.
 _BYTES_PER_S = 10_000_000
 _EVENTS_PER_S = 50_000
 
@@ -50,16 +51,10 @@ class Rekeyed:
 def announced_stop(config: Config) -> str:
     """Estimates how long the daemon is stopped, by the database's size, as text for the user."""
     try:
-        connection = opening.open_for_reading(config)
+        with closing(opening.open_for_reading(config)) as connection:
+            size, events = database_bytes(connection), read_head(connection)[0].events
     except LogdError as error:
         return str(error)
-    try:
-        size, events = (
-            database_bytes(connection),
-            read_head(connection)[0].events,
-        )
-    finally:
-        connection.close()
     seconds = 1 + size // _BYTES_PER_S + events // _EVENTS_PER_S
     return (
         f"It will take about {seconds} s ({events:,} events, {size:,} bytes), and needs as much "
@@ -118,21 +113,15 @@ def _tidy_keys(key_file: Path, next_key: Path) -> None:
 def _make(config: Config, key: bytes, new_key: bytes, now_ns: int, stop: Stop, bar: Bar) -> Checked:
     database, new = config.database, database_swap.new_database_path(config)
     try:
-        connection = connect(database, key, read_only=True)
-        try:
+        with closing(connect(database, key, read_only=True)) as connection:
             check_not_newer(connection)
             database_copy.copy(connection, database, new, stop, bar)
-        finally:
-            connection.close()
         try:
             change_key(new, key, new_key)
         except DatabaseError as error:
             raise translate(error, new) from error
-        store = opening.open_store(config, new_key, now_ns, new)
-        try:
+        with closing(opening.open_store(config, new_key, now_ns, new)) as store:
             store.record("trail_rekeyed", {}, now_ns)
-        finally:
-            store.close()
         made = database_copy.check(new, new_key, stop, bar)
         database_copy.remove_side_files(new)
         database_copy.give_to_owner_of(database, new)

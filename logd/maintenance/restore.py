@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from logd.storage.hash_chain import Head
 from logd.storage.migrations import check_not_newer, schema_version
 from logd.storage.opening import open_store
 from logd.storage.store import Store
-from logd_wire.schema import INT64_MAX, INTERNAL_TYPES
+from logd_wire.schema import INT64_MAX, RESERVED_TYPES
 
 KIND = "replaced"
 
@@ -56,7 +56,7 @@ class Replaced:
     clock: Reading | None = None  # its last trusted reading of the clock
 
     def batch_max(self, kept: int) -> int | None:
-        """The highest batch ever stored that is lost with all past `kept`; None if unknown."""
+        """The highest batch ever stored, lost like all past `kept`; None if unknown."""
         if self.head is None:
             return None
         highest = [self.head.batch]
@@ -129,12 +129,9 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
             database_copy.copy(connection, planned.backup, new, stop, bar)
         if planned.backup_key != key:
             _change_key(new, planned.backup_key, key)
-        store = open_store(config, key, now_ns, new)
-        try:
+        with closing(open_store(config, key, now_ns, new)) as store:
             _record_restore(store, planned, kept, now_ns)
             _finish_jobs(store, config, stop)
-        finally:
-            store.close()
         made = database_copy.check(new, key, stop, bar)
         database_copy.give_to_owner_of(owner, new)
         database_copy.sync(new)
@@ -210,8 +207,8 @@ def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[
         row
         for (row,) in connection.execute(
             "SELECT DISTINCT producer FROM event WHERE type IN"  # noqa: S608 - question marks only
-            f" (SELECT id FROM event_type WHERE name IN ({', '.join('?' * len(INTERNAL_TYPES))}))",
-            list(INTERNAL_TYPES),
+            f" (SELECT id FROM event_type WHERE name IN ({', '.join('?' * len(RESERVED_TYPES))}))",
+            list(RESERVED_TYPES),
         )
     }
     claimed = dict(
@@ -231,7 +228,8 @@ def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[
             "SELECT watermark, ended FROM producer WHERE uid = ? AND key = ?", (uid, key)
         ).fetchone() or (0, 0)
         before = earlier.get((uid, key), 0)
-        if row not in own and max((watermark, ended), (before, 0)) > known:
+        # Earlier versions' report processes logged readings through outboxes.
+        if (has_outbox or row not in own) and max((watermark, ended), (before, 0)) > known:
             before = max(before, min(watermark, claimed.get(row, watermark + 1) - 1))
             outbox = bool(has_outbox and not ended)
             yield AdvancedProducer(uid, int(key, 16), watermark, before, outbox, pid)

@@ -52,7 +52,7 @@ class StoredTimes:
         return self._bounds[block]
 
     def of(self, event_id: int) -> int:
-        """When that event was stored, at the latest."""
+        """The latest time at which that event can have been stored."""
         _, to_ns = self.bounds(event_id >> BLOCK_BITS)
         ids, stored_ns = self._batch
         if event_id not in ids:

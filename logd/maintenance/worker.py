@@ -1,6 +1,6 @@
 """Works on the jobs in the database, one bounded step at a time.
 
-The daemon calls `step` between its turns; a command calls it when no daemon runs.
+The daemon calls `step` between its steps; a command calls it when no daemon runs.
 """
 
 from __future__ import annotations

@@ -8,17 +8,19 @@ of an event without one is null, in CSV an empty field (a user id is never empty
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
 
 from logd import render
 from logd.config.settings import Config
 from logd.reports import parquet
 from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.selection import Selection, newest_id, pages
-from logd.storage.copy_registry import Copy, register_copy
+from logd.storage.copy_registry import EXPORT, Copy, register_copy
 from logd.storage.database import Connection
 from logd_wire.query import Row
+from logd_wire.schema import INT64_MAX
 
 Progress = Callable[[int], None]
 
@@ -46,9 +48,10 @@ class Export:
 
     def __init__(self, connection: Connection, selection: Selection) -> None:
         self.events = 0
+        self.made_ns = time.time_ns()
         self.top = newest_id(connection)
+        self.selection = selection
         self._connection = connection
-        self._selection = selection
 
     def write(self, form: str, out: BinaryIO, progress: Progress = lambda _ids: None) -> None:
         """Writes the export. Calls `progress` with the number of further ids that were scanned.
@@ -63,7 +66,7 @@ class Export:
 
     def _rows(self, progress: Progress) -> Iterator[Row]:
         seen = 0
-        found = pages(self._connection, self._selection, up_to_id=self.top, rows_max=PAGE_ROWS_MAX)
+        found = pages(self._connection, self.selection, up_to_id=self.top, rows_max=PAGE_ROWS_MAX)
         for position, rows in found:
             self.events += len(rows)
             yield from rows
@@ -73,17 +76,19 @@ class Export:
 
 
 def record_export(
-    config: Config,
-    export: Export,
-    form: str,
-    copy: Copy,
-    filters: Mapping[str, Any],
-    *,
-    complete: bool,
+    config: Config, export: Export, form: str, place: str, expires_after_ns: int, *, complete: bool
 ) -> None:
     """Records in the trail that the copy was made, without naming a person. Raises LogdError.
 
     `complete` is False if the reader closed the output before the end.
     """
-    facts = {"format": form, "filters": filters, "events": export.events, "complete": complete}
-    register_copy(config, copy, {**facts, "expires_ns": copy.expires_ns})
+    made_ns = export.made_ns
+    copy = Copy(EXPORT, place, made_ns, min(made_ns + expires_after_ns, INT64_MAX))
+    facts = {
+        "format": form,
+        "filters": export.selection.filters,
+        "events": export.events,
+        "complete": complete,
+        "expires_ns": copy.expires_ns,
+    }
+    register_copy(config, copy, facts)

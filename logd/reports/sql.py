@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from logd.storage.database import Connection
+from logd.storage.database import Connection, question_marks
 from logd_wire.query import Row
 
 
@@ -19,4 +19,4 @@ def among(column: str, values: list[str] | None) -> tuple[str, list[str]]:
     """Returns the condition that a column is one of the values; always true for None."""
     if values is None:
         return "1", []
-    return f"{column} IN ({', '.join('?' * len(values))})", values
+    return f"{column} IN ({question_marks(values)})", values

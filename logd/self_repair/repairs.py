@@ -38,7 +38,7 @@ _log = logging.getLogger("logd")
 
 
 def read_state(path: str) -> FileState:
-    """Return the file's present state. Opens nothing."""
+    """Returns the file's present state. Opens nothing."""
     try:
         status = Path(path).lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -72,7 +72,6 @@ class SelfRepair:
         replace_socket: Callable[[socket.socket, int | None], None] | None,
         replace_listener: Callable[[socket.socket], None] | None,
         also: Iterable[Callable[[], None]],
-        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._config = config
         self._lock = lock
@@ -80,11 +79,11 @@ class SelfRepair:
         self._replace_socket = replace_socket
         self._replace_listener = replace_listener
         self._also = tuple(also)
-        self.files = RuntimeFiles(self._items(), read_state, now_ns, _log)
+        self.files = RuntimeFiles(self._items(), read_state, time.time_ns, _log)
         self._lock.publish_files(self.files.published())
 
     def run(self, now_s: float) -> None:
-        """Compare, restore and report what is due; mostly nothing is.
+        """Compares, restores and reports what is due; mostly nothing is.
 
         Raises LogdError kinds for what ends the process: another daemon has the instance's lock, or
         the database is gone.
@@ -99,7 +98,7 @@ class SelfRepair:
             self._lock.publish_files(self.files.published())
 
     def apply_config(self, config: Config) -> None:
-        """Check the files that a reloaded configuration names."""
+        """Checks the files that a reloaded configuration names."""
         self._config = config
         self.files.replace(self._items())
         self._lock.publish_files(self.files.published())
@@ -125,7 +124,7 @@ class SelfRepair:
                 "systemctl restart logd.socket", self._bind_again if self._replace_socket else None,
             ),
             Item(
-                "query socket", lambda: str(config.query_socket), SAME, "no report can be asked",
+                "query socket", lambda: str(config.query_socket), SAME, "no report is answered",
                 "systemctl restart logd-query.socket",
                 self._listen_again if self._replace_listener else None,
             ),
@@ -138,7 +137,7 @@ class SelfRepair:
             items.append(
                 Item(
                     "key", lambda: str(config.key_file), PRESENT,
-                    "the next start cannot open the database", "Put it back from where you keep it",
+                    "the next start cannot open the database", "Restore it from your copy",
                 )
             )  # fmt: skip
         if isinstance(config.metrics, Path):

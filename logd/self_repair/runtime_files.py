@@ -45,7 +45,7 @@ class FileState:
 
 
 def problem(expected: FileState, found: FileState, compare: str) -> str | None:
-    """Return what is wrong with a file; None if it is as it was set up."""
+    """Returns what is wrong with a file; None if it is as it was set up."""
     if found.kind is None:
         return "not there"
     if found.kind == "?":
@@ -89,7 +89,7 @@ class Item:
     restored_ns: int | None = None
 
     def published(self) -> dict[str, Any]:
-        """Return what other processes need for the comparison, and what was done."""
+        """Returns what other processes need for the comparison, and what was done."""
         return {
             "name": self.name,
             "path": self.locate(),
@@ -127,7 +127,7 @@ class RuntimeFiles:
             item.expected = read_state(item.locate())
 
     def replace(self, items: Iterable[Item]) -> None:
-        """Check these items from now on; one of the same name and path keeps its history."""
+        """Checks these items from now on; one of the same name and path keeps its history."""
         former = {(item.name, item.locate()): item for item in self.items}
         kept = []
         for item in items:
@@ -138,11 +138,11 @@ class RuntimeFiles:
         self.items = tuple(kept)
 
     def is_due(self, now_s: float) -> bool:
-        """Return whether the next comparison is due."""
+        """Returns whether the next comparison is due."""
         return now_s >= self._due_s
 
     def check(self, now_s: float) -> bool:
-        """Compare all items, and restore what can be restored. `now_s` is monotonic.
+        """Compares all items, and restores what can be restored. `now_s` is monotonic.
 
         Returns whether anything has changed that is to be published.
         """
@@ -195,14 +195,14 @@ class RuntimeFiles:
         return changed
 
     def published(self) -> list[dict[str, Any]]:
-        """Return all items for other processes."""
+        """Returns all items for other processes."""
         return [item.published() for item in self.items]
 
 
 def observed(
     published: Iterable[Mapping[str, Any]], read_state: Callable[[str], FileState], now_ns: int
 ) -> list[dict[str, Any]]:
-    """Compare each file with what the running daemon has published about it."""
+    """Compares each file with what the running daemon has published about it."""
     found = []
     for entry in published:
         try:

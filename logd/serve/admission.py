@@ -35,7 +35,7 @@ class Admission(Generic[T]):
         self._waiting: OrderedDict[int, OrderedDict[T, None]] = OrderedDict()
 
     def make_room(self, uid: int) -> T | None:
-        """Return the idle connection to close for one more of this user; None: no need, or none.
+        """Returns the idle connection to close for one more of this user; None: no need, or none.
 
         Call `seat` only if `has_room` then.
         """
@@ -48,27 +48,27 @@ class Admission(Generic[T]):
         return next(iter(idle)) if idle else None
 
     def has_room(self, uid: int) -> bool:
-        """Return whether one more connection of this user may be kept."""
+        """Returns whether one more connection of this user may be kept."""
         return self._seats.has_room(uid)
 
     def seat(self, peer: T) -> None:
-        """Add a new connection, idle."""
+        """Adds a new connection, idle."""
         self._seats.add(peer.uid)
         self._idle.setdefault(peer.uid, OrderedDict())[peer] = None
 
     def leave(self, peer: T) -> None:
-        """Remove a connection that is not being answered."""
+        """Removes a connection that is not being answered."""
         _remove(self._idle, peer)
         _remove(self._waiting, peer)
         self._seats.drop(peer.uid)
 
     def ask(self, peer: T) -> None:
-        """Queue an idle connection whose request is complete."""
+        """Queues an idle connection whose request is complete."""
         _remove(self._idle, peer)
         self._waiting.setdefault(peer.uid, OrderedDict())[peer] = None
 
     def start_next(self) -> T | None:
-        """Return the connection to answer now; None: no waiting user may have a running place.
+        """Returns the connection to answer now; None: no waiting user may have a running place.
 
         Users take turns; one user's requests are answered in the order of arrival.
         """
@@ -83,7 +83,7 @@ class Admission(Generic[T]):
         return None
 
     def finish(self, peer: T) -> None:
-        """Free a running place: the answer was sent or cannot be, the connection is idle again."""
+        """Frees a running place: the answer was sent or cannot be, the connection is idle again."""
         self._running.drop(peer.uid)
         self._idle.setdefault(peer.uid, OrderedDict())[peer] = None
 

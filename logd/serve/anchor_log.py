@@ -27,12 +27,12 @@ class AnchorLog:
         self._warn = warn
 
     def apply_config(self, config: Config) -> None:
-        """Use the interval and the file of a configuration that was read again."""
+        """Uses the interval and the file of a configuration that was read again."""
         self._pace.set_interval(config.anchor_interval_s)
         self._path = config.anchor_file
 
     def write(self, head: Head, now_s: float, *, now: bool = False) -> None:
-        """Write an anchor if the chain has grown and one is due, or at once with `now`."""
+        """Writes an anchor if the chain has grown and one is due, or at once with `now`."""
         due = self._pace.due_head(head, now_s, now=now)
         if due is None:
             return

@@ -42,7 +42,7 @@ class ClosedFiles:
         self.watch()
 
     def watch(self) -> None:
-        """Watch the directory as it is now, in place of a former one."""
+        """Watches the directory as it is now, in place of a former one."""
         self.close()
         try:
             self._inotify = Inotify(self._directory.path)
@@ -50,16 +50,12 @@ class ClosedFiles:
             self._warn("no inotify (%s): closed outboxes are found by polling", error.strerror)
 
     def retry(self) -> None:
-        """Watch the directory if the kernel had no watch left before."""
+        """Watches the directory if the kernel had no watch left before."""
         if self._inotify is None:
             self.watch()
 
-    @property
-    def is_watching(self) -> bool:
-        return self._inotify is not None
-
     def enable(self, now_s: float) -> float:
-        """Let closed files wake the loop if that is due; else return when it will be."""
+        """Lets closed files wake the loop if that is due; else return when it will be."""
         if self._inotify is None or self._registered:
             return float("inf")
         if now_s < self._due_s:
@@ -69,7 +65,7 @@ class ClosedFiles:
         return float("inf")
 
     def names(self, ready: set[int]) -> list[str]:
-        """Return the outboxes that were closed; `ready` are the readable descriptors."""
+        """Returns the outboxes that were closed; `ready` are the readable descriptors."""
         if self._inotify is None or self._inotify.fd not in ready:
             return []
         self._unregister()
@@ -88,7 +84,7 @@ class ClosedFiles:
             self._registered = False
 
     def close(self) -> None:
-        """End the watch."""
+        """Ends the watch."""
         self._unregister()
         if self._inotify is not None:
             self._inotify.close()

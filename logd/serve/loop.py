@@ -1,4 +1,4 @@
-"""The daemon's one thread: waits, then has the delivery core take a step. `run_once` is one round.
+"""The daemon's one thread: waits, then has the delivery core take a step, again and again.
 
 While a commit waits for the disk nothing is received, and nothing needs to be: the kernel's queue
 takes the first datagrams, the outboxes keep all events, and the next step reads in bulk what did
@@ -25,6 +25,7 @@ from logd.ingest.receiver import Receiver
 from logd.maintenance.outbox_survey import directory_identity
 from logd.maintenance.worker import STEP_S, Worker
 from logd.runtime_stats import RuntimeStats
+from logd.serve.access_recorder import AccessRecorder
 from logd.serve.anchor_log import AnchorLog
 from logd.serve.closed_files import ClosedFiles
 from logd.serve.stats_source import StatsSource
@@ -40,7 +41,7 @@ WORK_INTERVAL_MAX_S = 0.5
 class EventLoop:
     """Drives the delivery core from a socket, the outboxes' directory and the clocks.
 
-    `set_trouble` is called in each round with the reason why nothing can be stored, or None.
+    `set_trouble` is called at each step with the reason why nothing can be stored, or None.
     """
 
     def __init__(
@@ -86,19 +87,27 @@ class EventLoop:
             self._warn,
             monotonic_s,
         )
+        self.access = AccessRecorder(
+            store,
+            (self._selector, self._wake_selector),
+            clock_ns,
+            monotonic_s,
+            config.commit_interval_ms / 1000,
+            self._warn,
+        )
 
     def wake_on(self, fd: int) -> None:
-        """Have `run_once` return early when `fd` becomes readable (a signal arrived)."""
+        """Makes `run_once` return early when `fd` becomes readable (a signal arrived)."""
         self._selector.register(fd, selectors.EVENT_READ)
         self._wake_selector.register(fd, selectors.EVENT_READ)
         self._wake_fd = fd
 
     def limit_wait(self, seconds: float) -> None:
-        """Have `run_once` wait no longer than this, whatever the poll interval is."""
+        """Makes `run_once` wait no longer than this, whatever the poll interval is."""
         self._wait_max_s = min(self._wait_max_s, seconds)
 
     def use_new_directory(self) -> None:
-        """Read outboxes from the directory that has taken the former one's place."""
+        """Reads outboxes from the directory that has taken the former one's place."""
         self.delivery.use_new_directory()
         self.closed_files.watch()
         self._store.erasure_list.boundaries.outboxes = directory_identity(self._directory.path)
@@ -106,31 +115,31 @@ class EventLoop:
             self._worker.outboxes = self._directory.path
 
     def replace_socket(self, sock: socket.socket, queue_datagrams: int | None) -> None:
-        """Receive from another socket: the name of the former one is gone."""
+        """Receives from another socket: the name of the former one is gone."""
         self._selector.unregister(self._receiver.socket)
         self._receiver.replace(sock, queue_datagrams)
         self._selector.register(sock, selectors.EVENT_READ)
         self.delivery.step_at_once()  # the former one may have datagrams queued
 
     def apply_config(self, config: Config) -> None:
-        """Use the settings of a changed configuration that need no restart."""
+        """Uses the settings of a changed configuration that need no restart."""
         self._config = config
         self._anchors.apply_config(config)
 
     def start(self) -> None:
-        """Find every outbox, record what can never arrive, and run the first round."""
+        """Finds every outbox, records what can never arrive, and takes the first step."""
         self.delivery.recover(self._monotonic_s())
         self.run_once(timeout_s=0)
         self._may_work = True
 
     def run_once(self, timeout_s: float | None = None) -> None:
-        """Wait for something to do, at most until the next poll is due, and do all of it.
+        """Waits for something to do, at most until the next poll is due, and does all of it.
 
         Raises LogdError kinds for what ends the process; a full disk and a locked database do not.
         """
         delivery = self.delivery
         if delivery.stalled is not None:
-            # For a signal only: while nothing can be stored, nothing is received.
+            # While nothing can be stored, nothing is received.
             retry_s = min(RETRY_INTERVAL_S, self._wait_max_s)
             self._wait_for_wake(retry_s if timeout_s is None else timeout_s)
             delivery.step((), (), self._monotonic_s())
@@ -139,6 +148,8 @@ class EventLoop:
             closed = self.closed_files.names(ready)
             delivery.step(self._receiver.datagrams(), closed, self._monotonic_s())
             self._warn_of_outbox_bytes()
+            if delivery.stalled is None:
+                self.access.step()
             if self._may_work:
                 self.work()
             self.write_anchor()
@@ -150,11 +161,11 @@ class EventLoop:
         return self.delivery.stalled
 
     def sample_stats(self) -> RuntimeStats | None:
-        """Return the daemon's statistics once a second, None between."""
+        """Returns the daemon's statistics once a second, None between."""
         return self._stats.sample()
 
     def _warn_of_outbox_bytes(self) -> None:
-        """Warn when outboxes take much of the machine's memory: they are in no process's own."""
+        """Warns when outboxes take much of the machine's memory, which counts for no process."""
         usage = self._directory.usage
         total = sum(size for _, size in usage.values())
         if total > self._config.outboxes_bytes_max:
@@ -166,7 +177,7 @@ class EventLoop:
             )  # fmt: skip
 
     def work(self) -> None:
-        """Take a step of a job on stored events, when nothing waits for a commit."""
+        """Takes a step of a job on stored events, when nothing waits for a commit."""
         worker, now_s = self._worker, self._monotonic_s()
         if worker is None:
             return
@@ -181,16 +192,17 @@ class EventLoop:
             self._worked_s = self._monotonic_s()
 
     def write_anchor(self, *, now: bool = False) -> None:
-        """Write an anchor to the log if one is due, or at once with `now`."""
+        """Writes an anchor to the log if one is due, or at once with `now`."""
         self._anchors.write(self._store.head, self._monotonic_s(), now=now)
 
     def wait(self, timeout_s: float | None) -> set[int]:
-        """Wait for something to do; return the descriptors that are readable."""
+        """Waits for something to do; returns the descriptors that are readable."""
         now_s = self._monotonic_s()
         if self.delivery.has_backlog:
             timeout_s = 0.0
         elif timeout_s is None:
             due_s = self.delivery.next_due_s()
+            due_s = min(due_s, self.access.due_s)
             if self._may_work and self._worker and not self.delivery.commit_is_near(now_s + STEP_S):
                 due_s = min(due_s, self._worker.due_s)
             timeout_s = max(0.0, due_s - now_s)
@@ -205,8 +217,14 @@ class EventLoop:
         return ready
 
     def _wait_for_wake(self, timeout_s: float) -> None:
-        """Wait for a signal only."""
-        self._wake_selector.select(timeout_s)
+        """Waits for a signal only, and refuses access events meanwhile."""
+        self.access.refuse()
+        now_s = self._monotonic_s()
+        end_s = now_s + timeout_s
+        while self._wake_selector.select(max(0.0, end_s - now_s)) and self.access.refuse():
+            now_s = self._monotonic_s()
+            if now_s >= end_s:
+                break
         self._drain_wake_fd()
 
     def _drain_wake_fd(self) -> None:
@@ -217,7 +235,7 @@ class EventLoop:
     # -- the end ---------------------------------------------------------------------------------
 
     def stop(self, deadline_s: float) -> None:
-        """Store and confirm what has arrived, until `deadline_s` on the monotonic clock.
+        """Stores and confirms what has arrived, until `deadline_s` on the monotonic clock.
 
         What arrives meanwhile stays in the outboxes for the next start.
         """
@@ -238,11 +256,12 @@ class EventLoop:
             delivery.step((), (), self._monotonic_s())  # it is in the kernel's queue no longer
 
     def close(self) -> None:
-        """Close everything; the store's WAL goes into the database."""
+        """Closes everything; the store's WAL goes into the database."""
         self.write_anchor(now=True)
         self.delivery.close()
         self._directory.close()
         self.closed_files.close()
+        self.access.close()
         self._selector.close()
         self._wake_selector.close()
         with contextlib.suppress(OSError):

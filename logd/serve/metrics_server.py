@@ -41,7 +41,7 @@ class MetricsService:
         self._metrics = metrics
 
     def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
-        """Return the head of a request; its body is not read."""
+        """Returns the head of a request; its body is not read."""
         whole = any(end in received for end in (b"\r\n\r\n", b"\n\n"))
         if not received or not (whole or ended or len(received) > HEAD_BYTES_MAX):
             return None
@@ -50,15 +50,15 @@ class MetricsService:
         return head
 
     def deny(self, _credentials: Credentials) -> bytes | None:
-        """Allow every peer that could connect to the socket."""
+        """Allows every peer that could connect to the socket."""
         return None
 
     def answer(self, request: bytes, _credentials: Credentials) -> tuple[bytes, bool]:
-        """Return the response; the connection ends with it."""
+        """Returns the response; the connection ends with it."""
         return _Handler(_Buffers(request), self._metrics).response, False
 
     def error(self, code: str, message: str) -> bytes:
-        """Return a response without metrics."""
+        """Returns a response without metrics."""
         status = http.HTTPStatus.REQUEST_TIMEOUT
         if code == "busy":
             status = http.HTTPStatus.SERVICE_UNAVAILABLE
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(config: Config) -> Iterator[None]:
-    """Serve metrics within a `with`. If that fails, log it: reports work without metrics."""
+    """Serves metrics within a `with`. If that fails, log it: reports work without metrics."""
     server = _MetricsServer(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -140,7 +140,7 @@ class _MetricsServer:
                 )
 
     def _serve(self, listener: socket.socket) -> None:
-        """Answer scrapes until the process ends or the socket has lost its path."""
+        """Answers scrapes until the process ends or the socket has lost its path."""
         bound = self._identity()
         server = RequestServer(
             listener, self._service, seats_max=SEATS_MAX, running_max=RUNNING_MAX

@@ -27,7 +27,7 @@ class Reload:
     restart: tuple[str, ...]
 
     def parts(self) -> Iterator[str]:
-        """Yield a part of the log line for each kind of change."""
+        """Yields a part of the log line for each kind of change."""
         for names, text in (
             (self.live, "in use now: {}"),
             (self.reports, "the report process is restarted for {}"),
@@ -39,7 +39,7 @@ class Reload:
 
 
 def compare(running: Config, read: Config, outboxes: Path) -> Reload:
-    """Compare `read`, the reloaded file, with the configuration in use.
+    """Compares `read`, the reloaded file, with the configuration in use.
 
     `outboxes` is the directory in use, which may differ from the configured one.
     """

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Protocol
 
 from logd.config.settings import Config
 from logd.log_limit import ThrottledLog
@@ -23,18 +24,29 @@ _log = logging.getLogger("logd")
 
 
 def restart_pause_s(pause_s: float, lived_s: float) -> float:
-    """Return how long after its last start a process that ran for `lived_s` is restarted."""
+    """Returns how long after its last start a process that ran for `lived_s` is restarted."""
     if lived_s >= REPORTER_SETTLED_S:
         return REPORTER_PAUSE_MIN_S
     return min(max(2 * pause_s, REPORTER_PAUSE_MIN_S), REPORTER_PAUSE_MAX_S)
 
 
+class Lifeline(Protocol):
+    """What the process reads as its standard input: it ends when the daemon's end is closed."""
+
+    def open(self) -> socket.socket:
+        """Creates one, and returns the process's end."""
+
+    def close(self) -> None:
+        """Closes the daemon's end."""
+
+
 class ReportProcess:
     """The child process that answers reports; restarted when it dies, at a bounded rate."""
 
-    def __init__(self, config: Config, listener: socket.socket) -> None:
+    def __init__(self, config: Config, listener: socket.socket, lifeline: Lifeline) -> None:
         self._config = config
         self._listener = listener
+        self._lifeline = lifeline
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._pause_s = 0.0  # from one start to the next
@@ -42,7 +54,7 @@ class ReportProcess:
         self._throttled = ThrottledLog(_log)
 
     def start(self) -> None:
-        """Start it with the listening socket, and its standard input as the lifeline."""
+        """Starts it with the listening socket, and its standard input as the lifeline."""
         fd = self._listener.fileno()
         command = [
             sys.executable,
@@ -53,26 +65,27 @@ class ReportProcess:
         ]
         self._started_s = time.monotonic()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-                command,
-                stdin=subprocess.PIPE,
-                pass_fds=(fd,),
-                # Only the daemon acts on the terminal's Ctrl-C. Not a session of its own: where the
-                # kernel groups processes by session, niceness counts only within one.
-                process_group=0,
-            )
+            with self._lifeline.open() as theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+                    command,
+                    stdin=theirs.fileno(),
+                    pass_fds=(fd,),
+                    # Only the daemon acts on the terminal's Ctrl-C. Not a session of its own: where
+                    # the kernel groups processes by session, niceness counts only within one.
+                    process_group=0,
+                )
         except OSError as error:
             self._process = None
             self._throttled.warning("no report process now: %s", error.strerror)
 
     def replace_listener(self, listener: socket.socket) -> None:
-        """Restart it with another socket: the name of the present one is gone."""
+        """Restarts it with another socket: the name of the present one is gone."""
         self._listener.close()
         self._listener = listener
         self._end_present()
 
     def keep_running(self) -> None:
-        """Restart it if it has died, or could not be started."""
+        """Restarts it if it has died, or could not be started."""
         now_s = time.monotonic()
         if self._process is not None and self._process.poll() is None:
             if now_s - self._ending_s >= REPORTER_STOP_TIMEOUT_S:
@@ -92,22 +105,21 @@ class ReportProcess:
             self.start()
 
     def restart(self, config: Config) -> None:
-        """Have it end, and `keep_running` start it with these settings; wait for neither."""
+        """Makes it end, and `keep_running` start it with these settings; waits for neither."""
         self._config = config
         self._end_present()
 
     def _end_present(self) -> None:
-        """Close the lifeline: `keep_running` starts another when the present process has ended."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        """Closes the lifeline: `keep_running` starts another when the present process has ended."""
+        if self._process is not None:
+            self._lifeline.close()
             self._ending_s = time.monotonic()
 
     def stop(self) -> None:
-        """Close the lifeline, and kill the process if it does not end by itself."""
+        """Closes the lifeline, and kills the process if it does not end by itself."""
+        self._lifeline.close()
         if self._process is None:
             return
-        if self._process.stdin is not None:
-            self._process.stdin.close()
         try:
             self._process.wait(REPORTER_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -1,8 +1,8 @@
 """The report process: answers named reports on a Unix stream socket; read-only.
 
-It is a process of its own, so that a heavy report does not slow receiving and committing. It ends
-when its standard input does: the daemon holds the other end, and the kernel closes it whatever
-happens to the daemon.
+It is a process of its own, so that a heavy report does not slow receiving and committing. Its
+standard input is a socket: over it the daemon stores an event for each reading of persons, and with
+it this process ends. The daemon holds the other end, and the kernel closes it whatever happens.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from logd import instance_lock, log_format
@@ -23,12 +24,12 @@ from logd.errors import EXIT_UNAVAILABLE, LogdError
 from logd.log_limit import ThrottledLog
 from logd.reports.parameters import Parameters
 from logd.reports.registry import REPORTS
+from logd.serve.access_requests import AccessRequests
 from logd.serve.request_server import Credentials, RequestServer
 from logd.serve.signals import ignore_other_signals
 from logd.storage.database import DatabaseError, connect, is_interrupt, translate
 from logd.storage.keyfile import read as read_key
 from logd.storage.migrations import check_not_newer
-from logd_client import Client
 from logd_wire.query import (
     QUERY_VERSION,
     REQUEST_BYTES_MAX,
@@ -38,7 +39,7 @@ from logd_wire.query import (
     frame_end,
     read_frame,
 )
-from logd_wire.schema import REPORT_READ, USER_BYTES_MAX, Malformed, check_user
+from logd_wire.schema import USER_BYTES_MAX, Malformed, check_user
 
 SEATS_MAX = 128
 # One user may run two reports at a time while no other asks. Each may hold an answer of 8 MiB.
@@ -50,26 +51,24 @@ PARAMETER_CHARS_MAX = USER_BYTES_MAX  # a user is never cut: `logd person` finds
 REPORT_TIMEOUT_S = 2.0
 PROGRESS_STEPS = 10_000
 
+# Stores an event of the user who reads persons' events, with its properties; False if it cannot.
+RecordAccess = Callable[[str | None, Mapping[str, Any]], bool]
+
 _log = logging.getLogger("logd.reports")
 
 
 class Reporter:
     """Answers named reports, each with a database connection of its own."""
 
-    def __init__(self, config: Config, key: bytes) -> None:
+    def __init__(self, config: Config, key: bytes, record_access: RecordAccess) -> None:
         self._config = config
         self._key = key
         self._allowed_uids = {os.geteuid(), 0, *config.query_uids}
         self._allowed_gid = configuration.query_gid(config)
         self._throttled = ThrottledLog(_log)
-        # Small: it keeps access events, and only while the daemon is busy.
-        self._client = Client(
-            str(config.socket),
-            outbox_bytes=1024 * 1024,
-            internal_types=frozenset({REPORT_READ}),  # which no other client may log
-        )
+        self._record_access = record_access
 
-    def serve(self, listener: socket.socket, lifeline_fd: int) -> None:
+    def serve(self, listener: socket.socket, lifeline: AccessRequests) -> None:
         """Serve connections until the lifeline ends."""
         server = RequestServer(
             listener,
@@ -78,10 +77,10 @@ class Reporter:
             running_max=RUNNING_MAX,
             publish=lambda readers: instance_lock.publish_readers(self._config.lock_file, readers),
         )
-        server.serve(lifeline_fd)
+        server.serve(lifeline.fileno(), lifeline.take_answers)
 
     def deny(self, peer: Credentials) -> bytes | None:
-        """Return the error frame for a peer that may not read reports; None: it may."""
+        """Returns the error frame for a peer that may not read reports; None: it may."""
         if peer.uid in self._allowed_uids or self._allowed_gid in peer.gids:
             return None
         return _error_frame(
@@ -91,7 +90,7 @@ class Reporter:
         )
 
     def answer(self, request: dict[str, Any], uid: int, pid: int) -> bytes:
-        """Return the response frame to one request; `uid` and `pid` are the peer's."""
+        """Returns the response frame to one request; `uid` and `pid` are the peer's."""
         try:
             return self._answer(request, uid, pid)
         except QueryError as error:
@@ -130,12 +129,8 @@ class Reporter:
         finally:
             connection.close()  # and with it the transaction, before the answer is sent
         if report.names_persons:
-            written = self._client.emit(
-                REPORT_READ,
-                user=asked_by,
-                props={"report": name, "params": _short(params), "peer_uid": uid, "peer_pid": pid},
-            )
-            if not written:
+            access = {"report": name, "params": _short(params), "peer_uid": uid, "peer_pid": pid}
+            if not self._record_access(asked_by, access):
                 # Refuse the report if the access event cannot be recorded.
                 raise QueryError("unavailable", "the access to this report cannot be recorded now")
         return encode_frame({"ok": True, "rows": answer.rows, "next": answer.next})
@@ -171,7 +166,7 @@ class _Queries:
 
 
 def _short(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters for the trail, with long lists and texts shortened."""
+    """Returns the parameters for the trail, with long lists and texts shortened."""
 
     def short(value: Any) -> Any:
         if isinstance(value, list):
@@ -186,7 +181,7 @@ def _error_frame(code: str, message: str) -> bytes:
 
 
 def _lower_priority() -> None:
-    """Give the daemon precedence on the processor: a report runs in C, without the GIL."""
+    """Gives the daemon precedence on the processor: a report runs in C, without the GIL."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
     except OSError as error:
@@ -204,11 +199,12 @@ def main(config: Config, listener_fd: int) -> None:
     with contextlib.ExitStack() as stack:
         if config.metrics is not None:
             from logd.serve import (
-                metrics_server,  # its library, and memory for it, only where it is asked for
+                metrics_server,  # only if configured: its library takes memory
             )
 
             stack.enter_context(metrics_server.serving(config))
-        Reporter(config, key).serve(listener, sys.stdin.fileno())
+        requests = AccessRequests(socket.socket(fileno=sys.stdin.fileno()))
+        Reporter(config, key, requests.record).serve(listener, requests)
 
 
 def _run(listener_fd: str, config_file: str) -> None:

@@ -19,7 +19,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,20 +57,20 @@ class Service(Protocol):
     """The protocol spoken over the connections."""
 
     def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
-        """Remove one request from what was received; None: it is not complete yet.
+        """Removes one request from what was received; None: it is not complete yet.
 
         What can never become a request, or is cut short by the stream's end, counts as one, which
         `answer` refuses. It is removed whole; with nothing left at the end, this returns None.
         """
 
     def deny(self, credentials: Credentials) -> bytes | None:
-        """Return the answer to a peer without permission; None: it may ask."""
+        """Returns the answer to a peer without permission; None: it may ask."""
 
     def answer(self, request: bytes, credentials: Credentials) -> tuple[bytes, bool]:
-        """Return the answer, and whether the connection stays open. Runs in a thread."""
+        """Returns the answer, and whether the connection stays open. Runs in a thread."""
 
     def error(self, code: str, message: str) -> bytes:
-        """Return an error answer: `code` is "busy" or "bad_request"."""
+        """Returns an error answer: `code` is "busy" or "bad_request"."""
 
 
 class _State(enum.Enum):
@@ -97,6 +97,45 @@ class _Peer:
         self.stays = True
 
 
+class _Acceptor:
+    """Accepts connections, some of a long backlog at once; pauses while out of descriptors."""
+
+    def __init__(
+        self, listener: socket.socket, poll: select.poll, clock_s: Callable[[], float]
+    ) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._poll = poll
+        self._clock_s = clock_s
+        self.due_s: float | None = None  # when it resumes
+        self.fd = listener.fileno()
+        poll.register(listener, select.POLLIN)
+
+    def connections(self) -> Iterator[socket.socket]:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                # The blocking flag belongs to the socket, not to this process: systemd clears it
+                # each time that it passes the socket to a service, also to logd-hold.service.
+                self._listener.setblocking(False)
+                sock, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_DESCRIPTORS:
+                    self._poll.unregister(self._listener)
+                    self.due_s = self._clock_s() + ACCEPT_PAUSE_S
+                    return
+                continue  # that connection is gone already
+            sock.setblocking(False)
+            yield sock
+
+    def resume(self, now_s: float) -> None:
+        """Accept again if the pause has ended."""
+        if self.due_s is not None and now_s >= self.due_s:
+            self.due_s = None
+            self._poll.register(self._listener, select.POLLIN)
+
+
 class RequestServer:
     """Serves the connections of one listening socket."""
 
@@ -110,8 +149,6 @@ class RequestServer:
         publish: Callable[[list[dict[str, Any]]], None] | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        listener.setblocking(False)
-        self._listener = listener
         self._service = service
         self._clock_s = clock_s
         self._usage = PublishedUsage(publish, clock_s())
@@ -120,39 +157,41 @@ class RequestServer:
         self._admission: Admission[_Peer] = Admission(seats_max, running_max)
         self._peers: dict[int, _Peer] = {}
         self._poll = select.poll()
-        self._poll.register(listener, select.POLLIN)
-        self._accept_again_s: float | None = None
+        self._acceptor = _Acceptor(listener, self._poll, clock_s)
         self._answered: collections.deque[tuple[_Peer, bytes | None, bool]] = collections.deque()
         self._woken, self._waker = socket.socketpair()
         for sock in (self._woken, self._waker):
             sock.setblocking(False)
         self._poll.register(self._woken, select.POLLIN)
         self._lifeline_fd: int | None = None
+        self._is_alive: Callable[[], bool] = lambda: True
 
-    def serve(self, lifeline_fd: int) -> None:
-        """Serve until the lifeline ends."""
+    def serve(self, lifeline_fd: int, is_alive: Callable[[], bool] | None = None) -> None:
+        """Serve until the lifeline ends: `is_alive` reads what has come, and returns False then."""
         self._lifeline_fd = lifeline_fd
+        self._is_alive = is_alive or (lambda: bool(os.read(lifeline_fd, 1)))
         self._poll.register(lifeline_fd, select.POLLIN)
         while self.run_once(None):
             pass
 
     def run_once(self, timeout_s: float | None) -> bool:
-        """Wait for events and handle all of them; return False when the lifeline has ended."""
+        """Waits for events and handle all of them; return False when the lifeline has ended."""
         connected = False
         for fd, events in self._poll.poll(self._poll_ms(timeout_s)):
             if fd == self._lifeline_fd:
-                if not os.read(fd, 1):
+                if not self._is_alive():
                     return False
             elif fd == self._woken.fileno():
                 self._woken.recv(RECEIVED_BYTES)
-            elif fd == self._listener.fileno():
+            elif fd == self._acceptor.fd:
                 connected = True
             else:
                 self._advance(self._peers[fd], events)
         if connected:
             # Last: a new connection may get the descriptor of one that was just closed, whose
             # events are not its own.
-            self._accept()
+            for sock in self._acceptor.connections():
+                self._welcome(sock)
         while self._answered:
             self._send(*self._answered.popleft())
         self._expire()
@@ -162,30 +201,11 @@ class RequestServer:
         return True
 
     def close(self) -> None:
-        """Close every connection; the caller closes the listener."""
+        """Closes every connection; the caller closes the listener."""
         for sock in (*(peer.sock for peer in self._peers.values()), self._woken, self._waker):
             sock.close()
 
     # -- events ----------------------------------------------------------------------------------
-
-    def _accept(self) -> None:
-        # Some of a long backlog, then the other events.
-        for _ in range(ACCEPTED_AT_ONCE):
-            try:
-                # The blocking flag belongs to the socket, not to this process: systemd clears it
-                # each time that it passes the socket to a service, also to logd-hold.service.
-                self._listener.setblocking(False)
-                sock, _address = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _OUT_OF_DESCRIPTORS:
-                    self._poll.unregister(self._listener)
-                    self._accept_again_s = self._clock_s() + ACCEPT_PAUSE_S
-                    return
-                continue  # that connection is gone already
-            sock.setblocking(False)
-            self._welcome(sock)
 
     def _welcome(self, sock: socket.socket) -> None:
         credentials = _credentials(sock)
@@ -252,7 +272,7 @@ class RequestServer:
             self._finish(peer, None, False)
 
     def _answer(self, peer: _Peer, request: bytes) -> None:
-        """In a thread of its own."""
+        """Answers one request, in a thread of its own."""
         answer, stays = None, False
         try:
             answer, stays = self._service.answer(request, peer.credentials)
@@ -298,9 +318,7 @@ class RequestServer:
 
     def _expire(self) -> None:
         now_s = self._clock_s()
-        if self._accept_again_s is not None and now_s >= self._accept_again_s:
-            self._accept_again_s = None
-            self._poll.register(self._listener, select.POLLIN)
+        self._acceptor.resume(now_s)
         for peer in [peer for peer in self._peers.values() if peer.deadline_s <= now_s]:
             if peer.state is _State.RUNNING:
                 continue
@@ -343,10 +361,7 @@ class RequestServer:
     def _poll_ms(self, timeout_s: float | None) -> int | None:
         if timeout_s is None:
             due = [p.deadline_s for p in self._peers.values() if p.state is not _State.RUNNING]
-            if self._accept_again_s is not None:
-                due.append(self._accept_again_s)
-            if self._usage.due_s is not None:
-                due.append(self._usage.due_s)
+            due += (s for s in (self._acceptor.due_s, self._usage.due_s) if s is not None)
             if not due:
                 return None
             timeout_s = max(0.0, min(due) - self._clock_s())
@@ -366,7 +381,7 @@ def _credentials(sock: socket.socket) -> Credentials:
 
 
 def _send_and_close(sock: socket.socket, answer: bytes) -> None:
-    """Send as much of the answer as goes without waiting, then close."""
+    """Sends as much of the answer as goes without waiting, then close."""
     with sock, contextlib.suppress(OSError):
         sock.send(answer)
         # Closing a socket with unread data resets it, which may cost the peer the answer.

@@ -35,7 +35,7 @@ from logd.storage.trail_clock import TrailClock
 
 QUERY_BACKLOG = socket.SOMAXCONN  # a full one refuses non-blocking clients at once
 DESCRIPTORS_MIN = 40
-# After stop_timeout_s: the report process ends, the WAL goes into the database.
+# Beyond stop_timeout_s, for the end of the report process and the last checkpoint.
 STOP_MARGIN_S = 60
 GC_THRESHOLD = 200_000  # more objects than a batch of the default size holds
 
@@ -43,12 +43,12 @@ _log = logging.getLogger("logd")
 
 
 def run(config: Config) -> None:
-    """Serve the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
+    """Serves the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
     ignore_other_signals()
     os.umask(0o077)  # no other user may read the database and its WAL
     _, descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors_max < DESCRIPTORS_MIN:
-        # It would run, confirm nothing, and let the outboxes fill up.
+        # The daemon would run without reading an outbox, and all of them would fill up.
         raise SystemRefused(
             f"only {descriptors_max} open files are allowed, which leaves none for outboxes. Allow "
             f"{DESCRIPTORS_MIN} and one for each process that logs (ulimit -Hn, LimitNOFILE=)."
@@ -82,7 +82,6 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     store.erasure_list.boundaries.outboxes = directory_identity(outboxes.path)
     sockets = _open_sockets(config, inherited)
     receiver = sockets.receiver
-    reporter = ReportProcess(config, sockets.listener)
     clock = TrailClock(store)
     with caught_signals() as signals:
         worker = Worker(
@@ -102,6 +101,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             set_trouble=lock.set_trouble,
             worker=worker,
         )
+        reporter = ReportProcess(config, sockets.listener, loop.access)
         publisher = StatusPublisher(loop, lock)
         loop.wake_on(signals.fd)
         loop.start()
@@ -159,7 +159,7 @@ class _Sockets:
 
 
 def _open_sockets(config: Config, inherited: dict[str, socket.socket]) -> _Sockets:
-    """Take the sockets that the service manager has passed, or bind them."""
+    """Takes the sockets that the service manager has passed, or binds them."""
     events = pick(inherited, socket.SOCK_DGRAM)
     if events is not None:
         receiver = Receiver(events)
@@ -177,7 +177,7 @@ def _open_sockets(config: Config, inherited: dict[str, socket.socket]) -> _Socke
 def _reload(
     config: Config, loop: EventLoop, reporter: ReportProcess, outboxes: str | Path
 ) -> Config:
-    """Read logd.toml again; return the configuration that is in use from now on."""
+    """Reads logd.toml again; returns the configuration that is in use from now on."""
     try:
         read = configuration.load(config.path)
         query_gid(read)
@@ -195,7 +195,7 @@ def _reload(
 
 
 class StatusPublisher:
-    """Feeds the watchdog in each round, and publishes the daemon's statistics once a second."""
+    """Feeds the watchdog at each step, and publishes the daemon's statistics once a second."""
 
     def __init__(self, loop: EventLoop, lock: InstanceLock) -> None:
         self._loop = loop

@@ -14,7 +14,7 @@ _OTHERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal
 
 
 def ignore_other_signals() -> None:
-    """Ignore signals without a meaning here. By a handler: SIG_IGN would be inherited."""
+    """Ignores signals without a meaning here. By a handler: SIG_IGN would be inherited."""
     for number in _OTHERS:
         signal.signal(number, lambda _number, _frame: None)
 
@@ -28,21 +28,21 @@ class Signals:
         self._reload = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Record a signal; called as its handler."""
+        """Records a signal; called as its handler."""
         if number == signal.SIGHUP:
             self._reload = True
         else:
             self.received = signal.Signals(number).name
 
     def take_reload(self) -> bool:
-        """Return whether SIGHUP was received since the last call."""
+        """Returns whether SIGHUP was received since the last call."""
         asked, self._reload = self._reload, False
         return asked
 
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[Signals]:
-    """Catch SIGTERM, SIGINT and SIGHUP within a `with`."""
+    """Catches SIGTERM, SIGINT and SIGHUP within a `with`."""
     read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signals = Signals(read_fd)
     before = {number: signal.getsignal(number) for number in (*_STOP, signal.SIGHUP)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from logd.batch import Producer
 from logd.config.settings import Config
@@ -17,13 +17,13 @@ from logd.storage.database import file_bytes, wal_path
 
 
 def outbox_totals(outboxes: Iterable[tuple[Producer, OpenOutbox]], now_s: float) -> OutboxTotals:
-    """Add up what the open outboxes hold."""
+    """Adds up what the open outboxes hold."""
     totals = OutboxTotals()
     for producer, outbox in outboxes:
         try:
             written = outbox.written()
         except OSError:
-            continue  # the next poll meets it too, and handles it
+            continue  # the next poll finds and handles it
         # A claim of more than a ring can hold is capped.
         waiting = max(0, min(written - producer.stored, ring_events_max(outbox.header)))
         outbox.rate = outbox.rate or WriteRate(now_s, written)
@@ -33,40 +33,34 @@ def outbox_totals(outboxes: Iterable[tuple[Producer, OpenOutbox]], now_s: float)
     return totals
 
 
+@dataclass(eq=False)
 class StatsSource:
     """Takes a sample of one daemon when it is due."""
 
-    def __init__(
-        self,
-        config: Config,
-        delivery: Delivery[OpenOutbox],
-        directory: OutboxDirectory,
-        receiver: Receiver,
-        clock_ns: Callable[[], int],
-        monotonic_s: Callable[[], float],
-    ) -> None:
-        self._database = config.database
-        self._delivery = delivery
-        self._directory = directory
-        self._receiver = receiver
-        self._clock_ns = clock_ns
-        self._monotonic_s = monotonic_s
-        self._started_ns = clock_ns()
+    config: Config
+    delivery: Delivery[OpenOutbox]
+    directory: OutboxDirectory
+    receiver: Receiver
+    clock_ns: Callable[[], int]
+    monotonic_s: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._started_ns = self.clock_ns()
 
     def sample(self) -> RuntimeStats | None:
-        """Return the statistics once a second, None between."""
-        now_s, delivery = self._monotonic_s(), self._delivery
+        """Returns the statistics once a second, None between."""
+        now_s, delivery = self.monotonic_s(), self.delivery
         if not delivery.stats.is_due(now_s):
             return None
         totals = outbox_totals(delivery.outboxes.items(), now_s)
         return replace(
-            delivery.stats.sample(now_s, self._clock_ns()),
+            delivery.stats.sample(now_s, self.clock_ns()),
             started_ns=self._started_ns,
             backlog=totals.backlog,
             room_s=totals.room_s,
             outboxes=len(delivery.outboxes),
-            outboxes_bytes=sum(size for _, size in self._directory.usage.values()),
-            wal_bytes=file_bytes(wal_path(self._database)),
-            queue_datagrams=self._receiver.queue_datagrams,
+            outboxes_bytes=sum(size for _, size in self.directory.usage.values()),
+            wal_bytes=file_bytes(wal_path(self.config.database)),
+            queue_datagrams=self.receiver.queue_datagrams,
             ignored=tuple(delivery.intake.ignored.senders(IGNORED_SENDERS_MAX)),
         )

@@ -35,7 +35,7 @@ class Usage:
         self._users: dict[int, UserUsage] = {}
 
     def of(self, uid: int) -> UserUsage:
-        """Return this user's entry to add to; a new one takes the place of the lightest user."""
+        """Returns this user's entry to add to; a new one takes the place of the lightest user."""
         found = self._users.get(uid)
         if found is None:
             if len(self._users) >= USERS_MAX:
@@ -45,7 +45,7 @@ class Usage:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return all entries, heaviest user first."""
+        """Returns all entries, heaviest user first."""
         users = sorted(self._users.values(), key=lambda user: -user.weight)
         return [{**asdict(user), "running_s": round(user.running_s, 3)} for user in users]
 
@@ -60,7 +60,7 @@ class PublishedUsage:
         self._changed = False
 
     def of(self, uid: int) -> UserUsage:
-        """Return this user's entry to add to."""
+        """Returns this user's entry to add to."""
         self._changed = True
         return self._usage.of(uid)
 
@@ -70,7 +70,7 @@ class PublishedUsage:
         return self._due_s if self._publish is not None and self._changed else None
 
     def publish_if_due(self, now_s: float) -> None:
-        """Publish the table if it has changed, at most once a second."""
+        """Publishes the table if it has changed, at most once a second."""
         if self._publish is not None and self._changed and now_s >= self._due_s:
             self._due_s = now_s + PUBLISH_INTERVAL_S
             self._changed = False

@@ -63,7 +63,7 @@ class Forget:
         return self.knew_row(producer.row) and producer.uid not in self.surplus
 
     def knew_row(self, row: int | None) -> bool:
-        """The same by its row alone, whoever its user is."""
+        """Whether the producer with that row was known at the time, whoever its user is."""
         return row is not None and self.producers is not None and row <= self.producers
 
 

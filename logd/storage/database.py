@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import sqlcipher3
@@ -26,11 +27,13 @@ from logd.errors import (
     StorageFailed,
 )
 
+T = TypeVar("T")
 Connection = Any
 DatabaseError = sqlcipher3.DatabaseError
 BUSY_TIMEOUT_MS = 5000
 
 PAGE_BYTES_MAX = 65536
+_VALUES_PER_STATEMENT = 500
 
 _NOT_ABOUT_CONTENT = {
     *(sqlcipher3.SQLITE_BUSY, sqlcipher3.SQLITE_LOCKED, sqlcipher3.SQLITE_PROTOCOL),
@@ -120,12 +123,20 @@ def change_key(path: Path, old: bytes, new: bytes) -> None:
 
     For a copy that nothing else has open: a kill during this leaves it unusable.
     """
-    connection = connect(path, old)
-    try:
+    with contextlib.closing(connect(path, old)) as connection:
         connection.execute(f"PRAGMA rekey = \"x'{new.hex()}'\"").fetchall()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    finally:
-        connection.close()
+
+
+def question_marks(values: Sequence[object]) -> str:
+    """Returns a question mark for each value, for a statement's list."""
+    return ", ".join("?" * len(values))
+
+
+def in_parts(values: Sequence[T]) -> Iterator[list[T]]:
+    """Yields the values in lists that are short enough for one statement."""
+    for start in range(0, len(values), _VALUES_PER_STATEMENT):
+        yield list(values[start : start + _VALUES_PER_STATEMENT])
 
 
 def is_interrupt(error: Exception) -> bool:

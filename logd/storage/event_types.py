@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from logd.batch import Batch
-from logd.storage.database import Connection
+from logd.storage.database import Connection, in_parts, question_marks
 from logd_wire.schema import RESERVED_TYPES, SUBJECTS
 
-# Of the daemon, the report process, the client and the site: even when other clients have used up
+# Of the daemon, the client and the site: even when other clients have used up
 # the limit, a login or the reading of a report is stored.
 NEVER_REFUSED = (
     RESERVED_TYPES
@@ -28,7 +28,6 @@ NEVER_REFUSED = (
     | {"durable_unknown", "durable_settled"}
 )
 REFUSED = "too many event types"
-_NAMES_PER_SELECT = 500
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class EventTypes:
                 if kind not in NEVER_REFUSED:
                     reason = self._one_too_many(uid, counted)
                     if reason is not None:
-                        # The name alone: more of the event might speak of a person.
+                        # Only the name: other fields of the event may contain personal data.
                         less.add_quarantine(
                             uid, producer.pid, reason, kind.encode(), producer, sequence
                         )
@@ -121,14 +120,7 @@ class EventTypes:
         ids = {name: known[name] for name in names if name in known}
         if not self._all_known:
             unknown = [name for name in names if name not in ids]
-            for start in range(0, len(unknown), _NAMES_PER_SELECT):
-                part = unknown[start : start + _NAMES_PER_SELECT]
-                ids.update(
-                    self._connection.execute(
-                        f"SELECT name, id FROM event_type WHERE name IN ({_marks(part)})",  # noqa: S608 - question marks only
-                        part,
-                    ).fetchall()
-                )
+            ids.update(find(self._connection, unknown))
         return ids
 
     def mark_committed(self, types: BatchTypes) -> None:
@@ -151,12 +143,24 @@ class EventTypes:
 
 
 def load(connection: Connection, names_max: int) -> dict[str, int]:
-    """Name and number of the types, those with the most events first."""
+    """Names and number of the types, those with the most events first."""
     return dict(
         connection.execute(
             "SELECT name, id FROM event_type ORDER BY events DESC, id LIMIT ?", (names_max,)
         ).fetchall()
     )
+
+
+def find(connection: Connection, names: Sequence[str]) -> dict[str, int]:
+    """Returns the numbers of those types that the database has."""
+    return {
+        name: number
+        for part in in_parts(names)
+        for name, number in connection.execute(
+            f"SELECT name, id FROM event_type WHERE name IN ({question_marks(part)})",  # noqa: S608 - question marks only
+            part,
+        ).fetchall()
+    }
 
 
 def introduced_by(connection: Connection) -> dict[int, int]:
@@ -165,7 +169,7 @@ def introduced_by(connection: Connection) -> dict[int, int]:
     return dict(
         connection.execute(
             "SELECT uid, count(*) FROM event_type WHERE uid IS NOT NULL"  # noqa: S608 - question marks only
-            f" AND name NOT IN ({_marks(never)}) GROUP BY uid",
+            f" AND name NOT IN ({question_marks(never)}) GROUP BY uid",
             never,
         ).fetchall()
     )
@@ -177,7 +181,3 @@ def insert(connection: Connection, types: BatchTypes) -> None:
         "INSERT INTO event_type (id, name, uid) VALUES (?, ?, ?)",
         [(number, name, uid) for name, (number, uid) in types.new.items()],
     )
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))

@@ -61,7 +61,7 @@ def read_file(path: Path, *, private: bool = True) -> bytes:
     except OSError as error:
         raise KeyFileError(
             f"{path}: the key cannot be read: {error.strerror}. "
-            "Without it the database cannot be opened; restore it from where you keep it."
+            "Without it the database cannot be opened; restore it from your copy."
         ) from error
     with os.fdopen(fd) as file:
         status = os.fstat(fd)

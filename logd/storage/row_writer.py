@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from logd.batch import Batch
@@ -58,7 +59,7 @@ def _insert(connection: Connection, table: str, values: list[Any], columns: int)
             start += length
 
 
-def add_to_counters(
+def count_batch(
     connection: Connection, batch: Batch, rows: BatchRows, *, erased: int, internal: int
 ) -> None:
     """Adds the batch to the counters; `internal` of its events are logd's own."""
@@ -73,8 +74,13 @@ def add_to_counters(
         "duplicates_ignored": batch.duplicates,
         "commits": 0 if rows.batch is None else 1,
     }
+    add_to_counters(connection, {name: change for name, change in changes.items() if change})
+
+
+def add_to_counters(connection: Connection, changes: Mapping[str, int]) -> None:
+    """Adds numbers to the counters of these names."""
     connection.executemany(
         "INSERT INTO counter VALUES (?, ?)"
         " ON CONFLICT DO UPDATE SET value = value + excluded.value",
-        [(name, change) for name, change in changes.items() if change],
+        list(changes.items()),
     )

@@ -139,10 +139,12 @@ class Store:
         self, batch: Batch, event_type: str, props: Mapping[str, Any], now_ns: int
     ) -> None:
         """Adds an event of logd itself, of the time `now_ns`, to the batch of a `transact`."""
-        internal = self._internal
-        internal.taken += 1
-        event = Event(event_type, now_ns, None, msgpack.packb(props))
-        batch.add(internal, internal.taken, event, len(event.props))
+        self.append_internal(batch, Event(event_type, now_ns, None, msgpack.packb(props)))
+
+    def append_internal(self, batch: Batch, event: Event) -> None:
+        """Adds such an event, packed already, to the batch of a `transact`."""
+        self._internal.taken += 1
+        batch.add(self._internal, self._internal.taken, event, len(event.props))
 
     def record(self, event_type: str, props: Mapping[str, Any], now_ns: int) -> None:
         """Stores an internal event: something was done to the trail. Raises as `commit`."""
@@ -151,7 +153,7 @@ class Store:
         )
 
     def reload_erasure_list(self) -> None:
-        """Loads the list as a `transact` has left it. Raises what `commit` raises."""
+        """Loads the list again after a `transact` that changed it. Raises what `commit` raises."""
         before = self.erasure_list
         try:
             self.erasure_list = erasure_list.load(self._connection)
@@ -257,7 +259,7 @@ class Store:
             leaves = {first_event + place: rows.leaves[place] for place in late}
             removal_log.keep_leaves(connection, leaves)
         internal = self._internal.taken - self._internal.stored
-        row_writer.add_to_counters(connection, batch, rows, erased=len(late), internal=internal)
+        row_writer.count_batch(connection, batch, rows, erased=len(late), internal=internal)
         return _Changes(rows, types, changed)
 
     def _erase_late(self, batch: Batch, now_ns: int) -> tuple[Batch, frozenset[int]]:

@@ -10,6 +10,7 @@ import ctypes
 import logging
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,12 +97,14 @@ def check(
         return
     if not yes or now.wall_ns < readings.EARLIEST_NS:
         raise clock_refusal(what, why)
-    _accept(config, now)
+    with opening.open_for_writing(config) as writable:
+        save(writable, now)
 
 
-def _accept(config: Config, reading: Reading) -> None:
-    with opening.open_for_writing(config) as connection:
-        save(connection, reading)
+def check_instance(config: Config, now: Reading, what: str, *, yes: bool) -> None:
+    """Does the same for an instance whose database is not open."""
+    with closing(opening.open_for_reading(config)) as connection:
+        check(config, connection, now, what, yes=yes)
 
 
 def clock_refusal(what: str, why: str) -> ClockRefused:

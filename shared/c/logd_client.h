@@ -1,7 +1,7 @@
-/* A client of logd in C11 for Linux, with an outbox. shared/PROTOCOL.md says why each step is so;
- * logd_durable.h has events that are waited for, logd_producer.h sending, forks and following,
- * logd_outbox.h the file, logd_payload.h MessagePack, CRC-32 and the schema. No library but libc.
- * Not locked: a program with several threads puts a mutex around each call.
+/* A client of logd in C11 for Linux, with an outbox. shared/PROTOCOL.md explains each step.
+ * logd_durable.h has durable events, logd_producer.h sending, forks and following, logd_outbox.h
+ * the file, logd_payload.h MessagePack, CRC-32 and the schema. Needs libc only. Not thread-safe: a
+ * program with several threads holds a mutex around each call.
  *
  *     struct logd_client client;
  *     unsigned char bytes[256];
@@ -11,18 +11,18 @@
  *     logd_pack_str(&props, "task", 4);
  *     logd_pack_uint(&props, 12);
  *     if (!logd_emit(&client, "task_completed", "7", &props))
- *         ... refused; client.refused[] counts it by cause
+ *         ... the event was refused: client.refused[] counts the causes
  *     logd_close(&client);
  */
 #ifndef LOGD_CLIENT_H
 #define LOGD_CLIENT_H
 #include "logd_producer.h"
 
-static inline void logd_look_at_former(struct logd_client *c);
-static inline void logd_settle(struct logd_client *c);
+static inline void logd_check_former(struct logd_client *c);
+static inline void logd_resolve(struct logd_client *c);
 
-/* Writes the packed event and sends it, unless the daemon looks by itself. Its sequence, or 0 where
- * it does not fit: whether that is a refusal is its caller's to say. */
+/* Writes the packed event, and sends it unless the daemon polls anyway. Returns its sequence, or 0
+ * without room for it, which the caller counts as a refusal or not. */
 static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept)
 {
     struct logd_datagram *d = &c->datagram;
@@ -30,7 +30,7 @@ static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept
     uint64_t now, until, size = LOGD_HEAD + d->length;
     if (c->sent && !logd_is_intact(c, 0))
         logd_follow(c);
-    logd_look_for_outbox(c);
+    logd_retry_outbox(c);
     logd_seal(d, c->id, kind, c->sequence + 1);
     if (!o->header) {
         c->sent = 1;
@@ -42,12 +42,12 @@ static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept
         if (freed > o->position || next + kept - freed > o->ring_bytes) {
             if (!logd_is_nameless(o))
                 return 0;
-            logd_follow(c); /* without a name it never has room again */
+            logd_follow(c); /* an outbox without a name never gets room */
             return logd_write(c, kind, kept);
         }
-        if (!*c->mark) /* a signal handler forked */
+        if (!*c->mark) /* forked by a signal handler */
             return logd_renew(c), logd_write(c, kind, kept);
-        /* Accepted with the store; the fence keeps the clock and the daemon's words behind it. */
+        /* The store accepts the event; clock and words are read after the fence. */
         logd_copy_in(o, o->position, &d->length, size);
         atomic_store_explicit(&o->header->written, d->sequence, memory_order_release);
         atomic_thread_fence(memory_order_seq_cst);
@@ -65,13 +65,13 @@ static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept
     if (logd_is_intact(c, !c->sent))
         logd_send(c, d); /* once, whatever the result */
     else
-        logd_follow(c), logd_look_at_former(c); /* not sent: it is read, or written again */
+        logd_follow(c), logd_check_former(c); /* not sent: read, or written again */
     c->sent = 1;
     return c->last_sequence;
 }
 
-/* What became of the former outbox: the one event that the daemon did not see is written again. */
-static inline void logd_look_at_former(struct logd_client *c)
+/* Checks the former outbox: writes again the one event that the daemon did not read. */
+static inline void logd_check_former(struct logd_client *c)
 {
     struct logd_outbox former = c->former, *o = &former;
     struct logd_header *h = o->header;
@@ -86,10 +86,10 @@ static inline void logd_look_at_former(struct logd_client *c)
         logd_copy_out(o, at, &c->datagram.length, LOGD_HEAD);
         if (c->datagram.length <= LOGD_PAYLOAD_MAX) {
             logd_copy_out(o, at + LOGD_HEAD, c->datagram.payload, c->datagram.length);
-            c->former = (struct logd_outbox){.fd = -1}; /* writing may leave another one there */
+            c->former = (struct logd_outbox){.fd = -1}; /* the write may set another one */
             if (!logd_write(c, LOGD_EVENTS, 0)) {
                 logd_leave_outbox(&c->former, 1);
-                c->former = former; /* no room: at the next event */
+                c->former = former; /* no room: retried at the next event */
                 return;
             }
             c->accepted--; /* it was counted before */
@@ -112,8 +112,8 @@ static inline uint64_t logd_emit_kind(struct logd_client *c, const char *type, c
         return logd_refuse(c, LOGD_CLOSED);
     c->inside = 1;
     if (c->former.header && logd_now_ns(CLOCK_MONOTONIC) >= c->former_after_ns)
-        logd_look_at_former(c);
-    logd_settle(c);
+        logd_check_former(c);
+    logd_resolve(c);
     c->datagram.length = logd_pack_payload(c->datagram.payload, type, logd_now_ns(CLOCK_REALTIME),
                                            user, props);
     sequence = c->datagram.length ? logd_write(c, kind, kept) : 0;
@@ -125,7 +125,7 @@ static inline uint64_t logd_emit_kind(struct logd_client *c, const char *type, c
     return sequence;
 }
 
-/* Logs an event: its sequence, or 0 where it is refused. Never waits. */
+/* Logs an event without waiting; returns its sequence, or 0 if it is refused. */
 static inline uint64_t logd_emit(struct logd_client *c, const char *type, const char *user,
                                  const struct logd_buffer *props)
 {
@@ -134,8 +134,8 @@ static inline uint64_t logd_emit(struct logd_client *c, const char *type, const 
 
 static inline void logd_close(struct logd_client *c)
 {
-    if (!c->closed && *c->mark) { /* else a child that has emitted nothing: others follow */
-        logd_look_at_former(c);
+    if (!c->closed && *c->mark) { /* else in a child, whose parent's producer continues */
+        logd_check_former(c);
         if (c->outbox.header)
             c->outbox.header->farewell = 1;
         else if (c->sequence || logd_has_refused(c))

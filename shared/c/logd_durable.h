@@ -1,4 +1,4 @@
-/* Events that are waited for, and what the trail says of those whose outcome is unknown. Used by
+/* Durable events, and the notes in the trail about those whose outcome is unknown. Used by
  * logd_client.h; shared/PROTOCOL.md, "Durable events".
  */
 #ifndef LOGD_DURABLE_H
@@ -6,9 +6,9 @@
 #include "logd_client.h"
 
 enum logd_outcome { LOGD_REFUSED, LOGD_STORED, LOGD_UNKNOWN };
-enum { LOGD_NOTE_BYTES = 448 }; /* kept free behind an awaited event, for its durable_unknown */
+enum { LOGD_NOTE_BYTES = 448 }; /* kept free after an awaited event, for its durable_unknown */
 
-/* Whether the last event, and so all before it, is on the daemon's disk. */
+/* Returns whether the last event, and so all before it, is on the daemon's disk. */
 static inline int logd_is_stored(struct logd_client *c)
 {
     struct logd_header *h = c->last_id == c->id ? c->outbox.header : c->former.header;
@@ -23,13 +23,13 @@ static inline int logd_wait(struct logd_client *c, unsigned timeout_ms)
         if (logd_now_ns(CLOCK_MONOTONIC) >= end || !c->outbox.header)
             return 0;
         nanosleep(&pause, NULL);
-        logd_look_at_former(c);
+        logd_check_former(c);
     }
     return 1;
 }
 
-/* Props that name the event, and its outcome where that is known. */
-static inline struct logd_buffer logd_note(const struct logd_unsettled *event, void *bytes,
+/* Returns props that name the event, and its outcome if it is known. */
+static inline struct logd_buffer logd_note(const struct logd_unresolved *event, void *bytes,
                                            size_t size, const char *outcome)
 {
     struct logd_buffer note = logd_buffer(bytes, size);
@@ -49,39 +49,39 @@ static inline struct logd_buffer logd_note(const struct logd_unsettled *event, v
 
 static inline void logd_forget_oldest(struct logd_client *c)
 {
-    memmove(c->unsettled, c->unsettled + 1, --c->unsettled_count * sizeof *c->unsettled);
+    memmove(c->unresolved, c->unresolved + 1, --c->unresolved_count * sizeof *c->unresolved);
 }
 
-/* Says what is known by now of the events whose outcome was not, oldest first. */
-static inline void logd_settle(struct logd_client *c)
+/* Records the outcomes that are known by now, of events reported as unknown, oldest first. */
+static inline void logd_resolve(struct logd_client *c)
 {
     unsigned char bytes[LOGD_NOTE_BYTES];
-    while (c->unsettled_count) {
-        struct logd_unsettled *event = c->unsettled;
+    while (c->unresolved_count) {
+        struct logd_unresolved *event = c->unresolved;
         struct logd_header *h = event->id == c->id ? c->outbox.header : c->former.header;
         int is_there = h && h->producer == event->id;
         int is_stored = is_there && h->confirmed_sequence >= event->sequence;
         struct logd_buffer note;
         if (!is_stored && (is_there || event->id == c->id))
-            return; /* it may still be learned */
+            return; /* not known yet */
         note = logd_note(event, bytes, sizeof bytes, is_stored ? "stored" : "unknown");
         c->datagram.length = logd_pack_payload(c->datagram.payload, "durable_settled",
                                                logd_now_ns(CLOCK_REALTIME),
                                                *event->user ? event->user : NULL, &note);
         if (!logd_write(c, LOGD_EVENTS, 0))
-            return; /* no room, and no refusal: at the next event */
+            return; /* no room: not a refusal, but retried at the next event */
         logd_forget_oldest(c);
     }
 }
 
-/* Logs an event and waits for the disk; that it is unknown is in the trail before the caller. */
+/* Logs an event and waits for the disk. An unknown outcome is recorded before this returns. */
 static inline enum logd_outcome logd_durable(struct logd_client *c, const char *type,
                                              const char *user, const struct logd_buffer *props,
                                              unsigned timeout_ms)
 {
     unsigned char bytes[LOGD_NOTE_BYTES];
     struct logd_buffer note;
-    struct logd_unsettled event = {0};
+    struct logd_unresolved event = {0};
     if (!logd_emit_kind(c, type, user, props, LOGD_AWAITED, LOGD_NOTE_BYTES))
         return LOGD_REFUSED;
     if (logd_wait(c, timeout_ms))
@@ -94,9 +94,9 @@ static inline enum logd_outcome logd_durable(struct logd_client *c, const char *
     event.sequence = c->last_sequence;
     note = logd_note(&event, bytes, sizeof bytes, NULL);
     logd_emit(c, "durable_unknown", user, &note);
-    if (c->unsettled_count == LOGD_UNSETTLED_MAX)
+    if (c->unresolved_count == LOGD_UNRESOLVED_MAX)
         logd_forget_oldest(c);
-    c->unsettled[c->unsettled_count++] = event;
+    c->unresolved[c->unresolved_count++] = event;
     return LOGD_UNKNOWN;
 }
 #endif

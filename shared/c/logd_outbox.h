@@ -1,5 +1,5 @@
-/* An outbox in C: its bytes, held by static assertions, and how it is found and made. Nothing but
- * libc on Linux. Used by logd_client.h; shared/PROTOCOL.md, "Rendezvous" and "Outbox".
+/* An outbox in C: its layout, checked by static assertions, and how it is found and created. Needs
+ * libc on Linux only. Used by logd_client.h; shared/PROTOCOL.md, "Rendezvous" and "Outbox".
  */
 #ifndef LOGD_OUTBOX_H
 #define LOGD_OUTBOX_H
@@ -22,7 +22,7 @@ struct logd_header { /* words in the machine's own byte order */
     _Atomic uint64_t confirmed_sequence, confirmed_position, watched_until_ns, retired, given_up;
     _Atomic uint64_t word_21[3], refused[6], word_30[482];
 };
-struct logd_datagram { /* little-endian; the record is what begins at `length` */
+struct logd_datagram { /* little-endian; the record begins at `length` */
     char magic[3];
     uint8_t version, kind, zeros[3];
     uint64_t producer;
@@ -44,17 +44,17 @@ _Static_assert(offsetof(struct logd_datagram, payload) == 32, "a record's head o
 enum { LOGD_HEAD = 16, LOGD_RING_MIN = 65536, LOGD_RING_MAX = 67108864 };
 
 struct logd_outbox {
-    struct logd_header *header; /* NULL: there is none, and `why_none` says why */
+    struct logd_header *header; /* NULL without an outbox; `why_none` has the reason */
     unsigned char *ring;
     uint64_t ring_bytes, position;
     int fd;
-    uint32_t uid; /* this user's number as the daemon sees it */
+    uint32_t uid; /* the user id that the daemon sees */
     struct stat file, dir;
     char dir_path[256], name[64];
     const char *why_none;
 };
 
-/* Whether that descriptor still names what was opened: an application may close all it finds */
+/* Returns whether the descriptor still names the file: applications may close all descriptors */
 static inline int logd_is_same(int fd, const struct stat *was)
 {
     struct stat is;
@@ -72,7 +72,7 @@ static inline int logd_read_small(int dir, const char *name, char text[4097], st
     return n >= 0;
 }
 
-/* The value of the line `name=value`; "" if there is none, or it does not fit. */
+/* Finds the value of the line `name=value`; "" without one, or if it does not fit. */
 static inline void logd_line(const char *text, const char *name, char *value, size_t size)
 {
     size_t n = strlen(name);
@@ -85,7 +85,7 @@ static inline void logd_line(const char *text, const char *name, char *value, si
     }
 }
 
-/* Opens the directory that the daemon of that socket names; -1, and `why_none`, if it cannot. */
+/* Opens the directory that the socket's daemon names; returns -1 and sets `why_none` on failure. */
 static inline int logd_open_directory(struct logd_outbox *o, const char *socket_path)
 {
     char path[4200], found[4097], text[4097], token[64], there[4097], space[64], ours[64];
@@ -94,7 +94,7 @@ static inline int logd_open_directory(struct logd_outbox *o, const char *socket_
     int dir, flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
     ours[n < 0 ? 0 : n] = 0;
     o->uid = geteuid();
-    /* Beside what the path leads to through links, or else beside the path itself. */
+    /* Beside the socket that the path's links lead to, or else beside the path itself. */
     snprintf(path, sizeof path, "%s.outboxes", realpath(socket_path, found) ? found : socket_path);
     if (access(path, F_OK))
         snprintf(path, sizeof path, "%s.outboxes", socket_path);
@@ -107,11 +107,11 @@ static inline int logd_open_directory(struct logd_outbox *o, const char *socket_
         return o->why_none = "the file beside the socket names no directory and token", -1;
     if (getuid() != geteuid())
         return o->why_none = "the real and the effective user differ", -1;
-    if (strcmp(space, ours)) /* nor where the daemon does not say */
+    if (strcmp(space, ours)) /* or if the daemon does not name its own */
         return o->why_none = "the daemon is in another user namespace", -1;
     dir = open(o->dir_path, flags);
     if (dir < 0 && errno == EACCES)
-        dir = open(o->dir_path, flags | O_PATH); /* mode 3733: others may create, and not list */
+        dir = open(o->dir_path, flags | O_PATH); /* mode 3733: others cannot list it */
     if (dir < 0 || fstat(dir, &o->dir) || o->dir.st_uid != rendezvous.st_uid
         || !logd_read_small(dir, "token", there, &status) || strcspn(there, "\n") != 32
         || strncmp(there, token, 32)) {
@@ -122,7 +122,7 @@ static inline int logd_open_directory(struct logd_outbox *o, const char *socket_
     return dir;
 }
 
-/* Makes the outbox of producer `id`: 0, EEXIST where that id is taken, or another error. */
+/* Creates the outbox of producer `id`; returns 0, EEXIST if the id is taken, or another errno. */
 static inline int logd_make_outbox(struct logd_outbox *o, const char *socket_path, uint64_t id,
                                    uint64_t ring_bytes, uint64_t now_ns)
 {
@@ -143,7 +143,7 @@ static inline int logd_make_outbox(struct logd_outbox *o, const char *socket_pat
     error = o->fd < 0 ? errno : !fstatat(dir, o->name, &taken, AT_SYMLINK_NOFOLLOW) ? EEXIST : 0;
     if (!error && fcntl(o->fd, F_SETLK, &lock))
         error = errno;
-    if (!error) /* a full tmpfs says so here, and not by SIGBUS later */
+    if (!error) /* a full tmpfs fails here, not with SIGBUS later */
         error = posix_fallocate(o->fd, 0, (off_t)(sizeof *o->header + ring_bytes));
     if (!error && (fchmod(o->fd, 0660) || fstat(o->fd, &o->file)))
         error = errno;
@@ -182,7 +182,7 @@ static inline int logd_make_outbox(struct logd_outbox *o, const char *socket_pat
     return error;
 }
 
-/* Copies into or out of the ring at a position, around its end if need be. */
+/* Copies into or out of the ring at a position, and around its end. */
 static inline void logd_copy_in(struct logd_outbox *o, uint64_t position, const void *data,
                                 size_t n)
 {
@@ -200,7 +200,7 @@ static inline void logd_copy_out(struct logd_outbox *o, uint64_t position, void 
     memcpy((char *)data + first, o->ring, n - first);
 }
 
-/* Whether the file has lost its name; not where its path may lead to another directory by now. */
+/* Returns whether the file has lost its name; 0 if its path may lead to another directory now. */
 static inline int logd_is_nameless(const struct logd_outbox *o)
 {
     char path[sizeof o->dir_path + sizeof o->name];
@@ -212,7 +212,7 @@ static inline int logd_is_nameless(const struct logd_outbox *o)
         && dir.st_dev == o->dir.st_dev;
 }
 
-/* Unmaps; closes the descriptor, and so frees the lock, if that is still the outbox's. */
+/* Unmaps the file; closes the descriptor, which frees the lock, if it is still the outbox's. */
 static inline void logd_leave_outbox(struct logd_outbox *o, int unmap)
 {
     struct stat is;

@@ -1,5 +1,5 @@
-/* Payloads in C: what MessagePack and CRC-32 an event needs, and the check of what is packed. No
- * library; a program that has others replaces what is in here. Used by logd_client.h.
+/* Payloads in C: the MessagePack and CRC-32 that events need, and the check of packed events. A
+ * program that has libraries for these uses them in place of this file. Used by logd_client.h.
  */
 #ifndef LOGD_PAYLOAD_H
 #define LOGD_PAYLOAD_H
@@ -11,7 +11,7 @@ enum { LOGD_PAYLOAD_MAX = 32768, LOGD_TYPE_MAX = 64, LOGD_USER_MAX = 255, LOGD_D
 
 struct logd_buffer {
     unsigned char *begin, *at, *end;
-    int overflow; /* something did not fit: an event of this buffer is refused */
+    int overflow; /* a value did not fit: an event with this buffer is refused */
 };
 
 static inline struct logd_buffer logd_buffer(void *bytes, size_t size)
@@ -29,7 +29,7 @@ static inline void logd_put(struct logd_buffer *b, const void *data, size_t n)
     b->at += n;
 }
 
-/* A code and `bytes` bytes of a big-endian number. */
+/* Writes a code, and a big-endian number of `bytes` bytes. */
 static inline void logd_put_head(struct logd_buffer *b, unsigned code, uint64_t number, int bytes)
 {
     unsigned char head[9] = {(unsigned char)code};
@@ -38,7 +38,7 @@ static inline void logd_put_head(struct logd_buffer *b, unsigned code, uint64_t 
     logd_put(b, head, 1 + (size_t)bytes);
 }
 
-/* The same in the shortest of the forms of 1, 2, 4, 8 bytes, whose codes follow one another. */
+/* Writes a number in the shortest form of 1, 2, 4 or 8 bytes; their codes are consecutive. */
 static inline void logd_put_number(struct logd_buffer *b, unsigned code, uint64_t number)
 {
     unsigned wide = (number >> 8 != 0) + (number >> 16 != 0) + (number >> 32 != 0);
@@ -103,7 +103,7 @@ static inline void logd_pack_array(struct logd_buffer *b, unsigned items) /* up 
     logd_put_head(b, items < 16 ? 0x90 | items : 0xdc, items, items < 16 ? 0 : 2);
 }
 
-/* CRC-32 as zlib's, half a byte at a time; zlib's own is quicker for long payloads. */
+/* CRC-32 like zlib's, half a byte at a time; zlib itself is faster for long payloads. */
 static inline uint32_t logd_crc32(uint32_t crc, const void *data, size_t n)
 {
     static const uint32_t table[16] = {
@@ -138,13 +138,13 @@ static inline int logd_is_utf8(const unsigned char *s, size_t n)
             point = point << 6 | (s[i] & 0x3fu);
         }
         if (point < lowest[more] || point > 0x10ffff || point >> 11 == 0x1b)
-            return 0; /* overlong, past Unicode, or half of a surrogate pair */
+            return 0; /* overlong, beyond Unicode, or half of a surrogate pair */
         s += more + 1, n -= more + 1;
     }
     return 1;
 }
 
-/* One packed value of props: what is read, and what is left to be read. */
+/* Packed props: the position, and the end. */
 struct logd_reader {
     const unsigned char *at, *end;
 };
@@ -159,7 +159,7 @@ static inline int logd_take(struct logd_reader *r, int bytes, uint64_t *number)
     return 1;
 }
 
-/* Passes over a str; 0 if there is none, or it is no UTF-8. */
+/* Skips a str; returns 0 if there is none, or it is not UTF-8. */
 static inline int logd_take_str(struct logd_reader *r, struct logd_reader *text)
 {
     uint64_t code, n = 0;
@@ -176,12 +176,12 @@ static inline int logd_take_str(struct logd_reader *r, struct logd_reader *text)
     return 1;
 }
 
-/* Whether that text is a key before `until` of the map whose entries begin at `r`. */
+/* Returns whether the text is a key before `until` in the map whose entries begin at `r`. */
 static inline int logd_is_key_before(struct logd_reader r, const unsigned char *until,
                                      struct logd_reader text);
 
-/* Passes over a value that props may have; 0 if there is none. Keys are compared each with each, so
- * keep maps small; `again` passes over what was found in order before. */
+/* Skips a value that props may have; returns 0 if it is not one. Each key is compared with each, so
+ * keep maps small; with `again` it skips what is checked already. */
 static inline int logd_take_value(struct logd_reader *r, int depth, int again)
 {
     struct logd_reader first = *r, text;
@@ -199,7 +199,7 @@ static inline int logd_take_value(struct logd_reader *r, int depth, int again)
     if (code >> 4 == 8 || code >> 4 == 9)
         n = code & 15;
     else if (code < 0xdc || !logd_take(r, 2 << (code & 1), &n))
-        return 0; /* bin, an extension, or no code at all */
+        return 0; /* bin, an extension, or an unused code */
     if (depth > LOGD_DEPTH_MAX)
         return 0;
     for (first = *r; n; n--) {
@@ -223,7 +223,7 @@ static inline int logd_is_key_before(struct logd_reader r, const unsigned char *
     return 0;
 }
 
-/* Whether packed props are one map, and nothing behind it. */
+/* Returns whether packed props are one map with nothing after it. */
 static inline int logd_are_props(const unsigned char *data, size_t n)
 {
     struct logd_reader r = {data, data + n};
@@ -239,7 +239,7 @@ static inline int logd_is_type(const char *type)
     size_t n = strlen(type), word;
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (!strcmp(type, own[i]))
-            return 0; /* logd writes these itself */
+            return 0; /* only logd writes these */
     if (n > LOGD_TYPE_MAX || *type < 'a' || *type > 'z')
         return 0;
     for (;;) { /* words, joined by single dots or hyphens */
@@ -254,7 +254,7 @@ static inline int logd_is_type(const char *type)
     }
 }
 
-/* Whether a text of valid UTF-8 has a control character (U+0000 to U+001F, U+007F to U+009F). */
+/* Returns whether valid UTF-8 has a control character (U+0000 to U+001F, U+007F to U+009F). */
 static inline int logd_has_control(const char *text)
 {
     const unsigned char *s = (const unsigned char *)text;
@@ -264,7 +264,7 @@ static inline int logd_has_control(const char *text)
     return 0;
 }
 
-/* Packs an event; its length, or 0 if it breaks the schema. No user is NULL, no props are NULL. */
+/* Packs an event; returns its length, 0 if it breaks the schema. `user`, `props` may be NULL. */
 static inline uint32_t logd_pack_payload(unsigned char *into, const char *type, uint64_t ts_ns,
                                          const char *user, const struct logd_buffer *props)
 {

@@ -1,5 +1,5 @@
-/* A producer in C: its id and outbox, its socket, and how another follows it: after a fork, and
- * where the outbox is lost. Used by logd_client.h; shared/PROTOCOL.md has the rules.
+/* A producer in C: its id, outbox and socket, and how it is followed by another, after a fork or
+ * when the outbox is lost. Used by logd_client.h; shared/PROTOCOL.md has the rules.
  */
 #ifndef LOGD_PRODUCER_H
 #define LOGD_PRODUCER_H
@@ -12,9 +12,9 @@
 enum { LOGD_EVENTS, LOGD_FAREWELL, LOGD_AWAITED }; /* kinds of datagrams */
 enum { LOGD_MALFORMED, LOGD_FULL, LOGD_REENTERED, LOGD_UNDELIVERED, LOGD_CLOSED, LOGD_CAUSES };
 
-enum { LOGD_UNSETTLED_MAX = 16 };
+enum { LOGD_UNRESOLVED_MAX = 16 };
 
-struct logd_unsettled { /* an event of which the caller knows that its outcome is unknown */
+struct logd_unresolved { /* an event that was reported as unknown to the caller */
     uint64_t id, sequence;
     char producer[40], type[LOGD_TYPE_MAX + 1], user[LOGD_USER_MAX + 1];
 };
@@ -22,17 +22,17 @@ struct logd_unsettled { /* an event of which the caller knows that its outcome i
 struct logd_client {
     struct sockaddr_un address;
     uint64_t asked_ring_bytes, id, sequence, accepted, refused[LOGD_CAUSES];
-    uint64_t reported[LOGD_CAUSES]; /* of these, those since this producer began */
-    uint64_t last_id, last_sequence; /* of the last event, also where it was written again */
-    uint64_t connect_after_ns, outbox_after_ns, outbox_wait_ns, look_after_ns, former_after_ns;
-    int socket, inside, closed, sent; /* sent: the last event was, and not watched */
-    int refused_outboxes;             /* by the daemon; from the third on there is none */
+    uint64_t reported[LOGD_CAUSES]; /* those that this producer reports */
+    uint64_t last_id, last_sequence; /* of the last event, also if it was written again */
+    uint64_t connect_after_ns, outbox_after_ns, outbox_wait_ns, check_after_ns, former_after_ns;
+    int socket, inside, closed, sent; /* sent: the last event was sent, not watched */
+    int refused_outboxes;             /* by the daemon; after the third no more is created */
     uid_t user;
     struct stat peer;
     unsigned char *mark; /* reads as 0 in a child */
     struct logd_outbox outbox, former;
-    struct logd_unsettled unsettled[LOGD_UNSETTLED_MAX]; /* oldest first */
-    size_t unsettled_count;
+    struct logd_unresolved unresolved[LOGD_UNRESOLVED_MAX]; /* oldest first */
+    size_t unresolved_count;
     struct logd_datagram datagram;
 };
 
@@ -61,12 +61,12 @@ static inline void logd_disconnect(struct logd_client *c)
     c->socket = -1;
 }
 
-/* One datagram, once, without waiting; whether the kernel took it. */
+/* Sends a datagram once, without waiting; returns whether the kernel took it. */
 static inline int logd_send(struct logd_client *c, const struct logd_datagram *d)
 {
     uint64_t now = logd_now_ns(CLOCK_MONOTONIC);
     if (c->socket >= 0 && !logd_is_same(c->socket, &c->peer))
-        c->socket = -1; /* closed by the application; the number is its own */
+        c->socket = -1; /* closed by the application, which may use the number now */
     if (c->socket < 0) {
         if (now < c->connect_after_ns)
             return 0;
@@ -81,11 +81,11 @@ static inline int logd_send(struct logd_client *c, const struct logd_datagram *d
     if (send(c->socket, d, 2 * LOGD_HEAD + d->length, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
         return 1;
     if (errno != EAGAIN)
-        logd_disconnect(c); /* refused once, it stays so for ever */
+        logd_disconnect(c); /* once refused, it is refused for ever */
     return 0;
 }
 
-/* Completes the datagram around its payload. */
+/* Fills in head, sequence and CRC of a datagram that has its payload. */
 static inline void logd_seal(struct logd_datagram *d, uint64_t id, int kind, uint64_t sequence)
 {
     memcpy(d->magic, "LGD", 3);
@@ -97,7 +97,7 @@ static inline void logd_seal(struct logd_datagram *d, uint64_t id, int kind, uin
     d->crc = logd_crc32(logd_crc32(0, &id, 8), &d->sequence, 8 + d->length);
 }
 
-/* Names the last sequence of a producer whose outbox no daemon reads, and counts its refusals. */
+/* Sends a farewell: the last sequence of a producer whose outbox no daemon reads, and refusals. */
 static inline int logd_farewell(struct logd_client *c, uint64_t id, uint64_t last,
                                 const uint64_t counts[LOGD_CAUSES])
 {
@@ -116,7 +116,7 @@ static inline int logd_farewell(struct logd_client *c, uint64_t id, uint64_t las
         return 0;
     if (logd_send(c, &d))
         return 1;
-    c->connect_after_ns = 0; /* a daemon that was killed left the socket dead */
+    c->connect_after_ns = 0; /* the socket of a killed daemon is dead */
     return c->socket < 0 && logd_send(c, &d);
 }
 
@@ -128,7 +128,7 @@ static inline int logd_has_refused(const struct logd_client *c)
     return any != 0;
 }
 
-/* The same for a producer that was left. */
+/* Sends the farewell of a former producer. */
 static inline int logd_farewell_former(struct logd_client *c, struct logd_header *h)
 {
     uint64_t counts[LOGD_CAUSES];
@@ -139,7 +139,7 @@ static inline int logd_farewell_former(struct logd_client *c, struct logd_header
 
 /* -- producers --------------------------------------------------------------------------------- */
 
-/* Draws an id and makes its outbox; 0 where there can be none just now. */
+/* Draws an id and creates its outbox; returns 0 if that is not possible now. */
 static inline int logd_draw(struct logd_client *c, uint64_t *id, struct logd_outbox *outbox)
 {
     int error = c->refused_outboxes < 3 ? EEXIST : ENOENT;
@@ -158,7 +158,7 @@ static inline void logd_begin(struct logd_client *c, uint64_t id, struct logd_ou
 {
     c->id = id;
     c->outbox = outbox;
-    c->sequence = c->look_after_ns = 0;
+    c->sequence = c->check_after_ns = 0;
     c->user = getuid();
     for (int cause = 0; outbox.header && cause < LOGD_CAUSES; cause++)
         outbox.header->refused[cause] = c->reported[cause];
@@ -186,7 +186,7 @@ static inline void logd_open(struct logd_client *c, const char *socket_path, uin
     logd_start(c);
 }
 
-/* Closes what this process holds, and writes nothing: in a child it is the parent's. */
+/* Closes everything without a write, since in a child the outboxes are the parent's. */
 static inline void logd_drop(struct logd_client *c)
 {
     logd_disconnect(c);
@@ -201,26 +201,26 @@ static inline void logd_renew(struct logd_client *c) /* in a child */
     memset(c->reported, 0, sizeof c->reported);
     c->accepted = 0;
     c->inside = c->sent = 0;
-    c->unsettled_count = 0;
+    c->unresolved_count = 0;
     *c->mark = 1;
     if (!c->closed)
         logd_start(c);
 }
 
-/* Whether the outbox is still the daemon's, and ours; all of it every 5 ms at most. */
+/* Returns whether the producer can continue; checks descriptors and user every 5 ms at most. */
 static inline int logd_is_intact(struct logd_client *c, int fully)
 {
     uint64_t now = logd_now_ns(CLOCK_MONOTONIC);
     struct logd_header *h = c->outbox.header;
     if (h && (h->retired || h->given_up))
         return 0;
-    if (!fully && now < c->look_after_ns)
+    if (!fully && now < c->check_after_ns)
         return 1;
-    c->look_after_ns = now + 5000000;
+    c->check_after_ns = now + 5000000;
     return getuid() == c->user && (!h || logd_is_same(c->outbox.fd, &c->outbox.file));
 }
 
-/* Continues as another producer; what the former one has written is the daemon's to read. */
+/* Continues as another producer; the daemon reads what the former one has written. */
 static inline void logd_follow(struct logd_client *c)
 {
     struct logd_header *h = c->outbox.header;
@@ -235,8 +235,8 @@ static inline void logd_follow(struct logd_client *c)
     logd_start(c);
 }
 
-/* Asks again for an outbox where there was none: the daemon may have come since. */
-static inline void logd_look_for_outbox(struct logd_client *c)
+/* Retries to create an outbox: the daemon may have started since. */
+static inline void logd_retry_outbox(struct logd_client *c)
 {
     struct logd_outbox fresh = {.fd = -1};
     uint64_t id;
@@ -244,7 +244,7 @@ static inline void logd_look_for_outbox(struct logd_client *c)
         || !logd_draw(c, &id, &fresh))
         return;
     if (c->sequence)
-        logd_farewell(c, c->id, c->sequence, NULL); /* what was refused is in the outbox now */
+        logd_farewell(c, c->id, c->sequence, NULL); /* the new outbox has the refusals */
     logd_begin(c, id, fresh);
 }
 #endif

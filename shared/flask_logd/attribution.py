@@ -1,4 +1,4 @@
-"""Whose an event of the current request is, and who acts for that user."""
+"""Determines the user of an event in the current request, and who acts for that user."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ MESSAGE_CATEGORY = "warning"
 
 @dataclass(frozen=True)
 class DurablePolicy:
-    """The settings: which types wait for the disk, how long, and whether the user is told."""
+    """Settings of durable events: their types, the timeout, the message on a timeout, if any."""
 
     types: frozenset[str]
     timeout_s: float

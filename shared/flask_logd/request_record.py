@@ -47,7 +47,7 @@ def current_record(request_id_header: str) -> RequestRecord:
     """
     # An attribute of the request, not of `g`: an app context may outlive a request, and a
     # request may call another app, or its own.
-    target = request._get_current_object()  # type: ignore[attr-defined]
+    target = request._get_current_object()  # type: ignore[attr-defined] # a LocalProxy's
     record: RequestRecord | None = getattr(target, _ATTRIBUTE, None)
     if record is None:
         record = RequestRecord(_request_id(request_id_header), time.perf_counter())
@@ -75,4 +75,4 @@ class preserve_session_access:
 
     def __exit__(self, *_: object) -> None:
         if self._accessed is not None:
-            self._session.accessed = self._accessed  # type: ignore[union-attr]
+            self._session.accessed = self._accessed  # type: ignore[union-attr] # set with `_accessed`

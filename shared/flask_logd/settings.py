@@ -112,7 +112,7 @@ def _read_socket_path(value: Any) -> str:
         check_socket_path(value)
     except PathTooLong as error:
         raise ConfigError(f"ACTIVITY_LOG_SOCKET: {error}") from None
-    return os.fspath(value)  # type: ignore[no-any-return]
+    return os.fspath(value)  # type: ignore[no-any-return] # its check is untyped
 
 
 def _is_name(value: Any) -> bool:

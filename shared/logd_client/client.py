@@ -1,9 +1,9 @@
-"""The client: hands events to the daemon for the price of a memory write, and at times a datagram.
+"""The client: writes events to memory that the daemon reads, and wakes it with a datagram.
 
     client = Client("DIR/logd.sock")
     client.emit("quiz_submitted", user="7", props={"quiz": 3, "score": 0.8})
 
-What a process may call is here. An event goes `emitter` -> `session` -> `succession` (which
+The public interface. An event goes `emitter` -> `session` -> `succession` (which
 producer) -> `producer` (outbox and socket), under the `guard`.
 """
 
@@ -48,8 +48,7 @@ class Client:
     64 KiB of it are taken at the first event, more when that is full.
     `outbox_directory` overrides where the daemon says outboxes are. With `strict`, a malformed
     event raises as well as being counted, and so does a value that would be marked: for tests and
-    development. `internal_types` are reserved types that this client may log: logd's own processes
-    do. `environment` replaces clocks and producers in tests.
+    development. `environment` replaces clocks and producers in tests.
 
     Raises PathTooLong for a socket path of over 107 bytes. Nothing else: the outbox is made at the
     first event, and without the daemon events wait in it.
@@ -62,7 +61,6 @@ class Client:
         outbox_bytes: int = OUTBOX_BYTES,
         outbox_directory: str | None = None,
         strict: bool = False,
-        internal_types: frozenset[str] = frozenset(),
         environment: Environment = SYSTEM_ENVIRONMENT,
     ) -> None:
         check_socket_path(socket_path)
@@ -76,8 +74,7 @@ class Client:
         self._shutdown = shutdown = Shutdown(producers, session, durable, guard, clock)
         self._stats = ClientStats(producers, session, durable, clock)
         self._emitter = Emitter(
-            guard, producers, session, durable, shutdown, clock,
-            strict=strict, internal_types=internal_types,
+            guard, producers, session, durable, shutdown, clock, strict=strict
         )  # fmt: skip
         guard.protect(producers, (session, durable, shutdown, self._stats))
         _clients.add(self)
@@ -159,8 +156,8 @@ class Client:
     def _pending_waits(
         self, nested: bool
     ) -> tuple[FormerProducers, Producer | None, list[tuple[ConfirmationWaiters, int, float]]]:
-        """For each producer: up to which event to wait, and by when that is known if its file is
-        removed.
+        """Returns for each producer the sequence to wait for, and the time when that is decided if
+        its file is removed.
         """
         producers = self._producers
         if not nested:

@@ -34,7 +34,6 @@ class Emitter:
         clock: Clock,
         *,
         strict: bool,
-        internal_types: frozenset[str],
     ) -> None:
         self._guard = guard
         self._producers = producers
@@ -44,7 +43,6 @@ class Emitter:
         self._time_ns = clock.time_ns
         self._monotonic_s = clock.monotonic_s
         self._strict = strict
-        self._internal_types = internal_types
 
     def accept(
         self,
@@ -65,10 +63,9 @@ class Emitter:
                 user,
                 props,
                 self._strict,
-                self._internal_types,
             )
             if event is not None:
-                event.set_names(plain_type(event_type, self._internal_types), check_user(user))
+                event.set_names(plain_type(event_type), check_user(user))
         except Malformed as error:
             self._refuse(REFUSED_MALFORMED, describe(error))
             if self._strict:
@@ -98,7 +95,7 @@ class Emitter:
                     producers.formers.any and producers.formers.is_check_due(self._monotonic_s())
                 ):
                     tracker.record_resolved()
-                # From here on what is accepted is the caller's event, and no note.
+                # From here on the event being accepted is the caller's own.
                 session.attempt = None
                 own = True
                 if event is not None:
@@ -119,7 +116,7 @@ class Emitter:
                 producers.check_before_next_write()
                 if not mark[0]:
                     continue
-                # A signal handler may have raised after the event was accepted: then it is.
+                # If a signal handler raised after the event was accepted, it counts as accepted.
                 accepted = session.accepted_sequence() if own else 0
                 if accepted:
                     if event is not None:

@@ -71,7 +71,7 @@ class Former:
 
 @dataclass(frozen=True, slots=True)
 class _Closed:
-    """Sums over producers that are closed: events, of which those that nothing can confirm."""
+    """Totals of closed producers: all events, and those that can no longer be confirmed."""
 
     accepted: int = 0
     confirmed: int = 0
@@ -118,7 +118,7 @@ class FormerProducers:
 
     @property
     def unconfirmed(self) -> int:
-        """Events of closed producers of which no confirmation can come any more."""
+        """Events of closed producers that can no longer be confirmed."""
         closed = self._state[0]
         return closed.accepted - closed.confirmed
 
@@ -127,7 +127,7 @@ class FormerProducers:
         return sum(former.ring_bytes for former in self if former.producer is not current)
 
     def used_bytes(self, current: Producer | None) -> int:
-        """The bytes of it that wait for the daemon's confirmation."""
+        """Bytes in those rings that the daemon has not confirmed."""
         return sum(
             outbox.writer.used_bytes
             for former in self
@@ -146,7 +146,7 @@ class FormerProducers:
         self._check_due_s = 0.0
 
     def is_check_due(self, now_s: float) -> bool:
-        """Whether an emit is to check them first: outgrown ones only end, and that can wait."""
+        """Whether an emit must check the former producers; outgrown ones alone can wait."""
         return self.urgent or now_s >= self._check_due_s
 
     def of(self, producer: Producer) -> Former | None:

@@ -32,7 +32,7 @@ _VIEWS: tuple[type, ...] = (type(_empty.keys()), type(_empty.values()), type(_em
 
 
 class Conversion(Protocol):
-    """What a form uses of `logd_client.values.Conversion`."""
+    """The methods of `logd_client.values.Conversion` that the forms use."""
 
     def expect(self, count: int) -> None: ...
 
@@ -77,7 +77,7 @@ def _map(work: Conversion, value: Any, depth_left: int) -> Any:
 
 
 def _mapping(work: Conversion, value: Any, depth_left: int) -> Any:
-    """Converts a mapping of a type of the caller's, which may never end."""
+    """Converts a mapping of the caller's own type, whose iteration may never end."""
     keys: list[Any] = []
     values: list[Any] = []
     for key in value:

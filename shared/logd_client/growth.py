@@ -17,7 +17,7 @@ from logd_wire.outbox.layout import RING_BYTES_MAX, RING_BYTES_MIN
 # The next ring is this many times as large, so that the room of small processes stays small and a
 # busy one gets to its largest ring in two or three steps.
 GROWTH_FACTOR = 8
-# Below this many smallest rings, the first one is all there is: a second would hold hardly more.
+# With room for fewer smallest rings than this, there is one ring only: a second holds hardly more.
 FIRST_WHOLE = 4
 # After memory for a larger ring could not be had: an attempt allocates, and gives it all back.
 RETRY_INTERVAL_S = 1.0
@@ -67,7 +67,7 @@ class Growth:
         return _most(self._outbox_bytes) - formers_bytes - ring_bytes
 
     def room_bytes(self, ring_bytes: int, formers_bytes: int) -> int:
-        """The same; 0 if there was no memory for it at the last attempt."""
+        """As `left_bytes`, but 0 if there was no memory for a ring at the last attempt."""
         return 0 if self.problem else self.left_bytes(ring_bytes, formers_bytes)
 
     def failed(self, problem: str, now_s: float) -> None:

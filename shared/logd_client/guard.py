@@ -25,7 +25,7 @@ from typing import Protocol, TypeVar
 from logd_wire import forks
 from logd_wire.forks import Forked, Generation
 
-# Between two checks whether another thread is still inside.
+# Seconds between two checks whether another thread is still inside.
 PAUSE_S = 0.00005
 PATIENCE_S = 0.002
 DEFERRED_MAX = 16
@@ -49,7 +49,7 @@ class GuardedProducers(GuardedPart, Protocol):
         """Closes what a parent process has opened."""
 
     def check_before_next_write(self) -> None:
-        """Called after a call was cut short."""
+        """After a call was cut short: makes the next write check the outbox first."""
 
 
 class Guard:

@@ -14,7 +14,7 @@ if sys.version_info < (3, 13):
     try:
         import ctypes
     except ImportError:  # a Python built without it
-        ctypes = None  # type: ignore[assignment]
+        ctypes = None  # type: ignore[assignment] # else a module
 
 from logd_client.descriptors import Identity
 from logd_wire import liveness
@@ -152,7 +152,7 @@ class OutboxFile:
         return not there and (self._abandoned or self._leads_to_the_directory())
 
     def displaced(self) -> bool:
-        """Whether its path leads to another directory than the one it was made in, without it.
+        """Whether its path leads to another directory, which does not have the file.
 
         The directory was renamed, say: no daemon that starts now finds the file. False where that
         cannot be determined, and while nothing is at the path.

@@ -7,7 +7,7 @@ producer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -43,12 +43,11 @@ def event_payload(
     user: str | int | None,
     props: object,
     strict: bool,
-    internal: Container[str] = (),
 ) -> bytes:
     """Packs an event whose time is checked already. Raises Malformed.
 
     A value that an event cannot carry is replaced by its plain form, or marked; with `strict` one
-    that would be marked raises. `internal` are reserved types that this client may write.
+    that would be marked raises.
     """
     global _spare_pack
     # Its length first: to look it up reads all of it.
@@ -57,9 +56,9 @@ def event_payload(
         or len(event_type) > EVENT_TYPE_CHARS_MAX
         or event_type not in _known_types
     ):
-        event_type = plain_type(event_type, internal)
+        event_type = plain_type(event_type)
     if user is not None and not (
-        # As `check_user` decides it for most, without a call.
+        # What `check_user` decides for most users, without a call.
         type(user) is str and 0 < len(user) <= USER_CHARS_SURE and user.isprintable()
     ):
         user = check_user(user)
@@ -113,12 +112,12 @@ def _key_chars(props: dict[str, Any]) -> int:
     return chars
 
 
-def plain_type(event_type: object, internal: Container[str] = ()) -> str:
+def plain_type(event_type: object) -> str:
     """Checks the event's type; returns it as plain text, also if it is an enumeration's member."""
     plain = plain_text(event_type)
     if type(plain) is not str:  # not isinstance: `__class__` may run code of its own
         raise Malformed(f"event type: a value of type {type_name(type(plain))}; expected text")
-    checked = check_event_type(plain, internal)
-    if checked not in internal and len(_known_types) < _KNOWN_TYPES_MAX:
+    checked = check_event_type(plain)
+    if len(_known_types) < _KNOWN_TYPES_MAX:
         _known_types.add(checked)
     return checked

@@ -54,7 +54,7 @@ class Producer:
         self.socket: socket.socket | None = None
         self._socket_identity: Identity | None = None
         self._given_path = socket_path
-        # Kept: socket and outbox are one daemon's, wherever a link leads to later.
+        # Kept, so that socket and outbox are of one daemon even if a link changes later.
         self._socket_path = locate(socket_path)
         self._connect_after_s = 0.0
         self.compare_due_s = 0.0  # see `ProducerSuccession.is_intact`
@@ -152,7 +152,7 @@ class Producer:
             self.send_errno = errno.EAGAIN
             return False  # the daemon's queue is full; it will read the outbox
         except OSError as error:
-            # Without a number it is not the kernel's answer: it is too early for another try.
+            # Without an errno it is not the kernel's answer: it is too early for another try.
             self.send_errno = error.errno or self.send_errno
             # Once refused, a connected socket is refused for ever, even after a new bind.
             self._disconnect()
@@ -171,7 +171,7 @@ class Producer:
         if sock is None or (identity is not None and identity.matches(sock.fileno())):
             return sock
         self._disconnect()
-        self._connect_after_s = 0.0  # not because the daemon is away
+        self._connect_after_s = 0.0  # at once: the daemon is not away
         return None
 
     def send_farewell(self, refused: Mapping[str, int]) -> bool:

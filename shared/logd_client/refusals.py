@@ -34,7 +34,7 @@ class ClientRefusals:
         return sum(self.by_cause.values())
 
     def unreported(self, counted: Mapping[str, int]) -> dict[str, int]:
-        """The part of the counts, those of one moment, that no former producer has reported."""
+        """The part of these counts that no former producer has reported."""
         before = self._reported_before
         left = {cause: count - before.get(cause, 0) for cause, count in counted.items()}
         return {cause: count for cause, count in left.items() if count}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from logd_client.clock import Clock
 from logd_client.guard import Guard
 from logd_client.producer import Producer
@@ -12,23 +14,17 @@ from logd_client.tracker import DurableTracker
 from logd_wire.forks import Forked
 
 
+@dataclass(eq=False)
 class Shutdown:
     """Writes and sends farewells. `ending`: the process ends, so reports are sent at once."""
 
-    def __init__(
-        self,
-        producers: ProducerSuccession,
-        session: ProducerSession,
-        tracker: DurableTracker,
-        guard: Guard,
-        clock: Clock,
-    ) -> None:
-        self._producers = producers
-        self._session = session
-        self._tracker = tracker
-        self._guard = guard
-        self._monotonic_s = clock.monotonic_s
-        self.ending = False
+    producers: ProducerSuccession
+    session: ProducerSession
+    tracker: DurableTracker
+    guard: Guard
+    clock: Clock
+
+    def __post_init__(self) -> None:
         self.reset(forked=True)
 
     def reset(self, forked: bool) -> None:
@@ -40,26 +36,26 @@ class Shutdown:
     @property
     def is_needed(self) -> bool:
         """Whether there are producers to be ended."""
-        return self._producers.current is not None or self._producers.formers.any
+        return self.producers.current is not None or self.producers.formers.any
 
     def close(self) -> None:
         """Closes the client; called in the middle of another call, once that is over."""
-        self._guard.run(self._close)
+        self.guard.run(self._close)
 
     def _close(self, nested: bool) -> None:
         if nested:
-            self._guard.defer(self.close)
+            self.guard.defer(self.close)
             return
-        producers = self._producers
+        producers = self.producers
         if producers.current is not None:
             try:
-                self._tracker.record_pending_outcomes()
+                self.tracker.record_pending_outcomes()
             finally:
                 producers.closed = True
         producers.closed = True
-        self._session.catch_up()
+        self.session.catch_up()
         # Read before the clock: a child forked in there has other formers than these.
-        producer, formers, now_s = producers.current, producers.formers, self._monotonic_s()
+        producer, formers, now_s = producers.current, producers.formers, self.clock.monotonic_s()
         if producer is not None:
             formers.add(producer, now_s)
             producers.current = None
@@ -68,7 +64,7 @@ class Shutdown:
 
     def _end_numbers(self, producer: Producer) -> None:
         """Writes or sends the producer's farewell, and reports refusals with it."""
-        refusals = self._producers.refusals
+        refusals = self.producers.refusals
         counted = dict(refusals.by_cause)  # a signal handler may add to it
         unreported = refusals.unreported(counted)
         if producer.outbox is not None:
@@ -81,18 +77,18 @@ class Shutdown:
         """Says farewell at the process's end, and stays open, since exit handlers that were
         registered before, destructors and threads may still emit.
         """
-        self._guard.run(self._end_process)
+        self.guard.run(self._end_process)
 
     def _end_process(self, nested: bool) -> None:
         if nested:
-            self._guard.defer(self.end_process)
+            self.guard.defer(self.end_process)
             return
-        producers = self._producers
+        producers = self.producers
         self.ending = True
         if producers.closed:
-            self._guard.defer(self.report_refusals)
+            self.guard.defer(self.report_refusals)
             return
-        self._tracker.record_resolved_at_end()
+        self.tracker.record_resolved_at_end()
         producer = producers.current
         if producer is None:
             return
@@ -101,23 +97,23 @@ class Shutdown:
             producer.outbox.writer.farewell()
         else:
             # A farewell ends the numbers: what follows is another producer's.
-            producers.formers.add(producer, self._monotonic_s())
+            producers.formers.add(producer, self.clock.monotonic_s())
             producers.current = None
             self._end_numbers(producer)
 
     def report_refusals(self) -> None:
         """Reports refusals that no producer reports any more; raises nothing."""
         try:
-            self._guard.run(self._report_refusals)
+            self.guard.run(self._report_refusals)
         except Exception as error:  # noqa: BLE001 - as in `Emitter.accept`; retried at the next one
-            self._guard.warn("what a closed client refuses could not be reported: %r", error)
+            self.guard.warn("what a closed client refuses could not be reported: %r", error)
 
     def _report_refusals(self, nested: bool) -> None:
-        """By a producer that does nothing else: at the process's end at once, before that at a
-        bounded rate.
+        """Reports them by a producer made for that alone: at once at the process's end, before that
+        at a bounded rate.
         """
-        producers = self._producers
-        producer, now_s = producers.current, self._monotonic_s()
+        producers = self.producers
+        producer, now_s = producers.current, self.clock.monotonic_s()
         unreported = producers.refusals.unreported(dict(producers.refusals.by_cause))
         if nested or not unreported or (producer and producer.outbox):
             return

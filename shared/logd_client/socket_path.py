@@ -36,7 +36,7 @@ def locate(path: str) -> str:
     target = os.path.realpath(path)
     if not os.path.lexists(rendezvous_path(target)):
         target = os.path.realpath(_bound_to(path) or target)
-    # As given also where the daemon itself was given the link, and the file lies beside that.
+    # The path as given, too: the daemon may have been given the link, with the file beside it.
     return target if os.path.lexists(rendezvous_path(target)) else path
 
 

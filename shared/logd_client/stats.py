@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from logd_client.clock import Clock
@@ -10,36 +11,32 @@ from logd_client.succession import ProducerSuccession
 from logd_client.tracker import DurableTracker
 
 
+@dataclass(eq=False)
 class ClientStats:
     """Reads the counts, and the rate of events since they were last read."""
 
-    def __init__(
-        self,
-        producers: ProducerSuccession,
-        session: ProducerSession,
-        tracker: DurableTracker,
-        clock: Clock,
-    ) -> None:
-        self._producers = producers
-        self._session = session
-        self._tracker = tracker
-        self._monotonic_s = clock.monotonic_s
+    producers: ProducerSuccession
+    session: ProducerSession
+    tracker: DurableTracker
+    clock: Clock
+
+    def __post_init__(self) -> None:
         self.reset(forked=True)
 
     def reset(self, forked: bool) -> None:  # noqa: ARG002 - as in every part
         """Starts to measure the rate."""
-        self._rate_mark = (self._monotonic_s(), 0)
+        self._rate_mark = (self.clock.monotonic_s(), 0)
 
     def read(self, nested: bool) -> dict[str, Any]:
         """The counts as `Client.stats` documents them."""
         if not nested:
-            self._session.close_finished_formers()
-        producers = self._producers
+            self.session.close_finished_formers()
+        producers = self.producers
         producer, refusals = producers.current, producers.refusals
         refused = refusals.total
         accepted, confirmed, unconfirmable = producers.formers.counts(producer)
         mark_s, mark_accepted = self._rate_mark
-        now_s = self._monotonic_s()
+        now_s = self.clock.monotonic_s()
         self._rate_mark = (now_s, accepted)
         outbox: dict[str, Any] = {"reason": producer.no_outbox_reason if producer else None}
         if producer is not None and producer.outbox is not None:
@@ -65,8 +62,8 @@ class ClientStats:
             "confirmed": confirmed,
             "pending": accepted - confirmed - unconfirmable,
             "unconfirmable": unconfirmable,
-            "durable_unknown": self._tracker.unknown_count,
-            "unsettled": len(self._tracker.unresolved.events),
+            "durable_unknown": self.tracker.unknown_count,
+            "unsettled": len(self.tracker.unresolved.events),
             "outbox": outbox,
             "send_error": producer.send_error if producer else None,
         }

@@ -56,7 +56,7 @@ class DurableTracker:
         return Outcome.UNKNOWN
 
     def release(self, event: DurableEvent, _nested: bool) -> None:
-        """The caller no longer waits."""
+        """Records that the caller no longer waits."""
         self._producers.awaited.discard(event)
         event.release_note_space()
 
@@ -85,7 +85,7 @@ class DurableTracker:
             event.unknown_recorded = True
 
     def record_resolved(self) -> None:
-        """Writes what earlier events have left to write: outcomes that are known by now, and what a
+        """Writes the notes due for earlier events: outcomes that are known by now, and what a
         former outbox still held when the daemon retired it.
         """
         session = self._session

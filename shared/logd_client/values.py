@@ -26,7 +26,7 @@ _AS_THEY_ARE = frozenset({float, bool, type(None)})
 
 
 class TooLarge(Malformed):
-    """An event of more values, or more text, than any event may have."""
+    """The event has more values, or more text, than an event may have."""
 
 
 class Unloggable(Malformed):
@@ -96,7 +96,7 @@ class Conversion:
             )
 
     def expect(self, count: int) -> None:
-        """Raises TooLarge, before they are read, when that many will be too many."""
+        """Raises TooLarge if that many more would exceed the bound, before they are read."""
         if count > self.left:
             self.charge(count)
 

@@ -294,7 +294,7 @@ def default_directory(socket_path: str) -> str:
 
 
 def default_directory_in_use(socket_path: str) -> str:
-    """The same, or the one that the daemon uses since that name was taken."""
+    """The default directory, or the one that the daemon uses because that name was taken."""
     pattern = rf"{_IN_MEMORY}/logd-\d+-{_digest(socket_path)}(-[0-9a-f]{{16}})?"
     with contextlib.suppress(NoOutbox):
         named = read_rendezvous(socket_path).directory
@@ -305,7 +305,7 @@ def default_directory_in_use(socket_path: str) -> str:
 
 
 def other_directory(socket_path: str) -> str:
-    """A random name for it, which no other user can have taken beforehand."""
+    """A random name for the directory, which no other user can have taken beforehand."""
     return f"{default_directory(socket_path)}-{secrets.token_hex(8)}"
 
 

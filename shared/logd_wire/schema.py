@@ -33,15 +33,14 @@ INTERNAL_TYPES = frozenset(
     }
 )
 
-# A report that names persons was read. Logged by logd's report process, by a client of its own;
-# unlike the others it may be pruned.
+# A report that names persons was read; unlike the others it may be pruned.
 REPORT_READ = "report_read"
 # Types that a client may not send.
 RESERVED_TYPES = INTERNAL_TYPES | {REPORT_READ}
 
 # One or more words of lower-case letters, digits and underscores, joined by single dots or hyphens.
 _EVENT_TYPE = re.compile(r"(?!.{65})[a-z][a-z0-9_]*(?:[.-][a-z0-9_]+)*\Z")
-# Unicode's category Cc: NUL, which no command line can pass; line ends; what commands a terminal.
+# Unicode's category Cc: NUL, which no command line can pass; line ends; terminal codes.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # A character takes at most four bytes: most users are checked without encoding them.
 USER_CHARS_SURE = USER_BYTES_MAX // 4

@@ -61,14 +61,14 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_every_cell_stores_an_event_per_round(events: list[dict[str, Any]]) -> None:
     number = len(cells((0, 20)))
     assert sorted(event["cell"] for event in events[:-1]) == list(range(number))
     assert events[-1] == {"attempted": 2, "stored": [2] * number}
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_wal_flushes_unless_another_connection_is_open(
     events: list[dict[str, Any]],
 ) -> None:
@@ -77,7 +77,7 @@ def test_wal_flushes_unless_another_connection_is_open(
         assert flushes == 0 if cell.elsewhere else flushes >= 2, cell
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_slow_flushes_lengthen_commit_and_close_but_not_opening(
     events: list[dict[str, Any]],
 ) -> None:
@@ -88,7 +88,7 @@ def test_slow_flushes_lengthen_commit_and_close_but_not_opening(
             assert event["open_cpu_ns"] < 10e6  # no key derivation, no waiting
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_a_passphrase_lengthens_opening_on_both_disks(events: list[dict[str, Any]]) -> None:
     by_cell = dict(zip(cells((0, 20)), events, strict=False))
     for cell, event in by_cell.items():

@@ -83,7 +83,7 @@ def a_run() -> Results:
     return Results(cells, 80.0)
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_a_run_of_few_events_delivers_all_and_every_sum_is_right() -> None:
     steps: list[str] = []
     groups = [group for group in plan(STDLIB, TINY, can_pin=True) if group.name != "10/s"]

@@ -31,7 +31,7 @@ def _nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EVENTS_PER_STEP", 500)
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_a_history_has_its_size_ends_now_and_is_reproducible(small: History) -> None:
     events = list(small.events())
     assert len(events) == small.size
@@ -82,7 +82,7 @@ def test_a_built_trail_verifies_and_all_producers_have_ended(
     assert open_producers == (0,)
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_a_trail_is_built_once_and_its_outboxes_are_removed() -> None:
     steps: list[int] = []
 

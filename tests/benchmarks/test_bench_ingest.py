@@ -38,7 +38,7 @@ TINY = ingest.Size(
 )
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_a_tiny_run_measures_every_cell_and_its_sums_are_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

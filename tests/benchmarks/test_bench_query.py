@@ -46,7 +46,7 @@ def tiny() -> tuple[Part, int]:
         return part, sum(done) - query.steps(False)
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_every_report_answers_and_every_sum_is_right(tiny: tuple[Part, int]) -> None:
     part, steps_off = tiny
     assert (part.problems, steps_off) == ([], 0)
@@ -61,7 +61,7 @@ def test_every_report_answers_and_every_sum_is_right(tiny: tuple[Part, int]) -> 
     assert rows["completions: a class"] == rows["completions: all students"]
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_both_trails_store_the_same_backlog(tiny: tuple[Part, int]) -> None:
     rows = [row for row in tiny[0].rows if row["what"] == "ingest"]
     assert [row["trail"] for row in rows] == ["empty", "full"] * 2
@@ -71,7 +71,7 @@ def test_both_trails_store_the_same_backlog(tiny: tuple[Part, int]) -> None:
         assert (row["stored_before"] == 0) == (row["trail"] == "empty")
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_every_target_has_its_figure(tiny: tuple[Part, int]) -> None:
     part = tiny[0]
     assert {
@@ -132,7 +132,9 @@ def test_figures_without_a_size_are_of_the_largest() -> None:
 def test_a_refused_report_is_requested_at_most_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
+    site = report_times.Site(
+        tmp_path / "no-daemon.sock", history.History(1000, 1_790_000_000 * 10**9)
+    )
     file = tmp_path / "a.db"
     file.write_bytes(b"x")
     calls: list[int] = []
@@ -149,7 +151,9 @@ def test_a_refused_report_is_requested_at_most_twice(
 def test_a_report_refused_only_when_cold_is_measured_like_all_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
+    site = report_times.Site(
+        tmp_path / "no-daemon.sock", history.History(1000, 1_790_000_000 * 10**9)
+    )
     file = tmp_path / "a.db"
     file.write_bytes(b"x")
     answers = iter([Unavailable("too slow."), *([[1, 2]] * 20)])
@@ -160,6 +164,8 @@ def test_a_report_refused_only_when_cold_is_measured_like_all_others(
 
 
 def test_without_a_daemon_a_report_is_refused(tmp_path: Path) -> None:
-    site = report_times.Site(tmp_path / "nobody.sock", history.History(1000, 1_790_000_000 * 10**9))
+    site = report_times.Site(
+        tmp_path / "no-daemon.sock", history.History(1000, 1_790_000_000 * 10**9)
+    )
     with pytest.raises(report_times.Refused, match="does not answer"):
         site.ask(site.cases()[0])

@@ -38,7 +38,7 @@ def tiny() -> Part:
         return recovery.run(place, False, lambda _now, _steps: None)
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_every_event_around_a_restart_is_stored_once(tiny: Part) -> None:
     assert tiny.problems == []
     assert [row["how"] for row in tiny.rows] == [KILL, STOP]
@@ -48,7 +48,7 @@ def test_every_event_around_a_restart_is_stored_once(tiny: Part) -> None:
         assert row["pending"] == row["lost"] == row["quarantined"] == 0
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_times_count_from_the_start_of_the_next_daemon(tiny: Part) -> None:
     for row in tiny.rows:
         assert 0 < row["first_commit_s"] < 60

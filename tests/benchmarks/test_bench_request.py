@@ -51,7 +51,7 @@ def tools(place: Path) -> Iterator[Tools]:
         yield Tools(loader, {0: server})
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 # Ways that may lose nothing at a kill, and ways that may.
 @pytest.mark.parametrize("name", ["sync-new-raw-wal", "queue-kept", "process", "jsonl", "logd"])
 def test_a_way_under_load_is_killed_and_its_sum_is_right(
@@ -91,7 +91,7 @@ def test_the_kill_ends_the_whole_site_under_load(place: Path, tools: Tools) -> N
             assert tools.loader.run(Task(site.port, 1, least_s=0.0)).answered == []
 
 
-@pytest.mark.long(minutes=1)
+@pytest.mark.long(minutes=0.2)
 def test_the_classroom_stores_every_page_that_was_answered(
     place: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,7 +157,7 @@ def test_a_wrong_sum_fails_the_run(tmp_path: Path, stubs: dict[str, Run]) -> Non
     assert "the table of recovery" in result.stdout
 
 
-@pytest.mark.parametrize("error", [Failed("site: exit code 3\nsaid why"), OSError("said why")])
+@pytest.mark.parametrize("error", [Failed("site: exit code 3\nthe cause"), OSError("the cause")])
 def test_a_failed_part_is_one_line_and_the_others_run(
     tmp_path: Path, stubs: dict[str, Run], error: Exception
 ) -> None:
@@ -167,7 +167,7 @@ def test_a_failed_part_is_one_line_and_the_others_run(
     stubs["cause"] = run
     result = bench(tmp_path)
     assert result.exit_code == 1
-    assert re.search(r"^failed: cause: .*said why$", result.stderr, re.MULTILINE)
+    assert re.search(r"^failed: cause: .*the cause$", result.stderr, re.MULTILINE)
     assert "Traceback" not in result.stderr
     assert "the table of recovery" in result.stdout
 

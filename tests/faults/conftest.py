@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.scene import HeldInstance, MakeScene, Scene
 from tests.faults.site import Serving
+from tests.faults.stepped import Start, stepped_daemons
 from tests.faults.web_scene import WebScene
 from tests.support.instance import Instance
 
@@ -20,6 +21,13 @@ def held(directory: Path) -> Iterator[HeldInstance]:
     made = HeldInstance(directory / "held")
     yield made
     made.close()
+
+
+@pytest.fixture
+def start(instance: Instance) -> Iterator[Start]:
+    """Makes a daemon, with settings, that only turns when told to."""
+    with stepped_daemons(instance) as starting:
+        yield starting
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import os
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from logd.config.table import template
 from logd.errors import ConfigError
 from logd.ingest.ordering import Intake
 from logd.ingest.outbox_reader import DamageSkip, NextRecordSearch, read_available
+from logd.serve.access_messages import pack_request
 from logd.serve.report_server import Reporter
 from logd.storage.store import Store
 from logd_wire.outbox.layout import HEADER_BYTES, RING_BYTES_MIN, outbox_bytes, parse_header
@@ -202,16 +203,13 @@ def _finish(search: NextRecordSearch | DamageSkip, batch: Batch) -> None:
         assert steps < 10_000
 
 
-class _Taken:
-    """Stands in for the report process's client: accepts what a client would accept."""
-
-    def emit(self, event_type: str, *, user: str | None, props: dict[str, Any]) -> bool:
-        try:
-            check_props(props)
-            pack_payload(msgpack.Packer(), event_type, 1, user, props)
-        except Malformed:
-            return False
-        return True
+def _record_access(user: str | None, props: Mapping[str, Any]) -> bool:
+    """Accepts what the report process would send to the daemon."""
+    try:
+        pack_request(1, 1, user, props)
+    except Malformed:
+        return False
+    return True
 
 
 @cache
@@ -222,7 +220,7 @@ def _reporter() -> Reporter:
     text = 'database = "activity.db"\n'
     made._config = settings.parse(text, directory / "logd.toml")
     made._key = bytes(32)
-    made._client = _Taken()  # type: ignore[assignment] # stands in for it
+    made._record_access = _record_access
     store = Store(made._config.database, made._key, 1, 100)
     intake, batch = _intake()
     for number, kind in enumerate(("page_view", "task_completed", "quiz_submitted"), start=1):

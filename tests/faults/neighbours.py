@@ -177,7 +177,7 @@ def endless(path: str, words: memoryview, rng: random.Random, _events: int) -> N
             outbox = parts.producer(client).outbox if parts.current(client) else None
             assert outbox is not None, client.stats()
             while not outbox.removed():
-                outbox.writer._words[WORD_WRITTEN] += rng.choice((1, 3, 1000))
+                parts.words(outbox)[WORD_WRITTEN] += rng.choice((1, 3, 1000))
                 words[1] += 1
                 time.sleep(0.001)
 
@@ -310,6 +310,14 @@ def plant(
         os.chown(temporary, owner, owner)
     temporary.rename(path)
     return path
+
+
+def claim(path: Path, words: dict[int, int]) -> None:
+    """Writes header words."""
+    with open(path, "r+b") as file:
+        for index, value in words.items():
+            file.seek(index * 8)
+            file.write(value.to_bytes(8, sys.byteorder))
 
 
 def memory_bytes(pid: int, name: str) -> int:

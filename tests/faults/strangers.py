@@ -25,6 +25,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgpack
@@ -106,17 +107,19 @@ def punched(place: Place) -> None:
         filler = os.open(place.own(FILLER), os.O_RDWR | os.O_CREAT, 0o600)
         fill(filler)
         if cut:
-            outbox.writer._words[WORD_WRITTEN] = 2  # something to look at
-            os.ftruncate(outbox._fd, 0)
+            parts.words(outbox)[WORD_WRITTEN] = 2  # something to look at
+            os.ftruncate(parts.descriptor(outbox), 0)
         else:
             length = ctypes.c_long(HEADER_BYTES + RING_BYTES)
-            libc.fallocate(outbox._fd, _KEEP_SIZE_PUNCH_HOLE, ctypes.c_long(0), length)
+            libc.fallocate(
+                parts.descriptor(outbox), _KEEP_SIZE_PUNCH_HOLE, ctypes.c_long(0), length
+            )
             fill(filler)
         time.sleep(1.5)  # so that the daemon meets it
         place.own(FILLER).unlink()
 
     for cut in itertools.cycle((False, True)):
-        in_child(lambda cut=cut: once(cut))  # type: ignore[misc] # a lambda's default
+        in_child(partial(once, cut))
         place.count()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import resource
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,17 @@ from tests.support.progress import Progress
 from tests.support.tally import Tally
 
 
+@contextlib.contextmanager
+def on_small_disk(directory: Path, *, kib: int) -> Iterator[tuple[Path, Instance, Steady]]:
+    """An instance on a disk of its own, and what emits to it."""
+    with (
+        small_disk(directory / "disk", kib=kib) as disk,
+        instance_at(disk / "i") as instance,
+        Steady(instance) as steady,
+    ):
+        yield disk, instance, steady
+
+
 def ended(daemon: Process) -> tuple[int, str]:
     """The exit code of a daemon that ends by itself, and its last line."""
     until(lambda: daemon.popen.poll() is not None, "the daemon ends")
@@ -45,11 +58,7 @@ def ended(daemon: Process) -> tuple[int, str]:
 def test_a_full_disk_is_said_and_shown_and_all_of_it_stored_when_there_is_room(
     directory: Path, tally: Tally
 ) -> None:
-    with (
-        small_disk(directory / "disk", kib=3072) as disk,
-        instance_at(disk / "i") as instance,
-        Steady(instance) as steady,
-    ):
+    with on_small_disk(directory, kib=3072) as (disk, instance, steady):
         daemon = instance.start()
         steady.emit_stored(500)
         filler = fill(disk)
@@ -75,11 +84,7 @@ def test_a_full_disk_is_said_and_shown_and_all_of_it_stored_when_there_is_room(
 def test_stopped_and_started_on_a_full_disk_it_says_so_with_its_own_code(
     directory: Path, tally: Tally
 ) -> None:
-    with (
-        small_disk(directory / "disk", kib=3072) as disk,
-        instance_at(disk / "i") as instance,
-        Steady(instance) as steady,
-    ):
+    with on_small_disk(directory, kib=3072) as (disk, instance, steady):
         instance.configure(stop_timeout_s=1)
         daemon = instance.start()
         steady.emit_stored(500)
@@ -90,8 +95,7 @@ def test_stopped_and_started_on_a_full_disk_it_says_so_with_its_own_code(
         assert "no space left on the device" in daemon.lines[-1]
         state = instance.status()
         assert state["running_pid"] is None and "no space left" in state["trouble"]["what"]
-        for _ in range(1):
-            assert "no space left on the device" in one_line(instance.cli("run", code=75))
+        assert "no space left on the device" in one_line(instance.cli("run", code=75))
         assert instance.status()["pending"] == 5000
         filler.unlink()
         instance.start()
@@ -101,11 +105,7 @@ def test_stopped_and_started_on_a_full_disk_it_says_so_with_its_own_code(
 
 @needs_root
 def test_killed_on_a_full_disk_it_loses_nothing(directory: Path, tally: Tally) -> None:
-    with (
-        small_disk(directory / "disk", kib=3072) as disk,
-        instance_at(disk / "i") as instance,
-        Steady(instance) as steady,
-    ):
+    with on_small_disk(directory, kib=3072) as (disk, instance, steady):
         instance.start()
         steady.emit_stored(500)
         filler = fill(disk)
@@ -323,11 +323,7 @@ def test_a_disk_that_turns_read_only_ends_it_and_what_waited_is_stored_once_it_i
 def test_on_a_read_only_disk_it_does_not_start_and_everything_can_still_be_read(
     directory: Path, tally: Tally
 ) -> None:
-    with (
-        small_disk(directory / "disk", kib=16_384) as disk,
-        instance_at(disk / "i") as instance,
-        Steady(instance) as steady,
-    ):
+    with on_small_disk(directory, kib=16_384) as (disk, instance, steady):
         for stop in (instance.stop, instance.kill):  # with the log in the database, and beside it
             instance.start()
             steady.emit_stored(100)

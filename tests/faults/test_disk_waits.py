@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,15 +51,25 @@ def test_a_slow_disk_makes_larger_batches_and_no_request_notices(
 # -- locked --------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def locked(instance: Instance, *before: str) -> Iterator[None]:
+    """Another program, which has executed the statements `before`, locks the database."""
+    other = connect(instance.config.database, keyfile.read(instance.config.key_file))
+    try:
+        for statement in (*before, "BEGIN EXCLUSIVE"):
+            other.execute(statement)
+        yield
+    finally:
+        other.close()
+
+
 def test_a_database_locked_by_another_program_is_said_shown_and_waited_for(
     instance: Instance, tally: Tally
 ) -> None:
     with Steady(instance) as steady:
         daemon = instance.start()
         steady.emit_stored(100)
-        other = connect(instance.config.database, keyfile.read(instance.config.key_file))
-        try:
-            other.execute("BEGIN EXCLUSIVE")
+        with locked(instance):
             steady.emit(200)
             until(lambda: instance.status()["trouble"], "status shows it")
             until(lambda: daemon.says("activity.db: locked by another program"), "a line")
@@ -65,8 +77,6 @@ def test_a_database_locked_by_another_program_is_said_shown_and_waited_for(
             assert "locked by another program" in state["trouble"]["what"]
             assert (state["stored"], state["pending"], state["lost"]) == (100, 200, 0)
             assert steady.confirmed == 100
-        finally:
-            other.close()
         steady.account(tally)
         assert instance.status()["trouble"] is None
         assert instance.stop() == 0
@@ -79,9 +89,7 @@ def test_stopped_while_it_is_locked_it_keeps_to_its_time_and_says_what_waits(
     with Steady(instance) as steady:
         daemon = instance.start()
         steady.emit_stored(100)
-        other = connect(instance.config.database, keyfile.read(instance.config.key_file))
-        try:
-            other.execute("BEGIN EXCLUSIVE")
+        with locked(instance):
             steady.emit(200)
             until(lambda: instance.status()["trouble"], "status shows it")
             begin_s = time.monotonic()
@@ -89,8 +97,6 @@ def test_stopped_while_it_is_locked_it_keeps_to_its_time_and_says_what_waits(
             assert time.monotonic() - begin_s < 2 + 4
             assert "locked by another program" in daemon.lines[-1]
             assert "locked by another program" in instance.status()["trouble"]["what"]
-        finally:
-            other.close()
         instance.start()
         steady.account(tally)
 
@@ -103,16 +109,11 @@ def test_locked_at_the_start_it_says_so_at_once_and_ends_with_its_own_code(
         steady.emit_stored(100)
         assert instance.stop() == 0
         steady.emit(50)
-        other = connect(instance.config.database, keyfile.read(instance.config.key_file))
-        try:
-            other.execute("PRAGMA locking_mode = EXCLUSIVE")
-            other.execute("BEGIN EXCLUSIVE")
-            with ThreadPoolExecutor() as at_once:  # each waits a while for the lock to go
-                said = at_once.map(lambda name: instance.cli(name, code=75), ("run", "status"))
-                for line in said:
-                    assert "locked by another program" in one_line(line)
-        finally:
-            other.close()
+        # Each waits a while for the lock to go, so they wait at once.
+        with locked(instance, "PRAGMA locking_mode = EXCLUSIVE"), ThreadPoolExecutor() as at_once:
+            said = at_once.map(lambda name: instance.cli(name, code=75), ("run", "status"))
+            for line in said:
+                assert "locked by another program" in one_line(line)
         instance.start()
         steady.account(tally)
 
@@ -126,14 +127,10 @@ def test_what_a_killed_predecessor_left_is_not_confirmed_while_another_program_h
         steady.emit_stored(100)
         instance.kill()
         key = keyfile.read(instance.config.key_file)
-        other = connect(instance.config.database, key)
-        try:
-            other.execute("BEGIN EXCLUSIVE")
+        with locked(instance):
             monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
             with pytest.raises(StorageBusy, match="another program reads or locks it"):
                 Store(instance.config.database, key, 1, 10)
-        finally:
-            other.close()
         assert StorageBusy.exit_code == 75
         instance.start()
         steady.account(tally, kills=1)

@@ -10,56 +10,24 @@ import os
 import random
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from logd.batch import Batch
 from logd.ingest.open_outbox import OpenOutbox
-from logd.ingest.outbox_directory import OutboxDirectory
-from logd.ingest.receiver import Receiver, bind
 from logd.ingest.refused_files import REFUSED_PER_USER_MAX
 from logd.serve.loop import EventLoop
-from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_wire.outbox.layout import HEADER_BYTES, WORD_WRITTEN
 from logd_wire.outbox.names import outbox_name
 from tests.faults import neighbours
 from tests.faults.neighbours import GOOD_UID, HOSTILE_UID, datagram, plant
+from tests.faults.stepped import Start, add_earlier_producers, connected, look
 from tests.support.instance import Instance, check_streams
 from tests.support.namespaces import needs_users
 from tests.support.tally import Tally
-
-Start = Callable[..., EventLoop]
-
-
-@pytest.fixture
-def start(instance: Instance) -> Iterator[Start]:
-    """Makes a daemon, with settings, that only turns when told to."""
-    made: list[EventLoop] = []
-
-    def starting(**settings: object) -> EventLoop:
-        instance.configure(**{"commit_interval_ms": 0, **settings})  # each turn commits
-        config = instance.config
-        store = Store(config.database, keyfile.read(config.key_file), 1, 100)
-        outboxes = OutboxDirectory(config.outbox_directory, many_users=config.many_users)
-        outboxes.prepare(str(config.socket))
-        receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-        made.append(EventLoop(config, store, receiver, outboxes, clock_ns=lambda: 7))
-        return made[-1]
-
-    yield starting
-    for daemon in made:
-        daemon.close()
-
-
-def look(daemon: EventLoop) -> None:
-    """One turn in which the look is due, and those that it takes to open and search all files."""
-    daemon.delivery.turn.poll_due_s = 0.0
-    daemon.run_once(timeout_s=0)
-    while daemon.delivery.tasks or daemon.delivery.finder.is_listing:
-        daemon.run_once(timeout_s=0)
 
 
 def look_at_all(daemon: EventLoop) -> None:
@@ -102,8 +70,7 @@ def test_a_flood_that_fills_every_batch_leaves_the_outboxes_their_part(
     daemon = start(batch_events_max=10)
     path = plant(instance.config.outbox_directory, 5, 12)
     flood = neighbours.KINDS[kind](random.Random(1), 10**6)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.connect(instance.socket)
+    with connected(instance) as sock:
         sock.setblocking(False)
         filler = Filler(sock, flood)
         entries: list[int] = []
@@ -210,8 +177,7 @@ def test_what_waits_in_a_file_that_may_not_be_opened_yet_is_no_loss(
         plant(instance.config.outbox_directory, producer_id, 3)
     look(daemon)
     plant(instance.config.outbox_directory, 50, 5)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.connect(instance.socket)
+    with connected(instance) as sock:
         for sequence in (1, 5):
             sock.send(datagram(50, sequence))
             look(daemon)
@@ -232,8 +198,7 @@ def test_what_lies_in_an_outbox_of_a_newer_version_is_no_loss_however_often_it_i
     with open(path, "r+b") as file:
         file.seek(8)
         file.write((2).to_bytes(8, sys.byteorder))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.connect(instance.socket)
+    with connected(instance) as sock:
         for sequence in (1, 5):
             look(daemon)
             sock.send(datagram(50, sequence))
@@ -250,8 +215,7 @@ def test_a_file_named_after_a_strangers_producer_does_not_silence_it(
     """A client without an outbox goes on, though another user has put one there under its id."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     daemon = start(many_users=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.connect(instance.socket)
+    with connected(instance) as sock:
         sock.send(datagram(77, 1))
         look(daemon)
         plant(instance.config.outbox_directory, 77, 2, uid=HOSTILE_UID)
@@ -300,13 +264,7 @@ def test_producers_without_end_are_booked_in_batches(
         commit(store, batch, now_ns)
 
     monkeypatch.setattr(Store, "commit", watched)
-    daemon._store._connection.execute("BEGIN")
-    daemon._store._connection.executemany(
-        "INSERT INTO producer VALUES (?, 7, ?, 0, 0, 0, 'an earlier boot', 1, 1, 1)",
-        [(row, f"{row:016x}") for row in range(1, 2501)],
-    )
-    daemon._store._connection.execute("COMMIT")
-    daemon._store._load()
+    add_earlier_producers(daemon, 7, range(1, 2501), has_outbox=False)
     daemon.start()
     for _ in range(40):
         daemon.run_once(timeout_s=0)

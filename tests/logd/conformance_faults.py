@@ -128,7 +128,7 @@ def forgets_the_event_behind_the_last_look() -> None:
 def child_continues_its_parents_producer() -> None:
     class Nothing(weakref.WeakSet[Any]):
         def add(self, item: Any) -> None:
-            """So that no hook of Python's finds the client."""
+            """Keeps the client from the hooks at the end of the process."""
 
     put(logd_client.client, "_clients", Nothing())
     put(forks, "_new_mark", lambda: bytearray(b"\1"))

@@ -1,24 +1,19 @@
-"""A machine on which persons are forgotten: real store, delivery core, worker and outbox files; the
-queue, the clocks, who lives and when somebody is killed are a seed's. What was made when is kept
-beside it, so that the end can be checked.
+"""Simulates a machine on which persons are forgotten, for `tests.logd.forgetting_check`.
+
+Store, delivery core, worker and outbox files are real. A seed decides what is queued, what the
+clocks show, which producers live and when a process is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import random
 import shutil
-from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import msgpack
-
-from logd.audit.verify import verify
 from logd.batch import Batch
 from logd.clock.readings import Reading
 from logd.config.settings import Config
@@ -29,58 +24,22 @@ from logd.ingest.outbox_directory import OutboxDirectory
 from logd.maintenance.outbox_survey import directory_identity
 from logd.maintenance.worker import Worker
 from logd.storage import job_table
-from logd.storage.boundaries import still_to_come
 from logd.storage.database import Connection
-from logd.storage.mentions import ERASED
-from logd.storage.store import Store
+from logd.storage.store import Store, Work
 from logd.storage.trail_clock import TrailClock
-from logd_wire.outbox.layout import RING_BYTES_MIN, outbox_bytes
-from logd_wire.outbox.names import outbox_name
-from logd_wire.outbox.writer import OutboxWriter
-from logd_wire.schema import INT64_MAX
-from logd_wire.wire import datagram_head, encode_record, pack_payload, producer_seed, unpack_props
+from tests.logd.forgetting_clients import ANNA, QUEUE_DATAGRAMS, Clients, Made, Source
 
-ANNA = "anna"
 KEY = bytes(range(32))
-UID = os.getuid()
-QUEUE_DATAGRAMS = 40
-TIMES = (0, 10**9, 10**18, 4 * 10**18, INT64_MAX)
-BEFORE, AFTER = "before", "after"
+FAR = 4 * 10**18
 
 
 class Killed(BaseException):
     """The process at work was killed."""
 
 
-@dataclass(eq=False)
-class Made:
-    """An event as it was made. `moment` is in steps of the scene, a clock that is right."""
-
-    moment: int
-    user: str
-    ts_ns: int
-    mention: bool
-
-
-@dataclass(eq=False)
-class Source:
-    """A producer, with an outbox or without."""
-
-    id: int
-    has_outbox: bool
-    made: list[Made] = field(default_factory=list)
-    alive: bool = True
-    writer: OutboxWriter | None = None
-    known_at: int | None = None  # the moment at which something of it was stored first
-
-    @property
-    def name(self) -> str:
-        return outbox_name(UID, self.id)
-
-
 @dataclass
 class Forgotten:
-    """A forget: from `began` on it is under way, from `ended` on it is written down."""
+    """A forget: under way from the moment `began`, recorded at `ended`."""
 
     began: int
     offline: bool
@@ -88,9 +47,27 @@ class Forgotten:
     ended: int | None = None
 
 
+class MortalStore(Store):
+    """A store whose process may be killed before and after each transaction."""
+
+    def __init__(self, path: Path, now_ns: int, may_die: Callable[[], None]) -> None:
+        super().__init__(path, KEY, now_ns, 10)
+        self._may_die = may_die
+
+    def transact(self, work: Work, now_ns: int, *, flush: bool = True) -> None:
+        self._may_die()
+        super().transact(work, now_ns, flush=flush)
+        self._may_die()
+
+    def commit(self, batch: Batch, now_ns: int) -> None:
+        self._may_die()
+        super().commit(batch, now_ns)
+        self._may_die()
+
+
 @dataclass(eq=False)
 class Scene:
-    """One run. The actions are for the caller to choose; `kill` is how often a kill comes."""
+    """One run: its caller chooses the actions; `kill` is the probability of each kill."""
 
     directory: Path
     rng: random.Random
@@ -98,18 +75,16 @@ class Scene:
     moment: int = 0
     now_s: float = 1000.0
     wall_ns: int = 10**18
-    sources: list[Source] = field(default_factory=list)
-    queue: deque[Datagram] = field(default_factory=deque)
     forgets: list[Forgotten] = field(default_factory=list)
     store: Store | None = None
     worker: Worker | None = None
     delivery: Delivery[OpenOutbox] | None = None
     outboxes: OutboxDirectory | None = None
-    kills: int = 0
 
     def __post_init__(self) -> None:
         self.outboxes_path = self.directory / "outboxes"
         self.outboxes_path.mkdir()
+        self.clients = Clients(self.outboxes_path, self.rng)
         file = self.directory / "logd.toml"
         self.config = Config(
             path=file,
@@ -125,69 +100,35 @@ class Scene:
             commit_interval_ms=4,
         )
 
+    @property
+    def connection(self) -> Connection:
+        """The connection of the open store."""
+        assert self.store is not None
+        return self.store.connection
+
+    def counters(self) -> dict[str, int]:
+        return dict(self.connection.execute("SELECT name, value FROM counter").fetchall())
+
     # -- clients -----------------------------------------------------------------------------------
 
     def new_source(self, *, outbox: bool) -> Source:
-        source = Source(self.rng.getrandbits(63), outbox)
-        if outbox:
-            path = self.outboxes_path / source.name
-            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            os.posix_fallocate(fd, 0, outbox_bytes(RING_BYTES_MIN))
-            mapped = mmap.mmap(fd, outbox_bytes(RING_BYTES_MIN))
-            os.close(fd)
-            source.writer = OutboxWriter(memoryview(mapped), source.id, 7, self.wall_ns)
-        self.sources.append(source)
-        return source
+        return self.clients.add(self.wall_ns, outbox=outbox)
 
     def emit(self, source: Source) -> None:
         """Emits an event of some user, with any time."""
-        rng = self.rng
-        user = rng.choice((ANNA, ANNA, "bert"))
-        ts_ns = rng.choice((*TIMES, self.wall_ns, self.wall_ns - 10**9, self.wall_ns + 10**9))
-        self.make(source, Made(self.moment, user, ts_ns, user != ANNA and rng.random() < 0.5))
+        self.clients.emit(source, self.moment, self.wall_ns)
 
-    def make(self, source: Source, made: Made) -> None:
-        """That event, if there is room for it."""
-        props: dict[str, Any] = {"n": len(source.made)}
-        if made.mention:
-            props["user"] = ANNA
-        payload = pack_payload(msgpack.Packer(), "page_view", made.ts_ns, made.user, props)
-        sequence = len(source.made) + 1
-        record = encode_record(producer_seed(source.id), sequence, payload)
-        datagram: Datagram = (datagram_head(source.id) + record, UID, 7, False)
-        if source.writer is not None:
-            if source.writer.append(payload) is None:
-                return
-        elif len(self.queue) >= QUEUE_DATAGRAMS:
-            return
-        if source.writer is None or (self.rng.random() < 0.7 and len(self.queue) < QUEUE_DATAGRAMS):
-            self.queue.append(datagram)
-        source.made.append(made)
-
-    def lives(self, name: str) -> bool:
-        return any(source.alive and source.name == name for source in self.sources)
+    def make(self, source: Source, *, user: str = ANNA, ts_ns: int = FAR) -> None:
+        """Emits that event, a moment later."""
+        self.moment += 1
+        self.clients.make(source, Made(self.moment, user, ts_ns, mention=False))
 
     # -- the daemon, and the command without one ---------------------------------------------------
 
     def _open(self) -> Store:
         self.now_s += 1
-        self.store = store = Store(self.config.database, KEY, self.wall_ns, 10)
-        act = store.transact
-
-        def acting(work: Callable[[Connection, Batch], None], now_ns: int, **how: Any) -> None:
-            self._may_die()
-            act(work, now_ns, **how)
-            self._may_die()
-
-        commit = store.commit
-
-        def committing(batch: Batch, now_ns: int) -> None:
-            self._may_die()
-            commit(batch, now_ns)
-            self._may_die()
-
-        store.transact, store.commit = acting, committing  # type: ignore[method-assign]
-        return store
+        self.store = MortalStore(self.config.database, self.wall_ns, self._may_die)
+        return self.store
 
     def _may_die(self) -> None:
         if self.rng.random() < self.kill:
@@ -201,10 +142,9 @@ class Scene:
             self.end()
 
     def end(self) -> None:
-        """SIGKILL, to whoever has the database."""
-        self.kills += 1
+        """SIGKILL to the process that has the database."""
         if self.store is not None:
-            self.store._connection.close()
+            self.store.connection.close()
         for outbox in () if self.delivery is None else self.delivery.outboxes.values():
             os.close(outbox.fd)
         if self.outboxes is not None:
@@ -242,11 +182,11 @@ class Scene:
         return self.now_s
 
     def turn(self) -> None:
-        """One of the daemon's."""
+        """One turn of the daemon."""
         assert self.delivery is not None and self.worker is not None
         self.now_s += self.rng.choice((0.001, 0.01, 0.2))
         with self._dying():
-            taken = self.rng.choice((1, 3, 10**6))  # so much has reached it so far
+            taken = self.rng.choice((1, 3, 10**6))  # what has reached it so far
             self.delivery.step(self._datagrams(taken), set(), self.now_s)
             self._may_die()
             if self.rng.random() < 0.5:
@@ -254,29 +194,28 @@ class Scene:
                 self._work()
 
     def turn_all(self) -> None:
-        """Until nothing has come for a while."""
+        """Enough turns to take all that is queued."""
         for _ in range(20):
             self.turn()
 
     def _datagrams(self, taken: int) -> Iterator[Datagram]:
-        while self.queue:
+        while self.clients.queue:
             if taken == 0 and self.delivery is not None:
                 self.delivery.drain.more = True  # as for a queue that is not seen empty
                 return
             taken -= 1
-            yield self.queue.popleft()
+            yield self.clients.queue.popleft()
 
     def _work(self) -> None:
         assert self.worker is not None
         for _ in range(self.rng.choice((1, 2, 8))):
             if self.worker.due_s != float("inf"):
                 self.worker.step()
-                self._look_how_far()
+                self._record_ended_forgets()
 
-    def _look_how_far(self) -> None:
-        """Whether a forget is written down by now."""
-        assert self.store is not None
-        open_jobs = self.store.connection.execute(
+    def _record_ended_forgets(self) -> None:
+        """Notes the moment at which a forget was recorded."""
+        open_jobs = self.connection.execute(
             "SELECT count(*) FROM job WHERE kind = 'forget' AND phase IN ('asked', 'write down')"
         ).fetchone()[0]
         waiting = [forget for forget in self.forgets if forget.ended is None]
@@ -300,7 +239,7 @@ class Scene:
         self.forgets.append(Forgotten(self.moment, offline, self.wall_ns))
 
     def work_offline(self) -> None:
-        """The command has the lock, and does a step; it may be killed too."""
+        """The command takes steps while no daemon runs; it may be killed too."""
         for forget in self.forgets:
             forget.offline = forget.offline or forget.ended is None
         with self._dying():
@@ -317,7 +256,7 @@ class Scene:
     # -- the end -----------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """No more kills; the daemon comes, and stores and does all there is."""
+        """Runs the daemon, without kills, until everything is stored and every job done."""
         self.kill = 0.0
         if self.delivery is None:
             if self.store is not None:
@@ -330,85 +269,18 @@ class Scene:
             self.delivery.step(self._datagrams(10**6), set(), self.now_s)
             self.worker.poll()
             self._work()
-            busy = bool(self.queue) or self.delivery.has_backlog or self.worker.due_s < float("inf")
+            busy = (
+                bool(self.clients.queue)
+                or self.delivery.has_backlog
+                or self.worker.due_s < float("inf")
+            )
             quiet = 0 if busy else quiet + 1
             if quiet == 10:
                 return
         raise AssertionError("not quiet after 1000 turns")
 
-    def expected(self, made: Made) -> set[str]:
-        """On which side of the forgets it is; both where it was made while one was under way."""
-        if any(made.moment < forget.began for forget in self.forgets):
-            return {BEFORE}
-        if all(f.ended is not None and made.moment > f.ended for f in self.forgets):
-            return {AFTER}
-        return {BEFORE, AFTER}
-
-    def check(self) -> Counter[str]:
-        """What is in the trail is what was made after, and nothing of before."""
-        assert self.store is not None
-        connection = self.store.connection
-        assert verify(connection).findings == []
-        stored = {
-            (producer, sequence): (user, unpack_props(props))
-            for producer, sequence, user, props in connection.execute(
-                "SELECT p.key, e.sequence, e.user, e.props FROM event e"
-                " JOIN producer p ON p.id = e.producer"
-            )
-        }
-        lost = {
-            (key, sequence)
-            for key, first, last in connection.execute(
-                "SELECT p.key, l.first, l.last FROM loss l JOIN producer p ON p.id = l.producer"
-            )
-            for sequence in range(first, last + 1)
-        }
-        watermarks = dict(connection.execute("SELECT key, watermark FROM producer").fetchall())
-        seen: Counter[str] = Counter()
-        erased = accepted = 0
-        for source in self.sources:
-            key = f"{source.id:016x}"
-            reached = watermarks.get(key, 0)
-            assert reached == len(source.made) or not source.has_outbox
-            accepted += reached
-            for sequence, made in enumerate(source.made[:reached], start=1):
-                if (key, sequence) in lost:  # a killed daemon had it, and no outbox
-                    assert not source.has_outbox
-                    continue
-                found = stored.get((key, sequence))
-                of_anna = made.user == ANNA
-                erased += found is None
-                assert found is not None or of_anna, (source, sequence)
-                if not (of_anna or made.mention):
-                    continue
-                gone = found is None if of_anna else found[1]["user"] == ERASED  # type: ignore[index]
-                side = BEFORE if gone else AFTER
-                allowed = self.expected(made)
-                seen["either" if len(allowed) == 2 else side] += 1
-                # Without an outbox, what is on its way to no daemon cannot be known.
-                online = not any(forget.offline for forget in self.forgets)
-                if source.has_outbox or (online and allowed == {BEFORE}):
-                    assert side in allowed, (side, allowed, source.id, sequence, made, self.forgets)
-        counters = dict(connection.execute("SELECT name, value FROM counter").fetchall())
-        assert counters.get("stored", 0) - counters.get("own", 0) + len(lost) == accepted
-        assert (counters.get("erased", 0), counters.get("lost", 0)) == (erased, len(lost))
-        assert not counters.get("quarantined")
-        assert still_to_come(connection) == {"events": 0, "producers": 0, "unreadable": 0}
-        return seen
-
-    def check_nothing_is_kept(self) -> None:
-        """Once every producer has ended, no boundary is needed any more."""
-        for source in self.sources:
-            source.alive = False
-        self.settle()
-        assert self.store is not None
-        rows = self.store.connection.execute("SELECT * FROM forget_boundary").fetchall()
-        assert rows == [] == list(self.store.erasure_list.boundaries.rows)
-
     def close(self) -> None:
         if self.store is not None:
             self.end()
-        for source in self.sources:
-            if source.writer is not None:
-                source.writer.release()
+        self.clients.close()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Kills a piece of work at each of its steps at files, one after the other, and looks what is left.
+"""Kills some work right before each of its steps in turn, to see which files are left.
 
-A step is a call that names, renames, removes or flushes a file, or progress that is told of a long
-copy or verification. The work runs in a fork, which
-kills itself with SIGKILL right before the step, so that nothing of it is cleaned up.
+A step is a call that links, renames, removes or flushes a file, or a report of progress of a long
+copy or verification. The work runs in a fork that sends itself SIGKILL, so that nothing is cleaned
+up.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ Work = Callable[[Bar], object]
 
 
 def killed_at_each_step(directory: Path, work: Work) -> Iterator[int]:
-    """Gives the number of the step that was not reached any more, with the files as they are then;
-    the files are put back before the next. Ends after a run that no kill ended, which comes too.
+    """Yields the number of each step before which the work was killed, with the files of then.
+
+    The files are restored before the next. The last one yielded is of a run without a kill.
     """
     original = directory.with_name(directory.name + ".original")
     shutil.copytree(directory, original)

@@ -1,4 +1,4 @@
-"""A trail as a program of an earlier schema left it, made without any of today's store."""
+"""Makes a trail of an earlier schema, without the store of today."""
 
 from __future__ import annotations
 

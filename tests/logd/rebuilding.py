@@ -30,7 +30,7 @@ def cut_off(connection: Connection, first_batch: int) -> None:
 
 
 def cut_and_rebuild(connection: Connection, first_batch: int) -> None:
-    """The same, and what is left is whole again."""
+    """Removes the same, and makes the rest verify again."""
     cut_off(connection, first_batch)
     rebuild(connection)
 

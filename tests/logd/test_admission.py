@@ -19,7 +19,7 @@ class Peer:
 
 
 def fill(admission: Admission[Peer], uid: int, count: int = 1000, *, asks: bool) -> list[Peer]:
-    """As many connections of that user as get a seat without another's going."""
+    """Seats connections of that user until none is free, or `count`."""
     seated: list[Peer] = []
     while len(seated) < count and admission.has_room(uid):
         seated.append(Peer(uid))

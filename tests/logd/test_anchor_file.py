@@ -1,4 +1,4 @@
-"""Anchors in a file of their own: added to, nothing overwritten, and a failure ends nothing."""
+"""The anchor file: anchors are appended, nothing is overwritten, and a failure is only logged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import select
 import socket
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,8 @@ from logd.audit import anchor_file
 from logd.audit.anchor_sources import from_lines
 from logd.config.settings import parse
 from logd.errors import ConfigError
-from logd.ingest.outbox_directory import OutboxDirectory
-from logd.ingest.receiver import Receiver, bind
-from logd.serve.loop import EventLoop
-from logd.storage import keyfile
 from logd.storage.hash_chain import Head
-from logd.storage.store import Store
+from tests.logd.stepped_daemon import SteppedDaemon
 from tests.support.instance import Instance
 
 HEADS = [Head(n, 10 * n, bytes([n]) * 32) for n in range(4)]
@@ -97,26 +92,21 @@ def test_an_anchor_file_that_is_not_a_regular_file_is_refused_without_blocking(
 
 
 @pytest.fixture
-def daemon(instance: Instance) -> Iterator[EventLoop]:
-    """A daemon that only turns when asked to, and adds an anchor at each turn that stored."""
-    config = replace(
-        instance.config, commit_interval_ms=0, anchor_file=instance.directory / "anchors"
+def daemon(instance: Instance) -> Iterator[SteppedDaemon]:
+    """A stepped daemon with an anchor file."""
+    made = SteppedDaemon(
+        instance, clock_ns=lambda: NOW_NS, anchor_file=instance.directory / "anchors"
     )
-    store = Store(config.database, keyfile.read(config.key_file), 1, 10)
-    outboxes = OutboxDirectory(config.outbox_directory)
-    outboxes.prepare(str(config.socket))
-    receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-    made = EventLoop(config, store, receiver, outboxes, clock_ns=lambda: NOW_NS)
     yield made
     made.close()
 
 
 def test_the_daemon_adds_what_it_logs(
-    instance: Instance, daemon: EventLoop, caplog: pytest.LogCaptureFixture
+    instance: Instance, daemon: SteppedDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "logd")
     daemon.start()
-    daemon._store.record("trail_backed_up", {}, NOW_NS)
+    daemon.store.record("trail_backed_up", {}, NOW_NS)
     daemon.write_anchor(now=True)
     logged = [head.head for head in from_lines(caplog.messages, "logd.service")]
     assert [head.batch for head in logged] == [0, 1]
@@ -126,22 +116,22 @@ def test_the_daemon_adds_what_it_logs(
 
 def test_an_anchor_that_cannot_be_added_is_logged_and_ends_nothing(
     instance: Instance,
-    daemon: EventLoop,
+    daemon: SteppedDaemon,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(_fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    daemon._store.record("trail_backed_up", {}, NOW_NS)
+    daemon.store.record("trail_backed_up", {}, NOW_NS)
     daemon.write_anchor(now=True)  # makes the file
-    daemon._store.record("trail_backed_up", {}, NOW_NS)
+    daemon.store.record("trail_backed_up", {}, NOW_NS)
     with monkeypatch.context() as broken:
         broken.setattr(anchor_file.os, "fsync", fail)  # type: ignore[attr-defined] # os, as it has it
         daemon.write_anchor(now=True)
     (line,) = (m for m in caplog.messages if "no anchor could be added" in m)
     assert line == f"{instance.directory / 'anchors'}: no anchor could be added: Input/output error"
-    daemon._store.record("trail_backed_up", {}, NOW_NS)
+    daemon.store.record("trail_backed_up", {}, NOW_NS)
     daemon.write_anchor(now=True)
     assert anchors_in(instance.directory / "anchors")[-1].batch == 3
 

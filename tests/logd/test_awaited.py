@@ -1,23 +1,18 @@
-"""An event that a caller waits for is committed at once, the first one of a process as well."""
+"""An event that a caller waits for is committed at once, even the first of a process."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from logd.ingest.open_outbox import OpenOutbox
 from logd.ingest.outbox_directory import OutboxDirectory
-from logd.ingest.receiver import Receiver, bind
-from logd.serve.loop import EventLoop
-from logd.storage import keyfile
-from logd.storage.store import Store
-from logd_client import Client
+from logd_client import Client, Outcome
 from logd_wire.wire import KIND_AWAITED, KIND_EVENTS, datagram_head, decode_head
-from tests.logd.test_daemon import PRODUCER, Written
+from tests.logd.stepped_daemon import PRODUCER, SteppedDaemon, Written
 from tests.logd.test_hostile import datagram, sender
 from tests.support.instance import Instance, check_sums
 
@@ -25,14 +20,9 @@ LONG_MS = 3_600_000
 
 
 @pytest.fixture
-def daemon(instance: Instance) -> Iterator[EventLoop]:
+def daemon(instance: Instance) -> Iterator[SteppedDaemon]:
     """A daemon whose next commit by its interval is an hour away."""
-    config = replace(instance.config, commit_interval_ms=LONG_MS, look_interval_ms=LONG_MS)
-    store = Store(config.database, keyfile.read(config.key_file), 1, config.quarantine_rows_max)
-    outboxes = OutboxDirectory(config.outbox_directory)
-    outboxes.prepare(str(config.socket))
-    receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-    made = EventLoop(config, store, receiver, outboxes, clock_ns=lambda: 7)
+    made = SteppedDaemon(instance, commit_interval_ms=LONG_MS, look_interval_ms=LONG_MS)
     made.start()
     assert made.delivery.turn.commit_due_s > made.delivery.turn.now_s + 60
     yield made
@@ -44,7 +34,7 @@ def as_awaited(data: bytes) -> bytes:
 
 
 def test_the_first_awaited_event_of_an_unknown_producer_forces_a_commit(
-    instance: Instance, daemon: EventLoop
+    instance: Instance, daemon: SteppedDaemon
 ) -> None:
     with sender(instance) as sock:
         sock.send(datagram(1, PRODUCER))
@@ -59,11 +49,14 @@ def test_the_first_awaited_event_of_an_unknown_producer_forces_a_commit(
 
 @pytest.mark.parametrize("before", [0, 5])
 def test_the_first_awaited_event_of_an_outbox_that_is_not_open_yet_forces_a_commit(
-    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch, before: int
+    instance: Instance,
+    daemon: SteppedDaemon,
+    outbox: Written,
+    monkeypatch: pytest.MonkeyPatch,
+    before: int,
 ) -> None:
-    """With events before it that are in the outbox alone: it is early, and read from there."""
+    """Events before it are only in the outbox: it is early, and read from there as well."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
-    outbox = Written(instance.config.outbox_directory)
     outbox.write(before + 1)
     with sender(instance) as sock:
         sock.send(as_awaited(datagram(before + 1, PRODUCER)))
@@ -75,10 +68,8 @@ def test_the_first_awaited_event_of_an_outbox_that_is_not_open_yet_forces_a_comm
 
 
 @pytest.mark.parametrize("has_outbox", [True, False])
-def test_a_client_says_so_from_its_first_awaited_event_on(
-    instance: Instance, has_outbox: bool
-) -> None:
-    """No daemon has ever written to its outbox."""
+def test_a_client_marks_its_first_awaited_event(instance: Instance, has_outbox: bool) -> None:
+    """Also while no daemon has ever written to its outbox."""
     if has_outbox:
         outboxes = OutboxDirectory(instance.config.outbox_directory)
         outboxes.prepare(instance.socket)
@@ -91,7 +82,7 @@ def test_a_client_says_so_from_its_first_awaited_event_on(
     ):
         receiver.bind(instance.socket)
         receiver.setblocking(False)
-        assert client.emit_durable("quiz_submitted", timeout_s=0)._value_ == "unknown"
+        assert client.emit_durable("quiz_submitted", timeout_s=0) is Outcome.UNKNOWN
         assert client.emit("page_view")
         kinds = [decode_head(receiver.recv(2**17))[0] for _ in range(3)]
         assert client.stats()["outbox"].get("used_bytes") is not None or not has_outbox

@@ -1,4 +1,4 @@
-"""A backup: taken while the daemon runs, whole, encrypted, and never in the way of an older one."""
+"""Backups: taken while the daemon runs, whole, encrypted, and never written over another file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,12 @@ from logd.clock.readings import Reading
 from logd.maintenance import backup as backups
 from logd.maintenance.backup import DAY_NS, Backup, Keep, expired
 from logd.maintenance.database_copy import Interrupted, Stop
-from logd.storage import database, erasure_list, keyfile
-from logd.storage.database import Connection, connect
+from logd.storage import database, erasure_list
+from logd.storage.database import connect
 from logd.storage.trail_clock import read
 from logd_client import Client
 from tests.logd.trails import interrupting, noted, silent
 from tests.support.instance import Instance, check_sums, emitters, until
-
-
-def opened(instance: Instance, path: Path) -> Connection:
-    return connect(path, keyfile.read(instance.config.key_file), read_only=True)
 
 
 def emit(instance: Instance, count: int, mark: str = "7") -> None:
@@ -60,10 +56,9 @@ def test_a_backup_taken_under_load_is_whole_and_holds_all_that_was_on_the_disk(
         for emitter in running:
             emitter.finish()
         refused = sum(e.refused for e in running)
-    copy = opened(instance, Path(made["backup"]))
-    (there,) = copy.execute("SELECT count(*) FROM event WHERE user = 'acknowledged'").fetchone()
-    verdict = verify(copy)
-    copy.close()
+    with instance.database(Path(made["backup"]), read_only=True) as copy:
+        (there,) = copy.execute("SELECT count(*) FROM event WHERE user = 'acknowledged'").fetchone()
+        verdict = verify(copy)
     assert (there, verdict.findings, verdict.head) == (200, [], made["head"])
     assert made["events"] == verdict.events
     until(lambda: instance.status()["own"] == 1, "the trail knows of it")
@@ -88,9 +83,9 @@ def test_a_backup_prints_what_a_restore_needs(instance: Instance) -> None:
     emit(instance, 10)
     said = instance.cli("backup")
     assert "verified" in said and "events: 10 in" in said
-    head = opened(instance, next(instance.config.backup_directory.iterdir()))
-    (expected,) = head.execute("SELECT hash FROM batch ORDER BY id DESC").fetchone()
-    head.close()
+    (path,) = instance.config.backup_directory.iterdir()
+    with instance.database(path, read_only=True) as copy:
+        (expected,) = copy.execute("SELECT hash FROM batch ORDER BY id DESC").fetchone()
     assert f"chain head: {expected.hex()}" in said
     assert (
         f"logd restore --config {instance.config.path} {instance.config.backup_directory}" in said
@@ -108,9 +103,8 @@ def test_a_backup_is_recorded_in_the_trail_with_its_place(instance: Instance) ->
         name: made[name] for name in ("batch", "events", "head", "bytes", "expires_ns")
     } | {"place": made["backup"]}
     assert made["expires_ns"] == made["made_ns"] + 3 * DAY_NS
-    connection = opened(instance, instance.config.database)
-    rows = connection.execute("SELECT kind, made_ns, expires_ns, place FROM copy").fetchall()
-    connection.close()
+    with instance.database(read_only=True) as connection:
+        rows = connection.execute("SELECT kind, made_ns, expires_ns, place FROM copy").fetchall()
     assert rows == [("backup", made["made_ns"], made["expires_ns"], made["backup"])]
 
 
@@ -129,7 +123,7 @@ def test_a_backup_without_a_daemon_is_recorded_at_the_next_start(instance: Insta
 def test_forgotten_persons_are_listed_beside_a_backup_for_the_older_ones_there(
     instance: Instance,
 ) -> None:
-    """By a token, so that the list reveals no name."""
+    """The list holds tokens, so that it reveals no name."""
     instance.start()
     emit(instance, 5, mark="somebody")
     old = make_at(instance, time.time_ns() - DAY_NS)
@@ -139,9 +133,8 @@ def test_forgotten_persons_are_listed_beside_a_backup_for_the_older_ones_there(
     made = Path(make(instance)["backup"])
     instance.stop()
     assert erasure_list.read_file(erasure_list.file_beside(made)) == listed
-    copy = opened(instance, made)
-    assert set(listed) == {erasure_list.load(copy).token("somebody")}
-    copy.close()
+    with instance.database(made, read_only=True) as copy:
+        assert set(listed) == {erasure_list.load(copy).token("somebody")}
     assert b"somebody" not in erasure_list.file_beside(made).read_bytes()
     for path in (instance.config.database, erasure_list.file_beside(instance.config.database)):
         path.unlink()  # the disk with the database is gone
@@ -157,17 +150,15 @@ def test_a_backup_that_could_not_be_recorded_is_valid_and_reported_as_unrecorded
     emit(instance, 10)
     instance.stop()
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 20)
-    other = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    other.execute("BEGIN IMMEDIATE")
-    said = instance.cli("backup")
-    other.execute("ROLLBACK")
-    other.close()
+    with instance.database() as other:
+        other.execute("BEGIN IMMEDIATE")
+        said = instance.cli("backup")
+        other.execute("ROLLBACK")
     assert "the backup is good, but it is not noted in the trail" in said
     assert "locked by another program" in said
     (made,) = instance.config.backup_directory.iterdir()
-    copy = opened(instance, made)
-    assert verify(copy).findings == []
-    copy.close()
+    with instance.database(made, read_only=True) as copy:
+        assert verify(copy).findings == []
 
 
 def test_nothing_is_ever_overwritten(instance: Instance, directory: Path) -> None:
@@ -198,9 +189,8 @@ def test_it_has_its_name_once_it_is_on_the_disk_and_the_name_is_too(
 ) -> None:
     instance.start()
     emit(instance, 5)
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    erasure_list.save(connection, {b"t" * 32: 5})
-    connection.close()
+    with instance.database() as connection:
+        erasure_list.save(connection, {b"t" * 32: 5})
     with noted(monkeypatch) as happened:
         name = make_at(instance, time.time_ns()).path.name
     steps = [one for one in happened if ".forgotten-" not in one]
@@ -231,9 +221,8 @@ def test_a_trail_that_is_not_whole_makes_no_backup_and_removes_none(instance: In
     emit(instance, 50)
     instance.stop()
     good = make_at(instance, time.time_ns() - DAY_NS).path
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    connection.execute("UPDATE event SET user = 'mallory' WHERE id = 30")
-    connection.close()
+    with instance.database() as connection:
+        connection.execute("UPDATE event SET user = 'mallory' WHERE id = 30")
     said = instance.cli("backup", "--keep", "1", str(instance.config.backup_directory), code=1)
     assert "not whole" in said and "an event was changed" in said
     assert list(instance.config.backup_directory.iterdir()) == [good]
@@ -328,7 +317,7 @@ def test_the_newest_backup_stays_whatever_the_clock() -> None:
 def test_one_named_after_a_time_to_come_takes_no_others_place_and_stays(
     keep: Keep, gone: list[str]
 ) -> None:
-    """Made with a clock that was ahead, it would be the newest for years."""
+    """A backup made with a clock that was ahead would be the newest for years."""
     names = [*NAMES, "activity-20280101T000000Z.db", "activity-20290101T000000Z.db"]
     assert expired(names, Path("activity.db"), NAMES[5], keep, JAN_6_NS) == gone
 
@@ -347,9 +336,8 @@ def test_old_ones_end_by_the_configuration_and_the_trail_knows(instance: Instanc
     assert sorted(path.name for path in place.iterdir()) == sorted(
         [Path(made["backup"]).name, newer.path.name, "notes.txt", directory]
     )
-    connection = opened(instance, instance.config.database)
-    rows = connection.execute("SELECT place FROM copy ORDER BY id").fetchall()
-    connection.close()
+    with instance.database(read_only=True) as connection:
+        rows = connection.execute("SELECT place FROM copy ORDER BY id").fetchall()
     assert rows == [(str(newer.path),), (made["backup"],)]
 
 

@@ -1,4 +1,4 @@
-"""What one commit takes: what is counted of it, how much more it has room for, when it is full."""
+"""A batch: what it counts, what it has capacity for, and when it is full."""
 
 from __future__ import annotations
 

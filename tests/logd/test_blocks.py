@@ -1,4 +1,4 @@
-"""Blocks of events: questions about a time or a user read what they need, and miss nothing."""
+"""Time blocks: a query by time or user reads only the blocks it needs, and misses no event."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from logd.reports.event_queries import event_page
 from logd.reports.parameters import Parameters
 from logd.reports.registry import REPORTS
 from logd.storage import erasure_list, keyfile, migrations, time_blocks
-from logd.storage.database import Connection, connect
+from logd.storage.database import Connection
 from logd.storage.erasure_list import ErasureList
 from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_EVENTS
@@ -68,8 +68,8 @@ def connection(events: list[Event]) -> Iterator[Connection]:
     directory = short_directory()
     store = Store(directory / "a.db", os.urandom(32), 1, 10)
     fill(store, events)
-    yield store._connection
-    assert verify(store._connection).findings == []
+    yield store.connection
+    assert verify(store.connection).findings == []
     store.close()
 
 
@@ -92,7 +92,7 @@ def ids(events: list[Event], **asked: Any) -> list[int]:
 
 @contextmanager
 def steps(connection: Connection) -> Iterator[Callable[[], int]]:
-    """Counts steps of SQLite's machine: what it reads and does, whatever the machine's speed."""
+    """Counts steps of SQLite's virtual machine, which do not depend on the computer's speed."""
     fifties = count()
     connection.set_progress_handler(lambda: next(fifties) < 0, 50)
     try:
@@ -142,7 +142,7 @@ def test_a_range_begins_with_its_first_moment_and_ends_before_its_last(directory
     fill(store, [Event("login", ts_ns, "1", b"\x80") for ts_ns in (200, 100, 300)])
 
     def found(**asked: Any) -> list[int]:
-        return [row["ts_ns"] for row in event_page(store._connection, limit=9, **asked).rows]
+        return [row["ts_ns"] for row in event_page(store.connection, limit=9, **asked).rows]
 
     assert (found(until_ns=100), found(until_ns=101)) == ([], [100])
     assert (found(since_ns=301), found(since_ns=300)) == ([], [300])
@@ -195,7 +195,7 @@ def test_pages_in_both_directions_put_together_are_all_of_it_once(
 def test_a_query_that_no_event_matches_does_not_scan_all_events(
     connection: Connection, asked: dict[str, Any], most: float
 ) -> None:
-    """Counted in steps of SQLite's machine, against one for each event."""
+    """It takes far less than one step of SQLite's virtual machine for each event."""
     with steps(connection) as count_of:
         event_page(connection, limit=50, **asked)
     assert count_of() <= most * EVENTS
@@ -214,7 +214,7 @@ def test_event_types_are_counted_over_all_batches(
 def test_a_batch_over_the_edge_of_a_block_is_parted_there(directory: Path) -> None:
     store = Store(directory / "a.db", os.urandom(32), 1, 10)
     fill(store, [Event("login", ts_ns, "1", b"\x80") for ts_ns in range(BLOCK_EVENTS + 9)], 10**6)
-    blocks_there = store._connection.execute("SELECT * FROM event_block").fetchall()
+    blocks_there = store.connection.execute("SELECT * FROM event_block").fetchall()
     edge = BLOCK_EVENTS - 1  # ids begin at 1
     assert blocks_there == [(0, 0, edge - 1), (1, edge, BLOCK_EVENTS + 8)]
     store.close()
@@ -225,7 +225,7 @@ def test_a_commit_of_one_event_reads_no_other(directory: Path, events: list[Even
     fill(store, events[:5000])
     producer = Producer(uid=1000, id=10, seed=producer_seed(10))
     put(store, producer, events[:1])
-    with steps(store._connection) as count_of:
+    with steps(store.connection) as count_of:
         put(store, producer, events[:1])
     assert count_of() < 5000
     store.close()
@@ -237,16 +237,16 @@ def test_a_commit_without_events_changes_no_block(directory: Path) -> None:
     batch = Batch(10, 1000)
     batch.add_loss(producer, 1, 4, "not received")
     store.commit(batch, 5)
-    query = store._connection.execute
+    query = store.connection.execute
     assert query("SELECT count(*) FROM event_block").fetchone() == (0,)
     store.close()
 
 
-# -- from a trail of before there were blocks
+# -- a trail from before there were blocks
 
 
 def of_schema_1(path: Path, key: bytes, events: list[Event], patch: pytest.MonkeyPatch) -> None:
-    """A database as the program of schema 1 left it."""
+    """Makes a database of schema 1."""
     with patch.context() as older:
         older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
         older.setattr(time_blocks, "update", lambda *_: None)
@@ -255,7 +255,7 @@ def of_schema_1(path: Path, key: bytes, events: list[Event], patch: pytest.Monke
         store = Store(path, key, 1, 10)
         assert store.schema == 1
         fill(store, events)
-        assert verify(store._connection).findings == []
+        assert verify(store.connection).findings == []
         store.close()
 
 
@@ -280,9 +280,9 @@ def test_an_older_trail_is_brought_to_what_a_new_one_would_hold(
     fill(new, events[:size])
     old = Store(directory / "old.db", key, 2, 10)
     assert old.schema == len(migrations.MIGRATIONS)
-    assert contents(old._connection) == contents(new._connection)
+    assert contents(old.connection) == contents(new.connection)
     put(old, Producer(uid=1000, id=10, seed=producer_seed(10)), events[:10])
-    assert verify(old._connection).findings == []
+    assert verify(old.connection).findings == []
     new.close()
     old.close()
 
@@ -323,6 +323,5 @@ def test_before_the_daemon_has_opened_it_an_older_trail_is_verified_and_its_even
     instance.start()
     instance.stop()
     assert len(instance.cli("query", "--format", "jsonl").splitlines()) == 20
-    connection = connect(config.database, keyfile.read(config.key_file))
-    assert verify(connection).findings == []
-    connection.close()
+    with instance.database() as connection:
+        assert verify(connection).findings == []

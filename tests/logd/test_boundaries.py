@@ -1,13 +1,10 @@
-"""Erasure by sequence: what was made before a forget goes, what was made after stays, whatever time
-either claims.
+"""Boundaries of forgets: which sequences of a producer were made before, and the survey of outboxes
+that finds them.
 """
 
 from __future__ import annotations
 
-import random
 import sys
-import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,6 @@ from typing import Any
 import pytest
 
 from logd.batch import Producer
-from logd.ingest.drain import Datagram
-from logd.ingest.open_outbox import OpenOutbox
 from logd.maintenance import outbox_survey
 from logd.maintenance.outbox_survey import directory_identity, survey
 from logd.storage import erasure_list
@@ -37,84 +32,8 @@ from logd_wire.outbox.layout import (
 )
 from logd_wire.outbox.names import outbox_name
 from logd_wire.wire import producer_seed
-from tests.logd.forgetting_scene import ANNA, KEY, UID, Killed, Made, Scene, Source
-
-FAR = 4 * 10**18
-
-
-@pytest.fixture
-def scenes(monkeypatch: pytest.MonkeyPatch) -> list[Scene]:
-    """A directory for scenes, in which a producer lives as long as the scene decides."""
-    made: list[Scene] = []
-    monkeypatch.setattr(
-        OpenOutbox, "alive", lambda outbox: any(scene.lives(outbox.name) for scene in made)
-    )
-    monkeypatch.setattr(outbox_survey, "PAGE_FILES", 2)
-    return made
-
-
-def run(scene: Scene, actions: int) -> Counter[str]:
-    """Whatever a machine does, in an order that the seed decides."""
-    rng = scene.rng
-    for _ in range(rng.randrange(1, 4)):
-        scene.new_source(outbox=rng.random() < 0.8)
-    forgets_max = rng.choice((1, 1, 2, 4))
-    scene.start()
-    for _ in range(actions):
-        scene.moment += 1
-        roll = rng.random()
-        if roll < 0.4 and (alive := [source for source in scene.sources if source.alive]):
-            source = rng.choice(alive)
-            for _ in range(rng.choice((1, 1, 5, 20))):
-                scene.emit(source)
-        elif roll < 0.45 and len(scene.sources) < 12:
-            scene.new_source(outbox=rng.random() < 0.8)
-        elif roll < 0.49:
-            rng.choice(scene.sources).alive = False
-        elif roll < 0.53 and len(scene.forgets) < forgets_max:
-            scene.ask()
-        elif roll < 0.56 and scene.store is not None:
-            scene.end()
-        elif scene.store is None and roll < 0.75:
-            if scene.forgets and rng.random() < 0.6:
-                scene.work_offline()
-            else:
-                scene.start()
-        elif scene.delivery is not None:
-            scene.turn()
-        elif scene.store is not None:
-            scene.work_offline()
-    scene.moment += 1
-    scene.settle()
-    seen = scene.check()
-    scene.check_nothing_is_kept()
-    return seen
-
-
-@pytest.mark.parametrize(
-    "first",
-    [0, *(pytest.param(at, marks=pytest.mark.long(minutes=0.1)) for at in range(8, 400, 8))],
-)
-def test_any_order_of_events_forgets_and_kills_erases_what_was_made_before_and_nothing_else(
-    scenes: list[Scene], first: int
-) -> None:
-    seen: Counter[str] = Counter()
-    for seed in range(first, first + 8):
-        place = Path(tempfile.mkdtemp(prefix="logd-", dir="/dev/shm"))  # where a flush is quick
-        scene = Scene(place, random.Random(seed))
-        scenes.append(scene)
-        try:
-            seen += run(scene, 120)
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}: {error}") from error
-        finally:
-            scene.close()
-            scenes.clear()
-    assert seen["before"] > 50
-    assert seen["after"] > 50
-
-
-# -- the rules, one by one
+from tests.logd.forgetting_clients import ANNA, UID, Source
+from tests.logd.forgetting_scene import KEY, Scene
 
 
 def producer(row: int | None = None, *, key: int = 7, outbox: bool = True) -> Producer:
@@ -122,7 +41,7 @@ def producer(row: int | None = None, *, key: int = 7, outbox: bool = True) -> Pr
 
 
 def forgets(*known: int | None, outboxes: str = "boot dir", surplus: int = -1) -> dict[int, Forget]:
-    """One for each: up to which row producers were known."""
+    """A forget for each row up to which producers were known."""
     return {
         number: Forget(number, rows, outboxes, frozenset({surplus}))
         for number, rows in enumerate(known, start=1)
@@ -202,7 +121,7 @@ def note(store: Store, seen: SurveyedOutboxes, *, complete: bool) -> None:
 
 
 def rows_after(store: Store, written: Iterable[int | None]) -> list[tuple[int, int | None]]:
-    """Those of one producer, after a forget for each."""
+    """The boundaries of one producer after a forget at each of these sequences."""
     key = (UID, 7)
     for sequence in written:
         note(store, SurveyedOutboxes("b d", {key: sequence}, frozenset({key})), complete=False)
@@ -246,20 +165,6 @@ def seen(scene: Scene, store: Store, *, known: bool = True) -> SurveyedOutboxes:
             return found
 
 
-@pytest.fixture
-def scene(directory: Path, scenes: list[Scene]) -> Iterator[Scene]:
-    (directory / "s").mkdir()
-    made = Scene(directory / "s", random.Random(1), kill=0)
-    scenes.append(made)
-    yield made
-    made.close()
-
-
-def made(scene: Scene, source: Source, *, user: str = ANNA, ts_ns: int = FAR) -> None:
-    scene.moment += 1
-    scene.make(source, Made(scene.moment, user, ts_ns, mention=False))
-
-
 def patch(scene: Scene, source: Source, word: int, value: int) -> None:
     with (scene.outboxes_path / source.name).open("r+b") as file:
         file.seek(word * 8)
@@ -271,7 +176,7 @@ def test_each_outbox_is_seen_as_far_as_it_is_written_and_a_strangers_claims_are_
 ) -> None:
     good, newer, absurd, absurd_too, empty = (scene.new_source(outbox=True) for _ in range(5))
     for source in (good, newer, absurd, absurd_too):
-        made(scene, source)
+        scene.make(source)
     patch(scene, newer, WORD_VERSION, 2)
     patch(scene, absurd, WORD_WRITTEN, 2**62)
     patch(scene, absurd_too, WORD_CONFIRMED_SEQUENCE, 2**63)
@@ -295,117 +200,7 @@ def test_without_a_directory_nothing_is_seen_and_whatever_comes_later_came_after
     assert end.value.value == SurveyedOutboxes()
 
 
-# -- moments that a seed seldom finds
-
-
-def offline(scene: Scene) -> None:
-    while scene.forgets[-1].ended is None or scene.store is not None:
-        scene.moment += 1
-        scene.work_offline()
-
-
-def test_killed_before_the_list_is_written_a_forget_resumes_with_the_same_boundary(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = scene.new_source(outbox=True)
-    made(scene, source)
-    scene.start()
-    scene.end()
-    scene.ask()
-    with monkeypatch.context() as dying:
-
-        def die(*_: object) -> None:
-            raise Killed
-
-        dying.setattr(erasure_list, "merge_file", die)
-        scene.moment += 1
-        scene.work_offline()
-    assert scene.store is None
-    scene.forgets[-1].ended = scene.moment  # its transaction is committed
-    made(scene, source, ts_ns=0)
-    scene.moment += 1
-    scene.settle()
-    assert scene.check() == {"before": 1, "after": 1}
-    assert erasure_list.read_file(scene.directory / "forgotten")
-
-
-def test_another_directory_in_its_place_leaves_it_to_the_claimed_time(scene: Scene) -> None:
-    scene.start()
-    scene.end()
-    scene.ask()
-    offline(scene)
-    moved = scene.new_source(outbox=True)
-    made(scene, moved, ts_ns=0)
-    scene.start()
-    assert scene.store is not None
-    scene.store.erasure_list.boundaries.outboxes = "this-boot another"
-    scene.store.connection.execute("UPDATE forget SET outboxes = 'this-boot the-first'")
-    scene.store.reload_erasure_list()
-    scene.settle()
-    counters = dict(scene.store.connection.execute("SELECT name, value FROM counter").fetchall())
-    assert counters["erased"] == 1
-
-
-def test_after_a_forget_without_a_daemon_the_next_start_completes_it_for_producers_without_outbox(
-    scene: Scene,
-) -> None:
-    source = scene.new_source(outbox=False)
-    made(scene, source, user="bert")
-    scene.start()
-    scene.turn_all()
-    scene.end()
-    made(scene, source, ts_ns=0)  # waits in a socket that is held elsewhere
-    scene.ask()
-    offline(scene)
-    scene.settle()
-    assert scene.store is not None
-    made(scene, source, ts_ns=0)  # made after, by a clock that was not set
-    scene.settle()
-    assert scene.check() == {"before": 1, "after": 1}
-
-
-def test_events_already_queued_are_committed_before_a_later_flood_ends(
-    scene: Scene,
-) -> None:
-    scene.start()
-    assert scene.delivery is not None
-    arrived = scene.delivery.mark_queue(30)
-    flood: Datagram = (b"no datagram", UID, 1, False)
-    taken = 0
-
-    def endless() -> Iterator[Datagram]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield flood
-
-    while not arrived():
-        assert taken < 60
-        scene.now_s += 1
-        scene.delivery.step(endless(), set(), scene.now_s)
-    assert taken >= 30
-    assert not scene.delivery.mark_queue(30)()
-
-
-def test_a_job_in_a_backup_that_its_list_knows_as_done_is_not_done_as_of_today(
-    scene: Scene,
-) -> None:
-    source = scene.new_source(outbox=True)
-    scene.start()
-    scene.end()
-    scene.ask()
-    backup = scene.config.database.read_bytes()
-    offline(scene)
-    for suffix in ("-wal", "-shm"):
-        scene.config.database.with_name(scene.config.database.name + suffix).unlink(missing_ok=True)
-    made(scene, source, ts_ns=FAR)  # the person is back, by a clock that is right
-    scene.config.database.write_bytes(backup)
-    scene.settle()
-    assert scene.store is not None
-    ((until_ns, number),) = scene.store.connection.execute("SELECT until_ns, forget FROM forgotten")
-    assert (until_ns, number) == (scene.forgets[0].asked_ns, 0)
-    counters = dict(scene.store.connection.execute("SELECT name, value FROM counter").fetchall())
-    assert counters.get("erased", 0) == 0
+# -- the list
 
 
 def test_a_longer_time_from_a_list_takes_the_sequences_from_an_entry(store: Store) -> None:
@@ -422,7 +217,7 @@ def test_a_longer_time_from_a_list_takes_the_sequences_from_an_entry(store: Stor
 def test_the_list_of_a_database_of_an_earlier_schema_can_be_read(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a restore over one does not bring back whom it had forgotten."""
+    """A restore over such a database must not bring back the persons it had forgotten."""
     from logd.storage import migrations
 
     with monkeypatch.context() as older:

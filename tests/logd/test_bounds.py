@@ -1,4 +1,4 @@
-"""What strangers can fill is bounded, in memory and in the file; logd/README.md lists all of it."""
+"""Everything that untrusted clients can fill is bounded, as logd/README.md lists it."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ def test_quarantine_is_bounded_and_the_counts_are_not(store: Store) -> None:
 def test_the_types_known_to_be_in_order_are_bounded_and_let_new_ones_in() -> None:
     for n in range(2500):
         schema.check_event_type(f"invented_{n}")
+    # What the three bounds below are of has no public face: it only makes things quicker.
     assert schema.check_event_type("page_view") in schema._known_types
     assert len(schema._known_types) <= 1000
 

@@ -1,10 +1,8 @@
-"""`logd check`: what is not as it should be is found, with what to do; facts are handed to it."""
+"""`logd check` reports what is wrong, with a remedy; the facts are passed in."""
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -14,12 +12,11 @@ from typing import Any
 import pytest
 
 from logd.config import settings
-from logd.status.checks import check, facts, machine
+from logd.status.checks import check, facts
 from logd.status.checks.facts import Facts, File
 from logd.status.checks.findings import FAIL, OK, WARN, Finding, lines, worst
 from logd.status.checks.machine import Swap
 from logd.status.disk import Disk
-from logd.storage.trail_clock import synchronised
 from tests.support.instance import ROOT, Instance, check_sums, emitters
 from tests.support.namespaces import needs_users
 
@@ -225,7 +222,7 @@ def test_who_may_send_but_has_no_outbox_is_a_warning() -> None:
     assert "many_users = true" in findings[1].do
 
 
-def test_a_queue_that_was_raised_after_the_socket_was_made_is_told_apart() -> None:
+def test_a_queue_that_was_raised_after_the_socket_was_made_is_distinguished() -> None:
     findings = found(replace(GOOD, queue_datagrams=11, inherited=False), "queue")
     assert "raised since, to 512" in findings[-1].says
     (inherited,) = found(GOOD, "queue")
@@ -243,101 +240,6 @@ def test_the_verdict_of_all_is_the_worst_and_each_line_says_what_to_do() -> None
         "ok    a            fine", "warn  b            odd", "                   -> this",
         "fail  c            bad", "1 ok, 1 warn, 1 fail",
     ]  # fmt: skip
-
-
-# -- a machine, made up --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "sys/power").mkdir(parents=True)
-    return tmp_path
-
-
-def put(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def test_swap_is_encrypted_when_its_device_or_all_below_it_are(root: Path) -> None:
-    names = ("sda2", "dm-0", "dm-1", "dm-2", "zram0", "gone")
-    put(root / "proc/swaps", "Filename Type Size Used Priority\n" + "".join(
-        f"/dev/{name} partition 1 0 -2\n" for name in names
-    ))  # fmt: skip
-    block = root / "sys/class/block"
-    (block / "sda2").mkdir(parents=True)
-    put(block / "dm-0/dm/uuid", "CRYPT-LUKS2-abc\n")
-    put(block / "dm-1/dm/uuid", "LVM-abc\n")  # a volume on the encrypted one
-    (block / "dm-1/slaves/dm-0").mkdir(parents=True)
-    put(block / "dm-2/dm/uuid", "LVM-abc\n")  # one that also lies on a plain one
-    for name in ("dm-0", "sda2"):
-        (block / "dm-2/slaves" / name).mkdir(parents=True)
-    assert {swap.name: (swap.encrypted, swap.memory) for swap in machine.swaps(root)} == {
-        "/dev/sda2": (False, False), "/dev/dm-0": (True, False), "/dev/dm-1": (True, False),
-        "/dev/dm-2": (False, False), "/dev/zram0": (True, True), "/dev/gone": (None, False),
-    }  # fmt: skip
-
-
-def test_a_swap_file_is_as_encrypted_as_what_it_lies_on(root: Path) -> None:
-    put(root / "swap", "")
-    put(root / "proc/swaps", "Filename\n/swap file 1 0 -2\n")
-    assert [swap.encrypted for swap in machine.swaps(root)] == [None]
-    device = (root / "swap").stat().st_dev
-    put(root / f"sys/dev/block/{os.major(device)}:{os.minor(device)}/dm/uuid", "CRYPT-x")
-    assert [swap.encrypted for swap in machine.swaps(root)] == [True]
-    assert list(machine.swaps(root / "nowhere")) == []
-
-
-def test_hibernation_needs_the_kernels_word(root: Path) -> None:
-    assert not machine.hibernation(root)
-    put(root / "sys/power/state", "freeze mem disk\n")
-    put(root / "sys/power/disk", "[disabled]\n")
-    assert not machine.hibernation(root)
-    put(root / "sys/power/disk", "[platform] shutdown reboot\n")
-    assert machine.hibernation(root)
-    put(root / "sys/power/state", "freeze mem\n")
-    assert not machine.hibernation(root)
-
-
-def test_logind_removes_ipc_unless_the_last_word_is_no(root: Path) -> None:
-    assert machine.remove_ipc(root)
-    put(root / "usr/lib/systemd/logind.conf", "[Login]\n#RemoveIPC=yes\nRemoveIPC=no\n")
-    assert not machine.remove_ipc(root)
-    put(root / "etc/systemd/logind.conf.d/50-local.conf", "[Login]\nRemoveIPC = yes\n")
-    assert machine.remove_ipc(root)
-
-
-@pytest.mark.parametrize(
-    ("status", "returned", "right"), [(0x40, 5, False), (0x2001, 0, True), (0, -1, None)]
-)
-def test_a_clock_is_kept_right_by_the_kernels_word(
-    monkeypatch: pytest.MonkeyPatch, status: int, returned: int, right: bool | None
-) -> None:
-    class Library:
-        def adjtimex(self, timex: Any) -> int:
-            timex[40:44] = status.to_bytes(4, "little")
-            return returned
-
-    assert synchronised() in (True, False)
-    monkeypatch.setattr(ctypes, "CDLL", lambda _name: Library())
-    assert synchronised(Path("/nowhere")) is right
-
-
-def test_where_a_sandbox_hides_the_kernels_word_timesyncds_file_tells(
-    monkeypatch: pytest.MonkeyPatch, directory: Path
-) -> None:
-    class Library:
-        def adjtimex(self, _timex: Any) -> int:
-            return -1
-
-    monkeypatch.setattr(ctypes, "CDLL", lambda _name: Library())
-    timesync = directory / "timesync"
-    assert synchronised(timesync) is None, "another NTP daemon, or none"
-    timesync.mkdir()
-    assert synchronised(timesync) is False
-    (timesync / "synchronized").touch()
-    assert synchronised(timesync) is True
 
 
 # -- really --------------------------------------------------------------------------------------

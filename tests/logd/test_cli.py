@@ -104,7 +104,7 @@ def test_status_for_people_says_the_same_as_for_programs(stored: Instance) -> No
 
 
 def test_status_has_every_promised_figure(instance: Instance) -> None:
-    """Also before the first start."""
+    """They are there before the first start too."""
     promised = {
         "stored", "pending", "lost", "quarantined", "duplicates_ignored", "commits", "producers",
         "schema",
@@ -115,7 +115,7 @@ def test_status_has_every_promised_figure(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize("text", ["tomorrow", "12x", "", "2026-13-01"])
-def test_a_time_that_is_none_is_told_with_examples(instance: Instance, text: str) -> None:
+def test_an_invalid_time_is_refused_with_examples(instance: Instance, text: str) -> None:
     assert "7d" in instance.cli("query", "--since", text, code=2)
 
 

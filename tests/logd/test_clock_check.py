@@ -139,7 +139,7 @@ def test_an_event_ages_by_its_own_time_as_far_as_that_of_storing_bears_it_out(
 
 
 def test_the_result_for_a_block_holds_for_each_of_its_events() -> None:
-    """Each combination of times around the one that counts."""
+    """Tried with each combination of times around the one that decides."""
     before = NOW_NS
     steps = [before + shift for shift in (-LATE_MAX_NS, -2, -1, 0, 1, LATE_MAX_NS - 1, LATE_MAX_NS)]
     seen = set()
@@ -161,7 +161,7 @@ def test_the_result_for_a_block_holds_for_each_of_its_events() -> None:
 
 
 class Trail:
-    """A store whose batches are stored at any time, with one type that is kept for 90 days."""
+    """A store whose batches are stored at chosen times, with one type that is kept for 90 days."""
 
     def __init__(self, path: Path) -> None:
         self.store = Store(path, bytes(32), NOW_NS, 10)
@@ -170,7 +170,7 @@ class Trail:
     def put(
         self, stored_ns: int, *ts_ns: int, kind: str = "page_view", user: str | None = None
     ) -> range:
-        """Stores a batch; the ids of its events."""
+        """Stores a batch; returns the ids of its events."""
         batch = Batch(10**6, 10**9)
         first = self.store.next_event
         for ts in ts_ns:
@@ -182,7 +182,7 @@ class Trail:
         return range(first, self.store.next_event)
 
     def prune(self, now_ns: int, kind: str = "page_view") -> set[int]:
-        """Prunes as at that moment; the ids of the events of that type that are left."""
+        """Prunes as at that moment; returns the ids of the remaining events of that type."""
         connection = self.store.connection
         params: dict[str, Any] = {"before": {kind: now_ns - 90 * DAY_NS}}
         job: Job | None = read_job(connection, add_job(connection, PRUNE, params, now_ns))
@@ -229,7 +229,7 @@ def test_a_broken_client_clock_takes_no_event_early_and_keeps_none_for_ever(
 def test_events_stored_by_a_daemon_with_a_wrong_clock_are_kept_as_long_as_others(
     trail: Trail, wrong_ns: int, kind: str, user: str | None
 ) -> None:
-    """By the next batch with a sound time, also where block after block has none."""
+    """The next batch with a plausible time decides, even if whole blocks before it have none."""
 
     def put(stored_ns: int, *ts_ns: int) -> range:
         return trail.put(stored_ns, *ts_ns, kind=kind, user=user)
@@ -251,7 +251,7 @@ def test_events_stored_by_a_daemon_with_a_wrong_clock_are_kept_as_long_as_others
 def test_a_block_that_was_stored_long_ago_goes_whole_and_a_new_one_stays_whole(
     trail: Trail,
 ) -> None:
-    """By two look-ups in the batches, whatever times the events claim."""
+    """Two look-ups in the batches decide, whatever times the events claim."""
     ids = []
     for day in (0, 10, 20, 30, 100, 110):
         ids.append(trail.put(NOW_NS + day * DAY_NS, 0, NOW_NS, 2**63 - 1))

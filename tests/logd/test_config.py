@@ -1,9 +1,11 @@
-"""A configuration with a mistake is refused whole, naming file, line, and the remedy."""
+"""A configuration with a mistake is refused, with the file, the line and the remedy."""
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -126,20 +128,16 @@ def test_no_text_makes_anything_but_a_config_or_a_config_error(text: str) -> Non
 
 
 def test_the_daemon_refuses_a_mistake_with_exit_code_78(instance: Instance) -> None:
-    instance_file = instance.config.path
-    instance_file.write_text(instance_file.read_text() + "\ncommit_every = 5\n")
-    said = instance_file  # the path is in the message
-    import subprocess
-    import sys
-
+    file = instance.config.path
+    file.write_text(file.read_text() + "\ncommit_every = 5\n")
     done = subprocess.run(
-        [sys.executable, "-m", "logd", "run", "--config", str(instance_file)],
+        [sys.executable, "-m", "logd", "run", "--config", str(file)],
         capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
     assert done.returncode == 78
-    assert f"{said}, line" in done.stderr and "commit_every" in done.stderr
+    assert f"{file}, line" in done.stderr and "commit_every" in done.stderr
     assert "Traceback" not in done.stderr
-    instance_file.write_text(template())
+    file.write_text(template())
 
 
 def test_an_instance_is_made_once_and_never_over_another(instance: Instance) -> None:

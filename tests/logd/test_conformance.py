@@ -1,4 +1,4 @@
-"""`logd conformance`: the Python client passes, planted faults do not; verdicts and answers."""
+"""`logd conformance` passes the Python client and finds planted faults."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def cli(*arguments: str) -> Result:
 
 
 def driver(tmp_path: Path, body: str) -> tuple[str, str]:
-    """A driver of a few lines: `answer(words)` for each command."""
+    """Makes a driver that answers each command with `answer(words)` of `body`."""
     script = tmp_path / "driver.py"
     script.write_text(
         "import sys\n"
@@ -107,7 +107,7 @@ def test_every_planted_fault_is_found_and_the_page_named() -> None:
 def test_a_client_without_outboxes_passes_what_it_has_and_the_rest_is_not_tried(
     tmp_path: Path,
 ) -> None:
-    """A driver that knows three commands."""
+    """Its driver supports three commands."""
     small = driver(
         tmp_path,
         f"sys.path.insert(0, {str(ROOT)!r})\n"

@@ -1,6 +1,4 @@
-"""A turn takes a part of what floods the queue, whatever it is, and drops nothing that is nowhere
-else. No socket: datagrams and a clock in hand.
-"""
+"""A turn takes a bounded part of any flood, and drops no event that is in no outbox."""
 
 from __future__ import annotations
 

@@ -1,39 +1,23 @@
-"""The end of an outbox: what its producer writes in the last moment is stored or in the ledger.
-
-The daemon turns in this process; what happens between two of its steps is put there by the test.
-"""
+"""The end of an outbox: what its producer writes at the last moment is stored or in the ledger."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from logd.ingest.open_outbox import OpenOutbox
-from logd.serve.loop import EventLoop
 from logd_wire.outbox.layout import WORD_WATCHED_UNTIL_NS
-from tests.logd.test_daemon import Written, look, new_daemon
+from tests.logd.stepped_daemon import SteppedDaemon, Written, look
 from tests.support.instance import Instance, check_sums
 
 
-@pytest.fixture
-def daemon(instance: Instance) -> Iterator[EventLoop]:
-    made = new_daemon(instance)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def outbox(instance: Instance) -> Written:
-    return Written(instance.config.outbox_directory)
-
-
 def append(outbox: Written, count: int) -> None:
-    """As the producer does: what the daemon has written in the header stays."""
+    """Appends as the producer does, and keeps the daemon's words of the header."""
     words = bytes(outbox.path.read_bytes()[16 * 8 : 20 * 8])
     outbox.write(count)
     with open(outbox.path, "r+b") as file:
@@ -42,7 +26,7 @@ def append(outbox: Written, count: int) -> None:
 
 
 def once(patch: pytest.MonkeyPatch, owner: type, name: str, act: Callable[[], object]) -> None:
-    """Has something happen right before the first call of that method."""
+    """Has `act` run right before the first call of that method."""
     real, left = getattr(owner, name), [act]
 
     def call(*arguments: Any) -> Any:
@@ -56,12 +40,12 @@ def once(patch: pytest.MonkeyPatch, owner: type, name: str, act: Callable[[], ob
 @pytest.mark.parametrize("step", ["resume_wakeups", "retire"])
 def test_what_is_written_until_the_end_is_declared_is_read_before_the_file_is_removed(
     instance: Instance,
-    daemon: EventLoop,
+    daemon: SteppedDaemon,
     outbox: Written,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
 ) -> None:
-    """Its process lives, and has only lost its lock."""
+    """The producer's process is alive, and has only lost its lock."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: False)
     outbox.write(3)
     once(monkeypatch, OpenOutbox, step, lambda: append(outbox, 2))
@@ -74,10 +58,10 @@ def test_what_is_written_until_the_end_is_declared_is_read_before_the_file_is_re
     assert not outbox.path.exists()
 
 
-def test_a_promise_to_look_is_taken_back_before_the_end_is_declared(
-    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
+def test_wakeup_suppression_is_withdrawn_before_the_end_is_declared(
+    instance: Instance, daemon: SteppedDaemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the producer sends nothing, and finds out only when the promise has run out."""
+    """Otherwise the producer sends nothing until the suppression has expired."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: False)
     outbox.write(3)
     steps: list[tuple[str, int]] = []
@@ -103,7 +87,7 @@ def test_a_promise_to_look_is_taken_back_before_the_end_is_declared(
 
 @pytest.fixture
 def given_up(
-    daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    daemon: SteppedDaemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], None]:
     """An outbox of a living producer, read up to 3, which cannot be read any further."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
@@ -127,20 +111,20 @@ def given_up(
 def test_what_was_written_into_an_outbox_that_is_given_up_is_in_the_ledger(
     instance: Instance, outbox: Written, given_up: Callable[[], None]
 ) -> None:
-    """Also what came between the commit that gives it up and its removal."""
+    """That includes what arrived between the commit that gives it up and its removal."""
     assert outbox.confirmed == 3
     given_up()
     state = instance.status()
     check_sums(state, attempted=4, accepted=4)
     assert (state["stored"], state["lost"], state["unknown_extent"]) == (3, 1, 0)
     assert state["losses_by_cause"]["outbox damaged"]["events"] == 1
-    assert not outbox.path.exists(), "by that its producer notices"
+    assert not outbox.path.exists(), "so that its producer notices"
 
 
-def test_a_promise_to_look_into_an_outbox_that_is_given_up_is_taken_back(
+def test_wakeup_suppression_of_an_outbox_that_is_given_up_is_withdrawn(
     outbox: Written, given_up: Callable[[], None]
 ) -> None:
-    """Its producer lives: it sends again at once, and so finds out."""
+    """Its living producer sends again at once, and so finds out."""
     with open(outbox.path, "r+b") as file:
         file.seek(WORD_WATCHED_UNTIL_NS * 8)
         file.write((2**62).to_bytes(8, sys.byteorder))
@@ -151,7 +135,7 @@ def test_a_promise_to_look_into_an_outbox_that_is_given_up_is_taken_back(
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EINTR])
-def test_where_it_cannot_be_seen_for_a_while_how_much_that_is_it_is_looked_at_again(
+def test_the_extent_of_a_loss_that_cannot_be_read_for_a_while_is_read_again(
     instance: Instance, outbox: Written, given_up: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch, number: int,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""Event types: how many a user may introduce, and what becomes of one too many."""
+"""Event types: how many a user may introduce, and how one too many is refused."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-import sqlcipher3
 
 from logd.audit.verify import verify
 from logd.batch import PERSON_ERASED, Batch, Producer
 from logd.errors import StorageBusy
 from logd.reports.parameters import Parameters
 from logd.reports.registry import REPORTS
-from logd.storage.event_types import NEVER_REFUSED, TypeLimits
+from logd.storage.event_types import NEVER_REFUSED, EventTypes, TypeLimits
 from logd.storage.store import Store
 from logd_client import Client
 from logd_client.durable import SETTLED_TYPE, UNKNOWN_TYPE
 from logd_wire.wire import Event, producer_seed
+from tests.logd.full_disk import full_disk
 from tests.logd.older import older
 from tests.support.instance import Instance, check_sums
 
@@ -120,8 +120,8 @@ def test_all_users_together_have_a_limit_and_the_products_own_types_none(directo
     store.close()
 
 
-def test_a_type_of_logds_own_that_is_known_is_not_made_twice(directory: Path) -> None:
-    """Late events of a forgotten person bring it into a batch that has a new type as well."""
+def test_a_known_type_of_an_internal_event_is_not_made_twice(directory: Path) -> None:
+    """Late events of a forgotten person add that type to a batch with another new one."""
     store, producer = open_store(directory), producer_of(1000)
     store.erasure_list.add({store.erasure_list.token("7"): 10})
     put(store, producer, ["a", "b"])
@@ -140,24 +140,10 @@ def test_what_client_and_daemon_log_by_themselves_is_never_refused() -> None:
 def test_a_commit_that_failed_has_introduced_nothing(directory: Path) -> None:
     store, hostile = open_store(directory), producer_of(1000)
     batch = batch_of(hostile, ["a", "b", "c", "d"])
-    healthy = store._connection
-
-    class Full:
-        def __getattr__(self, name: str) -> object:
-            return getattr(healthy, name)
-
-        def execute(self, sql: str, *arguments: object) -> object:
-            if sql == "COMMIT":
-                error = sqlcipher3.OperationalError("injected")
-                error.sqlite_errorcode = sqlcipher3.SQLITE_FULL
-                raise error
-            return healthy.execute(sql, *arguments)
-
-    store._connection = Full()
-    for _ in range(2):
-        with pytest.raises(StorageBusy):
-            store.commit(batch, 2)
-    store._connection = healthy
+    with full_disk(store):
+        for _ in range(2):
+            with pytest.raises(StorageBusy):
+                store.commit(batch, 2)
     store.commit(batch, 2)
     assert stored(store) == ["a", "b", "c"]
     assert refused(store) == [(1000, 4, "d")]
@@ -168,17 +154,19 @@ def test_a_commit_that_failed_has_introduced_nothing(directory: Path) -> None:
 def test_known_types_are_not_copied_for_a_commit(directory: Path) -> None:
     store, producer = open_store(directory), producer_of(1000)
     put(store, producer, ["a", "b"])
-    assert store._types.admit(batch_of(producer, ["a", "b"]))[1].ids is store._types._known
+    types = EventTypes(store.connection, LIMITS)
+    first, second = (types.admit(batch_of(producer, ["a", "b"]))[1] for _ in range(2))
+    assert first.ids is second.ids
     store.close()
 
 
 def test_a_database_from_before_there_was_a_limit_takes_bounded_memory(directory: Path) -> None:
-    """All its types stay known, their users are found, and other users may introduce some."""
+    """All its types stay valid, their users are counted, and other users may introduce some."""
     invented = [f"t{n}" for n in range(50)]
     events = [Event(name, 5, None, b"\x80") for name in [*invented, "t40", "t41"]]
     older(directory / "a.db", KEY, 4, events)
     store = open_store(directory)
-    known = store._types._known
+    known = store._types._known  # what it remembers between commits: no public face shows that
     assert len(known) == LIMITS.all_users
     assert {"t40", "t41"} <= known.keys()  # those with the most events first
     put(store, producer_of(1001), [*invented, "of_another"])

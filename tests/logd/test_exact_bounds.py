@@ -1,4 +1,4 @@
-"""Shares of a turn, and what clocks may show, at the very values where a decision changes."""
+"""Shares of a turn, and checks of clocks, at the exact values where a decision changes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -81,8 +82,8 @@ def test_a_user_rests_until_the_moment_itself_and_is_forgotten_at_it() -> None:
 # -- whose turn it is ----------------------------------------------------------------------------
 
 
-def take(batch: Batch, one: ReadRequest[str], room: Capacity | None) -> int:
-    """Reads what there is room for; how many events."""
+def take(batch: Batch, one: ReadRequest[Any], room: Capacity | None) -> int:
+    """Adds the events that there is capacity for; returns how many."""
     count = min(room.events, one.events) if room else 0
     for _ in range(count):
         batch.add(one.producer, 1, EVENT, 1)

@@ -1,8 +1,6 @@
-"""Records that are ignored, farewells and positions, at the numbers where a decision changes."""
+"""Ignored records, farewells and turns, at the exact numbers where a decision changes."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import msgpack
 import pytest
@@ -10,13 +8,10 @@ import pytest
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
 from logd.ingest.drain import CHARGE_BYTES_MIN, CHARGE_DATAGRAMS, Datagram, Drain
 from logd.ingest.ordering import SLICE_BYTES, Intake
-from logd.ingest.outbox_reader import _position, check_numbers, ring_events_max
 from logd.ingest.turn_budget import TURN_BYTES_MAX, TURN_RECORDS_MAX, TURN_S_MAX
-from logd_wire.outbox.layout import Header, OutboxError, aligned
 from logd_wire.schema import PAYLOAD_BYTES_MAX
 from logd_wire.wire import (
     DATAGRAM_BYTES_MAX,
-    RECORD_BYTES_MAX,
     RECORD_HEAD,
     SEQUENCE_MAX,
     datagram_head,
@@ -35,11 +30,11 @@ def producer_at(taken: int, *, has_outbox: bool) -> Producer:
 
 
 def take(producer: Producer, *records: bytes) -> tuple[Intake, Batch]:
-    """All records in one datagram, after one that is known already."""
+    """Takes all records from one datagram, after a duplicate."""
     intake, batch = Intake(lambda _uid, _id: producer, GAP), Batch(100, 10**6)
     data = datagram_head(ID) + record(1) + b"".join(records)
     offset = intake.take_datagram(data, UID, PID, batch)
-    while offset:  # a call decodes so many bytes
+    while offset:  # a call decodes one slice
         offset = intake.take_datagram(data, UID, PID, batch, offset)
     return intake, batch
 
@@ -196,7 +191,7 @@ def test_idle_producers_past_a_bound_are_halved_beside_those_to_keep(
 
 
 def offered(producer: Producer, data: bytes, batch: Batch) -> int:
-    """What the producer's datagram has brought its sequence to."""
+    """Takes the datagram; returns the producer's sequence afterwards."""
     Intake(lambda _uid, _id: producer, GAP).take_datagram(data, UID, PID, batch)
     return producer.taken
 
@@ -208,7 +203,7 @@ def farewell(producer: Producer, last: int, refused: dict[str, int] | None = Non
 
 
 @pytest.mark.parametrize("missing", [0, 1, GAP])
-def test_a_farewell_books_what_is_missing_by_number(missing: int) -> None:
+def test_a_farewell_records_what_is_missing_by_number(missing: int) -> None:
     producer = producer_at(5, has_outbox=False)
     batch = farewell(producer, 5 + missing, {"malformed": 2})
     lost = [(loss.first, loss.last, loss.cause) for loss in batch.losses]
@@ -235,35 +230,6 @@ def test_a_farewell_of_a_producer_that_has_a_row_ends_that_row() -> None:
     stranger = producer_at(0, has_outbox=False)
     assert list(farewell(stranger, 0).producers) == []
     assert stranger.ended
-
-
-HEADER = Header(ID, 1024, 1, 1, 0, False, 10, 5000, 0, {})  # confirmed: 10 at position 5,000
-
-
-@pytest.mark.parametrize(
-    ("sequence", "offset", "position"),
-    [
-        (11, 5000 % 1024, 5000),
-        (11, 5000 % 1024 + 8, 5008),
-        (11, 5000 % 1024 - 8, 5000 + 1024 - 8),
-        (10, 5000 % 1024 - 8, 4992),
-        (10, 5000 % 1024, 5000 - 1024),
-        (9, 5000 % 1024 + 8, 5000 - 1024 + 8),
-    ],
-)
-def test_a_position_is_the_one_at_that_offset_on_the_side_of_its_sequence(
-    sequence: int, offset: int, position: int
-) -> None:
-    assert _position((sequence, offset), HEADER) == position
-
-
-def test_a_position_before_the_first_byte_is_refused_and_byte_nought_is_one() -> None:
-    early = replace(HEADER, confirmed_position=16)
-    assert _position((9, 0), early) == 0
-    with pytest.raises(OutboxError) as refused:
-        _position((9, 24), early)
-    assert str(refused.value) == str(OutboxError("impossible position", f"{24 - 1024}"))
-    assert refused.value.args == OutboxError("impossible position", f"{24 - 1024}").args
 
 
 def unchecked(sequence: int, length: int = 0) -> bytes:
@@ -308,52 +274,6 @@ def test_ignored_records_are_passed_over_up_to_the_end_of_a_slice() -> None:
     assert (intake.take_datagram(data, UID, PID, batch, offset), batch.duplicates) == (0, 5)
 
 
-MOST = ring_events_max(HEADER)  # 1,024 bytes hold no more records than heads
-LONGEST = aligned(RECORD_BYTES_MAX)
-SOUND = replace(HEADER, written=10 + MOST, confirmed_position=10 * LONGEST)
-
-
-@pytest.mark.parametrize(
-    ("header", "taken", "problem"),
-    [
-        (SOUND, 0, None),
-        (SOUND, 10 + MOST, None),
-        (replace(SOUND, written=10), 10, None),
-        (
-            replace(SOUND, written=9),
-            0,
-            ("impossible sequence", "more is confirmed than written"),
-        ),
-        (
-            SOUND,
-            11 + MOST,
-            ("numbers behind its watermark", f"{10 + MOST}, taken {11 + MOST}"),
-        ),
-        (
-            replace(SOUND, confirmed_position=10 * LONGEST + 8),
-            0,
-            ("impossible position", f"{10 * LONGEST + 8}"),
-        ),
-        (replace(SOUND, confirmed_position=4), 0, ("impossible position", "4")),
-        (
-            replace(SOUND, written=11 + MOST),
-            10,
-            ("impossible sequence", f"{MOST + 1} events in 1024 bytes"),
-        ),
-        (replace(SOUND, written=11 + MOST), 11, None),
-    ],
-)
-def test_numbers_of_a_header_are_sound_up_to_what_its_ring_can_hold(
-    header: Header, taken: int, problem: tuple[str, str] | None
-) -> None:
-    if problem is None:
-        check_numbers(header, taken)
-        return
-    with pytest.raises(OutboxError) as refused:
-        check_numbers(header, taken)
-    assert str(refused.value) == str(OutboxError(*problem))
-
-
 def drained(datagrams: list[Datagram], batch: Batch) -> tuple[Drain, int]:
     producer = producer_at(0, has_outbox=False)
     drain = Drain(lambda: 0.0)
@@ -381,7 +301,7 @@ def test_a_turn_ends_at_its_part_of_a_batch_and_holds_nothing_that_it_has_taken(
 
 
 class Slowly:
-    """A clock that each look puts forward."""
+    """A clock that each reading advances."""
 
     def __init__(self, step_s: float) -> None:
         self.now_s, self.step_s = 0.0, step_s
@@ -402,7 +322,7 @@ class Slowly:
 def test_a_large_datagram_is_charged_at_once_and_of_small_ones_each_sixteenth(
     size: int, count: int, charged: bool
 ) -> None:
-    """With a clock by which a single charge is as much as a turn may cost."""
+    """By this clock a single charge uses up the turn."""
     drain = Drain(Slowly(TURN_S_MAX))
     intake = Intake(lambda _uid, _id: producer_at(0, has_outbox=False), GAP)
     queue = [(b"?" * size, UID, PID, False)] * count

@@ -1,18 +1,31 @@
-"""Outboxes that are placed, read on and resynchronised, at the numbers where a decision changes."""
+"""Reading, placing and resynchronising outboxes, at the exact numbers where a decision changes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from logd.batch import LOST_CLAIMED, LOST_DAMAGED, LOST_RESTORED, Batch, Capacity
-from logd.ingest.outbox_reader import DamageSkip, NextRecordSearch, read_available
+from logd.ingest.outbox_reader import (
+    DamageSkip,
+    NextRecordSearch,
+    _position,
+    check_numbers,
+    read_available,
+    ring_events_max,
+)
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
     WORD_CONFIRMED_SEQUENCE,
     WORD_WRITTEN,
+    Header,
+    OutboxError,
     ReadAt,
     aligned,
 )
-from logd_wire.wire import RECORD_HEAD
-from tests.logd.test_intake import (
+from logd_wire.wire import RECORD_BYTES_MAX, RECORD_HEAD
+from tests.logd.ordering_parts import (
     RING,
     Shared,
     batch_of,
@@ -20,12 +33,9 @@ from tests.logd.test_intake import (
     new_intake,
     new_producer,
     payload,
+    position_of,
     sequences,
 )
-
-
-def position_of(sequence: int) -> int:
-    return sum(aligned(RECORD_HEAD.size + len(payload(n))) for n in range(1, sequence))
 
 
 def test_where_the_place_is_confirmed_nothing_is_read_to_find_it() -> None:
@@ -157,3 +167,84 @@ def test_a_record_that_is_whole_by_now_is_not_lost() -> None:
     shared.write(3)
     assert DamageSkip(producer, shared.header(), shared.read_at).step(batch, RING) is True
     assert (losses(batch), producer.taken, producer.position) == ([], 1, position_of(2))
+
+
+# -- what a header claims
+
+HEADER = Header(7, 1024, 1, 1, 0, False, 10, 5000, 0, {})  # confirmed: 10 at position 5,000
+
+
+@pytest.mark.parametrize(
+    ("sequence", "offset", "position"),
+    [
+        (11, 5000 % 1024, 5000),
+        (11, 5000 % 1024 + 8, 5008),
+        (11, 5000 % 1024 - 8, 5000 + 1024 - 8),
+        (10, 5000 % 1024 - 8, 4992),
+        (10, 5000 % 1024, 5000 - 1024),
+        (9, 5000 % 1024 + 8, 5000 - 1024 + 8),
+    ],
+)
+def test_a_position_is_the_one_at_that_offset_on_the_side_of_its_sequence(
+    sequence: int, offset: int, position: int
+) -> None:
+    assert _position((sequence, offset), HEADER) == position
+
+
+def test_a_position_before_the_first_byte_is_refused_and_byte_nought_is_one() -> None:
+    early = replace(HEADER, confirmed_position=16)
+    assert _position((9, 0), early) == 0
+    with pytest.raises(OutboxError) as refused:
+        _position((9, 24), early)
+    assert str(refused.value) == str(OutboxError("impossible position", f"{24 - 1024}"))
+    assert refused.value.args == OutboxError("impossible position", f"{24 - 1024}").args
+
+
+MOST = ring_events_max(HEADER)  # 1,024 bytes hold no more records than heads
+
+
+LONGEST = aligned(RECORD_BYTES_MAX)
+
+
+SOUND = replace(HEADER, written=10 + MOST, confirmed_position=10 * LONGEST)
+
+
+@pytest.mark.parametrize(
+    ("header", "taken", "problem"),
+    [
+        (SOUND, 0, None),
+        (SOUND, 10 + MOST, None),
+        (replace(SOUND, written=10), 10, None),
+        (
+            replace(SOUND, written=9),
+            0,
+            ("impossible sequence", "more is confirmed than written"),
+        ),
+        (
+            SOUND,
+            11 + MOST,
+            ("numbers behind its watermark", f"{10 + MOST}, taken {11 + MOST}"),
+        ),
+        (
+            replace(SOUND, confirmed_position=10 * LONGEST + 8),
+            0,
+            ("impossible position", f"{10 * LONGEST + 8}"),
+        ),
+        (replace(SOUND, confirmed_position=4), 0, ("impossible position", "4")),
+        (
+            replace(SOUND, written=11 + MOST),
+            10,
+            ("impossible sequence", f"{MOST + 1} events in 1024 bytes"),
+        ),
+        (replace(SOUND, written=11 + MOST), 11, None),
+    ],
+)
+def test_numbers_of_a_header_are_sound_up_to_what_its_ring_can_hold(
+    header: Header, taken: int, problem: tuple[str, str] | None
+) -> None:
+    if problem is None:
+        check_numbers(header, taken)
+        return
+    with pytest.raises(OutboxError) as refused:
+        check_numbers(header, taken)
+    assert str(refused.value) == str(OutboxError(*problem))

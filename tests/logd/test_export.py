@@ -1,123 +1,26 @@
-"""Exports: what another program reads back is what is stored, in memory that does not grow."""
+"""Exports: another program reads back what is stored, and the trail records the export."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import os
-import re
 import resource
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
-import msgpack
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.growth.history import History, build
-from logd.batch import Batch
 from logd.cli import main
 from logd.reports.export import FORMS, Export
 from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.parquet import ROWS_PER_STEP
 from logd.reports.selection import Selection
-from logd.storage import keyfile, opening
-from logd.storage.store import Store
-from logd_wire.wire import Event
-from tests.support.instance import ROOT, Instance, Process, check_sums, until
-
-HOSTILE = 'a\nb\rc\r\nd,"e";\'\x00\x1b[2J\x7f\x9b\x85\u2028\u2029\ufeffé\U0001f600=1+1'
-PROPS: list[dict[str, Any]] = [
-    {},
-    {HOSTILE: HOSTILE, "": ""},
-    {"most": 2**64 - 1, "least": -(2**63), "past_a_double": 2**53 + 1, "f": 0.1, "t": [True, None]},
-    {"nan": float("nan"), "inf": [float("inf"), {"deep": float("-inf")}], "n": -0.0},
-    {"bytes": b"\x00\xff\x1b", "deep": [{"b": b""}]},
-    {"large": "x" * 8_000},
-]
-USERS = [None, HOSTILE, "7", "-", " ", "null"]
+from logd.storage import opening
+from tests.logd.exports import HOSTILE, PROPS, USERS, export, fill, read_back, run_export
+from tests.support.instance import Instance, Process, check_sums, until
 
 REPEATS = 2 * ROWS_PER_STEP // 12  # three row groups of two steps, the last not full
-
-# Each is a program of its own that knows nothing of logd: rows as JSON lines.
-READERS = {
-    "jsonl": """
-import json, sys
-for line in open(sys.argv[1], encoding="utf-8", newline="\\n"):
-    print(json.dumps(json.loads(line)))
-""",
-    "csv": """
-import csv, json, sys
-csv.field_size_limit(2**24)
-for row in csv.DictReader(open(sys.argv[1], encoding="utf-8", newline="")):
-    row |= {name: int(row[name]) for name in ("id", "ts_ns", "stored_ns", "sequence")}
-    row["user"] = row["user"] or None
-    print(json.dumps(row | {"props": json.loads(row["props"])}))
-""",
-    "parquet": """
-import json, sys
-import pyarrow.parquet
-for group in pyarrow.parquet.ParquetFile(sys.argv[1]).iter_batches():
-    for row in group.to_pylist():
-        print(json.dumps(row | {"props": json.loads(row["props"])}))
-""",
-}
-# logd, and how much memory it had at most. (ru_maxrss of a child carries over its parent's.)
-MEASURED = """
-import re, sys
-from logd.cli import main
-try:
-    main(sys.argv[1:], prog_name="logd")
-finally:
-    peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())
-    print("peak", peak[1], file=sys.stderr)
-"""
-
-
-def fill(instance: Instance, repeats: int = 1) -> None:
-    """Stores the hostile events, so many times, without a daemon."""
-    config = instance.config
-    store = Store(config.database, keyfile.read(config.key_file), 1, 10)
-    producer = store.producer(1000, 2**64 - 1)
-    producer.ended = True
-    for _ in range(repeats):
-        batch = Batch(10**6, 10**9)
-        for user in USERS:
-            for props in PROPS:
-                producer.taken += 1
-                packed = msgpack.packb(props)
-                event = Event("page_view", 2**63 - 1 - producer.taken, user, packed)
-                batch.add(producer, producer.taken, event, 1)
-        store.commit(batch, 2**62)
-        batch.mark_committed()
-    store.close()
-
-
-def read_back(form: str, path: Path) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-c", READERS[form], str(path)],
-        capture_output=True, text=True, check=True, cwd="/",
-    )  # fmt: skip
-    return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
-
-
-def export(instance: Instance, form: str, *options: str, code: int = 0) -> tuple[Path, str]:
-    """Exports into a file; the file, and what was said on stderr."""
-    output = instance.directory / f"out.{form}"
-    arguments = ("export", "--format", form, "-o", str(output), *options)
-    done = subprocess.run(
-        [sys.executable, "-m", "logd", *arguments, "--config", str(instance.config.path)],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    return output, done.stderr
 
 
 @pytest.mark.parametrize("form", list(FORMS))
@@ -157,7 +60,7 @@ def test_csv_that_is_exported_to_a_terminal_commands_it_nothing(instance: Instan
 def test_all_forms_hold_the_same_rows_over_many_pages_and_row_groups(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row groups are small here, so that there are several, the last one not full."""
+    """Small row groups: there are several, and the last one is not full."""
     monkeypatch.setattr("logd.reports.parquet.GROUP_ROWS_MAX", 2 * ROWS_PER_STEP)
     monkeypatch.setattr("logd.reports.parquet.GROUP_BYTES_MAX", 2**20)
     fill(instance, repeats=REPEATS)
@@ -199,16 +102,13 @@ def test_an_export_of_nothing_is_a_file_of_no_rows(instance: Instance, form: str
 def test_standard_output_gets_the_same_bytes(instance: Instance, form: str) -> None:
     fill(instance)
     output, _said = export(instance, form)
-    command = [sys.executable, "-m", "logd", "export", "--format", form, "--config"]
-    done = subprocess.run(
-        [*command, str(instance.config.path)], capture_output=True, check=True, cwd=ROOT
-    )
+    done = run_export(instance, form, text=False, check=True)
     assert done.stdout == output.read_bytes()
     assert b"exported 36 events to standard output" in done.stderr
 
 
 def test_what_is_stored_while_an_export_runs_is_not_in_it(instance: Instance) -> None:
-    """So that it ends, however much arrives. No transaction is open between two pages."""
+    """So an export ends, however much arrives; and no transaction is open between two pages."""
     fill(instance, repeats=2 * PAGE_ROWS_MAX // 36 + 1)
     connection = opening.open_for_events(instance.config)
     work = Export(connection, Selection())
@@ -273,9 +173,7 @@ def test_a_device_or_a_link_is_not_replaced_even_by_force(instance: Instance) ->
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left_behind(
-    instance: Instance, form: str
-) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_left_behind(instance: Instance, form: str) -> None:
     fill(instance, repeats=3)
     instance.start()  # it has made the -shm file, so that only the export's own file is too large
     output = instance.directory / "out"
@@ -285,11 +183,7 @@ def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left_behind(
         f"resource.setrlimit(resource.RLIMIT_FSIZE, (500, {resource.RLIM_INFINITY}))\n"
         "main(sys.argv[1:], prog_name='logd')\n"
     )
-    options = ["export", "--format", form, "-o", str(output)]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *options, "--config", str(instance.config.path)],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
+    done = run_export(instance, form, "-o", str(output), program=("-c", code))
     assert done.returncode == 75, done.stderr
     assert f"logd: {output}: File too large" in done.stderr
     assert "Traceback" not in done.stderr
@@ -316,16 +210,12 @@ def test_ctrl_c_leaves_nothing_behind_and_what_was_there_as_it_was(
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-def test_a_full_standard_output_is_told(instance: Instance, form: str) -> None:
+def test_a_full_standard_output_is_reported(instance: Instance, form: str) -> None:
     fill(instance)
-    command = [sys.executable, "-m", "logd", "export", "--format", form, "--config"]
     # Unbuffered, nothing would be left to be written at the end.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [*command, str(instance.config.path)], stdout=full, stderr=subprocess.PIPE, cwd=ROOT,
-            text=True, check=False, env=env,
-        )  # fmt: skip
+        done = run_export(instance, form, stdout=full, env=env)
     assert done.returncode == 75, done.stderr
     assert done.stderr.startswith("logd: standard output: No space left on device")
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
@@ -334,21 +224,18 @@ def test_a_full_standard_output_is_told(instance: Instance, form: str) -> None:
 def test_without_pyarrow_it_says_what_to_install(instance: Instance) -> None:
     fill(instance)
     code = "import sys\nsys.modules['pyarrow'] = None\nfrom logd.cli import main\nmain()"
-    options = ["export", "--format", "parquet", "-o", str(instance.directory / "out")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *options, "--config", str(instance.config.path)],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
+    output = instance.directory / "out"
+    done = run_export(instance, "parquet", "-o", str(output), program=("-c", code))
     assert done.returncode == 69
     assert "logd[parquet]" in done.stderr and len(done.stderr.splitlines()) == 1
-    assert not (instance.directory / "out.partial").exists()
+    assert not output.with_name("out.partial").exists()
 
 
 # -- the trail of it -------------------------------------------------------------------------------
 
 
 def the_note(instance: Instance) -> dict[str, Any]:
-    """What the trail says of an export, once the daemon has stored it."""
+    """The internal event of an export, once the daemon has stored it."""
     until(lambda: instance.status()["own"], "the note is stored")
     (event,) = instance.events("--type", "trail_exported")
     return event
@@ -381,8 +268,7 @@ def test_an_export_without_a_daemon_is_noted_by_the_next(instance: Instance) -> 
 def test_what_a_reader_got_before_it_left_is_in_the_trail_too(instance: Instance) -> None:
     fill(instance, repeats=30)
     instance.start()
-    command = ["-m", "logd", "export", "--config", str(instance.config.path)]
-    process = Process(*command)
+    process = Process("-m", "logd", "export", "--config", str(instance.config.path))
     assert process.popen.stdout is not None
     process.popen.stdout.readline()
     process.popen.stdout.close()
@@ -401,78 +287,3 @@ def test_an_export_that_failed_left_no_copy_and_so_no_event(instance: Instance) 
     export(instance, "jsonl", code=73)
     assert instance.events("--type", "trail_exported") == []
     check_sums(instance.settle(), attempted=36, accepted=36)
-
-
-# -- memory ----------------------------------------------------------------------------------------
-
-MIB = 1024 * 1024
-# What ten times as many events may add to the peak of a process that exports them.
-GROWTH_BYTES_MAX = {"jsonl": 4 * MIB, "csv": 4 * MIB, "parquet": 32 * MIB}
-
-
-def peak_bytes(instance: Instance, form: str) -> int:
-    options = ["export", "--format", form, "--config", str(instance.config.path)]
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, *options],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
-    found = re.search(r"^peak (\d+)$", done.stderr, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
-
-
-def trail_of(directory: Path, events: int) -> Instance:
-    made = Instance(directory)
-    build(made.config, History(events, time.time_ns()))
-    return made
-
-
-def check_growth(directory: Path, few: int, many: int, forms: Sequence[str]) -> None:
-    small, large = trail_of(directory / "few", few), trail_of(directory / "many", many)
-    try:
-        for form in forms:
-            before, after = peak_bytes(small, form), peak_bytes(large, form)
-            print(f"{form}: {before // 1024:,} KiB at {few:,}, {after // 1024:,} KiB at {many:,}")
-            assert after - before <= GROWTH_BYTES_MAX[form], (form, before, after)
-    finally:
-        small.close()
-        large.close()
-
-
-@pytest.mark.long(minutes=1)
-def test_ten_times_as_many_events_take_no_more_memory(directory: Path) -> None:
-    """The quick version: the larger trail is 100 pages, and more than a row group. Text is text."""
-    check_growth(directory, 2_000, 20_000, ["jsonl", "parquet"])
-
-
-def digest(*command: str) -> tuple[int, str]:
-    """How many rows a program prints as JSON lines, and a hash over all of them in their order."""
-    hashed, rows = hashlib.sha256(), 0
-    with subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            hashed.update(json.dumps(json.loads(line), sort_keys=True).encode())
-            rows += 1
-    assert process.returncode == 0
-    return rows, hashed.hexdigest()
-
-
-@pytest.mark.long(minutes=4)
-def test_a_million_events_are_read_back_equal_from_each_form(directory: Path) -> None:
-    made = trail_of(directory / "many", 10**6)
-    stored = digest(
-        "-m", "logd", "query", "--format", "jsonl", "--config", str(made.config.path)
-    )  # fmt: skip
-    assert stored[0] == 10**6
-    for form in FORMS:
-        output, _said = export(made, form)
-        assert digest("-c", READERS[form], str(output)) == stored, form
-        output.unlink()
-    made.close()
-
-
-@pytest.mark.long(minutes=4)
-def test_a_million_events_take_no_more_memory_than_a_hundred_thousand(directory: Path) -> None:
-    check_growth(directory, 10**5, 10**6, list(GROWTH_BYTES_MAX))

@@ -1,4 +1,4 @@
-"""Whose turn it is: shares of a batch and of open files, without any of either."""
+"""Fair scheduling: shares of a batch and of open files for each user."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from logd.ingest.scheduling import (
     ReadRequest,
     schedule,
 )
-from logd_wire.wire import Event
+from tests.logd.test_exact_bounds import take
 
 
 def test_none_waits_long_whatever_the_others_ask() -> None:
-    """Many users always want more than there is: each of them is served in time."""
     for seed in range(30):
         rng = random.Random(seed)
         producers = [
@@ -35,8 +34,7 @@ def test_none_waits_long_whatever_the_others_ask() -> None:
                 since[one.producer] += 1
                 if share is not None:
                     since[one.producer] = 0
-                    for number in range(min(share.events, one.events)):
-                        batch.add(one.producer, number, Event("page_view", 1, None, b""), 1)
+                    take(batch, one, share)
             assert batch.entries <= room + 5, f"seed {seed}: one more a user at most"
             # Each of five users gets at least one of its own read in each turn.
             assert max(since.values()) <= 12, f"seed {seed}: {sorted(since.values())}"
@@ -48,15 +46,12 @@ def test_what_one_does_not_want_the_others_get() -> None:
     waiting = [ReadRequest(greedy, None, True, 1000), ReadRequest(modest, None, True, 3)]
     got = {}
     for one, share in schedule(waiting, batch):
-        assert share is not None
-        got[one.producer.uid] = count = min(share.events, one.events)
-        for number in range(count):
-            batch.add(one.producer, number, Event("page_view", 1, None, b""), 1)
+        got[one.producer.uid] = take(batch, one, share)
     assert got == {1: 97, 2: 3}
 
 
 def test_where_several_users_have_outboxes_a_turn_reads_less_and_each_gets_a_part() -> None:
-    """Events, and outboxes: a user has a thousand of them, with one event or many in each."""
+    """One user has a thousand outboxes, with one event or many in each."""
     for asked in (1, 1000):
         crowd = [Producer(1, number, 0) for number in range(1000)]
         good = Producer(2, 1, 0)
@@ -68,8 +63,7 @@ def test_where_several_users_have_outboxes_a_turn_reads_less_and_each_gets_a_par
             for one, share in schedule(waiting, batch, shared=True):
                 if share is not None:
                     read.add(one.producer)
-                    for number in range(min(share.events, one.events)):
-                        batch.add(one.producer, number, Event("page_view", 1, None, b""), 1)
+                    take(batch, one, share)
             assert good in read
             assert batch.entries <= SHARED_EVENTS_MAX
             assert len(read) <= SHARED_OUTBOXES_MAX

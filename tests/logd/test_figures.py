@@ -1,4 +1,4 @@
-"""How it goes, in figures: rates, commit times, how long outboxes have room."""
+"""Runtime statistics: rates, commit times, how long outboxes have room."""
 
 from __future__ import annotations
 

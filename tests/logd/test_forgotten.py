@@ -9,7 +9,6 @@ from typing import Any
 
 import msgpack
 import pytest
-import sqlcipher3
 
 from logd.audit.verify import verify
 from logd.batch import Batch, Producer
@@ -18,6 +17,7 @@ from logd.storage import erasure_list, mentions
 from logd.storage.erasure_list import ErasureList
 from logd.storage.store import Store
 from logd_wire.wire import Event, producer_seed, unpack_props
+from tests.logd.full_disk import full_disk
 from tests.logd.older import types_as_earlier
 
 TOKEN, OTHER = b"t" * 32, b"o" * 32
@@ -175,32 +175,17 @@ def test_a_commit_of_late_events_that_failed_can_be_repeated(
 ) -> None:
     forget(store, "7", until_ns=100)
     batch = batch_of(producer, ("7", 1, {}), ("8", 1, {}))
-    healthy = store.connection
-
-    class Full:
-        def __getattr__(self, name: str) -> object:
-            return getattr(healthy, name)
-
-        def execute(self, sql: str, *arguments: object) -> object:
-            if sql == "COMMIT":
-                error = sqlcipher3.OperationalError("injected")
-                error.sqlite_errorcode = sqlcipher3.SQLITE_FULL
-                raise error
-            return healthy.execute(sql, *arguments)
-
-    store._connection = Full()
-    with pytest.raises(Exception, match="no space"):
+    with full_disk(store), pytest.raises(Exception, match="no space"):
         store.commit(batch, 2)
-    store._connection = healthy
     store.commit(batch, 3)
     assert counters(store) == {"stored": 3, "own": 1, "erased": 1, "commits": 1}
     assert [row[0] for row in rows(store)] == [2, 3]
 
 
-# -- events of logd's own
+# -- internal events
 
 
-def test_an_own_event_is_a_leaf_of_the_chain_like_every_other(
+def test_an_internal_event_is_a_leaf_of_the_chain_like_every_other(
     store: Store, producer: Producer
 ) -> None:
     store.record("trail_backed_up", {"place": "/var/backups/a"}, 5)
@@ -225,7 +210,7 @@ def test_an_own_event_is_a_leaf_of_the_chain_like_every_other(
 def test_the_pepper_of_a_trail_from_before_is_the_same_at_every_migration(
     directory: Path, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a backup of schema 2, restored and migrated again, fits the list beside it."""
+    """A backup of schema 2, restored and migrated again, must match the list beside it."""
     from logd.storage import migrations
 
     key = os.urandom(32)

@@ -1,4 +1,4 @@
-"""Help that teaches: every command, every option, every exit code, in one wording everywhere."""
+"""Help of every command: options, examples and exit codes, worded the same everywhere."""
 
 from __future__ import annotations
 

@@ -115,9 +115,7 @@ def test_events_emitted_before_the_first_daemon_ever_ran_are_stored(
 def test_a_daemon_killed_five_times_wherever_it_is_stores_nothing_twice(
     instance: Instance, tally: Tally
 ) -> None:
-    """Each followed by a start that goes on where it was. Killed at chosen points it is in
-    test_daemon.py.
-    """
+    """Each is followed by a start. Kills at chosen points are in test_predecessors.py."""
     instance.start()
     with emitters(instance, count=2, events=15_000) as running:
         for kill in range(1, 6):

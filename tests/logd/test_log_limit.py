@@ -1,4 +1,4 @@
-"""Log lines that input can cause come at a bounded rate, and say how many were left out."""
+"""Log lines that input can cause are written at a bounded rate, with the number left out."""
 
 from __future__ import annotations
 

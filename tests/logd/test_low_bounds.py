@@ -15,12 +15,9 @@ from logd.ingest.inotify import Inotify
 from logd.ingest.open_outbox import OpenOutbox
 from logd.ingest.ordering import Intake
 from logd.ingest.outbox_directory import OutboxDirectory
-from logd.serve.loop import EventLoop
 from logd_wire.outbox.layout import REFUSALS_MAX
 from logd_wire.wire import DATAGRAM_BYTES_MAX, Event, encode_farewell, producer_seed
-from tests.logd.test_daemon import Written, look, new_daemon
-from tests.logd.test_hostile import sender
-from tests.logd.test_intake import (
+from tests.logd.ordering_parts import (
     ID,
     UID,
     batch_of,
@@ -31,18 +28,13 @@ from tests.logd.test_intake import (
     sequences,
     whole,
 )
+from tests.logd.stepped_daemon import SteppedDaemon, Written, look
+from tests.logd.test_hostile import sender
 from tests.support.instance import Instance, check_sums
 
 
-@pytest.fixture
-def daemon(instance: Instance) -> Iterator[EventLoop]:
-    made = new_daemon(instance)
-    yield made
-    made.close()
-
-
-def turn(daemon: EventLoop) -> None:
-    """One turn in which the look is due."""
+def turn(daemon: SteppedDaemon) -> None:
+    """One turn in which the poll is due."""
     daemon.delivery.turn.poll_due_s = 0.0
     daemon.run_once(timeout_s=0)
 
@@ -51,15 +43,14 @@ def turn(daemon: EventLoop) -> None:
 
 
 def test_of_many_producers_without_an_end_a_turn_books_a_few(
-    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: SteppedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logd.ingest.ended_producers.RECORD_ENDS_MAX", 3)
-    connection = daemon._store.connection
+    connection = daemon.store.connection
     connection.executemany(
         "INSERT INTO producer VALUES (?, 1, ?, 0, 0, 0, 'an earlier boot', 1, 1, 1)",
         [(number, f"{number:016x}") for number in range(1, 11)],
     )
-    daemon._store._load()
     daemon.delivery.recover(0.0)
     booked = [0]
     while booked[-1] < 10:
@@ -71,26 +62,25 @@ def test_of_many_producers_without_an_end_a_turn_books_a_few(
 
 
 def test_a_farewell_before_its_turn_is_not_booked_as_an_unknown_end(
-    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: SteppedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unfinished producers were read a page at a time; some have ended since."""
     monkeypatch.setattr("logd.ingest.ended_producers.RECORD_ENDS_MAX", 1)
-    daemon._store.connection.executemany(
+    daemon.store.connection.executemany(
         "INSERT INTO producer VALUES (?, ?, ?, 4, 0, 0, 'an earlier boot', 1, 1, 1)",
         [(number, os.getuid(), f"{number:016x}") for number in (1, 2)],
     )
-    daemon._store._load()
     daemon.delivery.recover(0.0)
     with sender(instance) as sock:
         sock.send(encode_farewell(2, 4, {}))
         for _ in range(4):
             turn(daemon)
-    rows = daemon._store.connection.execute("SELECT producer, first, last FROM loss").fetchall()
+    rows = daemon.store.connection.execute("SELECT producer, first, last FROM loss").fetchall()
     assert rows == [(1, 5, None)]
 
 
 def test_of_many_files_a_turn_lists_a_few(
-    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: SteppedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logd.ingest.outbox_finder.DISCOVER_FILES_MAX", 2)
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
@@ -120,7 +110,7 @@ def test_of_many_files_a_turn_lists_a_few(
 
 
 def test_of_one_user_so_many_files_wait_to_be_opened_and_the_rest_is_listed_again(
-    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: SteppedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logd.ingest.outbox_finder.DISCOVER_QUEUE_MAX", 3)
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
@@ -139,7 +129,7 @@ def test_of_one_user_so_many_files_wait_to_be_opened_and_the_rest_is_listed_agai
 
 
 def test_a_due_look_goes_through_a_few_outboxes_in_a_turn_and_through_all_in_some(
-    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: SteppedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 
@@ -272,7 +262,7 @@ def test_what_a_farewell_claims_to_have_refused_is_bounded() -> None:
 def test_of_many_producers_those_with_an_open_outbox_are_not_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Introduced again, one would be two: one of them read, the other one confirmed."""
+    """Loaded again, one would be two: one of them read, the other one confirmed."""
     monkeypatch.setattr("logd.ingest.ordering.PRODUCERS_MAX", 10)
     intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
     kept = {intake.producer(UID, number) for number in range(100, 115)}

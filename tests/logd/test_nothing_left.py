@@ -14,7 +14,7 @@ from logd.maintenance import forget as forgetting
 from logd.storage import job_table
 from logd.storage.store import Store
 from logd_wire.wire import Event
-from tests.logd.test_removal import DAY_NS, KEY, TYPES, Trail
+from tests.logd.made_up_trail import DAY_NS, KEY, TYPES, Trail
 from tests.support import pages
 
 pytestmark = pytest.mark.usefixtures("clocks_from_1970")

@@ -1,4 +1,4 @@
-"""Times, lengths of time and numbers, wherever somebody gives them: read as meant, or refused."""
+"""Times, durations and numbers of options, settings and reports: read as meant, or refused."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from click.testing import CliRunner
 
 from logd.cli import SECTIONS, main
 from logd.clock import durations, times
-from logd.commands._options import Count, Duration, Time
+from logd.commands._options import DURATION, TIME, Count, Nanoseconds
 from logd.config.settings import parse
 from logd.config.table import SETTINGS
 from logd.errors import EXIT_UNAVAILABLE, ConfigError
 from logd.reports.parameters import BadParameter, Parameters
 from logd.reports.registry import REPORTS
-from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_wire.query import Answer
 from logd_wire.schema import INT64_MAX
@@ -110,7 +109,7 @@ NO_TIMES = [
 
 
 @pytest.mark.parametrize("text", NO_TIMES, ids=ascii)
-def test_what_is_no_time_is_refused_and_said(text: str) -> None:
+def test_an_invalid_time_is_refused_with_a_reason(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a time|counted from 1970|is past"):
         times.parse(text, NOW)
 
@@ -122,7 +121,7 @@ def test_options_and_settings_read_the_same_lengths_of_time(unit: str) -> None:
     assert times.parse(text, NOW) == NOW - length_ns
     (page_view,) = parse(f'retention.page_view = "{text}"', Path("/x/y.toml")).retention.values()
     assert page_view == length_ns
-    assert Duration().convert(text, None, None) == length_ns
+    assert DURATION.convert(text, None, None) == length_ns
 
 
 NO_DURATIONS = ["", "5", "-5d", "1.5h", "d", "5 d", "5dd", "201y", "99999999d", "12H", "5h\n"]
@@ -143,7 +142,7 @@ def configuration_text(text: str) -> str:
 
 # -- every option there is
 
-NUMBERS = (Time, Duration, Count)
+NUMBERS = (Nanoseconds, Count)
 PLAIN = (click.types.IntParamType, click.types.FloatParamType, click.DateTime)
 OPTIONS = [
     (name, parameter)
@@ -167,9 +166,9 @@ def test_every_option_that_takes_a_number_or_a_time_is_tried_here() -> None:
 
 def refused(kind: Any) -> list[str]:
     """What an option of that kind does not take."""
-    if isinstance(kind, Time):
+    if kind is TIME:
         return NO_TIMES[:-1]  # no file system encoding in a command line of a test
-    if isinstance(kind, Duration):
+    if kind is DURATION:
         return NO_DURATIONS
     texts = [*HUGE, *OTHER_DIGITS, "", "1.5", "1e3", "1_000", " 5", "0x10", "nan", "5\n"]
     return [*texts, str(kind.min - 1), str(kind.max + 1), str(2**63 - 1), str(2**64)]
@@ -177,16 +176,16 @@ def refused(kind: Any) -> list[str]:
 
 def taken(kind: Any) -> list[str]:
     """The ends of what it takes."""
-    if isinstance(kind, Time):
+    if kind is TIME:
         return ["0001-01-01", "2262-04-11T23:47:16", "200y", "0s", str(SECONDS * 1000)]
-    return ["0s", "200y"] if isinstance(kind, Duration) else [str(kind.min), str(kind.max)]
+    return ["0s", "200y"] if kind is DURATION else [str(kind.min), str(kind.max)]
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     """An instance with a database and no daemon."""
     instance = Instance(tmp_path_factory.mktemp("n"))
-    Store(instance.config.database, keyfile.read(instance.config.key_file), 1, 10).close()
+    instance.open_store().close()
     yield instance
     instance.close()
 
@@ -243,7 +242,7 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_a_report_answers_or_says_which_parameter_it_does_not_take(
+def test_a_report_answers_or_names_the_parameter_that_it_refuses(
     connection: Any, name: str
 ) -> None:
     recording = Recording({})

@@ -195,7 +195,7 @@ def test_a_directory_of_ours_with_the_wrong_mode_gets_the_right_one(place: Path,
 
 
 def test_names_taken_in_the_directory_do_not_keep_the_token_out(place: Path) -> None:
-    """In a directory of many users anybody makes files, also with names that the daemon uses."""
+    """In a shared directory any user makes files, also with names that the daemon uses."""
     make_directory(str(place), None, MODE_SHARED)
     for pid in range(os.getpid() - 50, os.getpid() + 50):
         (place / f".token.{pid}").symlink_to("/nowhere")
@@ -203,7 +203,7 @@ def test_names_taken_in_the_directory_do_not_keep_the_token_out(place: Path) -> 
     assert read_token(str(place)) == "1" * 32
 
 
-def test_nobody_else_can_make_a_file_before_the_token_is_there(
+def test_no_other_user_can_make_a_file_before_the_token_is_there(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[int] = []

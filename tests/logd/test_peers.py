@@ -14,8 +14,8 @@ from logd.batch import Producer
 from logd.ingest.ordering import Intake
 from logd.serve.request_server import Credentials, RequestServer
 from logd_wire.wire import producer_seed
-from tests.logd.test_intake import ID, UID, batch_of, datagram, sequences
-from tests.logd.test_request_server import Lines
+from tests.logd.ordering_parts import ID, UID, batch_of, datagram, sequences
+from tests.logd.served import Lines
 
 SO_PEERGROUPS = 59
 

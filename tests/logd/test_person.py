@@ -10,11 +10,8 @@ import pytest
 
 from logd.batch import Batch
 from logd.serve.report_server import _short
-from logd.storage import keyfile
-from logd.storage.database import connect
 from logd.storage.mentions import mentions
 from logd.storage.rollups import DAY_NS
-from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_EVENTS
 from logd_wire.schema import USER_BYTES_MAX
 from logd_wire.wire import Event
@@ -35,8 +32,7 @@ EVENTS: list[tuple[str, str | None, dict[str, Any]]] = [
 
 
 def fill(instance: Instance, events: list[tuple[str, str | None, dict[str, Any]]]) -> None:
-    config = instance.config
-    store = Store(config.database, keyfile.read(config.key_file), 1, 10)
+    store = instance.open_store()
     producer = store.producer(1000, 7)
     producer.ended = True
     batch = Batch(10**6, 10**9)
@@ -92,7 +88,7 @@ def test_what_is_handed_over_names_nobody_else(stored: Instance) -> None:
     assert of_nobody["props"] == {"params": {"users": [PERSON, "(another)"]}}
 
 
-def test_what_cannot_be_attributed_and_what_is_elsewhere_is_said(stored: Instance) -> None:
+def test_what_cannot_be_attributed_and_what_is_elsewhere_is_listed(stored: Instance) -> None:
     notes = {item["about"]: item["text"] for item in of_kind(items(stored, PERSON), "note")}
     assert set(notes) == {"quarantine", "outboxes", "copies", "site"}
     assert "1 refused datagrams" in notes["quarantine"]
@@ -107,22 +103,20 @@ def test_people_get_headings_and_no_control_characters(stored: Instance) -> None
         assert heading in text
 
 
-def test_of_somebody_unknown_nothing_is_held(stored: Instance) -> None:
+def test_of_an_unknown_user_nothing_is_held(stored: Instance) -> None:
     found = items(stored, "nobody")
     assert {item["kind"] for item in found} == {"person", "note", "end"}
     assert found[-1]["event"] == 0
 
 
 def test_copies_are_listed_where_the_trail_knows_of_them(stored: Instance) -> None:
-    config = stored.config
-    connection = connect(config.database, keyfile.read(config.key_file))
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS copy (id INTEGER PRIMARY KEY, kind TEXT NOT NULL,"
-        " made_ns INTEGER NOT NULL, expires_ns INTEGER, place TEXT NOT NULL)"
-    )
-    connection.execute("INSERT INTO copy VALUES (1, 'backup', 1, NULL, '/b/1')")
-    connection.execute("INSERT INTO copy VALUES (2, 'export', 2, 3, '/e/2')")
-    connection.close()
+    with stored.database() as connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS copy (id INTEGER PRIMARY KEY, kind TEXT NOT NULL,"
+            " made_ns INTEGER NOT NULL, expires_ns INTEGER, place TEXT NOT NULL)"
+        )
+        connection.execute("INSERT INTO copy VALUES (1, 'backup', 1, NULL, '/b/1')")
+        connection.execute("INSERT INTO copy VALUES (2, 'export', 2, 3, '/e/2')")
     assert of_kind(items(stored, PERSON), "copy") == [
         {"kind": "copy", "copy": "backup", "made_ns": 1, "expires_ns": None, "place": "/b/1"},
         {"kind": "copy", "copy": "export", "made_ns": 2, "expires_ns": 3, "place": "/e/2"},

@@ -1,4 +1,4 @@
-"""From one daemon to the next: killed, stopped, and what the one before left to be confirmed."""
+"""From one daemon to the next: what a killed or stopped one left to be stored and confirmed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 
 import msgpack
@@ -16,7 +16,6 @@ import pytest
 from logd.audit.verify import verify
 from logd.ingest.open_outbox import OpenOutbox
 from logd.ingest.outbox_directory import OutboxDirectory
-from logd.serve.loop import EventLoop
 from logd.storage.store import Store
 from logd_wire.outbox.layout import HEADER_BYTES, aligned, parse_header
 from logd_wire.wire import (
@@ -27,40 +26,32 @@ from logd_wire.wire import (
     pack_payload,
     producer_seed,
 )
-from tests.logd.test_daemon import PRODUCER, Written, look, new_daemon
+from tests.logd.stepped_daemon import PRODUCER, SteppedDaemon, Written, look, new_daemon
 from tests.logd.test_hostile import datagram, sender
 from tests.support.instance import Instance, check_sums, until
-
-
-@pytest.fixture
-def outbox(instance: Instance) -> Written:
-    return Written(instance.config.outbox_directory)
-
-
-@pytest.fixture
-def daemon(instance: Instance) -> Iterator[EventLoop]:
-    made = new_daemon(instance)
-    yield made
-    made.close()
-
 
 NO_PID = 2**30  # of no process: past the kernel's highest
 
 
-def known_before(daemon: EventLoop, watermark: int) -> None:
+def known_before(daemon: SteppedDaemon, watermark: int) -> None:
     """What a predecessor has stored of the producer; it did not end."""
-    connection = daemon._store.connection
+    connection = daemon.store.connection
     (boot_id,) = connection.execute("SELECT boot_id FROM run").fetchone()
     connection.execute(
         "INSERT INTO producer VALUES (1, ?, ?, ?, 1, 0, ?, ?, 1, 1)",
         (os.getuid(), f"{PRODUCER:016x}", watermark, boot_id, NO_PID),
     )
-    daemon._store._load()
+
+
+def search_slowly(daemon: SteppedDaemon) -> None:
+    """A slice of one record a turn, also at the start."""
+    delivery = daemon.delivery
+    delivery.searches.slice_bytes, delivery.work_s, delivery.start_work_s = 64, 0.0, 0.0
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
 def test_an_outbox_that_cannot_be_looked_for_at_the_start_is_not_taken_for_gone(
-    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch,
+    instance: Instance, daemon: SteppedDaemon, outbox: Written, monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:  # fmt: skip
     """Its producer's end would be booked as lost, and all of it stored as well."""
@@ -75,54 +66,49 @@ def test_an_outbox_that_cannot_be_looked_for_at_the_start_is_not_taken_for_gone(
         daemon.start()
         look(daemon)
     look(daemon)
-    assert daemon._store.connection.execute("SELECT * FROM loss").fetchall() == []
+    assert daemon.ledger() == []
     assert [event["sequence"] for event in instance.events()] == [2, 3]
     assert instance.status()["unknown_extent"] == 0
 
 
 def test_an_outbox_that_is_gone_at_the_start_is_a_row_without_an_end(
-    instance: Instance, daemon: EventLoop
+    instance: Instance, daemon: SteppedDaemon
 ) -> None:
     """The counterpart of the test before: a missing outbox is recorded."""
     known_before(daemon, watermark=1)
     daemon.start()
     look(daemon)
-    rows = daemon._store.connection.execute("SELECT first, last, cause FROM loss").fetchall()
-    assert rows == [(2, None, "outbox gone")]
+    assert daemon.ledger() == [(2, None, "outbox gone")]
 
 
 def test_what_a_killed_predecessor_committed_is_confirmed_at_once_to_an_idle_producer(
-    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was killed between commit and confirmation, and the producer has nothing more to say:
     no commit comes by which it would learn. Nor does the next look have to be waited for.
     """
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
-    known_before(daemon, watermark=3)
-    daemon.delivery._poll_interval_s = 3600.0
-    daemon.start()
-    outbox.write(3)  # the file is closed, by which it is found
+    with closing(SteppedDaemon(instance, look_interval_ms=3_600_000)) as daemon:
+        known_before(daemon, watermark=3)
+        daemon.start()
+        outbox.write(3)  # the file is closed, by which it is found
 
-    def confirmed() -> bool:
-        daemon.run_once(timeout_s=0.1)
-        return outbox.confirmed == 3
+        def confirmed() -> bool:
+            daemon.run_once(timeout_s=0.1)
+            return outbox.confirmed == 3
 
-    until(confirmed, "it is confirmed", 10)
+        until(confirmed, "it is confirmed", 10)
     assert instance.status()["stored"] == 0, "nothing was stored again"
 
 
 def test_while_its_place_is_looked_for_nothing_is_confirmed_at_another_one(
-    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: SteppedDaemon, outbox: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A position that is not the sequence's has the producer write over what was not read."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     outbox.write(60)
     known_before(daemon, watermark=40)
-    daemon.delivery.searches.slice_bytes, daemon.delivery.work_s, daemon.delivery.start_work_s = (
-        64,
-        0.0,
-        0.0,
-    )
+    search_slowly(daemon)
     payload = pack_payload(msgpack.Packer(), "page_view", 1, None, None)
     size = aligned(RECORD_HEAD.size + len(payload))
     daemon.start()
@@ -145,16 +131,12 @@ def test_while_its_place_is_looked_for_nothing_is_confirmed_at_another_one(
 
 
 def test_a_search_that_a_caller_waits_for_is_not_held_back_for_that_caller(
-    instance: Instance, daemon: EventLoop, outbox: Written
+    instance: Instance, daemon: SteppedDaemon, outbox: Written
 ) -> None:
     """There is nothing to commit before it is done: one slice a turn would only be slow."""
     outbox.write(60)
     known_before(daemon, watermark=40)
-    daemon.delivery.searches.slice_bytes, daemon.delivery.work_s, daemon.delivery.start_work_s = (
-        64,
-        0.0,
-        0.0,
-    )
+    search_slowly(daemon)
     daemon.start()
     assert daemon.delivery.outboxes.searches
     daemon.delivery.work_s = 60.0
@@ -169,7 +151,7 @@ def test_a_search_that_a_caller_waits_for_is_not_held_back_for_that_caller(
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
 def test_what_could_not_be_confirmed_when_it_was_committed_is_confirmed_by_the_next_look(
-    instance: Instance, daemon: EventLoop, outbox: Written, monkeypatch: pytest.MonkeyPatch,
+    instance: Instance, daemon: SteppedDaemon, outbox: Written, monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
@@ -229,8 +211,7 @@ def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
     check_sums(state, attempted=3, accepted=3)
     assert (state["stored"], state["pending"]) == (committed, 3 - committed)
     assert outbox.confirmed == (3 if point in ("resume_wakeups", "remove") else 0)
-    daemon = new_daemon(instance)
-    try:
+    with closing(SteppedDaemon(instance)) as daemon:
         daemon.start()
         for _ in range(3):
             look(daemon)
@@ -244,13 +225,11 @@ def test_a_daemon_killed_between_commit_and_confirmation_stores_nothing_twice(
         state = instance.status()
         check_sums(state, attempted=3 + lives, accepted=3 + lives)
         assert (state["lost"], state["unknown_extent"], state["quarantined"]) == (0, 0, 0)
-        assert verify(daemon._store.connection).findings == []
-    finally:
-        daemon.close()
+        assert verify(daemon.store.connection).findings == []
 
 
 def test_a_stop_stores_what_lies_in_files_that_were_closed_just_before_it(
-    instance: Instance, daemon: EventLoop, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, daemon: SteppedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller waits for the disk, so the first round has no time for opening files."""
     daemon.start()
@@ -267,10 +246,10 @@ def test_a_stop_stores_what_lies_in_files_that_were_closed_just_before_it(
 
 
 def test_what_is_unknown_of_a_producer_depends_on_the_boot_and_on_its_outbox(
-    daemon: EventLoop,
+    daemon: SteppedDaemon,
 ) -> None:
     """Of this boot and without an outbox it may live: nothing is missing as far as is known."""
-    connection = daemon._store.connection
+    connection = daemon.store.connection
     (boot_id,) = connection.execute("SELECT boot_id FROM run").fetchone()
     connection.executemany(
         "INSERT INTO producer VALUES (?, 1000, ?, 4, ?, ?, ?, ?, 1, 1)",
@@ -285,6 +264,6 @@ def test_what_is_unknown_of_a_producer_depends_on_the_boot_and_on_its_outbox(
             )
         ],
     )  # fmt: skip
-    assert [row for row in daemon._store.unfinished() if row is not None] == [
+    assert [row for row in daemon.store.unfinished() if row is not None] == [
         (1000, 1, "tail unknown"), (1000, 2, "tail unknown"), (1000, 5, "outbox gone"),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""`logd quarantine`: what was refused, by whom, why, without a stranger's hand on the terminal."""
+"""`logd quarantine`: what was refused, by whom and why, with untrusted bytes escaped."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 import pytest
 
 from logd.batch import Batch
-from logd.storage import keyfile
-from logd.storage.store import Store
 from tests.support.instance import Instance
 
 NASTY = b'\x1b[2J\x00"\\\x9b\xff' + b"x" * 100
@@ -17,8 +15,7 @@ NASTY = b'\x1b[2J\x00"\\\x9b\xff' + b"x" * 100
 @pytest.fixture
 def refused(instance: Instance) -> Instance:
     """Five refusals, of which the newest four are kept; one of them used up a sequence."""
-    config = instance.config
-    store = Store(config.database, keyfile.read(config.key_file), 1, 4)
+    store = instance.open_store(quarantine_rows_max=4)
     batch = Batch(100, 10**6)
     batch.add_quarantine(1, 11, "gone", b"")
     batch.add_quarantine(33, 20, "other version: 9, this daemon speaks 1", NASTY)
@@ -76,8 +73,7 @@ def test_the_summary_is_by_reason_and_user_without_what_a_reason_quotes(
     assert len(refused.cli("quarantine", "--summary", "--limit", "1").splitlines()) == 3
 
 
-def test_an_empty_quarantine_says_so(instance: Instance) -> None:
-    config = instance.config
-    Store(config.database, keyfile.read(config.key_file), 1, 4).close()
+def test_an_empty_quarantine_is_reported_as_empty(instance: Instance) -> None:
+    instance.open_store().close()
     assert "0 refused" in instance.cli("quarantine")
     assert instance.cli("quarantine", "--format", "jsonl") == ""

@@ -85,7 +85,7 @@ def test_a_copy_whose_terminal_closes_is_ended_in_order(number: signal.Signals) 
         signal.signal(number, before)
 
 
-def test_a_copy_under_nohup_goes_on() -> None:
+def test_a_copy_under_nohup_continues() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stoppable() as stop:

@@ -1,8 +1,9 @@
-"""Whoever reads about persons is in the trail: what cannot be recorded is not answered."""
+"""Reports about persons are recorded in the trail, or refused if that fails."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,19 +11,19 @@ import pytest
 from logd.batch import Batch
 from logd.reports.registry import REPORTS
 from logd.serve import report_server
+from logd.serve.access_messages import pack_request, unpack_request
 from logd.serve.report_server import Reporter
 from logd.storage import keyfile
 from logd.storage.store import Store
-from logd_client import Client
 from logd_wire.query import QUERY_VERSION, RESPONSE_BYTES_MAX, read_frame
-from logd_wire.wire import Event
+from logd_wire.wire import Event, unpack_props
 from tests.support.instance import Instance
 
 
 class Recording:
     """Reports of a database with one event; what is recorded of who reads them."""
 
-    def __init__(self, instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, instance: Instance) -> None:
         config = instance.config
         key = keyfile.read(config.key_file)
         store = Store(config.database, key, 1, 10)
@@ -34,12 +35,13 @@ class Recording:
         self.accepts = True
         self.recorded: list[dict[str, Any]] = []
 
-        def emit(_client: Client, event_type: str, **event: Any) -> bool:
-            self.recorded.append({"type": event_type, **event})
+        def record(user: str | None, props: Mapping[str, Any]) -> bool:
+            _, event = unpack_request(pack_request(1, 5, user, props))
+            opened = unpack_props(event.props)
+            self.recorded.append({"type": event.type, "user": event.user, "props": opened})
             return self.accepts
 
-        monkeypatch.setattr(Client, "emit", emit)
-        self.reporter = Reporter(config, key)
+        self.reporter = Reporter(config, key, record)
 
     def ask(self, report: str, **params: Any) -> dict[str, Any]:
         request = {"v": QUERY_VERSION, "report": report, "params": params, "asked_by": "21"}
@@ -50,8 +52,8 @@ class Recording:
 
 
 @pytest.fixture
-def recording(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> Recording:
-    return Recording(instance, monkeypatch)
+def recording(instance: Instance) -> Recording:
+    return Recording(instance)
 
 
 # What each is asked with, at least.

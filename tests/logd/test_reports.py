@@ -42,7 +42,7 @@ class Trail:
         self.store.commit(batch, 5)
 
     def ask(self, report: str, **params: Any) -> Answer:
-        return REPORTS[report].run(self.store._connection, Parameters(params))
+        return REPORTS[report].run(self.store.connection, Parameters(params))
 
     def rows(self, report: str, **params: Any) -> list[tuple[Any, ...]]:
         return [tuple(row.values()) for row in self.ask(report, **params).rows]
@@ -52,7 +52,7 @@ class Trail:
 def trail(directory: Path) -> Iterator[Trail]:
     made = Trail(directory / "a.db")
     yield made
-    assert verify(made.store._connection).findings == []
+    assert verify(made.store.connection).findings == []
     made.store.close()
 
 
@@ -228,7 +228,7 @@ def test_rollups_equal_what_the_events_say_however_they_are_batched(
 ) -> None:
     for events in batches:
         trail.put(*events)
-    assert verify(trail.store._connection).findings == []
+    assert verify(trail.store.connection).findings == []
 
 
 def test_many_rows_go_in_with_statements_of_every_size(trail: Trail) -> None:

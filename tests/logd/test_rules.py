@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,14 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+
+
+def check_all_stored(instance: Instance, stats: dict[str, Any]) -> None:
+    """All that a client accepted is stored, in order and once."""
+    status = instance.settle()
+    check_sums(status, **{name: stats[name] for name in ("attempted", "accepted", "refused")})
+    assert (status["stored"], status["lost"]) == (stats["accepted"], 0)
+    check_streams(instance.events())
 
 
 # -- rule 2: emit is not re-entered ------------------------------------------------------------
@@ -54,16 +63,8 @@ def test_rule_2_a_signal_handler_that_emits_in_an_emit_is_refused_and_leaves_no_
         instance.socket,
     )
     stats = json.loads(done.stdout)
-    status = instance.settle()
     assert stats["refused_by_cause"]["reentered"] >= 20
-    check_sums(
-        status,
-        attempted=stats["attempted"],
-        accepted=stats["accepted"],
-        refused=stats["refused"],
-    )
-    assert (status["stored"], status["lost"]) == (stats["accepted"], 0)
-    check_streams(instance.events())
+    check_all_stored(instance, stats)
     until(lambda: instance.status()["refused_by_clients"] == stats["refused"], "it was told")
 
 
@@ -83,16 +84,8 @@ def test_rule_2_a_signal_handler_that_raises_in_an_emit_leaves_no_hole(instance:
         instance.socket,
     )
     stats = json.loads(done.stdout)
-    status = instance.settle()
-    check_sums(
-        status,
-        attempted=stats["attempted"],
-        accepted=stats["accepted"],
-        refused=stats["refused"],
-    )
     assert stats["returned"] <= stats["accepted"] <= stats["returned"] + 300
-    assert status["stored"] == stats["accepted"] and status["lost"] == 0
-    check_streams(instance.events())
+    check_all_stored(instance, stats)
 
 
 # -- rule 3: allocation, and reading without mapping ---------------------------------------------
@@ -136,9 +129,10 @@ def test_rule_4_a_forked_child_is_another_producer_and_leaves_its_parent_alone(
         "held = os.popen(f'{sys.executable} -c \"'\n"
         "    'import os, sys; from logd_wire import liveness;'\n"
         "    'print(liveness.lock_holder(os.open(sys.argv[1], os.O_RDWR)))\" '\n"
-        "    + os.readlink(f'/proc/self/fd/{c._producers.current.outbox._fd}')).read()\n"
+        "    + f\"{sys.argv[2]}/{os.getuid()}-{c.stats()['producer']}.outbox\").read()\n"
         "print(json.dumps([c.stats()['accepted'], int(held), os.getpid()]))\n",
         instance.socket,
+        str(instance.config.outbox_directory),
     )
     accepted, holder, pid = json.loads(done.stdout)
     assert accepted == 105
@@ -164,7 +158,7 @@ def test_rule_4_an_outbox_is_removed_only_after_its_rows_are_committed(instance:
         assert instance.status()["outboxes"] == 1
         daemon = instance.start()
         locker.stdin.write("lock\n")  # type: ignore[union-attr] # it has a pipe
-        locker.stdin.flush()  # type: ignore[union-attr]
+        locker.stdin.flush()  # type: ignore[union-attr] # it has a pipe
         assert locker.stdout.readline() == "locked\n"
         python("from logd_client import Client; import sys; Client(sys.argv[1]).emit('login')",
                instance.socket)  # fmt: skip
@@ -276,7 +270,7 @@ def test_rule_6_outboxes_on_a_disk_are_refused_at_start(instance: Instance) -> N
     assert not (ROOT / "var-of-a-test").exists()
 
 
-# -- rule 7 is in test_storage.py ----------------------------------------------------------------
+# -- rule 7 is in test_storage.py and test_store_failures.py --------------------------------------
 
 
 # -- rule 8: one daemon an instance --------------------------------------------------------------

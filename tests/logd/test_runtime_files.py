@@ -149,7 +149,7 @@ def test_what_cannot_be_put_back_is_reported_since_when_and_tried_again(
     assert caplog.messages[1:] == ["socket: socket is there again"]
 
 
-def test_what_nobody_can_put_back_is_reported_with_what_to_do(
+def test_what_cannot_be_restored_is_reported_with_its_remedy(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     machine = Machine(key=AS_MADE, token=AS_MADE)

@@ -123,7 +123,7 @@ def test_without_the_key_no_sqlite_tool_opens_the_database(
 
 
 def test_a_plain_database_and_a_plain_log_would_be_found_readable(directory: Path) -> None:
-    """Or the test above would prove nothing."""
+    """Otherwise the test above would prove nothing."""
     database = directory / "plain.db"
     connection = sqlite3.connect(database)
     connection.execute(f"PRAGMA page_size = {PAGE}")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sqlcipher3
 
-from logd.batch import Batch, Producer
-from logd.errors import StorageFailed
-from logd.storage import keyfile
 from logd.storage.database import connect
 from logd.storage.store import Store
-from logd_wire.wire import Event, producer_seed
 from tests.faults.faulty_disk import faulty_disk
 from tests.support.instance import Instance, Process, check_sums, emitters, until
 
@@ -43,7 +39,7 @@ def test_rule_7_a_failed_flush_ends_the_daemon_and_confirms_nothing(
 def test_rule_7_a_start_that_cannot_flush_confirms_nothing(
     instance: Instance, directory: Path
 ) -> None:
-    """What a killed predecessor left in its log is visible, and perhaps not on the disk."""
+    """What a killed predecessor left in its WAL is visible, and perhaps not on the disk."""
     instance.start()
     with emitters(instance, count=1, events=50) as (emitter,):
         emitter.finish()
@@ -60,75 +56,6 @@ def test_rule_7_a_start_that_cannot_flush_confirms_nothing(
     instance.start()
     status = instance.settle()
     check_sums(status, attempted=50 + emitter.refused, accepted=50, refused=emitter.refused)
-
-
-def _producer() -> Producer:
-    return Producer(uid=1, id=2, seed=producer_seed(2))
-
-
-def _batch(producer: Producer, count: int) -> Batch:
-    batch = Batch(1000, 10**6)
-    for _ in range(count):
-        producer.taken += 1
-        batch.add(producer, producer.taken, Event("page_view", 5, "7", b"\x80"), 10)
-    return batch
-
-
-class _Failing:
-    """A connection whose COMMIT fails once, as when the disk is full or broken."""
-
-    def __init__(self, connection: sqlcipher3.Connection, code: int) -> None:
-        self._connection, self._code = connection, code
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._connection, name)
-
-    def execute(self, sql: str, *arguments: object) -> object:
-        if sql == "COMMIT" and self._code:
-            error = sqlcipher3.OperationalError("injected")
-            error.sqlite_errorcode, self._code = self._code, 0
-            raise error
-        return self._connection.execute(sql, *arguments)
-
-
-@pytest.mark.parametrize("code", [sqlcipher3.SQLITE_FULL, sqlcipher3.SQLITE_IOERR])
-def test_rule_7_a_failed_commit_advances_no_watermark_and_can_be_repeated(
-    directory: Path, code: int
-) -> None:
-    key = os.urandom(32)
-    store = Store(directory / "a.db", key, 1, 10)
-    producer = _producer()
-    batch = _batch(producer, 3)
-    healthy = store._connection
-    store._connection = _Failing(healthy, code)
-    with pytest.raises(Exception, match=r"no space|injected"):
-        store.commit(batch, 2)
-    assert (store.producer(producer.uid, producer.id).stored, producer.row) == (0, None)
-    store.commit(batch, 3)
-    assert store.producer(producer.uid, producer.id).stored == 3
-    store.commit(_batch(producer, 2), 4)
-    rows = healthy.execute("SELECT id, sequence FROM event ORDER BY id").fetchall()
-    assert rows == [(n, n) for n in range(1, 6)]
-    store.close()
-
-
-def test_a_full_disk_is_said_and_what_waits_is_stored_when_there_is_room(
-    instance: Instance,
-) -> None:
-    """The page limit stands for the disk: SQLite gives the same result code, SQLITE_FULL."""
-    store = Store(instance.config.database, keyfile.read(instance.config.key_file), 1, 10)
-    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
-    producer = _producer()
-    batch = _batch(producer, 500)
-    with pytest.raises(Exception, match="no space left on the device") as caught:
-        store.commit(batch, 2)
-    assert not isinstance(caught.value, StorageFailed)
-    assert store.producer(producer.uid, producer.id).stored == 0
-    store._connection.execute("PRAGMA max_page_count = 1000000")
-    store.commit(batch, 3)
-    assert store.producer(producer.uid, producer.id).stored == 500
-    store.close()
 
 
 def test_a_wrong_key_is_told_and_changes_nothing(instance: Instance) -> None:
@@ -150,9 +77,9 @@ def test_a_wrong_key_is_told_and_changes_nothing(instance: Instance) -> None:
     ],
 )
 def test_an_unusable_key_file_is_reported_by_name(
-    instance: Instance, damage: object, message: str
+    instance: Instance, damage: Callable[[Path], object], message: str
 ) -> None:
-    damage(instance.config.key_file)  # type: ignore[operator] # a function of the path
+    damage(instance.config.key_file)
     said = instance.cli("run", code=77)
     assert message in said
     assert "logd.key" in said
@@ -182,9 +109,8 @@ def test_an_empty_or_foreign_file_is_refused_as_a_database(instance: Instance) -
 def test_a_newer_schema_is_refused_and_left_alone(instance: Instance) -> None:
     instance.start()
     instance.stop()
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    connection.execute("INSERT INTO migration VALUES (99, 'from the future', 1)")
-    connection.close()
+    with instance.database() as connection:
+        connection.execute("INSERT INTO migration VALUES (99, 'from the future', 1)")
     for command in ("run", "status", "query"):
         assert "Install the newer logd" in instance.cli(command, code=65)
 
@@ -220,13 +146,12 @@ def test_after_a_new_boot_producers_without_a_farewell_have_a_row_tail_unknown(
     instance.settle()
     until(lambda: instance.status()["outboxes"] == 0, "its end is stored")
     instance.stop()
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    connection.execute("UPDATE producer SET boot_id = 'an earlier boot'")
-    connection.execute(
-        "INSERT INTO producer VALUES (99, 0, '00000000000000ff', 7, 1, 0, 'an earlier boot',"
-        " 1, 1, 1)"
-    )
-    connection.close()
+    with instance.database() as connection:
+        connection.execute("UPDATE producer SET boot_id = 'an earlier boot'")
+        connection.execute(
+            "INSERT INTO producer VALUES (99, 0, '00000000000000ff', 7, 1, 0, 'an earlier boot',"
+            " 1, 1, 1)"
+        )
     instance.start()
     status = instance.settle()
     assert (status["unknown_extent"], status["lost"], status["stored"]) == (1, 0, 10)

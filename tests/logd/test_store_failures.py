@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from logd.storage import erasure_list, wal
 from logd.storage.database import connect
 from logd.storage.store import Store
 from logd_wire.wire import Event
+from tests.logd.full_disk import failing
 
 KEY = bytes(range(32))
 ERRORS = {
@@ -33,24 +35,6 @@ def made(directory: Path) -> Iterator[Store]:
     opened.close()
 
 
-class Failing:
-    """A connection on which a statement fails as long as `code` is set."""
-
-    def __init__(self, connection: Any, statement: str) -> None:
-        self._connection, self._statement = connection, statement
-        self.code = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def execute(self, sql: str, *arguments: object) -> Any:
-        if self.code and sql.startswith(self._statement):
-            error = sqlcipher3.OperationalError("injected")
-            error.sqlite_errorcode = self.code
-            raise error
-        return self._connection.execute(sql, *arguments)
-
-
 def batch_of(store: Store, count: int, user: str = "7") -> Batch:
     producer = store.producer(1000, 2)
     batch = Batch(1000, 10**6)
@@ -62,25 +46,53 @@ def batch_of(store: Store, count: int, user: str = "7") -> Batch:
 
 @pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize("statement", ["PRAGMA wal_checkpoint(NOOP)", "PRAGMA wal_checkpoint(P"])
-def test_a_log_that_cannot_be_moved_ends_the_process_but_for_want_of_room(
+def test_a_wal_that_cannot_be_checkpointed_ends_the_process_except_on_a_full_disk(
     made: Store, monkeypatch: pytest.MonkeyPatch, code: int, statement: str
 ) -> None:
-    """A flush that failed there is never heard of again: SQLite would keep it to itself."""
+    """SQLite reports a flush that failed there only once."""
     monkeypatch.setattr(wal, "CHECKPOINT_PAGES", 1)
-    healthy = made._connection
-    failing = made._connection = Failing(healthy, statement)
-    failing.code = code
     expected = ERRORS[code]
-    if expected is None:
+    raised: AbstractContextManager[object] = (
+        nullcontext() if expected is None else pytest.raises(expected)
+    )
+    with failing(made, statement, code), raised:
         made.commit(batch_of(made, 3), 2)
-    else:
-        with pytest.raises(expected):
-            made.commit(batch_of(made, 3), 2)
-    made._connection = healthy
     assert made.producer(1000, 2).stored == 3, "it was committed before"
 
 
-def test_an_own_event_of_an_act_that_failed_leaves_no_gap_in_the_numbers(made: Store) -> None:
+@pytest.mark.parametrize("code", [sqlcipher3.SQLITE_FULL, sqlcipher3.SQLITE_IOERR])
+def test_rule_7_a_failed_commit_advances_no_watermark_and_can_be_repeated(
+    made: Store, code: int
+) -> None:
+    batch = batch_of(made, 3)
+    (producer,) = batch.producers
+    with failing(made, "COMMIT", code), pytest.raises(Exception, match=r"no space|injected"):
+        made.commit(batch, 2)
+    assert (made.producer(1000, 2).stored, producer.row) == (0, None)
+    made.commit(batch, 3)
+    assert made.producer(1000, 2).stored == 3
+    made.commit(batch_of(made, 2), 4)
+    rows = made.connection.execute("SELECT id, sequence FROM event ORDER BY id").fetchall()
+    assert rows == [(n, n) for n in range(1, 6)]
+
+
+def test_a_full_disk_is_said_and_what_waits_is_stored_when_there_is_room(made: Store) -> None:
+    """The page limit stands for the disk: SQLite gives the same result code, SQLITE_FULL."""
+    (pages,) = made.connection.execute("PRAGMA page_count").fetchone()
+    made.connection.execute(f"PRAGMA max_page_count = {pages}")
+    batch = batch_of(made, 500)
+    with pytest.raises(Exception, match="no space left on the device") as caught:
+        made.commit(batch, 2)
+    assert not isinstance(caught.value, StorageFailed)
+    assert made.producer(1000, 2).stored == 0
+    made.connection.execute("PRAGMA max_page_count = 1000000")
+    made.commit(batch, 3)
+    assert made.producer(1000, 2).stored == 500
+
+
+def test_an_internal_event_of_a_failed_transaction_leaves_no_gap_in_the_numbers(
+    made: Store,
+) -> None:
     def work(_connection: Any, batch: Batch) -> None:
         made.append_internal_event(batch, "events_pruned", {}, 3)
 

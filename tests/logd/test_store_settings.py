@@ -108,7 +108,7 @@ def test_after_an_act_every_commit_is_flushed_again(store: Store, flush: bool, f
 
 
 def test_what_is_committed_without_a_flush_is_not_announced_before_one(store: Store) -> None:
-    """The head that an anchor names would go back with the power."""
+    """A power cut would take back the head that an anchor names."""
     fill(store, 2)
     announced = store.head
 

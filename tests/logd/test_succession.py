@@ -7,27 +7,22 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
 
 from logd.batch import Batch, Producer
-from logd.config.settings import Config
 from logd.ingest.ordering import Intake
-from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.outbox_opener import PREDECESSORS_MAX
-from logd.ingest.receiver import Receiver, bind
 from logd.ingest.succession import Succession
-from logd.serve.loop import EventLoop
-from logd.storage import keyfile
-from logd.storage.store import Store
 from logd_wire import liveness
 from logd_wire.outbox.layout import HEADER_BYTES, RING_BYTES_MIN, WORD_VERSION, outbox_bytes
 from logd_wire.outbox.names import outbox_name
 from logd_wire.outbox.writer import OutboxWriter
 from logd_wire.wire import datagram_head, encode_record, pack_payload, producer_seed
+from tests.logd.stepped_daemon import SteppedDaemon
 from tests.support.instance import Instance, check_sums
 
 FIRST, SECOND, THIRD = 11, 22, 33
@@ -83,21 +78,16 @@ def payload(producer_id: int, number: int) -> bytes:
     return pack_payload(msgpack.Packer(), "page_view", 1, None, props)
 
 
-Make = Callable[..., EventLoop]
+Make = Callable[..., SteppedDaemon]
 
 
 @pytest.fixture
 def make(instance: Instance) -> Iterator[Make]:
     """A daemon that runs a round only when it is called."""
-    made: list[EventLoop] = []
+    made: list[SteppedDaemon] = []
 
-    def start(**settings: int) -> EventLoop:
-        config: Config = replace(instance.config, commit_interval_ms=0, **settings)  # type: ignore[arg-type]
-        store = Store(config.database, keyfile.read(config.key_file), 1, config.quarantine_rows_max)
-        outboxes = OutboxDirectory(config.outbox_directory)
-        outboxes.prepare(str(config.socket))
-        receiver = Receiver(bind(config.socket, socket.SOCK_DGRAM, config.socket_mode))
-        made.append(EventLoop(config, store, receiver, outboxes, clock_ns=lambda: 7))
+    def start(**settings: Any) -> SteppedDaemon:
+        made.append(SteppedDaemon(instance, **settings))
         return made[0]
 
     yield start
@@ -111,8 +101,8 @@ def outbox(instance: Instance) -> Callable[..., Written]:
     return lambda *arguments, **named: Written(directory, *arguments, **named)
 
 
-def look(daemon: EventLoop, times: int = 1) -> None:
-    """Turns in which a look is due, until nothing more is to be done at once."""
+def look(daemon: SteppedDaemon, times: int = 1) -> None:
+    """Turns in which a poll is due, until nothing more can be done at once."""
     for _ in range(times):
         daemon.delivery.turn.poll_due_s = 0.0
         daemon.run_once(timeout_s=0)
@@ -135,10 +125,10 @@ def all_of(*outboxes: Written) -> list[tuple[int, int]]:
     return [(one.id, number) for one in outboxes for number in range(1, one.count + 1)]
 
 
-def listed(daemon: EventLoop, *outboxes: Written) -> None:
+def listed(daemon: SteppedDaemon, *outboxes: Written) -> None:
     """Has the directory give their names in this order."""
     found = [(one.path.name, os.getuid(), one.id) for one in outboxes]
-    daemon._directory.names = lambda: iter(found)  # type: ignore[method-assign]
+    daemon.directory.names = lambda: iter(found)  # type: ignore[method-assign] # in this order
 
 
 # -- in order ------------------------------------------------------------------------------------
@@ -315,7 +305,7 @@ def test_where_only_few_files_may_be_open_the_predecessor_comes_first(
     assert list(instance.config.outbox_directory.glob("*.outbox")) == []
 
 
-def test_a_successor_that_is_given_up_while_it_waits_goes_on_without_an_outbox(
+def test_a_successor_that_is_given_up_while_it_waits_continues_without_an_outbox(
     instance: Instance, make: Make, outbox: Callable[..., Written], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon = make()

@@ -1,4 +1,4 @@
-"""`tail` and `query`: what they choose, and what following outlives."""
+"""`tail` and `query`: what they select, and what following survives."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from logd.storage import keyfile
-from logd.storage.database import connect
 from logd.storage.migrations import MIGRATIONS, migrate
 from tests.support.instance import ROOT, Instance, Process, check_sums, until
 
@@ -73,15 +70,6 @@ def tail(instance: Instance, *options: str) -> Iterator[Tail]:
         made.close()
 
 
-@contextlib.contextmanager
-def opened(path: Path, key: bytes) -> Iterator[Any]:
-    connection = connect(path, key)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
 def put_in_place(instance: Instance, new: Path) -> None:
     """As restore does: the new file is whole, then it takes the old one's name."""
     database = instance.config.database
@@ -125,7 +113,7 @@ def test_tail_chooses_as_query_does_and_speaks_json(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize("text", ["task", "=3", ""])
-def test_a_property_that_is_none_is_told_with_an_example(instance: Instance, text: str) -> None:
+def test_an_invalid_property_is_refused_with_an_example(instance: Instance, text: str) -> None:
     assert "task=12" in instance.cli("query", "--where", text, code=2)
 
 
@@ -174,8 +162,7 @@ def test_following_waits_for_the_schema_to_be_brought_up_to_date(
 ) -> None:
     with monkeypatch.context() as earlier:
         earlier.setattr("logd.storage.migrations.MIGRATIONS", MIGRATIONS[:1])
-        config = instance.config
-        with opened(config.database, keyfile.read(config.key_file)) as connection:
+        with instance.database() as connection:
             migrate(connection, 1)
     assert "schema 1" in instance.cli("tail", code=75)
     with tail(instance) as shown:
@@ -187,12 +174,10 @@ def test_following_waits_for_the_schema_to_be_brought_up_to_date(
 
 
 def test_following_outlives_a_migration_by_a_newer_program(instance: Instance) -> None:
-    """As far as what it reads is still there; it does not open a newer database anew."""
+    """As far as what it reads is still there; it does not open a newer database again."""
     instance.start()
     emit(instance, 1)
     instance.stop()
-    config = instance.config
-    key = keyfile.read(config.key_file)
     with tail(instance) as shown:
         shown.shows(1)
         emit(instance, 2, leave=True)
@@ -200,7 +185,7 @@ def test_following_outlives_a_migration_by_a_newer_program(instance: Instance) -
         shown.shows(1, 2)
         check_sums(instance.settle(), attempted=2, accepted=2)
         instance.stop()
-        with opened(config.database, key) as connection:
+        with instance.database() as connection:
             connection.execute("CREATE TABLE of_the_future (x)")
             connection.execute(
                 "INSERT INTO migration SELECT max(version) + 1, 'x', 1 FROM migration"
@@ -210,30 +195,29 @@ def test_following_outlives_a_migration_by_a_newer_program(instance: Instance) -
                 " salt FROM event ORDER BY id DESC LIMIT 1"
             )
         shown.shows(1, 2, 2)
-        copy = config.database.with_name("copy")
-        with opened(config.database, key) as connection:
+        copy = instance.config.database.with_name("copy")
+        with instance.database() as connection:
             connection.execute("VACUUM INTO ?", (str(copy),))
         put_in_place(instance, copy)
         assert shown.process.popen.wait(20) == 65
         assert shown.process.says("Install the newer logd")
 
 
-def test_following_goes_on_in_a_trail_with_a_new_key(instance: Instance) -> None:
+def test_following_continues_in_a_trail_with_a_new_key(instance: Instance) -> None:
     instance.start()
     emit(instance, 1, 2)
     with tail(instance) as shown:
         shown.shows(1, 2)
         emit(instance, 3)
         instance.stop()
-        config, new = instance.config, instance.directory / "new.db"
-        key, new_key = keyfile.read(config.key_file), secrets.token_bytes(32)
-        with opened(config.database, key) as connection:
+        new, new_key = instance.directory / "new.db", secrets.token_bytes(32)
+        with instance.database() as connection:
             connection.execute("VACUUM INTO ?", (str(new),))
-        with opened(new, key) as connection:
+        with instance.database(new) as connection:
             connection.execute(f"PRAGMA rekey = \"x'{new_key.hex()}'\"")
         put_in_place(instance, new)
         until(lambda: shown.process.says("cannot be decrypted"), "the key is not there yet")
-        config.key_file.write_text(new_key.hex() + "\n")
+        instance.config.key_file.write_text(new_key.hex() + "\n")
         instance.start()
         emit(instance, 4)
         shown.shows(1, 2, 3, 4)
@@ -246,8 +230,8 @@ def test_following_goes_on_in_a_restored_older_trail_from_where_the_two_differ(
 ) -> None:
     instance.start()
     emit(instance, 1, 2)
-    config, backup = instance.config, instance.directory / "backup.db"
-    with opened(config.database, keyfile.read(config.key_file)) as connection:
+    backup = instance.directory / "backup.db"
+    with instance.database() as connection:
         connection.execute("VACUUM INTO ?", (str(backup),))
     emit(instance, 3, 4)
     with tail(instance) as shown:

@@ -162,11 +162,10 @@ def test_an_older_program_refuses_a_newer_trail_whatever_it_is_asked(
     with open(instance.config.path, "a") as file:
         file.write('retention.page_view = "1d"\n')
     database = instance.config.database
-    Store(database, keyfile.read(instance.config.key_file), 1, 10).close()
-    connection = connect(database, keyfile.read(instance.config.key_file))
-    connection.execute("INSERT INTO migration VALUES (99, 'from the future', 1)")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
+    instance.open_store().close()
+    with instance.database() as connection:
+        connection.execute("INSERT INTO migration VALUES (99, 'from the future', 1)")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     newer = shutil.copy(database, instance.directory / "newer.db")
     before = database.read_bytes()
     arguments = [argument.format(newer=newer) for argument in ARGUMENTS.get(command, ())]

@@ -7,7 +7,7 @@ from typing import Any
 from logd.serve.usage import PUBLISH_INTERVAL_S, USERS_MAX, PublishedUsage, Usage
 
 
-def test_rows_are_of_each_user_and_whoever_took_most_comes_first() -> None:
+def test_each_user_has_a_row_and_the_heaviest_comes_first() -> None:
     usage = Usage()
     usage.of(1).questions += 1
     usage.of(2).running_s += 0.12345
@@ -29,7 +29,7 @@ def test_questions_connections_and_refusals_weigh_a_thousandth_of_a_second_each(
     assert one.weight == 2.0 + 3.210
 
 
-def test_a_user_more_takes_the_place_of_whoever_took_least() -> None:
+def test_a_further_user_replaces_the_lightest() -> None:
     usage = Usage()
     for uid in range(USERS_MAX):
         usage.of(uid).questions = 10 + (uid - 5) ** 2  # user 5 has the fewest

@@ -1,4 +1,4 @@
-"""Whose task is done next, and for how long: no clock but the test's."""
+"""Which user's task is next, and for how long: with the test's clock only."""
 
 from __future__ import annotations
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from logd.storage import keyfile
-from logd.storage.database import Connection, connect
-from tests.support.instance import Instance, check_sums, emitters, short_directory, until
+from logd.storage.database import Connection
+from tests.logd.trails import original_instance
+from tests.support.instance import Instance, check_sums, emitters, until
 
 
 @pytest.fixture(scope="module")
 def original() -> Iterator[Path]:
     """The files of an instance with some hundred events in several batches, not running."""
-    directory = short_directory()
-    instance = Instance(directory / "i")
-    try:
+    with original_instance() as instance:
         instance.start()
         for round_ in range(1, 4):
             with emitters(instance, count=1, events=100) as (emitter,):
@@ -27,33 +24,20 @@ def original() -> Iterator[Path]:
         check_sums(instance.settle(), attempted=300, accepted=300)
         instance.stop()
         yield instance.directory
-    finally:
-        instance.close()
-        shutil.rmtree(directory)
-
-
-@pytest.fixture
-def stored(original: Path, instance: Instance) -> Instance:
-    """A copy of it."""
-    shutil.copytree(original, instance.directory, dirs_exist_ok=True)
-    return instance
 
 
 def tamper(instance: Instance, change: Callable[[Connection], object]) -> str:
     """Changes the database with its key, as a curious admin may; returns the output of verify."""
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    connection.execute("PRAGMA foreign_keys = OFF")
-    change(connection)
-    connection.close()
+    with instance.database() as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        change(connection)
     return instance.cli("verify", code=1)
 
 
 def batch_of(instance: Instance, event: int) -> str:
-    connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-    (number,) = connection.execute(
-        "SELECT max(id) FROM batch WHERE first_event <= ?", (event,)
-    ).fetchone()
-    connection.close()
+    with instance.database() as connection:
+        query = "SELECT max(id) FROM batch WHERE first_event <= ?"
+        (number,) = connection.execute(query, (event,)).fetchone()
     return f"batch {number} "
 
 
@@ -135,7 +119,7 @@ def test_what_was_tampered_with_is_said(stored: Instance, sql: str, expected: st
 def test_the_last_batch_cut_off_is_found_by_the_sums(stored: Instance) -> None:
     """Chain and events agree after a cut; the counters in the same file still show it.
 
-    Who has the key may change those too: only a head kept elsewhere shows that.
+    With the key those can be changed too: only a head kept elsewhere shows that.
     """
 
     def cut(connection: Connection) -> None:

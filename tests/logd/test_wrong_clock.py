@@ -16,7 +16,7 @@ import pytest
 from logd.batch import Batch, Producer
 from logd.clock.readings import DAY_NS, HOUR_NS, Reading
 from logd.maintenance.worker import Worker
-from logd.storage import copy_registry, erasure_list, job_table, keyfile, trail_clock
+from logd.storage import copy_registry, erasure_list, job_table, trail_clock
 from logd.storage.copy_registry import Copy
 from logd.storage.store import Store
 from logd.storage.trail_clock import TrailClock
@@ -57,7 +57,7 @@ DAYS = (100, 95, 92, 60, 34, 20, 8, 1)
 
 def days_of_events(instance: Instance, per_day: int = 2) -> None:
     """Each stored as it was made."""
-    store = Store(instance.config.database, keyfile.read(instance.config.key_file), 1, 100)
+    store = instance.open_store()
     producer = Producer(uid=4000, id=9, seed=producer_seed(9), ended=True)
     now_ns = time.time_ns()
     for day in DAYS:
@@ -191,14 +191,13 @@ def test_yes_makes_no_clock_right_that_is_older_than_the_program(
 def test_a_jump_in_the_middle_of_a_job_stops_it(
     kept: Instance, monkeypatch: pytest.MonkeyPatch, jump_ns: int
 ) -> None:
-    monkeypatch.setattr("logd.maintenance.event_removal.STEP_EVENTS_MAX", 1)
-    monkeypatch.setattr("logd.maintenance.event_removal.STEP_EVENTS_MIN", 1)
+    for bound in ("MIN", "START", "MAX"):
+        monkeypatch.setattr(f"logd.maintenance.event_removal.STEP_EVENTS_{bound}", 1)
     monkeypatch.setattr("logd.maintenance.worker.STEP_S", 1e-9)
-    store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
+    store = kept.open_store()
     start = trail_clock.read()
     now = [start]
     worker = Worker(store, kept.directory / "forgotten", TrailClock(store, lambda: now[0]))
-    worker._steps.events_max = 1
     params = {"before": {"page_view": start.wall_ns - 90 * DAY_NS}}
     job_id = job_table.add_job(store.connection, job_table.PRUNE, params, start.wall_ns)
     worker.poll()
@@ -219,7 +218,7 @@ def test_a_jump_in_the_middle_of_a_job_stops_it(
 
 
 def test_a_prune_requested_with_a_later_clock_than_the_daemons_is_refused(kept: Instance) -> None:
-    store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
+    store = kept.open_store()
     worker = Worker(store, kept.directory / "forgotten")
     later_ns = time.time_ns() + YEARS_2_NS
     job_id = job_table.add_job(
@@ -234,7 +233,7 @@ def test_a_prune_requested_with_a_later_clock_than_the_daemons_is_refused(kept: 
 
 
 def test_a_leftover_prune_does_not_run_under_a_wrong_clock(kept: Instance) -> None:
-    store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
+    store = kept.open_store()
     right = trail_clock.read()
     trail_clock.save(store.connection, right)
     params = {"before": {"page_view": right.wall_ns - 90 * DAY_NS}}
@@ -254,7 +253,7 @@ def test_a_copy_expires_only_by_a_trusted_clock(kept: Instance) -> None:
     now = trail_clock.read()
     copy = Copy(copy_registry.EXPORT, "/there", now.wall_ns, now.wall_ns + DAY_NS)
     copy_registry.register_copy(kept.config, copy, {})
-    store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
+    store = kept.open_store()
 
     def known(days: int) -> list[Any]:
         later = Reading(now.wall_ns + days * DAY_NS, "", 0)
@@ -267,9 +266,9 @@ def test_a_copy_expires_only_by_a_trusted_clock(kept: Instance) -> None:
 def test_a_forget_updates_the_list_beside_an_expired_backup_that_still_exists(
     kept: Instance,
 ) -> None:
-    """Or it would bring the person back, when it is all that is left."""
+    """Otherwise it would bring the person back, when it is all that is left."""
     made = Path(json.loads(kept.cli("backup", "--json"))["backup"])
-    store = Store(kept.config.database, keyfile.read(kept.config.key_file), 1, 100)
+    store = kept.open_store()
     store.connection.execute("UPDATE copy SET expires_ns = 1")
     store.close()
     kept.cli("forget", "7", "--yes")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +15,8 @@ import pytest
 
 from logd.audit.verify import verify
 from logd.maintenance.database_copy import Bar, Stop
-from logd.storage import keyfile
-from logd.storage.database import connect
 from logd_client import Client
-from tests.support.instance import Instance
+from tests.support.instance import Instance, short_directory, until
 
 
 def emit(instance: Instance, user: str, count: int) -> None:
@@ -27,15 +27,32 @@ def emit(instance: Instance, user: str, count: int) -> None:
 
 
 @contextmanager
-def opened(path: Path, key_file: Path) -> Iterator[Any]:
-    connection = connect(path, keyfile.read_file(key_file), read_only=True)
-    yield connection
-    connection.close()
+def original_instance() -> Iterator[Instance]:
+    """An instance whose files the tests of a module copy."""
+    directory = short_directory()
+    instance = Instance(directory / "i")
+    try:
+        yield instance
+    finally:
+        instance.close()
+        shutil.rmtree(directory)
+
+
+def back_up(instance: Instance) -> Path:
+    """A backup by the command, which the trail of the running daemon records."""
+    made = json.loads(instance.cli("backup", "--json"))
+    until(lambda: instance.status()["own"] >= 1, "the backup is recorded")
+    return Path(made["backup"])
+
+
+def restore(instance: Instance, backup: Path, *arguments: str, code: int = 0) -> str:
+    """Runs the command; its output."""
+    return instance.cli("restore", str(backup), "--yes", *arguments, code=code)
 
 
 def users(instance: Instance, path: Path | None = None) -> dict[str, int]:
     """Events of each user in a database that is whole."""
-    with opened(path or instance.config.database, instance.config.key_file) as connection:
+    with instance.database(path, read_only=True) as connection:
         assert verify(connection).findings == []
         return dict(
             connection.execute("SELECT user, count(*) FROM event WHERE user <> '' GROUP BY user")

@@ -1,4 +1,4 @@
-"""Runs mutmut on a copy of the tree, and reads what came of each mutant.
+"""Runs mutmut on a copy of the tree, and reads the result of each mutant.
 
 What is mutated and which tests are asked is in pyproject.toml, under `tool.mutmut`. By hand, in a
 checkout: `mutmut run`, `mutmut results`, `mutmut show NAME`.
@@ -28,11 +28,11 @@ _MUTMUT = str(_PROGRAMS / "mutmut")
 
 
 class Failed(Exception):
-    """mutmut could not do its part; the text holds the end of its output."""
+    """mutmut failed; the text holds the end of its output."""
 
 
 def copy_tree(directory: Path) -> Path:
-    """A copy of the tree to mutate; the checkout stays as it is."""
+    """Copies the tree, so that the checkout is not mutated."""
     copy = directory / "tree"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED), symlinks=True)
     return copy
@@ -41,7 +41,7 @@ def copy_tree(directory: Path) -> Path:
 def run(tree: Path, progress: Progress) -> None:
     """Tries all mutants and shows how many are done. Raises Failed."""
     command = [_MUTMUT, "run", "--max-children", str(PROCESSES)]
-    # It calls mypy by its name, which is in this environment also where that is not activated.
+    # mutmut runs `mypy` from PATH, which must have this environment's programs.
     env = {**os.environ, "PATH": f"{_PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
     with subprocess.Popen(
         command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
@@ -49,7 +49,7 @@ def run(tree: Path, progress: Progress) -> None:
         try:
             assert process.stdout is not None
             lines: list[str] = []
-            # Its one line is written again and again: universal newlines part it at each return.
+            # mutmut overwrites one line: universal newlines split it at each carriage return.
             counts = _counts(process.stdout, lines)
             _, total = next(counts, (0, 0))
             done = 0
@@ -74,13 +74,13 @@ def _counts(output: Iterator[str], others: list[str]) -> Iterator[tuple[int, int
 
 
 def results(tree: Path) -> dict[str, str]:
-    """What came of each mutant, by mutmut's name for it."""
+    """Returns the result of each mutant by mutmut's name for it."""
     lines = _mutmut(tree, "results", "--all", "true").splitlines()
     return dict(line.strip().rsplit(": ", 1) for line in lines if ": " in line)
 
 
 def mutants(tree: Path, keys: list[str]) -> list[Mutant]:
-    """The changes that these mutants are."""
+    """Returns the diffs of these mutants."""
     with ThreadPoolExecutor(PROCESSES) as threads:
         shown = threads.map(lambda key: _mutmut(tree, "show", key), keys)
         return [mutant_of(key, diff) for key, diff in zip(keys, shown, strict=True)]

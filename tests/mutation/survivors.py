@@ -1,4 +1,4 @@
-"""The list of mutants that no test kills, each with its reason, held against a run of mutmut.
+"""Compares the list of mutants that no test kills, each with its reason, with a run of mutmut.
 
 A line of `survivors.txt` names a mutant by module, function and changed line, since mutmut's own
 numbers move with every edit:
@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# What mutmut reports of mutants that a test noticed. A hang is ended by its time limit.
+# mutmut's results for killed mutants. A mutant that hangs is ended by its time limit.
 KILLED = {"killed", "timeout", "segfault"}
-# And of those that make lint would refuse: no test is asked about them.
+# mutmut's result for mutants that `make lint` would refuse: no test runs on them.
 REFUSED = "caught by type check"
 _METHOD = "ǁ"
 
@@ -33,7 +33,7 @@ class Mutant:
 
 
 def function_of(key: str) -> str:
-    """Module and function of a mutant, from mutmut's name for it. Raises ValueError."""
+    """Parses mutmut's name of a mutant into module and function. Raises ValueError."""
     module, mark, rest = key.rpartition(".x")
     name, number_mark, _ = rest.rpartition("__mutmut_")
     if not mark or not number_mark or rest[:1] not in {_METHOD, "_"}:
@@ -42,7 +42,7 @@ def function_of(key: str) -> str:
 
 
 def mutant_of(key: str, diff: str) -> Mutant:
-    """The mutant, from mutmut's name for it and its diff."""
+    """Makes a Mutant of mutmut's name for it and its diff."""
     lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++"))]
     old, new = (
         " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"
@@ -51,7 +51,7 @@ def mutant_of(key: str, diff: str) -> Mutant:
 
 
 def read(text: str) -> dict[Mutant, str]:
-    """The listed mutants with their reasons. Raises ValueError for one without."""
+    """Reads the listed mutants and their reasons. Raises ValueError for one without a reason."""
     listed: dict[Mutant, str] = {}
     reason: list[str] = []
     in_mutants = False
@@ -73,7 +73,7 @@ def read(text: str) -> dict[Mutant, str]:
 def problems(
     survived: Iterable[Mutant], listed: Mapping[Mutant, str], functions: Iterable[str]
 ) -> list[str]:
-    """What differs between a run and the list; `functions` are those that were mutated."""
+    """Returns the differences between a run and the list; `functions` are the mutated ones."""
     found = set(survived)
     modules = {function.partition(" ")[0] for function in functions}
     unknown = sorted(found - set(listed))

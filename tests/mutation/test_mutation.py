@@ -27,7 +27,7 @@ DIFF = """# logd.batch.xǁBatchǁadd_loss__mutmut_23: survived
 LOSE = Mutant("logd.batch Batch.add_loss", "self.bytes += 64 => self.bytes += 65")
 
 
-@pytest.mark.long(minutes=45)
+@pytest.mark.long(minutes=8)
 def test_nine_of_ten_mutants_are_killed_and_each_other_has_its_reason(
     tmp_path: Path, progress: Progress, tally: Tally
 ) -> None:

@@ -1,4 +1,4 @@
-"""A run of `make run` with stand-ins."""
+"""A supervisor of `make run` with stand-ins for its children."""
 
 from __future__ import annotations
 

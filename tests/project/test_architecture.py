@@ -28,7 +28,7 @@ def modules(package: str) -> list[Path]:
 
 
 def imports(path: Path) -> set[str]:
-    """The full names of all imports of a module, also inside functions."""
+    """Returns the full names of all imports of a module, also inside functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -136,7 +136,7 @@ def test_every_file_that_the_page_of_the_daemon_names_exists() -> None:
 
 
 def headings(page: Path) -> set[str]:
-    """The anchors of a page's headings, as a reader of Markdown makes them."""
+    """Returns the anchors that Markdown renderers make of a page's headings."""
     found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in found}
 
@@ -178,7 +178,7 @@ def test_the_lock_is_hashed_and_names_no_host() -> None:
 
 
 def test_shared_words_are_never_written_with_pack_into() -> None:
-    """Rule 1: struct.pack_into writes zeros first; a reader saw them."""
+    """Rule 1: struct.pack_into writes zeros first, which a reader could see."""
     for path in (ROOT / "shared").rglob("*.py"):
         tree = ast.parse(path.read_text())
         assert "pack_into" not in {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}

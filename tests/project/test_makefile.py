@@ -1,4 +1,4 @@
-"""The Makefile: what it offers, when it sets up again, and what it says when it cannot."""
+"""The Makefile: its targets, when it repeats the set-up, and its error messages."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Stands in for a good Python. `-m venv` leaves a copy of it in .venv, whose pip writes down what it
-# was asked; `pip_says` makes that pip fail with a text.
+# Stands in for a suitable Python. `-m venv` leaves a copy of it in .venv, whose pip records its
+# arguments; `PIP_SAYS` makes that pip fail with a text.
 GOOD_PYTHON = """#!/bin/sh
 here=$(dirname "$0")
 case "$*" in
@@ -37,7 +37,7 @@ case "$*" in *ensurepip*) exit 1 ;; esac
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """What `make setup` needs of a clone."""
+    """The files of a clone that `make setup` needs."""
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "shared").mkdir()
@@ -53,7 +53,7 @@ def make(
         program.write_text(python)
         program.chmod(0o755)
         arguments = (*arguments, f"PYTHON={program}")
-    # What a surrounding `make test` leaves behind would change what this make prints.
+    # Variables of a surrounding `make test` would change the output of this make.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
@@ -65,8 +65,8 @@ def make(
     )
 
 
-def said(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """The lines that are the Makefile's own, without make's note of the failed target."""
+def own_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Returns the Makefile's own lines, without make's note of the failed target."""
     return [
         line
         for line in (done.stdout + done.stderr).splitlines()
@@ -105,7 +105,7 @@ def test_a_change_of_the_lock_is_installed(clone: Path, changed: str) -> None:
     assert len((clone / ".venv/bin/pip-calls").read_text().splitlines()) == 4
 
 
-def test_a_failed_set_up_is_begun_again(clone: Path) -> None:
+def test_a_failed_set_up_is_repeated(clone: Path) -> None:
     assert make(clone, "setup", python=GOOD_PYTHON, PIP_SAYS="no").returncode != 0
     assert make(clone, "setup", python=GOOD_PYTHON).returncode == 0
 
@@ -113,23 +113,23 @@ def test_a_failed_set_up_is_begun_again(clone: Path) -> None:
 def test_a_python_that_is_too_old_is_named_with_its_version(clone: Path) -> None:
     done = make(clone, "setup", python=OLD_PYTHON)
     assert done.returncode != 0
-    (line,) = said(done)
+    (line,) = own_lines(done)
     assert line.startswith("make setup: Python 3.11 or later is needed")
     assert "Python 3.9.2" in line
 
 
-def test_a_python_that_is_not_there_is_named(clone: Path) -> None:
+def test_a_missing_python_is_named(clone: Path) -> None:
     done = make(clone, "setup", "PYTHON=no-such-python")
     assert done.returncode != 0
-    assert said(done)[0].endswith(
-        "no-such-python is not there; install one, or name it: make setup PYTHON=..."
+    assert own_lines(done)[0].endswith(
+        "no-such-python is not installed; install one, or name it: make setup PYTHON=..."
     )
 
 
 def test_a_missing_venv_module_is_named_with_its_package(clone: Path) -> None:
     done = make(clone, "setup", python=PYTHON_WITHOUT_VENV)
     assert done.returncode != 0
-    (line,) = said(done)
+    (line,) = own_lines(done)
     assert "apt-get install python3-venv" in line
 
 
@@ -137,14 +137,14 @@ def test_without_a_network_one_line_asks_for_it_and_names_pip_s_output(clone: Pa
     message = "ERROR: Could not find a version that satisfies the requirement Flask"
     done = make(clone, "setup", python=GOOD_PYTHON, PIP_SAYS=message)
     assert done.returncode != 0
-    (line,) = said(done)
+    (line,) = own_lines(done)
     assert "is there a network?" in line
     assert ".venv/setup.log" in line
     assert message in (clone / ".venv/setup.log").read_text()
 
 
 def test_a_missing_compiler_is_named(clone: Path, tmp_path: Path) -> None:
-    # A directory with all that the recipe uses, and no cc.
+    # A directory with every program that the recipe uses, except cc.
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("make", "sh", "rm", "cp", "mkdir", "touch", "grep", "dirname", "awk"):
@@ -159,7 +159,7 @@ def test_a_missing_compiler_is_named(clone: Path, tmp_path: Path) -> None:
         PATH=str(tools),
     )
     assert done.returncode != 0
-    (line,) = said(done)
+    (line,) = own_lines(done)
     assert "there is no C compiler" in line
     assert "build-essential" in line
 

@@ -1,4 +1,4 @@
-"""Tests that need root, as an ordinary user: run in a user namespace, or skipped with a reason."""
+"""Tests that need root, for an ordinary user: run in a user namespace, or skipped with a reason."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_skips():
 @needs_users
 def test_needs_what_is_not_there(): ...
 """
-# Root is taken for an ordinary user, who is then the root of a namespace all the same.
+# Root is treated as an ordinary user, and becomes root of a namespace.
 ORDINARY = "import os; os.geteuid = lambda: 1000\n"
 NO_USERS = (
     "import tests.support.namespaces as n; had = n.command\n"
@@ -43,7 +43,7 @@ NO_USERS = (
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of programs, the only one there is; `unshare` in it never answers."""
+    """The only directory in PATH; the `unshare` in it never answers."""
     (tmp_path / "unshare").write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
     (tmp_path / "unshare").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -57,7 +57,7 @@ def test_without_newuidmap_no_namespace_of_users_is_tried(programs: Path) -> Non
     namespaces.missing.cache_clear()
 
 
-def test_a_namespace_that_does_not_answer_is_none(programs: Path) -> None:
+def test_a_namespace_that_does_not_answer_counts_as_missing(programs: Path) -> None:
     (programs / "newuidmap").write_text("")
     (programs / "newuidmap").chmod(0o755)
     assert "timed out" in (namespaces.missing(users=True) or "")

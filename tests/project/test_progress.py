@@ -1,4 +1,4 @@
-"""How far a long test is: shown while it runs, on a terminal and in a file."""
+"""The progress of a long test, on a terminal and in a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.instance import ROOT
 from tests.support.progress import Progress
 
 
-def test_in_a_file_each_line_says_how_many_are_done_and_the_last_that_all_are() -> None:
+def test_in_a_file_each_line_has_the_count_and_the_last_the_total() -> None:
     out = io.StringIO()
     progress = Progress(out, line_interval_s=0.0)
     seen = []
@@ -35,7 +35,7 @@ def test_on_a_terminal_it_is_a_bar_with_its_note() -> None:
     assert "kills" in out.getvalue() and "3/3" in out.getvalue() and "kill 2" in out.getvalue()
 
 
-def test_it_is_seen_although_pytest_keeps_what_a_test_prints(directory: object) -> None:
+def test_progress_is_shown_despite_pytest_s_capture(directory: object) -> None:
     code = (
         "def test_long(progress):\n"
         "    print('kept')\n"

@@ -1,4 +1,4 @@
-"""What `make run` refuses before it starts a process, its plan, and the texts it prints."""
+"""`make run` before it starts a process: errors, plan, and printed texts."""
 
 from __future__ import annotations
 

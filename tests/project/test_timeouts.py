@@ -1,4 +1,4 @@
-"""A hang is a failure with a traceback: what hangs is interrupted, and its children are ended."""
+"""A test that hangs is interrupted and fails with a traceback, and its children are ended."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_hang_is_a_failure_with_a_traceback_and_leaves_no_child(tmp_path: Path
 def test_every_test_has_a_limit_and_long_ones_one_by_their_minutes() -> None:
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert 0 < options["timeout"] <= LONG_MIN_S
-    assert options["timeout_method"] == "signal"  # of the others, one ends the whole worker
+    assert options["timeout_method"] == "signal"  # the method "thread" would end the whole worker
     assert limit_s(_item({})) is None
     assert limit_s(_item({"long": {"minutes": 0.1}})) == LONG_MIN_S
     assert limit_s(_item({"long": {"minutes": 21}})) == 21 * 60 * LONG_FACTOR

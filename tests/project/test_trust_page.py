@@ -59,13 +59,13 @@ def test_a_user_outside_cannot_write_to_the_socket(instance: Instance) -> None:
     for path in (instance.directory, instance.directory.parent):
         path.chmod(0o755)
     instance.start()
-    said = as_nobody(
+    output = as_nobody(
         "from logd_client import Client\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "c = Client(sys.argv[1])\nprint(c.emit('page_view'), c.stats()['refused'])\n",
         instance.socket,
     )
-    assert said.split() == ["False", "1"]
+    assert output.split() == ["False", "1"]
     check_sums(instance.status(), attempted=1, accepted=0, refused=1)
     assert instance.status()["quarantined"] == 0
 

@@ -1,7 +1,7 @@
-"""Each line of the units, tmpfiles, sysusers and sysctl files: what it protects.
+"""What each line of the units, tmpfiles, sysusers and sysctl files protects.
 
-A line that goes or changes fails here, and so does a new one that no table gives a reason for.
-That the lines have their effect is tests/systemd, which boots them.
+A removed or changed line fails here, and so does a new one without a reason in a table.
+tests/systemd boots the units and tests their effect.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNITS = sorted(
     for path in FOLDER.glob(f"*.{kind}")
 )
 SERVICES = [path.name for path in UNITS if path.suffix == ".service"]
-# For people, for the order of starts, or for the machine's load: nothing of these is a promise.
+# Descriptions and priorities, which protect nothing.
 PLAIN = {"Description", "Documentation", "SyslogIdentifier", "Nice", "IOSchedulingClass"}
 
 # A key, all of its values in order, and what they protect.
@@ -103,10 +103,13 @@ def timer(at: str) -> Lines:
 OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
     "logd.service": {
         **OF_LOGD,
-        "Requires": (["logd.socket logd-query.socket"], "nothing arrives where it does not read"),
+        "Requires": (
+            ["logd.socket logd-query.socket"],
+            "no event arrives at a socket that it does not read",
+        ),
         "RequiresMountsFor": (["/run/logd/writers/outboxes"], "outboxes never fill /run itself"),
         "PartOf": (["logd.target"], "stopped with the target, and the sockets are not"),
-        "StartLimitIntervalSec": (["0"], "it never gives up starting"),
+        "StartLimitIntervalSec": (["0"], "it is restarted for ever"),
         "Type": (["notify"], "ready when what was accepted before is read"),
         "NotifyAccess": (["main"], "no other process can report it alive"),
         "Sockets": (["logd.socket logd-query.socket"], "what is queued outlives it"),
@@ -115,32 +118,35 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
             ["/usr/local/lib/logd/bin/python -I -m logd run"],
             "isolated: nothing of a directory or environment is imported",
         ),
-        "Restart": (["always"], "killed, it is back"),
+        "Restart": (["always"], "restarted after a kill"),
         "RestartSec": (["100ms"], "at once"),
         "RestartPreventExitStatus": (
             ["2 65 69 71 73 77 78 243"],
-            "an error that a restart does not mend is reported once",
+            "an error that a restart cannot fix is reported once",
         ),
         "ExecStopPost": (
             ["""/bin/sh -c 'case "$EXIT_STATUS" in 1|70|74|75) sleep 5 ;; esac'"""],
-            "a failing disk is not tried without pause",
+            "a failing disk is not retried without a pause",
         ),
-        "WatchdogSec": (["30s"], "hung, it is killed and started again"),
+        "WatchdogSec": (["30s"], "killed and restarted when it hangs"),
         "TimeoutStartSec": (["90s"], "a start that hangs ends"),
         "TimeoutStopSec": (["30s"], "what was accepted is stored before the kill"),
-        "KillMode": (["mixed"], "the report process gets no signal of its own, and never stays"),
-        "OOMPolicy": (["continue"], "a report that is killed for memory ends no daemon"),
+        "KillMode": (["mixed"], "only the daemon gets SIGTERM, and no report process stays"),
+        "OOMPolicy": (
+            ["continue"],
+            "a report that is killed for lack of memory does not end the daemon",
+        ),
         "LimitNOFILE": (["8192"], "a descriptor for each outbox that it may hold open"),
         "TasksMax": (["128"], "its threads are bounded"),
         "ReadWritePaths": (["/run/logd"], "all that it writes besides the database"),
         "SystemCallFilter": (
             ["@system-service", "~@privileged @resources", "setpriority"],
-            "the report process may make itself less urgent, and no more",
+            "the report process may lower its own priority only",
         ),
         "WantedBy": (["multi-user.target"], "started at boot"),
     },
     "logd-hold.service": {
-        "After": (["logd.socket logd-query.socket"], "it is what they start"),
+        "After": (["logd.socket logd-query.socket"], "they start it"),
         "PartOf": (["logd.socket logd-query.socket"], "and goes with them"),
         "Type": (["oneshot"], "done at once"),
         "RemainAfterExit": (["yes"], "the sockets are not started again without end"),
@@ -166,7 +172,7 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         "Requires": (["classroom.socket"], "no port of its own"),
         "Wants": (["run-logd-writers-outboxes.mount"], "its outboxes are in memory"),
         "After": (["logd.service run-logd-writers-outboxes.mount"], "and there before it"),
-        "StartLimitIntervalSec": (["0"], "it never gives up starting"),
+        "StartLimitIntervalSec": (["0"], "it is restarted for ever"),
         "Type": (["notify"], "ready when it answers"),
         "NotifyAccess": (["main"], "no worker can report it ready"),
         "ExecStartPre": (
@@ -196,12 +202,12 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
             "no CLASSROOM_INSECURE_HTTP: cookies travel by HTTPS only",
         ),
         "EnvironmentFile": (["-/etc/classroom/classroom.env"], "settings are root's to change"),
-        "Restart": (["on-failure"], "killed, it is back"),
+        "Restart": (["on-failure"], "restarted after a kill"),
         "RestartSec": (["1s"], "soon"),
         "RestartPreventExitStatus": (["1 4"], "an error is reported once"),
         "ExecStopPost": (
             ["""/bin/sh -c 'case "$EXIT_STATUS" in 1|4) sleep 5 ;; esac'"""],
-            "a visitor who waits starts it now and then only",
+            "a visitor who waits restarts it after a pause only",
         ),
         "TimeoutStartSec": (["60s"], "a start that hangs ends"),
         "TimeoutStopSec": (["15s"], "requests are answered before the kill"),
@@ -221,15 +227,15 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         "SocketGroup": (["logd-write"], "who may log"),
         "SocketMode": (["0660"], "no other user"),
         "PassCredentials": (["yes"], "what is queued before the daemon starts has its sender"),
-        "Service": (["logd-hold.service"], "what arrives starts nothing that can fail"),
+        "Service": (["logd-hold.service"], "arriving events start a unit that cannot fail"),
     },
     "logd-query.socket": {
-        "ListenStream": (["/run/logd/query.sock"], "the peer's user is the kernel's to say"),
+        "ListenStream": (["/run/logd/query.sock"], "the kernel reports the peer's user"),
         "SocketUser": (["logd"], "not root's"),
         "SocketGroup": (["logd-read"], "who may ask"),
         "SocketMode": (["0660"], "no other user"),
         "Backlog": (["64"], "connections that wait are bounded"),
-        "Service": (["logd-hold.service"], "what arrives starts nothing that can fail"),
+        "Service": (["logd-hold.service"], "arriving requests start a unit that cannot fail"),
     },
     "classroom.socket": {
         "ListenStream": (["127.0.0.1:8000"], "not reached past the web server that speaks HTTPS"),
@@ -287,14 +293,12 @@ def test_each_line_of_a_unit_protects_what_the_table_says(unit: str) -> None:
         if row is None:
             assert key not in found, f"{unit}: {key}= is there"
         elif row[0]:
-            assert found.get(key) == row[0], f"{unit}: {key}= is not as it was; it says: {row[1]}"
+            assert found.get(key) == row[0], f"{unit}: {key}= has changed; it protects: {row[1]}"
     unexplained = found.keys() - expected.keys() - PLAIN
-    assert not unexplained, f"{unit}: say in this test what these protect: {unexplained}"
+    assert not unexplained, f"{unit}: add to this test what these protect: {unexplained}"
 
 
-def test_outboxes_are_in_a_file_system_that_others_cannot_list_execute_from_or_fill_memory_by() -> (
-    None
-):
+def test_others_can_neither_list_the_outboxes_nor_execute_there_nor_fill_memory() -> None:
     options = parsed(FOLDER / "run-logd-writers-outboxes.mount")["Options"][0].split(",")
     assert {"mode=3733", "uid=logd", "gid=logd", "nosuid", "nodev", "noexec"} <= set(options)
     (size,) = (int(option[5:-1]) for option in options if option.startswith("size="))
@@ -321,18 +325,18 @@ def rows(path: str) -> list[list[str]]:
     return [re.sub(r'"[^"]*"', "-", line).split() for line in lines if line and line[0] != "#"]
 
 
-def test_folders_are_their_users_alone_and_that_of_the_outboxes_the_groups() -> None:
+def test_folders_are_private_and_the_group_can_enter_that_of_the_outboxes() -> None:
     assert rows("tmpfiles.d/logd.conf") == [
         ["d", "/run/logd", "0755", "logd", "logd", "-"],  # sockets have modes of their own
-        ["d", "/run/logd/writers", "0710", "logd", "logd-write", "-"],  # passed, not listed
+        ["d", "/run/logd/writers", "0710", "logd", "logd-write", "-"],  # may be entered, not listed
         ["d", "/var/lib/logd", "0700", "logd", "logd", "-"],
         ["d", "/var/backups/logd", "0700", "logd", "logd", "-"],
         ["d", "/var/lib/classroom", "0700", "classroom", "classroom", "-"],
     ]
 
 
-def test_the_site_joins_the_two_groups_and_no_user_logds_own() -> None:
-    """The fifth column is a home, the sixth a shell: none, so neither can log in."""
+def test_the_site_joins_both_access_groups_and_no_user_joins_logd_s() -> None:
+    """The fifth column is the home, the sixth the shell: without one neither user can log in."""
     assert rows("sysusers.d/logd.conf") == [
         ["u", "logd", "-", "-", "/var/lib/logd", "-"],
         ["g", "logd-write", "-"],

@@ -1,6 +1,6 @@
-"""The unit files, before anything is booted: what systemd says of them, and what stands in them.
+"""Static checks of the unit files: `systemd-analyze`, restarts, timers, configuration, commands.
 
-That they work is tests/systemd, which boots one.
+tests/systemd boots them.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SERVICES = [path for path in UNITS if path.suffix == ".service"]
 # In tenths: an exposure of 1.0. systemd-journald has 4.3.
 EXPOSURE_MAX = 10
 needs_systemd = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here"
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
 )
 
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """The units as installed, with a program that is there."""
+    """The units as installed, with a Python that exists on this machine."""
     for unit in UNITS:
         text = unit.read_text().replace("/usr/local/lib/logd/bin/python", sys.executable)
         (tmp_path / unit.name).write_text(text)
@@ -50,15 +50,15 @@ def analyze(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @needs_systemd
-def test_systemd_has_nothing_to_say_about_the_units(units: Path) -> None:
-    """It exits with 0 on an unknown key: what counts is that it prints nothing."""
+def test_systemd_analyze_reports_nothing_about_the_units(units: Path) -> None:
+    """It exits with 0 even for an unknown key, so its output must be empty."""
     done = analyze("verify", *(f"./{unit.name}" for unit in UNITS), folder=units)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
 @needs_systemd
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
-def test_every_service_is_exposed_as_little_as_this(units: Path, service: Path) -> None:
+def test_every_service_has_an_exposure_below_the_limit(units: Path, service: Path) -> None:
     done = analyze(
         "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", f"./{service.name}",
         folder=units,
@@ -68,8 +68,8 @@ def test_every_service_is_exposed_as_little_as_this(units: Path, service: Path) 
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
-def test_a_sandbox_is_what_the_score_does_not_see_too(service: Path) -> None:
-    """No core file, no IPC cleaned up under outboxes, and a /run that is read-only in truth."""
+def test_every_sandbox_has_what_the_score_does_not_count(service: Path) -> None:
+    """No core file, no removal of outboxes by RemoveIPC=, and a read-only /run."""
     text = service.read_text()
     for line in ("LimitCORE=0", "ReadOnlyPaths=/run", "ProtectSystem=strict"):
         assert f"\n{line}\n" in text
@@ -79,8 +79,8 @@ def test_a_sandbox_is_what_the_score_does_not_see_too(service: Path) -> None:
         assert "\n#LoadCredentialEncrypted=logd.key:" in text
 
 
-def test_no_cleaner_and_no_stop_removes_what_is_set_up() -> None:
-    """systemd-tmpfiles cleans by age where one is given; RuntimeDirectory= goes with its unit."""
+def test_neither_a_cleaner_nor_a_stop_removes_runtime_files() -> None:
+    """systemd-tmpfiles cleans where an age is given; a stop removes what RuntimeDirectory= made."""
     for line in (FOLDER / "tmpfiles.d" / "logd.conf").read_text().splitlines():
         if line and not line.startswith("#"):
             kind, path, _mode, _user, _group, age, *rest = line.split()
@@ -96,12 +96,12 @@ def test_a_restart_is_tried_where_it_may_help_and_nowhere_else() -> None:
     prevented = re.search(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)
     assert prevented is not None
     in_vain = {code for code, end in EXITS.items() if end.restart.startswith("no")}
-    # 70 is a mistake of logd's own, which may have been the moment's; 243 is systemd's: no key.
+    # 70 is an internal error, which may be temporary; 243 is systemd's exit code for a missing key.
     assert {int(code) for code in prevented[1].split()} == in_vain - {EXIT_SOFTWARE} | {243}
 
 
 TIMERS = [path for path in UNITS if path.suffix == ".timer"]
-# Where and when clocks are put forward: from two, one, midnight, and by half an hour and two hours.
+# Zones whose clocks go forward at two, one or midnight, and by half an hour or two hours.
 FORWARD = {
     "Europe/Berlin": "2027-03-28",
     "Europe/London": "2027-03-28",
@@ -114,13 +114,13 @@ FORWARD = {
 
 
 def runs(zone: zoneinfo.ZoneInfo, day: date, at: time) -> int:
-    """How often that time comes in that night: not when clocks go forward, twice when back."""
+    """How often that time occurs in that night: perhaps not, or twice, when the clocks change."""
     local = datetime.combine(day, at)
     both = {local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
     return sum(moment.astimezone(zone).replace(tzinfo=None) == local for moment in both)
 
 
-def test_each_timers_time_comes_once_in_every_night() -> None:
+def test_every_timer_elapses_exactly_once_in_every_night() -> None:
     zones = zoneinfo.available_timezones()
     if not zones >= FORWARD.keys():
         pytest.skip("this machine does not have the time zones")
@@ -148,7 +148,7 @@ def test_what_runs_at_night_is_ordered_after_a_synchronised_clock(timer: Path) -
     for unit in (timer, timer.with_suffix(".service")):
         after = re.findall(r"^After=(.*)$", unit.read_text(), re.MULTILINE)
         assert "time-sync.target" in " ".join(after).split(), unit.name
-        # A passive target: systemd.special(7) says who pulls it in, and that is the provider.
+        # A passive target: only the provider may start it (systemd.special(7)).
         assert not re.search(r"^(Wants|Requires)=.*time-sync", unit.read_text(), re.MULTILINE)
 
 
@@ -161,7 +161,7 @@ OWN_LINES = {
 
 
 def test_the_installed_configuration_has_every_setting_of_the_template_but_modes() -> None:
-    """Sockets and their modes are systemd's there."""
+    """As a service, the modes of the sockets are set in the socket units."""
 
     def settings(text: str) -> dict[str, object]:
         table: dict[str, object] = {}
@@ -193,8 +193,8 @@ def test_the_installed_configuration_has_the_lines_of_the_template_but_for_its_o
             assert line == setting.line(commented_out=setting.is_commented_out), name
 
 
-def test_what_is_installed_for_a_wrong_prefix_or_by_nobody_is_refused(tmp_path: Path) -> None:
-    """One line each, and nothing written."""
+def test_an_install_without_a_suitable_python_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+    """The error is one line."""
     home = tmp_path / "home"
     done = subprocess.run(
         [FOLDER / "install", "install"],
@@ -224,7 +224,7 @@ def test_every_command_in_the_text_is_in_a_block_that_is_run() -> None:
         assert any(line.startswith(command) for line in run) or command in PROSE, command
 
 
-# Said of an instance in a directory, or named as what prints or takes something.
+# Commands that the text mentions without running them.
 PROSE = {"logd init DIR", "logd query"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import get_ident
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 from logd_client import Client, Outcome
+from logd_client.producer import Producer
+from logd_client.refusals import ClientRefusals
+from tests.shared.client_scene import check_stats
 from tests.support import client_parts as parts
 from tests.support.instance import Instance, check_sums, until
 
@@ -140,13 +144,13 @@ def test_a_logging_handler_that_emits_stops_no_thread_whatever_the_daemon_does(
         for thread in threads:
             thread.start()
         go.wait()
-        until(lambda: parts.current(client) is not None, "a producer")  # noqa: B023
+        until(lambda: parts.current(client) is not None, "a producer")  # noqa: B023 - called in this round
         hidden.rename(rendezvous)
         parts.producer(client).retry_outbox_after_s = 0.0
         # Before the daemon is there: no datagram is accepted that is not in an outbox as well.
-        until(lambda: client.stats()["accepted"] > 0, "an event in an outbox")  # noqa: B023
+        until(lambda: client.stats()["accepted"] > 0, "an event in an outbox")  # noqa: B023 - called in this round
         instance.start()
-        until(lambda: client.stats()["confirmed"] > 0, "an event on the disk")  # noqa: B023
+        until(lambda: client.stats()["confirmed"] > 0, "an event on the disk")  # noqa: B023 - called in this round
         instance.kill()
         stop.set()
         for thread in threads:
@@ -162,3 +166,95 @@ def test_a_logging_handler_that_emits_stops_no_thread_whatever_the_daemon_does(
     assert handler.under_the_guard == 0
     instance.start()
     check_sums(instance.settle(), **sums)
+
+
+def test_a_refusal_in_a_signal_handler_while_an_outbox_is_made_is_reported(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new producer is the current one by then, and reports nothing yet."""
+    report_all = ClientRefusals.report_all
+
+    def interrupted(self: ClientRefusals, producer: Producer) -> None:
+        assert client.emit("login") is False
+        report_all(self, producer)
+
+    monkeypatch.setattr(ClientRefusals, "report_all", interrupted)
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        assert parts.outbox(client).writer.refusals == {"reentered": 1}
+        check_stats(client, accepted=1, refused_by_cause={"reentered": 1})
+
+
+def test_an_emit_from_a_finaliser_inside_an_emit_is_refused(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Garbage collection may run anywhere, with any object's __del__."""
+
+    class Emitting:
+        def __del__(self) -> None:
+            emitted.append(client.emit("login"))
+
+    def collected(producer: Any, payload: bytes, awaited: bool) -> int:
+        Emitting()
+        return write(producer, payload, awaited)
+
+    emitted: list[bool] = []
+    with Client(instance.socket) as client:
+        write = parts.session(client).write
+        monkeypatch.setattr(parts.session(client), "write", collected)
+        assert client.emit("page_view") is True
+        assert emitted == [False]
+        check_stats(client, accepted=1, refused_by_cause={"reentered": 1})
+
+
+def test_values_that_emit_while_they_are_read_stop_nothing(instance: Instance) -> None:
+    """The caller's code runs before the guard is taken; also in the middle of packing."""
+
+    class Emitting(UserDict[str, int]):
+        def __getitem__(self, key: str) -> int:
+            assert client.emit("login", props={"n": 1}) is True
+            return super().__getitem__(key)
+
+    with Client(instance.socket) as client:
+        assert client.emit("page_view", props=Emitting(a=1, b=2)) is True
+        assert client.emit("page_view", props={"within": Emitting(a=1)}) is True
+        check_stats(client, accepted=5)
+
+
+def test_a_log_handler_that_emits_in_another_thread_does_not_stop_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the handler's lock and waits for the client; the client logs when it is left."""
+    client = Client(tmp_path / "missing.sock")  # no outbox: which is logged
+    inside, leave = threading.Event(), threading.Event()
+
+    class Holding(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == "application":
+                inside.set()
+                leave.wait(30)
+                client.emit("logged")
+
+    def make(*arguments: Any) -> Producer:
+        leave.set()
+        return made(*arguments)
+
+    made = parts.producers(client).make
+    monkeypatch.setattr(parts.producers(client), "make", make)
+    handler = Holding()
+    logging.getLogger().addHandler(handler)
+    try:
+        log = logging.getLogger("application").warning
+        threads = [
+            threading.Thread(target=target, args=("page_view",), daemon=True)
+            for target in (log, client.emit)
+        ]
+        threads[0].start()
+        assert inside.wait(30)
+        threads[1].start()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+    finally:
+        logging.getLogger().removeHandler(handler)
+        client.close()

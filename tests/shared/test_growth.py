@@ -26,6 +26,7 @@ from logd_wire.outbox.layout import (
     Header,
     parse_header,
 )
+from tests.shared.client_scene import confirm_all
 from tests.support import client_parts as parts
 from tests.support.instance import Instance, check_sums
 
@@ -44,8 +45,8 @@ def taken_bytes(instance: Instance) -> int:
 
 
 def header_of(client: Client) -> Header:
-    writer = parts.outbox(client).writer
-    return parse_header(writer._mapped.tobytes(), HEADER_BYTES + writer.ring_bytes)
+    outbox = parts.outbox(client)
+    return parse_header(parts.words(outbox).tobytes(), HEADER_BYTES + outbox.writer.ring_bytes)
 
 
 def fill(client: Client) -> int:
@@ -187,8 +188,7 @@ def test_a_change_that_a_signal_handler_cuts_short_leaves_the_ring_that_there_is
         producer = parts.producer(client)
         assert producer.outbox is not None
         parts.formers(client).add(producer, time.monotonic(), outgrown=True)
-        words = producer.outbox.writer._words
-        words[16] = words[8]
+        confirm_all(producer.outbox)
         assert client.emit("page_view")
         assert parts.current(client) is producer
         assert list(parts.formers(client)) == []
@@ -337,13 +337,12 @@ def test_words_of_growth_are_the_producers_alone(instance: Instance) -> None:
     with Client(instance.socket) as client:
         grow(client)
         writer = parts.outbox(client).writer
-        words = writer._words
+        words = parts.words(parts.outbox(client))
         assert words[WORD_GROWTH_BYTES]
         before = words[WORD_FOLLOWS], words[WORD_GROWTH_BYTES]
         child = ctypes.PyDLL(None).fork()  # without hooks: with its parent's mapping
         if child == 0:
-            mark = writer._mark[0]
             writer.no_growth()
-            os._exit(mark)
+            os._exit(parts.producer(client).mark[0])
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert (words[WORD_FOLLOWS], words[WORD_GROWTH_BYTES]) == before

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from logd_client import Client, Outcome
+from tests.shared.client_scene import Timeout, confirm_all, raise_timeout, retire
 from tests.support import client_parts as parts
 from tests.support.instance import ROOT, Instance
 
@@ -27,10 +28,6 @@ POINTS_MAX = 400
 MARK = "this very event"
 ROOM = 4 * 65536  # of a small ring, and a larger one to follow it
 LARGE = 20_000
-
-
-class Timeout(Exception):
-    """What a handler of SIGALRM raises to end a request that takes too long."""
 
 
 class Case:
@@ -50,26 +47,23 @@ class Case:
             return
         producer = parts.producer(client)
         assert producer.outbox is not None
-        words = producer.outbox.writer._words
         if lost not in ("", "settled"):
-            os.close(producer.outbox._fd)
+            os.close(parts.descriptor(producer.outbox))
             producer.compare_due_s = 0.0
             producer.sends = lost in ("descriptor", "confirmed")
         if lost == "settled":  # but not in the trail yet
             assert client.emit_durable("page_view", timeout_s=0) is Outcome.UNKNOWN
-            words[16] = words[8]
+            confirm_all(producer.outbox)
             self.events = 3
         if lost == "confirmed":
-            words[16] = words[8]
+            confirm_all(producer.outbox)
         if lost == "retired":
-            words[16], words[17], words[19] = 1, producer.outbox.writer.bytes_written, 1
-            producer.outbox._path.unlink()
+            retire(producer.outbox)
         if lost == "retired former":  # with an unread event of its own
             assert client.emit("page_view")
             self.events = 2
             assert parts.current(client) is not producer
-            words[16], words[17], words[19] = 1, producer.outbox.writer.bytes_written // 2, 1
-            producer.outbox._path.unlink()
+            retire(producer.outbox, producer.outbox.writer.bytes_written // 2)
 
     def fill(self, lost: str) -> None:
         """Until the next event needs a larger ring; or until there is one, and one before it."""
@@ -122,7 +116,7 @@ class Case:
                 writer = producer.outbox.writer
                 if writer._words is not writer._mapped:
                     continue  # closed: what counted there is known
-                found += bytes(writer._ring[: writer.bytes_written]).count(MARK.encode())
+                found += parts.ring(producer.outbox)[: writer.bytes_written].count(MARK.encode())
                 found -= moved and MARK.encode() in (writer.only_unconfirmed() or b"")
         return found
 
@@ -138,10 +132,6 @@ class Case:
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
-
-
-def raise_timeout(_: Client) -> None:
-    raise Timeout
 
 
 def emit_another(client: Client) -> None:

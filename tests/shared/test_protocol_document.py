@@ -9,15 +9,12 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import pytest
 
 from logd import batch
-from logd.batch import Batch, Producer
 from logd.ingest import (
     drain,
     open_outbox,
@@ -27,64 +24,23 @@ from logd.ingest import (
     outbox_opener,
     outbox_reader,
 )
-from logd.reports import registry, sql
-from logd.reports.parameters import Parameters
+from logd.reports import registry
 from logd.serve import report_server, request_server
 from logd.storage import event_types
-from logd.storage.database import connect
-from logd.storage.migrations import migrate
-from logd.storage.store import Store
 from logd_wire import query, rendezvous, wire
 from logd_wire.outbox import layout, reader
 from logd_wire.outbox.layout import REFUSAL_CAUSES
 from logd_wire.outbox.writer import OutboxWriter
-from tests.support.instance import ROOT
-
-FOLDER = ROOT / "shared"
-TEXT = (FOLDER / "PROTOCOL.md").read_text(encoding="utf-8")
-REPOSITORY = FOLDER.parent
-
-Row = dict[str, str]
-
-
-def section(heading: str) -> str:
-    """The text below a heading, up to the next one of any level."""
-    _, found, rest = f"\n{TEXT}".partition(f"\n{heading}\n")
-    assert found, f"no heading {heading!r}"
-    inside, fenced = [], False
-    for line in rest.splitlines():
-        fenced ^= line.startswith("```")
-        if line.startswith("#") and not fenced:
-            break
-        inside.append(line)
-    return "\n".join(inside)
-
-
-def tables(heading: str) -> list[list[Row]]:
-    """The tables below a heading: rows by the names of their columns."""
-    found: list[list[Row]] = []
-    names: list[str] | None = None
-    for line in section(heading).splitlines():
-        if not line.startswith("|"):
-            names = None
-            continue
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if names is None:
-            names = cells
-            found.append([])
-        elif set("".join(cells)) != {"-"}:
-            assert len(cells) == len(names), line
-            found[-1].append(dict(zip(names, cells, strict=True)))
-    return found
-
-
-def plain(cell: str) -> str:
-    return cell.strip("`")
-
-
-def number(cell: str) -> int:
-    return int(cell.replace(",", ""))
-
+from tests.shared.protocol_document import (
+    FOLDER,
+    REPOSITORY,
+    TEXT,
+    Row,
+    number,
+    plain,
+    section,
+    tables,
+)
 
 # -- bytes ---------------------------------------------------------------------------------------
 
@@ -275,161 +231,6 @@ def test_the_causes_named_in_the_state_table_are_causes_in_the_ledger() -> None:
     text = "".join(row["action"] for row in tables("### The state table")[0])
     known = {value for name, value in vars(batch).items() if name.startswith("LOST_")}
     assert known - {batch.LOST_DAMAGED} == {cause for cause in known if f"`{cause}`" in text}
-
-
-# -- reports -------------------------------------------------------------------------------------
-
-
-class Recorder(Parameters):
-    """Records the names and types of the parameters that a report takes."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        self.asked: dict[str, str] = {}
-
-    def whole(self, name: str, default: int | None = None, *, low: int = 0, high: int) -> int:
-        self.asked[name] = "int" if default is not None else "int, required"
-        return super().whole(name, default, low=low, high=high)
-
-    def maybe_whole(self, name: str, *, low: int = 0, high: int = 2**63 - 1) -> int | None:
-        found = super().maybe_whole(name, low=low, high=high)
-        self.asked[name] = "int"
-        return found
-
-    def text(self, name: str, default: str | None = None) -> str:
-        self.asked[name] = "str" if default is not None else "str, required"
-        return super().text(name, default)
-
-    def maybe_text(self, name: str) -> str | None:
-        found = super().maybe_text(name)
-        self.asked[name] = "str"
-        return found
-
-    def maybe_texts(self, name: str) -> list[str] | None:
-        self.asked[name] = "texts"
-        return super().maybe_texts(name)
-
-
-REQUIRED: dict[str, dict[str, Any]] = {
-    "daily_activity": {"since_day": 1, "until_day": 2},
-    "timeline": {"user": "7"},
-}
-# Computed columns, not in the database.
-ADDED = {name: ["time_in_doubt"] for name in ("events", "timeline")}
-
-
-def documented_reports() -> set[str]:
-    queries = TEXT.partition("\n## Queries\n")[2].partition("\n## ")[0]
-    return set(re.findall(r"^### `(\w+)`$", queries, re.MULTILINE))
-
-
-def test_every_report_is_described_and_no_other() -> None:
-    assert documented_reports() == set(registry.REPORTS)
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    connection = connect(tmp_path_factory.mktemp("database") / "a.db", bytes(32))
-    migrate(connection, now_ns=1)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A trail with every kind of row, and each nullable column nil once."""
-    store = Store(tmp_path_factory.mktemp("filled") / "a.db", bytes(32), 1, 10)
-    producer = Producer(uid=7, id=9, seed=0, pid=3)
-    made = Batch(100, 10**6)
-    props = msgpack.packb({"quiz": 1, "score": 0.5})
-    for user, kind, packed in (
-        ("u", "quiz_submitted", props),
-        ("u", "task_completed", msgpack.packb({"task": "t"})),
-        (None, "page_view", b"\x80"),
-    ):
-        producer.taken += 1
-        made.add(producer, producer.taken, wire.Event(kind, 10**18, user, packed), 10)
-    made.add_loss(producer, 4, 5, batch.LOST_NOT_RECEIVED)
-    made.add_loss(producer, 6, None, batch.LOST_OUTBOX_GONE)
-    made.add_quarantine(7, 3, "malformed: it", b"x", producer, 7)
-    made.add_quarantine(7, 3, "truncated datagram: 1 bytes", b"x")
-    store.commit(made, 10**18)
-    yield store.connection
-    store.close()
-
-
-WIDE: dict[str, dict[str, Any]] = {
-    "daily_activity": {"since_day": 11_000, "until_day": 12_000},
-    "timeline": {"user": "u"},
-}
-SEEN_AS_NIL = {"completions", "events", "losses", "losses_by_cause", "quarantine"}
-
-
-@pytest.mark.parametrize("name", sorted(registry.REPORTS))
-def test_a_report_takes_the_parameters_and_gives_the_columns_described(
-    name: str, database: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    columns: list[str] = []
-    real_rows = sql.fetch_rows
-
-    def rows(connection: Any, query: str, values: list[Any]) -> Any:
-        columns.extend(column[0] for column in connection.execute(query, values).description)
-        return real_rows(connection, query, values)
-
-    monkeypatch.setattr(sql, "fetch_rows", rows)
-    parameters = Recorder(REQUIRED.get(name, {}))
-    answer = registry.REPORTS[name].run(database, parameters)
-    columns = columns or list(answer.rows[0])
-    columns += ADDED.get(name, [])
-
-    text = section(f"### `{name}`")
-    *parameters_table, rows_table = tables(f"### `{name}`")
-    documented = {
-        plain(row["parameter"]): row["type"] for table in parameters_table for row in table
-    }
-    assert documented == parameters.asked
-    assert ("No parameters." in text) is (documented == {})
-    assert [plain(row["column"]) for row in rows_table] == columns
-    assert ("Names persons." in text) is registry.REPORTS[name].names_persons
-
-
-TYPES = {"int": int, "str": str, "bool": bool, "float": float, "map": dict}
-
-
-@pytest.mark.parametrize("name", sorted(registry.REPORTS))
-def test_a_column_is_of_the_type_described(name: str, filled: Any) -> None:
-    *_, rows_table = tables(f"### `{name}`")
-    documented = {
-        plain(row["column"]): (TYPES[row["type"].partition(" ")[0]], "or nil" in row["type"])
-        for row in rows_table
-    }
-    parameters = Parameters(WIDE.get(name, REQUIRED.get(name, {})))
-    rows = registry.REPORTS[name].run(filled, parameters).rows
-    assert rows
-    for row in rows:
-        for column, value in row.items():
-            kind, may_be_nil = documented[column]
-            assert type(value) is kind or (value is None and may_be_nil), (column, value)
-    never_nil = {column for column, (_, may_be_nil) in documented.items() if not may_be_nil}
-    was_nil = {column for row in rows for column, value in row.items() if value is None}
-    assert was_nil.isdisjoint(never_nil)
-    assert was_nil or name not in SEEN_AS_NIL, "or the page may say less"
-
-
-def test_a_request_has_the_keys_described() -> None:
-    requests, responses, _ = tables("## Queries")
-    sent: list[dict[str, Any]] = []
-
-    class Client(query.QueryClient):
-        def _exchange(self, frame: bytes) -> dict[str, Any] | None:
-            sent.append(msgpack.unpackb(frame[4:]))
-            return {"ok": True, "rows": [], "next": None}
-
-    Client("/q").ask("summary")
-    assert {plain(row["request"]) for row in requests} == set(sent[0])
-    assert {plain(row["response"]) for row in responses} == {
-        "ok", "rows", "next", "error", "message"
-    }  # fmt: skip
 
 
 # -- vectors and links ---------------------------------------------------------------------------

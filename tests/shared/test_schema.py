@@ -180,7 +180,7 @@ def test_a_user_may_have_what_is_not_printable_but_no_control_character(user: st
 class Claims:
     """Says that it is a text, as a mock with a specification does."""
 
-    __class__ = str  # type: ignore[assignment]
+    __class__ = str  # type: ignore[assignment] # it lies about its class
 
 
 @pytest.mark.parametrize(

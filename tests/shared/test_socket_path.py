@@ -78,7 +78,7 @@ def test_another_name_of_the_same_socket_leads_to_the_one_that_it_was_bound_to(
     assert locate(str(other)) == str(other)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts")
 def test_a_mount_of_the_socket_alone_leads_to_the_socket(bound: Path, tmp_path: Path) -> None:
     mounted = tmp_path / "mounted"
     mounted.touch()
@@ -86,7 +86,7 @@ def test_a_mount_of_the_socket_alone_leads_to_the_socket(bound: Path, tmp_path: 
         ["/usr/bin/mount", "--bind", str(bound), str(mounted)], check=False, capture_output=True
     )
     if made.returncode:
-        pytest.skip(f"mount: {made.stderr!r}")
+        pytest.skip(f"mount failed: {made.stderr!r}")
     try:
         assert locate(str(mounted)) == str(bound)
     finally:

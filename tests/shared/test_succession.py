@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from pathlib import Path
 
 import pytest
 
 from logd_client import Client, Outcome
-from logd_client.durable import DurableEvent
 from logd_wire.rendezvous import RENDEZVOUS_SUFFIX
 from logd_wire.wire import (
     KIND_EVENTS,
@@ -19,8 +17,7 @@ from logd_wire.wire import (
     decode_head,
     producer_seed,
 )
-from tests.shared.test_client import check_stats
-from tests.shared.test_durable import LONG_S, in_threads, outbox_of
+from tests.shared.client_scene import check_stats, hold_waits, in_threads, outbox_of
 from tests.support.instance import Instance, until
 
 
@@ -64,13 +61,7 @@ def test_room_is_kept_in_the_outbox_that_the_event_is_in_not_in_the_one_before(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its outbox is found removed in the very call, so the event goes to the next one."""
-    full = threading.Event()
-
-    def until_full(*_: object) -> bool:
-        assert full.wait(LONG_S)
-        return False
-
-    monkeypatch.setattr(DurableEvent, "wait", until_full)
+    full = hold_waits(monkeypatch)
     monkeypatch.setattr("logd_client.succession.COMPARE_INTERVAL_S", 0.0)
     outcomes: list[Outcome] = []
     with Client(instance.socket, outbox_bytes=65536) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import struct
 import zlib
@@ -19,7 +20,7 @@ from logd_wire.outbox import layout
 from logd_wire.outbox import reader as ring
 from logd_wire.outbox.names import parse_name
 from logd_wire.outbox.writer import OutboxWriter
-from tests.shared import make_vectors
+from tests.shared import independent_encoder, make_vectors, outbox_vectors, payload_vectors
 from tests.support.instance import ROOT
 
 FOLDER = ROOT / "shared/vectors"
@@ -67,9 +68,13 @@ def test_the_files_are_what_the_independent_encoder_writes() -> None:
 
 
 def test_the_independent_encoder_imports_nothing_it_is_to_check() -> None:
-    source = Path(make_vectors.__file__).read_text(encoding="utf-8")
+    own = (make_vectors, independent_encoder, outbox_vectors, payload_vectors)
+    source = "\n".join(map(inspect.getsource, own))
     imported = {line.split()[1] for line in source.splitlines() if line[:5] in ("impor", "from ")}
-    assert imported == {"__future__", "json", "struct", "zlib", "pathlib", "typing"}
+    assert imported == {
+        "__future__", "collections.abc", "json", "struct", "zlib", "pathlib", "typing",
+        independent_encoder.__name__, outbox_vectors.__name__, payload_vectors.__name__,
+    }  # fmt: skip
 
 
 # -- payloads, records, datagrams ----------------------------------------------------------------

@@ -6,16 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from logd.batch import Batch, Producer
+from logd.batch import Batch, Capacity, Producer
 from logd.ingest.delivery import Delivery
 from logd.ingest.drain import Datagram
 from logd.ingest.ordering import Intake
 from logd_client.producer import Producer as ClientProducer
 from logd_wire.outbox.layout import WORD_WRITTEN
 from logd_wire.outbox.writer import OutboxWriter
+from tests.simulation.client import SimClient
 from tests.simulation.machine import SimOutbox
 from tests.simulation.table import WatchedDelivery, WatchedOpener
-from tests.simulation.web import SimClient, Web
+from tests.simulation.web import Web
+from tests.simulation.world import exchange
 from tests.support import client_parts as parts
 
 
@@ -66,7 +68,7 @@ class PromiseForgotten(WatchedDelivery):
             for producer in list(self.outboxes):
                 self.outboxes.wakeups.end(producer)
 
-        self.poller.poll = forgetful  # type: ignore[method-assign]
+        exchange(self.poller, "poll", forgetful)
 
 
 class ConfirmUnguarded(WatchedDelivery):
@@ -80,7 +82,7 @@ class ConfirmUnguarded(WatchedDelivery):
             if outbox is not None and producer not in self.outboxes.searches:
                 outbox.confirm(producer.stored, producer.position, 0)
 
-        self.lifecycle.confirm = confirm  # type: ignore[method-assign]
+        exchange(self.lifecycle, "confirm", confirm)
 
 
 class RemovalUnguarded(WatchedDelivery):
@@ -88,7 +90,7 @@ class RemovalUnguarded(WatchedDelivery):
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        self.turn.attempt = lambda act, outbox: act(outbox)  # type: ignore[method-assign]
+        exchange(self.turn, "attempt", lambda act, outbox: act(outbox))
 
 
 class ShortageTakenForTheFilesFault(WatchedDelivery):
@@ -97,8 +99,10 @@ class ShortageTakenForTheFilesFault(WatchedDelivery):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         give_up = self.lifecycle.give_up
-        self.lifecycle.handle_error = (  # type: ignore[method-assign]
-            lambda producer, outbox, error: give_up(producer, outbox, str(error))
+        exchange(
+            self.lifecycle,
+            "handle_error",
+            lambda producer, outbox, error: give_up(producer, outbox, str(error)),
         )
 
 
@@ -107,8 +111,10 @@ class NotLookedAtTakenForGone(WatchedDelivery):
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        self.opener.may_exist = lambda name: any(  # type: ignore[method-assign]
-            outbox.name == name for outbox in self.outboxes.values()
+        exchange(
+            self.opener,
+            "may_exist",
+            lambda name: any(outbox.name == name for outbox in self.outboxes.values()),
         )
 
 
@@ -129,13 +135,13 @@ class DroppedWithoutAnOutbox(WatchedDelivery):
         ) -> int:
             return take(datagrams, intake, batch, _Everything())
 
-        self.drain.take = take_all  # type: ignore[method-assign,assignment]
+        exchange(self.drain, "take", take_all)
 
 
 class HeldForgotten(WatchedDelivery):
     """Forgets what a step has received and not finished."""
 
-    def step(self, datagrams, closed, now_s):  # type: ignore[no-untyped-def]
+    def step(self, datagrams: Iterable[Datagram], closed: Iterable[str], now_s: float) -> None:
         if self.stalled is None:
             self.drain.held = None
         super().step(datagrams, closed, now_s)
@@ -145,7 +151,7 @@ class OnlyWhatIsStoredCounts(WatchedDelivery):
     """Bounds a step by what it takes into the batch."""
 
     def recover(self, now_s: float) -> None:
-        self.drain._budget.charge = lambda *_: None  # type: ignore[method-assign]
+        exchange(self.drain._budget, "charge", lambda *_: None)
         super().recover(now_s)
 
 
@@ -158,7 +164,7 @@ class SequenceAdvancedBeforeTheRecord(OutboxWriter):
         sequence, _position = self._tail
         if before == sequence and self.room_bytes > len(payload) + 32:
             words[WORD_WRITTEN] = sequence + 1
-            self._words = _WithoutItsCount(words)  # type: ignore[assignment]
+            self._words = _WithoutItsCount(words)  # type: ignore[assignment] # stands in for them
             try:
                 return super().append(payload)
             finally:
@@ -192,7 +198,7 @@ class RetiredWithoutASecondLook(WatchedDelivery):
                 self._directory.remove(outbox)
             self.intake.forget(producer)
 
-        self.lifecycle.retire = retire  # type: ignore[method-assign]
+        exchange(self.lifecycle, "retire", retire)
 
 
 class LivenessAskedAfterTheLastRead(RetiredWithoutASecondLook):
@@ -200,7 +206,7 @@ class LivenessAskedAfterTheLastRead(RetiredWithoutASecondLook):
     outbox is removed would find it.)
     """
 
-    def read(self, producer, outbox, alive, capacity):  # type: ignore[no-untyped-def]
+    def read(self, producer: Producer, outbox: SimOutbox, alive: bool, capacity: Capacity) -> None:
         super().read(producer, outbox, True, capacity)
         if not producer.behind and not outbox.alive():
             producer.ended = True
@@ -235,7 +241,7 @@ class LostLockNotNoticed(SimClient):
 
     def __init__(self, process: Web) -> None:
         super().__init__(process)
-        parts.producers(self).is_intact = _always  # type: ignore[method-assign]
+        exchange(parts.producers(self), "is_intact", _always)
 
 
 def _always(producer: ClientProducer) -> bool:
@@ -247,7 +253,7 @@ class AnyEventTakenForTheCallers(SimClient):
 
     def __init__(self, process: Web) -> None:
         super().__init__(process)
-        parts.session(self).accepted_sequence = self._last_written  # type: ignore[method-assign]
+        exchange(parts.session(self), "accepted_sequence", self._last_written)
 
     def _last_written(self) -> int:
         producer = parts.current(self)
@@ -271,7 +277,7 @@ class FormerForgotten(SimClient):
             producer.leave()
             return successor
 
-        producers.replace_producer = replace_and_forget  # type: ignore[method-assign]
+        exchange(producers, "replace_producer", replace_and_forget)
 
 
 class _UnheldOpener(WatchedOpener):
@@ -300,7 +306,7 @@ class SuccessorHeldForEver(WatchedDelivery):
     """Keeps waiting when the outbox that another follows is read."""
 
     def recover(self, now_s: float) -> None:
-        self.outboxes.succession.release = lambda: False  # type: ignore[method-assign]
+        exchange(self.outboxes.succession, "release", lambda: False)
         super().recover(now_s)
 
 

@@ -123,7 +123,7 @@ class SimDirectory:
     def __init__(self, process: Process) -> None:
         self._process = process
         self.world: World = process.world
-        self._refused: dict[str, int] = {}
+        self.refused: dict[str, int] = {}
 
     def names(self) -> list[tuple[str, int, int]]:
         self._process.step("list outboxes")
@@ -145,9 +145,9 @@ class SimDirectory:
         self._process.step("open outbox")
         file = self.world.files.get(name)
         if file is None:
-            self._refused.pop(name, None)
+            self.refused.pop(name, None)
             return None
-        if self._refused.get(name) == file.identity:
+        if self.refused.get(name) == file.identity:
             if file.kind == "newer":
                 raise OtherVersion("other version", "outbox version 2")
             return None
@@ -160,7 +160,7 @@ class SimDirectory:
                 file.store(WORD_GIVEN_UP, 0)
                 self._process.step("not retired any more")
             return SimOutbox(self._process, file)
-        self._refused[name] = file.identity
+        self.refused[name] = file.identity
         if file.kind == "newer":
             raise OtherVersion("other version", "outbox version 2")
         raise Foreign("has other links", name)
@@ -168,7 +168,7 @@ class SimDirectory:
     def refuse(self, outbox: SimOutbox) -> None:
         self.world.maybe_fail("refuse", outbox.file)
         outbox.give_up()
-        self._refused[outbox.name] = outbox.file.identity
+        self.refused[outbox.name] = outbox.file.identity
 
     def release(self, outbox: SimOutbox) -> None:
         self._process.step("close outbox")
@@ -219,7 +219,7 @@ class Machine(Process):
         """Whether the file was taken for no outbox when it was last opened."""
         directory = self.delivery._directory
         assert isinstance(directory, SimDirectory)
-        return directory._refused.get(file.name) == file.identity
+        return directory.refused.get(file.name) == file.identity
 
     def _put_directory_back(self) -> None:
         """As the service does between turns, once a second."""

@@ -11,23 +11,21 @@ from dataclasses import dataclass, field
 
 from logd.errors import AlreadyRunning
 from logd.ingest.delivery import Delivery
-from logd_client import Outcome
-from logd_wire.forks import Forked
 from logd_wire.outbox.writer import OutboxWriter
+from tests.simulation.client import SimClient
 from tests.simulation.disk import Disk
 from tests.simulation.happenings import Happenings
 from tests.simulation.machine import (
     Machine,
     SimOutbox,
-    check_is_seen,
     run_daemon,
     watermark,
 )
 from tests.simulation.table import WatchedDelivery
 from tests.simulation.truth import Sums, Truth, Violation, check_end
-from tests.simulation.web import SimClient, Web
+from tests.simulation.web import Web
+from tests.simulation.web_actions import WEBS_MAX, WebActions
 from tests.simulation.world import Cell, File, Interrupted, Killed, Odds, Process, World
-from tests.support import client_parts as parts
 
 # Kinds of runs. In the first, nothing that was accepted may be missing at the end.
 PROFILES = {
@@ -48,11 +46,7 @@ PROFILES = {
     ),
 }
 ACTIONS_MIN, ACTIONS_MAX = 60, 200
-WEBS_MAX = 5
 QUIET_TURNS_MAX = 400
-UIDS = (1000, 1001, 1002)
-# What a client may have: one ring of the smallest size, or a larger one to follow it.
-OUTBOX_BYTES = (65536, 4 * 65536, 4 * 65536, 16 * 65536)
 
 
 @dataclass
@@ -126,18 +120,16 @@ class Schedule:
         client: type[SimClient],
     ) -> None:
         self._profile, self._seed = profile, seed
-        self._delivery, self._writer, self._client = delivery, writer, client
+        self._delivery = delivery
         self._rng = rng = random.Random(f"{profile} {seed}")
         self.odds = PROFILES[profile]
         self.world = World(rng, self.odds, Truth(), Disk(), act=self._act)
         self.world.queue_depth = rng.choice((1, 4, 11, 513))
         self.world.socket_held = rng.random() < 0.5
+        self._webs = WebActions(self.world, writer, client)
         self._happenings = Happenings(
-            self.world, self._start_second_daemon, self._start_daemon, self._new_web
+            self.world, self._start_second_daemon, self._start_daemon, self._webs.new
         )
-        self.silent = 0  # events that were accepted and not sent, since the daemon watches
-        # Rings fill up, and are followed by larger ones or records go around their ends.
-        self._texts = rng.choice(((10, 10, 4000), (10, 2000, 9000, 20000)))
 
     # -- the run ---------------------------------------------------------------------------------
 
@@ -160,7 +152,7 @@ class Schedule:
             attempted=accepted + truth.false,
             accepted=accepted,
             refused=truth.false,
-            silent=self.silent,
+            silent=self._webs.silent,
             unheard=unheard,
             sums=sums,
             growths=world.growths,
@@ -175,7 +167,7 @@ class Schedule:
         if world.daemon is None and roll < 0.12:
             self._start_daemon()
         elif len(idle) < WEBS_MAX and roll < 0.2:
-            self._new_web()
+            self._webs.new()
         elif roll < 0.3:
             self._happenings.happen()
         elif idle:
@@ -188,7 +180,7 @@ class Schedule:
             if isinstance(process, Machine):
                 run_daemon(process, start=False)
             elif isinstance(process, Web):
-                self._web(process)
+                self._webs.act(process)
         except Killed:
             pass
         except (Interrupted, TimeoutError):
@@ -216,102 +208,6 @@ class Schedule:
         except AlreadyRunning:
             if self.world.daemon is not first and not first.dead:
                 raise Violation("a second daemon took the place of the first") from None
-
-    # -- what web processes do -------------------------------------------------------------------
-
-    def _new_web(self) -> Web:
-        rng = self._rng
-        web = self.world.process("web", rng.choice(UIDS), Web)
-        web.has_memory = rng.random() >= self.odds.without_outbox
-        web.outbox_bytes = rng.choice(OUTBOX_BYTES)
-        self._ready(web)
-        web.client = self._client(web)
-        return web
-
-    def _ready(self, web: Web) -> None:
-        web.writer_type = self._writer
-
-        def on_signal() -> None:
-            if self._rng.random() < 0.5:
-                if web.client.emit("from_a_handler"):
-                    raise Violation("an emit in the middle of an emit was accepted")
-            elif self._rng.random() < 0.5:
-                raise Interrupted
-            else:
-                web.timeouts += 1
-                web.timeouts_in_all += 1
-                raise TimeoutError("as a handler that ends a request raises")
-
-        web.on_signal = on_signal
-
-    def _web(self, web: Web) -> None:
-        rng = self._rng
-        roll = rng.random()
-        client = web.client
-        if roll < 0.70:
-            for _ in range(rng.choice((1, 1, 1, 2, 5, 20))):
-                self._emit(web)
-        elif roll < 0.78:
-            self._call_durable(web)
-        elif roll < 0.82:
-            web.call(lambda: client.emit("Not A Type"))
-        elif roll < 0.88:
-            web.check_stats()
-        elif roll < 0.93:
-            self._fork(web)
-        elif roll < 0.95 and self.odds.strangers:
-            self._emit_malformed(web)
-        elif roll < 0.98:
-            client.close()
-            self.world.end(web)
-
-    def _emit(self, web: Web) -> None:
-        rng = self._rng
-        props = {"n": self.world.truth.calls}
-        props |= {"text": "x" * rng.choice(self._texts)}  # type: ignore[dict-item]
-        sends = web.sends
-        number = self.world.truth.calls
-        accepted = web.call(lambda: web.client.emit("page_view", user="u", props=props))
-        if accepted:
-            web.check_claim(number, "accepted")
-        producer = parts.current(web.client)
-        # Cut short before its send, it waits for the daemon's next look at all outboxes.
-        if accepted and web.sends == sends and producer is not None and not web.timeouts:
-            self.silent += 1
-            check_is_seen(self.world, (web.uid, producer.id))
-
-    def _call_durable(self, web: Web) -> None:
-        number = self.world.truth.calls
-        outcome = Outcome.REFUSED
-
-        def call() -> bool:
-            nonlocal outcome
-            outcome = web.client.emit_durable("quiz_submitted", props={"n": number}, timeout_s=0)
-            return outcome is not Outcome.REFUSED
-
-        if web.call(call):
-            web.check_claim(number, outcome.value)
-
-    def _fork(self, parent: Web) -> None:
-        if len(self.world.processes) >= WEBS_MAX + 1:
-            return
-        child = self.world.process("web", parent.uid, Web)
-        child.has_memory, child.outbox_bytes = parent.has_memory, parent.outbox_bytes
-        self._ready(child)
-        # A fork that C code makes runs no hooks of Python's.
-        child.client = parent.client.forked(child, hooks=self._rng.random() < 0.5)
-
-    def _emit_malformed(self, web: Web) -> None:
-        """A client in another language that checks less, in a good stream."""
-        producer = parts.current(web.client)
-        if producer is not None and producer.outbox is not None:
-            on_signal, web.on_signal = web.on_signal, None  # this call is none of the client's
-            with contextlib.suppress(Forked):  # a child without hooks still has its parent's
-                try:
-                    producer.outbox.writer.append(b"\xc1 no msgpack")
-                finally:
-                    web.excuse_unheard()  # nor does it move what it wrote to a retired outbox
-            web.on_signal = on_signal
 
     # -- quiet -----------------------------------------------------------------------------------
 
@@ -361,14 +257,12 @@ class Schedule:
 
     def _readable(self) -> list[File]:
         world = self.world
-        refused: dict[str, int] = {}
-        if isinstance(world.daemon, Machine) and self.odds.io_errors:
-            # As it was opened, reading it failed: it stays for a person to look at.
-            refused = world.daemon.delivery._directory._refused  # type: ignore[attr-defined]
+        # As it was opened, reading it failed: it stays for a person to look at.
+        daemon = world.daemon if self.odds.io_errors else None
         return [
             file
             for file in world.files.values()
             if file.kind == "ok"
             and file.key not in world.truth.reused
-            and refused.get(file.name) != file.identity
+            and not (isinstance(daemon, Machine) and daemon.refuses(file))
         ]

@@ -16,7 +16,7 @@ from logd.ingest.outbox_opener import OutboxOpener
 from logd_wire.outbox.layout import WORD_CONFIRMED_SEQUENCE, WORD_WRITTEN
 from tests.simulation.machine import SimDirectory, SimOutbox
 from tests.simulation.truth import Violation
-from tests.simulation.world import Cell, File, World
+from tests.simulation.world import Cell, File, World, exchange
 
 PRODUCERS = ("live", "dead", "unreachable")
 OUTBOXES = ("file", "none", "foreign")
@@ -91,9 +91,9 @@ class WatchedOpener(OutboxOpener[SimOutbox]):
     def open(self, producer: Producer, name: str) -> None:
         file = self.world.files.get(name)
         if file is not None and file.kind == "ok" and file.word(WORD_WRITTEN) >= producer.taken:
-            visit(self.world, producer, file, opened=producer in self._outboxes)
+            visit(self.world, producer, file, opened=producer in self.outboxes)
         super().open(producer, name)
-        if producer not in self._outboxes:
+        if producer not in self.outboxes:
             # What it follows is not known: the order is kept for outboxes that can be opened.
             self.world.truth.unordered.add((producer.uid, producer.id))
 
@@ -116,7 +116,8 @@ class WatchedDelivery(Delivery[SimOutbox]):
         assert isinstance(self.intake, WatchedIntake) and isinstance(self.opener, WatchedOpener)
         self._world = self.intake.world = self.opener.world = directory.world
         self.drain.charge_datagrams = 1
-        self._read, self.poller.read = self.poller.read, self.read  # type: ignore[method-assign]
+        self._read = self.poller.read
+        exchange(self.poller, "read", self.read)
 
     def recover(self, now_s: float) -> None:
         self._watch_silent()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from logd_client import Client
 from logd_client.clock import SYSTEM_CLOCK
@@ -31,7 +32,7 @@ def by_clock(monotonic_s: Callable[[], float]) -> Environment:
 
 
 def producers(client: Client) -> ProducerSuccession:
-    """What opens and replaces the client's producers."""
+    """The part of the client that opens and replaces its producers."""
     return client._producers
 
 
@@ -54,18 +55,38 @@ def outbox(client: Client) -> OutboxFile:
     return found
 
 
+def words(outbox: OutboxFile) -> Any:
+    """The words of the outbox's header, which the daemon writes to as well."""
+    return outbox.writer._words
+
+
+def ring(outbox: OutboxFile) -> bytes:
+    """What the outbox's ring holds now."""
+    return bytes(outbox.writer._ring)
+
+
+def path(outbox: OutboxFile) -> Path:
+    """Where the outbox's file was made."""
+    return outbox._path
+
+
+def descriptor(outbox: OutboxFile) -> int:
+    """The descriptor of the outbox's file, which holds the lock."""
+    return outbox._fd
+
+
 def formers(client: Client) -> FormerProducers:
     """The client's former producers."""
     return client._producers.formers
 
 
 def refusals(client: Client) -> ClientRefusals:
-    """What the client has refused."""
+    """The client's counts of refused events."""
     return client._producers.refusals
 
 
 def session(client: Client) -> ProducerSession:
-    """What writes to the client's producer."""
+    """The part of the client that writes to its producer."""
     return client._session
 
 
@@ -76,18 +97,23 @@ def set_monotonic_ns(
     patch.setattr(client._session, "_monotonic_ns", monotonic_ns)
 
 
+def reconnect_at_once(client: Client) -> None:
+    """Has the client's next event try the daemon's socket again, however lately that failed."""
+    producer(client)._connect_after_s = 0.0
+
+
 def durable(client: Client) -> DurableTracker:
-    """What tracks the client's durable events."""
+    """The client's tracker of durable events."""
     return client._durable
 
 
 def guard(client: Client) -> Guard:
-    """What lets one thread at a time into the client."""
+    """The client's guard, which admits one thread at a time."""
     return client._guard
 
 
 def end_process(client: Client) -> None:
-    """What a client does when its process ends."""
+    """Ends the client as the end of its process does."""
     client._shutdown.end_process()
 
 

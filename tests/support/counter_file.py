@@ -8,7 +8,7 @@ import tempfile
 
 
 class CounterFile:
-    """The test's side: 512 words in a file, which a process maps with `attach`."""
+    """512 words in a file, as the test sees them; the counting process uses `attach`."""
 
     def __init__(self) -> None:
         self._file = tempfile.NamedTemporaryFile(prefix="logd-count-")  # noqa: SIM115 - kept open

@@ -23,7 +23,7 @@ REPORT_PROCESS = "logd.serve.report_server"
 WAIT_FOR_A_REPORT = """
 import os, select, sys
 waiting = select.poll()
-waiting.register(0)  # the lifeline: only its end is of interest
+waiting.register(0, 0)  # the lifeline: only its end is of interest
 waiting.register(int(sys.argv[1]), select.POLLIN)
 if 0 not in dict(waiting.poll()):
     os.execv(sys.argv[2], sys.argv[2:])
@@ -31,7 +31,7 @@ if 0 not in dict(waiting.poll()):
 
 
 class _Popen(subprocess.Popen[Any]):
-    """Starts what waits for a report where the daemon starts its report process."""
+    """In place of a report process, starts a process that waits for the first report."""
 
     def __init__(self, command: list[str], **options: Any) -> None:
         if REPORT_PROCESS in command and settings.load(Path(command[-1])).metrics is None:
@@ -42,7 +42,7 @@ class _Popen(subprocess.Popen[Any]):
 
 def main() -> None:
     """Runs the daemon."""
-    subprocess.Popen = _Popen  # type: ignore[misc, assignment]
+    subprocess.Popen = _Popen  # type: ignore[misc, assignment] # in this process alone
     from logd.cli import main as logd
 
     logd(["run", *sys.argv[1:]], prog_name="logd")

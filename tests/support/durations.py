@@ -1,9 +1,9 @@
 """Recorded CPU times of tests: files are started dearest first, and slow tests are marked.
 
-`make test-durations` writes `durations.tsv`: the CPU seconds of each test function that takes
-`RECORDED_MIN_S` or more over all its parameters, children included. A parallel run starts the
-dearest files first, so that no worker begins a long one at the end. What takes `SLOW_MIN_S` or more
-is marked `slow`; `make test-fast` leaves it out. A function that is not listed counts as quick.
+`make test-durations` writes `durations.tsv`: the CPU seconds, children included, of each file that
+takes `SLOW_MIN_S` or more, and of each such function (all its parameters) that starts no processes.
+A parallel run starts the dearest files first, so that no worker begins a long one at the end.
+A function that is listed is marked `slow`, and `make test-fast` leaves it out.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).with_suffix(".tsv")
-RECORDED_MIN_S = 0.3
 SLOW_MIN_S = 0.5
 _STARTED = pytest.StashKey[float]()
 
 
 def read(text: str) -> dict[str, float]:
-    """The CPU seconds of each test function, by node id without parameters."""
+    """The CPU seconds of each file and test function, by node id without parameters."""
     rows = (line.split("\t") for line in text.splitlines())
     return {name: float(seconds) for seconds, name in rows}
 
@@ -31,7 +30,7 @@ def read(text: str) -> dict[str, float]:
 def written(seconds: Mapping[str, float]) -> str:
     """The file's text: dearest first, without what is quick."""
     rows = sorted(seconds.items(), key=lambda row: (-round(row[1], 1), row[0]))
-    return "".join(f"{cost:.1f}\t{name}\n" for name, cost in rows if cost >= RECORDED_MIN_S)
+    return "".join(f"{cost:.1f}\t{name}\n" for name, cost in rows if cost >= SLOW_MIN_S)
 
 
 def function(node_id: str) -> str:
@@ -41,10 +40,7 @@ def function(node_id: str) -> str:
 
 def arrange(items: list[pytest.Item], seconds: Mapping[str, float]) -> None:
     """Sorts files dearest first, tests of a file as they were, and marks what is slow."""
-    of_file: collections.Counter[str] = collections.Counter()
-    for name, cost in seconds.items():
-        of_file[name.partition("::")[0]] += cost  # type: ignore[assignment]
-    items.sort(key=lambda item: -of_file[item.nodeid.partition("::")[0]])
+    items.sort(key=lambda item: -seconds.get(item.nodeid.partition("::")[0], 0.0))
     for item in items:
         if seconds.get(function(item.nodeid), 0.0) >= SLOW_MIN_S:
             item.add_marker(pytest.mark.slow)
@@ -85,11 +81,13 @@ class _Recorder:
         if report.when == "teardown":
             for name, value in report.user_properties:
                 if name == "cpu_s":
-                    self.seconds[function(report.nodeid)] += float(str(value))
+                    self.seconds[report.nodeid.partition("::")[0]] += float(str(value))
+                    if "processes" not in report.keywords:
+                        self.seconds[function(report.nodeid)] += float(str(value))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         FILE.write_text(written(self.seconds))
-        total = sum(self.seconds.values())
+        total = sum(cost for name, cost in self.seconds.items() if "::" not in name)
         terminalreporter.write_line(f"{total:.0f} s of CPU time, recorded in {FILE.name}")
 
 

@@ -1,4 +1,4 @@
-"""A process that emits numbered events and counts them where its death does not matter.
+"""A process that emits numbered events, and counts them in a file that survives its kill.
 
     python emitter.py SOCKET COUNTERS NAME [EVENTS]
 

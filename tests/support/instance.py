@@ -25,9 +25,12 @@ from logd.maintenance import new_instance
 from logd.render import json_value
 from logd.reports.event_queries import event_page
 from logd.status.collect import collect_status
-from logd.storage import opening
+from logd.storage import keyfile, opening
+from logd.storage.database import Connection, connect
+from logd.storage.store import Store
 from logd_client.client import _clients
 from tests.support import client_parts as parts
+from tests.support import fork_server
 from tests.support.counter_file import CounterFile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +52,19 @@ def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLI
         interval_s = min(interval_s * 1.3, LOOK_INTERVAL_MAX_S)
 
 
+def settled(status: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Waits until nothing is pending, and returns the status."""
+    state: dict[str, Any] = {}
+
+    def is_settled() -> bool:
+        nonlocal state
+        state = status()
+        return bool(state["pending"] == 0)
+
+    until(is_settled, "nothing is pending")
+    return state
+
+
 def short_directory() -> Path:
     """A new directory with a path short enough for a socket in it."""
     return Path(tempfile.mkdtemp(prefix="logd-", dir="/tmp"))
@@ -65,15 +81,19 @@ class Process:
         **options: Any,
     ) -> None:
         self.lines: list[str] = []
-        self.popen = subprocess.Popen(
-            [*prefix, sys.executable, *command],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, **(env or {})},
-            **options,
-        )
+        environment = {**os.environ, **(env or {})}
+        if prefix or options or not fork_server.serves(command, env):
+            self.popen = subprocess.Popen(
+                [*prefix, sys.executable, *command],
+                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                env=environment,
+                **options,
+            )
+        else:
+            self.popen = fork_server.Fork(command, environment)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -229,17 +249,26 @@ class Instance:
             connection.close()
         return rows
 
+    @contextlib.contextmanager
+    def database(
+        self, path: Path | None = None, *, read_only: bool = False
+    ) -> Iterator[Connection]:
+        """A connection of the test's own to the database, or to a copy of it."""
+        key = keyfile.read(self.config.key_file)
+        connection = connect(path or self.config.database, key, read_only=read_only)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def open_store(self, quarantine_rows_max: int = 100) -> Store:
+        """The store, as a daemon opens it; for a test without one, which closes it."""
+        key = keyfile.read(self.config.key_file)
+        return Store(self.config.database, key, 1, quarantine_rows_max)
+
     def settle(self) -> dict[str, Any]:
         """Waits until nothing is pending, and returns the status."""
-        state: dict[str, Any] = {}
-
-        def settled() -> bool:
-            nonlocal state
-            state = self.status()
-            return bool(state["pending"] == 0)
-
-        until(settled, "nothing is pending")
-        return state
+        return settled(self.status)
 
     def close(self) -> None:
         """Kills the daemon and removes the outboxes."""

@@ -7,6 +7,7 @@ missed only costs time.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import cast
@@ -18,6 +19,7 @@ STARTERS = {
     "Emitter", "Popen", "Process", "ProcessPoolExecutor", "emitters", "fork", "posix_spawn",
     "subprocess", "run_in_child",
 }  # fmt: skip
+STARTING_FIXTURES = {"run"}  # of `make run`
 # Methods of an `Instance`, which by itself is only files.
 STARTERS_OF_INSTANCES = {"cli", "kill", "settle", "spawn", "start"}
 
@@ -28,8 +30,9 @@ def names(code: CodeType) -> set[str]:
     return {*code.co_names}.union(*map(names, inside))
 
 
+@functools.cache
 def all_names(function: FunctionType, module: ModuleType) -> set[str]:
-    """The same, with the names in the functions of its module that it uses."""
+    """All names in a function's code, and in the functions of its module that it uses."""
     seen: set[str] = set()
     new = names(function.__code__)
     while new:
@@ -51,6 +54,8 @@ def own_fixtures(item: pytest.Function) -> Iterator[FunctionType]:
 def starts_processes(item: pytest.Item) -> bool:
     """Whether a test starts processes, judged by its code."""
     if not isinstance(item, pytest.Function) or FOLDERS & set(item.path.parts):
+        return True
+    if not STARTING_FIXTURES.isdisjoint(item.fixturenames):
         return True
     starters = STARTERS | (STARTERS_OF_INSTANCES if "instance" in item.fixturenames else set())
     return any(

@@ -135,7 +135,7 @@ class _Table:
         if total["unheard"]:
             out.write_line(
                 f"{total['unheard']:,} more were accepted in calls that a kill or a raise cut "
-                "short, so that no caller was told: they are among the stored."
+                "short, so that no caller knows of them: they are among the stored."
             )
         if total["lost without outbox"]:
             out.write_line(
@@ -158,7 +158,7 @@ class _Lengths:
         ]
         if minutes and reporter is not None:
             reporter.write_line(
-                f"{len(minutes)} long tests, about {sum(minutes)} minutes on two cores"
+                f"{len(minutes)} long tests, about {sum(minutes):,.0f} minutes on two cores"
             )
 
 

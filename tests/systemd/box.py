@@ -1,4 +1,4 @@
-"""A machine to throw away: a real systemd as process 1 of a copy of this one, see `boot`."""
+"""A throw-away copy of this machine with a real systemd as process 1, started by `boot`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support.instance import DEADLINE_S, ROOT, until
+from tests.support.instance import DEADLINE_S, ROOT, settled, until
 
 BOOT = Path(__file__).with_name("boot")
 SYSTEMD = Path("/lib/systemd/systemd")
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 SOURCE = Path("/usr/src/logd")
 WHEELS = Path("/usr/src/wheels")
-# Of logd, once it is installed in there.
+# The Python of the logd that is installed in the box.
 PYTHON = "/usr/local/lib/logd/bin/python -I"
 COMMAND_TIMEOUT_S = 300.0
 ENVIRONMENT = {
@@ -25,29 +25,27 @@ ENVIRONMENT = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
     "SYSTEMD_PAGER": "",
-    # It has no network: what pip installs has been brought along.
+    # The box has no network: pip installs from packages that were copied into it.
     "PIP_NO_INDEX": "1",
     "PIP_FIND_LINKS": str(WHEELS),
 }
 
 
 def why_not() -> str | None:
-    """Why no box can be had here, or None."""
+    """Returns why no box can run on this machine; None if it can."""
     if os.geteuid() != 0:
         return "booting a systemd needs root"
     for program in ("unshare", "nsenter", "systemctl"):
         if shutil.which(program) is None:
             return f"booting a systemd needs `{program}`"
     if not SYSTEMD.exists():
-        return f"there is no systemd here ({SYSTEMD})"
+        return f"systemd is not installed ({SYSTEMD})"
     if "cgroup2" not in Path("/proc/mounts").read_text():
         return "booting a systemd needs control groups of version 2"
     new_enough = "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))"
-    if subprocess.run(
-        [SYSTEM_PYTHON, "-c", new_enough], check=False, capture_output=True
-    ).returncode:
+    if not _succeeds(str(SYSTEM_PYTHON), "-c", new_enough):
         return f"installing needs a Python 3.11 with ensurepip in {SYSTEM_PYTHON}"
-    if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], check=False).returncode:
+    if not _succeeds("unshare", "--mount", "--pid", "--fork", "true"):
         return "namespaces may not be made here (in a container without privileges?)"
     return None
 
@@ -60,7 +58,7 @@ def _succeeds(*command: str) -> bool:
 
 
 def download_wheels(directory: Path) -> None:
-    """Brings every package that `make install` installs."""
+    """Downloads every package that `make install` installs."""
     python = [sys.executable, "-m", "pip", "--python", str(SYSTEM_PYTHON)]
     lock = str(ROOT / "requirements-install.txt")
     done = subprocess.run(
@@ -71,7 +69,7 @@ def download_wheels(directory: Path) -> None:
 
 
 def copy_tree(directory: Path) -> None:
-    """The tree as a sysadmin would have it: what git knows, and what is not yet committed."""
+    """Copies the tree: files in git, and new ones that are not ignored."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, check=True,
@@ -112,17 +110,17 @@ class Box:
         return self.init > 0
 
     def _is_up(self) -> bool:
-        said = self.try_to("systemctl is-system-running").stdout.strip()
-        assert said != "degraded", self.run("systemctl --failed")
-        return said == "running"
+        output = self.try_to("systemctl is-system-running").stdout.strip()
+        assert output != "degraded", self.run("systemctl --failed")
+        return output == "running"
 
     @property
     def root(self) -> Path:
-        """Its root directory, seen from here."""
+        """The path of its root directory on this machine."""
         return Path(f"/proc/{self.init}/root")
 
     def path(self, inside: str) -> Path:
-        """A path in it, seen from here."""
+        """The path on this machine of a file in the box."""
         return self.root / inside.lstrip("/")
 
     def popen(self, command: str, **options: Any) -> subprocess.Popen[str]:
@@ -136,7 +134,7 @@ class Box:
         )  # fmt: skip
 
     def try_to(self, command: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        """Runs a command, whatever comes of it. `text` is what is typed."""
+        """Runs a command, with `text` as its input; any exit code is accepted."""
         with self.popen(command) as process:
             try:
                 out, err = process.communicate(text, COMMAND_TIMEOUT_S)
@@ -146,39 +144,31 @@ class Box:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def run(self, command: str, text: str = "", code: int = 0) -> str:
-        """Runs a command; what it printed. Fails on another exit code."""
+        """Runs a command and returns its output. Fails on another exit code than `code`."""
         done = self.try_to(command, text)
         assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + (done.stderr if code else "")
 
     def show(self, unit: str, name: str) -> str:
-        """One property of a unit's."""
+        """Returns one property of a unit."""
         return self.run(f"systemctl show --property={name} --value {unit}").strip()
 
     def status(self) -> dict[str, Any]:
-        """What `logd status --json` shows."""
+        """Returns the output of `logd status --json`."""
         state: dict[str, Any] = json.loads(self.run("logd status --json"))
         return state
 
     def settle(self) -> dict[str, Any]:
-        """The status once nothing is pending any more."""
-        state: dict[str, Any] = {}
-
-        def settled() -> bool:
-            nonlocal state
-            state = self.status()
-            return bool(state["pending"] == 0)
-
-        until(settled, "nothing is pending")
-        return state
+        """Waits until nothing is pending, and returns the status."""
+        return settled(self.status)
 
     def events(self, *filters: str) -> list[dict[str, Any]]:
-        """Events as `logd query` gives them, oldest first."""
+        """Returns events from `logd query`, oldest first."""
         lines = self.run(" ".join(("logd query --format jsonl", *filters))).splitlines()
         return [json.loads(line) for line in lines]
 
     def close(self) -> None:
-        """Gone, with everything in it."""
+        """Ends the machine and removes everything in it."""
         self._boot.terminate()
         self._boot.wait(DEADLINE_S)
         self._log.close()

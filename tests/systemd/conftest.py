@@ -1,4 +1,4 @@
-"""One booted machine for all tests of this folder, with logd installed as the page says."""
+"""One booted machine for all tests of this folder, with logd installed as in systemd/README.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INSTALL = "Install, in five commands"
 
 @pytest.fixture(scope="session")
 def wheels() -> Iterator[Path]:
-    """The packages to install."""
+    """The directory of packages to install."""
     if reason := why_not():
         pytest.skip(reason)
     directory = short_directory()
@@ -43,7 +43,7 @@ def bare_box(wheels: Path) -> Iterator[Box]:
 
 @pytest.fixture(scope="session")
 def box(bare_box: Box) -> Box:
-    """The same with logd and the site, installed by the commands of the page."""
+    """A machine with logd and the site, installed by the commands of the page."""
     for command in commands_by_section()[INSTALL]:
         bare_box.run(f"cd /usr/src/logd && {command}", text=f"{PASSWORD}\n{PASSWORD}\n")
     bare_box.run("useradd --system --groups logd-write app && useradd --system outsider")

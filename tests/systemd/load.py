@@ -17,7 +17,7 @@ _numbers = itertools.count(1)
 
 
 class Load:
-    """A process of the user `app` that emits until it is told to end; see support/emitter.py."""
+    """A process of the user `app` that emits until `end` (support/emitter.py)."""
 
     def __init__(self, box: Box, program: str = PYTHON) -> None:
         self.name = f"load{next(_numbers)}"
@@ -30,19 +30,19 @@ class Load:
 
     @property
     def accepted(self) -> int:
-        """Events of which emit returned True."""
+        """Emits that returned True."""
         return self._count(0)
 
     @property
     def refused(self) -> int:
-        """Events of which emit returned False (they are tried again, as further attempts)."""
+        """Emits that returned False (each is retried as a further attempt)."""
         return self._count(1)
 
     def _count(self, index: int) -> int:
         return int.from_bytes(self._counters.read_bytes()[index * 8 :][:8], sys.byteorder)
 
-    def go_on(self, events: int = 1000) -> None:
-        """Waits until so many more events have been accepted."""
+    def wait_for_more(self, events: int = 1000) -> None:
+        """Waits until that many more events have been accepted."""
         goal = self.accepted + events
 
         def reached() -> bool:
@@ -52,7 +52,7 @@ class Load:
         until(reached, f"{events} more events are accepted")
 
     def end(self) -> None:
-        """Tells it to end, and waits for that."""
+        """Ends the process, and waits for its end."""
         with open(self._counters, "r+b") as file:
             file.seek(16)
             file.write((1).to_bytes(8, sys.byteorder))
@@ -63,7 +63,7 @@ class Load:
 def emit(
     box: Box, count: int, user: str = "app", options: str = "", program: str = PYTHON
 ) -> dict[str, Any]:
-    """A client of that user emits, and ends; its `stats()`."""
+    """Runs a client of that user that emits `count` events; returns its `stats()`."""
     code = (
         "import json; from logd_client import Client; "
         f"c = Client('{SOCKET}'{options}); "
@@ -75,7 +75,7 @@ def emit(
 
 
 def difference(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """The status with what had been counted before taken off."""
+    """Returns the status with the earlier counts subtracted."""
     return {
         name: value - before[name] if type(value) is int and type(before[name]) is int else value
         for name, value in after.items()
@@ -84,13 +84,13 @@ def difference(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def load(box: Box, program: str = PYTHON) -> Iterator[Load]:
-    """Emits while the block does something to logd; then all of it is stored, in order, once."""
+    """Emits during the block; then checks that each accepted event is stored once, in order."""
     before = box.settle()
     running = Load(box, program)
     try:
-        running.go_on()
+        running.wait_for_more()
         yield running
-        running.go_on()
+        running.wait_for_more()
     finally:
         running.end()
     status = difference(box.settle(), before)

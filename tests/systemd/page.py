@@ -12,13 +12,13 @@ _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def sections(text: str) -> dict[str, str]:
-    """The text under each heading."""
+    """Returns the text under each heading."""
     parts = re.split(r"^##+ (.+)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def commands_by_section() -> dict[str, list[str]]:
-    """The command lines of the `sh` blocks under each heading that has any."""
+    """Returns the command lines of the `sh` blocks by heading."""
     found = {
         heading: [line for block in _BLOCK.findall(text) for line in lines(block)]
         for heading, text in sections(PAGE.read_text()).items()
@@ -27,14 +27,14 @@ def commands_by_section() -> dict[str, list[str]]:
 
 
 def lines(block: str) -> list[str]:
-    """The commands of one block: without comments, and with continued lines as one."""
+    """Returns the commands of one block, without comments and with continued lines joined."""
     joined = block.replace("\\\n", " ")
     commands = [" ".join(line.split()) for line in joined.splitlines()]
     return [without_comment(line) for line in commands if line and not line.startswith("#")]
 
 
 def without_comment(line: str) -> str:
-    """The command before a ` # ...`; no command of the page has that in quotes."""
+    """Returns the command before a ` # ...`, which no command of the page has in quotes."""
     command = line.split(" # ")[0].rstrip()
     shlex.split(command)  # raises on a quote that is never closed
     return command

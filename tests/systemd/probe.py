@@ -1,4 +1,4 @@
-"""Tries what a service must not be able to do, from inside its sandbox; prints what it could.
+"""Tries what a service must not be able to do, inside its sandbox; prints what succeeded.
 
 Runs as the main process of a copy of the service's unit, with the installed Python alone.
 """

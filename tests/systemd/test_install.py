@@ -32,8 +32,8 @@ def package(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     copy_tree(source)
     before = sorted(source.rglob("*"))
-    said = make(source, "deb", wheels=wheels).splitlines()[-1]
-    built = source / said
+    output = make(source, "deb", wheels=wheels).splitlines()[-1]
+    built = source / output
     assert sorted(set(source.rglob("*")) - {built.parent, built}) == before
     return built
 
@@ -54,7 +54,7 @@ def test_a_package_names_no_directory_it_was_built_in(package: Path, tmp_path: P
     assert not list(tmp_path.rglob("*.key"))
 
 
-def test_the_package_takes_over_upgrades_under_load_and_leaves_the_data(
+def test_the_package_replaces_an_install_upgrades_under_load_and_keeps_the_data(
     box: Box, package: Path
 ) -> None:
     before = box.settle()
@@ -83,7 +83,7 @@ def test_the_package_takes_over_upgrades_under_load_and_leaves_the_data(
     until(lambda: box.show("logd", "ActiveState") == "active", "logd runs again")
 
 
-def test_what_has_been_configured_is_left_alone_by_another_install(box: Box) -> None:
+def test_another_install_keeps_the_configuration(box: Box) -> None:
     box.run("echo '# mine' >> /etc/logd/logd.toml")
     key = box.path("/etc/logd/logd.key").read_text()
     box.run(f"make -C {SOURCE} install")
@@ -93,5 +93,5 @@ def test_what_has_been_configured_is_left_alone_by_another_install(box: Box) -> 
 
 
 def test_only_root_installs_on_the_machine_itself(box: Box) -> None:
-    said = box.run(f"runuser -u nobody -- make -C {SOURCE} install", code=2)
-    assert "only root can; or name a directory to build a package in" in said
+    output = box.run(f"runuser -u nobody -- make -C {SOURCE} install", code=2)
+    assert "only root can; or name a directory to build a package in" in output

@@ -1,4 +1,4 @@
-"""What the timers start every night runs as it is installed, and says nothing but that it did."""
+"""The nightly jobs as installed: scheduled, successful, and safe with a wrong clock."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ TIMERS = ("logd-backup", "logd-prune", "logd-verify")
 
 
 @pytest.mark.parametrize("job", TIMERS)
-def test_a_timer_waits_for_its_night(box: Box, job: str) -> None:
+def test_every_timer_is_scheduled(box: Box, job: str) -> None:
     assert box.show(f"{job}.timer", "ActiveState") == "active"
     assert box.show(f"{job}.timer", "NextElapseUSecRealtime") not in ("", "infinity")
 
 
 @pytest.mark.parametrize("job", TIMERS)
-def test_what_it_starts_ends_well(box: Box, job: str) -> None:
-    # A command or an option that logd does not know ends with 2, whatever else is asked.
-    command = box.show(job, "ExecStart").split(" -m logd ")[1].split(" ;")[0]
-    if box.try_to(f"logd {command} --help").returncode:
-        pytest.skip(f"there is no `logd {command}` yet")
+def test_what_a_timer_starts_succeeds(box: Box, job: str) -> None:
     assert emit(box, 10)["accepted"] == 10
     box.settle()
     box.run(f"systemctl start {job}")
@@ -40,8 +36,8 @@ def test_a_stopped_target_stops_the_timers_too(box: Box) -> None:
         box.run("systemctl start logd.target")
 
 
-# Nothing in the box can set its clock: the trail is told of another time instead, which to the
-# jobs is the same.
+# Nothing in the box can set its clock, so the last trusted reading in the trail is changed instead,
+# which has the same effect on the jobs.
 SEEN = """
 import sys, time
 from logd.config import settings
@@ -57,7 +53,7 @@ connection.close()
 
 
 @pytest.mark.parametrize("ahead_days", [730, -3650], ids=["two years ahead", "ten years behind"])
-def test_a_night_with_a_wrong_clock_removes_nothing_and_says_what_to_do(
+def test_with_a_wrong_clock_the_jobs_remove_nothing_and_name_the_remedy(
     box: Box, ahead_days: int
 ) -> None:
     toml = box.path("/etc/logd/logd.toml")
@@ -75,8 +71,8 @@ def test_a_night_with_a_wrong_clock_removes_nothing_and_says_what_to_do(
         for job, act in (("logd-backup", "older backup was removed"), ("logd-prune", "event was")):
             assert box.try_to(f"systemctl start {job}").returncode != 0
             assert box.show(job, "ExecMainStatus") == "75"
-            said = box.run(f"journalctl -u {job} -o cat -n 20")
-            assert f"no {act}" in said and "run this again with --yes" in said
+            output = box.run(f"journalctl -u {job} -o cat -n 20")
+            assert f"no {act}" in output and "run this again with --yes" in output
         box.run(f"ls {' '.join(old)}")
         box.run("systemctl start logd-verify")
         box.run("logd prune --yes")
@@ -86,6 +82,6 @@ def test_a_night_with_a_wrong_clock_removes_nothing_and_says_what_to_do(
     finally:
         toml.write_text(before)
         box.run(f"rm -f {' '.join(old)} && logd backup --yes && systemctl restart logd")
-        # Named after a time to come, they would be taken for the newest.
+        # Their names have a time in the future, so they would count as the newest.
         made = set(box.run("ls /var/backups/logd").split()) - made_before
         box.run(f"cd /var/backups/logd && rm -f {' '.join(sorted(made))}")

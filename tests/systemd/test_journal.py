@@ -1,4 +1,4 @@
-"""What the journal was told of the chain's end finds what was done to the trail with its key."""
+"""Anchors in the journal reveal changes of the trail by someone who has its key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.systemd.load import emit
 pytestmark = pytest.mark.booted
 
 ANCHORED = "logd verify --anchor"
-# As root, who has key and database: the database is changed where it lies, and made whole again.
+# Run as root, which has key and database: changes the database in place and repairs the chain.
 TAMPER = """
 from pathlib import Path
 from logd.storage import keyfile
@@ -31,8 +31,8 @@ REMOVED = "connection.execute('DELETE FROM event WHERE id = ?', (middle,))"
 
 @pytest.fixture
 def stopped(box: Box) -> Iterator[Box]:
-    """The machine with some events and a backup of before the last of them, logd stopped; put back
-    as it was, and started again, behind the test.
+    """The machine with some events, an older backup, and logd stopped. After the test the database
+    is restored and logd started.
     """
     box.run("rm -rf /var/tmp/older && install -d /var/tmp/older")
     assert emit(box, 50)["accepted"] == 50
@@ -54,9 +54,9 @@ def tamper(box: Box, work: str) -> None:
     box.run(f"PYTHONPATH={SOURCE} /usr/local/lib/logd/bin/python -c {script}")
 
 
-def test_a_trail_that_nobody_touched_fits_what_the_journal_has(stopped: Box) -> None:
-    said = stopped.run(ANCHORED)
-    assert "whole" in said and "0 batches are newer" in said
+def test_an_unchanged_trail_matches_the_anchors_in_the_journal(stopped: Box) -> None:
+    output = stopped.run(ANCHORED)
+    assert "whole" in output and "0 batches are newer" in output
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_trail_that_nobody_touched_fits_what_the_journal_has(stopped: Box) -> 
     ],
     ids=["byte", "byte-rebuilt", "event", "last-batch", "last-batch-rebuilt", "half-rebuilt"],
 )
-def test_what_was_done_with_the_key_is_found(
+def test_changes_made_with_the_key_are_found(
     stopped: Box, work: str, by_itself: int, found: str
 ) -> None:
     tamper(stopped, work)
@@ -85,13 +85,13 @@ def test_an_older_backup_in_the_databases_place_is_found(stopped: Box) -> None:
     assert "an older copy was put" in stopped.run(ANCHORED, code=1)
 
 
-def test_a_restore_that_the_trail_declares_is_told_and_no_error(stopped: Box) -> None:
+def test_a_recorded_restore_is_reported_and_is_not_an_error(stopped: Box) -> None:
     stopped.run("logd restore --yes /var/tmp/older/*.db")
     assert "restored" in stopped.run(ANCHORED)
 
 
-def test_anchors_are_added_to_a_file_that_logd_itself_cannot_cut(box: Box) -> None:
-    """The trust page has the commands: the state directory, and append-only by root."""
+def test_anchors_are_appended_to_a_file_that_logd_cannot_shorten(box: Box) -> None:
+    """With the commands of the threat model: in the state directory, made append-only by root."""
     file = "/var/lib/logd/anchors"
     box.run("cp -p /etc/logd/logd.toml /var/tmp/logd.toml")
     box.run("sed -i 's/^# anchor_file/anchor_file/' /etc/logd/logd.toml && systemctl restart logd")
@@ -104,7 +104,7 @@ def test_anchors_are_added_to_a_file_that_logd_itself_cannot_cut(box: Box) -> No
         box.run("systemctl restart logd")
         assert int(box.run(f"wc -l < {file}")) > before
         assert "whole" in box.run(f"logd verify --anchors {file}")
-        if only_grows:  # not every file system can
+        if only_grows:  # not every file system supports it
             assert box.try_to(f"runuser -u logd -- truncate -s 0 {file}").returncode != 0
             assert box.try_to(f"runuser -u logd -- rm -f {file}").returncode != 0
     finally:

@@ -1,4 +1,4 @@
-"""Every command of systemd/README.md is run, section by section, and does what the page says."""
+"""Runs every command of systemd/README.md, section by section, and checks what it does."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ PAGE = commands_by_section()
 
 
 def follow(box: Box, heading: str) -> list[str]:
-    """Runs the commands of a section in turn; what each printed."""
+    """Runs the commands of a section in turn; returns the output of each."""
     return [box.run(f"cd {SOURCE} && {command}") for command in PAGE[heading]]
 
 
-def test_what_one_looks_at_first_says_that_it_runs(box: Box) -> None:
+def test_the_status_commands_show_a_running_daemon(box: Box) -> None:
     service, status = follow(box, "Look")
     assert "active (running)" in service
     assert "daemon       running" in status
 
 
-def test_an_application_of_ones_own_may_log_once_it_is_in_the_group(box: Box) -> None:
+def test_an_application_may_log_once_its_user_is_in_the_group(box: Box) -> None:
     assert emit(box, 5, user="www-data")["accepted"] == 0
     follow(box, "An application of your own")
     assert emit(box, 5, user="www-data")["accepted"] == 5
@@ -37,7 +37,7 @@ def test_the_day_two_tasks_lose_nothing_under_load(box: Box) -> None:
     assert "whole" in box.run("logd verify")
 
 
-def test_a_backup_is_restored_and_the_key_changed_and_the_trail_says_so(box: Box) -> None:
+def test_a_restore_and_a_new_key_are_recorded_in_the_trail(box: Box) -> None:
     emit(box, 20)
     before = box.settle()
     key = box.path("/etc/logd/logd.key").read_text()
@@ -47,11 +47,11 @@ def test_a_backup_is_restored_and_the_key_changed_and_the_trail_says_so(box: Box
     after = box.settle()
     assert after["lost"] == before["lost"]
     assert after["stored"] > before["stored"]
-    said = {event["type"] for event in box.events("--since 1h")}
-    assert {"trail_restored", "trail_rekeyed"} <= said
+    types = {event["type"] for event in box.events("--since 1h")}
+    assert {"trail_restored", "trail_rekeyed"} <= types
 
 
-def test_whatever_the_alert_is_there_is_something_to_look_at(box: Box) -> None:
+def test_the_commands_for_alerts_show_the_state(box: Box) -> None:
     metrics, status, _journal, _check, *_, verified, timers = follow(box, "Alerts")
     assert "logd_up 1.0" in metrics
     assert "daemon       running" in status
@@ -60,18 +60,18 @@ def test_whatever_the_alert_is_there_is_something_to_look_at(box: Box) -> None:
         assert box.path(f"/usr/local/share/doc/logd/{name}").stat().st_size > 1000
 
 
-def test_a_day_s_size_is_seen(box: Box) -> None:
+def test_the_size_of_a_trail_is_shown(box: Box) -> None:
     size, status = follow(box, "Sizing")
     assert "/var/lib/logd" in size
     assert "stored" in status
 
 
-def test_with_the_key_encrypted_nothing_of_it_lies_in_the_clear(box: Box) -> None:
+def test_with_an_encrypted_key_no_plain_key_is_on_the_disk(box: Box) -> None:
     key = box.path("/etc/logd/logd.key").read_text()
     before = box.settle()
     try:
-        said = follow(box, "The key")
-        assert "whole" in said[-1]
+        output = follow(box, "The key")
+        assert "whole" in output[-1]
         assert not box.path("/etc/logd/logd.key").exists()
         assert emit(box, 10)["accepted"] == 10
     finally:
@@ -82,7 +82,7 @@ def test_with_the_key_encrypted_nothing_of_it_lies_in_the_clear(box: Box) -> Non
     assert box.settle()["stored"] == before["stored"] + 10
 
 
-def test_removed_it_leaves_all_data_and_installed_again_it_goes_on(box: Box) -> None:
+def test_an_uninstall_keeps_all_data_and_another_install_uses_it(box: Box) -> None:
     before = box.settle()
     follow(box, "Remove it")
     assert "not-found" in box.run("systemctl show --property=LoadState logd.service")

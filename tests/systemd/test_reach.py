@@ -1,4 +1,4 @@
-"""What each service can reach from inside its sandbox, and what other users cannot from outside."""
+"""Access of each service from inside its sandbox, and of other users from outside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.systemd.load import SOCKET
 pytestmark = pytest.mark.booted
 UNITS = "/usr/local/lib/systemd/system"
 
-# Of everything that tests/systemd/probe.py tries, this alone succeeds.
+# The attempts of tests/systemd/probe.py that succeed; all others fail.
 REACH = {
     "logd": {"read the database", "write /var/lib/logd", "write /run/logd", "write outboxes",
              "ask for reports"},
@@ -22,14 +22,14 @@ REACH = {
                    "write outboxes", "ask for reports"},
     "logd-verify": {"read the database", "write /var/lib/logd", "ask for reports"},
     "logd-hold": set(),
-    # /dev/shm is one of its own.
+    # Its /dev/shm is private.
     "classroom": {"read the site's database", "write /var/lib/classroom", "write outboxes",
                   "write /dev/shm", "ask for reports"},
 }  # fmt: skip
 
 
 def probe(box: Box, service: str) -> set[str]:
-    """What a process could do that runs exactly as the service's does."""
+    """Returns what a process could do that runs with the settings of the service."""
     name = f"probe-{service}"
     box.run(f"cp {UNITS}/{service}.service /run/systemd/system/{name}.service")
     file = box.path(f"/run/systemd/system/{name}.service.d/probe.conf")
@@ -46,19 +46,19 @@ def probe(box: Box, service: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def open_box(box: Box) -> Box:
-    """With files of others that only a sandbox keeps from being read or written."""
+    """The box with other users' files that only a sandbox protects."""
     for folder in ("/home", "/var/tmp"):
         box.run(f"cd {folder} && echo x > of-all && chmod 0666 of-all")
     return box
 
 
 @pytest.mark.parametrize("service", REACH)
-def test_a_service_reaches_what_it_lives_by_and_nothing_else(open_box: Box, service: str) -> None:
+def test_a_service_reaches_what_it_needs_and_nothing_else(open_box: Box, service: str) -> None:
     assert probe(open_box, service) == REACH[service]
 
 
-def test_what_is_probed_can_be_done_where_nothing_forbids_it(open_box: Box) -> None:
-    """Or the probe would prove nothing."""
+def test_every_probe_succeeds_without_a_sandbox(open_box: Box) -> None:
+    """Otherwise a failed attempt in the sandbox would prove nothing."""
     could = json.loads(open_box.run(f"{PYTHON} {SOURCE}/tests/systemd/probe.py"))
     assert {*could} >= {
         "read the key", "read the database", "read the site's database", "list the backups",
@@ -69,11 +69,11 @@ def test_what_is_probed_can_be_done_where_nothing_forbids_it(open_box: Box) -> N
 
 
 def test_the_running_site_sees_neither_key_nor_database(box: Box) -> None:
-    """In its own mounts even root would not."""
+    """In the service's mounts even root cannot read them."""
     pid = box.show("classroom", "MainPID")
     for path in ("/etc/logd/logd.toml", "/var/lib/logd/activity.db", "/var/backups/logd/x"):
-        said = box.run(f"nsenter --target {pid} --mount cat {path}", code=1)
-        assert "denied" in said or "No such file" in said
+        output = box.run(f"nsenter --target {pid} --mount cat {path}", code=1)
+        assert "denied" in output or "No such file" in output
     environment = box.path(f"/proc/{pid}/environ").read_bytes()
     assert b"CREDENTIALS_DIRECTORY" not in environment
 
@@ -91,9 +91,9 @@ def test_a_user_outside_the_group_cannot_log_and_cannot_fill_the_outboxes(box: B
         "from logd_client import Client; "
         f"c = Client('{SOCKET}'); print(c.emit('page_view'), c.stats()['outbox']['reason'])"
     )
-    said = box.run(f'runuser -u outsider -- {PYTHON} -c "{code}"')
-    assert said.startswith("False")
-    assert "Permission denied" in said
+    output = box.run(f'runuser -u outsider -- {PYTHON} -c "{code}"')
+    assert output.startswith("False")
+    assert "Permission denied" in output
     for command in ("ls /run/logd/writers/outboxes", "touch /run/logd/writers/outboxes/x"):
         assert "denied" in box.try_to(f"runuser -u outsider -- {command}").stderr
     after = box.settle()
@@ -113,7 +113,7 @@ def test_only_the_group_of_readers_is_answered(box: Box, user: str, answer: str)
     assert answer in done.stdout + done.stderr
 
 
-def test_a_member_of_the_group_may_log_and_not_look_at_others_outboxes(box: Box) -> None:
+def test_a_member_of_the_group_may_log_but_not_read_others_outboxes(box: Box) -> None:
     assert "denied" in box.run("runuser -u app -- ls /run/logd/writers/outboxes", code=2)
     box.run("runuser -u app -- touch /run/logd/writers/outboxes/mine")
     box.run("runuser -u classroom -- rm -f /run/logd/writers/outboxes/mine", code=1)

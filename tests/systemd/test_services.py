@@ -31,22 +31,22 @@ def revert(box: Box, unit: str) -> None:
 
 
 def visit(box: Box, *accounts: list[Any]) -> list[list[str]]:
-    """Clicks through the site; the titles of the pages seen."""
+    """Clicks through the site; returns the titles of the pages."""
     box.path("/run/test/accounts").write_text(json.dumps(accounts))
-    said = box.run(
+    output = box.run(
         f"{PYTHON} {SOURCE}/tests/systemd/visitor.py http://127.0.0.1:8000 "
         '"$(cat /run/test/accounts)"'
     )
-    return [[t.removesuffix(" · Classroom") for t in titles] for titles in json.loads(said)]
+    return [[t.removesuffix(" · Classroom") for t in titles] for titles in json.loads(output)]
 
 
 def watchdog_fed(box: Box) -> str:
-    """When the daemon has last said that it lives."""
+    """Returns when the daemon last fed its watchdog."""
     return box.show("logd", "WatchdogTimestampMonotonic")
 
 
 def until_restarted(box: Box, restarts: int) -> None:
-    """Waits until systemd has started the daemon again for so many times."""
+    """Waits until systemd has restarted the daemon that many times."""
     until(
         lambda: (
             (box.show("logd", "NRestarts"), box.show("logd", "ActiveState"))
@@ -64,7 +64,7 @@ def test_after_the_five_commands_everything_runs_and_will_at_the_next_boot(box: 
         assert unit in boot.split()
 
 
-def test_a_click_comes_back_as_an_event_and_in_a_report(box: Box) -> None:
+def test_a_click_is_stored_as_an_event_and_shown_in_a_report(box: Box) -> None:
     box.run(
         'classroom create-user sam --role student --name "Sam"',
         text=f"{PASSWORD}\n{PASSWORD}\n",
@@ -87,24 +87,24 @@ def test_a_click_comes_back_as_an_event_and_in_a_report(box: Box) -> None:
     assert "whole" in box.run("logd verify")
 
 
-def test_restarted_under_load_nothing_is_lost(box: Box) -> None:
+def test_a_restart_under_load_loses_nothing(box: Box) -> None:
     with load(box) as running:
         for _ in range(3):
             box.run("systemctl restart logd")
-            running.go_on()
+            running.wait_for_more()
 
 
-def test_killed_under_load_it_is_back_at_once_and_nothing_is_lost(box: Box) -> None:
+def test_a_daemon_killed_under_load_is_restarted_at_once_and_nothing_is_lost(box: Box) -> None:
     restarts = int(box.show("logd", "NRestarts"))
     with load(box) as running:
         for number in range(1, 4):
             box.run("systemctl kill -s KILL logd")
             until_restarted(box, restarts + number)
-            running.go_on()
+            running.wait_for_more()
     assert box.show("logd.socket", "ActiveState") == "active"
 
 
-def test_hung_it_is_killed_by_the_watchdog_and_nothing_is_lost(box: Box) -> None:
+def test_a_hung_daemon_is_killed_by_the_watchdog_and_nothing_is_lost(box: Box) -> None:
     drop_in(box, "logd.service", "[Service]\nWatchdogSec=1s\nTimeoutAbortSec=1s\n")
     box.run("systemctl restart logd")
     restarts = int(box.show("logd", "NRestarts"))
@@ -123,8 +123,8 @@ def test_an_idle_daemon_is_not_taken_for_hung(box: Box) -> None:
     box.run("systemctl restart logd")
     try:
         fed = watchdog_fed(box)
-        for _ in range(10):  # so often it has said that it lives, with nothing else to do
-            until(lambda last=fed: watchdog_fed(box) != last, "fed again")  # type: ignore[misc]
+        for _ in range(10):  # fed ten times while idle
+            until(lambda last=fed: watchdog_fed(box) != last, "fed again")  # type: ignore[misc]  # a default binds the loop's value
             fed = watchdog_fed(box)
         assert box.show("logd", "NRestarts") == "0"
     finally:
@@ -132,14 +132,14 @@ def test_an_idle_daemon_is_not_taken_for_hung(box: Box) -> None:
         box.run("systemctl restart logd")
 
 
-def test_stopped_it_stays_stopped_and_what_comes_meanwhile_is_stored_at_the_start(
+def test_a_stopped_daemon_stays_stopped_and_stores_queued_events_at_its_start(
     box: Box,
 ) -> None:
     before = box.settle()
     box.run("systemctl stop logd.target")
     try:
         with_outbox = emit(box, 500)
-        # No outbox: these are in the socket, and nowhere else.
+        # Without an outbox these events are queued in the socket only.
         without = emit(box, 100, options=", outbox_directory='/nowhere'")
         assert with_outbox["accepted"] == 500
         assert without["accepted"] == 100
@@ -155,16 +155,16 @@ def test_stopped_it_stays_stopped_and_what_comes_meanwhile_is_stored_at_the_star
     assert status["lost"] == status["quarantined"] == 0
 
 
-def test_stopped_in_the_middle_of_a_load_and_started_again_nothing_is_lost(box: Box) -> None:
+def test_a_stop_and_a_start_under_load_lose_nothing(box: Box) -> None:
     with load(box) as running:
         box.run("systemctl stop logd")
-        running.go_on()
+        running.wait_for_more()
         assert box.status()["pending"] > 0
         box.run("systemctl start logd")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "mend", "code", "said"),
+    ("spoil", "fix", "code", "output"),
     [
         pytest.param(
             "echo 'sokket = 1' >> /etc/logd/logd.toml", "sed -i /sokket/d /etc/logd/logd.toml",
@@ -181,8 +181,8 @@ def test_stopped_in_the_middle_of_a_load_and_started_again_nothing_is_lost(box: 
         ),
     ],
 )  # fmt: skip
-def test_what_a_restart_does_not_mend_ends_it_once_and_leaves_the_sockets(
-    box: Box, spoil: str, mend: str, code: str, said: str
+def test_an_error_that_a_restart_cannot_fix_ends_the_daemon_once_and_leaves_the_sockets(
+    box: Box, spoil: str, fix: str, code: str, output: str
 ) -> None:
     before = box.settle()
     box.run("systemctl stop logd")
@@ -190,26 +190,26 @@ def test_what_a_restart_does_not_mend_ends_it_once_and_leaves_the_sockets(
     box.run(spoil)
     try:
         box.run("systemctl start logd", code=1)
-        # Each of these would start it again, were it what the socket starts.
+        # Each of these would restart the daemon if the socket started it directly.
         emit(box, 50, options=", outbox_directory='/nowhere'")
         assert emit(box, 50)["accepted"] == 50
         assert box.show("logd", "ActiveState") == "failed"
         assert box.show("logd", "ExecMainStatus") == code
         assert box.show("logd", "NRestarts") == "0"
-        assert said in box.run("journalctl -u logd -o cat")
+        assert output in box.run("journalctl -u logd -o cat")
         assert box.run("systemctl is-active logd.socket logd-query.socket").split() == [
             "active", "active",
         ]  # fmt: skip
     finally:
-        box.run(mend)
+        box.run(fix)
         box.run("systemctl start logd")
     status = difference(box.settle(), before)
     assert status["stored"] == 100
     assert status["lost"] == status["quarantined"] == 0
 
 
-def test_what_mends_itself_is_waited_for(box: Box) -> None:
-    """Another program has the database for itself when logd starts."""
+def test_a_temporary_error_is_retried_until_it_is_over(box: Box) -> None:
+    """Another program holds the instance's lock when logd starts."""
     hold = (
         "import os, sys, time\n"
         "from logd.config import settings\nfrom logd.instance_lock import instance_lock\n"
@@ -230,7 +230,7 @@ def test_what_mends_itself_is_waited_for(box: Box) -> None:
     until(lambda: box.show("logd", "ActiveState") == "active", "started by itself")
 
 
-def test_the_report_process_may_die_and_is_back(box: Box) -> None:
+def test_a_killed_report_process_is_restarted(box: Box) -> None:
     restarts = box.show("logd", "NRestarts")
     pid = box.run("pgrep -f logd.serve.report_server").strip()
     box.run(f"kill -KILL {pid}")
@@ -241,7 +241,7 @@ def test_the_report_process_may_die_and_is_back(box: Box) -> None:
     assert box.show("logd", "NRestarts") == restarts
 
 
-def test_a_site_that_cannot_be_loaded_comes_back_by_itself_once_it_can(box: Box) -> None:
+def test_a_site_that_failed_to_load_starts_by_itself_once_it_can(box: Box) -> None:
     box.run("mv /etc/classroom/classroom.env /etc/classroom/away")
     box.run("echo CLASSROOM_PROXIES=many > /etc/classroom/classroom.env")
     try:

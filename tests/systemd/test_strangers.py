@@ -18,26 +18,26 @@ ATTACK_S = 10
 
 @pytest.fixture
 def filled(box: Box) -> Iterator[Box]:
-    """With a user who may log and ask, and outboxes whose memory can be filled at no great cost."""
+    """The box with a user who may log and ask for reports, and a small outboxes' file system."""
     box.run("id stranger || useradd --system --groups logd-write,logd-read stranger")
     box.run(f"mount -o remount,size=96m {OUTBOXES}")
     yield box
     box.run(f"mount -o remount,size=25% {OUTBOXES}")
 
 
-def test_reports_are_less_urgent_than_the_daemon_in_the_sandbox_too(box: Box) -> None:
+def test_reports_have_a_lower_priority_in_the_sandbox_too(box: Box) -> None:
     pid = box.show("logd", "MainPID")
     assert box.run(f"ps -o ni= -p {pid}").strip() == "0"
     assert box.run(f"ps -o ni= --ppid {pid}").strip() == "10"
 
 
-def test_under_all_attacks_at_once_it_is_not_restarted_and_the_load_is_stored(filled: Box) -> None:
+def test_all_attacks_at_once_cause_no_restart_and_the_load_is_stored(filled: Box) -> None:
     box = filled
     pid, restarts = box.show("logd", "MainPID"), box.show("logd", "NRestarts")
     uid = box.run("id -u stranger").strip()
     running = Load(box)
     try:
-        running.go_on()
+        running.wait_for_more()
         attacks = box.popen(
             f"exec runuser -u stranger -- env PYTHONPATH={SOURCE} /usr/local/lib/logd/bin/python"
             f" -m tests.faults.strangers all {SOCKET} {QUERY_SOCKET} {ATTACK_S}"
@@ -46,10 +46,10 @@ def test_under_all_attacks_at_once_it_is_not_restarted_and_the_load_is_stored(fi
         assert (attacks.returncode, complaints) == (0, "")
         assert ": 0" not in rounds, f"each was under way: {rounds}"
         says = box.run("logd status")
-        running.go_on()
+        running.wait_for_more()
     finally:
         running.end()
-        # The daemon removes what is read while find looks: a file that goes meanwhile is no error.
+        # The daemon removes outboxes while find runs, so a missing file is not an error.
         box.run(f"find {OUTBOXES} -ignore_readdir_race -user stranger -delete")
     assert (box.show("logd", "MainPID"), box.show("logd", "NRestarts")) == (pid, restarts)
     until(lambda: box.status()["pending"] == 0, "nothing is pending")

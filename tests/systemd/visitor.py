@@ -1,4 +1,4 @@
-"""Somebody at a browser, behind the web server that speaks HTTPS: clicks through the site.
+"""A visitor with a browser, through a web server that speaks HTTPS: clicks through the site.
 
     python visitor.py ADDRESS ACCOUNTS.json
 
@@ -24,18 +24,18 @@ NAME = "https://classroom.example"
 
 
 class Visitor:
-    """Keeps cookies and the page it looks at."""
+    """Keeps cookies and the current page."""
 
     def __init__(self, address: str) -> None:
         self._address = address
-        # To the web server in front it speaks HTTPS, so cookies marked secure are sent.
+        # The visitor speaks HTTPS to the web server in front, so secure cookies are sent.
         policy = DefaultCookiePolicy(secure_protocols=("http", "https"))
         cookies = urllib.request.HTTPCookieProcessor(CookieJar(policy))
         self._opener = urllib.request.build_opener(cookies)
         self.page = ""
 
     def open(self, path: str, form: dict[str, str] | None = None) -> str:
-        """Follows a link, or sends a form; the page's title. Raises on an error's status."""
+        """Follows a link, or sends a form; returns the page's title. Raises on an error status."""
         data = urllib.parse.urlencode(form).encode() if form is not None else None
         headers = {
             "Host": "classroom.example",
@@ -50,7 +50,7 @@ class Visitor:
         return html.unescape(found[1].strip()) if found else ""
 
     def send(self, **fields: str) -> str:
-        """Sends the form of the page it looks at, with its token."""
+        """Sends the form of the current page, with its token."""
         token, action = TOKEN.findall(self.page), ACTION.findall(self.page)
         form = {"csrf_token": html.unescape(token[-1]), **fields}
         return self.open(html.unescape(action[-1]) if action else "/login", form)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
+from jinja2 import FileSystemBytecodeCache
 
-from logd_client import Outcome
 from tests.webapp.browser import PASSWORD, Browser
 from tests.webapp.fake_reports import FakeReports
 from tests.webapp.flask_apps import Clients
@@ -26,109 +25,41 @@ CHEAP = "pbkdf2:sha256:1"
 STUDENT, OTHER_STUDENT, TEACHER, AUDITOR = 11, 12, 21, 31
 
 
-@dataclass
-class Sent:
-    """One event that the client was given."""
-
-    type: str
-    user: str | None
-    props: dict[str, Any]
-    tell_user: bool = False
-
-
-@dataclass
-class FakeActivityClient:
-    """Accepts and keeps every event."""
-
-    socket_path: str
-    events: list[Sent] = field(default_factory=list)
-    outcome: Outcome = Outcome.STORED
-
-    def emit(
-        self,
-        event_type: str,
-        *,
-        user: str | None = None,
-        props: Mapping[str, Any] | None = None,
-        ts_ns: int | None = None,
-        durable: bool = False,
-        timeout_s: float = 5.0,
-    ) -> bool:
-        self.events.append(Sent(event_type, user, dict(props or {})))
-        return True
-
-    def emit_durable(
-        self,
-        event_type: str,
-        *,
-        user: str | None = None,
-        props: Mapping[str, Any] | None = None,
-        timeout_s: float = 5.0,
-        tell_user: bool = False,
-    ) -> Outcome:
-        self.events.append(Sent(event_type, user, dict(props or {}), tell_user))
-        return self.outcome
-
-    def flush(self, timeout_s: float) -> bool:
-        return True
-
-    def stats(self) -> dict[str, Any]:
-        return {"attempted": len(self.events), "accepted": len(self.events), "refused": 0}
-
-    def close(self) -> None:
-        pass
-
-
-class Trail:
-    """All events of all apps of a test, by socket."""
-
-    def __init__(self) -> None:
-        self.clients: dict[str, FakeActivityClient] = {}
-        self.outcome = Outcome.STORED  # of the durable ones
-
-    def client(self, socket_path: str, **_options: Any) -> FakeActivityClient:
-        made = FakeActivityClient(socket_path, outcome=self.outcome)
-        return self.clients.setdefault(socket_path, made)
-
-    @property
-    def events(self) -> list[Sent]:
-        return [event for client in self.clients.values() for event in client.events]
-
-    def of(self, event_type: str) -> list[Sent]:
-        return [event for event in self.events if event.type == event_type]
-
-
 MakeApp = Callable[..., Flask]
 
 
 @pytest.fixture
 def clients() -> Clients:
-    """The clients that the extension has created, in tests of the extension alone."""
+    """The clients that an app under test has created, with the logged events; none has a socket."""
     return Clients()
 
 
-@pytest.fixture
-def trail() -> Trail:
-    """The logged events; no socket is opened."""
-    return Trail()
+@pytest.fixture(scope="session")
+def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> FileSystemBytecodeCache:
+    """Templates compiled once for the sites of all tests: half of the time of a short test."""
+    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
 
 
 @pytest.fixture
-def make_app(directory: Path, trail: Trail) -> MakeApp:
+def make_app(
+    directory: Path, clients: Clients, compiled_templates: FileSystemBytecodeCache
+) -> MakeApp:
     """Creates a site in a directory of its own below the test's."""
 
     def make(name: str = "site", **config: Any) -> Flask:
-        return create_app(
+        app = create_app(
             {
                 "TESTING": True,
                 "CLASSROOM_DIR": str(directory / name),
-                "ACTIVITY_LOG_CLIENT": trail.client,
+                "ACTIVITY_LOG_CLIENT": clients,
                 "ACTIVITY_LOG_SOCKET": str(directory / f"{name}-log.sock"),
                 "ACTIVITY_QUERY_SOCKET": str(directory / f"{name}-query.sock"),
                 "PASSWORD_METHOD": CHEAP,
                 **config,
             }
         )
+        app.jinja_env.bytecode_cache = compiled_templates
+        return app
 
     return make
 

@@ -77,7 +77,7 @@ class FakeClient:
         return True
 
     def stats(self) -> dict[str, Any]:
-        return {"attempted": len(self.events), "accepted": len(self.events)}
+        return {"attempted": len(self.events), "accepted": len(self.events), "refused": 0}
 
     def close(self) -> None:
         pass
@@ -100,6 +100,9 @@ class Clients:
     def events(self) -> list[Event]:
         return [event for client in self.made for event in client.events]
 
+    def of(self, event_type: str) -> list[Event]:
+        return [event for event in self.events if event.type == event_type]
+
     @property
     def page_views(self) -> list[tuple[str | None, Any, Any, Any]]:
         return [
@@ -109,7 +112,7 @@ class Clients:
         ]
 
 
-class Account(flask_login.UserMixin):  # type: ignore[misc]
+class Account(flask_login.UserMixin):  # type: ignore[misc] # Flask-Login has no types
     def __init__(self, account_id: str) -> None:
         self.id = account_id
 

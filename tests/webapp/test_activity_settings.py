@@ -99,7 +99,7 @@ def test_an_app_mounted_as_a_handler_of_another_is_logged_by_both(clients: Clien
     outer, inner = make_app(ACTIVITY_LOG_USER=lambda: "o"), make_app(ACTIVITY_LOG_USER=lambda: "i")
     for each in (outer, inner):
         logging_to(clients, each)
-    outer.add_url_rule("/<path:rest>", "mounted", lambda rest: inner.wsgi_app)  # noqa: ARG005
+    outer.add_url_rule("/<path:rest>", "mounted", lambda rest: inner.wsgi_app)  # noqa: ARG005 - the route names it
     assert outer.test_client().get("/courses/python/").status_code == 404
     assert sorted(view[0] or "" for view in clients.page_views) == ["i", "o"]
 

@@ -1,4 +1,4 @@
-"""The Flask extension: whose an event is, and who acts for that user."""
+"""The Flask extension: the user of an event, and who acts for that user."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_login_in_the_session_of_a_deleted_account_belongs_to_the_new_user(
 ) -> None:
     accounts = {"7": Account("7"), "8": Account("8")}
     app = with_flask_login(make_app())
-    app.login_manager.user_loader(accounts.get)  # type: ignore[attr-defined]
+    app.login_manager.user_loader(accounts.get)  # type: ignore[attr-defined] # set by Flask-Login
     logging_to(clients, app)
     browser = app.test_client()
     browser.get("/login/7")
@@ -106,7 +106,7 @@ def test_a_switch_is_recognised_for_every_way_flask_login_finds_a_user(
 ) -> None:
     app = with_flask_login(make_app())
     if known_by == "request":
-        app.login_manager.request_loader(  # type: ignore[attr-defined]
+        app.login_manager.request_loader(  # type: ignore[attr-defined] # set by Flask-Login
             lambda request: (
                 Account(request.headers["X-Key"]) if "X-Key" in request.headers else None
             )
@@ -114,7 +114,7 @@ def test_a_switch_is_recognised_for_every_way_flask_login_finds_a_user(
     logging_to(clients, app)
 
     @app.get("/as/<other>")
-    @flask_login.login_required  # type: ignore[untyped-decorator]
+    @flask_login.login_required  # type: ignore[untyped-decorator] # Flask-Login has no types
     def login_as(other: str) -> str:
         flask_login.login_user(Account(other))
         return "in"

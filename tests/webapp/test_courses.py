@@ -9,7 +9,8 @@ import pytest
 from flask import Flask
 
 from tests.webapp.browser import Browser
-from tests.webapp.conftest import STUDENT, Trail, database
+from tests.webapp.conftest import STUDENT, database
+from tests.webapp.flask_apps import Clients
 from webapp.classroom.model.catalogue import list_quizzes
 from webapp.classroom.model.content import BadContent, read_courses
 from webapp.classroom.model.scoring import Kind, Question
@@ -42,23 +43,25 @@ def test_every_page_of_every_course_opens(student: Browser) -> None:
         assert {student.get(path).status_code for path in [base, *paths]} == {200}
 
 
-def test_completing_a_task_is_shown_at_once_and_logged_once(student: Browser, trail: Trail) -> None:
+def test_completing_a_task_is_shown_at_once_and_logged_once(
+    student: Browser, clients: Clients
+) -> None:
     path = "/courses/data/tasks/data-dice"
     assert "I have done this task" in student.get(path).text
     done = student.post(f"{path}/complete", follow_redirects=True)
     assert "Task completed: A hundred dice" in done.text
     assert "You completed this task" in student.get(path).text
-    (event,) = trail.of("task_completed")
+    (event,) = clients.of("task_completed")
     assert event.user == str(STUDENT)
     assert event.props["task"] == "data-dice"
     assert event.props["course"] == "data"
 
 
-def test_completing_a_task_twice_is_logged_once(student: Browser, trail: Trail) -> None:
+def test_completing_a_task_twice_is_logged_once(student: Browser, clients: Clients) -> None:
     for _ in range(2):
         response = student.post("/courses/data/tasks/data-dice/complete", follow_redirects=True)
     assert "was already done" in response.text
-    assert len(trail.of("task_completed")) == 1
+    assert len(clients.of("task_completed")) == 1
 
 
 def test_a_task_belongs_to_its_course(student: Browser) -> None:
@@ -72,11 +75,11 @@ def test_progress_counts_completed_tasks(student: Browser) -> None:
 
 
 def test_correct_answers_give_full_marks_and_an_event(
-    app: Flask, student: Browser, trail: Trail
+    app: Flask, student: Browser, clients: Clients
 ) -> None:
     response = student.post(QUIZ, right_form(questions(app)), follow_redirects=True)
     assert "Your result: 100" in response.text
-    (event,) = trail.of("quiz_submitted")
+    (event,) = clients.of("quiz_submitted")
     assert event.props | {"request_id": ""} == {
         "quiz": "data-chance-quiz",
         "course": "data",
@@ -107,7 +110,7 @@ def test_feedback_explains_each_question(app: Flask, student: Browser) -> None:
 
 
 def test_an_invalid_number_is_shown_beside_the_question_and_answers_are_kept(
-    app: Flask, student: Browser, trail: Trail
+    app: Flask, student: Browser, clients: Clients
 ) -> None:
     form = right_form(questions(app)) | {"q1": "about <six>"}
     response = student.post(QUIZ, form)
@@ -115,22 +118,22 @@ def test_an_invalid_number_is_shown_beside_the_question_and_answers_are_kept(
     assert "Your answers were not handed in" in response.text
     assert 'value="about &lt;six&gt;"' in response.text
     assert response.text.count(" checked") == 3
-    assert not trail.of("quiz_submitted")
+    assert not clients.of("quiz_submitted")
 
 
 @pytest.mark.parametrize("q0", ["7", "x", "-1"])
 def test_an_option_that_was_not_offered_is_refused(
-    app: Flask, student: Browser, trail: Trail, q0: str
+    app: Flask, student: Browser, clients: Clients, q0: str
 ) -> None:
     assert student.post(QUIZ, right_form(questions(app)) | {"q0": q0}).status_code == 422
-    assert not trail.of("quiz_submitted")
+    assert not clients.of("quiz_submitted")
 
 
-def test_a_double_click_submits_one_attempt(app: Flask, student: Browser, trail: Trail) -> None:
+def test_a_double_click_submits_one_attempt(app: Flask, student: Browser, clients: Clients) -> None:
     first = student.post(QUIZ, right_form(questions(app)))
     second = student.post(QUIZ, {"number": "1"})
     assert first.location == second.location
-    assert len(trail.of("quiz_submitted")) == 1
+    assert len(clients.of("quiz_submitted")) == 1
     assert "100" in student.get(second.location).text
 
 

@@ -21,7 +21,8 @@ from flask import Flask
 from sqlcipher3 import dbapi2 as sqlcipher
 
 from tests.webapp.browser import Browser
-from tests.webapp.conftest import MakeApp, Trail, database, fill
+from tests.webapp.conftest import MakeApp, database, fill
+from tests.webapp.flask_apps import Clients
 from webapp.classroom import wsgi
 from webapp.classroom.store import db as db_module
 from webapp.classroom.store.db import Database
@@ -202,30 +203,30 @@ def test_a_forked_process_opens_its_own_connection(app: Flask) -> None:
     assert inherited.execute("SELECT count(*) FROM users").fetchone()[0] == 4
 
 
-def test_two_sites_in_one_process_share_nothing(make_app: MakeApp, trail: Trail) -> None:
+def test_two_sites_in_one_process_share_nothing(make_app: MakeApp, clients: Clients) -> None:
     one, two = make_app("one"), make_app("two")
     fill(one)
     first, second = Browser(one), Browser(two)
     assert first.log_in("student").status_code == 302
     assert second.log_in("student").status_code == 200
-    logged = {path.rsplit("/", 1)[1]: client.events for path, client in trail.clients.items()}
+    logged = {client.socket_path.rsplit("/", 1)[1]: client.events for client in clients.made}
     assert "login" in {event.type for event in logged["one-log.sock"]}
     assert {event.type for event in logged["two-log.sock"]} == {"login_failed"}
 
 
 def test_a_loaded_site_has_opened_nothing_before_its_first_request(
-    make_app: MakeApp, trail: Trail
+    make_app: MakeApp, clients: Clients
 ) -> None:
     """gunicorn forks after loading: workers must share neither a connection nor a socket."""
     gc.collect()  # closes now what earlier tests left open
     before = descriptors()
     app = make_app()
     assert descriptors() - before == set()
-    assert trail.clients == {}
+    assert clients.made == []
     fill(app)
     Browser(app).log_in("student")
     assert str(database(app).instance.database) in descriptors() - before
-    assert trail.clients != {}
+    assert clients.made != []
 
 
 def descriptors() -> set[str]:

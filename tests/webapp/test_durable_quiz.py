@@ -15,7 +15,8 @@ from logd_client import Client, Outcome
 from tests.support.instance import Instance, until
 from tests.support.tally import Tally
 from tests.webapp.browser import Browser
-from tests.webapp.conftest import STUDENT, MakeApp, Trail, fill
+from tests.webapp.conftest import STUDENT, MakeApp, fill
+from tests.webapp.flask_apps import Clients
 from webapp.classroom.config import QUIZ_UNCONFIRMED
 from webapp.classroom.views.quizzes import NOT_IN_THE_RECORD
 
@@ -32,37 +33,39 @@ def hand_in(browser: Browser, number: int = 1) -> str:
 # -- with each outcome ----------------------------------------------------------------------------
 
 
-def test_a_stored_quiz_shows_no_message(student: Browser, trail: Trail) -> None:
+def test_a_stored_quiz_shows_no_message(student: Browser, clients: Clients) -> None:
     page = hand_in(student)
     assert "Your result: 0" in page
     assert 'class="notice' not in page
-    assert len(trail.of("quiz_submitted")) == 1
+    assert len(clients.of("quiz_submitted")) == 1
 
 
-def test_an_unconfirmed_quiz_is_saved_and_flashed(student: Browser, trail: Trail) -> None:
-    (client,) = trail.clients.values()
+def test_an_unconfirmed_quiz_is_saved_and_flashed(student: Browser, clients: Clients) -> None:
+    (client,) = clients.made
     client.outcome = Outcome.UNKNOWN
     page = hand_in(student)
     assert "Your result: 0" in page
     assert page.count(QUIZ_UNCONFIRMED) == 1
     assert "saved" in QUIZ_UNCONFIRMED and "not confirmed yet" in QUIZ_UNCONFIRMED
-    assert [event.tell_user for event in trail.of("quiz_submitted")] == [True]
+    assert [event.tell_user for event in clients.of("quiz_submitted")] == [True]
     assert QUIZ_UNCONFIRMED not in html.unescape(student.get("/results").text), "flashed once"
 
 
-def test_a_refused_quiz_event_is_flashed_and_the_quiz_saved(student: Browser, trail: Trail) -> None:
-    (client,) = trail.clients.values()
+def test_a_refused_quiz_event_is_flashed_and_the_quiz_saved(
+    student: Browser, clients: Clients
+) -> None:
+    (client,) = clients.made
     client.outcome = Outcome.REFUSED
     page = hand_in(student)
     assert "Your result: 0" in page
     assert page.count(NOT_IN_THE_RECORD) == 1
 
 
-def test_only_quizzes_wait(student: Browser, trail: Trail) -> None:
-    (client,) = trail.clients.values()
+def test_only_quizzes_wait(student: Browser, clients: Clients) -> None:
+    (client,) = clients.made
     client.outcome = Outcome.UNKNOWN
     student.post("/courses/data/tasks/data-dice/complete")
-    assert len(trail.of("task_completed")) == 1
+    assert len(clients.of("task_completed")) == 1
     assert QUIZ_UNCONFIRMED not in html.unescape(student.get("/courses/data").text)
 
 
@@ -123,7 +126,7 @@ impatient = pytest.mark.parametrize("site", [0.1], indirect=True)
 
 
 @impatient
-def test_while_logd_stands_still_the_page_says_so_the_trail_too_and_later_it_is_settled(
+def test_while_logd_is_paused_page_and_trail_report_an_unknown_outcome_resolved_later(
     site: Site, tally: Tally
 ) -> None:
     assert site.instance.daemon is not None
@@ -153,7 +156,7 @@ def test_while_logd_stands_still_the_page_says_so_the_trail_too_and_later_it_is_
 
 
 @impatient
-def test_without_logd_a_quiz_can_be_handed_in_and_is_in_the_record_once_logd_is_back(
+def test_without_logd_a_quiz_is_accepted_and_stored_once_logd_is_back(
     site: Site, tally: Tally
 ) -> None:
     site.instance.kill()

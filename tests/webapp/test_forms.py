@@ -15,8 +15,9 @@ from jinja2 import Template
 
 import webapp.classroom
 from tests.webapp.browser import Browser, Forms
-from tests.webapp.conftest import STUDENT, MakeApp, Trail, fill
+from tests.webapp.conftest import STUDENT, MakeApp, fill
 from tests.webapp.fake_reports import FakeReports
+from tests.webapp.flask_apps import Clients
 
 TEMPLATES = Path(webapp.classroom.__file__).parent / "templates"
 READERS = (None, "student", "teacher", "auditor")
@@ -121,10 +122,10 @@ def before_a_login(_browser: Browser, app: Flask) -> str:
 
 @pytest.mark.parametrize("path", FILLED_IN)
 def test_a_form_without_its_session_s_token_is_refused(
-    app: Flask, browser: Browser, trail: Trail, path: str
+    app: Flask, browser: Browser, clients: Clients, path: str
 ) -> None:
     def done() -> list[str]:
-        return [event.type for event in trail.events if event.type in DONE]
+        return [event.type for event in clients.events if event.type in DONE]
 
     if path == "/login":
         browser.get("/login")

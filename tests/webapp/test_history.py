@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from tests.webapp.browser import Browser
-from tests.webapp.conftest import Trail
+from tests.webapp.flask_apps import Clients
 from webapp.classroom.model.content import read_courses
 from webapp.classroom.model.scoring import score
 from webapp.demo.history import DAYS, History, generate, is_holiday
@@ -114,7 +114,7 @@ def test_every_page_of_the_history_exists_on_the_site(app: Flask) -> None:
 
 
 def test_the_live_site_logs_events_of_the_same_form(
-    history: History, student: Browser, trail: Trail
+    history: History, student: Browser, clients: Clients
 ) -> None:
     student.get("/courses/data")
     student.post("/courses/data/tasks/data-dice/complete")
@@ -127,6 +127,6 @@ def test_the_live_site_logs_events_of_the_same_form(
     }
     live = {
         event.type: {name: type(value) for name, value in event.props.items()}
-        for event in trail.events
+        for event in clients.events
     }
     assert live == made_up

@@ -167,7 +167,7 @@ def test_an_account_without_an_id_is_refused_and_not_stored_as_none() -> None:
     activity = ActivityLog(app)
     manager = flask_login.LoginManager(app)
 
-    class Unsaved(flask_login.UserMixin):  # type: ignore[misc]
+    class Unsaved(flask_login.UserMixin):  # type: ignore[misc] # Flask-Login has no types
         def get_id(self) -> None:
             return None
 

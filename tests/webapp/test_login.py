@@ -11,7 +11,8 @@ from itsdangerous import TimestampSigner
 from werkzeug.security import check_password_hash
 
 from tests.webapp.browser import ORIGIN, PASSWORD, Browser
-from tests.webapp.conftest import AUDITOR, STUDENT, TEACHER, MakeApp, Trail, database, fill
+from tests.webapp.conftest import AUDITOR, STUDENT, TEACHER, MakeApp, database, fill
+from tests.webapp.flask_apps import Clients
 from webapp.classroom.views.auth import safe_next
 
 
@@ -27,9 +28,9 @@ def test_a_login_name_is_found_whatever_its_case(browser: Browser) -> None:
     assert browser.log_in("Student").status_code == 302
 
 
-def test_a_login_is_an_event_of_the_account(browser: Browser, trail: Trail) -> None:
+def test_a_login_is_an_event_of_the_account(browser: Browser, clients: Clients) -> None:
     browser.log_in("auditor")
-    assert [event.user for event in trail.of("login")] == [str(AUDITOR)]
+    assert [event.user for event in clients.of("login")] == [str(AUDITOR)]
 
 
 def test_a_wrong_password_and_an_unknown_login_have_the_same_page(browser: Browser) -> None:
@@ -51,13 +52,13 @@ def test_an_unknown_login_costs_a_password_check_as_well(browser: Browser) -> No
 
 
 def test_a_failed_login_names_the_account_but_never_what_was_typed(
-    browser: Browser, trail: Trail
+    browser: Browser, clients: Clients
 ) -> None:
     browser.log_in("student", "secret-typed-1")
     browser.log_in("secret-typed-2", "secret-typed-3")
-    failed = trail.of("login_failed")
+    failed = clients.of("login_failed")
     assert [event.user for event in failed] == [str(STUDENT), None]
-    assert "secret-typed" not in repr(trail.events)
+    assert "secret-typed" not in repr(clients.events)
 
 
 def test_an_overlong_password_is_refused_before_hashing(browser: Browser) -> None:
@@ -101,9 +102,9 @@ def test_plain_http_takes_an_explicit_setting(
     assert make_app("b").config["SESSION_COOKIE_SECURE"] is False
 
 
-def test_logging_out_ends_the_session_and_is_an_event(student: Browser, trail: Trail) -> None:
+def test_logging_out_ends_the_session_and_is_an_event(student: Browser, clients: Clients) -> None:
     assert student.post("/logout").location == "/login"
-    assert [event.user for event in trail.of("logout")] == [str(STUDENT)]
+    assert [event.user for event in clients.of("logout")] == [str(STUDENT)]
     assert student.get("/courses/").status_code == 302
 
 
@@ -119,29 +120,33 @@ def test_nothing_of_a_session_outlives_the_logout(student: Browser) -> None:
 
 
 def test_consecutive_accounts_in_one_browser_keep_their_own_page_views(
-    browser: Browser, trail: Trail
+    browser: Browser, clients: Clients
 ) -> None:
     """No login or logout of the site is a switch between accounts."""
     for login in ("student", "teacher", "auditor"):
         browser.log_in(login)
         browser.post("/logout")
-    views = [event for event in trail.of("page_view") if event.props["endpoint"] != "courses.index"]
+    views = [
+        event for event in clients.of("page_view") if event.props["endpoint"] != "courses.index"
+    ]
     of_account = [(event.user, event.props["endpoint"]) for event in views]
     assert of_account == [
         (str(account), endpoint)
         for account in (STUDENT, TEACHER, AUDITOR)
         for endpoint in ("auth.login", "auth.logout")
     ]
-    assert not any({"actor", "switched_to"} & event.props.keys() for event in trail.events)
+    assert not any({"actor", "switched_to"} & event.props.keys() for event in clients.events)
 
 
 def test_a_login_in_a_removed_account_s_session_belongs_to_the_new_account(
-    student: Browser, app: Flask, trail: Trail
+    student: Browser, app: Flask, clients: Clients
 ) -> None:
     with app.app_context(), database(app).transaction() as connection:
         connection.execute("DELETE FROM users WHERE id = ?", (STUDENT,))
     student.log_in("auditor")
-    view = [event for event in trail.of("page_view") if event.props["endpoint"] == "auth.login"][-1]
+    view = [event for event in clients.of("page_view") if event.props["endpoint"] == "auth.login"][
+        -1
+    ]
     assert (view.user, view.props.get("switched_to")) == (str(AUDITOR), None)
 
 
@@ -188,7 +193,7 @@ def test_a_foreign_target_is_replaced_by_the_start_page(browser: Browser) -> Non
 
 
 def test_too_many_failures_block_the_account_and_the_page_shows_for_how_long(
-    browser: Browser, trail: Trail
+    browser: Browser, clients: Clients
 ) -> None:
     for _ in range(5):
         assert browser.log_in("student", "wrong").status_code == 200
@@ -196,7 +201,7 @@ def test_too_many_failures_block_the_account_and_the_page_shows_for_how_long(
     assert response.status_code == 429
     assert 0 < int(response.headers["Retry-After"]) <= 300
     assert "5 minutes" in response.text
-    assert not trail.of("login")
+    assert not clients.of("login")
 
 
 def test_a_block_persists_over_restarts_and_workers(browser: Browser, make_app: MakeApp) -> None:

@@ -6,7 +6,8 @@ import pytest
 from flask import Flask
 
 from tests.webapp.browser import Browser
-from tests.webapp.conftest import OTHER_STUDENT, TEACHER, Trail, database
+from tests.webapp.conftest import OTHER_STUDENT, TEACHER, database
+from tests.webapp.flask_apps import Clients
 from webapp.classroom.model import work
 from webapp.classroom.model.accounts import find_login
 from webapp.classroom.model.catalogue import list_quizzes
@@ -41,11 +42,13 @@ def test_a_page_opens_for_its_roles_only(browser: Browser, path: str, reader: st
 @pytest.mark.parametrize(
     "path", ["/courses/data/tasks/data-dice/complete", "/courses/data/quizzes/data-chance-quiz"]
 )
-def test_only_students_hand_in_work(browser: Browser, trail: Trail, reader: str, path: str) -> None:
+def test_only_students_hand_in_work(
+    browser: Browser, clients: Clients, reader: str, path: str
+) -> None:
     browser.log_in(reader)
     forged = browser.post(path, {"number": "1"}, token=browser.token)
     assert forged.status_code == CLOSED
-    assert not trail.of("task_completed") + trail.of("quiz_submitted")
+    assert not clients.of("task_completed") + clients.of("quiz_submitted")
 
 
 def test_a_student_cannot_read_the_results_of_another(app: Flask, student: Browser) -> None:

@@ -118,7 +118,7 @@ def test_a_tolerance_holds_for_decimal_fractions() -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("12", 12.0), (" 0,5 ", 0.5), ("-3.", -3.0), (".5", 0.5), ("1e3", 1000.0), ("−4", -4.0)],  # noqa: RUF001
+    [("12", 12.0), (" 0,5 ", 0.5), ("-3.", -3.0), (".5", 0.5), ("1e3", 1000.0), ("−4", -4.0)],  # noqa: RUF001 - a minus as some write it
 )
 def test_common_number_formats_are_parsed(text: str, number: float) -> None:
     assert parse_number(text) == number
@@ -178,4 +178,4 @@ def test_questions_are_stored_and_loaded_unchanged(asked: list[Question]) -> Non
 )
 def test_an_unanswerable_question_is_refused(broken: dict[str, object]) -> None:
     with pytest.raises(BadQuestion):
-        Question(text="?", explanation="!", **broken)  # type: ignore[arg-type]
+        Question(text="?", explanation="!", **broken)  # type: ignore[arg-type] # wrong ones too

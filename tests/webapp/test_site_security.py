@@ -11,8 +11,9 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from tests.webapp.browser import ORIGIN, Browser
-from tests.webapp.conftest import MakeApp, Trail, fill
+from tests.webapp.conftest import MakeApp, fill
 from tests.webapp.fake_reports import FakeReports
+from tests.webapp.flask_apps import Clients
 from webapp.classroom import gunicorn_conf
 
 PAGES = {
@@ -96,13 +97,13 @@ def test_the_style_sheet_may_be_cached(browser: Browser) -> None:
 
 
 def test_a_form_without_its_token_changes_nothing_and_is_explained(
-    student: Browser, trail: Trail
+    student: Browser, clients: Clients
 ) -> None:
     """tests/webapp/test_forms.py tests the tokens of all forms."""
     response = student.post("/courses/data/tasks/data-dice/complete", token="")
     assert response.status_code == 400
     assert "open for too long" in response.text
-    assert not trail.of("task_completed")
+    assert not clients.of("task_completed")
     assert student.get("/courses/").status_code == 200
 
 

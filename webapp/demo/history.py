@@ -93,7 +93,6 @@ class _StudentLife:
         self._days = days
         self._now_ns = now_ns
         self._history = history
-        self._courses = courses
         self._rng = rng = _random(seed, str(person.id))
         self._diligence = min(1.0, max(0.3, rng.gauss(0.78, 0.18)))
         self._skill = min(0.96, max(0.3, rng.gauss(0.68, 0.17)))

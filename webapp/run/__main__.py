@@ -32,7 +32,7 @@ def _print(text: str) -> None:
         print(text, flush=True)
     except OSError:
         # The terminal or the pipe's reader is gone; the children must be stopped all the same.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open
 
 
 def main() -> int:

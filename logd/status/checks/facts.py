@@ -11,6 +11,7 @@ import pwd
 import resource
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from logd import instance_lock
 from logd.clock.readings import implausible
 from logd.config.settings import Config
 from logd.errors import LogdError, NoDatabase
-from logd.ingest.outbox_directory import filesystem_type
+from logd.ingest.outbox_directory import filesystem_type, mount_fields
 from logd.ingest.receiver import queue_length
 from logd.self_repair.repairs import read_state
 from logd.self_repair.runtime_files import observed
@@ -139,17 +140,12 @@ def gather(config: Config) -> Facts:
 
 def _clock_problem(config: Config) -> str | None:
     try:
-        connection = opening.open_for_reading(config)
-    except LogdError:
+        with closing(opening.open_for_reading(config)) as connection:
+            # Whether it is synchronised is a separate check.
+            now = replace(trail_clock.read(), synchronised=None)
+            return implausible(trail_clock.load(connection), now)
+    except (LogdError, DatabaseError):
         return None  # reported by other checks
-    try:
-        # Whether it is synchronised is a separate check.
-        now = replace(trail_clock.read(), synchronised=None)
-        return implausible(trail_clock.load(connection), now)
-    except DatabaseError:
-        return None
-    finally:
-        connection.close()
 
 
 def _user(uid: int) -> str:
@@ -213,16 +209,8 @@ def _limits(pid: int | None) -> dict[str, int]:
 
 def _mount_options(path: Path) -> tuple[str, ...]:
     """Returns the mount options of the file system that holds `path`."""
-    try:
-        device = path.stat().st_dev
-        wanted = f"{os.major(device)}:{os.minor(device)}"
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            fields = line.split()
-            if fields[2] == wanted:
-                return (*fields[5].split(","), *fields[-1].split(","))
-    except (OSError, IndexError):
-        pass
-    return ()
+    fields = mount_fields(path)
+    return (*fields[5].split(","), *fields[-1].split(",")) if fields else ()
 
 
 def _free(path: Path) -> int | None:

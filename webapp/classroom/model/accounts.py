@@ -58,7 +58,7 @@ def find_login(db: Database, login: str) -> User | None:
 def list_users(db: Database, role: Role | None = None) -> list[User]:
     """Returns all accounts, or those of one role, by name."""
     rows = db.connection().execute(
-        f"SELECT {_COLUMNS} FROM users WHERE ?1 IS NULL OR role = ?1 ORDER BY name, id",  # noqa: S608
+        f"SELECT {_COLUMNS} FROM users WHERE ?1 IS NULL OR role = ?1 ORDER BY name, id",  # noqa: S608 - our own column names
         (role,),
     )
     return [User(i, login, name, Role(r)) for i, login, name, r in rows]
@@ -111,7 +111,7 @@ def add_user(
 def _one(db: Database, condition: str, value: object) -> User | None:
     row = (
         db.connection()
-        .execute(f"SELECT {_COLUMNS} FROM users WHERE {condition}", (value,))  # noqa: S608
+        .execute(f"SELECT {_COLUMNS} FROM users WHERE {condition}", (value,))  # noqa: S608 - our own column names
         .fetchone()
     )
     return None if row is None else User(row[0], row[1], row[2], Role(row[3]))

@@ -196,10 +196,7 @@ class Analytics:
 
     @_or_unavailable
     def summary(self) -> Summary:
-        row = self._client.ask("summary", asked_by=self._asked_by).rows[0]
-        # Only the fields known here: a newer logd may report more.
-        names = {field.name for field in fields(Summary)}
-        return Summary(**{name: value for name, value in row.items() if name in names})
+        return _record(Summary, self._client.ask("summary", asked_by=self._asked_by).rows[0])
 
     @_or_unavailable
     def daily(self, days: int, users: Sequence[str], today: date | None = None) -> list[Day]:
@@ -283,36 +280,13 @@ class Analytics:
         answer = self._client.ask(
             "losses", asked_by=self._asked_by, before_id=before_id, limit=PAGE_EVENTS
         )
-        losses = [
-            Loss(
-                row["id"],
-                row["producer"],
-                row["first"],
-                row["last"],
-                row["events"],
-                row["cause"],
-                row["detected_ns"],
-            )
-            for row in answer.rows
-        ]
-        return Page(losses, answer.next)
+        return Page([_record(Loss, row) for row in answer.rows], answer.next)
 
     @_or_unavailable
     def loss_totals(self) -> LossTotals:
         """Returns the ledger's totals by cause, also of causes without entries."""
         answer = self._client.ask("losses_by_cause", asked_by=self._asked_by)
-        return LossTotals(
-            [
-                CauseTotal(
-                    str(row["cause"]),
-                    row["entries"],
-                    row["events"],
-                    row["unknown_extent"],
-                    row["last_detected_ns"],
-                )
-                for row in answer.rows
-            ]
-        )
+        return LossTotals([_record(CauseTotal, row) for row in answer.rows])
 
     def _rows(self, report: str, **params: Any) -> Iterator[Row]:
         """Yields all rows of a report that pages by `after`."""
@@ -331,6 +305,12 @@ def analytics_for(user: User) -> Analytics:
     config = current_app.config
     client = QueryClient(config["ACTIVITY_QUERY_SOCKET"], config["ACTIVITY_QUERY_TIMEOUT_S"])
     return Analytics(client, user)
+
+
+def _record(kind: type[T], row: Row) -> T:
+    """Makes a record of the fields that are known here: a newer logd may report more."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type] # a dataclass
+    return kind(**{name: value for name, value in row.items() if name in names})
 
 
 def _event(row: Row) -> Event:

@@ -50,6 +50,6 @@ def home_of(user: User) -> str:
             return url_for("courses.index")
 
 
-@login_manager.user_loader  # type: ignore[untyped-decorator]
+@login_manager.user_loader  # type: ignore[untyped-decorator] # Flask-Login has no types
 def _load_user(user_id: str) -> User | None:
     return find_user(get_db(), int(user_id)) if user_id.isdecimal() else None

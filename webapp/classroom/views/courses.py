@@ -19,7 +19,7 @@ blueprint = Blueprint("courses", __name__, url_prefix="/courses")
 
 
 @blueprint.get("/")
-@login_required  # type: ignore[untyped-decorator]
+@login_required  # type: ignore[untyped-decorator] # Flask-Login has no types
 def index() -> str:
     db, user = get_db(), current_account()
     done = work.completions_of(db, user)
@@ -31,7 +31,7 @@ def index() -> str:
 
 
 @blueprint.get("/<slug>")
-@login_required  # type: ignore[untyped-decorator]
+@login_required  # type: ignore[untyped-decorator] # Flask-Login has no types
 def course(slug: str) -> str:
     db, user = get_db(), current_account()
     return render_template(
@@ -46,7 +46,7 @@ def course(slug: str) -> str:
 
 
 @blueprint.get("/<slug>/lessons/<lesson_slug>")
-@login_required  # type: ignore[untyped-decorator]
+@login_required  # type: ignore[untyped-decorator] # Flask-Login has no types
 def lesson(slug: str, lesson_slug: str) -> str:
     card = course_or_404(slug)
     lessons = catalogue.list_lessons(get_db(), slug)
@@ -63,7 +63,7 @@ def lesson(slug: str, lesson_slug: str) -> str:
 
 
 @blueprint.get("/<slug>/tasks/<task_id>")
-@login_required  # type: ignore[untyped-decorator]
+@login_required  # type: ignore[untyped-decorator] # Flask-Login has no types
 def task(slug: str, task_id: str) -> str:
     card = course_or_404(slug)
     found = next((t for t in catalogue.list_tasks(get_db(), slug) if t.id == task_id), None)

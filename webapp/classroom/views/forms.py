@@ -53,7 +53,7 @@ class MomentField(DateTimeLocalField):
         super().process_formdata([text if text.isascii() else "" for text in valuelist])
 
     def _value(self) -> str:
-        return self.data.strftime(_FORMATS[0]) if self.data else str(super()._value())  # type: ignore[misc]
+        return self.data.strftime(_FORMATS[0]) if self.data else str(super()._value())  # type: ignore[misc] # WTForms has no types
 
 
 class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types

@@ -31,7 +31,7 @@ NOT_IN_THE_RECORD = (
 
 
 @blueprint.get("/courses/<slug>/quizzes/<quiz_id>")
-@login_required  # type: ignore[untyped-decorator]
+@login_required  # type: ignore[untyped-decorator] # Flask-Login has no types
 def quiz(slug: str, quiz_id: str) -> str:
     return _form_page(slug, _quiz_or_404(slug, quiz_id))
 

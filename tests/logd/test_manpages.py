@@ -95,7 +95,7 @@ def test_what_a_page_is_about_can_be_found_by_apropos(page: str) -> None:
 
 
 @pytest.mark.parametrize("formatter", FORMATTERS)
-def test_no_formatter_has_anything_to_say(written: Path, formatter: str) -> None:
+def test_no_formatter_complains(written: Path, formatter: str) -> None:
     if shutil.which(formatter) is None:
         pytest.skip(f"{formatter} is not installed")
     for page in PAGES:
@@ -110,8 +110,8 @@ def test_no_formatter_has_anything_to_say(written: Path, formatter: str) -> None
         assert (done.returncode, done.stderr) == (0, ""), page
 
 
-def test_the_pages_say_nothing_of_the_machine_they_are_made_on(written: Path) -> None:
-    """The same text, the same bytes; for all to read."""
+def test_the_pages_contain_nothing_of_the_machine_they_are_made_on(written: Path) -> None:
+    """The same text gives the same bytes, which all users may read."""
     for page, text in pages().items():
         path = written / f"man{page[-1]}" / page
         assert path.read_text() == text

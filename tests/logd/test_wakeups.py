@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,6 @@ from hypothesis import strategies as st
 
 from logd.batch import Producer
 from logd.ingest.wakeups import Wakeups
-from logd.storage import keyfile
-from logd.storage.database import connect
 from logd_client import Client
 from logd_wire.outbox.layout import (
     RING_BYTES_MIN,
@@ -39,7 +39,7 @@ def writer() -> tuple[OutboxWriter, memoryview]:
     return OutboxWriter(buffer, 1, pid=2, now_ns=3), buffer[:4096].cast("Q")
 
 
-def test_a_producer_is_watched_until_the_moment_that_it_was_told_and_not_after() -> None:
+def test_wakeups_are_suppressed_until_the_promised_time_and_not_after() -> None:
     box, words = writer()
     assert not box.suppresses_wakeups(5 * S)
     words[WORD_WATCHED_UNTIL_NS] = 5 * S
@@ -48,7 +48,7 @@ def test_a_producer_is_watched_until_the_moment_that_it_was_told_and_not_after()
 
 
 def test_a_promise_for_longer_than_any_daemon_makes_is_not_believed() -> None:
-    """It is of another clock, or of a forger: both would keep events unseen."""
+    """It comes from another clock or is forged: both would leave events unread."""
     box, words = writer()
     words[WORD_WATCHED_UNTIL_NS] = 5 * S
     assert not box.suppresses_wakeups(5 * S - WATCHED_NS_MAX - 1)
@@ -100,10 +100,10 @@ def test_what_is_over_or_no_daemons_promise_is_not_inherited(until_ns: int) -> N
 
 @given(st.floats(1.0, 1e8), st.floats(0.0, 2.0), st.floats(0.0, 2.5))
 @settings(max_examples=300)
-def test_whoever_is_still_watched_by_its_own_clock_is_watched_by_the_daemon(
+def test_a_producer_that_sends_no_wakeup_is_still_polled_by_the_daemon(
     now_s: float, turn_s: float, later_s: float
 ) -> None:
-    """The client's judgement from the header's word against the daemon's, at any moment."""
+    """Compares the client's reading of the header with the daemon's, at any moment."""
     watch, one = Wakeups(INTERVAL_S), producer()
     box, words = writer()
     words[WORD_WATCHED_UNTIL_NS] = watch.suppress(one, now_s, turn_s)
@@ -127,31 +127,35 @@ def account(tally: Tally, instance: Instance, stats: dict[str, Any]) -> None:
     tally.account(instance.settle(), instance.events(), **counts)
 
 
-def sends(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The datagrams that this client sends from here on; to it no time passes, so the promise that
-    it has just been given does not run out.
+@contextmanager
+def watched(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Client, list[bytes]]]:
+    """A client that need not wake the daemon, and the datagrams that it sends from then on.
+
+    To it no time passes, so the promise that it was just given does not run out.
     """
-    now_ns = time.monotonic_ns()
-    parts.set_monotonic_ns(monkeypatch, client, lambda: now_ns)
-    sent: list[bytes] = []
-    made = parts.producer(client)
-    send = made.send
+    with Client(instance.socket) as client:
+        assert client.emit("page_view")
+        assert client.flush(10)
+        now_ns = time.monotonic_ns()
+        parts.set_monotonic_ns(monkeypatch, client, lambda: now_ns)
+        sent: list[bytes] = []
+        made = parts.producer(client)
+        send = made.send
 
-    def noted(datagram: bytes) -> bool:
-        sent.append(datagram)
-        return send(datagram)
+        def noted(datagram: bytes) -> bool:
+            sent.append(datagram)
+            return send(datagram)
 
-    monkeypatch.setattr(made, "send", noted)
-    return sent
+        monkeypatch.setattr(made, "send", noted)
+        yield client, sent
 
 
 def test_a_watched_client_sends_nothing_and_all_of_it_is_stored_soon(
     paced: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(paced.socket) as client:
-        assert client.emit("page_view")
-        assert client.flush(10)
-        sent = sends(client, monkeypatch)
+    with watched(paced, monkeypatch) as (client, sent):
         assert all(client.emit("page_view", user=1) for _ in range(50))
         assert sent == []
         assert client.flush(10), "nothing but the promise has brought the daemon to look"
@@ -164,10 +168,7 @@ def test_a_watched_client_sends_nothing_and_all_of_it_is_stored_soon(
 def test_a_client_whose_promise_has_run_out_sends_again(
     paced: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(paced.socket) as client:
-        assert client.emit("page_view")
-        assert client.flush(10)
-        sent = sends(client, monkeypatch)
+    with watched(paced, monkeypatch) as (client, sent):
         parts.set_monotonic_ns(monkeypatch, client, lambda: 2**63)
         assert client.emit("page_view", user=1)
         assert len(sent) == 1
@@ -178,26 +179,19 @@ def test_a_client_whose_promise_has_run_out_sends_again(
 
 
 def commits(instance: Instance) -> int:
-    """As `status` says, but in far less than an interval."""
-    config = instance.config
-    connection = connect(config.database, keyfile.read(config.key_file), read_only=True)
-    try:
+    """As `status` reports, but in far less than an interval."""
+    with instance.database(read_only=True) as connection:
         query = "SELECT value FROM counter WHERE name = 'commits'"
         return int(connection.execute(query).fetchone()[0])
-    finally:
-        connection.close()
 
 
 def test_a_durable_event_does_not_wait_for_the_interval(
     instance: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a commit that was just made, with a whole second to the next."""
+    """After a commit that was just made, with a whole second to the next."""
     instance.configure(commit_interval_ms=1000, look_interval_ms=60_000)
     instance.start()
-    with Client(instance.socket) as client:
-        assert client.emit("page_view")
-        assert client.flush(10)
-        sent = sends(client, monkeypatch)
+    with watched(instance, monkeypatch) as (client, sent):
         assert client.emit("page_view"), "watched: it waits in the outbox"
         before = commits(instance)
         assert client.emit("quiz_submitted", durable=True, timeout_s=10)
@@ -211,10 +205,7 @@ def test_a_durable_event_does_not_wait_for_the_interval(
 def test_events_of_a_watched_client_outlive_the_daemon_that_promised(
     paced: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(paced.socket) as client:
-        assert client.emit("page_view")
-        assert client.flush(10)
-        sent = sends(client, monkeypatch)
+    with watched(paced, monkeypatch) as (client, sent):
         assert client.emit("page_view", user=1)
         paced.kill()
         assert client.emit("page_view", user=2)
@@ -226,15 +217,14 @@ def test_events_of_a_watched_client_outlive_the_daemon_that_promised(
 
 
 def test_an_outbox_that_is_removed_is_not_watched_any_more(instance: Instance) -> None:
-    """Its producer lives but was taken for dead: from now on what it sends is all there is."""
+    """Its producer lives but was taken for dead: from now on only its datagrams arrive."""
     instance.configure(commit_interval_ms=1000)
     instance.start()
     with Client(instance.socket) as client:
         assert client.emit("page_view")
         assert client.flush(10)
-        made = parts.producer(client)
-        assert made.outbox is not None
+        words = parts.words(parts.outbox(client))
         path = next(Path(instance.config.outbox_directory).glob("*.outbox"))
         path.open("rb").close()  # closing any descriptor lets go of the lock
         until(lambda: not path.exists(), "the outbox is removed")
-        assert made.outbox.writer._words[WORD_WATCHED_UNTIL_NS] == 0
+        assert words[WORD_WATCHED_UNTIL_NS] == 0

@@ -10,8 +10,7 @@ import pytest
 from logd.audit.verify import verify
 from logd.batch import Batch, Producer
 from logd.config.retention import check_type
-from logd.storage import job_table, keyfile
-from logd.storage.database import connect
+from logd.storage import job_table
 from logd.storage.store import Store
 from logd_client import Client
 from logd_wire.schema import INTERNAL_TYPES, REPORT_READ, RESERVED_TYPES
@@ -27,7 +26,7 @@ def test_an_event_of_logds_own_is_chained_like_every_other(directory: Path) -> N
     batch.add(producer, 1, Event("login", 5, "7", b"\x80"), 1)
     store.commit(batch, 8)
     store.record("trail_exported", {"events": 2}, 9)
-    rows = store._connection.execute(
+    rows = store.connection.execute(
         "SELECT t.name, e.user, e.ts_ns, e.sequence FROM event e JOIN event_type t ON t.id = e.type"
     ).fetchall()
     assert rows == [
@@ -35,10 +34,10 @@ def test_an_event_of_logds_own_is_chained_like_every_other(directory: Path) -> N
         ("login", "7", 5, 1),
         ("trail_exported", None, 9, 2),
     ]
-    verdict = verify(store._connection)
+    verdict = verify(store.connection)
     assert (verdict.findings, verdict.head) == ([], store.head.hash.hex())
     assert (store.head.batch, store.head.events) == (3, 3)
-    counters = dict(store._connection.execute("SELECT name, value FROM counter").fetchall())
+    counters = dict(store.connection.execute("SELECT name, value FROM counter").fetchall())
     assert (counters["stored"], counters["own"]) == (3, 2)
     assert not any(store.unfinished()), "its producer has ended: nothing of it can be lost"
     store.close()
@@ -50,11 +49,10 @@ def test_an_internal_event_of_a_command_is_stored_once_beside_the_daemon(
     instance.start()
     with Client(instance.socket) as client:
         assert client.emit("login", user="7", durable=True)
-        connection = connect(instance.config.database, keyfile.read(instance.config.key_file))
-        for number in range(3):
-            said = {"type": "trail_exported", "props": {"events": number}}
-            job_table.add_job(connection, job_table.RECORD, said, 1)
-        connection.close()
+        with instance.database() as connection:
+            for number in range(3):
+                said = {"type": "trail_exported", "props": {"events": number}}
+                job_table.add_job(connection, job_table.RECORD, said, 1)
         until(lambda: instance.status()["own"] == 3, "they are stored")
         assert client.emit("login", user="8", durable=True)
     status = instance.settle()

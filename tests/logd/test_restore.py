@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from logd.audit.verify import verify
-from logd.batch import LOST_CLAIMED, LOST_NOT_RECEIVED, LOST_RESTORED, Batch
 from logd.clock.readings import Reading
 from logd.maintenance import backup as backups
 from logd.maintenance import database_swap
@@ -21,36 +19,31 @@ from logd.maintenance.database_copy import Bar, Interrupted, Stop
 from logd.storage import erasure_list, keyfile
 from logd.storage.database import connect
 from logd.storage.migrations import MIGRATIONS
-from logd.storage.store import Store
-from logd_client import Client
-from logd_wire.outbox.layout import RING_BYTES_MIN
 from tests.logd.killing import killed_at_each_step
-from tests.logd.trails import emit, interrupting, noted, opened, silent, users
-from tests.support.instance import Instance, check_sums, emitters, short_directory, until
+from tests.logd.trails import (
+    back_up,
+    emit,
+    interrupting,
+    noted,
+    original_instance,
+    restore,
+    silent,
+    users,
+)
+from tests.support.instance import Instance, check_sums
 from tests.support.namespaces import needs_users
-
-
-def back_up(instance: Instance) -> Path:
-    made = json.loads(instance.cli("backup", "--json"))
-    until(lambda: instance.status()["own"] >= 1, "the trail says so")
-    return Path(made["backup"])
 
 
 @pytest.fixture(scope="module")
 def original() -> Iterator[Path]:
     """The files of an instance with 100 events, a backup of them, and 50 more; not running."""
-    directory = short_directory()
-    instance = Instance(directory / "i")
-    try:
+    with original_instance() as instance:
         instance.start()
         emit(instance, "before", 100)
         back_up(instance)
         emit(instance, "after", 50)
         instance.stop()
         yield instance.directory
-    finally:
-        instance.close()
-        shutil.rmtree(directory)
 
 
 @pytest.fixture
@@ -59,10 +52,6 @@ def backed_up(original: Path, instance: Instance) -> tuple[Instance, Path]:
     shutil.copytree(original, instance.directory, dirs_exist_ok=True)
     (backup,) = instance.config.backup_directory.glob("*.db")
     return instance, backup
-
-
-def restore(instance: Instance, backup: Path, *arguments: str, code: int = 0) -> str:
-    return instance.cli("restore", str(backup), "--yes", *arguments, code=code)
 
 
 def test_the_backup_is_the_database_and_what_it_replaced_is_kept(
@@ -83,7 +72,7 @@ def test_the_backup_is_the_database_and_what_it_replaced_is_kept(
 
 def test_a_restore_is_recorded_with_both_ends(backed_up: tuple[Instance, Path]) -> None:
     instance, backup = backed_up
-    with opened(instance.config.database, instance.config.key_file) as connection:
+    with instance.database(read_only=True) as connection:
         rows = connection.execute("SELECT id, hash FROM batch ORDER BY id").fetchall()
     before = instance.status()
     restore(instance, backup)
@@ -100,105 +89,6 @@ def test_a_restore_is_recorded_with_both_ends(backed_up: tuple[Instance, Path]) 
     check_sums(status, attempted=150, accepted=150)
     assert status["losses_by_cause"]["restored"]["events"] == 50
     assert status["unknown_extent"] == 0
-
-
-def test_what_outboxes_hold_is_stored_again_and_the_rest_is_in_the_ledger(
-    instance: Instance,
-) -> None:
-    instance.start()
-    with Client(instance.socket) as client:
-        for n in range(100):
-            assert client.emit("page_view", user="long-lived", props={"n": n})
-        assert client.flush(20)
-        backup = back_up(instance)
-        for n in range(50):
-            assert client.emit("page_view", user="long-lived", props={"n": n})
-        assert client.flush(20)
-        instance.stop()
-        restore(instance, backup)
-        instance.start()
-        assert client.emit("page_view", user="long-lived", durable=True)
-    status = instance.settle()
-    check_sums(status, attempted=151, accepted=151)
-    assert status["stored"] - status["own"] + status["lost"] == 151
-    assert status["lost_claimed"] == 0
-    instance.cli("verify")
-
-
-def test_what_no_ring_holds_any_more_is_restored_by_the_word_of_the_replaced_database(
-    instance: Instance,
-) -> None:
-    """Without that word it is only claimed: see rule 9 in test_rules.py."""
-    instance.start()
-    with Client(instance.socket, outbox_bytes=RING_BYTES_MIN) as client:
-        assert client.emit("page_view", durable=True)
-        backup = back_up(instance)
-        for n in range(3000):
-            while not client.emit("page_view", props={"n": n}):
-                time.sleep(0.001)
-        assert client.flush(20)
-        attempted = client.stats()["attempted"]
-        instance.stop()
-        restore(instance, backup)
-        instance.start()
-        assert client.emit("page_view", durable=True)
-    status = instance.settle()
-    check_sums(status, attempted=attempted + 1, accepted=3002, refused=attempted - 3001)
-    assert status["lost"] == status["losses_by_cause"]["restored"]["events"] > 500
-    assert (status["lost_claimed"], status["unknown_extent"]) == (0, 0)
-    instance.cli("verify")
-
-
-def test_what_was_only_claimed_before_a_restore_is_only_claimed_after_it(tmp_path: Path) -> None:
-    key = bytes(32)
-    stores = [Store(tmp_path / name, key, 1, 10) for name in ("replaced", "backup")]
-    batch = Batch(100, 10**6)
-    for producer_id in (1, 2):
-        producer = stores[0].producer(1000, producer_id)
-        producer.has_outbox = producer_id == 1
-        batch.add_loss(producer, 1, 5, LOST_NOT_RECEIVED)
-        batch.add_loss(producer, 6, 1_000_000, LOST_CLAIMED)
-        producer.taken = 1_000_000
-    stores[0].commit(batch, 1)
-    replaced, backup = (store.connection for store in stores)
-    streams = list(restoring._advanced_producers(replaced, backup))
-    assert [(one.id, one.watermark, one.known) for one in streams] == [
-        (1, 1_000_000, 5),
-        (2, 1_000_000, 5),
-    ]
-    losses = Batch(0, 0)
-    for one in streams:
-        restoring._record_losses(stores[1], losses, one)
-    assert [(one.first, one.last, one.cause) for one in losses.losses] == [
-        (1, 5, LOST_RESTORED),
-        (6, 1_000_000, LOST_CLAIMED),
-    ]
-    backup.execute("INSERT INTO replaced VALUES (1000, ?, 7)", (f"{3:016x}",))
-    backup.execute("INSERT INTO replaced VALUES (1000, ?, 9)", (f"{1:016x}",))
-    assert stores[1].producer(1000, 1).replaced == 0, "it was never heard of here"
-    stores[1].commit(losses, 1)
-    assert stores[1].producer(1000, 1).replaced == 9
-    for store in stores:
-        store.close()
-
-
-def test_restored_under_load_every_number_adds_up(instance: Instance) -> None:
-    """Emitters go on through backup, stop, restore and start: their outboxes keep what comes."""
-    instance.start()
-    with emitters(instance, count=2, events=6000) as running:
-        until(lambda: all(e.accepted >= 500 for e in running), "events")
-        backup = back_up(instance)
-        until(lambda: all(e.accepted >= 2000 for e in running), "more events")
-        instance.stop()
-        restore(instance, backup)
-        instance.start()
-        for emitter in running:
-            emitter.finish()
-        refused = sum(e.refused for e in running)
-    status = instance.settle()
-    check_sums(status, attempted=12_000 + refused, accepted=12_000, refused=refused)
-    assert status["stored"] - status["own"] + status["lost"] + status["lost_claimed"] == 12_000
-    instance.cli("verify")
 
 
 def test_events_that_are_only_in_the_wal_are_kept_too(
@@ -236,9 +126,8 @@ def test_without_a_yes_nothing_happens(backed_up: tuple[Instance, Path]) -> None
 
 def test_a_backup_that_is_not_whole_replaces_nothing(backed_up: tuple[Instance, Path]) -> None:
     instance, backup = backed_up
-    connection = connect(backup, keyfile.read(instance.config.key_file))
-    connection.execute("UPDATE event SET user = 'mallory' WHERE id = 30")
-    connection.close()
+    with instance.database(backup) as connection:
+        connection.execute("UPDATE event SET user = 'mallory' WHERE id = 30")
     said = restore(instance, backup, code=1)
     assert "not whole" in said and "an event was changed" in said
     assert users(instance) == {"before": 100, "after": 50}
@@ -276,7 +165,7 @@ def test_a_backup_of_an_older_schema_is_brought_up_to_date(
     events = [next(made_up(seed)) for seed in range(200)]
     of_schema_1(directory / "old.db", key, events, monkeypatch)
     restore(instance, directory / "old.db")
-    with opened(instance.config.database, instance.config.key_file) as connection:
+    with instance.database(read_only=True) as connection:
         verdict = verify(connection)
         (schema,) = connection.execute("SELECT max(version) FROM migration").fetchone()
     assert (verdict.findings, verdict.events, schema) == ([], 201, len(MIGRATIONS))
@@ -318,7 +207,7 @@ def test_copies_that_were_made_since_the_backup_are_still_known(
     now = Reading(time.time_ns() + 10**10, "", 0)
     later = backups.backup(instance.config, None, None, now, Stop(), silent)
     restore(instance, backup)
-    with opened(instance.config.database, instance.config.key_file) as connection:
+    with instance.database(read_only=True) as connection:
         rows = connection.execute("SELECT place, kind FROM copy").fetchall()
     (kept,) = instance.directory.glob("activity.db.before-*Z")
     assert {Path(place).name: kind for place, kind in rows} == {
@@ -345,7 +234,7 @@ def test_lists_of_forgotten_persons_beside_backup_and_database_are_put_together(
 ) -> None:
     """Also if the database that knows of them is lost."""
     instance, backup = backed_up
-    with opened(instance.config.database, instance.config.key_file) as connection:
+    with instance.database(read_only=True) as connection:
         token = erasure_list.load(connection).token("before")
     erasure_list.merge_file(erasure_list.file_beside(backup), {token: 2**62})
     erasure_list.merge_file(erasure_list.file_beside(instance.config.database), {b"d" * 32: 7})

@@ -139,22 +139,28 @@ def test_a_report_that_names_persons_is_itself_an_event(instance: Instance) -> N
     assert event["props"]["peer_uid"] == os.getuid()
 
 
-@needs_users
-def test_a_peer_that_may_not_read_is_refused_by_its_uid(instance: Instance) -> None:
+def asked_by(instance: Instance, become: str) -> str:
+    """What the report process answers to a user of no rights: "answered", or the error."""
     instance.configure(query_socket_mode="0666")
-    instance.directory.chmod(0o711)
-    instance.directory.parent.chmod(0o711)
+    for path in (instance.directory, instance.directory.parent):
+        path.chmod(0o711)
     instance.start()
     code = (
-        "import os, sys\nfrom logd_wire.query import QueryClient, QueryError\nos.setuid(65534)\n"
-        "try: QueryClient(sys.argv[1]).ask('summary')\n"
+        f"import os, sys\nfrom logd_wire.query import QueryClient, QueryError\n{become}\n"
+        "try: QueryClient(sys.argv[1], timeout_s=20).ask('summary'); print('answered')\n"
         "except QueryError as error: print(error.code, error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(instance.config.query_socket)],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert "forbidden" in done.stdout and "65534" in done.stdout
+    return done.stdout
+
+
+@needs_users
+def test_a_peer_that_may_not_read_is_refused_by_its_uid(instance: Instance) -> None:
+    answer = asked_by(instance, "os.setuid(65534)")
+    assert "forbidden" in answer and "65534" in answer
 
 
 @needs_users
@@ -169,20 +175,8 @@ def test_a_peer_that_may_not_read_is_refused_by_its_uid(instance: Instance) -> N
 def test_a_peer_may_read_whose_groups_include_the_configured_one(
     instance: Instance, become: str, heard: str
 ) -> None:
-    instance.configure(query_socket_mode="0666", query_group=grp.getgrgid(12).gr_name)
-    for path in (instance.directory, instance.directory.parent):
-        path.chmod(0o711)
-    instance.start()
-    code = (
-        f"import os, sys\nfrom logd_wire.query import QueryClient, QueryError\n{become}\n"
-        "try: QueryClient(sys.argv[1], timeout_s=20).ask('summary'); print('answered')\n"
-        "except QueryError as error: print(error.code)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(instance.config.query_socket)],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout.strip() == heard
+    instance.configure(query_group=grp.getgrgid(12).gr_name)
+    assert asked_by(instance, become).split()[0] == heard
 
 
 def test_a_group_that_is_not_there_stops_the_start(instance: Instance) -> None:
@@ -215,7 +209,7 @@ def report_process(daemon: Process) -> int:
     return int(reporter)
 
 
-def test_connections_that_say_nothing_keep_nobody_from_a_report(instance: Instance) -> None:
+def test_silent_connections_prevent_no_report(instance: Instance) -> None:
     """More than there are seats, of the very user who asks, and half of them say a byte now and
     then; each is let go after a second.
     """
@@ -275,7 +269,7 @@ def test_reports_are_less_urgent_than_the_daemon(instance: Instance) -> None:
     assert os.getpgid(reporting) != os.getpgid(pid), "a terminal's Ctrl-C is the daemon's"
 
 
-def test_a_report_that_takes_too_long_is_stopped_and_says_so(
+def test_a_report_that_takes_too_long_is_stopped_and_reported(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import msgpack
@@ -286,7 +280,7 @@ def test_a_report_that_takes_too_long_is_stopped_and_says_so(
     key = keyfile.read(instance.config.key_file)
     monkeypatch.setattr(reporter, "REPORT_TIMEOUT_S", 0.0)
     monkeypatch.setattr(reporter, "PROGRESS_STEPS", 1)
-    frame = reporter.Reporter(instance.config, key).answer(
+    frame = reporter.Reporter(instance.config, key, lambda *_: True).answer(
         {"v": 1, "report": "summary", "params": {}}, os.getuid(), os.getpid()
     )
     answer = msgpack.unpackb(frame[4:])
@@ -336,7 +330,7 @@ def test_an_outbox_of_a_newer_version_waits_for_a_daemon_that_can_read_it(
     assert instance.status()["stored"] == 1
 
 
-def test_starting_in_a_directory_without_an_instance_says_what_to_do(directory: Path) -> None:
+def test_starting_in_a_directory_without_an_instance_names_the_remedy(directory: Path) -> None:
     daemon = Process("-m", "logd", "run", "--config", str(directory / "logd.toml"))
     try:
         assert daemon.popen.wait(20) == 78

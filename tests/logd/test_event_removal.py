@@ -3,141 +3,24 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgpack
 import pytest
 
-from logd.audit.verify import verify
-from logd.batch import Batch, Producer
+from logd.batch import Batch
 from logd.clock.event_age import age_ns
-from logd.clock.readings import Reading
 from logd.errors import StorageBusy
-from logd.maintenance import (
-    event_removal,
-    subject_rollups,
-    worker,
-)
-from logd.maintenance import (
-    forget as forgetting,
-)
-from logd.maintenance import (
-    prune as pruning,
-)
-from logd.maintenance.worker import Worker
-from logd.storage import erasure_list as forgotten
-from logd.storage import job_table, mentions
+from logd.maintenance import event_removal, forget, prune, subject_rollups, worker
+from logd.storage import erasure_list, job_table, mentions
 from logd.storage.database import Connection
-from logd.storage.job_table import FORGET, PRUNE, Job
-from logd.storage.store import Store
-from logd.storage.trail_clock import TrailClock
-from logd_wire.schema import INTERNAL_TYPES, SUBJECTS
-from logd_wire.wire import Event, producer_seed, unpack_props
+from logd.storage.job_table import FORGET, PRUNE
+from logd_wire.schema import SUBJECTS
+from logd_wire.wire import Event, unpack_props
+from tests.logd.made_up_trail import DAY_NS, TYPES, USERS, Trail
 
 pytestmark = pytest.mark.usefixtures("clocks_from_1970")
-
-KEY = bytes(range(32))
-DAY_NS = 86_400 * 10**9
-TYPES = ("page_view", "login", "task_completed", "quiz_submitted")
-USERS = (*map(str, range(6)), None)
-
-
-class Trail:
-    """A store with made-up events, and what must be in it."""
-
-    def __init__(self, directory: Path, rng: random.Random) -> None:
-        self.path = directory / "a.db"
-        self.list_file = directory / "forgotten"
-        self.rng = rng
-        self.producers = [Producer(uid=1, id=n, seed=producer_seed(n)) for n in (1, 2)]
-        self.stored: dict[int, Event] = {}
-        self.stored_ns: dict[int, int] = {}
-        self.open()
-
-    def open(self) -> None:
-        self.store = Store(self.path, KEY, 1, 100)
-        self.worker = self.new_worker()
-
-    def new_worker(self, monotonic_s: Callable[[], float] = time.monotonic) -> Worker:
-        reading = Reading(50 * DAY_NS, "this boot", 0)
-        clock = TrailClock(self.store, lambda: reading, lambda: reading.wall_ns)
-        return Worker(self.store, self.list_file, clock, monotonic_s)
-
-    def event(self) -> Event:
-        rng = self.rng
-        props: dict[str, Any] = {
-            "task": rng.randrange(4),
-            "quiz": rng.choice(("a", "b", None)),
-            "score": rng.choice((0.1, 0.5, 1, None)),
-            "n": rng.random(),
-        }
-        if rng.random() < 0.2:
-            props["params"] = {"user": rng.choice(USERS)}
-        ts_ns = rng.randrange(30) * DAY_NS + rng.randrange(5)
-        return Event(rng.choice(TYPES), ts_ns, rng.choice(USERS), msgpack.packb(props))
-
-    def commit(self, events: list[Event], stored_ns: int | None = None) -> None:
-        """Stores them at the time of the latest of them, or at the given time."""
-        if stored_ns is None:
-            stored_ns = max(event.ts_ns for event in events)
-        batch = Batch(10**6, 10**9)
-        first = self.store.next_event
-        for event in events:
-            producer = self.rng.choice(self.producers)
-            producer.taken += 1
-            batch.add(producer, producer.taken, event, 1)
-        self.store.commit(batch, stored_ns)
-        batch.mark_committed()
-        self.stored |= dict(enumerate(events, start=first))
-        self.stored_ns |= dict.fromkeys(range(first, first + len(events)), stored_ns)
-
-    def fill(self, events: int, per_batch: int = 30) -> None:
-        while events > 0:
-            count = min(events, self.rng.randrange(1, per_batch))
-            stored_ns = self.rng.choice((None, self.rng.randrange(30) * DAY_NS))
-            if self.store.next_event == 1:
-                stored_ns = 0  # a block whose first was stored late is left for later
-            self.commit([self.event() for _ in range(count)], stored_ns)
-            events -= count
-
-    def ask(self, kind: str, **params: Any) -> int:
-        job_id = job_table.add_job(self.store.connection, kind, params, 45 * DAY_NS)
-        self.worker.poll()
-        return job_id
-
-    def job(self, job_id: int) -> Job:
-        job = job_table.read_job(self.store.connection, job_id)
-        assert job is not None
-        return job
-
-    def finish(self, job_id: int, between: Callable[[], None] = lambda: None) -> Job:
-        for _ in range(100_000):
-            if self.job(job_id).finished_ns is not None:
-                assert self.job(job_id).trouble is None
-                return self.job(job_id)
-            self.worker.step()
-            between()
-        raise AssertionError("the job comes to no end")
-
-    def rows(self) -> dict[int, Event]:
-        """What is stored, without logd's own events."""
-        return {
-            event_id: Event(*values)
-            for event_id, *values in self.store.connection.execute(
-                "SELECT e.id, t.name, e.ts_ns, e.user, e.props"
-                " FROM event e JOIN event_type t ON t.id = e.type"
-            )
-            if values[0] not in INTERNAL_TYPES
-        }
-
-    def counters(self) -> dict[str, int]:
-        return dict(self.store.connection.execute("SELECT name, value FROM counter").fetchall())
-
-    def findings(self) -> list[str]:
-        return verify(self.store.connection).findings
 
 
 @pytest.fixture
@@ -148,7 +31,7 @@ def trail(directory: Path, request: pytest.FixtureRequest) -> Iterator[Trail]:
 
 
 def kept(trail: Trail, before: dict[str, int]) -> dict[int, Event]:
-    """What is to stay, of all that was stored so far."""
+    """What a prune must leave of all that was stored so far."""
     return {
         event_id: event
         for event_id, event in trail.stored.items()
@@ -191,12 +74,12 @@ def test_a_forget_takes_a_persons_events_and_every_mention(trail: Trail) -> None
 def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_rest_gives(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events arrive between the steps, and the worker is killed and begins again."""
+    """Events arrive between the steps, and the worker is killed and starts again."""
     rng = trail.rng
     monkeypatch.setattr(event_removal, "STEP_EVENTS_MAX", rng.choice((3, 30, 4000)))
     monkeypatch.setattr(subject_rollups, "REMOVED_MAX", rng.choice((2, 20, 20_000)))
     monkeypatch.setattr(worker, "STEP_S", rng.choice((1e-9, 0.02)))  # one step at a time, or many
-    for reader in (pruning, forgetting):
+    for reader in (prune, forget):
         monkeypatch.setattr(reader, "_READ_ROWS", rng.choice((3, 1000)))
     trail.fill(rng.randrange(1, 400), per_batch=rng.choice((2, 40)))
     before: dict[str, int] = {}
@@ -238,9 +121,9 @@ def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_re
 def test_a_batch_whose_events_are_all_removed_keeps_no_leaves(
     trail: Trail, events_max: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_removal, "STEP_EVENTS_MAX", events_max)
+    for bound in ("STEP_EVENTS_START", "STEP_EVENTS_MAX"):
+        monkeypatch.setattr(event_removal, bound, events_max)
     trail.worker = trail.new_worker()
-    trail.worker._steps.events_max = events_max
     old = Event("page_view", 1, "1", b"\x80")
     trail.commit([old] * 5)
     trail.commit([old, Event("page_view", 9, "1", b"\x80")])
@@ -308,7 +191,7 @@ def test_the_head_of_the_store_is_on_disk(trail: Trail) -> None:
     """A step does not flush, so an anchor must not name it before the next flushed commit."""
     trail.commit([Event("login", 1, "1", b"\x80"), Event("login", 9, "1", b"\x80")])
     told = trail.store.head
-    trail.worker._steps.remove("pruned", [1], {}, lambda _: None)
+    event_removal.Steps(trail.store, lambda: 1).remove("pruned", [1], {}, lambda _: None)
     assert trail.store.head == told
     trail.commit([Event("login", 9, "1", b"\x80")])
     assert (trail.store.head.batch, trail.store.head.events) == (told.batch + 2, told.events + 2)
@@ -316,11 +199,11 @@ def test_the_head_of_the_store_is_on_disk(trail: Trail) -> None:
 
 def test_a_removed_list_beside_the_database_is_written_again(trail: Trail) -> None:
     trail.finish(trail.ask(FORGET, users=["3"]))
-    listed = forgotten.read_file(trail.list_file)
+    listed = erasure_list.read_file(trail.list_file)
     assert len(listed) == 1
     trail.list_file.unlink()
     trail.new_worker()
-    assert forgotten.read_file(trail.list_file) == listed
+    assert erasure_list.read_file(trail.list_file) == listed
 
 
 def test_what_is_to_be_recorded_waits_for_no_other_job(trail: Trail) -> None:

@@ -1,4 +1,4 @@
-"""What producers say that they have refused: it is stored, grows, and never goes back."""
+"""Refusals that producers report: stored, growing, never going back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from logd.batch import Batch
 from logd.ingest.open_outbox import OpenOutbox
 from logd.storage.store import Store
 from logd_wire.outbox.layout import REFUSED_FULL
-from tests.logd.test_daemon import Written, look, new_daemon
+from tests.logd.stepped_daemon import Written, look, new_daemon
 from tests.support.instance import Instance, check_sums
 
 
@@ -46,7 +46,7 @@ def test_what_an_idle_producer_has_refused_is_stored_by_the_look_that_finds_it(
         daemon.start()
         look(daemon)
         for count in (4, 9):
-            outbox._writer.refused(REFUSED_FULL, count)
+            outbox.writer.refused(REFUSED_FULL, count)
             outbox.write(0)
             look(daemon)
             state = instance.status()

@@ -1,4 +1,4 @@
-"""What the daemon says in the outboxes that it opens."""
+"""Opening and refusing outboxes, and what the daemon writes into their headers."""
 
 from __future__ import annotations
 
@@ -31,15 +31,21 @@ from logd_wire.wire import WireError
 PRODUCER = 5
 
 
+def written(directory: Path, words: dict[int, int]) -> Path:
+    """A sound outbox with these words in its header."""
+    data = bytearray(outbox_bytes(RING_BYTES_MIN))
+    OutboxWriter(memoryview(data), PRODUCER, pid=1, now_ns=1)
+    for index, value in words.items():
+        memoryview(data).cast("Q")[index] = value
+    path = directory / outbox_name(os.getuid(), PRODUCER)
+    path.write_bytes(data)
+    return path
+
+
 @pytest.fixture
 def retired(tmp_path: Path) -> Path:
     """An outbox as a daemon leaves it that is killed between word 19 and the removal."""
-    data = bytearray(outbox_bytes(RING_BYTES_MIN))
-    writer = OutboxWriter(memoryview(data), PRODUCER, pid=1, now_ns=1)
-    writer._words[WORD_RETIRED] = writer._words[WORD_GIVEN_UP] = 1
-    path = tmp_path / outbox_name(os.getuid(), PRODUCER)
-    path.write_bytes(data)
-    return path
+    return written(tmp_path, {WORD_RETIRED: 1, WORD_GIVEN_UP: 1})
 
 
 def opened(path: Path, *, read_only: bool = False) -> int:
@@ -55,11 +61,11 @@ def opened(path: Path, *, read_only: bool = False) -> int:
 
 
 def test_an_outbox_that_is_opened_is_retired_no_longer(retired: Path) -> None:
-    """Or its producer would write again what this daemon reads, if a cleaner removes the file."""
+    """Otherwise its producer would write again what is read here, if a cleaner removes the file."""
     assert opened(retired) == 0
 
 
-def test_who_only_looks_at_outboxes_leaves_them_as_they_are(retired: Path) -> None:
+def test_opening_outboxes_read_only_changes_nothing_in_them(retired: Path) -> None:
     assert opened(retired, read_only=True) == 1
 
 
@@ -89,16 +95,11 @@ def store(path: Path, index: int, value: int) -> None:
 @pytest.fixture
 def watched(tmp_path: Path) -> Path:
     """A sound outbox that a daemon has promised to look at."""
-    data = bytearray(outbox_bytes(RING_BYTES_MIN))
-    writer = OutboxWriter(memoryview(data), PRODUCER, pid=1, now_ns=1)
-    writer._words[WORD_WATCHED_UNTIL_NS] = 2**62
-    path = tmp_path / outbox_name(os.getuid(), PRODUCER)
-    path.write_bytes(data)
-    return path
+    return written(tmp_path, {WORD_WATCHED_UNTIL_NS: 2**62})
 
 
 def refuse(path: Path, producer_id: int = PRODUCER) -> str:
-    """Opens the file as the daemon does; why it is refused."""
+    """Opens the file as the daemon does; returns why it is refused."""
     outboxes = OutboxDirectory(path.parent)
     outboxes.attach()
     try:
@@ -129,7 +130,9 @@ def punch(path: Path) -> None:
 
 
 @pytest.mark.parametrize("reason", TOLD)
-def test_the_producer_of_a_refused_outbox_is_told_to_follow(watched: Path, reason: str) -> None:
+def test_the_header_of_a_refused_outbox_asks_its_producer_for_a_successor(
+    watched: Path, reason: str
+) -> None:
     if os.getuid() and reason == "not its owner's":
         pytest.skip("only root can give a file away")
     TOLD[reason](watched)

@@ -1,4 +1,4 @@
-"""The lock file: one daemon, and a page that says what troubles it while nothing can be stored."""
+"""The lock file: one daemon, and a page that reports why nothing can be stored."""
 
 from __future__ import annotations
 
@@ -52,6 +52,26 @@ def said(path: Path) -> Page:
     return Page(*eval(done.stdout))
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from logd.instance_lock import instance_lock
+with instance_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def held_by_another(path: Path) -> subprocess.Popen[str]:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
 def test_a_trouble_is_known_by_its_beginning_until_it_is_over(path: Path) -> None:
     clock = iter((100, 200, 300))
     with instance_lock(path, lambda: next(clock)) as lock:
@@ -79,7 +99,7 @@ def test_saying_it_takes_no_block_that_is_not_there_yet(path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", [b"{", b"full", b"}\n"])
-def test_a_torn_page_says_nothing_and_keeps_nobody_from_starting(path: Path, where: bytes) -> None:
+def test_a_torn_page_reports_nothing_and_prevents_no_start(path: Path, where: bytes) -> None:
     with instance_lock(path) as lock:
         lock.set_trouble("full")
     page = bytearray(path.read_bytes())
@@ -103,17 +123,8 @@ def test_a_database_once_made_is_remembered_by_later_daemons(path: Path) -> None
     )
 
 
-def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path) -> None:
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom logd.instance_lock import instance_lock\n"
-        "with instance_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as holder:  # fmt: skip
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+def test_a_second_daemon_reports_the_pid_of_the_first(path: Path) -> None:
+    with held_by_another(path) as holder:
         assert read_lock_page(path)[0] == holder.pid
         with pytest.raises(AlreadyRunning, match=f"pid {holder.pid}"), instance_lock(path):
             pass
@@ -123,7 +134,40 @@ def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path) -> None:
     assert read_lock_page(path)[0] is None
 
 
-def test_without_a_file_nobody_runs_and_nothing_is_said(path: Path) -> None:
+@pytest.mark.parametrize("left", ["nothing", "a copy"])
+def test_a_lock_file_that_was_removed_is_made_again_and_keeps_others_away(
+    path: Path, left: str
+) -> None:
+    with instance_lock(path) as lock:
+        lock.mark_database_made()
+        lock.set_trouble("full")
+        kept = path.read_bytes()[:PAGE_BYTES]
+        path.unlink()
+        if left == "a copy":
+            path.write_bytes(b"torn")
+        lock.put_back()
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(path)],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        ) as second:  # fmt: skip
+            assert f"another logd (pid {os.getpid()}) serves" in second.communicate()[1]
+        # To read it here closes it, which drops this process's lock: not before.
+        assert path.read_bytes()[:PAGE_BYTES] == kept
+        lock.set_trouble(None)
+        assert read_lock_page(path)[1].trouble is None, "what it says is written there from now on"
+
+
+def test_a_daemon_whose_lock_file_another_has_by_now_ends(path: Path) -> None:
+    with instance_lock(path) as lock:
+        path.unlink()
+        with held_by_another(path) as other:
+            with pytest.raises(AlreadyRunning, match=f"pid {other.pid}"):
+                lock.put_back()
+            other.communicate()
+
+
+def test_without_a_file_no_daemon_runs_and_nothing_is_reported(path: Path) -> None:
     assert read_lock_page(path) == (None, Page())
 
 
@@ -162,7 +206,7 @@ def test_figures_of_a_daemon_that_counted_no_senders_are_read(path: Path) -> Non
 
 
 @pytest.mark.parametrize("page", [b"", b"{}", b"[]\n", b"\xff" * 100, b'{"from": "tomorrow"}'])
-def test_figures_that_are_torn_or_of_another_version_say_nothing(path: Path, page: bytes) -> None:
+def test_figures_that_are_torn_or_of_another_version_are_ignored(path: Path, page: bytes) -> None:
     from logd.instance_lock import _encode
 
     with instance_lock(path) as lock:
@@ -173,7 +217,7 @@ def test_figures_that_are_torn_or_of_another_version_say_nothing(path: Path, pag
     assert read_runtime_stats(path) is None
 
 
-def test_who_asks_for_reports_is_on_a_page_of_its_own_that_holds_all_of_a_full_table(
+def test_report_usage_has_a_page_of_its_own_that_holds_a_full_table(
     path: Path,
 ) -> None:
     table = usage.Usage()
@@ -193,7 +237,7 @@ def test_who_asks_for_reports_is_on_a_page_of_its_own_that_holds_all_of_a_full_t
     assert lock.read_report_usage(path) == [], "not an earlier daemon's"
 
 
-def test_the_table_of_users_who_ask_is_bounded_and_keeps_whoever_took_most() -> None:
+def test_the_table_of_report_usage_is_bounded_and_keeps_the_heaviest_user() -> None:
     table = usage.Usage()
     table.of(1).running_s = 5
     for uid in range(2, 1000):

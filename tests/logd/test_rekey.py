@@ -16,13 +16,12 @@ from logd.storage import keyfile
 from logd.storage.database import connect
 from logd_client import Client
 from tests.logd.killing import killed_at_each_step
-from tests.logd.trails import emit, interrupting, noted, silent, users
+from tests.logd.trails import emit, interrupting, noted, original_instance, silent, users
 from tests.support.instance import (
     Instance,
     check_streams,
     check_sums,
     emitters,
-    short_directory,
     until,
 )
 from tests.support.namespaces import needs_users
@@ -31,9 +30,7 @@ from tests.support.namespaces import needs_users
 @pytest.fixture(scope="module")
 def original() -> Iterator[Path]:
     """The files of an instance with 100 events, 20 of them in the log only; not running."""
-    directory = short_directory()
-    instance = Instance(directory / "i")
-    try:
+    with original_instance() as instance:
         instance.start()
         emit(instance, "7", 80)
         instance.stop()
@@ -43,16 +40,6 @@ def original() -> Iterator[Path]:
         for path in instance.directory.glob("*.sock"):
             path.unlink()
         yield instance.directory
-    finally:
-        instance.close()
-        shutil.rmtree(directory)
-
-
-@pytest.fixture
-def stored(original: Path, instance: Instance) -> Instance:
-    """A copy of it."""
-    shutil.copytree(original, instance.directory, dirs_exist_ok=True)
-    return instance
 
 
 def opens(path: Path, key: bytes) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,24 +25,39 @@ from tests.support.instance import ROOT, Instance, check_sums, emitters, until
 DEADLINE_S = 20.0
 SILENCE_S = 0.8  # several times the interval at which these daemons have to say that they live
 WATCHDOG_USEC = "400000"
+MARK, END = "mark", "end"  # messages of the manager's own
 
 
 class Manager:
-    """The service manager's end of the notify socket."""
+    """The service manager's end of the notify socket.
+
+    It reads all the time, as systemd does: the kernel keeps few datagrams (10 by default), and with
+    that many unread the daemon waits for its manager, or drops what it repeats anyway.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "notify"
         self.heard: list[str] = []
+        self._unheard: queue.Queue[str] = queue.Queue()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self.path))
         self.env = {"NOTIFY_SOCKET": str(self.path)}
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while (said := self._socket.recv(4096).decode()) != END:
+            self._unheard.put(said)
+
+    def _send(self, text: str) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(text.encode(), str(self.path))
 
     def hear(self, timeout_s: float = DEADLINE_S) -> str | None:
         """The next message, or None when none has come by then."""
-        self._socket.settimeout(timeout_s)
         try:
-            said = self._socket.recv(4096).decode()
-        except TimeoutError:
+            said = self._unheard.get(timeout=timeout_s)
+        except queue.Empty:
             return None
         self.heard.append(said)
         return said
@@ -56,10 +73,13 @@ class Manager:
 
     def drain(self) -> None:
         """Take the messages sent up to now."""
-        while self.hear(0.01) is not None:
-            pass
+        self._send(MARK)
+        self.hears(MARK)
+        self.heard.pop()
 
     def close(self) -> None:
+        self._send(END)
+        self._reader.join()
         self._socket.close()
 
 
@@ -214,8 +234,8 @@ def test_a_long_migration_asks_for_more_time(
     connection = connect(directory / "a.db", os.urandom(32))
     try:
         migrations.migrate(connection, 1)
-        assert manager.hear(0) == "EXTEND_TIMEOUT_USEC=120000000"
-        assert manager.hear(0) == "STATUS=bringing the database up to date: schema 1: 1 of 16"
+        assert manager.hear() == "EXTEND_TIMEOUT_USEC=120000000"
+        assert manager.hear() == "STATUS=bringing the database up to date: schema 1: 1 of 16"
     finally:
         connection.close()
 

@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from logd.batch import Batch
 from logd.errors import StorageBusy
 from logd.ingest import delivery
 from logd_wire.outbox.layout import RING_BYTES_MIN, outbox_bytes
@@ -164,7 +165,7 @@ def test_a_due_look_goes_through_all_outboxes_in_parts(
 def test_the_dead_for_whom_a_turn_had_no_room_are_not_taken_for_living(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They end in the next turns, not at the next look."""
+    """They end in the next turns, not at the next poll."""
     monkeypatch.setattr("logd.ingest.scheduling.SHARED_OUTBOXES_MAX", 2)
     files = [watched.outbox() for _ in range(12)]
     watched.outbox(OTHER)
@@ -179,10 +180,10 @@ def test_the_dead_for_whom_a_turn_had_no_room_are_not_taken_for_living(
     assert len(watched.world.files) == 1
 
 
-def test_after_a_full_queue_all_are_looked_at_and_nobody_is_asked_whether_it_lives(
+def test_after_a_full_queue_all_outboxes_are_read_and_no_liveness_is_checked(
     watched: Watched,
 ) -> None:
-    """And not again before as much time has passed as that has taken."""
+    """Nor are they read again before as much time has passed as that took."""
     for _ in range(6):
         watched.outbox()
     machine = watched.start()
@@ -235,7 +236,7 @@ def test_a_user_whose_events_are_awaited_without_end_does_not_set_the_pace_of_co
     commits: list[set[int]] = []
     commit = SimTrail.commit
 
-    def slow(trail: SimTrail, batch, now_ns: int) -> None:  # type: ignore[no-untyped-def]
+    def slow(trail: SimTrail, batch: Batch, now_ns: int) -> None:
         commits.append({producer.uid for producer in batch.producers})
         commit(trail, batch, now_ns)
         watched.world.now_s += 0.1
@@ -263,7 +264,7 @@ def test_a_user_whose_events_are_awaited_without_end_does_not_set_the_pace_of_co
     assert len(commits) == 3
 
 
-def test_where_nobody_else_has_an_outbox_each_awaited_event_is_stored_at_once(
+def test_where_no_other_user_has_an_outbox_each_awaited_event_is_stored_at_once(
     watched: Watched,
 ) -> None:
     watched.outbox(GOOD)
@@ -290,7 +291,7 @@ def test_what_was_received_and_not_taken_is_kept_over_a_full_disk(watched: Watch
     for _ in range(3):
         machine.turn()
     watched.world.disk.full = False
-    while core.has_backlog or isinstance(core._stalled, StorageBusy):
+    while core.has_backlog or isinstance(core.stalled, StorageBusy):
         machine.turn()
     stored = [sequence for _, sequence in watched.world.disk.view.events]
     assert stored == list(numbers)

@@ -32,8 +32,7 @@ def fill(instance: Instance, events: int, per_batch: int = 500) -> dict[str, int
     """A hundred days of events, each stored as it was made, in a database without a daemon; how
     many of each kind.
     """
-    key = keyfile.read(instance.config.key_file)
-    store = Store(instance.config.database, key, 1, 100)
+    store = instance.open_store()
     producer = Producer(uid=4000, id=9, seed=producer_seed(9), ended=True)
     now_ns = time.time_ns()
     counts = dict.fromkeys(("old views", "anna", "mentions"), 0)
@@ -328,8 +327,7 @@ def test_forget_asks_for_confirmation_or_takes_yes(
 
 def test_forget_names_the_copies_that_it_cannot_reach_until_they_expire(served: Instance) -> None:
     fill(served, 10)
-    key = keyfile.read(served.config.key_file)
-    store = Store(served.config.database, key, 1, 100)
+    store = served.open_store()
     store.connection.execute(
         "CREATE TABLE IF NOT EXISTS copy (id INTEGER PRIMARY KEY, kind TEXT, made_ns INTEGER,"
         " expires_ns INTEGER, place TEXT)"

@@ -1,0 +1,39 @@
+"""An anchor's line is read back as it was written, and is written when the head has moved."""
+
+from __future__ import annotations
+
+import pytest
+
+from logd.audit.anchors import Anchor, AnchorSchedule, format_anchor, parse
+from logd.storage.hash_chain import Head
+
+HEADS = [Head(n, 10 * n, bytes([n]) * 32) for n in range(5)]
+
+
+def test_a_head_that_has_not_moved_or_is_not_due_is_not_logged_again() -> None:
+    pace = AnchorSchedule(60)
+    assert pace.due_head(HEADS[0], 5.0) == HEADS[0], "at the start"
+    assert pace.due_head(HEADS[1], 64.9) is None
+    assert pace.due_head(HEADS[1], 65.0) == HEADS[1]
+    assert pace.due_head(HEADS[1], 500.0) is None, "nothing new"
+    assert pace.due_head(HEADS[2], 500.0) == HEADS[2]
+    assert pace.due_head(HEADS[3], 501.0, now=True) == HEADS[3], "at the stop"
+    assert pace.due_head(HEADS[3], 501.0, now=True) is None
+
+
+@pytest.mark.parametrize("before", ["", "logd: ", "<6>", "Mar  1 12:00:00 host logd[7]: logd: "])
+def test_a_line_is_read_back_whatever_a_log_put_before_it(before: str) -> None:
+    assert parse(before + format_anchor(HEADS[3])) == Anchor(HEADS[3])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "anchor", format_anchor(HEADS[3])[:-1], format_anchor(HEADS[3]) + "0",
+        format_anchor(HEADS[3]) + " and more", "x" + format_anchor(HEADS[3]),
+        format_anchor(HEADS[3]).replace("=3", "=-3"),
+        format_anchor(HEADS[3]).replace("=3", "=" + "3" * 30),
+    ],
+)  # fmt: skip
+def test_a_line_that_only_looks_like_an_anchor_is_ignored(text: str) -> None:
+    assert parse(text) is None
