@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import stat
@@ -121,6 +122,19 @@ class OutboxDirectory:
     def attach(self) -> None:
         """Open the directory as it is. Raises OSError."""
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def claim(self) -> None:
+        """Lock the directory for this daemon, until it is closed. Raises CannotCreate.
+
+        Two daemons would each store what belongs to the other, and remove it as stored.
+        """
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotCreate(
+                f"{self.path}: another instance's daemon reads the outboxes in it. Stop it, or set "
+                "another outbox_directory."
+            ) from None
 
     def names(self) -> Iterator[tuple[str, int, int]]:
         """Yield name, uid and producer id of each file that is named like an outbox.

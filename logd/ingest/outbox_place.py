@@ -64,11 +64,17 @@ class OutboxPlace:
         same = _is_same(former, directory)
         try:
             outboxes.prepare(self._socket_path, token if same else new_token())
+            moved = not os.path.samestat(os.fstat(former), os.fstat(outboxes.fd))
+            if moved:
+                outboxes.claim()
         except BaseException:
+            if outboxes.fd != former:
+                os.close(outboxes.fd)
             outboxes.fd, outboxes.path, outboxes.token = before
             raise
-        if os.path.samestat(os.fstat(former), os.fstat(outboxes.fd)):
-            os.close(former)
+        if not moved:
+            os.close(outboxes.fd)
+            outboxes.fd = former  # which has the lock
             return
         self._move_from(former)
         self._former = former

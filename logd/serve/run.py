@@ -79,6 +79,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     lock.mark_database_made()
     outboxes = OutboxDirectory(config.outbox_directory, many_users=config.many_users)
     outboxes.prepare(str(config.socket))
+    outboxes.claim()
     store.erasure_list.boundaries.outboxes = directory_identity(outboxes.path)
     sockets = _open_sockets(config, inherited)
     receiver = sockets.receiver

@@ -202,6 +202,33 @@ def test_where_nothing_can_be_put_back_the_daemon_reads_where_it_did(
     assert (place.followed, place.outboxes.token == token) == (1, False)
 
 
+def test_a_directory_that_another_instance_reads_is_left_to_it(place: Place) -> None:
+    """Its daemon would store what belongs to the other, and remove it as stored."""
+    other = OutboxDirectory(place.path)
+    place.outboxes.claim()
+    other.prepare(place.instance.socket)
+    with pytest.raises(CannotCreate, match="another instance's daemon reads the outboxes in it"):
+        other.claim()
+    (place.path / "token").unlink()
+    place.place.put_back()  # in the same directory: it stays claimed
+    with pytest.raises(CannotCreate):
+        other.claim()
+    fd, open_before = place.outboxes.fd, os.listdir("/proc/self/fd")
+    place.path.rename(place.path.with_name(f"{place.path.name}-aside"))
+    place.path.mkdir()
+    other.close()
+    other.prepare(place.instance.socket)
+    other.claim()
+    with pytest.raises(CannotCreate):
+        place.place.put_back()
+    assert (place.outboxes.fd, place.followed) == (fd, 0)
+    assert len(os.listdir("/proc/self/fd")) == len(open_before)
+    other.close()
+    place.place.put_back()
+    place.check_is_found()
+    assert place.followed == 1
+
+
 def test_only_what_is_in_no_directory_any_more_holds_nothing_back() -> None:
     def producer(number: int) -> Producer:
         return Producer(uid=1, id=number, seed=0, has_outbox=True, behind=True)
