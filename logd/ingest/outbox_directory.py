@@ -76,8 +76,10 @@ class OutboxDirectory:
         # Files and bytes of each user in the directory, as of the last complete listing.
         self.usage: dict[int, tuple[int, int]] = {}
 
-    def prepare(self, socket_path: str, token: str | None = None) -> None:
+    def prepare(self, socket_path: str, token: str | None = None, *, claim: bool = False) -> None:
         """Create the directory, keep its token unless one is given, and lead clients to it.
+
+        With `claim`, for a daemon, lock it before.
 
         If the name that follows from the socket's path belongs to another user, another one is
         taken. Raises CannotCreate when a configured directory belongs to another user, or when it
@@ -92,13 +94,15 @@ class OutboxDirectory:
             )
         try:
             self.token = self._make(socket_path, token)
+            self.attach()
+            if claim:
+                self.claim()
             found = Rendezvous.of_this_process(str(self.path), self.token)
             write_rendezvous(socket_path, found)
         except NoOutbox as error:
             raise CannotCreate(f"outboxes: {error}") from error
         except OSError as error:
             raise cannot_write(rendezvous_path(socket_path), error) from error
-        self.attach()
 
     def _make(self, socket_path: str, wanted: str | None) -> str:
         """Create the directory under the first name that is free or ours; return its token."""

@@ -63,10 +63,8 @@ class OutboxPlace:
         # outboxes are not those that an earlier forget has seen.
         same = _is_same(former, directory)
         try:
-            outboxes.prepare(self._socket_path, token if same else new_token())
+            outboxes.prepare(self._socket_path, token if same else new_token(), claim=not same)
             moved = not os.path.samestat(os.fstat(former), os.fstat(outboxes.fd))
-            if moved:
-                outboxes.claim()
         except BaseException:
             if outboxes.fd != former:
                 os.close(outboxes.fd)
