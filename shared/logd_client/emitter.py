@@ -116,7 +116,6 @@ class Emitter:
             except Forked:
                 continue  # A signal handler forked: this is the child, with another producer.
             except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
-                producers.check_before_next_write()
                 if not mark[0]:
                     continue
                 # A signal handler may have raised after the event was accepted: then it is.
@@ -126,9 +125,6 @@ class Emitter:
                         tracker.track(event, accepted)
                     return accepted
                 refused, detail = REFUSED_ERROR, describe(error)
-            except BaseException:
-                producers.check_before_next_write()
-                raise
             finally:
                 # A signal handler may raise at any call: the guard is released whatever happens.
                 try:

@@ -48,9 +48,6 @@ class GuardedProducers(GuardedPart, Protocol):
     def release_inherited(self) -> None:
         """Closes what a parent process has opened."""
 
-    def check_before_next_write(self) -> None:
-        """Called after a call was cut short."""
-
 
 class Guard:
     """One process's guard of a client; a fork of the process starts with a new one.
@@ -153,9 +150,6 @@ class Guard:
                     return act(False)
             except Forked:
                 pass
-            except BaseException:
-                self._producers.check_before_next_write()
-                raise
             finally:
                 if entered and self.owner == thread:
                     self.owner = 0

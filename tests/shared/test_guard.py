@@ -28,9 +28,6 @@ class NoProducers:
     def release_inherited(self) -> None:
         """Nothing to close."""
 
-    def check_before_next_write(self) -> None:
-        """Nothing to check."""
-
 
 def in_threads_that_switch_at_every_line(call: Callable[[], None]) -> None:
     """Calls it many times in each of some threads. A tracer, as debuggers and coverage have one,
