@@ -91,7 +91,7 @@ class Emitter:
             entered = own = False
             try:
                 # As `Guard.run`, without another call.
-                entered, guard.owner = not guard.owner, guard.owner or thread
+                entered, guard.owner = not guard.owner, guard.owner + thread * (not guard.owner)
                 if not entered:
                     continue
                 if tracker.unresolved.events or (

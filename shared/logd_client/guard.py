@@ -5,9 +5,10 @@ or fork. So the guard names the thread that is inside (`owner`): a nested call c
 what must wait is deferred until this thread is out.
 
 A thread enters by one statement on one line that reads `owner` and sets it if it was free. It makes
-no call, so no other thread, handler or tracer runs in the middle of it (see `logd_wire.forks`). A
-lock would not do: in a child that is forked while another thread holds it, it stays locked, and a
-handler may raise as `acquire` returns, before the caller knows that it holds the lock.
+no call, so no other thread or handler runs in the middle of it (see `logd_wire.forks`), and has no
+branch, at which `sys.monitoring` calls; only a tracer of opcodes could come between. A lock would
+not do: in a child that is forked while another thread holds it, it stays locked, and a handler may
+raise as `acquire` returns, before the caller knows that it holds the lock.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Guard:
                 return act(True)
             entered = False
             try:
-                entered, self.owner = not self.owner, self.owner or thread
+                entered, self.owner = not self.owner, self.owner + thread * (not self.owner)
                 if entered:
                     return act(False)
             except Forked:
