@@ -126,11 +126,14 @@ class InstanceLock:
         fd = _open_locked(self.path)
         try:
             self._lay_out(fd, os.pread(self._fd, PAGE_BYTES, PAGE_BYTES))
+            former, self._fd = self._fd, fd
         except BaseException:
-            os.close(fd)
+            former = fd
             raise
-        former, self._fd = self._fd, fd
-        os.close(former)
+        finally:
+            os.close(former)
+            # Should both be the same file, which was moved back meanwhile, that dropped its lock.
+            liveness.acquire(self._fd)
 
     def close(self) -> None:
         """Releases the lock."""

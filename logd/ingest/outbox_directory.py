@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import stat
@@ -75,8 +76,10 @@ class OutboxDirectory:
         # Files and bytes of each user in the directory, as of the last complete listing.
         self.usage: dict[int, tuple[int, int]] = {}
 
-    def prepare(self, socket_path: str, token: str | None = None) -> None:
-        """Creates the directory, and the rendezvous file; keeps its token unless one is given.
+    def prepare(self, socket_path: str, token: str | None = None, *, claim: bool = False) -> None:
+        """Creates the directory, keeps its token unless one is given, and leads clients to it.
+
+        With `claim`, for a daemon, it is locked before.
 
         If the name that follows from the socket's path belongs to another user, another one is
         taken. Raises CannotCreate when a configured directory belongs to another user, or when it
@@ -91,13 +94,15 @@ class OutboxDirectory:
             )
         try:
             self.token = self._make(socket_path, token)
+            self.attach()
+            if claim:
+                self.claim()
             found = Rendezvous.of_this_process(str(self.path), self.token)
             write_rendezvous(socket_path, found)
         except NoOutbox as error:
             raise CannotCreate(f"outboxes: {error}") from error
         except OSError as error:
             raise cannot_write(rendezvous_path(socket_path), error) from error
-        self.attach()
 
     def _make(self, socket_path: str, wanted: str | None) -> str:
         """Creates the directory under the first name that is free or ours; returns its token."""
@@ -121,6 +126,19 @@ class OutboxDirectory:
     def attach(self) -> None:
         """Opens the directory as it is. Raises OSError."""
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def claim(self) -> None:
+        """Locks the directory for this daemon, until it is closed. Raises CannotCreate.
+
+        Two daemons would each store what belongs to the other, and remove it as stored.
+        """
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotCreate(
+                f"{self.path}: another instance's daemon reads the outboxes in it. Stop it, or set "
+                "another outbox_directory."
+            ) from None
 
     def names(self) -> Iterator[tuple[str, int, int]]:
         """Yields name, uid and producer id of each file that is named like an outbox.

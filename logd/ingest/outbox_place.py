@@ -58,12 +58,16 @@ class OutboxPlace:
         # outboxes are not those that an earlier forget has seen.
         same = _is_same(former, directory)
         try:
-            outboxes.prepare(self.socket_path, token if same else new_token())
+            outboxes.prepare(self.socket_path, token if same else new_token(), claim=not same)
+            moved = not os.path.samestat(os.fstat(former), os.fstat(outboxes.fd))
         except BaseException:
+            if outboxes.fd != former:
+                os.close(outboxes.fd)
             outboxes.fd, outboxes.path, outboxes.token = before
             raise
-        if os.path.samestat(os.fstat(former), os.fstat(outboxes.fd)):
-            os.close(former)
+        if not moved:
+            os.close(outboxes.fd)
+            outboxes.fd = former  # which has the lock
             return
         self._move_from(former)
         self._former = former

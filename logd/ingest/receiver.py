@@ -56,12 +56,8 @@ def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
         if os.path.lexists(path):
             if not stat.S_ISSOCK(path.lstat().st_mode):
                 raise CannotCreate(f"{path}: a file that is not a socket is there. Move it away.")
-            if kind == socket.SOCK_DGRAM and _is_in_use(path):
-                # Two daemons would keep taking it from each other.
-                raise CannotCreate(
-                    f"{path}: another process, not of this instance, receives there. Stop it, or "
-                    "give each instance a socket of its own."
-                )
+            if kind == socket.SOCK_DGRAM:
+                check_not_in_use(path, kind)
             path.unlink()
         # No client may connect between bind and chmod.
         before = os.umask(0o177)
@@ -79,14 +75,23 @@ def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
     return sock
 
 
-def _is_in_use(path: Path) -> bool:
-    """Returns whether a process has the datagram socket of that name. Sends nothing."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+def check_not_in_use(path: Path, kind: socket.SocketKind) -> None:
+    """Raises CannotCreate if a process has the socket of that name; to datagrams it sends nothing.
+
+    Two daemons would keep taking it from each other.
+    """
+    with socket.socket(socket.AF_UNIX, kind) as sock:
+        sock.setblocking(False)
         try:
             sock.connect(str(path))
+        except BlockingIOError:
+            pass  # it listens, and is busy
         except OSError:
-            return False
-    return True
+            return
+    raise CannotCreate(
+        f"{path}: another process, not of this instance, receives there. Stop it, or give each "
+        "instance a socket of its own."
+    )
 
 
 def queue_length() -> int | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from logd.config.settings import Config
 from logd.ingest.outbox_place import OutboxPlace
-from logd.ingest.receiver import bind, queue_length
+from logd.ingest.receiver import bind, check_not_in_use, queue_length
 from logd.instance_lock import InstanceLock
 from logd.self_repair.runtime_files import (
     OWNED,
@@ -167,6 +167,8 @@ class SelfRepair:
     def _listen_again(self) -> None:
         assert self._replace_listener is not None
         config = self._config
+        # Not at the start: then the report process of a daemon that was killed may still listen.
+        check_not_in_use(config.query_socket, socket.SOCK_STREAM)
         made = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
         made.listen(socket.SOMAXCONN)
         self._replace_listener(made)

@@ -38,21 +38,19 @@ class AccessRecorder:
         selectors: Iterable[BaseSelector],
         clock_ns: Callable[[], int],
         monotonic_s: Callable[[], float],
-        interval_s: float,
         warn: Callable[[str, object], None],
     ) -> None:
         self._trail = trail
         self._selectors = tuple(selectors)
         self._clock_ns = clock_ns
         self._monotonic_s = monotonic_s
-        self._interval_s = interval_s
         self._warn = warn
         self._lifeline: socket.socket | None = None
         self._requests: list[tuple[int, Event]] = []
         self._due_s = 0.0
 
     def open(self) -> socket.socket:
-        """Create a lifeline, and return the end of it for a new report process."""
+        """Creates a lifeline, and returns the end of it for a new report process."""
         self.close()
         self._lifeline, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lifeline.setblocking(False)
@@ -71,19 +69,24 @@ class AccessRecorder:
 
     @property
     def due_s(self) -> float:
-        """When requests are to be stored that wait for the next commit."""
+        """When the requests that wait are stored."""
         return self._due_s if self._requests else float("inf")
 
     def step(self) -> None:
-        """Stores and answer what was requested, if the last commit was `interval_s` ago."""
+        """Stores and answers what was requested.
+
+        After a commit it rests for as long as that took: readers take half of the disk's time at
+        most, as users with durable events do.
+        """
         self._receive()
-        full = len(self._requests) >= REQUESTS_MAX
-        if full or self._monotonic_s() >= self.due_s:
+        began_s = self._monotonic_s()
+        if len(self._requests) >= REQUESTS_MAX or began_s >= self.due_s:
             self._answer(self._store())
-            self._due_s = self._monotonic_s() + self._interval_s
+            ended_s = self._monotonic_s()
+            self._due_s = ended_s + (ended_s - began_s)
 
     def refuse(self) -> bool:
-        """Refuses what was requested while nothing can be stored; return whether there was any."""
+        """Refuses what was requested while nothing can be stored; returns whether there was any."""
         self._receive()
         refused = bool(self._requests)
         self._answer(False)

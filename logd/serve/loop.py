@@ -92,7 +92,6 @@ class EventLoop:
             (self._selector, self._wake_selector),
             clock_ns,
             monotonic_s,
-            config.commit_interval_ms / 1000,
             self._warn,
         )
 

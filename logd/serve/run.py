@@ -78,7 +78,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     store = open_store(config, key, time.time_ns())
     lock.mark_database_made()
     outboxes = OutboxDirectory(config.outbox_directory, many_users=config.many_users)
-    outboxes.prepare(str(config.socket))
+    outboxes.prepare(str(config.socket), claim=True)
     store.erasure_list.boundaries.outboxes = directory_identity(outboxes.path)
     sockets = _open_sockets(config, inherited)
     receiver = sockets.receiver

@@ -78,7 +78,7 @@ class Emitter:
         session, tracker = self._session, self._tracker
         thread = get_ident()
         while True:
-            if (guard.owner or not guard.mark[0]) and guard.is_nested(thread):
+            if not (guard.free and guard.mark[0]) and guard.is_nested(thread):
                 # A signal handler or __del__ of this very thread, in the middle of a call.
                 producers.refusals.count(REFUSED_REENTERED, producers.current)
                 return 0
@@ -88,9 +88,10 @@ class Emitter:
             entered = own = False
             try:
                 # As `Guard.run`, without another call.
-                entered, guard.owner = not guard.owner, guard.owner or thread
+                entered, guard.free = guard.free, False
                 if not entered:
                     continue
+                guard.owner = thread
                 if tracker.unresolved.events or (
                     producers.formers.any and producers.formers.is_check_due(self._monotonic_s())
                 ):
@@ -113,7 +114,6 @@ class Emitter:
             except Forked:
                 continue  # A signal handler forked: this is the child, with another producer.
             except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
-                producers.check_before_next_write()
                 if not mark[0]:
                     continue
                 # If a signal handler raised after the event was accepted, it counts as accepted.
@@ -123,17 +123,15 @@ class Emitter:
                         tracker.track(event, accepted)
                     return accepted
                 refused, detail = REFUSED_ERROR, describe(error)
-            except BaseException:
-                producers.check_before_next_write()
-                raise
             finally:
                 # A signal handler may raise at any call: the guard is released whatever happens.
                 try:
                     if refused:
                         producers.refusals.count(refused, producers.current)
                 finally:
-                    if entered and guard.owner == thread:
+                    if entered and (guard.owner == thread or not guard.owner):
                         guard.owner = 0
+                        guard.free = True
                     if guard.deferred:
                         guard.run_deferred()
             self._log_refusal(refused, detail)

@@ -4,10 +4,10 @@ A handler runs in the middle of any call, in the same thread: it may use the cli
 or fork. So the guard names the thread that is inside (`owner`): a nested call changes nothing, and
 what must wait is deferred until this thread is out.
 
-A thread enters by one statement on one line that reads `owner` and sets it if it was free. It makes
-no call, so no other thread, handler or tracer runs in the middle of it (see `logd_wire.forks`). A
-lock would not do: in a child that is forked while another thread holds it, it stays locked, and a
-handler may raise as `acquire` returns, before the caller knows that it holds the lock.
+A thread enters by one statement that reads `free` and clears it. It makes no call and no jump,
+so no other thread, handler, tracer of lines or monitor of branches runs in the middle of it (see
+`logd_wire.forks`). A lock would not do: in a child that is forked while another thread holds it, it
+stays locked, and a handler may raise as `acquire` returns, before the caller knows of the lock.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from logd_wire.forks import Forked, Generation
 # Seconds between two checks whether another thread is still inside.
 PAUSE_S = 0.00005
 PATIENCE_S = 0.002
+TRACED_S = 1.0
 DEFERRED_MAX = 16
 
 T = TypeVar("T")
@@ -48,14 +49,11 @@ class GuardedProducers(GuardedPart, Protocol):
     def release_inherited(self) -> None:
         """Closes what a parent process has opened."""
 
-    def check_before_next_write(self) -> None:
-        """After a call was cut short: makes the next write check the outbox first."""
-
 
 class Guard:
     """One process's guard of a client; a fork of the process starts with a new one.
 
-    `owner`, `mark` and `deferred` are used by `Emitter.accept` without a call.
+    `free`, `owner`, `mark` and `deferred` are used by `Emitter.accept` without a call.
     """
 
     def __init__(self, current_generation: Callable[[], Generation] = forks.current) -> None:
@@ -75,6 +73,7 @@ class Guard:
 
     def _start(self, generation: Generation) -> None:
         self.owner = 0  # the thread that is inside, by `get_ident`; 0 for none
+        self.free = True
         # Last: until then this is still the parent's client, and reset again.
         self.generation = generation
         self.mark = generation.mark
@@ -119,7 +118,7 @@ class Guard:
         """
         impatient_s = time.monotonic() + PATIENCE_S
         while self.mark[0]:
-            if not self.owner:
+            if self.free:
                 return False
             if self.owner == thread:
                 return True
@@ -127,6 +126,11 @@ class Guard:
                 # No other thread runs any more: the one inside stopped there for good.
                 self._reset(self.generation, forked=False)
             elif time.monotonic() < impatient_s:
+                time.sleep(PAUSE_S)
+            elif not self.owner:
+                # A tracer runs between the two statements by which that thread enters or leaves.
+                if time.monotonic() > impatient_s + TRACED_S:
+                    return True  # and may have been interrupted by this very call
                 time.sleep(PAUSE_S)
             else:
                 # The others enter and leave without a pause: the next that leaves makes one.
@@ -148,17 +152,16 @@ class Guard:
                 return act(True)
             entered = False
             try:
-                entered, self.owner = not self.owner, self.owner or thread
+                entered, self.free = self.free, False
                 if entered:
+                    self.owner = thread
                     return act(False)
             except Forked:
                 pass
-            except BaseException:
-                self._producers.check_before_next_write()
-                raise
             finally:
-                if entered and self.owner == thread:
+                if entered and self.owner in (0, thread):  # else a fork has another guard
                     self.owner = 0
+                    self.free = True
                 if self.deferred:
                     self.run_deferred()
 

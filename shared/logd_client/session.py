@@ -56,6 +56,9 @@ class ProducerSession:
         writer = outbox.writer
         writer.attempted = 0
         self.attempt = producer
+        # Cut short anywhere in here, the next write checks first whether the outbox is retired, so
+        # that at most one event is in there unread.
+        sent, producer.sends = producer.sends, True
         record = writer.append(payload)
         if record is None:
             # Without a name no daemon reads it any more, and it will never have room again.
@@ -68,12 +71,8 @@ class ProducerSession:
         if not awaited and writer.suppresses_wakeups(self._monotonic_ns()):
             producer.sends = False
             return sequence
-        if not producer.sends:
-            # It was not checked while the daemon polled: that may have been long ago.
-            producer.sends = True
-            lost = not producers.is_intact(producer)
-        else:
-            lost = writer.left_by_daemon  # since it was checked
+        # While the daemon polled it was not checked: that may have been long ago.
+        lost = writer.left_by_daemon if sent else not producers.is_intact(producer)
         if lost:
             # Not sent: the daemon reads this event in the outbox, or has retired it unread and it
             # is written again. A datagram of it could arrive after that, and be stored as well.

@@ -73,13 +73,6 @@ class ProducerSuccession:
         for former in self.formers:
             former.producer.close()
 
-    def check_before_next_write(self) -> None:
-        """After a call was cut short: the next write first checks whether the outbox is retired,
-        so that at most one event is in there unread.
-        """
-        if self.current is not None:
-            self.current.sends = True
-
     # -- opening and replacing -------------------------------------------------------------------
 
     def open_first(self) -> Producer:

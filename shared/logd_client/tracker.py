@@ -74,7 +74,6 @@ class DurableTracker:
             if not session.write_note(UNKNOWN_TYPE, event.user, event.unknown_props()):
                 refused, detail = session.why_not_accepted()
         except Exception as error:  # noqa: BLE001 - as in `Emitter.accept`
-            self._producers.check_before_next_write()
             if not (own and session.accepted_sequence()):
                 refused, detail = REFUSED_ERROR, describe(error)
         if refused:

@@ -158,6 +158,28 @@ def test_a_lock_file_that_was_removed_is_made_again_and_keeps_others_away(
         assert read_lock_page(path)[1].trouble is None, "what it says is written there from now on"
 
 
+def test_a_lock_file_that_is_moved_back_before_it_is_made_again_stays_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To close either descriptor of it drops this process's lock."""
+    path = tmp_path / "activity.db.lock"
+
+    def check_is_locked() -> None:
+        with pytest.raises(AssertionError):
+            held_by_another(path).communicate()
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with instance_lock(path) as lock:
+        lock.put_back()
+        check_is_locked()
+        monkeypatch.setattr(lock, "_lay_out", refuse)
+        with pytest.raises(OSError):
+            lock.put_back()
+        check_is_locked()
+
+
 def test_a_daemon_whose_lock_file_another_has_by_now_ends(path: Path) -> None:
     with instance_lock(path) as lock:
         path.unlink()

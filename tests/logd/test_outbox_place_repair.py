@@ -17,7 +17,7 @@ from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.outbox_place import OutboxPlace
 from logd_client import Client
 from logd_wire.outbox.names import outbox_name
-from logd_wire.rendezvous import open_directory, read_rendezvous, read_token
+from logd_wire.rendezvous import open_directory, read_rendezvous, read_token, rendezvous_path
 from tests.support import client_parts as parts
 from tests.support.instance import Instance
 
@@ -180,6 +180,38 @@ def test_where_nothing_can_be_put_back_the_daemon_reads_where_it_did(
     place.place.put_back()
     place.check_is_found()
     assert (place.followed, place.outboxes.token == token) == (1, False)
+
+
+def test_a_directory_that_another_instance_reads_is_left_to_it(
+    place: Place, tmp_path: Path
+) -> None:
+    """Its daemon would store what belongs to the other, and remove it as stored."""
+    other, socket_path = OutboxDirectory(place.path), str(tmp_path / "logd.sock")
+    place.outboxes.claim()
+
+    def check_is_refused() -> None:
+        with pytest.raises(CannotCreate, match="another instance's daemon reads the outboxes"):
+            other.prepare(socket_path, claim=True)
+        assert not os.path.exists(rendezvous_path(socket_path)), "its clients go nowhere"
+        other.close()
+
+    check_is_refused()
+    (place.path / "token").unlink()
+    place.place.put_back()  # in the same directory: it stays claimed
+    check_is_refused()
+    fd, open_before = place.outboxes.fd, os.listdir("/proc/self/fd")
+    place.path.rename(place.path.with_name(f"{place.path.name}-aside"))
+    other.prepare(socket_path, claim=True)
+    with pytest.raises(CannotCreate):
+        place.place.put_back()
+    assert (place.outboxes.fd, place.followed) == (fd, 0)
+    other.close()
+    assert len(os.listdir("/proc/self/fd")) == len(open_before)
+    place.place.put_back()
+    place.check_is_found()
+    assert place.followed == 1
+    Path(rendezvous_path(socket_path)).unlink()
+    check_is_refused()
 
 
 def test_only_what_is_in_no_directory_any_more_holds_nothing_back() -> None:

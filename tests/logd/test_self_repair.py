@@ -195,3 +195,31 @@ def test_files_are_restored_by_the_daemon_or_by_systemd(
         assert "systemctl restart logd.socket" in line["remedy"]
     else:
         assert line["restored"] == 1
+
+
+def test_a_query_socket_at_which_another_instance_listens_is_not_taken_back(
+    instance: Instance,
+    daemon: SteppedDaemon,
+    kept: OutboxPlace,
+) -> None:
+    """Both would bind it again each second, and restart their report processes for it."""
+    path = instance.config.query_socket
+    listeners: list[socket.socket] = []
+    with (
+        instance_lock(instance.config.lock_file) as lock,
+        bind(path, socket.SOCK_STREAM, 0o600),  # as the daemon did at its start
+    ):
+        repair = SelfRepair(
+            instance.config, lock, kept, replace_socket=daemon.replace_socket,
+            replace_listener=listeners.append, also=(),
+        )  # fmt: skip
+        with bind(path, socket.SOCK_STREAM, 0o600) as other:
+            other.listen(0)
+            for now_s in (1.0, 2.0, 3.0):  # its backlog is full by the last one
+                repair.run(now_s)
+            assert listeners == []
+            (line,) = [f for f in repair.files.published() if f["name"] == "query socket"]
+            assert "another process, not of this instance, receives there" in line["problem"]
+        repair.run(4.0)
+    (made,) = listeners
+    made.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import os
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import pytest
+
 from logd_client import Client
+from logd_client.emitter import Emitter
 from logd_client.guard import Guard
 from tests.support.instance import ROOT, Instance, check_streams, check_sums
 
@@ -27,9 +31,6 @@ class NoProducers:
 
     def release_inherited(self) -> None:
         """Nothing to close."""
-
-    def check_before_next_write(self) -> None:
-        """Nothing to check."""
 
 
 def in_threads_that_switch_at_every_line(call: Callable[[], None]) -> None:
@@ -74,6 +75,7 @@ def test_one_thread_at_a_time_is_inside() -> None:
 
     in_threads_that_switch_at_every_line(lambda: guard.run(enter))
     assert most == 1
+    assert guard.free
     assert guard.owner == 0
 
 
@@ -101,3 +103,20 @@ def test_a_python_without_the_gil_is_refused_with_the_remedy() -> None:
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("ImportError: logd_client needs the GIL")
     assert "PYTHON_GIL=1" in result.stderr
+
+
+@pytest.mark.parametrize("function", [Guard.run, Emitter.accept])
+def test_nothing_runs_in_the_middle_of_the_statement_by_which_a_thread_enters(
+    function: Callable[..., Any],
+) -> None:
+    """A call would let in signal handlers and other threads, a branch what monitors branches."""
+    names: dict[Any, list[tuple[str, Any]]] = {}
+    for found in dis.get_instructions(function):
+        line = found.positions and found.positions.lineno
+        names.setdefault(line, []).append((found.opname, found.argval))
+    (entering,) = [
+        [name for name, _ in line]
+        for line in names.values()
+        if ("STORE_FAST", "entered") in line and ("STORE_ATTR", "free") in line
+    ]
+    assert not [name for name in entering if "JUMP" in name or "CALL" in name]

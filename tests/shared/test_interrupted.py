@@ -160,7 +160,7 @@ def cases(instance: Instance) -> Iterator[Callable[[str], Iterator[tuple[int, Ca
             before = descriptors()
             case = Case(instance, lost)
             yield number, case
-            assert not parts.guard(case.client).owner, case.point
+            assert parts.guard(case.client).free, case.point
             case.client.close()
             point = case.point
             del case
@@ -176,11 +176,38 @@ def cases(instance: Instance) -> Iterator[Callable[[str], Iterator[tuple[int, Ca
     logging.disable(logging.NOTSET)
 
 
+def raise_again(_: Client) -> None:
+    """Raises, and so does a second handler at the next call of a function here."""
+
+    def trace(frame: Any, _event: str, _argument: Any) -> None:
+        code = frame.f_code
+        if code.co_filename.startswith(SHARED) and code.co_name != "__del__":
+            sys.settrace(None)
+            raise Timeout
+
+    sys.settrace(trace)
+    raise Timeout
+
+
 def fork_into(children: list[int], fork: Callable[[], int], _: Client) -> None:
     children.append(fork())
 
 
 Each = Callable[[str], Iterator[tuple[int, Case]]]
+
+
+def test_the_next_event_is_read_whatever_two_handlers_have_cut_short(cases: Each) -> None:
+    """By the daemon that has retired the outbox: it reads no more of that one."""
+    for number, case in cases("retired"):
+        before, client = sys.gettrace(), case.client
+        try:
+            case.run(emit, number, raise_again)
+        except Timeout:
+            pass
+        finally:
+            sys.settrace(before)
+        assert client.emit("page_view")
+        assert parts.producer(client).written, case.point
 
 
 @pytest.mark.parametrize("call", [emit, emit_durable])
