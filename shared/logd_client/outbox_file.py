@@ -8,13 +8,22 @@ import os
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 if sys.version_info < (3, 13):
-    # Not at the first event: by then the process may have given up the right to read it.
+    # Not at the first event, which would take longer; and by then the process may have given up the
+    # right to read it.
     try:
         import ctypes
     except ImportError:  # a Python built without it
-        ctypes = None  # type: ignore[assignment] # else a module
+        _mmap_at: Any = None
+    else:
+        _mmap_at = ctypes.CDLL(None, use_errno=True).mmap
+        _mmap_at.restype = ctypes.c_void_p
+        _mmap_at.argtypes = (
+            *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int),
+            ctypes.c_long,
+        )
 
 from logd_client.descriptors import Identity
 from logd_wire import liveness
@@ -236,17 +245,14 @@ def _map_shared(fd: int, length: int) -> mmap.mmap:
     """
     if sys.version_info >= (3, 13):
         return mmap.mmap(fd, length, trackfd=False)
-    if ctypes is None:
+    if _mmap_at is None:
         return mmap.mmap(fd, length)
     mapped = mmap.mmap(-1, length)  # reserves the addresses, and unmaps them at its end
     view = ctypes.c_char.from_buffer(mapped)
     address = ctypes.addressof(view)
     del view
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t) + (ctypes.c_int,) * 3 + (ctypes.c_long,)
     flags = mmap.MAP_SHARED | _MAP_FIXED
-    got = libc.mmap(address, length, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
+    got = _mmap_at(address, length, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
     if got != address:
         error = ctypes.get_errno()
         mapped.close()

@@ -20,6 +20,8 @@ from logd_client.producer import Producer
 
 POLL_INTERVAL_MIN_S = 0.0002
 POLL_INTERVAL_MAX_S = 0.005
+# From one poll to the next: so a wait ends at most a fifth later than its event is on disk.
+_POLL_INTERVAL_GROWTH = 1.2
 # How long a poller may be kept from polling; and how often every thread polls for itself, whatever
 # became of the one that should have woken it.
 LEASE_S = 0.25
@@ -107,7 +109,7 @@ class ConfirmationWaiters:
                 if confirmed > self._woken_for:
                     self._wake(confirmed)
                 time.sleep(min(interval_s, left_s))
-                interval_s = min(interval_s * 1.5, POLL_INTERVAL_MAX_S)
+                interval_s = min(interval_s * _POLL_INTERVAL_GROWTH, POLL_INTERVAL_MAX_S)
             else:
                 me.gate.acquire(timeout=min(LEASE_S, left_s))
 
