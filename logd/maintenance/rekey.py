@@ -136,10 +136,10 @@ def _make(config: Config, key: bytes, new_key: bytes, now_ns: int, stop: Stop, b
 
 
 def complete_rekey(config: Config, key: bytes) -> None:
-    """Completes or undoes an interrupted change of the key; with the instance's lock held."""
+    """Completes or undoes an interrupted change of the key, which has left `rekeyed_file`; with the
+    instance's lock held.
+    """
     rekeyed = config.rekeyed_file
-    if not rekeyed.exists():
-        return
     if _opens(config.database, key):
         # The key is still the old one, and events may have been stored since.
         database_copy.remove(rekeyed)

@@ -19,7 +19,6 @@ from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.outbox_place import OutboxPlace
 from logd.ingest.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.instance_lock import InstanceLock, instance_lock
-from logd.maintenance import rekey
 from logd.maintenance.outbox_survey import directory_identity
 from logd.maintenance.worker import Worker
 from logd.self_repair.repairs import SelfRepair
@@ -73,7 +72,11 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     key = keyfile.read(config.key_file)
     query_gid(config)  # report a missing group now, not in the report process
     inherited = inherited_sockets()
-    rekey.complete_rekey(config, key)
+    if config.rekeyed_file.exists():
+        # With it comes all of verification, which takes a tenth of a start to import.
+        from logd.maintenance.rekey import complete_rekey
+
+        complete_rekey(config, key)
     check_database(config, lock.database_made)
     store = open_store(config, key, time.time_ns())
     lock.mark_database_made()
