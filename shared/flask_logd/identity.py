@@ -1,4 +1,4 @@
-"""Resolve an object to a user: text, a whole number, or the result of its `get_id()`."""
+"""Resolves an object to a user: text, a whole number, or the result of its `get_id()`."""
 
 from __future__ import annotations
 

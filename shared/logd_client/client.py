@@ -91,7 +91,7 @@ class Client:
         durable: bool = False,
         timeout_s: float = 5.0,
     ) -> bool:
-        """Logs one event; True when it is accepted, and then it is not dropped.
+        """Logs one event; returns whether it was accepted. An accepted event is not dropped.
 
         Never blocks and never raises (with `strict`: Malformed for an event that breaks the
         schema, or a value that has no form in an event; without, such a value is marked and the
@@ -138,7 +138,7 @@ class Client:
     # -- waiting and counting --------------------------------------------------------------------
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Waits up to `timeout_s` seconds; True when all accepted so far is on the daemon's disk.
+        """Waits up to `timeout_s` seconds; returns whether all events accepted so far are on disk.
 
         Also what went into an outbox that this client had before. False without an outbox, unless
         nothing was emitted: what became of it cannot be known then.
@@ -156,8 +156,8 @@ class Client:
     def _pending_waits(
         self, nested: bool
     ) -> tuple[FormerProducers, Producer | None, list[tuple[ConfirmationWaiters, int, float]]]:
-        """Returns for each producer the sequence to wait for, and the time when that is decided if
-        its file is removed.
+        """Returns for each producer the sequence to wait for, and when to stop waiting if its file
+        is removed.
         """
         producers = self._producers
         if not nested:
@@ -179,8 +179,8 @@ class Client:
         return producers.formers, producer, waits
 
     def stats(self) -> dict[str, Any]:
-        """Counts of this process: attempted = accepted + refused, accepted = confirmed + pending +
-        unconfirmable (what no outbox held).
+        """Returns this process's counts: attempted = accepted + refused, accepted = confirmed +
+        pending + unconfirmable (what no outbox held).
 
         Times in seconds, sizes in bytes. `used_bytes` is what waits in all rings, `room_bytes` what
         the present one still takes and the larger ones that may follow it, unless there was no

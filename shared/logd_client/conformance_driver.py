@@ -39,13 +39,13 @@ class ConformanceDriver:
 
     @property
     def opened(self) -> Client:
-        """The client. Raises Unsupported before `open`."""
+        """Returns the client. Raises Unsupported before `open`."""
         if self.client is None:
             raise Unsupported
         return self.client
 
     def do_open(self, socket: str, ring_bytes: str) -> str:
-        """Makes the client."""
+        """Creates the client."""
         self.client = Client(socket, outbox_bytes=int(ring_bytes))
         return "ok"
 
@@ -83,7 +83,7 @@ class ConformanceDriver:
         return f"{stats['attempted']} {stats['accepted']} {stats['refused']}"
 
     def do_flush(self, timeout_ms: str) -> str:
-        """Answers whether all is on disk within that time."""
+        """Answers whether all events are on disk within that time."""
         return "yes" if self.opened.flush(int(timeout_ms) / 1000) else "no"
 
     def do_fork(self, number: str) -> str:
@@ -150,7 +150,7 @@ def unhex(word: str) -> bytes:
 
 
 def decode(word: str) -> str:
-    """Decodes text given in hexadecimal. Raises Unsupported where Python has no such text."""
+    """Decodes hexadecimal UTF-8. Raises Unsupported if the bytes are not valid UTF-8."""
     try:
         return unhex(word).decode()
     except UnicodeDecodeError:
@@ -158,7 +158,7 @@ def decode(word: str) -> str:
 
 
 def text_or_nil(word: str) -> str | None:
-    """Decodes a plain word, `-` for nil."""
+    """Returns a word as text; None for `-`."""
     return None if word == "-" else word
 
 

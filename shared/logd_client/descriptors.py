@@ -1,4 +1,4 @@
-"""Detects that a descriptor's number names another file than when it was opened.
+"""Detects that a descriptor's number was reused: it names another file than when it was opened.
 
 An application may close "all" descriptors (daemonizers, `os.closerange`) and open its own, which
 get the same numbers. A descriptor that is the application's is never written to, closed or
@@ -38,5 +38,5 @@ class Identity(NamedTuple):
         )
 
     def names(self, status: os.stat_result) -> bool:
-        """Whether that is the status of this file, with any number of names."""
+        """Whether `status` is of this file, with any number of names."""
         return (status.st_dev, status.st_ino) == (self.device, self.inode)

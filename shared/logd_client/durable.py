@@ -23,7 +23,7 @@ UNRESOLVED_MAX = 1000
 
 
 class Outcome(enum.Enum):
-    """What is known of a durable event. Only STORED is true."""
+    """The outcome of a durable event, as known so far. Only STORED is true."""
 
     STORED = "stored"
     REFUSED = "refused"
@@ -56,7 +56,7 @@ class DurableEvent:
         self.user = user
 
     def reserve_note_space(self, producer: Producer | None) -> None:
-        """Before the event: it is accepted only with space after it for its `durable_unknown`."""
+        """Reserves outbox space for the `durable_unknown`; the event is refused without it."""
         self.release_note_space()
         if producer is not None and producer.outbox is not None:
             # Known here before it is reserved there: an interrupted call can give it back.
@@ -77,13 +77,13 @@ class DurableEvent:
             self.reserve_note_space(current)
 
     def release_note_space(self) -> None:
-        """Releases the space: it is used now, or no note will be written."""
+        """Releases the space reserved for the note: it is used now, or no note will be written."""
         writer, self._reserved_in = self._reserved_in, None
         if writer is not None:
             writer.release_reservation(self)
 
     def move_note_space(self, successor: Producer) -> None:
-        """Reserves the space in the successor instead, where the note will be written."""
+        """Reserves the note's space in the successor instead, where the note will be written."""
         if self._reserved_in is not None:
             self.reserve_note_space(successor)
 
@@ -97,7 +97,7 @@ class DurableEvent:
         return False
 
     def is_at(self, producer: Producer, sequence: int) -> bool:
-        """Whether this event is that producer's, with that sequence."""
+        """Whether this event has that sequence of that producer."""
         return self._place is not None and (
             self._place[0].producer is producer and self._place[1] == sequence
         )
@@ -115,7 +115,7 @@ class DurableEvent:
 
     @property
     def belongs_to_parent(self) -> bool:
-        """Whether this is a child, forked since: the parent resolves the event, if at all."""
+        """Whether this is a forked child, and the event its parent's, which alone resolves it."""
         return self._mark is not None and not self._mark[0]
 
     @property
@@ -127,11 +127,11 @@ class DurableEvent:
         return Outcome.UNKNOWN if place is None or place[0].has_successor else None
 
     def unknown_props(self) -> dict[str, Any]:
-        """The properties of its `durable_unknown`."""
+        """The properties of the event's `durable_unknown`."""
         return {**self._reference(), **({"user_told": True} if self._tell_user else {})}
 
     def settled_props(self, outcome: Outcome) -> dict[str, Any]:
-        """The properties of its `durable_settled`."""
+        """The properties of the event's `durable_settled`."""
         return {**self._reference(), "outcome": outcome.value}
 
     def _reference(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class UnresolvedEvents:
 
     def __init__(self) -> None:
         self.events: list[DurableEvent] = []
-        # Those whose `durable_unknown` the kernel did not take at the time, for want of an outbox.
+        # Events without an outbox whose `durable_unknown` the kernel did not take at the time.
         self._unrecorded: list[DurableEvent] = []
 
     def add(self, event: DurableEvent) -> None:
@@ -161,7 +161,9 @@ class UnresolvedEvents:
                 del events[0]
 
     def next_note(self) -> tuple[DurableEvent, str, dict[str, Any]] | None:
-        """The note to write next: about which event, its type and its properties."""
+        """Returns the note to write next as (the event it is about, type, properties); None if none
+        is due.
+        """
         if self._unrecorded:
             event = self._unrecorded[0]
             return event, UNKNOWN_TYPE, event.unknown_props()
@@ -171,7 +173,7 @@ class UnresolvedEvents:
         return self.events[0], SETTLED_TYPE, self.events[0].settled_props(outcome)
 
     def mark_recorded(self, event: DurableEvent, note_type: str) -> None:
-        """Removes the note that `next_note` gave: it is accepted. Calling it twice is harmless."""
+        """Removes the note that `next_note` returned, once it is accepted. May be called twice."""
         events = self._unrecorded if note_type == UNKNOWN_TYPE else self.events
         if note_type == UNKNOWN_TYPE:
             event.unknown_recorded = True

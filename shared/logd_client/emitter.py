@@ -52,8 +52,8 @@ class Emitter:
         ts_ns: int | None,
         event: DurableEvent | None = None,
     ) -> int:
-        """The accepted event's sequence, or 0 when it is refused. `event` is that of a durable
-        one.
+        """Accepts an event; returns its sequence, or 0 if refused. `event` is set for a durable
+        event only.
         """
         # Before the guard: to read the caller's values may take time, and run code of theirs.
         try:
@@ -138,7 +138,7 @@ class Emitter:
             return 0
 
     def _refuse(self, cause: str, detail: str) -> None:
-        """Counts and logs a refusal that is found before the guard is taken."""
+        """Counts and logs a refusal decided before the guard is taken."""
         if self._guard.run(partial(self._count_refusal, cause)):
             self._log_refusal(cause, detail)
 

@@ -17,7 +17,7 @@ from logd_wire.forks import Generation
 
 
 class ProducerFactory(Protocol):
-    """Opens a producer: an outbox of its own, if it can have one, and a socket."""
+    """Opens a producer, with an outbox of its own if it can have one, and a socket."""
 
     def __call__(
         self,
@@ -33,7 +33,7 @@ class ProducerFactory(Protocol):
 
 @dataclass(frozen=True)
 class Environment:
-    """The defaults are this process's own."""
+    """A client's clocks, producer factory and fork detection; by default this process's own."""
 
     clock: Clock = SYSTEM_CLOCK
     open_producer: ProducerFactory = Producer

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from logd_client.producer import Producer
 
 FORMERS_MAX = 8
-# A daemon that still has the removed file open confirms what it reads from it within this.
+# A daemon that still has a removed file open confirms what it reads from it within this time.
 REMOVED_WAIT_S = 5.0
 CHECK_INTERVAL_S = 0.1
 
@@ -39,17 +39,18 @@ class Former:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether all of them are on disk."""
+        """Whether all events that count as this producer's are on disk."""
         return self.producer.outbox is not None and self.producer.confirmed >= self.accepted
 
     @property
     def ring_bytes(self) -> int:
-        """Memory that its ring takes until the daemon has read it; 0 once the file is removed."""
+        """Memory that this producer's ring takes; 0 once the daemon has removed the file."""
         outbox = self.producer.outbox
         return 0 if outbox is None or outbox.removed() else outbox.writer.ring_bytes
 
     def unread(self) -> bytes | None:
-        """The event that the daemon did not see when it retired this producer, if there is one.
+        """The payload of the event that the daemon missed when it retired this producer; None if
+        none.
 
         The daemon retires a producer that has lost its lock, and then reads no more; the client
         finds that out with the next event that it sends, so that one is there at most.
@@ -65,7 +66,7 @@ class Former:
         return outbox.writer.only_unconfirmed()
 
     def mark_moved(self) -> None:
-        """Counts its unread event where it is written instead."""
+        """Stops counting the unread event here: it counts where it is written again."""
         self.moved = True
 
 
@@ -91,7 +92,7 @@ class FormerProducers:
         # One assignment changes both, so that a signal handler that raises counts nothing twice.
         self._state: tuple[_Closed, tuple[Former, ...]] = (_Closed(), ())
         self._check_due_s = 0.0
-        # Whether there are any, and any but outgrown ones; read by each emit.
+        # Whether there are former producers, and any that are not outgrown; read by each emit.
         self.any = self.urgent = False
 
     def __iter__(self) -> Iterator[Former]:
@@ -127,7 +128,7 @@ class FormerProducers:
         return sum(former.ring_bytes for former in self if former.producer is not current)
 
     def used_bytes(self, current: Producer | None) -> int:
-        """Bytes in those rings that the daemon has not confirmed."""
+        """Bytes in the rings of all but `current` that the daemon has not confirmed."""
         return sum(
             outbox.writer.used_bytes
             for former in self
@@ -137,7 +138,7 @@ class FormerProducers:
         )
 
     def add(self, producer: Producer, now_s: float, *, outgrown: bool = False) -> None:
-        """Adds a producer that the client has left. Does nothing if it is here already."""
+        """Adds a producer that the client has left, unless it is here already."""
         closed, kept = self._state
         self.any = True
         self.urgent = self.urgent or not outgrown
@@ -157,7 +158,8 @@ class FormerProducers:
         return None
 
     def close_finished(self, now_s: float, current: Producer | None) -> None:
-        """Closes those of which nothing more can be learned, a few times a second at most.
+        """Closes former producers of which nothing more can be learned, a few times a second at
+        most.
 
         One that is `current` is removed: a signal handler raised before its successor took over.
         Where more than FORMERS_MAX may still be confirmed, the oldest are closed: what they had not
@@ -207,7 +209,7 @@ class FormerProducers:
             )
 
     def close_all(self, now_s: float) -> None:
-        """Closes all of them, at the client's end."""
+        """Closes all former producers, at the client's end."""
         self._check_due_s = 0.0
         self.close_finished(now_s, None)
         for former in self:

@@ -49,7 +49,7 @@ class Conversion(Protocol):
     def mark(self, kind: type) -> str: ...
 
 
-# Given the conversion, the value, and how many levels may still be in it.
+# A form is called with the conversion, the value, and how many levels may still be in it.
 Form = Callable[[Conversion, Any, int], Any]
 
 
@@ -173,7 +173,7 @@ def _numpy_scalar(work: Conversion, value: Any, depth_left: int) -> Any:
         return work.text(str(numpy.datetime_as_string(value)))
     if is_duration:
         value = numpy.timedelta64(value, "us")
-    work.expect(numpy.generic.nbytes.__get__(value))  # a record may be of any size
+    work.expect(numpy.generic.nbytes.__get__(value))  # a structured value can have any size
     item = numpy.generic.item(value)
     if issubclass(type(item), numpy.generic):  # as that of a long double is
         return work.mark(kind)
@@ -250,7 +250,7 @@ def _find_form(kind: type) -> Form:
     return _mapping if issubclass(kind, Mapping) else _unknown
 
 
-# The form of a type's values. Bounded, since it keeps the types alive.
+# The form of each type's values. Bounded, since it keeps the types alive.
 form_of: Callable[[type], Form] = lru_cache(maxsize=256)(_find_form)
 
 

@@ -19,18 +19,19 @@ from logd_wire.outbox.layout import RING_BYTES_MAX, RING_BYTES_MIN
 GROWTH_FACTOR = 8
 # With room for fewer smallest rings than this, there is one ring only: a second holds hardly more.
 FIRST_WHOLE = 4
-# After memory for a larger ring could not be had: an attempt allocates, and gives it all back.
+# The pause after memory for a larger ring could not be had: an attempt allocates, and gives it all
+# back.
 RETRY_INTERVAL_S = 1.0
 
 
 def first_ring_bytes(outbox_bytes: int) -> int:
-    """The ring that a process begins with, of a client that may have `outbox_bytes`."""
+    """Returns the size of a process's first ring, for a client limited to `outbox_bytes`."""
     most = _most(outbox_bytes)
     return RING_BYTES_MIN if most >= FIRST_WHOLE * RING_BYTES_MIN else most
 
 
 def next_ring_bytes(ring_bytes: int, formers_bytes: int, outbox_bytes: int) -> int:
-    """The ring to follow a full one of `ring_bytes`; 0 if none is to follow.
+    """Returns the size of the ring to follow a full one of `ring_bytes`; 0 if none is to follow.
 
     `formers_bytes` is what earlier rings still take. Only a larger ring follows: two that are full
     in turn would follow each other for ever.
@@ -55,7 +56,7 @@ class Growth:
         self.problem = ""  # why there was no larger ring at the last attempt
 
     def ring_bytes(self, ring_bytes: int, formers_bytes: int, now_s: float) -> int:
-        """The ring to follow a full one with now; 0 for none, also if one was tried just now."""
+        """Returns the size of the ring to try now; 0 for none, also if one was tried just now."""
         if now_s < self._retry_after_s:
             return 0
         return next_ring_bytes(ring_bytes, formers_bytes, self._outbox_bytes)

@@ -37,7 +37,7 @@ _log = logging.getLogger("logd.client")
 
 
 class GuardedPart(Protocol):
-    """A part of a client, which one thread at a time may change."""
+    """A part of a client that only the thread inside the guard may change."""
 
     def reset(self, forked: bool) -> None:
         """Starts as in a new client; a client that is closed stays so unless `forked`."""
@@ -61,13 +61,13 @@ class Guard:
         self._renewing: Generation | None = None
         self._producers: GuardedProducers
         self._parts: tuple[GuardedPart, ...] = ()
-        # Run without the guard: log lines, whose handlers may wait for a thread that waits here; a
-        # signal handler's `close`; a pause that lets in a thread that has waited for long.
+        # Calls to run without the guard: log lines, whose handlers may wait for a thread that waits
+        # here; a signal handler's `close`; a pause that lets in a thread that has waited for long.
         self.deferred: list[Callable[[], None]] = []
         self._start(current_generation())
 
     def protect(self, producers: GuardedProducers, others: Sequence[GuardedPart]) -> None:
-        """Names the parts that are reset after a fork."""
+        """Registers the parts that are reset after a fork."""
         self._producers = producers
         self._parts = (producers, *others)
 
@@ -111,7 +111,8 @@ class Guard:
         self._start(generation)
 
     def is_nested(self, thread: int) -> bool:
-        """Waits until no other thread is inside; true when `thread`, the caller's, is already.
+        """Waits until no other thread is inside; returns whether `thread`, the caller's, is
+        already.
 
         It is then called by a signal handler or __del__ in the middle of a call. Renews the client
         in a fork of its process.
@@ -166,7 +167,7 @@ class Guard:
                     self.run_deferred()
 
     def defer(self, act: Callable[[], None]) -> None:
-        """Runs `act` when the thread that is inside is out; none twice."""
+        """Runs `act` once the thread that is inside is out; not added twice."""
         if act not in self.deferred:
             self.deferred.append(act)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 if sys.version_info < (3, 13):
-    # Not at the first event, which would take longer; and by then the process may have given up the
-    # right to read it.
+    # Imported here, not at the first event, which would take longer; and by then the process may
+    # have given up the right to read it.
     try:
         import ctypes
     except ImportError:  # a Python built without it
@@ -161,7 +161,7 @@ class OutboxFile:
         return not there and (self._abandoned or self._leads_to_the_directory())
 
     def displaced(self) -> bool:
-        """Whether its path leads to another directory, which does not have the file.
+        """Whether the outbox's path leads to another directory, which does not have the file.
 
         The directory was renamed, say: no daemon that starts now finds the file. False where that
         cannot be determined, and while nothing is at the path.
@@ -182,7 +182,7 @@ class OutboxFile:
         return stat.S_ISDIR(found.st_mode) and not self._directory_identity.names(found)
 
     def abandon(self) -> None:
-        """Records that the client has another outbox where this one's path leads to."""
+        """Records that the client has another outbox in the directory at the path now."""
         self._abandoned = True
 
     def _leads_to_the_directory(self) -> bool:
@@ -223,7 +223,7 @@ class OutboxFile:
         self.release_descriptor()
 
     def __del__(self) -> None:
-        """Closes it where a call was cut short before its caller had it."""
+        """Closes the file if a call was cut short before its caller had it."""
         if hasattr(self, "_view"):
             with contextlib.suppress(Exception):
                 self.close()

@@ -24,16 +24,17 @@ from logd_wire.schema import (
 )
 from logd_wire.wire import NO_PROPS, pack_payload, too_large
 
-# Each takes two bytes at least.
+# A property takes at least two packed bytes, so more than this cannot fit.
 _FLAT_MAX = PAYLOAD_BYTES_MAX // 2
-# Types and keys that were found valid, looked up without a call; and how many at most.
+# Types and keys that were found valid, looked up without a call; and the most that are kept.
 _known_types: set[str] = set()
 _KNOWN_TYPES_MAX = 1000
 _known_keys: set[str] = set()
 _KNOWN_KEYS_MAX = 1000
 _KNOWN_KEY_CHARS_MAX = 64
-# Of a msgpack.Packer. Taken away while it is used, so that a signal handler, a finaliser or another
-# thread that packs meanwhile makes one of its own; after a failure or interruption as well.
+# The pack methods of idle msgpack.Packers. One is taken out while it is used, so that a signal
+# handler, a finaliser or another thread that packs meanwhile makes one of its own; after a failure
+# or interruption as well.
 _spare_pack: Callable[[object], bytes] | None = None
 
 

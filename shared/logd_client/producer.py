@@ -115,7 +115,7 @@ class Producer:
 
     @property
     def attempted(self) -> int:
-        """The sequence of the event that is being written, or was last: see `OutboxWriter`."""
+        """The sequence of the event being written, or written last: see `OutboxWriter`."""
         return self.outbox.writer.attempted if self.outbox else self.sequence_tried
 
     @property
@@ -125,7 +125,7 @@ class Producer:
 
     @property
     def intact(self) -> bool:
-        """Whether process, user and file are still those that the producer began with.
+        """Whether process, user and file are still those that the producer was created with.
 
         If not, its numbers end: the client continues with another producer.
         """
@@ -136,12 +136,12 @@ class Producer:
         )
 
     def _leads_elsewhere(self) -> bool:
-        """Whether the given path leads to another daemon's socket by now."""
+        """Whether the client's socket path leads to another daemon's socket by now."""
         located = locate(self._given_path)
         return located not in (self._socket_path, self._given_path)
 
     def send(self, datagram: bytes) -> bool:
-        """Sends a datagram without waiting. False when the kernel did not take it."""
+        """Sends a datagram without waiting; returns whether the kernel took it."""
         try:
             # There is a socket unless the daemon was away at the last try.
             sock = self._checked_socket() or self._connect()
@@ -166,7 +166,7 @@ class Producer:
         return why_not_sent(self.send_errno, self._given_path) if self.send_errno else None
 
     def _checked_socket(self) -> socket.socket | None:
-        """The socket, unless its descriptor's number names something else by now."""
+        """The socket; None if its descriptor's number names something else by now."""
         sock, identity = self.socket, self._socket_identity
         if sock is None or (identity is not None and identity.matches(sock.fileno())):
             return sock

@@ -16,7 +16,7 @@ _log = logging.getLogger("logd.client")
 
 
 class ClientRefusals:
-    """The counts of one process, over all its producers.
+    """Refused events of one process, by cause, over all its producers.
 
     The daemon adds up what all producers report: each refusal is reported by one of them.
     """
@@ -34,7 +34,7 @@ class ClientRefusals:
         return sum(self.by_cause.values())
 
     def unreported(self, counted: Mapping[str, int]) -> dict[str, int]:
-        """The part of these counts that no former producer has reported."""
+        """Returns the part of the given counts that no former producer has reported."""
         before = self._reported_before
         left = {cause: count - before.get(cause, 0) for cause, count in counted.items()}
         return {cause: count for cause, count in left.items() if count}
@@ -45,7 +45,7 @@ class ClientRefusals:
         self._reported_before = counted
 
     def count(self, cause: str, producer: Producer | None) -> None:
-        """Counts one more, and reports it in the producer's outbox, if it has one."""
+        """Counts one refusal, and reports it in the producer's outbox, if it has one."""
         self.by_cause[cause] = self.by_cause.get(cause, 0) + 1
         self._report(cause, producer)
 
@@ -79,8 +79,8 @@ class ClientRefusals:
 
 
 def describe(detail: object) -> str:
-    """The text of a refusal. Of an error the message, if it is this package's or the system's, else
-    its type's name alone: another's `__str__` may do anything.
+    """Returns the text of a refusal for the log. Of an error the message, if it is this package's
+    or the system's, else its type's name alone: another's `__str__` may do anything.
     """
     kind = type(detail)
     if isinstance(detail, str | Malformed):

@@ -22,7 +22,7 @@ from logd_wire.wire import encode_record
 
 
 class ProducerSession:
-    """Writes events to the current producer, and again those that a retired outbox still held.
+    """Writes events to the current producer, and rewrites those that a retired outbox still held.
     Called under the client's guard.
 
     `attempt` is the producer in which the caller's own event, or a note about an earlier one, is
@@ -42,7 +42,7 @@ class ProducerSession:
         self._step: Callable[[], None] | None = None
 
     def write(self, producer: Producer, payload: bytes, awaited: bool) -> int:
-        """Writes and sends a packed event; its sequence, or 0 when there is no room for it."""
+        """Writes and sends a packed event; returns its sequence, or 0 if the ring is full."""
         producers = self._producers
         if producer.sends and not producers.is_intact(producer):
             producer = producers.replace_lost(producer)
@@ -61,7 +61,7 @@ class ProducerSession:
         sent, producer.sends = producer.sends, True
         record = writer.append(payload)
         if record is None:
-            # Without a name no daemon reads it any more, and it will never have room again.
+            # The outbox file was removed: no daemon will read it, and it never gets room again.
             lost = not producer.intact or outbox.removed()
             successor = (
                 producers.replace_lost(producer) if lost else producers.grow(producer, writer)
@@ -86,8 +86,8 @@ class ProducerSession:
         return sequence
 
     def _send_only(self, producer: Producer, payload: bytes, awaited: bool) -> int:
-        """Sends an event that no outbox keeps: it is accepted if the kernel takes it, and only then
-        uses up a sequence.
+        """Sends an event of a producer without an outbox; returns its sequence, 0 if refused. It is
+        accepted if the kernel takes it, and only then uses up a sequence.
         """
         # Used up before the send: should a signal handler raise after it, the sequence must not
         # come twice, or the second event of it would be taken for a duplicate.
@@ -102,7 +102,7 @@ class ProducerSession:
         return sequence
 
     def accepted_sequence(self) -> int:
-        """The sequence of the event that was being written, if it is accepted; else 0.
+        """Returns the sequence of the event that was being written if it is accepted, else 0.
 
         Only that event's: another one accepted in the same call, as a note about an earlier one or
         in another outbox, does not count.
@@ -115,7 +115,7 @@ class ProducerSession:
         return attempt.attempted if attempt.attempted <= accepted else 0
 
     def why_not_accepted(self) -> tuple[str, str]:
-        """The cause of a refusal, and its details for the log."""
+        """Returns the cause of a refusal, and its details for the log."""
         producers = self._producers
         producer = producers.current
         if producer is None:
@@ -135,7 +135,8 @@ class ProducerSession:
         props: dict[str, Any],
         producer: Producer | None = None,
     ) -> int:
-        """Writes an event of the client's own, of plain values; its sequence, or 0.
+        """Writes an event of the client's own, of plain values; returns its sequence, or 0 if
+        refused.
 
         A note about an event that is resolved goes only to the `producer` of the process that
         found it out.
@@ -199,7 +200,8 @@ class ProducerSession:
                 self.finish_step()
 
     def _record_moved(self, former: Former) -> None:
-        """Counts the former's last event where it is written now, and has its caller wait there.
+        """Counts a former producer's last event where it is written now, and has its caller wait
+        there.
 
         A durable event whose `durable_unknown` names it where it was keeps that name.
         """

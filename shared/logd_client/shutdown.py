@@ -1,4 +1,4 @@
-"""Ends a client: at `close`, at the process's end; reports what it refuses after that."""
+"""Ends a client at `close` or at process exit; reports what it refuses after that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from logd_wire.forks import Forked
 
 @dataclass(eq=False)
 class Shutdown:
-    """Writes and sends farewells. `ending`: the process ends, so reports are sent at once."""
+    """Writes and sends farewells when a client closes or its process exits.
+
+    `ending`: the process is exiting, so refusal reports are not rate-limited.
+    """
 
     producers: ProducerSuccession
     session: ProducerSession
@@ -74,8 +77,8 @@ class Shutdown:
         refusals.end_report(counted)
 
     def end_process(self) -> None:
-        """Says farewell at the process's end, and stays open, since exit handlers that were
-        registered before, destructors and threads may still emit.
+        """Sends the farewell at process exit, and leaves the client open, since exit handlers that
+        were registered before, destructors and threads may still emit.
         """
         self.guard.run(self._end_process)
 
@@ -93,7 +96,8 @@ class Shutdown:
         if producer is None:
             return
         if producer.outbox is not None:
-            # The word stays true until this process's lock is gone: see "Ending" in PROTOCOL.md.
+            # The farewell word stays true until this process's lock is gone: see "Ending" in
+            # PROTOCOL.md.
             producer.outbox.writer.farewell()
         else:
             # A farewell ends the numbers: what follows is another producer's.
@@ -102,15 +106,15 @@ class Shutdown:
             self._end_numbers(producer)
 
     def report_refusals(self) -> None:
-        """Reports refusals that no producer reports any more; raises nothing."""
+        """Reports refusals counted after the last producer ended; raises nothing."""
         try:
             self.guard.run(self._report_refusals)
         except Exception as error:  # noqa: BLE001 - as in `Emitter.accept`; retried at the next one
             self.guard.warn("what a closed client refuses could not be reported: %r", error)
 
     def _report_refusals(self, nested: bool) -> None:
-        """Reports them by a producer made for that alone: at once at the process's end, before that
-        at a bounded rate.
+        """Reports refusals through a producer made only for that, if there is none with an outbox:
+        immediately at process exit, otherwise at a limited rate.
         """
         producers = self.producers
         producer, now_s = producers.current, self.clock.monotonic_s()

@@ -15,8 +15,8 @@ from logd_wire.rendezvous import rendezvous_path
 
 
 def absolute(path: str) -> str:
-    """Makes the path absolute, so that the process may change its directory; unchanged where the
-    absolute one does not fit into a socket's address.
+    """Returns the absolute path, so that the process may change its directory; the path as given if
+    the absolute one does not fit into a socket's address.
     """
     if path.startswith("/"):
         return path
@@ -27,7 +27,8 @@ def absolute(path: str) -> str:
 
 
 def locate(path: str) -> str:
-    """The path of the socket itself, if that is beside a rendezvous file; else the path as given.
+    """Returns the path of the socket itself if that is beside a rendezvous file, else the path
+    given.
 
     Links are followed as the kernel follows them when it connects. For a mount of the socket alone
     the kernel reports the name that the daemon has bound it to, which counts if it leads to this
@@ -41,7 +42,7 @@ def locate(path: str) -> str:
 
 
 def to_connect(located: str, given: str) -> str:
-    """The path to connect to: the located one, if it fits into a socket's address."""
+    """Returns the path to connect to: the located one if it fits into a socket's address."""
     return _if_it_fits(located, given)
 
 
@@ -50,7 +51,7 @@ def _if_it_fits(path: str, other: str) -> str:
 
 
 def _bound_to(path: str) -> str | None:
-    """The name that the socket there was bound to, if it leads to the same socket."""
+    """Returns the name that the socket at `path` was bound to, if it leads to the same socket."""
     with (
         contextlib.suppress(OSError, ValueError),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as asking,

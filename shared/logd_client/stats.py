@@ -28,7 +28,7 @@ class ClientStats:
         self._rate_mark = (self.clock.monotonic_s(), 0)
 
     def read(self, nested: bool) -> dict[str, Any]:
-        """The counts as `Client.stats` documents them."""
+        """Returns the counts as `Client.stats` documents them."""
         if not nested:
             self.session.close_finished_formers()
         producers = self.producers
@@ -42,7 +42,7 @@ class ClientStats:
         if producer is not None and producer.outbox is not None:
             writer = producer.outbox.writer
             rate = (accepted - mark_accepted) / max(now_s - mark_s, 1e-9)
-            # Of this outbox: another one may have been given up, with all that was in it.
+            # The room of this outbox: another one may have been given up, with all that was in it.
             event_bytes = writer.bytes_written / max(writer.written, 1)
             formers_bytes = producers.formers.ring_bytes(producer)
             room_bytes = writer.room_bytes + producers.growth.room_bytes(

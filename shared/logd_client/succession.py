@@ -20,11 +20,12 @@ from logd_client.waiters import ConfirmationWaiters
 from logd_wire.forks import Forked
 from logd_wire.outbox.writer import OutboxWriter
 
-# How many outboxes of a process logd may refuse before it continues without one.
+# How many outboxes of a process logd may refuse before the process goes on without one.
 REFUSED_OUTBOXES_MAX = 3
 # How often descriptors, names and user are compared while events are sent: two system calls.
 COMPARE_INTERVAL_S = 0.005
-# How long an outbox may be elsewhere than its path leads: a daemon that runs moves it back.
+# How long an outbox may be in another directory than its path leads to: a running daemon moves it
+# back.
 DISPLACED_S = 2.0
 
 
@@ -109,7 +110,9 @@ class ProducerSuccession:
         )
 
     def _report(self, producer: Producer) -> None:
-        """Logs that a new producer has no outbox; has it report what no former one has."""
+        """Logs that a new producer has no outbox; reports in it the refusals that no former one
+        has.
+        """
         if producer.no_outbox_reason:
             self._guard.warn(
                 "no outbox, so events are not kept while logd is away: %s",
@@ -148,7 +151,7 @@ class ProducerSuccession:
         return self.replace_producer(producer, successor)
 
     def replace_if_removed(self) -> None:
-        """Replaces the current producer if its outbox is no longer read by a daemon."""
+        """Replaces the current producer if no daemon reads its outbox any more."""
         try:
             producer = self.current
             if producer is not None and not producer.intact:
@@ -157,8 +160,8 @@ class ProducerSuccession:
             self._guard.warn("the outbox is removed, and no other could be made: %r", error)
 
     def grow(self, producer: Producer, full: OutboxWriter) -> Producer | None:
-        """Replaces a producer whose ring is full by one with a larger ring; None if there is none
-        to be had.
+        """Replaces a producer whose ring is full; returns one with a larger ring, or None if none
+        can be had.
         """
         now_s = self._monotonic_s()
         formers_bytes = self.formers.ring_bytes(producer)
@@ -179,7 +182,9 @@ class ProducerSuccession:
     def replace_producer(
         self, producer: Producer, successor: Producer, *, outgrown: bool = False
     ) -> Producer:
-        """Ends the producer's numbers; its counts stay this client's."""
+        """Makes `successor` the current producer and ends the former one, whose counts stay this
+        client's.
+        """
         if not (producer.mark[0] and successor.mark[0]):
             raise Forked
         # In this order: counted once, wherever a signal handler raises.
@@ -205,7 +210,8 @@ class ProducerSuccession:
     # -- checks ----------------------------------------------------------------------------------
 
     def is_intact(self, producer: Producer) -> bool:
-        """Whether the producer can continue: by its outbox's words, and seldom by system calls.
+        """Whether the producer can continue, judged by its outbox's words, and seldom by system
+        calls.
 
         A lost descriptor need not be noticed at once: the daemon retires a producer without a lock,
         and reads all that was written until then.
@@ -220,8 +226,8 @@ class ProducerSuccession:
         return producer.intact and not self._is_displaced(producer, now_s)
 
     def _is_displaced(self, producer: Producer, now_s: float) -> bool:
-        """Whether its outbox has been elsewhere than its path leads for DISPLACED_S: a daemon that
-        runs puts it back before that.
+        """Whether the outbox has been in another directory than its path leads to for DISPLACED_S:
+        a running daemon puts it back before that.
         """
         outbox = producer.outbox
         if outbox is None or not outbox.displaced():
@@ -234,7 +240,7 @@ class ProducerSuccession:
     # -- waiting ---------------------------------------------------------------------------------
 
     def waiters_of(self, producer: Producer) -> ConfirmationWaiters:
-        """The threads that wait for that producer's confirmations."""
+        """Returns the threads that wait for that producer's confirmations."""
         waiters = self._waiters.get(producer)
         if waiters is None:
             waiters = self._waiters[producer] = ConfirmationWaiters(producer)

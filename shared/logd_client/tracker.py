@@ -43,7 +43,7 @@ class DurableTracker:
         producers.awaited.add(event)
 
     def outcome_at_timeout(self, event: DurableEvent, nested: bool) -> Outcome:
-        """The outcome to give the caller; an unknown one is recorded in the trail before that."""
+        """Returns the outcome to give the caller; an unknown one is recorded in the trail first."""
         if not (event.unknown_recorded or nested):
             self._producers.replace_if_removed()
         if event.is_stored:
@@ -102,8 +102,8 @@ class DurableTracker:
         session.abandon_step()
 
     def record_pending_outcomes(self) -> None:
-        """At the client's end: writes what is known by now, and a `durable_unknown` for each event
-        whose caller still waits.
+        """Writes, at the client's end, the outcomes known by now, and a `durable_unknown` for each
+        event whose caller still waits.
         """
         self.record_resolved_at_end()
         self._producers.end_waits()  # so that the callers get the outcome that is recorded here
@@ -112,7 +112,7 @@ class DurableTracker:
                 self._record_unknown(event)
 
     def record_resolved_at_end(self) -> None:
-        """The same as `record_resolved`; raises nothing, since the farewell must follow."""
+        """Runs `record_resolved`, but raises nothing, since the farewell must follow."""
         try:
             self.record_resolved()
         except Exception as error:  # noqa: BLE001 - whatever it is, the farewell follows

@@ -18,7 +18,7 @@ from logd_client.forms import INT_MAX, INT_MIN, form_of, is_map_form
 from logd_wire.schema import PAYLOAD_BYTES_MAX, PROPS_DEPTH_MAX, Malformed, type_name
 
 KEY_CHARS_SHOWN = 40
-# What it costs to convert these, in plain values: so the time of any event is bounded.
+# The cost of converting such a value, counted in plain values: so the time of any event is bounded.
 CONTAINER_COST = 4
 FORM_COST = 8
 
@@ -38,7 +38,7 @@ class Unloggable(Malformed):
         self._why = why
 
     def found_in(self, key: str | None) -> None:
-        """Adds the key of the map that holds it, or None for an array."""
+        """Prepends to `place` the key of the map that holds the value, or None for an array."""
         self.place = ("[]" if key is None else f".{key[:KEY_CHARS_SHOWN]}") + self.place
 
     def __str__(self) -> str:

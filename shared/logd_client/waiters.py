@@ -20,7 +20,8 @@ from logd_client.producer import Producer
 
 POLL_INTERVAL_MIN_S = 0.0002
 POLL_INTERVAL_MAX_S = 0.005
-# From one poll to the next: so a wait ends at most a fifth later than its event is on disk.
+# The pauses between polls, by time waited: a wait ends at most a fifth later than its event is on
+# disk.
 _POLL_INTERVAL_GROWTH = 1.2
 # How long a poller may be kept from polling; and how often every thread polls for itself, whatever
 # became of the one that should have woken it.
@@ -73,8 +74,8 @@ class ConfirmationWaiters:
         return self.producer.confirmed if at_end is None else at_end
 
     def wait(self, sequence: int, deadline_s: float) -> bool:
-        """Waits until `sequence` is on disk. False when it is not by `deadline_s`, on the monotonic
-        clock, or when that can no longer be known.
+        """Waits until `sequence` is on disk; returns False if it is not by `deadline_s`
+        (monotonic), or when that can no longer be known.
         """
         if self.confirmed() >= sequence:
             return True
@@ -120,7 +121,7 @@ class ConfirmationWaiters:
                 waiter.wake()
 
     def _promote_poller(self) -> None:
-        """Wakes those that are done, and the thread that polls from now on."""
+        """Wakes the threads whose events are on disk, and the one that polls from now on."""
         self._poller = None
         self._lease_until_s = 0.0
         confirmed = self.confirmed()

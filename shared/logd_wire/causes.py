@@ -12,7 +12,7 @@ from pathlib import Path
 
 _NOT_RUNNING = "nothing listens at {path}: logd is not running"
 _NO_DESCRIPTOR = "{path}: {error}: raise the limit of open files (ulimit -n, LimitNOFILE=)"
-# Of connecting and sending to the daemon's socket (unix(7), connect(2), send(2)).
+# Errors of connecting and sending to the daemon's socket (unix(7), connect(2), send(2)).
 _SENDING: Mapping[int, str] = {
     errno.ENOENT: "there is no socket {path}: logd is not running, or the path is wrong",
     errno.ECONNREFUSED: _NOT_RUNNING,
@@ -38,7 +38,7 @@ _SENDING: Mapping[int, str] = {
 # The daemon's absence is the likely cause of these; others do not show whether it runs.
 _ABSENT = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTCONN, errno.ECONNRESET)
 
-# Of the socket for reports, where the fix is another one.
+# Errors of the socket for reports, where the fix is another one.
 _ASKING: Mapping[int, str] = {
     errno.EACCES: "user {uid} may not connect to {path}: see query_socket_mode in logd.toml,"
     " SocketMode= and SocketGroup= in logd-query.socket, and the modes of the directories above it",
@@ -46,7 +46,7 @@ _ASKING: Mapping[int, str] = {
     " not the one for events",
 }
 
-# Of finding and making an outbox.
+# Errors of finding and making an outbox.
 _KEEPING: Mapping[int, str] = {
     errno.EACCES: "user {uid} has no permission",
     errno.EPERM: "the system's policy forbids it to user {uid}",
@@ -65,7 +65,7 @@ _KEEPING: Mapping[int, str] = {
 
 
 def why_not_sent(code: int, path: str) -> str:
-    """Why the daemon's socket at `path` did not take a datagram; `code` is the error number."""
+    """Explains why the daemon's socket at `path` did not take a datagram. `code`: the errno."""
     text = _SENDING.get(code, "{path}: {error}")
     if code == errno.ECONNREFUSED and _is_replaced(path):
         text = "logd has replaced the socket that is mounted at {path}: mount its directory instead"
@@ -73,7 +73,7 @@ def why_not_sent(code: int, path: str) -> str:
 
 
 def _is_replaced(path: str) -> bool:
-    """Whether the socket there has lost its own name, and is left over in a mount."""
+    """Whether the socket at `path` has lost its own name, and is left over in a mount."""
     try:
         return Path(path).stat().st_nlink == 0
     except OSError:
@@ -81,7 +81,7 @@ def _is_replaced(path: str) -> bool:
 
 
 def why_full(code: int, path: str) -> str:
-    """Why an outbox is full; `code` is the last send's error number, 0 where it was taken."""
+    """Explains why an outbox is full. `code`: the errno of the last send, 0 if it succeeded."""
     if code in (0, errno.EAGAIN):
         return "logd is behind or does not store: see `logd status`"
     why = why_not_sent(code, path)
@@ -89,14 +89,14 @@ def why_full(code: int, path: str) -> str:
 
 
 def why_no_outbox(error: OSError) -> str:
-    """The system's error about the outboxes' files, and what it means."""
+    """Explains a system error about the outboxes' files: its text, and what it means."""
     text = error.strerror or str(error)
     meaning = _KEEPING.get(error.errno or 0)
     return text if meaning is None else f"{text}: {meaning.format(uid=os.geteuid())}"
 
 
 def why_no_answer(error: Exception, path: str) -> str:
-    """Why a question to the daemon's report socket at `path` got no answer."""
+    """Explains why a request to the daemon's report socket at `path` got no answer."""
     code = getattr(error, "errno", None) or 0
     text = _ASKING.get(code)
     if text is None and code in _SENDING and code not in (*_ABSENT, errno.EAGAIN):

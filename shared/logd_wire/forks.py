@@ -55,7 +55,7 @@ def _new_mark() -> Mark:
 
 
 def is_owned(lock: threading.RLock) -> bool:
-    """Whether this very thread holds the lock."""
+    """Whether the calling thread holds the lock."""
     # As `threading.Condition` does; the type stubs lack it.
     owned: Any = lock
     return bool(owned._is_owned())
@@ -72,7 +72,7 @@ class Generation:
         self._child: dict[str, Generation] = {}
 
     def must_wait(self) -> bool:
-        """Sleeps for a moment; False when the lock's holder is this thread, or a parent's."""
+        """Sleeps for a moment; returns False if the lock's holder is this thread, or a parent's."""
         if not self.mark[0] or is_owned(self.lock):
             return False
         time.sleep(_PAUSE_S)

@@ -59,11 +59,11 @@ class Rendezvous:
 
     @classmethod
     def of_this_process(cls, directory: str, token: str) -> Rendezvous:
-        """The content for a directory of this process, in this boot."""
+        """Returns the rendezvous for a directory of this process, in this boot."""
         return cls(directory, token, current_boot_id(), str(os.geteuid()), current_user_namespace())
 
     def text(self) -> str:
-        """The file's text: one `name=value` a line."""
+        """Returns the file's text: one `name=value` a line."""
         lines = f"directory={self.directory}\ntoken={self.token}\nboot_id={self.boot_id}\n"
         if self.user_namespace:
             lines += f"uid={self.uid}\nuser_namespace={self.user_namespace}\n"
@@ -71,7 +71,7 @@ class Rendezvous:
 
 
 def rendezvous_path(socket_path: str) -> str:
-    """The path of the file that names the directory of outboxes."""
+    """Returns the path of the file that names the directory of outboxes."""
     return socket_path + RENDEZVOUS_SUFFIX
 
 
@@ -226,12 +226,12 @@ def _open_directory(socket_path: str, directory: str | None) -> OpenDirectory:
 
 
 def new_token() -> str:
-    """A random token: 32 hexadecimal digits."""
+    """Returns a random token: 32 hexadecimal digits."""
     return secrets.token_hex(16)
 
 
 def make_directory(path: str, token: str | None, mode: int) -> str:
-    """Makes the directory, or uses one of ours, and writes the token into it.
+    """Makes the outboxes' directory, or uses one of this user's, and writes the token into it.
 
     Without a token it keeps its own, or gets a new one; returns the token. Raises NotOurs for a
     directory of another user, or something that is not a directory, and NoOutbox.
@@ -257,7 +257,7 @@ def make_directory(path: str, token: str | None, mode: int) -> str:
 
 
 def _open_ours(path: str) -> int:
-    """Opens a directory of ours, with all rights to it."""
+    """Opens a directory of this user's own, after giving it all rights."""
     flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         # By its path alone at first: with the wrong mode it could not be opened.
@@ -283,18 +283,20 @@ def _open_ours(path: str) -> int:
 
 
 def _not_ours(path: str, error: OSError) -> NoOutbox:
-    """The error for a directory that we cannot open: it is another user's, or a resource lacks."""
+    """Returns the error for a directory that cannot be opened: another user's, or out of a
+    resource.
+    """
     passing = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
     return (NoOutbox if error.errno in passing else NotOurs)(f"{path}: {error.strerror}")
 
 
 def default_directory(socket_path: str) -> str:
-    """The default directory of outboxes: in memory, one for each user and instance."""
+    """Returns the default directory of outboxes: in memory, one for each user and instance."""
     return f"{_IN_MEMORY}/logd-{os.geteuid()}-{_digest(socket_path)}"
 
 
 def default_directory_in_use(socket_path: str) -> str:
-    """The default directory, or the one that the daemon uses because that name was taken."""
+    """Returns the default directory, or the one used because that name was taken."""
     pattern = rf"{_IN_MEMORY}/logd-\d+-{_digest(socket_path)}(-[0-9a-f]{{16}})?"
     with contextlib.suppress(NoOutbox):
         named = read_rendezvous(socket_path).directory
@@ -305,7 +307,7 @@ def default_directory_in_use(socket_path: str) -> str:
 
 
 def other_directory(socket_path: str) -> str:
-    """A random name for the directory, which no other user can have taken beforehand."""
+    """Returns a random name for the directory, which no other user can have taken beforehand."""
     return f"{default_directory(socket_path)}-{secrets.token_hex(8)}"
 
 
@@ -348,7 +350,7 @@ def _contains(name: str, text: str, dir_fd: int | None) -> bool:
 
 
 def read_token(directory: str) -> str | None:
-    """The token in a directory, or None when there is no valid one."""
+    """Returns the token in a directory, or None when there is no valid one."""
     return _read_token(f"{directory}/{TOKEN_NAME}")
 
 

@@ -21,7 +21,7 @@ TYPE_NAME_CHARS_MAX = 100
 # SQLite's integers and msgpack's signed ones end here; the year 2262 for a time in nanoseconds.
 INT64_MAX = 2**63 - 1
 
-# Events that logd writes itself when the trail is changed or copied; a client may not send them.
+# Types of events that logd writes itself when the trail is changed or copied.
 INTERNAL_TYPES = frozenset(
     {
         "events_pruned",
@@ -33,7 +33,7 @@ INTERNAL_TYPES = frozenset(
     }
 )
 
-# A report that names persons was read; unlike the others it may be pruned.
+# The event for a report that names persons; unlike the others it may be pruned.
 REPORT_READ = "report_read"
 # Types that a client may not send.
 RESERVED_TYPES = INTERNAL_TYPES | {REPORT_READ}
@@ -174,7 +174,8 @@ def check_ts_ns(ts_ns: object) -> int:
 
 
 def check_props(props: object) -> bool:
-    """Raises Malformed unless `props` is a dict with text keys, plain values, and bounded depth.
+    """Checks that `props` is a dict with text keys, plain values and bounded depth, else raises
+    Malformed.
 
     Returns whether there are maps or arrays among the values.
     """
@@ -210,7 +211,7 @@ def _check_value(where: str, value: object, depth_left: int) -> None:
 
 
 def type_name(kind: type) -> str:
-    """The type's name with its module, without running code of the type."""
+    """Returns the type's name with its module, without running code of the type."""
     module = _type_module(kind)
     name: str = _type_qualname(kind)
     if type(module) is str and module != "builtins":

@@ -1,7 +1,7 @@
 """Encodes events as records and records as datagrams, and decodes them. No socket, clock or file.
 
-A record is the unit of both ways from a client to the daemon: it is written to the outbox and
-sent as a datagram in the same bytes. All numbers are little-endian.
+A record goes both ways from a client to the daemon: the same bytes are written to the outbox and
+sent as a datagram. All numbers are little-endian.
 
     record    length u32 | crc u32 | sequence u64 | payload (length bytes)
     crc       CRC-32 (zlib) over producer id (u64), sequence (u64) and payload
@@ -61,7 +61,7 @@ _KINDS = frozenset({KIND_EVENTS, KIND_FAREWELL, KIND_AWAITED})
 
 
 class WireError(ValueError):
-    """The bytes are not of this protocol. `reason` is short and stable.
+    """The bytes are not valid in this protocol. `reason` is short and stable.
 
     `uid` is the sender's as the kernel reports it, where that differs from what the bytes claim.
     """
@@ -87,7 +87,7 @@ class Event(NamedTuple):
 
 
 def producer_seed(producer_id: int) -> int:
-    """The start value for the CRC of this producer's records: the CRC of its id."""
+    """Returns the start value for the CRC of this producer's records: the CRC of its id."""
     return crc32(PRODUCER_ID.pack(producer_id))
 
 
@@ -114,7 +114,7 @@ def pack_payload(
 
 
 def too_large(payload_bytes: int) -> Malformed:
-    """The error for an event that is larger than allowed."""
+    """Returns the error for an event that is larger than allowed."""
     return Malformed(
         f"too large: an event of {payload_bytes} bytes, over the limit of {PAYLOAD_BYTES_MAX}"
     )
@@ -185,7 +185,7 @@ def unpack_props(props: bytes) -> Any:
 
 
 def _check_keys_differ(props: bytes, opened: dict[str, Any], nested: bool) -> None:
-    """Raises Malformed where a key comes twice in one of the maps: the last would hide the others.
+    """Raises Malformed if a key comes twice in one map: the last would hide the others.
 
     `opened` is what `props` unpack to.
     """

@@ -22,8 +22,8 @@ RING_BYTES_MIN = 64 * 1024
 RING_BYTES_MAX = 64 * 1024 * 1024
 
 # Indices of the header's 8-byte words. The producer writes those below CONFIRMED_SEQUENCE and the
-# refusals; the daemon writes the two CONFIRMED ones, WATCHED, RETIRED and GIVEN_UP. Apart by cache
-# lines, as they change apart.
+# refusals; the daemon writes the two CONFIRMED ones, WATCHED, RETIRED and GIVEN_UP. Words written
+# by different sides are in different cache lines.
 WORD_MAGIC = 0
 WORD_VERSION = 1
 WORD_PRODUCER = 2
@@ -47,7 +47,7 @@ CONFIRMED_OFFSET = WORD_CONFIRMED_SEQUENCE * 8
 # is reserved after each durable event whose outcome is not known yet.
 NOTE_BYTES_MAX = 448
 
-# The daemon never announces that it polls an outbox for longer than this. A larger value is of
+# The daemon never announces that it polls an outbox for longer than this. A larger value comes from
 # another clock (a time namespace) or forged, and ignored.
 WATCHED_NS_MAX = 10**9
 
@@ -67,9 +67,10 @@ REFUSAL_CAUSES = (
     REFUSED_ERROR,
 )
 
-# More refusals than a client can count; sums of them stay within 64 bits.
+# The most refusals taken from a header: more than a client can count; sums stay within 64 bits.
 REFUSALS_MAX = 2**40
-# More bytes than a ring can have taken; sums with a ring's size stay within 64 bits.
+# The highest position taken from a header: more bytes than a ring can have taken; sums with a
+# ring's size stay within 64 bits.
 POSITION_MAX = 2**62
 PID_MAX = 2**31 - 1
 
@@ -132,7 +133,7 @@ class Header:
 
 
 def is_outbox(page: bytes, file_bytes: int) -> bool:
-    """Whether a file with that first page is an outbox of this version and of the size it names."""
+    """Whether `page`, the first of a file of `file_bytes`, is of a whole outbox of this version."""
     if len(page) < HEADER_BYTES:
         return False
     words = memoryview(page).cast("Q")

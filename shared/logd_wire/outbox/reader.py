@@ -22,7 +22,7 @@ from logd_wire.wire import (
 # The daemon reads a ring in pieces of at most this; the first piece is small, for one late event.
 READ_BYTES_FIRST = 16 * 1024
 READ_BYTES_MAX = 1024 * 1024
-# The least cost of checking a possible record, in bytes of CRC; and in bytes searched.
+# The least cost of checking a possible record, in bytes of CRC and in bytes searched.
 CHECK_BYTES_MIN = 1024
 CHECK_COST_BYTES = 128
 
@@ -119,7 +119,9 @@ class RecordSearch:
         self._checked_bytes_left = 4 * ring_bytes
 
     def step(self, bytes_max: int) -> bool:
-        """Searches about `bytes_max` bytes more; True once all of the ring is searched.
+        """Searches about `bytes_max` bytes more; returns True when the search is over.
+
+        It is over when the whole ring is searched, or its limit of CRC checks is reached.
 
         Raises OutboxError where the file is shorter than its ring.
         """

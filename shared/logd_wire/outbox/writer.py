@@ -102,7 +102,7 @@ class OutboxWriter:
         return record
 
     def reserve(self, holder: object) -> None:
-        """Reserves NOTE_BYTES_MAX bytes, until they are released or the holder is gone.
+        """Reserves NOTE_BYTES_MAX bytes until `holder` releases them or is gone.
 
         Interrupted at any point, it has reserved all of them for that holder or none.
         """
@@ -115,7 +115,7 @@ class OutboxWriter:
 
     @property
     def reserved_bytes(self) -> int:
-        """Bytes that `append` leaves free."""
+        """Bytes reserved for notes, which `append` leaves free."""
         return len(self._reservations) * NOTE_BYTES_MAX
 
     def _reclaim(self, position: int, position_next: int) -> bool:
@@ -174,7 +174,7 @@ class OutboxWriter:
         return now_ns < until_ns <= now_ns + WATCHED_NS_MAX
 
     def only_unconfirmed(self) -> bytes | None:
-        """The payload of the last event, if it is the only one that is not confirmed."""
+        """Returns the last event's payload if it is the only unconfirmed one, else None."""
         words = self._words
         confirmed, position = words[WORD_CONFIRMED_SEQUENCE], words[WORD_CONFIRMED_POSITION]
         if confirmed + 1 != words[WORD_WRITTEN] or position > self._tail[1]:
@@ -187,8 +187,8 @@ class OutboxWriter:
 
     @property
     def retired(self) -> bool:
-        """Whether the daemon has retired this producer: it reads nothing past `confirmed` any more
-        once the file is removed as well.
+        """Whether the daemon has retired this producer: once the file is removed too, it reads
+        nothing past `confirmed`.
         """
         return bool(self._words[WORD_RETIRED])
 
@@ -216,7 +216,7 @@ class OutboxWriter:
 
     @property
     def refusals(self) -> dict[str, int]:
-        """What this producer has reported as refused, by cause."""
+        """Returns what this producer has reported as refused, by cause."""
         words = self._words
         counts = {cause: words[n] for n, cause in enumerate(REFUSAL_CAUSES, start=WORD_REFUSED)}
         return {cause: int(count) for cause, count in counts.items() if count}
