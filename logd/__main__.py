@@ -1,4 +1,4 @@
-"""`python -m logd` is `logd`."""
+"""Makes `python -m logd` the same as `logd`."""
 
 from logd.cli import main
 

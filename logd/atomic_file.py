@@ -99,7 +99,7 @@ def sync_path(path: Path) -> None:
 
 
 def cannot_be_written(place: Path | str, error: OSError) -> LogdError:
-    """What a failed write of a copy means, and what to do."""
+    """Returns the error for a failed write to `place`, with the remedy."""
     why = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageBusy(

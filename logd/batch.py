@@ -28,7 +28,7 @@ PERSON_ERASED = "person_erased"
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How much more may be taken: a number of events, and of their bytes."""
+    """How much more a batch may take: a number of events, and of their bytes."""
 
     events: int
     bytes: int
@@ -166,7 +166,7 @@ class Batch:
         return sum(loss.events or 0 for loss in self.losses if loss.claimed == claimed)
 
     def touch(self, producer: Producer) -> None:
-        """Adds the producer's own row, without an event."""
+        """Adds the producer's own row to the batch, without an event."""
         self.producers[producer] = None
 
     def copy(self, events: list[tuple[Producer, int, Event]]) -> Batch:
@@ -187,11 +187,11 @@ class Batch:
 
     @property
     def entries(self) -> int:
-        """How many rows the batch adds, watermarks aside."""
+        """The number of rows that the batch adds, without watermarks."""
         return len(self.events) + len(self.quarantine_entries) + len(self.losses)
 
     def capacity(self, at_least: int | None = None) -> Capacity:
-        """Returns how much more it takes; with `at_least`, at least that fraction of its bounds."""
+        """Returns how much more the batch takes: at least the fraction `at_least` of its bounds."""
         events, size = self._events_max - self.entries, self._bytes_max - self.bytes
         if at_least is not None:
             events = max(events, self._events_max // at_least, 1)

@@ -56,7 +56,7 @@ class _Group(Group):
 
 
 def _described(error: Exception, config: Config | None) -> tuple[str, int]:
-    """The line and the exit code for an error that ends a command."""
+    """Returns the line and the exit code for an error that ends a command."""
     if isinstance(error, DatabaseError):
         error = translate(error, config.database if config else Path("database"))
     path = refused_path(error)

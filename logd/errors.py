@@ -35,10 +35,10 @@ class Exit:
     restart: str = "no"
 
 
-# Codes that any command may end with.
+# The exit codes that any command may end with.
 ANY_COMMAND_EXITS = (EXIT_SOFTWARE, EXIT_INPUT_OUTPUT, EXIT_TEMPORARY, EXIT_KEY)
 
-# Used by the help of each command, the man pages, and the table in the README.
+# The meaning of each exit code, for the help of each command, the man pages, and systemd/README.md.
 EXITS: Mapping[int, Exit] = {
     EXIT_OK: Exit("success; for `run`: stopped after storing everything that had arrived", "-"),
     EXIT_NOT_WHOLE: Exit(
@@ -180,7 +180,7 @@ _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAG
 
 
 def is_shortage(error: OSError) -> bool:
-    """Returns True if the operation may succeed later: nothing is wrong with its file."""
+    """Returns whether the operation may succeed later: nothing is wrong with its file."""
     return error.errno in _SHORTAGES
 
 

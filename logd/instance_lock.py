@@ -119,7 +119,7 @@ class InstanceLock:
         os.fsync(fd)
 
     def put_back(self) -> None:
-        """Creates the file again, with lock and pages, if it was removed or replaced.
+        """Creates the lock file again, with lock and pages, if it was removed or replaced.
 
         Raises AlreadyRunning when another daemon has locked it by now, and OSError.
         """

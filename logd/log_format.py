@@ -27,7 +27,7 @@ def reads_stderr() -> bool:
 
 
 def format_line(level: int, text: str, *, journal: bool) -> str:
-    """Formats a text of a level of `logging`, for the journal or for a terminal."""
+    """Returns a text as log lines of that level of `logging`, for the journal or for a terminal."""
     if not journal:
         return f"logd: {text}"
     number = next((number for least, number in _LEVELS if level >= least), _DEBUG)
@@ -44,7 +44,7 @@ class _Lines(logging.Formatter):
 
 
 def log_to_stderr(part: str = "") -> None:
-    """Logs to stderr from now on, and so the traceback of an uncaught exception.
+    """Logs to stderr from now on, also the traceback of an uncaught exception.
 
     `part` begins the messages of a process other than the daemon.
     """

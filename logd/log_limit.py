@@ -71,7 +71,7 @@ class ThrottledLog:
             self._log.log(level, text, *args, left_out, exc_info=exc_info)
 
     def _take(self, kind: str, user: int | None, now_s: float) -> int | None:
-        """Returns how many were left out before this one; None if this one is left out too."""
+        """Returns how many lines were left out before this one; None if this one is as well."""
         if kind not in self._kinds and len(self._kinds) >= KINDS_MAX:
             kind = ""
         lines = self._kinds.setdefault(kind, {})
@@ -96,7 +96,8 @@ class ThrottledLog:
             if other != _OTHERS and now_s - line.logged_s >= self._interval_s:
                 del lines[other]
                 if line.left_out:
-                    # Still to be reported: with the next line of the shared place.
+                    # Lines left out that are still to be reported: with the next line of the shared
+                    # place.
                     shared = lines.setdefault(_OTHERS, _Line(line.logged_s))
                     shared.left_out += line.left_out
                 return user

@@ -17,7 +17,7 @@ MINUTE_S = 60.0
 FIVE_MINUTES_S = 300.0
 # Upper bounds of the histogram of commits; one more bucket counts what took longer.
 COMMIT_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-# A rate over less than this does not show how long an outbox will have room.
+# The shortest time over which a rate shows how long an outbox will have room.
 PACE_MIN_S = 10.0
 # Rows of `ignored`: the page that they are published in has room for these and the rest.
 IGNORED_SENDERS_MAX = 10
@@ -48,7 +48,7 @@ class RuntimeStats:
 
 
 class WriteRate:
-    """The rate at which one producer writes, over the last one to two minutes."""
+    """Measures the rate at which one producer writes, over the last one to two minutes."""
 
     __slots__ = ("_newer", "_older")
 
@@ -120,7 +120,7 @@ class StatsRecorder:
         return not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S
 
     def sample(self, now_s: float, at_ns: int) -> RuntimeStats:
-        """Takes a sample of what is counted here; call it when `is_due`."""
+        """Returns a sample of what is counted here; to be called when `is_due`."""
         self._samples.append((now_s, self._events))
         return RuntimeStats(
             at_ns=at_ns,

@@ -53,7 +53,7 @@ def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None
 
 @contextlib.contextmanager
 def extend_watchdog(seconds: float) -> Iterator[None]:
-    """Makes the watchdog wait this long within a `with`, for work that is long but does not hang.
+    """Makes the watchdog wait this long within a `with`, for work that is long but not hung.
 
     If it waits longer already, nothing changes.
     """
@@ -69,7 +69,7 @@ def extend_watchdog(seconds: float) -> Iterator[None]:
 
 
 class Notifier:
-    """Sends what is repeated, at bounded rates. Times are monotonic."""
+    """Sends repeated notifications at bounded rates. Times are monotonic."""
 
     def __init__(self) -> None:
         self.interval_s = watchdog_interval_s()

@@ -22,7 +22,7 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def format_line(head: Head, now_ns: int) -> str:
-    """The anchor as a line of the file."""
+    """Returns the anchor as a line of the file."""
     moment = datetime.fromtimestamp(now_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return f"{moment} {anchors.format_anchor(head)}\n"
 
@@ -57,7 +57,7 @@ def _open(path: Path) -> int:
 
 
 def _ends_with_newline(path: Path) -> bool:
-    """Whether the last line is complete; False also if this process may write but not read."""
+    """Whether the file's last line is complete; False also if this process may not read it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

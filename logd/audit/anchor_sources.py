@@ -47,7 +47,7 @@ def from_journal(unit: str) -> Iterator[Anchor]:
 
 
 def from_lines(lines: Iterable[str], unit: str) -> Iterator[Anchor]:
-    """The anchors among lines of a text log, or of the journal as JSON, of that unit there."""
+    """Yields the anchors among lines of a text log, or of the journal as JSON by that unit."""
     for text in lines:
         if _MARK not in text:
             continue

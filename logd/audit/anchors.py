@@ -25,7 +25,7 @@ _ANCHOR = re.compile(
 
 
 def format_anchor(head: Head) -> str:
-    """The anchor as the daemon logs it."""
+    """Returns the anchor as the daemon logs it."""
     return f"anchor batch={head.batch} events={head.events} head={head.hash.hex()}"
 
 
@@ -42,7 +42,7 @@ class Anchor:
 
 
 def parse(text: str, anchored_ns: int | None = None) -> Anchor | None:
-    """The anchor at the end of a log line; None if there is none."""
+    """Returns the anchor at the end of a log line; None if there is none."""
     found = _ANCHOR.search(text)
     if found is None:
         return None
@@ -67,7 +67,7 @@ class AnchorSchedule:
             self._interval_s, self._due_s = interval_s, 0.0
 
     def due_head(self, head: Head, now_s: float, *, now: bool = False) -> Head | None:
-        """The head, if an anchor is due; with `now` whatever the time."""
+        """Returns the head if an anchor is due, with `now` whatever the time; else None."""
         if self._interval_s == 0 or head == self._logged or not (now or now_s >= self._due_s):
             return None
         self._logged, self._due_s = head, now_s + self._interval_s
@@ -94,7 +94,7 @@ class Restore:
 
 
 def restores(connection: Connection) -> list[Restore]:
-    """The restores recorded in the trail, oldest first."""
+    """Returns the restores recorded in the trail, oldest first."""
     found = []
     for event_id, ts_ns, props in connection.execute(
         "SELECT e.id, e.ts_ns, e.props FROM event e WHERE e.type ="
@@ -108,7 +108,7 @@ def restores(connection: Connection) -> list[Restore]:
             upto = unpacked["replaced_batch_max"]
             found.append(Restore(batch, int(unpacked["backup_batch"]), upto and int(upto), ts_ns))
         except (Malformed, LookupError, TypeError, ValueError):
-            continue  # it accounts for nothing; `verify` reports that it was changed
+            continue  # an invalid one explains no missing batch; `verify` reports the change
     return found
 
 
@@ -198,7 +198,7 @@ def compare(connection: Connection, anchors: Iterable[Anchor]) -> Comparison:
 
 
 def _at(connection: Connection, number: int) -> tuple[bytes | None, int]:
-    """The hash of that batch, None if it is missing, and the number of the last batch."""
+    """Returns the hash of that batch, None if missing, and the number of the last batch."""
     if number == 0:
         return GENESIS, 0
     digest, end = connection.execute(

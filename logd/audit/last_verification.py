@@ -30,12 +30,12 @@ class Integrity:
 
 
 def path_of(config: Config) -> Path:
-    """The path of the file."""
+    """Returns the path of the file with the last result."""
     return config.database.with_name(config.database.name + ".verified")
 
 
 def record_verification(config: Config, integrity: Integrity) -> None:
-    """Writes the file atomically, for the database's owner. Raises LogdError kinds."""
+    """Writes the result's file atomically, for the database's owner. Raises LogdError kinds."""
     path = path_of(config)
     try:
         text = json.dumps(asdict(integrity)) + "\n"
@@ -45,7 +45,7 @@ def record_verification(config: Config, integrity: Integrity) -> None:
 
 
 def read_verification(config: Config) -> Integrity | None:
-    """Reads the file; None if there is none, or it cannot be read."""
+    """Returns the last result; None if there is none, or its file cannot be read."""
     try:
         with path_of(config).open("rb") as file:
             return Integrity(**json.loads(file.read(FILE_BYTES_MAX)))

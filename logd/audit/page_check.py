@@ -36,7 +36,7 @@ def damaged_pages(connection: Connection) -> list[str]:
 
 
 def _in_wal(wal: Path, pages: Set[int]) -> set[int]:
-    """Those of the pages that have a frame in the WAL."""
+    """Returns those of the pages that have a frame in the WAL."""
     found: set[int] = set()
     try:
         file = wal.open("rb")

@@ -100,7 +100,7 @@ def nothing_or(other: Check) -> Check:
 
 
 def problem(row: Sequence[object], checks: Mapping[str, Check]) -> str | None:
-    """The first invalid column of the row, and what is wrong with it; None if all are valid."""
+    """Returns the row's first invalid column and what is wrong with it; None if all are valid."""
     for value, (column, check) in zip(row, checks.items(), strict=True):
         found = check(value)
         if found is not None:
@@ -154,7 +154,7 @@ REDACTED: Mapping[str, Check] = {"event": _ID, "removal": _ID, "hash": _HASH}
 
 
 def event_problem(row: Sequence[object]) -> str | None:
-    """The same as `problem` for a row of EVENT, with a fast path for valid ones."""
+    """Does as `problem` for a row of EVENT, with a fast path for valid ones."""
     salt, event_id, uid, key, sequence, ts_ns, kind, user, props = row
     if (
         type(salt) is bytes

@@ -175,7 +175,7 @@ class Verifier:
         self._check_outside_batches(next_event, losses_hashed)
 
     def _check_outside_batches(self, next_event: int, losses_hashed: int) -> None:
-        """Whether there are rows that no batch has hashed."""
+        """Reports rows that no batch has hashed."""
         query = self._connection.execute
         (stray,) = query(
             "SELECT count(*) FROM event WHERE id >= ? OR id < 1", (next_event,)
@@ -193,7 +193,7 @@ class Verifier:
             )
 
     def _losses(self, batch: BatchRow) -> list[bytes]:
-        """The leaves of the batch's entries in the loss ledger."""
+        """Returns the leaves of the batch's entries in the loss ledger."""
         rows = self._connection.execute(
             "SELECT p.uid, p.key, l.first, l.last, l.cause FROM loss l"
             " LEFT JOIN producer p ON p.id = l.producer WHERE l.batch = ? ORDER BY l.id",
@@ -232,7 +232,7 @@ class Verifier:
             verdict.add_finding(f"{batch}: an event was changed")
 
     def _leaves(self, batch: BatchRow) -> Iterator[tuple[int, bytes]]:
-        """The id and leaf of each event that is there; an empty leaf for one that was changed."""
+        """Yields id and leaf of each existing event; an empty leaf for one that was changed."""
         cursor = self._connection.execute(
             "SELECT e.salt, e.id, p.uid, p.key, e.sequence, e.ts_ns, t.name, e.user, e.props"
             " FROM event e LEFT JOIN producer p ON p.id = e.producer"
@@ -284,7 +284,7 @@ class Verifier:
                 )
 
     def _check_sequences(self) -> None:
-        """Whether each producer's events are stored once, in order, up to its watermark."""
+        """Checks that each producer's events are stored once, in order, up to its watermark."""
         query = self._connection.execute
         for producer, more, past in query(
             "SELECT p.uid || '-' || p.key, count(*) - count(DISTINCT e.sequence) AS more,"

@@ -1,4 +1,4 @@
-"""Checks what `verify` finds recorded about events that were removed or redacted."""
+"""Checks the trail's records of events that were removed or redacted, for `verify`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RemovalCheck:
         return self._hashes.setdefault(removal, hash_chain.Removal())
 
     def check(self) -> None:
-        """After the last batch: checks each removal against the event that records it."""
+        """Checks each removal against the event that records it; called after the last batch."""
         if not self._recorded:
             return
         if self._runs.row is not None:

@@ -54,7 +54,7 @@ class BatchRow:
 
 
 def batches(connection: Connection, verdict: Verdict) -> Iterator[tuple[int, BatchRow | None]]:
-    """Yields the batches by number; None for an invalid row, of which nothing can be computed."""
+    """Yields (number, row) of each batch in order; the row is None if it is invalid."""
     last = 0
     while True:
         rows = connection.execute(

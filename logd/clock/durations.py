@@ -29,7 +29,7 @@ _DIGITS_MAX = 18
 
 
 def parse(text: str) -> int:
-    """The duration in nanoseconds, 0 to MAX_NS. Raises ValueError, which says what is expected."""
+    """Returns a duration in nanoseconds, 0 to MAX_NS. Raises ValueError with what is expected."""
     match = _DURATION.match(text)
     if match is None:
         raise ValueError("expected a whole number and a unit, such as 90m, 12h or 30d")

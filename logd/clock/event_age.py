@@ -13,22 +13,22 @@ LATE_MAX_NS = 7 * DAY_NS
 # A client's clock may be that far ahead of the daemon's before both times are displayed.
 AHEAD_MAX_NS = DAY_NS
 
-# Which of the events with consecutive ids are past their time.
+# Values of `past`: which events of a block are past their time.
 ALL, SOME, NONE = "all", "some", "none"
 
 
 def is_plausible(ts_ns: int, stored_ns: int | None) -> bool:
-    """Whether an event's own time and that of its storing, if known, can both be right."""
+    """Returns whether an event's own time and that of its storing, if known, can both be right."""
     return stored_ns is None or stored_ns - LATE_MAX_NS <= ts_ns <= stored_ns + AHEAD_MAX_NS
 
 
 def age_ns(ts_ns: int, stored_ns: int) -> int:
-    """The time from which the event's age is counted."""
+    """Returns the time from which the event's age is counted."""
     return stored_ns if ts_ns < stored_ns - LATE_MAX_NS else min(ts_ns, stored_ns)
 
 
 def past(before_ns: int, first_ts_ns: int, stored_from_ns: int | None, stored_to_ns: int) -> str:
-    """Which events of a block are older than `before_ns`: ALL, SOME or NONE.
+    """Returns which events of a block are older than `before_ns`: ALL, SOME or NONE.
 
     `first_ts_ns` is the earliest of its events' own times; it was stored from `stored_from_ns`
     (None: not known) to `stored_to_ns`.

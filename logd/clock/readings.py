@@ -20,7 +20,7 @@ DAY_NS = 24 * HOUR_NS
 # How far ahead of the last reading a clock may be, beyond the time known to have passed: a weekend,
 # a week of maintenance. A longer pause has to be confirmed once with --yes.
 STEP_MAX_NS = 7 * DAY_NS
-# How far behind it: a correction, or a hardware clock in local time.
+# How far behind the last reading a clock may be: a correction, or a hardware clock in local time.
 BACK_MAX_NS = DAY_NS
 # Synchronisation does not move a running clock that far; setting it does.
 JUMP_MIN_NS = HOUR_NS // 6
@@ -42,14 +42,14 @@ class Reading:
 
 
 def earliest_now_ns(seen: Reading, now: Reading) -> int:
-    """The earliest time that it can be now, if `seen` was right: boot time cannot be set."""
+    """Returns the earliest time that it can be now if `seen` was right: boot time cannot be set."""
     if seen.boot_id != now.boot_id:
         return seen.wall_ns + now.boottime_ns
     return seen.wall_ns + max(0, now.boottime_ns - seen.boottime_ns)
 
 
 def implausible(seen: Reading | None, now: Reading) -> str | None:
-    """Why the wall clock is not trusted; None if it is. `seen` is the last trusted reading.
+    """Returns why the wall clock is not trusted; None if it is. `seen` is the last trusted reading.
 
     Not being synchronised is a reason only in the first hour after a boot, and only if the last
     reading was synchronised: many containers, virtual machines and closed networks never are, and a
@@ -78,7 +78,7 @@ def implausible(seen: Reading | None, now: Reading) -> str | None:
 
 
 def stamp_ns(seen: Reading | None, now: Reading) -> int:
-    """The time to record: the wall clock's, or the earliest possible one if it is far behind that.
+    """Returns the time to record: the wall clock's, or the earliest possible if that is far later.
 
     An event recorded with a time long past would be pruned too early.
     """
@@ -88,7 +88,7 @@ def stamp_ns(seen: Reading | None, now: Reading) -> int:
 
 
 def jumped(start: Reading, now: Reading) -> str | None:
-    """How the wall clock was set between two readings of one boot; None if it was not."""
+    """Returns how the wall clock was set between two readings of one boot; None if it was not."""
     moved_ns = (now.wall_ns - start.wall_ns) - (now.boottime_ns - start.boottime_ns)
     if abs(moved_ns) < JUMP_MIN_NS:
         return None

@@ -25,7 +25,7 @@ _AGO = re.compile(r"[0-9]+[a-z]+\Z")
 
 
 def parse(text: str, now_ns: int) -> int:
-    """Nanoseconds since 1970; 0 for an earlier time. Raises ValueError with what is wrong."""
+    """Returns a time in nanoseconds since 1970, at least 0. Raises ValueError with the reason."""
     if _DIGITS.match(text) and not _is_date(text):
         return _count(text)
     if _AGO.match(text):
@@ -62,7 +62,7 @@ def _date(text: str) -> int:
 
 
 def _count(digits: str) -> int:
-    """A count since 1970, in the only unit that makes it a plausible date."""
+    """Returns a count since 1970 in nanoseconds; its unit is the one that makes it plausible."""
     number = int(digits) if len(digits) <= _DIGITS_MAX else 10**_DIGITS_MAX
     first_ns, end_ns = (
         int((datetime(year, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * 10**9
@@ -80,7 +80,7 @@ def _count(digits: str) -> int:
 
 
 def shown(time_ns: int) -> str:
-    """A time to the second, for messages."""
+    """Returns a time to the second, for messages."""
     try:
         moment = _EPOCH + timedelta(seconds=time_ns // 10**9)
     except OverflowError:

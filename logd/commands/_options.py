@@ -157,7 +157,7 @@ def person_id(user: str, *, escaped: bool) -> str:
 
 
 def spelling_note(user: str, events: int, command: str) -> str:
-    """A line about an id that looks the same, with the command that names it exactly."""
+    """Returns a line about an id that looks the same, with the command that names it exactly."""
     exact = user.encode("unicode_escape").decode()
     return (
         f"another Unicode spelling of this id has {events:,} events. If it is the same person, run:"

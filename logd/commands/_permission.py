@@ -1,4 +1,4 @@
-"""Says who may do what a command was refused: the user or group that the file's mode lets in."""
+"""Finds who may access a file that a command was refused, by the file's owner, group and mode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from logd.errors import NoPermission
 
 
 def refused_path(error: BaseException) -> Path | None:
-    """The file that the system refused, if that is what an error or its cause is about."""
+    """Returns the path to which access was denied, from an error or its causes, or None."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, NoPermission):
@@ -26,12 +26,12 @@ def refused_path(error: BaseException) -> Path | None:
 
 
 def no_permission(path: Path) -> NoPermission:
-    """The error for a file that the system refuses, with whom to be to get at it."""
+    """Returns the error for a refused file, with the group to join or the user to be."""
     return NoPermission(path, f"{path}: no permission. {_remedy(path)}")
 
 
 def _remedy(path: Path) -> str:
-    """Names the group to join, else the user to be."""
+    """Returns the remedy: the group to join, else the user to be."""
     place = _obstacle(path.absolute())
     try:
         status = place.stat()
@@ -51,7 +51,7 @@ def _remedy(path: Path) -> str:
 
 
 def _obstacle(path: Path) -> Path:
-    """The outermost folder that may not be entered, else the file, else the folder it lacks in."""
+    """Returns the outermost folder that may not be entered, else the file, or its folder."""
     for folder in reversed(path.parents):
         if not os.access(folder, os.X_OK, effective_ids=True):
             return folder

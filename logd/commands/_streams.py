@@ -1,4 +1,4 @@
-"""Standard streams that print any text, and that report a failure as theirs.
+"""Standard streams that print any text, and that report their own failures.
 
 A command may be started with a stream closed, with a full disk behind it, in a locale that lacks
 characters, or beside a program that made the terminal non-blocking.
@@ -39,7 +39,7 @@ class _Stream(io.FileIO):
 
 
 class _Stdout(_Stream):
-    """After a failed write the rest goes nowhere, so that the failure is reported once.
+    """Writes to stdout; drops the rest after a failed write, so that the failure is reported once.
 
     Raises BrokenPipeError when the reader has left, else a LogdError.
     """
@@ -58,7 +58,7 @@ class _Stdout(_Stream):
 
 
 class _Stderr(_Stream):
-    """Drops what cannot be written: a message never changes how a command ends."""
+    """Writes to stderr; drops what cannot be written, so that no message changes the exit code."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         with contextlib.suppress(OSError):
@@ -72,7 +72,7 @@ def prepare() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            # Else the next file that is opened would take its place. Reading: a write must fail.
+            # Otherwise the next opened file would get this number. Read-only, so that writes fail.
             os.open(os.devnull, os.O_RDONLY)
     codecs.register_error(_ESCAPES, _escape)
     if sys.stdout is sys.__stdout__:

@@ -72,7 +72,7 @@ def restore(config: Config, backup: Path, key_file: Path | None, yes: bool) -> N
 
 
 def _extent(head: Head, stored_ns: int | None) -> str:
-    """The number of events and batches, and when the last one was stored."""
+    """Returns the number of events and batches, and when the last one was stored, as text."""
     stored = f", the last stored {render.format_time(stored_ns)}" if stored_ns is not None else ""
     return f"{head.events:,} events in {head.batch:,} batches{stored}"
 

@@ -1,4 +1,4 @@
-"""Reads logd.toml with bounded work, since a running daemon may read any file under that name."""
+"""Reads logd.toml with bounded work: on a reload, any kind of file may have that name."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Config:
 
 
 def load(path: str | os.PathLike[str]) -> Config:
-    """Reads and checks the file. Raises ConfigError with file, line, and what to do."""
+    """Reads and checks a logd.toml. Raises ConfigError with file, line, and what to do."""
     file = Path(path)
     try:
         text = read_text(file)
@@ -182,7 +182,7 @@ def _check_memory(config: Config) -> None:
 
 
 def _check_anchor_file(config: Config, text: str) -> None:
-    """Anchors must not be appended to a file that has another use."""
+    """Raises ConfigError if anchors would be appended to a file that has another use."""
     path, database = config.anchor_file, config.database
     others = {config.path, config.key_file, config.socket, config.query_socket, config.metrics}
     # The database's own files begin with its name.

@@ -38,7 +38,7 @@ class Setting:
 
     @property
     def expected(self) -> str:
-        """The accepted values, in the words of the error message."""
+        """Returns the accepted values, in the words of the error message."""
         try:
             self.check(object())
         except ValueError as error:
@@ -46,7 +46,7 @@ class Setting:
         raise AssertionError(f"{self.name} accepts anything")
 
     def line(self, value: Any = None, *, comment: str = "", commented_out: bool = False) -> str:
-        """The line of logd.toml that sets it to `value`, by default to the value that is shown."""
+        """Returns the line of logd.toml that sets it to `value`, by default to the value shown."""
         text = assignment(self.name, self.shown if value is None else value)
         text = f"# {text}" if commented_out else text
         comment = comment or self.comment
@@ -61,7 +61,7 @@ class Section:
     settings: tuple[Setting, ...]
 
     def lines(self) -> list[str]:
-        """The introduction as comment lines."""
+        """Returns the introduction as comment lines."""
         paragraphs = self.introduction.splitlines()
         return [f"# {line}" for text in paragraphs for line in textwrap.wrap(text, _TEXT_CHARS)]
 

@@ -27,7 +27,7 @@ class Case:
 
     @property
     def what(self) -> str:
-        """What the case tests, in a line: its function's docstring."""
+        """Returns what the case tests, in a line: its function's docstring."""
         return (self.run.__doc__ or "").strip().split("\n")[0]
 
 

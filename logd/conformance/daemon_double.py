@@ -163,7 +163,7 @@ class Box:
         return self.records[before:]
 
     def numbers(self) -> list[int]:
-        """Returns the numbers of all events that it has held."""
+        """Returns the numbers of all events that this outbox has held."""
         self.read()
         return [number_of(record.payload) for record in self.records]
 
@@ -176,7 +176,7 @@ class Box:
             os.pwrite(self.outbox.fd, words, WORD_CONFIRMED_SEQUENCE * 8)
 
     def watch(self, until_ns: int) -> None:
-        """Suppress wake-ups until that moment of the monotonic clock."""
+        """Suppresses wake-ups until that moment of the monotonic clock."""
         self.set_word(WORD_WATCHED_UNTIL_NS, until_ns)
 
     def retire(self) -> None:
@@ -194,11 +194,11 @@ class Box:
 
     @property
     def holder(self) -> int | None:
-        """The process that holds the lock."""
+        """The process that holds the outbox's lock; None if there is none."""
         return liveness.lock_holder(self.outbox.fd)
 
     def refused(self) -> int:
-        """The number of events that the producer counts as refused, for any cause."""
+        """Returns the number of events that the producer counts as refused, for any cause."""
         return sum(self.word(WORD_REFUSED + index) for index in range(len(REFUSAL_CAUSES)))
 
     @property
@@ -212,12 +212,12 @@ class Box:
         return self.outbox.header.ring_bytes
 
     def header(self) -> bytes:
-        """The header page."""
+        """Returns the header page."""
         return os.pread(self.outbox.fd, HEADER_BYTES, 0)
 
 
 class DaemonDouble:
-    """The daemon of one socket. `start` and `stop` stand for a daemon's start and kill."""
+    """A stand-in for the daemon on one socket; `start` and `stop` simulate its start and kill."""
 
     def __init__(self, directory: Path) -> None:
         self.socket = str(directory / "logd.sock")
@@ -278,7 +278,7 @@ class DaemonDouble:
         return sorted(entry.name for entry in self.directory.iterdir() if entry.name != "token")
 
     def close(self) -> None:
-        """Closes everything, and removes what is in memory."""
+        """Closes all descriptors, and removes the files in memory."""
         self.stop()
         for box in self._boxes.values():
             os.close(box.outbox.fd)

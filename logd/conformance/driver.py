@@ -15,7 +15,7 @@ from logd.conformance import driver_protocol as protocol
 from logd.conformance.verdicts import Failed, NotTried
 from logd.errors import NotInstalled
 
-# No call waits for the daemon; one that has not returned by now is taken for hung.
+# No call waits for the daemon; one that has not returned by now is considered hung.
 ANSWER_S = 10.0
 END_S = 10.0
 _READ_BYTES = 65536
@@ -69,7 +69,7 @@ class Driver:
             raise self._ended(command) from None
 
     def answer(self, command: str, deadline_s: float = ANSWER_S) -> str:
-        """Waits for the next answer, which is to that command."""
+        """Waits for the next answer, the one to that command, and returns it."""
         end_s = time.monotonic() + deadline_s
         while b"\n" not in self._buffer:
             left_s = end_s - time.monotonic()
@@ -92,7 +92,7 @@ class Driver:
         return answer
 
     def heard(self, command: str) -> list[str]:
-        """Returns, after a kill, the complete answers it had written, each to that same command."""
+        """Returns, after a kill, the complete answers that the driver wrote to that command."""
         while data := os.read(self._out, _READ_BYTES):
             self._buffer += data
         whole = self._buffer.split(b"\n")[:-1]
@@ -100,7 +100,7 @@ class Driver:
         return [protocol.parse(command, line.decode("utf-8", "replace")) for line in whole]
 
     def finish(self) -> int:
-        """Closes its standard input, waits for its end, and returns its exit code."""
+        """Closes the driver's standard input, waits for its end, and returns its exit code."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
         try:
@@ -135,7 +135,7 @@ class Driver:
         self._popen.wait()
 
     def signal_kill(self) -> None:
-        """Kills them without waiting."""
+        """Kills the driver and what it has started, without waiting."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 

@@ -54,7 +54,7 @@ def parse(command: str, line: str) -> str:
 
 
 def parse_hex(answer: str) -> bytes | None:
-    """Returns the bytes of a hexadecimal answer; None for another answer."""
+    """Returns the bytes of a hexadecimal answer; None if the answer is not hexadecimal."""
     if answer == ".":
         return b""
     try:
@@ -64,7 +64,7 @@ def parse_hex(answer: str) -> bytes | None:
 
 
 def parse_counts(answer: str) -> tuple[int, int, int] | None:
-    """Returns attempted, accepted and refused of an answer to `stats`; None for another answer."""
+    """Returns attempted, accepted and refused of an answer to `stats`; None if it is not one."""
     words = answer.split()
     if len(words) != 3 or not all(word.isascii() and word.isdigit() for word in words):
         return None
@@ -73,5 +73,5 @@ def parse_counts(answer: str) -> tuple[int, int, int] | None:
 
 
 def shown(text: str) -> str:
-    """Shortens a line for a message."""
+    """Returns a line, shortened for a message."""
     return text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 3] + "..."

@@ -15,7 +15,7 @@ from logd.conformance.scene import TYPE, USER, Scene, missing_and_twice
 from logd.conformance.temporary_daemon import TemporaryDaemon
 from logd.conformance.verdicts import Failed, expect
 
-_EVENTS = 150  # of one step
+_EVENTS = 150  # events of one step of a run
 _PIPELINED = 600  # commands and answers that fit into a pipe
 _RING_BYTES = 256 * 1024
 _EMIT = f"emit {TYPE} {USER} {{}} 20"
@@ -31,7 +31,7 @@ class Run:
         self.chance = random.Random(12)  # noqa: S311 - moments, not secrets
 
     def open(self) -> None:
-        """A client of the real daemon in a new process of the driver."""
+        """Opens a client of the real daemon in a new process of the driver."""
         self.scene.start_driver()
         self.scene.driver.ask(f"open {self.daemon.socket} {_RING_BYTES}")
 
@@ -66,7 +66,7 @@ class Run:
         self.kills += 1
 
     def check(self, *, may_lose: bool = False) -> None:
-        """Checks the sums, and that every accepted event is stored once and in order."""
+        """Checks the totals, and that every accepted event is stored once and in order."""
         status = self.daemon.settle(len(self.scene.accepted))
         events = self.daemon.events()
         own = [row for row in events if row["type"] == TYPE]

@@ -145,7 +145,7 @@ def _no_room_for_the_note(scene: Scene, box: Box) -> None:
 
 
 def ending(scene: Scene) -> None:
-    """Closes sets word 9, leaves the file, releases the lock and sends nothing."""
+    """Closing sets word 9, leaves the file, releases the lock and sends nothing."""
     box = scene.open_with_outbox()
     scene.daemon.datagrams()
     scene.driver.ask("close")
@@ -223,7 +223,7 @@ def lock_lost(scene: Scene) -> None:
     """The application closes every descriptor: the client continues as another producer."""
     box = scene.open_with_outbox()
     decoy, pid, opened = lose_descriptors(scene, box)
-    # As a daemon: all that is written is read, then the producer is taken for ended.
+    # As a daemon does: all that is written is read, then the producer is considered ended.
     box.retire()
     successor = _follow(scene, box, box.numbers())
     scene.driver.expect_holder(successor.holder, "the outbox that follows")
@@ -251,7 +251,7 @@ def lose_descriptors(scene: Scene, box: Box) -> tuple[Path, int | None, int]:
 
 
 def descriptors(pid: int | None, file: Path) -> int:
-    """How many descriptors of that process name the file."""
+    """Returns how many descriptors of that process name the file."""
     names = [os.path.realpath(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     return names.count(str(file))
 
@@ -288,7 +288,7 @@ def retired(scene: Scene) -> None:
 
 
 def given_up(scene: Scene) -> None:
-    """The daemon gives the outbox up (word 20): the client continues at once, repeats nothing."""
+    """The daemon gives up the outbox (word 20): the client changes at once, repeats nothing."""
     box = scene.open_with_outbox()
     for _ in range(3):
         scene.must_emit()

@@ -112,7 +112,7 @@ def ring_sizes(scene: Scene) -> None:
 
 
 def _free_bytes(scene: Scene) -> int:
-    """The bytes that outboxes may still take of their file system, less a margin."""
+    """Returns the bytes that outboxes may still take of their file system, less a margin."""
     status = os.statvfs(scene.daemon.directory.parent)
     return status.f_bavail * status.f_frsize - RING_BYTES_MIN
 

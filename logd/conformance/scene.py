@@ -28,7 +28,7 @@ PAD_MAX = 30_000
 
 
 def temporary_directory() -> Path:
-    """A new directory in memory, with a short path."""
+    """Creates a directory in memory, with a short path."""
     parent = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
     return Path(tempfile.mkdtemp(prefix="logd-conformance-", dir=parent))
 
@@ -88,7 +88,7 @@ class Scene:
         return self.daemon.box()
 
     def open_with_any(self) -> Box | None:
-        """As `open_with_outbox`, but returns None for a client that never has an outbox."""
+        """Does as `open_with_outbox`, but returns None for a client that never has an outbox."""
         try:
             return self.open_with_outbox()
         except NotTried:
@@ -165,7 +165,7 @@ class Scene:
     # -- the ring ----------------------------------------------------------------------------------
 
     def record_overhead(self, box: Box) -> int:
-        """The bytes of a record beyond its padding, for paddings from PAD_MIN to PAD_MAX."""
+        """Returns a record's bytes beyond its padding, for paddings from PAD_MIN to PAD_MAX."""
         self.must_emit(PAD_MIN)
         box.read()
         return 16 + len(box.records[-1].payload) - PAD_MIN

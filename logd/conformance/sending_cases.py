@@ -20,7 +20,7 @@ _TRIES = 200
 
 
 def sequences(datagrams: list[Datagram]) -> list[int]:
-    """The sequences of all their records."""
+    """Returns the sequences of all records in the datagrams."""
     return [record.sequence for datagram in datagrams for record in datagram.records]
 
 

@@ -42,7 +42,7 @@ class TemporaryDaemon:
 
     @property
     def socket(self) -> str:
-        """The path of its datagram socket."""
+        """The path of the instance's datagram socket."""
         return str(self.config.socket)
 
     @property
@@ -88,9 +88,7 @@ class TemporaryDaemon:
         self.kills += 1
 
     def settle(self, accepted: int) -> dict[str, Any]:
-        """The status once nothing is pending any more, and all that was accepted is accounted for
-        or can be waited for no longer.
-        """
+        """Returns the status once all accepted events are accounted for, or the time is up."""
         end_s = time.monotonic() + DAEMON_S
         while True:
             status = collect_status(self.config)

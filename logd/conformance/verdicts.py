@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# Parts of the page that several modules name.
+# Parts of shared/PROTOCOL.md that several modules name.
 FORKS = "Forks"
 FOLLOWING = "Following"
 
-# What differs in the same message of two cases: numbers, ids, and what a driver was asked.
+# The parts in which two cases' same message differs: numbers, ids, and what a driver was asked.
 _VARYING = re.compile(r"`[^`]*`|\b[0-9a-f]*\d[0-9a-f]*\b")
 
-# What a client may do wrongly and still pass.
+# The notes on what a client may do wrongly and still pass.
 NEVER_TRIED = (
     'No case tests the order of stores and the full fence (PROTOCOL.md, "Writing an event" and '
     "\"Watching\"), nor a socket of the application's under the number of the client's."

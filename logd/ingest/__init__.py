@@ -1,1 +1,1 @@
-"""From what arrives to a batch: receives datagrams, reads outboxes, orders events per producer."""
+"""Receives datagrams, reads outboxes, orders events per producer, and collects a batch."""

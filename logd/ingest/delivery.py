@@ -47,11 +47,11 @@ class Delivery(Generic[AnOutbox]):
     """
 
     # How long a step opens files and searches rings, how long the start does before it is ready,
-    # and what one slice of a search looks through: that takes about a millisecond.
+    # and the bytes that one slice of a search looks through, which takes about a millisecond.
     work_s = 0.005
     start_work_s = 0.25
     slice_bytes = 64 * 1024
-    # The simulation reads these two.
+    # The simulation replaces these two classes.
     intake_type: type[Intake] = Intake
     opener_type: type[OutboxOpener[AnOutbox]] = OutboxOpener
 
@@ -120,11 +120,11 @@ class Delivery(Generic[AnOutbox]):
         self.run_tasks()
 
     def run_tasks(self) -> None:
-        """Opens and searches outboxes for as long as a start or a stop may take for it."""
+        """Opens and searches outboxes for about `start_work_s`, at a start or a stop."""
         self.tasks.run(self._monotonic_s, self.start_work_s)
 
     def step(self, datagrams: Iterable[Datagram], closed: Iterable[str], now_s: float) -> None:
-        """Takes what has arrived, reads what is missing, commits, confirms.
+        """Takes one step: takes what has arrived, reads what is missing, commits, confirms.
 
         `closed` names the files that were closed since the last step, `now_s` is monotonic. Raises
         LogdError kinds for what ends the process. StorageBusy is kept in `stalled` instead: the
@@ -176,7 +176,7 @@ class Delivery(Generic[AnOutbox]):
             turn.commit_due_s = self._monotonic_s() + self._commit_interval_s
 
     def commit(self) -> None:
-        """Commits the batch, and confirms it; a StorageBusy is kept in `stalled`."""
+        """Commits the batch, and confirms it in the outboxes; keeps a StorageBusy in `stalled`."""
         turn, batch, began_s = self.turn, self.turn.batch, self._monotonic_s()
         try:
             self._store.commit(batch, self._clock_ns())
@@ -197,12 +197,12 @@ class Delivery(Generic[AnOutbox]):
 
     @property
     def stalled(self) -> StorageBusy | None:
-        """Why nothing can be stored at the moment; None: it can."""
+        """Why nothing can be stored at the moment; None if events can be stored."""
         return self._stalled
 
     @property
     def has_backlog(self) -> bool:
-        """Whether the last step has left something unread or unlisted: step again at once."""
+        """Whether the last step left something unread or unlisted: the next is due at once."""
         return self.turn.work_left
 
     @property
@@ -211,7 +211,7 @@ class Delivery(Generic[AnOutbox]):
         return self.drain.held is not None
 
     def next_due_s(self) -> float:
-        """Returns when a step is due although nothing has arrived, on the monotonic clock."""
+        """Returns the monotonic time of the next step if nothing arrives before."""
         turn = self.turn
         if self.tasks:
             return turn.now_s
@@ -237,7 +237,7 @@ class Delivery(Generic[AnOutbox]):
         return turn.work_left or (bool(turn.batch) and turn.commit_due_s < by_s)
 
     def force_step(self, *, poll: bool = True) -> None:
-        """Makes the next step commit what there is and, with `poll`, poll every outbox."""
+        """Makes the next step commit the batch at hand and, with `poll`, poll every outbox."""
         self.turn.commit_due_s = 0.0
         if poll:
             self.turn.poll_due_s = 0.0

@@ -20,7 +20,7 @@ DATAGRAMS_PART = 4
 CHARGE_DATAGRAMS = 16
 CHARGE_BYTES_MIN = 4096
 
-# Data, the sender's uid and pid as the kernel gives them, and whether the data was cut.
+# A datagram: data, the sender's uid and pid as the kernel gives them, and whether the data was cut.
 Datagram = tuple[bytes, int, int, bool]
 
 
@@ -41,7 +41,7 @@ class Drain:
         batch: Batch,
         readable: Container[Producer],
     ) -> int:
-        """Takes the datagrams, a held one first; returns how many.
+        """Takes datagrams into the batch, a held one first; returns how many.
 
         `readable` are the producers whose outbox is open.
         """

@@ -19,7 +19,7 @@ End = tuple[int, int, str] | None
 
 
 class EndedProducers:
-    """Goes through the database's unfinished producers, some in each step.
+    """Goes through the database's unfinished producers, a few in each step.
 
     `may_exist` returns whether an outbox of that name may exist.
     """
@@ -70,7 +70,7 @@ class EndedProducers:
 def drop_missing(
     producers: Iterable[Producer], opened: Container[Producer], may_exist: Callable[[str], bool]
 ) -> None:
-    """Stops waiting for outboxes that went with their directory before they were opened.
+    """Drops producers whose outboxes went with their directory before they were opened.
 
     What is missing of their producers is a loss, by number.
     """

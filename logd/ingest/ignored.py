@@ -24,7 +24,7 @@ class Tally:
         self.total = 0
 
     def add(self, uid: int, pid: int | None, count: int = 1) -> None:
-        """Counts for this sender; without a pid if only the user is known."""
+        """Adds to this sender's count; `pid` is None if only the user is known."""
         self.total += count
         sender = (uid, pid)
         try:
@@ -35,7 +35,7 @@ class Tally:
             self.counts[sender] = count
 
     def _make_room(self) -> None:
-        """Merges processes of the user with the most of them: no user displaces another."""
+        """Merges the processes of the user who has most, so that no user displaces another."""
         counts = self.counts
         users = Counter(uid for uid, _ in counts)
         uid, processes = users.most_common(1)[0]

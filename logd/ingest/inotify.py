@@ -54,7 +54,7 @@ class Inotify:
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        # Of the last call: some files that are not outboxes, so that their owners can be counted.
+        # Some files of the last call that are not outboxes, so that their owners can be counted.
         self.others: dict[str, None] = {}
         self.fd = watch(directory, IN_CLOSE_WRITE | IN_MOVED_TO)
 

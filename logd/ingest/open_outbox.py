@@ -49,9 +49,9 @@ class OpenOutbox:
     header: Header
     # How often damage is searched past before the outbox is given up: a search reads all of it.
     scans_left: int = 3
-    # Why it is to be given up once all that is still readable is taken.
+    # Why this outbox is to be given up once all that is still readable is taken.
     unusable: str | None = None
-    # Whether it was removed by another program: no later daemon will find it.
+    # Whether another program removed the file: no later daemon will find it.
     nameless: bool = False
     confirmed: int = field(init=False)
     rate: WriteRate | None = None  # of its producer, once a sample was taken
@@ -80,7 +80,7 @@ class OpenOutbox:
         return liveness.lock_holder(self.fd) is not None
 
     def confirm(self, sequence: int, position: int, watched_until_ns: int) -> None:
-        """Writes what is committed into the header; only called after a commit. Never goes back.
+        """Writes what is committed into the header, never going back; only called after a commit.
 
         Until `watched_until_ns` the producer need not wake the daemon (see `logd.ingest.wakeups`).
         """
@@ -92,7 +92,7 @@ class OpenOutbox:
         self.confirmed = sequence
 
     def retire(self) -> bool:
-        """Marks the outbox as read to its end; False, and undone, if there is more to read.
+        """Marks the outbox as read to its end; returns False, unmarked, if there is more to read.
 
         A process that lost its lock with a closed descriptor may still write: either it sees the
         mark, or this call sees what it wrote.

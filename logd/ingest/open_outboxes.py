@@ -1,4 +1,4 @@
-"""The outboxes that are held open, and what is kept for each of them, in step with each other."""
+"""The outboxes that are held open, kept consistent with the state about each of them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Intake:
         self.ignored = Ignored()
 
     def producer(self, uid: int, producer_id: int) -> Producer:
-        """Returns the one record of this producer, loaded when it is first heard of."""
+        """Returns this producer's state, loaded when it is first heard of."""
         key = (uid, producer_id)
         known = self.producers.get(key)
         if known is None:
@@ -68,7 +68,7 @@ class Intake:
             del self._uid_of_outbox[producer.id]
 
     def trim(self, batch: Batch, keep: Collection[Producer] = ()) -> None:
-        """Forgets idle producers past a bound, except those in the batch at hand.
+        """Drops idle producers past a bound, except those in the batch at hand.
 
         Senders may invent producers without end, or repeat what ended ones have sent; what is
         stored can be loaded again. Those to `keep` are the ones whose outbox is held open.
@@ -99,7 +99,8 @@ class Intake:
                 raise WireError("sender unknown")
             producer = self.producers.get((uid, producer_id))
             owner = self._uid_of_outbox.get(producer_id, uid)
-            # A known producer is still accepted, whatever file another user names after its id.
+            # A known producer's datagrams are accepted, whatever file another user names after its
+            # id.
             if owner != uid and producer is None:
                 raise WireError("another user's producer id", f"it has an outbox of uid {owner}")
             seed = producer.seed if producer is not None else producer_seed(producer_id)
@@ -108,7 +109,8 @@ class Intake:
                 producer = self.producer(uid, producer_id)
                 if producer.has_outbox or (producer.ended and last <= producer.taken):
                     self.ignored.farewells.add(uid, pid)
-                # An outbox shows its end itself, and cannot be forged by another user.
+                # A producer with an outbox ends there, where no other user can forge it; its
+                # farewell datagram is ignored.
                 if not producer.has_outbox:
                     self._farewell(producer, last, refused, batch)
                 return 0
@@ -180,8 +182,9 @@ class Intake:
     def _pass_over(
         self, data: bytes, offset: int, end: int, producer: Producer, batch: Batch
     ) -> int:
-        """Skips further records to be ignored, by their heads, at a fifth of the cost; returns the
-        offset of the first other one.
+        """Skips records to be ignored, by their heads alone; returns the offset after them.
+
+        That costs a fifth of taking them.
 
         Their CRC is not checked: what a false head hides is the sender's own loss.
         """
@@ -264,7 +267,7 @@ class Intake:
     def _farewell(
         self, producer: Producer, last: int, refused: dict[str, int], batch: Batch
     ) -> None:
-        """Records the end of a producer without an outbox: what is missing now is lost."""
+        """Records the farewell of a producer without an outbox: events still missing are lost."""
         missing = last - producer.taken
         if missing > self._gap_events_max:
             reason = f"farewell claims too much: {missing} events"

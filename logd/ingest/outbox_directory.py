@@ -44,7 +44,7 @@ from logd_wire.rendezvous import (
 from logd_wire.wire import OtherVersion, WireError
 
 TEMPORARY_AGE_MAX_S = 60.0
-# How many files under a temporary name are waited for at once; further ones come after them.
+# How many temporary files are tracked at once until they are old enough to remove.
 TEMPORARY_MAX = 1000
 _log = logging.getLogger("logd")
 
@@ -124,7 +124,7 @@ class OutboxDirectory:
         raise problem
 
     def attach(self) -> None:
-        """Opens the directory as it is. Raises OSError."""
+        """Opens the existing directory unchanged. Raises OSError."""
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def claim(self) -> None:
@@ -211,8 +211,8 @@ class OutboxDirectory:
             return self._open(name, uid, producer_id, self._access)
         except WireError as error:
             error.uid = identity.uid
-            # As it is now: giving it up has changed it, and an outdated identity would have it
-            # opened, and the daemon woken, for ever.
+            # The file's present identity: giving it up has changed it, and with an outdated one it
+            # would be opened, and the daemon woken, for ever.
             now = self._identity_of(name)
             same = now is not None and now.inode == identity.inode
             refused.add(
@@ -311,7 +311,7 @@ def _count(entry: os.DirEntry[str], usage: dict[int, tuple[int, int]]) -> FileId
     except OSError:
         return None
     files, size = usage.get(status.st_uid, (0, 0))
-    # What it takes, not how long it says it is: a sparse file takes nothing.
+    # The memory that it takes, not its length: a sparse file takes none.
     usage[status.st_uid] = (files + 1, size + status.st_blocks * 512)
     return _identity(status)
 

@@ -43,7 +43,7 @@ class OutboxFinder(Generic[AnOutbox]):
         return self._listing is not None
 
     def restart(self) -> None:
-        """Drops the listing under way: the directory is another one."""
+        """Drops the listing under way, since the directory was replaced."""
         self._listing = None
 
     def find_new(self, *, due: bool) -> None:
@@ -55,7 +55,7 @@ class OutboxFinder(Generic[AnOutbox]):
             self.turn.warn_throttled("the outboxes cannot be listed now: %s", error.strerror)
 
     def list(self, *, due: bool) -> None:
-        """Does the same, but raises OSError when the directory cannot be listed."""
+        """Does the same as `find_new`, but raises OSError when the directory cannot be listed."""
         if due and self._listing is None:
             self._listing = iter(self.directory.names())
         if self._listing is None:
@@ -85,7 +85,7 @@ class OutboxFinder(Generic[AnOutbox]):
             self.tasks.add(owner, name, task)
 
     def find_closed(self, names: Iterable[str]) -> set[Producer]:
-        """Queues what is new among files that were closed; returns the known producers of them.
+        """Queues new outboxes among closed files; returns the producers of those already loaded.
 
         What there is no time for is found by the listing and the next due poll.
         """

@@ -23,7 +23,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
     outboxes: OpenOutboxes[AnOutbox]
     intake: Intake
     turn: Turn
-    # Removed after the commit that records their loss.
+    # Given-up outboxes, removed after the commit that records their loss.
     given_up: dict[Producer, AnOutbox] = field(default_factory=dict, init=False)
 
     def finish_commit(self, batch: Batch) -> None:

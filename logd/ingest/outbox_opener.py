@@ -33,7 +33,7 @@ class OutboxOpener(Generic[AnOutbox]):
     searches: PlaceSearches[AnOutbox]
     intake: Intake
     turn: Turn
-    # Each the predecessor of the one before.
+    # The chain of outboxes being opened, each the predecessor of the one before.
     opening: list[tuple[int, int]] = field(default_factory=list, init=False)
 
     def load_producer(self, uid: int, producer_id: int) -> Producer:
@@ -43,7 +43,7 @@ class OutboxOpener(Generic[AnOutbox]):
         return producer
 
     def open_found(self, name: str, uid: int, producer_id: int) -> bool:
-        """Opens a file that was found in the directory; True: the task is done."""
+        """Opens a file that was found in the directory; returns True when the task is done."""
         producer = self.intake.producers.get((uid, producer_id))
         if producer is not None:
             if producer not in self.outboxes and producer not in self.lifecycle.given_up:
@@ -107,7 +107,7 @@ class OutboxOpener(Generic[AnOutbox]):
         self, producer: Producer, outbox: AnOutbox, search: NextRecordSearch, *, placed: bool
     ) -> None:
         producer.has_outbox = producer.behind = True
-        # Whatever was recorded while the file was out of reach: its lock decides again.
+        # Whatever was recorded while the file was out of reach, its lock decides again.
         producer.ended = False
         if producer.pid == 0:
             producer.pid = outbox.header.pid
@@ -140,7 +140,7 @@ class OutboxOpener(Generic[AnOutbox]):
         outbox = self.outboxes.get(predecessor) if predecessor is not None else None
         if predecessor is None or outbox is None:
             return
-        with suppress(OSError):  # then order is not kept; the poll of that outbox handles the error
+        with suppress(OSError):  # order is then not kept; the next poll handles it
             self.outboxes.succession.hold(producer, predecessor, outbox.written())
 
     def _wait_for_quota(self, producer: Producer, name: str) -> None:

@@ -33,7 +33,7 @@ class OutboxPlace:
 
     @property
     def directory(self) -> str:
-        """Its path, which changes when another user takes the name."""
+        """The path of the outboxes' directory; changes if another user has taken the name."""
         return str(self.outboxes.path)
 
     @property
@@ -47,14 +47,14 @@ class OutboxPlace:
         return rendezvous_path(self.socket_path)
 
     def put_back(self) -> None:
-        """Creates what is missing of the three; leaves alone what is right.
+        """Creates what is missing or wrong of directory, token and rendezvous file.
 
         Raises CannotCreate, StorageBusy or OSError; then the daemon keeps the former directory.
         """
         self.finish()
         outboxes = self.outboxes
         before = former, directory, token = outboxes.fd, outboxes.path, outboxes.token
-        # A directory with another inode is another one, even if it holds our token (a copy): its
+        # A directory with another inode has been replaced, even if it holds our token (a copy): its
         # outboxes are not those that an earlier forget has seen.
         same = _is_same(former, directory)
         try:

@@ -31,15 +31,15 @@ class OutboxPoller(Generic[AnOutbox]):
     searches: PlaceSearches[AnOutbox]
     intake: Intake
     turn: Turn
-    # The rest of a due poll.
+    # The outboxes still to be read in the round under way.
     _round: Iterator[Producer] | None = field(default=None, init=False)
-    # Senders may have been turned away: poll all outboxes, from a moment on.
+    # Senders may have been turned away: all outboxes are polled, from that moment on.
     queue_was_full: bool = field(default=False, init=False)
     poll_all_due_s: float = field(default=0.0, init=False)
 
     @property
     def in_round(self) -> bool:
-        """Whether a due poll is not through all outboxes yet."""
+        """Whether the round of a due poll has outboxes left."""
         return self._round is not None
 
     def poll(self, *, due: bool, closed: set[Producer], check_wakeups: bool) -> None:
@@ -134,7 +134,7 @@ class OutboxPoller(Generic[AnOutbox]):
             self.lifecycle.handle_error(producer, outbox, error)
 
     def read(self, producer: Producer, outbox: AnOutbox, alive: bool, capacity: Capacity) -> None:
-        """Reads an outbox into the batch; marks its producer as ended when it is dead and all read.
+        """Reads an outbox into the batch; marks a dead producer as ended once all is read.
 
         Raises WireError and OSError.
         """

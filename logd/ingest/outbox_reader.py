@@ -42,7 +42,7 @@ class NextRecordSearch:
     def __init__(self, producer: Producer, header: Header, read_at: ReadAt) -> None:
         check_numbers(header, producer.taken)
         self._producer, self._header, self._read_at = producer, header, read_at
-        # Up to this sequence the place is known: the next record lies at that position.
+        # The sequence and position up to which the place is known: the next record lies there.
         self._after, self._position = header.confirmed_sequence, header.confirmed_position
         self._search: RecordSearch | None = None
         self._search_from = 0

@@ -42,7 +42,7 @@ class RefusedFiles:
             self._newer.add(name)
 
     def forget(self, name: str) -> None:
-        """Drops a file that is gone."""
+        """Drops the entry of a file that is gone."""
         identity = self._files.pop(name, None)
         if identity is not None:
             self._of_user[identity.uid] -= 1
@@ -59,7 +59,7 @@ class RefusedFiles:
         return name in self._newer
 
     def names(self) -> set[str]:
-        """Returns the names of the files."""
+        """Returns the names of the refused files."""
         return set(self._files)
 
     def has_room(self, uid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Reads what is still readable of an outbox that is about to be given up. Pure but for `read_at`.
+"""Reads the readable rest of an outbox that is about to be given up. Pure but for `read_at`.
 
 Its header can no longer be trusted, or the system cannot read all of it: only the last header that
 passed its checks counts, and each record's CRC.

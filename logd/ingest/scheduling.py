@@ -15,10 +15,11 @@ from logd.batch import Batch, Capacity, Producer
 
 # The fraction of a batch that outboxes may always add, whatever datagrams have taken of it.
 OUTBOXES_PART = 4
-# What a step reads from outboxes when several users have some. To decode and store it takes about
-# 4 ms; a batch of 20,000 events takes 150 ms, and an event that arrives meanwhile waits for its
-# end. Beside nine attacks at once on two cores, a neighbour waited 64 ms (p95) at 1,000 events a
-# step, and 38 ms at 400. On a disk of 80 ms a flush several users catch up at 400 events a flush.
+# The most events that a step reads from outboxes when several users have some. To decode and store
+# it takes about 4 ms; a batch of 20,000 events takes 150 ms, and an event that arrives meanwhile
+# waits for its end. Beside nine attacks at once on two cores, a neighbour waited 64 ms (p95) at
+# 1,000 events a step, and 38 ms at 400. On a disk of 80 ms a flush several users catch up at 400
+# events a flush.
 SHARED_EVENTS_MAX = 400
 SHARED_BYTES_MAX = 1024 * 1024
 # Reading an outbox, and confirming or removing it, takes as long as ten events.
@@ -42,7 +43,7 @@ class ReadRequest(Generic[T]):
 def schedule(
     waiting: list[ReadRequest[T]], batch: Batch, *, shared: bool = False
 ) -> Iterator[tuple[ReadRequest[T], Capacity | None]]:
-    """Yields the requests in the order to serve them, each with its capacity; None: not this time.
+    """Yields the requests in the order to serve them, each with its capacity, None for none now.
 
     The caller reads into `batch` before it asks for the next: what one leaves goes to the others.
     With `shared` a step reads less than a batch takes, since other users wait for its end.

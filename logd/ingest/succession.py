@@ -26,8 +26,9 @@ class Succession(Generic[T]):
 
     def __init__(self, outboxes: Mapping[Producer, T]) -> None:
         self._outboxes = outboxes
-        # The predecessor, its outbox as it was opened then, and the event up to which it is read
-        # first. An outbox only waits for one that was opened earlier, so there are no cycles.
+        # By held producer: the predecessor, its outbox as opened then, and the event up to which it
+        # is read first. An outbox only waits for one that was opened earlier, so there are no
+        # cycles.
         self._held: dict[Producer, tuple[Producer, T, int]] = {}
 
     def hold(self, successor: Producer, predecessor: Producer, written: int) -> None:
@@ -39,7 +40,7 @@ class Succession(Generic[T]):
         successor.held = successor.behind = predecessor.behind = True
 
     def release(self) -> bool:
-        """Ends the waits that are over; returns whether there were any."""
+        """Releases the producers whose wait is over; returns whether there were any."""
         over = [
             successor
             for successor, (predecessor, outbox, written) in self._held.items()

@@ -1,4 +1,4 @@
-"""State that the parts of a delivery share during one step. No I/O except log lines."""
+"""The state that the parts of the delivery core share during one step. No I/O except log lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger("logd")
 
 
 class Turn:
-    """The batch at hand, the time of the step, when polls and commits are due.
+    """The batch at hand, the time of the step, and when polls and commits are due.
 
     `work_left` is set by a part that has left something unread or unfinished: then the next step
     follows at once.

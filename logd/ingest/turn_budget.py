@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-# What the datagrams of one step may cost in all, and the fraction of it that one user may use.
+# Limits of one step's datagrams; one user may use 1/USER_PART of each.
 TURN_RECORDS_MAX = 4000
 TURN_BYTES_MAX = 4 * 1024 * 1024
 TURN_S_MAX = 0.010

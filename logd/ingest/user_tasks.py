@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-# Does a part of the work; True when it is finished.
+# Does a part of the work; returns True when it is finished.
 Task = Callable[[], bool]
 
 

@@ -28,7 +28,7 @@ class Wakeups:
         self._until_s: dict[Producer, float] = {}
 
     def suppress(self, producer: Producer, now_s: float, step_s: float) -> int:
-        """Suppress the wake-ups of a producer that had events; return until when (monotonic ns).
+        """Suppresses the wake-ups of a producer that had events; returns until when (monotonic ns).
 
         Long enough for the next poll to come before it ends: `step_s` is what this step took.
         """
@@ -45,7 +45,7 @@ class Wakeups:
             self._until_s[producer] = until_s
 
     def record_idle_poll(self, producer: Producer, polled_s: float) -> None:
-        """Records that a poll begun at `polled_s` found nothing: after the end it is the last."""
+        """Records that a poll at `polled_s` found nothing: the last one if past the suppression."""
         if self._until_s.get(producer, polled_s) + _MARGIN_S < polled_s:
             del self._until_s[producer]
 

@@ -30,7 +30,7 @@ from logd.storage.migrations import schema_version
 from logd.storage.wal import database_bytes
 
 DAY_NS = 86_400 * 10**9
-FORGOTTEN_SCHEMA = 3  # has a list of forgotten persons
+FORGOTTEN_SCHEMA = 3  # the first with a list of forgotten persons
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,14 @@ def backup(
 
 
 def backup_name(database: Path, now_ns: int) -> str:
-    """The name of a backup of that moment, in UTC."""
+    """Returns the name of a backup of that moment, in UTC."""
     return f"{database.stem}-{database_copy.format_time(now_ns)}.db"
 
 
 def expired(
     names: Iterable[str], database: Path, newest: str, keep: Keep, now_ns: int
 ) -> list[str]:
-    """Those of the names that are backups to remove, oldest first; never `newest` (pure).
+    """Returns the names of backups to remove, oldest first; never `newest` (pure).
 
     A backup named after a future time was made with a wrong clock: it stays, and does not count as
     one of the newest.
@@ -151,7 +151,7 @@ def expired(
 
 
 def _place(config: Config, destination: Path | None, now_ns: int) -> tuple[Path, str]:
-    """The directory and name of the backup; in a directory the next free second is taken.
+    """Returns directory and name of the backup; in a directory the next free second is taken.
 
     Under a wrong clock the time is the earliest possible, which may be that of the previous backup.
     """
@@ -180,7 +180,7 @@ def _place(config: Config, destination: Path | None, now_ns: int) -> tuple[Path,
 
 @contextlib.contextmanager
 def _directory(config: Config, directory: Path, name: str) -> Iterator[Path]:
-    """Locks the directory; yields a path for the unfinished backup, and removes that in the end."""
+    """Locks the directory; yields the path for the unfinished backup, and removes it at the end."""
     unfinished = directory / f".{name}.partial"
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -258,7 +258,7 @@ def _expire(directory: Path, database: Path, newest: str, keep: Keep, now_ns: in
 
 
 def _record(config: Config, made: Backup) -> None:
-    """Records the backup's place, and its event. Raises LogdError kinds."""
+    """Registers the backup as a copy, and records its event. Raises LogdError kinds."""
     props = {
         "place": str(made.path),
         "batch": made.head.batch,

@@ -39,7 +39,7 @@ from logd.storage.database import (
 from logd.storage.hash_chain import Head
 from logd.storage.wal import database_bytes
 
-PROGRESS_STEPS = 20_000  # of SQLite's virtual machine, between two checks for signals and progress
+PROGRESS_STEPS = 20_000  # of SQLite's virtual machine, from one check for signals to the next
 FINDINGS_SHOWN = 3
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -66,7 +66,7 @@ class Stop:
         self.asked: str | None = None
 
     def handle_signal(self, number: int, _frame: FrameType | None = None) -> None:
-        """The signal handler."""
+        """Records a received signal; installed as the handler."""
         self.asked = signal.Signals(number).name
 
     def check(self) -> None:
@@ -195,12 +195,12 @@ def remove_side_files(path: Path) -> None:
 
 
 def format_time(now_ns: int) -> str:
-    """A time in UTC, for file names."""
+    """Returns a time in UTC, for file names."""
     return f"{datetime.fromtimestamp(now_ns // 10**9, UTC):%Y%m%dT%H%M%SZ}"
 
 
 def dated_path(path: Path, word: str, now_ns: int) -> Path:
-    """A free path for the file that was at `path` until that time."""
+    """Returns a free path for the file that was at `path` until that time."""
     name = f"{path.name}.{word}-{format_time(now_ns)}"
     names = (path.with_name(name), *(path.with_name(f"{name}-{n}") for n in range(2, 100)))
     return next((free for free in names if not os.path.lexists(free)), names[0])

@@ -47,12 +47,12 @@ def hold_instance(config: Config, more: str = "") -> Iterator[InstanceLock]:
 
 
 def owner(config: Config) -> Path:
-    """The path whose owner the database has: itself, or its folder if it does not exist."""
+    """Returns the path whose owner a database gets: its own, or its folder if it does not exist."""
     return config.database if config.database.exists() else config.database.parent
 
 
 def new_database_path(config: Config) -> Path:
-    """The path under which to make a new database; a leftover there is removed."""
+    """Returns the path under which to make a new database; removes a leftover there."""
     path = config.database.with_name(config.database.name + ".making")
     database_copy.remove(path)
     return path

@@ -33,7 +33,7 @@ _EVENT_TYPES = {removal_log.PRUNED: EVENTS_PRUNED, removal_log.ERASED: PERSON_ER
 # id, producer, sequence, ts_ns, type, user, props, salt
 _Row = tuple[int, int, int, int, int, str | None, bytes, bytes]
 
-# What the caller does in the same transaction.
+# The caller's work in the same transaction.
 Also = Callable[[Connection], None]
 
 
@@ -95,7 +95,8 @@ class Steps:
 
         self._store.transact(work, now_ns, flush=False)
         taken_s = time.thread_time() - started_s
-        # Gradually, so that one slow step does not matter: half of the steps exceed the target.
+        # Change the step size by 10 % only, so that one slow step matters little. It settles where
+        # half of the steps exceed the target.
         scaled = int(self.events_max * (0.9 if taken_s > STEP_TARGET_S else 1.1))
         self.events_max = min(STEP_EVENTS_MAX, max(STEP_EVENTS_MIN, scaled))
 
@@ -109,7 +110,7 @@ class _Names:
         self._types: dict[int, str] = {}
 
     def leaf(self, row: _Row) -> bytes:
-        """The event's leaf in the chain."""
+        """Returns the event's leaf in the chain."""
         event_id, producer, sequence, ts_ns, type_id, user, props, salt = row
         label = self._labels.get(producer) or self._look_up(
             self._labels, producer, "SELECT uid || '-' || key FROM producer WHERE id = ?"
@@ -151,8 +152,9 @@ def _remove(connection: Connection, ids: Sequence[int], names: _Names) -> None:
 def _batches(
     connection: Connection, ids: Sequence[int]
 ) -> tuple[list[tuple[int, int]], dict[tuple[int, int], list[int]]]:
-    """Batches as (first event, one past the last): those whose events are all among the ids, and
-    the others, each with its ids.
+    """Returns the batches whose events are all among the ids, and the others with their ids.
+
+    A batch is (first event, one past the last).
     """
     of: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
     first, end = 0, 0
@@ -219,8 +221,9 @@ def _narrow_blocks(connection: Connection, rows: Sequence[_Row]) -> None:
 def _redact(
     connection: Connection, contents: Mapping[int, bytes], names: _Names
 ) -> dict[int, bytes]:
-    """Gives events other properties and another salt, inside the caller's transaction, and keeps
-    the leaves that they were stored with. Returns the new leaves.
+    """Gives events other properties and another salt; returns the new leaves.
+
+    Runs inside the caller's transaction, and keeps the leaves that the events were stored with.
     """
     rows = _rows(connection, sorted(contents))
     removal_log.keep_leaves(connection, {row[0]: names.leaf(row) for row in rows})

@@ -84,8 +84,9 @@ def forget(
 def _write_down(
     job: Job, store: Store, _steps: Steps, surroundings: Surroundings
 ) -> Iterator[float | None]:
-    """Records the persons: from here on late events are erased, and those to erase that are stored
-    already have an id below `bound`.
+    """Records the persons to forget.
+
+    Later arrivals are erased by the list; stored events to erase have ids below `bound`.
 
     Events made during this step may count as before or after the forget.
     """

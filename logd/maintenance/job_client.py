@@ -26,7 +26,7 @@ POLL_INTERVAL_S = 0.1
 # The service manager restarts a killed daemon, which must not find the lock taken.
 DAEMON_COMES_BACK_S = 15.0
 
-# Called with the job as it progresses.
+# A function called with the job as it progresses.
 OnProgress = Callable[[Job], None]
 
 
@@ -93,7 +93,7 @@ def _submit(config: Config, kind: str, params: Mapping[str, Any]) -> int:
 
 
 def _wait(config: Config, job_id: int, on_progress: OnProgress) -> Job | None:
-    """The job when it is done; None if the daemon has ended and does not come back."""
+    """Returns the job when it is done; None if the daemon has ended and does not come back."""
     seen_s = time.monotonic()
     with closing(open_for_events(config)) as connection:
         while (job := _read_progress(connection, job_id, on_progress)).finished_ns is None:

@@ -27,7 +27,7 @@ _log = logging.getLogger("logd")
 
 
 def directory_identity(directory: Path) -> str:
-    """Identifies the directory as it is now; NO_OUTBOXES if it does not exist."""
+    """Returns the identity of the directory as it is now; NO_OUTBOXES if it does not exist."""
     try:
         status = directory.stat()
     except OSError:
@@ -89,8 +89,9 @@ def survey(
 
 
 def _written(outboxes: OutboxDirectory, name: str, key: Key, watermark: int) -> int | None:
-    """The last sequence written; 0 if the outbox was removed meanwhile, all of it stored; None if
-    it cannot be opened. Raises WireError.
+    """Returns the last sequence written in an outbox; None if it cannot be opened.
+
+    0 if it was removed meanwhile, all of it stored. Raises WireError.
     """
     outbox = outboxes.open(name, *key)
     if outbox is None:

@@ -29,8 +29,9 @@ _USERS_PER_STEP = 200
 
 
 def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
-    """Does a bounded step at each `next`. `params["before"]`: for each type, the time (ns) before
-    which its events are removed.
+    """Prunes, a bounded step at each `next`.
+
+    `params["before"]`: for each type, the time (ns) before which its events are removed.
 
     After a crash the job restarts from the first block; pruned events are no longer there to be
     scanned.
@@ -46,8 +47,8 @@ def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
                 continue
             if pruned.name in SUBJECTS:
                 yield from _prune_users(job, pruned, block, connection, steps)
-            # Events with the block's first or last time go last: removing one makes the block's
-            # bounds be recomputed from the others.
+            # Events with the block's first or last time go last: removing one causes the block's
+            # bounds to be recomputed from the others.
             edges = connection.execute(
                 "SELECT first_ts_ns, last_ts_ns FROM event_block WHERE block = ?", (block,)
             ).fetchone()
@@ -58,7 +59,7 @@ def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
 
 
 def count(connection: Connection, before: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """How many events of each type would be removed."""
+    """Returns how many events of each type would be removed."""
     stored = StoredTimes(connection, now_ns)
     counts = dict.fromkeys(before, 0)
     types = _types(connection, before, stored)
@@ -113,7 +114,10 @@ class _Type:
         self._past: dict[int, str] = {}
 
     def past(self, block: int) -> str:
-        """Which events of the block are removed; decided once, so that every step agrees."""
+        """Returns which events of the block are removed: ALL, SOME or NONE.
+
+        Decided once, so that every step agrees.
+        """
         if block not in self._past:
             row = self._connection.execute(
                 "SELECT first_ts_ns FROM event_block WHERE block = ?", (block,)
@@ -125,7 +129,7 @@ class _Type:
         return self._past[block]
 
     def goes(self, event_id: int, ts_ns: int) -> bool:
-        """Whether that event is removed."""
+        """Returns whether that event is removed."""
         past = self.past(event_id >> BLOCK_BITS)
         if past in (ALL, NONE):
             return past == ALL
@@ -152,7 +156,7 @@ class _Type:
         ]
 
     def count(self, ids: range) -> int:
-        """How many of these events are to be removed, all of one block."""
+        """Returns how many of these events, all of one block, are to be removed."""
         source, values = self._among(ids)
         return int(self._connection.execute(f"SELECT count(*) {source}", values).fetchone()[0])
 

@@ -56,7 +56,7 @@ class Replaced:
     clock: Reading | None = None  # its last trusted reading of the clock
 
     def batch_max(self, kept: int) -> int | None:
-        """The highest batch ever stored, lost like all past `kept`; None if unknown."""
+        """Returns the highest batch ever stored, lost like all past `kept`; None if unknown."""
         if self.head is None:
             return None
         highest = [self.head.batch]
@@ -81,7 +81,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Restored:
-    """The result: the new database, and the path of the old one (None: there was none)."""
+    """The result of a restore: the new database, and the path of the old one, None without one."""
 
     made: Checked
     kept: Path | None
@@ -202,7 +202,7 @@ def _inspect_replaced(config: Config, key: bytes, backup: Connection) -> Replace
 
 
 def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[AdvancedProducer]:
-    """Producers that have advanced since the backup, without those of logd's internal events."""
+    """Yields producers that have advanced since the backup, except those of internal events."""
     own = {
         row
         for (row,) in connection.execute(
@@ -253,7 +253,7 @@ def _record_losses(store: Store, batch: Batch, advanced: AdvancedProducer) -> No
 
 
 def _record_restore(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
-    """Stores the event of the restore, the copies that the replaced database knows, and losses."""
+    """Records the restore: its event, the copies that the replaced database knows, and losses."""
     found, replaced = planned.found, planned.replaced
     props: dict[str, Any] = {
         "backup_batch": found.head.batch,

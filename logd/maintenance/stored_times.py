@@ -18,7 +18,7 @@ _BATCHES_PER_READ = 20_000
 
 
 def ids_of(block: int) -> range:
-    """The ids of a block's events."""
+    """Returns the ids of a block's events."""
     return range(block << BLOCK_BITS, (block << BLOCK_BITS) + BLOCK_EVENTS)
 
 
@@ -45,14 +45,17 @@ class StoredTimes:
             yield
 
     def bounds(self, block: int) -> tuple[int | None, int]:
-        """When its first event was stored, None if unknown; and when all were, at the latest."""
+        """Returns the earliest and latest time at which the block's events can have been stored.
+
+        The earliest is None if unknown.
+        """
         if block not in self._bounds:
             for _ in self._find_bounds(block):
                 pass
         return self._bounds[block]
 
     def of(self, event_id: int) -> int:
-        """The latest time at which that event can have been stored."""
+        """Returns the latest time at which that event can have been stored."""
         _, to_ns = self.bounds(event_id >> BLOCK_BITS)
         ids, stored_ns = self._batch
         if event_id not in ids:

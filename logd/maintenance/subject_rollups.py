@@ -16,7 +16,7 @@ from logd.storage.rollups import subject_of
 from logd.storage.time_blocks import BLOCK_BITS
 from logd_wire.wire import unpack_props
 
-# Of one user and type, per recount: it bounds the memory used.
+# The most events of one user and type to remove per recount: it bounds the memory used.
 REMOVED_MAX = 20_000
 
 # Whether an event with that id and time (ns) is to be removed.

@@ -24,17 +24,17 @@ from logd.storage.job_table import Job
 from logd.storage.store import Store
 from logd.storage.trail_clock import TrailClock, clock_refusal
 
-# What one call of `step` takes at most, but for a single statement that is slow.
+# The longest that one call of `step` works, but for a single statement that is slow.
 STEP_S = 0.02
 RETRY_S = 5.0
 _NEVER_S = float("inf")
 _NO_MORE_PRUNED = "no event was pruned, or no more of them"
-# Raised on reading values that the daemon never writes.
+# Errors of reading values that the daemon never writes.
 _CHANGED = (TypeError, ValueError, AttributeError, LookupError)
 
 _log = logging.getLogger("logd")
 
-# Called with the seconds that an indivisible operation takes at most.
+# A function called with the seconds that an indivisible operation takes at most.
 MayTake = Callable[[float], contextlib.AbstractContextManager[None]]
 
 
@@ -73,7 +73,7 @@ class Worker:
         self.poll()
 
     def attach_daemon(self, arrivals: Arrivals) -> None:
-        """Tells the worker that it runs in a daemon, which commits what `arrivals` waits for."""
+        """Makes the worker work for a daemon, which commits what `arrivals` waits for."""
         self._arrivals = arrivals
 
     def _complete_forgets(self) -> None:
@@ -90,7 +90,7 @@ class Worker:
             self._store.reload_erasure_list()
 
     def _apply_list(self) -> None:
-        """Adds a job for persons of the list beside the database that a restored one lacks."""
+        """Adds a job for persons in the list beside the database that a restored one lacks."""
         store, known = self._store, self._store.erasure_list.entries
         listed = erasure_list.read_file(self._list_file)
         missing = {token: at for token, at in listed.items() if known.get(token, -1) < at}
@@ -193,7 +193,7 @@ class Worker:
         self._store.transact(work, now_ns)
 
     def _wait_for(self, error: Exception) -> None:
-        """Lets the job wait; it resumes from what is stored of it."""
+        """Postpones the job after a temporary error; it resumes from what is stored of it."""
         assert self._job is not None
         problem = error if isinstance(error, StorageBusy) else self._store.problem(error)
         logged, self._work = self._job.trouble, None

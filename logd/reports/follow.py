@@ -79,7 +79,7 @@ class Follower:
         )
 
     def read_new(self) -> Iterator[Row]:
-        """Yields the events stored since. Reports a failure once; the next call retries."""
+        """Yields events stored since the last call. Reports a failure once; later calls retry."""
         try:
             if self._stale or _identity(self._config.database) not in (self._file, None):
                 self._open()

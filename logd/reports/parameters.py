@@ -26,7 +26,7 @@ class Parameters:
         self._values = dict(values)
 
     def whole(self, name: str, default: int | None = None, *, low: int = 0, high: int) -> int:
-        """Takes a whole number within low..high. Required if `default` is None."""
+        """Takes the whole number `name`, within low..high; required if `default` is None."""
         value = self._values.pop(name, default)
         if type(value) is not int or not low <= value <= high:
             raise BadParameter(
@@ -39,14 +39,14 @@ class Parameters:
         return None if name not in self._values else self.whole(name, low=low, high=high)
 
     def text(self, name: str, default: str | None = None) -> str:
-        """Takes a text. Required if `default` is None."""
+        """Takes the text parameter `name`; required if `default` is None."""
         value = self._values.pop(name, default)
         if not isinstance(value, str):
             raise BadParameter(f"{name}: expected text, not {_shown(value)}")
         return value
 
     def maybe_text(self, name: str) -> str | None:
-        """Takes a text, or None if it is not given."""
+        """Takes the text parameter `name`, or None if it is not given."""
         return None if name not in self._values else self.text(name)
 
     def maybe_texts(self, name: str) -> list[str] | None:

@@ -29,7 +29,7 @@ class Selection:
 
     @property
     def query(self) -> dict[str, Any]:
-        """The conditions for the database, as `event_page` takes them; `matches` has the others."""
+        """Returns the database's conditions, as `event_page` takes them; `matches` has the rest."""
         return {
             "event_type": self.types,
             "user": self.users,
@@ -43,7 +43,7 @@ class Selection:
 
     @property
     def filters(self) -> dict[str, Any]:
-        """The selection for the trail: that it was by user, never by which user."""
+        """Returns the selection as recorded in the trail: that it was by user, never which user."""
         filters: dict[str, Any] = {
             "types": list(self.types),
             "by_user": bool(self.users),

@@ -1,1 +1,1 @@
-"""The files that a running daemon depends on, and what puts each of them back."""
+"""Checks the files that a running daemon depends on, and puts each of them back."""

@@ -98,7 +98,7 @@ class SelfRepair:
             self._lock.publish_files(self.files.published())
 
     def apply_config(self, config: Config) -> None:
-        """Checks the files that a reloaded configuration names."""
+        """Checks from now on the files that a reloaded configuration names."""
         self._config = config
         self.files.replace(self._items())
         self._lock.publish_files(self.files.published())
@@ -167,7 +167,7 @@ class SelfRepair:
     def _listen_again(self) -> None:
         assert self._replace_listener is not None
         config = self._config
-        # Not at the start: then the report process of a daemon that was killed may still listen.
+        # Not bound anew at the start: the report process of a killed daemon may still listen then.
         check_not_in_use(config.query_socket, socket.SOCK_STREAM)
         made = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
         made.listen(socket.SOMAXCONN)

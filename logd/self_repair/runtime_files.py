@@ -19,10 +19,10 @@ from logd.log_limit import ThrottledLog
 from logd_wire.rendezvous import NoOutbox
 
 CHECK_INTERVAL_S = 1.0
-# The page in the lock file holds all items with problems of this length.
+# The longest problem text: the page in the lock file holds all items with this much.
 PROBLEM_CHARS_MAX = 160
 
-# How much of a file must be as it was set up.
+# The values of `compare`: how much of a file must be as it was set up.
 PRESENT = "present"  # a file of its kind exists: it may be replaced (logd.toml, the key)
 SAME = "same"  # the same inode: the daemon has it open, and clients find it by name
 OWNED = "owned"  # and the same owner and mode
@@ -69,7 +69,7 @@ def problem(expected: FileState, found: FileState, compare: str) -> str | None:
 
 @dataclass(eq=False)
 class Item:
-    """One file: how it was set up, how it is restored, and what has happened to it so far.
+    """One runtime file: how it was set up, how it is restored, and what has happened to it so far.
 
     `put_back` creates it again; None if only an administrator can, by `remedy`. `locate` returns
     its path, which may change. `failing` is what fails without it.
@@ -89,7 +89,7 @@ class Item:
     restored_ns: int | None = None
 
     def published(self) -> dict[str, Any]:
-        """Returns what other processes need for the comparison, and what was done."""
+        """Returns what other processes need to compare this file, and what was done to it."""
         return {
             "name": self.name,
             "path": self.locate(),
@@ -104,7 +104,7 @@ class Item:
 
 
 class RuntimeFiles:
-    """All items, in the order in which they are to be restored.
+    """All runtime files, in the order in which they are to be restored.
 
     `read_state` returns a file's present state, `now_ns` is the wall clock. Errors that end the
     process are not caught: another daemon has the lock file, say.
@@ -195,7 +195,7 @@ class RuntimeFiles:
         return changed
 
     def published(self) -> list[dict[str, Any]]:
-        """Returns all items for other processes."""
+        """Returns all items, as published for other processes."""
         return [item.published() for item in self.items]
 
 

@@ -23,7 +23,7 @@ REQUEST_BYTES_MAX = _NUMBER.size + PAYLOAD_BYTES_MAX
 
 
 def pack_request(number: int, ts_ns: int, user: str | None, props: Mapping[str, Any]) -> bytes:
-    """Pack the request to store a reading. Raises Malformed for what the daemon would refuse."""
+    """Packs the request to store a reading. Raises Malformed for what the daemon would refuse."""
     request = _NUMBER.pack(number) + pack_payload(msgpack.Packer(), REPORT_READ, ts_ns, user, props)
     unpack_request(request)
     return request

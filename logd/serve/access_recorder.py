@@ -30,7 +30,7 @@ class Trail(Protocol):
 
 
 class AccessRecorder:
-    """Stores what was requested since its last commit in one transaction, then answers."""
+    """Stores access events requested since its last commit in one transaction, then answers."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class AccessRecorder:
         self._due_s = 0.0
 
     def open(self) -> socket.socket:
-        """Creates a lifeline, and returns the end of it for a new report process."""
+        """Creates a lifeline, and returns the new report process's end of it."""
         self.close()
         self._lifeline, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lifeline.setblocking(False)
@@ -69,11 +69,11 @@ class AccessRecorder:
 
     @property
     def due_s(self) -> float:
-        """When the requests that wait are stored."""
+        """Monotonic time at which the waiting requests are to be stored; infinity if none wait."""
         return self._due_s if self._requests else float("inf")
 
     def step(self) -> None:
-        """Stores and answers what was requested.
+        """Stores the requested access events and answers the requests, if they are due.
 
         After a commit it rests for as long as that took: readers take half of the disk's time at
         most, as users with durable events do.
@@ -86,7 +86,7 @@ class AccessRecorder:
             self._due_s = ended_s + (ended_s - began_s)
 
     def refuse(self) -> bool:
-        """Refuses what was requested while nothing can be stored; returns whether there was any."""
+        """Refuses all requests while nothing can be stored; returns whether there were any."""
         self._receive()
         refused = bool(self._requests)
         self._answer(False)

@@ -45,7 +45,7 @@ class AccessRequests:
             del self._open[number]
 
     def take_answers(self) -> bool:
-        """Hand out the answers that have come; return False when the daemon has ended."""
+        """Passes on the answers that have come; returns False when the daemon has ended."""
         while True:
             try:
                 data = self._lifeline.recv(ANSWER.size)

@@ -30,7 +30,8 @@ class Admission(Generic[T]):
     def __init__(self, seats_max: int, running_max: int) -> None:
         self._seats = OpenFileQuota(seats_max, seats_max, shared=True)
         self._running = OpenFileQuota(running_max, running_max, shared=True)
-        # By user, oldest first; of the waiting ones the user to be served next is first.
+        # Connections by user, oldest first; of the waiting ones the user to be served next is
+        # first.
         self._idle: dict[int, OrderedDict[T, None]] = {}
         self._waiting: OrderedDict[int, OrderedDict[T, None]] = OrderedDict()
 

@@ -55,7 +55,7 @@ class ClosedFiles:
             self.watch()
 
     def enable(self, now_s: float) -> float:
-        """Lets closed files wake the loop if that is due; else return when it will be."""
+        """Lets closed files wake the loop if that is due; otherwise returns when it will be."""
         if self._inotify is None or self._registered:
             return float("inf")
         if now_s < self._due_s:

@@ -32,9 +32,10 @@ from logd.serve.stats_source import StatsSource
 from logd.storage.store import Store
 
 RETRY_INTERVAL_S = 1.0
-# For sockets, the database, reports: outboxes past this wait until others are closed.
+# Descriptors reserved for sockets, database and reports; outboxes beyond the rest wait until others
+# close.
 DESCRIPTORS_RESERVED = 32
-# However busy it is, the daemon takes a step of a job this often.
+# The longest time between two steps of a job, however busy the daemon is.
 WORK_INTERVAL_MAX_S = 0.5
 
 
@@ -106,7 +107,7 @@ class EventLoop:
         self._wait_max_s = min(self._wait_max_s, seconds)
 
     def use_new_directory(self) -> None:
-        """Reads outboxes from the directory that has taken the former one's place."""
+        """Reads outboxes from the directory that has replaced the former one."""
         self.delivery.use_new_directory()
         self.closed_files.watch()
         self._store.erasure_list.boundaries.outboxes = directory_identity(self._directory.path)
@@ -114,7 +115,7 @@ class EventLoop:
             self._worker.outboxes = self._directory.path
 
     def replace_socket(self, sock: socket.socket, queue_datagrams: int | None) -> None:
-        """Receives from another socket: the name of the former one is gone."""
+        """Receives from `sock`, which replaces a socket whose name is gone."""
         self._selector.unregister(self._receiver.socket)
         self._receiver.replace(sock, queue_datagrams)
         self._selector.register(sock, selectors.EVENT_READ)
@@ -156,7 +157,7 @@ class EventLoop:
 
     @property
     def stalled(self) -> StorageBusy | None:
-        """Why nothing can be stored at the moment; None: it can."""
+        """Why nothing can be stored at the moment; None if events can be stored."""
         return self.delivery.stalled
 
     def sample_stats(self) -> RuntimeStats | None:

@@ -27,7 +27,7 @@ SEATS_MAX = 128
 RUNNING_MAX = 2
 BACKLOG = socket.SOMAXCONN  # a full one refuses non-blocking clients at once
 HEAD_BYTES_MAX = 16 * 1024
-# How often it checks that its socket exists, and retries to create one.
+# How often the server checks that its socket exists, and retries to create one.
 CHECK_S = 1.0
 RETRY_S = 5.0
 
@@ -67,7 +67,7 @@ class MetricsService:
 
 
 class _Buffers:
-    """Stands for a socket, for a handler that reads and writes memory only."""
+    """In-memory stand-in for a socket: supplies a request and collects the response."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(config: Config) -> Iterator[None]:
-    """Serves metrics within a `with`. If that fails, log it: reports work without metrics."""
+    """Serves metrics within a `with`; logs a failure, since reports work without metrics."""
     server = _MetricsServer(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -116,7 +116,7 @@ def serving(config: Config) -> Iterator[None]:
 
 
 class _MetricsServer:
-    """Serves the metrics until `over`; again if its socket was removed or could not be created."""
+    """Serves the metrics until `over`; starts again if its socket was removed or not created."""
 
     def __init__(self, config: Config) -> None:
         self.over = threading.Event()

@@ -31,13 +31,13 @@ def restart_pause_s(pause_s: float, lived_s: float) -> float:
 
 
 class Lifeline(Protocol):
-    """What the process reads as its standard input: it ends when the daemon's end is closed."""
+    """The report process's standard input: the process ends when the daemon's end is closed."""
 
     def open(self) -> socket.socket:
-        """Creates one, and returns the process's end."""
+        """Creates a lifeline, and returns the process's end."""
 
     def close(self) -> None:
-        """Closes the daemon's end."""
+        """Closes the daemon's end of the lifeline, which ends the report process."""
 
 
 class ReportProcess:
@@ -54,7 +54,7 @@ class ReportProcess:
         self._throttled = ThrottledLog(_log)
 
     def start(self) -> None:
-        """Starts it with the listening socket, and its standard input as the lifeline."""
+        """Starts the report process with the listening socket, its standard input the lifeline."""
         fd = self._listener.fileno()
         command = [
             sys.executable,
@@ -79,13 +79,13 @@ class ReportProcess:
             self._throttled.warning("no report process now: %s", error.strerror)
 
     def replace_listener(self, listener: socket.socket) -> None:
-        """Restarts it with another socket: the name of the present one is gone."""
+        """Restarts the report process with `listener`, since the present socket's name is gone."""
         self._listener.close()
         self._listener = listener
         self._end_present()
 
     def keep_running(self) -> None:
-        """Restarts it if it has died, or could not be started."""
+        """Restarts the report process if it has ended or failed to start, at a bounded rate."""
         now_s = time.monotonic()
         if self._process is not None and self._process.poll() is None:
             if now_s - self._ending_s >= REPORTER_STOP_TIMEOUT_S:
@@ -105,7 +105,7 @@ class ReportProcess:
             self.start()
 
     def restart(self, config: Config) -> None:
-        """Makes it end, and `keep_running` start it with these settings; waits for neither."""
+        """Ends the report process without waiting; `keep_running` starts it with these settings."""
         self._config = config
         self._end_present()
 

@@ -42,16 +42,18 @@ from logd_wire.query import (
 from logd_wire.schema import USER_BYTES_MAX, Malformed, check_user
 
 SEATS_MAX = 128
-# One user may run two reports at a time while no other asks. Each may hold an answer of 8 MiB.
+# Reports that run at a time; one user may run two while no other asks. Each may hold an answer of 8
+# MiB.
 RUNNING_MAX = 4
-# At nice 10 it has a tenth of the daemon's weight; its disk priority follows (ioprio_set(2)).
+# At nice 10 this process has a tenth of the daemon's weight; its disk priority follows
+# (ioprio_set(2)).
 NICENESS = 10
 PARAMETER_CHARS_MAX = USER_BYTES_MAX  # a user is never cut: `logd person` finds the access by it
 # The site's pages wait no longer than this either.
 REPORT_TIMEOUT_S = 2.0
 PROGRESS_STEPS = 10_000
 
-# Stores an event of the user who reads persons' events, with its properties; False if it cannot.
+# Stores the access event of a user who reads about persons; returns False if it cannot.
 RecordAccess = Callable[[str | None, Mapping[str, Any]], bool]
 
 _log = logging.getLogger("logd.reports")
@@ -69,7 +71,7 @@ class Reporter:
         self._record_access = record_access
 
     def serve(self, listener: socket.socket, lifeline: AccessRequests) -> None:
-        """Serve connections until the lifeline ends."""
+        """Serves connections until the lifeline ends."""
         server = RequestServer(
             listener,
             _Queries(self),
@@ -189,7 +191,7 @@ def _lower_priority() -> None:
 
 
 def main(config: Config, listener_fd: int) -> None:
-    """Run the child process. The listener is inherited, the lifeline is standard input."""
+    """Runs the child process. The listener is inherited, the lifeline is standard input."""
     _lower_priority()
     key = read_key(config.key_file)
     connection = connect(config.database, key, read_only=True)

@@ -64,7 +64,7 @@ class Service(Protocol):
         """
 
     def deny(self, credentials: Credentials) -> bytes | None:
-        """Returns the answer to a peer without permission; None: it may ask."""
+        """Returns the answer to a peer without permission; None if it has permission."""
 
     def answer(self, request: bytes, credentials: Credentials) -> tuple[bytes, bool]:
         """Returns the answer, and whether the connection stays open. Runs in a thread."""
@@ -130,7 +130,7 @@ class _Acceptor:
             yield sock
 
     def resume(self, now_s: float) -> None:
-        """Accept again if the pause has ended."""
+        """Accepts connections again if the pause has ended."""
         if self.due_s is not None and now_s >= self.due_s:
             self.due_s = None
             self._poll.register(self._listener, select.POLLIN)
@@ -167,7 +167,7 @@ class RequestServer:
         self._is_alive: Callable[[], bool] = lambda: True
 
     def serve(self, lifeline_fd: int, is_alive: Callable[[], bool] | None = None) -> None:
-        """Serve until the lifeline ends: `is_alive` reads what has come, and returns False then."""
+        """Serves until the lifeline ends: `is_alive` reads from it, and returns False then."""
         self._lifeline_fd = lifeline_fd
         self._is_alive = is_alive or (lambda: bool(os.read(lifeline_fd, 1)))
         self._poll.register(lifeline_fd, select.POLLIN)
@@ -175,7 +175,7 @@ class RequestServer:
             pass
 
     def run_once(self, timeout_s: float | None) -> bool:
-        """Waits for events and handle all of them; return False when the lifeline has ended."""
+        """Waits for events and handles all of them; returns False when the lifeline has ended."""
         connected = False
         for fd, events in self._poll.poll(self._poll_ms(timeout_s)):
             if fd == self._lifeline_fd:
@@ -272,7 +272,7 @@ class RequestServer:
             self._finish(peer, None, False)
 
     def _answer(self, peer: _Peer, request: bytes) -> None:
-        """Answers one request, in a thread of its own."""
+        """Computes the answer to one request, in a thread of its own."""
         answer, stays = None, False
         try:
             answer, stays = self._service.answer(request, peer.credentials)
@@ -282,7 +282,7 @@ class RequestServer:
             self._finish(peer, answer, stays)
 
     def _finish(self, peer: _Peer, answer: bytes | None, stays: bool) -> None:
-        """Queue an answer to be sent; called from any thread."""
+        """Queues an answer to be sent; called from any thread."""
         self._answered.append((peer, answer, stays))
         with contextlib.suppress(OSError):  # woken already, or closed
             self._waker.send(b"\0")
@@ -381,7 +381,7 @@ def _credentials(sock: socket.socket) -> Credentials:
 
 
 def _send_and_close(sock: socket.socket, answer: bytes) -> None:
-    """Sends as much of the answer as goes without waiting, then close."""
+    """Sends as much of the answer as possible without waiting, then closes the socket."""
     with sock, contextlib.suppress(OSError):
         sock.send(answer)
         # Closing a socket with unread data resets it, which may cost the peer the answer.

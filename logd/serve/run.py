@@ -73,7 +73,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     query_gid(config)  # report a missing group now, not in the report process
     inherited = inherited_sockets()
     if config.rekeyed_file.exists():
-        # With it comes all of verification, which takes a tenth of a start to import.
+        # Imported here, as all of verification comes with it, which takes a tenth of a start.
         from logd.maintenance.rekey import complete_rekey
 
         complete_rekey(config, key)
@@ -162,7 +162,7 @@ class _Sockets:
 
 
 def _open_sockets(config: Config, inherited: dict[str, socket.socket]) -> _Sockets:
-    """Takes the sockets that the service manager has passed, or binds them."""
+    """Returns the sockets that the service manager has passed, or binds new ones."""
     events = pick(inherited, socket.SOCK_DGRAM)
     if events is not None:
         receiver = Receiver(events)

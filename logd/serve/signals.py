@@ -14,13 +14,13 @@ _OTHERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal
 
 
 def ignore_other_signals() -> None:
-    """Ignores signals without a meaning here. By a handler: SIG_IGN would be inherited."""
+    """Ignores signals without a meaning here, by a handler, since SIG_IGN would be inherited."""
     for number in _OTHERS:
         signal.signal(number, lambda _number, _frame: None)
 
 
 class Signals:
-    """The signals that were received. A pipe at `fd` wakes the loop, which acts on them."""
+    """Records received signals. A pipe at `fd` wakes the loop, which acts on them."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -28,7 +28,7 @@ class Signals:
         self._reload = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Records a signal; called as its handler."""
+        """Records a received signal; installed as the handler."""
         if number == signal.SIGHUP:
             self._reload = True
         else:

@@ -35,7 +35,7 @@ def outbox_totals(outboxes: Iterable[tuple[Producer, OpenOutbox]], now_s: float)
 
 @dataclass(eq=False)
 class StatsSource:
-    """Takes a sample of one daemon when it is due."""
+    """Takes samples of one daemon's statistics."""
 
     config: Config
     delivery: Delivery[OpenOutbox]
@@ -48,7 +48,7 @@ class StatsSource:
         self._started_ns = self.clock_ns()
 
     def sample(self) -> RuntimeStats | None:
-        """Returns the statistics once a second, None between."""
+        """Returns the daemon's statistics once a second, None between."""
         now_s, delivery = self.monotonic_s(), self.delivery
         if not delivery.stats.is_due(now_s):
             return None

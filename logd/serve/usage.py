@@ -66,7 +66,7 @@ class PublishedUsage:
 
     @property
     def due_s(self) -> float | None:
-        """When the table is to be published; None: it has not changed."""
+        """When the table is to be published; None if it has not changed."""
         return self._due_s if self._publish is not None and self._changed else None
 
     def publish_if_due(self, now_s: float) -> None:

@@ -27,7 +27,7 @@ class DaemonState:
     figures: RuntimeStats | None
 
     def stalled_s(self, now_ns: int) -> float:
-        """For how long nothing has been stored; 0 if the daemon stores events."""
+        """Returns for how many seconds nothing has been stored; 0 if the daemon stores events."""
         if self.pid is not None and self.page.trouble is None:
             return 0.0
         if self.pid is not None:

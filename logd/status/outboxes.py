@@ -44,7 +44,7 @@ class ListingTotals:
 
 
 def read_outboxes(config: Config) -> OutboxListing:
-    """Reads the header of each outbox. Nothing is changed."""
+    """Reads the header of each outbox, and changes nothing."""
     listing = OutboxListing()
     outboxes = OutboxDirectory(config.outbox_directory, read_only=True)
     try:

@@ -59,7 +59,7 @@ def _line(name: str, value: object) -> str:
 
 
 def _runtime_files(state: Mapping[str, Any]) -> Iterator[str]:
-    """Files that the running daemon depends on and that are missing, wrong, or were put back."""
+    """Yields lines for files of the daemon that are missing, wrong, or were put back."""
     for file in state["runtime_files"]:
         where = f"{file['name']}, {render.printable(file['path'])}"
         if file["problem"]:
@@ -72,7 +72,7 @@ def _runtime_files(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _readers(state: Mapping[str, Any]) -> Iterator[str]:
-    """The users whose reports took the most time of the report process."""
+    """Yields a line for each user whose reports took the most time of the report process."""
     for reader in state["readers"][:READERS_SHOWN_MAX]:
         yield _line(
             "reports",
@@ -114,7 +114,7 @@ def _of(count: int, what: str, plural: str = "s") -> str:
 
 
 def _others(state: Mapping[str, Any]) -> Iterator[str]:
-    """Users with too many outboxes, and what waits, is claimed, refused or ignored, by user."""
+    """Yields lines by user: too many outboxes, and what waits, is claimed, refused or ignored."""
     for user in state["outboxes_by_user"]:
         if user["surplus"]:
             yield _line(

@@ -1,1 +1,1 @@
-"""From a batch to the encrypted database, and what is kept beside the events."""
+"""Stores batches in the encrypted database, with what is kept beside the events."""

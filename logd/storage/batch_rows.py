@@ -28,7 +28,7 @@ class LastRows:
 class BatchRows:
     """The rows of one batch, table by table. `events` and `quarantine` are flat lists of values."""
 
-    ids: dict[Producer, int] = field(default_factory=dict)  # of the row of each producer
+    ids: dict[Producer, int] = field(default_factory=dict)  # the row's id of each producer
     new_producers: list[tuple[Any, ...]] = field(default_factory=list)
     known_producers: list[tuple[Any, ...]] = field(default_factory=list)
     refusals: list[tuple[int, str, int]] = field(default_factory=list)
@@ -51,8 +51,10 @@ def build(
     late: frozenset[int] = NO_EVENTS,
     quarantine_rows_max: int,
 ) -> BatchRows:
-    """The rows of the batch, numbered from `last` on; the events at the places in `late` are hashed
-    but not stored. `types` has the number of each event type.
+    """Returns the rows of the batch, numbered after those in `last`.
+
+    The events at the places in `late` are hashed but not stored. `types` has the number of each
+    event type.
     """
     rows = BatchRows()
     producer = _add_producers(rows, batch, last.producer, now_ns, boot_id)
@@ -69,7 +71,7 @@ def build(
 def stored_runs(
     first_event: int, batch: Batch, late: frozenset[int]
 ) -> Iterator[tuple[int, list[tuple[Producer, int, Event]]]]:
-    """The events of the batch that are stored, as runs, each with the id of its first event."""
+    """Yields the events of the batch that are stored, in runs, each with its first event's id."""
     if not late:
         yield first_event, batch.events
         return

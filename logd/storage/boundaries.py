@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from logd.batch import Producer
 from logd.storage.database import Connection
 
-# Of one producer. At the limit the last one is raised: events made between two forgets, before the
-# daemon has read anything of that producer, count as made before both.
+# The most boundaries of one producer. At the limit the last one is raised: events made between two
+# forgets, before the daemon has read anything of that producer, count as made before both.
 BOUNDARIES_MAX = 16
 # The directory did not exist: any outbox found in it later was made later.
 NO_OUTBOXES = ""
@@ -59,11 +59,11 @@ class Forget:
     surplus: frozenset[int]
 
     def knew(self, producer: Producer) -> bool:
-        """Whether that producer was known at the time, with all its events."""
+        """Whether that producer was known at the time of the forget, with all its events."""
         return self.knew_row(producer.row) and producer.uid not in self.surplus
 
     def knew_row(self, row: int | None) -> bool:
-        """Whether the producer with that row was known at the time, whoever its user is."""
+        """Whether the producer with that row was known at the time of the forget, for any user."""
         return row is not None and self.producers is not None and row <= self.producers
 
 
@@ -123,7 +123,7 @@ class Boundaries:
         return True if placed or latest.knew(producer) or self._came_after(producer) else None
 
     def _came_after(self, producer: Producer) -> bool:
-        """Whether it is new, with an outbox that did not exist at the last forget."""
+        """Whether the producer is new, with an outbox that did not exist at the last forget."""
         latest = self._latest
         return (
             latest is not None
@@ -231,8 +231,10 @@ def load(connection: Connection) -> Boundaries:
 
 
 def still_to_come(connection: Connection) -> dict[str, int]:
-    """What was made before a forget and still waits in outboxes: at most how many `events`, of how
-    many `producers`, of any person; and how many outboxes are `unreadable`.
+    """Counts what was made before a forget and still waits in outboxes, of any person.
+
+    Returns at most how many `events`, of how many `producers`, and how many outboxes are
+    `unreadable`.
     """
     events, producers, unreadable = connection.execute(
         "SELECT coalesce(sum(waiting), 0), count(waiting), sum(waiting IS NULL) FROM ("
@@ -244,7 +246,10 @@ def still_to_come(connection: Connection) -> dict[str, int]:
 
 
 def identity(boot_id: str, token: str) -> str:
-    """Identifies a directory of outboxes; it differs after a boot, which leaves no old files."""
+    """Returns a text that identifies a directory of outboxes.
+
+    It differs after each boot, which leaves no old files.
+    """
     return f"{boot_id} {token}"
 
 
@@ -255,7 +260,7 @@ def _is_same_or_newer(listed: str, now: str) -> bool:
 
 
 def _with(rows: list[Row], number: int, written: int | None) -> list[Row]:
-    """The rows of a producer, with the last sequence written at a later forget added."""
+    """Returns a producer's rows, with the last sequence written at a later forget added."""
     last = rows[-1][1] if rows else None
     if written is None or last is None:
         same = len(rows) > 1 and written is None and rows[-2][1] is None

@@ -7,7 +7,7 @@ from logd.storage.hash_chain import GENESIS, Head
 
 
 def read_head(connection: Connection) -> tuple[Head, int | None]:
-    """The chain's head, and when its batch was stored; (0, 0, GENESIS) and None without a batch."""
+    """Returns the chain's head and when its batch was stored; (0, 0, GENESIS) and None if empty."""
     row = connection.execute(
         "SELECT id, first_event + events - 1, hash, stored_ns FROM batch ORDER BY id DESC LIMIT 1"
     ).fetchone()

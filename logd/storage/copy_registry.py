@@ -54,7 +54,7 @@ def register_copy(
 
 
 def list_copies(connection: Connection) -> list[Copy]:
-    """All registered copies, the oldest first."""
+    """Returns all registered copies, the oldest first."""
     rows = connection.execute(
         "SELECT kind, place, made_ns, expires_ns FROM copy ORDER BY made_ns, id"
     )
@@ -62,7 +62,7 @@ def list_copies(connection: Connection) -> list[Copy]:
 
 
 def list_unexpired(connection: Connection, now: Reading) -> list[Copy]:
-    """Copies that may still exist, the oldest first; all of them if the clock is not trusted."""
+    """Returns copies that may still exist, oldest first; all copies if the clock is not trusted."""
     copies = list_copies(connection)
     if readings.implausible(trail_clock.load(connection), now) is not None:
         return copies

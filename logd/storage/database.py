@@ -101,17 +101,17 @@ def copy_into(connection: Connection, target: Path) -> None:
 
 
 def wal_path(path: Path) -> Path:
-    """The path of that database's WAL."""
+    """Returns the path of that database's WAL."""
     return path.with_name(path.name + "-wal")
 
 
 def shm_path(path: Path) -> Path:
-    """The path of the WAL's index, which all connections share."""
+    """Returns the path of the WAL's index, which all connections share."""
     return path.with_name(path.name + "-shm")
 
 
 def file_bytes(path: Path) -> int:
-    """The size of a file, without opening it; 0 if it does not exist."""
+    """Returns the size of a file, without opening it; 0 if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:
@@ -129,7 +129,7 @@ def change_key(path: Path, old: bytes, new: bytes) -> None:
 
 
 def question_marks(values: Sequence[object]) -> str:
-    """Returns a question mark for each value, for a statement's list."""
+    """Returns SQL placeholders `?, ?, …`, one per value."""
     return ", ".join("?" * len(values))
 
 
@@ -145,8 +145,10 @@ def is_interrupt(error: Exception) -> bool:
 
 
 def damage(error: Exception) -> Exception:
-    """Returns the error if it is about what the database holds. Raises NotChecked if it is about
-    reading it at this moment: a lock, too little memory, a failing disk.
+    """Returns the error if it shows that the database's content is damaged.
+
+    Raises NotChecked if it is about reading it at this moment: a lock, too little memory, a failing
+    disk.
     """
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_ABOUT_CONTENT:
         raise NotChecked(
@@ -193,7 +195,7 @@ def _full(path: Path) -> StorageBusy:
 def _reason(path: Path) -> str:
     """Finds a likely reason for an I/O error, since SQLite does not expose errno.
 
-    For the message only: it may have been a failed flush, which is never retried.
+    The reason is for the message only: it may have been a failed flush, which is never retried.
     """
     with contextlib.suppress(OSError):
         limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -32,7 +32,7 @@ class DatabaseFiles:
                 self._opened[str(file)] = (status.st_dev, status.st_ino)
 
     def missing(self) -> str | None:
-        """The path of a file that was removed or replaced; None if all are there."""
+        """Returns the path of a file that was removed or replaced; None if all are there."""
         for path, opened in self._opened.items():
             try:
                 status = os.lstat(path)
@@ -75,7 +75,7 @@ class DatabaseFiles:
         return self._save(connection)
 
     def _save(self, connection: Connection) -> str:
-        """Copies all that was confirmed, since no file with a name holds it."""
+        """Copies the whole database into a file beside it, since no file with a name holds it."""
         copy = self._path.with_name(f"{self._path.name}.saved-{os.getpid()}")
         try:
             with systemd.extend_watchdog(_SAVE_S):

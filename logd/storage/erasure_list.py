@@ -59,7 +59,7 @@ class ErasureList:
         self._newest_listed_ns = max(listed, default=-1)
 
     def token(self, user: str) -> bytes:
-        """The token of that person."""
+        """Returns the token of that person."""
         return hmac.digest(self._pepper, user.encode(), "sha256")
 
     def covers(self, user: str, producer: Producer, sequence: int, ts_ns: int) -> bool:
@@ -105,7 +105,7 @@ def save(connection: Connection, entries: Entries, number: int = 0) -> None:
 
 
 def file_beside(path: Path) -> Path:
-    """The path of the list for a database or a backup at `path`."""
+    """Returns the path of the list for a database or a backup at `path`."""
     return path.with_name(FILE_NAME)
 
 

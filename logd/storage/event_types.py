@@ -47,7 +47,7 @@ class BatchTypes:
 
 
 class EventTypes:
-    """The types of one database. What a transaction adds counts once it is committed."""
+    """The event types of one database. What a transaction adds counts once it is committed."""
 
     def __init__(self, connection: Connection, limits: TypeLimits) -> None:
         self._connection = connection
@@ -62,7 +62,7 @@ class EventTypes:
         self._total = sum(min(n, limits.per_user) for n in self._introduced.values())
 
     def admit(self, batch: Batch) -> tuple[Batch, BatchTypes]:
-        """The batch without the events whose new type exceeds a limit, and the types of the rest.
+        """Returns the batch without events of a new type over a limit, and the types of the rest.
 
         A refused event goes to quarantine with its sequence, in the same batch.
         """
@@ -103,7 +103,7 @@ class EventTypes:
         return None
 
     def require(self, types: BatchTypes, name: str, uid: int) -> None:
-        """Adds a type of an internal event to those of the batch, whatever the limits."""
+        """Adds an internal event's type to those of the batch, whatever the limits."""
         if name not in types.ids:
             types.ids = {**types.ids, **self._look_up((name,))}
             if name not in types.ids:
@@ -115,7 +115,7 @@ class EventTypes:
         types.ids[name] = number
 
     def _look_up(self, names: Iterable[str]) -> dict[str, int]:
-        """The numbers of the types that the database has."""
+        """Returns the numbers of those types that the database has."""
         known = self._known
         ids = {name: known[name] for name in names if name in known}
         if not self._all_known:
@@ -143,7 +143,7 @@ class EventTypes:
 
 
 def load(connection: Connection, names_max: int) -> dict[str, int]:
-    """Names and number of the types, those with the most events first."""
+    """Returns numbers by name of at most `names_max` types, those with the most events first."""
     return dict(
         connection.execute(
             "SELECT name, id FROM event_type ORDER BY events DESC, id LIMIT ?", (names_max,)
@@ -164,7 +164,7 @@ def find(connection: Connection, names: Sequence[str]) -> dict[str, int]:
 
 
 def introduced_by(connection: Connection) -> dict[int, int]:
-    """How many types each user id has introduced; those never refused are not counted."""
+    """Returns how many types each user id has introduced, not counting those never refused."""
     never = sorted(NEVER_REFUSED)
     return dict(
         connection.execute(

@@ -34,7 +34,7 @@ class Head:
 
 
 def new_salts(count: int) -> list[bytes]:
-    """That many random salts, by one call to the kernel."""
+    """Returns `count` random salts, by one call to the kernel."""
     raw = os.urandom(SALT_BYTES * count)
     return [raw[i : i + SALT_BYTES] for i in range(0, len(raw), SALT_BYTES)]
 
@@ -49,18 +49,18 @@ def leaf(
     user: str | None,
     props: bytes,
 ) -> bytes:
-    """The hash of one event, 32 bytes."""
+    """Returns the hash of one event, 32 bytes."""
     content = _packer.pack((event_id, producer, sequence, ts_ns, event_type, user, props))
     return hashlib.sha256(salt + content).digest()
 
 
 def loss_leaf(producer: str, first: int, last: int | None, cause: str) -> bytes:
-    """The hash of one row of the loss ledger."""
+    """Returns the hash of one row of the loss ledger."""
     return hashlib.sha256(_packer.pack(("loss", producer, first, last, cause))).digest()
 
 
 def combine(leaves: Iterable[bytes]) -> bytes:
-    """One hash over leaves in their order."""
+    """Returns one hash over leaves in their order."""
     return hashlib.sha256(b"".join(leaves)).digest()
 
 
@@ -73,7 +73,7 @@ def link(
     leaves_hash: bytes,
     losses_hash: bytes,
 ) -> bytes:
-    """The hash of a batch, which the next batch builds on."""
+    """Returns the hash of a batch, which the next batch builds on."""
     numbers = _packer.pack((batch_id, stored_ns, first_event, events))
     return hashlib.sha256(previous + numbers + leaves_hash + losses_hash).digest()
 
@@ -98,6 +98,6 @@ class Removal:
         self._redactions.update(_packer.pack((event_id, new_leaf)))
 
     def hash(self, removal_id: int, kind: str) -> bytes:
-        """32 bytes over all that was added."""
+        """Returns the hash over all that was added, 32 bytes."""
         head = _packer.pack(("removal", removal_id, kind))
         return hashlib.sha256(head + self._runs.digest() + self._redactions.digest()).digest()

@@ -40,11 +40,11 @@ class Job:
     finished_ns: int | None = None
 
     def add(self, what: str, number: int) -> None:
-        """Adds to a count of the outcome."""
+        """Adds `number` to a count of the outcome."""
         self.outcome[what] = self.outcome.get(what, 0) + number
 
     def save(self, connection: Connection) -> None:
-        """Writes the row, inside the caller's transaction or in one of its own."""
+        """Writes the job's row, inside the caller's transaction or in one of its own."""
         params = bytearray(msgpack.packb(self.params)) if self.params else None
         connection.execute(
             "UPDATE job SET params = ?, phase = ?, position = ?, done = ?, total = ?, outcome = ?,"
@@ -65,12 +65,12 @@ def add_job(connection: Connection, kind: str, params: Mapping[str, Any], now_ns
 
 
 def read_job(connection: Connection, job_id: int) -> Job | None:
-    """The job, or None if it does not exist (any more, after a restore)."""
+    """Returns the job, or None if it does not exist (any more, after a restore)."""
     return _one(connection, "id = ?", job_id)
 
 
 def next_job(connection: Connection) -> Job | None:
-    """The next job to work on: records first, cleaning last, so that one vacuum serves many."""
+    """Returns the next job: records first, cleaning last, so that one vacuum serves many."""
     return _one(connection, "finished_ns IS NULL ORDER BY kind <> 'record', phase = 'clean', id")
 
 

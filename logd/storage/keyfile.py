@@ -20,7 +20,7 @@ _KEY = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def new() -> str:
-    """Generates a key in the form that the file has."""
+    """Returns a new key in the form that the file has."""
     return secrets.token_hex(32)
 
 
@@ -79,7 +79,7 @@ def read_file(path: Path, *, private: bool = True) -> bytes:
 
 
 def credential(name: str) -> Path | None:
-    """The credential of that name passed by the service manager, or None."""
+    """Returns the path of the service manager's credential of that name, or None."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     path = Path(directory, name) if directory else None
     return path if path is not None and path.is_file() else None

@@ -11,7 +11,7 @@ Events = list[tuple[Producer, int, Event]]
 
 
 def split(batch: Batch, forgotten: ErasureList) -> tuple[Events, list[int]]:
-    """The batch's events without mentions of forgotten persons, and the places of those to erase.
+    """Returns the events without mentions of forgotten persons, and the places of those to erase.
 
     Returns the batch's own list if nothing is redacted. In most batches no event is checked: all
     their producers are known to have made them after every forget.

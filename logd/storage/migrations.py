@@ -279,7 +279,7 @@ class OlderSchema(LogdError):
 
 
 def schema_version(connection: Connection) -> int:
-    """The number of migrations that the database has; 0 for an empty one."""
+    """Returns the number of migrations that the database has; 0 for an empty one."""
     exists = connection.execute(
         "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migration'"
     ).fetchone()
@@ -289,7 +289,7 @@ def schema_version(connection: Connection) -> int:
 
 
 def check_not_newer(connection: Connection) -> int:
-    """The schema's version. Raises NewerSchema if this program does not know it."""
+    """Returns the schema's version. Raises NewerSchema if this program does not know it."""
     version = schema_version(connection)
     if version > len(MIGRATIONS):
         raise NewerSchema(

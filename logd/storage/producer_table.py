@@ -29,7 +29,7 @@ def load(connection: Connection, uid: int, producer_id: int) -> Producer:
 
 
 def unfinished(connection: Connection, boot_id: str) -> Iterator[tuple[int, int, str] | None]:
-    """Producers (uid, id, cause of loss) that can send no more, unless their outbox is there.
+    """Yields producers (uid, id, cause of loss) that can send no more, except by an outbox.
 
     They are of an earlier boot, or had an outbox and their process has ended (one that still runs
     continues with another producer, whose farewell has the numbers). Where their sequence ended is

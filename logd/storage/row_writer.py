@@ -62,7 +62,7 @@ def _insert(connection: Connection, table: str, values: list[Any], columns: int)
 def count_batch(
     connection: Connection, batch: Batch, rows: BatchRows, *, erased: int, internal: int
 ) -> None:
-    """Adds the batch to the counters; `internal` of its events are logd's own."""
+    """Adds the batch's numbers to the counters; `internal` of its events are logd's own."""
     changes = {
         "stored": len(batch.events),
         "own": internal,
@@ -78,7 +78,7 @@ def count_batch(
 
 
 def add_to_counters(connection: Connection, changes: Mapping[str, int]) -> None:
-    """Adds numbers to the counters of these names."""
+    """Adds each number to the counter of that name."""
     connection.executemany(
         "INSERT INTO counter VALUES (?, ?)"
         " ON CONFLICT DO UPDATE SET value = value + excluded.value",

@@ -1,4 +1,4 @@
-"""The store: one writer, one transaction a batch.
+"""The store: the only writer of the database, one transaction for each batch.
 
 Events, watermarks, losses, quarantine, roll-ups, counters and the hash chain are committed together
 or not at all. State in memory changes only after the commit.
@@ -47,7 +47,7 @@ COUNTERS = (
     *("lost_claimed", "own", removal_log.PRUNED, removal_log.ERASED),
 )
 
-# What an administrative transaction does: to the tables, and to the batch of internal events.
+# The work of an administrative transaction, on the tables and the batch of internal events.
 Work = Callable[[Connection, Batch], None]
 
 
@@ -142,7 +142,7 @@ class Store:
         self.append_internal(batch, Event(event_type, now_ns, None, msgpack.packb(props)))
 
     def append_internal(self, batch: Batch, event: Event) -> None:
-        """Adds such an event, packed already, to the batch of a `transact`."""
+        """Adds an internal event, packed already, to the batch of a `transact`."""
         self._internal.taken += 1
         batch.add(self._internal, self._internal.taken, event, len(event.props))
 
@@ -153,7 +153,7 @@ class Store:
         )
 
     def reload_erasure_list(self) -> None:
-        """Loads the list again after a `transact` that changed it. Raises what `commit` raises."""
+        """Loads the erasure list again after a `transact` that changed it. Raises as `commit`."""
         before = self.erasure_list
         try:
             self.erasure_list = erasure_list.load(self._connection)
@@ -163,11 +163,11 @@ class Store:
 
     @property
     def head(self) -> Head:
-        """The head of the chain on the disk: an anchor must not outlive a batch in a power cut."""
+        """The head of the chain on disk: an anchor must not outlive a batch in a power cut."""
         return self._head
 
     def problem(self, error: Exception) -> Exception:
-        """The LogdError for an error in reading by `connection`."""
+        """Returns the LogdError for an error in reading by `connection`."""
         return translate(error, self._path)
 
     @property
@@ -182,7 +182,7 @@ class Store:
 
     @property
     def connection(self) -> Connection:
-        """For reading between commits, and for the work of a `transact`."""
+        """The connection, for reading between commits and for the work of a `transact`."""
         return self._connection
 
     def check_files(self) -> None:
@@ -214,7 +214,7 @@ class Store:
         wal.checkpoint(self._connection, self._path, pages)
 
     def _apply(self, changes: _Changes, *, flush: bool) -> None:
-        """Brings the state in memory up to the commit."""
+        """Applies a transaction's changes to the state in memory, after the commit."""
         self._last = last = changes.rows.last
         self._types.mark_committed(changes.types)
         self.erasure_list.boundaries.apply(changes.boundaries)
@@ -263,10 +263,10 @@ class Store:
         return _Changes(rows, types, changed)
 
     def _erase_late(self, batch: Batch, now_ns: int) -> tuple[Batch, frozenset[int]]:
-        """Erases forgotten persons from what arrives late; returns the batch without mentions of
-        them, and the places of their events.
+        """Erases forgotten persons from a batch; returns the batch, and their events' places.
 
-        These use up an id and are not stored; an internal event after them records it.
+        The batch has no mentions of them left; their events use up an id and are not stored. An
+        internal event after them records it.
         """
         events, late = late_erasure.split(batch, self.erasure_list)
         if not late and events is batch.events:

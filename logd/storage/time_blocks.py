@@ -27,7 +27,7 @@ class Blocks:
         self.times: dict[int, Times] = {}
 
     def add(self, event_id: int, ts_ns: int) -> None:
-        """Adds one event to its block."""
+        """Adds one event to the block of its id."""
         block = event_id >> BLOCK_BITS
         first, last = self.times.get(block, (ts_ns, ts_ns))
         self.times[block] = min(first, ts_ns), max(last, ts_ns)
@@ -56,7 +56,7 @@ def update(
 
 
 def _times(first_event: int, ts_ns: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """The block, earliest and latest time, for events with consecutive ids."""
+    """Yields block, earliest and latest time of events with consecutive ids."""
     start = 0
     while start < len(ts_ns):
         block = (first_event + start) >> BLOCK_BITS

@@ -28,14 +28,14 @@ KEPT_EVERY_NS = HOUR_NS // 6
 
 _STATUS_UNSYNC = 0x40  # adjtimex(2), STA_UNSYNC
 _TIMEX_BYTES, _TIMEX_STATUS_AT = 256, 40
-# systemd-timesyncd's: the directory while it runs, the file once it has synchronised.
+# Paths of systemd-timesyncd: the directory exists while it runs, the file once it has synchronised.
 _TIMESYNC = Path("/run/systemd/timesync")
 
 _log = logging.getLogger("logd")
 
 
 def read() -> Reading:
-    """Reads the clocks."""
+    """Returns a reading of the clocks."""
     return Reading(
         time.time_ns(),
         current_boot_id(),
@@ -45,7 +45,7 @@ def read() -> Reading:
 
 
 def synchronised(timesync: Path = _TIMESYNC) -> bool | None:
-    """Whether the clock is synchronised, according to the kernel; None if that cannot be read.
+    """Returns whether the clock is synchronised, as the kernel reports; None if it does not.
 
     A service's sandbox (ProtectClock=) forbids the call. systemd-timesyncd also leaves a file;
     other NTP daemons do not.
@@ -61,7 +61,7 @@ def synchronised(timesync: Path = _TIMESYNC) -> bool | None:
 
 
 def load(connection: Connection) -> Reading | None:
-    """The last trusted reading; in a database without one, the time of its last batch."""
+    """Returns the last trusted reading; in a database without one, the time of its last batch."""
     table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'clock'"
     if connection.execute(table).fetchone():
         row = connection.execute(
@@ -102,13 +102,13 @@ def check(
 
 
 def check_instance(config: Config, now: Reading, what: str, *, yes: bool) -> None:
-    """Does the same for an instance whose database is not open."""
+    """Checks the clock as `check`, for an instance whose database is not open."""
     with closing(opening.open_for_reading(config)) as connection:
         check(config, connection, now, what, yes=yes)
 
 
 def clock_refusal(what: str, why: str) -> ClockRefused:
-    """The error for a clock that is not trusted: what was not done, why, and what to do."""
+    """Returns the error for a clock that is not trusted: what was not done, why, and what to do."""
     return ClockRefused(
         f"{what}: {why}. Set the clock (timedatectl). If it is right, run this again with --yes."
     )
@@ -131,7 +131,7 @@ class TrailClock:
         self._warned = False
 
     def now_ns(self) -> int:
-        """The time to record: the wall clock's, unless it is far behind the last trusted one."""
+        """Returns the time to record: the wall clock's unless far behind the last trusted one."""
         wall_ns, seen = self._clock_ns(), self._seen
         if seen is None or wall_ns >= seen.wall_ns - STEP_MAX_NS:
             return wall_ns  # without reading the other clocks: this is called for each commit
@@ -156,7 +156,7 @@ class TrailClock:
         self._warn(readings.implausible(seen, replace(now, synchronised=None)))
 
     def _warn(self, why: str | None) -> None:
-        """Warns once, but not of a clock that is about to be synchronised, as after each boot."""
+        """Warns once of an untrusted clock, unless it is about to be synchronised after a boot."""
         if why is not None and not self._warned:
             _log.warning(
                 "%s: until it is set, or confirmed by `logd prune --yes`, no event is pruned and no"
@@ -167,7 +167,7 @@ class TrailClock:
         self._warned = why is not None
 
     def check(self, what: str) -> Reading:
-        """The reading now. Raises ClockRefused, which says `what` was not done."""
+        """Returns the present reading. Raises ClockRefused, naming `what`, if it is not trusted."""
         now = self._read()
         why = self._reason_to_distrust(now)
         if why is not None:

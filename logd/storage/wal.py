@@ -10,9 +10,11 @@ from pathlib import Path
 from logd.errors import StorageBusy
 from logd.storage.database import Connection, DatabaseError, is_interrupt, translate
 
-# A full batch takes well over SQLite's usual 1,000 pages: each commit would flush three times.
+# Pages of a WAL to checkpoint. A full batch takes well over SQLite's usual 1,000: each commit would
+# flush three times.
 CHECKPOINT_PAGES = 4000
-# An administrative transaction is to be short: it moves as many pages as its own work takes time.
+# The same after an administrative transaction, which is to be short: it moves as many pages as its
+# own work takes time.
 CHECKPOINT_PAGES_TRANSACT = 500
 # Callers retry on SQLITE_BUSY, so the timeout is short enough for the daemon to notice signals.
 BUSY_TIMEOUT_RUNNING_MS = 500
@@ -57,7 +59,7 @@ def checkpoint(connection: Connection, path: Path, pages_max: int) -> None:
 
 
 def truncate_wal(connection: Connection, path: Path) -> bool:
-    """Moves all of the WAL into the database and truncates it; False while a reader uses it."""
+    """Moves the WAL into the database and truncates it; returns False while a reader uses it."""
     connection.execute("PRAGMA busy_timeout = 0")
     try:
         return _truncate(connection)
@@ -104,7 +106,7 @@ def vacuum(connection: Connection, path: Path, keep_going: Callable[[], bool]) -
 
 
 def database_bytes(connection: Connection) -> int:
-    """The size of the database, without its WAL."""
+    """Returns the size of the database, without its WAL."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
     return int(pages) * int(page_bytes)  # SQLCipher returns the latter as text

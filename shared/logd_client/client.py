@@ -156,9 +156,7 @@ class Client:
     def _pending_waits(
         self, nested: bool
     ) -> tuple[FormerProducers, Producer | None, list[tuple[ConfirmationWaiters, int, float]]]:
-        """Returns for each producer the sequence to wait for, and when to stop waiting if its file
-        is removed.
-        """
+        """Returns each producer's sequence to wait for, and until when if its file is removed."""
         producers = self._producers
         if not nested:
             try:
@@ -179,8 +177,10 @@ class Client:
         return producers.formers, producer, waits
 
     def stats(self) -> dict[str, Any]:
-        """Returns this process's counts: attempted = accepted + refused, accepted = confirmed +
-        pending + unconfirmable (what no outbox held).
+        """Returns this process's counts.
+
+        attempted = accepted + refused, accepted = confirmed + pending + unconfirmable (what no
+        outbox held).
 
         Times in seconds, sizes in bytes. `used_bytes` is what waits in all rings, `room_bytes` what
         the present one still takes and the larger ones that may follow it, unless there was no

@@ -20,7 +20,7 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, fd: int) -> Identity:
-        """The identity of what `fd` names now. Raises OSError for a closed one."""
+        """Returns the identity of what `fd` names now. Raises OSError for a closed one."""
         status = os.fstat(fd)
         return cls(status.st_dev, status.st_ino, status.st_nlink)
 

@@ -127,11 +127,11 @@ class DurableEvent:
         return Outcome.UNKNOWN if place is None or place[0].has_successor else None
 
     def unknown_props(self) -> dict[str, Any]:
-        """The properties of the event's `durable_unknown`."""
+        """Returns the properties of the event's `durable_unknown`."""
         return {**self._reference(), **({"user_told": True} if self._tell_user else {})}
 
     def settled_props(self, outcome: Outcome) -> dict[str, Any]:
-        """The properties of the event's `durable_settled`."""
+        """Returns the properties of the event's `durable_settled`."""
         return {**self._reference(), "outcome": outcome.value}
 
     def _reference(self) -> dict[str, Any]:
@@ -161,9 +161,7 @@ class UnresolvedEvents:
                 del events[0]
 
     def next_note(self) -> tuple[DurableEvent, str, dict[str, Any]] | None:
-        """Returns the note to write next as (the event it is about, type, properties); None if none
-        is due.
-        """
+        """Returns the note due next as (the event it is about, type, properties), or None."""
         if self._unrecorded:
             event = self._unrecorded[0]
             return event, UNKNOWN_TYPE, event.unknown_props()

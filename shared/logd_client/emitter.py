@@ -52,8 +52,9 @@ class Emitter:
         ts_ns: int | None,
         event: DurableEvent | None = None,
     ) -> int:
-        """Accepts an event; returns its sequence, or 0 if refused. `event` is set for a durable
-        event only.
+        """Accepts an event; returns its sequence, or 0 if refused.
+
+        `event` is set for a durable event only.
         """
         # Before the guard: to read the caller's values may take time, and run code of theirs.
         try:

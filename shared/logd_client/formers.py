@@ -44,13 +44,14 @@ class Former:
 
     @property
     def ring_bytes(self) -> int:
-        """Memory that this producer's ring takes; 0 once the daemon has removed the file."""
+        """Memory that this producer's ring takes; 0 once its file is removed."""
         outbox = self.producer.outbox
         return 0 if outbox is None or outbox.removed() else outbox.writer.ring_bytes
 
     def unread(self) -> bytes | None:
-        """The payload of the event that the daemon missed when it retired this producer; None if
-        none.
+        """Returns the payload of the event that the daemon missed when it retired this producer.
+
+        None if there is none.
 
         The daemon retires a producer that has lost its lock, and then reads no more; the client
         finds that out with the next event that it sends, so that one is there at most.
@@ -124,7 +125,7 @@ class FormerProducers:
         return closed.accepted - closed.confirmed
 
     def ring_bytes(self, current: Producer | None) -> int:
-        """Memory that the rings of all but `current` take until they are read."""
+        """Returns the memory that the rings of all but `current` take until they are read."""
         return sum(former.ring_bytes for former in self if former.producer is not current)
 
     def used_bytes(self, current: Producer | None) -> int:
@@ -151,15 +152,16 @@ class FormerProducers:
         return self.urgent or now_s >= self._check_due_s
 
     def of(self, producer: Producer) -> Former | None:
-        """The entry of that producer, if it is a former one."""
+        """Returns the entry of that producer, if it is a former one, else None."""
         for former in self:
             if former.producer is producer:
                 return former
         return None
 
     def close_finished(self, now_s: float, current: Producer | None) -> None:
-        """Closes former producers of which nothing more can be learned, a few times a second at
-        most.
+        """Closes former producers of which nothing more can be learned.
+
+        It does so a few times a second at most.
 
         One that is `current` is removed: a signal handler raised before its successor took over.
         Where more than FORMERS_MAX may still be confirmed, the oldest are closed: what they had not

@@ -62,13 +62,13 @@ class Growth:
         return next_ring_bytes(ring_bytes, formers_bytes, self._outbox_bytes)
 
     def left_bytes(self, ring_bytes: int, formers_bytes: int) -> int:
-        """The bytes that rings after this one may take together; 0 where none may follow."""
+        """Returns the bytes that rings after this one may take together; 0 if none may follow."""
         if not next_ring_bytes(ring_bytes, formers_bytes, self._outbox_bytes):
             return 0
         return _most(self._outbox_bytes) - formers_bytes - ring_bytes
 
     def room_bytes(self, ring_bytes: int, formers_bytes: int) -> int:
-        """As `left_bytes`, but 0 if there was no memory for a ring at the last attempt."""
+        """Returns `left_bytes`, but 0 if there was no memory for a ring at the last attempt."""
         return 0 if self.problem else self.left_bytes(ring_bytes, formers_bytes)
 
     def failed(self, problem: str, now_s: float) -> None:

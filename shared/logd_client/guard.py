@@ -111,11 +111,10 @@ class Guard:
         self._start(generation)
 
     def is_nested(self, thread: int) -> bool:
-        """Waits until no other thread is inside; returns whether `thread`, the caller's, is
-        already.
+        """Waits until no other thread is inside; returns whether `thread`, the caller's, is.
 
-        It is then called by a signal handler or __del__ in the middle of a call. Renews the client
-        in a fork of its process.
+        If it is, it is called by a signal handler or __del__ in the middle of a call. Renews the
+        client in a fork of its process.
         """
         impatient_s = time.monotonic() + PATIENCE_S
         while self.mark[0]:

@@ -166,7 +166,7 @@ class Producer:
         return why_not_sent(self.send_errno, self._given_path) if self.send_errno else None
 
     def _checked_socket(self) -> socket.socket | None:
-        """The socket; None if its descriptor's number names something else by now."""
+        """Returns the socket; None if its descriptor's number names something else by now."""
         sock, identity = self.socket, self._socket_identity
         if sock is None or (identity is not None and identity.matches(sock.fileno())):
             return sock

@@ -79,8 +79,10 @@ class ClientRefusals:
 
 
 def describe(detail: object) -> str:
-    """Returns the text of a refusal for the log. Of an error the message, if it is this package's
-    or the system's, else its type's name alone: another's `__str__` may do anything.
+    """Returns the text of a refusal for the log.
+
+    Of an error the message, if it is this package's or the system's, else its type's name alone:
+    another's `__str__` may do anything.
     """
     kind = type(detail)
     if isinstance(detail, str | Malformed):

@@ -86,8 +86,9 @@ class ProducerSession:
         return sequence
 
     def _send_only(self, producer: Producer, payload: bytes, awaited: bool) -> int:
-        """Sends an event of a producer without an outbox; returns its sequence, 0 if refused. It is
-        accepted if the kernel takes it, and only then uses up a sequence.
+        """Sends an event of a producer without an outbox; returns its sequence, 0 if refused.
+
+        It is accepted if the kernel takes it, and only then uses up a sequence.
         """
         # Used up before the send: should a signal handler raise after it, the sequence must not
         # come twice, or the second event of it would be taken for a duplicate.
@@ -135,8 +136,7 @@ class ProducerSession:
         props: dict[str, Any],
         producer: Producer | None = None,
     ) -> int:
-        """Writes an event of the client's own, of plain values; returns its sequence, or 0 if
-        refused.
+        """Writes an event of the client itself, of plain values; returns its sequence, or 0.
 
         A note about an event that is resolved goes only to the `producer` of the process that
         found it out.
@@ -200,8 +200,7 @@ class ProducerSession:
                 self.finish_step()
 
     def _record_moved(self, former: Former) -> None:
-        """Counts a former producer's last event where it is written now, and has its caller wait
-        there.
+        """Counts a former producer's last event where it is written now; its caller waits there.
 
         A durable event whose `durable_unknown` names it where it was keeps that name.
         """

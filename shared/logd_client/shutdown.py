@@ -77,8 +77,9 @@ class Shutdown:
         refusals.end_report(counted)
 
     def end_process(self) -> None:
-        """Sends the farewell at process exit, and leaves the client open, since exit handlers that
-        were registered before, destructors and threads may still emit.
+        """Sends the farewell at process exit, and leaves the client open.
+
+        Exit handlers that were registered before, destructors and threads may still emit.
         """
         self.guard.run(self._end_process)
 
@@ -113,8 +114,10 @@ class Shutdown:
             self.guard.warn("what a closed client refuses could not be reported: %r", error)
 
     def _report_refusals(self, nested: bool) -> None:
-        """Reports refusals through a producer made only for that, if there is none with an outbox:
-        immediately at process exit, otherwise at a limited rate.
+        """Reports refusals by a farewell, unless the current producer's outbox reports them.
+
+        It makes a producer only for that if there is none: immediately at process exit, otherwise
+        at a limited rate.
         """
         producers = self.producers
         producer, now_s = producers.current, self.clock.monotonic_s()

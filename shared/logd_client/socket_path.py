@@ -15,8 +15,9 @@ from logd_wire.rendezvous import rendezvous_path
 
 
 def absolute(path: str) -> str:
-    """Returns the absolute path, so that the process may change its directory; the path as given if
-    the absolute one does not fit into a socket's address.
+    """Returns the absolute path, so that the process may change its directory.
+
+    Returns the path as given if the absolute one does not fit into a socket's address.
     """
     if path.startswith("/"):
         return path
@@ -27,8 +28,7 @@ def absolute(path: str) -> str:
 
 
 def locate(path: str) -> str:
-    """Returns the path of the socket itself if that is beside a rendezvous file, else the path
-    given.
+    """Returns the path of the socket itself if beside a rendezvous file, else the path given.
 
     Links are followed as the kernel follows them when it connects. For a mount of the socket alone
     the kernel reports the name that the daemon has bound it to, which counts if it leads to this

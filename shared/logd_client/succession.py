@@ -110,9 +110,7 @@ class ProducerSuccession:
         )
 
     def _report(self, producer: Producer) -> None:
-        """Logs that a new producer has no outbox; reports in it the refusals that no former one
-        has.
-        """
+        """Logs that a new producer has no outbox; reports in it refusals not reported before."""
         if producer.no_outbox_reason:
             self._guard.warn(
                 "no outbox, so events are not kept while logd is away: %s",
@@ -160,9 +158,7 @@ class ProducerSuccession:
             self._guard.warn("the outbox is removed, and no other could be made: %r", error)
 
     def grow(self, producer: Producer, full: OutboxWriter) -> Producer | None:
-        """Replaces a producer whose ring is full; returns one with a larger ring, or None if none
-        can be had.
-        """
+        """Replaces a producer whose ring is full; returns one with a larger ring, or None."""
         now_s = self._monotonic_s()
         formers_bytes = self.formers.ring_bytes(producer)
         ring_bytes = self.growth.ring_bytes(full.ring_bytes, formers_bytes, now_s)
@@ -182,9 +178,7 @@ class ProducerSuccession:
     def replace_producer(
         self, producer: Producer, successor: Producer, *, outgrown: bool = False
     ) -> Producer:
-        """Makes `successor` the current producer and ends the former one, whose counts stay this
-        client's.
-        """
+        """Makes `successor` the current producer, and ends the former one but keeps its counts."""
         if not (producer.mark[0] and successor.mark[0]):
             raise Forked
         # In this order: counted once, wherever a signal handler raises.
@@ -210,8 +204,7 @@ class ProducerSuccession:
     # -- checks ----------------------------------------------------------------------------------
 
     def is_intact(self, producer: Producer) -> bool:
-        """Whether the producer can continue, judged by its outbox's words, and seldom by system
-        calls.
+        """Whether the producer can continue, by its outbox's words, and seldom by system calls.
 
         A lost descriptor need not be noticed at once: the daemon retires a producer without a lock,
         and reads all that was written until then.

@@ -102,8 +102,9 @@ class DurableTracker:
         session.abandon_step()
 
     def record_pending_outcomes(self) -> None:
-        """Writes, at the client's end, the outcomes known by now, and a `durable_unknown` for each
-        event whose caller still waits.
+        """Writes the known outcomes of durable events at the client's end.
+
+        For an event whose caller still waits, it writes a `durable_unknown`.
         """
         self.record_resolved_at_end()
         self._producers.end_waits()  # so that the callers get the outcome that is recorded here

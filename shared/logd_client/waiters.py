@@ -69,13 +69,14 @@ class ConfirmationWaiters:
         self._confirmed_at_end: int | None = None
 
     def confirmed(self) -> int:
-        """The last sequence known to be on disk, also when the producer is closed."""
+        """Returns the last sequence known to be on disk, also when the producer is closed."""
         at_end = self._confirmed_at_end
         return self.producer.confirmed if at_end is None else at_end
 
     def wait(self, sequence: int, deadline_s: float) -> bool:
-        """Waits until `sequence` is on disk; returns False if it is not by `deadline_s`
-        (monotonic), or when that can no longer be known.
+        """Waits until `sequence` is on disk; returns False if it is not by `deadline_s`.
+
+        `deadline_s` is monotonic. Also False when the outcome can no longer be known.
         """
         if self.confirmed() >= sequence:
             return True

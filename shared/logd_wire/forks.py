@@ -79,7 +79,7 @@ class Generation:
         return True
 
     def child(self) -> Generation:
-        """The generation of the child in which this mark is wiped; the same for all threads."""
+        """Returns the generation of the child in which this mark is wiped; one for all threads."""
         return self._child.setdefault("child", Generation())
 
 
@@ -87,7 +87,7 @@ _current = Generation()
 
 
 def current() -> Generation:
-    """The generation of this process; a new one in a child that Python has not forked."""
+    """Returns this process's generation; a new one in a child that Python has not forked."""
     global _current
     generation = _current
     # More than one step for a process forked while its parent was in the middle of this loop.

@@ -44,7 +44,7 @@ def is_running(pid: int) -> bool:
 
 
 def lock_holder(fd: int) -> int | None:
-    """The pid of the process that holds the lock, or None. Never takes it.
+    """Returns the pid of the process that holds the lock, or None. Never takes it.
 
     A process does not see its own lock. A pid of another pid namespace reads as 0.
     """

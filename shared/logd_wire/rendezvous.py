@@ -76,7 +76,7 @@ def rendezvous_path(socket_path: str) -> str:
 
 
 def current_boot_id() -> str:
-    """The kernel's random id of this boot (proc(5)); "" where there is no /proc."""
+    """Returns the kernel's random id of this boot (proc(5)); "" where there is no /proc."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -103,7 +103,7 @@ def maps_ids_to_themselves() -> bool:
 
 
 def _overflow_uid() -> int:
-    """The user id by which those not mapped into this user namespace are shown."""
+    """Returns the user id by which those not mapped into this user namespace are shown."""
     try:
         return int(Path("/proc/sys/kernel/overflowuid").read_text())
     except (OSError, ValueError):
@@ -283,9 +283,7 @@ def _open_ours(path: str) -> int:
 
 
 def _not_ours(path: str, error: OSError) -> NoOutbox:
-    """Returns the error for a directory that cannot be opened: another user's, or out of a
-    resource.
-    """
+    """Returns the error for a directory that cannot be opened: another user's, or a shortage."""
     passing = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
     return (NoOutbox if error.errno in passing else NotOurs)(f"{path}: {error.strerror}")
 

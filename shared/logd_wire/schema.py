@@ -174,8 +174,7 @@ def check_ts_ns(ts_ns: object) -> int:
 
 
 def check_props(props: object) -> bool:
-    """Checks that `props` is a dict with text keys, plain values and bounded depth, else raises
-    Malformed.
+    """Raises Malformed unless `props` is a dict with text keys, plain values, and bounded depth.
 
     Returns whether there are maps or arrays among the values.
     """

@@ -1,4 +1,4 @@
-"""For WSGI servers: `gunicorn --preload "webapp.classroom.wsgi:application()"`.
+"""Creates the app for WSGI servers: `gunicorn --preload "webapp.classroom.wsgi:application()"`.
 
 A failure to start is a message of one line and an exit code in place of a traceback; with
 `--preload` it is printed once and not by each worker. The app may be forked after loading: until

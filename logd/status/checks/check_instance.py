@@ -14,7 +14,7 @@ DISK_BYTES_WARN = 1024 * 1024 * 1024
 DAYS_LEFT_MIN = 14
 ROOM_S_MIN = 3600
 RESTORED_NS_MAX = 86_400 * 10**9
-# Memory of an outbox when a process starts to log, and of a full one by default.
+# Bytes of an outbox when a process starts to log, and of a full one by default.
 FIRST_BYTES = outbox_bytes(RING_BYTES_MIN)
 OUTBOX_BYTES = 8 * 1024 * 1024
 
@@ -104,7 +104,7 @@ def _sockets(facts: Facts) -> Iterator[Finding]:
 
 
 def _runtime_files(facts: Facts) -> Iterator[Finding]:
-    """Whether the files that the running daemon depends on still exist and are its own."""
+    """Checks that the files that the running daemon depends on still exist and are its own."""
     if facts.running_pid is None or not facts.runtime_files:
         return
     found = False

@@ -85,7 +85,7 @@ def aligned(length: int) -> int:
 
 
 def outbox_bytes(ring_bytes: int) -> int:
-    """The size of a whole outbox file with that ring."""
+    """Returns the size of a whole outbox file with that ring."""
     return HEADER_BYTES + ring_bytes
 
 

@@ -8,7 +8,7 @@ UID_MAX = 2**32 - 1
 
 
 def outbox_name(uid: int, producer_id: int) -> str:
-    """The file's name, from user and producer. The daemon checks both."""
+    """Returns the name of an outbox file, from user and producer. The daemon checks both."""
     return f"{uid}-{producer_id:016x}{SUFFIX}"
 
 

@@ -187,8 +187,9 @@ class OutboxWriter:
 
     @property
     def retired(self) -> bool:
-        """Whether the daemon has retired this producer: once the file is removed too, it reads
-        nothing past `confirmed`.
+        """Whether the daemon has retired this producer.
+
+        Once the file is removed too, the daemon reads nothing past `confirmed`.
         """
         return bool(self._words[WORD_RETIRED])
 

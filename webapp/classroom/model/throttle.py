@@ -21,7 +21,7 @@ from webapp.classroom.store.login_hits import Clock, LoginHits
 
 @dataclass(frozen=True)
 class LoginThrottle:
-    """The two limits of the login form."""
+    """Limits login attempts per account and address, and failed logins per address."""
 
     storage: LoginHits
     per_account: RateLimitItem

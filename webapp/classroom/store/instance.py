@@ -52,12 +52,12 @@ class Instance:
 
     @property
     def seeding_marker(self) -> Path:
-        """Exists while the demo history is being logged, and after an interruption of that."""
+        """The file that exists while the demo history is being logged, or was interrupted."""
         return self.directory / "seeding"
 
     @property
     def seeded_marker(self) -> Path:
-        """Exists once the demo history has been logged completely."""
+        """The file that exists once the demo history has been logged completely."""
         return self.directory / "seeded"
 
     @contextmanager
