@@ -55,7 +55,7 @@ def ended(daemon: Process) -> tuple[int, str]:
 
 
 @needs_root
-def test_a_full_disk_is_said_and_shown_and_all_of_it_stored_when_there_is_room(
+def test_a_full_disk_is_reported_and_all_events_are_stored_when_there_is_space(
     directory: Path, tally: Tally
 ) -> None:
     with on_small_disk(directory, kib=3072) as (disk, instance, steady):
@@ -225,7 +225,7 @@ def test_a_flush_that_failed_is_never_trusted_when_tried_again(
         steady.account(tally, seeds=1)
 
 
-def test_a_durable_event_whose_flush_failed_is_not_said_to_be_stored(
+def test_a_durable_event_whose_flush_failed_is_not_reported_as_stored(
     instance: Instance, directory: Path, tally: Tally
 ) -> None:
     with faulty_disk(directory) as disk, Steady(instance) as steady:
@@ -274,7 +274,7 @@ def test_a_flush_of_the_database_that_fails_behind_a_commit_ends_it_too(
         steady.account(tally)
 
 
-def test_a_flush_that_fails_at_the_stop_is_said_and_nothing_of_it_is_missing(
+def test_a_flush_that_fails_at_the_stop_is_reported_and_nothing_of_it_is_missing(
     instance: Instance, directory: Path, tally: Tally
 ) -> None:
     with faulty_disk(directory, "/activity.db") as disk, Steady(instance) as steady:

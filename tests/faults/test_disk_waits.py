@@ -63,7 +63,7 @@ def locked(instance: Instance, *before: str) -> Iterator[None]:
         other.close()
 
 
-def test_a_database_locked_by_another_program_is_said_shown_and_waited_for(
+def test_a_database_locked_by_another_program_is_reported_and_waited_for(
     instance: Instance, tally: Tally
 ) -> None:
     with Steady(instance) as steady:

@@ -163,7 +163,7 @@ def said_by(left: dict[str, dict[str, Any]]) -> dict[str, Said]:
 
 
 @pytest.mark.parametrize("count", EVENTS)
-def test_a_fork_that_python_is_not_told_of_makes_another_producer(
+def test_a_fork_that_python_does_not_know_of_makes_another_producer(
     instance: Instance, tally: Tally, count: int
 ) -> None:
     instance.start()

@@ -12,7 +12,7 @@ from tests.support.tally import Tally
 
 
 @pytest.mark.parametrize("name", ["sync", "gthread, preload"])
-def test_what_an_answer_said_is_accepted_is_stored_whoever_is_killed(
+def test_what_an_answer_reported_as_accepted_is_stored_whoever_is_killed(
     make_scene: MakeScene, tally: Tally, name: str
 ) -> None:
     """Workers also end by themselves after some requests, by the dozen."""

@@ -278,7 +278,7 @@ def test_something_that_fails_ends_it_with_1(instance: Instance) -> None:
 
 
 @needs_users
-def test_a_user_without_rights_is_told_what_it_may_not_see(instance: Instance) -> None:
+def test_a_user_without_rights_gets_a_report_of_what_it_may_not_see(instance: Instance) -> None:
     instance.start()
     for path in (instance.directory, instance.directory.parent):
         path.chmod(0o711)

@@ -249,7 +249,7 @@ def test_a_producer_in_the_batch_at_hand_is_not_forgotten() -> None:
     assert len(intake.producers) <= 10_000
 
 
-def test_a_farewell_of_one_that_said_nothing_leaves_nothing() -> None:
+def test_a_farewell_of_a_producer_that_sent_nothing_leaves_nothing() -> None:
     """Otherwise a datagram of 36 bytes would make a row for ever."""
     intake = Intake(lambda uid, n: Producer(uid, n, producer_seed(n)), 10)
     batch = batch_of()

@@ -47,7 +47,7 @@ def test_a_connection_asks_any_number_of_times_and_each_answer_is_its_own(served
     assert answers == b"THREE\nFOUR\nBYE\n"
 
 
-def test_a_peer_that_has_said_all_it_will_hears_its_answer(served: Served) -> None:
+def test_a_peer_that_has_sent_all_it_will_gets_its_answer(served: Served) -> None:
     sock = served.connect(GOOD, b"wait\n")
     sock.shutdown(socket.SHUT_WR)
     served.turn()

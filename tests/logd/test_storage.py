@@ -58,7 +58,7 @@ def test_rule_7_a_start_that_cannot_flush_confirms_nothing(
     check_sums(status, attempted=50 + emitter.refused, accepted=50, refused=emitter.refused)
 
 
-def test_a_wrong_key_is_told_and_changes_nothing(instance: Instance) -> None:
+def test_a_wrong_key_is_reported_and_changes_nothing(instance: Instance) -> None:
     instance.start()
     instance.stop()
     before = instance.config.database.read_bytes()
@@ -85,7 +85,7 @@ def test_an_unusable_key_file_is_reported_by_name(
     assert "logd.key" in said
 
 
-def test_a_damaged_database_is_told_and_confirms_nothing(instance: Instance) -> None:
+def test_a_damaged_database_is_reported_and_confirms_nothing(instance: Instance) -> None:
     instance.start()
     with emitters(instance, count=1, events=2000) as (emitter,):
         emitter.finish()

@@ -76,7 +76,7 @@ def test_rule_7_a_failed_commit_advances_no_watermark_and_can_be_repeated(
     assert rows == [(n, n) for n in range(1, 6)]
 
 
-def test_a_full_disk_is_said_and_what_waits_is_stored_when_there_is_room(made: Store) -> None:
+def test_a_full_disk_is_reported_and_what_waits_is_stored_when_there_is_space(made: Store) -> None:
     """The page limit stands for the disk: SQLite gives the same result code, SQLITE_FULL."""
     (pages,) = made.connection.execute("PRAGMA page_count").fetchone()
     made.connection.execute(f"PRAGMA max_page_count = {pages}")

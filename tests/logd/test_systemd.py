@@ -90,7 +90,7 @@ def manager(directory: Path) -> Iterator[Manager]:
     made.close()
 
 
-def test_systemd_is_told_when_it_is_ready_and_when_it_stops(
+def test_systemd_is_notified_when_it_is_ready_and_when_it_stops(
     instance: Instance, manager: Manager
 ) -> None:
     instance.start(env=manager.env)
@@ -156,7 +156,7 @@ def test_a_flush_that_hangs_feeds_no_watchdog(
     check_sums(instance.settle(), attempted=1, accepted=1)
 
 
-def test_a_database_that_takes_nothing_is_no_hang_and_said_in_the_status(
+def test_a_database_that_takes_nothing_is_no_hang_and_reported_in_the_status(
     instance: Instance, manager: Manager
 ) -> None:
     """As with a full disk: it keeps trying, and logs that."""
@@ -179,7 +179,7 @@ def test_a_database_that_takes_nothing_is_no_hang_and_said_in_the_status(
         pass
 
 
-def test_what_is_said_again_and_again_is_said_at_a_bounded_rate(
+def test_what_is_sent_again_and_again_is_sent_at_a_bounded_rate(
     directory: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(manager.path))
@@ -202,7 +202,7 @@ def test_what_is_said_again_and_again_is_said_at_a_bounded_rate(
     assert len(manager.heard) == 10
 
 
-def test_writing_the_file_anew_is_no_hang_and_the_watchdog_is_told_so(
+def test_a_vacuum_is_no_hang_and_the_watchdog_is_extended(
     instance: Instance, manager: Manager
 ) -> None:
     instance.start(env=manager.env | {"WATCHDOG_USEC": WATCHDOG_USEC})
@@ -213,7 +213,7 @@ def test_writing_the_file_anew_is_no_hang_and_the_watchdog_is_told_so(
     assert manager.hears("WATCHDOG_USEC=") == f"WATCHDOG_USEC={WATCHDOG_USEC}\nWATCHDOG=1"
 
 
-def test_without_a_manager_nothing_is_said_and_nothing_breaks(
+def test_without_a_manager_nothing_is_sent_and_nothing_breaks(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)

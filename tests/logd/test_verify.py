@@ -112,7 +112,7 @@ def test_one_byte_of_one_event_changed_names_its_batch(stored: Instance) -> None
         ),
     ],
 )
-def test_what_was_tampered_with_is_said(stored: Instance, sql: str, expected: str) -> None:
+def test_what_was_tampered_with_is_reported(stored: Instance, sql: str, expected: str) -> None:
     assert expected in tamper(stored, lambda c: c.execute(sql))
 
 

@@ -157,7 +157,7 @@ def test_what_is_stored_in_such_a_night_is_kept_as_long_as_all_else(
     assert max(made_then) in backups(kept)
 
 
-def test_yes_is_said_once_and_is_how_a_long_pause_ends(
+def test_yes_is_given_once_and_is_how_a_long_pause_ends(
     kept: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def after_the_holidays(now_ns: int) -> int:

@@ -80,7 +80,7 @@ def use(monkeypatch: pytest.MonkeyPatch, refusing: Refusing) -> None:
     ],
     ids=lambda value: errno.errorcode[value] if isinstance(value, int) else "",
 )
-def test_a_refusal_without_an_outbox_names_what_the_kernel_said_and_what_to_mend(
+def test_a_refusal_without_an_outbox_names_the_kernels_error_and_what_to_mend(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     code: int,

@@ -88,7 +88,7 @@ def test_without_a_daemon_the_outcome_is_unknown_and_the_trail_says_so_right_beh
     }  # fmt: skip
 
 
-def test_whether_the_user_is_told_is_recorded_in_the_trail(
+def test_whether_the_user_is_informed_is_recorded_in_the_trail(
     instance: Instance, tally: Tally
 ) -> None:
     with Client(instance.socket) as client:

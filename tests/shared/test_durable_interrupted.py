@@ -19,7 +19,7 @@ from tests.support.instance import Instance, Process, until
 from tests.support.tally import Tally
 
 
-def test_a_process_killed_right_after_it_was_told_unknown_leaves_a_trail_that_says_so(
+def test_a_process_killed_right_after_an_unknown_outcome_leaves_a_trail_that_records_it(
     instance: Instance, tally: Tally
 ) -> None:
     process = Process(
@@ -38,7 +38,7 @@ def test_a_process_killed_right_after_it_was_told_unknown_leaves_a_trail_that_sa
     assert events[1]["props"]["user_told"] is True
 
 
-def test_a_process_killed_while_it_waits_told_nobody_and_the_trail_says_no_more(
+def test_a_process_killed_while_it_waits_has_no_outcome_and_the_trail_records_none(
     instance: Instance, tally: Tally
 ) -> None:
     process = Process(

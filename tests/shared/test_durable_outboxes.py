@@ -33,7 +33,7 @@ def test_without_an_outbox_it_is_unknown_at_once(instance: Instance, tally: Tall
     assert notes(account(tally, instance, stats))[1:] == [(UNKNOWN_TYPE, 1, None)]
 
 
-def test_what_the_kernel_did_not_take_is_said_with_the_next_event(
+def test_what_the_kernel_did_not_take_is_reported_with_the_next_event(
     instance: Instance, tally: Tally
 ) -> None:
     """Without an outbox, and the daemon stopped, until its queue is full."""

@@ -214,7 +214,7 @@ def test_the_next_event_is_read_whatever_two_handlers_have_cut_short(cases: Each
 @pytest.mark.parametrize(
     "lost", ["new", "", "descriptor", "confirmed", "retired", "retired former", "full"]
 )
-def test_a_handler_that_raises_anywhere_leaves_a_client_that_has_said_the_truth(
+def test_a_handler_that_raises_anywhere_leaves_a_client_that_has_reported_the_truth(
     cases: Each, lost: str, call: Callable[[Client], Any]
 ) -> None:
     for number, case in cases(lost):
