@@ -61,7 +61,7 @@ class Producer:
     has_outbox: bool = False
     behind: bool = False
     held: bool = False  # another outbox is read before this one (see logd.ingest.succession)
-    skipped_turns: int = 0  # steps in which the batch had no capacity for it
+    skipped_steps: int = 0  # steps in which the batch had no capacity for it
     ended: bool = False
     refused: dict[str, int] = field(default_factory=dict)
 

@@ -26,8 +26,8 @@ from logd.ingest.outbox_poller import OutboxPoller
 from logd.ingest.place_searches import PlaceSearches
 from logd.ingest.queue_marks import QueueMarks
 from logd.ingest.scheduling import OpenFileQuota
-from logd.ingest.turn import Turn
-from logd.ingest.turn_budget import ForcedCommits
+from logd.ingest.step_budget import ForcedCommits
+from logd.ingest.step_state import StepState
 from logd.ingest.user_tasks import UserTasks
 from logd.ingest.wakeups import Wakeups
 from logd.runtime_stats import StatsRecorder
@@ -73,7 +73,7 @@ class Delivery(Generic[AnOutbox]):
         self._commit_interval_s = config.commit_interval_ms / 1000
         self._stalled: StorageBusy | None = None
         self.stats = StatsRecorder()
-        self.turn = turn = Turn(config, monotonic_s)
+        self.state = state = StepState(config, monotonic_s)
         self.tasks = UserTasks()
         self.drain = Drain(monotonic_s)
         self._forced = ForcedCommits()
@@ -84,20 +84,20 @@ class Delivery(Generic[AnOutbox]):
             config.outboxes_per_user_max,
             shared=config.many_users,
         )
-        self.outboxes = OpenOutboxes[AnOutbox](quota, Wakeups(self._commit_interval_s), turn)
+        self.outboxes = OpenOutboxes[AnOutbox](quota, Wakeups(self._commit_interval_s), state)
         self.intake = self.intake_type(self._load_producer, config.gap_events_max, own_uid)
-        self.lifecycle = OutboxLifecycle(directory, self.outboxes, self.intake, turn)
+        self.lifecycle = OutboxLifecycle(directory, self.outboxes, self.intake, state)
         self.searches = PlaceSearches(
-            self.outboxes, self.lifecycle, self.tasks, turn, self.slice_bytes
+            self.outboxes, self.lifecycle, self.tasks, state, self.slice_bytes
         )
         self.opener = self.opener_type(
-            store, directory, self.outboxes, self.lifecycle, self.searches, self.intake, turn
+            store, directory, self.outboxes, self.lifecycle, self.searches, self.intake, state
         )
         self.finder = OutboxFinder(
-            directory, self.outboxes, self.opener, self.intake, self.tasks, turn
+            directory, self.outboxes, self.opener, self.intake, self.tasks, state
         )
-        self.poller = OutboxPoller(self.outboxes, self.lifecycle, self.searches, self.intake, turn)
-        self._ends = EndedProducers(self.intake, turn, lambda name: self.opener.may_exist(name))
+        self.poller = OutboxPoller(self.outboxes, self.lifecycle, self.searches, self.intake, state)
+        self._ends = EndedProducers(self.intake, state, lambda name: self.opener.may_exist(name))
 
     def _load_producer(self, uid: int, producer_id: int) -> Producer:
         return self.opener.load_producer(uid, producer_id)
@@ -110,7 +110,7 @@ class Delivery(Generic[AnOutbox]):
         However many files users have put there, this takes about `start_work_s`: later steps do the
         rest. Raises StorageBusy when the outboxes cannot be listed.
         """
-        self.turn.now_s = now_s
+        self.state.now_s = now_s
         try:
             self.finder.list(due=True)
         except OSError as error:
@@ -130,42 +130,42 @@ class Delivery(Generic[AnOutbox]):
         LogdError kinds for what ends the process. StorageBusy is kept in `stalled` instead: the
         batch is committed again at the next step, and nothing more is read until it is stored.
         """
-        turn = self.turn
-        turn.now_s = now_s
+        state = self.state
+        state.now_s = now_s
         if self._stalled is not None:
             self.commit()
             return
         drained = self._take_datagrams(datagrams)
-        self.intake.trim(turn.batch, keep=self.outboxes.keys())  # also without a batch to commit
+        self.intake.trim(state.batch, keep=self.outboxes.keys())  # also without a batch to commit
         if self._started.unread <= 0:
             self._ends.record_ended()
-        due = now_s >= turn.poll_due_s
+        due = now_s >= state.poll_due_s
         if due:
-            turn.poll_due_s = now_s + self._poll_interval_s
-        if turn.work_left or drained >= QUEUE_DEPTH_MIN:
+            state.poll_due_s = now_s + self._poll_interval_s
+        if state.work_left or drained >= QUEUE_DEPTH_MIN:
             self.poller.queue_was_full = True
         self.finder.find_new(due=due)
         found = self.finder.find_closed(closed)
         # A caller that waits for the disk does not wait for the tasks, unless it waits for these.
-        urgent = turn.batch and turn.batch.awaited
+        urgent = state.batch and state.batch.awaited
         self.tasks.run(self._monotonic_s, 0.0 if urgent else self.work_s)
-        paced = now_s >= turn.commit_due_s
+        paced = now_s >= state.commit_due_s
         self.poller.poll(due=due, closed=found, check_wakeups=paced)
         self._commit_if_due(due=due, paced=paced)
         if self._marks:
-            self._marks.record_commit(batch_empty=not turn.batch)
+            self._marks.record_commit(batch_empty=not state.batch)
 
     def _take_datagrams(self, datagrams: Iterable[Datagram]) -> int:
         drain = self.drain
-        drained = drain.take(datagrams, self.intake, self.turn.batch, self.outboxes)
-        self.turn.work_left = drain.more
+        drained = drain.take(datagrams, self.intake, self.state.batch, self.outboxes)
+        self.state.work_left = drain.more
         self._marks.record_taken(drained - (drain.held is not None), emptied=not drain.more)
         return drained
 
     def _commit_if_due(self, *, due: bool, paced: bool) -> None:
-        turn, batch = self.turn, self.turn.batch
-        at_once = paced or turn.work_left
-        forced = bool(batch) and not at_once and turn.now_s >= self._forced_due_s()
+        state, batch = self.state, self.state.batch
+        at_once = paced or state.work_left
+        forced = bool(batch) and not at_once and state.now_s >= self._forced_due_s()
         if (batch and (at_once or forced)) or (due and batch.duplicates):
             began_s = self._monotonic_s()
             self.commit()
@@ -173,24 +173,24 @@ class Delivery(Generic[AnOutbox]):
                 self._forced.committed(batch.awaited, began_s, self._monotonic_s())
             paced = True
         if paced:
-            turn.commit_due_s = self._monotonic_s() + self._commit_interval_s
+            state.commit_due_s = self._monotonic_s() + self._commit_interval_s
 
     def commit(self) -> None:
         """Commits the batch, and confirms it in the outboxes; keeps a StorageBusy in `stalled`."""
-        turn, batch, began_s = self.turn, self.turn.batch, self._monotonic_s()
+        state, batch, began_s = self.state, self.state.batch, self._monotonic_s()
         try:
             self._store.commit(batch, self._clock_ns())
         except StorageBusy as problem:
             self._stalled = problem
-            turn.warn_throttled("%s Trying again every second.", problem)
+            state.warn_throttled("%s Trying again every second.", problem)
             return
         if self._stalled is not None:
-            turn.warn_throttled("stored again after: %s", self._stalled)
+            state.warn_throttled("stored again after: %s", self._stalled)
             self._stalled = None
         lost = batch.lost(claimed=False)
         self.stats.record_commit(len(batch.events), lost, self._monotonic_s() - began_s)
         batch.mark_committed()
-        turn.batch = turn.new_batch()
+        state.batch = state.new_batch()
         self.lifecycle.finish_commit(batch)
 
     # -- for the loop that drives it -------------------------------------------------------------
@@ -203,7 +203,7 @@ class Delivery(Generic[AnOutbox]):
     @property
     def has_backlog(self) -> bool:
         """Whether the last step left something unread or unlisted: the next is due at once."""
-        return self.turn.work_left
+        return self.state.work_left
 
     @property
     def holds_datagram(self) -> bool:
@@ -212,13 +212,13 @@ class Delivery(Generic[AnOutbox]):
 
     def next_due_s(self) -> float:
         """Returns the monotonic time of the next step if nothing arrives before."""
-        turn = self.turn
+        state = self.state
         if self.tasks:
-            return turn.now_s
-        due_s = turn.poll_due_s
-        if turn.batch or self.outboxes.wakeups:
-            due_s = min(due_s, turn.commit_due_s)
-        if turn.batch:
+            return state.now_s
+        due_s = state.poll_due_s
+        if state.batch or self.outboxes.wakeups:
+            due_s = min(due_s, state.commit_due_s)
+        if state.batch:
             due_s = min(due_s, self._forced_due_s())
         if self.poller.queue_was_full:
             due_s = min(due_s, self.poller.poll_all_due_s)
@@ -226,25 +226,25 @@ class Delivery(Generic[AnOutbox]):
 
     def _forced_due_s(self) -> float:
         """Returns when the batch is to be committed for a caller that waits for the disk."""
-        awaited = self.turn.batch.awaited
+        awaited = self.state.batch.awaited
         if not all(map(self.outboxes.quota.others_than, awaited)):
             return 0.0  # no other user has outboxes open
         return self._forced.due_s(awaited)
 
     def commit_is_near(self, by_s: float) -> bool:
         """Returns whether a commit is due before `by_s` on the monotonic clock."""
-        turn = self.turn
-        return turn.work_left or (bool(turn.batch) and turn.commit_due_s < by_s)
+        state = self.state
+        return state.work_left or (bool(state.batch) and state.commit_due_s < by_s)
 
     def force_step(self, *, poll: bool = True) -> None:
         """Makes the next step commit the batch at hand and, with `poll`, poll every outbox."""
-        self.turn.commit_due_s = 0.0
+        self.state.commit_due_s = 0.0
         if poll:
-            self.turn.poll_due_s = 0.0
+            self.state.poll_due_s = 0.0
 
     def step_at_once(self) -> None:
         """Makes the next step follow without a wait: datagrams may be queued elsewhere."""
-        self.turn.work_left = True
+        self.state.work_left = True
 
     def mark_queue(self, queue_max: int) -> Callable[[], bool]:
         """Returns a check that is true once all that is in the kernel's queue now is committed.
@@ -261,7 +261,7 @@ class Delivery(Generic[AnOutbox]):
     def use_new_directory(self) -> None:
         """Finds outboxes in a new directory; what is open of the former one stays open."""
         self.finder.restart()
-        self.turn.poll_due_s = 0.0
+        self.state.poll_due_s = 0.0
         drop_missing(self.intake.producers.values(), self.outboxes, self.opener.may_exist)
 
     def close(self) -> None:

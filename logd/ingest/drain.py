@@ -12,7 +12,7 @@ from itertools import chain
 
 from logd.batch import Batch, Producer
 from logd.ingest.ordering import Intake
-from logd.ingest.turn_budget import TurnBudget
+from logd.ingest.step_budget import StepBudget
 
 # Datagrams take at most this fraction of a batch, so that outboxes are read even under a flood.
 DATAGRAMS_PART = 4
@@ -30,7 +30,7 @@ class Drain:
     charge_datagrams = CHARGE_DATAGRAMS
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
-        self._budget = TurnBudget(monotonic_s)
+        self._budget = StepBudget(monotonic_s)
         self.held: tuple[Datagram, int] | None = None  # received, and taken up to an offset
         self.more = False
 

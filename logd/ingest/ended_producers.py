@@ -7,7 +7,7 @@ from itertools import chain
 
 from logd.batch import Producer
 from logd.ingest.ordering import Intake
-from logd.ingest.turn import Turn
+from logd.ingest.step_state import StepState
 from logd_wire.outbox.names import outbox_name
 
 RECORD_ENDS_MAX = 1000
@@ -24,9 +24,9 @@ class EndedProducers:
     `may_exist` returns whether an outbox of that name may exist.
     """
 
-    def __init__(self, intake: Intake, turn: Turn, may_exist: Callable[[str], bool]) -> None:
+    def __init__(self, intake: Intake, state: StepState, may_exist: Callable[[str], bool]) -> None:
         self._intake = intake
-        self._turn = turn
+        self._state = state
         self._may_exist = may_exist
         self._unfinished: Iterator[End] = iter(())
         self._undecided: list[tuple[int, int, str]] = []
@@ -41,12 +41,12 @@ class EndedProducers:
         Call it only once what the queue held at the start is taken: their farewells may be in it,
         and the same loss would be recorded twice, with numbers and without.
         """
-        turn = self._turn
-        if self._undecided and turn.now_s >= turn.poll_due_s:
+        state = self._state
+        if self._undecided and state.now_s >= state.poll_due_s:
             self._unfinished = chain(self._unfinished, self._undecided)
             self._undecided = []
         for _ in range(RECORD_ENDS_MAX):
-            if turn.batch.full:
+            if state.batch.full:
                 break
             try:
                 end = next(self._unfinished)
@@ -62,9 +62,9 @@ class EndedProducers:
                 continue
             producer = self._intake.producer(uid, producer_id)
             if not producer.ended:  # by now: these were read a page at a time
-                turn.batch.add_loss(producer, producer.taken + 1, None, cause)
+                state.batch.add_loss(producer, producer.taken + 1, None, cause)
                 producer.ended = True
-        turn.work_left = True
+        state.work_left = True
 
 
 def drop_missing(

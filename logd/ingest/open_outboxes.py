@@ -9,8 +9,8 @@ from logd.batch import Producer
 from logd.ingest.interfaces import AnOutbox
 from logd.ingest.outbox_reader import DamageSkip, NextRecordSearch
 from logd.ingest.scheduling import OpenFileQuota
+from logd.ingest.step_state import StepState
 from logd.ingest.succession import Succession
-from logd.ingest.turn import Turn
 from logd.ingest.wakeups import Wakeups
 
 
@@ -21,18 +21,18 @@ class OpenOutboxes(Generic[AnOutbox]):
     neither read nor confirmed.
     """
 
-    def __init__(self, quota: OpenFileQuota, wakeups: Wakeups, turn: Turn) -> None:
+    def __init__(self, quota: OpenFileQuota, wakeups: Wakeups, state: StepState) -> None:
         self.quota = quota
         self.wakeups = wakeups
         self.searches: dict[Producer, NextRecordSearch | DamageSkip] = {}
-        self._turn = turn
+        self._state = state
         self._open: dict[Producer, AnOutbox] = {}
         self.succession = Succession(self._open)
 
     def add(self, producer: Producer, outbox: AnOutbox) -> None:
         """Holds an outbox open, and keeps the wake-up suppression that its header promises."""
         self._open[producer] = outbox
-        self.wakeups.inherit(producer, outbox.header.watched_until_ns, self._turn.monotonic_s())
+        self.wakeups.inherit(producer, outbox.header.watched_until_ns, self._state.monotonic_s())
         self.quota.add(producer.uid)
 
     def take_out(self, producer: Producer) -> AnOutbox | None:
@@ -43,7 +43,7 @@ class OpenOutboxes(Generic[AnOutbox]):
         if outbox is not None:
             self.wakeups.end(producer)
             # If the producer lives after all, it sends datagrams again.
-            self._turn.attempt(lambda one: one.resume_wakeups(), outbox)
+            self._state.attempt(lambda one: one.resume_wakeups(), outbox)
             self.quota.drop(producer.uid)
         return outbox
 

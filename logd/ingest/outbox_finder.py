@@ -12,7 +12,7 @@ from logd.ingest.interfaces import AnOutbox, Directory
 from logd.ingest.open_outboxes import OpenOutboxes
 from logd.ingest.ordering import Intake
 from logd.ingest.outbox_opener import OutboxOpener
-from logd.ingest.turn import Turn
+from logd.ingest.step_state import StepState
 from logd.ingest.user_tasks import UserTasks
 from logd_wire.outbox.names import parse_name
 
@@ -34,7 +34,7 @@ class OutboxFinder(Generic[AnOutbox]):
     opener: OutboxOpener[AnOutbox]
     intake: Intake
     tasks: UserTasks
-    turn: Turn
+    state: StepState
     _listing: Iterator[tuple[str, int, int]] | None = field(default=None, init=False)
 
     @property
@@ -52,7 +52,7 @@ class OutboxFinder(Generic[AnOutbox]):
             self.list(due=due)
         except OSError as error:
             self._listing = None
-            self.turn.warn_throttled("the outboxes cannot be listed now: %s", error.strerror)
+            self.state.warn_throttled("the outboxes cannot be listed now: %s", error.strerror)
 
     def list(self, *, due: bool) -> None:
         """Does the same as `find_new`, but raises OSError when the directory cannot be listed."""
@@ -60,16 +60,16 @@ class OutboxFinder(Generic[AnOutbox]):
             self._listing = iter(self.directory.names())
         if self._listing is None:
             return
-        end_s = self.turn.monotonic_s() + DISCOVER_S_MAX
+        end_s = self.state.monotonic_s() + DISCOVER_S_MAX
         for _ in range(DISCOVER_FILES_MAX):
             found = next(self._listing, None)
             if found is None:
                 self._listing = None
                 return
             self.find(*found)
-            if self.turn.monotonic_s() >= end_s:
+            if self.state.monotonic_s() >= end_s:
                 break
-        self.turn.work_left = True
+        self.state.work_left = True
 
     def find(self, name: str, uid: int, producer_id: int) -> None:
         """Queues a file that is not open yet, to be opened when its owner's tasks are served."""
@@ -90,7 +90,7 @@ class OutboxFinder(Generic[AnOutbox]):
         What there is no time for is found by the listing and the next due poll.
         """
         found = set()
-        end_s = self.turn.monotonic_s() + CLOSED_S_MAX
+        end_s = self.state.monotonic_s() + CLOSED_S_MAX
         for name in names:
             parsed = parse_name(name)
             if parsed is None:
@@ -99,6 +99,6 @@ class OutboxFinder(Generic[AnOutbox]):
             producer = self.intake.producers.get(parsed)
             if producer is not None:
                 found.add(producer)
-            if self.turn.monotonic_s() >= end_s:
+            if self.state.monotonic_s() >= end_s:
                 break
         return found

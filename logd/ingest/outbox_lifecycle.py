@@ -12,7 +12,7 @@ from logd.ingest.open_outboxes import OpenOutboxes
 from logd.ingest.ordering import Intake
 from logd.ingest.outbox_reader import NextRecordSearch, ring_events_max
 from logd.ingest.salvage import begin_salvage, read_rest
-from logd.ingest.turn import Turn
+from logd.ingest.step_state import StepState
 
 
 @dataclass(eq=False)
@@ -22,7 +22,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
     directory: Directory[AnOutbox]
     outboxes: OpenOutboxes[AnOutbox]
     intake: Intake
-    turn: Turn
+    state: StepState
     # Given-up outboxes, removed after the commit that records their loss.
     given_up: dict[Producer, AnOutbox] = field(default_factory=dict, init=False)
 
@@ -38,12 +38,12 @@ class OutboxLifecycle(Generic[AnOutbox]):
 
     def confirm(self, producer: Producer) -> None:
         """Writes the committed sequence into the producer's outbox."""
-        outboxes, turn = self.outboxes, self.turn
+        outboxes, state = self.outboxes, self.state
         outbox = outboxes.get(producer)
         if outbox is None or producer in outboxes.searches:
             return
-        now_s = turn.monotonic_s()
-        until_ns = outboxes.wakeups.suppress(producer, now_s, now_s - turn.now_s)
+        now_s = state.monotonic_s()
+        until_ns = outboxes.wakeups.suppress(producer, now_s, now_s - state.now_s)
         try:
             outbox.confirm(producer.stored, producer.position, until_ns)
         except OSError as error:
@@ -58,7 +58,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
                 producer.ended, producer.behind = False, True
                 return
             self.outboxes.take_out(producer)
-            self.turn.attempt(self.directory.remove, outbox)
+            self.state.attempt(self.directory.remove, outbox)
         self.intake.forget(producer)
 
     def _is_retired(self, outbox: AnOutbox) -> bool:
@@ -73,7 +73,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
         """Handles an OSError on one outbox: gives it up, or retries later after a shortage."""
         if is_shortage(error):
             producer.behind = True
-            self.turn.warn_throttled("%s: cannot be used now: %s", outbox.name, error.strerror)
+            self.state.warn_throttled("%s: cannot be used now: %s", outbox.name, error.strerror)
             return
         self.end_use(producer, outbox, f"system error: {error.strerror}")
 
@@ -82,18 +82,18 @@ class OutboxLifecycle(Generic[AnOutbox]):
     ) -> None:
         """Gives an outbox up, now or in a later step: what is still readable is stored first."""
         begin_salvage(producer, outbox, reason)
-        batch = self.turn.batch
+        batch = self.state.batch
         if producer not in self.outboxes.searches and read_rest(
             producer, outbox, batch, self.intake, capacity or batch.capacity()
         ):
-            producer.behind = self.turn.work_left = True
+            producer.behind = self.state.work_left = True
         else:
             self.give_up(producer, outbox, reason)
 
     def give_up(self, producer: Producer, outbox: AnOutbox, reason: str) -> None:
         """Records the unreadable rest of an outbox as lost; its producer continues without it."""
-        turn, batch = self.turn, self.turn.batch
-        turn.warn_throttled("%s: given up: %s", outbox.name, reason, user=producer.uid)
+        state, batch = self.state, self.state.batch
+        state.warn_throttled("%s: given up: %s", outbox.name, reason, user=producer.uid)
         header = outbox.header
         # Later events are recorded when it is removed, up to a ring's capacity.
         outbox.header = replace(header, written=max(header.written, producer.taken))
@@ -117,7 +117,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
 
         What the producer has written since is recorded first, up to what its ring can hold.
         """
-        batch = self.turn.batch
+        batch = self.state.batch
         try:
             written = outbox.written()
         except OSError as error:
@@ -132,4 +132,4 @@ class OutboxLifecycle(Generic[AnOutbox]):
             producer.taken = written
             self.given_up[producer] = outbox
         else:
-            self.turn.attempt(self.directory.remove, outbox)
+            self.state.attempt(self.directory.remove, outbox)

@@ -14,7 +14,7 @@ from logd.ingest.ordering import Intake
 from logd.ingest.outbox_lifecycle import OutboxLifecycle
 from logd.ingest.outbox_reader import NextRecordSearch
 from logd.ingest.place_searches import PlaceSearches
-from logd.ingest.turn import Turn
+from logd.ingest.step_state import StepState
 from logd_wire.outbox.names import outbox_name
 from logd_wire.wire import OtherVersion, WireError
 
@@ -32,7 +32,7 @@ class OutboxOpener(Generic[AnOutbox]):
     lifecycle: OutboxLifecycle[AnOutbox]
     searches: PlaceSearches[AnOutbox]
     intake: Intake
-    turn: Turn
+    state: StepState
     # The chain of outboxes being opened, each the predecessor of the one before.
     opening: list[tuple[int, int]] = field(default_factory=list, init=False)
 
@@ -65,7 +65,7 @@ class OutboxOpener(Generic[AnOutbox]):
 
     def open(self, producer: Producer, name: str) -> None:
         """Opens the producer's outbox, if it has one, and begins to find its place in it."""
-        quota, turn = self.outboxes.quota, self.turn
+        quota, state = self.outboxes.quota, self.state
         if not quota.has_room(producer.uid) and self.may_exist(name):
             self._wait_for_quota(producer, name)
             return
@@ -78,15 +78,17 @@ class OutboxOpener(Generic[AnOutbox]):
                 self._open_predecessor(producer, outbox.header.follows)
                 if not quota.has_room(producer.uid):
                     # The predecessor took the last file of the quota: that is read first.
-                    turn.attempt(self.directory.release, outbox)
+                    state.attempt(self.directory.release, outbox)
                     self._wait_for_quota(producer, name)
                     return
             search = NextRecordSearch(producer, outbox.header, outbox.read_at)
-            placed = search.step(turn.batch, self.searches.slice_bytes)
+            placed = search.step(state.batch, self.searches.slice_bytes)
         except OtherVersion as error:
             producer.has_outbox = True  # what is missing is in there, so a gap is no loss
             uid = producer.uid if error.uid is None else error.uid
-            turn.warn_throttled("%s: %s: left for a daemon that can read it", name, error, user=uid)
+            state.warn_throttled(
+                "%s: %s: left for a daemon that can read it", name, error, user=uid
+            )
         except WireError as error:
             self._quarantine(producer, outbox, name, error, error.uid)
         except OSError as error:
@@ -97,7 +99,7 @@ class OutboxOpener(Generic[AnOutbox]):
                 self.directory.release(outbox)
             # Out of descriptors, say. The file is there, so a gap is no loss: every poll retries.
             producer.has_outbox = producer.behind = True
-            turn.warn_throttled(
+            state.warn_throttled(
                 "%s: cannot be opened now: %s", name, error.strerror, user=producer.uid
             )
         else:
@@ -148,7 +150,7 @@ class OutboxOpener(Generic[AnOutbox]):
         self._warn_over_quota(name, producer.uid)
 
     def _warn_over_quota(self, name: str, uid: int) -> None:
-        self.turn.warn_throttled(
+        self.state.warn_throttled(
             "%s: waits, since %d outboxes of user %d are open already",
             name, self.outboxes.quota.held(uid), uid, user=uid,
         )  # fmt: skip
@@ -158,8 +160,8 @@ class OutboxOpener(Generic[AnOutbox]):
     ) -> None:
         """Quarantines a file that is not this producer's outbox, under its owner's uid."""
         if outbox is not None:
-            self.turn.attempt(self.directory.refuse, outbox)
+            self.state.attempt(self.directory.refuse, outbox)
         uid = producer.uid if uid is None else uid  # the owner's: the name may lie
         pid = producer.pid if uid == producer.uid else 0
-        self.turn.batch.add_quarantine(uid, pid, f"outbox: {why}", name.encode())
-        self.turn.warn_throttled("%s: refused as an outbox: %s", name, why)
+        self.state.batch.add_quarantine(uid, pid, f"outbox: {why}", name.encode())
+        self.state.warn_throttled("%s: refused as an outbox: %s", name, why)

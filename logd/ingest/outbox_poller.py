@@ -15,7 +15,7 @@ from logd.ingest.outbox_lifecycle import OutboxLifecycle
 from logd.ingest.outbox_reader import DamageSkip, read_available
 from logd.ingest.place_searches import PlaceSearches
 from logd.ingest.scheduling import ReadRequest, schedule
-from logd.ingest.turn import Turn
+from logd.ingest.step_state import StepState
 from logd_wire.wire import WireError
 
 # The most outboxes that a due poll goes through in one step.
@@ -30,7 +30,7 @@ class OutboxPoller(Generic[AnOutbox]):
     lifecycle: OutboxLifecycle[AnOutbox]
     searches: PlaceSearches[AnOutbox]
     intake: Intake
-    turn: Turn
+    state: StepState
     # The outboxes still to be read in the round under way.
     _round: Iterator[Producer] | None = field(default=None, init=False)
     # Senders may have been turned away: all outboxes are polled, from that moment on.
@@ -49,24 +49,24 @@ class OutboxPoller(Generic[AnOutbox]):
         those that were `closed` that is asked at once. `check_wakeups` includes the producers whose
         wake-ups are suppressed.
         """
-        outboxes, turn = self.outboxes, self.turn
-        began_s = turn.monotonic_s()
+        outboxes, state = self.outboxes, self.state
+        began_s = state.monotonic_s()
         in_round = self._next_of_round(due=due)
         poll_all = self.queue_was_full and began_s >= self.poll_all_due_s
         suppressed: Container[Producer] = outboxes.wakeups if check_wakeups else ()
         requests = self._requests(began_s, in_round, closed, suppressed, poll_all=poll_all)
         if poll_all:
             # Half of the time at most: ten small datagrams cost less than polling all outboxes.
-            ended_s = turn.monotonic_s()
+            ended_s = state.monotonic_s()
             self.queue_was_full, self.poll_all_due_s = False, ended_s + (ended_s - began_s)
         shared = outboxes.quota.several_users
-        for request, capacity in schedule(requests, turn.batch, shared=shared):
+        for request, capacity in schedule(requests, state.batch, shared=shared):
             if capacity is None:
-                request.producer.behind = turn.work_left = True
+                request.producer.behind = state.work_left = True
                 continue
             self._serve(request, capacity)
         if outboxes.succession and outboxes.succession.release():
-            turn.work_left = True
+            state.work_left = True
 
     def _requests(
         self,
@@ -118,7 +118,7 @@ class OutboxPoller(Generic[AnOutbox]):
         if len(part) < POLL_FILES_MAX:
             self._round = None
         else:
-            self.turn.work_left = True
+            self.state.work_left = True
         return part
 
     def _serve(self, request: ReadRequest[AnOutbox], capacity: Capacity) -> None:
@@ -138,7 +138,7 @@ class OutboxPoller(Generic[AnOutbox]):
 
         Raises WireError and OSError.
         """
-        turn, batch = self.turn, self.turn.batch
+        state, batch = self.state, self.state.batch
         header = outbox.refresh()
         if outbox.confirmed < producer.stored == producer.taken:
             self.lifecycle.confirm(producer)  # which failed for a shortage after the commit
@@ -149,7 +149,7 @@ class OutboxPoller(Generic[AnOutbox]):
             batch.touch(producer)
         damage = read_available(producer, header, outbox.read_at, batch, self.intake, capacity)
         if damage is not None:
-            turn.warn_throttled("%s: %s", outbox.name, damage, user=producer.uid)
+            state.warn_throttled("%s: %s", outbox.name, damage, user=producer.uid)
             outbox.scans_left -= 1
             if outbox.scans_left >= 0:
                 self.searches.start(producer, DamageSkip(producer, header, outbox.read_at))
@@ -158,7 +158,7 @@ class OutboxPoller(Generic[AnOutbox]):
             return
         producer.behind = producer.taken < header.written
         if producer.behind:
-            turn.work_left = True
+            state.work_left = True
         elif not alive:
             producer.ended = True
             batch.touch(producer)

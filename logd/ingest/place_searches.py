@@ -11,7 +11,7 @@ from logd.ingest.interfaces import AnOutbox
 from logd.ingest.open_outboxes import OpenOutboxes
 from logd.ingest.outbox_lifecycle import OutboxLifecycle
 from logd.ingest.outbox_reader import DamageSkip, NextRecordSearch
-from logd.ingest.turn import Turn
+from logd.ingest.step_state import StepState
 from logd.ingest.user_tasks import UserTasks
 from logd_wire.wire import WireError
 
@@ -23,7 +23,7 @@ class PlaceSearches(Generic[AnOutbox]):
     outboxes: OpenOutboxes[AnOutbox]
     lifecycle: OutboxLifecycle[AnOutbox]
     tasks: UserTasks
-    turn: Turn
+    state: StepState
     slice_bytes: int
 
     def start(self, producer: Producer, search: NextRecordSearch | DamageSkip) -> None:
@@ -40,7 +40,7 @@ class PlaceSearches(Generic[AnOutbox]):
         if search is None or outbox is None:
             return True
         try:
-            done = search.step(self.turn.batch, self.slice_bytes)
+            done = search.step(self.state.batch, self.slice_bytes)
         except WireError as error:
             self.lifecycle.end_use(producer, outbox, str(error))
             return True

@@ -60,11 +60,11 @@ def schedule(
     outboxes = SHARED_OUTBOXES_MAX if shared else len(waiting)
     for count, own in zip(range(len(users), 0, -1), _ordered(users), strict=True):
         share, own_outboxes = _Budget(batch, left.capacity.share(count)), max(1, outboxes // count)
-        own.sort(key=lambda one: (-one.producer.skipped_turns, one.events))
+        own.sort(key=lambda one: (-one.producer.skipped_steps, one.events))
         for producers, one in zip(range(len(own), 0, -1), own, strict=True):
             may = own_outboxes and share.capacity and left.capacity
             capacity = share.capacity.share(producers) if may else None
-            one.producer.skipped_turns = 0 if capacity else one.producer.skipped_turns + 1
+            one.producer.skipped_steps = 0 if capacity else one.producer.skipped_steps + 1
             yield one, capacity
             if capacity and (one.events or not one.alive):
                 own_outboxes -= 1
@@ -75,7 +75,7 @@ def _ordered(users: dict[int, list[ReadRequest[T]]]) -> list[list[ReadRequest[T]
     return sorted(
         users.values(),
         key=lambda own: (
-            -max(one.producer.skipped_turns for one in own),
+            -max(one.producer.skipped_steps for one in own),
             sum(one.events for one in own),
         ),
     )

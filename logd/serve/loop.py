@@ -67,7 +67,7 @@ class EventLoop:
         self.delivery: Delivery[OpenOutbox] = Delivery(
             config, store, directory, clock_ns, open_max, monotonic_s, os.geteuid()
         )
-        self._warn = self.delivery.turn.warn_throttled
+        self._warn = self.delivery.state.warn_throttled
         self._anchors = AnchorLog(config, clock_ns, self._warn)
         self._stats = StatsSource(config, self.delivery, directory, receiver, clock_ns, monotonic_s)
         if worker is not None:

@@ -25,7 +25,7 @@ def held(directory: Path) -> Iterator[HeldInstance]:
 
 @pytest.fixture
 def start(instance: Instance) -> Iterator[Start]:
-    """Makes a daemon, with settings, that only turns when told to."""
+    """Makes a daemon, with settings, that only steps when told to."""
     with stepped_daemons(instance) as starting:
         yield starting
 

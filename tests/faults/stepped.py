@@ -23,7 +23,7 @@ def stepped_daemons(instance: Instance) -> Iterator[Start]:
     made: list[EventLoop] = []
 
     def start(**settings: object) -> EventLoop:
-        instance.configure(**{"commit_interval_ms": 0, **settings})  # each turn commits
+        instance.configure(**{"commit_interval_ms": 0, **settings})  # each step commits
         config = instance.config
         store = Store(config.database, keyfile.read(config.key_file), 1, 100)
         outboxes = OutboxDirectory(config.outbox_directory, many_users=config.many_users)
@@ -53,8 +53,8 @@ def add_earlier_producers(
 
 
 def look(daemon: EventLoop) -> None:
-    """One turn in which the look is due, and those that it takes to open and search all files."""
-    daemon.delivery.turn.poll_due_s = 0.0
+    """One step in which the look is due, and those that it takes to open and search all files."""
+    daemon.delivery.state.poll_due_s = 0.0
     daemon.run_once(timeout_s=0)
     while daemon.delivery.tasks or daemon.delivery.finder.is_listing:
         daemon.run_once(timeout_s=0)

@@ -49,7 +49,7 @@ def descriptors(daemon: Process) -> set[str]:
 
 @pytest.fixture
 def daemon(instance: Instance) -> Process:
-    # A batch that one turn's datagrams would fill: whoever lets them, reads no outbox meanwhile.
+    # A batch that one step's datagrams would fill: whoever lets them, reads no outbox meanwhile.
     for_many_users(instance, look_interval_ms=LOOK_INTERVAL_MS, batch_events_max=10)
     return instance.start()
 

@@ -1,6 +1,6 @@
-"""What a turn takes is shared: floods, greedy outboxes and many files hold up nobody else's.
+"""What a step takes is shared: floods, greedy outboxes and many files hold up nobody else's.
 
-The daemon's turns one at a time, in this process; who is a hostile neighbour is another user where
+The daemon's steps one at a time, in this process; who is a hostile neighbour is another user where
 the test may give files away.
 """
 
@@ -31,7 +31,7 @@ from tests.support.tally import Tally
 
 
 def look_at_all(daemon: EventLoop) -> None:
-    """A look that is due, with as many turns as its listing takes."""
+    """A look that is due, with as many steps as its listing takes."""
     look(daemon)
     while daemon.delivery.has_backlog:
         daemon.run_once(timeout_s=0)
@@ -66,7 +66,7 @@ def account(instance: Instance, tally: Tally, accepted: int) -> dict[str, int]:
 def test_a_flood_that_fills_every_batch_leaves_the_outboxes_their_part(
     instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """The queue is full again at each turn, and holds more than a batch takes."""
+    """The queue is full again at each step, and holds more than a batch takes."""
     daemon = start(batch_events_max=10)
     path = plant(instance.config.outbox_directory, 5, 12)
     flood = neighbours.KINDS[kind](random.Random(1), 10**6)
@@ -107,7 +107,7 @@ def test_greedy_outboxes_do_not_keep_a_later_one_waiting(
     last = plant(directory, 9, 5)
     for _ in range(2):
         look(daemon)
-    assert not last.exists(), "the last one is read in the first two turns"
+    assert not last.exists(), "the last one is read in the first two steps"
     assert instance.status()["pending"] > 1400, "the others have not been"
     for _ in range(120):
         look(daemon)
@@ -123,11 +123,11 @@ def test_a_user_with_many_outboxes_gets_no_more_than_one_with_few(
     for producer_id in range(1, 31):
         plant(directory, producer_id, 100, uid=HOSTILE_UID)
     path = plant(directory, 99, 400, uid=GOOD_UID)
-    turns = 0
+    steps = 0
     while path.exists():
         look(daemon)
-        turns += 1
-        assert turns <= 9, "half of each batch is the good user's"
+        steps += 1
+        assert steps <= 9, "half of each batch is the good user's"
     for _ in range(60):
         look(daemon)
     assert account(instance, tally, 3400)["lost"] == 0
@@ -329,7 +329,7 @@ def test_damaged_rings_are_searched_in_slices_and_hold_up_nobody(
 ) -> None:
     daemon = start()
     daemon.start()
-    daemon.delivery.work_s = 0.0  # a slice in each turn
+    daemon.delivery.work_s = 0.0  # a slice in each step
     directory = instance.config.outbox_directory
     for producer_id in range(1, 5):
         path = plant(directory, producer_id, 3, ring_bytes=2 * 1024 * 1024)
@@ -338,10 +338,10 @@ def test_damaged_rings_are_searched_in_slices_and_hold_up_nobody(
             file.write(b"\xff" * 64)
     sound = plant(directory, 9, 3)
     for _ in range(6):
-        daemon.delivery.turn.poll_due_s = 0.0
+        daemon.delivery.state.poll_due_s = 0.0
         daemon.run_once(timeout_s=0)
     assert len(daemon.delivery.outboxes.searches) == 4
-    daemon.delivery.turn.poll_due_s = 0.0
+    daemon.delivery.state.poll_due_s = 0.0
     daemon.run_once(timeout_s=0)
     assert not sound.exists(), "while they are searched the sound one is read to its end"
     assert len(daemon.delivery.outboxes.searches) == 4

@@ -86,7 +86,7 @@ def test_what_waits_in_an_outbox_is_at_most_what_its_ring_can_hold(
     assert (user["uid"], user["pending"]) == (os.getuid(), RING_BYTES_MIN // 16)
 
 
-def test_files_without_end_keep_no_daemon_from_its_first_turn(
+def test_files_without_end_keep_no_daemon_from_its_first_step(
     instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It opens some of them, takes what arrives, and goes on; none of them is lost meanwhile."""
@@ -94,7 +94,7 @@ def test_files_without_end_keep_no_daemon_from_its_first_turn(
     for producer_id in range(1, 41):
         plant(directory, producer_id, 3)
     daemon = start()
-    daemon.delivery.start_work_s = daemon.delivery.work_s = 0.0  # one task in each turn
+    daemon.delivery.start_work_s = daemon.delivery.work_s = 0.0  # one task in each step
     opened: list[str] = []
     real = OutboxDirectory.open
 
@@ -120,7 +120,7 @@ def test_files_without_end_keep_no_daemon_from_its_first_turn(
     assert (status["stored"], status["lost"], status["unknown_extent"]) == (121, 0, 0)
 
 
-def test_a_search_for_what_a_header_claims_takes_a_slice_of_each_turn(
+def test_a_search_for_what_a_header_claims_takes_a_slice_of_each_step(
     instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of it is booked, confirmed or removed before all of its ring was searched."""
@@ -142,17 +142,17 @@ def test_a_search_for_what_a_header_claims_takes_a_slice_of_each_turn(
     read.append(0)
     daemon.delivery.recover(0.0)
     good = plant(directory, GOOD, 3)
-    turns = 0
+    steps = 0
     while daemon.delivery.outboxes.searches:
         read.append(0)
-        daemon.delivery.turn.poll_due_s = 0.0
+        daemon.delivery.state.poll_due_s = 0.0
         daemon.run_once(timeout_s=0)
-        turns += 1
+        steps += 1
         if daemon.delivery.outboxes.searches:
             assert instance_is_untouched(claiming)
-        assert turns < 1000
+        assert steps < 1000
     assert max(read) <= 3 * daemon.delivery.searches.slice_bytes
-    assert turns >= ring_bytes // daemon.delivery.searches.slice_bytes
+    assert steps >= ring_bytes // daemon.delivery.searches.slice_bytes
     assert not good.exists()
     for _ in range(3):
         look(daemon)
@@ -181,7 +181,7 @@ def test_searches_of_one_user_make_anothers_wait_for_one_slice(
     daemon.delivery.start_work_s = daemon.delivery.work_s = 0.0
     daemon.delivery.recover(0.0)
     for _ in range(30):
-        daemon.delivery.turn.poll_due_s = 0.0
+        daemon.delivery.state.poll_due_s = 0.0
         daemon.run_once(timeout_s=0)
     assert daemon.delivery.outboxes.searches, "the other user's are not done"
     assert not own.exists()

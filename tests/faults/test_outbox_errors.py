@@ -1,6 +1,6 @@
 """Errors of one stranger's outbox end its use and nothing else.
 
-The daemon turns in this process, beside a sound outbox that must be read whatever the other does.
+The daemon steps in this process, beside a sound outbox that must be read whatever the other does.
 """
 
 from __future__ import annotations

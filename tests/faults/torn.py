@@ -77,7 +77,7 @@ class Killed:
             for _ in range(100):
                 if not self.instance.status()["outboxes"]:
                     break
-                daemon.delivery.turn.poll_due_s = daemon.delivery.turn.commit_due_s = 0.0
+                daemon.delivery.state.poll_due_s = daemon.delivery.state.commit_due_s = 0.0
                 daemon.run_once(timeout_s=0)
         finally:
             daemon.close()

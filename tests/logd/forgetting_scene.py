@@ -181,8 +181,8 @@ class Scene:
         self.now_s += 0.002
         return self.now_s
 
-    def turn(self) -> None:
-        """One turn of the daemon."""
+    def step(self) -> None:
+        """One step of the daemon."""
         assert self.delivery is not None and self.worker is not None
         self.now_s += self.rng.choice((0.001, 0.01, 0.2))
         with self._dying():
@@ -193,10 +193,10 @@ class Scene:
                 self.worker.poll()
                 self._work()
 
-    def turn_all(self) -> None:
+    def step_all(self) -> None:
         """Enough turns to take all that is queued."""
         for _ in range(20):
-            self.turn()
+            self.step()
 
     def _datagrams(self, taken: int) -> Iterator[Datagram]:
         while self.clients.queue:
@@ -277,7 +277,7 @@ class Scene:
             quiet = 0 if busy else quiet + 1
             if quiet == 10:
                 return
-        raise AssertionError("not quiet after 1000 turns")
+        raise AssertionError("not quiet after 1000 steps")
 
     def close(self) -> None:
         if self.store is not None:

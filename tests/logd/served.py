@@ -1,4 +1,4 @@
-"""A request server that a test turns: one turn at a time, by a clock that only the test moves."""
+"""A request server that a test steps: one step at a time, by a clock that only the test moves."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Served:
         """A connection of that user, which has sent these bytes."""
         sock = self.connect_unnoticed(data)
         self.uid = uid
-        self.turn()
+        self.step()
         return sock
 
     def connect_unnoticed(self, data: bytes = b"") -> socket.socket:
@@ -91,24 +91,24 @@ class Served:
         """Another process with the same socket has changed it."""
         os.set_blocking(self._listener.fileno(), True)
 
-    def turn(self) -> None:
+    def step(self) -> None:
         self.server.run_once(0)
 
     def after(self, seconds: float) -> None:
         """The clock has moved on, and the server has noticed."""
         self.now_s += seconds
-        self.turn()
+        self.step()
 
-    def turn_until(self, condition: Callable[[], object], what: str) -> None:
+    def step_until(self, condition: Callable[[], object], what: str) -> None:
         def turned() -> object:
-            self.turn()
+            self.step()
             return condition()
 
         until(turned, what)
 
     def heard(self, sock: socket.socket, length: int = 65536) -> bytes | None:
         """What has come; b"" at the end, None while nothing has."""
-        self.turn()
+        self.step()
         try:
             return sock.recv(length)
         except BlockingIOError:

@@ -111,7 +111,7 @@ def new_daemon(
 
 def look(daemon: EventLoop) -> None:
     """Runs a round in which polling is due, and more until all files are opened and searched."""
-    daemon.delivery.turn.poll_due_s = 0.0
+    daemon.delivery.state.poll_due_s = 0.0
     daemon.run_once(timeout_s=0)
     while daemon.delivery.tasks or daemon.delivery.finder.is_listing:
         daemon.run_once(timeout_s=0)

@@ -24,7 +24,7 @@ def daemon(instance: Instance) -> Iterator[SteppedDaemon]:
     """A daemon whose next commit by its interval is an hour away."""
     made = SteppedDaemon(instance, commit_interval_ms=LONG_MS, look_interval_ms=LONG_MS)
     made.start()
-    assert made.delivery.turn.commit_due_s > made.delivery.turn.now_s + 60
+    assert made.delivery.state.commit_due_s > made.delivery.state.now_s + 60
     yield made
     made.close()
 

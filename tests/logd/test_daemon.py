@@ -15,7 +15,7 @@ from logd.batch import Producer
 from logd.errors import StorageBusy
 from logd.ingest.open_outbox import OpenOutbox
 from logd.ingest.receiver import Receiver, bind
-from logd.ingest.turn_budget import TurnBudget
+from logd.ingest.step_budget import StepBudget
 from logd.maintenance.worker import STEP_S
 from logd.serve.loop import WORK_INTERVAL_MAX_S
 from logd.storage.store import Store
@@ -116,13 +116,13 @@ def test_a_backlog_larger_than_a_batch_is_stored_in_several(
 def test_a_stop_past_its_deadline_stores_what_is_no_longer_in_the_queue(
     instance: Instance, daemon: SteppedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A turn takes a part of a large datagram; the rest of it is in no outbox."""
+    """A step takes a part of a large datagram; the rest of it is in no outbox."""
     daemon.start()
     count = 3000
     records = b"".join(datagram(sequence)[16:] for sequence in range(1, count + 1))
     with sender(instance) as sock:
         sock.send(datagram(1)[:16] + records)
-    monkeypatch.setattr(TurnBudget, "charge", lambda self, uid, *_: self.over.add(uid))
+    monkeypatch.setattr(StepBudget, "charge", lambda self, uid, *_: self.over.add(uid))
     daemon.stop(deadline_s=time.monotonic() - 1)
     state = instance.status()
     check_sums(state, attempted=count, accepted=count)
@@ -149,7 +149,7 @@ def test_a_socket_that_another_process_has_made_blocking_is_drained_all_the_same
     assert taken == [b"one"]
 
 
-# -- jobs between the turns
+# -- jobs between the steps
 
 
 class Worked:
@@ -190,17 +190,17 @@ def working(instance: Instance, worked: Worked, now_s: list[float]) -> Iterator[
 def test_a_job_step_is_taken_between_commits_and_delays_none(
     working: SteppedDaemon, worked: Worked, now_s: list[float]
 ) -> None:
-    turn = working.delivery.turn
-    turn.commit_due_s = 60.0
+    state = working.delivery.state
+    state.commit_due_s = 60.0
     working.work()
     assert (worked.steps, worked.looks) == (1, 1)  # nothing waits
-    turn.batch.touch(Producer(uid=1, id=1, seed=1))
+    state.batch.touch(Producer(uid=1, id=1, seed=1))
     working.work()
     assert worked.steps == 2  # its commit is far enough away
-    turn.commit_due_s = STEP_S / 2
+    state.commit_due_s = STEP_S / 2
     working.work()
     assert worked.steps == 2
-    turn.work_left = True
+    state.work_left = True
     working.work()
     assert worked.steps == 2
     now_s[0] = 2 * WORK_INTERVAL_MAX_S  # busy for so long

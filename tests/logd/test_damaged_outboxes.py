@@ -168,7 +168,7 @@ def test_readable_records_of_an_outbox_that_is_given_up_are_stored_and_it_is_mar
     """Its header contradicts itself: the records after the last stored one are good."""
     monkeypatch.setattr(OpenOutbox, "alive", lambda _: True)
     monkeypatch.setattr(
-        daemon.delivery.turn,
+        daemon.delivery.state,
         "new_batch",
         lambda: Batch(batch_events, 10**6, daemon.config.gap_events_max),
     )
@@ -198,9 +198,9 @@ def test_an_outbox_that_is_given_up_is_not_read_for_ever(
     daemon.start()
     look(daemon)
     monkeypatch.setattr(
-        daemon.delivery.turn, "new_batch", lambda: Batch(200, 10**6, daemon.config.gap_events_max)
+        daemon.delivery.state, "new_batch", lambda: Batch(200, 10**6, daemon.config.gap_events_max)
     )
-    daemon.delivery.turn.batch = daemon.delivery.turn.new_batch()
+    daemon.delivery.state.batch = daemon.delivery.state.new_batch()
     outbox.words[WORD_CONFIRMED_SEQUENCE] = 2**40
 
     def write(count: int) -> None:

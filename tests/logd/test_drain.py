@@ -1,4 +1,4 @@
-"""A turn takes a bounded part of any flood, and drops no event that is in no outbox."""
+"""A step takes a bounded part of any flood, and drops no event that is in no outbox."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from logd.batch import Batch, Producer
 from logd.ingest.drain import Datagram, Drain
 from logd.ingest.ordering import Intake
-from logd.ingest.turn_budget import TURN_BYTES_MAX, TURN_RECORDS_MAX, TURN_S_MAX
+from logd.ingest.step_budget import STEP_BYTES_MAX, STEP_RECORDS_MAX, STEP_S_MAX
 from logd_wire.wire import (
     DATAGRAM_BYTES_MAX,
     DATAGRAM_HEAD,
@@ -21,7 +21,7 @@ from logd_wire.wire import (
     encode_record,
     producer_seed,
 )
-from tests.logd.test_turn_budget import FLOODER, GOOD, Clock
+from tests.logd.test_step_budget import FLOODER, GOOD, Clock
 
 PAYLOAD = msgpack.packb(["a", 1, None, b"\x80"])
 RECORD_BYTES = len(encode_record(0, 1, PAYLOAD))
@@ -38,8 +38,8 @@ def of(uid: int, data: bytes) -> Datagram:
     return data, uid, PID, False
 
 
-class Turns:
-    """An intake and a drain, and the batches that turn after turn makes of a queue."""
+class Steps:
+    """An intake and a drain, and the batches that step after step makes of a queue."""
 
     def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
         self.drain = Drain(clock)
@@ -57,7 +57,7 @@ class Turns:
         self.open.add(producer)
         return producer
 
-    def turn(self, queue: Iterator[Datagram]) -> Batch:
+    def step(self, queue: Iterator[Datagram]) -> Batch:
         batch = Batch(10**6, 10**9)
         self.drain.take(queue, self.intake, batch, self.open)
         for producer, sequence, _ in batch.events:
@@ -111,32 +111,32 @@ FLOODS = [duplicates, early, farewells, garbage, cut, valid, malformed, awaited]
 
 
 @pytest.mark.parametrize("flood", FLOODS, ids=lambda flood: flood.__name__)
-def test_a_turn_takes_a_users_part_of_a_flood_whatever_it_is_made_of(
+def test_a_step_takes_a_users_part_of_a_flood_whatever_it_is_made_of(
     flood: Callable[[], Iterator[Datagram]],
 ) -> None:
     """Duplicates and farewells store nothing: the budget counts what was decoded."""
-    turns = Turns()
+    steps = Steps()
     if flood in (early, farewells):
-        turns.with_outbox(FLOODER, 6)
-        turns.open.clear()  # not to be skipped
-    batch = turns.turn(flood())
-    judged = turns.judged + batch.entries
-    assert 0 < judged <= TURN_RECORDS_MAX // 2 + 16 * 1024 // RECORD_BYTES + 1
-    assert turns.drain.more
+        steps.with_outbox(FLOODER, 6)
+        steps.open.clear()  # not to be skipped
+    batch = steps.step(flood())
+    judged = steps.judged + batch.entries
+    assert 0 < judged <= STEP_RECORDS_MAX // 2 + 16 * 1024 // RECORD_BYTES + 1
+    assert steps.drain.more
 
 
 @pytest.mark.parametrize("flood", FLOODS, ids=lambda flood: flood.__name__)
-def test_a_turn_takes_a_users_part_of_the_time(flood: Callable[[], Iterator[Datagram]]) -> None:
+def test_a_step_takes_a_users_part_of_the_time(flood: Callable[[], Iterator[Datagram]]) -> None:
     clock = Clock()
 
     def slowly() -> Iterator[Datagram]:
         for datagram in flood():
-            clock.now_s += TURN_S_MAX / 100
+            clock.now_s += STEP_S_MAX / 100
             yield datagram
 
-    turns = Turns(clock)
-    turns.turn(slowly())
-    assert clock.now_s - 100.0 <= TURN_S_MAX, "half of it, and up to sixteen small datagrams"
+    steps = Steps(clock)
+    steps.step(slowly())
+    assert clock.now_s - 100.0 <= STEP_S_MAX, "half of it, and up to sixteen small datagrams"
 
 
 def test_large_datagrams_without_end_are_bounded_in_bytes() -> None:
@@ -150,37 +150,37 @@ def test_large_datagrams_without_end_are_bounded_in_bytes() -> None:
             sizes.append(len(data))
             yield of(FLOODER, data)
 
-    Turns().turn(queue())
-    assert TURN_BYTES_MAX // 4 < sum(sizes) <= TURN_BYTES_MAX // 2 + 2 * DATAGRAM_BYTES_MAX
+    Steps().step(queue())
+    assert STEP_BYTES_MAX // 4 < sum(sizes) <= STEP_BYTES_MAX // 2 + 2 * DATAGRAM_BYTES_MAX
 
 
 def test_what_is_in_no_outbox_is_never_dropped_nor_taken_out_of_order() -> None:
-    """The rest of a datagram, and of the queue, waits for the next turns."""
-    turns = Turns()
+    """The rest of a datagram, and of the queue, waits for the next steps."""
+    steps = Steps()
     flood = valid()
     first = [next(flood) for _ in range(3)]
     good = [of(GOOD, datagram_head(9) + records(9, range(n, n + 1))) for n in range(1, 4)]
     queue = iter([*first, *good])
     rounds = 0
-    while turns.drain.more or not rounds:
-        batch = turns.turn(queue)
+    while steps.drain.more or not rounds:
+        batch = steps.step(queue)
         rounds += 1
-        assert batch.entries <= TURN_RECORDS_MAX // 2 + 16 * 1024 // RECORD_BYTES + 1
-    assert turns.taken[FLOODER] == list(range(1, 3 * PER_DATAGRAM + 1))
-    assert turns.taken[GOOD] == [1, 2, 3]
+        assert batch.entries <= STEP_RECORDS_MAX // 2 + 16 * 1024 // RECORD_BYTES + 1
+    assert steps.taken[FLOODER] == list(range(1, 3 * PER_DATAGRAM + 1))
+    assert steps.taken[GOOD] == [1, 2, 3]
     assert rounds > 3
 
 
 def test_what_lies_in_an_outbox_is_passed_over_so_that_a_neighbour_is_reached() -> None:
-    turns = Turns()
-    flooder = turns.with_outbox(FLOODER, 5, taken=1)
+    steps = Steps()
+    flooder = steps.with_outbox(FLOODER, 5, taken=1)
     flood = duplicates()
     queue = [next(flood) for _ in range(6)]
     queue.append(of(GOOD, datagram_head(9) + records(9, range(1, 2))))
-    turns.turn(iter(queue))
-    assert turns.taken[GOOD] == [1], "in the same turn"
+    steps.step(iter(queue))
+    assert steps.taken[GOOD] == [1], "in the same step"
     assert flooder.behind, "its outbox is read for what may have been in them"
-    (row,) = turns.intake.ignored.senders(10)
+    (row,) = steps.intake.ignored.senders(10)
     assert (row["uid"], row["pid"]) == (FLOODER, PID)
     assert row["skipped"] == 5
     assert row["duplicates"] < 2 * PER_DATAGRAM

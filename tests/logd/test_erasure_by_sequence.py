@@ -45,7 +45,7 @@ def run(scene: Scene, actions: int) -> Counter[str]:
             else:
                 scene.start()
         elif scene.delivery is not None:
-            scene.turn()
+            scene.step()
         elif scene.store is not None:
             scene.work_offline()
     scene.moment += 1
@@ -134,7 +134,7 @@ def test_after_a_forget_without_a_daemon_the_next_start_completes_it_for_produce
     source = scene.new_source(outbox=False)
     scene.make(source, user="bert")
     scene.start()
-    scene.turn_all()
+    scene.step_all()
     scene.end()
     scene.make(source, ts_ns=0)  # waits in a socket that is held elsewhere
     scene.ask()

@@ -1,4 +1,4 @@
-"""Shares of a turn, and checks of clocks, at the exact values where a decision changes."""
+"""Shares of a step, and checks of clocks, at the exact values where a decision changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from logd.clock.readings import (
     SYNCHRONISED_AFTER_NS,
     Reading,
 )
-from logd.ingest import turn_budget
+from logd.ingest import step_budget
 from logd.ingest.scheduling import (
     SHARED_EVENTS_MAX,
     SHARED_OUTBOXES_MAX,
@@ -32,7 +32,7 @@ from logd.ingest.scheduling import (
     ReadRequest,
     schedule,
 )
-from logd.ingest.turn_budget import ForcedCommits, TurnBudget
+from logd.ingest.step_budget import ForcedCommits, StepBudget
 from logd.ingest.user_tasks import UserTasks
 from logd.ingest.wakeups import _MARGIN_S, Wakeups
 from logd_wire.outbox.layout import WATCHED_NS_MAX
@@ -41,15 +41,15 @@ from logd_wire.wire import Event
 EVENT = Event("page_view", 1, None, b"")
 
 
-# -- a turn's budget -----------------------------------------------------------------------------
+# -- a step's budget -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("records", "size"), [(turn_budget.TURN_RECORDS_MAX, 0), (0, turn_budget.TURN_BYTES_MAX)]
+    ("records", "size"), [(step_budget.STEP_RECORDS_MAX, 0), (0, step_budget.STEP_BYTES_MAX)]
 )
 def test_a_part_is_used_up_exactly_at_its_bound(records: int, size: int) -> None:
-    budget = TurnBudget(lambda: 0.0)
-    assert budget.exhausted is False, "also before the first turn"
+    budget = StepBudget(lambda: 0.0)
+    assert budget.exhausted is False, "also before the first step"
     step = 1 if size else 0, 0 if size else 1  # of what is not at its bound: one
     budget.charge(1, records // 2 - step[1], size // 2 - step[0])
     assert budget.over == set()
@@ -61,11 +61,11 @@ def test_a_part_is_used_up_exactly_at_its_bound(records: int, size: int) -> None
     assert (budget.over, budget.exhausted) == ({1}, True)
 
 
-def test_time_is_charged_from_the_beginning_of_the_turn_and_once() -> None:
+def test_time_is_charged_from_the_beginning_of_the_step_and_once() -> None:
     now_s = [5.0]
-    budget = TurnBudget(lambda: now_s[0])
+    budget = StepBudget(lambda: now_s[0])
     budget.begin()
-    now_s[0] += turn_budget.TURN_S_MAX * 0.4
+    now_s[0] += step_budget.STEP_S_MAX * 0.4
     budget.charge(1, 0, 0)
     budget.charge(1, 0, 0)
     assert (budget.over, budget.exhausted) == (set(), False)
@@ -92,16 +92,16 @@ def take(batch: Batch, one: ReadRequest[Any], room: Capacity | None) -> int:
 
 def test_who_waited_longest_comes_first_then_who_asks_least() -> None:
     late, modest, greedy = Producer(1, 1, 0), Producer(2, 2, 0), Producer(3, 3, 0)
-    late.skipped_turns = 2
+    late.skipped_steps = 2
     waiting = [ReadRequest(one, "", True, n) for one, n in ((greedy, 9), (modest, 1), (late, 50))]
     batch = Batch(1000, 10**6)
     order = [one for one, _ in schedule(waiting, batch)]
     assert [one.producer for one in order] == [late, modest, greedy]
     assert [(one.outbox, one.alive) for one in order] == [("", True)] * 3
-    assert [one.producer.skipped_turns for one in order] == [0, 0, 0]
+    assert [one.producer.skipped_steps for one in order] == [0, 0, 0]
 
 
-def test_whom_a_turn_had_no_room_for_is_counted_one_turn_more() -> None:
+def test_whom_a_step_had_no_room_for_is_counted_one_step_more() -> None:
     producers = [Producer(1, number, 0) for number in range(6)]
     batch = Batch(4, 10**6)
     for _ in range(4):
@@ -109,7 +109,7 @@ def test_whom_a_turn_had_no_room_for_is_counted_one_turn_more() -> None:
     waiting = [ReadRequest(producer, "", True, 5) for producer in producers]
     for one, room in schedule(waiting, batch):  # a fourth of it is always the outboxes'
         take(batch, one, room)
-    assert sorted(producer.skipped_turns for producer in producers) == [0, 1, 1, 1, 1, 1]
+    assert sorted(producer.skipped_steps for producer in producers) == [0, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(("alive", "read"), [(True, 200), (False, SHARED_OUTBOXES_MAX)])
@@ -179,8 +179,8 @@ def test_a_user_may_have_no_more_files_than_its_own_bound(shared: bool) -> None:
 def test_a_task_with_work_left_stays_under_its_user_and_key_behind_the_others() -> None:
     done: list[str] = []
 
-    def task(name: str, turns: int) -> Callable[[], bool]:
-        left = [turns]
+    def task(name: str, steps: int) -> Callable[[], bool]:
+        left = [steps]
 
         def run() -> bool:
             done.append(name)

@@ -1,4 +1,4 @@
-"""Ignored records, farewells and turns, at the exact numbers where a decision changes."""
+"""Ignored records, farewells and steps, at the exact numbers where a decision changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from logd.batch import LOST_BEGINNING_UNKNOWN, LOST_NOT_RECEIVED, Batch, Producer
 from logd.ingest.drain import CHARGE_BYTES_MIN, CHARGE_DATAGRAMS, Datagram, Drain
 from logd.ingest.ordering import SLICE_BYTES, Intake
-from logd.ingest.turn_budget import TURN_BYTES_MAX, TURN_RECORDS_MAX, TURN_S_MAX
+from logd.ingest.step_budget import STEP_BYTES_MAX, STEP_RECORDS_MAX, STEP_S_MAX
 from logd_wire.schema import PAYLOAD_BYTES_MAX
 from logd_wire.wire import (
     DATAGRAM_BYTES_MAX,
@@ -282,7 +282,7 @@ def drained(datagrams: list[Datagram], batch: Batch) -> tuple[Drain, int]:
     return drain, drain.take(datagrams, intake, batch, set())
 
 
-def test_a_turn_counts_its_datagrams_and_a_cut_one_is_refused_by_its_sender() -> None:
+def test_a_step_counts_its_datagrams_and_a_cut_one_is_refused_by_its_sender() -> None:
     whole = datagram_head(ID) + record(1)
     batch = Batch(100, 10**6)
     drain, count = drained([(whole, UID, PID, False), (b"cut", UID + 1, PID, True)], batch)
@@ -292,7 +292,7 @@ def test_a_turn_counts_its_datagrams_and_a_cut_one_is_refused_by_its_sender() ->
     ]
 
 
-def test_a_turn_ends_at_its_part_of_a_batch_and_holds_nothing_that_it_has_taken() -> None:
+def test_a_step_ends_at_its_part_of_a_batch_and_holds_nothing_that_it_has_taken() -> None:
     batch = Batch(8, 10**6)  # datagrams may fill a fourth of it
     queue = [(datagram_head(ID) + record(n), UID, PID, False) for n in range(1, 6)]
     drain, count = drained(queue, batch)
@@ -322,8 +322,8 @@ class Slowly:
 def test_a_large_datagram_is_charged_at_once_and_of_small_ones_each_sixteenth(
     size: int, count: int, charged: bool
 ) -> None:
-    """By this clock a single charge uses up the turn."""
-    drain = Drain(Slowly(TURN_S_MAX))
+    """By this clock a single charge uses up the step."""
+    drain = Drain(Slowly(STEP_S_MAX))
     intake = Intake(lambda _uid, _id: producer_at(0, has_outbox=False), GAP)
     queue = [(b"?" * size, UID, PID, False)] * count
     assert drain.take(queue, intake, Batch(10**6, 10**9), set()) == count
@@ -332,9 +332,9 @@ def test_a_large_datagram_is_charged_at_once_and_of_small_ones_each_sixteenth(
 
 @pytest.mark.parametrize("size", [CHARGE_BYTES_MIN - 1, 2 * CHARGE_BYTES_MIN])
 def test_datagrams_are_charged_with_all_of_their_bytes(size: int) -> None:
-    """One sender has half of a turn, and the datagram past it is held undecoded."""
+    """One sender has half of a step, and the datagram past it is held undecoded."""
     at_once = 1 if size >= CHARGE_BYTES_MIN else CHARGE_DATAGRAMS
-    charges = -(-TURN_BYTES_MAX // 2 // (at_once * size))
+    charges = -(-STEP_BYTES_MAX // 2 // (at_once * size))
     queue = [(b"?" * size, UID, PID, False)] * 2000
     drain, count = drained(queue, Batch(10**6, 10**9))
     assert count == charges * at_once + 1
@@ -347,14 +347,14 @@ def test_slices_of_a_datagram_are_charged_with_its_bytes_once() -> None:
     assert SLICE_BYTES < len(data) <= DATAGRAM_BYTES_MAX
     batch = Batch(10**6, 10**9)
     drain, count = drained([(data, UID, PID, False)] * 2000, batch)
-    assert (count, drain.more) == (-(-TURN_BYTES_MAX // 2 // len(data)), True)
+    assert (count, drain.more) == (-(-STEP_BYTES_MAX // 2 // len(data)), True)
     assert drain.held is not None and drain.held[1] > SLICE_BYTES, "the rest of the last one"
 
 
-def test_what_was_judged_in_former_turns_is_not_charged_again() -> None:
+def test_what_was_judged_in_former_steps_is_not_charged_again() -> None:
     drain = Drain(lambda: 0.0)
     intake, batch = Intake(lambda _uid, _id: producer_at(0, has_outbox=False), GAP), Batch(9, 10**6)
-    intake.ignored.duplicates.add(UID, PID, TURN_RECORDS_MAX)
+    intake.ignored.duplicates.add(UID, PID, STEP_RECORDS_MAX)
     batch.add_quarantine(UID, PID, "", b"")
     drain.take([(b"?" * CHARGE_BYTES_MIN, UID, PID, False)], intake, batch, set())
     assert drain.more is False

@@ -24,7 +24,7 @@ def test_none_waits_long_whatever_the_others_ask() -> None:
         greedy = {producer: rng.choice((1, 5, 1000)) for producer in producers}
         since = dict.fromkeys(producers, 0)
         room = rng.randrange(5, 15)
-        for _turn in range(60):
+        for _step in range(60):
             batch = Batch(room, 10**6)
             waiting = [
                 ReadRequest(producer, None, True, greedy[producer]) for producer in producers
@@ -36,7 +36,7 @@ def test_none_waits_long_whatever_the_others_ask() -> None:
                     since[one.producer] = 0
                     take(batch, one, share)
             assert batch.entries <= room + 5, f"seed {seed}: one more a user at most"
-            # Each of five users gets at least one of its own read in each turn.
+            # Each of five users gets at least one of its own read in each step.
             assert max(since.values()) <= 12, f"seed {seed}: {sorted(since.values())}"
 
 
@@ -50,12 +50,12 @@ def test_what_one_does_not_want_the_others_get() -> None:
     assert got == {1: 97, 2: 3}
 
 
-def test_where_several_users_have_outboxes_a_turn_reads_less_and_each_gets_a_part() -> None:
+def test_where_several_users_have_outboxes_a_step_reads_less_and_each_gets_a_part() -> None:
     """One user has a thousand outboxes, with one event or many in each."""
     for asked in (1, 1000):
         crowd = [Producer(1, number, 0) for number in range(1000)]
         good = Producer(2, 1, 0)
-        for _turn in range(5):
+        for _step in range(5):
             batch = Batch(20_000, 10**8)
             waiting = [ReadRequest(producer, None, True, asked) for producer in crowd]
             waiting.append(ReadRequest(good, None, True, 1))
@@ -69,7 +69,7 @@ def test_where_several_users_have_outboxes_a_turn_reads_less_and_each_gets_a_par
             assert len(read) <= SHARED_OUTBOXES_MAX
 
 
-def test_where_only_one_user_has_outboxes_a_turn_reads_a_whole_batch() -> None:
+def test_where_only_one_user_has_outboxes_a_step_reads_a_whole_batch() -> None:
     batch = Batch(20_000, 10**8)
     ((_, share),) = schedule([ReadRequest(Producer(1, 1, 0), None, True, 10**6)], batch)
     assert share is not None and share.events == 20_000

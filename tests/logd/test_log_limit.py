@@ -76,12 +76,12 @@ def test_any_number_of_users_makes_few_lines_and_every_one_is_counted(
     log: Log, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = 0
-    for turn in range(3):
+    for step in range(3):
         for user in range(5000):
             for _ in range(1 + (user < USERS_MAX)):
-                log.at(turn * INTERVAL_S).warning("damaged", user=turn * 10_000 + user)
+                log.at(step * INTERVAL_S).warning("damaged", user=step * 10_000 + user)
                 calls += 1
-        assert len(caplog.messages) <= (turn + 1) * (USERS_MAX + 1)
+        assert len(caplog.messages) <= (step + 1) * (USERS_MAX + 1)
         assert sum(map(len, log._kinds.values())) <= USERS_MAX + 1
     for user in range(USERS_MAX + 1):  # whoever has a place, and the shared one
         log.at(4 * INTERVAL_S).warning("damaged", user=100_000 + user)

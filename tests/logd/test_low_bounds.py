@@ -33,16 +33,16 @@ from tests.logd.test_hostile import sender
 from tests.support.instance import Instance, check_sums
 
 
-def turn(daemon: SteppedDaemon) -> None:
-    """One turn in which the poll is due."""
-    daemon.delivery.turn.poll_due_s = 0.0
+def step(daemon: SteppedDaemon) -> None:
+    """One step in which the poll is due."""
+    daemon.delivery.state.poll_due_s = 0.0
     daemon.run_once(timeout_s=0)
 
 
-# -- the daemon's turns --------------------------------------------------------------------------
+# -- the daemon's steps --------------------------------------------------------------------------
 
 
-def test_of_many_producers_without_an_end_a_turn_books_a_few(
+def test_of_many_producers_without_an_end_a_step_books_a_few(
     instance: Instance, daemon: SteppedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logd.ingest.ended_producers.RECORD_ENDS_MAX", 3)
@@ -54,14 +54,14 @@ def test_of_many_producers_without_an_end_a_turn_books_a_few(
     daemon.delivery.recover(0.0)
     booked = [0]
     while booked[-1] < 10:
-        turn(daemon)
+        step(daemon)
         booked += connection.execute("SELECT count(*) FROM loss").fetchone()
         assert booked[-1] - booked[-2] <= 6, "those of `begin` are in the first"
         assert booked[-1] > booked[-2]
     assert instance.status()["unknown_extent"] == 10
 
 
-def test_a_farewell_before_its_turn_is_not_booked_as_an_unknown_end(
+def test_a_farewell_before_its_step_is_not_booked_as_an_unknown_end(
     instance: Instance, daemon: SteppedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unfinished producers were read a page at a time; some have ended since."""
@@ -74,12 +74,12 @@ def test_a_farewell_before_its_turn_is_not_booked_as_an_unknown_end(
     with sender(instance) as sock:
         sock.send(encode_farewell(2, 4, {}))
         for _ in range(4):
-            turn(daemon)
+            step(daemon)
     rows = daemon.store.connection.execute("SELECT producer, first, last FROM loss").fetchall()
     assert rows == [(1, 5, None)]
 
 
-def test_of_many_files_a_turn_lists_a_few(
+def test_of_many_files_a_step_lists_a_few(
     instance: Instance, daemon: SteppedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logd.ingest.outbox_finder.DISCOVER_FILES_MAX", 2)
@@ -100,7 +100,7 @@ def test_of_many_files_a_turn_lists_a_few(
     assert listed == 2
     before = listed
     while listed < 7:
-        turn(daemon)
+        step(daemon)
         assert listed - before <= 2
         before = listed
     look(daemon)
@@ -121,14 +121,14 @@ def test_of_one_user_so_many_files_wait_to_be_opened_and_the_rest_is_listed_agai
     held = []
     for _ in range(40):
         held.append(daemon.delivery.tasks.count(os.getuid()))
-        turn(daemon)
+        step(daemon)
     assert max(held) == 3
     state = instance.status()
     check_sums(state, attempted=10, accepted=10)
     assert state["stored"] == 10
 
 
-def test_a_due_look_goes_through_a_few_outboxes_in_a_turn_and_through_all_in_some(
+def test_a_due_look_goes_through_a_few_outboxes_in_a_step_and_through_all_in_some(
     instance: Instance, daemon: SteppedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -144,20 +144,20 @@ def test_a_due_look_goes_through_a_few_outboxes_in_a_turn_and_through_all_in_som
     daemon.start()
     look(daemon)
     daemon.run_once(timeout_s=0)
-    daemon.delivery.turn.poll_due_s = float("inf")
+    daemon.delivery.state.poll_due_s = float("inf")
     while daemon.delivery.poller.in_round or daemon.delivery.has_backlog:
         daemon.run_once(timeout_s=0)
     monkeypatch.setattr("logd.ingest.outbox_poller.POLL_FILES_MAX", 2)
     asked.clear()
-    turn(daemon)
-    daemon.delivery.turn.poll_due_s = float("inf")
-    turns = [list(asked)]
+    step(daemon)
+    daemon.delivery.state.poll_due_s = float("inf")
+    steps = [list(asked)]
     while daemon.delivery.poller.in_round:
         asked.clear()
         daemon.run_once(timeout_s=0)
-        turns.append(list(asked))
-    assert [len(one) for one in turns] == [2, 2, 2, 1]
-    assert {name for one in turns for name in one} == {one.path.name for one in written}
+        steps.append(list(asked))
+    assert [len(one) for one in steps] == [2, 2, 2, 1]
+    assert {name for one in steps for name in one} == {one.path.name for one in written}
 
 
 def test_of_files_that_are_no_outboxes_a_few_names_are_kept(directory: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_farewell_queued_at_the_start_is_read_before_the_loss_is_recorded(
     with sender(instance) as sock:
         sock.send(datagram(1, PRODUCER + 1))
         sock.send(encode_farewell(PRODUCER, 8, {}))
-    daemon.delivery.turn.batch = Batch(4, 10**6)  # the first turn has room for the first of them
+    daemon.delivery.state.batch = Batch(4, 10**6)  # the first step has room for the first of them
     daemon.start()
     assert daemon.ledger() == []
     look(daemon)

@@ -217,7 +217,7 @@ def test_producers_invented_without_end_stay_bounded() -> None:
         intake.take_datagram(datagram_head(number) + record, UID, 5, batch)
         for producer in batch.producers:
             producer.stored = producer.taken
-        intake.trim(batch_of())  # as in the next turn
+        intake.trim(batch_of())  # as in the next step
     assert len(intake.producers) <= 10_000
 
 

@@ -62,7 +62,7 @@ class Watched:
     def start(self) -> Machine:
         machine = self.world.process("logd", 0, Machine)
         machine.start()
-        machine.turn()
+        machine.run_once()
         self.world.closed.clear()
         self.forget()
         return machine
@@ -82,7 +82,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 def idle(machine: Machine) -> None:
     """Puts off everything that the clock brings."""
     core = machine.delivery
-    core.turn.poll_due_s = core.turn.commit_due_s = machine.world.now_s + 1000
+    core.state.poll_due_s = core.state.commit_due_s = machine.world.now_s + 1000
 
 
 def test_a_file_that_was_closed_has_its_own_outbox_looked_at_and_no_other(
@@ -92,13 +92,13 @@ def test_a_file_that_was_closed_has_its_own_outbox_looked_at_and_no_other(
     machine = watched.start()
     idle(machine)
     watched.world.closed = {files[2].name, "1000-00000000000000ff.outbox", "x", ""}
-    machine.turn()
+    machine.run_once()
     assert watched.asked == {files[2].name: 1}
     assert watched.looked == {files[2].name: 1}
     watched.world.unlock(files[4])
-    machine.turn()
-    machine.delivery.turn.commit_due_s = 0.0
-    machine.turn()
+    machine.run_once()
+    machine.delivery.state.commit_due_s = 0.0
+    machine.run_once()
     assert files[4].name not in watched.world.files, "a death is noticed at once"
     assert all(file.name in watched.world.files for file in files if file is not files[4])
 
@@ -109,36 +109,36 @@ def test_a_death_that_inotify_did_not_tell_is_found_by_the_next_look(watched: Wa
     machine = watched.start()
     watched.world.unlock(files[0])
     watched.world.closed.clear()
-    machine.delivery.turn.poll_due_s = machine.delivery.turn.commit_due_s = 0.0
-    machine.turn()
+    machine.delivery.state.poll_due_s = machine.delivery.state.commit_due_s = 0.0
+    machine.run_once()
     assert files[0].name not in watched.world.files
 
 
-def test_names_of_closed_files_take_a_bounded_time_of_a_turn(
+def test_names_of_closed_files_take_a_bounded_time_of_a_step(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = watched.start()
     idle(machine)
     for _ in range(40):
         watched.outbox()
-    machine.turn()  # each one opened takes half a millisecond of this world's time
+    machine.run_once()  # each one opened takes half a millisecond of this world's time
     opened = len(machine.delivery.outboxes)
     assert 0 < opened < 20
     while machine.delivery.tasks:
-        machine.turn()
-    assert len(machine.delivery.outboxes) == 40, "the next turns open the rest"
+        machine.run_once()
+    assert len(machine.delivery.outboxes) == 40, "the next steps open the rest"
 
 
-def test_a_listing_takes_a_bounded_time_of_a_turn(watched: Watched) -> None:
+def test_a_listing_takes_a_bounded_time_of_a_step(watched: Watched) -> None:
     machine = watched.start()
     for _ in range(40):
         watched.outbox()
     watched.world.closed.clear()
     idle(machine)
-    machine.delivery.turn.poll_due_s = 0.0
-    machine.turn()
+    machine.delivery.state.poll_due_s = 0.0
+    machine.run_once()
     assert 0 < len(machine.delivery.outboxes) < 20
-    assert machine.delivery.tasks, "it goes on in the next turn"
+    assert machine.delivery.tasks, "it goes on in the next step"
 
 
 def test_a_due_look_goes_through_all_outboxes_in_parts(
@@ -149,23 +149,23 @@ def test_a_due_look_goes_through_all_outboxes_in_parts(
         watched.outbox()
     machine = watched.start()
     while machine.delivery.has_backlog:
-        machine.turn()
+        machine.run_once()
     idle(machine)
     watched.forget()
-    machine.delivery.turn.poll_due_s = 0.0
-    per_turn: list[int] = []
-    while machine.delivery.has_backlog or not per_turn:
+    machine.delivery.state.poll_due_s = 0.0
+    per_step: list[int] = []
+    while machine.delivery.has_backlog or not per_step:
         before = watched.asked.total()
-        machine.turn()
-        per_turn.append(watched.asked.total() - before)
-    assert per_turn == [4, 4, 2]
+        machine.run_once()
+        per_step.append(watched.asked.total() - before)
+    assert per_step == [4, 4, 2]
     assert set(watched.asked.values()) == {1}
 
 
-def test_the_dead_for_whom_a_turn_had_no_room_are_not_taken_for_living(
+def test_the_dead_for_whom_a_step_had_no_room_are_not_taken_for_living(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They end in the next turns, not at the next poll."""
+    """They end in the next steps, not at the next poll."""
     monkeypatch.setattr("logd.ingest.scheduling.SHARED_OUTBOXES_MAX", 2)
     files = [watched.outbox() for _ in range(12)]
     watched.outbox(OTHER)
@@ -174,9 +174,9 @@ def test_the_dead_for_whom_a_turn_had_no_room_are_not_taken_for_living(
     for file in files:
         watched.world.unlock(file)
     for _ in range(8):
-        machine.turn()
-    machine.delivery.turn.commit_due_s = 0.0
-    machine.turn()
+        machine.run_once()
+    machine.delivery.state.commit_due_s = 0.0
+    machine.run_once()
     assert len(watched.world.files) == 1
 
 
@@ -190,24 +190,24 @@ def test_after_a_full_queue_all_outboxes_are_read_and_no_liveness_is_checked(
     core = machine.delivery
     again = awaited(1, OTHER)
     watched.world.queue.append(again)
-    machine.turn()
+    machine.run_once()
     idle(machine)
     watched.world.queue.extend([again] * delivery.QUEUE_DEPTH_MIN)
-    machine.turn()
+    machine.run_once()
     assert watched.looked.total() == 6
     assert not watched.asked
     due_s = core.poller.poll_all_due_s = watched.world.now_s + 0.1
     watched.world.queue.extend([again] * delivery.QUEUE_DEPTH_MIN)
-    machine.turn()
+    machine.run_once()
     assert watched.looked.total() == 6
     assert core.next_due_s() == due_s, "it is not forgotten"
     watched.world.now_s = due_s
-    machine.turn()
+    machine.run_once()
     assert watched.looked.total() == 12
 
 
 @pytest.mark.parametrize("others", [False, True])
-def test_a_turn_reads_less_than_a_batch_where_several_users_have_outboxes(
+def test_a_step_reads_less_than_a_batch_where_several_users_have_outboxes(
     watched: Watched, monkeypatch: pytest.MonkeyPatch, others: bool
 ) -> None:
     monkeypatch.setattr("logd.ingest.scheduling.SHARED_EVENTS_MAX", 5)
@@ -217,8 +217,8 @@ def test_a_turn_reads_less_than_a_batch_where_several_users_have_outboxes(
     writer = OutboxWriter(memoryview(file.data), file.key[1], pid=1, now_ns=1)
     for _ in range(20):
         assert writer.append(PAYLOAD)
-    machine.delivery.turn.poll_due_s = machine.delivery.turn.commit_due_s = 0.0
-    machine.turn()
+    machine.delivery.state.poll_due_s = machine.delivery.state.commit_due_s = 0.0
+    machine.run_once()
     assert len(watched.world.disk.view.events) == (5 if others else 20)
 
 
@@ -244,23 +244,23 @@ def test_a_user_whose_events_are_awaited_without_end_does_not_set_the_pace_of_co
     monkeypatch.setattr(SimTrail, "commit", slow)
     idle(machine)
     watched.world.queue.append(awaited(1, OTHER))
-    machine.turn()
+    machine.run_once()
     assert commits == [{OTHER}], "the first one is stored at once"
     idle(machine)
     watched.world.queue.append(awaited(2, OTHER))
-    machine.turn()
+    machine.run_once()
     assert len(commits) == 1, "the next waits as long as that took"
     rest_until_s = machine.delivery.next_due_s()
     assert 0.05 < rest_until_s - watched.world.now_s <= 0.11
     watched.world.queue.append(awaited(1, GOOD))
-    machine.turn()
+    machine.run_once()
     assert commits[1:] == [{OTHER, GOOD}]
     idle(machine)
     watched.world.queue.append(awaited(3, OTHER))
-    machine.turn()
+    machine.run_once()
     assert len(commits) == 2
     watched.world.now_s += 0.15
-    machine.turn()
+    machine.run_once()
     assert len(commits) == 3
 
 
@@ -272,8 +272,8 @@ def test_where_no_other_user_has_an_outbox_each_awaited_event_is_stored_at_once(
     for sequence in range(1, 6):
         idle(machine)
         watched.world.queue.append(awaited(sequence, GOOD))
-        machine.turn()
-        assert not machine.delivery.turn.batch
+        machine.run_once()
+        assert not machine.delivery.state.batch
 
 
 def test_what_was_received_and_not_taken_is_kept_over_a_full_disk(watched: Watched) -> None:
@@ -286,12 +286,12 @@ def test_what_was_received_and_not_taken_is_kept_over_a_full_disk(watched: Watch
     watched.world.queue.append((datagram_head(5) + records, OTHER, 9, False))
     machine._check_bounds = lambda: None  # type: ignore[method-assign] # its batches are smaller
     watched.world.disk.full = True
-    machine.turn()
+    machine.run_once()
     assert core.holds_datagram
     for _ in range(3):
-        machine.turn()
+        machine.run_once()
     watched.world.disk.full = False
     while core.has_backlog or isinstance(core.stalled, StorageBusy):
-        machine.turn()
+        machine.run_once()
     stored = [sequence for _, sequence in watched.world.disk.view.events]
     assert stored == list(numbers)

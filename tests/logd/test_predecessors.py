@@ -44,7 +44,7 @@ def known_before(daemon: SteppedDaemon, watermark: int) -> None:
 
 
 def search_slowly(daemon: SteppedDaemon) -> None:
-    """A slice of one record a turn, also at the start."""
+    """A slice of one record a step, also at the start."""
     delivery = daemon.delivery
     delivery.searches.slice_bytes, delivery.work_s, delivery.start_work_s = 64, 0.0, 0.0
 
@@ -133,7 +133,7 @@ def test_while_its_place_is_looked_for_nothing_is_confirmed_at_another_one(
 def test_a_search_that_a_caller_waits_for_is_not_held_back_for_that_caller(
     instance: Instance, daemon: SteppedDaemon, outbox: Written
 ) -> None:
-    """There is nothing to commit before it is done: one slice a turn would only be slow."""
+    """There is nothing to commit before it is done: one slice a step would only be slow."""
     outbox.write(60)
     known_before(daemon, watermark=40)
     search_slowly(daemon)

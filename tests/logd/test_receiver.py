@@ -31,7 +31,7 @@ def test_a_socket_that_is_replaced_loses_nothing_that_the_kernel_took(tmp_path: 
             assert [next(reading)[:3] for _ in range(2)] == [
                 (b"0", os.getuid(), os.getpid()), (b"1", os.getuid(), os.getpid()),
             ]  # fmt: skip
-            del reading  # no room in the batch: the rest at the next turn
+            del reading  # no room in the batch: the rest at the next step
             assert former.fileno() >= 0
             assert [data for data, *_ in receiver.datagrams()] == [b"2", b"3"]
             assert former.fileno() == -1

@@ -1,6 +1,6 @@
 """The request server with hostile peers: silent, slow, not reading, many; each is bounded.
 
-Its turns one at a time (`served.py`); answers come from real threads.
+Its steps one at a time (`served.py`); answers come from real threads.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def test_a_connection_asks_any_number_of_times_and_each_answer_is_its_own(served
 def test_a_peer_that_has_sent_all_it_will_gets_its_answer(served: Served) -> None:
     sock = served.connect(GOOD, b"wait\n")
     sock.shutdown(socket.SHUT_WR)
-    served.turn()
+    served.step()
     served.service.go_on.set()
     assert served.answer(sock) == b"WAIT\n"
     assert served.answer(sock) == b""
@@ -87,7 +87,7 @@ def test_a_peer_that_does_not_read_its_answer_is_let_go_and_holds_up_no_other_us
     served: Served,
 ) -> None:
     deaf = served.connect(ATTACKER, b"large\n")
-    served.turn_until(lambda: served.heard(deaf, 1), "its answer begins")
+    served.step_until(lambda: served.heard(deaf, 1), "its answer begins")
     served.after(ANSWER_TIMEOUT_S / 2)
     later = served.connect(ATTACKER, b"later\n")
     assert served.ask(GOOD, b"hello\n") == b"HELLO\n"
@@ -116,13 +116,13 @@ def test_a_full_backlog_is_taken_at_once_and_none_in_it_keeps_others_out(served:
     served.uid = ATTACKER
     for _ in range(64):
         served.connect_unnoticed()
-    served.turn()
+    served.step()
     assert served.ask(ATTACKER, b"one\n") == b"ONE\n"
 
 
 def test_one_users_questions_wait_in_order_and_leave_places_for_others(served: Served) -> None:
     heavy = [served.connect(ATTACKER, b"wait\n") for _ in range(SEATS_MAX // 2)]
-    served.turn_until(lambda: served.service.asked, "one is being answered")
+    served.step_until(lambda: served.service.asked, "one is being answered")
     assert served.ask(GOOD, b"hello\n") == b"HELLO\n"
     assert served.service.asked == [b"wait\n", b"hello\n"], "one of the attacker's at a time"
     one_more = served.connect(ATTACKER, b"late\n")
@@ -145,7 +145,7 @@ def test_who_waits_too_long_for_its_turn_hears_busy(served: Served) -> None:
 def test_who_has_hung_up_while_waiting_is_not_answered(served: Served) -> None:
     first, second = (served.connect(ATTACKER, line) for line in (b"wait\n", b"gone\n"))
     second.close()
-    served.turn()
+    served.step()
     served.service.go_on.set()
     assert served.answer(first) == b"WAIT\n"
     assert served.ask(ATTACKER, b"next\n") == b"NEXT\n"
@@ -155,7 +155,7 @@ def test_who_has_hung_up_while_waiting_is_not_answered(served: Served) -> None:
 def test_who_has_hung_up_while_answered_leaves_its_place(served: Served) -> None:
     for _ in range(3 * SEATS_MAX):
         served.connect(ATTACKER, b"large\n").close()
-    served.turn_until(lambda: served.ask(ATTACKER, b"one\n") == b"ONE\n", "its turn comes")
+    served.step_until(lambda: served.ask(ATTACKER, b"one\n") == b"ONE\n", "its turn comes")
 
 
 def test_who_may_not_ask_hears_so_and_takes_no_running_place(served: Served) -> None:
@@ -171,7 +171,7 @@ def test_a_listener_that_another_process_has_made_waiting_holds_nothing_up(serve
     """systemd clears that flag of the socket whenever it hands it to a service."""
     served.ask(GOOD, b"one\n")
     served.listener_waits()
-    turning = threading.Thread(target=served.turn)
+    turning = threading.Thread(target=served.step)
     served.connect_unnoticed(b"two\n")
     turning.start()
     turning.join(10)

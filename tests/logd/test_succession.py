@@ -102,9 +102,9 @@ def outbox(instance: Instance) -> Callable[..., Written]:
 
 
 def look(daemon: SteppedDaemon, times: int = 1) -> None:
-    """Turns in which a poll is due, until nothing more can be done at once."""
+    """Steps in which a poll is due, until nothing more can be done at once."""
     for _ in range(times):
-        daemon.delivery.turn.poll_due_s = 0.0
+        daemon.delivery.state.poll_due_s = 0.0
         daemon.run_once(timeout_s=0)
         for _ in range(200):
             if not (
@@ -176,7 +176,7 @@ def test_the_first_datagram_of_a_successor_waits_for_what_its_predecessor_wrote_
         sender.connect(instance.socket)
         record = encode_record(producer_seed(SECOND), 1, payload(SECOND, 1))
         sender.send(datagram_head(SECOND) + record)
-    daemon.delivery.turn.poll_due_s = float("inf")
+    daemon.delivery.state.poll_due_s = float("inf")
     while len(stored(instance)) < EVENTS + 7:
         daemon.run_once(timeout_s=0)
         assert daemon.delivery.has_backlog or len(stored(instance)) == EVENTS + 7, (

@@ -68,11 +68,11 @@ def test_the_last_look_comes_after_the_end_of_the_promise() -> None:
     assert not watch
 
 
-def test_a_promise_outlasts_the_next_look_also_when_turns_take_long() -> None:
+def test_a_promise_outlasts_the_next_look_also_when_steps_take_long() -> None:
     watch = Wakeups(INTERVAL_S)
-    for turn_s in (0.0, 0.08, 0.3):
-        next_look_s = 100.0 + INTERVAL_S + turn_s
-        assert watch.suppress(producer(), 100.0, turn_s) > next_look_s * S
+    for step_s in (0.0, 0.08, 0.3):
+        next_look_s = 100.0 + INTERVAL_S + step_s
+        assert watch.suppress(producer(), 100.0, step_s) > next_look_s * S
     assert watch.suppress(producer(), 100.0, step_s=60.0) <= 101 * S
 
 
@@ -101,12 +101,12 @@ def test_what_is_over_or_no_daemons_promise_is_not_inherited(until_ns: int) -> N
 @given(st.floats(1.0, 1e8), st.floats(0.0, 2.0), st.floats(0.0, 2.5))
 @settings(max_examples=300)
 def test_a_producer_that_sends_no_wakeup_is_still_polled_by_the_daemon(
-    now_s: float, turn_s: float, later_s: float
+    now_s: float, step_s: float, later_s: float
 ) -> None:
     """Compares the client's reading of the header with the daemon's, at any moment."""
     watch, one = Wakeups(INTERVAL_S), producer()
     box, words = writer()
-    words[WORD_WATCHED_UNTIL_NS] = watch.suppress(one, now_s, turn_s)
+    words[WORD_WATCHED_UNTIL_NS] = watch.suppress(one, now_s, step_s)
     looked_s = now_s + later_s
     watch.record_idle_poll(one, looked_s)
     if box.suppresses_wakeups(int(looked_s * S)):

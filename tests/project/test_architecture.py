@@ -66,7 +66,7 @@ PURE = {
     "logd.ingest.place_searches",
     "logd.ingest.queue_marks",
     "logd.ingest.refused_files",
-    "logd.ingest.turn",
+    "logd.ingest.step_state",
     "logd.ingest.user_tasks",
     "logd.clock.durations",
     "logd.clock.event_age",

@@ -25,7 +25,7 @@ class ConfirmedBeforeCommitted(WatchedDelivery):
     """Confirms to clients what is not on disk yet."""
 
     def commit(self) -> None:
-        for producer in self.turn.batch.producers:
+        for producer in self.state.batch.producers:
             outbox = self.outboxes.get(producer)
             if outbox is not None:
                 outbox.confirm(producer.taken, producer.position, 0)
@@ -36,7 +36,7 @@ class RemovedBeforeCommitted(WatchedDelivery):
     """Removes a dead producer's outbox as soon as all of it is read."""
 
     def commit(self) -> None:
-        for producer in self.turn.batch.producers:
+        for producer in self.state.batch.producers:
             outbox = self.outboxes.get(producer)
             if producer.ended and outbox is not None:
                 self._directory.remove(outbox)
@@ -48,11 +48,11 @@ class WatermarkAdvancedByAFailedCommit(WatchedDelivery):
     """Continues after the events of a commit that has failed."""
 
     def commit(self) -> None:
-        batch = self.turn.batch
+        batch = self.state.batch
         super().commit()
         if self._stalled is not None:
             batch.mark_committed()
-            self.turn.batch = self.turn.new_batch()
+            self.state.batch = self.state.new_batch()
             self._stalled = None
 
 
@@ -90,7 +90,7 @@ class RemovalUnguarded(WatchedDelivery):
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        exchange(self.turn, "attempt", lambda act, outbox: act(outbox))
+        exchange(self.state, "attempt", lambda act, outbox: act(outbox))
 
 
 class ShortageTakenForTheFilesFault(WatchedDelivery):
@@ -210,7 +210,7 @@ class LivenessAskedAfterTheLastRead(RetiredWithoutASecondLook):
         super().read(producer, outbox, True, capacity)
         if not producer.behind and not outbox.alive():
             producer.ended = True
-            self.turn.batch.touch(producer)
+            self.state.batch.touch(producer)
 
 
 class ForkNotNoticed(SimClient):

@@ -22,7 +22,7 @@ from tests.simulation.web import Web
 from tests.simulation.world import File, World
 
 STRANGER = 4444
-CONFIRMING_TURNS = 4
+CONFIRMING_STEPS = 4
 DIRECTORY_GOES = 0.3  # how often a cleaner takes all of it
 
 
@@ -144,7 +144,7 @@ class Happenings:
         if world.daemon is None:
             self._start_daemon()
         web = self._start_web()
-        for _ in range(CONFIRMING_TURNS):
+        for _ in range(CONFIRMING_STEPS):
             for process in (web, world.daemon):
                 if process is not None and not process.dead:
                     world.act(process)

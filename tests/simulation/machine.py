@@ -11,7 +11,7 @@ from logd.errors import AlreadyRunning, LogdError
 from logd.ingest.delivery import Delivery
 from logd.ingest.drain import Datagram
 from logd.ingest.open_outbox import Foreign, OpenOutbox
-from logd.ingest.turn_budget import TURN_RECORDS_MAX
+from logd.ingest.step_budget import STEP_RECORDS_MAX
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
     WORD_GIVEN_UP,
@@ -28,7 +28,7 @@ from tests.simulation.world import File, Process, World
 
 OPEN_MAX = 6
 OWNER_RUNS = 0.1
-PUT_BACK = 0.3  # the turns after which the directory is looked at
+PUT_BACK = 0.3  # the steps after which the directory is looked at
 CONFIG = Config(
     path=Path("logd.toml"),
     database=Path("activity.db"),
@@ -179,7 +179,7 @@ class SimDirectory:
         written = outbox.file.word(8)
         on_disk = world.disk.durable_watermark(file.key)
         losses = (
-            self._process.delivery.turn.batch.losses if isinstance(self._process, Machine) else []
+            self._process.delivery.state.batch.losses if isinstance(self._process, Machine) else []
         )
         unknown = any((p.uid, p.id) == file.key for p in (x.producer for x in losses if not x.last))
         if written > on_disk and not unknown:
@@ -195,7 +195,7 @@ class SimDirectory:
 
 @dataclass(eq=False)
 class Machine(Process):
-    """A process that runs the daemon: `start`, then `turn` again and again."""
+    """A process that runs the daemon: `start`, then `run_once` again and again."""
 
     delivery_type: type[Delivery[SimOutbox]] = Delivery
     delivery: Delivery[SimOutbox] = field(init=False)
@@ -222,12 +222,12 @@ class Machine(Process):
         return directory.refused.get(file.name) == file.identity
 
     def _put_directory_back(self) -> None:
-        """As the service does between turns, once a second."""
+        """As the service does between steps, once a second."""
         self.step("put the directory back")
         self.world.directory_gone = False
         self.delivery.use_new_directory()
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         """One step of the core, with what the kernel has for it. Raises LogdError to end."""
         world = self.world
         if world.directory_gone and (world.calm or world.rng.random() < PUT_BACK):
@@ -238,7 +238,7 @@ class Machine(Process):
         ignored = self.delivery.intake.ignored.total
         self.delivery.step(self._datagrams(), sorted(closed), world.now_s)
         self._check_bounds()
-        if self.delivery.intake.ignored.total - ignored > TURN_RECORDS_MAX:
+        if self.delivery.intake.ignored.total - ignored > STEP_RECORDS_MAX:
             raise Violation("a step takes any number of records that store nothing")
 
     def _datagrams(self) -> Iterator[Datagram]:
@@ -248,7 +248,7 @@ class Machine(Process):
                 yield self.world.queue.popleft()
 
     def _check_bounds(self) -> None:
-        batch = self.delivery.turn.batch
+        batch = self.delivery.state.batch
         # A datagram may hold several records, of which the last may come when there is no room.
         if len(batch.events) + len(batch.quarantine_entries) > CONFIG.batch_events_max + 8:
             raise Violation(f"a batch of {len(batch.events)} events")
@@ -257,12 +257,12 @@ class Machine(Process):
 
 
 def run_daemon(machine: Machine, *, start: bool) -> None:
-    """Starts it, or lets it turn once; an error of logd's own ends the process, as the service."""
+    """Starts it, or lets it step once; an error of logd's own ends the process, as the service."""
     try:
         if start:
             machine.start()
         else:
-            machine.turn()
+            machine.run_once()
     except AlreadyRunning:
         machine.world.end(machine)
         raise

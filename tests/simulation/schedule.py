@@ -46,7 +46,7 @@ PROFILES = {
     ),
 }
 ACTIONS_MIN, ACTIONS_MAX = 60, 200
-QUIET_TURNS_MAX = 400
+QUIET_STEPS_MAX = 400
 
 
 @dataclass
@@ -241,10 +241,10 @@ class Schedule:
     def _until_all_is_confirmed(self) -> None:
         world = self.world
         quiet = 0
-        for _ in range(QUIET_TURNS_MAX):
+        for _ in range(QUIET_STEPS_MAX):
             assert world.daemon is not None, "the daemon ended without a fault"
             assert isinstance(world.daemon, Machine)
-            world.daemon.delivery.work_s = 1.0  # no more turns than it takes to see all files
+            world.daemon.delivery.work_s = 1.0  # no more steps than it takes to see all files
             self._act(world.daemon)
             world.now_s += 0.2
             waiting = any(
@@ -253,7 +253,7 @@ class Schedule:
             quiet = 0 if waiting or world.queue else quiet + 1
             if quiet == 4:
                 return
-        raise Violation(f"faults have stopped, and after {QUIET_TURNS_MAX} turns events still wait")
+        raise Violation(f"faults have stopped, and after {QUIET_STEPS_MAX} steps events still wait")
 
     def _readable(self) -> list[File]:
         world = self.world

@@ -16,7 +16,7 @@ AnyOutbox = TypeVar("AnyOutbox", bound=Outbox)
 _log = logging.getLogger("logd")
 
 
-class Turn:
+class StepState:
     """The batch at hand, the time of the step, and when polls and commits are due.
 
     `work_left` is set by a part that has left something unread or unfinished: then the next step

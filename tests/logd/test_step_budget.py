@@ -1,11 +1,11 @@
-"""What one user's datagrams may cost a turn, and how often it may force a commit."""
+"""What one user's datagrams may cost a step, and how often it may force a commit."""
 
 from __future__ import annotations
 
 import pytest
 
-from logd.ingest import turn_budget
-from logd.ingest.turn_budget import ForcedCommits, TurnBudget
+from logd.ingest import step_budget
+from logd.ingest.step_budget import ForcedCommits, StepBudget
 
 FLOODER, GOOD = 1, 2
 
@@ -20,19 +20,19 @@ class Clock:
         return self.now_s
 
 
-RECORDS = turn_budget.TURN_RECORDS_MAX // 2
-BYTES = turn_budget.TURN_BYTES_MAX // 2
-SECONDS = turn_budget.TURN_S_MAX / 2
+RECORDS = step_budget.STEP_RECORDS_MAX // 2
+BYTES = step_budget.STEP_BYTES_MAX // 2
+SECONDS = step_budget.STEP_S_MAX / 2
 
 
 @pytest.mark.parametrize(
     ("records", "size", "seconds"), [(RECORDS, 0, 0.0), (0, BYTES, 0.0), (0, 0, SECONDS)]
 )
-def test_a_user_may_use_half_of_a_turn_and_leaves_the_rest_to_the_others(
+def test_a_user_may_use_half_of_a_step_and_leaves_the_rest_to_the_others(
     records: int, size: int, seconds: float
 ) -> None:
     clock = Clock()
-    budget = TurnBudget(clock)
+    budget = StepBudget(clock)
     budget.begin()
     clock.now_s += 0.4 * seconds
     budget.charge(FLOODER, int(0.4 * records), int(0.4 * size))
@@ -43,9 +43,9 @@ def test_a_user_may_use_half_of_a_turn_and_leaves_the_rest_to_the_others(
     assert not budget.exhausted
     clock.now_s += seconds
     budget.charge(GOOD, records, size)
-    assert budget.exhausted, "all users together have used the turn"
+    assert budget.exhausted, "all users together have used the step"
     budget.begin()
-    assert (budget.over, budget.exhausted) == (set(), False), "the next turn has all of it"
+    assert (budget.over, budget.exhausted) == (set(), False), "the next step has all of it"
 
 
 def test_a_user_who_forces_commits_leaves_half_of_the_time_to_the_others() -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 # Limits of one step's datagrams; one user may use 1/USER_PART of each.
-TURN_RECORDS_MAX = 4000
-TURN_BYTES_MAX = 4 * 1024 * 1024
-TURN_S_MAX = 0.010
+STEP_RECORDS_MAX = 4000
+STEP_BYTES_MAX = 4 * 1024 * 1024
+STEP_S_MAX = 0.010
 USER_PART = 2
 
 
-class TurnBudget:
+class StepBudget:
     """Records, bytes and time that the datagrams of a step have cost, in all and by user."""
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
@@ -59,7 +59,7 @@ class _Spent:
         self._bytes += size
         self._s += seconds
         return max(
-            self._records / TURN_RECORDS_MAX, self._bytes / TURN_BYTES_MAX, self._s / TURN_S_MAX
+            self._records / STEP_RECORDS_MAX, self._bytes / STEP_BYTES_MAX, self._s / STEP_S_MAX
         )
 
 
