@@ -61,7 +61,7 @@ class Intake:
                 self._uid_of_outbox[producer_id] = uid
         return known
 
-    def forget(self, producer: Producer) -> None:
+    def drop(self, producer: Producer) -> None:
         """Drops a producer that has ended; its watermark stays in the database."""
         self.producers.pop((producer.uid, producer.id), None)
         if self._uid_of_outbox.get(producer.id) == producer.uid:
@@ -82,7 +82,7 @@ class Intake:
             if p.taken == p.stored and p not in busy and p not in keep
         ]
         for producer in idle[PRODUCERS_MAX // 2 :]:
-            self.forget(producer)
+            self.drop(producer)
 
     def take_datagram(self, data: bytes, uid: int, pid: int, batch: Batch, offset: int = 0) -> int:
         """Takes a datagram, or its next slice; returns the offset of the following slice, or 0.
@@ -275,7 +275,7 @@ class Intake:
             return
         if not (last or refused or producer.row or producer in batch.producers):
             producer.ended = True
-            self.forget(producer)  # it sent nothing: it gets no row
+            self.drop(producer)  # it sent nothing: it gets no row
             return
         if missing > 0:
             batch.add_loss(producer, producer.taken + 1, last, LOST_NOT_RECEIVED)

@@ -162,7 +162,7 @@ class OutboxDirectory:
                     temporary[name] = self._temporary.get(name, now_s)
                     self._remove_stale(name, now_s - temporary[name])
         for name in gone:
-            self.refused.forget(name)
+            self.refused.drop(name)
         self.usage, self._temporary = usage, temporary
 
     def _remove_stale(self, name: str, age_s: float) -> None:
@@ -191,7 +191,7 @@ class OutboxDirectory:
         try:
             status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
-            self.refused.forget(name)
+            self.refused.drop(name)
             return None
         identity, refused = _identity(status), self.refused
         if refused.is_unchanged(name, identity):

@@ -59,7 +59,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
                 return
             self.outboxes.take_out(producer)
             self.state.attempt(self.directory.remove, outbox)
-        self.intake.forget(producer)
+        self.intake.drop(producer)
 
     def _is_retired(self, outbox: AnOutbox) -> bool:
         """Marks an outbox as retired; False if its process, alive without its lock, wrote more."""

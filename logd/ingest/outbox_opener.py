@@ -53,7 +53,7 @@ class OutboxOpener(Generic[AnOutbox]):
         else:
             producer = self.intake.producer(uid, producer_id)  # loads it, with its outbox
             if producer not in self.outboxes and producer.taken == producer.stored:
-                self.intake.forget(producer)  # an outbox that waits is found again by its name
+                self.intake.drop(producer)  # an outbox that waits is found again by its name
         return True
 
     def may_exist(self, name: str) -> bool:

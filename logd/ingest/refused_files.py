@@ -35,13 +35,13 @@ class RefusedFiles:
 
     def add(self, name: str, identity: FileIdentity, *, newer: bool = False) -> None:
         """Remembers a refused file as it is now; `newer` if it is of a newer version."""
-        self.forget(name)
+        self.drop(name)
         self._files[name] = identity
         self._of_user[identity.uid] += 1
         if newer:
             self._newer.add(name)
 
-    def forget(self, name: str) -> None:
+    def drop(self, name: str) -> None:
         """Drops the entry of a file that is gone."""
         identity = self._files.pop(name, None)
         if identity is not None:

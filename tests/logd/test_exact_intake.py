@@ -186,8 +186,8 @@ def test_idle_producers_past_a_bound_are_halved_beside_those_to_keep(
     producers = [intake.producer(UID, number) for number in range(known)]
     intake.trim(Batch(1, 1), keep=set(producers[:kept]))
     assert list(intake.producers.values()) == producers[:left]
-    intake.forget(producers[-1])
-    intake.forget(producers[-1])  # forgotten before, or never heard of
+    intake.drop(producers[-1])
+    intake.drop(producers[-1])  # dropped before, or never heard of
 
 
 def offered(producer: Producer, data: bytes, batch: Batch) -> int:

@@ -93,7 +93,7 @@ def test_an_outbox_that_was_missing_for_a_while_is_read_again(
     aside = outbox.path.with_suffix(".aside")
     outbox.path.rename(aside)
     for producer in list(daemon.delivery.outboxes):
-        daemon.delivery.intake.forget(producer)
+        daemon.delivery.intake.drop(producer)
     for opened in daemon.delivery.outboxes.release_all():
         daemon.directory.release(opened)
     daemon.start()

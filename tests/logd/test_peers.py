@@ -73,7 +73,7 @@ def test_another_user_cannot_send_under_the_id_of_one_that_has_an_outbox() -> No
 
 def test_once_that_has_ended_its_id_is_free_and_nothing_is_remembered_of_it() -> None:
     intake, batch = Intake(with_outbox, 100), batch_of()
-    intake.forget(intake.producer(UID, ID))
+    intake.drop(intake.producer(UID, ID))
     intake.take_datagram(datagram(1), UID + 1, 5, batch)
     assert (sequences(batch), batch.quarantine_entries) == ([1], [])
     assert set(intake.producers) == {(UID + 1, ID)}

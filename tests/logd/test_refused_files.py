@@ -17,7 +17,7 @@ def test_a_refused_file_is_unchanged_until_its_identity_changes() -> None:
     files.add("a", FileIdentity(1, 3, 1000))
     assert not files.is_newer("a"), "it is of this version now"
     assert (files.names(), len(files)) == ({"a"}, 1)
-    files.forget("a")
+    files.drop("a")
     assert not files and "a" not in files
 
 
@@ -34,5 +34,5 @@ def test_a_user_over_the_quota_leaves_room_for_others(monkeypatch: pytest.Monkey
     files.add("x", FileIdentity(9, 0, 1001))
     assert not files.has_room(1001), "all users together have too many"
     assert files.has_room(1002) and not files.is_over_quota(1002), "but a first one is remembered"
-    files.forget("0")
+    files.drop("0")
     assert files.has_room(1000)

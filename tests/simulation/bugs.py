@@ -196,7 +196,7 @@ class RetiredWithoutASecondLook(WatchedDelivery):
             outbox = self.outboxes.take_out(producer)
             if outbox is not None:
                 self._directory.remove(outbox)
-            self.intake.forget(producer)
+            self.intake.drop(producer)
 
         exchange(self.lifecycle, "retire", retire)
 
