@@ -22,7 +22,7 @@ from typing import Any
 from logd_client.durable import DurableEvent, Outcome
 from logd_client.emitter import Emitter
 from logd_client.environment import SYSTEM_ENVIRONMENT, Environment
-from logd_client.formers import REMOVED_WAIT_S, FormerProducers
+from logd_client.former_producers import REMOVED_WAIT_S, FormerProducers
 from logd_client.guard import Guard
 from logd_client.producer import Producer
 from logd_client.session import ProducerSession
@@ -144,14 +144,14 @@ class Client:
         nothing was emitted: what became of it cannot be known then.
         """
         deadline_s = deadline_after(timeout_s)
-        formers, producer, waits = self._guard.run(self._pending_waits)
+        former, producer, waits = self._guard.run(self._pending_waits)
         for waiters, sequence, known_by_s in waits:
             outbox = waiters.producer.outbox
             hopeless = outbox is not None and waiters.producer is not producer and outbox.removed()
             until_s = min(deadline_s, known_by_s) if hopeless else deadline_s
             if not waiters.wait(sequence, until_s):
                 return False
-        return formers.unconfirmed == 0
+        return former.unconfirmed == 0
 
     def _pending_waits(
         self, nested: bool
@@ -169,12 +169,12 @@ class Client:
                 former.accepted,
                 former.left_s + REMOVED_WAIT_S,
             )
-            for former in producers.formers
+            for former in producers.former
         ]
         producer = producers.current
         if producer is not None:
             waits.append((producers.waiters_of(producer), producer.written, math.inf))
-        return producers.formers, producer, waits
+        return producers.former, producer, waits
 
     def stats(self) -> dict[str, Any]:
         """Returns this process's counts.

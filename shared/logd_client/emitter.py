@@ -94,7 +94,7 @@ class Emitter:
                     continue
                 guard.owner = thread
                 if tracker.unresolved.events or (
-                    producers.formers.any and producers.formers.is_check_due(self._monotonic_s())
+                    producers.former.any and producers.former.is_check_due(self._monotonic_s())
                 ):
                     tracker.record_resolved()
                 # From here on the event being accepted is the caller's own.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from logd_client.clock import SYSTEM_CLOCK, Clock
-from logd_client.formers import Former
+from logd_client.former_producers import Former
 from logd_client.producer import Producer
 from logd_wire import forks
 from logd_wire.forks import Generation

@@ -30,13 +30,13 @@ def first_ring_bytes(outbox_bytes: int) -> int:
     return RING_BYTES_MIN if most >= FIRST_WHOLE * RING_BYTES_MIN else most
 
 
-def next_ring_bytes(ring_bytes: int, formers_bytes: int, outbox_bytes: int) -> int:
+def next_ring_bytes(ring_bytes: int, former_bytes: int, outbox_bytes: int) -> int:
     """Returns the size of the ring to follow a full one of `ring_bytes`; 0 if none is to follow.
 
-    `formers_bytes` is what earlier rings still take. Only a larger ring follows: two that are full
+    `former_bytes` is what earlier rings still take. Only a larger ring follows: two that are full
     in turn would follow each other for ever.
     """
-    left = _most(outbox_bytes) - formers_bytes - ring_bytes
+    left = _most(outbox_bytes) - former_bytes - ring_bytes
     following = ring_bytes * GROWTH_FACTOR
     if left < 2 * following:
         following = left & -8  # what would remain could not be used
@@ -55,21 +55,21 @@ class Growth:
         self._retry_after_s = float("-inf")
         self.problem = ""  # why there was no larger ring at the last attempt
 
-    def ring_bytes(self, ring_bytes: int, formers_bytes: int, now_s: float) -> int:
+    def ring_bytes(self, ring_bytes: int, former_bytes: int, now_s: float) -> int:
         """Returns the size of the ring to try now; 0 for none, also if one was tried just now."""
         if now_s < self._retry_after_s:
             return 0
-        return next_ring_bytes(ring_bytes, formers_bytes, self._outbox_bytes)
+        return next_ring_bytes(ring_bytes, former_bytes, self._outbox_bytes)
 
-    def left_bytes(self, ring_bytes: int, formers_bytes: int) -> int:
+    def left_bytes(self, ring_bytes: int, former_bytes: int) -> int:
         """Returns the bytes that rings after this one may take together; 0 if none may follow."""
-        if not next_ring_bytes(ring_bytes, formers_bytes, self._outbox_bytes):
+        if not next_ring_bytes(ring_bytes, former_bytes, self._outbox_bytes):
             return 0
-        return _most(self._outbox_bytes) - formers_bytes - ring_bytes
+        return _most(self._outbox_bytes) - former_bytes - ring_bytes
 
-    def room_bytes(self, ring_bytes: int, formers_bytes: int) -> int:
+    def room_bytes(self, ring_bytes: int, former_bytes: int) -> int:
         """Returns `left_bytes`, but 0 if there was no memory for a ring at the last attempt."""
-        return 0 if self.problem else self.left_bytes(ring_bytes, formers_bytes)
+        return 0 if self.problem else self.left_bytes(ring_bytes, former_bytes)
 
     def failed(self, problem: str, now_s: float) -> None:
         """Records that no larger ring could be had, and postpones the next attempt."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from logd_client.clock import Clock
-from logd_client.formers import Former
+from logd_client.former_producers import Former
 from logd_client.payload import event_payload
 from logd_client.producer import Producer
 from logd_client.succession import ProducerSuccession
@@ -77,7 +77,7 @@ class ProducerSession:
             # Not sent: the daemon reads this event in the outbox, or has retired it unread and it
             # is written again. A datagram of it could arrive after that, and be stored as well.
             successor = producers.replace_lost(producer)
-            former = producers.formers.of(producer)
+            former = producers.former.of(producer)
             if former is None or former.unread() is None:
                 return sequence
             former.mark_moved()
@@ -111,7 +111,7 @@ class ProducerSession:
         attempt = self.attempt
         if attempt is None:
             return 0
-        former = self._producers.formers.of(attempt)  # its last event may be moved
+        former = self._producers.former.of(attempt)  # its last event may be moved
         accepted = attempt.written if former is None else former.accepted
         return attempt.attempted if attempt.attempted <= accepted else 0
 
@@ -177,18 +177,18 @@ class ProducerSession:
 
     # -- former producers ------------------------------------------------------------------------
 
-    def close_finished_formers(self) -> None:
+    def close_former_producers(self) -> None:
         """Closes former producers of which nothing more can be learned."""
         self.catch_up()
-        self._producers.formers.close_finished(self._monotonic_s(), self._producers.current)
+        self._producers.former.close_finished(self._monotonic_s(), self._producers.current)
 
     def rewrite_unread(self) -> None:
         """Writes again what a former outbox still held when the daemon retired it."""
         producers = self._producers
-        if not producers.formers.any:
+        if not producers.former.any:
             return
-        self.close_finished_formers()
-        for former in producers.formers:
+        self.close_former_producers()
+        for former in producers.former:
             producer = producers.current
             payload = former.unread()
             if payload is not None and producer is not None:

@@ -39,7 +39,7 @@ class Shutdown:
     @property
     def is_needed(self) -> bool:
         """Whether there are producers to be ended."""
-        return self.producers.current is not None or self.producers.formers.any
+        return self.producers.current is not None or self.producers.former.any
 
     def close(self) -> None:
         """Closes the client; called in the middle of another call, once that is over."""
@@ -57,13 +57,13 @@ class Shutdown:
                 producers.closed = True
         producers.closed = True
         self.session.catch_up()
-        # Read before the clock: a child forked in there has other formers than these.
-        producer, formers, now_s = producers.current, producers.formers, self.clock.monotonic_s()
+        # Read before the clock: a child forked in there has other former producers than these.
+        producer, former, now_s = producers.current, producers.former, self.clock.monotonic_s()
         if producer is not None:
-            formers.add(producer, now_s)
+            former.add(producer, now_s)
             producers.current = None
             self._end_numbers(producer)
-        formers.close_all(now_s)
+        former.close_all(now_s)
 
     def _end_numbers(self, producer: Producer) -> None:
         """Writes or sends the producer's farewell, and reports refusals with it."""
@@ -102,7 +102,7 @@ class Shutdown:
             producer.outbox.writer.farewell()
         else:
             # A farewell ends the numbers: what follows is another producer's.
-            producers.formers.add(producer, self.clock.monotonic_s())
+            producers.former.add(producer, self.clock.monotonic_s())
             producers.current = None
             self._end_numbers(producer)
 
@@ -132,7 +132,7 @@ class Shutdown:
             if not producer.mark[0]:
                 raise Forked
             producers.refusals.report_all(producer)
-        producers.formers.add(producer, now_s)
+        producers.former.add(producer, now_s)
         producers.current = None
         self._end_numbers(producer)
-        producers.formers.close_finished(now_s, None)
+        producers.former.close_finished(now_s, None)

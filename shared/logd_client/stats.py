@@ -30,11 +30,11 @@ class ClientStats:
     def read(self, nested: bool) -> dict[str, Any]:
         """Returns the counts as `Client.stats` documents them."""
         if not nested:
-            self.session.close_finished_formers()
+            self.session.close_former_producers()
         producers = self.producers
         producer, refusals = producers.current, producers.refusals
         refused = refusals.total
-        accepted, confirmed, unconfirmable = producers.formers.counts(producer)
+        accepted, confirmed, unconfirmable = producers.former.counts(producer)
         mark_s, mark_accepted = self._rate_mark
         now_s = self.clock.monotonic_s()
         self._rate_mark = (now_s, accepted)
@@ -44,12 +44,12 @@ class ClientStats:
             rate = (accepted - mark_accepted) / max(now_s - mark_s, 1e-9)
             # The room of this outbox: another one may have been given up, with all that was in it.
             event_bytes = writer.bytes_written / max(writer.written, 1)
-            formers_bytes = producers.formers.ring_bytes(producer)
+            former_bytes = producers.former.ring_bytes(producer)
             room_bytes = writer.room_bytes + producers.growth.room_bytes(
-                writer.ring_bytes, formers_bytes
+                writer.ring_bytes, former_bytes
             )
             outbox |= {
-                "used_bytes": writer.used_bytes + producers.formers.used_bytes(producer),
+                "used_bytes": writer.used_bytes + producers.former.used_bytes(producer),
                 "room_bytes": room_bytes,
                 "room_s": room_bytes / event_bytes / rate if rate and event_bytes else None,
             }

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from logd_client.durable import DurableEvent
 from logd_client.environment import Environment
-from logd_client.formers import FormerProducers
+from logd_client.former_producers import FormerProducers
 from logd_client.growth import Growth, first_ring_bytes
 from logd_client.guard import Guard
 from logd_client.producer import Producer
@@ -59,7 +59,7 @@ class ProducerSuccession:
         if forked:
             self.closed = False
         self.current: Producer | None = None
-        self.formers = FormerProducers(self._close_former, self._environment.former_type)
+        self.former = FormerProducers(self._close_former, self._environment.former_type)
         self.growth = Growth(self.settings.outbox_bytes)
         self._waiters: dict[Producer, ConfirmationWaiters] = {}
         # Weak, so that a call cut short by a signal handler leaves nothing behind.
@@ -71,7 +71,7 @@ class ProducerSuccession:
         self.end_waits()
         if self.current is not None:
             self.current.close()
-        for former in self.formers:
+        for former in self.former:
             former.producer.close()
 
     # -- opening and replacing -------------------------------------------------------------------
@@ -96,7 +96,7 @@ class ProducerSuccession:
         if former is not None and former.outbox is not None:
             follows = former.id
             taken = 0 if former.outbox.removed() else former.outbox.writer.ring_bytes
-        taken += self.formers.ring_bytes(former)
+        taken += self.former.ring_bytes(former)
         growth_bytes = self.growth.left_bytes(ring_bytes, taken)
         if self._refused_outboxes >= REFUSED_OUTBOXES_MAX:
             ring_bytes = 0  # logd refuses each one: memory would fill with them
@@ -160,8 +160,8 @@ class ProducerSuccession:
     def grow(self, producer: Producer, full: OutboxWriter) -> Producer | None:
         """Replaces a producer whose ring is full; returns one with a larger ring, or None."""
         now_s = self._monotonic_s()
-        formers_bytes = self.formers.ring_bytes(producer)
-        ring_bytes = self.growth.ring_bytes(full.ring_bytes, formers_bytes, now_s)
+        former_bytes = self.former.ring_bytes(producer)
+        ring_bytes = self.growth.ring_bytes(full.ring_bytes, former_bytes, now_s)
         if not ring_bytes:
             return None
         if not producer.mark[0]:
@@ -182,14 +182,15 @@ class ProducerSuccession:
         if not (producer.mark[0] and successor.mark[0]):
             raise Forked
         # In this order: counted once, wherever a signal handler raises.
-        self.formers.add(producer, self._monotonic_s(), outgrown=outgrown)
+        self.former.add(producer, self._monotonic_s(), outgrown=outgrown)
         if not producer.mark[0]:
             raise Forked
         self.current = successor
         for event in list(self.awaited):
             event.move_note_space(successor)
         producer.leave()
-        # Formers are not checked here: the event at hand may be in one that has ended by now.
+        # Former producers are not checked here: the event at hand may be in one that has ended by
+        # now.
         self._report(successor)
         return successor
 

@@ -23,7 +23,7 @@ from logd.conformance.verdicts import FOLLOWING, FORKS
 from logd_client import Client, conformance_driver
 from logd_client.descriptors import Identity
 from logd_client.durable import UnresolvedEvents
-from logd_client.formers import Former
+from logd_client.former_producers import Former
 from logd_client.outbox_file import OutboxFile
 from logd_client.producer import Producer
 from logd_client.session import ProducerSession

@@ -141,7 +141,7 @@ def test_another_producer_s_numbers_vouch_for_nothing(
     instance: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread waits for number 3 of one whose outbox is removed; the next one gets past 3."""
-    monkeypatch.setattr("logd_client.formers.REMOVED_WAIT_S", 0.2)
+    monkeypatch.setattr("logd_client.former_producers.REMOVED_WAIT_S", 0.2)
     outcomes: list[Outcome] = []
     with Client(instance.socket, outbox_bytes=65536) as client:
         assert client.emit("page_view") and client.emit("page_view")

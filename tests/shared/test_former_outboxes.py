@@ -171,7 +171,7 @@ def test_the_farewell_for_an_outbox_that_is_lost_has_its_refusals(instance: Inst
         assert client.emit("page_view")
         instance.start()
         assert not client.emit("Not A Type")
-        parts.formers(client)._check_due_s = 0.0
+        parts.former_producers(client)._check_due_s = 0.0
         until(
             lambda: client.emit("page_view") and instance.status()["lost"] == 1,
             "its loss is booked",
@@ -198,7 +198,7 @@ def test_a_client_whose_outbox_was_removed_continues_with_another_and_counts_bot
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no daemon there, what was in the removed file is lost: the ledger has it by number."""
-    monkeypatch.setattr("logd_client.formers.REMOVED_WAIT_S", 0.2)
+    monkeypatch.setattr("logd_client.former_producers.REMOVED_WAIT_S", 0.2)
     monkeypatch.setattr("logd_client.client.REMOVED_WAIT_S", 0.2)
     with Client(instance.socket, outbox_bytes=65536) as client:
         assert client.emit("page_view")

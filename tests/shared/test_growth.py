@@ -74,26 +74,26 @@ def grow(client: Client) -> int:
 @given(st.integers(-1, 2 * RING_BYTES_MAX))
 def test_all_rings_together_take_no_more_than_the_room_and_nearly_all_of_it(room: int) -> None:
     most = min(max(room, RING_BYTES_MIN), RING_BYTES_MAX) & -8
-    ring, formers = first_ring_bytes(room), 0
+    ring, former_bytes = first_ring_bytes(room), 0
     assert ring >= RING_BYTES_MIN
     for _ in range(10):
-        following = next_ring_bytes(ring, formers, room)
+        following = next_ring_bytes(ring, former_bytes, room)
         if not following:
             break
         assert following > ring
         assert following % 8 == 0
-        formers, ring = formers + ring, following
-    assert formers + ring == most
+        former_bytes, ring = former_bytes + ring, following
+    assert former_bytes + ring == most
 
 
 @given(st.integers(RING_BYTES_MIN, RING_BYTES_MAX), st.integers(0, RING_BYTES_MAX))
-def test_a_ring_is_only_followed_by_a_larger_one(room: int, formers: int) -> None:
+def test_a_ring_is_only_followed_by_a_larger_one(room: int, former_bytes: int) -> None:
     """Two that are full in turn would follow each other for ever."""
     ring = first_ring_bytes(room)
-    following = next_ring_bytes(ring, formers, room)
+    following = next_ring_bytes(ring, former_bytes, room)
     assert following == 0 or following > ring
-    assert following == 0 or formers + ring + following <= room
-    assert (following == 0) == (Growth(room).left_bytes(ring, formers) == 0)
+    assert following == 0 or former_bytes + ring + following <= room
+    assert (following == 0) == (Growth(room).left_bytes(ring, former_bytes) == 0)
 
 
 def test_a_client_of_the_default_room_grows_in_two_steps() -> None:
@@ -187,11 +187,11 @@ def test_a_change_that_a_signal_handler_cuts_short_leaves_the_ring_that_there_is
         assert client.emit("page_view")
         producer = parts.producer(client)
         assert producer.outbox is not None
-        parts.formers(client).add(producer, time.monotonic(), outgrown=True)
+        parts.former_producers(client).add(producer, time.monotonic(), outgrown=True)
         confirm_all(producer.outbox)
         assert client.emit("page_view")
         assert parts.current(client) is producer
-        assert list(parts.formers(client)) == []
+        assert list(parts.former_producers(client)) == []
         stats = client.stats()
         assert (stats["accepted"], stats["confirmed"], stats["pending"]) == (2, 1, 1)
 

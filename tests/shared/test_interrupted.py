@@ -110,7 +110,7 @@ class Case:
         client = self.client
         found = 0
         for producer, moved in [(parts.current(client), False)] + [
-            (former.producer, former.moved) for former in parts.formers(client)
+            (former.producer, former.moved) for former in parts.former_producers(client)
         ]:
             if producer is not None and producer.outbox is not None:
                 writer = producer.outbox.writer
@@ -223,7 +223,7 @@ def test_a_handler_that_raises_anywhere_leaves_a_client_that_has_reported_the_tr
         case.client.flush(0)
         case.check_sums()
         assert case.written() == result or isinstance(result, Timeout), (case.point, result)
-        assert lost != "full" or parts.formers(case.client).any, "a larger ring has followed"
+        assert lost != "full" or parts.former_producers(case.client).any, "a larger ring follows"
         assert case.written() <= 1, case.point
 
 

@@ -32,8 +32,8 @@ def test_of_outboxes_that_were_removed_a_few_are_kept_and_the_counts_are_of_all(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cleaner that comes again and again takes no memory of the application's."""
-    monkeypatch.setattr("logd_client.formers.FORMERS_MAX", 2)
-    monkeypatch.setattr("logd_client.formers.CHECK_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logd_client.former_producers.FORMER_PRODUCERS_MAX", 2)
+    monkeypatch.setattr("logd_client.former_producers.CHECK_INTERVAL_S", 0.0)
     monkeypatch.setattr("logd_client.succession.COMPARE_INTERVAL_S", 0.0)
     most = 0
     with Client(instance.socket, outbox_bytes=RING_BYTES_MIN) as client:

@@ -9,7 +9,7 @@ from logd_client import Client
 from logd_client.client import _clients as clients
 from logd_client.clock import Clock
 from logd_client.environment import Environment
-from logd_client.formers import Former
+from logd_client.former_producers import Former
 from logd_client.producer import OUTBOX_RETRY_FIRST_S, Producer
 from logd_wire.forks import Generation
 from logd_wire.outbox.layout import (
@@ -163,8 +163,8 @@ class SimClient(Client):
         made._guard.generation = self._guard.generation
         mine, parents = made._producers, self._producers
         mine.closed = parents.closed
-        for former in parents.formers:
-            mine.formers.add(
+        for former in parents.former:
+            mine.former.add(
                 _inherited(former.producer, child), former.left_s, outgrown=former.outgrown
             )
         if parents.current is not None:

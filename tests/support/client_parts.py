@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from logd_client import Client
 from logd_client.clock import SYSTEM_CLOCK
 from logd_client.environment import Environment
-from logd_client.formers import FormerProducers
+from logd_client.former_producers import FormerProducers
 from logd_client.guard import Guard
 from logd_client.outbox_file import OutboxFile
 from logd_client.producer import Producer
@@ -75,9 +75,9 @@ def descriptor(outbox: OutboxFile) -> int:
     return outbox._fd
 
 
-def formers(client: Client) -> FormerProducers:
+def former_producers(client: Client) -> FormerProducers:
     """The client's former producers."""
-    return client._producers.formers
+    return client._producers.former
 
 
 def refusals(client: Client) -> ClientRefusals:

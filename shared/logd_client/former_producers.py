@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from logd_client.producer import Producer
 
-FORMERS_MAX = 8
+FORMER_PRODUCERS_MAX = 8
 # A daemon that still has a removed file open confirms what it reads from it within this time.
 REMOVED_WAIT_S = 5.0
 CHECK_INTERVAL_S = 0.1
@@ -164,8 +164,8 @@ class FormerProducers:
         It does so a few times a second at most.
 
         One that is `current` is removed: a signal handler raised before its successor took over.
-        Where more than FORMERS_MAX may still be confirmed, the oldest are closed: what they had not
-        confirmed stays pending in the counts for good.
+        Where more than FORMER_PRODUCERS_MAX may still be confirmed, the oldest are closed: what
+        they had not confirmed stays pending in the counts for good.
         """
         if now_s < self._check_due_s:
             return
@@ -181,7 +181,7 @@ class FormerProducers:
             if self._is_final(former, now_s):
                 self.close(former)
         kept = self._state[1]
-        for former in kept[: max(0, len(kept) - FORMERS_MAX)]:
+        for former in kept[: max(0, len(kept) - FORMER_PRODUCERS_MAX)]:
             self.close(former)
 
     def _is_final(self, former: Former, now_s: float) -> bool:
