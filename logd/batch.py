@@ -18,7 +18,7 @@ LOST_RESTORED = "restored"  # stored in a database that a backup has replaced
 LOST_CLAIMED = "claimed"  # reported as confirmed by an outbox alone: counted separately
 LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
 LOST_OUTBOX_GONE = "outbox gone"
-LOST_BEGINNING_UNKNOWN = "beginning unknown"  # first heard of at a high number
+LOST_BEGINNING_UNKNOWN = "beginning unknown"  # the first record received had a high sequence
 
 # Events that logd itself appends to the trail (logd_wire.schema has all of them). They are kept for
 # ever.

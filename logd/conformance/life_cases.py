@@ -277,8 +277,8 @@ def retired(scene: Scene) -> None:
     """The daemon has retired and removed the outbox: an event written later is moved."""
     box = scene.open_with_outbox()
     read: list[int] = []
-    # After a watched event a client does not look before it writes; a client that looks at
-    # descriptors every 5 ms is between two looks in one of the others.
+    # After a watched event a client does not check before it writes; a client that checks
+    # descriptors every 5 ms is between two checks in one of the others.
     for watched in (False, True, False):
         box.watch(time.monotonic_ns() + 900_000_000 if watched else 0)
         scene.must_emit()

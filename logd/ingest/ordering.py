@@ -52,7 +52,7 @@ class Intake:
         self.ignored = Ignored()
 
     def producer(self, uid: int, producer_id: int) -> Producer:
-        """Returns this producer's state, loaded when it is first heard of."""
+        """Returns this producer's state, loaded at its first record."""
         key = (uid, producer_id)
         known = self.producers.get(key)
         if known is None:

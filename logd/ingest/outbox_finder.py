@@ -21,7 +21,7 @@ from logd_wire.outbox.names import parse_name
 DISCOVER_FILES_MAX = 500
 DISCOVER_S_MAX = 0.005
 DISCOVER_QUEUE_MAX = 1000
-# How long a step looks at names of closed files. The rest is found by the listing.
+# How long a step handles names of closed files. The rest is found by the listing.
 CLOSED_S_MAX = 0.002
 
 

@@ -24,7 +24,7 @@ PREDECESSORS_MAX = 8
 
 @dataclass(eq=False)
 class OutboxOpener(Generic[AnOutbox]):
-    """Opens a producer's outbox when the producer is first heard of, or its file is found."""
+    """Opens a producer's outbox at the producer's first record, or when its file is found."""
 
     store: Trail
     directory: Directory[AnOutbox]
@@ -84,7 +84,7 @@ class OutboxOpener(Generic[AnOutbox]):
             search = NextRecordSearch(producer, outbox.header, outbox.read_at)
             placed = search.step(state.batch, self.searches.slice_bytes)
         except OtherVersion as error:
-            producer.has_outbox = True  # what is missing is in there, so a gap is no loss
+            producer.has_outbox = True  # what is missing is in there, not lost
             uid = producer.uid if error.uid is None else error.uid
             state.warn_throttled(
                 "%s: %s: left for a daemon that can read it", name, error, user=uid
@@ -97,7 +97,8 @@ class OutboxOpener(Generic[AnOutbox]):
                 return
             if outbox is not None:
                 self.directory.release(outbox)
-            # Out of descriptors, say. The file is there, so a gap is no loss: every poll retries.
+            # Out of descriptors, say. The file exists, so a gap is not recorded as a loss: every
+            # poll retries.
             producer.has_outbox = producer.behind = True
             state.warn_throttled(
                 "%s: cannot be opened now: %s", name, error.strerror, user=producer.uid
@@ -146,7 +147,7 @@ class OutboxOpener(Generic[AnOutbox]):
             self.outboxes.succession.hold(producer, predecessor, outbox.written())
 
     def _wait_for_quota(self, producer: Producer, name: str) -> None:
-        producer.has_outbox = producer.behind = True  # what is missing is in there: no loss
+        producer.has_outbox = producer.behind = True  # what is missing is in there, not lost
         self._warn_over_quota(name, producer.uid)
 
     def _warn_over_quota(self, name: str, uid: int) -> None:

@@ -338,7 +338,7 @@ def migrate(connection: Connection, now_ns: int) -> int:
 class _Progress:
     """Logs at intervals that a statement over all events still runs, and for how long.
 
-    It also extends the service manager's timeout, so that a long start is not taken for a hang.
+    It also extends the service manager's timeout, so that a long start is not considered a hang.
     """
 
     def __init__(self) -> None:

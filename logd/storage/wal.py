@@ -46,7 +46,7 @@ def checkpoint(connection: Connection, path: Path, pages_max: int) -> None:
     """Moves a WAL of `pages_max` pages or more into the database. Raises StorageFailed.
 
     SQLite would do it by itself after a commit, but hides errors: failing flushes of the database
-    would go unnoticed. What was committed is in the WAL, so a full disk is no failure here.
+    would go unnoticed. What was committed is in the WAL, so a full disk is not a failure here.
     """
     try:
         _busy, pages, _done = connection.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()

@@ -56,7 +56,7 @@ class Emitter:
 
         `event` is set for a durable event only.
         """
-        # Before the guard: to read the caller's values may take time, and run code of theirs.
+        # Before the guard: reading the caller's values may take time, and run the caller's code.
         try:
             payload = event_payload(
                 event_type,

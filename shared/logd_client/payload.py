@@ -1,8 +1,8 @@
 """Checks and packs an event before the client's guard is taken, with bounded work.
 
-Reading the caller's values may take a moment and run code of theirs, which may itself emit events.
-The bytes belong to no producer yet: they stay valid over a fork, a close, or a change of the
-producer.
+Reading the caller's values may take a moment and run the caller's code, which may itself emit
+events. The bytes belong to no producer yet: they stay valid over a fork, a close, or a change of
+the producer.
 """
 
 from __future__ import annotations

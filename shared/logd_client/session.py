@@ -91,7 +91,7 @@ class ProducerSession:
         It is accepted if the kernel takes it, and only then uses up a sequence.
         """
         # Used up before the send: should a signal handler raise after it, the sequence must not
-        # come twice, or the second event of it would be taken for a duplicate.
+        # come twice, or the second event with it would be considered a duplicate.
         producer.sequence_tried = 0
         self.attempt = producer
         producer.sends = True

@@ -4,8 +4,8 @@ Used where an event's properties are not all plain text and numbers. The text fo
 the names of keys are in PROTOCOL.md, "Other values of a program".
 
 A subclass of a plain type goes as that type, by the type's own methods, so that no overridden one
-runs. The only code of the caller's that runs here is that of time zones and of mappings
-other than dict; an exception of it replaces the value by a mark.
+runs. The only caller's code that runs here is that of time zones and of mappings other than dict;
+an exception in it replaces the value by a mark.
 """
 
 from __future__ import annotations
