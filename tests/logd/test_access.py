@@ -144,7 +144,7 @@ def test_what_cannot_be_stored_is_refused_and_never_stored_later(
         ends.send(2)
         ends.step(1.0)
     assert ends.answers() == [(0, False), (1, False)]
-    assert ends.warnings == ["reports that name persons are refused: the disk is full."]
+    assert ends.warnings == ["reports about persons are refused: the disk is full."]
     ends.send()
     ends.step(2.0)
     assert ends.answers() == [(0, True)]

@@ -2,7 +2,7 @@
 
 A person is concerned by a figure if it differs in the same trail without that person. For each
 report and question, whoever is concerned by a figure is in an event that is stored before the
-answer; or the figure counts PERSONS_MIN persons at least, names none, and no parameter narrows it.
+answer; or the figure counts FLOOR persons at least, names none, and no parameter narrows it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 from logd.batch import Batch
 from logd.reports.parameters import Parameters
-from logd.reports.readings import PERSONS_MIN, Concerned
+from logd.reports.readings import Concerned
 from logd.reports.registry import REPORTS
 from logd.serve.access_events import access_events
 from logd.storage.mentions import persons
@@ -25,6 +25,7 @@ from logd.storage.store import Store
 from logd_wire.query import Answer
 from logd_wire.wire import Event
 
+FLOOR = 5
 PERSONS = [f"u{number}" for number in range(1, 9)]
 U = dict(enumerate(PERSONS, start=1))
 GONE = "somebody"
@@ -232,7 +233,7 @@ def test_whoever_a_figure_is_about_is_in_the_event_of_its_reading(
         if concerned is None:
             # Of the whole trail: no parameter selects persons, subjects or days.
             assert set(question) <= PAGING
-            assert all(not some or len(some) >= PERSONS_MIN for some in about.values())
+            assert all(not some or len(some) >= FLOOR for some in about.values())
             continue
         recorded = listed(report, question, concerned)
         users = {*question.get("users", ()), question.get("user")} - {None}
@@ -240,7 +241,7 @@ def test_whoever_a_figure_is_about_is_in_the_event_of_its_reading(
         for key, some in about.items():
             if report == "quarantine":  # no one knows whose data it is
                 assert concerned.everyone
-            elif users or len(some) < PERSONS_MIN:
+            elif users or len(some) < FLOOR:
                 assert some <= recorded, (question, key)
             else:
                 assert some <= recorded or concerned.everyone, (question, key)
@@ -282,7 +283,7 @@ def test_a_page_that_ends_within_a_subject_lists_no_more_than_a_few(
     assert concern is not None
     page = Answer([{"subject": "common", "bucket": 1, "users": 1}])
     concerned = concern(trails[None].connection, {}, page)
-    assert len(concerned.persons) < PERSONS_MIN and concerned.everyone
+    assert len(concerned.persons) < FLOOR and concerned.everyone
 
 
 def test_quarantine_without_excerpts_is_about_no_one() -> None:
