@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from logd.reports.readings import Concerned
-from logd.serve.access_events import CUT, EVENTS_MAX, TEXT_CHARS_MAX, access_events
+from logd.serve import access_events
+from logd.serve.access_events import CUT, EVENTS_MAX, TEXT_CHARS_MAX
 from logd.serve.access_messages import pack_request, unpack_request
 from logd.storage.mentions import mentions, persons
 from logd_wire.query import QueryError
@@ -22,7 +23,7 @@ def recorded(
 ) -> list[Any]:
     """The properties as they are stored, of a reader whose id is as long as one can be."""
     concerned = Concerned(frozenset(found), everyone)
-    events = access_events("completions", params, concerned, uid=2**32 - 1, pid=2**22)
+    events = access_events.access_events("completions", params, concerned, uid=2**32 - 1, pid=2**22)
     requests = [pack_request(1, 5, "r" * USER_BYTES_MAX, props) for props in events]
     return [unpack_props(unpack_request(request)[1].props) for request in requests]
 
@@ -34,6 +35,7 @@ def test_a_question_is_recorded_as_it_was_asked() -> None:
         "report": "completions", "params": params, "peer_uid": 2**32 - 1, "peer_pid": 2**22,
         "everyone": False, "users": ["9"],
     }  # fmt: skip
+    assert "users" not in recorded({"user": "7"}, {"7"})[0]
     assert recorded({"users": []})[0]["params"] == {"users": []}
     assert recorded({})[0]["params"] == {}
 
@@ -48,7 +50,10 @@ def test_a_subject_that_is_a_users_id_does_not_hide_the_user() -> None:
 def test_a_list_too_long_for_one_event_is_whole_in_several(length: int, asked: bool) -> None:
     members = [f"{number:0{length}}" for number in range(5000)]
     subjects = ["\u00e9" * 300] * 3
-    params: dict[str, Any] = {"type": "quiz_submitted", "subjects": subjects}
+    texts_of_four_bytes = dict.fromkeys("abcd", "\U0001f600" * TEXT_CHARS_MAX)
+    params: dict[str, Any] = {
+        "type": "quiz_submitted", "subjects": subjects, **texts_of_four_bytes,
+    }  # fmt: skip
     if asked:
         events = recorded({**params, "users": members})
         lists = [event["params"].get("users", []) for event in events]
@@ -74,7 +79,22 @@ def test_a_user_is_never_cut_and_a_longer_text_is_no_user() -> None:
         assert not mentions(props, user)
 
 
-def test_more_persons_than_one_commit_can_list_are_to_be_asked_for_in_parts() -> None:
-    with pytest.raises(QueryError, match="ask for fewer rows") as caught:
-        recorded({}, {f"{number:0{USER_BYTES_MAX}}" for number in range(10_000)})
+def test_an_event_is_filled_before_the_next_one_begins() -> None:
+    items = [("users", "abc")] * 7
+    assert [len(part) for part in access_events._parts(items, 3 * 8)] == [3, 3, 1]
+    assert [len(part) for part in access_events._parts(items, 3 * 8 - 1)] == [2, 2, 2, 1]
+    assert list(access_events._parts([], 8)) == [[]]
+
+
+def test_more_persons_than_one_commit_can_list_are_to_be_asked_for_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    persons = {f"{number:0{USER_BYTES_MAX}}" for number in range(1000)}
+    events = len(recorded({}, persons))
+    monkeypatch.setattr(access_events, "EVENTS_MAX", events)
+    assert len(recorded({}, persons)) == events
+    monkeypatch.setattr(access_events, "EVENTS_MAX", events - 1)
+    with pytest.raises(QueryError) as caught:
+        recorded({}, persons)
     assert caught.value.code == "too_large"
+    assert str(caught.value) == "the answer names too many persons: ask for fewer rows"
