@@ -93,7 +93,8 @@ GROUPS: list[list[str]] = [
     [], [U[1]], [U[4]], [U[1], U[2]], ["u9"], [U[7], "u9", "x1", "x2", "x3", "x4"], PERSONS[:5],
     PERSONS[1:], PERSONS, PERSONS + ["u9"],
 ]  # fmt: skip
-PAGES: list[dict[str, Any]] = [{}, {"limit": 3}, {"before_id": 12, "limit": 4}, {"before_id": 0}]
+EVENT_PAGES: list[dict[str, Any]] = [{}, {"limit": 3}, {"before_id": 12, "limit": 4}]
+PAGES = [*EVENT_PAGES, {"before_id": 0}]
 TYPES = ["page_view", "task_completed", "quiz_submitted", "login_failed", "no_such_type"]
 
 
@@ -125,13 +126,13 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
         for more in ({}, {"type": "quiz_submitted"}, {"after": 2})
         for one in narrowed_by_users({**subjects, **more})
     ],
-    "timeline": [{"user": user, **page} for user in (*PERSONS, "u9") for page in PAGES],
+    "timeline": [{"user": user, **page} for user in (*PERSONS, "u9") for page in EVENT_PAGES],
     "events": [
         {**user, **kind, **times, **page}
         for user in ({}, {"user": U[1]}, {"user": "u9"})
         for kind in ({}, {"type": "group_graded"}, {"type": "invited"}, {"type": "report_read"})
         for times in ({}, {"since_ns": 101 * DAY_NS}, {"until_ns": 101 * DAY_NS})
-        for page in PAGES
+        for page in EVENT_PAGES
     ],
 }
 
