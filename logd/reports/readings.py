@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from logd.reports.event_queries import DAILY_TYPE, SCORE_TYPE
-from logd.storage import mentions
 from logd.storage.database import Connection, in_parts, question_marks
 from logd_wire.query import Answer
 from logd_wire.schema import USER_BYTES_MAX
@@ -33,19 +32,25 @@ class Concerned:
     everyone: bool = False
 
 
+# Finds the persons whom an event's properties mention.
+Mentioned = Callable[[Mapping[str, Any]], set[str]]
 # Of a question's parameters and its answer, in the transaction of the answer.
-Concern = Callable[[Connection, Mapping[str, Any], Answer], Concerned]
+Concern = Callable[[Connection, Mapping[str, Any], Answer, Mentioned], Concerned]
 
 
-def named_in_rows(_connection: Connection, _params: Mapping[str, Any], answer: Answer) -> Concerned:
+def named_in_rows(
+    _connection: Connection, _params: Mapping[str, Any], answer: Answer, mentioned: Mentioned
+) -> Concerned:
     """Finds the users of the rows, and whom the rows' properties mention."""
     found = {row["user"] for row in answer.rows if row["user"] is not None}
     for row in answer.rows:
-        found |= mentions.persons(row.get("props", {}))
+        found |= mentioned(row.get("props", {}))
     return Concerned(frozenset(user for user in found if 0 < len(user.encode()) <= USER_BYTES_MAX))
 
 
-def counted_by_day(connection: Connection, params: Mapping[str, Any], answer: Answer) -> Concerned:
+def counted_by_day(
+    connection: Connection, params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
+) -> Concerned:
     """Finds the users of the days on which few were counted."""
     if params.get("users") is not None:
         return Concerned()
@@ -63,7 +68,7 @@ def counted_by_day(connection: Connection, params: Mapping[str, Any], answer: An
 
 
 def counted_by_subject(
-    connection: Connection, params: Mapping[str, Any], answer: Answer
+    connection: Connection, params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
 ) -> Concerned:
     """Finds the users of the subjects in which few were counted."""
     if params.get("users") is not None:
@@ -85,7 +90,9 @@ def counted_by_subject(
     return Concerned(frozenset(found), everyone=True)
 
 
-def quoted(_connection: Connection, _params: Mapping[str, Any], answer: Answer) -> Concerned:
+def quoted(
+    _connection: Connection, _params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
+) -> Concerned:
     """Whose data the bytes of refused input are is not known: they may be anyone's."""
     return Concerned(everyone=any(row["excerpt"] or ":" in row["reason"] for row in answer.rows))
 

@@ -30,6 +30,7 @@ from logd.serve.request_server import Credentials, RequestServer
 from logd.serve.signals import ignore_other_signals
 from logd.storage.database import DatabaseError, connect, is_interrupt, translate
 from logd.storage.keyfile import read as read_key
+from logd.storage.mentions import persons
 from logd.storage.migrations import check_not_newer
 from logd_wire.query import (
     QUERY_VERSION,
@@ -130,7 +131,7 @@ class Reporter:
         try:
             connection.execute("BEGIN")  # the answer and the persons in it are of one moment
             answer = report.run(connection, Parameters(params))
-            concerned = report.concern and report.concern(connection, params, answer)
+            concerned = report.concern and report.concern(connection, params, answer, persons)
         finally:
             connection.close()  # and with it the transaction, before the answer is sent
         if concerned is not None:

@@ -200,7 +200,7 @@ def unpaged(report: str, question: dict[str, Any]) -> dict[str, Any]:
 def ask(store: Store, report: str, question: dict[str, Any]) -> tuple[Answer, Concerned | None]:
     answer = REPORTS[report].run(store.connection, Parameters(question))
     concern = REPORTS[report].concern
-    return answer, concern and concern(store.connection, question, answer)
+    return answer, concern and concern(store.connection, question, answer, persons)
 
 
 def listed(report: str, question: dict[str, Any], concerned: Concerned) -> set[str]:
@@ -283,7 +283,7 @@ def test_a_page_that_ends_within_a_subject_lists_no_more_than_a_few(
     concern = REPORTS["score_distribution"].concern
     assert concern is not None
     page = Answer([{"subject": "common", "bucket": 1, "users": 1}])
-    concerned = concern(trails[None].connection, {}, page)
+    concerned = concern(trails[None].connection, {}, page, persons)
     assert len(concerned.persons) < FLOOR and concerned.everyone
 
 
@@ -295,4 +295,4 @@ def test_quarantine_without_excerpts_is_about_no_one() -> None:
         ("", "malformed", False), ("00", "malformed", True), ("", "malformed: of u1", True),
     ):  # fmt: skip
         answer = Answer([{"excerpt": excerpt, "reason": reason}])
-        assert concern(None, {}, answer).everyone is everyone
+        assert concern(None, {}, answer, persons).everyone is everyone
