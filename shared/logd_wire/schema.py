@@ -33,7 +33,7 @@ INTERNAL_TYPES = frozenset(
     }
 )
 
-# A report that names persons was read; unlike the others it may be pruned.
+# A report about persons was read; unlike the others it may be pruned.
 REPORT_READ = "report_read"
 # Types that a client may not send.
 RESERVED_TYPES = INTERNAL_TYPES | {REPORT_READ}
