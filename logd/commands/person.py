@@ -43,9 +43,10 @@ def person(config: Config, user: str, escaped: bool, form: str) -> None:
 
     Use it to answer an access request. USER is the id under which the site logs the person. It
     prints the person's events, events of other users that mention the person (under "user",
-    "users", "user_id", "login", "actor" or "switched_to"), the roll-ups of the person's events, and
-    notes on other places: copies of the trail, the site's own database. Other persons appear as
-    "(another)", so that the output can be handed over as it is.
+    "users", "user_id", "login", "actor" or "switched_to"; also readings of reports), readings that
+    may be about the person (of totals of all users, or of quarantine), the roll-ups of the person's
+    events, and notes on other places: copies of the trail, the site's own database. Other persons
+    appear as "(another)", so that the output can be handed over as it is.
 
     Quarantined data cannot be attributed to a person. The command scans every event, which takes a
     few seconds per million. It is not recorded in the trail.

@@ -19,6 +19,9 @@ from logd_wire.wire import unpack_props
 COMPLETIONS_MAX = 5000
 DAYS_MAX = 3700
 BUCKETS_MAX = 100
+# The types of reports that are asked without one.
+DAILY_TYPE = "page_view"
+SCORE_TYPE = "quiz_submitted"
 
 
 def summary(connection: Connection, parameters: Parameters) -> Answer:
@@ -45,7 +48,7 @@ def daily_activity(connection: Connection, parameters: Parameters) -> Answer:
     """Reports the events and users per day (days since 1970, UTC) of one type."""
     since = parameters.whole("since_day", high=10**6)
     until = parameters.whole("until_day", high=10**6)
-    event_type = parameters.text("type", "page_view")
+    event_type = parameters.text("type", DAILY_TYPE)
     among, users = sql.among("user", parameters.maybe_texts("users"))
     parameters.done()
     if until - since >= DAYS_MAX:
@@ -82,7 +85,7 @@ def completions(connection: Connection, parameters: Parameters) -> Answer:
 
 def score_distribution(connection: Connection, parameters: Parameters) -> Answer:
     """Reports how many users' latest value (0 to 1) is in each of `buckets` equal parts."""
-    event_type = parameters.text("type", "quiz_submitted")
+    event_type = parameters.text("type", SCORE_TYPE)
     subject = parameters.maybe_text("subject")
     among, users = sql.among("user", parameters.maybe_texts("users"))
     buckets = parameters.whole("buckets", 10, low=1, high=BUCKETS_MAX)

@@ -1,9 +1,10 @@
 """Collects everything that the trail holds about one person, for an access request.
 
 Each item has a kind: the person's events; mentions, which are events of others that name the
-person; the roll-ups of the person's events; copies of the trail; and notes on other places and on
-data that cannot be attributed. The result can be handed over: other persons are "(another)". No
-transaction stays open between two pages; events stored meanwhile are not included.
+person; readings of reports that do not list whom they are about; the roll-ups of the person's
+events; copies of the trail; and notes on other places and on data that cannot be attributed. The
+result can be handed over: other persons are "(another)". No transaction stays open between two
+pages; events stored meanwhile are not included.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from logd.render import event_line, format_time, printable
 from logd.reports.event_queries import event_page
 from logd.reports.parameters import PAGE_ROWS_MAX
+from logd.reports.readings import may_concern_anyone
 from logd.reports.selection import Selection, newest_id, pages
 from logd.storage import copy_registry
 from logd.storage.database import Connection
@@ -24,6 +26,7 @@ from logd.storage.mentions import ANOTHER, MARKS, mentions, without_others
 from logd.storage.rollups import DAY_NS
 from logd.storage.time_blocks import BLOCK_EVENTS
 from logd_wire.query import Row
+from logd_wire.schema import REPORT_READ
 from logd_wire.wire import unpack_props
 
 Progress = Callable[[int], None]
@@ -32,12 +35,15 @@ TITLES = {
     "person": "Stored about",
     "event": "Events",
     "mention": "Events of others that name this person",
+    "reading": "Readings of totals or of quarantine, which may be about this person",
     "day": "Roll-ups: events per day, by type",
     "subject": "Roll-ups: the latest state by task or quiz",
     "copy": "Copies of this trail that may hold the same",
     "note": "Notes",
     "end": "Total",
 }
+# The kinds that the last item counts.
+TOTALS = ("event", "mention", "reading", "day", "subject", "copy")
 
 
 def person_items(
@@ -55,10 +61,7 @@ def person_items(
     for item in _items(connection, user, top, pending, progress):
         counts[item["kind"]] += 1
         yield item
-    yield {
-        "kind": "end",
-        **{name: counts[name] for name in ("event", "mention", "day", "subject", "copy")},
-    }
+    yield {"kind": "end", **{name: counts[name] for name in TOTALS}}
 
 
 def other_spellings(connection: Connection, user: str) -> list[tuple[str, int]]:
@@ -85,9 +88,9 @@ def _items(
         for row in rows:
             yield {"kind": "event", **row, "props": without_others(row["props"], user)}
     for row in _mentions(connection, user, top, progress):
-        other = row["user"] and ANOTHER
-        props = without_others(row["props"], user)
-        yield {"kind": "mention", **row, "user": other, "props": props}
+        yield {"kind": "mention", **_handed_over(row, user)}
+    for row in _readings(connection, user, top):
+        yield {"kind": "reading", **_handed_over(row, user)}
     yield from _rollups(connection, user)
     yield from _copies(connection)
     yield from _notes(connection, pending)
@@ -109,6 +112,33 @@ def _mentions(connection: Connection, user: str, top: int, progress: Progress) -
                 connection, after_id=number - 1, before_id=number + 1, limit=1
             ).rows
         progress(up_to - after)
+
+
+def _readings(connection: Connection, user: str, top: int) -> Iterator[Row]:
+    """Yields readings by other users that may be about persons whom they do not list."""
+    chosen = Selection(types=(REPORT_READ,))
+    for _position, rows in pages(connection, chosen, up_to_id=top, rows_max=PAGE_ROWS_MAX):
+        for row in rows:
+            about_anyone = row["user"] != user and may_concern_anyone(row["props"])
+            if about_anyone and not mentions(row["props"], user):
+                yield row
+
+
+def _handed_over(row: Row, user: str) -> Row:
+    """Returns another user's event without the names of others; a reading lists many of them."""
+    props = without_others(row["props"], user)
+    if row["type"] == REPORT_READ:
+        props = {name: _others_once(value) for name, value in props.items()}
+    return {**row, "user": row["user"] and ANOTHER, "props": props}
+
+
+def _others_once(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _others_once(item) for name, item in value.items()}
+    if isinstance(value, list):
+        kept = [item for item in value if item != ANOTHER]
+        return kept if len(kept) == len(value) else [*kept, ANOTHER]
+    return value
 
 
 def _rollups(connection: Connection, user: str) -> Iterator[Row]:
@@ -177,6 +207,7 @@ def _line(item: Row) -> str:
         "person": lambda i: f"user {printable(i['user'])}, up to event {i['up_to_event']:,}",
         "event": event_line,
         "mention": event_line,
+        "reading": event_line,
         "day": lambda i: f"{format_time(i['day'] * DAY_NS)[:10]}  {i['type']:20}  {i['events']:,}",
         "subject": _subject_line,
         "copy": lambda i: (
@@ -186,7 +217,8 @@ def _line(item: Row) -> str:
         "note": lambda i: f"{i['about']}: {i['text']}",
         "end": lambda i: (
             f"{i['event']:,} events, {i['mention']:,} mentions,"
-            f" {i['day'] + i['subject']:,} roll-ups, {i['copy']:,} copies known"
+            f" {i['day'] + i['subject']:,} roll-ups, {i['copy']:,} copies known,"
+            f" {i['reading']:,} readings that may be about this person"
         ),
     }
     return lines[item["kind"]](item)

@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from logd.reports import event_queries, ledger_queries
+from logd.reports import event_queries, ledger_queries, readings
 from logd.reports.parameters import Parameters
+from logd.reports.readings import Concern
 from logd.storage.database import Connection
 from logd_wire.query import Answer
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report. Reading one that names persons is recorded as an event."""
+    """A report. Each reading of one with a `concern` is recorded as an event, with the persons.
+
+    Without one it is about no person: it has totals of the whole trail, or is about producers.
+    """
 
     run: Callable[[Connection, Parameters], Answer]
-    names_persons: bool = False
+    concern: Concern | None = None
 
 
 REPORTS: Mapping[str, Report] = {
     "summary": Report(event_queries.summary),
-    "daily_activity": Report(event_queries.daily_activity),
-    "completions": Report(event_queries.completions, names_persons=True),
-    "score_distribution": Report(event_queries.score_distribution),
-    "timeline": Report(event_queries.timeline, names_persons=True),
-    "events": Report(event_queries.events, names_persons=True),
+    "daily_activity": Report(event_queries.daily_activity, readings.counted_by_day),
+    "completions": Report(event_queries.completions, readings.named_in_rows),
+    "score_distribution": Report(event_queries.score_distribution, readings.counted_by_subject),
+    "timeline": Report(event_queries.timeline, readings.named_in_rows),
+    "events": Report(event_queries.events, readings.named_in_rows),
     "event_types": Report(event_queries.event_types),
     "losses": Report(ledger_queries.losses),
     "losses_by_cause": Report(ledger_queries.losses_by_cause),
-    "quarantine": Report(ledger_queries.quarantine),
+    "quarantine": Report(ledger_queries.quarantine, readings.quoted),
 }

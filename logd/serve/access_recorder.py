@@ -117,7 +117,7 @@ class AccessRecorder:
         try:
             self._trail.transact(work, self._clock_ns())
         except StorageBusy as problem:
-            self._warn("reports that name persons are refused: %s", problem)
+            self._warn("reports about persons are refused: %s", problem)
             return False
         return True
 

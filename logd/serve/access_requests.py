@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import queue
+import select
 import socket
 import time
 from collections.abc import Mapping
@@ -32,17 +33,36 @@ class AccessRequests:
         """Returns the descriptor that is readable when an answer or the end has come."""
         return self._lifeline.fileno()
 
-    def record(self, user: str | None, props: Mapping[str, Any]) -> bool:
-        """Returns whether the daemon has stored the event of a reading; never waits for long."""
-        number = next(self._numbers)
-        answer = self._open[number] = queue.SimpleQueue()
+    def record(self, user: str | None, /, *events: Mapping[str, Any]) -> bool:
+        """Returns whether the daemon has stored the events of a reading; never waits for long.
+
+        If it has stored some of them only, the trail has a reading that was refused.
+        """
+        deadline_s = time.monotonic() + ACCESS_TIMEOUT_S
+        answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        numbers = [next(self._numbers) for _ in events]
+        self._open.update(dict.fromkeys(numbers, answers))
         try:
-            self._lifeline.send(pack_request(number, time.time_ns(), user, props))
-            return answer.get(timeout=ACCESS_TIMEOUT_S)
+            for number, props in zip(numbers, events, strict=True):
+                self._send(pack_request(number, time.time_ns(), user, props), deadline_s)
+            return all(answers.get(timeout=_left(deadline_s)) for _ in numbers)
         except (Malformed, OSError, queue.Empty):  # too large; a daemon that does not read
             return False
         finally:
-            del self._open[number]
+            for number in numbers:
+                del self._open[number]
+
+    def _send(self, request: bytes, deadline_s: float) -> None:
+        """Sends one request, once the socket has room: it holds a few of the largest."""
+        while True:
+            try:
+                self._lifeline.send(request)
+                return
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self._lifeline, select.POLLOUT)
+                if not poll.poll(_left(deadline_s) * 1000):
+                    raise
 
     def take_answers(self) -> bool:
         """Passes on the answers that have come; returns False when the daemon has ended."""
@@ -59,3 +79,7 @@ class AccessRequests:
             answer = self._open.get(number)
             if answer is not None:  # else it came too late
                 answer.put(stored)
+
+
+def _left(deadline_s: float) -> float:
+    return max(0.0, deadline_s - time.monotonic())

@@ -14,8 +14,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from logd import instance_lock, log_format
 from logd.config import settings as configuration
@@ -24,11 +24,13 @@ from logd.errors import EXIT_UNAVAILABLE, LogdError
 from logd.log_limit import ThrottledLog
 from logd.reports.parameters import Parameters
 from logd.reports.registry import REPORTS
+from logd.serve.access_events import access_events
 from logd.serve.access_requests import AccessRequests
 from logd.serve.request_server import Credentials, RequestServer
 from logd.serve.signals import ignore_other_signals
 from logd.storage.database import DatabaseError, connect, is_interrupt, translate
 from logd.storage.keyfile import read as read_key
+from logd.storage.mentions import persons
 from logd.storage.migrations import check_not_newer
 from logd_wire.query import (
     QUERY_VERSION,
@@ -39,7 +41,7 @@ from logd_wire.query import (
     frame_end,
     read_frame,
 )
-from logd_wire.schema import USER_BYTES_MAX, Malformed, check_user
+from logd_wire.schema import Malformed, check_user
 
 SEATS_MAX = 128
 # Reports that run at a time; one user may run two while no other asks. Each may hold an answer of 8
@@ -48,15 +50,17 @@ RUNNING_MAX = 4
 # At nice 10 this process has a tenth of the daemon's weight; its disk priority follows
 # (ioprio_set(2)).
 NICENESS = 10
-PARAMETER_CHARS_MAX = USER_BYTES_MAX  # a user is never cut: `logd person` finds the access by it
 # The site's pages wait no longer than this either.
 REPORT_TIMEOUT_S = 2.0
 PROGRESS_STEPS = 10_000
 
-# Stores the access event of a user who reads about persons; returns False if it cannot.
-RecordAccess = Callable[[str | None, Mapping[str, Any]], bool]
-
 _log = logging.getLogger("logd.reports")
+
+
+class RecordAccess(Protocol):
+    """Stores an event for each of the properties, of the user who reads; False if it cannot."""
+
+    def __call__(self, user: str | None, /, *events: Mapping[str, Any]) -> bool: ...
 
 
 class Reporter:
@@ -127,12 +131,14 @@ class Reporter:
         deadline_s = time.monotonic() + REPORT_TIMEOUT_S
         connection.set_progress_handler(lambda: time.monotonic() > deadline_s, PROGRESS_STEPS)
         try:
+            connection.execute("BEGIN")  # the answer and the persons in it are of one moment
             answer = report.run(connection, Parameters(params))
+            concerned = report.concern and report.concern(connection, params, answer, persons)
         finally:
             connection.close()  # and with it the transaction, before the answer is sent
-        if report.names_persons:
-            access = {"report": name, "params": _short(params), "peer_uid": uid, "peer_pid": pid}
-            if not self._record_access(asked_by, access):
+        if concerned is not None:
+            events = access_events(str(name), params, concerned, uid=uid, pid=pid)
+            if not self._record_access(asked_by, *events):
                 # Refuse the report if the access event cannot be recorded.
                 raise QueryError("unavailable", "the access to this report cannot be recorded now")
         return encode_frame({"ok": True, "rows": answer.rows, "next": answer.next})
@@ -165,17 +171,6 @@ class _Queries:
 
     def error(self, code: str, message: str) -> bytes:
         return _error_frame(code, message)
-
-
-def _short(params: dict[str, Any]) -> dict[str, Any]:
-    """Returns the parameters for the trail, with long lists and texts shortened."""
-
-    def short(value: Any) -> Any:
-        if isinstance(value, list):
-            return [short(item) for item in value] if len(value) <= 5 else f"{len(value)} of them"
-        return value[:PARAMETER_CHARS_MAX] if isinstance(value, str) else value
-
-    return {name: short(value) for name, value in params.items()}
 
 
 def _error_frame(code: str, message: str) -> bytes:

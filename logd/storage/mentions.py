@@ -30,6 +30,18 @@ def mentions(props: Mapping[str, Any], user: str) -> bool:
     return changed is not props
 
 
+def persons(props: Mapping[str, Any]) -> set[str]:
+    """The users whom the properties mention."""
+    found: set[str] = set()
+
+    def collect(value: str | int) -> str | int:
+        found.add(str(value))
+        return value
+
+    _changed(props, collect, named=False)
+    return found - {ERASED}
+
+
 def redact(props: bytes, is_person: IsPerson) -> bytes | None:
     """The packed properties with `(erased)` for each such person; None if they mention none.
 

@@ -137,9 +137,10 @@ class QueryClient:
     def ask(self, report: str, *, asked_by: str | None = None, **params: Any) -> Answer:
         """Requests one page of one report.
 
-        `asked_by` is the person on whose behalf the report is read: a report that names persons is
-        itself an event in the trail, and carries it. Raises Unavailable when no answer came, and
-        QueryError when the report was refused, also because `asked_by` is not a valid user.
+        `asked_by` is the person on whose behalf the report is read: each reading of a report about
+        persons is itself an event in the trail, and carries it. Raises Unavailable when no answer
+        came, and QueryError when the report was refused, also because `asked_by` is not a valid
+        user.
         """
         try:
             asked_by = check_user(asked_by)

@@ -33,7 +33,7 @@ INTERNAL_TYPES = frozenset(
     }
 )
 
-# The event for a report that names persons; unlike the others it may be pruned.
+# The event for a report about persons; unlike the others it may be pruned.
 REPORT_READ = "report_read"
 # Types that a client may not send.
 RESERVED_TYPES = INTERNAL_TYPES | {REPORT_READ}

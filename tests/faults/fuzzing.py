@@ -203,10 +203,11 @@ def _finish(search: NextRecordSearch | DamageSkip, batch: Batch) -> None:
         assert steps < 10_000
 
 
-def _record_access(user: str | None, props: Mapping[str, Any]) -> bool:
+def _record_access(user: str | None, /, *events: Mapping[str, Any]) -> bool:
     """Accepts what the report process would send to the daemon."""
     try:
-        pack_request(1, 1, user, props)
+        for props in events:
+            pack_request(1, 1, user, props)
     except Malformed:
         return False
     return True

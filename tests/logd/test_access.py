@@ -144,7 +144,7 @@ def test_what_cannot_be_stored_is_refused_and_never_stored_later(
         ends.send(2)
         ends.step(1.0)
     assert ends.answers() == [(0, False), (1, False)]
-    assert ends.warnings == ["reports that name persons are refused: the disk is full."]
+    assert ends.warnings == ["reports about persons are refused: the disk is full."]
     ends.send()
     ends.step(2.0)
     assert ends.answers() == [(0, True)]
@@ -161,12 +161,46 @@ def test_an_answer_that_comes_too_late_is_dropped(
     assert ends.requests.take_answers()
 
 
-def test_a_daemon_that_does_not_read_has_further_requests_refused_at_once(ends: Ends) -> None:
+def test_a_daemon_that_does_not_read_has_further_requests_refused_in_time(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_requests, "ACCESS_TIMEOUT_S", 0.2)
     with pytest.raises(BlockingIOError):
         ends.send(10**6)
     start_s = time.monotonic()
     assert ends.requests.record("7", {}) is False
-    assert time.monotonic() - start_s < access_requests.ACCESS_TIMEOUT_S / 2
+    assert 0.2 <= time.monotonic() - start_s < 1
+
+
+def test_a_reading_larger_than_the_socket_is_recorded_whole_and_in_few_commits(ends: Ends) -> None:
+    """Of 64 events of the largest size, a socket holds a few."""
+    large = [{"n": n, "text": "x" * (PAYLOAD_BYTES_MAX - 100)} for n in range(REQUESTS_MAX)]
+    ends.now_s, ends.recorder._due_s = 1.0, 2.0  # it rests after a commit
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ends.requests.record, "42", *large)
+
+        def received() -> bool:
+            ends.step(1.0)
+            return ends.store.head.batch > 0
+
+        until(received, "all of them are requested")
+        assert ends.store.head.batch == 1
+        assert ends.requests.take_answers()
+        assert asked.result(10) is True
+    assert len(ends.readings()) == REQUESTS_MAX
+    assert ends.requests._open == {}
+
+
+def test_a_reading_of_which_one_event_is_not_stored_is_refused(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ends.requests.record, "42", {"n": 1}, {"n": 2})
+        until(lambda: len(ends.requests._open) == 2, "both are open")
+        for number in (1, 2):
+            answers = ends.requests._open[number]
+            answers.put(number == 1)
+        assert asked.result(10) is False
 
 
 def test_what_the_daemon_would_not_take_for_a_request_is_not_sent(ends: Ends) -> None:

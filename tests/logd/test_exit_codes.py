@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from logd.commands._command import Command
 from logd.errors import EXIT_OK, EXIT_USAGE
 from logd.maintenance import new_instance
 from logd_client import Client
+from tests.faults.places import fill, small_disk
 from tests.support import forked_cli
 from tests.support.instance import Instance, check_sums, short_directory
 from tests.support.namespaces import needs_users
@@ -36,6 +38,8 @@ READING = ("query", "tail", "person", "status", "losses", "quarantine", "export"
 # What they do alone: another daemon holds the lock.
 ALONE = ("run", "rekey", "restore")
 STRANGER, SERVICE = 1000, 65534
+OWNERS = ("root", "service")
+GONE = {"no key": "logd.key", "no database": "activity.db"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,6 +70,10 @@ def stopped() -> Iterator[Path]:
     directory = short_directory()
     instance = Instance(directory / "i")
     instance.start()
+    with Client(instance.socket) as client:
+        assert client.emit("page_view", user="Łukasz 李")
+        assert client.flush(20)
+    check_sums(instance.settle(), attempted=1, accepted=1)
     instance.stop()
     yield instance.directory
     instance.close()
@@ -190,3 +198,54 @@ def test_without_permission_it_is_77_with_the_file_and_whom_to_be(
     if name not in ("check", "metrics", "prune"):  # which report what they cannot read
         assert done.code == 77, done
         assert "run it as root" in done.stderr
+
+
+# As whom a command is run: the user, and the groups besides the user's own.
+PEOPLE: dict[str, tuple[int | None, list[int]]] = {
+    "root": (None, []),
+    "service": (SERVICE, []),
+    "member": (STRANGER, [SERVICE]),
+    "stranger": (STRANGER, []),
+}
+WORLDS: dict[str, dict[str, Any]] = {
+    "daemon down": {},
+    "no key": {},
+    "no database": {},
+    "full disk": {},
+    "closed stdout": {"stdout": None},
+    "latin-1": {"encoding": "latin-1"},
+}
+
+
+@needs_users
+@pytest.mark.long(minutes=1)
+@pytest.mark.parametrize("people", PEOPLE)
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_table_of_exit_codes_holds_for_everyone_in_every_world(
+    world: str, people: str, stopped: Path, directory: Path
+) -> None:
+    """With the daemon up it is in the tests above."""
+    user, groups = PEOPLE[people]
+    directory.chmod(0o755)
+    for name in forked_cli.COMMANDS:
+        if name == "run" and world not in ("no key", "no database") and people in OWNERS:
+            continue  # it would serve
+        with small_disk(directory / name, kib=4096) as disk:
+            place = disk / "i"
+            shutil.copytree(stopped, place)
+            for path in (disk, place, *place.iterdir()):
+                os.chown(path, SERVICE, SERVICE)
+            place.chmod(0o750)
+            if world in GONE:
+                (place / GONE[world]).unlink()
+            if world == "full disk":
+                fill(disk)
+            done = forked_cli.run(line(name, place), user=user, groups=groups, **WORLDS[world])
+            check(name, done)
+            if people == "stranger" and name not in WITHOUT_CONFIG:
+                assert done.code == 77, (name, done)
+            elif people in OWNERS and name in READING:
+                expected = {"no key": 77, "no database": 65, "closed stdout": 74}.get(world, 0)
+                # A reader needs a file of its own beside the database.
+                allowed = {expected, 75} if world == "full disk" else {expected}
+                assert done.code in allowed, (name, done)

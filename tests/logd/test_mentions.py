@@ -7,7 +7,15 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd.storage.mentions import ERASED, KEYS, MARKS, mentions, redact, without_others
+from logd.storage.mentions import (
+    ERASED,
+    KEYS,
+    MARKS,
+    mentions,
+    persons,
+    redact,
+    without_others,
+)
 
 MENTIONS: list[dict[str, Any]] = [
     {"user": "7"},
@@ -89,3 +97,15 @@ def test_what_is_handed_to_one_person_names_no_other() -> None:
         "params": {"users": ["7", "(another)", ["(another)"]], "task": 9, "login": None},
         "user_id": 7, "n": ["9"], "a": {"login": ERASED},
     }  # fmt: skip
+
+
+def test_the_persons_that_are_mentioned_are_those_whom_a_search_would_find() -> None:
+    for props in MENTIONS:
+        assert "7" in persons(props)
+    for props in NO_MENTIONS:
+        assert "7" not in persons(props)
+    assert persons({"user": "7", "deep": [{"users": [8, "9", ERASED]}], "task": 5}) == {
+        "7",
+        "8",
+        "9",
+    }

@@ -9,11 +9,8 @@ import msgpack
 import pytest
 
 from logd.batch import Batch
-from logd.serve.report_server import _short
-from logd.storage.mentions import mentions
 from logd.storage.rollups import DAY_NS
 from logd.storage.time_blocks import BLOCK_EVENTS
-from logd_wire.schema import USER_BYTES_MAX
 from logd_wire.wire import Event
 from tests.support.instance import Instance
 
@@ -74,7 +71,7 @@ def test_events_mentions_and_sums_of_a_person_are_found(stored: Instance) -> Non
     assert (quiz["subject"], quiz["last_value"], quiz["best_value"]) == ("q", 0.25, 0.5)
     assert (task["subject"], task["events"]) == ("3", 1)
     assert found[-1] == {
-        "kind": "end", "event": 5, "mention": 2, "day": 4, "subject": 2, "copy": 0,
+        "kind": "end", "event": 5, "mention": 2, "reading": 0, "day": 4, "subject": 2, "copy": 0,
     }  # fmt: skip
 
 
@@ -159,11 +156,6 @@ def test_an_id_with_control_characters_is_shown_escaped_found_and_erased_by_that
     assert (erased["events"], erased["redacted"]) == (1, 1)
     assert instance.cli("query", "--type", "login", "--format", "jsonl").count("\n") == 1
     instance.cli("verify")
-
-
-def test_a_reading_about_a_person_of_the_longest_id_is_found_as_a_mention() -> None:
-    user = "u" * USER_BYTES_MAX
-    assert mentions({"report": "timeline", "params": _short({"user": user})}, user)
 
 
 def test_an_id_in_another_unicode_spelling_is_named_and_left_alone(instance: Instance) -> None:

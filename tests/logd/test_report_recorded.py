@@ -10,7 +10,6 @@ import pytest
 
 from logd.batch import Batch
 from logd.reports.registry import REPORTS
-from logd.serve import report_server
 from logd.serve.access_messages import pack_request, unpack_request
 from logd.serve.report_server import Reporter
 from logd.storage import keyfile
@@ -30,15 +29,17 @@ class Recording:
         batch, producer = Batch(10, 10**6), store.producer(1, 2)
         producer.taken = 1
         batch.add(producer, 1, Event("task_completed", 5, "7", b"\x81\xa4task\xa1a"), 10)
+        batch.add_quarantine(1, 2, "malformed", b"whose?")
         store.commit(batch, 6)
         store.close()
         self.accepts = True
         self.recorded: list[dict[str, Any]] = []
 
-        def record(user: str | None, props: Mapping[str, Any]) -> bool:
-            _, event = unpack_request(pack_request(1, 5, user, props))
-            opened = unpack_props(event.props)
-            self.recorded.append({"type": event.type, "user": event.user, "props": opened})
+        def record(user: str | None, /, *events: Mapping[str, Any]) -> bool:
+            for props in events:
+                _, event = unpack_request(pack_request(1, 5, user, props))
+                opened = unpack_props(event.props)
+                self.recorded.append({"type": event.type, "user": event.user, "props": opened})
             return self.accepts
 
         self.reporter = Reporter(config, key, record)
@@ -56,29 +57,39 @@ def recording(instance: Instance) -> Recording:
     return Recording(instance)
 
 
-# What each is asked with, at least.
-ASKED = {
-    "events": {}, "timeline": {"user": "7"}, "completions": {"type": "task_completed"},
-}  # fmt: skip
+# What each is asked with, at least; and what its event has beside the question.
+QUESTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "events": ({}, {"users": ["7"]}),
+    "timeline": ({"user": "7"}, {}),
+    "completions": ({"type": "task_completed"}, {"users": ["7"]}),
+    "daily_activity": (
+        {"since_day": 0, "until_day": 1, "type": "task_completed"},
+        {"users": ["7"], "everyone": True},
+    ),
+    "score_distribution": ({"subject": "a"}, {"everyone": True}),
+    "quarantine": ({}, {"everyone": True}),
+}
 
 
-def test_every_report_that_shows_users_is_one_about_persons() -> None:
-    assert {name for name, report in REPORTS.items() if report.names_persons} == ASKED.keys()
+def test_every_report_about_persons_is_recorded() -> None:
+    assert {name for name, report in REPORTS.items() if report.concern} == QUESTIONS.keys()
 
 
-@pytest.mark.parametrize("report", ASKED)
+@pytest.mark.parametrize("report", QUESTIONS)
 def test_a_report_about_persons_is_answered_only_if_its_reading_is_recorded(
     recording: Recording, report: str
 ) -> None:
-    answer = recording.ask(report, **ASKED[report])
-    assert answer["ok"] is True and len(answer["rows"]) == 1
+    params, found = QUESTIONS[report]
+    answer = recording.ask(report, **params)
+    assert answer["ok"] is True
     (read,) = recording.recorded
     assert (read["type"], read["user"]) == ("report_read", "21")
     assert read["props"] == {
-        "report": report, "params": ASKED[report], "peer_uid": 1000, "peer_pid": 55,
+        "report": report, "params": params, "peer_uid": 1000, "peer_pid": 55, "everyone": False,
+        **found,
     }  # fmt: skip
     recording.accepts = False
-    assert recording.ask(report, **ASKED[report]) == {
+    assert recording.ask(report, **params) == {
         "ok": False,
         "error": "unavailable",
         "message": "the access to this report cannot be recorded now",
@@ -89,11 +100,3 @@ def test_a_report_without_persons_needs_no_record(recording: Recording) -> None:
     recording.accepts = False
     assert recording.ask("summary")["ok"] is True
     assert recording.recorded == []
-
-
-def test_what_was_asked_for_is_recorded_in_short(recording: Recording) -> None:
-    """A question is up to 64 KiB; the event about it has no room for as much."""
-    long = "x" * 10 * report_server.PARAMETER_CHARS_MAX
-    cut = long[: report_server.PARAMETER_CHARS_MAX]
-    short = report_server._short({"a": long, "b": [long] * 5, "c": ["x"] * 6, "d": 7, "e": None})
-    assert short == {"a": cut, "b": [cut] * 5, "c": "6 of them", "d": 7, "e": None}

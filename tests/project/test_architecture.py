@@ -53,6 +53,7 @@ def dotted(path: Path) -> str:
 
 
 PURE = {
+    "logd.serve.access_events",
     "logd.serve.admission",
     "logd.batch",
     "logd.clock.readings",

@@ -130,7 +130,8 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
     assert documented == parameters.asked
     assert ("No parameters." in text) is (documented == {})
     assert [plain(row["column"]) for row in rows_table] == columns
-    assert ("Names persons." in text) is registry.REPORTS[name].names_persons
+    recorded = registry.REPORTS[name].concern is not None
+    assert ("Each reading is recorded." in text) is recorded
 
 
 TYPES = {"int": int, "str": str, "bool": bool, "float": float, "map": dict}

@@ -54,6 +54,7 @@ class SimProducer(Producer):
         self._uid_here = process.uid
         self.sequence_tried = 0
         self.compare_due_s = 0.0
+        self.displaced_since_s = None
         self.sends = False
         self.id = _new_id(process)
         world.owners[process.uid, self.id] = process

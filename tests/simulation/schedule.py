@@ -6,7 +6,7 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from logd.errors import AlreadyRunning
@@ -63,6 +63,7 @@ class Run:
     refused: int
     silent: int
     unheard: int
+    unmoved: int
     sums: Sums
     growths: int = 0
     visits: Counter[Cell] = field(default_factory=Counter)
@@ -71,14 +72,15 @@ class Run:
 class Broken(AssertionError):
     """A run in which a promise was broken, with what is needed to see it again."""
 
-    def __init__(
-        self, profile: str, seed: int, why: BaseException, trace: Iterable[tuple[str, str]]
-    ) -> None:
-        super().__init__(
-            f"{why}\nseen again with: python -m tests.simulation {profile} {seed}\n"
-            + "\n".join(f"{who}: {what}" for who, what in trace)
-        )
-        self.why = str(why)
+    def __init__(self, profile: str, seed: int, why: str, trace: Sequence[tuple[str, str]]) -> None:
+        # As they are, so that it can be sent from one process to another.
+        super().__init__(profile, seed, why, trace)
+        self.why = why
+
+    def __str__(self) -> str:
+        profile, seed, why, trace = self.args
+        steps = "\n".join(f"{who}: {what}" for who, what in trace)
+        return f"{why}\nseen again with: python -m tests.simulation {profile} {seed}\n{steps}"
 
 
 def run(
@@ -95,7 +97,7 @@ def run(
         try:
             return schedule.run()
         except Exception as error:
-            raise Broken(profile, seed, error, schedule.world.trace) from error
+            raise Broken(profile, seed, str(error), tuple(schedule.world.trace)) from error
 
 
 @contextlib.contextmanager
@@ -154,6 +156,7 @@ class Schedule:
             refused=truth.false,
             silent=self._webs.silent,
             unheard=unheard,
+            unmoved=truth.unmoved,
             sums=sums,
             growths=world.growths,
             visits=world.visits,

@@ -5,6 +5,7 @@ A seed that fails is printed; `python -m tests.simulation PROFILE SEED` runs it 
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -38,7 +39,9 @@ def simulate(profile: str, seeds: Iterable[int]) -> list[Run]:
         assert made.attempted == made.accepted + made.refused
         assert sums.accepted == sums.stored + sums.quarantined + sums.pending + sums.lost
         if profile == "crashes":
-            assert (sums.lost, sums.pending) == (0, 0), f"crashes {made.seed}: {sums}"
+            # What a killed call had not moved from a retired outbox no caller was told of.
+            assert sums.lost <= made.unmoved, f"crashes {made.seed}: {sums}"
+            assert sums.pending == 0, f"crashes {made.seed}: {sums}"
     return runs
 
 
@@ -144,3 +147,10 @@ def test_a_planted_bug_is_found_and_its_seed_finds_it_again(tally: Tally, bug: B
     assert str(again.value) == str(found), "the same interleaving, step by step"
     run(bug.profile, seed)
     tally.say(f"planted bug: {bug.name}: found by {bug.profile} {seed}: {found.why}")
+
+
+def test_a_broken_promise_found_in_another_process_is_reported_with_its_seed() -> None:
+    broken = Broken("crashes", 7, "1 is missing", (("web 1", "KILLED"),))
+    there = pickle.loads(pickle.dumps(broken))
+    assert str(there) == str(broken)
+    assert "python -m tests.simulation crashes 7\nweb 1: KILLED" in str(there)

@@ -64,6 +64,7 @@ class Truth:
     perhaps_unsent: int = 0  # of those, without an outbox and cut short by a handler's exception
     false: int = 0
     cut: int = 0  # calls that a kill or a signal handler ended: their caller never heard
+    unmoved: int = 0  # events of those, written to an outbox that was retired meanwhile
 
     def accept(self, key: Key, sequence: int, payload: bytes) -> None:
         """From this moment on the event is accepted. Raises Violation for a number out of turn."""

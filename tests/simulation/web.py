@@ -110,6 +110,7 @@ class Web(Process):
         outbox = self.writing_to
         if outbox is not None and outbox.removed() and outbox.file.word(WORD_RETIRED):
             self.world.truth.excused.add((outbox.file.key, outbox.file.word(WORD_WRITTEN)))
+            self.world.truth.unmoved += 1
 
     def close_descriptors(self) -> None:
         """All that the application finds open, ours among them; the mapping stays."""

@@ -193,6 +193,18 @@ def test_an_event_is_shown_with_its_user_s_name_and_formatted_properties(
     assert {message["asked_by"] for message in reports.requests} == {str(AUDITOR)}
 
 
+def test_a_reading_of_many_shows_the_first_of_them_and_how_many_more_there_are(
+    auditor: Browser, reports: FakeReports
+) -> None:
+    members = [str(number) for number in range(1000)]
+    params = {"type": "quiz_submitted", "users": members}
+    reports.rows("events", event_row(3, report="completions", params=params, users=members[:6]))
+    text = auditor.get("/audit/events").text
+    first = "&#34;0&#34;, &#34;1&#34;, &#34;2&#34;, &#34;3&#34;, &#34;4&#34;"
+    assert f"&#34;users&#34;: [{first}, &#34;and 995 more&#34;]}}</dd>" in text
+    assert f"<dd>[{first}, &#34;and 1 more&#34;]</dd>" in text
+
+
 def test_the_filters_become_parameters_of_the_report(
     auditor: Browser, reports: FakeReports
 ) -> None:

@@ -13,6 +13,7 @@ from webapp.classroom.model.analytics import Unavailable
 from webapp.classroom.present import markdown
 
 VALUE_CHARS_MAX = 200
+LIST_ITEMS_MAX = 5
 
 
 def init_app(app: Flask) -> None:
@@ -58,8 +59,19 @@ def readable(value: Any) -> str:
     elif isinstance(value, bool) or value is None:
         text = {True: "yes", False: "no", None: "none"}[value]
     else:
-        text = json.dumps(value, ensure_ascii=False, default=repr)
+        text = json.dumps(_shortened(value), ensure_ascii=False, default=repr)
     return text if len(text) <= VALUE_CHARS_MAX else text[: VALUE_CHARS_MAX - 1] + "…"
+
+
+def _shortened(value: Any) -> Any:
+    """Cuts long lists, such as a class about which a report was read, to a start and a count."""
+    if isinstance(value, Mapping):
+        return {key: _shortened(item) for key, item in value.items()}
+    if isinstance(value, list):
+        left = len(value) - LIST_ITEMS_MAX
+        shown = [_shortened(item) for item in value[:LIST_ITEMS_MAX]]
+        return [*shown, f"and {left:,} more"] if left > 0 else shown
+    return value
 
 
 def own_first(props: Mapping[str, Any]) -> list[tuple[str, Any]]:

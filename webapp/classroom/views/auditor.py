@@ -1,6 +1,6 @@
 """The auditor's pages: overview, events, and the loss ledger.
 
-They only read. logd records each report that shows persons as an event.
+They only read. logd records each reading of a report about persons as an event.
 """
 
 from __future__ import annotations

@@ -1,0 +1,298 @@
+"""Whom each reading of each report is about, however the question is narrowed.
+
+A person is concerned by a figure if it differs in the same trail without that person. For each
+report and question, whoever is concerned by a figure is in an event that is stored before the
+answer; or the figure counts FLOOR persons at least, names none, and no parameter narrows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from logd.batch import Batch
+from logd.reports.parameters import Parameters
+from logd.reports.readings import Concerned
+from logd.reports.registry import REPORTS
+from logd.serve.access_events import access_events
+from logd.storage.mentions import persons
+from logd.storage.rollups import DAY_NS
+from logd.storage.store import Store
+from logd_wire.query import Answer
+from logd_wire.wire import Event
+
+FLOOR = 5
+PERSONS = [f"u{number}" for number in range(1, 9)]
+U = dict(enumerate(PERSONS, start=1))
+GONE = "somebody"
+BYTES = {person: f"\x81 words of {person}".encode() for person in PERSONS}
+
+Stored = tuple[str, int, str | None, dict[str, Any]]  # type, day, user, properties
+
+
+def events() -> Iterator[Stored]:
+    for at, person in enumerate(PERSONS):
+        yield "page_view", 100, person, {}
+        yield "task_completed", 100, person, {"task": "common"}
+        yield "quiz_submitted", 100, person, {"quiz": "common", "score": at / 10}
+    for person in PERSONS[:3]:
+        yield "page_view", 101, person, {}
+    yield "page_view", 102, U[4], {}
+    yield "page_view", 103, None, {}
+    yield "task_completed", 101, U[5], {"task": "rare"}
+    yield "quiz_submitted", 100, U[1], {"quiz": "rare", "score": 0.37}
+    yield "quiz_submitted", 100, U[2], {"quiz": "rare", "score": 0.9}
+    yield "quiz_submitted", 101, U[3], {"quiz": "single", "score": 1.0}
+    yield "quiz_submitted", 101, U[3], {"quiz": "without a score"}
+    yield "login_failed", 100, U[6], {}
+    yield "group_graded", 100, U[1], {"users": [U[7], U[2]]}
+    yield "invited", 100, None, {"deep": [{"user": U[8]}]}
+    yield "report_read", 104, U[1], {"params": {"users": [U[2], U[3]]}}
+
+
+def without(value: Any, person: str | None) -> Any:
+    if isinstance(value, dict):
+        return {key: without(item, person) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without(item, person) for item in value]
+    return GONE if value == person and value is not None else value
+
+
+def trail(directory: Path, gone: str | None = None) -> Store:
+    """The trail, as it would be without that person."""
+    store = Store(directory / f"{gone}.db", bytes(32), 1, 100)
+    producer, batch = store.producer(1000, 7), Batch(10**4, 10**8)
+    for at, (kind, day, user, props) in enumerate(events()):
+        if gone is None or user != gone:
+            producer.taken += 1
+            packed = msgpack.packb(without(props, gone))
+            event = Event(kind, day * DAY_NS + at, user, packed)
+            batch.add(producer, producer.taken, event, 10)
+    batch.add_loss(producer, producer.taken + 1, None, "outbox gone")
+    for person, data in BYTES.items():
+        batch.add_quarantine(1000, 5, "malformed", b"" if person == gone else data)
+    store.commit(batch, 200 * DAY_NS)
+    return store
+
+
+@pytest.fixture(scope="module")
+def trails(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str | None, Store]]:
+    directory = tmp_path_factory.mktemp("trails")
+    made = {gone: trail(directory, gone) for gone in (None, *PERSONS)}
+    yield made
+    for store in made.values():
+        store.close()
+
+
+DAYS = {"since_day": 90, "until_day": 110}
+GROUPS: list[list[str]] = [
+    [], [U[1]], [U[4]], [U[1], U[2]], ["u9"], [U[7], "u9", "x1", "x2", "x3", "x4"], PERSONS[:5],
+    PERSONS[1:], PERSONS, PERSONS + ["u9"],
+]  # fmt: skip
+EVENT_PAGES: list[dict[str, Any]] = [{}, {"limit": 3}, {"before_id": 12, "limit": 4}]
+PAGES = [*EVENT_PAGES, {"before_id": 0}]
+TYPES = ["page_view", "task_completed", "quiz_submitted", "login_failed", "no_such_type"]
+
+
+def narrowed_by_users(params: dict[str, Any]) -> list[dict[str, Any]]:
+    return [params, *({**params, "users": group} for group in GROUPS)]
+
+
+QUESTIONS: dict[str, list[dict[str, Any]]] = {
+    "summary": [{}],
+    "event_types": [{}],
+    "losses": PAGES,
+    "losses_by_cause": [{}],
+    "quarantine": PAGES,
+    "daily_activity": [
+        one
+        for days in (DAYS, {"since_day": 101, "until_day": 101}, {"since_day": 1, "until_day": 2})
+        for kind in ({}, *({"type": name} for name in TYPES))
+        for one in narrowed_by_users({**days, **kind})
+    ],
+    "score_distribution": [
+        one
+        for subject in ({}, *({"subject": name} for name in ("common", "rare", "single", "none")))
+        for more in ({}, {"type": "quiz_submitted", "buckets": 100}, {"type": "task_completed"})
+        for one in narrowed_by_users({**subject, **more})
+    ],
+    "completions": [
+        one
+        for subjects in ({}, {"subjects": ["rare"]}, {"subjects": ["single", "common", "none"]})
+        for more in ({}, {"type": "quiz_submitted"}, {"after": 2})
+        for one in narrowed_by_users({**subjects, **more})
+    ],
+    "timeline": [{"user": user, **page} for user in (*PERSONS, "u9") for page in EVENT_PAGES],
+    "events": [
+        {**user, **kind, **times, **page}
+        for user in ({}, {"user": U[1]}, {"user": "u9"})
+        for kind in ({}, {"type": "group_graded"}, {"type": "invited"}, {"type": "report_read"})
+        for times in ({}, {"since_ns": 101 * DAY_NS}, {"until_ns": 101 * DAY_NS})
+        for page in EVENT_PAGES
+    ],
+}
+
+
+class Taken(dict[str, Any]):
+    """The values of a question; notes which parameters a report looks for."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.names: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        self.names.add(str(name))
+        return super().__contains__(name)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        self.names.add(name)
+        return super().pop(name, *default)
+
+
+def test_every_report_is_asked_with_each_of_its_parameters(
+    trails: dict[str | None, Store],
+) -> None:
+    """So that another report, or another way to narrow one, needs its questions here."""
+    assert QUESTIONS.keys() == REPORTS.keys()
+    for name, report in REPORTS.items():
+        parameters = Parameters({})
+        parameters._values = taken = Taken(QUESTIONS[name][0])
+        report.run(trails[None].connection, parameters)
+        asked = {parameter for question in QUESTIONS[name] for parameter in question}
+        assert taken.names == asked, name
+
+
+NAMING = {"completions", "events", "timeline"}
+PAGING = {"limit", "before_id", "after"}
+# The columns that tell figures apart, and those that depend on all events before.
+KEYS = {
+    "daily_activity": ("day",),
+    "score_distribution": ("subject",),
+    "completions": ("user", "subject"),
+    "events": ("ts_ns",),
+    "timeline": ("ts_ns",),
+    "quarantine": ("detected_ns",),
+}
+LEFT_OUT = {"id", "sequence"}
+
+
+def figures(report: str, answer: Answer) -> dict[Any, list[dict[str, Any]]]:
+    """The rows of an answer, by what each is a figure of."""
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for row in answer.rows:
+        row = {key: value for key, value in row.items() if key not in LEFT_OUT}
+        found.setdefault(tuple(row[key] for key in KEYS.get(report, ())), []).append(row)
+    return found
+
+
+def unpaged(report: str, question: dict[str, Any]) -> dict[str, Any]:
+    """The question for all rows: in a trail without a person, pages begin elsewhere."""
+    if report in ("losses", "quarantine"):
+        return question  # both have as many rows without a person
+    less = {name: value for name, value in question.items() if name not in PAGING}
+    return {**less, "limit": 200} if report in ("events", "timeline") else less
+
+
+def ask(store: Store, report: str, question: dict[str, Any]) -> tuple[Answer, Concerned | None]:
+    answer = REPORTS[report].run(store.connection, Parameters(question))
+    concern = REPORTS[report].concern
+    return answer, concern and concern(store.connection, question, answer, persons)
+
+
+def listed(report: str, question: dict[str, Any], concerned: Concerned) -> set[str]:
+    """The persons in the events of a reading."""
+    return set().union(*map(persons, access_events(report, question, concerned, uid=1, pid=2)))
+
+
+def names_in(value: Any) -> set[str]:
+    """The persons of whom any text in the value is the id."""
+    if isinstance(value, dict):
+        return set().union(*map(names_in, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(names_in, value))
+    return {value} & set(PERSONS) if isinstance(value, str) else set()
+
+
+@pytest.mark.parametrize("report", sorted(REPORTS))
+def test_whoever_a_figure_is_about_is_in_the_event_of_its_reading(
+    trails: dict[str | None, Store], report: str
+) -> None:
+    for asked in QUESTIONS[report]:
+        question = unpaged(report, asked)
+        answer, concerned = ask(trails[None], report, question)
+        elsewhere = {
+            person: figures(report, ask(trails[person], report, question)[0]) for person in PERSONS
+        }
+        about = {
+            key: {person for person in PERSONS if elsewhere[person].get(key) != rows}
+            for key, rows in figures(report, answer).items()
+        }
+        if concerned is None:
+            # Of the whole trail: no parameter selects persons, subjects or days.
+            assert set(question) <= PAGING
+            assert all(not some or len(some) >= FLOOR for some in about.values())
+            continue
+        recorded = listed(report, question, concerned)
+        users = {*question.get("users", ()), question.get("user")} - {None}
+        assert users <= recorded, question
+        for key, some in about.items():
+            if report == "quarantine":  # no one knows whose data it is
+                assert concerned.everyone
+            elif users or len(some) < FLOOR:
+                assert some <= recorded, (question, key)
+            else:
+                assert some <= recorded or concerned.everyone, (question, key)
+
+
+@pytest.mark.parametrize("report", sorted(REPORTS))
+def test_whoever_a_page_names_is_in_the_event_of_its_reading(
+    trails: dict[str | None, Store], report: str
+) -> None:
+    named: set[str] = set()
+    for question in QUESTIONS[report]:
+        answer, concerned = ask(trails[None], report, question)
+        on_page = names_in(answer.rows)
+        assert not on_page or concerned is not None, question
+        assert concerned is None or on_page <= listed(report, question, concerned), question
+        named |= on_page
+    assert named == (set(PERSONS) if report in NAMING else set())
+
+
+def test_a_difference_of_two_readings_leaves_no_one_out(trails: dict[str | None, Store]) -> None:
+    """The class and the class without a pupil: the pupil's figures, with the pupil in an event."""
+    everyone, rest = {"subject": "common", "buckets": 100}, {"users": PERSONS[1:]}
+    for params in ({"users": PERSONS}, {}):
+        (whole, first), (less, second) = (
+            ask(trails[None], "score_distribution", {**everyone, **more}) for more in (params, rest)
+        )
+        scores = [row["bucket"] for row in whole.rows if row not in less.rows]
+        assert scores == [0], "the first pupil's"
+        assert first is not None and second is not None
+        (read,) = access_events("score_distribution", params, first, uid=1, pid=2)
+        assert U[1] in persons(read) or read["everyone"]
+        assert not second.everyone
+
+
+def test_a_page_that_ends_within_a_subject_lists_no_more_than_a_few(
+    trails: dict[str | None, Store],
+) -> None:
+    concern = REPORTS["score_distribution"].concern
+    assert concern is not None
+    page = Answer([{"subject": "common", "bucket": 1, "users": 1}])
+    concerned = concern(trails[None].connection, {}, page, persons)
+    assert len(concerned.persons) < FLOOR and concerned.everyone
+
+
+def test_quarantine_without_excerpts_is_about_no_one() -> None:
+    """As a `forget` leaves it."""
+    concern = REPORTS["quarantine"].concern
+    assert concern is not None
+    for excerpt, reason, everyone in (
+        ("", "malformed", False), ("00", "malformed", True), ("", "malformed: of u1", True),
+    ):  # fmt: skip
+        answer = Answer([{"excerpt": excerpt, "reason": reason}])
+        assert concern(None, {}, answer, persons).everyone is everyone
