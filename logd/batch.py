@@ -199,7 +199,7 @@ class Batch:
         return Capacity(max(0, events), max(0, size))
 
     def is_filled_to(self, part: float) -> bool:
-        """Returns whether that fraction of its events or bytes is taken."""
+        """Returns whether that fraction of the batch's events or bytes is taken."""
         return self.entries >= part * self._events_max or self.bytes >= part * self._bytes_max
 
     @property

@@ -31,7 +31,7 @@ def format_anchor(head: Head) -> str:
 
 @dataclass(frozen=True)
 class Anchor:
-    """A head as it was logged, and when: nanoseconds since 1970, None if unknown."""
+    """A chain head as it was logged, and when: nanoseconds since 1970, None if unknown."""
 
     head: Head
     anchored_ns: int | None = None

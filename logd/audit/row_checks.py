@@ -30,7 +30,7 @@ _KEY = re.compile(r"[0-9a-f]{16}\Z")
 
 
 def whole(low: int, high: int = INT64_MAX) -> Check:
-    """Checks for a whole number within these bounds, both included."""
+    """Returns a check for a whole number within these bounds, both included."""
 
     def check(value: object) -> str | None:
         if type(value) is not int:
@@ -41,7 +41,7 @@ def whole(low: int, high: int = INT64_MAX) -> Check:
 
 
 def blob(length: int) -> Check:
-    """Checks for exactly that many bytes."""
+    """Returns a check for exactly `length` bytes."""
 
     def check(value: object) -> str | None:
         if type(value) is not bytes:
@@ -52,7 +52,7 @@ def blob(length: int) -> Check:
 
 
 def blob_up_to(length: int) -> Check:
-    """Checks for at most that many bytes."""
+    """Returns a check for at most `length` bytes."""
 
     def check(value: object) -> str | None:
         if type(value) is not bytes:
@@ -65,7 +65,7 @@ def blob_up_to(length: int) -> Check:
 
 
 def matching(pattern: re.Pattern[str], expected: str) -> Check:
-    """Checks for a text that matches the pattern."""
+    """Returns a check for a text that matches the pattern."""
 
     def check(value: object) -> str | None:
         if type(value) is not str:
@@ -76,7 +76,7 @@ def matching(pattern: re.Pattern[str], expected: str) -> Check:
 
 
 def text_up_to(length: int) -> Check:
-    """Checks for a text of 1 to `length` bytes in UTF-8."""
+    """Returns a check for a text of 1 to `length` bytes in UTF-8."""
 
     def check(value: object) -> str | None:
         if type(value) is not str:
@@ -95,7 +95,7 @@ def type_name(value: object) -> str | None:
 
 
 def nothing_or(other: Check) -> Check:
-    """Checks for no value, or one that passes the other check."""
+    """Returns a check for no value, or one that passes the other check."""
     return lambda value: None if value is None else other(value)
 
 

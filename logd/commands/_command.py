@@ -38,7 +38,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """Lists its commands by section, and imports the module of a command only when it is used.
+    """A group that lists commands by section, and imports a command's module only when used.
 
     Importing all of them takes as long as starting the daemon.
     """

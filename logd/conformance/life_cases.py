@@ -107,7 +107,7 @@ def durable_unknown(scene: Scene) -> None:
 
 
 def _expect_settled(scene: Scene, box: Box, named: dict[str, object]) -> None:
-    """Once it is confirmed, the outcome is recorded before the client's next event."""
+    """Confirms the event; expects its outcome to be recorded before the client's next event."""
     box.confirm()
     scene.must_emit()
     note = event_of(box.read()[0].payload)
