@@ -26,6 +26,7 @@ QUERY_VERSION = 1
 REQUEST_BYTES_MAX = 64 * 1024
 RESPONSE_BYTES_MAX = 8 * 1024 * 1024
 ROWS_MAX = 1000
+TEXTS_MAX = 1000  # in a list of a request; a longer one is asked in parts
 
 _LENGTH = struct.Struct("!I")
 _TIMEVAL = struct.Struct("@ll")
