@@ -103,7 +103,7 @@ def test_pages_put_together_are_all_events_once_in_order_of_time(
 
 @pytest.mark.parametrize("asked", [{}, {"event_type": "login"}, {"event_type": "never_seen"}])
 def test_a_page_between_times_of_wrong_clocks_scans_no_block(
-    wide: tuple[Trail, list[Event]], asked: dict[str, str]
+    wide: tuple[Trail, list[Event]], asked: dict[str, Any]
 ) -> None:
     """Every block may hold events of that time, and one block does."""
     trail, events = wide
@@ -169,9 +169,7 @@ def test_a_score_that_waited_in_an_outbox_does_not_replace_a_later_one(trail: Tr
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_order_outboxes_are_read_in_the_state_is_the_same(
-    trail: Trail, seed: int
-) -> None:
+def test_whatever_order_outboxes_are_read_in_the_state_is_the_same(trail: Trail, seed: int) -> None:
     """Equal times are decided by the attempt."""
     rng = random.Random(seed)
     attempts = [attempt(rng.randrange(1, 4), rng.choice([None, 0.2, 0.9]), n) for n in range(9)]

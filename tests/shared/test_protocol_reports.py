@@ -110,6 +110,7 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
     name: str, database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     columns: list[str] = []
+
     def recording(real: Any) -> Any:
         def rows(connection: Any, query: str, values: list[Any], **place: int) -> Any:
             columns.extend(column[0] for column in connection.execute(query, values).description)
