@@ -95,6 +95,7 @@ GROUPS: list[list[str]] = [
 ]  # fmt: skip
 EVENT_PAGES: list[dict[str, Any]] = [{}, {"limit": 3}, {"before_id": 12, "limit": 4}]
 PAGES = [*EVENT_PAGES, {"before_id": 0}]
+REMOVED = {"before_id": 10**6, "before_ns": 101 * DAY_NS}
 TYPES = ["page_view", "task_completed", "quiz_submitted", "login_failed", "no_such_type"]
 
 
@@ -104,9 +105,9 @@ def narrowed_by_users(params: dict[str, Any]) -> list[dict[str, Any]]:
 
 QUESTIONS: dict[str, list[dict[str, Any]]] = {
     "summary": [{}],
-    "event_types": [{}],
+    "event_types": [{}, {"after": 1}],
     "losses": PAGES,
-    "losses_by_cause": [{}],
+    "losses_by_cause": [{}, {"after": 1}],
     "quarantine": PAGES,
     "daily_activity": [
         one
@@ -117,7 +118,12 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
     "score_distribution": [
         one
         for subject in ({}, *({"subject": name} for name in ("common", "rare", "single", "none")))
-        for more in ({}, {"type": "quiz_submitted", "buckets": 100}, {"type": "task_completed"})
+        for more in (
+            {},
+            {"type": "quiz_submitted", "buckets": 100},
+            {"type": "task_completed"},
+            {"after": 1},
+        )
         for one in narrowed_by_users({**subject, **more})
     ],
     "completions": [
@@ -126,13 +132,15 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
         for more in ({}, {"type": "quiz_submitted"}, {"after": 2})
         for one in narrowed_by_users({**subjects, **more})
     ],
-    "timeline": [{"user": user, **page} for user in (*PERSONS, "u9") for page in EVENT_PAGES],
+    "timeline": [
+        {"user": user, **page} for user in (*PERSONS, "u9") for page in [*EVENT_PAGES, REMOVED]
+    ],
     "events": [
         {**user, **kind, **times, **page}
         for user in ({}, {"user": U[1]}, {"user": "u9"})
         for kind in ({}, {"type": "group_graded"}, {"type": "invited"}, {"type": "report_read"})
         for times in ({}, {"since_ns": 101 * DAY_NS}, {"until_ns": 101 * DAY_NS})
-        for page in EVENT_PAGES
+        for page in [*EVENT_PAGES, REMOVED]
     ],
 }
 
@@ -167,7 +175,7 @@ def test_every_report_is_asked_with_each_of_its_parameters(
 
 
 NAMING = {"completions", "events", "timeline"}
-PAGING = {"limit", "before_id", "after"}
+PAGING = {"limit", "before_id", "before_ns", "after"}
 # The columns that tell figures apart, and those that depend on all events before.
 KEYS = {
     "daily_activity": ("day",),
