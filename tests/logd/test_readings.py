@@ -19,7 +19,7 @@ from logd.reports.parameters import Parameters
 from logd.reports.readings import Concerned
 from logd.reports.registry import REPORTS
 from logd.serve.access_events import access_events
-from logd.storage.mentions import persons
+from logd.storage.mentions import DEFAULT_KEYS
 from logd.storage.rollups import DAY_NS
 from logd.storage.store import Store
 from logd_wire.query import Answer
@@ -208,12 +208,14 @@ def unpaged(report: str, question: dict[str, Any]) -> dict[str, Any]:
 def ask(store: Store, report: str, question: dict[str, Any]) -> tuple[Answer, Concerned | None]:
     answer = REPORTS[report].run(store.connection, Parameters(question))
     concern = REPORTS[report].concern
-    return answer, concern and concern(store.connection, question, answer, persons)
+    return answer, concern and concern(store.connection, question, answer, DEFAULT_KEYS.persons)
 
 
 def listed(report: str, question: dict[str, Any], concerned: Concerned) -> set[str]:
     """The persons in the events of a reading."""
-    return set().union(*map(persons, access_events(report, question, concerned, uid=1, pid=2)))
+    return set().union(
+        *map(DEFAULT_KEYS.persons, access_events(report, question, concerned, uid=1, pid=2))
+    )
 
 
 def names_in(value: Any) -> set[str]:
@@ -281,7 +283,7 @@ def test_a_difference_of_two_readings_leaves_no_one_out(trails: dict[str | None,
         assert scores == [0], "the first pupil's"
         assert first is not None and second is not None
         (read,) = access_events("score_distribution", params, first, uid=1, pid=2)
-        assert U[1] in persons(read) or read["everyone"]
+        assert U[1] in DEFAULT_KEYS.persons(read) or read["everyone"]
         assert not second.everyone
 
 
@@ -291,7 +293,7 @@ def test_a_page_that_ends_within_a_subject_lists_no_more_than_a_few(
     concern = REPORTS["score_distribution"].concern
     assert concern is not None
     page = Answer([{"subject": "common", "bucket": 1, "users": 1}])
-    concerned = concern(trails[None].connection, {}, page, persons)
+    concerned = concern(trails[None].connection, {}, page, DEFAULT_KEYS.persons)
     assert len(concerned.persons) < FLOOR and concerned.everyone
 
 
@@ -303,4 +305,4 @@ def test_quarantine_without_excerpts_is_about_no_one() -> None:
         ("", "malformed", False), ("00", "malformed", True), ("", "malformed: of u1", True),
     ):  # fmt: skip
         answer = Answer([{"excerpt": excerpt, "reason": reason}])
-        assert concern(None, {}, answer, persons).everyone is everyone
+        assert concern(None, {}, answer, DEFAULT_KEYS.persons).everyone is everyone
