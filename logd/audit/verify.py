@@ -17,7 +17,7 @@ from logd.audit.verify_rows import BatchRow, Verdict, batches, check_row
 from logd.batch import LOST_CLAIMED
 from logd.config.settings import Config
 from logd.errors import DatabaseCorrupt, LogdError
-from logd.storage import hash_chain, opening
+from logd.storage import hash_chain, opening, rollups
 from logd.storage.chain_head import read_head
 from logd.storage.database import Connection, DatabaseError, damage, translate
 from logd.storage.migrations import schema_version
@@ -106,7 +106,7 @@ class Verifier:
         self._progress = progress
         self._verdict = Verdict()
         # Recomputed from the events, and compared with what is stored.
-        self._rollups, self._blocks = Rollups(), Blocks()
+        self._by_time, self._rollups, self._blocks = True, Rollups(), Blocks()
 
     def run(self) -> Verdict:
         """Runs all checks; damage is a finding, and the next check follows.
@@ -116,6 +116,8 @@ class Verifier:
         self._connection.execute("BEGIN")  # the daemon continues to write meanwhile
         # The transaction begins with the first page that it reads.
         self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        self._by_time = rollups.by_time(self._connection)
+        self._rollups = Rollups(by_time=self._by_time)
         try:
             for check in (
                 self._check_pages,
@@ -240,7 +242,7 @@ class Verifier:
             " WHERE e.id >= ? AND e.id < ? ORDER BY e.id",
             (batch.first_event, batch.first_event + batch.events),
         )
-        rollups, blocks, leaf = self._rollups, self._blocks, hash_chain.leaf
+        sums, blocks, leaf = self._rollups, self._blocks, hash_chain.leaf
         for row in cursor:
             salt, event_id, uid, key, sequence, ts_ns, kind, user, props = row
             problem = row_checks.event_problem(row)
@@ -249,7 +251,7 @@ class Verifier:
                 yield event_id, b""
                 continue
             try:
-                rollups.add(kind, ts_ns, user, props)
+                sums.add(kind, ts_ns, user, props)
                 blocks.add(event_id, ts_ns)
                 label = f"{uid}-{key}"
                 yield event_id, leaf(salt, event_id, label, sequence, ts_ns, kind, user, props)
@@ -317,9 +319,9 @@ class Verifier:
         subjects = {
             (kind, subject, user): SubjectRow(*values)
             for kind, subject, user, *values in query(
-                "SELECT t.name, r.subject, r.user, r.events, r.first_ts_ns, r.last_ts_ns,"
-                " r.last_value, r.best_value FROM rollup_subject r"
-                " JOIN event_type t ON t.id = r.type"
+                "SELECT t.name, r.subject, r.user, r.events, r.first_ts_ns, r.last_ts_ns,"  # noqa: S608 - no data in it
+                f" r.last_value, r.best_value{', r.last_attempt' if self._by_time else ''}"
+                " FROM rollup_subject r JOIN event_type t ON t.id = r.type"
             )
         }
         self._compare("rollup_subject", subjects, self._rollups.subjects)

@@ -156,13 +156,10 @@ def person_id(user: str, *, escaped: bool) -> str:
         raise click.BadParameter(str(error), param_hint="USER") from error
 
 
-def spelling_note(user: str, events: int, command: str) -> str:
-    """Returns a line about an id that looks the same, with the command that names it exactly."""
+def spelling_note(user: str, events: int) -> str:
+    """A line about another spelling of the same id."""
     exact = user.encode("unicode_escape").decode()
-    return (
-        f"another Unicode spelling of this id has {events:,} events. If it is the same person, run:"
-        f" logd {command} --escaped '{exact}'"
-    )
+    return f"the same id in another spelling is included: '{exact}' ({events:,} events)"
 
 
 def _escaped_char(found: re.Match[str]) -> str:

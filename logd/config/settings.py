@@ -67,6 +67,8 @@ class Config:
     backup_keep_min: int = DEFAULTS["backup_keep_min"]
     anchor_interval_s: int = DEFAULTS["anchor_interval_s"]
     anchor_file: Path | None = DEFAULTS["anchor_file"]
+    person_keys: tuple[str, ...] = DEFAULTS["person_keys"]
+    apps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # user ids by name
     retention: Mapping[str, int] = field(default_factory=dict)  # by type, in nanoseconds
 
     @property
@@ -111,6 +113,8 @@ def parse(text: str, file: Path) -> Config:
             raise ConfigError(f"{where}: unknown name {shown(name)}{_nearest(name)}")
         try:
             values[name] = setting.check(value)
+            if name == "apps":
+                _check_names_of_apps(value)
         except EntryError as error:
             line = _line_in_table(text, name, error.key)
             is_misplaced = error.key in SETTINGS and not isinstance(value[error.key], str | dict)
@@ -136,6 +140,13 @@ def parse(text: str, file: Path) -> Config:
     _check_anchor_file(config, text)
     _check_memory(config)
     return config
+
+
+def _check_names_of_apps(apps: Mapping[str, Any]) -> None:
+    """A setting below a table's header would otherwise be taken for an application."""
+    for name in apps:
+        if name in SETTINGS:
+            raise EntryError(name, f"apps: {shown(name)} is the name of a setting")
 
 
 def query_gid(config: Config) -> int | None:

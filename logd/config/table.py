@@ -249,6 +249,28 @@ SECTIONS = (
         ),
     ),
     Section(
+        "Which properties of events name persons, for `logd person` and `logd forget`: a value "
+        "under one of these keys, at any depth, also under the key with `id` or in the plural "
+        "(student: students, student_id). user, login, actor, switched_to and member always do. "
+        "shared/PROTOCOL.md has the rules.",
+        (
+            Setting(
+                "person_keys",
+                [
+                    *("user", "username", "login", "email", "account", "actor", "switched_to"),
+                    *("person", "student", "pupil", "teacher", "member", "author", "owner"),
+                ],
+                values.person_keys,
+            ),
+        ),
+    ),
+    Section(
+        "Names of applications that log here, for `logd person --app` and `logd forget --app`: the "
+        "user id that its processes run as, or a list of them. (A table [apps] at the end of the "
+        "file does the same.)",
+        (Setting("apps", {}, values.apps, example={"shop": 1001}),),
+    ),
+    Section(
         "How long events of a type are kept: a whole number and s, m, h, d, w or y (365 days), "
         "as in the options of commands. `logd prune` removes older events; a type that is not "
         "named is kept for ever. The age of an event counts from its own time; or from the time "

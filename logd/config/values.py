@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from logd.config.retention import check_type, parse_period
+from logd_wire.schema import SUBJECTS
 
 SHOWN_CHARS_MAX = 80
 _ADDRESS = re.compile(
@@ -67,6 +68,38 @@ def group(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value):
         raise ValueError('expected the name of a group in quotes, such as "logd-read"')
     return value
+
+
+def person_keys(value: object) -> tuple[str, ...]:
+    """Accepts the keys that name persons; not those by which roll-ups are kept."""
+    if not isinstance(value, list) or not all(
+        isinstance(item, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", item)
+        for item in value
+    ):
+        raise ValueError('expected a list of names of properties, such as ["user", "student"]')
+    kept_by = {name for subject in SUBJECTS.values() for name in (subject.key, subject.value)}
+    for name in kept_by.intersection(value):
+        raise ValueError(
+            f"expected names of persons; {name!r} names none (roll-ups are kept by it)"
+        )
+    return tuple(value)
+
+
+def apps(value: object) -> dict[str, tuple[int, ...]]:
+    """Accepts a table of applications with the user id, or a list of them, that each runs as."""
+    if not isinstance(value, dict):
+        raise ValueError("expected a user id for each application: apps.shop = 1001")
+    made = {}
+    for name, item in value.items():
+        try:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", name):
+                raise ValueError("expected a name of letters, digits, '_', '-' and '.'")
+            made[name] = uids(item if isinstance(item, list) else [item])
+            if not made[name]:
+                raise ValueError("expected at least one user id")
+        except ValueError as error:
+            raise EntryError(name, f"apps: {shown(name)} = {shown(item)}: {error}") from error
+    return made
 
 
 def whole(low: int, high: int) -> Callable[[object], int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,11 +20,13 @@ from logd.batch import PERSON_ERASED
 from logd.maintenance.event_removal import STEP_TARGET_S, Steps
 from logd.maintenance.outbox_survey import survey
 from logd.maintenance.subject_rollups import SubjectRecount
-from logd.storage import erasure_list, event_types, job_table, mentions
+from logd.storage import erasure_list, event_types, job_table, stored_users
 from logd.storage.boundaries import SurveyedOutboxes
 from logd.storage.database import Connection, question_marks
 from logd.storage.job_table import Job
+from logd.storage.mentions import PersonKeys, Value
 from logd.storage.removal_log import ERASED
+from logd.storage.senders import Person, Senders
 from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_BITS
 from logd_wire.schema import SUBJECTS, Malformed
@@ -37,11 +39,21 @@ CLEAN_AGAIN_S = 0.5
 # How slow a disk may be before a vacuum is taken for a hang.
 CLEAN_S_MIN, CLEAN_BYTES_PER_S_MIN = 120.0, 2_000_000
 _READ_ROWS = 1000
-_NAMES_ROWS = 5000
+_READ_BYTES = 4 * 1024 * 1024
 _QUARANTINE_ROWS = 500
 _WINDOW_MIN, _WINDOW_MAX = 500, 20_000
 
 Arrivals = Callable[[], Callable[[], bool]]
+# Whether a value in an event, of a sender with that uid, names a person to erase.
+IsErased = Callable[[Value, int], bool]
+
+
+def job_params(person: Person, person_keys: Sequence[str]) -> dict[str, Any]:
+    """The parameters of a job that forgets that person, where these keys name persons."""
+    params: dict[str, Any] = {"users": [person.user], "keys": list(person_keys)}
+    if person.uids is not None:
+        params |= {"users": [], "pairs": [[person.user, uid] for uid in person.uids]}
+    return params
 
 
 def request_reforget(
@@ -91,7 +103,7 @@ def _write_down(
     Events made during this step may count as before or after the forget.
     """
     until_ns = job.asked_ns
-    tokens = {store.erasure_list.token(user): until_ns for user in job.params["users"]}
+    tokens = {store.erasure_list.token(*person): until_ns for person in _persons(job)}
     if "bound" not in job.params:  # else a kill came between the transaction and the list's file
         # A job that was running when a backup was made, and that the list beside it knows as done:
         # that entry has already added the job that erases again (`request_reforget`).
@@ -134,37 +146,58 @@ def _survey_outboxes(
     return (yield from survey(surroundings.outboxes, store.connection, known=arrivals is not None))
 
 
+def _persons(job: Job) -> Iterator[tuple[str, int | None]]:
+    """The persons to erase: user, and the sender's uid; None: whoever the sender is."""
+    for user in job.params["users"]:
+        yield user, None
+    for user, uid in job.params.get("pairs", ()):
+        yield user, uid
+
+
 def _find_names(
     job: Job, store: Store, _steps: Steps, _surroundings: Surroundings
 ) -> Iterator[None]:
-    """Finds the users in this database that tokens from a list stand for."""
-    wanted = set(job.params["tokens"]) - {store.erasure_list.token(u) for u in job.params["users"]}
-    users: dict[str, None] = {}
-    place: tuple[Any, ...] = (-1, 0, "")
-    while wanted and (
-        rows := store.connection.execute(
-            "SELECT type, day, user FROM rollup_day WHERE (type, day, user) > (?, ?, ?)"
-            " ORDER BY type, day, user LIMIT ?",
-            (*place, _NAMES_ROWS),
-        ).fetchall()
-    ):
-        # Clients may have invented any number of users: only those wanted are kept in memory.
-        for user in dict.fromkeys(user for _, _, user in rows):
-            if store.erasure_list.token(user) in wanted:
-                users[user] = None
-        place = rows[-1]
+    """Finds the users in this database that tokens stand for: those of a list, and the other
+    spellings of each person.
+    """
+    token, wanted = store.erasure_list.token, set(job.params["tokens"])
+    found = dict.fromkeys(_persons(job))
+    uids = {uid for _, uid in found if uid is not None}
+    unknown = wanted - {token(*person) for person in found}
+    if unknown:  # from a list: each may be of any sender
+        rows = store.connection.execute("SELECT DISTINCT uid FROM producer").fetchall()
+        uids |= {uid for (uid,) in rows}
+
+    @lru_cache(10_000)
+    def named(user: str) -> list[tuple[str, int | None]]:
+        tokens: dict[bytes, int | None] = dict.fromkeys(store.erasure_list.tokens(user))
+        tokens |= {token(user, uid): uid for uid in uids}
+        return [(user, uid) for one, uid in tokens.items() if one in wanted]
+
+    for page in stored_users.pages(store.connection, stored_users.PAGE_ROWS // (len(uids) + 3) + 1):
+        # Of the users only those wanted are kept in memory.
+        for user in page:
+            found |= dict.fromkeys(named(user))
         yield
-    job.params["users"] += users
+    job.params["users"] = [user for user, uid in found if uid is None]
+    job.params["pairs"] = [[user, uid] for user, uid in found if uid is not None]
+    unknown -= {token(*person) for person in found}
+    # Excerpts in quarantine have no user: those of a sender are erased with a person of that sender
+    # alone, and all if a person of any is.
+    every = unknown or job.params["users"]
+    senders = {uid for _, uid in found if uid is not None}
+    job.params["quarantine"] = None if every else sorted(senders)
 
 
 def _events(job: Job, store: Store, steps: Steps, _surroundings: Surroundings) -> Iterator[None]:
     connection, bound = store.connection, job.params["bound"]
     by_subject = event_types.find(connection, list(SUBJECTS))
-    for user in job.params["users"]:
+    for user, uid in _persons(job):
+        goes = _until(connection, bound, uid)
         for name, type_id in by_subject.items():
             more = True
             while more:
-                recount = SubjectRecount(name, type_id, user, lambda event_id, _: event_id < bound)
+                recount = SubjectRecount(name, type_id, user, goes)
                 while not recount.read(connection, _READ_ROWS):
                     yield
                 more = bool(recount.ids)
@@ -172,48 +205,58 @@ def _events(job: Job, store: Store, steps: Steps, _surroundings: Surroundings) -
                     job.add("events", len(gone))
                     steps.remove(ERASED, (), {recount: gone}, job.save, job=job.id)
                     yield
-        yield from _plain_events(job, user, list(by_subject.values()), store, steps)
+        yield from _plain_events(job, user, uid, list(by_subject.values()), store, steps)
+
+
+def _until(connection: Connection, bound: int, uid: int | None) -> Callable[[int, int], bool]:
+    """Returns whether an event of that id goes: it is below `bound`, and of that sender."""
+    if uid is None:
+        return lambda event_id, _: event_id < bound
+    sent = "SELECT 1 FROM event e JOIN producer p ON p.id = e.producer WHERE e.id = ? AND p.uid = ?"
+    return lambda event_id, _: (
+        event_id < bound and connection.execute(sent, (event_id, uid)).fetchone() is not None
+    )
 
 
 def _plain_events(
-    job: Job, user: str, but_types: list[int], store: Store, steps: Steps
+    job: Job, user: str, uid: int | None, but_types: list[int], store: Store, steps: Steps
 ) -> Iterator[None]:
-    block = 0
+    senders, position = Senders(store.connection), 0
     but = question_marks(but_types)
-    while ids := [
-        event_id
-        for (event_id,) in store.connection.execute(
-            "SELECT e.id FROM event_block b CROSS JOIN event e INDEXED BY event_user"  # noqa: S608 - question marks only
-            f" ON (e.id >> {BLOCK_BITS}) = +b.block WHERE b.block >= ? AND e.user = ?"
-            f" AND e.type NOT IN ({but}) AND e.id < ? ORDER BY b.block LIMIT ?",
-            (block, user, *but_types, job.params["bound"], steps.events_max),
-        )
-    ]:
-        job.add("events", len(ids))
-        job.done = max(ids)
-        block = job.done >> BLOCK_BITS
-        steps.remove(ERASED, ids, {}, job.save, job=job.id)
+    while rows := store.connection.execute(
+        "SELECT e.id, e.producer, e.type, iif(e.type = ?, e.props, x'')"  # noqa: S608 - question marks only
+        " FROM event_block b CROSS JOIN event e INDEXED BY event_user"
+        f" ON (e.id >> {BLOCK_BITS}) = +b.block"
+        f" WHERE b.block >= ? >> {BLOCK_BITS} AND e.user = ? AND e.type NOT IN ({but})"
+        " AND e.id > ? AND e.id < ? ORDER BY b.block, e.id LIMIT ?",
+        (senders.reading_type, position, user, *but_types, position)
+        + (job.params["bound"], steps.events_max),
+    ).fetchall():
+        position = rows[-1][0]
+        ids = [row[0] for row in rows if uid is None or senders.find(*row[1:]) == uid]
+        job.done = position
+        if ids:
+            job.add("events", len(ids))
+            steps.remove(ERASED, ids, {}, job.save, job=job.id)
         yield
 
 
 def _mentions(job: Job, store: Store, steps: Steps, _surroundings: Surroundings) -> Iterator[None]:
     """Redacts mentions; reads the properties of all events, since no index covers them."""
     connection, bound = store.connection, job.params["bound"]
-    tokens = frozenset(job.params["tokens"])
+    wanted = frozenset(job.params["tokens"])
 
     @lru_cache(10_000)
-    def is_person(name: str) -> bool:
-        return store.erasure_list.token(name) in tokens
+    def is_erased(name: Value, uid: int) -> bool:
+        return not wanted.isdisjoint(store.erasure_list.tokens(name, uid))
 
+    listed = job.params.get("keys")
+    keys = store.person_keys if listed is None else PersonKeys(listed)
+    senders = Senders(connection)
     window, saved_s = _WINDOW_MIN, time.monotonic()
-    marks = " OR ".join("instr(props, ?)" for _ in mentions.MARKS)
     while job.position < bound:
         started_s, end = time.thread_time(), min(bound, job.position + window)
-        rows = connection.execute(
-            f"SELECT id, props FROM event WHERE id > ? AND id <= ? AND ({marks}) ORDER BY id",  # noqa: S608 - question marks only
-            (job.position, end, *mentions.MARKS),
-        ).fetchall()
-        contents = dict(_redacted(rows, is_person))
+        contents, end = _redact(connection, job.position, end, keys, senders, is_erased)
         taken_s = time.thread_time() - started_s
         job.position, job.done = end, bound + end
         if contents:
@@ -227,38 +270,71 @@ def _mentions(job: Job, store: Store, steps: Steps, _surroundings: Surroundings)
         yield
 
 
-def _redacted(
-    rows: Iterable[tuple[int, bytes]], is_person: Callable[[str], bool]
-) -> Iterator[tuple[int, bytes]]:
-    for event_id, props in rows:
-        try:
-            less = mentions.redact(props, is_person)
-        except Malformed:
-            continue  # unreadable for everyone; `verify` reports that it was changed
-        if less is not None:
-            yield event_id, less
+def _redact(
+    connection: Connection,
+    after: int,
+    end: int,
+    keys: PersonKeys,
+    senders: Senders,
+    is_erased: IsErased,
+) -> tuple[dict[int, bytes], int]:
+    """The redacted properties, by id, of events past `after` up to `end`; and the last id that was
+    read: the properties of a step are bounded in bytes as well.
+    """
+    contents: dict[int, bytes] = {}
+    rows, size = connection.cursor(), 0
+    rows.execute(
+        "SELECT id, producer, type, props FROM event WHERE id > ? AND id <= ? ORDER BY id",
+        (after, end),
+    )
+    for event_id, producer, type_id, props in rows:
+        size += len(props)
+        if keys.may_name(props):
+            uid = senders.find(producer, type_id, props)
+            less = _less(keys, props, lambda name, uid=uid: is_erased(name, uid))  # type: ignore[misc] # a lambda's default
+            if less is not None:
+                contents[event_id] = less
+                size += len(less)
+        if size > _READ_BYTES:
+            end = event_id
+            break
+    rows.close()
+    return contents, end
+
+
+def _less(keys: PersonKeys, props: bytes, is_person: Callable[[Value], bool]) -> bytes | None:
+    try:
+        return keys.redact(props, is_person)
+    except Malformed:
+        return None  # unreadable for everyone; `verify` reports that it was changed
 
 
 def _quarantine(
     job: Job, store: Store, steps: Steps, _surroundings: Surroundings
 ) -> Iterator[None]:
-    """Deletes all excerpts, and what reasons quote: whose bytes they are is not known."""
+    """Deletes excerpts, and what reasons quote: whose bytes they are is not known."""
     (last,) = store.connection.execute("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()
+    of, uids = _quarantine_of(job.params.get("quarantine"))
     while job.position < last:
         first, job.position = job.position, min(last, job.position + _QUARANTINE_ROWS)
 
         def work(connection: Connection, _batch: object, first: int = first) -> None:
             changed = connection.execute(
-                "UPDATE quarantine SET excerpt = x'',"
+                "UPDATE quarantine SET excerpt = x'',"  # noqa: S608 - question marks only
                 " reason = substr(reason, 1, instr(reason || ':', ':') - 1)"
-                " WHERE id > ? AND id <= ? AND (excerpt <> x'' OR instr(reason, ':'))",
-                (first, job.position),
+                f" WHERE id > ? AND id <= ? AND (excerpt <> x'' OR instr(reason, ':')) AND {of}",
+                (first, job.position, *uids),
             )
             job.add("quarantine", changed.rowcount)
             job.save(connection)
 
         store.transact(work, steps.now_ns(), flush=False)
         yield
+
+
+def _quarantine_of(uids: Sequence[int] | None) -> tuple[str, Sequence[int]]:
+    """The condition for rows of these senders (None: of all), and its values."""
+    return ("1", ()) if uids is None else (f"uid IN ({question_marks(uids)})", uids)
 
 
 _PHASES = {
@@ -304,22 +380,3 @@ def clean(
         if truncated:
             return
         yield CLEAN_AGAIN_S
-
-
-def preview(connection: Connection, user: str) -> dict[str, int]:
-    """Counts what would be erased: `events`, `redacted` events of others, and excerpts in
-    `quarantine`.
-    """
-    marks = " OR ".join("instr(props, ?)" for _ in mentions.MARKS)
-    (events,) = connection.execute(
-        "SELECT coalesce(sum(events), 0) FROM rollup_day WHERE user = ?", (user,)
-    ).fetchone()
-    rows = connection.execute(
-        f"SELECT id, props FROM event WHERE user IS NOT ? AND ({marks})",  # noqa: S608 - question marks only
-        (user, *mentions.MARKS),
-    )
-    redacted = sum(1 for _ in _redacted(rows, user.__eq__))
-    (excerpts,) = connection.execute(
-        "SELECT count(*) FROM quarantine WHERE excerpt <> x'' OR instr(reason, ':')"
-    ).fetchone()
-    return {"events": events, "redacted": redacted, "quarantine": excerpts}

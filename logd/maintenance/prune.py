@@ -136,7 +136,7 @@ class _Type:
         return event_age.age_ns(ts_ns, self._stored.of(event_id)) < self.before_ns
 
     def find(self, column: str, ids: range, limit: int, but_ts_ns: Sequence[int] = ()) -> list[Any]:
-        """Returns a column of a block's events to remove, in the order of ids.
+        """Returns a column of a block's events to remove; ids in their order.
 
         Of a type with roll-ups by subject the ids are of events without a user only: the others are
         removed by user.
@@ -146,17 +146,32 @@ class _Type:
             which = "e.user IS NOT NULL" if column == "user" else "e.user IS NULL"
         if but_ts_ns:
             which += f" AND e.ts_ns NOT IN ({', '.join(map(str, but_ts_ns))})"
+        if not self._in_block(ids.start >> BLOCK_BITS):
+            return []
         source, values = self._among(ids)
+        order = "ORDER BY e.id" if column == "id" else ""  # sorting would read every row
         return [
             value
             for (value,) in self._connection.execute(
-                f"SELECT e.{column} {source} AND {which} ORDER BY e.id LIMIT :limit",
+                f"SELECT e.{column} {source} AND {which} {order} LIMIT :limit",
                 {**values, "limit": limit},
             )
         ]
 
+    def _in_block(self, block: int) -> bool:
+        """Whether the block has events of the type, without a scan."""
+        return bool(
+            self._connection.execute(
+                "SELECT 1 FROM event INDEXED BY event_type_id"  # noqa: S608 - no data in it
+                f" WHERE (id >> {BLOCK_BITS}) = ? AND type = ? LIMIT 1",
+                (block, self.id),
+            ).fetchone()
+        )
+
     def count(self, ids: range) -> int:
-        """Returns how many of these events, all of one block, are to be removed."""
+        """How many of these events are to be removed, all of one block."""
+        if not self._in_block(ids.start >> BLOCK_BITS):
+            return 0
         source, values = self._among(ids)
         return int(self._connection.execute(f"SELECT count(*) {source}", values).fetchone()[0])
 
@@ -166,9 +181,9 @@ class _Type:
         values = {"type": self.id, "first": ids.start, "end": ids.stop, "before": self.before_ns}
         if self.past(block) == ALL:
             return (
-                "FROM event e INDEXED BY event_type_id"
-                " WHERE e.type = :type AND e.id >= :first AND e.id < :end",
-                values,
+                f"FROM event e INDEXED BY event_type_id WHERE (e.id >> {BLOCK_BITS}) = :block"
+                " AND e.type = :type AND e.id >= :first AND e.id < :end",
+                {**values, "block": block},
             )
         plausible_ns = self._stored.plausible_ns
         values |= {
@@ -179,7 +194,7 @@ class _Type:
         values["to"] = self._stored.bounds(block)[1]
         stored = "min(iif(b.stored_ns BETWEEN :plausible AND :plausible_to, b.stored_ns, :to), :to)"
         return (
-            "FROM batch b INDEXED BY batch_first_event CROSS JOIN event e INDEXED BY event_type_id"  # noqa: S608 - no data in it
+            "FROM batch b INDEXED BY batch_first_event CROSS JOIN event e NOT INDEXED"  # noqa: S608 - no data in it
             " ON e.type = :type AND e.id >= max(b.first_event, :first)"
             " AND e.id < min(b.first_event + b.events, :end)"
             " WHERE b.first_event < :end AND b.first_event >= (SELECT coalesce(max(first_event), 0)"

@@ -22,21 +22,23 @@ REMOVED_MAX = 20_000
 # Whether an event with that id and time (ns) is to be removed.
 Goes = Callable[[int, int], bool]
 
+_Event = tuple[int, int, float | None, int]  # id, time (ns), value, attempt
+
 
 @dataclass
 class _Sum:
-    """The sum over the events of one subject, in the order of storing."""
+    """The sum over the events of one subject, added in any order."""
 
     events: int = 0
-    first: tuple[int, int] = (0, 0)  # id, time
-    last: tuple[int, int, float | None] = (0, 0, None)  # id, time, value
+    first_ts_ns: int = 0
+    last: tuple[int, int, int] = (0, 0, 0)  # time, attempt, id
+    last_value: float | None = None
     best: float | None = None
 
-    def add(self, event_id: int, ts_ns: int, value: float | None) -> None:
-        if not self.events or event_id < self.first[0]:
-            self.first = event_id, ts_ns
-        if not self.events or event_id > self.last[0]:
-            self.last = event_id, ts_ns, value
+    def add(self, event_id: int, ts_ns: int, value: float | None, attempt: int) -> None:
+        self.first_ts_ns = min(self.first_ts_ns, ts_ns) if self.events else ts_ns
+        if not self.events or (ts_ns, attempt, event_id) > self.last:
+            self.last, self.last_value = (ts_ns, attempt, event_id), value
         if value is not None:
             self.best = value if self.best is None else max(self.best, value)
         self.events += 1
@@ -49,7 +51,7 @@ class SubjectRecount:
         self._event_type, self._type_id, self._user, self._goes = event_type, type_id, user, goes
         self._read_to = 0
         self._stays: defaultdict[str, _Sum] = defaultdict(_Sum)
-        self._subjects: defaultdict[str, list[tuple[int, int, float | None]]] = defaultdict(list)
+        self._subjects: defaultdict[str, list[_Event]] = defaultdict(list)
         self._subject_of: dict[int, str | None] = {}  # of those to remove, in the order of ids
 
     @property
@@ -68,13 +70,13 @@ class SubjectRecount:
             (self._read_to, self._user, self._type_id, self._read_to, rows_max),
         ).fetchall()
         for event_id, ts_ns, props in rows:
-            subject, value = subject_of(self._event_type, unpack_props(props))
+            event = subject_of(self._event_type, unpack_props(props))
             if self._goes(event_id, ts_ns) and len(self._subject_of) < REMOVED_MAX:
-                self._subject_of[event_id] = subject
-                if subject is not None:
-                    self._subjects[subject].append((event_id, ts_ns, value))
-            elif subject is not None:
-                self._stays[subject].add(event_id, ts_ns, value)
+                self._subject_of[event_id] = event and event.subject
+                if event:
+                    self._subjects[event.subject].append((event_id, ts_ns, *event[1:]))
+            elif event:
+                self._stays[event.subject].add(event_id, ts_ns, *event[1:])
             self._read_to = event_id
         return len(rows) < rows_max
 
@@ -95,8 +97,10 @@ class SubjectRecount:
             if total.events:
                 connection.execute(
                     "UPDATE rollup_subject SET events = ?, first_ts_ns = ?, last_ts_ns = ?,"
-                    " last_value = ?, best_value = ? WHERE type = ? AND subject = ? AND user = ?",
-                    (total.events, total.first[1], total.last[1], total.last[2], total.best, *key),
+                    " last_value = ?, best_value = ?, last_attempt = ?"
+                    " WHERE type = ? AND subject = ? AND user = ?",
+                    (total.events, total.first_ts_ns, total.last[0], total.last_value, total.best)
+                    + (total.last[1], *key),
                 )
             else:
                 connection.execute(

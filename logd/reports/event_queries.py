@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from logd.clock.event_age import is_plausible
-from logd.reports import sql
-from logd.reports.parameters import BadParameter, Parameters, page_bounds
-from logd.storage.database import Connection
+from logd.reports import sql, time_order
+from logd.reports.parameters import BadParameter, Parameters, page_limit, rows_to_skip
+from logd.storage.database import Connection, question_marks
 from logd.storage.store import COUNTERS
 from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
 from logd_wire.query import ROWS_MAX, Answer, Row
@@ -17,6 +17,7 @@ from logd_wire.wire import unpack_props
 
 # Small rows, of a whole school: each further page costs a request, a connection and a scan.
 COMPLETIONS_MAX = 5000
+TYPES_MAX = 5000
 DAYS_MAX = 3700
 BUCKETS_MAX = 100
 # The types of reports that are asked without one.
@@ -69,18 +70,18 @@ def completions(connection: Connection, parameters: Parameters) -> Answer:
     event_type = parameters.text("type", "task_completed")
     users_sql, users = sql.among("user", parameters.maybe_texts("users"))
     subjects_sql, subjects = sql.among("subject", parameters.maybe_texts("subjects"))
-    after = parameters.whole("after", 0, high=10**9)
+    after = rows_to_skip(parameters)
     parameters.done()
     _check_subject_type(event_type)
-    rows = sql.fetch_rows(
+    return sql.page(
         connection,
         "SELECT user, subject, events, first_ts_ns, last_ts_ns, last_value, best_value"  # noqa: S608 - question marks only
         " FROM rollup_subject WHERE type = (SELECT id FROM event_type WHERE name = ?)"
-        f" AND {users_sql} AND {subjects_sql} ORDER BY subject, user LIMIT ? OFFSET ?",
-        [event_type, *users, *subjects, COMPLETIONS_MAX + 1, after],
+        f" AND {users_sql} AND {subjects_sql} ORDER BY subject, user",
+        [event_type, *users, *subjects],
+        after=after,
+        rows_max=COMPLETIONS_MAX,
     )
-    more = len(rows) > COMPLETIONS_MAX
-    return Answer(rows[:COMPLETIONS_MAX], after + COMPLETIONS_MAX if more else None)
 
 
 def score_distribution(connection: Connection, parameters: Parameters) -> Answer:
@@ -89,18 +90,19 @@ def score_distribution(connection: Connection, parameters: Parameters) -> Answer
     subject = parameters.maybe_text("subject")
     among, users = sql.among("user", parameters.maybe_texts("users"))
     buckets = parameters.whole("buckets", 10, low=1, high=BUCKETS_MAX)
+    after = rows_to_skip(parameters)
     parameters.done()
     _check_subject_type(event_type)
-    return Answer(
-        sql.fetch_rows(
-            connection,
-            "SELECT subject, max(0, min(CAST(last_value * ? AS INTEGER), ? - 1)) AS bucket,"  # noqa: S608 - question marks only
-            " count(*) AS users FROM rollup_subject"
-            " WHERE type = (SELECT id FROM event_type WHERE name = ?)"
-            f" AND last_value IS NOT NULL AND (? IS NULL OR subject = ?) AND {among}"
-            " GROUP BY subject, bucket ORDER BY subject, bucket LIMIT ?",
-            [buckets, buckets, event_type, subject, subject, *users, ROWS_MAX],
-        )
+    return sql.page(
+        connection,
+        "SELECT subject, max(0, min(CAST(last_value * ? AS INTEGER), ? - 1)) AS bucket,"  # noqa: S608 - question marks only
+        " count(*) AS users FROM rollup_subject"
+        " WHERE type = (SELECT id FROM event_type WHERE name = ?)"
+        f" AND last_value IS NOT NULL AND (? IS NULL OR subject = ?) AND {among}"
+        " GROUP BY subject, bucket ORDER BY subject, bucket",
+        [buckets, buckets, event_type, subject, subject, *users],
+        after=after,
+        rows_max=ROWS_MAX,
     )
 
 
@@ -110,30 +112,34 @@ def _check_subject_type(event_type: str) -> None:
 
 
 def timeline(connection: Connection, parameters: Parameters) -> Answer:
-    """Reports the events of one user, newest first."""
+    """Reports the events of one user in order of time, the latest first."""
     user = parameters.text("user")
-    before, limit = page_bounds(parameters)
-    parameters.done()
-    return _marked(event_page(connection, user=user, before_id=before, limit=limit))
+    return _latest(connection, parameters, user=user)
 
 
 def events(connection: Connection, parameters: Parameters) -> Answer:
-    """Reports events by type, user and the client's time, newest first."""
-    event_type, user = parameters.maybe_text("type"), parameters.maybe_text("user")
-    since, until = parameters.maybe_whole("since_ns"), parameters.maybe_whole("until_ns")
-    before, limit = page_bounds(parameters)
-    parameters.done()
-    return _marked(
-        event_page(
-            connection,
-            event_type=event_type,
-            user=user,
-            since_ns=since,
-            until_ns=until,
-            before_id=before,
-            limit=limit,
-        )
+    """Reports events by type, user and the client's time, in order of that time, latest first."""
+    return _latest(
+        connection,
+        parameters,
+        event_type=parameters.maybe_text("type"),
+        user=parameters.maybe_text("user"),
+        since_ns=parameters.maybe_whole("since_ns"),
+        until_ns=parameters.maybe_whole("until_ns"),
     )
+
+
+def _latest(connection: Connection, parameters: Parameters, **wanted: Any) -> Answer:
+    """Returns a page of events in order of time; `next` is the id of its last event."""
+    before = time_order.position(connection, parameters)
+    limit = page_limit(parameters)
+    parameters.done()
+    found = time_order.newest(connection, **wanted, before=before, limit=limit + 1)
+    page = [event.id for event in found[:limit]]
+    rows = {row["id"]: row for row in _event_rows(connection, question_marks(page), page)}
+    # An event may be removed between the two statements.
+    answer = Answer([rows[one] for one in page if one in rows])
+    return _marked(Answer(answer.rows, page[-1] if len(found) > limit else None))
 
 
 def _marked(answer: Answer) -> Answer:
@@ -154,7 +160,8 @@ def event_page(
     after_id: int | None = None,
     limit: int,
 ) -> Answer:
-    """Returns a page of events, newest first, or oldest first with `after_id`.
+    """Returns a page of events in the order of storing, newest first, or oldest first with
+    `after_id`.
 
     `next` of the answer continues it. Several types or users select the events of any of them; an
     empty list selects all. `since_ns` is inclusive, `until_ns` is not.
@@ -167,10 +174,8 @@ def event_page(
         ("e.id < ?", before_id),
         ("e.id > ?", after_id),
     ]
-    if len(types) == 1:
-        conditions += [("e.type = (SELECT id FROM event_type WHERE name = ?)", types[0])]
     source, order = "event e", f"e.id {direction}"
-    if users or len(types) > 1 or since_ns is not None or until_ns is not None:
+    if users or types or since_ns is not None or until_ns is not None:
         source, order = _by_block(types, users), f"b.block {direction}, e.id {direction}"
         conditions += [
             ("b.last_ts_ns >= ?", since_ns),
@@ -181,27 +186,36 @@ def event_page(
     asked = [(sql, [value]) for sql, value in conditions if value is not None]
     if users:
         asked.append(sql.among("e.user", users))
-    if len(types) > 1:
+    if types:
         among, names = sql.among("name", types)
         asked.append((f"e.type IN (SELECT id FROM event_type WHERE {among})", names))  # noqa: S608 - question marks only
     where = " AND ".join(sql for sql, _ in asked) or "1"
     # First the ids alone, so that sorting a block reads no rows but those of the page.
     ids = f"SELECT e.id FROM {source} WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - question marks only
+    values = [value for _, values in asked for value in values]
+    rows = _event_rows(connection, ids, [*values, limit + 1])
+    if after_id is None:
+        rows.reverse()
+    more = len(rows) > limit
+    rows = rows[:limit]
+    return Answer(rows, rows[-1]["id"] if more else None)
+
+
+def _event_rows(connection: Connection, ids: str, values: list[Any]) -> list[Row]:
+    """Returns the events whose ids that list or SELECT has, by id."""
     rows = sql.fetch_rows(
         connection,
-        "SELECT e.id, e.ts_ns, (SELECT stored_ns FROM batch WHERE first_event <= e.id"  # noqa: S608 - the same
+        "SELECT e.id, e.ts_ns, (SELECT stored_ns FROM batch WHERE first_event <= e.id"  # noqa: S608 - question marks only
         " ORDER BY first_event DESC, batch.id DESC LIMIT 1) AS stored_ns, t.name AS type, e.user,"
         " p.uid || '-' || p.key AS producer, e.sequence, e.props"
         " FROM event e CROSS JOIN event_type t ON t.id = e.type"
         " CROSS JOIN producer p ON p.id = e.producer"
-        f" WHERE e.id IN ({ids}) ORDER BY e.id {direction}",
-        [*(value for _, values in asked for value in values), limit + 1],
+        f" WHERE e.id IN ({ids}) ORDER BY e.id",
+        values,
     )
-    more = len(rows) > limit
-    rows = rows[:limit]
     for row in rows:
         row["props"] = unpack_props(row["props"])
-    return Answer(rows, rows[-1]["id"] if more else None)
+    return rows
 
 
 def _several(value: str | Sequence[str] | None) -> list[str]:
@@ -210,23 +224,24 @@ def _several(value: str | Sequence[str] | None) -> list[str]:
 
 def _by_block(types: list[str], users: list[str]) -> str:
     """Returns the tables to join: blocks, then events by the index that suits the conditions."""
-    if users:
+    index = "INDEXED BY event_user" if users else "INDEXED BY event_type_id" if types else ""
+    if index:
         # The plus removes the column's affinity, which would keep SQLite from using the index.
         here = f"(e.id >> {BLOCK_BITS}) = +b.block"
-        return f"event_block b CROSS JOIN event e INDEXED BY event_user ON {here}"
-    first = f"b.block << {BLOCK_BITS}"
-    index = "NOT INDEXED" if not types else "INDEXED BY event_type_id"
-    here = f"e.id BETWEEN {first} AND ({first}) + {BLOCK_EVENTS - 1}"
+    else:
+        index, first = "NOT INDEXED", f"b.block << {BLOCK_BITS}"
+        here = f"e.id BETWEEN {first} AND ({first}) + {BLOCK_EVENTS - 1}"
     return f"event_block b CROSS JOIN event e {index} ON {here}"
 
 
 def event_types(connection: Connection, parameters: Parameters) -> Answer:
-    """Reports the event types by their number of events, the most frequent first, one page."""
+    """Reports the event types by their number of events, the most frequent first."""
+    after = rows_to_skip(parameters)
     parameters.done()
-    return Answer(
-        sql.fetch_rows(
-            connection,
-            "SELECT name AS type, events FROM event_type ORDER BY events DESC, name LIMIT ?",
-            [ROWS_MAX],
-        )
+    return sql.page(
+        connection,
+        "SELECT name AS type, events FROM event_type ORDER BY events DESC, name",
+        [],
+        after=after,
+        rows_max=TYPES_MAX,
     )

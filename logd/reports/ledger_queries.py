@@ -14,7 +14,7 @@ from logd.batch import (
     LOST_TAIL_UNKNOWN,
 )
 from logd.reports import sql
-from logd.reports.parameters import PAGE_ROWS_MAX, Parameters, page_bounds
+from logd.reports.parameters import PAGE_ROWS_MAX, Parameters, page_bounds, rows_to_skip
 from logd.storage.database import Connection
 from logd_wire.query import ROWS_MAX, Answer, Row
 
@@ -84,8 +84,11 @@ def losses_by_user(connection: Connection, limit: int) -> list[Row]:
 
 def losses_by_cause(connection: Connection, parameters: Parameters) -> Answer:
     """Reports the totals of the ledger for each cause, including causes without losses."""
+    after = rows_to_skip(parameters)
     parameters.done()
-    return Answer(totals_by_cause(connection))
+    rows = totals_by_cause(connection)
+    end = after + ROWS_MAX
+    return Answer(rows[after:end], end if end < len(rows) else None)
 
 
 def totals_by_cause(connection: Connection) -> list[Row]:
@@ -94,8 +97,8 @@ def totals_by_cause(connection: Connection) -> list[Row]:
         connection,
         "SELECT cause, count(*) AS entries, coalesce(sum(last - first + 1), 0) AS events,"
         " sum(last IS NULL) AS unknown_extent, max(detected_ns) AS last_detected_ns"
-        " FROM loss GROUP BY cause ORDER BY cause LIMIT ?",
-        [ROWS_MAX - len(CAUSES)],
+        " FROM loss GROUP BY cause ORDER BY cause",
+        [],
     )
     there = {row["cause"]: row for row in rows}
     zeros = {"entries": 0, "events": 0, "unknown_extent": 0, "last_detected_ns": None}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from logd_wire.query import QueryError
+from logd_wire.query import TEXTS_MAX, QueryError
 
 PAGE_ROWS_MAX = 200
-USERS_MAX = 1000
+AFTER_MAX = 10**9
 SHOWN_CHARS_MAX = 60
 
 
@@ -50,16 +50,16 @@ class Parameters:
         return None if name not in self._values else self.text(name)
 
     def maybe_texts(self, name: str) -> list[str] | None:
-        """Takes a list of at most USERS_MAX texts, or None if it is not given."""
+        """Takes a list of at most TEXTS_MAX texts, or None if it is not given."""
         value = self._values.pop(name, None)
         if value is None:
             return None
         if (
             not isinstance(value, list)
-            or len(value) > USERS_MAX
+            or len(value) > TEXTS_MAX
             or not all(isinstance(item, str) for item in value)
         ):
-            raise BadParameter(f"{name}: expected a list of at most {USERS_MAX} texts")
+            raise BadParameter(f"{name}: expected a list of at most {TEXTS_MAX} texts")
         return value
 
     def done(self) -> None:
@@ -76,7 +76,14 @@ def _shown(value: object) -> str:
 
 def page_bounds(parameters: Parameters) -> tuple[int | None, int]:
     """Takes the parameters of a page: `before_id` and `limit`."""
-    return (
-        parameters.maybe_whole("before_id"),
-        parameters.whole("limit", 50, low=1, high=PAGE_ROWS_MAX),
-    )
+    return parameters.maybe_whole("before_id"), page_limit(parameters)
+
+
+def page_limit(parameters: Parameters) -> int:
+    """Takes `limit`, the rows of a page."""
+    return parameters.whole("limit", 50, low=1, high=PAGE_ROWS_MAX)
+
+
+def rows_to_skip(parameters: Parameters) -> int:
+    """Takes `after`, the rows of the pages before."""
+    return parameters.whole("after", 0, high=AFTER_MAX)

@@ -9,10 +9,9 @@ pages; events stored meanwhile are not included.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from logd.render import event_line, format_time, printable
@@ -20,14 +19,13 @@ from logd.reports.event_queries import event_page
 from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.readings import may_concern_anyone
 from logd.reports.selection import Selection, newest_id, pages
-from logd.storage import copy_registry
-from logd.storage.database import Connection
-from logd.storage.mentions import ANOTHER, MARKS, mentions, without_others
+from logd.storage import copy_registry, stored_users
+from logd.storage.database import Connection, in_parts
+from logd.storage.mentions import ANOTHER, PersonKeys
 from logd.storage.rollups import DAY_NS
-from logd.storage.time_blocks import BLOCK_EVENTS
+from logd.storage.senders import Person
 from logd_wire.query import Row
 from logd_wire.schema import REPORT_READ
-from logd_wire.wire import unpack_props
 
 Progress = Callable[[int], None]
 
@@ -48,7 +46,8 @@ TOTALS = ("event", "mention", "reading", "day", "subject", "copy")
 
 def person_items(
     connection: Connection,
-    user: str,
+    person: Person,
+    keys: PersonKeys,
     now_ns: int,
     pending: int,
     progress: Progress = lambda _ids: None,
@@ -56,80 +55,108 @@ def person_items(
     """Yields all items. `pending` is the number of events that wait in outboxes; `progress` is
     called with the number of further ids that were searched for mentions."""
     top = newest_id(connection)
-    yield {"kind": "person", "user": user, "read_ns": now_ns, "up_to_event": top}
+    spellings = stored_users.spellings(connection, person.user) or {person.user: 0}
+    yield {
+        "kind": "person",
+        "user": person.user,
+        "spellings": list(spellings),
+        "senders": person.uids,
+        "read_ns": now_ns,
+        "up_to_event": top,
+    }
     counts: Counter[str] = Counter()
-    for item in _items(connection, user, top, pending, progress):
+    search = _Search(connection, person, keys, top)
+    for item in search.items(list(spellings), pending, progress):
         counts[item["kind"]] += 1
         yield item
     yield {"kind": "end", **{name: counts[name] for name in TOTALS}}
 
 
-def other_spellings(connection: Connection, user: str) -> list[tuple[str, int]]:
-    """Returns users whose id is the same text in another Unicode normalisation (NFC, NFD), as typed
-    on another system, with their number of events. They may be other accounts, so they are only
-    listed.
-    """
-    forms = {unicodedata.normalize(form, user) for form in ("NFC", "NFD")} - {user}
-    found = []
-    for form in sorted(forms):
-        (events,) = connection.execute(
-            "SELECT coalesce(sum(events), 0) FROM rollup_day WHERE user = ?", (form,)
-        ).fetchone()
-        if events:
-            found.append((form, events))
-    return found
+@dataclass(frozen=True)
+class _Search:
+    """The search for what is stored of one person, in events up to `top`."""
+
+    connection: Connection
+    person: Person
+    keys: PersonKeys
+    top: int
+
+    def items(self, users: list[str], pending: int, progress: Progress) -> Iterator[Row]:
+        connection = self.connection
+        for row in self._own(users):
+            yield {"kind": "event", **row, "props": self._shown(row)}
+        for row in self._mentions(progress):
+            yield {"kind": "mention", **self._handed_over(row)}
+        for row in self._readings():
+            yield {"kind": "reading", **self._handed_over(row)}
+        if self.person.uids is None:
+            for user in users:
+                yield from _rollups(connection, user)
+        yield from _copies(connection)
+        yield from _notes(connection, pending, of_all=self.person.uids is None)
+
+    def _shown(self, row: Row) -> Row:
+        return self.keys.without_others(row["props"], self.person.is_named)
+
+    def _handed_over(self, row: Row) -> Row:
+        """Returns another user's event without the names of others; a reading lists many."""
+        props = self._shown(row)
+        if row["type"] == REPORT_READ:
+            props = {name: _others_once(value) for name, value in props.items()}
+        return {**row, "user": row["user"] and ANOTHER, "props": props}
+
+    def _own(self, users: list[str]) -> Iterator[Row]:
+        for some in in_parts(users):
+            chosen = Selection(users=tuple(some))
+            for _position, rows in pages(
+                self.connection, chosen, up_to_id=self.top, rows_max=PAGE_ROWS_MAX
+            ):
+                for row in rows:
+                    if self.person.is_of(_sender(row)):
+                        yield row
+
+    def _mentions(self, progress: Progress) -> Iterator[Row]:
+        """Yields events of other users, or without a user, that name the person."""
+        connection, keys, is_named = self.connection, self.keys, self.person.is_named
+        after = 0
+        while rows := connection.execute(
+            "SELECT id, user, props FROM event WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+            (after, self.top, PAGE_ROWS_MAX),
+        ).fetchall():
+            found = [
+                number
+                for number, user, props in rows
+                if keys.may_name(props)
+                and not (user is not None and is_named(user))
+                and keys.mentions(props, is_named)
+            ]
+            for number in found:
+                page = event_page(connection, after_id=number - 1, before_id=number + 1, limit=1)
+                for row in page.rows:
+                    if self.person.is_of(_sender(row)):
+                        yield row
+            progress(rows[-1][0] - after)
+            after = rows[-1][0]
+        progress(self.top - after)
+
+    def _readings(self) -> Iterator[Row]:
+        """Yields readings by other users that may be about persons whom they do not list."""
+        is_named, chosen = self.person.is_named, Selection(types=(REPORT_READ,))
+        for _position, rows in pages(
+            self.connection, chosen, up_to_id=self.top, rows_max=PAGE_ROWS_MAX
+        ):
+            for row in rows:
+                others = row["user"] is None or not is_named(row["user"])
+                about_anyone = others and may_concern_anyone(row["props"])
+                listed = any(map(is_named, self.keys.persons(row["props"])))
+                if about_anyone and not listed and self.person.is_of(_sender(row)):
+                    yield row
 
 
-def _items(
-    connection: Connection, user: str, top: int, pending: int, progress: Progress
-) -> Iterator[Row]:
-    chosen = pages(connection, Selection(users=(user,)), up_to_id=top, rows_max=PAGE_ROWS_MAX)
-    for _position, rows in chosen:
-        for row in rows:
-            yield {"kind": "event", **row, "props": without_others(row["props"], user)}
-    for row in _mentions(connection, user, top, progress):
-        yield {"kind": "mention", **_handed_over(row, user)}
-    for row in _readings(connection, user, top):
-        yield {"kind": "reading", **_handed_over(row, user)}
-    yield from _rollups(connection, user)
-    yield from _copies(connection)
-    yield from _notes(connection, pending)
-
-
-def _mentions(connection: Connection, user: str, top: int, progress: Progress) -> Iterator[Row]:
-    """Yields events of other users, or without a user, that name the person."""
-    may_name = " OR ".join(["instr(props, ?)"] * len(MARKS))  # a byte search, over most events
-    for after in range(0, top, BLOCK_EVENTS):
-        up_to = min(after + BLOCK_EVENTS, top)
-        candidates = connection.execute(
-            "SELECT id, props FROM event WHERE id > ? AND id <= ?"  # noqa: S608 - question marks only
-            f" AND user IS NOT ? AND ({may_name}) ORDER BY id",
-            (after, up_to, user, *MARKS),
-        ).fetchall()
-        found = [number for number, props in candidates if mentions(unpack_props(props), user)]
-        for number in found:
-            yield from event_page(
-                connection, after_id=number - 1, before_id=number + 1, limit=1
-            ).rows
-        progress(up_to - after)
-
-
-def _readings(connection: Connection, user: str, top: int) -> Iterator[Row]:
-    """Yields readings by other users that may be about persons whom they do not list."""
-    chosen = Selection(types=(REPORT_READ,))
-    for _position, rows in pages(connection, chosen, up_to_id=top, rows_max=PAGE_ROWS_MAX):
-        for row in rows:
-            about_anyone = row["user"] != user and may_concern_anyone(row["props"])
-            if about_anyone and not mentions(row["props"], user):
-                yield row
-
-
-def _handed_over(row: Row, user: str) -> Row:
-    """Returns another user's event without the names of others; a reading lists many of them."""
-    props = without_others(row["props"], user)
-    if row["type"] == REPORT_READ:
-        props = {name: _others_once(value) for name, value in props.items()}
-    return {**row, "user": row["user"] and ANOTHER, "props": props}
+def _sender(row: Row) -> int:
+    """The uid that an event is attributed to, as `logd.storage.senders` does."""
+    asker = row["props"].get("peer_uid") if row["type"] == REPORT_READ else None
+    return asker if type(asker) is int else int(row["producer"].split("-")[0])
 
 
 def _others_once(value: Any) -> Any:
@@ -166,8 +193,15 @@ def _copies(connection: Connection) -> Iterator[Row]:
         yield {"kind": "copy", "copy": row.pop("kind"), **row}
 
 
-def _notes(connection: Connection, pending: int) -> Iterator[Row]:
+def _notes(connection: Connection, pending: int, *, of_all: bool) -> Iterator[Row]:
     (kept,) = connection.execute("SELECT count(*) FROM quarantine").fetchone()
+    if not of_all:
+        yield {
+            "kind": "note",
+            "about": "roll-ups",
+            "text": "They are kept for all applications together, and left out here. So are events"
+            " that logd itself wrote, except readings of reports by this application.",
+        }
     for subject, text in (
         (
             "quarantine",
@@ -177,6 +211,11 @@ def _notes(connection: Connection, pending: int) -> Iterator[Row]:
         (
             "outboxes",
             f"{pending:,} events of all users still wait in memory: run this again later.",
+        ),
+        (
+            "texts",
+            "An id inside another text (a message, an address) is not found, nor one under a key"
+            " that person_keys in logd.toml does not name.",
         ),
         (
             "copies",
@@ -204,7 +243,7 @@ def text_lines(items: Iterator[Row]) -> Iterator[str]:
 
 def _line(item: Row) -> str:
     lines: dict[str, Callable[[Any], str]] = {
-        "person": lambda i: f"user {printable(i['user'])}, up to event {i['up_to_event']:,}",
+        "person": _person_line,
         "event": event_line,
         "mention": event_line,
         "reading": event_line,
@@ -222,6 +261,13 @@ def _line(item: Row) -> str:
         ),
     }
     return lines[item["kind"]](item)
+
+
+def _person_line(item: Row) -> str:
+    others = [printable(other) for other in item["spellings"] if other != item["user"]]
+    also = f", also spelled {', '.join(others)}" if others else ""
+    senders = "" if item["senders"] is None else f", of senders with uid {item['senders']}"
+    return f"user {printable(item['user'])}{also}{senders}, up to event {item['up_to_event']:,}"
 
 
 def _subject_line(item: Row) -> str:

@@ -30,7 +30,7 @@ from logd.serve.request_server import Credentials, RequestServer
 from logd.serve.signals import ignore_other_signals
 from logd.storage.database import DatabaseError, connect, is_interrupt, translate
 from logd.storage.keyfile import read as read_key
-from logd.storage.mentions import persons
+from logd.storage.mentions import PersonKeys
 from logd.storage.migrations import check_not_newer
 from logd_wire.query import (
     QUERY_VERSION,
@@ -73,6 +73,7 @@ class Reporter:
         self._allowed_gid = configuration.query_gid(config)
         self._throttled = ThrottledLog(_log)
         self._record_access = record_access
+        self._person_keys = PersonKeys(config.person_keys)
 
     def serve(self, listener: socket.socket, lifeline: AccessRequests) -> None:
         """Serves connections until the lifeline ends."""
@@ -133,7 +134,9 @@ class Reporter:
         try:
             connection.execute("BEGIN")  # the answer and the persons in it are of one moment
             answer = report.run(connection, Parameters(params))
-            concerned = report.concern and report.concern(connection, params, answer, persons)
+            concerned = report.concern and report.concern(
+                connection, params, answer, self._person_keys.persons
+            )
         finally:
             connection.close()  # and with it the transaction, before the answer is sent
         if concerned is not None:

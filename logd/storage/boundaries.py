@@ -108,6 +108,16 @@ class Boundaries:
             after = after or then == number
         return False if after else None
 
+    def is_before_any(self, producer: Producer, sequence: int | None) -> bool:
+        """Whether input of that producer, of an event or of none, was made before some forget,
+        according to a boundary of its outbox.
+        """
+        at = producer.stored + 1 if sequence is None else sequence
+        return any(
+            boundary is None or at <= boundary
+            for _, boundary in self.rows.get((producer.uid, producer.id), ())
+        )
+
     def is_past_all(self, producer: Producer) -> bool | None:
         """Whether all events of that producer still to be stored were made after every forget.
 

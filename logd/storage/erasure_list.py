@@ -1,9 +1,11 @@
 """The list of forgotten persons, by token: their late events are erased, in a restored backup too.
 
-The token is HMAC-SHA256(pepper, user). The pepper is in the database, so that a list of tokens
-outside it does not reveal who was forgotten. That list is a file beside the database and beside
-every backup: a restored database is brought up to it. It has only a time for each token; in the
-database `logd.storage.boundaries` separates earlier from later events by sequence.
+The token is HMAC-SHA256(pepper, user), of the user's canonical spelling (`logd.storage.mentions`);
+of a person of one sender, by uid, the key is a pepper of that uid. The pepper is in the database,
+so that a list of tokens outside it does not reveal who was forgotten. That list is a file beside
+the database and beside every backup: a restored database is brought up to it. It has only a time
+for each token; in the database `logd.storage.boundaries` separates earlier from later events by
+sequence.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from logd.errors import DatabaseDamaged, cannot_write
 from logd.storage import boundaries
 from logd.storage.boundaries import Boundaries
 from logd.storage.database import Connection
+from logd.storage.mentions import Value, canonical
 from logd_wire.schema import INT64_MAX
 
 FILE_NAME = "forgotten"
 TOKEN_BYTES = 32
+_PEPPERS_MAX = 1000
 
 # Tokens, each with the time in nanoseconds up to which that person's events are erased.
 Entries = Mapping[bytes, int]
@@ -38,6 +42,7 @@ class ErasureList:
         boundaries: Boundaries | None = None,
     ) -> None:
         self._pepper = pepper
+        self._peppers: dict[int, bytes] = {}  # by uid
         self._numbers = dict(numbers or {})  # of each token's forget; none for a token from a file
         self.boundaries = boundaries or Boundaries({}, {})
         self.entries: dict[bytes, int] = {}
@@ -58,18 +63,42 @@ class ErasureList:
         self._newest_ns = max(self.entries.values(), default=-1)
         self._newest_listed_ns = max(listed, default=-1)
 
-    def token(self, user: str) -> bytes:
-        """Returns the token of that person."""
-        return hmac.digest(self._pepper, user.encode(), "sha256")
+    def token(self, user: Value, uid: int | None = None) -> bytes:
+        """The token of that person, or of the person whom senders of that uid call so."""
+        pepper = self._pepper if uid is None else self._pepper_of(uid)
+        return hmac.digest(pepper, canonical(user).encode(), "sha256")
 
-    def covers(self, user: str, producer: Producer, sequence: int, ts_ns: int) -> bool:
-        """Whether an event of that person, or that names that person, is to be erased."""
-        token = self.token(user)
-        until_ns = self.entries.get(token)
-        if until_ns is None:
-            return False
-        before = self.boundaries.is_before(producer, sequence, self._numbers.get(token, 0))
-        return ts_ns <= until_ns if before is None else before
+    def tokens(self, name: Value, uid: int | None = None) -> list[bytes]:
+        """The tokens of which any stands for a person of that name, whoever the sender is; with the
+        uid of a sender also those of that sender's person.
+        """
+        tokens = [self.token(name)] if uid is None else [self.token(name), self.token(name, uid)]
+        if isinstance(name, str) and canonical(name) != name:  # listed by an earlier version
+            tokens.append(hmac.digest(self._pepper, name.encode(), "sha256"))
+        return tokens
+
+    def _pepper_of(self, uid: int) -> bytes:
+        if uid not in self._peppers:
+            if len(self._peppers) >= _PEPPERS_MAX:
+                self._peppers.clear()
+            self._peppers[uid] = hmac.digest(self._pepper, b"of uid %d" % uid, "sha256")
+        return self._peppers[uid]
+
+    def covers(
+        self, name: Value, sender: int, producer: Producer, sequence: int, ts_ns: int
+    ) -> bool:
+        """Whether an event of that person, or that names that person, is to be erased.
+
+        `sender` is the uid that the event is attributed to (`logd.storage.senders`).
+        """
+        for token in self.tokens(name, sender):
+            until_ns = self.entries.get(token)
+            if until_ns is None:
+                continue
+            before = self.boundaries.is_before(producer, sequence, self._numbers.get(token, 0))
+            if ts_ns <= until_ns if before is None else before:
+                return True
+        return False
 
     def check_until_ns(self, producer: Producer) -> int:
         """The latest claimed time at which events of that producer may need erasing; -1: none."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from logd.batch import Batch, Producer
-from logd.storage import mentions
+from collections.abc import Callable
+from dataclasses import replace
+
+from logd.batch import Batch, Producer, QuarantineEntry
 from logd.storage.erasure_list import ErasureList
+from logd.storage.mentions import PersonKeys, Value
+from logd.storage.senders import sender_of
 from logd_wire.wire import Event
 
 Events = list[tuple[Producer, int, Event]]
 
 
-def split(batch: Batch, forgotten: ErasureList) -> tuple[Events, list[int]]:
-    """Returns the events without mentions of forgotten persons, and the places of those to erase.
+def split(batch: Batch, forgotten: ErasureList, keys: PersonKeys) -> tuple[Events, list[int]]:
+    """The batch's events without mentions of forgotten persons, and the places of those to erase.
 
     Returns the batch's own list if nothing is redacted. In most batches no event is checked: all
     their producers are known to have made them after every forget.
     """
-    covers = forgotten.covers
     check_until_ns = {p: forgotten.check_until_ns(p) for p in batch.producers}
     events = batch.events
     late: list[int] = []
@@ -26,13 +29,40 @@ def split(batch: Batch, forgotten: ErasureList) -> tuple[Events, list[int]]:
         kind, ts_ns, user, props = event
         if ts_ns > check_until_ns[producer]:
             continue
-        if user is not None and covers(user, producer, sequence, ts_ns):
+        sender = sender_of(producer.uid, kind, props)
+        covers = _check(forgotten, sender, producer, sequence, ts_ns)
+        if user is not None and covers(user):
             late.append(place)
             continue
-        of_event = producer, sequence, ts_ns
-        less = mentions.redact(props, lambda name, of=of_event: covers(name, *of))  # type: ignore[misc] # a lambda's default
+        less = keys.redact(props, covers)
         if less is not None:
             if events is batch.events:
                 events = list(events)
             events[place] = producer, sequence, Event(kind, ts_ns, user, less)
     return events, late
+
+
+def without_excerpts(
+    entries: list[QuarantineEntry], forgotten: ErasureList
+) -> list[QuarantineEntry]:
+    """The quarantine entries, without what is quoted of input that was made before a forget: whose
+    bytes they are is not known. Returns the list itself if nothing changes.
+    """
+    boundaries = forgotten.boundaries
+    late = [
+        entry.producer is not None and boundaries.is_before_any(entry.producer, entry.sequence)
+        for entry in entries
+    ]
+    if not any(late):
+        return entries
+    return [
+        replace(entry, excerpt=b"", reason=entry.reason.partition(":")[0]) if is_late else entry
+        for entry, is_late in zip(entries, late, strict=True)
+    ]
+
+
+def _check(
+    forgotten: ErasureList, sender: int, producer: Producer, sequence: int, ts_ns: int
+) -> Callable[[Value], bool]:
+    covers = forgotten.covers
+    return lambda name: covers(name, sender, producer, sequence, ts_ns)

@@ -1,83 +1,219 @@
-"""Mentions of persons in the properties of events, other than as the event's user (pure).
+"""Where the properties of an event name a person: the one definition for access, erasure and
+reports (pure). shared/PROTOCOL.md explains it to those who log ("Naming persons").
 
-A value under one of KEYS names a person, at any depth: a report that was read about user 7 has
-`{"report": "timeline", "params": {"user": "7"}}`. Reports about a person and erasure both use this
-definition.
+A value names a person by its place and its spelling (`canonical`). Its place is, at any depth,
+
+- under a person key (`PersonKeys`): the value itself, or the items of a list, however nested;
+- as a key of a map that stands there: `{"users": {"7": 0.5}}`; unless it is a map under a singular
+  key that has an IDENTITY: then it describes a person, and its keys are names of fields;
+- under an IDENTITY of a map that stands there: `{"user": {"id": 7, "score": 7}}`;
+- in a list of a map that stands under a plural key, as text: `{"users": {"red": ["7", "8"]}}`.
+
+Everything else in such a map is a figure or a text of its own. So is a number alone under a plural
+key, which is a count: `{"users": 7}`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from typing import Any
 
 import msgpack
 
-from logd_wire.wire import unpack_props
+from logd.config.table import DEFAULTS
+from logd_wire.wire import unpack_pairs
 
-KEYS = frozenset({"user", "users", "user_id", "login", "actor", "switched_to"})
 ERASED = "(erased)"
 ANOTHER = "(another)"
-# Packed properties with a mention contain one of these: most events are skipped by this alone.
-MARKS = (b"user", b"login", b"actor", b"switched_to")
+# The properties of a map that identify the person whom it describes.
+IDENTITY = frozenset({"id", "uid", "pk", "sub", "name"})
+# Keys that logd and its Flask extension write themselves: they name persons whatever is configured.
+OWN_KEYS = ("user", "login", "actor", "switched_to", "member")
 
-IsPerson = Callable[[str], bool]
-Change = Callable[[str | int], str | int]
+_SEPARATORS = b"_-. "
+_MASKED = re.compile(r"\((?:erased|another)\)(?: [0-9]+)?")
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 
-
-def mentions(props: Mapping[str, Any], user: str) -> bool:
-    """Whether the properties mention that user."""
-    changed = _changed(props, lambda value: ERASED if str(value) == user else value, named=False)
-    return changed is not props
-
-
-def persons(props: Mapping[str, Any]) -> set[str]:
-    """The users whom the properties mention."""
-    found: set[str] = set()
-
-    def collect(value: str | int) -> str | int:
-        found.add(str(value))
-        return value
-
-    _changed(props, collect, named=False)
-    return found - {ERASED}
+Value = str | int | float
+IsPerson = Callable[[Value], bool]
+# Returns what replaces a value that is in the place of a person; None: it stays.
+_Change = Callable[[Value], str | None]
 
 
-def redact(props: bytes, is_person: IsPerson) -> bytes | None:
-    """The packed properties with `(erased)` for each such person; None if they mention none.
+def canonical(value: Value) -> str:
+    """The spelling of an id by which two of them are compared.
 
-    Raises Malformed for invalid msgpack.
+    4711, 4711.0 and "4711.0" are "4711"; of texts that Unicode defines as the same (NFC, NFD) there
+    is one. Nothing else is unified: "007" and "7", "Anna" and "anna" are two persons each.
     """
-    if not any(mark in props for mark in MARKS):
-        return None
-    before = unpack_props(props)
-    after = _changed(before, lambda v: ERASED if is_person(str(v)) else v, named=False)
-    return None if after is before else bytes(msgpack.packb(after))
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, int):
+        return str(value)
+    if value.endswith("0") and (whole := _WHOLE.fullmatch(value)):
+        return whole[1]
+    return value if value.isascii() else unicodedata.normalize("NFC", value)
 
 
-def without_others(props: Mapping[str, Any], user: str) -> dict[str, Any]:
-    """The properties with `(another)` for every person but that user.
+def is_person(user: str) -> IsPerson:
+    """Returns a check whether a value is the id of that user, in whatever spelling."""
+    wanted = canonical(user)
+    return lambda value: canonical(value) == wanted
 
-    Data about one person can then be handed over without revealing another.
+
+class _Place(Enum):
+    NONE = 0
+    ONE = 1  # under a singular key, or in a list under a person key
+    MANY = 2  # under a plural key
+    GROUP = 3  # in a list of a map under a plural key
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A map as it is stored: a key that comes twice, as in events of earlier versions, is kept."""
+
+
+class PersonKeys:
+    """The keys under which a value names a person.
+
+    A name stands for itself, with `id` and in the plural (`student`: also `students`, `student_id`,
+    `studentIds`); case and the separators `_`, `-`, `.` do not matter.
     """
 
-    def change(value: str | int) -> str | int:
-        return value if str(value) in (user, ERASED) else ANOTHER
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        stems = {_normal(name) for name in (*names, *OWN_KEYS)}
+        plural = {stem for stem in stems if stem.endswith(b"s")}
+        plural |= {stem + end for stem in stems for end in (b"s", b"ids")}
+        self._places = dict.fromkeys(stems | {stem + b"id" for stem in stems}, _Place.ONE)
+        self._places |= dict.fromkeys(plural, _Place.MANY)
+        # Packed properties that name a person contain one of these. "user" covers "username".
+        self._marks = tuple(s for s in stems if not any(o in s for o in stems if o != s))
 
-    return dict(_changed(props, change, named=False))
+    def may_name(self, props: bytes) -> bool:
+        """Whether packed properties have a person key, perhaps: most events are skipped by this."""
+        squeezed = _normal(props)
+        return any(mark in squeezed for mark in self._marks)
+
+    def mentions(self, props: bytes, is_person: IsPerson) -> bool:
+        """Whether the packed properties name such a person. Raises Malformed."""
+        return self.redact(props, is_person) is not None
+
+    def persons(self, props: Mapping[str, Any]) -> set[str]:
+        """The persons whom the properties name, each as it is spelled there."""
+        found: set[str] = set()
+
+        def collect(value: Value) -> None:
+            found.add(str(value))
+
+        self._changed(props, collect, _Place.NONE)
+        return {name for name in found if not _MASKED.fullmatch(name)}
+
+    def redact(self, props: bytes, is_person: IsPerson) -> bytes | None:
+        """The packed properties with `(erased)` for each such person; None if they name none.
+
+        Raises Malformed for invalid msgpack.
+        """
+        if not self.may_name(props):
+            return None
+        before = unpack_pairs(props, _Pairs)
+        after = self._changed(before, lambda v: ERASED if is_person(v) else None, _Place.NONE)
+        return None if after is before else _packed(after)
+
+    def without_others(self, props: Mapping[str, Any], is_person: IsPerson) -> dict[str, Any]:
+        """The properties with `(another)` for every other person.
+
+        Data about one person can then be handed over without revealing another.
+        """
+
+        def change(value: Value) -> str | None:
+            return None if is_person(value) or _MASKED.fullmatch(str(value)) else ANOTHER
+
+        return dict(self._changed(props, change, _Place.NONE))
+
+    def _place_of(self, key: str) -> _Place:
+        return self._places.get(_normal(key), _Place.NONE)
+
+    def _changed(self, value: Any, change: _Change, place: _Place) -> Any:
+        """The value itself if nothing in it changes."""
+        if isinstance(value, _Pairs):
+            made: Any = _Pairs(self._changed_items(value, change, place))
+            same = all(a is c and b is d for (a, b), (c, d) in zip(value, made, strict=True))
+            return value if same else made
+        if isinstance(value, Mapping):
+            made = self._changed_items(value.items(), change, place)
+            same = all(
+                a is c and b is d for (a, b), (c, d) in zip(value.items(), made, strict=True)
+            )
+            return value if same else dict(made)
+        if isinstance(value, list):
+            place = _Place.ONE if place is _Place.MANY else place
+            made = [self._changed(item, change, place) for item in value]
+            return made if any(a is not b for a, b in zip(made, value, strict=True)) else value
+        if place is _Place.NONE or isinstance(value, bool) or not isinstance(value, Value):
+            return value
+        if place is not _Place.ONE and not isinstance(value, str):
+            return value  # a count, or a figure
+        new = change(value)
+        return value if new is None else new
+
+    def _changed_items(
+        self, items: Iterable[tuple[str, Any]], change: _Change, place: _Place
+    ) -> list[tuple[str, Any]]:
+        items = list(items)
+        names = place in (_Place.ONE, _Place.MANY)
+        described = place is _Place.ONE and any(key in IDENTITY for key, _ in items)
+        taken = {key for key, _ in items}
+        made = []
+        for key, item in items:
+            inner = self._place_of(key)
+            if inner is _Place.NONE and names:
+                if key in IDENTITY:
+                    inner = _Place.ONE
+                elif place is _Place.MANY and isinstance(item, list):
+                    inner = _Place.GROUP
+            new = change(key) if names and not described else None
+            if new is not None:
+                key = _free(new, taken)
+                taken.add(key)
+            made.append((key, self._changed(item, change, inner)))
+        return made
 
 
-def _changed(value: Any, change: Change, *, named: bool) -> Any:
-    """The value itself if nothing in it changes. `named`: it is under one of KEYS."""
-    if isinstance(value, Mapping):
-        made: Any = {
-            key: _changed(item, change, named=named or key in KEYS) for key, item in value.items()
-        }
-        return made if any(made[key] is not value[key] for key in value) else value
-    if isinstance(value, list):
-        made = [_changed(item, change, named=named) for item in value]
-        return made if any(a is not b for a, b in zip(made, value, strict=True)) else value
-    return change(value) if named and _may_name(value) else value
+def _normal(text: str | bytes) -> bytes:
+    data = text if isinstance(text, bytes) else text.encode()
+    return data.lower().translate(None, _SEPARATORS)
 
 
-def _may_name(value: Any) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool)
+def _free(key: str, taken: set[str]) -> str:
+    """The key, with a number if the map has it already: two persons of it may be erased."""
+    number, free = 1, key
+    while free in taken:
+        number += 1
+        free = f"{key} {number}"
+    return free
+
+
+def _packed(value: Any) -> bytes:
+    packer = msgpack.Packer(autoreset=False)
+
+    def pack(value: Any) -> None:
+        if isinstance(value, _Pairs):
+            packer.pack_map_header(len(value))
+            for key, item in value:
+                packer.pack(key)
+                pack(item)
+        elif isinstance(value, list):
+            packer.pack_array_header(len(value))
+            for item in value:
+                pack(item)
+        else:
+            packer.pack(value)
+
+    pack(value)
+    return bytes(packer.bytes())
+
+
+# With the keys of a logd.toml that sets none.
+DEFAULT_KEYS = PersonKeys(DEFAULTS["person_keys"])

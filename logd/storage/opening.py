@@ -12,6 +12,7 @@ from logd.errors import DatabaseDamaged, KeyFileError, NoDatabase
 from logd.storage import keyfile
 from logd.storage.database import Connection, DatabaseError, connect, translate
 from logd.storage.event_types import TypeLimits
+from logd.storage.mentions import PersonKeys
 from logd.storage.migrations import check_not_newer, check_not_older
 from logd.storage.store import Store
 
@@ -44,6 +45,7 @@ def open_store(config: Config, key: bytes, now_ns: int, path: Path | None = None
         config.quarantine_rows_max,
         config.cache_bytes_max,
         TypeLimits(config.event_types_max, config.event_types_per_user_max),
+        PersonKeys(config.person_keys),
     )
 
 

@@ -1,6 +1,8 @@
 """Roll-ups: what dashboards query often, updated in the batch's own transaction.
 
-`verify` recomputes them from the events with the same functions.
+The latest event is the latest in time, then by attempt, then by storing: outboxes are read in any
+order. The first is the earliest in time. A roll-up holds what the stored events say, no more:
+removing events recounts it. `verify` recomputes it with the same functions.
 """
 
 from __future__ import annotations
@@ -8,17 +10,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from logd.batch import Producer
 from logd.storage.database import Connection
-from logd_wire.schema import SUBJECTS
+from logd_wire.schema import INT64_MAX, SUBJECTS
 from logd_wire.wire import Event, unpack_props
 
 DAY_NS = 86_400 * 10**9
 
 DayKey = tuple[str, int, str]
 SubjectKey = tuple[str, str, str]
+
+
+class SubjectEvent(NamedTuple):
+    """What a roll-up by subject takes of one event; `attempt` is 0 without a number."""
+
+    subject: str
+    value: float | None
+    attempt: int
 
 
 @dataclass(slots=True)
@@ -30,14 +41,34 @@ class SubjectRow:
     last_ts_ns: int
     last_value: float | None
     best_value: float | None
+    last_attempt: int = 0
+
+    def add(self, ts_ns: int, value: float | None, attempt: int) -> None:
+        """Counts an event that was stored after the others."""
+        self.events += 1
+        self.first_ts_ns = min(self.first_ts_ns, ts_ns)
+        if (ts_ns, attempt) >= (self.last_ts_ns, self.last_attempt):
+            self.last_ts_ns, self.last_value, self.last_attempt = ts_ns, value, attempt
+        self._add_best(value)
+
+    def add_by_storing(self, ts_ns: int, value: float | None) -> None:
+        """Does the same as schemas did before the migration "latest in time"."""
+        self.events += 1
+        self.last_ts_ns, self.last_value = ts_ns, value
+        self._add_best(value)
+
+    def _add_best(self, value: float | None) -> None:
+        if value is not None:
+            self.best_value = value if self.best_value is None else max(self.best_value, value)
 
 
 class Rollups:
-    """Sums up events in the order of storing."""
+    """Sums up events in the order of storing; with `by_time` false as older schemas did."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_time: bool = True) -> None:
         self.days: Counter[DayKey] = Counter()
         self.subjects: dict[SubjectKey, SubjectRow] = {}
+        self._by_time = by_time
 
     def add(self, event_type: str, ts_ns: int, user: str | None, props: bytes) -> None:
         """Counts one event."""
@@ -47,33 +78,55 @@ class Rollups:
 
     def add_subject(self, event_type: str, ts_ns: int, user: str, props: Mapping[str, Any]) -> None:
         """Counts one event of a type that is summed up by subject."""
-        subject, value = subject_of(event_type, props)
-        if subject is None:
+        event = subject_of(event_type, props)
+        if event is None:
             return
+        subject, value, attempt = event
         key = (event_type, subject, user)
         row = self.subjects.get(key)
         if row is None:
-            self.subjects[key] = SubjectRow(1, ts_ns, ts_ns, value, value)
-            return
-        row.events += 1
-        row.last_ts_ns = ts_ns
-        row.last_value = value
-        row.best_value = max((v for v in (row.best_value, value) if v is not None), default=None)
+            attempt = attempt if self._by_time else 0
+            self.subjects[key] = SubjectRow(1, ts_ns, ts_ns, value, value, attempt)
+        elif self._by_time:
+            row.add(ts_ns, value, attempt)
+        else:
+            row.add_by_storing(ts_ns, value)
 
 
-def subject_of(event_type: str, props: Mapping[str, Any]) -> tuple[str | None, float | None]:
-    """The subject of an event of a type with subjects, or None; and its value."""
+def subject_of(event_type: str, props: Mapping[str, Any]) -> SubjectEvent | None:
+    """What the roll-up takes of an event of a type with subjects; None without a subject."""
     definition = SUBJECTS[event_type]
     subject = props.get(definition.key)
     if not isinstance(subject, str | int):
-        return None, None
-    return str(subject), _number(props.get(definition.value)) if definition.value else None
+        return None
+    value = _number(props.get(definition.value)) if definition.value else None
+    attempt = props.get(definition.attempt) if definition.attempt else 0
+    if type(attempt) is not int or not 0 <= attempt <= INT64_MAX:
+        attempt = 0
+    return SubjectEvent(str(subject), value, attempt)
 
 
 def _number(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
         return float(value)
     return None
+
+
+def by_time(connection: Connection) -> bool:
+    """Whether the roll-ups by subject are by time; in older schemas they are by storing."""
+    columns = connection.execute("PRAGMA table_info(rollup_subject)").fetchall()
+    return any(column[1] == "last_attempt" for column in columns)
+
+
+def add_functions(connection: Connection) -> None:
+    """Adds the functions with which the migration "latest in time" reads events' properties."""
+
+    @lru_cache(maxsize=1)  # each is called for the same event
+    def parts(event_type: str, props: bytes) -> tuple[str | None, float | None, int]:
+        return subject_of(event_type, unpack_props(props)) or (None, None, 0)
+
+    for at, name in enumerate(("subject_of", "value_of", "attempt_of")):
+        connection.create_function(name, 2, lambda kind, props, at=at: parts(kind, props)[at])
 
 
 def update(
@@ -95,16 +148,21 @@ def update(
         " ON CONFLICT DO UPDATE SET events = events + excluded.events",
         [(types[kind], day, user, count) for (kind, day, user), count in rollups.days.items()],
     )
+    if not rollups.subjects:
+        return
+    later = "(excluded.last_ts_ns, excluded.last_attempt) >= (last_ts_ns, last_attempt)"
     connection.executemany(
-        "INSERT INTO rollup_subject VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-        " events = events + excluded.events, last_ts_ns = excluded.last_ts_ns,"
-        " last_value = excluded.last_value, best_value = CASE"
+        "INSERT INTO rollup_subject VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"  # noqa: S608 - no data in it
+        " events = events + excluded.events, first_ts_ns = min(first_ts_ns, excluded.first_ts_ns),"
+        f" last_value = iif({later}, excluded.last_value, last_value),"
+        f" last_attempt = iif({later}, excluded.last_attempt, last_attempt),"
+        " last_ts_ns = max(last_ts_ns, excluded.last_ts_ns), best_value = CASE"
         " WHEN best_value IS NULL THEN excluded.best_value"
         " WHEN excluded.best_value IS NULL THEN best_value"
         " ELSE max(best_value, excluded.best_value) END",
         [
             (types[kind], subject, user, row.events, row.first_ts_ns, row.last_ts_ns)
-            + (row.last_value, row.best_value)
+            + (row.last_value, row.best_value, row.last_attempt)
             for (kind, subject, user), row in rollups.subjects.items()
         ],
     )

@@ -37,6 +37,7 @@ from logd.storage.database import Connection, DatabaseError, connect, translate
 from logd.storage.database_files import DatabaseFiles
 from logd.storage.event_types import BatchTypes, EventTypes, TypeLimits
 from logd.storage.hash_chain import Head
+from logd.storage.mentions import DEFAULT_KEYS, PersonKeys
 from logd.storage.migrations import migrate
 from logd_wire.rendezvous import current_boot_id
 from logd_wire.wire import Event
@@ -62,7 +63,9 @@ class Store:
         quarantine_rows_max: int,
         cache_bytes_max: int = 16 * 1024 * 1024,
         type_limits: TypeLimits = TypeLimits(),  # noqa: B008 - frozen
+        person_keys: PersonKeys = DEFAULT_KEYS,
     ) -> None:
+        self.person_keys = person_keys
         self._path = path
         self._quarantine_rows_max = quarantine_rows_max
         self._boot_id = current_boot_id()
@@ -268,10 +271,13 @@ class Store:
         The batch has no mentions of them left; their events use up an id and are not stored. An
         internal event after them records it.
         """
-        events, late = late_erasure.split(batch, self.erasure_list)
-        if not late and events is batch.events:
+        events, late = late_erasure.split(batch, self.erasure_list, self.person_keys)
+        entries = batch.quarantine_entries
+        kept = late_erasure.without_excerpts(entries, self.erasure_list)
+        if not late and events is batch.events and kept is entries:
             return batch, NO_EVENTS
         batch = batch.copy(list(events))
+        batch.quarantine_entries = kept
         if late:
             first = self.next_event
             ids = [first + place for place in late]

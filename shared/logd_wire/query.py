@@ -11,8 +11,9 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -26,6 +27,9 @@ QUERY_VERSION = 1
 REQUEST_BYTES_MAX = 64 * 1024
 RESPONSE_BYTES_MAX = 8 * 1024 * 1024
 ROWS_MAX = 1000
+TEXTS_MAX = 1000  # in a list of a request; a longer one is asked in parts
+# Of the texts of such a list: two lists and the rest of a request fit into REQUEST_BYTES_MAX.
+TEXTS_BYTES_MAX = 24 * 1024
 
 _LENGTH = struct.Struct("!I")
 _TIMEVAL = struct.Struct("@ll")
@@ -120,6 +124,20 @@ def _read_exactly(read: Callable[[int], bytes], length: int) -> bytes:
         parts.append(part)
         missing -= len(part)
     return b"".join(parts)
+
+
+def text_parts(texts: Iterable[str]) -> list[list[str]]:
+    """Divides texts into lists that a request may hold, each text in one of them.
+
+    The lists are about equally long, so that the last one does not single out a few persons. No
+    texts are one empty list: a report without a list would be about all users.
+    """
+    every = list(dict.fromkeys(texts))
+    bytes_max = max((len(text.encode()) for text in every), default=0) + 3  # its length, in msgpack
+    texts_max = max(1, min(TEXTS_MAX, TEXTS_BYTES_MAX // bytes_max))
+    parts = -(-len(every) // texts_max) or 1
+    bounds = [len(every) * number // parts for number in range(parts + 1)]
+    return [every[start:end] for start, end in pairwise(bounds)]
 
 
 class QueryClient:

@@ -63,16 +63,19 @@ class Reserved(Malformed):
 
 @dataclass(frozen=True)
 class Subject:
-    """The properties by which a type of event is rolled up per user: a key, and a figure."""
+    """The properties by which a type of event is rolled up per user: a key, a figure, and the
+    number of the attempt, which orders events of the same time.
+    """
 
     key: str
     value: str | None = None
+    attempt: str | None = None
 
 
 # The types whose latest state per user is kept as a roll-up, because dashboards ask for it.
 SUBJECTS: Mapping[str, Subject] = {
     "task_completed": Subject(key="task"),
-    "quiz_submitted": Subject(key="quiz", value="score"),
+    "quiz_submitted": Subject(key="quiz", value="score", attempt="attempt"),
 }
 
 

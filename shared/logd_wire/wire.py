@@ -15,7 +15,7 @@ was damaged, is not taken for an event of the wrong producer.
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -180,6 +180,21 @@ def unpack_props(props: bytes) -> Any:
         if len(props) > UNCHECKED_BYTES_MAX:
             check_whole(props)
         return msgpack.unpackb(props, strict_map_key=True, ext_hook=_no_extension)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Malformed(f"props are not msgpack: {error}") from error
+
+
+def unpack_pairs(props: bytes, make_map: Callable[[list[tuple[str, Any]]], Any]) -> Any:
+    """Unpacks `props` with `make_map` for each map, which gets the pairs of a repeated key as well.
+
+    Raises Malformed when it is not msgpack.
+    """
+    try:
+        if len(props) > UNCHECKED_BYTES_MAX:
+            check_whole(props)
+        return msgpack.unpackb(
+            props, strict_map_key=True, ext_hook=_no_extension, object_pairs_hook=make_map
+        )
     except (ValueError, TypeError, RecursionError) as error:
         raise Malformed(f"props are not msgpack: {error}") from error
 

@@ -31,6 +31,7 @@ from logd.ingest.ordering import Intake
 from logd.ingest.outbox_reader import DamageSkip, NextRecordSearch, read_available
 from logd.serve.access_messages import pack_request
 from logd.serve.report_server import Reporter
+from logd.storage.mentions import DEFAULT_KEYS
 from logd.storage.store import Store
 from logd_wire.outbox.layout import HEADER_BYTES, RING_BYTES_MIN, outbox_bytes, parse_header
 from logd_wire.outbox.writer import OutboxWriter
@@ -222,6 +223,7 @@ def _reporter() -> Reporter:
     made._config = settings.parse(text, directory / "logd.toml")
     made._key = bytes(32)
     made._record_access = _record_access
+    made._person_keys = DEFAULT_KEYS
     store = Store(made._config.database, made._key, 1, 100)
     intake, batch = _intake()
     for number, kind in enumerate(("page_view", "task_completed", "quiz_submitted"), start=1):

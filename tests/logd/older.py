@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from logd.storage import event_types
+from logd.storage import event_types, rollups
 from logd.storage.database import connect
 from logd.storage.migrations import MIGRATIONS, split
 from logd_wire.wire import Event
@@ -36,6 +36,7 @@ def types_as_earlier(patch: pytest.MonkeyPatch) -> None:
 def older(path: Path, key: bytes, schema: int, events: Iterable[Event]) -> None:
     """Makes a database of that schema with these events, of one producer that has ended."""
     connection = connect(path, key)
+    rollups.add_functions(connection)
     connection.execute("BEGIN")
     connection.execute(
         "CREATE TABLE migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"

@@ -9,7 +9,7 @@ from typing import Any
 from logd.storage import hash_chain
 from logd.storage.database import Connection
 from logd.storage.migrations import schema_version
-from logd.storage.rollups import Rollups
+from logd.storage.rollups import Rollups, by_time
 from logd.storage.time_blocks import Blocks
 
 _EVENTS = (
@@ -38,7 +38,7 @@ def cut_and_rebuild(connection: Connection, first_batch: int) -> None:
 def rebuild(connection: Connection) -> None:
     """Computes chain, counters, roll-ups and blocks of the events that are there."""
     connection.execute("BEGIN")
-    head, rollups, blocks = hash_chain.GENESIS, Rollups(), Blocks()
+    head, rollups, blocks = hash_chain.GENESIS, Rollups(by_time=by_time(connection)), Blocks()
     batches = connection.execute("SELECT id, stored_ns, first_event, events FROM batch ORDER BY id")
     for number, stored_ns, first, events in batches.fetchall():
         leaves = []
@@ -81,12 +81,16 @@ def _sum_up(connection: Connection, rollups: Rollups, blocks: Blocks) -> None:
     subjects: list[Any] = [
         (types[kind], subject, user, row.events, row.first_ts_ns, row.last_ts_ns)
         + (row.last_value, row.best_value)
+        + ((row.last_attempt,) if by_time(connection) else ())
         for (kind, subject, user), row in rollups.subjects.items()
     ]
     connection.execute("DELETE FROM rollup_day")
     connection.executemany("INSERT INTO rollup_day VALUES (?, ?, ?, ?)", days)
     connection.execute("DELETE FROM rollup_subject")
-    connection.executemany(f"INSERT INTO rollup_subject VALUES ({', '.join('?' * 8)})", subjects)
+    columns = 9 if by_time(connection) else 8
+    connection.executemany(
+        f"INSERT INTO rollup_subject VALUES ({', '.join('?' * columns)})", subjects
+    )
     if schema_version(connection) < 2:
         return
     connection.execute("DELETE FROM event_block")

@@ -12,7 +12,7 @@ from logd.reports.readings import Concerned
 from logd.serve import access_events
 from logd.serve.access_events import CUT, EVENTS_MAX, TEXT_CHARS_MAX
 from logd.serve.access_messages import pack_request, unpack_request
-from logd.storage.mentions import persons
+from logd.storage.mentions import DEFAULT_KEYS
 from logd_wire.query import QueryError
 from logd_wire.schema import USER_BYTES_MAX
 from logd_wire.wire import unpack_props
@@ -42,7 +42,7 @@ def test_a_question_is_recorded_as_it_was_asked() -> None:
 
 def test_a_subject_that_is_a_users_id_does_not_hide_the_user() -> None:
     (props,) = recorded({"subjects": ["7"]}, {"7"})
-    assert "7" in persons(props)
+    assert "7" in DEFAULT_KEYS.persons(props)
 
 
 @pytest.mark.parametrize("length", [4, 8, USER_BYTES_MAX])
@@ -61,7 +61,7 @@ def test_a_list_too_long_for_one_event_is_whole_in_several(length: int, asked: b
         events = recorded(params, set(members))
         lists = [event.get("users", []) for event in events]
     assert list(chain.from_iterable(lists)) == members, "in order"
-    assert set().union(*map(persons, events)) == set(members)
+    assert set().union(*map(DEFAULT_KEYS.persons, events)) == set(members)
     texts = chain.from_iterable(event["params"].get("subjects", []) for event in events)
     assert list(texts) == ["\u00e9" * TEXT_CHARS_MAX + CUT] * 3
     assert {event["params"]["type"] for event in events} == {"quiz_submitted"}
@@ -73,10 +73,10 @@ def test_a_list_too_long_for_one_event_is_whole_in_several(length: int, asked: b
 def test_a_user_is_never_cut_and_a_longer_text_is_no_user() -> None:
     user = "u" * USER_BYTES_MAX
     (props,) = recorded({"user": user})
-    assert user in persons(props)
+    assert user in DEFAULT_KEYS.persons(props)
     for longer in ({"user": user + "u"}, {"users": [user + "u"]}):
         (props,) = recorded(longer)
-        assert user not in persons(props)
+        assert user not in DEFAULT_KEYS.persons(props)
 
 
 def test_an_event_is_filled_before_the_next_one_begins() -> None:

@@ -99,6 +99,14 @@ def test_every_setting_of_the_template_is_known_also_those_commented_out() -> No
         ),
         ('retention.person_erased = "9d"', "is kept for ever"),
         ("[retention]\nmany_users = true", "settings of logd must stand above [retention]"),
+        ("apps = 5", "line 1: apps = 5: expected a user id for each application"),
+        ('[apps]\nshop = "me"', "line 2: apps: 'shop' = 'me': expected a list of user ids"),
+        ("apps.shop = []", "line 1: apps: 'shop' = []: expected at least one user id"),
+        ('apps."33" = 33', "line 1: apps: '33' = 33: expected a name"),
+        ("[apps]\noutboxes_max = 9", "is the name of a setting; settings of logd must stand above"),
+        ('person_keys = "user"', "expected a list of names of properties"),
+        ('person_keys = ["a b"]', "expected a list of names of properties"),
+        ('person_keys = ["score"]', "expected names of persons; 'score' names"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(text: str, message: str) -> None:
@@ -106,6 +114,14 @@ def test_a_mistake_is_named_with_its_line(text: str, message: str) -> None:
         parse(text, FILE)
     assert message in str(caught.value)
     assert "/srv/logd/logd.toml" in str(caught.value)
+
+
+def test_applications_have_one_uid_or_several_and_keys_name_persons() -> None:
+    config = parse('person_keys = ["kid"]\n[apps]\nshop = 33\nschool = [34, 35]\n', FILE)
+    assert config.apps == {"shop": (33,), "school": (34, 35)}
+    assert config.person_keys == ("kid",)
+    assert parse("", FILE).apps == {}
+    assert "student" in parse("", FILE).person_keys
 
 
 def test_a_retention_is_a_period_for_each_type() -> None:

@@ -13,10 +13,9 @@ from logd.batch import Batch
 from logd.clock.event_age import age_ns
 from logd.errors import StorageBusy
 from logd.maintenance import event_removal, forget, prune, subject_rollups, worker
-from logd.storage import erasure_list, job_table, mentions
+from logd.storage import erasure_list, job_table
 from logd.storage.database import Connection
 from logd.storage.job_table import FORGET, PRUNE
-from logd_wire.schema import SUBJECTS
 from logd_wire.wire import Event, unpack_props
 from tests.logd.made_up_trail import DAY_NS, TYPES, USERS, Trail
 
@@ -271,12 +270,6 @@ def test_a_person_only_mentioned_is_forgotten_again_too(trail: Trail) -> None:
     trail.open()
     trail.finish(1)
     assert unpack_props(trail.rows()[1].props) == {"user": "(erased)"}
-
-
-def test_no_subject_uses_a_property_that_names_persons() -> None:
-    """Redaction may leave the roll-ups alone."""
-    kept_by = {name for one in SUBJECTS.values() for name in (one.key, one.value)}
-    assert not kept_by & mentions.KEYS
 
 
 # -- tampering

@@ -13,8 +13,9 @@ import pytest
 from logd.audit.verify import verify
 from logd.batch import Batch, Producer
 from logd.errors import DatabaseDamaged
-from logd.storage import erasure_list, mentions
+from logd.storage import erasure_list
 from logd.storage.erasure_list import ErasureList
+from logd.storage.mentions import DEFAULT_KEYS, is_person
 from logd.storage.store import Store
 from logd_wire.wire import Event, producer_seed, unpack_props
 from tests.logd.full_disk import full_disk
@@ -78,11 +79,11 @@ def test_a_person_is_forgotten_up_to_a_time_and_may_come_back_after_it(
     producer: Producer,
 ) -> None:
     there = ErasureList(b"a" * 32, {})
-    assert not there.covers("7", producer, 1, 0)
+    assert not there.covers("7", 1, producer, 1, 0)
     there.add({there.token("7"): 100})
     there.add({there.token("7"): 90})  # asked before, and carried out later
-    assert [there.covers("7", producer, 1, at) for at in (0, 100, 101)] == [True, True, False]
-    assert not there.covers("8", producer, 1, 50)
+    assert [there.covers("7", 1, producer, 1, at) for at in (0, 100, 101)] == [True, True, False]
+    assert not there.covers("8", 1, producer, 1, 50)
 
 
 def test_a_list_in_a_file_keeps_the_later_time_of_each_and_is_its_owners_alone(
@@ -123,7 +124,7 @@ def test_an_invalid_line_of_the_list_is_refused_with_its_number(directory: Path,
         ),
         ({"a": [{"user_id": "7", "n": 7}]}, {"a": [{"user_id": "(erased)", "n": 7}]}),
         ({"user": {"id": "7"}}, {"user": {"id": "(erased)"}}),
-        ({"task": "7", "user": "77", "users": [True, None, 7.0]}, None),
+        ({"task": "7", "user": "77", "users": [True, None, 8.0]}, None),
         ({"user": "6"}, None),
         ({}, None),
     ],
@@ -131,7 +132,7 @@ def test_an_invalid_line_of_the_list_is_refused_with_its_number(directory: Path,
 def test_a_person_is_found_under_the_keys_that_name_persons_at_any_depth(
     props: dict[str, Any], expected: dict[str, Any] | None
 ) -> None:
-    less = mentions.redact(msgpack.packb(props), "7".__eq__)
+    less = DEFAULT_KEYS.redact(msgpack.packb(props), is_person("7"))
     assert (less and unpack_props(less)) == expected
 
 

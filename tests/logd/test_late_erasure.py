@@ -10,7 +10,7 @@ import msgpack
 from logd.batch import Batch, Producer
 from logd.storage import late_erasure
 from logd.storage.erasure_list import ErasureList
-from logd.storage.mentions import ERASED
+from logd.storage.mentions import DEFAULT_KEYS, ERASED, Value
 from logd_wire.wire import Event
 
 OLD, NEW = Producer(1, 1, 0), Producer(1, 2, 0)
@@ -26,13 +26,16 @@ class Everybody:
     def check_until_ns(self, producer: Producer) -> int:
         return self.until_ns[producer]
 
-    def covers(self, user: str, producer: Producer, sequence: int, ts_ns: int) -> bool:
-        self.asked.append((user, producer, sequence, ts_ns))
-        return user == "7" and sequence <= 10
+    def covers(
+        self, name: Value, sender: int, producer: Producer, sequence: int, ts_ns: int
+    ) -> bool:
+        assert sender == producer.uid
+        self.asked.append((name, producer, sequence, ts_ns))
+        return name == "7" and sequence <= 10
 
 
 def split(batch: Batch, forgotten: Everybody) -> tuple[late_erasure.Events, list[int]]:
-    return late_erasure.split(batch, cast("ErasureList", forgotten))
+    return late_erasure.split(batch, cast("ErasureList", forgotten), DEFAULT_KEYS)
 
 
 def batch_of(*events: tuple[Producer, int, Event]) -> Batch:

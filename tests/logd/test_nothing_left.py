@@ -10,8 +10,10 @@ import msgpack
 import pytest
 
 from logd.batch import Batch
-from logd.maintenance import forget as forgetting
+from logd.maintenance.forget_preview import preview
 from logd.storage import job_table
+from logd.storage.mentions import DEFAULT_KEYS
+from logd.storage.senders import Person
 from logd.storage.store import Store
 from logd_wire.wire import Event
 from tests.logd.made_up_trail import DAY_NS, KEY, TYPES, Trail
@@ -94,7 +96,7 @@ def test_without_the_vacuum_copies_would_remain(
 def test_what_the_preview_counts_is_what_goes(directory: Path) -> None:
     trail = Trail(directory, random.Random(3))
     fill(trail)
-    expected = forgetting.preview(trail.store.connection, NAME)
+    expected = preview(trail.store.connection, Person(NAME), DEFAULT_KEYS)
     job = trail.finish(trail.ask(job_table.FORGET, users=[NAME]))
     assert job.outcome == expected
     assert all(expected.values())

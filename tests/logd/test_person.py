@@ -87,7 +87,7 @@ def test_what_is_handed_over_names_nobody_else(stored: Instance) -> None:
 
 def test_what_cannot_be_attributed_and_what_is_elsewhere_is_listed(stored: Instance) -> None:
     notes = {item["about"]: item["text"] for item in of_kind(items(stored, PERSON), "note")}
-    assert set(notes) == {"quarantine", "outboxes", "copies", "site"}
+    assert set(notes) == {"quarantine", "outboxes", "texts", "copies", "site"}
     assert "1 refused datagrams" in notes["quarantine"]
     assert "0 events" in notes["outboxes"]
 
@@ -158,12 +158,18 @@ def test_an_id_with_control_characters_is_shown_escaped_found_and_erased_by_that
     instance.cli("verify")
 
 
-def test_an_id_in_another_unicode_spelling_is_named_and_left_alone(instance: Instance) -> None:
-    """It may be another account; the same text from another keyboard is more likely."""
+def test_an_id_in_another_unicode_spelling_is_the_same_person(instance: Instance) -> None:
+    """The same text, from another keyboard: Unicode defines both as equal."""
     composed, decomposed = "jos\u00e9@example.org", "jose\u0301@example.org"
     fill(instance, [("login", composed, {}), ("login", decomposed, {}), ("login", "jose", {})])
+    found = items(instance, decomposed)
+    assert found[0]["spellings"] == [decomposed, composed]
+    assert [item["user"] for item in of_kind(found, "event")] == [composed, decomposed]
+    assert of_kind(found, "day")[0]["events"] == of_kind(found, "day")[1]["events"] == 1
     shown = r"jose\u0301@example.org"
-    assert f"logd forget --escaped '{shown}'" in instance.cli("forget", "--yes", composed)
-    assert [event["user"] for event in instance.events("--type", "login")] == [decomposed, "jose"]
-    exactly = json.loads(instance.cli("forget", "--yes", "--json", "--escaped", shown))
-    assert (exactly["events"], exactly["other_spellings"]) == (1, {})
+    would = instance.cli("forget", "--dry-run", composed)
+    assert "would erase: 2 events" in would and f"'{shown}' (1 events)" in would
+    erased = json.loads(instance.cli("forget", "--yes", "--json", composed))
+    assert (erased["events"], erased["other_spellings"]) == (2, {decomposed: 1})
+    assert [event["user"] for event in instance.events("--type", "login")] == ["jose"]
+    instance.cli("verify")

@@ -19,7 +19,7 @@ from logd.reports.parameters import Parameters
 from logd.reports.readings import Concerned
 from logd.reports.registry import REPORTS
 from logd.serve.access_events import access_events
-from logd.storage.mentions import persons
+from logd.storage.mentions import DEFAULT_KEYS
 from logd.storage.rollups import DAY_NS
 from logd.storage.store import Store
 from logd_wire.query import Answer
@@ -95,6 +95,7 @@ GROUPS: list[list[str]] = [
 ]  # fmt: skip
 EVENT_PAGES: list[dict[str, Any]] = [{}, {"limit": 3}, {"before_id": 12, "limit": 4}]
 PAGES = [*EVENT_PAGES, {"before_id": 0}]
+REMOVED = {"before_id": 10**6, "before_ns": 101 * DAY_NS}
 TYPES = ["page_view", "task_completed", "quiz_submitted", "login_failed", "no_such_type"]
 
 
@@ -104,9 +105,9 @@ def narrowed_by_users(params: dict[str, Any]) -> list[dict[str, Any]]:
 
 QUESTIONS: dict[str, list[dict[str, Any]]] = {
     "summary": [{}],
-    "event_types": [{}],
+    "event_types": [{}, {"after": 1}],
     "losses": PAGES,
-    "losses_by_cause": [{}],
+    "losses_by_cause": [{}, {"after": 1}],
     "quarantine": PAGES,
     "daily_activity": [
         one
@@ -117,7 +118,12 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
     "score_distribution": [
         one
         for subject in ({}, *({"subject": name} for name in ("common", "rare", "single", "none")))
-        for more in ({}, {"type": "quiz_submitted", "buckets": 100}, {"type": "task_completed"})
+        for more in (
+            {},
+            {"type": "quiz_submitted", "buckets": 100},
+            {"type": "task_completed"},
+            {"after": 1},
+        )
         for one in narrowed_by_users({**subject, **more})
     ],
     "completions": [
@@ -126,13 +132,15 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
         for more in ({}, {"type": "quiz_submitted"}, {"after": 2})
         for one in narrowed_by_users({**subjects, **more})
     ],
-    "timeline": [{"user": user, **page} for user in (*PERSONS, "u9") for page in EVENT_PAGES],
+    "timeline": [
+        {"user": user, **page} for user in (*PERSONS, "u9") for page in [*EVENT_PAGES, REMOVED]
+    ],
     "events": [
         {**user, **kind, **times, **page}
         for user in ({}, {"user": U[1]}, {"user": "u9"})
         for kind in ({}, {"type": "group_graded"}, {"type": "invited"}, {"type": "report_read"})
         for times in ({}, {"since_ns": 101 * DAY_NS}, {"until_ns": 101 * DAY_NS})
-        for page in EVENT_PAGES
+        for page in [*EVENT_PAGES, REMOVED]
     ],
 }
 
@@ -167,7 +175,7 @@ def test_every_report_is_asked_with_each_of_its_parameters(
 
 
 NAMING = {"completions", "events", "timeline"}
-PAGING = {"limit", "before_id", "after"}
+PAGING = {"limit", "before_id", "before_ns", "after"}
 # The columns that tell figures apart, and those that depend on all events before.
 KEYS = {
     "daily_activity": ("day",),
@@ -200,12 +208,14 @@ def unpaged(report: str, question: dict[str, Any]) -> dict[str, Any]:
 def ask(store: Store, report: str, question: dict[str, Any]) -> tuple[Answer, Concerned | None]:
     answer = REPORTS[report].run(store.connection, Parameters(question))
     concern = REPORTS[report].concern
-    return answer, concern and concern(store.connection, question, answer, persons)
+    return answer, concern and concern(store.connection, question, answer, DEFAULT_KEYS.persons)
 
 
 def listed(report: str, question: dict[str, Any], concerned: Concerned) -> set[str]:
     """The persons in the events of a reading."""
-    return set().union(*map(persons, access_events(report, question, concerned, uid=1, pid=2)))
+    return set().union(
+        *map(DEFAULT_KEYS.persons, access_events(report, question, concerned, uid=1, pid=2))
+    )
 
 
 def names_in(value: Any) -> set[str]:
@@ -273,7 +283,7 @@ def test_a_difference_of_two_readings_leaves_no_one_out(trails: dict[str | None,
         assert scores == [0], "the first pupil's"
         assert first is not None and second is not None
         (read,) = access_events("score_distribution", params, first, uid=1, pid=2)
-        assert U[1] in persons(read) or read["everyone"]
+        assert U[1] in DEFAULT_KEYS.persons(read) or read["everyone"]
         assert not second.everyone
 
 
@@ -283,7 +293,7 @@ def test_a_page_that_ends_within_a_subject_lists_no_more_than_a_few(
     concern = REPORTS["score_distribution"].concern
     assert concern is not None
     page = Answer([{"subject": "common", "bucket": 1, "users": 1}])
-    concerned = concern(trails[None].connection, {}, page, persons)
+    concerned = concern(trails[None].connection, {}, page, DEFAULT_KEYS.persons)
     assert len(concerned.persons) < FLOOR and concerned.everyone
 
 
@@ -295,4 +305,4 @@ def test_quarantine_without_excerpts_is_about_no_one() -> None:
         ("", "malformed", False), ("00", "malformed", True), ("", "malformed: of u1", True),
     ):  # fmt: skip
         answer = Answer([{"excerpt": excerpt, "reason": reason}])
-        assert concern(None, {}, answer, persons).everyone is everyone
+        assert concern(None, {}, answer, DEFAULT_KEYS.persons).everyone is everyone

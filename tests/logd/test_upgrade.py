@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from logd import cli
@@ -18,14 +21,33 @@ from logd.storage import keyfile, migrations
 from logd.storage.database import connect
 from logd.storage.migrations import MIGRATIONS, schema_version
 from logd.storage.store import Store
+from logd_wire.wire import Event
 from tests.logd.older import older
 from tests.logd.test_blocks import made_up
 from tests.support.instance import Instance, check_streams, check_sums, emitters, until
 from tests.support.progress import Progress
 
 EVENTS = 20_000
+SUBJECTS_EVERY = 7
 NEWEST = len(MIGRATIONS)
 OLDER = range(1, NEWEST)
+
+
+def mixed() -> Iterator[Event]:
+    """Events that were not stored in order of time, with quizzes and tasks among them."""
+    rng = random.Random(2)
+    for number, event in enumerate(made_up()):
+        if number % SUBJECTS_EVERY or event.user is None:
+            yield event
+            continue
+        kind, props = rng.choice(
+            [
+                ("task_completed", {"task": rng.randrange(3)}),
+                ("quiz_submitted", {"quiz": "q", "score": rng.random(), "attempt": number % 5}),
+                ("quiz_submitted", {"quiz": rng.choice([None, 1]), "score": "none"}),
+            ]
+        )
+        yield event._replace(type=kind, props=msgpack.packb(props))
 
 
 def upgrade(instance: Instance, schema: int, events: int, emitted: int) -> float:
@@ -36,7 +58,7 @@ def upgrade(instance: Instance, schema: int, events: int, emitted: int) -> float
         instance.config.database,
         keyfile.read(instance.config.key_file),
         schema,
-        islice(made_up(), events),
+        islice(mixed(), events),
     )
     assert f"whole: {events:,} events" in instance.cli("verify"), "before, too"
     with emitters(instance, count=2, events=emitted) as running:
@@ -119,7 +141,7 @@ def key() -> bytes:
 def of_schema_1(key: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trail of schema 1."""
     path = tmp_path_factory.mktemp("older") / "a.db"
-    older(path, key, 1, islice(made_up(), EVENTS))
+    older(path, key, 1, islice(mixed(), EVENTS))
     return path
 
 
@@ -141,6 +163,36 @@ def test_killed_in_the_middle_of_it_the_next_start_brings_it_up_to_date(
     store = Store(path, key, 3, 10)
     assert store.schema == NEWEST
     assert verify(store.connection).findings == []
+    store.close()
+
+
+@pytest.mark.parametrize("schema", OLDER)
+def test_a_roll_up_by_storing_becomes_one_by_time_and_loses_nothing_of_events_not_there(
+    key: bytes, directory: Path, schema: int
+) -> None:
+    """The row of "gone" has what a removed event had; no version of logd leaves such a row."""
+    path, day = directory / "a.db", 86_400 * 10**9
+    attempts = [
+        (ts * day, msgpack.packb({"quiz": "q", "score": score, "attempt": attempt}))
+        for ts, score, attempt in ((3, 0.5, 1), (5, 1.0, 2), (5, 0.25, 1), (1, 0.0, None))
+    ]
+    events = [Event("quiz_submitted", ts, u, p) for u in ("1", "gone") for ts, p in attempts]
+    older(path, key, schema, events)
+    columns = "user, events, first_ts_ns / 86400000000000, last_ts_ns / 86400000000000"
+    select = f"SELECT {columns}, last_value, best_value FROM rollup_subject ORDER BY user"
+    connection = connect(path, key)
+    assert connection.execute(select).fetchone() == ("1", 4, 3, 1, 0.0, 1.0), "by storing"
+    connection.execute(
+        "UPDATE rollup_subject SET events = 5, first_ts_ns = 0, last_ts_ns = ?, last_value = 0.75"
+        " WHERE user = 'gone'",
+        (9 * day,),
+    )
+    connection.close()
+    store = Store(path, key, 1, 10)
+    assert store.connection.execute(select).fetchall() == [
+        ("1", 4, 1, 5, 1.0, 1.0),
+        ("gone", 5, 0, 9, 0.75, 1.0),
+    ]
     store.close()
 
 

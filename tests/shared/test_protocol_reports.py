@@ -110,13 +110,16 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
     name: str, database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     columns: list[str] = []
-    real_rows = sql.fetch_rows
 
-    def rows(connection: Any, query: str, values: list[Any]) -> Any:
-        columns.extend(column[0] for column in connection.execute(query, values).description)
-        return real_rows(connection, query, values)
+    def recording(real: Any) -> Any:
+        def rows(connection: Any, query: str, values: list[Any], **place: int) -> Any:
+            columns.extend(column[0] for column in connection.execute(query, values).description)
+            return real(connection, query, values, **place)
 
-    monkeypatch.setattr(sql, "fetch_rows", rows)
+        return rows
+
+    for function in ("fetch_rows", "page"):
+        monkeypatch.setattr(sql, function, recording(getattr(sql, function)))
     parameters = Recorder(REQUIRED.get(name, {}))
     answer = registry.REPORTS[name].run(database, parameters)
     columns = columns or list(answer.rows[0])

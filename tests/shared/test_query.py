@@ -29,6 +29,7 @@ from logd_wire.query import (
     Unavailable,
     encode_frame,
     read_frame,
+    text_parts,
 )
 
 plain = st.recursive(
@@ -288,3 +289,28 @@ def test_a_path_too_long_for_a_socket_is_a_clear_error() -> None:
     QueryClient("/" + "x" * (SOCKET_PATH_BYTES_MAX - 1))
     with pytest.raises(PathTooLong, match="108 bytes; a Unix socket's path has at most 107"):
         QueryClient("/" + "x" * SOCKET_PATH_BYTES_MAX)
+
+
+# -- lists that are longer than a request may hold -----------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 1002, 3000, 20_011])
+@pytest.mark.parametrize("characters", [1, 255])
+def test_a_list_is_asked_about_in_parts_that_fit_and_have_each_text_once(
+    count: int, characters: int
+) -> None:
+    texts = [f"{number}".rjust(characters, "x") for number in range(count)]
+    parts = text_parts([*texts, *texts[:5]])
+    assert [text for part in parts for text in part] == texts
+    sizes = {len(part) for part in parts}
+    assert max(sizes) <= query.TEXTS_MAX
+    assert max(sizes) - min(sizes) <= 1, "no part is so small that it singles out persons"
+    request = {"v": 1, "report": "completions", "params": {"users": parts[0], "subjects": parts[0]}}
+    encode_frame(request, REQUEST_BYTES_MAX)
+    assert parts[0] or count == 0
+
+
+def test_a_list_of_1000_short_texts_is_one_part() -> None:
+    assert len(text_parts(map(str, range(1000)))) == 1
+    assert len(text_parts(map(str, range(1001)))) == 2
+    assert len(text_parts(["x" * 100_000, "y"])) == 2, "one that is too long is refused by itself"

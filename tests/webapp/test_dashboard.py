@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ from logd_wire.query import QueryClient, Unavailable
 from tests.webapp.browser import Browser
 from tests.webapp.conftest import OTHER_STUDENT, STUDENT, TEACHER
 from tests.webapp.fake_reports import FakeReports
+from webapp.classroom.model import accounts
+from webapp.classroom.store.db import get_db
 
 NS = 1_000_000_000
 AT_NS = int(datetime(2026, 11, 3, 14, 5, tzinfo=UTC).timestamp()) * NS
@@ -112,6 +115,62 @@ def test_a_report_with_too_many_pages_ends_its_panel_only(
     assert len(reports.asked("completions")) == 3
 
 
+def many(teacher: Browser, count: int) -> list[str]:
+    """Adds students; returns the keys of all of them."""
+    with teacher.client.application.app_context():
+        db = get_db()
+        with db.transaction() as connection:
+            for number in range(count):
+                accounts.add_user(
+                    connection,
+                    login=f"many{number}",
+                    name=f"Many {number}",
+                    role=accounts.Role.STUDENT,
+                    password_hash="x",
+                )
+        return [user.key for user in accounts.list_users(db, accounts.Role.STUDENT)]
+
+
+def test_a_school_of_over_1000_students_is_asked_about_in_parts(
+    teacher: Browser, reports: FakeReports
+) -> None:
+    keys = many(teacher, 2100)
+    row = {"events": 1, "first_ts_ns": AT_NS, "last_ts_ns": AT_NS}
+
+    def daily(params: dict[str, Any]) -> dict[str, Any]:
+        count = len(params["users"])
+        return {"ok": True, "rows": [{"day": TODAY, "events": 2 * count, "users": count}]}
+
+    def scores(params: dict[str, Any]) -> dict[str, Any]:
+        rows = [{"subject": "data-chance-quiz", "bucket": 9, "users": len(params["users"])}]
+        return {"ok": True, "rows": rows}
+
+    reports.reports["daily_activity"], reports.reports["score_distribution"] = daily, scores
+    reports.reports["completions"] = lambda params: {
+        "ok": True,
+        "rows": [row | {"user": user, "subject": "data-dice"} for user in params["users"]],
+    }
+    text = teacher.get("/teacher/").text
+    assert f"<td>{2 * len(keys):,}</td>" in text and f"<td>{len(keys):,}</td>" in text
+    text = teacher.get("/teacher/courses/data").text
+    assert f"latest scores of {len(keys)} students; {len(keys)} of them" in text
+    assert text.count("1 of 5") == len(keys)
+    for report in ("daily_activity", "completions", "score_distribution"):
+        parts = [params["users"] for params in reports.asked(report)]
+        assert len(parts) == 3
+        assert sorted(key for part in parts for key in part) == sorted(keys)
+
+
+def test_pages_that_take_too_long_together_end_their_panel(
+    teacher: Browser, reports: FakeReports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.classroom.model.analytics.REPORTS_S_MAX", -1.0)
+    page = teacher.get("/teacher/courses/data")
+    assert page.status_code == 200
+    assert "its pages take over" in page.text
+    assert reports.requests == []
+
+
 def test_quiz_scores_are_shown_as_a_distribution(teacher: Browser, reports: FakeReports) -> None:
     reports.rows(
         "score_distribution",
@@ -148,7 +207,7 @@ def test_a_timeline_describes_events(teacher: Browser, reports: FakeReports) -> 
         "Handed in the quiz “[1]”: an unknown score",
         "Something new happened",
     ]
-    assert f'href="/teacher/students/{STUDENT}?before=3"' in text
+    assert f'href="/teacher/students/{STUDENT}?before=3&amp;before_ns={AT_NS}"' in text
     assert "Newest" not in text
 
 
@@ -164,8 +223,9 @@ def test_a_doubtful_time_is_shown_with_the_time_of_storing(
 
 def test_a_timeline_is_paged_by_key(teacher: Browser, reports: FakeReports) -> None:
     reports.rows("timeline", event_row(2, "login"))
-    text = teacher.get(f"/teacher/students/{STUDENT}?before=3").text
-    assert reports.asked("timeline")[0]["before_id"] == 3
+    text = teacher.get(f"/teacher/students/{STUDENT}?before=3&before_ns=9").text
+    (asked,) = reports.asked("timeline")
+    assert (asked["before_id"], asked["before_ns"]) == (3, 9)
     assert "Newest" in text
     assert "Older" not in text
 
@@ -173,6 +233,7 @@ def test_a_timeline_is_paged_by_key(teacher: Browser, reports: FakeReports) -> N
 @pytest.mark.parametrize("key", ["x", "-1", "9" * 40, str(2**63), "1.5", "²"])
 def test_an_invalid_paging_key_is_refused(teacher: Browser, key: str) -> None:
     assert teacher.get(f"/teacher/students/{STUDENT}?before={key}").status_code == 400
+    assert teacher.get(f"/teacher/students/{STUDENT}?before=3&before_ns={key}").status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ that logd may not answer.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
@@ -16,7 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from flask import current_app
 
 from logd_wire import query
-from logd_wire.query import QueryClient, QueryError, Row
+from logd_wire.query import Answer, QueryClient, QueryError, Row, text_parts
 from webapp.classroom.model.accounts import User
 
 P = ParamSpec("P")
@@ -26,8 +27,10 @@ T = TypeVar("T")
 PAGE_EVENTS = 50
 CLAIMED = "claimed"  # the cause of losses that only the program's own file claims
 BUCKETS = 10
-# At most this many pages of one report are requested for a dashboard.
+# At most this many pages of one report are requested for a dashboard, for each part of its users.
 REPORT_PAGES_MAX = 50
+# After this time no further page is requested: a page of the site must end.
+REPORTS_S_MAX = 10.0
 
 EPOCH = date(1970, 1, 1)
 
@@ -137,10 +140,14 @@ class LossTotals:
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a list, and the id below which the next (older) page starts."""
+    """One page of a list, and the id of the last item, before which the next (older) page starts.
+
+    A list in order of time also has that item's time, for when it is removed meanwhile.
+    """
 
     items: list[T] = field(default_factory=list)
     next: int | None = None
+    next_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,7 @@ class EventFilter:
     since_ns: int | None = None
     until_ns: int | None = None
     before_id: int | None = None
+    before_ns: int | None = None
 
 
 Matrix = dict[tuple[str, str], Cell]
@@ -192,6 +200,7 @@ class Analytics:
     def __init__(self, client: QueryClient, asked_by: User) -> None:
         self._client = client
         self._asked_by = asked_by.key
+        self._until_s = time.monotonic() + REPORTS_S_MAX
         self.unavailable: Unavailable | None = None
 
     @_or_unavailable
@@ -200,23 +209,26 @@ class Analytics:
 
     @_or_unavailable
     def daily(self, days: int, users: Sequence[str], today: date | None = None) -> list[Day]:
-        """Returns page views and active users of the last `days` days, also of days without any."""
+        """Returns page views and active users of the last `days` days, also of days without any.
+
+        Each user is in one part of the request, so that the figures of the parts add up.
+        """
         last = today or datetime.fromtimestamp(time.time(), UTC).date()
         first = last - timedelta(days=days - 1)
-        rows = self._rows(
+        events: Counter[int] = Counter()
+        active: Counter[int] = Counter()
+        for row in self._rows(
             "daily_activity",
+            users,
             since_day=(first - EPOCH).days,
             until_day=(last - EPOCH).days,
             type="page_view",
-            users=list(users),
-        )
-        found = {row["day"]: row for row in rows}
+        ):
+            events[row["day"]] += row["events"]
+            active[row["day"]] += row["users"]
         dates = [first + timedelta(days=at) for at in range(days)]
-        return [
-            Day(day, row["events"], row["users"]) if row else Day(day, 0, 0)
-            for day in dates
-            for row in [found.get((day - EPOCH).days)]
-        ]
+        numbers = [(day - EPOCH).days for day in dates]
+        return [Day(d, events[n], active[n]) for d, n in zip(dates, numbers, strict=True)]
 
     @_or_unavailable
     def completions(self, event_type: str, users: Sequence[str], subjects: Sequence[str]) -> Matrix:
@@ -229,33 +241,33 @@ class Analytics:
                 row.get("best_value"),
                 row.get("last_value"),
             )
-            for row in self._rows(
-                "completions", type=event_type, users=list(users), subjects=list(subjects)
-            )
+            for part in text_parts(subjects)
+            for row in self._rows("completions", users, type=event_type, subjects=part)
         }
 
     @_or_unavailable
     def score_distribution(self, users: Sequence[str]) -> dict[str, list[int]]:
         """Returns per quiz how many students' latest scores are in each tenth of the scale."""
         found: dict[str, list[int]] = {}
-        for row in self._rows(
-            "score_distribution", type="quiz_submitted", users=list(users), buckets=BUCKETS
-        ):
+        for row in self._rows("score_distribution", users, type="quiz_submitted", buckets=BUCKETS):
             counts = found.setdefault(row["subject"], [0] * BUCKETS)
             if 0 <= row["bucket"] < BUCKETS:
                 counts[row["bucket"]] += row["users"]
         return found
 
     @_or_unavailable
-    def timeline(self, user: str, before_id: int | None = None) -> Page[Event]:
+    def timeline(
+        self, user: str, before_id: int | None = None, before_ns: int | None = None
+    ) -> Page[Event]:
         answer = self._client.ask(
             "timeline",
             asked_by=self._asked_by,
             user=user,
             before_id=before_id,
+            before_ns=before_ns,
             limit=PAGE_EVENTS,
         )
-        return Page([_event(row) for row in answer.rows], answer.next)
+        return _event_page(answer)
 
     @_or_unavailable
     def events(self, wanted: EventFilter) -> Page[Event]:
@@ -267,13 +279,14 @@ class Analytics:
             since_ns=wanted.since_ns,
             until_ns=wanted.until_ns,
             before_id=wanted.before_id,
+            before_ns=wanted.before_ns,
             limit=PAGE_EVENTS,
         )
-        return Page([_event(row) for row in answer.rows], answer.next)
+        return _event_page(answer)
 
     @_or_unavailable
     def event_types(self) -> dict[str, int]:
-        return {str(row["type"]): int(row["events"]) for row in self._rows("event_types")}
+        return {str(row["type"]): int(row["events"]) for row in self._pages("event_types")}
 
     @_or_unavailable
     def losses(self, before_id: int | None = None) -> Page[Loss]:
@@ -285,13 +298,19 @@ class Analytics:
     @_or_unavailable
     def loss_totals(self) -> LossTotals:
         """Returns the ledger's totals by cause, also of causes without entries."""
-        answer = self._client.ask("losses_by_cause", asked_by=self._asked_by)
-        return LossTotals([_record(CauseTotal, row) for row in answer.rows])
+        return LossTotals([_record(CauseTotal, row) for row in self._pages("losses_by_cause")])
 
-    def _rows(self, report: str, **params: Any) -> Iterator[Row]:
+    def _rows(self, report: str, users: Sequence[str], **params: Any) -> Iterator[Row]:
+        """Yields all rows of a report about users, however many they are: it is asked in parts."""
+        for part in text_parts(users):
+            yield from self._pages(report, users=part, **params)
+
+    def _pages(self, report: str, **params: Any) -> Iterator[Row]:
         """Yields all rows of a report that pages by `after`."""
         after: int | None = None
         for _ in range(REPORT_PAGES_MAX):
+            if time.monotonic() > self._until_s:
+                raise QueryError("too_slow", f"its pages take over {REPORTS_S_MAX:.0f} s together")
             answer = self._client.ask(report, asked_by=self._asked_by, after=after, **params)
             yield from answer.rows
             if answer.next is None:
@@ -311,6 +330,11 @@ def _record(kind: type[T], row: Row) -> T:
     """Makes a record of the fields that are known here: a newer logd may report more."""
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type] # a dataclass
     return kind(**{name: value for name, value in row.items() if name in names})
+
+
+def _event_page(answer: Answer) -> Page[Event]:
+    events = [_event(row) for row in answer.rows]
+    return Page(events, answer.next, events[-1].ts_ns if events else None)
 
 
 def _event(row: Row) -> Event:

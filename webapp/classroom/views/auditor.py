@@ -13,7 +13,7 @@ from webapp.classroom.present.texts import LOSS_CAUSES
 from webapp.classroom.store.db import get_db
 from webapp.classroom.views.access import current_account, roles_allowed
 from webapp.classroom.views.forms import FilterForm
-from webapp.classroom.views.lookup import key_argument
+from webapp.classroom.views.lookup import key_argument, time_argument
 
 blueprint = Blueprint("auditor", __name__, url_prefix="/audit")
 
@@ -34,9 +34,9 @@ def overview() -> str:
 @roles_allowed(Role.AUDITOR)
 def events() -> str:
     form = FilterForm(request.args)
-    before_id = key_argument(request.args, "before")
+    before_id, before_ns = time_argument(request.args)
     analytics = analytics_for(current_account())
-    page = analytics.events(form.wanted(before_id)) if form.validate() else None
+    page = analytics.events(form.wanted(before_id, before_ns)) if form.validate() else None
     return render_template(
         "events.html",
         form=form,

@@ -90,7 +90,7 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
         if since is not None and field.data is not None and field.data <= since:
             raise ValidationError("The end has to come after the start.")
 
-    def wanted(self, before_id: int | None) -> EventFilter:
+    def wanted(self, before_id: int | None, before_ns: int | None) -> EventFilter:
         """Returns the filter of a valid form."""
         return EventFilter(
             type=self.type.data or None,
@@ -98,6 +98,7 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
             since_ns=_ns(self.since.data),
             until_ns=_ns(self.until.data),
             before_id=before_id,
+            before_ns=before_ns,
         )
 
 

@@ -29,9 +29,9 @@ KEY_MAX = 2**63 - 1
 
 
 def key_argument(arguments: Mapping[str, str], name: str) -> int | None:
-    """Returns the id that a page of a list starts below, None for the first page.
+    """Returns the id (or time, in ns) that a page of a list starts before; None without it.
 
-    Aborts with 400 if the argument is not an id.
+    Aborts with 400 if the argument is not a number of that kind.
     """
     text = arguments.get(name)
     if not text:
@@ -42,3 +42,12 @@ def key_argument(arguments: Mapping[str, str], name: str) -> int | None:
     if key > KEY_MAX:
         abort(400)
     return key
+
+
+def time_argument(arguments: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """Returns id and time (ns) of the event that a page in order of time starts before.
+
+    Both are None for the first page. Aborts with 400 if one of them is not a number.
+    """
+    before_id = key_argument(arguments, "before")
+    return before_id, None if before_id is None else key_argument(arguments, "before_ns")

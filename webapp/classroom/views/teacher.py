@@ -11,7 +11,7 @@ from webapp.classroom.present import charts
 from webapp.classroom.present.texts import describe_event
 from webapp.classroom.store.db import get_db
 from webapp.classroom.views.access import current_account, roles_allowed
-from webapp.classroom.views.lookup import course_or_404, key_argument, or_404
+from webapp.classroom.views.lookup import course_or_404, or_404, time_argument
 
 blueprint = Blueprint("teacher", __name__, url_prefix="/teacher")
 
@@ -71,12 +71,12 @@ def timeline(user_id: int) -> str:
     student = or_404(find_user(get_db(), user_id)) if user_id < 2**63 else None
     if student is None or student.role is not Role.STUDENT:
         abort(404)
-    before_id = key_argument(request.args, "before")
+    before_id, before_ns = time_argument(request.args)
     return render_template(
         "timeline.html",
         student=student,
         before_id=before_id,
-        page=analytics_for(current_account()).timeline(student.key, before_id),
+        page=analytics_for(current_account()).timeline(student.key, before_id, before_ns),
         is_echo=_is_echo,
         describe_event=describe_event,
         titles=catalogue.titles(get_db()),
