@@ -173,6 +173,9 @@ def test_keys_are_configured_and_those_of_logd_itself_always_count() -> None:
         "lentTo": ERASED, "kids": [ERASED], "kid_id": ERASED, "student": "7",
     }  # fmt: skip
     assert redacted(props, "7") == {**props, "student": ERASED}
+    plural = PersonKeys(["contacts"])
+    assert redacted({"contacts": 7}, "7", plural) == {"contacts": 7}, "a count"
+    assert redacted({"contacts": [7]}, "7", plural) == {"contacts": [ERASED]}
     for key in OWN_KEYS:
         assert redacted({key: "7"}, "7", PersonKeys()) == {key: ERASED}
 
