@@ -93,7 +93,7 @@ def forget(
     here later; and after a restore.
 
     In the end the database file is rewritten, so that no page keeps any remains. This takes about
-    6 s per million events and disk space for two more copies of the database; meanwhile events wait
+    8 s per million events and disk space for two more copies of the database; meanwhile events wait
     in their outboxes. If the command is killed, the daemon continues at its next start.
 
     Finally it prints what it cannot reach: backups and exports with their expiry, and more.

@@ -259,6 +259,7 @@ SECTIONS = (
                 [
                     *("user", "username", "login", "email", "account", "actor", "switched_to"),
                     *("person", "student", "pupil", "teacher", "member", "author", "owner"),
+                    *("created_by", "updated_by", "granted_by", "graded_by"),
                 ],
                 values.person_keys,
             ),

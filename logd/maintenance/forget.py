@@ -168,7 +168,7 @@ def _find_names(
         rows = store.connection.execute("SELECT DISTINCT uid FROM producer").fetchall()
         uids |= {uid for (uid,) in rows}
 
-    @lru_cache(10_000)
+    @lru_cache(1000)
     def named(user: str) -> list[tuple[str, int | None]]:
         tokens: dict[bytes, int | None] = dict.fromkeys(store.erasure_list.tokens(user))
         tokens |= {token(user, uid): uid for uid in uids}

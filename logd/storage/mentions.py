@@ -24,7 +24,8 @@ from typing import Any
 import msgpack
 
 from logd.config.table import DEFAULTS
-from logd_wire.wire import unpack_pairs
+from logd_wire.schema import Malformed
+from logd_wire.wire import unpack_pairs, unpack_props
 
 ERASED = "(erased)"
 ANOTHER = "(another)"
@@ -34,6 +35,7 @@ IDENTITY = frozenset({"id", "uid", "pk", "sub", "name"})
 OWN_KEYS = ("user", "login", "actor", "switched_to", "member")
 
 _SEPARATORS = b"_-. "
+_ERASED = re.compile(r"\(erased\)(?: [0-9]+)?")  # not a person, even where a user has that id
 _MASKED = re.compile(r"\((?:erased|another)\)(?: [0-9]+)?")
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 
@@ -75,6 +77,11 @@ class _Pairs(list[tuple[str, Any]]):
     """A map as it is stored: a key that comes twice, as in events of earlier versions, is kept."""
 
 
+_CONTAINERS = frozenset({dict, list, _Pairs})
+_FIXMAP = 0x80
+_KNOWN_MAX, _KNOWN_CHARS_MAX = 10_000, 64
+
+
 class PersonKeys:
     """The keys under which a value names a person.
 
@@ -88,13 +95,35 @@ class PersonKeys:
         plural |= {stem + end for stem in stems for end in (b"s", b"ids")}
         self._places = dict.fromkeys(stems | {stem + b"id" for stem in stems}, _Place.ONE)
         self._places |= dict.fromkeys(plural, _Place.MANY)
-        # Packed properties that name a person contain one of these. "user" covers "username".
-        self._marks = tuple(s for s in stems if not any(o in s for o in stems if o != s))
+        self._known: dict[str, _Place] = {}  # of keys that events had
 
     def may_name(self, props: bytes) -> bool:
-        """Whether packed properties have a person key, perhaps: most events are skipped by this."""
-        squeezed = _normal(props)
-        return any(mark in squeezed for mark in self._marks)
+        """Whether packed properties have a person key: most events are skipped by this alone.
+
+        False for invalid msgpack, which is unreadable for everyone; `verify` reports it.
+        """
+        try:
+            opened, none = unpack_props(props), _Place.NONE
+            if type(opened) is not dict:
+                return False
+            # A map with a head of up to 15 keys that unpacks to as many has none of them twice.
+            plain = props[0] - _FIXMAP == len(opened)
+            for key, value in opened.items():
+                if (self._known.get(key) or self._place_of(key)) is not none:
+                    return True
+                plain = plain and value.__class__ not in _CONTAINERS
+            return not plain and self._has_person_key(unpack_pairs(props, _Pairs))
+        except Malformed:
+            return False
+
+    def _has_person_key(self, value: Any) -> bool:
+        if isinstance(value, _Pairs):
+            return any(
+                self._place_of(key) is not _Place.NONE
+                or (item.__class__ in _CONTAINERS and self._has_person_key(item))
+                for key, item in value
+            )
+        return any(item.__class__ in _CONTAINERS and self._has_person_key(item) for item in value)
 
     def mentions(self, props: bytes, is_person: IsPerson) -> bool:
         """Whether the packed properties name such a person. Raises Malformed."""
@@ -117,8 +146,13 @@ class PersonKeys:
         """
         if not self.may_name(props):
             return None
+
+        def change(value: Value) -> str | None:
+            erased = isinstance(value, str) and _ERASED.fullmatch(value)
+            return ERASED if not erased and is_person(value) else None
+
         before = unpack_pairs(props, _Pairs)
-        after = self._changed(before, lambda v: ERASED if is_person(v) else None, _Place.NONE)
+        after = self._changed(before, change, _Place.NONE)
         return None if after is before else _packed(after)
 
     def without_others(self, props: Mapping[str, Any], is_person: IsPerson) -> dict[str, Any]:
@@ -133,7 +167,14 @@ class PersonKeys:
         return dict(self._changed(props, change, _Place.NONE))
 
     def _place_of(self, key: str) -> _Place:
-        return self._places.get(_normal(key), _Place.NONE)
+        place = self._known.get(key)
+        if place is None:
+            place = self._places.get(_normal(key), _Place.NONE)
+            if len(key) <= _KNOWN_CHARS_MAX:
+                if len(self._known) >= _KNOWN_MAX:
+                    self._known.clear()  # clients may invent any number of keys
+                self._known[key] = place
+        return place
 
     def _changed(self, value: Any, change: _Change, place: _Place) -> Any:
         """The value itself if nothing in it changes."""
@@ -181,9 +222,8 @@ class PersonKeys:
         return made
 
 
-def _normal(text: str | bytes) -> bytes:
-    data = text if isinstance(text, bytes) else text.encode()
-    return data.lower().translate(None, _SEPARATORS)
+def _normal(key: str) -> bytes:
+    return key.encode().lower().translate(None, _SEPARATORS)
 
 
 def _free(key: str, taken: set[str]) -> str:

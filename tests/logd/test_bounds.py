@@ -13,7 +13,7 @@ import pytest
 from logd.batch import Batch, Producer
 from logd.maintenance import event_removal
 from logd.maintenance import forget as forgetting
-from logd.storage import erasure_list
+from logd.storage import erasure_list, stored_users
 from logd.storage.job_table import Job
 from logd.storage.store import Store
 from logd_wire import schema
@@ -88,7 +88,7 @@ def test_the_names_that_a_removal_has_looked_up_are_bounded(
 def test_whom_a_list_names_is_found_without_all_users_in_memory(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forgetting, "_NAMES_ROWS", 100)
+    monkeypatch.setattr(stored_users, "PAGE_ROWS", 300)
     store.connection.execute("INSERT INTO event_type (id, name) VALUES (1, 'page_view')")
     store.connection.execute(
         "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -13,6 +14,7 @@ from logd.batch import Batch
 from logd.clock.event_age import age_ns
 from logd.errors import StorageBusy
 from logd.maintenance import event_removal, forget, prune, subject_rollups, worker
+from logd.maintenance.event_removal import Steps
 from logd.storage import erasure_list, job_table
 from logd.storage.database import Connection
 from logd.storage.job_table import FORGET, PRUNE
@@ -270,6 +272,28 @@ def test_a_person_only_mentioned_is_forgotten_again_too(trail: Trail) -> None:
     trail.open()
     trail.finish(1)
     assert unpack_props(trail.rows()[1].props) == {"user": "(erased)"}
+
+
+def test_a_step_of_a_forget_reads_bounded_bytes(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where each event is as large as it may be."""
+    monkeypatch.setattr(forget, "_READ_BYTES", 100_000)
+    large = msgpack.packb({"users": ["anna", "y" * 20_000]})
+    trail.commit([Event("page_view", 3, "4", large) for _ in range(60)])
+    read: list[int] = []
+    redact = Steps.redact
+
+    def counted(steps: Steps, contents: dict[int, bytes], also: Any) -> None:
+        read.append(sum(map(len, contents.values())))
+        redact(steps, contents, also)
+
+    monkeypatch.setattr(Steps, "redact", counted)
+    job = trail.finish(trail.ask(FORGET, users=["anna"]))
+    assert job.outcome["redacted"] == 60
+    assert len(read) >= 20 and max(read) <= 100_000
+    assert all(b"anna" not in event.props for event in trail.rows().values())
+    assert trail.findings() == []
 
 
 # -- tampering

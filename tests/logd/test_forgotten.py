@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,26 @@ def test_a_person_is_forgotten_up_to_a_time_and_may_come_back_after_it(
     there.add({there.token("7"): 90})  # asked before, and carried out later
     assert [there.covers("7", 1, producer, 1, at) for at in (0, 100, 101)] == [True, True, False]
     assert not there.covers("8", 1, producer, 1, 50)
+
+
+def test_a_person_listed_by_an_earlier_version_in_another_spelling_stays_forgotten(
+    producer: Producer,
+) -> None:
+    """Its token was of the id as it was typed."""
+    user = "jose\u0301"
+    listed = ErasureList(b"a" * 32, {hmac.digest(b"a" * 32, user.encode(), "sha256"): 100})
+    assert listed.covers(user, 1, producer, 1, 50)
+    assert not listed.covers("jose", 1, producer, 1, 50)
+
+
+def test_a_person_of_one_sender_is_not_the_person_of_another(producer: Producer) -> None:
+    listed = ErasureList(b"a" * 32, {})
+    listed.add({listed.token("7", uid=33): 100})
+    assert listed.covers("7.0", 33, producer, 1, 50) and listed.covers(7, 33, producer, 1, 50)
+    assert not any(listed.covers("7", uid, producer, 1, 50) for uid in (0, 3, 34, 333))
+    for uid in range(3000):  # any number of senders
+        assert not listed.covers("8", uid, producer, 1, 50)
+    assert len({listed.token("7"), listed.token("7", 0), listed.token("7", 33)}) == 3
 
 
 def test_a_list_in_a_file_keeps_the_later_time_of_each_and_is_its_owners_alone(

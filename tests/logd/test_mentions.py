@@ -9,6 +9,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from logd.storage import mentions as mentions_module
 from logd.storage.mentions import (
     ANOTHER,
     DEFAULT_KEYS,
@@ -57,7 +58,7 @@ MENTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     *(({key: "7"}, {key: ERASED}) for key in (
         "User", "userId", "USER_ID", "user-id", "username", "student", "students", "student_id",
         "studentIds", "Pupil", "teacher", "owner", "author", "email", "account", "person_id",
-        "switchedTo", "member",
+        "switchedTo", "member", "created_by", "grantedBy",
     )),
     *(({key: [7, "8"]}, {key: [ERASED, "8"]}) for key in ("user_ids", "members", "logins")),
 ]  # fmt: skip
@@ -166,14 +167,22 @@ def test_what_is_not_the_person_keeps_its_bytes() -> None:
 
 
 def test_keys_are_configured_and_those_of_logd_itself_always_count() -> None:
-    keys = PersonKeys(["granted_by", "kid"])
-    props = {"grantedBy": "7", "kids": ["7"], "kid_id": 7, "student": "7"}
+    keys = PersonKeys(["lent_to", "kid"])
+    props = {"lentTo": "7", "kids": ["7"], "kid_id": 7, "student": "7"}
     assert redacted(props, "7", keys) == {
-        "grantedBy": ERASED, "kids": [ERASED], "kid_id": ERASED, "student": "7",
+        "lentTo": ERASED, "kids": [ERASED], "kid_id": ERASED, "student": "7",
     }  # fmt: skip
     assert redacted(props, "7") == {**props, "student": ERASED}
+    plural = PersonKeys(["contacts"])
+    assert redacted({"contacts": 7}, "7", plural) == {"contacts": 7}, "a count"
+    assert redacted({"contacts": [7]}, "7", plural) == {"contacts": [ERASED]}
     for key in OWN_KEYS:
         assert redacted({key: "7"}, "7", PersonKeys()) == {key: ERASED}
+
+
+def test_the_mark_of_an_erased_person_is_no_person() -> None:
+    assert not mentions({"user": ERASED, "users": {ERASED: 1, f"{ERASED} 2": 2}}, ERASED)
+    assert redacted({"user": ANOTHER}, ANOTHER) == {"user": ERASED}
 
 
 def test_no_key_of_a_roll_up_names_a_person() -> None:
@@ -188,7 +197,23 @@ def test_the_quick_look_skips_no_event_that_names_a_person() -> None:
     for props, _left in MENTIONS:
         padded = {"x" * rng.randrange(40): "y" * rng.randrange(400), **props}
         assert DEFAULT_KEYS.may_name(msgpack.packb(padded))
-    assert not DEFAULT_KEYS.may_name(msgpack.packb({"task": 7, "score": 0.5, "route": "/quiz"}))
+    for skipped in ({"task": 7, "score": 0.5, "route": "/quiz"}, {}, {"a": [{"b": {"c": [1]}}]}):
+        assert not DEFAULT_KEYS.may_name(msgpack.packb(skipped))
+    packb = msgpack.packb
+    hidden = b"\x82" + packb("a") + packb({"user": "7"}) + packb("a") + packb(1)
+    assert DEFAULT_KEYS.may_name(hidden), "a key that comes twice"
+    for invalid in (b"\xc1", b"", b"\x91\x01", b"\x81"):
+        assert not DEFAULT_KEYS.may_name(invalid)
+        assert DEFAULT_KEYS.redact(invalid, is_person("7")) is None
+
+
+def test_the_keys_whose_meaning_is_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mentions_module, "_KNOWN_MAX", 100)
+    keys = PersonKeys()
+    for number in range(1000):
+        assert not keys.may_name(msgpack.packb({f"k{number}": 1, "x" * 1000: 2}))
+        assert len(keys._known) <= 100 and max(map(len, keys._known)) < 10
+    assert keys.may_name(msgpack.packb({"user": 1}))
 
 
 def test_what_is_handed_to_one_person_names_no_other() -> None:

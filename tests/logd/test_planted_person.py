@@ -178,6 +178,7 @@ class Planted:
 def planted(instance: Instance) -> Planted:
     with open(instance.config.path, "a") as file:
         file.write(f"apps.shop = {SHOP}\napps.school = [{SCHOOL}]\n")
+        file.write(f"apps.both = [{SHOP}, {SCHOOL}]\n")
     return Planted(instance)
 
 
@@ -246,6 +247,18 @@ def test_a_person_of_one_application_is_erased_and_that_of_another_is_not(
     check_shop_is_gone(planted, person)
 
 
+def test_an_application_may_run_as_several_users(planted: Planted) -> None:
+    person = str(NUMBER)
+    planted.plant(person, SHOP, stays=False)
+    planted.plant(person, SCHOOL, stays=False)
+    planted.commit(SCHOOL + 1, [(person, b"\x80"), ("8", naming(person)[0])], stays=True)
+    planted.instance.cli("forget", person, "--app", "both", "--yes")
+    assert planted.others() == planted.expected
+    shown = planted.instance.cli("person", person, "--format", "jsonl").splitlines()[-1]
+    assert (json.loads(shown)["event"], json.loads(shown)["mention"]) == (1, 1)
+    planted.check_sums()
+
+
 def check_shop_is_gone(planted: Planted, person: str) -> None:
     """Checks that nothing of the shop's is that person, and all of the school's is as it was."""
     assert planted.others() == planted.expected
@@ -287,7 +300,7 @@ def test_a_person_is_named_by_a_file_and_an_unknown_application_is_refused(
     file.write_bytes(b"")
     assert "empty" in cli("forget", "--yes", "--user-file", str(file), code=2)
     said = cli("forget", "7", "--yes", "--app", "nobody-of-that-name", code=2)
-    assert "neither a name of apps" in said and "school, shop" in said
+    assert "neither a name of apps" in said and "both, school, shop" in said
     file.write_bytes(user.encode())
     erased = json.loads(cli("forget", "--yes", "--json", "--user-file", str(file)))
     assert (erased["events"], erased["redacted"]) == (1, 1)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from unittest import mock
 
 import pytest
 from flask import Flask, request
 from itsdangerous import TimestampSigner
-from werkzeug.security import check_password_hash
+from werkzeug.security import check_password_hash, generate_password_hash
 
 from tests.webapp.browser import ORIGIN, PASSWORD, Browser
 from tests.webapp.conftest import AUDITOR, STUDENT, TEACHER, MakeApp, database, fill
 from tests.webapp.flask_apps import Clients
+from webapp.classroom.model.accounts import LoginTaken, Role, add_user, hash_password
 from webapp.classroom.views.auth import safe_next
+
+METHOD = "pbkdf2:sha256:1"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +30,36 @@ def test_each_role_starts_on_its_own_page(browser: Browser, login: str, home: st
 
 def test_a_login_name_is_found_whatever_its_case(browser: Browser) -> None:
     assert browser.log_in("Student").status_code == 302
+
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "jos\u00e9") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize("made", [COMPOSED, DECOMPOSED])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_login_and_a_password_are_one_on_every_keyboard(
+    app: Flask, browser: Browser, made: str, earlier: bool
+) -> None:
+    """Unicode defines both texts as equal; `earlier`: an account of a version that did not."""
+    password = f"a good password {made}"
+    with app.app_context(), database(app).transaction() as connection:
+        hashed = (generate_password_hash if earlier else hash_password)(password, METHOD)
+        user_id = add_user(
+            connection, login=made, name="J", role=Role.STUDENT, password_hash=hashed
+        )
+        if earlier:
+            connection.execute("UPDATE users SET login = ? WHERE id = ?", (made, user_id))
+    for typed in (COMPOSED, DECOMPOSED):
+        for word in (COMPOSED, DECOMPOSED):
+            assert browser.log_in(typed, f"a good password {word}").status_code == 302
+            browser.post("/logout")
+        assert browser.log_in(typed, "a good password jose").status_code == 200
+        with (
+            app.app_context(),
+            pytest.raises(LoginTaken),
+            database(app).transaction() as connection,
+        ):
+            add_user(connection, login=typed, name="K", role=Role.STUDENT, password_hash=hashed)
 
 
 def test_a_login_is_an_event_of_the_account(browser: Browser, clients: Clients) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -52,7 +53,21 @@ def find_user(db: Database, user_id: int) -> User | None:
 
 
 def find_login(db: Database, login: str) -> User | None:
-    return _one(db, "login = ?", login)
+    """Returns the account with that login, in whatever Unicode normalisation it was typed."""
+    found = (_one(db, "login = ?", spelling) for spelling in _spellings(login))
+    return next((user for user in found if user is not None), None)
+
+
+def normal_text(text: str) -> str:
+    """Returns the form in which a login or password is stored (NFC): one, whatever keyboard it was
+    typed on.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    """The forms of a text in which accounts of earlier versions may have stored it."""
+    return tuple(dict.fromkeys((normal_text(text), unicodedata.normalize("NFD", text))))
 
 
 def list_users(db: Database, role: Role | None = None) -> list[User]:
@@ -71,19 +86,20 @@ def check_password(db: Database, user: User | None, password: str, method: str) 
     """
     if len(password) > PASSWORD_CHARS_MAX:
         password = ""  # no account has one this long, and hashing it would take long
-    if user is None:
-        check_password_hash(_unknown_account_hash(method), password)
-        return False
-    (stored,) = (
-        db.connection()
-        .execute("SELECT password_hash FROM users WHERE id = ?", (user.id,))
-        .fetchone()
-    )
-    return check_password_hash(stored, password)
+    stored = _unknown_account_hash(method)
+    if user is not None:
+        (stored,) = (
+            db.connection()
+            .execute("SELECT password_hash FROM users WHERE id = ?", (user.id,))
+            .fetchone()
+        )
+    # All of them, so that it takes as long whichever is right.
+    right = [check_password_hash(stored, spelling) for spelling in _spellings(password)]
+    return user is not None and any(right)
 
 
 def hash_password(password: str, method: str) -> str:
-    return generate_password_hash(password, method)
+    return generate_password_hash(normal_text(password), method)
 
 
 def add_user(
@@ -95,7 +111,12 @@ def add_user(
     password_hash: str,
     user_id: int | None = None,
 ) -> int:
-    """Adds an account in the caller's transaction; returns its id."""
+    """Adds an account in the caller's transaction; returns its id. Raises LoginTaken."""
+    login = normal_text(login)
+    taken = LoginTaken(f"An account with the login {login!r} already exists.")
+    earlier = unicodedata.normalize("NFD", login)
+    if connection.execute("SELECT 1 FROM users WHERE login = ?", (earlier,)).fetchone():
+        raise taken
     try:
         cursor = connection.execute(
             "INSERT INTO users (id, login, name, role, password_hash, created_ns)"
@@ -103,7 +124,7 @@ def add_user(
             (user_id, login, name, role, password_hash, time.time_ns()),
         )
     except sqlcipher.IntegrityError as error:
-        raise LoginTaken(f"An account with the login {login!r} already exists.") from error
+        raise taken from error
     assert cursor.lastrowid is not None
     return cursor.lastrowid
 

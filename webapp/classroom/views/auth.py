@@ -24,6 +24,7 @@ from webapp.classroom.extensions import activity
 from webapp.classroom.model.accounts import (
     check_password,
     find_login,
+    normal_text,
 )
 from webapp.classroom.model.throttle import LoginThrottle
 from webapp.classroom.store.db import get_db
@@ -42,7 +43,7 @@ def login() -> ResponseReturnValue:
         return render_template("login.html", form=form)
 
     db = get_db()
-    typed = cast(str, form.login.data).strip()
+    typed = normal_text(cast(str, form.login.data).strip())  # one for the throttle, too
     address = request.remote_addr or "unknown"
     throttle = LoginThrottle.build(
         db, current_app.config["LOGIN_LIMIT_ACCOUNT"], current_app.config["LOGIN_LIMIT_ADDRESS"]
