@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from logd.render import format_time
 from logd.storage.database import Connection
 from logd.storage.hash_chain import GENESIS, Head
+from logd.storage.time_blocks import IN_ANY_BLOCK
 from logd_wire.schema import Malformed
 from logd_wire.wire import unpack_props
 
@@ -97,7 +98,7 @@ def restores(connection: Connection) -> list[Restore]:
     """Returns the restores recorded in the trail, oldest first."""
     found = []
     for event_id, ts_ns, props in connection.execute(
-        "SELECT e.id, e.ts_ns, e.props FROM event e WHERE e.type ="
+        f"SELECT e.id, e.ts_ns, e.props FROM event e WHERE {IN_ANY_BLOCK} AND e.type ="  # noqa: S608 - no data in it
         " (SELECT id FROM event_type WHERE name = 'trail_restored') ORDER BY e.id"
     ).fetchall():
         (batch,) = connection.execute(

@@ -22,8 +22,19 @@ from logd.storage.job_table import Job
 from logd.storage.removal_log import PRUNED
 from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_BITS
-from logd_wire.schema import SUBJECTS
+from logd_wire.schema import INT64_MAX, SUBJECTS
 
+_OF_TYPE = (
+    f"FROM event e INDEXED BY event_type_id WHERE (e.id >> {BLOCK_BITS}) = :block"
+    " AND e.type = :type"
+)
+_BATCHES = (
+    "FROM batch b INDEXED BY batch_first_event"
+    " WHERE b.first_event < :end AND b.first_event >="
+    " (SELECT coalesce(max(first_event), 0) FROM batch WHERE first_event <= :first)"
+)
+# When a batch can have been stored at the latest.
+_STORED = "min(iif(b.stored_ns BETWEEN :plausible AND :plausible_to, b.stored_ns, :to), :to)"
 _READ_ROWS = 1000
 _USERS_PER_STEP = 200
 
@@ -146,7 +157,7 @@ class _Type:
             which = "e.user IS NOT NULL" if column == "user" else "e.user IS NULL"
         if but_ts_ns:
             which += f" AND e.ts_ns NOT IN ({', '.join(map(str, but_ts_ns))})"
-        if not self._in_block(ids.start >> BLOCK_BITS):
+        if not self._may_have(ids.start >> BLOCK_BITS):
             return []
         source, values = self._among(ids)
         order = "ORDER BY e.id" if column == "id" else ""  # sorting would read every row
@@ -158,19 +169,29 @@ class _Type:
             )
         ]
 
-    def _in_block(self, block: int) -> bool:
-        """Whether the block has events of the type, without a scan."""
+    def _may_have(self, block: int) -> bool:
+        """Whether events of the block may have to be removed; decided by indexes alone.
+
+        If none of its batches is old enough, an event must be by its own time.
+        """
+        values = {"block": block, "type": self.id, "before": INT64_MAX}
+        if self.past(block) != ALL:
+            _, batches = self._among(ids_of(block))
+            if not self._connection.execute(
+                f"SELECT 1 {_BATCHES} AND {_STORED} < :before LIMIT 1",
+                batches,
+            ).fetchone():
+                values["before"] = self.before_ns - 1
         return bool(
             self._connection.execute(
-                "SELECT 1 FROM event INDEXED BY event_type_id"  # noqa: S608 - no data in it
-                f" WHERE (id >> {BLOCK_BITS}) = ? AND type = ? LIMIT 1",
-                (block, self.id),
+                f"SELECT 1 {_OF_TYPE} AND e.ts_ns <= :before LIMIT 1",
+                values,
             ).fetchone()
         )
 
     def count(self, ids: range) -> int:
         """How many of these events are to be removed, all of one block."""
-        if not self._in_block(ids.start >> BLOCK_BITS):
+        if not self._may_have(ids.start >> BLOCK_BITS):
             return 0
         source, values = self._among(ids)
         return int(self._connection.execute(f"SELECT count(*) {source}", values).fetchone()[0])
@@ -181,8 +202,7 @@ class _Type:
         values = {"type": self.id, "first": ids.start, "end": ids.stop, "before": self.before_ns}
         if self.past(block) == ALL:
             return (
-                f"FROM event e INDEXED BY event_type_id WHERE (e.id >> {BLOCK_BITS}) = :block"
-                " AND e.type = :type AND e.id >= :first AND e.id < :end",
+                f"{_OF_TYPE} AND e.id >= :first AND e.id < :end",
                 {**values, "block": block},
             )
         plausible_ns = self._stored.plausible_ns
@@ -192,14 +212,12 @@ class _Type:
             "late": LATE_MAX_NS,
         }
         values["to"] = self._stored.bounds(block)[1]
-        stored = "min(iif(b.stored_ns BETWEEN :plausible AND :plausible_to, b.stored_ns, :to), :to)"
         return (
-            "FROM batch b INDEXED BY batch_first_event CROSS JOIN event e NOT INDEXED"  # noqa: S608 - no data in it
+            f"FROM (SELECT * {_BATCHES}) b CROSS JOIN event e NOT INDEXED"
             " ON e.type = :type AND e.id >= max(b.first_event, :first)"
             " AND e.id < min(b.first_event + b.events, :end)"
-            " WHERE b.first_event < :end AND b.first_event >= (SELECT coalesce(max(first_event), 0)"
-            f" FROM batch WHERE first_event <= :first) AND ({stored} < :before OR"
-            f" ({stored} < :before + :late AND e.ts_ns < :before AND e.ts_ns >= {stored} - :late))",
+            f" WHERE ({_STORED} < :before OR ({_STORED} < :before + :late"
+            f" AND e.ts_ns < :before AND e.ts_ns >= {_STORED} - :late))",
             values,
         )
 

@@ -24,6 +24,7 @@ from logd.storage.hash_chain import Head
 from logd.storage.migrations import check_not_newer, schema_version
 from logd.storage.opening import open_store
 from logd.storage.store import Store
+from logd.storage.time_blocks import IN_ANY_BLOCK
 from logd_wire.schema import INT64_MAX, RESERVED_TYPES
 
 KIND = "replaced"
@@ -206,7 +207,7 @@ def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[
     own = {
         row
         for (row,) in connection.execute(
-            "SELECT DISTINCT producer FROM event WHERE type IN"  # noqa: S608 - question marks only
+            f"SELECT DISTINCT e.producer FROM event e WHERE {IN_ANY_BLOCK} AND e.type IN"  # noqa: S608 - question marks only
             f" (SELECT id FROM event_type WHERE name IN ({', '.join('?' * len(RESERVED_TYPES))}))",
             list(RESERVED_TYPES),
         )

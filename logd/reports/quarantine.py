@@ -15,7 +15,6 @@ from logd.storage.database import Connection
 from logd_wire.query import Row
 
 EXCERPT_CHARS_SHOWN = 60
-SUMMARY_ROWS_MAX = 1000
 
 
 def quarantine_rows(connection: Connection, limit: int | None) -> Iterator[Row]:
@@ -39,7 +38,7 @@ def quarantine_summary(connection: Connection, limit: int | None) -> list[Row]:
         " uid, count(*) AS rows, sum(sequence IS NOT NULL) AS events, count(DISTINCT pid) AS pids,"
         " min(detected_ns) AS first_ns, max(detected_ns) AS last_ns"
         " FROM quarantine GROUP BY why, uid ORDER BY rows DESC, why, uid LIMIT ?",
-        (min(limit or SUMMARY_ROWS_MAX, SUMMARY_ROWS_MAX),),
+        (-1 if limit is None else limit,),  # quarantine_rows_max bounds it
     )
     names = ("reason", "uid", "rows", "events", "pids", "first_ns", "last_ns")
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -201,6 +201,14 @@ def test_a_query_that_no_event_matches_does_not_scan_all_events(
     assert count_of() <= most * EVENTS
 
 
+def test_a_query_by_type_alone_reads_no_event_of_another(connection: Connection) -> None:
+    sql = f"SELECT e.id FROM event e WHERE {time_blocks.IN_ANY_BLOCK} AND e.type = "
+    sql += "(SELECT id FROM event_type WHERE name = 'rare')"
+    with steps(connection) as count_of:
+        assert connection.execute(sql).fetchall() == [(EVENTS,)]
+    assert count_of() < 1000
+
+
 def test_event_types_are_counted_over_all_batches(
     connection: Connection, events: list[Event]
 ) -> None:

@@ -77,3 +77,14 @@ def test_an_empty_quarantine_is_reported_as_empty(instance: Instance) -> None:
     instance.open_store().close()
     assert "0 refused" in instance.cli("quarantine")
     assert instance.cli("quarantine", "--format", "jsonl") == ""
+
+
+def test_a_summary_has_every_sender_however_many_there_are(instance: Instance) -> None:
+    store = instance.open_store(quarantine_rows_max=2000)
+    batch = Batch(2000, 10**6)
+    for uid in range(1005):
+        batch.add_quarantine(uid, 1, "malformed: it", b"")
+    store.commit(batch, 10**18)
+    store.close()
+    lines = instance.cli("quarantine", "--summary", "--format", "jsonl").splitlines()
+    assert {json.loads(line)["uid"] for line in lines} == set(range(1005))

@@ -101,6 +101,15 @@ def test_pages_put_together_are_all_events_once_in_order_of_time(
     assert timeline == expected(events, user="3")
 
 
+def test_equal_times_in_several_blocks_are_in_the_order_of_ids(trail: Trail) -> None:
+    """The block with the latest time of all has the earlier ones of them."""
+    put(trail, *(Event("login", 99 if n == 7 else 50, "1", b"\x80") for n in range(BLOCK_EVENTS)))
+    put(trail, *(Event("login", 50, "1", b"\x80") for _ in range(3)))
+    page = trail.ask("events", limit=5)
+    newest = BLOCK_EVENTS + 3
+    assert [row["id"] for row in page.rows] == [8, newest, newest - 1, newest - 2, newest - 3]
+
+
 @pytest.mark.parametrize("asked", [{}, {"event_type": "login"}, {"event_type": "never_seen"}])
 def test_a_page_between_times_of_wrong_clocks_scans_no_block(
     wide: tuple[Trail, list[Event]], asked: dict[str, Any]

@@ -137,25 +137,18 @@ def key() -> bytes:
     return os.urandom(32)
 
 
-@pytest.fixture(scope="module")
-def of_schema_1(key: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trail of schema 1."""
-    path = tmp_path_factory.mktemp("older") / "a.db"
-    older(path, key, 1, islice(mixed(), EVENTS))
-    return path
-
-
+@pytest.mark.parametrize("schema", [1, NEWEST - 1])
 def test_killed_in_the_middle_of_it_the_next_start_brings_it_up_to_date(
-    of_schema_1: Path, key: bytes, directory: Path
+    key: bytes, directory: Path, schema: int
 ) -> None:
     """At a later and later moment, until it is done before that."""
     path, kills, number = directory / "a.db", 0, 1
-    shutil.copy(of_schema_1, path)
+    older(path, key, schema, islice(mixed(), EVENTS))
     while killed_while_it_says(path, key, number):
         kills += 1
         number *= 2
         connection = connect(path, key, read_only=True)
-        assert 1 <= schema_version(connection) <= NEWEST
+        assert schema <= schema_version(connection) <= NEWEST
         verdict = verify(connection)
         assert (verdict.findings, verdict.events) == ([], EVENTS)
         connection.close()
