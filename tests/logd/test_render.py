@@ -208,6 +208,7 @@ def test_the_name_of_a_file_commands_no_terminal(instance: Instance) -> None:
         at_terminal(["backup", *config, f"/nowhere/{evil}/x.db"]),
         at_terminal(["query", *config, f"--{evil}"]),
         at_terminal(["query", *config, "--since", evil]),
+        at_terminal(["query", *config, f"extra {evil}"]),
     ]
     for text in shown:
         assert "owned" in text
