@@ -44,12 +44,13 @@ def format_time(ts_ns: int | None) -> str:
 def iso_time(ts_ns: int) -> str:
     """Formats nanoseconds since 1970 as ISO 8601 in UTC, to the nanosecond."""
     seconds, rest_ns = divmod(ts_ns, 10**9)
-    return f"{_iso_second(seconds)}.{rest_ns:09d}Z"
+    hours, rest_s = divmod(seconds, 3600)
+    return f"{_iso_hour(hours)}:{rest_s // 60:02d}:{rest_s % 60:02d}.{rest_ns:09d}Z"
 
 
 @lru_cache(maxsize=64)  # neighbours in the trail share it
-def _iso_second(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat()
+def _iso_hour(hours: int) -> str:
+    return (_EPOCH + timedelta(hours=hours)).isoformat(timespec="hours")
 
 
 def printable(text: object) -> str:
@@ -121,19 +122,21 @@ def json_line(row: Row) -> str:
     (jq, JavaScript) change the last digits of nanoseconds.
     """
     shown: dict[str, Any] = {}
-    for name, value in row.items():
-        shown[name] = value
-        text_name = _time_name(name)
+    for name, text_name in _names(tuple(row)):
+        value = shown[name] = row[name]
         if text_name is not None:
             shown[text_name] = None if value is None else iso_time(value)
     return to_json(shown)
 
 
 @lru_cache(maxsize=64)
-def _time_name(name: str) -> str | None:
-    """`ts_ns` is `time`, `last_ts_ns` is `last_time`, `made_ns` is `made_time`; others none."""
-    if not name.endswith("_ns"):
-        return None
+def _names(names: tuple[str, ...]) -> list[tuple[str, str | None]]:
+    """Each name, and that of the same time as text, if it is one."""
+    return [(name, _time_name(name) if name.endswith("_ns") else None) for name in names]
+
+
+def _time_name(name: str) -> str:
+    """`ts_ns` is `time`, `last_ts_ns` is `last_time`, `made_ns` is `made_time`."""
     words = name.removesuffix("_ns").split("_")
     return "_".join([*words[: len(words) - (words[-1] == "ts")], "time"])
 
