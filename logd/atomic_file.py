@@ -24,6 +24,7 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
     in the way (`force` replaces a regular one) or none can be made, StorageBusy on a full disk,
     StorageFailed on a broken one.
     """
+    _check_kind(path)
     partial = path.with_name(path.name + ".partial")
     _check_free(path, partial, force)
     try:
@@ -69,18 +70,24 @@ def replace_file(path: Path, data: bytes, owner: os.stat_result) -> None:
     sync_path(path.parent)
 
 
-def _check_free(path: Path, partial: Path, force: bool) -> None:
+def _check_kind(path: Path) -> None:
     try:
-        there = path.lstat()
+        mode = path.lstat().st_mode
     except OSError:
-        there = None
-    if there is not None and not stat.S_ISREG(there.st_mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise CannotCreate(f"{path}: is a directory. Name a file in it.")
+    if not stat.S_ISREG(mode):
         raise CannotCreate(
-            f"{path}: exists and is not a regular file, so it is not replaced. Name another file."
+            f"{path}: exists and is not a regular file, so it is not replaced. Name another file,"
+            " or write to standard output and redirect that."
         )
+
+
+def _check_free(path: Path, partial: Path, force: bool) -> None:
     if force:
         return
-    if there is not None:
+    if os.path.lexists(path):
         raise CannotCreate(f"{path}: already exists. Name another file, or replace it: --force")
     if os.path.lexists(partial):
         raise CannotCreate(

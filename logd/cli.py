@@ -23,6 +23,7 @@ from logd.errors import (
     EXIT_SYSTEM,
     LogdError,
 )
+from logd.render import printable
 from logd.storage.database import DatabaseError, translate
 from logd_wire.paths import PathTooLong
 
@@ -42,7 +43,11 @@ class _Group(Group):
         try:
             result = super().invoke(context)
             sys.stdout.flush()
-        except (click.UsageError, click.exceptions.Exit):
+        except click.UsageError as error:
+            # It quotes the command line, and click prints it.
+            error.message = printable(error.message)  # type: ignore[misc] # final
+            raise
+        except click.exceptions.Exit:
             raise
         except KeyboardInterrupt:
             fail("interrupted", EXIT_INTERRUPTED)

@@ -1,6 +1,8 @@
-"""Formats events as a table, JSON lines or CSV.
+"""Formats events as a table, JSON lines, CSV, or CSV for a spreadsheet.
 
-An event may contain control characters that a client chose: no form sends them to a terminal.
+An event may contain text that a client chose. No form sends characters to a terminal that control
+it or that change the order of what is shown (`printable`), and no cell of the form for spreadsheets
+is a formula.
 """
 
 from __future__ import annotations
@@ -8,17 +10,24 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import itertools
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Protocol
 
 from logd.clock.event_age import is_plausible
 from logd_wire.query import Row
 
 COLUMNS = ("id", "ts_ns", "stored_ns", "type", "user", "producer", "sequence", "props")
+BYTE_ORDER_MARK = "\ufeff"
+SPREADSHEET_COLUMNS = ("id", "time", "stored_time", *COLUMNS[3:])
+
+_EPOCH = datetime(1970, 1, 1)
 
 
 def format_time(ts_ns: int | None) -> str:
@@ -32,10 +41,28 @@ def format_time(ts_ns: int | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}.{ts_ns // 10**6 % 1000:03d}Z"
 
 
+def iso_time(ts_ns: int) -> str:
+    """Formats nanoseconds since 1970 as ISO 8601 in UTC, to the nanosecond."""
+    seconds, rest_ns = divmod(ts_ns, 10**9)
+    hours, rest_s = divmod(seconds, 3600)
+    return f"{_iso_hour(hours)}:{rest_s // 60:02d}:{rest_s % 60:02d}.{rest_ns:09d}Z"
+
+
+@lru_cache(maxsize=64)  # neighbours in the trail share it
+def _iso_hour(hours: int) -> str:
+    return (_EPOCH + timedelta(hours=hours)).isoformat(timespec="hours")
+
+
 def printable(text: object) -> str:
-    """Returns the text with control characters as backslash escapes."""
+    """Returns the text with what is not to reach a terminal as backslash escapes: control
+    characters, and invisible ones that reverse the order in which text is shown (U+202A to U+202E,
+    U+2066 to U+2069, U+200E, U+200F, U+061C) or hide in it.
+    """
+    plain = str(text)
+    if plain.isprintable():
+        return plain
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in plain
     )
 
 
@@ -43,12 +70,14 @@ def printable(text: object) -> str:
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode
-# JSON allows these unescaped, but they control terminals, and some readers end lines at them.
-_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
+_NOT_ASCII = re.compile("[\x7f-\U0010ffff]")
+# Spaces are not `printable`, but harmless.
+_SPACE = "Zs"
 
 
 def to_json(value: object) -> str:
-    """Returns valid JSON for any stored value, on one line and without control characters."""
+    """Returns valid JSON for any stored value, on one line, without characters that `printable`
+    escapes."""
     try:
         text = _encode(value)
     except (
@@ -56,9 +85,16 @@ def to_json(value: object) -> str:
         TypeError,
     ):  # a value that JSON cannot express; rare, so it is not checked before
         text = _encode(json_value(value))
-    if text.isascii() and "\x7f" not in text:
+    if (text.isascii() and "\x7f" not in text) or text.isprintable():
         return text
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _NOT_ASCII.sub(_json_char, text)
+
+
+def _json_char(found: re.Match[str]) -> str:
+    char = found[0]
+    if char.isprintable() or unicodedata.category(char) == _SPACE:
+        return char
+    return json.dumps(char)[1:-1]
 
 
 def json_value(value: Any) -> Any:
@@ -76,29 +112,94 @@ def json_value(value: Any) -> Any:
 
 def json_lines(rows: Iterable[Row]) -> Iterator[str]:
     """Yields one JSON object per line, with every field."""
-    for row in rows:
-        yield to_json(row)
+    return map(json_line, rows)
+
+
+def json_line(row: Row) -> str:
+    """Returns a row as a JSON object: beside each time in nanoseconds the same as text.
+
+    `time` beside `ts_ns`, `stored_time` beside `stored_ns`: programs that read numbers as doubles
+    (jq, JavaScript) change the last digits of nanoseconds.
+    """
+    shown: dict[str, Any] = {}
+    for name, text_name in _names(tuple(row)):
+        value = shown[name] = row[name]
+        if text_name is not None:
+            shown[text_name] = None if value is None else iso_time(value)
+    return to_json(shown)
+
+
+@lru_cache(maxsize=64)
+def _names(names: tuple[str, ...]) -> list[tuple[str, str | None]]:
+    """Each name, and that of the same time as text, if it is one."""
+    return [(name, _time_name(name) if name.endswith("_ns") else None) for name in names]
+
+
+def _time_name(name: str) -> str:
+    """`ts_ns` is `time`, `last_ts_ns` is `last_time`, `made_ns` is `made_time`."""
+    words = name.removesuffix("_ns").split("_")
+    return "_".join([*words[: len(words) - (words[-1] == "ts")], "time"])
 
 
 _CSV_END = "\r\n"
 
 
 def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
-    """Yields RFC 4180 lines with a header; `props` are JSON."""
+    """Yields RFC 4180 lines with a header; `props` are JSON, text is as it was stored."""
+    return _csv_lines(COLUMNS, map(_csv_values, rows))
+
+
+def _csv_values(row: Row) -> list[Any]:
+    return [to_json(row[name]) if name == "props" else row[name] for name in COLUMNS]
+
+
+def _csv_lines(header: Iterable[str], values: Iterable[Iterable[Any]]) -> Iterator[str]:
     buffer = io.StringIO()
     # The writer quotes only characters of its own line end, and a user id may contain one.
     writer = csv.writer(buffer, lineterminator=_CSV_END)
-    for values in _csv_values(rows):
+    for row in itertools.chain([header], values):
         buffer.seek(0)
         buffer.truncate()
-        writer.writerow(values)
+        writer.writerow(row)
         yield buffer.getvalue().removesuffix(_CSV_END)
 
 
-def _csv_values(rows: Iterable[Row]) -> Iterator[list[Any]]:
-    yield list(COLUMNS)
-    for row in rows:
-        yield [to_json(row[name]) if name == "props" else row[name] for name in COLUMNS]
+# Where a cell begins: also behind what separates cells in some countries. The wide signs begin a
+# formula where a spreadsheet is set to Chinese or Japanese.
+_FORMULA = re.compile("(^|;)(?=[=+\\-@\uff1d\uff0b\uff0d\uff20])")
+# A spreadsheet calculates with doubles, and shows 15 digits.
+_EXACT_BELOW = 10**15
+
+
+def spreadsheet_cell(value: object) -> object:
+    """Returns what a spreadsheet shows as that value and never calculates.
+
+    An apostrophe marks text that would be a formula, and a number with more digits than it keeps.
+    A tab or a line end, which could begin a cell too, is escaped like any control character.
+    """
+    if isinstance(value, str):
+        return _FORMULA.sub(r"\1'", printable(value))
+    if isinstance(value, int) and value >= _EXACT_BELOW:
+        return f"'{value}"
+    return value
+
+
+def _spreadsheet_values(row: Row) -> list[object]:
+    times = [iso_time(row["ts_ns"]), iso_time(row["stored_ns"])]
+    first, _ts_ns, _stored_ns, *others = _csv_values(row)
+    return [first, *times, *map(spreadsheet_cell, others)]
+
+
+def _spreadsheet_rows(rows: Iterable[Row]) -> Iterator[str]:
+    return _csv_lines(SPREADSHEET_COLUMNS, map(_spreadsheet_values, rows))
+
+
+def spreadsheet_lines(rows: Iterable[Row]) -> Iterator[str]:
+    """Yields CSV for a spreadsheet: a byte order mark, which tells it the encoding, times as text,
+    no formulas, and lines that end in CR LF once they are written with LF.
+    """
+    for number, line in enumerate(_spreadsheet_rows(rows)):
+        yield f"{'' if number else BYTE_ORDER_MARK}{line}\r"
 
 
 def table_lines(rows: Iterable[Row]) -> Iterator[str]:
@@ -127,7 +228,14 @@ def _brief(value: object) -> str:
     return value if isinstance(value, str) and " " not in value else to_json(value)
 
 
-FORMATS = {"table": table_lines, "jsonl": json_lines, "csv": csv_lines}
+CSV, SPREADSHEET = "csv", "spreadsheet"
+FORMATS = {
+    "table": table_lines,
+    "jsonl": json_lines,
+    CSV: csv_lines,
+    SPREADSHEET: spreadsheet_lines,
+}
+_AT_TERMINAL = {CSV: csv_lines, SPREADSHEET: _spreadsheet_rows}
 
 
 class _Output(Protocol):
@@ -140,8 +248,6 @@ def line_format(form: str, out: _Output) -> Callable[[Iterable[Row]], Iterator[s
     CSV keeps text as it was stored, for programs; for a terminal its control characters are
     escaped.
     """
-    return _csv_at_terminal if form == "csv" and out.isatty() else FORMATS[form]
-
-
-def _csv_at_terminal(rows: Iterable[Row]) -> Iterator[str]:
-    return map(printable, csv_lines(rows))
+    if form in _AT_TERMINAL and out.isatty():
+        return lambda rows: map(printable, _AT_TERMINAL[form](rows))
+    return FORMATS[form]

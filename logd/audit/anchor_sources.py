@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterable, Iterator
+from typing import IO
 
 from logd.audit.anchors import Anchor, parse
 from logd.errors import EXIT_UNAVAILABLE, LogdError
 
 _MARK = "anchor batch="
+LINE_CHARS_MAX = 1024 * 1024
 
 
 class NoJournal(LogdError):
@@ -40,10 +42,15 @@ def from_journal(unit: str) -> Iterator[Anchor]:
     with reading:
         assert reading.stdout is not None
         assert reading.stderr is not None
-        yield from from_lines(reading.stdout, unit)
+        yield from from_lines(bounded_lines(reading.stdout), unit)
         errors = reading.stderr.read().strip()
     if reading.returncode != 0:
         raise NoJournal(f"journalctl ended with {reading.returncode}: {errors}")
+
+
+def bounded_lines(file: IO[str]) -> Iterator[str]:
+    """Reads lines of a file of any kind, a longer one in parts: it may have no line end at all."""
+    return iter(lambda: file.readline(LINE_CHARS_MAX), "")
 
 
 def from_lines(lines: Iterable[str], unit: str) -> Iterator[Anchor]:

@@ -22,6 +22,8 @@ _DIGITS_MAX = 30
 _DATE_DIGITS = 8  # 20260301
 _DIGITS = re.compile(r"[0-9]+\Z")
 _AGO = re.compile(r"[0-9]+[a-z]+\Z")
+# The digits of a second past those that datetime keeps.
+_PAST_MICROSECONDS = re.compile(r"[.,][0-9]{6}([0-9]{1,3})(?![0-9])")
 
 
 def parse(text: str, now_ns: int) -> int:
@@ -52,7 +54,9 @@ def _date(text: str) -> int:
     except ValueError as error:
         raise ValueError(f"is not a time; write {EXPECTED}") from error
     zoned = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    found_ns = (zoned - _EPOCH) // timedelta(microseconds=1) * 1000
+    past = _PAST_MICROSECONDS.search(text)
+    rest_ns = int(past[1].ljust(3, "0")) if past else 0
+    found_ns = (zoned - _EPOCH) // timedelta(microseconds=1) * 1000 + rest_ns
     if found_ns > INT64_MAX:
         raise ValueError(
             f"is past {shown(INT64_MAX)}, the latest time that an event can have; "

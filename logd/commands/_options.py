@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -103,6 +104,43 @@ class Text(click.ParamType[str]):
             except UnicodeError:
                 self.fail(f"{value!a}: is not valid text (UTF-8).", param, context)
         return text
+
+
+class FilePath(click.ParamType[Path | None]):
+    """A file or directory that a user names; with `dash`, - is standard output, and None."""
+
+    name = "path"
+
+    def __init__(self, *, dash: bool = False) -> None:
+        self._dash = dash
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> Path | None:
+        if isinstance(value, Path):
+            return value
+        text = str(value)
+        if not text:
+            self.fail("is empty: name a file or directory.", param, context)
+        if text == "-":
+            if self._dash:
+                return None
+            self.fail(
+                "'-': not possible with standard input or output. A file of that name is ./-",
+                param,
+                context,
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{text!a}: is not valid text (UTF-8).", param, context)
+        try:
+            Path(text).lstat()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            pass  # the command says what that means for it
+        except OSError as error:  # too long, a circle of links
+            self.fail(f"{_shown(text)}: {error.strerror}.", param, context)
+        return Path(text)
 
 
 def _load_config(context: click.Context, _parameter: click.Parameter, value: str) -> Config:

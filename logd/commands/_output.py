@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from logd import log_format
+from logd.render import printable
 from logd.storage.job_table import Job
 
 _JOB_STEPS = 1000
@@ -20,8 +21,9 @@ _JOB_STEPS = 1000
 
 def fail(message: str, exit_code: int) -> NoReturn:
     """Ends the program with one error line on stderr."""
+    text = printable(message)
     click.echo(
-        log_format.format_line(logging.ERROR, message, journal=log_format.reads_stderr()), err=True
+        log_format.format_line(logging.ERROR, text, journal=log_format.reads_stderr()), err=True
     )
     sys.exit(exit_code)
 
@@ -44,7 +46,7 @@ def print_line(line: str) -> None:
 
 def print_note(message: str) -> None:
     """Prints a line for people on stderr, apart from the data."""
-    click.echo(f"logd: {message}", err=True)
+    click.echo(f"logd: {printable(message)}", err=True)
 
 
 @contextmanager

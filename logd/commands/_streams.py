@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from logd.atomic_file import cannot_be_written
 from logd.errors import StorageFailed
+from logd.render import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -66,6 +67,16 @@ class _Stderr(_Stream):
         return memoryview(data).nbytes
 
 
+class _TerminalText(io.TextIOWrapper):
+    """Escapes what would control a terminal, whatever a command prints: names of files, findings,
+    what others have stored. Commands print no codes of their own there.
+    """
+
+    def write(self, text: str, /) -> int:
+        super().write("\n".join(map(printable, text.split("\n"))))
+        return len(text)
+
+
 def prepare() -> None:
     """Replaces the process's standard streams, unless a caller already has."""
     for fd in range(3):
@@ -76,16 +87,18 @@ def prepare() -> None:
             os.open(os.devnull, os.O_RDONLY)
     codecs.register_error(_ESCAPES, _escape)
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _text(_Stdout(1), sys.stdout)
+        stdout = _Stdout(1)
+        kind = _TerminalText if stdout.isatty() else io.TextIOWrapper
+        sys.stdout = _text(stdout, sys.stdout, kind)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _text(_Stderr(2), sys.stderr)
 
 
-def _text(raw: _Stream, before: io.TextIOBase | None) -> io.TextIOWrapper:
+def _text(
+    raw: _Stream, before: io.TextIOBase | None, kind: type[io.TextIOWrapper] = io.TextIOWrapper
+) -> io.TextIOWrapper:
     encoding = getattr(before, "encoding", None) or "utf-8"
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding, errors=_ESCAPES, line_buffering=raw.isatty()
-    )
+    return kind(io.BufferedWriter(raw), encoding, errors=_ESCAPES, line_buffering=raw.isatty())
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:

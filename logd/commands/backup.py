@@ -9,7 +9,7 @@ import click
 
 from logd import render
 from logd.commands._command import Command
-from logd.commands._options import COPY_EXITS, Count, config_option, json_option
+from logd.commands._options import COPY_EXITS, Count, FilePath, config_option, json_option
 from logd.commands._output import fail, progress_bar
 from logd.config.settings import Config
 from logd.config.table import KEEP_DAYS_MAX
@@ -29,7 +29,7 @@ from logd.storage import trail_clock
     exits=COPY_EXITS,
 )
 @config_option
-@click.argument("destination", type=click.Path(path_type=Path), required=False)
+@click.argument("destination", type=FilePath(), required=False)
 @click.option(
     "--keep", type=Count(min=1), metavar="N", help="Keep the newest N backups and remove the rest."
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from logd.commands._command import Command
+from logd.commands._options import FilePath
 from logd.errors import EXIT_CANNOT_CREATE, EXIT_CONFIG, EXIT_OK
 from logd.maintenance import new_instance
 
@@ -16,7 +17,7 @@ from logd.maintenance import new_instance
     examples=[("logd init /srv/logd", "an instance with all its files in one directory")],
     exits=[EXIT_OK, EXIT_CANNOT_CREATE, EXIT_CONFIG],
 )
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=FilePath())
 def init(directory: Path) -> None:
     """Create an instance in DIRECTORY: logd.toml, and a new key in logd.key.
 

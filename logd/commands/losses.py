@@ -37,6 +37,6 @@ def losses(config: Config, form: str) -> None:
     with closing(opening.open_for_reading(config)) as connection:
         for row in all_losses(connection):
             is_empty = False
-            print_line(status_text.loss_line(row) if form == "table" else render.to_json(row))
+            print_line(status_text.loss_line(row) if form == "table" else render.json_line(row))
     if is_empty and form == "table":
         print_line("0 entries: no event is known to be lost")

@@ -57,7 +57,7 @@ def quarantine(config: Config, limit: int | None, form: str, summary: bool) -> N
         if form == "table":
             print_line(head)
         for row in rows:
-            print_line(line(row) if form == "table" else render.to_json(row))
+            print_line(line(row) if form == "table" else render.json_line(row))
         if form == "table":
             ever, kept = refusals.quarantine_totals(connection)
             print_line(f"{ever:,} refused, of which {kept:,} are kept")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from contextlib import closing
 
@@ -23,7 +24,7 @@ from logd.storage import opening
         ("logd query --type login --type login_failed --since 7d", "all logins of this week"),
         ("logd query --user 17 --where task=12 --limit 5", "a user's last five events on a task"),
         (
-            "logd query --since 2026-03-01 --until 2026-04-01 --format csv",
+            "logd query --since 2026-03-01 --until 2026-04-01 --format spreadsheet",
             "one month, for a spreadsheet",
         ),
     ],
@@ -38,7 +39,8 @@ from logd.storage import opening
     type=click.Choice(list(render.FORMATS)),
     default="table",
     show_default=True,
-    help="table for people; jsonl (one JSON object per line) or csv for programs.",
+    help="table for people; jsonl (one JSON object per line) or csv for programs; spreadsheet:"
+    " CSV for Excel or LibreOffice, as `logd export` describes it.",
 )
 def query(config: Config, selection: Selection, limit: int | None, form: str) -> None:
     """Print stored events, oldest first.
@@ -49,6 +51,8 @@ def query(config: Config, selection: Selection, limit: int | None, form: str) ->
 
     To copy many events into a file, use `logd export`. Queries are not recorded in the trail.
     """
+    if form == render.SPREADSHEET and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # as its byte order mark promises, in any locale
     with closing(opening.open_for_events(config)) as connection:
         rows = chosen_events(connection, selection, limit)
         for line in render.line_format(form, sys.stdout)(rows):

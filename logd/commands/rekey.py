@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from logd.commands._command import Command
-from logd.commands._options import COPY_EXITS, config_option
+from logd.commands._options import COPY_EXITS, FilePath, config_option
 from logd.commands._output import progress_bar
 from logd.config.settings import Config
 from logd.maintenance import database_swap
@@ -29,7 +29,7 @@ from logd.maintenance.database_copy import stoppable
 @config_option
 @click.option(
     "--new-key-file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Read the new key from FILE (64 hexadecimal digits, mode 0600) instead of generating one.",
 )

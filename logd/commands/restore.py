@@ -10,7 +10,7 @@ import click
 
 from logd import render
 from logd.commands._command import Command
-from logd.commands._options import COPY_EXITS, config_option
+from logd.commands._options import COPY_EXITS, FilePath, config_option
 from logd.commands._output import fail, progress_bar
 from logd.config.settings import Config
 from logd.errors import EXIT_NOT_WHOLE
@@ -30,10 +30,10 @@ from logd.storage.hash_chain import Head
     exits=COPY_EXITS,
 )
 @config_option
-@click.argument("backup", type=click.Path(path_type=Path))
+@click.argument("backup", type=FilePath())
 @click.option(
     "--key-file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="The key of the backup, if the key has been changed since.",
 )

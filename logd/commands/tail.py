@@ -45,7 +45,7 @@ def tail(
     by one with a new key. While it has to wait, it prints the reason on stderr. Ctrl-C ends it with
     exit code 0.
     """
-    show = render.to_json if as_json or form == "jsonl" else render.event_line
+    show = render.json_line if as_json or form == "jsonl" else render.event_line
     try:
         for row in follow_events(config, selection, lines, follow, print_note):
             print_line(show(row))

@@ -66,7 +66,7 @@ def verify(config: Config, anchor: bool, unit: str, file: IO[str] | None) -> Non
     """
     logged = None
     if file is not None:
-        logged = anchor_sources.from_lines(file, unit)
+        logged = anchor_sources.from_lines(anchor_sources.bounded_lines(file), unit)
     elif anchor:
         logged = anchor_sources.from_journal(unit)
     done = verify_instance(config, logged, partial(progress_bar, "verifying"))

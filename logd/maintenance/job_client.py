@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
 from logd.config.settings import Config
-from logd.errors import AlreadyRunning, ClockRefused, LogdError, NoDatabase
+from logd.errors import AlreadyRunning, ClockRefused, LogdError, NoDatabase, StorageBusy
 from logd.instance_lock import instance_lock, read_lock_page
 from logd.maintenance import rekey
 from logd.maintenance.worker import Worker
@@ -25,6 +26,9 @@ from logd.storage.opening import (
 POLL_INTERVAL_S = 0.1
 # The service manager restarts a killed daemon, which must not find the lock taken.
 DAEMON_COMES_BACK_S = 15.0
+# A daemon polls the jobs once in look_interval_ms; this is how much later it may be.
+RECORDED_LATE_S = 20.0
+RECORD_INTERVAL_S = 0.01
 
 # A function called with the job as it progresses.
 OnProgress = Callable[[Job], None]
@@ -61,6 +65,31 @@ def run_job(
             job = _wait(config, job_id, on_progress)
             if job is not None:
                 return job
+
+
+def complete_record(config: Config, job_id: int) -> None:
+    """Returns once the event of that RECORD job is in the trail: by the daemon, or by this process
+    where none runs.
+
+    Raises StorageBusy if the daemon does not store it in time, and other LogdError kinds.
+    """
+    within_s = RECORDED_LATE_S + config.look_interval_ms / 1000
+    end_s = time.monotonic() + within_s
+    with closing(open_for_events(config)) as connection:
+        while _read_progress(connection, job_id, _ignore).finished_ns is None:
+            if time.monotonic() >= end_s:
+                raise StorageBusy(
+                    f"the daemon stored no record of it within {within_s:.0f} s: see `logd status`,"
+                    " and try again later."
+                )
+            with contextlib.suppress(AlreadyRunning), instance_lock(config.lock_file) as lock:
+                check_database(config, lock.database_made)
+                _run_here(config, job_table.RECORD, {}, job_id, _ignore)
+            time.sleep(RECORD_INTERVAL_S)
+
+
+def _ignore(_job: Job) -> None:
+    pass
 
 
 def _run_here(

@@ -28,8 +28,12 @@ def init(directory: Path) -> Config:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         keyfile.create(config.key_file)
         file.write_text(text, encoding="utf-8")
+    except FileExistsError as error:
+        raise CannotCreate(
+            f"{directory}: exists and is not a directory. Name another directory."
+        ) from error
     except OSError as error:
-        raise CannotCreate(f"{directory}: {error.strerror}") from error
+        raise CannotCreate(f"{directory}: cannot be created: {error.strerror}.") from error
     outboxes = OutboxDirectory(config.outbox_directory)
     outboxes.prepare(str(config.socket))
     outboxes.close()

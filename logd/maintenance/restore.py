@@ -98,6 +98,8 @@ def plan(config: Config, backup: Path, key_file: Path | None, stop: Stop, bar: B
     rekey.complete_rekey(config, key)
     database_swap.remove_leftovers(config)
     if not backup.is_file():
+        if backup.exists():
+            raise NoDatabase(f"{backup}: is not a file. Name the file of a backup.")
         raise NoDatabase(f"{backup}: no such file to restore.")
     if config.database.exists() and backup.samefile(config.database):
         raise CannotCreate(f"{backup}: is the database itself. Name a backup of it.")

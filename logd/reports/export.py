@@ -1,9 +1,11 @@
 """Exports events for other programs, any number of them in bounded memory.
 
-The three formats hold the same rows and columns (`render.COLUMNS`). Times are whole nanoseconds.
-Properties are JSON, as text where a column holds text. Values that JSON cannot express are the same
-text in every format: bytes as base64, not-a-number and infinities as "nan", "inf", "-inf". The user
-of an event without one is null, in CSV an empty field (a user id is never empty).
+JSON lines, CSV and Parquet hold the same rows and columns (`render.COLUMNS`), exactly. Times are
+whole nanoseconds; JSON lines have them as text too. Properties are JSON, as text where a column
+holds text. Values that JSON cannot express are the same text in every format: bytes as base64,
+not-a-number and infinities as "nan", "inf", "-inf". The user of an event without one is null, in
+CSV an empty field (a user id is never empty). The form for spreadsheets has the same rows, changed
+where a spreadsheet would calculate (`render.spreadsheet_cell`).
 """
 
 from __future__ import annotations
@@ -13,16 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from logd import render
-from logd.config.settings import Config
 from logd.reports import parquet
 from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.selection import Selection, newest_id, pages
-from logd.storage.copy_registry import EXPORT, Copy, register_copy
 from logd.storage.database import Connection
 from logd_wire.query import Row
-from logd_wire.schema import INT64_MAX
 
 Progress = Callable[[int], None]
+Record = Callable[[], None]
 
 
 def _text(lines: Callable[[Iterable[Row]], Iterator[str]]) -> Callable[..., None]:
@@ -35,7 +35,8 @@ def _text(lines: Callable[[Iterable[Row]], Iterator[str]]) -> Callable[..., None
 
 FORMS: dict[str, Callable[[Iterable[Row], BinaryIO], None]] = {
     "jsonl": _text(render.json_lines),
-    "csv": _text(render.csv_lines),
+    render.CSV: _text(render.csv_lines),
+    render.SPREADSHEET: _text(render.spreadsheet_lines),
     "parquet": parquet.write,
 }
 
@@ -53,13 +54,19 @@ class Export:
         self.selection = selection
         self._connection = connection
 
-    def write(self, form: str, out: BinaryIO, progress: Progress = lambda _ids: None) -> None:
-        """Writes the export. Calls `progress` with the number of further ids that were scanned.
+    def write(
+        self, form: str, out: BinaryIO, record: Record, progress: Progress = lambda _ids: None
+    ) -> None:
+        """Writes the export, after `record` has recorded it: if that raises, nothing is written.
 
-        Raises OSError from `out`, and NotInstalled for a format whose package is missing.
+        Calls `progress` with the number of further ids that were scanned. Raises what `record`
+        raises, OSError from `out`, and NotInstalled for a format whose package is missing.
         """
+        if form == "parquet":
+            parquet.check_installed()
+        record()
         write = FORMS[form]
-        if form == "csv" and out.isatty():
+        if form in render.FORMATS and out.isatty():
             write = _text(render.line_format(form, out))
         write(self._rows(progress), out)
         out.flush()
@@ -73,22 +80,3 @@ class Export:
             position = self.top if position is None else position
             progress(position - seen)
             seen = position
-
-
-def record_export(
-    config: Config, export: Export, form: str, place: str, expires_after_ns: int, *, complete: bool
-) -> None:
-    """Records in the trail that the copy was made, without naming a person. Raises LogdError.
-
-    `complete` is False if the reader closed the output before the end.
-    """
-    made_ns = export.made_ns
-    copy = Copy(EXPORT, place, made_ns, min(made_ns + expires_after_ns, INT64_MAX))
-    facts = {
-        "format": form,
-        "filters": export.selection.filters,
-        "events": export.events,
-        "complete": complete,
-        "expires_ns": copy.expires_ns,
-    }
-    register_copy(config, copy, facts)

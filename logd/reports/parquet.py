@@ -23,6 +23,11 @@ GROUP_ROWS_MAX = 16_384
 GROUP_BYTES_MAX = 32 * 1024 * 1024
 
 
+def check_installed() -> None:
+    """Raises NotInstalled without pyarrow."""
+    _pyarrow()
+
+
 def write(rows: Iterable[Row], out: BinaryIO) -> None:
     """Writes a Parquet file. Raises NotInstalled without pyarrow, OSError from `out`."""
     pa, pq = _pyarrow()

@@ -18,7 +18,8 @@ from logd.storage.database import Connection
 
 BACKUP = "backup"
 EXPORT = "export"
-_EVENT_TYPES = {BACKUP: "trail_backed_up", EXPORT: "trail_exported"}
+_EVENT_TYPES = {BACKUP: "trail_backed_up", EXPORT: "trail_export_started"}
+_EXPORT_ENDED = "trail_exported"
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,11 @@ class Copy:
 
 def register_copy(
     config: Config, copy: Copy, props: Mapping[str, Any], removed: Iterable[str] = ()
-) -> None:
+) -> int:
     """Registers a copy with the properties of its event, and takes out the copies at `removed`.
 
-    Raises LogdError kinds.
+    It is on disk on return. Returns the number of the job that stores the event. Raises LogdError
+    kinds.
     """
     with opening.open_for_writing(config) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -49,7 +51,27 @@ def register_copy(
             (copy.kind, copy.made_ns, copy.expires_ns, copy.place),
         )
         event = {"type": _EVENT_TYPES[copy.kind], "props": dict(props)}
-        job_table.add_job(connection, job_table.RECORD, event, copy.made_ns)
+        job_id = job_table.add_job(connection, job_table.RECORD, event, copy.made_ns)
+        connection.execute("COMMIT")
+    return job_id
+
+
+def register_export_end(
+    config: Config, copy: Copy, props: Mapping[str, Any], now_ns: int, *, kept: bool
+) -> None:
+    """Records that an export has ended, and takes it out unless a copy is `kept`.
+
+    Raises LogdError kinds.
+    """
+    with opening.open_for_writing(config) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        if not kept:
+            connection.execute(
+                "DELETE FROM copy WHERE kind = ? AND made_ns = ? AND place = ?",
+                (copy.kind, copy.made_ns, copy.place),
+            )
+        event = {"type": _EXPORT_ENDED, "props": dict(props)}
+        job_table.add_job(connection, job_table.RECORD, event, now_ns)
         connection.execute("COMMIT")
 
 

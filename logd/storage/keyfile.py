@@ -63,10 +63,11 @@ def read_file(path: Path, *, private: bool = True) -> bytes:
             f"{path}: the key cannot be read: {error.strerror}. "
             "Without it the database cannot be opened; restore it from your copy."
         ) from error
-    with os.fdopen(fd) as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFileError(f"{path}: the key is not a regular file")
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise KeyFileError(f"{path}: the key is not a regular file")
+    with os.fdopen(fd, encoding="ascii", errors="replace") as file:
         if private and status.st_mode & 0o077:
             raise KeyFileError(
                 f"{path}: the key is open to others (mode {stat.S_IMODE(status.st_mode):04o}). "

@@ -27,6 +27,7 @@ INTERNAL_TYPES = frozenset(
         "events_pruned",
         "person_erased",
         "trail_backed_up",
+        "trail_export_started",
         "trail_exported",
         "trail_rekeyed",
         "trail_restored",

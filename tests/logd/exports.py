@@ -11,12 +11,15 @@ from typing import Any
 import msgpack
 
 from logd.batch import Batch
-from logd.storage import keyfile
+from logd.storage import copy_registry, keyfile
 from logd.storage.store import Store
 from logd_wire.wire import Event
-from tests.support.instance import ROOT, Instance
+from tests.support.instance import ROOT, Instance, until
 
-HOSTILE = 'a\nb\rc\r\nd,"e";\'\x00\x1b[2J\x7f\x9b\x85\u2028\u2029\ufeffé\U0001f600=1+1'
+HOSTILE = (
+    'a\nb\rc\r\nd,"e";\'\x00\x1b[2J\x7f\x9b\x85\u2028\u2029\ufeff'
+    "\u202e\u2066\u061c\U000e0001é\U0001f600=1+1"
+)
 PROPS: list[dict[str, Any]] = [
     {},
     {HOSTILE: HOSTILE, "": ""},
@@ -27,12 +30,20 @@ PROPS: list[dict[str, Any]] = [
 ]
 USERS = [None, HOSTILE, "7", "-", " ", "null"]
 
-# Each is a program of its own that knows nothing of logd: rows as JSON lines.
+# The forms that hold exactly what is stored, each with a program of its own that knows nothing of
+# logd: rows as JSON lines.
 READERS = {
     "jsonl": """
-import json, sys
+import calendar, json, sys, time
+def ns(text):
+    assert len(text) == 30 and text[-1] == "Z", text
+    seconds = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+    return seconds * 10**9 + int(text[20:29])
 for line in open(sys.argv[1], encoding="utf-8", newline="\\n"):
-    print(json.dumps(json.loads(line)))
+    row = json.loads(line)
+    for time_ns, text in (("ts_ns", "time"), ("stored_ns", "stored_time")):
+        assert row[time_ns] == ns(row.pop(text)), line
+    print(json.dumps(row))
 """,
     "csv": """
 import csv, json, sys
@@ -71,6 +82,11 @@ def fill(instance: Instance, repeats: int = 1) -> None:
     store.close()
 
 
+def stored_events(instance: Instance) -> list[dict[str, Any]]:
+    """The stored events, without those of the exports themselves."""
+    return [event for event in instance.events() if not event["type"].startswith("trail_")]
+
+
 def read_back(form: str, path: Path) -> list[dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-c", READERS[form], str(path)],
@@ -100,3 +116,22 @@ def export(instance: Instance, form: str, *options: str, code: int = 0) -> tuple
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     return output, done.stderr
+
+
+def the_notes(instance: Instance, ended: int = 1) -> list[dict[str, Any]]:
+    """The events of exports, once the daemon has stored that `ended` of them have ended."""
+    types = ("--type", "trail_export_started", "--type", "trail_exported")
+    found: list[dict[str, Any]] = []
+
+    def are_there() -> bool:
+        found[:] = instance.events(*types)
+        return [event["type"] for event in found].count("trail_exported") == ended
+
+    until(are_there, "the end is stored")
+    return found
+
+
+def copies(instance: Instance) -> list[tuple[str, str]]:
+    """Kind and place of each registered copy."""
+    with instance.database(read_only=True) as connection:
+        return [(copy.kind, copy.place) for copy in copy_registry.list_copies(connection)]

@@ -52,6 +52,7 @@ def test_a_json_line_has_every_field(stored: Instance) -> None:
     (event,) = stored.events("--type", "login")
     assert set(event) == {
         "id", "ts_ns", "stored_ns", "type", "user", "producer", "sequence", "props",
+        "time", "stored_time",
     }  # fmt: skip
     assert (event["id"], event["sequence"]) == (6, 6)
     assert event["props"] == {"text": "a\nb", "f": "inf"}
@@ -155,7 +156,7 @@ def test_a_time_that_does_not_fit_that_of_storing_is_marked_and_shown_with_it() 
     assert len({text.index(" x ") for text in lines.values()}) == 1, "columns stay columns"
 
 
-HOSTILE = 'a\nb\rc\r\nd,"e";\x00\x1b[2J\x7f\x9b\x85\u2028\u2029é\U0001f600'
+HOSTILE = 'a\nb\rc\r\nd,"e";\x00\x1b[2J\x7f\x9b\x85\u2028\u2029\u202e\u2066é\U0001f600'
 
 
 def event_row(user: str | None, props: dict[str, Any]) -> dict[str, Any]:

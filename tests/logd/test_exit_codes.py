@@ -26,6 +26,7 @@ from tests.support.namespaces import needs_users
 
 # Arguments with which each command has something to do and prints something.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "tail": ("--lines", "100"),  # also the events of logd itself
     "person": ("Łukasz 李",),
     "forget": ("7", "--yes"),
     "backup": ("DIR/backup",),

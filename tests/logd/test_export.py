@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import resource
-import time
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pytest
 from click.testing import CliRunner
@@ -17,20 +15,33 @@ from logd.reports.parameters import PAGE_ROWS_MAX
 from logd.reports.parquet import ROWS_PER_STEP
 from logd.reports.selection import Selection
 from logd.storage import opening
-from tests.logd.exports import HOSTILE, PROPS, USERS, export, fill, read_back, run_export
-from tests.support.instance import Instance, Process, check_sums, until
+from tests.logd.exports import (
+    HOSTILE,
+    PROPS,
+    READERS,
+    USERS,
+    copies,
+    export,
+    fill,
+    read_back,
+    run_export,
+    stored_events,
+    the_notes,
+)
+from tests.support.instance import Instance
 
+EXACT = list(READERS)
 REPEATS = 2 * ROWS_PER_STEP // 12  # three row groups of two steps, the last not full
 
 
-@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize("form", EXACT)
 def test_another_program_reads_back_what_is_stored_hostile_text_and_all(
     instance: Instance, form: str
 ) -> None:
     fill(instance)
     output, said = export(instance, form)
     rows = read_back(form, output)
-    assert rows == instance.events()
+    assert rows == stored_events(instance)
     assert [row["user"] for row in rows] == [user for user in USERS for _ in PROPS]
     assert rows[2]["props"] == PROPS[2]
     assert rows[3]["props"] == {"nan": "nan", "inf": ["inf", {"deep": "-inf"}], "n": 0.0}
@@ -41,20 +52,26 @@ def test_another_program_reads_back_what_is_stored_hostile_text_and_all(
     assert not output.with_name(output.name + ".partial").exists()
 
 
+def unrecorded() -> None:
+    """Records nothing: for tests of what is written alone."""
+
+
 class _Terminal(io.BytesIO):
     def isatty(self) -> bool:
         return True
 
 
-def test_csv_that_is_exported_to_a_terminal_commands_it_nothing(instance: Instance) -> None:
+@pytest.mark.parametrize("form", ["jsonl", "csv", "spreadsheet"])
+def test_what_is_exported_to_a_terminal_commands_it_nothing(instance: Instance, form: str) -> None:
     fill(instance)
     connection = opening.open_for_events(instance.config)
     terminal = _Terminal()
-    Export(connection, Selection()).write("csv", terminal)
+    Export(connection, Selection()).write(form, terminal, unrecorded)
     connection.close()
     lines = terminal.getvalue().decode().split("\n")
     assert len(lines) > 36
     assert all(char.isprintable() for line in lines for char in line)
+    assert "\\u202e" in terminal.getvalue().decode()
 
 
 def test_all_forms_hold_the_same_rows_over_many_pages_and_row_groups(
@@ -66,11 +83,11 @@ def test_all_forms_hold_the_same_rows_over_many_pages_and_row_groups(
     fill(instance, repeats=REPEATS)
     connection = opening.open_for_events(instance.config)
     found = {}
-    for form in FORMS:
+    for form in EXACT:
         path = instance.directory / form
         with path.open("wb") as file:
             work = Export(connection, Selection())
-            work.write(form, file)
+            work.write(form, file, unrecorded)
         found[form] = read_back(form, path)
         assert work.events == len(found[form]) == 36 * (REPEATS)
     connection.close()
@@ -90,7 +107,7 @@ def test_parquet_columns_are_of_the_types_that_are_promised(instance: Instance) 
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize("form", EXACT)
 def test_an_export_of_nothing_is_a_file_of_no_rows(instance: Instance, form: str) -> None:
     fill(instance)
     output, said = export(instance, form, "--type", "nonsense")
@@ -101,10 +118,13 @@ def test_an_export_of_nothing_is_a_file_of_no_rows(instance: Instance, form: str
 @pytest.mark.parametrize("form", list(FORMS))
 def test_standard_output_gets_the_same_bytes(instance: Instance, form: str) -> None:
     fill(instance)
-    output, _said = export(instance, form)
-    done = run_export(instance, form, text=False, check=True)
-    assert done.stdout == output.read_bytes()
-    assert b"exported 36 events to standard output" in done.stderr
+    chosen = ("--type", "page_view")  # without the events of the exports themselves
+    output, _said = export(instance, form, *chosen)
+    for options in ((), ("--output", "-"), ("-o", "-", "--force")):
+        done = run_export(instance, form, *chosen, *options, text=False, check=True)
+        assert done.stdout == output.read_bytes()
+        assert b"exported 36 events to standard output" in done.stderr
+    assert not (instance.directory / "-").exists()
 
 
 def test_what_is_stored_while_an_export_runs_is_not_in_it(instance: Instance) -> None:
@@ -121,7 +141,7 @@ def test_what_is_stored_while_an_export_runs_is_not_in_it(instance: Instance) ->
             if next(more, False):
                 fill(instance)
 
-        work.write("jsonl", file, arrives)
+        work.write("jsonl", file, unrecorded, arrives)
     connection.close()
     assert (work.events, len(instance.events())) == (before, before + 36)
 
@@ -175,12 +195,17 @@ def test_a_device_or_a_link_is_not_replaced_even_by_force(instance: Instance) ->
 @pytest.mark.parametrize("form", list(FORMS))
 def test_a_full_disk_is_reported_and_nothing_is_left_behind(instance: Instance, form: str) -> None:
     fill(instance, repeats=3)
-    instance.start()  # it has made the -shm file, so that only the export's own file is too large
+    instance.start()
     output = instance.directory / "out"
+    # Only the export's own file is too large, not what is written to record it.
     code = (
         "import resource, signal, sys\nfrom logd.cli import main\n"
+        "from logd.maintenance.export_record import ExportRecord\n"
+        "begin, end = ExportRecord.begin, ExportRecord.end\n"
+        "def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, -1))\n"
+        "ExportRecord.begin = lambda self: (begin(self), limit(500))\n"
+        "ExportRecord.end = lambda self, **how: (limit(-1), end(self, **how))\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, (500, {resource.RLIM_INFINITY}))\n"
         "main(sys.argv[1:], prog_name='logd')\n"
     )
     done = run_export(instance, form, "-o", str(output), program=("-c", code))
@@ -188,6 +213,9 @@ def test_a_full_disk_is_reported_and_nothing_is_left_behind(instance: Instance, 
     assert f"logd: {output}: File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path for path in instance.directory.iterdir() if path.name.startswith("out")] == []
+    _, ended = the_notes(instance)
+    assert (ended["props"]["complete"], ended["props"]["kept"]) == (False, False)
+    assert copies(instance) == []
 
 
 def test_ctrl_c_leaves_nothing_behind_and_what_was_there_as_it_was(
@@ -217,7 +245,7 @@ def test_a_full_standard_output_is_reported(instance: Instance, form: str) -> No
     with open("/dev/full", "wb") as full:
         done = run_export(instance, form, stdout=full, env=env)
     assert done.returncode == 75, done.stderr
-    assert done.stderr.startswith("logd: standard output: No space left on device")
+    assert "\nlogd: standard output: No space left on device" in f"\n{done.stderr}"
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
@@ -229,61 +257,3 @@ def test_without_pyarrow_it_says_what_to_install(instance: Instance) -> None:
     assert done.returncode == 69
     assert "logd[parquet]" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not output.with_name("out.partial").exists()
-
-
-# -- the trail of it -------------------------------------------------------------------------------
-
-
-def the_note(instance: Instance) -> dict[str, Any]:
-    """The internal event of an export, once the daemon has stored it."""
-    until(lambda: instance.status()["own"], "the note is stored")
-    (event,) = instance.events("--type", "trail_exported")
-    return event
-
-
-def test_an_export_is_itself_an_event_that_names_nobody(instance: Instance) -> None:
-    fill(instance)
-    instance.start()
-    began_ns = time.time_ns()
-    export(instance, "csv", "--user", "7", "--type", "page_view", "--expires", "7d")
-    event = the_note(instance)
-    assert event["user"] is None
-    expires_ns = event["props"].pop("expires_ns")
-    assert 0 <= expires_ns - began_ns - 7 * 86_400 * 10**9 < 60 * 10**9
-    assert event["props"] == {
-        "format": "csv", "events": len(PROPS), "complete": True,
-        "filters": {"types": ["page_view"], "by_user": True},
-    }  # fmt: skip
-    check_sums(instance.settle(), attempted=36, accepted=36)
-
-
-def test_an_export_without_a_daemon_is_noted_by_the_next(instance: Instance) -> None:
-    fill(instance)
-    export(instance, "jsonl")
-    instance.start()
-    the_note(instance)
-    check_sums(instance.settle(), attempted=36, accepted=36)
-
-
-def test_what_a_reader_got_before_it_left_is_in_the_trail_too(instance: Instance) -> None:
-    fill(instance, repeats=30)
-    instance.start()
-    process = Process("-m", "logd", "export", "--config", str(instance.config.path))
-    assert process.popen.stdout is not None
-    process.popen.stdout.readline()
-    process.popen.stdout.close()
-    assert process.popen.wait(60) == 0
-    process.close()
-    event = the_note(instance)
-    assert event["props"]["complete"] is False
-    assert 0 < event["props"]["events"] <= 1080
-    check_sums(instance.settle(), attempted=1080, accepted=1080)
-
-
-def test_an_export_that_failed_left_no_copy_and_so_no_event(instance: Instance) -> None:
-    fill(instance)
-    instance.start()
-    (instance.directory / "out.jsonl").touch()
-    export(instance, "jsonl", code=73)
-    assert instance.events("--type", "trail_exported") == []
-    check_sums(instance.settle(), attempted=36, accepted=36)

@@ -114,10 +114,13 @@ def test_copies_are_listed_where_the_trail_knows_of_them(stored: Instance) -> No
         )
         connection.execute("INSERT INTO copy VALUES (1, 'backup', 1, NULL, '/b/1')")
         connection.execute("INSERT INTO copy VALUES (2, 'export', 2, 3, '/e/2')")
+    began = "1970-01-01T00:00:00.00000000"
     assert of_kind(items(stored, PERSON), "copy") == [
-        {"kind": "copy", "copy": "backup", "made_ns": 1, "expires_ns": None, "place": "/b/1"},
-        {"kind": "copy", "copy": "export", "made_ns": 2, "expires_ns": 3, "place": "/e/2"},
-    ]
+        {"kind": "copy", "copy": "backup", "made_ns": 1, "expires_ns": None, "place": "/b/1",
+         "made_time": f"{began}1Z", "expires_time": None},
+        {"kind": "copy", "copy": "export", "made_ns": 2, "expires_ns": 3, "place": "/e/2",
+         "made_time": f"{began}2Z", "expires_time": f"{began}3Z"},
+    ]  # fmt: skip
     assert "/e/2" in stored.cli("person", PERSON)
 
 

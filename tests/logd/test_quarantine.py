@@ -50,7 +50,8 @@ def test_programs_get_every_field_and_the_whole_excerpt(refused: Instance) -> No
     assert [row["id"] for row in rows] == [5, 4, 3, 2]
     assert bytes.fromhex(rows[3]["excerpt"]) == NASTY
     assert set(rows[0]) == {
-        "id", "detected_ns", "uid", "pid", "reason", "producer", "sequence", "bytes", "excerpt",
+        "id", "detected_ns", "detected_time", "uid", "pid",
+        "reason", "producer", "sequence", "bytes", "excerpt",
     }  # fmt: skip
     (newest,) = refused.cli("quarantine", "--format", "jsonl", "--limit", "1").splitlines()
     assert json.loads(newest) == rows[0]

@@ -1,0 +1,65 @@
+"""Records an export in the trail: before its first row goes out, and when it has ended.
+
+The two events have the same `export`, a random name. A `trail_export_started` without a
+`trail_exported` is an export that was killed: nobody knows how much of it went out.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from logd.config.settings import Config
+from logd.errors import LogdError
+from logd.maintenance import job_client
+from logd.reports.export import Export
+from logd.storage.copy_registry import EXPORT, Copy, register_copy, register_export_end
+from logd_wire.schema import INT64_MAX
+
+Notify = Callable[[str], None]
+
+
+class ExportRecord:
+    """The record of one export; `end` does nothing if `begin` was not called."""
+
+    def __init__(
+        self, config: Config, export: Export, form: str, place: str, expires_after_ns: int
+    ) -> None:
+        self._config = config
+        self._export = export
+        made_ns = export.made_ns
+        self._copy = Copy(EXPORT, place, made_ns, min(made_ns + expires_after_ns, INT64_MAX))
+        self._facts: dict[str, Any] = {
+            "export": secrets.token_hex(8),
+            "format": form,
+            "filters": export.selection.filters,
+            "expires_ns": self._copy.expires_ns,
+        }
+        self._is_begun = False
+
+    def begin(self) -> None:
+        """Returns once the event is in the trail, and the copy is registered. It names no person.
+
+        Raises LogdError kinds: then there must be no export.
+        """
+        job_id = register_copy(self._config, self._copy, self._facts)
+        self._is_begun = True
+        job_client.complete_record(self._config, job_id)
+
+    def end(self, *, complete: bool, kept: bool, notify: Notify) -> None:
+        """Records the number of events, and whether they are all and the copy still exists.
+
+        What has gone out is recorded anyway, so that a failure here is only passed to `notify`.
+        """
+        if not self._is_begun:
+            return
+        facts = {**self._facts, "events": self._export.events, "complete": complete, "kept": kept}
+        try:
+            register_export_end(self._config, self._copy, facts, time.time_ns(), kept=kept)
+        except LogdError as problem:
+            notify(
+                "the end of this export could not be recorded, so that the trail shows it as"
+                f" interrupted: {problem}"
+            )
