@@ -6,11 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from logd.audit import anchors, row_checks
-from logd.audit.last_verification import Integrity, record_verification
+from logd.audit import row_checks
+from logd.audit.anchor_comparison import compare
+from logd.audit.anchors import Anchor
 from logd.audit.page_check import damaged_pages
 from logd.audit.verify_removals import RemovalCheck
 from logd.audit.verify_rows import BatchRow, Verdict, batches, check_row
@@ -20,6 +21,13 @@ from logd.errors import DatabaseCorrupt, LogdError
 from logd.storage import hash_chain, opening
 from logd.storage.chain_head import read_head
 from logd.storage.database import Connection, DatabaseError, damage, translate
+from logd.storage.last_verification import (
+    NOT_PROVEN,
+    NOT_WHOLE,
+    WHOLE,
+    Integrity,
+    record_verification,
+)
 from logd.storage.migrations import schema_version
 from logd.storage.removal_log import ERASED, PRUNED
 from logd.storage.rollups import Rollups, SubjectRow
@@ -33,34 +41,53 @@ Progress = Callable[[int], None]
 class Verification:
     """What `logd verify` found in the trail, and by comparing it with anchors.
 
-    `unrecorded` says why the result is not kept for `logd status`.
+    `not_proven` says why the anchors prove nothing, `unrecorded` why the result is not kept for
+    `logd status`.
     """
 
     trail: Verdict
     mismatches: list[str]
     notes: list[str]
-    unrecorded: str | None
+    not_proven: str | None
+    unrecorded: str | None = None
+
+    @property
+    def answer(self) -> str:
+        """One of WHOLE, NOT_WHOLE, NOT_PROVEN."""
+        if self.mismatches or not self.trail.whole:
+            return NOT_WHOLE
+        return NOT_PROVEN if self.not_proven else WHOLE
 
     @property
     def problem(self) -> str | None:
-        """The verdict in one line; None if nothing is wrong."""
+        """The answer in one line; None if nothing is wrong."""
         if not self.trail.whole:
             return "the trail is not whole"
-        return "the trail is whole, but it does not match the anchors" if self.mismatches else None
+        if self.mismatches:
+            return "the trail is whole, but it does not match the anchors"
+        if self.not_proven:
+            return (
+                f"not proven: {self.not_proven}. That is no sign of a change, and no reason to"
+                " restore a backup: the trail is whole in itself. Keep the journal for longer, or"
+                " set anchor_file in logd.toml (--anchors FILE compares with it)"
+            )
+        return None
 
 
 def verify_instance(
     config: Config,
-    logged: Iterable[anchors.Anchor] | None,
+    logged: Iterable[Anchor] | None,
     bar: Callable[[int], AbstractContextManager[Progress]],
+    since_ns: int | None = None,
 ) -> Verification:
-    """Verifies an instance's trail, compares it with anchors if there are any, and keeps the result
-    for `logd status`.
+    """Verifies an instance's trail, compares it with anchors (of `since_ns` or later) if there are
+    any, and keeps the result for `logd status`.
 
     Raises LogdError kinds when it cannot be read, or NoJournal.
     """
     mismatches: list[str] = []
     notes: list[str] = []
+    not_proven: str | None = None
     try:
         with closing(opening.open_for_reading(config)) as connection:
             # Not count(*): it reads a whole index: one damaged page of it would hide the rest.
@@ -69,8 +96,9 @@ def verify_instance(
                 trail = verify(connection, advance)
             if logged is not None:
                 try:
-                    found = anchors.compare(connection, logged)
+                    found = compare(connection, logged, config.former_trails, since_ns)
                     mismatches += found.findings
+                    not_proven = found.not_proven
                     notes += found.describe(read_head(connection)[0])
                 except DatabaseError as error:
                     mismatches.append(f"anchors: cannot be compared: {damage(error)}")
@@ -80,17 +108,22 @@ def verify_instance(
             raise problem from error
         trail = Verdict()
         trail.add_finding(f"file: {problem}")
+    done = Verification(trail, mismatches, notes, not_proven)
     findings = len(trail.findings) + len(mismatches)
+    result = Integrity(
+        time.time_ns(),
+        done.answer != NOT_WHOLE,
+        trail.events,
+        trail.batches,
+        trail.head,
+        findings,
+        done.answer,
+    )
     try:
-        record_verification(
-            config,
-            Integrity(
-                time.time_ns(), not findings, trail.events, trail.batches, trail.head, findings
-            ),
-        )
+        record_verification(config, result)
     except LogdError as error:  # the verdict is still valid
-        return Verification(trail, mismatches, notes, str(error))
-    return Verification(trail, mismatches, notes, None)
+        return replace(done, unrecorded=str(error))
+    return done
 
 
 def verify(connection: Connection, progress: Progress = lambda _events: None) -> Verdict:

@@ -67,6 +67,7 @@ class Config:
     backup_keep_min: int = DEFAULTS["backup_keep_min"]
     anchor_interval_s: int = DEFAULTS["anchor_interval_s"]
     anchor_file: Path | None = DEFAULTS["anchor_file"]
+    former_trails: tuple[str, ...] = DEFAULTS["former_trails"]
     retention: Mapping[str, int] = field(default_factory=dict)  # by type, in nanoseconds
 
     @property

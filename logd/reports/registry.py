@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from logd.reports import event_queries, ledger_queries
+from logd.reports import event_queries, ledger_queries, verification
 from logd.reports.parameters import Parameters
 from logd.storage.database import Connection
 from logd_wire.query import Answer
@@ -30,4 +30,5 @@ REPORTS: Mapping[str, Report] = {
     "losses": Report(ledger_queries.losses),
     "losses_by_cause": Report(ledger_queries.losses_by_cause),
     "quarantine": Report(ledger_queries.quarantine),
+    "verification": Report(verification.verification),
 }

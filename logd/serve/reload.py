@@ -13,7 +13,9 @@ LIVE = frozenset({"stop_timeout_s", "outboxes_bytes_max", "anchor_interval_s", "
 # Settings that the report process reads when it starts: it is restarted.
 REPORTS = frozenset({"query_uids", "query_group", "metrics", "metrics_socket_mode"})
 # Settings that only commands use, which read them when they start.
-COMMANDS = frozenset({"retention", "backup_directory", "backup_keep_days", "backup_keep_min"})
+COMMANDS = frozenset(
+    {"retention", "backup_directory", "backup_keep_days", "backup_keep_min", "former_trails"}
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from logd import instance_lock
-from logd.audit import last_verification
 from logd.batch import LOST_CLAIMED
 from logd.config.settings import Config
 from logd.runtime_stats import RuntimeStats
@@ -16,6 +15,7 @@ from logd.self_repair.repairs import read_state
 from logd.self_repair.runtime_files import observed
 from logd.status.outboxes import OutboxListing, outboxes_by_user, read_outboxes, total_outboxes
 from logd.status.trail import LISTED_MAX, TrailTotals, read_trail
+from logd.storage import last_verification
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def collect_status(config: Config, *, from_figures: bool = False) -> dict[str, A
     trail = read_trail(config, listing.states, now_ns)
     pid, page = instance_lock.read_lock_page(config.lock_file)
     daemon = DaemonState(pid, page, instance_lock.read_runtime_stats(config.lock_file))
-    verified = last_verification.read_verification(config)
+    verified = last_verification.read_verification(config.database)
     return {
         "at_ns": now_ns,
         "running_pid": pid,

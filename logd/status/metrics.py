@@ -25,6 +25,7 @@ from logd.config.settings import Config
 from logd.errors import LogdError
 from logd.runtime_stats import COMMIT_BOUNDS_S, RuntimeStats
 from logd.status.collect import collect_status
+from logd.storage.last_verification import NOT_PROVEN
 
 # Counters that the trail keeps across restarts: the name in the status, the metric, its help.
 _COUNTERS = (
@@ -182,6 +183,11 @@ def _of_the_trail(state: dict[str, Any]) -> Iterator[Metric]:
         )
         yield _gauge(
             "logd_trail_whole", "Whether logd verify found the trail whole", verified["whole"]
+        )
+        yield _gauge(
+            "logd_trail_not_proven",
+            "Whether logd verify found it whole in itself, and no anchors to prove it",
+            verified["answer"] == NOT_PROVEN,
         )
 
 

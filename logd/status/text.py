@@ -8,6 +8,7 @@ from typing import Any
 from logd import render
 from logd.batch import LOST_CLAIMED
 from logd.runtime_stats import COMMIT_BOUNDS_S, RuntimeStats, within_s
+from logd.storage.last_verification import NOT_PROVEN, WHOLE
 from logd_wire.query import Row
 
 NAME_CHARS = 12
@@ -260,7 +261,9 @@ def _integrity(integrity: Mapping[str, Any] | None, now_ns: int) -> str:
     if integrity is None:
         return "never verified; run logd verify"
     when = f"{_moment(integrity['at_ns'], now_ns)}, {_how_many(integrity['events'])}"
-    if integrity["whole"]:
+    if integrity["answer"] == NOT_PROVEN:
+        return f"whole in itself, but not proven when verified {when}: no anchors were found"
+    if integrity["answer"] == WHOLE:
         return f"whole when verified {when}"
     return f"NOT WHOLE when verified {when}; run logd verify for details"
 

@@ -263,6 +263,19 @@ MIGRATIONS: list[tuple[str, str]] = [
         ALTER TABLE forgotten ADD COLUMN forget INTEGER NOT NULL DEFAULT 0;
         """,
     ),
+    (
+        "the id of the trail",
+        """
+        CREATE TABLE trail (                -- one row, see logd/storage/trail_id.py
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            name TEXT NOT NULL              -- 16 hexadecimal digits, in each anchor
+        );
+        -- Derived where something is stored, so that a backup from before this migration is of the
+        -- same trail when it is restored. The first batch's hash is random: its events are salted.
+        INSERT INTO trail SELECT 1, lower(hex(coalesce(
+            (SELECT substr(hash, 1, 8) FROM batch ORDER BY id LIMIT 1), randomblob(8))));
+        """,
+    ),
 ]
 
 

@@ -38,6 +38,7 @@ from logd.storage.database_files import DatabaseFiles
 from logd.storage.event_types import BatchTypes, EventTypes, TypeLimits
 from logd.storage.hash_chain import Head
 from logd.storage.migrations import migrate
+from logd.storage.trail_id import read_trail_id
 from logd_wire.rendezvous import current_boot_id
 from logd_wire.wire import Event
 
@@ -88,6 +89,7 @@ class Store:
     def _load(self) -> None:
         query = self._connection.execute
         self._head, _ = read_head(self._connection)  # the one that is on disk
+        self.trail_id = read_trail_id(self._connection)
         producer, quarantine = (
             query(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]  # noqa: S608 - two names
             for table in ("producer", "quarantine")

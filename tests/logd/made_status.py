@@ -49,7 +49,7 @@ EMPTY: dict[str, Any] = {
 FULL: dict[str, Any] = EMPTY | {
     "stored": 100, "room_s": 7200.0, "last_stored_ns": NS,
     "disk": EMPTY["disk"] | {"free_bytes": 10**9, "days_left": 30.0},
-    "integrity": {"at_ns": NS, "whole": True},
+    "integrity": {"at_ns": NS, "whole": True, "answer": "whole"},
     "runtime_files": [
         {"name": "token", "problem": "not there", "restored": 0},
         {"name": "socket", "problem": None, "restored": 3},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import time
@@ -142,6 +143,24 @@ def test_killed_in_the_middle_of_it_the_next_start_brings_it_up_to_date(
     assert store.schema == NEWEST
     assert verify(store.connection).findings == []
     store.close()
+
+
+def test_a_trail_of_before_ids_gets_the_same_one_in_each_of_its_copies(
+    of_schema_1: Path, key: bytes, directory: Path
+) -> None:
+    """A backup from before the migration continues the trail when it is restored."""
+
+    def upgraded(name: str) -> str | None:
+        store = Store(directory / name, key, 1, 10)
+        store.close()
+        return store.trail_id
+
+    for name in ("a.db", "b.db"):
+        shutil.copy(of_schema_1, directory / name)
+    ids = [upgraded(name) for name in ("a.db", "b.db", "new.db", "other.db")]
+    assert ids[0] == ids[1]
+    assert len({*ids}) == 3 and all(re.fullmatch("[0-9a-f]{16}", str(one)) for one in ids)
+    assert upgraded("new.db") == ids[2], "it stays"
 
 
 # They open no trail, or say of each thing how it stands and go on.
