@@ -43,8 +43,15 @@ def print_line(line: str) -> None:
 
 
 def print_note(message: str) -> None:
-    """Prints a line for people on stderr, apart from the data."""
-    click.echo(f"logd: {message}", err=True)
+    """Prints a line for people on stderr, apart from the data; a warning in the journal."""
+    journal = log_format.reads_stderr()
+    click.echo(log_format.format_line(logging.WARNING, message, journal=journal), err=True)
+
+
+def warn_in_journal(message: str) -> None:
+    """Logs a warning if stderr goes to the journal, where what is on stdout has no level."""
+    if log_format.reads_stderr():
+        click.echo(log_format.format_line(logging.WARNING, message, journal=True), err=True)
 
 
 @contextmanager

@@ -166,6 +166,7 @@ def _of_the_trail(state: dict[str, Any]) -> Iterator[Metric]:
             state["last_stored_ns"] / 1e9,
         )
     yield from _of_the_files(state["runtime_files"])
+    yield from _of_maintenance(state["maintenance"])
     disk, verified = state["disk"], state["integrity"]
     yield _gauge(
         "logd_database_bytes", "Size of the database without the WAL", disk["database_bytes"]
@@ -205,6 +206,20 @@ def _of_the_files(files: list[dict[str, Any]]) -> Iterator[Metric]:
         wrong.add_metric([file["name"]], float(file["problem"] is not None))
         restored.add_metric([file["name"]], file["restored"])
     yield from (wrong, restored)
+
+
+def _of_maintenance(runs: list[dict[str, Any]]) -> Iterator[Metric]:
+    failed = GaugeMetricFamily(
+        "logd_maintenance_failed", "Whether the last run failed, or waits", labels=["task"]
+    )
+    good = GaugeMetricFamily(
+        "logd_maintenance_success_timestamp_seconds", "When a run last succeeded", labels=["task"]
+    )
+    for run in runs:
+        failed.add_metric([run["task"]], float(run["problem"] is not None))
+        if run["ok_ns"] is not None:
+            good.add_metric([run["task"]], run["ok_ns"] / 1e9)
+    yield from (failed, good)
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

@@ -184,6 +184,7 @@ def _figures(state: Mapping[str, Any]) -> dict[str, object]:
         "disk": _disk(state["disk"]),
         "growth": _growth(state["disk"]),
         "integrity": _integrity(state["integrity"], state["at_ns"]),
+        **{run["task"]: _run(run, state["at_ns"]) for run in state["maintenance"]},
         "schema": state["schema"],
     }
 
@@ -266,6 +267,14 @@ def _integrity(integrity: Mapping[str, Any] | None, now_ns: int) -> str:
     if integrity["answer"] == WHOLE:
         return f"whole when verified {when}"
     return f"NOT WHOLE when verified {when}; run logd verify for details"
+
+
+def _run(run: Mapping[str, Any], now_ns: int) -> str:
+    good = f"last good {_moment(run['ok_ns'], now_ns)}" if run["ok_ns"] else "none recorded"
+    if run["problem"] is None:
+        return good
+    when = f" {_moment(run['at_ns'], now_ns)}" if run["at_ns"] else ""
+    return f"PROBLEM{when}: {render.printable(run['problem'])}; {good}"
 
 
 def _moment(at_ns: int | None, now_ns: int) -> str:
