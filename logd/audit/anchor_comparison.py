@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from logd.audit.anchors import Anchor
+from logd.errors import LogdError
 from logd.render import format_time
 from logd.storage.chain_head import read_head
 from logd.storage.database import Connection
@@ -114,7 +115,8 @@ class _Mismatches:
 class Comparison:
     """The result of comparing a trail with anchors.
 
-    `findings` are mismatches. `not_proven` says why nothing is proven although none was found.
+    `findings` are mismatches. `not_proven` says why nothing is proven although none was found:
+    because of `unreadable`, if the source of the anchors could not be read to its end.
     """
 
     compared: int = 0
@@ -124,6 +126,7 @@ class Comparison:
     former: dict[str, int] = field(default_factory=dict)  # anchors of former trails, by their id
     findings: list[str] = field(default_factory=list)
     not_proven: str | None = None
+    unreadable: LogdError | None = None
 
     def describe(self, head: Head) -> Iterator[str]:
         """Yields lines for display, of a trail that ends with `head`."""
@@ -221,7 +224,9 @@ class _Comparer:
             found.findings.append(_finding(foreign.first, foreign.count, what, found.last))
         # That the trail was empty once proves nothing of what it holds.
         proven = found.last is not None and (found.last.head.batch > 0 or head.batch == 0)
-        if not found.findings and not proven:
+        if not found.findings and found.unreadable is not None:
+            found.not_proven = str(found.unreadable)
+        elif not found.findings and not proven:
             time = "" if since_ns is None else f" of {format_time(since_ns)} or later"
             there = found.compared + sum(found.former.values())
             found.not_proven = (
@@ -244,9 +249,12 @@ def compare(
     With `since_ns` those of an earlier time are left out; one of unknown time is compared.
     """
     comparer = _Comparer(connection, former_trails)
-    for anchor in anchors:
-        if since_ns is None or anchor.anchored_ns is None or anchor.anchored_ns >= since_ns:
-            comparer.add(anchor)
+    try:
+        for anchor in anchors:
+            if since_ns is None or anchor.anchored_ns is None or anchor.anchored_ns >= since_ns:
+                comparer.add(anchor)
+    except LogdError as error:  # what was found until then is found
+        comparer.found.unreadable = error
     return comparer.finish(since_ns)
 
 

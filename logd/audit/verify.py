@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from logd.audit import row_checks
-from logd.audit.anchor_comparison import compare
 from logd.audit.anchors import Anchor
+from logd.audit.answer import Anchored, Answer, compare_anchors
 from logd.audit.page_check import damaged_pages
 from logd.audit.verify_removals import RemovalCheck
 from logd.audit.verify_rows import BatchRow, Verdict, batches, check_row
@@ -19,15 +19,8 @@ from logd.batch import LOST_CLAIMED
 from logd.config.settings import Config
 from logd.errors import DatabaseCorrupt, LogdError
 from logd.storage import hash_chain, opening
-from logd.storage.chain_head import read_head
 from logd.storage.database import Connection, DatabaseError, damage, translate
-from logd.storage.last_verification import (
-    NOT_PROVEN,
-    NOT_WHOLE,
-    WHOLE,
-    Integrity,
-    record_verification,
-)
+from logd.storage.last_verification import NOT_WHOLE, Integrity, record_verification
 from logd.storage.migrations import schema_version
 from logd.storage.removal_log import ERASED, PRUNED
 from logd.storage.rollups import Rollups, SubjectRow
@@ -41,37 +34,17 @@ Progress = Callable[[int], None]
 class Verification:
     """What `logd verify` found in the trail, and by comparing it with anchors.
 
-    `not_proven` says why the anchors prove nothing, `unrecorded` why the result is not kept for
-    `logd status`.
+    `unrecorded` says why the result is not kept for `logd status`.
     """
 
     trail: Verdict
-    mismatches: list[str]
-    notes: list[str]
-    not_proven: str | None
+    anchored: Anchored
     unrecorded: str | None = None
 
     @property
-    def answer(self) -> str:
-        """One of WHOLE, NOT_WHOLE, NOT_PROVEN."""
-        if self.mismatches or not self.trail.whole:
-            return NOT_WHOLE
-        return NOT_PROVEN if self.not_proven else WHOLE
-
-    @property
-    def problem(self) -> str | None:
-        """The answer in one line; None if nothing is wrong."""
-        if not self.trail.whole:
-            return "the trail is not whole"
-        if self.mismatches:
-            return "the trail is whole, but it does not match the anchors"
-        if self.not_proven:
-            return (
-                f"not proven: {self.not_proven}. That is no sign of a change, and no reason to"
-                " restore a backup: the trail is whole in itself. Keep the journal for longer, or"
-                " set anchor_file in logd.toml (--anchors FILE compares with it)"
-            )
-        return None
+    def answer(self) -> Answer:
+        """Whether it is whole, not whole or not proven."""
+        return Answer(self.trail.whole, self.anchored)
 
 
 def verify_instance(
@@ -83,11 +56,9 @@ def verify_instance(
     """Verifies an instance's trail, compares it with anchors (of `since_ns` or later) if there are
     any, and keeps the result for `logd status`.
 
-    Raises LogdError kinds when it cannot be read, or NoJournal.
+    Raises LogdError kinds when it cannot be read.
     """
-    mismatches: list[str] = []
-    notes: list[str] = []
-    not_proven: str | None = None
+    anchored = Anchored()
     try:
         with closing(opening.open_for_reading(config)) as connection:
             # Not count(*): it reads a whole index: one damaged page of it would hide the rest.
@@ -95,33 +66,28 @@ def verify_instance(
             with bar(total) as advance:
                 trail = verify(connection, advance)
             if logged is not None:
-                try:
-                    found = compare(connection, logged, config.former_trails, since_ns)
-                    mismatches += found.findings
-                    not_proven = found.not_proven
-                    notes += found.describe(read_head(connection)[0])
-                except DatabaseError as error:
-                    mismatches.append(f"anchors: cannot be compared: {damage(error)}")
+                anchored = compare_anchors(connection, config, logged, since_ns)
     except (DatabaseCorrupt, DatabaseError) as error:
         problem = error if isinstance(error, LogdError) else translate(error, config.database)
         if not isinstance(problem, DatabaseCorrupt):
             raise problem from error
         trail = Verdict()
         trail.add_finding(f"file: {problem}")
-    done = Verification(trail, mismatches, notes, not_proven)
-    findings = len(trail.findings) + len(mismatches)
+    done = Verification(trail, anchored)
+    findings = len(trail.findings) + len(anchored.mismatches)
+    answer = done.answer.name
     result = Integrity(
         time.time_ns(),
-        done.answer != NOT_WHOLE,
+        answer != NOT_WHOLE,
         trail.events,
         trail.batches,
         trail.head,
         findings,
-        done.answer,
+        answer,
     )
     try:
         record_verification(config, result)
-    except LogdError as error:  # the verdict is still valid
+    except LogdError as error:  # the answer is still valid
         return replace(done, unrecorded=str(error))
     return done
 

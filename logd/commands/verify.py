@@ -13,8 +13,7 @@ from logd.commands._command import Command
 from logd.commands._options import READ_EXITS, TIME, config_option
 from logd.commands._output import fail, print_note, progress_bar
 from logd.config.settings import Config
-from logd.errors import EXIT_NOT_WHOLE, EXIT_TEMPORARY, EXIT_UNAVAILABLE
-from logd.storage.last_verification import NOT_PROVEN
+from logd.errors import EXIT_NOT_WHOLE, EXIT_UNAVAILABLE
 
 UNIT = "logd.service"
 
@@ -87,7 +86,7 @@ def verify(
         logged = anchor_sources.from_journal(unit, since_ns)
     done = verify_instance(config, logged, partial(progress_bar, "verifying"), since_ns)
     trail = done.trail
-    for finding in (*trail.findings, *done.mismatches):
+    for finding in (*trail.findings, *done.anchored.mismatches):
         click.echo(finding)
     if done.unrecorded is not None:
         print_note(f"the result is not kept for `logd status`: {done.unrecorded}")
@@ -96,7 +95,8 @@ def verify(
         if trail.removed:
             click.echo(f"removed: {trail.removed:,} events, each covered by the chain")
         click.echo(f"chain head: {trail.head}")
-    for line in done.notes:
+    for line in done.anchored.notes:
         click.echo(line)
-    if done.problem is not None:
-        fail(done.problem, EXIT_TEMPORARY if done.answer == NOT_PROVEN else EXIT_NOT_WHOLE)
+    answer = done.answer
+    if answer.problem is not None:
+        fail(answer.problem, answer.exit_code)

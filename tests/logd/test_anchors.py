@@ -491,5 +491,20 @@ def test_a_journal_that_cannot_be_read_is_an_error_of_its_own(
 ) -> None:
     journal(stored, monkeypatch, [], end="echo no rights >&2; exit 1")
     assert "journalctl ended with 1: no rights" in stored.cli("verify", "--anchor", code=69)
+    found = stored.status()["integrity"]
+    assert (found["whole"], found["answer"]) == (True, "not_proven")
+    # What the trail itself shows, and the anchors before that, is not hidden by it.
+    said = anchors_in((stored.directory / "anchors.log").read_text().splitlines())
+    wrong = re.sub("head=[0-9a-f]{64}", f"head={'ab' * 32}", said[1])
+    journal(stored, monkeypatch, entries([wrong], "logd.service"), end="exit 1")
+    assert "has another hash" in stored.cli("verify", "--anchor", code=1)
+    change(stored, lambda c: c.execute("DELETE FROM event WHERE id = 90"))
+    journal(stored, monkeypatch, [], end="exit 1")
+    assert "removed or added" in stored.cli("verify", "--anchor", code=1)
+
+
+def test_without_journalctl_the_trail_is_not_proven(
+    stored: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert "--anchors FILE" in stored.cli("verify", "--anchor", code=69)
