@@ -52,7 +52,7 @@ UNIT = "logd.service"
     "--since",
     "since_ns",
     type=TIME,
-    help="Compare with the anchors of that time or later only, and need no earlier one.",
+    help="Compare only with anchors of that time or later, or of lines without an ISO time.",
 )
 def verify(
     config: Config, anchor: bool, unit: str, file: IO[str] | None, since_ns: int | None
