@@ -48,6 +48,8 @@ def _log_quarantine(entries: list[QuarantineEntry], warn: Warn) -> None:
     counts: dict[int, int] = {}
     newest: dict[int, QuarantineEntry] = {}
     for entry in entries:
+        if entry.reason.startswith("outbox: "):
+            continue  # logged with the file's name where it was refused or given up
         counts[entry.uid] = counts.get(entry.uid, 0) + 1
         newest[entry.uid] = entry
     for uid, entry in newest.items():

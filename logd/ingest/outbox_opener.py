@@ -162,4 +162,6 @@ class OutboxOpener(Generic[AnOutbox]):
         uid = producer.uid if uid is None else uid  # the owner's: the name may lie
         pid = producer.pid if uid == producer.uid else 0
         self.turn.batch.add_quarantine(uid, pid, f"outbox: {why}", name.encode())
-        self.turn.warn_throttled("%s: refused as an outbox: %s", name, why)
+        self.turn.warn_throttled(
+            "%s: refused as an outbox: %s (of user %d)", name, why, uid, user=uid
+        )

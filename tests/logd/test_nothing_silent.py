@@ -56,6 +56,7 @@ def test_what_a_commit_records_is_logged_with_sender_and_cause() -> None:
     batch.add_loss(first, 9, None, LOST_TAIL_UNKNOWN)
     batch.add_loss(other, 1, 1, LOST_CLAIMED)
     batch.add_quarantine(7, 71, "malformed: first", b"")
+    batch.add_quarantine(9, 90, "outbox: logged with its name", b"")
     batch.add_quarantine(7, 72, "malformed: \x1b[31m\nforged", b"")
     other.refused = {"outbox_full": 4, "malformed": 1}
     commit_log.log_commit(batch, lambda message, *args, user: lines.append((message % args, user)))
