@@ -64,6 +64,7 @@ class Producer:
     skipped_steps: int = 0  # steps in which the batch had no capacity for it
     ended: bool = False
     refused: dict[str, int] = field(default_factory=dict)
+    refused_logged: int = 0  # of these, so many are in the log already
 
     @property
     def label(self) -> str:

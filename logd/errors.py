@@ -68,7 +68,8 @@ EXITS: Mapping[int, Exit] = {
     ),
     EXIT_TEMPORARY: Exit(
         "temporary: another daemon runs this instance, a disk is full, the database is locked or"
-        " waits for its migration by a newer daemon, or the clock is wrong",
+        " waits for its migration by a newer daemon, or the clock is wrong; for `verify`: whole in"
+        " itself but not proven, for want of anchors, or not checked",
         "later",
     ),
     EXIT_KEY: Exit(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import IO
 
 from logd.audit.anchors import Anchor, parse
@@ -24,11 +25,15 @@ class NoJournal(LogdError):
     exit_code = EXIT_UNAVAILABLE
 
 
-def from_journal(unit: str) -> Iterator[Anchor]:
-    """Reads the anchors of that unit from the journal, oldest first. Raises NoJournal."""
+def from_journal(unit: str, since_ns: int | None = None) -> Iterator[Anchor]:
+    """Reads the anchors of that unit from the journal, oldest first; those since a time, if given.
+
+    Raises NoJournal.
+    """
+    since = [] if since_ns is None else [f"--since=@{since_ns // 10**9}"]
     command = [
         *("journalctl", "--output=json", "--output-fields=MESSAGE,_SYSTEMD_UNIT"),
-        *("--no-pager", "--quiet", f"_SYSTEMD_UNIT={unit}"),
+        *("--no-pager", "--quiet", *since, f"_SYSTEMD_UNIT={unit}"),
     ]
     try:
         reading = subprocess.Popen(  # noqa: S603 - no shell, and the unit is one argument
@@ -58,9 +63,19 @@ def from_lines(lines: Iterable[str], unit: str) -> Iterator[Anchor]:
     for text in lines:
         if _MARK not in text:
             continue
-        anchor = _from_json(text, unit) if text.startswith("{") else parse(text.rstrip("\r\n"))
+        anchor = _from_json(text, unit) if text.startswith("{") else _from_text(text)
         if anchor is not None:
             yield anchor
+
+
+def _from_text(text: str) -> Anchor | None:
+    """The anchor of a line; of its time, if it begins with one in the form of ISO 8601."""
+    try:
+        moment = datetime.fromisoformat(text.split(maxsplit=1)[0])
+        anchored_ns = int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()) * 10**9
+    except (ValueError, OverflowError):
+        anchored_ns = None
+    return parse(text.rstrip("\r\n"), anchored_ns)
 
 
 def _from_json(text: str, unit: str) -> Anchor | None:

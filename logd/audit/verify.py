@@ -6,11 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from logd.audit import anchors, row_checks
-from logd.audit.last_verification import Integrity, record_verification
+from logd.audit import row_checks
+from logd.audit.anchors import Anchor
+from logd.audit.answer import Anchored, Answer, compare_anchors
 from logd.audit.page_check import damaged_pages
 from logd.audit.verify_removals import RemovalCheck
 from logd.audit.verify_rows import BatchRow, Verdict, batches, check_row
@@ -18,8 +19,8 @@ from logd.batch import LOST_CLAIMED
 from logd.config.settings import Config
 from logd.errors import DatabaseCorrupt, LogdError
 from logd.storage import hash_chain, opening, rollups
-from logd.storage.chain_head import read_head
 from logd.storage.database import Connection, DatabaseError, damage, translate
+from logd.storage.last_verification import NOT_WHOLE, Integrity, record_verification
 from logd.storage.migrations import schema_version
 from logd.storage.removal_log import ERASED, PRUNED
 from logd.storage.rollups import Rollups, SubjectRow
@@ -37,30 +38,27 @@ class Verification:
     """
 
     trail: Verdict
-    mismatches: list[str]
-    notes: list[str]
-    unrecorded: str | None
+    anchored: Anchored
+    unrecorded: str | None = None
 
     @property
-    def problem(self) -> str | None:
-        """The verdict in one line; None if nothing is wrong."""
-        if not self.trail.whole:
-            return "the trail is not whole"
-        return "the trail is whole, but it does not match the anchors" if self.mismatches else None
+    def answer(self) -> Answer:
+        """Whether it is whole, not whole or not proven."""
+        return Answer(self.trail.whole, self.anchored)
 
 
 def verify_instance(
     config: Config,
-    logged: Iterable[anchors.Anchor] | None,
+    logged: Iterable[Anchor] | None,
     bar: Callable[[int], AbstractContextManager[Progress]],
+    since_ns: int | None = None,
 ) -> Verification:
-    """Verifies an instance's trail, compares it with anchors if there are any, and keeps the result
-    for `logd status`.
+    """Verifies an instance's trail, compares it with anchors (of `since_ns` or later) if there are
+    any, and keeps the result for `logd status`.
 
-    Raises LogdError kinds when it cannot be read, or NoJournal.
+    Raises LogdError kinds when it cannot be read.
     """
-    mismatches: list[str] = []
-    notes: list[str] = []
+    anchored = Anchored()
     try:
         with closing(opening.open_for_reading(config)) as connection:
             # Not count(*): it reads a whole index: one damaged page of it would hide the rest.
@@ -68,29 +66,30 @@ def verify_instance(
             with bar(total) as advance:
                 trail = verify(connection, advance)
             if logged is not None:
-                try:
-                    found = anchors.compare(connection, logged)
-                    mismatches += found.findings
-                    notes += found.describe(read_head(connection)[0])
-                except DatabaseError as error:
-                    mismatches.append(f"anchors: cannot be compared: {damage(error)}")
+                anchored = compare_anchors(connection, config, logged, since_ns)
     except (DatabaseCorrupt, DatabaseError) as error:
         problem = error if isinstance(error, LogdError) else translate(error, config.database)
         if not isinstance(problem, DatabaseCorrupt):
             raise problem from error
         trail = Verdict()
         trail.add_finding(f"file: {problem}")
-    findings = len(trail.findings) + len(mismatches)
+    done = Verification(trail, anchored)
+    findings = len(trail.findings) + len(anchored.mismatches)
+    answer = done.answer.name
+    result = Integrity(
+        time.time_ns(),
+        answer != NOT_WHOLE,
+        trail.events,
+        trail.batches,
+        trail.head,
+        findings,
+        answer,
+    )
     try:
-        record_verification(
-            config,
-            Integrity(
-                time.time_ns(), not findings, trail.events, trail.batches, trail.head, findings
-            ),
-        )
-    except LogdError as error:  # the verdict is still valid
-        return Verification(trail, mismatches, notes, str(error))
-    return Verification(trail, mismatches, notes, None)
+        record_verification(config, result)
+    except LogdError as error:  # the answer is still valid
+        return replace(done, unrecorded=str(error))
+    return done
 
 
 def verify(connection: Connection, progress: Progress = lambda _events: None) -> Verdict:

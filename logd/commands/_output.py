@@ -45,8 +45,19 @@ def print_line(line: str) -> None:
 
 
 def print_note(message: str) -> None:
-    """Prints a line for people on stderr, apart from the data."""
-    click.echo(f"logd: {printable(message)}", err=True)
+    """Prints a line for people on stderr, apart from the data; a warning in the journal."""
+    _print_warning(message, journal=log_format.reads_stderr())
+
+
+def warn_in_journal(message: str) -> None:
+    """Logs a warning if stderr goes to the journal, where what is on stdout has no level."""
+    if log_format.reads_stderr():
+        _print_warning(message, journal=True)
+
+
+def _print_warning(message: str, *, journal: bool) -> None:
+    line = log_format.format_line(logging.WARNING, printable(message), journal=journal)
+    click.echo(line, err=True)
 
 
 @contextmanager

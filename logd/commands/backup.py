@@ -10,14 +10,14 @@ import click
 from logd import render
 from logd.commands._command import Command
 from logd.commands._options import COPY_EXITS, Count, FilePath, config_option, json_option
-from logd.commands._output import fail, progress_bar
+from logd.commands._output import fail, print_note, progress_bar, warn_in_journal
 from logd.config.settings import Config
 from logd.config.table import KEEP_DAYS_MAX
 from logd.errors import EXIT_TEMPORARY
 from logd.maintenance import backup as backups
 from logd.maintenance.backup import Keep
 from logd.maintenance.database_copy import stoppable
-from logd.storage import trail_clock
+from logd.storage import last_runs, trail_clock
 
 
 @click.command(
@@ -74,7 +74,7 @@ def backup(
             f"{destination} is not a directory, which --keep and --keep-days need."
         )
     now = trail_clock.read()
-    with stoppable() as stop:
+    with last_runs.recorded(config, last_runs.BACKUP), stoppable() as stop:
         made = backups.backup(config, destination, asked, now, stop, progress_bar, yes=yes)
     restore = f"logd restore --config {config.path} {made.path}"
     if as_json:
@@ -88,6 +88,7 @@ def backup(
             "made_ns": made.made_ns,
             "expires_ns": made.expires_ns,
             "removed": list(made.removed),
+            "not_removed": list(made.not_removed),
             "kept_all": made.kept_all,
             "unrecorded": made.unrecorded,
             "restore": restore,
@@ -95,6 +96,10 @@ def backup(
         click.echo(json.dumps(shown))
     else:
         _print_backup(made, restore)
+    if made.unrecorded is not None:
+        warn_in_journal(f"the backup is good, but not noted in the trail: {made.unrecorded}")
+    for name, why in made.not_removed.items():
+        print_note(f"{name}: expired, but it cannot be removed: {why}")
     if made.kept_all is not None:
         fail(f"{made.path.name} is a good backup, but {made.kept_all}", EXIT_TEMPORARY)
 

@@ -14,7 +14,7 @@ from logd.config import retention
 from logd.config.settings import Config
 from logd.maintenance import job_client
 from logd.maintenance import prune as pruning
-from logd.storage import job_table, trail_clock
+from logd.storage import job_table, last_runs, trail_clock
 
 
 @click.command(
@@ -54,8 +54,8 @@ def prune(config: Config, dry_run: bool, yes: bool, as_json: bool) -> None:
         if why is not None:
             print_note(f"this count uses a clock that only --yes would trust: {why}")
     elif before:
-        trail_clock.check_instance(config, now, "no event was pruned", yes=yes)
-        with job_progress("pruning") as show:
+        with last_runs.recorded(config, last_runs.PRUNE), job_progress("pruning") as show:
+            trail_clock.check_instance(config, now, "no event was pruned", yes=yes)
             job = job_client.run_job(config, job_table.PRUNE, {"before": before}, show)
         counts = {name: job.outcome.get(name, 0) for name in before}
     if as_json:

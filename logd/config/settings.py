@@ -69,6 +69,7 @@ class Config:
     anchor_file: Path | None = DEFAULTS["anchor_file"]
     person_keys: tuple[str, ...] = DEFAULTS["person_keys"]
     apps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # user ids by name
+    former_trails: tuple[str, ...] = DEFAULTS["former_trails"]
     retention: Mapping[str, int] = field(default_factory=dict)  # by type, in nanoseconds
 
     @property

@@ -246,6 +246,13 @@ SECTIONS = (
                 "a file to which each of these lines is added; off by default",
                 example="anchors",
             ),
+            Setting(
+                "former_trails",
+                [],
+                values.trail_ids,
+                "trails that a new one was begun after, on purpose",
+                example=["0123456789abcdef"],
+            ),
         ),
     ),
     Section(

@@ -63,6 +63,15 @@ def uids(value: object) -> tuple[int, ...]:
     return tuple(value)
 
 
+def trail_ids(value: object) -> tuple[str, ...]:
+    """Accepts a list of ids of trails."""
+    if not isinstance(value, list) or not all(
+        isinstance(item, str) and re.fullmatch(r"[0-9a-f]{16}", item) for item in value
+    ):
+        raise ValueError('expected a list of ids of trails, such as ["0123456789abcdef"]')
+    return tuple(value)
+
+
 def group(value: object) -> str:
     """Accepts the name of a group."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value):

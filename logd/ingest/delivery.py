@@ -14,6 +14,7 @@ from typing import Generic
 from logd.batch import Producer
 from logd.config.settings import Config
 from logd.errors import StorageBusy
+from logd.ingest.commit_log import log_commit
 from logd.ingest.drain import Datagram, Drain
 from logd.ingest.ended_producers import EndedProducers, drop_missing
 from logd.ingest.interfaces import AnOutbox, Directory, Trail
@@ -190,6 +191,7 @@ class Delivery(Generic[AnOutbox]):
         lost = batch.lost(claimed=False)
         self.stats.record_commit(len(batch.events), lost, self._monotonic_s() - began_s)
         batch.mark_committed()
+        log_commit(batch, state.warn_throttled)
         state.batch = state.new_batch()
         self.lifecycle.finish_commit(batch)
 

@@ -165,4 +165,6 @@ class OutboxOpener(Generic[AnOutbox]):
         uid = producer.uid if uid is None else uid  # the owner's: the name may lie
         pid = producer.pid if uid == producer.uid else 0
         self.state.batch.add_quarantine(uid, pid, f"outbox: {why}", name.encode())
-        self.state.warn_throttled("%s: refused as an outbox: %s", name, why)
+        self.state.warn_throttled(
+            "%s: refused as an outbox: %s (of user %d)", name, why, uid, user=uid
+        )

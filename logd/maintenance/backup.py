@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Keep:
 @dataclass(frozen=True)
 class Backup:
     """A backup that is verified and on disk. `unrecorded` says why it is not recorded in the trail,
-    `kept_all` why no older backup was removed.
+    `kept_all` why no older backup was removed, `not_removed` why some were not.
     """
 
     path: Path
@@ -59,6 +59,7 @@ class Backup:
     made_ns: int
     expires_ns: int | None
     removed: tuple[str, ...]
+    not_removed: Mapping[str, str]
     kept_all: str | None
     unrecorded: str | None
 
@@ -102,7 +103,15 @@ def backup(
                 trail_clock.check(config, connection, now, "no older backup was removed", yes=yes)
             except ClockRefused as problem:
                 kept_all = str(problem)
-    removed = [] if kept_all else _expire(directory, config.database, name, keep, now_ns)
+    removed: list[str] = []
+    not_removed: dict[str, str] = {}
+    if not kept_all:
+        for old in _expired(directory, config.database, name, keep, now_ns):
+            try:
+                (directory / old).unlink()
+                removed.append(old)
+            except OSError as error:  # retried by the next backup
+                not_removed[old] = error.strerror or str(error)
     expires_ns = None if keep.days is None else now_ns + keep.days * DAY_NS
     made = Backup(
         path=directory / name,
@@ -112,6 +121,7 @@ def backup(
         made_ns=now_ns,
         expires_ns=expires_ns,
         removed=tuple(removed),
+        not_removed=not_removed,
         kept_all=kept_all,
         unrecorded=None,
     )
@@ -243,15 +253,10 @@ def _check_room(connection: Connection, directory: Path) -> None:
         )
 
 
-def _expire(directory: Path, database: Path, newest: str, keep: Keep, now_ns: int) -> list[str]:
-    removed = []
+def _expired(directory: Path, database: Path, newest: str, keep: Keep, now_ns: int) -> list[str]:
     with os.scandir(directory) as entries:
         names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-    for name in expired(names, database, newest, keep, now_ns):
-        with contextlib.suppress(OSError):  # retried by the next backup
-            (directory / name).unlink()
-            removed.append(name)
-    return removed
+    return expired(names, database, newest, keep, now_ns)
 
 
 # -- the record in the trail ---------------------------------------------------------------------

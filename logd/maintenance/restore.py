@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from logd.audit import anchors, last_verification
+from logd.audit import anchor_comparison
 from logd.batch import LOST_CLAIMED, LOST_RESTORED, Batch
 from logd.clock.readings import Reading
 from logd.config.settings import Config
@@ -17,7 +17,7 @@ from logd.errors import CannotCreate, KeyFileError, NoDatabase
 from logd.maintenance import database_copy, database_swap, rekey
 from logd.maintenance.database_copy import Bar, Checked, Stop
 from logd.maintenance.worker import Worker
-from logd.storage import erasure_list, keyfile, trail_clock
+from logd.storage import erasure_list, keyfile, last_verification, trail_clock
 from logd.storage.chain_head import read_head
 from logd.storage.database import Connection, DatabaseError, change_key, connect, translate
 from logd.storage.hash_chain import Head
@@ -25,6 +25,7 @@ from logd.storage.migrations import check_not_newer, schema_version
 from logd.storage.opening import open_store
 from logd.storage.store import Store
 from logd.storage.time_blocks import IN_ANY_BLOCK
+from logd.storage.trail_id import read_trail_id
 from logd_wire.schema import INT64_MAX, RESERVED_TYPES
 
 KIND = "replaced"
@@ -50,11 +51,12 @@ class Replaced:
 
     there: bool
     head: Head | None = None
-    restores: tuple[anchors.Restore, ...] = ()
+    restores: tuple[anchor_comparison.Restore, ...] = ()
     forgotten: dict[bytes, int] = field(default_factory=dict)
     copies: tuple[CopyRow, ...] = ()
     ahead: tuple[AdvancedProducer, ...] = ()
     clock: Reading | None = None  # its last trusted reading of the clock
+    trail_id: str | None = None
 
     def batch_max(self, kept: int) -> int | None:
         """Returns the highest batch ever stored, lost like all past `kept`; None if unknown."""
@@ -139,7 +141,8 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
         database_copy.give_to_owner_of(owner, new)
         database_copy.sync(new)
         database_swap.replace_database(config, new, kept)
-        last_verification.path_of(config).unlink(missing_ok=True)  # it is of the replaced database
+        # It is of the replaced database.
+        last_verification.path_of(config.database).unlink(missing_ok=True)
     finally:
         database_copy.remove(new)
     return Restored(made, kept, time.monotonic() - began_s)
@@ -192,11 +195,12 @@ def _inspect_replaced(config: Config, key: bytes, backup: Connection) -> Replace
         return Replaced(
             there,
             head,
-            tuple(anchors.restores(connection)),
+            tuple(anchor_comparison.restores(connection)),
             persons,
             tuple(copies),
             tuple(_advanced_producers(connection, backup)),
             trail_clock.load(connection),
+            read_trail_id(connection),
         )
     except DatabaseError:
         return Replaced(there)  # damaged: nothing of it can be kept
@@ -269,6 +273,8 @@ def _record_restore(store: Store, planned: Plan, kept: Path | None, now_ns: int)
         "replaced_batch_max": replaced.batch_max(found.head.batch),
         "kept": kept and kept.name,
     }
+    if replaced.trail_id not in (None, store.trail_id):
+        props["replaced_trail"] = replaced.trail_id  # its anchors are accounted for by this event
     copies = [*replaced.copies]
     if kept is not None:
         copies.append((KIND, now_ns, None, str(kept)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from logd.reports import event_queries, ledger_queries, readings
+from logd.reports import event_queries, ledger_queries, readings, verification
 from logd.reports.parameters import Parameters
 from logd.reports.readings import Concern
 from logd.storage.database import Connection
@@ -34,4 +34,5 @@ REPORTS: Mapping[str, Report] = {
     "losses": Report(ledger_queries.losses),
     "losses_by_cause": Report(ledger_queries.losses_by_cause),
     "quarantine": Report(ledger_queries.quarantine, readings.quoted),
+    "verification": Report(verification.verification),
 }

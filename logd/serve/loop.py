@@ -68,7 +68,7 @@ class EventLoop:
             config, store, directory, clock_ns, open_max, monotonic_s, os.geteuid()
         )
         self._warn = self.delivery.state.warn_throttled
-        self._anchors = AnchorLog(config, clock_ns, self._warn)
+        self._anchors = AnchorLog(config, store.trail_id, clock_ns, self._warn)
         self._stats = StatsSource(config, self.delivery, directory, receiver, clock_ns, monotonic_s)
         if worker is not None:
             worker.attach_daemon(
@@ -152,7 +152,7 @@ class EventLoop:
                 self.access.step()
             if self._may_work:
                 self.work()
-            self.write_anchor()
+        self.write_anchor()  # of what is on disk: also while nothing can be stored
         self._set_trouble(None if delivery.stalled is None else str(delivery.stalled))
 
     @property
@@ -192,7 +192,7 @@ class EventLoop:
             self._worked_s = self._monotonic_s()
 
     def write_anchor(self, *, now: bool = False) -> None:
-        """Writes an anchor to the log if one is due, or at once with `now`."""
+        """Writes an anchor to the log if one is due; with `now` if the head has moved."""
         self._anchors.write(self._store.head, self._monotonic_s(), now=now)
 
     def wait(self, timeout_s: float | None) -> set[int]:

@@ -14,7 +14,14 @@ LIVE = frozenset({"stop_timeout_s", "outboxes_bytes_max", "anchor_interval_s", "
 REPORTS = frozenset({"query_uids", "query_group", "metrics", "metrics_socket_mode"})
 # Settings that only commands use, which read them when they start.
 COMMANDS = frozenset(
-    {"apps", "retention", "backup_directory", "backup_keep_days", "backup_keep_min"}
+    {
+        "apps",
+        "retention",
+        "backup_directory",
+        "backup_keep_days",
+        "backup_keep_min",
+        "former_trails",
+    }
 )
 
 

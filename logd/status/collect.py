@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from logd import instance_lock
-from logd.audit import last_verification
 from logd.batch import LOST_CLAIMED
 from logd.config.settings import Config
 from logd.runtime_stats import RuntimeStats
 from logd.self_repair.repairs import read_state
 from logd.self_repair.runtime_files import observed
+from logd.status.maintenance import maintenance_state
 from logd.status.outboxes import OutboxListing, outboxes_by_user, read_outboxes, total_outboxes
 from logd.status.trail import LISTED_MAX, TrailTotals, read_trail
+from logd.storage import last_verification
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def collect_status(config: Config, *, from_figures: bool = False) -> dict[str, A
     an outbox reports are in `lost_claimed`, and in no other count. `trouble` is the reason why
     nothing can be stored now or, if no daemon runs, why the last one failed. `figures` are those of
     the daemon, or of the last one. `room_s` is the time until the first outbox is full, if nothing
-    more is stored, at its producer's current pace. `runtime_files` are the files that a running
+    more is stored, at its producer's current pace. `maintenance` has the last backup, prune and
+    forget, each with its `problem`, or null. `runtime_files` are the files that a running
     daemon depends on (see `logd.self_repair`).
 
     With `from_figures` no outbox is opened, and the daemon's figures are used instead: a process
@@ -57,7 +59,7 @@ def collect_status(config: Config, *, from_figures: bool = False) -> dict[str, A
     trail = read_trail(config, listing.states, now_ns)
     pid, page = instance_lock.read_lock_page(config.lock_file)
     daemon = DaemonState(pid, page, instance_lock.read_runtime_stats(config.lock_file))
-    verified = last_verification.read_verification(config)
+    verified = last_verification.read_verification(config.database)
     return {
         "at_ns": now_ns,
         "running_pid": pid,
@@ -71,6 +73,7 @@ def collect_status(config: Config, *, from_figures: bool = False) -> dict[str, A
         **_figures(daemon.figures),
         "disk": asdict(trail.disk),
         "integrity": verified and asdict(verified),
+        "maintenance": maintenance_state(config.database, trail.job_troubles),
         "config": str(config.path),
         "readers": instance_lock.read_report_usage(config.lock_file),
         "runtime_files": observed(

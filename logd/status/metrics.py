@@ -25,6 +25,7 @@ from logd.config.settings import Config
 from logd.errors import LogdError
 from logd.runtime_stats import COMMIT_BOUNDS_S, RuntimeStats
 from logd.status.collect import collect_status
+from logd.storage.last_verification import NOT_PROVEN
 
 # Counters that the trail keeps across restarts: the name in the status, the metric, its help.
 _COUNTERS = (
@@ -165,6 +166,7 @@ def _of_the_trail(state: dict[str, Any]) -> Iterator[Metric]:
             state["last_stored_ns"] / 1e9,
         )
     yield from _of_the_files(state["runtime_files"])
+    yield from _of_maintenance(state["maintenance"])
     disk, verified = state["disk"], state["integrity"]
     yield _gauge(
         "logd_database_bytes", "Size of the database without the WAL", disk["database_bytes"]
@@ -183,6 +185,11 @@ def _of_the_trail(state: dict[str, Any]) -> Iterator[Metric]:
         yield _gauge(
             "logd_trail_whole", "Whether logd verify found the trail whole", verified["whole"]
         )
+        yield _gauge(
+            "logd_trail_not_proven",
+            "Whether logd verify found it whole in itself, and no anchors to prove it",
+            verified["answer"] == NOT_PROVEN,
+        )
 
 
 def _of_the_files(files: list[dict[str, Any]]) -> Iterator[Metric]:
@@ -199,6 +206,20 @@ def _of_the_files(files: list[dict[str, Any]]) -> Iterator[Metric]:
         wrong.add_metric([file["name"]], float(file["problem"] is not None))
         restored.add_metric([file["name"]], file["restored"])
     yield from (wrong, restored)
+
+
+def _of_maintenance(runs: list[dict[str, Any]]) -> Iterator[Metric]:
+    failed = GaugeMetricFamily(
+        "logd_maintenance_failed", "Whether the last run failed, or waits", labels=["task"]
+    )
+    good = GaugeMetricFamily(
+        "logd_maintenance_success_timestamp_seconds", "When a run last succeeded", labels=["task"]
+    )
+    for run in runs:
+        failed.add_metric([run["task"]], float(run["problem"] is not None))
+        if run["ok_ns"] is not None:
+            good.add_metric([run["task"]], run["ok_ns"] / 1e9)
+    yield from (failed, good)
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

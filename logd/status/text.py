@@ -8,6 +8,7 @@ from typing import Any
 from logd import render
 from logd.batch import LOST_CLAIMED
 from logd.runtime_stats import COMMIT_BOUNDS_S, RuntimeStats, within_s
+from logd.storage.last_verification import NOT_PROVEN, WHOLE
 from logd_wire.query import Row
 
 NAME_CHARS = 12
@@ -183,6 +184,7 @@ def _figures(state: Mapping[str, Any]) -> dict[str, object]:
         "disk": _disk(state["disk"]),
         "growth": _growth(state["disk"]),
         "integrity": _integrity(state["integrity"], state["at_ns"]),
+        **{run["task"]: _run(run, state["at_ns"]) for run in state["maintenance"]},
         "schema": state["schema"],
     }
 
@@ -260,9 +262,19 @@ def _integrity(integrity: Mapping[str, Any] | None, now_ns: int) -> str:
     if integrity is None:
         return "never verified; run logd verify"
     when = f"{_moment(integrity['at_ns'], now_ns)}, {_how_many(integrity['events'])}"
-    if integrity["whole"]:
+    if integrity["answer"] == NOT_PROVEN:
+        return f"whole in itself, but not proven when verified {when}: no anchors were found"
+    if integrity["answer"] == WHOLE:
         return f"whole when verified {when}"
     return f"NOT WHOLE when verified {when}; run logd verify for details"
+
+
+def _run(run: Mapping[str, Any], now_ns: int) -> str:
+    good = f"last good {_moment(run['ok_ns'], now_ns)}" if run["ok_ns"] else "none recorded"
+    if run["problem"] is None:
+        return good
+    when = f" {_moment(run['at_ns'], now_ns)}" if run["at_ns"] else ""
+    return f"PROBLEM{when}: {render.printable(run['problem'])}; {good}"
 
 
 def _moment(at_ns: int | None, now_ns: int) -> str:

@@ -11,6 +11,7 @@ from logd.errors import NoDatabase
 from logd.reports.event_queries import trail_totals
 from logd.reports.ledger_queries import CAUSES, loss_page, losses_by_user, totals_by_cause
 from logd.status.disk import Disk, measure_disk
+from logd.status.maintenance import job_troubles
 from logd.status.outboxes import Producer
 from logd.storage.database import Connection
 from logd.storage.opening import open_for_reading
@@ -38,6 +39,7 @@ class TrailTotals:
     )
     losses_by_user: list[Row] = field(default_factory=list)
     quarantine_senders: list[dict[str, Any]] = field(default_factory=list)
+    job_troubles: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_trail(config: Config, producers: Iterable[Producer], now_ns: int) -> TrailTotals:
@@ -64,6 +66,7 @@ def read_trail(config: Config, producers: Iterable[Producer], now_ns: int) -> Tr
             },
             losses_by_user(connection, LISTED_MAX),
             _quarantine_senders(connection),
+            job_troubles(connection, counts["schema"]),
         )
     finally:
         connection.close()

@@ -7,18 +7,11 @@ does not know is newer than the program, and is refused.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from logd import systemd
 from logd.errors import EXIT_TEMPORARY, LogdError
 from logd.storage import rollups
 from logd.storage.database import Connection
-
-PROGRESS_INTERVAL_S = 10.0
-EXTEND_INTERVAL_S = 5.0
-PROGRESS_STEPS = 1_000_000
+from logd.storage.migration_progress import MigrationProgress
 
 _log = logging.getLogger("logd")
 
@@ -286,6 +279,19 @@ MIGRATIONS: list[tuple[str, str]] = [
         CREATE INDEX event_type_id ON event (id >> 14, type, ts_ns);
         """,
     ),
+    (
+        "the id of the trail",
+        """
+        CREATE TABLE trail (                -- one row, see logd/storage/trail_id.py
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            name TEXT NOT NULL              -- 16 hexadecimal digits, in each anchor
+        );
+        -- Derived where something is stored, so that a backup from before this migration is of the
+        -- same trail when it is restored. The first batch's hash is random: its events are salted.
+        INSERT INTO trail SELECT 1, lower(hex(coalesce(
+            (SELECT substr(hash, 1, 8) FROM batch ORDER BY id LIMIT 1), randomblob(8))));
+        """,
+    ),
 ]
 
 
@@ -337,7 +343,7 @@ def migrate(connection: Connection, now_ns: int) -> int:
     version = check_not_newer(connection)
     if 0 < version < len(MIGRATIONS):
         _log.info("bringing the database from schema %d to %d", version, len(MIGRATIONS))
-    progress = _Progress()
+    progress = MigrationProgress()
     rollups.add_functions(connection)
     for number, (name, script) in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
@@ -357,41 +363,6 @@ def migrate(connection: Connection, now_ns: int) -> int:
             connection.execute("ROLLBACK")
             raise
     return len(MIGRATIONS)
-
-
-class _Progress:
-    """Logs at intervals that a statement over all events still runs, and for how long.
-
-    It also extends the service manager's timeout, so that a long start is not considered a hang.
-    """
-
-    def __init__(self) -> None:
-        self._started_s = self._logged_s = self._extended_s = time.monotonic()
-
-    @contextmanager
-    def of(self, connection: Connection, what: str) -> Iterator[None]:
-        """Reports progress while `what` runs on that connection."""
-
-        def report() -> int:
-            self._report(what, time.monotonic())
-            return 0  # continue
-
-        connection.set_progress_handler(report, PROGRESS_STEPS)
-        try:
-            yield
-        finally:
-            connection.set_progress_handler(None, 0)
-
-    def _report(self, what: str, now_s: float) -> None:
-        if now_s - self._extended_s >= EXTEND_INTERVAL_S:
-            self._extended_s = now_s
-            systemd.extend_timeout()
-            systemd.send(f"STATUS=bringing the database up to date: {what}")
-        if now_s - self._logged_s >= PROGRESS_INTERVAL_S:
-            self._logged_s = now_s
-            _log.info(
-                "%s, %.0f s so far; events wait in their outboxes", what, now_s - self._started_s
-            )
 
 
 def split(script: str) -> list[str]:

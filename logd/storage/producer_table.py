@@ -15,14 +15,16 @@ _PAGE_ROWS = 1000
 def load(connection: Connection, uid: int, producer_id: int) -> Producer:
     """Loads that producer's state; a new producer when nothing of it is stored."""
     row = connection.execute(
-        "SELECT id, p.watermark, ended, pid, coalesce(r.watermark, 0) FROM producer p"
+        "SELECT id, p.watermark, ended, pid, coalesce(r.watermark, 0),"
+        " (SELECT coalesce(sum(events), 0) FROM refusal WHERE producer = p.id) FROM producer p"
         " LEFT JOIN replaced r ON r.uid = p.uid AND r.key = p.key"
         " WHERE p.uid = ? AND p.key = ?",
         (uid, f"{producer_id:016x}"),
     ).fetchone()
     producer = Producer(uid=uid, id=producer_id, seed=producer_seed(producer_id))
     if row is not None:
-        producer.row, producer.stored, ended, producer.pid, producer.replaced = row
+        producer.row, producer.stored, ended, producer.pid, producer.replaced, refused = row
+        producer.refused_logged = refused
         producer.taken = producer.stored
         producer.ended = bool(ended)
     return producer

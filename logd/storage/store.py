@@ -16,7 +16,7 @@ from typing import Any
 import msgpack
 
 from logd import __version__
-from logd.batch import PERSON_ERASED, Batch, Producer
+from logd.batch import PERSON_ERASED, Batch, Producer, QuarantineEntry
 from logd.errors import StorageFailed
 from logd.storage import (
     batch_rows,
@@ -39,6 +39,7 @@ from logd.storage.event_types import BatchTypes, EventTypes, TypeLimits
 from logd.storage.hash_chain import Head
 from logd.storage.mentions import DEFAULT_KEYS, PersonKeys
 from logd.storage.migrations import migrate
+from logd.storage.trail_id import read_trail_id
 from logd_wire.rendezvous import current_boot_id
 from logd_wire.wire import Event
 
@@ -91,6 +92,7 @@ class Store:
     def _load(self) -> None:
         query = self._connection.execute
         self._head, _ = read_head(self._connection)  # the one that is on disk
+        self.trail_id = read_trail_id(self._connection)
         producer, quarantine = (
             query(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]  # noqa: S608 - two names
             for table in ("producer", "quarantine")
@@ -116,7 +118,8 @@ class Store:
     # -- commit ----------------------------------------------------------------------------------
 
     def commit(self, batch: Batch, now_ns: int) -> None:
-        """Stores the batch; it is on disk on return, and the caller may mark it committed.
+        """Stores the batch; it is on disk on return, and the caller may mark it committed. Its
+        quarantine then has the events whose type was refused as well.
 
         Raises StorageBusy when the disk is full or the file locked: nothing has changed, and the
         batch can be retried. Raises StorageFailed when a flush failed: the process must end.
@@ -213,6 +216,7 @@ class Store:
             raise problem from error
         self.check_files()
         self._apply(changes, flush=flush)
+        batch.quarantine_entries = changes.quarantine_entries
         pages = wal.CHECKPOINT_PAGES if work is None else wal.CHECKPOINT_PAGES_TRANSACT
         wal.checkpoint(self._connection, self._path, pages)
 
@@ -263,7 +267,7 @@ class Store:
             removal_log.keep_leaves(connection, leaves)
         internal = self._internal.taken - self._internal.stored
         row_writer.count_batch(connection, batch, rows, erased=len(late), internal=internal)
-        return _Changes(rows, types, changed)
+        return _Changes(rows, types, batch.quarantine_entries, changed)
 
     def _erase_late(self, batch: Batch, now_ns: int) -> tuple[Batch, frozenset[int]]:
         """Erases forgotten persons from a batch; returns the batch, and their events' places.
@@ -312,4 +316,5 @@ class _Changes:
 
     rows: BatchRows
     types: BatchTypes
+    quarantine_entries: list[QuarantineEntry]  # also events of types that were refused
     boundaries: dict[boundaries.Key, list[boundaries.Row]] = field(default_factory=dict)

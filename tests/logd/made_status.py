@@ -42,6 +42,7 @@ EMPTY: dict[str, Any] = {
     "disk": asdict(Disk(0, 0, None, None)),
     "integrity": None,
     "readers": [],
+    "maintenance": [],
     "runtime_files": [],
 }  # fmt: skip
 
@@ -49,7 +50,11 @@ EMPTY: dict[str, Any] = {
 FULL: dict[str, Any] = EMPTY | {
     "stored": 100, "room_s": 7200.0, "last_stored_ns": NS,
     "disk": EMPTY["disk"] | {"free_bytes": 10**9, "days_left": 30.0},
-    "integrity": {"at_ns": NS, "whole": True},
+    "integrity": {"at_ns": NS, "whole": True, "answer": "whole"},
+    "maintenance": [
+        {"task": "backup", "at_ns": 2 * NS, "ok_ns": NS, "problem": "the disk is full"},
+        {"task": "prune", "at_ns": None, "ok_ns": None, "problem": None},
+    ],
     "runtime_files": [
         {"name": "token", "problem": "not there", "restored": 0},
         {"name": "socket", "problem": None, "restored": 3},

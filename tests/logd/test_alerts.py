@@ -51,7 +51,7 @@ def rules() -> list[dict[str, str]]:
 
 def asked_for(expr: str) -> set[str]:
     assert expr.count("(") == expr.count(")") and expr.count("[") == expr.count("]"), expr
-    return set(re.findall(r"\blogd_\w+", expr))
+    return set(re.findall(r"\blogd_\w+", expr))  # `up` is Prometheus' own
 
 
 def test_each_alert_uses_existing_metrics_and_names_the_remedy() -> None:
@@ -72,7 +72,36 @@ def test_each_alert_is_described_in_the_administrators_page() -> None:
     assert named == [rule["alert"] for rule in rules()]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not on this machine"
+)
+
+
+@needs_promtool
+def test_the_alerts_fire_for_the_machine_that_they_are_about() -> None:
+    done = subprocess.run(
+        ["promtool", "test", "rules", RULES.with_name("logd.rules.test.yml")],
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_has_a_unit_test() -> None:
+    text = RULES.with_name("logd.rules.test.yml").read_text()
+    assert set(re.findall(r"alertname: (\w+)", text)) == {rule["alert"] for rule in rules()}
+
+
+def test_no_alert_counts_machines_together() -> None:
+    """What one of several machines does is not hidden by the others."""
+    for rule in rules():
+        text = rule["expr"]
+        assert not re.search(r"\b(sum|min|max|avg|count)\s*(by\b[^(]*)?\(", text), rule
+        assert not re.search(r"\babsent\(", text), rule
+
+
+@needs_promtool
 def test_prometheus_own_tool_takes_the_rules_and_the_metrics(instance: Instance) -> None:
     subprocess.run(["promtool", "check", "rules", RULES], check=True, capture_output=True)
     text = instance.cli("metrics")

@@ -17,8 +17,9 @@ from logd.audit.anchor_sources import from_lines
 from logd.config.settings import parse
 from logd.errors import ConfigError
 from logd.storage.hash_chain import Head
-from tests.logd.stepped_daemon import SteppedDaemon
-from tests.support.instance import Instance
+from logd_client import Client
+from tests.logd.stepped_daemon import SteppedDaemon, look, no_space
+from tests.support.instance import Instance, check_sums
 
 HEADS = [Head(n, 10 * n, bytes([n]) * 32) for n in range(4)]
 NOW_NS = 1_700_000_000 * 10**9
@@ -112,6 +113,30 @@ def test_the_daemon_adds_what_it_logs(
     assert [head.batch for head in logged] == [0, 1]
     assert anchors_in(instance.directory / "anchors") == logged
     instance.cli("verify", "--anchors", str(instance.directory / "anchors"))
+
+
+def test_an_anchor_is_repeated_also_while_nothing_can_be_stored(
+    instance: Instance, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    daemon = SteppedDaemon(instance, monotonic_s=lambda: now_s, clock_ns=lambda: NOW_NS)
+    caplog.set_level("INFO", "logd")
+    try:
+        daemon.start()
+        with monkeypatch.context() as full, Client(instance.socket) as client:
+            full.setattr(daemon.store, "commit", no_space)
+            assert client.emit("page_view")
+            for _ in range(3):
+                now_s += 86_400
+                daemon.delivery.state.poll_due_s = 0.0
+                daemon.run_once(timeout_s=0)
+            assert daemon.stalled is not None
+        logged = [anchor.head.batch for anchor in from_lines(caplog.messages, "logd.service")]
+        assert logged == [0, 0, 0, 0]
+        look(daemon)
+    finally:
+        daemon.close()
+    check_sums(instance.status(), attempted=1, accepted=1)
 
 
 def test_an_anchor_that_cannot_be_added_is_logged_and_ends_nothing(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from logd.audit.anchors import Anchor, AnchorSchedule, format_anchor, parse
@@ -21,6 +23,29 @@ def test_a_head_that_has_not_moved_or_is_not_due_is_not_logged_again() -> None:
     assert pace.due_head(HEADS[3], 501.0, now=True) is None
 
 
+@pytest.mark.parametrize("interval_s", [1, 60, 86_400])
+def test_an_anchor_is_logged_every_day_also_when_nothing_happens(interval_s: int) -> None:
+    pace, logged = AnchorSchedule(interval_s), [0.0]
+    assert pace.due_head(HEADS[1], 0.0) == HEADS[1]
+    for now_s in range(0, 5 * 86_400, 30):
+        if pace.due_head(HEADS[1], float(now_s)) is not None:
+            logged.append(float(now_s))
+    apart_s = [later - earlier for earlier, later in pairwise(logged)]
+    assert len(apart_s) >= 4 and all(12 * 3600 <= apart <= 86_400 for apart in apart_s)
+
+
+def test_with_an_interval_of_0_none_is_repeated() -> None:
+    assert AnchorSchedule(0).due_head(HEADS[1], 1e6) is None
+
+
+TRAIL = "0123456789abcdef"
+
+
+@pytest.mark.parametrize("trail_id", [None, TRAIL])
+def test_a_line_with_and_without_the_id_of_its_trail_is_read_back(trail_id: str | None) -> None:
+    assert parse(format_anchor(HEADS[3], trail_id)) == Anchor(HEADS[3], None, trail_id)
+
+
 @pytest.mark.parametrize("before", ["", "logd: ", "<6>", "Mar  1 12:00:00 host logd[7]: logd: "])
 def test_a_line_is_read_back_whatever_a_log_put_before_it(before: str) -> None:
     assert parse(before + format_anchor(HEADS[3])) == Anchor(HEADS[3])
@@ -33,6 +58,8 @@ def test_a_line_is_read_back_whatever_a_log_put_before_it(before: str) -> None:
         format_anchor(HEADS[3]) + " and more", "x" + format_anchor(HEADS[3]),
         format_anchor(HEADS[3]).replace("=3", "=-3"),
         format_anchor(HEADS[3]).replace("=3", "=" + "3" * 30),
+        format_anchor(HEADS[3], "0123456789abcde"), format_anchor(HEADS[3], "0" * 17),
+        format_anchor(HEADS[3], "0123456789ABCDEF"), format_anchor(HEADS[3], ""),
     ],
 )  # fmt: skip
 def test_a_line_that_only_looks_like_an_anchor_is_ignored(text: str) -> None:

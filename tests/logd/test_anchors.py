@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from logd.audit.anchors import Anchor, format_anchor, parse
 from logd.storage.database import Connection
 from logd.storage.hash_chain import Head
+from logd.storage.trail_id import read_trail_id
 from logd_client import Client
 from logd_wire.schema import INT64_MAX
 from tests.logd.rebuilding import cut_and_rebuild, cut_off, rebuild
@@ -50,13 +52,15 @@ def original() -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["file", "journal"])
+@pytest.fixture(params=["file", "journal", "without ids"])
 def look(
     request: pytest.FixtureRequest, stored: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[int], str]:
     """Runs verify with the anchors, as lines of a file and from the journal; returns its output."""
     log = stored.directory / "anchors.log"
-    if request.param == "file":
+    if request.param == "without ids":  # as versions before logged them
+        log.write_text(re.sub(" trail=[0-9a-f]{16}", "", log.read_text()))
+    if request.param != "journal":
         return lambda code: stored.cli("verify", "--anchors", str(log), code=code)
     journal(stored, monkeypatch, entries(log.read_text().splitlines(), "logd.service"))
     return lambda code: stored.cli("verify", "--anchor", code=code)
@@ -258,6 +262,84 @@ def test_another_trail_in_the_databases_place_is_found(
     assert "the trail ends with batch 0" in look(1)
 
 
+# -- another trail
+
+
+def trail_id(instance: Instance) -> str:
+    with instance.database(read_only=True) as connection:
+        return str(read_trail_id(connection))
+
+
+def begin_new_trail(instance: Instance) -> str:
+    """Begins a new trail as its message advises; returns the id of the former one."""
+    former = trail_id(instance)
+    for path in instance.directory.glob("activity.db*"):
+        if path.name != "activity.db.verified":
+            path.unlink()
+    run_for_a_day(instance, "new")
+    run_for_a_day(instance, "new again")
+    assert trail_id(instance) != former
+    return former
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+def test_a_new_trail_begun_knowingly_is_known_as_one(stored: Instance, upgraded: bool) -> None:
+    if upgraded:  # the first anchors are of a version before ids
+        log = stored.directory / "anchors.log"
+        log.write_text(re.sub(" trail=[0-9a-f]{16}", "", log.read_text()))
+        run_for_a_day(stored, "d")
+    former = begin_new_trail(stored)
+    said = look_in_file(stored, 1)
+    assert "another database was put in" in said, "begun by whom?"
+    assert f'former_trails = ["{former}"]' in said, "what to do if it was on purpose"
+    stored.configure(former_trails=[former])
+    said = look_in_file(stored, 0)
+    assert f"anchors are of the trail {former}" in said and "begun knowingly" in said
+    change(stored, lambda c: cut_and_rebuild(c, batch_id(stored)))
+    assert "its end was cut off" in look_in_file(stored, 1), "the new one is proven as any other"
+
+
+def test_a_former_trail_excuses_no_other(stored: Instance) -> None:
+    former = begin_new_trail(stored)
+    other = begin_new_trail(stored)
+    stored.configure(former_trails=[former])
+    assert f"is of another trail, {other}, than" in look_in_file(stored, 1)
+    stored.configure(former_trails=[former, other])
+    look_in_file(stored, 0)
+
+
+def test_a_trail_with_nothing_but_anchors_of_a_former_one_is_not_proven(stored: Instance) -> None:
+    before = (stored.directory / "anchors.log").read_text()
+    former = begin_new_trail(stored)
+    (stored.directory / "anchors.log").write_text(before)
+    stored.configure(former_trails=[former])
+    assert "none of the 6 anchors is of a batch" in look_in_file(stored, 75)
+
+
+def test_a_changed_id_is_found(stored: Instance, look: Callable[[int], str]) -> None:
+    change(stored, lambda c: c.execute("UPDATE trail SET name = '0123456789abcdef'"))
+    if " trail=" in (stored.directory / "anchors.log").read_text():
+        assert "is of another trail" in look(1)
+    else:
+        look(0)  # the hash is right, and anchors without an id know no more
+
+
+def test_a_restore_continues_the_trail_and_accounts_for_another_one(stored: Instance) -> None:
+    first = trail_id(stored)
+    restore(stored)
+    assert trail_id(stored) == first
+    run_for_a_day(stored, "d")
+    backup = stored.directory / "day4.db"
+    stored.cli("backup", str(backup))
+    begin_new_trail(stored)
+    second = trail_id(stored)
+    stored.cli("restore", str(backup), "--yes")
+    assert trail_id(stored) == first
+    run_for_a_day(stored, "back")
+    assert second in (stored.directory / "anchors.log").read_text()
+    look_in_file(stored, 0)
+
+
 # -- restores that are declared
 
 
@@ -328,10 +410,51 @@ def test_without_any_anchor_nothing_is_proved(
     stored: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal(stored, monkeypatch, entries(["logd: ready"], "logd.service"))
-    assert "no anchors were found" in stored.cli("verify", "--anchor", code=1)
+    said = stored.cli("verify", "--anchor", code=75)
+    assert "whole: 181 events" in said and "not proven: no anchors were found" in said
+    assert "no reason to restore a backup" in said
     (stored.directory / "empty").touch()
-    said = stored.cli("verify", "--anchors", str(stored.directory / "empty"), code=1)
+    said = stored.cli("verify", "--anchors", str(stored.directory / "empty"), code=75)
     assert "no anchors were found" in said
+
+
+def test_that_the_trail_was_empty_once_proves_nothing(stored: Instance) -> None:
+    first = stored.directory / "first"
+    first.write_text(f"{format_anchor(Head(0, 0, bytes(32)), trail_id(stored))}\n")
+    said = stored.cli("verify", "--anchors", str(first), code=75)
+    assert "none of the 1 anchors is of a batch that the trail has now" in said
+
+
+def test_a_changed_trail_without_anchors_is_not_whole(stored: Instance) -> None:
+    (stored.directory / "empty").touch()
+    change(stored, lambda c: c.execute("DELETE FROM event WHERE id = 90"))
+    stored.cli("verify", "--anchors", str(stored.directory / "empty"), code=1)
+
+
+def test_only_anchors_since_a_time_are_needed(
+    stored: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = stored.directory / "anchors.log"
+    said = anchors_in(log.read_text().splitlines())
+    moments = [f"2026-03-{day:02}T12:00:00Z" for day in range(1, len(said) + 1)]
+    file = stored.directory / "timed"
+    file.write_text("".join(f"{at} {a}\n" for at, a in zip(moments, said, strict=True)))
+
+    def since(time: str, code: int) -> str:
+        return stored.cli("verify", "--anchors", str(file), "--since", time, code=code)
+
+    assert f"anchors: {len(said)} compared" in since("2026-02-01", 0)
+    assert "anchors: 2 compared" in since("2026-03-05", 0)
+    assert "no anchors were found of 2026-03-08 00:00:00.000Z or later" in since("2026-03-08", 75)
+    # What no longer matches is of a time before the question.
+    said[1] = re.sub("head=[0-9a-f]{64}", f"head={'ab' * 32}", said[1])
+    file.write_text("".join(f"{at} {a}\n" for at, a in zip(moments, said, strict=True)))
+    assert "has another hash" in since("2026-02-01", 1)
+    since("2026-03-05", 0)
+    asked = journal(stored, monkeypatch, entries(said[2:], "logd.service"))
+    stored.cli("verify", "--anchor", "--since", "2023-11-01")
+    assert "--since=@1698796800" in asked.read_text().splitlines()
+    stored.cli("verify", "--since", "1d", code=2)
 
 
 def test_only_lines_that_the_journal_itself_marks_as_the_units_count(
@@ -344,7 +467,7 @@ def test_only_lines_that_the_journal_itself_marks_as_the_units_count(
     asked = journal(stored, monkeypatch, lines)
     assert "whole" in stored.cli("verify", "--anchor")
     assert "_SYSTEMD_UNIT=logd.service" in asked.read_text().splitlines()
-    assert "no anchors" in stored.cli("verify", "--anchor", "--unit", "other.service", code=1)
+    assert "no anchors" in stored.cli("verify", "--anchor", "--unit", "other.service", code=75)
     assert "_SYSTEMD_UNIT=other.service" in asked.read_text().splitlines()
 
 
@@ -368,5 +491,20 @@ def test_a_journal_that_cannot_be_read_is_an_error_of_its_own(
 ) -> None:
     journal(stored, monkeypatch, [], end="echo no rights >&2; exit 1")
     assert "journalctl ended with 1: no rights" in stored.cli("verify", "--anchor", code=69)
+    found = stored.status()["integrity"]
+    assert (found["whole"], found["answer"]) == (True, "not_proven")
+    # What the trail itself shows, and the anchors before that, is not hidden by it.
+    said = anchors_in((stored.directory / "anchors.log").read_text().splitlines())
+    wrong = re.sub("head=[0-9a-f]{64}", f"head={'ab' * 32}", said[1])
+    journal(stored, monkeypatch, entries([wrong], "logd.service"), end="exit 1")
+    assert "has another hash" in stored.cli("verify", "--anchor", code=1)
+    change(stored, lambda c: c.execute("DELETE FROM event WHERE id = 90"))
+    journal(stored, monkeypatch, [], end="exit 1")
+    assert "removed or added" in stored.cli("verify", "--anchor", code=1)
+
+
+def test_without_journalctl_the_trail_is_not_proven(
+    stored: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert "--anchors FILE" in stored.cli("verify", "--anchor", code=69)

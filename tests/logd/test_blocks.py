@@ -17,7 +17,7 @@ from logd.batch import Batch, Producer
 from logd.reports.event_queries import event_page
 from logd.reports.parameters import Parameters
 from logd.reports.registry import REPORTS
-from logd.storage import erasure_list, keyfile, migrations, time_blocks
+from logd.storage import erasure_list, keyfile, migration_progress, migrations, time_blocks
 from logd.storage.database import Connection
 from logd.storage.erasure_list import ErasureList
 from logd.storage.store import Store
@@ -305,8 +305,8 @@ def test_migrating_an_older_database_logs_its_progress(
     of_schema_1(directory / "a.db", key, events[:5000], monkeypatch)
     assert caplog.messages == []
     caplog.set_level("INFO", "logd")
-    monkeypatch.setattr(migrations, "PROGRESS_INTERVAL_S", 0)
-    monkeypatch.setattr(migrations, "PROGRESS_STEPS", 1000)
+    monkeypatch.setattr(migration_progress, "PROGRESS_INTERVAL_S", 0)
+    monkeypatch.setattr(migration_progress, "PROGRESS_STEPS", 1000)
     Store(directory / "a.db", key, 2, 10).close()
     newest = len(migrations.MIGRATIONS)
     assert caplog.messages[0] == f"bringing the database from schema 1 to {newest}"

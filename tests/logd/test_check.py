@@ -25,7 +25,7 @@ NOW_NS = 1_762_178_700 * NS
 DISK = Disk(10**9, 10**6, free_bytes=10**11, total_bytes=10**12, days_left=300.0)
 STATE: dict[str, Any] = {
     "trouble": None, "schema": 2, "room_s": 7200.0, "last_stored_ns": NOW_NS - NS,
-    "disk": asdict(DISK),
+    "disk": asdict(DISK), "integrity": {"answer": "whole", "at_ns": NOW_NS - 3600 * NS},
 }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_a_machine_as_it_should_be_has_nothing_to_do() -> None:
     names = {finding.name for finding in findings}
     assert names == {
         "config", "key", "folder", "daemon", "socket", "reports", "outboxes", "room", "removeipc",
-        "disk", "queue", "open files", "core dumps", "clock", "swap", "hibernation",
+        "disk", "integrity", "queue", "open files", "core dumps", "clock", "swap", "hibernation",
     }  # fmt: skip
 
 
@@ -168,6 +168,13 @@ IN_SHM = replace(GOOD, outboxes=file("/dev/shm/logd-990-ab", "directory", 0o700)
         ("disk", disk(free_bytes=10**9), WARN, "953.7 MiB free", "logd prune"),
         ("disk", disk(days_left=13.0), WARN, "enough for 13 days", "logd prune"),
         ("disk", disk(free_bytes=None), WARN, "unknown", "df"),
+        ("integrity", state(integrity=None), WARN, "never verified", "logd verify"),
+        ("integrity", state(integrity={"answer": "whole", "at_ns": NOW_NS - 9 * DAY_NS}), WARN,
+         "whole when verified 2025-10-25", "list-timers"),
+        ("integrity", state(integrity={"answer": "not_proven", "at_ns": NOW_NS}), WARN,
+         "whole in itself", "restore nothing"),
+        ("integrity", state(integrity={"answer": "not_whole", "at_ns": NOW_NS}), FAIL,
+         "not whole when verified 2025-11-03", "change nothing until the cause is known"),
         ("database", replace(GOOD, state=None, state_problem="it is of a newer logd"), FAIL,
          "newer logd", "nothing can be stored"),
         ("queue", replace(GOOD, queue_datagrams_now=11), WARN,

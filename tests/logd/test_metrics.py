@@ -57,7 +57,7 @@ def test_names_are_by_prometheus_conventions_and_labels_name_causes_only(
         if family.type == "counter":
             assert all(sample.name.endswith("_total") for sample in family.samples)
         for sample in family.samples:
-            assert set(sample.labels) <= {"cause", "file", "le"}, sample
+            assert set(sample.labels) <= {"cause", "file", "le", "task"}, sample
     assert not re.search(r"_(ms|ns|minutes|days)\b", text)
 
 

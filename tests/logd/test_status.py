@@ -11,10 +11,10 @@ import time
 import pytest
 
 from logd import instance_lock
-from logd.audit import last_verification
 from logd.reports.ledger_queries import CAUSES
 from logd.status.disk import DAY_S, Disk, measure_disk, with_growth
 from logd.status.trail import STATUS_LOSSES_MAX
+from logd.storage import last_verification
 from logd_wire.wire import datagram_head, encode_record, producer_seed
 from tests.faults.steady import Steady
 from tests.logd.made_status import NS, ZEROS
@@ -151,7 +151,7 @@ def test_what_verify_found_is_kept_for_the_status(instance: Instance) -> None:
     found = instance.status()["integrity"]
     assert (found["whole"], found["events"], found["findings"]) == (True, 5, 0)
     assert "whole when verified" in instance.cli("status")
-    assert last_verification.path_of(instance.config).stat().st_mode & 0o777 == 0o600
+    assert last_verification.path_of(instance.config.database).stat().st_mode & 0o777 == 0o600
     # Whole in itself, and not the trail that was anchored.
     anchored = instance.directory / "anchored"
     anchored.write_text(f"anchor batch=1 events=5 head={'ab' * 32}\n")
@@ -160,16 +160,26 @@ def test_what_verify_found_is_kept_for_the_status(instance: Instance) -> None:
     assert (found["whole"], found["events"], found["findings"]) == (False, 5, 1)
     assert "NOT WHOLE when verified" in instance.cli("status")
     anchored.write_text("")
-    instance.cli("verify", "--anchors", str(anchored), code=1)
-    assert instance.status()["integrity"]["whole"] is False, "nothing was proved"
+    instance.cli("verify", "--anchors", str(anchored), code=75)
+    found = instance.status()["integrity"]
+    assert (found["whole"], found["answer"], found["findings"]) == (True, "not_proven", 0)
+    assert "not proven when verified" in instance.cli("status")
+    metrics = instance.cli("metrics")
+    assert "logd_trail_whole 1.0" in metrics and "logd_trail_not_proven 1.0" in metrics
     instance.cli("verify")
     assert instance.status()["integrity"]["whole"] is True
     with instance.database() as connection:
         connection.execute("UPDATE event SET user = 'x' WHERE id = 3")
     instance.cli("verify", code=1)
     assert "NOT WHOLE when verified" in instance.cli("status")
+    assert "logd_trail_whole 0.0" in instance.cli("metrics")
+    path = last_verification.path_of(instance.config.database)
+    earlier = json.loads(path.read_text())  # as an earlier version wrote it
+    assert earlier.pop("answer") == "not_whole"
+    path.write_text(json.dumps(earlier))
+    assert instance.status()["integrity"]["answer"] == "not_whole"
     for torn in ("", "{", "[]", '{"from": "tomorrow"}'):
-        last_verification.path_of(instance.config).write_text(torn)
+        last_verification.path_of(instance.config.database).write_text(torn)
         assert instance.status()["integrity"] is None
 
 
@@ -179,7 +189,7 @@ def test_what_root_verified_is_the_databases_owners_to_read(instance: Instance) 
     instance.stop()
     os.chown(instance.config.database, 65534, 65534)
     instance.cli("verify")
-    assert last_verification.path_of(instance.config).stat().st_uid == 65534
+    assert last_verification.path_of(instance.config.database).stat().st_uid == 65534
 
 
 # -- growth ----------------------------------------------------------------------------------------

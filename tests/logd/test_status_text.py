@@ -195,13 +195,16 @@ def test_the_disk_is_shown_with_the_days_it_has_left() -> None:
 
 
 def test_when_it_was_verified_is_shown_and_how_that_ended() -> None:
-    verified = {"at_ns": EMPTY["at_ns"] - 7200 * NS, "whole": True, "events": 1000}
+    verified = {"at_ns": EMPTY["at_ns"] - 7200 * NS, "whole": True, "answer": "whole"}
+    verified["events"] = 1000
     (line,) = [line for line in shown(integrity=verified) if line.startswith("integrity")]
     assert (
         line == "integrity    whole when verified 2025-11-03 12:05:00.000Z (2 h ago), 1,000 events"
     )
-    lines = shown(integrity=verified | {"whole": False})
+    lines = shown(integrity=verified | {"whole": False, "answer": "not_whole"})
     assert any("NOT WHOLE when verified 2025-11-03" in line for line in lines)
+    lines = shown(integrity=verified | {"answer": "not_proven"})
+    assert any("whole in itself, but not proven when verified 2025-11-03" in ln for ln in lines)
     assert "integrity    never verified; run logd verify" in shown()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from logd import log_format, systemd
-from logd.storage import keyfile, migrations
+from logd.storage import keyfile, migration_progress, migrations
 from logd.storage.database import connect
 from logd_wire.outbox.names import outbox_name
 from tests.faults.faulty_disk import faulty_disk
@@ -229,8 +229,8 @@ def test_a_long_migration_asks_for_more_time(
     directory: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(manager.path))
-    monkeypatch.setattr(migrations, "EXTEND_INTERVAL_S", 0)
-    monkeypatch.setattr(migrations, "PROGRESS_STEPS", 1)
+    monkeypatch.setattr(migration_progress, "EXTEND_INTERVAL_S", 0)
+    monkeypatch.setattr(migration_progress, "PROGRESS_STEPS", 1)
     connection = connect(directory / "a.db", os.urandom(32))
     try:
         migrations.migrate(connection, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -17,7 +18,7 @@ import pytest
 
 from logd import cli
 from logd.audit.verify import verify
-from logd.storage import keyfile, migrations
+from logd.storage import keyfile, migration_progress
 from logd.storage.database import connect
 from logd.storage.migrations import MIGRATIONS, schema_version
 from logd.storage.store import Store
@@ -122,8 +123,8 @@ def killed_while_it_says(path: Path, key: bytes, number: int) -> bool:
 
         logging.getLogger("logd").addHandler(Dying())
         logging.getLogger("logd").setLevel(logging.INFO)
-        migrations.PROGRESS_INTERVAL_S = 0.0
-        migrations.PROGRESS_STEPS = 5000
+        migration_progress.PROGRESS_INTERVAL_S = 0.0
+        migration_progress.PROGRESS_STEPS = 5000
         try:
             Store(path, key, 2, 10)
         finally:
@@ -189,6 +190,24 @@ def test_a_roll_up_by_storing_becomes_one_by_time_and_loses_nothing_of_events_no
     store.close()
 
 
+def test_a_trail_of_before_ids_gets_the_same_one_in_each_of_its_copies(
+    of_schema_1: Path, key: bytes, directory: Path
+) -> None:
+    """A backup from before the migration continues the trail when it is restored."""
+
+    def upgraded(name: str) -> str | None:
+        store = Store(directory / name, key, 1, 10)
+        store.close()
+        return store.trail_id
+
+    for name in ("a.db", "b.db"):
+        shutil.copy(of_schema_1, directory / name)
+    ids = [upgraded(name) for name in ("a.db", "b.db", "new.db", "other.db")]
+    assert ids[0] == ids[1]
+    assert len({*ids}) == 3 and all(re.fullmatch("[0-9a-f]{16}", str(one)) for one in ids)
+    assert upgraded("new.db") == ids[2], "it stays"
+
+
 # They open no trail, or say of each thing how it stands and go on.
 COMMANDS = {name for part in cli.SECTIONS.values() for name in part}
 NEED_NONE = {"init", "genkey", "check", "metrics", "conformance"}
@@ -222,4 +241,5 @@ def test_an_older_program_refuses_a_newer_trail_whatever_it_is_asked(
     assert names <= {
         *("logd.toml", "logd.key", "logd.sock.outboxes", "newer.db", "newer.db-wal"),
         *("activity.db", "activity.db-wal", "activity.db-shm", "activity.db.lock", "newer.db-shm"),
+        "activity.db.runs",  # that the backup or prune failed
     }, "and nothing was left"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.instance import until
 from tests.systemd.box import SOURCE, Box
 from tests.systemd.load import emit
 
@@ -110,3 +111,34 @@ def test_anchors_are_appended_to_a_file_that_logd_cannot_shorten(box: Box) -> No
     finally:
         box.try_to(f"chattr -a {file}")
         box.run(f"rm -f {file} && cp -p /var/tmp/logd.toml /etc/logd && systemctl restart logd")
+
+
+def test_what_goes_wrong_is_in_the_journal_at_warning(box: Box) -> None:
+    """Quarantine by the daemon, and a backup that fails, with the command of the page."""
+    shown = "journalctl -u 'logd*' -p warning -o cat -n 50"
+    box.run(
+        "python3 -c 'import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM);"
+        ' s.sendto(b"garbage", "/run/logd/logd.sock")\''
+    )
+    box.run("mv /var/backups/logd /var/backups/aside && touch /var/backups/logd")
+    try:
+        box.run("systemctl start logd-backup", code=1)
+        until(lambda: "quarantine: " in box.run(shown), "the quarantine in the journal")
+        assert "/var/backups/logd: " in box.run(shown)
+        (backup,) = (one for one in box.status()["maintenance"] if one["task"] == "backup")
+        assert "/var/backups/logd: " in backup["problem"]
+    finally:
+        box.run("rm /var/backups/logd && mv /var/backups/aside /var/backups/logd")
+    box.run("systemctl reset-failed logd-backup && systemctl start logd-backup")
+    (backup,) = (one for one in box.status()["maintenance"] if one["task"] == "backup")
+    assert backup["problem"] is None
+
+
+def test_a_journal_without_anchors_is_not_proven_and_no_alarm(box: Box) -> None:
+    assert emit(box, 5)["accepted"] == 5
+    box.settle()
+    output = box.run(f"{ANCHORED} --unit other.service", code=75)
+    assert "not proven: no anchors were found" in output
+    assert box.status()["integrity"]["answer"] == "not_proven"
+    assert "whole" in box.run(f"{ANCHORED} --since 1d")
+    assert box.status()["integrity"]["answer"] == "whole"

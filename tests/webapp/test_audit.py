@@ -91,6 +91,34 @@ def test_removed_events_are_shown(auditor: Browser, reports: FakeReports) -> Non
     assert "1,200 by retention, 34 by erasure of a person" in text
 
 
+@pytest.mark.parametrize(
+    ("answer", "shown", "not_shown"),
+    [
+        ("whole", "<strong>Whole</strong> when verified on", "not proven"),
+        ("not_proven", "no reason to restore a backup", "NOT WHOLE"),
+        ("not_whole", "a restore would replace the evidence", "not proven"),
+        (None, "It has not been verified yet", "verified on"),
+    ],
+)
+def test_each_answer_of_verify_has_its_own_sentence(
+    auditor: Browser, reports: FakeReports, answer: str | None, shown: str, not_shown: str
+) -> None:
+    reports.rows("summary", SUMMARY)
+    at = SUMMARY["last_stored_ns"] if answer else None
+    reports.rows("verification", {"answer": answer, "verified_ns": at, "findings": 0})
+    text = auditor.get("/audit/").text
+    assert shown in text and not_shown not in text
+
+
+def test_a_daemon_that_does_not_know_the_report_spoils_no_page(
+    auditor: Browser, reports: FakeReports
+) -> None:
+    reports.rows("summary", SUMMARY)
+    reports.refuse("verification", "unknown_report", "reports are: summary")
+    text = auditor.get("/audit/").text
+    assert "48,211" in text and "verified" not in text.split("first batch that was changed")[1]
+
+
 def test_an_empty_ledger_is_shown_as_zero_losses(auditor: Browser, reports: FakeReports) -> None:
     reports.rows("losses_by_cause", cause("not received"), cause("tail unknown"))
     text = auditor.get("/audit/losses").text

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from logd.render import format_time
 from logd.status.checks.facts import Facts, File
 from logd.status.checks.findings import FAIL, OK, WARN, Finding
 from logd.status.text import format_duration, format_size
+from logd.storage.last_verification import NOT_PROVEN, NOT_WHOLE
 from logd_wire.outbox.layout import RING_BYTES_MIN, outbox_bytes
 
 DISK_BYTES_MIN = 64 * 1024 * 1024
@@ -14,6 +16,7 @@ DISK_BYTES_WARN = 1024 * 1024 * 1024
 DAYS_LEFT_MIN = 14
 ROOM_S_MIN = 3600
 RESTORED_NS_MAX = 86_400 * 10**9
+VERIFIED_NS_MAX = 8 * 86_400 * 10**9
 # Bytes of an outbox when a process starts to log, and of a full one by default.
 FIRST_BYTES = outbox_bytes(RING_BYTES_MIN)
 OUTBOX_BYTES = 8 * 1024 * 1024
@@ -229,6 +232,31 @@ def _disk(facts: Facts) -> Iterator[Finding]:
         yield Finding("disk", OK, says)
 
 
+def _integrity(facts: Facts) -> Iterator[Finding]:
+    """What the last `logd verify` answered, and whether it was lately."""
+    if facts.state is None or not facts.state["schema"]:
+        return
+    found = facts.state["integrity"]
+    if found is None:
+        yield Finding("integrity", WARN, "never verified", "logd verify; enable logd-verify.timer")
+        return
+    when = f"when verified {format_time(found['at_ns'])}"
+    if found["answer"] == NOT_WHOLE:
+        yield Finding(
+            "integrity", FAIL, f"the trail was not whole {when}",
+            "logd verify --anchor names what and where; change nothing until the cause is known",
+        )  # fmt: skip
+    elif found["answer"] == NOT_PROVEN:
+        yield Finding(
+            "integrity", WARN, f"the trail was whole in itself {when}, but no anchors prove it",
+            "keep the journal for longer, or set anchor_file in logd.toml; restore nothing",
+        )  # fmt: skip
+    elif facts.now_ns - found["at_ns"] > VERIFIED_NS_MAX:
+        yield Finding("integrity", WARN, f"whole {when}", "systemctl list-timers 'logd-*'")
+    else:
+        yield Finding("integrity", OK, f"whole {when}")
+
+
 def _mode(file: File) -> str:
     return f"mode {file.mode:04o}"
 
@@ -244,5 +272,5 @@ def _inaccessible(name: str, file: File, facts: Facts) -> Finding:
 
 CHECKS = (
     *(_config, _key, _folder, _daemon, _sockets, _runtime_files),
-    *(_outboxes, _room, _remove_ipc, _disk),
+    *(_outboxes, _room, _remove_ipc, _disk, _integrity),
 )

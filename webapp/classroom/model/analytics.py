@@ -60,6 +60,14 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Verification:
+    """What the last `logd verify` answered; None if there was none."""
+
+    answer: str | None
+    verified_ns: int | None
+
+
+@dataclass(frozen=True)
 class Day:
     date: date
     events: int
@@ -206,6 +214,11 @@ class Analytics:
     @_or_unavailable
     def summary(self) -> Summary:
         return _record(Summary, self._client.ask("summary", asked_by=self._asked_by).rows[0])
+
+    @_or_unavailable
+    def verification(self) -> Verification:
+        row = self._client.ask("verification", asked_by=self._asked_by).rows[0]
+        return _record(Verification, row)
 
     @_or_unavailable
     def daily(self, days: int, users: Sequence[str], today: date | None = None) -> list[Day]:

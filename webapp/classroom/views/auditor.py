@@ -25,6 +25,7 @@ def overview() -> str:
     return render_template(
         "audit.html",
         summary=analytics.summary(),
+        verification=analytics.verification(),
         losses=analytics.loss_totals(),
         types=analytics.event_types(),
     )

@@ -1,0 +1,79 @@
+"""The three answers of `logd verify`: whole, not whole, not proven; each with its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from logd.audit.anchor_comparison import compare
+from logd.audit.anchors import Anchor
+from logd.config.settings import Config
+from logd.errors import EXIT_NOT_WHOLE, EXIT_OK, EXIT_TEMPORARY, LogdError
+from logd.storage.chain_head import read_head
+from logd.storage.database import Connection, DatabaseError, damage
+from logd.storage.last_verification import NOT_PROVEN, NOT_WHOLE, WHOLE
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """What comparing a trail with anchors has found; as it is if that was not asked for.
+
+    `not_proven` says why they prove nothing; because of `unreadable`, if there is one.
+    """
+
+    mismatches: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    not_proven: str | None = None
+    unreadable: LogdError | None = None
+
+
+def compare_anchors(
+    connection: Connection, config: Config, logged: Iterable[Anchor], since_ns: int | None
+) -> Anchored:
+    """Compares the trail with anchors, of `since_ns` or later. Raises NotChecked."""
+    try:
+        found = compare(connection, logged, config.former_trails, since_ns)
+        notes = list(found.describe(read_head(connection)[0]))
+    except DatabaseError as error:
+        return Anchored([f"anchors: cannot be compared: {damage(error)}"])
+    return Anchored(found.findings, notes, found.not_proven, found.unreadable)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer about a trail that is whole in itself, or not, and was compared with anchors."""
+
+    whole: bool
+    anchored: Anchored
+
+    @property
+    def name(self) -> str:
+        """One of WHOLE, NOT_WHOLE, NOT_PROVEN."""
+        if not self.whole or self.anchored.mismatches:
+            return NOT_WHOLE
+        return NOT_PROVEN if self.anchored.not_proven else WHOLE
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command."""
+        if self.name == NOT_PROVEN:
+            unreadable = self.anchored.unreadable
+            return EXIT_TEMPORARY if unreadable is None else unreadable.exit_code
+        return EXIT_NOT_WHOLE if self.name == NOT_WHOLE else EXIT_OK
+
+    @property
+    def problem(self) -> str | None:
+        """The answer in one line; None if nothing is wrong."""
+        if not self.whole:
+            return "the trail is not whole"
+        if self.anchored.mismatches:
+            return "the trail is whole, but it does not match the anchors"
+        if self.anchored.unreadable is not None:
+            return f"not proven: {self.anchored.not_proven}"
+        if self.anchored.not_proven:
+            return (
+                f"not proven: {self.anchored.not_proven}. That is no sign of a change, and no"
+                " reason to restore a backup: the trail is whole in itself. Keep the journal for"
+                " longer, or set anchor_file in logd.toml (--anchors FILE compares with it)"
+            )
+        return None

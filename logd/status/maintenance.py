@@ -1,0 +1,43 @@
+"""The state of maintenance: the last backup, prune and forget, and whether it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from logd.storage.database import Connection
+from logd.storage.job_table import FORGET
+from logd.storage.last_runs import BACKUP, PRUNE, read_runs
+
+TASKS = (BACKUP, PRUNE, FORGET)
+JOB_SCHEMA = 3
+
+
+def job_troubles(connection: Connection, schema: int) -> dict[str, str]:
+    """Why the newest job of each kind waits, or has failed."""
+    if schema < JOB_SCHEMA:
+        return {}
+    return dict(
+        connection.execute(
+            "SELECT kind, trouble FROM job WHERE trouble IS NOT NULL AND id IN"
+            " (SELECT max(id) FROM job GROUP BY kind)"
+        ).fetchall()
+    )
+
+
+def maintenance_state(database: Path, troubles: Mapping[str, str]) -> list[dict[str, Any]]:
+    """An entry for each task: when it last ended, when it was last good, and its problem."""
+    runs = read_runs(database)
+    found = []
+    for task in TASKS:
+        run = runs.get(task)
+        found.append(
+            {
+                "task": task,
+                "at_ns": run and run.at_ns,
+                "ok_ns": run and run.ok_ns,
+                "problem": (run and run.problem) or troubles.get(task),
+            }
+        )
+    return found

@@ -1,0 +1,70 @@
+"""The last runs of maintenance commands, in a small file beside the database.
+
+`logd status` and the metrics show them, so that a failed one is noticed by more than its log line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from logd.atomic_file import replace_file
+from logd.config.settings import Config
+
+BACKUP = "backup"
+PRUNE = "prune"
+
+FILE_BYTES_MAX = 16_384
+PROBLEM_CHARS_MAX = 1000
+
+
+@dataclass(frozen=True)
+class Run:
+    """The last run of a command: when it ended, when one was last good, and why it failed."""
+
+    at_ns: int
+    ok_ns: int | None = None
+    problem: str | None = None
+
+
+def path_of(database: Path) -> Path:
+    """The path of the file."""
+    return database.with_name(database.name + ".runs")
+
+
+@contextlib.contextmanager
+def recorded(config: Config, command: str) -> Iterator[None]:
+    """Records how the run of a command in the `with` ends, and why it failed."""
+    try:
+        yield
+    except Exception as error:
+        problem = " ".join(str(error).split()) or type(error).__name__
+        _record(config, command, problem[:PROBLEM_CHARS_MAX])
+        raise
+    _record(config, command, None)
+
+
+def read_runs(database: Path) -> Mapping[str, Run]:
+    """Reads the file; without a command that never ran, and empty if it cannot be read."""
+    try:
+        with path_of(database).open("rb") as file:
+            found = json.loads(file.read(FILE_BYTES_MAX))
+        return {name: Run(**found[name]) for name in (BACKUP, PRUNE) if name in found}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _record(config: Config, command: str, problem: str | None) -> None:
+    runs, now_ns = dict(read_runs(config.database)), time.time_ns()
+    if problem is None:
+        runs[command] = Run(now_ns, now_ns)
+    else:
+        runs[command] = replace(runs.get(command, Run(0)), at_ns=now_ns, problem=problem)
+    text = json.dumps({name: asdict(run) for name, run in runs.items()}) + "\n"
+    # On a full disk, and for who may not write there: the command's own message says what failed.
+    with contextlib.suppress(OSError):
+        replace_file(path_of(config.database), text.encode("ascii"), config.database.stat())

@@ -1,0 +1,64 @@
+"""The time and result of the last `logd verify`, in a small file beside the database.
+
+`logd status`, the metrics and the site show it. It is a reminder, not evidence: anyone who may
+write there can change it, and only the chain proves anything.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from logd.atomic_file import replace_file
+from logd.config.settings import Config
+from logd.errors import cannot_write
+
+FILE_BYTES_MAX = 4096
+
+WHOLE = "whole"
+NOT_WHOLE = "not_whole"  # something was changed, removed or cut off
+NOT_PROVEN = "not_proven"  # whole in itself, but the anchors that would prove it are missing
+
+
+@dataclass(frozen=True)
+class Integrity:
+    """The result of a `logd verify`.
+
+    `whole` is False only for the answer NOT_WHOLE.
+    """
+
+    at_ns: int
+    whole: bool
+    events: int
+    batches: int
+    head: str
+    findings: int
+    answer: str
+
+
+def path_of(database: Path) -> Path:
+    """The path of the file."""
+    return database.with_name(database.name + ".verified")
+
+
+def record_verification(config: Config, integrity: Integrity) -> None:
+    """Writes the file atomically, for the database's owner. Raises LogdError kinds."""
+    path = path_of(config.database)
+    try:
+        text = json.dumps(asdict(integrity)) + "\n"
+        replace_file(path, text.encode("ascii"), config.database.stat())
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def read_verification(database: Path) -> Integrity | None:
+    """Reads the file; None if there is none, or it cannot be read."""
+    try:
+        with path_of(database).open("rb") as file:
+            fields = json.loads(file.read(FILE_BYTES_MAX))
+        # An earlier version's file has no answer.
+        fields.setdefault("answer", WHOLE if fields["whole"] else NOT_WHOLE)
+        return Integrity(**fields)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None
