@@ -85,7 +85,7 @@ EXPECTED: dict[str, dict[str, tuple[int, str]]] = {
         COMMANDS.keys() - {"export", "export --force"}, (EXIT_USAGE, "A file of that name is ./-")
     ),
 }  # fmt: skip
-TABLE = [(name, command) for name, commands in EXPECTED.items() for command in commands]
+TABLE = [(name, command) for name, commands in EXPECTED.items() for command in sorted(commands)]
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,7 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
     "losses": PAGES,
     "losses_by_cause": [{}, {"after": 1}],
     "quarantine": PAGES,
+    "verification": [{}],
     "daily_activity": [
         one
         for days in (DAYS, {"since_day": 101, "until_day": 101}, {"since_day": 1, "until_day": 2})

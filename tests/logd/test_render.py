@@ -64,7 +64,18 @@ def test_no_output_for_people_or_in_json_has_a_hidden_character(char: str) -> No
         to_json(row),
         json_line(row),
         *text_lines(
-            iter([{"kind": "person", "user": text, "up_to_event": 1}, row | {"kind": "event"}])
+            iter(
+                [
+                    {
+                        "kind": "person",
+                        "user": text,
+                        "spellings": [text],
+                        "senders": None,
+                        "up_to_event": 1,
+                    },
+                    row | {"kind": "event"},
+                ]
+            )
         ),
         next(iter(list(spreadsheet_lines([row]))[1:])).removesuffix("\r"),
     ]

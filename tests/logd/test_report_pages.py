@@ -72,9 +72,10 @@ WHOLE: dict[str, tuple[Callable[[Trail, int], None], int, tuple[str, ...], dict[
     "event_types": (put_types, TYPES_MAX + MORE, ("type",), {}),
     "losses": (put_losses, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
     "losses_by_cause": (put_losses, ROWS_MAX + MORE, ("cause",), {}),
+    "verification": (put_events, 1, ("answer",), {}),
     "quarantine": (put_quarantine, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
 }  # fmt: skip
-IN_ONE_PAGE = {"summary", "daily_activity"}
+IN_ONE_PAGE = {"summary", "daily_activity", "verification"}
 
 
 def test_every_report_is_among_those_tried() -> None:

@@ -32,6 +32,7 @@ EVENTS = 20_000
 SUBJECTS_EVERY = 7
 NEWEST = len(MIGRATIONS)
 OLDER = range(1, NEWEST)
+BY_STORING = range(1, [name for name, _ in MIGRATIONS].index("latest in time") + 1)
 
 
 def mixed() -> Iterator[Event]:
@@ -160,7 +161,7 @@ def test_killed_in_the_middle_of_it_the_next_start_brings_it_up_to_date(
     store.close()
 
 
-@pytest.mark.parametrize("schema", OLDER)
+@pytest.mark.parametrize("schema", BY_STORING)
 def test_a_roll_up_by_storing_becomes_one_by_time_and_loses_nothing_of_events_not_there(
     key: bytes, directory: Path, schema: int
 ) -> None:
@@ -191,7 +192,7 @@ def test_a_roll_up_by_storing_becomes_one_by_time_and_loses_nothing_of_events_no
 
 
 def test_a_trail_of_before_ids_gets_the_same_one_in_each_of_its_copies(
-    of_schema_1: Path, key: bytes, directory: Path
+    key: bytes, directory: Path
 ) -> None:
     """A backup from before the migration continues the trail when it is restored."""
 
@@ -200,8 +201,8 @@ def test_a_trail_of_before_ids_gets_the_same_one_in_each_of_its_copies(
         store.close()
         return store.trail_id
 
-    for name in ("a.db", "b.db"):
-        shutil.copy(of_schema_1, directory / name)
+    older(directory / "a.db", key, 1, islice(made_up(), 100))
+    shutil.copy(directory / "a.db", directory / "b.db")
     ids = [upgraded(name) for name in ("a.db", "b.db", "new.db", "other.db")]
     assert ids[0] == ids[1]
     assert len({*ids}) == 3 and all(re.fullmatch("[0-9a-f]{16}", str(one)) for one in ids)
