@@ -1,6 +1,6 @@
 """Roll-ups: what dashboards query often, updated in the batch's own transaction.
 
-`verify` recomputes them from the events with the same functions.
+`verify` recomputes those by subject with the same functions, those by day with one statement.
 """
 
 from __future__ import annotations
@@ -16,6 +16,16 @@ from logd_wire.schema import SUBJECTS
 from logd_wire.wire import Event, unpack_props
 
 DAY_NS = 86_400 * 10**9
+
+# How the sum over later events is added to a row.
+DAY_CONFLICT = "events = events + excluded.events"
+SUBJECT_CONFLICT = (
+    "events = events + excluded.events, last_ts_ns = excluded.last_ts_ns,"
+    " last_value = excluded.last_value, best_value = CASE"
+    " WHEN best_value IS NULL THEN excluded.best_value"
+    " WHEN excluded.best_value IS NULL THEN best_value"
+    " ELSE max(best_value, excluded.best_value) END"
+)
 
 DayKey = tuple[str, int, str]
 SubjectKey = tuple[str, str, str]
@@ -38,12 +48,6 @@ class Rollups:
     def __init__(self) -> None:
         self.days: Counter[DayKey] = Counter()
         self.subjects: dict[SubjectKey, SubjectRow] = {}
-
-    def add(self, event_type: str, ts_ns: int, user: str | None, props: bytes) -> None:
-        """Counts one event."""
-        self.days[event_type, ts_ns // DAY_NS, user or ""] += 1
-        if event_type in SUBJECTS and user is not None:
-            self.add_subject(event_type, ts_ns, user, unpack_props(props))
 
     def add_subject(self, event_type: str, ts_ns: int, user: str, props: Mapping[str, Any]) -> None:
         """Counts one event of a type that is summed up by subject."""
@@ -91,20 +95,20 @@ def update(
         if kind in SUBJECTS and user is not None:
             rollups.add_subject(kind, ts_ns, user, unpack_props(props))
     connection.executemany(
-        "INSERT INTO rollup_day VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET events = events + excluded.events",
+        f"INSERT INTO rollup_day VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET {DAY_CONFLICT}",  # noqa: S608 - no data in it
         [(types[kind], day, user, count) for (kind, day, user), count in rollups.days.items()],
     )
     connection.executemany(
-        "INSERT INTO rollup_subject VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-        " events = events + excluded.events, last_ts_ns = excluded.last_ts_ns,"
-        " last_value = excluded.last_value, best_value = CASE"
-        " WHEN best_value IS NULL THEN excluded.best_value"
-        " WHEN excluded.best_value IS NULL THEN best_value"
-        " ELSE max(best_value, excluded.best_value) END",
-        [
-            (types[kind], subject, user, row.events, row.first_ts_ns, row.last_ts_ns)
-            + (row.last_value, row.best_value)
-            for (kind, subject, user), row in rollups.subjects.items()
-        ],
+        "INSERT INTO rollup_subject VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - no data in it
+        f" ON CONFLICT DO UPDATE SET {SUBJECT_CONFLICT}",
+        subject_rows(rollups, types),
     )
+
+
+def subject_rows(rollups: Rollups, types: Mapping[str, int]) -> list[tuple[Any, ...]]:
+    """The rows of `rollup_subject` that the sums give."""
+    return [
+        (types[kind], subject, user, row.events, row.first_ts_ns, row.last_ts_ns)
+        + (row.last_value, row.best_value)
+        for (kind, subject, user), row in rollups.subjects.items()
+    ]

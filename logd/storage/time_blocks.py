@@ -17,20 +17,11 @@ from logd_wire.wire import Event
 BLOCK_BITS = 14  # also in the schema's index event_user: cannot be changed here alone
 BLOCK_EVENTS = 1 << BLOCK_BITS
 
-Times = tuple[int, int]
-
-
-class Blocks:
-    """Computes the blocks from single events, for `verify`."""
-
-    def __init__(self) -> None:
-        self.times: dict[int, Times] = {}
-
-    def add(self, event_id: int, ts_ns: int) -> None:
-        """Adds one event to its block."""
-        block = event_id >> BLOCK_BITS
-        first, last = self.times.get(block, (ts_ns, ts_ns))
-        self.times[block] = min(first, ts_ns), max(last, ts_ns)
+# How the times of more events are added to a row.
+BLOCK_CONFLICT = (
+    "first_ts_ns = min(first_ts_ns, excluded.first_ts_ns),"
+    " last_ts_ns = max(last_ts_ns, excluded.last_ts_ns)"
+)
 
 
 def update(
@@ -44,9 +35,7 @@ def update(
     """
     batch = [event for _, _, event in events]
     connection.executemany(
-        "INSERT INTO event_block VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
-        " first_ts_ns = min(first_ts_ns, excluded.first_ts_ns),"
-        " last_ts_ns = max(last_ts_ns, excluded.last_ts_ns)",
+        f"INSERT INTO event_block VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET {BLOCK_CONFLICT}",  # noqa: S608 - no data in it
         list(_times(first_event, [event.ts_ns for event in batch])),
     )
     connection.executemany(
