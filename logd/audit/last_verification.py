@@ -1,5 +1,7 @@
 """The time and result of the last `logd verify`, in a small file beside the database.
 
+It also has what is proven, so that the next incremental run need not prove it again.
+
 `logd status` and the metrics show it. It is a reminder, not evidence: anyone who may write there
 can change it, and only the chain proves anything.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from logd.atomic_file import replace_file
 from logd.config.settings import Config
@@ -19,7 +22,9 @@ FILE_BYTES_MAX = 4096
 
 @dataclass(frozen=True)
 class Integrity:
-    """The result of a `logd verify`."""
+    """The result of a `logd verify`; `proven` is the state of `logd.audit.proven`, None after one
+    that found something.
+    """
 
     at_ns: int
     whole: bool
@@ -27,6 +32,7 @@ class Integrity:
     batches: int
     head: str
     findings: int
+    proven: dict[str, Any] | None = None
 
 
 def path_of(config: Config) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from logd.audit.page_check import damaged_pages
+from logd.audit.proven import Proven, begin_cycle
 from logd.audit.recomputed import Recomputed
 from logd.audit.verify_chain import BatchRange, ChainCheck, Progress, RangeResult
 from logd.audit.verify_kept import KeptCheck
@@ -14,6 +16,7 @@ from logd.audit.verify_removals import check_removals, check_removed_in_batches
 from logd.audit.verify_rows import Verdict
 from logd.audit.verify_sequences import Sequences
 from logd.storage.database import Connection, DatabaseError, damage
+from logd.storage.migrations import MIGRATIONS, schema_version
 from logd_wire.schema import INT64_MAX
 
 
@@ -73,8 +76,9 @@ class Verifier(Checks):
         self, connection: Connection, progress: Progress, helpers: Helpers | None = None
     ) -> None:
         super().__init__(connection, progress)
-        self._helpers = helpers
+        self._helpers, self._now_ns = helpers, time.time_ns()
         self._next_event: int | None = None  # after the last batch; None: not known
+        self.proven: Proven | None = None  # the state to keep, if nothing was found
 
     def run(self) -> Verdict:
         """Runs all checks; damage is a finding, and the next check follows.
@@ -95,6 +99,8 @@ class Verifier(Checks):
                     self._attempt(check)
                 self._attempt(self._kept.check_blocks)
                 self._attempt(lambda: self._kept.check_types(self._recomputed.types()))
+            if self._verdict.whole and schema_version(self._connection) == len(MIGRATIONS):
+                self.proven = begin_cycle(self._connection, self._now_ns)
         return self._verdict
 
     def _check_pages(self) -> None:

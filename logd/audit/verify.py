@@ -6,30 +6,42 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from logd.audit import anchors, recomputed
-from logd.audit.last_verification import Integrity, record_verification
+from logd.audit.last_verification import Integrity, read_verification, record_verification
+from logd.audit.proven import Proven, from_json, is_of
 from logd.audit.verifier import Verifier
 from logd.audit.verify_chain import Progress
+from logd.audit.verify_part import PartDone, PartVerifier
+from logd.audit.verify_processes import process_count, running
 from logd.audit.verify_rows import Verdict
 from logd.config.settings import Config
 from logd.errors import DatabaseCorrupt, LogdError
-from logd.storage import opening
+from logd.storage import keyfile, opening
 from logd.storage.chain_head import read_head
-from logd.storage.database import Connection, DatabaseError, damage, translate
+from logd.storage.database import Connection, DatabaseError, connect, damage, translate
+from logd.storage.migrations import MIGRATIONS, check_not_newer, schema_version
+
+# Called with a total of events; yields a function that adds to the progress.
+Bar = Callable[[int], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)
 class Verification:
     """What `logd verify` found in the trail, and by comparing it with anchors.
 
-    `unrecorded` says why the result is not kept for `logd status`.
+    `part` is None if all was verified. `unrecorded` says why the result is not kept for
+    `logd status`.
     """
 
     trail: Verdict
+    part: PartDone | None
+    took_s: float
+    processes: int
     mismatches: list[str]
     notes: list[str]
-    unrecorded: str | None
+    unrecorded: str | None = None
 
     @property
     def problem(self) -> str | None:
@@ -39,24 +51,42 @@ class Verification:
         return "the trail is whole, but it does not match the anchors" if self.mismatches else None
 
 
+@dataclass(frozen=True)
+class _Done:
+    """The result of one run over a database."""
+
+    trail: Verdict
+    processes: int = 1
+    part: PartDone | None = None
+    proven: Proven | None = None
+    notes: tuple[str, ...] = ()
+
+
 def verify_instance(
     config: Config,
     logged: Iterable[anchors.Anchor] | None,
-    bar: Callable[[int], AbstractContextManager[Progress]],
+    bar: Bar,
+    *,
+    incremental: bool = False,
+    processes: int | None = None,
 ) -> Verification:
     """Verifies an instance's trail, compares it with anchors if there are any, and keeps the result
     for `logd status`.
 
-    Raises LogdError kinds when it cannot be read, or NoJournal.
+    With `incremental` only what is new and a part of the old, if the rest is proven. Raises
+    LogdError kinds when it cannot be read, or NoJournal.
     """
+    started_s = time.monotonic()
     mismatches: list[str] = []
     notes: list[str] = []
     try:
         with closing(opening.open_for_reading(config)) as connection:
-            # Not count(*): it reads a whole index: one damaged page of it would hide the rest.
-            total = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
-            with bar(total) as advance:
-                trail = verify(connection, advance)
+            key = keyfile.read(config.key_file)
+            done = _verify_part(connection, config, key, bar) if incremental else None
+            if done is None:
+                done = _verify_all(connection, config.database, key, False, processes, bar)
+                if incremental:
+                    notes.append("all is verified: nothing of this trail is proven yet")
             if logged is not None:
                 try:
                     found = anchors.compare(connection, logged)
@@ -65,22 +95,41 @@ def verify_instance(
                 except DatabaseError as error:
                     mismatches.append(f"anchors: cannot be compared: {damage(error)}")
     except (DatabaseCorrupt, DatabaseError) as error:
-        problem = error if isinstance(error, LogdError) else translate(error, config.database)
-        if not isinstance(problem, DatabaseCorrupt):
-            raise problem from error
-        trail = Verdict()
-        trail.add_finding(f"file: {problem}")
-    findings = len(trail.findings) + len(mismatches)
+        done = _Done(_unreadable(error, config.database))
+    trail, findings = done.trail, len(done.trail.findings) + len(mismatches)
+    proven = done.proven.to_json() if done.proven and not findings else None
+    unrecorded = None
     try:
         record_verification(
             config,
             Integrity(
-                time.time_ns(), not findings, trail.events, trail.batches, trail.head, findings
+                time.time_ns(),
+                not findings,
+                trail.events,
+                trail.batches,
+                trail.head,
+                findings,
+                proven,
             ),
         )
     except LogdError as error:  # the verdict is still valid
-        return Verification(trail, mismatches, notes, str(error))
-    return Verification(trail, mismatches, notes, None)
+        unrecorded = str(error)
+    took_s = time.monotonic() - started_s
+    return Verification(trail, done.part, took_s, done.processes, mismatches, notes, unrecorded)
+
+
+def verify_file(path: Path, key: bytes, bar: Bar, processes: int | None = None) -> Verification:
+    """Verifies a backup where it lies; nothing is written beside it. Raises LogdError kinds."""
+    started_s = time.monotonic()
+    try:
+        with closing(connect(path, key, read_only=True, immutable=True)) as connection:
+            check_not_newer(connection)
+            done = _verify_all(connection, path, key, True, processes, bar)
+    except (DatabaseCorrupt, DatabaseError) as error:
+        done = _Done(_unreadable(error, path))
+    return Verification(
+        done.trail, None, time.monotonic() - started_s, done.processes, mismatches=[], notes=[]
+    )
 
 
 def verify(connection: Connection, progress: Progress = lambda _events: None) -> Verdict:
@@ -90,3 +139,47 @@ def verify(connection: Connection, progress: Progress = lambda _events: None) ->
     """
     with recomputed.temporary(connection):
         return Verifier(connection, progress).run()
+
+
+def _verify_all(
+    connection: Connection,
+    path: Path,
+    key: bytes,
+    immutable: bool,
+    processes: int | None,
+    bar: Bar,
+) -> _Done:
+    # Not count(*): it reads a whole index: one damaged page of it would hide the rest.
+    total = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
+    count = process_count(processes, total)
+    with (
+        running(path, key, immutable, count) as helpers,
+        recomputed.temporary(connection),
+        bar(total) as advance,
+    ):
+        verifier = Verifier(connection, advance, helpers)
+        trail = verifier.run()
+    return _Done(trail, count, proven=verifier.proven)
+
+
+def _verify_part(connection: Connection, config: Config, key: bytes, bar: Bar) -> _Done | None:
+    """None if nothing of this trail is known to be proven."""
+    kept = read_verification(config)
+    proven = from_json(kept.proven) if kept is not None and kept.whole else None
+    current = schema_version(connection) == len(MIGRATIONS)
+    if proven is None or not current or not is_of(connection, proven):
+        return None
+    (events,) = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()
+    with recomputed.temporary(connection), bar(events // proven.parts) as advance:
+        trail, part = PartVerifier(connection, key, advance, proven, time.time_ns()).run()
+    return _Done(trail, part=part, proven=part.next)
+
+
+def _unreadable(error: Exception, path: Path) -> Verdict:
+    """The verdict on a damaged file. Raises what is not damage."""
+    problem = error if isinstance(error, LogdError) else translate(error, path)
+    if not isinstance(problem, DatabaseCorrupt):
+        raise problem from error
+    trail = Verdict()
+    trail.add_finding(f"file: {problem}")
+    return trail

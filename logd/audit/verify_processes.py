@@ -89,7 +89,8 @@ class Helpers:
             for pipe in self._pipes:
                 self._send(pipe, "begin")
             mine = _begin(connection)
-            if all(self._receive(pipe) == mine for pipe in self._pipes):
+            theirs = [self._receive(pipe) for pipe in self._pipes]
+            if all(state == mine for state in theirs):
                 break
             connection.execute("ROLLBACK")
             for pipe in self._pipes:
