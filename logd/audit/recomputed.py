@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +36,7 @@ CACHE_KIB = 16 * 1024
 EVENTS_PER_WINDOW = 20_000
 # Not /tmp, which is often in memory.
 DIRECTORY = "/var/tmp"  # noqa: S108 - a directory with a random name is made in it
+FREE_BYTES_MIN = 1024 * 1024
 NAME = "recomputed"
 
 # With the types of the database's own tables: SQLite uses an index only if they are the same.
@@ -67,7 +69,15 @@ def temporary_directory() -> Iterator[Path]:
             " or name another directory in TMPDIR."
         ) from error
     with directory as name:
-        yield Path(name)
+        try:
+            yield Path(name)
+        except NotChecked as error:
+            if shutil.disk_usage(name).free < FREE_BYTES_MIN:
+                raise NotChecked(
+                    f"not checked: no space is left for a working file in {name}. Free some, or"
+                    " name another directory in TMPDIR."
+                ) from error
+            raise
 
 
 @contextlib.contextmanager

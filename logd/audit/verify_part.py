@@ -173,7 +173,8 @@ class PartVerifier(Checks):
         if since is not None:
             where, values = where + " AND last_ts_ns >= ?", [since * DAY_NS]
         if until is not None:
-            where, values = where + " AND first_ts_ns < ?", [*values, until * DAY_NS]
+            until_ns = min(until * DAY_NS - 1, INT64_MAX)
+            where, values = where + " AND first_ts_ns <= ?", [*values, until_ns]
         rows = self._connection.execute(
             f"SELECT block FROM event_block {where} ORDER BY block",  # noqa: S608 - no data in it
             values,
@@ -255,7 +256,7 @@ def _within(
     if since is not None:
         where, values = f" AND {column} >= ?", [since * factor]
     if until is not None:
-        where, values = where + f" AND {column} < ?", [*values, until * factor]
+        where, values = where + f" AND {column} <= ?", [*values, min(until * factor - 1, INT64_MAX)]
     return where, values
 
 

@@ -155,3 +155,12 @@ def fill(instance: Instance, first: int, last: int) -> None:
         store.commit(batch, last * 10**9)
         batch.mark_committed()
     store.close()
+
+
+def test_without_room_for_a_working_file_it_is_not_checked(
+    stored: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(stored.directory / "none"))
+    for processes in ("1", "2"):
+        said = stored.cli("verify", "--processes", processes, code=EXIT_TEMPORARY)
+        assert "not checked: no working file can be made" in said
