@@ -15,6 +15,7 @@ from logd.audit.verify_processes import Helpers
 from logd.audit.verify_removals import check_removals, check_removed_in_batches
 from logd.audit.verify_rows import Verdict
 from logd.audit.verify_sequences import Sequences
+from logd.errors import NotChecked
 from logd.storage.database import Connection, DatabaseError, damage
 from logd.storage.migrations import MIGRATIONS, schema_version
 from logd_wire.schema import INT64_MAX
@@ -41,6 +42,8 @@ class Checks:
         except DatabaseError as error:
             self._verdict.add_finding(f"file: cannot be read further: {damage(error)}")
             return False
+        except OSError as error:
+            raise NotChecked(f"not checked: {error}. This says nothing about the trail.") from error
         return True
 
     def _add(self, result: RangeResult) -> None:

@@ -158,11 +158,15 @@ def running(path: Path, key: bytes, immutable: bool, count: int) -> Iterator[Hel
     if count == 1:
         yield None
         return
-    with (
-        temporary_directory() as place,
-        closing(Helpers(path, key, immutable, count, place)) as helpers,
-    ):
-        yield helpers
+    with temporary_directory() as place:
+        try:
+            helpers = Helpers(path, key, immutable, count, place)
+        except OSError as error:
+            raise NotChecked(
+                f"not checked: no process can be started ({error}). Use one: --processes 1."
+            ) from error
+        with closing(helpers):
+            yield helpers
 
 
 @contextmanager
