@@ -168,12 +168,12 @@ class Recomputed:
             (first, end),
         )
 
-    def add_subjects(self, first: int, end: int, where: str = "") -> None:
-        """Adds events to the sums by subject; `where` can restrict them further."""
+    def add_subjects(self, first: int, end: int) -> None:
+        """Adds events to the sums by subject."""
         types = ", ".join(map(str, self._types))
         rows = self._connection.execute(
             "SELECT type, ts_ns, user, props FROM event WHERE id >= ? AND id < ?"  # noqa: S608 - numbers only
-            f" AND type IN ({types}) AND user IS NOT NULL {where} ORDER BY id",
+            f" AND type IN ({types}) AND user IS NOT NULL ORDER BY id",
             (first, end),
         )
         self.add_subject_rows(rows)

@@ -90,10 +90,9 @@ class Verifier(Checks):
         """
         begin = in_one_moment if self._helpers is None else self._helpers.in_one_moment
         with begin(self._connection):
-            if self._helpers is not None:
-                self._attempt(self._start_helpers)
+            started = self._helpers is None or self._attempt(self._start_helpers)
             self._attempt(self._check_pages)
-            complete = self._attempt(self._check_chain)
+            complete = started and self._attempt(self._check_chain)
             self._attempt(self._check_removals)
             self._attempt(self._kept.check_counters)
             self._attempt(self._check_sequences)
@@ -155,12 +154,13 @@ class Verifier(Checks):
 def in_one_moment(connection: Connection) -> Iterator[None]:
     """Reads the database as it is now; the daemon continues to write meanwhile."""
     connection.execute("BEGIN")
-    # The transaction begins with the first page that it reads.
-    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     try:
+        # The transaction begins with the first page that it reads.
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         yield
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # some errors end it
+            connection.execute("ROLLBACK")
 
 
 def last_batch(connection: Connection) -> int:

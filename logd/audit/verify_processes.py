@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,7 +22,7 @@ from logd.audit.child import CONTEXT
 from logd.audit.recomputed import KEY_BYTES, Recomputed, attached, temporary_directory
 from logd.audit.verify_chain import BatchRange, ChainCheck, Progress, RangeResult
 from logd.audit.verify_sequences import Disorder, Sequences
-from logd.errors import LogdError, NotChecked
+from logd.errors import DatabaseCorrupt, LogdError, NotChecked
 from logd.storage.database import Connection, DatabaseError, connect, damage
 
 # SQLite attaches up to ten files to a connection.
@@ -85,27 +86,30 @@ class Helpers:
         """Reads the database as it is now, in all processes. Raises NotChecked if they cannot see
         the same state.
         """
+        try:
+            self._begin_together(connection)
+            yield
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._attached.close()
+
+    def _begin_together(self, connection: Connection) -> None:
         for _ in range(ATTEMPTS):
             for pipe in self._pipes:
                 self._send(pipe, "begin")
             mine = _begin(connection)
             theirs = [self._receive(pipe) for pipe in self._pipes]
             if all(state == mine for state in theirs):
-                break
+                return
             connection.execute("ROLLBACK")
             for pipe in self._pipes:
                 self._send(pipe, "end")
             time.sleep(ATTEMPT_PAUSE_S)
-        else:
-            raise NotChecked(
-                f"not checked: {len(self._pipes)} processes never read the same state, so often is"
-                " something stored. Use one: --processes 1."
-            )
-        try:
-            yield
-        finally:
-            connection.execute("ROLLBACK")
-            self._attached.close()
+        raise NotChecked(
+            f"not checked: {len(self._pipes)} processes never read the same state, so often is"
+            " something stored. Use one: --processes 1."
+        )
 
     def start(self, connection: Connection, upto: int) -> None:
         """Has them check all batches up to that one. Raises DatabaseError."""
@@ -203,30 +207,50 @@ def _begin(connection: Connection) -> tuple[Any, ...]:
 
 def _help(pipe: Pipe, path: Path, key: bytes, immutable: bool, file: Path, file_key: bytes) -> None:
     """The life of a helper."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    answer: object
     try:
-        with closing(connect(path, key, read_only=True, immutable=immutable)) as connection:
-            with attached(connection, file, file_key):
-                while pipe.recv() == "begin":
-                    pipe.send(_begin(connection))
-                    part = pipe.recv()
-                    if isinstance(part, BatchRange):
-                        answer = _check(connection, part, pipe)
-                        connection.execute("COMMIT")
-                        break
-                    connection.execute("ROLLBACK")
-                else:
-                    return
-            pipe.send(answer)  # once the file is complete and closed
-    except LogdError as error:
-        pipe.send(NotChecked(str(error)))
-    except DatabaseError as error:
-        try:
-            damage(error)
-            pipe.send(NotChecked(f"not checked: a process of the verification failed: {error}"))
-        except NotChecked as problem:
-            pipe.send(problem)
-    except (EOFError, OSError, KeyboardInterrupt):
+        answer = _follow(pipe, path, key, immutable, file, file_key)
+    except (EOFError, OSError):
         return  # the parent has ended
+    except LogdError as error:
+        answer = error if isinstance(error, DatabaseCorrupt) else NotChecked(str(error))
+    except DatabaseError as error:
+        answer = _as_logd_error(error)
+    except Exception as error:  # noqa: BLE001 - the parent reports it
+        answer = LogdError(
+            f"internal error in a process of the verification: {type(error).__name__}: {error}."
+            " Please report it."
+        )
+    with contextlib.suppress(OSError):
+        pipe.send(answer)
+
+
+def _as_logd_error(error: Exception) -> LogdError:
+    try:
+        return DatabaseCorrupt(f"cannot be read: {damage(error)}")
+    except NotChecked as problem:
+        return problem
+
+
+def _follow(
+    pipe: Pipe, path: Path, key: bytes, immutable: bool, file: Path, file_key: bytes
+) -> object:
+    """Does what the parent says; returns the result. Raises EOFError if it says no more."""
+    with (
+        closing(connect(path, key, read_only=True, immutable=immutable)) as connection,
+        attached(connection, file, file_key),
+    ):
+        part = None
+        while not isinstance(part, BatchRange):
+            if part is not None:
+                connection.execute("ROLLBACK")
+            pipe.recv()
+            pipe.send(_begin(connection))
+            part = pipe.recv()
+        answer = _check(connection, part, pipe)
+        connection.execute("COMMIT")
+    return answer  # once the file is complete and closed
 
 
 def _check(

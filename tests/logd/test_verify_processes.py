@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 
@@ -17,6 +18,8 @@ from logd.errors import EXIT_TEMPORARY
 from logd_wire.wire import Event, producer_seed
 from tests.logd.test_verify import original
 from tests.support.instance import ROOT, Instance, check_sums, emitters
+
+DAMAGED_PAGES = 8
 
 __all__ = ["original"]  # a fixture
 
@@ -164,3 +167,12 @@ def test_without_room_for_a_working_file_it_is_not_checked(
     for processes in ("1", "2"):
         said = stored.cli("verify", "--processes", processes, code=EXIT_TEMPORARY)
         assert "not checked: no working file can be made" in said
+
+
+def test_damage_is_found_by_several_processes_wherever_it_is(stored: Instance) -> None:
+    path = stored.config.database
+    content = path.read_bytes()
+    pages = random.Random(16).sample(range(1, len(content) // 4096), DAMAGED_PAGES)
+    for place in (4096 * page + 2000 for page in pages):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert "not whole" in stored.cli("verify", "--processes", "2", code=1), place
