@@ -177,6 +177,7 @@ def running(path: Path, key: bytes, immutable: bool, count: int) -> Iterator[Hel
 def _attached_now(connection: Connection, file: Path, key: bytes, schema: str) -> Iterator[None]:
     connection.execute(f"ATTACH ? AS {schema} KEY ?", (str(file), f"x'{key.hex()}'"))
     try:
+        connection.execute(f"PRAGMA {schema}.cache_size = -1000")  # it is read once, in order
         yield
     finally:
         connection.execute(f"DETACH {schema}")
