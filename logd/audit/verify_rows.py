@@ -12,6 +12,7 @@ from typing import Any
 
 from logd.audit import row_checks
 from logd.storage.database import Connection
+from logd_wire.schema import INT64_MAX
 
 BATCHES_PER_READ = 500
 FINDINGS_MAX = 100
@@ -53,14 +54,18 @@ class BatchRow:
         return f"batch {self.id} (events {self.first_event} to {last}, stored {when})"
 
 
-def batches(connection: Connection, verdict: Verdict) -> Iterator[tuple[int, BatchRow | None]]:
-    """Yields (number, row) of each batch in order; the row is None if it is invalid."""
-    last = 0
+def batches(
+    connection: Connection, verdict: Verdict, after: int = 0, upto: int = INT64_MAX
+) -> Iterator[tuple[int, BatchRow | None]]:
+    """Yields the batches after `after` up to `upto` by number; None for an invalid row, of which
+    nothing can be computed.
+    """
+    last = after
     while True:
         rows = connection.execute(
             "SELECT id, stored_ns, first_event, events, leaves_hash, hash FROM batch"
-            " WHERE id > ? ORDER BY id LIMIT ?",
-            (last, BATCHES_PER_READ),
+            " WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+            (last, upto, BATCHES_PER_READ),
         ).fetchall()
         if not rows:
             return
@@ -81,7 +86,8 @@ def check_row(
 
 
 class RowCursor:
-    """Rows ordered by event id, their first column, read in step with the batches.
+    """Rows from event `first` on, ordered by event id, their first column, read in step with the
+    batches.
 
     Invalid rows are reported and skipped.
     """
@@ -90,13 +96,14 @@ class RowCursor:
         self,
         connection: Connection,
         sql: str,
+        first: int,
         verdict: Verdict,
         checks: Mapping[str, row_checks.Check],
         what: str,
     ) -> None:
         self._rows = (
             row
-            for row in connection.execute(sql)
+            for row in connection.execute(sql, (first,))
             if check_row(row, checks, f"{what} {ascii(row[0])[:40]}", verdict)
         )
         self.row = next(self._rows, None)

@@ -25,6 +25,7 @@ from logd.errors import (
     DatabaseDamaged,
     KeyFileError,
     LogdError,
+    NotChecked,
     cannot_write,
 )
 from logd.storage.chain_head import read_head
@@ -156,9 +157,9 @@ def check(path: Path, key: bytes, stop: Stop, bar: Bar) -> Checked:
             more = len(verdict.findings) - FINDINGS_SHOWN
             raise NotWhole(f"{path}: not whole: {found}{f'; and {more} more' * (more > 0)}")
         return Checked(head, stored_ns, database_bytes(connection))
-    except DatabaseError as error:
-        stop.check()
-        raise translate(error, path) from error
+    except (DatabaseError, NotChecked) as error:
+        stop.check()  # it interrupts a statement too
+        raise (error if isinstance(error, NotChecked) else translate(error, path)) from error
     finally:
         connection.close()
 

@@ -15,6 +15,8 @@ NAME_CHARS = 12
 READERS_SHOWN_MAX = 5
 # A daemon publishes its figures once a second, or at each scan if those are less frequent.
 SILENT_S = 90.0
+# A verification by parts has proven some of it longer before its last run than a full run takes.
+FULL_RUN_NS = 12 * 3600 * 10**9
 
 
 def status_lines(state: Mapping[str, Any]) -> Iterator[str]:
@@ -265,7 +267,10 @@ def _integrity(integrity: Mapping[str, Any] | None, now_ns: int) -> str:
     if integrity["answer"] == NOT_PROVEN:
         return f"whole in itself, but not proven when verified {when}: no anchors were found"
     if integrity["answer"] == WHOLE:
-        return f"whole when verified {when}"
+        since_ns = (integrity.get("proven") or {}).get("since_ns", integrity["at_ns"])
+        by_parts = integrity["at_ns"] - since_ns > FULL_RUN_NS
+        all_since = f"; all of it since {render.format_time(since_ns)}" if by_parts else ""
+        return f"whole when verified {when}{all_since}"
     return f"NOT WHOLE when verified {when}; run logd verify for details"
 
 

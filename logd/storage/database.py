@@ -44,13 +44,18 @@ _NOT_ABOUT_CONTENT = {
 _BUSY = {sqlcipher3.SQLITE_BUSY, sqlcipher3.SQLITE_LOCKED}
 
 
-def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
+def connect(
+    path: Path, key: bytes, *, read_only: bool = False, immutable: bool = False
+) -> Connection:
     """Opens the database with its raw 256-bit key, without key derivation.
+
+    `immutable`, with `read_only`: nothing changes the file meanwhile, and nothing is put beside it.
 
     Raises KeyFileError if the key is not this database's (or the first page is damaged: the two
     look the same), NoDatabase or CannotCreate if the file does not exist or cannot be opened.
     """
-    mode = "rwc" if not read_only else "ro&immutable=1" if _never_changes(path) else "ro"
+    immutable = immutable or _never_changes(path)
+    mode = "rwc" if not read_only else "ro&immutable=1" if immutable else "ro"
     if read_only and not path.exists():
         raise NoDatabase(f"{path}: no database here yet. `logd run` makes it at its first start.")
     try:

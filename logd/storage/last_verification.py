@@ -1,5 +1,7 @@
 """The time and result of the last `logd verify`, in a small file beside the database.
 
+It also has what is proven, so that the next incremental run need not prove it again.
+
 `logd status`, the metrics and the site show it. It is a reminder, not evidence: anyone who may
 write there can change it, and only the chain proves anything.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from logd.atomic_file import replace_file
 from logd.config.settings import Config
@@ -25,7 +28,8 @@ NOT_PROVEN = "not_proven"  # whole in itself, but the anchors that would prove i
 class Integrity:
     """The result of a `logd verify`.
 
-    `whole` is False only for the answer NOT_WHOLE.
+    `whole` is False only for the answer NOT_WHOLE; `proven` is the state of `logd.audit.proven`,
+    None after a run that found something.
     """
 
     at_ns: int
@@ -35,10 +39,11 @@ class Integrity:
     head: str
     findings: int
     answer: str
+    proven: dict[str, Any] | None = None
 
 
 def path_of(database: Path) -> Path:
-    """The path of the file."""
+    """Returns the path of the file with the last result."""
     return database.with_name(database.name + ".verified")
 
 
@@ -53,7 +58,7 @@ def record_verification(config: Config, integrity: Integrity) -> None:
 
 
 def read_verification(database: Path) -> Integrity | None:
-    """Reads the file; None if there is none, or it cannot be read."""
+    """Returns the last result; None if there is none, or its file cannot be read."""
     try:
         with path_of(database).open("rb") as file:
             fields = json.loads(file.read(FILE_BYTES_MAX))

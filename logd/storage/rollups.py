@@ -2,7 +2,8 @@
 
 The latest event is the latest in time, then by attempt, then by storing: outboxes are read in any
 order. The first is the earliest in time. A roll-up holds what the stored events say, no more:
-removing events recounts it. `verify` recomputes it with the same functions.
+removing events recounts it. `verify` recomputes those by subject with the same functions, those by
+day with one statement.
 """
 
 from __future__ import annotations
@@ -19,6 +20,26 @@ from logd_wire.schema import INT64_MAX, SUBJECTS
 from logd_wire.wire import Event, unpack_props
 
 DAY_NS = 86_400 * 10**9
+
+# How the sum over more events is added to a row, by time.
+DAY_CONFLICT = "events = events + excluded.events"
+_LATER = "(excluded.last_ts_ns, excluded.last_attempt) >= (last_ts_ns, last_attempt)"
+_BEST = (
+    "best_value = CASE WHEN best_value IS NULL THEN excluded.best_value"
+    " WHEN excluded.best_value IS NULL THEN best_value"
+    " ELSE max(best_value, excluded.best_value) END"
+)
+SUBJECT_CONFLICT = (
+    "events = events + excluded.events, first_ts_ns = min(first_ts_ns, excluded.first_ts_ns),"
+    f" last_value = iif({_LATER}, excluded.last_value, last_value),"
+    f" last_attempt = iif({_LATER}, excluded.last_attempt, last_attempt),"
+    f" last_ts_ns = max(last_ts_ns, excluded.last_ts_ns), {_BEST}"
+)
+# The same of schemas before the migration "latest in time", for events that were stored later.
+SUBJECT_CONFLICT_BY_STORING = (
+    "events = events + excluded.events, last_ts_ns = excluded.last_ts_ns,"
+    f" last_value = excluded.last_value, {_BEST}"
+)
 
 DayKey = tuple[str, int, str]
 SubjectKey = tuple[str, str, str]
@@ -69,12 +90,6 @@ class Rollups:
         self.days: Counter[DayKey] = Counter()
         self.subjects: dict[SubjectKey, SubjectRow] = {}
         self._by_time = by_time
-
-    def add(self, event_type: str, ts_ns: int, user: str | None, props: bytes) -> None:
-        """Counts one event."""
-        self.days[event_type, ts_ns // DAY_NS, user or ""] += 1
-        if event_type in SUBJECTS and user is not None:
-            self.add_subject(event_type, ts_ns, user, unpack_props(props))
 
     def add_subject(self, event_type: str, ts_ns: int, user: str, props: Mapping[str, Any]) -> None:
         """Counts one event of a type that is summed up by subject."""
@@ -136,7 +151,7 @@ def update(
 ) -> None:
     """Adds the events to the roll-ups, inside the caller's transaction."""
     rollups = Rollups()
-    # The same as `Rollups.add` for each, but Counter counts a list faster.
+    # Counter counts a list faster than single events.
     rollups.days.update(
         [(kind, ts_ns // DAY_NS, user or "") for _, _, (kind, ts_ns, user, _) in events]
     )
@@ -144,25 +159,22 @@ def update(
         if kind in SUBJECTS and user is not None:
             rollups.add_subject(kind, ts_ns, user, unpack_props(props))
     connection.executemany(
-        "INSERT INTO rollup_day VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET events = events + excluded.events",
+        f"INSERT INTO rollup_day VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET {DAY_CONFLICT}",  # noqa: S608 - no data in it
         [(types[kind], day, user, count) for (kind, day, user), count in rollups.days.items()],
     )
     if not rollups.subjects:
         return
-    later = "(excluded.last_ts_ns, excluded.last_attempt) >= (last_ts_ns, last_attempt)"
     connection.executemany(
-        "INSERT INTO rollup_subject VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"  # noqa: S608 - no data in it
-        " events = events + excluded.events, first_ts_ns = min(first_ts_ns, excluded.first_ts_ns),"
-        f" last_value = iif({later}, excluded.last_value, last_value),"
-        f" last_attempt = iif({later}, excluded.last_attempt, last_attempt),"
-        " last_ts_ns = max(last_ts_ns, excluded.last_ts_ns), best_value = CASE"
-        " WHEN best_value IS NULL THEN excluded.best_value"
-        " WHEN excluded.best_value IS NULL THEN best_value"
-        " ELSE max(best_value, excluded.best_value) END",
-        [
-            (types[kind], subject, user, row.events, row.first_ts_ns, row.last_ts_ns)
-            + (row.last_value, row.best_value, row.last_attempt)
-            for (kind, subject, user), row in rollups.subjects.items()
-        ],
+        "INSERT INTO rollup_subject VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - no data in it
+        f" ON CONFLICT DO UPDATE SET {SUBJECT_CONFLICT}",
+        subject_rows(rollups, types),
     )
+
+
+def subject_rows(rollups: Rollups, types: Mapping[str, int]) -> list[tuple[Any, ...]]:
+    """Returns the rows of `rollup_subject` that the sums give."""
+    return [
+        (types[kind], subject, user, row.events, row.first_ts_ns, row.last_ts_ns)
+        + (row.last_value, row.best_value, row.last_attempt)
+        for (kind, subject, user), row in rollups.subjects.items()
+    ]

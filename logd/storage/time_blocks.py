@@ -23,20 +23,11 @@ IN_ANY_BLOCK = f"""(e.id >> {BLOCK_BITS}) IN (
         WHERE n < (SELECT max(id) >> {BLOCK_BITS} FROM event))
     SELECT n FROM block)"""  # noqa: S608 - no data in it
 
-Times = tuple[int, int]
-
-
-class Blocks:
-    """Computes the blocks from single events, for `verify`."""
-
-    def __init__(self) -> None:
-        self.times: dict[int, Times] = {}
-
-    def add(self, event_id: int, ts_ns: int) -> None:
-        """Adds one event to the block of its id."""
-        block = event_id >> BLOCK_BITS
-        first, last = self.times.get(block, (ts_ns, ts_ns))
-        self.times[block] = min(first, ts_ns), max(last, ts_ns)
+# How the times of more events are added to a row.
+BLOCK_CONFLICT = (
+    "first_ts_ns = min(first_ts_ns, excluded.first_ts_ns),"
+    " last_ts_ns = max(last_ts_ns, excluded.last_ts_ns)"
+)
 
 
 def update(
@@ -50,9 +41,7 @@ def update(
     """
     batch = [event for _, _, event in events]
     connection.executemany(
-        "INSERT INTO event_block VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
-        " first_ts_ns = min(first_ts_ns, excluded.first_ts_ns),"
-        " last_ts_ns = max(last_ts_ns, excluded.last_ts_ns)",
+        f"INSERT INTO event_block VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET {BLOCK_CONFLICT}",  # noqa: S608 - no data in it
         list(_times(first_event, [event.ts_ns for event in batch])),
     )
     connection.executemany(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgpack
 
+from logd.audit.proven import begin_cycle
+from logd.audit.recomputed import temporary
 from logd.audit.verify import verify
+from logd.audit.verify_part import PartVerifier
 from logd.batch import Batch, Producer
 from logd.clock.readings import Reading
 from logd.maintenance.worker import Worker
@@ -119,4 +123,9 @@ class Trail:
         return dict(self.store.connection.execute("SELECT name, value FROM counter").fetchall())
 
     def findings(self) -> list[str]:
-        return verify(self.store.connection).findings
+        """What a full verification finds, and one by parts, but for damaged pages."""
+        connection = self.store.connection
+        state = replace(begin_cycle(connection, 1), page_position=10**9)
+        with temporary(connection):
+            verdict, _done = PartVerifier(connection, KEY, lambda _events: None, state, 2).run()
+        return verify(connection).findings + verdict.findings

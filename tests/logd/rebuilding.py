@@ -9,8 +9,10 @@ from typing import Any
 from logd.storage import hash_chain
 from logd.storage.database import Connection
 from logd.storage.migrations import schema_version
-from logd.storage.rollups import Rollups, by_time
-from logd.storage.time_blocks import Blocks
+from logd.storage.rollups import DAY_NS, Rollups, by_time
+from logd.storage.time_blocks import BLOCK_BITS
+from logd_wire.schema import SUBJECTS
+from logd_wire.wire import unpack_props
 
 _EVENTS = (
     "SELECT e.salt, e.id, p.uid || '-' || p.key, e.sequence, e.ts_ns, t.name, e.user, e.props"
@@ -38,15 +40,19 @@ def cut_and_rebuild(connection: Connection, first_batch: int) -> None:
 def rebuild(connection: Connection) -> None:
     """Computes chain, counters, roll-ups and blocks of the events that are there."""
     connection.execute("BEGIN")
-    head, rollups, blocks = hash_chain.GENESIS, Rollups(by_time=by_time(connection)), Blocks()
+    head, rollups = hash_chain.GENESIS, Rollups(by_time=by_time(connection))
+    blocks: dict[int, tuple[int, int]] = {}
     batches = connection.execute("SELECT id, stored_ns, first_event, events FROM batch ORDER BY id")
     for number, stored_ns, first, events in batches.fetchall():
         leaves = []
         for row in connection.execute(_EVENTS, (first, first + events)):
             _, event_id, _, _, ts_ns, kind, user, props = row
             leaves.append(hash_chain.leaf(*row))
-            rollups.add(kind, ts_ns, user, props)
-            blocks.add(event_id, ts_ns)
+            rollups.days[kind, ts_ns // DAY_NS, user or ""] += 1
+            if kind in SUBJECTS and user is not None:
+                rollups.add_subject(kind, ts_ns, user, unpack_props(props))
+            earliest, latest = blocks.get(event_id >> BLOCK_BITS, (ts_ns, ts_ns))
+            blocks[event_id >> BLOCK_BITS] = min(earliest, ts_ns), max(latest, ts_ns)
         assert len(leaves) == events
         losses = connection.execute(
             "SELECT p.uid || '-' || p.key, l.first, l.last, l.cause FROM loss l"
@@ -75,7 +81,7 @@ def _count(connection: Connection) -> None:
         connection.execute(f"INSERT OR REPLACE INTO counter VALUES ('{name}', ({sql}))")
 
 
-def _sum_up(connection: Connection, rollups: Rollups, blocks: Blocks) -> None:
+def _sum_up(connection: Connection, rollups: Rollups, blocks: dict[int, tuple[int, int]]) -> None:
     types: dict[str, int] = dict(connection.execute("SELECT name, id FROM event_type").fetchall())
     days = [(types[kind], day, user, n) for (kind, day, user), n in rollups.days.items()]
     subjects: list[Any] = [
@@ -96,7 +102,7 @@ def _sum_up(connection: Connection, rollups: Rollups, blocks: Blocks) -> None:
     connection.execute("DELETE FROM event_block")
     connection.executemany(
         "INSERT INTO event_block VALUES (?, ?, ?)",
-        [(block, *times) for block, times in blocks.times.items()],
+        [(block, *times) for block, times in blocks.items()],
     )
     totals: Counter[int] = Counter()
     for type_id, same in groupby(sorted(days), key=lambda row: row[0]):

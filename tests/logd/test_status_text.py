@@ -201,6 +201,9 @@ def test_when_it_was_verified_is_shown_and_how_that_ended() -> None:
     assert (
         line == "integrity    whole when verified 2025-11-03 12:05:00.000Z (2 h ago), 1,000 events"
     )
+    by_parts = verified | {"proven": {"since_ns": verified["at_ns"] - 86_400 * NS}}
+    (line,) = [line for line in shown(integrity=by_parts) if line.startswith("integrity")]
+    assert line.endswith("1,000 events; all of it since 2025-11-02 12:05:00.000Z")
     lines = shown(integrity=verified | {"whole": False, "answer": "not_whole"})
     assert any("NOT WHOLE when verified 2025-11-03" in line for line in lines)
     lines = shown(integrity=verified | {"answer": "not_proven"})

@@ -11,6 +11,58 @@ from logd.storage.database import Connection
 from tests.logd.trails import original_instance
 from tests.support.instance import Instance, check_sums, emitters, until
 
+TAMPERINGS = [
+    ("UPDATE event SET user = 'mallory' WHERE id = 150", "an event was changed"),
+    ("UPDATE event SET ts_ns = ts_ns + 1 WHERE id = 150", "an event was changed"),
+    ("UPDATE event SET type = 2 WHERE id = 150", "type is missing"),
+    ("UPDATE event SET sequence = 1000 WHERE id = 150", "an event was changed"),
+    ("UPDATE event SET salt = zeroblob(16) WHERE id = 150", "an event was changed"),
+    ("UPDATE event SET props = x'c1' WHERE id = 150", "was changed"),
+    ("UPDATE event SET props = CAST(x'ff' AS TEXT) WHERE id = 150", "was changed"),
+    ("UPDATE event SET props = 5 WHERE id = 150", "was changed"),
+    ("DELETE FROM event WHERE id = 150", "some were removed or added"),
+    ("DELETE FROM event WHERE id >= 200", "some were removed or added"),
+    ("UPDATE producer SET key = 'ffffffffffffffff' WHERE id = 1", "an event was changed"),
+    ("UPDATE batch SET stored_ns = stored_ns + 1 WHERE id = 2", "does not follow"),
+    ("UPDATE batch SET leaves_hash = zeroblob(32) WHERE id = 2", "was changed"),
+    ("DELETE FROM batch WHERE id = 2", "removed"),
+    ("INSERT INTO loss SELECT 1, 2, 1, 5, 6, 'made up', 1", "does not follow"),
+    ("UPDATE counter SET value = value + 1 WHERE name = 'stored'", "counter stored"),
+    ("UPDATE rollup_day SET events = events + 1", "rollup_day"),
+    ("DELETE FROM rollup_day", "rollup_day"),
+    ("UPDATE event_block SET first_ts_ns = first_ts_ns + 1", "event_block 0"),
+    ("UPDATE event_block SET last_ts_ns = last_ts_ns + 1", "event_block 0"),
+    ("DELETE FROM event_block", "event_block 0"),
+    ("INSERT INTO event_block VALUES (7, 1, 2)", "event_block 7"),
+    ("UPDATE event_type SET events = events + 1", "event_type"),
+    (
+        "INSERT INTO event SELECT id + 1000, producer, 1, ts_ns, type, user, props, salt"
+        " FROM event WHERE id = 1",
+        "stored twice",
+    ),
+    ("UPDATE producer SET watermark = 5 WHERE id = 1", "past its watermark"),
+    (
+        "INSERT INTO event SELECT id + 1000, producer, 5000, ts_ns, type, user, props, salt"
+        " FROM event WHERE id = 1",
+        "1 events belong to no batch",
+    ),
+    (
+        "INSERT INTO event SELECT -5, producer, 5000, ts_ns, type, user, props, salt"
+        " FROM event WHERE id = 1",
+        "1 events belong to no batch",
+    ),
+    (
+        "UPDATE event SET sequence = (SELECT sequence FROM event WHERE id = 150) - 2"
+        " WHERE id = 150",
+        "1 events are out of their producer's order",
+    ),
+    (
+        "INSERT INTO batch SELECT -1, stored_ns, first_event, events, leaves_hash, hash"
+        " FROM batch WHERE id = 1",
+        "1 batches have numbers below 1",
+    ),
+]
+
 
 @pytest.fixture(scope="module")
 def original() -> Iterator[Path]:
@@ -58,60 +110,7 @@ def test_one_byte_of_one_event_changed_names_its_batch(stored: Instance) -> None
     assert said.count("batch ") == 1
 
 
-@pytest.mark.parametrize(
-    ("sql", "expected"),
-    [
-        ("UPDATE event SET user = 'mallory' WHERE id = 150", "an event was changed"),
-        ("UPDATE event SET ts_ns = ts_ns + 1 WHERE id = 150", "an event was changed"),
-        ("UPDATE event SET type = 2 WHERE id = 150", "type is missing"),
-        ("UPDATE event SET sequence = 1000 WHERE id = 150", "an event was changed"),
-        ("UPDATE event SET salt = zeroblob(16) WHERE id = 150", "an event was changed"),
-        ("UPDATE event SET props = x'c1' WHERE id = 150", "was changed"),
-        ("UPDATE event SET props = CAST(x'ff' AS TEXT) WHERE id = 150", "was changed"),
-        ("UPDATE event SET props = 5 WHERE id = 150", "was changed"),
-        ("DELETE FROM event WHERE id = 150", "some were removed or added"),
-        ("DELETE FROM event WHERE id >= 200", "some were removed or added"),
-        ("UPDATE producer SET key = 'ffffffffffffffff' WHERE id = 1", "an event was changed"),
-        ("UPDATE batch SET stored_ns = stored_ns + 1 WHERE id = 2", "does not follow"),
-        ("UPDATE batch SET leaves_hash = zeroblob(32) WHERE id = 2", "was changed"),
-        ("DELETE FROM batch WHERE id = 2", "removed"),
-        ("INSERT INTO loss SELECT 1, 2, 1, 5, 6, 'made up', 1", "does not follow"),
-        ("UPDATE counter SET value = value + 1 WHERE name = 'stored'", "counter stored"),
-        ("UPDATE rollup_day SET events = events + 1", "rollup_day"),
-        ("DELETE FROM rollup_day", "rollup_day"),
-        ("UPDATE event_block SET first_ts_ns = first_ts_ns + 1", "event_block 0"),
-        ("UPDATE event_block SET last_ts_ns = last_ts_ns + 1", "event_block 0"),
-        ("DELETE FROM event_block", "event_block 0"),
-        ("INSERT INTO event_block VALUES (7, 1, 2)", "event_block 7"),
-        ("UPDATE event_type SET events = events + 1", "event_type"),
-        (
-            "INSERT INTO event SELECT id + 1000, producer, 1, ts_ns, type, user, props, salt"
-            " FROM event WHERE id = 1",
-            "stored twice",
-        ),
-        ("UPDATE producer SET watermark = 5 WHERE id = 1", "past its watermark"),
-        (
-            "INSERT INTO event SELECT id + 1000, producer, 5000, ts_ns, type, user, props, salt"
-            " FROM event WHERE id = 1",
-            "1 events belong to no batch",
-        ),
-        (
-            "INSERT INTO event SELECT -5, producer, 5000, ts_ns, type, user, props, salt"
-            " FROM event WHERE id = 1",
-            "1 events belong to no batch",
-        ),
-        (
-            "UPDATE event SET sequence = (SELECT sequence FROM event WHERE id = 150) - 2"
-            " WHERE id = 150",
-            "1 events are out of their producer's order",
-        ),
-        (
-            "INSERT INTO batch SELECT -1, stored_ns, first_event, events, leaves_hash, hash"
-            " FROM batch WHERE id = 1",
-            "1 batches have numbers below 1",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("sql", "expected"), TAMPERINGS)
 def test_what_was_tampered_with_is_reported(stored: Instance, sql: str, expected: str) -> None:
     assert expected in tamper(stored, lambda c: c.execute(sql))
 

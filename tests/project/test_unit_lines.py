@@ -165,7 +165,7 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         "ReadWritePaths": (["/run/logd"], "where the daemon is asked"),
     },
     "logd-verify.service": {
-        **job("verify --anchor"),
+        **job("verify --anchor --incremental"),
         "SupplementaryGroups": (["systemd-journal"], "reads the anchors, which logd cannot change"),
     },
     "classroom.service": {

@@ -1,0 +1,158 @@
+"""What earlier runs of `logd verify --incremental` have proven, and what the next one has to.
+
+A cycle proves everything that was there at its beginning, in parts, one with each run. Batches,
+removals, days and pages are divided by position, users and types by a remainder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from logd.audit.verify_chain import BatchRange
+from logd.storage.database import Connection
+from logd.storage.rollups import DAY_NS
+
+# With a run every night all is proven within four weeks.
+PARTS_MAX = 28
+# A small trail has fewer parts.
+EVENTS_PER_PART_MIN = 20_000
+
+
+@dataclass(frozen=True)
+class Proven:
+    """Everything up to batch `batch` with that hash is proven, each thing at some time since
+    `since_ns`; of the cycle that began at `cycle_ns`, parts before `part` are proven again.
+
+    The positions say where the next part begins; a day of None is before all days.
+    """
+
+    batch: int
+    hash: str
+    removal: int
+    since_ns: int
+    cycle_ns: int
+    cycle_batch: int  # the last of the cycle
+    part: int
+    parts: int
+    batch_position: int = 0
+    removal_position: int = 0
+    page_position: int = 0
+    day_position: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in which it is kept."""
+        return asdict(self)
+
+
+def from_json(kept: object) -> Proven | None:
+    """What was kept; None if it is not valid."""
+    if not isinstance(kept, dict):
+        return None
+    try:
+        proven = Proven(**kept)
+    except TypeError:
+        return None
+    numbers = [value for name, value in kept.items() if name not in ("hash", "day_position")]
+    valid = (
+        type(proven.hash) is str
+        and type(proven.day_position) in (int, type(None))
+        and all(type(number) is int and number >= 0 for number in numbers)
+        and proven.part < proven.parts <= PARTS_MAX
+    )
+    return proven if valid else None
+
+
+def begin_cycle(connection: Connection, now_ns: int) -> Proven:
+    """The state when all is proven up to the end of the trail."""
+    number, digest, events = connection.execute(
+        "SELECT id, hash, first_event + events - 1 FROM batch ORDER BY id DESC LIMIT 1"
+    ).fetchone() or (0, b"", 0)
+    (removal,) = connection.execute("SELECT coalesce(max(id), 0) FROM removal").fetchone()
+    return Proven(
+        batch=number,
+        hash=digest.hex(),
+        removal=removal,
+        since_ns=now_ns,
+        cycle_ns=now_ns,
+        cycle_batch=number,
+        part=0,
+        parts=max(1, min(PARTS_MAX, events // EVENTS_PER_PART_MIN)),
+    )
+
+
+def is_of(connection: Connection, proven: Proven) -> bool:
+    """Whether the state is of this trail: its batch is there, with its hash."""
+    row = connection.execute("SELECT hash FROM batch WHERE id = ?", (proven.batch,)).fetchone()
+    return row is not None and row[0] == bytes.fromhex(proven.hash)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a cycle that a run proves; each position is the first of the next part."""
+
+    batches: BatchRange
+    removal: int  # after proven.removal_position, up to this one
+    page: int  # after proven.page_position
+    day: int | None  # from proven.day_position, up to before this one; None: all later ones
+    last: bool
+
+
+def next_part(connection: Connection, proven: Proven) -> Part:
+    """What the next run has to prove again."""
+    last = proven.part + 1 >= proven.parts
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    batch, removal, page, day = proven.cycle_batch, proven.removal, int(pages), None
+    if not last:
+        batch = _batch_at(connection, proven)
+        removal = _share(removal, proven)
+        page = _share(page, proven)
+        day = _day_at(connection, proven)
+    return Part(
+        BatchRange(proven.batch_position, max(batch, proven.batch_position)),
+        max(removal, proven.removal_position),
+        max(page, proven.page_position),
+        day,
+        last,
+    )
+
+
+def advance(proven: Proven, part: Part) -> Proven:
+    """The state after that part, which is not the last of the cycle."""
+    return replace(
+        proven,
+        part=proven.part + 1,
+        batch_position=part.batches.upto,
+        removal_position=part.removal,
+        page_position=part.page,
+        day_position=part.day,
+    )
+
+
+def _share(of: int, proven: Proven) -> int:
+    return of * (proven.part + 1) // proven.parts
+
+
+def _batch_at(connection: Connection, proven: Proven) -> int:
+    (first,) = connection.execute(
+        "SELECT coalesce(max(first_event), 0) FROM batch WHERE id = ?", (proven.cycle_batch,)
+    ).fetchone()
+    (batch,) = connection.execute(
+        "SELECT coalesce((SELECT id FROM batch WHERE first_event <= ?"
+        " ORDER BY first_event DESC LIMIT 1), 0)",
+        (_share(first, proven),),
+    ).fetchone()
+    return min(int(batch), proven.cycle_batch)
+
+
+def _day_at(connection: Connection, proven: Proven) -> int | None:
+    """A day before which about the right share of the blocks begin."""
+    (blocks,) = connection.execute("SELECT count(*) FROM event_block").fetchone()
+    row = connection.execute(
+        "SELECT first_ts_ns FROM event_block ORDER BY first_ts_ns LIMIT 1 OFFSET ?",
+        (_share(blocks, proven),),
+    ).fetchone()
+    if row is None:
+        return proven.day_position
+    day = int(row[0]) // DAY_NS
+    return day if proven.day_position is None else max(day, proven.day_position)

@@ -1,0 +1,186 @@
+"""Checks a range of batches: their hashes, their events and their losses.
+
+A batch keeps its hash, so that a range can be checked by itself: it must follow from the stored
+hash of the batch before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from logd.audit import row_checks
+from logd.audit.recomputed import EVENTS_PER_WINDOW
+from logd.audit.verify_removals import Removed
+from logd.audit.verify_rows import BatchRow, Verdict, batches, check_row
+from logd.audit.verify_sequences import Sequences
+from logd.storage import hash_chain
+from logd.storage.database import Connection, DatabaseError, damage
+
+Progress = Callable[[int], None]
+# Called with events that were read, first and end, while their pages are still in the cache.
+Window = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class BatchRange:
+    """The batches after `after` up to `upto`."""
+
+    after: int
+    upto: int
+
+
+@dataclass
+class RangeResult:
+    """What a range was found to hold.
+
+    `next_event` is the id after its last event; `summed` is False if a window's events could not
+    all be read.
+    """
+
+    verdict: Verdict = field(default_factory=Verdict)
+    losses: int = 0
+    next_event: int = 1
+    summed: bool = True
+
+
+class ChainCheck:
+    """Checks one range of batches."""
+
+    def __init__(
+        self, connection: Connection, sequences: Sequences, window: Window, progress: Progress
+    ) -> None:
+        self._connection = connection
+        self._sequences, self._window, self._progress = sequences, window, progress
+        self.result = RangeResult()
+        self._verdict = self.result.verdict
+
+    def check(self, part: BatchRange) -> RangeResult:
+        """Checks the range; what is missing at its end is reported too.
+
+        Raises DatabaseError; `result` has what was found until then.
+        """
+        verdict, result = self._verdict, self.result
+        before = self._before(part.after)
+        head = before.hash if before else hash_chain.GENESIS
+        next_event = before.first_event + before.events if before else 1
+        follows = before is not None or part.after == 0
+        next_batch, summed = part.after + 1, next_event
+        removed = Removed(self._connection, verdict, next_event)
+        for number, batch in batches(self._connection, verdict, part.after, part.upto):
+            if number != next_batch:
+                verdict.add_finding(f"batch {next_batch} to {number - 1}: removed")
+            next_batch = number + 1
+            verdict.batches += 1
+            if batch is None:
+                follows = False
+                continue
+            if follows and batch.first_event != next_event:
+                verdict.add_finding(f"{batch}: does not follow event {next_event - 1}")
+            self._check_events(batch, removed)
+            losses = self._losses(batch)
+            result.losses += len(losses)
+            expected = hash_chain.link(
+                head,
+                batch.id,
+                batch.stored_ns,
+                batch.first_event,
+                batch.events,
+                batch.leaves_hash,
+                hash_chain.combine(losses),
+            )
+            if follows and expected != batch.hash:
+                verdict.add_finding(f"{batch}: its hash does not follow from the batch before it")
+            head = batch.hash
+            next_event, follows = batch.first_event + batch.events, True
+            if next_event - summed >= EVENTS_PER_WINDOW:
+                self._sum_up(summed, next_event)
+                summed = next_event
+        if next_batch <= part.upto:
+            verdict.add_finding(f"batch {next_batch} to {part.upto}: removed")
+        if next_event > summed:
+            self._sum_up(summed, next_event)
+        verdict.head, result.next_event = head.hex(), next_event
+        return result
+
+    def _sum_up(self, first: int, end: int) -> None:
+        if self.result.summed:
+            try:
+                self._window(first, end)
+            except DatabaseError as error:
+                self._verdict.add_finding(f"file: cannot be read further: {damage(error)}")
+                self.result.summed = False
+
+    def _before(self, number: int) -> BatchRow | None:
+        """The batch that a range follows; None if there is none, or it is not valid."""
+        if number == 0:
+            return None
+        unreported = Verdict()  # it is of another range
+        found = list(batches(self._connection, unreported, number - 1, number))
+        return found[0][1] if found else None
+
+    def _losses(self, batch: BatchRow) -> list[bytes]:
+        """The leaves of the batch's entries in the loss ledger."""
+        rows = self._connection.execute(
+            "SELECT p.uid, p.key, l.first, l.last, l.cause FROM loss l"
+            " LEFT JOIN producer p ON p.id = l.producer WHERE l.batch = ? ORDER BY l.id",
+            (batch.id,),
+        )
+        return [
+            hash_chain.loss_leaf(f"{uid}-{key}", *rest)
+            if check_row((uid, key, *rest), row_checks.LOSS, f"{batch}: a loss", self._verdict)
+            else b""
+            for uid, key, *rest in rows
+        ]
+
+    def _check_events(self, batch: BatchRow, removed: Removed) -> None:
+        verdict = self._verdict
+        try:
+            leaves = dict(self._leaves(batch))
+        except DatabaseError as error:
+            problem = damage(error)
+            verdict.add_finding(f"{batch}: an event was changed and cannot be read: {problem}")
+            removed.restore_leaves(batch, {})
+            return
+        present = len(leaves)
+        gone, none_left = removed.restore_leaves(batch, leaves)
+        verdict.events += present
+        self._progress(batch.events)
+        if none_left:
+            return  # verified by the stored hash of its leaves alone
+        if len(leaves) != batch.events:
+            verdict.add_finding(
+                f"{batch}: {present} events are there, {batch.events - len(gone)} should be:"
+                " some were removed or added"
+            )
+            return
+        hashed = hash_chain.combine(leaves[event_id] for event_id in sorted(leaves))
+        if hashed != batch.leaves_hash:
+            verdict.add_finding(f"{batch}: an event was changed")
+
+    def _leaves(self, batch: BatchRow) -> Iterator[tuple[int, bytes]]:
+        """The id and leaf of each event that is there; an empty leaf for one that was changed."""
+        cursor = self._connection.execute(
+            "SELECT e.producer, e.salt, e.id, p.uid, p.key, e.sequence, e.ts_ns, t.name, e.user,"
+            " e.props FROM event e LEFT JOIN producer p ON p.id = e.producer"
+            " LEFT JOIN event_type t ON t.id = e.type"
+            " WHERE e.id >= ? AND e.id < ? ORDER BY e.id",
+            (batch.first_event, batch.first_event + batch.events),
+        )
+        add_sequence, leaf = self._sequences.add, hash_chain.leaf
+        for producer, *row in cursor:
+            salt, event_id, uid, key, sequence, ts_ns, kind, user, props = row
+            problem = row_checks.event_problem(row)
+            if problem is not None:
+                self._verdict.add_finding(f"{batch}: event {event_id} was changed: {problem}")
+                yield event_id, b""
+                continue
+            try:
+                add_sequence(producer, sequence)
+                label = f"{uid}-{key}"
+                yield event_id, leaf(salt, event_id, label, sequence, ts_ns, kind, user, props)
+            except (TypeError, ValueError, OverflowError) as error:
+                self._verdict.add_finding(
+                    f"{batch}: event {event_id} was changed and cannot be read: {error}"
+                )
+                yield event_id, b""

@@ -1,0 +1,274 @@
+"""Verifies what is new since the last run, and a part of the old.
+
+What is new: batches and removals, with the blocks and days that they touch, as far as that needs
+few other events to be read. Of the old, one part of `logd.audit.proven`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from logd.audit import proven as proving
+from logd.audit.page_check import damaged_pages_between
+from logd.audit.proven import Part, Proven
+from logd.audit.verifier import Checks, in_one_moment, last_batch
+from logd.audit.verify_chain import BatchRange, ChainCheck, Progress
+from logd.audit.verify_removals import check_removals, check_removed_in_batches
+from logd.audit.verify_rows import Verdict
+from logd.storage.database import Connection
+from logd.storage.rollups import DAY_NS
+from logd.storage.time_blocks import BLOCK_BITS
+from logd_wire.schema import INT64_MAX, SUBJECTS
+
+# Of the days that the new events touch, the latest.
+NEW_DAYS_MAX = 60
+# Blocks read again for those days: old ones too, if clients' clocks were wrong.
+NEW_DAY_BLOCKS_MIN = 16
+
+# Without reading all of the table.
+_TYPES = (
+    "r.type IN (WITH RECURSIVE t (x) AS (SELECT min(type) FROM main.rollup_day UNION ALL"
+    " SELECT (SELECT min(type) FROM main.rollup_day WHERE type > x) FROM t WHERE x IS NOT NULL)"
+    " SELECT x FROM t UNION SELECT id FROM event_type)"
+)
+
+
+@dataclass(frozen=True)
+class PartDone:
+    """What a run has proven: the new batches, a part of a cycle, and the state for the next run."""
+
+    new_batches: int
+    part: int
+    parts: int
+    next: Proven
+
+
+class PartVerifier(Checks):
+    """Verifies the new and one part of the old, as of one moment."""
+
+    def __init__(
+        self, connection: Connection, key: bytes, progress: Progress, proven: Proven, now_ns: int
+    ) -> None:
+        super().__init__(connection, progress)
+        self._key, self._proven, self._now_ns = key, proven, now_ns
+
+    def run(self) -> tuple[Verdict, PartDone]:
+        """Runs the checks; damage is a finding. The state to keep is for a run without findings.
+
+        Raises NotChecked when the database cannot be read now.
+        """
+        connection, proven = self._connection, self._proven
+        with in_one_moment(connection):
+            part = proving.next_part(connection, proven)
+            for check in (
+                lambda: self._check_pages(part),
+                lambda: self._check_chain(part),
+                lambda: self._check_removals(part),
+                lambda: self._check_days(part),
+                self._check_blocks,
+                self._check_subjects,
+                self._check_types,
+            ):
+                self._attempt(check)
+            upto = last_batch(connection)
+            return self._verdict, PartDone(
+                upto - proven.batch, proven.part + 1, proven.parts, self._next(part)
+            )
+
+    def _next(self, part: Part) -> Proven:
+        proven, end = self._proven, proving.begin_cycle(self._connection, self._now_ns)
+        if part.last:
+            return replace(end, since_ns=proven.cycle_ns)
+        after = proving.advance(proven, part)
+        return replace(after, batch=end.batch, hash=end.hash, removal=end.removal)
+
+    def _check_pages(self, part: Part) -> None:
+        first = self._proven.page_position + 1
+        if first <= part.page:
+            for problem in damaged_pages_between(self._connection, self._key, first, part.page):
+                self._verdict.add_finding(f"file: {problem}")
+
+    def _check_chain(self, part: Part) -> None:
+        new = BatchRange(self._proven.batch, last_batch(self._connection))
+        self._ranges: list[tuple[int, int]] = []  # of events that are read
+        next_event = 1
+        self._new_from = self._event_after(self._proven.batch)
+        for batches in (part.batches, new):
+            check = ChainCheck(
+                self._connection,
+                self._sequences,
+                lambda first, end: self._ranges.append((first, end)),
+                self._progress,
+            )
+            try:
+                next_event = check.check(batches).next_event
+            finally:
+                self._add(check.result)
+        self._check_stray_rows(next_event)
+        (outside,) = self._connection.execute(
+            "SELECT count(*) FROM loss WHERE batch < 1 OR batch > ?", (new.upto,)
+        ).fetchone()
+        if outside:
+            self._verdict.add_finding(f"loss ledger: {outside} entries belong to no batch")
+        self._sequences.check(self._verdict, 1, next_event)
+        self._kept.check_counters(next_event - 1, new.upto)
+        check_removed_in_batches(self._connection, self._verdict, next_event)
+
+    def _check_removals(self, part: Part) -> None:
+        for after, upto in (
+            (self._proven.removal_position, part.removal),
+            (self._proven.removal, INT64_MAX),
+        ):
+            check_removals(self._connection, self._verdict, after, upto)
+
+    # -- days ------------------------------------------------------------------------------------
+
+    def _check_days(self, part: Part) -> None:
+        """Compares the days of the part, and those of the new events."""
+        since, until = self._proven.day_position, part.day
+        where, values = _within("ts_ns", since, until, DAY_NS)
+        self._add_days(self._blocks_of(since, until), where, values)
+        days = self._new_days(since, until)
+        for day, blocks in days:
+            where, values = _within("ts_ns", day, day + 1, DAY_NS)
+            self._add_days(blocks, where, values)
+        bounds, numbers = _within("r.day", since, until, 1)
+        self._kept.check_days(f"AND {_TYPES} {bounds.replace('?', '{}').format(*numbers)}")
+        if days:
+            listed = ", ".join(str(day) for day, _blocks in days)
+            self._kept.check_days(f"AND {_TYPES} AND r.day IN ({listed})")
+
+    def _new_days(self, since: int | None, until: int | None) -> list[tuple[int, list[int]]]:
+        """Days of the new events outside the part, and the blocks with events of each."""
+        first, end = self._new_from, self._event_after(last_batch(self._connection))
+        days = [
+            day
+            for (day,) in self._connection.execute(
+                f"SELECT DISTINCT ts_ns / {DAY_NS} FROM event WHERE id >= ? AND id < ?"  # noqa: S608 - numbers only
+                " ORDER BY 1 DESC LIMIT ?",
+                (first, end, NEW_DAYS_MAX),
+            )
+            if not ((since is None or day >= since) and (until is None or day < until))
+        ]
+        left = NEW_DAY_BLOCKS_MIN + 2 * ((end - first) >> BLOCK_BITS)
+        found: list[tuple[int, list[int]]] = []
+        for day in days:
+            blocks = self._blocks_of(day, day + 1)
+            left -= len(blocks)
+            if left < 0:
+                break  # their part of the cycle proves them
+            found.append((day, blocks))
+        return found
+
+    def _event_after(self, batch: int) -> int:
+        (event,) = self._connection.execute(
+            "SELECT coalesce((SELECT first_event + events FROM batch WHERE id = ?), 1)", (batch,)
+        ).fetchone()
+        return int(event)
+
+    def _blocks_of(self, since: int | None, until: int | None) -> list[int]:
+        """Blocks with events of the days from `since` to before `until`."""
+        where, values = "WHERE true", []
+        if since is not None:
+            where, values = where + " AND last_ts_ns >= ?", [since * DAY_NS]
+        if until is not None:
+            until_ns = min(until * DAY_NS - 1, INT64_MAX)
+            where, values = where + " AND first_ts_ns <= ?", [*values, until_ns]
+        rows = self._connection.execute(
+            f"SELECT block FROM event_block {where} ORDER BY block",  # noqa: S608 - no data in it
+            values,
+        )
+        return [block for (block,) in rows]
+
+    def _add_days(self, blocks: Iterable[int], where: str, values: Sequence[int]) -> None:
+        for block in blocks:
+            ids = block << BLOCK_BITS, (block + 1) << BLOCK_BITS
+            self._recomputed.add_days(*ids, where, values)
+
+    # -- blocks, subjects, types -----------------------------------------------------------------
+
+    def _check_blocks(self) -> None:
+        """Compares the blocks of the events that the chain's check has read."""
+        blocks = sorted(
+            {
+                block
+                for first, end in self._ranges
+                for block in range(first >> BLOCK_BITS, ((end - 1) >> BLOCK_BITS) + 1)
+            }
+        )
+        for first, last in _runs(blocks):
+            self._recomputed.add_blocks(first << BLOCK_BITS, (last + 1) << BLOCK_BITS)
+            self._kept.check_blocks(f"AND r.block BETWEEN {first} AND {last}")
+        (end,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()
+        self._kept.check_blocks(f"AND (r.block < 0 OR r.block > {end >> BLOCK_BITS})")
+
+    def _check_subjects(self) -> None:
+        """Compares the subjects of the users whose turn it is."""
+        types = self._connection.execute(
+            f"SELECT id FROM event_type WHERE name IN ({', '.join('?' * len(SUBJECTS))})",  # noqa: S608 - marks only
+            list(SUBJECTS),
+        ).fetchall()
+        listed = ", ".join(str(type_id) for (type_id,) in types)
+
+        def rows() -> Iterator[tuple[int, int, str, bytes]]:
+            blocks = self._connection.execute("SELECT block FROM event_block").fetchall()
+            for (block,) in blocks if types else ():
+                yield from self._connection.execute(
+                    "SELECT type, ts_ns, user, props FROM event INDEXED BY event_user"  # noqa: S608 - numbers only
+                    f" WHERE (id >> {BLOCK_BITS}) = ? AND user IS NOT NULL"
+                    f" AND type IN ({listed}) AND {self._turn('user')} ORDER BY id",
+                    (block,),
+                ).fetchall()
+
+        self._recomputed.add_subject_rows(rows())
+        self._kept.check_subjects(f"AND {self._turn('r.user')}")
+
+    def _turn(self, user: str) -> str:
+        """The condition for a user's turn, by the last characters of the id."""
+        digits = " + ".join(
+            f"{factor} * coalesce(unicode(substr({user}, -{place}, 1)), 0)"
+            for place, factor in ((1, 1), (2, 10), (3, 100))
+        )
+        return f"({digits}) % {self._proven.parts} = {self._proven.part}"
+
+    def _check_types(self) -> None:
+        """Compares the counts of the types whose turn it is, and the sum of all."""
+        query, turn = self._connection.execute, f"id % {self._proven.parts} = {self._proven.part}"
+        counted = {
+            type_id: query("SELECT count(*) FROM event WHERE type = ?", (type_id,)).fetchone()[0]
+            for (type_id,) in query(f"SELECT id FROM event_type WHERE {turn}").fetchall()  # noqa: S608 - numbers only
+        }
+        self._kept.check_types({i: n for i, n in counted.items() if n}, turn)
+        stored, kept = query(
+            "SELECT (SELECT coalesce(max(first_event + events - 1), 0) FROM batch WHERE id ="
+            " (SELECT max(id) FROM batch)) - (SELECT coalesce(sum(events), 0) FROM removal),"
+            " (SELECT coalesce(sum(events), 0) FROM event_type)"
+        ).fetchone()
+        if stored != kept:
+            self._verdict.add_finding(f"event_type: {kept} events of all types, {stored} stored")
+
+
+def _within(
+    column: str, since: int | None, until: int | None, factor: int
+) -> tuple[str, list[int]]:
+    where, values = "", []
+    if since is not None:
+        where, values = f" AND {column} >= ?", [since * factor]
+    if until is not None:
+        where, values = where + f" AND {column} <= ?", [*values, min(until * factor - 1, INT64_MAX)]
+    return where, values
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Groups ascending numbers into runs without a gap, as (first, last)."""
+    first = last = None
+    for number in numbers:
+        if last is not None and number == last + 1:
+            last = number
+            continue
+        if first is not None and last is not None:
+            yield first, last
+        first = last = number
+    if first is not None and last is not None:
+        yield first, last
