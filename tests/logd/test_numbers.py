@@ -260,7 +260,7 @@ def test_a_report_answers_or_names_the_parameter_that_it_refuses(
                 )
             except BadParameter as error:
                 # Of two days one alone was set; of a page's last event it is not there.
-                assert re.search("days after|event \\d+ is not there", str(error))  # noqa: PT017 - as before
+                assert re.search("days after|is not there|before_id", str(error))  # noqa: PT017 - as before
         others: list[Any] = [low - 1, high + 1, 2**63, 2**64 - 1, 1.5, 1e300, math.nan, True, "5"]
         others += [None, [1]]
         for other in (*others, "x" * 5000):

@@ -48,7 +48,7 @@ def timers() -> list[list[str]]:
 
 
 def test_the_nights_commands_are_these() -> None:
-    assert timers() == [["backup"], ["prune"], ["verify", "--anchor"]]
+    assert timers() == [["backup"], ["prune"], ["verify", "--anchor", "--incremental"]]
 
 
 # Of these days events are stored, counted back from now, two a day; six are past ninety days.
