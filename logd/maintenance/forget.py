@@ -20,7 +20,7 @@ from logd.batch import PERSON_ERASED
 from logd.maintenance.event_removal import STEP_TARGET_S, Steps
 from logd.maintenance.outbox_survey import survey
 from logd.maintenance.subject_rollups import SubjectRecount
-from logd.storage import erasure_list, event_types, job_table, stored_users
+from logd.storage import erasure_list, event_types, job_table, stored_users, wal
 from logd.storage.boundaries import SurveyedOutboxes
 from logd.storage.database import Connection, question_marks
 from logd.storage.job_table import Job
@@ -366,7 +366,7 @@ def clean(
     may_take: Callable[[float], AbstractContextManager[None]],
 ) -> Iterator[float]:
     """Vacuums the database and truncates its WAL; yields the seconds to wait before a retry."""
-    seconds = CLEAN_S_MIN + store.size_bytes / CLEAN_BYTES_PER_S_MIN
+    seconds = CLEAN_S_MIN + wal.database_bytes(store.connection) / CLEAN_BYTES_PER_S_MIN
     _log.info("vacuuming the database, so that no remains are left in it: events wait")
     done = False
     while not done:

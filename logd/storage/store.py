@@ -177,11 +177,6 @@ class Store:
         return translate(error, self._path)
 
     @property
-    def size_bytes(self) -> int:
-        """The size of the database, without its WAL."""
-        return wal.database_bytes(self._connection)
-
-    @property
     def next_event(self) -> int:
         """The id of the next event."""
         return self._last.event + 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,46 +9,34 @@ from pathlib import Path
 
 import pytest
 
-from logd.audit.anchors import Anchor, format_anchor, parse
+from logd.audit.anchors import format_anchor, parse
 from logd.storage.database import Connection
 from logd.storage.hash_chain import Head
-from logd.storage.trail_id import read_trail_id
 from logd_client import Client
-from logd_wire.schema import INT64_MAX
+from tests.logd.anchored import (
+    DAYS,
+    anchors_in,
+    batch_id,
+    change,
+    entries,
+    first_of_day_3,
+    journal,
+    logged_anchors,
+    look_in_file,
+    restore,
+    run_for_a_day,
+    three_days,
+    trail_id,
+)
 from tests.logd.rebuilding import cut_and_rebuild, cut_off, rebuild
 from tests.logd.trails import emit
-from tests.support.instance import Instance, check_sums, short_directory, until
-
-DAYS = 3
-
-
-def anchors_in(lines: list[str]) -> list[str]:
-    return [line for line in lines if "anchor batch=" in line]
+from tests.support.instance import Instance, until
 
 
 @pytest.fixture(scope="module")
 def original() -> Iterator[Path]:
-    """An instance of three days, each a start, some events and a stop. Their log lines are
-    in anchors.log, and there is a backup of the first day.
-    """
-    directory = short_directory()
-    instance = Instance(directory / "i")
-    try:
-        said: list[str] = []
-        for day in range(1, DAYS + 1):
-            daemon = instance.start()
-            for user in "abc":
-                emit(instance, f"{user}{day}", 20)
-            instance.stop()
-            said += daemon.lines
-            if day == 1:
-                instance.cli("backup", str(instance.directory / "day1.db"))
-        check_sums(instance.status(), attempted=60 * DAYS, accepted=60 * DAYS)
-        (instance.directory / "anchors.log").write_text("\n".join(said) + "\n")
-        yield instance.directory
-    finally:
-        instance.close()
-        shutil.rmtree(directory)
+    """An instance of three days."""
+    yield from three_days()
 
 
 @pytest.fixture(params=["file", "journal", "without ids"])
@@ -64,61 +51,6 @@ def look(
         return lambda code: stored.cli("verify", "--anchors", str(log), code=code)
     journal(stored, monkeypatch, entries(log.read_text().splitlines(), "logd.service"))
     return lambda code: stored.cli("verify", "--anchor", code=code)
-
-
-def entries(lines: list[str], unit: str) -> list[str]:
-    """Lines as `journalctl` prints them in JSON."""
-    return [
-        json.dumps(
-            {
-                "MESSAGE": line,
-                "_SYSTEMD_UNIT": unit,
-                "__REALTIME_TIMESTAMP": str(1_700_000_000_000_000 + n),
-            }
-        )
-        for n, line in enumerate(lines)
-    ]
-
-
-def journal(
-    instance: Instance, monkeypatch: pytest.MonkeyPatch, lines: list[str], end: str = "exit 0"
-) -> Path:
-    """Puts a program in the place of `journalctl` that prints these lines for any arguments."""
-    programs = instance.directory / "programs"
-    programs.mkdir(exist_ok=True)
-    (programs / "lines").write_text("".join(f"{line}\n" for line in lines))
-    program = programs / "journalctl"
-    program.write_text(
-        f'#!/bin/sh\nprintf "%s\\n" "$@" >{programs}/asked\ncat {programs}/lines\n{end}\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(programs), prepend=":")
-    return programs / "asked"
-
-
-def change(instance: Instance, work: Callable[[Connection], object]) -> None:
-    """Changes the database with its key."""
-    with instance.database() as connection:
-        connection.execute("PRAGMA foreign_keys = OFF")
-        work(connection)
-
-
-def batch_id(instance: Instance, last_event: int = INT64_MAX) -> int:
-    """The last batch that begins with that event or an earlier one; the last of all without."""
-    with instance.database(read_only=True) as connection:
-        rows = connection.execute("SELECT max(id) FROM batch WHERE first_event <= ?", (last_event,))
-        return int(rows.fetchone()[0])
-
-
-def logged_anchors(instance: Instance) -> list[Anchor]:
-    """The anchors that the daemons logged at each start and stop."""
-    said = map(parse, (instance.directory / "anchors.log").read_text().splitlines())
-    return [anchor for anchor in said if anchor is not None]
-
-
-def first_of_day_3(instance: Instance) -> int:
-    """The first batch after the anchor at the start of the third day."""
-    return logged_anchors(instance)[-2].head.batch + 1
 
 
 # -- what the daemon logs
@@ -265,57 +197,6 @@ def test_another_trail_in_the_databases_place_is_found(
 # -- another trail
 
 
-def trail_id(instance: Instance) -> str:
-    with instance.database(read_only=True) as connection:
-        return str(read_trail_id(connection))
-
-
-def begin_new_trail(instance: Instance) -> str:
-    """Begins a new trail as its message advises; returns the id of the former one."""
-    former = trail_id(instance)
-    for path in instance.directory.glob("activity.db*"):
-        if path.name != "activity.db.verified":
-            path.unlink()
-    run_for_a_day(instance, "new")
-    run_for_a_day(instance, "new again")
-    assert trail_id(instance) != former
-    return former
-
-
-@pytest.mark.parametrize("upgraded", [False, True])
-def test_a_new_trail_begun_knowingly_is_known_as_one(stored: Instance, upgraded: bool) -> None:
-    if upgraded:  # the first anchors are of a version before ids
-        log = stored.directory / "anchors.log"
-        log.write_text(re.sub(" trail=[0-9a-f]{16}", "", log.read_text()))
-        run_for_a_day(stored, "d")
-    former = begin_new_trail(stored)
-    said = look_in_file(stored, 1)
-    assert "another database was put in" in said, "begun by whom?"
-    assert f'former_trails = ["{former}"]' in said, "what to do if it was on purpose"
-    stored.configure(former_trails=[former])
-    said = look_in_file(stored, 0)
-    assert f"anchors are of the trail {former}" in said and "begun knowingly" in said
-    change(stored, lambda c: cut_and_rebuild(c, batch_id(stored)))
-    assert "its end was cut off" in look_in_file(stored, 1), "the new one is proven as any other"
-
-
-def test_a_former_trail_excuses_no_other(stored: Instance) -> None:
-    former = begin_new_trail(stored)
-    other = begin_new_trail(stored)
-    stored.configure(former_trails=[former])
-    assert f"is of another trail, {other}, than" in look_in_file(stored, 1)
-    stored.configure(former_trails=[former, other])
-    look_in_file(stored, 0)
-
-
-def test_a_trail_with_nothing_but_anchors_of_a_former_one_is_not_proven(stored: Instance) -> None:
-    before = (stored.directory / "anchors.log").read_text()
-    former = begin_new_trail(stored)
-    (stored.directory / "anchors.log").write_text(before)
-    stored.configure(former_trails=[former])
-    assert "none of the 6 anchors is of a batch" in look_in_file(stored, 75)
-
-
 def test_a_changed_id_is_found(stored: Instance, look: Callable[[int], str]) -> None:
     change(stored, lambda c: c.execute("UPDATE trail SET name = '0123456789abcdef'"))
     if " trail=" in (stored.directory / "anchors.log").read_text():
@@ -324,40 +205,7 @@ def test_a_changed_id_is_found(stored: Instance, look: Callable[[int], str]) -> 
         look(0)  # the hash is right, and anchors without an id know no more
 
 
-def test_a_restore_continues_the_trail_and_accounts_for_another_one(stored: Instance) -> None:
-    first = trail_id(stored)
-    restore(stored)
-    assert trail_id(stored) == first
-    run_for_a_day(stored, "d")
-    backup = stored.directory / "day4.db"
-    stored.cli("backup", str(backup))
-    begin_new_trail(stored)
-    second = trail_id(stored)
-    stored.cli("restore", str(backup), "--yes")
-    assert trail_id(stored) == first
-    run_for_a_day(stored, "back")
-    assert second in (stored.directory / "anchors.log").read_text()
-    look_in_file(stored, 0)
-
-
 # -- restores that are declared
-
-
-def restore(instance: Instance) -> None:
-    instance.cli("restore", str(instance.directory / "day1.db"), "--yes")
-
-
-def run_for_a_day(instance: Instance, user: str) -> None:
-    """Starts the daemon, stores an event, stops it; its anchors are added to the others."""
-    daemon = instance.start()
-    emit(instance, user, 1)
-    instance.stop()
-    with open(instance.directory / "anchors.log", "a") as log:
-        log.write("\n".join(daemon.lines) + "\n")
-
-
-def look_in_file(instance: Instance, code: int) -> str:
-    return instance.cli("verify", "--anchors", str(instance.directory / "anchors.log"), code=code)
 
 
 def test_a_declared_restore_is_reported_and_not_an_error(
