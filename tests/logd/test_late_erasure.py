@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import cast
 
 import msgpack
 
-from logd.batch import Batch, Producer
+from logd.batch import Batch, Producer, QuarantineEntry
 from logd.storage import late_erasure
 from logd.storage.erasure_list import ErasureList
 from logd.storage.mentions import DEFAULT_KEYS, ERASED, Value
@@ -90,3 +91,25 @@ def test_events_that_mention_a_forgotten_person_are_redacted() -> None:
         ("login", 6, None),
         ("login", 6, None),
     ]
+
+
+class Boundaries:
+    """Input of OLD up to sequence 5 was made before a forget; of NEW none was."""
+
+    def is_before_any(self, producer: Producer, sequence: int | None) -> bool:
+        assert sequence is not None
+        return producer is OLD and sequence <= 5
+
+
+def test_of_input_from_before_a_forget_the_excerpt_goes_and_the_rest_stays() -> None:
+    forgotten = cast("ErasureList", SimpleNamespace(boundaries=Boundaries()))
+    late = QuarantineEntry(1, 2, "bad: anna: b", b"anna", 4, OLD, 5)
+    others = [
+        QuarantineEntry(1, 2, "bad: anna", b"anna", 4),
+        QuarantineEntry(1, 2, "bad: anna", b"anna", 4, OLD, 6),
+        QuarantineEntry(1, 2, "bad: anna", b"anna", 4, NEW, 5),
+    ]
+    assert late_erasure.without_excerpts(others, forgotten) is others
+    assert late_erasure.without_excerpts([others[0], late, *others[1:]], forgotten) == [
+        others[0], QuarantineEntry(1, 2, "bad", b"", 4, OLD, 5), *others[1:],
+    ]  # fmt: skip

@@ -238,3 +238,10 @@ def test_the_persons_who_are_named_are_those_whom_a_search_would_find() -> None:
     named = DEFAULT_KEYS.persons({"user": "7", "deep": [{"users": [8, "9", ERASED]}], "task": 5})
     assert named == {"7", "8", "9"}
     assert DEFAULT_KEYS.persons({"users": {"7": 0.5, f"{ERASED} 2": 1}}) == {"7"}
+
+
+def test_a_key_stands_for_itself_with_id_and_in_the_plural() -> None:
+    keys = PersonKeys(["contact"])
+    for key in ("contact", "contactId", "contacts", "contact_ids", "Contact-IDs"):
+        assert redacted({key: ["7"]}, "7", keys) == {key: [ERASED]}, key
+    assert redacted({"contactIdss": ["7"]}, "7", keys) == {"contactIdss": ["7"]}

@@ -102,3 +102,15 @@ def test_times_are_shown_to_the_second_below_them() -> None:
     )
     assert shown(seconds(999) * 10**9) == "0999-01-01T00:00:00Z"
     assert shown(10**30) == "after the year 9999"
+
+
+@pytest.mark.parametrize(
+    ("fraction", "ns"),
+    [
+        (".5", 500_000_000), (".123456", 123_456_000), (".1234567", 123_456_700),
+        (".12345678", 123_456_780), (".123456789", 123_456_789), (".000000001", 1),
+    ],
+)  # fmt: skip
+def test_a_fraction_of_a_second_is_read_to_the_nanosecond(fraction: str, ns: int) -> None:
+    second = parse("2026-03-01T12:00:00", 0)
+    assert parse(f"2026-03-01T12:00:00{fraction}", 0) == second + ns
