@@ -64,7 +64,7 @@ class Producer:
     skipped_steps: int = 0  # steps in which the batch had no capacity for it
     ended: bool = False
     refused: dict[str, int] = field(default_factory=dict)
-    refused_logged: int = 0  # of these, so many are in the log already
+    refused_logged: int = 0  # how many of `refused` have been logged
 
     @property
     def label(self) -> str:

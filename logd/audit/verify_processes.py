@@ -27,7 +27,7 @@ from logd.storage.database import Connection, DatabaseError, connect, damage
 
 # SQLite attaches up to ten files to a connection.
 PROCESSES_MAX = 8
-# It takes about as long to start processes as to verify so many events.
+# Starting a process takes about as long as verifying this many events.
 EVENTS_PER_PROCESS_MIN = 50_000
 ATTEMPTS = 200
 ATTEMPT_PAUSE_S = 0.005

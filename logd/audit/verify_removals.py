@@ -13,7 +13,7 @@ from logd.storage.migrations import schema_version
 from logd_wire.schema import INTERNAL_TYPES, Malformed
 from logd_wire.wire import unpack_props
 
-# The rows of all are read once for so many removals.
+# Removals that are checked at a time: the rows of all of them are read in one pass.
 REMOVALS_PER_READ = 5000
 
 

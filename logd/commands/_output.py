@@ -50,7 +50,7 @@ def print_note(message: str) -> None:
 
 
 def warn_in_journal(message: str) -> None:
-    """Logs a warning if stderr goes to the journal, where what is on stdout has no level."""
+    """Repeats a line of stdout as a warning in the journal, which gives stdout no level."""
     if log_format.reads_stderr():
         _print_warning(message, journal=True)
 

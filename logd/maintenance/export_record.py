@@ -1,7 +1,7 @@
 """Records an export in the trail: before its first row goes out, and when it has ended.
 
 The two events have the same `export`, a random name. A `trail_export_started` without a
-`trail_exported` is an export that was killed: nobody knows how much of it went out.
+`trail_exported` is an export that was killed: how many of its events were written is not known.
 """
 
 from __future__ import annotations

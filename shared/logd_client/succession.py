@@ -20,7 +20,7 @@ from logd_client.waiters import ConfirmationWaiters
 from logd_wire.forks import Forked
 from logd_wire.outbox.writer import OutboxWriter
 
-# How many outboxes of a process logd may refuse before the process goes on without one.
+# After this many refused outboxes a process sends its events without one.
 REFUSED_OUTBOXES_MAX = 3
 # How often descriptors, names and user are compared while events are sent: two system calls.
 COMPARE_INTERVAL_S = 0.005

@@ -52,7 +52,7 @@ class HeldInstance(Instance):
 
 
 def check_confirmed(instance: Instance) -> None:
-    """Checks, with the daemon dead, that no outbox confirms what the database does not hold."""
+    """Checks, after the daemon has ended, that no outbox confirms an event that is not stored."""
     connection = opening.open_for_reading(instance.config)
     try:
         rows = connection.execute("SELECT uid, key, watermark FROM producer").fetchall()

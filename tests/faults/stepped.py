@@ -1,4 +1,4 @@
-"""A daemon in the test's process, which runs a round only when the test says so."""
+"""A daemon in the test's process, which runs a step only when the test calls it."""
 
 from __future__ import annotations
 

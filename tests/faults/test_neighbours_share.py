@@ -1,4 +1,4 @@
-"""What a step takes is shared: floods, greedy outboxes and many files hold up nobody else's.
+"""Users share each step: one user's flood, large outboxes or many files delay no other user.
 
 The daemon's steps one at a time, in this process; who is a hostile neighbour is another user where
 the test may give files away.

@@ -89,7 +89,7 @@ def test_what_waits_in_an_outbox_is_at_most_what_its_ring_can_hold(
 def test_files_without_end_keep_no_daemon_from_its_first_step(
     instance: Instance, start: Start, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It opens some of them, takes what arrives, and goes on; none of them is lost meanwhile."""
+    """The daemon opens a few outboxes a step, stores what arrives meanwhile, and loses none."""
     directory = instance.config.outbox_directory
     for producer_id in range(1, 41):
         plant(directory, producer_id, 3)

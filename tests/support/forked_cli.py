@@ -26,7 +26,7 @@ class Done:
 def load_commands() -> None:
     """Imports what a command imports when it runs: another user may not be able to."""
     import click._termui_impl  # noqa: F401 - by its progress bar
-    import prometheus_client.exposition  # noqa: F401
+    import prometheus_client.exposition  # noqa: F401 - by `logd metrics`
 
     for name in COMMANDS:
         main.load_command(name)
@@ -71,8 +71,8 @@ def _become(
         sys.stdout = sys.__stdout__ = None  # type: ignore[misc] # as Python does then
     else:
         os.dup2(os.open(stdout, os.O_WRONLY), 1)
-        sys.stdout = sys.__stdout__ = open(1, "w", encoding=encoding, closefd=False)  # type: ignore[misc] # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", encoding=encoding, closefd=False)  # type: ignore[misc] # noqa: SIM115
+        sys.stdout = sys.__stdout__ = open(1, "w", encoding=encoding, closefd=False)  # type: ignore[misc] # noqa: SIM115 - as Python does
+    sys.stderr = sys.__stderr__ = open(2, "w", encoding=encoding, closefd=False)  # type: ignore[misc] # noqa: SIM115 - as Python does
     if user is not None:
         os.setgroups(groups)
         os.setresgid(user, user, user)
