@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from logd.audit.anchors import Anchor
 from logd.errors import LogdError
 from logd.render import format_time
-from logd.storage.chain_head import read_head
 from logd.storage.database import Connection
-from logd.storage.hash_chain import GENESIS, Head
+from logd.storage.hash_chain import GENESIS
 from logd.storage.trail_id import read_trail_id
+from logd.storage.tree import NotKept, Tree
+from logd.storage.tree_head import Head, has_tree, read_head
 from logd_wire.schema import Malformed
 from logd_wire.wire import unpack_props
 
@@ -120,6 +121,7 @@ class Comparison:
     """
 
     compared: int = 0
+    pruned: int = 0  # anchors of batches that are gone, which cannot be compared
     first: Anchor | None = None
     last: Anchor | None = None  # of the highest batch that matches
     accounted: dict[Restore, int] = field(default_factory=dict)
@@ -136,6 +138,11 @@ class Comparison:
                 f"restored {format_time(restore.at_ns)}, as batch {restore.batch} declares:"
                 f" back to batch {restore.to}, from {upto};"
                 f" {count:,} anchors are of batches that it took away"
+            )
+        if self.pruned:
+            yield (
+                f"{self.pruned:,} anchors are of batches whose rows are gone since all of their"
+                " events were removed: they cannot be compared"
             )
         for trail_id, count in self.former.items():
             yield (
@@ -161,6 +168,7 @@ class _Comparer:
         self._connection = connection
         self._former_trails = former_trails
         self._trail_id = read_trail_id(connection)
+        self._hashes = _Hashes(connection)
         self._restores = restores(connection)
         self._matches_up_to = -1
         self._mismatches, self._without_id, self._foreign = _Mismatches(), _Mismatches(), _Bad()
@@ -172,8 +180,12 @@ class _Comparer:
         if foreign and anchor.trail_id in self._former_trails:
             self._add_former(str(anchor.trail_id))
             return
+        try:
+            digest = self._hashes.of(anchor)
+        except NotKept:
+            found.pruned += 1
+            return
         found.compared += 1
-        digest, end = _at(self._connection, number)
         if not foreign:
             found.first = found.first or anchor
             if digest == anchor.head.hash:
@@ -196,7 +208,7 @@ class _Comparer:
             self._foreign.add(anchor)
         else:
             bad = self._without_id if anchor.trail_id is None else self._mismatches
-            bad.add(anchor, digest, end)
+            bad.add(anchor, digest, self._hashes.last)
 
     def _add_former(self, trail_id: str) -> None:
         former = self.found.former
@@ -228,7 +240,7 @@ class _Comparer:
             found.not_proven = str(found.unreadable)
         elif not found.findings and not proven:
             time = "" if since_ns is None else f" of {format_time(since_ns)} or later"
-            there = found.compared + sum(found.former.values())
+            there = found.compared + found.pruned + sum(found.former.values())
             found.not_proven = (
                 f"no anchors were found{time}: nothing outside the database proves it"
                 if not there
@@ -262,15 +274,31 @@ def _is_of_another(anchor: Anchor, trail_id: str | None) -> bool:
     return None not in (anchor.trail_id, trail_id) and anchor.trail_id != trail_id
 
 
-def _at(connection: Connection, number: int) -> tuple[bytes | None, int]:
-    """The hash of that batch, None if it is missing, and the number of the last batch."""
-    if number == 0:
-        return GENESIS, 0
-    digest, end = connection.execute(
-        "SELECT (SELECT hash FROM batch WHERE id = ?), (SELECT coalesce(max(id), 0) FROM batch)",
-        (number,),
-    ).fetchone()
-    return digest, end
+class _Hashes:
+    """The hashes with which anchors of a trail are compared."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._tree = Tree(connection) if has_tree(connection) else None
+        (self.last,) = connection.execute("SELECT coalesce(max(id), 0) FROM batch").fetchone()
+
+    def of(self, anchor: Anchor) -> bytes | None:
+        """The hash that the anchor should have; None if there is no such batch.
+
+        Raises NotKept if it cannot be known any more.
+        """
+        batch = anchor.head.batch
+        if batch > self.last:
+            return None
+        if not anchor.chained:
+            return None if self._tree is None else self._tree.root_at(batch)
+        if batch == 0:
+            return GENESIS
+        row = self._connection.execute("SELECT hash FROM batch WHERE id = ?", (batch,)).fetchone()
+        if row is None and self._tree is not None:
+            # Its row is gone. That this was recorded is checked with the trail itself.
+            raise NotKept(f"batch {batch} is not there any more")
+        return row and bytes(row[0])
 
 
 def _finding(first: Anchor, count: int, what: str, last: Anchor | None) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from logd.atomic_file import sync_path
 from logd.audit import anchors
-from logd.storage.hash_chain import Head
+from logd.storage.tree_head import Head
 
 MODE = 0o640
 # Never through a link, into a pipe without a reader, or over existing lines.

@@ -1,11 +1,12 @@
-"""Anchors: the chain's head as the daemon logged it, kept outside the reach of the database's key.
+"""Anchors: the trail's head as the daemon logged it, kept outside the reach of the database's key.
 
-    anchor batch=812 events=20417 head=5f85efdc... trail=9f1c...
+    anchor batch=812 events=20417 root=5f85efdc... trail=9f1c...
 
-Whoever has the key can cut off the trail's end, rebuild the chain, or put an older copy in its
+Whoever has the key can cut off the trail's end, rebuild its tree, or put an older copy in its
 place, and the result verifies. Anchors logged meanwhile, in the journal or on another machine, no
 longer match it (`logd.audit.anchor_comparison`). The id of the trail, which older anchors lack,
-tells a rebuilt trail from another one.
+tells a rebuilt trail from another one. Anchors from before there was a tree have `head=`, the hash
+of the batch in the chain.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import re
 from dataclasses import dataclass
 
 from logd.render import format_time
-from logd.storage.hash_chain import Head
+from logd.storage.tree_head import Head
 
 # However little happens, so that every day of a log has anchors.
 REPEAT_S = 43_200.0
 
 _ANCHOR = re.compile(
-    r"(?:\A|[\s:>])anchor batch=(\d{1,18}) events=(\d{1,18}) head=([0-9a-f]{64})"
+    r"(?:\A|[\s:>])anchor batch=(\d{1,18}) events=(\d{1,18}) (head|root)=([0-9a-f]{64})"
     r"(?: trail=([0-9a-f]{16}))?\s*\Z"
 )
 
@@ -28,19 +29,21 @@ _ANCHOR = re.compile(
 def format_anchor(head: Head, trail_id: str | None = None) -> str:
     """The anchor as the daemon logs it."""
     trail = "" if trail_id is None else f" trail={trail_id}"
-    return f"anchor batch={head.batch} events={head.events} head={head.hash.hex()}{trail}"
+    return f"anchor batch={head.batch} events={head.events} root={head.hash.hex()}{trail}"
 
 
 @dataclass(frozen=True)
 class Anchor:
     """A head as it was logged, and when: nanoseconds since 1970, None if unknown.
 
-    `trail_id` is None in anchors from before trails had one.
+    `trail_id` is None in anchors from before trails had one; `chained` tells that the hash is of
+    the former hash chain.
     """
 
     head: Head
     anchored_ns: int | None = None
     trail_id: str | None = None
+    chained: bool = False
 
     def __str__(self) -> str:
         time = f", anchored {format_time(self.anchored_ns)}" if self.anchored_ns is not None else ""
@@ -52,8 +55,9 @@ def parse(text: str, anchored_ns: int | None = None) -> Anchor | None:
     found = _ANCHOR.search(text)
     if found is None:
         return None
-    batch, events, head, trail_id = found.groups()
-    return Anchor(Head(int(batch), int(events), bytes.fromhex(head)), anchored_ns, trail_id)
+    batch, events, form, digest, trail_id = found.groups()
+    head = Head(int(batch), int(events), bytes.fromhex(digest))
+    return Anchor(head, anchored_ns, trail_id, form == "head")
 
 
 class AnchorSchedule:

@@ -9,9 +9,9 @@ from logd.audit.anchor_comparison import compare
 from logd.audit.anchors import Anchor
 from logd.config.settings import Config
 from logd.errors import EXIT_NOT_WHOLE, EXIT_OK, EXIT_TEMPORARY, LogdError
-from logd.storage.chain_head import read_head
 from logd.storage.database import Connection, DatabaseError, damage
 from logd.storage.last_verification import NOT_PROVEN, NOT_WHOLE, WHOLE
+from logd.storage.tree_head import read_head
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from logd.audit.verify_chain import BatchRange
+from logd.audit.verify_batches import BatchRange
 from logd.storage.database import Connection
 from logd.storage.rollups import DAY_NS
+from logd.storage.tree import NotKept, Tree
+from logd.storage.tree_head import read_head
 
 # With a run every night all is proven within four weeks.
 PARTS_MAX = 28
@@ -65,26 +67,26 @@ def from_json(kept: object) -> Proven | None:
 
 def begin_cycle(connection: Connection, now_ns: int) -> Proven:
     """The state when all is proven up to the end of the trail."""
-    number, digest, events = connection.execute(
-        "SELECT id, hash, first_event + events - 1 FROM batch ORDER BY id DESC LIMIT 1"
-    ).fetchone() or (0, b"", 0)
+    head, _stored_ns = read_head(connection)
     (removal,) = connection.execute("SELECT coalesce(max(id), 0) FROM removal").fetchone()
     return Proven(
-        batch=number,
-        hash=digest.hex(),
+        batch=head.batch,
+        hash=head.hash.hex(),
         removal=removal,
         since_ns=now_ns,
         cycle_ns=now_ns,
-        cycle_batch=number,
+        cycle_batch=head.batch,
         part=0,
-        parts=max(1, min(PARTS_MAX, events // EVENTS_PER_PART_MIN)),
+        parts=max(1, min(PARTS_MAX, head.events // EVENTS_PER_PART_MIN)),
     )
 
 
 def is_of(connection: Connection, proven: Proven) -> bool:
-    """Whether the state is of this trail: its batch is there, with its hash."""
-    row = connection.execute("SELECT hash FROM batch WHERE id = ?", (proven.batch,)).fetchone()
-    return row is not None and row[0] == bytes.fromhex(proven.hash)
+    """Whether the state is of this trail: the root over its batches is the same."""
+    try:
+        return Tree(connection).root_at(proven.batch) == bytes.fromhex(proven.hash)
+    except (NotKept, ValueError):
+        return False
 
 
 @dataclass(frozen=True)

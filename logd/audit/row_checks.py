@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
-from logd.storage.hash_chain import SALT_BYTES
+from logd.storage.batch_hash import SALT_BYTES
 from logd_wire.schema import INT64_MAX, PAYLOAD_BYTES_MAX, USER_BYTES_MAX, is_event_type
 
 HASH_BYTES = 32
@@ -19,6 +19,7 @@ UID_MAX = 2**32 - 1
 # Far above any `batch_events_max`: a number that someone with the key has put there must not make
 # `verify` iterate over as many events.
 BATCH_EVENTS_MAX = 2**24
+LEVEL_MAX = 24  # of a block of events in a batch's tree
 CAUSE_CHARS_MAX = 100
 KIND_CHARS_MAX = 20
 # "(erased)" may be longer than the name that it replaces.
@@ -147,9 +148,19 @@ REMOVAL: Mapping[str, Check] = {
     "kind": text_up_to(KIND_CHARS_MAX),
     "events": whole(0),
     "hash": _HASH,
+    "collapsed_events": whole(0),
+    "collapsed_redactions": whole(0),
+}
+COLLAPSE: Mapping[str, Check] = {
+    "id": _ID,
+    "event": _ID,
+    "first": _ID,
+    "last": _ID,
+    "batches": _ID,
+    "events": _ID,
 }
 REMOVED: Mapping[str, Check] = {"first": _ID, "last": _ID, "removal": _ID}
-LEAF: Mapping[str, Check] = {"event": _ID, "hash": _HASH}
+LEAF: Mapping[str, Check] = {"event": _ID, "level": whole(0, LEVEL_MAX), "hash": _HASH}
 REDACTED: Mapping[str, Check] = {"event": _ID, "removal": _ID, "hash": _HASH}
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from logd.audit.page_check import damaged_pages
 from logd.audit.proven import Proven, begin_cycle
 from logd.audit.recomputed import Recomputed
-from logd.audit.verify_chain import BatchRange, ChainCheck, Progress, RangeResult
+from logd.audit.verify_batches import BatchesCheck, BatchRange, Progress, RangeResult
 from logd.audit.verify_kept import KeptCheck
 from logd.audit.verify_processes import Helpers
-from logd.audit.verify_removals import check_removals, check_removed_in_batches
+from logd.audit.verify_removals import (
+    check_collapses,
+    check_removals,
+    check_removed_in_batches,
+)
 from logd.audit.verify_rows import Verdict
 from logd.audit.verify_sequences import Sequences
+from logd.audit.verify_tree import TreeCheck
 from logd.errors import NotChecked
 from logd.storage.database import Connection, DatabaseError, damage
 from logd.storage.migrations import MIGRATIONS, schema_version
+from logd.storage.tree_head import has_tree
 from logd_wire.schema import INT64_MAX
 
 
@@ -55,6 +61,15 @@ class Checks:
         self._verdict.head = result.verdict.head
         self._losses += result.losses
         self._summed = self._summed and result.summed
+
+    def _check_tree(self, ranges: Sequence[BatchRange], next_event: int) -> None:
+        """Checks the tree over ranges of batches, and that those without a row were collapsed."""
+        if has_tree(self._connection):
+            check = TreeCheck(self._connection, self._verdict)
+            check.check(ranges)
+            check_collapses(self._connection, self._verdict, next_event)
+            if self._verdict.whole:
+                self._verdict.head = check.head().hex()
 
     def _check_stray_rows(self, next_event: int) -> None:
         """Whether there are rows that no batch has hashed."""
@@ -115,7 +130,7 @@ class Verifier(Checks):
 
     def _check_chain(self) -> None:
         if self._helpers is None:
-            check = ChainCheck(
+            check = BatchesCheck(
                 self._connection, self._sequences, self._recomputed.add, self._progress
             )
             try:
@@ -133,6 +148,7 @@ class Verifier(Checks):
                 self._sequences.merge(result.schema, result.disorder)
                 next_event = result.checked.next_event
         self._next_event = next_event
+        self._check_tree([BatchRange(0, last_batch(self._connection))], next_event)
         self._check_stray_rows(next_event)
         (losses,) = self._connection.execute("SELECT count(*) FROM loss").fetchone()
         if losses != self._losses:

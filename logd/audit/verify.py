@@ -13,7 +13,7 @@ from logd.audit.anchors import Anchor
 from logd.audit.answer import Anchored, Answer, compare_anchors
 from logd.audit.proven import Proven, from_json, is_of
 from logd.audit.verifier import Verifier
-from logd.audit.verify_chain import Progress
+from logd.audit.verify_batches import Progress
 from logd.audit.verify_part import PartDone, PartVerifier
 from logd.audit.verify_processes import process_count, running
 from logd.audit.verify_rows import Verdict

@@ -13,7 +13,7 @@ from logd.audit import proven as proving
 from logd.audit.page_check import damaged_pages_between
 from logd.audit.proven import Part, Proven
 from logd.audit.verifier import Checks, in_one_moment, last_batch
-from logd.audit.verify_chain import BatchRange, ChainCheck, Progress
+from logd.audit.verify_batches import BatchesCheck, BatchRange, Progress
 from logd.audit.verify_removals import check_removals, check_removed_in_batches
 from logd.audit.verify_rows import Verdict
 from logd.storage.database import Connection
@@ -95,7 +95,7 @@ class PartVerifier(Checks):
         next_event = 1
         self._new_from = self._event_after(self._proven.batch)
         for batches in (part.batches, new):
-            check = ChainCheck(
+            check = BatchesCheck(
                 self._connection,
                 self._sequences,
                 lambda first, end: self._ranges.append((first, end)),
@@ -105,6 +105,7 @@ class PartVerifier(Checks):
                 next_event = check.check(batches).next_event
             finally:
                 self._add(check.result)
+        self._check_tree([part.batches, new], next_event)
         self._check_stray_rows(next_event)
         (outside,) = self._connection.execute(
             "SELECT count(*) FROM loss WHERE batch < 1 OR batch > ?", (new.upto,)

@@ -20,7 +20,7 @@ from typing import Any
 
 from logd.audit.child import CONTEXT
 from logd.audit.recomputed import KEY_BYTES, Recomputed, attached, temporary_directory
-from logd.audit.verify_chain import BatchRange, ChainCheck, Progress, RangeResult
+from logd.audit.verify_batches import BatchesCheck, BatchRange, Progress, RangeResult
 from logd.audit.verify_sequences import Disorder, Sequences
 from logd.errors import DatabaseCorrupt, LogdError, NotChecked
 from logd.storage.database import Connection, DatabaseError, connect, damage
@@ -267,7 +267,7 @@ def _check(
             waiting = 0
 
     sequences = Sequences(connection)
-    check = ChainCheck(connection, sequences, Recomputed(connection).add, progress)
+    check = BatchesCheck(connection, sequences, Recomputed(connection).add, progress)
     failure = None
     try:
         check.check(part)

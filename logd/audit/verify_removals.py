@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from logd.audit import row_checks
 from logd.audit.verify_rows import FINDINGS_MAX, BatchRow, RowCursor, Verdict, check_row
-from logd.storage import hash_chain
+from logd.storage import batch_hash, hash_chain, merkle
 from logd.storage.database import Connection
 from logd.storage.migrations import schema_version
+from logd.storage.tree_head import has_tree
 from logd_wire.schema import INTERNAL_TYPES, Malformed
 from logd_wire.wire import unpack_props
 
 # Removals that are checked at a time: the rows of all of them are read in one pass.
 REMOVALS_PER_READ = 5000
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The hashes that a batch was stored with: of each event, or of a block of removed ones.
+
+    `blocks` has (first event's place in the batch, level, hash) in any order.
+    """
+
+    events: int
+    gone: set[int]
+    none_left: bool
+    blocks: list[tuple[int, int, bytes]]
+
+    def root(self) -> bytes | None:
+        """Returns the root of the batch's tree; None if they are not all of its events."""
+        tree = merkle.Growing()
+        if len(self.blocks) == self.events and not any(level for _, level, _ in self.blocks):
+            return merkle.root([digest for _place, _level, digest in sorted(self.blocks)])
+        for place, level, digest in sorted(self.blocks):
+            if place != tree.size or place & ((1 << level) - 1):
+                return None
+            tree.append_block(level, digest)
+        return tree.root() if tree.size == self.events else None
+
+    def combined(self) -> bytes | None:
+        """Returns the one hash over them that a chained batch has; None as `root`."""
+        if [place for place, _level, _digest in sorted(self.blocks)] != list(range(self.events)):
+            return None
+        return hash_chain.combine(digest for _place, _level, digest in sorted(self.blocks))
 
 
 class Removed:
@@ -32,7 +64,8 @@ class Removed:
             )
             self._leaves = RowCursor(
                 connection,
-                "SELECT event, hash FROM leaf WHERE event >= ? ORDER BY event",
+                f"SELECT event, {'level' if has_tree(connection) else 0}, hash FROM leaf"  # noqa: S608 - no data in it
+                " WHERE event >= ? ORDER BY event",
                 *(first_event, verdict, row_checks.LEAF, "leaf of event"),
             )
             self._redacted = RowCursor(
@@ -42,14 +75,13 @@ class Removed:
                 *(first_event, verdict, row_checks.REDACTED, "redaction of event"),
             )
 
-    def restore_leaves(self, batch: BatchRow, present: dict[int, bytes]) -> tuple[set[int], bool]:
-        """Adds the leaves that the batch was stored with to those `present`; returns the ids of the
-        removed events, and whether no leaf is left to compare.
-        """
+    def restore(self, batch: BatchRow, present: Mapping[int, bytes]) -> Restored:
+        """Returns the hashes that the batch was stored with, given those of the events present."""
+        first, end = batch.first_event, batch.first_event + batch.events
         if not self._recorded:
-            return set(), False
-        end = batch.first_event + batch.events
-        gone = self._gone(batch.first_event, end)
+            blocks = [(event_id - first, 0, leaf) for event_id, leaf in present.items()]
+            return Restored(batch.events, set(), False, blocks)
+        gone = self._gone(first, end)
         again = gone & present.keys()
         for event_id in sorted(again):
             self._verdict.add_finding(
@@ -63,10 +95,16 @@ class Removed:
                 self._verdict.add_finding(
                     f"{batch}: event {event_id} was changed after its redaction"
                 )
-        kept = dict(self._leaves.below(end))
-        for event_id in redacted.keys() | gone:
-            present[event_id] = kept.get(event_id, b"")
-        return gone, 0 < len(gone) == batch.events and not again
+        kept = list(self._leaves.below(end))
+        replaced = redacted.keys() | gone
+        blocks = [
+            (event_id - first, 0, leaf)
+            for event_id, leaf in present.items()
+            if event_id not in replaced
+        ]
+        blocks += [(event - first, level, digest) for event, level, digest in kept]
+        none_left = 0 < len(gone) == batch.events and not again
+        return Restored(batch.events, gone, none_left, blocks)
 
     def _gone(self, first: int, end: int) -> set[int]:
         runs, gone = self._runs, set[int]()
@@ -85,10 +123,11 @@ def check_removals(connection: Connection, verdict: Verdict, after: int, upto: i
     """
     if schema_version(connection) < 3:
         return
+    collapsed = "collapsed_events, collapsed_redactions" if has_tree(connection) else "0, 0"
     while True:
         rows = connection.execute(
-            "SELECT id, event, kind, events, hash FROM removal WHERE id > ? AND id <= ?"
-            " ORDER BY id LIMIT ?",
+            f"SELECT id, event, kind, events, hash, {collapsed} FROM removal"  # noqa: S608 - names only
+            " WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
             (after, upto, REMOVALS_PER_READ),
         ).fetchall()
         last = upto if len(rows) < REMOVALS_PER_READ else rows[-1][0]
@@ -101,13 +140,13 @@ def check_removals(connection: Connection, verdict: Verdict, after: int, upto: i
 def _check_removals(
     connection: Connection, verdict: Verdict, after: int, upto: int, rows: Iterable[Any]
 ) -> None:
-    hashes: dict[int, hash_chain.Removal] = {row[0]: hash_chain.Removal() for row in rows}
+    hashes: dict[int, batch_hash.Removal] = {row[0]: batch_hash.Removal() for row in rows}
     unknown: set[int] = set()
 
-    def hashed_in(removal: int) -> hash_chain.Removal:
+    def hashed_in(removal: int) -> batch_hash.Removal:
         if removal not in hashes and len(unknown) <= FINDINGS_MAX:
             unknown.add(removal)
-        return hashes.get(removal) or hash_chain.Removal()
+        return hashes.get(removal) or batch_hash.Removal()
 
     # Invalid rows are reported with their batch.
     for row in connection.execute(
@@ -125,14 +164,24 @@ def _check_removals(
         if row_checks.problem(row, row_checks.REDACTED) is None:
             hashed_in(row[1]).add_redaction(row[0], row[2])
     for row in rows:
-        removal, event_id, kind, events, stored = row
+        removal, event_id, kind, events, stored, gone, redacted = row
         hashed = hashes[removal]
-        verdict.removed += hashed.events
         if not check_row(row, row_checks.REMOVAL, f"removal {removal}", verdict):
             continue
-        if hashed.events != events or hashed.hash(removal, kind) != stored:
+        verdict.removed += hashed.events + gone
+        # Once a part of it is known by numbers only, those are compared.
+        known = not gone and not redacted
+        if hashed.events + gone != events or (known and hashed.hash(removal, kind) != stored):
             verdict.add_finding(f"removal {removal}: what it took out was changed")
-        elif not _is_recorded(connection, removal, event_id, stored):
+        elif not _is_recorded(
+            connection,
+            event_id,
+            {
+                "removal": removal,
+                "hash": stored.hex(),
+                "redacted": hashed.redactions + redacted,
+            },
+        ):
             verdict.add_finding(f"removal {removal}: event {event_id} does not record it")
     for removal in sorted(unknown):
         verdict.add_finding(f"removal {removal}: is missing, though events were removed by it")
@@ -149,7 +198,30 @@ def check_removed_in_batches(connection: Connection, verdict: Verdict, end: int)
         verdict.add_finding(f"removal of event {row[0]}: no batch contains it")
 
 
-def _is_recorded(connection: Connection, removal: int, event_id: int, digest: bytes) -> bool:
+def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -> None:
+    """Whether all batches without a row were collapsed, and the trail records each collapse."""
+    batches = events = 0
+    for row in connection.execute("SELECT id, event, first, last, batches, events FROM collapse"):
+        number, event_id, *numbers = row
+        if not check_row(row, row_checks.COLLAPSE, f"collapse {ascii(number)[:40]}", verdict):
+            continue
+        batches, events = batches + row[4], events + row[5]
+        props = dict(zip(("first", "last", "batches", "events"), numbers, strict=True))
+        if not _is_recorded(connection, event_id, {"collapse": number, **props}):
+            verdict.add_finding(f"collapse {number}: event {event_id} does not record it")
+    last, rows, present = connection.execute(
+        "SELECT coalesce(max(id), 0), count(*), coalesce(sum(events), 0) FROM batch WHERE id > 0"
+    ).fetchone()
+    missing = last - rows, next_event - 1 - present
+    if missing != (batches, events):
+        verdict.add_finding(
+            f"{missing[0]} batches with {missing[1]} events are not there any more, the trail"
+            f" records that of {batches} with {events}"
+        )
+
+
+def _is_recorded(connection: Connection, event_id: int, expected: Mapping[str, object]) -> bool:
+    """Whether that event is internal and has all of these properties."""
     row = connection.execute(
         "SELECT t.name, e.props FROM event e JOIN event_type t ON t.id = e.type WHERE e.id = ?",
         (event_id,),
@@ -160,8 +232,7 @@ def _is_recorded(connection: Connection, removal: int, event_id: int, digest: by
         props = unpack_props(row[1])
     except Malformed:
         return False
-    return (
-        isinstance(props, dict)
-        and props.get("removal") == removal
-        and props.get("hash") == digest.hex()
+    return isinstance(props, dict) and all(
+        type(props.get(key)) is type(value) and props.get(key) == value
+        for key, value in expected.items()
     )

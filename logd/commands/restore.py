@@ -17,7 +17,7 @@ from logd.errors import EXIT_NOT_WHOLE
 from logd.maintenance import database_swap
 from logd.maintenance import restore as restoring
 from logd.maintenance.database_copy import stoppable
-from logd.storage.hash_chain import Head
+from logd.storage.tree_head import Head
 
 
 @click.command(

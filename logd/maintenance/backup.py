@@ -25,8 +25,8 @@ from logd.maintenance.database_copy import Bar, Stop
 from logd.storage import erasure_list, keyfile, opening, trail_clock
 from logd.storage.copy_registry import BACKUP, Copy, list_copies, register_copy
 from logd.storage.database import Connection
-from logd.storage.hash_chain import Head
 from logd.storage.migrations import schema_version
+from logd.storage.tree_head import Head
 from logd.storage.wal import database_bytes
 
 DAY_NS = 86_400 * 10**9

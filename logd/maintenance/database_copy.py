@@ -28,7 +28,6 @@ from logd.errors import (
     NotChecked,
     cannot_write,
 )
-from logd.storage.chain_head import read_head
 from logd.storage.database import (
     Connection,
     DatabaseError,
@@ -37,7 +36,7 @@ from logd.storage.database import (
     is_interrupt,
     translate,
 )
-from logd.storage.hash_chain import Head
+from logd.storage.tree_head import Head, read_head
 from logd.storage.wal import database_bytes
 
 PROGRESS_STEPS = 20_000  # of SQLite's virtual machine, from one check for signals to the next

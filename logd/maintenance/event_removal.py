@@ -13,7 +13,7 @@ from typing import Any
 
 from logd.batch import EVENTS_PRUNED, PERSON_ERASED, Batch
 from logd.maintenance.subject_rollups import SubjectRecount
-from logd.storage import hash_chain, removal_log
+from logd.storage import batch_hash, hash_chain, merkle, removal_log
 from logd.storage.database import Connection, in_parts, question_marks
 from logd.storage.rollups import DAY_NS
 from logd.storage.row_writer import add_to_counters
@@ -106,11 +106,12 @@ class _Names:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.chained = hash_chain.read_chained(connection)
         self._labels: dict[int, str] = {}
         self._types: dict[int, str] = {}
 
     def leaf(self, row: _Row) -> bytes:
-        """Returns the event's leaf in the chain."""
+        """Returns the hash of the event's leaf."""
         event_id, producer, sequence, ts_ns, type_id, user, props, salt = row
         label = self._labels.get(producer) or self._look_up(
             self._labels, producer, "SELECT uid || '-' || key FROM producer WHERE id = ?"
@@ -118,7 +119,9 @@ class _Names:
         kind = self._types.get(type_id) or self._look_up(
             self._types, type_id, "SELECT name FROM event_type WHERE id = ?"
         )
-        return hash_chain.leaf(salt, event_id, label, sequence, ts_ns, kind, user, props)
+        data = batch_hash.event_data(salt, event_id, label, sequence, ts_ns, kind, user, props)
+        chained = event_id <= self.chained.events
+        return hash_chain.plain(data) if chained else merkle.leaf_hash(data)
 
     def _look_up(self, into: dict[int, str], row_id: int, sql: str) -> str:
         if len(into) >= _NAMES_MAX:
@@ -139,12 +142,13 @@ def _remove(connection: Connection, ids: Sequence[int], names: _Names) -> None:
     for part in in_parts(ids):
         connection.execute(f"DELETE FROM event WHERE id IN ({question_marks(part)})", part)  # noqa: S608 - question marks only
     for first, end in (*whole, *partly):
-        if connection.execute(
+        if not connection.execute(
             "SELECT 1 FROM event WHERE id >= ? AND id < ? LIMIT 1", (first, end)
         ).fetchone():
-            continue
-        # No event of the batch is left: the hash of its leaves in the batch is enough.
-        connection.execute("DELETE FROM leaf WHERE event >= ? AND event < ?", (first, end))
+            # No event of the batch is left: the hash over all of them in the batch is enough.
+            connection.execute("DELETE FROM leaf WHERE event >= ? AND event < ?", (first, end))
+        elif first > names.chained.events:
+            removal_log.merge_leaves(connection, first, end)
     _subtract_rollups(connection, rows)
     _narrow_blocks(connection, rows)
 
@@ -227,7 +231,7 @@ def _redact(
     """
     rows = _rows(connection, sorted(contents))
     removal_log.keep_leaves(connection, {row[0]: names.leaf(row) for row in rows})
-    salts = hash_chain.new_salts(len(rows))
+    salts = batch_hash.new_salts(len(rows))
     changed = [(*row[:6], contents[row[0]], salt) for row, salt in zip(rows, salts, strict=True)]
     connection.executemany(
         "UPDATE event SET props = ?, salt = ? WHERE id = ?",

@@ -27,9 +27,9 @@ from logd.errors import (
 from logd.maintenance import database_copy, database_swap
 from logd.maintenance.database_copy import Bar, Checked, Stop
 from logd.storage import keyfile, opening
-from logd.storage.chain_head import read_head
 from logd.storage.database import DatabaseError, change_key, connect, translate
 from logd.storage.migrations import check_not_newer
+from logd.storage.tree_head import read_head
 from logd.storage.wal import database_bytes
 
 # The work of a modest machine per second, to estimate how long the daemon is stopped.

@@ -18,14 +18,13 @@ from logd.maintenance import database_copy, database_swap, rekey
 from logd.maintenance.database_copy import Bar, Checked, Stop
 from logd.maintenance.worker import Worker
 from logd.storage import erasure_list, keyfile, last_verification, trail_clock
-from logd.storage.chain_head import read_head
 from logd.storage.database import Connection, DatabaseError, change_key, connect, translate
-from logd.storage.hash_chain import Head
 from logd.storage.migrations import check_not_newer, schema_version
 from logd.storage.opening import open_store
 from logd.storage.store import Store
 from logd.storage.time_blocks import IN_ANY_BLOCK
 from logd.storage.trail_id import read_trail_id
+from logd.storage.tree_head import Head, read_head
 from logd_wire.schema import INT64_MAX, RESERVED_TYPES
 
 KIND = "replaced"

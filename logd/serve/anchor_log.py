@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from logd.audit import anchor_file, anchors
 from logd.config.settings import Config
-from logd.storage.hash_chain import Head
+from logd.storage.tree_head import Head
 
 _log = logging.getLogger("logd")
 

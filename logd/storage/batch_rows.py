@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from logd.batch import Batch, Producer
-from logd.storage import hash_chain
+from logd.storage import batch_hash, merkle
+from logd.storage.tree import kept_nodes
 from logd_wire.wire import Event
 
 NO_EVENTS: frozenset[int] = frozenset()
@@ -15,11 +16,11 @@ NO_EVENTS: frozenset[int] = frozenset()
 
 @dataclass(frozen=True)
 class LastRows:
-    """The last row of each table that a batch adds to, and the hash that the chain ends with."""
+    """The last row of each table that a batch adds to, and the right edge of the tree."""
 
     batch: int = 0
     event: int = 0
-    hash: bytes = hash_chain.GENESIS
+    tree: merkle.Growing = field(default_factory=merkle.Growing)
     producer: int = 0
     quarantine: int = 0
 
@@ -35,10 +36,11 @@ class BatchRows:
     events: list[Any] = field(default_factory=list)
     leaves: list[bytes] = field(default_factory=list)  # also of the events that are not stored
     batch: tuple[Any, ...] | None = None
+    nodes: list[tuple[Any, ...]] = field(default_factory=list)
     losses: list[tuple[Any, ...]] = field(default_factory=list)
     quarantine: list[Any] = field(default_factory=list)
     quarantine_first: int = 0  # the oldest row that stays
-    last: LastRows = LastRows()
+    last: LastRows = field(default_factory=LastRows)
 
 
 def build(
@@ -59,12 +61,12 @@ def build(
     rows = BatchRows()
     producer = _add_producers(rows, batch, last.producer, now_ns, boot_id)
     _add_events(rows, batch, types, last.event + 1, late)
-    batch_id, head = last.batch, last.hash
+    batch_id, tree = last.batch, last.tree
     if rows.leaves or batch.losses:
         batch_id += 1
-        head = _add_batch(rows, batch, batch_id, last, now_ns)
+        tree = _add_batch(rows, batch, batch_id, last, now_ns)
     quarantine = _add_quarantine(rows, batch, last.quarantine, now_ns, quarantine_rows_max)
-    rows.last = LastRows(batch_id, last.event + len(rows.leaves), head, producer, quarantine)
+    rows.last = LastRows(batch_id, last.event + len(rows.leaves), tree, producer, quarantine)
     return rows
 
 
@@ -109,13 +111,13 @@ def _add_events(
 ) -> None:
     values, leaves = rows.events, rows.leaves
     of = {p: (p.label, rows.ids[p]) for p in batch.producers}
-    salts = hash_chain.new_salts(len(batch.events))
-    leaf, bind = hash_chain.leaf, bytearray
+    salts = batch_hash.new_salts(len(batch.events))
+    data, leaf, bind = batch_hash.event_data, merkle.leaf_hash, bytearray
     event_id = first
     for (producer, sequence, event), salt in zip(batch.events, salts, strict=True):
         kind, ts_ns, user, props = event
         label, row = of[producer]
-        leaves.append(leaf(salt, event_id, label, sequence, ts_ns, kind, user, props))
+        leaves.append(leaf(data(salt, event_id, label, sequence, ts_ns, kind, user, props)))
         if late and event_id - first in late:
             event_id += 1
             continue
@@ -124,21 +126,27 @@ def _add_events(
         event_id += 1
 
 
-def _add_batch(rows: BatchRows, batch: Batch, batch_id: int, last: LastRows, now_ns: int) -> bytes:
-    """Adds the batch's own row and its losses; returns the new head of the chain."""
-    leaves_hash = hash_chain.combine(rows.leaves)
-    losses_hash = hash_chain.combine(
-        hash_chain.loss_leaf(loss.producer.label, loss.first, loss.last, loss.cause)
+def _add_batch(
+    rows: BatchRows, batch: Batch, batch_id: int, last: LastRows, now_ns: int
+) -> merkle.Growing:
+    """Adds the batch's own row, its losses, and what it completes of the tree; returns the tree."""
+    events_root = merkle.root(rows.leaves)
+    losses = [
+        merkle.leaf_hash(
+            batch_hash.loss_data(loss.producer.label, loss.first, loss.last, loss.cause)
+        )
         for loss in batch.losses
-    )
+    ]
     numbers = batch_id, now_ns, last.event + 1, len(rows.leaves)
-    head = hash_chain.link(last.hash, *numbers, leaves_hash, losses_hash)
-    rows.batch = (*numbers, leaves_hash, head)
+    leaf = merkle.leaf_hash(batch_hash.entry(*numbers, events_root, losses))
+    tree = last.tree.copy()
+    rows.nodes = kept_nodes(batch_id, tree.append(leaf))
+    rows.batch = (*numbers, events_root, leaf)
     rows.losses = [
         (batch_id, rows.ids[loss.producer], loss.first, loss.last, loss.cause, now_ns)
         for loss in batch.losses
     ]
-    return head
+    return tree
 
 
 def _add_quarantine(

@@ -1,67 +1,46 @@
-"""The hash chain over stored events: after any change or removal some batch does not match.
+"""The former form of a batch's hash, a chain; batches from before the Merkle tree still have it.
 
-    leaf    SHA-256 over the event's own salt and its fields, packed
-    batch   SHA-256 over the previous batch's hash, its own numbers, its leaves, its losses
+    event   SHA-256 over the event's salt and its fields, packed
+    batch   SHA-256 over the previous batch's hash, its own numbers, its events' hashes, its losses
 
-Without the salt a leaf does not reveal its event: when both salt and content are erased and the
-leaf is kept, everything else still verifies. A batch keeps the hash of its leaves, so it verifies
-by that alone once all its events are removed. What each removal took out is hashed too: that hash
-is recorded in an internal event, which is a leaf like any other.
+It is verified as it was, anchors of that time are compared with it, and each of its batches is a
+leaf of the tree as well (`logd.storage.batch_hash.chained_entry`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgpack
 
-SALT_BYTES = 16
-GENESIS = bytes(32)
+from logd.storage.database import Connection
 
-_packer = msgpack.Packer()
+GENESIS = bytes(32)
 
 
 @dataclass(frozen=True)
-class Head:
-    """The end of a chain: its last batch, its last event's id, and the hash over all of it."""
+class Chained:
+    """How far the chain reaches: up to that batch and that event. Both are 0 without one."""
 
-    batch: int
+    batches: int
     events: int
-    hash: bytes
 
 
-def new_salts(count: int) -> list[bytes]:
-    """Returns `count` random salts, by one call to the kernel."""
-    raw = os.urandom(SALT_BYTES * count)
-    return [raw[i : i + SALT_BYTES] for i in range(0, len(raw), SALT_BYTES)]
+def read_chained(connection: Connection) -> Chained:
+    """Returns how far the chain of a trail reaches that has a tree."""
+    return Chained(*connection.execute("SELECT batches, events FROM chained").fetchone())
 
 
-def leaf(
-    salt: bytes,
-    event_id: int,
-    producer: str,
-    sequence: int,
-    ts_ns: int,
-    event_type: str,
-    user: str | None,
-    props: bytes,
-) -> bytes:
-    """Returns the hash of one event, 32 bytes."""
-    content = _packer.pack((event_id, producer, sequence, ts_ns, event_type, user, props))
-    return hashlib.sha256(salt + content).digest()
+def combine(hashes: Iterable[bytes]) -> bytes:
+    """Returns one hash over hashes in their order."""
+    return hashlib.sha256(b"".join(hashes)).digest()
 
 
-def loss_leaf(producer: str, first: int, last: int | None, cause: str) -> bytes:
-    """Returns the hash of one row of the loss ledger."""
-    return hashlib.sha256(_packer.pack(("loss", producer, first, last, cause))).digest()
-
-
-def combine(leaves: Iterable[bytes]) -> bytes:
-    """Returns one hash over leaves in their order."""
-    return hashlib.sha256(b"".join(leaves)).digest()
+def plain(data: bytes) -> bytes:
+    """Returns the hash of an event or a loss, without the prefix that a tree's leaf has."""
+    return hashlib.sha256(data).digest()
 
 
 def link(
@@ -74,30 +53,5 @@ def link(
     losses_hash: bytes,
 ) -> bytes:
     """Returns the hash of a batch, which the next batch builds on."""
-    numbers = _packer.pack((batch_id, stored_ns, first_event, events))
+    numbers = msgpack.packb((batch_id, stored_ns, first_event, events))
     return hashlib.sha256(previous + numbers + leaves_hash + losses_hash).digest()
-
-
-class Removal:
-    """The hash of one removal: runs of event ids, and new leaves of redacted events.
-
-    Each of the two is added in the order of ids, independently of the other.
-    """
-
-    def __init__(self) -> None:
-        self._runs, self._redactions = hashlib.sha256(), hashlib.sha256()
-        self.events = 0
-
-    def add_run(self, first: int, last: int) -> None:
-        """Adds removed events from `first` to `last`, both included."""
-        self._runs.update(_packer.pack((first, last)))
-        self.events += last - first + 1
-
-    def add_redaction(self, event_id: int, new_leaf: bytes) -> None:
-        """Adds an event that was redacted."""
-        self._redactions.update(_packer.pack((event_id, new_leaf)))
-
-    def hash(self, removal_id: int, kind: str) -> bytes:
-        """Returns the hash over all that was added, 32 bytes."""
-        head = _packer.pack(("removal", removal_id, kind))
-        return hashlib.sha256(head + self._runs.digest() + self._redactions.digest()).digest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from logd.errors import EXIT_TEMPORARY, LogdError
-from logd.storage import rollups
+from logd.storage import rollups, tree
 from logd.storage.database import Connection
 from logd.storage.migration_progress import MigrationProgress
 
@@ -292,6 +292,44 @@ MIGRATIONS: list[tuple[str, str]] = [
             (SELECT substr(hash, 1, 8) FROM batch ORDER BY id LIMIT 1), randomblob(8))));
         """,
     ),
+    (
+        "the Merkle tree",
+        """
+        CREATE TABLE chained (              -- one row: what has the form of a hash chain
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            batches INTEGER NOT NULL,       -- up to this batch
+            events INTEGER NOT NULL         -- up to this event
+        );
+        INSERT INTO chained
+        SELECT 1, coalesce(max(id), 0), coalesce(max(first_event + events - 1), 0) FROM batch;
+        CREATE TABLE node (                 -- see logd/storage/tree.py
+            level INTEGER NOT NULL,
+            position INTEGER NOT NULL,
+            hash BLOB NOT NULL,
+            PRIMARY KEY (level, position)
+        ) WITHOUT ROWID;
+        INSERT INTO node
+        SELECT 8, (id - 1) >> 8, tree_block(id,
+            tree_leaf(id, stored_ns, first_event, events, leaves_hash, hash))
+        FROM batch GROUP BY 2 HAVING count(*) = 256;
+        INSERT INTO node
+        SELECT 16, position >> 8, tree_block(position, hash)
+        FROM node WHERE level = 8 GROUP BY 2 HAVING count(*) = 256;
+        CREATE TABLE collapse (             -- one for each step that removed rows of batches
+            id INTEGER PRIMARY KEY,
+            event INTEGER NOT NULL,         -- the internal event that records it
+            first INTEGER NOT NULL,         -- the batches are among these
+            last INTEGER NOT NULL,
+            batches INTEGER NOT NULL,
+            events INTEGER NOT NULL         -- of those batches; all had been removed before
+        );
+        -- What of a removal is known by numbers only, since its batches' rows are gone.
+        ALTER TABLE removal ADD COLUMN collapsed_events INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE removal ADD COLUMN collapsed_redactions INTEGER NOT NULL DEFAULT 0;
+        -- A leaf of a level above 0 is a block of removed events, from that event on.
+        ALTER TABLE leaf ADD COLUMN level INTEGER NOT NULL DEFAULT 0;
+        """,
+    ),
 ]
 
 
@@ -344,7 +382,9 @@ def migrate(connection: Connection, now_ns: int) -> int:
     if 0 < version < len(MIGRATIONS):
         _log.info("bringing the database from schema %d to %d", version, len(MIGRATIONS))
     progress = MigrationProgress()
-    rollups.add_functions(connection)
+    if version < len(MIGRATIONS):
+        rollups.add_functions(connection)
+        tree.add_functions(connection)
     for number, (name, script) in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:

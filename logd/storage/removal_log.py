@@ -1,6 +1,6 @@
 """The record of removed events: their ids, the removal that took them out, and their leaves.
 
-The hash over a removal is recorded in an internal event, so that it is part of the chain.
+The hash over a removal is recorded in an internal event, so that it is part of the trail.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from logd.storage import hash_chain
+from logd.storage import batch_hash, merkle
 from logd.storage.database import Connection
 
 # Kinds of removal; the counters have the same names.
@@ -40,7 +40,7 @@ def record(
     `ids` are of the removed events, ascending; `redactions` has the new leaf of each redacted one.
     """
     (removal_id,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM removal").fetchone()
-    hashed = hash_chain.Removal()
+    hashed = batch_hash.Removal()
     gone = runs(ids)
     for first, last in gone:
         hashed.add_run(first, last)
@@ -49,7 +49,7 @@ def record(
         hashed.add_redaction(event_id, leaf)
     digest = hashed.hash(removal_id, kind)
     connection.execute(
-        "INSERT INTO removal VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO removal (id, event, kind, events, hash) VALUES (?, ?, ?, ?, ?)",
         (removal_id, internal_event_id, kind, hashed.events, digest),
     )
     connection.executemany(
@@ -69,4 +69,37 @@ def record(
 
 def keep_leaves(connection: Connection, leaves: Mapping[int, bytes]) -> None:
     """Keeps leaves that can no longer be computed. Of two for one event the first counts."""
-    connection.executemany("INSERT OR IGNORE INTO leaf VALUES (?, ?)", sorted(leaves.items()))
+    connection.executemany(
+        "INSERT OR IGNORE INTO leaf (event, hash) VALUES (?, ?)", sorted(leaves.items())
+    )
+
+
+def merge_leaves(connection: Connection, first: int, end: int) -> None:
+    """Merges the kept leaves of removed events into blocks, for the batch of the events from
+    `first` to before `end`.
+    """
+    # The leaf of a redacted event stays: the event is there, and has another hash now.
+    kept = {
+        (level, (event - first) >> level): digest
+        for event, level, digest in connection.execute(
+            "SELECT event, level, hash FROM leaf WHERE event >= ? AND event < ?"
+            " AND NOT EXISTS (SELECT 1 FROM event WHERE id = leaf.event)",
+            (first, end),
+        )
+    }
+    before = set(kept)
+    waiting = sorted(kept)
+    for level, position in waiting:  # it grows: a merged block may merge further
+        pair = (level, position & ~1), (level, position | 1)
+        if all(half in kept for half in pair):
+            above = level + 1, position >> 1
+            kept[above] = merkle.node_hash(kept.pop(pair[0]), kept.pop(pair[1]))
+            waiting.append(above)
+    connection.executemany(
+        "DELETE FROM leaf WHERE event = ?",
+        [(first + (position << level),) for level, position in before - kept.keys()],
+    )
+    connection.executemany(
+        "INSERT INTO leaf (event, level, hash) VALUES (?, ?, ?)",
+        [(first + (place[1] << place[0]), place[0], kept[place]) for place in kept.keys() - before],
+    )

@@ -35,6 +35,7 @@ def insert_rows(connection: Connection, rows: BatchRows) -> None:
     _insert(connection, "event", rows.events, columns=8)
     if rows.batch is not None:
         connection.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)", rows.batch)
+        connection.executemany("INSERT INTO node VALUES (?, ?, ?)", rows.nodes)
         connection.executemany(
             "INSERT INTO loss (batch, producer, first, last, cause, detected_ns)"
             " VALUES (?, ?, ?, ?, ?, ?)",

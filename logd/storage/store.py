@@ -1,7 +1,7 @@
 """The store: the only writer of the database, one transaction for each batch.
 
-Events, watermarks, losses, quarantine, roll-ups, counters and the hash chain are committed together
-or not at all. State in memory changes only after the commit.
+Events, watermarks, losses, quarantine, roll-ups, counters and the tree are committed together, or
+not at all. State in memory changes only after the commit.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from logd.storage import (
     wal,
 )
 from logd.storage.batch_rows import NO_EVENTS, BatchRows, LastRows
-from logd.storage.chain_head import read_head
 from logd.storage.database import Connection, DatabaseError, connect, translate
 from logd.storage.database_files import DatabaseFiles
 from logd.storage.event_types import BatchTypes, EventTypes, TypeLimits
-from logd.storage.hash_chain import Head
 from logd.storage.mentions import DEFAULT_KEYS, PersonKeys
 from logd.storage.migrations import migrate
 from logd.storage.trail_id import read_trail_id
+from logd.storage.tree import Tree
+from logd.storage.tree_head import Head, read_head
 from logd_wire.rendezvous import current_boot_id
 from logd_wire.wire import Event
 
@@ -98,7 +98,8 @@ class Store:
             for table in ("producer", "quarantine")
         )
         head = self._head
-        self._last = LastRows(head.batch, head.events, head.hash, producer, quarantine)
+        tree = Tree(self._connection).growing(head.batch)
+        self._last = LastRows(head.batch, head.events, tree, producer, quarantine)
         query(f"PRAGMA busy_timeout = {wal.BUSY_TIMEOUT_RUNNING_MS}")
         self.erasure_list = erasure_list.load(self._connection)
         # The producer of logd's internal events, new for each process.
@@ -169,7 +170,7 @@ class Store:
 
     @property
     def head(self) -> Head:
-        """The head of the chain on disk: an anchor must not outlive a batch in a power cut."""
+        """The head of the tree on disk: an anchor must not outlive a batch in a power cut."""
         return self._head
 
     def problem(self, error: Exception) -> Exception:
@@ -224,7 +225,7 @@ class Store:
             producer.row = row
         self._internal.stored = self._internal.taken
         if flush:
-            self._head = Head(last.batch, last.event, last.hash)
+            self._head = Head(last.batch, last.event, last.tree.root())
 
     def _roll_back(self, problem: BaseException) -> None:
         try:

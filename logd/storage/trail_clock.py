@@ -19,9 +19,9 @@ from logd.clock.readings import EARLIEST_NS, HOUR_NS, STEP_MAX_NS, Reading
 from logd.config.settings import Config
 from logd.errors import ClockRefused
 from logd.storage import opening
-from logd.storage.chain_head import read_head
 from logd.storage.database import Connection
 from logd.storage.store import Store
+from logd.storage.tree_head import read_head
 from logd_wire.rendezvous import current_boot_id
 
 KEPT_EVERY_NS = HOUR_NS // 6

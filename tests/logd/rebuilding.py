@@ -6,11 +6,14 @@ from collections import Counter
 from itertools import groupby
 from typing import Any
 
-from logd.storage import hash_chain
+from logd.storage import batch_hash, hash_chain, merkle
 from logd.storage.database import Connection
+from logd.storage.hash_chain import read_chained
 from logd.storage.migrations import schema_version
 from logd.storage.rollups import DAY_NS, Rollups, by_time
 from logd.storage.time_blocks import BLOCK_BITS
+from logd.storage.tree import kept_nodes, leaf_of
+from logd.storage.tree_head import has_tree
 from logd_wire.schema import SUBJECTS
 from logd_wire.wire import unpack_props
 
@@ -29,6 +32,8 @@ def cut_off(connection: Connection, first_batch: int) -> None:
     connection.execute("DELETE FROM loss WHERE batch >= ?", (first_batch,))
     connection.execute("DELETE FROM event WHERE id >= ?", (first_event,))
     connection.execute("DELETE FROM batch WHERE id >= ?", (first_batch,))
+    if has_tree(connection):
+        connection.execute("DELETE FROM node WHERE (position + 1) << level >= ?", (first_batch,))
 
 
 def cut_and_rebuild(connection: Connection, first_batch: int) -> None:
@@ -38,8 +43,10 @@ def cut_and_rebuild(connection: Connection, first_batch: int) -> None:
 
 
 def rebuild(connection: Connection) -> None:
-    """Computes chain, counters, roll-ups and blocks of the events that are there."""
+    """Computes the tree, counters, roll-ups and blocks of the events that are there."""
     connection.execute("BEGIN")
+    tree = has_tree(connection)
+    chained = read_chained(connection).batches if tree else 2**62
     head, rollups = hash_chain.GENESIS, Rollups(by_time=by_time(connection))
     blocks: dict[int, tuple[int, int]] = {}
     batches = connection.execute("SELECT id, stored_ns, first_event, events FROM batch ORDER BY id")
@@ -47,7 +54,8 @@ def rebuild(connection: Connection) -> None:
         leaves = []
         for row in connection.execute(_EVENTS, (first, first + events)):
             _, event_id, _, _, ts_ns, kind, user, props = row
-            leaves.append(hash_chain.leaf(*row))
+            data = batch_hash.event_data(*row)
+            leaves.append(hash_chain.plain(data) if number <= chained else merkle.leaf_hash(data))
             rollups.days[kind, ts_ns // DAY_NS, user or ""] += 1
             if kind in SUBJECTS and user is not None:
                 rollups.add_subject(kind, ts_ns, user, unpack_props(props))
@@ -59,15 +67,36 @@ def rebuild(connection: Connection) -> None:
             " JOIN producer p ON p.id = l.producer WHERE l.batch = ? ORDER BY l.id",
             (number,),
         ).fetchall()
-        leaves_hash = hash_chain.combine(leaves)
-        losses_hash = hash_chain.combine(hash_chain.loss_leaf(*loss) for loss in losses)
-        head = hash_chain.link(head, number, stored_ns, first, events, leaves_hash, losses_hash)
+        lost = [batch_hash.loss_data(*loss) for loss in losses]
+        numbers = number, stored_ns, first, events
+        if number <= chained:
+            leaves_hash = hash_chain.combine(leaves)
+            losses_hash = hash_chain.combine(map(hash_chain.plain, lost))
+            head = hash_chain.link(head, *numbers, leaves_hash, losses_hash)
+        else:
+            leaves_hash = merkle.root(leaves)
+            entry = batch_hash.entry(*numbers, leaves_hash, [*map(merkle.leaf_hash, lost)])
+            head = merkle.leaf_hash(entry)
         connection.execute(
             "UPDATE batch SET leaves_hash = ?, hash = ? WHERE id = ?", (leaves_hash, head, number)
         )
+    if tree:
+        _grow(connection, chained)
     _count(connection)
     _sum_up(connection, rollups, blocks)
     connection.execute("COMMIT")
+
+
+def _grow(connection: Connection, chained: int) -> None:
+    """Computes the tree's nodes anew."""
+    connection.execute("DELETE FROM node")
+    growing = merkle.Growing()
+    for row in connection.execute(
+        "SELECT id, stored_ns, first_event, events, leaves_hash, hash FROM batch ORDER BY id"
+    ).fetchall():
+        completed = growing.append(leaf_of(row, chained))
+        nodes = kept_nodes(growing.size, completed)
+        connection.executemany("INSERT INTO node VALUES (?, ?, ?)", nodes)
 
 
 def _count(connection: Connection) -> None:

@@ -16,7 +16,7 @@ from logd.audit import anchor_file
 from logd.audit.anchor_sources import from_lines
 from logd.config.settings import parse
 from logd.errors import ConfigError
-from logd.storage.hash_chain import Head
+from logd.storage.tree_head import Head
 from logd_client import Client
 from tests.logd.stepped_daemon import SteppedDaemon, look, no_space
 from tests.support.instance import Instance, check_sums

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from logd.audit.anchors import Anchor, AnchorSchedule, format_anchor, parse
-from logd.storage.hash_chain import Head
+from logd.storage.tree_head import Head
 
 HEADS = [Head(n, 10 * n, bytes([n]) * 32) for n in range(5)]
 

@@ -11,7 +11,7 @@ import pytest
 
 from logd.audit.anchors import format_anchor, parse
 from logd.storage.database import Connection
-from logd.storage.hash_chain import Head
+from logd.storage.tree_head import Head
 from logd_client import Client
 from tests.logd.anchored import (
     DAYS,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from logd.batch import LOST_CLAIMED, Batch, Producer
-from logd.storage import batch_rows, hash_chain
+from logd.storage import batch_rows, merkle
 from logd.storage.batch_rows import LastRows
 from logd_wire.wire import Event
 
-LAST = LastRows(batch=4, event=100, hash=b"h" * 32, producer=7, quarantine=3)
+LAST = LastRows(4, 100, merkle.Growing(4, [b"h" * 32]), producer=7, quarantine=3)
 TYPES = {"login": 1, "page_view": 2}
 
 
@@ -41,7 +41,7 @@ def test_rows_are_numbered_from_the_last_ones() -> None:
     assert rows.batch[:4] == (5, 6, 101, 4)
     assert rows.losses == [(5, 2, 3, 4, LOST_CLAIMED, 6)]
     assert (rows.quarantine[0], rows.quarantine[5]) == (4, 8)
-    assert rows.last == LastRows(5, 104, rows.batch[-1], 8, 4)
+    assert rows.last == LastRows(5, 104, merkle.Growing(5, [b"h" * 32, rows.batch[-1]]), 8, 4)
 
 
 def test_late_events_use_up_an_id_and_are_hashed_but_not_stored() -> None:
@@ -50,19 +50,19 @@ def test_late_events_use_up_an_id_and_are_hashed_but_not_stored() -> None:
     assert rows.events[::8] == [102, 104]
     assert len(rows.leaves) == 4
     assert rows.batch is not None
-    assert rows.batch[4] == hash_chain.combine(rows.leaves)
+    assert rows.batch[4] == merkle.root(rows.leaves)
     assert rows.last.event == 104
     runs = batch_rows.stored_runs(101, batch, late)
     assert list(runs) == [(102, batch.events[1:2]), (104, batch.events[3:])]
     assert list(batch_rows.stored_runs(101, batch, frozenset())) == [(101, batch.events)]
 
 
-def test_a_batch_without_events_or_losses_has_no_row_and_leaves_the_chain() -> None:
+def test_a_batch_without_events_or_losses_has_no_row_and_leaves_the_tree() -> None:
     batch = Batch(100, 10**6)
     batch.add_quarantine(1000, 9, "no record", b"x")
     rows = batch_rows.build(batch, TYPES, LAST, 6, "boot", quarantine_rows_max=10)
     assert (rows.batch, rows.leaves, rows.events) == (None, [], [])
-    assert rows.last == LastRows(4, 100, LAST.hash, 7, 4)
+    assert rows.last == LastRows(4, 100, LAST.tree, 7, 4)
 
 
 def test_of_the_quarantine_only_the_newest_rows_are_made() -> None:
@@ -72,3 +72,19 @@ def test_of_the_quarantine_only_the_newest_rows_are_made() -> None:
     rows = batch_rows.build(batch, TYPES, LAST, 6, "boot", quarantine_rows_max=2)
     assert rows.quarantine[::9] == [7, 8]
     assert (rows.quarantine_first, rows.last.quarantine) == (7, 8)
+
+
+def test_the_256th_batch_completes_a_node_of_the_tree() -> None:
+    last = LastRows()
+    leaves, nodes = [], []
+    for number in range(512):
+        batch = Batch(100, 10**6)
+        producer = made(1, row=1)
+        batch.add(producer, number + 1, Event("login", 5, "7", b"\x80"), 1)
+        rows = batch_rows.build(batch, TYPES, last, 6, "boot", quarantine_rows_max=2)
+        assert rows.batch is not None
+        leaves.append(rows.batch[-1])
+        nodes += rows.nodes
+        last = rows.last
+    assert nodes == [(8, n, merkle.root(leaves[256 * n : 256 * (n + 1)])) for n in (0, 1)]
+    assert last.tree.root() == merkle.root(leaves)

@@ -14,7 +14,7 @@ from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.maintenance.database_copy import Interrupted, stoppable
 from logd.serve.reload import COMMANDS, LIVE, REPORTS, compare
-from logd.storage.hash_chain import Head
+from logd.storage.tree_head import Head
 from logd_client import Client
 from logd_wire.query import QueryClient
 from tests.support.instance import Instance, until

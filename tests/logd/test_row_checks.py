@@ -13,7 +13,7 @@ import pytest
 from logd.audit.row_checks import type_name
 from logd.audit.verify import verify
 from logd.batch import Batch, Producer
-from logd.storage import hash_chain
+from logd.storage import batch_hash
 from logd.storage.database import connect
 from logd.storage.store import Store
 from logd_wire.wire import Event, producer_seed
@@ -72,7 +72,7 @@ def test_a_longer_salt_does_not_make_one_event_of_another(connection: Any) -> No
     )
     after = connection.execute(sql).fetchone()
     assert after[1:] == FORGED
-    assert hash_chain.leaf(*before) == hash_chain.leaf(*after)
+    assert batch_hash.event_data(*before) == batch_hash.event_data(*after)
     head = connection.execute("SELECT max(id), hash FROM batch").fetchone()
     rebuild(connection)  # the sums, which are in no hash
     assert connection.execute("SELECT max(id), hash FROM batch").fetchone() == head
@@ -114,13 +114,25 @@ def test_a_longer_salt_does_not_make_one_event_of_another(connection: Any) -> No
         ("UPDATE loss SET cause = x'41'", "a loss was changed: cause is bytes"),
         ("UPDATE loss SET producer = 9", "a loss was changed: the producer's uid is missing"),
         ("UPDATE loss SET batch = 9", "loss ledger: 1 entries, 0 belong to batches"),
-        ("INSERT INTO leaf VALUES (2, zeroblob(64))", "leaf of event 2 was changed: hash has 64"),
+        (
+            "INSERT INTO leaf VALUES (2, zeroblob(64), 0)",
+            "leaf of event 2 was changed: hash has 64",
+        ),
         ("INSERT INTO removed VALUES (9, 'a', 1)", "removal of event 9 was changed: last is text"),
         ("INSERT INTO redacted VALUES ('a', 1, x'')", "redaction of event 'a' was changed: event"),
         ("INSERT INTO redacted VALUES (2, 1, x'00')", "redaction of event 2 was changed: hash"),
-        ("INSERT INTO removal VALUES (1, 1, 'pruned', 0, x'00')", "removal 1 was changed: hash"),
-        ("INSERT INTO removal VALUES (1, 1, x'00', 0, zeroblob(32))", "kind is bytes"),
-        ("INSERT INTO removal VALUES (1, 'a', 'pruned', 0, zeroblob(32))", "event is text"),
+        (
+            "INSERT INTO removal VALUES (1, 1, 'pruned', 0, x'00', 0, 0)",
+            "removal 1 was changed: hash",
+        ),
+        (
+            "INSERT INTO removal VALUES (1, 1, x'00', 0, zeroblob(32), 0, 0)",
+            "kind is bytes",
+        ),
+        (
+            "INSERT INTO removal VALUES (1, 'a', 'pruned', 0, zeroblob(32), 0, 0)",
+            "event is text",
+        ),
     ],
 )
 def test_a_type_or_length_that_the_daemon_never_writes_is_reported_with_its_place(
@@ -142,8 +154,11 @@ def test_an_internal_event_whose_properties_are_not_a_map_records_no_removal(
 ) -> None:
     connection.execute("UPDATE event_type SET name = 'events_pruned' WHERE name = 'harmless'")
     connection.execute("UPDATE event SET props = x'90' WHERE id = 2")
-    digest = hash_chain.Removal().hash(1, "pruned")
-    connection.execute("INSERT INTO removal VALUES (1, 2, 'pruned', 0, ?)", (digest,))
+    digest = batch_hash.Removal().hash(1, "pruned")
+    connection.execute(
+        "INSERT INTO removal VALUES (1, 2, 'pruned', 0, ?, 0, 0)",
+        (digest,),
+    )
     assert "removal 1: event 2 does not record it" in verify(connection).findings
 
 

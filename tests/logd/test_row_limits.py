@@ -22,7 +22,7 @@ from logd.audit.row_checks import (
     type_name,
     whole,
 )
-from logd.storage.hash_chain import SALT_BYTES
+from logd.storage.batch_hash import SALT_BYTES
 from logd_wire.schema import INT64_MAX, USER_BYTES_MAX
 
 WORD = re.compile(r"[a-z]+\Z")

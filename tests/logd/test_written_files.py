@@ -18,7 +18,7 @@ from logd.atomic_file import whole_file
 from logd.audit import anchor_file
 from logd.errors import LogdError
 from logd.storage import erasure_list, keyfile
-from logd.storage.hash_chain import Head
+from logd.storage.tree_head import Head
 from tests.logd.trails import noted
 
 OLD, NEW = b"o" * 32, b"n" * 32

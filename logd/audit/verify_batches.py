@@ -1,7 +1,8 @@
 """Checks a range of batches: their hashes, their events and their losses.
 
-A batch keeps its hash, so that a range can be checked by itself: it must follow from the stored
-hash of the batch before it.
+A batch's row has its hash, so that a range can be checked by itself. That the hashes make up the
+tree is checked by `logd.audit.verify_tree`; in the former chain, each must follow from the one
+before.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from logd.audit.recomputed import EVENTS_PER_WINDOW
 from logd.audit.verify_removals import Removed
 from logd.audit.verify_rows import BatchRow, Verdict, batches, check_row
 from logd.audit.verify_sequences import Sequences
-from logd.storage import hash_chain
+from logd.storage import batch_hash, hash_chain, merkle
 from logd.storage.database import Connection, DatabaseError, damage
+from logd.storage.hash_chain import Chained, read_chained
+from logd.storage.tree_head import has_tree
+from logd_wire.schema import INT64_MAX
 
 Progress = Callable[[int], None]
 # Called with events that were read, first and end, while their pages are still in the cache.
@@ -44,7 +48,7 @@ class RangeResult:
     summed: bool = True
 
 
-class ChainCheck:
+class BatchesCheck:
     """Checks one range of batches."""
 
     def __init__(
@@ -52,24 +56,26 @@ class ChainCheck:
     ) -> None:
         self._connection = connection
         self._sequences, self._window, self._progress = sequences, window, progress
+        self._tree = has_tree(connection)
+        self._chained = read_chained(connection) if self._tree else Chained(INT64_MAX, INT64_MAX)
         self.result = RangeResult()
         self._verdict = self.result.verdict
 
     def check(self, part: BatchRange) -> RangeResult:
-        """Checks the range; what is missing at its end is reported too.
+        """Checks the range. Of a trail with a tree, missing batches are left to the tree's check.
 
         Raises DatabaseError; `result` has what was found until then.
         """
         verdict, result = self._verdict, self.result
         before = self._before(part.after)
         head = before.hash if before else hash_chain.GENESIS
-        next_event = before.first_event + before.events if before else 1
+        next_event = before.first_event + before.events if before else self._first_event(part)
         follows = before is not None or part.after == 0
         next_batch, summed = part.after + 1, next_event
         removed = Removed(self._connection, verdict, next_event)
         for number, batch in batches(self._connection, verdict, part.after, part.upto):
             if number != next_batch:
-                verdict.add_finding(f"batch {next_batch} to {number - 1}: removed")
+                follows = self._add_missing(next_batch, number - 1) and follows
             next_batch = number + 1
             verdict.batches += 1
             if batch is None:
@@ -80,28 +86,48 @@ class ChainCheck:
             self._check_events(batch, removed)
             losses = self._losses(batch)
             result.losses += len(losses)
-            expected = hash_chain.link(
-                head,
-                batch.id,
-                batch.stored_ns,
-                batch.first_event,
-                batch.events,
-                batch.leaves_hash,
-                hash_chain.combine(losses),
-            )
-            if follows and expected != batch.hash:
-                verdict.add_finding(f"{batch}: its hash does not follow from the batch before it")
+            self._check_hash(batch, losses, head if follows else None)
             head = batch.hash
             next_event, follows = batch.first_event + batch.events, True
             if next_event - summed >= EVENTS_PER_WINDOW:
                 self._sum_up(summed, next_event)
                 summed = next_event
         if next_batch <= part.upto:
-            verdict.add_finding(f"batch {next_batch} to {part.upto}: removed")
+            self._add_missing(next_batch, part.upto)
         if next_event > summed:
             self._sum_up(summed, next_event)
         verdict.head, result.next_event = head.hex(), next_event
         return result
+
+    def _add_missing(self, first: int, last: int) -> bool:
+        """Whether the batch after these must follow the one before them in number of events."""
+        if not self._tree:
+            self._verdict.add_finding(f"batch {first} to {last}: removed")
+        return not self._tree
+
+    def _first_event(self, part: BatchRange) -> int:
+        """The first event of a range whose predecessor is not there."""
+        row = self._connection.execute(
+            "SELECT first_event FROM batch WHERE id > ? ORDER BY id LIMIT 1", (part.after,)
+        ).fetchone()
+        known = part.after > 0 and row is not None and type(row[0]) is int and row[0] > 0
+        return int(row[0]) if known else 1
+
+    def _check_hash(self, batch: BatchRow, losses: list[bytes], previous: bytes | None) -> None:
+        """Checks the batch's hash; in the chain, whether it follows from a known previous one."""
+        numbers = batch.id, batch.stored_ns, batch.first_event, batch.events
+        if batch.id > self._chained.batches:
+            entry = batch_hash.entry(*numbers, batch.leaves_hash, losses)
+            if merkle.leaf_hash(entry) != batch.hash:
+                self._verdict.add_finding(
+                    f"{batch}: its hash is not that of its numbers, events and losses"
+                )
+        elif previous is not None:
+            combined = hash_chain.combine(losses)
+            if hash_chain.link(previous, *numbers, batch.leaves_hash, combined) != batch.hash:
+                self._verdict.add_finding(
+                    f"{batch}: its hash does not follow from the batch before it"
+                )
 
     def _sum_up(self, first: int, end: int) -> None:
         if self.result.summed:
@@ -120,14 +146,15 @@ class ChainCheck:
         return found[0][1] if found else None
 
     def _losses(self, batch: BatchRow) -> list[bytes]:
-        """The leaves of the batch's entries in the loss ledger."""
+        """The hashes of the batch's entries in the loss ledger."""
         rows = self._connection.execute(
             "SELECT p.uid, p.key, l.first, l.last, l.cause FROM loss l"
             " LEFT JOIN producer p ON p.id = l.producer WHERE l.batch = ? ORDER BY l.id",
             (batch.id,),
         )
+        hashed = hash_chain.plain if batch.id <= self._chained.batches else merkle.leaf_hash
         return [
-            hash_chain.loss_leaf(f"{uid}-{key}", *rest)
+            hashed(batch_hash.loss_data(f"{uid}-{key}", *rest))
             if check_row((uid, key, *rest), row_checks.LOSS, f"{batch}: a loss", self._verdict)
             else b""
             for uid, key, *rest in rows
@@ -140,22 +167,22 @@ class ChainCheck:
         except DatabaseError as error:
             problem = damage(error)
             verdict.add_finding(f"{batch}: an event was changed and cannot be read: {problem}")
-            removed.restore_leaves(batch, {})
+            removed.restore(batch, {})
             return
-        present = len(leaves)
-        gone, none_left = removed.restore_leaves(batch, leaves)
-        verdict.events += present
+        verdict.events += len(leaves)
+        restored = removed.restore(batch, leaves)
         self._progress(batch.events)
-        if none_left:
-            return  # verified by the stored hash of its leaves alone
-        if len(leaves) != batch.events:
+        if restored.none_left:
+            return  # verified by the stored hash over its events alone
+        gone = len(restored.gone)
+        chained = batch.id <= self._chained.batches
+        digest = restored.combined() if chained else restored.root()
+        if digest is None or len(leaves) + gone != batch.events:
             verdict.add_finding(
-                f"{batch}: {present} events are there, {batch.events - len(gone)} should be:"
+                f"{batch}: {len(leaves)} events are there, {batch.events - gone} should be:"
                 " some were removed or added"
             )
-            return
-        hashed = hash_chain.combine(leaves[event_id] for event_id in sorted(leaves))
-        if hashed != batch.leaves_hash:
+        elif digest != batch.leaves_hash:
             verdict.add_finding(f"{batch}: an event was changed")
 
     def _leaves(self, batch: BatchRow) -> Iterator[tuple[int, bytes]]:
@@ -167,7 +194,8 @@ class ChainCheck:
             " WHERE e.id >= ? AND e.id < ? ORDER BY e.id",
             (batch.first_event, batch.first_event + batch.events),
         )
-        add_sequence, leaf = self._sequences.add, hash_chain.leaf
+        add_sequence, data = self._sequences.add, batch_hash.event_data
+        hashed = hash_chain.plain if batch.id <= self._chained.batches else merkle.leaf_hash
         for producer, *row in cursor:
             salt, event_id, uid, key, sequence, ts_ns, kind, user, props = row
             problem = row_checks.event_problem(row)
@@ -178,7 +206,10 @@ class ChainCheck:
             try:
                 add_sequence(producer, sequence)
                 label = f"{uid}-{key}"
-                yield event_id, leaf(salt, event_id, label, sequence, ts_ns, kind, user, props)
+                yield (
+                    event_id,
+                    hashed(data(salt, event_id, label, sequence, ts_ns, kind, user, props)),
+                )
             except (TypeError, ValueError, OverflowError) as error:
                 self._verdict.add_finding(
                     f"{batch}: event {event_id} was changed and cannot be read: {error}"

@@ -1,0 +1,47 @@
+"""Reads where a trail ends: the head of its tree, or of the hash chain that it had before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from logd.storage import merkle
+from logd.storage.database import Connection
+from logd.storage.hash_chain import GENESIS
+from logd.storage.tree import Tree
+
+
+@dataclass(frozen=True)
+class Head:
+    """The end of a trail: its last batch, its last event's id, and the hash over all of it.
+
+    The hash is the root of the tree of all batches; in a trail that no daemon with a tree has
+    opened yet, it is the last hash of the chain.
+    """
+
+    batch: int
+    events: int
+    hash: bytes
+
+
+NOTHING = Head(0, 0, merkle.EMPTY)
+
+
+def has_tree(connection: Connection) -> bool:
+    """Whether the trail has a tree: the migration that makes it has been applied."""
+    table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'node'"
+    return connection.execute(table).fetchone() is not None
+
+
+def read_head(connection: Connection) -> tuple[Head, int | None]:
+    """Returns the head and when its batch was stored; None for the time if nothing is stored.
+
+    Raises NotKept if rows of the tree are missing.
+    """
+    tree = has_tree(connection)
+    row = connection.execute(
+        "SELECT id, first_event + events - 1, hash, stored_ns FROM batch ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        return (NOTHING if tree else Head(0, 0, GENESIS)), None
+    batch, events, digest, stored_ns = row
+    return Head(batch, events, Tree(connection).root_at(batch) if tree else digest), stored_ns
