@@ -24,6 +24,7 @@ LOST_BEGINNING_UNKNOWN = "beginning unknown"  # the first record received had a 
 # ever.
 EVENTS_PRUNED = "events_pruned"
 PERSON_ERASED = "person_erased"
+BATCHES_COLLAPSED = "batches_collapsed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,9 @@ def _share(of: int, proven: Proven) -> int:
 
 def _batch_at(connection: Connection, proven: Proven) -> int:
     (first,) = connection.execute(
-        "SELECT coalesce(max(first_event), 0) FROM batch WHERE id = ?", (proven.cycle_batch,)
+        "SELECT coalesce((SELECT first_event FROM batch WHERE id <= ?"
+        " ORDER BY id DESC LIMIT 1), 0)",
+        (proven.cycle_batch,),
     ).fetchone()
     (batch,) = connection.execute(
         "SELECT coalesce((SELECT id FROM batch WHERE first_event <= ?"

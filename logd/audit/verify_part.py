@@ -77,7 +77,10 @@ class PartVerifier(Checks):
             )
 
     def _next(self, part: Part) -> Proven:
-        proven, end = self._proven, proving.begin_cycle(self._connection, self._now_ns)
+        proven = self._proven
+        if not self._verdict.whole:
+            return proven  # and a trail that is not whole may have no head
+        end = proving.begin_cycle(self._connection, self._now_ns)
         if part.last:
             return replace(end, since_ns=proven.cycle_ns)
         after = proving.advance(proven, part)
@@ -164,7 +167,9 @@ class PartVerifier(Checks):
 
     def _event_after(self, batch: int) -> int:
         (event,) = self._connection.execute(
-            "SELECT coalesce((SELECT first_event + events FROM batch WHERE id = ?), 1)", (batch,)
+            "SELECT coalesce((SELECT first_event + events FROM batch WHERE id <= ?"
+            " ORDER BY id DESC LIMIT 1), 1)",
+            (batch,),
         ).fetchone()
         return int(event)
 

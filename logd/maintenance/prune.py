@@ -13,6 +13,7 @@ from logd.clock import event_age, readings
 from logd.clock.event_age import ALL, LATE_MAX_NS, NONE
 from logd.clock.readings import Reading
 from logd.config.settings import Config
+from logd.maintenance.collapse import collapse
 from logd.maintenance.event_removal import Steps
 from logd.maintenance.stored_times import StoredTimes, ids_of
 from logd.maintenance.subject_rollups import SubjectRecount
@@ -67,6 +68,7 @@ def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
             yield from _prune_plain(job, pruned, block, (), steps)
         job.done = min(job.total, (block + 1) << BLOCK_BITS)
         yield
+    yield from collapse(store, steps.now_ns)
 
 
 def count(connection: Connection, before: Mapping[str, int], now_ns: int) -> dict[str, int]:

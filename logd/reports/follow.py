@@ -140,17 +140,33 @@ class Follower:
 def common_events(one: Connection, other: Connection) -> int:
     """Returns the id of the last event that two trails have in common, 0 for none.
 
-    The hash of a batch covers all batches before it, so that a binary search finds it.
+    A batch's hash has its time and its salts, so that trails which differ in one batch differ in
+    all later ones: a binary search finds the last one that is the same.
     """
     low, high = 0, min(_last_batch(one), _last_batch(other))
     while low < high:
         middle = (low + high + 1) // 2
-        if _batch(one, middle) == _batch(other, middle):
+        at = _common_row(one, other, middle)
+        if _batch(one, at) == _batch(other, at):
             low = middle
         else:
-            high = middle - 1
-    found = _batch(other, low)
+            high = min(middle, at) - 1
+    found = _batch(other, _common_row(one, other, low))
     return found[0] if found else 0
+
+
+def _common_row(one: Connection, other: Connection, batch: int) -> int:
+    """The last batch up to that one which has a row in both trails; 0 for none."""
+    while True:
+        rows = [
+            int(trail.execute(
+                "SELECT coalesce(max(id), 0) FROM batch WHERE id <= ?", (batch,)
+            ).fetchone()[0])
+            for trail in (one, other)
+        ]  # fmt: skip
+        if rows[0] == rows[1]:
+            return rows[0]
+        batch = min(rows)
 
 
 def _last_batch(connection: Connection) -> int:
@@ -158,7 +174,7 @@ def _last_batch(connection: Connection) -> int:
 
 
 def _batch(connection: Connection, batch: int) -> tuple[int, bytes] | None:
-    """Returns the id of the batch's last event, and its hash."""
+    """Returns the id of the batch's last event, and its hash; None without a row."""
     row: tuple[int, bytes] | None = connection.execute(
         "SELECT first_event + events - 1, hash FROM batch WHERE id = ?", (batch,)
     ).fetchone()

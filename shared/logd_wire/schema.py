@@ -24,6 +24,7 @@ INT64_MAX = 2**63 - 1
 # Types of events that logd writes itself when the trail is changed or copied.
 INTERNAL_TYPES = frozenset(
     {
+        "batches_collapsed",
         "events_pruned",
         "person_erased",
         "trail_backed_up",

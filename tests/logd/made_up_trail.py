@@ -21,6 +21,7 @@ from logd.maintenance.worker import Worker
 from logd.storage import job_table
 from logd.storage.job_table import Job
 from logd.storage.store import Store
+from logd.storage.tree import NotKept
 from logd.storage.trail_clock import TrailClock
 from logd_wire.schema import INTERNAL_TYPES
 from logd_wire.wire import Event, producer_seed
@@ -125,7 +126,10 @@ class Trail:
     def findings(self) -> list[str]:
         """What a full verification finds, and one by parts, but for damaged pages."""
         connection = self.store.connection
-        state = replace(begin_cycle(connection, 1), page_position=10**9)
+        try:
+            state = replace(begin_cycle(connection, 1), page_position=10**9)
+        except NotKept:  # no state that was ever proven is of this trail
+            return verify(connection).findings
         with temporary(connection):
             verdict, _done = PartVerifier(connection, KEY, lambda _events: None, state, 2).run()
         return verify(connection).findings + verdict.findings

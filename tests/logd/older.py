@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-import pytest
-
-from logd.storage import event_types, rollups
+from logd.storage import rollups, tree
 from logd.storage.database import connect
 from logd.storage.migrations import MIGRATIONS, split
 from logd_wire.wire import Event
@@ -18,25 +16,11 @@ from tests.logd.rebuilding import rebuild
 EVENTS_PER_BATCH = 5000
 
 
-def types_as_earlier(patch: pytest.MonkeyPatch) -> None:
-    """Has today's store write types as before the schema had their counts and introducers."""
-    sql = "SELECT name, id FROM event_type"
-    patch.setattr(event_types, "load", lambda c, _: dict(c.execute(sql).fetchall()))
-    patch.setattr(event_types, "introduced_by", lambda _: {})
-    patch.setattr(
-        event_types,
-        "insert",
-        lambda c, types: c.executemany(
-            "INSERT INTO event_type (name, id) VALUES (?, ?)",
-            [(name, number) for name, (number, _) in types.new.items()],
-        ),
-    )
-
-
 def older(path: Path, key: bytes, schema: int, events: Iterable[Event]) -> None:
     """Makes a database of that schema with these events, of one producer that has ended."""
     connection = connect(path, key)
     rollups.add_functions(connection)
+    tree.add_functions(connection)
     connection.execute("BEGIN")
     connection.execute(
         "CREATE TABLE migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"

@@ -39,7 +39,7 @@ def test_a_line_for_each_anchor_that_verify_reads(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     lines = path.read_text().splitlines()
-    assert lines[1] == (f"2023-11-14T22:13:20Z anchor batch=1 events=10 head={HEADS[1].hash.hex()}")
+    assert lines[1] == (f"2023-11-14T22:13:20Z anchor batch=1 events=10 root={HEADS[1].hash.hex()}")
     assert (len(lines), anchors_in(path)) == (4, HEADS)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 

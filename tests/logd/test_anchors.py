@@ -11,7 +11,7 @@ import pytest
 
 from logd.audit.anchors import format_anchor, parse
 from logd.storage.database import Connection
-from logd.storage.tree_head import Head
+from logd.storage.tree_head import NOTHING, Head
 from logd_client import Client
 from tests.logd.anchored import (
     DAYS,
@@ -268,7 +268,7 @@ def test_without_any_anchor_nothing_is_proved(
 
 def test_that_the_trail_was_empty_once_proves_nothing(stored: Instance) -> None:
     first = stored.directory / "first"
-    first.write_text(f"{format_anchor(Head(0, 0, bytes(32)), trail_id(stored))}\n")
+    first.write_text(f"{format_anchor(NOTHING, trail_id(stored))}\n")
     said = stored.cli("verify", "--anchors", str(first), code=75)
     assert "none of the 1 anchors is of a batch that the trail has now" in said
 
@@ -295,7 +295,7 @@ def test_only_anchors_since_a_time_are_needed(
     assert "anchors: 2 compared" in since("2026-03-05", 0)
     assert "no anchors were found of 2026-03-08 00:00:00.000Z or later" in since("2026-03-08", 75)
     # What no longer matches is of a time before the question.
-    said[1] = re.sub("head=[0-9a-f]{64}", f"head={'ab' * 32}", said[1])
+    said[1] = re.sub("root=[0-9a-f]{64}", f"root={'ab' * 32}", said[1])
     file.write_text("".join(f"{at} {a}\n" for at, a in zip(moments, said, strict=True)))
     assert "has another hash" in since("2026-02-01", 1)
     since("2026-03-05", 0)
@@ -343,7 +343,7 @@ def test_a_journal_that_cannot_be_read_is_an_error_of_its_own(
     assert (found["whole"], found["answer"]) == (True, "not_proven")
     # What the trail itself shows, and the anchors before that, is not hidden by it.
     said = anchors_in((stored.directory / "anchors.log").read_text().splitlines())
-    wrong = re.sub("head=[0-9a-f]{64}", f"head={'ab' * 32}", said[1])
+    wrong = re.sub("root=[0-9a-f]{64}", f"root={'ab' * 32}", said[1])
     journal(stored, monkeypatch, entries([wrong], "logd.service"), end="exit 1")
     assert "has another hash" in stored.cli("verify", "--anchor", code=1)
     change(stored, lambda c: c.execute("DELETE FROM event WHERE id = 90"))

@@ -17,13 +17,12 @@ from logd.batch import Batch, Producer
 from logd.reports.event_queries import event_page
 from logd.reports.parameters import Parameters
 from logd.reports.registry import REPORTS
-from logd.storage import erasure_list, keyfile, migration_progress, migrations, time_blocks
+from logd.storage import keyfile, migration_progress, migrations, time_blocks
 from logd.storage.database import Connection
-from logd.storage.erasure_list import ErasureList
 from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_EVENTS
 from logd_wire.wire import Event, producer_seed
-from tests.logd.older import types_as_earlier
+from tests.logd.older import older
 from tests.support.instance import Instance, short_directory
 
 EVENTS = 2 * BLOCK_EVENTS + 1000
@@ -253,20 +252,6 @@ def test_a_commit_without_events_changes_no_block(directory: Path) -> None:
 # -- a trail from before there were blocks
 
 
-def of_schema_1(path: Path, key: bytes, events: list[Event], patch: pytest.MonkeyPatch) -> None:
-    """Makes a database of schema 1."""
-    with patch.context() as older:
-        older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
-        older.setattr(time_blocks, "update", lambda *_: None)
-        types_as_earlier(older)
-        older.setattr(erasure_list, "load", lambda _: ErasureList(b"", {}))
-        store = Store(path, key, 1, 10)
-        assert store.schema == 1
-        fill(store, events)
-        assert verify(store.connection).findings == []
-        store.close()
-
-
 def contents(connection: Connection) -> list[list[Any]]:
     return [
         connection.execute(sql).fetchall()
@@ -280,10 +265,10 @@ def contents(connection: Connection) -> list[list[Any]]:
 
 @pytest.mark.parametrize("size", [0, 1, EVENTS])
 def test_an_older_trail_is_brought_to_what_a_new_one_would_hold(
-    directory: Path, events: list[Event], monkeypatch: pytest.MonkeyPatch, size: int
+    directory: Path, events: list[Event], size: int
 ) -> None:
     key = os.urandom(32)
-    of_schema_1(directory / "old.db", key, events[:size], monkeypatch)
+    older(directory / "old.db", key, 1, events[:size])
     new = Store(directory / "new.db", key, 1, 10)
     fill(new, events[:size])
     old = Store(directory / "old.db", key, 2, 10)
@@ -302,7 +287,7 @@ def test_migrating_an_older_database_logs_its_progress(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     key = os.urandom(32)
-    of_schema_1(directory / "a.db", key, events[:5000], monkeypatch)
+    older(directory / "a.db", key, 1, events[:5000])
     assert caplog.messages == []
     caplog.set_level("INFO", "logd")
     monkeypatch.setattr(migration_progress, "PROGRESS_INTERVAL_S", 0)
@@ -317,13 +302,13 @@ def test_migrating_an_older_database_logs_its_progress(
 
 
 def test_before_the_daemon_has_opened_it_an_older_trail_is_verified_and_its_events_wait(
-    instance: Instance, events: list[Event], monkeypatch: pytest.MonkeyPatch
+    instance: Instance, events: list[Event]
 ) -> None:
     instance.start()
     instance.stop()
     config = instance.config
     config.database.unlink()
-    of_schema_1(config.database, keyfile.read(config.key_file), events[:20], monkeypatch)
+    older(config.database, keyfile.read(config.key_file), 1, events[:20])
     assert "whole: 20 events" in instance.cli("verify")
     assert "stored" in instance.cli("status")
     for command in ("query", "tail"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from logd.storage.boundaries import (
     complete_forgets,
     load,
 )
+from logd.storage.database import connect
+from logd.storage.migrations import MIGRATIONS
 from logd.storage.store import Store
 from logd_wire.outbox.layout import (
     HEADER_BYTES,
@@ -34,6 +37,7 @@ from logd_wire.outbox.names import outbox_name
 from logd_wire.wire import producer_seed
 from tests.logd.forgetting_clients import ANNA, UID, Source
 from tests.logd.forgetting_scene import KEY, Scene
+from tests.logd.older import older
 
 
 def producer(row: int | None = None, *, key: int = 7, outbox: bool = True) -> Producer:
@@ -214,20 +218,13 @@ def test_a_longer_time_from_a_list_takes_the_sequences_from_an_entry(store: Stor
         )  # fmt: skip
 
 
-def test_the_list_of_a_database_of_an_earlier_schema_can_be_read(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_list_of_a_database_of_an_earlier_schema_can_be_read(directory: Path) -> None:
     """A restore over such a database must not bring back the persons it had forgotten."""
-    from logd.storage import migrations
-
-    with monkeypatch.context() as older:
-        before = [name for name, _ in migrations.MIGRATIONS].index("boundaries of forgets")
-        older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:before])
-        older.setattr(erasure_list, "load", lambda _: erasure_list.ErasureList(b"", {}))
-        store = Store(directory / "a.db", KEY, 1, 10)
-        store.connection.execute("INSERT INTO forgotten VALUES (x'00', 5)")
-        assert erasure_list.entries(store.connection) == {b"\0": 5}
-        store.close()
+    before = [name for name, _ in MIGRATIONS].index("boundaries of forgets")
+    older(directory / "a.db", KEY, before, [])
+    with closing(connect(directory / "a.db", KEY)) as connection:
+        connection.execute("INSERT INTO forgotten VALUES (x'00', 5)")
+        assert erasure_list.entries(connection) == {b"\0": 5}
     store = Store(directory / "a.db", KEY, 1, 10)
     assert store.erasure_list.entries == {b"\0": 5}
     store.close()

@@ -19,7 +19,9 @@ from logd.maintenance.database_copy import Bar, Interrupted, Stop
 from logd.storage import erasure_list, keyfile
 from logd.storage.database import connect
 from logd.storage.migrations import MIGRATIONS
+from logd.storage.tree import Tree
 from tests.logd.killing import killed_at_each_step
+from tests.logd.older import older
 from tests.logd.trails import (
     back_up,
     emit,
@@ -73,14 +75,14 @@ def test_the_backup_is_the_database_and_what_it_replaced_is_kept(
 def test_a_restore_is_recorded_with_both_ends(backed_up: tuple[Instance, Path]) -> None:
     instance, backup = backed_up
     with instance.database(read_only=True) as connection:
-        rows = connection.execute("SELECT id, hash FROM batch ORDER BY id").fetchall()
+        tree = Tree(connection)
+        roots = [tree.root_at(size).hex() for size in range(tree.size() + 1)]
     before = instance.status()
     restore(instance, backup)
     (event,) = instance.events("--type", "trail_restored")
     props = event["props"]
-    assert (props["replaced_batch"], props["replaced_head"]) == (rows[-1][0], rows[-1][1].hex())
-    at = props["backup_batch"]
-    assert props["backup_head"] == dict(rows)[at].hex()
+    assert (props["replaced_batch"], props["replaced_head"]) == (len(roots) - 1, roots[-1])
+    assert props["backup_head"] == roots[props["backup_batch"]]
     assert (props["backup_events"], props["replaced_events"]) == (100, before["stored"])
     assert props["kept"] == next(instance.directory.glob("activity.db.before-*Z")).name
     assert event["user"] is None
@@ -157,13 +159,13 @@ def test_a_backup_with_another_key_asks_for_that_key(backed_up: tuple[Instance, 
 
 
 def test_a_backup_of_an_older_schema_is_brought_up_to_date(
-    instance: Instance, directory: Path, monkeypatch: pytest.MonkeyPatch
+    instance: Instance, directory: Path
 ) -> None:
-    from tests.logd.test_blocks import made_up, of_schema_1
+    from tests.logd.test_blocks import made_up
 
     key = keyfile.read(instance.config.key_file)
     events = [next(made_up(seed)) for seed in range(200)]
-    of_schema_1(directory / "old.db", key, events, monkeypatch)
+    older(directory / "old.db", key, 1, events)
     restore(instance, directory / "old.db")
     with instance.database(read_only=True) as connection:
         verdict = verify(connection)

@@ -1,0 +1,234 @@
+"""Batches whose events are all removed: their rows go, and the tree's hashes stay."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logd.audit.verify_rows import Verdict
+from logd.batch import LOST_NOT_RECEIVED, Batch
+from logd.maintenance import collapse
+from logd.reports.follow import common_events
+from logd.storage import merkle
+from logd.storage.database import connect
+from logd.storage.job_table import FORGET, PRUNE
+from logd.storage.tree import NotKept, Tree, leaf_of
+from tests.logd.made_up_trail import DAY_NS, KEY, TYPES, Trail
+
+pytestmark = pytest.mark.usefixtures("clocks_from_1970")
+
+ALL = dict.fromkeys(TYPES, 45 * DAY_NS)
+
+
+@pytest.fixture
+def trail(directory: Path, request: pytest.FixtureRequest) -> Iterator[Trail]:
+    made = Trail(directory, random.Random(getattr(request, "param", 1)))
+    yield made
+    made.store.close()
+
+
+def fill(trail: Trail, batches: int) -> None:
+    """Adds small batches, and one in a hundred with a loss."""
+    producer = trail.store.producer(2, 77)
+    for number in range(batches):
+        if number % 100 == 50:
+            batch = Batch(10, 1000)
+            producer.taken += 1
+            batch.add_loss(producer, producer.taken, producer.taken, LOST_NOT_RECEIVED)
+            trail.store.commit(batch, 5)
+            batch.mark_committed()
+        else:
+            trail.commit([trail.event() for _ in range(trail.rng.randrange(1, 4))])
+
+
+def rows(trail: Trail, table: str) -> int:
+    return int(trail.store.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def roots(trail: Trail) -> list[bytes]:
+    """The root over the first n batches, for each n, from their rows alone."""
+    made = merkle.Growing()
+    found = [made.root()]
+    for row in trail.store.connection.execute(
+        "SELECT id, stored_ns, first_event, events, leaves_hash, hash FROM batch ORDER BY id"
+    ):
+        made.append(leaf_of(row, 0))
+        found.append(made.root())
+    return found
+
+
+def test_a_pruned_tile_keeps_no_row_but_that_of_a_loss_and_every_256th_root(trail: Trail) -> None:
+    fill(trail, 600)
+    before = roots(trail)
+    trail.finish(trail.ask(PRUNE, before=ALL))
+    assert trail.findings() == []
+    query = trail.store.connection.execute
+    left = [batch for (batch,) in query("SELECT id FROM batch WHERE id <= 512 ORDER BY id")]
+    lossy = [batch for (batch,) in query("SELECT batch FROM loss WHERE batch <= 512")]
+    assert left == lossy and len(left) == 5
+    (within,) = query(
+        "SELECT count(*) FROM removed WHERE last <= (SELECT max(first_event + events) FROM batch"
+        " WHERE id <= 512)"
+    ).fetchone()
+    assert (within, rows(trail, "leaf")) == (0, 0)
+    nodes = query("SELECT count(*) FROM node WHERE level < 8").fetchone()[0]
+    assert 5 <= nodes <= 2 * 8 * (len(left) + 2)
+    tree = Tree(trail.store.connection)
+    size = tree.size()
+    kept = []
+    for number, root in enumerate(before):
+        try:
+            assert tree.root_at(number) == root
+            kept.append(number)
+        except NotKept:
+            assert number % 256 and number < 512
+    assert {0, 256, 512, *range(513, 601)} <= set(kept)
+    for old in (256, 512, 550):
+        proof = merkle.consistency_proof(old, size, tree.block)
+        assert merkle.is_consistent(old, size, before[old], tree.root_at(size), proof)
+    for batch in lossy:
+        leaf = query("SELECT hash FROM batch WHERE id = ?", (batch,)).fetchone()[0]
+        proof = merkle.inclusion_proof(batch - 1, size, tree.block)
+        assert merkle.root_by_inclusion(batch - 1, size, leaf, proof) == tree.root_at(size)
+    counters = trail.counters()
+    assert counters["stored"] == trail.store.next_event - 1
+    assert counters["stored"] == rows(trail, "event") + counters["pruned"]
+    assert counters["commits"] == size
+
+
+@pytest.mark.parametrize("trail", range(1, 5), indirect=True)
+def test_whatever_is_removed_in_whatever_order_the_trail_stays_whole(trail: Trail) -> None:
+    rng = trail.rng
+    known: dict[int, bytes] = {0: merkle.EMPTY}
+    for _ in range(4):
+        fill(trail, rng.randrange(100, 260))
+        known[trail.store.head.batch] = trail.store.head.hash
+        kind = rng.choice((PRUNE, PRUNE, FORGET))
+        if kind == FORGET:
+            trail.finish(trail.ask(FORGET, users=[rng.choice("012345")]))
+        else:
+            types = rng.sample(TYPES, rng.randrange(1, 5))
+            moment = rng.randrange(1, 45) * DAY_NS
+            trail.finish(trail.ask(PRUNE, before=dict.fromkeys(types, moment)))
+        assert trail.findings() == []
+        tree = Tree(trail.store.connection)
+        for size, root in known.items():
+            try:
+                assert tree.root_at(size) == root
+            except NotKept:
+                assert size % 256
+        head = trail.store.head
+        trail.store.close()
+        trail.open()
+        assert trail.store.head == head, "the same after a start"
+    trail.finish(trail.ask(PRUNE, before=ALL))
+    trail.finish(trail.ask(PRUNE, before=ALL))
+    assert trail.findings() == []
+    losses = rows(trail, "loss")
+    last = trail.store.head.batch >> 8 << 8
+    (left,) = trail.store.connection.execute(
+        "SELECT count(*) FROM batch WHERE id <= ? AND id NOT IN (SELECT batch FROM loss)"
+        " AND NOT EXISTS (SELECT 1 FROM event WHERE id >= first_event"
+        " AND id < first_event + events)",
+        (last,),
+    ).fetchone()
+    assert (left, losses > 0) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("UPDATE node SET hash = zeroblob(32) WHERE level < 8", "over batches 1 to 256 does not"),
+        ("UPDATE node SET hash = zeroblob(32) WHERE level = 8", "to 256 does not follow"),
+        ("DELETE FROM node WHERE level < 8 AND position = 0", "removed"),
+        ("DELETE FROM node WHERE level = 8 AND position = 0", "1 nodes of level 8, 2 should be"),
+        ("DELETE FROM batch WHERE id = 600", "removed"),
+        ("DELETE FROM collapse", "are not there any more, the trail records that of 0"),
+        ("UPDATE collapse SET batches = batches + 1", "does not record it"),
+        ("UPDATE collapse SET events = events - 1", "does not record it"),
+        ("UPDATE removal SET collapsed_events = collapsed_events + 1", "what it took out"),
+        ("UPDATE removal SET collapsed_redactions = 1", "does not record it"),
+        ("INSERT INTO node VALUES (3, 70, zeroblob(32))", "do not belong to the tree"),
+        ("INSERT INTO node VALUES (9, 0, zeroblob(32))", "do not belong to the tree"),
+        ("INSERT INTO node VALUES (16, 0, zeroblob(32))", "1 nodes of level 16, 0 should be"),
+    ],
+)
+def test_each_tampering_with_what_is_left_is_reported(
+    trail: Trail, sql: str, expected: str
+) -> None:
+    fill(trail, 600)
+    trail.finish(trail.ask(PRUNE, before=ALL))
+    assert trail.findings() == []
+    trail.store.connection.execute(sql)
+    findings = trail.findings()
+    assert any(expected in finding for finding in findings), findings
+
+
+def test_what_is_collapsed_by_hand_is_reported(trail: Trail) -> None:
+    """Whoever has the key can hide events behind a node; the trail then lacks the act."""
+    fill(trail, 600)
+    connection = trail.store.connection
+    leaf = connection.execute("SELECT hash FROM batch WHERE id = 7").fetchone()[0]
+    connection.execute("INSERT INTO node VALUES (0, 6, ?)", (leaf,))
+    assert any("stands for it, though it is there" in found for found in trail.findings())
+    connection.execute("DELETE FROM batch WHERE id = 7")
+    assert any("1 batches with" in found for found in trail.findings())
+
+
+def test_a_kill_between_two_steps_leaves_a_whole_trail_and_the_next_prune_goes_on(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collapse, "TILES_PER_STEP", 1)
+    fill(trail, 800)
+    trail.finish(trail.ask(PRUNE, before={}))
+    for _ in collapse.collapse(trail.store, lambda: 5):
+        pass
+    assert rows(trail, "collapse") == 0, "nothing was removed"
+    trail.finish(trail.ask(PRUNE, before=dict.fromkeys(TYPES[:2], 45 * DAY_NS)))
+    whole = rows(trail, "collapse")
+    job = trail.ask(PRUNE, before=ALL)
+    while rows(trail, "collapse") == whole:
+        trail.worker.step()
+    assert trail.findings() == []
+    trail.store.close()
+    trail.open()
+    trail.worker.poll()
+    trail.finish(job)
+    assert trail.findings() == []
+    assert rows(trail, "batch") < 100
+
+
+def test_trails_of_which_one_is_collapsed_are_compared_by_what_both_have(
+    trail: Trail, directory: Path
+) -> None:
+    fill(trail, 520)
+    copy = directory / "copy.db"
+    trail.store.truncate_wal()
+    copy.write_bytes(trail.path.read_bytes())
+    trail.finish(trail.ask(PRUNE, before=ALL))
+    other: Any = connect(copy, KEY)
+    ours = trail.store.connection
+    (events,) = other.execute("SELECT max(first_event + events) - 1 FROM batch").fetchone()
+    assert common_events(other, ours) == common_events(ours, other) == events
+    other.execute("UPDATE batch SET hash = zeroblob(32) WHERE id > 515")
+    (events,) = other.execute(
+        "SELECT first_event + events - 1 FROM batch WHERE id = 515"
+    ).fetchone()
+    assert common_events(other, ours) == events
+    other.close()
+
+
+def test_a_verdict_says_how_many_events_were_removed_after_a_collapse(trail: Trail) -> None:
+    fill(trail, 300)
+    trail.finish(trail.ask(PRUNE, before=ALL))
+    from logd.audit.recomputed import temporary
+    from logd.audit.verifier import Verifier
+
+    with temporary(trail.store.connection):
+        verdict: Verdict = Verifier(trail.store.connection, lambda _events: None).run()
+    assert verdict.findings == []
+    assert verdict.removed == trail.counters()["pruned"] > 0
