@@ -21,8 +21,8 @@ from logd.maintenance.worker import Worker
 from logd.storage import job_table
 from logd.storage.job_table import Job
 from logd.storage.store import Store
-from logd.storage.tree import NotKept
 from logd.storage.trail_clock import TrailClock
+from logd.storage.tree import NotKept
 from logd_wire.schema import INTERNAL_TYPES
 from logd_wire.wire import Event, producer_seed
 
