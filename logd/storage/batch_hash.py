@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgpack
 
@@ -24,6 +24,7 @@ from logd.storage import merkle
 SALT_BYTES = 16
 
 _packer = msgpack.Packer()
+pack_fields: Callable[[tuple[object, ...]], bytes] = _packer.pack
 
 
 def new_salts(count: int) -> list[bytes]:
@@ -43,14 +44,12 @@ def event_data(
     props: bytes,
 ) -> bytes:
     """Returns the data of an event's leaf: the salt, then a msgpack array of the other fields."""
-    packed: bytes = _packer.pack((event_id, producer, sequence, ts_ns, event_type, user, props))
-    return salt + packed
+    return salt + pack_fields((event_id, producer, sequence, ts_ns, event_type, user, props))
 
 
 def loss_data(producer: str, first: int, last: int | None, cause: str) -> bytes:
     """Returns the data of the leaf of one row of the loss ledger."""
-    packed: bytes = _packer.pack(("loss", producer, first, last, cause))
-    return packed
+    return pack_fields(("loss", producer, first, last, cause))
 
 
 def entry(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from logd.batch import Batch, Producer
@@ -112,12 +113,14 @@ def _add_events(
     values, leaves = rows.events, rows.leaves
     of = {p: (p.label, rows.ids[p]) for p in batch.producers}
     salts = batch_hash.new_salts(len(batch.events))
-    data, leaf, bind = batch_hash.event_data, merkle.leaf_hash, bytearray
+    pack, hashed, bind = batch_hash.pack_fields, sha256, bytearray
     event_id = first
     for (producer, sequence, event), salt in zip(batch.events, salts, strict=True):
         kind, ts_ns, user, props = event
         label, row = of[producer]
-        leaves.append(leaf(data(salt, event_id, label, sequence, ts_ns, kind, user, props)))
+        fields = event_id, label, sequence, ts_ns, kind, user, props
+        # `merkle.leaf_hash` of `batch_hash.event_data`, inlined: the two calls cost as much.
+        leaves.append(hashed(b"\x00" + salt + pack(fields)).digest())
         if late and event_id - first in late:
             event_id += 1
             continue

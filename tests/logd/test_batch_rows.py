@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from logd.batch import LOST_CLAIMED, Batch, Producer
-from logd.storage import batch_rows, merkle
+from logd.storage import batch_hash, batch_rows, merkle
 from logd.storage.batch_rows import LastRows
 from logd_wire.wire import Event
 
@@ -41,6 +41,22 @@ def test_rows_are_numbered_from_the_last_ones() -> None:
     assert rows.batch[:4] == (5, 6, 101, 4)
     assert rows.losses == [(5, 2, 3, 4, LOST_CLAIMED, 6)]
     assert (rows.quarantine[0], rows.quarantine[5]) == (4, 8)
+    salts = rows.events[7::8]
+    assert rows.leaves == [
+        merkle.leaf_hash(
+            batch_hash.event_data(bytes(salt), number, label, sequence, 5, kind, "7", b"\x80")
+        )
+        for number, (salt, label, sequence, kind) in enumerate(
+            zip(
+                salts,
+                (known.label, known.label, new.label, new.label),
+                (1, 2, 1, 2),
+                [*TYPES, *TYPES],
+                strict=True,
+            ),
+            start=101,
+        )
+    ]
     assert rows.last == LastRows(5, 104, merkle.Growing(5, [b"h" * 32, rows.batch[-1]]), 8, 4)
 
 
