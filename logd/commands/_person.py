@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 
-from logd.commands._options import Text, escaped_option, person_id
+from logd.commands._options import InputFile, Text, escaped_option, person_id
 from logd.config.settings import Config
 from logd.storage.senders import Person
 from logd_wire.schema import USER_BYTES_MAX
@@ -24,7 +24,7 @@ _OPTIONS = (
     escaped_option,
     click.option(
         "--user-file",
-        type=click.File("rb"),
+        type=InputFile("rb"),
         metavar="FILE",
         help="Read the id from a file instead of USER, without the end of its last line; - is"
         " standard input. For an id that no command line can carry, or that should not be in its"

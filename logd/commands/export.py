@@ -23,6 +23,7 @@ from logd.storage import opening
 
 @click.command(
     cls=Command,
+    ends_with_reader=True,
     examples=[
         ("logd export --format parquet -o events.parquet", "all events, for pandas or DuckDB"),
         ("logd export --type quiz_submitted --since 90d -o quizzes.jsonl", "a part of them"),
