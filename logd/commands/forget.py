@@ -17,7 +17,7 @@ from logd.commands._options import JOB_EXITS, config_option, json_option, spelli
 from logd.commands._output import fail, job_progress, print_note
 from logd.commands._person import chosen_person, person_options
 from logd.config.settings import Config
-from logd.errors import EXIT_INTERRUPTED, EXIT_USAGE
+from logd.errors import EXIT_USAGE
 from logd.maintenance import job_client
 from logd.maintenance.backup import list_beside_backups
 from logd.maintenance.forget import job_params
@@ -52,7 +52,7 @@ NOT_REACHED_OF_APP = (
         ("logd forget 7", "ask, then erase"),
         ("logd forget 7 --app shop", "of one application alone"),
     ],
-    exits=(*JOB_EXITS, EXIT_USAGE, EXIT_INTERRUPTED),
+    exits=(*JOB_EXITS, EXIT_USAGE),
 )
 @config_option
 @person_options

@@ -13,7 +13,6 @@ from logd.commands._command import Command
 from logd.commands._options import COPY_EXITS, FilePath, config_option
 from logd.commands._output import progress_bar
 from logd.config.settings import Config
-from logd.errors import EXIT_INTERRUPTED
 from logd.maintenance import database_swap
 from logd.maintenance import restore as restoring
 from logd.maintenance.database_copy import stoppable
@@ -27,7 +26,7 @@ from logd.storage.hash_chain import Head
         ("logd restore /var/backups/logd/activity-20260301T020000Z.db", "asks before it replaces"),
         ("systemctl start logd", "stores the events that waited"),
     ],
-    exits=(*COPY_EXITS, EXIT_INTERRUPTED),
+    exits=COPY_EXITS,
 )
 @config_option
 @click.argument("backup", type=FilePath())
