@@ -207,10 +207,20 @@ escaped_option = click.option(
 def person_id(user: str, *, escaped: bool) -> str:
     """Returns the user id that an argument names. Raises BadParameter."""
     try:
-        text = _ESCAPE.sub(_escaped_char, user) if escaped else user
+        text = _pairs_joined(_ESCAPE.sub(_escaped_char, user)) if escaped else user
         return check_stored_user(text) or ""
     except ValueError as error:  # Malformed is one
         raise click.BadParameter(str(error), param_hint="USER") from error
+
+
+def _pairs_joined(text: str) -> str:
+    """JSON, and a locale without the character, have two escapes for one beyond U+FFFF."""
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            "half of a pair of escapes (\\ud800 to \\udfff) is no character"
+        ) from error
 
 
 def spelling_note(user: str, events: int) -> str:
