@@ -1,5 +1,32 @@
-"""Makes `python -m logd` the same as `logd`."""
+"""The entry of `logd` and `python -m logd`: loads the command line, and reports if that fails."""
 
-from logd.cli import main
+from __future__ import annotations
 
-main(prog_name="logd")
+import sys
+
+EXIT_SYSTEM, EXIT_INTERRUPTED = 71, 130
+
+
+def main() -> None:
+    """Runs the command line.
+
+    Python ends with 1 and a traceback where an import fails or is interrupted; 1 means a changed
+    trail.
+    """
+    try:
+        from logd.cli import main
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - a library without memory, descriptors, or its file
+        _fail(f"cannot be loaded: {type(error).__name__}: {error}", EXIT_SYSTEM)
+    main(prog_name="logd")
+
+
+def _fail(message: str, exit_code: int) -> None:
+    if sys.stderr is not None:
+        print(f"logd: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+if __name__ == "__main__":
+    main()

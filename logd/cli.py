@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +39,38 @@ class _Group(Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         _streams.prepare()
-        return super().main(*args, **options)
+        with _errors_as_codes(None):  # of completion in a shell
+            return super().main(*args, **options)
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _errors_as_codes(None):  # of --help and --version
+            return super().make_context(*args, **options)
 
     def invoke(self, context: click.Context) -> Any:
-        try:
+        with _errors_as_codes(context):
             result = super().invoke(context)
             sys.stdout.flush()
-        except click.UsageError as error:
-            # It quotes the command line, and click prints it.
-            error.message = printable(error.message)  # type: ignore[misc] # final
-            raise
-        except click.exceptions.Exit:
-            raise
-        except KeyboardInterrupt:
-            fail("interrupted", EXIT_INTERRUPTED)
-        except click.Abort:
-            fail("not confirmed, so nothing was done", EXIT_INTERRUPTED)
-        except BrokenPipeError:
-            sys.exit(0)  # the reader of stdout has closed it (`logd query | head`)
-        except Exception as error:  # noqa: BLE001 - reported, with another code than 1
-            fail(*_described(error, context.obj))
-        return result
+            return result
+
+
+@contextlib.contextmanager
+def _errors_as_codes(context: click.Context | None) -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        # It quotes the command line, and click prints it.
+        error.message = printable(error.message)  # type: ignore[misc] # final
+        raise
+    except click.exceptions.Exit:
+        raise
+    except KeyboardInterrupt:
+        fail("interrupted", EXIT_INTERRUPTED)
+    except click.Abort:
+        fail("not confirmed, so nothing was done", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(0)  # the reader of stdout has closed it (`logd query | head`)
+    except Exception as error:  # noqa: BLE001 - reported, with another code than 1
+        fail(*_described(error, context.obj if context else None))
 
 
 def _described(error: Exception, config: Config | None) -> tuple[str, int]:

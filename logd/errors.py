@@ -36,7 +36,13 @@ class Exit:
 
 
 # The exit codes that any command may end with.
-ANY_COMMAND_EXITS = (EXIT_SOFTWARE, EXIT_INPUT_OUTPUT, EXIT_TEMPORARY, EXIT_KEY)
+ANY_COMMAND_EXITS = (
+    EXIT_SOFTWARE,
+    EXIT_INPUT_OUTPUT,
+    EXIT_TEMPORARY,
+    EXIT_KEY,
+    EXIT_INTERRUPTED,
+)
 
 # The meaning of each exit code, for the help of each command, the man pages, and systemd/README.md.
 EXITS: Mapping[int, Exit] = {

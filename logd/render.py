@@ -166,18 +166,23 @@ def _csv_lines(header: Iterable[str], values: Iterable[Iterable[Any]]) -> Iterat
 
 # Where a cell begins: also behind what separates cells in some countries. The wide signs begin a
 # formula where a spreadsheet is set to Chinese or Japanese.
-_FORMULA = re.compile("(^|;)(?=[=+\\-@\uff1d\uff0b\uff0d\uff20])")
+_FORMULA = re.compile("(^|;)(?= *[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 # A spreadsheet calculates with doubles, and shows 15 digits.
 _EXACT_BELOW = 10**15
+# Text that is an id, and would be shown as the number of another: 7, 1.23457E+20, 100000.
+_NUMBER_OF_OTHERS = re.compile(r"\s*(?:0[0-9]|[0-9]{16}|[0-9]+(?:\.[0-9]*)?[eE][0-9]+\s*\Z)")
 
 
 def spreadsheet_cell(value: object) -> object:
     """Returns what a spreadsheet shows as that value and never calculates.
 
-    An apostrophe marks text that would be a formula, and a number with more digits than it keeps.
-    A tab or a line end, which could begin a cell too, is escaped like any control character.
+    An apostrophe marks text that would be a formula, a number with more digits than it keeps, and
+    text that would become another number: 007, 12e3, an id of 21 digits. A tab or a line end, which
+    could begin a cell too, is escaped like any control character.
     """
     if isinstance(value, str):
+        if _NUMBER_OF_OTHERS.match(value):
+            return f"'{printable(value)}"
         return _FORMULA.sub(r"\1'", printable(value))
     if isinstance(value, int) and value >= _EXACT_BELOW:
         return f"'{value}"

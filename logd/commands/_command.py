@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from logd.commands._streams import continue_without_reader
 from logd.errors import ANY_COMMAND_EXITS, EXITS
 
 
@@ -19,11 +20,21 @@ class Command(click.Command):
         *args: Any,
         examples: Sequence[tuple[str, str]] = (),
         exits: Sequence[int] = (),
+        ends_with_reader: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self.examples = examples
+        self.ends_with_reader = ends_with_reader
         self.exits = sorted({*exits, *ANY_COMMAND_EXITS})
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Called by click. An exit code is the answer of most commands, whoever reads their text;
+        one that only prints ends once its reader has left.
+        """
+        if not self.ends_with_reader:
+            continue_without_reader()
+        return super().invoke(ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Called by click: writes what follows the options."""

@@ -106,6 +106,20 @@ class Text(click.ParamType[str]):
         return text
 
 
+class InputFile(click.File):
+    """A file that is opened for reading; - is standard input. One that this user may not read is
+    reported as for every other file: by its exit code, and with the group to join.
+    """
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            if isinstance(error.__context__, PermissionError):
+                raise error.__context__ from None
+            raise
+
+
 class FilePath(click.ParamType[Path | None]):
     """A file or directory that a user names; with `dash`, - is standard output, and None."""
 
@@ -134,6 +148,11 @@ class FilePath(click.ParamType[Path | None]):
             text.encode()
         except UnicodeEncodeError:
             self.fail(f"{text!a}: is not valid text (UTF-8).", param, context)
+        try:
+            if not Path(text).is_absolute():
+                Path.cwd()
+        except OSError as error:
+            self.fail(f"{_shown(text)}: the working directory: {error.strerror}.", param, context)
         try:
             Path(text).lstat()
         except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -188,10 +207,20 @@ escaped_option = click.option(
 def person_id(user: str, *, escaped: bool) -> str:
     """Returns the user id that an argument names. Raises BadParameter."""
     try:
-        text = _ESCAPE.sub(_escaped_char, user) if escaped else user
+        text = _pairs_joined(_ESCAPE.sub(_escaped_char, user)) if escaped else user
         return check_stored_user(text) or ""
     except ValueError as error:  # Malformed is one
         raise click.BadParameter(str(error), param_hint="USER") from error
+
+
+def _pairs_joined(text: str) -> str:
+    """JSON, and a locale without the character, have two escapes for one beyond U+FFFF."""
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            "half of a pair of escapes (\\ud800 to \\udfff) is no character"
+        ) from error
 
 
 def spelling_note(user: str, events: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import pwd
 import re
 from collections.abc import Callable, Mapping
@@ -9,26 +10,26 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 
-from logd.commands._options import Text, escaped_option, person_id
+from logd.commands._options import InputFile, Text, escaped_option, person_id
 from logd.config.settings import Config
 from logd.storage.senders import Person
 from logd_wire.schema import USER_BYTES_MAX
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# An escape takes up to ten characters for one; and an end of line.
-_FILE_BYTES_MAX = 10 * USER_BYTES_MAX + 2
+# An escape takes up to ten characters for one; an end of line, and a byte order mark.
+_FILE_BYTES_MAX = 10 * USER_BYTES_MAX + 5
 
 _OPTIONS = (
     click.argument("user", type=Text(), required=False),
     escaped_option,
     click.option(
         "--user-file",
-        type=click.File("rb"),
+        type=InputFile("rb"),
         metavar="FILE",
-        help="Read the id from a file instead of USER, without the end of its last line; - is"
-        " standard input. For an id that no command line can carry, or that should not be in its"
-        " history.",
+        help="Read the id from a file instead of USER, without the end of its last line and a byte"
+        " order mark; - is standard input. For an id that no command line can carry, or that"
+        " should not be in its history.",
     ),
     click.option(
         "--app",
@@ -65,7 +66,8 @@ def _read_user(file: BinaryIO) -> str:
     if len(data) > _FILE_BYTES_MAX:
         raise click.BadParameter("is too long for one id", param_hint="--user-file")
     try:
-        return data.removesuffix(b"\n").removesuffix(b"\r").decode()
+        data = data.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").removesuffix(b"\r")
+        return data.decode()
     except UnicodeDecodeError as error:
         raise click.BadParameter("is not valid text (UTF-8)", param_hint="--user-file") from error
 

@@ -11,6 +11,8 @@ import click
 from logd.commands._options import TIME, Text
 from logd.reports.selection import Selection
 
+_TEXT = Text()
+
 
 class Property(click.ParamType[tuple[str, str]]):
     """A property and its value, as KEY=VALUE."""
@@ -22,9 +24,10 @@ class Property(click.ParamType[tuple[str, str]]):
     ) -> tuple[str, str]:
         if isinstance(value, tuple):
             return value
-        key, equals, wanted = str(value).partition("=")
+        text = _TEXT.convert(value, param, context)
+        key, equals, wanted = text.partition("=")
         if not equals or not key:
-            self.fail(f"{value!r}: expected KEY=VALUE, such as task=12.", param, context)
+            self.fail(f"{text!r}: expected KEY=VALUE, such as task=12.", param, context)
         return key, wanted
 
 
@@ -52,7 +55,7 @@ _SELECTION_OPTIONS = (
     click.option(
         "--type",
         "types",
-        type=Text(),
+        type=_TEXT,
         multiple=True,
         metavar="T",
         help="Select events of this type; repeat it for several types.",
@@ -60,7 +63,7 @@ _SELECTION_OPTIONS = (
     click.option(
         "--user",
         "users",
-        type=Text(),
+        type=_TEXT,
         multiple=True,
         metavar="U",
         help="Select events of this user; repeat it for several users.",

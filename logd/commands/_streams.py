@@ -42,8 +42,10 @@ class _Stream(io.FileIO):
 class _Stdout(_Stream):
     """Writes to stdout; drops the rest after a failed write, so that the failure is reported once.
 
-    Raises BrokenPipeError when the reader has left, else a LogdError.
+    Raises BrokenPipeError when the reader has left and `ends_with_reader`, else a LogdError.
     """
+
+    ends_with_reader = True
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -51,7 +53,9 @@ class _Stdout(_Stream):
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
             if isinstance(error, BrokenPipeError):
-                raise
+                if self.ends_with_reader:
+                    raise
+                return memoryview(data).nbytes
             if error.errno in _WITHOUT_ROOM:
                 raise cannot_be_written(STANDARD_OUTPUT, error) from error
             why = "it is closed" if error.errno == errno.EBADF else error.strerror
@@ -86,12 +90,21 @@ def prepare() -> None:
             # Otherwise the next opened file would get this number. Read-only, so that writes fail.
             os.open(os.devnull, os.O_RDONLY)
     codecs.register_error(_ESCAPES, _escape)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - empty, not absent
     if sys.stdout is sys.__stdout__:
         stdout = _Stdout(1)
         kind = _TerminalText if stdout.isatty() else io.TextIOWrapper
         sys.stdout = _text(stdout, sys.stdout, kind)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _text(_Stderr(2), sys.stderr)
+
+
+def continue_without_reader() -> None:
+    """Lets the command end with its own exit code though the reader of stdout has left."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(raw, _Stdout):
+        raw.ends_with_reader = False
 
 
 def _text(

@@ -14,7 +14,7 @@ from logd.commands._output import print_note, progress_bar
 from logd.commands._selection import selection_options
 from logd.commands._streams import STANDARD_OUTPUT
 from logd.config.settings import Config
-from logd.errors import EXIT_INTERRUPTED, EXIT_UNAVAILABLE
+from logd.errors import EXIT_UNAVAILABLE
 from logd.maintenance.export_record import ExportRecord
 from logd.reports.export import FORMS, Export
 from logd.reports.selection import Selection
@@ -23,13 +23,14 @@ from logd.storage import opening
 
 @click.command(
     cls=Command,
+    ends_with_reader=True,
     examples=[
         ("logd export --format parquet -o events.parquet", "all events, for pandas or DuckDB"),
         ("logd export --type quiz_submitted --since 90d -o quizzes.jsonl", "a part of them"),
         ("logd export --format spreadsheet --since 30d -o month.csv", "for Excel or LibreOffice"),
         ("logd export --format csv | zstd > events.csv.zst", "compress them on the way"),
     ],
-    exits=(*JOB_EXITS, EXIT_UNAVAILABLE, EXIT_INTERRUPTED),
+    exits=(*JOB_EXITS, EXIT_UNAVAILABLE),
 )
 @config_option
 @selection_options
@@ -77,7 +78,8 @@ def export(
     that change numbers of 19 digits.
 
     The format spreadsheet is for people. It has the times as text only, and marks text that a
-    spreadsheet would take for a formula with an apostrophe. A spreadsheet may still show 007 as 7.
+    spreadsheet would take for a formula, or for another number (007, 12e3, 21 digits), with an
+    apostrophe. A spreadsheet may still take 3-4 for a date.
 
     The copy is not encrypted, and `logd forget` cannot reach it. So the export is recorded in the
     trail before it begins, as an event `trail_export_started` that names no person; if that is not

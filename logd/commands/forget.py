@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -180,7 +181,8 @@ def _not_reached(copies: Sequence[Copy], others: Sequence[str]) -> Iterator[str]
         yield "  the trail lists no backup or export that has not expired"
     for copy in copies:
         expiry = copy.expires_ns
-        until = "never expires" if expiry is None else f"expires {render.format_time(expiry)}"
+        word = "expires" if expiry is None or expiry > time.time_ns() else "expired"
+        until = "never expires" if expiry is None else f"{word} {render.format_time(expiry)}"
         place = render.printable(copy.place)
         yield f"  {copy.kind} {place}, made {render.format_time(copy.made_ns)}, {until}"
     for what in others:

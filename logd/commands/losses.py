@@ -18,6 +18,7 @@ from logd.storage import opening
 
 @click.command(
     cls=Command,
+    ends_with_reader=True,
     examples=[
         ("logd losses", "every entry"),
         ("logd losses --format jsonl | jq .cause", "the causes, for a script"),

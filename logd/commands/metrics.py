@@ -13,6 +13,7 @@ from logd.config.settings import Config
 
 @click.command(
     cls=Command,
+    ends_with_reader=True,
     examples=[
         ("logd metrics | grep pending", "one metric"),
         ("logd metrics >logd.prom.new", "for node_exporter's textfile collector; then rename it"),

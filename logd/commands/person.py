@@ -27,6 +27,7 @@ from logd.storage.mentions import PersonKeys
 
 @click.command(
     cls=Command,
+    ends_with_reader=True,
     examples=[
         ("logd person 17", "read it"),
         ("logd person 17 --format jsonl > person-17.jsonl", "a file to hand over"),

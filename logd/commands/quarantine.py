@@ -19,6 +19,7 @@ from logd_wire.query import Row
 
 @click.command(
     cls=Command,
+    ends_with_reader=True,
     examples=[
         ("logd quarantine --summary", "which sender was refused for what, and how often"),
         ("logd quarantine --limit 1 --format jsonl", "the newest entry with its whole excerpt"),

@@ -20,6 +20,7 @@ from logd.storage import opening
 
 @click.command(
     cls=Command,
+    ends_with_reader=True,
     examples=[
         ("logd query --type login --type login_failed --since 7d", "all logins of this week"),
         ("logd query --user 17 --where task=12 --limit 5", "a user's last five events on a task"),

@@ -11,9 +11,8 @@ import click
 from logd import render
 from logd.commands._command import Command
 from logd.commands._options import COPY_EXITS, FilePath, config_option
-from logd.commands._output import fail, progress_bar
+from logd.commands._output import progress_bar
 from logd.config.settings import Config
-from logd.errors import EXIT_NOT_WHOLE
 from logd.maintenance import database_swap
 from logd.maintenance import restore as restoring
 from logd.maintenance.database_copy import stoppable
@@ -56,7 +55,7 @@ def restore(config: Config, backup: Path, key_file: Path | None, yes: bool) -> N
         click.echo(f"the backup is complete: {_extent(plan.found.head, plan.found.stored_ns)}")
         click.echo(_replaced(config, plan))
         if not yes and not _confirmed():
-            fail("nothing was changed", EXIT_NOT_WHOLE)
+            raise click.Abort
         with stoppable() as stop:
             done = restoring.restore(config, plan, time.time_ns(), stop, progress_bar)
         lock.mark_database_made()

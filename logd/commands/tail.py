@@ -16,6 +16,7 @@ from logd.reports.selection import Selection
 
 @click.command(
     cls=Command,
+    ends_with_reader=True,
     examples=[
         ("logd tail --follow --type login_failed", "watch failed logins"),
         ("logd tail -n 0 -f --json | your-program", "pass new events to another program"),

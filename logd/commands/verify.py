@@ -12,7 +12,7 @@ from logd.audit import anchor_sources
 from logd.audit.verify import Verification, verify_file, verify_instance
 from logd.audit.verify_processes import PROCESSES_MAX
 from logd.commands._command import Command
-from logd.commands._options import READ_EXITS, TIME, Count, config_option
+from logd.commands._options import READ_EXITS, TIME, Count, FilePath, InputFile, config_option
 from logd.commands._output import fail, print_note, progress_bar
 from logd.config.settings import Config
 from logd.errors import EXIT_NOT_WHOLE, EXIT_UNAVAILABLE
@@ -40,9 +40,7 @@ UNIT = "logd.service"
     exits=(*READ_EXITS, EXIT_NOT_WHOLE, EXIT_UNAVAILABLE),
 )
 @config_option
-@click.argument(
-    "backup", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
+@click.argument("backup", required=False, type=FilePath())
 @click.option(
     "--full/--incremental",
     default=True,
@@ -56,7 +54,7 @@ UNIT = "logd.service"
 )
 @click.option(
     "--key-file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="The key of BACKUP, if the key has been changed since.",
 )
@@ -71,7 +69,7 @@ UNIT = "logd.service"
 @click.option(
     "--anchors",
     "file",
-    type=click.File(errors="replace"),
+    type=InputFile(errors="replace"),
     metavar="FILE",
     help="Compare with log lines kept in FILE; - reads standard input.",
 )
@@ -144,6 +142,8 @@ def verify(
 
 
 def _key(config: Config, backup: Path, key_file: Path | None) -> bytes:
+    if not backup.is_file():
+        raise click.UsageError(f"{backup}: does not exist, or is not a regular file.")
     wal = wal_path(backup)
     if file_bytes(wal):
         raise click.UsageError(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 
 from logd.config.retention import check_type, parse_period
 from logd_wire.schema import SUBJECTS
 
 SHOWN_CHARS_MAX = 80
+_PERSON_KEYS = 'expected a list of names of properties, such as ["user", "student"]'
+_KEPT_BY = {
+    name for kind in SUBJECTS.values() for name in (kind.key, kind.value, kind.attempt) if name
+}
 _ADDRESS = re.compile(
     r"(?P<host>localhost|127(?:\.\d{1,3}){3}|\[::1\]):(?P<port>\d{1,5})", re.ASCII
 )
@@ -81,17 +86,17 @@ def group(value: object) -> str:
 
 def person_keys(value: object) -> tuple[str, ...]:
     """Accepts the keys that name persons; not those by which roll-ups are kept."""
-    if not isinstance(value, list) or not all(
-        isinstance(item, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", item)
-        for item in value
-    ):
-        raise ValueError('expected a list of names of properties, such as ["user", "student"]')
-    kept_by = {name for subject in SUBJECTS.values() for name in (subject.key, subject.value)}
-    for name in kept_by.intersection(value):
-        raise ValueError(
-            f"expected names of persons; {name!r} names none (roll-ups are kept by it)"
-        )
-    return tuple(value)
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError(_PERSON_KEYS)
+    names = [unicodedata.normalize("NFC", name) for name in value]
+    for name in names:
+        if not re.fullmatch(r"_*[^\W\d_][\w.-]{0,63}", name):
+            raise ValueError(_PERSON_KEYS)
+        if re.sub(r"[_.-]", "", name).casefold() in _KEPT_BY:
+            raise ValueError(
+                f"expected names of persons; {name!r} names none (roll-ups are kept by it)"
+            )
+    return tuple(names)
 
 
 def apps(value: object) -> dict[str, tuple[int, ...]]:

@@ -256,7 +256,9 @@ def _mentions(job: Job, store: Store, steps: Steps, _surroundings: Surroundings)
     window, saved_s = _WINDOW_MIN, time.monotonic()
     while job.position < bound:
         started_s, end = time.thread_time(), min(bound, job.position + window)
-        contents, end = _redact(connection, job.position, end, keys, senders, is_erased)
+        contents, end = _redact(
+            connection, job.position, end, keys, senders, is_erased, steps.events_max
+        )
         taken_s = time.thread_time() - started_s
         job.position, job.done = end, bound + end
         if contents:
@@ -277,9 +279,10 @@ def _redact(
     keys: PersonKeys,
     senders: Senders,
     is_erased: IsErased,
+    events_max: int,
 ) -> tuple[dict[int, bytes], int]:
     """The redacted properties, by id, of events past `after` up to `end`; and the last id that was
-    read: the properties of a step are bounded in bytes as well.
+    read: the properties of a step are bounded in bytes as well, and its redactions in number.
     """
     contents: dict[int, bytes] = {}
     rows, size = connection.cursor(), 0
@@ -295,7 +298,7 @@ def _redact(
             if less is not None:
                 contents[event_id] = less
                 size += len(less)
-        if size > _READ_BYTES:
+        if size > _READ_BYTES or len(contents) >= events_max:
             end = event_id
             break
     rows.close()

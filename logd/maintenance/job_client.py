@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -22,6 +22,7 @@ from logd.storage.opening import (
     open_for_writing,
     open_store,
 )
+from logd.storage.store import Store
 
 POLL_INTERVAL_S = 0.1
 # The service manager restarts a killed daemon, which must not find the lock taken.
@@ -102,7 +103,7 @@ def _run_here(
     """Runs the job in this process, which holds the instance's lock."""
     key = keyfile.read(config.key_file)
     rekey.complete_rekey(config, key)
-    with closing(open_store(config, key, time.time_ns())) as store:
+    with _open_store(config, key) as store:
         connection = store.connection
         if job_id is None:
             job_id = job_table.add_job(connection, kind, params, time.time_ns())
@@ -113,6 +114,20 @@ def _run_here(
                 time.sleep(max(0.0, worker.due_s - time.monotonic()))
             worker.step()
     return job
+
+
+@contextlib.contextmanager
+def _open_store(config: Config, key: bytes) -> Iterator[Store]:
+    """Opens the store; what ends the work early is not hidden by that it cannot be closed then."""
+    store = open_store(config, key, time.time_ns())
+    try:
+        yield store
+    except BaseException:
+        with contextlib.suppress(LogdError):  # a statement was not finished, which locks a table
+            store.close()
+        store.connection.close()
+        raise
+    store.close()
 
 
 def _submit(config: Config, kind: str, params: Mapping[str, Any]) -> int:

@@ -140,6 +140,8 @@ def complete_rekey(config: Config, key: bytes) -> None:
     instance's lock held.
     """
     rekeyed = config.rekeyed_file
+    if not rekeyed.exists():
+        return
     if _opens(config.database, key):
         # The key is still the old one, and events may have been stored since.
         database_copy.remove(rekeyed)

@@ -7,7 +7,7 @@ from typing import Any
 
 from logd.clock.event_age import is_plausible
 from logd.reports import sql, time_order
-from logd.reports.parameters import BadParameter, Parameters, page_limit, rows_to_skip
+from logd.reports.parameters import BadParameter, Parameters, key_after, keys_after, page_limit
 from logd.storage.database import Connection, question_marks
 from logd.storage.store import COUNTERS
 from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
@@ -70,16 +70,16 @@ def completions(connection: Connection, parameters: Parameters) -> Answer:
     event_type = parameters.text("type", "task_completed")
     users_sql, users = sql.among("user", parameters.maybe_texts("users"))
     subjects_sql, subjects = sql.among("subject", parameters.maybe_texts("subjects"))
-    after = rows_to_skip(parameters)
+    after_sql, after = sql.after("subject, user", keys_after(parameters, 2))
     parameters.done()
     _check_subject_type(event_type)
     return sql.page(
         connection,
         "SELECT user, subject, events, first_ts_ns, last_ts_ns, last_value, best_value"  # noqa: S608 - question marks only
         " FROM rollup_subject WHERE type = (SELECT id FROM event_type WHERE name = ?)"
-        f" AND {users_sql} AND {subjects_sql} ORDER BY subject, user",
-        [event_type, *users, *subjects],
-        after=after,
+        f" AND {users_sql} AND {subjects_sql} AND {after_sql} ORDER BY subject, user",
+        [event_type, *users, *subjects, *after],
+        key=lambda row: [row["subject"], row["user"]],
         rows_max=COMPLETIONS_MAX,
     )
 
@@ -90,7 +90,7 @@ def score_distribution(connection: Connection, parameters: Parameters) -> Answer
     subject = parameters.maybe_text("subject")
     among, users = sql.among("user", parameters.maybe_texts("users"))
     buckets = parameters.whole("buckets", 10, low=1, high=BUCKETS_MAX)
-    after = rows_to_skip(parameters)
+    after_sql, after = sql.after("subject", key_after(parameters))
     parameters.done()
     _check_subject_type(event_type)
     return sql.page(
@@ -99,9 +99,9 @@ def score_distribution(connection: Connection, parameters: Parameters) -> Answer
         " count(*) AS users FROM rollup_subject"
         " WHERE type = (SELECT id FROM event_type WHERE name = ?)"
         f" AND last_value IS NOT NULL AND (? IS NULL OR subject = ?) AND {among}"
-        " GROUP BY subject, bucket ORDER BY subject, bucket",
-        [buckets, buckets, event_type, subject, subject, *users],
-        after=after,
+        f" AND {after_sql} GROUP BY subject, bucket ORDER BY subject, bucket",
+        [buckets, buckets, event_type, subject, subject, *users, *after],
+        key=lambda row: row["subject"],
         rows_max=ROWS_MAX,
     )
 
@@ -235,13 +235,17 @@ def _by_block(types: list[str], users: list[str]) -> str:
 
 
 def event_types(connection: Connection, parameters: Parameters) -> Answer:
-    """Reports the event types by their number of events, the most frequent first."""
-    after = rows_to_skip(parameters)
+    """Reports the event types with their number of events, the most frequent of a page first.
+
+    Pages are by name: numbers change while events are stored.
+    """
+    after_sql, after = sql.after("name", key_after(parameters))
     parameters.done()
-    return sql.page(
+    page = sql.page(
         connection,
-        "SELECT name AS type, events FROM event_type ORDER BY events DESC, name",
-        [],
-        after=after,
+        f"SELECT name AS type, events FROM event_type WHERE {after_sql} ORDER BY name",  # noqa: S608 - question marks only
+        after,
+        key=lambda row: row["type"],
         rows_max=TYPES_MAX,
     )
+    return Answer(sorted(page.rows, key=lambda row: -row["events"]), page.next)

@@ -71,8 +71,8 @@ class Follower:
             else:
                 return
 
-    def newest(self, lines: int) -> list[Row]:
-        """Returns at most `lines` of the newest events, oldest first."""
+    def newest(self, lines: int) -> Iterator[Row]:
+        """Yields at most `lines` of the newest events, oldest first."""
         self.last = newest_id(self._connection)
         return newest(
             self._connection, self._selection, lines, up_to_id=self.last, rows_max=PAGE_ROWS_MAX

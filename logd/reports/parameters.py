@@ -84,6 +84,20 @@ def page_limit(parameters: Parameters) -> int:
     return parameters.whole("limit", 50, low=1, high=PAGE_ROWS_MAX)
 
 
+def key_after(parameters: Parameters) -> list[str] | None:
+    """Takes `after`, a text: the key that the page before ended with."""
+    found = parameters.maybe_text("after")
+    return None if found is None else [found]
+
+
+def keys_after(parameters: Parameters, number: int) -> list[str] | None:
+    """Takes `after`, a list of that number of texts: the key that the page before ended with."""
+    found = parameters.maybe_texts("after")
+    if found is not None and len(found) != number:
+        raise BadParameter(f"after: expected the {number} texts of `next` of the page before")
+    return found
+
+
 def rows_to_skip(parameters: Parameters) -> int:
     """Takes `after`, the rows of the pages before."""
     return parameters.whole("after", 0, high=AFTER_MAX)

@@ -74,7 +74,7 @@ def counted_by_subject(
     if params.get("users") is not None:
         return Concerned()
     counted: Counter[str] = Counter()
-    for row in answer.rows:
+    for row in answer.rows:  # a subject is whole on its page
         counted[row["subject"]] += row["users"]
     found: set[str] = set()
     for subject, users in counted.items():
@@ -82,9 +82,8 @@ def counted_by_subject(
             rows = connection.execute(
                 "SELECT user FROM rollup_subject"
                 " WHERE type = (SELECT id FROM event_type WHERE name = ?) AND subject = ?"
-                " AND last_value IS NOT NULL LIMIT ?",
-                # A page may end within a subject: of one with many users no more are listed.
-                (params.get("type", SCORE_TYPE), subject, PERSONS_MIN - 1),
+                " AND last_value IS NOT NULL",
+                (params.get("type", SCORE_TYPE), subject),
             )
             found.update(user for (user,) in rows)
     return Concerned(frozenset(found), everyone=True)

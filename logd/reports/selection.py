@@ -98,16 +98,29 @@ def pages(
 
 def newest(
     connection: Connection, selection: Selection, limit: int, *, up_to_id: int, rows_max: int
-) -> list[Row]:
-    """Returns at most `limit` of the newest selected events, oldest first."""
-    rows: list[Row] = []
-    before_id: int | None = up_to_id + 1
-    while before_id is not None and len(rows) < limit:
-        size = rows_max if selection.where else min(rows_max, limit - len(rows))
+) -> Iterator[Row]:
+    """Yields at most `limit` of the newest selected events, oldest first.
+
+    Only those of one page are kept: where there are more, they are read again from the first on.
+    """
+    kept: list[Row] = []
+    found, first = 0, up_to_id + 1
+    before_id: int | None = first
+    while before_id is not None and found < limit:
+        size = rows_max if selection.where else min(rows_max, limit - found)
         page = event_page(connection, before_id=before_id, limit=size, **selection.query)
-        rows += _matching(selection, page.rows)
+        rows = _matching(selection, page.rows)[: limit - found]
+        if rows:
+            found, first = found + len(rows), rows[-1]["id"]
+        if limit <= rows_max:
+            kept += rows
         before_id = page.next
-    return rows[:limit][::-1]
+    if limit <= rows_max:
+        yield from reversed(kept)
+        return
+    again = pages(connection, selection, after_id=first - 1, up_to_id=up_to_id, rows_max=rows_max)
+    for _position, rows in again:
+        yield from rows
 
 
 def _matching(selection: Selection, rows: list[Row]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from logd.storage.database import Connection, question_marks
@@ -19,21 +20,34 @@ def fetch_rows(connection: Connection, sql: str, values: list[Any]) -> list[Row]
 
 
 def page(
-    connection: Connection, sql: str, values: list[Any], *, after: int, rows_max: int
+    connection: Connection, sql: str, values: list[Any], *, key: Callable[[Row], Any], rows_max: int
 ) -> Answer:
-    """Returns the rows of a SELECT from number `after` on: at most `rows_max`, and fewer if they
-    are long; `next` of the answer continues it.
+    """Returns the first rows of a SELECT: at most `rows_max`, and fewer if they are long.
+
+    `next` of the answer is the `key` of its last row, after which the SELECT of the next page
+    begins: rows that appear or go meanwhile shift none of the others. Rows of the same key stay
+    together; there are fewer of them than fit into a page.
     """
-    cursor = connection.execute(f"{sql} LIMIT -1 OFFSET ?", [*values, after])
+    cursor = connection.execute(sql, values)
     names = [column[0] for column in cursor.description]
     rows: list[Row] = []
     size = 0
-    for row in cursor:
-        size += sum(len(value.encode()) for value in row if isinstance(value, str))
+    for values_of_row in cursor:
+        row = dict(zip(names, values_of_row, strict=True))
+        size += sum(len(value.encode()) for value in values_of_row if isinstance(value, str))
         if rows and (len(rows) == rows_max or size > PAGE_BYTES_MAX):
-            return Answer(rows, after + len(rows))
-        rows.append(dict(zip(names, row, strict=True)))
+            while key(rows[-1]) == key(row):
+                rows.pop()
+            return Answer(rows, key(rows[-1]))
+        rows.append(row)
     return Answer(rows)
+
+
+def after(columns: str, values: list[str] | None) -> tuple[str, list[str]]:
+    """Returns the condition that columns are past these values; always true for None."""
+    if values is None:
+        return "1", []
+    return f"({columns}) > ({question_marks(values)})", values
 
 
 def among(column: str, values: list[str] | None) -> tuple[str, list[str]]:

@@ -73,7 +73,7 @@ def collect_status(config: Config, *, from_figures: bool = False) -> dict[str, A
         **_figures(daemon.figures),
         "disk": asdict(trail.disk),
         "integrity": verified and asdict(verified),
-        "maintenance": maintenance_state(config.database, trail.job_troubles),
+        "maintenance": maintenance_state(config.database, trail.last_forget, trail.job_troubles),
         "config": str(config.path),
         "readers": instance_lock.read_report_usage(config.lock_file),
         "runtime_files": observed(

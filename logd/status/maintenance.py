@@ -8,7 +8,7 @@ from typing import Any
 
 from logd.storage.database import Connection
 from logd.storage.job_table import FORGET
-from logd.storage.last_runs import BACKUP, PRUNE, read_runs
+from logd.storage.last_runs import BACKUP, PRUNE, Run, read_runs
 
 TASKS = (BACKUP, PRUNE, FORGET)
 JOB_SCHEMA = 3
@@ -26,9 +26,23 @@ def job_troubles(connection: Connection, schema: int) -> dict[str, str]:
     )
 
 
-def maintenance_state(database: Path, troubles: Mapping[str, str]) -> list[dict[str, Any]]:
+def last_forget(connection: Connection, schema: int) -> Run | None:
+    """The last erasure that has ended, whoever did it: a command, the daemon, a start."""
+    if schema < JOB_SCHEMA:
+        return None
+    ended_ns, good_ns = connection.execute(
+        "SELECT max(finished_ns), max(iif(trouble IS NULL, finished_ns, NULL)) FROM job"
+        " WHERE kind = ?",
+        (FORGET,),
+    ).fetchone()
+    return None if ended_ns is None else Run(ended_ns, good_ns)
+
+
+def maintenance_state(
+    database: Path, forget: Run | None, troubles: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """An entry for each task: when it last ended, when it was last good, and its problem."""
-    runs = read_runs(database)
+    runs = {**read_runs(database), **({} if forget is None else {FORGET: forget})}
     found = []
     for task in TASKS:
         run = runs.get(task)

@@ -11,9 +11,10 @@ from logd.errors import NoDatabase
 from logd.reports.event_queries import trail_totals
 from logd.reports.ledger_queries import CAUSES, loss_page, losses_by_user, totals_by_cause
 from logd.status.disk import Disk, measure_disk
-from logd.status.maintenance import job_troubles
+from logd.status.maintenance import job_troubles, last_forget
 from logd.status.outboxes import Producer
 from logd.storage.database import Connection
+from logd.storage.last_runs import Run
 from logd.storage.opening import open_for_reading
 from logd.storage.store import COUNTERS
 from logd_wire.query import Row
@@ -40,6 +41,7 @@ class TrailTotals:
     losses_by_user: list[Row] = field(default_factory=list)
     quarantine_senders: list[dict[str, Any]] = field(default_factory=list)
     job_troubles: Mapping[str, str] = field(default_factory=dict)
+    last_forget: Run | None = None
 
 
 def read_trail(config: Config, producers: Iterable[Producer], now_ns: int) -> TrailTotals:
@@ -67,6 +69,7 @@ def read_trail(config: Config, producers: Iterable[Producer], now_ns: int) -> Tr
             losses_by_user(connection, LISTED_MAX),
             _quarantine_senders(connection),
             job_troubles(connection, counts["schema"]),
+            last_forget(connection, counts["schema"]),
         )
     finally:
         connection.close()

@@ -6,8 +6,10 @@ with its place, and a job for the event, which the daemon stores when it next po
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from logd.clock import readings
@@ -84,8 +86,17 @@ def list_copies(connection: Connection) -> list[Copy]:
 
 
 def list_unexpired(connection: Connection, now: Reading) -> list[Copy]:
-    """Returns copies that may still exist, oldest first; all copies if the clock is not trusted."""
+    """Returns copies that may still exist, oldest first; all copies if the clock is not trusted.
+
+    Also one past its expiry whose file is still there: nothing but a backup removes any.
+    """
     copies = list_copies(connection)
     if readings.implausible(trail_clock.load(connection), now) is not None:
         return copies
-    return [copy for copy in copies if copy.expires_ns is None or copy.expires_ns > now.wall_ns]
+    return [
+        copy
+        for copy in copies
+        if copy.expires_ns is None
+        or copy.expires_ns > now.wall_ns
+        or (Path(copy.place).is_absolute() and os.path.lexists(copy.place))
+    ]

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from logd.atomic_file import sync_path
-from logd.errors import CannotCreate, KeyFileError
+from logd.errors import CannotCreate, KeyFileError, SystemRefused, is_shortage
 
 KEY_BYTES = 32
 _KEY = re.compile(r"[0-9a-fA-F]{64}")
@@ -59,6 +59,8 @@ def read_file(path: Path, *, private: bool = True) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
+        if is_shortage(error):
+            raise SystemRefused(f"{path}: the key cannot be read: {error.strerror}.") from error
         raise KeyFileError(
             f"{path}: the key cannot be read: {error.strerror}. "
             "Without it the database cannot be opened; restore it from your copy."

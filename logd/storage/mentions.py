@@ -29,7 +29,7 @@ from logd_wire.wire import unpack_pairs, unpack_props
 
 ERASED = "(erased)"
 ANOTHER = "(another)"
-# The properties of a map that identify the person whom it describes.
+# The properties of a map that identify the person whom it describes, spelled as keys may be.
 IDENTITY = frozenset({"id", "uid", "pk", "sub", "name"})
 # Keys that logd and its Flask extension write themselves: they name persons whatever is configured.
 OWN_KEYS = ("user", "login", "actor", "switched_to", "member")
@@ -86,12 +86,13 @@ class PersonKeys:
     """The keys under which a value names a person.
 
     A name stands for itself, with `id` and in the plural (`student`: also `students`, `student_id`,
-    `studentIds`); case and the separators `_`, `-`, `.` do not matter.
+    `studentIds`); case, the separators `_`, `-`, `.` and the Unicode normalisation do not matter. A
+    name that ends in `s` is a plural itself, but not one in `ss` (`boss`).
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         stems = {_normal(name) for name in (*names, *OWN_KEYS)}
-        plural = {stem for stem in stems if stem.endswith(b"s")}
+        plural = {stem for stem in stems if stem.endswith(b"s") and not stem.endswith(b"ss")}
         plural |= {stem + end for stem in stems for end in (b"s", b"ids")}
         self._places = dict.fromkeys(stems | {stem + b"id" for stem in stems}, _Place.ONE)
         self._places |= dict.fromkeys(plural, _Place.MANY)
@@ -134,7 +135,8 @@ class PersonKeys:
         found: set[str] = set()
 
         def collect(value: Value) -> None:
-            found.add(str(value))
+            # 1e+17, as text, is not 100000000000000000.
+            found.add(value if isinstance(value, str) else canonical(value))
 
         self._changed(props, collect, _Place.NONE)
         return {name for name in found if not _MASKED.fullmatch(name)}
@@ -204,13 +206,13 @@ class PersonKeys:
     ) -> list[tuple[str, Any]]:
         items = list(items)
         names = place in (_Place.ONE, _Place.MANY)
-        described = place is _Place.ONE and any(key in IDENTITY for key, _ in items)
+        described = place is _Place.ONE and any(_is_identity(key) for key, _ in items)
         taken = {key for key, _ in items}
         made = []
         for key, item in items:
             inner = self._place_of(key)
             if inner is _Place.NONE and names:
-                if key in IDENTITY:
+                if _is_identity(key):
                     inner = _Place.ONE
                 elif place is _Place.MANY and isinstance(item, list):
                     inner = _Place.GROUP
@@ -223,7 +225,13 @@ class PersonKeys:
 
 
 def _normal(key: str) -> bytes:
+    if not key.isascii():
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", key).casefold())
     return key.encode().lower().translate(None, _SEPARATORS)
+
+
+def _is_identity(key: str) -> bool:
+    return _normal(key).decode() in IDENTITY
 
 
 def _free(key: str, taken: set[str]) -> str:

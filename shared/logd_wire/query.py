@@ -58,10 +58,13 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True)
 class Answer:
-    """The rows of one page, and the key to request the next one with (None: this was the last)."""
+    """The rows of one page, and the key to request the next one with (None: this was the last).
+
+    The key is to be passed as it is: a number, a text, or a list of texts.
+    """
 
     rows: list[Row] = field(default_factory=list)
-    next: int | None = None
+    next: Any = None
 
 
 def encode_frame(message: dict[str, Any], bytes_max: int = RESPONSE_BYTES_MAX) -> bytes:

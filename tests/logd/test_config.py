@@ -106,6 +106,11 @@ def test_every_setting_of_the_template_is_known_also_those_commented_out() -> No
         ("[apps]\noutboxes_max = 9", "is the name of a setting; settings of logd must stand above"),
         ('person_keys = "user"', "expected a list of names of properties"),
         ('person_keys = ["a b"]', "expected a list of names of properties"),
+        *(
+            (f'person_keys = ["{name}"]', f"expected names of persons; '{name}' names")
+            for name in ("Task", "quiz", "_QUIZ", "sco-re", "attempt")
+        ),
+        ('person_keys = ["7a"]', "expected a list of names of properties"),
         ('person_keys = ["score"]', "expected names of persons; 'score' names"),
     ],
 )
@@ -121,6 +126,10 @@ def test_applications_have_one_uid_or_several_and_keys_name_persons() -> None:
     assert config.apps == {"shop": (33,), "school": (34, 35)}
     assert config.person_keys == ("kid",)
     assert parse("", FILE).apps == {}
+    assert parse('person_keys = ["schu\u0308ler", "_by"]', FILE).person_keys == (
+        "sch\xfcler",
+        "_by",
+    )
     assert "student" in parse("", FILE).person_keys
 
 

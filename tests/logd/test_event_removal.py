@@ -296,6 +296,29 @@ def test_a_step_of_a_forget_reads_bounded_bytes(
     assert trail.findings() == []
 
 
+def test_a_step_of_a_forget_redacts_as_few_events_as_one_may_remove(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where many that mention nobody have made the next step a large one."""
+    monkeypatch.setattr(forget, "_WINDOW_MIN", 20_000)
+    monkeypatch.setattr(event_removal, "STEP_EVENTS_MAX", 150)
+    named = msgpack.packb({"users": ["anna"]})
+    trail.commit([Event("page_view", 3, "4", named) for _ in range(700)])
+    steps: list[int] = []
+    redact = Steps.redact
+
+    def counted(self: Steps, contents: dict[int, bytes], also: Any) -> None:
+        assert len(contents) <= self.events_max
+        steps.append(len(contents))
+        redact(self, contents, also)
+
+    monkeypatch.setattr(Steps, "redact", counted)
+    assert trail.finish(trail.ask(FORGET, users=["anna"])).outcome["redacted"] == 700
+    assert sum(steps) == 700 and len(steps) >= 4
+    assert all(b"anna" not in event.props for event in trail.rows().values())
+    assert trail.findings() == []
+
+
 # -- tampering
 
 

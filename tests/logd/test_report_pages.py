@@ -12,7 +12,7 @@ from logd.audit.verify import verify
 from logd.batch import Batch
 from logd.reports.event_queries import COMPLETIONS_MAX, DAYS_MAX, TYPES_MAX
 from logd.reports.ledger_queries import CAUSES
-from logd.reports.parameters import PAGE_ROWS_MAX
+from logd.reports.parameters import PAGE_ROWS_MAX, BadParameter
 from logd.reports.registry import REPORTS
 from logd_wire.query import ROWS_MAX, encode_frame
 from tests.logd.test_reports import Trail, quiz, view
@@ -104,3 +104,73 @@ def test_long_subjects_make_shorter_pages_and_no_refusal(trail: Trail, report: s
         encode_frame({"ok": True, "rows": page.rows, "next": page.next})  # it fits into a frame
     assert len(pages) > 1
     assert len({row["subject"] for page in pages for row in page.rows}) == count
+
+
+def fill_pages(trail: Trail, report: str) -> None:
+    """Two pages and a half of each report, in which rows can be put before the first one's end."""
+    if report == "event_types":
+        put_types(trail, 25)
+    else:
+        for user in ("3", "5"):
+            trail.put(*(quiz(user, f"{number:05}", 0.25) for number in range(25)))
+
+
+# As storing and erasing change the tables.
+CHANGES = {
+    "a user is stored": "INSERT INTO rollup_subject SELECT type, subject, '4', 1, 1, 1, 0.25,"
+    " 0.25, 0 FROM rollup_subject WHERE user = '3'",
+    "a subject is stored": "INSERT INTO rollup_subject SELECT type, '000005', '5', 1, 1, 1, 0.25,"
+    " 0.25, 0 FROM rollup_subject LIMIT 1",
+    "a user is erased": "DELETE FROM rollup_subject WHERE user = '3'",
+    "types are stored": "UPDATE event_type SET events = events + id % 7 WHERE id > 9",
+    "a type is new": "INSERT INTO event_type (name, events) VALUES ('a_type', 100)",
+}
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES))
+@pytest.mark.parametrize("report", ["completions", "score_distribution", "event_types"])
+def test_what_changes_between_two_pages_shifts_no_other_row(
+    directory: Path, report: str, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COMPLETIONS_MAX", "ROWS_MAX", "TYPES_MAX"):
+        monkeypatch.setattr(f"logd.reports.event_queries.{name}", 10)
+    trail = Trail(directory / "a.db")
+    fill_pages(trail, report)
+    columns = WHOLE[report][2] + (("user",) if report == "completions" else ())
+    pages = trail.pages(report, **WHOLE[report][3])
+    rows = list(next(pages).rows)
+    trail.store.connection.execute(CHANGES[change])
+    for page in pages:
+        rows += page.rows
+    found = [tuple(row[column] for column in columns) for row in rows]
+    expected: set[tuple[str, ...]]
+    if report == "event_types":
+        expected = {(f"type_{number}",) for number in range(1, 26)}
+    elif report == "completions":
+        expected = {(f"{number:05}", "5") for number in range(25)}
+    else:
+        expected = {(f"{number:05}",) for number in range(25)}
+    assert len(found) == len(set(found)), "no row comes twice"
+    assert expected <= set(found), "and none is left out"
+    trail.store.close()
+
+
+def test_a_subject_is_on_one_page_with_all_its_users(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two pages a user's latest score may move from one part to another."""
+    monkeypatch.setattr("logd.reports.event_queries.ROWS_MAX", 10)
+    for subject, parts in (("a", 4), ("b", 4), ("c", 4), ("d", 9)):
+        trail.put(*(quiz(str(part), subject, part / 10) for part in range(parts)))
+    pages = [[row["subject"] for row in page.rows] for page in trail.pages("score_distribution")]
+    assert pages == [["a"] * 4 + ["b"] * 4, ["c"] * 4, ["d"] * 9]
+
+
+@pytest.mark.parametrize(
+    ("report", "after"),
+    [("completions", "a"), ("completions", ["a"]), ("completions", ["a", "b", "c"]),
+     ("score_distribution", 1), ("score_distribution", ["a"]), ("event_types", 1)],
+)  # fmt: skip
+def test_a_key_of_another_form_is_refused(trail: Trail, report: str, after: Any) -> None:
+    with pytest.raises(BadParameter, match=r"^after: "):
+        trail.ask(report, after=after)

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,11 @@ def test_a_copy_expires_only_by_a_trusted_clock(kept: Instance) -> None:
         return copy_registry.list_unexpired(store.connection, later)
 
     assert [len(known(days)) for days in (0, 2, 700)] == [1, 0, 1]
+    (file := kept.directory / "export").touch()
+    copy_registry.register_copy(kept.config, replace(copy, place=str(file)), {})
+    assert [one.place for one in known(2)] == [str(file)], "it has expired, and is still there"
+    file.unlink()
+    assert known(2) == []
     store.close()
 
 

@@ -39,16 +39,19 @@ def run(
     *,
     user: int | None = None,
     groups: Sequence[int] = (),
-    stdout: str | None = os.devnull,
+    stdout: str | int | None = os.devnull,
+    stdin: str | None = os.devnull,
     encoding: str = "utf-8",
 ) -> Done:
-    """Runs a command to its end. `stdout` is the file that it prints to, None for a closed one."""
+    """Runs a command to its end. `stdout` is the file that it prints to, or its descriptor, and
+    `stdin` what it reads; None for a closed one.
+    """
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 99
         try:
-            _become(writing, user, groups, stdout, encoding)
+            _become(writing, user, groups, stdout, stdin, encoding)
             main(arguments)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0 if end.code is None else 98
@@ -62,17 +65,25 @@ def run(
 
 
 def _become(
-    stderr: int, user: int | None, groups: Sequence[int], stdout: str | None, encoding: str
+    stderr: int,
+    user: int | None,
+    groups: Sequence[int],
+    stdout: str | int | None,
+    stdin: str | None,
+    encoding: str,
 ) -> None:
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(os.open(stdin or os.devnull, os.O_RDONLY), 0)
     os.dup2(stderr, 2)
     if stdout is None:
         os.close(1)
         sys.stdout = sys.__stdout__ = None  # type: ignore[misc] # as Python does then
     else:
-        os.dup2(os.open(stdout, os.O_WRONLY), 1)
+        os.dup2(stdout if isinstance(stdout, int) else os.open(stdout, os.O_WRONLY), 1)
         sys.stdout = sys.__stdout__ = open(1, "w", encoding=encoding, closefd=False)  # type: ignore[misc] # noqa: SIM115 - as Python does
     sys.stderr = sys.__stderr__ = open(2, "w", encoding=encoding, closefd=False)  # type: ignore[misc] # noqa: SIM115 - as Python does
+    if stdin is None:
+        os.close(0)
+        sys.stdin = sys.__stdin__ = None  # type: ignore[misc] # as Python does then
     if user is not None:
         os.setgroups(groups)
         os.setresgid(user, user, user)

@@ -320,7 +320,7 @@ class Analytics:
 
     def _pages(self, report: str, **params: Any) -> Iterator[Row]:
         """Yields all rows of a report that pages by `after`."""
-        after: int | None = None
+        after: Any = None
         for _ in range(REPORT_PAGES_MAX):
             if time.monotonic() > self._until_s:
                 raise QueryError("too_slow", f"its pages take over {REPORTS_S_MAX:.0f} s together")
