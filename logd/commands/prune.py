@@ -33,9 +33,10 @@ def prune(config: Config, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Remove events that are past the retention period of their type.
 
     The periods are in logd.toml (retention.page_view = "90d"). A type without a period is kept for
-    ever. The age of an event counts from its own time, or from the time of storing if its own time
-    is later, or more than seven days earlier: imported history is kept from its import on. Roll-ups
-    are updated, the chain still verifies, and an event `events_pruned` records what was removed.
+    ever; request_refused and the other types of requests follow page_view. The age of an event
+    counts from its own time, or from the time of storing if its own time is later, or more than
+    seven days earlier: imported history is kept from its import on. Roll-ups are updated, the chain
+    still verifies, and an event `events_pruned` records what was removed.
 
     If the clock is wrong, nothing is removed (exit code 75). It counts as wrong if it is behind the
     times stored in the trail, more than a week ahead of them, or set during the command. Set the

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from logd.clock import durations
+from logd_wire.requests import OTHER_REQUESTS, PAGE_VIEW
 from logd_wire.schema import INTERNAL_TYPES, REPORT_READ, Malformed, check_event_type
 
 
@@ -29,5 +30,11 @@ def parse_period(value: object) -> int:
 
 
 def before(retention: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """Returns for each type the time before which its events are past their period."""
+    """Returns for each type the time before which its events are past their period.
+
+    The other types of requests follow `page_view` unless they have a period: earlier clients
+    stored them as page views, and who chose a period for those chose it for these.
+    """
+    if PAGE_VIEW in retention:
+        retention = dict.fromkeys(sorted(OTHER_REQUESTS), retention[PAGE_VIEW]) | dict(retention)
     return {event_type: max(0, now_ns - period_ns) for event_type, period_ns in retention.items()}

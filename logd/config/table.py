@@ -281,7 +281,8 @@ SECTIONS = (
     Section(
         "How long events of a type are kept: a whole number and s, m, h, d, w or y (365 days), "
         "as in the options of commands. `logd prune` removes older events; a type that is not "
-        "named is kept for ever. The age of an event counts from its own time; or from the time "
+        "named is kept for ever, but request_refused and the other types of requests follow "
+        "page_view. The age of an event counts from its own time; or from the time "
         "of storing, if its own time is later or more than 7 days earlier, because of a wrong "
         "clock or imported history. (A table [retention] at the end of the file does the same.)",
         (Setting("retention", {}, values.retention, example={"page_view": "90d"}),),

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from logd.batch import Batch
 from logd.storage.database import Connection, in_parts, question_marks
+from logd_wire.requests import OTHER_REQUESTS, PAGE_VIEW
 from logd_wire.schema import RESERVED_TYPES, SUBJECTS
 
 # Of the daemon, the client and the site: even when other clients have used up
@@ -24,7 +25,9 @@ from logd_wire.schema import RESERVED_TYPES, SUBJECTS
 NEVER_REFUSED = (
     RESERVED_TYPES
     | frozenset(SUBJECTS)
-    | {"page_view", "login", "logout", "login_failed"}
+    | {PAGE_VIEW}
+    | OTHER_REQUESTS
+    | {"login", "logout", "login_failed", "login_throttled"}
     | {"durable_unknown", "durable_settled"}
 )
 REFUSED = "too many event types"

@@ -12,10 +12,11 @@
         activity.log("task_completed", task=task)
         return "done"
 
-Every page view of a logged-in user becomes an event without any code in the view, and
-`activity.log(event_type, **properties)` logs the rest. A call takes microseconds: it does not wait
-for the daemon and does not raise in production. What it accepts is stored even if the web process
-or the daemon is killed. No response is changed by a single byte.
+Every request of a logged-in user becomes an event without any code in the view, and
+`activity.log(event_type, **properties)` logs the rest; `@activity.logged("task_completed")` does so
+each time a view succeeds, and `activity.context(user=...)` names the user of a job. A call takes
+microseconds: it does not wait for the daemon and does not raise in production. What it accepts is
+stored even if the web process or the daemon is killed. No response is changed by a single byte.
 
 Reference
 =========
@@ -30,6 +31,12 @@ the nearest known one.
 | `ACTIVITY_LOG_SOCKET` | required | path of logd's datagram socket, at most 107 bytes |
 | `ACTIVITY_LOG_ENABLED` | `True` | `False` logs nothing, and needs no socket |
 | `ACTIVITY_LOG_EXCLUDE` | `("static", "*.static")` | endpoints, blueprints or patterns not logged |
+| `ACTIVITY_LOG_METHODS` | `"all"` | methods of requests that are logged: `["GET", "POST"]` |
+| `ACTIVITY_LOG_STATUSES` | `"all"` | statuses of requests that are logged: `[200, "4xx"]` |
+| `ACTIVITY_LOG_ANONYMOUS` | `False` | `True` also logs requests without a user |
+| `ACTIVITY_LOG_VIEW_ARGS` | `()` | names of arguments of the URL that are logged, or `"all"` |
+| `ACTIVITY_LOG_EXTRA` | `None` | callable that returns more properties for a request's events |
+| `ACTIVITY_LOG_FILTER` | `None` | callable that redacts, drops or samples events |
 | `ACTIVITY_LOG_USER` | Flask-Login's user | callable that returns the request's user or None |
 | `ACTIVITY_LOG_ACTOR` | `None` | callable that returns who acts for the user, or None |
 | `ACTIVITY_LOG_REQUEST_ID_HEADER` | `"X-Request-ID"` | header whose value becomes `request_id` |
@@ -41,14 +48,51 @@ the nearest known one.
 | `ACTIVITY_LOG_DURABLE_MESSAGE` | a sentence | that message |
 | `ACTIVITY_LOG_CLIENT` | `logd_client.Client` | callable that creates the client; for tests |
 
-Page views
-----------
-An event `page_view` has the properties `route`, `endpoint`, `method`, `status`, `duration_ms` and
-`request_id`. A request without a user is not logged. A request that ends in an exception is logged
-with status 500.
+Requests
+--------
+The answer to a request decides the type of its event: only a GET that showed a page is a page view.
+
+| type | the request |
+|---|---|
+| `page_view` | a GET, answered with a page (or with 304: the browser has it) |
+| `request_answered` | another method, such as HEAD, answered with a status below 300 |
+| `request_redirected` | redirected, like most forms that were accepted |
+| `request_refused` | refused: 400 to 499 |
+| `request_failed` | failed: 500 or more; 500 for an exception |
+
+Its properties are `route`, `endpoint`, `method`, `status`, `duration_ms`, `request_id`, and with
+`ACTIVITY_LOG_VIEW_ARGS` a map `view_args`: `{"course": "data", "lesson": "spread"}`. Text of over
+256 characters is cut. Name them one by one where addresses hold secrets, such as `/reset/<token>`.
+A request without a user is not logged, except with `ACTIVITY_LOG_ANONYMOUS`; with it anyone who can
+reach the site adds to the trail.
 
 All events of a request have the same `request_id`: the value of the request's header if that is 1
 to 64 letters, digits, dots, hyphens or underscores, otherwise a random one.
+
+Callables of the application
+----------------------------
+`ACTIVITY_LOG_EXTRA()` returns a mapping of properties, or None. It is called once in a request that
+logs anything, at its first event, and what it returned is in all events of the request; properties
+of the event itself take precedence. At most 4,096 packed bytes.
+
+    def extra():
+        address = keyed_digest(app.config["SECRET_KEY"], request.remote_addr)
+        return {"address_digest": address, "tenant": g.tenant, "on_behalf_of": g.represented_id}
+
+`ACTIVITY_LOG_FILTER(event_type, user, props)` returns the properties to store, or None for no
+event. It may change `props`. It sees all events, those of `log` too, which returns False (REFUSED)
+for one that is dropped; `stats()["filtered"]` counts them.
+
+    def keep(event_type, user, props):
+        if event_type == "page_view" and random() > 0.1:
+            return None
+        props.pop("answer", None)
+        return props
+
+They run in the request, without a lock. An exception is counted and logged at a bounded rate; the
+event is stored with `extra_error`, or with `filter_error` and without any other property, since
+those may be what the filter should redact. A call of over 50 ms is counted (`slow_calls`) and
+logged.
 
 Users
 -----
@@ -102,8 +146,16 @@ no socket. `ActivityClient` lists the methods of such a client, `ClientFactory` 
 """
 
 from flask_logd.client import ActivityClient, ClientFactory
+from flask_logd.digest import keyed_digest
 from flask_logd.extension import ActivityLog
 from flask_logd.settings import ConfigError
 from logd_client import Outcome
 
-__all__ = ["ActivityClient", "ActivityLog", "ClientFactory", "ConfigError", "Outcome"]
+__all__ = [
+    "ActivityClient",
+    "ActivityLog",
+    "ClientFactory",
+    "ConfigError",
+    "Outcome",
+    "keyed_digest",
+]

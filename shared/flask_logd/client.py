@@ -11,7 +11,8 @@ from logd_client import Outcome
 class ActivityClient(Protocol):
     """The methods of `logd_client.Client` that the extension calls; a test may supply its own.
 
-    `emit_durable` is called for durable events, `emit` for all others.
+    `emit_durable` is called for durable events, `emit` for all others; `ts_ns` is given only where
+    the app names the event's time.
     """
 
     def emit(
@@ -31,6 +32,7 @@ class ActivityClient(Protocol):
         *,
         user: str | None = None,
         props: Mapping[str, Any] | None = None,
+        ts_ns: int | None = None,
         timeout_s: float = 5.0,
         tell_user: bool = False,
     ) -> Outcome: ...

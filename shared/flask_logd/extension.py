@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from flask import Flask, current_app, has_request_context
 
+from flask_logd import decorator, job
 from flask_logd.client import ActivityClient
 from flask_logd.page_views import PageViews
 from flask_logd.settings import read_settings
 from flask_logd.state import AppState
 from logd_client import Outcome
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _STATE = "activity_log"
 _PAGE_VIEWS = "activity_log_page_views"
@@ -37,6 +44,35 @@ class ActivityLog:
             page_views = app.extensions[_PAGE_VIEWS] = PageViews(state)
             page_views.connect(app)
 
+    @overload
+    def log(
+        self,
+        event_type: str,
+        /,
+        *,
+        user: object = None,
+        durable: Literal[True],
+        timeout_s: float | None = None,
+        ts: datetime | int | None = None,
+        props: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> Outcome: ...
+
+    @overload
+    def log(
+        self,
+        event_type: str,
+        /,
+        *,
+        user: object = None,
+        durable: Literal[False],
+        timeout_s: float | None = None,
+        ts: datetime | int | None = None,
+        props: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> bool: ...
+
+    @overload
     def log(
         self,
         event_type: str,
@@ -45,11 +81,30 @@ class ActivityLog:
         user: object = None,
         durable: bool | None = None,
         timeout_s: float | None = None,
-        **props: Any,
+        ts: datetime | int | None = None,
+        props: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> bool | Outcome: ...
+
+    def log(
+        self,
+        event_type: str,
+        /,
+        *,
+        user: object = None,
+        durable: bool | None = None,
+        timeout_s: float | None = None,
+        ts: datetime | int | None = None,
+        props: Mapping[str, Any] | None = None,
+        **named: Any,
     ) -> bool | Outcome:
         """Logs one event of the current app; returns True if it was accepted.
 
         An accepted event will be stored, even if this process or the daemon is killed next.
+
+        The properties are `named` and `props`, which also takes names that are arguments of this
+        method, such as `user`. `ts` is when it happened: a datetime with a time zone, or
+        nanoseconds as of `time.time_ns()`; by default now.
 
         `user` is the user of the request unless given: text, a whole number, or an object with
         Flask-Login's `get_id()`, such as `current_user`. Any other object is refused as malformed.
@@ -63,7 +118,52 @@ class ActivityLog:
         REFUSED. While the app is testing or debugging, a malformed event and every other failure
         raise. Without an app context, or if the app lacks the extension, it raises RuntimeError.
         """
-        return _state_of(None).log(event_type, user, durable, timeout_s, props)
+        given: Any = named
+        if props is not None:  # what is no mapping is passed on, and refused as malformed
+            given = {**props, **named} if isinstance(props, Mapping) else props
+        return _state_of(None).log(event_type, user, durable, timeout_s, ts, given)
+
+    def logged(
+        self,
+        event_type: str,
+        /,
+        *arguments: str,
+        durable: bool | None = None,
+        props: Mapping[str, Any] | None = None,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorates a function: each time it succeeds, an event is logged as `log` does.
+
+        The event's properties are `props` and the named `arguments` of the function; of a view,
+        unless any is named, all those of its URL. A view succeeds unless it raises, which includes
+        `abort`, or returns an answer with a status of 400 or more.
+
+            @app.post("/tasks/<int:task>/complete")
+            @activity.logged("task_completed")
+            def complete(task: int) -> str: ...
+
+        Put it right above the function: above `login_required` it would log what that redirects.
+        """
+
+        def log(chosen: Mapping[str, Any]) -> object:
+            return self.log(event_type, durable=durable, props={**chosen, **(props or {})})
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            return decorator.logging_after(function, arguments, lambda: _state_of(None), log)
+
+        return decorate
+
+    def context(
+        self, *, user: object = None, props: Mapping[str, Any] | None = None, **named: Any
+    ) -> AbstractContextManager[None]:
+        """Gives the events that are logged in a `with` block a user and common properties.
+
+        For jobs outside requests: `with app.app_context(), activity.context(user=7, job="grades")`.
+        What `log` is given itself takes precedence. It holds for this thread or task, and not for
+        requests that the job makes to its own app.
+        """
+        _state_of(None)  # raises where nothing could be logged
+        app = current_app._get_current_object()  # type: ignore[attr-defined] # a LocalProxy's
+        return job.running(app, user, {**(props or {}), **named})
 
     def client(self, app: Flask | None = None) -> ActivityClient:
         """Returns the client of `app`, by default the current app. Raises RuntimeError as `log`."""
@@ -73,13 +173,17 @@ class ActivityLog:
         """Returns the counters of the current app in this process. Raises RuntimeError as `log`.
 
         These are the client's own; `durable`, the number of durable events stored, refused and
-        unknown in time; and `hook_failures`, the number of failures of the extension itself.
+        unknown in time; `filtered`, the number of events that ACTIVITY_LOG_FILTER dropped;
+        `hook_failures`, the number of failures of the extension itself and of the app's callables;
+        and `slow_calls`, how often one of those took over 50 ms.
         """
         state = _state_of(None)
         return {
             **state.client(current_app).stats(),
             "durable": state.outcomes.by_name(),
+            "filtered": state.callables.dropped,
             "hook_failures": state.failures.count,
+            "slow_calls": state.failures.slow_calls,
         }
 
     @property

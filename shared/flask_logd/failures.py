@@ -1,4 +1,4 @@
-"""Failures of the extension itself: counted and logged, but not raised in a request."""
+"""Failures of the extension and of the app's callables: counted and logged, never raised."""
 
 from __future__ import annotations
 
@@ -7,21 +7,56 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
-from flask import Flask
+from flask import Flask, current_app
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SLOW_S = 0.05
 _LOG_INTERVAL_S = 60.0
 
 
 @dataclass
-class Failures:
-    """Counts the extension's own failures, and logs them at most once a minute."""
+class Occurrences:
+    """Counts what happens, and decides which occurrence is logged: at most one a minute."""
 
     clock: Callable[[], float] = time.monotonic
     count: int = 0
     _logged: int = 0
     _next_s: float = field(default=float("-inf"))
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self) -> int:
+        """Counts one; returns how many there were since the last message, or 0 for no message."""
+        with self._lock:
+            self.count += 1
+            now_s = self.clock()
+            if now_s < self._next_s:
+                return 0
+            self._next_s = now_s + _LOG_INTERVAL_S
+            new, self._logged = self.count - self._logged, self.count
+            return new
+
+
+class Failures:
+    """Counts failures, and calls of the app's callables that took long."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failed = Occurrences(clock)
+        self._slow: dict[str, Occurrences] = {}  # by setting
+
+    @property
+    def count(self) -> int:
+        """The number of failures."""
+        return self._failed.count
+
+    @property
+    def slow_calls(self) -> int:
+        """The number of calls that took long."""
+        return sum(slow.count for slow in self._slow.values())
 
     @contextlib.contextmanager
     def suppress(self, app: Flask, reraise: bool | None = None) -> Iterator[None]:
@@ -38,13 +73,9 @@ class Failures:
 
     def record(self, app: Flask, error: Exception) -> None:
         """Counts one failure, and logs it unless another was logged within the last minute."""
-        with self._lock:
-            self.count += 1
-            now_s = self.clock()
-            if now_s < self._next_s:
-                return
-            self._next_s = now_s + _LOG_INTERVAL_S
-            new, self._logged = self.count - self._logged, self.count
+        new = self._failed.add()
+        if not new:
+            return
         # The exception's type and place, never its text: that may quote the event, and this log
         # may be a file.
         last = error.__traceback__
@@ -57,6 +88,34 @@ class Failures:
             self.count,
             type(error).__name__,
             place,
+        )
+
+    def timing(self, setting: str, function: Callable[P, R]) -> Callable[P, R]:
+        """Wraps the callable of a setting, so that a call that takes long is counted and logged."""
+        slow = self._slow[setting] = Occurrences(self._clock)
+
+        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
+            started_s = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                took_s = time.perf_counter() - started_s
+                if took_s > SLOW_S:
+                    _record_slow(slow, setting, took_s)
+
+        return timed
+
+
+def _record_slow(slow: Occurrences, setting: str, took_s: float) -> None:
+    new = slow.add()
+    if new:
+        current_app.logger.warning(
+            "activity log: %s took %.0f ms, and the request waited for it;"
+            " %d slow call(s) since the last message, %d in total",
+            setting,
+            took_s * 1e3,
+            new,
+            slow.count,
         )
 
 

@@ -1,4 +1,4 @@
-"""Logs page views from Flask's signals for the start, end and failure of a request.
+"""Logs requests, page views above all, from Flask's signals for start, end and failure.
 
 The receivers run inside the request, so none of them may raise.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flask import (
@@ -24,11 +24,17 @@ from flask import (
 from flask_logd.attribution import record_login, record_protected_session, record_start
 from flask_logd.identity import identity
 from flask_logd.state import AppState
+from logd_wire.requests import request_type
+from logd_wire.schema import INT64_MAX
 
 try:
     import flask_login
 except ImportError:  # an application may know its users by other means
     flask_login = None
+
+
+VIEW_ARG_CHARS_MAX = 256
+METHOD_CHARS_MAX = 32  # a browser may send any word
 
 
 class PageViews:
@@ -101,26 +107,31 @@ class PageViews:
 
     def _emit(self, app: Flask, status: int) -> None:
         record = self._state.current_record()
-        if record.logged or self._is_excluded(request.endpoint):
+        current = request._get_current_object()  # type: ignore[attr-defined] # the proxy is slow
+        endpoint, method = current.endpoint, current.method[:METHOD_CHARS_MAX]
+        if record.logged or self._is_excluded(endpoint):
             return
         record.logged = True
         duration_ms = (time.perf_counter() - record.started_s) * 1e3
-        user, acting = self._state.attribute(app, record)
-        if user is None:
+        chosen = self._settings.requests
+        if not chosen.includes(method, status):
             return
-        self._state.client(app).emit(
-            "page_view",
-            user=user,
-            props={
-                "route": request.url_rule.rule if request.url_rule is not None else None,
-                "endpoint": request.endpoint,
-                "method": request.method,
-                "status": status,
-                "duration_ms": round(duration_ms, 3),
-                "request_id": record.request_id,
-                **acting,
-            },
-        )
+        user, acting = self._state.attribute(app, record)
+        if user is None and not chosen.anonymous:
+            return
+        props: dict[str, Any] = {
+            "route": current.url_rule.rule if current.url_rule is not None else None,
+            "endpoint": endpoint,
+            "method": method,
+            "status": status,
+            "duration_ms": round(duration_ms, 3),
+            "request_id": record.request_id,
+            **acting,
+        }
+        view_args = _chosen_args(current.view_args, chosen.view_args)
+        if view_args:
+            props["view_args"] = view_args
+        self._state.log_request(app, request_type(method, status), user, record, props)
 
     def _is_excluded(self, endpoint: str | None) -> bool:
         if endpoint is None:
@@ -130,6 +141,25 @@ class PageViews:
             excluded = _matches(endpoint, self._settings.exclude)
             self._excluded[endpoint] = excluded
         return excluded
+
+
+def _chosen_args(
+    of_url: Mapping[str, Any] | None, names: frozenset[str] | None
+) -> dict[str, Any] | None:
+    """Returns the arguments of the URL that are logged, by name, of bounded size."""
+    if not of_url or (names is not None and names.isdisjoint(of_url)):
+        return None
+    chosen = {}
+    for name, value in of_url.items():
+        if names is not None and name not in names:
+            continue
+        # A URL may be far longer than an event, which would be refused for it.
+        if isinstance(value, str) and len(value) > VIEW_ARG_CHARS_MAX:
+            value = value[: VIEW_ARG_CHARS_MAX - 1] + "\N{HORIZONTAL ELLIPSIS}"
+        elif isinstance(value, int) and abs(value) > INT64_MAX:
+            value = f"{str(value)[: VIEW_ARG_CHARS_MAX - 1]}\N{HORIZONTAL ELLIPSIS}"
+        chosen[name] = value
+    return chosen
 
 
 def _matches(endpoint: str, names: Iterable[str]) -> bool:

@@ -32,6 +32,7 @@ class RequestRecord:
     session_user: Any = None  # Flask-Login's key of the session's user; the account may be gone
     crashed: bool = False
     logged: bool = False
+    extra: dict[str, Any] | None = None  # of ACTIVITY_LOG_EXTRA, from the first event on
 
     def set_current_user(self, user: str | None) -> None:
         """Records who is logged in at this moment of the request."""

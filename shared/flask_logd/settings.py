@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flask_logd.callables import ExtraCallable, FilterCallable
 from flask_logd.client import ClientFactory
 from flask_logd.durable import CARRY_ON, MESSAGE, TELL_USER, DurablePolicy
 from logd_client import Client
 from logd_wire.paths import PathTooLong, check_socket_path
+from logd_wire.requests import OTHER_REQUESTS, PAGE_VIEW
 from logd_wire.schema import Malformed, check_event_type
 
 UserCallable = Callable[[], object]  # returns what `identity` accepts
@@ -23,6 +25,12 @@ _DEFAULTS: dict[str, Any] = {
     "ACTIVITY_LOG_SOCKET": None,
     "ACTIVITY_LOG_ENABLED": True,
     "ACTIVITY_LOG_EXCLUDE": ("static", "*.static"),
+    "ACTIVITY_LOG_METHODS": "all",
+    "ACTIVITY_LOG_STATUSES": "all",
+    "ACTIVITY_LOG_ANONYMOUS": False,
+    "ACTIVITY_LOG_VIEW_ARGS": (),
+    "ACTIVITY_LOG_EXTRA": None,
+    "ACTIVITY_LOG_FILTER": None,
     "ACTIVITY_LOG_OUTBOX_BYTES": None,
     "ACTIVITY_LOG_OUTBOX_DIRECTORY": None,
     "ACTIVITY_LOG_USER": None,
@@ -35,8 +43,28 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+ALL = "all"
+_STATUS_CLASSES = {f"{n}xx": frozenset(range(n * 100, n * 100 + 100)) for n in range(1, 6)}
+
+
 class ConfigError(ValueError):
     """A setting is missing, unknown or of the wrong type; the message names it."""
+
+
+@dataclass(frozen=True)
+class RequestChoice:
+    """Which requests are logged, and which arguments of their URLs; None means all."""
+
+    methods: frozenset[str] | None
+    statuses: frozenset[int] | None
+    anonymous: bool
+    view_args: frozenset[str] | None
+
+    def includes(self, method: str, status: int) -> bool:
+        """Whether a request of that method, answered with that status, is logged."""
+        return (self.methods is None or method in self.methods) and (
+            self.statuses is None or status in self.statuses
+        )
 
 
 @dataclass(frozen=True)
@@ -48,6 +76,9 @@ class Settings:
     exclude: tuple[str, ...]
     user: UserCallable | None
     actor: UserCallable | None
+    requests: RequestChoice
+    extra: ExtraCallable | None
+    keep: FilterCallable | None
     request_id_header: str
     client_factory: ClientFactory
     client_options: dict[str, Any]
@@ -67,7 +98,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
             raise ConfigError(f"{key} must be {expected}, not {value!r}")
         return value
 
-    enabled = read("ACTIVITY_LOG_ENABLED", lambda v: isinstance(v, bool), "True or False")
+    enabled = read("ACTIVITY_LOG_ENABLED", _is_bool, "True or False")
     outbox_bytes = read("ACTIVITY_LOG_OUTBOX_BYTES", _is_size_or_none, "a number of bytes over 0")
     directory = read("ACTIVITY_LOG_OUTBOX_DIRECTORY", _is_path_or_none, "a directory's path")
     options: dict[str, Any] = {}  # only those that are set: the client has its own defaults
@@ -79,14 +110,30 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         socket_path=_read_socket_path(config.get("ACTIVITY_LOG_SOCKET")) if enabled else "",
         enabled=enabled,
         exclude=tuple(read("ACTIVITY_LOG_EXCLUDE", _is_names, "a list of endpoints or blueprints")),
-        user=read("ACTIVITY_LOG_USER", lambda v: v is None or callable(v), "a callable"),
-        actor=read("ACTIVITY_LOG_ACTOR", lambda v: v is None or callable(v), "a callable"),
+        user=read("ACTIVITY_LOG_USER", _is_callable_or_none, "a callable"),
+        actor=read("ACTIVITY_LOG_ACTOR", _is_callable_or_none, "a callable"),
+        requests=RequestChoice(
+            methods=_methods(read("ACTIVITY_LOG_METHODS", _is_all_or_names, "'all' or a list")),
+            statuses=_statuses(
+                read("ACTIVITY_LOG_STATUSES", _are_statuses, "'all' or a list as [200, '4xx']")
+            ),
+            anonymous=read("ACTIVITY_LOG_ANONYMOUS", _is_bool, "True or False"),
+            view_args=_names(
+                read("ACTIVITY_LOG_VIEW_ARGS", _is_all_or_names, "'all' or a list of names")
+            ),
+        ),
+        extra=read("ACTIVITY_LOG_EXTRA", _is_callable_or_none, "a callable"),
+        keep=read("ACTIVITY_LOG_FILTER", _is_callable_or_none, "a callable"),
         request_id_header=read("ACTIVITY_LOG_REQUEST_ID_HEADER", _is_name, "the name of a header"),
         client_factory=read("ACTIVITY_LOG_CLIENT", callable, "a callable"),
         client_options=options,
         durable=DurablePolicy(
             types=frozenset(
-                read("ACTIVITY_LOG_DURABLE", _are_types, "a list of event types, but not page_view")
+                read(
+                    "ACTIVITY_LOG_DURABLE",
+                    _are_types,
+                    "a list of event types, but none of requests such as page_view",
+                )
             ),
             timeout_s=read("ACTIVITY_LOG_DURABLE_TIMEOUT_S", _is_duration, "seconds, 0 or more"),
             tell_user=read(
@@ -115,6 +162,43 @@ def _read_socket_path(value: Any) -> str:
     return os.fspath(value)  # type: ignore[no-any-return] # its check is untyped
 
 
+def _names(value: Any) -> frozenset[str] | None:
+    return None if value == ALL else frozenset(value)
+
+
+def _methods(value: Any) -> frozenset[str] | None:
+    return None if value == ALL else frozenset(name.upper() for name in value)
+
+
+def _statuses(value: Any) -> frozenset[int] | None:
+    if value == ALL:
+        return None
+    return frozenset().union(*(_STATUS_CLASSES.get(item, (item,)) for item in value))
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_callable_or_none(value: Any) -> bool:
+    return value is None or callable(value)
+
+
+def _is_all_or_names(value: Any) -> bool:
+    return (isinstance(value, str) and value == ALL) or _is_names(value)
+
+
+def _are_statuses(value: Any) -> bool:
+    if isinstance(value, str):
+        return value == ALL
+    return isinstance(value, (tuple, list, set, frozenset)) and all(
+        item in _STATUS_CLASSES
+        if isinstance(item, str)
+        else isinstance(item, int) and 100 <= item <= 599
+        for item in value
+    )
+
+
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
@@ -136,8 +220,8 @@ def _are_types(value: Any) -> bool:
     if not _is_names(value):
         return False
     try:
-        # A page view is logged when the page is finished: no view could wait for it.
-        return all(check_event_type(name) != "page_view" for name in value)
+        # A request is logged when its page is finished: no view could wait for it.
+        return not ({PAGE_VIEW} | OTHER_REQUESTS) & {check_event_type(name) for name in value}
     except Malformed:
         return False
 

@@ -245,12 +245,13 @@ def test_a_click_of_a_student_comes_back_in_the_teacher_s_matrix(
     until(done, "the task's event in `logd query`", STORED_TIMEOUT_S)
     (event,) = done()
     assert event["user"] == user
-    (page_view,) = (
-        view
-        for view in classroom.query("--type", "page_view", "--user", user, "--limit", "20")
-        if view["props"]["request_id"] == event["props"]["request_id"]
+    (sent,) = (
+        found
+        for found in classroom.query("--type", "request_redirected", "--user", user)
+        if found["props"]["request_id"] == event["props"]["request_id"]
     )
-    assert page_view["props"]["method"] == "POST"
+    assert sent["props"]["method"] == "POST"
+    assert sent["props"]["view_args"]["task_id"] == task_id
 
     # The teacher reloads, and sees it.
     teacher.get_by_role("link", name=course, exact=True).click()

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logd.config import retention
 from logd.config.file import FILE_BYTES_MAX
 from logd.config.settings import Config, load, memory_parts, parse
 from logd.config.table import template
@@ -139,6 +140,23 @@ def test_a_retention_is_a_period_for_each_type() -> None:
         assert parse(text, FILE).retention["login"] == 1.5 * day_ns
     assert parse('retention = { page_view = "1y" }', FILE).retention == {"page_view": 365 * day_ns}
     assert parse("", FILE).retention == {}
+
+
+def test_other_requests_are_kept_as_long_as_page_views_unless_named() -> None:
+    """Earlier clients stored them as page views: no upgrade keeps them for ever in silence."""
+    day_ns = 86_400 * 10**9
+    now_ns = 1000 * day_ns
+    text = 'retention = { page_view = "90d", request_refused = "1y", login = "2d" }'
+    assert retention.before(parse(text, FILE).retention, now_ns) == {
+        "page_view": 910 * day_ns,
+        "request_answered": 910 * day_ns,
+        "request_redirected": 910 * day_ns,
+        "request_failed": 910 * day_ns,
+        "request_refused": 635 * day_ns,
+        "login": 998 * day_ns,
+    }
+    alone = parse('retention.request_refused = "1y"', FILE).retention
+    assert retention.before(alone, now_ns) == {"request_refused": 635 * day_ns}
 
 
 @given(st.text(max_size=200))

@@ -17,6 +17,7 @@ from logd.storage.event_types import NEVER_REFUSED, EventTypes, TypeLimits
 from logd.storage.store import Store
 from logd_client import Client
 from logd_client.durable import SETTLED_TYPE, UNKNOWN_TYPE
+from logd_wire.requests import OTHER_REQUESTS
 from logd_wire.wire import Event, producer_seed
 from tests.logd.full_disk import full_disk
 from tests.logd.older import older
@@ -135,6 +136,7 @@ def test_a_known_type_of_an_internal_event_is_not_made_twice(directory: Path) ->
 
 def test_what_client_and_daemon_log_by_themselves_is_never_refused() -> None:
     assert {UNKNOWN_TYPE, SETTLED_TYPE, "report_read"} <= NEVER_REFUSED
+    assert {"page_view", "login_throttled"} | OTHER_REQUESTS <= NEVER_REFUSED
 
 
 def test_a_commit_that_failed_has_introduced_nothing(directory: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from flask_logd import callables
 from logd import batch
 from logd.ingest import (
     drain,
@@ -27,7 +28,7 @@ from logd.ingest import (
 from logd.reports import registry
 from logd.serve import report_server, request_server
 from logd.storage import event_types
-from logd_wire import query, rendezvous, wire
+from logd_wire import query, rendezvous, requests, wire
 from logd_wire.outbox import layout, reader
 from logd_wire.outbox.layout import REFUSAL_CAUSES
 from logd_wire.outbox.writer import OutboxWriter
@@ -41,6 +42,37 @@ from tests.shared.protocol_document import (
     section,
     tables,
 )
+
+# -- events of a site ----------------------------------------------------------------------------
+
+
+def test_the_types_of_requests_are_those_of_the_table() -> None:
+    types, props = tables("### Requests to a site")
+    assert {plain(row["type"]) for row in types} == requests.OTHER_REQUESTS | {requests.PAGE_VIEW}
+    named = {name for row in props for name in re.findall(r"`(\w+)`", row["property"])}
+    assert {"view_args", callables.EXTRA_ERROR, callables.FILTER_ERROR} <= named
+    said = {plain(row["type"]): row["the request"] for row in types}
+    for status in range(200, 600):
+        for method in ("GET", "POST", "HEAD"):
+            found = requests.request_type(method, status)
+            low, high = BOUNDS[found]
+            is_shown = method == "GET" and (status < 300 or status == 304)
+            assert (found == "page_view") == is_shown
+            assert is_shown or low <= status <= high
+    for event_type, (low, high) in BOUNDS.items():
+        if event_type not in ("page_view", "request_answered"):
+            assert str(low) in said[event_type]
+            assert high == 599 or str(high) in said[event_type]
+
+
+BOUNDS = {
+    "page_view": (200, 304),
+    "request_answered": (200, 299),
+    "request_redirected": (300, 399),
+    "request_refused": (400, 499),
+    "request_failed": (500, 599),
+}
+
 
 # -- bytes ---------------------------------------------------------------------------------------
 

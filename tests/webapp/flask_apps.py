@@ -20,6 +20,9 @@ from flask import (
 
 from flask_logd import ActivityLog, ClientFactory
 from logd_client import Outcome
+from logd_wire.requests import OTHER_REQUESTS, PAGE_VIEW
+
+REQUEST_TYPES = {PAGE_VIEW} | OTHER_REQUESTS
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Event:
     durable: bool
     timeout_s: float
     tell_user: bool = False
+    ts_ns: int | None = None
 
 
 @dataclass
@@ -42,6 +46,7 @@ class FakeClient:
     events: list[Event] = field(default_factory=list)
     broken: Exception | None = None
     outcome: Outcome = Outcome.STORED
+    closed: bool = False
 
     def emit(
         self,
@@ -55,7 +60,8 @@ class FakeClient:
     ) -> bool:
         if self.broken is not None:
             raise self.broken
-        self.events.append(Event(event_type, user, dict(props or {}), durable, timeout_s))
+        event = Event(event_type, user, dict(props or {}), durable, timeout_s, ts_ns=ts_ns)
+        self.events.append(event)
         return True
 
     def emit_durable(
@@ -64,12 +70,13 @@ class FakeClient:
         *,
         user: str | None = None,
         props: Mapping[str, Any] | None = None,
+        ts_ns: int | None = None,
         timeout_s: float = 5.0,
         tell_user: bool = False,
     ) -> Outcome:
         if self.broken is not None:
             raise self.broken
-        event = Event(event_type, user, dict(props or {}), True, timeout_s, tell_user)
+        event = Event(event_type, user, dict(props or {}), True, timeout_s, tell_user, ts_ns)
         self.events.append(event)
         return self.outcome
 
@@ -80,7 +87,7 @@ class FakeClient:
         return {"attempted": len(self.events), "accepted": len(self.events), "refused": 0}
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 @dataclass
@@ -104,11 +111,12 @@ class Clients:
         return [event for event in self.events if event.type == event_type]
 
     @property
-    def page_views(self) -> list[tuple[str | None, Any, Any, Any]]:
+    def requests(self) -> list[tuple[str | None, Any, Any, Any]]:
+        """User, method, route and status of each logged request, whatever its answer."""
         return [
             (event.user, event.props["method"], event.props["route"], event.props["status"])
             for event in self.events
-            if event.type == "page_view"
+            if event.type in REQUEST_TYPES
         ]
 
 
@@ -156,6 +164,10 @@ def make_app(**config: Any) -> Flask:
     @app.get("/forbidden")
     def forbidden() -> str:
         abort(403)
+
+    @app.get("/not-modified")
+    def not_modified() -> tuple[str, int]:
+        return "", 304
 
     @app.get("/teapot")
     def teapot() -> tuple[str, int, dict[str, str]]:

@@ -75,27 +75,36 @@ def test_a_page_view_has_route_method_status_duration_and_request_id(
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "route", "status"),
+    ("method", "path", "route", "status", "event_type"),
     [
-        ("GET", "/no-such-page", None, 404),
-        ("GET", "/only-post", None, 405),
-        ("HEAD", "/text", "/text", 200),
-        ("OPTIONS", "/text", "/text", 200),
-        ("GET", "/redirect", "/redirect", 302),
-        ("GET", "/forbidden", "/forbidden", 403),
-        ("GET", "/teapot", "/teapot", 418),
-        ("GET", "/stream", "/stream", 200),
-        ("GET", "/stream-with-context", "/stream-with-context", 200),
-        ("GET", "/crash", "/crash", 500),
-        ("GET", "/handled-crash", "/handled-crash", 503),
-        ("POST", "/only-post", "/only-post", 200),
+        ("GET", "/text", "/text", 200, "page_view"),
+        ("GET", "/stream", "/stream", 200, "page_view"),
+        ("GET", "/stream-with-context", "/stream-with-context", 200, "page_view"),
+        ("GET", "/not-modified", "/not-modified", 304, "page_view"),
+        ("HEAD", "/text", "/text", 200, "request_answered"),
+        ("OPTIONS", "/text", "/text", 200, "request_answered"),
+        ("POST", "/only-post", "/only-post", 200, "request_answered"),
+        ("GET", "/redirect", "/redirect", 302, "request_redirected"),
+        ("GET", "/no-such-page", None, 404, "request_refused"),
+        ("GET", "/only-post", None, 405, "request_refused"),
+        ("GET", "/forbidden", "/forbidden", 403, "request_refused"),
+        ("GET", "/teapot", "/teapot", 418, "request_refused"),
+        ("GET", "/crash", "/crash", 500, "request_failed"),
+        ("GET", "/handled-crash", "/handled-crash", 503, "request_failed"),
     ],
 )
-def test_every_kind_of_response_is_one_page_view(
-    student: FlaskClient, clients: Clients, method: str, path: str, route: str, status: int
+def test_every_request_is_one_event_and_a_page_view_only_if_it_showed_a_page(
+    student: FlaskClient,
+    clients: Clients,
+    method: str,
+    path: str,
+    route: str,
+    status: int,
+    event_type: str,
 ) -> None:
     student.open(path, method=method)
-    assert clients.page_views == [("7", method, route, status)]
+    assert clients.requests == [("7", method, route, status)]
+    assert [event.type for event in clients.events] == [event_type]
 
 
 def test_requests_without_a_user_are_not_logged(browser: FlaskClient, clients: Clients) -> None:
@@ -106,14 +115,14 @@ def test_requests_without_a_user_are_not_logged(browser: FlaskClient, clients: C
 
 def test_a_login_belongs_to_the_user_who_logged_in(browser: FlaskClient, clients: Clients) -> None:
     browser.post("/login/7")
-    assert clients.page_views == [("7", "POST", "/login/<account_id>", 200)]
+    assert clients.requests == [("7", "POST", "/login/<account_id>", 200)]
 
 
 def test_a_logout_belongs_to_the_user_who_logged_out(
     student: FlaskClient, clients: Clients
 ) -> None:
     student.post("/logout")
-    assert clients.page_views == [("7", "POST", "/logout", 200)]
+    assert clients.requests == [("7", "POST", "/logout", 200)]
 
 
 def test_a_switch_of_users_belongs_to_the_first_and_names_the_second(
@@ -138,7 +147,7 @@ def test_an_exception_raised_to_the_server_is_logged_as_500(
     app.config["PROPAGATE_EXCEPTIONS"] = True
     with pytest.raises(DatabaseClosed):
         student.get("/crash")
-    assert clients.page_views == [("7", "GET", "/crash", 500)]
+    assert clients.requests == [("7", "GET", "/crash", 500)]
 
 
 def test_a_handler_that_raises_system_exit_is_logged(
@@ -151,7 +160,7 @@ def test_a_handler_that_raises_system_exit_is_logged(
     browser.get("/login/7")
     with pytest.raises(SystemExit):
         browser.get("/exits")
-    assert clients.page_views[-1] == ("7", "GET", "/exits", 500)
+    assert clients.requests[-1] == ("7", "GET", "/exits", 500)
 
 
 def test_a_request_answered_by_before_request_is_logged(
@@ -163,7 +172,7 @@ def test_a_request_answered_by_before_request_is_logged(
 
     browser.get("/login/7")
     browser.get("/text?closed")
-    assert clients.page_views[-1] == ("7", "GET", "/text", 503)
+    assert clients.requests[-1] == ("7", "GET", "/text", 503)
 
 
 def test_the_logged_status_is_the_one_sent(
@@ -175,7 +184,7 @@ def test_the_logged_status_is_the_one_sent(
         return response
 
     browser.get("/login/7")
-    assert clients.page_views[-1][-1] == 202
+    assert clients.requests[-1][-1] == 202
 
 
 def test_a_copied_request_context_in_a_thread_logs_no_second_page_view(
@@ -198,7 +207,7 @@ def test_a_copied_request_context_in_a_thread_logs_no_second_page_view(
 
     browser.get("/login/7")
     browser.get("/in-a-thread")
-    assert clients.page_views[1:] == [("7", "GET", "/in-a-thread", 200)]
+    assert clients.requests[1:] == [("7", "GET", "/in-a-thread", 200)]
 
 
 def test_a_streamed_response_is_not_consumed(app: Flask, clients: Clients) -> None:
@@ -218,7 +227,7 @@ def test_a_streamed_response_is_not_consumed(app: Flask, clients: Clients) -> No
     response = browser.get("/lazy", buffered=False)
     # Werkzeug's test client itself takes the first part, to see the headers.
     assert read == ["a"]
-    assert clients.page_views[-1] == ("7", "GET", "/lazy", 200)
+    assert clients.requests[-1] == ("7", "GET", "/lazy", 200)
     assert response.get_data(as_text=True) == "abc"
 
 
@@ -231,7 +240,7 @@ def test_a_user_set_by_before_request_is_found(clients: Clients) -> None:
         g.user_id = 7
 
     app.test_client().get("/text")
-    assert clients.page_views == [("7", "GET", "/text", 200)]
+    assert clients.requests == [("7", "GET", "/text", 200)]
 
 
 # -- what is not logged ------------------------------------------------------------------------
@@ -328,4 +337,4 @@ def test_an_error_handler_of_the_app_keeps_its_status(
 
     browser.get("/login/7")
     assert browser.get("/crash").status_code == 503
-    assert clients.page_views[-1] == ("7", "GET", "/crash", 503)
+    assert clients.requests[-1] == ("7", "GET", "/crash", 503)

@@ -78,18 +78,35 @@ def answers(app: Flask, requests: list[tuple[str, str, str, str]]) -> list[tuple
     return seen
 
 
+def extra_of_the_session() -> dict[str, Any]:
+    """Raises for the browsers without a session, and reads that of the others."""
+    return {"visits": session["visits"]}
+
+
+ALL_CHOICES = {
+    "ACTIVITY_LOG_VIEW_ARGS": "all",
+    "ACTIVITY_LOG_ANONYMOUS": True,
+    "ACTIVITY_LOG_EXTRA": extra_of_the_session,
+    "ACTIVITY_LOG_FILTER": lambda _type, _user, props: session and props,
+}
+
+
 @pytest.mark.parametrize("way_to_log_in", [with_flask_login, with_own_login])
-@pytest.mark.parametrize("broken", [None, RuntimeError("broken client")])
+@pytest.mark.parametrize(
+    ("broken", "choices"),
+    [(None, {}), (RuntimeError("broken client"), {}), (None, ALL_CHOICES)],
+)
 @pytest.mark.usefixtures("quiet_logs")
 @given(requests=st.lists(REQUESTS, max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_no_byte_of_any_response_is_changed(
     way_to_log_in: Callable[[Flask], Flask],
     broken: Exception | None,
+    choices: dict[str, Any],
     requests: list[tuple[str, str, str, str]],
 ) -> None:
     plain = way_to_log_in(make_app())
-    logged = way_to_log_in(make_app())
+    logged = way_to_log_in(make_app(**choices))
     logging_to(Clients(broken=broken), logged)
     # Signed cookies contain the time: it is fixed, so that they can be compared.
     with (

@@ -101,7 +101,7 @@ def test_an_app_mounted_as_a_handler_of_another_is_logged_by_both(clients: Clien
         logging_to(clients, each)
     outer.add_url_rule("/<path:rest>", "mounted", lambda rest: inner.wsgi_app)  # noqa: ARG005 - the route names it
     assert outer.test_client().get("/courses/python/").status_code == 404
-    assert sorted(view[0] or "" for view in clients.page_views) == ["i", "o"]
+    assert sorted(view[0] or "" for view in clients.requests) == ["i", "o"]
 
 
 def test_settings_are_passed_to_the_client(clients: Clients) -> None:

@@ -8,7 +8,7 @@ import os
 from flask import Flask
 
 from flask_logd import ActivityLog, Outcome
-from tests.support.instance import Instance
+from tests.support.instance import Instance, check_sums
 
 
 def make_app(instance: Instance) -> tuple[Flask, ActivityLog]:
@@ -82,3 +82,26 @@ def test_a_forked_worker_is_a_producer_of_its_own(instance: Instance) -> None:
     assert {event["props"]["task"] for event in events} == {1, 2}
     assert len({event["producer"] for event in events}) == 2, json.dumps(events)
     activity.client(app).close()
+
+
+def test_a_person_in_a_pages_address_is_found_and_erased(instance: Instance) -> None:
+    app = Flask(__name__)
+    app.config.update(
+        ACTIVITY_LOG_SOCKET=instance.socket,
+        ACTIVITY_LOG_USER=lambda: 1,
+        ACTIVITY_LOG_VIEW_ARGS="all",
+    )
+    activity = ActivityLog(app)
+    app.add_url_rule("/students/<int:user_id>", "student", lambda user_id: f"{user_id}")
+    for student in (7, 8):
+        assert app.test_client().get(f"/students/{student}").status_code == 200
+    instance.start()
+    check_sums(instance.settle(), attempted=2, accepted=2)
+    activity.client(app).close()
+    found = instance.cli("person", "7", "--format", "jsonl").splitlines()
+    pages = [json.loads(line) for line in found if "view_args" in line]
+    assert [page["props"]["view_args"] for page in pages] == [{"user_id": 7}]
+    instance.cli("forget", "7", "--yes")
+    assert "view_args" not in instance.cli("person", "7", "--format", "jsonl")
+    views = instance.events("--type", "page_view")
+    assert [view["props"]["view_args"]["user_id"] for view in views] == ["(erased)", 8]

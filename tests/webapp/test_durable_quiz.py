@@ -141,8 +141,8 @@ def test_while_logd_is_paused_page_and_trail_report_an_unknown_outcome_resolved_
     until(lambda: site.client.stats()["unsettled"] == 0, "it is settled")
     events = site.account(tally)
     (at,) = (n for n, event in enumerate(events) if event["type"] == "quiz_submitted")
-    quiz, unknown, page_view = events[at : at + 3]
-    assert (unknown["type"], page_view["type"]) == ("durable_unknown", "page_view")
+    quiz, unknown, sent = events[at : at + 3]
+    assert (unknown["type"], sent["type"]) == ("durable_unknown", "request_redirected")
     assert unknown["props"] == {
         "producer": quiz["producer"],
         "sequence": quiz["sequence"],

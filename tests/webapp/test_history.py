@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, url_for
 
+from tests.support.instance import Instance, check_sums
 from tests.webapp.browser import Browser
 from tests.webapp.flask_apps import Clients
 from webapp.classroom.model.content import read_courses
 from webapp.classroom.model.scoring import score
+from webapp.demo import seed
 from webapp.demo.history import DAYS, History, generate, is_holiday
 from webapp.demo.school import AUDITOR, STUDENTS
 from webapp.demo.visits import PAGES
@@ -43,6 +48,8 @@ def test_the_history_has_about_fifty_thousand_events(history: History) -> None:
     kinds = Counter(event_type for event_type, *_ in history.events)
     assert set(kinds) == {
         "page_view",
+        "request_redirected",
+        "request_refused",
         "login",
         "logout",
         "login_failed",
@@ -113,20 +120,96 @@ def test_every_page_of_the_history_exists_on_the_site(app: Flask) -> None:
     assert {(endpoint, rule) for endpoint, (rule, _) in PAGES.items()} <= rules
 
 
+def test_every_address_of_the_history_leads_to_the_page_it_names(
+    app: Flask, history: History
+) -> None:
+    found = 0
+    with app.test_request_context():
+        for _, _, _, props in history.events:
+            if "endpoint" in props:
+                args = props.get("view_args", {})
+                url = url_for(props["endpoint"], **args)
+                method = props["method"]
+                assert app.url_map.bind("").match(url, method) == (props["endpoint"], args)
+                found += bool(args)
+    assert found > 30_000
+
+
+def test_which_lesson_was_read_by_whom_is_the_plan_that_was_played(history: History) -> None:
+    assert readings_of(
+        (event_type, user, props) for event_type, user, _, props in history.events
+    ) == Counter((str(row.user_id), row.course, row.lesson) for row in history.readings)
+    assert len(history.readings) > 10_000
+    per_lesson = Counter(row.lesson for row in history.readings)
+    lessons = [lesson.slug for course in read_courses() for lesson in course.lessons]
+    assert set(per_lesson) == set(lessons), "every lesson has a reader"
+    ends = {(str(row.user_id), row.ended_ns) for row in history.readings}
+    assert ends == {
+        (user, ts_ns)
+        for event_type, user, ts_ns, props in history.events
+        if event_type == "page_view" and props["endpoint"] == "courses.lesson"
+    }
+
+
+def test_the_stored_trail_says_which_lesson_was_read_by_whom(
+    history: History, instance: Instance
+) -> None:
+    """All events, logged as the command `seed --demo` does, and read back from the daemon."""
+    instance.start()
+    client = seed.open_client(instance.socket)
+    with closing(client):
+        for event in history.events:
+            seed.emit_with_retries(client, event)
+        assert client.flush(60)
+        stats = client.stats()
+    status = instance.settle()
+    sums = {name: stats[name] for name in ("attempted", "accepted", "refused")}
+    check_sums(status, **sums)
+    assert status["stored"] - status["own"] == len(history.events)
+    stored = instance.events("--type", "page_view")
+    assert readings_of((row["type"], row["user"], row["props"]) for row in stored) == Counter(
+        (str(row.user_id), row.course, row.lesson) for row in history.readings
+    )
+
+
 def test_the_live_site_logs_events_of_the_same_form(
     history: History, student: Browser, clients: Clients
 ) -> None:
     student.get("/courses/data")
+    student.get("/courses/data/lessons/spread")
+    student.get("/courses/data/lessons/spreed")
+    student.get("/courses/data/tasks/data-dice")
     student.post("/courses/data/tasks/data-dice/complete")
+    student.get("/courses/data/quizzes/data-chance-quiz")
     student.post("/courses/data/quizzes/data-chance-quiz", {"number": "1"})
+    student.get("/courses/data/quizzes/data-chance-quiz/attempts/1")
+    student.get("/results")
     student.post("/logout")
     student.log_in("student", "wrong")
     made_up = {
-        kind: {name: type(value) for name, value in props.items()}
-        for kind, _, _, props in history.events
+        (kind, props.get("endpoint")): form_of(props) for kind, _, _, props in history.events
     }
     live = {
-        event.type: {name: type(value) for name, value in event.props.items()}
-        for event in clients.events
+        (event.type, event.props.get("endpoint")): form_of(event.props) for event in clients.events
     }
-    assert live == made_up
+    assert len(live) >= 14
+    assert live == {key: made_up[key] for key in live}
+
+
+def form_of(props: Mapping[str, Any]) -> dict[str, Any]:
+    """The names and types of properties, also of those in a map."""
+    return {
+        name: form_of(value) if isinstance(value, dict) else type(value)
+        for name, value in props.items()
+    }
+
+
+def readings_of(
+    events: Iterable[tuple[str, str | None, Mapping[str, Any]]],
+) -> Counter[tuple[str | None, Any, Any]]:
+    """Who read which lesson how often, by the page views alone."""
+    return Counter(
+        (user, props["view_args"]["slug"], props["view_args"]["lesson_slug"])
+        for event_type, user, props in events
+        if event_type == "page_view" and props["endpoint"] == "courses.lesson"
+    )

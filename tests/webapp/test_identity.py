@@ -122,7 +122,7 @@ def test_results_of_the_user_callable_are_resolved_in_the_same_way(
     app = make_app(ACTIVITY_LOG_USER=lambda: given, ACTIVITY_LOG_ACTOR=lambda: given)
     logging_to(clients, app)
     app.test_client().get("/text")
-    assert [view[0] for view in clients.page_views] == ([] if stored is None else [stored])
+    assert [view[0] for view in clients.requests] == ([] if stored is None else [stored])
     assert [acting(event) for event in clients.events] == [{}] * len(clients.events)
 
 

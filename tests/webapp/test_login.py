@@ -11,6 +11,7 @@ from flask import Flask, request
 from itsdangerous import TimestampSigner
 from werkzeug.security import check_password_hash, generate_password_hash
 
+from flask_logd import keyed_digest
 from tests.webapp.browser import ORIGIN, PASSWORD, Browser
 from tests.webapp.conftest import AUDITOR, STUDENT, TEACHER, MakeApp, database, fill
 from tests.webapp.flask_apps import Clients
@@ -95,6 +96,53 @@ def test_a_failed_login_names_the_account_but_never_what_was_typed(
     assert "secret-typed" not in repr(clients.events)
 
 
+def test_failed_logins_of_one_address_have_one_digest_and_never_the_address(
+    app: Flask, make_app: MakeApp, clients: Clients
+) -> None:
+    for address in ("192.0.2.7", "192.0.2.8"):
+        browser = Browser(app)
+        browser.client.environ_base["REMOTE_ADDR"] = address
+        for login in ("student", "emil", "somebody"):
+            browser.log_in(login, "not the password")
+    failed = clients.of("login_failed")
+    digests = [event.props["address_digest"] for event in failed]
+    assert len(failed) == 6 and len(set(digests)) == 2
+    assert len(set(digests[:3])) == len(set(digests[3:])) == 1
+    assert digests[0] == keyed_digest(app.config["SECRET_KEY"], "192.0.2.7")
+    assert "192.0.2" not in repr(clients.events)
+    elsewhere = make_app("elsewhere")
+    assert elsewhere.config["SECRET_KEY"] != app.config["SECRET_KEY"], "each site has its own key"
+
+
+def test_a_throttled_login_is_an_event_once_in_a_window(browser: Browser, clients: Clients) -> None:
+    for _ in range(5):
+        browser.log_in("student", "wrong")
+    assert clients.of("login_throttled") == []
+    for _ in range(20):
+        assert browser.log_in("student", PASSWORD).status_code == 429
+    (throttled,) = clients.of("login_throttled")
+    assert throttled.user == str(STUDENT)
+    assert (
+        throttled.props["address_digest"] == clients.of("login_failed")[0].props["address_digest"]
+    )
+    for _ in range(8):
+        browser.log_in("nobody-of-this-name", "wrong")
+    assert [event.user for event in clients.of("login_throttled")] == [str(STUDENT), None]
+    assert "nobody-of-this-name" not in repr(clients.events)
+
+
+def test_an_address_that_guesses_without_end_adds_a_bounded_number_of_events(
+    make_app: MakeApp, clients: Clients
+) -> None:
+    app = make_app(LOGIN_LIMIT_ADDRESS="8 per 15 minutes")
+    fill(app)
+    guesser = Browser(app)
+    for number in range(40):
+        guesser.log_in(f"login-{number}", "123456")
+    assert len(clients.of("login_failed")) == 8
+    assert len(clients.of("login_throttled")) == 1
+
+
 def test_an_overlong_password_is_refused_before_hashing(browser: Browser) -> None:
     response = browser.log_in("student", "x" * 1000)
     assert response.status_code == 200
@@ -153,17 +201,15 @@ def test_nothing_of_a_session_outlives_the_logout(student: Browser) -> None:
         assert set(session) == {"_flashes"}, "all of it is new: that one is logged out"
 
 
-def test_consecutive_accounts_in_one_browser_keep_their_own_page_views(
+def test_consecutive_accounts_in_one_browser_keep_their_own_requests(
     browser: Browser, clients: Clients
 ) -> None:
     """No login or logout of the site is a switch between accounts."""
     for login in ("student", "teacher", "auditor"):
         browser.log_in(login)
         browser.post("/logout")
-    views = [
-        event for event in clients.of("page_view") if event.props["endpoint"] != "courses.index"
-    ]
-    of_account = [(event.user, event.props["endpoint"]) for event in views]
+    sent = clients.of("request_redirected")
+    of_account = [(event.user, event.props["endpoint"]) for event in sent]
     assert of_account == [
         (str(account), endpoint)
         for account in (STUDENT, TEACHER, AUDITOR)
@@ -178,10 +224,9 @@ def test_a_login_in_a_removed_account_s_session_belongs_to_the_new_account(
     with app.app_context(), database(app).transaction() as connection:
         connection.execute("DELETE FROM users WHERE id = ?", (STUDENT,))
     student.log_in("auditor")
-    view = [event for event in clients.of("page_view") if event.props["endpoint"] == "auth.login"][
-        -1
-    ]
-    assert (view.user, view.props.get("switched_to")) == (str(AUDITOR), None)
+    sent = clients.of("request_redirected")[-1]
+    assert sent.props["endpoint"] == "auth.login"
+    assert (sent.user, sent.props.get("switched_to")) == (str(AUDITOR), None)
 
 
 def test_logging_out_takes_a_post(student: Browser) -> None:

@@ -123,3 +123,32 @@ def test_attempts_stored_by_a_clock_that_was_ahead_block_no_account(
     for _ in range(3):
         assert make().take("noor", "192.0.2.1") == 0
     assert 0 < make().take("noor", "192.0.2.1") <= 60
+
+
+def test_the_first_refusal_of_each_window_is_news(
+    make: Callable[[], LoginThrottle], clock: Clock
+) -> None:
+    for _ in range(3):
+        for _ in range(3):
+            assert make().take("noor", "192.0.2.1") == 0
+        assert make().take("noor", "192.0.2.1") > 0
+        assert make().is_news("noor", "192.0.2.1")
+        assert not make().is_news("noor", "192.0.2.1")
+        assert make().is_news("emil", "192.0.2.1")
+        assert make().is_news("noor", "192.0.2.2")
+        clock.now_s += 61
+
+
+def test_of_a_blocked_address_one_refusal_is_news_whatever_the_account(
+    make: Callable[[], LoginThrottle],
+) -> None:
+    for _ in range(5):
+        make().failed("192.0.2.1")
+    assert make().is_news("noor", "192.0.2.1")
+    assert not any(make().is_news(f"login-{n}", "192.0.2.1") for n in range(20))
+
+
+def test_after_a_login_the_next_refusal_is_news_again(make: Callable[[], LoginThrottle]) -> None:
+    assert make().is_news("noor", "192.0.2.1")
+    make().succeeded("noor", "192.0.2.1")
+    assert make().is_news("noor", "192.0.2.1")

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from webapp.classroom.model.content import Course, Quiz
 from webapp.classroom.model.scoring import Kind, Question, score
@@ -44,11 +45,22 @@ class QuizTry:
     submitted_ns: int
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A student's plan to open a lesson, carried out."""
+
+    user_id: int
+    course: str
+    lesson: str
+    ended_ns: int
+
+
 @dataclass
 class History:
-    """Events in order of time, and the rows that belong to them."""
+    """Events in order of time, the plan they were played from, and the rows that belong to them."""
 
     events: list[Event] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
     tries: list[QuizTry] = field(default_factory=list)
 
@@ -61,7 +73,7 @@ def generate(now_ns: int, courses: tuple[Course, ...], seed: int = SEED) -> Hist
     for student in STUDENTS:
         _StudentLife(student, courses, days, now_ns, history, seed).live()
     for member in (TEACHER, COLLEAGUE, AUDITOR):
-        _staff_life(member, days, now_ns, history, _random(seed, str(member.id)))
+        _staff_life(member, courses, days, now_ns, history, _random(seed, str(member.id)))
     _strangers(days, now_ns, history, _random(seed, "strangers"))
     # Generated person by person; the sort is stable for events of the same time.
     history.events.sort(key=lambda event: event[2])
@@ -134,31 +146,42 @@ class _StudentLife:
     def _work(self, visit: Visit, course: Course, kind: str, at: int) -> None:
         """Takes the next step of the material: a lesson, a task or a quiz."""
         rng = self._rng
+        of_course = {"slug": course.slug}
         visit.wait(15)
-        visit.request("courses.course")
+        visit.request("courses.course", view_args=of_course)
         visit.wait(8)
         if kind == "lesson":
-            visit.request("courses.lesson")
+            self._read(visit, course, at)
             visit.wait(180)
         elif kind == "task":
-            visit.request("courses.task")
+            of_task = {**of_course, "task_id": course.tasks[at].id}
+            visit.request("courses.task", view_args=of_task)
             if rng.random() > 0.55 + 0.45 * self._diligence:
                 self._done += 1  # opened, but not completed
                 return
             visit.wait(420)
             task = course.tasks[at].id
             props = {"task": task, "course": course.slug}
-            done_ns = visit.request("courses.complete", "POST", 302, ("task_completed", props))
+            done_ns = visit.request(
+                "courses.complete", "POST", 302, ("task_completed", props), of_task
+            )
             self._history.completions.append(Completion(self._person.id, task, done_ns))
-            visit.request("courses.course")
+            visit.request("courses.course", view_args=of_course)
         else:
             self._quiz(visit, course, course.quizzes[at])
         self._done += 1
 
+    def _read(self, visit: Visit, course: Course, at: int) -> None:
+        lesson = course.lessons[at].slug
+        of_lesson = {"slug": course.slug, "lesson_slug": lesson}
+        ended_ns = visit.request("courses.lesson", view_args=of_lesson)
+        self._history.readings.append(Reading(self._person.id, course.slug, lesson, ended_ns))
+
     def _quiz(self, visit: Visit, course: Course, quiz: Quiz) -> None:
         rng = self._rng
+        of_quiz = {"slug": course.slug, "quiz_id": quiz.id}
         while True:
-            visit.request("quizzes.quiz")
+            visit.request("quizzes.quiz", view_args=of_quiz)
             visit.wait(60 * len(quiz.questions))
             number = self._tries.get(quiz.id, 0) + 1
             # Students learn from the feedback, so later attempts have better scores.
@@ -166,12 +189,14 @@ class _StudentLife:
             answers = {at: _answer(q, skill, rng) for at, q in enumerate(quiz.questions)}
             points = score(quiz.questions, answers)
             props = {"quiz": quiz.id, "course": course.slug, "score": points, "attempt": number}
-            done_ns = visit.request("quizzes.submit", "POST", 302, ("quiz_submitted", props))
+            done_ns = visit.request(
+                "quizzes.submit", "POST", 302, ("quiz_submitted", props), of_quiz
+            )
             self._tries[quiz.id] = number
             self._history.tries.append(
                 QuizTry(self._person.id, quiz.id, number, answers, points, done_ns)
             )
-            visit.request("quizzes.result")
+            visit.request("quizzes.result", view_args={**of_quiz, "number": number})
             visit.wait(45)
             if number >= 4 or rng.random() > (0.55 if points < PASSED else 0.1):
                 return
@@ -187,7 +212,30 @@ class _StudentLife:
         )
         endpoint = self._rng.choices(pages, weights=(45, 25, 14, 9, 7))[0]
         missing = self._rng.random() < 0.004
-        visit.request(endpoint, status=404 if missing and "<" in PAGES[endpoint][0] else 200)
+        kind = endpoint.removeprefix("courses.")
+        if kind not in ("lesson", "course", "task"):
+            visit.request(endpoint)
+            return
+        # One of those that the student has come to, or the first.
+        steps = self._steps[: self._done + 1]
+        course, _, at = self._rng.choice(
+            [step for step in steps if kind in ("course", step[1])]
+            or [next(step for step in self._steps if step[1] == kind)]
+        )
+        if missing:
+            visit.request(endpoint, status=404, view_args=_mistyped(endpoint, course))
+        elif kind == "lesson":
+            self._read(visit, course, at)
+        else:
+            of_task = {"task_id": course.tasks[at].id} if kind == "task" else {}
+            visit.request(endpoint, view_args={"slug": course.slug, **of_task})
+
+
+def _mistyped(endpoint: str, course: Course) -> dict[str, Any]:
+    """Returns the arguments of an address that does not exist."""
+    rule = PAGES[endpoint][0]
+    args = {"lesson_slug": "lessen", "task_id": "taks"}
+    return {"slug": course.slug + "x"} | {name: args[name] for name in args if name in rule}
 
 
 def _steps(course: Course) -> Iterator[tuple[Course, str, int]]:
@@ -219,7 +267,12 @@ def _answer(question: Question, skill: float, rng: random.Random) -> list[str]:
 
 
 def _staff_life(
-    person: Person, days: list[datetime], now_ns: int, history: History, rng: random.Random
+    person: Person,
+    courses: tuple[Course, ...],
+    days: list[datetime],
+    now_ns: int,
+    history: History,
+    rng: random.Random,
 ) -> None:
     if person is AUDITOR:
         pages, weights = ("auditor.overview", "auditor.events", "auditor.losses"), (2, 9, 1)
@@ -240,7 +293,12 @@ def _staff_life(
                 visit.request(pages[0])
                 for _ in range(rng.randint(4, 14)):
                     visit.wait(40)
-                    visit.request(rng.choices(pages, weights=weights)[0])
+                    page = rng.choices(pages, weights=weights)[0]
+                    args: dict[str, dict[str, Any]] = {
+                        "teacher.course": {"slug": rng.choice(courses).slug},
+                        "teacher.timeline": {"user_id": rng.choice(STUDENTS).id},
+                    }
+                    visit.request(page, view_args=args.get(page))
                 visit.log_out()
             except PresentReached:
                 return

@@ -118,7 +118,7 @@ def _log_history(events: list[Event], client: Client) -> None:
     try:
         with click.progressbar(events, label=f"Logging {len(events):,} events") as bar:
             for event in bar:
-                _emit_with_retries(client, event)
+                emit_with_retries(client, event)
         everything_stored = _flush(client)
         stats = client.stats()
     finally:
@@ -143,7 +143,7 @@ def _flush(client: Client) -> bool:
     return True
 
 
-def _emit_with_retries(client: Client, event: Event) -> None:
+def emit_with_retries(client: Client, event: Event) -> None:
     """Logs one event, retrying while the outbox is full; fails if it stays full for long."""
     event_type, user, ts_ns, props = event
     deadline_s: float | None = None

@@ -6,6 +6,7 @@ import random
 from datetime import datetime
 from typing import Any
 
+from logd_wire.requests import request_type
 from webapp.demo.school import Person
 
 NS = 1_000_000_000
@@ -60,8 +61,12 @@ class Visit:
         method: str = "GET",
         status: int = 200,
         event: tuple[str, dict[str, Any]] | None = None,
+        view_args: dict[str, Any] | None = None,
     ) -> int:
-        """Appends one request's event, if any, and its page view; returns the time of its end."""
+        """Appends the event of one request, after the one that its view logs, if any.
+
+        `view_args` are the arguments of the page's address. Returns the time of the request's end.
+        """
         at_ns = self.clock_ns
         if at_ns >= self._now_ns:
             raise PresentReached
@@ -74,21 +79,17 @@ class Visit:
             self._events.append(
                 (event_type, self.key, end_ns - 200_000, {"request_id": shared_id, **props})
             )
-        self._events.append(
-            (
-                "page_view",
-                self.key,
-                end_ns,
-                {
-                    "route": rule,
-                    "endpoint": endpoint,
-                    "method": method,
-                    "status": status,
-                    "duration_ms": duration_ms,
-                    "request_id": shared_id,
-                },
-            )
-        )
+        props = {
+            "route": rule,
+            "endpoint": endpoint,
+            "method": method,
+            "status": status,
+            "duration_ms": duration_ms,
+            "request_id": shared_id,
+        }
+        if view_args:
+            props["view_args"] = view_args
+        self._events.append((request_type(method, status), self.key, end_ns, props))
         self.clock_ns = end_ns
         return end_ns
 
@@ -106,8 +107,9 @@ class Visit:
 
 
 def failed_login(user: str | None, at_ns: int, rng: random.Random) -> Event:
-    """Returns the event of a refused login, which has no page view since no user is logged in."""
-    return ("login_failed", user, at_ns, {"request_id": request_id(rng)})
+    """Returns the event of a refused login. Its request has none, since no user is logged in."""
+    props = {"request_id": request_id(rng), "address_digest": request_id(rng)}
+    return ("login_failed", user, at_ns, props)
 
 
 def request_id(rng: random.Random) -> str:

@@ -55,9 +55,15 @@ def list_quizzes(db: Database, course: str) -> list[Quiz]:
 
 
 def titles(db: Database) -> dict[str, str]:
-    """Returns the titles of all tasks and quizzes by id, to name them in descriptions of events."""
+    """Returns titles by id, to name things in descriptions of events.
+
+    Of tasks and quizzes by their ids, of courses as `course:SLUG`, of lessons as
+    `lesson:COURSE/SLUG`.
+    """
     rows = db.connection().execute(
         "SELECT id, title FROM tasks UNION ALL SELECT id, title FROM quizzes"
+        " UNION ALL SELECT 'course:' || slug, title FROM courses"
+        " UNION ALL SELECT 'lesson:' || course || '/' || slug, title FROM lessons"
     )
     return {row[0]: row[1] for row in rows}
 

@@ -49,17 +49,35 @@ class LoginThrottle:
             return self._wait_s(limiter, self.per_account, account, address)
         return 0
 
+    def is_news(self, login: str, address: str) -> bool:
+        """Returns whether a refusal is the first one in its window, and counts it.
+
+        Guessing goes on against a closed door: each refusal as an event would let a stranger fill
+        the trail.
+        """
+        limiter = MovingWindowRateLimiter(self.storage)
+        if not limiter.test(self.per_address, address):
+            return limiter.hit(_once_in(self.per_address), address)
+        return limiter.hit(_once_in(self.per_account), _account_key(login), address)
+
     def failed(self, address: str) -> None:
         """Counts a failed login of this address."""
         MovingWindowRateLimiter(self.storage).hit(self.per_address, address)
 
     def succeeded(self, login: str, address: str) -> None:
         """Resets the account's limit: the failed attempts were its owner's."""
-        MovingWindowRateLimiter(self.storage).clear(self.per_account, _account_key(login), address)
+        limiter, account = MovingWindowRateLimiter(self.storage), _account_key(login)
+        limiter.clear(self.per_account, account, address)
+        limiter.clear(_once_in(self.per_account), account, address)
 
     def _wait_s(self, limiter: MovingWindowRateLimiter, item: RateLimitItem, *key: str) -> int:
         reset_s = limiter.get_window_stats(item, *key).reset_time
         return max(1, math.ceil(reset_s - self.clock()))
+
+
+def _once_in(item: RateLimitItem) -> RateLimitItem:
+    """Returns the limit of one hit in the window of `item`, counted apart."""
+    return type(item)(1, item.multiples, "FIRST_REFUSAL")
 
 
 def _account_key(login: str) -> str:

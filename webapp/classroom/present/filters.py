@@ -51,7 +51,11 @@ def duration(seconds: int) -> str:
 
 
 def readable(value: Any) -> str:
-    """Formats a property's value of any type, in at most VALUE_CHARS_MAX characters."""
+    """Formats a property's value of any type, in at most VALUE_CHARS_MAX characters.
+
+    Characters that reverse or hide the text around them are replaced: text from outside, such as
+    a page's address, may hold them.
+    """
     if isinstance(value, float):
         text = f"{value:.4g}" if abs(value) < 1e6 else f"{value:g}"
     elif isinstance(value, str):
@@ -60,7 +64,14 @@ def readable(value: Any) -> str:
         text = {True: "yes", False: "no", None: "none"}[value]
     else:
         text = json.dumps(_shortened(value), ensure_ascii=False, default=repr)
-    return text if len(text) <= VALUE_CHARS_MAX else text[: VALUE_CHARS_MAX - 1] + "…"
+    text = text if len(text) <= VALUE_CHARS_MAX else text[: VALUE_CHARS_MAX - 1] + "…"
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(char: str) -> str:
+    # The joiners belong to words of some scripts, and to emoji.
+    is_fine = char.isprintable() or char.isspace() or char in "\u200c\u200d"
+    return char if is_fine else "\N{REPLACEMENT CHARACTER}"
 
 
 def _shortened(value: Any) -> Any:

@@ -8,18 +8,7 @@ from typing import Any
 
 from webapp.classroom.model.analytics import Event
 from webapp.classroom.present.filters import percent, readable
-
-# Page views in a student's timeline, by endpoint.
-_PAGES = {
-    "courses.index": "Opened the list of courses",
-    "courses.course": "Opened a course",
-    "courses.lesson": "Read a lesson",
-    "courses.task": "Opened a task",
-    "quizzes.quiz": "Opened a quiz",
-    "quizzes.result": "Opened a quiz result",
-    "quizzes.history": "Opened their own results",
-}
-
+from webapp.classroom.present.request_texts import describe_request
 
 # The causes in the loss ledger, explained to an auditor.
 LOSS_CAUSES = {
@@ -34,21 +23,25 @@ LOSS_CAUSES = {
 
 
 def describe_event(event: Event, titles: Mapping[str, str]) -> str:
-    """Describes an event of a student's timeline in one phrase; accepts properties of any type."""
+    """Describes an event in one phrase; accepts properties of any type."""
     props = event.props
+    request = describe_request(event, titles)
+    if request is not None:
+        return request
 
     def title(key: str) -> str:
         subject = readable(props.get(key))
         return titles.get(subject, subject)
 
+    account = "this account" if event.user is not None else "an unknown account"
     match event.type:
-        case "page_view":
-            page = _PAGES.get(readable(props.get("endpoint")))
-            return page or f"Opened {readable(props.get('route') or 'an unknown page')}"
         case "login":
             return "Logged in"
         case "login_failed":
-            return "Tried to log in with a wrong password"
+            # By whom is not known: an account's owner must not seem to have done it.
+            return f"Someone tried to log in to {account} with a wrong password"
+        case "login_throttled":
+            return f"Logging in to {account} was blocked after too many wrong passwords"
         case "logout":
             return "Logged out"
         case "task_completed":

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from flask import Blueprint, render_template, request
 
+from webapp.classroom.model import catalogue
 from webapp.classroom.model.accounts import Role, User, list_users
 from webapp.classroom.model.analytics import analytics_for
+from webapp.classroom.present.request_texts import describe_request
 from webapp.classroom.present.texts import LOSS_CAUSES
 from webapp.classroom.store.db import get_db
 from webapp.classroom.views.access import current_account, roles_allowed
@@ -46,6 +48,8 @@ def events() -> str:
         before_id=before_id,
         filters={name: request.args[name] for name in form.data if request.args.get(name)},
         people=_people(),
+        describe_request=describe_request,
+        titles=catalogue.titles(get_db()),
     )
 
 

@@ -20,8 +20,10 @@ from flask import (
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_user, logout_user
 
+from flask_logd import keyed_digest
 from webapp.classroom.extensions import activity
 from webapp.classroom.model.accounts import (
+    User,
     check_password,
     find_login,
     normal_text,
@@ -48,17 +50,18 @@ def login() -> ResponseReturnValue:
     throttle = LoginThrottle.build(
         db, current_app.config["LOGIN_LIMIT_ACCOUNT"], current_app.config["LOGIN_LIMIT_ADDRESS"]
     )
+    user = find_login(db, typed)
     if wait_s := throttle.take(typed, address):
+        if throttle.is_news(typed, address):
+            _log_attempt("login_throttled", user, address)
         return _too_many(wait_s)
 
-    user = find_login(db, typed)
     right = check_password(
         db, user, cast(str, form.password.data), current_app.config["PASSWORD_METHOD"]
     )
     if user is None or not right:
         throttle.failed(address)
-        # Never what was typed: it may be a password in the wrong field.
-        activity.log("login_failed", user=None if user is None else user.key)
+        _log_attempt("login_failed", user, address)
         # One message for both cases, so that it does not disclose which logins exist.
         form.password.errors = ["The login name or the password is wrong."]
         return render_template("login.html", form=form)
@@ -81,6 +84,16 @@ def logout() -> ResponseReturnValue:
     session.clear()
     flash("You are logged out.")
     return redirect(url_for("auth.login"))
+
+
+def _log_attempt(event_type: str, user: User | None, address: str) -> None:
+    """Logs an attempt in the name of an account, and from where as a digest.
+
+    Never what was typed: it may be a password in the wrong field. Never the address itself: in the
+    trail it would be kept for ever, and it is enough to see which attempts came from the same one.
+    """
+    digest = keyed_digest(current_app.config["SECRET_KEY"], address)
+    activity.log(event_type, user=None if user is None else user.key, address_digest=digest)
 
 
 def _too_many(wait_s: int) -> Response:

@@ -6,8 +6,9 @@ from flask import Blueprint, abort, render_template, request
 
 from webapp.classroom.model import catalogue
 from webapp.classroom.model.accounts import Role, find_user, list_users
-from webapp.classroom.model.analytics import BUCKETS, Event, Unavailable, analytics_for
+from webapp.classroom.model.analytics import BUCKETS, Unavailable, analytics_for
 from webapp.classroom.present import charts
+from webapp.classroom.present.request_texts import is_echo
 from webapp.classroom.present.texts import describe_event
 from webapp.classroom.store.db import get_db
 from webapp.classroom.views.access import current_account, roles_allowed
@@ -77,15 +78,10 @@ def timeline(user_id: int) -> str:
         student=student,
         before_id=before_id,
         page=analytics_for(current_account()).timeline(student.key, before_id, before_ns),
-        is_echo=_is_echo,
+        is_echo=is_echo,
         describe_event=describe_event,
         titles=catalogue.titles(get_db()),
     )
-
-
-def _is_echo(event: Event) -> bool:
-    """Returns whether the event is the page view of a sent form, whose effect is another event."""
-    return event.type == "page_view" and event.props.get("method") == "POST"
 
 
 def _range_days() -> int:

@@ -1,0 +1,122 @@
+"""Calls the app's callables that add to events or filter them, before the client is called.
+
+They run in the request, without any lock. Whatever they do, no request fails: an exception is
+counted and logged, and the event says that properties are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from contextvars import ContextVar
+from typing import Any
+
+import msgpack
+from flask import Flask, has_request_context
+
+from flask_logd.failures import Failures, Occurrences, is_developing
+from flask_logd.request_record import preserve_session_access
+from logd_client.values import plain_props
+from logd_wire.schema import type_name
+
+ExtraCallable = Callable[[], Mapping[str, Any] | None]
+# Called with type, user and properties; returns the properties to store, or None for no event.
+FilterCallable = Callable[[str, str | None, dict[str, Any]], Mapping[str, Any] | None]
+
+# In packed bytes. An event has room for 32 KiB: what the app logs must not be refused for this.
+EXTRA_BYTES_MAX = 4096
+
+EXTRA_ERROR, FILTER_ERROR = "extra_error", "filter_error"
+
+# Whether the filter is running, in this thread or task.
+_filtering: ContextVar[bool] = ContextVar("activity_log_filtering", default=False)
+
+
+class BadResult(TypeError):
+    """A callable returned what its setting does not allow."""
+
+
+class LoggedInFilter(RuntimeError):
+    """ACTIVITY_LOG_FILTER logs an event itself, for which it would be called again."""
+
+
+class Callables:
+    """The app's ACTIVITY_LOG_EXTRA and ACTIVITY_LOG_FILTER."""
+
+    def __init__(
+        self, failures: Failures, extra: ExtraCallable | None, keep: FilterCallable | None
+    ) -> None:
+        self._failures = failures
+        self._extra = extra and failures.timing("ACTIVITY_LOG_EXTRA", extra)
+        self._keep = keep and failures.timing("ACTIVITY_LOG_FILTER", keep)
+        self._dropped = Occurrences()
+
+    @property
+    def are_set(self) -> bool:
+        """Whether there is a callable to call."""
+        return self._extra is not None or self._keep is not None
+
+    @property
+    def dropped(self) -> int:
+        """The number of events that the filter has dropped."""
+        return self._dropped.count
+
+    def extra_props(self, app: Flask) -> dict[str, Any]:
+        """Returns the properties that ACTIVITY_LOG_EXTRA gives for the current request.
+
+        After an exception only `extra_error`, the exception's type. While the app is testing or
+        debugging the exception is raised.
+        """
+        if self._extra is None:
+            return {}
+        strict = is_developing(app)
+        try:
+            with preserve_session_access():
+                return _bounded(self._extra(), strict)
+        except Exception as error:
+            if strict:
+                raise
+            self._failures.record(app, error)
+            return {EXTRA_ERROR: type_name(type(error))}
+
+    def filtered_props(
+        self, app: Flask, event_type: str, user: str | None, props: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """Returns what ACTIVITY_LOG_FILTER leaves of the properties; None for an event it drops.
+
+        After an exception, `filter_error` with the exception's type and nothing else but
+        `request_id`: the rest may be what the filter exists to redact. While the app is testing or
+        debugging the exception is raised.
+        """
+        if self._keep is None:
+            return props
+        if _filtering.get():
+            raise LoggedInFilter("ACTIVITY_LOG_FILTER logged an event")
+        request_id = {name: props[name] for name in ("request_id",) if name in props}
+        running = _filtering.set(True)
+        try:
+            in_request = preserve_session_access() if has_request_context() else nullcontext()
+            with in_request:
+                left = self._keep(event_type, user, props)
+            if left is not None and not isinstance(left, Mapping):
+                raise BadResult(f"ACTIVITY_LOG_FILTER returned a {type_name(type(left))}")
+            if left is None:
+                self._dropped.add()
+            return None if left is None else dict(left)
+        except Exception as error:
+            if is_developing(app):
+                raise
+            self._failures.record(app, error)
+            return {**request_id, FILTER_ERROR: type_name(type(error))}
+        finally:
+            _filtering.reset(running)
+
+
+def _bounded(extra: Any, strict: bool) -> dict[str, Any]:
+    """Returns a copy of the properties that the app cannot change any more, of bounded size."""
+    if extra is None:
+        return {}
+    plain = plain_props(extra, strict)
+    if len(msgpack.packb(plain)) > EXTRA_BYTES_MAX:
+        raise BadResult(f"ACTIVITY_LOG_EXTRA returned over {EXTRA_BYTES_MAX} bytes")
+    return plain
