@@ -2,7 +2,7 @@
 
 The demo's sixty days of one class are generated once and repeated over more classes and terms, each
 event with its own request id, so that events have the form and size of those that the site emits.
-They are written by the daemon's own store, so chain, roll-ups and counters are right, and
+They are written by the daemon's own store, so hashes, roll-ups and counters are right, and
 `logd verify` passes.
 """
 

@@ -50,7 +50,11 @@ STEPS = {
         "logd.ingest.scheduling",
         "logd.batch",
     ),
-    "hash": ("logd.storage.hash_chain",),
+    "hash": (
+        "logd.storage.batch_hash",
+        "logd.storage.batch_rows:_add_events",
+        "logd.storage.merkle",
+    ),
     "roll-ups": ("logd.storage.rollups", "logd.storage.time_blocks"),
     "commit": ("logd.storage.store:commit", "logd.storage.wal", "logd.storage.store:close"),
     "insert": ("logd.storage.store", "logd.storage.batch_rows", "logd.storage.row_writer"),

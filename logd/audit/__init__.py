@@ -1,1 +1,1 @@
-"""Evidence: verifies the trail, and keeps anchors of its hash chain."""
+"""Evidence: verifies the trail, and keeps anchors of its head."""

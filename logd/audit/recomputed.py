@@ -192,7 +192,7 @@ class Recomputed:
             try:
                 sums.add_subject(self._types[type_id], ts_ns, user, unpack_props(props))
             except (Malformed, TypeError, ValueError, AttributeError):
-                continue  # the chain's check reports it
+                continue  # the check of the batches reports it
             if len(sums.subjects) >= EVENTS_PER_WINDOW:
                 self._write_subjects(sums, ids)
                 sums = Rollups(by_time=self.by_time)

@@ -1,4 +1,4 @@
-"""Recomputes the chain, counters and roll-ups of one database, and reports what differs."""
+"""Recomputes hashes, counters and roll-ups of one database, and reports what differs."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Verifier(Checks):
         with begin(self._connection):
             started = self._helpers is None or self._attempt(self._start_helpers)
             self._attempt(self._check_pages)
-            complete = started and self._attempt(self._check_chain)
+            complete = started and self._attempt(self._check_batches)
             self._attempt(self._check_removals)
             self._attempt(self._kept.check_counters)
             self._attempt(self._check_sequences)
@@ -128,7 +128,7 @@ class Verifier(Checks):
         assert self._helpers is not None
         self._helpers.start(self._connection, last_batch(self._connection))
 
-    def _check_chain(self) -> None:
+    def _check_batches(self) -> None:
         if self._helpers is None:
             check = BatchesCheck(
                 self._connection, self._sequences, self._recomputed.add, self._progress

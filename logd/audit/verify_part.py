@@ -63,7 +63,7 @@ class PartVerifier(Checks):
             part = proving.next_part(connection, proven)
             for check in (
                 lambda: self._check_pages(part),
-                lambda: self._check_chain(part),
+                lambda: self._check_batches(part),
                 lambda: self._check_removals(part),
                 lambda: self._check_days(part),
                 self._check_blocks,
@@ -92,7 +92,7 @@ class PartVerifier(Checks):
             for problem in damaged_pages_between(self._connection, self._key, first, part.page):
                 self._verdict.add_finding(f"file: {problem}")
 
-    def _check_chain(self, part: Part) -> None:
+    def _check_batches(self, part: Part) -> None:
         new = BatchRange(self._proven.batch, last_batch(self._connection))
         self._ranges: list[tuple[int, int]] = []  # of events that are read
         next_event = 1
@@ -195,7 +195,7 @@ class PartVerifier(Checks):
     # -- blocks, subjects, types -----------------------------------------------------------------
 
     def _check_blocks(self) -> None:
-        """Compares the blocks of the events that the chain's check has read."""
+        """Compares the blocks of the events that the check of the batches has read."""
         blocks = sorted(
             {
                 block

@@ -24,7 +24,7 @@ class Verdict:
 
     batches: int = 0
     events: int = 0
-    removed: int = 0  # events that were removed, as the chain records
+    removed: int = 0  # events that were removed, as the trail records
     head: str = ""
     findings: list[str] = field(default_factory=list)
 

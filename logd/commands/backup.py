@@ -107,7 +107,7 @@ def backup(
 def _print_backup(made: backups.Backup, restore: str) -> None:
     click.echo(f"made {made.path}: verified, {made.bytes:,} bytes, in {made.seconds:.1f} s")
     click.echo(f"events: {made.head.events:,} in {made.head.batch:,} batches")
-    click.echo(f"chain head: {made.head.hash.hex()}")
+    click.echo(f"head: {made.head.hash.hex()}")
     if made.expires_ns is not None:
         click.echo(
             f"expires: the first backup after {render.format_time(made.expires_ns)} removes it"

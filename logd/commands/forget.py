@@ -78,7 +78,7 @@ def forget(
     is found in whatever spelling: 4711.0 is 4711, and of Unicode text all normalisations (NFC, NFD)
     are one. An event that was made before this moment and arrives later
     is erased on arrival, by its sequence, whatever time it claims; one that is made afterwards is
-    stored. The chain still verifies, and events `person_erased` record that a person was erased,
+    stored. The trail still verifies, and events `person_erased` record that a person was erased,
     but not who.
 
     Where several applications log here, the same id may be another person in each: --app erases

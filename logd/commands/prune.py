@@ -35,8 +35,10 @@ def prune(config: Config, dry_run: bool, yes: bool, as_json: bool) -> None:
     The periods are in logd.toml (retention.page_view = "90d"). A type without a period is kept for
     ever; request_refused and the other types of requests follow page_view. The age of an event
     counts from its own time, or from the time of storing if its own time is later, or more than
-    seven days earlier: imported history is kept from its import on. Roll-ups are updated, the chain
-    still verifies, and an event `events_pruned` records what was removed.
+    seven days earlier: imported history is kept from its import on. Roll-ups are updated, the trail
+    still verifies, and an event `events_pruned` records what was removed. Rows of batches whose
+    events are all removed go too (`batches_collapsed`); `logd verify` covers them by the tree's
+    hashes.
 
     If the clock is wrong, nothing is removed (exit code 75). It counts as wrong if it is behind the
     times stored in the trail, more than a week ahead of them, or set during the command. Set the

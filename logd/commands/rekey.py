@@ -53,7 +53,7 @@ def rekey(config: Config, new_key_file: Path | None) -> None:
     head = done.made.head
     click.echo(f"{config.database} has a new key: verified, in {done.seconds:.1f} s")
     click.echo(f"events: {head.events:,} in {head.batch:,} batches")
-    click.echo(f"chain head: {head.hash.hex()}")
+    click.echo(f"head: {head.hash.hex()}")
     click.echo(f"keep a copy of {config.key_file} in another place; then start logd")
     if done.old_key is not None:
         click.echo(

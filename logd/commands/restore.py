@@ -60,7 +60,7 @@ def restore(config: Config, backup: Path, key_file: Path | None, yes: bool) -> N
             done = restoring.restore(config, plan, time.time_ns(), stop, progress_bar)
         lock.mark_database_made()
     click.echo(f"restored {config.database}: verified, in {done.seconds:.1f} s")
-    click.echo(f"chain head: {done.made.head.hash.hex()}")
+    click.echo(f"head: {done.made.head.hash.hex()}")
     if done.kept is not None:
         click.echo(f"the replaced database is {done.kept}: remove it once you are sure")
     click.echo(

@@ -1,8 +1,8 @@
 """Follows the trail for `logd tail --follow`, across restarts and a replaced database.
 
 The daemon may restart, migrate the schema, or be stopped. The database may be replaced, by a
-restored backup or by the same trail with a new key. Then it is opened again, and the hash chains
-show from which event on the two differ, so that no event is printed twice.
+restored backup or by the same trail with a new key. Then it is opened again, and the batches'
+hashes show from which event on the two differ, so that no event is printed twice.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 It also has what is proven, so that the next incremental run need not prove it again.
 
 `logd status`, the metrics and the site show it. It is a reminder, not evidence: anyone who may
-write there can change it, and only the chain proves anything.
+write there can change it, and only the tree proves anything.
 """
 
 from __future__ import annotations

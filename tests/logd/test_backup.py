@@ -86,7 +86,7 @@ def test_a_backup_prints_what_a_restore_needs(instance: Instance) -> None:
     (path,) = instance.config.backup_directory.iterdir()
     with instance.database(path, read_only=True) as copy:
         (expected,) = copy.execute("SELECT hash FROM batch ORDER BY id DESC").fetchone()
-    assert f"chain head: {expected.hex()}" in said
+    assert f"head: {expected.hex()}" in said
     assert (
         f"logd restore --config {instance.config.path} {instance.config.backup_directory}" in said
     )
